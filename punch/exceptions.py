@@ -1,0 +1,215 @@
+"""Everything punch raises on purpose, sorted by whose fault it is.
+
+* PunchError
+  x ConfigurationError          the operator's: a setting is missing or wrong
+  x RequestError                the caller's: no other peer would do better
+    + InvalidRequest
+    + ContextTooLong
+    + RequestConflict
+    + RequestCancelled
+  x NoPeerAvailable             nobody's in particular: every peer was tried or ruled out
+    + UnknownModel
+  x DeadlineExceeded            the caller's time ran out
+  x PeerError                   a peer's: the next one may do better
+    + PeerUnreachable
+    + PeerTimeout
+    + PeerRefused
+    + PeerFailed
+    + PeerSimulated
+  x ProtocolError
+    + LocalProtocolError        ours: a bug on this side
+    + RemoteProtocolError       the peer's: end the session
+  x BackendError                our own backend's
+    + BackendCrashed
+    + GenerationFailed
+  x NetworkError                the network's, or this machine's part of it
+    + AddressUnavailable
+    + IdentityChanged
+    + NotPermitted
+  x ModelFileError              a model file is not what it should be
+
+Every class has a `code`, the word that stands for it on the wire, in logs and
+in documents.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+
+class PunchError(Exception):
+    """Base class for everything this library raises on purpose."""
+
+    code: ClassVar[str] = "internal"
+    """The word for this error on the wire and in logs."""
+
+    retry_after: float | None = None
+    """Seconds after which asking again makes sense, where somebody knows."""
+
+
+class ConfigurationError(PunchError):
+    """A setting is missing or wrong. The text names it, the rule and the remedy."""
+
+    code = "configuration"
+
+
+class RequestError(PunchError):
+    """The request itself cannot be served as it is; another peer would say the same."""
+
+    code = "request"
+
+
+class InvalidRequest(RequestError):
+    """A value in the request breaks a rule. The text names the value and the rule."""
+
+    code = "invalid_request"
+
+
+class ContextTooLong(RequestError):
+    """Prompt and answer do not fit the model's context. The text has both numbers."""
+
+    code = "context_too_long"
+
+
+class RequestConflict(RequestError):
+    """The same `request_id` was already used for a different request."""
+
+    code = "conflict"
+
+
+class RequestCancelled(RequestError):
+    """The caller cancelled the request."""
+
+    code = "cancelled"
+
+
+class NoPeerAvailable(PunchError):
+    """Nobody could be asked, or everybody who could be asked failed.
+
+    Args:
+      message: What happened, in a sentence.
+      reasons: Peer id to the reason why it did not answer.
+
+    """
+
+    code = "no_peer"
+
+    def __init__(self, message: str, reasons: Mapping[str, str] | None = None) -> None:
+        self.reasons: Mapping[str, str] = dict(reasons or {})
+        lines = [message, *(f"  {peer}: {why}" for peer, why in self.reasons.items())]
+        super().__init__("\n".join(lines))
+
+
+class UnknownModel(NoPeerAvailable):
+    """No peer offers the model. The text names the models on offer."""
+
+    code = "unknown_model"
+
+
+class DeadlineExceeded(PunchError):
+    """The caller's time ran out before the answer was complete."""
+
+    code = "deadline"
+
+
+class PeerError(PunchError):
+    """A chosen peer did not answer; the router may try the next one."""
+
+    code = "peer"
+
+
+class PeerUnreachable(PeerError):
+    """No connection or stream to the peer could be opened, or it broke."""
+
+    code = "unreachable"
+
+
+class PeerTimeout(PeerError):
+    """The peer was connected and stayed silent for too long."""
+
+    code = "silent"
+
+
+class PeerRefused(PeerError):
+    """The peer answered that it will not serve this request now (full, draining, strict)."""
+
+    code = "refused"
+
+
+class PeerFailed(PeerError):
+    """The peer accepted the request and its backend failed."""
+
+    code = "backend_failed"
+
+
+class PeerSimulated(PeerError):
+    """The answer is not real inference, and the caller is strict."""
+
+    code = "simulated"
+
+
+class ProtocolError(PunchError):
+    """A message was sent or received that the session does not allow."""
+
+    code = "protocol"
+
+
+class LocalProtocolError(ProtocolError):
+    """*We* tried to send something illegal. This is a bug on this side."""
+
+    code = "local_protocol"
+
+
+class RemoteProtocolError(ProtocolError):
+    """The peer sent something illegal. Its session ends; nothing else does."""
+
+    code = "remote_protocol"
+
+
+class BackendError(PunchError):
+    """The backend on this machine did not do its work."""
+
+    code = "backend"
+
+
+class BackendCrashed(BackendError):
+    """The backend's process ended, or ends again and again."""
+
+    code = "backend_crashed"
+
+
+class GenerationFailed(BackendError):
+    """The backend lives, but this one answer failed."""
+
+    code = "generation_failed"
+
+
+class NetworkError(PunchError):
+    """The network, or this machine's part of it, does not do what was asked."""
+
+    code = "network"
+
+
+class AddressUnavailable(NetworkError):
+    """An address cannot be listened on. The text names who holds the port, if known."""
+
+    code = "address_unavailable"
+
+
+class IdentityChanged(NetworkError):
+    """A known address answers with another identity. The text says how to accept it."""
+
+    code = "identity_changed"
+
+
+class NotPermitted(NetworkError):
+    """A peer is not allowed to do this here."""
+
+    code = "not_permitted"
+
+
+class ModelFileError(PunchError):
+    """A model file cannot be used. The text says what was found and what was expected."""
+
+    code = "model_file"

@@ -1,0 +1,366 @@
+"""The messages of a session, as values.
+
+Times are relative: seconds left, seconds taken, seconds of age. The clocks of
+two machines are never compared.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import attrs
+
+from ..capability import Capability, Load, PeerId
+
+Command = Literal["chat", "complete", "embed", "capabilities", "ping"]
+Status = Literal["success", "error", "refused", "timeout", "cancelled"]
+
+
+@attrs.frozen(kw_only=True)
+class ChatMessage:
+    """One turn of a conversation."""
+
+    role: str
+    """``system``, ``user`` or ``assistant``."""
+
+    content: str
+    """What was said."""
+
+
+@attrs.frozen(kw_only=True)
+class Sampling:
+    """How the next token is chosen. `None` leaves it to the backend's default."""
+
+    max_tokens: int | None = None
+    """Longest answer, in tokens."""
+
+    temperature: float | None = None
+    """0 always takes the likeliest token."""
+
+    top_p: float | None = None
+    """Keep the likeliest tokens that together reach this probability."""
+
+    top_k: int | None = None
+    """Keep this many of the likeliest tokens."""
+
+    min_p: float | None = None
+    """Drop tokens less likely than this share of the likeliest one."""
+
+    repeat_penalty: float | None = None
+    """Above 1, tokens that were just used become less likely."""
+
+    stop: tuple[str, ...] = ()
+    """The answer ends before any of these."""
+
+    seed: int | None = None
+    """The same seed gives the same answer, as far as the backend can."""
+
+
+@attrs.frozen(kw_only=True)
+class CommandRequest:
+    """What a dialer asks of a listener."""
+
+    request_id: str
+    """The caller's own or a fresh UUIDv7: 1 to 128 printable ASCII characters."""
+
+    command: Command = "chat"
+    """What to do."""
+
+    model: str | None = None
+    """Name of the model, or `None` for any."""
+
+    model_digest: str | None = None
+    """SHA-256 of the model file, or `None` for any."""
+
+    messages: tuple[ChatMessage, ...] = ()
+    """The conversation so far, for ``chat``."""
+
+    prompt: str | None = None
+    """The text to go on from, for ``complete``."""
+
+    inputs: tuple[str, ...] = ()
+    """The texts to embed, for ``embed``."""
+
+    sampling: Sampling = Sampling()
+    """How to choose tokens."""
+
+    stream: bool = True
+    """Send the answer as it is made."""
+
+    strict: bool = False
+    """Accept real inference only."""
+
+    timeout: float | None = None
+    """Seconds left until the caller gives up."""
+
+    priority: int = 0
+    """Higher goes first in a queue, -100 to 100."""
+
+    continuation: str | None = None
+    """Text of this answer that another peer already delivered."""
+
+
+@attrs.frozen(kw_only=True)
+class Usage:
+    """Tokens, as the backend counted them. `None` where it did not say."""
+
+    prompt_tokens: int | None = None
+    """Tokens of the prompt, the cached ones included."""
+
+    completion_tokens: int | None = None
+    """Tokens of the answer."""
+
+    cached_tokens: int | None = None
+    """Tokens of the prompt that were found in the backend's cache."""
+
+
+@attrs.frozen(kw_only=True)
+class Timings:
+    """Where the time went on the executor, in seconds. `None` where it is not known."""
+
+    queue: float | None = None
+    """Waiting for a slot."""
+
+    first_token: float | None = None
+    """From arrival to the first text."""
+
+    total: float | None = None
+    """From arrival to the end."""
+
+    prefill: float | None = None
+    """The backend's own count for the prompt tokens that were not cached."""
+
+    decode: float | None = None
+    """The backend's own count for the answer tokens."""
+
+
+@attrs.frozen(kw_only=True)
+class Provenance:
+    """Where an answer comes from."""
+
+    kind: Literal["real", "simulated"]
+    """``simulated`` if no model was involved."""
+
+    backend: str
+    """Name of the backend."""
+
+    model: str | None = None
+    """Name of the model."""
+
+    model_digest: str | None = None
+    """SHA-256 of the model file."""
+
+
+@attrs.frozen(kw_only=True)
+class Completion:
+    """A finished answer."""
+
+    text: str = ""
+    """The answer. On the wire it is empty if it was already sent in chunks."""
+
+    finish_reason: str = "stop"
+    """``stop`` (a stop sequence or the model's own end) or ``length`` (`max_tokens`)."""
+
+    embeddings: tuple[tuple[float, ...], ...] = ()
+    """One vector an input, for ``embed``."""
+
+
+@attrs.frozen(kw_only=True)
+class Fault:
+    """Why there is no answer."""
+
+    code: str
+    """The `code` of the exception class, see `punch.exceptions`."""
+
+    message: str
+    """What happened, for a person."""
+
+    retryable: bool = False
+    """Another peer may do better."""
+
+    retry_after: float | None = None
+    """Seconds after which this peer may do better."""
+
+
+@attrs.frozen(kw_only=True)
+class CommandResponse:
+    """What became of a request."""
+
+    request_id: str
+    """The one of the request."""
+
+    status: Status
+    """How it ended."""
+
+    result: Completion | None = None
+    """The answer, if `status` is ``success``."""
+
+    error: Fault | None = None
+    """The reason, if it is not."""
+
+    executor: PeerId | None = None
+    """Who answered."""
+
+    provenance: Provenance | None = None
+    """Where the answer comes from."""
+
+    usage: Usage = Usage()
+    """Tokens counted."""
+
+    timings: Timings = Timings()
+    """Seconds taken on the executor."""
+
+    capability: Capability | None = None
+    """The executor's vector, for ``capabilities``."""
+
+    load: Load | None = None
+    """How busy the executor is now."""
+
+    decision: Mapping[str, Any] | None = None
+    """Why this peer; filled in by the router, never sent."""
+
+    attempts: tuple[Mapping[str, Any], ...] = ()
+    """What was tried, in order; filled in by the router, never sent."""
+
+
+@attrs.frozen(kw_only=True)
+class Hello:
+    """First message, both ways."""
+
+    minor: int
+    """Minor version of the protocol; the major one is in its name."""
+
+    version: str
+    """Version of punch, for people."""
+
+    incarnation: int
+    """Grows each time the peer starts."""
+
+    namespace: str
+    """Where the two met; both must say the same."""
+
+    max_frame: int
+    """Longest frame it takes, in bytes."""
+
+    max_requests: int
+    """Most requests it takes at a time on this session."""
+
+
+@attrs.frozen(kw_only=True)
+class Goodbye:
+    """Last message: the session ends, and why."""
+
+    code: str
+    """One word, see `punch.exceptions`; ``bye`` for a farewell in peace."""
+
+    message: str
+    """The reason, for a person."""
+
+
+@attrs.frozen(kw_only=True)
+class Advert:
+    """A listener's capability, pushed to every dialer."""
+
+    incarnation: int
+    """Grows each time the listener starts."""
+
+    sequence: int
+    """Grows with every advert of one incarnation."""
+
+    age: float
+    """Seconds since the vector was measured."""
+
+    capability: Capability
+    """The claim."""
+
+
+@attrs.frozen(kw_only=True)
+class Request:
+    """Please answer this."""
+
+    request: CommandRequest
+    """The request, whole."""
+
+
+@attrs.frozen(kw_only=True)
+class Chunk:
+    """The next part of an answer."""
+
+    request_id: str
+    """The answer it belongs to."""
+
+    text: str
+    """The text, never empty."""
+
+    tokens: int = 1
+    """Tokens it stands for."""
+
+
+@attrs.frozen(kw_only=True)
+class Progress:
+    """Nothing to deliver yet, and why: keeps a waiting dialer informed."""
+
+    request_id: str
+    """The request it is about."""
+
+    state: str
+    """``queued``, ``loading`` or ``prefill``."""
+
+
+@attrs.frozen(kw_only=True)
+class Response:
+    """The end of a request."""
+
+    response: CommandResponse
+    """What became of it."""
+
+
+@attrs.frozen(kw_only=True)
+class Cancel:
+    """Stop working on this. Answered with a `Response` whose status is ``cancelled``."""
+
+    request_id: str
+    """The request to stop."""
+
+
+@attrs.frozen(kw_only=True)
+class Credit:
+    """The dialer has taken this much more of an answer."""
+
+    request_id: str
+    """The answer it is about."""
+
+    amount: int
+    """Bytes of UTF-8 text."""
+
+
+@attrs.frozen(kw_only=True)
+class Ping:
+    """Are you there?"""
+
+    nonce: int
+    """Comes back in the `Pong`."""
+
+
+@attrs.frozen(kw_only=True)
+class Pong:
+    """I am."""
+
+    nonce: int
+    """The one of the `Ping`."""
+
+
+Message = (
+    Hello
+    | Goodbye
+    | Advert
+    | Request
+    | Chunk
+    | Progress
+    | Response
+    | Cancel
+    | Credit
+    | Ping
+    | Pong
+)
