@@ -1,5 +1,12 @@
 """What travels between peers: messages, their encoding, and the session's rules. No I/O."""
 
+from ._codec import (
+    MAX_FRAME,
+    decode,
+    decode_registration,
+    encode,
+    encode_registration,
+)
 from ._messages import (
     Advert,
     Cancel,
@@ -21,10 +28,15 @@ from ._messages import (
     Request,
     Response,
     Sampling,
+    Started,
     Status,
     Timings,
     Usage,
 )
+from ._registration import SIGNING_CONTEXT, Join, Registration, Roster
+from ._registry import Registry, RegistryFull
+from ._request import check_request
+from ._session import PROTOCOL, WINDOW, Session, State, greeting
 
 __all__ = [
     # what is asked and answered
@@ -45,11 +57,32 @@ __all__ = [
     "Goodbye",
     "Advert",
     "Request",
-    "Chunk",
     "Progress",
+    "Started",
+    "Chunk",
     "Response",
     "Cancel",
     "Credit",
     "Ping",
     "Pong",
+    # a session, without I/O
+    "PROTOCOL",
+    "WINDOW",
+    "Session",
+    "State",
+    "greeting",
+    # meeting at a bootstrap
+    "SIGNING_CONTEXT",
+    "Registration",
+    "Join",
+    "Roster",
+    "Registry",
+    "RegistryFull",
+    # encoding
+    "MAX_FRAME",
+    "encode",
+    "decode",
+    "encode_registration",
+    "decode_registration",
+    "check_request",
 ]

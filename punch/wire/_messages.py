@@ -284,6 +284,19 @@ class Request:
 
 
 @attrs.frozen(kw_only=True)
+class Started:
+    """The backend works on it now. Comes before the first chunk, so that a strict dialer
+    knows where the text comes from before it takes any.
+    """
+
+    request_id: str
+    """The request it is about."""
+
+    provenance: Provenance
+    """Where the answer will come from; the `Response` says the same."""
+
+
+@attrs.frozen(kw_only=True)
 class Chunk:
     """The next part of an answer."""
 
@@ -304,8 +317,8 @@ class Progress:
     request_id: str
     """The request it is about."""
 
-    state: str
-    """``queued``, ``loading`` or ``prefill``."""
+    state: Literal["queued", "loading"]
+    """What it waits for."""
 
 
 @attrs.frozen(kw_only=True)
@@ -356,8 +369,9 @@ Message = (
     | Goodbye
     | Advert
     | Request
-    | Chunk
     | Progress
+    | Started
+    | Chunk
     | Response
     | Cancel
     | Credit

@@ -1,0 +1,337 @@
+"""The OpenAI-compatible HTTP interface, as values. No I/O.
+
+`build` turns a request into a path and a body, `AnswerReader` turns the events of a
+stream into text, `fault` turns a rejection into one of our errors. What llama.cpp adds to
+the interface (``timings``, ``exceed_context_size_error``) is read where it is there.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any, Literal
+
+import attrs
+
+from ..exceptions import (
+    BackendError,
+    ContextTooLong,
+    GenerationFailed,
+    InvalidRequest,
+    PunchError,
+)
+from ..wire import CommandRequest, Completion, Sampling, Timings, Usage
+from ._base import Generation
+
+Dialect = Literal["llama_cpp", "vllm", "other"]
+"""Which extensions of the interface a server understands."""
+
+# The longest answer kept in memory; a million tokens of four bytes.
+MAX_ANSWER_CHARACTERS = 4 * 1024 * 1024
+
+# How much of a server's own words goes into one of ours.
+_MAX_QUOTE = 500
+
+_PATHS = {
+    "chat": "/v1/chat/completions",
+    "complete": "/v1/completions",
+    "embed": "/v1/embeddings",
+}
+
+# OpenAI and vLLM: "This model's maximum context length is 4096 tokens. However, ..."
+_CONTEXT_WORDS = re.compile(r"maximum context length is \d+ tokens")
+
+
+def build(
+    request: CommandRequest, *, model: str | None, dialect: Dialect
+) -> tuple[str, dict[str, Any]]:
+    """The path and the JSON body that ask a server for *request*.
+
+    Raises:
+      InvalidRequest: if the command is not one that a model answers.
+      GenerationFailed: if an answer is to be continued and this kind of server cannot.
+
+    """
+    path = _PATHS.get(request.command)
+    if path is None:
+        raise InvalidRequest(
+            f"command {request.command!r} is not for a model: use chat, complete or embed"
+        )
+    body: dict[str, Any] = {} if model is None else {"model": model}
+    if request.command == "embed":
+        body["input"] = list(request.inputs)
+        return path, body
+    body["stream"] = True
+    # Without it, no server but llama.cpp says how many tokens it counted.
+    body["stream_options"] = {"include_usage": True}
+    body.update(_sampling(request.sampling, dialect))
+    if request.command == "complete":
+        body["prompt"] = (request.prompt or "") + (request.continuation or "")
+    else:
+        body["messages"] = [
+            {"role": message.role, "content": message.content} for message in request.messages
+        ]
+        if request.continuation:
+            _continue(body, request.continuation, dialect)
+    return path, body
+
+
+def _sampling(sampling: Sampling, dialect: Dialect) -> dict[str, Any]:
+    """Only what is set: the rest is the server's own default."""
+    values = {
+        "max_tokens": sampling.max_tokens,
+        "temperature": sampling.temperature,
+        "top_p": sampling.top_p,
+        "top_k": sampling.top_k,
+        "min_p": sampling.min_p,
+        # vLLM ignores names that it does not know, so the wrong one would do nothing, silently.
+        "repetition_penalty" if dialect == "vllm" else "repeat_penalty": sampling.repeat_penalty,
+        "seed": sampling.seed,
+        "stop": list(sampling.stop) or None,
+    }
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _continue(body: dict[str, Any], continuation: str, dialect: Dialect) -> None:
+    """Let the server go on inside its own turn, without repeating any of it."""
+    if dialect == "other":
+        raise GenerationFailed(
+            "this server cannot go on with an answer that another peer has begun"
+        )
+    messages = body["messages"]
+    if messages and messages[-1]["role"] == "assistant":
+        messages[-1]["content"] += continuation
+    else:
+        messages.append({"role": "assistant", "content": continuation})
+    if dialect == "vllm":
+        body["add_generation_prompt"] = False
+        body["continue_final_message"] = True
+    else:
+        # llama-server prefills by itself, and refuses to for a model that would think first;
+        # the thinking of this answer is over.
+        body["chat_template_kwargs"] = {"enable_thinking": False}
+
+
+class AnswerReader:
+    """Puts one answer together from the events of its stream."""
+
+    def __init__(self) -> None:
+        self._parts: list[str] = []
+        self._characters = 0
+        self._predicted = 0
+        self._finish_reason: str | None = None
+        self._usage: dict[str, Any] = {}
+        self._timings: dict[str, Any] = {}
+        self.done = False
+        """True once the server has said that nothing more comes."""
+
+    def take(self, event: str) -> tuple[str, int]:
+        """The new text of *event* and the tokens it stands for; ``("", 0)`` if there is none.
+
+        Raises:
+          GenerationFailed: if the event is not JSON, or says that the answer failed.
+          PunchError: the error that `fault` finds in it.
+
+        """
+        if self.done:
+            return "", 0
+        if event == "[DONE]":
+            self.done = True
+            return "", 0
+        try:
+            value = json.loads(event)
+        except (ValueError, RecursionError) as error:
+            raise GenerationFailed(f"the server sent an event that is not JSON: {error}") from None
+        if not isinstance(value, dict):
+            raise GenerationFailed("the server sent an event that is no JSON object")
+        if value.get("error"):
+            raise fault_of(value["error"], status=_status_in(value["error"]))
+        if isinstance(usage := value.get("usage"), dict):
+            self._usage = usage
+        if isinstance(timings := value.get("timings"), dict):
+            self._timings = timings
+        choices = value.get("choices")
+        if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):
+            return "", 0
+        return self._choice(choices[0])
+
+    def _choice(self, choice: dict[str, Any]) -> tuple[str, int]:
+        if isinstance(reason := choice.get("finish_reason"), str) and reason:
+            self._finish_reason = reason
+        delta = choice.get("delta")
+        # `reasoning_content` is no part of the answer; the server's usage counts it.
+        text = delta.get("content") if isinstance(delta, dict) else choice.get("text")
+        if not isinstance(text, str) or not text:
+            return "", 0
+        self._parts.append(text)
+        self._characters += len(text)
+        if self._characters > MAX_ANSWER_CHARACTERS:
+            raise GenerationFailed(f"the answer is longer than {MAX_ANSWER_CHARACTERS} characters")
+        predicted = _count(self._timings, "predicted_n")
+        if predicted is None or predicted <= self._predicted:
+            return text, 1
+        tokens, self._predicted = predicted - self._predicted, predicted
+        return text, tokens
+
+    def finish(self, *, first_token: float | None, last_token: float | None) -> Generation:
+        """What became of the answer.
+
+        Args:
+          first_token: Seconds from the request to the first text, as we saw it.
+          last_token: Seconds from the request to the last text, as we saw it.
+
+        Raises:
+          GenerationFailed: if the stream ended before the answer did.
+
+        """
+        if self._finish_reason is None:
+            raise GenerationFailed(
+                "the server's answer ended without a finish: it was cut off "
+                f"after {self._characters} characters"
+            )
+        if self._finish_reason in ("abort", "error", "content_filter"):
+            raise GenerationFailed(f"the server gave up on the answer: {self._finish_reason}")
+        prefill = _seconds(self._timings, "prompt_ms")
+        decode = _seconds(self._timings, "predicted_ms")
+        if prefill is None and decode is None and first_token is not None:
+            # The server does not say. Seen from here, the prompt takes until the first
+            # token and the answer from the first to the last; the network is part of it.
+            prefill = first_token
+            decode = None if last_token is None else last_token - first_token
+        reason = "length" if self._finish_reason == "length" else "stop"
+        return Generation(
+            completion=Completion(text="".join(self._parts), finish_reason=reason),
+            usage=_usage(self._usage, self._timings),
+            timings=Timings(prefill=prefill, decode=decode),
+        )
+
+
+def _usage(usage: dict[str, Any], timings: dict[str, Any]) -> Usage:
+    cached = _count(timings, "cache_n")
+    if isinstance(details := usage.get("prompt_tokens_details"), dict):
+        cached = _count(details, "cached_tokens") if cached is None else cached
+    prompt = _count(usage, "prompt_tokens")
+    if prompt is None and (fresh := _count(timings, "prompt_n")) is not None:
+        prompt = fresh + (cached or 0)
+    answer = _count(usage, "completion_tokens")
+    return Usage(
+        prompt_tokens=prompt,
+        completion_tokens=_count(timings, "predicted_n") if answer is None else answer,
+        cached_tokens=cached,
+    )
+
+
+def read_embeddings(value: Any, *, expected: int) -> Generation:
+    """The vectors in the body of an embeddings response, in the order of the inputs.
+
+    Raises:
+      GenerationFailed: if the body is not such a response.
+
+    """
+    try:
+        rows = sorted(value["data"], key=lambda row: row.get("index", 0))
+        vectors = tuple(tuple(float(x) for x in row["embedding"]) for row in rows)
+    except (KeyError, TypeError, ValueError, AttributeError):
+        raise GenerationFailed("the server's answer holds no list of embeddings") from None
+    if len(vectors) != expected:
+        raise GenerationFailed(f"the server sent {len(vectors)} embeddings for {expected} texts")
+    usage = value.get("usage")
+    return Generation(
+        completion=Completion(embeddings=vectors),
+        usage=_usage(usage if isinstance(usage, dict) else {}, {}),
+        timings=Timings(),
+    )
+
+
+@attrs.frozen(kw_only=True)
+class _Complaint:
+    """What a server says went wrong."""
+
+    kind: str
+    message: str
+    parameter: str | None
+    prompt_tokens: int | None
+    context_tokens: int | None
+
+
+def _read_complaint(error: Any) -> _Complaint:
+    if not isinstance(error, dict):
+        return _Complaint(
+            kind="", message=str(error)[:_MAX_QUOTE], parameter=None,
+            prompt_tokens=None, context_tokens=None,
+        )  # fmt: skip
+    parameter = error.get("param")
+    return _Complaint(
+        # OpenAI says it in `code`, llama.cpp in `type` with the HTTP status in `code`.
+        kind=f"{error.get('type') or ''} {error.get('code') or ''}",
+        message=str(error.get("message") or error)[:_MAX_QUOTE],
+        parameter=parameter if isinstance(parameter, str) else None,
+        prompt_tokens=_count(error, "n_prompt_tokens"),
+        context_tokens=_count(error, "n_ctx"),
+    )
+
+
+def fault(
+    status: int, body: bytes, *, retry_after: str | None = None, key_setting: str | None = None
+) -> PunchError:
+    """Our word for an HTTP response that is no answer.
+
+    Args:
+      status: Its HTTP status.
+      body: The beginning of its body.
+      retry_after: Its ``Retry-After`` header.
+      key_setting: Name of the setting that holds the API key, for the text.
+
+    """
+    try:
+        value = json.loads(body)
+    except (ValueError, RecursionError):
+        value = body.decode("utf-8", "replace").strip() or f"HTTP status {status}"
+    if isinstance(value, dict):
+        value = value.get("error") or value.get("detail") or value
+    error = fault_of(value, status=status, key_setting=key_setting)
+    if retry_after is not None and retry_after.isdecimal():
+        error.retry_after = float(retry_after[:9])
+    return error
+
+
+def fault_of(error: Any, *, status: int, key_setting: str | None = None) -> PunchError:
+    """Our word for the *error* object of a server, which came with HTTP *status*."""
+    said = _read_complaint(error)
+    if "exceed_context_size" in said.kind and said.prompt_tokens and said.context_tokens:
+        return ContextTooLong(
+            f"the prompt has {said.prompt_tokens} tokens and the context of a request is "
+            f"{said.context_tokens} tokens; shorten the prompt or ask a model with a longer context"
+        )
+    if "context_length_exceeded" in said.kind or _CONTEXT_WORDS.search(said.message):
+        return ContextTooLong(said.message)
+    if status in (401, 403):
+        remedy = f"; set {key_setting} to a key that it accepts" if key_setting else ""
+        return BackendError(f"the server rejects our API key: {said.message}{remedy}")
+    # 501 is llama-server's word for "not with this model", as for embeddings.
+    if status in (400, 404, 405, 413, 415, 422, 501):
+        names = f" (parameter {said.parameter!r})" if said.parameter else ""
+        return InvalidRequest(f"the server rejects the request: {said.message}{names}")
+    failed = GenerationFailed(f"the server failed with status {status}: {said.message}")
+    if status in (429, 503):
+        # Loading a model or clearing a queue takes seconds; less would only add to the load.
+        failed.retry_after = 1.0
+    return failed
+
+
+def _status_in(error: Any) -> int:
+    """HTTP status that an error in the middle of a stream would have had."""
+    code = error.get("code") if isinstance(error, dict) else None
+    return code if isinstance(code, int) and 400 <= code <= 599 else 500
+
+
+def _count(values: dict[str, Any], name: str) -> int | None:
+    value = values.get(name)
+    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
+
+
+def _seconds(values: dict[str, Any], name: str) -> float | None:
+    value = values.get(name)
+    if isinstance(value, bool) or not isinstance(value, int | float) or value < 0:
+        return None
+    return value / 1000

@@ -1,0 +1,458 @@
+"""Backend `llama_cpp` without a server: one llama.cpp process a request.
+
+For machines that have ``llama-completion`` or ``llama-cli`` and no ``llama-server``. It
+loads the model for every request, keeps no cache, takes one request at a time and one
+user message with an optional system message. What it cannot do it refuses by name.
+
+The later ``llama-cli`` (it "talks") is itself a server and a client in one process, with an
+open port on loopback while it answers. Prefer ``llama-completion``.
+"""
+
+from __future__ import annotations
+
+import codecs
+import re
+import signal
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+
+import attrs
+import trio
+
+from ..capability import Gpu, ModelOffer
+from ..exceptions import (
+    BackendCrashed,
+    BackendError,
+    ConfigurationError,
+    ContextTooLong,
+    GenerationFailed,
+    InvalidRequest,
+)
+from ..wire import ChatMessage, CommandRequest, Completion, Sampling
+from ._base import Emit, Generation
+from ._child import LastLines, describe_exit, open_child
+from ._cli_output import ConversationOutput, Output, PlainOutput, read_perf, read_too_long
+from ._program import Program, ask_program, find_completion, list_gpus
+from ._stop import StopMatcher
+
+_REMEDY = "put llama-server beside the program, or use the backend embedded"
+
+# After a stop sequence the program is interrupted and prints its account; then it is killed.
+_ACCOUNT_SECONDS = 1.0
+
+_QUOTED_LINES = 12
+
+# The program logs from a thread, and one that fails early often exits before the thread has
+# printed why. It is asked again then.
+_RUNS = 4
+_COMPLAINT = re.compile(r"[\d.]+ E |error|failed")
+
+_SAMPLING_FLAGS = {
+    "temperature": "--temp",
+    "top_p": "--top-p",
+    "top_k": "--top-k",
+    "min_p": "--min-p",
+    "repeat_penalty": "--repeat-penalty",
+    "seed": "--seed",
+}
+
+
+@attrs.frozen(kw_only=True)
+class Question:
+    """A request, in the terms of the programs."""
+
+    prompt: str
+    """The text to go on from, or the user's message."""
+
+    system: str | None = None
+    """The system message."""
+
+    chat: bool
+    """Apply the model's template."""
+
+
+def read_question(request: CommandRequest, *, plain: bool) -> Question:
+    """What to ask the program for *request*.
+
+    Args:
+      request: A request for an answer.
+      plain: Whether the program can go on from a text as it is.
+
+    Raises:
+      InvalidRequest: if the programs have no way to take it.
+      GenerationFailed: if a begun answer is to be continued.
+
+    """
+    if request.command == "complete":
+        if not plain:
+            raise InvalidRequest(f"command 'complete' needs llama-completion: {_REMEDY}")
+        prompt = (request.prompt or "") + (request.continuation or "")
+        if not prompt:
+            raise InvalidRequest("prompt is empty; it must have at least one character")
+        return Question(prompt=prompt, chat=False)
+    if request.command != "chat":
+        raise InvalidRequest(f"command {request.command!r} needs llama-server: {_REMEDY}")
+    if request.continuation:
+        raise GenerationFailed(f"this backend cannot go on with a begun answer; {_REMEDY}")
+    roles = [message.role for message in request.messages]
+    if roles not in (["user"], ["system", "user"]):
+        raise InvalidRequest(
+            f"messages has the roles {', '.join(roles)}; this backend takes one user message "
+            f"after an optional system message. For conversations, {_REMEDY}"
+        )
+    prompt = request.messages[-1].content
+    if not prompt:
+        raise InvalidRequest("messages ends with an empty message; it must have a text")
+    if not plain and prompt.startswith("/"):
+        # `/read FILE` would put a file of this machine into the answer.
+        raise InvalidRequest(f"messages: llama-cli takes a leading / for a command; {_REMEDY}")
+    system = request.messages[0].content if len(roles) == 2 else None
+    return Question(prompt=prompt, system=system, chat=True)
+
+
+def sampling_flags(program: Program, sampling: Sampling, *, context_tokens: int) -> list[str]:
+    """The arguments for what is set in *sampling*; `stop` is not the program's business.
+
+    Raises:
+      InvalidRequest: if this build has no flag for one of them.
+
+    """
+    # Builds that shift the context would go on for ever without a limit.
+    limit = sampling.max_tokens if sampling.max_tokens is not None else context_tokens
+    flags = ["--n-predict", str(limit)]
+    for name, flag in _SAMPLING_FLAGS.items():
+        value = getattr(sampling, name)
+        if value is None:
+            continue
+        if not program.supports(flag):
+            raise InvalidRequest(f"{name} cannot be set: {program.name} has no {flag}")
+        # A seed is 32 bits wide there.
+        flags += [flag, str(value & 0xFFFFFFFF if name == "seed" else value)]
+    return flags
+
+
+class LlamaCliBackend:
+    """Runs a program for every request. Made by `open_llama_cli`."""
+
+    def __init__(
+        self,
+        program: Program,
+        *,
+        model_path: Path,
+        threads: int | None,
+        no_mmap: bool,
+        context_tokens: int,
+        offer: ModelOffer,
+        gpus: tuple[Gpu, ...],
+        more_args: Sequence[str],
+    ) -> None:
+        self._program = program
+        self._threads = threads
+        self._context_tokens = context_tokens
+        self._offer = offer
+        self._gpus = gpus
+        self._lock = trio.Lock()
+        command = [str(program.path), "--model", str(model_path)]
+        command += ["--ctx-size", str(context_tokens)]
+        if threads is not None:
+            command += ["--threads", str(threads)]
+        command += program.mmap_flags(no_mmap)
+        command += program.known(
+            "--simple-io", "--no-display-prompt", "--no-warmup", "--offline", "--perf",
+            # Or "\\n" in a prompt would become a line end.
+            "--no-escape", "--no-context-shift",
+        )  # fmt: skip
+        self._command = [*command, *more_args]
+
+    @property
+    def name(self) -> str:
+        """The word that selects it."""
+        return "llama_cpp"
+
+    @property
+    def simulated(self) -> bool:
+        """Never: there is a model behind it."""
+        return False
+
+    @property
+    def slots(self) -> int:
+        """One: every request loads the whole model."""
+        return 1
+
+    @property
+    def threads(self) -> int | None:
+        """Threads it computes with, where we said so."""
+        return self._threads
+
+    @property
+    def offers(self) -> tuple[ModelOffer, ...]:
+        """Its one model."""
+        return (self._offer,)
+
+    @property
+    def gpus(self) -> tuple[Gpu, ...]:
+        """What the program itself lists as devices, without the CPU."""
+        return self._gpus
+
+    async def generate(self, request: CommandRequest, emit: Emit) -> Generation:
+        """Answer *request*; cancelling it kills the program.
+
+        Raises:
+          InvalidRequest: if a parameter cannot be honoured; the text names it.
+          ContextTooLong: if the prompt does not fit.
+          GenerationFailed: if the program says that it failed.
+          BackendCrashed: if the program died of a signal, or cannot be started.
+
+        """
+        plain = self._program.is_plain
+        question = read_question(request, plain=plain)
+        flags = sampling_flags(self._program, request.sampling, context_tokens=self._context_tokens)
+        # Two loads of a large model at a time may be more than the machine's memory.
+        async with self._lock:
+            # A file, readable by this user only: arguments are for everybody to see, and a
+            # prompt that begins with a dash would be one.
+            with tempfile.TemporaryDirectory(prefix="punch-") as folder:
+                argv = [*self._command, *flags, *self._write(question, Path(folder))]
+                for _ in range(_RUNS):
+                    run = _Run(_output(question, plain), StopMatcher(request.sampling.stop), emit)
+                    try:
+                        code, lines = await run.run(argv, interrupt=plain)
+                    except OSError as error:
+                        raise BackendCrashed(f"{argv[0]} cannot be started: {error}") from error
+                    if code <= 0 or run.text or any(map(_COMPLAINT.search, lines)):
+                        break
+        return self._result(run, code, lines, request.sampling)
+
+    def _write(self, question: Question, folder: Path) -> list[str]:
+        plain = self._program.is_plain
+        prompt = _typed(question, plain)
+        # The program drops one line end at the end of a file.
+        arguments = ["--file", _private(folder / "prompt", prompt + "\n")]
+        if not question.chat:
+            return [*arguments, "-no-cnv"]
+        arguments += ["--single-turn", *self._program.known("--jinja")]
+        arguments += ["-cnv"] if plain else ["--no-show-timings", "--log-verbosity", "3"]
+        if question.system:
+            arguments += [
+                "--system-prompt-file",
+                _private(folder / "system", question.system + "\n"),
+            ]
+        return arguments
+
+    def _result(self, run: _Run, code: int, lines: Sequence[str], sampling: Sampling) -> Generation:
+        if not run.stopped:
+            if (numbers := read_too_long(lines)) is not None:
+                raise ContextTooLong(
+                    f"the prompt has {numbers[0]} tokens and the context of a request is "
+                    f"{numbers[1]} tokens; shorten the prompt"
+                )
+            if code != 0:
+                kind = GenerationFailed if code > 0 else BackendCrashed
+                raise kind(f"{self._program.name} ended with {describe_exit(code)}{_quote(lines)}")
+        usage, timings = read_perf(lines)
+        if not run.stopped and not run.text and usage.completion_tokens is None:
+            raise GenerationFailed(f"{self._program.name} gave no answer{_quote(lines)}")
+        reason = "stop" if run.stopped else run.reason
+        if reason is None:
+            # The talking llama-cli does not say; its count of tokens does.
+            full = usage.completion_tokens == sampling.max_tokens is not None
+            reason = "length" if full else "stop"
+        return Generation(
+            completion=Completion(text=run.text, finish_reason=reason),
+            usage=usage,
+            timings=timings,
+        )
+
+
+class _Run:
+    """One run of the program, read as it answers."""
+
+    def __init__(self, output: Output, stop: StopMatcher, emit: Emit) -> None:
+        self._output = output
+        self._stop = stop
+        self._emit = emit
+        self._decode = codecs.getincrementaldecoder("utf-8")("replace").decode
+        self._parts: list[str] = []
+        self.reason: str | None = None
+        """Why the answer ended, if the program said so."""
+
+    @property
+    def text(self) -> str:
+        """The answer so far."""
+        return "".join(self._parts)
+
+    @property
+    def stopped(self) -> bool:
+        """Whether a stop sequence ended it."""
+        return self._stop.stopped
+
+    async def run(self, argv: Sequence[str], *, interrupt: bool) -> tuple[int, tuple[str, ...]]:
+        """Run *argv*; return its exit code and its last lines on standard error.
+
+        After a stop sequence it is killed, or if *interrupt* asked for its account first.
+        """
+        log = LastLines()
+        # No grace: a cancelled answer must be gone within 100 ms, and there is nothing to save.
+        async with open_child(argv, env={}, grace=0.0) as process:
+            assert process.stdout is not None
+            assert process.stderr is not None
+            with trio.CancelScope() as reading:
+                failure: BaseException | None = None
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(log.read, process.stderr)
+                    try:
+                        await self._read(process.stdout)
+                        if self.stopped:
+                            reading.deadline = trio.current_time() + _ACCOUNT_SECONDS * interrupt
+                            await _interrupt(process)
+                        await process.wait()
+                    except BaseException as error:  # noqa: BLE001 - raised again below, bare:
+                        failure = error  # the nursery would wrap it in a group.
+                        nursery.cancel_scope.cancel()
+                if failure is not None:
+                    raise failure
+        return process.returncode or 0, log.lines
+
+    async def _read(self, stdout: trio.abc.ReceiveStream) -> None:
+        async for data in stdout:
+            await self._pass(self._decode(self._output.feed(data)))
+            if self.stopped:
+                return
+        rest, self.reason = self._output.finish()
+        await self._pass(self._decode(rest, True))
+        if not self.stopped:
+            await self._deliver(self._stop.finish())
+
+    async def _pass(self, text: str) -> None:
+        if text:
+            await self._deliver(self._stop.feed(text))
+
+    async def _deliver(self, text: str) -> None:
+        if text:
+            self._parts.append(text)
+            # The programs print token by token, and pipes keep that, more or less.
+            await self._emit(text, 1)
+
+
+async def _interrupt(process: trio.Process) -> None:
+    """Make it stop and print what it counted."""
+    if sys.platform == "win32":
+        return
+    with suppress(ProcessLookupError):
+        process.send_signal(signal.SIGINT)
+    assert process.stdout is not None
+    async for _ in process.stdout:  # It must not block on a full pipe.
+        pass
+
+
+def _typed(question: Question, plain: bool) -> str:
+    """The prompt, as the program must get it: the talking one drops another line end."""
+    return question.prompt if plain else question.prompt + "\n"
+
+
+def _output(question: Question, plain: bool) -> Output:
+    return PlainOutput() if plain else ConversationOutput(_typed(question, plain))
+
+
+def _private(path: Path, text: str) -> str:
+    path.touch(mode=0o600)
+    # Bytes, so that line ends stay what they are on Windows, too.
+    path.write_bytes(text.encode("utf-8", "replace"))
+    return str(path)
+
+
+def _quote(lines: Sequence[str]) -> str:
+    last = lines[-_QUOTED_LINES:]
+    return "; its last lines:\n  " + "\n  ".join(last) if last else "; it said nothing"
+
+
+@asynccontextmanager
+async def open_llama_cli(
+    *,
+    program: str | Path,
+    model_path: str | Path,
+    threads: int | None,
+    no_mmap: bool,
+    context_tokens: int,
+    gpu_layers: int | None = None,
+    alias: str | None = None,
+    digest: str | None = None,
+    offer: ModelOffer | None = None,
+    extra_args: Sequence[str] = (),
+    setting: str = "LLAMA_CPP_EXE",
+) -> AsyncIterator[LlamaCliBackend]:
+    """Answer with one process a request; enter when the model has answered once.
+
+    Args:
+      program: Path of ``llama-completion`` or ``llama-cli``; the former is preferred also
+        if it only stands beside it.
+      model_path: The GGUF file.
+      threads: Threads to compute with; `None` for the program's choice.
+      no_mmap: Read the model into memory instead of mapping the file.
+      context_tokens: Longest prompt plus answer of one request, in tokens.
+      gpu_layers: Layers to keep on GPUs; `None` for the program's choice.
+      alias: Name of the model, where no *offer* is given.
+      digest: SHA-256 of the model file, where no *offer* is given.
+      offer: What to offer; features that the program lacks are taken out.
+      extra_args: Further arguments for the program.
+      setting: Name of the setting that *program* comes from, for error texts.
+
+    Raises:
+      ConfigurationError: if *program* is not a llama.cpp program that can do this.
+      BackendCrashed: if it cannot answer; the text has its last lines.
+
+    """
+    known = await ask_program(find_completion(program) or program, setting=setting)
+    features = _features(known)
+    if known.is_server or not known.supports("--file") or not features:
+        raise ConfigurationError(
+            f"{setting}={program} is no program that answers and ends: set it to "
+            "llama-completion, or to llama-server for the better backend"
+        )
+    model = Path(model_path)
+    if offer is None:
+        offer = ModelOffer(name=alias or model.stem, digest=digest, context_tokens=context_tokens)
+    offer = attrs.evolve(offer, features=offer.features & features)
+    gpu_args = [] if gpu_layers is None else ["--n-gpu-layers", str(gpu_layers)]
+    backend = LlamaCliBackend(
+        known,
+        model_path=model,
+        threads=threads,
+        no_mmap=no_mmap,
+        context_tokens=context_tokens,
+        offer=offer,
+        gpus=await list_gpus(known, setting=setting),
+        more_args=[*gpu_args, *extra_args],
+    )
+    await _try(backend, features)
+    yield backend
+
+
+def _features(program: Program) -> frozenset[str]:
+    chat = program.supports("--single-turn") and program.supports("--system-prompt-file")
+    if program.is_plain:
+        return frozenset({"complete", "chat"} if chat else {"complete"})
+    return frozenset({"chat"} if chat and program.supports("--no-show-timings") else ())
+
+
+async def _try(backend: LlamaCliBackend, features: frozenset[str]) -> None:
+    """One token, so that a wrong file or flag shows now and not at the first request."""
+
+    async def ignore(text: str, tokens: int) -> None:
+        pass
+
+    one = Sampling(max_tokens=1)
+    request = (
+        CommandRequest(request_id="try", command="complete", prompt="a", sampling=one)
+        if "complete" in features
+        else CommandRequest(
+            request_id="try", messages=(ChatMessage(role="user", content="a"),), sampling=one
+        )
+    )
+    try:
+        await backend.generate(request, ignore)
+    except BackendError as error:
+        raise BackendCrashed(str(error)) from error

@@ -1,0 +1,128 @@
+"""Backend `llama_cpp`: llama.cpp's own HTTP server, run as our child."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from ..capability import ModelOffer
+from ._http import open_http_client
+from ._program import Program, ask_program, list_gpus
+from ._served import ServedBackend, answers, free_port
+from ._supervisor import open_supervised
+
+
+def server_command(
+    program: Program,
+    *,
+    model_path: Path,
+    port: int,
+    threads: int | None,
+    no_mmap: bool,
+    slots: int,
+    context_tokens: int,
+    gpu_layers: int | None,
+    alias: str | None,
+    embed: bool,
+    extra_args: Sequence[str],
+) -> list[str]:
+    """Program and arguments, in the words of this very build."""
+    command = [
+        str(program.path), "--model", str(model_path),
+        "--host", "127.0.0.1", "--port", str(port),
+        "--parallel", str(slots),
+        # The size is that of all slots together, and each gets an equal part.
+        "--ctx-size", str(slots * context_tokens),
+    ]  # fmt: skip
+    # Unified, the slots share one context, and one long prompt could starve the others.
+    command += program.known("--no-kv-unified")
+    command += program.known("--jinja", "--offline")
+    command += program.known("--no-ui") or program.known("--no-webui")
+    if threads is not None:
+        command += ["--threads", str(threads)]
+    if gpu_layers is not None:
+        command += ["--n-gpu-layers", str(gpu_layers)]
+    if alias is not None and "," not in alias:  # A comma separates several aliases.
+        command += ["--alias", alias]
+    if embed:
+        command += program.known("--embeddings") or program.known("--embedding")
+    return [*command, *program.mmap_flags(no_mmap), *extra_args]
+
+
+def lost_port(lines: Sequence[str]) -> bool:
+    """Whether the last *lines* of a server say that somebody took its port."""
+    return any("couldn't bind" in line or "address already in use" in line for line in lines)
+
+
+@asynccontextmanager
+async def open_llama_server(
+    *,
+    program: str | Path,
+    model_path: str | Path,
+    threads: int | None,
+    no_mmap: bool,
+    slots: int,
+    context_tokens: int,
+    gpu_layers: int | None = None,
+    alias: str | None = None,
+    digest: str | None = None,
+    offer: ModelOffer | None = None,
+    extra_args: Sequence[str] = (),
+    setting: str = "LLAMA_CPP_EXE",
+) -> AsyncIterator[ServedBackend]:
+    """Run ``llama-server`` with one model; enter when the model is loaded.
+
+    It listens on loopback only, on a port of its own, and demands a key that nobody else
+    has. It is restarted when it crashes and ended on the way out.
+
+    Args:
+      program: Path of ``llama-server``.
+      model_path: The GGUF file.
+      threads: Threads to compute with; `None` for the program's choice.
+      no_mmap: Read the model into memory instead of mapping the file.
+      slots: Requests at a time.
+      context_tokens: Longest prompt plus answer of one request, in tokens.
+      gpu_layers: Layers to keep on GPUs; `None` for the program's choice.
+      alias: Name of the model, where no *offer* is given.
+      digest: SHA-256 of the model file, where no *offer* is given.
+      offer: What to offer.
+      extra_args: Further arguments for the program, at the end.
+      setting: Name of the setting that *program* comes from, for error texts.
+
+    Raises:
+      ConfigurationError: if *program* is not a llama.cpp program.
+      BackendCrashed: if it does not start; the text has its last lines.
+
+    """
+    known = await ask_program(program, setting=setting)
+    gpus = await list_gpus(known, setting=setting)
+    model = Path(model_path)
+    if offer is None:
+        offer = ModelOffer(name=alias or model.stem, digest=digest, context_tokens=context_tokens)
+    embed_only = offer.features == frozenset({"embed"})
+    api_key = secrets.token_urlsafe(32)
+    async with open_http_client(url="http://127.0.0.1", slots=slots, api_key=api_key) as client:
+
+        def command() -> list[str]:
+            port = free_port()
+            client.url = f"http://127.0.0.1:{port}"
+            return server_command(
+                known, model_path=model, port=port, threads=threads, no_mmap=no_mmap,
+                slots=slots, context_tokens=context_tokens, gpu_layers=gpu_layers,
+                alias=offer.name, embed=embed_only, extra_args=extra_args,
+            )  # fmt: skip
+
+        async with open_supervised(
+            command,
+            name=known.name,
+            ready=lambda: answers(client),
+            # In the environment, which only this user can read; arguments are for all to see.
+            env={"LLAMA_API_KEY": api_key},
+            retry_start=lost_port,
+        ) as supervised:
+            yield ServedBackend(
+                name="llama_cpp", client=client, supervised=supervised,
+                slots=slots, threads=threads, offer=offer, gpus=gpus,
+            )  # fmt: skip

@@ -1,0 +1,160 @@
+"""A backend that makes its answers up. It is called a mock wherever it is seen."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from random import Random
+
+import attrs
+import trio
+
+from ..capability import Gpu, ModelOffer
+from ..exceptions import ConfigurationError, GenerationFailed
+from ..wire import CommandRequest, Completion, Timings, Usage
+from ._base import Emit, Generation
+
+WORDS = (
+    "a able about after all also and any are as at back be because but by can come could day do "
+    "even few find first for from get give go good great have he her him his how if in into it its "
+    "just know last like long look make many me more most my new no not now of on one only or other "
+    "our out over own people person say see she so some take than that the their them then there "
+    "these they thing think this time to two up us use very want way we well what when which who "
+    "will with work would year you your"
+).split()
+
+USUAL_TOKENS = 32
+
+EMBEDDING_SIZE = 16
+
+
+@attrs.frozen(kw_only=True)
+class MockScript:
+    """How a mock behaves, for tests and demonstrations."""
+
+    decode_rate: float | None = None
+    """Tokens per second of one answer; `None` is all at once."""
+
+    prefill_rate: float | None = None
+    """Prompt tokens per second; `None` is at once."""
+
+    delay: float = 0.0
+    """Seconds before anything happens."""
+
+    fail_after: int | None = None
+    """Fail when this many tokens were sent."""
+
+    slots: int = 4
+    """Requests at a time."""
+
+    model: str = "mock"
+    """The name it offers."""
+
+    context_tokens: int = 8192
+    """The context it claims."""
+
+    def __attrs_post_init__(self) -> None:
+        for name in ("decode_rate", "prefill_rate"):
+            rate = getattr(self, name)
+            if rate is not None and not rate > 0:
+                raise ConfigurationError(f"the mock's {name} is {rate!r}; it must be above 0")
+        if not self.delay >= 0:
+            raise ConfigurationError(f"the mock's delay is {self.delay!r} s; it must be 0 or more")
+        if self.slots < 1:
+            raise ConfigurationError(f"the mock has {self.slots} slots; it needs at least 1")
+
+
+def mock_words(request: CommandRequest) -> list[str]:
+    """The words a mock answers with: a pure function of the request but its id and timeout.
+
+    One word is one token. They do not depend on `continuation`, `stream` or who is asked, so
+    that two mocks give the same answer.
+    """
+    turns = [f"{message.role}\n{message.content}" for message in request.messages]
+    text = "\n".join([request.command, *turns, request.prompt or ""])
+    key = hashlib.sha256(f"{text}\n{request.sampling.seed}".encode()).digest()
+    draw = Random(key)
+    count = request.sampling.max_tokens or USUAL_TOKENS
+    return [draw.choice(WORDS) for _ in range(count)]
+
+
+class MockBackend:
+    """See `open_mock`."""
+
+    name = "mock"
+    simulated = True
+    threads: int | None = None
+    gpus: tuple[Gpu, ...] = ()
+
+    def __init__(self, script: MockScript) -> None:
+        self.script = script
+        self.slots = script.slots
+        self.offers = (
+            ModelOffer(
+                name=script.model,
+                context_tokens=script.context_tokens,
+                features=frozenset({"chat", "complete", "embed"}),
+            ),
+        )
+
+    async def generate(self, request: CommandRequest, emit: Emit) -> Generation:
+        """Answer with words drawn from the prompt."""
+        script = self.script
+        began = trio.current_time()
+        if script.delay:
+            await trio.sleep(script.delay)
+        prompt = sum(len(m.content.split()) for m in request.messages)
+        prompt += len((request.prompt or "").split()) + sum(len(i.split()) for i in request.inputs)
+        if script.prefill_rate is not None:
+            await trio.sleep(prompt / script.prefill_rate)
+        if request.command == "embed":
+            return Generation(
+                completion=Completion(embeddings=tuple(map(_embedding, request.inputs))),
+                usage=Usage(prompt_tokens=prompt, completion_tokens=0),
+                timings=Timings(prefill=trio.current_time() - began),
+            )
+        first = trio.current_time()
+        sent: list[str] = []
+        reason = "length" if request.sampling.max_tokens else "stop"
+        for index, word in enumerate(mock_words(request)):
+            if script.fail_after is not None and index >= script.fail_after:
+                raise GenerationFailed(f"the mock was told to fail after {script.fail_after}")
+            if script.decode_rate is not None:
+                # Against the beginning, not the last word: a late timer is made up for.
+                await trio.sleep_until(first + (index + 1) / script.decode_rate)
+            text = word if index == 0 else f" {word}"
+            cut = _before_stop("".join(sent), text, request.sampling.stop)
+            if cut is not None:
+                text, reason = cut, "stop"
+            if text:
+                sent.append(text)
+                await emit(text, 1)
+            if cut is not None:
+                break
+        return Generation(
+            completion=Completion(text="".join(sent), finish_reason=reason),
+            usage=Usage(prompt_tokens=prompt, completion_tokens=len(sent)),
+            timings=Timings(prefill=first - began, decode=trio.current_time() - first),
+        )
+
+
+def _before_stop(before: str, text: str, stops: tuple[str, ...]) -> str | None:
+    """The part of *text* before the first stop, or `None` if there is none.
+
+    A stop of several words is found in its last one; what came before it is out already, as
+    with any backend that streams words.
+    """
+    places = [place for stop in stops if (place := (before + text).find(stop)) >= 0]
+    return None if not places else (before + text)[len(before) : max(min(places), len(before))]
+
+
+def _embedding(text: str) -> tuple[float, ...]:
+    draw = Random(hashlib.sha256(text.encode()).digest())
+    return tuple(draw.uniform(-1, 1) for _ in range(EMBEDDING_SIZE))
+
+
+@asynccontextmanager
+async def open_mock(script: MockScript | None = None) -> AsyncIterator[MockBackend]:
+    """A backend that makes up its answers, as *script* says."""
+    yield MockBackend(script or MockScript())

@@ -1,0 +1,208 @@
+"""A model file on this machine's disk: whether it is one, what it offers, its digest.
+
+All of it blocks (reading 100 MB for the first digest takes 0.1 to 0.5 s): call it with
+`trio.to_thread.run_sync`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import re
+import tempfile
+from pathlib import Path
+from typing import Any, Final
+
+import attrs
+
+from ..capability import ModelOffer
+from ..exceptions import ConfigurationError, ModelFileError
+from ..gguf import GgufHeader, read_header
+
+_REMEDY: Final = "`punch models pull smollm2` fetches a small one; `punch models list` shows all"
+_SHARD: Final = re.compile(r"-(\d{5})-of-(\d{5})$")  # How gguf-split names its parts.
+_CACHE_NAME: Final = "digests.json"
+_CACHE_ENTRIES: Final = 256  # Far more than a disk has models; about 60 KB.
+_CACHE_BYTES: Final = 1024 * 1024  # A larger file is not ours.
+
+
+@attrs.frozen(kw_only=True)
+class ModelFile:
+    """A model on this machine's disk."""
+
+    path: Path
+    """The file, absolute; of a model in several files, the first."""
+
+    file_bytes: int
+    """Size on disk, in bytes, of all its files."""
+
+    header: GgufHeader
+    """What its header says; of a model in several files, the first one's."""
+
+    offer: ModelOffer
+    """What a backend that runs it can offer. `context_tokens` is what the model was trained for."""
+
+
+def describe(
+    path: str | Path,
+    *,
+    cache_folder: Path,
+    alias: str | None = None,
+    setting: str = "the model file",
+) -> ModelFile:
+    """Look at the GGUF file at *path*.
+
+    The offer's name is *alias*, or else the file's name without ``.gguf`` (and without
+    ``-00001-of-00003``). Not the name in the header: authors fill that in carelessly, and
+    the file's name is the one a person has seen.
+
+    The digest is the SHA-256 of the file. Of a model in several files it is the SHA-256 of
+    their digests, in order, one a line.
+
+    Args:
+      path: The file. ``~`` is expanded.
+      cache_folder: Where digests are remembered, in one small file.
+      alias: The name to offer it under.
+      setting: What the path was given with, such as ``LLAMA_GGUF_PATH``, for error messages.
+
+    Raises:
+      ConfigurationError: if there is no such file, or it is a folder, or it may not be read.
+      ModelFileError: if it is not a whole GGUF model.
+
+    """
+    first = Path(path).expanduser().absolute()
+    header, file_bytes = _read(first, setting)
+    if not header.features:
+        raise ModelFileError(
+            f"{setting}={first} holds no model that answers (its type is {header.kind!r}): "
+            f"give the model's own file; {_REMEDY}"
+        )
+    paths = [first]
+    parameters, weight_bytes = header.parameters, header.weight_bytes
+    if header.split_count > 1:
+        paths = _shards(first, header, setting)
+        for other in paths[1:]:
+            shard, more_bytes = _read(other, setting)
+            parameters += shard.parameters
+            weight_bytes += shard.weight_bytes
+            file_bytes += more_bytes
+    digests = [digest(each, cache_folder=cache_folder) for each in paths]
+    whole = digests[0] if len(digests) == 1 else _sha256_of("\n".join(digests).encode())
+    offer = ModelOffer(
+        name=alias or _SHARD.sub("", first.stem),
+        digest=whole,
+        context_tokens=header.context_tokens,
+        features=header.features,
+        parameters=parameters,
+        quantization=header.quantization,
+        size_bytes=weight_bytes,
+        kv_bytes_per_token=header.kv_bytes_per_token(),
+    )
+    return ModelFile(path=first, file_bytes=file_bytes, header=header, offer=offer)
+
+
+def digest(path: Path, *, cache_folder: Path) -> str:
+    """SHA-256 of the file at *path*, 64 hexadecimal digits.
+
+    It is computed once and remembered in *cache_folder* for the same path, size and time of
+    last change. A cache that cannot be read or written costs time and nothing else.
+
+    Raises:
+      ModelFileError: if the file cannot be read, or changes meanwhile.
+
+    """
+    path = path.absolute()
+    try:
+        with path.open("rb") as file:
+            before = os.fstat(file.fileno())
+            key = [str(path), before.st_size, before.st_mtime_ns]
+            cache = _read_cache(cache_folder)
+            for entry in cache:
+                if entry[:3] == key:
+                    return str(entry[3])
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+            after = os.fstat(file.fileno())
+    except OSError as error:
+        raise ModelFileError(f"cannot read {path}: {error.strerror}") from error
+    if (after.st_size, after.st_mtime_ns) != (before.st_size, before.st_mtime_ns):
+        raise ModelFileError(f"{path} changed while it was read; wait until it is complete")
+    others = [entry for entry in cache if entry[0] != key[0]]
+    _write_cache(cache_folder, [*others, [*key, found]])
+    return found
+
+
+def _read(path: Path, setting: str) -> tuple[GgufHeader, int]:
+    named = f"{setting}={path}"
+    try:
+        if path.is_dir():
+            raise ConfigurationError(
+                f"{named} is a folder; give the path of one .gguf file. {_REMEDY}"
+            )
+        # A pipe or a device would block for ever, or never end.
+        if path.exists() and not path.is_file():
+            raise ConfigurationError(f"{named} is not a regular file; give a .gguf file")
+        with path.open("rb") as file:
+            return read_header(file), os.fstat(file.fileno()).st_size
+    except FileNotFoundError:
+        raise ConfigurationError(
+            f"{named} does not exist; give the path of a .gguf file. {_REMEDY}"
+        ) from None
+    except PermissionError:
+        raise ConfigurationError(
+            f"{named} may not be read by this user; change its permissions (chmod +r)"
+        ) from None
+    except (OSError, ValueError) as error:  # ValueError: a NUL character in the path.
+        raise ConfigurationError(f"{named} cannot be read: {error}") from error
+    except ModelFileError as error:
+        raise ModelFileError(f"{named}: {error}. {_REMEDY}") from error
+
+
+def _shards(first: Path, header: GgufHeader, setting: str) -> list[Path]:
+    match = _SHARD.search(first.stem)
+    if header.split_number != 0 or match is None or int(match[2]) != header.split_count:
+        raise ModelFileError(
+            f"{setting}={first} is file {header.split_number + 1} of {header.split_count} of a "
+            f"model; give the first, whose name ends in -00001-of-{header.split_count:05}.gguf"
+        )
+    stem = first.stem[: match.start()]
+    count = header.split_count
+    return [first.with_name(f"{stem}-{i:05}-of-{count:05}.gguf") for i in range(1, count + 1)]
+
+
+def _sha256_of(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def _read_cache(folder: Path) -> list[list[Any]]:
+    """What is remembered, oldest first, as [path, size, time in ns, digest]. Damage is nothing."""
+    try:
+        path = folder / _CACHE_NAME
+        if path.stat().st_size > _CACHE_BYTES:
+            return []
+        entries = json.loads(path.read_bytes())["digests"]
+        return [list(entry) for entry in entries if _is_entry(entry)]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return []
+
+
+def _is_entry(entry: object) -> bool:
+    return (
+        isinstance(entry, list)
+        and [type(part) for part in entry] == [str, int, int, str]
+        and re.fullmatch("[0-9a-f]{64}", entry[3]) is not None
+    )
+
+
+def _write_cache(folder: Path, entries: list[list[Any]]) -> None:
+    """Replace what is remembered, in one step: a reader sees the old file or the new one."""
+    with contextlib.suppress(OSError):
+        folder.mkdir(parents=True, exist_ok=True)
+        text = json.dumps({"digests": entries[-_CACHE_ENTRIES:]}, indent=0)
+        with tempfile.NamedTemporaryFile("w", dir=folder, delete=False, encoding="utf-8") as file:
+            file.write(text)
+        try:
+            Path(file.name).replace(folder / _CACHE_NAME)
+        except OSError:
+            Path(file.name).unlink()

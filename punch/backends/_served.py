@@ -1,0 +1,121 @@
+"""A backend that is an HTTP server of our own in a supervised child process."""
+
+from __future__ import annotations
+
+import socket
+
+from ..capability import Gpu, ModelOffer
+from ..exceptions import BackendCrashed, PunchError
+from ..wire import CommandRequest
+from ._base import Emit, Generation
+from ._http import HttpClient
+from ._supervisor import Supervised, SupervisorStatistics
+
+# The server is on this machine and has nothing to do but answer.
+_PROBE_SECONDS = 2.0
+
+
+class ServedBackend:
+    """Sends requests to a server that is restarted when it crashes."""
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        client: HttpClient,
+        supervised: Supervised,
+        slots: int,
+        threads: int | None,
+        offer: ModelOffer,
+        gpus: tuple[Gpu, ...] = (),
+    ) -> None:
+        self._name = name
+        self._client = client
+        self._supervised = supervised
+        self._slots = slots
+        self._threads = threads
+        self._offer = offer
+        self._gpus = gpus
+
+    @property
+    def name(self) -> str:
+        """The word that selects it."""
+        return self._name
+
+    @property
+    def simulated(self) -> bool:
+        """Never: there is a model behind it."""
+        return False
+
+    @property
+    def slots(self) -> int:
+        """Requests it serves side by side."""
+        return self._slots
+
+    @property
+    def threads(self) -> int | None:
+        """Threads it computes with, where we said so."""
+        return self._threads
+
+    @property
+    def offers(self) -> tuple[ModelOffer, ...]:
+        """Its one model; none while it is down for good."""
+        return () if self._supervised.state == "failed" else (self._offer,)
+
+    @property
+    def gpus(self) -> tuple[Gpu, ...]:
+        """What the program itself lists as devices, without the CPU."""
+        return self._gpus
+
+    @property
+    def pid(self) -> int | None:
+        """Process id of the server, while it runs."""
+        return self._supervised.pid
+
+    @property
+    def url(self) -> str:
+        """Where the server listens on loopback; another port after a restart."""
+        return self._client.url
+
+    def statistics(self) -> SupervisorStatistics:
+        """How the server has fared."""
+        return self._supervised.statistics()
+
+    async def generate(self, request: CommandRequest, emit: Emit) -> Generation:
+        """Answer *request*; waits for up to 20 s while the server restarts.
+
+        Raises:
+          InvalidRequest: if a parameter cannot be honoured; the text names it.
+          ContextTooLong: if the prompt does not fit.
+          GenerationFailed: if this answer failed but the server lives.
+          BackendCrashed: if the server is gone; the text says how it ended.
+
+        """
+        await self._supervised.wait_ready()
+        try:
+            generation = await self._client.generate(
+                request, emit, model=self._offer.name, dialect="llama_cpp"
+            )
+        except BackendCrashed as error:
+            raise await self._supervised.explain(error) from error
+        self._supervised.note_served()
+        return generation
+
+
+async def answers(client: HttpClient) -> bool:
+    """Whether the server of *client* is ready and knows our key."""
+    try:
+        await client.get_json("/health", timeout=_PROBE_SECONDS)
+        # `/health` is open to all: another program that won the port would answer, too.
+        await client.get_json("/v1/models", timeout=_PROBE_SECONDS)
+    except PunchError:
+        return False
+    return True
+
+
+def free_port() -> int:
+    """A TCP port that nobody uses on loopback now. Somebody may before we do."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port

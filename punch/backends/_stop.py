@@ -1,0 +1,57 @@
+"""Stop sequences, found in text that comes in pieces. No I/O.
+
+* The answer ends before the first place where any of the sequences occurs.
+* Where two begin at the same place it makes no difference which one it is.
+* Text that might be the beginning of a sequence is held back until it is certain.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+def partial_suffix(text: str, targets: Sequence[str]) -> int:
+    """Length of the longest end of *text* that is a beginning, not the whole, of a target."""
+    longest = max((len(target) for target in targets), default=0)
+    for length in range(min(len(text), longest - 1), 0, -1):
+        end = text[-length:]
+        if any(len(target) > length and target.startswith(end) for target in targets):
+            return length
+    return 0
+
+
+class StopMatcher:
+    """Passes text on until one of *stops* appears in it."""
+
+    def __init__(self, stops: Sequence[str]) -> None:
+        self._stops = tuple(stop for stop in stops if stop)
+        self._held = ""
+        self.stopped = False
+        """True once a stop sequence was found; nothing comes out any more."""
+
+    def feed(self, text: str) -> str:
+        """The part of the text so far that can be delivered now."""
+        if self.stopped:
+            return ""
+        if not self._stops:
+            return text
+        whole = self._held + text
+        places = [place for stop in self._stops if (place := whole.find(stop)) >= 0]
+        # A sequence that begins earlier may still be on its way: "abc" waits while "b" is here.
+        held = partial_suffix(whole, self._stops)
+        if places and min(places) <= len(whole) - held:
+            self.stopped = True
+            self._held = ""
+            return whole[: min(places)]
+        self._held = whole[len(whole) - held :]
+        return whole[: len(whole) - held]
+
+    def finish(self) -> str:
+        """The text held back, now that there is no more to come."""
+        if self.stopped:
+            return ""
+        places = [place for stop in self._stops if (place := self._held.find(stop)) >= 0]
+        if places:
+            self.stopped = True
+        held, self._held = self._held[: min(places, default=len(self._held))], ""
+        return held

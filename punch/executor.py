@@ -1,0 +1,515 @@
+"""The listener's side: takes requests from sessions, in turn, and has the backend answer them."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Protocol
+
+import attrs
+import trio
+
+from .backends import Backend
+from .background import open_background
+from .capability import Capability, Load, ModelOffer
+from .exceptions import (
+    BackendError,
+    ConfigurationError,
+    PeerRefused,
+    PeerSimulated,
+    PunchError,
+    RequestError,
+)
+from .logs import get_logger
+from .node import Inquiry, Node, PeerSession, Stream
+from .peers import Rates
+from .routing import route_request
+from .wire import (
+    PROTOCOL,
+    Advert,
+    ChatMessage,
+    CommandRequest,
+    CommandResponse,
+    Fault,
+    Hello,
+    Provenance,
+    Sampling,
+    Session,
+    Status,
+    Timings,
+    Usage,
+    check_request,
+    greeting,
+)
+
+log = get_logger(__name__)
+
+# A change of load is pushed this much later, together with what else changed by then, and the
+# whole vector at least this often.
+COALESCE_SECONDS = 0.05
+ADVERT_SECONDS = 1.0
+
+# Long enough to time the prefill of a graphics card, short enough for a slow laptop.
+CALIBRATION_PROMPT = "The quick brown fox jumps over the lazy dog near the river bank. " * 16
+CALIBRATION_TOKENS = 24
+CALIBRATION_SECONDS = 60.0
+
+DRAIN_SECONDS = 10.0
+
+
+class MachineSampler(Protocol):
+    """Measures this machine; see `punch.machine`."""
+
+    def sample(self, capability: Capability) -> Capability:
+        """*capability* with what can be measured of the machine filled in."""
+        ...
+
+
+@attrs.frozen(kw_only=True)
+class ExecutorStatistics:
+    """What an executor holds at one instant, and what it has done."""
+
+    sessions: int
+    """Dialers connected."""
+
+    busy: int
+    """Requests being answered."""
+
+    queued: int
+    """Requests waiting."""
+
+    served: int
+    """Answers completed so far."""
+
+    refused: int
+    """Requests refused so far."""
+
+    cancelled: int
+    """Requests cancelled so far."""
+
+
+class _Slots:
+    """Slots and the bounded queue for them: the highest priority first, then who came first."""
+
+    def __init__(self, slots: int, queue_limit: int) -> None:
+        self.slots = slots
+        self.queue_limit = queue_limit
+        self.busy = 0
+        self.queued_prompt_tokens = 0
+        self._queue: list[tuple[int, int, trio.Event]] = []
+        self._arrivals = 0
+
+    @property
+    def queued(self) -> int:
+        return len(self._queue)
+
+    async def take(self, request: CommandRequest, waiting: Callable[[], None]) -> None:
+        """Take a slot, or wait for one; `waiting` is called if it must.
+
+        Raises:
+          PeerRefused: if the queue is full.
+
+        """
+        if self.busy < self.slots:
+            self.busy += 1
+            return
+        if len(self._queue) >= self.queue_limit:
+            raise PeerRefused(
+                f"all {self.slots} slots are busy and {len(self._queue)} requests are queued"
+            )
+        self._arrivals += 1
+        entry = (-request.priority, self._arrivals, trio.Event())
+        tokens = route_request(request).prompt_tokens
+        heapq.heappush(self._queue, entry)
+        self.queued_prompt_tokens += tokens
+        waiting()
+        try:
+            await entry[2].wait()
+        except trio.Cancelled:
+            if entry in self._queue:
+                self._queue.remove(entry)
+                heapq.heapify(self._queue)
+            else:
+                self.give()
+            raise
+        finally:
+            self.queued_prompt_tokens -= tokens
+
+    def give(self) -> None:
+        """Give a slot back, to the next in the queue if there is one."""
+        if self._queue:
+            heapq.heappop(self._queue)[2].set()
+        else:
+            self.busy -= 1
+
+
+class Executor:
+    """Answers requests with one backend. Made by `open_executor`."""
+
+    def __init__(
+        self,
+        node: Node,
+        backend: Backend,
+        *,
+        namespace: str,
+        incarnation: int,
+        version: str,
+        queue_limit: int,
+        strict: bool,
+        machine: MachineSampler | None,
+    ) -> None:
+        self._node = node
+        self._backend = backend
+        self._namespace = namespace
+        self._incarnation = incarnation
+        self._version = version
+        self._strict = strict
+        self._machine = machine
+        self._slots = _Slots(backend.slots, queue_limit)
+        self._sessions: set[PeerSession] = set()
+        self._rates: dict[str, Rates] = {}
+        self._sequence = 0
+        self._draining = False
+        self._changed = trio.Event()
+        self._served = self._refused = self._cancelled = 0
+
+    # ---- what we say of ourselves ----
+
+    def statistics(self) -> ExecutorStatistics:
+        """What it holds and has done."""
+        return ExecutorStatistics(
+            sessions=len(self._sessions),
+            busy=self._slots.busy,
+            queued=self._slots.queued,
+            served=self._served,
+            refused=self._refused,
+            cancelled=self._cancelled,
+        )
+
+    def load(self) -> Load:
+        """How busy it is."""
+        slots = self._slots
+        return Load(
+            slots=slots.slots,
+            busy=slots.busy,
+            queued=slots.queued,
+            queue_limit=slots.queue_limit,
+            queued_prompt_tokens=slots.queued_prompt_tokens,
+            draining=self._draining,
+        )
+
+    def capability(self) -> Capability:
+        """The vector it advertises."""
+        capability = Capability(
+            backend=self._backend.name,
+            simulated=self._backend.simulated,
+            models=tuple(self._with_rates(offer) for offer in self._backend.offers),
+            load=self.load(),
+            threads=self._backend.threads,
+            gpus=self._backend.gpus,
+        )
+        return capability if self._machine is None else self._machine.sample(capability)
+
+    def _with_rates(self, offer: ModelOffer) -> ModelOffer:
+        rates = self._rates.get(offer.name)
+        if rates is None:
+            return offer
+        return attrs.evolve(offer, prefill_rate=rates.prefill, decode_rate=rates.decode)
+
+    def _advert(self) -> Advert:
+        self._sequence += 1
+        return Advert(
+            incarnation=self._incarnation,
+            sequence=self._sequence,
+            age=0.0,
+            capability=self.capability(),
+        )
+
+    async def _advertise(self) -> None:
+        while True:
+            with trio.move_on_after(ADVERT_SECONDS):
+                await self._changed.wait()
+                await trio.sleep(COALESCE_SECONDS)
+            self._changed = trio.Event()
+            if self._sessions:
+                advert = self._advert()
+                for session in self._sessions:
+                    session.advertise(advert)
+
+    # ---- sessions ----
+
+    async def _serve(self, stream: Stream) -> None:
+        hello = greeting(
+            namespace=self._namespace, incarnation=self._incarnation, version=self._version
+        )
+        session = PeerSession(stream, Session("listener", hello), self)
+        try:
+            await session.run()
+        finally:
+            self._sessions.discard(session)
+
+    def opened(self, session: PeerSession, hello: Hello) -> None:
+        """Tell a new dialer what we can do."""
+        self._sessions.add(session)
+        session.advertise(self._advert())
+
+    def advertised(self, session: PeerSession, advert: Advert) -> None:
+        """Dialers advertise nothing."""
+
+    def round_trip(self, session: PeerSession, seconds: float) -> None:
+        """The dialer measures its own."""
+
+    # ---- requests ----
+
+    async def inquire(self, inquiry: Inquiry) -> None:
+        """Answer one request, whatever happens."""
+        request = inquiry.request
+        arrived_at = trio.current_time()
+        try:
+            with trio.move_on_after(
+                float("inf") if request.timeout is None else request.timeout
+            ) as scope:
+                response = await self._answer(inquiry, arrived_at)
+            if scope.cancelled_caught:
+                response = self._failure(request, "timeout", "deadline", "the time ran out")
+        except trio.Cancelled:
+            self._cancelled += 1
+            raise
+        except PeerRefused as error:
+            self._refused += 1
+            response = self._failure(request, "refused", error.code, str(error), retryable=True)
+        except PeerSimulated as error:
+            self._refused += 1
+            response = self._failure(request, "refused", error.code, str(error), retryable=True)
+        except RequestError as error:
+            response = self._failure(request, "error", error.code, str(error))
+        except BackendError as error:
+            log.warning("an answer failed", request_id=request.request_id, why=str(error))
+            response = self._failure(
+                request, "error", "backend_failed", str(error), retryable=True, error=error
+            )
+        # After the slot was given back: the dialer must not see its own request in the load.
+        inquiry.respond(attrs.evolve(response, load=self.load()))
+
+    async def _answer(self, inquiry: Inquiry, arrived_at: float) -> CommandResponse:
+        request = inquiry.request
+        check_request(request)
+        if request.command == "ping":
+            return self._success(request)
+        if request.command == "capabilities":
+            return attrs.evolve(self._success(request), capability=self.capability())
+        if (request.strict or self._strict) and self._backend.simulated:
+            raise PeerSimulated(
+                f"backend {self._backend.name} simulates; strict mode takes real inference only"
+            )
+        if self._draining:
+            raise PeerRefused("shutting down")
+        offer = self._offer(request)
+        await self._slots.take(request, lambda: self._wait(inquiry))
+        self._changed.set()
+        try:
+            started_at = trio.current_time()
+            return await self._generate(inquiry, offer, arrived_at, started_at)
+        finally:
+            self._slots.give()
+            self._changed.set()
+
+    def _wait(self, inquiry: Inquiry) -> None:
+        inquiry.progress("queued")
+        self._changed.set()
+
+    def _offer(self, request: CommandRequest) -> ModelOffer:
+        offers = self._backend.offers
+        for offer in offers:
+            if request.model not in (None, offer.name):
+                continue
+            if request.model_digest not in (None, offer.digest):
+                continue
+            if request.command not in offer.features:
+                raise PeerRefused(f"{offer.name} cannot {request.command} here")
+            return offer
+        names = ", ".join(offer.name for offer in offers)
+        raise PeerRefused(f"no model {request.model!r} here; on offer: {names or 'none'}")
+
+    async def _generate(
+        self, inquiry: Inquiry, offer: ModelOffer, arrived_at: float, started_at: float
+    ) -> CommandResponse:
+        request = inquiry.request
+        provenance = Provenance(
+            kind="simulated" if self._backend.simulated else "real",
+            backend=self._backend.name,
+            model=offer.name,
+            model_digest=offer.digest,
+        )
+        first_token: float | None = None
+
+        async def emit(text: str, tokens: int) -> None:
+            nonlocal first_token
+            if first_token is None:
+                first_token = trio.current_time() - arrived_at
+            if request.stream:
+                await inquiry.send_text(text, tokens)
+            else:
+                inquiry.tokens += tokens
+
+        inquiry.started(provenance)
+        generation = await self._backend.generate(
+            attrs.evolve(request, model=offer.name, model_digest=offer.digest), emit
+        )
+        self._served += 1
+        self._learn(offer.name, generation.usage, generation.timings)
+        completion = generation.completion
+        return attrs.evolve(
+            self._success(request),
+            result=attrs.evolve(completion, text="") if request.stream else completion,
+            provenance=provenance,
+            usage=generation.usage,
+            timings=attrs.evolve(
+                generation.timings,
+                queue=started_at - arrived_at,
+                first_token=first_token,
+                total=trio.current_time() - arrived_at,
+            ),
+        )
+
+    def _learn(self, model: str, usage: Usage, timings: Timings) -> None:
+        self._rates[model] = self._rates.get(model, Rates()).with_sample(
+            prefill_tokens=_computed(usage),
+            prefill_seconds=timings.prefill,
+            decode_tokens=usage.completion_tokens,
+            decode_seconds=timings.decode,
+        )
+
+    def _success(self, request: CommandRequest) -> CommandResponse:
+        return CommandResponse(
+            request_id=request.request_id,
+            status="success",
+            executor=self._node.peer_id,
+        )
+
+    def _failure(
+        self,
+        request: CommandRequest,
+        status: Status,
+        code: str,
+        message: str,
+        *,
+        retryable: bool = False,
+        error: PunchError | None = None,
+    ) -> CommandResponse:
+        return CommandResponse(
+            request_id=request.request_id,
+            status=status,
+            error=Fault(
+                code=code,
+                message=message[:4000],
+                retryable=retryable,
+                retry_after=error.retry_after if error is not None else None,
+            ),
+            executor=self._node.peer_id,
+        )
+
+    # ---- the beginning and the end ----
+
+    async def calibrate(self) -> None:
+        """Time a short answer of every model that can chat, so that the first advert is true.
+
+        Raises:
+          BackendError: if the backend cannot even do this.
+
+        """
+        for index, offer in enumerate(self._backend.offers):
+            if "chat" not in offer.features:
+                continue
+            request = CommandRequest(
+                request_id=f"calibration-{index}",
+                model=offer.name,
+                messages=(ChatMessage(role="user", content=CALIBRATION_PROMPT),),
+                sampling=Sampling(max_tokens=CALIBRATION_TOKENS, temperature=0.0),
+            )
+            with trio.move_on_after(CALIBRATION_SECONDS) as scope:
+                generation = await self._backend.generate(request, _nowhere)
+            if scope.cancelled_caught:
+                log.warning("calibration took too long; speeds are unknown", model=offer.name)
+                continue
+            self._learn(offer.name, generation.usage, generation.timings)
+            rates = self._rates[offer.name]
+            log.info(
+                "calibrated",
+                model=offer.name,
+                prefill_rate=rates.prefill and round(rates.prefill, 1),
+                decode_rate=rates.decode and round(rates.decode, 1),
+            )
+
+    async def drain(self) -> None:
+        """Take nothing new, and wait until what was taken is answered, for a bounded time."""
+        self._draining = True
+        self._changed.set()
+        with trio.move_on_after(DRAIN_SECONDS):
+            while self._slots.busy or self._slots.queued:
+                await trio.sleep(COALESCE_SECONDS)
+
+
+def _computed(usage: Usage) -> int | None:
+    """Prompt tokens that were not in the cache."""
+    if usage.prompt_tokens is None:
+        return None
+    return usage.prompt_tokens - (usage.cached_tokens or 0)
+
+
+async def _nowhere(text: str, tokens: int) -> None:
+    await trio.lowlevel.checkpoint()
+
+
+@asynccontextmanager
+async def open_executor(
+    node: Node,
+    backend: Backend,
+    *,
+    namespace: str,
+    incarnation: int,
+    version: str,
+    queue_limit: int = 16,
+    strict: bool = False,
+    calibrate: bool = True,
+    machine: MachineSampler | None = None,
+) -> AsyncIterator[Executor]:
+    """Answer the requests that come to *node*, for as long as the context lasts.
+
+    Args:
+      node: Where requests come in.
+      backend: What answers them.
+      namespace: Dialers of any other namespace are turned away.
+      incarnation: Grows each time the listener starts.
+      version: Version of punch, for people.
+      queue_limit: Requests that may wait for a slot.
+      strict: Refuse every request if the backend simulates.
+      calibrate: Time the backend first; see `Executor.calibrate`.
+      machine: Measures the machine, if it should be.
+
+    Raises:
+      ConfigurationError: if a value makes no sense.
+      BackendError: if calibration finds the backend unable to answer.
+
+    """
+    if queue_limit < 0:
+        raise ConfigurationError(f"the queue's limit is {queue_limit}; it must be 0 or more")
+    if not backend.offers:
+        raise ConfigurationError(f"backend {backend.name} offers no model")
+    executor = Executor(
+        node,
+        backend,
+        namespace=namespace,
+        incarnation=incarnation,
+        version=version,
+        queue_limit=queue_limit,
+        strict=strict,
+        machine=machine,
+    )
+    if calibrate:
+        await executor.calibrate()
+    async with open_background() as nursery:
+        nursery.start_soon(executor._advertise)
+        node.handle(PROTOCOL, executor._serve)
+        yield executor

@@ -1,0 +1,126 @@
+"""Addresses, as people write them: the multiaddresses that punch understands."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+import socket
+from typing import Literal
+
+import attrs
+import psutil
+
+from ..capability import PeerId
+from ..exceptions import ConfigurationError
+
+Transport = Literal["tcp", "quic"]
+
+_FORM = re.compile(
+    r"/(?P<kind>ip4|ip6|dns|dns4|dns6)/(?P<host>[^/\s]{1,253})"
+    r"/(?P<transport>tcp|udp)/(?P<port>\d{1,5})(?P<quic>/quic-v1)?"
+    r"(?:/p2p/(?P<peer>[1-9A-HJ-NP-Za-km-z]{40,64}))?/?"
+)
+
+
+@attrs.frozen(kw_only=True)
+class Address:
+    """Where a peer is."""
+
+    kind: str
+    """``ip4``, ``ip6``, ``dns``, ``dns4`` or ``dns6``."""
+
+    host: str
+    """An IP address or a name."""
+
+    transport: Transport
+    """How to get there."""
+
+    port: int
+    """TCP or UDP port; 0 lets the system choose one to listen on."""
+
+    peer_id: PeerId | None = None
+    """Who must be there, if the address says so."""
+
+    def __str__(self) -> str:
+        how = f"tcp/{self.port}" if self.transport == "tcp" else f"udp/{self.port}/quic-v1"
+        who = f"/p2p/{self.peer_id}" if self.peer_id is not None else ""
+        return f"/{self.kind}/{self.host}/{how}{who}"
+
+    @property
+    def place(self) -> str:
+        """Host and port, whatever the transport: what a known identity is filed under."""
+        return f"{self.host}:{self.port}"
+
+    def over(self, transport: Transport) -> Address:
+        """The same place by another transport."""
+        return attrs.evolve(self, transport=transport)
+
+    def is_ours(self) -> bool:
+        """True if this machine has the address."""
+        try:
+            found = {info[4][0] for info in socket.getaddrinfo(self.host, None)}
+        except OSError:
+            return False
+        if any(ipaddress.ip_address(str(ip).split("%")[0]).is_loopback for ip in found):
+            return True
+        own = {
+            address.address.split("%")[0]
+            for addresses in psutil.net_if_addrs().values()
+            for address in addresses
+        }
+        return bool(found & own)
+
+    def is_loopback(self) -> bool:
+        """True if only this machine can reach it."""
+        if self.host == "localhost":
+            return True
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return False
+
+    def local_host(self) -> str:
+        """Our own IP address on the way there: what others there can reach us by."""
+        family = socket.AF_INET6 if self.kind in ("ip6", "dns6") else socket.AF_INET
+        with socket.socket(family, socket.SOCK_DGRAM) as probe:
+            try:
+                # No packet is sent: connecting a datagram socket only looks up the route.
+                probe.connect((self.host, self.port or 9))
+            except OSError:
+                return "::1" if family == socket.AF_INET6 else "127.0.0.1"
+            return str(probe.getsockname()[0])
+
+
+def parse_address(text: str, *, setting: str = "address") -> Address:
+    """The address that *text* spells.
+
+    Raises:
+      ConfigurationError: naming *setting*, the text and the forms there are.
+
+    """
+    match = _FORM.fullmatch(text)
+    wrong = None if match else "it is not of this form"
+    if match and int(match["port"]) > 65535:
+        wrong = f"port {match['port']} is above 65535"
+    elif match and (match["transport"] == "udp") != bool(match["quic"]):
+        wrong = "udp goes with /quic-v1, and tcp without"
+    elif match and match["kind"] in ("ip4", "ip6"):
+        try:
+            version = ipaddress.ip_address(match["host"]).version
+        except ValueError:
+            version = 0
+        if f"ip{version}" != match["kind"]:
+            wrong = f"{match['host']} is not an {match['kind']} address"
+    if match is None or wrong:
+        raise ConfigurationError(
+            f"{setting} is {text!r}: {wrong}; write /ip4/HOST/tcp/PORT or "
+            "/ip4/HOST/udp/PORT/quic-v1, with or without /p2p/PEER_ID, as in "
+            "/ip4/192.168.1.10/tcp/51820"
+        )
+    return Address(
+        kind=match["kind"],
+        host=match["host"],
+        transport="tcp" if match["transport"] == "tcp" else "quic",
+        port=int(match["port"]),
+        peer_id=PeerId(match["peer"]) if match["peer"] else None,
+    )

@@ -1,0 +1,117 @@
+"""Whom to ask, and why: a value that explains itself."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import attrs
+
+from ..capability import PeerId
+from ..peers import PeerRecord
+from ._filters import Filter
+from ._request import RouteRequest
+
+
+@attrs.frozen(kw_only=True)
+class Candidate:
+    """One peer in a decision."""
+
+    peer_id: PeerId
+    """Who."""
+
+    backend: str
+    """What would answer."""
+
+    removed_by: str | None = None
+    """Name of the filter that removed it, or `None` if it could be asked."""
+
+    reason: str | None = None
+    """That filter's reason, in a sentence."""
+
+    score: float | None = None
+    """Sum of its terms, in the decision's unit."""
+
+    terms: Mapping[str, float] = attrs.field(factory=dict)
+    """Term to its value, in the decision's unit."""
+
+
+@attrs.frozen(kw_only=True)
+class Decision:
+    """The outcome of `Policy.decide`. Holds the snapshot; says what it means when asked."""
+
+    policy: str
+    """Name of the policy."""
+
+    order: tuple[PeerId, ...]
+    """Peers that may be asked, best first."""
+
+    unit: str
+    """Unit of scores and terms, such as ``s``."""
+
+    lowest_is_best: bool
+    """How scores compare."""
+
+    request: RouteRequest
+    """What was to be routed."""
+
+    now: float
+    """When, in seconds of the router's clock."""
+
+    term_names: tuple[str, ...] = ()
+    """What the terms of a score are called."""
+
+    scored: Mapping[PeerId, tuple[PeerRecord, tuple[float, ...]]] = attrs.field(repr=False)
+    """Peers that passed every filter, with the terms of their scores."""
+
+    removed: tuple[tuple[PeerRecord, Filter], ...] = attrs.field(repr=False, default=())
+    """Peers that did not, with the filter that removed each."""
+
+    @property
+    def chosen(self) -> PeerId | None:
+        """The best peer, if there is one."""
+        return self.order[0] if self.order else None
+
+    def score(self, peer_id: PeerId) -> float:
+        """The score of a peer that passed, in `unit`."""
+        return sum(self.scored[peer_id][1])
+
+    def term(self, peer_id: PeerId, name: str) -> float | None:
+        """One term of a peer's score, if this policy has it."""
+        if name not in self.term_names:
+            return None
+        return self.scored[peer_id][1][self.term_names.index(name)]
+
+    def candidates(self) -> tuple[Candidate, ...]:
+        """Every peer that was looked at: the ones that may be asked first, best first."""
+        kept = tuple(
+            Candidate(
+                peer_id=peer_id,
+                backend=self.scored[peer_id][0].capability.backend,
+                score=self.score(peer_id),
+                terms=dict(zip(self.term_names, self.scored[peer_id][1], strict=True)),
+            )
+            for peer_id in self.order
+        )
+        return kept + tuple(
+            Candidate(
+                peer_id=peer.peer_id,
+                backend=peer.capability.backend,
+                removed_by=by.name,
+                reason=by.why(self.request, peer, self.now),
+            )
+            for peer, by in self.removed
+        )
+
+    def as_dict(self, *, candidates: int = 8) -> dict[str, Any]:
+        """Plain data for logs and JSON, with at most *candidates* peers spelled out."""
+        shown = self.candidates()[:candidates]
+        return {
+            "policy": self.policy,
+            "unit": self.unit,
+            "peers": len(self.order) + len(self.removed),
+            "candidates": [
+                attrs.asdict(candidate, filter=lambda _, value: value not in (None, {}))
+                for candidate in shown
+            ],
+        }

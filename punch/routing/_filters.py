@@ -1,0 +1,154 @@
+"""Filters: who may be asked at all.
+
+A filter keeps peers, and can say of one it did not keep why. It sees the whole list at once,
+which is several times faster than one call a peer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import attrs
+
+from ..peers import PeerRecord
+from ._request import RouteRequest
+
+# Adverts come every second; after five the peer is not told apart from a dead one.
+FRESH_SECONDS = 5.0
+
+Keep = Callable[[RouteRequest, Sequence[PeerRecord], float], Sequence[PeerRecord]]
+Why = Callable[[RouteRequest, PeerRecord, float], str]
+
+
+@attrs.frozen(kw_only=True)
+class Filter:
+    """One reason not to ask a peer."""
+
+    name: str
+    """One word, for tables and logs."""
+
+    keep: Keep
+    """``keep(request, peers, now)`` is the peers that pass, in the same order."""
+
+    why: Why
+    """``why(request, peer, now)`` says in a sentence why *peer* did not pass."""
+
+
+def _has_model(request: RouteRequest, peer: PeerRecord) -> bool:
+    return peer.capability.offer(request.model, request.model_digest) is not None
+
+
+def _keep_model(
+    request: RouteRequest, peers: Sequence[PeerRecord], now: float
+) -> Sequence[PeerRecord]:
+    return [peer for peer in peers if _has_model(request, peer)]
+
+
+def _why_model(request: RouteRequest, peer: PeerRecord, now: float) -> str:
+    wanted = request.model or "any model"
+    if request.model_digest is not None:
+        wanted += f" with digest {request.model_digest[:12]}"
+    offered = ", ".join(offer.name for offer in peer.capability.models) or "none"
+    return f"does not offer {wanted}; it offers {offered}"
+
+
+def _features(request: RouteRequest, peer: PeerRecord) -> frozenset[str]:
+    offer = peer.capability.offer(request.model, request.model_digest)
+    return offer.features if offer is not None else frozenset()
+
+
+def _context(request: RouteRequest, peer: PeerRecord) -> int | None:
+    offer = peer.capability.offer(request.model, request.model_digest)
+    return offer.context_tokens if offer is not None else None
+
+
+def _fits(request: RouteRequest, peer: PeerRecord) -> bool:
+    limit = _context(request, peer)
+    # The prompt's length is an estimate: only what is far too long is kept from the peer,
+    # which will count for itself.
+    return limit is None or request.prompt_tokens <= 2 * limit
+
+
+def _full(peer: PeerRecord) -> bool:
+    load = peer.capability.load
+    taken = load.busy + load.queued + peer.sent_since_report
+    return taken >= load.slots + load.queue_limit
+
+
+def _why_slots(request: RouteRequest, peer: PeerRecord, now: float) -> str:
+    load = peer.capability.load
+    if load.draining:
+        return "is shutting down"
+    return (
+        f"is full: {load.busy} of {load.slots} slots busy, {load.queued} of {load.queue_limit} "
+        f"queued, {peer.sent_since_report} on their way"
+    )
+
+
+TRIED = Filter(
+    name="tried",
+    keep=lambda request, peers, now: (
+        [peer for peer in peers if peer.peer_id not in request.tried] if request.tried else peers
+    ),
+    why=lambda request, peer, now: "was already asked",
+)
+
+FRESH = Filter(
+    name="fresh",
+    keep=lambda request, peers, now: [
+        peer for peer in peers if now - peer.seen_at <= FRESH_SECONDS
+    ],
+    why=lambda request, peer, now: (
+        f"was last heard of {now - peer.seen_at:.1f} s ago; the limit is {FRESH_SECONDS:.0f} s"
+    ),
+)
+
+STRICT = Filter(
+    name="strict",
+    keep=lambda request, peers, now: (
+        [peer for peer in peers if not peer.capability.simulated] if request.strict else peers
+    ),
+    why=lambda request, peer, now: (
+        f"simulates (backend {peer.capability.backend}); strict mode takes real inference only"
+    ),
+)
+
+MODEL = Filter(name="model", keep=_keep_model, why=_why_model)
+
+FEATURES = Filter(
+    name="features",
+    keep=lambda request, peers, now: [
+        peer for peer in peers if request.command in _features(request, peer)
+    ],
+    why=lambda request, peer, now: (
+        f"cannot {request.command}; it can {', '.join(sorted(_features(request, peer)))}"
+    ),
+)
+
+CONTEXT = Filter(
+    name="context",
+    keep=lambda request, peers, now: [peer for peer in peers if _fits(request, peer)],
+    why=lambda request, peer, now: (
+        f"takes {_context(request, peer)} tokens; the prompt has about {request.prompt_tokens}"
+    ),
+)
+
+COOLING = Filter(
+    name="cooling",
+    keep=lambda request, peers, now: [peer for peer in peers if peer.cooling_until <= now],
+    why=lambda request, peer, now: (
+        f"failed {peer.failures} times in a row; left alone for another "
+        f"{peer.cooling_until - now:.1f} s"
+    ),
+)
+
+SLOTS = Filter(
+    name="slots",
+    keep=lambda request, peers, now: [
+        peer for peer in peers if not peer.capability.load.draining and not _full(peer)
+    ],
+    why=_why_slots,
+)
+
+STANDARD_FILTERS = (TRIED, FRESH, STRICT, MODEL, FEATURES, CONTEXT, COOLING, SLOTS)
+"""What every policy starts with. Protocol and namespace were checked when the session began."""

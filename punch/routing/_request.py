@@ -1,0 +1,63 @@
+"""The part of a request that routing may look at."""
+
+from __future__ import annotations
+
+import attrs
+
+from ..capability import PeerId
+from ..wire import CommandRequest
+
+# Bytes of English text per token, a little low so that prompts are rather over- than
+# underestimated. Only the prediction rests on it; what is reported is always counted.
+BYTES_PER_TOKEN = 3.5
+
+# Answers of chat models whose length nobody limited; the median of public traces is near it.
+USUAL_OUTPUT_TOKENS = 200
+
+
+@attrs.frozen(kw_only=True)
+class RouteRequest:
+    """What is to be routed."""
+
+    model: str | None = None
+    """Name of the model, or `None` for any."""
+
+    model_digest: str | None = None
+    """SHA-256 of the model file, or `None` for any."""
+
+    command: str = "chat"
+    """The feature that the model must have."""
+
+    prompt_tokens: int = 0
+    """Length of the prompt, in tokens (estimated)."""
+
+    output_tokens: int = USUAL_OUTPUT_TOKENS
+    """Length of the answer, in tokens (expected)."""
+
+    strict: bool = False
+    """Real inference only."""
+
+    tried: frozenset[PeerId] = frozenset()
+    """Peers that were already asked."""
+
+    serial: int = 0
+    """How many requests were routed before this one; what round-robin turns by."""
+
+
+def route_request(
+    request: CommandRequest, *, tried: frozenset[PeerId] = frozenset(), serial: int = 0
+) -> RouteRequest:
+    """What routing needs to know of *request*."""
+    size = sum(len(message.content) for message in request.messages)
+    size += len(request.prompt or "") + sum(map(len, request.inputs))
+    limit = request.sampling.max_tokens
+    return RouteRequest(
+        model=request.model,
+        model_digest=request.model_digest,
+        command=request.command,
+        prompt_tokens=int(size / BYTES_PER_TOKEN) + 1,
+        output_tokens=USUAL_OUTPUT_TOKENS if limit is None else min(limit, USUAL_OUTPUT_TOKENS),
+        strict=request.strict,
+        tried=tried,
+        serial=serial,
+    )

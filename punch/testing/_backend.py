@@ -1,0 +1,56 @@
+"""A backend that does as it is told."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+from ..backends import Emit, Generation
+from ..capability import Gpu, ModelOffer
+from ..wire import CommandRequest, Completion, Timings, Usage
+
+Play = Callable[[CommandRequest, Emit], Awaitable[Generation]]
+
+
+async def _echo(request: CommandRequest, emit: Emit) -> Generation:
+    text = request.messages[-1].content if request.messages else request.prompt or ""
+    await emit(text, 1)
+    return Generation(
+        completion=Completion(text=text),
+        usage=Usage(prompt_tokens=1, completion_tokens=1),
+        timings=Timings(),
+    )
+
+
+class ScriptedBackend:
+    """Answers with whatever *play* does; by default it gives the last message back.
+
+    Args:
+      play: What `generate` does.
+      simulated: What it says of itself. True unless a test is about a backend that lies.
+      slots: Requests at a time.
+      offers: The models it says it has.
+      name: What it calls itself.
+
+    """
+
+    threads: int | None = None
+    gpus: tuple[Gpu, ...] = ()
+
+    def __init__(
+        self,
+        play: Play = _echo,
+        *,
+        simulated: bool = True,
+        slots: int = 4,
+        offers: tuple[ModelOffer, ...] = (ModelOffer(name="scripted"),),
+        name: str = "scripted",
+    ) -> None:
+        self.simulated = simulated
+        self.slots = slots
+        self.offers = offers
+        self.name = name
+        self._play = play
+
+    async def generate(self, request: CommandRequest, emit: Emit) -> Generation:
+        """Do as told."""
+        return await self._play(request, emit)

@@ -1,0 +1,239 @@
+"""A network inside one process, with faults on demand.
+
+It knows delay, cuts and stalls. It is not secure in any way: its signatures are hashes that
+anybody could make.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+from collections import deque
+from collections.abc import Callable
+
+import trio
+
+from ..capability import PeerId
+from ..exceptions import PeerUnreachable
+from ..node import Handler
+
+# What a stream holds before its writer waits: about what a kernel's socket buffers hold.
+BUFFER_BYTES = 256 << 10
+
+# What one read gives at most, as with a real stream.
+READ_BYTES = 64 << 10
+
+
+class _Pipe:
+    """One direction of a stream."""
+
+    def __init__(self, network: MemoryNetwork, writer: PeerId, reader: PeerId) -> None:
+        self._network = network
+        self._ends = (writer, reader)
+        self._pieces: deque[tuple[float, bytes]] = deque()
+        self._size = 0
+        self._changed = trio.Event()
+        self.closed = False
+
+    def signal(self) -> None:
+        self._changed.set()
+        self._changed = trio.Event()
+
+    def close(self) -> None:
+        self.closed = True
+        self.signal()
+
+    async def send(self, data: bytes) -> None:
+        while self._size >= BUFFER_BYTES and not self.closed:
+            await self._changed.wait()
+        if self.closed:
+            raise PeerUnreachable(f"{self._ends[1]}: the stream has ended")
+        self._pieces.append((trio.current_time() + self._network.delay, data))
+        self._size += len(data)
+        self.signal()
+        await trio.lowlevel.checkpoint()
+
+    async def receive(self) -> bytes:
+        while True:
+            if self._network.is_stalled(*self._ends):
+                await self._network.change()
+            elif self._pieces:
+                due, data = self._pieces[0]
+                if due > trio.current_time():
+                    await trio.sleep_until(due)
+                    continue
+                self._pieces.popleft()
+                if len(data) > READ_BYTES:
+                    self._pieces.appendleft((due, data[READ_BYTES:]))
+                    data = data[:READ_BYTES]
+                self._size -= len(data)
+                self.signal()
+                await trio.lowlevel.checkpoint()
+                return data
+            elif self.closed:
+                await trio.lowlevel.checkpoint()
+                return b""
+            else:
+                await self._changed.wait()
+
+
+class MemoryStream:
+    """One end of a stream; implements `punch.node.Stream`."""
+
+    def __init__(self, peer_id: PeerId, incoming: _Pipe, outgoing: _Pipe) -> None:
+        self.peer_id = peer_id
+        self._incoming = incoming
+        self._outgoing = outgoing
+
+    async def receive_some(self) -> bytes:
+        """The next bytes; ``b""`` at the end."""
+        return await self._incoming.receive()
+
+    async def send_all(self, data: bytes) -> None:
+        """Send *data*, or raise `PeerUnreachable`."""
+        with trio.CancelScope(shield=True):
+            await self._outgoing.send(data)
+
+    async def aclose(self) -> None:
+        """End both directions; what was sent before still arrives."""
+        self.end()
+        await trio.lowlevel.checkpoint()
+
+    def end(self) -> None:
+        """End both directions, now."""
+        self._incoming.close()
+        self._outgoing.close()
+
+
+class MemoryNode:
+    """A peer of a `MemoryNetwork`; implements `punch.node.Node`. Made by `MemoryNetwork.node`."""
+
+    def __init__(self, network: MemoryNetwork, peer_id: PeerId, address: str) -> None:
+        self.peer_id = peer_id
+        self.addresses = (address,)
+        self.is_up = True
+        self.handlers: dict[str, Handler] = {}
+        self._network = network
+
+    def handle(self, protocol: str, handler: Handler) -> None:
+        """Serve inbound streams of *protocol*."""
+        self.handlers[protocol] = handler
+
+    async def open_stream(
+        self, peer_id: PeerId, addresses: tuple[str, ...], protocol: str
+    ) -> MemoryStream:
+        """Open a stream to a peer of the same network."""
+        await trio.sleep(2 * self._network.delay)
+        return self._network.connect(self, peer_id, addresses, protocol)
+
+    async def identify(self, address: str) -> PeerId:
+        """Who is at *address*."""
+        await trio.sleep(self._network.delay)
+        return self._network.at(address).peer_id
+
+    def sign(self, data: bytes) -> bytes:
+        """A hash; see the module."""
+        return _hash(self.peer_id, data)
+
+    def verify(self, peer_id: PeerId, data: bytes, signature: bytes) -> bool:
+        """True if *signature* is the hash that *peer_id* would make."""
+        return signature == _hash(peer_id, data)
+
+
+def _hash(peer_id: PeerId, data: bytes) -> bytes:
+    return hashlib.sha256(peer_id.encode() + b"\0" + data).digest()
+
+
+class MemoryNetwork:
+    """Peers, and the streams between them.
+
+    Args:
+      nursery: Where inbound streams are served; it outlives them.
+      delay: Seconds that bytes take from one end to the other.
+
+    """
+
+    def __init__(self, nursery: trio.Nursery, *, delay: float = 0.0) -> None:
+        self.delay = delay
+        self._nursery = nursery
+        self._nodes: dict[PeerId, MemoryNode] = {}
+        self._streams: list[tuple[PeerId, PeerId, MemoryStream]] = []
+        self._stalled: set[PeerId] = set()
+        self._changed = trio.Event()
+        self._numbers = itertools.count(1)
+
+    def node(self, name: str) -> MemoryNode:
+        """A new peer; one of the same name that is down comes back at its old address."""
+        peer_id = PeerId(name)
+        before = self._nodes.get(peer_id)
+        if before is not None:
+            address = before.addresses[0]
+        else:
+            number = next(self._numbers)
+            address = f"/ip4/10.{number >> 16}.{number >> 8 & 255}.{number & 255}/tcp/1"
+        node = self._nodes[peer_id] = MemoryNode(self, peer_id, address)
+        return node
+
+    def at(self, address: str) -> MemoryNode:
+        """The peer at *address*, or `PeerUnreachable`."""
+        for node in self._nodes.values():
+            if node.is_up and node.addresses[0] == address.split("/p2p/")[0]:
+                return node
+        raise PeerUnreachable(f"{address}: nobody is there")
+
+    def connect(
+        self, dialer: MemoryNode, peer_id: PeerId, addresses: tuple[str, ...], protocol: str
+    ) -> MemoryStream:
+        """Both ends of a new stream; the far one goes to the peer's handler."""
+        node = self._nodes.get(peer_id)
+        if node is None or not node.is_up or not dialer.is_up:
+            raise PeerUnreachable(f"{peer_id}: nobody is at {', '.join(addresses)}")
+        handler = node.handlers.get(protocol)
+        if handler is None:
+            raise PeerUnreachable(f"{peer_id}: does not speak {protocol}")
+        there = _Pipe(self, dialer.peer_id, peer_id)
+        back = _Pipe(self, peer_id, dialer.peer_id)
+        near = MemoryStream(peer_id, back, there)
+        far = MemoryStream(dialer.peer_id, there, back)
+        self._streams = [entry for entry in self._streams if not entry[2]._outgoing.closed]
+        self._streams.append((dialer.peer_id, peer_id, near))
+        self._nursery.start_soon(self._serve, handler, far)
+        return near
+
+    async def _serve(self, handler: Handler, stream: MemoryStream) -> None:
+        try:
+            await handler(stream)
+        finally:
+            stream.end()
+
+    # ---- faults ----
+
+    def cut(self, which: Callable[[PeerId, PeerId], bool] = lambda dialer, listener: True) -> int:
+        """End every stream for which *which* is true, at once; returns how many."""
+        chosen = [entry for entry in self._streams if which(entry[0], entry[1])]
+        for _, _, stream in chosen:
+            stream.end()
+        return len(chosen)
+
+    def take_down(self, peer_id: PeerId) -> None:
+        """The peer is gone: its streams end and nobody can reach it."""
+        self._nodes[peer_id].is_up = False
+        self.cut(lambda dialer, listener: peer_id in (dialer, listener))
+
+    def stall(self, peer_id: PeerId) -> None:
+        """The peer neither sends nor receives, and nobody is told: a stopped process."""
+        self._stalled.add(peer_id)
+
+    def resume(self, peer_id: PeerId) -> None:
+        """Undo `stall`."""
+        self._stalled.discard(peer_id)
+        self._changed.set()
+        self._changed = trio.Event()
+
+    def is_stalled(self, *peers: PeerId) -> bool:
+        """True if one of *peers* is stalled."""
+        return not self._stalled.isdisjoint(peers)
+
+    async def change(self) -> None:
+        """Wait until a stalled peer resumes."""
+        await self._changed.wait()

@@ -1,0 +1,129 @@
+"""A bootstrap, listeners and dialers on a `MemoryNetwork`."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from random import Random
+
+import trio
+
+from ..backends import Backend
+from ..background import open_background
+from ..capability import PeerId
+from ..executor import Executor, open_executor
+from ..node import Address, open_bootstrap, parse_address
+from ..router import Router, open_router
+from ..routing import Policy
+from ._memory import MemoryNetwork
+
+NAMESPACE = "testing"
+
+
+class Swarm:
+    """Real listeners and routers on a network without sockets. Made by `open_swarm`."""
+
+    def __init__(self, nursery: trio.Nursery, network: MemoryNetwork, bootstrap: Address) -> None:
+        self.network = network
+        self.bootstrap = bootstrap
+        self.executors: dict[str, Executor] = {}
+        self._nursery = nursery
+        self._scopes: dict[str, trio.CancelScope] = {}
+        self._incarnation = 0
+
+    async def listener(
+        self, name: str, backend: Backend, *, queue_limit: int = 16, strict: bool = False
+    ) -> Executor:
+        """Start a listener; it is registered when this returns."""
+        self._incarnation += 1
+        executor: Executor = await self._nursery.start(
+            self._listen, name, backend, queue_limit, strict, self._incarnation
+        )
+        return executor
+
+    async def _listen(
+        self,
+        name: str,
+        backend: Backend,
+        queue_limit: int,
+        strict: bool,
+        incarnation: int,
+        task_status: trio.TaskStatus[Executor],
+    ) -> None:
+        from ..node import KnownPeers, join_namespace
+
+        node = self.network.node(name)
+        with trio.CancelScope() as scope:
+            self._scopes[name] = scope
+            async with (
+                open_executor(
+                    node,
+                    backend,
+                    namespace=NAMESPACE,
+                    incarnation=incarnation,
+                    version="testing",
+                    queue_limit=queue_limit,
+                    strict=strict,
+                    calibrate=False,
+                ) as executor,
+                join_namespace(
+                    node,
+                    self.bootstrap,
+                    known=KnownPeers(None),
+                    namespace=NAMESPACE,
+                    role="listener",
+                    incarnation=incarnation,
+                ) as membership,
+            ):
+                await membership.joined.wait()
+                self.executors[name] = executor
+                task_status.started(executor)
+                await trio.sleep_forever()
+
+    def kill(self, name: str) -> None:
+        """A listener is gone from one moment to the next."""
+        self.network.take_down(PeerId(name))
+        self._scopes.pop(name).cancel()
+        del self.executors[name]
+
+    @asynccontextmanager
+    async def router(
+        self,
+        name: str = "dialer",
+        *,
+        peers: int | None = None,
+        policy: Policy | str = "completion-time",
+        strict: bool = False,
+        seed: int = 0,
+    ) -> AsyncIterator[Router]:
+        """A router that knows *peers* listeners (by default all there are)."""
+        enough = len(self.executors) if peers is None else peers
+        self._incarnation += 1
+        async with open_router(
+            self.network.node(name),
+            self.bootstrap,
+            namespace=NAMESPACE,
+            incarnation=self._incarnation,
+            version="testing",
+            policy=policy,
+            strict=strict,
+            rng=Random(seed),
+        ) as router:
+            await router.wait_for_peers(lambda found: len(found) >= enough)
+            yield router
+
+
+@asynccontextmanager
+async def open_swarm(*, delay: float = 0.0) -> AsyncIterator[Swarm]:
+    """A network with a bootstrap and nobody else on it.
+
+    Args:
+      delay: Seconds that bytes take from one peer to another.
+
+    """
+    async with open_background() as nursery:
+        network = MemoryNetwork(nursery, delay=delay)
+        node = network.node("bootstrap")
+        async with open_bootstrap(node):
+            yield Swarm(nursery, network, parse_address(node.addresses[0]))
+            nursery.cancel_scope.cancel()

@@ -1,0 +1,93 @@
+"""Is this request one that anybody could answer?"""
+
+from __future__ import annotations
+
+import math
+
+from ..exceptions import InvalidRequest
+from ._codec import MAX_FRAME, REQUEST_ID
+from ._messages import CommandRequest
+
+ROLES = ("system", "user", "assistant")
+
+# The rest of the frame is for everything that is not the caller's text.
+MAX_TEXT_BYTES = MAX_FRAME - (64 << 10)
+
+# Field of `Sampling` to its least and greatest value, both allowed.
+_RANGES = {
+    "max_tokens": (1, 1 << 40),
+    "temperature": (0, 100),
+    "top_p": (0, 1),
+    "top_k": (0, 1 << 31),
+    "min_p": (0, 1),
+    "repeat_penalty": (0, 100),
+    "seed": (0, (1 << 64) - 1),
+}
+
+
+def _bytes(text: str, name: str) -> int:
+    try:
+        return len(text.encode())
+    except UnicodeEncodeError as error:
+        raise InvalidRequest(
+            f"{name} holds a lone surrogate at character {error.start}; "
+            "decode the text with errors='replace' before sending it"
+        ) from None
+
+
+def _check_text(request: CommandRequest) -> None:
+    size = 0
+    for index, message in enumerate(request.messages):
+        if message.role not in ROLES:
+            raise InvalidRequest(
+                f"messages[{index}].role is {message.role!r}; it must be one of {', '.join(ROLES)}"
+            )
+        size += _bytes(message.content, f"messages[{index}].content")
+    size += _bytes(request.prompt or "", "prompt")
+    size += _bytes(request.continuation or "", "continuation")
+    size += sum(_bytes(text, f"inputs[{i}]") for i, text in enumerate(request.inputs))
+    if size > MAX_TEXT_BYTES:
+        raise InvalidRequest(
+            f"the text has {size} bytes; at most {MAX_TEXT_BYTES} fit one request: shorten it"
+        )
+
+
+def _check_sampling(request: CommandRequest) -> None:
+    sampling = request.sampling
+    for name, (least, most) in _RANGES.items():
+        value = getattr(sampling, name)
+        if value is not None and not (math.isfinite(value) and least <= value <= most):
+            raise InvalidRequest(f"{name} is {value!r}; it must be from {least} to {most}")
+    if len(sampling.stop) > 16:
+        raise InvalidRequest(f"stop has {len(sampling.stop)} entries; at most 16 are allowed")
+    for stop in sampling.stop:
+        if not 1 <= len(stop) <= 1024:
+            raise InvalidRequest(f"stop has an entry of {len(stop)} characters; 1 to 1024 are allowed")
+
+
+def check_request(request: CommandRequest) -> None:
+    """Refuse a request that no peer could answer.
+
+    Raises:
+      InvalidRequest: naming the value and the rule it breaks.
+
+    """
+    if not REQUEST_ID.fullmatch(request.request_id):
+        raise InvalidRequest(
+            f"request_id is {request.request_id[:200]!r}; "
+            "it must be 1 to 128 printable ASCII characters without spaces"
+        )
+    if request.command == "chat" and not request.messages:
+        raise InvalidRequest("messages is empty; chat needs at least one message")
+    if request.command == "complete" and not request.prompt:
+        raise InvalidRequest("prompt is empty; complete needs text to go on from")
+    if request.command == "embed" and not request.inputs:
+        raise InvalidRequest("inputs is empty; embed needs at least one text")
+    if request.model is not None and not 1 <= len(request.model) <= 256:
+        raise InvalidRequest(f"model has {len(request.model)} characters; 1 to 256 are allowed")
+    if request.timeout is not None and not 0 < request.timeout <= 1e9:
+        raise InvalidRequest(f"timeout is {request.timeout!r} s; it must be above 0")
+    if not -100 <= request.priority <= 100:
+        raise InvalidRequest(f"priority is {request.priority}; it must be from -100 to 100")
+    _check_text(request)
+    _check_sampling(request)

@@ -1,0 +1,329 @@
+"""The rules of a session, without any I/O.
+
+1. A session is one byte stream between a dialer, who asks, and a listener, who answers.
+   Both ends run this code: `receive_data` and `next_event` for what comes in, `send` and
+   `data_to_send` for what goes out. It knows no clock and no network.
+2. Who may say what, and when, is in the two tables below and nowhere else. The diagram in
+   docs/protocol.md is drawn from them.
+3. What the peer does wrong raises `RemoteProtocolError` and ends the session. What we do
+   wrong raises `LocalProtocolError` and changes nothing.
+4. A cancel and an answer may cross. So a `Cancel` or `Credit` for a request that has just
+   ended is no fault, and chunks may follow a cancel until its `Response`.
+"""
+
+from __future__ import annotations
+
+import enum
+from typing import Any, Literal
+
+import attrs
+
+from ..exceptions import LocalProtocolError, RemoteProtocolError
+from ._codec import HEADER, MAX_FRAME, AnyMessage, decode, encode
+from ._messages import (
+    Advert,
+    Cancel,
+    Chunk,
+    Credit,
+    Goodbye,
+    Hello,
+    Message,
+    Ping,
+    Pong,
+    Progress,
+    Request,
+    Response,
+    Started,
+)
+
+PROTOCOL = "/punch/session/1"
+
+# The minor version grows with each added field or message.
+MINOR = 0
+# The oldest minor version this code still speaks.
+OLDEST_MINOR = 0
+
+# How far an answer may be ahead of its reader. A window of 64 KiB holds some 15,000 tokens,
+# far more than any link needs at token speed, and bounds a dialer with 1,000 stalled readers
+# at 64 MiB.
+WINDOW = 64 * 1024
+
+MAX_REQUESTS = 1024
+"""Requests that a listener takes at a time on one session."""
+
+
+class State(enum.Enum):
+    """Where a session is."""
+
+    GREETING = "greeting"
+    OPEN = "open"
+    ENDED = "ended"
+
+
+class RequestState(enum.Enum):
+    """Where a request is, as both ends see it."""
+
+    ASKED = "asked"
+    STARTED = "started"
+    CANCELLING = "cancelling"
+
+
+Role = Literal["dialer", "listener"]
+Transition = tuple[RequestState | None, type[Any]]
+
+# What each side may say once both have greeted.
+SAYS: dict[Role, frozenset[type[Any]]] = {
+    "dialer": frozenset({Request, Cancel, Credit, Ping, Pong, Goodbye}),
+    "listener": frozenset({Advert, Progress, Started, Chunk, Response, Ping, Pong, Goodbye}),
+}
+
+# One request: the state it is in and what is said -> the state it is in then. `None` is a
+# request that does not exist: before it was asked, and after its response.
+REQUEST_TRANSITIONS: dict[Transition, RequestState | None] = {
+    (None, Request): RequestState.ASKED,
+    (RequestState.ASKED, Progress): RequestState.ASKED,
+    (RequestState.ASKED, Started): RequestState.STARTED,
+    (RequestState.ASKED, Response): None,
+    (RequestState.ASKED, Cancel): RequestState.CANCELLING,
+    (RequestState.STARTED, Chunk): RequestState.STARTED,
+    (RequestState.STARTED, Credit): RequestState.STARTED,
+    (RequestState.STARTED, Response): None,
+    (RequestState.STARTED, Cancel): RequestState.CANCELLING,
+    (RequestState.CANCELLING, Progress): RequestState.CANCELLING,
+    (RequestState.CANCELLING, Started): RequestState.CANCELLING,
+    (RequestState.CANCELLING, Chunk): RequestState.CANCELLING,
+    (RequestState.CANCELLING, Credit): RequestState.CANCELLING,
+    (RequestState.CANCELLING, Response): None,
+}
+
+# Rule 4: these may arrive too late and then mean nothing.
+_MAY_BE_LATE = frozenset({Cancel, Credit})
+_ABOUT_REQUESTS = frozenset(said for _, said in REQUEST_TRANSITIONS)
+
+
+@attrs.define
+class _Exchange:
+    """One request in flight."""
+
+    state: RequestState
+    ahead: int = 0
+    """Bytes of text sent (or received) that the reader has not acknowledged."""
+
+
+def _request_id(message: Any) -> str:
+    if type(message) is Request:
+        return message.request.request_id
+    if type(message) is Response:
+        return message.response.request_id
+    request_id: str = message.request_id
+    return request_id
+
+
+class Session:
+    """One end of a session.
+
+    Args:
+      role: Which end.
+      hello: What this end says of itself. It is queued for sending at once.
+
+    """
+
+    def __init__(self, role: Role, hello: Hello) -> None:
+        self.role: Role = role
+        self.state = State.GREETING
+        self.theirs: Hello | None = None
+        """What the other end said of itself, once it has."""
+        self._ours = hello
+        self._other: Role = "listener" if role == "dialer" else "dialer"
+        self._requests: dict[str, _Exchange] = {}
+        self._received = bytearray()
+        self._outgoing: list[bytes] = [encode(hello)]
+        self.pending = len(self._outgoing[0])
+        """Bytes queued and not yet taken by `data_to_send`."""
+
+    # ---- coming in ----
+
+    def receive_data(self, data: bytes) -> None:
+        """Take bytes from the stream, in any pieces."""
+        if self.state is not State.ENDED:
+            self._received += data
+
+    def next_event(self) -> Message | None:
+        """The next message, or `None` until there is more data.
+
+        Raises:
+          RemoteProtocolError: if the peer broke a rule. The session has ended, and a
+            `Goodbye` with the reason is ready to be sent.
+
+        """
+        try:
+            return self._next_event()
+        except RemoteProtocolError as error:
+            self._say_goodbye(Goodbye(code=error.code, message=str(error)[:1000]))
+            raise
+
+    def _next_event(self) -> Message | None:
+        received = self._received
+        if self.state is State.ENDED or len(received) < HEADER:
+            return None
+        length = int.from_bytes(received[:HEADER], "big")
+        if length > self._ours.max_frame:
+            raise RemoteProtocolError(
+                f"a frame of {length} bytes; this side takes at most {self._ours.max_frame}"
+            )
+        if len(received) < HEADER + length:
+            return None
+        body = bytes(received[HEADER : HEADER + length])
+        del received[: HEADER + length]
+        message = decode(body)
+        self._check_received(message)
+        return message  # type: ignore[return-value]  # `_check_received` lets nothing else pass
+
+    def _check_received(self, message: AnyMessage) -> None:
+        said = type(message)
+        if self.state is State.GREETING:
+            if said is Goodbye:
+                self._end()
+            elif isinstance(message, Hello):
+                self._greet(message)
+            else:
+                raise RemoteProtocolError(f"{said.__name__} before Hello")
+            return
+        if said not in SAYS[self._other]:
+            raise RemoteProtocolError(f"a {self._other} may not say {said.__name__}")
+        if said is Goodbye:
+            self._end()
+        elif said in _ABOUT_REQUESTS:
+            request_id = _request_id(message)
+            if said in _MAY_BE_LATE and request_id not in self._requests:
+                return
+            try:
+                self._move(request_id, message, self._ours.max_requests)
+            except LocalProtocolError as error:
+                raise RemoteProtocolError(str(error)) from None
+
+    def _greet(self, theirs: Hello) -> None:
+        if theirs.minor < OLDEST_MINOR:
+            raise RemoteProtocolError(
+                f"the {self._other} speaks {PROTOCOL}.{theirs.minor} (punch {theirs.version}) and "
+                f"the {self.role} needs at least .{OLDEST_MINOR}: the {self._other} must upgrade"
+            )
+        if theirs.namespace != self._ours.namespace:
+            raise RemoteProtocolError(
+                f"the {self._other} is in namespace {theirs.namespace!r}, "
+                f"the {self.role} in {self._ours.namespace!r}"
+            )
+        self.theirs = theirs
+        self.state = State.OPEN
+
+    # ---- going out ----
+
+    def send(self, message: Message) -> None:
+        """Queue *message*; `data_to_send` has its bytes.
+
+        Raises:
+          LocalProtocolError: if the rules do not allow it now. Nothing has changed.
+
+        """
+        said = type(message)
+        if said is Goodbye:
+            self._say_goodbye(message)
+            return
+        if self.state is not State.OPEN:
+            raise LocalProtocolError(f"{said.__name__} while the session is {self.state.value}")
+        if said not in SAYS[self.role]:
+            raise LocalProtocolError(f"a {self.role} may not say {said.__name__}")
+        assert self.theirs is not None
+        frame = encode(message, max_frame=self.theirs.max_frame)
+        if said in _ABOUT_REQUESTS:
+            self._move(_request_id(message), message, self.theirs.max_requests)
+        self._queue(frame)
+
+    def data_to_send(self) -> bytes:
+        """Everything queued, as one piece; empty if there is nothing."""
+        if not self._outgoing:
+            return b""
+        data = b"".join(self._outgoing)
+        self._outgoing.clear()
+        self.pending = 0
+        return data
+
+    def _queue(self, frame: bytes) -> None:
+        self._outgoing.append(frame)
+        self.pending += len(frame)
+
+    # ---- requests ----
+
+    @property
+    def requests(self) -> int:
+        """Requests in flight."""
+        return len(self._requests)
+
+    @property
+    def can_ask(self) -> bool:
+        """True if the session is open and the listener takes one more request."""
+        return (
+            self.state is State.OPEN
+            and self.theirs is not None
+            and len(self._requests) < self.theirs.max_requests
+        )
+
+    def room(self, request_id: str) -> int:
+        """Bytes of text that may be sent for a request before its reader catches up."""
+        exchange = self._requests.get(request_id)
+        return WINDOW - exchange.ahead if exchange is not None else 0
+
+    def _move(self, request_id: str, message: AnyMessage, limit: int) -> None:
+        """Change a request's state, or raise `LocalProtocolError` and change nothing."""
+        exchange = self._requests.get(request_id)
+        state = exchange.state if exchange is not None else None
+        said = type(message)
+        try:
+            after = REQUEST_TRANSITIONS[state, said]
+        except KeyError:
+            known = state.value if state is not None else "not in flight"
+            raise LocalProtocolError(
+                f"{said.__name__} for request {request_id!r}, which is {known}"
+            ) from None
+        if exchange is None:
+            if len(self._requests) >= limit:
+                raise LocalProtocolError(f"more than {limit} requests in flight")
+            self._requests[request_id] = _Exchange(RequestState.ASKED)
+            return
+        if isinstance(message, Chunk):
+            ahead = exchange.ahead + len(message.text.encode())
+            if ahead > WINDOW:
+                raise LocalProtocolError(f"{request_id!r} is {ahead} bytes ahead of its reader")
+            exchange.ahead = ahead
+        elif isinstance(message, Credit):
+            if message.amount > exchange.ahead:
+                raise LocalProtocolError(f"credit for {request_id!r} beyond what was sent")
+            exchange.ahead -= message.amount
+        if after is None:
+            del self._requests[request_id]
+        else:
+            exchange.state = after
+
+    # ---- the end ----
+
+    def _say_goodbye(self, goodbye: Goodbye) -> None:
+        if self.state is not State.ENDED:
+            self._queue(encode(goodbye))
+            self._end()
+
+    def _end(self) -> None:
+        self.state = State.ENDED
+        self._requests.clear()
+        self._received.clear()
+
+
+def greeting(*, namespace: str, incarnation: int, version: str) -> Hello:
+    """What a peer says first."""
+    return Hello(
+        minor=MINOR,
+        version=version,
+        incarnation=incarnation,
+        namespace=namespace,
+        max_frame=MAX_FRAME,
+        max_requests=MAX_REQUESTS,
+    )

@@ -1,0 +1,172 @@
+"""The architecture, as a table: who may import whom, and who may touch the outside world."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import punch
+
+ROOT = Path(punch.__file__).parent
+
+# A room may import rooms in rows above its own and nothing else of ours. Rooms that share a row
+# do not know each other. `punch/__init__.py` is the facade and stands outside.
+ROWS: tuple[frozenset[str], ...] = tuple(
+    frozenset(row.split())
+    for row in (
+        "exceptions",
+        "capability",
+        "peers gguf",
+        "wire",
+        "routing placement",
+        # ---- everything above is sans-I/O ----
+        "node backends machine",
+        "tunnels router executor",
+        "cluster gateway testing",
+        "cli",
+        "listener dialer bootstrap __main__",
+    )
+)
+ROW_OF = {room: number for number, row in enumerate(ROWS) for room in row}
+PURE = frozenset().union(*ROWS[:5])
+
+# What a room that does no I/O has no business with. `time` is the clock; `random` is allowed for
+# its class only (an `rng` argument), see below.
+IMPURE = """
+    asyncio concurrent ctypes glob httpx io libp2p logging multiprocessing os pathlib psutil
+    secrets select shutil signal socket ssl structlog subprocess tempfile threading time trio urllib
+"""
+
+# One door per outside world: who may import it at all, as files or whole folders.
+DOORS: dict[str, frozenset[str]] = {
+    "libp2p": frozenset({"node/_libp2p*.py", "node/_identity.py"}),
+    "msgpack": frozenset({"wire/_codec.py"}),
+    "httpx": frozenset({"backends/_http.py", "backends/_openai.py"}),
+    "xllamacpp": frozenset({"backends/_embedded_worker.py"}),
+    "llama_cpp": frozenset({"backends/_binding_worker.py"}),
+    "pynvml": frozenset({"machine.py"}),
+    # The fakes are for our users' tests and for our own, never for the product.
+    "punch.testing": frozenset({"testing/*.py"}),
+}
+
+FORBIDDEN_NAMES = {"utils", "util", "helpers", "common", "constants", "models", "types", "misc"}
+LONGEST = 600  # Lines of one module.
+
+
+def files() -> list[Path]:
+    """Every module of punch but the facade."""
+    return sorted(path for path in ROOT.rglob("*.py") if path != ROOT / "__init__.py")
+
+
+def relative(path: Path) -> str:
+    """The path of a module inside punch, for messages and test ids."""
+    return path.relative_to(ROOT).as_posix()
+
+
+def room_of(path: Path) -> str:
+    """The room a module belongs to."""
+    return relative(path).split("/")[0].removesuffix(".py")
+
+
+def imported(tree: ast.Module, path: Path) -> Iterator[str]:
+    """The absolute name of everything the module imports, wherever in it."""
+    package = ["punch", *path.relative_to(ROOT).parts[:-1]]
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else []
+            module = [*base, *(node.module or "").split(".")] if node.module else base
+            # `from . import x` names a module, or a value in an __init__: both count as x.
+            if module == ["punch"] or not node.module:
+                yield from (".".join([*module, alias.name]) for alias in node.names)
+            else:
+                yield ".".join(module)
+
+
+def is_through(name: str, door: str) -> bool:
+    """Whether importing *name* goes through *door*."""
+    return name == door or name.startswith(f"{door}.")
+
+
+each_file = pytest.mark.parametrize("path", files(), ids=relative)
+
+
+@each_file
+def test_every_module_lives_in_a_room_of_the_table(path: Path) -> None:
+    """A new room needs a row, and that is a decision."""
+    assert room_of(path) in ROW_OF, f"give the room {room_of(path)!r} a row in ROWS"
+
+
+@each_file
+def test_imports_point_inwards(path: Path) -> None:
+    """A room imports only rooms of the rows above its own."""
+    room = room_of(path)
+    for name in imported(ast.parse(path.read_text(encoding="utf-8")), path):
+        top, _, rest = name.partition(".")
+        if top == "punch":
+            other = rest.split(".")[0]
+            # The facade gives away its version and nothing else.
+            if other == "__version__":
+                continue
+            assert other in ROW_OF, f"{relative(path)} imports punch itself: name the room"
+            allowed = other == room or ROW_OF[other] < ROW_OF[room]
+            assert allowed, f"{relative(path)}: {room!r} may not import {other!r}"
+
+
+@each_file
+def test_rooms_above_the_line_import_nothing_that_does_io(path: Path) -> None:
+    """The thinking half knows no sockets, files, clocks or loggers."""
+    if room_of(path) in PURE:
+        names = imported(ast.parse(path.read_text(encoding="utf-8")), path)
+        found = sorted({name.split(".")[0] for name in names} & set(IMPURE.split()))
+        assert found == []
+
+
+@each_file
+def test_rooms_above_the_line_call_nothing_that_does_io(path: Path) -> None:
+    """No `open`, no `print`, no chance but through an `rng` argument."""
+    if room_of(path) not in PURE:
+        return
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        where = f"{relative(path)}:{getattr(node, 'lineno', 0)}"
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+            assert node.func.id not in {"open", "input", "print", "exec", "eval"}, where
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+            shared = node.value.id == "random" and node.attr != "Random"
+            assert not shared, f"{where}: take an rng argument instead of random.{node.attr}"
+        if isinstance(node, ast.ImportFrom) and node.module == "random":
+            assert [alias.name for alias in node.names] == ["Random"], where
+
+
+@each_file
+def test_every_outside_world_has_one_door(path: Path) -> None:
+    """Exceptions and types of a library are translated in one place."""
+    here = Path(relative(path))
+    for name in imported(ast.parse(path.read_text(encoding="utf-8")), path):
+        for door, keepers in DOORS.items():
+            inside = any(here.match(keeper) for keeper in keepers)
+            assert inside or not is_through(name, door), f"{here} may not import {door}"
+
+
+@each_file
+def test_no_module_is_too_long_to_read(path: Path) -> None:
+    """What does not fit has two subjects."""
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= LONGEST
+
+
+@each_file
+def test_no_module_is_a_drawer_for_odds_and_ends(path: Path) -> None:
+    """A module is named for its subject; so is every folder."""
+    parts = {part.removesuffix(".py").strip("_") for part in path.relative_to(ROOT).parts}
+    assert parts & FORBIDDEN_NAMES == set()
+
+
+def test_the_table_itself_catches_a_wrong_import() -> None:
+    """The reader of imports sees every spelling, so that a green run means something."""
+    source = "import trio\nfrom ..exceptions import PunchError\nfrom . import _codec\nimport a.b\n"
+    names = sorted(imported(ast.parse(source), ROOT / "wire" / "_example.py"))
+    assert names == ["a.b", "punch.exceptions", "punch.wire._codec", "trio"]
