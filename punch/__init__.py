@@ -1,3 +1,80 @@
-"""Your machines, one model endpoint, nobody in the middle."""
+"""Your machines, one model endpoint, nobody in the middle.
 
-__version__ = "0.1.0"
+A listener runs a model and says what it can do; a dialer asks, and the best listener answers.
+They find each other at a bootstrap address inside a namespace, over libp2p::
+
+    async with punch.open_router(namespace="home") as router:
+        response = await router.ask("Why is the sky blue?")
+        print(response.result.text, response.provenance)
+
+The layout, from the inside out; a room imports only rooms above its own line:
+
+    exceptions    capability                     the vocabulary
+    peers         gguf                           what is known of peers and of model files
+    wire                                         messages, their bytes, the rules of a session
+    routing                                      who is asked, in which order, and why
+    ------------- no I/O above, trio below -------------
+    node          backends      machine          libp2p; what runs a model; what we run on
+    router        executor                       the dialer's loop; the listener's
+    testing                                      a network in memory, backends that obey
+    cli           listener  dialer  bootstrap    the programs
+"""
+
+from ._version import __version__
+from .capability import Capability, Gpu, Load, ModelOffer, PeerId
+from .exceptions import (
+    ConfigurationError,
+    ContextTooLong,
+    DeadlineExceeded,
+    InvalidRequest,
+    NoPeerAvailable,
+    NoRealPeer,
+    PeerError,
+    PunchError,
+    RequestError,
+    UnknownModel,
+)
+from .node import KnownPeers
+from .peers import PeerRecord
+from .router import Answer, Router, chat_request, open_router
+from .routing import POLICIES, Decision, Filter, Policy, RouteRequest, Scorer
+from .wire import ChatMessage, CommandRequest, CommandResponse, Sampling
+
+__all__ = [
+    "__version__",
+    # asking
+    "open_router",
+    "Router",
+    "Answer",
+    "chat_request",
+    "CommandRequest",
+    "ChatMessage",
+    "Sampling",
+    "CommandResponse",
+    "KnownPeers",
+    # choosing
+    "Policy",
+    "POLICIES",
+    "Scorer",
+    "Filter",
+    "RouteRequest",
+    "Decision",
+    "PeerRecord",
+    # what peers say of themselves
+    "Capability",
+    "ModelOffer",
+    "Load",
+    "Gpu",
+    "PeerId",
+    # what goes wrong
+    "PunchError",
+    "ConfigurationError",
+    "RequestError",
+    "InvalidRequest",
+    "ContextTooLong",
+    "NoPeerAvailable",
+    "UnknownModel",
+    "NoRealPeer",
+    "DeadlineExceeded",
+    "PeerError",
+]

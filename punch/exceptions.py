@@ -9,6 +9,7 @@
     + RequestCancelled
   x NoPeerAvailable             nobody's in particular: every peer was tried or ruled out
     + UnknownModel
+    + NoRealPeer
   x DeadlineExceeded            the caller's time ran out
   x PeerError                   a peer's: the next one may do better
     + PeerUnreachable
@@ -105,6 +106,12 @@ class UnknownModel(NoPeerAvailable):
     """No peer offers the model. The text names the models on offer."""
 
     code = "unknown_model"
+
+
+class NoRealPeer(NoPeerAvailable):
+    """The caller is strict, and everybody who could be asked simulates."""
+
+    code = "no_real_peer"
 
 
 class DeadlineExceeded(PunchError):

@@ -5,11 +5,11 @@ from __future__ import annotations
 import heapq
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import Protocol
 
 import attrs
 import trio
 
+from ._version import __version__
 from .backends import Backend
 from .background import open_background
 from .capability import Capability, Load, ModelOffer
@@ -22,6 +22,7 @@ from .exceptions import (
     RequestError,
 )
 from .logs import get_logger
+from .machine import Machine
 from .node import Inquiry, Node, PeerSession, Stream
 from .peers import Rates
 from .routing import route_request
@@ -56,14 +57,6 @@ CALIBRATION_TOKENS = 24
 CALIBRATION_SECONDS = 60.0
 
 DRAIN_SECONDS = 10.0
-
-
-class MachineSampler(Protocol):
-    """Measures this machine; see `punch.machine`."""
-
-    def sample(self, capability: Capability) -> Capability:
-        """*capability* with what can be measured of the machine filled in."""
-        ...
 
 
 @attrs.frozen(kw_only=True)
@@ -154,16 +147,14 @@ class Executor:
         *,
         namespace: str,
         incarnation: int,
-        version: str,
         queue_limit: int,
         strict: bool,
-        machine: MachineSampler | None,
+        machine: Machine | None,
     ) -> None:
         self._node = node
         self._backend = backend
         self._namespace = namespace
         self._incarnation = incarnation
-        self._version = version
         self._strict = strict
         self._machine = machine
         self._slots = _Slots(backend.slots, queue_limit)
@@ -209,7 +200,20 @@ class Executor:
             threads=self._backend.threads,
             gpus=self._backend.gpus,
         )
-        return capability if self._machine is None else self._machine.sample(capability)
+        if self._machine is None:
+            return capability
+        sample = self._machine.sample()
+        return attrs.evolve(
+            capability,
+            cpu_count=sample.cpu_count,
+            cpu_usage=sample.cpu_usage,
+            memory_total_bytes=sample.memory_total_bytes,
+            memory_available_bytes=sample.memory_available_bytes,
+            disk_total_bytes=sample.disk_total_bytes,
+            disk_available_bytes=sample.disk_available_bytes,
+            # The driver knows more of its own GPUs than the backend does.
+            gpus=sample.gpus or self._backend.gpus,
+        )
 
     def _with_rates(self, offer: ModelOffer) -> ModelOffer:
         rates = self._rates.get(offer.name)
@@ -241,7 +245,7 @@ class Executor:
 
     async def _serve(self, stream: Stream) -> None:
         hello = greeting(
-            namespace=self._namespace, incarnation=self._incarnation, version=self._version
+            namespace=self._namespace, incarnation=self._incarnation, version=__version__
         )
         session = PeerSession(stream, Session("listener", hello), self)
         try:
@@ -469,11 +473,10 @@ async def open_executor(
     *,
     namespace: str,
     incarnation: int,
-    version: str,
     queue_limit: int = 16,
     strict: bool = False,
     calibrate: bool = True,
-    machine: MachineSampler | None = None,
+    machine: Machine | None = None,
 ) -> AsyncIterator[Executor]:
     """Answer the requests that come to *node*, for as long as the context lasts.
 
@@ -482,7 +485,6 @@ async def open_executor(
       backend: What answers them.
       namespace: Dialers of any other namespace are turned away.
       incarnation: Grows each time the listener starts.
-      version: Version of punch, for people.
       queue_limit: Requests that may wait for a slot.
       strict: Refuse every request if the backend simulates.
       calibrate: Time the backend first; see `Executor.calibrate`.
@@ -502,7 +504,6 @@ async def open_executor(
         backend,
         namespace=namespace,
         incarnation=incarnation,
-        version=version,
         queue_limit=queue_limit,
         strict=strict,
         machine=machine,

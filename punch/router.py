@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import math
+import os
 import secrets
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from random import Random
 from types import TracebackType
-from typing import Any
+from typing import Any, Literal
 
 import attrs
 import trio
 
+from ._version import __version__
 from .background import open_background
 from .capability import PeerId
 from .exceptions import (
@@ -33,9 +35,22 @@ from .exceptions import (
     RequestConflict,
 )
 from .logs import get_logger
-from .node import Address, Call, KnownPeers, Links, Membership, Node, join_namespace
+from .node import (
+    DEFAULT_BOOTSTRAP,
+    DEFAULT_NAMESPACE,
+    Address,
+    Call,
+    KnownPeers,
+    Links,
+    Membership,
+    Node,
+    join_namespace,
+    new_incarnation,
+    open_node,
+    parse_address,
+)
 from .peers import PeerRecord, PeerTable
-from .routing import POLICIES, Attempts, Decision, GiveUp, Policy, route_request
+from .routing import POLICIES, Attempt, Attempts, Decision, GiveUp, Policy, route_request
 from .wire import (
     ChatMessage,
     Chunk,
@@ -136,6 +151,11 @@ class Answer:
         if self._response is None:
             raise RuntimeError("the answer is not complete; receive() it to its end first")
         return self._response
+
+    @property
+    def attempts(self) -> tuple[Attempt, ...]:
+        """The tries that failed, in order."""
+        return self._attempts.failed_attempts
 
     @property
     def text(self) -> str:
@@ -434,7 +454,7 @@ class Router:
         return self.policy.decide(route, self._table.snapshot(), now=now, rng=self._rng)
 
     async def _settle(self, deadline: float) -> None:
-        """Wait until everybody who is known to be there was heard or failed to be."""
+        """Wait until somebody is known to be there, and all of them were heard or failed to be."""
         limit = min(deadline, trio.current_time() + SETTLE_SECONDS)
         with trio.move_on_at(limit):
             while not (self._membership.joined.is_set() and self._links.settled()):
@@ -482,53 +502,70 @@ class Router:
 
 @asynccontextmanager
 async def open_router(
-    node: Node,
-    bootstrap: Address,
     *,
-    namespace: str,
-    incarnation: int,
-    version: str,
-    known: KnownPeers | None = None,
+    bootstrap: str | Address = DEFAULT_BOOTSTRAP,
+    namespace: str = DEFAULT_NAMESPACE,
     policy: Policy | str = "completion-time",
     strict: bool = False,
+    transport: Literal["tcp", "quic", "dual"] = "tcp",
+    identity: str | os.PathLike[str] | None = None,
+    known: KnownPeers | None = None,
+    node: Node | None = None,
+    incarnation: int | None = None,
     rng: Random | None = None,
 ) -> AsyncIterator[Router]:
-    """A router on *node*, for as long as the context lasts.
-
-    It joins the namespace and keeps a session with every listener there. See `punch.dial` for
-    one that makes its own node.
+    """A router, for as long as the context lasts: it joins a namespace and asks its listeners.
 
     Args:
-      node: Ourselves.
-      bootstrap: Where the namespace meets.
+      bootstrap: Where the namespace meets, as a multiaddress. Without ``/p2p/PEER_ID`` it is
+        trusted on first use, see *known*.
       namespace: Which one.
-      incarnation: Grows each time we start.
-      version: Version of punch, for people.
-      known: Who was at the bootstrap before.
       policy: How to choose: a `Policy`, or the name of one in `POLICIES`.
       strict: Take real inference only, whatever a request says.
+      transport: What to dial with.
+      identity: File with our key, made if it is not there; `None` for a fresh identity.
+      known: Who was at the bootstrap before; by default nobody, and it is not kept.
+      node: Use this node, which stays open, instead of one of our own.
+      incarnation: Grows each time we start; by default the time.
       rng: Draws among equals.
 
     Raises:
-      ConfigurationError: if there is no such policy.
+      ConfigurationError: if an argument makes no sense; the text names it.
 
     """
-    if isinstance(policy, str):
-        if policy not in POLICIES:
-            raise ConfigurationError(f"policy is {policy!r}; there are {', '.join(POLICIES)}")
-        policy = POLICIES[policy]
-    links = Links(node, namespace=namespace, incarnation=incarnation, version=version)
-    async with (
-        open_background() as nursery,
-        join_namespace(
-            node,
-            bootstrap,
-            known=known or KnownPeers(None),
-            namespace=namespace,
-            role="dialer",
-            incarnation=incarnation,
-            changed=links.listeners_changed,
-        ) as membership,
-    ):
+    policy = _policy(policy)
+    if isinstance(bootstrap, str):
+        bootstrap = parse_address(bootstrap, setting="bootstrap")
+    if not 1 <= len(namespace) <= 256:
+        raise ConfigurationError(
+            f"namespace has {len(namespace)} characters; 1 to 256 are allowed"
+        )
+    incarnation = incarnation if incarnation is not None else new_incarnation()
+    async with AsyncExitStack() as stack:
+        if node is None:
+            node = await stack.enter_async_context(
+                open_node(identity=identity, transport=transport)
+            )
+        links = Links(node, namespace=namespace, incarnation=incarnation, version=__version__)
+        nursery = await stack.enter_async_context(open_background())
+        membership = await stack.enter_async_context(
+            join_namespace(
+                node,
+                bootstrap if transport == "dual" else bootstrap.over(transport),
+                known=known or KnownPeers(None),
+                namespace=namespace,
+                role="dialer",
+                incarnation=incarnation,
+                changed=links.listeners_changed,
+            )
+        )
         nursery.start_soon(links.run, membership)
         yield Router(links, membership, policy=policy, strict=strict, rng=rng or Random())
+
+
+def _policy(policy: Policy | str) -> Policy:
+    if isinstance(policy, Policy):
+        return policy
+    if policy not in POLICIES:
+        raise ConfigurationError(f"policy is {policy!r}; there are {', '.join(POLICIES)}")
+    return POLICIES[policy]

@@ -8,7 +8,7 @@ and then an ending:
 
 Later builds of ``llama-cli`` print a banner, the prompt, and an ending that does not say why:
 
-    BANNER\n> PROMPT\nANSWER\n\n\\nExiting...\\n
+    BANNER\n> PROMPT\nANSWER\n\n\nExiting...\n
 """
 
 from __future__ import annotations

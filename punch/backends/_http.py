@@ -211,6 +211,7 @@ async def open_http_client(
     api_key: str | None = None,
     key_setting: str | None = None,
     silence: float = SILENCE_SECONDS,
+    transport: httpx.AsyncBaseTransport | None = None,
 ) -> AsyncIterator[HttpClient]:
     """Give a client of the server at *url*; its connections close at the end.
 
@@ -220,17 +221,18 @@ async def open_http_client(
       api_key: Sent as a bearer token.
       key_setting: Name of the setting that holds the key, for error texts.
       silence: Seconds without a byte after which an answer has failed.
+      transport: In place of the network, for tests.
 
     """
     # Late: httpx takes 0.15 s to import, which a listener with the mock should not pay.
     import httpx
 
-    # One context for all: a request can be cancelled, its connection pool cannot be wedged.
     client = httpx.AsyncClient(
         # Certificates take 20 ms to load and a loopback server has none.
         verify=url.startswith("https:"),
         # HTTP_PROXY is for the world outside; a proxy would answer for our own child.
         trust_env=False,
+        transport=transport,
         timeout=httpx.Timeout(silence, connect=CONNECT_SECONDS, pool=CONNECT_SECONDS),
         limits=httpx.Limits(
             max_connections=slots + 1,

@@ -22,6 +22,7 @@ from pathlib import Path
 import attrs
 import trio
 
+from ..background import open_background
 from ..capability import Gpu, ModelOffer
 from ..exceptions import (
     BackendCrashed,
@@ -29,16 +30,14 @@ from ..exceptions import (
     ConfigurationError,
     ContextTooLong,
     GenerationFailed,
-    InvalidRequest,
 )
 from ..wire import ChatMessage, CommandRequest, Completion, Sampling
 from ._base import Emit, Generation
 from ._child import LastLines, describe_exit, open_child
 from ._cli_output import ConversationOutput, Output, PlainOutput, read_perf, read_too_long
+from ._cli_question import Question, read_question, sampling_flags
 from ._program import Program, ask_program, find_completion, list_gpus
 from ._stop import StopMatcher
-
-_REMEDY = "put llama-server beside the program, or use the backend embedded"
 
 # After a stop sequence the program is interrupted and prints its account; then it is killed.
 _ACCOUNT_SECONDS = 1.0
@@ -49,89 +48,6 @@ _QUOTED_LINES = 12
 # printed why. It is asked again then.
 _RUNS = 4
 _COMPLAINT = re.compile(r"[\d.]+ E |error|failed")
-
-_SAMPLING_FLAGS = {
-    "temperature": "--temp",
-    "top_p": "--top-p",
-    "top_k": "--top-k",
-    "min_p": "--min-p",
-    "repeat_penalty": "--repeat-penalty",
-    "seed": "--seed",
-}
-
-
-@attrs.frozen(kw_only=True)
-class Question:
-    """A request, in the terms of the programs."""
-
-    prompt: str
-    """The text to go on from, or the user's message."""
-
-    system: str | None = None
-    """The system message."""
-
-    chat: bool
-    """Apply the model's template."""
-
-
-def read_question(request: CommandRequest, *, plain: bool) -> Question:
-    """What to ask the program for *request*.
-
-    Args:
-      request: A request for an answer.
-      plain: Whether the program can go on from a text as it is.
-
-    Raises:
-      InvalidRequest: if the programs have no way to take it.
-      GenerationFailed: if a begun answer is to be continued.
-
-    """
-    if request.command == "complete":
-        if not plain:
-            raise InvalidRequest(f"command 'complete' needs llama-completion: {_REMEDY}")
-        prompt = (request.prompt or "") + (request.continuation or "")
-        if not prompt:
-            raise InvalidRequest("prompt is empty; it must have at least one character")
-        return Question(prompt=prompt, chat=False)
-    if request.command != "chat":
-        raise InvalidRequest(f"command {request.command!r} needs llama-server: {_REMEDY}")
-    if request.continuation:
-        raise GenerationFailed(f"this backend cannot go on with a begun answer; {_REMEDY}")
-    roles = [message.role for message in request.messages]
-    if roles not in (["user"], ["system", "user"]):
-        raise InvalidRequest(
-            f"messages has the roles {', '.join(roles)}; this backend takes one user message "
-            f"after an optional system message. For conversations, {_REMEDY}"
-        )
-    prompt = request.messages[-1].content
-    if not prompt:
-        raise InvalidRequest("messages ends with an empty message; it must have a text")
-    if not plain and prompt.startswith("/"):
-        # `/read FILE` would put a file of this machine into the answer.
-        raise InvalidRequest(f"messages: llama-cli takes a leading / for a command; {_REMEDY}")
-    system = request.messages[0].content if len(roles) == 2 else None
-    return Question(prompt=prompt, system=system, chat=True)
-
-
-def sampling_flags(program: Program, sampling: Sampling, *, context_tokens: int) -> list[str]:
-    """The arguments for what is set in *sampling*; `stop` is not the program's business.
-
-    Raises:
-      InvalidRequest: if this build has no flag for one of them.
-
-    """
-    # Builds that shift the context would go on for ever without a limit.
-    limit = sampling.max_tokens if sampling.max_tokens is not None else context_tokens
-    flags = ["--n-predict", str(limit)]
-    for name, flag in _SAMPLING_FLAGS.items():
-        value = getattr(sampling, name)
-        if value is None:
-            continue
-        if not program.supports(flag):
-            raise InvalidRequest(f"{name} cannot be set: {program.name} has no {flag}")
-        # A seed is 32 bits wide there.
-        flags += [flag, str(value & 0xFFFFFFFF if name == "seed" else value)]
-    return flags
 
 
 class LlamaCliBackend:
@@ -214,16 +130,17 @@ class LlamaCliBackend:
         async with self._lock:
             # A file, readable by this user only: arguments are for everybody to see, and a
             # prompt that begins with a dash would be one.
-            with tempfile.TemporaryDirectory(prefix="punch-") as folder:
-                argv = [*self._command, *flags, *self._write(question, Path(folder))]
-                for _ in range(_RUNS):
-                    run = _Run(_output(question, plain), StopMatcher(request.sampling.stop), emit)
-                    try:
+            try:
+                with tempfile.TemporaryDirectory(prefix="punch-") as folder:
+                    argv = [*self._command, *flags, *self._write(question, Path(folder))]
+                    for _ in range(_RUNS):
+                        stop = StopMatcher(request.sampling.stop)
+                        run = _Run(_output(question, plain), stop, emit)
                         code, lines = await run.run(argv, interrupt=plain)
-                    except OSError as error:
-                        raise BackendCrashed(f"{argv[0]} cannot be started: {error}") from error
-                    if code <= 0 or run.text or any(map(_COMPLAINT.search, lines)):
-                        break
+                        if code <= 0 or run.text or any(map(_COMPLAINT.search, lines)):
+                            break
+            except OSError as error:
+                raise BackendCrashed(f"{self._program.name} cannot be started: {error}") from error
         return self._result(run, code, lines, request.sampling)
 
     def _write(self, question: Question, folder: Path) -> list[str]:
@@ -296,25 +213,22 @@ class _Run:
         """
         log = LastLines()
         # No grace: a cancelled answer must be gone within 100 ms, and there is nothing to save.
-        async with open_child(argv, env={}, grace=0.0) as process:
+        async with open_child(argv, env={}, grace=0.0) as process, open_background() as nursery:
             assert process.stdout is not None
             assert process.stderr is not None
-            with trio.CancelScope() as reading:
-                failure: BaseException | None = None
-                async with trio.open_nursery() as nursery:
-                    nursery.start_soon(log.read, process.stderr)
-                    try:
-                        await self._read(process.stdout)
-                        if self.stopped:
-                            reading.deadline = trio.current_time() + _ACCOUNT_SECONDS * interrupt
-                            await _interrupt(process)
-                        await process.wait()
-                    except BaseException as error:  # noqa: BLE001 - raised again below, bare:
-                        failure = error  # the nursery would wrap it in a group.
-                        nursery.cancel_scope.cancel()
-                if failure is not None:
-                    raise failure
-        return process.returncode or 0, log.lines
+            logged = trio.Event()
+            nursery.start_soon(_read_log, log, process.stderr, logged)
+            await self._read(process.stdout)
+            if not self.stopped:
+                await process.wait()
+            elif interrupt:
+                with trio.move_on_after(_ACCOUNT_SECONDS):
+                    await _interrupt(process)
+                    await process.wait()
+            if process.returncode is not None:
+                with trio.move_on_after(_ACCOUNT_SECONDS):
+                    await logged.wait()
+            return process.returncode or 0, log.lines
 
     async def _read(self, stdout: trio.abc.ReceiveStream) -> None:
         async for data in stdout:
@@ -335,6 +249,11 @@ class _Run:
             self._parts.append(text)
             # The programs print token by token, and pipes keep that, more or less.
             await self._emit(text, 1)
+
+
+async def _read_log(log: LastLines, stderr: trio.abc.ReceiveStream, done: trio.Event) -> None:
+    await log.read(stderr)
+    done.set()
 
 
 async def _interrupt(process: trio.Process) -> None:

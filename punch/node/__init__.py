@@ -16,11 +16,14 @@ from ._base import Handler, Node, Stream
 from ._known_peers import KnownPeers, who_is_at
 from ._links import Links
 from ._meeting import (
+    DEFAULT_BOOTSTRAP,
+    DEFAULT_NAMESPACE,
     BootstrapServer,
     BootstrapStatistics,
     KnownListener,
     Membership,
     join_namespace,
+    new_incarnation,
     open_bootstrap,
 )
 from ._session import Call, Inquiry, PeerSession, SessionHandler, SessionStatistics
@@ -51,6 +54,9 @@ __all__ = [
     "join_namespace",
     "Membership",
     "KnownListener",
+    "new_incarnation",
+    "DEFAULT_BOOTSTRAP",
+    "DEFAULT_NAMESPACE",
 ]
 
 

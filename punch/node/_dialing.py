@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+from contextlib import suppress
 from typing import Any
 
+import attrs
 import multiaddr
 import trio
 from aioquic.quic.connection import QuicConnection
@@ -18,9 +20,9 @@ from libp2p.transport.tcp.tcp import TCP
 
 from ..capability import PeerId
 from ..exceptions import PeerUnreachable
-from . import _addresses
 from . import _libp2p_defects as defects
-from ._addresses import Address
+from ._address import Address
+from ._ports import resolve
 
 _CLOSE_SECONDS = 1.0
 
@@ -66,9 +68,10 @@ class Dialer:
     async def _first(self, address: Address, peer_id: PeerId | None) -> Any:
         """Try what a name stands for, one after the other, until one works."""
         last = PeerUnreachable("the name stands for no address")
+        address = attrs.evolve(address, peer_id=None)
         try:
             with trio.fail_after(defects.HANDSHAKE_SECONDS):
-                resolved = await _addresses.resolve(address)
+                resolved = await resolve(address)
         except OSError as error:
             raise PeerUnreachable(f"the name is not known ({error.strerror})") from error
         except trio.TooSlowError as error:
@@ -106,7 +109,7 @@ class Dialer:
         except trio.TooSlowError as error:
             await _close(session)
             raise PeerUnreachable(f"no answer within {defects.HANDSHAKE_SECONDS:g} s") from error
-        except Exception as error:  # noqa: BLE001 - Anything a peer's bytes can cause.
+        except Exception as error:  # Anything a peer's bytes can cause.
             await _close(session)
             raise PeerUnreachable("it ended the handshake") from error
 
@@ -121,7 +124,7 @@ class Dialer:
             # to us.
             session = await security.secure_outbound(raw, None)  # type: ignore[arg-type]
             return session, PeerId(str(session.get_remote_peer()))
-        except Exception as error:  # noqa: BLE001 - Anything a stranger's bytes can cause.
+        except Exception as error:  # Anything a stranger's bytes can cause.
             await _close(raw)
             raise PeerUnreachable(
                 "something answers there, but it is not a libp2p peer with Noise"
@@ -132,7 +135,8 @@ class Dialer:
 
     async def _quic_session(self, address: Address) -> tuple[Any, PeerId]:
         quic = self._quic
-        assert quic is not None and self._swarm.background_nursery is not None
+        assert quic is not None
+        assert self._swarm.background_nursery is not None
         config = copy.copy(quic._quic_configs[TProtocol("quic-v1_client")])
         connection = QUICConnection(
             quic_connection=QuicConnection(configuration=config),
@@ -146,7 +150,7 @@ class Dialer:
         )
         try:
             await connection.connect(self._swarm.background_nursery)
-        except Exception as error:  # noqa: BLE001 - Anything a stranger's bytes can cause.
+        except Exception as error:  # Anything a stranger's bytes can cause.
             await _close(connection)
             raise PeerUnreachable("no libp2p peer answers there") from error
         except BaseException:
@@ -160,11 +164,8 @@ class Dialer:
 
 async def _close(session: Any) -> None:
     """Close any kind of connection; nothing is left to be done if that fails."""
-    with trio.CancelScope(shield=True, relative_deadline=_CLOSE_SECONDS):
-        try:
-            await session.close()
-        except Exception:  # noqa: BLE001, S110 - It is given up in any case.
-            pass
+    with defects.shielded(_CLOSE_SECONDS), suppress(Exception):
+        await session.close()
 
 
 def _reason(error: BaseException) -> str:

@@ -16,44 +16,34 @@ from typing import Any, Literal
 
 import attrs
 import multiaddr
-import structlog
 import trio
 from libp2p import new_swarm
 from libp2p.crypto.keys import KeyPair
 from libp2p.custom_types import TProtocol
 from libp2p.network.swarm import Swarm
-from libp2p.protocol_muxer.exceptions import MultiselectError
 from libp2p.protocol_muxer.multiselect import Multiselect
 from libp2p.protocol_muxer.multiselect_communicator import MultiselectCommunicator
 from libp2p.stream_muxer.yamux.yamux import PROTOCOL_ID as YAMUX
 from libp2p.stream_muxer.yamux.yamux import Yamux
 from libp2p.tools.anyio_service import background_trio_service
-from libp2p.transport.quic.connection import QUICConnection
 from libp2p.transport.quic.transport import QUICTransport
 from libp2p.transport.tcp.tcp import TCP
 
 from ..capability import PeerId
-from ..exceptions import AddressUnavailable, NetworkError, PeerUnreachable
-from . import _addresses, _identity, _quic_defects
+from ..exceptions import AddressUnavailable, ConfigurationError, NetworkError, PeerUnreachable
+from ..logs import get_logger
+from . import _identity, _ports, _quic_defects
 from . import _libp2p_defects as defects
-from ._addresses import Address
+from ._address import Address, parse_address
 from ._base import Handler
+from ._connections import Connections, Link
 from ._dialing import Dialer
 from ._streams import ENDS, LibP2PStream, select
-
-LINGER_SECONDS = 1.0
-"""How long the side that dialed keeps a connection without streams."""
-
-INBOUND_LINGER_SECONDS = 5.0
-"""The same for the other side: longer, so that the two do not close at once, and enough
-for the first stream to be opened."""
 
 CLOSE_SECONDS = 3.0
 """How long closing a node may take."""
 
-_SWEEP_SECONDS = 0.5
-
-_log = structlog.get_logger("punch.node")
+_log = get_logger(__name__)
 
 
 @attrs.frozen(kw_only=True)
@@ -70,24 +60,8 @@ class NodeStatistics:
     """Open streams that we opened."""
 
 
-@attrs.define(kw_only=True)
-class _Link:
-    """What we know about one connection of the swarm."""
-
-    dialed: bool
-    """True if this side opened it."""
-
-    idle_since: float
-    """When its last stream closed, or when we first saw it; trio's clock, in seconds."""
-
-    streams: int = 0
-    """Our open streams on it."""
-
-    closing: bool = False
-    """True once we have decided to close it."""
-
-    pinged: float = 0.0
-    """When it was last kept alive; trio's clock, in seconds."""
+class _NotNegotiatedError(Exception):
+    """A peer opened a stream and said nothing that we understand on it."""
 
 
 class LibP2PNode:
@@ -99,6 +73,7 @@ class LibP2PNode:
         key_pair: KeyPair,
         swarm: Swarm,
         dialer: Dialer,
+        connections: Connections,
         transports: frozenset[str],
         nursery: trio.Nursery,
     ) -> None:
@@ -107,13 +82,12 @@ class LibP2PNode:
         self._swarm = swarm
         self._dialer = dialer
         self._transports = transports
+        self._connections = connections
         self._nursery = nursery
         self._protocols = Multiselect()
-        self._links: dict[Any, _Link] = {}
         self._inbound: dict[LibP2PStream, PeerId] = {}
         self._inbound_of: Counter[PeerId] = Counter()
         self._outbound: set[LibP2PStream] = set()
-        self._dialing: dict[PeerId, trio.Lock] = {}
         swarm.set_stream_handler(self._serve)
 
     @property
@@ -125,16 +99,16 @@ class LibP2PNode:
     def addresses(self) -> tuple[str, ...]:
         """Where others can dial us: multiaddresses that end in ``/p2p/PEER_ID``."""
         bound = [
-            _addresses.parse(str(found))
+            parse_address(str(found))
             for listener in self._swarm.listeners.values()
             for found in listener.get_addrs()
         ]
-        return tuple(f"{address}/p2p/{self._peer_id}" for address in _addresses.expand(bound))
+        return tuple(f"{address}/p2p/{self._peer_id}" for address in _ports.expand(bound))
 
     def statistics(self) -> NodeStatistics:
         """How many connections and streams are open."""
         return NodeStatistics(
-            connections=len(self._swarm.get_connections()),
+            connections=len(self._connections),
             inbound_streams=len(self._inbound),
             outbound_streams=len(self._outbound),
         )
@@ -165,8 +139,8 @@ class LibP2PNode:
 
         """
         try:
-            parsed = _addresses.parse(address)
-        except ValueError as error:
+            parsed = parse_address(address)
+        except ConfigurationError as error:
             raise PeerUnreachable(f"cannot dial: {error}") from None
         if parsed.transport not in self._transports:
             raise PeerUnreachable(f"cannot dial {parsed}: this node does not dial its transport")
@@ -195,21 +169,21 @@ class LibP2PNode:
         """
         if peer_id == self._peer_id:
             raise PeerUnreachable(f"{peer_id} is this node itself")
-        connection = self._live_connection(peer_id)
+        connection = self._connections.live(peer_id)
         if connection is not None:
             try:
                 return await self._open_stream_on(connection, peer_id, protocol)
             except PeerUnreachable:
                 # The peer may have restarted, or closed it at this very moment.
-                if self._is_live(connection):
+                if self._connections.is_live(connection):
                     raise
-        connection = await self._connect(peer_id, addresses)
+        connection = await self._connections.connect(peer_id, addresses)
         return await self._open_stream_on(connection, peer_id, protocol)
 
     async def _open_stream_on(
         self, connection: Any, peer_id: PeerId, protocol: str
     ) -> LibP2PStream:
-        link = self._link(connection)
+        link = self._connections.link(connection)
         link.streams += 1  # So that it is not closed for being idle in the meantime.
         stream = None
         try:
@@ -219,10 +193,9 @@ class LibP2PNode:
                 self._outbound.add(stream)
                 await select(muxed, protocol)
         except trio.TooSlowError as error:
-            self._close_soon(connection, link)
+            self._connections.close_soon(connection, link)
             raise PeerUnreachable(
-                f"{peer_id} is connected, but did not answer within "
-                f"{defects.HANDSHAKE_SECONDS:g} s"
+                f"{peer_id} is connected, but did not answer within {defects.HANDSHAKE_SECONDS:g} s"
             ) from error
         except PeerUnreachable as error:
             raise PeerUnreachable(f"{peer_id}: {error}") from None
@@ -237,50 +210,13 @@ class LibP2PNode:
             if stream is not None:
                 stream.close_nowait()
 
-    async def _connect(self, peer_id: PeerId, addresses: Sequence[str]) -> Any:
-        """The connection to a peer; one dial at a time."""
-        lock = self._dialing.setdefault(peer_id, trio.Lock())
-        try:
-            async with lock:
-                connection = self._live_connection(peer_id)
-                if connection is not None:
-                    return connection
-                return await self._dial(peer_id, addresses)
-        finally:
-            if not lock.locked() and self._dialing.get(peer_id) is lock:
-                del self._dialing[peer_id]
-
-    async def _dial(self, peer_id: PeerId, addresses: Sequence[str]) -> Any:
-        reasons = []
-        candidates: list[Address] = []
-        for text in dict.fromkeys(addresses):
-            try:
-                address = _addresses.parse(text)
-            except ValueError as error:
-                reasons.append(str(error))
-                continue
-            if address.peer_id not in {None, peer_id}:
-                reasons.append(f"{address} is the address of {address.peer_id}")
-            elif address.transport not in self._transports:
-                reasons.append(f"{address} is of a transport that this node does not dial")
-            else:
-                candidates.append(address)
-        for address in sorted(candidates, key=lambda each: each.transport == "quic"):
-            try:
-                connection = await self._dialer.dial(address, peer_id)
-            except PeerUnreachable as error:
-                reasons.append(f"{address}: {error}")
-            else:
-                self._link(connection).dialed = True
-                return connection
-        why = "; ".join(reasons) or "no address is known"
-        raise PeerUnreachable(f"{peer_id} cannot be reached: {why}")
-
     async def _serve(self, net_stream: Any) -> None:
         """Negotiate and handle one inbound stream; the swarm's stream handler."""
         muxed = net_stream.muxed_stream
         peer_id = PeerId(str(muxed.muxed_conn.peer_id))
-        stream = self._adopt(muxed, peer_id=peer_id, link=self._link(net_stream.swarm_conn))
+        stream = self._adopt(
+            muxed, peer_id=peer_id, link=self._connections.link(net_stream.swarm_conn)
+        )
         self._inbound[stream] = peer_id
         self._inbound_of[peer_id] += 1
         protocol = None
@@ -288,24 +224,25 @@ class LibP2PNode:
             if self._inbound_of[peer_id] > defects.MAX_STREAMS_PER_PEER:
                 _log.warning("too_many_streams", peer=peer_id, limit=defects.MAX_STREAMS_PER_PEER)
                 return
-            protocol, handler = await self._protocols.negotiate(
-                MultiselectCommunicator(muxed), int(defects.HANDSHAKE_SECONDS)
-            )
+            protocol, handler = await self._negotiate(muxed)
             if handler is not None:
-                await handler(stream)  # type: ignore[arg-type] # See `handle`.
-        except MultiselectError as error:
-            _log.debug("stream_not_negotiated", peer=peer_id, reason=str(error))
-        except ENDS as error:
-            if protocol is not None:
-                _log.warning("handler_failed", peer=peer_id, protocol=protocol, exc_info=True)
-            else:
-                _log.debug("stream_ended_early", peer=peer_id, reason=str(error))
+                await handler(stream)
+        except _NotNegotiatedError as error:
+            _log.debug("stream_not_negotiated", peer=peer_id, reason=str(error.__cause__))
         except Exception:  # noqa: BLE001 - A handler's bug ends its stream, not the node.
             _log.warning("handler_failed", peer=peer_id, protocol=protocol, exc_info=True)
         finally:
             stream.close_nowait()
 
-    def _adopt(self, muxed: Any, *, peer_id: PeerId, link: _Link) -> LibP2PStream:
+    async def _negotiate(self, muxed: Any) -> tuple[str | None, Any]:
+        try:
+            return await self._protocols.negotiate(
+                MultiselectCommunicator(muxed), int(defects.HANDSHAKE_SECONDS)
+            )
+        except ENDS as error:
+            raise _NotNegotiatedError from error
+
+    def _adopt(self, muxed: Any, *, peer_id: PeerId, link: Link) -> LibP2PStream:
         def on_close(stream: LibP2PStream) -> None:
             link.streams -= 1
             link.idle_since = trio.current_time()
@@ -320,75 +257,14 @@ class LibP2PNode:
             muxed, peer_id=peer_id, start_soon=self._nursery.start_soon, on_close=on_close
         )
 
-    # Connections.
-
-    def _live_connection(self, peer_id: PeerId) -> Any:
-        """A connection to a peer that can take another stream, or None."""
-        for connection in self._swarm.get_connections():
-            if str(connection.muxed_conn.peer_id) == peer_id and self._is_live(connection):
-                return connection
-        return None
-
-    def _is_live(self, connection: Any) -> bool:
-        muxed = connection.muxed_conn
-        ending = getattr(muxed, "event_shutting_down", None)
-        return not (
-            connection.is_closed
-            or muxed.is_closed
-            or (ending is not None and ending.is_set())
-            or self._link(connection).closing
-        )
-
-    def _link(self, connection: Any) -> _Link:
-        link = self._links.get(connection)
-        if link is None:
-            link = _Link(dialed=False, idle_since=trio.current_time())
-            self._links[connection] = link
-        return link
-
-    def _close_soon(self, connection: Any, link: _Link) -> None:
-        link.closing = True
-        self._nursery.start_soon(_close_connection, connection)
-
-    async def _sweep(self) -> None:
-        """Close idle connections, keep the others alive, forget those that ended."""
-        while True:
-            await trio.sleep(_SWEEP_SECONDS)
-            now = trio.current_time()
-            for connection in self._swarm.get_connections():
-                link = self._link(connection)
-                linger = LINGER_SECONDS if link.dialed else INBOUND_LINGER_SECONDS
-                if link.closing:
-                    continue
-                if link.streams == 0 and now - link.idle_since >= linger:
-                    self._close_soon(connection, link)
-                elif now - link.pinged >= _quic_defects.KEEP_ALIVE_SECONDS:
-                    link.pinged = now
-                    if isinstance(connection.muxed_conn, QUICConnection):
-                        _quic_defects.keep_alive(connection.muxed_conn)
-            for connection in [each for each in self._links if each.is_closed]:
-                if self._links[connection].streams == 0:
-                    del self._links[connection]
-
     async def _close(self) -> None:
         """Close every stream and connection, and stop listening."""
         for stream in (*self._inbound, *self._outbound):
             stream.close_nowait()
         # Let the farewells go out before the connections do.
         await trio.sleep(0.02)
-        # `Swarm.close` closes them one after the other, at 0.1 s each.
-        async with trio.open_nursery() as nursery:
-            for connection in self._swarm.get_connections():
-                nursery.start_soon(_close_connection, connection)
+        await self._connections.close()
         await self._swarm.close()
-
-
-async def _close_connection(connection: Any) -> None:
-    with trio.CancelScope(shield=True, relative_deadline=2.0):
-        try:
-            await connection.close()
-        except Exception:  # noqa: BLE001 - Whatever it was, the connection is given up.
-            _log.debug("connection_close_failed", exc_info=True)
 
 
 @asynccontextmanager
@@ -418,9 +294,9 @@ async def open_node(
     """
     defects.apply()
     key_pair = _identity.new_key_pair() if identity is None else _load(identity)
-    wanted = [_addresses.parse_listen(text) for text in listen]
+    wanted = [_ports.parse_listen(text) for text in listen]
     for address in wanted:
-        _addresses.check_free(address)
+        _ports.check_free(address)
     dialed = frozenset({"tcp", "quic"} if transport == "dual" else {transport})
     tcp = TCP()
     quic = None
@@ -434,28 +310,29 @@ async def open_node(
         connection_config=defects.connection_config(),
     )
     assert isinstance(swarm, Swarm)
-    # See the head of `_libp2p_defects`. The notifees serve the parts that are not used.
-    swarm.set_resource_manager(None)
-    swarm.notifees.clear()
+    defects.passive(swarm)
 
     ended: BaseException | None = None
     try:
         async with background_trio_service(swarm), trio.open_nursery() as nursery:
+            dialer = Dialer(swarm, tcp=tcp, quic=quic)
+            connections = Connections(swarm, dialer=dialer, transports=dialed, nursery=nursery)
             node = LibP2PNode(
                 key_pair=key_pair,
                 swarm=swarm,
-                dialer=Dialer(swarm, tcp=tcp, quic=quic),
+                dialer=dialer,
+                connections=connections,
                 transports=dialed,
                 nursery=nursery,
             )
             try:
                 await _listen(swarm, wanted)
-                nursery.start_soon(node._sweep)
+                nursery.start_soon(connections.sweep)
                 yield node
             # It leaves below, as itself: the nurseries would wrap it in a group.
             except BaseException as error:  # noqa: BLE001
                 ended = error
-            with trio.CancelScope(shield=True, relative_deadline=CLOSE_SECONDS):
+            with defects.shielded(CLOSE_SECONDS):
                 await node._close()
             nursery.cancel_scope.cancel()
     except Exception as error:
@@ -475,5 +352,5 @@ async def _listen(swarm: Swarm, wanted: Sequence[Address]) -> None:
     for address in wanted:
         listener = swarm.listeners.get(str(multiaddr.Multiaddr(str(address))))
         if listener is None or not listener.get_addrs():
-            _addresses.check_free(address)
+            _ports.check_free(address)
             raise AddressUnavailable(f"cannot listen on {address}: libp2p does not say why")

@@ -3,15 +3,14 @@
 The functions that `apply` calls replace private methods for the whole process;
 the others make a value that `_libp2p` passes when it builds its swarm. Each
 docstring says what is wrong, where, and what happens without the work-around.
-The ones for QUIC live in `_quic_defects`.
+The ones for Yamux and QUIC live in `_yamux_defects` and `_quic_defects`.
 
-Three defects need no function, because `_libp2p` does not use the code they are
+Some defects need no function, because `_libp2p` does not use the code they are
 in: `BasicHost` (it runs identify in trio's system tasks, where one unexpected
-exception ends the process), `Swarm.dial_peer` (it waits 250 ms for an address
+exception ends the process) and `Swarm.dial_peer` (it waits 250 ms for an address
 that has already answered, refuses a peer for 60 s after one failure, and forgets
-addresses after 120 s) and `ResourceManager` (it lowers its own limits by 20 to
-50 % when one is reached and then refuses everybody for 60 s). Metrics stay off:
-nobody reads their channel of 100 entries, and the host stops when it is full.
+addresses after 120 s). Metrics stay off: nobody reads their channel of 100
+entries, and the host accepts nobody when it is full.
 """
 
 from __future__ import annotations
@@ -19,12 +18,10 @@ from __future__ import annotations
 import importlib.metadata
 import logging
 import socket
-import struct
 import sys
 from collections.abc import Callable, Collection
-from typing import Any, cast
+from typing import Any
 
-import multiaddr
 import trio
 from libp2p.abc import IMuxedConn, ISecureTransport
 from libp2p.crypto.keys import KeyPair
@@ -42,7 +39,6 @@ from libp2p.protocol_muxer import multiselect_communicator
 from libp2p.protocol_muxer.exceptions import MultiselectCommunicatorError
 from libp2p.security.noise.transport import PROTOCOL_ID as NOISE
 from libp2p.security.noise.transport import Transport as Noise
-from libp2p.stream_muxer.exceptions import MuxedStreamEOF, MuxedStreamError, MuxedStreamReset
 from libp2p.stream_muxer.yamux import yamux
 from libp2p.transport.tcp import tcp
 from libp2p.utils.varint import decode_uvarint_from_stream
@@ -71,20 +67,11 @@ MAX_STREAMS_PER_PEER = 64
 MAX_OUTBOUND_STREAMS = 256
 """Streams that we open on one connection; the limit that upstream has, too."""
 
-MAX_WINDOW_BYTES = 2 << 20
-"""Bytes that a peer may send on one stream before it is read. 2 MiB fill a path of
-50 ms at 40 MB/s; together with `MAX_STREAMS_PER_PEER` they bound a peer's memory here."""
-
 MAX_NEGOTIATION_BYTES = 1024
 """Longest line of multistream-select (its specification, section *Protocol*)."""
 
 HANDSHAKE_SECONDS = 5.0
 """Time for a connection, or a stream, to agree on its protocols."""
-
-_MAX_QUEUED_FRAMES = 4096
-"""Answers (12 bytes each) that wait for a peer that sends requests and reads nothing."""
-
-_FRAME = struct.Struct(yamux.YAMUX_HEADER_FORMAT)
 
 _applied: frozenset[str] | None = None
 
@@ -94,6 +81,11 @@ def replace(owner: Any, name: str, new: object) -> None:
     if not hasattr(owner, name):
         raise ConfigurationError(f"{owner!r} has no {name!r}: this is not libp2p {LIBP2P_VERSION}")
     setattr(owner, name, new)
+
+
+def shielded(seconds: float) -> trio.CancelScope:
+    """A scope that nothing cancels but its own time limit."""
+    return trio.CancelScope(shield=True, deadline=trio.current_time() + seconds)
 
 
 def check_version() -> None:
@@ -126,9 +118,9 @@ def apply(*, without: Collection[str] = ()) -> None:
     if _applied is not None:
         return
     check_version()
-    from . import _quic_defects
+    from . import _quic_defects, _yamux_defects
 
-    patches: tuple[Callable[[], None], ...] = (*PATCHES, *_quic_defects.PATCHES)
+    patches = (*PATCHES, *_yamux_defects.PATCHES, *_quic_defects.PATCHES)
     unknown = set(without) - {patch.__name__ for patch in patches}
     if unknown:
         raise ConfigurationError(f"no work-around is called {', '.join(sorted(unknown))}")
@@ -173,6 +165,38 @@ def connection_config() -> ConnectionConfig:
     )
 
 
+class _NoAutoConnector:
+    """Stands where the swarm keeps its auto-connector, and does nothing."""
+
+    async def start(self) -> None:
+        pass
+
+    async def stop(self) -> None:
+        pass
+
+    async def run_background_task(self, nursery: trio.Nursery) -> None:
+        pass
+
+    async def maybe_connect(self) -> None:
+        pass
+
+    def record_disconnect(self, peer_id: object) -> None:
+        pass
+
+
+def passive(swarm: swarm_module.Swarm) -> None:
+    """Switch off everything in a swarm that acts, or remembers, by itself.
+
+    Defects: `network.auto_connector.AutoConnector` dials known peers even if the low
+    watermark is 0, and remembers every peer that ever disconnected; `ResourceManager`
+    lowers its limits by 20 to 50 % when one is reached and then refuses everybody for 60 s;
+    the notifees serve parts that are not used here, and start two tasks for each stream.
+    """
+    replace(swarm, "auto_connector", _NoAutoConnector())
+    swarm.set_resource_manager(None)
+    swarm.notifees.clear()
+
+
 # The whole process.
 
 
@@ -206,9 +230,9 @@ def _contained(original: Callable[[Any], Any]) -> Callable[[Any], Any]:
     async def start(self: Any) -> None:
         try:
             await original(self)
-        except Exception:  # noqa: BLE001 - Whatever it was, it must stay this connection's.
+        except Exception:  # Whatever it was, it must stay this connection's.
             logging.getLogger("libp2p").debug("a connection's task failed", exc_info=True)
-            with trio.CancelScope(shield=True, relative_deadline=1.0):
+            with shielded(1.0):
                 await self.close()
 
     return start
@@ -231,10 +255,10 @@ def inbound_limiter() -> None:
                 raw = RawConnection(stream, False)
                 muxed = await self.upgrade_inbound_raw_conn(raw, address)
                 await muxed.event_closed.wait()
-        except Exception:  # noqa: BLE001 - A stranger sent something; only he shall suffer.
+        except Exception:  # A stranger sent something; only he shall suffer.
             logging.getLogger("libp2p").debug("inbound connection failed", exc_info=True)
         finally:
-            with trio.CancelScope(shield=True, relative_deadline=1.0):
+            with shielded(1.0):
                 await stream.close()
 
     replace(swarm_module.Swarm, "_do_handle_inbound_connection", handle)
@@ -330,297 +354,6 @@ def tcp_keepalive() -> None:
     replace(io_trio.TrioTCPStream, "__init__", init)
 
 
-# Yamux.
-
-
-def yamux_write() -> None:
-    """Write a frame whole or not at all, and never block the reader with it.
-
-    Defects: `Yamux._write_frame` can be cancelled between Noise's `encrypt`, which
-    consumes a nonce, and the write; without this, one cancelled request ends the whole
-    connection within milliseconds. And `Yamux.handle_incoming` waits for its own answers
-    to be written; two ends that both fill the path then wait for each other for ever, and
-    with a stopped peer every writer waits for ever.
-    """
-
-    async def send(self: Any, data: bytes) -> None:
-        async with self._write_lock:
-            if self.event_shutting_down.is_set():
-                raise MuxedStreamError("the connection is closed")
-            answers = self.__dict__.setdefault("_answers", [])
-            with trio.CancelScope(shield=True, relative_deadline=STALL_SECONDS) as scope:
-                while data or answers:
-                    if not data:
-                        data = b"".join(answers)
-                        answers.clear()
-                    await self.secured_conn.write(data)
-                    data = b""
-            if scope.cancelled_caught:
-                self.event_shutting_down.set()
-        if scope.cancelled_caught:
-            await self._cleanup_on_error()
-            raise MuxedStreamError(f"the peer reads nothing since {STALL_SECONDS:g} s")
-
-    async def send_answers(self: Any) -> None:
-        try:
-            await send(self, b"")
-        except (BaseLibp2pError, OSError):
-            pass  # The connection ended; its reader knows.
-
-    async def write_frame(self: Any, data: bytes) -> None:
-        flags = data[3]
-        if len(data) > yamux.HEADER_SIZE or not flags & (yamux.FLAG_ACK | yamux.FLAG_RST):
-            await send(self, data)
-            return
-        answers = self.__dict__.setdefault("_answers", [])
-        answers.append(data)
-        if len(answers) > _MAX_QUEUED_FRAMES:
-            self.event_shutting_down.set()
-            await self._cleanup_on_error()
-        elif not self._write_lock.locked() and not self.event_shutting_down.is_set():
-            self._nursery.start_soon(send_answers, self)
-
-    replace(yamux.Yamux, "_write_frame", write_frame)
-
-
-def yamux_send_window() -> None:
-    """Wait for a slow reader as long as for any other write, and wake up at once.
-
-    Defect: `YamuxStream.write` looks for credit every 10 ms and fails the stream after
-    5 s. Without this, a reader that pauses for 5 s loses its stream, and a stream that
-    runs out of credit loses up to 10 ms each time.
-    """
-
-    def get_window(self: Any) -> int:
-        return cast(int, self.__dict__["send_window"])
-
-    def set_window(self: Any, size: int) -> None:
-        self.__dict__["send_window"] = size
-        if size > 0:
-            event = self.__dict__.pop("_credit", None)
-            if event is not None:
-                event.set()
-
-    async def wait_for_credit(self: Any) -> None:
-        deadline = trio.current_time() + STALL_SECONDS
-        while self.send_window <= 0 and not self.send_closed and not self.closed:
-            if trio.current_time() >= deadline:
-                raise MuxedStreamError(f"the peer's program reads nothing since {STALL_SECONDS:g} s")
-            # Upstream sets `closed` in many places without telling; hence the second look.
-            with trio.move_on_after(0.25):
-                await self.__dict__.setdefault("_credit", trio.Event()).wait()
-
-    async def write(self: Any, data: bytes) -> None:
-        sent = 0
-        while sent < len(data):
-            if self.send_window <= 0:
-                await wait_for_credit(self)
-            if self.send_closed or self.closed:
-                raise MuxedStreamError("the stream is closed")
-            size = min(self.send_window, yamux.MAX_MESSAGE_SIZE, len(data) - sent)
-            header = _FRAME.pack(0, yamux.TYPE_DATA, 0, self.stream_id, size)
-            self.send_window -= size
-            await self.conn._write_frame(header + data[sent : sent + size])
-            sent += size
-
-    setattr(yamux.YamuxStream, "send_window", property(get_window, set_window))  # noqa: B010
-    replace(yamux.YamuxStream, "write", write)
-
-
-def yamux_read() -> None:
-    """Never lose bytes that arrived, and wake the reader when the stream ends here.
-
-    Defects: `YamuxStream.read` waits for a window update to be written after it took the
-    bytes out of the buffer, so that a cancelled read loses them; `Yamux._cleanup_on_error`
-    drops what arrived just before the connection ended; and `close` and `reset` leave a
-    local reader waiting for ever. Also sends credit once per half window instead of once
-    per read, which is half of a small message's cost.
-    """
-    finalize = yamux.Yamux._finalize_stream_locked
-    cleanup = yamux.Yamux._cleanup_on_error
-
-    async def give_credit(self: Any) -> None:
-        buffered = len(self.conn.stream_buffers.get(self.stream_id, b""))
-        if self.recv_closed or self.closed:
-            return
-        if self.target_recv_window - (self.recv_window + buffered) < self._grow_threshold():
-            return
-        size = self._grow_to_delta(buffered) + self._apply_autotune_epoch(buffered)
-        header = _FRAME.pack(0, yamux.TYPE_WINDOW_UPDATE, 0, self.stream_id, size)
-        with trio.CancelScope(shield=True):
-            try:
-                await self.conn._write_frame(header)
-            except (BaseLibp2pError, OSError):
-                pass  # The connection ended; what was read before is still good.
-
-    async def read(self: Any, n: int | None = None) -> bytes:
-        await trio.lowlevel.checkpoint_if_cancelled()
-        conn = self.conn
-        limit = yamux.MAX_MESSAGE_SIZE if n is None or n < 0 else n
-        while True:
-            buffer = conn.stream_buffers.get(self.stream_id, self.__dict__.get("_unread"))
-            if buffer:
-                data = bytes(buffer[:limit])
-                del buffer[:limit]
-                if self.closed and not buffer:
-                    with trio.CancelScope(shield=True):
-                        await conn._finalize_stream(self, fully_closed=True)
-                await give_credit(self)
-                return data
-            if self.reset_received:
-                raise MuxedStreamReset("the stream was reset")
-            event = conn.stream_events.get(self.stream_id)
-            if event is None or self.recv_closed or self.closed:
-                raise MuxedStreamEOF("the stream ended")
-            if event.is_set():
-                event = conn.stream_events[self.stream_id] = trio.Event()
-            await event.wait()
-
-    def finalize_and_wake(self: Any, stream: Any, *, fully_closed: bool) -> None:
-        event = self.stream_events.get(stream.stream_id)
-        finalize(self, stream, fully_closed=fully_closed)
-        if fully_closed and event is not None:
-            event.set()
-
-    async def cleanup_and_keep(self: Any) -> None:
-        for stream_id, stream in self.streams.items():
-            stream.__dict__["_unread"] = self.stream_buffers.get(stream_id)
-        with trio.CancelScope(shield=True):
-            await cleanup(self)
-
-    replace(yamux.YamuxStream, "read", read)
-    replace(yamux.Yamux, "_finalize_stream_locked", finalize_and_wake)
-    replace(yamux.Yamux, "_cleanup_on_error", cleanup_and_keep)
-
-
-class _Buffer(bytearray):
-    """What arrived on one stream and was not read, never more than was granted."""
-
-    stream: Any
-
-    def extend(self, data: Any) -> None:
-        if len(data) > self.stream.recv_window:
-            raise MuxedStreamError("the peer sent more than it was granted")
-        super().extend(data)
-
-
-class _Buffers(dict[int, bytearray]):
-    """The buffers of one connection, by stream id."""
-
-    def __init__(self, streams: dict[int, Any]) -> None:
-        super().__init__()
-        self._streams = streams
-
-    def __setitem__(self, stream_id: int, buffer: bytearray) -> None:
-        bounded = _Buffer(buffer)
-        bounded.stream = self._streams[stream_id]
-        super().__setitem__(stream_id, bounded)
-
-
-def yamux_receive_window() -> None:
-    """End the stream of a peer that sends more than it was granted.
-
-    Defect: `Yamux.handle_incoming` logs a warning when a peer exceeds its window, and
-    keeps the data. Without this, any peer fills our memory through one stream that nobody
-    reads. Windows also grow to 16 MiB each; here to `MAX_WINDOW_BYTES`.
-    """
-    original = yamux.Yamux.__init__
-
-    def init(self: Any, *args: Any, **kwargs: Any) -> None:
-        original(self, *args, **kwargs)
-        self.stream_buffers = _Buffers(self.streams)
-
-    replace(yamux.Yamux, "__init__", init)
-    replace(yamux, "MAX_WINDOW_SIZE", MAX_WINDOW_BYTES)
-
-
-def yamux_open() -> None:
-    """Refuse a stream too many instead of waiting for ever, and leak no place.
-
-    Defect: `Yamux.open_stream` takes one of 256 places and waits, without a limit, if
-    there is none; when it is cancelled it keeps the place.
-    """
-
-    async def open_stream(self: Any) -> Any:
-        if self.event_shutting_down.is_set():
-            raise MuxedStreamError("the connection is closed")
-        if sum(stream.is_initiator for stream in self.streams.values()) >= MAX_OUTBOUND_STREAMS:
-            raise MuxedStreamError(f"{MAX_OUTBOUND_STREAMS} streams are open to this peer")
-        stream_id = self.next_stream_id
-        self.next_stream_id += 2
-        stream = yamux.YamuxStream(stream_id, self, True)
-        self.streams[stream_id] = stream
-        self.stream_buffers[stream_id] = bytearray()
-        self.stream_events[stream_id] = trio.Event()
-        syn = _FRAME.pack(0, yamux.TYPE_WINDOW_UPDATE, yamux.FLAG_SYN, stream_id, 0)
-        try:
-            await self._write_frame(syn)
-        except BaseException:
-            # Nothing was written (see `yamux_write`), so the peer knows nothing of it.
-            for table in (self.streams, self.stream_buffers, self.stream_events):
-                table.pop(stream_id, None)
-            raise
-        return stream
-
-    replace(yamux.Yamux, "open_stream", open_stream)
-
-
-def yamux_close() -> None:
-    """Close a connection at once, whatever the peer does.
-
-    Defect: `Yamux.close` holds the lock of all streams while it writes its last frame, and
-    then sleeps 100 ms. Without this, closing a connection to a stopped process waits for
-    ever, with every reader of that connection.
-    """
-
-    async def close(self: Any, error_code: int = yamux.GO_AWAY_NORMAL) -> None:
-        if self.event_shutting_down.is_set():
-            await self.secured_conn.close()
-            return
-        go_away = _FRAME.pack(0, yamux.TYPE_GO_AWAY, 0, 0, error_code)
-        with trio.CancelScope(shield=True, relative_deadline=0.5):
-            async with self._write_lock:
-                self.event_shutting_down.set()
-                try:
-                    await self.secured_conn.write(go_away)
-                except (BaseLibp2pError, OSError):
-                    pass  # It is closed already.
-        self.event_shutting_down.set()
-        await self._cleanup_on_error()
-
-    replace(yamux.Yamux, "close", close)
-
-
-def hang_up(stream: Any) -> None:
-    """End a Yamux stream on this side: nothing more is read or written here."""
-    stream.send_closed = stream.recv_closed = stream.closed = True
-    conn = stream.conn
-    buffer = conn.stream_buffers.get(stream.stream_id)
-    if buffer is not None:
-        buffer.clear()
-    event = conn.stream_events.get(stream.stream_id)
-    if event is not None:
-        event.set()
-
-
-async def say_goodbye(stream: Any) -> None:
-    """Tell the peer that a Yamux stream ended in both directions.
-
-    Defect: `YamuxStream.close` ends one direction only, and `reset` discards what the peer
-    has not read yet. FIN and RST in one write deliver everything and end both.
-    """
-    conn = stream.conn
-    kind = yamux.TYPE_WINDOW_UPDATE
-    fin = _FRAME.pack(0, kind, yamux.FLAG_FIN, stream.stream_id, 0)
-    rst = _FRAME.pack(0, kind, yamux.FLAG_RST, stream.stream_id, 0)
-    try:
-        if not conn.event_shutting_down.is_set():
-            await conn._write_frame(fin + rst)
-    except (BaseLibp2pError, OSError):
-        pass  # The connection ended, and all its streams with it.
-    await conn._finalize_stream(stream, fully_closed=True)
-
-
 PATCHES: tuple[Callable[[], None], ...] = (
     quiet_logging,
     connection_tasks,
@@ -629,11 +362,5 @@ PATCHES: tuple[Callable[[], None], ...] = (
     negotiation,
     tcp_ports,
     tcp_keepalive,
-    yamux_write,
-    yamux_send_window,
-    yamux_read,
-    yamux_receive_window,
-    yamux_open,
-    yamux_close,
 )
-"""What `apply` installs for TCP, in this order."""
+"""What `apply` installs from this module, in this order."""

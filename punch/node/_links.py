@@ -64,8 +64,8 @@ class Links:
         return link.session
 
     def settled(self) -> bool:
-        """True if every listener has advertised or could not be reached."""
-        return all(
+        """True if there are listeners, and each has advertised or could not be reached."""
+        return bool(self._links) and all(
             link.trouble is not None or self.table.get(peer_id) is not None
             for peer_id, link in self._links.items()
         )

@@ -8,6 +8,7 @@ register again when it is back.
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from types import MappingProxyType
@@ -50,6 +51,9 @@ log = get_logger(__name__)
 
 PROTOCOL = "/punch/meet/1"
 
+DEFAULT_BOOTSTRAP = "/ip4/127.0.0.1/tcp/51820"
+DEFAULT_NAMESPACE = "simple-chat"
+
 # A registration outlives a bootstrap restart or a short loss of the network, and a peer that
 # vanished is not offered to newcomers for much longer than it takes to notice it.
 LIFETIME_SECONDS = 30.0
@@ -70,6 +74,11 @@ MAX_MEMBERS = 4096
 Role = Literal["listener", "dialer"]
 
 Meeting = Join | Roster | Goodbye | Ping | Pong
+
+
+def new_incarnation() -> int:
+    """A number that is larger each time a peer starts: milliseconds of its own clock."""
+    return time.time_ns() // 1_000_000
 
 
 @attrs.frozen(kw_only=True)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import trio
@@ -15,7 +16,7 @@ from aioquic.quic.packet import QuicFrameType
 from libp2p.transport.quic import listener, stream
 from libp2p.transport.quic.config import QUICTransportConfig
 from libp2p.transport.quic.connection import QUICConnection
-from libp2p.transport.quic.exceptions import QUICError, QUICListenError
+from libp2p.transport.quic.exceptions import QUICError, QUICListenError, QUICStreamResetError
 
 from . import _libp2p_defects as defects
 
@@ -47,7 +48,7 @@ def transport_config() -> QUICTransportConfig:
     (`idle_timeout`); a listener takes 1000 streams from one peer. Draft 29 is switched off:
     it is a second way in that nobody needs.
     """
-    config = QUICTransportConfig(
+    return QUICTransportConfig(
         idle_timeout=IDLE_SECONDS,
         # Above 1200, the least that every path carries, and below what a VPN leaves.
         max_datagram_size=1280,
@@ -63,7 +64,6 @@ def transport_config() -> QUICTransportConfig:
         CONNECTION_FLOW_CONTROL_WINDOW=2 * WINDOW_BYTES,
         MAX_STREAM_RECEIVE_BUFFER=2 * WINDOW_BYTES,
     )
-    return config
 
 
 def quic_read() -> None:
@@ -86,7 +86,7 @@ def quic_read() -> None:
                 _consumed(self, len(data))
                 return data
             if self.is_reset():
-                raise stream.QUICStreamResetError("the stream was reset")
+                raise QUICStreamResetError("the stream was reset")
             if self._read_closed or self._connection.is_closed:
                 raise stream._QUICStreamEOF
             if self._receive_event.is_set():
@@ -185,13 +185,13 @@ def quic_end() -> None:
 
     async def terminate(self: Any, event: Any) -> None:
         streams = list(self._streams.values())
-        with trio.CancelScope(shield=True, relative_deadline=2.0):
+        with defects.shielded(2.0):
             await terminated(self, event)
         finish(self, streams)
 
     async def close_all(self: Any) -> None:
         streams = list(self._streams.values())
-        with trio.CancelScope(shield=True, relative_deadline=2.0):
+        with defects.shielded(2.0):
             await close(self)
         finish(self, streams)
 
@@ -234,26 +234,39 @@ def quic_late_data() -> None:
 
 
 def quic_handshakes() -> None:
-    """Bound what strangers can make a listener remember, and speak IPv6.
+    """Bound what strangers can make a listener remember.
 
-    Defects: `QUICListener._handle_new_connection` builds a connection (100 KB) for any
-    datagram that looks like a first one, and keeps it for 15 s or more; and
-    `_promote_pending_connection` unpacks an address into two values, which fails for the
-    four that an IPv6 socket gives.
+    Defect: `QUICListener._handle_new_connection` builds a connection (100 KB) for any
+    datagram that looks like a first one, and keeps it for 15 s or more.
     """
     new = listener.QUICListener._handle_new_connection
-    process = listener.QUICListener._process_packet
 
     async def handle_new_connection(self: Any, data: bytes, address: Any, packet: Any) -> Any:
         if len(self._registry._pending) >= MAX_HANDSHAKES:
             return None
         return await new(self, data, address, packet)
 
+    defects.replace(listener.QUICListener, "_handle_new_connection", handle_new_connection)
+
+
+def quic_ipv6() -> None:
+    """Speak IPv6.
+
+    Defect: an IPv6 socket names a sender with four values. `QUICListener` unpacks two of
+    them and fails; aioquic takes the answer to come from somewhere else than it dialed.
+    Without this, no QUIC connection over IPv6 succeeds.
+    """
+    process = listener.QUICListener._process_packet
+    receive = aioquic.QuicConnection.receive_datagram
+
     async def process_packet(self: Any, data: bytes, address: Any) -> None:
         await process(self, data, address[:2])
 
-    defects.replace(listener.QUICListener, "_handle_new_connection", handle_new_connection)
+    def receive_datagram(self: Any, data: bytes, addr: Any, now: float) -> None:
+        receive(self, data, addr[:2], now)
+
     defects.replace(listener.QUICListener, "_process_packet", process_packet)
+    defects.replace(aioquic.QuicConnection, "receive_datagram", receive_datagram)
 
 
 def quic_ports() -> None:
@@ -301,7 +314,8 @@ async def say_goodbye(self: Any) -> None:
     """
     connection = self._connection
     self._state = stream.StreamState.CLOSED
-    try:
+    # aioquic's ways to say that the stream or the connection ended before.
+    with suppress(QUICError, OSError, ValueError, AssertionError, RuntimeError):
         if not connection.is_closed:
             quic = connection._quic
             quic.send_stream_data(self._stream_id, b"", end_stream=True)
@@ -309,8 +323,6 @@ async def say_goodbye(self: Any) -> None:
             connection._signal_activity()
             await connection._transmit()
         await self._cleanup_resources()
-    except (QUICError, OSError, ValueError, AssertionError, RuntimeError):
-        pass  # aioquic's ways to say that the stream or the connection ended before.
 
 
 PATCHES: tuple[Callable[[], None], ...] = (
@@ -319,6 +331,7 @@ PATCHES: tuple[Callable[[], None], ...] = (
     quic_end,
     quic_late_data,
     quic_handshakes,
+    quic_ipv6,
     quic_ports,
 )
 """What `_libp2p_defects.apply` installs for QUIC, in this order."""

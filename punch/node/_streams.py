@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Any
 
 import trio
@@ -13,8 +14,7 @@ from libp2p.utils import encode_delim
 
 from ..capability import PeerId
 from ..exceptions import PeerUnreachable
-from . import _libp2p_defects as defects
-from . import _quic_defects
+from . import _quic_defects, _yamux_defects
 
 MAX_READ_BYTES = 1 << 16
 """Most bytes that `LibP2PStream.receive_some` returns, as the contract of `Stream` says."""
@@ -114,13 +114,12 @@ class LibP2PStream:
         if self._closed:
             return
         self._closed = True
-        room = _quic_defects if isinstance(self._muxed, QUICStream) else defects
+        room = _quic_defects if isinstance(self._muxed, QUICStream) else _yamux_defects
         room.hang_up(self._muxed)
         self._on_close(self)
-        try:
+        # If the node is closed, its connections ended, and the peer knows.
+        with suppress(RuntimeError):
             self._start_soon(room.say_goodbye, self._muxed)
-        except RuntimeError:
-            pass  # The node is closed; its connections ended, and the peer knows.
 
 
 async def select(muxed: Any, protocol: str) -> None:
@@ -138,7 +137,8 @@ async def select(muxed: Any, protocol: str) -> None:
     answer = b""
     while answer != expected:
         answer += await muxed.read(len(expected) - len(answer))
-        if answer == _HEAD + _NOT_AVAILABLE[: len(answer) - len(_HEAD)] and len(answer) > len(_HEAD):
-            raise PeerUnreachable(f"it does not speak {protocol}")
         if not expected.startswith(answer):
-            raise PeerUnreachable("it does not speak multistream-select")
+            refused = len(answer) > len(_HEAD) and (_HEAD + _NOT_AVAILABLE).startswith(answer)
+            raise PeerUnreachable(
+                f"it does not speak {protocol}" if refused else "it does not speak multistream"
+            )

@@ -57,6 +57,16 @@ class PeerRecord:
     reputation: float = 1.0
     """0 to 1: see `PeerTable.succeeded` and `PeerTable.failed`."""
 
+    @property
+    def present(self) -> int:
+        """Requests that are there or on their way, as far as anybody here can know.
+
+        A report may have been on its way while we sent, so it is never taken to be less than
+        what we know to be there ourselves.
+        """
+        load = self.capability.load
+        return max(load.busy + load.queued + self.sent_since_report, self.in_flight)
+
     def rates_of(self, model: str) -> Rates:
         """The measured speed of *model* here; empty if nothing was measured."""
         return self.rates.get(model, _NO_RATES)

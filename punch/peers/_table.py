@@ -114,7 +114,9 @@ class PeerTable:
     def reported(self, peer_id: PeerId, load: Load) -> None:
         """Take the load that rides on a response."""
         record = self._records.get(peer_id)
-        if record is not None and record.capability.load != load:
+        if record is None:
+            return
+        if record.capability.load != load or record.sent_since_report:
             self._put(
                 attrs.evolve(
                     record,

@@ -14,7 +14,15 @@ from __future__ import annotations
 import attrs
 
 from ..capability import PeerId
-from ..exceptions import DeadlineExceeded, NoPeerAvailable, PeerError, PunchError, UnknownModel
+from ..exceptions import (
+    DeadlineExceeded,
+    NoPeerAvailable,
+    NoRealPeer,
+    PeerError,
+    PeerSimulated,
+    PunchError,
+    UnknownModel,
+)
 from ._decision import Decision
 
 # More tries than this and it is the network that is broken, not a peer.
@@ -123,26 +131,30 @@ class Attempts:
         return max(LEAST_PATIENCE, PATIENCE_FACTOR * (decision.score(peer_id) - decode))
 
     def _nobody(self, decision: Decision) -> NoPeerAvailable:
-        request = decision.request
         reasons = {a.peer_id: str(a.error) for a in self._failed}
-        candidates = decision.candidates()
+        candidates = [c for c in decision.candidates() if c.peer_id not in reasons]
         for candidate in candidates:
-            reasons.setdefault(candidate.peer_id, candidate.reason or "was not tried")
-        waits = [a.error.retry_after for a in self._failed if a.error.retry_after is not None]
+            reasons[candidate.peer_id] = candidate.reason or "was not tried"
+        removed_by = {c.removed_by for c in candidates}
+        failures = {type(a.error) for a in self._failed}
         error: NoPeerAvailable
         if not reasons:
             error = NoPeerAvailable("no listener is known in this namespace")
-        elif not self._failed and all(c.removed_by == "model" for c in candidates):
-            offered = sorted(
-                {o.name for peer, _ in decision.removed for o in peer.capability.models}
-            )
-            wanted = request.model or "a model"
-            if request.model_digest is not None:
-                wanted += f" with digest {request.model_digest}"
-            error = UnknownModel(
-                f"no listener offers {wanted}; on offer: {', '.join(offered) or 'none'}", reasons
-            )
+        elif removed_by <= {"strict"} and failures <= {PeerSimulated}:
+            error = NoRealPeer("strict mode takes real inference only, and nobody offers it", reasons)
+        elif removed_by == {"model"} and not failures:
+            error = UnknownModel(_what_is_on_offer(decision), reasons)
         else:
             error = NoPeerAvailable("no listener could answer", reasons)
+        waits = [a.error.retry_after for a in self._failed if a.error.retry_after is not None]
         error.retry_after = min(waits, default=None)
         return error
+
+
+def _what_is_on_offer(decision: Decision) -> str:
+    request = decision.request
+    offered = {offer.name for peer, _ in decision.removed for offer in peer.capability.models}
+    wanted = "no listener offers " + (repr(request.model) if request.model else "a model")
+    if request.model_digest is not None:
+        wanted += f" with digest {request.model_digest}"
+    return f"{wanted}; on offer: {', '.join(sorted(offered)) or 'none'}"

@@ -85,7 +85,7 @@ class CompletionTime:
             decode = output / (decode_rate or usual_decode)
             load = peer.capability.load
             slots = load.slots
-            present = load.busy + load.queued + peer.sent_since_report
+            present = peer.present
             tokens_ahead = load.queued_prompt_tokens + peer.prompt_tokens_since_report
             queue = tokens_ahead / prefill_rate if tokens_ahead else 0.0
             if present >= slots:

@@ -71,8 +71,7 @@ def _fits(request: RouteRequest, peer: PeerRecord) -> bool:
 
 def _full(peer: PeerRecord) -> bool:
     load = peer.capability.load
-    taken = load.busy + load.queued + peer.sent_since_report
-    return taken >= load.slots + load.queue_limit
+    return peer.present >= load.slots + load.queue_limit
 
 
 def _why_slots(request: RouteRequest, peer: PeerRecord, now: float) -> str:
@@ -81,7 +80,7 @@ def _why_slots(request: RouteRequest, peer: PeerRecord, now: float) -> str:
         return "is shutting down"
     return (
         f"is full: {load.busy} of {load.slots} slots busy, {load.queued} of {load.queue_limit} "
-        f"queued, {peer.sent_since_report} on their way"
+        f"queued, {peer.in_flight} of them ours"
     )
 
 

@@ -22,18 +22,8 @@ class LeastRequests:
     def terms(
         self, request: RouteRequest, peers: Sequence[PeerRecord], rng: Random
     ) -> Sequence[tuple[float, ...]]:
-        """``(busy + queued + sent since the report) / slots``."""
-        return [
-            (
-                (
-                    peer.capability.load.busy
-                    + peer.capability.load.queued
-                    + peer.sent_since_report
-                )
-                / peer.capability.load.slots,
-            )
-            for peer in peers
-        ]
+        """``PeerRecord.present / slots``."""
+        return [(peer.present / peer.capability.load.slots,) for peer in peers]
 
 
 @attrs.frozen

@@ -12,7 +12,7 @@ from ..backends import Backend
 from ..background import open_background
 from ..capability import PeerId
 from ..executor import Executor, open_executor
-from ..node import Address, open_bootstrap, parse_address
+from ..node import Address, KnownPeers, join_namespace, open_bootstrap, parse_address
 from ..router import Router, open_router
 from ..routing import Policy
 from ._memory import MemoryNetwork
@@ -50,8 +50,6 @@ class Swarm:
         incarnation: int,
         task_status: trio.TaskStatus[Executor],
     ) -> None:
-        from ..node import KnownPeers, join_namespace
-
         node = self.network.node(name)
         with trio.CancelScope() as scope:
             self._scopes[name] = scope
@@ -61,7 +59,6 @@ class Swarm:
                     backend,
                     namespace=NAMESPACE,
                     incarnation=incarnation,
-                    version="testing",
                     queue_limit=queue_limit,
                     strict=strict,
                     calibrate=False,
@@ -100,11 +97,10 @@ class Swarm:
         enough = len(self.executors) if peers is None else peers
         self._incarnation += 1
         async with open_router(
-            self.network.node(name),
-            self.bootstrap,
+            node=self.network.node(name),
+            bootstrap=self.bootstrap,
             namespace=NAMESPACE,
             incarnation=self._incarnation,
-            version="testing",
             policy=policy,
             strict=strict,
             rng=Random(seed),

@@ -1,0 +1,48 @@
+"""The `punch` command."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+
+from . import bootstrap, dialer, listener
+from ._version import __version__
+from .cli import models
+
+USAGE = """\
+usage: punch COMMAND ...
+
+  punch listener    run a model and answer the dialers of a namespace
+  punch dialer      ask the best listener of a namespace
+  punch bootstrap   let listeners and dialers find each other
+  punch models      fetch and list models
+
+`punch COMMAND --help` has the options of each."""
+
+COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
+    "listener": listener.main,
+    "dialer": dialer.main,
+    "bootstrap": bootstrap.main,
+    "models": models,
+}
+
+
+def main() -> int:
+    """Run the program that the first argument names; its exit code."""
+    match sys.argv[1:]:
+        case [] | ["-h" | "--help"]:
+            print(USAGE)
+            return 0
+        case ["--version"]:
+            print(f"punch {__version__}")
+            return 0
+        case [name, *arguments] if name in COMMANDS:
+            return COMMANDS[name](arguments)
+        case [name, *_]:
+            print(f"punch: there is no command {name!r}\n\n{USAGE}", file=sys.stderr)
+            return 2
+    return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,61 @@
+"""What the programs share: options and their variables, logging, backends, output, exit codes.
+
+Only this room and the programs read the environment, and only this room configures logging.
+"""
+
+from ._backends import BACKENDS, BackendSettings, open_backend
+from ._chat import converse
+from ._exits import EXITS, ExitCode, exit_code
+from ._identity import cache_folder, claim_identity, data_folder
+from ._models import models
+from ._options import Option, Settings, boolean, count, number, one_of, parse, positive
+from ._output import explain, print_json, print_text
+from ._run import Shutdown, run_program
+from ._shared import (
+    BOOTSTRAP,
+    IDENTITY,
+    KNOWN,
+    LOG_LEVEL,
+    NAMESPACE,
+    STRICT,
+    TRANSPORT,
+    is_strict,
+)
+
+__all__ = [
+    # options
+    "Option",
+    "Settings",
+    "parse",
+    "boolean",
+    "count",
+    "number",
+    "one_of",
+    "positive",
+    "BOOTSTRAP",
+    "NAMESPACE",
+    "TRANSPORT",
+    "STRICT",
+    "IDENTITY",
+    "KNOWN",
+    "LOG_LEVEL",
+    "is_strict",
+    # running
+    "run_program",
+    "Shutdown",
+    "ExitCode",
+    "EXITS",
+    "exit_code",
+    "data_folder",
+    "cache_folder",
+    "claim_identity",
+    "open_backend",
+    "BackendSettings",
+    "BACKENDS",
+    # what programs do
+    "models",
+    "converse",
+    "explain",
+    "print_json",
+    "print_text",
+]

@@ -1,0 +1,72 @@
+"""Exit codes: what a script can know of what went wrong."""
+
+from __future__ import annotations
+
+import enum
+
+from ..exceptions import (
+    BackendError,
+    ConfigurationError,
+    DeadlineExceeded,
+    ModelFileError,
+    NetworkError,
+    NoPeerAvailable,
+    NoRealPeer,
+    PeerError,
+    PunchError,
+    RequestError,
+)
+
+
+class ExitCode(enum.IntEnum):
+    """How a program ended."""
+
+    OK = 0
+    """It did what it was asked."""
+
+    BUG = 1
+    """Something that is a fault of punch. Please report it."""
+
+    USAGE = 2
+    """An option, a variable or a model file is wrong; the text says which and how to put it."""
+
+    NO_PEER = 3
+    """Nobody could answer; the text lists every peer with its reason."""
+
+    REQUEST = 4
+    """The request itself cannot be answered by anybody."""
+
+    DEADLINE = 5
+    """The time ran out."""
+
+    NO_REAL_PEER = 6
+    """Strict mode, and nobody offers real inference."""
+
+    NETWORK = 7
+    """The bootstrap is out of reach or not who it was, or an address is taken."""
+
+    BACKEND = 8
+    """The backend on this machine does not work."""
+
+    INTERRUPTED = 130
+    """Ctrl-C."""
+
+
+# The first class that fits counts.
+EXITS: tuple[tuple[type[PunchError], ExitCode], ...] = (
+    (NoRealPeer, ExitCode.NO_REAL_PEER),
+    (NoPeerAvailable, ExitCode.NO_PEER),
+    (PeerError, ExitCode.NO_PEER),
+    (RequestError, ExitCode.REQUEST),
+    (DeadlineExceeded, ExitCode.DEADLINE),
+    (ConfigurationError, ExitCode.USAGE),
+    (ModelFileError, ExitCode.USAGE),
+    (NetworkError, ExitCode.NETWORK),
+    (BackendError, ExitCode.BACKEND),
+    (PunchError, ExitCode.BUG),
+)
+
+
+def exit_code(error: PunchError) -> ExitCode:
+    """The exit code for *error*."""
+    return next(code for kind, code in EXITS if isinstance(error, kind))

@@ -1,0 +1,65 @@
+"""What programs print: decisions as tables, responses as JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import attrs
+
+from ..routing import Attempt, Decision
+from ..wire import CommandResponse
+
+
+def print_json(response: CommandResponse) -> None:
+    """The whole response as one JSON object on one line."""
+    value = attrs.asdict(response, value_serializer=_plain)
+    print(json.dumps(value, ensure_ascii=False), flush=True)
+
+
+def _plain(_: Any, __: Any, value: Any) -> Any:
+    if isinstance(value, frozenset):
+        return sorted(value)
+    return dict(value) if isinstance(value, Mapping) else value
+
+
+def print_text(text: str) -> None:
+    """Part of an answer, at once."""
+    print(text, end="", flush=True)
+
+
+def explain(decisions: Sequence[Decision], attempts: Sequence[Attempt]) -> str:
+    """Every decision that was made for an answer, and what became of each that failed."""
+    lines = []
+    for index, decision in enumerate(decisions):
+        lines.append(_table(decision))
+        if index < len(attempts):
+            attempt = attempts[index]
+            lines.append(f"  {attempt.peer_id} failed after {attempt.seconds:.3f} s: {attempt.error}")
+    return "\n".join(lines)
+
+
+def _table(decision: Decision) -> str:
+    best = "lowest" if decision.lowest_is_best else "highest"
+    lines = [f"decision: {decision.policy}, {best} {decision.unit} is best"]
+    candidates = decision.candidates()
+    width = max([len(c.peer_id) for c in candidates], default=4)
+    header = [f"{'peer':{width}}", f"{'backend':16}", f"{'score':>10}"]
+    header += [f"{name:>10}" for name in decision.term_names]
+    lines.append("  " + " ".join(header))
+    for candidate in candidates:
+        cells = [f"{candidate.peer_id:{width}}", f"{candidate.backend:16}"]
+        if candidate.removed_by is not None:
+            cells.append(f"{'-':>10} {candidate.removed_by}: {candidate.reason}")
+        else:
+            cells += [_number(candidate.score)]
+            cells += [_number(value) for value in candidate.terms.values()]
+            if candidate.peer_id == decision.chosen:
+                cells.append("  <- chosen")
+        lines.append("  " + " ".join(cells))
+    return "\n".join(lines)
+
+
+def _number(value: float | None) -> str:
+    return f"{'-':>10}" if value is None else f"{value:10.4f}"

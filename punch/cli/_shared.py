@@ -1,0 +1,60 @@
+"""Options that several programs have."""
+
+from __future__ import annotations
+
+import os
+
+from ..node import DEFAULT_BOOTSTRAP, DEFAULT_NAMESPACE
+from ._logs import LEVELS
+from ._options import Option, Settings, boolean, one_of
+
+BOOTSTRAP = Option(
+    name="--bootstrap",
+    default=DEFAULT_BOOTSTRAP,
+    metavar="ADDRESS",
+    help="where the peers of the namespace meet, with or without /p2p/PEER_ID",
+)
+NAMESPACE = Option(
+    name="--namespace",
+    default=DEFAULT_NAMESPACE,
+    metavar="NAME",
+    help="only peers of the same namespace see each other",
+)
+TRANSPORT = Option(
+    name="--transport",
+    default="tcp",
+    convert=one_of("tcp", "quic", "dual"),
+    metavar="tcp|quic|dual",
+    help="what to dial and listen with",
+)
+IDENTITY = Option(
+    name="--identity",
+    metavar="FILE",
+    help="key of this peer, made if it is not there",
+    shown_default="one of its own in the data folder",
+)
+KNOWN = Option(
+    name="--known-peers",
+    metavar="FILE",
+    help="who was at which bootstrap address before",
+    shown_default="known_peers in the data folder",
+)
+STRICT = Option(
+    name="--strict",
+    default=False,
+    convert=boolean,
+    variable="PUNCH_STRICT_DISTRIBUTED",
+    help="real inference only, never simulated; PUNCH_DISABLE_SIMULATION=1 does the same",
+)
+LOG_LEVEL = Option(
+    name="--log-level",
+    default="info",
+    convert=one_of(*LEVELS),
+    metavar="|".join(LEVELS),
+    help="what goes to standard error",
+)
+
+
+def is_strict(settings: Settings) -> bool:
+    """Whether strict mode is on, by any of its three switches."""
+    return bool(settings.strict) or boolean(os.environ.get("PUNCH_DISABLE_SIMULATION", ""))

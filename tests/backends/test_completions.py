@@ -1,0 +1,261 @@
+"""The OpenAI-compatible interface: what is asked, and what is made of the answers."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from punch.backends._completions import AnswerReader, build, fault, read_embeddings
+from punch.exceptions import (
+    BackendError,
+    ContextTooLong,
+    GenerationFailed,
+    InvalidRequest,
+    PunchError,
+)
+from punch.wire import ChatMessage, CommandRequest, Sampling, Timings, Usage
+
+CHAT = CommandRequest(request_id="r", messages=(ChatMessage(role="user", content="Hi"),))
+FULL = Sampling(
+    max_tokens=7,
+    temperature=0.5,
+    top_p=0.9,
+    top_k=40,
+    min_p=0.05,
+    repeat_penalty=1.1,
+    stop=("a", "b"),
+    seed=3,
+)
+
+
+def event(text: str | None = None, **more: Any) -> str:
+    """One event of a stream of chat chunks."""
+    delta = {} if text is None else {"content": text}
+    choice = {"index": 0, "delta": delta, "finish_reason": more.pop("finish", None)}
+    return json.dumps({"choices": [choice], **more})
+
+
+def test_every_sampling_parameter_is_sent_under_the_servers_name() -> None:
+    """Nothing that the caller set is dropped."""
+    _, body = build(
+        CommandRequest(request_id="r", command="complete", prompt="p", sampling=FULL),
+        model="m",
+        dialect="llama_cpp",
+    )
+    assert body == {
+        "model": "m",
+        "prompt": "p",
+        "stream": True,
+        "stream_options": {"include_usage": True},
+        "max_tokens": 7,
+        "temperature": 0.5,
+        "top_p": 0.9,
+        "top_k": 40,
+        "min_p": 0.05,
+        "repeat_penalty": 1.1,
+        "seed": 3,
+        "stop": ["a", "b"],
+    }
+
+
+def test_what_is_not_set_is_left_to_the_server() -> None:
+    """Our defaults are not the server's."""
+    path, body = build(CHAT, model=None, dialect="other")
+    assert path == "/v1/chat/completions"
+    assert set(body) == {"stream", "stream_options", "messages"}
+
+
+def test_vllm_gets_its_own_name_for_the_penalty() -> None:
+    """It would ignore the other one without a word."""
+    request = CommandRequest(request_id="r", prompt="p", command="complete", sampling=FULL)
+    _, body = build(request, model="m", dialect="vllm")
+    assert body["repetition_penalty"] == 1.1
+    assert "repeat_penalty" not in body
+
+
+def test_a_continuation_becomes_the_beginning_of_the_turn() -> None:
+    """The server goes on inside the assistant's message."""
+    request = CommandRequest(request_id="r", messages=CHAT.messages, continuation="Hel")
+    _, body = build(request, model="m", dialect="llama_cpp")
+    assert body["messages"][-1] == {"role": "assistant", "content": "Hel"}
+    with pytest.raises(GenerationFailed, match="cannot go on"):
+        build(request, model="m", dialect="other")
+
+
+def test_a_continuation_is_joined_to_a_turn_that_the_caller_began() -> None:
+    """Two assistant messages in a row would be two turns."""
+    messages = (*CHAT.messages, ChatMessage(role="assistant", content="H"))
+    request = CommandRequest(request_id="r", messages=messages, continuation="el")
+    _, body = build(request, model="m", dialect="vllm")
+    assert body["messages"][-1] == {"role": "assistant", "content": "Hel"}
+
+
+def test_a_stream_is_folded_into_one_answer() -> None:
+    """Text, reason, counts and times come from the server's own events."""
+    answer = AnswerReader()
+    out = [
+        answer.take(item)
+        for item in (
+            event(None),
+            event("Hel"),
+            event("lo"),
+            event(None, finish="length"),
+            json.dumps(
+                {
+                    "choices": [],
+                    "usage": {"prompt_tokens": 9, "completion_tokens": 2},
+                    "timings": {
+                        "cache_n": 4, "prompt_n": 5, "prompt_ms": 50, "predicted_ms": 20.5,
+                        "predicted_n": 2,
+                    },
+                }
+            ),
+            "[DONE]",
+        )
+    ]  # fmt: skip
+    assert out == [("", 0), ("Hel", 1), ("lo", 1), ("", 0), ("", 0), ("", 0)]
+    generation = answer.finish(first_token=9.0, last_token=10.0)
+    assert generation.completion.text == "Hello"
+    assert generation.completion.finish_reason == "length"
+    assert generation.usage == Usage(prompt_tokens=9, completion_tokens=2, cached_tokens=4)
+    assert generation.timings == Timings(prefill=0.05, decode=0.0205)
+
+
+def test_times_are_measured_where_the_server_gives_none() -> None:
+    """Until the first token is prefill, from there on is decode."""
+    answer = AnswerReader()
+    answer.take(event("a"))
+    answer.take(event("b", finish="stop"))
+    generation = answer.finish(first_token=0.5, last_token=2.0)
+    assert generation.timings == Timings(prefill=0.5, decode=1.5)
+    assert generation.usage == Usage()
+
+
+def test_a_chunk_counts_as_many_tokens_as_the_server_says() -> None:
+    """llama.cpp can tell with every chunk how many it made so far."""
+    answer = AnswerReader()
+    assert answer.take(event("a", timings={"predicted_n": 1})) == ("a", 1)
+    assert answer.take(event("bcd", timings={"predicted_n": 4})) == ("bcd", 3)
+
+
+def test_reasoning_is_no_part_of_the_answer() -> None:
+    """It counts as usage, and only there."""
+    answer = AnswerReader()
+    chunk = {"choices": [{"delta": {"reasoning_content": "hm"}, "finish_reason": None}]}
+    assert answer.take(json.dumps(chunk)) == ("", 0)
+
+
+def test_an_answer_without_a_finish_has_failed() -> None:
+    """A cut connection must not look like a short answer."""
+    answer = AnswerReader()
+    answer.take(event("Hel"))
+    answer.take("[DONE]")
+    with pytest.raises(GenerationFailed, match="without a finish"):
+        answer.finish(first_token=None, last_token=None)
+
+
+def test_an_error_in_the_middle_of_a_stream_is_raised() -> None:
+    """llama-server sends an error object when decoding fails."""
+    answer = AnswerReader()
+    with pytest.raises(GenerationFailed, match="Compute error"):
+        answer.take('{"error": {"code": 500, "message": "Compute error.", "type": "server_error"}}')
+
+
+@given(st.recursive(st.none() | st.booleans() | st.floats() | st.text(), lambda children: (
+    st.lists(children, max_size=3)
+    | st.dictionaries(st.sampled_from(["choices", "delta", "text", "usage", "timings", "error",
+                                       "finish_reason", "content", "prompt_n"]), children)
+), max_leaves=20))  # fmt: skip
+def test_arbitrary_events_raise_our_errors_only(value: Any) -> None:
+    """Whatever a server sends, the caller sees a `PunchError` or a text."""
+    answer = AnswerReader()
+    try:
+        text, tokens = answer.take(json.dumps(value))
+        answer.finish(first_token=1.0, last_token=2.0)
+    except PunchError:
+        return
+    assert isinstance(text, str)
+    assert tokens >= 0
+
+
+def test_a_prompt_that_does_not_fit_is_told_with_both_numbers() -> None:
+    """The words are those of llama-server, build 0.3.36."""
+    body = (
+        b'{"error":{"code":400,"message":"request (3031 tokens) exceeds the available context '
+        b'size (1024 tokens), try increasing it","type":"exceed_context_size_error",'
+        b'"n_prompt_tokens":3031,"n_ctx":1024}}'
+    )
+    error = fault(400, body)
+    assert isinstance(error, ContextTooLong)
+    assert "3031 tokens" in str(error)
+    assert "1024 tokens" in str(error)
+
+
+def test_vllms_words_for_a_full_context_are_known() -> None:
+    """It gives no numbers in fields of their own."""
+    body = b'{"message":"This model\'s maximum context length is 4096 tokens. However, ..."}'
+    assert isinstance(fault(400, body), ContextTooLong)
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [
+        (400, InvalidRequest),
+        (404, InvalidRequest),
+        (422, InvalidRequest),
+        (501, InvalidRequest),
+        (401, BackendError),
+        (403, BackendError),
+        (429, GenerationFailed),
+        (503, GenerationFailed),
+        (500, GenerationFailed),
+        (502, GenerationFailed),
+    ],
+)
+def test_every_status_has_its_error(status: int, kind: type[PunchError]) -> None:
+    """Whose fault it is decides whether the next peer is tried."""
+    error = fault(status, b'{"error": {"message": "so it is"}}', key_setting="THE_KEY")
+    assert type(error) is kind
+    assert "so it is" in str(error)
+
+
+def test_a_rejected_key_names_its_setting() -> None:
+    """The operator knows where to look."""
+    assert "THE_KEY" in str(fault(401, b"no", key_setting="THE_KEY"))
+
+
+def test_a_busy_server_says_when_to_come_back() -> None:
+    """Its own word, or a second."""
+    assert fault(503, b"{}", retry_after="7").retry_after == 7.0
+    assert fault(429, b"{}", retry_after="Wed, 21 Oct 2026 07:28:00 GMT").retry_after == 1.0
+    assert fault(500, b"{}").retry_after is None
+
+
+def test_a_rejected_parameter_is_named() -> None:
+    """OpenAI's own servers take no `top_k`."""
+    body = b'{"error": {"message": "Unrecognized request argument", "param": "top_k"}}'
+    assert "'top_k'" in str(fault(400, body))
+
+
+@given(st.integers(100, 599), st.binary(max_size=100))
+def test_any_response_is_an_error_of_ours(status: int, body: bytes) -> None:
+    """Proxies answer with HTML."""
+    assert isinstance(fault(status, body), PunchError)
+
+
+def test_embeddings_come_in_the_order_of_the_inputs() -> None:
+    """Servers may answer in another."""
+    value = {
+        "data": [{"index": 1, "embedding": [3, 4]}, {"index": 0, "embedding": [1, 2]}],
+        "usage": {"prompt_tokens": 5},
+    }
+    generation = read_embeddings(value, expected=2)
+    assert generation.completion.embeddings == ((1.0, 2.0), (3.0, 4.0))
+    assert generation.usage == Usage(prompt_tokens=5)
+    for bad in ({}, [], {"data": [{}]}, {"data": [{"embedding": "x"}]}, {"data": []}, None):
+        with pytest.raises(GenerationFailed):
+            read_embeddings(bad, expected=2)
