@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import heapq
+import math
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from typing import Any
 
 import attrs
 import trio
@@ -16,6 +18,7 @@ from .capability import Capability, Load, ModelOffer
 from .exceptions import (
     BackendError,
     ConfigurationError,
+    PeerFailed,
     PeerRefused,
     PeerSimulated,
     PunchError,
@@ -270,39 +273,34 @@ class Executor:
         """Answer one request, whatever happens."""
         request = inquiry.request
         arrived_at = trio.current_time()
+        limit = math.inf if request.timeout is None else request.timeout
         try:
-            with trio.move_on_after(
-                float("inf") if request.timeout is None else request.timeout
-            ) as scope:
+            with trio.move_on_after(limit) as scope:
                 response = await self._answer(inquiry, arrived_at)
             if scope.cancelled_caught:
-                response = self._failure(request, "timeout", "deadline", "the time ran out")
+                fault = Fault(code="deadline", message="the time ran out on the listener")
+                response = self._response(request, "timeout", error=fault)
         except trio.Cancelled:
             self._cancelled += 1
             raise
-        except PeerRefused as error:
+        except (PeerRefused, PeerSimulated) as error:
             self._refused += 1
-            response = self._failure(request, "refused", error.code, str(error), retryable=True)
-        except PeerSimulated as error:
-            self._refused += 1
-            response = self._failure(request, "refused", error.code, str(error), retryable=True)
+            response = self._response(request, "refused", error=_fault(error, retryable=True))
         except RequestError as error:
-            response = self._failure(request, "error", error.code, str(error))
+            response = self._response(request, "error", error=_fault(error))
         except BackendError as error:
             log.warning("an answer failed", request_id=request.request_id, why=str(error))
-            response = self._failure(
-                request, "error", "backend_failed", str(error), retryable=True, error=error
-            )
-        # After the slot was given back: the dialer must not see its own request in the load.
-        inquiry.respond(attrs.evolve(response, load=self.load()))
+            fault = attrs.evolve(_fault(error, retryable=True), code=PeerFailed.code)
+            response = self._response(request, "error", error=fault)
+        inquiry.respond(response)
 
     async def _answer(self, inquiry: Inquiry, arrived_at: float) -> CommandResponse:
         request = inquiry.request
         check_request(request)
         if request.command == "ping":
-            return self._success(request)
+            return self._response(request, "success")
         if request.command == "capabilities":
-            return attrs.evolve(self._success(request), capability=self.capability())
+            return self._response(request, "success", capability=self.capability())
         if (request.strict or self._strict) and self._backend.simulated:
             raise PeerSimulated(
                 f"backend {self._backend.name} simulates; strict mode takes real inference only"
@@ -310,14 +308,52 @@ class Executor:
         if self._draining:
             raise PeerRefused("shutting down")
         offer = self._offer(request)
+        provenance = Provenance(
+            kind="simulated" if self._backend.simulated else "real",
+            backend=self._backend.name,
+            model=offer.name,
+            model_digest=offer.digest,
+        )
+        first_text_at: float | None = None
+
+        async def emit(text: str, tokens: int) -> None:
+            nonlocal first_text_at
+            if first_text_at is None:
+                first_text_at = trio.current_time()
+            if request.stream:
+                await inquiry.send_text(text, tokens)
+            else:
+                inquiry.tokens += tokens
+
         await self._slots.take(request, lambda: self._wait(inquiry))
         self._changed.set()
+        started_at = trio.current_time()
         try:
-            started_at = trio.current_time()
-            return await self._generate(inquiry, offer, arrived_at, started_at)
+            inquiry.started(provenance)
+            if request.model != offer.name:
+                request = attrs.evolve(request, model=offer.name)
+            generation = await self._backend.generate(request, emit)
         finally:
             self._slots.give()
             self._changed.set()
+        self._served += 1
+        usage, timings, completion = generation.usage, generation.timings, generation.completion
+        self._learn(offer.name, usage, timings)
+        return self._response(
+            request,
+            "success",
+            # What was sent in chunks is not sent again.
+            result=attrs.evolve(completion, text="") if request.stream else completion,
+            provenance=provenance,
+            usage=usage,
+            timings=Timings(
+                queue=started_at - arrived_at,
+                first_token=None if first_text_at is None else first_text_at - arrived_at,
+                total=trio.current_time() - arrived_at,
+                prefill=timings.prefill,
+                decode=timings.decode,
+            ),
+        )
 
     def _wait(self, inquiry: Inquiry) -> None:
         inquiry.progress("queued")
@@ -336,82 +372,22 @@ class Executor:
         names = ", ".join(offer.name for offer in offers)
         raise PeerRefused(f"no model {request.model!r} here; on offer: {names or 'none'}")
 
-    async def _generate(
-        self, inquiry: Inquiry, offer: ModelOffer, arrived_at: float, started_at: float
-    ) -> CommandResponse:
-        request = inquiry.request
-        provenance = Provenance(
-            kind="simulated" if self._backend.simulated else "real",
-            backend=self._backend.name,
-            model=offer.name,
-            model_digest=offer.digest,
-        )
-        first_token: float | None = None
-
-        async def emit(text: str, tokens: int) -> None:
-            nonlocal first_token
-            if first_token is None:
-                first_token = trio.current_time() - arrived_at
-            if request.stream:
-                await inquiry.send_text(text, tokens)
-            else:
-                inquiry.tokens += tokens
-
-        inquiry.started(provenance)
-        generation = await self._backend.generate(
-            attrs.evolve(request, model=offer.name, model_digest=offer.digest), emit
-        )
-        self._served += 1
-        self._learn(offer.name, generation.usage, generation.timings)
-        completion = generation.completion
-        return attrs.evolve(
-            self._success(request),
-            result=attrs.evolve(completion, text="") if request.stream else completion,
-            provenance=provenance,
-            usage=generation.usage,
-            timings=attrs.evolve(
-                generation.timings,
-                queue=started_at - arrived_at,
-                first_token=first_token,
-                total=trio.current_time() - arrived_at,
-            ),
-        )
-
     def _learn(self, model: str, usage: Usage, timings: Timings) -> None:
         self._rates[model] = self._rates.get(model, Rates()).with_sample(
-            prefill_tokens=_computed(usage),
+            prefill_tokens=usage.computed_tokens,
             prefill_seconds=timings.prefill,
             decode_tokens=usage.completion_tokens,
             decode_seconds=timings.decode,
         )
 
-    def _success(self, request: CommandRequest) -> CommandResponse:
-        return CommandResponse(
-            request_id=request.request_id,
-            status="success",
-            executor=self._node.peer_id,
-        )
-
-    def _failure(
-        self,
-        request: CommandRequest,
-        status: Status,
-        code: str,
-        message: str,
-        *,
-        retryable: bool = False,
-        error: PunchError | None = None,
-    ) -> CommandResponse:
+    def _response(self, request: CommandRequest, status: Status, **fields: Any) -> CommandResponse:
+        """A response with what is the same in all of them, and the load at this moment."""
         return CommandResponse(
             request_id=request.request_id,
             status=status,
-            error=Fault(
-                code=code,
-                message=message[:4000],
-                retryable=retryable,
-                retry_after=error.retry_after if error is not None else None,
-            ),
             executor=self._node.peer_id,
+            load=self.load(),
+            **fields,
         )
 
     # ---- the beginning and the end ----
@@ -455,11 +431,13 @@ class Executor:
                 await trio.sleep(COALESCE_SECONDS)
 
 
-def _computed(usage: Usage) -> int | None:
-    """Prompt tokens that were not in the cache."""
-    if usage.prompt_tokens is None:
-        return None
-    return usage.prompt_tokens - (usage.cached_tokens or 0)
+def _fault(error: PunchError, *, retryable: bool = False) -> Fault:
+    return Fault(
+        code=error.code,
+        message=str(error)[:4000],
+        retryable=retryable,
+        retry_after=error.retry_after,
+    )
 
 
 async def _nowhere(text: str, tokens: int) -> None:

@@ -487,13 +487,10 @@ class Router:
         if model is None:
             return
         usage, timings = response.usage, response.timings
-        computed = usage.prompt_tokens
-        if computed is not None:
-            computed -= usage.cached_tokens or 0
         self._table.succeeded(
             peer_id,
             model,
-            prefill_tokens=computed,
+            prefill_tokens=usage.computed_tokens,
             prefill_seconds=timings.prefill,
             decode_tokens=usage.completion_tokens,
             decode_seconds=timings.decode,

@@ -199,7 +199,7 @@ def test_a_gpu_that_fails_does_not_hide_the_others(
     """One fell off the bus."""
     driver(
         monkeypatch,
-        nvmlDeviceGetHandleByIndex=lambda index: index if index else fails(),
+        nvmlDeviceGetHandleByIndex=lambda index: index or fails(),
     )
     assert machine(tmp_path).sample().gpus == (gpu("GPU 1"),)
 

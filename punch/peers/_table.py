@@ -9,7 +9,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from types import MappingProxyType
+from typing import Any
 
 import attrs
 
@@ -39,31 +41,67 @@ RTT_WEIGHT = 0.125
 class _Tombstone:
     incarnation: int
     sequence: int
-    rates: MappingProxyType[str, Rates]
+    rates: Mapping[str, Rates]
     reputation: float
     until: float
 
 
+# Fields of a record that are read before they are first written.
+_NOTHING_YET: Mapping[str, Any] = MappingProxyType(
+    {
+        field.name: field.default
+        for field in attrs.fields(PeerRecord)
+        if field.default is not attrs.NOTHING
+    }
+)
+
+
+class _Peer:
+    """The fields of a `PeerRecord`, changed often, and the record, made when it is looked at."""
+
+    __slots__ = ("_record", "fields")
+
+    def __init__(self, **fields: Any) -> None:
+        self.fields = fields
+        self._record: PeerRecord | None = None
+
+    @property
+    def record(self) -> PeerRecord:
+        if self._record is None:
+            self._record = PeerRecord(**self.fields)
+        return self._record
+
+    def change(self, **fields: Any) -> None:
+        self.fields.update(fields)
+        self._record = None
+
+
 class PeerTable:
-    """Peers by id. Every change replaces a record, so a snapshot never changes."""
+    """Peers by id. Every change makes a new record, so a snapshot never changes."""
 
     def __init__(self) -> None:
-        self._records: dict[PeerId, PeerRecord] = {}
+        self._peers: dict[PeerId, _Peer] = {}
         self._gone: dict[PeerId, _Tombstone] = {}
         self._snapshot: tuple[PeerRecord, ...] | None = None
 
     def __len__(self) -> int:
-        return len(self._records)
+        return len(self._peers)
 
     def get(self, peer_id: PeerId) -> PeerRecord | None:
         """The record of one peer."""
-        return self._records.get(peer_id)
+        peer = self._peers.get(peer_id)
+        return None if peer is None else peer.record
 
     def snapshot(self) -> tuple[PeerRecord, ...]:
         """Every record, in the order the peers were first seen."""
         if self._snapshot is None:
-            self._snapshot = tuple(self._records.values())
+            self._snapshot = tuple([peer.record for peer in self._peers.values()])
         return self._snapshot
+
+    def _change(self, peer_id: PeerId) -> _Peer | None:
+        """The peer, which is about to change."""
+        self._snapshot = None
+        return self._peers.get(peer_id)
 
     def advertised(
         self,
@@ -75,99 +113,84 @@ class PeerTable:
         seen_at: float,
     ) -> bool:
         """Merge a claim that was measured at *seen_at*. True if it was news."""
-        known = self._records.get(peer_id)
-        newest = known or self._gone.get(peer_id)
-        if newest is not None and (incarnation, sequence) <= (newest.incarnation, newest.sequence):
+        peer = self._change(peer_id)
+        grave = self._gone.get(peer_id)
+        newest = (-1, -1)
+        if peer is not None:
+            newest = (peer.fields["incarnation"], peer.fields["sequence"])
+        elif grave is not None:
+            newest = (grave.incarnation, grave.sequence)
+        if (incarnation, sequence) <= newest:
             return False
-        if known is not None:
-            restarted = known.incarnation != incarnation
-            self._put(
-                attrs.evolve(
-                    known,
-                    capability=capability,
-                    incarnation=incarnation,
-                    sequence=sequence,
-                    seen_at=seen_at,
-                    sent_since_report=0,
-                    prompt_tokens_since_report=0,
-                    cooling_until=0.0 if restarted else known.cooling_until,
-                    failures=0 if restarted else known.failures,
-                )
-            )
+        claim = {
+            "capability": capability,
+            "incarnation": incarnation,
+            "sequence": sequence,
+            "seen_at": seen_at,
+        }
+        if peer is not None:
+            if peer.fields["incarnation"] != incarnation:
+                claim |= {"cooling_until": 0.0, "failures": 0}
+            peer.change(**claim, sent_since_report=0, prompt_tokens_since_report=0)
             return True
-        if len(self._records) >= MAX_PEERS:
+        if len(self._peers) >= MAX_PEERS:
             return False
-        grave = self._gone.pop(peer_id, None)
-        self._put(
-            PeerRecord(
-                peer_id=peer_id,
-                capability=capability,
-                incarnation=incarnation,
-                sequence=sequence,
-                seen_at=seen_at,
-                rates=grave.rates if grave is not None else MappingProxyType({}),
-                reputation=grave.reputation if grave is not None else 1.0,
-            )
-        )
+        if grave is not None:
+            del self._gone[peer_id]
+            claim |= {"rates": grave.rates, "reputation": grave.reputation}
+        self._peers[peer_id] = _Peer(**{**_NOTHING_YET, "peer_id": peer_id, **claim})
         return True
 
     def reported(self, peer_id: PeerId, load: Load) -> None:
         """Take the load that rides on a response."""
-        record = self._records.get(peer_id)
-        if record is None:
-            return
-        if record.capability.load != load or record.sent_since_report:
-            self._put(
-                attrs.evolve(
-                    record,
-                    capability=attrs.evolve(record.capability, load=load),
-                    sent_since_report=0,
-                    prompt_tokens_since_report=0,
-                )
+        peer = self._change(peer_id)
+        if peer is not None:
+            capability = peer.fields["capability"]
+            if capability.load != load:
+                capability = attrs.evolve(capability, load=load)
+            peer.change(
+                capability=capability, sent_since_report=0, prompt_tokens_since_report=0
             )
 
     def round_trip(self, peer_id: PeerId, seconds: float) -> None:
         """Take one measured round trip."""
-        record = self._records.get(peer_id)
-        if record is not None:
-            rtt = record.rtt
-            smoothed = seconds if rtt is None else rtt + RTT_WEIGHT * (seconds - rtt)
-            self._put(attrs.evolve(record, rtt=smoothed))
+        peer = self._change(peer_id)
+        if peer is not None:
+            rtt = peer.fields["rtt"]
+            peer.change(rtt=seconds if rtt is None else rtt + RTT_WEIGHT * (seconds - rtt))
 
     def lost(self, peer_id: PeerId, *, now: float) -> None:
         """Forget a peer whose session ended."""
-        record = self._records.pop(peer_id, None)
-        if record is None:
+        peer = self._change(peer_id)
+        if peer is None:
             return
-        self._snapshot = None
+        del self._peers[peer_id]
         self._gone = {p: g for p, g in self._gone.items() if g.until > now}
         if len(self._gone) < MAX_PEERS:
             self._gone[peer_id] = _Tombstone(
-                incarnation=record.incarnation,
-                sequence=record.sequence,
-                rates=MappingProxyType(dict(record.rates)),
-                reputation=record.reputation,
+                incarnation=peer.fields["incarnation"],
+                sequence=peer.fields["sequence"],
+                rates=peer.fields["rates"],
+                reputation=peer.fields["reputation"],
                 until=now + TOMBSTONE_SECONDS,
             )
 
     def sent(self, peer_id: PeerId, *, prompt_tokens: int) -> None:
         """Count a request of ours that is on its way."""
-        record = self._records.get(peer_id)
-        if record is not None:
-            self._put(
-                attrs.evolve(
-                    record,
-                    in_flight=record.in_flight + 1,
-                    sent_since_report=record.sent_since_report + 1,
-                    prompt_tokens_since_report=record.prompt_tokens_since_report + prompt_tokens,
-                )
+        peer = self._change(peer_id)
+        if peer is not None:
+            fields = peer.fields
+            peer.change(
+                in_flight=fields["in_flight"] + 1,
+                sent_since_report=fields["sent_since_report"] + 1,
+                prompt_tokens_since_report=fields["prompt_tokens_since_report"] + prompt_tokens,
             )
 
     def ended(self, peer_id: PeerId) -> None:
         """A request of ours is no longer there, however it ended."""
-        record = self._records.get(peer_id)
-        if record is not None:
-            self._put(attrs.evolve(record, in_flight=max(0, record.in_flight - 1)))
+        peer = self._change(peer_id)
+        if peer is not None:
+            peer.change(in_flight=max(0, peer.fields["in_flight"] - 1))
 
     def succeeded(
         self,
@@ -184,42 +207,34 @@ class PeerTable:
         *prefill_tokens* are those that the backend had to compute, the cached ones left out.
         Reputation gains 0.03, as in the original for an answer of full quality.
         """
-        record = self._records.get(peer_id)
-        if record is None:
+        peer = self._change(peer_id)
+        if peer is None:
             return
-        rates = dict(record.rates)
+        rates: Mapping[str, Rates] = peer.fields["rates"]
         if model in rates or len(rates) < MAX_MODELS:
-            rates[model] = record.rates_of(model).with_sample(
+            learned = rates.get(model, Rates()).with_sample(
                 prefill_tokens=prefill_tokens,
                 prefill_seconds=prefill_seconds,
                 decode_tokens=decode_tokens,
                 decode_seconds=decode_seconds,
             )
-        self._put(
-            attrs.evolve(
-                record,
-                rates=MappingProxyType(rates),
-                failures=0,
-                cooling_until=0.0,
-                reputation=min(1.0, record.reputation + 0.03),
-            )
+            rates = MappingProxyType({**rates, model: learned})
+        peer.change(
+            rates=rates,
+            failures=0,
+            cooling_until=0.0,
+            reputation=min(1.0, peer.fields["reputation"] + 0.03),
         )
 
     def failed(self, peer_id: PeerId, *, now: float, retry_after: float | None = None) -> None:
         """Leave a peer alone for a while after a fault of its own. Reputation loses 0.05."""
-        record = self._records.get(peer_id)
-        if record is None:
+        peer = self._change(peer_id)
+        if peer is None:
             return
-        cooling = min(LONGEST_COOLING, FIRST_COOLING * 2**record.failures)
-        self._put(
-            attrs.evolve(
-                record,
-                failures=min(record.failures + 1, 30),
-                cooling_until=now + (cooling if retry_after is None else retry_after),
-                reputation=max(0.0, record.reputation - 0.05),
-            )
+        failures = peer.fields["failures"]
+        cooling = min(LONGEST_COOLING, FIRST_COOLING * 2**failures)
+        peer.change(
+            failures=min(failures + 1, 30),
+            cooling_until=now + (cooling if retry_after is None else retry_after),
+            reputation=max(0.0, peer.fields["reputation"] - 0.05),
         )
-
-    def _put(self, record: PeerRecord) -> None:
-        self._records[record.peer_id] = record
-        self._snapshot = None

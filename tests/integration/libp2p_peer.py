@@ -56,11 +56,13 @@ async def read_all(stream: Any) -> bytes:
 
 
 async def echo(stream: Any) -> None:
+    """Serve `ECHO`."""
     while data := await stream.receive_some():
         await stream.send_all(data)
 
 
 async def sink(stream: Any) -> None:
+    """Serve `SINK`."""
     got = b""
     while len(got) < 12:
         got += await stream.receive_some()
@@ -77,23 +79,27 @@ async def sink(stream: Any) -> None:
 
 
 async def source(stream: Any) -> None:
+    """Serve `SOURCE`."""
     (size,) = struct.unpack(">Q", await read_exactly(stream, 8))
     await stream.send_all(bytes(size))
 
 
 async def silent(stream: Any) -> None:
+    """Serve `SILENT`."""
     await trio.sleep_forever()
 
 
 async def boom(stream: Any) -> None:
+    """Serve `BOOM`."""
     raise RuntimeError("a bug in a handler")
 
 
 async def return_at_once(stream: Any) -> None:
-    pass
+    """Serve `RETURN`."""
 
 
 async def numbers(stream: Any) -> None:
+    """Serve `NUMBERS`."""
     (count,) = struct.unpack(">I", await read_exactly(stream, 4))
     for number in range(count):
         await stream.send_all(struct.pack(">I", number))
@@ -140,6 +146,7 @@ def serve_everything(node: Any) -> None:
 
 
 async def serve(arguments: argparse.Namespace) -> None:
+    """Run one peer until standard input ends."""
     from punch.node import _libp2p, _libp2p_defects
 
     _libp2p_defects.apply(without=arguments.without)
@@ -196,7 +203,7 @@ async def peer(
         arguments += ["--listen", address]
     if identity is not None:
         arguments += ["--identity", str(identity)]
-    process = subprocess.Popen(
+    process = subprocess.Popen(  # noqa: ASYNC220 - Starting it takes a moment; tests may wait.
         arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment()
     )
     assert process.stdout is not None
@@ -223,6 +230,7 @@ async def ask_state(node: Any, other: Peer) -> dict[str, Any]:
 
 
 def main() -> None:
+    """Run one peer as the command line says."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--identity")
     parser.add_argument("--listen", action="append", default=[])
