@@ -92,12 +92,14 @@ class _Engine:
     def __init__(self, settings: dict[str, Any], flag: _Flag) -> None:
         import llama_cpp
 
-        self._api: Any = llama_cpp
+        # The binding's own types are looser than ours: past this line it is untyped.
+        api: Any = llama_cpp
+        self._api = api
         self._flag = flag
         self._prefilled: int | None = None
         embed = bool(settings["embed"])
         context = int(settings["context_tokens"])
-        self._llm: Any = llama_cpp.Llama(
+        self._llm: Any = api.Llama(
             settings["model_path"],
             n_ctx=context,
             # An encoder sees its text whole.

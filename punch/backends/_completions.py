@@ -103,12 +103,11 @@ def _continue(body: dict[str, Any], continuation: str, dialect: Dialect) -> None
         messages[-1]["content"] += continuation
     else:
         messages.append({"role": "assistant", "content": continuation})
-    if dialect == "vllm":
-        body["add_generation_prompt"] = False
-        body["continue_final_message"] = True
-    else:
-        # llama-server prefills by itself, and refuses to for a model that would think first;
-        # the thinking of this answer is over.
+    # vLLM's words. llama-server would go on without them, but repeat the beginning first.
+    body["add_generation_prompt"] = False
+    body["continue_final_message"] = True
+    if dialect == "llama_cpp":
+        # It refuses to prefill for a model that would think first; the thinking is over.
         body["chat_template_kwargs"] = {"enable_thinking": False}
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import secrets
 import sys
 from collections.abc import AsyncIterator
@@ -109,6 +110,4 @@ async def open_embedded(
 
 
 def _python_path() -> str:
-    import os
-
     return os.pathsep.join(path for path in sys.path if path)

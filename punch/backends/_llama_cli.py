@@ -44,9 +44,10 @@ _ACCOUNT_SECONDS = 1.0
 
 _QUOTED_LINES = 12
 
-# The program logs from a thread, and one that fails early often exits before the thread has
-# printed why. It is asked again then.
-_RUNS = 4
+# The programs print and log from a thread, and exit without waiting for it (upstream issue
+# 22142). One that fails within milliseconds often takes its reason along, so it is asked
+# again, within this time.
+_ASK_AGAIN_SECONDS = 2.0
 _COMPLAINT = re.compile(r"[\d.]+ E |error|failed")
 
 
@@ -133,11 +134,13 @@ class LlamaCliBackend:
             try:
                 with tempfile.TemporaryDirectory(prefix="punch-") as folder:
                     argv = [*self._command, *flags, *self._write(question, Path(folder))]
-                    for _ in range(_RUNS):
+                    until = trio.current_time() + _ASK_AGAIN_SECONDS
+                    while True:
                         stop = StopMatcher(request.sampling.stop)
                         run = _Run(_output(question, plain), stop, emit)
                         code, lines = await run.run(argv, interrupt=plain)
-                        if code <= 0 or run.text or any(map(_COMPLAINT.search, lines)):
+                        told = code <= 0 or run.text or any(map(_COMPLAINT.search, lines))
+                        if told or trio.current_time() > until:
                             break
             except OSError as error:
                 raise BackendCrashed(f"{self._program.name} cannot be started: {error}") from error
@@ -170,7 +173,12 @@ class LlamaCliBackend:
                 kind = GenerationFailed if code > 0 else BackendCrashed
                 raise kind(f"{self._program.name} ended with {describe_exit(code)}{_quote(lines)}")
         usage, timings = read_perf(lines)
-        if not run.stopped and not run.text and usage.completion_tokens is None:
+        uncounted = not run.stopped and usage.completion_tokens is None
+        if uncounted and self._program.is_plain and self._program.supports("--no-perf"):
+            # Its account comes last, through the same queue: the end of the answer may be
+            # lost as well, and a cut answer must not look like a short one.
+            raise GenerationFailed(f"{self._program.name} exited before all was printed")
+        if uncounted and not run.text:
             raise GenerationFailed(f"{self._program.name} gave no answer{_quote(lines)}")
         reason = "stop" if run.stopped else run.reason
         if reason is None:
@@ -285,7 +293,11 @@ def _private(path: Path, text: str) -> str:
 
 def _quote(lines: Sequence[str]) -> str:
     last = lines[-_QUOTED_LINES:]
-    return "; its last lines:\n  " + "\n  ".join(last) if last else "; it said nothing"
+    return (
+        "; its last lines:\n  " + "\n  ".join(last)
+        if last
+        else "; it said nothing (try it by hand)"
+    )
 
 
 @asynccontextmanager

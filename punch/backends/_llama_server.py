@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from ..capability import ModelOffer
+from ..exceptions import ConfigurationError
 from ._http import open_http_client
 from ._program import Program, ask_program, list_gpus
 from ._served import ServedBackend, answers, free_port
@@ -97,6 +98,11 @@ async def open_llama_server(
 
     """
     known = await ask_program(program, setting=setting)
+    if not known.is_server:
+        raise ConfigurationError(
+            f"{setting}={program} is a program of llama.cpp, but no server: set it to "
+            "llama-server, which is built and shipped together with it"
+        )
     gpus = await list_gpus(known, setting=setting)
     model = Path(model_path)
     if offer is None:

@@ -173,9 +173,11 @@ class LibP2PNode:
         if connection is not None:
             try:
                 return await self._open_stream_on(connection, peer_id, protocol)
-            except PeerUnreachable:
-                # The peer may have restarted, or closed it at this very moment.
-                if self._connections.is_live(connection):
+            except PeerUnreachable as error:
+                # The peer may have restarted, or closed it at this very moment. One that
+                # hangs would hang again.
+                hangs = isinstance(error.__cause__, trio.TooSlowError)
+                if hangs or self._connections.is_live(connection):
                     raise
         connection = await self._connections.connect(peer_id, addresses)
         return await self._open_stream_on(connection, peer_id, protocol)
@@ -222,7 +224,7 @@ class LibP2PNode:
         protocol = None
         try:
             if self._inbound_of[peer_id] > defects.MAX_STREAMS_PER_PEER:
-                _log.warning("too_many_streams", peer=peer_id, limit=defects.MAX_STREAMS_PER_PEER)
+                _log.debug("too_many_streams", peer=peer_id, limit=defects.MAX_STREAMS_PER_PEER)
                 return
             protocol, handler = await self._negotiate(muxed)
             if handler is not None:

@@ -41,7 +41,7 @@ from libp2p.security.noise.transport import PROTOCOL_ID as NOISE
 from libp2p.security.noise.transport import Transport as Noise
 from libp2p.stream_muxer.yamux import yamux
 from libp2p.transport.tcp import tcp
-from libp2p.utils.varint import decode_uvarint_from_stream
+from libp2p.utils import varint
 
 from ..exceptions import ConfigurationError
 
@@ -201,16 +201,17 @@ def passive(swarm: swarm_module.Swarm) -> None:
 
 
 def quiet_logging() -> None:
-    """Let libp2p log only where the application asked for it.
+    """Let libp2p log only where somebody asked for it, by adding a handler to ``libp2p``.
 
-    Defect: the logger ``libp2p`` has no handler and does not propagate, so that its
-    warnings go to stderr (1 to 7 lines for every peer that is away); and
-    `network.connection.swarm_connection` calls `logging.debug`, which installs a handler
-    on the root logger of the application.
+    Defects: libp2p logs as errors what is an everyday matter, such as a peer that is away
+    (1 to 7 lines each), to stderr or to the application's handlers; aioquic tells about
+    every connection; and `network.connection.swarm_connection` calls `logging.debug`, which
+    installs a handler on the root logger of the application.
     """
     logger = logging.getLogger("libp2p")
-    if not logger.handlers:
-        logger.addHandler(logging.NullHandler())
+    logger.addHandler(logging.NullHandler())
+    logger.propagate = False
+    logging.getLogger("quic").setLevel(logging.WARNING)
     replace(swarm_connection, "logging", logging.getLogger("libp2p.network.connection"))
 
 
@@ -285,7 +286,7 @@ def read_exactly() -> None:
             parts += part
         return bytes(parts)
 
-    for module in (utils, msgio, yamux):
+    for module in (utils, msgio, varint, yamux):
         replace(module, "read_exactly", read_exactly)
 
 
@@ -300,7 +301,7 @@ def negotiation() -> None:
 
     async def read(self: Any) -> str:
         try:
-            size = await decode_uvarint_from_stream(self.read_writer)
+            size = await varint.decode_uvarint_from_stream(self.read_writer)
             if not 0 < size <= MAX_NEGOTIATION_BYTES:
                 raise ParseError(f"a line of {size} bytes; at most {MAX_NEGOTIATION_BYTES}")
             line = await utils.read_exactly(self.read_writer, size)

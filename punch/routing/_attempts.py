@@ -30,8 +30,8 @@ MAX_ATTEMPTS = 8
 
 # How long a peer may stay silent before its first token, at least and where nothing is
 # predicted: several times the prefill of a long prompt on a slow machine.
-LEAST_PATIENCE = 10.0
-USUAL_PATIENCE = 30.0
+LEAST_PATIENCE = 20.0
+USUAL_PATIENCE = 60.0
 
 # A prediction that is off by more than this factor is no prediction.
 PATIENCE_FACTOR = 4.0

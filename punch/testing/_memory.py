@@ -47,7 +47,7 @@ class _Pipe:
         while self._size >= BUFFER_BYTES and not self.closed:
             await self._changed.wait()
         if self.closed:
-            raise PeerUnreachable(f"{self._ends[1]}: the stream has ended")
+            raise PeerUnreachable(f"{self._ends[1]}: the connection was lost")
         self._pieces.append((trio.current_time() + self._network.delay, data))
         self._size += len(data)
         self.signal()

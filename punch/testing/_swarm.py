@@ -12,6 +12,7 @@ from ..backends import Backend
 from ..background import open_background
 from ..capability import PeerId
 from ..executor import Executor, open_executor
+from ..machine import Machine
 from ..node import Address, KnownPeers, join_namespace, open_bootstrap, parse_address
 from ..router import Router, open_router
 from ..routing import Policy
@@ -32,12 +33,18 @@ class Swarm:
         self._incarnation = 0
 
     async def listener(
-        self, name: str, backend: Backend, *, queue_limit: int = 16, strict: bool = False
+        self,
+        name: str,
+        backend: Backend,
+        *,
+        queue_limit: int = 16,
+        strict: bool = False,
+        machine: Machine | None = None,
     ) -> Executor:
         """Start a listener; it is registered when this returns."""
         self._incarnation += 1
         executor: Executor = await self._nursery.start(
-            self._listen, name, backend, queue_limit, strict, self._incarnation
+            self._listen, name, backend, queue_limit, strict, machine, self._incarnation
         )
         return executor
 
@@ -47,6 +54,7 @@ class Swarm:
         backend: Backend,
         queue_limit: int,
         strict: bool,
+        machine: Machine | None,
         incarnation: int,
         task_status: trio.TaskStatus[Executor],
     ) -> None:
@@ -62,6 +70,7 @@ class Swarm:
                     queue_limit=queue_limit,
                     strict=strict,
                     calibrate=False,
+                    machine=machine,
                 ) as executor,
                 join_namespace(
                     node,

@@ -7,10 +7,12 @@ serves the protocols below until its standard input ends.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import gc
 import hashlib
 import json
 import os
+import signal
 import struct
 import subprocess
 import sys
@@ -212,10 +214,10 @@ async def peer(
         started = Peer(process, **json.loads(line))
         yield started
     finally:
-        if process.poll() is None:
-            process.send_signal(18)  # SIGCONT, in case a test stopped it.
-            with trio.CancelScope(shield=True):
-                await trio.to_thread.run_sync(Peer(process, "", []).stop)
+        with contextlib.suppress(ProcessLookupError):
+            process.send_signal(signal.SIGCONT)  # In case a test stopped it.
+        with trio.CancelScope(shield=True):
+            await trio.to_thread.run_sync(Peer(process, "", []).stop)
         process.stdout.close()
 
 

@@ -1,0 +1,429 @@
+"""Punch's real programs as child processes: start them, read what they say, leave none behind."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from types import FrameType
+from typing import IO, Any, TypeVar
+
+import attrs
+import psutil
+import trio
+
+ROOT = Path(__file__).parents[2]
+
+# In the environment of every process that a `Programs` starts, and so of its children: by this,
+# and by nothing else, they are found again.
+MARK = "PUNCH_TEST_PROGRAMS"
+
+# A program starts in one to two seconds on a quiet machine.
+START_SECONDS = 60.0
+# A drain takes at most 10 s, closing a node 3 s.
+STOP_SECONDS = 30.0
+
+T = TypeVar("T")
+
+
+def limit(seconds: float) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Fail a test, sync or async, that takes longer."""
+
+    def decorate(test: Callable[..., Any]) -> Callable[..., Any]:
+        if inspect.iscoroutinefunction(test):
+
+            @functools.wraps(test)
+            async def limited(*args: Any, **kwargs: Any) -> None:
+                with trio.fail_after(seconds):
+                    await test(*args, **kwargs)
+
+            return limited
+
+        def ring(number: int, frame: FrameType | None) -> None:
+            raise TimeoutError(f"the test took longer than {seconds:g} s")
+
+        @functools.wraps(test)
+        def timed(*args: Any, **kwargs: Any) -> None:
+            before = signal.signal(signal.SIGALRM, ring)
+            signal.setitimer(signal.ITIMER_REAL, seconds)
+            try:
+                test(*args, **kwargs)
+            finally:
+                signal.setitimer(signal.ITIMER_REAL, 0)
+                signal.signal(signal.SIGALRM, before)
+
+        return timed
+
+    return decorate
+
+
+async def off(function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
+    """Call something that blocks from an async test."""
+    return await trio.to_thread.run_sync(partial(function, *args, **kwargs), abandon_on_cancel=True)
+
+
+def free_port() -> int:
+    """A port that nobody has on TCP or UDP just now."""
+    while True:
+        with (
+            socket.socket(socket.AF_INET, socket.SOCK_STREAM) as tcp,
+            socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp,
+        ):
+            tcp.bind(("127.0.0.1", 0))
+            port: int = tcp.getsockname()[1]
+            try:
+                udp.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
+
+
+@attrs.frozen(kw_only=True)
+class Result:
+    """What a program that ended has left."""
+
+    code: int
+    """Exit code."""
+
+    out: str
+    """Standard output."""
+
+    err: str
+    """Standard error."""
+
+    seconds: float
+    """How long it ran."""
+
+    def json(self) -> dict[str, Any]:
+        """Standard output, which must be one JSON object on one line."""
+        assert self.code == 0, self
+        (line,) = self.out.splitlines()
+        found: dict[str, Any] = json.loads(line)
+        return found
+
+
+class Program:
+    """One running program. Made by `Programs.start`."""
+
+    def __init__(self, name: str, process: subprocess.Popen[str]) -> None:
+        self.name = name
+        self.process = process
+        self.pid = process.pid
+        self.began = time.monotonic()
+        self.peer_id: Any = ""
+        """Known once it listens."""
+        self.addresses: tuple[str, ...] = ()
+        self._out: list[str] = []
+        self._err: list[str] = []
+        self._news = threading.Condition()
+        self._readers = [
+            threading.Thread(target=self._read, args=pair, daemon=True)
+            for pair in ((process.stdout, self._out), (process.stderr, self._err))
+        ]
+        for reader in self._readers:
+            reader.start()
+
+    def _read(self, pipe: IO[str], into: list[str]) -> None:
+        # By the character, since answers come without line ends; a program says little.
+        while text := os.read(pipe.fileno(), 1 << 16):
+            with self._news:
+                into.append(text.decode("utf-8", "replace"))
+                self._news.notify_all()
+        with self._news:
+            into.append("")
+            self._news.notify_all()
+
+    @property
+    def out(self) -> str:
+        """Standard output so far."""
+        return "".join(self._out)
+
+    @property
+    def err(self) -> str:
+        """Standard error so far."""
+        return "".join(self._err)
+
+    @property
+    def log(self) -> list[dict[str, Any]]:
+        """The log lines so far."""
+        lines = self.err.split("\n")[:-1]
+        return [json.loads(line) for line in lines if line.startswith("{")]
+
+    def events(self, event: str) -> list[dict[str, Any]]:
+        """The log lines so far whose event begins like this."""
+        return [line for line in self.log if line["event"].startswith(event)]
+
+    def wait_until(self, ready: Callable[[], T], what: str, seconds: float = START_SECONDS) -> T:
+        """Wait until *ready* is true of what it has said; fail if it ends before, or never is."""
+        deadline = time.monotonic() + seconds
+        while True:
+            with self._news:
+                if found := ready():
+                    return found
+                if self.process.poll() is not None and not any(r.is_alive() for r in self._readers):
+                    raise AssertionError(f"{self} ended before {what}:\n{self.err}")
+                if time.monotonic() > deadline:
+                    raise AssertionError(f"{self}: no {what} within {seconds} s:\n{self.err}")
+                self._news.wait(0.05)
+
+    def wait_for(self, event: str, seconds: float = START_SECONDS) -> dict[str, Any]:
+        """Wait for a log line; the first one whose event begins like this."""
+        return self.wait_until(lambda: self.events(event), repr(event), seconds)[0]
+
+    def wait_out(self, text: str = "", seconds: float = START_SECONDS) -> None:
+        """Wait until it has printed *text*, by default anything."""
+        self.wait_until(lambda: self.out and text in self.out, f"output {text!r}", seconds)
+
+    def write(self, text: str) -> None:
+        """Type something."""
+        assert self.process.stdin is not None
+        self.process.stdin.write(text)
+        self.process.stdin.flush()
+
+    def wait(self, seconds: float = STOP_SECONDS) -> Result:
+        """Wait for its end."""
+        try:
+            code = self.process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            raise AssertionError(f"{self} still runs after {seconds} s:\n{self.err}") from None
+        taken = time.monotonic() - self.began
+        for reader in self._readers:
+            reader.join(5)
+        for pipe in (self.process.stdin, self.process.stdout, self.process.stderr):
+            if pipe is not None:
+                pipe.close()
+        return Result(code=code, out=self.out, err=self.err, seconds=taken)
+
+    def send(self, number: int) -> None:
+        """Send it a signal."""
+        self.process.send_signal(number)
+
+    def stop(self, number: int = signal.SIGTERM) -> Result:
+        """Tell it to end, and wait."""
+        self.send(number)
+        return self.wait()
+
+    def kill(self) -> Result:
+        """End it without a word."""
+        return self.stop(signal.SIGKILL)
+
+    def __str__(self) -> str:
+        return f"{self.name} (pid {self.pid})"
+
+
+class Programs:
+    """Starts programs that share a data folder and a bootstrap port of their own.
+
+    Args:
+      folder: Where their files go.
+
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.port = free_port()
+        self._mark = uuid.uuid4().hex
+        self._running: list[Program] = []
+
+    @property
+    def address(self) -> str:
+        """Where they meet."""
+        return f"/ip4/127.0.0.1/tcp/{self.port}"
+
+    @property
+    def data(self) -> Path:
+        """Where punch keeps its files."""
+        return self.folder / "data" / "punch"
+
+    def environment(self, given: Mapping[str, str]) -> dict[str, str]:
+        """What a program sees: of our own settings of punch and llama.cpp, nothing."""
+        inherited = {
+            name: value
+            for name, value in os.environ.items()
+            if not name.startswith(("PUNCH_", "LLAMA_"))
+        }
+        return {
+            **inherited,
+            "PYTHONPATH": str(ROOT),
+            "XDG_DATA_HOME": str(self.folder / "data"),
+            "XDG_CACHE_HOME": str(self.folder / "cache"),
+            "PUNCH_BOOTSTRAP": self.address,
+            MARK: self._mark,
+            **given,
+        }
+
+    def start(
+        self, name: str, *arguments: str, stdin: int = subprocess.PIPE, **environment: str
+    ) -> Program:
+        """Start ``python -m punch.NAME`` and do not wait for anything."""
+        process = subprocess.Popen(
+            [sys.executable, "-m", f"punch.{name}", *arguments],
+            stdin=stdin,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            encoding="utf-8",
+            env=self.environment(environment),
+            cwd=self.folder,
+        )
+        return self._keep(Program(name, process))
+
+    def start_script(self, script: Path | str, *arguments: str, **environment: str) -> Program:
+        """Start a Python file, or code."""
+        code = [str(script)] if isinstance(script, Path) else ["-c", script]
+        process = subprocess.Popen(
+            [sys.executable, *code, *arguments],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            encoding="utf-8",
+            env=self.environment(environment),
+            cwd=self.folder,
+        )
+        return self._keep(Program("script", process))
+
+    def _keep(self, program: Program) -> Program:
+        self._running.append(program)
+        return program
+
+    def listener(self, *arguments: str, **environment: str) -> Program:
+        """A listener that has joined."""
+        return self.ready(self.start("listener", *arguments, **environment))
+
+    def ready(self, program: Program) -> Program:
+        """Wait until a started listener has joined."""
+        said = program.wait_for("listening")
+        program.peer_id, program.addresses = said["peer"], tuple(said["addresses"])
+        return program
+
+    def listeners(self, *starts: Mapping[str, Any]) -> list[Program]:
+        """Several listeners, started side by side; each is its arguments and environment."""
+        started = [
+            self.start("listener", *each.get("arguments", ()), **each.get("environment", {}))
+            for each in starts
+        ]
+        return [self.ready(program) for program in started]
+
+    def bootstrap(self, *arguments: str, **environment: str) -> Program:
+        """A bootstrap that is there."""
+        program = self.start("bootstrap", *arguments, **environment)
+        said = program.wait_for("bootstrap")
+        program.peer_id, program.addresses = said["peer"], tuple(said["addresses"])
+        return program
+
+    def dial(
+        self, *arguments: str, typed: str = "", seconds: float = 60.0, **environment: str
+    ) -> Result:
+        """Run a dialer to its end."""
+        return self.run("dialer", *arguments, typed=typed, seconds=seconds, **environment)
+
+    def run(
+        self,
+        name: str,
+        *arguments: str,
+        typed: str = "",
+        seconds: float = 60.0,
+        **environment: str,
+    ) -> Result:
+        """Run a program to its end."""
+        program = self.start(name, *arguments, **environment)
+        assert program.process.stdin is not None
+        program.write(typed)
+        program.process.stdin.close()
+        return program.wait(seconds)
+
+    def descendants(self) -> list[psutil.Process]:
+        """Every process alive that we started, or that they did."""
+        found = []
+        for process in psutil.process_iter():
+            try:
+                if process.status() == psutil.STATUS_ZOMBIE:
+                    continue
+                if process.environ().get(MARK) == self._mark:
+                    found.append(process)
+            except psutil.Error:
+                continue
+        return found
+
+    def close(self) -> None:
+        """End everything; fail if a program has left one of its children behind."""
+        alive = [each for each in self._running if each.process.poll() is None]
+        for program in alive:
+            program.send(signal.SIGCONT)
+            program.send(signal.SIGTERM)
+        stuck = []
+        for program in alive:
+            try:
+                program.wait()
+            except AssertionError:
+                stuck.append(str(program))
+                program.kill()
+        for program in self._running:
+            if program.process.stdout is not None and not program.process.stdout.closed:
+                program.wait()
+        # A killed program cannot end its children; they notice by themselves.
+        deadline = time.monotonic() + 10
+        while (left := self.descendants()) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        for process in left:
+            process.kill()
+        assert not stuck, f"did not end on SIGTERM: {stuck}"
+        assert not left, f"left behind: {left}"
+
+
+@contextmanager
+def open_programs(folder: Path) -> Iterator[Programs]:
+    """Programs that are gone when the block ends."""
+    programs = Programs(folder)
+    try:
+        yield programs
+    finally:
+        programs.close()
+
+
+@attrs.frozen(kw_only=True)
+class Held:
+    """What a process holds."""
+
+    descriptors: int
+    """Open files and sockets."""
+
+    memory: int
+    """Resident bytes."""
+
+    threads: int
+    """Threads."""
+
+
+def held_by(program: Program) -> Held:
+    """What *program* holds now."""
+    process = psutil.Process(program.pid)
+    return Held(
+        descriptors=process.num_fds(),
+        memory=process.memory_info().rss,
+        threads=process.num_threads(),
+    )
+
+
+def settled(program: Program, done: Callable[[Held], bool], seconds: float = 20.0) -> Held:
+    """Wait until what *program* holds is as it should be; what it holds then, or at the end."""
+    deadline = time.monotonic() + seconds
+    while not done(held := held_by(program)) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    return held
+
+
+def words(arguments: Sequence[str] | str) -> str:
+    """Arguments as one line, for messages."""
+    return arguments if isinstance(arguments, str) else " ".join(arguments)

@@ -1,0 +1,332 @@
+"""Hypothesis strategies for the pure core: every value that travels, and tables to route over."""
+
+from __future__ import annotations
+
+from types import MappingProxyType
+from typing import Any
+
+from hypothesis import settings
+from hypothesis import strategies as st
+
+from punch.capability import Capability, Gpu, Load, ModelOffer, PeerId
+from punch.peers import PeerRecord, Rates
+from punch.routing import RouteRequest
+from punch.wire import (
+    Advert,
+    Cancel,
+    ChatMessage,
+    Chunk,
+    CommandRequest,
+    CommandResponse,
+    Completion,
+    Credit,
+    Fault,
+    Goodbye,
+    Hello,
+    Join,
+    Ping,
+    Pong,
+    Progress,
+    Provenance,
+    Registration,
+    Request,
+    Response,
+    Roster,
+    Sampling,
+    Started,
+    Timings,
+    Usage,
+)
+
+# No deadline: a test that runs beside others on a busy machine is not wrong. 50 examples keep
+# the whole core under half a minute.
+settings.register_profile("punch", deadline=None, max_examples=50)
+settings.load_profile("punch")
+
+
+def maybe(strategy: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+    """A value, or nothing."""
+    return st.none() | strategy
+
+
+def tuples_of(strategy: st.SearchStrategy[Any], most: int = 3) -> st.SearchStrategy[Any]:
+    """A few values."""
+    return st.lists(strategy, max_size=most).map(tuple)
+
+
+# ---- values ----
+
+peer_ids = st.text("abcdefgh", min_size=1, max_size=8).map(PeerId)
+request_ids = st.text(st.characters(min_codepoint=0x21, max_codepoint=0x7E), min_size=1, max_size=20)
+digests = st.binary(min_size=32, max_size=32).map(bytes.hex)
+names = st.text(min_size=1, max_size=16)
+prose = st.text(max_size=40)
+counts = st.integers(0, 1 << 53)
+shares = st.floats(0.0, 1.0)
+seconds = st.floats(0.0, 1e9)
+rates = st.floats(1e-6, 1e9)
+
+# ---- what a peer claims ----
+
+gpus = st.builds(
+    Gpu,
+    name=names,
+    total_bytes=counts,
+    free_bytes=maybe(counts),
+    usage=maybe(shares),
+    compute_units=maybe(counts),
+)
+offers = st.builds(
+    ModelOffer,
+    name=names,
+    digest=maybe(digests),
+    context_tokens=maybe(st.integers(1, 1 << 40)),
+    features=st.frozensets(st.sampled_from(["chat", "complete", "embed", "other"])),
+    parameters=maybe(counts),
+    quantization=maybe(st.text(max_size=8)),
+    size_bytes=maybe(counts),
+    kv_bytes_per_token=maybe(counts),
+    load_seconds=seconds,
+    prefill_rate=maybe(rates),
+    decode_rate=maybe(rates),
+)
+loads = st.builds(
+    Load,
+    slots=st.integers(1, 1 << 16),
+    busy=counts,
+    queued=counts,
+    queue_limit=counts,
+    queued_prompt_tokens=counts,
+    draining=st.booleans(),
+)
+capabilities = st.builds(
+    Capability,
+    backend=names,
+    simulated=st.booleans(),
+    models=tuples_of(offers, 2),
+    load=loads,
+    threads=maybe(counts),
+    cpu_count=maybe(counts),
+    cpu_usage=maybe(shares),
+    memory_total_bytes=maybe(counts),
+    memory_available_bytes=maybe(counts),
+    disk_total_bytes=maybe(counts),
+    disk_available_bytes=maybe(counts),
+    gpus=tuples_of(gpus, 2),
+)
+
+# ---- what is asked and answered ----
+
+samplings = st.builds(
+    Sampling,
+    max_tokens=maybe(st.integers(1, 1 << 40)),
+    temperature=maybe(st.floats(0.0, 100.0)),
+    top_p=maybe(shares),
+    top_k=maybe(st.integers(0, 1 << 31)),
+    min_p=maybe(shares),
+    repeat_penalty=maybe(st.floats(0.0, 100.0)),
+    stop=tuples_of(st.text(min_size=1, max_size=8)),
+    seed=maybe(st.integers(0, (1 << 64) - 1)),
+)
+chat_messages = st.builds(
+    ChatMessage, role=st.sampled_from(["system", "user", "assistant"]), content=prose
+)
+command_requests = st.builds(
+    CommandRequest,
+    request_id=request_ids,
+    command=st.sampled_from(["chat", "complete", "embed", "capabilities", "ping"]),
+    model=maybe(names),
+    model_digest=maybe(digests),
+    messages=tuples_of(chat_messages),
+    prompt=maybe(prose),
+    inputs=tuples_of(prose),
+    sampling=samplings,
+    stream=st.booleans(),
+    strict=st.booleans(),
+    timeout=maybe(seconds),
+    priority=st.integers(-100, 100),
+    continuation=maybe(prose),
+)
+provenances = st.builds(
+    Provenance,
+    kind=st.sampled_from(["real", "simulated"]),
+    backend=names,
+    model=maybe(names),
+    model_digest=maybe(digests),
+)
+completions = st.builds(
+    Completion,
+    text=prose,
+    finish_reason=st.sampled_from(["stop", "length", ""]),
+    embeddings=tuples_of(tuples_of(st.floats(-1e30, 1e30))),
+)
+faults = st.builds(
+    Fault, code=names, message=prose, retryable=st.booleans(), retry_after=maybe(seconds)
+)
+command_responses = st.builds(
+    CommandResponse,
+    request_id=request_ids,
+    status=st.sampled_from(["success", "error", "refused", "timeout", "cancelled"]),
+    result=maybe(completions),
+    error=maybe(faults),
+    executor=maybe(peer_ids),
+    provenance=maybe(provenances),
+    usage=st.builds(
+        Usage,
+        prompt_tokens=maybe(counts),
+        completion_tokens=maybe(counts),
+        cached_tokens=maybe(counts),
+    ),
+    timings=st.builds(
+        Timings,
+        queue=maybe(seconds),
+        first_token=maybe(seconds),
+        total=maybe(seconds),
+        prefill=maybe(seconds),
+        decode=maybe(seconds),
+    ),
+    capability=maybe(capabilities),
+    load=maybe(loads),
+)
+
+# ---- messages ----
+
+registrations = st.builds(
+    Registration,
+    peer_id=peer_ids,
+    namespace=names,
+    role=st.sampled_from(["listener", "dialer"]),
+    addresses=tuples_of(st.text(min_size=1, max_size=20)),
+    incarnation=counts,
+    sequence=counts,
+    lifetime=st.floats(1.0, 86400.0),
+)
+joins = st.builds(Join, registration=st.binary(max_size=40), signature=st.binary(max_size=64))
+
+MESSAGES: MappingProxyType[type[Any], st.SearchStrategy[Any]] = MappingProxyType(
+    {
+        Hello: st.builds(
+            Hello,
+            minor=counts,
+            version=st.text(max_size=10),
+            incarnation=counts,
+            namespace=names,
+            max_frame=st.integers(1024, 1 << 31),
+            max_requests=st.integers(1, 1 << 20),
+        ),
+        Goodbye: st.builds(Goodbye, code=names, message=prose),
+        Advert: st.builds(
+            Advert, incarnation=counts, sequence=counts, age=seconds, capability=capabilities
+        ),
+        Request: st.builds(Request, request=command_requests),
+        Progress: st.builds(
+            Progress, request_id=request_ids, state=st.sampled_from(["queued", "loading"])
+        ),
+        Started: st.builds(Started, request_id=request_ids, provenance=provenances),
+        Chunk: st.builds(
+            Chunk,
+            request_id=request_ids,
+            text=st.text(min_size=1, max_size=40),
+            tokens=st.integers(0, 1 << 20),
+        ),
+        Response: st.builds(Response, response=command_responses),
+        Cancel: st.builds(Cancel, request_id=request_ids),
+        Credit: st.builds(Credit, request_id=request_ids, amount=st.integers(1, 1 << 31)),
+        Ping: st.builds(Ping, nonce=counts),
+        Pong: st.builds(Pong, nonce=counts),
+        Join: joins,
+        Roster: st.builds(
+            Roster,
+            namespace=names,
+            whole=st.booleans(),
+            present=tuples_of(joins),
+            gone=tuples_of(peer_ids),
+        ),
+    }
+)
+"""Message type to a strategy that makes every legal value of it."""
+
+messages = st.one_of(*MESSAGES.values())
+
+# ---- tables to route over ----
+
+NOW = 1000.0
+"""The time of every table below, in seconds."""
+
+MODELS = ("llama", "phi", "qwen")
+
+route_requests = st.builds(
+    RouteRequest,
+    model=maybe(st.sampled_from(MODELS)),
+    command=st.sampled_from(["chat", "complete", "embed"]),
+    prompt_tokens=st.integers(0, 20_000),
+    output_tokens=st.integers(1, 500),
+    strict=st.booleans(),
+    tried=st.frozensets(peer_ids, max_size=2),
+    serial=st.integers(0, 1000),
+)
+
+_routed_offers = st.builds(
+    ModelOffer,
+    name=st.sampled_from(MODELS),
+    context_tokens=maybe(st.integers(512, 32_768)),
+    features=st.sampled_from([frozenset({"chat", "complete"}), frozenset({"embed"})]),
+    load_seconds=st.sampled_from([0.0, 0.0, 4.0]),
+    prefill_rate=maybe(st.floats(10.0, 5000.0)),
+    decode_rate=maybe(st.floats(1.0, 200.0)),
+)
+_routed_loads = st.builds(
+    Load,
+    slots=st.integers(1, 8),
+    busy=st.integers(0, 8),
+    queued=st.integers(0, 8),
+    queue_limit=st.integers(0, 16),
+    queued_prompt_tokens=st.integers(0, 20_000),
+    draining=st.sampled_from([False, False, False, True]),
+)
+
+
+@st.composite
+def _measured_rates(draw: st.DrawFn) -> Rates:
+    samples = draw(st.integers(0, 5))
+    if not samples:
+        return Rates()
+    return Rates(
+        prefill=draw(st.floats(10.0, 5000.0)),
+        prefill_samples=samples,
+        decode=draw(st.floats(1.0, 200.0)),
+        decode_samples=samples,
+    )
+
+
+_routed_peers = st.builds(
+    PeerRecord,
+    peer_id=peer_ids,
+    capability=st.builds(
+        Capability,
+        backend=st.sampled_from(["mock", "llama_cpp"]),
+        simulated=st.booleans(),
+        models=st.lists(_routed_offers, max_size=2).map(tuple),
+        load=_routed_loads,
+        cpu_count=maybe(st.integers(1, 64)),
+        cpu_usage=maybe(shares),
+    ),
+    incarnation=st.just(1),
+    sequence=st.just(1),
+    seen_at=st.sampled_from([NOW, NOW - 1.0, NOW - 5.0, NOW - 6.0]),
+    rtt=maybe(st.floats(0.0, 2.0)),
+    rates=st.dictionaries(st.sampled_from(MODELS), _measured_rates(), max_size=2),
+    in_flight=st.integers(0, 4),
+    sent_since_report=st.integers(0, 4),
+    prompt_tokens_since_report=st.integers(0, 4000),
+    cooling_until=st.sampled_from([0.0, 0.0, NOW, NOW + 3.0]),
+    failures=st.integers(0, 3),
+    reputation=shares,
+)
+
+
+def peer_tables(min_size: int = 0, max_size: int = 6) -> st.SearchStrategy[list[PeerRecord]]:
+    """Peers of every sort, those that some filter removes among them, at the time `NOW`."""
+    return st.lists(
+        _routed_peers, min_size=min_size, max_size=max_size, unique_by=lambda peer: peer.peer_id
+    )

@@ -1,0 +1,34 @@
+"""The examples that need no network do what their heads promise."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+
+
+async def output_of(name: str, capsys: pytest.CaptureFixture[str]) -> list[str]:
+    spec = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    await module.main()
+    return capsys.readouterr().out.splitlines()
+
+
+async def test_my_policy_prefers_the_roomy_listener(capsys, autojump_clock):
+    """The scorer of the example decides, and the decision shows what it saw."""
+    printed = await output_of("my_policy", capsys)
+
+    assert printed == ["roomy: 64 GB free", "cramped: 2 GB free", "answered by roomy"]
+
+
+async def test_two_peers_survives_the_death_of_the_first(capsys):
+    """The second listener answers what the first one was asked."""
+    printed = await output_of("two_peers", capsys)
+
+    assert printed == ["tried first: the connection was lost", "answered by second"]

@@ -1,0 +1,217 @@
+"""The listener's side: admission, learning, draining."""
+
+from __future__ import annotations
+
+import pytest
+import trio
+
+from punch.backends import Emit, Generation, MockBackend, MockScript
+from punch.exceptions import ConfigurationError, GenerationFailed, NoPeerAvailable, PeerError
+from punch.executor import open_executor
+from punch.router import chat_request
+from punch.testing import MemoryNetwork, ScriptedBackend, open_swarm
+from punch.wire import ChatMessage, CommandRequest, Completion, Sampling, Timings, Usage
+
+LIMIT = 3600
+
+
+def mock(**script) -> MockBackend:
+    return MockBackend(MockScript(**script))
+
+
+async def test_slots_bound_what_runs_and_the_queue_what_waits(autojump_clock):
+    """Two run, three wait, the sixth is refused."""
+    outcomes: dict[int, str] = {}
+    with trio.fail_after(LIMIT):
+        async with open_swarm() as swarm:
+            executor = await swarm.listener("a", mock(delay=10, slots=2), queue_limit=3)
+            async with swarm.router() as router, trio.open_nursery() as nursery:
+
+                async def one(index: int) -> None:
+                    try:
+                        outcomes[index] = (await router.ask(f"{index}")).status
+                    except NoPeerAvailable:
+                        outcomes[index] = "refused"
+
+                for index in range(6):
+                    nursery.start_soon(one, index)
+                await trio.sleep(1)
+                during = executor.statistics()
+
+    assert (during.busy, during.queued) == (2, 3)
+    assert sorted(outcomes.values()) == ["refused"] + ["success"] * 5
+
+
+async def test_a_higher_priority_goes_first(autojump_clock):
+    """Waiting requests are served by priority, then by arrival."""
+    order: list[str] = []
+
+    async def play(request: CommandRequest, emit: Emit) -> Generation:
+        order.append(request.request_id)
+        await trio.sleep(1)
+        return Generation(completion=Completion(), usage=Usage(), timings=Timings())
+
+    with trio.fail_after(LIMIT):
+        async with open_swarm() as swarm:
+            await swarm.listener("a", ScriptedBackend(play, slots=1))
+            async with swarm.router() as router, trio.open_nursery() as nursery:
+                for request_id, priority in (("first", 0), ("low", -1), ("usual", 0), ("high", 9)):
+                    request = CommandRequest(
+                        request_id=request_id,
+                        messages=(ChatMessage(role="user", content="x"),),
+                        priority=priority,
+                    )
+                    nursery.start_soon(router.ask, request)
+                    await trio.sleep(0.1)
+
+    assert order == ["first", "high", "usual", "low"]
+
+
+async def test_a_cancelled_request_leaves_the_queue(autojump_clock):
+    """Its place is free at once, and it never reaches the backend."""
+    with trio.fail_after(LIMIT):
+        async with open_swarm() as swarm:
+            executor = await swarm.listener("a", mock(delay=10, slots=1))
+            async with swarm.router() as router, trio.open_nursery() as nursery:
+                nursery.start_soon(router.ask, "runs")
+                await trio.sleep(1)
+                with trio.move_on_after(1):
+                    await router.ask("waits")
+                await trio.sleep(0.1)
+                during = executor.statistics()
+
+    assert (during.busy, during.queued, during.cancelled) == (1, 0, 1)
+    assert executor.statistics().served == 1
+
+
+async def test_draining_finishes_what_runs_and_refuses_what_comes(autojump_clock):
+    """A listener that shuts down keeps its promises and makes no new ones."""
+    with trio.fail_after(LIMIT):
+        async with open_swarm() as swarm:
+            executor = await swarm.listener("a", mock(delay=5))
+            async with swarm.router() as router, trio.open_nursery() as nursery:
+                answer = router.answer(chat_request("hello"))
+
+                async def read() -> None:
+                    async with answer:
+                        async for _ in answer:
+                            pass
+
+                nursery.start_soon(read)
+                await trio.sleep(1)
+                nursery.start_soon(executor.drain)
+                await trio.sleep(1)
+                with pytest.raises(NoPeerAvailable, match="shutting down"):
+                    await router.ask("too late")
+
+    assert answer.response.status == "success"
+
+
+async def test_measured_rates_are_advertised(autojump_clock):
+    """What the backend timed is what dialers are told."""
+    with trio.fail_after(LIMIT):
+        async with open_swarm() as swarm:
+            executor = await swarm.listener("a", mock(decode_rate=25, prefill_rate=100))
+            before = executor.capability().models[0].decode_rate
+            async with swarm.router() as router:
+                await router.ask("one two three four five six seven eight")
+                await trio.sleep(2)
+                (peer,) = router.peers
+                offer = peer.capability.models[0]
+
+    assert before is None
+    assert offer.decode_rate == pytest.approx(25, rel=0.05)
+    assert offer.prefill_rate == pytest.approx(100, rel=0.05)
+
+
+async def test_calibration_times_the_backend_before_the_first_advert(autojump_clock):
+    """A dialer's first decision already rests on a measurement."""
+    async with trio.open_nursery() as nursery:
+        node = MemoryNetwork(nursery).node("a")
+        async with open_executor(
+            node, mock(decode_rate=40, prefill_rate=400), namespace="n", incarnation=1
+        ) as executor:
+            offer = executor.capability().models[0]
+
+    assert offer.decode_rate == pytest.approx(40, rel=0.05)
+    assert offer.prefill_rate == pytest.approx(400, rel=0.05)
+
+
+async def test_a_backend_that_cannot_answer_its_calibration_does_not_start(autojump_clock):
+    """Better no listener than one that fails every request."""
+
+    async def play(request: CommandRequest, emit: Emit) -> Generation:
+        raise GenerationFailed("no weights")
+
+    async with trio.open_nursery() as nursery:
+        node = MemoryNetwork(nursery).node("a")
+        with pytest.raises(GenerationFailed, match="no weights"):
+            async with open_executor(
+                node, ScriptedBackend(play), namespace="n", incarnation=1
+            ):
+                pass
+
+
+async def test_a_negative_queue_is_refused():
+    """The value and the rule are named."""
+    async with trio.open_nursery() as nursery:
+        node = MemoryNetwork(nursery).node("a")
+        with pytest.raises(ConfigurationError, match="limit is -1; it must be 0 or more"):
+            async with open_executor(node, mock(), namespace="n", incarnation=1, queue_limit=-1):
+                pass
+
+
+async def test_ping_and_capabilities_need_no_slot(autojump_clock):
+    """A full listener still says what it is."""
+    with trio.fail_after(LIMIT):
+        async with open_swarm() as swarm:
+            await swarm.listener("a", mock(delay=50, slots=1), queue_limit=1)
+            async with swarm.router() as router, trio.open_nursery() as nursery:
+                nursery.start_soon(router.ask, "busy")
+                await trio.sleep(1)
+                session = router._links.session("a")
+                call = await session.ask(CommandRequest(request_id="c", command="capabilities"))
+                told = await call.receive()
+                call = await session.ask(CommandRequest(request_id="p", command="ping"))
+                pong = await call.receive()
+                nursery.cancel_scope.cancel()
+
+    assert told.capability.backend == "mock"
+    assert told.capability.load.busy == 1
+    assert pong.status == "success"
+
+
+async def test_the_same_id_twice_at_once_is_a_conflict(autojump_clock):
+    """Two requests in flight cannot share an id on one session."""
+    with trio.fail_after(LIMIT):
+        async with open_swarm() as swarm:
+            await swarm.listener("a", mock(delay=5))
+            async with swarm.router() as router, trio.open_nursery() as nursery:
+                request = chat_request("one", request_id="same")
+                nursery.start_soon(router.ask, request)
+                await trio.sleep(1)
+                with pytest.raises(Exception, match="'same', which is started") as caught:
+                    await router.ask(request)
+
+    assert not isinstance(caught.value, PeerError)
+
+
+async def test_a_mock_answer_is_a_pure_function_of_the_request(autojump_clock):
+    """Two mocks agree, and a stop ends the answer before it."""
+    request = chat_request("hello", sampling=Sampling(max_tokens=20, seed=7))
+    with trio.fail_after(LIMIT):
+        async with open_swarm() as swarm:
+            await swarm.listener("a", mock())
+            await swarm.listener("b", mock(decode_rate=100))
+            async with swarm.router(policy="round-robin") as router:
+                texts = [(await router.ask(request)).result.text for _ in range(4)]
+                word = texts[0].split()[7]
+                stopped = await router.ask(
+                    chat_request(
+                        "hello", sampling=Sampling(max_tokens=20, seed=7, stop=(f" {word}",))
+                    )
+                )
+
+    assert len(set(texts)) == 1
+    assert stopped.result.text == texts[0][: texts[0].index(f" {word}")]
+    assert stopped.result.finish_reason == "stop"

@@ -1,0 +1,657 @@
+"""Messages as bytes: frozen, there and back, and hostile."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import attrs
+import msgpack
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+from strategies import MESSAGES, messages, registrations
+
+from punch.capability import Capability, Load, ModelOffer, PeerId
+from punch.exceptions import LocalProtocolError, RemoteProtocolError
+from punch.wire import (
+    MAX_FRAME,
+    Advert,
+    Cancel,
+    ChatMessage,
+    Chunk,
+    CommandRequest,
+    CommandResponse,
+    Completion,
+    Credit,
+    Goodbye,
+    Hello,
+    Join,
+    Ping,
+    Pong,
+    Progress,
+    Provenance,
+    Registration,
+    Request,
+    Response,
+    Roster,
+    Sampling,
+    Started,
+    Timings,
+    Usage,
+    decode,
+    decode_registration,
+    encode,
+    encode_registration,
+)
+
+HEADER = 4
+MOCK = Provenance(kind="real", backend="mock", model="m")
+
+# One message of every type, and its frame. A change here is a change of the protocol: old peers
+# must still understand it, so fields are added and none is renamed.
+FROZEN: list[tuple[Any, str]] = [
+    (
+        Hello(
+            minor=0,
+            version="1.0",
+            incarnation=7,
+            namespace="home",
+            max_frame=8 << 20,
+            max_requests=1024,
+        ),
+        "0000005a87a56d696e6f7200a776657273696f6ea3312e30ab696e6361726e6174696f6e"
+        "07a96e616d657370616365a4686f6d65a96d61785f6672616d65ce00800000ac6d61785f"
+        "7265717565737473cd0400a474797065a568656c6c6f",
+    ),
+    (
+        Goodbye(code="bye", message="done"),
+        "0000002483a4636f6465a3627965a76d657373616765a4646f6e65a474797065a7676f6f64627965",
+    ),
+    (
+        Advert(
+            incarnation=7,
+            sequence=2,
+            age=0.5,
+            capability=Capability(
+                backend="mock",
+                simulated=True,
+                models=(ModelOffer(name="m", features=frozenset({"embed", "chat"})),),
+                load=Load(slots=4, busy=1),
+            ),
+        ),
+        "0000008d85ab696e6361726e6174696f6e07a873657175656e636502a3616765cb3fe000"
+        "0000000000aa6361706162696c69747984a76261636b656e64a46d6f636ba973696d756c"
+        "61746564c3a66d6f64656c739182a46e616d65a16da8666561747572657392a463686174"
+        "a5656d626564a46c6f616482a5736c6f747304a46275737901a474797065a6616476657274",
+    ),
+    (
+        Request(
+            request=CommandRequest(
+                request_id="r1",
+                model="m",
+                messages=(ChatMessage(role="user", content="hé"),),
+                sampling=Sampling(max_tokens=8, temperature=0.0),
+                strict=True,
+                timeout=60.0,
+            )
+        ),
+        "0000009282a77265717565737486aa726571756573745f6964a27231a56d6f64656ca16d"
+        "a86d657373616765739182a4726f6c65a475736572a7636f6e74656e74a368c3a9a87361"
+        "6d706c696e6782aa6d61785f746f6b656e7308ab74656d7065726174757265cb00000000"
+        "00000000a6737472696374c3a774696d656f7574cb404e000000000000a474797065a772"
+        "657175657374",
+    ),
+    (
+        Progress(request_id="r1", state="queued"),
+        "0000002a83aa726571756573745f6964a27231a57374617465a6717565756564a4747970"
+        "65a870726f6772657373",
+    ),
+    (
+        Started(request_id="r1", provenance=MOCK),
+        "0000004783aa726571756573745f6964a27231aa70726f76656e616e636583a46b696e64"
+        "a47265616ca76261636b656e64a46d6f636ba56d6f64656ca16da474797065a773746172746564",
+    ),
+    (
+        Chunk(request_id="r1", text="hé", tokens=2),
+        "0000002b84aa726571756573745f6964a27231a474657874a368c3a9a6746f6b656e7302"
+        "a474797065a56368756e6b",
+    ),
+    (
+        Response(
+            response=CommandResponse(
+                request_id="r1",
+                status="success",
+                result=Completion(finish_reason="length"),
+                executor=PeerId("p"),
+                provenance=MOCK,
+                usage=Usage(prompt_tokens=3, completion_tokens=2),
+                timings=Timings(total=0.25),
+                load=Load(),
+            )
+        ),
+        "000000d082a8726573706f6e736588aa726571756573745f6964a27231a6737461747573"
+        "a773756363657373a6726573756c7481ad66696e6973685f726561736f6ea66c656e6774"
+        "68a86578656375746f72a170aa70726f76656e616e636583a46b696e64a47265616ca762"
+        "61636b656e64a46d6f636ba56d6f64656ca16da5757361676582ad70726f6d70745f746f"
+        "6b656e7303b1636f6d706c6574696f6e5f746f6b656e7302a774696d696e677381a5746f"
+        "74616ccb3fd0000000000000a46c6f616480a474797065a8726573706f6e7365",
+    ),
+    (
+        Cancel(request_id="r1"),
+        "0000001b82aa726571756573745f6964a27231a474797065a663616e63656c",
+    ),
+    (
+        Credit(request_id="r1", amount=16384),
+        "0000002583aa726571756573745f6964a27231a6616d6f756e74cd4000a474797065a6637265646974",
+    ),
+    (Ping(nonce=1), "0000001282a56e6f6e636501a474797065a470696e67"),
+    (Pong(nonce=1), "0000001282a56e6f6e636501a474797065a4706f6e67"),
+    (
+        Join(registration=b"\x80", signature=b"\x01\x02"),
+        "0000002983ac726567697374726174696f6ec40180a97369676e6174757265c4020102a4"
+        "74797065a46a6f696e",
+    ),
+    (
+        Roster(
+            namespace="home",
+            whole=True,
+            present=(Join(registration=b"\x80", signature=b"\x01"),),
+            gone=(PeerId("p"),),
+        ),
+        "0000005285a96e616d657370616365a4686f6d65a577686f6c65c3a770726573656e7491"
+        "82ac726567697374726174696f6ec40180a97369676e6174757265c40101a4676f6e6591"
+        "a170a474797065a6726f73746572",
+    ),
+]
+REGISTRATION = Registration(
+    peer_id=PeerId("p"),
+    namespace="home",
+    role="listener",
+    addresses=("/ip4/127.0.0.1/tcp/1",),
+    incarnation=7,
+    sequence=0,
+    lifetime=60.0,
+)
+FROZEN_REGISTRATION = (
+    "87a7706565725f6964a170a96e616d657370616365a4686f6d65a4726f6c65a86c697374"
+    "656e6572a961646472657373657391b42f6970342f3132372e302e302e312f7463702f31"
+    "ab696e6361726e6174696f6e07a873657175656e636500a86c69666574696d65cb404e000000000000"
+)
+
+
+def packed(**fields: Any) -> bytes:
+    """The body of a frame with these fields, whatever they are."""
+    body: bytes = msgpack.packb(fields)
+    return body
+
+
+def ping(nonce: bytes) -> bytes:
+    """A `Ping` whose nonce is these bytes."""
+    return b"\x82\xa4type\xa4ping\xa5nonce" + nonce
+
+
+def refusal(body: bytes) -> str:
+    """What `decode` says against a body."""
+    with pytest.raises(RemoteProtocolError) as caught:
+        decode(body)
+    return str(caught.value)
+
+
+# ---- frozen ----
+
+
+@pytest.mark.parametrize(("message", "frame"), FROZEN, ids=lambda v: type(v).__name__)
+def test_a_frame_is_what_it_always_was(message: Any, frame: str) -> None:
+    """Both ways: the bytes of today are the bytes of the first release."""
+    assert encode(message).hex() == frame
+    assert decode(bytes.fromhex(frame)[HEADER:]) == message
+
+
+def test_every_message_type_is_frozen() -> None:
+    """A new message type gets a snapshot before it gets a user."""
+    assert {type(message) for message, _ in FROZEN} == set(MESSAGES)
+
+
+def test_a_registration_is_what_it_always_was() -> None:
+    """Signatures are made over these bytes."""
+    assert encode_registration(REGISTRATION).hex() == FROZEN_REGISTRATION
+    assert decode_registration(bytes.fromhex(FROZEN_REGISTRATION)) == REGISTRATION
+
+
+# ---- there and back ----
+
+
+@given(message=messages)
+def test_what_is_decoded_is_what_was_encoded(message: Any) -> None:
+    """Every legal message survives the journey."""
+    frame = encode(message)
+    assert int.from_bytes(frame[:HEADER], "big") == len(frame) - HEADER
+    assert decode(frame[HEADER:]) == message
+
+
+@given(registration=registrations)
+def test_a_registration_survives_the_journey(registration: Registration) -> None:
+    """The bootstrap and every member read what the peer signed."""
+    assert decode_registration(encode_registration(registration)) == registration
+
+
+@given(message=messages)
+def test_the_same_message_is_always_the_same_bytes(message: Any) -> None:
+    """Sets are sorted, so frames can be compared and signed."""
+    assert encode(attrs.evolve(message)) == encode(message)
+
+
+@given(message=messages)
+def test_none_never_travels(message: Any) -> None:
+    """What is not known is left out."""
+
+    def holds_none(value: Any) -> bool:
+        if isinstance(value, dict):
+            return any(map(holds_none, value.values()))
+        if isinstance(value, list):
+            return any(map(holds_none, value))
+        return value is None
+
+    assert not holds_none(msgpack.unpackb(encode(message)[HEADER:]))
+
+
+def test_defaults_are_left_out() -> None:
+    """A request as most people send it is small."""
+    frame = encode(Request(request=CommandRequest(request_id="r1")))
+    assert msgpack.unpackb(frame[HEADER:]) == {"type": "request", "request": {"request_id": "r1"}}
+
+
+def test_what_the_router_adds_is_never_sent() -> None:
+    """`decision` and `attempts` are for our own caller."""
+    bare = CommandResponse(request_id="r1", status="success")
+    full = attrs.evolve(bare, decision={"policy": "secret"}, attempts=({"peer": "a"},))
+    assert encode(Response(response=full)) == encode(Response(response=bare))
+
+
+def test_a_whole_number_may_stand_for_a_real_one() -> None:
+    """Other languages write 1.0 as 1."""
+    advert = Advert(
+        incarnation=1, sequence=1, age=2.0, capability=Capability(backend="b", simulated=False)
+    )
+    fields = msgpack.unpackb(encode(advert)[HEADER:]) | {"age": 2}
+    assert decode(packed(**fields)) == advert
+
+
+@given(
+    message=messages,
+    extra=st.dictionaries(st.text(max_size=8).map("x_".__add__), st.integers(0, 255)),
+)
+def test_unknown_keys_are_ignored(message: Any, extra: dict[str, int]) -> None:
+    """A newer peer may say more."""
+    fields = msgpack.unpackb(encode(message)[HEADER:])
+    assert decode(packed(**fields, **extra)) == message
+
+
+def test_unknown_keys_are_ignored_at_any_depth() -> None:
+    """A field may be added to any part of a message."""
+    request = {"request_id": "r1", "sampling": {"seed": 1, "x": 1}, "x": [{}]}
+    decoded = decode(packed(type="request", request=request))
+    assert decoded == Request(request=CommandRequest(request_id="r1", sampling=Sampling(seed=1)))
+
+
+@pytest.mark.parametrize("kind", [bytes, bytearray, memoryview], ids=lambda kind: kind.__name__)
+def test_a_body_may_be_any_kind_of_bytes(kind: Any) -> None:
+    """No copy is asked of the caller."""
+    assert decode(kind(encode(Ping(nonce=1))[HEADER:])) == Ping(nonce=1)
+
+
+# ---- ours to get right ----
+
+
+def test_a_frame_too_long_for_the_peer_is_our_own_fault() -> None:
+    """The text has both sizes."""
+    with pytest.raises(LocalProtocolError) as caught:
+        encode(Chunk(request_id="r1", text="x" * 1100), max_frame=1024)
+    assert str(caught.value) == "a chunk of 1134 bytes; the peer takes at most 1024"
+
+
+def test_a_frame_of_exactly_the_limit_is_sent() -> None:
+    """The limit itself is allowed."""
+    message = Chunk(request_id="r1", text="x" * 1000)
+    size = len(encode(message)) - HEADER
+    assert len(encode(message, max_frame=size)) == HEADER + size
+    with pytest.raises(LocalProtocolError):
+        encode(message, max_frame=size - 1)
+
+
+def test_no_frame_is_longer_than_eight_mebibytes() -> None:
+    """Without a limit from the peer, our own one holds."""
+    request = CommandRequest(request_id="r1", prompt="x" * MAX_FRAME)
+    with pytest.raises(LocalProtocolError, match="the peer takes at most 8388608"):
+        encode(Request(request=request))
+
+
+def test_half_a_character_is_our_own_fault() -> None:
+    """A lone surrogate is no Unicode and cannot travel."""
+    with pytest.raises(LocalProtocolError) as caught:
+        encode(Chunk(request_id="r1", text="a\ud800"))
+    assert str(caught.value) == "text that is not Unicode: surrogates not allowed"
+
+
+def test_a_number_beyond_64_bits_is_our_own_fault() -> None:
+    """It does not fit the format."""
+    with pytest.raises(LocalProtocolError):
+        encode(Ping(nonce=1 << 64))
+
+
+def test_a_value_that_is_no_message_part_is_our_own_fault() -> None:
+    """Only values of this library travel."""
+    with pytest.raises(LocalProtocolError) as caught:
+        encode(Chunk(request_id="r1", text=object()))  # type: ignore[arg-type]
+    assert str(caught.value) == "object cannot travel"
+
+
+def test_a_failed_encoding_leaves_nothing_behind() -> None:
+    """The next frame is whole and has nothing of the one that failed."""
+    with pytest.raises(LocalProtocolError):
+        encode(Chunk(request_id="r1", text="abc\ud800"))
+    assert encode(Ping(nonce=1)).hex() == "0000001282a56e6f6e636501a474797065a470696e67"
+
+
+# ---- theirs to get right ----
+
+COUNT = "expected an integer from 0 to 9007199254740992, got"
+OFFER = {"name": "m"}
+
+
+def capability(**fields: Any) -> dict[str, Any]:
+    """An advert with this much more in its capability."""
+    vector = {"backend": "b", "simulated": False, **fields}
+    return {"type": "advert", "incarnation": 1, "sequence": 1, "age": 0, "capability": vector}
+
+
+def request(**fields: Any) -> dict[str, Any]:
+    """A request with these fields."""
+    return {"type": "request", "request": {"request_id": "r1", **fields}}
+
+
+def response(**fields: Any) -> dict[str, Any]:
+    """A response with these fields."""
+    return {"type": "response", "response": {"request_id": "r1", "status": "success", **fields}}
+
+
+def joined(**fields: Any) -> dict[str, Any]:
+    """A join with these fields."""
+    return {"type": "join", "registration": b"", "signature": b"", **fields}
+
+
+@pytest.mark.parametrize(
+    ("fields", "text"),
+    [
+        # a value of the wrong type
+        ({"type": "ping", "nonce": "1"}, f"ping.nonce: {COUNT} str '1'"),
+        ({"type": "ping", "nonce": True}, f"ping.nonce: {COUNT} bool 'True'"),
+        ({"type": "ping", "nonce": 1.0}, f"ping.nonce: {COUNT} float '1.0'"),
+        ({"type": "ping", "nonce": None}, f"ping.nonce: {COUNT} NoneType 'None'"),
+        (
+            {"type": "chunk", "request_id": "r1", "text": b"x"},
+            "chunk.text: expected text of 1 to 65536 characters, got bytes \"b'x'\"",
+        ),
+        (request(stream=1), "request.request.stream: expected true or false, got int '1'"),
+        (request(inputs="a"), "request.request.inputs: expected a list of at most 2048, got str 'a'"),
+        (request(sampling=[]), "request.request.sampling: expected a map, got list '[]'"),
+        (joined(signature="x"), "join.signature: expected at most 1024 bytes, got str 'x'"),
+        ({"type": "request", "request": 1}, "request.request: expected a map, got int '1'"),
+        # a value that is missing
+        ({"type": "ping"}, "ping.nonce: expected a value, got nothing"),
+        (
+            request(messages=[{"role": "user"}]),
+            "request.request.messages.content: expected a value, got nothing",
+        ),
+        (
+            capability(models=[{"digest": "a" * 64}]),
+            "advert.capability.models.name: expected a value, got nothing",
+        ),
+        # a number out of range
+        ({"type": "ping", "nonce": -1}, f"ping.nonce: {COUNT} int '-1'"),
+        ({"type": "ping", "nonce": 1 << 54}, f"ping.nonce: {COUNT} int '18014398509481984'"),
+        (
+            {"type": "credit", "request_id": "r1", "amount": 0},
+            "credit.amount: expected an integer from 1 to 2147483648, got int '0'",
+        ),
+        (
+            request(priority=101),
+            "request.request.priority: expected an integer from -100 to 100, got int '101'",
+        ),
+        (
+            capability(load={"slots": 0}),
+            "advert.capability.load.slots: expected an integer from 1 to 65536, got int '0'",
+        ),
+        (
+            capability(cpu_usage=1.5),
+            "advert.capability.cpu_usage: expected a number from 0.0 to 1.0, got float '1.5'",
+        ),
+        (
+            capability(models=[OFFER | {"decode_rate": 0}]),
+            "advert.capability.models.decode_rate: "
+            "expected a number from 1e-06 to 1000000000.0, got int '0'",
+        ),
+        # a number that is none
+        (
+            capability(models=[OFFER | {"load_seconds": math.nan}]),
+            "advert.capability.models.load_seconds: expected a finite number, got float 'nan'",
+        ),
+        (request(timeout=math.inf), "request.request.timeout: expected a finite number, got float 'inf'"),
+        (
+            request(sampling={"temperature": -math.inf}),
+            "request.request.sampling.temperature: expected a finite number, got float '-inf'",
+        ),
+        (
+            response(result={"embeddings": [[0.0, math.nan]]}),
+            "response.response.result.embeddings: expected a finite number, got float 'nan'",
+        ),
+        # text out of range
+        (
+            {"type": "chunk", "request_id": "r1", "text": ""},
+            "chunk.text: expected text of 1 to 65536 characters, got str ''",
+        ),
+        (
+            {"type": "cancel", "request_id": "r 1"},
+            "cancel.request_id: expected 1 to 128 printable ASCII characters, got str 'r 1'",
+        ),
+        (
+            request(request_id="r" * 129),
+            "request.request.request_id: expected 1 to 128 printable ASCII characters, "
+            f"got str '{'r' * 40}'",
+        ),
+        (
+            request(model_digest="A" * 64),
+            f"request.request.model_digest: expected 64 hexadecimal digits, got str '{'A' * 40}'",
+        ),
+        (
+            response(status="great"),
+            "response.response.status: "
+            "expected one of success, error, refused, timeout, cancelled; got str 'great'",
+        ),
+        (
+            response(provenance={"kind": "maybe", "backend": "b"}),
+            "response.response.provenance.kind: expected one of real, simulated; got str 'maybe'",
+        ),
+        # too many
+        (
+            request(sampling={"stop": ["x"] * 17}),
+            "request.request.sampling.stop: expected a list of at most 16, "
+            "got list \"['x', 'x', 'x', 'x', 'x', 'x', 'x', 'x',\"",
+        ),
+        (
+            joined(registration=b"x" * 65537),
+            "join.registration: expected at most 65536 bytes, "
+            f"got bytes \"b'{'x' * 38}\"",
+        ),
+        # no message at all
+        ({}, "not a message: type NoneType 'None'"),
+        ({"nonce": 1}, "not a message: type NoneType 'None'"),
+        ({"type": "pong!"}, "not a message: type str 'pong!'"),
+        ({"type": ["ping"]}, "not a message: type list \"['ping']\""),
+        ({"type": b"ping", "nonce": 1}, "not a message: type bytes \"b'ping'\""),
+    ],
+)
+def test_a_wrong_value_is_named_with_its_rule(fields: dict[str, Any], text: str) -> None:
+    """Whoever wrote the other end can find the mistake from the text."""
+    assert refusal(packed(**fields)) == text
+
+
+@pytest.mark.parametrize(
+    "value", [None, True, 0, 1.5, "hello", b"hello", [], ["type", "ping"]], ids=repr
+)
+def test_a_body_that_is_no_map_is_no_message(value: object) -> None:
+    """Whatever else msgpack can hold is refused."""
+    assert refusal(msgpack.packb(value)) == "not a message: type NoneType 'None'"
+
+
+def test_a_wrong_registration_is_named_with_its_rule() -> None:
+    """Like any other value from outside."""
+    fields = msgpack.unpackb(bytes.fromhex(FROZEN_REGISTRATION)) | {"lifetime": 0.5}
+    with pytest.raises(RemoteProtocolError) as caught:
+        decode_registration(packed(**fields))
+    assert str(caught.value) == (
+        "registration.lifetime: expected a number from 1.0 to 86400.0, got float '0.5'"
+    )
+
+
+@pytest.mark.parametrize("data", [b"", b"\xc0", b"\x90", b"\xa1a", b"\xc1"], ids=bytes.hex)
+def test_what_is_no_map_is_no_registration(data: bytes) -> None:
+    """However short."""
+    with pytest.raises(RemoteProtocolError):
+        decode_registration(data)
+
+
+# ---- bombs ----
+
+
+@pytest.mark.parametrize("depth", [10, 500, 900, 1000, 1023, 1024, 100_000])
+@pytest.mark.parametrize(
+    "before",
+    [b"\x81\xa4type", b"\x82\xa4type\xa4ping\xa5nonce", b"\x82\xa5nonce\x01\xa4more"],
+    ids=["the type", "a field", "an unknown field"],
+)
+@pytest.mark.parametrize("nest", [b"\x91", b"\x81\xa1a"], ids=["lists", "maps"])
+def test_depth_is_no_bomb(before: bytes, nest: bytes, depth: int) -> None:
+    """However deep the nesting, it is the peer's fault and nothing else breaks."""
+    assert refusal(before + nest * depth + b"\xc0")
+
+
+@pytest.mark.parametrize(
+    ("body", "text"),
+    [
+        (ping(b"\xdd\x00\x01\x00\x01"), "65537 exceeds max_array_len(65536)"),
+        (ping(b"\xdd\xff\xff\xff\xff"), "4294967295 exceeds max_array_len(65536)"),
+        (ping(b"\xdf\x00\x01\x00\x01"), "65537 exceeds max_map_len(65536)"),
+        (b"\xdf\xff\xff\xff\xff", "4294967295 exceeds max_map_len(65536)"),
+        (ping(b"\xd6\xff\x00\x00\x00\x00"), "5 exceeds max_ext_len(0)"),
+        (ping(b"\xc9\xff\xff\xff\xff\x05"), "exceeds max_ext_len(0)"),
+        (b"\x81\x01\x01", "int is not allowed for map key"),
+        (b"\x81\x90\x01", "list is not allowed for map key"),
+        (b"\x81\x80\x01", "dict is not allowed for map key"),
+        (b"\x81\xc0\x01", "NoneType is not allowed for map key"),
+        (ping(b"\xa2\xc3\x28"), "'utf-8' codec can't decode"),
+        (ping(b"\xa3\xed\xa0\x80"), "'utf-8' codec can't decode"),
+        (ping(b"\xc1"), ""),
+        (ping(b""), "incomplete input"),
+        (ping(b"\x01\x01"), "extra data"),
+        (b"", "incomplete input"),
+        (b"\xdc\xff\xff" * 400, "incomplete input"),
+    ],
+)
+def test_bytes_that_are_no_message_are_refused(body: bytes, text: str) -> None:
+    """Lengths, extension types, keys, half characters, and what is too short or too long."""
+    found = refusal(body)
+    assert found.startswith("not a msgpack map: ")
+    assert text in found
+
+
+def test_an_extension_without_content_is_refused() -> None:
+    """No field takes one, however small."""
+    assert refusal(ping(b"\xc7\x00\x05")).startswith("ping.nonce: ")
+
+
+# ---- anything ----
+
+
+def survives(body: bytes) -> None:
+    """Decode *body*: it is a message, or the peer's fault."""
+    try:
+        message = decode(body)
+    except RemoteProtocolError:
+        return
+    # What was accepted is a legal message: it travels on unchanged.
+    assert decode(encode(message)[HEADER:]) == message
+
+
+@given(body=st.binary(max_size=200))
+@example(body=b"\x81\xa4type\xa4ping")
+def test_arbitrary_bytes_raise_only_the_peers_error(body: bytes) -> None:
+    """No bytes from outside break anything."""
+    survives(body)
+
+
+@given(message=messages, data=st.data())
+def test_a_flipped_byte_raises_only_the_peers_error(message: Any, data: st.DataObject) -> None:
+    """One wrong byte in a good frame: another message, or an error."""
+    body = bytearray(encode(message)[HEADER:])
+    body[data.draw(st.integers(0, len(body) - 1))] = data.draw(st.integers(0, 255))
+    survives(bytes(body))
+
+
+@given(message=messages, data=st.data())
+def test_a_truncated_body_is_the_peers_error(message: Any, data: st.DataObject) -> None:
+    """No part of a message is a message."""
+    body = encode(message)[HEADER:]
+    assert refusal(body[: data.draw(st.integers(0, len(body) - 1))])
+
+
+FIELDS = sorted({field.name for cls in MESSAGES for field in attrs.fields(cls)} | {"type"})
+TYPES = sorted(decode(bytes.fromhex(frame)[HEADER:]).__class__.__name__.lower() for _, frame in FROZEN)
+ANYTHING = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(1 << 63), (1 << 64) - 1)
+    | st.floats()
+    | st.text(max_size=5)
+    | st.binary(max_size=5),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.sampled_from(FIELDS) | st.text(max_size=5), inner, max_size=3)
+    ),
+    max_leaves=8,
+)
+
+
+@given(kind=st.sampled_from(TYPES), fields=st.dictionaries(st.sampled_from(FIELDS), ANYTHING))
+def test_any_value_in_any_field_raises_only_the_peers_error(
+    kind: str, fields: dict[str, Any]
+) -> None:
+    """Right names with wrong values get no further than the door."""
+    survives(packed(**fields | {"type": kind}))
+
+
+@given(message=messages, wrong=ANYTHING, data=st.data())
+def test_any_value_at_any_place_raises_only_the_peers_error(
+    message: Any, wrong: Any, data: st.DataObject
+) -> None:
+    """Somewhere inside a good message, anything at all."""
+    body = msgpack.unpackb(encode(message)[HEADER:])
+    place = body
+    while True:
+        key = data.draw(st.sampled_from(sorted(place)))
+        if not isinstance(place[key], dict) or not place[key] or data.draw(st.booleans()):
+            break
+        place = place[key]
+    place[key] = wrong
+    survives(packed(**body))
+
+
+@given(data=st.binary(max_size=100))
+def test_arbitrary_registrations_raise_only_the_peers_error(data: bytes) -> None:
+    """The signature may be good and the content bad."""
+    try:
+        registration = decode_registration(data)
+    except RemoteProtocolError:
+        return
+    assert decode_registration(encode_registration(registration)) == registration
