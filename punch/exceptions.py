@@ -27,6 +27,7 @@
     + AddressUnavailable
     + IdentityChanged
     + NotPermitted
+    + RegistryFull
   x ModelFileError              a model file is not what it should be
 
 Every class has a `code`, the word that stands for it on the wire, in logs and
@@ -36,7 +37,7 @@ in documents.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import Any, ClassVar
 
 
 class PunchError(Exception):
@@ -96,8 +97,8 @@ class NoPeerAvailable(PunchError):
 
     code = "no_peer"
 
-    def __init__(self, message: str, reasons: Mapping[str, str] | None = None) -> None:
-        self.reasons: Mapping[str, str] = dict(reasons or {})
+    def __init__(self, message: str, reasons: Mapping[Any, str] | None = None) -> None:
+        self.reasons: Mapping[Any, str] = dict(reasons or {})
         lines = [message, *(f"  {peer}: {why}" for peer, why in self.reasons.items())]
         super().__init__("\n".join(lines))
 
@@ -139,7 +140,7 @@ class PeerTimeout(PeerError):
 
 
 class PeerRefused(PeerError):
-    """The peer answered that it will not serve this request now (full, draining, strict)."""
+    """The peer will not or cannot serve this request: it is full, draining, or not able to."""
 
     code = "refused"
 
@@ -214,6 +215,12 @@ class NotPermitted(NetworkError):
     """A peer is not allowed to do this here."""
 
     code = "not_permitted"
+
+
+class RegistryFull(NetworkError):
+    """A bootstrap has no room for another peer. The text names the limit."""
+
+    code = "registry_full"
 
 
 class ModelFileError(PunchError):

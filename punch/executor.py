@@ -95,6 +95,7 @@ class _Slots:
         self.queued_prompt_tokens = 0
         self._queue: list[tuple[int, int, trio.Event]] = []
         self._arrivals = 0
+        self._idle = trio.Event()
 
     @property
     def queued(self) -> int:
@@ -136,8 +137,16 @@ class _Slots:
         """Give a slot back, to the next in the queue if there is one."""
         if self._queue:
             heapq.heappop(self._queue)[2].set()
-        else:
-            self.busy -= 1
+            return
+        self.busy -= 1
+        if not self.busy:
+            self._idle.set()
+            self._idle = trio.Event()
+
+    async def idle(self) -> None:
+        """Wait until nobody has a slot, and so nobody waits for one."""
+        while self.busy:
+            await self._idle.wait()
 
 
 class Executor:
@@ -427,8 +436,7 @@ class Executor:
         self._draining = True
         self._changed.set()
         with trio.move_on_after(DRAIN_SECONDS):
-            while self._slots.busy or self._slots.queued:
-                await trio.sleep(COALESCE_SECONDS)
+            await self._slots.idle()
 
 
 def _fault(error: PunchError, *, retryable: bool = False) -> Fault:

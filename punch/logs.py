@@ -16,7 +16,7 @@ import structlog
 def get_logger(name: str) -> structlog.stdlib.BoundLogger:
     """The logger of a module; pass it ``__name__``."""
     return cast(
-        structlog.stdlib.BoundLogger,
+        "structlog.stdlib.BoundLogger",
         structlog.wrap_logger(
             logging.getLogger(name),
             processors=[

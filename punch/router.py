@@ -49,7 +49,7 @@ from .node import (
     open_node,
     parse_address,
 )
-from .peers import PeerRecord, PeerTable
+from .peers import PeerRecord
 from .routing import POLICIES, Attempt, Attempts, Decision, GiveUp, Policy, route_request
 from .wire import (
     ChatMessage,
@@ -238,7 +238,8 @@ class Answer:
             with trio.move_on_at(min(self._deadline, self._patience_ends)) as scope:
                 part = await call.receive()
             if scope.cancelled_caught:
-                return self._too_slow(call)
+                self._too_slow(call)
+                return None
             if type(part) is Progress:
                 # It waits for a slot and says so; its heartbeat vouches for it.
                 self._patience_ends = math.inf
@@ -413,7 +414,9 @@ class Router:
         return self._membership.trouble
 
     def answer(self, request: CommandRequest) -> Answer:
-        """Ask, and take the answer as it is made::
+        """Ask, and take the answer as it is made.
+
+        ::
 
             async with router.answer(chat_request("why?")) as answer:
                 async for text in answer:
@@ -478,9 +481,7 @@ class Router:
     def _failed(self, peer_id: PeerId, error: PeerError) -> None:
         # A refusal is no fault: the load that came with it says enough.
         if not isinstance(error, PeerRefused):
-            self._table.failed(
-                peer_id, now=trio.current_time(), retry_after=error.retry_after
-            )
+            self._table.failed(peer_id, now=trio.current_time(), retry_after=error.retry_after)
 
     def _succeeded(self, peer_id: PeerId, response: CommandResponse) -> None:
         model = response.provenance.model if response.provenance is not None else None
@@ -534,9 +535,7 @@ async def open_router(
     if isinstance(bootstrap, str):
         bootstrap = parse_address(bootstrap, setting="bootstrap")
     if not 1 <= len(namespace) <= 256:
-        raise ConfigurationError(
-            f"namespace has {len(namespace)} characters; 1 to 256 are allowed"
-        )
+        raise ConfigurationError(f"namespace has {len(namespace)} characters; 1 to 256 are allowed")
     incarnation = incarnation if incarnation is not None else new_incarnation()
     async with AsyncExitStack() as stack:
         if node is None:

@@ -57,7 +57,9 @@ def tuples_of(strategy: st.SearchStrategy[Any], most: int = 3) -> st.SearchStrat
 # ---- values ----
 
 peer_ids = st.text("abcdefgh", min_size=1, max_size=8).map(PeerId)
-request_ids = st.text(st.characters(min_codepoint=0x21, max_codepoint=0x7E), min_size=1, max_size=20)
+request_ids = st.text(
+    st.characters(min_codepoint=0x21, max_codepoint=0x7E), min_size=1, max_size=20
+)
 digests = st.binary(min_size=32, max_size=32).map(bytes.hex)
 names = st.text(min_size=1, max_size=16)
 prose = st.text(max_size=40)

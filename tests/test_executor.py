@@ -146,9 +146,7 @@ async def test_a_backend_that_cannot_answer_its_calibration_does_not_start(autoj
     async with trio.open_nursery() as nursery:
         node = MemoryNetwork(nursery).node("a")
         with pytest.raises(GenerationFailed, match="no weights"):
-            async with open_executor(
-                node, ScriptedBackend(play), namespace="n", incarnation=1
-            ):
+            async with open_executor(node, ScriptedBackend(play), namespace="n", incarnation=1):
                 pass
 
 

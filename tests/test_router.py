@@ -400,9 +400,7 @@ async def test_strict_is_enforced_by_the_dialer(autojump_clock):
             backend = Careless(claims)
             claims[0] = False
             await swarm.listener("a", backend)
-            blind = Policy(
-                name="blind", scorer=RoundRobin(), filters=(TRIED,)
-            )
+            blind = Policy(name="blind", scorer=RoundRobin(), filters=(TRIED,))
             async with swarm.router(strict=True, policy=blind) as router:
                 claims[0] = False
                 async with router.answer(chat_request("hello")) as answer:
@@ -432,9 +430,7 @@ async def test_another_model_than_asked_for_is_not_accepted(autojump_clock):
             async with swarm.router() as router:
                 request = chat_request("hi")
                 right = await router.ask(
-                    CommandRequest(
-                        request_id="1", messages=request.messages, model_digest=wanted
-                    )
+                    CommandRequest(request_id="1", messages=request.messages, model_digest=wanted)
                 )
                 with pytest.raises(UnknownModel, match="on offer: m"):
                     await router.ask(

@@ -72,7 +72,8 @@ class Backend(Protocol):
         """Answer *request*, which was checked and is for a model on offer.
 
         Raises:
-          InvalidRequest: if a parameter cannot be honoured; the text names it.
+          InvalidRequest: if a parameter is wrong anywhere; the text names it.
+          PeerRefused: if this backend cannot do it though another may; the text says what.
           ContextTooLong: if the prompt does not fit.
           GenerationFailed: if this answer failed but the backend lives.
           BackendCrashed: if the backend is gone. It may be back for the next call.

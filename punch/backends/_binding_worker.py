@@ -74,7 +74,7 @@ class _Flag:
         llama_cpp.llama_set_abort_callback(context, self._callback, address)
 
 
-class _Refused(Exception):  # noqa: N818 (an answer, not a fault of ours)
+class _Refused(Exception):
     """The request gets an error, and the worker goes on."""
 
     def __init__(self, code: str, message: str) -> None:
@@ -82,7 +82,7 @@ class _Refused(Exception):  # noqa: N818 (an answer, not a fault of ours)
         self.code = code
 
 
-class _Cancelled(Exception):  # noqa: N818 (as above)
+class _Cancelled(Exception):
     """The parent does not want the answer any more."""
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import attrs
 
-from ..exceptions import GenerationFailed, InvalidRequest
+from ..exceptions import GenerationFailed, InvalidRequest, PeerRefused
 from ..wire import CommandRequest, Sampling
 from ._program import Program
 
@@ -42,24 +42,25 @@ def read_question(request: CommandRequest, *, plain: bool) -> Question:
       plain: Whether the program can go on from a text as it is.
 
     Raises:
-      InvalidRequest: if the programs have no way to take it.
+      PeerRefused: if the programs have no way to take it; another backend may.
+      InvalidRequest: if nobody could take it.
       GenerationFailed: if a begun answer is to be continued.
 
     """
     if request.command == "complete":
         if not plain:
-            raise InvalidRequest(f"command 'complete' needs llama-completion: {_REMEDY}")
+            raise PeerRefused(f"command 'complete' needs llama-completion: {_REMEDY}")
         prompt = (request.prompt or "") + (request.continuation or "")
         if not prompt:
             raise InvalidRequest("prompt is empty; it must have at least one character")
         return Question(prompt=prompt, chat=False)
     if request.command != "chat":
-        raise InvalidRequest(f"command {request.command!r} needs llama-server: {_REMEDY}")
+        raise PeerRefused(f"command {request.command!r} needs llama-server: {_REMEDY}")
     if request.continuation:
         raise GenerationFailed(f"this backend cannot go on with a begun answer; {_REMEDY}")
     roles = [message.role for message in request.messages]
     if roles not in (["user"], ["system", "user"]):
-        raise InvalidRequest(
+        raise PeerRefused(
             f"messages has the roles {', '.join(roles)}; this backend takes one user message "
             f"after an optional system message. For conversations, {_REMEDY}"
         )
@@ -68,7 +69,7 @@ def read_question(request: CommandRequest, *, plain: bool) -> Question:
         raise InvalidRequest("messages ends with an empty message; it must have a text")
     if not plain and prompt.startswith("/"):
         # `/read FILE` would put a file of this machine into the answer.
-        raise InvalidRequest(f"messages: llama-cli takes a leading / for a command; {_REMEDY}")
+        raise PeerRefused(f"messages: llama-cli takes a leading / for a command; {_REMEDY}")
     system = request.messages[0].content if len(roles) == 2 else None
     return Question(prompt=prompt, system=system, chat=True)
 
@@ -77,7 +78,7 @@ def sampling_flags(program: Program, sampling: Sampling, *, context_tokens: int)
     """The arguments for what is set in *sampling*; `stop` is not the program's business.
 
     Raises:
-      InvalidRequest: if this build has no flag for one of them.
+      PeerRefused: if this build has no flag for one of them; another peer's may.
 
     """
     # Builds that shift the context would go on for ever without a limit.
@@ -88,7 +89,7 @@ def sampling_flags(program: Program, sampling: Sampling, *, context_tokens: int)
         if value is None:
             continue
         if not program.supports(flag):
-            raise InvalidRequest(f"{name} cannot be set: {program.name} has no {flag}")
+            raise PeerRefused(f"{name} cannot be set: {program.name} has no {flag}")
         # A seed is 32 bits wide there.
         flags += [flag, str(value & 0xFFFFFFFF if name == "seed" else value)]
     return flags

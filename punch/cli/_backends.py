@@ -212,9 +212,7 @@ BACKENDS: Mapping[str, Callable[[BackendSettings], AbstractAsyncContextManager[B
 """What PUNCH_INFERENCE_BACKEND may be."""
 
 
-def open_backend(
-    name: str, settings: BackendSettings
-) -> AbstractAsyncContextManager[Backend]:
+def open_backend(name: str, settings: BackendSettings) -> AbstractAsyncContextManager[Backend]:
     """The backend called *name*.
 
     Raises:

@@ -21,8 +21,9 @@ HELP = """\
 
 
 def _prompt() -> str | None:
-    """The next line, or `None` at the end. The prompt goes to standard error: only answers
-    are output.
+    """The next line, or `None` at the end.
+
+    The prompt goes to standard error: only answers are output.
     """
     if sys.stdin.isatty():
         print("> ", end="", file=sys.stderr, flush=True)

@@ -139,9 +139,7 @@ def _parser(program: str, about: str, options: Sequence[Option]) -> argparse.Arg
         text = text.replace("%", "%%")
         common: dict[str, Any] = {"dest": option.key, "default": None, "help": text}
         if option.convert is boolean:
-            parser.add_argument(
-                option.name, action=argparse.BooleanOptionalAction, **common
-            )
+            parser.add_argument(option.name, action=argparse.BooleanOptionalAction, **common)
         else:
             parser.add_argument(
                 option.name,
@@ -150,6 +148,11 @@ def _parser(program: str, about: str, options: Sequence[Option]) -> argparse.Arg
                 **common,
             )
     return parser
+
+
+def help_text(program: str, about: str, options: Sequence[Option]) -> str:
+    """What ``--help`` prints."""
+    return _parser(program, about, options).format_help()
 
 
 def parse(

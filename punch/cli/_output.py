@@ -36,7 +36,9 @@ def explain(decisions: Sequence[Decision], attempts: Sequence[Attempt]) -> str:
         lines.append(_table(decision))
         if index < len(attempts):
             attempt = attempts[index]
-            lines.append(f"  {attempt.peer_id} failed after {attempt.seconds:.3f} s: {attempt.error}")
+            lines.append(
+                f"  {attempt.peer_id} failed after {attempt.seconds:.3f} s: {attempt.error}"
+            )
     return "\n".join(lines)
 
 

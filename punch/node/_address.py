@@ -106,10 +106,10 @@ def parse_address(text: str, *, setting: str = "address") -> Address:
         wrong = "udp goes with /quic-v1, and tcp without"
     elif match and match["kind"] in ("ip4", "ip6"):
         try:
-            version = ipaddress.ip_address(match["host"]).version
+            kind = f"ip{ipaddress.ip_address(match['host']).version}"
         except ValueError:
-            version = 0
-        if f"ip{version}" != match["kind"]:
+            kind = "no"
+        if kind != match["kind"]:
             wrong = f"{match['host']} is not an {match['kind']} address"
     if match is None or wrong:
         raise ConfigurationError(

@@ -43,7 +43,7 @@ Handler = Callable[[Stream], Awaitable[None]]
 
 
 class Node(Protocol):
-    """This process as a peer: one identity, some addresses, streams in and out."""
+    """A process as a peer: one identity, some addresses, streams in and out."""
 
     @property
     def peer_id(self) -> PeerId:
@@ -59,7 +59,9 @@ class Node(Protocol):
         """Serve inbound streams of *protocol*, such as ``/punch/session/1``."""
         ...
 
-    async def open_stream(self, peer_id: PeerId, addresses: tuple[str, ...], protocol: str) -> Stream:
+    async def open_stream(
+        self, peer_id: PeerId, addresses: tuple[str, ...], protocol: str
+    ) -> Stream:
         """Open a stream to a peer, over a connection that exists or a new one.
 
         Args:

@@ -56,7 +56,10 @@ is the one that notices; short enough that a stopped process frees its connectio
 """
 
 MAX_CONNECTIONS = 4096
-"""Connections of one node. A process may usually open 1024 to 65536 files."""
+"""Connections of one node, if the process may open as many files; see `max_connections`."""
+
+MAX_HANDSHAKES = 256
+"""Unfinished handshakes of inbound connections: what strangers can take from us."""
 
 MAX_CONNECTIONS_PER_PEER = 16
 """Connections of one peer: both sides dialed on both transports, a few times over."""
@@ -143,6 +146,16 @@ def noise_only(key_pair: KeyPair) -> dict[TProtocol, ISecureTransport]:
     return {NOISE: Noise(key_pair, noise_privkey=create_x25519_key_pair().private_key)}
 
 
+def max_connections() -> int:
+    """`MAX_CONNECTIONS`, or half of the files that the process may open."""
+    if sys.platform == "win32":
+        return MAX_CONNECTIONS
+    import resource
+
+    files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return MAX_CONNECTIONS if files < 0 else max(16, min(MAX_CONNECTIONS, files // 2))
+
+
 def connection_config() -> ConnectionConfig:
     """Limits without the connection manager's own initiatives.
 
@@ -150,10 +163,10 @@ def connection_config() -> ConnectionConfig:
     has fewer than 100 connections, and allows 250 inbound ones in all.
     """
     return ConnectionConfig(
-        max_connections=MAX_CONNECTIONS,
+        max_connections=(limit := max_connections()),
         min_connections=0,
         low_watermark=0,
-        high_watermark=MAX_CONNECTIONS,
+        high_watermark=limit,
         max_connections_per_peer=MAX_CONNECTIONS_PER_PEER,
         auto_connect_interval=86400.0,
         # Otherwise connections younger than 20 s do not count against the limit per peer.
@@ -244,8 +257,21 @@ def inbound_limiter() -> None:
 
     Defect: `Swarm._do_handle_inbound_connection` waits for the end of the *swarm* while
     it holds a token of the limiter. Without this, a listener refuses everybody after
-    250 (here: 4096) connections, and keeps a task for each one that ever was.
+    250 (here: 4096) connections, and keeps a task for each one that ever was. Strangers who
+    say nothing are held to `MAX_HANDSHAKES` of them, each for `HANDSHAKE_SECONDS`.
     """
+
+    handshakes = 0
+
+    async def upgrade(self: Any, stream: Any, address: Any) -> Any:
+        nonlocal handshakes
+        if handshakes >= MAX_HANDSHAKES:
+            raise ConnectionAbortedError("too many handshakes at a time")
+        handshakes += 1
+        try:
+            return await self.upgrade_inbound_raw_conn(RawConnection(stream, False), address)
+        finally:
+            handshakes -= 1
 
     async def handle(self: Any, stream: Any, address: Any, failure: Any) -> None:
         try:
@@ -253,8 +279,7 @@ def inbound_limiter() -> None:
                 await self.add_conn(stream, direction="inbound")
                 await stream._closed_event.wait()  # type: ignore[attr-defined] # Private.
             else:
-                raw = RawConnection(stream, False)
-                muxed = await self.upgrade_inbound_raw_conn(raw, address)
+                muxed = await upgrade(self, stream, address)
                 await muxed.event_closed.wait()
         except Exception:  # A stranger sent something; only he shall suffer.
             logging.getLogger("libp2p").debug("inbound connection failed", exc_info=True)

@@ -101,9 +101,7 @@ class Links:
         await membership.refused.wait()
         self._signal()
 
-    def _meet(
-        self, listener: KnownListener, membership: Membership, nursery: trio.Nursery
-    ) -> None:
+    def _meet(self, listener: KnownListener, membership: Membership, nursery: trio.Nursery) -> None:
         link = self._links.get(listener.peer_id)
         if link is not None:
             if link.listener != listener:

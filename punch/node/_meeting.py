@@ -21,9 +21,11 @@ from ..background import open_background
 from ..capability import PeerId
 from ..exceptions import (
     IdentityChanged,
+    NetworkError,
     NotPermitted,
     PeerUnreachable,
     PunchError,
+    RegistryFull,
     RemoteProtocolError,
 )
 from ..logs import get_logger
@@ -36,7 +38,6 @@ from ..wire import (
     Pong,
     Registration,
     Registry,
-    RegistryFull,
     Roster,
     decode,
     decode_registration,
@@ -128,9 +129,7 @@ class _Frames:
 def _opened(node: Node, join: Join) -> Registration:
     """The registration in *join*, once its signature is found right."""
     registration = decode_registration(join.registration)
-    if not node.verify(
-        registration.peer_id, SIGNING_CONTEXT + join.registration, join.signature
-    ):
+    if not node.verify(registration.peer_id, SIGNING_CONTEXT + join.registration, join.signature):
         raise RemoteProtocolError(f"the registration of {registration.peer_id} is not its own")
     return registration
 
@@ -168,9 +167,7 @@ class BootstrapServer:
 
     def statistics(self) -> BootstrapStatistics:
         """What it holds now."""
-        return BootstrapStatistics(
-            members=len(self._members), registrations=len(self._registry)
-        )
+        return BootstrapStatistics(members=len(self._members), registrations=len(self._registry))
 
     async def _expire(self) -> None:
         while True:
@@ -341,7 +338,8 @@ class Membership:
             try:
                 await self._meet()
             except (PeerUnreachable, RemoteProtocolError) as error:
-                self.trouble = error
+                # No peer's fault to whoever asks: nobody is there who could be asked.
+                self.trouble = NetworkError(f"the bootstrap is out of reach: {error}")
                 log.info("the bootstrap is out of reach", why=str(error), retry_seconds=delay)
             except (NotPermitted, IdentityChanged) as error:
                 self.trouble = error

@@ -30,9 +30,6 @@ UDP has no connections; `keep_alive` makes sure that a live one is never silent 
 KEEP_ALIVE_SECONDS = 3.0
 """Time between two pings: three may be lost within `IDLE_SECONDS`."""
 
-MAX_HANDSHAKES = 256
-"""Unfinished handshakes of one listener, at about 100 KB each."""
-
 _MAX_GONE_STREAMS = 1024
 """Closed streams of one connection whose last data may still be on the way."""
 
@@ -238,12 +235,12 @@ def quic_handshakes() -> None:
     """Bound what strangers can make a listener remember.
 
     Defect: `QUICListener._handle_new_connection` builds a connection (100 KB) for any
-    datagram that looks like a first one, and keeps it for 15 s or more.
+    datagram that looks like a first one, and keeps it for 15 s or more, without a limit.
     """
     new = listener.QUICListener._handle_new_connection
 
     async def handle_new_connection(self: Any, data: bytes, address: Any, packet: Any) -> Any:
-        if len(self._registry._pending) >= MAX_HANDSHAKES:
+        if len(self._registry._pending) >= defects.MAX_HANDSHAKES:
             return None
         return await new(self, data, address, packet)
 

@@ -298,7 +298,9 @@ class PeerSession:
                 while (message := self._session.next_event()) is not None:
                     self._take(message, nursery)
             except RemoteProtocolError as error:
-                log.warning("session ended: the peer broke a rule", peer=self.peer_id, why=str(error))
+                log.warning(
+                    "session ended: the peer broke a rule", peer=self.peer_id, why=str(error)
+                )
                 self._finish(PeerUnreachable(f"{self.peer_id}: broke the protocol: {error}"))
 
     async def _write(self) -> None:

@@ -148,9 +148,7 @@ class PeerTable:
             capability = peer.fields["capability"]
             if capability.load != load:
                 capability = attrs.evolve(capability, load=load)
-            peer.change(
-                capability=capability, sent_since_report=0, prompt_tokens_since_report=0
-            )
+            peer.change(capability=capability, sent_since_report=0, prompt_tokens_since_report=0)
 
     def round_trip(self, peer_id: PeerId, seconds: float) -> None:
         """Take one measured round trip."""

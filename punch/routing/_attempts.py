@@ -141,7 +141,9 @@ class Attempts:
         if not reasons:
             error = NoPeerAvailable("no listener is known in this namespace")
         elif removed_by <= {"strict"} and failures <= {PeerSimulated}:
-            error = NoRealPeer("strict mode takes real inference only, and nobody offers it", reasons)
+            error = NoRealPeer(
+                "strict mode takes real inference only, and nobody offers it", reasons
+            )
         elif removed_by == {"model"} and not failures:
             error = UnknownModel(_what_is_on_offer(decision), reasons)
         else:

@@ -58,7 +58,7 @@ class CompletionTime:
         self, request: RouteRequest, peers: Sequence[PeerRecord], rng: Random
     ) -> Sequence[tuple[float, ...]]:
         """See the class."""
-        claims = []
+        claims: list[tuple[float, float | None, float | None]] = []
         for peer in peers:
             offer = peer.capability.offer(request.model, request.model_digest)
             if offer is None:

@@ -92,6 +92,5 @@ class WeightedSum:
     ) -> Sequence[tuple[float, ...]]:
         """Weight times factor, for each factor."""
         return [
-            tuple(w * f for w, f in zip(self.weights, factors(peer), strict=True))
-            for peer in peers
+            tuple(w * f for w, f in zip(self.weights, factors(peer), strict=True)) for peer in peers
         ]

@@ -34,9 +34,9 @@ from ._messages import (
     Usage,
 )
 from ._registration import SIGNING_CONTEXT, Join, Registration, Roster
-from ._registry import Registry, RegistryFull
+from ._registry import Registry
 from ._request import check_request
-from ._session import PROTOCOL, WINDOW, Session, State, greeting
+from ._session import PROTOCOL, WINDOW, Session, State, diagram, greeting
 
 __all__ = [
     # what is asked and answered
@@ -71,13 +71,13 @@ __all__ = [
     "Session",
     "State",
     "greeting",
+    "diagram",
     # meeting at a bootstrap
     "SIGNING_CONTEXT",
     "Registration",
     "Join",
     "Roster",
     "Registry",
-    "RegistryFull",
     # encoding
     "MAX_FRAME",
     "encode",

@@ -173,9 +173,9 @@ def _record(cls: type[Any], **readers: Reader) -> Reader:
                     raise
         for name in required:
             if name not in found:
-                bad = _Bad("a value, got nothing")
-                bad.place.insert(0, name)
-                raise bad
+                missing = _Bad("a value, got nothing")
+                missing.place.insert(0, name)
+                raise missing
         return cls(**found)
 
     return read
@@ -320,9 +320,7 @@ _READERS: Mapping[str, Reader] = {
         Advert, incarnation=_count, sequence=_count, age=_seconds, capability=_capability
     ),
     "request": _record(Request, request=_command_request),
-    "progress": _record(
-        Progress, request_id=_request_id, state=_one_of("queued", "loading")
-    ),
+    "progress": _record(Progress, request_id=_request_id, state=_one_of("queued", "loading")),
     "started": _record(Started, request_id=_request_id, provenance=_provenance),
     "chunk": _record(
         Chunk, request_id=_request_id, text=_text(1 << 16, least=1), tokens=_integer(0, 1 << 20)
@@ -341,9 +339,7 @@ _READERS: Mapping[str, Reader] = {
         Roster,
         namespace=_name,
         whole=_flag,
-        present=_many(
-            _record(Join, registration=_binary(1 << 16), signature=_binary(1024)), 4096
-        ),
+        present=_many(_record(Join, registration=_binary(1 << 16), signature=_binary(1024)), 4096),
         gone=_many(_peer_id, 4096),
     ),
 }
@@ -387,7 +383,7 @@ def _plan(cls: type[Any]) -> tuple[tuple[str, Any], ...]:
     for field in attrs.fields(cls):
         default = field.default
         if isinstance(default, attrs.Factory):  # type: ignore[arg-type]  # a class, typed as a function
-            default = default.factory()  # type: ignore[union-attr]  # see above
+            default = default.factory()
         if field.name not in _NEVER_SENT:
             plan.append((field.name, default))
     return tuple(plan)

@@ -284,7 +284,7 @@ class Advert:
 
 @attrs.frozen(kw_only=True)
 class Request:
-    """Please answer this."""
+    """Asks for an answer."""
 
     request: CommandRequest
     """The request, whole."""
@@ -292,8 +292,10 @@ class Request:
 
 @attrs.frozen(kw_only=True)
 class Started:
-    """The backend works on it now. Comes before the first chunk, so that a strict dialer
-    knows where the text comes from before it takes any.
+    """The backend works on it now.
+
+    Comes before the first chunk, so that a strict dialer knows where the text comes from
+    before it takes any.
     """
 
     request_id: str
@@ -357,7 +359,7 @@ class Credit:
 
 @attrs.frozen(kw_only=True)
 class Ping:
-    """Are you there?"""
+    """Asks for a sign of life."""
 
     nonce: int
     """Comes back in the `Pong`."""
@@ -365,7 +367,7 @@ class Ping:
 
 @attrs.frozen(kw_only=True)
 class Pong:
-    """I am."""
+    """Gives it."""
 
     nonce: int
     """The one of the `Ping`."""

@@ -5,19 +5,13 @@ from __future__ import annotations
 import attrs
 
 from ..capability import PeerId
-from ..exceptions import PunchError
+from ..exceptions import RegistryFull
 from ._registration import Join, Registration
 
 # One bootstrap on a small machine: 64 namespaces of 1,000 peers at 400 bytes is 25 MB.
 MAX_NAMESPACES = 1024
 MAX_PER_NAMESPACE = 1000
 MAX_REGISTRATIONS = 64_000
-
-
-class RegistryFull(PunchError):
-    """The bootstrap has no room for another peer. The text names the limit."""
-
-    code = "registry_full"
 
 
 @attrs.frozen(kw_only=True)

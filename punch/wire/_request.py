@@ -1,4 +1,4 @@
-"""Is this request one that anybody could answer?"""
+"""Checks whether a request is one that anybody could answer."""
 
 from __future__ import annotations
 
@@ -62,7 +62,9 @@ def _check_sampling(request: CommandRequest) -> None:
         raise InvalidRequest(f"stop has {len(sampling.stop)} entries; at most 16 are allowed")
     for stop in sampling.stop:
         if not 1 <= len(stop) <= 1024:
-            raise InvalidRequest(f"stop has an entry of {len(stop)} characters; 1 to 1024 are allowed")
+            raise InvalidRequest(
+                f"stop has an entry of {len(stop)} characters; 1 to 1024 are allowed"
+            )
 
 
 def check_request(request: CommandRequest) -> None:

@@ -96,6 +96,17 @@ REQUEST_TRANSITIONS: dict[Transition, RequestState | None] = {
     (RequestState.CANCELLING, Response): None,
 }
 
+
+def diagram() -> str:
+    """The table as a Mermaid state diagram, for docs/protocol.md."""
+    lines = ["```mermaid", "stateDiagram-v2"]
+    for (before, said), after in REQUEST_TRANSITIONS.items():
+        source = before.value if before is not None else "[*]"
+        target = after.value if after is not None else "[*]"
+        lines.append(f"    {source} --> {target}: {said.__name__}")
+    return "\n".join([*lines, "```"])
+
+
 # Rule 4: these may arrive too late and then mean nothing.
 _MAY_BE_LATE = frozenset({Cancel, Credit})
 _ABOUT_REQUESTS = frozenset(said for _, said in REQUEST_TRANSITIONS)
@@ -226,7 +237,7 @@ class Session:
 
         """
         said = type(message)
-        if said is Goodbye:
+        if isinstance(message, Goodbye):
             self._say_goodbye(message)
             return
         if self.state is not State.OPEN:

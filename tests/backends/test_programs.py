@@ -9,7 +9,7 @@ import pytest
 from punch.backends._cli_question import read_question, sampling_flags
 from punch.backends._llama_server import lost_port, server_command
 from punch.backends._program import Program, read_devices
-from punch.exceptions import GenerationFailed, InvalidRequest
+from punch.exceptions import GenerationFailed, InvalidRequest, PeerRefused
 from punch.wire import ChatMessage, CommandRequest, Sampling
 
 NEW = ["--model", "--port", "--parallel", "--load-mode", "--jinja", "--no-ui", "--no-kv-unified"]
@@ -117,23 +117,43 @@ def test_one_question_with_a_system_message_can_be_asked() -> None:
 
 
 @pytest.mark.parametrize(
-    ("request_", "plain", "word"),
+    ("request_", "plain", "word", "error"),
     [
-        (chat(("user", "a"), ("assistant", "b"), ("user", "c")), True, "messages"),
-        (chat(("system", "a")), True, "messages"),
-        (chat(("user", "")), True, "messages"),
-        (chat(("user", "/read /etc/passwd")), False, "messages"),
-        (CommandRequest(request_id="r", command="complete", prompt="p"), False, "complete"),
-        (CommandRequest(request_id="r", command="complete", prompt=""), True, "prompt"),
-        (CommandRequest(request_id="r", command="embed", inputs=("a",)), True, "embed"),
+        (
+            chat(("user", "a"), ("assistant", "b"), ("user", "c")),
+            True,
+            "messages",
+            PeerRefused,
+        ),
+        (chat(("system", "a")), True, "messages", PeerRefused),
+        (chat(("user", "")), True, "messages", InvalidRequest),
+        (chat(("user", "/read /etc/passwd")), False, "messages", PeerRefused),
+        (
+            CommandRequest(request_id="r", command="complete", prompt="p"),
+            False,
+            "complete",
+            PeerRefused,
+        ),
+        (
+            CommandRequest(request_id="r", command="complete", prompt=""),
+            True,
+            "prompt",
+            InvalidRequest,
+        ),
+        (
+            CommandRequest(request_id="r", command="embed", inputs=("a",)),
+            True,
+            "embed",
+            PeerRefused,
+        ),
     ],
     ids=["conversation", "system only", "empty", "command", "raw", "no prompt", "embed"],
 )
 def test_what_the_programs_cannot_take_is_refused_by_name(
-    request_: CommandRequest, plain: bool, word: str
+    request_: CommandRequest, plain: bool, word: str, error: type[Exception]
 ) -> None:
-    """Never silently cut or changed."""
-    with pytest.raises(InvalidRequest, match=word):
+    """Never silently cut or changed; what another backend can do is sent on to it."""
+    with pytest.raises(error, match=word):
         read_question(request_, plain=plain)
 
 
@@ -154,5 +174,5 @@ def test_every_sampling_parameter_becomes_a_flag() -> None:
         "--min-p", "0.1", "--repeat-penalty", "1.5", "--seed", "4294967295",
     ]  # fmt: skip
     assert sampling_flags(known, Sampling(), context_tokens=99) == ["--n-predict", "99"]
-    with pytest.raises(InvalidRequest, match="min_p"):
+    with pytest.raises(PeerRefused, match="min_p"):
         sampling_flags(program("--temp"), Sampling(min_p=0.1), context_tokens=99)

@@ -7,8 +7,19 @@ import json
 import pytest
 
 from punch import bootstrap, dialer, exceptions, listener
-from punch.cli import EXITS, ExitCode, Option, boolean, count, exit_code, explain, parse, print_json
-from punch.cli import BackendSettings, open_backend
+from punch.cli import (
+    EXITS,
+    BackendSettings,
+    ExitCode,
+    Option,
+    boolean,
+    count,
+    exit_code,
+    explain,
+    open_backend,
+    parse,
+    print_json,
+)
 from punch.exceptions import ConfigurationError, NoRealPeer, PunchError
 from punch.routing import POLICIES
 from punch.wire import CommandResponse, Completion, Provenance

@@ -34,6 +34,20 @@ RETURN = "/test/return/1"  # Returns at once.
 NUMBERS = "/test/numbers/1"  # u32 count; answers with so many big-endian u32, one write each.
 STATE = "/test/state/1"  # Answers with JSON: what the process holds.
 
+_QUIC_TABLES = {
+    "_connections",
+    "_pending",
+    "_initial_connection_ids",
+    "_connection_id_to_addr",
+    "_addr_to_connection_id",
+    "_connection_sequences",
+    "_connection_sequence_counters",
+    "_conn_by_quic_id",
+    "_pending_cid_by_quic_id",
+    "_promotion_locks",
+    "_handler_invoked_quic_ids",
+}
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -126,7 +140,7 @@ def state_of(node: Any) -> dict[str, Any]:
             found["quic"] = {
                 name: len(table)
                 for name, table in tables.items()
-                if isinstance(table, dict | set) and len(table) and not name.endswith("stats")
+                if isinstance(table, dict | set) and len(table) and name in _QUIC_TABLES
             }
     return found
 

@@ -466,9 +466,9 @@ async def quic_late_data() -> bool:
 
 async def quic_handshakes() -> bool:
     """Strangers fill no memory."""
-    from punch.node import _quic_defects
+    from punch.node import _libp2p_defects as defects
 
-    _quic_defects.MAX_HANDSHAKES = 8
+    defects.MAX_HANDSHAKES = 8
     async with two_nodes(QUIC) as (listener, _):
         (quic,) = listener._swarm.listeners.values()
         port = quic._socket.getsockname()[1]

@@ -16,7 +16,7 @@ import trio
 
 from punch.backends._llama_cli import LlamaCliBackend, open_llama_cli
 from punch.backends._llama_server import open_llama_server
-from punch.exceptions import BackendCrashed, ConfigurationError, ContextTooLong, InvalidRequest
+from punch.exceptions import BackendCrashed, ConfigurationError, ContextTooLong, PeerRefused
 from punch.wire import ChatMessage, CommandRequest, Sampling
 
 LIMIT = 180
@@ -160,7 +160,7 @@ async def test_the_talking_program_refuses_a_raw_prompt(talking: Open) -> None:
     with trio.fail_after(LIMIT):
         async with talking() as backend:
             assert backend.offers[0].features == {"chat"}
-            with pytest.raises(InvalidRequest, match="complete"):
+            with pytest.raises(PeerRefused, match="complete"):
                 await backend.generate(
                     CommandRequest(request_id="r", command="complete", prompt="a"), ignore
                 )
@@ -232,7 +232,7 @@ async def test_conversations_are_refused_by_name(plain: Open) -> None:
     turns = [ChatMessage(role=role, content="x") for role in ("user", "assistant", "user")]
     with trio.fail_after(LIMIT):
         async with plain() as backend:
-            with pytest.raises(InvalidRequest, match=r"messages .* llama-server"):
+            with pytest.raises(PeerRefused, match=r"messages .* llama-server"):
                 await backend.generate(attrs.evolve(PARIS, messages=tuple(turns)), ignore)
 
 

@@ -340,7 +340,7 @@ async def test_nothing_is_left_behind(either: Open) -> None:
 async def test_an_error_in_the_body_comes_out_bare(server: Open) -> None:
     """No exception group, and the server is ended all the same."""
     with trio.fail_after(LIMIT):
-        with pytest.raises(ZeroDivisionError):  # noqa: PT012 - the block is the subject
+        with pytest.raises(ZeroDivisionError):
             async with server() as backend:
                 pid = backend.pid
                 raise ZeroDivisionError

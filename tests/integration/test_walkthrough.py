@@ -277,7 +277,10 @@ def test_a_wrong_listener_setting_is_named(
             {"PUNCH_INFERENCE_BACKEND": "llama_cpp", **model},
             ["LLAMA_CPP_EXE is not set", "bins/llama-cpp"],
         ),
-        ({**server, **model, "LLAMA_CPP_EXE": "/nowhere/llama"}, ["LLAMA_CPP_EXE", "/nowhere/llama"]),
+        (
+            {**server, **model, "LLAMA_CPP_EXE": "/nowhere/llama"},
+            ["LLAMA_CPP_EXE", "/nowhere/llama"],
+        ),
         ({**server, **model, "LLAMA_CPP_EXE": sys.executable}, ["LLAMA_CPP_EXE"]),
         ({**server, **model, "LLAMA_THREADS": "many"}, ["LLAMA_THREADS is 'many'", "number"]),
         ({"PUNCH_INFERENCE_BACKEND": "llama"}, ["PUNCH_INFERENCE_BACKEND is 'llama'", "embedded"]),
@@ -412,9 +415,7 @@ async def test_two_namespaces_never_see_each_other(programs: Programs) -> None:
 
 
 @limit(60)
-async def test_losing_the_bootstrap_disturbs_no_session(
-    programs: Programs, tmp_path: Path
-) -> None:
+async def test_losing_the_bootstrap_disturbs_no_session(programs: Programs, tmp_path: Path) -> None:
     """Killed, it is missed by nobody; back again, everybody registers again."""
     identity = str(tmp_path / "bootstrap.key")
     bootstrap = await off(programs.bootstrap, "--identity", identity)

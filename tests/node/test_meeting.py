@@ -147,9 +147,7 @@ async def test_garbage_ends_only_the_stream_it_came_on(autojump_clock):
             await swarm.listener("a", mock())
             rude = swarm.network.node("rude")
             for garbage in (b"\xff" * 100, b"\0\0\0\1\xc0", bytes(10_000)):
-                stream = await rude.open_stream(
-                    "bootstrap", (str(swarm.bootstrap),), MEET
-                )
+                stream = await rude.open_stream("bootstrap", (str(swarm.bootstrap),), MEET)
                 await stream.send_all(garbage)
                 assert b"goodbye" in await stream.receive_some()
             async with swarm.router() as router:

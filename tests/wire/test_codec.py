@@ -394,7 +394,10 @@ def joined(**fields: Any) -> dict[str, Any]:
             "chunk.text: expected text of 1 to 65536 characters, got bytes \"b'x'\"",
         ),
         (request(stream=1), "request.request.stream: expected true or false, got int '1'"),
-        (request(inputs="a"), "request.request.inputs: expected a list of at most 2048, got str 'a'"),
+        (
+            request(inputs="a"),
+            "request.request.inputs: expected a list of at most 2048, got str 'a'",
+        ),
         (request(sampling=[]), "request.request.sampling: expected a map, got list '[]'"),
         (joined(signature="x"), "join.signature: expected at most 1024 bytes, got str 'x'"),
         ({"type": "request", "request": 1}, "request.request: expected a map, got int '1'"),
@@ -437,7 +440,10 @@ def joined(**fields: Any) -> dict[str, Any]:
             capability(models=[OFFER | {"load_seconds": math.nan}]),
             "advert.capability.models.load_seconds: expected a finite number, got float 'nan'",
         ),
-        (request(timeout=math.inf), "request.request.timeout: expected a finite number, got float 'inf'"),
+        (
+            request(timeout=math.inf),
+            "request.request.timeout: expected a finite number, got float 'inf'",
+        ),
         (
             request(sampling={"temperature": -math.inf}),
             "request.request.sampling.temperature: expected a finite number, got float '-inf'",
@@ -481,8 +487,7 @@ def joined(**fields: Any) -> dict[str, Any]:
         ),
         (
             joined(registration=b"x" * 65537),
-            "join.registration: expected at most 65536 bytes, "
-            f"got bytes \"b'{'x' * 38}\"",
+            f'join.registration: expected at most 65536 bytes, got bytes "b\'{"x" * 38}"',
         ),
         # no message at all
         ({}, "not a message: type NoneType 'None'"),
@@ -607,7 +612,9 @@ def test_a_truncated_body_is_the_peers_error(message: Any, data: st.DataObject) 
 
 
 FIELDS = sorted({field.name for cls in MESSAGES for field in attrs.fields(cls)} | {"type"})
-TYPES = sorted(decode(bytes.fromhex(frame)[HEADER:]).__class__.__name__.lower() for _, frame in FROZEN)
+TYPES = sorted(
+    decode(bytes.fromhex(frame)[HEADER:]).__class__.__name__.lower() for _, frame in FROZEN
+)
 ANYTHING = st.recursive(
     st.none()
     | st.booleans()

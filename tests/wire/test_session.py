@@ -399,23 +399,26 @@ def test_our_own_message_out_of_place_changes_nothing(message: Message) -> None:
     assert deliver(listener, dialer) == [respond()]
 
 
-@pytest.mark.parametrize(
-    "message",
-    [
-        Chunk(request_id="r1", text=""),
-        Chunk(request_id="r1", text="x", tokens=-1),
-        Response(response=CommandResponse(request_id="r1", status="great")),  # type: ignore[arg-type]
-    ],
-    ids=["no text", "tokens", "status"],
-)
-def test_we_do_not_say_what_the_peer_must_refuse(message: Message) -> None:
-    """A value that breaks a rule is our own fault, before it costs us the session."""
+def test_we_do_not_send_a_chunk_without_text() -> None:
+    """The peer must refuse it, so it is our own fault before it costs us the session."""
     dialer, listener = meet()
     dialer.send(ask())
     deliver(dialer, listener)
     listener.send(STARTED)
     with pytest.raises(LocalProtocolError):
-        listener.send(message)
+        listener.send(chunk(""))
+
+
+@pytest.mark.parametrize("amount", [0, -1])
+def test_we_do_not_send_a_credit_for_nothing(amount: int) -> None:
+    """Nor one that takes room away: the peer must refuse both."""
+    dialer, listener = meet()
+    dialer.send(ask())
+    deliver(dialer, listener)
+    listener.send(STARTED)
+    deliver(listener, dialer)
+    with pytest.raises(LocalProtocolError):
+        dialer.send(Credit(request_id="r1", amount=amount))
 
 
 # ---- cancelling ----
@@ -803,7 +806,7 @@ class TwoHonestPeers(RuleBasedStateMachine):
 
 
 TestTwoHonestPeers = TwoHonestPeers.TestCase
-TestTwoHonestPeers.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+TestTwoHonestPeers.settings = settings(max_examples=100, stateful_step_count=50, deadline=None)
 
 
 # ---- one hostile peer ----

@@ -1,0 +1,80 @@
+"""Writes what the code knows into the documents: ``--help`` texts, exit codes, the diagram.
+
+python docs/help.py           rewrites the parts between markers
+python docs/help.py --check   exits with 1 if that would change anything
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from pathlib import Path
+
+os.environ["COLUMNS"] = "100"
+os.environ["NO_COLOR"] = "1"
+
+from punch import bootstrap, dialer, listener
+from punch.cli import ExitCode
+from punch.cli._options import help_text
+from punch.wire import diagram
+
+ROOT = Path(__file__).parent.parent
+
+
+def helps() -> str:
+    """The help of every program."""
+    texts = [
+        help_text(f"python -m {program.__name__}", program.ABOUT, program.OPTIONS)
+        for program in (listener, dialer, bootstrap)
+    ]
+    return "\n".join(f"```text\n{text.rstrip()}\n```" for text in texts)
+
+
+def exits() -> str:
+    """The exit codes, as a table."""
+    source = (ROOT / "punch" / "cli" / "_exits.py").read_text(encoding="utf-8")
+    rows = ["| code | name | meaning |", "| --- | --- | --- |"]
+    for code in ExitCode:
+        match = re.search(rf'{code.name} = \d+\n    """(.*?)"""', source, re.DOTALL)
+        assert match, code
+        rows.append(f"| {code.value} | {code.name} | {match[1]} |")
+    return "\n".join(rows)
+
+
+PARTS = {
+    "INFERENCE.md": {"help": helps, "exits": exits},
+    "docs/protocol.md": {"diagram": diagram},
+}
+
+
+def rewritten(name: str) -> tuple[str, str]:
+    """A document as it is, and as it should be."""
+    before = after = (ROOT / name).read_text(encoding="utf-8")
+    for marker, make in PARTS[name].items():
+        after = re.sub(
+            rf"(<!-- {marker}:begin[^\n]*-->\n).*?(<!-- {marker}:end -->)",
+            lambda match, text=make(): f"{match[1]}{text}\n{match[2]}",
+            after,
+            flags=re.DOTALL,
+        )
+    return before, after
+
+
+def main() -> int:
+    """Rewrite or check; 1 if something was out of date and *--check* was given."""
+    stale = []
+    for name in PARTS:
+        before, after = rewritten(name)
+        if before != after:
+            stale.append(name)
+            if "--check" not in sys.argv:
+                (ROOT / name).write_text(after, encoding="utf-8")
+    if stale and "--check" in sys.argv:
+        print(f"out of date: {', '.join(stale)}; run python docs/help.py", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,449 @@
+"""What a dialer knows of its peers, from claims that arrive in any order and from its own clock."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import attrs
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from punch.capability import Capability, Load, PeerId
+from punch.peers import PeerRecord, PeerTable, Rates
+from punch.peers import _table as limits
+
+A, B = PeerId("a"), PeerId("b")
+CLAIM = Capability(backend="mock", simulated=True)
+
+
+def claim(stamp: Any = 0) -> Capability:
+    """A claim that says which one it is."""
+    return attrs.evolve(CLAIM, backend=f"backend {stamp}")
+
+
+def advertise(
+    table: PeerTable,
+    peer: str = A,
+    incarnation: int = 1,
+    sequence: int = 1,
+    *,
+    seen_at: float = 0.0,
+    load: Load | None = None,
+) -> bool:
+    """A claim of *peer* arrives."""
+    return table.advertised(
+        PeerId(peer),
+        attrs.evolve(claim((incarnation, sequence)), load=load or Load()),
+        incarnation=incarnation,
+        sequence=sequence,
+        seen_at=seen_at,
+    )
+
+
+def table_of(*peers: str) -> PeerTable:
+    """A table where these have advertised once."""
+    table = PeerTable()
+    for peer in peers or (A,):
+        advertise(table, peer)
+    return table
+
+
+def record(table: PeerTable, peer: str = A) -> PeerRecord:
+    """The record of a peer that must be there."""
+    found = table.get(PeerId(peer))
+    assert found is not None
+    return found
+
+
+def answer(table: PeerTable, *, decode: float = 10.0, prefill: float = 100.0) -> None:
+    """One answer at these rates, of 100 tokens each."""
+    table.succeeded(
+        A,
+        "m",
+        prefill_tokens=100,
+        prefill_seconds=100 / prefill,
+        decode_tokens=100,
+        decode_seconds=100 / decode,
+    )
+
+
+# ---- claims ----
+
+
+def test_an_unknown_peer_is_unknown() -> None:
+    """And whatever is said of it changes nothing."""
+    table = PeerTable()
+    table.reported(A, Load(busy=1))
+    table.round_trip(A, 0.1)
+    table.sent(A, prompt_tokens=1)
+    table.ended(A)
+    table.succeeded(A, "m")
+    table.failed(A, now=0.0)
+    table.lost(A, now=0.0)
+    assert (table.get(A), table.snapshot(), len(table)) == (None, (), 0)
+
+
+def test_a_first_claim_is_news() -> None:
+    """The record has the claim and nothing that was not measured."""
+    table = PeerTable()
+    assert advertise(table, incarnation=3, sequence=4, seen_at=5.0) is True
+    assert record(table) == PeerRecord(
+        peer_id=A, capability=claim((3, 4)), incarnation=3, sequence=4, seen_at=5.0
+    )
+
+
+@given(
+    stamps=st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), min_size=1, max_size=10),
+    data=st.data(),
+)
+def test_the_newest_claim_wins_in_any_order_of_arrival(
+    stamps: list[tuple[int, int]], data: st.DataObject
+) -> None:
+    """Newest by incarnation, then by sequence; when it came and what the clock said is nothing."""
+    table = PeerTable()
+    best = (-1, -1)
+    for arrival, (incarnation, sequence) in enumerate(data.draw(st.permutations(stamps))):
+        news = advertise(table, A, incarnation, sequence, seen_at=float(-arrival))
+        assert news == ((incarnation, sequence) > best)
+        best = max(best, (incarnation, sequence))
+    assert record(table).capability == claim(max(stamps))
+    assert (record(table).incarnation, record(table).sequence) == max(stamps)
+
+
+def test_a_restart_forgives_and_keeps_what_we_measured() -> None:
+    """Faults were those of the process that is gone; the machine is as fast as before."""
+    table = table_of()
+    answer(table)
+    table.round_trip(A, 0.2)
+    table.failed(A, now=100.0)
+    advertise(table, incarnation=2, sequence=0)
+    after = record(table)
+    assert (after.failures, after.cooling_until) == (0, 0.0)
+    assert (after.rates_of("m").decode, after.rtt) == (10.0, 0.2)
+    assert after.reputation == pytest.approx(0.95)
+
+
+def test_a_further_claim_does_not_forgive() -> None:
+    """The process that failed is still the same."""
+    table = table_of()
+    table.failed(A, now=100.0)
+    advertise(table, sequence=2)
+    assert (record(table).failures, record(table).cooling_until) == (1, 101.0)
+
+
+# ---- peers that left ----
+
+
+def test_a_peer_that_left_is_gone() -> None:
+    """From the table and from the snapshot."""
+    table = table_of("a", "b")
+    table.lost(A, now=0.0)
+    assert [peer.peer_id for peer in table.snapshot()] == [B]
+    assert (table.get(A), len(table)) == (None, 1)
+
+
+@pytest.mark.parametrize("stamp", [(1, 1), (1, 0), (0, 9)])
+def test_an_old_claim_does_not_bring_a_peer_back(stamp: tuple[int, int]) -> None:
+    """It was on its way when the peer left."""
+    table = table_of()
+    table.lost(A, now=0.0)
+    assert advertise(table, A, *stamp, seen_at=1.0) is False
+    assert table.get(A) is None
+
+
+def test_a_peer_that_comes_back_is_known() -> None:
+    """Its speed and reputation, that is; not what it claimed, nor what was in flight."""
+    table = table_of()
+    answer(table)
+    table.failed(A, now=0.0)
+    table.sent(A, prompt_tokens=5)
+    table.lost(A, now=0.0)
+    assert advertise(table, sequence=2, seen_at=1.0) is True
+    back = record(table)
+    assert back.rates_of("m").decode == 10.0
+    assert back.reputation == pytest.approx(0.95)
+    assert (back.in_flight, back.failures, back.rtt) == (0, 0, None)
+    assert back.capability == claim((1, 2))
+
+
+def test_a_peer_is_forgotten_after_five_minutes() -> None:
+    """From then on it is a stranger, whose clock may have been set back in the meantime."""
+    table = table_of()
+    answer(table)
+    table.lost(A, now=0.0)
+    assert advertise(table, A, 1, 0, seen_at=299.0) is False
+    assert advertise(table, A, 1, 0, seen_at=301.0) is True
+    assert record(table).rates == {}
+
+
+def test_old_tombstones_make_room_when_the_next_peer_leaves() -> None:
+    """So that the dead are as bounded as the living."""
+    table = table_of("a", "b")
+    table.lost(A, now=0.0)
+    table.lost(B, now=301.0)
+    assert advertise(table, A, 1, 0, seen_at=302.0) is True
+    assert advertise(table, B, 1, 0, seen_at=302.0) is False
+
+
+# ---- bounds ----
+
+
+def test_a_full_table_takes_nobody_new(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those who are in it may still advertise; who leaves makes room."""
+    monkeypatch.setattr(limits, "MAX_PEERS", 2)
+    table = table_of("a", "b")
+    assert advertise(table, "c") is False
+    assert advertise(table, "a", sequence=2) is True
+    table.lost(B, now=0.0)
+    assert advertise(table, "c") is True
+    assert [peer.peer_id for peer in table.snapshot()] == ["a", "c"]
+
+
+def test_the_speed_of_so_many_models_is_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A further one is not; the ones that are go on being measured."""
+    monkeypatch.setattr(limits, "MAX_MODELS", 2)
+    table = table_of()
+    for model in ("m1", "m2", "m3", "m1"):
+        table.succeeded(A, model, decode_tokens=10, decode_seconds=1.0)
+    assert {m: r.decode_samples for m, r in record(table).rates.items()} == {"m1": 2, "m2": 1}
+
+
+# ---- measured speed ----
+
+
+def test_a_measurement_replaces_the_claim_after_three_answers() -> None:
+    """Two may be a cold start."""
+    table, believed = table_of(), []
+    for _ in range(4):
+        answer(table, decode=10.0, prefill=100.0)
+        rates = record(table).rates_of("m")
+        believed.append((rates.decode_or(99.0), rates.prefill_or(None)))
+    assert believed == [(99.0, None), (99.0, None), (10.0, 100.0), (10.0, 100.0)]
+
+
+def test_the_average_moves_a_fifth_of_the_way() -> None:
+    """About the last ten answers count."""
+    table = table_of()
+    answer(table, decode=10.0)
+    answer(table, decode=20.0)
+    assert record(table).rates_of("m").decode == pytest.approx(12.0)
+
+
+@given(samples=st.lists(st.floats(0.1, 1e4), min_size=1, max_size=30))
+def test_the_average_stays_within_its_samples(samples: list[float]) -> None:
+    """No answer makes a peer look faster than its fastest or slower than its slowest."""
+    rates = Rates()
+    for rate in samples:
+        rates = rates.with_sample(decode_tokens=100, decode_seconds=100 / rate)
+    assert rates.decode is not None
+    assert min(samples) * 0.999 <= rates.decode <= max(samples) * 1.001
+    assert (rates.decode_samples, rates.prefill_samples) == (len(samples), 0)
+
+
+@pytest.mark.parametrize(
+    ("tokens", "seconds"), [(None, 1.0), (100, None), (3, 1.0), (0, 0.0), (100, 0.0), (100, -1.0)]
+)
+def test_what_is_absent_or_too_short_is_no_sample(
+    tokens: int | None, seconds: float | None
+) -> None:
+    """Three tokens time the clock, not the model."""
+    sampled = Rates().with_sample(
+        prefill_tokens=tokens, prefill_seconds=seconds, decode_tokens=4, decode_seconds=1.0
+    )
+    assert sampled == Rates(decode=4.0, decode_samples=1)
+
+
+def test_a_model_nobody_measured_has_no_rates() -> None:
+    """And asking for it does not make any."""
+    table = table_of()
+    assert record(table).rates_of("m") == Rates()
+    assert record(table).rates == {}
+
+
+def test_the_round_trip_is_smoothed() -> None:
+    """The first one is taken as it is, each further one by an eighth."""
+    table = table_of()
+    table.round_trip(A, 0.100)
+    assert record(table).rtt == 0.100
+    table.round_trip(A, 0.180)
+    assert record(table).rtt == pytest.approx(0.110)
+
+
+# ---- faults ----
+
+
+def test_cooling_doubles_to_its_cap() -> None:
+    """A second, then two, up to half a minute."""
+    table, found = table_of(), []
+    for _ in range(8):
+        table.failed(A, now=100.0)
+        found.append(record(table).cooling_until - 100.0)
+    assert found == [1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 30.0, 30.0]
+
+
+def test_faults_without_end_stay_at_the_cap() -> None:
+    """No number grows without bound."""
+    table = table_of()
+    for _ in range(2000):
+        table.failed(A, now=0.0)
+    last = record(table)
+    assert (last.cooling_until, last.failures, last.reputation) == (30.0, 30, 0.0)
+
+
+def test_a_peer_that_says_when_to_come_back_is_taken_at_its_word() -> None:
+    """It knows its queue."""
+    table = table_of()
+    table.failed(A, now=100.0, retry_after=7.0)
+    assert record(table).cooling_until == 107.0
+
+
+def test_an_answer_ends_the_cooling() -> None:
+    """And the next fault starts again at one second."""
+    table = table_of()
+    for _ in range(3):
+        table.failed(A, now=0.0)
+    answer(table)
+    assert (record(table).failures, record(table).cooling_until) == (0, 0.0)
+    table.failed(A, now=10.0)
+    assert record(table).cooling_until == 11.0
+
+
+def test_reputation_is_that_of_the_original() -> None:
+    """0.05 down for a fault, 0.03 up for an answer."""
+    table = table_of()
+    for _ in range(4):
+        table.failed(A, now=0.0)
+    answer(table)
+    assert record(table).reputation == pytest.approx(0.83)
+
+
+@given(outcomes=st.lists(st.booleans(), max_size=60))
+def test_reputation_stays_between_nothing_and_one(outcomes: list[bool]) -> None:
+    """However good or bad a peer is."""
+    table = table_of()
+    for good in outcomes:
+        answer(table) if good else table.failed(A, now=0.0)
+        assert 0.0 <= record(table).reputation <= 1.0
+
+
+# ---- what is in flight ----
+
+
+def test_what_we_sent_counts_until_the_peer_reports() -> None:
+    """Its report cannot have counted it, and many dialers would herd onto it."""
+    table = table_of()
+    table.sent(A, prompt_tokens=10)
+    table.sent(A, prompt_tokens=20)
+    sent = record(table)
+    assert (sent.sent_since_report, sent.prompt_tokens_since_report, sent.present) == (2, 30, 2)
+    advertise(table, sequence=2, load=Load(slots=4, busy=2))
+    after = record(table)
+    assert (after.sent_since_report, after.prompt_tokens_since_report, after.present) == (0, 0, 2)
+
+
+def test_the_load_on_a_response_is_a_report_too() -> None:
+    """It replaces the load of the claim and nothing else of it."""
+    table = table_of()
+    table.sent(A, prompt_tokens=10)
+    table.reported(A, Load(slots=4, busy=3, queued=1))
+    after = record(table)
+    assert after.capability == attrs.evolve(claim((1, 1)), load=Load(slots=4, busy=3, queued=1))
+    assert (after.sent_since_report, after.prompt_tokens_since_report) == (0, 0)
+    assert (after.present, after.sequence) == (4, 1)
+
+
+def test_a_report_that_crossed_our_requests_does_not_hide_them() -> None:
+    """We know that they are there, whatever it says."""
+    table = table_of()
+    for _ in range(3):
+        table.sent(A, prompt_tokens=1)
+    table.reported(A, Load(busy=0))
+    assert (record(table).present, record(table).in_flight) == (3, 3)
+
+
+STEPS = st.lists(
+    st.sampled_from(["sent", "ended", "reported", "advertised", "answered", "failed", "trip"]),
+    max_size=30,
+)
+
+
+def act(table: PeerTable, step: str, turn: int) -> None:
+    """One thing that happens to peer A."""
+    if step == "sent":
+        table.sent(A, prompt_tokens=turn)
+    elif step == "ended":
+        table.ended(A)
+    elif step == "reported":
+        table.reported(A, Load(busy=turn))
+    elif step == "advertised":
+        advertise(table, sequence=100 + turn, seen_at=float(turn))
+    elif step == "answered":
+        answer(table, decode=1.0 + turn)
+    elif step == "failed":
+        table.failed(A, now=float(turn))
+    else:
+        table.round_trip(A, float(turn))
+
+
+@given(steps=STEPS)
+def test_requests_in_flight_are_those_sent_and_not_ended(steps: list[str]) -> None:
+    """Nothing else moves the count, and it never falls below nothing."""
+    table, expected = table_of(), 0
+    for turn, step in enumerate(steps):
+        act(table, step, turn)
+        expected = max(0, expected + {"sent": 1, "ended": -1}.get(step, 0))
+        found = record(table)
+        assert found.in_flight == expected
+        assert found.present >= expected
+        assert found.sent_since_report >= 0
+
+
+# ---- snapshots ----
+
+
+@given(steps=STEPS)
+def test_a_snapshot_never_changes(steps: list[str]) -> None:
+    """A decision is made on it and shows it later."""
+    table = table_of("a", "b")
+    for turn, step in enumerate(steps):
+        before = table.snapshot()
+        spelled = repr(before)
+        act(table, step, turn)
+        table.lost(B, now=0.0)
+        assert repr(before) == spelled
+
+
+def test_a_snapshot_is_made_once_a_change() -> None:
+    """Thousands of decisions share one."""
+    table = table_of("a", "b")
+    first = table.snapshot()
+    assert table.snapshot() is first
+    table.ended(A)
+    assert table.snapshot() is not first
+
+
+def test_a_snapshot_has_the_peers_in_the_order_they_came() -> None:
+    """A change of one does not move it."""
+    table = table_of("c", "a", "b")
+    table.failed(A, now=0.0)
+    advertise(table, "c", sequence=2)
+    assert [peer.peer_id for peer in table.snapshot()] == ["c", "a", "b"]
+
+
+@pytest.mark.parametrize("step", ["sent", "reported", "advertised", "answered", "failed", "trip"])
+def test_every_change_is_in_the_next_snapshot(step: str) -> None:
+    """No decision is made on what was."""
+    table = table_of("a", "b")
+    before = table.snapshot()
+    act(table, step, 1)
+    assert table.snapshot() != before
+    assert table.snapshot()[0] is record(table)
+
+
+def test_what_was_measured_cannot_be_changed_from_outside() -> None:
+    """The rates in a record are for reading."""
+    table = table_of()
+    answer(table)
+    with pytest.raises(TypeError):
+        record(table).rates["m"] = Rates()  # type: ignore[index]

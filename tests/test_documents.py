@@ -1,0 +1,64 @@
+"""The documents say what the code does."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from punch import bootstrap, dialer, listener
+
+ROOT = Path(__file__).parent.parent
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
+# Only this room and the programs read the environment; a listener's backends name its variables.
+SOURCES = sorted(
+    [*(ROOT / "punch").glob("*.py")]
+    + [*(ROOT / "punch" / "cli").glob("*.py"), *(ROOT / "punch" / "backends").glob("*.py")]
+)
+
+
+def test_the_generated_parts_are_up_to_date():
+    """`python docs/help.py` would change nothing."""
+    done = subprocess.run(
+        [sys.executable, ROOT / "docs" / "help.py", "--check"], capture_output=True, text=True
+    )
+
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
+def test_every_link_leads_somewhere(path):
+    """Relative links name files that exist."""
+    targets = re.findall(r"\]\((?!https?://)([^)#]+)", path.read_text(encoding="utf-8"))
+
+    assert [target for target in targets if not (path.parent / target).exists()] == []
+
+
+def test_every_variable_that_is_read_is_documented_and_the_other_way_round():
+    """INFERENCE.md has all of them and invents none."""
+    pattern = r"\b(?:PUNCH|LLAMA)_[A-Z][A-Z_]+[A-Z]\b"
+    read = {
+        name for path in SOURCES for name in re.findall(pattern, path.read_text(encoding="utf-8"))
+    }
+    read |= {
+        option.environment
+        for program in (listener, dialer, bootstrap)
+        for option in program.OPTIONS
+    }
+    # llama.cpp's own: how its server takes a key without showing it, and a constant.
+    read -= {"LLAMA_API_KEY", "LLAMA_LOAD_MODE_NONE"}
+    documented = set(re.findall(pattern, (ROOT / "INFERENCE.md").read_text(encoding="utf-8")))
+
+    assert sorted(read - documented) == []
+    assert sorted(documented - read) == []
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
+def test_every_script_that_a_document_names_exists(path):
+    """What a reader is told to run is there."""
+    named = set(re.findall(r"\bbins/[a-z-]+", path.read_text(encoding="utf-8")))
+
+    assert [name for name in sorted(named) if not (ROOT / name).is_file()] == []

@@ -1,0 +1,234 @@
+"""What a bootstrap keeps, at times that the tests make up."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import attrs
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from punch.capability import PeerId
+from punch.exceptions import PunchError
+from punch.wire import Join, Registration, Registry, RegistryFull, encode_registration
+from punch.wire import _registry as limits
+
+
+def registration(peer: str = "a", **changes: Any) -> Registration:
+    """A listener at home who stays for a minute."""
+    return attrs.evolve(
+        Registration(
+            peer_id=PeerId(peer),
+            namespace="home",
+            role="listener",
+            addresses=("/ip4/192.0.2.1/tcp/1",),
+            incarnation=1,
+            sequence=0,
+            lifetime=60.0,
+        ),
+        **changes,
+    )
+
+
+def signed(value: Registration) -> Join:
+    """As it arrives; nobody here looks at the signature."""
+    return Join(registration=encode_registration(value), signature=b"")
+
+
+def join(registry: Registry, value: Registration, *, now: float = 0.0) -> bool:
+    """Join with *value*; true if the others should hear of it."""
+    return registry.join(signed(value), value, now=now)
+
+
+def test_a_new_listener_is_news_and_is_listed() -> None:
+    """With the very bytes it signed."""
+    registry = Registry()
+    assert join(registry, registration()) is True
+    assert registry.listeners("home") == (signed(registration()),)
+    assert len(registry) == 1
+
+
+def test_a_dialer_is_kept_and_not_shown() -> None:
+    """Its coming and going is nobody's news."""
+    registry = Registry()
+    assert join(registry, registration(role="dialer")) is False
+    assert (len(registry), registry.listeners("home")) == (1, ())
+    assert registry.leave("home", PeerId("a")) is False
+    assert len(registry) == 0
+
+
+def test_namespaces_do_not_see_each_other() -> None:
+    """The same peer may be in both."""
+    registry = Registry()
+    work = registration(namespace="work")
+    join(registry, registration())
+    join(registry, work)
+    assert registry.listeners("work") == (signed(work),)
+    assert registry.leave("work", PeerId("a")) is True
+    assert registry.listeners("home") == (signed(registration()),)
+
+
+def test_an_unknown_namespace_is_empty() -> None:
+    """And asking for it does not make it."""
+    assert Registry().listeners("home") == ()
+    assert Registry().leave("home", PeerId("a")) is False
+
+
+def test_two_peers_of_a_namespace_are_two() -> None:
+    """The original kept one record a namespace, and the last to come overwrote it."""
+    registry = Registry()
+    for name in "abc":
+        join(registry, registration(name))
+    assert registry.listeners("home") == tuple(signed(registration(name)) for name in "abc")
+
+
+def test_a_renewal_is_no_news_and_prolongs_the_stay() -> None:
+    """Otherwise every peer would hear of every renewal."""
+    registry = Registry()
+    join(registry, registration())
+    assert join(registry, registration(sequence=1), now=50.0) is False
+    assert registry.expire(now=100.0) == ()
+    assert registry.next_expiry() == 110.0
+
+
+@pytest.mark.parametrize("change", [{"addresses": ("/ip4/192.0.2.2/tcp/1",)}, {"incarnation": 2}])
+def test_a_listener_that_moved_or_restarted_is_news(change: dict[str, Any]) -> None:
+    """Sessions to the old place are of no use."""
+    registry = Registry()
+    join(registry, registration())
+    moved = registration(**({"sequence": 1} | change))
+    assert join(registry, moved) is True
+    assert registry.listeners("home") == (signed(moved),)
+    assert len(registry) == 1
+
+
+@pytest.mark.parametrize("stamp", [(1, 5), (1, 4), (0, 9)])
+def test_a_replay_changes_nothing(stamp: tuple[int, int]) -> None:
+    """Not the address, and not the time until which the peer counts."""
+    registry = Registry()
+    kept = registration(incarnation=1, sequence=5)
+    join(registry, kept)
+    incarnation, sequence = stamp
+    old = registration(
+        incarnation=incarnation, sequence=sequence, addresses=("/ip4/203.0.113.9/tcp/1",)
+    )
+    assert join(registry, old, now=30.0) is False
+    assert registry.listeners("home") == (signed(kept),)
+    assert registry.next_expiry() == 60.0
+
+
+def test_who_does_not_renew_is_gone() -> None:
+    """At the end of its lifetime, neither before nor after; only listeners are reported."""
+    registry = Registry()
+    join(registry, registration("a"), now=0.0)
+    join(registry, registration("b"), now=10.0)
+    join(registry, registration("c", role="dialer"), now=0.0)
+    assert registry.next_expiry() == 60.0
+    assert registry.expire(now=59.9) == ()
+    assert registry.expire(now=60.0) == (("home", PeerId("a")),)
+    assert registry.next_expiry() == 70.0
+    assert registry.listeners("home") == (signed(registration("b")),)
+
+
+def test_an_empty_registry_has_nothing_to_wait_for() -> None:
+    """Also once everybody has left."""
+    registry = Registry()
+    assert registry.next_expiry() is None
+    join(registry, registration())
+    registry.leave("home", PeerId("a"))
+    assert (registry.next_expiry(), len(registry)) == (None, 0)
+
+
+# ---- bounds ----
+
+
+def test_a_full_namespace_takes_nobody_new(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those who are in may renew, and another namespace is open."""
+    monkeypatch.setattr(limits, "MAX_PER_NAMESPACE", 2)
+    registry = Registry()
+    join(registry, registration("a"))
+    join(registry, registration("b"))
+    with pytest.raises(RegistryFull, match=r"^namespace 'home' is full: at most 2 peers each"):
+        join(registry, registration("c"))
+    join(registry, registration("a", sequence=1))
+    join(registry, registration("c", namespace="work"))
+    assert len(registry) == 3
+
+
+def test_the_number_of_namespaces_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An empty one counts no longer."""
+    monkeypatch.setattr(limits, "MAX_NAMESPACES", 1)
+    registry = Registry()
+    join(registry, registration())
+    with pytest.raises(RegistryFull, match=r"^this bootstrap serves at most 1 namespaces$"):
+        join(registry, registration(namespace="work"))
+    registry.leave("home", PeerId("a"))
+    assert join(registry, registration(namespace="work")) is True
+
+
+def test_the_number_of_registrations_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Over all namespaces; a refused peer leaves no trace."""
+    monkeypatch.setattr(limits, "MAX_REGISTRATIONS", 1)
+    registry = Registry()
+    join(registry, registration())
+    with pytest.raises(RegistryFull, match="1 in all"):
+        join(registry, registration("b", namespace="work"))
+    assert (len(registry), registry.listeners("work")) == (1, ())
+    registry.leave("home", PeerId("a"))
+    assert join(registry, registration("b", namespace="work")) is True
+
+
+def test_a_full_bootstrap_is_an_error_of_punch() -> None:
+    """So that the door translates it like any other."""
+    assert issubclass(RegistryFull, PunchError)
+
+
+# ---- all at once ----
+
+
+@given(
+    steps=st.lists(
+        st.one_of(
+            st.tuples(
+                st.just("join"),
+                st.sampled_from("ab"),
+                st.sampled_from("xyz"),
+                st.integers(0, 3),
+                st.sampled_from(["listener", "dialer"]),
+            ),
+            st.tuples(st.just("leave"), st.sampled_from("ab"), st.sampled_from("xyz")),
+            st.tuples(st.just("expire")),
+        ),
+        max_size=30,
+    )
+)
+def test_the_registry_is_a_table_of_the_newest_registrations(steps: list[Any]) -> None:
+    """Whatever comes and goes: one entry a peer and namespace, the newest, until it expires."""
+    registry, now = Registry(), 0.0
+    model: dict[tuple[str, str], tuple[Registration, float]] = {}
+    for step in steps:
+        now += 10.0
+        if step[0] == "join":
+            _, namespace, peer, sequence, role = step
+            value = registration(peer, namespace=namespace, sequence=sequence, role=role)
+            join(registry, value, now=now)
+            known = model.get((namespace, peer))
+            if known is None or known[0].sequence < sequence:
+                model[namespace, peer] = (value, now + 60.0)
+        elif step[0] == "leave":
+            registry.leave(*step[1:])
+            model.pop(step[1:], None)
+        else:
+            late = {key for key, (_, until) in model.items() if until <= now}
+            listeners = {key for key in late if model[key][0].role == "listener"}
+            assert set(registry.expire(now=now)) == listeners
+            model = {key: entry for key, entry in model.items() if key not in late}
+        assert len(registry) == len(model)
+        assert registry.next_expiry() == min((until for _, until in model.values()), default=None)
+        for namespace in "ab":
+            assert set(registry.listeners(namespace)) == {
+                signed(value)
+                for (where, _), (value, _) in model.items()
+                if where == namespace and value.role == "listener"
+            }
