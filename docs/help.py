@@ -52,9 +52,10 @@ def rewritten(name: str) -> tuple[str, str]:
     """A document as it is, and as it should be."""
     before = after = (ROOT / name).read_text(encoding="utf-8")
     for marker, make in PARTS[name].items():
+        text = make()
         after = re.sub(
             rf"(<!-- {marker}:begin[^\n]*-->\n).*?(<!-- {marker}:end -->)",
-            lambda match, text=make(): f"{match[1]}{text}\n{match[2]}",
+            lambda match, text=text: f"{match[1]}{text}\n{match[2]}",
             after,
             flags=re.DOTALL,
         )

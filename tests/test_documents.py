@@ -14,10 +14,11 @@ from punch import bootstrap, dialer, listener
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
 # Only this room and the programs read the environment; a listener's backends name its variables.
-SOURCES = sorted(
-    [*(ROOT / "punch").glob("*.py")]
-    + [*(ROOT / "punch" / "cli").glob("*.py"), *(ROOT / "punch" / "backends").glob("*.py")]
-)
+SOURCES = [
+    path
+    for folder in ("punch", "punch/cli", "punch/backends")
+    for path in sorted((ROOT / folder).glob("*.py"))
+]
 
 
 def test_the_generated_parts_are_up_to_date():

@@ -167,10 +167,9 @@ def connection_config() -> ConnectionConfig:
         min_connections=0,
         low_watermark=0,
         high_watermark=limit,
-        max_connections_per_peer=MAX_CONNECTIONS_PER_PEER,
+        # The swarm would close the oldest ones; `inbound_limiter` refuses the newest.
+        max_connections_per_peer=limit,
         auto_connect_interval=86400.0,
-        # Otherwise connections younger than 20 s do not count against the limit per peer.
-        grace_period=0.0,
         inbound_upgrade_timeout=HANDSHAKE_SECONDS,
         outbound_upgrade_timeout=HANDSHAKE_SECONDS,
         inbound_stream_protocol_negotiation_timeout=HANDSHAKE_SECONDS,
@@ -260,7 +259,6 @@ def inbound_limiter() -> None:
     250 (here: 4096) connections, and keeps a task for each one that ever was. Strangers who
     say nothing are held to `MAX_HANDSHAKES` of them, each for `HANDSHAKE_SECONDS`.
     """
-
     handshakes = 0
 
     async def upgrade(self: Any, stream: Any, address: Any) -> Any:
@@ -276,11 +274,15 @@ def inbound_limiter() -> None:
     async def handle(self: Any, stream: Any, address: Any, failure: Any) -> None:
         try:
             if isinstance(stream, IMuxedConn):  # QUIC: encrypted and multiplexed already.
-                await self.add_conn(stream, direction="inbound")
-                await stream._closed_event.wait()  # type: ignore[attr-defined] # Private.
+                muxed: Any = stream
+                await self.add_conn(muxed, direction="inbound")
+                closed = muxed._closed_event
             else:
                 muxed = await upgrade(self, stream, address)
-                await muxed.event_closed.wait()
+                closed = muxed.event_closed
+            if len(self.get_connections(muxed.peer_id)) > MAX_CONNECTIONS_PER_PEER:
+                await muxed.close()
+            await closed.wait()
         except Exception:  # A stranger sent something; only he shall suffer.
             logging.getLogger("libp2p").debug("inbound connection failed", exc_info=True)
         finally:

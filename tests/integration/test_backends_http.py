@@ -106,7 +106,7 @@ async def slots(backend: ServedBackend) -> list[dict[str, Any]]:
 async def gone(pids: list[int], seconds: float = 10.0) -> None:
     """Return when none of *pids* is alive any more."""
     with trio.fail_after(seconds):
-        while any(map(alive, pids)):  # noqa: ASYNC110 - they are not our children
+        while any(map(alive, pids)):
             await trio.sleep(0.02)
 
 

@@ -55,7 +55,7 @@ FOREVER = READY + "time.sleep(1000)\n"
 
 async def until(condition: Callable[[], bool]) -> None:
     """Return when *condition* holds; other processes tell us nothing."""
-    while not condition():  # noqa: ASYNC110
+    while not condition():
         await trio.sleep(0.01)
 
 
