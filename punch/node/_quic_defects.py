@@ -311,15 +311,17 @@ async def say_goodbye(self: Any) -> None:
     goes on until it has no more credit, and then waits.
     """
     connection = self._connection
+    quic = connection._quic
     self._state = stream.StreamState.CLOSED
-    # aioquic's ways to say that the stream or the connection ended before.
+    # aioquic has all these ways to say that the stream or the connection ended before.
     with suppress(QUICError, OSError, ValueError, AssertionError, RuntimeError):
-        if not connection.is_closed:
-            quic = connection._quic
+        # aioquic would make a new stream of one that both sides have finished.
+        if not connection.is_closed and self._stream_id in quic._streams:
             quic.send_stream_data(self._stream_id, b"", end_stream=True)
             quic.stop_stream(self._stream_id, 0)
             connection._signal_activity()
             await connection._transmit()
+    with suppress(RuntimeError):  # The nursery that counts streams ended with the swarm.
         await self._cleanup_resources()
 
 

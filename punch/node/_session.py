@@ -280,7 +280,7 @@ class PeerSession:
     def close(self, code: str, message: str) -> None:
         """End the session and tell the peer why. Nothing happens if it has ended."""
         if self.ended is None:
-            self._session.send(Goodbye(code=code, message=message[:1000]))
+            self._session.send(Goodbye(code=code, message=message))
             self._finish(PeerUnreachable(f"{self.peer_id}: we ended the session: {message}"))
 
     # ---- the three tasks ----

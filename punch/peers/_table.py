@@ -115,6 +115,9 @@ class PeerTable:
         """Merge a claim that was measured at *seen_at*. True if it was news."""
         peer = self._change(peer_id)
         grave = self._gone.get(peer_id)
+        if grave is not None and grave.until <= seen_at:
+            del self._gone[peer_id]
+            grave = None
         newest = (-1, -1)
         if peer is not None:
             newest = (peer.fields["incarnation"], peer.fields["sequence"])

@@ -48,8 +48,10 @@ def route_request(
     request: CommandRequest, *, tried: frozenset[PeerId] = frozenset(), serial: int = 0
 ) -> RouteRequest:
     """What routing needs to know of *request*."""
-    size = sum(len(message.content) for message in request.messages)
-    size += len(request.prompt or "") + sum(map(len, request.inputs))
+    texts = [message.content for message in request.messages]
+    texts += [request.prompt or "", request.continuation or "", *request.inputs]
+    # Bytes, not characters: one of a script without an alphabet is a token or more.
+    size = sum(len(text) if text.isascii() else len(text.encode()) for text in texts)
     limit = request.sampling.max_tokens
     return RouteRequest(
         model=request.model,

@@ -60,7 +60,7 @@ def factors(peer: PeerRecord) -> tuple[float, ...]:
 
 
 def _share(part: int | None, whole: int | None) -> float:
-    return part / whole if part is not None and whole else 0.0
+    return min(part / whole, 1.0) if part is not None and whole else 0.0
 
 
 def _gpu(peer: PeerRecord) -> float:

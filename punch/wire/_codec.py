@@ -58,7 +58,7 @@ HEADER = 4
 MAX_ENTRIES = 1 << 16
 
 REQUEST_ID = re.compile(r"[!-~]{1,128}")
-_DIGEST = re.compile(r"[0-9a-f]{64}")
+DIGEST = re.compile(r"[0-9a-f]{64}")
 
 Reader = Callable[[Any], Any]
 
@@ -73,6 +73,9 @@ class _Bad(Exception):
 
 
 def _shown(value: object) -> str:
+    # Never the text of a container: one that is nested deeply enough cannot be spelled out.
+    if isinstance(value, list | dict):
+        return f"{type(value).__name__} of {len(value)}"
     return f"{type(value).__name__} {str(value)[:40]!r}"
 
 
@@ -184,7 +187,7 @@ def _record(cls: type[Any], **readers: Reader) -> Reader:
 _name = _text(256, least=1)
 _peer_id = _text(128, least=1)
 _request_id = _matching(REQUEST_ID, "1 to 128 printable ASCII characters")
-_digest = _matching(_DIGEST, "64 hexadecimal digits")
+_digest = _matching(DIGEST, "64 hexadecimal digits")
 _count = _integer(0, 1 << 53)
 _seconds = _number(0.0, 1e9)
 _rate = _number(1e-6, 1e9)

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import math
+from typing import get_args
 
 from ..exceptions import InvalidRequest
-from ._codec import MAX_FRAME, REQUEST_ID
-from ._messages import CommandRequest
+from ._codec import DIGEST, MAX_FRAME, REQUEST_ID
+from ._messages import Command, CommandRequest
 
+COMMANDS = get_args(Command)
 ROLES = ("system", "user", "assistant")
 
 # The rest of the frame is for everything that is not the caller's text.
-MAX_TEXT_BYTES = MAX_FRAME - (64 << 10)
+MAX_TEXT_BYTES = MAX_FRAME - (256 << 10)
+
+MAX_MESSAGES = 4096
+MAX_INPUTS = 2048
+LONGEST_TIMEOUT = 1e9
 
 # Field of `Sampling` to its least and greatest value, both allowed.
 _RANGES = {
@@ -36,6 +42,10 @@ def _bytes(text: str, name: str) -> int:
 
 
 def _check_text(request: CommandRequest) -> None:
+    for name, limit in (("messages", MAX_MESSAGES), ("inputs", MAX_INPUTS)):
+        found = len(getattr(request, name))
+        if found > limit:
+            raise InvalidRequest(f"{name} has {found} entries; at most {limit} are allowed")
     size = 0
     for index, message in enumerate(request.messages):
         if message.role not in ROLES:
@@ -60,7 +70,8 @@ def _check_sampling(request: CommandRequest) -> None:
             raise InvalidRequest(f"{name} is {value!r}; it must be from {least} to {most}")
     if len(sampling.stop) > 16:
         raise InvalidRequest(f"stop has {len(sampling.stop)} entries; at most 16 are allowed")
-    for stop in sampling.stop:
+    for index, stop in enumerate(sampling.stop):
+        _bytes(stop, f"stop[{index}]")
         if not 1 <= len(stop) <= 1024:
             raise InvalidRequest(
                 f"stop has an entry of {len(stop)} characters; 1 to 1024 are allowed"
@@ -79,6 +90,10 @@ def check_request(request: CommandRequest) -> None:
             f"request_id is {request.request_id[:200]!r}; "
             "it must be 1 to 128 printable ASCII characters without spaces"
         )
+    if request.command not in COMMANDS:
+        raise InvalidRequest(
+            f"command is {request.command!r}; it must be one of {', '.join(COMMANDS)}"
+        )
     if request.command == "chat" and not request.messages:
         raise InvalidRequest("messages is empty; chat needs at least one message")
     if request.command == "complete" and not request.prompt:
@@ -87,8 +102,16 @@ def check_request(request: CommandRequest) -> None:
         raise InvalidRequest("inputs is empty; embed needs at least one text")
     if request.model is not None and not 1 <= len(request.model) <= 256:
         raise InvalidRequest(f"model has {len(request.model)} characters; 1 to 256 are allowed")
-    if request.timeout is not None and not 0 < request.timeout <= 1e9:
-        raise InvalidRequest(f"timeout is {request.timeout!r} s; it must be above 0")
+    _bytes(request.model or "", "model")
+    if request.model_digest is not None and not DIGEST.fullmatch(request.model_digest):
+        raise InvalidRequest(
+            f"model_digest is {request.model_digest[:80]!r}; it must be 64 hexadecimal digits, "
+            "in small letters"
+        )
+    if request.timeout is not None and not 0 < request.timeout <= LONGEST_TIMEOUT:
+        raise InvalidRequest(
+            f"timeout is {request.timeout!r} s; it must be above 0 and at most {LONGEST_TIMEOUT:g}"
+        )
     if not -100 <= request.priority <= 100:
         raise InvalidRequest(f"priority is {request.priority}; it must be from -100 to 100")
     _check_text(request)

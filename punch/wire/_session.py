@@ -48,6 +48,9 @@ OLDEST_MINOR = 0
 # at 64 MiB.
 WINDOW = 64 * 1024
 
+# Bytes of the reason in a `Goodbye`.
+LONGEST_FAREWELL = 800
+
 MAX_REQUESTS = 1024
 """Requests that a listener takes at a time on one session."""
 
@@ -170,7 +173,7 @@ class Session:
         try:
             return self._next_event()
         except RemoteProtocolError as error:
-            self._say_goodbye(Goodbye(code=error.code, message=str(error)[:1000]))
+            self._say_goodbye(Goodbye(code=error.code, message=str(error)))
             raise
 
     def _next_event(self) -> Message | None:
@@ -245,6 +248,10 @@ class Session:
         if said not in SAYS[self.role]:
             raise LocalProtocolError(f"a {self.role} may not say {said.__name__}")
         assert self.theirs is not None
+        if isinstance(message, Chunk) and not message.text:
+            raise LocalProtocolError(f"a chunk without text for {message.request_id!r}")
+        if isinstance(message, Credit) and message.amount < 1:
+            raise LocalProtocolError(f"credit of {message.amount} for {message.request_id!r}")
         frame = encode(message, max_frame=self.theirs.max_frame)
         if said in _ABOUT_REQUESTS:
             self._move(_request_id(message), message, self.theirs.max_requests)
@@ -319,7 +326,10 @@ class Session:
 
     def _say_goodbye(self, goodbye: Goodbye) -> None:
         if self.state is not State.ENDED:
-            self._queue(encode(goodbye))
+            # Short enough for the smallest frame that a peer may ask for.
+            text = goodbye.message.encode(errors="replace")[:LONGEST_FAREWELL]
+            message = text.decode(errors="ignore")
+            self._queue(encode(Goodbye(code=goodbye.code, message=message)))
             self._end()
 
     def _end(self) -> None:

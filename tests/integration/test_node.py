@@ -112,6 +112,31 @@ async def test_what_was_sent_before_the_end_arrives(transport: Any) -> None:
 
 
 @both_transports
+async def test_a_thousand_short_answers_all_arrive(transport: Any) -> None:
+    """Fifty streams at a time, and at the end none of them is left."""
+    with trio.fail_after(30):
+        async with (
+            peer(LISTEN[transport], transport=transport) as other,
+            open_node(transport=transport) as node,
+        ):
+            answers: list[bytes] = []
+
+            async def ask() -> None:
+                stream = await node.open_stream(other.peer_id, other.addresses, SOURCE)
+                await stream.send_all(struct.pack(">Q", 2000))
+                answers.append(await read_all(stream))
+                await stream.aclose()
+
+            for _ in range(20):
+                async with trio.open_nursery() as nursery:
+                    for _ in range(50):
+                        nursery.start_soon(ask)
+            assert answers == [bytes(2000)] * 1000
+            await until(lambda: node.statistics().outbound_streams == 0, 1)
+            assert (await ask_state(node, other))["inbound"] == 1
+
+
+@both_transports
 async def test_a_thousand_cancelled_tasks_harm_nobody(transport: Any) -> None:
     """2000 cancels in and around sends and reads leave the stream in order."""
     rng = random.Random(5)

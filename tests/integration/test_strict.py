@@ -9,7 +9,7 @@ import attrs
 import pytest
 from integration.programs import Program, Programs, limit, off, open_programs
 
-from punch import NoRealPeer, Policy, chat_request, open_router
+from punch import NoPeerAvailable, NoRealPeer, Policy, chat_request, open_router
 from punch.backends import mock_words
 from punch.routing import POLICIES, STANDARD_FILTERS, CompletionTime
 
@@ -214,7 +214,7 @@ async def test_an_answer_that_contradicts_the_advert_is_caught(mocks: Mocks, for
         ) as router:
             await router.wait_for_peers(lambda peers: len(peers) == 1 + len(mocks.listeners))
             request = attrs.evolve(chat_request("hi"), model="forged")
-            with pytest.raises(NoRealPeer) as caught:
+            with pytest.raises(NoPeerAvailable) as caught:
                 await router.ask(request)
             assert "calls the answer of a mock real" in caught.value.reasons[liar]
 

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from strategies import capabilities, maybe, shares
 
-from punch.capability import Capability, Gpu, PeerId
+from punch.capability import Capability, Gpu, ModelOffer, PeerId
 from punch.peers import PeerRecord
 from punch.routing import POLICIES, PRESETS, RouteRequest, WeightedSum, factors
 
@@ -100,15 +100,10 @@ def test_every_preset_has_golden_scores() -> None:
 def test_every_preset_is_a_policy(preset: str) -> None:
     """The original's words still choose what they chose."""
     policy = POLICIES["capability" if preset == "default" else f"capability-{preset}"]
-    decision = policy.decide(
-        RouteRequest(command="chat"),
-        [with_claim(peer, models=()) for peer in (SLOW, FAST)],
-        now=0.0,
-        rng=Random(0),
-    )
-    assert policy.scorer == WeightedSum(PRESETS[preset])
-    # Nobody has a model here, so that the filters speak; the scorer is what this is about.
-    assert {candidate.removed_by for candidate in decision.candidates()} == {"model"}
+    peers = [with_claim(peer, models=(ModelOffer(name="m"),)) for peer in (SLOW, FAST)]
+    decision = policy.decide(RouteRequest(model="m"), peers, now=0.0, rng=Random(0))
+    assert decision.order == ("fast", "slow")
+    assert tuple(round(decision.score(peer), 6) for peer in decision.order) == GOLDEN[preset]
 
 
 @pytest.mark.parametrize("preset", PRESETS)

@@ -179,9 +179,9 @@ def test_the_number_of_registrations_is_bounded(monkeypatch: pytest.MonkeyPatch)
     assert join(registry, registration("b", namespace="work")) is True
 
 
-def test_a_full_bootstrap_is_an_error_of_punch() -> None:
-    """So that the door translates it like any other."""
-    assert issubclass(RegistryFull, PunchError)
+def test_a_full_bootstrap_is_the_networks_fault() -> None:
+    """Neither the peer that comes nor its caller did anything wrong."""
+    assert issubclass(RegistryFull, NetworkError)
 
 
 # ---- all at once ----

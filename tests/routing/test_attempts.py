@@ -1,0 +1,343 @@
+"""Whom next, or give up: the whole of failing over, without a network and without a clock."""
+
+from __future__ import annotations
+
+from random import Random
+from typing import Any
+
+import attrs
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from punch.capability import Capability, Load, ModelOffer, PeerId
+from punch.exceptions import (
+    ContextTooLong,
+    DeadlineExceeded,
+    InvalidRequest,
+    NoPeerAvailable,
+    NoRealPeer,
+    PeerFailed,
+    PeerRefused,
+    PeerSimulated,
+    PeerTimeout,
+    PeerUnreachable,
+    PunchError,
+    RequestCancelled,
+    RequestConflict,
+    UnknownModel,
+)
+from punch.peers import PeerRecord
+from punch.routing import POLICIES, Attempt, Attempts, Decision, GiveUp, RouteRequest, Try
+from punch.routing import _attempts as limits
+
+PEER_FAULTS = [PeerUnreachable, PeerTimeout, PeerRefused, PeerFailed, PeerSimulated]
+CALLER_FAULTS = [InvalidRequest, ContextTooLong, RequestConflict, RequestCancelled]
+ASK = RouteRequest(model="llama", prompt_tokens=100, output_tokens=100)
+
+
+def peer(peer_id: str, *, model: str = "llama", simulated: bool = False, **changes: Any) -> PeerRecord:
+    """A peer that can answer; they are asked in the order of the alphabet, which is their rtt."""
+    offer = ModelOffer(name=model, prefill_rate=100.0, decode_rate=10.0)
+    return PeerRecord(
+        peer_id=PeerId(peer_id),
+        capability=Capability(backend="b", simulated=simulated, models=(offer,), load=Load(slots=4)),
+        incarnation=1,
+        sequence=1,
+        **({"seen_at": 0.0, "rtt": 0.01 * ord(peer_id[0])} | changes),
+    )
+
+
+def decide(
+    *peers: PeerRecord, attempts: Attempts | None = None, request: RouteRequest = ASK
+) -> Decision:
+    """The decision that the router would make now."""
+    policy = attrs.evolve(POLICIES["completion-time"], near=0.0)
+    tried = attempts.tried if attempts is not None else frozenset()
+    return policy.decide(attrs.evolve(request, tried=tried), peers, now=0.0, rng=Random(0))
+
+
+def step(attempts: Attempts, *peers: PeerRecord, now: float = 0.0, **changes: Any) -> Try | GiveUp:
+    """Decide, and see what comes next."""
+    request = attrs.evolve(ASK, **changes)
+    return attempts.next_step(decide(*peers, attempts=attempts, request=request), now=now)
+
+
+def error_of(found: Any) -> PunchError:
+    """What the caller is told."""
+    assert isinstance(found, GiveUp)
+    return found.error
+
+
+def fail_all(attempts: Attempts, *peers: PeerRecord, error: PunchError, **changes: Any) -> list[str]:
+    """Ask one peer after the other, all of which fail; returns who was asked."""
+    asked = []
+    while isinstance(found := step(attempts, *peers, **changes), Try):
+        asked.append(found.peer_id)
+        attempts.failed(found.peer_id, error, seconds=1.0)
+        assert len(asked) <= len(peers), "a peer is asked again and again"
+    return asked
+
+
+# ---- whom next ----
+
+
+def test_the_best_peer_is_asked_first() -> None:
+    """And nobody has been tried before."""
+    attempts = Attempts(deadline=100.0)
+    found = step(attempts, peer("b"), peer("a"))
+    assert isinstance(found, Try)
+    assert (found.peer_id, attempts.failed_attempts, attempts.tried) == ("a", (), frozenset())
+
+
+@pytest.mark.parametrize("fault", PEER_FAULTS)
+def test_the_fault_of_a_peer_moves_the_request_on(fault: type[PunchError]) -> None:
+    """To the next best, never to the same one."""
+    attempts, peers = Attempts(deadline=100.0), [peer("a"), peer("b")]
+    error = fault("went wrong")
+    assert attempts.failed(PeerId("a"), error, seconds=0.5) is None
+    found = step(attempts, *peers)
+    assert isinstance(found, Try)
+    assert found.peer_id == "b"
+    assert attempts.failed_attempts == (
+        Attempt(peer_id=PeerId("a"), error=error, seconds=0.5),
+    )
+
+
+@given(names=st.sets(st.sampled_from("abcdefgh"), max_size=8), limit=st.integers(1, 9))
+def test_no_peer_is_asked_twice(names: set[str], limit: int) -> None:
+    """Each in turn, best first, up to the limit, and then it ends."""
+    attempts = Attempts(deadline=100.0, limit=limit)
+    peers = [peer(name) for name in names]
+    asked = fail_all(attempts, *peers, error=PeerUnreachable("gone"))
+    assert asked == sorted(names)[:limit]
+    assert attempts.tried == frozenset(asked)
+
+
+def test_a_peer_that_comes_up_in_between_is_asked_too() -> None:
+    """Each step looks at the table as it is then."""
+    attempts = Attempts(deadline=100.0)
+    attempts.failed(PeerId("a"), PeerUnreachable("gone"), seconds=0.1)
+    found = step(attempts, peer("a"), peer("z"))
+    assert isinstance(found, Try)
+    assert found.peer_id == "z"
+
+
+# ---- when to stop ----
+
+
+@pytest.mark.parametrize("fault", CALLER_FAULTS)
+def test_the_fault_of_the_caller_ends_it_at_once(fault: type[PunchError]) -> None:
+    """Nobody else would do better, and the caller gets the very error."""
+    attempts, error = Attempts(deadline=100.0), fault("your own")
+    given_up = attempts.failed(PeerId("a"), error, seconds=0.1)
+    assert error_of(given_up) is error
+
+
+def test_after_the_first_text_the_answer_is_bound_to_its_peer() -> None:
+    """Half an answer is never finished by another."""
+    attempts, error = Attempts(deadline=100.0), PeerUnreachable("gone")
+    attempts.delivered()
+    attempts.failed(PeerId("a"), error, seconds=3.0)
+    assert error_of(step(attempts, peer("a"), peer("b"))) is error
+
+
+def test_no_more_tries_than_the_limit() -> None:
+    """Who was not tried is said to be so."""
+    attempts = Attempts(deadline=100.0, limit=2)
+    peers = [peer(name) for name in "abc"]
+    assert fail_all(attempts, *peers, error=PeerUnreachable("gone")) == ["a", "b"]
+    error = error_of(step(attempts, *peers))
+    assert isinstance(error, NoPeerAvailable)
+    assert error.reasons == {"a": "gone", "b": "gone", "c": "was not tried"}
+
+
+def test_eight_tries_are_enough() -> None:
+    """Past them it is the network that is broken."""
+    attempts = Attempts(deadline=100.0)
+    peers = [peer(name) for name in "abcdefghij"]
+    assert len(fail_all(attempts, *peers, error=PeerUnreachable("gone"))) == 8
+
+
+@pytest.mark.parametrize("now", [100.0, 101.0])
+def test_nothing_is_tried_after_the_deadline(now: float) -> None:
+    """However many peers there are."""
+    error = error_of(step(Attempts(deadline=100.0), peer("a"), now=now))
+    assert isinstance(error, DeadlineExceeded)
+    assert str(error) == "the time ran out before an answer"
+
+
+def test_the_time_that_ran_out_was_spent_on_somebody() -> None:
+    """The text says on whom, and what was wrong with each."""
+    attempts = Attempts(deadline=100.0)
+    attempts.failed(PeerId("a"), PeerTimeout("silent for 10 s"), seconds=10.0)
+    attempts.failed(PeerId("b"), PeerRefused("is full"), seconds=0.1)
+    assert str(error_of(step(attempts, peer("c"), now=100.0))) == (
+        "the time ran out before an answer (a: silent for 10 s; b: is full)"
+    )
+
+
+# ---- what the caller is told ----
+
+
+def test_an_empty_namespace_is_named_as_such() -> None:
+    """There is nobody to give a reason for."""
+    error = error_of(step(Attempts(deadline=100.0)))
+    assert (type(error), str(error)) == (
+        NoPeerAvailable,
+        "no listener is known in this namespace",
+    )
+
+
+def test_an_unknown_model_comes_with_those_on_offer() -> None:
+    """A typing error is seen at a glance."""
+    peers = [peer("a", model="llama"), peer("b", model="qwen"), peer("c", model="llama")]
+    error = error_of(step(Attempts(deadline=100.0), *peers, model="lama"))
+    assert type(error) is UnknownModel
+    assert str(error).splitlines() == [
+        "no listener offers 'lama'; on offer: llama, qwen",
+        "  a: does not offer lama; it offers llama",
+        "  b: does not offer lama; it offers qwen",
+        "  c: does not offer lama; it offers llama",
+    ]
+
+
+def test_an_unknown_digest_is_an_unknown_model() -> None:
+    """The name alone is not what was asked for."""
+    error = error_of(step(Attempts(deadline=100.0), peer("a"), model_digest="b" * 64))
+    assert type(error) is UnknownModel
+    assert str(error).startswith(f"no listener offers 'llama' with digest {'b' * 64}; on offer: ")
+
+
+def test_strict_among_simulators_is_told_so() -> None:
+    """Each of them is named."""
+    peers = [peer(name, simulated=True) for name in "ab"]
+    error = error_of(step(Attempts(deadline=100.0), *peers, strict=True))
+    why = "simulates (backend b); strict mode takes real inference only"
+    assert isinstance(error, NoRealPeer)
+    assert error.reasons == {"a": why, "b": why}
+
+
+def test_a_peer_that_hid_that_it_simulates_counts_as_one_that_says_so() -> None:
+    """Found out by its answer, or known before: the caller is told the same."""
+    attempts = Attempts(deadline=100.0)
+    attempts.failed(PeerId("a"), PeerSimulated("its answer is simulated"), seconds=0.1)
+    error = error_of(step(attempts, peer("a"), peer("b", simulated=True), strict=True))
+    assert type(error) is NoRealPeer
+    assert set(error.reasons) == {"a", "b"}  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("other", "reason"),
+    [
+        ({"cooling_until": 2.0, "failures": 1}, "failed 1 times in a row; left alone for another 2.0 s"),
+        ({"seen_at": -9.0}, "was last heard of 9.0 s ago; the limit is 5 s"),
+        ({"in_flight": 4}, "is full: 0 of 4 slots busy, 0 of 0 queued, 4 of them ours"),
+    ],
+)
+def test_where_waiting_may_help_the_error_is_the_general_one(
+    other: dict[str, Any], reason: str
+) -> None:
+    """A real peer with the model exists, so it is neither unknown nor only simulated."""
+    peers = [peer("a", model="qwen"), peer("b", simulated=True), peer("c", **other)]
+    error = error_of(step(Attempts(deadline=100.0), *peers, strict=True))
+    assert type(error) is NoPeerAvailable
+    assert error.reasons == {  # type: ignore[attr-defined]
+        "a": "does not offer llama; it offers qwen",
+        "b": "simulates (backend b); strict mode takes real inference only",
+        "c": reason,
+    }
+
+
+def test_when_all_failed_each_says_why() -> None:
+    """The fault itself, not that it was tried."""
+    attempts, peers = Attempts(deadline=100.0), [peer("a"), peer("b")]
+    attempts.failed(PeerId("a"), PeerUnreachable("no route"), seconds=0.1)
+    attempts.failed(PeerId("b"), PeerFailed("out of memory"), seconds=0.1)
+    error = error_of(step(attempts, *peers))
+    assert str(error).splitlines() == [
+        "no listener could answer",
+        "  a: no route",
+        "  b: out of memory",
+    ]
+
+
+def test_when_to_ask_again_is_the_earliest_that_a_peer_named() -> None:
+    """Where nobody named a time, none is made up."""
+    attempts, peers = Attempts(deadline=100.0), [peer("a"), peer("b"), peer("c")]
+    for name, wait in (("a", 9.0), ("b", 4.0), ("c", None)):
+        fault = PeerRefused("is full")
+        fault.retry_after = wait
+        attempts.failed(PeerId(name), fault, seconds=0.1)
+    assert error_of(step(attempts, *peers)).retry_after == 4.0
+    assert error_of(step(Attempts(deadline=100.0))).retry_after is None
+
+
+@given(
+    kinds=st.lists(
+        st.sampled_from(["good", "simulated", "other model", "cooling", "stale", "full"]),
+        max_size=6,
+    ),
+    strict=st.booleans(),
+    fault=st.sampled_from(PEER_FAULTS),
+)
+def test_the_last_error_accounts_for_every_peer(
+    kinds: list[str], strict: bool, fault: type[PunchError]
+) -> None:
+    """Whatever they are: each has a reason, and those that were asked have their own fault."""
+    changes: dict[str, dict[str, Any]] = {
+        "good": {},
+        "simulated": {"simulated": True},
+        "other model": {"model": "qwen"},
+        "cooling": {"cooling_until": 9.0, "failures": 1},
+        "stale": {"seen_at": -9.0},
+        "full": {"in_flight": 4},
+    }
+    peers = [peer(name, **changes[kind]) for name, kind in zip("abcdef", kinds)]  # noqa: B905
+    attempts = Attempts(deadline=100.0)
+    asked = fail_all(attempts, *peers, error=fault("its fault"), strict=strict)
+    error = error_of(step(attempts, *peers, strict=strict))
+    assert isinstance(error, NoPeerAvailable)
+    assert set(error.reasons) == {p.peer_id for p in peers}
+    assert all((error.reasons[p.peer_id] == "its fault") == (p.peer_id in asked) for p in peers)
+    simulators = {p.peer_id for p in peers if p.capability.simulated}
+    if type(error) is UnknownModel:
+        assert set(kinds) == {"other model"}
+    if type(error) is NoRealPeer:
+        assert set(error.reasons) - set(asked) <= simulators
+
+
+# ---- patience ----
+
+
+def patience(found: Try | GiveUp) -> float:
+    """How long the peer may be silent."""
+    assert isinstance(found, Try)
+    return found.patience
+
+
+def test_patience_follows_the_prediction() -> None:
+    """Four times what is expected before the first text; the decoding comes after it."""
+    slow = peer("a", rtt=4.0)
+    assert patience(step(Attempts(deadline=1000.0), slow, prompt_tokens=600)) == pytest.approx(40.0)
+
+
+def test_patience_has_a_least() -> None:
+    """A fast peer may still hiccup."""
+    assert patience(step(Attempts(deadline=1000.0), peer("a", rtt=0.001), prompt_tokens=1)) == (
+        limits.LEAST_PATIENCE
+    )
+
+
+def test_patience_never_outlasts_the_deadline() -> None:
+    """The caller's time is all there is."""
+    assert patience(step(Attempts(deadline=100.0), peer("a"), now=97.0)) == pytest.approx(3.0)
+
+
+@pytest.mark.parametrize("policy", ["capability", "round-robin", "random", "least-requests"])
+def test_where_nothing_is_predicted_patience_is_the_usual(policy: str) -> None:
+    """Points and turns are no seconds."""
+    decision = POLICIES[policy].decide(ASK, [peer("a")], now=0.0, rng=Random(0))
+    assert patience(Attempts(deadline=1000.0).next_step(decision, now=0.0)) == (
+        limits.USUAL_PATIENCE
+    )

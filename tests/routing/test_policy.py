@@ -1,0 +1,520 @@
+"""Filter, score, pick: properties that hold for every policy, and those of the default one."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from random import Random
+from typing import Any
+
+import attrs
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from strategies import NOW, peer_tables, route_requests
+
+from punch.capability import Capability, Load, ModelOffer, PeerId
+from punch.peers import PeerRecord, Rates
+from punch.routing import (
+    POLICIES,
+    STANDARD_FILTERS,
+    CompletionTime,
+    Decision,
+    Filter,
+    LeastRequests,
+    Policy,
+    RoundRobin,
+    RouteRequest,
+    route_request,
+)
+from punch.wire import ChatMessage, CommandRequest, Sampling
+
+ASK = RouteRequest(model="llama", prompt_tokens=100, output_tokens=100)
+
+every_policy = pytest.mark.parametrize("policy", POLICIES.values(), ids=lambda policy: policy.name)
+
+
+def peer(
+    peer_id: str,
+    *,
+    prefill: float | None = 100.0,
+    decode: float | None = 10.0,
+    simulated: bool = False,
+    load: Load | None = None,
+    **changes: Any,
+) -> PeerRecord:
+    """A peer with one model, idle, near and fast unless told otherwise."""
+    offer = ModelOffer(name="llama", prefill_rate=prefill, decode_rate=decode)
+    return PeerRecord(
+        peer_id=PeerId(peer_id),
+        capability=Capability(
+            backend="b", simulated=simulated, models=(offer,), load=load or Load(queue_limit=100)
+        ),
+        incarnation=1,
+        sequence=1,
+        **({"seen_at": NOW, "rtt": 0.01} | changes),
+    )
+
+
+def with_load(one: PeerRecord, **load: Any) -> PeerRecord:
+    """The same peer, busier or idler."""
+    claim = one.capability
+    return attrs.evolve(
+        one, capability=attrs.evolve(claim, load=attrs.evolve(claim.load, **load))
+    )
+
+
+def with_rates(one: PeerRecord, factor: float) -> PeerRecord:
+    """The same peer, all its rates times *factor*."""
+    offers = tuple(
+        attrs.evolve(
+            offer,
+            prefill_rate=offer.prefill_rate and offer.prefill_rate * factor,
+            decode_rate=offer.decode_rate and offer.decode_rate * factor,
+        )
+        for offer in one.capability.models
+    )
+    rates = {
+        model: attrs.evolve(
+            rate,
+            prefill=rate.prefill and rate.prefill * factor,
+            decode=rate.decode and rate.decode * factor,
+        )
+        for model, rate in one.rates.items()
+    }
+    return attrs.evolve(one, rates=rates, capability=attrs.evolve(one.capability, models=offers))
+
+
+def decide(
+    peers: Sequence[PeerRecord],
+    request: RouteRequest = ASK,
+    policy: Policy = POLICIES["completion-time"],
+    seed: int = 0,
+) -> Decision:
+    """A decision at the time of the tables."""
+    return policy.decide(request, peers, now=NOW, rng=Random(seed))
+
+
+def exact(scorer: Any) -> Policy:
+    """A policy that draws no lots and removes nobody."""
+    return Policy(name="exact", scorer=scorer, filters=(), near=0.0)
+
+
+def seconds(one: PeerRecord, request: RouteRequest = ASK) -> float:
+    """The predicted time of a peer, looked at alone."""
+    return decide([one], request, exact(CompletionTime())).score(one.peer_id)
+
+
+# ---- every policy ----
+
+
+@every_policy
+@given(request=route_requests, peers=peer_tables(), seed=st.integers(0, 99))
+def test_a_decision_can_be_replayed(
+    policy: Policy, request: RouteRequest, peers: list[PeerRecord], seed: int
+) -> None:
+    """The same snapshot, clock and seed give the same decision, down to every reason."""
+    first = decide(peers, request, policy, seed)
+    again = decide(peers, request, policy, seed)
+    assert first == again
+    assert first.candidates() == again.candidates()
+
+
+@every_policy
+@given(request=route_requests, peers=peer_tables(), seed=st.integers(0, 99))
+def test_every_peer_is_in_the_decision_exactly_once(
+    policy: Policy, request: RouteRequest, peers: list[PeerRecord], seed: int
+) -> None:
+    """Either with its score or with the filter that removed it and why."""
+    decision = decide(peers, request, policy, seed)
+    candidates = decision.candidates()
+    assert Counter(c.peer_id for c in candidates) == Counter(p.peer_id for p in peers)
+    assert tuple(c.peer_id for c in candidates if c.removed_by is None) == decision.order
+    for candidate in candidates:
+        if candidate.removed_by is None:
+            assert candidate.score == sum(candidate.terms.values())
+            assert tuple(candidate.terms) == policy.scorer.term_names
+            assert candidate.reason is None
+        else:
+            assert candidate.removed_by in {step.name for step in policy.filters}
+            assert candidate.reason
+            assert (candidate.score, candidate.terms) == (None, {})
+
+
+@every_policy
+@given(request=route_requests, peers=peer_tables(), seed=st.integers(0, 99))
+def test_the_order_is_sorted_but_for_a_lucky_first(
+    policy: Policy, request: RouteRequest, peers: list[PeerRecord], seed: int
+) -> None:
+    """The first is as good as the best, as far as anybody can tell; the others follow in order."""
+    decision = decide(peers, request, policy, seed)
+    scores = [decision.score(peer_id) for peer_id in decision.order]
+    assert scores[1:] == sorted(scores[1:], reverse=not decision.lowest_is_best)
+    if scores:
+        best = min(scores) if decision.lowest_is_best else max(scores)
+        assert abs(scores[0] - best) <= policy.near * abs(best)
+
+
+@every_policy
+@given(request=route_requests, peers=peer_tables(min_size=1), seed=st.integers(0, 99))
+def test_strict_never_keeps_a_simulated_peer(
+    policy: Policy, request: RouteRequest, peers: list[PeerRecord], seed: int
+) -> None:
+    """Not as the first choice and not as the last resort."""
+    decision = decide(peers, attrs.evolve(request, strict=True), policy, seed)
+    simulated = {p.peer_id for p in peers if p.capability.simulated}
+    assert simulated & set(decision.order) == set()
+
+
+@every_policy
+@given(request=route_requests, peers=peer_tables())
+def test_a_peer_that_was_tried_is_never_chosen_again(
+    policy: Policy, request: RouteRequest, peers: list[PeerRecord]
+) -> None:
+    """So that failing over ends."""
+    tried: frozenset[PeerId] = frozenset()
+    for _ in range(len(peers) + 1):
+        decision = decide(peers, attrs.evolve(request, tried=tried), policy)
+        if decision.chosen is None:
+            return
+        assert decision.chosen not in tried
+        tried |= {decision.chosen}
+    pytest.fail("there are more choices than peers")
+
+
+@every_policy
+def test_nobody_to_ask_is_a_decision_too(policy: Policy) -> None:
+    """An empty table is no error here."""
+    decision = decide([], policy=policy)
+    assert (decision.chosen, decision.order, decision.candidates()) == (None, (), ())
+
+
+@every_policy
+@given(request=route_requests, peers=peer_tables())
+def test_a_decision_is_plain_data(
+    policy: Policy, request: RouteRequest, peers: list[PeerRecord]
+) -> None:
+    """It goes into logs and JSON as it is, with a bounded number of peers."""
+    plain = decide(peers, request, policy).as_dict(candidates=3)
+    assert json.loads(json.dumps(plain)) == plain
+    assert plain["peers"] == len(peers)
+    assert len(plain["candidates"]) == min(3, len(peers))
+
+
+def test_the_names_of_the_policies() -> None:
+    """The default comes first; each is found under its own name."""
+    assert list(POLICIES) == [
+        "completion-time",
+        "capability",
+        "capability-cpu",
+        "capability-gpu",
+        "capability-latency",
+        "capability-reliability",
+        "least-requests",
+        "round-robin",
+        "random",
+    ]
+    assert all(policy.name == name for name, policy in POLICIES.items())
+
+
+# ---- drawing among equals ----
+
+
+def test_near_equals_share_the_work() -> None:
+    """Within a tenth nobody knows better, and many dialers must not choose the same one."""
+    peers = [peer("a", decode=10.0), peer("b", decode=9.5), peer("c", decode=5.0)]
+    chosen = Counter(decide(peers, seed=seed).chosen for seed in range(400))
+    assert set(chosen) == {"a", "b"}
+    assert min(chosen.values()) > 150
+
+
+def test_without_nearness_the_best_is_always_first() -> None:
+    """However close the next one is."""
+    policy = Policy(name="exact", scorer=CompletionTime(), near=0.0)
+    peers = [peer("a", decode=9.99), peer("b", decode=10.0)]
+    assert {decide(peers, policy=policy, seed=seed).chosen for seed in range(20)} == {"b"}
+
+
+# ---- completion time ----
+
+
+def test_the_terms_of_a_prediction() -> None:
+    """By hand: 100 tokens in at 50/s, 100 out at 10/s, behind four others in two slots."""
+    one = attrs.evolve(
+        peer(
+            "a",
+            prefill=50.0,
+            decode=10.0,
+            load=Load(slots=2, busy=2, queued=1, queued_prompt_tokens=60, queue_limit=9),
+        ),
+        rtt=0.02,
+        failures=1,
+        sent_since_report=1,
+        prompt_tokens_since_report=40,
+    )
+    decision = decide([one])
+    terms = {name: decision.term(PeerId("a"), name) for name in decision.term_names}
+    assert terms == pytest.approx(
+        {
+            "rtt": 0.02,
+            "load": 0.0,
+            # (60 + 40) / 50 s of prompts, then three of two slots to wait for, 10 s each
+            "queue": 2.0 + 3 / 2 * 10.0,
+            "prefill": 2.0,
+            # two side by side, each half as fast again
+            "decode": 15.0,
+            "penalty": 2.0,
+        }
+    )
+    assert decision.score(PeerId("a")) == pytest.approx(36.02)
+    assert decision.term(PeerId("a"), "cpu") is None
+
+
+def test_a_fast_peer_is_worth_a_queue() -> None:
+    """Seconds decide, not counts: twenty times as fast with three ahead of us is faster."""
+    fast = peer("fast", prefill=2000.0, decode=200.0, load=Load(busy=1, queued=2, queue_limit=9))
+    idle = peer("idle", prefill=100.0, decode=10.0)
+    assert decide([idle, fast]).chosen == "fast"
+    assert decide([idle, fast], policy=POLICIES["least-requests"]).chosen == "idle"
+
+
+def test_a_measured_rate_is_believed_over_a_claim() -> None:
+    """After three answers a boast is worth nothing."""
+    boast = peer("boast", decode=1e6, prefill=1e6)
+    honest = peer("honest")
+    seen = {"llama": Rates(decode=1.0, decode_samples=2, prefill=1.0, prefill_samples=2)}
+    assert decide([honest, attrs.evolve(boast, rates=seen)]).chosen == "boast"
+    seen = {"llama": Rates(decode=1.0, decode_samples=3, prefill=1.0, prefill_samples=3)}
+    assert decide([honest, attrs.evolve(boast, rates=seen)]).chosen == "honest"
+
+
+def test_our_own_requests_keep_us_from_herding() -> None:
+    """Until it reports, what we sent is all we know of its queue."""
+    peers, chosen = [peer(name) for name in "abc"], []
+    for _ in range(9):
+        best = decide(peers, policy=Policy(name="t", scorer=CompletionTime(), near=0.0)).chosen
+        chosen.append(best)
+        peers = [
+            attrs.evolve(p, sent_since_report=p.sent_since_report + (p.peer_id == best))
+            for p in peers
+        ]
+    assert Counter(chosen) == {"a": 3, "b": 3, "c": 3}
+
+
+def test_an_unmeasured_peer_is_neither_first_nor_last() -> None:
+    """It attracts nobody, and yet it is tried."""
+    measured = [peer(name, decode=rate, prefill=10 * rate) for name, rate in zip("abc", (5, 10, 20))]
+    order = decide([*measured, peer("new", prefill=None, decode=None)], policy=exact(CompletionTime())).order
+    assert order.index(PeerId("new")) in {1, 2}
+
+
+@given(
+    speeds=st.lists(
+        st.tuples(st.floats(10.0, 5000.0), st.floats(1.0, 200.0)), min_size=1, max_size=6
+    )
+)
+def test_an_unmeasured_peer_is_taken_for_one_in_the_middle(
+    speeds: list[tuple[float, float]],
+) -> None:
+    """It scores between the best and the worst of those it is compared with."""
+    known = [peer(f"p{i}", prefill=p, decode=d) for i, (p, d) in enumerate(speeds)]
+    new = peer("new", prefill=None, decode=None)
+    decision = decide([*known, new], policy=exact(CompletionTime()))
+    for name in ("prefill", "decode"):
+        terms = [decision.term(p.peer_id, name) or 0.0 for p in known]
+        found = decision.term(PeerId("new"), name) or 0.0
+        assert min(terms) * 0.999 <= found <= max(terms) * 1.001
+
+
+def test_where_nobody_was_measured_the_least_busy_is_first() -> None:
+    """Everybody is taken for the same modest laptop."""
+    new = [peer(name, prefill=None, decode=None) for name in "ab"]
+    busier = with_load(new[0], busy=1)
+    assert decide([busier, new[1]], policy=exact(CompletionTime())).order == ("b", "a")
+
+
+WORSE = {
+    "a longer queue": lambda p, n: with_load(p, queued=p.capability.load.queued + n),
+    "more busy slots": lambda p, n: with_load(p, busy=p.capability.load.busy + n),
+    "more prompts ahead": lambda p, n: with_load(
+        p, queued_prompt_tokens=p.capability.load.queued_prompt_tokens + n
+    ),
+    "more of ours": lambda p, n: attrs.evolve(p, sent_since_report=p.sent_since_report + n),
+    "more in flight": lambda p, n: attrs.evolve(p, in_flight=p.in_flight + n),
+    "a longer way": lambda p, n: attrs.evolve(p, rtt=(0.05 if p.rtt is None else p.rtt) + n),
+    "more faults": lambda p, n: attrs.evolve(p, failures=p.failures + n),
+    "slower rates": lambda p, n: with_rates(p, 1 / (1 + n)),
+}
+
+
+@pytest.mark.parametrize("worse", WORSE.values(), ids=list(WORSE))
+@given(request=route_requests, peers=peer_tables(min_size=1), n=st.integers(1, 9), data=st.data())
+def test_what_is_worse_never_helps(
+    worse: Any, request: RouteRequest, peers: list[PeerRecord], n: int, data: st.DataObject
+) -> None:
+    """The peer is not predicted to be faster by it, and never stands before one it stood behind.
+
+    Peers without a rate are left out: they are taken for the median of the others, so that the
+    slowness of one moves them too.
+    """
+    peers = [p for p in peers if _is_measured(p, request)]
+    if not peers:
+        return
+    i = data.draw(st.integers(0, len(peers) - 1))
+    me = peers[i].peer_id
+    before = decide(peers, request, exact(CompletionTime()))
+    after = decide(
+        [*peers[:i], worse(peers[i], n), *peers[i + 1 :]], request, exact(CompletionTime())
+    )
+    assert after.score(me) >= before.score(me)
+    assert after.order.index(me) >= before.order.index(me)
+
+
+def _is_measured(one: PeerRecord, request: RouteRequest) -> bool:
+    """Whether something is known of its speed, if it has the model."""
+    offer = one.capability.offer(request.model, request.model_digest)
+    if offer is None:
+        return False
+    return offer.prefill_rate is not None and offer.decode_rate is not None
+
+
+@given(request=route_requests, peers=peer_tables(min_size=1), n=st.integers(1, 9))
+def test_a_longer_queue_never_helps_to_have_the_fewest_requests(
+    request: RouteRequest, peers: list[PeerRecord], n: int
+) -> None:
+    """Nor do requests of ours."""
+    me = peers[0].peer_id
+    before = decide(peers, request, exact(LeastRequests()))
+    for name in ("a longer queue", "more busy slots", "more of ours", "more in flight"):
+        after = decide([WORSE[name](peers[0], n), *peers[1:]], request, exact(LeastRequests()))
+        assert after.order.index(me) >= before.order.index(me)
+
+
+# ---- round-robin ----
+
+
+@given(count=st.integers(1, 7), rounds=st.integers(1, 4), first=st.integers(0, 1 << 40))
+def test_round_robin_visits_all_evenly(count: int, rounds: int, first: int) -> None:
+    """Each peer once a round, from wherever it starts and in whatever order the table is."""
+    peers = [peer(f"p{i}") for i in reversed(range(count))]
+    chosen = [
+        decide(peers, attrs.evolve(ASK, serial=first + turn), POLICIES["round-robin"]).chosen
+        for turn in range(rounds * count)
+    ]
+    assert Counter(chosen) == {f"p{i}": rounds for i in range(count)}
+    assert chosen[:count] * rounds == chosen
+
+
+def test_round_robin_skips_who_may_not_be_asked() -> None:
+    """The others share the turns."""
+    peers = [peer("a"), peer("b", cooling_until=NOW + 1), peer("c")]
+    policy = POLICIES["round-robin"]
+    chosen = [decide(peers, attrs.evolve(ASK, serial=i), policy).chosen for i in range(4)]
+    assert chosen == ["a", "c", "a", "c"]
+
+
+def test_round_robin_of_nobody_is_nothing() -> None:
+    """There is no turn to count."""
+    assert RoundRobin().terms(ASK, [], Random(0)) == []
+
+
+def test_chance_takes_everybody() -> None:
+    """About as often."""
+    peers = [peer(name) for name in "abcd"]
+    chosen = Counter(decide(peers, policy=POLICIES["random"], seed=s).chosen for s in range(400))
+    assert set(chosen) == set("abcd")
+    assert min(chosen.values()) > 60
+
+
+# ---- one's own ----
+
+
+@attrs.frozen
+class Alphabet:
+    """A scorer that a user wrote: the last name wins."""
+
+    term_names: tuple[str, ...] = ("letter",)
+    unit: str = "letters"
+    lowest_is_best: bool = False
+
+    def terms(
+        self, request: RouteRequest, peers: Sequence[PeerRecord], rng: Random
+    ) -> Sequence[tuple[float, ...]]:
+        """The place of the first letter."""
+        return [(float(ord(one.peer_id[0]) - ord("a")),) for one in peers]
+
+
+def test_a_scorer_of_ones_own_decides() -> None:
+    """A class with four members is enough."""
+    policy = Policy(name="alphabet", scorer=Alphabet(), near=0.0)
+    decision = decide([peer("a"), peer("c"), peer("b")], policy=policy)
+    assert (decision.order, decision.unit, decision.policy) == (
+        ("c", "b", "a"),
+        "letters",
+        "alphabet",
+    )
+    assert decision.term(PeerId("c"), "letter") == 2.0
+
+
+def test_a_filter_of_ones_own_removes_and_explains() -> None:
+    """Beside the standard ones, which still hold."""
+    no_vowels = Filter(
+        name="vowels",
+        keep=lambda request, peers, now: [p for p in peers if p.peer_id not in set("aeiou")],
+        why=lambda request, one, now: f"{one.peer_id} is a vowel",
+    )
+    policy = Policy(
+        name="consonants", scorer=CompletionTime(), filters=(*STANDARD_FILTERS, no_vowels)
+    )
+    decision = decide([peer("a"), peer("b"), peer("c", seen_at=0.0)], policy=policy)
+    assert decision.order == ("b",)
+    assert {c.peer_id: (c.removed_by, c.reason) for c in decision.candidates()} == {
+        "b": (None, None),
+        "a": ("vowels", "a is a vowel"),
+        "c": ("fresh", "was last heard of 1000.0 s ago; the limit is 5 s"),
+    }
+
+
+# ---- what routing sees of a request ----
+
+
+def test_what_is_to_be_routed_is_taken_from_the_request() -> None:
+    """Everything that a filter or a scorer may look at, and no text."""
+    request = CommandRequest(
+        request_id="r1",
+        model="llama",
+        model_digest="a" * 64,
+        messages=(ChatMessage(role="user", content="x" * 350),),
+        sampling=Sampling(max_tokens=50),
+        strict=True,
+    )
+    assert route_request(request, tried=frozenset({PeerId("a")}), serial=7) == RouteRequest(
+        model="llama",
+        model_digest="a" * 64,
+        command="chat",
+        prompt_tokens=101,
+        output_tokens=50,
+        strict=True,
+        tried=frozenset({PeerId("a")}),
+        serial=7,
+    )
+
+
+@pytest.mark.parametrize(("limit", "expected"), [(None, 200), (10_000, 200), (1, 1)])
+def test_an_answer_is_taken_to_be_of_usual_length(limit: int | None, expected: int) -> None:
+    """A limit shortens it; a generous one does not lengthen it."""
+    request = CommandRequest(request_id="r1", prompt="x", sampling=Sampling(max_tokens=limit))
+    assert route_request(request).output_tokens == expected
+
+
+def test_a_prompt_is_rather_over_than_underestimated() -> None:
+    """By bytes, as said: a character that is no ASCII is a token or nearly one."""
+    request = CommandRequest(request_id="r1", command="complete", prompt="統" * 350)
+    assert route_request(request).prompt_tokens >= 300
+
+
+def test_text_to_go_on_from_is_part_of_the_prompt() -> None:
+    """The next peer must read what the last one wrote."""
+    request = CommandRequest(request_id="r1", command="complete", prompt="x", continuation="y" * 350)
+    assert route_request(request).prompt_tokens >= 100
