@@ -42,7 +42,7 @@ _TOO_LONG = (
 class Output(Protocol):
     """Takes the answer out of what a program prints."""
 
-    def feed(self, data: bytes) -> bytes:
+    def feed(self, data: bytes | bytearray) -> bytes:
         """The part of the answer that is certain by now."""
         ...
 
@@ -57,7 +57,7 @@ class PlainOutput:
     def __init__(self) -> None:
         self._held = b""
 
-    def feed(self, data: bytes) -> bytes:
+    def feed(self, data: bytes | bytearray) -> bytes:
         """See `Output.feed`."""
         whole = self._held + data
         held = _possible_ending(whole, _ENDED, _FULL)
@@ -83,7 +83,7 @@ class ConversationOutput:
         self._begun = False
         self._held = b""
 
-    def feed(self, data: bytes) -> bytes:
+    def feed(self, data: bytes | bytearray) -> bytes:
         """See `Output.feed`."""
         whole = self._held + data
         if self._awaited is not None:

@@ -13,20 +13,13 @@ from typing import Literal
 
 from ._address import Address, Transport, parse_address
 from ._base import Handler, Node, Stream
+from ._bootstrap import BootstrapServer, BootstrapStatistics, open_bootstrap
+from ._calls import Call, Inquiry
 from ._known_peers import KnownPeers, who_is_at
 from ._links import Links
-from ._meeting import (
-    DEFAULT_BOOTSTRAP,
-    DEFAULT_NAMESPACE,
-    BootstrapServer,
-    BootstrapStatistics,
-    KnownListener,
-    Membership,
-    join_namespace,
-    new_incarnation,
-    open_bootstrap,
-)
-from ._session import Call, Inquiry, PeerSession, SessionHandler, SessionStatistics
+from ._meeting import DEFAULT_BOOTSTRAP, DEFAULT_NAMESPACE
+from ._membership import KnownListener, Membership, join_namespace, new_incarnation
+from ._session import PeerSession, SessionHandler, SessionStatistics
 
 __all__ = [
     # our own node

@@ -13,8 +13,9 @@ from ..logs import get_logger
 from ..peers import PeerTable
 from ..wire import PROTOCOL, Advert, Hello, Session, greeting
 from ._base import Node
-from ._meeting import KnownListener, Membership
-from ._session import Inquiry, PeerSession
+from ._calls import Inquiry
+from ._membership import KnownListener, Membership
+from ._session import PeerSession
 
 log = get_logger(__name__)
 

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections import deque
 from contextlib import suppress
-from typing import Literal, Protocol
+from typing import Protocol
 
 import attrs
 import trio
 
-from ..capability import PeerId
 from ..exceptions import PeerError, PeerTimeout, PeerUnreachable, RemoteProtocolError
 from ..logs import get_logger
 from ..wire import (
-    WINDOW,
     Advert,
     Cancel,
     Chunk,
@@ -26,7 +23,6 @@ from ..wire import (
     Ping,
     Pong,
     Progress,
-    Provenance,
     Request,
     Response,
     Session,
@@ -35,6 +31,7 @@ from ..wire import (
     Usage,
 )
 from ._base import Stream
+from ._calls import Call, Inquiry
 
 log = get_logger(__name__)
 
@@ -46,114 +43,12 @@ SILENCE_SECONDS = 5.0
 # How long a stream may take to say Hello, which needs one round trip.
 GREETING_SECONDS = 5.0
 
-# The reader's credit is returned in quarters of the window: often enough that the writer
-# never waits for a reader who keeps up, seldom enough to cost nothing.
-CREDIT_STEP = WINDOW // 4
-
 # Bytes that may wait for the writer before answers wait for it too: a peer that does not read
 # its stream cannot grow our memory much past this.
 MAX_PENDING = 4 << 20
 
 # How long a farewell may take.
 FAREWELL_SECONDS = 1.0
-
-
-class Call:
-    """A request we sent: its answer as it comes in."""
-
-    def __init__(self, owner: PeerSession, request: CommandRequest) -> None:
-        self.request = request
-        self._owner = owner
-        self._arrived: deque[Progress | Started | Chunk | CommandResponse] = deque()
-        self._error: PeerError | None = None
-        self._wake = trio.Event()
-        self._taken = 0
-        self._over = False
-
-    async def receive(self) -> Progress | Started | Chunk | CommandResponse:
-        """The next part of the answer; a `CommandResponse` is the last one.
-
-        Raises:
-          PeerError: if the session ended before the answer did.
-
-        """
-        while not self._arrived:
-            if self._error is not None:
-                raise self._error
-            self._wake = trio.Event()
-            await self._wake.wait()
-        part = self._arrived.popleft()
-        if type(part) is Chunk:
-            self._taken += len(part.text.encode())
-            if self._taken >= CREDIT_STEP and not self._over:
-                self._owner._say(Credit(request_id=self.request.request_id, amount=self._taken))
-                self._taken = 0
-        return part
-
-    def cancel(self) -> None:
-        """Tell the listener to stop. What still arrives is dropped."""
-        if not self._over:
-            self._owner._abandon(self)
-
-    def _add(self, part: Progress | Started | Chunk | CommandResponse) -> None:
-        self._over = type(part) is CommandResponse
-        self._arrived.append(part)
-        self._wake.set()
-
-    def _fail(self, error: PeerError) -> None:
-        self._over = True
-        self._error = error
-        self._wake.set()
-
-
-class Inquiry:
-    """A request we received: the way to answer it."""
-
-    def __init__(self, owner: PeerSession, request: CommandRequest) -> None:
-        self.request = request
-        self.cancel_scope = trio.CancelScope()
-        """Cancelled when the dialer cancels or its session ends."""
-        self.tokens = 0
-        """Tokens sent so far."""
-        self._owner = owner
-        self._room = trio.Event()
-        self._answered = False
-
-    @property
-    def dialer(self) -> PeerId:
-        """Who asks."""
-        return self._owner.peer_id
-
-    def progress(self, state: Literal["queued", "loading"]) -> None:
-        """Tell the dialer what its request waits for."""
-        self._owner._say(Progress(request_id=self.request.request_id, state=state))
-
-    def started(self, provenance: Provenance) -> None:
-        """Tell the dialer that the backend works on it."""
-        self._owner._say(Started(request_id=self.request.request_id, provenance=provenance))
-
-    async def send_text(self, text: str, tokens: int) -> None:
-        """Send the next part of the answer; waits while the dialer is behind."""
-        request_id = self.request.request_id
-        session = self._owner._session
-        self.tokens += tokens
-        # A character has at most four bytes, so a piece this long always fits an empty window.
-        pieces = [text[i : i + WINDOW // 4] for i in range(0, len(text), WINDOW // 4)]
-        for piece in pieces:
-            size = len(piece.encode())
-            while session.room(request_id) < size:
-                self._room = trio.Event()
-                await self._room.wait()
-            self._owner._say(Chunk(request_id=request_id, text=piece, tokens=tokens))
-            tokens = 0
-        while session.pending > MAX_PENDING:
-            await self._owner._written.wait()
-        await trio.lowlevel.checkpoint()
-
-    def respond(self, response: CommandResponse) -> None:
-        """Send the end of the answer. A session that has ended takes it to nobody."""
-        self._answered = True
-        self._owner._say(Response(response=response))
 
 
 class SessionHandler(Protocol):
@@ -275,7 +170,7 @@ class PeerSession:
 
     def advertise(self, advert: Advert) -> None:
         """Push our capability, if the session is open."""
-        self._say(advert)
+        self.say(advert)
 
     def close(self, code: str, message: str) -> None:
         """End the session and tell the peer why. Nothing happens if it has ended."""
@@ -337,7 +232,7 @@ class PeerSession:
         self._next_nonce += 1
         self._pings = {n: t for n, t in self._pings.items() if n > self._next_nonce - 8}
         self._pings[self._next_nonce] = trio.current_time()
-        self._say(Ping(nonce=self._next_nonce))
+        self.say(Ping(nonce=self._next_nonce))
 
     # ---- what came in ----
 
@@ -345,11 +240,11 @@ class PeerSession:
         match message:
             case Chunk() | Progress() | Started():
                 if call := self._calls.get(message.request_id):
-                    call._add(message)
+                    call.add(message)
             case Response(response=response):
                 self._capacity.set()
                 if call := self._calls.pop(response.request_id, None):
-                    call._add(response)
+                    call.add(response)
             case Request(request=request):
                 inquiry = self._inquiries[request.request_id] = Inquiry(self, request)
                 nursery.start_soon(self._serve, inquiry)
@@ -358,9 +253,9 @@ class PeerSession:
                     inquired.cancel_scope.cancel()
             case Credit(request_id=request_id):
                 if inquired := self._inquiries.get(request_id):
-                    inquired._room.set()
+                    inquired.caught_up()
             case Ping(nonce=nonce):
-                self._say(Pong(nonce=nonce))
+                self.say(Pong(nonce=nonce))
             case Pong(nonce=nonce):
                 sent_at = self._pings.pop(nonce, None)
                 if sent_at is not None:
@@ -383,7 +278,7 @@ class PeerSession:
             # The dialer may have used the id again the moment it had the response.
             if self._inquiries.get(request_id) is inquiry:
                 del self._inquiries[request_id]
-        if not inquiry._answered:
+        if not inquiry.answered:
             inquiry.respond(
                 CommandResponse(
                     request_id=request_id,
@@ -394,17 +289,28 @@ class PeerSession:
 
     # ---- what goes out ----
 
-    def _say(self, message: Message) -> None:
+    def say(self, message: Message) -> None:
+        """Queue *message*; nothing happens if the session is not open."""
         if self.ended is None and self._session.state is State.OPEN:
             self._session.send(message)
             self._writable.set()
 
-    def _abandon(self, call: Call) -> None:
-        call._over = True
+    def abandon(self, call: Call) -> None:
+        """Cancel a call of ours; what still arrives of it is dropped."""
         request_id = call.request.request_id
         if self._calls.get(request_id) is call:
             del self._calls[request_id]
-            self._say(Cancel(request_id=request_id))
+            self.say(Cancel(request_id=request_id))
+
+    def room(self, request_id: str) -> int:
+        """Bytes of text that may be sent for a request before its reader catches up."""
+        return self._session.room(request_id)
+
+    async def drained(self) -> None:
+        """Wait while more than `MAX_PENDING` bytes wait for the writer."""
+        while self._session.pending > MAX_PENDING:
+            await self._written.wait()
+        await trio.lowlevel.checkpoint()
 
     def _finish(self, error: PeerError) -> None:
         if self.ended is not None:
@@ -412,7 +318,7 @@ class PeerSession:
         self.ended = error
         calls, self._calls = self._calls, {}
         for call in calls.values():
-            call._fail(error)
+            call.fail(error)
         for inquiry in self._inquiries.values():
             inquiry.cancel_scope.cancel()
         self._capacity.set()

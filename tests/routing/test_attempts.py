@@ -36,12 +36,16 @@ CALLER_FAULTS = [InvalidRequest, ContextTooLong, RequestConflict, RequestCancell
 ASK = RouteRequest(model="llama", prompt_tokens=100, output_tokens=100)
 
 
-def peer(peer_id: str, *, model: str = "llama", simulated: bool = False, **changes: Any) -> PeerRecord:
+def peer(
+    peer_id: str, *, model: str = "llama", simulated: bool = False, **changes: Any
+) -> PeerRecord:
     """A peer that can answer; they are asked in the order of the alphabet, which is their rtt."""
     offer = ModelOffer(name=model, prefill_rate=100.0, decode_rate=10.0)
     return PeerRecord(
         peer_id=PeerId(peer_id),
-        capability=Capability(backend="b", simulated=simulated, models=(offer,), load=Load(slots=4)),
+        capability=Capability(
+            backend="b", simulated=simulated, models=(offer,), load=Load(slots=4)
+        ),
         incarnation=1,
         sequence=1,
         **({"seen_at": 0.0, "rtt": 0.01 * ord(peer_id[0])} | changes),
@@ -69,7 +73,9 @@ def error_of(found: Any) -> PunchError:
     return found.error
 
 
-def fail_all(attempts: Attempts, *peers: PeerRecord, error: PunchError, **changes: Any) -> list[str]:
+def fail_all(
+    attempts: Attempts, *peers: PeerRecord, error: PunchError, **changes: Any
+) -> list[str]:
     """Ask one peer after the other, all of which fail; returns who was asked."""
     asked = []
     while isinstance(found := step(attempts, *peers, **changes), Try):
@@ -99,9 +105,7 @@ def test_the_fault_of_a_peer_moves_the_request_on(fault: type[PunchError]) -> No
     found = step(attempts, *peers)
     assert isinstance(found, Try)
     assert found.peer_id == "b"
-    assert attempts.failed_attempts == (
-        Attempt(peer_id=PeerId("a"), error=error, seconds=0.5),
-    )
+    assert attempts.failed_attempts == (Attempt(peer_id=PeerId("a"), error=error, seconds=0.5),)
 
 
 @given(names=st.sets(st.sampled_from("abcdefgh"), max_size=8), limit=st.integers(1, 9))
@@ -230,7 +234,10 @@ def test_a_peer_that_hid_that_it_simulates_counts_as_one_that_says_so() -> None:
 @pytest.mark.parametrize(
     ("other", "reason"),
     [
-        ({"cooling_until": 2.0, "failures": 1}, "failed 1 times in a row; left alone for another 2.0 s"),
+        (
+            {"cooling_until": 2.0, "failures": 1},
+            "failed 1 times in a row; left alone for another 2.0 s",
+        ),
         ({"seen_at": -9.0}, "was last heard of 9.0 s ago; the limit is 5 s"),
         ({"in_flight": 4}, "is full: 0 of 4 slots busy, 0 of 0 queued, 4 of them ours"),
     ],

@@ -18,7 +18,9 @@ LLAMA = ModelOffer(name="llama", digest="a" * 64, context_tokens=1000)
 ANY = RouteRequest()
 PEER = PeerRecord(
     peer_id=PeerId("p"),
-    capability=Capability(backend="llama_cpp", simulated=False, models=(LLAMA,), load=Load(slots=2)),
+    capability=Capability(
+        backend="llama_cpp", simulated=False, models=(LLAMA,), load=Load(slots=2)
+    ),
     incarnation=1,
     sequence=1,
     seen_at=NOW,

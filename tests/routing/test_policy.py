@@ -60,9 +60,7 @@ def peer(
 def with_load(one: PeerRecord, **load: Any) -> PeerRecord:
     """The same peer, busier or idler."""
     claim = one.capability
-    return attrs.evolve(
-        one, capability=attrs.evolve(claim, load=attrs.evolve(claim.load, **load))
-    )
+    return attrs.evolve(one, capability=attrs.evolve(claim, load=attrs.evolve(claim.load, **load)))
 
 
 def with_rates(one: PeerRecord, factor: float) -> PeerRecord:
@@ -304,8 +302,12 @@ def test_our_own_requests_keep_us_from_herding() -> None:
 
 def test_an_unmeasured_peer_is_neither_first_nor_last() -> None:
     """It attracts nobody, and yet it is tried."""
-    measured = [peer(name, decode=rate, prefill=10 * rate) for name, rate in zip("abc", (5, 10, 20))]
-    order = decide([*measured, peer("new", prefill=None, decode=None)], policy=exact(CompletionTime())).order
+    measured = [
+        peer(name, decode=rate, prefill=10 * rate) for name, rate in zip("abc", (5, 10, 20))
+    ]
+    order = decide(
+        [*measured, peer("new", prefill=None, decode=None)], policy=exact(CompletionTime())
+    ).order
     assert order.index(PeerId("new")) in {1, 2}
 
 
@@ -516,5 +518,7 @@ def test_a_prompt_is_rather_over_than_underestimated() -> None:
 
 def test_text_to_go_on_from_is_part_of_the_prompt() -> None:
     """The next peer must read what the last one wrote."""
-    request = CommandRequest(request_id="r1", command="complete", prompt="x", continuation="y" * 350)
+    request = CommandRequest(
+        request_id="r1", command="complete", prompt="x", continuation="y" * 350
+    )
     assert route_request(request).prompt_tokens >= 100

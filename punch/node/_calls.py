@@ -1,0 +1,152 @@
+"""One request on a session, from either side: what a dialer and a listener hold of it."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Literal, Protocol
+
+import trio
+
+from ..capability import PeerId
+from ..exceptions import PeerError
+from ..wire import (
+    WINDOW,
+    Chunk,
+    CommandRequest,
+    CommandResponse,
+    Credit,
+    Message,
+    Progress,
+    Provenance,
+    Response,
+    Started,
+)
+
+# The reader's credit is returned in quarters of the window: often enough that the writer
+# never waits for a reader who keeps up, seldom enough to cost nothing.
+CREDIT_STEP = WINDOW // 4
+
+
+class Owner(Protocol):
+    """What requests need of their session."""
+
+    peer_id: PeerId
+
+    def say(self, message: Message) -> None:
+        """Queue a message; nothing happens if the session has ended."""
+        ...
+
+    def abandon(self, call: Call) -> None:
+        """Cancel a call of ours."""
+        ...
+
+    def room(self, request_id: str) -> int:
+        """Bytes of text that may be sent for a request now."""
+        ...
+
+    async def drained(self) -> None:
+        """Wait while too much waits to be written."""
+        ...
+
+
+class Call:
+    """A request we sent: its answer as it comes in."""
+
+    def __init__(self, owner: Owner, request: CommandRequest) -> None:
+        self.request = request
+        self._owner = owner
+        self._arrived: deque[Progress | Started | Chunk | CommandResponse] = deque()
+        self._error: PeerError | None = None
+        self._wake = trio.Event()
+        self._taken = 0
+        self._over = False
+
+    async def receive(self) -> Progress | Started | Chunk | CommandResponse:
+        """The next part of the answer; a `CommandResponse` is the last one.
+
+        Raises:
+          PeerError: if the session ended before the answer did.
+
+        """
+        while not self._arrived:
+            if self._error is not None:
+                raise self._error
+            self._wake = trio.Event()
+            await self._wake.wait()
+        part = self._arrived.popleft()
+        if type(part) is Chunk:
+            self._taken += len(part.text.encode())
+            if self._taken >= CREDIT_STEP and not self._over:
+                self._owner.say(Credit(request_id=self.request.request_id, amount=self._taken))
+                self._taken = 0
+        return part
+
+    def cancel(self) -> None:
+        """Tell the listener to stop. What still arrives is dropped."""
+        if not self._over:
+            self._owner.abandon(self)
+
+    def add(self, part: Progress | Started | Chunk | CommandResponse) -> None:
+        """Take the next part; called by the session."""
+        self._over = type(part) is CommandResponse
+        self._arrived.append(part)
+        self._wake.set()
+
+    def fail(self, error: PeerError) -> None:
+        """The session has ended; called by it."""
+        self._over = True
+        self._error = error
+        self._wake.set()
+
+
+class Inquiry:
+    """A request we received: the way to answer it."""
+
+    def __init__(self, owner: Owner, request: CommandRequest) -> None:
+        self.request = request
+        self.cancel_scope = trio.CancelScope()
+        """Cancelled when the dialer cancels or its session ends."""
+        self.tokens = 0
+        """Tokens sent so far."""
+        self._owner = owner
+        self.answered = False
+        """Whether `respond` was called."""
+        self._room = trio.Event()
+
+    @property
+    def dialer(self) -> PeerId:
+        """Who asks."""
+        return self._owner.peer_id
+
+    def caught_up(self) -> None:
+        """The dialer has taken more of the answer; called by the session."""
+        self._room.set()
+
+    def progress(self, state: Literal["queued", "loading"]) -> None:
+        """Tell the dialer what its request waits for."""
+        self._owner.say(Progress(request_id=self.request.request_id, state=state))
+
+    def started(self, provenance: Provenance) -> None:
+        """Tell the dialer that the backend works on it."""
+        self._owner.say(Started(request_id=self.request.request_id, provenance=provenance))
+
+    async def send_text(self, text: str, tokens: int) -> None:
+        """Send the next part of the answer; waits while the dialer is behind."""
+        request_id = self.request.request_id
+        owner = self._owner
+        self.tokens += tokens
+        # A character has at most four bytes, so a piece this long always fits an empty window.
+        pieces = [text[i : i + WINDOW // 4] for i in range(0, len(text), WINDOW // 4)]
+        for piece in pieces:
+            size = len(piece.encode())
+            while owner.room(request_id) < size:
+                self._room = trio.Event()
+                await self._room.wait()
+            owner.say(Chunk(request_id=request_id, text=piece, tokens=tokens))
+            tokens = 0
+        await owner.drained()
+
+    def respond(self, response: CommandResponse) -> None:
+        """Send the end of the answer. A session that has ended takes it to nobody."""
+        self.answered = True
+        self._owner.say(Response(response=response))
