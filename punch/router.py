@@ -22,7 +22,6 @@ from .exceptions import (
     ConfigurationError,
     ContextTooLong,
     InvalidRequest,
-    LocalProtocolError,
     NoPeerAvailable,
     PeerError,
     PeerFailed,
@@ -224,8 +223,6 @@ class Answer:
             router._table.sent(step.peer_id, prompt_tokens=decision.request.prompt_tokens)
         except trio.TooSlowError:
             raise self._attempts.out_of_time() from None
-        except LocalProtocolError as error:
-            raise RequestConflict(str(error)) from None
         except PeerError as error:
             self._fault(error)
 

@@ -349,6 +349,8 @@ def _load(identity: str | os.PathLike[str]) -> KeyPair:
 
 async def _listen(swarm: Swarm, wanted: Sequence[Address]) -> None:
     """Listen, and make sure of it: libp2p says nothing when it fails."""
+    # Until then QUIC can neither listen nor dial.
+    await swarm.event_background_nursery_created.wait()
     if wanted:
         await swarm.listen(*(multiaddr.Multiaddr(str(address)) for address in wanted))
     for address in wanted:

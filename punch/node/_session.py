@@ -8,7 +8,15 @@ from typing import Protocol
 import attrs
 import trio
 
-from ..exceptions import PeerError, PeerTimeout, PeerUnreachable, RemoteProtocolError
+from ..exceptions import (
+    InvalidRequest,
+    LocalProtocolError,
+    PeerError,
+    PeerTimeout,
+    PeerUnreachable,
+    RemoteProtocolError,
+    RequestConflict,
+)
 from ..logs import get_logger
 from ..wire import (
     Advert,
@@ -155,7 +163,8 @@ class PeerSession:
 
         Raises:
           PeerError: if the session has ended.
-          LocalProtocolError: if the request is in flight already or too long for the peer.
+          RequestConflict: if a request with its id is in flight here already.
+          InvalidRequest: if it is too long for the peer.
 
         """
         while not self._session.can_ask:
@@ -163,7 +172,14 @@ class PeerSession:
                 raise self.ended
             self._capacity = trio.Event()
             await self._capacity.wait()
-        self._session.send(Request(request=request))
+        if self._session.in_flight(request.request_id):
+            raise RequestConflict(
+                f"request_id {request.request_id!r} is in flight already: give each request its own"
+            )
+        try:
+            self._session.send(Request(request=request))
+        except LocalProtocolError as error:
+            raise InvalidRequest(str(error)) from None
         call = self._calls[request.request_id] = Call(self, request)
         self._writable.set()
         return call

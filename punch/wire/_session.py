@@ -286,6 +286,10 @@ class Session:
             and len(self._requests) < self.theirs.max_requests
         )
 
+    def in_flight(self, request_id: str) -> bool:
+        """True if a request with this id was asked and is not over."""
+        return request_id in self._requests
+
     def room(self, request_id: str) -> int:
         """Bytes of text that may be sent for a request before its reader catches up."""
         exchange = self._requests.get(request_id)

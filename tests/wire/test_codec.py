@@ -236,10 +236,14 @@ def test_a_registration_survives_the_journey(registration: Registration) -> None
     assert decode_registration(encode_registration(registration)) == registration
 
 
-@given(message=messages)
-def test_the_same_message_is_always_the_same_bytes(message: Any) -> None:
-    """Sets are sorted, so frames can be compared and signed."""
-    assert encode(attrs.evolve(message)) == encode(message)
+@given(features=st.frozensets(st.text(min_size=1, max_size=4), max_size=8))
+def test_a_set_travels_sorted(features: frozenset[str]) -> None:
+    """So that the same message is always the same bytes, in every process."""
+    offer = ModelOffer(name="m", features=features)
+    vector = Capability(backend="b", simulated=False, models=(offer,))
+    frame = encode(Advert(incarnation=1, sequence=1, age=0.0, capability=vector))
+    (travelled,) = msgpack.unpackb(frame[HEADER:])["capability"]["models"]
+    assert travelled.get("features", ["chat", "complete"]) == sorted(features)
 
 
 @given(message=messages)
@@ -398,7 +402,7 @@ def joined(**fields: Any) -> dict[str, Any]:
             request(inputs="a"),
             "request.request.inputs: expected a list of at most 2048, got str 'a'",
         ),
-        (request(sampling=[]), "request.request.sampling: expected a map, got list '[]'"),
+        (request(sampling=[]), "request.request.sampling: expected a map, got list of 0"),
         (joined(signature="x"), "join.signature: expected at most 1024 bytes, got str 'x'"),
         ({"type": "request", "request": 1}, "request.request: expected a map, got int '1'"),
         # a value that is missing
@@ -482,8 +486,7 @@ def joined(**fields: Any) -> dict[str, Any]:
         # too many
         (
             request(sampling={"stop": ["x"] * 17}),
-            "request.request.sampling.stop: expected a list of at most 16, "
-            "got list \"['x', 'x', 'x', 'x', 'x', 'x', 'x', 'x',\"",
+            "request.request.sampling.stop: expected a list of at most 16, got list of 17",
         ),
         (
             joined(registration=b"x" * 65537),
@@ -493,7 +496,7 @@ def joined(**fields: Any) -> dict[str, Any]:
         ({}, "not a message: type NoneType 'None'"),
         ({"nonce": 1}, "not a message: type NoneType 'None'"),
         ({"type": "pong!"}, "not a message: type str 'pong!'"),
-        ({"type": ["ping"]}, "not a message: type list \"['ping']\""),
+        ({"type": ["ping"]}, "not a message: type list of 1"),
         ({"type": b"ping", "nonce": 1}, "not a message: type bytes \"b'ping'\""),
     ],
 )
@@ -612,9 +615,7 @@ def test_a_truncated_body_is_the_peers_error(message: Any, data: st.DataObject) 
 
 
 FIELDS = sorted({field.name for cls in MESSAGES for field in attrs.fields(cls)} | {"type"})
-TYPES = sorted(
-    decode(bytes.fromhex(frame)[HEADER:]).__class__.__name__.lower() for _, frame in FROZEN
-)
+TYPES = sorted(type(message).__name__.lower() for message, _ in FROZEN)
 ANYTHING = st.recursive(
     st.none()
     | st.booleans()

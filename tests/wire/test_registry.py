@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from punch.capability import PeerId
-from punch.exceptions import RegistryFull
+from punch.exceptions import NetworkError, RegistryFull
 from punch.wire import Join, Registration, Registry, encode_registration
 from punch.wire import _registry as limits
 

@@ -1,0 +1,82 @@
+"""Measures punch beside the alternatives, and writes the table.
+
+    benchmarks/run.py                 everything, in less than 6 minutes
+    benchmarks/run.py hop decide      only these
+    benchmarks/run.py --quick         everything, in less than a minute; less exact
+    benchmarks/run.py --write         everything, and rewrites benchmarks/RESULTS.md
+
+The exit status is 1 if a target is missed or something needed is not there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+from pathlib import Path
+
+import at_once
+import decide
+import hop
+import inference
+import memory
+import streams
+from _results import Report, UnavailableError, document, remarks, table
+
+RESULTS = Path(__file__).parent / "RESULTS.md"
+
+MEASUREMENTS = {
+    module.__name__: module for module in (hop, at_once, streams, inference, decide, memory)
+}
+
+
+def _say(text: str) -> None:
+    print(f"bench: {text}", file=sys.stderr, flush=True)
+
+
+def _measure(names: list[str], *, quick: bool) -> tuple[list[Report], bool]:
+    """What was measured, and whether all of it could be."""
+    reports = []
+    complete = True
+    for name in names:
+        began = time.perf_counter()
+        try:
+            reports.append(MEASUREMENTS[name].measure(quick=quick))
+        except UnavailableError as error:
+            _say(f"{name}: {error}")
+            complete = False
+        else:
+            _say(f"{name}: {time.perf_counter() - began:.0f} s")
+    return reports, complete
+
+
+def main() -> int:
+    """Run the program; its exit code."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("name", nargs="*", help=f"what to measure: {', '.join(MEASUREMENTS)}")
+    parser.add_argument("--quick", action="store_true", help="fewer and shorter rounds")
+    parser.add_argument("--write", action="store_true", help="rewrite benchmarks/RESULTS.md")
+    given = parser.parse_args()
+    if unknown := [name for name in given.name if name not in MEASUREMENTS]:
+        parser.error(f"no {', '.join(unknown)}; there are {', '.join(MEASUREMENTS)}")
+    if given.write and (given.name or given.quick):
+        parser.error("--write is for the whole table: leave names and --quick out")
+    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
+    reports, complete = _measure(given.name or list(MEASUREMENTS), quick=given.quick)
+    print(f"{table(reports)}\n\n{remarks(reports)}")
+    if given.write and complete:
+        RESULTS.write_text(
+            document(reports, command="bins/bench --write", load=load), encoding="utf-8"
+        )
+        _say(f"wrote {RESULTS.name}")
+    missed = [row.what for report in reports for row in report.rows if row.met is False]
+    if missed:
+        _say(f"not met: {'; '.join(missed)}")
+    return 0 if complete and not missed else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
