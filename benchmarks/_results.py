@@ -77,7 +77,9 @@ def shares(parts: Mapping[str, float], *, least: float = 0.02) -> str:
     """``a 40 %, b 30 %, ...``: what each part has of the sum, the largest first."""
     whole = sum(parts.values()) or 1.0
     ordered = sorted(parts.items(), key=lambda item: -item[1])
-    return ", ".join(f"{name} {part / whole:.0%}" for name, part in ordered if part / whole >= least)
+    return ", ".join(
+        f"{name} {part / whole:.0%}" for name, part in ordered if part / whole >= least
+    )
 
 
 def _cpu() -> str:
@@ -125,7 +127,9 @@ def remarks(reports: Sequence[Report]) -> str:
     missed = [row for report in reports for row in report.rows if row.met is False]
     if missed:
         lines += ["## Not met", ""]
-        lines += [f"- {row.what}: {row.ratio or row.ours}, {row.target}. {row.why}" for row in missed]
+        lines += [
+            f"- {row.what}: {row.ratio or row.ours}, {row.target}. {row.why}" for row in missed
+        ]
         lines.append("")
     lines += ["## How, and where the time goes"]
     for report in reports:

@@ -21,6 +21,9 @@ log = get_logger(__name__)
 # A change is told to everybody this much later, together with whatever else changed by then.
 COALESCE_SECONDS = 0.05
 
+# A registration with 32 addresses has some 3 KB; nothing longer comes from a member.
+LONGEST_JOIN = 16 << 10
+
 # Members that one bootstrap serves at a time.
 MAX_MEMBERS = 4096
 
@@ -70,7 +73,7 @@ class BootstrapServer:
                 member.wake.set()
 
     async def _serve(self, stream: Stream) -> None:
-        frames = Frames(stream)
+        frames = Frames(stream, max_frame=LONGEST_JOIN)
         if len(self._members) >= MAX_MEMBERS:
             await farewell(
                 frames, Goodbye(code="full", message=f"at most {MAX_MEMBERS} peers meet here")

@@ -65,11 +65,15 @@ class Links:
         return link.session
 
     def settled(self) -> bool:
-        """True if there are listeners, and each has advertised or could not be reached."""
+        """True if there are listeners, and each is measured or could not be reached."""
         return bool(self._links) and all(
-            link.trouble is not None or self.table.get(peer_id) is not None
+            link.trouble is not None or self._is_measured(peer_id)
             for peer_id, link in self._links.items()
         )
+
+    def _is_measured(self, peer_id: PeerId) -> bool:
+        record = self.table.get(peer_id)
+        return record is not None and record.rtt is not None
 
     def unreachable(self) -> Mapping[PeerId, str]:
         """Listeners there is no session with, and why."""
@@ -178,7 +182,10 @@ class Links:
 
     def round_trip(self, session: PeerSession, seconds: float) -> None:
         """Take a heartbeat into the table."""
+        news = not self._is_measured(session.peer_id)
         self.table.round_trip(session.peer_id, seconds)
+        if news:
+            self._signal()
 
     async def inquire(self, inquiry: Inquiry) -> None:
         """Listeners ask nothing; the rules of the session refuse it before it comes here."""

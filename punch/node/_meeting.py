@@ -48,8 +48,9 @@ Meeting = Join | Roster | Goodbye | Ping | Pong
 class Frames:
     """Meeting messages on a stream."""
 
-    def __init__(self, stream: Stream) -> None:
+    def __init__(self, stream: Stream, *, max_frame: int = MAX_FRAME) -> None:
         self._stream = stream
+        self._max_frame = max_frame
         self._received = bytearray()
 
     async def send(self, message: Meeting) -> None:
@@ -60,8 +61,10 @@ class Frames:
         while True:
             if len(self._received) >= 4:
                 length = int.from_bytes(self._received[:4], "big")
-                if length > MAX_FRAME:
-                    raise RemoteProtocolError(f"a frame of {length} bytes; at most {MAX_FRAME}")
+                if length > self._max_frame:
+                    raise RemoteProtocolError(
+                        f"a frame of {length} bytes; at most {self._max_frame} are allowed here"
+                    )
                 if len(self._received) >= 4 + length:
                     body = bytes(self._received[4 : 4 + length])
                     del self._received[: 4 + length]

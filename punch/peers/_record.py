@@ -65,7 +65,8 @@ class PeerRecord:
         what we know to be there ourselves.
         """
         load = self.capability.load
-        return max(load.busy + load.queued + self.sent_since_report, self.in_flight)
+        known = load.busy + load.queued + self.sent_since_report
+        return known if known > self.in_flight else self.in_flight
 
     def rates_of(self, model: str) -> Rates:
         """The measured speed of *model* here; empty if nothing was measured."""

@@ -27,6 +27,14 @@ SLOWDOWN_PER_REQUEST = 0.5
 SECONDS_PER_FAILURE = 2.0
 
 
+def _usual(rates: Sequence[float | None], unknown: float) -> float:
+    """The rate to take for a peer without one; not worked out where every peer has one."""
+    measured = [rate for rate in rates if rate]
+    if len(measured) == len(rates):
+        return unknown
+    return median(measured) if measured else unknown
+
+
 @attrs.frozen
 class CompletionTime:
     """The lowest predicted time to the whole answer wins.
@@ -75,8 +83,8 @@ class CompletionTime:
                         rates.decode_or(offer.decode_rate),
                     )
                 )
-        usual_prefill = median([p for _, p, _ in claims if p] or [UNKNOWN_PREFILL_RATE])
-        usual_decode = median([d for _, _, d in claims if d] or [UNKNOWN_DECODE_RATE])
+        usual_prefill = _usual([prefill for _, prefill, _ in claims], UNKNOWN_PREFILL_RATE)
+        usual_decode = _usual([decode for _, _, decode in claims], UNKNOWN_DECODE_RATE)
 
         prompt, output = request.prompt_tokens, request.output_tokens
         found = []

@@ -34,14 +34,11 @@ class Filter:
     """``why(request, peer, now)`` says in a sentence why *peer* did not pass."""
 
 
-def _has_model(request: RouteRequest, peer: PeerRecord) -> bool:
-    return peer.capability.offer(request.model, request.model_digest) is not None
-
-
 def _keep_model(
     request: RouteRequest, peers: Sequence[PeerRecord], now: float
 ) -> Sequence[PeerRecord]:
-    return [peer for peer in peers if _has_model(request, peer)]
+    model, digest = request.model, request.model_digest
+    return [peer for peer in peers if peer.capability.offer(model, digest) is not None]
 
 
 def _why_model(request: RouteRequest, peer: PeerRecord, now: float) -> str:
@@ -57,21 +54,47 @@ def _features(request: RouteRequest, peer: PeerRecord) -> frozenset[str]:
     return offer.features if offer is not None else frozenset()
 
 
+def _keep_features(
+    request: RouteRequest, peers: Sequence[PeerRecord], now: float
+) -> Sequence[PeerRecord]:
+    model, digest, command = request.model, request.model_digest, request.command
+    return [
+        peer
+        for peer in peers
+        if (offer := peer.capability.offer(model, digest)) is not None and command in offer.features
+    ]
+
+
 def _context(request: RouteRequest, peer: PeerRecord) -> int | None:
     offer = peer.capability.offer(request.model, request.model_digest)
     return offer.context_tokens if offer is not None else None
 
 
-def _fits(request: RouteRequest, peer: PeerRecord) -> bool:
-    limit = _context(request, peer)
+def _keep_context(
+    request: RouteRequest, peers: Sequence[PeerRecord], now: float
+) -> Sequence[PeerRecord]:
+    model, digest = request.model, request.model_digest
     # The prompt's length is an estimate: only what is far too long is kept from the peer,
     # which will count for itself.
-    return limit is None or request.prompt_tokens <= 2 * limit
+    least = request.prompt_tokens / 2
+    return [
+        peer
+        for peer in peers
+        if (offer := peer.capability.offer(model, digest)) is None
+        or offer.context_tokens is None
+        or least <= offer.context_tokens
+    ]
 
 
-def _full(peer: PeerRecord) -> bool:
-    load = peer.capability.load
-    return peer.present >= load.slots + load.queue_limit
+def _keep_slots(
+    request: RouteRequest, peers: Sequence[PeerRecord], now: float
+) -> Sequence[PeerRecord]:
+    return [
+        peer
+        for peer in peers
+        if peer.present < (load := peer.capability.load).slots + load.queue_limit
+        and not load.draining
+    ]
 
 
 def _why_slots(request: RouteRequest, peer: PeerRecord, now: float) -> str:
@@ -116,9 +139,7 @@ MODEL = Filter(name="model", keep=_keep_model, why=_why_model)
 
 FEATURES = Filter(
     name="features",
-    keep=lambda request, peers, now: [
-        peer for peer in peers if request.command in _features(request, peer)
-    ],
+    keep=_keep_features,
     why=lambda request, peer, now: (
         f"cannot {request.command}; it can {', '.join(sorted(_features(request, peer)))}"
     ),
@@ -126,7 +147,7 @@ FEATURES = Filter(
 
 CONTEXT = Filter(
     name="context",
-    keep=lambda request, peers, now: [peer for peer in peers if _fits(request, peer)],
+    keep=_keep_context,
     why=lambda request, peer, now: (
         f"takes {_context(request, peer)} tokens; the prompt has about {request.prompt_tokens}"
     ),
@@ -143,9 +164,7 @@ COOLING = Filter(
 
 SLOTS = Filter(
     name="slots",
-    keep=lambda request, peers, now: [
-        peer for peer in peers if not peer.capability.load.draining and not _full(peer)
-    ],
+    keep=_keep_slots,
     why=_why_slots,
 )
 

@@ -48,7 +48,8 @@ def factors(peer: PeerRecord) -> tuple[float, ...]:
     claim = peer.capability
     cpu = 0.0
     if claim.cpu_count is not None and claim.cpu_usage is not None:
-        cpu = min(claim.cpu_count / MANY_CPUS, 1.0) * (1.0 - claim.cpu_usage)
+        share = claim.cpu_count / MANY_CPUS if claim.cpu_count < MANY_CPUS else 1.0
+        cpu = share * (1.0 - claim.cpu_usage)
     return (
         cpu,
         _share(claim.memory_available_bytes, claim.memory_total_bytes),
@@ -67,13 +68,19 @@ def _gpu(peer: PeerRecord) -> float:
     gpus = peer.capability.gpus
     if not gpus:
         return 0.0
-    size = sum(gpu.total_bytes for gpu in gpus)
-    units = sum(gpu.compute_units or 0 for gpu in gpus)
-    usages = [gpu.usage for gpu in gpus if gpu.usage is not None]
-    idle = 1.0 - sum(usages) / len(usages) if usages else 0.0
-    return (
-        0.5 * min(size / MUCH_GPU_BYTES, 1.0) + 0.3 * min(units / MANY_GPU_UNITS, 1.0) + 0.2 * idle
-    )
+    size = units = measured = 0
+    usage = 0.0
+    # One loop, without generators: this runs for every peer of every decision.
+    for gpu in gpus:
+        size += gpu.total_bytes
+        units += gpu.compute_units or 0
+        if gpu.usage is not None:
+            usage += gpu.usage
+            measured += 1
+    idle = 1.0 - usage / measured if measured else 0.0
+    memory = size / MUCH_GPU_BYTES if size < MUCH_GPU_BYTES else 1.0
+    cores = units / MANY_GPU_UNITS if units < MANY_GPU_UNITS else 1.0
+    return 0.5 * memory + 0.3 * cores + 0.2 * idle
 
 
 @attrs.frozen
@@ -91,6 +98,8 @@ class WeightedSum:
         self, request: RouteRequest, peers: Sequence[PeerRecord], rng: Random
     ) -> Sequence[tuple[float, ...]]:
         """Weight times factor, for each factor."""
+        cpu, memory, disk, latency, reputation, gpu = self.weights
         return [
-            tuple(w * f for w, f in zip(self.weights, factors(peer), strict=True)) for peer in peers
+            (cpu * a, memory * b, disk * c, latency * d, reputation * e, gpu * f)
+            for a, b, c, d, e, f in map(factors, peers)
         ]

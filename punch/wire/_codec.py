@@ -53,9 +53,10 @@ MAX_FRAME = 8 << 20
 
 HEADER = 4
 
-# A map or array with more entries than this is no message of ours; stops a small frame that
-# unpacks into gigabytes.
+# A map or array with more entries than this is no message of ours, nor is a frame with more
+# maps and arrays in it: an empty one is a byte on the wire and fifty in memory.
 MAX_ENTRIES = 1 << 16
+MAX_CONTAINERS = 1 << 14
 
 REQUEST_ID = re.compile(r"[!-~]{1,128}")
 DIGEST = re.compile(r"[0-9a-f]{64}")
@@ -401,6 +402,8 @@ def _as_map(value: Any) -> Any:
         return sorted(value)
     plan = _PLANS.get(cls)
     if plan is None:
+        if cls is int:
+            raise LocalProtocolError(f"{value} does not fit 64 bits")
         if not attrs.has(cls):
             raise LocalProtocolError(f"{cls.__name__} cannot travel")
         plan = _PLANS[cls] = _plan(cls)
@@ -429,8 +432,6 @@ def encode(message: AnyMessage, *, max_frame: int = MAX_FRAME) -> bytes:
         packed: bytes = _pack(body)
     except UnicodeEncodeError as error:
         raise LocalProtocolError(f"text that is not Unicode: {error.reason}") from None
-    except OverflowError as error:
-        raise LocalProtocolError(f"a number that does not fit 64 bits: {error}") from None
     if len(packed) > max_frame:
         raise LocalProtocolError(
             f"a {body['type']} of {len(packed)} bytes; the peer takes at most {max_frame}"
@@ -438,10 +439,28 @@ def encode(message: AnyMessage, *, max_frame: int = MAX_FRAME) -> bytes:
     return len(packed).to_bytes(HEADER, "big") + packed
 
 
+class _Counter:
+    """Counts the maps and arrays of one frame while it is unpacked."""
+
+    __slots__ = ("count",)
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def __call__(self, container: Any) -> Any:
+        self.count += 1
+        if self.count > MAX_CONTAINERS:
+            raise ValueError(f"more than {MAX_CONTAINERS} maps and arrays")
+        return container
+
+
 def _unpack(body: bytes | bytearray | memoryview) -> Any:
+    counter = _Counter()
     try:
         return msgpack.unpackb(
             body,
+            object_hook=counter,
+            list_hook=counter,
             strict_map_key=True,
             max_array_len=MAX_ENTRIES,
             max_map_len=MAX_ENTRIES,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+from collections.abc import Mapping
 from typing import get_args
 
 from ..exceptions import InvalidRequest
@@ -19,16 +19,24 @@ MAX_MESSAGES = 4096
 MAX_INPUTS = 2048
 LONGEST_TIMEOUT = 1e9
 
-# Field of `Sampling` to its least and greatest value, both allowed.
-_RANGES = {
-    "max_tokens": (1, 1 << 40),
-    "temperature": (0, 100),
-    "top_p": (0, 1),
-    "top_k": (0, 1 << 31),
-    "min_p": (0, 1),
-    "repeat_penalty": (0, 100),
-    "seed": (0, (1 << 64) - 1),
+# Field of `Sampling` to its type and its least and greatest value, both allowed.
+_RANGES: Mapping[str, tuple[type, float, float]] = {
+    "max_tokens": (int, 1, 1 << 40),
+    "temperature": (float, 0, 100),
+    "top_p": (float, 0, 1),
+    "top_k": (int, 0, 1 << 31),
+    "min_p": (float, 0, 1),
+    "repeat_penalty": (float, 0, 100),
+    "seed": (int, 0, (1 << 64) - 1),
 }
+
+
+def _check_number(value: object, name: str, kind: type, least: float, most: float) -> None:
+    if type(value) is not int and (kind is int or type(value) is not float):
+        what = "a whole number" if kind is int else "a number"
+        raise InvalidRequest(f"{name} is {value!r}; it must be {what}")
+    if not least <= value <= most:
+        raise InvalidRequest(f"{name} is {value!r}; it must be from {least} to {most}")
 
 
 def _bytes(text: str, name: str) -> int:
@@ -64,10 +72,10 @@ def _check_text(request: CommandRequest) -> None:
 
 def _check_sampling(request: CommandRequest) -> None:
     sampling = request.sampling
-    for name, (least, most) in _RANGES.items():
+    for name, (kind, least, most) in _RANGES.items():
         value = getattr(sampling, name)
-        if value is not None and not (math.isfinite(value) and least <= value <= most):
-            raise InvalidRequest(f"{name} is {value!r}; it must be from {least} to {most}")
+        if value is not None:
+            _check_number(value, name, kind, least, most)
     if len(sampling.stop) > 16:
         raise InvalidRequest(f"stop has {len(sampling.stop)} entries; at most 16 are allowed")
     for index, stop in enumerate(sampling.stop):
@@ -112,7 +120,6 @@ def check_request(request: CommandRequest) -> None:
         raise InvalidRequest(
             f"timeout is {request.timeout!r} s; it must be above 0 and at most {LONGEST_TIMEOUT:g}"
         )
-    if not -100 <= request.priority <= 100:
-        raise InvalidRequest(f"priority is {request.priority}; it must be from -100 to 100")
+    _check_number(request.priority, "priority", int, -100, 100)
     _check_text(request)
     _check_sampling(request)

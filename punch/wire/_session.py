@@ -48,6 +48,9 @@ OLDEST_MINOR = 0
 # at 64 MiB.
 WINDOW = 64 * 1024
 
+# A stranger gets this much room until it has said who it is.
+GREETING_BYTES = 4096
+
 # Bytes of the reason in a `Goodbye`.
 LONGEST_FAREWELL = 800
 
@@ -181,10 +184,9 @@ class Session:
         if self.state is State.ENDED or len(received) < HEADER:
             return None
         length = int.from_bytes(received[:HEADER], "big")
-        if length > self._ours.max_frame:
-            raise RemoteProtocolError(
-                f"a frame of {length} bytes; this side takes at most {self._ours.max_frame}"
-            )
+        limit = GREETING_BYTES if self.state is State.GREETING else self._ours.max_frame
+        if length > limit:
+            raise RemoteProtocolError(f"a frame of {length} bytes; this side takes at most {limit}")
         if len(received) < HEADER + length:
             return None
         body = bytes(received[HEADER : HEADER + length])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import functools
 import inspect
 import json
@@ -13,7 +14,7 @@ import sys
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -136,14 +137,12 @@ class Program:
             reader.start()
 
     def _read(self, pipe: IO[str], into: list[str]) -> None:
-        # By the character, since answers come without line ends; a program says little.
-        while text := os.read(pipe.fileno(), 1 << 16):
+        # As it comes: an answer has no line ends until it is complete.
+        decode = codecs.getincrementaldecoder("utf-8")("replace").decode
+        while data := os.read(pipe.fileno(), 1 << 16):
             with self._news:
-                into.append(text.decode("utf-8", "replace"))
+                into.append(decode(data))
                 self._news.notify_all()
-        with self._news:
-            into.append("")
-            self._news.notify_all()
 
     @property
     def out(self) -> str:
@@ -422,8 +421,3 @@ def settled(program: Program, done: Callable[[Held], bool], seconds: float = 20.
     while not done(held := held_by(program)) and time.monotonic() < deadline:
         time.sleep(0.1)
     return held
-
-
-def words(arguments: Sequence[str] | str) -> str:
-    """Arguments as one line, for messages."""
-    return arguments if isinstance(arguments, str) else " ".join(arguments)

@@ -20,8 +20,8 @@ from punch import (
     NoPeerAvailable,
     PeerRecord,
     Policy,
-    RouteRequest,
     Router,
+    RouteRequest,
     Sampling,
     chat_request,
     open_router,
@@ -107,7 +107,7 @@ async def asking(router: Router, request: CommandRequest) -> AsyncIterator[list[
 
     async def ask() -> None:
         async with router.answer(request) as answer:
-            async for text in answer:
+            while text := await answer.receive():
                 texts.append(text)
 
     async with trio.open_nursery() as nursery:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import random
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
@@ -16,7 +16,6 @@ from integration.programs import Program, Programs, held_by, limit, off, open_pr
 from integration.test_choosing import in_order, text_of, wait_for_listeners
 
 from punch import (
-    CommandRequest,
     NoPeerAvailable,
     PeerId,
     Router,
@@ -24,35 +23,25 @@ from punch import (
     chat_request,
     open_router,
 )
-from punch.capability import Capability, ModelOffer
 from punch.exceptions import PeerUnreachable
 from punch.node import (
-    KnownPeers,
     Node,
     Stream,
-    join_namespace,
-    new_incarnation,
+    Transport,
     open_node,
-    parse_address,
 )
 from punch.wire import (
     MAX_FRAME,
     PROTOCOL,
     SIGNING_CONTEXT,
-    Advert,
-    Chunk,
     CommandResponse,
-    Completion,
     Goodbye,
     Hello,
     Join,
-    Progress,
-    Provenance,
     Registration,
     Request,
     Response,
     Roster,
-    Started,
     decode,
     encode,
     encode_registration,
@@ -280,20 +269,13 @@ async def test_a_peer_that_speaks_only_plaintext(town: Town) -> None:
         async with background_trio_service(attacker):
             for program in town.everybody:
                 (address,) = [a for a in program.addresses if "/tcp/" in a]
-                with pytest.raises(Exception):  # noqa: B017, PT011 - Whatever libp2p makes of it.
+                with pytest.raises(Exception):  # noqa: B017 - Whatever libp2p makes of it.
                     await attacker.dial_addr(
                         Multiaddr(address.partition("/p2p/")[0]), ID.from_base58(program.peer_id)
                     )
 
 
 # ---- peers with an identity, and bad manners ----
-
-
-@asynccontextmanager
-async def attacker(transport: str = "tcp") -> AsyncIterator[Node]:
-    """An authenticated libp2p peer."""
-    async with open_node(transport=transport) as node:  # type: ignore[arg-type]
-        yield node
 
 
 async def read_to_end(stream: Stream, seconds: float = 15.0) -> bytes:
@@ -366,9 +348,9 @@ ATTACKS: dict[str, tuple[list[bytes], str]] = {
 
 @pytest.mark.parametrize("transport", ["tcp", "quic"])
 @limit(240)
-async def test_a_peer_that_breaks_the_session(town: Town, transport: str) -> None:
+async def test_a_peer_that_breaks_the_session(town: Town, transport: Transport) -> None:
     """Each attack ends its own session with a reason; the attacker may even come again."""
-    async with undisturbed(town), attacker(transport) as node:
+    async with undisturbed(town), open_node(transport=transport) as node:
         for name, (parts, reason) in ATTACKS.items():
             stream = await node.open_stream(
                 town.listener.peer_id, town.listener.addresses, PROTOCOL
@@ -383,13 +365,13 @@ async def test_a_peer_that_breaks_the_session(town: Town, transport: str) -> Non
 
 @pytest.mark.parametrize("transport", ["tcp", "quic"])
 @limit(120)
-async def test_ten_thousand_requests_at_once(town: Town, transport: str) -> None:
+async def test_ten_thousand_requests_at_once(town: Town, transport: Transport) -> None:
     """Each is answered or refused once; more in flight than was agreed on ends the session.
 
     They are requests like any other and may fill the queue: others wait, and are answered.
     """
     wanted = 10_000
-    async with undisturbed(town, patient=True), attacker(transport) as node:
+    async with undisturbed(town, patient=True), open_node(transport=transport) as node:
         stream = await node.open_stream(town.listener.peer_id, town.listener.addresses, PROTOCOL)
         ended: list[str] = []
         reasons: list[str] = []
@@ -422,7 +404,7 @@ async def test_ten_thousand_requests_at_once(town: Town, transport: str) -> None
 @limit(120)
 async def test_a_peer_that_breaks_the_meeting(town: Town) -> None:
     """The same at the bootstrap; and registrations that are forged, or another peer's."""
-    async with undisturbed(town), attacker() as node, attacker() as victim:
+    async with undisturbed(town), open_node() as node, open_node() as victim:
 
         def join(signer: Node, **changes: Any) -> bytes:
             registration = Registration(
@@ -448,9 +430,7 @@ async def test_a_peer_that_breaks_the_meeting(town: Town) -> None:
             "a roster": [encode(Roster(namespace=NAMESPACE))],
         }
         for name, parts in attacks.items():
-            stream = await node.open_stream(
-                town.bootstrap.peer_id, town.bootstrap.addresses, MEET
-            )
+            stream = await node.open_stream(town.bootstrap.peer_id, town.bootstrap.addresses, MEET)
             await send(stream, *parts)
             said = messages_in(await read_to_end(stream))
             await stream.aclose()
@@ -463,8 +443,9 @@ async def test_a_peer_that_breaks_the_meeting(town: Town) -> None:
 
 async def raw_stream(node: Node, program: Program) -> Any:
     """A stream of the muxer below us, on which no protocol was agreed on."""
-    stream = await node.open_stream(program.peer_id, program.addresses, PROTOCOL if
-                                    program.name == "listener" else MEET)
+    stream = await node.open_stream(
+        program.peer_id, program.addresses, PROTOCOL if program.name == "listener" else MEET
+    )
     connections: Any = node
     muxed = connections._connections.live(program.peer_id).muxed_conn
     raw = await muxed.open_stream()
@@ -474,7 +455,7 @@ async def raw_stream(node: Node, program: Program) -> Any:
 
 @pytest.mark.parametrize("transport", ["tcp", "quic"])
 @limit(120)
-async def test_a_protocol_name_that_is_not_utf8(town: Town, transport: str) -> None:
+async def test_a_protocol_name_that_is_not_utf8(town: Town, transport: Transport) -> None:
     """It takes libp2p's own host down; here it ends its stream."""
     lines = [
         HEAD + b"\x05\xff\xfe\xfd\xfc\n",
@@ -483,7 +464,7 @@ async def test_a_protocol_name_that_is_not_utf8(town: Town, transport: str) -> N
         b"\x05\xff\xfe\xfd\xfc\n",
         os.urandom(300),
     ]
-    async with undisturbed(town), attacker(transport) as node:
+    async with undisturbed(town), open_node(transport=transport) as node:
         for program in town.everybody:
             for line in lines:
                 raw = await raw_stream(node, program)
@@ -498,237 +479,15 @@ async def test_a_protocol_name_that_is_not_utf8(town: Town, transport: str) -> N
 @limit(120)
 async def test_streams_without_end(town: Town) -> None:
     """A peer that opens more than its share of streams is held to its share, and others are not."""
-    async with undisturbed(town), attacker() as node:
+    async with undisturbed(town), open_node() as node:
         streams = []
         for _ in range(100):
             with suppress(PeerUnreachable), trio.move_on_after(10):
                 streams.append(
-                    await node.open_stream(
-                        town.listener.peer_id, town.listener.addresses, PROTOCOL
-                    )
+                    await node.open_stream(town.listener.peer_id, town.listener.addresses, PROTOCOL)
                 )
         async with open_router(bootstrap=town.programs.address) as newcomer:
             await wait_for_listeners(newcomer, town.listener)
             await answers(newcomer)
         for stream in streams:
             await stream.aclose()
-
-
-# ---- a listener with bad manners ----
-
-Behave = Callable[[Stream, CommandRequest, PeerId], Awaitable[None]]
-
-REAL = Provenance(kind="simulated", backend="liar", model="mock")
-
-
-def response(request_id: str, executor: PeerId, text: str = "") -> bytes:
-    """The end of an answer."""
-    return encode(
-        Response(
-            response=CommandResponse(
-                request_id=request_id,
-                status="success",
-                result=Completion(text=text),
-                executor=executor,
-                provenance=REAL,
-            )
-        )
-    )
-
-
-async def unknown_request(stream: Stream, asked: CommandRequest, me: PeerId) -> None:
-    """Answers what nobody asked."""
-    await stream.send_all(response("nobody-asked-this", me, "poison"))
-
-
-async def text_before_its_start(stream: Stream, asked: CommandRequest, me: PeerId) -> None:
-    """Sends text before it says where it comes from."""
-    await stream.send_all(encode(Chunk(request_id=asked.request_id, text="poison")))
-
-
-async def in_anothers_name(stream: Stream, asked: CommandRequest, me: PeerId) -> None:
-    """Says that somebody else answers."""
-    await stream.send_all(response(asked.request_id, PeerId("12D3KooWsomebodyelse"), "poison"))
-
-
-async def no_provenance(stream: Stream, asked: CommandRequest, me: PeerId) -> None:
-    """Does not say where its answer comes from."""
-    naked = CommandResponse(
-        request_id=asked.request_id,
-        status="success",
-        result=Completion(text="poison"),
-        executor=me,
-    )
-    await stream.send_all(encode(Response(response=naked)))
-
-
-async def a_huge_frame(stream: Stream, asked: CommandRequest, me: PeerId) -> None:
-    """Promises 4 GiB."""
-    await stream.send_all(b"\xff\xff\xff\xff")
-
-
-async def noise(stream: Stream, asked: CommandRequest, me: PeerId) -> None:
-    """Says nothing that means anything."""
-    await stream.send_all(framed(os.urandom(200)))
-
-
-async def hang_up(stream: Stream, asked: CommandRequest, me: PeerId) -> None:
-    """Leaves without a word."""
-    await stream.aclose()
-
-
-@asynccontextmanager
-async def evil_listener(town: Town, behave: Behave) -> AsyncIterator[PeerId]:
-    """A registered listener that is fine until it is asked."""
-    incarnation = new_incarnation()
-
-    async with open_node(listen=[TCP]) as node:
-
-        async def serve(stream: Stream) -> None:
-            await stream.send_all(hello())
-            offer = ModelOffer(name="mock", features=frozenset({"chat"}))
-            capability = Capability(backend="liar", simulated=True, models=(offer,))
-            await stream.send_all(
-                encode(Advert(incarnation=incarnation, sequence=1, age=0.0, capability=capability))
-            )
-            received = b""
-            while data := await stream.receive_some():
-                received += data
-                while len(received) >= 4 and len(received) >= 4 + int.from_bytes(
-                    received[:4], "big"
-                ):
-                    length = int.from_bytes(received[:4], "big")
-                    message = decode(received[4 : 4 + length])
-                    received = received[4 + length :]
-                    if isinstance(message, Request):
-                        with suppress(PeerUnreachable):
-                            await behave(stream, message.request, node.peer_id)
-
-        node.handle(PROTOCOL, serve)
-        async with join_namespace(
-            node,
-            parse_address(town.programs.address),
-            known=KnownPeers(None),
-            namespace=NAMESPACE,
-            role="listener",
-            incarnation=incarnation,
-        ) as membership:
-            await membership.joined.wait()
-            yield node.peer_id
-
-
-@asynccontextmanager
-async def preferring(town: Town, liar: PeerId) -> AsyncIterator[Router]:
-    """An honest router that asks *liar* first and the honest listener next."""
-    first = attrs.evolve(in_order(town.listener))
-    scorer = attrs.evolve(first.scorer, peers=(liar, town.listener.peer_id))  # type: ignore[type-var]
-    async with open_router(
-        bootstrap=town.programs.address, policy=attrs.evolve(first, scorer=scorer)
-    ) as router:
-        await router.wait_for_peers(
-            lambda peers: {liar, town.listener.peer_id} <= {peer.peer_id for peer in peers}
-        )
-        yield router
-
-
-@pytest.mark.parametrize(
-    "behave",
-    [
-        unknown_request,
-        text_before_its_start,
-        in_anothers_name,
-        no_provenance,
-        a_huge_frame,
-        noise,
-        hang_up,
-    ],
-    ids=lambda behave: behave.__name__,
-)
-@limit(60)
-async def test_a_listener_that_breaks_the_rules_is_passed_over(town: Town, behave: Behave) -> None:
-    """The honest one answers; of what the liar said nothing arrives, and it is noted why."""
-    async with evil_listener(town, behave) as liar, preferring(town, liar) as router:
-        asked = chat_request("hi")
-        said = await router.ask(asked)
-        assert said.executor == town.listener.peer_id
-        assert said.result is not None
-        assert said.result.text == text_of(asked)
-        (attempt,) = said.attempts
-        assert attempt["peer_id"] == liar
-
-
-async def two_responses(stream: Stream, asked: CommandRequest, me: PeerId) -> None:
-    """Answers twice."""
-    await stream.send_all(response(asked.request_id, me, "once"))
-    await stream.send_all(response(asked.request_id, me, "twice"))
-
-
-async def chunks_after_the_response(stream: Stream, asked: CommandRequest, me: PeerId) -> None:
-    """Goes on talking after the end."""
-    await stream.send_all(encode(Started(request_id=asked.request_id, provenance=REAL)))
-    await stream.send_all(encode(Chunk(request_id=asked.request_id, text="once")))
-    await stream.send_all(response(asked.request_id, me))
-    await stream.send_all(encode(Chunk(request_id=asked.request_id, text=" and more")))
-
-
-async def progress_after_the_response(stream: Stream, asked: CommandRequest, me: PeerId) -> None:
-    """Reports on what is over."""
-    await stream.send_all(response(asked.request_id, me, "once"))
-    await stream.send_all(encode(Progress(request_id=asked.request_id, state="queued")))
-
-
-@pytest.mark.parametrize(
-    "behave",
-    [two_responses, chunks_after_the_response, progress_after_the_response],
-    ids=lambda behave: behave.__name__,
-)
-@limit(60)
-async def test_what_comes_after_the_end_is_not_taken(town: Town, behave: Behave) -> None:
-    """The answer is the first one, whole and once; the session then ends, and others answer."""
-    async with evil_listener(town, behave) as liar, preferring(town, liar) as router:
-        session = router._links.session(liar)
-        assert session is not None
-        said = await router.ask(chat_request("hi"))
-        assert said.executor == liar
-        assert said.result is not None
-        assert said.result.text == "once"
-        with trio.fail_after(10):
-            while session.ended is None:
-                await trio.sleep(0.01)
-        assert "broke the protocol" in str(session.ended)
-        # It may connect again; asked again, it is the same.
-        await answers_or_once(router)
-
-
-async def answers_or_once(router: Router) -> None:
-    """A further question has one whole answer, whoever gives it."""
-    asked = chat_request("and now?")
-    said = await router.ask(asked)
-    assert said.result is not None
-    assert said.result.text in (text_of(asked), "once")
-
-
-async def never_ends(stream: Stream, asked: CommandRequest, me: PeerId) -> None:
-    """Sends more text than the dialer has said it can take."""
-    await stream.send_all(encode(Started(request_id=asked.request_id, provenance=REAL)))
-    for _ in range(200):
-        await stream.send_all(encode(Chunk(request_id=asked.request_id, text="flood " * 1000)))
-
-
-@limit(60)
-async def test_a_flood_ends_at_the_window(town: Town) -> None:
-    """A reader that takes its time is not drowned: 64 KiB ahead of it, the session ends."""
-    async with evil_listener(town, never_ends) as liar, preferring(town, liar) as router:
-        session = router._links.session(liar)
-        assert session is not None
-        async with router.answer(chat_request("hi")) as answer:
-            assert (await answer.receive() or "").startswith("flood")
-            with trio.fail_after(10):
-                while session.ended is None:
-                    await trio.sleep(0.01)
-        assert "ahead of its reader" in str(session.ended)
-    async with open_router(
-        bootstrap=town.programs.address, policy=in_order(town.listener)
-    ) as other:
-        await wait_for_listeners(other, town.listener)
-        await answers(other)
