@@ -22,7 +22,7 @@ from integration.libp2p_peer import (
     read_exactly,
     serve_everything,
 )
-from integration.nodes import LISTEN, QUIC, TCP, both_transports, echoes, until
+from integration.nodes import LISTEN, QUIC, TCP, both_transports, echoes, stranger, until
 
 from punch.exceptions import PeerUnreachable
 from punch.node._libp2p import open_node
@@ -199,11 +199,11 @@ async def test_callers_at_the_same_time_share_one_connection() -> None:
                 deaf.bind(("127.0.0.1", 0))
                 deaf.listen()
                 address = f"/ip4/127.0.0.1/tcp/{deaf.getsockname()[1]}"
-                stranger = _new_peer_id()
+                nobody = stranger()
 
                 async def fail() -> None:
                     with pytest.raises(PeerUnreachable, match="no answer within 5 s"):
-                        await node.open_stream(stranger, (address,), ECHO)
+                        await node.open_stream(nobody, (address,), ECHO)
 
                 with trio.fail_after(7):
                     async with trio.open_nursery() as nursery:
