@@ -56,11 +56,9 @@ async def serve(settings: Settings, shutdown: Shutdown) -> ExitCode:
         for transport in ("tcp", "quic")
         if settings.transport in (transport, "dual")
     ]
-    with claim_identity("bootstrap") as own:
+    with claim_identity("bootstrap", settings.identity) as identity:
         async with (
-            open_node(
-                identity=settings.identity or own, listen=listen, transport=settings.transport
-            ) as node,
+            open_node(identity=identity, listen=listen, transport=settings.transport) as node,
             open_bootstrap(node),
         ):
             log.info("bootstrap", peer=node.peer_id, addresses=node.addresses)

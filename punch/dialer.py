@@ -126,14 +126,14 @@ OPTIONS = (
 @asynccontextmanager
 async def open_router_as(settings: Settings) -> AsyncIterator[Router]:
     """The router that *settings* describe."""
-    with claim_identity("dialer") as own:
+    with claim_identity("dialer", settings.identity) as identity:
         async with open_router(
             bootstrap=settings.bootstrap,
             namespace=settings.namespace,
             policy=settings.policy,
             strict=is_strict(settings),
             transport=settings.transport,
-            identity=settings.identity or own,
+            identity=identity,
             known=KnownPeers(Path(settings.known_peers or data_folder() / "known_peers")),
         ) as router:
             yield router

@@ -176,7 +176,7 @@ async def listen(settings: Settings, shutdown: Shutdown) -> ExitCode:
                 "PUNCH_INFERENCE_BACKEND (see INFERENCE.md), or leave --strict out"
             )
         await stack.enter_async_context(open_own_bootstrap(settings, bootstrap))
-        identity = settings.identity or stack.enter_context(claim_identity("listener"))
+        identity = stack.enter_context(claim_identity("listener", settings.identity))
         node = await stack.enter_async_context(
             open_node(
                 identity=identity,

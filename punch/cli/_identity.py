@@ -47,8 +47,10 @@ else:
 
 
 @contextmanager
-def claim_identity(role: str) -> Iterator[Path]:
+def claim_identity(role: str, given: str | None = None) -> Iterator[Path]:
     """A key file that no other process of this machine uses, for as long as the context lasts.
+
+    If one is *given*, it is that one, and whoever gave it knows what else uses it.
 
     The first listener takes ``listener.key``, a second one beside it ``listener-2.key``, and
     so on; the system gives a lock back when its process ends, however it ends.
@@ -57,6 +59,9 @@ def claim_identity(role: str) -> Iterator[Path]:
       ConfigurationError: if all of them are in use.
 
     """
+    if given is not None:
+        yield Path(given).expanduser()
+        return
     folder = data_folder() / "identities"
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     for number in range(1, MOST_IDENTITIES + 1):

@@ -321,28 +321,48 @@ def request(number: int) -> bytes:
 
 DRAW = random.Random(3)
 
-# What is sent, and a word of the reason that the sender is told.
-ATTACKS: dict[str, tuple[list[bytes], str]] = {
-    "random bytes": ([b"\x00\x00\x03\xe8" + DRAW.randbytes(1000)], ""),
-    "a length of 4 GiB": ([b"\xff\xff\xff\xff" + b"A" * 1000], "4294967295 bytes"),
-    "a length beyond the limit": ([(MAX_FRAME + 1).to_bytes(4, "big")], f"{MAX_FRAME + 1} bytes"),
-    "an empty frame": ([b"\x00\x00\x00\x00"], ""),
-    "a bomb by depth": ([framed(b"\x91" * 1_000_000 + b"\xc0")], ""),
-    "a deep map": ([framed(b"\x81\xa1a" * 200_000 + b"\xc0")], ""),
-    "a list of 4 G entries": ([framed(b"\xdd\xff\xff\xff\xff")], ""),
-    "a map of 4 G entries": ([framed(b"\xdf\xff\xff\xff\xff" + b"\xc0" * 1000)], ""),
-    "a text of 4 GiB": ([framed(b"\xdb\xff\xff\xff\xff" + b"A" * 1000)], ""),
-    "8 MiB of empty lists": ([framed(b"\xdd\x00\x70\x00\x00" + b"\x90" * 0x700000)], ""),
-    "text that is no UTF-8": ([framed(b"\x81\xa4type\xa4\xff\xfe\xfd\xfc")], ""),
-    "an unknown message": ([framed(b"\x81\xa4type\xa4boom")], "boom"),
-    "garbage after the greeting": ([hello(), framed(DRAW.randbytes(100))], ""),
+# What is said first, and a word of the reason that the sender is told.
+FIRST_WORDS: dict[str, tuple[bytes, str]] = {
+    "random bytes": (framed(DRAW.randbytes(1000)), ""),
+    "a length of 4 GiB": (b"\xff\xff\xff\xff" + b"A" * 1000, "4294967295 bytes"),
+    "a length beyond the limit": ((MAX_FRAME + 1).to_bytes(4, "big"), f"{MAX_FRAME + 1} bytes"),
+    "an empty frame": (framed(b""), ""),
+    "a small bomb by depth": (framed(b"\x91" * 4000 + b"\xc0"), ""),
+    "a list of 4 G entries": (framed(b"\xdd\xff\xff\xff\xff"), ""),
+    "a map of 4 G entries": (framed(b"\xdf\xff\xff\xff\xff" + b"\xc0" * 1000), ""),
+    "a text of 4 GiB": (framed(b"\xdb\xff\xff\xff\xff" + b"A" * 1000), ""),
+    "text that is no UTF-8": (framed(b"\x81\xa4type\xa4\xff\xfe\xfd\xfc"), ""),
+    "an unknown message": (framed(b"\x81\xa4type\xa4boom"), "boom"),
+}
+
+# The same, by somebody who has introduced himself, and may therefore send more at a time.
+LATER_WORDS: dict[str, tuple[bytes, str]] = {
+    **FIRST_WORDS,
+    "a bomb by depth": (framed(b"\x91" * 1_000_000 + b"\xc0"), ""),
+    "a deep map": (framed(b"\x81\xa1a" * 200_000 + b"\xc0"), ""),
+    "7 MiB of empty lists": (framed(b"\xdd\x00\x70\x00\x00" + b"\x90" * 0x700000), ""),
+    "a map of a million keys": (
+        framed(
+            b"\xdf\x00\x10\x00\x00"
+            + b"".join(b"\xa1%c\xc0" % (33 + i % 90) for i in range(1 << 20))
+        ),
+        "",
+    ),
     "the other side's words": (
-        [hello(), encode(Response(response=CommandResponse(request_id="x", status="success")))],
+        encode(Response(response=CommandResponse(request_id="x", status="success"))),
         "may not say Response",
     ),
-    "two greetings": ([hello(), hello()], "may not say Hello"),
-    "another namespace": ([hello("elsewhere")], "elsewhere"),
-    "the same request twice": ([hello(), request(1), request(1)], "r1"),
+    "two greetings": (hello(), "may not say Hello"),
+    "the same request twice": (request(1) + request(1), "r1"),
+}
+
+ATTACKS = {
+    **FIRST_WORDS,
+    "another namespace": (hello("elsewhere"), "elsewhere"),
+    **{
+        f"{name}, after a greeting": (hello() + sent, why)
+        for name, (sent, why) in LATER_WORDS.items()
+    },
 }
 
 
@@ -351,11 +371,11 @@ ATTACKS: dict[str, tuple[list[bytes], str]] = {
 async def test_a_peer_that_breaks_the_session(town: Town, transport: Transport) -> None:
     """Each attack ends its own session with a reason; the attacker may even come again."""
     async with undisturbed(town), open_node(transport=transport) as node:
-        for name, (parts, reason) in ATTACKS.items():
+        for name, (sent, reason) in ATTACKS.items():
             stream = await node.open_stream(
                 town.listener.peer_id, town.listener.addresses, PROTOCOL
             )
-            await send(stream, *parts)
+            await send(stream, sent)
             said = messages_in(await read_to_end(stream))
             await stream.aclose()
             assert said, name
@@ -422,18 +442,19 @@ async def test_a_peer_that_breaks_the_meeting(town: Town) -> None:
             signature = signer.sign(SIGNING_CONTEXT + encoded)
             return encode(Join(registration=encoded, signature=changes.pop("sign", signature)))
 
-        attacks = {name: parts for name, (parts, _) in ATTACKS.items()}
+        attacks = {name: sent for name, (sent, _) in FIRST_WORDS.items()}
+        attacks["a session"] = hello()
         attacks |= {
-            "no signature": [join(node, sign=b"")],
-            "a wrong signature": [join(node, sign=bytes(64))],
-            "the victim's name": [join(node, peer_id=victim.peer_id)],
-            "the victim's registration": [join(victim, peer_id=victim.peer_id)],
-            "a lifetime of years": [join(node, lifetime=1e8)],
-            "a roster": [encode(Roster(namespace=NAMESPACE))],
+            "no signature": join(node, sign=b""),
+            "a wrong signature": join(node, sign=bytes(64)),
+            "the victim's name": join(node, peer_id=victim.peer_id),
+            "the victim's registration": join(victim, peer_id=victim.peer_id),
+            "a lifetime of years": join(node, lifetime=1e8),
+            "a roster": encode(Roster(namespace=NAMESPACE)),
         }
-        for name, parts in attacks.items():
+        for name, sent in attacks.items():
             stream = await node.open_stream(town.bootstrap.peer_id, town.bootstrap.addresses, MEET)
-            await send(stream, *parts)
+            await send(stream, sent)
             said = messages_in(await read_to_end(stream))
             await stream.aclose()
             assert said, name
