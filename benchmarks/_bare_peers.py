@@ -11,7 +11,7 @@ import time
 from typing import Any
 
 import trio
-from _messages import Messages, reply_to, request_of, time_hops
+from _messages import MANY, Messages, reply_to, request_of, time_hops
 from _processes import options, serve
 from libp2p import new_host
 from libp2p.abc import IHost, INetStream
@@ -25,7 +25,6 @@ from libp2p.security.noise.transport import PROTOCOL_ID as NOISE
 from libp2p.security.noise.transport import Transport as Noise
 from multiaddr import Multiaddr
 
-MANY = TProtocol("/bench/many/1")  # Messages one after the other on one stream.
 ONE = TProtocol("/bench/one/1")  # One message and its reply, then the end.
 
 # identify and the first measurement of the round trip are over by then.
@@ -61,7 +60,7 @@ async def listen() -> None:
         await reply_to(messages_on(stream))
         await stream.close()
 
-    host.set_stream_handler(MANY, many)
+    host.set_stream_handler(TProtocol(MANY), many)
     host.set_stream_handler(ONE, one)
     async with host.run(listen_addrs=[address]):
         await serve({}, greeting=str(host.get_addrs()[0]))
@@ -78,7 +77,9 @@ class Dialer:
 
     async def _stream(self, index: int) -> Messages:
         while len(self._open) <= index:
-            self._open.append(messages_on(await self._host.new_stream(self._peer, [MANY])))
+            self._open.append(
+                messages_on(await self._host.new_stream(self._peer, [TProtocol(MANY)]))
+            )
         return self._open[index]
 
     async def hops(self, *, count: int, request: int, reply: int) -> list[float]:
@@ -88,7 +89,7 @@ class Dialer:
     async def at_once(
         self, *, count: int, workers: int, request: int, reply: int, kept: bool
     ) -> float:
-        """Seconds for *count* requests by *workers* tasks: a stream each, or a new one each time."""
+        """Seconds for *count* requests by *workers* tasks, on a stream each or a new one a time."""
         body = request_of(request, reply=reply)
         left = count
         began = 0.0
@@ -131,5 +132,8 @@ async def dial(address: str) -> None:
 
 
 if __name__ == "__main__":
-    role, given = options()
-    trio.run(listen) if role == "listener" else trio.run(dial, given["address"])
+    given = options()
+    if given["role"] == "listener":
+        trio.run(listen)
+    else:
+        trio.run(dial, given["address"])

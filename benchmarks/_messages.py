@@ -11,6 +11,9 @@ from collections.abc import Awaitable, Callable
 
 READ_BYTES = 65536
 
+MANY = "/bench/many/1"
+"""Protocol: messages one after the other on one stream."""
+
 
 class Messages:
     """Messages on a byte stream.

@@ -16,11 +16,13 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import trio
+from _results import shares
 
 HERE = Path(__file__).parent
 
@@ -32,14 +34,14 @@ Command = Callable[..., Awaitable[Any]]
 
 
 class Child:
-    """A process that runs ``python *script* *role* *options*``.
+    """A process that runs ``python SCRIPT OPTIONS``, the options as JSON.
 
     It starts at once; the first `ask` waits until it is ready. Leaving the context ends it.
     """
 
-    def __init__(self, script: str, role: str, **options: Any) -> None:
-        self.name = f"{script} {role}"
-        command = [sys.executable, str(HERE / script), role, json.dumps(options)]
+    def __init__(self, script: str, **options: Any) -> None:
+        self.name = script
+        command = [sys.executable, str(HERE / script), json.dumps(options)]
         self._process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
@@ -91,7 +93,8 @@ class Child:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        assert self._process.stdin is not None and self._process.stdout is not None
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
         self._process.stdin.close()
         try:
             self._process.wait(FAREWELL_SECONDS)
@@ -101,12 +104,42 @@ class Child:
         self._process.stdout.close()
 
 
+def punch_pair(stack: ExitStack, **settings: Any) -> tuple[Child, Child]:
+    """A punch listener with the backend that *settings* name, and a dialer that has joined it."""
+    listener = stack.enter_context(Child("_punch_listener.py", **settings))
+    where = {name: listener.greeting[name] for name in ("bootstrap", "namespace", "address")}
+    return listener, stack.enter_context(Child("_punch_dialer.py", **where))
+
+
+def bare_pair(stack: ExitStack) -> tuple[Child, Child]:
+    """The same two of py-libp2p alone."""
+    listener = stack.enter_context(Child("_bare_peers.py", role="listener"))
+    address = listener.greeting
+    return listener, stack.enter_context(Child("_bare_peers.py", role="dialer", address=address))
+
+
+def where_time_goes(
+    dialer: Child, listener: Child, command: str, **arguments: Any
+) -> tuple[str, str]:
+    """A sentence on each side's CPU time while the dialer runs *command*, from cProfile."""
+    sides = {"dialer": dialer, "listener": listener}
+    for child in sides.values():
+        child.ask("profile_start")
+    dialer.ask(command, **arguments)
+    found = [
+        f"The {side}'s CPU time (profiled): {shares(child.ask('profile_stop'))}."
+        for side, child in sides.items()
+    ]
+    return found[0], found[1]
+
+
 # ---- the child's side ----
 
 
-def options() -> tuple[str, dict[str, Any]]:
-    """The role and the options that this process was started with."""
-    return sys.argv[1], json.loads(sys.argv[2])
+def options() -> dict[str, Any]:
+    """The options that this process was started with."""
+    given: dict[str, Any] = json.loads(sys.argv[1])
+    return given
 
 
 def claim_output() -> Callable[[Any], None]:

@@ -10,8 +10,8 @@ import statistics
 from collections import defaultdict
 from contextlib import ExitStack
 
-from _processes import Child
-from _results import Report, Row, median_ratio, milliseconds, shares
+from _processes import bare_pair, punch_pair, where_time_goes
+from _results import Report, Row, median_ratio, milliseconds
 
 TITLE = "32 requests at once"
 
@@ -24,23 +24,12 @@ SHARE_OF_STREAMS = 5
 
 def measure(*, quick: bool) -> Report:
     """Requests per second of punch and of py-libp2p."""
-    rounds, count = (3, 1600) if quick else (9, 3200)
+    rounds, count = (3, 1000) if quick else (9, 3200)
     rates: dict[str, list[float]] = defaultdict(list)
     cpu: dict[str, list[float]] = defaultdict(list)
     with ExitStack() as stack:
-        listener = stack.enter_context(Child("_punch_peers.py", "listener", backend="mock"))
-        bare_listener = stack.enter_context(Child("_bare_peers.py", "listener"))
-        dialer = stack.enter_context(
-            Child(
-                "_punch_peers.py",
-                "dialer",
-                bootstrap=listener.greeting["bootstrap"],
-                address=listener.greeting["address"],
-            )
-        )
-        bare_dialer = stack.enter_context(
-            Child("_bare_peers.py", "dialer", address=bare_listener.greeting)
-        )
+        listener, dialer = punch_pair(stack, backend="mock")
+        bare_listener, bare_dialer = bare_pair(stack)
         request, reply = dialer.ask("sizes")
         sizes = {"request": request, "reply": reply}
         sides = {
@@ -60,7 +49,7 @@ def measure(*, quick: bool) -> Report:
         notes = (
             f"{rounds} rounds of {count} requests for punch and for the open streams, of "
             f"{count // SHARE_OF_STREAMS} with a stream each; {request} bytes there, {reply} back.",
-            *_profile(dialer, listener, count),
+            *where_time_goes(dialer, listener, "at_once", count=count, workers=WORKERS),
         )
     middle = {name: statistics.median(values) for name, values in (rates | cpu).items()}
     ratio = median_ratio(rates["punch"], rates["new"])
@@ -91,11 +80,3 @@ def measure(*, quick: bool) -> Report:
         for side in ("dialer", "listener")
     ]
     return Report(title=TITLE, rows=tuple(rows), notes=notes)
-
-
-def _profile(dialer: Child, listener: Child, count: int) -> tuple[str, str]:
-    dialer.ask("profile_start")
-    listener.ask("profile_start")
-    dialer.ask("at_once", count=count, workers=WORKERS)
-    where = shares(dialer.ask("profile_stop")), shares(listener.ask("profile_stop"))
-    return f"The dialer's CPU time: {where[0]}.", f"The listener's CPU time: {where[1]}."

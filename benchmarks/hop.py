@@ -11,8 +11,8 @@ import statistics
 from collections import defaultdict
 from contextlib import ExitStack
 
-from _processes import Child
-from _results import Report, Row, median_ratio, milliseconds, shares
+from _processes import bare_pair, punch_pair, where_time_goes
+from _results import Report, Row, median_ratio, milliseconds
 
 TITLE = "One hop and back, one at a time"
 
@@ -23,25 +23,13 @@ WARM_UP = 100
 
 
 def measure(*, quick: bool) -> Report:
-    """Round trips and CPU per request, of punch, of its node alone, and of py-libp2p."""
+    """Round trips and CPU a request, of punch, of its node alone, and of py-libp2p."""
     rounds, count = (5, 150) if quick else (15, 300)
     seconds: dict[str, list[float]] = defaultdict(list)
     cpu: dict[str, list[float]] = defaultdict(list)
     with ExitStack() as stack:
-        listener = stack.enter_context(Child("_punch_peers.py", "listener", backend="mock"))
-        bare_listener = stack.enter_context(Child("_bare_peers.py", "listener"))
-        places = listener.greeting
-        dialer = stack.enter_context(
-            Child(
-                "_punch_peers.py",
-                "dialer",
-                bootstrap=places["bootstrap"],
-                address=places["address"],
-            )
-        )
-        bare_dialer = stack.enter_context(
-            Child("_bare_peers.py", "dialer", address=bare_listener.greeting)
-        )
+        listener, dialer = punch_pair(stack, backend="mock")
+        bare_listener, bare_dialer = bare_pair(stack)
         request, reply = dialer.ask("sizes")
         sizes = {"request": request, "reply": reply}
         sides = {
@@ -61,7 +49,7 @@ def measure(*, quick: bool) -> Report:
         notes = (
             f"{rounds} rounds of {count} requests each; {request} bytes there, {reply} back. "
             f"{__doc__.partition('.')[2].strip()}".replace("\n", " "),
-            *_profile(dialer, listener, count),
+            *where_time_goes(dialer, listener, "hops", count=count),
         )
     middle = {name: statistics.median(values) for name, values in (seconds | cpu).items()}
     ratio = median_ratio(seconds["punch"], seconds["libp2p"])
@@ -97,11 +85,3 @@ def measure(*, quick: bool) -> Report:
             )
         )
     return Report(title=TITLE, rows=tuple(rows), notes=notes)
-
-
-def _profile(dialer: Child, listener: Child, count: int) -> tuple[str, str]:
-    dialer.ask("profile_start")
-    listener.ask("profile_start")
-    dialer.ask("hops", count=count)
-    where = shares(dialer.ask("profile_stop")), shares(listener.ask("profile_stop"))
-    return f"The dialer's CPU time: {where[0]}", f"The listener's CPU time: {where[1]}"

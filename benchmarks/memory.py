@@ -11,9 +11,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -56,7 +55,8 @@ def _resident(process: subprocess.Popen[str]) -> int:
 def _dialer(listener: Child, folder: Path) -> int:
     """Bytes of one dialer, once it is connected and idle."""
     bootstrap = listener.greeting["bootstrap"]
-    arguments = ["-m", "punch.dialer", "--bootstrap", bootstrap, "--namespace", "benchmarks"]
+    arguments = ["-m", "punch.dialer", "--bootstrap", bootstrap, "--namespace"]
+    arguments += [listener.greeting["namespace"]]
     arguments += ["--identity", str(folder / "key"), "--known-peers", str(folder / "known")]
     with _waiting(arguments) as process:
         deadline = time.monotonic() + CONNECT_SECONDS
@@ -85,7 +85,7 @@ def measure(*, quick: bool) -> Report:
     dialers, baselines = [], []
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        listener = stack.enter_context(Child("_punch_peers.py", "listener", backend="mock"))
+        listener = stack.enter_context(Child("_punch_listener.py", backend="mock"))
         for _ in range(rounds):
             baselines.append(_baseline())
             dialers.append(_dialer(listener, folder))

@@ -8,8 +8,9 @@ is when the caller has it. One session carries all of them.
 from __future__ import annotations
 
 import statistics
+from contextlib import ExitStack
 
-from _processes import Child
+from _processes import punch_pair
 from _results import Report, Row, milliseconds
 
 TITLE = "200 token streams at 50 tokens a second"
@@ -22,15 +23,8 @@ MOST_CORES = 1.0
 def measure(*, quick: bool) -> Report:
     """Cores in use on both sides, tokens lost, and the delay of tokens."""
     rounds, seconds = (2, 4) if quick else (3, 15)
-    with (
-        Child("_punch_peers.py", "listener", backend="clock") as listener,
-        Child(
-            "_punch_peers.py",
-            "dialer",
-            bootstrap=listener.greeting["bootstrap"],
-            address=listener.greeting["address"],
-        ) as dialer,
-    ):
+    with ExitStack() as stack:
+        listener, dialer = punch_pair(stack, backend="clock")
         dialer.ask("streams", count=STREAMS, rate=RATE, tokens=RATE)
         found = []
         listener_cores = []

@@ -468,7 +468,8 @@ class Router:
         """The same error, with the listeners in it that could not even be connected."""
         if type(error) is not NoPeerAvailable:
             return error
-        reasons = {**self._links.unreachable(), **error.reasons}
+        gone = self._links.unreachable().items()
+        reasons = {peer: why.removeprefix(f"{peer}: ") for peer, why in gone} | dict(error.reasons)
         if reasons.keys() == error.reasons.keys():
             return error
         complete = NoPeerAvailable("no listener could answer", reasons)

@@ -133,7 +133,9 @@ def _parser(program: str, about: str, options: Sequence[Option]) -> argparse.Arg
     )
     for option in options:
         default = option.shown_default
-        if default is None and option.default not in (None, ()):
+        if option.convert is boolean:
+            default = "on" if option.default else "off"
+        elif default is None and option.default not in (None, ()):
             default = str(option.default)
         text = f"{option.help} [{option.environment}" + (f"; {default}]" if default else "]")
         text = text.replace("%", "%%")

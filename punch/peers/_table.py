@@ -191,7 +191,14 @@ class PeerTable:
         """A request of ours is no longer there, however it ended."""
         peer = self._change(peer_id)
         if peer is not None:
-            peer.change(in_flight=max(0, peer.fields["in_flight"] - 1))
+            # One that ended without a report, cancelled say, is not on its way any longer.
+            unreported = max(0, peer.fields["sent_since_report"] - 1)
+            tokens = peer.fields["prompt_tokens_since_report"] if unreported else 0
+            peer.change(
+                in_flight=max(0, peer.fields["in_flight"] - 1),
+                sent_since_report=unreported,
+                prompt_tokens_since_report=tokens,
+            )
 
     def succeeded(
         self,

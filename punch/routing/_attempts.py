@@ -100,12 +100,13 @@ class Attempts:
             return GiveUp(self._failed[-1].error)
         if now >= self._deadline:
             return GiveUp(self.out_of_time())
-        if decision.chosen is None or len(self._failed) >= self._limit:
+        # The filter for peers already tried says the same, but a policy may leave it out.
+        left = (peer_id for peer_id in decision.order if peer_id not in self.tried)
+        peer_id = next(left, None)
+        if peer_id is None or len(self._failed) >= self._limit:
             return GiveUp(self._nobody(decision))
-        return Try(
-            peer_id=decision.chosen,
-            patience=min(self.patience(decision, decision.chosen), self._deadline - now),
-        )
+        patience = min(self.patience(decision, peer_id), self._deadline - now)
+        return Try(peer_id=peer_id, patience=patience)
 
     def failed(self, peer_id: PeerId, error: PunchError, *, seconds: float) -> GiveUp | None:
         """Record a failure. `GiveUp` if it was not the peer's: nobody else would do better."""
@@ -131,7 +132,7 @@ class Attempts:
         return max(LEAST_PATIENCE, PATIENCE_FACTOR * (decision.score(peer_id) - decode))
 
     def _nobody(self, decision: Decision) -> NoPeerAvailable:
-        reasons = {a.peer_id: str(a.error) for a in self._failed}
+        reasons = {a.peer_id: str(a.error).removeprefix(f"{a.peer_id}: ") for a in self._failed}
         candidates = [c for c in decision.candidates() if c.peer_id not in reasons]
         for candidate in candidates:
             reasons[candidate.peer_id] = candidate.reason or "was not tried"
@@ -140,7 +141,7 @@ class Attempts:
         error: NoPeerAvailable
         if not reasons:
             error = NoPeerAvailable("no listener is known in this namespace")
-        elif removed_by <= {"strict"} and failures <= {PeerSimulated}:
+        elif decision.request.strict and removed_by <= {"strict"} and failures <= {PeerSimulated}:
             error = NoRealPeer(
                 "strict mode takes real inference only, and nobody offers it", reasons
             )

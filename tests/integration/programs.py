@@ -234,6 +234,8 @@ class Programs:
         self.folder = folder
         self.port = free_port()
         self._mark = uuid.uuid4().hex
+        # The kernel counts in hundredths of a second, from a boot time that is rounded.
+        self._began = time.time() - 2.0
         self._running: list[Program] = []
 
     @property
@@ -347,6 +349,9 @@ class Programs:
         found = []
         for process in psutil.process_iter():
             try:
+                # Whoever was there before us is none of ours, and not ours to look into.
+                if process.create_time() < self._began or process.uids().real != os.getuid():
+                    continue
                 if process.status() == psutil.STATUS_ZOMBIE:
                     continue
                 if process.environ().get(MARK) == self._mark:
