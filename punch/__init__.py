@@ -27,6 +27,7 @@ from .exceptions import (
     ContextTooLong,
     DeadlineExceeded,
     InvalidRequest,
+    NetworkError,
     NoPeerAvailable,
     NoRealPeer,
     PeerError,
@@ -77,4 +78,5 @@ __all__ = [
     "NoRealPeer",
     "DeadlineExceeded",
     "PeerError",
+    "NetworkError",
 ]

@@ -27,7 +27,7 @@
     + AddressUnavailable
     + IdentityChanged
     + NotPermitted
-    + RegistryFull
+    + BootstrapFull
   x ModelFileError              a model file is not what it should be
 
 Every class has a `code`, the word that stands for it on the wire, in logs and
@@ -99,8 +99,9 @@ class NoPeerAvailable(PunchError):
 
     def __init__(self, message: str, reasons: Mapping[Any, str] | None = None) -> None:
         self.reasons: Mapping[Any, str] = dict(reasons or {})
-        lines = [message, *(f"  {peer}: {why}" for peer, why in self.reasons.items())]
-        super().__init__("\n".join(lines))
+        # A reason may come from a peer: its lines stay below its own name.
+        lines = [f"  {peer}: {why}".replace("\n", "\n    ") for peer, why in self.reasons.items()]
+        super().__init__("\n".join([message, *lines]))
 
 
 class UnknownModel(NoPeerAvailable):
@@ -217,10 +218,10 @@ class NotPermitted(NetworkError):
     code = "not_permitted"
 
 
-class RegistryFull(NetworkError):
+class BootstrapFull(NetworkError):
     """A bootstrap has no room for another peer. The text names the limit."""
 
-    code = "registry_full"
+    code = "bootstrap_full"
 
 
 class ModelFileError(PunchError):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import heapq
-import math
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -14,7 +13,7 @@ import trio
 from ._version import __version__
 from .backends import Backend
 from .background import open_background
-from .capability import Capability, Load, ModelOffer
+from .capability import Capability, Load, ModelOffer, PeerId
 from .exceptions import (
     BackendError,
     ConfigurationError,
@@ -61,6 +60,15 @@ CALIBRATION_SECONDS = 60.0
 
 DRAIN_SECONDS = 10.0
 
+# How long the last words to the dialers may take.
+FAREWELL_SECONDS = 2.0
+
+# A waiting dialer is told so this often: it takes a longer silence for a fault.
+PROGRESS_SECONDS = 5.0
+
+# Nobody waits longer for an answer, and no slot is held longer by one.
+LONGEST_SECONDS = 3600.0
+
 
 @attrs.frozen(kw_only=True)
 class ExecutorStatistics:
@@ -102,7 +110,7 @@ class _Slots:
         return len(self._queue)
 
     async def take(self, request: CommandRequest, waiting: Callable[[], None]) -> None:
-        """Take a slot, or wait for one; `waiting` is called if it must.
+        """Take a slot, or wait for one; *waiting* is called at first and every 5 s if it must.
 
         Raises:
           PeerRefused: if the queue is full.
@@ -116,13 +124,16 @@ class _Slots:
                 f"all {self.slots} slots are busy and {len(self._queue)} requests are queued"
             )
         self._arrivals += 1
-        entry = (-request.priority, self._arrivals, trio.Event())
+        turn = trio.Event()
+        entry = (-request.priority, self._arrivals, turn)
         tokens = route_request(request).prompt_tokens
         heapq.heappush(self._queue, entry)
         self.queued_prompt_tokens += tokens
-        waiting()
         try:
-            await entry[2].wait()
+            while not turn.is_set():
+                waiting()
+                with trio.move_on_after(PROGRESS_SECONDS):
+                    await turn.wait()
         except trio.Cancelled:
             if entry in self._queue:
                 self._queue.remove(entry)
@@ -175,7 +186,13 @@ class Executor:
         self._sequence = 0
         self._draining = False
         self._changed = trio.Event()
+        self._left = trio.Event()
         self._served = self._refused = self._cancelled = 0
+
+    @property
+    def peer_id(self) -> PeerId:
+        """Who we are."""
+        return self._node.peer_id
 
     # ---- what we say of ourselves ----
 
@@ -264,6 +281,7 @@ class Executor:
             await session.run()
         finally:
             self._sessions.discard(session)
+            self._left.set()
 
     def opened(self, session: PeerSession, hello: Hello) -> None:
         """Tell a new dialer what we can do."""
@@ -282,7 +300,7 @@ class Executor:
         """Answer one request, whatever happens."""
         request = inquiry.request
         arrived_at = trio.current_time()
-        limit = math.inf if request.timeout is None else request.timeout
+        limit = min(LONGEST_SECONDS, request.timeout or LONGEST_SECONDS)
         try:
             with trio.move_on_after(limit) as scope:
                 response = await self._answer(inquiry, arrived_at)
@@ -300,6 +318,10 @@ class Executor:
         except BackendError as error:
             log.warning("an answer failed", request_id=request.request_id, why=str(error))
             fault = attrs.evolve(_fault(error, retryable=True), code=PeerFailed.code)
+            response = self._response(request, "error", error=fault)
+        except Exception as bug:
+            log.exception("a backend has a bug", request_id=request.request_id)
+            fault = Fault(code=PeerFailed.code, message=f"a bug: {bug!r}"[:1000], retryable=True)
             response = self._response(request, "error", error=fault)
         inquiry.respond(response)
 
@@ -431,6 +453,15 @@ class Executor:
                 decode_rate=rates.decode and round(rates.decode, 1),
             )
 
+    async def _leave(self) -> None:
+        """Tell the dialers that we go, and see that it reaches them."""
+        for session in tuple(self._sessions):
+            session.close("bye", "shutting down")
+        with trio.move_on_after(FAREWELL_SECONDS):
+            while self._sessions:
+                self._left = trio.Event()
+                await self._left.wait()
+
     async def drain(self) -> None:
         """Take nothing new, and wait until what was taken is answered, for a bounded time."""
         self._draining = True
@@ -500,3 +531,4 @@ async def open_executor(
         nursery.start_soon(executor._advertise)
         node.handle(PROTOCOL, executor._serve)
         yield executor
+        await executor._leave()

@@ -72,6 +72,12 @@ USUAL_TIMEOUT = 300.0
 # dials of peers that are gone.
 SETTLE_SECONDS = 5.0
 
+# A listener says every five seconds that a request still waits; three in a row is silence.
+PROGRESS_PATIENCE = 15.0
+
+# How much earlier than we a listener may find that the time ran out, in seconds.
+CLOCK_DIFFERENCE = 1.0
+
 _ERRORS: dict[str, type[PunchError]] = {
     error.code: error
     for error in (
@@ -143,6 +149,8 @@ class Answer:
         self._provenance: Provenance | None = None
         self._parts: list[str] = []
         self._response: CommandResponse | None = None
+        self._entered = False
+        self._ended: PunchError | None = None
 
     @property
     def response(self) -> CommandResponse:
@@ -173,13 +181,27 @@ class Answer:
     async def receive(self) -> str | None:
         """The next part of the text; `None` when the answer is complete.
 
+        Only inside ``async with``: leaving that is what cancels an answer nobody wants.
+
         Raises:
+          NetworkError: if nobody was ever met in the namespace, and why.
           RequestError: if the request itself is at fault.
           NoPeerAvailable: if nobody could answer; it has every peer with its reason.
           DeadlineExceeded: if the time ran out.
           PeerError: if the peer failed when part of its answer was delivered already.
 
         """
+        if not self._entered:
+            raise RuntimeError("an answer is received inside `async with router.answer(...)`")
+        if self._ended is not None:
+            raise self._ended
+        try:
+            return await self._receive()
+        except PunchError as error:
+            self._ended = error
+            raise
+
+    async def _receive(self) -> str | None:
         while self._response is None:
             if self._call is None:
                 await self._ask_next()
@@ -218,11 +240,8 @@ class Answer:
             if session is None:
                 raise PeerUnreachable(f"{step.peer_id}: the connection was lost")
             remaining = attrs.evolve(self.request, timeout=self._deadline - now)
-            with trio.fail_at(self._deadline):
-                self._call = await session.ask(remaining)
+            self._call = session.ask(remaining)
             router._table.sent(step.peer_id, prompt_tokens=decision.request.prompt_tokens)
-        except trio.TooSlowError:
-            raise self._attempts.out_of_time() from None
         except PeerError as error:
             self._fault(error)
 
@@ -238,8 +257,8 @@ class Answer:
                 self._too_slow(call)
                 return None
             if type(part) is Progress:
-                # It waits for a slot and says so; its heartbeat vouches for it.
-                self._patience_ends = math.inf
+                # It waits and says so; while it does, it will say so again.
+                self._patience_ends = trio.current_time() + PROGRESS_PATIENCE
                 return None
             if type(part) is Started:
                 self._check_provenance(part.provenance)
@@ -278,6 +297,11 @@ class Answer:
             raise PeerSimulated(f"{peer}: calls the answer of a mock real")
         if self.request.strict and provenance.kind != "real":
             raise PeerSimulated(f"{peer}: answers with simulated inference")
+        offer = self._peer.capability.offer(provenance.model)
+        if offer is None or self.request.model not in (None, provenance.model):
+            raise PeerFailed(f"{peer}: answers with {provenance.model}, which was not agreed on")
+        if offer.digest != provenance.model_digest:
+            raise PeerFailed(f"{peer}: answers with another file than the {offer.name} it offers")
         wanted = self.request.model_digest
         if wanted is not None and provenance.model_digest != wanted:
             raise PeerFailed(f"{peer}: answers with model {provenance.model_digest}, not {wanted}")
@@ -348,6 +372,9 @@ class Answer:
                 self._check_provenance(response.provenance)
             return
         if response.status == "timeout":
+            # Its clock runs as ours does, a little later: it cannot know much earlier than we.
+            if trio.current_time() < self._deadline - CLOCK_DIFFERENCE:
+                raise PeerFailed(f"{peer_id}: says that the time ran out, and it did not")
             raise self._attempts.out_of_time()
         if response.status == "cancelled":
             raise PeerFailed(f"{peer_id}: stopped on its own")
@@ -373,6 +400,7 @@ class Answer:
         )
 
     async def __aenter__(self) -> Answer:
+        self._entered = True
         return self
 
     async def __aexit__(
@@ -381,6 +409,7 @@ class Answer:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        self._entered = False
         if self._call is not None:
             self._call.cancel()
             self._leave()
@@ -477,9 +506,11 @@ class Router:
         return complete
 
     def _failed(self, peer_id: PeerId, error: PeerError) -> None:
-        # A refusal is no fault: the load that came with it says enough.
-        if not isinstance(error, PeerRefused):
-            self._table.failed(peer_id, now=trio.current_time(), retry_after=error.retry_after)
+        now, retry_after = trio.current_time(), error.retry_after
+        if isinstance(error, PeerRefused):
+            self._table.refused(peer_id, now=now, retry_after=retry_after)
+        else:
+            self._table.failed(peer_id, now=now, retry_after=retry_after)
 
     def _succeeded(self, peer_id: PeerId, response: CommandResponse) -> None:
         model = response.provenance.model if response.provenance is not None else None
@@ -532,8 +563,11 @@ async def open_router(
     policy = _policy(policy)
     if isinstance(bootstrap, str):
         bootstrap = parse_address(bootstrap, setting="bootstrap")
-    if not 1 <= len(namespace) <= 256:
-        raise ConfigurationError(f"namespace has {len(namespace)} characters; 1 to 256 are allowed")
+    if bootstrap.transport == "quic" and transport == "tcp":
+        raise ConfigurationError(
+            f"bootstrap is {bootstrap}, an address of QUIC, and the transport is tcp: "
+            "say --transport quic or dual, or give the address as /ip4/HOST/tcp/PORT"
+        )
     incarnation = incarnation if incarnation is not None else new_incarnation()
     async with AsyncExitStack() as stack:
         if node is None:

@@ -61,7 +61,8 @@ request_ids = st.text(
     st.characters(min_codepoint=0x21, max_codepoint=0x7E), min_size=1, max_size=20
 )
 digests = st.binary(min_size=32, max_size=32).map(bytes.hex)
-names = st.text(min_size=1, max_size=16)
+labels = st.characters(codec="utf-8", exclude_categories=("C", "Z"))  # One line, printable.
+names = st.text(labels, min_size=1, max_size=16)
 prose = st.text(max_size=40)
 counts = st.integers(0, 1 << 53)
 shares = st.floats(0.0, 1.0)
@@ -85,7 +86,7 @@ offers = st.builds(
     context_tokens=maybe(st.integers(1, 1 << 40)),
     features=st.frozensets(st.sampled_from(["chat", "complete", "embed", "other"])),
     parameters=maybe(counts),
-    quantization=maybe(st.text(max_size=8)),
+    quantization=maybe(st.text(labels, min_size=1, max_size=8)),
     size_bytes=maybe(counts),
     kv_bytes_per_token=maybe(counts),
     load_seconds=seconds,
@@ -159,7 +160,7 @@ provenances = st.builds(
 completions = st.builds(
     Completion,
     text=prose,
-    finish_reason=st.sampled_from(["stop", "length", ""]),
+    finish_reason=st.sampled_from(["stop", "length", "tool"]),
     embeddings=tuples_of(tuples_of(st.floats(-1e30, 1e30))),
 )
 faults = st.builds(
@@ -198,7 +199,7 @@ registrations = st.builds(
     peer_id=peer_ids,
     namespace=names,
     role=st.sampled_from(["listener", "dialer"]),
-    addresses=tuples_of(st.text(min_size=1, max_size=20)),
+    addresses=tuples_of(st.text(labels, min_size=1, max_size=20)),
     incarnation=counts,
     sequence=counts,
     lifetime=st.floats(1.0, 86400.0),
@@ -210,10 +211,10 @@ MESSAGES: MappingProxyType[type[Any], st.SearchStrategy[Any]] = MappingProxyType
         Hello: st.builds(
             Hello,
             minor=counts,
-            version=st.text(max_size=10),
+            version=st.text(labels, min_size=1, max_size=10),
             incarnation=counts,
             namespace=names,
-            max_frame=st.integers(1024, 1 << 31),
+            max_frame=st.integers(1 << 20, 1 << 31),
             max_requests=st.integers(1, 1 << 20),
         ),
         Goodbye: st.builds(Goodbye, code=names, message=prose),

@@ -168,9 +168,9 @@ async def test_ping_and_capabilities_need_no_slot(autojump_clock):
                 nursery.start_soon(router.ask, "busy")
                 await trio.sleep(1)
                 session = router._links.session("a")
-                call = await session.ask(CommandRequest(request_id="c", command="capabilities"))
+                call = session.ask(CommandRequest(request_id="c", command="capabilities"))
                 told = await call.receive()
-                call = await session.ask(CommandRequest(request_id="p", command="ping"))
+                call = session.ask(CommandRequest(request_id="p", command="ping"))
                 pong = await call.receive()
                 nursery.cancel_scope.cancel()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import attrs
 import pytest
 import trio
 import trio.testing
@@ -495,3 +496,144 @@ def test_request_ids_are_version_seven_uuids_and_sort_by_time():
     assert all(len(i) == 36 and i[14] == "7" and i[19] in "89ab" for i in ids)
     assert [i[:13] for i in ids] == sorted(i[:13] for i in ids)
     assert len(set(ids)) == 50
+
+
+# ---- peers that mean harm ----
+
+
+async def test_an_answer_is_received_inside_its_context_only(autojump_clock):
+    """Nothing would cancel it otherwise, and its slot would be taken for ever."""
+    with trio.fail_after(LIMIT):
+        async with open_swarm() as swarm:
+            executor = await swarm.listener("a", mock(decode_rate=10, slots=1))
+            async with swarm.router() as router:
+                with pytest.raises(RuntimeError, match="async with"):
+                    async for _ in router.answer(chat_request("hello")):
+                        break
+                busy = executor.statistics().busy
+
+    assert busy == 0
+
+
+async def test_an_answer_that_failed_stays_failed(autojump_clock):
+    """Asking for more of it gives the same error again."""
+    with trio.fail_after(LIMIT):
+        async with open_swarm() as swarm:
+            await swarm.listener("a", mock(decode_rate=1))
+            async with (
+                swarm.router() as router,
+                router.answer(chat_request("hello", timeout=2.5)) as answer,
+            ):
+                with pytest.raises(DeadlineExceeded) as first:
+                    while await answer.receive() is not None:
+                        pass
+                with pytest.raises(DeadlineExceeded) as second:
+                    await answer.receive()
+
+    assert first.value is second.value
+
+
+async def lying(swarm, name: str, lie) -> None:
+    """A listener whose responses are what *lie* makes of them."""
+    executor = await swarm.listener(name, ScriptedBackend())
+    honest = executor._response
+
+    def response(request, status, **fields):
+        return lie(honest(request, status, **fields))
+
+    executor._response = response
+
+
+async def test_a_peer_does_not_decide_that_our_time_is_over(autojump_clock):
+    """`timeout` long before the deadline is a fault of the peer, and the next one is asked."""
+    with trio.fail_after(LIMIT):
+        async with open_swarm() as swarm:
+            await lying(swarm, "liar", lambda r: attrs.evolve(r, status="timeout", result=None))
+            async with swarm.router() as router:
+                await swarm.listener("honest", ScriptedBackend())
+                await router.wait_for_peers(lambda found: len(found) == 2)
+                answers = {
+                    (await router.ask(chat_request("hello", stream=False))).executor
+                    for _ in range(10)
+                }
+
+    assert answers == {"honest"}
+
+
+async def test_another_model_than_the_one_on_offer_is_not_accepted(autojump_clock):
+    """A provenance that contradicts the advert of the same peer is a lie."""
+
+    def lie(response):
+        if response.provenance is None:
+            return response
+        return attrs.evolve(
+            response, provenance=attrs.evolve(response.provenance, model="something else")
+        )
+
+    with trio.fail_after(LIMIT):
+        async with open_swarm() as swarm:
+            await lying(swarm, "liar", lie)
+            async with swarm.router() as router:
+                with pytest.raises(NoPeerAvailable, match="not agreed on"):
+                    await router.ask(chat_request("hello", stream=False))
+
+
+async def test_a_backend_with_a_bug_fails_its_answer_and_nothing_else(autojump_clock):
+    """Other answers on the same session go on, and the next peer is asked."""
+
+    async def play(request: CommandRequest, emit: Emit) -> Generation:
+        if request.messages[-1].content == "bad":
+            raise KeyError("a bug")
+        await trio.sleep(5)
+        await emit("fine", 1)
+        return Generation(completion=Completion(text="fine"), usage=Usage(), timings=Timings())
+
+    with trio.fail_after(LIMIT):
+        async with open_swarm() as swarm, trio.open_nursery() as nursery:
+            await swarm.listener("a", ScriptedBackend(play))
+            async with swarm.router() as router:
+                good = router.answer(chat_request("good"))
+                nursery.start_soon(_read, good)
+                await trio.sleep(1)
+                with pytest.raises(NoPeerAvailable, match="a bug"):
+                    await router.ask("bad")
+                await trio.sleep(10)
+
+    assert good.response.result.text == "fine"
+
+
+async def test_an_answer_that_cannot_travel_is_an_error_and_not_the_end(autojump_clock):
+    """A result longer than a frame fails alone."""
+
+    async def play(request: CommandRequest, emit: Emit) -> Generation:
+        text = "x" * (9 << 20 if request.messages[-1].content == "long" else 5)
+        return Generation(completion=Completion(text=text), usage=Usage(), timings=Timings())
+
+    with trio.fail_after(LIMIT):
+        async with open_swarm() as swarm:
+            await swarm.listener("a", ScriptedBackend(play))
+            async with swarm.router() as router:
+                with pytest.raises(InvalidRequest, match="cannot travel"):
+                    await router.ask(chat_request("long", stream=False))
+                after = await router.ask(chat_request("short", stream=False))
+
+    assert after.result.text == "xxxxx"
+
+
+async def test_a_reader_who_stops_reading_loses_its_slot(autojump_clock):
+    """Half a minute is enough, however alive its heart is."""
+
+    async def play(request: CommandRequest, emit: Emit) -> Generation:
+        while True:
+            await emit("x" * 10_000, 1)
+
+    with trio.fail_after(LIMIT):
+        async with open_swarm() as swarm:
+            executor = await swarm.listener("a", ScriptedBackend(play, slots=1))
+            async with swarm.router() as router, router.answer(chat_request("hi")) as answer:
+                await answer.receive()
+                before = executor.statistics().busy
+                await trio.sleep(40)
+                after = executor.statistics().busy
+
+    assert (before, after) == (1, 0)

@@ -28,7 +28,7 @@ from ..backends import (
 from ..capability import ModelOffer
 from ..exceptions import ConfigurationError
 from ._identity import cache_folder, data_folder
-from ._options import Convert, boolean, count, positive
+from ._options import Convert, boolean, convert, count, positive
 
 # Enough for a long question and its answer; more memory than this only when asked for.
 USUAL_CONTEXT = 4096
@@ -53,16 +53,12 @@ class BackendSettings:
     environment: Mapping[str, str] = attrs.field(factory=lambda: os.environ)
     """Where the variables are."""
 
-    def read(self, name: str, convert: Convert, default: Any = None) -> Any:
+    def read(self, name: str, converter: Convert, default: Any = None) -> Any:
         """The value of a variable, or *default* if it is not set or empty."""
         text = self.environment.get(name, "").strip()
         if not text:
             return default
-        try:
-            return convert(text)
-        except ValueError as error:
-            rule = "it must be a number" if "literal" in str(error) else str(error)
-            raise ConfigurationError(f"{name} is {text!r}: {rule}") from None
+        return convert(converter, text, name)
 
     @property
     def threads(self) -> int:

@@ -10,7 +10,7 @@ import trio
 from ..exceptions import InvalidRequest, NetworkError, PunchError
 from ..router import Router, new_request_id
 from ..wire import ChatMessage, CommandRequest
-from ._output import explain, print_text
+from ._output import explain, plain, print_text
 
 HELP = """\
 /model NAME   ask for this model; /model alone takes any
@@ -32,7 +32,7 @@ def _prompt() -> str | None:
 
 
 def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
+    print(plain(text), file=sys.stderr, flush=True)
 
 
 class Conversation:

@@ -63,7 +63,13 @@ def claim_identity(role: str, given: str | None = None) -> Iterator[Path]:
         yield Path(given).expanduser()
         return
     folder = data_folder() / "identities"
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except OSError as error:
+        raise ConfigurationError(
+            f"the data folder {folder} cannot be made: {error.strerror}; "
+            "name a key file with --identity, or set XDG_DATA_HOME to a folder of yours"
+        ) from error
     for number in range(1, MOST_IDENTITIES + 1):
         path = folder / (f"{role}.key" if number == 1 else f"{role}-{number}.key")
         with path.with_suffix(".lock").open("ab") as file:

@@ -114,9 +114,15 @@ class Settings(argparse.Namespace):
         raise AttributeError(name)
 
 
-def _value(option: Option, text: str, source: str) -> Any:
+def convert(converter: Convert, text: str, source: str) -> Any:
+    """The value that *text* stands for.
+
+    Raises:
+      ConfigurationError: naming *source*, the text and the rule.
+
+    """
     try:
-        return option.convert(text)
+        return converter(text)
     except ValueError as error:
         rule = str(error)
         if "invalid literal" in rule or "could not convert" in rule:
@@ -180,12 +186,12 @@ def parse(
         value = given[option.key]
         text = environment.get(option.environment)
         if isinstance(value, str):
-            value = _value(option, value, option.name)
+            value = convert(option.convert, value, option.name)
         elif isinstance(value, list):
-            value = tuple(_value(option, item, option.name) for item in value)
+            value = tuple(convert(option.convert, item, option.name) for item in value)
         elif value is None and text is not None and (text or option.convert is boolean):
             items = text.split() if option.many else [text]
-            found = tuple(_value(option, item, option.environment) for item in items)
+            found = tuple(convert(option.convert, item, option.environment) for item in items)
             value = found if option.many else found[0]
         elif value is None:
             value = option.default

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -26,7 +27,14 @@ def _plain(_: Any, __: Any, value: Any) -> Any:
 
 def print_text(text: str) -> None:
     """Part of an answer, at once."""
-    print(text, end="", flush=True)
+    print(plain(text) if sys.stdout.isatty() else text, end="", flush=True)
+
+
+def plain(text: str) -> str:
+    """*text* without what a terminal would obey: it may come from anybody."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() or c in "\n\t" else "\ufffd" for c in text)
 
 
 def explain(decisions: Sequence[Decision], attempts: Sequence[Attempt]) -> str:
@@ -39,7 +47,7 @@ def explain(decisions: Sequence[Decision], attempts: Sequence[Attempt]) -> str:
             lines.append(
                 f"  {attempt.peer_id} failed after {attempt.seconds:.3f} s: {attempt.error}"
             )
-    return "\n".join(lines)
+    return plain("\n".join(lines))
 
 
 def _table(decision: Decision) -> str:

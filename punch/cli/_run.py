@@ -12,6 +12,7 @@ from ..exceptions import PunchError
 from ._exits import ExitCode, exit_code
 from ._logs import configure_logging
 from ._options import Option, Settings, parse
+from ._output import plain
 
 # Ctrl-Break stands in for SIGTERM on Windows.
 SIGNALS = tuple(
@@ -84,5 +85,5 @@ def run_program(
         error = _only(raised)
         if not isinstance(error, PunchError):
             raise
-        print(f"punch: {error}", file=sys.stderr)
+        print(f"punch: {plain(str(error))}", file=sys.stderr)
         return exit_code(error)

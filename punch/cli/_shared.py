@@ -6,7 +6,7 @@ import os
 
 from ..node import DEFAULT_BOOTSTRAP, DEFAULT_NAMESPACE
 from ._logs import LEVELS
-from ._options import Option, Settings, boolean, one_of
+from ._options import Option, Settings, boolean, convert, one_of
 
 BOOTSTRAP = Option(
     name="--bootstrap",
@@ -57,4 +57,5 @@ LOG_LEVEL = Option(
 
 def is_strict(settings: Settings) -> bool:
     """Whether strict mode is on, by any of its three switches."""
-    return bool(settings.strict) or boolean(os.environ.get("PUNCH_DISABLE_SIMULATION", ""))
+    name = "PUNCH_DISABLE_SIMULATION"
+    return bool(settings.strict) or bool(convert(boolean, os.environ.get(name, ""), name))

@@ -22,6 +22,11 @@ _FORM = re.compile(
 )
 
 
+# RFC 1123, section 2.1: labels of letters, digits and hyphens.
+_LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
+_NAME = re.compile(rf"(?=.{{1,253}}$){_LABEL}(?:\.{_LABEL})*\.?")
+
+
 @attrs.frozen(kw_only=True)
 class Address:
     """Where a peer is."""
@@ -91,6 +96,10 @@ class Address:
             return str(probe.getsockname()[0])
 
 
+def _version(host: str) -> int:
+    return ipaddress.ip_address(host).version
+
+
 def parse_address(text: str, *, setting: str = "address") -> Address:
     """The address that *text* spells.
 
@@ -104,9 +113,13 @@ def parse_address(text: str, *, setting: str = "address") -> Address:
         wrong = f"port {match['port']} is above 65535"
     elif match and (match["transport"] == "udp") != bool(match["quic"]):
         wrong = "udp goes with /quic-v1, and tcp without"
-    elif match and match["kind"] in ("ip4", "ip6"):
+    elif match and match["kind"].startswith("dns"):
+        if not _NAME.fullmatch(match["host"]):
+            wrong = f"{match['host']} is not a host name"
+    elif match:
         try:
-            kind = f"ip{ipaddress.ip_address(match['host']).version}"
+            # Without a zone (`%eth0`): that means something on one machine only.
+            kind = "no" if "%" in match["host"] else f"ip{_version(match['host'])}"
         except ValueError:
             kind = "no"
         if kind != match["kind"]:

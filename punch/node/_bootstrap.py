@@ -10,9 +10,9 @@ import trio
 
 from ..background import open_background
 from ..capability import PeerId
-from ..exceptions import NotPermitted, PeerUnreachable, RegistryFull, RemoteProtocolError
+from ..exceptions import BootstrapFull, NotPermitted, PeerUnreachable, RemoteProtocolError
 from ..logs import get_logger
-from ..wire import Goodbye, Join, Ping, Pong, Registry, Roster
+from ..wire import Goodbye, Join, Ping, Pong, Registrations, Roster
 from ._base import Node, Stream
 from ._meeting import LIFETIME_SECONDS, PROTOCOL, SILENCE_SECONDS, Frames, farewell, opened
 
@@ -21,8 +21,14 @@ log = get_logger(__name__)
 # A change is told to everybody this much later, together with whatever else changed by then.
 COALESCE_SECONDS = 0.05
 
-# A registration with 32 addresses has some 3 KB; nothing longer comes from a member.
-LONGEST_JOIN = 16 << 10
+# A registration has at most 2 KB, see the codec; nothing longer comes from a member.
+LONGEST_JOIN = 4096
+
+# A stranger who opens a stream and does not say who it is has this long.
+JOIN_SECONDS = 10.0
+
+# Registrations in one frame of a roster.
+PAGE = 100
 
 # Members that one bootstrap serves at a time.
 MAX_MEMBERS = 4096
@@ -34,7 +40,12 @@ class _Member:
     namespace: str | None = None
     news: dict[PeerId, Join | None] = attrs.field(factory=dict)
     """Listener to its registration, or `None` if it is gone, still to be told."""
+    nonce: int | None = None
+    """Of a ping that is still to be answered."""
     wake: trio.Event = attrs.field(factory=trio.Event)
+    """Set when there is something to tell."""
+    scope: trio.CancelScope = attrs.field(factory=trio.CancelScope)
+    """Ends its stream."""
 
 
 @attrs.frozen(kw_only=True)
@@ -53,21 +64,23 @@ class BootstrapServer:
 
     def __init__(self, node: Node) -> None:
         self._node = node
-        self._registry = Registry()
-        self._members: set[_Member] = set()
+        self._registrations = Registrations()
+        self._members: dict[PeerId, _Member] = {}
 
     def statistics(self) -> BootstrapStatistics:
         """What it holds now."""
-        return BootstrapStatistics(members=len(self._members), registrations=len(self._registry))
+        return BootstrapStatistics(
+            members=len(self._members), registrations=len(self._registrations)
+        )
 
     async def _expire(self) -> None:
         while True:
             await trio.sleep(1.0)
-            for namespace, peer_id in self._registry.expire(now=trio.current_time()):
+            for namespace, peer_id in self._registrations.expire(now=trio.current_time()):
                 self._tell(namespace, peer_id, None)
 
     def _tell(self, namespace: str, peer_id: PeerId, join: Join | None) -> None:
-        for member in self._members:
+        for member in self._members.values():
             if member.namespace == namespace:
                 member.news[peer_id] = join
                 member.wake.set()
@@ -80,39 +93,47 @@ class BootstrapServer:
             )
             return
         member = _Member(peer_id=stream.peer_id)
-        self._members.add(member)
+        before = self._members.get(member.peer_id)
+        if before is not None:
+            # It came back before we noticed that it was gone.
+            before.scope.cancel()
+        self._members[member.peer_id] = member
+        goodbye = None
         try:
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._push, member, frames, nursery.cancel_scope)
-                goodbye = await self._listen(member, frames)
-                nursery.cancel_scope.cancel()
+            with member.scope:
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(self._push, member, frames)
+                    goodbye = await self._listen(member, frames)
+                    member.scope.cancel()
         finally:
-            self._members.discard(member)
+            if self._members.get(member.peer_id) is member:
+                del self._members[member.peer_id]
         if goodbye is not None:
-            log.warning("a peer was turned away", peer=member.peer_id, why=goodbye.message)
+            log.info("a peer was turned away", peer=member.peer_id, why=goodbye.message)
             await farewell(frames, goodbye)
 
     async def _listen(self, member: _Member, frames: Frames) -> Goodbye | None:
         """Take what a member says until it leaves; the reason if it is turned away."""
         try:
             while True:
-                with trio.move_on_after(SILENCE_SECONDS) as scope:
+                patience = JOIN_SECONDS if member.namespace is None else SILENCE_SECONDS
+                with trio.move_on_after(patience) as scope:
                     message = await frames.receive()
                 if scope.cancelled_caught or message is None:
                     return None
                 if isinstance(message, Join):
                     self._join(member, message)
                 elif isinstance(message, Ping):
-                    await frames.send(Pong(nonce=message.nonce))
+                    member.nonce = message.nonce
+                    member.wake.set()
                 elif isinstance(message, Goodbye):
-                    if member.namespace is not None:
-                        self._leave(member.namespace, member.peer_id)
+                    self._leave(member)
                     return None
                 else:
                     raise RemoteProtocolError(f"{type(message).__name__} from a member")
         except PeerUnreachable:
             return None
-        except (RemoteProtocolError, NotPermitted, RegistryFull) as error:
+        except (RemoteProtocolError, NotPermitted, BootstrapFull) as error:
             return Goodbye(code=error.code, message=str(error)[:1000])
 
     def _join(self, member: _Member, join: Join) -> None:
@@ -123,38 +144,68 @@ class BootstrapServer:
             raise NotPermitted(f"{member.peer_id} is in namespace {member.namespace!r} already")
         if registration.lifetime > 10 * LIFETIME_SECONDS:
             raise NotPermitted(f"a lifetime of {registration.lifetime:.0f} s is too long")
-        news = self._registry.join(join, registration, now=trio.current_time())
+        news = self._registrations.join(join, registration, now=trio.current_time())
         if member.namespace is None:
             member.namespace = registration.namespace
             member.wake.set()
         if news:
             self._tell(registration.namespace, registration.peer_id, join)
 
-    def _leave(self, namespace: str, peer_id: PeerId) -> None:
-        if self._registry.leave(namespace, peer_id):
+    def _leave(self, member: _Member) -> None:
+        namespace, peer_id = member.namespace, member.peer_id
+        if namespace is not None and self._registrations.leave(namespace, peer_id):
             self._tell(namespace, peer_id, None)
 
-    async def _push(self, member: _Member, frames: Frames, scope: trio.CancelScope) -> None:
-        whole = True
+    async def _push(self, member: _Member, frames: Frames) -> None:
+        """Write everything that a member is told: the only writer of its stream."""
+        told = False
         try:
             while True:
                 await member.wake.wait()
-                await trio.sleep(COALESCE_SECONDS if not whole else 0)
-                assert member.namespace is not None
                 member.wake = trio.Event()
-                news, member.news = member.news, {}
-                if whole:
-                    present = self._registry.listeners(member.namespace)
-                    gone: tuple[PeerId, ...] = ()
-                else:
-                    present = tuple(join for join in news.values() if join is not None)
-                    gone = tuple(peer_id for peer_id, join in news.items() if join is None)
-                await frames.send(
-                    Roster(namespace=member.namespace, whole=whole, present=present, gone=gone)
-                )
-                whole = False
+                if member.nonce is not None:
+                    nonce, member.nonce = member.nonce, None
+                    await frames.send(Pong(nonce=nonce))
+                if member.namespace is None:
+                    continue
+                if not told:
+                    told = True
+                    member.news.clear()
+                    everybody = self._registrations.listeners(member.namespace)
+                    await self._tell_all(member.namespace, frames, present=everybody, whole=True)
+                elif member.news:
+                    await trio.sleep(COALESCE_SECONDS)
+                    news, member.news = member.news, {}
+                    await self._tell_all(
+                        member.namespace,
+                        frames,
+                        present=tuple(join for join in news.values() if join is not None),
+                        gone=tuple(peer_id for peer_id, join in news.items() if join is None),
+                    )
         except PeerUnreachable:
-            scope.cancel()
+            member.scope.cancel()
+
+    async def _tell_all(
+        self,
+        namespace: str,
+        frames: Frames,
+        *,
+        present: tuple[Join, ...],
+        gone: tuple[PeerId, ...] = (),
+        whole: bool = False,
+    ) -> None:
+        """Send a roster, in several frames if it is long; only the first one is *whole*."""
+        pages = max(1, -(-max(len(present), len(gone)) // PAGE))
+        for page in range(pages):
+            part = slice(page * PAGE, (page + 1) * PAGE)
+            await frames.send(
+                Roster(
+                    namespace=namespace,
+                    whole=whole and page == 0,
+                    present=present[part],
+                    gone=gone[part],
+                )
+            )
 
 
 @asynccontextmanager

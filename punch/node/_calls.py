@@ -8,7 +8,7 @@ from typing import Literal, Protocol
 import trio
 
 from ..capability import PeerId
-from ..exceptions import PeerError
+from ..exceptions import PeerError, RequestCancelled
 from ..wire import (
     WINDOW,
     Chunk,
@@ -18,13 +18,16 @@ from ..wire import (
     Message,
     Progress,
     Provenance,
-    Response,
     Started,
 )
 
 # The reader's credit is returned in quarters of the window: often enough that the writer
 # never waits for a reader who keeps up, seldom enough to cost nothing.
 CREDIT_STEP = WINDOW // 4
+
+
+# A slot is not kept for a dialer that stopped reading, however alive its heart is.
+READER_SECONDS = 30.0
 
 
 class Owner(Protocol):
@@ -34,6 +37,10 @@ class Owner(Protocol):
 
     def say(self, message: Message) -> None:
         """Queue a message; nothing happens if the session has ended."""
+        ...
+
+    def answer(self, response: CommandResponse) -> None:
+        """Send the end of an answer."""
         ...
 
     def abandon(self, call: Call) -> None:
@@ -89,6 +96,9 @@ class Call:
     def add(self, part: Progress | Started | Chunk | CommandResponse) -> None:
         """Take the next part; called by the session."""
         self._over = type(part) is CommandResponse
+        if self._arrived and type(part) is Progress and type(self._arrived[-1]) is Progress:
+            # Only the last one means anything; they are not bounded by the window.
+            self._arrived.pop()
         self._arrived.append(part)
         self._wake.set()
 
@@ -131,7 +141,15 @@ class Inquiry:
         self._owner.say(Started(request_id=self.request.request_id, provenance=provenance))
 
     async def send_text(self, text: str, tokens: int) -> None:
-        """Send the next part of the answer; waits while the dialer is behind."""
+        """Send the next part of the answer; waits while the dialer is behind.
+
+        Raises:
+          RequestCancelled: if the dialer takes nothing for `READER_SECONDS`: nobody reads it.
+
+        """
+        if not text.isascii():
+            # Half of a pair, as some tokenizers leave it, is no Unicode.
+            text = text.encode(errors="replace").decode()
         request_id = self.request.request_id
         owner = self._owner
         self.tokens += tokens
@@ -141,7 +159,10 @@ class Inquiry:
             size = len(piece.encode())
             while owner.room(request_id) < size:
                 self._room = trio.Event()
-                await self._room.wait()
+                with trio.move_on_after(READER_SECONDS) as patience:
+                    await self._room.wait()
+                if patience.cancelled_caught:
+                    raise RequestCancelled(f"nobody took the answer for {READER_SECONDS:.0f} s")
             owner.say(Chunk(request_id=request_id, text=piece, tokens=tokens))
             tokens = 0
         await owner.drained()
@@ -149,4 +170,4 @@ class Inquiry:
     def respond(self, response: CommandResponse) -> None:
         """Send the end of the answer. A session that has ended takes it to nobody."""
         self.answered = True
-        self._owner.say(Response(response=response))
+        self._owner.answer(response)

@@ -74,6 +74,9 @@ class Dialer:
                 resolved = await resolve(address)
         except OSError as error:
             raise PeerUnreachable(f"the name is not known ({error.strerror})") from error
+        except ValueError as error:
+            # Resolvers and multiaddresses have rules of their own for names.
+            raise PeerUnreachable(f"not an address that can be dialled: {error}") from error
         except trio.TooSlowError as error:
             raise PeerUnreachable("no answer about the name") from error
         for each in resolved:

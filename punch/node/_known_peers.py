@@ -7,7 +7,7 @@ import tempfile
 from pathlib import Path
 
 from ..capability import PeerId
-from ..exceptions import IdentityChanged
+from ..exceptions import IdentityChanged, NetworkError
 from ..logs import get_logger
 from ._address import Address
 from ._base import Node
@@ -42,11 +42,14 @@ class KnownPeers:
         self._memory = known = dict(list(known.items())[-MAX_ENTRIES:])
         if self.path is None:
             return
-        self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        handle, name = tempfile.mkstemp(dir=self.path.parent, prefix=self.path.name)
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.writelines(f"{place} {peer}\n" for place, peer in known.items())
-        Path(name).replace(self.path)
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            handle, name = tempfile.mkstemp(dir=self.path.parent, prefix=self.path.name)
+            with os.fdopen(handle, "w", encoding="utf-8") as file:
+                file.writelines(f"{place} {peer}\n" for place, peer in known.items())
+            Path(name).replace(self.path)
+        except OSError as error:
+            raise self._unusable(error) from error
 
     def _read(self) -> dict[str, PeerId]:
         if self.path is None:
@@ -55,8 +58,16 @@ class KnownPeers:
             lines = self.path.read_text(encoding="utf-8").splitlines()
         except FileNotFoundError:
             return {}
+        except (OSError, ValueError) as error:
+            raise self._unusable(error) from error
         pairs = (line.split() for line in lines if not line.startswith("#"))
         return {pair[0]: PeerId(pair[1]) for pair in pairs if len(pair) == 2}
+
+    def _unusable(self, error: Exception) -> NetworkError:
+        return NetworkError(
+            f"the known peers cannot be kept in {self.path}: {error}; "
+            "repair or remove the file, or name another with --known-peers"
+        )
 
 
 async def who_is_at(node: Node, address: Address, known: KnownPeers) -> PeerId:

@@ -57,6 +57,11 @@ class Links:
         self._roster_changed = trio.Event()
         self._changed = trio.Event()
 
+    @property
+    def peer_id(self) -> PeerId:
+        """Who we are."""
+        return self._node.peer_id
+
     def session(self, peer_id: PeerId) -> PeerSession | None:
         """The open session with a listener."""
         link = self._links.get(peer_id)
@@ -123,8 +128,12 @@ class Links:
         try:
             while True:
                 link.moved = trio.Event()
-                if await self._connect(link):
-                    delay = FIRST_RETRY_SECONDS
+                try:
+                    if await self._connect(link):
+                        delay = FIRST_RETRY_SECONDS
+                except Exception as bug:
+                    link.trouble = f"a bug: {bug!r}"
+                    log.exception("a link has a bug", peer=peer_id)
                 log.debug("no session", peer=peer_id, why=link.trouble, retry_seconds=delay)
                 self._signal()
                 if peer_id not in membership.listeners:
@@ -162,11 +171,11 @@ class Links:
     # ---- what sessions tell ----
 
     def opened(self, session: PeerSession, hello: Hello) -> None:
-        """Nothing to do until the listener advertises."""
+        """Take the adverts of this session as they come, whatever was said in an earlier one."""
+        self.table.met(session.peer_id)
 
     def advertised(self, session: PeerSession, advert: Advert) -> None:
         """Take a listener's capability into the table."""
-        news = self.table.get(session.peer_id) is None
         self.table.advertised(
             session.peer_id,
             advert.capability,
@@ -177,8 +186,7 @@ class Links:
         link = self._links.get(session.peer_id)
         if link is not None:
             link.trouble = None
-        if news:
-            self._signal()
+        self._signal()
 
     def round_trip(self, session: PeerSession, seconds: float) -> None:
         """Take a heartbeat into the table."""

@@ -13,7 +13,7 @@ import trio
 from ..background import open_background
 from ..capability import PeerId
 from ..exceptions import (
-    IdentityChanged,
+    ConfigurationError,
     NetworkError,
     NotPermitted,
     PeerUnreachable,
@@ -22,6 +22,7 @@ from ..exceptions import (
 )
 from ..logs import get_logger
 from ..wire import (
+    MAX_ADDRESSES,
     SIGNING_CONTEXT,
     Goodbye,
     Join,
@@ -53,6 +54,19 @@ LONGEST_RETRY_SECONDS = 5.0
 def new_incarnation() -> int:
     """A number that is larger each time a peer starts: milliseconds of its own clock."""
     return time.time_ns() // 1_000_000
+
+
+def check_namespace(namespace: str) -> None:
+    """Refuse a name that could not travel.
+
+    Raises:
+      ConfigurationError: with the value and the rule.
+
+    """
+    if not 1 <= len(namespace) <= 256 or not namespace.isprintable():
+        raise ConfigurationError(
+            f"the namespace is {namespace[:300]!r}: it must be 1 to 256 printable characters"
+        )
 
 
 @attrs.frozen(kw_only=True)
@@ -126,7 +140,7 @@ class Membership:
                 # No peer's fault to whoever asks: nobody is there who could be asked.
                 self.trouble = NetworkError(f"the bootstrap is out of reach: {error}")
                 log.info("the bootstrap is out of reach", why=str(error), retry_seconds=delay)
-            except (NotPermitted, IdentityChanged) as error:
+            except NetworkError as error:
                 self.trouble = error
                 self.refused.set()
                 log.error("the bootstrap cannot be used", why=str(error))
@@ -160,7 +174,7 @@ class Membership:
                     peer_id=self._node.peer_id,
                     namespace=self._namespace,
                     role=self._role,
-                    addresses=self._node.addresses if self._role == "listener" else (),
+                    addresses=self._addresses(),
                     incarnation=self._incarnation,
                     sequence=self._sequence,
                     lifetime=LIFETIME_SECONDS,
@@ -174,6 +188,10 @@ class Membership:
         except PeerUnreachable as error:
             lost.append(error)
             scope.cancel()
+
+    def _addresses(self) -> tuple[str, ...]:
+        """Where we can be dialled: as many addresses as a registration takes."""
+        return self._node.addresses[:MAX_ADDRESSES] if self._role == "listener" else ()
 
     async def _follow(
         self, frames: Frames, scope: trio.CancelScope, lost: list[PunchError]
@@ -231,6 +249,7 @@ async def join_namespace(
     changed: Callable[[], None] = lambda: None,
 ) -> AsyncIterator[Membership]:
     """Be a member of *namespace* for as long as the context lasts. See `Membership`."""
+    check_namespace(namespace)
     membership = Membership(
         node,
         bootstrap,

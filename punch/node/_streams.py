@@ -50,7 +50,16 @@ class LibP2PStream:
 
     """
 
-    __slots__ = ("_closed", "_muxed", "_on_close", "_peer_id", "_read", "_start_soon", "_write")
+    __slots__ = (
+        "_closed",
+        "_muxed",
+        "_on_close",
+        "_peer_id",
+        "_read",
+        "_sending",
+        "_start_soon",
+        "_write",
+    )
 
     def __init__(
         self,
@@ -67,6 +76,7 @@ class LibP2PStream:
         self._start_soon = start_soon
         self._on_close = on_close
         self._closed = False
+        self._sending = False
 
     @property
     def peer_id(self) -> PeerId:
@@ -92,6 +102,10 @@ class LibP2PStream:
         """
         if self._closed:
             raise PeerUnreachable(f"the stream to {self._peer_id} is closed")
+        if self._sending:
+            # The pieces of two writers would be mixed, and the peer would see garbage.
+            raise trio.BusyResourceError("another task is sending on this stream")
+        self._sending = True
         try:
             with trio.CancelScope(shield=True):
                 if len(data) <= MAX_WRITE_BYTES:
@@ -103,6 +117,8 @@ class LibP2PStream:
             await self.aclose()
             reason = str(error) or type(error).__name__
             raise PeerUnreachable(f"the stream to {self._peer_id} ended: {reason}") from error
+        finally:
+            self._sending = False
 
     async def aclose(self) -> None:
         """End the stream in both directions. Never raises, never waits for the peer."""

@@ -11,6 +11,10 @@ WEIGHT = 0.2
 # After this many samples a measurement replaces the claim. One sample may be a cold start.
 ENOUGH_SAMPLES = 3
 
+# Tokens per second that something could really have: one in eleven days, a thousand million.
+LEAST_RATE = 1e-6
+GREATEST_RATE = 1e9
+
 # Fewer tokens than this time the clock, not the model.
 LEAST_TOKENS = 4
 
@@ -61,7 +65,9 @@ class Rates:
 def _rate(tokens: int | None, seconds: float | None) -> float | None:
     if tokens is None or seconds is None or tokens < LEAST_TOKENS or seconds <= 0:
         return None
-    return tokens / seconds
+    rate = tokens / seconds
+    # Beyond these it is nonsense, or a lie that would make every comparison nonsense.
+    return rate if LEAST_RATE <= rate <= GREATEST_RATE else None
 
 
 def _average(before: float | None, sample: float | None) -> float | None:

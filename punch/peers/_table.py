@@ -39,8 +39,12 @@ RTT_WEIGHT = 0.125
 
 @attrs.frozen(kw_only=True)
 class _Tombstone:
+    """What is remembered of a peer that left, for a while."""
+
     incarnation: int
     sequence: int
+    failures: int
+    cooling_until: float
     rates: Mapping[str, Rates]
     reputation: float
     until: float
@@ -140,9 +144,24 @@ class PeerTable:
             return False
         if grave is not None:
             del self._gone[peer_id]
-            claim |= {"rates": grave.rates, "reputation": grave.reputation}
+            claim |= {
+                "rates": grave.rates,
+                "reputation": grave.reputation,
+                "failures": grave.failures,
+                "cooling_until": grave.cooling_until,
+            }
         self._peers[peer_id] = _Peer(**{**_NOTHING_YET, "peer_id": peer_id, **claim})
         return True
+
+    def met(self, peer_id: PeerId) -> None:
+        """A new session began: its first claim counts, whatever the peer's clock says now.
+
+        What it claimed before came on another stream and is over. Without this, a peer whose
+        clock was set back would not be believed until it is forgotten.
+        """
+        grave = self._gone.get(peer_id)
+        if grave is not None:
+            self._gone[peer_id] = attrs.evolve(grave, incarnation=-1, sequence=-1)
 
     def reported(self, peer_id: PeerId, load: Load) -> None:
         """Take the load that rides on a response."""
@@ -171,6 +190,8 @@ class PeerTable:
             self._gone[peer_id] = _Tombstone(
                 incarnation=peer.fields["incarnation"],
                 sequence=peer.fields["sequence"],
+                failures=peer.fields["failures"],
+                cooling_until=peer.fields["cooling_until"],
                 rates=peer.fields["rates"],
                 reputation=peer.fields["reputation"],
                 until=now + TOMBSTONE_SECONDS,
@@ -235,14 +256,43 @@ class PeerTable:
         )
 
     def failed(self, peer_id: PeerId, *, now: float, retry_after: float | None = None) -> None:
-        """Leave a peer alone for a while after a fault of its own. Reputation loses 0.05."""
+        """Leave a peer alone for a while after a fault of its own. Reputation loses 0.05.
+
+        It counts against a peer that is gone as well: breaking the session is the commonest
+        fault of all.
+        """
+        peer = self._change(peer_id)
+        grave = self._gone.get(peer_id)
+        if peer is not None:
+            failures, reputation = peer.fields["failures"], peer.fields["reputation"]
+        elif grave is not None:
+            failures, reputation = grave.failures, grave.reputation
+        else:
+            return
+        cooling = min(LONGEST_COOLING, FIRST_COOLING * 2**failures)
+        if retry_after is not None:
+            cooling = min(LONGEST_COOLING, retry_after)
+        fault = {
+            "failures": min(failures + 1, 30),
+            "cooling_until": now + cooling,
+            "reputation": max(0.0, reputation - 0.05),
+        }
+        if peer is not None:
+            peer.change(**fault)
+        elif grave is not None:
+            self._gone[peer_id] = attrs.evolve(grave, **fault)
+
+    def refused(self, peer_id: PeerId, *, now: float, retry_after: float | None = None) -> None:
+        """Leave a peer alone after a refusal, for as long as it asks, or for a moment.
+
+        A refusal is no fault. But one that claims free slots and refuses all the same would
+        be asked first again and again.
+        """
         peer = self._change(peer_id)
         if peer is None:
             return
-        failures = peer.fields["failures"]
-        cooling = min(LONGEST_COOLING, FIRST_COOLING * 2**failures)
-        peer.change(
-            failures=min(failures + 1, 30),
-            cooling_until=now + (cooling if retry_after is None else retry_after),
-            reputation=max(0.0, peer.fields["reputation"] - 0.05),
-        )
+        load: Load = peer.fields["capability"].load
+        has_room = load.busy + load.queued < load.slots + load.queue_limit
+        if retry_after is not None or has_room:
+            wait = FIRST_COOLING if retry_after is None else min(LONGEST_COOLING, retry_after)
+            peer.change(cooling_until=max(peer.fields["cooling_until"], now + wait))

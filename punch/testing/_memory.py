@@ -15,10 +15,16 @@ import trio
 
 from ..capability import PeerId
 from ..exceptions import PeerUnreachable
+from ..logs import get_logger
 from ..node import Handler
+
+log = get_logger(__name__)
 
 # What a stream holds before its writer waits: about what a kernel's socket buffers hold.
 BUFFER_BYTES = 256 << 10
+
+# How long a write waits for a reader, as with a real stream.
+STALL_SECONDS = 10.0
 
 # What one read gives at most, as with a real stream.
 READ_BYTES = 64 << 10
@@ -91,8 +97,11 @@ class MemoryStream:
 
     async def send_all(self, data: bytes) -> None:
         """Send *data*, or raise `PeerUnreachable`."""
-        with trio.CancelScope(shield=True):
+        with trio.CancelScope(shield=True), trio.move_on_after(STALL_SECONDS) as scope:
             await self._outgoing.send(data)
+        if scope.cancelled_caught:
+            self.end()
+            raise PeerUnreachable(f"{self.peer_id}: took nothing for {STALL_SECONDS:.0f} s")
 
     async def aclose(self) -> None:
         """End both directions; what was sent before still arrives."""
@@ -188,6 +197,8 @@ class MemoryNetwork:
         node = self._nodes.get(peer_id)
         if node is None or not node.is_up or not dialer.is_up:
             raise PeerUnreachable(f"{peer_id}: nobody is at {', '.join(addresses)}")
+        if node.addresses[0] not in {address.split("/p2p/")[0] for address in addresses}:
+            raise PeerUnreachable(f"{peer_id}: is not at {', '.join(addresses) or 'no address'}")
         handler = node.handlers.get(protocol)
         if handler is None:
             raise PeerUnreachable(f"{peer_id}: does not speak {protocol}")
@@ -203,6 +214,9 @@ class MemoryNetwork:
     async def _serve(self, handler: Handler, stream: MemoryStream) -> None:
         try:
             await handler(stream)
+        except Exception:
+            # As with a real node: a handler's bug ends its stream and nothing else.
+            log.exception("a handler has a bug", peer=stream.peer_id)
         finally:
             stream.end()
 

@@ -1,6 +1,7 @@
 """What travels between peers: messages, their encoding, and the session's rules. No I/O."""
 
 from ._codec import (
+    MAX_ADDRESSES,
     MAX_FRAME,
     decode,
     decode_registration,
@@ -34,7 +35,7 @@ from ._messages import (
     Usage,
 )
 from ._registration import SIGNING_CONTEXT, Join, Registration, Roster
-from ._registry import Registry
+from ._registrations import Registrations
 from ._request import check_request
 from ._session import PROTOCOL, WINDOW, Session, State, diagram, greeting
 
@@ -77,7 +78,8 @@ __all__ = [
     "Registration",
     "Join",
     "Roster",
-    "Registry",
+    "Registrations",
+    "MAX_ADDRESSES",
     # encoding
     "MAX_FRAME",
     "encode",

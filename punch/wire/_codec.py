@@ -58,6 +58,10 @@ HEADER = 4
 MAX_ENTRIES = 1 << 16
 MAX_CONTAINERS = 1 << 14
 
+# A peer has an address or two by each transport; a bootstrap keeps thousands of registrations.
+MAX_ADDRESSES = 8
+LONGEST_REGISTRATION = 2048
+
 REQUEST_ID = re.compile(r"[!-~]{1,128}")
 DIGEST = re.compile(r"[0-9a-f]{64}")
 
@@ -185,8 +189,19 @@ def _record(cls: type[Any], **readers: Reader) -> Reader:
     return read
 
 
-_name = _text(256, least=1)
-_peer_id = _text(128, least=1)
+def _label(limit: int) -> Reader:
+    """Text that is shown in tables and logs: one line, and nothing a terminal would obey."""
+
+    def read(value: Any) -> str:
+        if type(value) is not str or not 1 <= len(value) <= limit or not value.isprintable():
+            raise _Bad(f"1 to {limit} printable characters, got {_shown(value)}")
+        return value
+
+    return read
+
+
+_name = _label(256)
+_peer_id = _label(128)
 _request_id = _matching(REQUEST_ID, "1 to 128 printable ASCII characters")
 _digest = _matching(DIGEST, "64 hexadecimal digits")
 _count = _integer(0, 1 << 53)
@@ -210,9 +225,9 @@ _offer = _record(
     name=_name,
     digest=_digest,
     context_tokens=_integer(1, 1 << 40),
-    features=_set_of(_text(32, least=1), 32),
+    features=_set_of(_label(32), 32),
     parameters=_count,
-    quantization=_text(64),
+    quantization=_label(64),
     size_bytes=_count,
     kv_bytes_per_token=_count,
     load_seconds=_seconds,
@@ -230,7 +245,7 @@ _load = _record(
 )
 _capability = _record(
     Capability,
-    backend=_text(64, least=1),
+    backend=_label(64),
     simulated=_flag,
     models=_many(_offer, 1024),
     load=_load,
@@ -273,7 +288,7 @@ _command_request = _record(
 _provenance = _record(
     Provenance,
     kind=_one_of("real", "simulated"),
-    backend=_text(64, least=1),
+    backend=_label(64),
     model=_name,
     model_digest=_digest,
 )
@@ -284,12 +299,12 @@ _command_response = _record(
     result=_record(
         Completion,
         text=_prose,
-        finish_reason=_text(32),
+        finish_reason=_label(32),
         embeddings=_many(_many(_number(-1e30, 1e30), MAX_ENTRIES), 2048),
     ),
     error=_record(
         Fault,
-        code=_text(64, least=1),
+        code=_label(64),
         message=_sentence,
         retryable=_flag,
         retry_after=_seconds,
@@ -313,13 +328,14 @@ _READERS: Mapping[str, Reader] = {
     "hello": _record(
         Hello,
         minor=_count,
-        version=_text(64),
+        version=_label(64),
         incarnation=_count,
         namespace=_name,
-        max_frame=_integer(1024, 1 << 31),
+        # At least a megabyte: an advert with a thousand models must fit.
+        max_frame=_integer(1 << 20, 1 << 31),
         max_requests=_integer(1, 1 << 20),
     ),
-    "goodbye": _record(Goodbye, code=_text(64, least=1), message=_sentence),
+    "goodbye": _record(Goodbye, code=_label(64), message=_sentence),
     "advert": _record(
         Advert, incarnation=_count, sequence=_count, age=_seconds, capability=_capability
     ),
@@ -336,14 +352,17 @@ _READERS: Mapping[str, Reader] = {
     "pong": _record(Pong, nonce=_count),
     "join": _record(
         Join,
-        registration=_binary(1 << 16),
-        signature=_binary(1024),
+        registration=_binary(LONGEST_REGISTRATION),
+        signature=_binary(128),
     ),
     "roster": _record(
         Roster,
         namespace=_name,
         whole=_flag,
-        present=_many(_record(Join, registration=_binary(1 << 16), signature=_binary(1024)), 4096),
+        present=_many(
+            _record(Join, registration=_binary(LONGEST_REGISTRATION), signature=_binary(128)),
+            4096,
+        ),
         gone=_many(_peer_id, 4096),
     ),
 }
@@ -353,7 +372,7 @@ _registration = _record(
     peer_id=_peer_id,
     namespace=_name,
     role=_one_of("listener", "dialer"),
-    addresses=_many(_text(512, least=1), 32),
+    addresses=_many(_label(400), MAX_ADDRESSES),
     incarnation=_count,
     sequence=_count,
     lifetime=_number(1.0, 86400.0),

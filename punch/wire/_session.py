@@ -141,7 +141,8 @@ class Session:
 
     Args:
       role: Which end.
-      hello: What this end says of itself. It is queued for sending at once.
+      hello: What this end says of itself. The dialer's is queued for sending at once, the
+        listener's once the dialer's has come and is right.
 
     """
 
@@ -154,9 +155,12 @@ class Session:
         self._other: Role = "listener" if role == "dialer" else "dialer"
         self._requests: dict[str, _Exchange] = {}
         self._received = bytearray()
-        self._outgoing: list[bytes] = [encode(hello)]
-        self.pending = len(self._outgoing[0])
+        self._outgoing: list[bytes] = []
+        self.pending = 0
         """Bytes queued and not yet taken by `data_to_send`."""
+        if role == "dialer":
+            # The listener waits: it does not tell strangers which namespace it is in.
+            self._queue(encode(hello))
 
     # ---- coming in ----
 
@@ -225,12 +229,11 @@ class Session:
                 f"the {self.role} needs at least .{OLDEST_MINOR}: the {self._other} must upgrade"
             )
         if theirs.namespace != self._ours.namespace:
-            raise RemoteProtocolError(
-                f"the {self._other} is in namespace {theirs.namespace!r}, "
-                f"the {self.role} in {self._ours.namespace!r}"
-            )
+            raise RemoteProtocolError(f"the {self._other} is in another namespace")
         self.theirs = theirs
         self.state = State.OPEN
+        if self.role == "listener":
+            self._queue(encode(self._ours))
 
     # ---- going out ----
 

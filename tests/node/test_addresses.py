@@ -37,6 +37,10 @@ def test_an_address_is_spelled_as_it_was_read(text):
         ("/ip4/127.0.0.1/udp/1", "udp goes with /quic-v1"),
         ("/ip4/127.0.0.1/tcp/1/quic-v1", "udp goes with /quic-v1"),
         ("/ip4/127.0.0.1/tcp/1/p2p/nonsense", "not of this form"),
+        ("/ip6/fe80::1%eth0/tcp/1", "not an ip6 address"),
+        ("/dns4/a..b/tcp/1", "a..b is not a host name"),
+        (f"/dns/{'x' * 70}/tcp/1", "not a host name"),
+        ("/dns/\ud800/tcp/1", "not a host name"),
     ],
 )
 def test_a_bad_address_is_refused_with_the_value_the_rule_and_an_example(text, why):

@@ -191,3 +191,49 @@ async def test_a_changed_identity_keeps_a_router_out(autojump_clock):
             ) as router:
                 with pytest.raises(IdentityChanged):
                     await router.ask("hello")
+
+
+async def test_a_namespace_with_hundreds_of_listeners_can_be_joined(autojump_clock):
+    """The roster comes in pages, and heartbeats do not get between them."""
+    with trio.fail_after(LIMIT):
+        async with trio.open_nursery() as nursery:
+            network = MemoryNetwork(nursery)
+            node = network.node("bootstrap")
+            address = parse_address(node.addresses[0])
+            common = {"known": KnownPeers(None), "namespace": "n", "incarnation": 1}
+
+            async def listener(name):
+                async with join_namespace(network.node(name), address, role="listener", **common):
+                    await trio.sleep_forever()
+
+            async with open_bootstrap(node):
+                for index in range(250):
+                    nursery.start_soon(listener, f"l{index}")
+                await trio.sleep(1)
+                async with join_namespace(
+                    network.node("d"), address, role="dialer", **common
+                ) as dialer:
+                    await trio.sleep(30)
+                    seen = len(dialer.listeners)
+                    trouble = dialer.trouble
+            nursery.cancel_scope.cancel()
+
+    assert (seen, trouble) == (250, None)
+
+
+async def test_a_peer_that_only_opens_streams_takes_one_place_and_not_for_long(autojump_clock):
+    """A new stream of a peer ends its old one; one that does not join is given up."""
+    with trio.fail_after(LIMIT):
+        async with trio.open_nursery() as nursery:
+            network = MemoryNetwork(nursery)
+            node, rude = network.node("bootstrap"), network.node("rude")
+            async with open_bootstrap(node) as server:
+                for _ in range(20):
+                    await rude.open_stream(node.peer_id, node.addresses, MEET)
+                await trio.sleep(1)
+                crowd = server.statistics().members
+                await trio.sleep(11)
+                later = server.statistics().members
+            nursery.cancel_scope.cancel()
+
+    assert (crowd, later) == (1, 0)

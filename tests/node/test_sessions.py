@@ -34,6 +34,8 @@ REAL = Provenance(kind="real", backend="test")
 class Handler:
     """Records what it is told, and answers as the test says."""
 
+    peer_id = "us"
+
     def __init__(self, inquire=None) -> None:
         self.opened_with = []
         self.adverts = []
@@ -91,6 +93,7 @@ async def raw(data: bytes):
         dialer, listener = network.node("dialer"), network.node("listener")
 
         async def serve(stream):
+            await stream.receive_some()
             await stream.send_all(encode(hello()))
             # The dialer's request comes first, so that the answers find it.
             await trio.sleep(1)
@@ -101,7 +104,8 @@ async def raw(data: bytes):
         stream = await dialer.open_stream(listener.peer_id, listener.addresses, PROTOCOL)
         session = PeerSession(stream, Session("dialer", hello()), Handler())
         nursery.start_soon(session.run)
-        call = await session.ask(ask())
+        await trio.sleep(0.1)
+        call = session.ask(ask())
         await trio.sleep(2)
         nursery.cancel_scope.cancel()
     return session, call
@@ -131,7 +135,7 @@ async def test_a_stalled_peer_is_gone_within_five_seconds_on_both_sides(autojump
     """The silence is noticed, and every call fails with it."""
     with trio.fail_after(LIMIT):
         async with pair(inquire=lambda inquiry: trio.sleep_forever()) as (dialer, listener, net, _):
-            call = await dialer.ask(ask())
+            call = dialer.ask(ask())
             await trio.sleep(0.5)
             net.stall("listener")
             began = trio.current_time()
@@ -148,7 +152,7 @@ async def test_a_lost_connection_fails_every_call_at_once(autojump_clock):
     """No call waits for a heartbeat when the stream says that it ended."""
     with trio.fail_after(LIMIT):
         async with pair(inquire=lambda inquiry: trio.sleep_forever()) as (dialer, _, net, _):
-            calls = [await dialer.ask(ask(f"r{i}")) for i in range(3)]
+            calls = [dialer.ask(ask(f"r{i}")) for i in range(3)]
             began = trio.current_time()
             net.cut()
             for call in calls:
@@ -159,14 +163,14 @@ async def test_a_lost_connection_fails_every_call_at_once(autojump_clock):
 
 
 async def test_another_namespace_is_told_apart(autojump_clock):
-    """Both sides end, and the reason names both namespaces."""
+    """Both sides end, and neither learns the other's namespace from the reason."""
     with trio.fail_after(LIMIT):
         async with pair(namespaces=("home", "work")) as (dialer, listener, _, _):
             await trio.sleep(1)
 
-    assert "namespace" in str(dialer.ended)
-    assert "home" in str(listener.ended)
-    assert "work" in str(listener.ended)
+    assert "another namespace" in str(dialer.ended)
+    assert "another namespace" in str(listener.ended)
+    assert "work" not in str(dialer.ended)
 
 
 async def test_a_cancel_is_acknowledged_with_the_tokens_made(autojump_clock):
@@ -184,7 +188,7 @@ async def test_a_cancel_is_acknowledged_with_the_tokens_made(autojump_clock):
 
     with trio.fail_after(LIMIT):
         async with pair(inquire=inquire) as (dialer, listener, _, _):
-            call = await dialer.ask(ask())
+            call = dialer.ask(ask())
             await trio.sleep(3.5)
             call.cancel()
             await trio.sleep(0.1)
@@ -206,10 +210,10 @@ async def test_an_id_can_be_used_again_after_its_response(autojump_clock):
 
     with trio.fail_after(LIMIT):
         async with pair(inquire=inquire, delay=0.05) as (dialer, listener, _, _):
-            first = await dialer.ask(ask())
+            first = dialer.ask(ask())
             response = await first.receive()
             first.cancel()
-            second = await dialer.ask(ask())
+            second = dialer.ask(ask())
             again = await second.receive()
             alive = (dialer.is_open, listener.is_open)
 

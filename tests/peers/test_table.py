@@ -153,7 +153,7 @@ def test_an_old_claim_does_not_bring_a_peer_back(stamp: tuple[int, int]) -> None
 
 
 def test_a_peer_that_comes_back_is_known() -> None:
-    """Its speed and reputation, that is; not what it claimed, nor what was in flight."""
+    """Its speed, reputation and faults, that is; not what it claimed, nor what was in flight."""
     table = table_of()
     answer(table)
     table.failed(A, now=0.0)
@@ -163,7 +163,8 @@ def test_a_peer_that_comes_back_is_known() -> None:
     back = record(table)
     assert back.rates_of("m").decode == 10.0
     assert back.reputation == pytest.approx(0.95)
-    assert (back.in_flight, back.failures, back.rtt) == (0, 0, None)
+    assert (back.in_flight, back.failures, back.rtt) == (0, 1, None)
+    assert back.cooling_until == 1.0
     assert back.capability == claim((1, 2))
 
 
@@ -447,3 +448,45 @@ def test_what_was_measured_cannot_be_changed_from_outside() -> None:
     answer(table)
     with pytest.raises(TypeError):
         record(table).rates["m"] = Rates()  # type: ignore[index]
+
+
+# ---- what a hostile or unlucky peer can do ----
+
+
+def test_a_fault_counts_against_a_peer_that_is_gone() -> None:
+    """Breaking the session on every request does not make a peer look new each time."""
+    table = table_of()
+    for round_ in range(3):
+        table.lost(A, now=float(round_))
+        table.failed(A, now=float(round_))
+        table.met(A)
+        advertise(table, seen_at=float(round_))
+    assert record(table).failures == 3
+    assert record(table).cooling_until == 2.0 + 4.0
+
+
+def test_a_peer_whose_clock_was_set_back_is_believed_in_a_new_session() -> None:
+    """Its incarnation is smaller than before; the stream it comes on is new."""
+    table = table_of()
+    advertise(table, A, 100, 7, seen_at=1.0)
+    table.lost(A, now=2.0)
+    assert advertise(table, A, 50, 0, seen_at=3.0) is False
+    table.met(A)
+    assert advertise(table, A, 50, 0, seen_at=3.0) is True
+
+
+def test_a_peer_that_refuses_with_room_to_spare_is_left_alone_for_a_moment() -> None:
+    """It claims free slots and takes nothing: otherwise it would be asked first every time."""
+    table = table_of()
+    table.refused(A, now=10.0)
+    assert (record(table).cooling_until, record(table).failures) == (11.0, 0)
+    table.refused(A, now=10.0, retry_after=1e9)
+    assert record(table).cooling_until == 40.0
+
+
+def test_no_timing_makes_a_rate_that_is_no_number() -> None:
+    """An answer of 2**53 tokens in no time at all is not believed, now or later."""
+    table = table_of()
+    for seconds in (1e-300, 1.0, 1e-300):
+        table.succeeded(A, "m", decode_tokens=2**53, decode_seconds=seconds)
+    assert record(table).rates_of("m").decode is None

@@ -403,7 +403,7 @@ def joined(**fields: Any) -> dict[str, Any]:
             "request.request.inputs: expected a list of at most 2048, got str 'a'",
         ),
         (request(sampling=[]), "request.request.sampling: expected a map, got list of 0"),
-        (joined(signature="x"), "join.signature: expected at most 1024 bytes, got str 'x'"),
+        (joined(signature="x"), "join.signature: expected at most 128 bytes, got str 'x'"),
         ({"type": "request", "request": 1}, "request.request: expected a map, got int '1'"),
         # a value that is missing
         ({"type": "ping"}, "ping.nonce: expected a value, got nothing"),
@@ -490,7 +490,7 @@ def joined(**fields: Any) -> dict[str, Any]:
         ),
         (
             joined(registration=b"x" * 65537),
-            f'join.registration: expected at most 65536 bytes, got bytes "b\'{"x" * 38}"',
+            f'join.registration: expected at most 2048 bytes, got bytes "b\'{"x" * 38}"',
         ),
         # no message at all
         ({}, "not a message: type NoneType 'None'"),

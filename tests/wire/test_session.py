@@ -123,10 +123,13 @@ def last_words(session: Session) -> Any:
 # ---- greeting ----
 
 
-def test_both_ends_greet_at_once() -> None:
-    """Neither waits for the other."""
+def test_a_listener_greets_only_after_it_was_greeted() -> None:
+    """A stranger does not learn from it which namespace it is in."""
+    listener = Session("listener", HELLO)
     assert Session("dialer", HELLO).data_to_send() == encode(HELLO)
-    assert Session("listener", HELLO).data_to_send() == encode(HELLO)
+    assert listener.data_to_send() == b""
+    hear(listener, attrs.evolve(HELLO, incarnation=2))
+    assert listener.data_to_send() == encode(HELLO)
 
 
 def test_a_session_is_open_once_the_other_has_greeted() -> None:
@@ -158,11 +161,9 @@ def test_hello_comes_once() -> None:
 
 
 def test_peers_of_two_namespaces_do_not_talk() -> None:
-    """The text names both."""
+    """And the text names neither."""
     stranger = attrs.evolve(HELLO, namespace="work")
-    assert refusal(Session("dialer", HELLO), stranger) == (
-        "the listener is in namespace 'work', the dialer in 'home'"
-    )
+    assert refusal(Session("dialer", HELLO), stranger) == ("the listener is in another namespace")
 
 
 def test_the_older_side_is_told_to_upgrade(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -218,9 +219,9 @@ def test_an_empty_frame_is_no_message() -> None:
 
 def test_a_frame_too_long_for_the_peer_is_not_sent() -> None:
     """It said in its Hello what it takes. Nothing has changed."""
-    dialer, _ = meet(max_frame=1024)
-    long = Request(request=CommandRequest(request_id="r1", prompt="x" * 2000))
-    with pytest.raises(LocalProtocolError, match=r"a request of \d+ bytes; .* at most 1024"):
+    dialer, _ = meet(max_frame=1 << 20)
+    long = Request(request=CommandRequest(request_id="r1", prompt="x" * (1 << 20)))
+    with pytest.raises(LocalProtocolError, match=r"a request of \d+ bytes; .* at most 1048576"):
         dialer.send(long)
     assert (dialer.requests, dialer.pending) == (0, 0)
     dialer.send(ask())
@@ -228,8 +229,10 @@ def test_a_frame_too_long_for_the_peer_is_not_sent() -> None:
 
 def test_a_goodbye_fits_the_smallest_frame_a_peer_may_ask_for() -> None:
     """Otherwise the peer learns of a frame too long in place of the reason."""
-    dialer, listener = meet(max_frame=1024)
-    dialer.send(Goodbye(code="bye", message="ü" * 1000))
+    dialer, listener = Session("dialer", HELLO), Session("listener", HELLO)
+    dialer.data_to_send()
+    dialer.send(Goodbye(code="bye", message="ü" * 4000))
+    # Before the greeting is the smallest: 4096 bytes.
     assert [type(message) for message in deliver(dialer, listener)] == [Goodbye]
 
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import attrs
 
 from ..capability import PeerId
-from ..exceptions import RegistryFull
+from ..exceptions import BootstrapFull
 from ._registration import Join, Registration
 
-# One bootstrap on a small machine: 64 namespaces of 1,000 peers at 400 bytes is 25 MB.
+# A registration has at most 2 KB, and most have 400 bytes: 25 MB for all of them, 130 MB at the
+# very worst.
 MAX_NAMESPACES = 1024
 MAX_PER_NAMESPACE = 1000
 MAX_REGISTRATIONS = 64_000
@@ -21,7 +22,7 @@ class _Entry:
     expires_at: float
 
 
-class Registry:
+class Registrations:
     """Registrations by namespace and peer. Knows no clock: *now* is in seconds."""
 
     def __init__(self) -> None:
@@ -37,13 +38,13 @@ class Registry:
         An older registration than the one kept is ignored, so a replay changes nothing.
 
         Raises:
-          RegistryFull: if there is no room.
+          BootstrapFull: if there is no room.
 
         """
         entries = self._namespaces.get(registration.namespace)
         if entries is None:
             if len(self._namespaces) >= MAX_NAMESPACES:
-                raise RegistryFull(f"this bootstrap serves at most {MAX_NAMESPACES} namespaces")
+                raise BootstrapFull(f"this bootstrap serves at most {MAX_NAMESPACES} namespaces")
             entries = {}
         known = entries.get(registration.peer_id)
         if known is not None:
@@ -52,7 +53,7 @@ class Registry:
             if stamp <= (before.incarnation, before.sequence):
                 return False
         elif len(entries) >= MAX_PER_NAMESPACE or self._total >= MAX_REGISTRATIONS:
-            raise RegistryFull(
+            raise BootstrapFull(
                 f"namespace {registration.namespace!r} is full: at most {MAX_PER_NAMESPACE} peers "
                 f"each and {MAX_REGISTRATIONS} in all"
             )
@@ -91,17 +92,6 @@ class Registry:
         ]
         return tuple(
             (namespace, peer_id) for namespace, peer_id in late if self.leave(namespace, peer_id)
-        )
-
-    def next_expiry(self) -> float | None:
-        """When `expire` will next have something to do."""
-        return min(
-            (
-                entry.expires_at
-                for entries in self._namespaces.values()
-                for entry in entries.values()
-            ),
-            default=None,
         )
 
     def listeners(self, namespace: str) -> tuple[Join, ...]:

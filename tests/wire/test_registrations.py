@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from punch.capability import PeerId
-from punch.exceptions import NetworkError, RegistryFull
-from punch.wire import Join, Registration, Registry, encode_registration
-from punch.wire import _registry as limits
+from punch.exceptions import BootstrapFull, NetworkError
+from punch.wire import Join, Registration, Registrations, encode_registration
+from punch.wire import _registrations as limits
 
 
 def registration(peer: str = "a", **changes: Any) -> Registration:
@@ -36,14 +36,14 @@ def signed(value: Registration) -> Join:
     return Join(registration=encode_registration(value), signature=b"")
 
 
-def join(registry: Registry, value: Registration, *, now: float = 0.0) -> bool:
+def join(registry: Registrations, value: Registration, *, now: float = 0.0) -> bool:
     """Join with *value*; true if the others should hear of it."""
     return registry.join(signed(value), value, now=now)
 
 
 def test_a_new_listener_is_news_and_is_listed() -> None:
     """With the very bytes it signed."""
-    registry = Registry()
+    registry = Registrations()
     assert join(registry, registration()) is True
     assert registry.listeners("home") == (signed(registration()),)
     assert len(registry) == 1
@@ -51,7 +51,7 @@ def test_a_new_listener_is_news_and_is_listed() -> None:
 
 def test_a_dialer_is_kept_and_not_shown() -> None:
     """Its coming and going is nobody's news."""
-    registry = Registry()
+    registry = Registrations()
     assert join(registry, registration(role="dialer")) is False
     assert (len(registry), registry.listeners("home")) == (1, ())
     assert registry.leave("home", PeerId("a")) is False
@@ -60,7 +60,7 @@ def test_a_dialer_is_kept_and_not_shown() -> None:
 
 def test_namespaces_do_not_see_each_other() -> None:
     """The same peer may be in both."""
-    registry = Registry()
+    registry = Registrations()
     work = registration(namespace="work")
     join(registry, registration())
     join(registry, work)
@@ -71,13 +71,13 @@ def test_namespaces_do_not_see_each_other() -> None:
 
 def test_an_unknown_namespace_is_empty() -> None:
     """And asking for it does not make it."""
-    assert Registry().listeners("home") == ()
-    assert Registry().leave("home", PeerId("a")) is False
+    assert Registrations().listeners("home") == ()
+    assert Registrations().leave("home", PeerId("a")) is False
 
 
 def test_two_peers_of_a_namespace_are_two() -> None:
     """The original kept one record a namespace, and the last to come overwrote it."""
-    registry = Registry()
+    registry = Registrations()
     for name in "abc":
         join(registry, registration(name))
     assert registry.listeners("home") == tuple(signed(registration(name)) for name in "abc")
@@ -85,17 +85,16 @@ def test_two_peers_of_a_namespace_are_two() -> None:
 
 def test_a_renewal_is_no_news_and_prolongs_the_stay() -> None:
     """Otherwise every peer would hear of every renewal."""
-    registry = Registry()
+    registry = Registrations()
     join(registry, registration())
     assert join(registry, registration(sequence=1), now=50.0) is False
     assert registry.expire(now=100.0) == ()
-    assert registry.next_expiry() == 110.0
 
 
 @pytest.mark.parametrize("change", [{"addresses": ("/ip4/192.0.2.2/tcp/1",)}, {"incarnation": 2}])
 def test_a_listener_that_moved_or_restarted_is_news(change: dict[str, Any]) -> None:
     """Sessions to the old place are of no use."""
-    registry = Registry()
+    registry = Registrations()
     join(registry, registration())
     moved = registration(**({"sequence": 1} | change))
     assert join(registry, moved) is True
@@ -106,7 +105,7 @@ def test_a_listener_that_moved_or_restarted_is_news(change: dict[str, Any]) -> N
 @pytest.mark.parametrize("stamp", [(1, 5), (1, 4), (0, 9)])
 def test_a_replay_changes_nothing(stamp: tuple[int, int]) -> None:
     """Not the address, and not the time until which the peer counts."""
-    registry = Registry()
+    registry = Registrations()
     kept = registration(incarnation=1, sequence=5)
     join(registry, kept)
     incarnation, sequence = stamp
@@ -115,29 +114,25 @@ def test_a_replay_changes_nothing(stamp: tuple[int, int]) -> None:
     )
     assert join(registry, old, now=30.0) is False
     assert registry.listeners("home") == (signed(kept),)
-    assert registry.next_expiry() == 60.0
 
 
 def test_who_does_not_renew_is_gone() -> None:
     """At the end of its lifetime, neither before nor after; only listeners are reported."""
-    registry = Registry()
+    registry = Registrations()
     join(registry, registration("a"), now=0.0)
     join(registry, registration("b"), now=10.0)
     join(registry, registration("c", role="dialer"), now=0.0)
-    assert registry.next_expiry() == 60.0
     assert registry.expire(now=59.9) == ()
     assert registry.expire(now=60.0) == (("home", PeerId("a")),)
-    assert registry.next_expiry() == 70.0
     assert registry.listeners("home") == (signed(registration("b")),)
 
 
 def test_an_empty_registry_has_nothing_to_wait_for() -> None:
     """Also once everybody has left."""
-    registry = Registry()
-    assert registry.next_expiry() is None
+    registry = Registrations()
     join(registry, registration())
     registry.leave("home", PeerId("a"))
-    assert (registry.next_expiry(), len(registry)) == (None, 0)
+    assert len(registry) == 0
 
 
 # ---- bounds ----
@@ -146,10 +141,10 @@ def test_an_empty_registry_has_nothing_to_wait_for() -> None:
 def test_a_full_namespace_takes_nobody_new(monkeypatch: pytest.MonkeyPatch) -> None:
     """Those who are in may renew, and another namespace is open."""
     monkeypatch.setattr(limits, "MAX_PER_NAMESPACE", 2)
-    registry = Registry()
+    registry = Registrations()
     join(registry, registration("a"))
     join(registry, registration("b"))
-    with pytest.raises(RegistryFull, match=r"^namespace 'home' is full: at most 2 peers each"):
+    with pytest.raises(BootstrapFull, match=r"^namespace 'home' is full: at most 2 peers each"):
         join(registry, registration("c"))
     join(registry, registration("a", sequence=1))
     join(registry, registration("c", namespace="work"))
@@ -159,9 +154,9 @@ def test_a_full_namespace_takes_nobody_new(monkeypatch: pytest.MonkeyPatch) -> N
 def test_the_number_of_namespaces_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """An empty one counts no longer."""
     monkeypatch.setattr(limits, "MAX_NAMESPACES", 1)
-    registry = Registry()
+    registry = Registrations()
     join(registry, registration())
-    with pytest.raises(RegistryFull, match=r"^this bootstrap serves at most 1 namespaces$"):
+    with pytest.raises(BootstrapFull, match=r"^this bootstrap serves at most 1 namespaces$"):
         join(registry, registration(namespace="work"))
     registry.leave("home", PeerId("a"))
     assert join(registry, registration(namespace="work")) is True
@@ -170,9 +165,9 @@ def test_the_number_of_namespaces_is_bounded(monkeypatch: pytest.MonkeyPatch) ->
 def test_the_number_of_registrations_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """Over all namespaces; a refused peer leaves no trace."""
     monkeypatch.setattr(limits, "MAX_REGISTRATIONS", 1)
-    registry = Registry()
+    registry = Registrations()
     join(registry, registration())
-    with pytest.raises(RegistryFull, match="1 in all"):
+    with pytest.raises(BootstrapFull, match="1 in all"):
         join(registry, registration("b", namespace="work"))
     assert (len(registry), registry.listeners("work")) == (1, ())
     registry.leave("home", PeerId("a"))
@@ -181,7 +176,7 @@ def test_the_number_of_registrations_is_bounded(monkeypatch: pytest.MonkeyPatch)
 
 def test_a_full_bootstrap_is_the_networks_fault() -> None:
     """Neither the peer that comes nor its caller did anything wrong."""
-    assert issubclass(RegistryFull, NetworkError)
+    assert issubclass(BootstrapFull, NetworkError)
 
 
 # ---- all at once ----
@@ -205,7 +200,7 @@ def test_a_full_bootstrap_is_the_networks_fault() -> None:
 )
 def test_the_registry_is_a_table_of_the_newest_registrations(steps: list[Any]) -> None:
     """Whatever comes and goes: one entry a peer and namespace, the newest, until it expires."""
-    registry, now = Registry(), 0.0
+    registry, now = Registrations(), 0.0
     model: dict[tuple[str, str], tuple[Registration, float]] = {}
     for step in steps:
         now += 10.0
@@ -225,7 +220,6 @@ def test_the_registry_is_a_table_of_the_newest_registrations(steps: list[Any]) -
             assert set(registry.expire(now=now)) == listeners
             model = {key: entry for key, entry in model.items() if key not in late}
         assert len(registry) == len(model)
-        assert registry.next_expiry() == min((until for _, until in model.values()), default=None)
         for namespace in "ab":
             assert set(registry.listeners(namespace)) == {
                 signed(value)
