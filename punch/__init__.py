@@ -21,6 +21,7 @@ The layout, from the inside out; a room imports only rooms above its own line:
 """
 
 from ._version import __version__
+from .answer import Answer
 from .capability import Capability, Gpu, Load, ModelOffer, PeerId
 from .exceptions import (
     ConfigurationError,
@@ -37,7 +38,7 @@ from .exceptions import (
 )
 from .node import KnownPeers
 from .peers import PeerRecord
-from .router import Answer, Router, chat_request, open_router
+from .router import Router, chat_request, open_router
 from .routing import POLICIES, Decision, Filter, Policy, RouteRequest, Scorer
 from .wire import ChatMessage, CommandRequest, CommandResponse, Sampling
 

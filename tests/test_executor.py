@@ -167,7 +167,7 @@ async def test_ping_and_capabilities_need_no_slot(autojump_clock):
             async with swarm.router() as router, trio.open_nursery() as nursery:
                 nursery.start_soon(router.ask, "busy")
                 await trio.sleep(1)
-                session = router._links.session("a")
+                session = router._dispatch.links.session("a")
                 call = session.ask(CommandRequest(request_id="c", command="capabilities"))
                 told = await call.receive()
                 call = session.ask(CommandRequest(request_id="p", command="ping"))

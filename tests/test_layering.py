@@ -25,7 +25,8 @@ ROWS: tuple[frozenset[str], ...] = tuple(
         # ---- everything above is sans-I/O ----
         "background logs",
         "node backends machine",
-        "tunnels router executor",
+        "tunnels executor answer",
+        "router",
         "cluster gateway testing",
         "cli",
         "listener dialer bootstrap",

@@ -75,11 +75,17 @@ class Call:
           PeerError: if the session ended before the answer did.
 
         """
-        while not self._arrived:
-            if self._error is not None:
-                raise self._error
+        while (part := self.receive_nowait()) is None:
             self._wake = trio.Event()
             await self._wake.wait()
+        return part
+
+    def receive_nowait(self) -> Progress | Started | Chunk | CommandResponse | None:
+        """As `receive`, but `None` if nothing has arrived: no time-out needs to be set up."""
+        if not self._arrived:
+            if self._error is not None:
+                raise self._error
+            return None
         part = self._arrived.popleft()
         if type(part) is Chunk:
             self._taken += len(part.text.encode())

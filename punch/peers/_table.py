@@ -265,9 +265,14 @@ class PeerTable:
         grave = self._gone.get(peer_id)
         if peer is not None:
             failures, reputation = peer.fields["failures"], peer.fields["reputation"]
+            cooling_until = peer.fields["cooling_until"]
         elif grave is not None:
             failures, reputation = grave.failures, grave.reputation
+            cooling_until = grave.cooling_until
         else:
+            return
+        if cooling_until > now:
+            # Everything that was in flight fails at once when a session breaks: one fault.
             return
         cooling = min(LONGEST_COOLING, FIRST_COOLING * 2**failures)
         if retry_after is not None:

@@ -8,6 +8,7 @@ from types import MappingProxyType
 
 import attrs
 
+from ..capability import Gpu
 from ..peers import PeerRecord
 from ._request import RouteRequest
 
@@ -55,8 +56,8 @@ def factors(peer: PeerRecord) -> tuple[float, ...]:
         _share(claim.memory_available_bytes, claim.memory_total_bytes),
         _share(claim.disk_available_bytes, claim.disk_total_bytes),
         0.0 if peer.rtt is None else 1.0 / (1.0 + peer.rtt * 1000.0 / 100.0),
-        min(max(peer.reputation, 0.0), 1.0),
-        _gpu(peer),
+        peer.reputation if 0.0 <= peer.reputation <= 1.0 else float(peer.reputation > 0.0),
+        _gpu(claim.gpus),
     )
 
 
@@ -64,8 +65,7 @@ def _share(part: int | None, whole: int | None) -> float:
     return min(part / whole, 1.0) if part is not None and whole else 0.0
 
 
-def _gpu(peer: PeerRecord) -> float:
-    gpus = peer.capability.gpus
+def _gpu(gpus: Sequence[Gpu]) -> float:
     if not gpus:
         return 0.0
     size = units = measured = 0

@@ -145,7 +145,9 @@ async def test_a_crash_loop_is_reported_and_stays_reported(
     """Five runs of no use in a row, with the program's last words."""
     monkeypatch.setattr(_restarts, "FIRST_PAUSE", 0.01)
     with trio.fail_after(LIMIT):
-        async with supervised(tmp_path, READY + "print('out of luck'); sys.exit(7)") as child:
+        # Long enough to be seen ready once: a first start that fails is another matter.
+        code = READY + "time.sleep(0.5); print('out of luck'); sys.exit(7)"
+        async with supervised(tmp_path, code) as child:
             await child.ended.wait()
             assert child.state == "failed"
             for _ in range(2):

@@ -356,7 +356,11 @@ async def test_a_stopped_listener_is_noticed_and_its_requests_move(three: Three)
         # Awake again, it is met again, and answers.
         await wait_for_listeners(router, asleep)
         await wait_until(
-            lambda: (r := record_of(router, asleep)) is not None and r.failures == 0, "its pardon"
+            lambda: (
+                (record := record_of(router, asleep)) is not None
+                and record.cooling_until <= trio.current_time()
+            ),
+            "its pardon",
         )
         response = await router.ask("awake?")
         assert response.executor == asleep.peer_id
