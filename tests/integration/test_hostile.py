@@ -357,7 +357,7 @@ LATER_WORDS: dict[str, tuple[bytes, str]] = {
 
 ATTACKS = {
     **FIRST_WORDS,
-    "another namespace": (hello("elsewhere"), "elsewhere"),
+    "another namespace": (hello("elsewhere"), "is in another namespace"),
     **{
         f"{name}, after a greeting": (hello() + sent, why)
         for name, (sent, why) in LATER_WORDS.items()
