@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import heapq
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -11,6 +10,7 @@ import attrs
 import trio
 
 from ._version import __version__
+from .admission import Slots
 from .backends import Backend
 from .background import open_background
 from .capability import Capability, Load, ModelOffer, PeerId
@@ -27,7 +27,6 @@ from .logs import get_logger
 from .machine import Machine
 from .node import Inquiry, Node, PeerSession, Stream
 from .peers import Rates
-from .routing import route_request
 from .wire import (
     PROTOCOL,
     Advert,
@@ -63,9 +62,6 @@ DRAIN_SECONDS = 10.0
 # How long the last words to the dialers may take.
 FAREWELL_SECONDS = 2.0
 
-# A waiting dialer is told so this often: it takes a longer silence for a fault.
-PROGRESS_SECONDS = 5.0
-
 # Nobody waits longer for an answer, and no slot is held longer by one.
 LONGEST_SECONDS = 3600.0
 
@@ -93,73 +89,6 @@ class ExecutorStatistics:
     """Requests cancelled so far."""
 
 
-class _Slots:
-    """Slots and the bounded queue for them: the highest priority first, then who came first."""
-
-    def __init__(self, slots: int, queue_limit: int) -> None:
-        self.slots = slots
-        self.queue_limit = queue_limit
-        self.busy = 0
-        self.queued_prompt_tokens = 0
-        self._queue: list[tuple[int, int, trio.Event]] = []
-        self._arrivals = 0
-        self._idle = trio.Event()
-
-    @property
-    def queued(self) -> int:
-        return len(self._queue)
-
-    async def take(self, request: CommandRequest, waiting: Callable[[], None]) -> None:
-        """Take a slot, or wait for one; *waiting* is called at first and every 5 s if it must.
-
-        Raises:
-          PeerRefused: if the queue is full.
-
-        """
-        if self.busy < self.slots:
-            self.busy += 1
-            return
-        if len(self._queue) >= self.queue_limit:
-            raise PeerRefused(
-                f"all {self.slots} slots are busy and {len(self._queue)} requests are queued"
-            )
-        self._arrivals += 1
-        turn = trio.Event()
-        entry = (-request.priority, self._arrivals, turn)
-        tokens = route_request(request).prompt_tokens
-        heapq.heappush(self._queue, entry)
-        self.queued_prompt_tokens += tokens
-        try:
-            while not turn.is_set():
-                waiting()
-                with trio.move_on_after(PROGRESS_SECONDS):
-                    await turn.wait()
-        except trio.Cancelled:
-            if entry in self._queue:
-                self._queue.remove(entry)
-                heapq.heapify(self._queue)
-            else:
-                self.give()
-            raise
-        finally:
-            self.queued_prompt_tokens -= tokens
-
-    def give(self) -> None:
-        """Give a slot back, to the next in the queue if there is one."""
-        if self._queue:
-            heapq.heappop(self._queue)[2].set()
-            return
-        self.busy -= 1
-        if not self.busy:
-            self._idle.set()
-            self._idle = trio.Event()
-
-    async def idle(self) -> None:
-        """Wait until nobody has a slot, and so nobody waits for one."""
-        while self.busy:
-            await self._idle.wait()
-
-
 class Executor:
     """Answers requests with one backend. Made by `open_executor`."""
 
@@ -180,7 +109,7 @@ class Executor:
         self._incarnation = incarnation
         self._strict = strict
         self._machine = machine
-        self._slots = _Slots(backend.slots, queue_limit)
+        self._slots = Slots(backend.slots, queue_limit)
         self._sessions: set[PeerSession] = set()
         self._rates: dict[str, Rates] = {}
         self._sequence = 0

@@ -25,6 +25,7 @@ ROWS: tuple[frozenset[str], ...] = tuple(
         # ---- everything above is sans-I/O ----
         "background logs",
         "node backends machine",
+        "admission",
         "tunnels executor answer",
         "router",
         "cluster gateway testing",

@@ -1,8 +1,6 @@
 """What travels between peers: messages, their encoding, and the session's rules. No I/O."""
 
 from ._codec import (
-    MAX_ADDRESSES,
-    MAX_FRAME,
     decode,
     decode_registration,
     encode,
@@ -37,6 +35,7 @@ from ._messages import (
 from ._registration import SIGNING_CONTEXT, Join, Registration, Roster
 from ._registrations import Registrations
 from ._request import check_request
+from ._schema import MAX_ADDRESSES, MAX_FRAME
 from ._session import PROTOCOL, WINDOW, Session, State, diagram, greeting
 
 __all__ = [

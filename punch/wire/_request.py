@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import get_args
 
 from ..exceptions import InvalidRequest
-from ._codec import DIGEST, MAX_FRAME, REQUEST_ID
 from ._messages import Command, CommandRequest
+from ._schema import DIGEST, MAX_FRAME, REQUEST_ID
 
 COMMANDS = get_args(Command)
 ROLES = ("system", "user", "assistant")

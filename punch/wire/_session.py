@@ -19,7 +19,7 @@ from typing import Any, Literal
 import attrs
 
 from ..exceptions import LocalProtocolError, RemoteProtocolError
-from ._codec import HEADER, MAX_FRAME, AnyMessage, decode, encode
+from ._codec import HEADER, AnyMessage, decode, encode
 from ._messages import (
     Advert,
     Cancel,
@@ -35,6 +35,7 @@ from ._messages import (
     Response,
     Started,
 )
+from ._schema import MAX_FRAME
 
 PROTOCOL = "/punch/session/1"
 

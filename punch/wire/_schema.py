@@ -1,0 +1,238 @@
+"""What each message is made of: fields, types, ranges and lengths, in one table."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+from ..capability import Capability, Gpu, Load, ModelOffer
+from ._messages import (
+    Advert,
+    Cancel,
+    ChatMessage,
+    Chunk,
+    CommandRequest,
+    CommandResponse,
+    Completion,
+    Credit,
+    Fault,
+    Goodbye,
+    Hello,
+    Ping,
+    Pong,
+    Progress,
+    Provenance,
+    Request,
+    Response,
+    Sampling,
+    Started,
+    Timings,
+    Usage,
+)
+from ._readers import (
+    Reader,
+    binary,
+    flag,
+    integer,
+    label,
+    many,
+    matching,
+    number,
+    one_of,
+    record,
+    set_of,
+    text,
+)
+from ._registration import Join, Registration, Roster
+
+# Room for a long conversation (8 MiB is some two million tokens of English), small enough that
+# a thousand hostile peers with one frame each do not fill a machine.
+MAX_FRAME = 8 << 20
+
+# A map or array with more entries than this is no message of ours.
+MAX_ENTRIES = 1 << 16
+
+# A peer has an address or two by each transport; a bootstrap keeps thousands of registrations.
+MAX_ADDRESSES = 8
+LONGEST_REGISTRATION = 2048
+
+REQUEST_ID = re.compile(r"[!-~]{1,128}")
+DIGEST = re.compile(r"[0-9a-f]{64}")
+
+_name = label(256)
+_peer_id = label(128)
+_request_id = matching(REQUEST_ID, "1 to 128 printable ASCII characters")
+_digest = matching(DIGEST, "64 hexadecimal digits")
+_count = integer(0, 1 << 53)
+_seconds = number(0.0, 1e9)
+_rate = number(1e-6, 1e9)
+_share = number(0.0, 1.0)
+_prose = text(MAX_FRAME)
+_sentence = text(4096)
+_command = one_of("chat", "complete", "embed", "capabilities", "ping")
+
+_gpu = record(
+    Gpu,
+    name=_name,
+    total_bytes=_count,
+    free_bytes=_count,
+    usage=_share,
+    compute_units=_count,
+)
+_offer = record(
+    ModelOffer,
+    name=_name,
+    digest=_digest,
+    context_tokens=integer(1, 1 << 40),
+    features=set_of(label(32), 32),
+    parameters=_count,
+    quantization=label(64),
+    size_bytes=_count,
+    kv_bytes_per_token=_count,
+    load_seconds=_seconds,
+    prefill_rate=_rate,
+    decode_rate=_rate,
+)
+_load = record(
+    Load,
+    slots=integer(1, 1 << 16),
+    busy=_count,
+    queued=_count,
+    queue_limit=_count,
+    queued_prompt_tokens=_count,
+    draining=flag,
+)
+_capability = record(
+    Capability,
+    backend=label(64),
+    simulated=flag,
+    models=many(_offer, 1024),
+    load=_load,
+    threads=_count,
+    cpu_count=_count,
+    cpu_usage=_share,
+    memory_total_bytes=_count,
+    memory_available_bytes=_count,
+    disk_total_bytes=_count,
+    disk_available_bytes=_count,
+    gpus=many(_gpu, 64),
+)
+_sampling = record(
+    Sampling,
+    max_tokens=integer(1, 1 << 40),
+    temperature=number(0.0, 100.0),
+    top_p=_share,
+    top_k=integer(0, 1 << 31),
+    min_p=_share,
+    repeat_penalty=number(0.0, 100.0),
+    stop=many(text(1024, least=1), 16),
+    seed=integer(0, (1 << 64) - 1),
+)
+_command_request = record(
+    CommandRequest,
+    request_id=_request_id,
+    command=_command,
+    model=_name,
+    model_digest=_digest,
+    messages=many(record(ChatMessage, role=text(32, least=1), content=_prose), 4096),
+    prompt=_prose,
+    inputs=many(_prose, 2048),
+    sampling=_sampling,
+    stream=flag,
+    strict=flag,
+    timeout=_seconds,
+    priority=integer(-100, 100),
+    continuation=_prose,
+)
+_provenance = record(
+    Provenance,
+    kind=one_of("real", "simulated"),
+    backend=label(64),
+    model=_name,
+    model_digest=_digest,
+)
+_command_response = record(
+    CommandResponse,
+    request_id=_request_id,
+    status=one_of("success", "error", "refused", "timeout", "cancelled"),
+    result=record(
+        Completion,
+        text=_prose,
+        finish_reason=label(32),
+        embeddings=many(many(number(-1e30, 1e30), MAX_ENTRIES), 2048),
+    ),
+    error=record(
+        Fault,
+        code=label(64),
+        message=_sentence,
+        retryable=flag,
+        retry_after=_seconds,
+    ),
+    executor=_peer_id,
+    provenance=_provenance,
+    usage=record(Usage, prompt_tokens=_count, completion_tokens=_count, cached_tokens=_count),
+    timings=record(
+        Timings,
+        queue=_seconds,
+        first_token=_seconds,
+        total=_seconds,
+        prefill=_seconds,
+        decode=_seconds,
+    ),
+    capability=_capability,
+    load=_load,
+)
+
+MESSAGES: Mapping[str, Reader] = {
+    "hello": record(
+        Hello,
+        minor=_count,
+        version=label(64),
+        incarnation=_count,
+        namespace=_name,
+        # At least a megabyte: an advert with a thousand models must fit.
+        max_frame=integer(1 << 20, 1 << 31),
+        max_requests=integer(1, 1 << 20),
+    ),
+    "goodbye": record(Goodbye, code=label(64), message=_sentence),
+    "advert": record(
+        Advert, incarnation=_count, sequence=_count, age=_seconds, capability=_capability
+    ),
+    "request": record(Request, request=_command_request),
+    "progress": record(Progress, request_id=_request_id, state=one_of("queued", "loading")),
+    "started": record(Started, request_id=_request_id, provenance=_provenance),
+    "chunk": record(
+        Chunk, request_id=_request_id, text=text(1 << 16, least=1), tokens=integer(0, 1 << 20)
+    ),
+    "response": record(Response, response=_command_response),
+    "cancel": record(Cancel, request_id=_request_id),
+    "credit": record(Credit, request_id=_request_id, amount=integer(1, 1 << 31)),
+    "ping": record(Ping, nonce=_count),
+    "pong": record(Pong, nonce=_count),
+    "join": record(
+        Join,
+        registration=binary(LONGEST_REGISTRATION),
+        signature=binary(128),
+    ),
+    "roster": record(
+        Roster,
+        namespace=_name,
+        whole=flag,
+        present=many(
+            record(Join, registration=binary(LONGEST_REGISTRATION), signature=binary(128)),
+            4096,
+        ),
+        gone=many(_peer_id, 4096),
+    ),
+}
+
+REGISTRATION = record(
+    Registration,
+    peer_id=_peer_id,
+    namespace=_name,
+    role=one_of("listener", "dialer"),
+    addresses=many(label(400), MAX_ADDRESSES),
+    incarnation=_count,
+    sequence=_count,
+    lifetime=number(1.0, 86400.0),
+)
