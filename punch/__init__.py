@@ -15,7 +15,8 @@ The layout, from the inside out; a room imports only rooms above its own line:
     routing                                      who is asked, in which order, and why
     ------------- no I/O above, trio below -------------
     node          backends      machine          libp2p; what runs a model; what we run on
-    router        executor                       the dialer's loop; the listener's
+    router        answer                         the dialer's side: one loop an answer
+    executor      admission                      the listener's: slots, a queue, a backend
     testing                                      a network in memory, backends that obey
     cli           listener  dialer  bootstrap    the programs
 """
