@@ -249,8 +249,11 @@ class Executor:
             fault = attrs.evolve(_fault(error, retryable=True), code=PeerFailed.code)
             response = self._response(request, "error", error=fault)
         except Exception as bug:
+            # A backend's bug ends its own answer, not the session with everybody else's. What it
+            # says may name files of this machine, so it stays in our log.
             log.exception("a backend has a bug", request_id=request.request_id)
-            fault = Fault(code=PeerFailed.code, message=f"a bug: {bug!r}"[:1000], retryable=True)
+            message = f"a bug in the listener's backend ({type(bug).__name__})"
+            fault = Fault(code=PeerFailed.code, message=message, retryable=True)
             response = self._response(request, "error", error=fault)
         inquiry.respond(response)
 

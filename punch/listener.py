@@ -153,14 +153,9 @@ async def open_own_bootstrap(settings: Settings, address: Address) -> AsyncItera
 
 async def listen(settings: Settings, shutdown: Shutdown) -> ExitCode:
     """Answer until told to stop."""
-    bootstrap = parse_address(settings.bootstrap, setting="--bootstrap")
-    if bootstrap.transport == "quic" and settings.transport == "tcp":
-        raise ConfigurationError(
-            f"--bootstrap is {bootstrap}, an address of QUIC, and --transport is tcp: "
-            "say --transport quic or dual, or give the address as /ip4/HOST/tcp/PORT"
-        )
-    if settings.transport == "quic":
-        bootstrap = bootstrap.over("quic")
+    bootstrap = parse_address(settings.bootstrap, setting="--bootstrap").reached_by(
+        settings.transport, setting="--bootstrap"
+    )
     known = KnownPeers(Path(settings.known_peers or data_folder() / "known_peers"))
     strict = is_strict(settings)
     incarnation = new_incarnation()

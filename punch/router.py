@@ -167,11 +167,7 @@ async def open_router(
     policy = _policy(policy)
     if isinstance(bootstrap, str):
         bootstrap = parse_address(bootstrap, setting="bootstrap")
-    if bootstrap.transport == "quic" and transport == "tcp":
-        raise ConfigurationError(
-            f"bootstrap is {bootstrap}, an address of QUIC, and the transport is tcp: "
-            "say --transport quic or dual, or give the address as /ip4/HOST/tcp/PORT"
-        )
+    bootstrap = bootstrap.reached_by(transport, setting="bootstrap")
     incarnation = incarnation if incarnation is not None else new_incarnation()
     async with AsyncExitStack() as stack:
         if node is None:
@@ -183,7 +179,7 @@ async def open_router(
         membership = await stack.enter_async_context(
             join_namespace(
                 node,
-                bootstrap if transport == "dual" else bootstrap.over(transport),
+                bootstrap,
                 known=known or KnownPeers(None),
                 namespace=namespace,
                 role="dialer",

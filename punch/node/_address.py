@@ -60,6 +60,21 @@ class Address:
         """The same place by another transport."""
         return attrs.evolve(self, transport=transport)
 
+    def reached_by(self, transport: Literal["tcp", "quic", "dual"], *, setting: str) -> Address:
+        """The same place, by what a peer dials with: QUIC listens at TCP's port number.
+
+        Raises:
+          ConfigurationError: if the address asks for QUIC by name and the peer dials TCP only;
+            *setting* is where the address comes from.
+
+        """
+        if transport == "tcp" and self.transport == "quic":
+            raise ConfigurationError(
+                f"{setting} is {self}, an address of QUIC, and the transport is tcp: "
+                "say --transport quic or dual, or give the address as /ip4/HOST/tcp/PORT"
+            )
+        return self if transport == "dual" else self.over(transport)
+
     def is_ours(self) -> bool:
         """True if this machine has the address."""
         try:

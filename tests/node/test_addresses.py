@@ -62,6 +62,16 @@ def test_the_same_place_by_another_transport():
     assert address.place == address.over("quic").place == "127.0.0.1:51820"
 
 
+def test_an_address_of_quic_is_not_quietly_dialled_over_tcp():
+    """The other way round is fine: QUIC listens at the same port number."""
+    quic = parse_address("/ip4/127.0.0.1/udp/51820/quic-v1")
+
+    assert quic.over("tcp").reached_by("quic", setting="x") == quic
+    assert quic.reached_by("dual", setting="x") == quic
+    with pytest.raises(ConfigurationError, match="an address of QUIC"):
+        quic.reached_by("tcp", setting="x")
+
+
 def test_our_own_addresses_are_known_from_others():
     """Loopback is ours; a documentation address (RFC 5737) is not."""
     assert parse_address("/ip4/127.0.0.1/tcp/1").is_ours()
