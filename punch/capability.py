@@ -63,6 +63,12 @@ class ModelOffer:
     kv_bytes_per_token: int | None = None
     """Size of the key-value cache for one token of context, in bytes."""
 
+    chat_template: str | None = None
+    """SHA-256 of the chat template it writes a conversation with, where that is known."""
+
+    continues: bool = False
+    """It can go on with an answer that another peer has begun."""
+
     load_seconds: float = 0.0
     """Seconds until it can answer: 0 if it is loaded."""
 
@@ -70,7 +76,10 @@ class ModelOffer:
     """Prompt tokens per second of one request, measured on this peer."""
 
     decode_rate: float | None = None
-    """Answer tokens per second of one request, measured on this peer."""
+    """Answer tokens per second of one request alone, measured on this peer."""
+
+    slowdown: float | None = None
+    """How much longer a token takes for each further request in the batch, as a share."""
 
 
 @attrs.frozen(kw_only=True)
@@ -90,7 +99,11 @@ class Load:
     """Requests that may wait; further ones are refused."""
 
     queued_prompt_tokens: int = 0
-    """Prompt tokens of the waiting requests (estimated from their text)."""
+    """Prompt tokens still to be read: of the waiting requests, and of those that were begun and
+    have given no text yet (estimated from their text)."""
+
+    output_tokens_left: int = 0
+    """Answer tokens still to be made, for the requests begun and the waiting ones (expected)."""
 
     draining: bool = False
     """It finishes what it has and takes nothing new."""

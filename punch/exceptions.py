@@ -10,6 +10,7 @@
   x NoPeerAvailable             nobody's in particular: every peer was tried or ruled out
     + UnknownModel
     + NoRealPeer
+  x AnswerInterrupted           nobody's: an answer had begun, and nobody could go on with it
   x DeadlineExceeded            the caller's time ran out
   x PeerError                   a peer's: the next one may do better
     + PeerUnreachable
@@ -114,6 +115,24 @@ class NoRealPeer(NoPeerAvailable):
     """The caller is strict, and everybody who could be asked simulates."""
 
     code = "no_real_peer"
+
+
+class AnswerInterrupted(PunchError):
+    """An answer had begun, its peer failed, and nobody could go on with it.
+
+    Args:
+      message: What happened, in a sentence.
+      tokens: How many tokens were delivered.
+      characters: How many characters that was.
+
+    """
+
+    code = "interrupted"
+
+    def __init__(self, message: str, *, tokens: int = 0, characters: int = 0) -> None:
+        self.tokens = tokens
+        self.characters = characters
+        super().__init__(message)
 
 
 class DeadlineExceeded(PunchError):

@@ -89,9 +89,12 @@ offers = st.builds(
     quantization=maybe(st.text(labels, min_size=1, max_size=8)),
     size_bytes=maybe(counts),
     kv_bytes_per_token=maybe(counts),
+    chat_template=maybe(digests),
+    continues=st.booleans(),
     load_seconds=seconds,
     prefill_rate=maybe(rates),
     decode_rate=maybe(rates),
+    slowdown=maybe(st.floats(0.0, 1e3)),
 )
 loads = st.builds(
     Load,
@@ -100,6 +103,7 @@ loads = st.builds(
     queued=counts,
     queue_limit=counts,
     queued_prompt_tokens=counts,
+    output_tokens_left=counts,
     draining=st.booleans(),
 )
 capabilities = st.builds(
@@ -148,6 +152,7 @@ command_requests = st.builds(
     strict=st.booleans(),
     timeout=maybe(seconds),
     priority=st.integers(-100, 100),
+    continuable=st.booleans(),
     continuation=maybe(prose),
 )
 provenances = st.builds(
@@ -187,6 +192,7 @@ command_responses = st.builds(
         total=maybe(seconds),
         prefill=maybe(seconds),
         decode=maybe(seconds),
+        batch=maybe(st.floats(0.0, 1e6)),
     ),
     capability=maybe(capabilities),
     load=maybe(loads),
@@ -223,7 +229,11 @@ MESSAGES: MappingProxyType[type[Any], st.SearchStrategy[Any]] = MappingProxyType
         ),
         Request: st.builds(Request, request=command_requests),
         Progress: st.builds(
-            Progress, request_id=request_ids, state=st.sampled_from(["queued", "loading"])
+            Progress,
+            request_id=request_ids,
+            state=st.sampled_from(["queued", "loading"]),
+            ahead=maybe(counts),
+            seconds=maybe(seconds),
         ),
         Started: st.builds(Started, request_id=request_ids, provenance=provenances),
         Chunk: st.builds(

@@ -25,10 +25,11 @@ ROWS: tuple[frozenset[str], ...] = tuple(
         # ---- everything above is sans-I/O ----
         "background logs",
         "node backends machine",
-        "admission",
+        "admission recording decision_log",
         "tunnels executor answer",
         "router",
         "cluster gateway testing",
+        "simulator",
         "cli",
         "listener dialer bootstrap",
         "__main__",

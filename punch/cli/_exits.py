@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 
 from ..exceptions import (
+    AnswerInterrupted,
     BackendError,
     ConfigurationError,
     DeadlineExceeded,
@@ -31,7 +32,7 @@ class ExitCode(enum.IntEnum):
     """An option, a variable or a model file is wrong; the text says which and how to put it."""
 
     NO_PEER = 3
-    """Nobody could answer; the text lists every peer with its reason."""
+    """Nobody could answer, or go on with an answer; the text lists every peer with its reason."""
 
     REQUEST = 4
     """The request itself cannot be answered by anybody."""
@@ -57,6 +58,7 @@ EXITS: tuple[tuple[type[PunchError], ExitCode], ...] = (
     (NoRealPeer, ExitCode.NO_REAL_PEER),
     (NoPeerAvailable, ExitCode.NO_PEER),
     (PeerError, ExitCode.NO_PEER),
+    (AnswerInterrupted, ExitCode.NO_PEER),
     (RequestError, ExitCode.REQUEST),
     (DeadlineExceeded, ExitCode.DEADLINE),
     (ConfigurationError, ExitCode.USAGE),

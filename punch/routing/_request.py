@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
+
 import attrs
 
 from ..capability import PeerId
@@ -13,6 +16,9 @@ BYTES_PER_TOKEN = 3.5
 
 # Answers of chat models whose length nobody limited; the median of public traces is near it.
 USUAL_OUTPUT_TOKENS = 200
+
+
+_NOBODY: Mapping[PeerId, int] = MappingProxyType({})
 
 
 @attrs.frozen(kw_only=True)
@@ -36,6 +42,15 @@ class RouteRequest:
 
     strict: bool = False
     """Real inference only."""
+
+    continuing: bool = False
+    """An answer that another peer has begun is to be gone on with."""
+
+    chat_template: str | None = None
+    """SHA-256 of the chat template that it was begun with, if `continuing`."""
+
+    cached_tokens: Mapping[PeerId, int] = _NOBODY
+    """Prompt tokens that a peer probably has in its cache (expected); 0 where it is not named."""
 
     tried: frozenset[PeerId] = frozenset()
     """Peers that were already asked."""

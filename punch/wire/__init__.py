@@ -27,6 +27,7 @@ from ._messages import (
     Request,
     Response,
     Sampling,
+    Segment,
     Started,
     Status,
     Timings,
@@ -51,6 +52,7 @@ __all__ = [
     "Timings",
     "Provenance",
     "Fault",
+    "Segment",
     # the messages of a session
     "Message",
     "Hello",

@@ -63,7 +63,7 @@ _TYPE_OF: Mapping[type[Any], str] = {
 }
 
 # What the router adds for its own caller.
-_NEVER_SENT = frozenset({"decision", "attempts"})
+_NEVER_SENT = frozenset({"decision", "attempts", "segments"})
 
 
 def _plan(cls: type[Any]) -> tuple[tuple[str, Any], ...]:

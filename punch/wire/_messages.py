@@ -97,6 +97,9 @@ class CommandRequest:
     priority: int = 0
     """Higher goes first in a queue, -100 to 100."""
 
+    continuable: bool = True
+    """If its peer fails after the first text, another one may go on from there."""
+
     continuation: str | None = None
     """Text of this answer that another peer already delivered."""
 
@@ -140,6 +143,9 @@ class Timings:
 
     decode: float | None = None
     """The backend's own count for the answer tokens."""
+
+    batch: float | None = None
+    """Requests that the backend worked on meanwhile, this one included: the mean over `total`."""
 
 
 @attrs.frozen(kw_only=True)
@@ -191,6 +197,26 @@ class Fault:
 
 
 @attrs.frozen(kw_only=True)
+class Segment:
+    """The part of an answer that one peer delivered."""
+
+    peer_id: PeerId
+    """Who."""
+
+    tokens: int
+    """Tokens of it."""
+
+    characters: int
+    """Characters of it."""
+
+    seconds: float
+    """From asking this peer to its last word."""
+
+    reason: str
+    """Why it ended there: the finish reason, or what went wrong with the peer."""
+
+
+@attrs.frozen(kw_only=True)
 class CommandResponse:
     """What became of a request."""
 
@@ -228,7 +254,10 @@ class CommandResponse:
     """Why this peer; filled in by the router, never sent."""
 
     attempts: tuple[Mapping[str, Any], ...] = ()
-    """What was tried, in order; filled in by the router, never sent."""
+    """What was tried and failed, in order; filled in by the router, never sent."""
+
+    segments: tuple[Segment, ...] = ()
+    """Who delivered which part of the text; filled in by the router, never sent."""
 
 
 @attrs.frozen(kw_only=True)
@@ -327,7 +356,13 @@ class Progress:
     """The request it is about."""
 
     state: Literal["queued", "loading"]
-    """What it waits for."""
+    """What it waits for: a slot, or the model."""
+
+    ahead: int | None = None
+    """Requests that are before it in the queue."""
+
+    seconds: float | None = None
+    """How much longer that will take, as far as the listener can tell."""
 
 
 @attrs.frozen(kw_only=True)

@@ -89,9 +89,12 @@ _offer = record(
     quantization=label(64),
     size_bytes=_count,
     kv_bytes_per_token=_count,
+    chat_template=_digest,
+    continues=flag,
     load_seconds=_seconds,
     prefill_rate=_rate,
     decode_rate=_rate,
+    slowdown=number(0.0, 1e3),
 )
 _load = record(
     Load,
@@ -100,6 +103,7 @@ _load = record(
     queued=_count,
     queue_limit=_count,
     queued_prompt_tokens=_count,
+    output_tokens_left=_count,
     draining=flag,
 )
 _capability = record(
@@ -142,6 +146,7 @@ _command_request = record(
     strict=flag,
     timeout=_seconds,
     priority=integer(-100, 100),
+    continuable=flag,
     continuation=_prose,
 )
 _provenance = record(
@@ -178,6 +183,7 @@ _command_response = record(
         total=_seconds,
         prefill=_seconds,
         decode=_seconds,
+        batch=number(0.0, 1e6),
     ),
     capability=_capability,
     load=_load,
@@ -199,7 +205,13 @@ MESSAGES: Mapping[str, Reader] = {
         Advert, incarnation=_count, sequence=_count, age=_seconds, capability=_capability
     ),
     "request": record(Request, request=_command_request),
-    "progress": record(Progress, request_id=_request_id, state=one_of("queued", "loading")),
+    "progress": record(
+        Progress,
+        request_id=_request_id,
+        state=one_of("queued", "loading"),
+        ahead=_count,
+        seconds=_seconds,
+    ),
     "started": record(Started, request_id=_request_id, provenance=_provenance),
     "chunk": record(
         Chunk, request_id=_request_id, text=text(1 << 16, least=1), tokens=integer(0, 1 << 20)
