@@ -17,7 +17,15 @@ import trio
 from _messages import MANY, Messages, reply_to
 from _processes import options, serve
 
-from punch.backends import Backend, Emit, Generation, MockBackend, MockScript, open_llama_server
+from punch.backends import (
+    Backend,
+    Emit,
+    Generation,
+    Loading,
+    MockBackend,
+    MockScript,
+    open_llama_server,
+)
 from punch.capability import Gpu, ModelOffer
 from punch.executor import open_executor
 from punch.node import (
@@ -54,6 +62,9 @@ class Clock:
 
     def __init__(self) -> None:
         self._rng = Random()
+
+    async def ready(self, loading: Loading) -> None:
+        """It always is."""
 
     async def generate(self, request: CommandRequest, emit: Emit) -> Generation:
         """Emit ``max_tokens`` tokens."""

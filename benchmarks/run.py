@@ -16,18 +16,21 @@ import sys
 import time
 from pathlib import Path
 
+import admission
 import at_once
 import decide
 import hop
 import inference
 import memory
+import policies
 import streams
 from _results import Report, UnavailableError, document, remarks, table
 
 RESULTS = Path(__file__).parent / "RESULTS.md"
 
 MEASUREMENTS = {
-    module.__name__: module for module in (hop, at_once, streams, inference, decide, memory)
+    module.__name__: module
+    for module in (hop, at_once, streams, inference, decide, admission, memory)
 }
 
 
@@ -68,9 +71,9 @@ def main() -> int:
     reports, complete = _measure(given.name or list(MEASUREMENTS), quick=given.quick)
     print(f"{table(reports)}\n\n{remarks(reports)}")
     if given.write and complete:
-        RESULTS.write_text(
-            document(reports, command="bins/bench --write", load=load), encoding="utf-8"
-        )
+        kept = policies.kept_section(RESULTS.read_text(encoding="utf-8"))
+        text = document(reports, command="bins/bench --write", load=load)
+        RESULTS.write_text(f"{text}\n{kept}" if kept else text, encoding="utf-8")
         _say(f"wrote {RESULTS.name}")
     missed = [row.what for report in reports for row in report.rows if row.met is False]
     if missed:

@@ -8,7 +8,7 @@ import sys
 
 import trio
 
-from punch.backends import Emit, Generation
+from punch.backends import Emit, Generation, Loading
 from punch.capability import Gpu, ModelOffer
 from punch.executor import open_executor
 from punch.node import KnownPeers, join_namespace, new_incarnation, open_node, parse_address
@@ -16,7 +16,7 @@ from punch.wire import CommandRequest, Completion, Timings, Usage
 
 
 class Shout:
-    """A backend is anything with these attributes and `generate`."""
+    """A backend is anything with these attributes, `ready` and `generate`."""
 
     name = "shout"
     simulated = True  # No model is involved, so strict dialers will not ask it.
@@ -24,6 +24,9 @@ class Shout:
     threads: int | None = None
     gpus: tuple[Gpu, ...] = ()
     offers = (ModelOffer(name="shout", features=frozenset({"chat"})),)
+
+    async def ready(self, loading: Loading) -> None:
+        """At once: there is no model to load."""
 
     async def generate(self, request: CommandRequest, emit: Emit) -> Generation:
         words = request.messages[-1].content.upper().split()

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 from . import bootstrap, dialer, listener
 from ._version import __version__
-from .cli import models
+from .cli import models, peers, replay, why
 
 USAGE = """\
 usage: punch COMMAND ...
@@ -16,14 +16,30 @@ usage: punch COMMAND ...
   punch dialer      ask the best listener of a namespace
   punch bootstrap   let listeners and dialers find each other
   punch models      fetch and list models
+  punch peers       show the listeners of a namespace, again every second
+  punch why         tell what was decided for a request, why, and what came of it
+  punch replay      decide what is in a decision log again, with another policy
+  punch simulate    compare policies on a simulated swarm
 
 `punch COMMAND --help` has the options of each."""
+
+
+def _simulate(arguments: Sequence[str]) -> int:
+    # Here: it brings a whole swarm with it, which no other command needs.
+    from .cli._simulate import simulation
+
+    return simulation(arguments)
+
 
 COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "listener": listener.main,
     "dialer": dialer.main,
     "bootstrap": bootstrap.main,
     "models": models,
+    "peers": peers,
+    "why": why,
+    "replay": replay,
+    "simulate": _simulate,
 }
 
 

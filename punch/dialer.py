@@ -15,6 +15,7 @@ import trio
 
 from .cli import (
     BOOTSTRAP,
+    DECISION_LOG,
     IDENTITY,
     KNOWN,
     LOG_LEVEL,
@@ -30,6 +31,7 @@ from .cli import (
     converse,
     count,
     data_folder,
+    decision_log_path,
     explain,
     is_strict,
     number,
@@ -38,6 +40,7 @@ from .cli import (
     print_text,
     run_program,
 )
+from .decision_log import DecisionLog, open_decision_log
 from .exceptions import ConfigurationError
 from .node import KnownPeers
 from .router import Router, chat_request, open_router
@@ -119,6 +122,7 @@ OPTIONS = (
     ),
     IDENTITY,
     KNOWN,
+    DECISION_LOG,
     attrs.evolve(LOG_LEVEL, default="warning"),
 )
 
@@ -127,16 +131,31 @@ OPTIONS = (
 async def open_router_as(settings: Settings) -> AsyncIterator[Router]:
     """The router that *settings* describe."""
     with claim_identity("dialer", settings.identity) as identity:
-        async with open_router(
-            bootstrap=settings.bootstrap,
-            namespace=settings.namespace,
-            policy=settings.policy,
-            strict=is_strict(settings),
-            transport=settings.transport,
-            identity=identity,
-            known=KnownPeers(Path(settings.known_peers or data_folder() / "known_peers")),
-        ) as router:
+        async with (
+            _open_log(settings) as log,
+            open_router(
+                bootstrap=settings.bootstrap,
+                namespace=settings.namespace,
+                policy=settings.policy,
+                strict=is_strict(settings),
+                transport=settings.transport,
+                identity=identity,
+                known=KnownPeers(Path(settings.known_peers or data_folder() / "known_peers")),
+                decision_log=log,
+            ) as router,
+        ):
             yield router
+
+
+@asynccontextmanager
+async def _open_log(settings: Settings) -> AsyncIterator[DecisionLog | None]:
+    """The decision log that *settings* name, or none."""
+    path = decision_log_path(settings.decision_log)
+    if path is None:
+        yield None
+        return
+    async with open_decision_log(path) as log:
+        yield log
 
 
 def request_of(settings: Settings, question: str) -> CommandRequest:

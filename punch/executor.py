@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 import attrs
@@ -27,6 +28,7 @@ from .logs import get_logger
 from .machine import Machine
 from .node import Inquiry, Node, PeerSession, Stream
 from .peers import Rates
+from .recording import Recording, Recordings, RecordingStatistics
 from .wire import (
     PROTOCOL,
     Advert,
@@ -42,8 +44,10 @@ from .wire import (
     Timings,
     Usage,
     check_request,
+    fingerprint,
     greeting,
 )
+from .workload import Workload
 
 log = get_logger(__name__)
 
@@ -88,6 +92,9 @@ class ExecutorStatistics:
     cancelled: int
     """Requests cancelled so far."""
 
+    recordings: RecordingStatistics
+    """Answers being made, and those that are kept for who asks again."""
+
 
 class Executor:
     """Answers requests with one backend. Made by `open_executor`."""
@@ -117,6 +124,11 @@ class Executor:
         self._changed = trio.Event()
         self._left = trio.Event()
         self._served = self._refused = self._cancelled = 0
+        self._recordings = Recordings()
+        self._workload = Workload()
+        self._nursery: trio.Nursery | None = None
+        self._inquiries = 0
+        self._quiet = trio.Event()
 
     @property
     def peer_id(self) -> PeerId:
@@ -134,17 +146,19 @@ class Executor:
             served=self._served,
             refused=self._refused,
             cancelled=self._cancelled,
+            recordings=self._recordings.statistics(),
         )
 
     def load(self) -> Load:
         """How busy it is."""
-        slots = self._slots
+        slots, workload = self._slots, self._workload
         return Load(
             slots=slots.slots,
             busy=slots.busy,
             queued=slots.queued,
             queue_limit=slots.queue_limit,
-            queued_prompt_tokens=slots.queued_prompt_tokens,
+            queued_prompt_tokens=slots.line.prompt_tokens + workload.prompt_tokens_left,
+            output_tokens_left=slots.line.output_tokens + workload.output_tokens_left,
             draining=self._draining,
         )
 
@@ -177,7 +191,12 @@ class Executor:
         rates = self._rates.get(offer.name)
         if rates is None:
             return offer
-        return attrs.evolve(offer, prefill_rate=rates.prefill, decode_rate=rates.decode)
+        return attrs.evolve(
+            offer,
+            prefill_rate=rates.prefill,
+            decode_rate=rates.decode,
+            slowdown=rates.slowdown,
+        )
 
     def _advert(self) -> Advert:
         self._sequence += 1
@@ -227,37 +246,29 @@ class Executor:
 
     async def inquire(self, inquiry: Inquiry) -> None:
         """Answer one request, whatever happens."""
-        request = inquiry.request
-        arrived_at = trio.current_time()
-        limit = min(LONGEST_SECONDS, request.timeout or LONGEST_SECONDS)
+        self._inquiries += 1
         try:
-            with trio.move_on_after(limit) as scope:
-                response = await self._answer(inquiry, arrived_at)
-            if scope.cancelled_caught:
-                fault = Fault(code="deadline", message="the time ran out on the listener")
-                response = self._response(request, "timeout", error=fault)
+            inquiry.respond(await self._settle(inquiry))
         except trio.Cancelled:
             self._cancelled += 1
             raise
-        except (PeerRefused, PeerSimulated) as error:
-            self._refused += 1
-            response = self._response(request, "refused", error=_fault(error, retryable=True))
-        except RequestError as error:
-            response = self._response(request, "error", error=_fault(error))
-        except BackendError as error:
-            log.warning("an answer failed", request_id=request.request_id, why=str(error))
-            fault = attrs.evolve(_fault(error, retryable=True), code=PeerFailed.code)
-            response = self._response(request, "error", error=fault)
-        except Exception as bug:
-            # A backend's bug ends its own answer, not the session with everybody else's. What it
-            # says may name files of this machine, so it stays in our log.
-            log.exception("a backend has a bug", request_id=request.request_id)
-            message = f"a bug in the listener's backend ({type(bug).__name__})"
-            fault = Fault(code=PeerFailed.code, message=message, retryable=True)
-            response = self._response(request, "error", error=fault)
-        inquiry.respond(response)
+        finally:
+            self._inquiries -= 1
+            self._quiet.set()
 
-    async def _answer(self, inquiry: Inquiry, arrived_at: float) -> CommandResponse:
+    async def _settle(self, inquiry: Inquiry) -> CommandResponse:
+        """How the request of *inquiry* ends."""
+        request = inquiry.request
+        limit = min(LONGEST_SECONDS, request.timeout or LONGEST_SECONDS)
+        try:
+            with trio.move_on_after(limit) as scope:
+                return await self._respond(inquiry, scope)
+        except PunchError as error:
+            return self._failure(request, error)
+        fault = Fault(code="deadline", message="the time ran out on the listener")
+        return self._response(request, "timeout", error=fault)
+
+    async def _respond(self, inquiry: Inquiry, scope: trio.CancelScope) -> CommandResponse:
         request = inquiry.request
         check_request(request)
         if request.command == "ping":
@@ -268,59 +279,152 @@ class Executor:
             raise PeerSimulated(
                 f"backend {self._backend.name} simulates; strict mode takes real inference only"
             )
-        if self._draining:
-            raise PeerRefused("shutting down")
-        offer = self._offer(request)
+        response = await self._read(inquiry, self._recording(inquiry, scope), scope)
+        result = response.result
+        if result is not None and request.stream:
+            # What was sent in chunks is not sent again.
+            result = attrs.evolve(result, text="")
+        # How busy we were when it was made is no news.
+        return attrs.evolve(response, result=result, load=self.load())
+
+    def _recording(self, inquiry: Inquiry, scope: trio.CancelScope) -> Recording:
+        """What *inquiry* reads: the answer that is there already, or a new one."""
+        request = inquiry.request
+        now = trio.current_time()
+        mark = fingerprint(request)
+        recording = self._recordings.find(inquiry.dialer, request, mark, now=now)
+        if recording is None:
+            if self._draining:
+                raise PeerRefused("shutting down")
+            offer = self._offer(request)
+            recording = self._recordings.open(inquiry.dialer, request, mark)
+            assert self._nursery is not None
+            self._nursery.start_soon(self._make, recording, request, offer, now, scope.deadline)
+        return recording
+
+    async def _read(
+        self, inquiry: Inquiry, recording: Recording, scope: trio.CancelScope
+    ) -> CommandResponse:
+        reader = recording.join(inquiry)
+        comes_back = False
+        try:
+            return await recording.follow(reader)
+        except trio.Cancelled:
+            inquiry.tokens = max(inquiry.tokens, recording.tokens)
+            # Neither a cancel nor the deadline: its session broke.
+            comes_back = not inquiry.unwanted and not scope.cancel_called
+            raise
+        finally:
+            recording.leave(reader, comes_back=comes_back)
+
+    async def _make(
+        self,
+        recording: Recording,
+        request: CommandRequest,
+        offer: ModelOffer,
+        arrived_at: float,
+        deadline: float,
+    ) -> None:
+        """Make the answer, in a task of its own: whoever asked first may leave before it ends."""
+        try:
+            with recording.scope:
+                try:
+                    response = await self._generate(recording, request, offer, arrived_at, deadline)
+                except Exception as error:  # noqa: BLE001 - becomes the response
+                    response = self._failure(request, error)
+                recording.end(response)
+        finally:
+            self._recordings.ended(recording, now=trio.current_time())
+
+    def _failure(self, request: CommandRequest, error: Exception) -> CommandResponse:
+        """Our word for what went wrong."""
+        if isinstance(error, PeerRefused | PeerSimulated):
+            self._refused += 1
+            return self._response(request, "refused", error=_fault(error, retryable=True))
+        if isinstance(error, RequestError):
+            return self._response(request, "error", error=_fault(error))
+        if isinstance(error, BackendError):
+            log.warning("an answer failed", request_id=request.request_id, why=str(error))
+            fault = attrs.evolve(_fault(error, retryable=True), code=PeerFailed.code)
+            return self._response(request, "error", error=fault)
+        # A backend's bug ends its own answer, not the session with everybody else's. What it
+        # says may name files of this machine, so it stays in our log.
+        log.exception("a backend has a bug", request_id=request.request_id)
+        message = f"a bug in the listener's backend ({type(error).__name__})"
+        fault = Fault(code=PeerFailed.code, message=message, retryable=True)
+        return self._response(request, "error", error=fault)
+
+    async def _generate(
+        self,
+        recording: Recording,
+        request: CommandRequest,
+        offer: ModelOffer,
+        arrived_at: float,
+        deadline: float,
+    ) -> CommandResponse:
+        backend, slots = self._backend, self._slots
         provenance = Provenance(
-            kind="simulated" if self._backend.simulated else "real",
-            backend=self._backend.name,
+            kind="simulated" if backend.simulated else "real",
+            backend=backend.name,
             model=offer.name,
             model_digest=offer.digest,
         )
-        first_text_at: float | None = None
-
-        async def emit(text: str, tokens: int) -> None:
-            nonlocal first_text_at
-            if first_text_at is None:
-                first_text_at = trio.current_time()
-            if request.stream:
-                await inquiry.send_text(text, tokens)
-            else:
-                inquiry.tokens += tokens
-
-        await self._slots.take(request, lambda: self._wait(inquiry))
+        work = self._workload.plan(recording, request, offer)
+        if request.model != offer.name:
+            request = attrs.evolve(request, model=offer.name)
+        await slots.take(
+            work.ticket,
+            partial(self._queued, recording),
+            limit=deadline - trio.current_time(),
+            own_seconds=self._prefill_seconds(offer.name, work.ticket.prompt_tokens),
+        )
         self._changed.set()
-        started_at = trio.current_time()
         try:
-            inquiry.started(provenance)
-            if request.model != offer.name:
-                request = attrs.evolve(request, model=offer.name)
-            generation = await self._backend.generate(request, emit)
+            with self._workload.doing(work):
+                await backend.ready(partial(self._loading, recording))
+                started_at = trio.current_time()
+                busy = slots.busy_seconds(started_at)
+                recording.begin(provenance)
+                generation = await backend.generate(request, recording.add)
         finally:
-            self._slots.give()
+            slots.give(work.ticket, output_tokens=recording.tokens)
             self._changed.set()
+        ended_at = trio.current_time()
+        took = ended_at - started_at
+        batch = (slots.busy_seconds(ended_at) - busy) / took if took > 0 else None
         self._served += 1
-        usage, timings, completion = generation.usage, generation.timings, generation.completion
-        self._learn(offer.name, usage, timings)
+        usage, timings = generation.usage, generation.timings
+        self._workload.learn(offer.name, usage.completion_tokens)
+        self._learn(offer.name, usage, timings, batch=batch)
+        first_text_at = recording.first_text_at
         return self._response(
             request,
             "success",
-            # What was sent in chunks is not sent again.
-            result=attrs.evolve(completion, text="") if request.stream else completion,
+            result=generation.completion,
             provenance=provenance,
             usage=usage,
             timings=Timings(
                 queue=started_at - arrived_at,
                 first_token=None if first_text_at is None else first_text_at - arrived_at,
-                total=trio.current_time() - arrived_at,
+                total=ended_at - arrived_at,
                 prefill=timings.prefill,
                 decode=timings.decode,
+                batch=batch,
             ),
         )
 
-    def _wait(self, inquiry: Inquiry) -> None:
-        inquiry.progress("queued")
+    def _queued(self, recording: Recording, ahead: int, seconds: float | None) -> None:
+        recording.say(lambda one: one.progress("queued", ahead=ahead, seconds=seconds))
         self._changed.set()
+
+    def _loading(self, recording: Recording, seconds: float) -> None:
+        recording.say(lambda one: one.progress("loading", seconds=seconds))
+        self._changed.set()
+
+    def _prefill_seconds(self, model: str, prompt_tokens: int) -> float:
+        """How long reading a prompt takes, as far as was measured."""
+        rates = self._rates.get(model)
+        return prompt_tokens / rates.prefill if rates and rates.prefill else 0.0
 
     def _offer(self, request: CommandRequest) -> ModelOffer:
         offers = self._backend.offers
@@ -335,12 +439,13 @@ class Executor:
         names = ", ".join(offer.name for offer in offers)
         raise PeerRefused(f"no model {request.model!r} here; on offer: {names or 'none'}")
 
-    def _learn(self, model: str, usage: Usage, timings: Timings) -> None:
+    def _learn(self, model: str, usage: Usage, timings: Timings, *, batch: float | None) -> None:
         self._rates[model] = self._rates.get(model, Rates()).with_sample(
             prefill_tokens=usage.computed_tokens,
             prefill_seconds=timings.prefill,
             decode_tokens=usage.completion_tokens,
             decode_seconds=timings.decode,
+            batch=batch,
         )
 
     def _response(self, request: CommandRequest, status: Status, **fields: Any) -> CommandResponse:
@@ -372,11 +477,12 @@ class Executor:
                 sampling=Sampling(max_tokens=CALIBRATION_TOKENS, temperature=0.0),
             )
             with trio.move_on_after(CALIBRATION_SECONDS) as scope:
+                await self._backend.ready(lambda seconds: None)
                 generation = await self._backend.generate(request, _nowhere)
             if scope.cancelled_caught:
                 log.warning("calibration took too long; speeds are unknown", model=offer.name)
                 continue
-            self._learn(offer.name, generation.usage, generation.timings)
+            self._learn(offer.name, generation.usage, generation.timings, batch=1.0)
             rates = self._rates[offer.name]
             log.info(
                 "calibrated",
@@ -400,6 +506,10 @@ class Executor:
         self._changed.set()
         with trio.move_on_after(DRAIN_SECONDS):
             await self._slots.idle()
+            # What was made is still to be passed on.
+            while self._inquiries:
+                self._quiet = trio.Event()
+                await self._quiet.wait()
 
 
 def _fault(error: PunchError, *, retryable: bool = False) -> Fault:
@@ -460,6 +570,7 @@ async def open_executor(
     if calibrate:
         await executor.calibrate()
     async with open_background() as nursery:
+        executor._nursery = nursery
         nursery.start_soon(executor._advertise)
         node.handle(PROTOCOL, executor._serve)
         yield executor

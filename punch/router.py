@@ -13,8 +13,9 @@ from typing import Literal
 import attrs
 
 from ._version import __version__
-from .answer import Answer, Dispatch
+from .answer import Answer, Dispatch, Hedge, Runs
 from .background import open_background
+from .decision_log import DecisionLog
 from .exceptions import ConfigurationError, PunchError
 from .node import (
     DEFAULT_BOOTSTRAP,
@@ -74,6 +75,7 @@ class Router:
     def __init__(self, dispatch: Dispatch, *, strict: bool) -> None:
         self.strict = strict
         self._dispatch = dispatch
+        self._runs = Runs(dispatch)
 
     @property
     def policy(self) -> Policy:
@@ -103,7 +105,9 @@ class Router:
                 async for text in answer:
                     print(text, end="")
 
-        Leaving the context early cancels the request.
+        Leaving the context early cancels the request. A request with the id of one that is
+        under way joins it from its start; one that was answered within the last two minutes
+        gets that very answer.
 
         Raises:
           InvalidRequest: naming the value and the rule it breaks.
@@ -112,7 +116,7 @@ class Router:
         check_request(request)
         if self.strict and not request.strict:
             request = attrs.evolve(request, strict=True)
-        return Answer(self._dispatch, request)
+        return Answer(self._runs, request)
 
     async def ask(self, question: str | CommandRequest) -> CommandResponse:
         """Ask, and wait for the whole answer. Raises as `Answer.receive` does."""
@@ -144,6 +148,8 @@ async def open_router(
     node: Node | None = None,
     incarnation: int | None = None,
     rng: Random | None = None,
+    hedge: Hedge | None = None,
+    decision_log: DecisionLog | None = None,
 ) -> AsyncIterator[Router]:
     """A router, for as long as the context lasts: it joins a namespace and asks its listeners.
 
@@ -159,6 +165,8 @@ async def open_router(
       node: Use this node, which stays open, instead of one of our own.
       incarnation: Grows each time we start; by default the time.
       rng: Draws among equals.
+      hedge: Ask a second peer when the first is late; by default never.
+      decision_log: Where every decision, attempt and end is written; see `open_decision_log`.
 
     Raises:
       ConfigurationError: if an argument makes no sense; the text names it.
@@ -188,7 +196,15 @@ async def open_router(
             )
         )
         nursery.start_soon(links.run, membership)
-        dispatch = Dispatch(links, membership, policy=policy, rng=rng or Random())
+        dispatch = Dispatch(
+            links,
+            membership,
+            policy=policy,
+            rng=rng or Random(),
+            nursery=nursery,
+            hedge=hedge,
+            log=decision_log,
+        )
         yield Router(dispatch, strict=strict)
 
 

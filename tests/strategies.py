@@ -9,7 +9,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 
 from punch.capability import Capability, Gpu, Load, ModelOffer, PeerId
-from punch.peers import PeerRecord, Rates
+from punch.peers import Breaker, PeerRecord, Rates
 from punch.routing import RouteRequest
 from punch.wire import (
     Advert,
@@ -275,6 +275,8 @@ route_requests = st.builds(
     prompt_tokens=st.integers(0, 20_000),
     output_tokens=st.integers(1, 500),
     strict=st.booleans(),
+    continuing=st.sampled_from([False, False, False, True]),
+    chat_template=maybe(st.sampled_from(["a" * 64, "b" * 64])),
     tried=st.frozensets(peer_ids, max_size=2),
     serial=st.integers(0, 1000),
 )
@@ -287,6 +289,9 @@ _routed_offers = st.builds(
     load_seconds=st.sampled_from([0.0, 0.0, 4.0]),
     prefill_rate=maybe(st.floats(10.0, 5000.0)),
     decode_rate=maybe(st.floats(1.0, 200.0)),
+    slowdown=maybe(shares),
+    continues=st.booleans(),
+    chat_template=maybe(st.sampled_from(["a" * 64, "b" * 64])),
 )
 _routed_loads = st.builds(
     Load,
@@ -295,6 +300,7 @@ _routed_loads = st.builds(
     queued=st.integers(0, 8),
     queue_limit=st.integers(0, 16),
     queued_prompt_tokens=st.integers(0, 20_000),
+    output_tokens_left=st.sampled_from([0, 0, 10, 5_000]),
     draining=st.sampled_from([False, False, False, True]),
 )
 
@@ -332,8 +338,18 @@ _routed_peers = st.builds(
     in_flight=st.integers(0, 4),
     sent_since_report=st.integers(0, 4),
     prompt_tokens_since_report=st.integers(0, 4000),
-    cooling_until=st.sampled_from([0.0, 0.0, NOW, NOW + 3.0]),
-    failures=st.integers(0, 3),
+    output_tokens_since_report=st.integers(0, 1000),
+    breakers=st.dictionaries(
+        st.sampled_from([None, *MODELS]),
+        st.builds(
+            Breaker,
+            failures=st.integers(1, 3),
+            until=st.sampled_from([NOW - 1.0, NOW, NOW + 3.0]),
+            probing=st.booleans(),
+        ),
+        max_size=2,
+    ),
+    resting_until=st.sampled_from([0.0, 0.0, NOW, NOW + 3.0]),
     reputation=shares,
 )
 

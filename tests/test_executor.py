@@ -10,7 +10,15 @@ from punch.exceptions import ConfigurationError, GenerationFailed, NoPeerAvailab
 from punch.executor import open_executor
 from punch.router import chat_request
 from punch.testing import MemoryNetwork, ScriptedBackend, open_swarm
-from punch.wire import ChatMessage, CommandRequest, Completion, Sampling, Timings, Usage
+from punch.wire import (
+    ChatMessage,
+    CommandRequest,
+    CommandResponse,
+    Completion,
+    Sampling,
+    Timings,
+    Usage,
+)
 
 LIMIT = 3600
 
@@ -179,17 +187,30 @@ async def test_ping_and_capabilities_need_no_slot(autojump_clock):
     assert pong.status == "success"
 
 
-async def test_the_same_id_twice_at_once_is_a_conflict(autojump_clock):
-    """Two requests in flight cannot share an id on one session."""
+async def test_the_same_request_twice_at_once_is_made_once(autojump_clock):
+    """Both callers get the one answer; another request with its id is a conflict."""
+    texts = []
     with trio.fail_after(LIMIT):
         async with open_swarm() as swarm:
-            await swarm.listener("a", mock(delay=5))
-            async with swarm.router() as router, trio.open_nursery() as nursery:
+            executor = await swarm.listener("a", mock(delay=5))
+            async with swarm.router() as router:
                 request = chat_request("one", request_id="same")
-                nursery.start_soon(router.ask, request)
-                await trio.sleep(1)
-                with pytest.raises(RequestConflict, match="'same' is in flight already"):
-                    await router.ask(request)
+
+                async def ask() -> None:
+                    texts.append((await router.ask(request)).result.text)
+
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(ask)
+                    await trio.sleep(1)
+                    nursery.start_soon(ask)
+                    await trio.sleep(1)
+                    with pytest.raises(RequestConflict, match="'same'"):
+                        await router.ask(chat_request("two", request_id="same"))
+            served = executor.statistics().served
+
+    assert len(texts) == 2
+    assert texts[0] == texts[1]
+    assert served == 1
 
 
 async def test_a_mock_answer_is_a_pure_function_of_the_request(autojump_clock):
@@ -211,3 +232,117 @@ async def test_a_mock_answer_is_a_pure_function_of_the_request(autojump_clock):
     assert len(set(texts)) == 1
     assert stopped.result.text == texts[0][: texts[0].index(f" {word}")]
     assert stopped.result.finish_reason == "stop"
+
+
+async def test_the_load_counts_prompts_and_answers_still_to_be_made(autojump_clock):
+    """Of the request that was begun, and of the one that waits."""
+    loads = []
+    with trio.fail_after(LIMIT):
+        async with open_swarm() as swarm:
+            script = mock(prefill_rate=1, decode_rate=1, slots=1)
+            executor = await swarm.listener("a", script)
+            async with swarm.router() as router, trio.open_nursery() as nursery:
+                limited = Sampling(max_tokens=20)
+                for text in ("one two three four five", "six"):
+                    nursery.start_soon(router.ask, chat_request(text, sampling=limited))
+                    await trio.sleep(1)
+                loads.append(executor.load())
+                await trio.sleep(10.5)
+                loads.append(executor.load())
+                nursery.cancel_scope.cancel()
+            await trio.sleep(1)
+            loads.append(executor.load())
+
+    prompts = [load.queued_prompt_tokens for load in loads]
+    assert prompts == [7 + 1, 1, 0]
+    # 20 each; of the first, seven are made after twelve and a half seconds.
+    assert [load.output_tokens_left for load in loads] == [40, 33, 0]
+
+
+async def test_the_mean_batch_is_reported(autojump_clock):
+    """Alone for one half of the time and two for the other is one and a half."""
+    batches = []
+    with trio.fail_after(LIMIT):
+        async with open_swarm() as swarm:
+            await swarm.listener("a", mock(decode_rate=10, slots=2))
+            async with swarm.router() as router, trio.open_nursery() as nursery:
+
+                async def ask(tokens: int) -> None:
+                    sampling = Sampling(max_tokens=tokens)
+                    response = await router.ask(chat_request("go", sampling=sampling))
+                    batches.append(response.timings.batch)
+
+                nursery.start_soon(ask, 10)
+                nursery.start_soon(ask, 20)
+
+    assert batches == [pytest.approx(2.0), pytest.approx(1.5)]
+
+
+async def test_a_slowdown_that_was_measured_is_advertised(autojump_clock):
+    """So that a dialer that never asked knows it too."""
+
+    async def play(request: CommandRequest, emit: Emit) -> Generation:
+        await trio.sleep(1)
+        timings = Timings(prefill=0.1, decode=1.0)
+        usage = Usage(prompt_tokens=20, completion_tokens=20)
+        return Generation(completion=Completion(), usage=usage, timings=timings)
+
+    with trio.fail_after(LIMIT):
+        async with open_swarm() as swarm:
+            executor = await swarm.listener("a", ScriptedBackend(play, slots=2))
+            before = executor.capability().models[0].slowdown
+            async with swarm.router() as router, trio.open_nursery() as nursery:
+                for text in ("one", "two"):
+                    nursery.start_soon(router.ask, text)
+            after = executor.capability().models[0].slowdown
+
+    assert before is None
+    assert after is not None
+
+
+async def test_a_loading_backend_is_waited_for_and_said_to_be(autojump_clock):
+    """The dialer hears how long before it hears that the backend works on it."""
+
+    class Loading(MockBackend):
+        async def ready(self, loading):
+            for seconds in (10.0, 5.0):
+                loading(seconds)
+                await trio.sleep(5)
+
+    heard = []
+    with trio.fail_after(LIMIT):
+        async with open_swarm() as swarm:
+            await swarm.listener("a", Loading(MockScript()))
+            async with swarm.router() as router:
+                call = router._dispatch.links.session("a").ask(chat_request("hi"))
+                while not isinstance(part := await call.receive(), CommandResponse):
+                    heard.append(part)
+
+    kinds = [type(part).__name__ for part in heard[:3]]
+    assert kinds == ["Progress", "Progress", "Started"]
+    assert [(part.state, part.seconds) for part in heard[:2]] == [
+        ("loading", 10.0),
+        ("loading", 5.0),
+    ]
+    assert part.timings.queue == pytest.approx(10.0)
+
+
+async def test_a_deadline_behind_a_long_queue_is_refused_at_once(autojump_clock):
+    """The listener knows how long its answers take, and says when to ask again."""
+    with trio.fail_after(LIMIT):
+        async with open_swarm() as swarm:
+            await swarm.listener("a", mock(delay=10, slots=1))
+            async with swarm.router() as router, trio.open_nursery() as nursery:
+                await router.ask("so long")
+                nursery.start_soon(router.ask, "first")
+                await trio.sleep(0.1)
+                nursery.start_soon(router.ask, "second")
+                await trio.sleep(0.1)
+                began = trio.current_time()
+                session = router._dispatch.links.session("a")
+                response = await session.ask(chat_request("third", timeout=15.0)).receive()
+                took = trio.current_time() - began
+
+    assert response.status == "refused"
+    assert response.error.retry_after == pytest.approx(5.0, abs=0.1)
+    assert took < 0.01

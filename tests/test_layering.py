@@ -26,6 +26,7 @@ ROWS: tuple[frozenset[str], ...] = tuple(
         "background logs",
         "node backends machine",
         "admission recording decision_log",
+        "workload",
         "tunnels executor answer",
         "router",
         "cluster gateway testing",
@@ -64,7 +65,7 @@ DOORS: dict[str, frozenset[str]] = {
     "llama_cpp": frozenset({"backends/_binding_worker.py"}),
     "pynvml": frozenset({"machine.py"}),
     # The fakes are for our users' tests and for our own, never for the product.
-    "punch.testing": frozenset({"testing/*.py"}),
+    "punch.testing": frozenset({"testing/*.py", "simulator/*.py"}),
 }
 
 FORBIDDEN_NAMES = {"utils", "util", "helpers", "common", "constants", "models", "types", "misc"}

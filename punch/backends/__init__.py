@@ -1,6 +1,6 @@
 """What runs a model. Each backend has its own `open_*()`; `_base` says what they share."""
 
-from ._base import Backend, Emit, Generation
+from ._base import Backend, Emit, Generation, Loading
 from ._binding import open_binding
 from ._catalogue import KNOWN_MODELS, KnownModel, ListedModel, list_models, pull
 from ._embedded import open_embedded
@@ -16,6 +16,7 @@ __all__ = [
     "Backend",
     "Emit",
     "Generation",
+    "Loading",
     # the mock
     "open_mock",
     "MockBackend",

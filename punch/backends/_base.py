@@ -6,7 +6,9 @@ from collections.abc import Awaitable, Callable
 from typing import Protocol
 
 import attrs
+import trio
 
+from ..background import open_background
 from ..capability import Gpu, ModelOffer
 from ..wire import CommandRequest, Completion, Timings, Usage
 
@@ -15,6 +17,12 @@ Emit = Callable[[str, int], Awaitable[None]]
 
 It waits while the reader is behind; a backend that awaits it is slowed down with it.
 """
+
+Loading = Callable[[float], None]
+"""``loading(seconds)`` is told that the model is not ready yet, and how much longer it may take."""
+
+# A waiting dialer is told so this often: it takes a longer silence for a fault.
+LOADING_SECONDS = 5.0
 
 
 @attrs.frozen(kw_only=True)
@@ -68,6 +76,15 @@ class Backend(Protocol):
         """GPUs on the backend's own device list, where it has one."""
         ...
 
+    async def ready(self, loading: Loading) -> None:
+        """Return when it can work; calls *loading* at once and every 5 s while it cannot.
+
+        Raises:
+          BackendCrashed: if it is down for good.
+
+        """
+        ...
+
     async def generate(self, request: CommandRequest, emit: Emit) -> Generation:
         """Answer *request*, which was checked and is for a model on offer.
 
@@ -80,3 +97,25 @@ class Backend(Protocol):
 
         """
         ...
+
+
+def continuing(offer: ModelOffer) -> ModelOffer:
+    """*offer* of a backend that can go on with an answer that another peer has begun.
+
+    For a chat that takes a known template: another one would write another prompt.
+    """
+    can = offer.chat_template is not None or "chat" not in offer.features
+    return attrs.evolve(offer, continues=can and offer.features != frozenset({"embed"}))
+
+
+async def say_while(work: Callable[[], Awaitable[None]], say: Callable[[], None]) -> None:
+    """Await *work*; call *say* at once and every `LOADING_SECONDS` until it is done."""
+
+    async def repeat() -> None:
+        while True:
+            say()
+            await trio.sleep(LOADING_SECONDS)
+
+    async with open_background() as nursery:
+        nursery.start_soon(repeat)
+        await work()

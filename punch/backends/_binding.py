@@ -41,7 +41,7 @@ from ..exceptions import (
     PunchError,
 )
 from ..wire import CommandRequest, Completion, Timings, Usage
-from ._base import Backend, Emit, Generation
+from ._base import Backend, Emit, Generation, Loading, continuing, say_while
 from ._child import describe_exit
 from ._restarts import Restarts
 
@@ -125,18 +125,24 @@ class _Binding:
 
     def __init__(self, settings: dict[str, Any], offer: ModelOffer) -> None:
         self._settings = settings
-        self._offer = offer
+        self._offer = continuing(offer)
         self._worker: _Worker | None = None
         self._lock = trio.Lock()
         self._restarts = Restarts()
         self._not_before = -math.inf
         self._number = 0
+        self._loaded_in = 1.0
         self.threads: int | None = settings["threads"]
 
     @property
     def offers(self) -> tuple[ModelOffer, ...]:
         """The one model."""
-        return (self._offer,)
+        if self._worker is not None and self._worker.is_running():
+            return (self._offer,)
+        pause = max(0.0, self._not_before - trio.current_time())
+        if pause == math.inf:
+            return ()
+        return (attrs.evolve(self._offer, load_seconds=pause + self._loaded_in),)
 
     async def start(self) -> None:
         """Load the model, unless it is loaded."""
@@ -152,6 +158,7 @@ class _Binding:
             error.retry_after = None if wait == math.inf else wait
             raise error
         await trio.sleep(max(0.0, wait))
+        began = trio.current_time()
         self._worker = await _Worker.spawn()
         try:
             facts = await self._worker.open(self._settings)
@@ -161,6 +168,7 @@ class _Binding:
         except BaseException:
             await self.stop()
             raise
+        self._loaded_in = trio.current_time() - began
         self._restarts.is_ready(trio.current_time())
         self.threads = facts["threads"]
         self._offer = attrs.evolve(self._offer, context_tokens=facts["context_tokens"])
@@ -170,6 +178,20 @@ class _Binding:
         worker, self._worker = self._worker, None
         if worker is not None:
             await worker.end()
+
+    async def ready(self, loading: Loading) -> None:
+        """See `Backend.ready`; starts the worker if the last one has crashed."""
+        if self._worker is not None and self._worker.is_running():
+            return
+        began = trio.current_time()
+
+        async def start() -> None:
+            async with self._lock:
+                await self.start()
+
+        await say_while(
+            start, lambda: loading(max(1.0, began + self._loaded_in - trio.current_time()))
+        )
 
     async def generate(self, request: CommandRequest, emit: Emit) -> Generation:
         """See `Backend.generate`."""

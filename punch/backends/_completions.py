@@ -43,9 +43,15 @@ _CONTEXT_WORDS = re.compile(r"maximum context length is \d+ tokens")
 
 
 def build(
-    request: CommandRequest, *, model: str | None, dialect: Dialect
+    request: CommandRequest, *, model: str | None, dialect: Dialect, slot: int | None = None
 ) -> tuple[str, dict[str, Any]]:
     """The path and the JSON body that ask a server for *request*.
+
+    Args:
+      request: What to ask.
+      model: The server's name for the model, if it needs one.
+      dialect: Which extensions the server understands.
+      slot: Which of its slots is to answer; `None` leaves it to the server.
 
     Raises:
       InvalidRequest: if the command is not one that a model answers.
@@ -64,6 +70,12 @@ def build(
     body["stream"] = True
     # Without it, no server but llama.cpp says how many tokens it counted.
     body["stream_options"] = {"include_usage": True}
+    if dialect == "llama_cpp":
+        # An event may stand for several tokens: the bytes of one character, or text that was
+        # held back because a stop sequence might have begun. The count in `timings` is exact.
+        body["timings_per_token"] = True
+        if slot is not None:
+            body["id_slot"] = slot
     body.update(_sampling(request.sampling, dialect))
     if request.command == "complete":
         body["prompt"] = (request.prompt or "") + (request.continuation or "")

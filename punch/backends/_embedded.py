@@ -14,6 +14,7 @@ from typing import Any
 
 from ..capability import Gpu, ModelOffer
 from ..exceptions import ConfigurationError
+from ._base import continuing
 from ._http import open_http_client
 from ._served import ServedBackend, answers
 from ._supervisor import open_supervised
@@ -60,6 +61,7 @@ async def open_embedded(
     model = Path(model_path)
     if offer is None:
         offer = ModelOffer(name=alias or model.stem, digest=digest, context_tokens=context_tokens)
+    offer = continuing(offer)
     api_key = secrets.token_urlsafe(32)
     settings = {
         "model_path": str(model),

@@ -57,9 +57,15 @@ class HttpClient:
         """Where the server is, without a slash at the end; may change with a restart."""
 
     async def generate(
-        self, request: CommandRequest, emit: Emit, *, model: str | None, dialect: Dialect
+        self,
+        request: CommandRequest,
+        emit: Emit,
+        *,
+        model: str | None,
+        dialect: Dialect,
+        slot: int | None = None,
     ) -> Generation:
-        """Answer *request* through the server, as *model*.
+        """Answer *request* through the server, as *model*, in one of its slots.
 
         Cancelling it closes the connection, which is how a server is told to stop.
 
@@ -71,7 +77,7 @@ class HttpClient:
           BackendCrashed: if the server is not there, or went away.
 
         """
-        path, body = build(request, model=model, dialect=dialect)
+        path, body = build(request, model=model, dialect=dialect, slot=slot)
         if request.command == "embed":
             value = await self.post_json(path, body)
             return read_embeddings(value, expected=len(request.inputs))

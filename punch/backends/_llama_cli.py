@@ -32,7 +32,7 @@ from ..exceptions import (
     GenerationFailed,
 )
 from ..wire import ChatMessage, CommandRequest, Completion, Sampling
-from ._base import Emit, Generation
+from ._base import Emit, Generation, Loading
 from ._child import LastLines, describe_exit, open_child
 from ._cli_output import ConversationOutput, Output, PlainOutput, read_perf, read_too_long
 from ._cli_question import Question, read_question, sampling_flags
@@ -113,6 +113,9 @@ class LlamaCliBackend:
     def gpus(self) -> tuple[Gpu, ...]:
         """What the program itself lists as devices, without the CPU."""
         return self._gpus
+
+    async def ready(self, loading: Loading) -> None:
+        """At once: every answer starts a program of its own."""
 
     async def generate(self, request: CommandRequest, emit: Emit) -> Generation:
         """Answer *request*; cancelling it kills the program.

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 import secrets
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import attrs
+
 from ..capability import ModelOffer
 from ..exceptions import ConfigurationError
+from ._base import continuing
 from ._http import open_http_client
 from ._program import Program, ask_program, list_gpus
 from ._served import ServedBackend, answers, free_port
@@ -50,6 +54,25 @@ def server_command(
     if embed:
         command += program.known("--embeddings") or program.known("--embedding")
     return [*command, *program.mmap_flags(no_mmap), *extra_args]
+
+
+def template_in(extra_args: Sequence[str], known: str | None) -> str | None:
+    """SHA-256 of the chat template that the server will use; `None` if that is not known.
+
+    Args:
+      extra_args: Arguments for the program, which may name another one.
+      known: SHA-256 of the one in the model file.
+
+    """
+    found = known
+    for index, argument in enumerate(extra_args):
+        name, equals, value = argument.partition("=")
+        if name == "--chat-template":
+            text = value if equals else "".join(extra_args[index + 1 : index + 2])
+            found = hashlib.sha256(text.encode()).hexdigest()
+        elif name.startswith("--chat-template") or name == "--no-jinja":
+            return None
+    return found
 
 
 def lost_port(lines: Sequence[str]) -> bool:
@@ -107,6 +130,8 @@ async def open_llama_server(
     model = Path(model_path)
     if offer is None:
         offer = ModelOffer(name=alias or model.stem, digest=digest, context_tokens=context_tokens)
+    template = template_in(extra_args, offer.chat_template)
+    offer = continuing(attrs.evolve(offer, chat_template=template))
     embed_only = offer.features == frozenset({"embed"})
     api_key = secrets.token_urlsafe(32)
     async with open_http_client(url="http://127.0.0.1", slots=slots, api_key=api_key) as client:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from random import Random
 
@@ -13,7 +13,7 @@ import trio
 from ..capability import Gpu, ModelOffer
 from ..exceptions import ConfigurationError, GenerationFailed
 from ..wire import CommandRequest, Completion, Timings, Usage
-from ._base import Emit, Generation
+from ._base import Emit, Generation, Loading
 
 WORDS = [
     "a",
@@ -136,6 +136,11 @@ MOST_TOKENS = 8192
 
 EMBEDDING_SIZE = 16
 
+# What stands for its model file and its chat template: two mocks that draw from the same words
+# give the same answer, so either can go on with the other's.
+DIGEST = hashlib.sha256(" ".join(WORDS).encode()).hexdigest()
+CHAT_TEMPLATE = hashlib.sha256(b"mock").hexdigest()
+
 
 @attrs.frozen(kw_only=True)
 class MockScript:
@@ -174,17 +179,35 @@ class MockScript:
 
 
 def mock_words(request: CommandRequest) -> list[str]:
-    """The words a mock answers with: a pure function of the request but its id and timeout.
+    """The words of a mock's whole answer: a pure function of the request but its id and timeout.
 
-    One word is one token. They do not depend on `continuation`, `stream` or who is asked, so
-    that two mocks give the same answer.
+    One word is one token. They do not depend on `stream` or on who is asked, so that two mocks
+    give the same answer; nor on `continuation`, whose words are the first of them: `max_tokens`
+    is then what is left.
     """
     turns = [f"{message.role}\n{message.content}" for message in request.messages]
     text = "\n".join([request.command, *turns, request.prompt or ""])
     key = hashlib.sha256(f"{text}\n{request.sampling.seed}".encode()).digest()
     draw = Random(key)
-    count = min(request.sampling.max_tokens or USUAL_TOKENS, MOST_TOKENS)
-    return [draw.choice(WORDS) for _ in range(count)]
+    limit = request.sampling.max_tokens
+    if limit is not None:
+        limit += len((request.continuation or "").split())
+    # One by one: a shorter answer is the beginning of a longer one.
+    return [draw.choice(WORDS) for _ in range(min(limit or USUAL_TOKENS, MOST_TOKENS))]
+
+
+def _pieces(request: CommandRequest) -> Iterator[tuple[str, int]]:
+    """What is still to be said, word by word, and the tokens it stands for."""
+    words = mock_words(request)
+    said = request.continuation or ""
+    begun = len(said.split())
+    whole = " ".join(words[:begun])
+    if begun and whole.startswith(said) and whole != said:
+        # Cut inside a word: its token was counted with its beginning.
+        yield whole[len(said) :], 0
+    for index in range(begun, len(words)):
+        apart = index > 0 and not (index == begun and said.endswith(" "))
+        yield f" {words[index]}" if apart else words[index], 1
 
 
 class MockBackend:
@@ -202,9 +225,15 @@ class MockBackend:
             ModelOffer(
                 name=script.model,
                 context_tokens=script.context_tokens,
+                digest=DIGEST,
                 features=frozenset({"chat", "complete", "embed"}),
+                chat_template=CHAT_TEMPLATE,
+                continues=True,
             ),
         )
+
+    async def ready(self, loading: Loading) -> None:
+        """It always is."""
 
     async def generate(self, request: CommandRequest, emit: Emit) -> Generation:
         """Answer with words drawn from the prompt."""
@@ -212,8 +241,7 @@ class MockBackend:
         began = trio.current_time()
         if script.delay:
             await trio.sleep(script.delay)
-        prompt = sum(len(m.content.split()) for m in request.messages)
-        prompt += len((request.prompt or "").split()) + sum(len(i.split()) for i in request.inputs)
+        prompt = _count(request)
         if script.prefill_rate is not None:
             await trio.sleep(prompt / script.prefill_rate)
         if request.command == "embed":
@@ -223,28 +251,40 @@ class MockBackend:
                 timings=Timings(prefill=trio.current_time() - began),
             )
         first = trio.current_time()
+        said = request.continuation or ""
         sent: list[str] = []
+        made = 0
         reason = "length" if request.sampling.max_tokens else "stop"
-        for index, word in enumerate(mock_words(request)):
-            if script.fail_after is not None and index >= script.fail_after:
+        for text, tokens in _pieces(request):
+            if script.fail_after is not None and made + tokens > script.fail_after:
                 raise GenerationFailed(f"the mock was told to fail after {script.fail_after}")
+            made += tokens
             if script.decode_rate is not None:
                 # Against the beginning, not the last word: a late timer is made up for.
-                await trio.sleep_until(first + (index + 1) / script.decode_rate)
-            text = word if index == 0 else f" {word}"
-            cut = _before_stop("".join(sent), text, request.sampling.stop)
+                await trio.sleep_until(first + made / script.decode_rate)
+            # Across the seam: a stop may have begun in what another peer delivered.
+            cut = _before_stop(said + "".join(sent), text, request.sampling.stop)
             if cut is not None:
                 text, reason = cut, "stop"
             if text:
                 sent.append(text)
-                await emit(text, 1)
+                await emit(text, tokens)
+            else:
+                made -= tokens
             if cut is not None:
                 break
         return Generation(
             completion=Completion(text="".join(sent), finish_reason=reason),
-            usage=Usage(prompt_tokens=prompt, completion_tokens=len(sent)),
+            usage=Usage(prompt_tokens=prompt, completion_tokens=made),
             timings=Timings(prefill=first - began, decode=trio.current_time() - first),
         )
+
+
+def _count(request: CommandRequest) -> int:
+    """Words of the prompt, and of the answer so far: a real backend reads that, too."""
+    texts = [message.content for message in request.messages]
+    texts += [request.prompt or "", request.continuation or "", *request.inputs]
+    return sum(len(text.split()) for text in texts)
 
 
 def _before_stop(before: str, text: str, stops: tuple[str, ...]) -> str | None:

@@ -99,6 +99,7 @@ def describe(
         quantization=header.quantization,
         size_bytes=weight_bytes,
         kv_bytes_per_token=header.kv_bytes_per_token(),
+        chat_template=header.chat_template_digest,
     )
     return ModelFile(path=first, file_bytes=file_bytes, header=header, offer=offer)
 

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 from ..capability import Gpu, ModelOffer
 from ..exceptions import BackendCrashed, BackendError, ConfigurationError, PunchError
 from ..wire import CommandRequest
-from ._base import Emit, Generation
+from ._base import Emit, Generation, Loading
 from ._completions import Dialect
 from ._http import HttpClient, open_http_client
 
@@ -70,6 +70,9 @@ class OpenAIBackend:
     def gpus(self) -> tuple[Gpu, ...]:
         """Unknown."""
         return ()
+
+    async def ready(self, loading: Loading) -> None:
+        """At once: the server is somebody else's, and says so itself when it is not."""
 
     async def generate(self, request: CommandRequest, emit: Emit) -> Generation:
         """Answer *request* through the server. Raises as `HttpClient.generate` does."""

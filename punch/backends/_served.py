@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import math
+import secrets
 import socket
+
+import attrs
 
 from ..capability import Gpu, ModelOffer
 from ..exceptions import BackendCrashed, PunchError
 from ..wire import CommandRequest
-from ._base import Emit, Generation
+from ._base import Emit, Generation, Loading, say_while
 from ._http import HttpClient
+from ._pins import Pins, conversation
 from ._supervisor import Supervised, SupervisorStatistics
 
 # The server is on this machine and has nothing to do but answer.
@@ -36,6 +41,7 @@ class ServedBackend:
         self._threads = threads
         self._offer = offer
         self._gpus = gpus
+        self._pins = Pins(slots, key=secrets.token_bytes(16))
 
     @property
     def name(self) -> str:
@@ -59,8 +65,13 @@ class ServedBackend:
 
     @property
     def offers(self) -> tuple[ModelOffer, ...]:
-        """Its one model; none while it is down for good."""
-        return () if self._supervised.state == "failed" else (self._offer,)
+        """Its one model, which takes a while as it restarts; none while it is down for good."""
+        supervised = self._supervised
+        if supervised.state == "failed":
+            return ()
+        if supervised.state in ("starting", "restarting"):
+            return (attrs.evolve(self._offer, load_seconds=supervised.load_seconds),)
+        return (self._offer,)
 
     @property
     def gpus(self) -> tuple[Gpu, ...]:
@@ -81,6 +92,20 @@ class ServedBackend:
         """How the server has fared."""
         return self._supervised.statistics()
 
+    async def ready(self, loading: Loading) -> None:
+        """Return when the server is; see `Backend.ready`.
+
+        Raises:
+          BackendCrashed: if it is down for good; the text has its last lines.
+
+        """
+        supervised = self._supervised
+        if supervised.state != "ready":
+            await say_while(
+                lambda: supervised.wait_ready(math.inf),
+                lambda: loading(supervised.load_seconds),
+            )
+
     async def generate(self, request: CommandRequest, emit: Emit) -> Generation:
         """Answer *request*; waits for up to 20 s while the server restarts.
 
@@ -92,11 +117,25 @@ class ServedBackend:
 
         """
         await self._supervised.wait_ready()
+        if request.command == "embed":
+            return await self._ask(request, emit, None)
+        text = conversation(request)
+        slot = self._pins.take(text)
+        try:
+            generation = await self._ask(request, emit, slot)
+            text += generation.completion.text
+        finally:
+            if slot is not None:
+                self._pins.give(slot, text)
+        return generation
+
+    async def _ask(self, request: CommandRequest, emit: Emit, slot: int | None) -> Generation:
         try:
             generation = await self._client.generate(
-                request, emit, model=self._offer.name, dialect="llama_cpp"
+                request, emit, model=self._offer.name, dialect="llama_cpp", slot=slot
             )
         except BackendCrashed as error:
+            self._pins.clear()
             raise await self._supervised.explain(error) from error
         self._supervised.note_served()
         return generation

@@ -83,6 +83,8 @@ class Supervised:
         self._state: State = "starting"
         self._reason: str | None = None
         self._starts = 0
+        self._started_at = 0.0
+        self._loaded_in = 1.0
         self._process: trio.Process | None = None
         self._output = LastLines()
         self._changed = trio.Event()
@@ -110,6 +112,14 @@ class Supervised:
         if self._process is None:
             return None
         return program_pid(self._process, guarded=self._guarded)
+
+    @property
+    def load_seconds(self) -> float:
+        """Seconds until it will be ready, by how long that took before; 0 if it is."""
+        if self._is("ready"):
+            return 0.0
+        # Late already: a guess, but not that it is there.
+        return max(1.0, self._started_at + self._loaded_in - trio.current_time())
 
     @property
     def last_lines(self) -> tuple[str, ...]:
@@ -193,6 +203,7 @@ class Supervised:
                 crashes = self._restarts.in_a_row
                 self._change("failed", f"crash loop, {crashes} times in a row: {reason}")
                 return
+            self._started_at = trio.current_time() + pause
             self._change("restarting", reason)
             await self._pause(pause)
             if self._is_stopping():
@@ -208,6 +219,7 @@ class Supervised:
     async def _run_once(self) -> str:
         """Run it until it ends or `stop`; say why it ended."""
         self._starts += 1
+        self._started_at = trio.current_time()
         self._output = LastLines(self._on_line)
         watching = trio.CancelScope()
         self._waiting = trio.CancelScope()
@@ -259,6 +271,7 @@ class Supervised:
                 self._late = True
                 self._waiting.cancel()
                 return
+            self._loaded_in = trio.current_time() - self._started_at
             self._restarts.is_ready(trio.current_time())
             self._change("ready", self._reason)
 

@@ -10,17 +10,22 @@ from ._identity import cache_folder, claim_identity, data_folder
 from ._models import models
 from ._options import Option, Settings, boolean, count, number, one_of, parse, positive
 from ._output import explain, print_json, print_text
+from ._peers import peers
+from ._replay import replay
 from ._run import Shutdown, run_program
 from ._shared import (
     BOOTSTRAP,
+    DECISION_LOG,
     IDENTITY,
     KNOWN,
     LOG_LEVEL,
     NAMESPACE,
     STRICT,
     TRANSPORT,
+    decision_log_path,
     is_strict,
 )
+from ._why import why
 
 __all__ = [
     # options
@@ -38,8 +43,10 @@ __all__ = [
     "STRICT",
     "IDENTITY",
     "KNOWN",
+    "DECISION_LOG",
     "LOG_LEVEL",
     "is_strict",
+    "decision_log_path",
     # running
     "run_program",
     "Shutdown",
@@ -54,6 +61,9 @@ __all__ = [
     "BACKENDS",
     # what programs do
     "models",
+    "peers",
+    "why",
+    "replay",
     "converse",
     "explain",
     "print_json",

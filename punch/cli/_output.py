@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import attrs
 
+from ..decision_log import Story
 from ..routing import Attempt, Decision
 from ..wire import CommandResponse
 
@@ -22,7 +24,22 @@ def print_json(response: CommandResponse) -> None:
 def _plain(_: Any, __: Any, value: Any) -> Any:
     if isinstance(value, frozenset):
         return sorted(value)
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
     return dict(value) if isinstance(value, Mapping) else value
+
+
+def story_as_data(story: Story) -> dict[str, Any]:
+    """A story of the decision log as plain data: every line, with nothing left out."""
+    return {
+        "request_id": story.request_id,
+        "lines": [
+            {"kind": type(line.entry).__name__.lower(), "run": line.run}
+            | {"time": line.time, "monotonic": line.monotonic}
+            | attrs.asdict(line.entry, value_serializer=_plain)
+            for line in story.lines
+        ],
+    }
 
 
 def print_text(text: str) -> None:

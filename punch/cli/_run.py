@@ -69,10 +69,19 @@ def run_program(
     program: Program,
     arguments: Sequence[str] | None = None,
 ) -> int:
-    """Run ``python -m NAME``: parse, log, run; its exit code. Errors become a text and a code."""
+    """Run a program: parse, log, run; its exit code. Errors become a text and a code.
+
+    Args:
+      name: Its module, or a command of ``punch`` as it is typed.
+      about: What it does, in a sentence.
+      options: What it takes.
+      program: What to run.
+      arguments: What was typed after its name; by default the arguments of this process.
+
+    """
     try:
         settings = parse(
-            f"python -m {name}",
+            name if name.startswith("punch ") else f"python -m {name}",
             about,
             options,
             sys.argv[1:] if arguments is None else arguments,

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 from ..node import DEFAULT_BOOTSTRAP, DEFAULT_NAMESPACE
+from ._identity import data_folder
 from ._logs import LEVELS
 from ._options import Option, Settings, boolean, convert, one_of
 
@@ -46,6 +48,12 @@ STRICT = Option(
     variable="PUNCH_STRICT_DISTRIBUTED",
     help="real inference only, never simulated; PUNCH_DISABLE_SIMULATION=1 does the same",
 )
+DECISION_LOG = Option(
+    name="--decision-log",
+    metavar="FILE",
+    help="note every choice and what came of it, without any text, for `punch why`; none for not",
+    shown_default="decisions.jsonl in the data folder",
+)
 LOG_LEVEL = Option(
     name="--log-level",
     default="info",
@@ -59,3 +67,11 @@ def is_strict(settings: Settings) -> bool:
     """Whether strict mode is on, by any of its three switches."""
     name = "PUNCH_DISABLE_SIMULATION"
     return bool(settings.strict) or bool(convert(boolean, os.environ.get(name, ""), name))
+
+
+def decision_log_path(given: str | None) -> Path | None:
+    """Where the decision log is: the file that was *given*, the usual one, or nowhere."""
+    text = given or os.environ.get(DECISION_LOG.environment) or ""
+    if text.strip().lower() == "none":
+        return None
+    return Path(text).expanduser() if text else data_folder() / "decisions.jsonl"

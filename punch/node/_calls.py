@@ -51,6 +51,11 @@ class Owner(Protocol):
         """Bytes of text that may be sent for a request now."""
         ...
 
+    @property
+    def is_behind(self) -> bool:
+        """Whether too much waits to be written."""
+        ...
+
     async def drained(self) -> None:
         """Wait while too much waits to be written."""
         ...
@@ -67,6 +72,15 @@ class Call:
         self._wake = trio.Event()
         self._taken = 0
         self._over = False
+        self._confirmed = trio.Event()
+        self.produced: int | None = None
+        """Tokens that the listener had made of it when it was cancelled, once that is known."""
+
+    async def ready(self) -> None:
+        """Wait until there is something to receive, or an error to raise."""
+        while not self._arrived and self._error is None:
+            self._wake = trio.Event()
+            await self._wake.wait()
 
     async def receive(self) -> Progress | Started | Chunk | CommandResponse:
         """The next part of the answer; a `CommandResponse` is the last one.
@@ -76,8 +90,7 @@ class Call:
 
         """
         while (part := self.receive_nowait()) is None:
-            self._wake = trio.Event()
-            await self._wake.wait()
+            await self.ready()
         return part
 
     def receive_nowait(self) -> Progress | Started | Chunk | CommandResponse | None:
@@ -97,7 +110,18 @@ class Call:
     def cancel(self) -> None:
         """Tell the listener to stop. What still arrives is dropped."""
         if not self._over:
+            self._over = True
             self._owner.abandon(self)
+
+    async def confirmed(self) -> int | None:
+        """Wait until a cancel is acknowledged; the tokens made, `None` if the session ended."""
+        await self._confirmed.wait()
+        return self.produced
+
+    def confirm(self, tokens: int | None) -> None:
+        """The listener has stopped, after *tokens*; called by the session."""
+        self.produced = tokens
+        self._confirmed.set()
 
     def add(self, part: Progress | Started | Chunk | CommandResponse) -> None:
         """Take the next part; called by the session."""
@@ -113,6 +137,7 @@ class Call:
         self._over = True
         self._error = error
         self._wake.set()
+        self._confirmed.set()
 
 
 class Inquiry:
@@ -122,6 +147,8 @@ class Inquiry:
         self.request = request
         self.cancel_scope = trio.CancelScope()
         """Cancelled when the dialer cancels or its session ends."""
+        self.unwanted = False
+        """The dialer has cancelled it. One whose session ended may come back for the answer."""
         self.tokens = 0
         """Tokens sent so far."""
         self._owner = owner
@@ -138,13 +165,33 @@ class Inquiry:
         """The dialer has taken more of the answer; called by the session."""
         self._room.set()
 
-    def progress(self, state: Literal["queued", "loading"]) -> None:
-        """Tell the dialer what its request waits for."""
-        self._owner.say(Progress(request_id=self.request.request_id, state=state))
+    def progress(
+        self,
+        state: Literal["queued", "loading"],
+        *,
+        ahead: int | None = None,
+        seconds: float | None = None,
+    ) -> None:
+        """Tell the dialer what its request waits for, and how much longer that may take."""
+        request_id = self.request.request_id
+        self._owner.say(Progress(request_id=request_id, state=state, ahead=ahead, seconds=seconds))
 
     def started(self, provenance: Provenance) -> None:
         """Tell the dialer that the backend works on it."""
         self._owner.say(Started(request_id=self.request.request_id, provenance=provenance))
+
+    def send_now(self, text: str, tokens: int) -> bool:
+        """As `send_text`, if that need not wait; whether it was sent."""
+        request_id = self.request.request_id
+        owner = self._owner
+        if not text.isascii():
+            text = text.encode(errors="replace").decode()
+        # Four bytes a character: near enough, but for the last quarter of a window.
+        if owner.is_behind or 4 * len(text) > owner.room(request_id):
+            return False
+        self.tokens += tokens
+        owner.say(Chunk(request_id=request_id, text=text, tokens=tokens))
+        return True
 
     async def send_text(self, text: str, tokens: int) -> None:
         """Send the next part of the answer; waits while the dialer is behind.

@@ -135,6 +135,7 @@ class PeerSession:
         self._session = session
         self._handler = handler
         self._calls: dict[str, Call] = {}
+        self._cancelled: dict[str, Call] = {}
         self._inquiries: dict[str, Inquiry] = {}
         self._scope = trio.CancelScope()
         self._writable = trio.Event()
@@ -315,11 +316,14 @@ class PeerSession:
             case Response(response=response):
                 if call := self._calls.pop(response.request_id, None):
                     call.add(response)
+                elif call := self._cancelled.pop(response.request_id, None):
+                    call.confirm(response.usage.completion_tokens)
             case Request(request=request):
                 inquiry = self._inquiries[request.request_id] = Inquiry(self, request)
                 nursery.start_soon(self._serve, inquiry)
             case Cancel(request_id=request_id):
                 if inquired := self._inquiries.get(request_id):
+                    inquired.unwanted = True
                     inquired.cancel_scope.cancel()
             case Credit(request_id=request_id):
                 if inquired := self._inquiries.get(request_id):
@@ -378,15 +382,25 @@ class PeerSession:
         request_id = call.request.request_id
         if self._calls.get(request_id) is call:
             del self._calls[request_id]
+            self._cancelled[request_id] = call
             self.say(Cancel(request_id=request_id))
+
+    def cancelling(self, request_id: str) -> Call | None:
+        """The call with this id that was cancelled, if that is not acknowledged yet."""
+        return self._cancelled.get(request_id)
 
     def room(self, request_id: str) -> int:
         """Bytes of text that may be sent for a request before its reader catches up."""
         return self._session.room(request_id)
 
+    @property
+    def is_behind(self) -> bool:
+        """Whether more than `MAX_PENDING` bytes wait for the writer."""
+        return self._session.pending > MAX_PENDING
+
     async def drained(self) -> None:
         """Wait while more than `MAX_PENDING` bytes wait for the writer."""
-        while self._session.pending > MAX_PENDING:
+        while self.is_behind:
             await self._written.wait()
         await trio.lowlevel.checkpoint()
 
@@ -394,8 +408,9 @@ class PeerSession:
         if self.ended is not None:
             return
         self.ended = error
-        calls, self._calls = self._calls, {}
-        for call in calls.values():
+        calls = [*self._calls.values(), *self._cancelled.values()]
+        self._calls, self._cancelled = {}, {}
+        for call in calls:
             call.fail(error)
         for inquiry in self._inquiries.values():
             inquiry.cancel_scope.cancel()

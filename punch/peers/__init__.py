@@ -1,6 +1,7 @@
 """What we know of other peers: their claims, and what we measured ourselves. No I/O."""
 
-from ._rates import Rates
+from ._breaker import Breaker
+from ._rates import ENOUGH_SAMPLES, USUAL_SLOWDOWN, Rates
 from ._record import PeerRecord
 from ._table import PeerTable
 
@@ -8,4 +9,7 @@ __all__ = [
     "PeerTable",
     "PeerRecord",
     "Rates",
+    "Breaker",
+    "ENOUGH_SAMPLES",
+    "USUAL_SLOWDOWN",
 ]

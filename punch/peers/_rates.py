@@ -1,15 +1,22 @@
-"""How fast a peer really is: moving averages of what its backend timed."""
+"""How fast a peer really is: learned from what its backend timed."""
 
 from __future__ import annotations
 
 import attrs
 
-# Weight of the newest sample. About the last ten samples matter: enough to ride out one odd
-# answer, few enough to notice within a minute of use that a laptop went on battery.
+# Weight of the newest sample of prefill. About the last ten samples matter: enough to ride out
+# one odd answer, few enough to notice within a minute of use that a laptop went on battery.
 WEIGHT = 0.2
+
+# What a sample of decode still counts when the next one comes. Two numbers are learned from
+# them, which takes twice as many samples as one.
+MEMORY = 0.9
 
 # After this many samples a measurement replaces the claim. One sample may be a cold start.
 ENOUGH_SAMPLES = 3
+
+# What a claim is worth before: so many times what was seen of the peer itself.
+MOST_BEYOND_SEEN = 2.0
 
 # Tokens per second that something could really have: one in eleven days, a thousand million.
 LEAST_RATE = 1e-6
@@ -18,10 +25,38 @@ GREATEST_RATE = 1e9
 # Fewer tokens than this time the clock, not the model.
 LEAST_TOKENS = 4
 
+# Each further request in the batch slows the others by about half on the CPUs and small GPUs
+# this is for; see the batched numbers of `llama-bench`.
+USUAL_SLOWDOWN = 0.5
+
+# At 1 a batch gains nothing; a machine that thrashes is worse, but no sane fit is beyond this.
+GREATEST_SLOWDOWN = 2.0
+
+# How many samples the slowdown believed so far is worth against a new one.
+SLOWDOWN_SAMPLES = 1.0
+
+# Larger batches than any backend here works on are a typing error.
+GREATEST_BATCH = 1024.0
+
+# A batch that is nearer to one than this says nothing about the slowdown.
+LEAST_CROWD = 0.5
+
+_Sums = tuple[float, float, float, float, float]
+
 
 @attrs.frozen(kw_only=True)
 class Rates:
-    """Measured speed of one model on one peer."""
+    """Measured speed of one model on one peer.
+
+    A token takes longer in company. With *b* requests in the batch it takes::
+
+        seconds per token = (1 + slowdown * (b - 1)) / decode
+
+    Both numbers are fitted to samples of (seconds per token, b) by least squares that forget
+    exponentially. The slowdown believed so far counts as a further sample, so that samples of
+    one single *b*, which cannot tell the two numbers apart, change the speed and not the
+    slowdown.
+    """
 
     prefill: float | None = None
     """Prompt tokens per second."""
@@ -30,10 +65,18 @@ class Rates:
     """Answers that it is the average of."""
 
     decode: float | None = None
-    """Answer tokens per second of one request."""
+    """Answer tokens per second of one request alone."""
 
     decode_samples: int = 0
-    """Answers that it is the average of."""
+    """Answers that it was learned from."""
+
+    slowdown: float | None = None
+    """How much longer a token takes for each further request in the batch, as a share; `None`
+    until one was measured in company."""
+
+    sums: _Sums = attrs.field(default=(0.0, 0.0, 0.0, 0.0, 0.0), repr=False)
+    """Forgetting sums over the samples of decode: 1, x, x*x, y and x*y, where x is the number
+    of other requests in the batch and y the seconds of a token."""
 
     def with_sample(
         self,
@@ -42,24 +85,83 @@ class Rates:
         prefill_seconds: float | None = None,
         decode_tokens: int | None = None,
         decode_seconds: float | None = None,
+        batch: float | None = None,
     ) -> Rates:
-        """These rates after one more answer. Parts that are absent or too short are ignored."""
+        """These rates after one more answer. Parts that are absent or too short are ignored.
+
+        *batch* is the mean number of requests the backend worked on meanwhile, this one
+        included; where it is not known the request is taken to have been alone.
+        """
         prefill = _rate(prefill_tokens, prefill_seconds)
-        decode = _rate(decode_tokens, decode_seconds)
-        return Rates(
+        rates = attrs.evolve(
+            self,
             prefill=_average(self.prefill, prefill),
             prefill_samples=self.prefill_samples + (prefill is not None),
-            decode=_average(self.decode, decode),
-            decode_samples=self.decode_samples + (decode is not None),
+        )
+        decode = _rate(decode_tokens, decode_seconds)
+        return rates if decode is None else rates._with_decode(1.0 / decode, batch)
+
+    def _with_decode(self, y: float, batch: float | None) -> Rates:
+        x = min(max(1.0, batch or 1.0), GREATEST_BATCH) - 1.0
+        weight, sx, sxx, sy, sxy = (MEMORY * value for value in self.sums)
+        sums = (weight + 1.0, sx + x, sxx + x * x, sy + y, sxy + x * y)
+        believed = USUAL_SLOWDOWN if self.slowdown is None else self.slowdown
+        token, slowdown = _fit(sums, believed)
+        told = self.slowdown is not None or x >= LEAST_CROWD
+        return attrs.evolve(
+            self,
+            decode=1.0 / token,
+            decode_samples=self.decode_samples + 1,
+            slowdown=slowdown if told else None,
+            sums=sums,
         )
 
     def prefill_or(self, claim: float | None) -> float | None:
-        """Prefill rate to believe: the measured one if there are enough samples, else *claim*."""
-        return self.prefill if self.prefill_samples >= ENOUGH_SAMPLES else claim
+        """Prefill rate to believe: the measured one if there are enough samples, else *claim*.
+
+        A claim is believed no further than twice what the first samples show.
+        """
+        return _believe(self.prefill, self.prefill_samples, claim)
 
     def decode_or(self, claim: float | None) -> float | None:
-        """Decode rate to believe: the measured one if there are enough samples, else *claim*."""
-        return self.decode if self.decode_samples >= ENOUGH_SAMPLES else claim
+        """Decode rate to believe of a request alone; the same rule."""
+        return _believe(self.decode, self.decode_samples, claim)
+
+    @property
+    def enough(self) -> bool:
+        """Whether what was measured has replaced what was claimed."""
+        return self.decode_samples >= ENOUGH_SAMPLES or (
+            self.prefill_samples >= ENOUGH_SAMPLES and not self.decode_samples
+        )
+
+
+def _fit(sums: _Sums, believed: float) -> tuple[float, float]:
+    """Seconds of a token alone, and the slowdown, that fit best.
+
+    Minimises ``sum((a + c*x - y)**2) + samples * (c - believed*a)**2`` over a and c; the
+    slowdown is c/a, kept within its bounds. Then a is fitted again, to the samples alone.
+    """
+    weight, sx, sxx, sy, sxy = sums
+    prior = SLOWDOWN_SAMPLES
+    aa = weight + prior * believed * believed
+    ac = sx - prior * believed
+    cc = sxx + prior
+    # Positive by Cauchy and Schwarz, and since the prior leaves no direction open.
+    determinant = aa * cc - ac * ac
+    token = (sy * cc - sxy * ac) / determinant
+    share = (sxy * aa - sy * ac) / determinant
+    slowdown = share / token if token > 0 else GREATEST_SLOWDOWN
+    slowdown = min(max(0.0, slowdown), GREATEST_SLOWDOWN)
+    crowded = weight + 2 * slowdown * sx + slowdown * slowdown * sxx
+    return (sy + slowdown * sxy) / crowded, slowdown
+
+
+def _believe(seen: float | None, samples: int, claim: float | None) -> float | None:
+    if seen is None:
+        return claim
+    if samples >= ENOUGH_SAMPLES or claim is None:
+        return seen
+    return min(claim, MOST_BEYOND_SEEN * seen)
 
 
 def _rate(tokens: int | None, seconds: float | None) -> float | None:

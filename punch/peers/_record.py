@@ -8,10 +8,12 @@ from types import MappingProxyType
 import attrs
 
 from ..capability import Capability, PeerId
+from ._breaker import CLOSED, Breaker
 from ._rates import Rates
 
 _NO_RATES = Rates()
 _NO_MODELS: Mapping[str, Rates] = MappingProxyType({})
+_NO_BREAKERS: Mapping[str | None, Breaker] = MappingProxyType({})
 
 
 @attrs.frozen(kw_only=True)
@@ -48,28 +50,46 @@ class PeerRecord:
     prompt_tokens_since_report: int = 0
     """Their prompt tokens (estimated)."""
 
-    cooling_until: float = 0.0
-    """It is left alone until then, in seconds of our own clock."""
+    output_tokens_since_report: int = 0
+    """The tokens of their answers (expected); 0 where that was not said."""
 
-    failures: int = 0
-    """Faults in a row."""
+    breakers: Mapping[str | None, Breaker] = _NO_BREAKERS
+    """Model name to its breaker, if that is not closed; under `None` that of the whole peer."""
+
+    resting_until: float = 0.0
+    """It refused a request and is left in peace until then, in seconds of our own clock."""
+
+    fault_share: float = 0.0
+    """Share of its recent answers that were a fault or a refusal instead, 0 to 1."""
 
     reputation: float = 1.0
     """0 to 1: see `PeerTable.succeeded` and `PeerTable.failed`."""
 
-    @property
-    def present(self) -> int:
-        """Requests that are there or on their way, as far as anybody here can know.
+    present: int = attrs.field(init=False, eq=False, repr=False)
+    """Requests that are there or on their way, as far as anybody here can know.
 
-        A report may have been on its way while we sent, so it is never taken to be less than
-        what we know to be there ourselves.
-        """
+    A report may have been on its way while we sent, so it is never taken to be less than what
+    we know to be there ourselves.
+    """
+
+    @present.default
+    def _count_present(self) -> int:
+        # Counted once a record and not once a look: every decision looks several times.
         load = self.capability.load
-        known = load.busy + load.queued + self.sent_since_report
-        # `max` takes longer than all of the rest, for every peer of every decision.
-        if self.in_flight > known:
-            return self.in_flight
-        return known
+        return max(self.in_flight, load.busy + load.queued + self.sent_since_report)
+
+    @property
+    def failures(self) -> int:
+        """The most faults in a row, of one of its models or of the whole peer."""
+        return max([breaker.failures for breaker in self.breakers.values()], default=0)
+
+    def breaker(self, model: str | None) -> Breaker:
+        """What keeps requests for *model* from it: the stricter of the peer's and the model's."""
+        whole = self.breakers.get(None, CLOSED)
+        if model is None:
+            return whole
+        own = self.breakers.get(model, CLOSED)
+        return max(whole, own, key=lambda breaker: (breaker.probing, breaker.until))
 
     def rates_of(self, model: str) -> Rates:
         """The measured speed of *model* here; empty if nothing was measured."""

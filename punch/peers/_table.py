@@ -16,6 +16,7 @@ from typing import Any
 import attrs
 
 from ..capability import Capability, Load, PeerId
+from ._breaker import CLOSED, FIRST_COOLING, LONGEST_COOLING, Breaker
 from ._rates import Rates
 from ._record import PeerRecord
 
@@ -25,10 +26,12 @@ MAX_PEERS = 4096
 # Models per peer whose speed is remembered.
 MAX_MODELS = 64
 
-# A peer that failed is left alone for a second, then two, four, ... up to half a minute, which
-# is about how long a large model takes to load again.
-FIRST_COOLING = 1.0
-LONGEST_COOLING = 30.0
+# Weight of the newest outcome in the share of faults: about the last five count.
+OUTCOME_WEIGHT = 0.2
+
+# Half of what a share of faults says is forgotten after this long, in seconds: a peer that is
+# not asked any more cannot clear itself with good answers. Two coolings at their longest.
+FORGIVING_SECONDS = 60.0
 
 # What is remembered of a peer that left, so that an old advert does not bring it back.
 TOMBSTONE_SECONDS = 300.0
@@ -43,8 +46,8 @@ class _Tombstone:
 
     incarnation: int
     sequence: int
-    failures: int
-    cooling_until: float
+    breakers: Mapping[str | None, Breaker]
+    fault_share: float
     rates: Mapping[str, Rates]
     reputation: float
     until: float
@@ -55,18 +58,28 @@ _NOTHING_YET: Mapping[str, Any] = MappingProxyType(
     {
         field.name: field.default
         for field in attrs.fields(PeerRecord)
-        if field.default is not attrs.NOTHING
+        if field.init and field.default is not attrs.NOTHING
     }
+)
+
+_Breakers = Mapping[str | None, Breaker]
+_NO_BREAKERS: _Breakers = MappingProxyType({})
+
+# What we have sent since a report, when there is a new one.
+_REPORTED: Mapping[str, Any] = MappingProxyType(
+    {"sent_since_report": 0, "prompt_tokens_since_report": 0, "output_tokens_since_report": 0}
 )
 
 
 class _Peer:
     """The fields of a `PeerRecord`, changed often, and the record, made when it is looked at."""
 
-    __slots__ = ("_record", "fields")
+    __slots__ = ("_record", "fields", "running")
 
     def __init__(self, **fields: Any) -> None:
         self.fields = fields
+        # Requests of ours there, by model: when the last one ends, so has every probe.
+        self.running: dict[str | None, int] = {}
         self._record: PeerRecord | None = None
 
     @property
@@ -129,16 +142,20 @@ class PeerTable:
             newest = (grave.incarnation, grave.sequence)
         if (incarnation, sequence) <= newest:
             return False
-        claim = {
+        claim: dict[str, Any] = {
             "capability": capability,
             "incarnation": incarnation,
             "sequence": sequence,
             "seen_at": seen_at,
         }
         if peer is not None:
-            if peer.fields["incarnation"] != incarnation:
-                claim |= {"cooling_until": 0.0, "failures": 0}
-            peer.change(**claim, sent_since_report=0, prompt_tokens_since_report=0)
+            fields = peer.fields
+            if fields["incarnation"] != incarnation:
+                claim |= {"breakers": _NO_BREAKERS, "resting_until": 0.0}
+            if fields["fault_share"]:
+                age = max(0.0, seen_at - fields["seen_at"])
+                claim["fault_share"] = fields["fault_share"] * 0.5 ** (age / FORGIVING_SECONDS)
+            peer.change(**claim, **_REPORTED)
             return True
         if len(self._peers) >= MAX_PEERS:
             return False
@@ -147,8 +164,8 @@ class PeerTable:
             claim |= {
                 "rates": grave.rates,
                 "reputation": grave.reputation,
-                "failures": grave.failures,
-                "cooling_until": grave.cooling_until,
+                "breakers": grave.breakers,
+                "fault_share": grave.fault_share,
             }
         self._peers[peer_id] = _Peer(**{**_NOTHING_YET, "peer_id": peer_id, **claim})
         return True
@@ -170,7 +187,7 @@ class PeerTable:
             capability = peer.fields["capability"]
             if capability.load != load:
                 capability = attrs.evolve(capability, load=load)
-            peer.change(capability=capability, sent_since_report=0, prompt_tokens_since_report=0)
+            peer.change(capability=capability, **_REPORTED)
 
     def round_trip(self, peer_id: PeerId, seconds: float) -> None:
         """Take one measured round trip."""
@@ -190,36 +207,67 @@ class PeerTable:
             self._gone[peer_id] = _Tombstone(
                 incarnation=peer.fields["incarnation"],
                 sequence=peer.fields["sequence"],
-                failures=peer.fields["failures"],
-                cooling_until=peer.fields["cooling_until"],
+                breakers=_freed(peer.fields["breakers"], *peer.fields["breakers"]),
+                fault_share=peer.fields["fault_share"],
                 rates=peer.fields["rates"],
                 reputation=peer.fields["reputation"],
                 until=now + TOMBSTONE_SECONDS,
             )
 
-    def sent(self, peer_id: PeerId, *, prompt_tokens: int) -> None:
-        """Count a request of ours that is on its way."""
+    def sent(
+        self,
+        peer_id: PeerId,
+        *,
+        model: str | None = None,
+        prompt_tokens: int,
+        output_tokens: int = 0,
+        now: float = 0.0,
+    ) -> None:
+        """Count a request of ours that is on its way; where a breaker has cooled it is the probe.
+
+        Args:
+          peer_id: Where to.
+          model: The name of the offer that it is for.
+          prompt_tokens: Length of its prompt (estimated).
+          output_tokens: Length of its answer (expected).
+          now: The time, in seconds.
+
+        """
         peer = self._change(peer_id)
         if peer is not None:
             fields = peer.fields
+            peer.running[model] = peer.running.get(model, 0) + 1
             peer.change(
                 in_flight=fields["in_flight"] + 1,
                 sent_since_report=fields["sent_since_report"] + 1,
                 prompt_tokens_since_report=fields["prompt_tokens_since_report"] + prompt_tokens,
+                output_tokens_since_report=fields["output_tokens_since_report"] + output_tokens,
+                breakers=_probed(fields["breakers"], model, now=now),
             )
 
-    def ended(self, peer_id: PeerId) -> None:
+    def ended(self, peer_id: PeerId, *, model: str | None = None) -> None:
         """A request of ours is no longer there, however it ended."""
         peer = self._change(peer_id)
-        if peer is not None:
-            # One that ended without a report, cancelled say, is not on its way any longer.
-            unreported = max(0, peer.fields["sent_since_report"] - 1)
-            tokens = peer.fields["prompt_tokens_since_report"] if unreported else 0
-            peer.change(
-                in_flight=max(0, peer.fields["in_flight"] - 1),
-                sent_since_report=unreported,
-                prompt_tokens_since_report=tokens,
-            )
+        if peer is None:
+            return
+        fields, running = peer.fields, peer.running
+        # One that ended without a report, cancelled say, is not on its way any longer.
+        unreported = max(0, fields["sent_since_report"] - 1)
+        in_flight = max(0, fields["in_flight"] - 1)
+        running[model] = running.get(model, 0) - 1
+        over: list[str | None] = []
+        if running[model] <= 0:
+            del running[model]
+            over.append(model)
+        if not in_flight:
+            over.append(None)
+        peer.change(
+            in_flight=in_flight,
+            sent_since_report=unreported,
+            prompt_tokens_since_report=fields["prompt_tokens_since_report"] if unreported else 0,
+            output_tokens_since_report=fields["output_tokens_since_report"] if unreported else 0,
+            breakers=_freed(fields["breakers"], *over),
+        )
 
     def succeeded(
         self,
@@ -230,11 +278,15 @@ class PeerTable:
         prefill_seconds: float | None = None,
         decode_tokens: int | None = None,
         decode_seconds: float | None = None,
+        batch: float | None = None,
+        now: float = 0.0,
     ) -> None:
         """Learn from an answer: its speed, and that the peer is well.
 
-        *prefill_tokens* are those that the backend had to compute, the cached ones left out.
-        Reputation gains 0.03, as in the original for an answer of full quality.
+        *prefill_tokens* are those that the backend had to compute, the cached ones left out;
+        *batch* the mean number of requests it worked on meanwhile. The breakers of the model
+        and of the peer close. Reputation gains 0.03, as in the original for an answer of full
+        quality.
         """
         peer = self._change(peer_id)
         if peer is None:
@@ -246,58 +298,102 @@ class PeerTable:
                 prefill_seconds=prefill_seconds,
                 decode_tokens=decode_tokens,
                 decode_seconds=decode_seconds,
+                batch=batch,
             )
             rates = MappingProxyType({**rates, model: learned})
         peer.change(
             rates=rates,
-            failures=0,
-            cooling_until=0.0,
+            breakers=_without(peer.fields["breakers"], model, None),
+            resting_until=0.0,
+            fault_share=(1 - OUTCOME_WEIGHT) * peer.fields["fault_share"],
             reputation=min(1.0, peer.fields["reputation"] + 0.03),
         )
 
-    def failed(self, peer_id: PeerId, *, now: float, retry_after: float | None = None) -> None:
+    def failed(
+        self,
+        peer_id: PeerId,
+        *,
+        model: str | None = None,
+        now: float,
+        retry_after: float | None = None,
+    ) -> None:
         """Leave a peer alone for a while after a fault of its own. Reputation loses 0.05.
 
-        It counts against a peer that is gone as well: breaking the session is the commonest
-        fault of all.
+        With *model* only requests for that model; with `None` all, as for a connection that
+        broke. It counts against a peer that is gone as well: breaking the session is the
+        commonest fault of all.
         """
         peer = self._change(peer_id)
         grave = self._gone.get(peer_id)
         if peer is not None:
-            failures, reputation = peer.fields["failures"], peer.fields["reputation"]
-            cooling_until = peer.fields["cooling_until"]
+            before: _Breakers = peer.fields["breakers"]
+            reputation, share = peer.fields["reputation"], peer.fields["fault_share"]
         elif grave is not None:
-            failures, reputation = grave.failures, grave.reputation
-            cooling_until = grave.cooling_until
+            before, reputation, share = grave.breakers, grave.reputation, grave.fault_share
         else:
             return
-        if cooling_until > now:
-            # Everything that was in flight fails at once when a session breaks: one fault.
+        if model not in before and len(before) > MAX_MODELS:
+            model = None
+        breaker = before.get(model, CLOSED)
+        after = breaker.failed(now=now, retry_after=retry_after)
+        if after is breaker:
             return
-        cooling = min(LONGEST_COOLING, FIRST_COOLING * 2**failures)
-        if retry_after is not None:
-            cooling = min(LONGEST_COOLING, retry_after)
         fault = {
-            "failures": min(failures + 1, 30),
-            "cooling_until": now + cooling,
+            "breakers": MappingProxyType({**before, model: after}),
             "reputation": max(0.0, reputation - 0.05),
+            "fault_share": share + OUTCOME_WEIGHT * (1 - share),
         }
         if peer is not None:
             peer.change(**fault)
         elif grave is not None:
             self._gone[peer_id] = attrs.evolve(grave, **fault)
 
-    def refused(self, peer_id: PeerId, *, now: float, retry_after: float | None = None) -> None:
+    def refused(
+        self,
+        peer_id: PeerId,
+        *,
+        model: str | None = None,
+        now: float,
+        retry_after: float | None = None,
+    ) -> None:
         """Leave a peer alone after a refusal, for as long as it asks, or for a moment.
 
-        A refusal is no fault. But one that claims free slots and refuses all the same would
-        be asked first again and again.
+        A refusal is no fault, and no breaker opens. But one that claims free slots and refuses
+        all the same would be asked first again and again. Slots are those of the whole peer,
+        whichever *model* it was about.
         """
         peer = self._change(peer_id)
         if peer is None:
             return
-        load: Load = peer.fields["capability"].load
+        fields = peer.fields
+        load: Load = fields["capability"].load
+        rest: float = fields["resting_until"]
         has_room = load.busy + load.queued < load.slots + load.queue_limit
         if retry_after is not None or has_room:
             wait = FIRST_COOLING if retry_after is None else min(LONGEST_COOLING, retry_after)
-            peer.change(cooling_until=max(peer.fields["cooling_until"], now + wait))
+            rest = max(rest, now + wait)
+        share: float = fields["fault_share"]
+        if fields["resting_until"] <= now:
+            # As with faults: what is refused at once is one refusal.
+            share += OUTCOME_WEIGHT * (1 - share)
+        peer.change(resting_until=rest, fault_share=share)
+
+
+def _without(breakers: _Breakers, *models: str | None) -> _Breakers:
+    if not breakers:
+        return breakers
+    return MappingProxyType({m: b for m, b in breakers.items() if m not in models})
+
+
+def _probed(breakers: _Breakers, model: str | None, *, now: float) -> _Breakers:
+    if not breakers:
+        return breakers
+    return MappingProxyType(
+        {m: b.probed(now=now) if m in (None, model) else b for m, b in breakers.items()}
+    )
+
+
+def _freed(breakers: _Breakers, *models: str | None) -> _Breakers:
+    if not breakers:
+        return breakers
+    return MappingProxyType({m: b.freed() if m in models else b for m, b in breakers.items()})

@@ -3,20 +3,36 @@
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from ._attempts import Attempt, Attempts, GiveUp, Try
+import attrs
+
+from ._attempts import Attempt, Attempts, GiveUp, Reason, Try, Wait
+from ._budget import HEDGE_RESERVE, HEDGE_SHARE, Budget
 from ._completion_time import CompletionTime
 from ._decision import Candidate, Decision
+from ._experience import Experience
 from ._filters import FRESH_SECONDS, STANDARD_FILTERS, Filter
-from ._policy import Policy, Scorer
+from ._lengths import Lengths
+from ._policy import EXPLORE, HOT_QUANTILE, NEAR_SECONDS, Policy, Scorer
+from ._prefixes import PrefixIndex
 from ._request import RouteRequest, route_request
-from ._simple import Chance, LeastRequests, RoundRobin
+from ._rhythm import Rhythm
+from ._seam import Seam
+from ._simple import Chance, LeastRequests, PrefixAffinity, RoundRobin, TwoChoices
 from ._weighted_sum import PRESETS, WeightedSum, factors
+
+DEFAULT = Policy(
+    name="completion-time",
+    scorer=CompletionTime(),
+    near_most=NEAR_SECONDS,
+    gate=HOT_QUANTILE,
+    explore=EXPLORE,
+)
 
 POLICIES: Mapping[str, Policy] = MappingProxyType(
     {
         policy.name: policy
         for policy in (
-            Policy(name="completion-time", scorer=CompletionTime()),
+            DEFAULT,
             Policy(name="capability", scorer=WeightedSum(), near=0.0),
             *(
                 Policy(name=f"capability-{preset}", scorer=WeightedSum(weights), near=0.0)
@@ -24,6 +40,9 @@ POLICIES: Mapping[str, Policy] = MappingProxyType(
                 if preset != "default"
             ),
             Policy(name="least-requests", scorer=LeastRequests()),
+            Policy(name="two-choices", scorer=TwoChoices()),
+            attrs.evolve(DEFAULT, name="least-seconds", scorer=CompletionTime(affinity=False)),
+            Policy(name="prefix-affinity", scorer=PrefixAffinity()),
             Policy(name="round-robin", scorer=RoundRobin(), near=0.0),
             Policy(name="random", scorer=Chance(), near=0.0),
         )
@@ -39,6 +58,9 @@ __all__ = [
     "Candidate",
     "RouteRequest",
     "route_request",
+    "Experience",
+    "Lengths",
+    "PrefixIndex",
     # filters
     "Filter",
     "STANDARD_FILTERS",
@@ -50,11 +72,20 @@ __all__ = [
     "PRESETS",
     "factors",
     "LeastRequests",
+    "TwoChoices",
+    "PrefixAffinity",
     "RoundRobin",
     "Chance",
     # trying
     "Attempts",
     "Attempt",
     "Try",
+    "Wait",
     "GiveUp",
+    "Reason",
+    "Budget",
+    "HEDGE_SHARE",
+    "HEDGE_RESERVE",
+    "Rhythm",
+    "Seam",
 ]

@@ -1,28 +1,38 @@
-# Failing over, without any I/O.
+# Failing over and going on, without any I/O.
 #
-# Rule 1: everything that decides "whom next, or give up?" lives in this file. The router only
-# carries out what it says.
+# Rule 1: everything that decides "whom next, wait, or give up?" lives in this file. The router
+# only carries out what it says.
 #
-# Rule 2: no peer is asked twice for the same request.
+# Rule 2: no peer is asked twice for the same request, unless it has started anew since.
 #
-# Rule 3: a caller's fault is returned at once. A peer's fault moves the request on, until the
-# first text was delivered: from then on the answer is bound to its peer.
+# Rule 3: a caller's fault is returned at once. A peer's fault moves the request on: before the
+# first text to anybody who can answer, after it only to a peer that can go on with the text.
+#
+# Rule 4: a network where everything fails is not hammered: tries after the first are paid for
+# from a budget that all requests share. Going on with a begun answer is always paid.
 """Which peer to try next, and when to give up."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
 
 import attrs
 
 from ..capability import PeerId
 from ..exceptions import (
+    AnswerInterrupted,
     DeadlineExceeded,
     NoPeerAvailable,
     NoRealPeer,
     PeerError,
     PeerSimulated,
+    PeerTimeout,
+    PeerUnreachable,
     PunchError,
     UnknownModel,
 )
+from ._budget import Budget
 from ._decision import Decision
 
 # More tries than this and it is the network that is broken, not a peer.
@@ -36,6 +46,16 @@ USUAL_PATIENCE = 60.0
 # A prediction that is off by more than this factor is no prediction.
 PATIENCE_FACTOR = 4.0
 
+# A listener that was killed is started again and has joined within this time, by whatever
+# supervises it; a request that lost its peer waits so long before it finds that nobody is left.
+RETURN_SECONDS = 5.0
+
+# How often it looks meanwhile: some things, as the end of a rest, announce themselves to nobody.
+LOOK_AGAIN_SECONDS = 0.25
+
+Reason = Literal["first", "failover", "continuation", "hedge"]
+"""Why a peer is asked: the first one, another before or after the first text, or beside one."""
+
 
 @attrs.frozen(kw_only=True)
 class Try:
@@ -46,6 +66,17 @@ class Try:
 
     patience: float
     """How long it may stay silent before the first text, in seconds."""
+
+    reason: Reason
+    """Why."""
+
+
+@attrs.frozen(kw_only=True)
+class Wait:
+    """Nobody can be asked now, and somebody may be back in a moment."""
+
+    until: float
+    """When to look again at the latest, in seconds of the router's clock."""
 
 
 @attrs.frozen
@@ -68,6 +99,9 @@ class Attempt:
     seconds: float
     """How long it took."""
 
+    incarnation: int = 0
+    """The peer's incarnation, as it was asked."""
+
 
 class Attempts:
     """The tries of one request.
@@ -75,14 +109,23 @@ class Attempts:
     Args:
       deadline: When the caller gives up, in seconds of the router's clock.
       limit: How many peers to try at most.
+      continuable: Whether the caller wants a begun answer to go on elsewhere.
 
     """
 
-    def __init__(self, *, deadline: float, limit: int = MAX_ATTEMPTS) -> None:
+    def __init__(
+        self, *, deadline: float, limit: int = MAX_ATTEMPTS, continuable: bool = True
+    ) -> None:
         self._deadline = deadline
         self._limit = limit
+        self._continuable = continuable
         self._failed: list[Attempt] = []
-        self._delivered = False
+        self._digest: str | None = None
+        self._waits_until: float | None = None
+        self.tokens = 0
+        """Tokens delivered."""
+        self.characters = 0
+        """Characters delivered."""
 
     @property
     def failed_attempts(self) -> tuple[Attempt, ...]:
@@ -90,39 +133,88 @@ class Attempts:
         return tuple(self._failed)
 
     @property
-    def tried(self) -> frozenset[PeerId]:
-        """Peers not to ask again."""
-        return frozenset(attempt.peer_id for attempt in self._failed)
+    def begun(self) -> bool:
+        """True once the caller has seen part of the answer."""
+        return self.characters > 0
 
-    def next_step(self, decision: Decision, *, now: float) -> Try | GiveUp:
-        """What to do now, given who may still be asked."""
-        if self._delivered:
-            return GiveUp(self._failed[-1].error)
+    def tried(
+        self, incarnation_of: Callable[[PeerId], int | None] = lambda peer_id: None
+    ) -> frozenset[PeerId]:
+        """Peers not to ask again: a peer that has started anew since is another one.
+
+        Args:
+          incarnation_of: The peer's incarnation now, where it is known.
+
+        """
+        return frozenset(
+            attempt.peer_id
+            for attempt in self._failed
+            if incarnation_of(attempt.peer_id) in (None, attempt.incarnation)
+        )
+
+    @property
+    def reason(self) -> Reason:
+        """Why the next peer will be asked."""
+        if self.begun:
+            return "continuation"
+        return "failover" if self._failed else "first"
+
+    def can_continue(self, decision: Decision) -> bool:
+        """Whether somebody could go on with the begun answer, should its peer be given up."""
+        left = set(decision.order) - decision.request.tried
+        return bool(left) and len(self._failed) < self._limit and not self._cannot_continue()
+
+    def next_step(
+        self, decision: Decision, *, now: float, budget: Budget | None = None
+    ) -> Try | Wait | GiveUp:
+        """What to do now, given who may still be asked.
+
+        Args:
+          decision: Made with `tried` left out.
+          now: The current time of the router's clock, in seconds.
+          budget: What tries after the first are paid from; `None` for no limit.
+
+        """
         if now >= self._deadline:
             return GiveUp(self.out_of_time())
+        if self.begun and (why := self._cannot_continue()):
+            return GiveUp(self._interrupted(why))
         # The filter for peers already tried says the same, but a policy may leave it out.
-        left = (peer_id for peer_id in decision.order if peer_id not in self.tried)
+        left = (peer_id for peer_id in decision.order if peer_id not in decision.request.tried)
         peer_id = next(left, None)
-        if peer_id is None or len(self._failed) >= self._limit:
+        if len(self._failed) >= self._limit:
             return GiveUp(self._nobody(decision))
+        if peer_id is None:
+            return self._wait(now) or GiveUp(self._nobody(decision))
+        self._waits_until = None
+        if self.reason == "failover" and budget is not None and not budget.withdraw(now):
+            return GiveUp(self._too_many_failures())
         patience = min(self.patience(decision, peer_id), self._deadline - now)
-        return Try(peer_id=peer_id, patience=patience)
+        return Try(peer_id=peer_id, patience=patience, reason=self.reason)
 
-    def failed(self, peer_id: PeerId, error: PunchError, *, seconds: float) -> GiveUp | None:
+    def failed(
+        self, peer_id: PeerId, error: PunchError, *, seconds: float, incarnation: int = 0
+    ) -> GiveUp | None:
         """Record a failure. `GiveUp` if it was not the peer's: nobody else would do better."""
-        self._failed.append(Attempt(peer_id=peer_id, error=error, seconds=seconds))
+        self._failed.append(
+            Attempt(peer_id=peer_id, error=error, seconds=seconds, incarnation=incarnation)
+        )
         return None if isinstance(error, PeerError) else GiveUp(error)
 
-    def delivered(self) -> None:
-        """Record that the caller has seen part of the answer."""
-        self._delivered = True
+    def delivered(self, *, tokens: int, characters: int, digest: str | None) -> None:
+        """Record that the caller has seen more of the answer, of the model with this digest."""
+        self.tokens += tokens
+        self.characters += characters
+        self._digest = digest
 
     def out_of_time(self) -> DeadlineExceeded:
         """The error for a caller whose time ran out."""
-        tried = "; ".join(f"{a.peer_id}: {a.error}" for a in self._failed)
-        return DeadlineExceeded(
-            "the time ran out before an answer" + (f" ({tried})" if tried else "")
-        )
+        if self.begun:
+            what = f"the time ran out {self._so_far()}"
+        else:
+            what = "the time ran out before an answer"
+        tried = "; ".join(f"{a.peer_id}: {_why(a)}" for a in self._failed)
+        return DeadlineExceeded(what + (f" ({tried})" if tried else ""))
 
     def patience(self, decision: Decision, peer_id: PeerId) -> float:
         """How long *peer_id* may stay silent before its first text, in seconds."""
@@ -131,11 +223,56 @@ class Attempts:
             return USUAL_PATIENCE
         return max(LEAST_PATIENCE, PATIENCE_FACTOR * (decision.score(peer_id) - decode))
 
-    def _nobody(self, decision: Decision) -> NoPeerAvailable:
-        reasons = {a.peer_id: str(a.error).removeprefix(f"{a.peer_id}: ") for a in self._failed}
+    # ---- why not ----
+
+    def _cannot_continue(self) -> str | None:
+        if not self._continuable:
+            return "the request is not to be continued by another peer"
+        if self._digest is None:
+            return "its model file has no known digest, so nobody is known to have the same one"
+        return None
+
+    def _wait(self, now: float) -> Wait | None:
+        """Wait if a peer was lost that may come back, and not for long."""
+        if not any(isinstance(a.error, PeerUnreachable | PeerTimeout) for a in self._failed):
+            return None
+        if self._waits_until is None:
+            self._waits_until = now + RETURN_SECONDS
+        until = min(self._waits_until, self._deadline)
+        return Wait(until=min(now + LOOK_AGAIN_SECONDS, until)) if now < until else None
+
+    def _so_far(self) -> str:
+        return f"after {self.tokens} tokens ({self.characters} characters) of the answer"
+
+    def _interrupted(self, why: str) -> AnswerInterrupted:
+        last = self._failed[-1]
+        return AnswerInterrupted(
+            f"{last.peer_id} failed {self._so_far()}: {_why(last)}; {why}",
+            tokens=self.tokens,
+            characters=self.characters,
+        )
+
+    def _too_many_failures(self) -> NoPeerAvailable:
+        error = NoPeerAvailable(
+            "too many requests have failed lately to try this one again; see below for its own",
+            {a.peer_id: _why(a) for a in self._failed},
+        )
+        error.retry_after = self._least_wait() or 1.0
+        return error
+
+    def _least_wait(self) -> float | None:
+        waits = [a.error.retry_after for a in self._failed if a.error.retry_after is not None]
+        return min(waits, default=None)
+
+    def _nobody(self, decision: Decision) -> PunchError:
+        reasons = {a.peer_id: _why(a) for a in self._failed}
         candidates = [c for c in decision.candidates() if c.peer_id not in reasons]
         for candidate in candidates:
             reasons[candidate.peer_id] = candidate.reason or "was not tried"
+        if self.begun:
+            last = self._failed[-1].peer_id
+            lines = [f"\n  {p}: {why}" for p, why in reasons.items() if p != last]
+            return self._interrupted("nobody could go on with it" + "".join(lines))
         removed_by = {c.removed_by for c in candidates}
         failures = {type(a.error) for a in self._failed}
         error: NoPeerAvailable
@@ -149,9 +286,13 @@ class Attempts:
             error = UnknownModel(_what_is_on_offer(decision), reasons)
         else:
             error = NoPeerAvailable("no listener could answer", reasons)
-        waits = [a.error.retry_after for a in self._failed if a.error.retry_after is not None]
-        error.retry_after = min(waits, default=None)
+        error.retry_after = self._least_wait()
         return error
+
+
+def _why(attempt: Attempt) -> str:
+    """What went wrong, without the name of the peer, which is said beside it."""
+    return str(attempt.error).removeprefix(f"{attempt.peer_id}: ")
 
 
 def _what_is_on_offer(decision: Decision) -> str:

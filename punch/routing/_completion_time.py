@@ -8,7 +8,8 @@ from statistics import median
 
 import attrs
 
-from ..peers import PeerRecord
+from ..capability import ModelOffer
+from ..peers import ENOUGH_SAMPLES, USUAL_SLOWDOWN, PeerRecord, Rates
 from ._request import RouteRequest
 
 # What a peer is taken for while nobody has measured it or any other: a laptop without a GPU
@@ -19,12 +20,72 @@ UNKNOWN_DECODE_RATE = 8.0
 # A round trip nobody has measured: between a home network and a far continent.
 UNKNOWN_RTT = 0.05
 
-# Each further request in the batch slows the others by about half on the CPUs and small GPUs
-# this is for; see the batched numbers of `llama-bench`.
-SLOWDOWN_PER_REQUEST = 0.5
+# A claim is believed up to so many times the best rate measured anywhere in the pool: one step
+# of hardware above everything we know, and not the 1e9 tokens a second of a liar.
+MOST_BEYOND_POOL = 4.0
+
+# A claimed slowdown is believed up to here: at 1 a batch gains nothing at all.
+GREATEST_CLAIMED_SLOWDOWN = 1.0
 
 # A peer that has just failed must look this much better to be asked again.
 SECONDS_PER_FAILURE = 2.0
+
+# Nine attempts lost for one answer are bad enough; past that the odds only look like a rate.
+MOST_FAULT_SHARE = 0.9
+
+_Belief = tuple[float, float | None, float | None, float]
+_NOTHING_KNOWN: _Belief = (0.0, None, None, USUAL_SLOWDOWN)
+
+
+def _beliefs(request: RouteRequest, peers: Sequence[PeerRecord]) -> list[_Belief]:
+    """Of each peer: seconds to load, prefill rate, decode rate and slowdown, as we believe it."""
+    model, digest = request.model, request.model_digest
+    best_prefill = best_decode = 0.0
+    found: list[_Belief] = []
+    claims: list[tuple[int, ModelOffer, Rates | None]] = []
+    for peer in peers:
+        offer = peer.capability.offer(model, digest)
+        if offer is None:
+            found.append(_NOTHING_KNOWN)
+            continue
+        rates = peer.rates.get(offer.name) if peer.rates else None
+        if rates is None or not rates.enough:
+            claims.append((len(found), offer, rates))
+            found.append(_NOTHING_KNOWN)
+            continue
+        prefill, decode, slowdown = rates.prefill, rates.decode, rates.slowdown
+        if slowdown is None:
+            slowdown = _claimed_slowdown(offer)
+        if prefill is not None and prefill > best_prefill:
+            best_prefill = prefill
+        if decode is not None and decode > best_decode:
+            best_decode = decode
+        if rates.prefill_samples < ENOUGH_SAMPLES:
+            prefill = rates.prefill_or(offer.prefill_rate)
+        if rates.decode_samples < ENOUGH_SAMPLES:
+            decode = rates.decode_or(offer.decode_rate)
+        found.append((offer.load_seconds, prefill, decode, slowdown))
+    for place, offer, rates in claims:
+        prefill, decode, slowdown = offer.prefill_rate, offer.decode_rate, None
+        if rates is not None:
+            prefill, decode = rates.prefill_or(prefill), rates.decode_or(decode)
+            slowdown = rates.slowdown
+        if slowdown is None:
+            slowdown = _claimed_slowdown(offer)
+        prefill, decode = _capped(prefill, best_prefill), _capped(decode, best_decode)
+        found[place] = (offer.load_seconds, prefill, decode, slowdown)
+    return found
+
+
+def _claimed_slowdown(offer: ModelOffer) -> float:
+    claim = offer.slowdown
+    return USUAL_SLOWDOWN if claim is None else min(max(0.0, claim), GREATEST_CLAIMED_SLOWDOWN)
+
+
+def _capped(claim: float | None, best: float) -> float | None:
+    if claim is None or not best:
+        return claim
+    return min(claim, MOST_BEYOND_POOL * best)
 
 
 def _usual(rates: Sequence[float | None], unknown: float) -> float:
@@ -41,24 +102,53 @@ class CompletionTime:
 
     ::
 
-        total   = rtt + load + queue + prefill + decode + penalty
+        total   = rtt + load + queue + prefill + cached + decode + penalty
         load    = seconds until the model is loaded
-        queue   = (prompt tokens ahead) / prefill rate
-                  + (requests ahead of a free slot) / slots * (decode of one request)
-        prefill = prompt tokens / prefill rate
-        decode  = output tokens * slowdown(batch) / decode rate
-        slowdown(batch) = 1 + 0.5 * (batch - 1)
-        penalty = 2 s for each fault in a row
+        queue   = (prompt tokens ahead) / p
+                  + (answer tokens ahead of a free slot) / R, if no slot is free
+        prefill = prompt / p
+        cached  = - (prompt tokens in its cache) / p
+        decode  = output * (1 + s * (batch - 1)) / d
+        penalty = 2 s for each fault in a row + f / (1 - f) * (usual total of the pool)
+
+    p and d are its rates of prompt and answer tokens a second for one request alone, s its
+    slowdown: with *b* requests in the batch each of them decodes at ``d / (1 + s * (b - 1))``.
+    Prompts are read one after another at p, and hold up what is decoded. A peer with *S* slots
+    and *n* requests present, n < S, takes one more at once, into a batch of n + 1. Otherwise the
+    batch is S, whose total rate is ``R = S * d / (1 + s * (S - 1))``, and m = n - S requests wait
+    already. Of the answer tokens left (`Load.output_tokens_left`, and what we sent since) the
+    share ``(2m + 1) / (2m + S)`` is made before a slot is free: those in the slots are half
+    over on average, and the last of them go on while this one has begun.
+    Where a peer does not say how much is left, it is ``(m + S/2) * output``.
 
     Requests we sent since the peer's last report are counted as ahead of this one: the report
     cannot know them, and without it many requests herd onto the same peer.
 
-    Rates are those measured here after three answers, the peer's claim before. A peer without
-    either is taken for the median of those that have one, so that it neither attracts every
-    request nor is never tried; where nobody has one, for a modest laptop.
+    Rates are those measured here after three answers, the peer's claim before, which counts for
+    at most twice what the first answers show and four times the best measured in the pool. A
+    peer without either is taken for the median of those that have one, so that it neither
+    attracts every request nor is never tried; where nobody has one, for a modest laptop.
+
+    f is the share of its recent attempts that failed or were refused: so many tries are lost
+    for each answer, and each costs about what is usual elsewhere. Without it a peer that fails
+    fast would look fast (sinkholing: Prequal, NSDI'24).
+
+    The formula is DESIGN.md's: the shortest expected delay, which is near-optimal for unlike
+    servers; the cache as a term in seconds yields by itself when its owner is busy.
     """
 
-    term_names: tuple[str, ...] = ("rtt", "load", "queue", "prefill", "decode", "penalty")
+    affinity: bool = True
+    """Count what is in a peer's cache."""
+
+    term_names: tuple[str, ...] = (
+        "rtt",
+        "load",
+        "queue",
+        "prefill",
+        "cached",
+        "decode",
+        "penalty",
+    )
     unit: str = "s"
     lowest_is_best: bool = True
 
@@ -66,49 +156,73 @@ class CompletionTime:
         self, request: RouteRequest, peers: Sequence[PeerRecord], rng: Random
     ) -> Sequence[tuple[float, ...]]:
         """See the class."""
-        claims: list[tuple[float, float | None, float | None]] = []
-        for peer in peers:
-            offer = peer.capability.offer(request.model, request.model_digest)
-            if offer is None:
-                claims.append((0.0, None, None))
-                continue
-            rates = peer.rates.get(offer.name)
-            if rates is None:
-                claims.append((offer.load_seconds, offer.prefill_rate, offer.decode_rate))
-            else:
-                claims.append(
-                    (
-                        offer.load_seconds,
-                        rates.prefill_or(offer.prefill_rate),
-                        rates.decode_or(offer.decode_rate),
-                    )
-                )
-        usual_prefill = _usual([prefill for _, prefill, _ in claims], UNKNOWN_PREFILL_RATE)
-        usual_decode = _usual([decode for _, _, decode in claims], UNKNOWN_DECODE_RATE)
+        beliefs = _beliefs(request, peers)
+        usual_prefill = _usual([prefill for _, prefill, _, _ in beliefs], UNKNOWN_PREFILL_RATE)
+        usual_decode = _usual([decode for _, _, decode, _ in beliefs], UNKNOWN_DECODE_RATE)
 
         prompt, output = request.prompt_tokens, request.output_tokens
+        cached = request.cached_tokens if self.affinity else {}
         found = []
-        for peer, (load_seconds, prefill_rate, decode_rate) in zip(peers, claims, strict=True):
+        guarded = False
+        for peer, belief in zip(peers, beliefs, strict=True):
+            load_seconds, prefill_rate, decode_rate, slowdown = belief
             prefill_rate = prefill_rate or usual_prefill
-            decode = output / (decode_rate or usual_decode)
+            decode_rate = decode_rate or usual_decode
             load = peer.capability.load
             slots = load.slots
             present = peer.present
-            tokens_ahead = load.queued_prompt_tokens + peer.prompt_tokens_since_report
-            queue = tokens_ahead / prefill_rate if tokens_ahead else 0.0
-            if present >= slots:
-                queue += (present - slots + 1) / slots * decode
-                batch = slots
+            ahead = load.queued_prompt_tokens + peer.prompt_tokens_since_report
+            queue = ahead / prefill_rate if ahead else 0.0
+            if present < slots:
+                crowd = 1.0 + slowdown * present
             else:
-                batch = present + 1
+                crowd = 1.0 + slowdown * (slots - 1)
+                twice = 2 * (present - slots)
+                left = _tokens_left(peer, output) * (twice + 1) / (twice + slots)
+                queue += left * crowd / (slots * decode_rate)
+            hit = 0.0
+            if cached and (tokens := cached.get(peer.peer_id)):
+                hit = -min(tokens, prompt) / prefill_rate
+            penalty = 0.0
+            if peer.breakers or peer.fault_share:
+                guarded = guarded or peer.fault_share > 0
+                penalty = SECONDS_PER_FAILURE * peer.failures
             found.append(
                 (
                     UNKNOWN_RTT if peer.rtt is None else peer.rtt,
                     load_seconds,
                     queue,
                     prompt / prefill_rate,
-                    decode * (1 + SLOWDOWN_PER_REQUEST * (batch - 1)),
-                    SECONDS_PER_FAILURE * peer.failures,
+                    hit,
+                    output * crowd / decode_rate,
+                    penalty,
                 )
             )
-        return found
+        return _with_odds(peers, found) if guarded else found
+
+
+def _tokens_left(peer: PeerRecord, output: int) -> float:
+    """Answer tokens to be made for all that is there, of which *output* is usual."""
+    load = peer.capability.load
+    left: float = load.output_tokens_left
+    if not left:
+        left = (max(0, load.busy) / 2 + load.queued) * output
+    sent = peer.sent_since_report
+    left += peer.output_tokens_since_report or sent * output
+    # Requests of ours that the report says nothing of, and that were sent before it.
+    return left + max(0, peer.in_flight - load.busy - load.queued - sent) * output
+
+
+def _with_odds(
+    peers: Sequence[PeerRecord], found: Sequence[tuple[float, ...]]
+) -> list[tuple[float, ...]]:
+    """The terms with the guard against those that fail fast."""
+    usual = median(map(sum, found))
+    return [
+        (
+            (*terms[:-1], terms[-1] + usual * share / (1 - share))
+            if (share := min(peer.fault_share, MOST_FAULT_SHARE))
+            else terms
+        )
+        for peer, terms in zip(peers, found, strict=True)
+    ]

@@ -35,6 +35,12 @@ class Candidate:
     terms: Mapping[str, float] = attrs.field(factory=dict)
     """Term to its value, in the decision's unit."""
 
+    hot: bool = False
+    """It has a longer queue than most, and gave way: see `Policy.gate`."""
+
+    cached_tokens: int = 0
+    """Prompt tokens that it probably has in its cache (expected)."""
+
 
 @attrs.frozen(kw_only=True)
 class Decision:
@@ -67,6 +73,12 @@ class Decision:
     removed: tuple[tuple[PeerRecord, Filter], ...] = attrs.field(repr=False, default=())
     """Peers that did not, with the filter that removed each."""
 
+    hot: frozenset[PeerId] = frozenset()
+    """Peers that passed and gave way for their long queues: see `Policy.gate`."""
+
+    explored: bool = False
+    """The first was taken to learn its speed, not for its score: see `Policy.explore`."""
+
     @property
     def chosen(self) -> PeerId | None:
         """The best peer, if there is one."""
@@ -97,8 +109,16 @@ class Decision:
             "policy": self.policy,
             "unit": self.unit,
             "peers": len(self.order) + len(self.removed),
+            "explored": self.explored,
             "candidates": [
-                {"peer_id": c.peer_id, "backend": c.backend, "score": c.score, "terms": c.terms}
+                {
+                    "peer_id": c.peer_id,
+                    "backend": c.backend,
+                    "score": c.score,
+                    "terms": c.terms,
+                    "hot": c.hot,
+                    "cached_tokens": c.cached_tokens,
+                }
                 for c in kept
             ]
             + [
@@ -119,6 +139,8 @@ class Decision:
             backend=record.capability.backend,
             score=sum(terms),
             terms=dict(zip(self.term_names, terms, strict=True)),
+            hot=peer_id in self.hot,
+            cached_tokens=self.request.cached_tokens.get(peer_id, 0),
         )
 
     def _lost(self, peer: PeerRecord, by: Filter) -> Candidate:

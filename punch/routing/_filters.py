@@ -107,6 +107,63 @@ def _why_slots(request: RouteRequest, peer: PeerRecord, now: float) -> str:
     )
 
 
+def _keep_continuation(
+    request: RouteRequest, peers: Sequence[PeerRecord], now: float
+) -> Sequence[PeerRecord]:
+    if not request.continuing:
+        return peers
+    model, digest, template = request.model, request.model_digest, request.chat_template
+    # A plain prompt is gone on with as it is; a conversation is written out by the template.
+    plain = request.command == "complete"
+    return [
+        peer
+        for peer in peers
+        if (offer := peer.capability.offer(model, digest)) is not None
+        and offer.continues
+        and (plain or (template is not None and offer.chat_template == template))
+    ]
+
+
+def _why_continuation(request: RouteRequest, peer: PeerRecord, now: float) -> str:
+    offer = peer.capability.offer(request.model, request.model_digest)
+    if offer is None or not offer.continues:
+        return "cannot go on with an answer that another peer began"
+    return (
+        f"writes a conversation with chat template {_short(offer.chat_template)}; the answer "
+        f"was begun with {_short(request.chat_template)}"
+    )
+
+
+def _short(digest: str | None) -> str:
+    return digest[:12] if digest is not None else "unknown"
+
+
+def _offered(request: RouteRequest, peer: PeerRecord) -> str | None:
+    offer = peer.capability.offer(request.model, request.model_digest)
+    return offer.name if offer is not None else request.model
+
+
+def _keep_breaker(
+    request: RouteRequest, peers: Sequence[PeerRecord], now: float
+) -> Sequence[PeerRecord]:
+    kept = [
+        peer
+        for peer in peers
+        if not peer.breakers or peer.breaker(_offered(request, peer)).admits(now)
+    ]
+    # When all have failed it is likelier our own network, or they are back: better to ask one
+    # of them than nobody (fail open, as Envoy's panic threshold does).
+    return kept or peers
+
+
+def _why_breaker(request: RouteRequest, peer: PeerRecord, now: float) -> str:
+    breaker = peer.breaker(_offered(request, peer))
+    failed = f"failed {breaker.failures} times in a row; "
+    if breaker.until > now:
+        return f"{failed}left alone for another {breaker.until - now:.1f} s"
+    return f"{failed}a single request is finding out whether it is well again"
+
+
 TRIED = Filter(
     name="tried",
     keep=lambda request, peers, now: (
@@ -153,12 +210,19 @@ CONTEXT = Filter(
     ),
 )
 
-COOLING = Filter(
-    name="cooling",
-    keep=lambda request, peers, now: [peer for peer in peers if peer.cooling_until <= now],
+CONTINUATION = Filter(
+    name="continuation",
+    keep=_keep_continuation,
+    why=_why_continuation,
+)
+
+BREAKER = Filter(name="breaker", keep=_keep_breaker, why=_why_breaker)
+
+RESTING = Filter(
+    name="resting",
+    keep=lambda request, peers, now: [peer for peer in peers if peer.resting_until <= now],
     why=lambda request, peer, now: (
-        f"failed {peer.failures} times in a row; left alone for another "
-        f"{peer.cooling_until - now:.1f} s"
+        f"refused a request; left in peace for another {peer.resting_until - now:.1f} s"
     ),
 )
 
@@ -168,5 +232,16 @@ SLOTS = Filter(
     why=_why_slots,
 )
 
-STANDARD_FILTERS = (TRIED, FRESH, STRICT, MODEL, FEATURES, CONTEXT, COOLING, SLOTS)
+STANDARD_FILTERS = (
+    TRIED,
+    FRESH,
+    STRICT,
+    MODEL,
+    FEATURES,
+    CONTEXT,
+    CONTINUATION,
+    BREAKER,
+    RESTING,
+    SLOTS,
+)
 """What every policy starts with. Protocol and namespace were checked when the session began."""

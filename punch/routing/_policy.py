@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from random import Random
 from typing import Protocol
 
 import attrs
 
+from ..capability import PeerId
 from ..peers import PeerRecord
 from ._decision import Decision
 from ._filters import STANDARD_FILTERS, Filter
@@ -16,6 +18,29 @@ from ._request import RouteRequest
 # Candidates this close to the best are equal as far as anybody can tell; taking one of them
 # at random keeps many dialers from choosing the same one at the same moment.
 NEAR = 0.10
+
+# Where a tenth is a difference that somebody waits for, in seconds: from there the best is best.
+NEAR_SECONDS = 1.0
+
+# Of the requests present per slot in the pool, the quantile above which a peer is hot: Prequal's
+# (NSDI'24), 2**-0.25.
+HOT_QUANTILE = 0.84
+
+# A hot peer gives way to a cold one that is predicted to take up to so many times as long.
+# Prequal's peers are alike; among ours one may be worth any queue of the others. Predictions
+# are seldom wrong by more.
+HOT_HANDICAP = 2.0
+
+# One in so many decisions may go to a peer that nobody has measured yet: three answers, which
+# are enough to know it, take 60 requests, and no answer is later than the next rule allows.
+EXPLORE = 1 / 20
+
+# An unmeasured peer is not explored if it is predicted to take longer than so many times the
+# best: the request of somebody who waits for it is a high price.
+EXPLORE_REACH = 4.0
+
+_Ranks = Mapping[PeerId, float]
+_Scored = Mapping[PeerId, tuple[PeerRecord, tuple[float, ...]]]
 
 
 class Scorer(Protocol):
@@ -59,6 +84,17 @@ class Policy:
     near: float = NEAR
     """Share of the best score within which the best is drawn by lot; 0 for never."""
 
+    near_most: float = math.inf
+    """However good the best is, no more than this is near, in the unit of the scorer."""
+
+    gate: float | None = None
+    """Prequal's gate: a peer with a queue, and with more requests per slot than this quantile of
+    the pool, is hot and gives way to cold ones; `None` for none. Only for scores in seconds."""
+
+    explore: float = 0.0
+    """Share of decisions that may go to a peer with fewer than three measured answers, if none
+    of our requests is there, to learn its speed. Only for scores in seconds."""
+
     def decide(
         self, request: RouteRequest, peers: Sequence[PeerRecord], *, now: float, rng: Random
     ) -> Decision:
@@ -83,18 +119,24 @@ class Policy:
         scorer = self.scorer
         terms = scorer.terms(request, kept, rng)
         ids = [peer.peer_id for peer in kept]
-        totals = dict(zip(ids, map(sum, terms), strict=True))
-        order = sorted(ids, key=totals.__getitem__, reverse=not scorer.lowest_is_best)
-        if self.near and len(order) > 1:
-            edge = totals[order[0]] * (1 + self.near if scorer.lowest_is_best else 1 - self.near)
-            equals = [
-                peer
-                for peer in order
-                if (totals[peer] <= edge if scorer.lowest_is_best else totals[peer] >= edge)
-            ]
-            if len(equals) > 1:
-                lucky = order.index(equals[rng.randrange(len(equals))])
-                order.insert(0, order.pop(lucky))
+        scored = dict(zip(ids, zip(kept, terms, strict=True), strict=True))
+        ranks = dict(zip(ids, map(sum, terms), strict=True))
+        hot = frozenset[PeerId]() if self.gate is None else _hot(kept, self.gate)
+        for peer_id in hot:
+            ranks[peer_id] *= HOT_HANDICAP
+        order = sorted(ids, key=ranks.__getitem__, reverse=not scorer.lowest_is_best)
+        explored = False
+        if len(order) > 1:
+            first = self._among_equals(order, ranks, rng)
+            if self.explore:
+                chance = rng.random()
+                if chance < self.explore:
+                    found = _unmeasured(request, scored, order, ranks, rng)
+                    explored = found is not None
+                    first = first if found is None else found
+                if not explored:
+                    first = _with_room_to_learn(request, scored, order, first)
+            order.insert(0, order.pop(first))
         return Decision(
             policy=self.name,
             order=tuple(order),
@@ -103,6 +145,70 @@ class Policy:
             request=request,
             now=now,
             term_names=scorer.term_names,
-            scored=dict(zip(ids, zip(kept, terms, strict=True), strict=True)),
+            scored=scored,
             removed=tuple(removed),
+            hot=hot,
+            explored=explored,
         )
+
+    def _among_equals(self, order: Sequence[PeerId], ranks: _Ranks, rng: Random) -> int:
+        """The place of one that is as good as the best, as far as anybody can tell."""
+        if not self.near:
+            return 0
+        best = ranks[order[0]]
+        reach = min(self.near * abs(best), self.near_most)
+        equals = 1
+        # They are sorted: those that are near come first.
+        while equals < len(order) and abs(ranks[order[equals]] - best) <= reach:
+            equals += 1
+        return rng.randrange(equals) if equals > 1 else 0
+
+
+def _hot(peers: Sequence[PeerRecord], quantile: float) -> frozenset[PeerId]:
+    """Those with more requests per slot than the quantile of all, and with a queue."""
+    ratios = [peer.present / peer.capability.load.slots for peer in peers]
+    if not ratios or max(ratios) < 1.0:
+        return frozenset()
+    # The nearest rank: of up to six peers none is hot, since too few are there to be usual.
+    edge = sorted(ratios)[math.ceil(quantile * len(ratios)) - 1]
+    return frozenset(
+        peer.peer_id
+        for peer, ratio in zip(peers, ratios, strict=True)
+        if ratio > edge and ratio >= 1.0
+    )
+
+
+def _measured(request: RouteRequest, peer: PeerRecord) -> bool:
+    offer = peer.capability.offer(request.model, request.model_digest)
+    return offer is None or peer.rates_of(offer.name).enough
+
+
+def _unmeasured(
+    request: RouteRequest, scored: _Scored, order: Sequence[PeerId], ranks: _Ranks, rng: Random
+) -> int | None:
+    """The place of one to explore: at most one request of ours is there at a time."""
+    reach = EXPLORE_REACH * ranks[order[0]]
+    found = [
+        place
+        for place, peer_id in enumerate(order)
+        if not (peer := scored[peer_id][0]).in_flight
+        and ranks[peer_id] <= reach
+        and not _measured(request, peer)
+    ]
+    return rng.choice(found) if found else None
+
+
+def _with_room_to_learn(
+    request: RouteRequest, scored: _Scored, order: Sequence[PeerId], first: int
+) -> int:
+    """*first*, or the best that is not full of requests of ours that were sent on trust.
+
+    The claim of a peer may be a lie or a mistake: until it is measured it gets as many
+    requests of ours as it has slots and no more, if there is anybody else.
+    """
+    places: tuple[int, ...] = (first, *range(len(order)))
+    for place in places:
+        peer = scored[order[place]][0]
+        if peer.in_flight < peer.capability.load.slots or _measured(request, peer):
+            return place
+    return first

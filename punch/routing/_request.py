@@ -9,14 +9,11 @@ import attrs
 
 from ..capability import PeerId
 from ..wire import CommandRequest
+from ._lengths import USUAL_OUTPUT_TOKENS
 
 # Bytes of English text per token, a little low so that prompts are rather over- than
 # underestimated. Only the prediction rests on it; what is reported is always counted.
 BYTES_PER_TOKEN = 3.5
-
-# Answers of chat models whose length nobody limited; the median of public traces is near it.
-USUAL_OUTPUT_TOKENS = 200
-
 
 _NOBODY: Mapping[PeerId, int] = MappingProxyType({})
 
@@ -59,21 +56,27 @@ class RouteRequest:
     """How many requests were routed before this one; what round-robin turns by."""
 
 
+def tokens_of(*texts: str) -> int:
+    """Length of *texts*, in tokens (estimated)."""
+    # Bytes, not characters: one of a script without an alphabet is a token or more.
+    size = sum(len(text) if text.isascii() else len(text.encode()) for text in texts)
+    return int(size / BYTES_PER_TOKEN) + 1
+
+
 def route_request(
     request: CommandRequest, *, tried: frozenset[PeerId] = frozenset(), serial: int = 0
 ) -> RouteRequest:
     """What routing needs to know of *request*."""
     texts = [message.content for message in request.messages]
     texts += [request.prompt or "", request.continuation or "", *request.inputs]
-    # Bytes, not characters: one of a script without an alphabet is a token or more.
-    size = sum(len(text) if text.isascii() else len(text.encode()) for text in texts)
     limit = request.sampling.max_tokens
+    output = USUAL_OUTPUT_TOKENS if limit is None else min(limit, USUAL_OUTPUT_TOKENS)
     return RouteRequest(
         model=request.model,
         model_digest=request.model_digest,
         command=request.command,
-        prompt_tokens=int(size / BYTES_PER_TOKEN) + 1,
-        output_tokens=USUAL_OUTPUT_TOKENS if limit is None else min(limit, USUAL_OUTPUT_TOKENS),
+        prompt_tokens=tokens_of(*texts),
+        output_tokens=0 if request.command == "embed" else output,
         strict=request.strict,
         tried=tried,
         serial=serial,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 
-from ..backends import Emit, Generation
+from ..backends import Emit, Generation, Loading
 from ..capability import Gpu, ModelOffer
 from ..wire import CommandRequest, Completion, Timings, Usage
 
@@ -50,6 +50,9 @@ class ScriptedBackend:
         self.offers = offers
         self.name = name
         self._play = play
+
+    async def ready(self, loading: Loading) -> None:
+        """It always is."""
 
     async def generate(self, request: CommandRequest, emit: Emit) -> Generation:
         """Do as told."""

@@ -1,7 +1,7 @@
 """A network inside one process, with faults on demand.
 
-It knows delay, cuts and stalls. It is not secure in any way: its signatures are hashes that
-anybody could make.
+It knows delay, jitter, loss, cuts and stalls. It is not secure in any way: its signatures are
+hashes that anybody could make.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import hashlib
 import itertools
 from collections import deque
 from collections.abc import Callable
+from random import Random
 
 import trio
 
@@ -26,6 +27,10 @@ BUFFER_BYTES = 256 << 10
 # How long a write waits for a reader, as with a real stream.
 STALL_SECONDS = 10.0
 
+# How much later a piece arrives if its packet was lost: what Linux waits at least before it
+# sends a packet again (TCP_RTO_MIN). A stream keeps its order, so what follows waits as well.
+RESEND_SECONDS = 0.2
+
 # What one read gives at most, as with a real stream.
 READ_BYTES = 64 << 10
 
@@ -38,6 +43,7 @@ class _Pipe:
         self._ends = (writer, reader)
         self._pieces: deque[tuple[float, bytes]] = deque()
         self._size = 0
+        self._arrival = 0.0
         self._changed = trio.Event()
         self.closed = False
 
@@ -54,7 +60,10 @@ class _Pipe:
             await self._changed.wait()
         if self.closed:
             raise PeerUnreachable(f"{self._ends[1]}: the connection was lost")
-        self._pieces.append((trio.current_time() + self._network.delay, data))
+        # In order: nothing arrives before what was sent before it.
+        due = trio.current_time() + self._network.travel(*self._ends)
+        self._arrival = max(self._arrival, due)
+        self._pieces.append((self._arrival, data))
         self._size += len(data)
         self.signal()
         await trio.lowlevel.checkpoint()
@@ -132,7 +141,7 @@ class MemoryNode:
         self, peer_id: PeerId, addresses: tuple[str, ...], protocol: str
     ) -> MemoryStream:
         """Open a stream to a peer of the same network."""
-        await trio.sleep(2 * self._network.delay)
+        await trio.sleep(2 * self._network.distance(self.peer_id, peer_id))
         return self._network.connect(self, peer_id, addresses, protocol)
 
     async def identify(self, address: str) -> PeerId:
@@ -159,13 +168,29 @@ class MemoryNetwork:
     Args:
       nursery: Where inbound streams are served; it outlives them.
       delay: Seconds that bytes take from one end to the other.
+      jitter: Seconds by which they may take longer, drawn anew for each piece.
+      loss: Share of the pieces that are lost and sent again: they arrive `RESEND_SECONDS` later.
+      rng: Draws jitter and losses.
 
     """
 
-    def __init__(self, nursery: trio.Nursery, *, delay: float = 0.0) -> None:
+    def __init__(
+        self,
+        nursery: trio.Nursery,
+        *,
+        delay: float = 0.0,
+        jitter: float = 0.0,
+        loss: float = 0.0,
+        rng: Random | None = None,
+    ) -> None:
         self.delay = delay
+        self.jitter = jitter
+        self.loss = loss
+        self.rng = rng or Random(0)
+        self._extra: dict[PeerId, float] = {}
         self._nursery = nursery
         self._nodes: dict[PeerId, MemoryNode] = {}
+        self._addresses: dict[str, MemoryNode] = {}
         self._streams: list[tuple[PeerId, PeerId, MemoryStream]] = []
         self._stalled: set[PeerId] = set()
         self._changed = trio.Event()
@@ -181,13 +206,34 @@ class MemoryNetwork:
             number = next(self._numbers)
             address = f"/ip4/10.{number >> 16}.{number >> 8 & 255}.{number & 255}/tcp/1"
         node = self._nodes[peer_id] = MemoryNode(self, peer_id, address)
+        self._addresses[address] = node
         return node
+
+    def move_away(self, peer_id: PeerId, seconds: float) -> None:
+        """What goes to or from *peer_id* takes so many *seconds* longer than `delay`."""
+        self._extra[peer_id] = seconds
+
+    def distance(self, writer: PeerId, reader: PeerId) -> float:
+        """Seconds that bytes take at least."""
+        extra = self._extra
+        if not extra:
+            return self.delay
+        return self.delay + extra.get(writer, 0.0) + extra.get(reader, 0.0)
+
+    def travel(self, writer: PeerId, reader: PeerId) -> float:
+        """Seconds that the next piece takes, its jitter and a loss included."""
+        seconds = self.distance(writer, reader)
+        if self.jitter:
+            seconds += self.rng.uniform(0.0, self.jitter)
+        while self.loss and self.rng.random() < self.loss:
+            seconds += RESEND_SECONDS
+        return seconds
 
     def at(self, address: str) -> MemoryNode:
         """The peer at *address*, or `PeerUnreachable`."""
-        for node in self._nodes.values():
-            if node.is_up and node.addresses[0] == address.split("/p2p/")[0]:
-                return node
+        node = self._addresses.get(address.split("/p2p/")[0])
+        if node is not None and node.is_up:
+            return node
         raise PeerUnreachable(f"{address}: nobody is there")
 
     def connect(

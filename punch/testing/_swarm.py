@@ -8,9 +8,11 @@ from random import Random
 
 import trio
 
+from ..answer import Hedge
 from ..backends import Backend
 from ..background import open_background
 from ..capability import PeerId
+from ..decision_log import DecisionLog
 from ..executor import Executor, open_executor
 from ..machine import Machine
 from ..node import Address, KnownPeers, join_namespace, open_bootstrap, parse_address
@@ -101,6 +103,8 @@ class Swarm:
         policy: Policy | str = "completion-time",
         strict: bool = False,
         seed: int = 0,
+        hedge: Hedge | None = None,
+        decision_log: DecisionLog | None = None,
     ) -> AsyncIterator[Router]:
         """A router that knows *peers* listeners (by default all there are)."""
         enough = len(self.executors) if peers is None else peers
@@ -113,6 +117,8 @@ class Swarm:
             policy=policy,
             strict=strict,
             rng=Random(seed),
+            hedge=hedge,
+            decision_log=decision_log,
         ) as router:
             await router.wait_for_peers(lambda found: len(found) >= enough)
             yield router

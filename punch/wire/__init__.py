@@ -6,6 +6,7 @@ from ._codec import (
     encode,
     encode_registration,
 )
+from ._fingerprint import fingerprint
 from ._messages import (
     Advert,
     Cancel,
@@ -88,4 +89,5 @@ __all__ = [
     "encode_registration",
     "decode_registration",
     "check_request",
+    "fingerprint",
 ]

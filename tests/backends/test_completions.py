@@ -51,6 +51,7 @@ def test_every_sampling_parameter_is_sent_under_the_servers_name() -> None:
         "prompt": "p",
         "stream": True,
         "stream_options": {"include_usage": True},
+        "timings_per_token": True,
         "max_tokens": 7,
         "temperature": 0.5,
         "top_p": 0.9,
@@ -123,6 +124,23 @@ def test_a_stream_is_folded_into_one_answer() -> None:
     assert generation.completion.finish_reason == "length"
     assert generation.usage == Usage(prompt_tokens=9, completion_tokens=2, cached_tokens=4)
     assert generation.timings == Timings(prefill=0.05, decode=0.0205)
+
+
+def test_an_event_stands_for_all_the_tokens_since_the_last_text() -> None:
+    """A character of several tokens, or text that was held back, comes in one event."""
+    answer = AnswerReader()
+    out = [
+        answer.take(event(text, timings={"predicted_n": made}))
+        for text, made in (("a", 1), ("", 2), ("\U0001f98a", 4), ("b", 5))
+    ]
+    assert out == [("a", 1), ("", 0), ("\U0001f98a", 3), ("b", 1)]
+
+
+def test_only_llama_cpp_is_told_a_slot() -> None:
+    """Another server would refuse a word that it does not know."""
+    assert build(CHAT, model="m", dialect="llama_cpp", slot=3)[1]["id_slot"] == 3
+    assert "id_slot" not in build(CHAT, model="m", dialect="llama_cpp")[1]
+    assert "id_slot" not in build(CHAT, model="m", dialect="other", slot=3)[1]
 
 
 def test_times_are_measured_where_the_server_gives_none() -> None:

@@ -41,6 +41,8 @@ def test_the_offer_has_what_the_file_says(model: Path, cache: Path) -> None:
     assert found.offer.quantization == "Q4_K_M"
     assert found.offer.size_bytes == 64 * 3 * 4 + 4 * 144 + 64 * 4
     assert found.offer.kv_bytes_per_token == 256
+    assert found.offer.chat_template == found.header.chat_template_digest
+    assert not found.offer.continues
 
 
 def test_an_alias_is_the_name(model: Path, cache: Path) -> None:

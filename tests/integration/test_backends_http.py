@@ -297,6 +297,64 @@ async def test_an_answer_that_another_peer_began_goes_on_where_it_stopped(either
     assert begun + generation.completion.text == whole
 
 
+async def test_an_answer_can_go_on_from_any_of_its_tokens(server: Open) -> None:
+    """Each time the whole is the unbroken one, and every token is counted once."""
+    chat = attrs.evolve(FOX, sampling=Sampling(max_tokens=40, temperature=0.0))
+    raw = attrs.evolve(chat, command="complete", messages=(), prompt="Once upon a time, a fox")
+    with trio.fail_after(2 * LIMIT):
+        async with server() as backend:
+            for request in (chat, raw):
+                emitted = Emitted()
+                whole = await backend.generate(request, emitted)
+                assert emitted.tokens == whole.usage.completion_tokens == 40
+                for cut in range(1, len(emitted.parts), 3):
+                    said = "".join(emitted.parts[:cut])
+                    rest = attrs.evolve(request.sampling, max_tokens=40 - cut)
+                    asked = attrs.evolve(request, continuation=said, sampling=rest)
+                    generation = await backend.generate(asked, ignore)
+                    assert said + generation.completion.text == whole.completion.text
+                    assert generation.usage.completion_tokens == 40 - cut
+
+
+async def test_every_token_of_a_long_character_is_counted(server: Open) -> None:
+    """Several tokens make one emoji, which comes in one event."""
+    emoji = ChatMessage(
+        role="user", content="Repeat exactly: \U0001f98a\U0001f409\U0001f984\U0001f427"
+    )
+    request = attrs.evolve(FOX, messages=(emoji,), sampling=Sampling(max_tokens=30, temperature=0))
+    with trio.fail_after(LIMIT):
+        async with server() as backend:
+            emitted = Emitted()
+            generation = await backend.generate(request, emitted)
+    made = generation.usage.completion_tokens
+    assert made is not None
+    assert len(emitted.parts) < emitted.tokens
+    # The token that ends a turn has no text.
+    assert made - 1 <= emitted.tokens <= made
+
+
+async def test_two_conversations_in_turns_keep_their_caches(either: Open) -> None:
+    """Each comes back to its own slot, so that only what is new is read."""
+    topics = ("a fox in the deep green forest", "a ship on the wide blue sea")
+    talks = [[ChatMessage(role="user", content=f"Tell me of {topic}. " * 8)] for topic in topics]
+    shares = []
+    with trio.fail_after(LIMIT):
+        async with either() as backend:
+            for turn in range(3):
+                for talk in talks:
+                    request = attrs.evolve(FOX, messages=tuple(talk))
+                    generation = await backend.generate(request, ignore)
+                    answer = generation.completion.text
+                    talk.append(ChatMessage(role="assistant", content=answer))
+                    talk.append(ChatMessage(role="user", content="Go on."))
+                    if turn:
+                        usage = generation.usage
+                        assert usage.cached_tokens is not None
+                        assert usage.prompt_tokens is not None
+                        shares.append(usage.cached_tokens / usage.prompt_tokens)
+    assert min(shares) > 0.8
+
+
 async def test_a_killed_server_comes_back(either: Open) -> None:
     """The answer in flight fails with the reason; the next request waits and works."""
     with trio.fail_after(LIMIT):

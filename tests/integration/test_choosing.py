@@ -358,7 +358,7 @@ async def test_a_stopped_listener_is_noticed_and_its_requests_move(three: Three)
         await wait_until(
             lambda: (
                 (record := record_of(router, asleep)) is not None
-                and record.cooling_until <= trio.current_time()
+                and all(b.until <= trio.current_time() for b in record.breakers.values())
             ),
             "its pardon",
         )

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from punch.capability import Capability, Load, PeerId
-from punch.peers import PeerRecord, PeerTable, Rates
+from punch.peers import Breaker, PeerRecord, PeerTable, Rates
 from punch.peers import _table as limits
 
 A, B = PeerId("a"), PeerId("b")
@@ -119,7 +119,7 @@ def test_a_restart_forgives_and_keeps_what_we_measured() -> None:
     table.failed(A, now=100.0)
     advertise(table, incarnation=2, sequence=0)
     after = record(table)
-    assert (after.failures, after.cooling_until) == (0, 0.0)
+    assert (after.failures, after.breakers) == (0, {})
     assert (after.rates_of("m").decode, after.rtt) == (10.0, 0.2)
     assert after.reputation == pytest.approx(0.95)
 
@@ -129,7 +129,7 @@ def test_a_further_claim_does_not_forgive() -> None:
     table = table_of()
     table.failed(A, now=100.0)
     advertise(table, sequence=2)
-    assert (record(table).failures, record(table).cooling_until) == (1, 101.0)
+    assert record(table).breaker(None) == Breaker(failures=1, until=101.0)
 
 
 # ---- peers that left ----
@@ -164,7 +164,7 @@ def test_a_peer_that_comes_back_is_known() -> None:
     assert back.rates_of("m").decode == 10.0
     assert back.reputation == pytest.approx(0.95)
     assert (back.in_flight, back.failures, back.rtt) == (0, 1, None)
-    assert back.cooling_until == 1.0
+    assert back.breaker(None).until == 1.0
     assert back.capability == claim((1, 2))
 
 
@@ -213,48 +213,6 @@ def test_the_speed_of_so_many_models_is_remembered(monkeypatch: pytest.MonkeyPat
 # ---- measured speed ----
 
 
-def test_a_measurement_replaces_the_claim_after_three_answers() -> None:
-    """Two may be a cold start."""
-    table, believed = table_of(), []
-    for _ in range(4):
-        answer(table, decode=10.0, prefill=100.0)
-        rates = record(table).rates_of("m")
-        believed.append((rates.decode_or(99.0), rates.prefill_or(None)))
-    assert believed == [(99.0, None), (99.0, None), (10.0, 100.0), (10.0, 100.0)]
-
-
-def test_the_average_moves_a_fifth_of_the_way() -> None:
-    """About the last ten answers count."""
-    table = table_of()
-    answer(table, decode=10.0)
-    answer(table, decode=20.0)
-    assert record(table).rates_of("m").decode == pytest.approx(12.0)
-
-
-@given(samples=st.lists(st.floats(0.1, 1e4), min_size=1, max_size=30))
-def test_the_average_stays_within_its_samples(samples: list[float]) -> None:
-    """No answer makes a peer look faster than its fastest or slower than its slowest."""
-    rates = Rates()
-    for rate in samples:
-        rates = rates.with_sample(decode_tokens=100, decode_seconds=100 / rate)
-    assert rates.decode is not None
-    assert min(samples) * 0.999 <= rates.decode <= max(samples) * 1.001
-    assert (rates.decode_samples, rates.prefill_samples) == (len(samples), 0)
-
-
-@pytest.mark.parametrize(
-    ("tokens", "seconds"), [(None, 1.0), (100, None), (3, 1.0), (0, 0.0), (100, 0.0), (100, -1.0)]
-)
-def test_what_is_absent_or_too_short_is_no_sample(
-    tokens: int | None, seconds: float | None
-) -> None:
-    """Three tokens time the clock, not the model."""
-    sampled = Rates().with_sample(
-        prefill_tokens=tokens, prefill_seconds=seconds, decode_tokens=4, decode_seconds=1.0
-    )
-    assert sampled == Rates(decode=4.0, decode_samples=1)
-
-
 def test_a_model_nobody_measured_has_no_rates() -> None:
     """And asking for it does not make any."""
     table = table_of()
@@ -279,7 +237,7 @@ def test_cooling_doubles_to_its_cap() -> None:
     table, found = table_of(), []
     for now in range(100, 900, 100):
         table.failed(A, now=now)
-        found.append(record(table).cooling_until - now)
+        found.append(record(table).breaker(None).until - now)
     assert found == [1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 30.0, 30.0]
 
 
@@ -289,14 +247,14 @@ def test_faults_without_end_stay_at_the_cap() -> None:
     for now in range(0, 200_000, 100):
         table.failed(A, now=now)
     last = record(table)
-    assert (last.cooling_until - now, last.failures, last.reputation) == (30.0, 30, 0.0)
+    assert (last.breaker(None).until - now, last.failures, last.reputation) == (30.0, 30, 0.0)
 
 
 def test_a_peer_that_says_when_to_come_back_is_taken_at_its_word() -> None:
     """It knows its queue."""
     table = table_of()
     table.failed(A, now=100.0, retry_after=7.0)
-    assert record(table).cooling_until == 107.0
+    assert record(table).breaker(None).until == 107.0
 
 
 def test_an_answer_ends_the_cooling() -> None:
@@ -305,9 +263,9 @@ def test_an_answer_ends_the_cooling() -> None:
     for _ in range(3):
         table.failed(A, now=0.0)
     answer(table)
-    assert (record(table).failures, record(table).cooling_until) == (0, 0.0)
+    assert (record(table).failures, record(table).breaker(None).state) == (0, "closed")
     table.failed(A, now=10.0)
-    assert record(table).cooling_until == 11.0
+    assert record(table).breaker(None).until == 11.0
 
 
 def test_reputation_is_that_of_the_original() -> None:
@@ -462,7 +420,7 @@ def test_a_fault_counts_against_a_peer_that_is_gone() -> None:
         table.met(A)
         advertise(table, seen_at=now)
     assert record(table).failures == 3
-    assert record(table).cooling_until == 20.0 + 4.0
+    assert record(table).breaker(None).until == 20.0 + 4.0
 
 
 def test_everything_that_fails_at_once_is_one_fault() -> None:
@@ -470,7 +428,7 @@ def test_everything_that_fails_at_once_is_one_fault() -> None:
     table = table_of()
     for _ in range(10):
         table.failed(A, now=5.0)
-    assert (record(table).failures, record(table).cooling_until) == (1, 6.0)
+    assert (record(table).failures, record(table).breaker(None).until) == (1, 6.0)
 
 
 def test_a_peer_whose_clock_was_set_back_is_believed_in_a_new_session() -> None:
@@ -487,9 +445,9 @@ def test_a_peer_that_refuses_with_room_to_spare_is_left_alone_for_a_moment() -> 
     """It claims free slots and takes nothing: otherwise it would be asked first every time."""
     table = table_of()
     table.refused(A, now=10.0)
-    assert (record(table).cooling_until, record(table).failures) == (11.0, 0)
+    assert (record(table).resting_until, record(table).failures) == (11.0, 0)
     table.refused(A, now=10.0, retry_after=1e9)
-    assert record(table).cooling_until == 40.0
+    assert record(table).resting_until == 40.0
 
 
 def test_no_timing_makes_a_rate_that_is_no_number() -> None:
@@ -498,3 +456,161 @@ def test_no_timing_makes_a_rate_that_is_no_number() -> None:
     for seconds in (1e-300, 1.0, 1e-300):
         table.succeeded(A, "m", decode_tokens=2**53, decode_seconds=seconds)
     assert record(table).rates_of("m").decode is None
+
+
+# ---- breakers of models ----
+
+
+def test_a_fault_of_one_model_says_nothing_of_the_others() -> None:
+    """Its file may be broken, and the machine is well."""
+    table = table_of()
+    table.failed(A, model="m", now=100.0)
+    found = record(table)
+    assert found.breaker("m") == Breaker(failures=1, until=101.0)
+    assert (found.breaker("n").state, found.breaker(None).state) == ("closed", "closed")
+
+
+def test_a_fault_of_the_whole_peer_is_one_of_every_model() -> None:
+    """A connection that broke serves none of them."""
+    table = table_of()
+    table.failed(A, now=100.0)
+    assert record(table).breaker("m") == Breaker(failures=1, until=101.0)
+
+
+def test_a_single_request_probes_a_breaker_that_has_cooled() -> None:
+    """The others wait for what it finds out."""
+    table = table_of()
+    table.failed(A, model="m", now=100.0)
+    assert record(table).breaker("m").admits(101.0)
+    table.sent(A, model="m", prompt_tokens=1, now=101.0)
+    assert record(table).breaker("m").state == "half-open"
+    assert not record(table).breaker("m").admits(500.0)
+    table.ended(A, model="m")
+    answer(table)
+    assert record(table).breakers == {}
+
+
+def test_a_probe_that_fails_opens_the_breaker_for_longer() -> None:
+    """And whatever the order in which its end and its fault are told."""
+    for first in ("ended", "failed"):
+        table = table_of()
+        table.failed(A, model="m", now=100.0)
+        table.sent(A, model="m", prompt_tokens=1, now=101.0)
+        if first == "ended":
+            table.ended(A, model="m")
+        table.failed(A, model="m", now=102.0)
+        if first == "failed":
+            table.ended(A, model="m")
+        assert record(table).breaker("m") == Breaker(failures=2, until=104.0)
+
+
+def test_a_probe_without_a_verdict_makes_room_for_another() -> None:
+    """It was cancelled: nothing was found out."""
+    table = table_of()
+    table.failed(A, model="m", now=100.0)
+    table.sent(A, model="m", prompt_tokens=1, now=101.0)
+    table.ended(A, model="m")
+    assert record(table).breaker("m") == Breaker(failures=1, until=101.0)
+    assert record(table).breaker("m").admits(101.0)
+
+
+def test_an_older_request_that_ends_does_not_make_room_for_a_second_probe() -> None:
+    """Only when nothing of ours is left there has the probe ended for certain."""
+    table = table_of()
+    table.sent(A, model="m", prompt_tokens=1, now=99.0)
+    table.failed(A, model="m", now=100.0)
+    table.sent(A, model="m", prompt_tokens=1, now=101.0)
+    table.ended(A, model="m")
+    assert record(table).breaker("m").state == "half-open"
+    table.ended(A, model="m")
+    assert record(table).breaker("m").state == "open"
+
+
+def test_a_request_that_is_sent_all_the_same_is_no_probe() -> None:
+    """It goes there because every breaker is open, before this one has cooled."""
+    table = table_of()
+    table.failed(A, model="m", now=100.0)
+    table.sent(A, model="m", prompt_tokens=1, now=100.5)
+    assert record(table).breaker("m").state == "open"
+
+
+def test_a_probe_does_not_outlive_its_session() -> None:
+    """Whoever comes back may be asked when it has cooled."""
+    table = table_of()
+    table.failed(A, now=100.0)
+    table.sent(A, model="m", prompt_tokens=1, now=101.0)
+    table.lost(A, now=102.0)
+    advertise(table, sequence=2, seen_at=103.0)
+    assert record(table).breaker("m").admits(103.0)
+
+
+def test_so_many_breakers_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Past that a fault is one of the whole peer."""
+    monkeypatch.setattr(limits, "MAX_MODELS", 2)
+    table = table_of()
+    for number in range(9):
+        table.failed(A, model=f"m{number}", now=100.0)
+    assert set(record(table).breakers) == {"m0", "m1", "m2", None}
+
+
+@given(steps=STEPS)
+def test_a_breaker_admits_at_most_one_probe_at_a_time(steps: list[str]) -> None:
+    """Whatever else happens in between, as long as nothing is sent that it does not admit."""
+    table, probes = table_of(), 0
+    table.failed(A, model="m", now=0.0)
+    for turn, step in enumerate(steps):
+        now = 2.0 + turn / 100
+        breaker = record(table).breaker("m")
+        if step == "sent" and breaker.state != "closed" and breaker.admits(now):
+            table.sent(A, model="m", prompt_tokens=1, now=now)
+            probes += 1
+            assert not record(table).breaker("m").admits(now)
+        elif step == "ended" and probes:
+            table.ended(A, model="m")
+            probes -= 1
+        elif step in ("reported", "trip"):
+            act(table, step, turn)
+        assert probes <= 1
+
+
+# ---- the share of faults ----
+
+
+def test_a_peer_that_fails_is_remembered_for_it() -> None:
+    """A fifth for each fault or refusal; good answers and time make up for it."""
+    table = table_of()
+    table.failed(A, now=0.0)
+    assert record(table).fault_share == pytest.approx(0.2)
+    table.refused(A, now=10.0)
+    assert record(table).fault_share == pytest.approx(0.36)
+    answer(table)
+    assert record(table).fault_share == pytest.approx(0.288)
+    advertise(table, sequence=2, seen_at=60.0)
+    assert record(table).fault_share == pytest.approx(0.144)
+
+
+def test_a_restart_does_not_clear_a_peer_of_its_faults() -> None:
+    """One that dies of every request would be new each time."""
+    table = table_of()
+    table.failed(A, now=0.0)
+    table.lost(A, now=0.0)
+    advertise(table, A, 2, 0, seen_at=0.0)
+    assert record(table).fault_share == pytest.approx(0.2)
+
+
+def test_an_answer_ends_a_rest() -> None:
+    """It takes requests again."""
+    table = table_of()
+    table.refused(A, now=10.0, retry_after=20.0)
+    answer(table)
+    assert record(table).resting_until == 0.0
+
+
+def test_the_answer_tokens_we_sent_for_count_until_the_peer_reports() -> None:
+    """As their prompts do."""
+    table = table_of()
+    table.sent(A, model="m", prompt_tokens=10, output_tokens=70, now=0.0)
+    table.sent(A, model="m", prompt_tokens=10, output_tokens=30, now=0.0)
+    assert record(table).output_tokens_since_report == 100
+    table.reported(A, Load(busy=2, output_tokens_left=90))
+    assert record(table).output_tokens_since_report == 0

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from punch.capability import Capability, Load, ModelOffer, PeerId
 from punch.exceptions import (
+    AnswerInterrupted,
     ContextTooLong,
     DeadlineExceeded,
     InvalidRequest,
@@ -28,7 +29,17 @@ from punch.exceptions import (
     UnknownModel,
 )
 from punch.peers import PeerRecord
-from punch.routing import POLICIES, Attempt, Attempts, Decision, GiveUp, RouteRequest, Try
+from punch.routing import (
+    POLICIES,
+    Attempt,
+    Attempts,
+    Budget,
+    Decision,
+    GiveUp,
+    RouteRequest,
+    Try,
+    Wait,
+)
 from punch.routing import _attempts as limits
 
 PEER_FAULTS = [PeerUnreachable, PeerTimeout, PeerRefused, PeerFailed, PeerSimulated]
@@ -57,14 +68,26 @@ def decide(
 ) -> Decision:
     """The decision that the router would make now."""
     policy = attrs.evolve(POLICIES["completion-time"], near=0.0)
-    tried = attempts.tried if attempts is not None else frozenset()
+    tried = attempts.tried() if attempts is not None else frozenset()
     return policy.decide(attrs.evolve(request, tried=tried), peers, now=0.0, rng=Random(0))
 
 
-def step(attempts: Attempts, *peers: PeerRecord, now: float = 0.0, **changes: Any) -> Try | GiveUp:
-    """Decide, and see what comes next."""
+def step(
+    attempts: Attempts,
+    *peers: PeerRecord,
+    now: float = 0.0,
+    budget: Budget | None = None,
+    **changes: Any,
+) -> Try | Wait | GiveUp:
+    """Decide, and see what comes next; a wait for a lost peer is waited to its end."""
     request = attrs.evolve(ASK, **changes)
-    return attempts.next_step(decide(*peers, attempts=attempts, request=request), now=now)
+    decision = decide(*peers, attempts=attempts, request=request)
+    found = attempts.next_step(decision, now=now, budget=budget)
+    while isinstance(found, Wait):
+        assert now < found.until
+        now = found.until
+        found = attempts.next_step(decision, now=now, budget=budget)
+    return found
 
 
 def error_of(found: Any) -> PunchError:
@@ -93,7 +116,8 @@ def test_the_best_peer_is_asked_first() -> None:
     attempts = Attempts(deadline=100.0)
     found = step(attempts, peer("b"), peer("a"))
     assert isinstance(found, Try)
-    assert (found.peer_id, attempts.failed_attempts, attempts.tried) == ("a", (), frozenset())
+    assert (found.peer_id, found.reason) == ("a", "first")
+    assert (attempts.failed_attempts, attempts.tried()) == ((), frozenset())
 
 
 @pytest.mark.parametrize("fault", PEER_FAULTS)
@@ -104,7 +128,7 @@ def test_the_fault_of_a_peer_moves_the_request_on(fault: type[PunchError]) -> No
     assert attempts.failed(PeerId("a"), error, seconds=0.5) is None
     found = step(attempts, *peers)
     assert isinstance(found, Try)
-    assert found.peer_id == "b"
+    assert (found.peer_id, found.reason) == ("b", "failover")
     assert attempts.failed_attempts == (Attempt(peer_id=PeerId("a"), error=error, seconds=0.5),)
 
 
@@ -115,7 +139,7 @@ def test_no_peer_is_asked_twice(names: set[str], limit: int) -> None:
     peers = [peer(name) for name in names]
     asked = fail_all(attempts, *peers, error=PeerUnreachable("gone"))
     assert asked == sorted(names)[:limit]
-    assert attempts.tried == frozenset(asked)
+    assert attempts.tried() == frozenset(asked)
 
 
 def test_a_peer_that_comes_up_in_between_is_asked_too() -> None:
@@ -138,12 +162,142 @@ def test_the_fault_of_the_caller_ends_it_at_once(fault: type[PunchError]) -> Non
     assert error_of(given_up) is error
 
 
-def test_after_the_first_text_the_answer_is_bound_to_its_peer() -> None:
-    """Half an answer is never finished by another."""
-    attempts, error = Attempts(deadline=100.0), PeerUnreachable("gone")
-    attempts.delivered()
-    attempts.failed(PeerId("a"), error, seconds=3.0)
-    assert error_of(step(attempts, peer("a"), peer("b"))) is error
+def test_a_peer_that_started_anew_is_another_one() -> None:
+    """What it had and what was wrong with it are gone with its process."""
+    attempts = Attempts(deadline=100.0)
+    attempts.failed(PeerId("a"), PeerUnreachable("gone"), seconds=0.1, incarnation=1)
+    assert attempts.tried({"a": 1}.get) == {"a"}
+    assert attempts.tried({}.get) == {"a"}
+    assert attempts.tried({"a": 2}.get) == frozenset()
+
+
+# ---- going on with a begun answer ----
+
+
+def begun(digest: str | None = "d" * 64, **options: Any) -> Attempts:
+    """The attempts of an answer that peer a has begun and lost."""
+    attempts = Attempts(deadline=100.0, **options)
+    attempts.delivered(tokens=3, characters=14, digest=digest)
+    attempts.failed(PeerId("a"), PeerUnreachable("a: gone"), seconds=3.0)
+    return attempts
+
+
+def test_after_the_first_text_another_peer_goes_on() -> None:
+    """And it is said that it does."""
+    found = step(begun(), peer("a"), peer("b"))
+    assert isinstance(found, Try)
+    assert (found.peer_id, found.reason) == ("b", "continuation")
+
+
+@pytest.mark.parametrize(
+    ("attempts", "why"),
+    [
+        (begun(continuable=False), "the request is not to be continued by another peer"),
+        (begun(digest=None), "its model file has no known digest"),
+    ],
+)
+def test_an_answer_that_cannot_go_on_says_how_much_there_was(attempts: Attempts, why: str) -> None:
+    """However many peers there are."""
+    error = error_of(step(attempts, peer("a"), peer("b")))
+    assert isinstance(error, AnswerInterrupted)
+    assert (error.tokens, error.characters) == (3, 14)
+    assert str(error).startswith(
+        f"a failed after 3 tokens (14 characters) of the answer: gone; {why}"
+    )
+
+
+def test_an_answer_nobody_can_go_on_with_has_everybodys_reason() -> None:
+    """As an answer that was never begun has."""
+    error = error_of(step(begun(), peer("a"), peer("b", model="qwen")))
+    assert isinstance(error, AnswerInterrupted)
+    assert str(error).splitlines() == [
+        "a failed after 3 tokens (14 characters) of the answer: gone; nobody could go on with it",
+        "  b: does not offer llama; it offers qwen",
+    ]
+
+
+def test_a_deadline_in_the_middle_of_an_answer_says_how_much_there_was() -> None:
+    """It may be of use."""
+    assert str(error_of(step(begun(), peer("b"), now=100.0))) == (
+        "the time ran out after 3 tokens (14 characters) of the answer (a: gone)"
+    )
+
+
+@pytest.mark.parametrize(
+    ("attempts", "peers", "can"),
+    [
+        (begun(), "b", True),
+        (begun(), "a", False),
+        (begun(continuable=False), "b", False),
+        (begun(digest=None), "b", False),
+        (begun(limit=1), "b", False),
+    ],
+)
+def test_a_slow_peer_is_given_up_only_where_somebody_could_go_on(
+    attempts: Attempts, peers: str, can: bool
+) -> None:
+    """Otherwise its silence is waited out."""
+    found = decide(*(peer(name) for name in peers), attempts=attempts)
+    assert attempts.can_continue(found) == can
+
+
+# ---- waiting for a peer to come back ----
+
+
+@pytest.mark.parametrize("fault", [PeerUnreachable, PeerTimeout])
+def test_a_lost_peer_is_given_a_moment_to_come_back(fault: type[PunchError]) -> None:
+    """Five seconds, looking four times a second; one that is back is asked."""
+    attempts = Attempts(deadline=100.0)
+    attempts.failed(PeerId("a"), fault("gone"), seconds=0.1)
+    now, looks = 10.0, 0
+    while isinstance(found := attempts.next_step(decide(attempts=attempts), now=now), Wait):
+        now, looks = found.until, looks + 1
+    assert (now, looks) == (15.0, 20)
+    assert isinstance(found, GiveUp)
+    back = attempts.next_step(decide(peer("b"), attempts=attempts), now=now)
+    assert isinstance(back, Try)
+
+
+@pytest.mark.parametrize("fault", [PeerRefused, PeerFailed, PeerSimulated])
+def test_nobody_waits_where_no_peer_was_lost(fault: type[PunchError]) -> None:
+    """They are all there, and have said no."""
+    attempts = Attempts(deadline=100.0)
+    attempts.failed(PeerId("a"), fault("no"), seconds=0.1)
+    assert isinstance(attempts.next_step(decide(attempts=attempts), now=0.0), GiveUp)
+
+
+def test_the_wait_for_a_lost_peer_ends_with_the_callers_time() -> None:
+    """It is all there is."""
+    attempts = Attempts(deadline=1.1)
+    attempts.failed(PeerId("a"), PeerUnreachable("gone"), seconds=0.1)
+    found = attempts.next_step(decide(attempts=attempts), now=1.0)
+    assert found == Wait(until=1.1)
+
+
+# ---- the budget ----
+
+
+def test_a_network_where_everything_fails_is_not_hammered() -> None:
+    """When the budget of all requests is spent, one try is all a request has."""
+    budget = Budget(reserve=1.0, per_second=0.0)
+    peers = [peer("a"), peer("b")]
+    for expected in (Try, GiveUp):
+        attempts = Attempts(deadline=100.0)
+        assert isinstance(step(attempts, *peers, budget=budget), Try)
+        error = PeerFailed("a: out of memory")
+        error.retry_after = 3.0
+        attempts.failed(PeerId("a"), error, seconds=0.1)
+        found = step(attempts, *peers, budget=budget)
+        assert isinstance(found, expected)
+    error = error_of(found)
+    assert str(error).splitlines()[1:] == ["  a: out of memory"]
+    assert error.retry_after == 3.0
+
+
+def test_going_on_with_a_begun_answer_is_always_paid() -> None:
+    """Somebody has read half of it."""
+    found = step(begun(), peer("b"), budget=Budget(reserve=0.0, per_second=0.0))
+    assert isinstance(found, Try)
 
 
 def test_no_more_tries_than_the_limit() -> None:
@@ -235,8 +389,8 @@ def test_a_peer_that_hid_that_it_simulates_counts_as_one_that_says_so() -> None:
     ("other", "reason"),
     [
         (
-            {"cooling_until": 2.0, "failures": 1},
-            "failed 1 times in a row; left alone for another 2.0 s",
+            {"resting_until": 2.0},
+            "refused a request; left in peace for another 2.0 s",
         ),
         ({"seen_at": -9.0}, "was last heard of 9.0 s ago; the limit is 5 s"),
         ({"in_flight": 4}, "is full: 0 of 4 slots busy, 0 of 0 queued, 4 of them ours"),
@@ -282,7 +436,7 @@ def test_when_to_ask_again_is_the_earliest_that_a_peer_named() -> None:
 
 @given(
     kinds=st.lists(
-        st.sampled_from(["good", "simulated", "other model", "cooling", "stale", "full"]),
+        st.sampled_from(["good", "simulated", "other model", "resting", "stale", "full"]),
         max_size=6,
     ),
     strict=st.booleans(),
@@ -296,7 +450,7 @@ def test_the_last_error_accounts_for_every_peer(
         "good": {},
         "simulated": {"simulated": True},
         "other model": {"model": "qwen"},
-        "cooling": {"cooling_until": 9.0, "failures": 1},
+        "resting": {"resting_until": 9.0},
         "stale": {"seen_at": -9.0},
         "full": {"in_flight": 4},
     }
@@ -317,7 +471,7 @@ def test_the_last_error_accounts_for_every_peer(
 # ---- patience ----
 
 
-def patience(found: Try | GiveUp) -> float:
+def patience(found: Try | Wait | GiveUp) -> float:
     """How long the peer may be silent."""
     assert isinstance(found, Try)
     return found.patience

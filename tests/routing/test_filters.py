@@ -10,7 +10,7 @@ from hypothesis import given
 from strategies import NOW, peer_tables, route_requests
 
 from punch.capability import Capability, Load, ModelOffer, PeerId
-from punch.peers import PeerRecord
+from punch.peers import Breaker, PeerRecord
 from punch.routing import FRESH_SECONDS, STANDARD_FILTERS, Filter, RouteRequest
 
 BY_NAME = {step.name: step for step in STANDARD_FILTERS}
@@ -37,6 +37,22 @@ def peer(*, load: dict[str, Any] | None = None, **changes: Any) -> PeerRecord:
     return attrs.evolve(PEER, capability=attrs.evolve(PEER.capability, **claim), **own)
 
 
+def broken(model: str | None = None, **breaker: Any) -> PeerRecord:
+    """A peer that has failed."""
+    return peer(breakers={model: Breaker(**breaker)})
+
+
+def continuing_peer(**changes: Any) -> PeerRecord:
+    """A peer that goes on with answers begun elsewhere."""
+    return peer(
+        models=(attrs.evolve(LLAMA, **({"continues": True, "chat_template": "c" * 64} | changes)),)
+    )
+
+
+GOES_ON = RouteRequest(continuing=True, chat_template="c" * 64)
+GOES_ON_PLAIN = attrs.evolve(GOES_ON, command="complete")
+
+
 def passes(name: str, request: RouteRequest, one: PeerRecord) -> bool:
     """Whether the filter of this name keeps a peer."""
     return list(BY_NAME[name].keep(request, [one], NOW)) == [one]
@@ -51,7 +67,9 @@ def test_the_standard_filters_and_their_order() -> None:
         "model",
         "features",
         "context",
-        "cooling",
+        "continuation",
+        "breaker",
+        "resting",
         "slots",
     ]
 
@@ -72,7 +90,11 @@ def test_a_healthy_peer_passes_every_filter(name: str) -> None:
         ("model", RouteRequest(model_digest="a" * 64), peer()),
         ("context", RouteRequest(prompt_tokens=2000), peer()),
         ("context", RouteRequest(prompt_tokens=1 << 40), peer(models=(ModelOffer(name="m"),))),
-        ("cooling", ANY, peer(cooling_until=NOW, failures=3)),
+        ("continuation", GOES_ON, continuing_peer()),
+        ("continuation", GOES_ON_PLAIN, continuing_peer(chat_template=None)),
+        ("breaker", ANY, broken(failures=3, until=NOW)),
+        ("breaker", ANY, broken("another model", failures=3, until=NOW + 9)),
+        ("resting", ANY, peer(resting_until=NOW)),
         ("slots", ANY, peer(load={"busy": 1})),
         ("slots", ANY, peer(load={"busy": 2, "queued": 1, "queue_limit": 2})),
     ],
@@ -124,10 +146,36 @@ def test_the_limit_itself_passes(name: str, request_: RouteRequest, passing: Pee
             "takes 1000 tokens; the prompt has about 2001",
         ),
         (
-            "cooling",
+            "continuation",
+            GOES_ON,
+            continuing_peer(continues=False),
+            "cannot go on with an answer that another peer began",
+        ),
+        (
+            "continuation",
+            GOES_ON_PLAIN,
+            peer(),
+            "cannot go on with an answer that another peer began",
+        ),
+        (
+            "continuation",
+            GOES_ON,
+            continuing_peer(chat_template="d" * 64),
+            "writes a conversation with chat template dddddddddddd; the answer was begun with "
+            "cccccccccccc",
+        ),
+        (
+            "continuation",
+            GOES_ON,
+            continuing_peer(chat_template=None),
+            "writes a conversation with chat template unknown; the answer was begun with "
+            "cccccccccccc",
+        ),
+        (
+            "resting",
             ANY,
-            peer(cooling_until=NOW + 1.5, failures=2),
-            "failed 2 times in a row; left alone for another 1.5 s",
+            peer(resting_until=NOW + 1.5),
+            "refused a request; left in peace for another 1.5 s",
         ),
         ("slots", ANY, peer(load={"draining": True}), "is shutting down"),
         (
@@ -165,7 +213,9 @@ def test_a_filter_keeps_or_explains(
             assert step.why(request, one, NOW)
 
 
-@pytest.mark.parametrize("step", STANDARD_FILTERS, ids=lambda step: step.name)
+@pytest.mark.parametrize(
+    "step", [s for s in STANDARD_FILTERS if s.name != "breaker"], ids=lambda step: step.name
+)
 @given(request=route_requests, peers=peer_tables())
 def test_a_filter_judges_each_peer_by_itself(
     step: Filter, request: RouteRequest, peers: list[PeerRecord]
@@ -173,3 +223,52 @@ def test_a_filter_judges_each_peer_by_itself(
     """Who else is there does not matter."""
     alone = [one for one in peers if list(step.keep(request, [one], NOW))]
     assert list(step.keep(request, peers, NOW)) == alone
+
+
+# ---- breakers ----
+
+
+@pytest.mark.parametrize(
+    ("model", "breaker", "why"),
+    [
+        (None, {"failures": 2, "until": NOW + 1.5}, "left alone for another 1.5 s"),
+        ("llama", {"failures": 2, "until": NOW + 1.5}, "left alone for another 1.5 s"),
+        (
+            "llama",
+            {"failures": 2, "until": NOW - 1, "probing": True},
+            "a single request is finding out whether it is well again",
+        ),
+    ],
+)
+def test_an_open_breaker_keeps_requests_away(
+    model: str | None, breaker: dict[str, Any], why: str
+) -> None:
+    """That of the whole peer, or of the model asked for, if there is anybody else."""
+    bad, well = broken(model, **breaker), peer(peer_id=PeerId("well"))
+    assert list(BY_NAME["breaker"].keep(ANY, [bad, well], NOW)) == [well]
+    assert BY_NAME["breaker"].why(ANY, bad, NOW) == f"failed 2 times in a row; {why}"
+
+
+@given(peers=peer_tables(min_size=1), request=route_requests)
+def test_when_every_breaker_is_open_none_counts(
+    peers: list[PeerRecord], request: RouteRequest
+) -> None:
+    """Somebody must be asked; otherwise it removes exactly those that are open."""
+    kept = list(BY_NAME["breaker"].keep(request, peers, NOW))
+    alone = [
+        one
+        for one in peers
+        if one.breaker(
+            offer.name
+            if (offer := one.capability.offer(request.model, request.model_digest))
+            else request.model
+        ).admits(NOW)
+    ]
+    assert kept == (alone or peers)
+
+
+def test_an_unknown_template_is_not_taken_to_be_the_same() -> None:
+    """Two peers that do not say what they write with may write differently."""
+    request = attrs.evolve(GOES_ON, chat_template=None)
+    (step,) = (step for step in STANDARD_FILTERS if step.name == "continuation")
+    assert step.keep(request, [continuing_peer(chat_template=None)], 0.0) == []

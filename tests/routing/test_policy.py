@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from strategies import NOW, peer_tables, route_requests
 
 from punch.capability import Capability, Load, ModelOffer, PeerId
-from punch.peers import PeerRecord, Rates
+from punch.peers import Breaker, PeerRecord, Rates
 from punch.routing import (
     POLICIES,
     STANDARD_FILTERS,
@@ -28,6 +28,7 @@ from punch.routing import (
     RouteRequest,
     route_request,
 )
+from punch.routing._policy import HOT_HANDICAP
 from punch.wire import ChatMessage, CommandRequest, Sampling
 
 ASK = RouteRequest(model="llama", prompt_tokens=100, output_tokens=100)
@@ -145,9 +146,17 @@ def test_every_peer_is_in_the_decision_exactly_once(
 def test_the_order_is_sorted_but_for_a_lucky_first(
     policy: Policy, request: RouteRequest, peers: list[PeerRecord], seed: int
 ) -> None:
-    """The first is as good as the best, as far as anybody can tell; the others follow in order."""
+    """The first is as good as the best, as far as anybody can tell; the others follow in order.
+
+    A hot peer counts as one that takes twice as long. Peers that are to be measured are another
+    matter, and their tests are below.
+    """
+    policy = attrs.evolve(policy, explore=0.0)
     decision = decide(peers, request, policy, seed)
-    scores = [decision.score(peer_id) for peer_id in decision.order]
+    scores = [
+        decision.score(peer_id) * (HOT_HANDICAP if peer_id in decision.hot else 1.0)
+        for peer_id in decision.order
+    ]
     assert scores[1:] == sorted(scores[1:], reverse=not decision.lowest_is_best)
     if scores:
         best = min(scores) if decision.lowest_is_best else max(scores)
@@ -210,6 +219,9 @@ def test_the_names_of_the_policies() -> None:
         "capability-latency",
         "capability-reliability",
         "least-requests",
+        "two-choices",
+        "least-seconds",
+        "prefix-affinity",
         "round-robin",
         "random",
     ]
@@ -222,9 +234,17 @@ def test_the_names_of_the_policies() -> None:
 def test_near_equals_share_the_work() -> None:
     """Within a tenth nobody knows better, and many dialers must not choose the same one."""
     peers = [peer("a", decode=10.0), peer("b", decode=9.5), peer("c", decode=8.5)]
-    chosen = Counter(decide(peers, seed=seed).chosen for seed in range(400))
+    policy = attrs.evolve(POLICIES["completion-time"], explore=0.0)
+    chosen = Counter(decide(peers, policy=policy, seed=seed).chosen for seed in range(400))
     assert set(chosen) == {"a", "b"}
     assert min(chosen.values()) > 150
+
+
+def test_what_somebody_would_wait_for_is_not_near() -> None:
+    """A twentieth of a minute is three seconds: the best is best."""
+    peers = [peer("a", decode=1.0), peer("b", decode=0.95)]
+    policy = attrs.evolve(POLICIES["completion-time"], explore=0.0)
+    assert {decide(peers, policy=policy, seed=seed).chosen for seed in range(20)} == {"a"}
 
 
 def test_without_nearness_the_best_is_always_first() -> None:
@@ -247,25 +267,27 @@ def test_the_terms_of_a_prediction() -> None:
             load=Load(slots=2, busy=2, queued=1, queued_prompt_tokens=60, queue_limit=9),
         ),
         rtt=0.02,
-        failures=1,
+        breakers={"llama": Breaker(failures=1, until=NOW)},
         sent_since_report=1,
         prompt_tokens_since_report=40,
     )
-    decision = decide([one])
+    decision = decide([one], attrs.evolve(ASK, cached_tokens={PeerId("a"): 80}))
     terms = {name: decision.term(PeerId("a"), name) for name in decision.term_names}
     assert terms == pytest.approx(
         {
             "rtt": 0.02,
             "load": 0.0,
-            # (60 + 40) / 50 s of prompts, then three of two slots to wait for, 10 s each
-            "queue": 2.0 + 3 / 2 * 10.0,
+            # (60 + 40) / 50 s of prompts; two half over, one queued and one of ours make 300
+            # tokens, of which 5 of 6 come before this one, at 2 * 10 / 1.5 a second
+            "queue": 2.0 + 300 * 5 / 6 * 1.5 / 20,
             "prefill": 2.0,
+            "cached": -1.6,
             # two side by side, each half as fast again
             "decode": 15.0,
             "penalty": 2.0,
         }
     )
-    assert decision.score(PeerId("a")) == pytest.approx(36.02)
+    assert decision.score(PeerId("a")) == pytest.approx(0.02 + 20.75 + 2.0 - 1.6 + 15.0 + 2.0)
     assert decision.term(PeerId("a"), "cpu") is None
 
 
@@ -278,13 +300,21 @@ def test_a_fast_peer_is_worth_a_queue() -> None:
 
 
 def test_a_measured_rate_is_believed_over_a_claim() -> None:
-    """After three answers a boast is worth nothing."""
-    boast = peer("boast", decode=1e6, prefill=1e6)
-    honest = peer("honest")
-    seen = {"llama": Rates(decode=1.0, decode_samples=2, prefill=1.0, prefill_samples=2)}
-    assert decide([honest, attrs.evolve(boast, rates=seen)]).chosen == "boast"
-    seen = {"llama": Rates(decode=1.0, decode_samples=3, prefill=1.0, prefill_samples=3)}
-    assert decide([honest, attrs.evolve(boast, rates=seen)]).chosen == "honest"
+    """After one answer a boast is worth twice what it shows, after three nothing."""
+    boast, found = peer("boast", decode=1e6, prefill=1e6), []
+    for samples in (1, 2, 3):
+        rates = Rates(decode=1.0, decode_samples=samples, prefill=1.0, prefill_samples=samples)
+        found.append(seconds(attrs.evolve(boast, rates={"llama": rates})))
+    assert found == pytest.approx([100.01, 100.01, 200.01])
+
+
+def test_a_boast_is_capped_near_what_the_pool_shows() -> None:
+    """A liar with 1e9 tokens a second is taken for four times the best, and no more."""
+    rates = Rates(decode=10.0, decode_samples=3, prefill=100.0, prefill_samples=3)
+    pool = [peer("liar", decode=1e9, prefill=1e9), peer("honest", rates={"llama": rates})]
+    decision = decide(pool, policy=exact(CompletionTime()))
+    assert decision.term(PeerId("liar"), "decode") == pytest.approx(100 / 40)
+    assert decision.term(PeerId("liar"), "prefill") == pytest.approx(100 / 400)
 
 
 def test_our_own_requests_keep_us_from_herding() -> None:
@@ -346,7 +376,18 @@ WORSE = {
     "more of ours": lambda p, n: attrs.evolve(p, sent_since_report=p.sent_since_report + n),
     "more in flight": lambda p, n: attrs.evolve(p, in_flight=p.in_flight + n),
     "a longer way": lambda p, n: attrs.evolve(p, rtt=(0.05 if p.rtt is None else p.rtt) + n),
-    "more faults": lambda p, n: attrs.evolve(p, failures=p.failures + n),
+    "more answers ahead": lambda p, n: with_load(
+        p, output_tokens_left=(p.capability.load.output_tokens_left or 10_000) + n
+    ),
+    "more answers of ours": lambda p, n: attrs.evolve(
+        p,
+        in_flight=p.in_flight + 1,
+        sent_since_report=p.sent_since_report + 1,
+        output_tokens_since_report=(p.output_tokens_since_report or 10_000) + n,
+    ),
+    "more faults": lambda p, n: attrs.evolve(
+        p, breakers={None: Breaker(failures=p.failures + n, until=0.0)}
+    ),
     "slower rates": lambda p, n: with_rates(p, 1 / (1 + n)),
 }
 
@@ -394,6 +435,152 @@ def test_a_longer_queue_never_helps_to_have_the_fewest_requests(
         assert after.order.index(me) >= before.order.index(me)
 
 
+@given(request=route_requests, peers=peer_tables(min_size=1), n=st.integers(1, 5000))
+def test_more_in_the_cache_never_hurts(
+    request: RouteRequest, peers: list[PeerRecord], n: int
+) -> None:
+    """And changes nothing where affinity is left out."""
+    me = peers[0].peer_id
+    warm = attrs.evolve(request, cached_tokens={me: n})
+    cold = decide(peers, request, exact(CompletionTime()))
+    found = decide(peers, warm, exact(CompletionTime()))
+    assert found.score(me) <= cold.score(me)
+    assert found.order.index(me) <= cold.order.index(me)
+    blind = exact(CompletionTime(affinity=False))
+    assert decide(peers, warm, blind).order == decide(peers, request, blind).order
+
+
+def test_a_cache_yields_when_its_owner_is_busy() -> None:
+    """Twenty seconds of prompt are worth a short queue, and not a long one."""
+    ask = attrs.evolve(ASK, prompt_tokens=2000, cached_tokens={PeerId("warm"): 1990})
+    for queued, chosen in ((0, "warm"), (1, "warm"), (3, "cold")):
+        warm = peer("warm", load=Load(slots=1, busy=1, queued=queued, queue_limit=9))
+        assert decide([warm, peer("cold")], ask).chosen == chosen
+
+
+def test_a_peer_that_fails_fast_does_not_look_fast() -> None:
+    """Half of its attempts are lost: each answer costs one more attempt of the usual length."""
+    sink = peer("sink", decode=20.0, fault_share=0.5)
+    decision = decide([sink, peer("a"), peer("b")], policy=exact(CompletionTime()))
+    assert decision.term(PeerId("sink"), "penalty") == pytest.approx(11.01)
+    assert decision.order[-1] == "sink"
+
+
+@given(shares=st.lists(st.floats(0.0, 1.0), min_size=2, max_size=2))
+def test_more_faults_among_the_attempts_never_help(shares: list[float]) -> None:
+    """However many."""
+    found = [
+        decide(
+            [peer("a", fault_share=share), peer("b"), peer("c")], policy=exact(CompletionTime())
+        ).score(PeerId("a"))
+        for share in sorted(shares)
+    ]
+    assert found[0] <= found[1]
+
+
+# ---- the gate ----
+
+PLAIN = attrs.evolve(POLICIES["completion-time"], near=0.0, explore=0.0)
+
+
+def crowd(*queues: int, **changes: Any) -> list[PeerRecord]:
+    """Peers of one slot with so many requests each, a, b, c and so on."""
+    return [
+        peer(name, load=Load(busy=min(1, n), queued=max(0, n - 1), queue_limit=99), **changes)
+        for name, n in zip("abcdefghijkl", queues, strict=False)
+    ]
+
+
+def test_a_hot_peer_gives_way() -> None:
+    """The longest queue of ten looks a little faster, and nine others are as good for it."""
+    peers = crowd(2, *[1] * 9)
+    fast = with_rates(peers[0], 1.8)
+    assert decide([fast, *peers[1:]], policy=attrs.evolve(PLAIN, gate=None)).chosen == "a"
+    decision = decide([fast, *peers[1:]], policy=PLAIN)
+    assert (decision.chosen, decision.hot) == ("b", {"a"})
+    assert [c.peer_id for c in decision.candidates() if c.hot] == ["a"]
+
+
+def test_a_hot_peer_that_is_worth_it_is_chosen_all_the_same() -> None:
+    """Unlike peers hold unlike numbers: one may be faster with a queue than all others idle."""
+    peers = crowd(3, *[0] * 9)
+    assert decide([with_rates(peers[0], 20.0), *peers[1:]], policy=PLAIN).chosen == "a"
+
+
+@given(queues=st.lists(st.integers(0, 5), min_size=1, max_size=12))
+def test_few_are_hot_and_only_with_a_queue(queues: list[int]) -> None:
+    """At most a sixth of the pool, and nobody with a free slot."""
+    decision = decide(crowd(*queues), policy=PLAIN)
+    assert len(decision.hot) <= len(queues) * 0.16
+    assert all(decision.scored[p][0].present >= 1 for p in decision.hot)
+
+
+# ---- peers that nobody has measured ----
+
+KNOWN = {"llama": Rates(decode=10.0, decode_samples=9, prefill=100.0, prefill_samples=9)}
+EXPLORING = attrs.evolve(PLAIN, explore=0.05)
+
+
+def test_an_unmeasured_peer_is_explored_now_and_then() -> None:
+    """One decision in twenty, though it is predicted to be slower."""
+    peers = [peer("a", rates=KNOWN), peer("new", decode=5.0)]
+    found = [decide(peers, policy=EXPLORING, seed=seed) for seed in range(1000)]
+    explored = [d for d in found if d.explored]
+    assert {d.chosen for d in explored} == {"new"}
+    assert {d.chosen for d in found if not d.explored} == {"a"}
+    assert 25 <= len(explored) <= 80
+
+
+@pytest.mark.parametrize(
+    "changes", [{"in_flight": 1}, {"decode": 1.0, "prefill": 10.0}, {"rates": KNOWN, "rtt": 1.0}]
+)
+def test_exploring_has_its_bounds(changes: dict[str, Any]) -> None:
+    """One probe at a time, none that takes four times as long, none of what is measured."""
+    peers = [peer("a", rates=KNOWN), peer("b", **changes)]
+    assert not any(decide(peers, policy=EXPLORING, seed=seed).explored for seed in range(300))
+
+
+def test_a_boast_gets_no_more_of_our_requests_than_it_has_slots() -> None:
+    """Until it is measured; where nobody else is there it gets them all the same."""
+    liar = peer("liar", decode=1e9, load=Load(slots=2, queue_limit=99))
+    honest = peer("honest", rates=KNOWN)
+    chosen = [
+        decide([attrs.evolve(liar, in_flight=n), honest], policy=EXPLORING).chosen for n in range(4)
+    ]
+    assert chosen == ["liar", "liar", "honest", "honest"]
+    assert decide([attrs.evolve(liar, in_flight=9)], policy=EXPLORING).chosen == "liar"
+
+
+# ---- two choices, and prefix affinity ----
+
+
+def test_of_two_that_are_drawn_the_less_busy_one_is_chosen() -> None:
+    """The busiest of all never is, and the others are."""
+    peers = crowd(0, 1, 2, 3)
+    policy = POLICIES["two-choices"]
+    chosen = Counter(decide(peers, policy=policy, seed=seed).chosen for seed in range(600))
+    assert set(chosen) == {"a", "b", "c"}
+    assert chosen["a"] > chosen["b"] > chosen["c"]
+
+
+@pytest.mark.parametrize(
+    ("queues", "cached", "chosen"),
+    [
+        ((2, 0, 0), {"a": 60}, {"a"}),
+        ((2, 0, 0), {"a": 60, "b": 90}, {"b"}),
+        ((2, 0, 1), {"a": 40}, {"b"}),
+        ((5, 0, 1), {"a": 90}, {"b"}),
+    ],
+)
+def test_prefix_affinity_follows_the_cache_while_the_load_is_even(
+    queues: tuple[int, ...], cached: dict[str, int], chosen: set[str]
+) -> None:
+    """The longest prefix of at least half the prompt; otherwise the fewest requests."""
+    ask = attrs.evolve(ASK, cached_tokens={PeerId(p): n for p, n in cached.items()})
+    policy = POLICIES["prefix-affinity"]
+    assert {decide(crowd(*queues), ask, policy, seed).chosen for seed in range(20)} == chosen
+
+
 # ---- round-robin ----
 
 
@@ -411,7 +598,7 @@ def test_round_robin_visits_all_evenly(count: int, rounds: int, first: int) -> N
 
 def test_round_robin_skips_who_may_not_be_asked() -> None:
     """The others share the turns."""
-    peers = [peer("a"), peer("b", cooling_until=NOW + 1), peer("c")]
+    peers = [peer("a"), peer("b", resting_until=NOW + 1), peer("c")]
     policy = POLICIES["round-robin"]
     chosen = [decide(peers, attrs.evolve(ASK, serial=i), policy).chosen for i in range(4)]
     assert chosen == ["a", "c", "a", "c"]

@@ -1,0 +1,530 @@
+"""One request on its way: the loop that decides, acts and reports."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import attrs
+import trio
+
+from ..capability import PeerId
+from ..decision_log import scrubbed
+from ..exceptions import PeerError, PeerFailed, PeerTimeout, PeerUnreachable, PunchError
+from ..logs import get_logger
+from ..node import Call
+from ..peers import PeerRecord
+from ..routing import Attempt, Attempts, Decision, GiveUp, Reason, Seam, Try, Wait
+from ..wire import (
+    Chunk,
+    CommandRequest,
+    CommandResponse,
+    Completion,
+    Progress,
+    Provenance,
+    Segment,
+    Started,
+    Usage,
+)
+from ._asked import Asked
+from ._dispatch import Dispatch
+from ._verdict import check_provenance, error_in
+
+log = get_logger(__name__)
+
+# Longer than any answer people wait for, short enough that nothing hangs for ever.
+USUAL_TIMEOUT = 300.0
+
+# How much earlier than we a listener may find that the time ran out, in seconds.
+CLOCK_DIFFERENCE = 1.0
+
+# How long the same id waits for an earlier call of its own to be over: a listener has 100 ms to
+# stop, and the word has to travel.
+CANCEL_SECONDS = 2.0
+
+
+class Run:
+    """One request, from the first decision to the response or the error.
+
+    Nothing runs by itself: whoever wants more text calls `advance`, one task at a time. It can
+    be cancelled at any await and called again.
+    """
+
+    def __init__(self, dispatch: Dispatch, request: CommandRequest) -> None:
+        self.request = request
+        self.decisions: list[Decision] = []
+        """Every decision that led to a try, or to giving up, in order."""
+        self.parts: list[str] = []
+        """The text so far."""
+        self.response: CommandResponse | None = None
+        """The whole, once it is complete."""
+        self.error: PunchError | None = None
+        """Why there will be no more, if it failed."""
+        self.progress: Progress | None = None
+        """What the peer last said it waits for."""
+        self._dispatch = dispatch
+        self._began = trio.current_time()
+        self._deadline = self._began + (request.timeout or USUAL_TIMEOUT)
+        self._attempts = Attempts(deadline=self._deadline, continuable=request.continuable)
+        self._asked: list[Asked] = []
+        self._segments: list[Segment] = []
+        self._provenance: Provenance | None = None
+        self._chat_template: str | None = None
+        self._first_text_at: float | None = None
+        self._hedge_at = math.inf
+
+    @property
+    def is_over(self) -> bool:
+        """True once there is a response or an error."""
+        return self.response is not None or self.error is not None
+
+    @property
+    def attempts(self) -> tuple[Attempt, ...]:
+        """The tries that failed, in order."""
+        return self._attempts.failed_attempts
+
+    @property
+    def segments(self) -> tuple[Segment, ...]:
+        """Who has delivered which part, as far as that is over."""
+        return tuple(self._segments)
+
+    async def advance(self) -> None:
+        """Go on until there is more text, or the end."""
+        had = len(self.parts)
+        try:
+            while len(self.parts) == had and self.response is None:
+                if self._asked:
+                    await self._listen()
+                else:
+                    await self._ask_next()
+        except PunchError as error:
+            self.error = error
+            self._drop_all()
+        if self.is_over:
+            self._log_end()
+
+    def stored(self) -> Run:
+        """A copy of a complete one, without the prompt and the snapshots of every peer."""
+        lean = copy.copy(self)
+        lean.request = attrs.evolve(self.request, messages=(), prompt=None, inputs=())
+        lean.decisions = []
+        return lean
+
+    def abandon(self) -> None:
+        """Nobody wants it any more: stop whoever works on it."""
+        if not self.is_over:
+            self._drop_all()
+            self._log_end(status="cancelled")
+
+    # ---- asking ----
+
+    async def _ask_next(self) -> None:
+        """Decide whom to ask, and ask; raises when there is nobody."""
+        dispatch, attempts = self._dispatch, self._attempts
+        request = self._what_is_left()
+        if request is None:
+            self._complete("length")
+            return
+        decision = self._decide(request)
+        if decision.chosen is None and not attempts.failed_attempts:
+            await dispatch.settle(self._deadline)
+            decision = self._decide(request)
+        now = trio.current_time()
+        step = attempts.next_step(decision, now=now, budget=dispatch.retries)
+        if isinstance(step, Wait):
+            with trio.move_on_at(step.until):
+                await dispatch.links.change()
+            return
+        self._note(decision, attempts.reason)
+        if isinstance(step, GiveUp):
+            raise dispatch.with_unreachable(step.error)
+        if step.reason == "first":
+            dispatch.began(now)
+            self._hedge_at = now + self._lateness(decision, step.peer_id)
+        await self._ask(step, decision, request)
+
+    def _what_is_left(self) -> CommandRequest | None:
+        """What the next peer is to be asked; `None` if the answer has all its tokens."""
+        request, so_far = self.request, "".join(self.parts)
+        if not so_far:
+            return request
+        assert self._provenance is not None, "text is taken from a peer that said where it is from"
+        sampling = request.sampling
+        if sampling.max_tokens is not None:
+            left = sampling.max_tokens - self._attempts.tokens
+            if left <= 0:
+                return None
+            sampling = attrs.evolve(sampling, max_tokens=left)
+        return attrs.evolve(
+            request,
+            sampling=sampling,
+            continuation=(request.continuation or "") + so_far,
+            model_digest=self._provenance.model_digest or request.model_digest,
+        )
+
+    def _decide(self, request: CommandRequest, but: Sequence[Asked] = ()) -> Decision:
+        dispatch = self._dispatch
+        tried = self._attempts.tried(dispatch.incarnation) | {asked.peer_id for asked in but}
+        return dispatch.decide(
+            request, tried=tried, now=trio.current_time(), chat_template=self._chat_template
+        )
+
+    def _note(self, decision: Decision, reason: Reason) -> None:
+        self.decisions.append(decision)
+        if self._dispatch.log is not None:
+            self._dispatch.log.decided(self.request.request_id, decision, reason=reason)
+
+    async def _ask(self, step: Try, decision: Decision, request: CommandRequest) -> None:
+        dispatch, peer_id = self._dispatch, step.peer_id
+        record, _ = decision.scored[peer_id]
+        try:
+            call = await self._call(peer_id, request)
+        except PeerError as error:
+            self._failed(record, step.reason, error)
+            return
+        asked = Asked(
+            call,
+            request=request,
+            decision=decision,
+            record=record,
+            reason=step.reason,
+            patience=step.patience,
+            seam=Seam(request.continuation, request.sampling.stop)
+            if request.continuation and request.sampling.stop
+            else None,
+        )
+        self._asked.append(asked)
+        dispatch.sent(request, decision, peer_id, asked.offer.name)
+
+    async def _call(self, peer_id: PeerId, request: CommandRequest) -> Call:
+        session = self._dispatch.links.session(peer_id)
+        if session is None:
+            raise PeerUnreachable(f"{peer_id}: the connection was lost")
+        if (before := session.cancelling(request.request_id)) is not None:
+            with trio.move_on_after(CANCEL_SECONDS):
+                await before.confirmed()
+        timeout = max(self._deadline - trio.current_time(), 1e-3)
+        return session.ask(attrs.evolve(request, timeout=timeout))
+
+    # ---- hedging ----
+
+    def _lateness(self, decision: Decision, peer_id: PeerId) -> float:
+        """Seconds after which a second peer is asked."""
+        hedge = self._dispatch.hedge
+        if hedge is None:
+            return math.inf
+        decode = decision.term(peer_id, "decode")
+        if decode is None:
+            return hedge.least
+        return max(hedge.least, hedge.factor * (decision.score(peer_id) - decode))
+
+    async def _hedge(self) -> None:
+        """Ask a second peer beside the first, if there is one and the budget allows it."""
+        self._hedge_at = math.inf
+        decision = self._decide(self.request, but=self._asked)
+        if decision.chosen is None or not self._dispatch.may_hedge(trio.current_time()):
+            return
+        self._note(decision, "hedge")
+        patience = self._attempts.patience(decision, decision.chosen)
+        step = Try(peer_id=decision.chosen, patience=patience, reason="hedge")
+        await self._ask(step, decision, self.request)
+
+    def _won(self, winner: Asked) -> None:
+        """The first to say something answers; the others stop."""
+        self._hedge_at = math.inf
+        for loser in [asked for asked in self._asked if asked is not winner]:
+            self._drop(loser)
+
+    # ---- listening ----
+
+    async def _listen(self) -> None:
+        """Take what comes next from whoever was asked."""
+        for asked in self._asked:
+            try:
+                part = asked.call.receive_nowait()
+                if part is not None:
+                    self._take(asked, part)
+                    return
+            except PeerError as error:
+                self._fault(asked, error)
+                return
+        await self._wait()
+
+    async def _wait(self) -> None:
+        asked = self._asked
+        limit = min(self._deadline, self._hedge_at, *[a.patient_until for a in asked])
+        with trio.move_on_at(limit):
+            if len(asked) == 1:
+                await asked[0].call.ready()
+            else:
+                await _any_ready([a.call for a in asked])
+            return
+        now = trio.current_time()
+        if now >= self._deadline:
+            raise self._attempts.out_of_time()
+        if now >= self._hedge_at:
+            await self._hedge()
+        for late in [a for a in asked if now >= a.patient_until]:
+            self._overdue(late)
+
+    def _overdue(self, asked: Asked) -> None:
+        """A peer is silent for longer than is usual. After its first text, see who else could."""
+        if not asked.is_quiet:
+            request = self._what_is_left()
+            other = None if request is None else self._decide(request, but=[asked])
+            if other is not None and not self._attempts.can_continue(other):
+                asked.wait_on()
+                return
+        self._fault(asked, PeerTimeout(f"{asked.peer_id}: {asked.what_is_missing()}"))
+
+    def _take(self, asked: Asked, part: Started | Progress | Chunk | CommandResponse) -> None:
+        if type(part) is Chunk:
+            self._deliver(asked, part.text, part.tokens)
+        elif type(part) is CommandResponse:
+            self._finish(asked, part)
+        elif type(part) is Started:
+            self._check_provenance(asked, part.provenance)
+            asked.started(part.provenance)
+        elif type(part) is Progress:
+            self.progress = part
+            asked.waits()
+
+    def _check_provenance(self, asked: Asked, provenance: Provenance) -> None:
+        check_provenance(
+            provenance, request=asked.request, peer=asked.record, before=asked.provenance
+        )
+
+    def _deliver(self, asked: Asked, text: str, tokens: int) -> None:
+        """Take text from a peer, and give the caller what is certain to belong to the answer."""
+        if len(self._asked) > 1 or self._hedge_at != math.inf:
+            self._won(asked)
+        if self._first_text_at is None:
+            self._first_text_at = trio.current_time()
+        text, tokens = asked.heard(text, tokens)
+        if text:
+            self._append(asked, text, tokens)
+        if asked.seam is not None and asked.seam.stopped:
+            self._leave(asked)
+            asked.call.cancel()
+            self._close_segment(asked, "stop")
+            self._complete("stop")
+
+    def _append(self, asked: Asked, text: str, tokens: int) -> None:
+        self.parts.append(text)
+        asked.delivered(text, tokens)
+        provenance = self._provenance = asked.provenance
+        self._chat_template = asked.chat_template
+        digest = provenance.model_digest if provenance is not None else None
+        self._attempts.delivered(tokens=tokens, characters=len(text), digest=digest)
+
+    def _finish(self, asked: Asked, response: CommandResponse) -> None:
+        """Take the peer's last word, and the text that comes with it."""
+        try:
+            self._check_response(asked, response)
+        except PeerError:
+            raise
+        except PunchError as error:
+            self._leave(asked)
+            self._failed(asked.record, asked.reason, error, asked)
+            raise
+        self._won(asked)
+        self._leave(asked)
+        result = response.result or Completion()
+        asked.provenance = response.provenance
+        text, tokens = asked.last_heard(result.text, response.usage.completion_tokens)
+        if text:
+            self._append(asked, text, tokens)
+        else:
+            asked.delivered("", tokens)
+        self._dispatch.succeeded(
+            asked.request,
+            asked.peer_id,
+            response,
+            text=asked.text,
+            seconds=asked.spoke_for,
+        )
+        self._close_segment(asked, result.finish_reason)
+        self._log_attempt(asked, "success")
+        self.response = self._whole(response, result)
+
+    def _check_response(self, asked: Asked, response: CommandResponse) -> None:
+        """Raise what the response says went wrong, or what is wrong with it."""
+        peer_id = asked.peer_id
+        if response.load is not None:
+            self._dispatch.table.reported(peer_id, response.load)
+        if response.executor != peer_id:
+            raise PeerFailed(f"{peer_id}: answers in the name of {response.executor}")
+        if response.status == "timeout":
+            # Its clock runs as ours does, a little later: it cannot know much earlier than we.
+            if trio.current_time() < self._deadline - CLOCK_DIFFERENCE:
+                raise PeerFailed(f"{peer_id}: says that the time ran out, and it did not")
+            raise self._attempts.out_of_time()
+        if response.status != "success":
+            raise error_in(response, peer_id)
+        if self.request.command in ("chat", "complete", "embed"):
+            if response.provenance is None:
+                raise PeerFailed(f"{peer_id}: does not say where its answer comes from")
+            self._check_provenance(asked, response.provenance)
+
+    # ---- leaving a peer ----
+
+    def _fault(self, asked: Asked, error: PeerError) -> None:
+        """A peer's fault: note it, tell the table, and let the loop go on."""
+        asked.call.cancel()
+        self._leave(asked)
+        self._close_segment(asked, str(error).removeprefix(f"{asked.peer_id}: "))
+        self._failed(asked.record, asked.reason, error, asked)
+
+    def _failed(
+        self,
+        record: PeerRecord,
+        reason: Reason,
+        error: PunchError,
+        asked: Asked | None = None,
+    ) -> None:
+        peer_id, seconds = record.peer_id, 0.0 if asked is None else asked.seconds
+        request_id = self.request.request_id
+        log.info(
+            "an attempt failed",
+            request_id=request_id,
+            peer=peer_id,
+            why=str(error),
+            seconds=round(seconds, 3),
+        )
+        self._attempts.failed(peer_id, error, seconds=seconds, incarnation=record.incarnation)
+        if isinstance(error, PeerError):
+            offer = record.capability.offer(self.request.model, self.request.model_digest)
+            self._dispatch.failed(peer_id, offer.name if offer else "", error)
+        if asked is not None:
+            self._log_attempt(asked, error.code, error=self._scrubbed(error))
+        elif self._dispatch.log is not None:
+            self._dispatch.log.attempted(
+                request_id, peer_id=peer_id, reason=reason, outcome=error.code,
+                error=self._scrubbed(error),
+                seconds=0.0, first_text=None, tokens=0, characters=0,
+            )  # fmt: skip
+
+    def _leave(self, asked: Asked) -> None:
+        self._asked.remove(asked)
+        self._dispatch.table.ended(asked.peer_id, model=asked.offer.name)
+
+    def _drop(self, asked: Asked) -> None:
+        """Stop a peer that did nothing wrong, and log what it had done once it has stopped."""
+        self._leave(asked)
+        asked.call.cancel()
+        self._close_segment(asked, "cancelled")
+        self._dispatch.when_stopped(
+            asked.call, lambda tokens: self._log_attempt(asked, "cancelled", tokens=tokens)
+        )
+
+    def _drop_all(self) -> None:
+        for asked in tuple(self._asked):
+            self._drop(asked)
+
+    def _close_segment(self, asked: Asked, reason: str) -> None:
+        if asked.characters:
+            self._segments.append(
+                Segment(
+                    peer_id=asked.peer_id,
+                    tokens=asked.tokens,
+                    characters=asked.characters,
+                    seconds=asked.seconds,
+                    reason=reason,
+                )
+            )
+
+    # ---- the end ----
+
+    def _complete(self, finish_reason: str) -> None:
+        """End an answer that nobody has to be asked about any more."""
+        last = self._segments[-1]
+        response = CommandResponse(
+            request_id=self.request.request_id,
+            status="success",
+            executor=last.peer_id,
+            provenance=self._provenance,
+            usage=Usage(completion_tokens=last.tokens),
+        )
+        self.response = self._whole(response, Completion(finish_reason=finish_reason))
+
+    def _whole(self, response: CommandResponse, result: Completion) -> CommandResponse:
+        """The last peer's response, made that of the whole answer."""
+        usage = response.usage
+        earlier = sum(segment.tokens for segment in self._segments[:-1])
+        if earlier:
+            # What others had delivered was part of the prompt for the last one.
+            prompt, answer = usage.prompt_tokens, usage.completion_tokens
+            usage = attrs.evolve(
+                usage,
+                prompt_tokens=None if prompt is None else max(0, prompt - earlier),
+                completion_tokens=None if answer is None else answer + earlier,
+            )
+        return attrs.evolve(
+            response,
+            result=attrs.evolve(result, text="".join(self.parts)),
+            usage=usage,
+            decision=self.decisions[-1].as_dict(),
+            attempts=tuple(_as_dict(attempt) for attempt in self.attempts),
+            segments=self.segments,
+        )
+
+    # ---- the decision log ----
+
+    def _scrubbed(self, error: PunchError) -> str:
+        """What went wrong, without the caller's text: a backend may quote what it was asked."""
+        return scrubbed(str(error), self.request, "".join(self.parts))
+
+    def _log_attempt(
+        self, asked: Asked, outcome: str, *, error: str | None = None, tokens: int | None = None
+    ) -> None:
+        if self._dispatch.log is None:
+            return
+        first = asked.first_text_at
+        self._dispatch.log.attempted(
+            self.request.request_id,
+            peer_id=asked.peer_id,
+            reason=asked.reason,
+            outcome=outcome,
+            error=error,
+            seconds=asked.seconds,
+            first_text=None if first is None else first - asked.at,
+            tokens=asked.tokens if tokens is None else tokens,
+            characters=asked.characters,
+        )
+
+    def _log_end(self, status: str | None = None) -> None:
+        if self._dispatch.log is None:
+            return
+        error, first = self.error, self._first_text_at
+        self._dispatch.log.ended(
+            self.request.request_id,
+            status=status or (error.code if error is not None else "success"),
+            error=None if error is None else self._scrubbed(error),
+            seconds=trio.current_time() - self._began,
+            first_text=None if first is None else first - self._began,
+            response=self.response,
+            segments=self._segments,
+        )
+
+
+async def _any_ready(calls: Sequence[Call]) -> None:
+    """Wait until one of *calls* has something to say."""
+    async with trio.open_nursery() as nursery:
+
+        async def watch(call: Call) -> None:
+            await call.ready()
+            nursery.cancel_scope.cancel()
+
+        for call in calls:
+            nursery.start_soon(watch, call)
+
+
+def _as_dict(attempt: Attempt) -> dict[str, Any]:
+    return {
+        "peer_id": attempt.peer_id,
+        "error": attempt.error.code,
+        "reason": str(attempt.error),
+        "seconds": attempt.seconds,
+    }

@@ -1,0 +1,148 @@
+"""Exactly once: one run for each request id, however often it is asked for."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+
+import trio
+
+from ..exceptions import RequestConflict
+from ..wire import CommandRequest, fingerprint
+from ._dispatch import Dispatch
+from ._run import Run
+
+# A program that lost its connection to us asks again within seconds; two minutes cover a
+# restart of its machine. The other two bound what is kept meanwhile.
+STORED_SECONDS = 120.0
+MOST_STORED = 256
+MOST_CHARACTERS = 4 << 20
+
+
+class _Shared:
+    """A run, and what its readers share."""
+
+    def __init__(self, run: Run, print_: bytes) -> None:
+        self.run = run
+        self.fingerprint = print_
+        self.readers = 0
+        self.ended_at: float | None = None
+        self._is_driven = False
+        self._waiting = trio.lowlevel.ParkingLot()
+
+    async def advance(self, position: int) -> None:
+        """Wait until the run has more parts than *position*, or is over; drive it if nobody does.
+
+        Whoever drives may be cancelled: then the next one who waits takes over.
+        """
+        run = self.run
+        while len(run.parts) <= position and not run.is_over:
+            if self._is_driven:
+                await self._waiting.park()
+                continue
+            self._is_driven = True
+            try:
+                await run.advance()
+            finally:
+                self._is_driven = False
+                self._waiting.unpark_all()
+
+
+class Reading:
+    """One reader's place in a run. Made by `Runs.join`."""
+
+    def __init__(self, runs: Runs, shared: _Shared) -> None:
+        self.run = shared.run
+        self._runs = runs
+        self._shared = shared
+        self._position = 0
+
+    @property
+    def text(self) -> str:
+        """What this reader has received."""
+        return "".join(self.run.parts[: self._position])
+
+    async def receive(self) -> str | None:
+        """The next part; `None` at the end. Raises what went wrong with the run."""
+        run = self.run
+        if self._position >= len(run.parts) and not run.is_over:
+            await self._shared.advance(self._position)
+        if self._position < len(run.parts):
+            self._position += 1
+            return run.parts[self._position - 1]
+        if run.error is not None:
+            raise run.error
+        return None
+
+    def leave(self) -> None:
+        """The reader wants no more."""
+        self._runs.leave(self._shared)
+
+
+class Runs:
+    """The runs of one dialer by request id: those under way, and for a while those complete."""
+
+    def __init__(self, dispatch: Dispatch) -> None:
+        self.dispatch = dispatch
+        self._runs: dict[str, _Shared] = {}
+        self._stored: OrderedDict[str, int] = OrderedDict()
+        self._characters = 0
+
+    def __len__(self) -> int:
+        return len(self._runs)
+
+    @property
+    def under_way(self) -> int:
+        """Runs that are not complete."""
+        return len(self._runs) - len(self._stored)
+
+    def join(self, request: CommandRequest) -> Reading:
+        """Read the run for *request*: a new one, or the one that its id has already.
+
+        Raises:
+          RequestConflict: if the id was used for another request.
+
+        """
+        self._forget()
+        request_id, print_ = request.request_id, fingerprint(request)
+        shared = self._runs.get(request_id)
+        if shared is None or shared.run.error is not None:
+            # One that failed is asked anew; who still reads it holds on to it.
+            shared = self._runs[request_id] = _Shared(Run(self.dispatch, request), print_)
+        elif shared.fingerprint != print_:
+            raise RequestConflict(
+                f"request_id {request_id!r} was used for another request within the last "
+                f"{STORED_SECONDS:.0f} s: give each request its own"
+            )
+        shared.readers += 1
+        return Reading(self, shared)
+
+    def leave(self, shared: _Shared) -> None:
+        """A reader has all it wanted. A complete run is kept a while, any other goes with it."""
+        shared.readers -= 1
+        run, request_id = shared.run, shared.run.request.request_id
+        if run.response is not None:
+            if shared.ended_at is None:
+                self._store(shared, request_id)
+        elif shared.readers == 0:
+            run.abandon()
+            if self._runs.get(request_id) is shared:
+                del self._runs[request_id]
+
+    def _store(self, shared: _Shared, request_id: str) -> None:
+        shared.ended_at = trio.current_time()
+        shared.run = shared.run.stored()
+        self._stored[request_id] = size = sum(map(len, shared.run.parts))
+        self._characters += size
+        self._forget()
+
+    def _forget(self) -> None:
+        """Drop what is too old, and the oldest of what is too much."""
+        expired = trio.current_time() - STORED_SECONDS
+        while self._stored:
+            request_id, size = next(iter(self._stored.items()))
+            too_much = len(self._stored) > MOST_STORED or self._characters > MOST_CHARACTERS
+            ended_at = self._runs[request_id].ended_at
+            if not too_much and ended_at is not None and ended_at > expired:
+                return
+            del self._stored[request_id], self._runs[request_id]
+            self._characters -= size

@@ -1,0 +1,83 @@
+"""What a dialer accepts from a peer, and what it makes of a response that is none."""
+
+from __future__ import annotations
+
+from ..capability import PeerId
+from ..exceptions import (
+    ContextTooLong,
+    InvalidRequest,
+    PeerError,
+    PeerFailed,
+    PeerRefused,
+    PeerSimulated,
+    PunchError,
+    RequestCancelled,
+    RequestConflict,
+)
+from ..peers import PeerRecord
+from ..wire import CommandRequest, CommandResponse, Provenance
+
+_ERRORS: dict[str, type[PunchError]] = {
+    error.code: error
+    for error in (
+        InvalidRequest,
+        ContextTooLong,
+        RequestConflict,
+        RequestCancelled,
+        PeerRefused,
+        PeerSimulated,
+        PeerFailed,
+    )
+}
+
+
+def check_provenance(
+    provenance: Provenance,
+    *,
+    request: CommandRequest,
+    peer: PeerRecord,
+    before: Provenance | None,
+) -> None:
+    """Refuse an answer that is not what was asked for, or not what it claims.
+
+    Args:
+      provenance: What the peer says of its answer.
+      request: What this peer was asked.
+      peer: What it said of itself.
+      before: What it said of the same answer earlier.
+
+    Raises:
+      PeerSimulated: if it is simulated and must not be, or called real and is not.
+      PeerFailed: if it comes from another model than was agreed on.
+
+    """
+    name = peer.peer_id
+    if provenance.kind == "real" and (peer.capability.simulated or provenance.backend == "mock"):
+        raise PeerSimulated(f"{name}: calls the answer of a mock real")
+    if request.strict and provenance.kind != "real":
+        raise PeerSimulated(f"{name}: answers with simulated inference")
+    offer = peer.capability.offer(provenance.model)
+    if offer is None or request.model not in (None, provenance.model):
+        raise PeerFailed(f"{name}: answers with {provenance.model}, which was not agreed on")
+    if offer.digest != provenance.model_digest:
+        raise PeerFailed(f"{name}: answers with another file than the {offer.name} it offers")
+    wanted = request.model_digest
+    if wanted is not None and provenance.model_digest != wanted:
+        raise PeerFailed(f"{name}: answers with model {provenance.model_digest}, not {wanted}")
+    if before is not None and provenance != before:
+        raise PeerFailed(f"{name}: changed where its answer comes from")
+
+
+def error_in(response: CommandResponse, peer: PeerId) -> PunchError:
+    """What a response that is no success says went wrong, as an error of ours."""
+    if response.status == "cancelled":
+        return PeerFailed(f"{peer}: stopped on its own")
+    fault = response.error
+    if fault is None:
+        return PeerFailed(f"{peer}: ended with {response.status} and no reason")
+    kind = _ERRORS.get(fault.code, PeerFailed if fault.retryable else InvalidRequest)
+    if issubclass(kind, PeerError) != fault.retryable:
+        kind = PeerFailed if fault.retryable else InvalidRequest
+    error = kind(f"{peer}: {fault.message}" if fault.retryable else fault.message)
+    error.retry_after = fault.retry_after
+    return error

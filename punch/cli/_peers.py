@@ -1,0 +1,219 @@
+"""``punch peers``: who is in a namespace, and how they are, as it changes."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import attrs
+import trio
+
+from ..capability import ModelOffer
+from ..exceptions import NoPeerAvailable
+from ..node import KnownPeers
+from ..peers import PeerRecord
+from ..router import Router, open_router
+from ._exits import ExitCode
+from ._identity import claim_identity, data_folder
+from ._options import Option, Settings, boolean
+from ._output import plain
+from ._run import Shutdown, run_program
+from ._shared import BOOTSTRAP, IDENTITY, KNOWN, LOG_LEVEL, NAMESPACE, TRANSPORT
+from ._story import short
+
+ABOUT = "Show the listeners of a namespace, again every second."
+
+OPTIONS = (
+    BOOTSTRAP,
+    NAMESPACE,
+    TRANSPORT,
+    Option(
+        name="--once",
+        default=False,
+        convert=boolean,
+        help="show them once, as soon as all of them were heard",
+    ),
+    Option(name="--json", default=False, convert=boolean, help="one JSON object a peer and line"),
+    IDENTITY,
+    KNOWN,
+    attrs.evolve(LOG_LEVEL, default="warning"),
+)
+
+# Adverts come every second: more often there is nothing new.
+INTERVAL = 1.0
+
+# How long `--once` waits for the first listener, and then for the others, in seconds.
+FIRST_SECONDS = 5.0
+OTHERS_SECONDS = 0.5
+
+# Home, and clear from there: what stays the same does not flicker.
+_HOME, _CLEAR_LINE, _CLEAR_REST = "\x1b[H", "\x1b[K", "\x1b[J"
+_CLEAR_ALL = "\x1b[2J"
+
+COLUMNS = (
+    "peer",
+    "backend",
+    "model",
+    "busy",
+    "queue",
+    "prefill tok/s",
+    "decode tok/s",
+    "rtt",
+    "breaker",
+    "heard",
+)
+
+
+def rows(peers: Sequence[PeerRecord], now: float) -> list[tuple[str, ...]]:
+    """The table's cells: one row for each peer and model.
+
+    Rates are those that were measured here; those that are only claimed have a ``~``.
+    """
+    return [
+        _row(peer, offer, now)
+        for peer in sorted(peers, key=lambda peer: peer.peer_id)
+        for offer in peer.capability.models or (None,)
+    ]
+
+
+def _row(peer: PeerRecord, offer: ModelOffer | None, now: float) -> tuple[str, ...]:
+    load = peer.capability.load
+    return (
+        short(peer.peer_id),
+        peer.capability.backend,
+        "-" if offer is None else offer.name,
+        "leaves" if load.draining else f"{load.busy}/{load.slots}",
+        f"{load.queued}/{load.queue_limit}",
+        _rate(peer, offer, "prefill"),
+        _rate(peer, offer, "decode"),
+        "-" if peer.rtt is None else f"{peer.rtt * 1000:.1f} ms",
+        state(peer, offer, now),
+        f"{max(0.0, now - peer.seen_at):.1f} s",
+    )
+
+
+def _rate(peer: PeerRecord, offer: ModelOffer | None, name: str) -> str:
+    if offer is None:
+        return "-"
+    measured: float | None = getattr(peer.rates_of(offer.name), name)
+    claimed: float | None = getattr(offer, f"{name}_rate")
+    if measured is not None:
+        return f"{measured:.1f}"
+    return "-" if claimed is None else f"~{claimed:.1f}"
+
+
+def state(peer: PeerRecord, offer: ModelOffer | None, now: float) -> str:
+    """Its breaker, or why else it might not be asked."""
+    breaker = peer.breaker(None if offer is None else offer.name)
+    if breaker.state == "open" and breaker.until > now:
+        return f"open {breaker.until - now:.0f} s"
+    if breaker.state != "closed":
+        return breaker.state
+    if peer.resting_until > now:
+        return f"rests {peer.resting_until - now:.0f} s"
+    if offer is not None and offer.load_seconds > 0:
+        return f"loads {offer.load_seconds:.0f} s"
+    return "closed"
+
+
+def table(peers: Sequence[PeerRecord], now: float, *, width: int | None = None) -> str:
+    """The whole table, as text; lines are cut to *width*."""
+    lines = [COLUMNS, *([plain(cell)[:24] for cell in row] for row in rows(peers, now))]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(COLUMNS))]
+    texts = ["  ".join(f"{c:{w}}" for c, w in zip(line, widths, strict=True)) for line in lines]
+    if len(lines) == 1:
+        texts = ["no listener is known in this namespace"]
+    return "\n".join(text.rstrip()[:width].replace("\n", " ") for text in texts)
+
+
+def as_data(peer: PeerRecord, now: float) -> dict[str, Any]:
+    """One peer as plain data: what the table shows, in full, and what it claims."""
+    return {
+        "peer_id": peer.peer_id,
+        "backend": peer.capability.backend,
+        "simulated": peer.capability.simulated,
+        "load": attrs.asdict(peer.capability.load),
+        "rtt": peer.rtt,
+        "reputation": peer.reputation,
+        "in_flight": peer.in_flight,
+        "age": max(0.0, now - peer.seen_at),
+        "models": [
+            {
+                "name": offer.name,
+                "digest": offer.digest,
+                "claimed": {"prefill": offer.prefill_rate, "decode": offer.decode_rate},
+                "measured": attrs.asdict(peer.rates_of(offer.name)),
+                "state": state(peer, offer, now),
+            }
+            for offer in peer.capability.models
+        ],
+    }
+
+
+def _show(router: Router, settings: Settings, *, redraw: bool) -> None:
+    peers, now = router.peers, trio.current_time()
+    if settings.json:
+        for peer in peers:
+            print(json.dumps(as_data(peer, now)), flush=True)
+        return
+    if not redraw:
+        print(table(peers, now), flush=True)
+        return
+    size = shutil.get_terminal_size()
+    head = f"namespace {plain(settings.namespace)}, {len(peers)} listeners; Ctrl-C ends"
+    lines = [head[: size.columns], *table(peers, now, width=size.columns).split("\n")]
+    body = "".join(f"{line}{_CLEAR_LINE}\n" for line in lines[: size.lines - 1])
+    print(f"{_HOME}{body}{_CLEAR_REST}", end="", flush=True)
+
+
+async def _wait_for_all(router: Router) -> None:
+    """Wait until somebody is there, and nobody new came for a moment."""
+    with trio.move_on_after(FIRST_SECONDS):
+        await router.wait_for_peers()
+    known = -1
+    while router.peers and len(router.peers) != known:
+        known = len(router.peers)
+        with trio.move_on_after(OTHERS_SECONDS):
+            await router.wait_for_peers(lambda peers, known=known: len(peers) != known)  # type: ignore[misc]
+    if router.trouble is not None and not router.peers:
+        raise router.trouble
+
+
+async def show_peers(settings: Settings, shutdown: Shutdown) -> ExitCode:
+    """Show the table once or until a signal."""
+    shutdown.drains = True
+    with claim_identity("dialer", settings.identity) as identity:
+        async with open_router(
+            bootstrap=settings.bootstrap,
+            namespace=settings.namespace,
+            transport=settings.transport,
+            identity=identity,
+            known=KnownPeers(Path(settings.known_peers or data_folder() / "known_peers")),
+        ) as router:
+            if settings.once:
+                await _wait_for_all(router)
+                _show(router, settings, redraw=False)
+                if not router.peers:
+                    raise NoPeerAvailable("no listener is known in this namespace")
+                return ExitCode.OK
+            await _follow(router, settings, shutdown)
+    return ExitCode.OK
+
+
+async def _follow(router: Router, settings: Settings, shutdown: Shutdown) -> None:
+    redraw = sys.stdout.isatty() and not settings.json
+    if redraw:
+        print(_CLEAR_ALL, end="")
+    while not shutdown.requested.is_set():
+        _show(router, settings, redraw=redraw)
+        with trio.move_on_after(INTERVAL):
+            await shutdown.requested.wait()
+
+
+def peers(arguments: Sequence[str]) -> int:
+    """Run ``punch peers``; its exit code."""
+    return run_program("punch peers", ABOUT, OPTIONS, show_peers, arguments)

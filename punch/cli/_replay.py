@@ -1,0 +1,231 @@
+"""``punch replay``: what another policy would have chosen."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from random import Random
+from statistics import fmean, median
+
+import attrs
+
+from ..capability import PeerId
+from ..decision_log import Attempted, Decided, LogLine
+from ..exceptions import ConfigurationError, PunchError
+from ..routing import POLICIES, Decision, Policy
+from ._exits import ExitCode, exit_code
+from ._output import plain
+from ._why import read_known
+
+# What every choice is judged by: the only policy whose scores are seconds to the whole answer.
+JUDGE = "completion-time"
+
+
+@attrs.frozen(kw_only=True)
+class Choice:
+    """One logged decision, and how another policy decides it."""
+
+    logged: PeerId
+    """Who was chosen then."""
+
+    again: PeerId
+    """Who is chosen now."""
+
+    logged_predicted: float | None
+    """Seconds to the whole answer by `JUDGE` for the one chosen then."""
+
+    again_predicted: float | None
+    """The same for the one chosen now."""
+
+    succeeded: bool | None
+    """What really happened then; `None` if the log does not say."""
+
+    seconds: float | None
+    """How long it really took then, if it succeeded."""
+
+
+@attrs.frozen(kw_only=True)
+class Replay:
+    """All logged decisions, decided again by one policy."""
+
+    policy: str
+    """Its name."""
+
+    decisions: int
+    """Decisions in which both then and now somebody was chosen."""
+
+    same: int
+    """Of these, the same choice."""
+
+    predicted: float | None
+    """Mean seconds to the whole answer of its choices, as `JUDGE` predicts them."""
+
+    logged_predicted: float | None
+    """The same for the choices of then."""
+
+    same_succeeded: float | None
+    """Share of the attempts that succeeded, where it agrees."""
+
+    same_seconds: float | None
+    """Median seconds that these really took."""
+
+    other_succeeded: float | None
+    """Share of the attempts that succeeded, where it would have asked somebody else."""
+
+    other_seconds: float | None
+    """Median seconds that these really took."""
+
+
+def replay_log(lines: Iterable[LogLine], policy: Policy, *, seed: int = 0) -> Replay:
+    """Decide each logged decision again.
+
+    What another peer would have taken nobody knows: the real seconds are always those of the
+    peer that was asked, once where the policy agrees and once where it does not.
+    """
+    choices = list(_choices(lines, policy, seed))
+    same = [choice for choice in choices if choice.logged == choice.again]
+    other = [choice for choice in choices if choice.logged != choice.again]
+    return Replay(
+        policy=policy.name,
+        decisions=len(choices),
+        same=len(same),
+        predicted=_mean([choice.again_predicted for choice in choices]),
+        logged_predicted=_mean([choice.logged_predicted for choice in choices]),
+        same_succeeded=_mean([choice.succeeded for choice in same]),
+        same_seconds=_median([choice.seconds for choice in same]),
+        other_succeeded=_mean([choice.succeeded for choice in other]),
+        other_seconds=_median([choice.seconds for choice in other]),
+    )
+
+
+def _choices(lines: Iterable[LogLine], policy: Policy, seed: int) -> Iterable[Choice]:
+    lines = list(lines)
+    outcomes = _outcomes(lines)
+    for index, line in enumerate(lines):
+        decided = line.entry
+        if not isinstance(decided, Decided) or decided.chosen is None:
+            continue
+        # One seed a decision: that one policy draws more often than another changes nothing.
+        again = _decide(policy, decided, Random(f"{seed}/{index}"))
+        if again.chosen is None:
+            continue
+        judged = _decide(POLICIES[JUDGE], decided, Random(0))
+        outcome = outcomes.get(index)
+        yield Choice(
+            logged=decided.chosen,
+            again=again.chosen,
+            logged_predicted=_predicted(judged, decided.chosen),
+            again_predicted=_predicted(judged, again.chosen),
+            succeeded=None if outcome is None else outcome.outcome == "success",
+            seconds=outcome.seconds if outcome and outcome.outcome == "success" else None,
+        )
+
+
+def _decide(policy: Policy, decided: Decided, rng: Random) -> Decision:
+    peers = [weighed.peer for weighed in decided.weighed]
+    # What a policy does to learn is no judgement of its own.
+    judging = attrs.evolve(policy, explore=0.0)
+    return judging.decide(decided.request, peers, now=decided.now, rng=rng)
+
+
+def _predicted(decision: Decision, peer_id: PeerId) -> float | None:
+    return decision.score(peer_id) if peer_id in decision.scored else None
+
+
+def _outcomes(lines: Sequence[LogLine]) -> dict[int, Attempted]:
+    """Index of a decision to what came of asking the peer that it chose."""
+    waiting: dict[tuple[str, str, PeerId], int] = {}
+    found: dict[int, Attempted] = {}
+    for index, line in enumerate(lines):
+        entry = line.entry
+        if isinstance(entry, Decided) and entry.chosen is not None:
+            waiting[line.run, entry.request_id, entry.chosen] = index
+        elif isinstance(entry, Attempted):
+            decision = waiting.pop((line.run, entry.request_id, entry.peer_id), None)
+            # A hedge's loser was stopped by us: that says nothing of the choice.
+            if decision is not None and entry.outcome != "cancelled":
+                found[decision] = entry
+    return found
+
+
+def _mean(values: Iterable[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return fmean(known) if known else None
+
+
+def _median(values: Iterable[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return median(known) if known else None
+
+
+# ---- the command ----
+
+
+def replay(arguments: Sequence[str]) -> int:
+    """Run ``punch replay``; its exit code."""
+    parser = argparse.ArgumentParser(
+        prog="punch replay",
+        description="Decide what is in a decision log again, with other policies, and compare.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("log", metavar="LOG", type=Path, help="the decision log")
+    parser.add_argument(
+        "--policy",
+        action="append",
+        metavar="P",
+        help=f"one of {', '.join(POLICIES)}; may be given several times [{JUDGE}]",
+    )
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="for draws [0]")
+    parser.add_argument("--json", action="store_true", help="one JSON object a policy")
+    given = parser.parse_args(arguments)
+    try:
+        policies = [_policy(name) for name in given.policy or [JUDGE]]
+        lines = read_known(given.log.expanduser())
+        if not any(isinstance(line.entry, Decided) and line.entry.chosen for line in lines):
+            raise ConfigurationError(f"the decision log {given.log} has no decisions")
+        found = [replay_log(lines, policy, seed=given.seed) for policy in policies]
+    except PunchError as error:
+        print(f"punch: {plain(str(error))}", file=sys.stderr)
+        return exit_code(error)
+    if given.json:
+        for result in found:
+            print(json.dumps(attrs.asdict(result)))
+    else:
+        print(_table(found))
+    return ExitCode.OK
+
+
+def _policy(name: str) -> Policy:
+    if name not in POLICIES:
+        raise ConfigurationError(f"--policy is {name!r}; there are {', '.join(POLICIES)}")
+    return POLICIES[name]
+
+
+def _table(found: Sequence[Replay]) -> str:
+    width = max(len("policy"), *(len(result.policy) for result in found))
+    rows = [
+        f"{'':{width}}  {'':>9}  {'':>5}  {'predicted, mean':>17}  "
+        f"{'really, agreed':>15}  {'really, differed':>16}",
+        f"{'policy':{width}}  {'decisions':>9}  {'same':>5}  {'its own':>8} {'logged':>8}  "
+        f"{'ok':>5} {'median':>9}  {'ok':>6} {'median':>9}",
+    ]
+    for result in found:
+        same = result.same / result.decisions if result.decisions else None
+        rows.append(
+            f"{result.policy:{width}}  {result.decisions:9}  {_share(same):>5}  "
+            f"{_seconds(result.predicted):>8} {_seconds(result.logged_predicted):>8}  "
+            f"{_share(result.same_succeeded):>5} {_seconds(result.same_seconds):>9}  "
+            f"{_share(result.other_succeeded):>6} {_seconds(result.other_seconds):>9}"
+        )
+    return "\n".join(rows)
+
+
+def _share(value: float | None) -> str:
+    return "-" if value is None else f"{value:.0%}"
+
+
+def _seconds(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2f} s"

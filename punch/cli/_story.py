@@ -1,0 +1,257 @@
+"""One request of the decision log in words and numbers, on one screen."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+
+from ..capability import PeerId
+from ..decision_log import Attempted, Decided, Ended, Story, Weighed
+from ..exceptions import DeadlineExceeded, PeerFailed, PeerRefused, PeerTimeout, PeerUnreachable
+from ._output import plain
+
+# A screen of 80 columns and 24 lines is what every terminal has.
+WIDTH = 80
+
+# Rows of one decision; who comes after them hardly mattered.
+MOST_ROWS = 5
+
+# The end of a peer id tells peers apart; all of them begin alike.
+TAIL = 8
+
+_WORDS = {
+    PeerTimeout.code: "went silent",
+    PeerUnreachable.code: "was lost",
+    PeerRefused.code: "refused",
+    PeerFailed.code: "failed",
+    DeadlineExceeded.code: "ran out of time",
+    "success": "answered",
+    "cancelled": "was cancelled",
+}
+
+_WHY = {
+    "first": "first choice",
+    "failover": "another peer, since the one before gave nothing",
+    "continuation": "a peer to go on with the answer",
+    "hedge": "a second peer beside the first",
+}
+
+
+def short(peer_id: PeerId | None) -> str:
+    """A peer id as tables show it."""
+    if peer_id is None:
+        return "nobody"
+    return peer_id if len(peer_id) <= TAIL + 4 else f"..{peer_id[-TAIL:]}"
+
+
+def when(time: float) -> str:
+    """A time, for people: in the zone of this machine."""
+    try:
+        moment = datetime.fromtimestamp(time, UTC).astimezone()
+    except (OverflowError, OSError, ValueError):
+        return "at an unknown time"
+    return moment.strftime("%Y-%m-%d %H:%M:%S %z")
+
+
+def tell(story: Story) -> str:
+    """The whole story; lines of at most 80 characters."""
+    lines = [*_head(story), *_body(story), *_seams(story), *_foot(story)]
+    return "\n".join(part for line in lines for part in _fold(plain(line)))
+
+
+def _fold(line: str, most: int = 2) -> list[str]:
+    """A line that is too long goes on in a second one, and is cut if that is not enough."""
+    indent = len(line) - len(line.lstrip())
+    return textwrap.wrap(
+        line, WIDTH, subsequent_indent=" " * (indent + 6), max_lines=most, placeholder="..."
+    )
+
+
+# ---- what was asked ----
+
+
+def _head(story: Story) -> Iterator[str]:
+    yield f"request {story.request_id}"
+    yield f"{when(story.time)}: {_outcome(story.end)}"
+    if not story.decisions:
+        return
+    first = story.decisions[0].request
+    model = first.model or "any model"
+    if first.model_digest is not None:
+        model += f" ({first.model_digest[:12]})"
+    yield (
+        f"asked: {first.command}, {model}{', strict' if first.strict else ''}; "
+        f"prompt ~{first.prompt_tokens} tokens, answer ~{first.output_tokens}"
+    )
+
+
+def _outcome(end: Ended | None) -> str:
+    if end is None:
+        return "no end was noted (it runs still, or its dialer was killed)"
+    if end.status == "success":
+        return f"success after {_seconds(end.seconds)}, first text after {_seconds(end.first_text)}"
+    return f"{end.status} after {_seconds(end.seconds)}"
+
+
+# ---- what was decided, and what came of it ----
+
+
+def _body(story: Story) -> Iterator[str]:
+    """Decisions and attempts in the order in which they happened."""
+    number = 0
+    for line in story.lines:
+        entry = line.entry
+        if isinstance(entry, Decided):
+            number += 1
+            yield from _decision(entry, number)
+        elif isinstance(entry, Attempted):
+            yield from _attempt(entry)
+
+
+def _decision(decision: Decided, number: int) -> Iterator[str]:
+    best = "lowest" if decision.lowest_is_best else "highest"
+    why = _WHY.get(decision.reason, decision.reason)
+    yield f"{number}. {why}: {decision.policy}, {best} {decision.unit} is best"
+    if not decision.weighed:
+        yield "   nobody was there"
+        return
+    shown = _shown(decision)
+    # A term that is nothing for everybody explains nothing.
+    columns = [
+        index
+        for index in range(len(decision.term_names))
+        if any(w.terms[index] for w in shown if w.removed_by is None)
+    ]
+    names = [decision.term_names[index] for index in columns]
+    if any(w.removed_by is None for w in shown):
+        yield f"   {'peer':12} {'score':>8}" + "".join(f" {name[:8]:>8}" for name in names)
+    for weighed in shown:
+        row = _row(decision, weighed, columns)
+        # Most reasons of a later decision were said in full before.
+        yield row if number == 1 else _fold(row, 1)[0]
+    more = len(decision.weighed) - len(shown) + decision.left_out
+    if more:
+        yield f"   and {more} more"
+
+
+def _shown(decision: Decided) -> Sequence[Weighed]:
+    """The rows: the one chosen first, and of those removed at least one."""
+    kept = [w for w in decision.weighed if w.removed_by is None]
+    lost = [w for w in decision.weighed if w.removed_by is not None]
+    room = MOST_ROWS - min(len(lost), 2)
+    return (kept[:room] + lost)[:MOST_ROWS]
+
+
+def _row(decision: Decided, weighed: Weighed, columns: Sequence[int]) -> str:
+    peer_id = weighed.peer.peer_id
+    mark = "->" if peer_id == decision.chosen else "  "
+    name = f"{mark} {short(peer_id):12}"
+    if weighed.removed_by is not None:
+        return f"{name} out, {weighed.removed_by}: {weighed.reason}"
+    cells = [_number(weighed.score), *(_number(weighed.terms[index]) for index in columns)]
+    return f"{name} " + " ".join(cells) + (" hot" if weighed.hot else "")
+
+
+def _attempt(attempt: Attempted) -> Iterator[str]:
+    word = _WORDS.get(attempt.outcome, f"ended with {attempt.outcome}")
+    text = f"   {short(attempt.peer_id)} {word} after {_seconds(attempt.seconds)}"
+    if attempt.tokens or attempt.characters:
+        text += f": {attempt.tokens} tokens, {attempt.characters} characters"
+    if attempt.first_text is not None:
+        text += f" (first {_seconds(attempt.first_text)})"
+    yield text
+    if attempt.error:
+        yield f"     {attempt.error.removeprefix(f'{attempt.peer_id}: ')}"
+
+
+# ---- who went on for whom ----
+
+
+def _seams(story: Story) -> Iterator[str]:
+    """The places where one peer went on for another, each in a sentence."""
+    for before, after, characters in _handovers(story):
+        word = _WORDS.get(before.outcome, f"ended with {before.outcome}")
+        yield (
+            f"{short(before.peer_id)} {word} after {before.tokens} tokens; "
+            f"{short(after)} went on from character {characters}"
+        )
+
+
+def _handovers(story: Story) -> Iterator[tuple[Attempted, PeerId, int]]:
+    """Who stopped, who went on, and after how many characters of the answer."""
+    stopped: Attempted | None = None
+    characters = 0
+    for attempt in story.attempts:
+        if attempt.outcome == "cancelled":
+            continue
+        if attempt.reason == "continuation" and stopped is not None and attempt.characters:
+            yield stopped, attempt.peer_id, characters
+        if attempt.characters:
+            stopped = attempt
+            characters += attempt.characters
+
+
+# ---- the end ----
+
+
+def _foot(story: Story) -> Iterator[str]:
+    yield from _prediction(story)
+    end = story.end
+    if end is None:
+        return
+    if len(end.segments) > 1:
+        yield "parts of the answer:"
+        for segment in end.segments:
+            yield (
+                f"   {short(segment.peer_id):12} {segment.tokens:6} tokens "
+                f"{segment.characters:7} characters {segment.seconds:9.2f} s  {segment.reason}"
+            )
+    if end.error:
+        yield f"end: {end.status}: {end.error}"
+    elif end.executor is not None:
+        yield f"end: {_made_by(end)}"
+    else:
+        yield f"end: {end.status}"
+
+
+def _made_by(end: Ended) -> str:
+    usage = end.usage
+    text = end.finish_reason or end.status
+    if end.model is not None:
+        text += f"; {end.model} on {end.backend}" + (", simulated" if end.simulated else "")
+    counts = []
+    if usage.prompt_tokens is not None:
+        cached = f" ({usage.cached_tokens} cached)" if usage.cached_tokens else ""
+        counts.append(f"{usage.prompt_tokens} prompt{cached}")
+    if usage.completion_tokens is not None:
+        counts.append(f"{usage.completion_tokens} answer")
+    return text + (f"; tokens: {', '.join(counts)}" if counts else "")
+
+
+def _prediction(story: Story) -> Iterator[str]:
+    """What the first decision expected, beside what it was."""
+    decision = next((d for d in story.decisions if d.chosen is not None), None)
+    end = story.end
+    if decision is None or end is None or decision.unit != "s":
+        return
+    expected = decision.score_of(decision.chosen)
+    if expected is None:
+        return
+    text = f"predicted {_seconds(expected)}, took {_seconds(end.seconds)}"
+    decode = decision.term_of(decision.chosen, "decode")
+    if decode is not None and end.first_text is not None:
+        text += f"; first text {_seconds(expected - decode)}, took {_seconds(end.first_text)}"
+    yield text
+
+
+def _seconds(value: float | None) -> str:
+    if value is None:
+        return "no text"
+    return f"{value:.2f} s" if abs(value) >= 1.0 else f"{value * 1000:.0f} ms"
+
+
+def _number(value: float | None) -> str:
+    if value is None:
+        return f"{'-':>8}"
+    return f"{value:8.3f}" if abs(value) < 1000 else f"{value:8.3g}"

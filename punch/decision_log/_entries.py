@@ -1,0 +1,298 @@
+"""What a line of the decision log says, as values; the schema is in the room's index. No I/O."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import attrs
+
+from ..capability import PeerId
+from ..peers import PeerRecord
+from ..routing import Decision, RouteRequest
+from ..wire import CommandResponse, Segment, Timings, Usage
+from ._scrubbed import bounded
+
+LOG_VERSION = 1
+
+# Peers of one decision that are written down: a screen of them, and a line of some 40 KB.
+MOST_PEERS = 64
+
+# A peer may claim thousands of models and GPUs; the one that is asked for is always kept.
+MOST_MODELS = 4
+MOST_GPUS = 8
+
+# Parts of one answer that are written down; a request is tried fewer times than that.
+MOST_SEGMENTS = 64
+
+# A word of a peer's, such as a name: longer ones are cut.
+LONGEST_WORD = 120
+
+
+@attrs.frozen(kw_only=True)
+class Weighed:
+    """One peer, as a decision saw it."""
+
+    peer: PeerRecord
+    """The snapshot; at most 4 of its models (the one that was asked for among them) and 8 GPUs."""
+
+    terms: tuple[float, ...] = ()
+    """The terms of its score, in the decision's unit, in the order of `Decided.term_names`."""
+
+    hot: bool = False
+    """It was too busy to be preferred."""
+
+    removed_by: str | None = None
+    """Name of the filter that removed it, or `None` if it could be asked."""
+
+    reason: str | None = None
+    """That filter's reason, in a sentence."""
+
+    @property
+    def score(self) -> float | None:
+        """The sum of its terms; `None` if it was removed."""
+        return sum(self.terms) if self.removed_by is None else None
+
+
+@attrs.frozen(kw_only=True)
+class Decided:
+    """Somebody was chosen, or nobody could be."""
+
+    request_id: str
+    """The request."""
+
+    reason: str
+    """Why a decision was needed: ``first``, ``failover``, ``continuation`` or ``hedge``."""
+
+    policy: str
+    """Name of the policy."""
+
+    unit: str
+    """Unit of the terms, such as ``s``."""
+
+    lowest_is_best: bool
+    """How scores compare."""
+
+    now: float
+    """When, in seconds of the router's clock."""
+
+    request: RouteRequest
+    """What was to be routed; `cached_tokens` of the peers below only."""
+
+    term_names: tuple[str, ...] = ()
+    """What the terms of a score are called."""
+
+    chosen: PeerId | None = None
+    """The best peer, if there was one."""
+
+    weighed: tuple[Weighed, ...] = ()
+    """The peers that were looked at: those that could be asked first, best first; at most 64."""
+
+    left_out: int = 0
+    """How many more there were."""
+
+    def score_of(self, peer_id: PeerId | None) -> float | None:
+        """The score of a peer, if it has one."""
+        return next((w.score for w in self.weighed if w.peer.peer_id == peer_id), None)
+
+    def term_of(self, peer_id: PeerId | None, name: str) -> float | None:
+        """One term of a peer's score, if the policy and the peer have it."""
+        if name not in self.term_names or self.score_of(peer_id) is None:
+            return None
+        terms = next(w.terms for w in self.weighed if w.peer.peer_id == peer_id)
+        return terms[self.term_names.index(name)]
+
+
+@attrs.frozen(kw_only=True)
+class Attempted:
+    """One peer was asked, and this came of it."""
+
+    request_id: str
+    """The request."""
+
+    peer_id: PeerId
+    """Who was asked."""
+
+    reason: str
+    """Why: see `Decided.reason`."""
+
+    outcome: str
+    """``success``, ``cancelled``, or the code of the error."""
+
+    error: str | None = None
+    """What went wrong, at most 300 characters."""
+
+    seconds: float = 0.0
+    """From asking it to its last word."""
+
+    first_text: float | None = None
+    """From asking it to its first text, in seconds; `None` if there was none."""
+
+    tokens: int = 0
+    """Tokens that it delivered."""
+
+    characters: int = 0
+    """Characters that it delivered."""
+
+
+@attrs.frozen(kw_only=True)
+class Ended:
+    """The request is over."""
+
+    request_id: str
+    """The request."""
+
+    status: str
+    """See `CommandResponse.status`; ``error`` if there was no response."""
+
+    error: str | None = None
+    """What went wrong, at most 300 characters."""
+
+    seconds: float = 0.0
+    """From the question to the end."""
+
+    first_text: float | None = None
+    """From the question to the first text, in seconds; `None` if there was none."""
+
+    executor: PeerId | None = None
+    """Who ended the answer."""
+
+    backend: str | None = None
+    """What made it."""
+
+    model: str | None = None
+    """The model that made it."""
+
+    simulated: bool = False
+    """No model made it."""
+
+    finish_reason: str | None = None
+    """See `Completion.finish_reason`."""
+
+    usage: Usage = attrs.field(factory=Usage)
+    """Tokens counted by the backend that ended it."""
+
+    timings: Timings = attrs.field(factory=Timings)
+    """Seconds taken there."""
+
+    segments: tuple[Segment, ...] = ()
+    """Who delivered which part; at most 64."""
+
+
+@attrs.frozen(kw_only=True)
+class Dropped:
+    """Lines are missing before this one: the disk was too slow, or did not take them."""
+
+    count: int
+    """How many."""
+
+
+Entry = Decided | Attempted | Ended | Dropped
+
+KINDS: Mapping[str, type[Entry]] = {
+    "decided": Decided,
+    "attempted": Attempted,
+    "ended": Ended,
+    "dropped": Dropped,
+}
+KIND_OF = {kind: name for name, kind in KINDS.items()}
+
+
+def decided(
+    request_id: str, decision: Decision, *, reason: str, most_peers: int = MOST_PEERS
+) -> Decided:
+    """What is written down of *decision*."""
+    request = decision.request
+    best = decision.order[:most_peers]
+    kept = [
+        Weighed(
+            peer=_trimmed(decision.scored[peer_id][0], request),
+            terms=tuple(float(term) for term in decision.scored[peer_id][1]),
+            hot=peer_id in decision.hot,
+        )
+        for peer_id in best
+    ]
+    lost = [
+        Weighed(
+            peer=_trimmed(peer, request),
+            removed_by=by.name,
+            reason=bounded(by.why(request, peer, decision.now)),
+        )
+        for peer, by in decision.removed[: most_peers - len(kept)]
+    ]
+    weighed = (*kept, *lost)
+    seen = {w.peer.peer_id for w in weighed}
+    return Decided(
+        request_id=request_id,
+        reason=reason,
+        policy=decision.policy,
+        unit=decision.unit,
+        lowest_is_best=decision.lowest_is_best,
+        now=decision.now,
+        request=attrs.evolve(
+            request,
+            cached_tokens={p: n for p, n in request.cached_tokens.items() if p in seen},
+        ),
+        term_names=tuple(decision.term_names),
+        chosen=decision.chosen,
+        weighed=weighed,
+        left_out=len(decision.order) + len(decision.removed) - len(weighed),
+    )
+
+
+def ended(
+    request_id: str,
+    *,
+    status: str,
+    error: str | None,
+    seconds: float,
+    first_text: float | None,
+    response: CommandResponse | None,
+    segments: Sequence[Segment],
+) -> Ended:
+    """What is written down of the end of a request: everything but the text."""
+    entry = Ended(
+        request_id=request_id,
+        status=status,
+        error=bounded(error),
+        seconds=seconds,
+        first_text=first_text,
+        segments=tuple(
+            attrs.evolve(segment, reason=segment.reason[:LONGEST_WORD])
+            for segment in segments[:MOST_SEGMENTS]
+        ),
+    )
+    if response is None:
+        return entry
+    made_by, result = response.provenance, response.result
+    return attrs.evolve(
+        entry,
+        executor=response.executor,
+        backend=bounded(made_by.backend, LONGEST_WORD) if made_by else None,
+        model=bounded(made_by.model, LONGEST_WORD) if made_by else None,
+        simulated=made_by is not None and made_by.kind != "real",
+        finish_reason=bounded(result.finish_reason, LONGEST_WORD) if result else None,
+        usage=response.usage,
+        timings=response.timings,
+    )
+
+
+def _trimmed(peer: PeerRecord, request: RouteRequest) -> PeerRecord:
+    """The same record, without models and GPUs beyond what a line can hold."""
+    claim = peer.capability
+    if len(claim.models) > MOST_MODELS:
+        offers = claim.models[:MOST_MODELS]
+        wanted = claim.offer(request.model, request.model_digest)
+        if wanted is not None and wanted not in offers:
+            offers = (*offers[:-1], wanted)
+        claim = attrs.evolve(claim, models=offers)
+    claim = attrs.evolve(claim, gpus=claim.gpus[:MOST_GPUS])
+    # What was learned of models that are not written down is left out with them: every mapping
+    # of a record goes by the model's name, or by `None` for the whole peer.
+    names = {None, *(offer.name for offer in claim.models)}
+    learned: dict[str, Any] = {
+        field.name: {model: value for model, value in mapping.items() if model in names}
+        for field in attrs.fields(PeerRecord)
+        if field.init and isinstance(mapping := getattr(peer, field.name), Mapping)
+    }
+    return attrs.evolve(peer, capability=claim, **learned)

@@ -1,0 +1,187 @@
+"""Reads the decision log: lines as values, and the story of each request."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import attrs
+
+from ..exceptions import ConfigurationError
+from ._entries import KINDS, LOG_VERSION, Attempted, Decided, Ended, Entry
+from ._values import from_plain
+
+# Much longer than any line that is ever written; what is longer is not read into memory.
+LONGEST_LINE = 8 << 20
+
+
+@attrs.frozen(kw_only=True)
+class LogLine:
+    """One line."""
+
+    entry: Entry
+    """What it says."""
+
+    run: str
+    """Who wrote it."""
+
+    time: float
+    """When, in seconds since 1970."""
+
+    monotonic: float
+    """When, in seconds of the router's clock."""
+
+
+@attrs.frozen(kw_only=True)
+class BadLine:
+    """One line that cannot be read."""
+
+    path: Path
+    """The file it is in."""
+
+    number: int
+    """Its number there, from 1."""
+
+    problem: str
+    """What is wrong with it."""
+
+
+@attrs.frozen(kw_only=True)
+class Story:
+    """Everything that the log has of one request, in order."""
+
+    request_id: str
+    """The request."""
+
+    lines: tuple[LogLine, ...]
+    """Its lines, never empty."""
+
+    @property
+    def time(self) -> float:
+        """When it began, in seconds since 1970."""
+        return self.lines[0].time
+
+    @property
+    def decisions(self) -> tuple[Decided, ...]:
+        """What was decided."""
+        return tuple(line.entry for line in self.lines if isinstance(line.entry, Decided))
+
+    @property
+    def attempts(self) -> tuple[Attempted, ...]:
+        """Who was asked, and what came of it."""
+        return tuple(line.entry for line in self.lines if isinstance(line.entry, Attempted))
+
+    @property
+    def end(self) -> Ended | None:
+        """How it ended; `None` if the log does not say (yet)."""
+        ends = [line.entry for line in self.lines if isinstance(line.entry, Ended)]
+        return ends[-1] if ends else None
+
+
+def read_log(path: Path, *, request_id: str | None = None) -> Iterator[LogLine | BadLine]:
+    """Every line of the older file and of *path*, in this order.
+
+    The last line of a file may be torn, by a crash or since it is being written now: it is left
+    out and is no `BadLine`.
+
+    Args:
+      path: The file; the older one has ``.1`` at the end of its name.
+      request_id: Leave out the lines of other requests; they are not even looked at.
+
+    Raises:
+      ConfigurationError: if neither file can be read.
+
+    """
+    found = False
+    needle = None if request_id is None else json.dumps(request_id).encode("ascii")
+    for part in (path.with_name(path.name + ".1"), path):
+        try:
+            yield from _read_file(part, needle)
+            found = True
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            raise ConfigurationError(
+                f"the decision log {part} cannot be read: {error.strerror}"
+            ) from error
+    if not found:
+        raise ConfigurationError(
+            f"there is no decision log {path}; a dialer writes one unless it has "
+            "--decision-log none"
+        )
+
+
+def _read_file(path: Path, needle: bytes | None) -> Iterator[LogLine | BadLine]:
+    with path.open("rb") as file:
+        number = 0
+        while line := file.readline(LONGEST_LINE):
+            number += 1
+            if not line.endswith(b"\n"):
+                if len(line) < LONGEST_LINE:
+                    return
+                yield BadLine(path=path, number=number, problem="it is far too long")
+                while (rest := file.readline(LONGEST_LINE)) and not rest.endswith(b"\n"):
+                    pass
+            elif not line.isspace() and (needle is None or needle in line):
+                yield _read_line(line, path, number)
+
+
+def _read_line(line: bytes, path: Path, number: int) -> LogLine | BadLine:
+    try:
+        data = json.loads(line)
+        return _read_data(data)
+    except (ValueError, RecursionError) as error:
+        problem = "it is not JSON" if isinstance(error, json.JSONDecodeError) else str(error)
+        return BadLine(path=path, number=number, problem=problem)
+
+
+def _read_data(data: object) -> LogLine:
+    if not isinstance(data, dict):
+        raise ValueError("it is not a JSON object")
+    if data.get("v") != LOG_VERSION:
+        raise ValueError(f"it is of version {data.get('v')!r}, not {LOG_VERSION}")
+    kind = data.get("kind")
+    if not isinstance(kind, str) or kind not in KINDS:
+        raise ValueError(f"it is of the unknown kind {kind!r}")
+    entry: Entry = from_plain(KINDS[kind], data)
+    _check(entry)
+    return LogLine(
+        entry=entry,
+        run=from_plain(str, data.get("run", "")),
+        time=from_plain(float, data.get("time", 0.0)),
+        monotonic=from_plain(float, data.get("monotonic", 0.0)),
+    )
+
+
+def _check(entry: Entry) -> None:
+    """What the types do not say."""
+    if isinstance(entry, Decided):
+        for weighed in entry.weighed:
+            wanted = len(entry.term_names) if weighed.removed_by is None else 0
+            if len(weighed.terms) != wanted:
+                raise ValueError(f"weighed: {len(weighed.terms)} terms instead of {wanted}")
+
+
+def stories(lines: Iterable[LogLine | BadLine]) -> list[Story]:
+    """The requests of *lines*, oldest first.
+
+    A request id that was used again begins another story. What is said of an attempt after the
+    end, since a peer was slow to confirm that it stopped, is still of the same.
+    """
+    begun: list[tuple[str, list[LogLine]]] = []
+    latest: dict[tuple[str, str], list[LogLine]] = {}
+    over: set[tuple[str, str]] = set()
+    for line in lines:
+        if isinstance(line, BadLine) or not isinstance(line.entry, Decided | Attempted | Ended):
+            continue
+        request_id = line.entry.request_id
+        key = (line.run, request_id)
+        if key not in latest or (key in over and isinstance(line.entry, Decided)):
+            latest[key] = []
+            begun.append((request_id, latest[key]))
+            over.discard(key)
+        latest[key].append(line)
+        if isinstance(line.entry, Ended):
+            over.add(key)
+    return [Story(request_id=request_id, lines=tuple(found)) for request_id, found in begun]

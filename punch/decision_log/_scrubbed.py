@@ -1,0 +1,57 @@
+"""Error texts without what was asked: a peer's words may repeat the prompt. No I/O."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from ..wire import CommandRequest
+
+# Longer error texts are cut: they may come from anybody.
+LONGEST_ERROR = 300
+
+# A run of this many characters that is also in the prompt was copied from it; shorter ones are
+# words that both happen to use.
+LEAST_COPY = 12
+
+GAP = "[...]"
+
+
+def bounded(text: str | None, longest: int = LONGEST_ERROR) -> str | None:
+    """*text*, cut to *longest* characters."""
+    if text is None or len(text) <= longest:
+        return text
+    return text[: longest - 3] + "..."
+
+
+def scrubbed(message: str, request: CommandRequest, answer: str = "") -> str:
+    """*message*, bounded, without what it repeats of the texts of *request* or of *answer*.
+
+    Runs of at least 12 characters count as repeated, and every text that is shorter than that
+    if it is longer than three. An answer's parts count where the message has them in one piece.
+    """
+    text = bounded(message) or ""
+    texts = [part for part in _texts(request, answer) if len(part) > 3]
+    copied = [False] * len(text)
+    for part in texts:
+        length = min(LEAST_COPY, len(part))
+        for start in range(len(text) - length + 1):
+            if text[start : start + length] in part:
+                copied[start : start + length] = [True] * length
+    return _without(text, copied)
+
+
+def _texts(request: CommandRequest, answer: str) -> Iterable[str]:
+    yield from (message.content for message in request.messages)
+    yield from (request.prompt or "", request.continuation or "", answer)
+    yield from request.inputs
+    yield from request.sampling.stop
+
+
+def _without(text: str, copied: Iterable[bool]) -> str:
+    parts: list[str] = []
+    for letter, is_copy in zip(text, copied, strict=True):
+        if not is_copy:
+            parts.append(letter)
+        elif not parts or parts[-1] != GAP:
+            parts.append(GAP)
+    return "".join(parts)

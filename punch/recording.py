@@ -1,0 +1,329 @@
+"""Exactly once: an answer is made once, however often its dialer asks for it.
+
+A dialer whose connection broke sends the same request again, with the same id. It must get the
+answer that is being made, from its beginning, or the one that was just finished; not a second
+one. So an answer is made in a task of its own into a `Recording`, and whoever asks reads from
+that, in his own time.
+
+* A request is known by its dialer's identity and its id: not by the session, which may be new.
+* The same id with another body is a `RequestConflict`. To go on with an answer that other peers
+  began is another piece of work each time, though its id is the same.
+* Only a success is kept. Who asks again after an error wants another try.
+* A reader who leaves on purpose leaves for good. One whose session broke may come back: the
+  answer is made on for `GRACE_SECONDS`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import OrderedDict
+from collections.abc import Callable
+
+import attrs
+import trio
+
+from .capability import PeerId
+from .exceptions import RequestConflict
+from .node import Inquiry
+from .wire import WINDOW, CommandRequest, CommandResponse, Completion, Provenance
+
+# A dialer whose session broke dials again at once and then every second or two; one that has not
+# come back by now has most likely asked somebody else.
+GRACE_SECONDS = 5.0
+
+# A finished answer is kept so long: more than the 60 s that clients such as OpenAI's wait before
+# they ask again, and more than a dialer needs to find its way back.
+KEPT_SECONDS = 120.0
+
+# As many answers as `MAX_REQUESTS` of one session; 1,024 of a usual length take 2 MB.
+KEPT_ANSWERS = 1024
+
+# Text of all that are kept, for the unusual ones. Embeddings count with eight bytes a number.
+KEPT_BYTES = 32 << 20
+
+# Text that a reader gets at a time: it always fits an empty window, at four bytes a character.
+PIECE_CHARACTERS = WINDOW // 4
+
+Key = tuple[PeerId, str, int]
+"""The dialer, the request's id, and how much of the answer others had delivered before."""
+
+
+def key_of(dialer: PeerId, request: CommandRequest) -> Key:
+    """What a recording is found by."""
+    return dialer, request.request_id, len(request.continuation or "")
+
+
+class Recording:
+    """One answer that is being made, or was; readable from its beginning by any number.
+
+    The task that makes it runs in `scope` and calls `say`, `begin`, `add` and at last `end`.
+    Readers wait in `follow`.
+    """
+
+    def __init__(self, dialer: PeerId, request: CommandRequest, mark: bytes) -> None:
+        self.key = key_of(dialer, request)
+        self.fingerprint = mark
+        self.scope = trio.CancelScope()
+        """Cancelled when nobody wants the answer any more."""
+        self.provenance: Provenance | None = None
+        """Where the answer comes from, once the backend works on it."""
+        self.response: CommandResponse | None = None
+        """How it ended, with the whole text; `None` while it is made."""
+        self.tokens = 0
+        """Tokens made so far."""
+        self.first_text_at: float | None = None
+        """When the first text came, in seconds."""
+        self._parts: list[tuple[str, int]] = []
+        self._readers: list[Reader] = []
+        self._changed = trio.Event()
+        self._turned = trio.Event()
+        self._taken = trio.Event()
+        self._progress: Callable[[Inquiry], None] | None = None
+
+    # ---- whoever makes it ----
+
+    def say(self, progress: Callable[[Inquiry], None]) -> None:
+        """Tell every reader, and those to come, what the request waits for."""
+        self._progress = progress
+        for reader in self._readers:
+            progress(reader.inquiry)
+
+    def begin(self, provenance: Provenance) -> None:
+        """The backend works on it."""
+        self.provenance = provenance
+        self._progress = None
+        self._turn()
+
+    async def add(self, text: str, tokens: int) -> None:
+        """The next part; waits until the most advanced reader has passed on the ones before.
+
+        A reader has passed a part on when it is within the window of its session, so the backend
+        is never more than that and one part ahead.
+        """
+        while self._is_ahead():
+            self._taken = trio.Event()
+            await self._taken.wait()
+        if not text:
+            self.tokens += tokens
+            await trio.lowlevel.checkpoint()
+            return
+        if self.first_text_at is None:
+            self.first_text_at = trio.current_time()
+        asleep = False
+        for reader in self._readers:
+            asleep |= not self._hand_on(reader, text, tokens)
+        self._parts.append((text, tokens))
+        self.tokens += tokens
+        if asleep:
+            self._wake()
+        await trio.lowlevel.checkpoint()
+
+    def _hand_on(self, reader: Reader, text: str, tokens: int) -> bool:
+        """Send a part from here to a reader that is up to date: waking it costs half as much again.
+
+        False if it must be woken for it.
+        """
+        if not reader.streams:
+            return True
+        up_to_date = reader.started and reader.place == len(self._parts)
+        if not up_to_date or not reader.inquiry.send_now(text, tokens):
+            return False
+        reader.place += 1
+        return True
+
+    def end(self, response: CommandResponse) -> None:
+        """There is no more to come."""
+        self.response = response
+        self._join_parts()
+        self._turn()
+
+    def _join_parts(self) -> None:
+        """Hold a finished text once, and not as a thousand small ones, when nobody is in it."""
+        if self._readers or self.response is None or self.response.result is None:
+            return
+        text = "".join(part for part, _ in self._parts)
+        whole = self.response.result.text
+        self._parts = [(whole if whole == text else text, self.tokens)] if text else []
+
+    def _is_ahead(self) -> bool:
+        count = len(self._parts)
+        readers = self._readers
+        return bool(readers) and all(reader.streams and reader.place < count for reader in readers)
+
+    def _wake(self) -> None:
+        changed, self._changed = self._changed, trio.Event()
+        changed.set()
+
+    def _turn(self) -> None:
+        """Also wake those who do not care for each part."""
+        turned, self._turned = self._turned, trio.Event()
+        turned.set()
+        self._wake()
+
+    # ---- whoever reads it ----
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether there is, or will be, an answer to read."""
+        return self.response is not None or not self.scope.cancel_called
+
+    @property
+    def readers(self) -> int:
+        """How many read it now."""
+        return len(self._readers)
+
+    def join(self, inquiry: Inquiry) -> Reader:
+        """Read it from its beginning, for *inquiry*. Whoever joins must `leave`."""
+        reader = Reader(inquiry)
+        self._readers.append(reader)
+        self.scope.deadline = math.inf
+        if self._progress is not None:
+            self._progress(inquiry)
+        return reader
+
+    def leave(self, reader: Reader, *, comes_back: bool) -> None:
+        """*reader* reads no more. The last one takes the answer along, now or after the grace."""
+        self._readers.remove(reader)
+        self._taken.set()
+        if self._readers:
+            return
+        if self.response is not None:
+            self._join_parts()
+        elif comes_back:
+            self.scope.deadline = trio.current_time() + GRACE_SECONDS
+        else:
+            self.scope.cancel()
+
+    async def follow(self, reader: Reader) -> CommandResponse:
+        """Pass everything on to *reader* as it comes; the end of it, with the whole text.
+
+        Raises:
+          RequestCancelled: if the reader's dialer takes nothing for too long.
+
+        """
+        while True:
+            if self.provenance is not None and not reader.started:
+                reader.started = True
+                reader.inquiry.started(self.provenance)
+            if reader.started and reader.streams:
+                await self._pass_on(reader)
+            if self.response is not None:
+                return self.response
+            await (self._changed if reader.streams else self._turned).wait()
+
+    async def _pass_on(self, reader: Reader) -> None:
+        """Send what there is, up to a piece at a time."""
+        parts = self._parts
+        while reader.place < len(parts):
+            end = reader.place
+            size = tokens = 0
+            while end < len(parts) and (size < PIECE_CHARACTERS or end == reader.place):
+                size += len(parts[end][0])
+                tokens += parts[end][1]
+                end += 1
+            text = "".join(part for part, _ in parts[reader.place : end])
+            await reader.inquiry.send_text(text, tokens)
+            reader.place = end
+            self._taken.set()
+
+
+class Reader:
+    """Where one inquiry is in a recording."""
+
+    def __init__(self, inquiry: Inquiry) -> None:
+        self.inquiry = inquiry
+        self.streams = inquiry.request.stream
+        """Takes the answer in parts; otherwise whole, at the end."""
+        self.started = False
+        """Knows where the answer comes from."""
+        self.place = 0
+        """Parts passed on."""
+
+
+@attrs.frozen(kw_only=True)
+class RecordingStatistics:
+    """What a store holds at one instant."""
+
+    running: int
+    """Answers being made."""
+
+    kept: int
+    """Finished answers."""
+
+    kept_bytes: int
+    """Bytes of these."""
+
+
+class Recordings:
+    """The answers of one executor: those being made, and the successes of the last minutes."""
+
+    def __init__(self) -> None:
+        self._running: dict[Key, Recording] = {}
+        self._kept: OrderedDict[Key, tuple[float, int, Recording]] = OrderedDict()
+        self._kept_bytes = 0
+
+    def statistics(self) -> RecordingStatistics:
+        """What it holds."""
+        return RecordingStatistics(
+            running=len(self._running), kept=len(self._kept), kept_bytes=self._kept_bytes
+        )
+
+    def find(
+        self, dialer: PeerId, request: CommandRequest, mark: bytes, *, now: float
+    ) -> Recording | None:
+        """The recording of this very request, if there is one.
+
+        Raises:
+          RequestConflict: if the dialer has used the id for another request.
+
+        """
+        self._expire(now)
+        key = key_of(dialer, request)
+        found = self._running.get(key)
+        if found is not None and not found.is_alive:
+            found = None
+        if found is None and key in self._kept:
+            found = self._kept[key][2]
+        if found is not None and found.fingerprint != mark:
+            raise RequestConflict(
+                f"request_id {request.request_id!r} was used for another request; "
+                "give each request its own"
+            )
+        return found
+
+    def open(self, dialer: PeerId, request: CommandRequest, mark: bytes) -> Recording:
+        """A recording of a request that is not known."""
+        recording = Recording(dialer, request, mark)
+        self._running[recording.key] = recording
+        return recording
+
+    def ended(self, recording: Recording, *, now: float) -> None:
+        """*recording* has ended: keep it if it is worth it."""
+        if self._running.get(recording.key) is recording:
+            del self._running[recording.key]
+            response = recording.response
+            if response is not None and response.status == "success":
+                self._keep(recording, response.result or Completion(), now)
+
+    def _keep(self, recording: Recording, completion: Completion, now: float) -> None:
+        size = len(completion.text.encode("utf-8", "replace"))
+        size += sum(8 * len(vector) for vector in completion.embeddings)
+        self._forget(recording.key)
+        self._kept[recording.key] = (now + KEPT_SECONDS, size, recording)
+        self._kept_bytes += size
+        self._expire(now)
+        while len(self._kept) > KEPT_ANSWERS or self._kept_bytes > KEPT_BYTES:
+            self._forget(next(iter(self._kept)))
+
+    def _expire(self, now: float) -> None:
+        # In the order of their ends, and all are kept for the same time.
+        while self._kept:
+            key, (until, _, _) = next(iter(self._kept.items()))
+            if until > now:
+                return
+            self._forget(key)
+
+    def _forget(self, key: Key) -> None:
+        if key in self._kept:
+            _, size, _ = self._kept.pop(key)
+            self._kept_bytes -= size

@@ -1,0 +1,162 @@
+"""What a dialer has learned that is not about one peer's speed."""
+
+from __future__ import annotations
+
+from random import Random
+
+import attrs
+
+from ..capability import PeerId
+from ..wire import CommandRequest, Usage
+from ._lengths import Lengths
+from ._prefixes import BLOCK_BYTES, GONE_SHARE, Chain, PrefixIndex
+from ._request import RouteRequest, route_request, tokens_of
+
+# Requests whose prediction waits for the backend's count; far more than are in flight.
+MAX_WAITING = 4096
+
+# Chains kept so that one request is hashed once, not when it is routed, sent and answered.
+MAX_CHAINS = 256
+
+_KEY_BITS = 256
+_GENERATING = ("chat", "complete")
+
+
+@attrs.frozen(kw_only=True)
+class _Prediction:
+    """What was taken to be cached when a request was sent."""
+
+    share: float
+    lease: float
+
+
+class Experience:
+    """How long answers are, and where which prompt prefix is cached.
+
+    Args:
+      rng: The key of the prompt hashes is drawn from it.
+
+    """
+
+    def __init__(self, rng: Random) -> None:
+        self.lengths = Lengths()
+        """Answer lengths of each model."""
+        self.prefixes = PrefixIndex(rng.getrandbits(_KEY_BITS).to_bytes(_KEY_BITS // 8, "big"))
+        """Who holds which prompt prefix."""
+        # Request and peer to what was taken to be cached there.
+        self._predicted: dict[tuple[str, PeerId], _Prediction] = {}
+        # A request, by its id and the size of its text, to its chain.
+        self._chains: dict[tuple[str, int], Chain] = {}
+
+    def route_request(
+        self,
+        request: CommandRequest,
+        *,
+        now: float,
+        tried: frozenset[PeerId] = frozenset(),
+        serial: int = 0,
+        continuing: bool = False,
+        chat_template: str | None = None,
+    ) -> RouteRequest:
+        """What routing needs to know of *request*, with what was learned."""
+        plain = route_request(request, tried=tried, serial=serial)
+        output = plain.output_tokens
+        if request.command in _GENERATING:
+            begun = tokens_of(request.continuation) if request.continuation else 0
+            limit = request.sampling.max_tokens
+            output = self.lengths.expect(request.model or "", limit=limit, begun=begun)
+        return attrs.evolve(
+            plain,
+            output_tokens=output,
+            continuing=continuing,
+            chat_template=chat_template,
+            cached_tokens=self._hits(request, plain.prompt_tokens, now=now),
+        )
+
+    def sent(self, request: CommandRequest, peer_id: PeerId, *, now: float) -> None:
+        """What was sent there will be in its cache."""
+        chain, _ = self._chain(request)
+        if not chain:
+            return
+        prefixes = self.prefixes
+        blocks = prefixes.held(chain, now=now).get(peer_id, 0)
+        if blocks:
+            if len(self._predicted) >= MAX_WAITING:
+                del self._predicted[next(iter(self._predicted))]
+            self._predicted[request.request_id, peer_id] = _Prediction(
+                share=blocks / len(chain), lease=prefixes.lease(chain, blocks, peer_id)
+            )
+        prefixes.hold(chain, peer_id, now=now)
+
+    def answered(
+        self, request: CommandRequest, peer_id: PeerId, *, text: str, usage: Usage, now: float
+    ) -> None:
+        """Learn from an answer: its length, what was cached, and that it is cached now.
+
+        *text* and *usage* are what this peer made. For a request that goes on with an answer
+        (`CommandRequest.continuation`) that is the rest; with what was there it makes the whole.
+        """
+        predicted = self._predicted.pop((request.request_id, peer_id), None)
+        if request.command not in _GENERATING:
+            return
+        if usage.completion_tokens is not None:
+            begun = tokens_of(request.continuation) if request.continuation else 0
+            self.lengths.learn(request.model or "", usage.completion_tokens + begun)
+        if predicted is not None and usage.cached_tokens is not None and usage.prompt_tokens:
+            actual = usage.cached_tokens / usage.prompt_tokens
+            self.prefixes.observed(peer_id, predicted=predicted.share, actual=actual)
+            if actual < GONE_SHARE * predicted.share:
+                self.prefixes.missed(peer_id, predicted.lease)
+        # The next turn of the conversation begins with all of it.
+        whole = self.prefixes.chain(_seed(request), _spelled(request, text))
+        self.prefixes.hold(whole, peer_id, now=now)
+
+    def lost(self, peer_id: PeerId) -> None:
+        """Its cache is gone: it was restarted, or it is not there any more."""
+        self.prefixes.lost(peer_id)
+
+    def _hits(self, request: CommandRequest, tokens: int, *, now: float) -> dict[PeerId, int]:
+        chain, size = self._chain(request)
+        if not chain:
+            return {}
+        # What fills no block at the end is never known to be cached.
+        share, trust = tokens * BLOCK_BYTES / size, self.prefixes.trust
+        return {
+            peer_id: min(tokens, int(blocks * share * trust(peer_id)))
+            for peer_id, blocks in self.prefixes.held(chain, now=now).items()
+        }
+
+    def _chain(self, request: CommandRequest) -> tuple[Chain, int]:
+        """The hashes of its prompt, and its size in bytes; nothing for one without a prefix."""
+        if request.command not in _GENERATING:
+            return (), 0
+        text = _spelled(request)
+        key = request.request_id, len(text)
+        chain = self._chains.get(key)
+        if chain is None:
+            if len(self._chains) >= MAX_CHAINS:
+                del self._chains[next(iter(self._chains))]
+            chain = self._chains[key] = self.prefixes.chain(_seed(request), text)
+        return chain, len(text)
+
+
+def _seed(request: CommandRequest) -> bytes:
+    """What two requests must share for one to use the cache of the other."""
+    return f"{request.command}\n{request.model}\n{request.model_digest}".encode()
+
+
+def _spelled(request: CommandRequest, answer: str | None = None) -> bytes:
+    """The prompt as a backend would write it, roughly, so that a next turn begins with this one.
+
+    How a template really writes a turn does not matter: what is equal here is equal there.
+    """
+    parts: list[str] = []
+    for message in request.messages:
+        parts += (message.role, "\n", message.content, "\n")
+    parts.append(request.prompt or "")
+    if request.continuation is not None or answer is not None:
+        if request.command == "chat":
+            parts.append("assistant\n")
+        parts += (request.continuation or "", answer or "")
+    # A text may hold half a surrogate pair, and must not end the request here.
+    return "".join(parts).encode(errors="surrogatepass")

@@ -1,0 +1,55 @@
+"""The swarm in a box: real listeners and routers on virtual time, with machines that are models."""
+
+from ._engine import Engine, Job, PrefixCache, forecast, job_of
+from ._generator import GENERATORS, generate, open_trace
+from ._machine import SimulatedBackend, World
+from ._oracle import Oracle, oracle
+from ._picture import picture
+from ._pool import HOME, Pool, PoolPeer, parse_pool
+from ._report import COLUMNS, Estimate, Figures, as_plain_data, estimate, estimates, number, table
+from ._run import DELAY, ORACLE, QUEUE_LIMIT, Outcome, Served, at_load, simulate
+from ._traces import Trace, TraceRequest, parse_trace, read_trace
+
+__all__ = [
+    # what is asked
+    "Trace",
+    "TraceRequest",
+    "open_trace",
+    "read_trace",
+    "parse_trace",
+    "generate",
+    "GENERATORS",
+    # who answers
+    "Pool",
+    "PoolPeer",
+    "parse_pool",
+    "HOME",
+    # running it
+    "simulate",
+    "at_load",
+    "Outcome",
+    "Served",
+    "ORACLE",
+    "DELAY",
+    "QUEUE_LIMIT",
+    # how a machine serves
+    "Engine",
+    "Job",
+    "job_of",
+    "PrefixCache",
+    "forecast",
+    "SimulatedBackend",
+    "World",
+    "Oracle",
+    "oracle",
+    # what it says
+    "Figures",
+    "Estimate",
+    "estimate",
+    "estimates",
+    "COLUMNS",
+    "number",
+    "table",
+    "as_plain_data",
+    "picture",
+]

@@ -1,0 +1,199 @@
+"""A backend that serves as a simulated machine would, and says what a real one says of it."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from random import Random
+
+import trio
+
+from ..backends import Emit, Generation
+from ..capability import Gpu, ModelOffer, PeerId
+from ..exceptions import GenerationFailed
+from ..wire import ChatMessage, CommandRequest, Completion, Timings, Usage
+from ._engine import Engine, Job, PrefixCache, job_of
+from ._pool import PoolPeer
+from ._traces import TraceRequest
+
+MODEL = "simulated"
+DIGEST = "5" * 64
+CONTEXT_TOKENS = 1 << 20
+
+# What routing takes for the size of a token, so that its estimates of prompts are fair ones.
+PROMPT_BYTES_PER_TOKEN = 3.5
+
+# One token of an answer. All the same: nobody reads them.
+WORD = "word"
+
+# After the first token, text is passed on this often. A real backend does it for each token; one
+# message a second says the same about the routing at a tenth of the cost.
+CHUNK_SECONDS = 1.0
+
+
+@lru_cache(maxsize=1 << 16)
+def _block_text(block: int, tokens: int) -> str:
+    size = max(1, round(tokens * PROMPT_BYTES_PER_TOKEN))
+    unit = f"{block:x} "
+    return (unit * (size // len(unit) + 1))[:size]
+
+
+def command_request(key: str, request: TraceRequest, *, timeout: float) -> CommandRequest:
+    """What a dialer sends: equal blocks are equal texts. It does not say how long it wants it."""
+    text = "".join([_block_text(block, tokens) for block, tokens in request.block_lengths()])
+    return CommandRequest(
+        request_id=key,
+        model=MODEL,
+        messages=(ChatMessage(role="user", content=text),),
+        timeout=timeout,
+    )
+
+
+class World:
+    """What is true in a simulation. Only machines and the oracle look at it."""
+
+    def __init__(self) -> None:
+        self.requests: dict[str, TraceRequest] = {}
+        """Request id to the request as the trace has it."""
+        self.machines: dict[PeerId, SimulatedBackend] = {}
+        """The machines that are up."""
+        self.waiting: dict[PeerId, dict[str, Job]] = {}
+        """Requests that a peer was chosen for and has not begun, in order; the oracle fills it."""
+        self.worked: dict[str, float] = {}
+        """Slot-seconds worked by machines that are gone."""
+
+    def forget(self, key: str) -> None:
+        """A request waits no longer."""
+        for jobs in self.waiting.values():
+            jobs.pop(key, None)
+
+    def truth(self, request: CommandRequest) -> TraceRequest:
+        """The length that the answer will have; of a request that is in no trace, what it says."""
+        found = self.requests.get(request.request_id)
+        if found is not None:
+            return found
+        size = sum(len(message.content) for message in request.messages)
+        tokens = max(1, round(size / PROMPT_BYTES_PER_TOKEN))
+        return TraceRequest(
+            arrival=0.0,
+            input_tokens=tokens,
+            output_tokens=request.sampling.max_tokens or 1,
+            blocks=(-1 - len(self.requests),),
+            block_tokens=tokens,
+            conversation=-1,
+        )
+
+
+class SimulatedBackend:
+    """Implements `punch.backends.Backend` with an `Engine` on trio's clock.
+
+    Args:
+      peer: The machine.
+      world: What is true.
+      rng: Draws which requests fail, where the machine fails some.
+
+    """
+
+    name = "simulated"
+    simulated = True
+    threads: int | None = None
+    gpus: tuple[Gpu, ...] = ()
+
+    def __init__(self, peer: PoolPeer, world: World, rng: Random) -> None:
+        self.peer = peer
+        self.slots = peer.slots
+        self.engine = Engine(peer)
+        self.engine.now = trio.current_time()
+        self.cache = PrefixCache(peer.cache_tokens)
+        self._world = world
+        self._rng = rng
+        self._scopes: dict[Job, trio.CancelScope] = {}
+        self._spoken: dict[Job, float] = {}
+
+    @property
+    def offers(self) -> tuple[ModelOffer, ...]:
+        """One model; its rates are what timing a short request of its own would have found."""
+        peer = self.peer
+        return (
+            ModelOffer(
+                name=MODEL,
+                digest=DIGEST,
+                context_tokens=CONTEXT_TOKENS,
+                features=frozenset({"chat"}),
+                chat_template=DIGEST,
+                continues=True,
+                load_seconds=0.0 if self.engine.active else peer.load_seconds,
+                prefill_rate=peer.prefill_rate,
+                decode_rate=peer.decode_rate,
+            ),
+        )
+
+    async def ready(self, loading: object) -> None:
+        """It always is: loading is part of the first answer."""
+
+    async def generate(self, request: CommandRequest, emit: Emit) -> Generation:
+        """Take as long as the machine would."""
+        truth = self._world.truth(request)
+        self._world.forget(request.request_id)
+        fails = self._rng.random() < self.peer.failing
+        delivered = len(request.continuation or "") // len(WORD)
+        job = job_of(request.request_id, truth, self.cache, delivered=delivered)
+        begun_at = trio.current_time()
+        self.engine.begin(job, begun_at)
+        try:
+            await self._work(job, truth, emit, fails=fails)
+        finally:
+            self.engine.end(job, trio.current_time())
+            self._scopes.pop(job, None)
+            self._spoken.pop(job, None)
+            self._retime()
+        assert job.first_at is not None
+        assert job.ended_at is not None
+        total = max(job.ended_at - begun_at, 1e-9)
+        return Generation(
+            completion=Completion(text=WORD * job.output_tokens),
+            usage=Usage(
+                prompt_tokens=job.prompt_tokens,
+                completion_tokens=job.output_tokens,
+                cached_tokens=job.cached_tokens,
+            ),
+            timings=Timings(
+                prefill=self.engine.reading_seconds(job),
+                decode=job.ended_at - job.first_at,
+                batch=max(1.0, job.batch_seconds / total),
+            ),
+        )
+
+    async def _work(self, job: Job, truth: TraceRequest, emit: Emit, *, fails: bool) -> None:
+        said = 0
+        self._retime()
+        while said < job.output_tokens:
+            with trio.CancelScope(deadline=self._due(job)) as scope:
+                self._scopes[job] = scope
+                await trio.sleep_forever()
+            now = trio.current_time()
+            self.engine.advance(now)
+            if job.first_at is None:
+                continue
+            if fails:
+                raise GenerationFailed("the machine was told to fail")
+            if not said:
+                self.cache.add(truth)
+            done = job.output_tokens if job.ended_at is not None else int(job.made + 1e-6)
+            self._spoken[job] = now
+            self._retime()
+            if done > said:
+                tokens, said = done - said, done
+                await emit(WORD * tokens, tokens)
+
+    def _due(self, job: Job) -> float:
+        """When its task should look again."""
+        if job.ended_at is not None:
+            return trio.current_time()
+        milestone = self.engine.milestone(job)
+        spoken = self._spoken.get(job)
+        return milestone if spoken is None else min(milestone, spoken + CHUNK_SECONDS)
+
+    def _retime(self) -> None:
+        """The rates have changed: what was to be looked at later may be due earlier."""
+        for job, scope in self._scopes.items():
+            scope.deadline = self._due(job)

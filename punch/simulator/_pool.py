@@ -1,0 +1,251 @@
+"""Which machines a simulated swarm has, and how they are written down.
+
+- ``1:4:10``: three machines, four and ten times as fast as the first.
+- ``home``: one strong machine with a GPU, two middling ones, three weak ones, of which one comes
+  and goes.
+- ``fast=10,slots=8 slow=1,slots=2,up=60,down=30``: each machine by its name and speed, and what
+  differs from the defaults: ``slots``, ``prefill``, ``decode`` (tokens a second, in place of the
+  speed), ``slowdown``, ``cache`` (tokens), ``delay`` (seconds), ``load`` (seconds), ``up``,
+  ``down`` (mean seconds), ``fail`` (share of requests).
+- ``1000x1,slots=4``: many machines of a kind.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import attrs
+
+from ..exceptions import ConfigurationError
+
+# A machine of speed 1: a good laptop with a model of a thousand million parameters.
+PREFILL_RATE = 1000.0
+DECODE_RATE = 50.0
+
+# Several small models' contexts of 8192 tokens, one for each slot of four.
+CACHE_TOKENS = 32_768
+
+# What the bootstrap takes in one namespace, dialers included.
+MAX_PEERS = 1000
+
+
+@attrs.frozen(kw_only=True)
+class PoolPeer:
+    """One machine of a simulated swarm."""
+
+    name: str
+    """Its peer id."""
+
+    prefill_rate: float = PREFILL_RATE
+    """Prompt tokens read per second, one prompt at a time."""
+
+    decode_rate: float = DECODE_RATE
+    """Answer tokens per second of one request alone."""
+
+    slowdown: float = 0.3
+    """How much longer a token takes for each further request in the batch, as a share."""
+
+    slots: int = 4
+    """Requests at a time."""
+
+    cache_tokens: int = CACHE_TOKENS
+    """Tokens of prompts that its prefix cache holds."""
+
+    delay: float = 0.0
+    """Seconds that bytes take to it, beyond those of the network."""
+
+    load_seconds: float = 0.0
+    """Seconds that a request waits for the model to be loaded."""
+
+    up_seconds: float = 0.0
+    """How long it stays on the average, in seconds; 0 is for ever."""
+
+    down_seconds: float = 0.0
+    """How long it is gone on the average, in seconds."""
+
+    failing: float = 0.0
+    """Share of the requests that fail when their first text is due."""
+
+    @property
+    def presence(self) -> float:
+        """Share of the time that it is there."""
+        if not self.up_seconds:
+            return 1.0
+        return self.up_seconds / (self.up_seconds + self.down_seconds)
+
+    def requests_per_second(self, *, input_tokens: float, output_tokens: float) -> float:
+        """What it completes at full batches, with an empty cache, of requests of this length.
+
+        ::
+
+            min(1 / reading, slots / (reading + writing))
+            reading = input / prefill rate
+            writing = output * (1 + slowdown * (slots - 1)) / decode rate
+
+        Prompts are read one after another, which is the first bound; a request has a slot
+        while it is read and while it is written, which is the second.
+        """
+        reading = input_tokens / self.prefill_rate
+        writing = output_tokens * (1 + self.slowdown * (self.slots - 1)) / self.decode_rate
+        return min(1 / reading, self.slots / (reading + writing)) * self.presence
+
+
+@attrs.frozen(kw_only=True)
+class Pool:
+    """The machines of a simulated swarm."""
+
+    name: str
+    """How it was written."""
+
+    peers: tuple[PoolPeer, ...]
+    """At least one."""
+
+    def requests_per_second(self, *, input_tokens: float, output_tokens: float) -> float:
+        """What all of them complete together; see `PoolPeer.requests_per_second`."""
+        return sum(
+            peer.requests_per_second(input_tokens=input_tokens, output_tokens=output_tokens)
+            for peer in self.peers
+        )
+
+
+def of_speed(name: str, speed: float, **fields: Any) -> PoolPeer:
+    """A machine *speed* times as fast as one of speed 1."""
+    return PoolPeer(
+        name=name, prefill_rate=PREFILL_RATE * speed, decode_rate=DECODE_RATE * speed, **fields
+    )
+
+
+HOME = (
+    of_speed("strong", 10.0, slots=8, slowdown=0.1, cache_tokens=65_536, delay=0.002),
+    of_speed("middling-1", 4.0, slowdown=0.2, delay=0.002),
+    of_speed("middling-2", 3.0, slowdown=0.2, delay=0.005),
+    of_speed("weak-1", 1.0, slots=2, slowdown=0.5, cache_tokens=16_384, delay=0.005),
+    of_speed("weak-2", 0.7, slots=2, slowdown=0.5, cache_tokens=16_384, delay=0.01),
+    of_speed(
+        "weak-3",
+        1.0,
+        slots=2,
+        slowdown=0.5,
+        cache_tokens=16_384,
+        delay=0.02,
+        up_seconds=40.0,
+        down_seconds=20.0,
+    ),
+)
+
+
+def _at_least(least: float, kind: Callable[[str], Any] = float) -> Callable[[str], Any]:
+    def convert(text: str) -> Any:
+        value = kind(text)
+        if not least <= value < float("inf"):
+            raise ValueError(f"it must be {least:g} or more")
+        return value
+
+    return convert
+
+
+# How a field is written: its name in `PoolPeer`, and what reads it.
+_FIELDS: Mapping[str, tuple[str, Callable[[str], Any]]] = {
+    "slots": ("slots", _at_least(1, int)),
+    "prefill": ("prefill_rate", _at_least(0.001)),
+    "decode": ("decode_rate", _at_least(0.001)),
+    "slowdown": ("slowdown", _at_least(0)),
+    "cache": ("cache_tokens", _at_least(0, int)),
+    "delay": ("delay", _at_least(0)),
+    "load": ("load_seconds", _at_least(0)),
+    "up": ("up_seconds", _at_least(0)),
+    "down": ("down_seconds", _at_least(0)),
+    "fail": ("failing", _at_least(0)),
+}
+
+_SPEEDS = re.compile(r"[0-9.]+(:[0-9.]+)*")
+_MANY = re.compile(r"(?P<count>[0-9]+)x(?P<speed>[0-9.]+)")
+_NAMED = re.compile(r"(?P<name>[A-Za-z][A-Za-z0-9_.-]{0,63})=(?P<speed>[0-9.]+)")
+
+
+def parse_pool(text: str) -> Pool:
+    """The pool that *text* describes; see the module.
+
+    Raises:
+      ConfigurationError: naming the part, the rule and how to write it.
+
+    """
+    peers: list[PoolPeer] = []
+    for word in text.split():
+        if word == "home":
+            peers += HOME
+        else:
+            head, *rest = word.split(",")
+            peers += _described(word, head, _fields(word, rest))
+    names = [peer.name for peer in peers]
+    double = sorted({name for name in names if names.count(name) > 1}) if len(names) < 100 else []
+    if not peers:
+        raise ConfigurationError("--peers is empty: write 1:4:10, home, or NAME=SPEED,slots=4 ...")
+    if double:
+        raise ConfigurationError(f"--peers names {double[0]!r} twice: give each a name of its own")
+    if len(peers) >= MAX_PEERS:
+        raise ConfigurationError(
+            f"--peers has {len(peers)} peers; a namespace takes {MAX_PEERS} with its dialers: "
+            f"write at most {MAX_PEERS - 1}"
+        )
+    return Pool(name=text, peers=tuple(peers))
+
+
+def _fields(word: str, parts: list[str]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for part in parts:
+        key, equals, text = part.partition("=")
+        if not equals or key not in _FIELDS:
+            raise ConfigurationError(
+                f"--peers: {part!r} in {word!r} is not known: write one of "
+                f"{', '.join(f'{name}=NUMBER' for name in _FIELDS)}"
+            )
+        name, convert = _FIELDS[key]
+        try:
+            found[name] = convert(text)
+        except ValueError as error:
+            rule = str(error) if "must" in str(error) else "it must be a number"
+            raise ConfigurationError(f"--peers: {key} in {word!r} is {text!r}: {rule}") from None
+    if found.get("failing", 0.0) > 1:
+        raise ConfigurationError(f"--peers: fail in {word!r} is a share: it must be from 0 to 1")
+    if bool(found.get("up_seconds")) != bool(found.get("down_seconds")):
+        raise ConfigurationError(f"--peers: {word!r} needs both up and down, or neither")
+    return found
+
+
+def _described(word: str, head: str, fields: dict[str, Any]) -> list[PoolPeer]:
+    if many := _MANY.fullmatch(head):
+        count, speed = int(many["count"]), _speed(word, many["speed"])
+        # Before they are made: somebody may have written a million.
+        if count >= MAX_PEERS:
+            raise ConfigurationError(f"--peers: {word!r} is too many: at most {MAX_PEERS - 1}")
+        return [_peer(f"peer-{number:03d}", speed, fields) for number in range(count)]
+    if named := _NAMED.fullmatch(head):
+        return [_peer(named["name"], _speed(word, named["speed"]), fields)]
+    if _SPEEDS.fullmatch(head):
+        speeds = [_speed(word, part) for part in head.split(":")]
+        letters = [chr(ord("a") + i) if i < 26 else f"peer-{i}" for i in range(len(speeds))]
+        return [
+            _peer(f"{letter}-x{speed:g}", speed, fields)
+            for letter, speed in zip(letters, speeds, strict=True)
+        ]
+    raise ConfigurationError(
+        f"--peers: {word!r} describes no machine: write speeds such as 1:4:10, many such as "
+        "100x1, home, or NAME=SPEED, each with ,slots=4 and so on"
+    )
+
+
+def _speed(word: str, text: str) -> float:
+    try:
+        speed = float(text)
+    except ValueError:
+        speed = 0.0
+    if not 0 < speed < float("inf"):
+        raise ConfigurationError(f"--peers: the speed {text!r} in {word!r} must be above 0")
+    return speed
+
+
+def _peer(name: str, speed: float, fields: dict[str, Any]) -> PoolPeer:
+    return attrs.evolve(of_speed(name, speed), **fields)

@@ -1,0 +1,303 @@
+"""One simulation: real listeners and routers, on virtual time, from the first request to the last.
+
+Everything is deterministic: the same arguments give the same outcome, to the last digit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import AsyncExitStack, contextmanager
+from random import Random
+
+import attrs
+import trio
+import trio.testing
+from trio._core import _run as scheduler
+
+from .. import executor
+from ..capability import PeerId
+from ..exceptions import ConfigurationError, PunchError
+from ..router import Router
+from ..routing import POLICIES, Policy
+from ..testing import Swarm, open_swarm
+from ._machine import SimulatedBackend, World, command_request
+from ._oracle import CURRENT, oracle
+from ._pool import MAX_PEERS, Pool, PoolPeer
+from ._traces import Trace, TraceRequest
+
+ORACLE = "oracle"
+
+# So many wait that nobody is turned away: a policy that overloads a peer must not look better
+# for the requests that it lost.
+QUEUE_LIMIT = 100_000
+
+# As long as a listener holds a request at all.
+TIMEOUT = 3600.0
+
+# Between the houses of a town.
+DELAY = 0.005
+
+
+@attrs.frozen(kw_only=True)
+class Served:
+    """What became of one request."""
+
+    arrival: float
+    """When it was asked, in seconds from the first one."""
+
+    first_text: float | None
+    """Seconds from asking to the first text."""
+
+    completion: float | None
+    """Seconds from asking to the whole answer; `None` if it failed."""
+
+    prompt_tokens: int
+    """Tokens of the prompt."""
+
+    cached_tokens: int
+    """Of these, the ones that the peer had in its cache."""
+
+    output_tokens: int
+    """Tokens of the answer."""
+
+    peer: str | None
+    """Who completed it."""
+
+    attempts: int
+    """Tries that failed."""
+
+    segments: int
+    """Peers that delivered a part of it."""
+
+    failure: str | None
+    """Code of the error, if it failed."""
+
+
+@attrs.frozen(kw_only=True)
+class Outcome:
+    """What became of all of them."""
+
+    policy: str
+    """Who chose."""
+
+    seed: int
+    """What chance began from."""
+
+    requests: tuple[Served, ...]
+    """In the order of arrival."""
+
+    seconds: float
+    """From the first request to the last answer."""
+
+    usage: Mapping[str, float]
+    """Peer to the share of its slots that was in use, 0 to 1."""
+
+
+def at_load(trace: Trace, pool: Pool, load: float) -> Trace:
+    """The same trace at such a pace that it is *load* times what *pool* can complete."""
+    capacity = pool.requests_per_second(
+        input_tokens=trace.mean_input_tokens, output_tokens=trace.mean_output_tokens
+    )
+    return trace.at_rate(load * capacity)
+
+
+def simulate(
+    trace: Trace,
+    pool: Pool,
+    policy: Policy | str,
+    seed: int,
+    *,
+    dialers: int = 1,
+    delay: float = DELAY,
+    jitter: float = 0.0,
+    loss: float = 0.0,
+    staleness: float | None = None,
+    queue_limit: int = QUEUE_LIMIT,
+    timeout: float = TIMEOUT,
+) -> Outcome:
+    """Run *trace* on *pool*, with *policy* choosing.
+
+    Args:
+      trace: What is asked, and when.
+      pool: Who answers.
+      policy: A `Policy`, the name of one in `POLICIES`, or ``oracle``.
+      seed: What chance begins from: draws among equals, jitter, losses, who comes and goes.
+      dialers: Routers that share nothing. All turns of a conversation go to the same one.
+      delay: Seconds that bytes take between any two peers.
+      jitter: Seconds by which they may take longer.
+      loss: Share of the pieces that are lost, and arrive late.
+      staleness: Seconds by which reports of load lag behind; `None` is as it really is.
+      queue_limit: Requests that may wait at one peer.
+      timeout: Seconds after which a request is given up.
+
+    Raises:
+      ConfigurationError: if an argument makes no sense.
+
+    """
+    if isinstance(policy, str) and policy not in (*POLICIES, ORACLE):
+        raise ConfigurationError(
+            f"policy is {policy!r}; there are {', '.join((*POLICIES, ORACLE))}"
+        )
+    if len(pool.peers) + dialers > MAX_PEERS:
+        raise ConfigurationError(
+            f"{len(pool.peers)} peers and {dialers} dialers are more than a namespace takes, "
+            f"which is {MAX_PEERS}: leave some out"
+        )
+    simulation = _Simulation(trace, pool, policy, seed, queue_limit, timeout)
+    with _deterministic(seed), _stale(staleness):
+        return trio.run(
+            simulation.run,
+            dialers,
+            delay,
+            jitter,
+            loss,
+            clock=trio.testing.MockClock(autojump_threshold=0),
+        )
+
+
+@contextmanager
+def _deterministic(seed: int) -> Iterator[None]:
+    """Trio runs tasks in an order of its own, drawn by lot: make it a fixed lot.
+
+    These are the two switches that Trio has for Hypothesis, and no public ones.
+    """
+    before = scheduler._ALLOW_DETERMINISTIC_SCHEDULING, scheduler._r
+    scheduler._ALLOW_DETERMINISTIC_SCHEDULING = True  # type: ignore[misc]
+    scheduler._r = Random(seed)
+    try:
+        yield
+    finally:
+        scheduler._ALLOW_DETERMINISTIC_SCHEDULING, scheduler._r = before  # type: ignore[misc]
+
+
+@contextmanager
+def _stale(seconds: float | None) -> Iterator[None]:
+    """Make listeners wait longer before they report a change."""
+    before = executor.COALESCE_SECONDS, executor.ADVERT_SECONDS
+    if seconds is not None:
+        executor.COALESCE_SECONDS = seconds
+        executor.ADVERT_SECONDS = max(seconds, before[1])
+    try:
+        yield
+    finally:
+        executor.COALESCE_SECONDS, executor.ADVERT_SECONDS = before
+
+
+class _Simulation:
+    """One run."""
+
+    def __init__(
+        self,
+        trace: Trace,
+        pool: Pool,
+        policy: Policy | str,
+        seed: int,
+        queue_limit: int,
+        timeout: float,
+    ) -> None:
+        self._trace = trace
+        self._pool = pool
+        self._world = World()
+        self._policy = oracle(self._world) if policy == ORACLE else policy
+        self._seed = seed
+        self._queue_limit = queue_limit
+        self._timeout = timeout
+        self._served: dict[int, Served] = {}
+
+    async def run(self, dialers: int, delay: float, jitter: float, loss: float) -> Outcome:
+        """From the first listener to the last answer."""
+        async with AsyncExitStack() as stack:
+            swarm = await stack.enter_async_context(open_swarm(delay=delay))
+            network = swarm.network
+            async with trio.open_nursery() as nursery:
+                for peer in self._pool.peers:
+                    network.move_away(PeerId(peer.name), peer.delay)
+                    nursery.start_soon(self._listen, swarm, peer, 0)
+            routers = []
+            for number in range(dialers):
+                opened = swarm.router(
+                    f"dialer-{number}",
+                    policy=self._policy,
+                    seed=self._seed * 1000 + number,
+                )
+                routers.append(await stack.enter_async_context(opened))
+            # Not before: that the swarm comes together is not what is simulated.
+            network.jitter, network.loss = jitter, loss
+            network.rng = Random(f"network {self._seed}")
+            began = trio.current_time()
+            async with trio.open_nursery() as nursery:
+                for peer in self._pool.peers:
+                    if peer.up_seconds:
+                        nursery.start_soon(self._come_and_go, swarm, peer)
+                async with trio.open_nursery() as asking:
+                    for index, request in enumerate(self._trace.requests):
+                        await trio.sleep_until(began + request.arrival)
+                        router = routers[request.conversation % dialers]
+                        asking.start_soon(self._ask, router, index, request)
+                seconds = trio.current_time() - began
+                nursery.cancel_scope.cancel()
+            return self._outcome(max(seconds, 1e-9))
+
+    async def _listen(self, swarm: Swarm, peer: PoolPeer, incarnation: int) -> None:
+        rng = Random(f"{peer.name} {incarnation} {self._seed}")
+        machine = SimulatedBackend(peer, self._world, rng)
+        await swarm.listener(peer.name, machine, queue_limit=self._queue_limit)
+        self._world.machines[PeerId(peer.name)] = machine
+
+    async def _come_and_go(self, swarm: Swarm, peer: PoolPeer) -> None:
+        rng = Random(f"comes and goes {peer.name} {self._seed}")
+        incarnation = 0
+        while True:
+            await trio.sleep(rng.expovariate(1 / peer.up_seconds))
+            machine = self._world.machines.pop(PeerId(peer.name))
+            worked = self._world.worked
+            worked[peer.name] = worked.get(peer.name, 0.0) + machine.engine.worked
+            self._world.waiting.pop(PeerId(peer.name), None)
+            swarm.kill(peer.name)
+            await trio.sleep(rng.expovariate(1 / peer.down_seconds))
+            incarnation += 1
+            await self._listen(swarm, peer, incarnation)
+
+    async def _ask(self, router: Router, index: int, request: TraceRequest) -> None:
+        key = f"request-{index}"
+        CURRENT.set(key)
+        self._world.requests[key] = request
+        began = trio.current_time()
+        first: float | None = None
+        fields: dict[str, object] = {"completion": None, "cached_tokens": 0, "peer": None}
+        fields |= {"segments": 0, "failure": None}
+        async with router.answer(command_request(key, request, timeout=self._timeout)) as answer:
+            try:
+                async for _ in answer:
+                    first = trio.current_time() - began if first is None else first
+                response = answer.response
+                fields["completion"] = trio.current_time() - began
+                fields["cached_tokens"] = response.usage.cached_tokens or 0
+                fields["peer"] = str(response.executor)
+                fields["segments"] = max(1, len(response.segments))
+            except PunchError as error:
+                fields["failure"] = error.code
+        self._world.forget(key)
+        self._served[index] = Served(
+            arrival=request.arrival,
+            first_text=first,
+            prompt_tokens=request.input_tokens,
+            output_tokens=request.output_tokens,
+            attempts=len(answer.attempts),
+            **fields,  # type: ignore[arg-type]  # what they are is seen above
+        )
+
+    def _outcome(self, seconds: float) -> Outcome:
+        world = self._world
+        usage = {}
+        for peer in self._pool.peers:
+            machine = world.machines.get(PeerId(peer.name))
+            worked = world.worked.get(peer.name, 0.0) + (machine.engine.worked if machine else 0.0)
+            usage[peer.name] = worked / peer.slots / seconds
+        return Outcome(
+            policy=self._policy if isinstance(self._policy, str) else self._policy.name,
+            seed=self._seed,
+            requests=tuple(self._served[index] for index in sorted(self._served)),
+            seconds=seconds,
+            usage=usage,
+        )

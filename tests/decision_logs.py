@@ -1,0 +1,163 @@
+"""Made-up requests, decided by the real policies and written by the real log."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from random import Random
+
+import attrs
+
+from punch.capability import Capability, Load, ModelOffer, PeerId
+from punch.decision_log import DecisionLog, open_decision_log
+from punch.peers import PeerRecord
+from punch.routing import POLICIES, Decision, RouteRequest
+from punch.wire import CommandResponse, Completion, Provenance, Segment, Timings, Usage
+
+DIGEST = "ab" * 32
+FAST = PeerId("12D3KooWQ1fastFastFastFastFastFastFastFastFastFastfast1")
+SLOW = PeerId("12D3KooWQ2slowSlowSlowSlowSlowSlowSlowSlowSlowSlowslow2")
+MOCK = PeerId("12D3KooWQ3mockMockMockMockMockMockMockMockMockMockmock3")
+
+REQUEST = RouteRequest(model="smollm2", model_digest=DIGEST, prompt_tokens=420, strict=True)
+
+
+def record(peer_id: PeerId, *, rate: float = 20.0, **changes) -> PeerRecord:
+    """A peer that can answer `REQUEST`, with *rate* answer tokens a second."""
+    backend = changes.pop("backend", "llama_cpp")
+    models = changes.pop("models", ("smollm2",))
+    offers = tuple(
+        ModelOffer(
+            name=name,
+            digest=DIGEST,
+            continues=True,
+            chat_template="c" * 64,
+            prefill_rate=10 * rate,
+            decode_rate=rate,
+        )
+        for name in models
+    )
+    return PeerRecord(
+        peer_id=peer_id,
+        capability=Capability(
+            backend=backend,
+            simulated=backend == "mock",
+            models=offers,
+            load=Load(slots=2, queue_limit=8),
+        ),
+        incarnation=1,
+        sequence=1,
+        seen_at=changes.pop("seen_at", 99.5),
+        rtt=0.004,
+        **changes,
+    )
+
+
+PEERS = (record(FAST, rate=25.0), record(SLOW, rate=12.0), record(MOCK, backend="mock"))
+
+
+def decide(
+    policy: str = "completion-time",
+    peers=PEERS,
+    request: RouteRequest = REQUEST,
+    now: float = 100.0,
+) -> Decision:
+    """What *policy* decides."""
+    settled = attrs.evolve(POLICIES[policy], explore=0.0)
+    return settled.decide(request, peers, now=now, rng=Random(1))
+
+
+def note_success(
+    log: DecisionLog, request_id: str = "easy-1", *, policy: str = "completion-time"
+) -> None:
+    """A request that its first peer answered."""
+    decision = decide(policy)
+    log.decided(request_id, decision, reason="first")
+    log.attempted(
+        request_id,
+        peer_id=decision.chosen,
+        reason="first",
+        outcome="success",
+        error=None,
+        seconds=9.0,
+        first_text=1.5,
+        tokens=200,
+        characters=900,
+    )
+    log.ended(
+        request_id,
+        status="success",
+        error=None,
+        seconds=9.1,
+        first_text=1.6,
+        response=response(request_id, decision.chosen),
+        segments=[],
+    )
+
+
+def note_continued(log: DecisionLog, request_id: str = "long-1") -> None:
+    """A request whose first peer went silent in the middle of the answer."""
+    log.decided(request_id, decide(), reason="first")
+    log.attempted(
+        request_id,
+        peer_id=FAST,
+        reason="first",
+        outcome="silent",
+        error=f"{FAST}: no token within 1.5 s",
+        seconds=3.4,
+        first_text=0.62,
+        tokens=41,
+        characters=183,
+    )
+    on = attrs.evolve(
+        REQUEST,
+        continuing=True,
+        chat_template="c" * 64,
+        prompt_tokens=461,
+        tried=frozenset({FAST}),
+    )
+    log.decided(request_id, decide(request=on, now=103.4), reason="continuation")
+    log.attempted(
+        request_id,
+        peer_id=SLOW,
+        reason="continuation",
+        outcome="success",
+        error=None,
+        seconds=14.2,
+        first_text=3.9,
+        tokens=120,
+        characters=520,
+    )
+    log.ended(
+        request_id,
+        status="success",
+        error=None,
+        seconds=17.6,
+        first_text=0.62,
+        response=response(request_id, SLOW),
+        segments=[
+            Segment(peer_id=FAST, tokens=41, characters=183, seconds=3.4, reason="silent"),
+            Segment(peer_id=SLOW, tokens=120, characters=520, seconds=14.2, reason="stop"),
+        ],
+    )
+
+
+def response(request_id: str, peer_id: PeerId | None, text: str = "") -> CommandResponse:
+    """The last word of *peer_id*."""
+    return CommandResponse(
+        request_id=request_id,
+        status="success",
+        result=Completion(text=text, finish_reason="stop"),
+        executor=peer_id,
+        provenance=Provenance(
+            kind="real", backend="llama_cpp", model="smollm2", model_digest=DIGEST
+        ),
+        usage=Usage(prompt_tokens=461, completion_tokens=161, cached_tokens=64),
+        timings=Timings(total=14.0, first_token=3.8, batch=1.0),
+    )
+
+
+async def write(path: Path, *notes) -> None:
+    """Write a log of these requests."""
+    async with open_decision_log(path) as log:
+        for note in notes:
+            note(log)

@@ -1,0 +1,74 @@
+"""How machines are written down."""
+
+from __future__ import annotations
+
+import pytest
+
+from punch.exceptions import ConfigurationError
+from punch.simulator import parse_pool
+
+
+def test_speeds_are_machines():
+    """Named by letter and speed, in order."""
+    pool = parse_pool("1:4:10")
+    assert [peer.name for peer in pool.peers] == ["a-x1", "b-x4", "c-x10"]
+    assert [peer.decode_rate for peer in pool.peers] == [50, 200, 500]
+
+
+def test_a_home_has_six_machines_of_which_one_comes_and_goes():
+    """One strong, two middling, three weak."""
+    peers = parse_pool("home").peers
+    assert len(peers) == 6
+    assert [peer.name for peer in peers if peer.presence < 1] == ["weak-3"]
+
+
+def test_a_machine_can_be_described_in_full():
+    """Every field by its short name."""
+    (peer,) = parse_pool(
+        "x=2,slots=3,prefill=7,slowdown=0,cache=9,delay=0.1,load=4,up=60,down=30,fail=0.5"
+    ).peers
+    assert (peer.name, peer.slots, peer.prefill_rate, peer.decode_rate) == ("x", 3, 7, 100)
+    assert (peer.slowdown, peer.cache_tokens, peer.delay, peer.load_seconds) == (0, 9, 0.1, 4)
+    assert (peer.presence, peer.failing) == (pytest.approx(2 / 3), 0.5)
+
+
+def test_many_machines_of_a_kind_are_one_word():
+    """With fields of their own."""
+    pool = parse_pool("100x2,slots=8 one=1")
+    assert len({peer.name for peer in pool.peers}) == 101
+    assert pool.peers[0].slots == 8
+
+
+def test_capacity_is_bounded_by_reading_or_by_slots():
+    """A thousand tokens to read take a second; four slots of two seconds each make two a second."""
+    (peer,) = parse_pool("x=1,slowdown=0").peers
+    assert peer.requests_per_second(input_tokens=1000, output_tokens=1) == pytest.approx(1)
+    assert peer.requests_per_second(input_tokens=1, output_tokens=100) == pytest.approx(2, rel=0.01)
+
+
+@pytest.mark.parametrize(
+    ("text", "rule"),
+    [
+        ("", "empty"),
+        ("1:x", "describes no machine"),
+        ("1:0", "above 0"),
+        ("1:.", "above 0"),
+        ("a=1,wheels=4", "slots=NUMBER"),
+        ("a=1,slots=0", "1 or more"),
+        ("a=1,slots=two", "a number"),
+        ("a=1,fail=2", "from 0 to 1"),
+        ("a=1,up=5", "both up and down"),
+        ("a=1 a=2", "twice"),
+        ("5000x1", "too many"),
+        ("600x1 a=1", ""),
+        ("999x1 a=1", "a namespace takes"),
+    ],
+)
+def test_a_mistake_is_answered_with_the_rule(text, rule):
+    """And nothing is guessed."""
+    if not rule:
+        assert len(parse_pool(text).peers) == 601
+        return
+    with pytest.raises(ConfigurationError, match="--peers") as caught:
+        parse_pool(text)
+    assert rule in str(caught.value)

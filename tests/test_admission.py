@@ -1,0 +1,327 @@
+"""Who goes next, who is pushed out, who is refused, and what that costs."""
+
+from __future__ import annotations
+
+import math
+import time
+
+import pytest
+import trio
+from hypothesis import given
+from hypothesis import strategies as st
+
+from punch.admission import (
+    HALF_LIFE_SECONDS,
+    MOST_DIALERS,
+    Fairness,
+    Line,
+    Slots,
+    Ticket,
+)
+from punch.exceptions import PeerRefused
+
+
+def ticket(dialer: str = "a", *, priority: int = 0, tokens: int = 100) -> Ticket:
+    """A request of *dialer*."""
+    return Ticket(dialer=dialer, priority=priority, prompt_tokens=tokens)
+
+
+def drain(line: Line) -> list[Ticket]:
+    """Everybody, in the order of their turns."""
+    order = []
+    while (following := line.next()) is not None:
+        order.append(following)
+    return order
+
+
+def full(*dialers: str, limit: int | None = None) -> tuple[Line, list[Ticket]]:
+    """A queue with a request of each, and no room for more."""
+    line = Line(len(dialers) if limit is None else limit)
+    tickets = [ticket(dialer) for dialer in dialers]
+    for one in tickets:
+        line.enter(one)
+    return line, tickets
+
+
+def test_priority_then_tokens_served_then_arrival() -> None:
+    """In this order."""
+    line = Line(9)
+    first, second, urgent, other = ticket(), ticket(), ticket(priority=5), ticket("b")
+    for one in (first, second, other, urgent):
+        line.enter(one)
+    line.fairness.add("a", 50, now=0.0)
+    assert drain(line) == [urgent, other, first, second]
+
+
+def test_what_was_served_long_ago_counts_less() -> None:
+    """Half, after a half-life."""
+    fairness = Fairness()
+    fairness.add("a", 1000, now=0.0)
+    fairness.add("b", 600, now=HALF_LIFE_SECONDS)
+    assert fairness.served("a", HALF_LIFE_SECONDS) == pytest.approx(500)
+    assert fairness.weighed("a") < fairness.weighed("b")
+
+
+def test_a_clock_may_begin_anywhere_and_jump() -> None:
+    """Real clocks count from the machine's start, and machines sleep."""
+    for start in (0.0, 1e6, 1e12):
+        fairness = Fairness()
+        fairness.add("a", 1000, now=start)
+        assert fairness.served("a", start) == 1000
+        assert fairness.served("a", start + HALF_LIFE_SECONDS) == pytest.approx(500)
+        assert fairness.served("a", start + 1e9) == 0
+        fairness.add("b", 10, now=start + 1e9)
+        assert fairness.served("b", start + 1e9) == 10
+
+
+def test_the_counters_stay_small_and_few() -> None:
+    """Over days, and however many dialers there are."""
+    fairness = Fairness()
+    for second in range(0, 400_000, 500):
+        fairness.add("steady", 10, now=float(second))
+    assert fairness.served("steady", 399_500.0) == pytest.approx(10, rel=0.02)
+    for number in range(3 * MOST_DIALERS):
+        fairness.add(f"{number}", 5, now=400_000.0)
+    fairness.add("greedy", 500, now=400_000.0)
+    for number in range(MOST_DIALERS):
+        fairness.add(f"more {number}", 5, now=400_000.0)
+    assert len(fairness) == MOST_DIALERS
+    assert fairness.served("greedy", 400_000.0) == pytest.approx(500)
+
+
+def test_a_dialer_with_fewer_requests_pushes_out_the_greediest_ones_last() -> None:
+    """The queue is shared even if one dialer filled it first."""
+    line, tickets = full("a", "a", "a", "b")
+    newcomer = ticket("c")
+    assert line.enter(newcomer) is tickets[2]
+    assert len(line) == 4
+    assert newcomer in drain(line)
+
+
+def test_nobody_is_pushed_out_for_one_who_holds_as_much() -> None:
+    """A change that is not fairer is refused: it would go back and forth."""
+    line, _ = full("a", "a", "b")
+    with pytest.raises(PeerRefused, match="3 requests are queued"):
+        line.enter(ticket("b"))
+    with pytest.raises(PeerRefused):
+        line.enter(ticket("a"))
+
+
+def test_nobody_is_pushed_out_for_a_lower_priority() -> None:
+    """What is urgent stays; the least urgent of the greediest goes."""
+    line, tickets = full("a", "a", "a")
+    with pytest.raises(PeerRefused):
+        line.enter(ticket("b", priority=-1))
+    urgent = Line(3)
+    mixed = [ticket(priority=3), ticket(priority=1), ticket(priority=2)]
+    for one in mixed:
+        urgent.enter(one)
+    assert urgent.enter(ticket("b", priority=1)) is mixed[1]
+    assert tickets[0] in drain(line)
+
+
+def test_a_queue_of_no_length_refuses_everybody() -> None:
+    """There is nobody to push out."""
+    with pytest.raises(PeerRefused, match="0 requests"):
+        Line(0).enter(ticket())
+
+
+@given(st.data())
+def test_the_order_is_never_unfair_and_the_sums_are_right(data: st.DataObject) -> None:
+    """Whatever comes and goes, the next is of the highest priority and the least served dialer."""
+    line = Line(data.draw(st.integers(0, 8)))
+    waiting: list[Ticket] = []
+    now = 0.0
+    for _ in range(data.draw(st.integers(1, 40))):
+        now += data.draw(st.floats(0, 30))
+        action = data.draw(st.sampled_from(["enter", "enter", "next", "leave", "serve"]))
+        if action == "enter":
+            one = ticket(
+                data.draw(st.sampled_from("abc")),
+                priority=data.draw(st.integers(-1, 1)),
+                tokens=data.draw(st.integers(1, 500)),
+            )
+            assert 0 <= line.ahead(one, now=now) <= len(waiting)
+            try:
+                pushed = line.enter(one)
+            except PeerRefused:
+                assert len(waiting) == line.limit
+                continue
+            waiting.append(one)
+            if pushed is not None:
+                waiting.remove(pushed)
+                assert pushed.priority <= one.priority
+        elif action == "next":
+            following = line.next()
+            assert (following is None) == (not waiting)
+            if following is not None:
+                assert following.priority == max(one.priority for one in waiting)
+                rivals = [one for one in waiting if one.priority == following.priority]
+                served = line.fairness.weighed
+                assert served(following.dialer) == min(served(one.dialer) for one in rivals)
+                waiting.remove(following)
+        elif action == "leave" and waiting:
+            one = data.draw(st.sampled_from(waiting))
+            assert line.leave(one)
+            assert not line.leave(one)
+            waiting.remove(one)
+        elif action == "serve":
+            line.fairness.add(data.draw(st.sampled_from("abc")), 100, now)
+        assert len(line) == len(waiting)
+        assert line.prompt_tokens == sum(one.prompt_tokens for one in waiting)
+
+
+def test_those_ahead_are_counted_as_they_will_go() -> None:
+    """Another dialer's go first as long as it was served less."""
+    line, tickets = full("a", "a", "a", "b", limit=9)
+    assert [line.ahead(one, now=0.0) for one in tickets] == [0, 2, 3, 1]
+    assert line.ahead(ticket("c"), now=0.0) == 2
+    assert line.ahead(ticket("c", priority=1), now=0.0) == 0
+    assert line.ahead(ticket("c", priority=-1), now=0.0) == 4
+    line.fairness.add("c", 1e6, now=0.0)
+    assert line.ahead(ticket("c"), now=0.0) == 4
+
+
+async def hold(slots: Slots, one: Ticket, seconds: float, told: list[object]) -> None:
+    """Take a slot for a while; *told* gets what is said meanwhile."""
+    await slots.take(
+        one, lambda ahead, wait: told.append((ahead, wait)), limit=math.inf, own_seconds=0.0
+    )
+    told.append(trio.current_time())
+    try:
+        await trio.sleep(seconds)
+    finally:
+        slots.give(one, output_tokens=50)
+
+
+async def test_who_waits_is_told_how_many_are_ahead_and_how_long(autojump_clock):
+    """At once, and every five seconds."""
+    slots = Slots(1, 9)
+    told: list[object] = []
+    begun = trio.current_time()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(hold, slots, ticket(), 8.0, [])
+        await trio.sleep(9)
+        nursery.start_soon(hold, slots, ticket(), 8.0, [])
+        await trio.lowlevel.checkpoint()
+        nursery.start_soon(hold, slots, ticket(), 8.0, [])
+        await trio.sleep(0.001)
+        await hold(slots, ticket(), 8.0, told)
+    waits = [one for one in told if isinstance(one, tuple)]
+    assert waits[0] == (1, pytest.approx(16.0))
+    assert waits[-1] == (0, pytest.approx(8.0))
+    assert len(waits) == 4
+    assert told[-1] == pytest.approx(begun + 25.0, abs=0.01)
+
+
+async def test_a_deadline_that_cannot_be_met_is_refused_at_once(autojump_clock):
+    """With the time after which it could be; one that can be met waits."""
+    slots = Slots(2, 9)
+    async with trio.open_nursery() as nursery:
+        for _ in range(2):
+            nursery.start_soon(hold, slots, ticket(), 10.0, [])
+        await trio.sleep(11)
+        for _ in range(2):
+            nursery.start_soon(hold, slots, ticket(), 10.0, [])
+        await trio.sleep(0.1)
+        began = trio.current_time()
+        with pytest.raises(PeerRefused, match=r"no answer within 6\.0 s") as caught:
+            await slots.take(ticket(), lambda a, s: None, limit=6.0, own_seconds=2.0)
+        assert trio.current_time() == began
+        assert caught.value.retry_after == pytest.approx(1.0)
+        assert slots.queued == 0
+        hopeful = ticket()
+        await slots.take(hopeful, lambda a, s: None, limit=7.5, own_seconds=2.0)
+        slots.give(hopeful, output_tokens=1)
+
+
+async def test_a_full_queue_says_when_there_is_room(autojump_clock):
+    """By how long a request usually holds its slot."""
+    slots = Slots(2, 0)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(hold, slots, ticket(), 6.0, [])
+        await trio.sleep(7)
+        for _ in range(2):
+            nursery.start_soon(hold, slots, ticket(), 1.0, [])
+        await trio.sleep(0.1)
+        with pytest.raises(PeerRefused, match="all 2 slots are busy") as caught:
+            await slots.take(ticket(), lambda a, s: None, limit=math.inf, own_seconds=0.0)
+    assert caught.value.retry_after == pytest.approx(3.0)
+
+
+async def test_who_is_pushed_out_is_told_so(autojump_clock):
+    """And when to ask again; its place goes to the other one."""
+    slots = Slots(1, 2)
+    outcomes: dict[str, object] = {}
+
+    async def ask(name: str, dialer: str) -> None:
+        try:
+            await hold(slots, ticket(dialer), 1.0, [])
+            outcomes[name] = "served"
+        except PeerRefused as error:
+            outcomes[name] = error.retry_after
+
+    async with trio.open_nursery() as nursery:
+        for name, dialer in (("a1", "a"), ("a2", "a"), ("a3", "a"), ("b", "b")):
+            nursery.start_soon(ask, name, dialer)
+            await trio.sleep(0.01)
+    assert outcomes == {"a1": "served", "a2": "served", "a3": 1.0, "b": "served"}
+    assert (slots.busy, slots.queued) == (0, 0)
+
+
+async def test_a_burst_of_one_dialer_does_not_keep_another_waiting(autojump_clock):
+    """Its second request waits behind the other's first."""
+    slots = Slots(1, 9)
+    order: list[str] = []
+
+    async def ask(name: str, dialer: str) -> None:
+        one = ticket(dialer)
+        await slots.take(one, lambda a, s: None, limit=math.inf, own_seconds=0.0)
+        order.append(name)
+        await trio.sleep(1)
+        slots.give(one, output_tokens=10)
+
+    async with trio.open_nursery() as nursery:
+        for name in ("a1", "a2", "a3", "a4", "b1", "b2"):
+            nursery.start_soon(ask, name, name[0])
+            await trio.sleep(0.01)
+    assert order == ["a1", "b1", "a2", "b2", "a3", "a4"]
+
+
+async def test_who_is_cancelled_leaves_nothing_behind(autojump_clock):
+    """In the queue, or in the moment of its turn."""
+    slots = Slots(1, 9)
+    running = ticket()
+    await slots.take(running, lambda a, s: None, limit=math.inf, own_seconds=0.0)
+    async with trio.open_nursery() as nursery:
+        for _ in range(3):
+            nursery.start_soon(hold, slots, ticket(), 1.0, [])
+        await trio.sleep(0.1)
+        slots.give(running, output_tokens=0)
+        nursery.cancel_scope.cancel()
+    assert (slots.busy, slots.queued, slots.line.prompt_tokens) == (0, 0, 0)
+
+
+async def test_busy_slots_are_summed_over_time(autojump_clock):
+    """Two for a second and one for another are three."""
+    slots = Slots(2, 9)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(hold, slots, ticket(), 1.0, [])
+        nursery.start_soon(hold, slots, ticket(), 2.0, [])
+    assert slots.busy_seconds(trio.current_time()) == pytest.approx(3.0)
+    await trio.sleep(5)
+    assert slots.busy_seconds(trio.current_time()) == pytest.approx(3.0)
+
+
+def test_a_refusal_is_quick_however_many_wait() -> None:
+    """Well under a millisecond with a thousand waiting of a thousand dialers."""
+    line, _ = full(*(f"{number}" for number in range(1000)))
+    costs = []
+    for _ in range(20):
+        began = time.thread_time()
+        with pytest.raises(PeerRefused):
+            line.ahead(ticket("new"), now=0.0)
+            line.enter(ticket("new"))
+        costs.append(time.thread_time() - began)
+    # Ten times what it takes here: a busy machine must not fail the test.
+    assert min(costs) < 5e-3

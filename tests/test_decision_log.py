@@ -1,0 +1,355 @@
+"""The decision log: what is in it, what never is, and disks that do not behave."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+import threading
+from pathlib import Path
+
+import attrs
+import decision_logs as made
+import pytest
+import strategies as some
+import trio
+from hypothesis import given
+from hypothesis import strategies as st
+
+from punch.decision_log import (
+    Attempted,
+    BadLine,
+    Decided,
+    DecisionLogStatistics,
+    Dropped,
+    Ended,
+    open_decision_log,
+    read_log,
+    scrubbed,
+    stories,
+)
+from punch.decision_log._values import from_plain, to_plain
+from punch.exceptions import ConfigurationError
+from punch.peers import PeerRecord
+from punch.routing import RouteRequest
+from punch.wire import ChatMessage, CommandRequest
+
+SECRET = "the heron's name is Balthazar"
+
+
+def through_json(value: object) -> object:
+    return json.loads(json.dumps(to_plain(value), allow_nan=False))
+
+
+def small(log, count: int, first: int = 0) -> None:
+    """Note *count* short lines."""
+    for index in range(first, first + count):
+        log.attempted(
+            f"r{index}",
+            peer_id="a",
+            reason="first",
+            outcome="success",
+            error=None,
+            seconds=1.0,
+            first_text=None,
+            tokens=1,
+            characters=1,
+        )
+
+
+def ids(path: Path) -> list[str]:
+    return [line.entry.request_id for line in read_log(path)]
+
+
+@given(peers=some.peer_tables(), request=some.route_requests)
+def test_a_snapshot_comes_back_from_its_line_as_it_was(peers, request):
+    """Every field of every record and request, whichever there are."""
+    for peer in peers:
+        assert from_plain(PeerRecord, through_json(peer)) == peer
+    assert from_plain(RouteRequest, through_json(request)) == request
+
+
+@given(capability=some.capabilities)
+def test_a_capability_comes_back_from_its_line_as_it_was(capability):
+    """With models, GPUs and load."""
+    assert from_plain(type(capability), through_json(capability)) == capability
+
+
+def test_numbers_without_a_word_in_json_survive():
+    """A rest without end, say."""
+    peer = attrs.evolve(made.PEERS[0], seen_at=float("inf"), rtt=float("-inf"))
+
+    assert from_plain(PeerRecord, through_json(peer)) == peer
+
+
+def test_unknown_fields_are_ignored_and_missing_ones_have_their_default():
+    """Lines of other versions can be read as far as the versions agree."""
+    assert from_plain(RouteRequest, {"prompt_tokens": 3, "colour": "red"}) == RouteRequest(
+        prompt_tokens=3
+    )
+
+
+@given(data=st.recursive(st.none() | st.booleans() | st.floats() | st.text(), st.lists))
+def test_nonsense_is_refused_with_a_value_error_and_nothing_else(data):
+    """Anybody can edit a file."""
+    for kind in (PeerRecord, RouteRequest):
+        for value in (data, {"peer_id": data, "capability": data, "prompt_tokens": data}):
+            try:
+                from_plain(kind, value)
+            except ValueError as error:
+                assert str(error)  # noqa: PT017 - the text is what a person gets
+
+
+async def test_what_was_noted_is_read_back_as_values(tmp_path):
+    """The decision with its snapshot, the attempts and the end."""
+    path = tmp_path / "log" / "d.jsonl"
+    await made.write(path, made.note_continued)
+    (story,) = stories(read_log(path))
+    first, second = story.decisions
+
+    assert [type(line.entry) for line in story.lines] == [
+        Decided,
+        Attempted,
+        Decided,
+        Attempted,
+        Ended,
+    ]
+    assert [w.peer for w in first.weighed] == list(made.PEERS)
+    assert first.request == made.REQUEST
+    assert first.chosen == made.FAST
+    assert first.score_of(made.FAST) == made.decide().score(made.FAST)
+    assert first.weighed[2].removed_by == "strict"
+    assert second.request.tried == {made.FAST}
+    assert [s.tokens for s in story.end.segments] == [41, 120]
+
+
+async def test_the_file_is_for_its_owner_only(tmp_path):
+    """Names of peers and models are nobody else's business."""
+    path = tmp_path / "d.jsonl"
+    path.touch(0o644)
+    await made.write(path, made.note_success)
+
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+async def test_a_crowd_is_bounded_best_first_and_the_rest_is_counted(tmp_path):
+    """One line stays one line, however large the namespace and the peers are."""
+    path = tmp_path / "d.jsonl"
+    models = ("smollm2", *(f"model-{index}" for index in range(500)))
+    crowd = [made.record(f"p{i:03}", rate=1.0 + i, models=models) for i in range(100)]
+    decision = made.decide(peers=crowd)
+    async with open_decision_log(path) as log:
+        log.decided("r", decision, reason="first")
+    (line,) = read_log(path)
+
+    assert line.entry.left_out == 36
+    assert tuple(w.peer.peer_id for w in line.entry.weighed) == decision.order[:64]
+    assert all(w.peer.capability.offer("smollm2") is not None for w in line.entry.weighed)
+    assert path.stat().st_size < 100_000
+
+
+@given(secret=st.text("abcdefgh XYZ.äö", min_size=16, max_size=60), tail=st.text(max_size=400))
+def test_an_error_does_not_repeat_the_prompt(secret, tail):
+    """Whatever a backend puts into its words, and no more than 300 characters of them."""
+    request = CommandRequest(request_id="r", messages=(ChatMessage(role="user", content=secret),))
+    text = scrubbed(f"bad prompt: {secret!s} {tail}", request)
+
+    assert secret not in text
+    assert len(text) <= 310
+    assert text.startswith("bad prompt: ") or secret[:1] in "bad prompt: "
+
+
+async def test_no_text_of_prompt_or_answer_is_in_the_file(tmp_path):
+    """Not in the response, not in a stop sequence, not in the words of an error."""
+    path = tmp_path / "d.jsonl"
+    request = CommandRequest(request_id="r", prompt=SECRET)
+    async with open_decision_log(path) as log:
+        log.decided("r", made.decide(), reason="first")
+        log.attempted(
+            "r",
+            peer_id=made.FAST,
+            reason="first",
+            outcome="backend_failed",
+            error=scrubbed(f"cannot tokenize {SECRET!r}", request),
+            seconds=1.0,
+            first_text=None,
+            tokens=0,
+            characters=0,
+        )
+        log.ended(
+            "r",
+            status="success",
+            error=scrubbed(SECRET, request),
+            seconds=1.0,
+            first_text=0.5,
+            response=made.response("r", made.FAST, text=SECRET),
+            segments=[],
+        )
+    text = path.read_text()
+
+    assert "cannot tokenize" in text
+    assert not any(word in text for word in ("heron", "Balthazar"))
+
+
+async def test_long_errors_are_cut(tmp_path):
+    """They may come from anybody."""
+    path = tmp_path / "d.jsonl"
+    async with open_decision_log(path) as log:
+        log.ended(
+            "r",
+            status="error",
+            error="x" * 9999,
+            seconds=1.0,
+            first_text=None,
+            response=None,
+            segments=[],
+        )
+    (line,) = read_log(path)
+
+    assert len(line.entry.error) == 300
+
+
+async def test_a_full_file_is_renamed_and_a_request_is_found_in_both(tmp_path):
+    """One older file is kept, the oldest lines go."""
+    path = tmp_path / "d.jsonl"
+    async with open_decision_log(path, max_bytes=2000) as log:
+        small(log, 40)
+    kept = ids(path)
+
+    assert log.statistics() == DecisionLogStatistics(written=40, dropped=0)
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["d.jsonl", "d.jsonl.1"]
+    assert all(file.stat().st_size <= 2000 for file in tmp_path.iterdir())
+    assert kept == [f"r{index}" for index in range(40 - len(kept), 40)]
+    assert len(list(read_log(path, request_id=kept[0]))) == 1
+
+
+async def test_two_writers_lose_no_line_of_each_other(tmp_path):
+    """Also when both find at once that the file is full."""
+    path = tmp_path / "d.jsonl"
+    async with open_decision_log(path, max_bytes=30_000) as one:
+        async with open_decision_log(path, max_bytes=30_000) as two:
+            for index in range(100):
+                small(one, 1, index)
+                small(two, 1, 1000 + index)
+    found = ids(path)
+
+    assert sorted(found) == sorted(f"r{i}" for i in (*range(100), *range(1000, 1100)))
+    assert len({line.run for line in read_log(path)}) == 2
+    assert (tmp_path / "d.jsonl.1").exists()
+
+
+async def test_a_torn_last_line_is_left_out_and_nothing_sticks_to_it(tmp_path):
+    """A crash in the middle of a line costs that line."""
+    path = tmp_path / "d.jsonl"
+    async with open_decision_log(path) as log:
+        small(log, 2)
+    os.truncate(path, path.stat().st_size - 10)
+    assert ids(path) == ["r0"]
+    async with open_decision_log(path) as log:
+        small(log, 1, 7)
+    first, torn, last = read_log(path)
+
+    assert isinstance(torn, BadLine)
+    assert (first.entry.request_id, torn.number, last.entry.request_id) == ("r0", 2, "r7")
+
+
+@pytest.mark.parametrize(
+    ("line", "problem"),
+    [
+        ("{", "it is not JSON"),
+        ("[]", "it is not a JSON object"),
+        ('{"v":2,"kind":"ended"}', "it is of version 2, not 1"),
+        ('{"v":1,"kind":"else"}', "it is of the unknown kind 'else'"),
+        ('{"v":1,"kind":"dropped"}', "count: missing"),
+        ('{"v":1,"kind":"dropped","count":"x"}', "count: expected int, found str"),
+        ("[" * 100_000, "recursion"),
+    ],
+)
+def test_a_bad_line_is_named_by_its_number(line, problem, tmp_path):
+    """And the lines around it are read all the same."""
+    path = tmp_path / "d.jsonl"
+    good = '{"v":1,"kind":"dropped","count":3}'
+    path.write_text(f"{good}\n{line}\n{good}\n")
+    before, bad, after = read_log(path)
+
+    assert before.entry == after.entry == Dropped(count=3)
+    assert bad.number == 2
+    assert problem in bad.problem
+
+
+def test_no_file_at_all_is_an_error_that_names_it(tmp_path):
+    """With the reason why there may be none."""
+    with pytest.raises(ConfigurationError, match=r"there is no decision log .*d\.jsonl"):
+        list(read_log(tmp_path / "d.jsonl"))
+
+
+async def test_a_full_queue_drops_lines_counts_them_and_says_so(tmp_path, monkeypatch):
+    """A slow disk never holds up an answer."""
+    path = tmp_path / "d.jsonl"
+    goes, stuck, write = threading.Event(), threading.Event(), os.write
+
+    def slow(descriptor: int, data: bytes) -> int:
+        stuck.set()
+        assert goes.wait(10)
+        return write(descriptor, data)
+
+    async with open_decision_log(path, queue_limit=3) as log:
+        with monkeypatch.context() as patch:
+            patch.setattr("punch.decision_log._writer.os.write", slow)
+            small(log, 1)
+            assert stuck.wait(10)
+            small(log, 5, 1)
+            assert log.statistics().dropped == 2
+            goes.set()
+            while log.statistics().written < 4:
+                pass
+    entries = [line.entry for line in read_log(path)]
+
+    assert log.statistics() == DecisionLogStatistics(written=4, dropped=2)
+    assert [e.count for e in entries if isinstance(e, Dropped)] == [2]
+
+
+async def test_a_disk_that_fails_is_one_warning_and_no_exception(tmp_path, caplog):
+    """The answers are worth more than the notes about them."""
+    (tmp_path / "file").touch()
+    async with open_decision_log(tmp_path / "file" / "d.jsonl") as log:
+        small(log, 5)
+
+    assert log.statistics() == DecisionLogStatistics(written=0, dropped=5)
+    assert len([r for r in caplog.records if "cannot be written" in r.getMessage()]) == 1
+
+
+def test_a_device_is_neither_renamed_nor_given_another_mode():
+    """A log that is to go nowhere goes there."""
+    device = Path(os.devnull)
+    before = device.stat().st_mode
+
+    async def write() -> DecisionLogStatistics:
+        async with open_decision_log(device, max_bytes=1) as log:
+            small(log, 3)
+        return log.statistics()
+
+    assert trio.run(write).written == 3
+    assert device.stat().st_mode == before
+
+
+async def test_a_note_after_the_end_is_dropped(tmp_path):
+    """The late word of a hedge's loser must not bring down anybody."""
+    async with open_decision_log(tmp_path / "d.jsonl") as log:
+        pass
+    small(log, 1)
+
+    assert log.statistics() == DecisionLogStatistics(written=0, dropped=1)
+
+
+async def test_an_id_that_is_used_again_is_another_story(tmp_path):
+    """And what is said of an attempt after the end is of the same."""
+    path = tmp_path / "d.jsonl"
+    async with open_decision_log(path) as log:
+        made.note_success(log, "r0")
+        small(log, 1)
+        made.note_success(log, "r0")
+    first, second = stories(read_log(path, request_id="r0"))
+
+    assert (len(first.lines), len(second.lines)) == (4, 3)
+    assert first.end is not None
