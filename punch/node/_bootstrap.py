@@ -38,6 +38,8 @@ MAX_MEMBERS = 4096
 class _Member:
     peer_id: PeerId
     namespace: str | None = None
+    dials: bool = False
+    """It is a dialer, who wants to know of listeners."""
     news: dict[PeerId, Join | None] = attrs.field(factory=dict)
     """Listener to its registration, or `None` if it is gone, still to be told."""
     nonce: int | None = None
@@ -81,7 +83,7 @@ class BootstrapServer:
 
     def _tell(self, namespace: str, peer_id: PeerId, join: Join | None) -> None:
         for member in self._members.values():
-            if member.namespace == namespace:
+            if member.namespace == namespace and member.dials:
                 member.news[peer_id] = join
                 member.wake.set()
 
@@ -147,6 +149,7 @@ class BootstrapServer:
         news = self._registrations.join(join, registration, now=trio.current_time())
         if member.namespace is None:
             member.namespace = registration.namespace
+            member.dials = registration.role == "dialer"
             member.wake.set()
         if news:
             self._tell(registration.namespace, registration.peer_id, join)
@@ -171,8 +174,11 @@ class BootstrapServer:
                 if not told:
                     told = True
                     member.news.clear()
+                    # Listeners dial nobody: telling each of a thousand of all the others would
+                    # be a million registrations.
                     everybody = self._registrations.listeners(member.namespace)
-                    await self._tell_all(member.namespace, frames, present=everybody, whole=True)
+                    present = everybody if member.dials else ()
+                    await self._tell_all(member.namespace, frames, present=present, whole=True)
                 elif member.news:
                     await trio.sleep(COALESCE_SECONDS)
                     news, member.news = member.news, {}

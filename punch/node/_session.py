@@ -285,7 +285,9 @@ class PeerSession:
     async def _beat(self) -> None:
         opened_at = trio.current_time()
         while self.ended is None:
-            if self.is_open:
+            # A listener hears its dialers' pings: its own would only say the same again.
+            quiet = trio.current_time() - self._heard_at >= HEARTBEAT_SECONDS
+            if self.is_open and (quiet or self._session.role == "dialer"):
                 self._ping()
             before = trio.current_time()
             await trio.sleep(HEARTBEAT_SECONDS)
@@ -337,8 +339,11 @@ class PeerSession:
             case Advert():
                 self._handler.advertised(self, message)
             case Hello():
+                # The rules have queued a listener's own Hello.
+                self._writable.set()
                 self._handler.opened(self, message)
-                self._ping()
+                if self._session.role == "dialer":
+                    self._ping()
             case Goodbye(code=code, message=text):
                 self._finish(PeerUnreachable(f"{self.peer_id}: said goodbye ({code}): {text}"))
 

@@ -11,7 +11,7 @@ from ._registration import Join, Registration
 # A registration has at most 2 KB, and most have 400 bytes: 25 MB for all of them, 130 MB at the
 # very worst.
 MAX_NAMESPACES = 1024
-MAX_PER_NAMESPACE = 1000
+MAX_PER_NAMESPACE = 2000
 MAX_REGISTRATIONS = 64_000
 
 
