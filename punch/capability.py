@@ -78,6 +78,9 @@ class ModelOffer:
     decode_rate: float | None = None
     """Answer tokens per second of one request alone, measured on this peer."""
 
+    usual_tokens: int | None = None
+    """Length of a usual answer, in tokens, learned from those it gave."""
+
     slowdown: float | None = None
     """How much longer a token takes for each further request in the batch, as a share."""
 

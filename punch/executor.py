@@ -196,6 +196,7 @@ class Executor:
             prefill_rate=rates.prefill,
             decode_rate=rates.decode,
             slowdown=rates.slowdown,
+            usual_tokens=self._workload.usual_tokens(offer.name),
         )
 
     def _advert(self) -> Advert:

@@ -70,6 +70,11 @@ class Workload:
         )
         return Work(recording=recording, ticket=ticket, most_tokens=most)
 
+    def usual_tokens(self, model: str) -> int | None:
+        """Length of a usual answer of *model*, once there was one."""
+        usual = self._usual.get(model)
+        return None if usual is None else math.ceil(usual)
+
     @contextmanager
     def doing(self, work: Work) -> Iterator[None]:
         """Count *work* while it has its slot."""

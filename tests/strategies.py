@@ -94,6 +94,7 @@ offers = st.builds(
     load_seconds=seconds,
     prefill_rate=maybe(rates),
     decode_rate=maybe(rates),
+    usual_tokens=maybe(st.integers(1, 1 << 40)),
     slowdown=maybe(st.floats(0.0, 1e3)),
 )
 loads = st.builds(

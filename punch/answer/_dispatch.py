@@ -111,6 +111,8 @@ class Dispatch:
           chat_template: What a begun answer was begun with.
 
         """
+        peers = self.table.snapshot()
+        self.experience.guess_length(request, peers)
         route = self.experience.route_request(
             request,
             now=now,
@@ -120,7 +122,7 @@ class Dispatch:
             chat_template=chat_template,
         )
         self._serial += not tried
-        return self.policy.decide(route, self.table.snapshot(), now=now, rng=self._rng)
+        return self.policy.decide(route, peers, now=now, rng=self._rng)
 
     def incarnation(self, peer_id: PeerId) -> int | None:
         """The incarnation of a peer that is connected."""

@@ -208,6 +208,22 @@ class Run:
         timeout = max(self._deadline - trio.current_time(), 1e-3)
         return session.ask(attrs.evolve(request, timeout=timeout))
 
+    async def _move(self, asked: Asked, progress: Progress) -> None:
+        """Leave a queue if another peer would be done earlier."""
+        if progress.state != "queued" or progress.seconds is None or len(self._asked) > 1:
+            return
+        before = asked.decision
+        decision = self._decide(asked.request, but=[asked])
+        if before.unit != "s" or decision.chosen is None:
+            return
+        own = before.score(asked.peer_id) - (before.term(asked.peer_id, "queue") or 0.0)
+        now = trio.current_time()
+        step = self._attempts.move(decision, seconds=progress.seconds + own, now=now)
+        if step is not None:
+            self._drop(asked)
+            self._note(decision, step.reason)
+            await self._ask(step, decision, asked.request)
+
     # ---- hedging ----
 
     def _lateness(self, decision: Decision, peer_id: PeerId) -> float:
@@ -246,6 +262,8 @@ class Run:
                 part = asked.call.receive_nowait()
                 if part is not None:
                     self._take(asked, part)
+                    if type(part) is Progress:
+                        await self._move(asked, part)
                     return
             except PeerError as error:
                 self._fault(asked, error)

@@ -53,8 +53,14 @@ RETURN_SECONDS = 5.0
 # How often it looks meanwhile: some things, as the end of a rest, announce themselves to nobody.
 LOOK_AGAIN_SECONDS = 0.25
 
-Reason = Literal["first", "failover", "continuation", "hedge"]
-"""Why a peer is asked: the first one, another before or after the first text, or beside one."""
+# A request that waits in a queue goes elsewhere only if that is so much quicker, and only so
+# often: predictions are no better than that, and where all are full nobody should run about.
+MOVE_FACTOR = 1.25
+MOST_MOVES = 2
+
+Reason = Literal["first", "failover", "continuation", "hedge", "move"]
+"""Why a peer is asked: the first one, another before or after the first text, one beside a late
+one, or in place of one where the request would wait longer."""
 
 
 @attrs.frozen(kw_only=True)
@@ -122,6 +128,7 @@ class Attempts:
         self._failed: list[Attempt] = []
         self._digest: str | None = None
         self._waits_until: float | None = None
+        self._moves = 0
         self.tokens = 0
         """Tokens delivered."""
         self.characters = 0
@@ -191,6 +198,27 @@ class Attempts:
             return GiveUp(self._too_many_failures())
         patience = min(self.patience(decision, peer_id), self._deadline - now)
         return Try(peer_id=peer_id, patience=patience, reason=self.reason)
+
+    def move(self, decision: Decision, *, seconds: float, now: float) -> Try | None:
+        """Whom to ask in the place of a peer where the request still waits in the queue.
+
+        Many dialers that choose at the same moment choose the same peer. The ones that find
+        themselves queueing there look again, with what is known now.
+
+        Args:
+          decision: Made without that peer.
+          seconds: To the whole answer there, by its own word.
+          now: The current time of the router's clock, in seconds.
+
+        """
+        peer_id = decision.chosen
+        if decision.unit != "s" or peer_id is None or self._moves >= MOST_MOVES:
+            return None
+        if decision.score(peer_id) * MOVE_FACTOR >= seconds:
+            return None
+        self._moves += 1
+        patience = min(self.patience(decision, peer_id), self._deadline - now)
+        return Try(peer_id=peer_id, patience=patience, reason="move")
 
     def failed(
         self, peer_id: PeerId, error: PunchError, *, seconds: float, incarnation: int = 0

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from random import Random
+from statistics import median_low
 
 import attrs
 
 from ..capability import PeerId
+from ..peers import PeerRecord
 from ..wire import CommandRequest, Usage
 from ._lengths import Lengths
 from ._prefixes import BLOCK_BYTES, GONE_SHARE, Chain, PrefixIndex
@@ -72,6 +75,20 @@ class Experience:
             chat_template=chat_template,
             cached_tokens=self._hits(request, plain.prompt_tokens, now=now),
         )
+
+    def guess_length(self, request: CommandRequest, peers: Sequence[PeerRecord]) -> None:
+        """Before the first answer of a model: take the peers' word for how long they are."""
+        model = request.model or ""
+        if self.lengths.knows(model):
+            return
+        claims = [
+            offer.usual_tokens
+            for peer in peers
+            if (offer := peer.capability.offer(request.model, request.model_digest)) is not None
+            and offer.usual_tokens is not None
+        ]
+        if claims:
+            self.lengths.claim(model, median_low(claims))
 
     def sent(self, request: CommandRequest, peer_id: PeerId, *, now: float) -> None:
         """What was sent there will be in its cache."""

@@ -22,6 +22,9 @@ MEMORY = 0.99
 # Before there are any, this many answers of the usual length are taken to have been seen.
 PRIOR_ANSWERS = 3.0
 
+# No claim beyond this is believed: a liar would make every decision one of decode rates alone.
+MOST_CLAIMED_TOKENS = 4096
+
 # Models whose lengths are remembered; the one that was not asked for longest goes.
 MAX_MODELS = 256
 
@@ -31,9 +34,24 @@ class Lengths:
 
     def __init__(self) -> None:
         self._counts: dict[str, list[float]] = {}
+        self._claims: dict[str, int] = {}
 
     def __len__(self) -> int:
         return len(self._counts)
+
+    def knows(self, model: str) -> bool:
+        """True once there was an answer of *model*."""
+        return model in self._counts
+
+    def claim(self, model: str, tokens: int) -> None:
+        """Peers say that a usual answer of *model* has so many *tokens*: the best guess so far."""
+        self._claims.pop(model, None)
+        if len(self._claims) >= MAX_MODELS:
+            del self._claims[next(iter(self._claims))]
+        self._claims[model] = max(1, min(tokens, MOST_CLAIMED_TOKENS))
+
+    def _guess(self, model: str) -> int:
+        return self._claims.get(model, USUAL_OUTPUT_TOKENS)
 
     def learn(self, model: str, tokens: int) -> None:
         """Take one answer of *tokens*."""
@@ -44,7 +62,7 @@ class Lengths:
             if len(self._counts) >= MAX_MODELS:
                 del self._counts[next(iter(self._counts))]
             counts = [0.0] * BUCKETS
-            counts[_bucket(USUAL_OUTPUT_TOKENS)] = PRIOR_ANSWERS
+            counts[_bucket(self._guess(model))] = PRIOR_ANSWERS
         self._counts[model] = [MEMORY * count for count in counts]
         self._counts[model][_bucket(tokens)] += 1.0
 
@@ -58,7 +76,7 @@ class Lengths:
 
         """
         counts = self._counts.get(model)
-        expected = USUAL_OUTPUT_TOKENS if counts is None else _quantile(counts, begun)
+        expected = self._guess(model) if counts is None else _quantile(counts, begun)
         # One that is longer than all before is taken to be half over.
         left = expected - begun if expected > begun else begun
         return max(1, left if limit is None else min(left, limit))

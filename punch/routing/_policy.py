@@ -37,7 +37,7 @@ EXPLORE = 1 / 20
 
 # An unmeasured peer is not explored if it is predicted to take longer than so many times the
 # best: the request of somebody who waits for it is a high price.
-EXPLORE_REACH = 4.0
+EXPLORE_REACH = 2.0
 
 _Ranks = Mapping[PeerId, float]
 _Scored = Mapping[PeerId, tuple[PeerRecord, tuple[float, ...]]]

@@ -8,6 +8,7 @@ import attrs
 
 from ._messages import CommandRequest
 
+
 def fingerprint(request: CommandRequest) -> bytes:
     """Sixteen bytes that two requests share if they ask for the same answer.
 

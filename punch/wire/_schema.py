@@ -94,6 +94,7 @@ _offer = record(
     load_seconds=_seconds,
     prefill_rate=_rate,
     decode_rate=_rate,
+    usual_tokens=integer(1, 1 << 40),
     slowdown=number(0.0, 1e3),
 )
 _load = record(

@@ -502,3 +502,27 @@ def test_where_nothing_is_predicted_patience_is_the_usual(policy: str) -> None:
     assert patience(Attempts(deadline=1000.0).next_step(decision, now=0.0)) == (
         limits.USUAL_PATIENCE
     )
+
+
+# ---- leaving a queue ----
+
+
+def test_a_queue_is_left_only_for_something_quicker() -> None:
+    """By a quarter at least, and twice at most."""
+    attempts = Attempts(deadline=1000.0)
+    found = decide(peer("b"))
+    other = found.score(PeerId("b"))
+    assert attempts.move(found, seconds=1.2 * other, now=0.0) is None
+    for _ in range(limits.MOST_MOVES):
+        moved = attempts.move(found, seconds=1.3 * other, now=0.0)
+        assert moved is not None
+        assert (moved.peer_id, moved.reason) == ("b", "move")
+    assert attempts.move(found, seconds=100 * other, now=0.0) is None
+
+
+def test_nobody_moves_to_nobody_or_by_turns() -> None:
+    """There must be another peer, and seconds to compare."""
+    attempts = Attempts(deadline=1000.0)
+    assert attempts.move(decide(), seconds=100.0, now=0.0) is None
+    turns = POLICIES["round-robin"].decide(ASK, [peer("a")], now=0.0, rng=Random(0))
+    assert attempts.move(turns, seconds=100.0, now=0.0) is None

@@ -239,3 +239,16 @@ def test_the_index_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(index) == 10
     assert set(index.held(index.chain(b"", LONG.encode()), now=0.0)) <= {"7", "8"}
     assert len(index.chain(b"", b"x" * (1 << 20))) == prefix_limits.MAX_BLOCKS
+
+
+def test_before_the_first_answer_the_peers_word_for_its_length_is_taken() -> None:
+    """The median of it, within bounds; what was seen counts more from then on."""
+    lengths = Lengths()
+    lengths.claim("m", 20)
+    assert lengths.expect("m") == 20
+    lengths.claim("m", 1 << 40)
+    assert lengths.expect("m") == 4096
+    lengths.claim("m", 20)
+    for _ in range(50):
+        lengths.learn("m", 300)
+    assert 250 <= lengths.expect("m") <= 350
