@@ -59,6 +59,35 @@ class Report:
     """How they were measured, and where the time went; a sentence each."""
 
 
+@attrs.frozen
+class Section:
+    """A part of RESULTS.md that a program of its own writes; the others keep it."""
+
+    name: str
+    """Of the program, in words."""
+
+    @property
+    def begin(self) -> str:
+        """Its first line."""
+        return f"<!-- {self.name}: begin -->"
+
+    @property
+    def end(self) -> str:
+        """Its last line."""
+        return f"<!-- {self.name}: end -->"
+
+    def kept(self, document: str) -> str:
+        """The section as it stands in *document*, or nothing."""
+        _, begin, rest = document.partition(self.begin)
+        inside, end, _ = rest.partition(self.end)
+        return f"{begin}{inside}{end}\n" if end else ""
+
+    def replaced(self, document: str, ours: str) -> str:
+        """*document* with *ours* in the place of the section that was there."""
+        before = self.kept(document)
+        return document.replace(before, ours) if before else f"{document.rstrip()}\n\n{ours}"
+
+
 def median_ratio(ours: Sequence[float], others: Sequence[float]) -> float:
     """Median of the ratios of rounds that were measured side by side.
 

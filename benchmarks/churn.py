@@ -29,7 +29,7 @@ from random import Random
 
 import attrs
 import trio
-from _results import Report, Row, remarks, table
+from _results import Report, Row, UnavailableError, remarks, table
 from inference import find_model, find_server
 
 from punch.answer import Answer
@@ -157,12 +157,14 @@ class Listener:
 class Town:
     """A bootstrap that stays and listeners that come and go."""
 
-    def __init__(self, plan: Plan, folder: Path, nursery: trio.Nursery) -> None:
+    nursery: trio.Nursery
+
+    def __init__(self, plan: Plan, folder: Path, backend: Mapping[str, str]) -> None:
         self.plan = plan
-        self.nursery = nursery
         self.bootstrap = f"/ip4/127.0.0.1/tcp/{_free_port()}"
         self.listeners = [Listener(self, number) for number in range(plan.listeners)]
         self._folder = folder
+        self._backend = backend
         self._processes: list[trio.Process] = []
 
     @property
@@ -191,7 +193,7 @@ class Town:
         inherited = {k: v for k, v in os.environ.items() if not k.startswith(("PUNCH_", "LLAMA_"))}
         return {
             **inherited,
-            **(_real() if self.plan.real else MOCK),
+            **self._backend,
             "PYTHONPATH": str(ROOT),
             "XDG_DATA_HOME": str(self._folder),
             "XDG_CACHE_HOME": str(self._folder),
@@ -229,13 +231,12 @@ async def _hear(stderr: trio.abc.ReceiveStream, event: str) -> dict[str, str]:
     heard = b""
     async for data in stderr:
         heard += data
-        *lines, heard = heard.split(b"\n")
-        for line in lines:
+        for line in heard.split(b"\n")[:-1]:
             if line.startswith(b"{"):
                 said: dict[str, str] = json.loads(line)
                 if said["event"].startswith(event):
                     return said
-    raise RuntimeError(f"a program ended before it said {event!r}: {heard.decode()}")
+    raise RuntimeError(f"a program ended before it said {event!r}:\n{heard.decode()}")
 
 
 async def _drain(stderr: trio.abc.ReceiveStream) -> None:
@@ -245,22 +246,23 @@ async def _drain(stderr: trio.abc.ReceiveStream) -> None:
 
 @asynccontextmanager
 async def _open_town(plan: Plan) -> AsyncIterator[Town]:
+    backend = _real() if plan.real else MOCK
     with tempfile.TemporaryDirectory() as folder:
-        async with trio.open_nursery() as nursery:
-            town = Town(plan, Path(folder), nursery)
-            try:
+        town = Town(plan, Path(folder), backend)
+        try:
+            async with trio.open_nursery() as town.nursery:
                 bootstrap = await town.start("bootstrap")
                 assert bootstrap.stderr is not None
                 await _hear(bootstrap.stderr, "bootstrap")
-                nursery.start_soon(_drain, bootstrap.stderr)
+                town.nursery.start_soon(_drain, bootstrap.stderr)
                 async with trio.open_nursery() as starting:
                     for listener in town.listeners:
                         starting.start_soon(listener.start)
                 yield town
-            finally:
-                with trio.CancelScope(shield=True):
-                    await town.end()
-            nursery.cancel_scope.cancel()
+                town.nursery.cancel_scope.cancel()
+        finally:
+            with trio.CancelScope(shield=True):
+                await town.end()
 
 
 # ---- what happens ----
@@ -478,7 +480,11 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=usual.seed, help="another course of things")
     parser.add_argument("--real", action="store_true", help="SmolLM2 in place of mocks")
     parser.add_argument("--cruel", action="store_true", help="also kill the last one that is left")
-    found = report(trio.run(churn, Plan(**vars(parser.parse_args()))))
+    plan = Plan(**vars(parser.parse_args()))
+    try:
+        found = report(trio.run(churn, plan))
+    except UnavailableError as error:
+        parser.error(str(error))
     print(f"{table([found])}\n\n{remarks([found])}")
     return 0 if all(row.met is not False for row in found.rows) else 1
 

@@ -1,8 +1,8 @@
 """Measures punch beside the alternatives, and writes the table.
 
-    benchmarks/run.py                 everything, in less than 6 minutes
+    benchmarks/run.py                 everything, in less than 9 minutes
     benchmarks/run.py hop decide      only these
-    benchmarks/run.py --quick         everything, in less than a minute; less exact
+    benchmarks/run.py --quick         everything, in less than two minutes; less exact
     benchmarks/run.py --write         everything, and rewrites benchmarks/RESULTS.md
 
 The exit status is 1 if a target is missed or something needed is not there.
@@ -18,19 +18,21 @@ from pathlib import Path
 
 import admission
 import at_once
+import churn
 import decide
 import hop
 import inference
 import memory
 import policies
 import streams
+import two_listeners
 from _results import Report, UnavailableError, document, remarks, table
 
 RESULTS = Path(__file__).parent / "RESULTS.md"
 
 MEASUREMENTS = {
     module.__name__: module
-    for module in (hop, at_once, streams, inference, decide, admission, memory)
+    for module in (hop, at_once, streams, inference, decide, admission, churn, memory)
 }
 
 
@@ -71,9 +73,11 @@ def main() -> int:
     reports, complete = _measure(given.name or list(MEASUREMENTS), quick=given.quick)
     print(f"{table(reports)}\n\n{remarks(reports)}")
     if given.write and complete:
-        kept = policies.kept_section(RESULTS.read_text(encoding="utf-8"))
+        before = RESULTS.read_text(encoding="utf-8")
+        sections = (policies.kept_section(before), two_listeners.SECTION.kept(before))
         text = document(reports, command="bins/bench --write", load=load)
-        RESULTS.write_text(f"{text}\n{kept}" if kept else text, encoding="utf-8")
+        text = "\n".join((text, *filter(None, sections)))
+        RESULTS.write_text(text, encoding="utf-8")
         _say(f"wrote {RESULTS.name}")
     missed = [row.what for report in reports for row in report.rows if row.met is False]
     if missed:

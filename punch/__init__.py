@@ -15,16 +15,18 @@ The layout, from the inside out; a room imports only rooms above its own line:
     routing                                      who is asked, in which order, and why
     ------------- no I/O above, trio below -------------
     node          backends      machine          libp2p; what runs a model; what we run on
-    router        answer                         the dialer's side: one loop an answer
-    executor      admission                      the listener's: slots, a queue, a backend
-    testing                                      a network in memory, backends that obey
+    router        answer        decision_log     the dialer's side: one loop an answer
+    executor      admission     recording        the listener's: slots, a queue, a backend
+    testing       simulator                      a network in memory; a swarm on virtual time
     cli           listener  dialer  bootstrap    the programs
 """
 
 from ._version import __version__
-from .answer import Answer
+from .answer import Answer, Hedge
 from .capability import Capability, Gpu, Load, ModelOffer, PeerId
+from .decision_log import open_decision_log
 from .exceptions import (
+    AnswerInterrupted,
     ConfigurationError,
     ContextTooLong,
     DeadlineExceeded,
@@ -34,6 +36,7 @@ from .exceptions import (
     NoRealPeer,
     PeerError,
     PunchError,
+    RequestConflict,
     RequestError,
     UnknownModel,
 )
@@ -41,7 +44,7 @@ from .node import KnownPeers
 from .peers import PeerRecord
 from .router import Router, chat_request, open_router
 from .routing import POLICIES, Decision, Filter, Policy, RouteRequest, Scorer
-from .wire import ChatMessage, CommandRequest, CommandResponse, Sampling
+from .wire import ChatMessage, CommandRequest, CommandResponse, Sampling, Segment
 
 __all__ = [
     "__version__",
@@ -54,7 +57,10 @@ __all__ = [
     "ChatMessage",
     "Sampling",
     "CommandResponse",
+    "Segment",
     "KnownPeers",
+    "Hedge",
+    "open_decision_log",
     # choosing
     "Policy",
     "POLICIES",
@@ -75,10 +81,12 @@ __all__ = [
     "RequestError",
     "InvalidRequest",
     "ContextTooLong",
+    "RequestConflict",
     "NoPeerAvailable",
     "UnknownModel",
     "NoRealPeer",
     "DeadlineExceeded",
+    "AnswerInterrupted",
     "PeerError",
     "NetworkError",
 ]

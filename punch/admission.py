@@ -6,7 +6,14 @@
   then who came first.
 * A full queue still takes a dialer that holds at least two places less than the greediest one:
   that one's last request is refused in its place, unless it is of a higher priority.
-* Who could not be answered in time is refused at once, and told when to ask again.
+* Who could not be answered in time is refused at once, and told when to ask again. With a slot
+  free there is only his own prompt to read, and most of it may be cached: he is refused if that
+  would take twice the time he has.
+* Tokens are charged as they are made: what is expected of an answer when it begins, and what goes
+  beyond that as it comes. What was charged and not made is given back as it was charged.
+
+A priority is a dialer's own word, and anybody may say 100. It is for dialers who trust each other,
+as those of one namespace do; against greed there is fairness, among requests of one priority.
 """
 
 from __future__ import annotations
@@ -41,6 +48,10 @@ WEIGHT = 0.2
 USUAL_TOKENS = 400.0
 USUAL_RETRY_SECONDS = 1.0
 
+# A prompt is predicted as if none of it was cached: only one that would take so many times the time
+# that is left is clearly too long.
+CLEARLY_TOO_LONG = 2.0
+
 # Asking again sooner only adds to the load.
 LEAST_RETRY_SECONDS = 0.1
 
@@ -74,7 +85,7 @@ class Fairness:
         return self.weighed(dialer) / weight
 
     def add(self, dialer: PeerId, tokens: float, now: float) -> None:
-        """*dialer* was served *tokens*; negative if it was less than was thought."""
+        """*dialer* was served *tokens* at *now*; negative if it was less than was thought then."""
         weight = self.weight(now)
         self._weighed[dialer] = max(0.0, self.weighed(dialer) + tokens * weight)
         if len(self._weighed) > MOST_DIALERS:
@@ -106,8 +117,14 @@ class Ticket:
     output_tokens: int = 0
     """Length of the answer, in tokens (expected)."""
 
+    made: Callable[[], int] = lambda: 0
+    """Says how many tokens of the answer there are."""
+
     arrival: int = 0
     """How many came before."""
+
+    charged: int = 0
+    """Tokens of the answer that its dialer was charged for."""
 
     taken_at: float = 0.0
     """When it got its slot, in seconds."""
@@ -275,6 +292,7 @@ class Slots:
         """Who waits."""
         self.usual_seconds: float | None = None
         """How long a request holds its slot, on the average."""
+        self._running: set[Ticket] = set()
         self._idle = trio.Event()
         self._busy_seconds = 0.0
         self._busy_since = 0.0
@@ -304,10 +322,16 @@ class Slots:
           now: The time.
 
         Raises:
-          PeerRefused: if the queue is full, or the request could not be answered in time.
+          PeerRefused: if the queue is full, or the request could not be answered in time: with a
+            slot free, if its prompt alone takes `CLEARLY_TOO_LONG` times that.
 
         """
+        self._charge_running(now)
         if self.busy < self.slots:
+            if own_seconds > CLEARLY_TOO_LONG * limit:
+                raise PeerRefused(
+                    f"the prompt takes {own_seconds:.1f} s: no answer within {limit:.1f} s"
+                )
             self._change(1, now)
             self._begin(ticket, now)
             return True
@@ -348,7 +372,9 @@ class Slots:
             return
         try:
             while not ticket.turn.is_set():
-                ahead = self.line.ahead(ticket, now=trio.current_time())
+                now = trio.current_time()
+                self._charge_running(now)
+                ahead = self.line.ahead(ticket, now=now)
                 waiting(ahead, self.wait_seconds(ahead))
                 with trio.move_on_after(PROGRESS_SECONDS):
                     await ticket.turn.wait()
@@ -359,17 +385,22 @@ class Slots:
         if ticket.refusal is not None:
             raise ticket.refusal
 
-    def give(self, ticket: Ticket, *, output_tokens: int) -> None:
+    def give(self, ticket: Ticket, *, output_tokens: int, finished: bool = False) -> None:
         """Give a slot back, to the next in the queue if there is one.
 
         Args:
           ticket: Whose slot it was.
           output_tokens: Tokens of the answer that were made.
+          finished: The answer is whole; an embedding is, without any tokens.
 
         """
         now = trio.current_time()
-        self.line.charge(ticket, output_tokens - ticket.output_tokens, now=now)
-        if output_tokens:
+        self._running.discard(ticket)
+        self._charge_running(now)
+        surplus = output_tokens - ticket.charged
+        # Given back at the weight that it was charged at: a token weighs more the later it is.
+        self.line.charge(ticket, surplus, now=now if surplus > 0 else ticket.taken_at)
+        if output_tokens or finished:
             # One that was cancelled before its first word says nothing about the others.
             self._learn(now - ticket.taken_at, ticket.prompt_tokens + output_tokens)
         following = self.line.next()
@@ -389,8 +420,18 @@ class Slots:
 
     def _begin(self, ticket: Ticket, now: float) -> None:
         ticket.taken_at = now
+        ticket.charged = ticket.output_tokens
+        self._running.add(ticket)
         # At once, or a dialer's burst would be over before it counted.
         self.line.charge(ticket, ticket.prompt_tokens + ticket.output_tokens, now=now)
+
+    def _charge_running(self, now: float) -> None:
+        """Charge what was made beyond what was expected, before anybody is compared."""
+        for ticket in self._running:
+            surplus = ticket.made() - ticket.charged
+            if surplus > 0:
+                ticket.charged += surplus
+                self.line.charge(ticket, surplus, now=now)
 
     def _change(self, by: int, now: float) -> None:
         self._busy_seconds = self.busy_seconds(now)

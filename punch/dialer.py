@@ -13,6 +13,7 @@ from pathlib import Path
 import attrs
 import trio
 
+from .answer import Hedge
 from .cli import (
     BOOTSTRAP,
     DECISION_LOG,
@@ -84,6 +85,18 @@ OPTIONS = (
         help="print on standard error who could have answered, and why it was this one",
     ),
     Option(
+        name="--continuation",
+        default=True,
+        convert=boolean,
+        help="if a peer fails in the middle of the answer, let another one go on with it",
+    ),
+    Option(
+        name="--hedge",
+        default=False,
+        convert=boolean,
+        help="ask a second peer when the first is late; the quicker one answers",
+    ),
+    Option(
         name="--timeout",
         default=300.0,
         convert=positive,
@@ -141,6 +154,7 @@ async def open_router_as(settings: Settings) -> AsyncIterator[Router]:
                 transport=settings.transport,
                 identity=identity,
                 known=KnownPeers(Path(settings.known_peers or data_folder() / "known_peers")),
+                hedge=Hedge() if settings.hedge else None,
                 decision_log=log,
             ) as router,
         ):
@@ -175,6 +189,7 @@ def request_of(settings: Settings, question: str) -> CommandRequest:
             seed=settings.seed,
         ),
         stream=settings.stream,
+        continuable=settings.continuation,
         timeout=settings.timeout,
         request_id=settings.request_id,
     )

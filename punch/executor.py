@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
+from traceback import format_tb
 from typing import Any
 
 import attrs
@@ -12,9 +13,10 @@ import trio
 
 from ._version import __version__
 from .admission import Slots
-from .backends import Backend
+from .backends import Backend, plausible
 from .background import open_background
 from .capability import Capability, Load, ModelOffer, PeerId
+from .decision_log import scrubbed
 from .exceptions import (
     BackendError,
     ConfigurationError,
@@ -28,7 +30,7 @@ from .logs import get_logger
 from .machine import Machine
 from .node import Inquiry, Node, PeerSession, Stream
 from .peers import Rates
-from .recording import Recording, Recordings, RecordingStatistics
+from .recording import LONGEST_SECONDS, Recording, Recordings, RecordingStatistics
 from .wire import (
     PROTOCOL,
     Advert,
@@ -65,9 +67,6 @@ DRAIN_SECONDS = 10.0
 
 # How long the last words to the dialers may take.
 FAREWELL_SECONDS = 2.0
-
-# Nobody waits longer for an answer, and no slot is held longer by one.
-LONGEST_SECONDS = 3600.0
 
 
 @attrs.frozen(kw_only=True)
@@ -196,7 +195,7 @@ class Executor:
             prefill_rate=rates.prefill,
             decode_rate=rates.decode,
             slowdown=rates.slowdown,
-            usual_tokens=self._workload.usual_tokens(offer.name),
+            usual_tokens=self._workload.usual_tokens(offer),
         )
 
     def _advert(self) -> Advert:
@@ -332,26 +331,36 @@ class Executor:
                 try:
                     response = await self._generate(recording, request, offer, arrived_at, deadline)
                 except Exception as error:  # noqa: BLE001 - becomes the response
-                    response = self._failure(request, error)
+                    response = self._failure(request, error, recording.text)
                 recording.end(response)
+            if recording.scope.cancelled_caught and recording.readers:
+                # Its time is up, and one who joined it late still waits for it.
+                recording.end(self._failure(request, BackendError("the answer takes too long")))
         finally:
             self._recordings.ended(recording, now=trio.current_time())
 
-    def _failure(self, request: CommandRequest, error: Exception) -> CommandResponse:
-        """Our word for what went wrong."""
+    def _failure(
+        self, request: CommandRequest, error: Exception, answer: str = ""
+    ) -> CommandResponse:
+        """Our word for what went wrong. What it quotes of the prompt or *answer* is not logged."""
+        request_id = request.request_id
         if isinstance(error, PeerRefused | PeerSimulated):
             self._refused += 1
             return self._response(request, "refused", error=_fault(error, retryable=True))
         if isinstance(error, RequestError):
             return self._response(request, "error", error=_fault(error))
         if isinstance(error, BackendError):
-            log.warning("an answer failed", request_id=request.request_id, why=str(error))
+            why = scrubbed(str(error), request, answer)
+            log.warning("an answer failed", request_id=request_id, why=why)
             fault = attrs.evolve(_fault(error, retryable=True), code=PeerFailed.code)
             return self._response(request, "error", error=fault)
         # A backend's bug ends its own answer, not the session with everybody else's. What it
         # says may name files of this machine, so it stays in our log.
-        log.exception("a backend has a bug", request_id=request.request_id)
-        message = f"a bug in the listener's backend ({type(error).__name__})"
+        name = type(error).__name__
+        why = f"{name}: {scrubbed(str(error), request, answer)}"
+        where = "".join(format_tb(error.__traceback__))
+        log.error("a backend has a bug", request_id=request_id, why=why, where=where)
+        message = f"a bug in the listener's backend ({name})"
         fault = Fault(code=PeerFailed.code, message=message, retryable=True)
         return self._response(request, "error", error=fault)
 
@@ -380,6 +389,7 @@ class Executor:
             own_seconds=self._prefill_seconds(offer.name, work.ticket.prompt_tokens),
         )
         self._changed.set()
+        finished = False
         try:
             with self._workload.doing(work):
                 await backend.ready(partial(self._loading, recording))
@@ -387,13 +397,15 @@ class Executor:
                 busy = slots.busy_seconds(started_at)
                 recording.begin(provenance)
                 generation = await backend.generate(request, recording.add)
+                finished = True
         finally:
-            slots.give(work.ticket, output_tokens=recording.tokens)
+            slots.give(work.ticket, output_tokens=recording.tokens, finished=finished)
             self._changed.set()
         ended_at = trio.current_time()
         took = ended_at - started_at
         batch = (slots.busy_seconds(ended_at) - busy) / took if took > 0 else None
         self._served += 1
+        generation = plausible(generation, request, offer)
         usage, timings = generation.usage, generation.timings
         self._workload.learn(offer.name, usage.completion_tokens)
         self._learn(offer.name, usage, timings, batch=batch)

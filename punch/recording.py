@@ -11,6 +11,10 @@ that, in his own time.
 * Only a success is kept. Who asks again after an error wants another try.
 * A reader who leaves on purpose leaves for good. One whose session broke may come back: the
   answer is made on for `GRACE_SECONDS`.
+* No answer is made for longer than its readers gave it, nor for longer than `LONGEST_SECONDS`,
+  however often they come back.
+* Whoever gets no text, because he wants the answer whole or because the model thinks, is told now
+  and then that tokens are made.
 """
 
 from __future__ import annotations
@@ -18,6 +22,7 @@ from __future__ import annotations
 import math
 from collections import OrderedDict
 from collections.abc import Callable
+from hashlib import blake2b
 
 import attrs
 import trio
@@ -31,11 +36,22 @@ from .wire import WINDOW, CommandRequest, CommandResponse, Completion, Provenanc
 # come back by now has most likely asked somebody else.
 GRACE_SECONDS = 5.0
 
+# Nobody waits longer for an answer, and no slot is held longer by one.
+LONGEST_SECONDS = 3600.0
+
+# Who gets no text is told so often that tokens are made, as he is told what a queue does.
+SIGN_SECONDS = 5.0
+
+# More tokens than any answer has, and the most that one `Chunk` may stand for: a backend that
+# claims more is not believed.
+MOST_TOKENS = 1 << 20
+
 # A finished answer is kept so long: more than the 60 s that clients such as OpenAI's wait before
 # they ask again, and more than a dialer needs to find its way back.
 KEPT_SECONDS = 120.0
 
-# As many answers as `MAX_REQUESTS` of one session; 1,024 of a usual length take 2 MB.
+# As many answers as `MAX_REQUESTS` of one session; 1,024 of a usual length take 2 MB. All dialers
+# share them: where there are too many, the oldest of whoever holds the most is dropped.
 KEPT_ANSWERS = 1024
 
 # Text of all that are kept, for the unusual ones. Embeddings count with eight bytes a number.
@@ -44,13 +60,14 @@ KEPT_BYTES = 32 << 20
 # Text that a reader gets at a time: it always fits an empty window, at four bytes a character.
 PIECE_CHARACTERS = WINDOW // 4
 
-Key = tuple[PeerId, str, int]
-"""The dialer, the request's id, and how much of the answer others had delivered before."""
+Key = tuple[PeerId, str, bytes]
+"""The dialer, the request's id, and a hash of what others had delivered of the answer before."""
 
 
 def key_of(dialer: PeerId, request: CommandRequest) -> Key:
     """What a recording is found by."""
-    return dialer, request.request_id, len(request.continuation or "")
+    begun = (request.continuation or "").encode("utf-8", "surrogatepass")
+    return dialer, request.request_id, blake2b(begun, digest_size=8).digest() if begun else b""
 
 
 class Recording:
@@ -64,7 +81,7 @@ class Recording:
         self.key = key_of(dialer, request)
         self.fingerprint = mark
         self.scope = trio.CancelScope()
-        """Cancelled when nobody wants the answer any more."""
+        """Cancelled when nobody wants the answer any more, or when its time is up."""
         self.provenance: Provenance | None = None
         """Where the answer comes from, once the backend works on it."""
         self.response: CommandResponse | None = None
@@ -79,6 +96,15 @@ class Recording:
         self._turned = trio.Event()
         self._taken = trio.Event()
         self._progress: Callable[[Inquiry], None] | None = None
+        self._silent_tokens = 0
+        self._sign_at = -math.inf
+        self._latest: float | None = None
+        self._until = -math.inf
+
+    @property
+    def text(self) -> str:
+        """The text so far."""
+        return "".join(part for part, _ in self._parts)
 
     # ---- whoever makes it ----
 
@@ -92,31 +118,46 @@ class Recording:
         """The backend works on it."""
         self.provenance = provenance
         self._progress = None
+        self._sign_at = trio.current_time() + SIGN_SECONDS
         self._turn()
 
     async def add(self, text: str, tokens: int) -> None:
         """The next part; waits until the most advanced reader has passed on the ones before.
 
         A reader has passed a part on when it is within the window of its session, so the backend
-        is never more than that and one part ahead.
+        is never more than that and one part ahead. Tokens without a text, as those of a model
+        that thinks, are passed on with the next text.
         """
+        tokens = max(0, min(tokens, MOST_TOKENS - self.tokens))
         while self._is_ahead():
             self._taken = trio.Event()
             await self._taken.wait()
-        if not text:
-            self.tokens += tokens
-            await trio.lowlevel.checkpoint()
-            return
+        self.tokens += tokens
+        if text:
+            self._add_text(text, tokens + self._silent_tokens)
+            self._silent_tokens = 0
+        else:
+            self._silent_tokens += tokens
+        if tokens and trio.current_time() >= self._sign_at:
+            self._give_sign(but_streaming=bool(text))
+        await trio.lowlevel.checkpoint()
+
+    def _add_text(self, text: str, tokens: int) -> None:
         if self.first_text_at is None:
             self.first_text_at = trio.current_time()
         asleep = False
         for reader in self._readers:
             asleep |= not self._hand_on(reader, text, tokens)
         self._parts.append((text, tokens))
-        self.tokens += tokens
         if asleep:
             self._wake()
-        await trio.lowlevel.checkpoint()
+
+    def _give_sign(self, *, but_streaming: bool) -> None:
+        """Tell whoever gets no text now that tokens were made."""
+        self._sign_at = trio.current_time() + SIGN_SECONDS
+        for reader in self._readers:
+            if reader.started and not (but_streaming and reader.streams):
+                reader.inquiry.progress("working")  # type: ignore[arg-type]
 
     def _hand_on(self, reader: Reader, text: str, tokens: int) -> bool:
         """Send a part from here to a reader that is up to date: waking it costs half as much again.
@@ -141,9 +182,9 @@ class Recording:
         """Hold a finished text once, and not as a thousand small ones, when nobody is in it."""
         if self._readers or self.response is None or self.response.result is None:
             return
-        text = "".join(part for part, _ in self._parts)
-        whole = self.response.result.text
-        self._parts = [(whole if whole == text else text, self.tokens)] if text else []
+        text, whole = self.text, self.response.result.text
+        tokens = sum(tokens for _, tokens in self._parts)
+        self._parts = [(whole if whole == text else text, tokens)] if text else []
 
     def _is_ahead(self) -> bool:
         count = len(self._parts)
@@ -176,10 +217,21 @@ class Recording:
         """Read it from its beginning, for *inquiry*. Whoever joins must `leave`."""
         reader = Reader(inquiry)
         self._readers.append(reader)
-        self.scope.deadline = math.inf
+        self.scope.deadline = self._allow(inquiry.request.timeout)
+        # One who takes the answer whole holds nobody up, whoever did until now.
+        self._taken.set()
         if self._progress is not None:
             self._progress(inquiry)
         return reader
+
+    def _allow(self, timeout: float | None) -> float:
+        """Until when the answer may be made, now that somebody waits so long for it."""
+        now = trio.current_time()
+        if self._latest is None:
+            self._latest = now + LONGEST_SECONDS
+        patience = LONGEST_SECONDS if timeout is None else timeout + GRACE_SECONDS
+        self._until = max(self._until, min(self._latest, now + patience))
+        return self._until
 
     def leave(self, reader: Reader, *, comes_back: bool) -> None:
         """*reader* reads no more. The last one takes the answer along, now or after the grace."""
@@ -190,7 +242,7 @@ class Recording:
         if self.response is not None:
             self._join_parts()
         elif comes_back:
-            self.scope.deadline = trio.current_time() + GRACE_SECONDS
+            self.scope.deadline = min(self._until, trio.current_time() + GRACE_SECONDS)
         else:
             self.scope.cancel()
 
@@ -254,6 +306,15 @@ class RecordingStatistics:
     """Bytes of these."""
 
 
+@attrs.define
+class _Holding:
+    """What is kept for one dialer."""
+
+    answers: int = 0
+    size: int = 0
+    """Bytes."""
+
+
 class Recordings:
     """The answers of one executor: those being made, and the successes of the last minutes."""
 
@@ -261,6 +322,7 @@ class Recordings:
         self._running: dict[Key, Recording] = {}
         self._kept: OrderedDict[Key, tuple[float, int, Recording]] = OrderedDict()
         self._kept_bytes = 0
+        self._holdings: dict[PeerId, _Holding] = {}
 
     def statistics(self) -> RecordingStatistics:
         """What it holds."""
@@ -311,9 +373,18 @@ class Recordings:
         self._forget(recording.key)
         self._kept[recording.key] = (now + KEPT_SECONDS, size, recording)
         self._kept_bytes += size
+        holding = self._holdings.setdefault(recording.key[0], _Holding())
+        holding.answers += 1
+        holding.size += size
         self._expire(now)
-        while len(self._kept) > KEPT_ANSWERS or self._kept_bytes > KEPT_BYTES:
-            self._forget(next(iter(self._kept)))
+        while len(self._kept) > KEPT_ANSWERS:
+            self._forget_of(max(self._holdings, key=lambda dialer: self._holdings[dialer].answers))
+        while self._kept_bytes > KEPT_BYTES:
+            self._forget_of(max(self._holdings, key=lambda dialer: self._holdings[dialer].size))
+
+    def _forget_of(self, dialer: PeerId) -> None:
+        """Drop the oldest answer of *dialer*."""
+        self._forget(next(key for key in self._kept if key[0] == dialer))
 
     def _expire(self, now: float) -> None:
         # In the order of their ends, and all are kept for the same time.
@@ -327,3 +398,8 @@ class Recordings:
         if key in self._kept:
             _, size, _ = self._kept.pop(key)
             self._kept_bytes -= size
+            holding = self._holdings[key[0]]
+            holding.answers -= 1
+            holding.size -= size
+            if not holding.answers:
+                del self._holdings[key[0]]

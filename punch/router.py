@@ -50,6 +50,7 @@ def chat_request(
     model: str | None = None,
     sampling: Sampling | None = None,
     stream: bool = True,
+    continuable: bool = True,
     strict: bool = False,
     timeout: float | None = None,
     request_id: str | None = None,
@@ -64,6 +65,7 @@ def chat_request(
         messages=tuple(turns),
         sampling=sampling or Sampling(),
         stream=stream,
+        continuable=continuable,
         strict=strict,
         timeout=timeout,
     )

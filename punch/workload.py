@@ -17,6 +17,10 @@ from .wire import CommandRequest
 # Weight of the newest answer in the usual length; about the last twenty matter.
 WEIGHT = 0.1
 
+# A usual length beyond this is a backend's nonsense, and dialers would not take it for a number
+# of tokens either.
+MOST_TOKENS = 1 << 20
+
 # An answer that is longer than usual already still has this share of a usual one before it: the
 # length of answers has no memory, or the longest would be reported as all but finished.
 LEAST_SHARE = 0.1
@@ -67,13 +71,15 @@ class Workload:
             priority=request.priority,
             prompt_tokens=route.prompt_tokens,
             output_tokens=expected,
+            made=lambda: recording.tokens,
         )
         return Work(recording=recording, ticket=ticket, most_tokens=most)
 
-    def usual_tokens(self, model: str) -> int | None:
-        """Length of a usual answer of *model*, once there was one."""
-        usual = self._usual.get(model)
-        return None if usual is None else math.ceil(usual)
+    def usual_tokens(self, offer: ModelOffer) -> int | None:
+        """Length of a usual answer of *offer*, once there was one; it fits the context."""
+        usual = self._usual.get(offer.name)
+        most = min(offer.context_tokens or MOST_TOKENS, MOST_TOKENS)
+        return None if usual is None else min(math.ceil(usual), most)
 
     @contextmanager
     def doing(self, work: Work) -> Iterator[None]:

@@ -232,7 +232,7 @@ MESSAGES: MappingProxyType[type[Any], st.SearchStrategy[Any]] = MappingProxyType
         Progress: st.builds(
             Progress,
             request_id=request_ids,
-            state=st.sampled_from(["queued", "loading"]),
+            state=st.sampled_from(["queued", "loading", "working"]),
             ahead=maybe(counts),
             seconds=maybe(seconds),
         ),

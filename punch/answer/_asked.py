@@ -9,11 +9,16 @@ import trio
 from ..capability import ModelOffer, PeerId
 from ..node import Call
 from ..peers import PeerRecord
-from ..routing import Decision, Reason, Rhythm, Seam
-from ..wire import CommandRequest, Provenance
+from ..routing import LEAST_PATIENCE, PATIENCE_FACTOR, Decision, Reason, Rhythm, Seam
+from ..wire import CommandRequest, Progress, Provenance
 
 # A listener says every five seconds that a request still waits; three in a row is silence.
 PROGRESS_PATIENCE = 15.0
+
+# How long it may wait at all, past what it said at first: several times that, and a minute where
+# that is little or nothing. After that somebody else may be asked.
+PROMISE_FACTOR = 4.0
+LEAST_PROMISE = 60.0
 
 
 class Asked:
@@ -24,6 +29,7 @@ class Asked:
       request: What it was asked.
       decision: Why it was.
       record: The peer, as it was then.
+      offer: The offer of its that the request is for.
       reason: Whether it is the first, or why there was a further one.
       seam: Where its text joins what was delivered before, if anything was.
 
@@ -36,17 +42,17 @@ class Asked:
         request: CommandRequest,
         decision: Decision,
         record: PeerRecord,
+        offer: ModelOffer,
         reason: Reason,
         patience: float,
+        stay: int,
         seam: Seam | None,
     ) -> None:
         self.call = call
         self.request = request
         self.decision = decision
         self.record = record
-        offer = record.capability.offer(request.model, request.model_digest)
-        assert offer is not None, "it passed the filter for models"
-        self.offer: ModelOffer = offer
+        self.offer = offer
         """The offer that the request is for."""
         self.reason: Reason = reason
         self.seam = seam
@@ -62,6 +68,10 @@ class Asked:
         """Characters that it has delivered."""
         self._parts: list[str] = []
         self._held_tokens = 0
+        self.stay = stay
+        """The peer's stay in the table, see `PeerTable.ended`."""
+        self._started_at: float | None = None
+        self._waits_until: float | None = None
         self._patience = patience
         self._patient_until = self.at + patience
         self._rhythm: Rhythm | None = None
@@ -97,17 +107,45 @@ class Asked:
         return self.first_text_at is None
 
     @property
-    def spoke_for(self) -> float | None:
-        """Seconds since its first text."""
-        return None if self.first_text_at is None else trio.current_time() - self.first_text_at
+    def prefill_seen(self) -> float | None:
+        """Seconds from its start to its first text, as it arrived here."""
+        first = self.call.first_text_at
+        if first is None or self._started_at is None:
+            return None
+        return first - self._started_at
 
-    def waits(self) -> None:
-        """It says that it cannot begin yet; while that lasts, it will say so again."""
-        self._patient_until = trio.current_time() + PROGRESS_PATIENCE
+    @property
+    def decode_seen(self) -> float | None:
+        """Seconds from its first text to its last, as they arrived here."""
+        first, last = self.call.first_text_at, self.call.last_text_at
+        return None if first is None or last is None else last - first
+
+    @property
+    def is_overdue(self) -> bool:
+        """True if it has taken several times as long as was predicted for what it delivered."""
+        decision = self.decision
+        first = decision.seconds_to_first_text(self.peer_id)
+        decode = decision.term(self.peer_id, "decode")
+        if first is None or decode is None:
+            return False
+        share = max(1.0, self.tokens / max(1, decision.request.output_tokens))
+        return self.seconds > max(LEAST_PATIENCE, PATIENCE_FACTOR * (first + share * decode))
+
+    def waits(self, progress: Progress) -> None:
+        """It says that it is not done waiting; while that lasts, it will say so again."""
+        now = trio.current_time()
+        if progress.state == "working":
+            self._patient_until = now + max(PROGRESS_PATIENCE, self._patience)
+            return
+        if self._waits_until is None:
+            promised = PROMISE_FACTOR * (progress.seconds or 0.0)
+            self._waits_until = now + max(LEAST_PROMISE, promised)
+        self._patient_until = max(now, min(now + PROGRESS_PATIENCE, self._waits_until))
 
     def started(self, provenance: Provenance) -> None:
         """Its backend works on it now."""
         self.provenance = provenance
+        self._started_at = trio.current_time()
         self._patient_until = trio.current_time() + self._patience
 
     def heard(self, text: str, tokens: int) -> tuple[str, int]:

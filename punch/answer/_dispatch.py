@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from random import Random
 
@@ -19,6 +20,7 @@ from ..exceptions import (
     PunchError,
 )
 from ..node import Call, Links, Membership
+from ..peers import MAX_PEERS
 from ..routing import (
     HEDGE_RESERVE,
     HEDGE_SHARE,
@@ -26,6 +28,7 @@ from ..routing import (
     Decision,
     Experience,
     Policy,
+    Presence,
 )
 from ..wire import CommandRequest, CommandResponse
 
@@ -35,6 +38,11 @@ SETTLE_SECONDS = 5.0
 
 # How long a cancelled peer has to say how far it got; it has 100 ms to stop.
 CONFIRM_SECONDS = 5.0
+
+# A backend's own timing is exact, and leaves out the network; ours cannot be lied to. Ours counts
+# where the two differ by more than a network explains.
+MOST_UNSEEN_SHARE = 0.5
+MOST_UNSEEN_SECONDS = 0.25
 
 
 @attrs.frozen(kw_only=True)
@@ -90,6 +98,7 @@ class Dispatch:
             share=hedge.share if hedge else 0.0, reserve=HEDGE_RESERVE, per_second=0.0
         )
         self.experience = Experience(rng)
+        self._last_faults: dict[PeerId, float] = {}
         self._nursery = nursery
         self._rng = rng
         self._serial = 0
@@ -101,6 +110,7 @@ class Dispatch:
         tried: frozenset[PeerId],
         now: float,
         chat_template: str | None = None,
+        alternative: bool = False,
     ) -> Decision:
         """Whom to ask, but for those that were *tried*.
 
@@ -109,6 +119,7 @@ class Dispatch:
           tried: Whom not to ask.
           now: The current time, in seconds of trio's clock.
           chat_template: What a begun answer was begun with.
+          alternative: Somebody works on it already.
 
         """
         peers = self.table.snapshot()
@@ -121,13 +132,17 @@ class Dispatch:
             continuing=request.continuation is not None,
             chat_template=chat_template,
         )
+        if alternative:
+            route = attrs.evolve(route, alternative=True)
         self._serial += not tried
         return self.policy.decide(route, peers, now=now, rng=self._rng)
 
-    def incarnation(self, peer_id: PeerId) -> int | None:
-        """The incarnation of a peer that is connected."""
-        record = self.table.get(peer_id)
-        return None if record is None else record.incarnation
+    def presence(self, peer_id: PeerId) -> Presence | None:
+        """How a peer is there now, if it is."""
+        record, session = self.table.get(peer_id), self.links.session(peer_id)
+        if record is None or session is None:
+            return None
+        return Presence(incarnation=record.incarnation, session=session)
 
     async def settle(self, deadline: float) -> None:
         """Wait until somebody is known to be there, and all of them were heard or failed to be."""
@@ -154,26 +169,30 @@ class Dispatch:
 
     # ---- what is learned ----
 
-    def sent(
-        self, request: CommandRequest, decision: Decision, peer_id: PeerId, model: str
-    ) -> None:
-        """A request is on its way."""
+    def sent(self, request: CommandRequest, decision: Decision, peer_id: PeerId, model: str) -> int:
+        """A request is on its way; the peer's stay, for `PeerTable.ended`."""
         now, route = trio.current_time(), decision.request
-        self.table.sent(
+        self.experience.sent(request, peer_id, now=now)
+        return self.table.sent(
             peer_id,
             model=model,
             prompt_tokens=max(0, route.prompt_tokens - route.cached_tokens.get(peer_id, 0)),
             output_tokens=route.output_tokens,
             now=now,
         )
-        self.experience.sent(request, peer_id, now=now)
 
-    def failed(self, peer_id: PeerId, model: str, error: PeerError) -> None:
-        """Learn from an attempt that failed."""
+    def failed(self, peer_id: PeerId, model: str, error: PeerError, *, asked_at: float) -> None:
+        """Learn from an attempt that failed, of a request sent at *asked_at*."""
         now, retry_after = trio.current_time(), error.retry_after
         if isinstance(error, PeerRefused):
             self.table.refused(peer_id, model=model, now=now, retry_after=retry_after)
             return
+        if self._last_faults.get(peer_id, -math.inf) < asked_at:
+            # What was in flight when a peer failed fails with it: one fault, and one payment.
+            self.retries.withdraw(now)
+        if len(self._last_faults) > MAX_PEERS:
+            self._last_faults.clear()
+        self._last_faults[peer_id] = now
         lost = isinstance(error, PeerUnreachable)
         if lost or isinstance(error, PeerTimeout):
             self.experience.lost(peer_id)
@@ -186,7 +205,8 @@ class Dispatch:
         response: CommandResponse,
         *,
         text: str,
-        seconds: float | None,
+        prefill_seen: float | None,
+        decode_seen: float | None,
     ) -> None:
         """Learn from what one peer said of its part of an answer.
 
@@ -195,8 +215,8 @@ class Dispatch:
           peer_id: Which peer.
           response: What it said.
           text: Its part of the answer.
-          seconds: From the first text to the last, as seen from here: for backends that do not
-            time themselves.
+          prefill_seen: Seconds from its start to the first text, as seen from here.
+          decode_seen: Seconds from the first text to the last, as seen from here.
 
         """
         model = response.provenance.model if response.provenance is not None else None
@@ -207,9 +227,9 @@ class Dispatch:
             peer_id,
             model,
             prefill_tokens=usage.computed_tokens,
-            prefill_seconds=timings.prefill,
+            prefill_seconds=_believable(timings.prefill, prefill_seen),
             decode_tokens=usage.completion_tokens,
-            decode_seconds=seconds if timings.decode is None else timings.decode,
+            decode_seconds=_believable(timings.decode, decode_seen) or decode_seen,
             batch=timings.batch,
             now=now,
         )
@@ -234,3 +254,10 @@ class Dispatch:
         self.retries.deposit(now)
         if self.hedge is not None:
             self._hedges.deposit(now)
+
+
+def _believable(said: float | None, seen: float | None) -> float | None:
+    """The seconds that a peer says it took, unless we have seen that it took longer."""
+    if said is None or seen is None:
+        return said
+    return seen if seen * MOST_UNSEEN_SHARE - MOST_UNSEEN_SECONDS > said else said

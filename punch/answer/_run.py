@@ -12,11 +12,30 @@ import trio
 
 from ..capability import PeerId
 from ..decision_log import scrubbed
-from ..exceptions import PeerError, PeerFailed, PeerTimeout, PeerUnreachable, PunchError
+from ..exceptions import (
+    PeerError,
+    PeerFailed,
+    PeerRefused,
+    PeerTimeout,
+    PeerUnreachable,
+    PunchError,
+    RequestError,
+)
 from ..logs import get_logger
 from ..node import Call
 from ..peers import PeerRecord
-from ..routing import Attempt, Attempts, Decision, GiveUp, Reason, Seam, Try, Wait
+from ..routing import (
+    PATIENCE_FACTOR,
+    Attempt,
+    Attempts,
+    Decision,
+    GiveUp,
+    Presence,
+    Reason,
+    Seam,
+    Try,
+    Wait,
+)
 from ..wire import (
     Chunk,
     CommandRequest,
@@ -44,6 +63,15 @@ CLOCK_DIFFERENCE = 1.0
 # stop, and the word has to travel.
 CANCEL_SECONDS = 2.0
 
+# The longest answer there can be: a million tokens of four characters. Where the caller set a
+# limit, so many characters for each token, which is far more than any tokenizer has.
+MOST_CHARACTERS = 4 << 20
+LONGEST_TOKEN = 64
+SPARE_CHARACTERS = 4096
+
+# Searching a peer's words for what it was asked takes a fifth of a second for a megabyte.
+MOST_SEARCHED = 128 << 10
+
 
 class Run:
     """One request, from the first decision to the response or the error.
@@ -70,6 +98,7 @@ class Run:
         self._attempts = Attempts(deadline=self._deadline, continuable=request.continuable)
         self._asked: list[Asked] = []
         self._segments: list[Segment] = []
+        self._tokens_before = 0
         self._provenance: Provenance | None = None
         self._chat_template: str | None = None
         self._first_text_at: float | None = None
@@ -79,6 +108,11 @@ class Run:
     def is_over(self) -> bool:
         """True once there is a response or an error."""
         return self.response is not None or self.error is not None
+
+    @property
+    def deadline(self) -> float:
+        """When the last of those who wait for it gives up, in seconds of trio's clock."""
+        return self._deadline
 
     @property
     def attempts(self) -> tuple[Attempt, ...]:
@@ -105,11 +139,18 @@ class Run:
         if self.is_over:
             self._log_end()
 
+    def extend(self, deadline: float) -> None:
+        """Somebody else waits for it as well, until *deadline*."""
+        self._deadline = max(self._deadline, deadline)
+        self._attempts.extend(deadline)
+
     def stored(self) -> Run:
         """A copy of a complete one, without the prompt and the snapshots of every peer."""
         lean = copy.copy(self)
         lean.request = attrs.evolve(self.request, messages=(), prompt=None, inputs=())
         lean.decisions = []
+        # What failed holds the frames in which it did, and these all the rest.
+        lean._attempts = Attempts(deadline=self._deadline)
         return lean
 
     def abandon(self) -> None:
@@ -166,9 +207,13 @@ class Run:
 
     def _decide(self, request: CommandRequest, but: Sequence[Asked] = ()) -> Decision:
         dispatch = self._dispatch
-        tried = self._attempts.tried(dispatch.incarnation) | {asked.peer_id for asked in but}
+        tried = self._attempts.tried(dispatch.presence) | {asked.peer_id for asked in but}
         return dispatch.decide(
-            request, tried=tried, now=trio.current_time(), chat_template=self._chat_template
+            request,
+            tried=tried,
+            now=trio.current_time(),
+            chat_template=self._chat_template,
+            alternative=bool(but),
         )
 
     def _note(self, decision: Decision, reason: Reason) -> None:
@@ -179,24 +224,32 @@ class Run:
     async def _ask(self, step: Try, decision: Decision, request: CommandRequest) -> None:
         dispatch, peer_id = self._dispatch, step.peer_id
         record, _ = decision.scored[peer_id]
+        offer = record.capability.offer(request.model, request.model_digest)
+        assert offer is not None, "it passed the filter for models"
         try:
             call = await self._call(peer_id, request)
         except PeerError as error:
-            self._failed(record, step.reason, error)
+            self._failed(record, offer.name, step.reason, error)
             return
         asked = Asked(
             call,
             request=request,
             decision=decision,
             record=record,
+            offer=offer,
             reason=step.reason,
-            patience=step.patience,
+            patience=step.patience + self._whole_patience(decision, peer_id),
+            stay=dispatch.sent(request, decision, peer_id, offer.name),
             seam=Seam(request.continuation, request.sampling.stop)
             if request.continuation and request.sampling.stop
             else None,
         )
         self._asked.append(asked)
-        dispatch.sent(request, decision, peer_id, asked.offer.name)
+
+    def _whole_patience(self, decision: Decision, peer_id: PeerId) -> float:
+        """How much longer a peer may be silent that was asked for the whole answer at once."""
+        decode = decision.term(peer_id, "decode")
+        return 0.0 if self.request.stream or decode is None else PATIENCE_FACTOR * decode
 
     async def _call(self, peer_id: PeerId, request: CommandRequest) -> Call:
         session = self._dispatch.links.session(peer_id)
@@ -205,6 +258,8 @@ class Run:
         if (before := session.cancelling(request.request_id)) is not None:
             with trio.move_on_after(CANCEL_SECONDS):
                 await before.confirmed()
+            if session.cancelling(request.request_id) is not None:
+                raise PeerTimeout(f"{peer_id}: has not stopped an earlier request with this id")
         timeout = max(self._deadline - trio.current_time(), 1e-3)
         return session.ask(attrs.evolve(request, timeout=timeout))
 
@@ -231,10 +286,8 @@ class Run:
         hedge = self._dispatch.hedge
         if hedge is None:
             return math.inf
-        decode = decision.term(peer_id, "decode")
-        if decode is None:
-            return hedge.least
-        return max(hedge.least, hedge.factor * (decision.score(peer_id) - decode))
+        first = decision.seconds_to_first_text(peer_id)
+        return hedge.least if first is None else max(hedge.least, hedge.factor * first)
 
     async def _hedge(self) -> None:
         """Ask a second peer beside the first, if there is one and the budget allows it."""
@@ -288,8 +341,8 @@ class Run:
             self._overdue(late)
 
     def _overdue(self, asked: Asked) -> None:
-        """A peer is silent for longer than is usual. After its first text, see who else could."""
-        if not asked.is_quiet:
+        """A peer is silent for longer than is usual: give it up if another could do better."""
+        if self._asked == [asked]:
             request = self._what_is_left()
             other = None if request is None else self._decide(request, but=[asked])
             if other is not None and not self._attempts.can_continue(other):
@@ -307,7 +360,7 @@ class Run:
             asked.started(part.provenance)
         elif type(part) is Progress:
             self.progress = part
-            asked.waits()
+            asked.waits(part)
 
     def _check_provenance(self, asked: Asked, provenance: Provenance) -> None:
         check_provenance(
@@ -322,12 +375,22 @@ class Run:
             self._first_text_at = trio.current_time()
         text, tokens = asked.heard(text, tokens)
         if text:
+            self._check_length(asked, text)
             self._append(asked, text, tokens)
         if asked.seam is not None and asked.seam.stopped:
             self._leave(asked)
             asked.call.cancel()
             self._close_segment(asked, "stop")
-            self._complete("stop")
+            self._log_attempt(asked, "success")
+            self._complete("stop", asked)
+
+    def _check_length(self, asked: Asked, text: str) -> None:
+        """Refuse more text than the answer can have."""
+        limit, most = self.request.sampling.max_tokens, MOST_CHARACTERS
+        if limit is not None:
+            most = min(most, SPARE_CHARACTERS + LONGEST_TOKEN * limit)
+        if self._attempts.characters + len(text) > most:
+            raise PeerFailed(f"{asked.peer_id}: sent more than the {most} characters there can be")
 
     def _append(self, asked: Asked, text: str, tokens: int) -> None:
         self.parts.append(text)
@@ -335,6 +398,8 @@ class Run:
         provenance = self._provenance = asked.provenance
         self._chat_template = asked.chat_template
         digest = provenance.model_digest if provenance is not None else None
+        if self.request.command == "chat" and self._chat_template is None:
+            digest = None
         self._attempts.delivered(tokens=tokens, characters=len(text), digest=digest)
 
     def _finish(self, asked: Asked, response: CommandResponse) -> None:
@@ -343,9 +408,14 @@ class Run:
             self._check_response(asked, response)
         except PeerError:
             raise
+        except RequestError as error:
+            if self.parts or len(self._asked) > 1:
+                # Others could, or can: it is this peer that cannot.
+                raise PeerRefused(f"{asked.peer_id}: {error}") from error
+            self._lose(asked, error)
+            raise
         except PunchError as error:
-            self._leave(asked)
-            self._failed(asked.record, asked.reason, error, asked)
+            self._lose(asked, error)
             raise
         self._won(asked)
         self._leave(asked)
@@ -361,11 +431,12 @@ class Run:
             asked.peer_id,
             response,
             text=asked.text,
-            seconds=asked.spoke_for,
+            prefill_seen=asked.prefill_seen,
+            decode_seen=asked.decode_seen,
         )
         self._close_segment(asked, result.finish_reason)
         self._log_attempt(asked, "success")
-        self.response = self._whole(response, result)
+        self.response = self._whole(response, result, asked)
 
     def _check_response(self, asked: Asked, response: CommandResponse) -> None:
         """Raise what the response says went wrong, or what is wrong with it."""
@@ -391,47 +462,63 @@ class Run:
     def _fault(self, asked: Asked, error: PeerError) -> None:
         """A peer's fault: note it, tell the table, and let the loop go on."""
         asked.call.cancel()
-        self._leave(asked)
+        self._lose(asked, error)
+        self._tokens_before += asked.tokens
         self._close_segment(asked, str(error).removeprefix(f"{asked.peer_id}: "))
-        self._failed(asked.record, asked.reason, error, asked)
+
+    def _lose(self, asked: Asked, error: PunchError) -> None:
+        self._leave(asked)
+        self._failed(asked.record, asked.offer.name, asked.reason, error, asked)
 
     def _failed(
         self,
         record: PeerRecord,
+        model: str,
         reason: Reason,
         error: PunchError,
         asked: Asked | None = None,
     ) -> None:
         peer_id, seconds = record.peer_id, 0.0 if asked is None else asked.seconds
         request_id = self.request.request_id
+        # Not what a peer says of it, which may quote the prompt.
         log.info(
             "an attempt failed",
             request_id=request_id,
             peer=peer_id,
-            why=str(error),
+            why=error.code,
             seconds=round(seconds, 3),
         )
-        self._attempts.failed(peer_id, error, seconds=seconds, incarnation=record.incarnation)
+        session = None if asked is None else asked.call.session
+        presence = Presence(incarnation=record.incarnation, session=session)
+        self._attempts.failed(peer_id, error, seconds=seconds, presence=presence)
         if isinstance(error, PeerError):
-            offer = record.capability.offer(self.request.model, self.request.model_digest)
-            self._dispatch.failed(peer_id, offer.name if offer else "", error)
+            at = trio.current_time() - seconds
+            self._dispatch.failed(peer_id, model, error, asked_at=at)
         if asked is not None:
-            self._log_attempt(asked, error.code, error=self._scrubbed(error))
+            self._log_attempt(asked, error.code, error=error)
         elif self._dispatch.log is not None:
             self._dispatch.log.attempted(
                 request_id, peer_id=peer_id, reason=reason, outcome=error.code,
-                error=self._scrubbed(error),
+                error=self._scrubbed(str(error)),
                 seconds=0.0, first_text=None, tokens=0, characters=0,
             )  # fmt: skip
 
     def _leave(self, asked: Asked) -> None:
         self._asked.remove(asked)
-        self._dispatch.table.ended(asked.peer_id, model=asked.offer.name)
+        self._dispatch.table.ended(asked.peer_id, model=asked.offer.name, stay=asked.stay)
 
     def _drop(self, asked: Asked) -> None:
-        """Stop a peer that did nothing wrong, and log what it had done once it has stopped."""
+        """Stop a peer, and log what it had done once it has stopped.
+
+        That is its fault only if it took far longer than it should have: whoever promises much
+        and runs each request into its deadline would be asked first for ever.
+        """
         self._leave(asked)
         asked.call.cancel()
+        if asked.is_overdue:
+            fault = PeerTimeout(f"{asked.peer_id}: far slower than predicted")
+            self._dispatch.failed(asked.peer_id, asked.offer.name, fault, asked_at=asked.at)
+        self._tokens_before += asked.tokens
         self._close_segment(asked, "cancelled")
         self._dispatch.when_stopped(
             asked.call, lambda tokens: self._log_attempt(asked, "cancelled", tokens=tokens)
@@ -455,30 +542,26 @@ class Run:
 
     # ---- the end ----
 
-    def _complete(self, finish_reason: str) -> None:
+    def _complete(self, finish_reason: str, last: Asked | None = None) -> None:
         """End an answer that nobody has to be asked about any more."""
-        last = self._segments[-1]
+        peer_id = last.peer_id if last is not None else self._segments[-1].peer_id
         response = CommandResponse(
             request_id=self.request.request_id,
             status="success",
-            executor=last.peer_id,
-            provenance=self._provenance,
-            usage=Usage(completion_tokens=last.tokens),
+            executor=peer_id,
+            provenance=self._provenance or (last.provenance if last is not None else None),
+            usage=Usage(completion_tokens=0 if last is None else last.tokens),
         )
-        self.response = self._whole(response, Completion(finish_reason=finish_reason))
+        self.response = self._whole(response, Completion(finish_reason=finish_reason), last)
 
-    def _whole(self, response: CommandResponse, result: Completion) -> CommandResponse:
+    def _whole(
+        self, response: CommandResponse, result: Completion, last: Asked | None
+    ) -> CommandResponse:
         """The last peer's response, made that of the whole answer."""
         usage = response.usage
-        earlier = sum(segment.tokens for segment in self._segments[:-1])
-        if earlier:
+        if self._tokens_before:
             # What others had delivered was part of the prompt for the last one.
-            prompt, answer = usage.prompt_tokens, usage.completion_tokens
-            usage = attrs.evolve(
-                usage,
-                prompt_tokens=None if prompt is None else max(0, prompt - earlier),
-                completion_tokens=None if answer is None else answer + earlier,
-            )
+            usage = _of_the_whole(usage, self._tokens_before)
         return attrs.evolve(
             response,
             result=attrs.evolve(result, text="".join(self.parts)),
@@ -490,12 +573,22 @@ class Run:
 
     # ---- the decision log ----
 
-    def _scrubbed(self, error: PunchError) -> str:
-        """What went wrong, without the caller's text: a backend may quote what it was asked."""
-        return scrubbed(str(error), self.request, "".join(self.parts))
+    def _scrubbed(self, words: str) -> str:
+        """Words of a peer, without the caller's text: a backend may quote what it was asked."""
+        request = self.request
+        size = sum(len(message.content) for message in request.messages)
+        size += len(request.prompt or "") + sum(map(len, request.inputs))
+        if size + self._attempts.characters > MOST_SEARCHED:
+            return "its words are left out: the prompt is too long to be searched for in them"
+        return scrubbed(words, request, "".join(self.parts))
 
     def _log_attempt(
-        self, asked: Asked, outcome: str, *, error: str | None = None, tokens: int | None = None
+        self,
+        asked: Asked,
+        outcome: str,
+        *,
+        error: PunchError | None = None,
+        tokens: int | None = None,
     ) -> None:
         if self._dispatch.log is None:
             return
@@ -505,7 +598,7 @@ class Run:
             peer_id=asked.peer_id,
             reason=asked.reason,
             outcome=outcome,
-            error=error,
+            error=None if error is None else self._scrubbed(str(error)),
             seconds=asked.seconds,
             first_text=None if first is None else first - asked.at,
             tokens=asked.tokens if tokens is None else tokens,
@@ -519,12 +612,26 @@ class Run:
         self._dispatch.log.ended(
             self.request.request_id,
             status=status or (error.code if error is not None else "success"),
-            error=None if error is None else self._scrubbed(error),
+            error=None if error is None else self._scrubbed(str(error)),
             seconds=trio.current_time() - self._began,
             first_text=None if first is None else first - self._began,
             response=self.response,
-            segments=self._segments,
+            segments=[
+                attrs.evolve(segment, reason=self._scrubbed(segment.reason))
+                for segment in self._segments
+            ],
         )
+
+
+def _of_the_whole(usage: Usage, earlier: int) -> Usage:
+    """What the last peer counted, when others had delivered so many tokens before it."""
+    prompt, answer, cached = usage.prompt_tokens, usage.completion_tokens, usage.cached_tokens
+    own = None if prompt is None else max(0, prompt - earlier)
+    return Usage(
+        prompt_tokens=own,
+        completion_tokens=None if answer is None else answer + earlier,
+        cached_tokens=cached if cached is None or own is None else min(cached, own),
+    )
 
 
 async def _any_ready(calls: Sequence[Call]) -> None:

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
 
 import trio
 
-from ..exceptions import RequestConflict
+from ..exceptions import DeadlineExceeded, RequestConflict
 from ..wire import CommandRequest, fingerprint
 from ._dispatch import Dispatch
-from ._run import Run
+from ._run import USUAL_TIMEOUT, Run
 
 # A program that lost its connection to us asks again within seconds; two minutes cover a
 # restart of its machine. The other two bound what is kept meanwhile.
 STORED_SECONDS = 120.0
 MOST_STORED = 256
 MOST_CHARACTERS = 4 << 20
+
+# What one number of an embedding takes, in the same measure.
+NUMBER_CHARACTERS = 32
 
 
 class _Shared:
@@ -50,8 +54,9 @@ class _Shared:
 class Reading:
     """One reader's place in a run. Made by `Runs.join`."""
 
-    def __init__(self, runs: Runs, shared: _Shared) -> None:
+    def __init__(self, runs: Runs, shared: _Shared, deadline: float) -> None:
         self.run = shared.run
+        self._deadline = deadline
         self._runs = runs
         self._shared = shared
         self._position = 0
@@ -65,13 +70,22 @@ class Reading:
         """The next part; `None` at the end. Raises what went wrong with the run."""
         run = self.run
         if self._position >= len(run.parts) and not run.is_over:
-            await self._shared.advance(self._position)
+            await self._advance()
         if self._position < len(run.parts):
             self._position += 1
             return run.parts[self._position - 1]
         if run.error is not None:
             raise run.error
         return None
+
+    async def _advance(self) -> None:
+        if self._deadline == math.inf:
+            await self._shared.advance(self._position)
+            return
+        with trio.move_on_at(self._deadline) as patience:
+            await self._shared.advance(self._position)
+        if patience.cancelled_caught:
+            raise DeadlineExceeded("the time ran out before the rest of the answer")
 
     def leave(self) -> None:
         """The reader wants no more."""
@@ -114,7 +128,12 @@ class Runs:
                 f"{STORED_SECONDS:.0f} s: give each request its own"
             )
         shared.readers += 1
-        return Reading(self, shared)
+        deadline = trio.current_time() + (request.timeout or USUAL_TIMEOUT)
+        if shared.readers > 1:
+            shared.run.extend(deadline)
+        # The run keeps time for whoever waits longest, and says more when it runs out.
+        own = deadline if deadline < shared.run.deadline else math.inf
+        return Reading(self, shared, own)
 
     def leave(self, shared: _Shared) -> None:
         """A reader has all it wanted. A complete run is kept a while, any other goes with it."""
@@ -131,7 +150,7 @@ class Runs:
     def _store(self, shared: _Shared, request_id: str) -> None:
         shared.ended_at = trio.current_time()
         shared.run = shared.run.stored()
-        self._stored[request_id] = size = sum(map(len, shared.run.parts))
+        self._stored[request_id] = size = _size(shared.run)
         self._characters += size
         self._forget()
 
@@ -146,3 +165,10 @@ class Runs:
                 return
             del self._stored[request_id], self._runs[request_id]
             self._characters -= size
+
+
+def _size(run: Run) -> int:
+    """What a complete run takes, in characters of text."""
+    result = run.response.result if run.response is not None else None
+    numbers = sum(map(len, result.embeddings)) if result is not None else 0
+    return sum(map(len, run.parts)) + NUMBER_CHARACTERS * numbers

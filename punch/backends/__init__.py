@@ -9,6 +9,7 @@ from ._llama_server import open_llama_server
 from ._mock import MockBackend, MockScript, mock_words, open_mock
 from ._model_file import ModelFile, describe
 from ._openai import open_openai
+from ._plausible import plausible
 from ._program import find_server
 
 __all__ = [
@@ -17,6 +18,7 @@ __all__ = [
     "Emit",
     "Generation",
     "Loading",
+    "plausible",
     # the mock
     "open_mock",
     "MockBackend",

@@ -15,7 +15,8 @@ from ..wire import CommandRequest, Completion, Timings, Usage
 Emit = Callable[[str, int], Awaitable[None]]
 """``await emit(text, tokens)`` delivers the next part of an answer.
 
-It waits while the reader is behind; a backend that awaits it is slowed down with it.
+It waits while the reader is behind; a backend that awaits it is slowed down with it. An empty text
+says that tokens were made which are no part of the answer: the model thinks.
 """
 
 Loading = Callable[[float], None]

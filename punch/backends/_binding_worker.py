@@ -135,7 +135,7 @@ class _Engine:
 
     def _tokens_of(self, request: dict[str, Any]) -> list[int]:
         if request["command"] == "chat":
-            text = self._render(request["messages"])
+            text = self._begin(request["messages"])
         else:
             text = request["prompt"] or ""
         text += request["continuation"] or ""
@@ -274,6 +274,12 @@ class _Engine:
             eos_token=ends[0].decode("utf-8", "replace"),
             bos_token=begins[0].decode("utf-8", "replace"),
         )
+
+    def _begin(self, messages: list[dict[str, str]]) -> str:
+        """The conversation up to where the answer goes on: in a turn that is begun, if one is."""
+        if messages and messages[-1]["role"] == "assistant":
+            return self._render(messages[:-1]) + messages[-1]["content"]
+        return self._render(messages)
 
     def _render(self, messages: list[dict[str, str]]) -> str:
         if self._formatter is None:

@@ -83,8 +83,9 @@ def build(
         body["messages"] = [
             {"role": message.role, "content": message.content} for message in request.messages
         ]
-        if request.continuation:
-            _continue(body, request.continuation, dialect)
+        begun = bool(request.messages) and request.messages[-1].role == "assistant"
+        if request.continuation or (begun and dialect != "other"):
+            _continue(body, request.continuation or "", dialect)
     return path, body
 
 
@@ -105,7 +106,10 @@ def _sampling(sampling: Sampling, dialect: Dialect) -> dict[str, Any]:
 
 
 def _continue(body: dict[str, Any], continuation: str, dialect: Dialect) -> None:
-    """Let the server go on inside its own turn, without repeating any of it."""
+    """Let the server go on inside its own turn, without repeating any of it.
+
+    The turn is what the caller has begun of it, if he has, and then *continuation*.
+    """
     if dialect == "other":
         raise GenerationFailed(
             "this server cannot go on with an answer that another peer has begun"
@@ -129,7 +133,7 @@ class AnswerReader:
     def __init__(self) -> None:
         self._parts: list[str] = []
         self._characters = 0
-        self._predicted = 0
+        self._counted = 0
         self._finish_reason: str | None = None
         self._usage: dict[str, Any] = {}
         self._timings: dict[str, Any] = {}
@@ -138,6 +142,8 @@ class AnswerReader:
 
     def take(self, event: str) -> tuple[str, int]:
         """The new text of *event* and the tokens it stands for; ``("", 0)`` if there is none.
+
+        A thought has tokens and no text.
 
         Raises:
           GenerationFailed: if the event is not JSON, or says that the answer failed.
@@ -159,30 +165,33 @@ class AnswerReader:
             raise fault_of(value["error"], status=_status_in(value["error"]))
         if isinstance(usage := value.get("usage"), dict):
             self._usage = usage
+        made = None
         if isinstance(timings := value.get("timings"), dict):
             self._timings = timings
+            made = _count(timings, "predicted_n")
         choices = value.get("choices")
         if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):
             return "", 0
-        return self._choice(choices[0])
+        return self._choice(choices[0], made)
 
-    def _choice(self, choice: dict[str, Any]) -> tuple[str, int]:
+    def _choice(self, choice: dict[str, Any], made: int | None) -> tuple[str, int]:
         if isinstance(reason := choice.get("finish_reason"), str) and reason:
             self._finish_reason = reason
         delta = choice.get("delta")
-        # `reasoning_content` is no part of the answer; the server's usage counts it.
         text = delta.get("content") if isinstance(delta, dict) else choice.get("text")
         if not isinstance(text, str) or not text:
-            return "", 0
+            return "", self._count_more(made) if _is_thought(delta) else 0
         self._parts.append(text)
         self._characters += len(text)
         if self._characters > MAX_ANSWER_CHARACTERS:
             raise GenerationFailed(f"the answer is longer than {MAX_ANSWER_CHARACTERS} characters")
-        predicted = _count(self._timings, "predicted_n")
-        if predicted is None or predicted <= self._predicted:
-            return text, 1
-        tokens, self._predicted = predicted - self._predicted, predicted
-        return text, tokens
+        return text, self._count_more(made)
+
+    def _count_more(self, made: int | None) -> int:
+        """The tokens of an event: by the server's own count of all it has *made*, or one."""
+        tokens = 1 if made is None else max(0, made - self._counted)
+        self._counted += tokens
+        return tokens
 
     def finish(self, *, first_token: float | None, last_token: float | None) -> Generation:
         """What became of the answer.
@@ -215,6 +224,16 @@ class AnswerReader:
             usage=_usage(self._usage, self._timings),
             timings=Timings(prefill=prefill, decode=decode),
         )
+
+
+def _is_thought(delta: Any) -> bool:
+    """Whether it brings a thought: no part of the answer, though the server's usage counts it."""
+    if not isinstance(delta, dict):
+        return False
+    # llama-server and older vLLM say the one, newer vLLM and others the other.
+    return any(
+        isinstance(delta.get(n), str) and delta[n] for n in ("reasoning_content", "reasoning")
+    )
 
 
 def _usage(usage: dict[str, Any], timings: dict[str, Any]) -> Usage:

@@ -113,7 +113,7 @@ class HttpClient:
             async for data in response.stream:  # type: ignore[union-attr]
                 for event in events.feed(data):
                     text, tokens = answer.take(event)
-                    if text:
+                    if text or tokens:
                         last = trio.current_time() - started
                         first = last if first is None else first
                         await emit(text, tokens)

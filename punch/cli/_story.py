@@ -35,6 +35,7 @@ _WHY = {
     "failover": "another peer, since the one before gave nothing",
     "continuation": "a peer to go on with the answer",
     "hedge": "a second peer beside the first",
+    "move": "a peer that would be done earlier than the queue of the one before",
 }
 
 

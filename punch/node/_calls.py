@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from typing import Literal, Protocol
 
+import attrs
 import trio
 
 from ..capability import PeerId
@@ -73,6 +74,10 @@ class Call:
         self._taken = 0
         self._over = False
         self._confirmed = trio.Event()
+        self.first_text_at: float | None = None
+        """When its first text arrived here, whenever it is read."""
+        self.last_text_at: float | None = None
+        """When its latest text arrived."""
         self.produced: int | None = None
         """Tokens that the listener had made of it when it was cancelled, once that is known."""
 
@@ -107,6 +112,11 @@ class Call:
                 self._taken = 0
         return part
 
+    @property
+    def session(self) -> object:
+        """What it was asked on; only to be compared."""
+        return self._owner
+
     def cancel(self) -> None:
         """Tell the listener to stop. What still arrives is dropped."""
         if not self._over:
@@ -123,8 +133,18 @@ class Call:
         self.produced = tokens
         self._confirmed.set()
 
+    def forget(self) -> None:
+        """Let go of the prompt: nobody will ask with it again."""
+        self.request = attrs.evolve(
+            self.request, messages=(), prompt=None, inputs=(), continuation=None
+        )
+
     def add(self, part: Progress | Started | Chunk | CommandResponse) -> None:
         """Take the next part; called by the session."""
+        if type(part) is Chunk:
+            self.last_text_at = trio.current_time()
+            if self.first_text_at is None:
+                self.first_text_at = self.last_text_at
         self._over = type(part) is CommandResponse
         if self._arrived and type(part) is Progress and type(self._arrived[-1]) is Progress:
             # Only the last one means anything; they are not bounded by the window.

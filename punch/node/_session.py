@@ -387,6 +387,7 @@ class PeerSession:
         request_id = call.request.request_id
         if self._calls.get(request_id) is call:
             del self._calls[request_id]
+            call.forget()
             self._cancelled[request_id] = call
             self.say(Cancel(request_id=request_id))
 

@@ -58,7 +58,7 @@ class Breaker:
             return self
         cooling = min(LONGEST_COOLING, FIRST_COOLING * 2**self.failures)
         if retry_after is not None:
-            cooling = min(LONGEST_COOLING, retry_after)
+            cooling = min(LONGEST_COOLING, max(cooling, retry_after))
         return Breaker(failures=min(self.failures + 1, MOST_FAILURES), until=now + cooling)
 
     def probed(self, *, now: float) -> Breaker:

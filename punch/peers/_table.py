@@ -74,10 +74,12 @@ _REPORTED: Mapping[str, Any] = MappingProxyType(
 class _Peer:
     """The fields of a `PeerRecord`, changed often, and the record, made when it is looked at."""
 
-    __slots__ = ("_record", "fields", "running")
+    __slots__ = ("_record", "fields", "running", "stay")
 
-    def __init__(self, **fields: Any) -> None:
+    def __init__(self, stay: int, **fields: Any) -> None:
         self.fields = fields
+        # Which of its sessions this is: what was sent in another one is not in these books.
+        self.stay = stay
         # Requests of ours there, by model: when the last one ends, so has every probe.
         self.running: dict[str | None, int] = {}
         self._record: PeerRecord | None = None
@@ -99,6 +101,7 @@ class PeerTable:
     def __init__(self) -> None:
         self._peers: dict[PeerId, _Peer] = {}
         self._gone: dict[PeerId, _Tombstone] = {}
+        self._stays = 0
         self._snapshot: tuple[PeerRecord, ...] | None = None
 
     def __len__(self) -> int:
@@ -167,7 +170,8 @@ class PeerTable:
                 "breakers": grave.breakers,
                 "fault_share": grave.fault_share,
             }
-        self._peers[peer_id] = _Peer(**{**_NOTHING_YET, "peer_id": peer_id, **claim})
+        self._stays += 1
+        self._peers[peer_id] = _Peer(self._stays, **{**_NOTHING_YET, "peer_id": peer_id, **claim})
         return True
 
     def met(self, peer_id: PeerId) -> None:
@@ -222,8 +226,10 @@ class PeerTable:
         prompt_tokens: int,
         output_tokens: int = 0,
         now: float = 0.0,
-    ) -> None:
+    ) -> int:
         """Count a request of ours that is on its way; where a breaker has cooled it is the probe.
+
+        Returns the stay of the peer, for `ended`.
 
         Args:
           peer_id: Where to.
@@ -244,11 +250,16 @@ class PeerTable:
                 output_tokens_since_report=fields["output_tokens_since_report"] + output_tokens,
                 breakers=_probed(fields["breakers"], model, now=now),
             )
+        return 0 if peer is None else peer.stay
 
-    def ended(self, peer_id: PeerId, *, model: str | None = None) -> None:
-        """A request of ours is no longer there, however it ended."""
+    def ended(self, peer_id: PeerId, *, model: str | None = None, stay: int | None = None) -> None:
+        """A request of ours is no longer there, however it ended.
+
+        With *stay* only if the peer has not gone since it was sent: a slow reader may notice the
+        end of an old session when requests of a new one are under way.
+        """
         peer = self._change(peer_id)
-        if peer is None:
+        if peer is None or stay not in (None, peer.stay):
             return
         fields, running = peer.fields, peer.running
         # One that ended without a report, cancelled say, is not on its way any longer.

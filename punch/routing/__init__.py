@@ -5,7 +5,17 @@ from types import MappingProxyType
 
 import attrs
 
-from ._attempts import Attempt, Attempts, GiveUp, Reason, Try, Wait
+from ._attempts import (
+    LEAST_PATIENCE,
+    PATIENCE_FACTOR,
+    Attempt,
+    Attempts,
+    GiveUp,
+    Presence,
+    Reason,
+    Try,
+    Wait,
+)
 from ._budget import HEDGE_RESERVE, HEDGE_SHARE, Budget
 from ._completion_time import CompletionTime
 from ._decision import Candidate, Decision
@@ -79,6 +89,9 @@ __all__ = [
     # trying
     "Attempts",
     "Attempt",
+    "Presence",
+    "LEAST_PATIENCE",
+    "PATIENCE_FACTOR",
     "Try",
     "Wait",
     "GiveUp",

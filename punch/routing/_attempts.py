@@ -46,6 +46,10 @@ USUAL_PATIENCE = 60.0
 # A prediction that is off by more than this factor is no prediction.
 PATIENCE_FACTOR = 4.0
 
+# However long something is predicted to take, by a claim perhaps: after this long it is worth
+# looking whether somebody else could do it.
+MOST_PATIENCE = 300.0
+
 # A listener that was killed is started again and has joined within this time, by whatever
 # supervises it; a request that lost its peer waits so long before it finds that nobody is left.
 RETURN_SECONDS = 5.0
@@ -93,6 +97,17 @@ class GiveUp:
 
 
 @attrs.frozen(kw_only=True)
+class Presence:
+    """One stay of a peer: who it was, and how it was reached."""
+
+    incarnation: int
+    """Grows each time the peer starts."""
+
+    session: object
+    """The session; only compared."""
+
+
+@attrs.frozen(kw_only=True)
 class Attempt:
     """One try that failed."""
 
@@ -105,8 +120,8 @@ class Attempt:
     seconds: float
     """How long it took."""
 
-    incarnation: int = 0
-    """The peer's incarnation, as it was asked."""
+    presence: Presence | None = None
+    """What it was asked on."""
 
 
 class Attempts:
@@ -145,18 +160,21 @@ class Attempts:
         return self.characters > 0
 
     def tried(
-        self, incarnation_of: Callable[[PeerId], int | None] = lambda peer_id: None
+        self, presence_of: Callable[[PeerId], Presence | None] = lambda peer_id: None
     ) -> frozenset[PeerId]:
-        """Peers not to ask again: a peer that has started anew since is another one.
+        """Peers not to ask again.
+
+        A peer that has started anew since is another one; and where it was only the connection
+        that broke, a new connection is worth another try.
 
         Args:
-          incarnation_of: The peer's incarnation now, where it is known.
+          presence_of: How a peer is there now, if it is.
 
         """
         return frozenset(
             attempt.peer_id
             for attempt in self._failed
-            if incarnation_of(attempt.peer_id) in (None, attempt.incarnation)
+            if not _is_new(attempt, presence_of(attempt.peer_id))
         )
 
     @property
@@ -179,7 +197,8 @@ class Attempts:
         Args:
           decision: Made with `tried` left out.
           now: The current time of the router's clock, in seconds.
-          budget: What tries after the first are paid from; `None` for no limit.
+          budget: What faults are paid from; `None` for no limit. Where nothing is left,
+            nobody is asked after a fault.
 
         """
         if now >= self._deadline:
@@ -194,7 +213,7 @@ class Attempts:
         if peer_id is None:
             return self._wait(now) or GiveUp(self._nobody(decision))
         self._waits_until = None
-        if self.reason == "failover" and budget is not None and not budget.withdraw(now):
+        if self.reason == "failover" and budget is not None and budget.left(now) < 1.0:
             return GiveUp(self._too_many_failures())
         patience = min(self.patience(decision, peer_id), self._deadline - now)
         return Try(peer_id=peer_id, patience=patience, reason=self.reason)
@@ -221,11 +240,16 @@ class Attempts:
         return Try(peer_id=peer_id, patience=patience, reason="move")
 
     def failed(
-        self, peer_id: PeerId, error: PunchError, *, seconds: float, incarnation: int = 0
+        self,
+        peer_id: PeerId,
+        error: PunchError,
+        *,
+        seconds: float,
+        presence: Presence | None = None,
     ) -> GiveUp | None:
         """Record a failure. `GiveUp` if it was not the peer's: nobody else would do better."""
         self._failed.append(
-            Attempt(peer_id=peer_id, error=error, seconds=seconds, incarnation=incarnation)
+            Attempt(peer_id=peer_id, error=error, seconds=seconds, presence=presence)
         )
         return None if isinstance(error, PeerError) else GiveUp(error)
 
@@ -234,6 +258,10 @@ class Attempts:
         self.tokens += tokens
         self.characters += characters
         self._digest = digest
+
+    def extend(self, deadline: float) -> None:
+        """Somebody else waits for the same answer, until *deadline*."""
+        self._deadline = max(self._deadline, deadline)
 
     def out_of_time(self) -> DeadlineExceeded:
         """The error for a caller whose time ran out."""
@@ -246,10 +274,10 @@ class Attempts:
 
     def patience(self, decision: Decision, peer_id: PeerId) -> float:
         """How long *peer_id* may stay silent before its first text, in seconds."""
-        decode = decision.term(peer_id, "decode")
-        if decode is None:
+        first = decision.seconds_to_first_text(peer_id)
+        if first is None:
             return USUAL_PATIENCE
-        return max(LEAST_PATIENCE, PATIENCE_FACTOR * (decision.score(peer_id) - decode))
+        return min(max(LEAST_PATIENCE, PATIENCE_FACTOR * first), MOST_PATIENCE)
 
     # ---- why not ----
 
@@ -257,7 +285,7 @@ class Attempts:
         if not self._continuable:
             return "the request is not to be continued by another peer"
         if self._digest is None:
-            return "its model file has no known digest, so nobody is known to have the same one"
+            return "its model file or chat template is unknown, so nobody is known to have the same"
         return None
 
     def _wait(self, now: float) -> Wait | None:
@@ -316,6 +344,15 @@ class Attempts:
             error = NoPeerAvailable("no listener could answer", reasons)
         error.retry_after = self._least_wait()
         return error
+
+
+def _is_new(attempt: Attempt, now: Presence | None) -> bool:
+    """Whether the peer, as it is there *now*, is not the one that was asked."""
+    before = attempt.presence
+    if now is None or before is None:
+        return False
+    lost = isinstance(attempt.error, PeerUnreachable)
+    return now.incarnation != before.incarnation or (lost and now.session is not before.session)
 
 
 def _why(attempt: Attempt) -> str:

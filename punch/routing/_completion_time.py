@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from random import Random
-from statistics import median
+from statistics import median, median_low
 
 import attrs
 
@@ -217,7 +217,8 @@ def _with_odds(
     peers: Sequence[PeerRecord], found: Sequence[tuple[float, ...]]
 ) -> list[tuple[float, ...]]:
     """The terms with the guard against those that fail fast."""
-    usual = median(map(sum, found))
+    # The lower one of two: one absurd claim must not make the other's penalty absurd.
+    usual = median_low(list(map(sum, found)))
     return [
         (
             (*terms[:-1], terms[-1] + usual * share / (1 - share))

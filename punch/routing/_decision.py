@@ -94,6 +94,13 @@ class Decision:
             return None
         return self.scored[peer_id][1][self.term_names.index(name)]
 
+    def seconds_to_first_text(self, peer_id: PeerId) -> float | None:
+        """What is predicted without the answer itself and without any penalty."""
+        decode = self.term(peer_id, "decode")
+        if self.unit != "s" or decode is None:
+            return None
+        return self.score(peer_id) - decode - (self.term(peer_id, "penalty") or 0.0)
+
     def candidates(self) -> tuple[Candidate, ...]:
         """Every peer that was looked at: the ones that may be asked first, best first."""
         return (

@@ -159,7 +159,8 @@ class Experience:
 
 def _seed(request: CommandRequest) -> bytes:
     """What two requests must share for one to use the cache of the other."""
-    return f"{request.command}\n{request.model}\n{request.model_digest}".encode()
+    # Not the digest: to go on with an answer, the one that began it is demanded.
+    return f"{request.command}\n{request.model}".encode()
 
 
 def _spelled(request: CommandRequest, answer: str | None = None) -> bytes:

@@ -120,7 +120,8 @@ def _keep_continuation(
         for peer in peers
         if (offer := peer.capability.offer(model, digest)) is not None
         and offer.continues
-        and (plain or (template is not None and offer.chat_template == template))
+        and (plain or offer.chat_template is not None)
+        and (plain or template in (None, offer.chat_template))
     ]
 
 
@@ -151,6 +152,8 @@ def _keep_breaker(
         for peer in peers
         if not peer.breakers or peer.breaker(_offered(request, peer)).admits(now)
     ]
+    if request.alternative:
+        return kept
     # When all have failed it is likelier our own network, or they are back: better to ask one
     # of them than nobody (fail open, as Envoy's panic threshold does).
     return kept or peers

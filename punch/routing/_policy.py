@@ -39,6 +39,9 @@ EXPLORE = 1 / 20
 # best: the request of somebody who waits for it is a high price.
 EXPLORE_REACH = 2.0
 
+# Requests of ours at a time that an unmeasured peer gets, whatever number of slots it claims.
+MOST_TRUSTED = 4
+
 _Ranks = Mapping[PeerId, float]
 _Scored = Mapping[PeerId, tuple[PeerRecord, tuple[float, ...]]]
 
@@ -209,6 +212,7 @@ def _with_room_to_learn(
     places: tuple[int, ...] = (first, *range(len(order)))
     for place in places:
         peer = scored[order[place]][0]
-        if peer.in_flight < peer.capability.load.slots or _measured(request, peer):
+        trusted = min(peer.capability.load.slots, MOST_TRUSTED)
+        if peer.in_flight < trusted or _measured(request, peer):
             return place
     return first

@@ -44,7 +44,10 @@ class RouteRequest:
     """An answer that another peer has begun is to be gone on with."""
 
     chat_template: str | None = None
-    """SHA-256 of the chat template that it was begun with, if `continuing`."""
+    """SHA-256 of the chat template that it was begun with, if `continuing`; `None` for any."""
+
+    alternative: bool = False
+    """Somebody works on it already: only a peer that is well would be better."""
 
     cached_tokens: Mapping[PeerId, int] = _NOBODY
     """Prompt tokens that a peer probably has in its cache (expected); 0 where it is not named."""

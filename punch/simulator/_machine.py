@@ -10,7 +10,7 @@ import trio
 from ..backends import Emit, Generation
 from ..capability import Gpu, ModelOffer, PeerId
 from ..exceptions import GenerationFailed
-from ..wire import ChatMessage, CommandRequest, Completion, Timings, Usage
+from ..wire import ChatMessage, CommandRequest, Completion, Sampling, Timings, Usage
 from ._engine import Engine, Job, PrefixCache, job_of
 from ._pool import PoolPeer
 from ._traces import TraceRequest
@@ -37,13 +37,19 @@ def _block_text(block: int, tokens: int) -> str:
     return (unit * (size // len(unit) + 1))[:size]
 
 
-def command_request(key: str, request: TraceRequest, *, timeout: float) -> CommandRequest:
-    """What a dialer sends: equal blocks are equal texts. It does not say how long it wants it."""
+def command_request(
+    key: str, request: TraceRequest, *, timeout: float, limited: bool = False
+) -> CommandRequest:
+    """What a dialer sends: equal blocks are equal texts.
+
+    Only if *limited* it says how long the answer may be, which is how long it will be.
+    """
     text = "".join([_block_text(block, tokens) for block, tokens in request.block_lengths()])
     return CommandRequest(
         request_id=key,
         model=MODEL,
         messages=(ChatMessage(role="user", content=text),),
+        sampling=Sampling(max_tokens=request.output_tokens if limited else None),
         timeout=timeout,
     )
 

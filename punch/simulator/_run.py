@@ -114,6 +114,7 @@ def simulate(
     staleness: float | None = None,
     queue_limit: int = QUEUE_LIMIT,
     timeout: float = TIMEOUT,
+    limited: bool = False,
 ) -> Outcome:
     """Run *trace* on *pool*, with *policy* choosing.
 
@@ -129,6 +130,7 @@ def simulate(
       staleness: Seconds by which reports of load lag behind; `None` is as it really is.
       queue_limit: Requests that may wait at one peer.
       timeout: Seconds after which a request is given up.
+      limited: Requests say how long their answers may be.
 
     Raises:
       ConfigurationError: if an argument makes no sense.
@@ -143,7 +145,7 @@ def simulate(
             f"{len(pool.peers)} peers and {dialers} dialers are more than a namespace takes, "
             f"which is {MAX_PEERS}: leave some out"
         )
-    simulation = _Simulation(trace, pool, policy, seed, queue_limit, timeout)
+    simulation = _Simulation(trace, pool, policy, seed, queue_limit, timeout, limited)
     with _deterministic(seed), _stale(staleness):
         return trio.run(
             simulation.run,
@@ -194,6 +196,7 @@ class _Simulation:
         seed: int,
         queue_limit: int,
         timeout: float,
+        limited: bool,
     ) -> None:
         self._trace = trace
         self._pool = pool
@@ -202,6 +205,7 @@ class _Simulation:
         self._seed = seed
         self._queue_limit = queue_limit
         self._timeout = timeout
+        self._limited = limited
         self._served: dict[int, Served] = {}
 
     async def run(self, dialers: int, delay: float, jitter: float, loss: float) -> Outcome:
@@ -266,7 +270,8 @@ class _Simulation:
         first: float | None = None
         fields: dict[str, object] = {"completion": None, "cached_tokens": 0, "peer": None}
         fields |= {"segments": 0, "failure": None}
-        async with router.answer(command_request(key, request, timeout=self._timeout)) as answer:
+        asked = command_request(key, request, timeout=self._timeout, limited=self._limited)
+        async with router.answer(asked) as answer:
             try:
                 async for _ in answer:
                     first = trio.current_time() - began if first is None else first

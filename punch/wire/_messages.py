@@ -350,13 +350,17 @@ class Chunk:
 
 @attrs.frozen(kw_only=True)
 class Progress:
-    """Nothing to deliver yet, and why: keeps a waiting dialer informed."""
+    """Nothing to deliver yet, and why: keeps a waiting dialer informed.
+
+    Once the backend works on a request it is a sign of life: tokens were made since the last one,
+    though their text is not sent yet, or never.
+    """
 
     request_id: str
     """The request it is about."""
 
-    state: Literal["queued", "loading"]
-    """What it waits for: a slot, or the model."""
+    state: Literal["queued", "loading", "working"]
+    """What it waits for: a slot, the model, or the end of what is being made."""
 
     ahead: int | None = None
     """Requests that are before it in the queue."""

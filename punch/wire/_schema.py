@@ -209,7 +209,7 @@ MESSAGES: Mapping[str, Reader] = {
     "progress": record(
         Progress,
         request_id=_request_id,
-        state=one_of("queued", "loading"),
+        state=one_of("queued", "loading", "working"),
         ahead=_count,
         seconds=_seconds,
     ),

@@ -92,6 +92,7 @@ REQUEST_TRANSITIONS: dict[Transition, RequestState | None] = {
     (RequestState.ASKED, Started): RequestState.STARTED,
     (RequestState.ASKED, Response): None,
     (RequestState.ASKED, Cancel): RequestState.CANCELLING,
+    (RequestState.STARTED, Progress): RequestState.STARTED,
     (RequestState.STARTED, Chunk): RequestState.STARTED,
     (RequestState.STARTED, Credit): RequestState.STARTED,
     (RequestState.STARTED, Response): None,
@@ -289,7 +290,7 @@ class Session:
         return (
             self.state is State.OPEN
             and self.theirs is not None
-            and len(self._requests) < self.theirs.max_requests
+            and len(self._requests) < min(self.theirs.max_requests, MAX_REQUESTS)
         )
 
     def in_flight(self, request_id: str) -> bool:

@@ -36,6 +36,7 @@ from punch.routing import (
     Budget,
     Decision,
     GiveUp,
+    Presence,
     RouteRequest,
     Try,
     Wait,
@@ -164,11 +165,22 @@ def test_the_fault_of_the_caller_ends_it_at_once(fault: type[PunchError]) -> Non
 
 def test_a_peer_that_started_anew_is_another_one() -> None:
     """What it had and what was wrong with it are gone with its process."""
-    attempts = Attempts(deadline=100.0)
-    attempts.failed(PeerId("a"), PeerUnreachable("gone"), seconds=0.1, incarnation=1)
-    assert attempts.tried({"a": 1}.get) == {"a"}
+    attempts, before = Attempts(deadline=100.0), Presence(incarnation=1, session="s1")
+    attempts.failed(PeerId("a"), PeerFailed("out of memory"), seconds=0.1, presence=before)
+    assert attempts.tried({"a": before}.get) == {"a"}
     assert attempts.tried({}.get) == {"a"}
-    assert attempts.tried({"a": 2}.get) == frozenset()
+    assert attempts.tried({"a": attrs.evolve(before, incarnation=2)}.get) == frozenset()
+
+
+@pytest.mark.parametrize(("fault", "again"), [(PeerUnreachable, True), (PeerFailed, False)])
+def test_a_new_connection_is_worth_another_try_where_only_that_was_broken(
+    fault: type[PunchError], again: bool
+) -> None:
+    """The peer itself was well, as far as anybody knows."""
+    attempts, before = Attempts(deadline=100.0), Presence(incarnation=1, session="s1")
+    attempts.failed(PeerId("a"), fault("gone"), seconds=0.1, presence=before)
+    now = attrs.evolve(before, session="s2")
+    assert attempts.tried({"a": now}.get) == (frozenset() if again else {"a"})
 
 
 # ---- going on with a begun answer ----
@@ -193,7 +205,7 @@ def test_after_the_first_text_another_peer_goes_on() -> None:
     ("attempts", "why"),
     [
         (begun(continuable=False), "the request is not to be continued by another peer"),
-        (begun(digest=None), "its model file has no known digest"),
+        (begun(digest=None), "its model file or chat template is unknown"),
     ],
 )
 def test_an_answer_that_cannot_go_on_says_how_much_there_was(attempts: Attempts, why: str) -> None:
@@ -279,7 +291,7 @@ def test_the_wait_for_a_lost_peer_ends_with_the_callers_time() -> None:
 
 def test_a_network_where_everything_fails_is_not_hammered() -> None:
     """When the budget of all requests is spent, one try is all a request has."""
-    budget = Budget(reserve=1.0, per_second=0.0)
+    budget = Budget(reserve=2.0, per_second=0.0)
     peers = [peer("a"), peer("b")]
     for expected in (Try, GiveUp):
         attempts = Attempts(deadline=100.0)
@@ -287,6 +299,7 @@ def test_a_network_where_everything_fails_is_not_hammered() -> None:
         error = PeerFailed("a: out of memory")
         error.retry_after = 3.0
         attempts.failed(PeerId("a"), error, seconds=0.1)
+        budget.withdraw(0.0)
         found = step(attempts, *peers, budget=budget)
         assert isinstance(found, expected)
     error = error_of(found)

@@ -148,7 +148,6 @@ def test_only_a_leading_part_is_a_hit() -> None:
     "changes",
     [
         {"model": "n"},
-        {"model_digest": "a" * 64},
         {"command": "embed", "inputs": (LONG,), "messages": ()},
     ],
 )

@@ -272,3 +272,14 @@ def test_an_unknown_template_is_not_taken_to_be_the_same() -> None:
     request = attrs.evolve(GOES_ON, chat_template=None)
     (step,) = (step for step in STANDARD_FILTERS if step.name == "continuation")
     assert step.keep(request, [continuing_peer(chat_template=None)], 0.0) == []
+    # The caller's own beginning may go on with any template that is known.
+    known = continuing_peer()
+    assert step.keep(request, [known], 0.0) == [known]
+
+
+def test_nobody_who_is_broken_is_better_than_somebody_who_works_on_it() -> None:
+    """When all the others are open it fails open, but not for an alternative."""
+    (step,) = (step for step in STANDARD_FILTERS if step.name == "breaker")
+    broken = attrs.evolve(peer(), breakers={None: Breaker(failures=3, until=NOW + 9)})
+    assert step.keep(RouteRequest(), [broken], NOW) == [broken]
+    assert step.keep(RouteRequest(alternative=True), [broken], NOW) == []
