@@ -20,6 +20,9 @@ PROGRESS_PATIENCE = 15.0
 PROMISE_FACTOR = 4.0
 LEAST_PROMISE = 60.0
 
+# Seconds before a first text that need no explanation.
+MOST_UNSEEN = 1.0
+
 
 class Asked:
     """What is known of one try while it lasts.
@@ -107,12 +110,20 @@ class Asked:
         return self.first_text_at is None
 
     @property
-    def prefill_seen(self) -> float | None:
-        """Seconds from its start to its first text, as it arrived here."""
-        first = self.call.first_text_at
-        if first is None or self._started_at is None:
+    def prefill_surprise(self) -> float | None:
+        """Seconds from its start to its first text, if they are far more than were predicted.
+
+        Less is no surprise: other prompts may have been read before this one.
+        """
+        first, predicted = self.call.first_text_at, self._predicted_first
+        if first is None or self._started_at is None or predicted is None:
             return None
-        return first - self._started_at
+        seen = first - self._started_at
+        return seen if seen > PATIENCE_FACTOR * predicted + MOST_UNSEEN else None
+
+    @property
+    def _predicted_first(self) -> float | None:
+        return self.decision.seconds_to_first_text(self.peer_id)
 
     @property
     def decode_seen(self) -> float | None:
@@ -123,8 +134,7 @@ class Asked:
     @property
     def is_overdue(self) -> bool:
         """True if it has taken several times as long as was predicted for what it delivered."""
-        decision = self.decision
-        first = decision.seconds_to_first_text(self.peer_id)
+        decision, first = self.decision, self._predicted_first
         decode = decision.term(self.peer_id, "decode")
         if first is None or decode is None:
             return False

@@ -36,11 +36,18 @@ from ..wire import CommandRequest, CommandResponse
 # dials of peers that are gone.
 SETTLE_SECONDS = 5.0
 
+# How long the same id waits for an earlier call of its own to be over: a listener has 100 ms to
+# stop, and the word has to travel.
+CANCEL_SECONDS = 2.0
+
+# The shortest time that a request can be given, in seconds.
+LEAST_TIMEOUT = 1e-3
+
 # How long a cancelled peer has to say how far it got; it has 100 ms to stop.
 CONFIRM_SECONDS = 5.0
 
 # A backend's own timing is exact, and leaves out the network; ours cannot be lied to. Ours counts
-# where the two differ by more than a network explains.
+# where it is longer by more than a network explains.
 MOST_UNSEEN_SHARE = 0.5
 MOST_UNSEEN_SECONDS = 0.25
 
@@ -144,6 +151,24 @@ class Dispatch:
             return None
         return Presence(incarnation=record.incarnation, session=session)
 
+    async def ask(self, peer_id: PeerId, request: CommandRequest, deadline: float) -> Call:
+        """Send *request*, which is wanted until *deadline*.
+
+        Raises:
+          PeerError: if that cannot be done.
+
+        """
+        session = self.links.session(peer_id)
+        if session is None:
+            raise PeerUnreachable(f"{peer_id}: the connection was lost")
+        if (before := session.cancelling(request.request_id)) is not None:
+            with trio.move_on_after(CANCEL_SECONDS):
+                await before.confirmed()
+            if session.cancelling(request.request_id) is not None:
+                raise PeerTimeout(f"{peer_id}: has not stopped an earlier request with this id")
+        timeout = max(deadline - trio.current_time(), LEAST_TIMEOUT)
+        return session.ask(attrs.evolve(request, timeout=timeout))
+
     async def settle(self, deadline: float) -> None:
         """Wait until somebody is known to be there, and all of them were heard or failed to be."""
         limit = min(deadline, trio.current_time() + SETTLE_SECONDS)
@@ -205,7 +230,7 @@ class Dispatch:
         response: CommandResponse,
         *,
         text: str,
-        prefill_seen: float | None,
+        prefill_surprise: float | None,
         decode_seen: float | None,
     ) -> None:
         """Learn from what one peer said of its part of an answer.
@@ -215,8 +240,8 @@ class Dispatch:
           peer_id: Which peer.
           response: What it said.
           text: Its part of the answer.
-          prefill_seen: Seconds from its start to the first text, as seen from here.
-          decode_seen: Seconds from the first text to the last, as seen from here.
+          prefill_surprise: Seconds from its start to the first text, if they were too many.
+          decode_seen: Seconds from the first text to the last, as they arrived here.
 
         """
         model = response.provenance.model if response.provenance is not None else None
@@ -227,7 +252,7 @@ class Dispatch:
             peer_id,
             model,
             prefill_tokens=usage.computed_tokens,
-            prefill_seconds=_believable(timings.prefill, prefill_seen),
+            prefill_seconds=prefill_surprise or timings.prefill,
             decode_tokens=usage.completion_tokens,
             decode_seconds=_believable(timings.decode, decode_seen) or decode_seen,
             batch=timings.batch,

@@ -11,13 +11,11 @@ import attrs
 import trio
 
 from ..capability import PeerId
-from ..decision_log import scrubbed
 from ..exceptions import (
     PeerError,
     PeerFailed,
     PeerRefused,
     PeerTimeout,
-    PeerUnreachable,
     PunchError,
     RequestError,
 )
@@ -42,14 +40,14 @@ from ..wire import (
     CommandResponse,
     Completion,
     Progress,
-    Provenance,
     Segment,
     Started,
-    Usage,
 )
 from ._asked import Asked
+from ._delivered import Delivered
 from ._dispatch import Dispatch
-from ._verdict import check_provenance, error_in
+from ._notes import Notes
+from ._verdict import check_provenance, check_response
 
 log = get_logger(__name__)
 
@@ -58,19 +56,6 @@ USUAL_TIMEOUT = 300.0
 
 # How much earlier than we a listener may find that the time ran out, in seconds.
 CLOCK_DIFFERENCE = 1.0
-
-# How long the same id waits for an earlier call of its own to be over: a listener has 100 ms to
-# stop, and the word has to travel.
-CANCEL_SECONDS = 2.0
-
-# The longest answer there can be: a million tokens of four characters. Where the caller set a
-# limit, so many characters for each token, which is far more than any tokenizer has.
-MOST_CHARACTERS = 4 << 20
-LONGEST_TOKEN = 64
-SPARE_CHARACTERS = 4096
-
-# Searching a peer's words for what it was asked takes a fifth of a second for a megabyte.
-MOST_SEARCHED = 128 << 10
 
 
 class Run:
@@ -84,8 +69,6 @@ class Run:
         self.request = request
         self.decisions: list[Decision] = []
         """Every decision that led to a try, or to giving up, in order."""
-        self.parts: list[str] = []
-        """The text so far."""
         self.response: CommandResponse | None = None
         """The whole, once it is complete."""
         self.error: PunchError | None = None
@@ -93,21 +76,22 @@ class Run:
         self.progress: Progress | None = None
         """What the peer last said it waits for."""
         self._dispatch = dispatch
-        self._began = trio.current_time()
-        self._deadline = self._began + (request.timeout or USUAL_TIMEOUT)
+        self._deadline = trio.current_time() + (request.timeout or USUAL_TIMEOUT)
         self._attempts = Attempts(deadline=self._deadline, continuable=request.continuable)
         self._asked: list[Asked] = []
-        self._segments: list[Segment] = []
-        self._tokens_before = 0
-        self._provenance: Provenance | None = None
-        self._chat_template: str | None = None
-        self._first_text_at: float | None = None
+        self._delivered = Delivered(request)
+        self._notes = Notes(dispatch.log, request, self._delivered)
         self._hedge_at = math.inf
 
     @property
     def is_over(self) -> bool:
         """True once there is a response or an error."""
         return self.response is not None or self.error is not None
+
+    @property
+    def parts(self) -> Sequence[str]:
+        """The text so far."""
+        return self._delivered.parts
 
     @property
     def deadline(self) -> float:
@@ -122,7 +106,7 @@ class Run:
     @property
     def segments(self) -> tuple[Segment, ...]:
         """Who has delivered which part, as far as that is over."""
-        return tuple(self._segments)
+        return tuple(self._delivered.segments)
 
     async def advance(self) -> None:
         """Go on until there is more text, or the end."""
@@ -137,7 +121,8 @@ class Run:
             self.error = error
             self._drop_all()
         if self.is_over:
-            self._log_end()
+            status = "success" if self.error is None else self.error.code
+            self._notes.ended(status, error=self.error, response=self.response)
 
     def extend(self, deadline: float) -> None:
         """Somebody else waits for it as well, until *deadline*."""
@@ -147,8 +132,12 @@ class Run:
     def stored(self) -> Run:
         """A copy of a complete one, without the prompt and the snapshots of every peer."""
         lean = copy.copy(self)
-        lean.request = attrs.evolve(self.request, messages=(), prompt=None, inputs=())
+        lean.request = attrs.evolve(
+            self.request, messages=(), prompt=None, inputs=(), continuation=None
+        )
         lean.decisions = []
+        lean._delivered = self._delivered.stored(lean.request)
+        lean._notes = Notes(None, lean.request, lean._delivered)
         # What failed holds the frames in which it did, and these all the rest.
         lean._attempts = Attempts(deadline=self._deadline)
         return lean
@@ -157,16 +146,16 @@ class Run:
         """Nobody wants it any more: stop whoever works on it."""
         if not self.is_over:
             self._drop_all()
-            self._log_end(status="cancelled")
+            self._notes.ended("cancelled", error=None, response=None)
 
     # ---- asking ----
 
     async def _ask_next(self) -> None:
         """Decide whom to ask, and ask; raises when there is nobody."""
         dispatch, attempts = self._dispatch, self._attempts
-        request = self._what_is_left()
+        request = self._delivered.what_is_left()
         if request is None:
-            self._complete("length")
+            self._complete(self._delivered.ended_by(None, "length"))
             return
         decision = self._decide(request)
         if decision.chosen is None and not attempts.failed_attempts:
@@ -186,25 +175,6 @@ class Run:
             self._hedge_at = now + self._lateness(decision, step.peer_id)
         await self._ask(step, decision, request)
 
-    def _what_is_left(self) -> CommandRequest | None:
-        """What the next peer is to be asked; `None` if the answer has all its tokens."""
-        request, so_far = self.request, "".join(self.parts)
-        if not so_far:
-            return request
-        assert self._provenance is not None, "text is taken from a peer that said where it is from"
-        sampling = request.sampling
-        if sampling.max_tokens is not None:
-            left = sampling.max_tokens - self._attempts.tokens
-            if left <= 0:
-                return None
-            sampling = attrs.evolve(sampling, max_tokens=left)
-        return attrs.evolve(
-            request,
-            sampling=sampling,
-            continuation=(request.continuation or "") + so_far,
-            model_digest=self._provenance.model_digest or request.model_digest,
-        )
-
     def _decide(self, request: CommandRequest, but: Sequence[Asked] = ()) -> Decision:
         dispatch = self._dispatch
         tried = self._attempts.tried(dispatch.presence) | {asked.peer_id for asked in but}
@@ -212,14 +182,13 @@ class Run:
             request,
             tried=tried,
             now=trio.current_time(),
-            chat_template=self._chat_template,
+            chat_template=self._delivered.chat_template,
             alternative=bool(but),
         )
 
     def _note(self, decision: Decision, reason: Reason) -> None:
         self.decisions.append(decision)
-        if self._dispatch.log is not None:
-            self._dispatch.log.decided(self.request.request_id, decision, reason=reason)
+        self._notes.decided(decision, reason)
 
     async def _ask(self, step: Try, decision: Decision, request: CommandRequest) -> None:
         dispatch, peer_id = self._dispatch, step.peer_id
@@ -227,7 +196,7 @@ class Run:
         offer = record.capability.offer(request.model, request.model_digest)
         assert offer is not None, "it passed the filter for models"
         try:
-            call = await self._call(peer_id, request)
+            call = await dispatch.ask(peer_id, request, self._deadline)
         except PeerError as error:
             self._failed(record, offer.name, step.reason, error)
             return
@@ -250,18 +219,6 @@ class Run:
         """How much longer a peer may be silent that was asked for the whole answer at once."""
         decode = decision.term(peer_id, "decode")
         return 0.0 if self.request.stream or decode is None else PATIENCE_FACTOR * decode
-
-    async def _call(self, peer_id: PeerId, request: CommandRequest) -> Call:
-        session = self._dispatch.links.session(peer_id)
-        if session is None:
-            raise PeerUnreachable(f"{peer_id}: the connection was lost")
-        if (before := session.cancelling(request.request_id)) is not None:
-            with trio.move_on_after(CANCEL_SECONDS):
-                await before.confirmed()
-            if session.cancelling(request.request_id) is not None:
-                raise PeerTimeout(f"{peer_id}: has not stopped an earlier request with this id")
-        timeout = max(self._deadline - trio.current_time(), 1e-3)
-        return session.ask(attrs.evolve(request, timeout=timeout))
 
     async def _move(self, asked: Asked, progress: Progress) -> None:
         """Leave a queue if another peer would be done earlier."""
@@ -343,7 +300,7 @@ class Run:
     def _overdue(self, asked: Asked) -> None:
         """A peer is silent for longer than is usual: give it up if another could do better."""
         if self._asked == [asked]:
-            request = self._what_is_left()
+            request = self._delivered.what_is_left()
             other = None if request is None else self._decide(request, but=[asked])
             if other is not None and not self._attempts.can_continue(other):
                 asked.wait_on()
@@ -356,51 +313,34 @@ class Run:
         elif type(part) is CommandResponse:
             self._finish(asked, part)
         elif type(part) is Started:
-            self._check_provenance(asked, part.provenance)
+            check_provenance(
+                part.provenance, request=asked.request, peer=asked.record, before=asked.provenance
+            )
             asked.started(part.provenance)
         elif type(part) is Progress:
             self.progress = part
             asked.waits(part)
 
-    def _check_provenance(self, asked: Asked, provenance: Provenance) -> None:
-        check_provenance(
-            provenance, request=asked.request, peer=asked.record, before=asked.provenance
-        )
-
     def _deliver(self, asked: Asked, text: str, tokens: int) -> None:
         """Take text from a peer, and give the caller what is certain to belong to the answer."""
         if len(self._asked) > 1 or self._hedge_at != math.inf:
             self._won(asked)
-        if self._first_text_at is None:
-            self._first_text_at = trio.current_time()
+        self._delivered.begins()
         text, tokens = asked.heard(text, tokens)
         if text:
-            self._check_length(asked, text)
+            self._delivered.check_length(asked.peer_id, text)
             self._append(asked, text, tokens)
         if asked.seam is not None and asked.seam.stopped:
             self._leave(asked)
             asked.call.cancel()
-            self._close_segment(asked, "stop")
-            self._log_attempt(asked, "success")
-            self._complete("stop", asked)
-
-    def _check_length(self, asked: Asked, text: str) -> None:
-        """Refuse more text than the answer can have."""
-        limit, most = self.request.sampling.max_tokens, MOST_CHARACTERS
-        if limit is not None:
-            most = min(most, SPARE_CHARACTERS + LONGEST_TOKEN * limit)
-        if self._attempts.characters + len(text) > most:
-            raise PeerFailed(f"{asked.peer_id}: sent more than the {most} characters there can be")
+            self._delivered.close_segment(asked, "stop")
+            self._notes.attempted(asked, "success")
+            self._complete(self._delivered.ended_by(asked, "stop"))
 
     def _append(self, asked: Asked, text: str, tokens: int) -> None:
-        self.parts.append(text)
-        asked.delivered(text, tokens)
-        provenance = self._provenance = asked.provenance
-        self._chat_template = asked.chat_template
-        digest = provenance.model_digest if provenance is not None else None
-        if self.request.command == "chat" and self._chat_template is None:
-            digest = None
-        self._attempts.delivered(tokens=tokens, characters=len(text), digest=digest)
+        delivered = self._delivered
+        delivered.append(asked, text, tokens)
+        self._attempts.delivered(tokens=tokens, characters=len(text), digest=delivered.digest)
 
     def _finish(self, asked: Asked, response: CommandResponse) -> None:
         """Take the peer's last word, and the text that comes with it."""
@@ -431,31 +371,24 @@ class Run:
             asked.peer_id,
             response,
             text=asked.text,
-            prefill_seen=asked.prefill_seen,
+            prefill_surprise=asked.prefill_surprise,
             decode_seen=asked.decode_seen,
         )
-        self._close_segment(asked, result.finish_reason)
-        self._log_attempt(asked, "success")
-        self.response = self._whole(response, result, asked)
+        self._delivered.close_segment(asked, result.finish_reason)
+        self._notes.attempted(asked, "success")
+        self._complete(self._delivered.whole(response, result))
 
     def _check_response(self, asked: Asked, response: CommandResponse) -> None:
         """Raise what the response says went wrong, or what is wrong with it."""
         peer_id = asked.peer_id
         if response.load is not None:
             self._dispatch.table.reported(peer_id, response.load)
-        if response.executor != peer_id:
-            raise PeerFailed(f"{peer_id}: answers in the name of {response.executor}")
         if response.status == "timeout":
             # Its clock runs as ours does, a little later: it cannot know much earlier than we.
             if trio.current_time() < self._deadline - CLOCK_DIFFERENCE:
                 raise PeerFailed(f"{peer_id}: says that the time ran out, and it did not")
             raise self._attempts.out_of_time()
-        if response.status != "success":
-            raise error_in(response, peer_id)
-        if self.request.command in ("chat", "complete", "embed"):
-            if response.provenance is None:
-                raise PeerFailed(f"{peer_id}: does not say where its answer comes from")
-            self._check_provenance(asked, response.provenance)
+        check_response(response, request=asked.request, peer=asked.record, before=asked.provenance)
 
     # ---- leaving a peer ----
 
@@ -463,8 +396,8 @@ class Run:
         """A peer's fault: note it, tell the table, and let the loop go on."""
         asked.call.cancel()
         self._lose(asked, error)
-        self._tokens_before += asked.tokens
-        self._close_segment(asked, str(error).removeprefix(f"{asked.peer_id}: "))
+        reason = str(error).removeprefix(f"{asked.peer_id}: ")
+        self._delivered.leave_to_others(asked, reason)
 
     def _lose(self, asked: Asked, error: PunchError) -> None:
         self._leave(asked)
@@ -479,11 +412,10 @@ class Run:
         asked: Asked | None = None,
     ) -> None:
         peer_id, seconds = record.peer_id, 0.0 if asked is None else asked.seconds
-        request_id = self.request.request_id
         # Not what a peer says of it, which may quote the prompt.
         log.info(
             "an attempt failed",
-            request_id=request_id,
+            request_id=self.request.request_id,
             peer=peer_id,
             why=error.code,
             seconds=round(seconds, 3),
@@ -495,13 +427,9 @@ class Run:
             at = trio.current_time() - seconds
             self._dispatch.failed(peer_id, model, error, asked_at=at)
         if asked is not None:
-            self._log_attempt(asked, error.code, error=error)
-        elif self._dispatch.log is not None:
-            self._dispatch.log.attempted(
-                request_id, peer_id=peer_id, reason=reason, outcome=error.code,
-                error=self._scrubbed(str(error)),
-                seconds=0.0, first_text=None, tokens=0, characters=0,
-            )  # fmt: skip
+            self._notes.attempted(asked, error.code, error=error)
+        else:
+            self._notes.unasked(peer_id, reason, error)
 
     def _leave(self, asked: Asked) -> None:
         self._asked.remove(asked)
@@ -518,120 +446,24 @@ class Run:
         if asked.is_overdue:
             fault = PeerTimeout(f"{asked.peer_id}: far slower than predicted")
             self._dispatch.failed(asked.peer_id, asked.offer.name, fault, asked_at=asked.at)
-        self._tokens_before += asked.tokens
-        self._close_segment(asked, "cancelled")
+        self._delivered.leave_to_others(asked, "cancelled")
         self._dispatch.when_stopped(
-            asked.call, lambda tokens: self._log_attempt(asked, "cancelled", tokens=tokens)
+            asked.call, lambda tokens: self._notes.attempted(asked, "cancelled", tokens=tokens)
         )
 
     def _drop_all(self) -> None:
         for asked in tuple(self._asked):
             self._drop(asked)
 
-    def _close_segment(self, asked: Asked, reason: str) -> None:
-        if asked.characters:
-            self._segments.append(
-                Segment(
-                    peer_id=asked.peer_id,
-                    tokens=asked.tokens,
-                    characters=asked.characters,
-                    seconds=asked.seconds,
-                    reason=reason,
-                )
-            )
-
     # ---- the end ----
 
-    def _complete(self, finish_reason: str, last: Asked | None = None) -> None:
-        """End an answer that nobody has to be asked about any more."""
-        peer_id = last.peer_id if last is not None else self._segments[-1].peer_id
-        response = CommandResponse(
-            request_id=self.request.request_id,
-            status="success",
-            executor=peer_id,
-            provenance=self._provenance or (last.provenance if last is not None else None),
-            usage=Usage(completion_tokens=0 if last is None else last.tokens),
-        )
-        self.response = self._whole(response, Completion(finish_reason=finish_reason), last)
-
-    def _whole(
-        self, response: CommandResponse, result: Completion, last: Asked | None
-    ) -> CommandResponse:
-        """The last peer's response, made that of the whole answer."""
-        usage = response.usage
-        if self._tokens_before:
-            # What others had delivered was part of the prompt for the last one.
-            usage = _of_the_whole(usage, self._tokens_before)
-        return attrs.evolve(
+    def _complete(self, response: CommandResponse) -> None:
+        """Take *response* for the whole answer's, and say how it came about."""
+        self.response = attrs.evolve(
             response,
-            result=attrs.evolve(result, text="".join(self.parts)),
-            usage=usage,
             decision=self.decisions[-1].as_dict(),
             attempts=tuple(_as_dict(attempt) for attempt in self.attempts),
-            segments=self.segments,
         )
-
-    # ---- the decision log ----
-
-    def _scrubbed(self, words: str) -> str:
-        """Words of a peer, without the caller's text: a backend may quote what it was asked."""
-        request = self.request
-        size = sum(len(message.content) for message in request.messages)
-        size += len(request.prompt or "") + sum(map(len, request.inputs))
-        if size + self._attempts.characters > MOST_SEARCHED:
-            return "its words are left out: the prompt is too long to be searched for in them"
-        return scrubbed(words, request, "".join(self.parts))
-
-    def _log_attempt(
-        self,
-        asked: Asked,
-        outcome: str,
-        *,
-        error: PunchError | None = None,
-        tokens: int | None = None,
-    ) -> None:
-        if self._dispatch.log is None:
-            return
-        first = asked.first_text_at
-        self._dispatch.log.attempted(
-            self.request.request_id,
-            peer_id=asked.peer_id,
-            reason=asked.reason,
-            outcome=outcome,
-            error=None if error is None else self._scrubbed(str(error)),
-            seconds=asked.seconds,
-            first_text=None if first is None else first - asked.at,
-            tokens=asked.tokens if tokens is None else tokens,
-            characters=asked.characters,
-        )
-
-    def _log_end(self, status: str | None = None) -> None:
-        if self._dispatch.log is None:
-            return
-        error, first = self.error, self._first_text_at
-        self._dispatch.log.ended(
-            self.request.request_id,
-            status=status or (error.code if error is not None else "success"),
-            error=None if error is None else self._scrubbed(str(error)),
-            seconds=trio.current_time() - self._began,
-            first_text=None if first is None else first - self._began,
-            response=self.response,
-            segments=[
-                attrs.evolve(segment, reason=self._scrubbed(segment.reason))
-                for segment in self._segments
-            ],
-        )
-
-
-def _of_the_whole(usage: Usage, earlier: int) -> Usage:
-    """What the last peer counted, when others had delivered so many tokens before it."""
-    prompt, answer, cached = usage.prompt_tokens, usage.completion_tokens, usage.cached_tokens
-    own = None if prompt is None else max(0, prompt - earlier)
-    return Usage(
-        prompt_tokens=own,
-        completion_tokens=None if answer is None else answer + earlier,
-        cached_tokens=cached if cached is None or own is None else min(cached, own),
-    )
 
 
 async def _any_ready(calls: Sequence[Call]) -> None:

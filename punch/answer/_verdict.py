@@ -68,7 +68,37 @@ def check_provenance(
         raise PeerFailed(f"{name}: changed where its answer comes from")
 
 
-def error_in(response: CommandResponse, peer: PeerId) -> PunchError:
+def check_response(
+    response: CommandResponse,
+    *,
+    request: CommandRequest,
+    peer: PeerRecord,
+    before: Provenance | None,
+) -> None:
+    """Refuse a peer's last word, if it is no success or is not what was asked for.
+
+    Args:
+      response: What it says.
+      request: What it was asked.
+      peer: What it said of itself.
+      before: Where the answer comes from, as it said earlier.
+
+    Raises:
+      PunchError: what went wrong.
+
+    """
+    peer_id = peer.peer_id
+    if response.executor != peer_id:
+        raise PeerFailed(f"{peer_id}: answers in the name of {response.executor}")
+    if response.status != "success":
+        raise _error_in(response, peer_id)
+    if request.command in ("chat", "complete", "embed"):
+        if response.provenance is None:
+            raise PeerFailed(f"{peer_id}: does not say where its answer comes from")
+        check_provenance(response.provenance, request=request, peer=peer, before=before)
+
+
+def _error_in(response: CommandResponse, peer: PeerId) -> PunchError:
     """What a response that is no success says went wrong, as an error of ours."""
     if response.status == "cancelled":
         return PeerFailed(f"{peer}: stopped on its own")

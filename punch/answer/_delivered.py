@@ -1,0 +1,159 @@
+"""The answer so far: its text, who delivered which part, and what is still to be asked for."""
+
+from __future__ import annotations
+
+import copy
+
+import attrs
+import trio
+
+from ..capability import PeerId
+from ..exceptions import PeerFailed
+from ..wire import CommandRequest, CommandResponse, Completion, Provenance, Segment, Usage
+from ._asked import Asked
+
+# The longest answer there can be: a million tokens of four characters. Where the caller set a
+# limit, so many characters for each token, which is far more than any tokenizer has.
+MOST_CHARACTERS = 4 << 20
+LONGEST_TOKEN = 64
+SPARE_CHARACTERS = 4096
+
+
+class Delivered:
+    """What the caller of one request has got.
+
+    Args:
+      request: What he asked for.
+
+    """
+
+    def __init__(self, request: CommandRequest) -> None:
+        self.parts: list[str] = []
+        """The text."""
+        self.tokens = 0
+        """Tokens of it, as those who made them count."""
+        self.characters = 0
+        """Characters of it."""
+        self.segments: list[Segment] = []
+        """Who has delivered which part, as far as that is over."""
+        self.first_text_at: float | None = None
+        """When its first text came, in seconds of trio's clock."""
+        self.provenance: Provenance | None = None
+        """Where the last part comes from."""
+        self.chat_template: str | None = None
+        """SHA-256 of the template that the last part was made with."""
+        self._request = request
+        self._tokens_of_others = 0
+
+    @property
+    def text(self) -> str:
+        """All of it."""
+        return "".join(self.parts)
+
+    @property
+    def digest(self) -> str | None:
+        """The model file that whoever goes on with it must have; `None` if that is not known."""
+        if self.provenance is None:
+            return None
+        if self._request.command == "chat" and self.chat_template is None:
+            return None
+        return self.provenance.model_digest
+
+    def stored(self, request: CommandRequest) -> Delivered:
+        """A copy for an answer that is over, in which *request* has lost its prompt."""
+        lean = copy.copy(self)
+        lean._request = request
+        return lean
+
+    def begins(self) -> None:
+        """Text has come, even if none of it can be given to the caller yet."""
+        if self.first_text_at is None:
+            self.first_text_at = trio.current_time()
+
+    def check_length(self, peer_id: PeerId, text: str) -> None:
+        """Raise `PeerFailed` if *text* is more than the answer can have."""
+        limit, most = self._request.sampling.max_tokens, MOST_CHARACTERS
+        if limit is not None:
+            most = min(most, SPARE_CHARACTERS + LONGEST_TOKEN * limit)
+        if self.characters + len(text) > most:
+            raise PeerFailed(f"{peer_id}: sent more than the {most} characters there can be")
+
+    def append(self, asked: Asked, text: str, tokens: int) -> None:
+        """Give the caller *text*."""
+        self.parts.append(text)
+        self.tokens += tokens
+        self.characters += len(text)
+        asked.delivered(text, tokens)
+        self.provenance, self.chat_template = asked.provenance, asked.chat_template
+
+    def close_segment(self, asked: Asked, reason: str) -> None:
+        """A peer delivers no more; *reason* says why."""
+        if asked.characters:
+            self.segments.append(
+                Segment(
+                    peer_id=asked.peer_id,
+                    tokens=asked.tokens,
+                    characters=asked.characters,
+                    seconds=asked.seconds,
+                    reason=reason,
+                )
+            )
+
+    def leave_to_others(self, asked: Asked, reason: str) -> None:
+        """A peer delivers no more, and the answer is not whole."""
+        self._tokens_of_others += asked.tokens
+        self.close_segment(asked, reason)
+
+    def what_is_left(self) -> CommandRequest | None:
+        """What the next peer is to be asked; `None` if the answer has all its tokens."""
+        request, so_far = self._request, self.text
+        if not so_far:
+            return request
+        assert self.provenance is not None, "text is taken from a peer that said where it is from"
+        sampling = request.sampling
+        if sampling.max_tokens is not None:
+            left = sampling.max_tokens - self.tokens
+            if left <= 0:
+                return None
+            sampling = attrs.evolve(sampling, max_tokens=left)
+        return attrs.evolve(
+            request,
+            sampling=sampling,
+            continuation=(request.continuation or "") + so_far,
+            model_digest=self.provenance.model_digest or request.model_digest,
+        )
+
+    def ended_by(self, last: Asked | None, finish_reason: str) -> CommandResponse:
+        """The response for an answer that nobody has to be asked about any more."""
+        response = CommandResponse(
+            request_id=self._request.request_id,
+            status="success",
+            executor=last.peer_id if last is not None else self.segments[-1].peer_id,
+            provenance=self.provenance or (last.provenance if last is not None else None),
+            usage=Usage(completion_tokens=0 if last is None else last.tokens),
+        )
+        return self.whole(response, Completion(finish_reason=finish_reason))
+
+    def whole(self, response: CommandResponse, result: Completion) -> CommandResponse:
+        """The last peer's response, made that of the whole answer."""
+        usage = response.usage
+        if self._tokens_of_others:
+            # What others had delivered was part of the prompt for the last one.
+            usage = _of_the_whole(usage, self._tokens_of_others)
+        return attrs.evolve(
+            response,
+            result=attrs.evolve(result, text=self.text),
+            usage=usage,
+            segments=tuple(self.segments),
+        )
+
+
+def _of_the_whole(usage: Usage, earlier: int) -> Usage:
+    """What the last peer counted, when others had delivered so many tokens before it."""
+    prompt, answer, cached = usage.prompt_tokens, usage.completion_tokens, usage.cached_tokens
+    own = None if prompt is None else max(0, prompt - earlier)
+    return Usage(
+        prompt_tokens=own,
+        completion_tokens=None if answer is None else answer + earlier,
+        cached_tokens=cached if cached is None or own is None else min(cached, own),
+    )
