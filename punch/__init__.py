@@ -44,7 +44,16 @@ from .node import KnownPeers
 from .peers import PeerRecord
 from .router import Router, chat_request, open_router
 from .routing import POLICIES, Decision, Filter, Policy, RouteRequest, Scorer
-from .wire import ChatMessage, CommandRequest, CommandResponse, Sampling, Segment
+from .wire import (
+    ChatMessage,
+    CommandRequest,
+    CommandResponse,
+    Sampling,
+    Segment,
+    TokenLogprob,
+    Tool,
+    ToolCall,
+)
 
 __all__ = [
     "__version__",
@@ -55,8 +64,11 @@ __all__ = [
     "chat_request",
     "CommandRequest",
     "ChatMessage",
+    "Tool",
+    "ToolCall",
     "Sampling",
     "CommandResponse",
+    "TokenLogprob",
     "Segment",
     "KnownPeers",
     "Hedge",

@@ -16,6 +16,7 @@ usage: punch COMMAND ...
   punch dialer      ask the best listener of a namespace
   punch bootstrap   let listeners and dialers find each other
   punch models      fetch and list models
+  punch keys        make, list and revoke API keys of the gateway
   punch peers       show the listeners of a namespace, again every second
   punch why         tell what was decided for a request, why, and what came of it
   punch replay      decide what is in a decision log again, with another policy
@@ -31,11 +32,19 @@ def _simulate(arguments: Sequence[str]) -> int:
     return simulation(arguments)
 
 
+def _keys(arguments: Sequence[str]) -> int:
+    # Here: the gateway's room brings an HTTP server with it, which no other command needs.
+    from .cli._keys import keys
+
+    return keys(arguments)
+
+
 COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "listener": listener.main,
     "dialer": dialer.main,
     "bootstrap": bootstrap.main,
     "models": models,
+    "keys": _keys,
     "peers": peers,
     "why": why,
     "replay": replay,

@@ -49,7 +49,8 @@ class ModelOffer:
     """Longest prompt plus answer of one request, in tokens."""
 
     features: frozenset[str] = frozenset({"chat", "complete"})
-    """Commands it can serve: ``chat``, ``complete``, ``embed``."""
+    """Commands it can serve (``chat``, ``complete``, ``embed``) and what it can do in an answer:
+    ``tools``, ``json_schema``, ``logprobs``."""
 
     parameters: int | None = None
     """Number of weights."""

@@ -7,6 +7,9 @@
     + ContextTooLong
     + RequestConflict
     + RequestCancelled
+    + Unauthorized
+    + ModelForbidden
+    + QuotaExceeded
   x NoPeerAvailable             nobody's in particular: every peer was tried or ruled out
     + UnknownModel
     + NoRealPeer
@@ -85,6 +88,24 @@ class RequestCancelled(RequestError):
     """The caller cancelled the request."""
 
     code = "cancelled"
+
+
+class Unauthorized(RequestError):
+    """The gateway asks for an API key, and none was given or it is not good any more."""
+
+    code = "unauthorized"
+
+
+class ModelForbidden(RequestError):
+    """The API key may not use this model. The text names those that it may."""
+
+    code = "model_forbidden"
+
+
+class QuotaExceeded(RequestError):
+    """The API key has had its share, or the gateway is full; `retry_after` says until when."""
+
+    code = "quota"
 
 
 class NoPeerAvailable(PunchError):

@@ -94,6 +94,11 @@ class Router:
         return self._dispatch.table.snapshot()
 
     @property
+    def sessions(self) -> int:
+        """How many sessions with listeners are open."""
+        return self._dispatch.links.sessions
+
+    @property
     def trouble(self) -> PunchError | None:
         """What keeps us out of the namespace, if something does."""
         return self._dispatch.membership.trouble

@@ -35,6 +35,9 @@ from punch.wire import (
     Sampling,
     Started,
     Timings,
+    TokenLogprob,
+    Tool,
+    ToolCall,
     Usage,
 )
 
@@ -84,7 +87,9 @@ offers = st.builds(
     name=names,
     digest=maybe(digests),
     context_tokens=maybe(st.integers(1, 1 << 40)),
-    features=st.frozensets(st.sampled_from(["chat", "complete", "embed", "other"])),
+    features=st.frozensets(
+        st.sampled_from(["chat", "complete", "embed", "tools", "json_schema", "logprobs", "other"])
+    ),
     parameters=maybe(counts),
     quantization=maybe(st.text(labels, min_size=1, max_size=8)),
     size_bytes=maybe(counts),
@@ -133,11 +138,25 @@ samplings = st.builds(
     top_k=maybe(st.integers(0, 1 << 31)),
     min_p=maybe(shares),
     repeat_penalty=maybe(st.floats(0.0, 100.0)),
+    presence_penalty=maybe(st.floats(-2.0, 2.0)),
+    frequency_penalty=maybe(st.floats(-2.0, 2.0)),
     stop=tuples_of(st.text(min_size=1, max_size=8)),
     seed=maybe(st.integers(0, (1 << 64) - 1)),
 )
+tool_calls = st.builds(ToolCall, id=names, name=names, arguments=prose | st.just("{}"))
+tools = st.builds(
+    Tool,
+    name=names,
+    description=maybe(prose),
+    parameters=st.sampled_from(["{}", '{"type": "object"}', "no JSON"]),
+)
 chat_messages = st.builds(
-    ChatMessage, role=st.sampled_from(["system", "user", "assistant"]), content=prose
+    ChatMessage,
+    role=st.sampled_from(["system", "user", "assistant", "tool"]),
+    content=prose,
+    name=maybe(names),
+    tool_calls=tuples_of(tool_calls, 2),
+    tool_call_id=maybe(names),
 )
 command_requests = st.builds(
     CommandRequest,
@@ -149,6 +168,10 @@ command_requests = st.builds(
     prompt=maybe(prose),
     inputs=tuples_of(prose),
     sampling=samplings,
+    tools=tuples_of(tools, 2),
+    tool_choice=maybe(st.sampled_from(["auto", "none", "required", "function:f"])),
+    response_schema=maybe(st.sampled_from(["{}", '{"type": "object"}'])),
+    logprobs=maybe(st.integers(0, 20)),
     stream=st.booleans(),
     strict=st.booleans(),
     timeout=maybe(seconds),
@@ -163,10 +186,19 @@ provenances = st.builds(
     model=maybe(names),
     model_digest=maybe(digests),
 )
+log_probabilities = st.floats(-1e4, 0.0)
+token_logprobs = st.builds(
+    TokenLogprob,
+    token=prose,
+    logprob=log_probabilities,
+    top=tuples_of(st.tuples(prose, log_probabilities)),
+)
 completions = st.builds(
     Completion,
     text=prose,
-    finish_reason=st.sampled_from(["stop", "length", "tool"]),
+    finish_reason=st.sampled_from(["stop", "length", "tool_calls"]),
+    tool_calls=tuples_of(tool_calls, 2),
+    logprobs=tuples_of(token_logprobs),
     embeddings=tuples_of(tuples_of(st.floats(-1e30, 1e30))),
 )
 faults = st.builds(
@@ -273,6 +305,7 @@ route_requests = st.builds(
     RouteRequest,
     model=maybe(st.sampled_from(MODELS)),
     command=st.sampled_from(["chat", "complete", "embed"]),
+    needs=st.sampled_from([frozenset(), frozenset(), frozenset({"tools"})]),
     prompt_tokens=st.integers(0, 20_000),
     output_tokens=st.integers(1, 500),
     strict=st.booleans(),
@@ -286,7 +319,13 @@ _routed_offers = st.builds(
     ModelOffer,
     name=st.sampled_from(MODELS),
     context_tokens=maybe(st.integers(512, 32_768)),
-    features=st.sampled_from([frozenset({"chat", "complete"}), frozenset({"embed"})]),
+    features=st.sampled_from(
+        [
+            frozenset({"chat", "complete"}),
+            frozenset({"chat", "complete", "tools"}),
+            frozenset({"embed"}),
+        ]
+    ),
     load_seconds=st.sampled_from([0.0, 0.0, 4.0]),
     prefill_rate=maybe(st.floats(10.0, 5000.0)),
     decode_rate=maybe(st.floats(1.0, 200.0)),

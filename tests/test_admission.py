@@ -325,3 +325,61 @@ def test_a_refusal_is_quick_however_many_wait() -> None:
         costs.append(time.thread_time() - began)
     # Ten times what it takes here: a busy machine must not fail the test.
     assert min(costs) < 5e-3
+
+
+# ---- what is charged ----
+
+
+async def test_what_was_not_made_is_given_back_as_it_was_charged(autojump_clock):
+    """Two half-lives later a token weighs four times as much; the rest must not pay for that."""
+    slots = Slots(1, 9)
+    began = trio.current_time()
+    slots.line.fairness.add("a", 1000, began)
+    one = Ticket(dialer="a", prompt_tokens=100, output_tokens=400)
+    assert slots.admit(one, limit=math.inf, own_seconds=0.0, now=began)
+    await trio.sleep(2 * HALF_LIFE_SECONDS)
+    slots.give(one, output_tokens=10)
+    served = slots.line.fairness.served("a", trio.current_time())
+    assert served == pytest.approx((1000 + 100 + 10) / 4)
+
+
+async def test_who_gets_a_long_answer_pays_while_it_is_made(autojump_clock):
+    """Not at its end: until then its next requests would go before everybody's."""
+    slots = Slots(2, 9)
+    made = 0
+    endless = Ticket(dialer="a", output_tokens=10, made=lambda: made)
+    short = Ticket(dialer="b", output_tokens=1000)
+    now = trio.current_time()
+    for one in (endless, short):
+        assert slots.admit(one, limit=math.inf, own_seconds=0.0, now=now)
+    made = 50_000
+    for one in (greedy := Ticket(dialer="a"), modest := Ticket(dialer="b")):
+        assert not slots.admit(one, limit=math.inf, own_seconds=0.0, now=now)
+    slots.give(short, output_tokens=1000)
+    assert (modest.turn.is_set(), greedy.turn.is_set()) == (True, False)
+    made = 60_000
+    slots.give(endless, output_tokens=made)
+    assert slots.line.fairness.served("a", now) == pytest.approx(made)
+
+
+@pytest.mark.parametrize(("own_seconds", "is_taken"), [(19.9, True), (20.1, False)])
+async def test_a_free_slot_is_not_given_to_a_prompt_that_is_clearly_too_long(own_seconds, is_taken):
+    """Up to twice as long as there is time it may be cached."""
+    slots = Slots(1, 9)
+    if is_taken:
+        assert slots.admit(ticket(), limit=10.0, own_seconds=own_seconds, now=0.0)
+    else:
+        with pytest.raises(PeerRefused, match=r"takes 20\.1 s: no answer within 10\.0 s"):
+            slots.admit(ticket(), limit=10.0, own_seconds=own_seconds, now=0.0)
+    assert slots.busy == is_taken
+
+
+async def test_an_answer_without_tokens_says_how_long_a_slot_is_held(autojump_clock):
+    """An embedding has none; one that was cancelled before its first word says nothing."""
+    slots = Slots(1, 9)
+    for finished, expected in ((False, None), (True, 60.0)):
+        one = ticket()
+        slots.admit(one, limit=math.inf, own_seconds=0.0, now=trio.current_time())
+        await trio.sleep(60.0)
+        slots.give(one, output_tokens=0, finished=finished)
+        assert slots.usual_seconds == expected

@@ -23,7 +23,10 @@ from punch.decision_log import (
     DecisionLogStatistics,
     Dropped,
     Ended,
+    Tap,
+    TappedLine,
     open_decision_log,
+    read_line,
     read_log,
     scrubbed,
     stories,
@@ -353,3 +356,63 @@ async def test_an_id_that_is_used_again_is_another_story(tmp_path):
 
     assert (len(first.lines), len(second.lines)) == (4, 3)
     assert first.end is not None
+
+
+async def test_a_tap_hears_every_line_as_the_file_has_it(tmp_path):
+    """Values and bytes, in order; nothing before it was opened and nothing after."""
+    path = tmp_path / "log.jsonl"
+    async with open_decision_log(path) as log:
+        small(log, 1)
+        while not log.statistics().written:
+            await trio.lowlevel.checkpoint()
+        with log.subscribe() as tap:
+            small(log, 5, first=1)
+            heard = []
+            while len(heard) < 5:
+                heard += await tap.receive()
+        small(log, 1, first=6)
+    assert [line.entry.request_id for line in heard] == ["r1", "r2", "r3", "r4", "r5"]
+    assert b"".join(line.line for line in heard) == b"".join(
+        path.read_bytes().splitlines(keepends=True)[1:6]
+    )
+    assert [read_line(line.line).entry for line in heard] == [line.entry for line in heard]
+    assert tap.dropped == 0
+
+
+async def test_a_tap_works_without_a_file(tmp_path):
+    """The dashboard sees decisions even if they are kept nowhere; without one nothing is made."""
+    async with open_decision_log(None) as log:
+        small(log, 3)
+        with log.subscribe() as tap:
+            small(log, 2, first=3)
+            heard = []
+            while len(heard) < 2:
+                heard += await tap.receive()
+        assert [line.entry.request_id for line in heard] == ["r3", "r4"]
+        assert log.statistics() == DecisionLogStatistics(written=0, dropped=0)
+    assert list(tmp_path.iterdir()) == []
+
+
+async def test_a_slow_subscriber_loses_lines_and_nobody_else_does(tmp_path):
+    """What it does not take is counted, and bounded."""
+    path = tmp_path / "log.jsonl"
+    async with open_decision_log(path) as log:
+        with log.subscribe(limit=3) as slow, log.subscribe() as quick:
+            small(log, 10)
+            heard = []
+            while len(heard) < 10:
+                heard += await quick.receive()
+            assert [line.entry.request_id for line in await slow.receive()] == ["r0", "r1", "r2"]
+            assert slow.dropped == 7
+    assert len(ids(path)) == 10
+
+
+def test_a_tap_of_a_run_that_is_over_harms_nobody(tmp_path):
+    """The log's thread may outlive the trio run for a moment."""
+
+    async def open_and_leave():
+        return Tap()
+
+    tap = trio.run(open_and_leave)
+    tap.put(TappedLine(entry=Dropped(count=1), time=0.0, line=b"{}\n"))
+    assert tap.dropped == 0

@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+import math
+
+import attrs
 import pytest
 import trio
 
-from punch.backends import Emit, Generation, MockBackend, MockScript
-from punch.exceptions import ConfigurationError, GenerationFailed, NoPeerAvailable, RequestConflict
+from punch.backends import Emit, Generation, MockBackend, MockScript, plausible
+from punch.capability import ModelOffer
+from punch.exceptions import (
+    ConfigurationError,
+    GenerationFailed,
+    NoPeerAvailable,
+    PunchError,
+    RequestConflict,
+)
 from punch.executor import open_executor
 from punch.router import chat_request
 from punch.testing import MemoryNetwork, ScriptedBackend, open_swarm
@@ -346,3 +356,104 @@ async def test_a_deadline_behind_a_long_queue_is_refused_at_once(autojump_clock)
     assert response.status == "refused"
     assert response.error.retry_after == pytest.approx(5.0, abs=0.1)
     assert took < 0.01
+
+
+async def test_an_embedding_teaches_how_long_a_slot_is_held(autojump_clock):
+    """The second one cannot be done in time behind the first, and is told so at once."""
+
+    class Slow(MockBackend):
+        async def generate(self, request, emit):
+            await trio.sleep(10)
+            return await super().generate(request, emit)
+
+    request = CommandRequest(request_id="0", command="embed", inputs=("a",))
+    with trio.fail_after(LIMIT):
+        async with open_swarm() as swarm:
+            await swarm.listener("a", Slow(MockScript(slots=1)))
+            async with swarm.router() as router, trio.open_nursery() as nursery:
+                await router.ask(request)
+                nursery.start_soon(router.ask, attrs.evolve(request, request_id="1"))
+                await trio.sleep(0.1)
+                session = router._dispatch.links.session("a")
+                hurried = attrs.evolve(request, request_id="2", timeout=5.0)
+                response = await session.ask(hurried).receive()
+    assert response.status == "refused"
+    assert "no answer within 5.0 s" in response.error.message
+
+
+@pytest.mark.parametrize("kind", [GenerationFailed, ValueError])
+async def test_what_a_backend_quotes_is_not_logged(kind, autojump_clock, caplog):
+    """Neither of the prompt nor of the answer; what else it says is."""
+    prompt, answer = "a secret that is nobody's business", "this much, in confidence"
+
+    async def quote(request: CommandRequest, emit: Emit) -> Generation:
+        await emit(answer, 6)
+        raise kind(f"bad: {request.messages[0].content!r}, {answer}")
+
+    with trio.fail_after(LIMIT):
+        async with open_swarm() as swarm:
+            await swarm.listener("a", ScriptedBackend(quote))
+            async with swarm.router() as router:
+                with pytest.raises(PunchError):
+                    await router.ask(prompt)
+    said = [r.getMessage() for r in caplog.records if r.name == "punch.executor"]
+    assert len(said) == 1
+    assert "bad: " in said[0]
+    assert "secret" not in said[0]
+    assert "confidence" not in said[0]
+
+
+HUGE = 1 << 53
+
+
+def generation(count: int | None, seconds: float | None) -> Generation:
+    """One of which a backend says so."""
+    return Generation(
+        completion=Completion(),
+        usage=Usage(prompt_tokens=count, completion_tokens=count, cached_tokens=count),
+        timings=Timings(prefill=seconds, decode=seconds),
+    )
+
+
+def test_counts_are_those_that_an_answer_can_have():
+    """Bounded by what was asked for, by the context, and by what there is of the prompt."""
+    asked = chat_request("hello", sampling=Sampling(max_tokens=20))
+    offer = ModelOffer(name="m", context_tokens=4096)
+    usage = plausible(generation(HUGE, None), asked, offer).usage
+    assert usage == Usage(prompt_tokens=4096, completion_tokens=20, cached_tokens=4096)
+    usage = plausible(generation(HUGE, None), chat_request("hello"), ModelOffer(name="m")).usage
+    assert usage == Usage(prompt_tokens=1 << 20, completion_tokens=1 << 20, cached_tokens=1 << 20)
+    assert plausible(generation(-1, None), asked, offer).usage == Usage(
+        prompt_tokens=0, completion_tokens=0, cached_tokens=0
+    )
+    several = CommandRequest(request_id="r", command="embed", inputs=("a",) * 3)
+    assert plausible(generation(HUGE, None), several, offer).usage.prompt_tokens == 3 * 4096
+    cached = attrs.evolve(generation(7, 1.0), usage=Usage(prompt_tokens=7, cached_tokens=9))
+    assert plausible(cached, asked, offer).usage.cached_tokens == 7
+    honest = generation(7, 1.5)
+    assert plausible(honest, asked, offer) == honest
+
+
+@pytest.mark.parametrize("seconds", [-1.0, math.nan, math.inf, 1e9])
+def test_times_that_are_no_times_are_left_out(seconds):
+    """Better none than one that would stay in every average."""
+    asked, offer = chat_request("hello"), ModelOffer(name="m")
+    assert plausible(generation(7, seconds), asked, offer).timings == Timings()
+
+
+async def test_a_backend_that_counts_nonsense_spoils_nothing(autojump_clock):
+    """Neither the response nor the length that dialers are told of."""
+
+    class Miscounting(MockBackend):
+        async def generate(self, request, emit):
+            made = await super().generate(request, emit)
+            return attrs.evolve(made, usage=generation(HUGE, None).usage)
+
+    with trio.fail_after(LIMIT):
+        async with open_swarm() as swarm:
+            executor = await swarm.listener("a", Miscounting(MockScript(decode_rate=10.0)))
+            async with swarm.router() as router:
+                response = await router.ask(chat_request("hi", sampling=Sampling(max_tokens=20)))
+            offer = executor.capability().models[0]
+    assert response.usage.completion_tokens == 20
+    assert offer.usual_tokens == 20

@@ -8,11 +8,21 @@ import attrs
 import pytest
 import trio
 
+from punch import recording as limits
 from punch.backends import Generation, MockBackend, MockScript, mock_words
 from punch.exceptions import GenerationFailed
 from punch.executor import open_executor
 from punch.node import PeerSession
-from punch.recording import GRACE_SECONDS, KEPT_ANSWERS, KEPT_BYTES, KEPT_SECONDS, Recordings
+from punch.recording import (
+    GRACE_SECONDS,
+    KEPT_ANSWERS,
+    KEPT_BYTES,
+    KEPT_SECONDS,
+    LONGEST_SECONDS,
+    Recording,
+    Recordings,
+    key_of,
+)
 from punch.testing import MemoryNetwork, ScriptedBackend
 from punch.wire import (
     PROTOCOL,
@@ -420,19 +430,19 @@ async def test_a_stored_answer_starts_with_where_it_comes_from(autojump_clock):
     assert began.provenance == response.provenance
 
 
-def ended(recordings: Recordings, name: str, size: int, now: float) -> None:
+def ended(recordings: Recordings, name: str, size: int, now: float, dialer: str = "d") -> None:
     """A recording of so much text, which has ended."""
     request = attrs.evolve(ASK, request_id=name)
-    recording = recordings.open("d", request, fingerprint(request))
+    recording = recordings.open(dialer, request, fingerprint(request))
     completion = Completion(text="x" * size)
     recording.end(CommandResponse(request_id=name, status="success", result=completion))
     recordings.ended(recording, now=now)
 
 
-def is_kept(recordings: Recordings, name: str, now: float) -> bool:
+def is_kept(recordings: Recordings, name: str, now: float, dialer: str = "d") -> bool:
     """Whether there is an answer for this id."""
     request = attrs.evolve(ASK, request_id=name)
-    return recordings.find("d", request, fingerprint(request), now=now) is not None
+    return recordings.find(dialer, request, fingerprint(request), now=now) is not None
 
 
 async def test_the_number_of_kept_answers_is_bounded():
@@ -459,3 +469,189 @@ async def test_the_text_of_kept_answers_is_bounded():
     assert is_kept(recordings, "4", 4.0)
     assert not is_kept(recordings, "4", 4.0 + KEPT_SECONDS)
     assert recordings.statistics().kept_bytes == 0
+
+
+@pytest.mark.parametrize(
+    ("number", "size"), [(KEPT_ANSWERS + 9, 1), (9, KEPT_BYTES // 4)], ids=["number", "size"]
+)
+async def test_who_keeps_the_most_loses_the_oldest(number, size):
+    """A flood of one dialer drops nothing of another."""
+    recordings = Recordings()
+    ended(recordings, "mine", 9, now=0.0, dialer="modest")
+    for index in range(number):
+        ended(recordings, f"{index}", size, now=0.0, dialer="greedy")
+    assert is_kept(recordings, "mine", 0.0, "modest")
+    assert is_kept(recordings, f"{number - 1}", 0.0, "greedy")
+    assert not is_kept(recordings, "0", 0.0, "greedy")
+
+
+async def test_what_is_kept_for_a_dialer_is_forgotten_with_its_answers():
+    """After many have come and gone, only those of today are counted."""
+    recordings = Recordings()
+    for index in range(5):
+        ended(recordings, f"{index}", 9, now=KEPT_SECONDS * index, dialer=f"d{index}")
+    assert len(recordings._holdings) == 1
+
+
+# ---- how long an answer is made for ----
+
+
+class Listening:
+    """An inquiry that is only joined with."""
+
+    def __init__(self, **changes) -> None:
+        self.request = attrs.evolve(ASK, **changes)
+
+
+async def test_a_recording_lives_as_long_as_its_readers_gave_it(autojump_clock):
+    """The one who waits longest counts, and the grace for coming back after that."""
+    recording = Recording("d", ASK, b"")
+    began = trio.current_time()
+    recording.join(Listening(timeout=100.0))
+    recording.join(Listening(timeout=10.0))
+    assert recording.scope.deadline == began + 100.0 + GRACE_SECONDS
+    await trio.sleep(50.0)
+    recording.join(Listening(timeout=80.0))
+    assert recording.scope.deadline == began + 130.0 + GRACE_SECONDS
+
+
+async def test_nobody_holds_a_slot_for_ever_by_coming_back(autojump_clock):
+    """However often, and however long it says that it waits."""
+    recording = Recording("d", ASK, b"")
+    began = trio.current_time()
+    while trio.current_time() < began + LONGEST_SECONDS - 5.0:
+        reader = recording.join(Listening(timeout=None))
+        assert recording.scope.deadline <= began + LONGEST_SECONDS
+        await trio.sleep(100.0)
+        recording.leave(reader, comes_back=True)
+        assert recording.scope.deadline <= trio.current_time() + GRACE_SECONDS
+    recording.join(Listening(timeout=10.0))
+    assert recording.scope.deadline == began + LONGEST_SECONDS
+
+
+async def test_who_joined_an_answer_that_takes_too_long_is_told_so(autojump_clock, monkeypatch):
+    """The backend is stopped, and whoever still waits gets an error and not silence."""
+    monkeypatch.setattr(limits, "LONGEST_SECONDS", 60.0)
+    backend = Counting(decode_rate=0.1)
+    with trio.fail_after(LIMIT):
+        async with listening(backend) as (executor, dial):
+            began = trio.current_time()
+            session, stream = await dial()
+            session.ask(ASK)
+            await trio.sleep(30.0)
+            stream.end()
+            session, _ = await dial()
+            _, _, response = await read(session.ask(ASK))
+            took = trio.current_time() - began
+            empty = is_empty(executor)
+    assert took == pytest.approx(60.0, abs=0.1)
+    assert (response.status, response.error.retryable) == ("error", True)
+    assert "takes too long" in response.error.message
+    assert len(backend.stopped_at) == 1
+    assert empty
+
+
+# ---- who gets no text ----
+
+
+async def progress_of(call) -> tuple[list[float], CommandResponse]:
+    """When it was said that tokens are made, and the end of a call."""
+    told, began = [], trio.current_time()
+    while not isinstance(part := await call.receive(), CommandResponse):
+        if isinstance(part, Progress):
+            assert part.state == "working"
+            told.append(trio.current_time() - began)
+    return told, part
+
+
+@pytest.mark.parametrize(("stream", "expected"), [(False, [5, 10, 15]), (True, [])])
+async def test_who_takes_the_answer_whole_is_told_that_it_is_made(stream, expected, autojump_clock):
+    """Who takes it in parts hears that anyway."""
+    with trio.fail_after(LIMIT):
+        async with listening(Counting(decode_rate=1)) as (_, dial):
+            session, _ = await dial()
+            told, response = await progress_of(session.ask(attrs.evolve(ASK, stream=stream)))
+    assert response.status == "success"
+    assert told == pytest.approx(expected, abs=1.5)
+
+
+async def test_who_waits_for_a_model_that_thinks_is_told_so(autojump_clock):
+    """Its thoughts are no text; they come with the first word, as tokens."""
+
+    async def think(request, emit):
+        for _ in range(12):
+            await trio.sleep(1.0)
+            await emit("", 2)
+        await emit("so", 1)
+        return Generation(completion=Completion(text="so"), usage=Usage(), timings=Timings())
+
+    with trio.fail_after(LIMIT):
+        async with listening(ScriptedBackend(think)) as (_, dial):
+            session, _ = await dial()
+            told, _ = await progress_of(session.ask(ASK))
+            text, tokens, _ = await read(session.ask(ASK))
+    assert told == pytest.approx([5, 10], abs=1.5)
+    assert (text, tokens) == ("so", 25)
+
+
+async def test_a_backend_that_makes_nothing_gives_no_sign(autojump_clock):
+    """A sign of life that does not mean anything would keep a dialer waiting for ever."""
+
+    async def hang(request, emit):
+        for _ in range(20):
+            await trio.sleep(1.0)
+            await emit("", 0)
+        return Generation(completion=Completion(), usage=Usage(), timings=Timings())
+
+    with trio.fail_after(LIMIT):
+        async with listening(ScriptedBackend(hang)) as (_, dial):
+            session, _ = await dial()
+            told, _ = await progress_of(session.ask(attrs.evolve(ASK, stream=False)))
+    assert told == []
+
+
+async def test_who_takes_the_answer_whole_waits_for_no_other_reader(autojump_clock):
+    """One had stopped reading, and held the backend up."""
+    piece = "x" * 8192
+
+    async def play(request, emit):
+        for _ in range(32):
+            await emit(piece, 1)
+        return Generation(completion=Completion(text="y"), usage=Usage(), timings=Timings())
+
+    with trio.fail_after(LIMIT):
+        async with listening(ScriptedBackend(play)) as (executor, dial):
+            first, _ = await dial()
+            first.ask(ASK)
+            await trio.sleep(1.0)
+            blocked = executor.statistics().busy
+            second, _ = await dial()
+            began = trio.current_time()
+            _, _, response = await read(second.ask(attrs.evolve(ASK, stream=False)))
+            took = trio.current_time() - began
+    assert blocked == 1
+    assert response.status == "success"
+    assert took < 0.1
+
+
+async def test_no_more_tokens_are_counted_than_an_answer_can_have(autojump_clock):
+    """A backend that claims more would make its dialers close the session."""
+
+    async def boast(request, emit):
+        await emit("a", 1 << 60)
+        await emit("b", 1 << 60)
+        return Generation(completion=Completion(text="ab"), usage=Usage(), timings=Timings())
+
+    with trio.fail_after(LIMIT):
+        async with listening(ScriptedBackend(boast)) as (_, dial):
+            session, _ = await dial()
+            text, tokens, response = await read(session.ask(ASK))
+    assert (text, tokens, response.status) == ("ab", 1 << 20, "success")
+
+
+def test_what_others_delivered_is_known_by_its_text():
+    """Two continuations of equal length are two pieces of work, and none is a third."""
+    keys = {key_of("d", attrs.evolve(ASK, continuation=text)) for text in (None, "one", "two")}
+    assert len(keys) == 3
+    assert key_of("d", attrs.evolve(ASK, continuation="")) == key_of("d", ASK)
+    key_of("d", attrs.evolve(ASK, continuation="half a pair: \ud83d"))

@@ -71,3 +71,21 @@ def test_the_usual_length_is_learned_model_by_model() -> None:
     assert other == 200
     embed = attrs.evolve(ASK, command="embed", inputs=("a",))
     assert workload.plan(recording(), embed, OFFER).ticket.output_tokens == 0
+
+
+@pytest.mark.parametrize(("context", "most"), [(4096, 4096), (None, 1 << 20), (1 << 30, 1 << 20)])
+def test_a_usual_length_fits_the_context(context, most) -> None:
+    """A backend may count nonsense; the dialers hear of no more than there can be."""
+    workload, offer = Workload(), ModelOffer(name="m", context_tokens=context)
+    assert workload.usual_tokens(offer) is None
+    workload.learn("m", 1 << 53)
+    assert workload.usual_tokens(offer) == most
+
+
+async def test_a_ticket_says_how_much_was_made() -> None:
+    """So that it is charged for meanwhile."""
+    answer = recording()
+    work = Workload().plan(answer, ASK, OFFER)
+    answer.begin(HERE)
+    await answer.add("a", 7)
+    assert work.ticket.made() == 7

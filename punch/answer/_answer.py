@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from types import TracebackType
 
+from ..capability import PeerId
 from ..routing import Attempt, Decision
-from ..wire import CommandRequest, CommandResponse, Progress, Segment
+from ..wire import CommandRequest, CommandResponse, Progress, Provenance, Segment
 from ._runs import Reading, Runs
 
 
@@ -50,6 +51,21 @@ class Answer:
     def progress(self) -> Progress | None:
         """What its peer last said it waits for."""
         return None if self._reading is None else self._reading.run.progress
+
+    @property
+    def peer_id(self) -> PeerId | None:
+        """Who works on it; at its end, who did last."""
+        return None if self._reading is None else self._reading.run.peer_id
+
+    @property
+    def provenance(self) -> Provenance | None:
+        """Where the text comes from, once there is some."""
+        return None if self._reading is None else self._reading.run.provenance
+
+    @property
+    def has_news(self) -> bool:
+        """True if `receive` probably need not wait: something has arrived."""
+        return self._reading is not None and self._reading.has_news
 
     @property
     def text(self) -> str:

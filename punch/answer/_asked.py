@@ -20,8 +20,8 @@ PROGRESS_PATIENCE = 15.0
 PROMISE_FACTOR = 4.0
 LEAST_PROMISE = 60.0
 
-# Seconds before a first text that need no explanation.
-MOST_UNSEEN = 1.0
+# More tokens than any answer has.
+MOST_TOKENS = 1 << 20
 
 
 class Asked:
@@ -73,6 +73,12 @@ class Asked:
         self._held_tokens = 0
         self.stay = stay
         """The peer's stay in the table, see `PeerTable.ended`."""
+        self.awaited = 0.0
+        """Seconds in which there was nothing from it to read, and somebody who would have."""
+        self.deadline = self.at + (call.request.timeout or math.inf)
+        """Until when it may answer, in seconds of trio's clock."""
+        limits = (request.sampling.max_tokens, offer.context_tokens, MOST_TOKENS)
+        self._most_tokens = min(limit for limit in limits if limit is not None)
         self._started_at: float | None = None
         self._waits_until: float | None = None
         self._patience = patience
@@ -110,20 +116,10 @@ class Asked:
         return self.first_text_at is None
 
     @property
-    def prefill_surprise(self) -> float | None:
-        """Seconds from its start to its first text, if they are far more than were predicted.
-
-        Less is no surprise: other prompts may have been read before this one.
-        """
-        first, predicted = self.call.first_text_at, self._predicted_first
-        if first is None or self._started_at is None or predicted is None:
-            return None
-        seen = first - self._started_at
-        return seen if seen > PATIENCE_FACTOR * predicted + MOST_UNSEEN else None
-
-    @property
-    def _predicted_first(self) -> float | None:
-        return self.decision.seconds_to_first_text(self.peer_id)
+    def first_seen(self) -> float | None:
+        """Seconds from its start to its first text, as they passed here."""
+        first = self.call.first_text_at
+        return None if first is None or self._started_at is None else first - self._started_at
 
     @property
     def decode_seen(self) -> float | None:
@@ -132,14 +128,37 @@ class Asked:
         return None if first is None or last is None else last - first
 
     @property
-    def is_overdue(self) -> bool:
-        """True if it has taken several times as long as was predicted for what it delivered."""
-        decision, first = self.decision, self._predicted_first
-        decode = decision.term(self.peer_id, "decode")
+    def whole_seen(self) -> float | None:
+        """Seconds from its start to its last word, as far as somebody waited for it."""
+        if self._started_at is None:
+            return None
+        return min(self.awaited, trio.current_time() - self._started_at)
+
+    @property
+    def predicted_first(self) -> float | None:
+        """Seconds to its first text, as predicted."""
+        return self.decision.seconds_to_first_text(self.peer_id)
+
+    @property
+    def predicted_whole(self) -> float | None:
+        """Seconds for as much as it has delivered, as predicted."""
+        first, decode = self.predicted_first, self.decision.term(self.peer_id, "decode")
         if first is None or decode is None:
+            return None
+        share = max(1.0, self.tokens / max(1, self.decision.request.output_tokens))
+        return first + share * decode
+
+    @property
+    def is_overdue(self) -> bool:
+        """True if it kept us waiting several times as long as was predicted for what it sent."""
+        predicted = self.predicted_whole
+        if predicted is None:
             return False
-        share = max(1.0, self.tokens / max(1, decision.request.output_tokens))
-        return self.seconds > max(LEAST_PATIENCE, PATIENCE_FACTOR * (first + share * decode))
+        return self.awaited > max(LEAST_PATIENCE, PATIENCE_FACTOR * predicted)
+
+    def believed(self, tokens: int) -> int:
+        """So many more *tokens*, as far as the answer can have them."""
+        return max(0, min(tokens, self._most_tokens - self.tokens - self._held_tokens))
 
     def waits(self, progress: Progress) -> None:
         """It says that it is not done waiting; while that lasts, it will say so again."""
@@ -167,6 +186,7 @@ class Asked:
         else:
             self._rhythm.heard(now)
         self._patient_until = self._rhythm.overdue_at
+        tokens = self.believed(tokens)
         if self.seam is None:
             return text, tokens
         self._held_tokens += tokens

@@ -113,8 +113,10 @@ class Delivered:
         sampling = request.sampling
         if sampling.max_tokens is not None:
             left = sampling.max_tokens - self.tokens
-            if left <= 0:
+            if left <= 0 and not request.needs:
                 return None
+            # Of an answer that comes from one peer only, more is missing than tokens of text.
+            left = max(left, 1)
             sampling = attrs.evolve(sampling, max_tokens=left)
         return attrs.evolve(
             request,

@@ -31,6 +31,7 @@ from ..routing import (
     Presence,
 )
 from ..wire import CommandRequest, CommandResponse
+from ._speed import Speed
 
 # How long a first request waits for the namespace to be known: a few round trips, and the
 # dials of peers that are gone.
@@ -45,11 +46,6 @@ LEAST_TIMEOUT = 1e-3
 
 # How long a cancelled peer has to say how far it got; it has 100 ms to stop.
 CONFIRM_SECONDS = 5.0
-
-# A backend's own timing is exact, and leaves out the network; ours cannot be lied to. Ours counts
-# where it is longer by more than a network explains.
-MOST_UNSEEN_SHARE = 0.5
-MOST_UNSEEN_SECONDS = 0.25
 
 
 @attrs.frozen(kw_only=True)
@@ -230,8 +226,7 @@ class Dispatch:
         response: CommandResponse,
         *,
         text: str,
-        prefill_surprise: float | None,
-        decode_seen: float | None,
+        speed: Speed,
     ) -> None:
         """Learn from what one peer said of its part of an answer.
 
@@ -240,25 +235,24 @@ class Dispatch:
           peer_id: Which peer.
           response: What it said.
           text: Its part of the answer.
-          prefill_surprise: Seconds from its start to the first text, if they were too many.
-          decode_seen: Seconds from the first text to the last, as they arrived here.
+          speed: What it took.
 
         """
         model = response.provenance.model if response.provenance is not None else None
         if model is None:
             return
-        now, usage, timings = trio.current_time(), response.usage, response.timings
+        now = trio.current_time()
         self.table.succeeded(
             peer_id,
             model,
-            prefill_tokens=usage.computed_tokens,
-            prefill_seconds=prefill_surprise or timings.prefill,
-            decode_tokens=usage.completion_tokens,
-            decode_seconds=_believable(timings.decode, decode_seen) or decode_seen,
-            batch=timings.batch,
+            prefill_tokens=speed.prefill_tokens,
+            prefill_seconds=speed.prefill_seconds,
+            decode_tokens=speed.decode_tokens,
+            decode_seconds=speed.decode_seconds,
+            batch=response.timings.batch,
             now=now,
         )
-        self.experience.answered(request, peer_id, text=text, usage=usage, now=now)
+        self.experience.answered(request, peer_id, text=text, usage=response.usage, now=now)
 
     def when_stopped(self, call: Call, then: Callable[[int | None], None]) -> None:
         """Call *then* with the tokens a cancelled call had made, once its peer has said so."""
@@ -279,10 +273,3 @@ class Dispatch:
         self.retries.deposit(now)
         if self.hedge is not None:
             self._hedges.deposit(now)
-
-
-def _believable(said: float | None, seen: float | None) -> float | None:
-    """The seconds that a peer says it took, unless we have seen that it took longer."""
-    if said is None or seen is None:
-        return said
-    return seen if seen * MOST_UNSEEN_SHARE - MOST_UNSEEN_SECONDS > said else said

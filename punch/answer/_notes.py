@@ -98,7 +98,8 @@ class Notes:
         """Words of a peer, without the caller's text: a backend may quote what it was asked."""
         request = self._request
         size = sum(len(message.content) for message in request.messages)
-        size += len(request.prompt or "") + sum(map(len, request.inputs))
+        size += len(request.prompt or "") + len(request.continuation or "")
+        size += sum(map(len, (*request.inputs, *request.sampling.stop)))
         if size + self._delivered.characters > MOST_SEARCHED:
             return "its words are left out: the prompt is too long to be searched for in them"
         return scrubbed(words, request, self._delivered.text)

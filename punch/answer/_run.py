@@ -23,6 +23,7 @@ from ..logs import get_logger
 from ..node import Call
 from ..peers import PeerRecord
 from ..routing import (
+    MOST_PATIENCE,
     PATIENCE_FACTOR,
     Attempt,
     Attempts,
@@ -40,6 +41,7 @@ from ..wire import (
     CommandResponse,
     Completion,
     Progress,
+    Provenance,
     Segment,
     Started,
 )
@@ -47,6 +49,7 @@ from ._asked import Asked
 from ._delivered import Delivered
 from ._dispatch import Dispatch
 from ._notes import Notes
+from ._speed import speed_of
 from ._verdict import check_provenance, check_response
 
 log = get_logger(__name__)
@@ -107,6 +110,25 @@ class Run:
     def segments(self) -> tuple[Segment, ...]:
         """Who has delivered which part, as far as that is over."""
         return tuple(self._delivered.segments)
+
+    @property
+    def peer_id(self) -> PeerId | None:
+        """Who works on it; at its end, who did last."""
+        if self._asked:
+            return self._asked[0].peer_id
+        return None if self.response is None else self.response.executor
+
+    @property
+    def provenance(self) -> Provenance | None:
+        """Where the text comes from, once there is some."""
+        if self.response is not None:
+            return self.response.provenance
+        return self._delivered.provenance
+
+    @property
+    def has_news(self) -> bool:
+        """True if `advance` would find something to read."""
+        return any(asked.call.has_news for asked in self._asked)
 
     async def advance(self) -> None:
         """Go on until there is more text, or the end."""
@@ -187,7 +209,7 @@ class Run:
         )
 
     def _note(self, decision: Decision, reason: Reason) -> None:
-        self.decisions.append(decision)
+        self.decisions.append(attrs.evolve(decision, reason=reason))
         self._notes.decided(decision, reason)
 
     async def _ask(self, step: Try, decision: Decision, request: CommandRequest) -> None:
@@ -218,7 +240,9 @@ class Run:
     def _whole_patience(self, decision: Decision, peer_id: PeerId) -> float:
         """How much longer a peer may be silent that was asked for the whole answer at once."""
         decode = decision.term(peer_id, "decode")
-        return 0.0 if self.request.stream or decode is None else PATIENCE_FACTOR * decode
+        if self.request.stream or decode is None:
+            return 0.0
+        return min(PATIENCE_FACTOR * decode, MOST_PATIENCE)
 
     async def _move(self, asked: Asked, progress: Progress) -> None:
         """Leave a queue if another peer would be done earlier."""
@@ -281,14 +305,18 @@ class Run:
         await self._wait()
 
     async def _wait(self) -> None:
-        asked = self._asked
+        asked, since = self._asked, trio.current_time()
         limit = min(self._deadline, self._hedge_at, *[a.patient_until for a in asked])
-        with trio.move_on_at(limit):
-            if len(asked) == 1:
-                await asked[0].call.ready()
-            else:
-                await _any_ready([a.call for a in asked])
-            return
+        try:
+            with trio.move_on_at(limit):
+                if len(asked) == 1:
+                    await asked[0].call.ready()
+                else:
+                    await _any_ready([a.call for a in asked])
+                return
+        finally:
+            for one in asked:
+                one.awaited += trio.current_time() - since
         now = trio.current_time()
         if now >= self._deadline:
             raise self._attempts.out_of_time()
@@ -302,7 +330,7 @@ class Run:
         if self._asked == [asked]:
             request = self._delivered.what_is_left()
             other = None if request is None else self._decide(request, but=[asked])
-            if other is not None and not self._attempts.can_continue(other):
+            if other is not None and not self._attempts.has_alternative(other):
                 asked.wait_on()
                 return
         self._fault(asked, PeerTimeout(f"{asked.peer_id}: {asked.what_is_missing()}"))
@@ -344,7 +372,11 @@ class Run:
 
     def _finish(self, asked: Asked, response: CommandResponse) -> None:
         """Take the peer's last word, and the text that comes with it."""
+        if response.load is not None:
+            self._dispatch.table.reported(asked.peer_id, response.load)
         try:
+            if self._ran_out(asked, response):
+                return
             self._check_response(asked, response)
         except PeerError:
             raise
@@ -361,6 +393,7 @@ class Run:
         self._leave(asked)
         result = response.result or Completion()
         asked.provenance = response.provenance
+        response = _with_believed_tokens(asked, response)
         text, tokens = asked.last_heard(result.text, response.usage.completion_tokens)
         if text:
             self._append(asked, text, tokens)
@@ -371,24 +404,35 @@ class Run:
             asked.peer_id,
             response,
             text=asked.text,
-            prefill_surprise=asked.prefill_surprise,
-            decode_seen=asked.decode_seen,
+            speed=speed_of(asked, response),
         )
         self._delivered.close_segment(asked, result.finish_reason)
         self._notes.attempted(asked, "success")
         self._complete(self._delivered.whole(response, result))
 
+    def _ran_out(self, asked: Asked, response: CommandResponse) -> bool:
+        """Whether the time that the peer was given is over, and somebody has joined who has more.
+
+        Then whoever is best is asked for the rest.
+        """
+        if response.status != "timeout":
+            return False
+        # Its clock runs as ours does, a little later: it cannot know much earlier than we.
+        now = trio.current_time() + CLOCK_DIFFERENCE
+        if now < asked.deadline:
+            raise PeerFailed(f"{asked.peer_id}: says that the time ran out, and it did not")
+        if now >= self._deadline:
+            raise self._attempts.out_of_time()
+        self._leave(asked)
+        self._delivered.leave_to_others(asked, "deadline")
+        self._notes.attempted(asked, "deadline")
+        return True
+
     def _check_response(self, asked: Asked, response: CommandResponse) -> None:
         """Raise what the response says went wrong, or what is wrong with it."""
-        peer_id = asked.peer_id
-        if response.load is not None:
-            self._dispatch.table.reported(peer_id, response.load)
-        if response.status == "timeout":
-            # Its clock runs as ours does, a little later: it cannot know much earlier than we.
-            if trio.current_time() < self._deadline - CLOCK_DIFFERENCE:
-                raise PeerFailed(f"{peer_id}: says that the time ran out, and it did not")
-            raise self._attempts.out_of_time()
         check_response(response, request=asked.request, peer=asked.record, before=asked.provenance)
+        if response.result is not None:
+            self._delivered.check_length(asked.peer_id, response.result.text)
 
     # ---- leaving a peer ----
 
@@ -464,6 +508,17 @@ class Run:
             decision=self.decisions[-1].as_dict(),
             attempts=tuple(_as_dict(attempt) for attempt in self.attempts),
         )
+
+
+def _with_believed_tokens(asked: Asked, response: CommandResponse) -> CommandResponse:
+    """*response* without more tokens than the answer can have."""
+    usage = response.usage
+    if usage.completion_tokens is None:
+        return response
+    most = asked.tokens + asked.believed(usage.completion_tokens)
+    if usage.completion_tokens <= most:
+        return response
+    return attrs.evolve(response, usage=attrs.evolve(usage, completion_tokens=most))
 
 
 async def _any_ready(calls: Sequence[Call]) -> None:

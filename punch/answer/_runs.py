@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import OrderedDict
 
 import trio
@@ -17,6 +16,9 @@ from ._run import USUAL_TIMEOUT, Run
 STORED_SECONDS = 120.0
 MOST_STORED = 256
 MOST_CHARACTERS = 4 << 20
+
+# Whose time runs out as the run's own does hears of it from the run: by so many seconds.
+AFTER_THE_RUN = 0.01
 
 # What one number of an embedding takes, in the same measure.
 NUMBER_CHARACTERS = 32
@@ -66,6 +68,12 @@ class Reading:
         """What this reader has received."""
         return "".join(self.run.parts[: self._position])
 
+    @property
+    def has_news(self) -> bool:
+        """True if `receive` probably need not wait."""
+        run = self.run
+        return self._position < len(run.parts) or run.is_over or run.has_news
+
     async def receive(self) -> str | None:
         """The next part; `None` at the end. Raises what went wrong with the run."""
         run = self.run
@@ -79,10 +87,8 @@ class Reading:
         return None
 
     async def _advance(self) -> None:
-        if self._deadline == math.inf:
-            await self._shared.advance(self._position)
-            return
-        with trio.move_on_at(self._deadline) as patience:
+        # The run keeps time for whoever waits longest, and says more when it runs out.
+        with trio.move_on_at(self._deadline + AFTER_THE_RUN) as patience:
             await self._shared.advance(self._position)
         if patience.cancelled_caught:
             raise DeadlineExceeded("the time ran out before the rest of the answer")
@@ -131,9 +137,7 @@ class Runs:
         deadline = trio.current_time() + (request.timeout or USUAL_TIMEOUT)
         if shared.readers > 1:
             shared.run.extend(deadline)
-        # The run keeps time for whoever waits longest, and says more when it runs out.
-        own = deadline if deadline < shared.run.deadline else math.inf
-        return Reading(self, shared, own)
+        return Reading(self, shared, deadline)
 
     def leave(self, shared: _Shared) -> None:
         """A reader has all it wanted. A complete run is kept a while, any other goes with it."""

@@ -96,6 +96,11 @@ def check_response(
         if response.provenance is None:
             raise PeerFailed(f"{peer_id}: does not say where its answer comes from")
         check_provenance(response.provenance, request=request, peer=peer, before=before)
+    result = response.result
+    if result is not None and result.tool_calls and not request.tools:
+        raise PeerFailed(f"{peer_id}: calls tools, and was given none")
+    if result is not None and result.logprobs and request.logprobs is None:
+        raise PeerFailed(f"{peer_id}: sends log-probabilities that nobody asked for")
 
 
 def _error_in(response: CommandResponse, peer: PeerId) -> PunchError:

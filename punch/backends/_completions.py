@@ -20,7 +20,8 @@ from ..exceptions import (
     InvalidRequest,
     PunchError,
 )
-from ..wire import CommandRequest, Completion, Sampling, Timings, Usage
+from ..wire import ChatMessage, CommandRequest, Completion, Sampling, Timings, Usage
+from ._answer_parts import Logprobs, ToolCalls
 from ._base import Generation
 
 Dialect = Literal["llama_cpp", "vllm", "other"]
@@ -40,6 +41,9 @@ _PATHS = {
 
 # OpenAI and vLLM: "This model's maximum context length is 4096 tokens. However, ..."
 _CONTEXT_WORDS = re.compile(r"maximum context length is \d+ tokens")
+
+# llama-server, of a text to embed: it cannot be read in parts.
+_TOO_LARGE = re.compile(r"input \((\d+) tokens\) is too large .*?size: (\d+)")
 
 
 def build(
@@ -77,12 +81,11 @@ def build(
         if slot is not None:
             body["id_slot"] = slot
     body.update(_sampling(request.sampling, dialect))
+    body.update(_form(request, dialect))
     if request.command == "complete":
         body["prompt"] = (request.prompt or "") + (request.continuation or "")
     else:
-        body["messages"] = [
-            {"role": message.role, "content": message.content} for message in request.messages
-        ]
+        body["messages"] = [_message(message) for message in request.messages]
         begun = bool(request.messages) and request.messages[-1].role == "assistant"
         if request.continuation or (begun and dialect != "other"):
             _continue(body, request.continuation or "", dialect)
@@ -99,10 +102,77 @@ def _sampling(sampling: Sampling, dialect: Dialect) -> dict[str, Any]:
         "min_p": sampling.min_p,
         # vLLM ignores names that it does not know, so the wrong one would do nothing, silently.
         "repetition_penalty" if dialect == "vllm" else "repeat_penalty": sampling.repeat_penalty,
+        "presence_penalty": sampling.presence_penalty,
+        "frequency_penalty": sampling.frequency_penalty,
         "seed": sampling.seed,
         "stop": list(sampling.stop) or None,
     }
     return {name: value for name, value in values.items() if value is not None}
+
+
+def _message(message: ChatMessage) -> dict[str, Any]:
+    found: dict[str, Any] = {"role": message.role, "content": message.content}
+    if message.name is not None:
+        found["name"] = message.name
+    if message.tool_call_id is not None:
+        found["tool_call_id"] = message.tool_call_id
+    if message.tool_calls:
+        # Beside calls, a template may write an empty text, and not the lack of one.
+        found["content"] = message.content or None
+        found["tool_calls"] = [
+            {
+                "id": call.id,
+                "type": "function",
+                "function": {"name": call.name, "arguments": call.arguments},
+            }
+            for call in message.tool_calls
+        ]
+    return found
+
+
+def _form(request: CommandRequest, dialect: Dialect) -> dict[str, Any]:
+    """What is said of the form of the answer: tools, a schema, log-probabilities."""
+    body: dict[str, Any] = {}
+    if request.tools:
+        body["tools"] = [
+            {
+                "type": "function",
+                "function": {
+                    "name": tool.name,
+                    **({} if tool.description is None else {"description": tool.description}),
+                    "parameters": json.loads(tool.parameters),
+                },
+            }
+            for tool in request.tools
+        ]
+    choice = request.tool_choice
+    if choice is not None:
+        name = choice.removeprefix("function:")
+        is_name = name != choice
+        body["tool_choice"] = (
+            {"type": "function", "function": {"name": name}} if is_name else choice
+        )
+    if request.response_schema is not None:
+        body.update(_schema(request, json.loads(request.response_schema), dialect))
+    if request.logprobs is not None:
+        # To llama-server, none is no wish at all; what is too many is left out again.
+        alternatives = max(1, request.logprobs) if dialect == "llama_cpp" else request.logprobs
+        if request.command == "complete":
+            body["logprobs"] = alternatives
+        else:
+            body |= {"logprobs": True, "top_logprobs": alternatives}
+    return body
+
+
+def _schema(request: CommandRequest, schema: dict[str, Any], dialect: Dialect) -> dict[str, Any]:
+    if request.command == "complete" and dialect == "llama_cpp":
+        # Its plain completions ignore `response_format`.
+        return {"json_schema": schema or {"type": "object"}}
+    if not schema:
+        return {"response_format": {"type": "json_object"}}
+    # Strict: OpenAI refuses a schema that it could not hold an answer to, and says why.
+    named = {"name": "answer", "schema": schema, "strict": True}
+    return {"response_format": {"type": "json_schema", "json_schema": named}}
 
 
 def _continue(body: dict[str, Any], continuation: str, dialect: Dialect) -> None:
@@ -128,9 +198,17 @@ def _continue(body: dict[str, Any], continuation: str, dialect: Dialect) -> None
 
 
 class AnswerReader:
-    """Puts one answer together from the events of its stream."""
+    """Puts one answer together from the events of its stream.
 
-    def __init__(self) -> None:
+    Args:
+      logprobs: How many alternatives of each token were asked for; `None` for no
+        log-probabilities.
+
+    """
+
+    def __init__(self, logprobs: int | None = None) -> None:
+        self._calls = ToolCalls()
+        self._logprobs = Logprobs(logprobs)
         self._parts: list[str] = []
         self._characters = 0
         self._counted = 0
@@ -143,7 +221,7 @@ class AnswerReader:
     def take(self, event: str) -> tuple[str, int]:
         """The new text of *event* and the tokens it stands for; ``("", 0)`` if there is none.
 
-        A thought has tokens and no text.
+        A thought has tokens and no text, and so has a piece of a tool call.
 
         Raises:
           GenerationFailed: if the event is not JSON, or says that the answer failed.
@@ -177,10 +255,12 @@ class AnswerReader:
     def _choice(self, choice: dict[str, Any], made: int | None) -> tuple[str, int]:
         if isinstance(reason := choice.get("finish_reason"), str) and reason:
             self._finish_reason = reason
+        self._logprobs.take(choice.get("logprobs"))
         delta = choice.get("delta")
+        is_call = isinstance(delta, dict) and self._calls.take(delta.get("tool_calls"))
         text = delta.get("content") if isinstance(delta, dict) else choice.get("text")
         if not isinstance(text, str) or not text:
-            return "", self._count_more(made) if _is_thought(delta) else 0
+            return "", self._count_more(made) if is_call or _is_thought(delta) else 0
         self._parts.append(text)
         self._characters += len(text)
         if self._characters > MAX_ANSWER_CHARACTERS:
@@ -218,9 +298,16 @@ class AnswerReader:
             # token and the answer from the first to the last; the network is part of it.
             prefill = first_token
             decode = None if last_token is None else last_token - first_token
-        reason = "length" if self._finish_reason == "length" else "stop"
+        calls = self._calls.finish()
+        # For a call that was forced, OpenAI and vLLM say "stop".
+        reason = "tool_calls" if calls else "stop"
         return Generation(
-            completion=Completion(text="".join(self._parts), finish_reason=reason),
+            completion=Completion(
+                text="".join(self._parts),
+                finish_reason="length" if self._finish_reason == "length" else reason,
+                tool_calls=calls,
+                logprobs=self._logprobs.finish(),
+            ),
             usage=_usage(self._usage, self._timings),
             timings=Timings(prefill=prefill, decode=decode),
         )
@@ -342,6 +429,11 @@ def fault_of(error: Any, *, status: int, key_setting: str | None = None) -> Punc
     if status in (400, 404, 405, 413, 415, 422, 501):
         names = f" (parameter {said.parameter!r})" if said.parameter else ""
         return InvalidRequest(f"the server rejects the request: {said.message}{names}")
+    if (numbers := _TOO_LARGE.search(said.message)) is not None:
+        return ContextTooLong(
+            f"a text to embed has {numbers[1]} tokens and the server takes {numbers[2]} at a time; "
+            "split it"
+        )
     failed = GenerationFailed(f"the server failed with status {status}: {said.message}")
     if status in (429, 503):
         # Loading a model or clearing a queue takes seconds; less would only add to the load.

@@ -82,7 +82,7 @@ class HttpClient:
             value = await self.post_json(path, body)
             return read_embeddings(value, expected=len(request.inputs))
         try:
-            return await self._stream(path, body, emit)
+            return await self._stream(path, body, emit, request.logprobs)
         except self._errors.disconnected as error:
             # A kept-alive connection that the server closed as we wrote to it, most likely.
             # Nothing was received, so nothing is emitted twice; a dead server says so again.
@@ -91,16 +91,18 @@ class HttpClient:
         except self._errors.any as error:
             raise self._translate(error) from error
         try:
-            return await self._stream(path, body, emit)
+            return await self._stream(path, body, emit, request.logprobs)
         except self._errors.any as error:
             raise self._translate(error) from error
 
-    async def _stream(self, path: str, body: Mapping[str, Any], emit: Emit) -> Generation:
+    async def _stream(
+        self, path: str, body: Mapping[str, Any], emit: Emit, logprobs: int | None
+    ) -> Generation:
         started = trio.current_time()
         first: float | None = None
         last: float | None = None
         events = EventReader()
-        answer = AnswerReader()
+        answer = AnswerReader(logprobs)
         async with self._client.stream(
             "POST",
             self.url + path,

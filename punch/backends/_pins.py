@@ -29,7 +29,9 @@ MOST_BLOCKS = 8192
 
 def conversation(request: CommandRequest) -> str:
     """The text of *request* in the order in which the model reads it."""
-    turns = [f"{message.role}\x1f{message.content}\x1e" for message in request.messages]
+    # Templates write the tools before the conversation.
+    turns = ["\x1f".join(tool.texts) + "\x1e" for tool in request.tools]
+    turns += ["\x1f".join((message.role, *message.texts)) + "\x1e" for message in request.messages]
     if request.command == "chat":
         turns.append("assistant\x1f")
     return "".join([*turns, request.prompt or "", request.continuation or ""])

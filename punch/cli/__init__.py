@@ -17,6 +17,7 @@ from ._shared import (
     BOOTSTRAP,
     DECISION_LOG,
     IDENTITY,
+    KEYS,
     KNOWN,
     LOG_LEVEL,
     NAMESPACE,
@@ -24,6 +25,7 @@ from ._shared import (
     TRANSPORT,
     decision_log_path,
     is_strict,
+    keys_path,
 )
 from ._why import why
 
@@ -44,9 +46,11 @@ __all__ = [
     "IDENTITY",
     "KNOWN",
     "DECISION_LOG",
+    "KEYS",
     "LOG_LEVEL",
     "is_strict",
     "decision_log_path",
+    "keys_path",
     # running
     "run_program",
     "Shutdown",

@@ -10,7 +10,6 @@ from typing import Any
 
 import attrs
 
-from ..decision_log import Story
 from ..routing import Attempt, Decision
 from ..wire import CommandResponse
 
@@ -29,19 +28,6 @@ def _plain(_: Any, __: Any, value: Any) -> Any:
     return dict(value) if isinstance(value, Mapping) else value
 
 
-def story_as_data(story: Story) -> dict[str, Any]:
-    """A story of the decision log as plain data: every line, with nothing left out."""
-    return {
-        "request_id": story.request_id,
-        "lines": [
-            {"kind": type(line.entry).__name__.lower(), "run": line.run}
-            | {"time": line.time, "monotonic": line.monotonic}
-            | attrs.asdict(line.entry, value_serializer=_plain)
-            for line in story.lines
-        ],
-    }
-
-
 def print_text(text: str) -> None:
     """Part of an answer, at once."""
     print(plain(text) if sys.stdout.isatty() else text, end="", flush=True)
@@ -57,10 +43,12 @@ def plain(text: str) -> str:
 def explain(decisions: Sequence[Decision], attempts: Sequence[Attempt]) -> str:
     """Every decision that was made for an answer, and what became of each that failed."""
     lines = []
-    for index, decision in enumerate(decisions):
+    failed = list(attempts)
+    for decision in decisions:
         lines.append(_table(decision))
-        if index < len(attempts):
-            attempt = attempts[index]
+        attempt = next((a for a in failed if a.peer_id == decision.chosen), None)
+        if attempt is not None:
+            failed.remove(attempt)
             lines.append(
                 f"  {attempt.peer_id} failed after {attempt.seconds:.3f} s: {attempt.error}"
             )
@@ -82,7 +70,10 @@ def _table(decision: Decision) -> str:
         else:
             cells += [_number(candidate.score)]
             cells += [_number(value) for value in candidate.terms.values()]
+            if candidate.hot:
+                cells.append("  hot")
             if candidate.peer_id == decision.chosen:
+                cells.append("  to measure it" if decision.explored else "")
                 cells.append("  <- chosen")
         lines.append("  " + " ".join(cells))
     return "\n".join(lines)

@@ -54,6 +54,12 @@ DECISION_LOG = Option(
     help="note every choice and what came of it, without any text, for `punch why`; none for not",
     shown_default="decisions.jsonl in the data folder",
 )
+KEYS = Option(
+    name="--keys",
+    metavar="FILE",
+    help="the gateway's API keys, and what they used",
+    shown_default="gateway.sqlite3 in the data folder",
+)
 LOG_LEVEL = Option(
     name="--log-level",
     default="info",
@@ -75,3 +81,9 @@ def decision_log_path(given: str | None) -> Path | None:
     if text.strip().lower() == "none":
         return None
     return Path(text).expanduser() if text else data_folder() / "decisions.jsonl"
+
+
+def keys_path(given: str | None) -> Path:
+    """Where the gateway's keys are: the file that was *given*, or the usual one."""
+    text = given or os.environ.get(KEYS.environment) or ""
+    return Path(text).expanduser() if text else data_folder() / "gateway.sqlite3"

@@ -151,7 +151,10 @@ def _row(decision: Decided, weighed: Weighed, columns: Sequence[int]) -> str:
     if weighed.removed_by is not None:
         return f"{name} out, {weighed.removed_by}: {weighed.reason}"
     cells = [_number(weighed.score), *(_number(weighed.terms[index]) for index in columns)]
-    return f"{name} " + " ".join(cells) + (" hot" if weighed.hot else "")
+    words = [" hot"] if weighed.hot else []
+    if decision.explored and peer_id == decision.chosen:
+        words.append(" to measure it")
+    return f"{name} " + " ".join(cells) + "".join(words)
 
 
 def _attempt(attempt: Attempted) -> Iterator[str]:

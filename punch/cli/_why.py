@@ -8,10 +8,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..decision_log import BadLine, LogLine, Story, read_log, stories
+from ..decision_log import BadLine, LogLine, Story, read_log, stories, story_as_data
 from ..exceptions import ConfigurationError, PunchError
 from ._exits import ExitCode, exit_code
-from ._output import plain, story_as_data
+from ._output import plain
 from ._shared import DECISION_LOG, decision_log_path
 from ._story import short, tell, when
 

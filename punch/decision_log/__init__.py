@@ -22,8 +22,9 @@ the one before.
 """
 
 from ._entries import LOG_VERSION, Attempted, Decided, Dropped, Ended, Entry, Weighed
-from ._reader import BadLine, LogLine, Story, read_log, stories
+from ._reader import BadLine, LogLine, Story, read_line, read_log, stories, story_as_data
 from ._scrubbed import scrubbed
+from ._tap import Tap, TappedLine
 from ._writer import DecisionLog, DecisionLogStatistics, open_decision_log
 
 __all__ = [
@@ -32,6 +33,9 @@ __all__ = [
     "DecisionLog",
     "DecisionLogStatistics",
     "scrubbed",
+    # hearing it in the same process
+    "Tap",
+    "TappedLine",
     # lines
     "LOG_VERSION",
     "Entry",
@@ -42,8 +46,10 @@ __all__ = [
     "Dropped",
     # reading
     "read_log",
+    "read_line",
     "LogLine",
     "BadLine",
     "stories",
+    "story_as_data",
     "Story",
 ]

@@ -62,7 +62,8 @@ class Decided:
     """The request."""
 
     reason: str
-    """Why a decision was needed: ``first``, ``failover``, ``continuation`` or ``hedge``."""
+    """Why a decision was needed: ``first``, ``failover``, ``continuation``, ``hedge`` or
+    ``move``."""
 
     policy: str
     """Name of the policy."""
@@ -90,6 +91,9 @@ class Decided:
 
     left_out: int = 0
     """How many more there were."""
+
+    explored: bool = False
+    """The chosen one was not the best: it was asked in order to measure it."""
 
     def score_of(self, peer_id: PeerId | None) -> float | None:
         """The score of a peer, if it has one."""
@@ -237,6 +241,7 @@ def decided(
         chosen=decision.chosen,
         weighed=weighed,
         left_out=len(decision.order) + len(decision.removed) - len(weighed),
+        explored=decision.explored,
     )
 
 

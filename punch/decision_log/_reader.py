@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+import math
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import attrs
 
 from ..exceptions import ConfigurationError
-from ._entries import KINDS, LOG_VERSION, Attempted, Decided, Ended, Entry
+from ._entries import KIND_OF, KINDS, LOG_VERSION, Attempted, Decided, Ended, Entry
 from ._values import from_plain
 
 # Much longer than any line that is ever written; what is longer is not read into memory.
@@ -79,6 +81,27 @@ class Story:
         return ends[-1] if ends else None
 
 
+def story_as_data(story: Story) -> dict[str, Any]:
+    """A story as plain data: every line, with nothing left out."""
+    return {
+        "request_id": story.request_id,
+        "lines": [
+            {"kind": KIND_OF[type(line.entry)], "run": line.run}
+            | {"time": line.time, "monotonic": line.monotonic}
+            | attrs.asdict(line.entry, value_serializer=_plain)
+            for line in story.lines
+        ],
+    }
+
+
+def _plain(_: Any, __: Any, value: Any) -> Any:
+    if isinstance(value, frozenset):
+        return sorted(value)
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    return dict(value) if isinstance(value, Mapping) else value
+
+
 def read_log(path: Path, *, request_id: str | None = None) -> Iterator[LogLine | BadLine]:
     """Every line of the older file and of *path*, in this order.
 
@@ -124,16 +147,25 @@ def _read_file(path: Path, needle: bytes | None) -> Iterator[LogLine | BadLine]:
                 while (rest := file.readline(LONGEST_LINE)) and not rest.endswith(b"\n"):
                     pass
             elif not line.isspace() and (needle is None or needle in line):
-                yield _read_line(line, path, number)
+                try:
+                    yield read_line(line)
+                except ValueError as error:
+                    yield BadLine(path=path, number=number, problem=str(error))
 
 
-def _read_line(line: bytes, path: Path, number: int) -> LogLine | BadLine:
+def read_line(line: bytes) -> LogLine:
+    """One line as a value.
+
+    Raises:
+      ValueError: saying what is wrong with it.
+
+    """
     try:
-        data = json.loads(line)
-        return _read_data(data)
-    except (ValueError, RecursionError) as error:
-        problem = "it is not JSON" if isinstance(error, json.JSONDecodeError) else str(error)
-        return BadLine(path=path, number=number, problem=problem)
+        return _read_data(json.loads(line))
+    except json.JSONDecodeError:
+        raise ValueError("it is not JSON") from None
+    except RecursionError as error:
+        raise ValueError(str(error)) from None
 
 
 def _read_data(data: object) -> LogLine:

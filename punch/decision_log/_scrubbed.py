@@ -41,9 +41,8 @@ def scrubbed(message: str, request: CommandRequest, answer: str = "") -> str:
 
 
 def _texts(request: CommandRequest, answer: str) -> Iterable[str]:
-    yield from (message.content for message in request.messages)
-    yield from (request.prompt or "", request.continuation or "", answer)
-    yield from request.inputs
+    yield from request.texts
+    yield answer
     yield from request.sampling.stop
 
 

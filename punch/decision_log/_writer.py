@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractContextManager, asynccontextmanager
 from pathlib import Path
 
 import attrs
@@ -23,6 +23,7 @@ from ..routing import Decision
 from ..wire import CommandResponse, Segment
 from ._entries import KIND_OF, LOG_VERSION, Attempted, Dropped, Entry, decided, ended
 from ._scrubbed import bounded
+from ._tap import WAITING_LINES, Tap, TappedLine, Taps
 from ._values import to_plain
 
 if sys.platform == "win32":
@@ -152,9 +153,10 @@ class DecisionLog:
     Its methods are quick, never wait and never raise; what cannot be written is counted.
     """
 
-    def __init__(self, path: Path, *, max_bytes: int, queue_limit: int) -> None:
+    def __init__(self, path: Path | None, *, max_bytes: int, queue_limit: int) -> None:
         self.path = path
-        self._file = _File(path, max_bytes)
+        self._file = None if path is None else _File(path, max_bytes)
+        self._taps = Taps()
         self._run = secrets.token_hex(4)
         self._queue: queue.Queue[tuple[float, float, Make] | None] = queue.Queue(queue_limit)
         # Counts are only ever changed under the lock: both sides drop.
@@ -167,6 +169,22 @@ class DecisionLog:
         self._given_up = threading.Event()
         self._thread = threading.Thread(target=self._work, name="decision log", daemon=True)
         self._thread.start()
+
+    def subscribe(self, *, limit: int = WAITING_LINES) -> AbstractContextManager[Tap]:
+        """Hear every line from now on, in this process, whether or not there is a file.
+
+        ::
+
+            with log.subscribe() as tap:
+                while True:
+                    for line in await tap.receive():
+                        ...
+
+        Args:
+          limit: Lines that may wait for the subscriber; further ones are dropped and counted.
+
+        """
+        return self._taps.open(limit)
 
     def decided(self, request_id: str, decision: Decision, *, reason: str) -> None:
         """Note a decision, whoever was chosen."""
@@ -258,6 +276,8 @@ class DecisionLog:
         return not self._thread.is_alive()
 
     def _put(self, make: Make) -> None:
+        if self._file is None and not self._taps:
+            return
         if self._closed:
             self._drop(1)
             return
@@ -278,26 +298,36 @@ class DecisionLog:
             while not self._given_up.is_set() and (item := self._queue.get()) is not None:
                 self._take(*item)
             self._say_dropped(time.time(), 0.0)
-            self._file.close()
+            if self._file is not None:
+                self._file.close()
         except OSError as error:
             self._warn(error)
 
     def _take(self, now: float, monotonic: float, make: Make) -> None:
         try:
             self._say_dropped(now, monotonic)
-            self._file.append(self._line(make(), now, monotonic))
+            written = self._write(make(), now, monotonic)
         except Exception as error:  # noqa: BLE001 - no value must end the log, or the program
             self._drop(1)
             self._warn(error)
             return
         with self._lock:
-            self._written += 1
+            self._written += written
+
+    def _write(self, entry: Entry, now: float, monotonic: float) -> bool:
+        """Whether the line is in the file. Who listens hears it first: a disk may be slow."""
+        line = self._line(entry, now, monotonic)
+        self._taps.put(lambda: TappedLine(entry=entry, time=now, line=line))
+        if self._file is None:
+            return False
+        self._file.append(line)
+        return True
 
     def _say_dropped(self, now: float, monotonic: float) -> None:
         with self._lock:
             count = self._unsaid
         if count:
-            self._file.append(self._line(Dropped(count=count), now, monotonic))
+            self._write(Dropped(count=count), now, monotonic)
             with self._lock:
                 self._unsaid -= count
 
@@ -322,7 +352,7 @@ class DecisionLog:
 
 @asynccontextmanager
 async def open_decision_log(
-    path: Path, *, max_bytes: int = USUAL_BYTES, queue_limit: int = QUEUE_LIMIT
+    path: Path | None, *, max_bytes: int = USUAL_BYTES, queue_limit: int = QUEUE_LIMIT
 ) -> AsyncIterator[DecisionLog]:
     """A decision log that appends to *path*, for as long as the context lasts.
 
@@ -331,6 +361,7 @@ async def open_decision_log(
 
     Args:
       path: The file, made with its folder if it is not there; other processes may write to it.
+        `None` for no file: then only those who `subscribe` hear of anything.
       max_bytes: When it would be longer than this it is renamed to ``NAME.1``, replacing that.
       queue_limit: Lines that may wait for the disk; further ones are dropped and counted.
 

@@ -81,6 +81,11 @@ class Call:
         self.produced: int | None = None
         """Tokens that the listener had made of it when it was cancelled, once that is known."""
 
+    @property
+    def has_news(self) -> bool:
+        """True if there is something to receive, or an error to raise."""
+        return bool(self._arrived) or self._error is not None
+
     async def ready(self) -> None:
         """Wait until there is something to receive, or an error to raise."""
         while not self._arrived and self._error is None:

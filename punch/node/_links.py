@@ -62,6 +62,11 @@ class Links:
         """Who we are."""
         return self._node.peer_id
 
+    @property
+    def sessions(self) -> int:
+        """How many sessions with listeners are open."""
+        return sum(self.session(peer_id) is not None for peer_id in self._links)
+
     def session(self, peer_id: PeerId) -> PeerSession | None:
         """The open session with a listener."""
         link = self._links.get(peer_id)

@@ -295,14 +295,17 @@ class PeerTable:
         """Learn from an answer: its speed, and that the peer is well.
 
         *prefill_tokens* are those that the backend had to compute, the cached ones left out;
-        *batch* the mean number of requests it worked on meanwhile. The breakers of the model
-        and of the peer close. Reputation gains 0.03, as in the original for an answer of full
-        quality.
+        *batch* the mean number of requests it worked on meanwhile, believed up to its number of
+        slots. The breakers of the model and of the peer close. Reputation gains 0.03, as in the
+        original for an answer of full quality.
         """
         peer = self._change(peer_id)
         if peer is None:
             return
         rates: Mapping[str, Rates] = peer.fields["rates"]
+        if batch is not None:
+            capability: Capability = peer.fields["capability"]
+            batch = min(batch, float(capability.load.slots))
         if model in rates or len(rates) < MAX_MODELS:
             learned = rates.get(model, Rates()).with_sample(
                 prefill_tokens=prefill_tokens,

@@ -7,6 +7,7 @@ import attrs
 
 from ._attempts import (
     LEAST_PATIENCE,
+    MOST_PATIENCE,
     PATIENCE_FACTOR,
     Attempt,
     Attempts,
@@ -91,6 +92,7 @@ __all__ = [
     "Attempt",
     "Presence",
     "LEAST_PATIENCE",
+    "MOST_PATIENCE",
     "PATIENCE_FACTOR",
     "Try",
     "Wait",

@@ -184,10 +184,12 @@ class Attempts:
             return "continuation"
         return "failover" if self._failed else "first"
 
-    def can_continue(self, decision: Decision) -> bool:
-        """Whether somebody could go on with the begun answer, should its peer be given up."""
+    def has_alternative(self, decision: Decision) -> bool:
+        """Whether somebody else could answer, or go on with what is begun of the answer."""
         left = set(decision.order) - decision.request.tried
-        return bool(left) and len(self._failed) < self._limit and not self._cannot_continue()
+        if not left or len(self._failed) >= self._limit:
+            return False
+        return not self.begun or self._cannot_continue(decision) is None
 
     def next_step(
         self, decision: Decision, *, now: float, budget: Budget | None = None
@@ -203,7 +205,7 @@ class Attempts:
         """
         if now >= self._deadline:
             return GiveUp(self.out_of_time())
-        if self.begun and (why := self._cannot_continue()):
+        if self.begun and (why := self._cannot_continue(decision)):
             return GiveUp(self._interrupted(why))
         # The filter for peers already tried says the same, but a policy may leave it out.
         left = (peer_id for peer_id in decision.order if peer_id not in decision.request.tried)
@@ -281,7 +283,12 @@ class Attempts:
 
     # ---- why not ----
 
-    def _cannot_continue(self) -> str | None:
+    def _cannot_continue(self, decision: Decision) -> str | None:
+        needs = decision.request.needs
+        if needs & {"tools", "json_schema"}:
+            return "an answer with tools, or held to a schema, cannot be gone on with half way"
+        if "logprobs" in needs:
+            return "the log-probabilities of what was delivered are lost with it"
         if not self._continuable:
             return "the request is not to be continued by another peer"
         if self._digest is None:

@@ -37,6 +37,11 @@ _Belief = tuple[float, float | None, float | None, float]
 _NOTHING_KNOWN: _Belief = (0.0, None, None, USUAL_SLOWDOWN)
 
 
+# A prompt's tokens are computed many at a time: up to a few hundred times as fast as an answer's on
+# the largest GPUs, where memory is what limits the latter.
+MOST_PREFILL_SHARE = 1000.0
+
+
 def _beliefs(request: RouteRequest, peers: Sequence[PeerRecord]) -> list[_Belief]:
     """Of each peer: seconds to load, prefill rate, decode rate and slowdown, as we believe it."""
     model, digest = request.model, request.model_digest
@@ -61,7 +66,7 @@ def _beliefs(request: RouteRequest, peers: Sequence[PeerRecord]) -> list[_Belief
         if decode is not None and decode > best_decode:
             best_decode = decode
         if rates.prefill_samples < ENOUGH_SAMPLES:
-            prefill = rates.prefill_or(offer.prefill_rate)
+            prefill = _prefill_beside(rates.prefill_or(offer.prefill_rate), decode)
         if rates.decode_samples < ENOUGH_SAMPLES:
             decode = rates.decode_or(offer.decode_rate)
         found.append((offer.load_seconds, prefill, decode, slowdown))
@@ -75,6 +80,13 @@ def _beliefs(request: RouteRequest, peers: Sequence[PeerRecord]) -> list[_Belief
         prefill, decode = _capped(prefill, best_prefill), _capped(decode, best_decode)
         found[place] = (offer.load_seconds, prefill, decode, slowdown)
     return found
+
+
+def _prefill_beside(prefill: float | None, decode: float | None) -> float | None:
+    """A prefill rate, believed no further than the *decode* rate that was measured allows."""
+    if prefill is None or decode is None:
+        return prefill
+    return min(prefill, MOST_PREFILL_SHARE * decode)
 
 
 def _claimed_slowdown(offer: ModelOffer) -> float:

@@ -79,6 +79,9 @@ class Decision:
     explored: bool = False
     """The first was taken to learn its speed, not for its score: see `Policy.explore`."""
 
+    reason: str = "first"
+    """Why it was needed, see `Reason`; filled in by the router."""
+
     @property
     def chosen(self) -> PeerId | None:
         """The best peer, if there is one."""

@@ -169,8 +169,10 @@ def _spelled(request: CommandRequest, answer: str | None = None) -> bytes:
     How a template really writes a turn does not matter: what is equal here is equal there.
     """
     parts: list[str] = []
+    for tool in request.tools:
+        parts += (*tool.texts, "\n")
     for message in request.messages:
-        parts += (message.role, "\n", message.content, "\n")
+        parts += (message.role, "\n", *message.texts, "\n")
     parts.append(request.prompt or "")
     if request.continuation is not None or answer is not None:
         if request.command == "chat":

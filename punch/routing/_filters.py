@@ -58,11 +58,29 @@ def _keep_features(
     request: RouteRequest, peers: Sequence[PeerRecord], now: float
 ) -> Sequence[PeerRecord]:
     model, digest, command = request.model, request.model_digest, request.command
+    needs = request.needs
     return [
         peer
         for peer in peers
-        if (offer := peer.capability.offer(model, digest)) is not None and command in offer.features
+        if (offer := peer.capability.offer(model, digest)) is not None
+        and command in offer.features
+        and needs <= offer.features
     ]
+
+
+# What a peer cannot do that lacks a feature, in words.
+_ABILITIES = {
+    "tools": "call tools",
+    "json_schema": "hold an answer to a JSON schema",
+    "logprobs": "give log-probabilities",
+}
+
+
+def _why_features(request: RouteRequest, peer: PeerRecord, now: float) -> str:
+    features = _features(request, peer)
+    lacks = [] if request.command in features else [request.command]
+    lacks += [f"{_ABILITIES[need]} ({need})" for need in sorted(request.needs - features)]
+    return f"cannot {', '.join(lacks)}; it can {', '.join(sorted(features)) or 'nothing'}"
 
 
 def _context(request: RouteRequest, peer: PeerRecord) -> int | None:
@@ -200,9 +218,7 @@ MODEL = Filter(name="model", keep=_keep_model, why=_why_model)
 FEATURES = Filter(
     name="features",
     keep=_keep_features,
-    why=lambda request, peer, now: (
-        f"cannot {request.command}; it can {', '.join(sorted(_features(request, peer)))}"
-    ),
+    why=_why_features,
 )
 
 CONTEXT = Filter(

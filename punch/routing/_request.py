@@ -31,6 +31,9 @@ class RouteRequest:
     command: str = "chat"
     """The feature that the model must have."""
 
+    needs: frozenset[str] = frozenset()
+    """What it must have besides: ``tools``, ``json_schema``, ``logprobs``."""
+
     prompt_tokens: int = 0
     """Length of the prompt, in tokens (estimated)."""
 
@@ -70,15 +73,14 @@ def route_request(
     request: CommandRequest, *, tried: frozenset[PeerId] = frozenset(), serial: int = 0
 ) -> RouteRequest:
     """What routing needs to know of *request*."""
-    texts = [message.content for message in request.messages]
-    texts += [request.prompt or "", request.continuation or "", *request.inputs]
     limit = request.sampling.max_tokens
     output = USUAL_OUTPUT_TOKENS if limit is None else min(limit, USUAL_OUTPUT_TOKENS)
     return RouteRequest(
         model=request.model,
         model_digest=request.model_digest,
         command=request.command,
-        prompt_tokens=tokens_of(*texts),
+        needs=request.needs,
+        prompt_tokens=tokens_of(*request.texts),
         output_tokens=0 if request.command == "embed" else output,
         strict=request.strict,
         tried=tried,

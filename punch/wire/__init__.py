@@ -32,12 +32,23 @@ from ._messages import (
     Started,
     Status,
     Timings,
+    TokenLogprob,
+    Tool,
+    ToolCall,
     Usage,
 )
 from ._registration import SIGNING_CONTEXT, Join, Registration, Roster
 from ._registrations import Registrations
 from ._request import check_request
-from ._schema import MAX_ADDRESSES, MAX_FRAME
+from ._schema import (
+    LEAST_LOGPROB,
+    LONGEST_ARGUMENTS,
+    LONGEST_TOKEN,
+    MAX_ADDRESSES,
+    MAX_FRAME,
+    MAX_LOGPROBS,
+    MAX_TOOL_CALLS,
+)
 from ._session import PROTOCOL, WINDOW, Session, State, diagram, greeting
 
 __all__ = [
@@ -46,9 +57,12 @@ __all__ = [
     "CommandResponse",
     "Command",
     "ChatMessage",
+    "Tool",
+    "ToolCall",
     "Sampling",
     "Status",
     "Completion",
+    "TokenLogprob",
     "Usage",
     "Timings",
     "Provenance",
@@ -84,6 +98,11 @@ __all__ = [
     "MAX_ADDRESSES",
     # encoding
     "MAX_FRAME",
+    "MAX_TOOL_CALLS",
+    "LONGEST_ARGUMENTS",
+    "MAX_LOGPROBS",
+    "LONGEST_TOKEN",
+    "LEAST_LOGPROB",
     "encode",
     "decode",
     "encode_registration",

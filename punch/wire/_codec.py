@@ -12,6 +12,7 @@ its ``type`` names the message. Three rules:
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import chain
 from typing import Any
 
 import attrs
@@ -32,6 +33,7 @@ from ._messages import (
     Request,
     Response,
     Started,
+    TokenLogprob,
 )
 from ._readers import BadValue, shown
 from ._registration import Join, Registration, Roster
@@ -84,6 +86,8 @@ def _as_map(value: Any) -> Any:
     cls = type(value)
     if cls is frozenset:
         return sorted(value)
+    if cls is TokenLogprob:
+        return [value.token, value.logprob, *chain.from_iterable(value.top)]
     plan = _PLANS.get(cls)
     if plan is None:
         if cls is int:

@@ -18,14 +18,64 @@ Status = Literal["success", "error", "refused", "timeout", "cancelled"]
 
 
 @attrs.frozen(kw_only=True)
+class ToolCall:
+    """A model asks its caller to run one of the tools."""
+
+    id: str
+    """What the tool's result refers to."""
+
+    name: str
+    """Which tool."""
+
+    arguments: str
+    """Its arguments, as JSON text; as the model wrote it, so perhaps no JSON at all."""
+
+
+@attrs.frozen(kw_only=True)
+class Tool:
+    """A function of the caller's that the model may ask for."""
+
+    name: str
+    """1 to 64 letters, digits, ``_`` and ``-``."""
+
+    description: str | None = None
+    """What it does, for the model."""
+
+    parameters: str = "{}"
+    """JSON Schema of its arguments, as text; ``{}`` says nothing about them."""
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """What a model reads of it."""
+        return self.name, self.description or "", self.parameters
+
+
+@attrs.frozen(kw_only=True)
 class ChatMessage:
     """One turn of a conversation."""
 
     role: str
-    """``system``, ``user`` or ``assistant``."""
+    """``system``, ``user``, ``assistant`` or ``tool``."""
 
     content: str
-    """What was said."""
+    """What was said; of a ``tool``, what it returned."""
+
+    name: str | None = None
+    """Who says it, where several share a role."""
+
+    tool_calls: tuple[ToolCall, ...] = ()
+    """What the assistant asked for in this turn."""
+
+    tool_call_id: str | None = None
+    """The call that a ``tool`` answers."""
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """What a model reads of it."""
+        if not self.tool_calls:
+            return (self.content,)
+        calls = (text for call in self.tool_calls for text in (call.name, call.arguments))
+        return self.content, *calls
 
 
 @attrs.frozen(kw_only=True)
@@ -49,6 +99,12 @@ class Sampling:
 
     repeat_penalty: float | None = None
     """Above 1, tokens that were just used become less likely."""
+
+    presence_penalty: float | None = None
+    """Above 0, tokens that were used become less likely, -2 to 2."""
+
+    frequency_penalty: float | None = None
+    """Above 0, tokens become less likely with each use, -2 to 2."""
 
     stop: tuple[str, ...] = ()
     """The answer ends before any of these."""
@@ -85,6 +141,18 @@ class CommandRequest:
     sampling: Sampling = Sampling()
     """How to choose tokens."""
 
+    tools: tuple[Tool, ...] = ()
+    """What the model may ask for, in a ``chat``."""
+
+    tool_choice: str | None = None
+    """``auto``, ``none``, ``required`` or ``function:NAME``; `None` is ``auto``."""
+
+    response_schema: str | None = None
+    """JSON Schema that the answer must fit, as text; ``{}`` means any JSON object."""
+
+    logprobs: int | None = None
+    """Give the log-probability of each token, and of so many alternatives, 0 to 20."""
+
     stream: bool = True
     """Send the answer as it is made."""
 
@@ -102,6 +170,43 @@ class CommandRequest:
 
     continuation: str | None = None
     """Text of this answer that another peer already delivered."""
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """Features that a model must have for it, besides its command.
+
+        An answer that needs any comes from one peer or not at all: where tool calls, or JSON that
+        fits a schema, may go on depends on how far a grammar had come, and of the
+        log-probabilities of a peer that was lost nothing is left.
+        """
+        wanted = {
+            "tools": bool(self.tools),
+            "json_schema": self.response_schema is not None,
+            "logprobs": self.logprobs is not None,
+        }
+        return frozenset(name for name, is_wanted in wanted.items() if is_wanted)
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """What a model reads of it, in about that order."""
+        texts = [text for tool in self.tools for text in tool.texts]
+        texts += [text for message in self.messages for text in message.texts]
+        # A schema is not read by the model, but some servers write it into the prompt.
+        texts += [self.response_schema or "", self.prompt or "", self.continuation or ""]
+        return *texts, *self.inputs
+
+    def without_prompt(self) -> CommandRequest:
+        """The same request with nothing in it of what the caller said."""
+        return attrs.evolve(
+            self,
+            messages=(),
+            prompt=None,
+            inputs=(),
+            continuation=None,
+            tools=(),
+            tool_choice=None,
+            response_schema=None,
+        )
 
 
 @attrs.frozen(kw_only=True)
@@ -166,6 +271,20 @@ class Provenance:
 
 
 @attrs.frozen(kw_only=True)
+class TokenLogprob:
+    """How likely a token of an answer was."""
+
+    token: str
+    """Its text; part of a character has no text of its own and reads U+FFFD."""
+
+    logprob: float
+    """Natural logarithm of its probability, at most 0."""
+
+    top: tuple[tuple[str, float], ...] = ()
+    """The likeliest tokens at its place with theirs, likeliest first."""
+
+
+@attrs.frozen(kw_only=True)
 class Completion:
     """A finished answer."""
 
@@ -173,7 +292,14 @@ class Completion:
     """The answer. On the wire it is empty if it was already sent in chunks."""
 
     finish_reason: str = "stop"
-    """``stop`` (a stop sequence or the model's own end) or ``length`` (`max_tokens`)."""
+    """``stop`` (a stop sequence or the model's own end), ``length`` (`max_tokens`) or
+    ``tool_calls`` (it waits for tools)."""
+
+    tool_calls: tuple[ToolCall, ...] = ()
+    """What the model asks its caller to run."""
+
+    logprobs: tuple[TokenLogprob, ...] = ()
+    """One for each token of the text, if they were asked for."""
 
     embeddings: tuple[tuple[float, ...], ...] = ()
     """One vector an input, for ``embed``."""

@@ -6,14 +6,18 @@ from collections.abc import Mapping
 from typing import get_args
 
 from ..exceptions import InvalidRequest
-from ._messages import Command, CommandRequest
-from ._schema import DIGEST, MAX_FRAME, REQUEST_ID
+from ._asked_form import check_form, check_turn
+from ._messages import ChatMessage, Command, CommandRequest
+from ._schema import DIGEST, MAX_ALTERNATIVES, MAX_FRAME, REQUEST_ID
 
 COMMANDS = get_args(Command)
-ROLES = ("system", "user", "assistant")
+ROLES = ("system", "user", "assistant", "tool")
 
 # The rest of the frame is for everything that is not the caller's text.
 MAX_TEXT_BYTES = MAX_FRAME - (256 << 10)
+
+# What a name, a tool or a call of one takes besides its text, with room to spare: their keys.
+FIELD_BYTES = 64
 
 MAX_MESSAGES = 4096
 MAX_INPUTS = 2048
@@ -27,6 +31,8 @@ _RANGES: Mapping[str, tuple[type, float, float]] = {
     "top_k": (int, 0, 1 << 31),
     "min_p": (float, 0, 1),
     "repeat_penalty": (float, 0, 100),
+    "presence_penalty": (float, -2, 2),
+    "frequency_penalty": (float, -2, 2),
     "seed": (int, 0, (1 << 64) - 1),
 }
 
@@ -49,6 +55,17 @@ def _bytes(text: str, name: str) -> int:
         ) from None
 
 
+def _turn_bytes(message: ChatMessage, place: str) -> int:
+    size = _bytes(message.content, f"{place}.content")
+    for field in (message.name, message.tool_call_id):
+        size += 0 if field is None else FIELD_BYTES + len(field.encode())
+    for index, call in enumerate(message.tool_calls):
+        where = f"{place}.tool_calls[{index}]"
+        size += FIELD_BYTES + len(call.id.encode()) + len(call.name.encode())
+        size += _bytes(call.arguments, f"{where}.arguments")
+    return size
+
+
 def _check_text(request: CommandRequest) -> None:
     for name, limit in (("messages", MAX_MESSAGES), ("inputs", MAX_INPUTS)):
         found = len(getattr(request, name))
@@ -60,10 +77,17 @@ def _check_text(request: CommandRequest) -> None:
             raise InvalidRequest(
                 f"messages[{index}].role is {message.role!r}; it must be one of {', '.join(ROLES)}"
             )
-        size += _bytes(message.content, f"messages[{index}].content")
+        place = f"messages[{index}]"
+        check_turn(message, place)
+        size += _turn_bytes(message, place)
     size += _bytes(request.prompt or "", "prompt")
     size += _bytes(request.continuation or "", "continuation")
     size += sum(_bytes(text, f"inputs[{i}]") for i, text in enumerate(request.inputs))
+    size += _bytes(request.response_schema or "", "response_schema")
+    for index, tool in enumerate(request.tools):
+        size += FIELD_BYTES + len(tool.name)
+        size += _bytes(tool.description or "", f"tools[{index}].description")
+        size += _bytes(tool.parameters, f"tools[{index}].parameters")
     if size > MAX_TEXT_BYTES:
         raise InvalidRequest(
             f"the text has {size} bytes; at most {MAX_TEXT_BYTES} fit one request: shorten it"
@@ -121,5 +145,8 @@ def check_request(request: CommandRequest) -> None:
             f"timeout is {request.timeout!r} s; it must be above 0 and at most {LONGEST_TIMEOUT:g}"
         )
     _check_number(request.priority, "priority", int, -100, 100)
+    if request.logprobs is not None:
+        _check_number(request.logprobs, "logprobs", int, 0, MAX_ALTERNATIVES)
     _check_text(request)
+    check_form(request)
     _check_sampling(request)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from typing import Any
 
 from ..capability import Capability, Gpu, Load, ModelOffer
 from ._messages import (
@@ -27,9 +28,13 @@ from ._messages import (
     Sampling,
     Started,
     Timings,
+    TokenLogprob,
+    Tool,
+    ToolCall,
     Usage,
 )
 from ._readers import (
+    BadValue,
     Reader,
     binary,
     flag,
@@ -41,6 +46,7 @@ from ._readers import (
     one_of,
     record,
     set_of,
+    shown,
     text,
 )
 from ._registration import Join, Registration, Roster
@@ -55,6 +61,23 @@ MAX_ENTRIES = 1 << 16
 # A peer has an address or two by each transport; a bootstrap keeps thousands of registrations.
 MAX_ADDRESSES = 8
 LONGEST_REGISTRATION = 2048
+
+# OpenAI takes as many tools; with the schemas of more, little of any context is left.
+MAX_TOOLS = 128
+LONGEST_SCHEMA = 256 << 10
+
+# Calls of one turn. No model that was seen makes more than a dozen.
+MAX_TOOL_CALLS = 128
+LONGEST_ARGUMENTS = 512 << 10
+
+# Tokens of one answer that come with log-probabilities, each with so many alternatives at most,
+# as OpenAI has it. With a tokenizer's usual tokens they take a third of a frame.
+MAX_LOGPROBS = 8192
+MAX_ALTERNATIVES = 20
+
+# No token of any tokenizer is longer; no probability that a 32-bit float holds is less likely.
+LONGEST_TOKEN = 1024
+LEAST_LOGPROB = -1e4
 
 REQUEST_ID = re.compile(r"[!-~]{1,128}")
 DIGEST = re.compile(r"[0-9a-f]{64}")
@@ -79,6 +102,29 @@ _gpu = record(
     usage=_share,
     compute_units=_count,
 )
+_tool_call = record(ToolCall, id=_name, name=_name, arguments=text(LONGEST_ARGUMENTS))
+_tool = record(Tool, name=label(64), description=_prose, parameters=text(LONGEST_SCHEMA, least=1))
+_token = text(LONGEST_TOKEN)
+_logprob = number(LEAST_LOGPROB, 0.0)
+
+
+def _token_logprob(value: Any) -> TokenLogprob:
+    """A token of an answer: itself and its alternatives, each followed by its log-probability.
+
+    One array a token: as maps, an answer would have more containers than a frame may.
+    """
+    if type(value) is not list or len(value) % 2 or not 2 <= len(value) <= 2 + 2 * MAX_ALTERNATIVES:
+        raise BadValue(f"a token, a number, and at most 20 such pairs more, got {shown(value)}")
+    found, probability, *rest = value
+    return TokenLogprob(
+        token=_token(found),
+        logprob=_logprob(probability),
+        top=tuple(
+            (_token(one), _logprob(its)) for one, its in zip(rest[::2], rest[1::2], strict=True)
+        ),
+    )
+
+
 _offer = record(
     ModelOffer,
     name=_name,
@@ -130,6 +176,8 @@ _sampling = record(
     top_k=integer(0, 1 << 31),
     min_p=_share,
     repeat_penalty=number(0.0, 100.0),
+    presence_penalty=number(-2.0, 2.0),
+    frequency_penalty=number(-2.0, 2.0),
     stop=many(text(1024, least=1), 16),
     seed=integer(0, (1 << 64) - 1),
 )
@@ -139,10 +187,24 @@ _command_request = record(
     command=_command,
     model=_name,
     model_digest=_digest,
-    messages=many(record(ChatMessage, role=text(32, least=1), content=_prose), 4096),
+    messages=many(
+        record(
+            ChatMessage,
+            role=text(32, least=1),
+            content=_prose,
+            name=_name,
+            tool_calls=many(_tool_call, MAX_TOOL_CALLS),
+            tool_call_id=_name,
+        ),
+        4096,
+    ),
     prompt=_prose,
     inputs=many(_prose, 2048),
     sampling=_sampling,
+    tools=many(_tool, MAX_TOOLS),
+    tool_choice=label(128),
+    response_schema=text(LONGEST_SCHEMA, least=1),
+    logprobs=integer(0, MAX_ALTERNATIVES),
     stream=flag,
     strict=flag,
     timeout=_seconds,
@@ -165,6 +227,8 @@ _command_response = record(
         Completion,
         text=_prose,
         finish_reason=label(32),
+        tool_calls=many(_tool_call, MAX_TOOL_CALLS),
+        logprobs=many(_token_logprob, MAX_LOGPROBS),
         embeddings=many(many(number(-1e30, 1e30), MAX_ENTRIES), 2048),
     ),
     error=record(

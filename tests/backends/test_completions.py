@@ -161,10 +161,51 @@ def test_a_chunk_counts_as_many_tokens_as_the_server_says() -> None:
 
 
 def test_reasoning_is_no_part_of_the_answer() -> None:
-    """It counts as usage, and only there."""
+    """It has tokens, which are a sign of life, and no text."""
     answer = AnswerReader()
-    chunk = {"choices": [{"delta": {"reasoning_content": "hm"}, "finish_reason": None}]}
-    assert answer.take(json.dumps(chunk)) == ("", 0)
+    for name in ("reasoning_content", "reasoning"):
+        chunk = {"choices": [{"delta": {name: "hm"}, "finish_reason": None}]}
+        assert answer.take(json.dumps(chunk)) == ("", 1)
+    answer.take(event("so", finish="stop"))
+    assert answer.finish(first_token=None, last_token=None).completion.text == "so"
+
+
+def test_a_thought_counts_as_many_tokens_as_the_server_says() -> None:
+    """They are not counted again with the first word."""
+    answer = AnswerReader()
+    thought = {"choices": [{"delta": {"reasoning_content": "hm"}}], "timings": {"predicted_n": 5}}
+    assert answer.take(json.dumps(thought)) == ("", 5)
+    assert answer.take(event("so", timings={"predicted_n": 6})) == ("so", 1)
+
+
+def test_text_without_a_new_token_counts_none() -> None:
+    """llama-server sends what it had held back in an event of its own."""
+    answer = AnswerReader()
+    out = [
+        answer.take(event(text, timings={"predicted_n": made}))
+        for text, made in (("a", 3), ("b", 3), ("c", 2), ("d", 4))
+    ]
+    assert out == [("a", 3), ("b", 0), ("c", 0), ("d", 1)]
+
+
+@pytest.mark.parametrize("dialect", ["llama_cpp", "vllm"])
+def test_a_turn_that_the_caller_began_is_gone_on_with_at_once(dialect: Any) -> None:
+    """The first peer is asked as the next one would be, or the two would write two prompts."""
+    messages = (*CHAT.messages, ChatMessage(role="assistant", content="Hel"))
+    begun = CommandRequest(request_id="r", messages=messages)
+    _, body = build(begun, model="m", dialect=dialect)
+    assert body["messages"][-1] == {"role": "assistant", "content": "Hel"}
+    assert body["add_generation_prompt"] is False
+    assert body["continue_final_message"] is True
+    same = CommandRequest(request_id="r", messages=CHAT.messages, continuation="Hel")
+    assert build(same, model="m", dialect=dialect)[1] == body
+
+
+def test_a_server_that_cannot_go_on_gets_the_turn_as_it_is() -> None:
+    """It is asked what it was always asked."""
+    messages = (*CHAT.messages, ChatMessage(role="assistant", content="Hel"))
+    _, body = build(CommandRequest(request_id="r", messages=messages), model="m", dialect="other")
+    assert set(body) == {"model", "stream", "stream_options", "messages"}
 
 
 def test_an_answer_without_a_finish_has_failed() -> None:

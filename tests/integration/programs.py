@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -248,6 +248,11 @@ class Programs:
         """Where punch keeps its files."""
         return self.folder / "data" / "punch"
 
+    @property
+    def decisions(self) -> Path:
+        """The decision log of all dialers."""
+        return self.folder / "decisions.jsonl"
+
     def environment(self, given: Mapping[str, str]) -> dict[str, str]:
         """What a program sees: of our own settings of punch and llama.cpp, nothing."""
         inherited = {
@@ -261,6 +266,8 @@ class Programs:
             "XDG_DATA_HOME": str(self.folder / "data"),
             "XDG_CACHE_HOME": str(self.folder / "cache"),
             "PUNCH_BOOTSTRAP": self.address,
+            # Not every platform lets `XDG_DATA_HOME` say where a user's data is.
+            "PUNCH_DECISION_LOG": str(self.decisions),
             MARK: self._mark,
             **given,
         }
@@ -269,8 +276,22 @@ class Programs:
         self, name: str, *arguments: str, stdin: int = subprocess.PIPE, **environment: str
     ) -> Program:
         """Start ``python -m punch.NAME`` and do not wait for anything."""
+        return self._open(name, ["-m", f"punch.{name}", *arguments], environment, stdin)
+
+    def start_script(self, script: Path | str, *arguments: str, **environment: str) -> Program:
+        """Start a Python file, or code."""
+        code = [str(script)] if isinstance(script, Path) else ["-c", script]
+        return self._open("script", [*code, *arguments], environment)
+
+    def _open(
+        self,
+        name: str,
+        arguments: Sequence[str],
+        environment: Mapping[str, str],
+        stdin: int = subprocess.PIPE,
+    ) -> Program:
         process = subprocess.Popen(
-            [sys.executable, "-m", f"punch.{name}", *arguments],
+            [sys.executable, *arguments],
             stdin=stdin,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -278,23 +299,7 @@ class Programs:
             env=self.environment(environment),
             cwd=self.folder,
         )
-        return self._keep(Program(name, process))
-
-    def start_script(self, script: Path | str, *arguments: str, **environment: str) -> Program:
-        """Start a Python file, or code."""
-        code = [str(script)] if isinstance(script, Path) else ["-c", script]
-        process = subprocess.Popen(
-            [sys.executable, *code, *arguments],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            encoding="utf-8",
-            env=self.environment(environment),
-            cwd=self.folder,
-        )
-        return self._keep(Program("script", process))
-
-    def _keep(self, program: Program) -> Program:
+        program = Program(name, process)
         self._running.append(program)
         return program
 
@@ -342,6 +347,11 @@ class Programs:
         assert program.process.stdin is not None
         program.write(typed)
         program.process.stdin.close()
+        return program.wait(seconds)
+
+    def punch(self, command: str, *arguments: str, seconds: float = 60.0) -> Result:
+        """Run ``python -m punch COMMAND`` to its end."""
+        program = self._open(command, ["-m", "punch", command, *arguments], {}, subprocess.DEVNULL)
         return program.wait(seconds)
 
     def descendants(self) -> list[psutil.Process]:

@@ -250,7 +250,7 @@ def test_a_slow_peer_is_given_up_only_where_somebody_could_go_on(
 ) -> None:
     """Otherwise its silence is waited out."""
     found = decide(*(peer(name) for name in peers), attempts=attempts)
-    assert attempts.can_continue(found) == can
+    assert attempts.has_alternative(found) == can
 
 
 # ---- waiting for a peer to come back ----

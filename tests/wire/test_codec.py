@@ -38,6 +38,9 @@ from punch.wire import (
     Sampling,
     Started,
     Timings,
+    TokenLogprob,
+    Tool,
+    ToolCall,
     Usage,
     decode,
     decode_registration,
@@ -219,6 +222,72 @@ def test_a_registration_is_what_it_always_was() -> None:
     assert decode_registration(bytes.fromhex(FROZEN_REGISTRATION)) == REGISTRATION
 
 
+# A request and a response with everything that was added since, as they were first sent.
+FORMED = Request(
+    request=CommandRequest(
+        request_id="r1",
+        messages=(
+            ChatMessage(role="user", content="hi", name="ann"),
+            ChatMessage(
+                role="assistant",
+                content="",
+                tool_calls=(ToolCall(id="c1", name="f", arguments="{}"),),
+            ),
+            ChatMessage(role="tool", content="1", tool_call_id="c1"),
+        ),
+        tools=(Tool(name="f", description="d", parameters='{"type":"object"}'), Tool(name="g")),
+        tool_choice="function:f",
+        response_schema="{}",
+        logprobs=2,
+        sampling=Sampling(presence_penalty=0.5, frequency_penalty=-0.5),
+    )
+)
+FORMED_FRAME = (
+    "0000016882a77265717565737487aa726571756573745f6964a27231a86d657373616765739383a4726f"
+    "6c65a475736572a7636f6e74656e74a26869a46e616d65a3616e6e83a4726f6c65a9617373697374616e"
+    "74a7636f6e74656e74a0aa746f6f6c5f63616c6c739183a26964a26331a46e616d65a166a9617267756d"
+    "656e7473a27b7d83a4726f6c65a4746f6f6ca7636f6e74656e74a131ac746f6f6c5f63616c6c5f6964a2"
+    "6331a873616d706c696e6782b070726573656e63655f70656e616c7479cb3fe0000000000000b1667265"
+    "7175656e63795f70656e616c7479cbbfe0000000000000a5746f6f6c739283a46e616d65a166ab646573"
+    "6372697074696f6ea164aa706172616d6574657273b17b2274797065223a226f626a656374227d81a46e"
+    "616d65a167ab746f6f6c5f63686f696365aa66756e6374696f6e3a66af726573706f6e73655f73636865"
+    "6d61a27b7da86c6f6770726f627302a474797065a772657175657374"
+)
+ANSWERED = Response(
+    response=CommandResponse(
+        request_id="r1",
+        status="success",
+        result=Completion(
+            text="hi",
+            finish_reason="tool_calls",
+            tool_calls=(ToolCall(id="c1", name="f", arguments='{"a":1}'),),
+            logprobs=(
+                TokenLogprob(token="h", logprob=-0.25, top=(("h", -0.25), ("", -2.0))),
+                TokenLogprob(token="i", logprob=0.0),
+            ),
+        ),
+    )
+)
+ANSWERED_FRAME = (
+    "000000c282a8726573706f6e736583aa726571756573745f6964a27231a6737461747573a77375636365"
+    "7373a6726573756c7484a474657874a26869ad66696e6973685f726561736f6eaa746f6f6c5f63616c6c"
+    "73aa746f6f6c5f63616c6c739183a26964a26331a46e616d65a166a9617267756d656e7473a77b226122"
+    "3a317da86c6f6770726f62739296a168cbbfd0000000000000a168cbbfd0000000000000a0cbc0000000"
+    "0000000092a169cb0000000000000000a474797065a8726573706f6e7365"
+)
+
+
+@pytest.mark.parametrize(
+    ("message", "frame"),
+    [(FORMED, FORMED_FRAME), (ANSWERED, ANSWERED_FRAME)],
+    ids=["asked", "answered"],
+)
+def test_tools_schemas_and_logprobs_are_what_they_always_were(message: Any, frame: str) -> None:
+    """Both ways, in every field."""
+    assert encode(message).hex() == frame
+    assert decode(bytes.fromhex(frame)[HEADER:]) == message
+
+
 # ---- there and back ----
 
 
@@ -303,6 +372,18 @@ def test_unknown_keys_are_ignored_at_any_depth() -> None:
 def test_a_body_may_be_any_kind_of_bytes(kind: Any) -> None:
     """No copy is asked of the caller."""
     assert decode(kind(encode(Ping(nonce=1))[HEADER:])) == Ping(nonce=1)
+
+
+def test_a_long_answer_with_all_its_alternatives_fits_one_frame() -> None:
+    """As many tokens as are allowed, of a usual length."""
+    top = tuple((f"token{i}", -float(i)) for i in range(20))
+    tokens = (TokenLogprob(token="token0", logprob=0.0, top=top),) * 8192
+    response = CommandResponse(
+        request_id="r1", status="success", result=Completion(text="x", logprobs=tokens)
+    )
+    frame = encode(Response(response=response))
+    assert len(frame) < MAX_FRAME / 2
+    assert decode(frame[HEADER:]) == Response(response=response)
 
 
 # ---- ours to get right ----
@@ -491,6 +572,55 @@ def joined(**fields: Any) -> dict[str, Any]:
         (
             joined(registration=b"x" * 65537),
             f'join.registration: expected at most 2048 bytes, got bytes "b\'{"x" * 38}"',
+        ),
+        (
+            request(tools=[{"name": "f"}] * 129),
+            "request.request.tools: expected a list of at most 128, got list of 129",
+        ),
+        (
+            request(messages=[{"role": "assistant", "content": "", "tool_calls": [{"id": "c"}]}]),
+            "request.request.messages.tool_calls.name: expected a value, got nothing",
+        ),
+        (
+            request(logprobs=21),
+            "request.request.logprobs: expected an integer from 0 to 20, got int '21'",
+        ),
+        (
+            request(sampling={"presence_penalty": 3}),
+            "request.request.sampling.presence_penalty: "
+            "expected a number from -2.0 to 2.0, got int '3'",
+        ),
+        (
+            response(result={"tool_calls": [{"id": "c", "name": "f", "arguments": 1}]}),
+            "response.response.result.tool_calls.arguments: "
+            "expected text of 0 to 524288 characters, got int '1'",
+        ),
+        *[
+            (
+                response(result={"logprobs": [wrong]}),
+                "response.response.result.logprobs: "
+                f"expected a token, a number, and at most 20 such pairs more, got {shown}",
+            )
+            for wrong, shown in [
+                ([], "list of 0"),
+                (["a"], "list of 1"),
+                (["a", -1.0] * 22, "list of 44"),
+                ({"token": "a"}, "dict of 1"),
+            ]
+        ],
+        (
+            response(result={"logprobs": [["a", 0.5]]}),
+            "response.response.result.logprobs: "
+            "expected a number from -10000.0 to 0.0, got float '0.5'",
+        ),
+        (
+            response(result={"logprobs": [["a", -1.0, -1.0, "a"]]}),
+            "response.response.result.logprobs: "
+            "expected text of 0 to 1024 characters, got float '-1.0'",
+        ),
+        (
+            response(result={"logprobs": [["a", 0]] * 8193}),
+            "response.response.result.logprobs: expected a list of at most 8192, got list of 8193",
         ),
         # no message at all
         ({}, "not a message: type NoneType 'None'"),

@@ -18,9 +18,12 @@ from punch.wire import (
     CommandRequest,
     Request,
     Sampling,
+    Tool,
+    ToolCall,
     check_request,
     decode,
     encode,
+    fingerprint,
 )
 from punch.wire._request import MAX_TEXT_BYTES as MOST_TEXT
 
@@ -36,6 +39,21 @@ def request(**changes: Any) -> CommandRequest:
 def sampled(**changes: Any) -> CommandRequest:
     """A good request with this sampling."""
     return request(sampling=Sampling(**changes))
+
+
+TOOL = Tool(name="f", description="does", parameters='{"type": "object"}')
+CALL = ToolCall(id="c1", name="f", arguments="{}")
+
+
+def turns(*messages: ChatMessage) -> CommandRequest:
+    """A good request with these messages after the first."""
+    return request(messages=(*HI, *messages))
+
+
+def called(**changes: Any) -> CommandRequest:
+    """A conversation in which a tool was called, and the call has these changes."""
+    call = attrs.evolve(CALL, **changes)
+    return turns(ChatMessage(role="assistant", content="", tool_calls=(call,)))
 
 
 def refusal(wrong: CommandRequest) -> str:
@@ -72,6 +90,24 @@ def refusal(wrong: CommandRequest) -> str:
             seed=(1 << 64) - 1,
         ),
         sampled(stop=("x" * 1024,) * 16),
+        sampled(presence_penalty=-2, frequency_penalty=2.0),
+        request(tools=(TOOL,)),
+        request(tools=(TOOL,), tool_choice="auto"),
+        request(tools=(TOOL,), tool_choice="none"),
+        request(tools=(TOOL,), tool_choice="required", response_schema="{}"),
+        request(tools=(TOOL,), tool_choice="function:f"),
+        request(tools=tuple(Tool(name=f"f_{i}-Z") for i in range(128))),
+        request(response_schema='{"type": "object", "properties": {"ä": {"type": "string"}}}'),
+        request(response_schema='{"a":' * 63 + "{}" + "}" * 63),
+        request(command="complete", prompt="x", messages=(), response_schema="{}", logprobs=20),
+        request(logprobs=0, sampling=Sampling(max_tokens=8192)),
+        turns(
+            ChatMessage(role="assistant", content="", tool_calls=(CALL,) * 128),
+            ChatMessage(role="tool", content="", tool_call_id="c1", name="f"),
+        ),
+        called(arguments="no JSON, as models write it"),
+        called(arguments=""),
+        called(arguments='{"half": "\\ud800"}'),
     ],
     ids=lambda request: request.request_id[:4] + " " + request.command,
 )
@@ -107,8 +143,8 @@ IDENTIFIER = "it must be 1 to 128 printable ASCII characters without spaces"
         (request(priority=101), "priority is 101; it must be from -100 to 100"),
         (request(priority=-101), "priority is -101; it must be from -100 to 100"),
         (
-            request(messages=(*HI, ChatMessage(role="tool", content="x"))),
-            "messages[1].role is 'tool'; it must be one of system, user, assistant",
+            request(messages=(*HI, ChatMessage(role="chef", content="x"))),
+            "messages[1].role is 'chef'; it must be one of system, user, assistant, tool",
         ),
         (
             request(messages=(*HI, ChatMessage(role="user", content="ab\ud800"))),
@@ -134,6 +170,146 @@ IDENTIFIER = "it must be 1 to 128 printable ASCII characters without spaces"
             request(prompt="ü" * (MOST_TEXT // 2)),
             f"the text has {MOST_TEXT + 2} bytes; at most {MOST_TEXT} fit one request: shorten it",
         ),
+        (
+            turns(ChatMessage(role="tool", content="x")),
+            "messages[1].tool_call_id is missing; a tool's message says which call it answers",
+        ),
+        (
+            turns(ChatMessage(role="user", content="x", tool_call_id="c1")),
+            "messages[1].tool_call_id is set; only a message of role tool answers a call",
+        ),
+        (
+            turns(ChatMessage(role="tool", content="x", tool_call_id="")),
+            "messages[1].tool_call_id is ''; it must be 1 to 256 printable characters",
+        ),
+        (
+            turns(ChatMessage(role="user", content="x", tool_calls=(CALL,))),
+            "messages[1].tool_calls is set; only the assistant calls tools",
+        ),
+        (
+            turns(ChatMessage(role="user", content="x", name="a\nb")),
+            "messages[1].name is 'a\\nb'; it must be 1 to 256 printable characters",
+        ),
+        (
+            turns(ChatMessage(role="assistant", content="", tool_calls=(CALL,) * 129)),
+            "messages[1].tool_calls has 129 entries; at most 128 are allowed",
+        ),
+        (
+            turns(*[ChatMessage(role="assistant", content="", tool_calls=(CALL,) * 100)] * 41),
+            "messages has more than 4096 tool calls in all",
+        ),
+        (
+            called(id="\x1b"),
+            "messages[1].tool_calls[0].id is '\\x1b'; it must be 1 to 256 printable characters",
+        ),
+        (
+            called(name=""),
+            "messages[1].tool_calls[0].name is ''; it must be 1 to 256 printable characters",
+        ),
+        (
+            called(arguments="[" * 100_000 + "]" * 100_000),
+            "messages[1].tool_calls[0].arguments is nested deeper than 64 levels",
+        ),
+        (
+            called(arguments="[" * 65 + "]" * 65),
+            "messages[1].tool_calls[0].arguments is nested deeper than 64 levels",
+        ),
+        (
+            called(arguments=" " * (512 * 1024 + 1)),
+            "messages[1].tool_calls[0].arguments has 524289 characters; at most 524288 are allowed",
+        ),
+        (
+            called(arguments='"\ud800"'),
+            "messages[1].tool_calls[0].arguments holds a lone surrogate at character 1; "
+            "decode the text with errors='replace' before sending it",
+        ),
+        (
+            request(command="complete", prompt="x", tools=(TOOL,)),
+            "tools is set; complete has none, only chat does",
+        ),
+        (
+            request(tools=tuple(Tool(name=f"f{i}") for i in range(129))),
+            "tools has 129 entries; at most 128 are allowed",
+        ),
+        (
+            request(tools=(Tool(name="f g"),)),
+            "tools[0].name is 'f g'; it must be 1 to 64 letters, digits, underscores and dashes",
+        ),
+        (request(tools=(TOOL, TOOL)), "tools[1].name is 'f', as that of another tool"),
+        (
+            request(tools=(Tool(name="f", parameters="{"),)),
+            "tools[0].parameters is not JSON: Expecting property name",
+        ),
+        (
+            request(tools=(Tool(name="f", parameters=""),)),
+            "tools[0].parameters has 0 characters; 1 to 262144 are allowed",
+        ),
+        (
+            request(tools=(TOOL, Tool(name="g", description="\ud800"))),
+            "tools[1].description holds a lone surrogate at character 0; "
+            "decode the text with errors='replace' before sending it",
+        ),
+        (
+            request(tool_choice="auto"),
+            "tool_choice is set and tools is empty; there is nothing to choose",
+        ),
+        (
+            request(tools=(TOOL, Tool(name="e")), tool_choice="function:g"),
+            "tool_choice names 'g', which is none of the tools: e, f",
+        ),
+        (
+            request(tools=(TOOL,), tool_choice="any"),
+            "tool_choice is 'any'; it must be one of auto, none, required, or function:NAME",
+        ),
+        (
+            request(response_schema="[]"),
+            "response_schema is no JSON object; a JSON Schema is one",
+        ),
+        (
+            request(response_schema="nonsense"),
+            "response_schema is not JSON: Expecting value: line 1 column 1 (char 0)",
+        ),
+        (
+            request(response_schema='{"default": NaN}'),
+            "response_schema is not JSON: NaN is no JSON",
+        ),
+        (
+            request(response_schema='{"a":' * 64 + "[0]" + "}" * 64),
+            "response_schema is nested deeper than 64 levels",
+        ),
+        (
+            request(response_schema='{"a":' * 20_000 + "0" + "}" * 20_000),
+            "response_schema is nested deeper than 64 levels",
+        ),
+        (
+            request(response_schema='{"\\ud800": 0}'),
+            "response_schema is not JSON: 'utf-8' codec can't encode character '\\ud800'",
+        ),
+        (
+            request(response_schema=" " * 262145),
+            "response_schema has 262145 characters; 1 to 262144 are allowed",
+        ),
+        (
+            request(command="embed", inputs=("x",), response_schema="{}"),
+            "response_schema is set; embed gives no text to fit",
+        ),
+        (request(logprobs=21), "logprobs is 21; it must be from 0 to 20"),
+        (request(logprobs=-1), "logprobs is -1; it must be from 0 to 20"),
+        (request(logprobs=True), "logprobs is True; it must be a whole number"),
+        (
+            request(command="embed", inputs=("x",), logprobs=1),
+            "logprobs is set; embed makes no tokens",
+        ),
+        (
+            request(logprobs=0, sampling=Sampling(max_tokens=8193)),
+            "max_tokens is 8193; with logprobs, at most 8192 are allowed",
+        ),
+        (
+            request(tools=(TOOL,), continuation="so far"),
+            "continuation is set; an answer with tools, held to a schema, or with logprobs cannot",
+        ),
+        (sampled(presence_penalty=2.1), "presence_penalty is 2.1; it must be from -2 to 2"),
+        (sampled(frequency_penalty=-3), "frequency_penalty is -3; it must be from -2 to 2"),
         (sampled(max_tokens=0), "max_tokens is 0; it must be from 1 to 1099511627776"),
         (sampled(temperature=-0.1), "temperature is -0.1; it must be from 0 to 100"),
         (sampled(temperature=math.nan), "temperature is nan; it must be from 0 to 100"),
@@ -213,6 +389,68 @@ def test_the_largest_request_that_passes_fits_one_frame() -> None:
     assert refusal(attrs.evolve(largest, continuation="yy"))
 
 
+def test_the_most_tools_and_calls_that_pass_fit_one_frame() -> None:
+    """Their keys and containers count as well as their texts."""
+    call = ToolCall(id="i" * 8, name="n" * 64, arguments="{}")
+    turn = ChatMessage(role="assistant", content="", name="n" * 16, tool_calls=(call,))
+    result = ChatMessage(role="tool", content="", name="n" * 16, tool_call_id="i" * 8)
+    crowded = CommandRequest(
+        request_id="r" * 128,
+        messages=(turn, result) * 2048,
+        tools=tuple(Tool(name=f"{i:064}", parameters="{}") for i in range(128)),
+        tool_choice="required",
+        response_schema="{}",
+        logprobs=20,
+        sampling=Sampling(stop=("😀" * 1024,) * 16),
+    )
+    left = MOST_TEXT
+    for _ in range(20):  # As much text as passes, by bisection.
+        left, crowded = left // 2, _with_text(crowded, left // 2)
+    check_request(crowded)
+    assert decode(encode(Request(request=crowded))[4:]) == Request(request=crowded)
+
+
+def _with_text(request: CommandRequest, more: int) -> CommandRequest:
+    """*request* with so much more prompt, if it still passes."""
+    longer = attrs.evolve(request, prompt=(request.prompt or "") + "x" * more)
+    try:
+        check_request(longer)
+    except InvalidRequest:
+        return request
+    return longer
+
+
+def test_what_a_request_needs_of_a_model_has_names() -> None:
+    """Those that an offer lists."""
+    full = request(tools=(TOOL,), response_schema="{}", logprobs=0)
+    assert full.needs == {"tools", "json_schema", "logprobs"}
+    assert GOOD.needs == frozenset()
+
+
+def test_nothing_said_is_left_of_a_request_without_its_prompt() -> None:
+    """What is kept for the same id to be known is no copy of a conversation."""
+    full = request(
+        tools=(TOOL,), tool_choice="required", response_schema="{}", prompt="p", inputs=("i",)
+    )
+    bare = full.without_prompt()
+    assert bare == CommandRequest(request_id="r1")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"tools": (TOOL,)},
+        {"response_schema": "{}"},
+        {"logprobs": 0},
+        {"messages": (attrs.evolve(HI[0], name="ann"),)},
+    ],
+    ids=lambda change: next(iter(change)),
+)
+def test_what_an_answer_is_to_be_like_is_part_of_the_question(change: dict[str, Any]) -> None:
+    """The same id with another form is another request."""
+    assert fingerprint(request(**change)) != fingerprint(GOOD)
+
+
 @given(
     request=st.builds(
         CommandRequest,
@@ -222,10 +460,30 @@ def test_the_largest_request_that_passes_fits_one_frame() -> None:
         model_digest=maybe(digests),
         messages=st.lists(
             st.builds(
-                ChatMessage, role=st.sampled_from(["user", "system", "tool"]), content=st.text()
+                ChatMessage,
+                role=st.sampled_from(["user", "system", "tool", "assistant"]),
+                content=st.text(),
+                name=maybe(st.text(max_size=3)),
+                tool_calls=st.lists(
+                    st.builds(ToolCall, id=names, name=st.text(max_size=2), arguments=st.text()),
+                    max_size=2,
+                ).map(tuple),
+                tool_call_id=maybe(names),
             ),
             max_size=2,
         ).map(tuple),
+        tools=st.lists(
+            st.builds(
+                Tool,
+                name=st.sampled_from(["f", "g", "f g", ""]),
+                description=maybe(st.text()),
+                parameters=st.sampled_from(["{}", '{"type": "string"}', "", "[]"]),
+            ),
+            max_size=2,
+        ).map(tuple),
+        tool_choice=maybe(st.sampled_from(["auto", "function:f", "function:", "x"])),
+        response_schema=maybe(st.sampled_from(["{}", "", "0", '"']) | st.text()),
+        logprobs=maybe(st.integers(-1, 21)),
         prompt=maybe(st.text(st.characters())),
         inputs=st.lists(st.text(st.characters()), max_size=2).map(tuple),
         sampling=samplings

@@ -1,0 +1,78 @@
+"""How fast a peer was: what it says of that, as far as it can be believed.
+
+A backend's own timing is exact, and leaves out the network; what is seen from here cannot be lied
+to. What is seen counts where it is longer by more than a network explains.
+"""
+
+from __future__ import annotations
+
+import attrs
+
+from ..routing import PATIENCE_FACTOR
+from ..wire import CommandResponse
+from ._asked import Asked
+
+# How much longer than it says a text may take to come: so many times, and so many seconds.
+MOST_UNSEEN_FACTOR = 2.0
+MOST_UNSEEN_SECONDS = 0.25
+
+# Seconds before a first text that need no explanation.
+LEAST_SURPRISE = 1.0
+
+# Who had to read fewer tokens than this did not take its time for that.
+LEAST_PROMPT = 4
+
+
+@attrs.frozen(kw_only=True)
+class Speed:
+    """What a peer computed, and how long it took."""
+
+    prefill_tokens: int | None
+    """Tokens of the prompt that were not in its cache."""
+
+    prefill_seconds: float | None
+    """Seconds for these."""
+
+    decode_tokens: int | None
+    """Tokens of the answer."""
+
+    decode_seconds: float | None
+    """Seconds for these."""
+
+
+def speed_of(asked: Asked, response: CommandResponse) -> Speed:
+    """What to learn from the part of an answer that *asked* has just finished.
+
+    * A text cannot have been made much quicker than it came, nor of more tokens than it has bytes;
+      only of thoughts, which nobody sees, a peer may claim what it likes.
+    * A prompt may have waited for other prompts, so only what is far beyond the prediction counts.
+    """
+    usage, timings = response.usage, response.timings
+    tokens, prefill, decode = usage.completion_tokens, timings.prefill, timings.decode
+    seen = asked.decode_seen
+    if tokens is not None and seen is not None:
+        if decode is None or seen > MOST_UNSEEN_FACTOR * (decode + MOST_UNSEEN_SECONDS):
+            decode = seen
+        size = len(asked.text.encode("utf-8", "surrogatepass"))
+        if seen > MOST_UNSEEN_SECONDS and tokens * seen > size * decode:
+            tokens, decode = size, seen
+    surprise = _surprise(asked.first_seen, asked.predicted_first)
+    if surprise is not None and (usage.computed_tokens or 0) >= LEAST_PROMPT:
+        prefill = surprise
+    whole = _surprise(asked.whole_seen, asked.predicted_whole)
+    if whole is not None and (prefill or 0.0) + (decode or 0.0) < whole / MOST_UNSEEN_FACTOR:
+        # It does not say where the time went, so that goes where it counts most.
+        decode = whole - (prefill or 0.0)
+    return Speed(
+        prefill_tokens=usage.computed_tokens,
+        prefill_seconds=prefill,
+        decode_tokens=tokens,
+        decode_seconds=decode,
+    )
+
+
+def _surprise(seen: float | None, predicted: float | None) -> float | None:
+    """The seconds that were *seen*, if they are far more than were *predicted*."""
+    if seen is None or predicted is None:
+        return None
+    return seen if seen > PATIENCE_FACTOR * predicted + LEAST_SURPRISE else None

@@ -1,0 +1,78 @@
+"""Made-up exchanges of a gateway, decided by the real policies."""
+
+from __future__ import annotations
+
+import attrs
+import decision_logs as made
+
+from punch.exceptions import PeerTimeout
+from punch.http import Exchange
+from punch.routing import Attempt
+from punch.wire import Provenance, Segment, Usage
+
+REAL = Provenance(kind="real", backend="llama_cpp", model="smollm2", model_digest=made.DIGEST)
+
+
+def easy(**changes) -> Exchange:
+    """One that its first peer answered: 2 s to the first of 11 tokens, and 1 s for the others."""
+    fields = {
+        "request_id": "easy-1",
+        "endpoint": "/v1/chat/completions",
+        "key_id": "ada",
+        "model": "smollm2",
+        "began_at": 100.0,
+        "first_text_at": 102.0,
+        "ended_at": 103.0,
+        "status": 200,
+        "peer_id": made.FAST,
+        "provenance": REAL,
+        "decisions": (made.decide(now=100.0),),
+        "segments": (
+            Segment(peer_id=made.FAST, tokens=11, characters=40, seconds=3.0, reason="stop"),
+        ),
+        "usage": Usage(prompt_tokens=420, completion_tokens=11),
+        "texts": 11,
+    }
+    return Exchange(**fields | changes)
+
+
+def continued() -> Exchange:
+    """One whose first peer went silent after 41 tokens, and the second one ended it."""
+    reason = {"reason": "continuation"}
+    return easy(
+        request_id="long-1",
+        stream=True,
+        first_text_at=100.6,
+        ended_at=117.6,
+        peer_id=made.SLOW,
+        decisions=(made.decide(now=100.0), attrs.evolve(_second(), **reason)),
+        attempts=(_silent(),),
+        segments=(
+            Segment(peer_id=made.FAST, tokens=41, characters=183, seconds=3.4, reason="silent"),
+            Segment(peer_id=made.SLOW, tokens=120, characters=520, seconds=14.2, reason="stop"),
+        ),
+        usage=Usage(prompt_tokens=420, completion_tokens=161, cached_tokens=64),
+        texts=161,
+    )
+
+
+def failed_over() -> Exchange:
+    """One whose first peer said nothing, and the second one answered."""
+    return easy(
+        request_id="over-1",
+        peer_id=made.SLOW,
+        decisions=(made.decide(now=100.0), attrs.evolve(_second(), reason="failover")),
+        attempts=(_silent(),),
+        segments=(
+            Segment(peer_id=made.SLOW, tokens=11, characters=40, seconds=1.0, reason="stop"),
+        ),
+    )
+
+
+def _silent() -> Attempt:
+    return Attempt(peer_id=made.FAST, error=PeerTimeout(f"{made.FAST}: silent"), seconds=3.4)
+
+
+def _second():
+    on = attrs.evolve(made.REQUEST, continuing=True, tried=frozenset({made.FAST}))
+    return made.decide(request=on, now=103.4)

@@ -1,0 +1,51 @@
+"""A gateway that is killed has written what ended more than a second before."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+
+from punch.http import read_usage
+
+PROGRAM = """
+import sys
+from pathlib import Path
+
+import trio
+
+from punch.http import Exchange, open_usage
+from punch.wire import Usage
+
+
+async def main():
+    async with open_usage(Path(sys.argv[1])) as book:
+        for number in range(1000):
+            usage = Usage(prompt_tokens=2, completion_tokens=3)
+            book.ended(Exchange(request_id="r", endpoint="/x", key_id="ada", usage=usage))
+            if number == 499:
+                await trio.sleep(1.0)
+        print("noted", flush=True)
+        await trio.sleep_forever()
+
+
+trio.run(main)
+"""
+
+
+def test_nothing_but_the_last_second_is_lost_on_sigkill(tmp_path):
+    """A real process, a real SIGKILL, right after it has noted more."""
+    path = tmp_path / "gateway.sqlite3"
+    with subprocess.Popen(
+        [sys.executable, "-c", PROGRAM, path], stdout=subprocess.PIPE, text=True
+    ) as process:
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "noted\n"
+        finally:
+            process.kill()
+        assert process.wait(10) == -signal.SIGKILL
+
+    (day,) = read_usage(path)["ada"]
+    assert day.requests in (500, 1000)
+    assert (day.prompt_tokens, day.completion_tokens) == (2 * day.requests, 3 * day.requests)
