@@ -453,7 +453,10 @@ async def test_a_backend_that_counts_nonsense_spoils_nothing(autojump_clock):
         async with open_swarm() as swarm:
             executor = await swarm.listener("a", Miscounting(MockScript(decode_rate=10.0)))
             async with swarm.router() as router:
-                response = await router.ask(chat_request("hi", sampling=Sampling(max_tokens=20)))
+                response = await router.ask(chat_request("hi"))
+                short = await router.ask(chat_request("hi", sampling=Sampling(max_tokens=2)))
             offer = executor.capability().models[0]
-    assert response.usage.completion_tokens == 20
-    assert offer.usual_tokens == 20
+    assert short.usage.completion_tokens == 2
+    assert response.usage.completion_tokens == offer.context_tokens
+    # The one that its limit has cut says nothing of usual lengths.
+    assert offer.usual_tokens == offer.context_tokens

@@ -252,7 +252,14 @@ class Dispatch:
             batch=response.timings.batch,
             now=now,
         )
-        self.experience.answered(request, peer_id, text=text, usage=response.usage, now=now)
+        self.experience.answered(
+            request,
+            peer_id,
+            text=text,
+            usage=response.usage,
+            cut=response.result is not None and response.result.finish_reason == "length",
+            now=now,
+        )
 
     def when_stopped(self, call: Call, then: Callable[[int | None], None]) -> None:
         """Call *then* with the tokens a cancelled call had made, once its peer has said so."""

@@ -106,17 +106,25 @@ class Experience:
         prefixes.hold(chain, peer_id, now=now)
 
     def answered(
-        self, request: CommandRequest, peer_id: PeerId, *, text: str, usage: Usage, now: float
+        self,
+        request: CommandRequest,
+        peer_id: PeerId,
+        *,
+        text: str,
+        usage: Usage,
+        cut: bool = False,
+        now: float,
     ) -> None:
         """Learn from an answer: its length, what was cached, and that it is cached now.
 
         *text* and *usage* are what this peer made. For a request that goes on with an answer
         (`CommandRequest.continuation`) that is the rest; with what was there it makes the whole.
+        One that its limit has *cut* says nothing of how long answers are.
         """
         predicted = self._predicted.pop((request.request_id, peer_id), None)
         if request.command not in _GENERATING:
             return
-        if usage.completion_tokens is not None:
+        if usage.completion_tokens is not None and not cut:
             begun = tokens_of(request.continuation) if request.continuation else 0
             self.lengths.learn(request.model or "", usage.completion_tokens + begun)
         if predicted is not None and usage.cached_tokens is not None and usage.prompt_tokens:

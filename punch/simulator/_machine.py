@@ -155,8 +155,9 @@ class SimulatedBackend:
         assert job.first_at is not None
         assert job.ended_at is not None
         total = max(job.ended_at - begun_at, 1e-9)
+        reason = "stop" if request.sampling.max_tokens is None else "length"
         return Generation(
-            completion=Completion(text=WORD * job.output_tokens),
+            completion=Completion(text=WORD * job.output_tokens, finish_reason=reason),
             usage=Usage(
                 prompt_tokens=job.prompt_tokens,
                 completion_tokens=job.output_tokens,

@@ -19,13 +19,18 @@ CURRENT: ContextVar[str] = ContextVar("CURRENT")
 """Id of the request that the present task asks for. A policy is not told, an oracle knows."""
 
 
+# Seconds after which an answer would be complete that never will be.
+NEVER = float(1 << 40)
+
+
 @attrs.frozen
 class Oracle:
     """Where this very answer would be complete first.
 
     It runs every machine forward from its true state, with the true length of every answer, the
     true content of its cache and everything that was sent there, until the new request is done.
-    It is greedy: it asks what is best for this request, not for those that are yet to come.
+    It is greedy: it asks what is best for this request, not for those that are yet to come. What it
+    has sent somewhere stays there: it knew what it did.
     """
 
     world: World
@@ -37,6 +42,8 @@ class Oracle:
         self, request: RouteRequest, peers: Sequence[PeerRecord], rng: Random, *_: Any, **__: Any
     ) -> Sequence[tuple[float, ...]]:
         """See the class."""
+        if request.alternative:
+            return [(NEVER,)] * len(peers)
         world, key, now = self.world, CURRENT.get(), trio.current_time()
         world.forget(key)
         truth = world.requests[key]
@@ -45,7 +52,7 @@ class Oracle:
         for peer in peers:
             machine = world.machines.get(peer.peer_id)
             if machine is None:
-                found.append((float(1 << 40),))
+                found.append((NEVER,))
                 continue
             job = job_of(key, truth, machine.cache)
             ahead = [other.copy() for other in world.waiting.get(peer.peer_id, {}).values()]

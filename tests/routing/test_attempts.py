@@ -253,6 +253,39 @@ def test_a_slow_peer_is_given_up_only_where_somebody_could_go_on(
     assert attempts.has_alternative(found) == can
 
 
+@pytest.mark.parametrize(
+    ("need", "why"),
+    [
+        ("tools", "an answer with tools, or held to a schema, cannot be gone on with half way"),
+        ("json_schema", "an answer with tools, or held to a schema, cannot be gone on with"),
+        ("logprobs", "the log-probabilities of what was delivered are lost with it"),
+    ],
+)
+def test_an_answer_of_one_piece_is_not_gone_on_with(need: str, why: str) -> None:
+    """Before its first text it moves on as any other; after it nobody is asked, nor sought."""
+    request = attrs.evolve(ASK, needs=frozenset({need}))
+    able = attrs.evolve(
+        peer("b"),
+        capability=Capability(
+            backend="llama_cpp",
+            simulated=False,
+            models=(ModelOffer(name="llama", features=frozenset({"chat", need})),),
+        ),
+    )
+    fresh = Attempts(deadline=100.0)
+    fresh.failed(PeerId("a"), PeerUnreachable("a: gone"), seconds=3.0)
+    found = fresh.next_step(decide(able, attempts=fresh, request=request), now=0.0)
+    assert isinstance(found, Try)
+    attempts = begun()
+    decision = decide(able, attempts=attempts, request=request)
+    assert not attempts.has_alternative(decision)
+    error = error_of(attempts.next_step(decision, now=0.0))
+    assert isinstance(error, AnswerInterrupted)
+    assert str(error).startswith(
+        f"a failed after 3 tokens (14 characters) of the answer: gone; {why}"
+    )
+
+
 # ---- waiting for a peer to come back ----
 
 

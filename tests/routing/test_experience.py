@@ -13,7 +13,7 @@ from punch.capability import PeerId
 from punch.routing import Experience, Lengths, PrefixIndex
 from punch.routing import _lengths as length_limits
 from punch.routing import _prefixes as prefix_limits
-from punch.wire import ChatMessage, CommandRequest, Sampling, Usage
+from punch.wire import ChatMessage, CommandRequest, Sampling, Tool, ToolCall, Usage
 
 A, B = PeerId("a"), PeerId("b")
 LONG = "".join(Random(7).choices("abcdefgh ", k=10_000))
@@ -251,3 +251,29 @@ def test_before_the_first_answer_the_peers_word_for_its_length_is_taken() -> Non
     for _ in range(50):
         lengths.learn("m", 300)
     assert 250 <= lengths.expect("m") <= 350
+
+
+# ---- tools ----
+
+
+def test_tools_and_calls_are_part_of_the_prompt() -> None:
+    """They take tokens, and who has read them has them cached."""
+    tools = (Tool(name="f", description=LONG[:3000], parameters="{}"),)
+    bare, full = experience(), experience()
+    assert full.route_request(ask("x", tools=tools), now=0.0).prompt_tokens > 800
+    full.sent(ask("x" * 300, tools=tools), A, now=0.0)
+    assert hits(full, ask("y" * 300, tools=tools, request_id="s"))[A] > 0.8
+    assert hits(full, ask("y" * 300, request_id="t")) == {}
+    call = ToolCall(id="c", name="f", arguments=LONG[:3000])
+    turns = (
+        ChatMessage(role="user", content="x"),
+        ChatMessage(role="assistant", content="", tool_calls=(call,)),
+        ChatMessage(role="tool", content="1", tool_call_id="c"),
+    )
+    called = attrs.evolve(ask("x"), messages=turns)
+    assert bare.route_request(called, now=0.0).prompt_tokens > 800
+    bare.sent(called, A, now=0.0)
+    assert hits(bare, attrs.evolve(called, request_id="u"))[A] > 0.8
+    other = attrs.evolve(call, arguments=LONG[3000:6000])
+    changed = (turns[0], attrs.evolve(turns[1], tool_calls=(other,)), turns[2])
+    assert hits(bare, attrs.evolve(called, request_id="v", messages=changed)) == {}

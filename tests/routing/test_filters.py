@@ -283,3 +283,23 @@ def test_nobody_who_is_broken_is_better_than_somebody_who_works_on_it() -> None:
     broken = attrs.evolve(peer(), breakers={None: Breaker(failures=3, until=NOW + 9)})
     assert step.keep(RouteRequest(), [broken], NOW) == [broken]
     assert step.keep(RouteRequest(alternative=True), [broken], NOW) == []
+
+
+@pytest.mark.parametrize("need", ["tools", "json_schema", "logprobs"])
+def test_a_peer_that_lacks_what_the_answer_needs_is_left_out(need: str) -> None:
+    """Whatever its command; the reason names what is missing."""
+    request = attrs.evolve(ANY, needs=frozenset({need}))
+    assert not passes("features", request, PEER)
+    why = BY_NAME["features"].why(request, PEER, NOW)
+    assert why.startswith("cannot ")
+    assert why.endswith(f"({need}); it can chat, complete")
+    able = attrs.evolve(LLAMA, features=LLAMA.features | {need})
+    assert passes("features", request, peer(models=(able,)))
+
+
+def test_all_that_a_peer_lacks_is_named() -> None:
+    """The command as well."""
+    request = RouteRequest(command="embed", needs=frozenset({"tools", "logprobs"}))
+    assert BY_NAME["features"].why(request, PEER, NOW) == (
+        "cannot embed, give log-probabilities (logprobs), call tools (tools); it can chat, complete"
+    )
