@@ -177,7 +177,7 @@ def _profiling() -> dict[str, Command]:
 
     async def profile_stop() -> dict[str, float]:
         profile.disable()
-        return _by_room(pstats.Stats(profile))
+        return by_room(pstats.Stats(profile))
 
     return {"profile_start": profile_start, "profile_stop": profile_stop}
 
@@ -186,6 +186,7 @@ def _profiling() -> dict[str, Command]:
 _ROOMS = (
     ("_yamux_defects", "Yamux (patched)"),
     ("_streams.py", "Yamux (patched)"),
+    ("punch/http", "punch.http"),
     ("punch/node", "punch.node"),
     ("punch/wire", "punch.wire"),
     ("punch/router.py", "punch.router"),
@@ -193,6 +194,12 @@ _ROOMS = (
     ("punch/peers", "punch.peers"),
     ("punch/routing", "punch.routing"),
     ("punch/", "punch, other"),
+    ("/hypercorn/", "Hypercorn"),
+    ("/h11/", "h11"),
+    ("/starlette/", "Starlette"),
+    ("/pydantic", "pydantic"),
+    ("prometheus_client", "prometheus-client"),
+    ("structlog", "logging"),
     ("/trio/", "trio"),
     ("/outcome/", "trio"),
     ("libp2p/stream_muxer", "Yamux"),
@@ -213,7 +220,7 @@ _ROOMS = (
 )
 
 
-def _by_room(stats: pstats.Stats) -> dict[str, float]:
+def by_room(stats: pstats.Stats) -> dict[str, float]:
     """CPU seconds spent in each library and room."""
     found: dict[str, float] = defaultdict(float)
     for (file, _, function), timing in stats.stats.items():  # type: ignore[attr-defined]

@@ -4,6 +4,7 @@
     benchmarks/run.py hop decide      only these
     benchmarks/run.py --quick         everything, in less than two minutes; less exact
     benchmarks/run.py --write         everything, and rewrites benchmarks/RESULTS.md
+    benchmarks/run.py gateway         what takes longer, and is measured only if it is named
 
 The exit status is 1 if a target is missed or something needed is not there.
 """
@@ -20,6 +21,7 @@ import admission
 import at_once
 import churn
 import decide
+import gateway
 import hop
 import inference
 import memory
@@ -35,6 +37,9 @@ MEASUREMENTS = {
     for module in (hop, at_once, streams, inference, decide, admission, churn, memory)
 }
 
+# With programs and sections of their own.
+APART = {"gateway": gateway}
+
 
 def _say(text: str) -> None:
     print(f"bench: {text}", file=sys.stderr, flush=True)
@@ -42,12 +47,13 @@ def _say(text: str) -> None:
 
 def _measure(names: list[str], *, quick: bool) -> tuple[list[Report], bool]:
     """What was measured, and whether all of it could be."""
+    known = {**MEASUREMENTS, **APART}
     reports = []
     complete = True
     for name in names:
         began = time.perf_counter()
         try:
-            reports.append(MEASUREMENTS[name].measure(quick=quick))
+            reports.append(known[name].measure(quick=quick))
         except UnavailableError as error:
             _say(f"{name}: {error}")
             complete = False
@@ -61,12 +67,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("name", nargs="*", help=f"what to measure: {', '.join(MEASUREMENTS)}")
+    names = [*MEASUREMENTS, *APART]
+    parser.add_argument("name", nargs="*", help=f"what to measure: {', '.join(names)}")
     parser.add_argument("--quick", action="store_true", help="fewer and shorter rounds")
     parser.add_argument("--write", action="store_true", help="rewrite benchmarks/RESULTS.md")
     given = parser.parse_args()
-    if unknown := [name for name in given.name if name not in MEASUREMENTS]:
-        parser.error(f"no {', '.join(unknown)}; there are {', '.join(MEASUREMENTS)}")
+    if unknown := [name for name in given.name if name not in names]:
+        parser.error(f"no {', '.join(unknown)}; there are {', '.join(names)}")
     if given.write and (given.name or given.quick):
         parser.error("--write is for the whole table: leave names and --quick out")
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
@@ -74,7 +81,8 @@ def main() -> int:
     print(f"{table(reports)}\n\n{remarks(reports)}")
     if given.write and complete:
         before = RESULTS.read_text(encoding="utf-8")
-        sections = (policies.kept_section(before), two_listeners.SECTION.kept(before))
+        own = (two_listeners.SECTION, gateway.SECTION)
+        sections = (policies.kept_section(before), *(each.kept(before) for each in own))
         text = document(reports, command="bins/bench --write", load=load)
         text = "\n".join((text, *filter(None, sections)))
         RESULTS.write_text(text, encoding="utf-8")

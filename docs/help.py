@@ -14,7 +14,7 @@ from pathlib import Path
 os.environ["COLUMNS"] = "100"
 os.environ["NO_COLOR"] = "1"
 
-from punch import bootstrap, dialer, listener
+from punch import bootstrap, dialer, gateway, listener
 from punch.cli import ExitCode
 from punch.cli._options import help_text
 from punch.wire import diagram
@@ -26,7 +26,7 @@ def helps() -> str:
     """The help of every program."""
     texts = [
         help_text(f"python -m {program.__name__}", program.ABOUT, program.OPTIONS)
-        for program in (listener, dialer, bootstrap)
+        for program in (listener, dialer, gateway, bootstrap)
     ]
     return "\n".join(f"```text\n{text.rstrip()}\n```" for text in texts)
 

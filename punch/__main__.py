@@ -14,6 +14,7 @@ usage: punch COMMAND ...
 
   punch listener    run a model and answer the dialers of a namespace
   punch dialer      ask the best listener of a namespace
+  punch serve       serve OpenAI's and Ollama's API, answered by the listeners
   punch bootstrap   let listeners and dialers find each other
   punch models      fetch and list models
   punch keys        make, list and revoke API keys of the gateway
@@ -32,6 +33,13 @@ def _simulate(arguments: Sequence[str]) -> int:
     return simulation(arguments)
 
 
+def _serve(arguments: Sequence[str]) -> int:
+    # Here: an HTTP server takes half a second to import.
+    from .gateway import main
+
+    return main(arguments)
+
+
 def _keys(arguments: Sequence[str]) -> int:
     # Here: the gateway's room brings an HTTP server with it, which no other command needs.
     from .cli._keys import keys
@@ -43,6 +51,7 @@ COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "listener": listener.main,
     "dialer": dialer.main,
     "bootstrap": bootstrap.main,
+    "serve": _serve,
     "models": models,
     "keys": _keys,
     "peers": peers,

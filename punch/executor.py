@@ -407,7 +407,9 @@ class Executor:
         self._served += 1
         generation = plausible(generation, request, offer)
         usage, timings = generation.usage, generation.timings
-        self._workload.learn(offer.name, usage.completion_tokens)
+        if generation.completion.finish_reason != "length":
+            # One that its limit has cut says nothing of how long answers are.
+            self._workload.learn(offer.name, usage.completion_tokens)
         self._learn(offer.name, usage, timings, batch=batch)
         first_text_at = recording.first_text_at
         return self._response(
@@ -446,8 +448,8 @@ class Executor:
                 continue
             if request.model_digest not in (None, offer.digest):
                 continue
-            if request.command not in offer.features:
-                raise PeerRefused(f"{offer.name} cannot {request.command} here")
+            if lacks := ({request.command} | request.needs) - offer.features:
+                raise PeerRefused(f"{offer.name} cannot {', '.join(sorted(lacks))} here")
             return offer
         names = ", ".join(offer.name for offer in offers)
         raise PeerRefused(f"no model {request.model!r} here; on offer: {names or 'none'}")

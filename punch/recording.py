@@ -57,6 +57,8 @@ KEPT_ANSWERS = 1024
 # Text of all that are kept, for the unusual ones. Embeddings count with eight bytes a number.
 KEPT_BYTES = 32 << 20
 
+LOGPROB_BYTES = 128
+
 # Text that a reader gets at a time: it always fits an empty window, at four bytes a character.
 PIECE_CHARACTERS = WINDOW // 4
 
@@ -370,6 +372,9 @@ class Recordings:
     def _keep(self, recording: Recording, completion: Completion, now: float) -> None:
         size = len(completion.text.encode("utf-8", "replace"))
         size += sum(8 * len(vector) for vector in completion.embeddings)
+        size += sum(len(call.name) + len(call.arguments) for call in completion.tool_calls)
+        # A float and a short text in Python, with what holds them.
+        size += sum(LOGPROB_BYTES * (1 + len(one.top)) for one in completion.logprobs)
         self._forget(recording.key)
         self._kept[recording.key] = (now + KEPT_SECONDS, size, recording)
         self._kept_bytes += size

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from punch import bootstrap, dialer, listener
+from punch import bootstrap, dialer, gateway, listener
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
@@ -46,11 +46,11 @@ def test_every_variable_that_is_read_is_documented_and_the_other_way_round():
     }
     read |= {
         option.environment
-        for program in (listener, dialer, bootstrap)
+        for program in (listener, dialer, gateway, bootstrap)
         for option in program.OPTIONS
     }
-    # llama.cpp's own: how its server takes a key without showing it, and a constant.
-    read -= {"LLAMA_API_KEY", "LLAMA_LOAD_MODE_NONE"}
+    # llama.cpp's own: how its server takes a key without showing it, and constants.
+    read -= {"LLAMA_API_KEY", "LLAMA_LOAD_MODE_NONE", "LLAMA_POOLING_TYPE_MEAN"}
     documented = set(re.findall(pattern, (ROOT / "INFERENCE.md").read_text(encoding="utf-8")))
 
     assert sorted(read - documented) == []

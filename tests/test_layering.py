@@ -29,10 +29,11 @@ ROWS: tuple[frozenset[str], ...] = tuple(
         "workload",
         "tunnels executor answer",
         "router",
-        "cluster gateway testing",
+        "cluster http testing",
         "simulator",
         "cli",
         "listener dialer bootstrap",
+        "gateway",
         "__main__",
     )
 )
@@ -63,7 +64,13 @@ DOORS: dict[str, frozenset[str]] = {
     "httpx": frozenset({"backends/_http.py", "backends/_openai.py"}),
     "xllamacpp": frozenset({"backends/_embedded_worker.py"}),
     "llama_cpp": frozenset({"backends/_binding_worker.py"}),
+    "hypercorn": frozenset({"http/_server.py"}),
+    "starlette": frozenset({"http/*.py"}),
+    "pydantic": frozenset({"http/*.py"}),
     "pynvml": frozenset({"machine.py"}),
+    "sqlite3": frozenset({"http/_database.py"}),
+    "prometheus_client": frozenset({"http/_metrics.py"}),
+    "opentelemetry": frozenset({"http/_spans.py"}),
     # The fakes are for our users' tests and for our own, never for the product.
     "punch.testing": frozenset({"testing/*.py", "simulator/*.py"}),
 }

@@ -154,9 +154,7 @@ class Run:
     def stored(self) -> Run:
         """A copy of a complete one, without the prompt and the snapshots of every peer."""
         lean = copy.copy(self)
-        lean.request = attrs.evolve(
-            self.request, messages=(), prompt=None, inputs=(), continuation=None
-        )
+        lean.request = self.request.without_prompt()
         lean.decisions = []
         lean._delivered = self._delivered.stored(lean.request)
         lean._notes = Notes(None, lean.request, lean._delivered)

@@ -174,5 +174,10 @@ class Runs:
 def _size(run: Run) -> int:
     """What a complete run takes, in characters of text."""
     result = run.response.result if run.response is not None else None
-    numbers = sum(map(len, result.embeddings)) if result is not None else 0
-    return sum(map(len, run.parts)) + NUMBER_CHARACTERS * numbers
+    texts, numbers = sum(map(len, run.parts)), 0
+    if result is not None:
+        texts += sum(len(call.name) + len(call.arguments) for call in result.tool_calls)
+        numbers += sum(map(len, result.embeddings))
+        # Each comes with the text of its token.
+        numbers += sum(2 + 2 * len(one.top) for one in result.logprobs)
+    return texts + NUMBER_CHARACTERS * numbers

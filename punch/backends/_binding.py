@@ -21,7 +21,7 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
@@ -38,12 +38,14 @@ from ..exceptions import (
     GenerationFailed,
     InvalidRequest,
     ModelFileError,
+    PeerRefused,
     PunchError,
 )
 from ..wire import CommandRequest, Completion, Timings, Usage
 from ._base import Backend, Emit, Generation, Loading, continuing, say_while
 from ._child import describe_exit
 from ._restarts import Restarts
+from ._written_tools import ask_in_writing, has_tools
 
 _MAX_LINE: Final = 4 * 1024 * 1024  # Bytes from the worker. The longest is an embedding, 100 KB.
 _RECEIVE: Final = 64 * 1024  # Bytes read at a time: the size of a pipe on Linux.
@@ -52,6 +54,7 @@ _STOP_SECONDS: Final = 1.0  # The worker ends at once when its standard input cl
 _START_SECONDS: Final = 600.0  # A model of 100 GB from a slow disk takes minutes.
 _PATIENCE: Final = 1.0  # Seconds a request waits for the pause after a crash, rather than failing.
 _TAIL_BYTES: Final = 4096  # Of what it printed last, for the message about a crash.
+_IGNORED: Final = {"minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf"}
 _DEFAULT_CONTEXT: Final = 8192  # Tokens. Models claim 131072, whose cache fills a small machine.
 _ERRORS: Final[dict[str, type[PunchError]]] = {
     error.code: error
@@ -125,7 +128,7 @@ class _Binding:
 
     def __init__(self, settings: dict[str, Any], offer: ModelOffer) -> None:
         self._settings = settings
-        self._offer = continuing(offer)
+        self._offer = continuing(_able(offer))
         self._worker: _Worker | None = None
         self._lock = trio.Lock()
         self._restarts = Restarts()
@@ -195,6 +198,13 @@ class _Binding:
 
     async def generate(self, request: CommandRequest, emit: Emit) -> Generation:
         """See `Backend.generate`."""
+        if request.response_schema is not None:
+            _check_schema(request.response_schema)
+        if has_tools(request):
+            return await ask_in_writing(request, emit, self._generate)
+        return await self._generate(request, emit)
+
+    async def _generate(self, request: CommandRequest, emit: Emit) -> Generation:
         async with self._lock:
             await self.start()
             worker = self._worker
@@ -360,15 +370,46 @@ class _Worker:
         )
 
 
+def _able(offer: ModelOffer) -> ModelOffer:
+    """*offer* with what a grammar can do; log-probabilities would need every token's logits."""
+    features = set(offer.features)
+    if features & {"chat", "complete"}:
+        features.add("json_schema")
+    if "chat" in features:
+        features.add("tools")
+    return attrs.evolve(offer, features=frozenset(features))
+
+
+def _check_schema(schema: str) -> None:
+    """Refuse a schema that the binding would hold no answer to: it ignores the range of numbers."""
+    if ignored := sorted(_IGNORED & set(_keywords(json.loads(schema)))):
+        raise PeerRefused(
+            f"response_schema has {', '.join(ignored)}, which llama-cpp-python does not know"
+        )
+
+
+def _keywords(schema: Any) -> Iterator[str]:
+    if isinstance(schema, dict):
+        yield from schema
+        for one in schema.values():
+            yield from _keywords(one)
+    elif isinstance(schema, list):
+        for one in schema:
+            yield from _keywords(one)
+
+
 def _asked(number: int, request: CommandRequest) -> dict[str, Any]:
     return {
         "id": number,
         "command": request.command,
-        "messages": [attrs.asdict(message) for message in request.messages],
+        "messages": [
+            {"role": message.role, "content": message.content} for message in request.messages
+        ],
         "prompt": request.prompt,
         "inputs": list(request.inputs),
         "continuation": request.continuation,
         "sampling": attrs.asdict(request.sampling),
+        "schema": request.response_schema,
     }
 
 

@@ -7,7 +7,8 @@ and dies of an assertion in native code where others raise. The two talk in JSON
 object a line, over standard input and output:
 
     to us    {"open": {"model_path", "threads", "no_mmap", "context_tokens", "gpu_layers", "embed"}}
-             {"id", "command", "messages" | "prompt" | "inputs", "continuation", "sampling"}
+             {"id", "command", "messages" | "prompt" | "inputs", "continuation", "sampling",
+             "schema"}
              {"cancel": id}
     from us  {"ready": {"context_tokens", "threads", "version"}} or {"failed": {"code", "message"}}
              {"id", "text", "tokens"}, {"id", "vector"}, and last
@@ -131,7 +132,8 @@ class _Engine:
         if request["command"] == "embed":
             yield from self._embed(request["inputs"])
         else:
-            yield from self._generate(self._tokens_of(request), request["sampling"])
+            grammar = self._grammar(request.get("schema"))
+            yield from self._generate(self._tokens_of(request), request["sampling"], grammar)
 
     def _tokens_of(self, request: dict[str, Any]) -> list[int]:
         if request["command"] == "chat":
@@ -154,7 +156,9 @@ class _Engine:
             )
         return tokens
 
-    def _generate(self, tokens: list[int], sampling: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    def _generate(
+        self, tokens: list[int], sampling: dict[str, Any], grammar: Any
+    ) -> Iterator[dict[str, Any]]:
         seed = sampling["seed"]
         if seed is None:
             seed = secrets.randbits(32)
@@ -171,7 +175,7 @@ class _Engine:
         decoder = codecs.getincrementaldecoder("utf-8")("replace")
         made = unreported = 0
         reason = "length"
-        for token in self._sampled(tokens, sampling) if limit > 0 else ():
+        for token in self._sampled(tokens, sampling, grammar) if limit > 0 else ():
             made += 1
             unreported += 1
             if self._api.llama_vocab_is_eog(self._vocabulary, token):
@@ -193,7 +197,19 @@ class _Engine:
             yield {"text": text, "tokens": unreported}
         yield {"end": self._account(len(tokens), made, reason)}
 
-    def _sampled(self, tokens: list[int], sampling: dict[str, Any]) -> Iterator[int]:
+    def _grammar(self, schema: str | None) -> Any:
+        """What holds an answer to *schema*; each answer needs one of its own."""
+        if schema is None:
+            return None
+        text = schema if json.loads(schema) else '{"type": "object"}'
+        try:
+            return self._api.LlamaGrammar.from_json_schema(text, verbose=False)
+        except Exception as error:
+            raise _Refused(
+                "invalid_request", f"response_schema cannot be made into a grammar: {error}"
+            ) from error
+
+    def _sampled(self, tokens: list[int], sampling: dict[str, Any], grammar: Any) -> Iterator[int]:
         """The tokens of the answer, as they are made."""
         # The defaults of llama-server, so that a model sounds the same on every backend.
         chosen = {
@@ -204,10 +220,13 @@ class _Engine:
             "repeat_penalty": 1.0,
         }
         names = {"temperature": "temp"}
-        for name in ("temperature", "top_k", "top_p", "min_p", "repeat_penalty"):
+        for name in (
+            "temperature", "top_k", "top_p", "min_p", "repeat_penalty",
+            "presence_penalty", "frequency_penalty",
+        ):  # fmt: skip
             if sampling[name] is not None:
                 chosen[names.get(name, name)] = sampling[name]
-        for token in self._llm.generate(tokens, **chosen):
+        for token in self._llm.generate(tokens, grammar=grammar, **chosen):
             if self._flag.is_set():
                 raise _Cancelled
             yield int(token)

@@ -16,6 +16,8 @@ _SAMPLING_FLAGS = {
     "top_k": "--top-k",
     "min_p": "--min-p",
     "repeat_penalty": "--repeat-penalty",
+    "presence_penalty": "--presence-penalty",
+    "frequency_penalty": "--frequency-penalty",
     "seed": "--seed",
 }
 

@@ -86,7 +86,8 @@ def build(
         body["prompt"] = (request.prompt or "") + (request.continuation or "")
     else:
         body["messages"] = [_message(message) for message in request.messages]
-        begun = bool(request.messages) and request.messages[-1].role == "assistant"
+        last = request.messages[-1] if request.messages else None
+        begun = last is not None and last.role == "assistant" and not last.tool_calls
         if request.continuation or (begun and dialect != "other"):
             _continue(body, request.continuation or "", dialect)
     return path, body

@@ -16,7 +16,7 @@ from ..capability import Gpu, ModelOffer
 from ..exceptions import ConfigurationError
 from ._base import continuing
 from ._http import open_http_client
-from ._served import ServedBackend, answers
+from ._served import ServedBackend, able, answers, knows_tools
 from ._supervisor import open_supervised
 
 _WORKER = __package__ + "._embedded_worker"
@@ -106,7 +106,8 @@ async def open_embedded(
                 supervised=supervised,
                 slots=slots,
                 threads=threads,
-                offer=offer,
+                offer=able(offer, embeds=bool(report.get("embeds"))),
+                knows_tools=await knows_tools(client),
                 gpus=tuple(Gpu(**gpu) for gpu in report["gpus"]),
             )
 

@@ -36,7 +36,10 @@ def main() -> None:
     # As for llama-server: the size of all slots together, in equal parts.
     params.n_ctx = settings["slots"] * settings["context_tokens"]
     params.kv_unified = False
-    params.embedding = settings["embed"]
+    params.embedding = True
+    if not settings["embed"]:
+        # A model that generates has no way of its own to make one vector of many.
+        params.pooling_type = xllamacpp.llama_pooling_type.LLAMA_POOLING_TYPE_MEAN
     if settings["threads"] is not None:
         params.cpuparams.n_threads = settings["threads"]
         params.cpuparams_batch.n_threads = settings["threads"]
@@ -49,7 +52,7 @@ def main() -> None:
     except RuntimeError as error:
         # llama.cpp has printed the reason; a traceback would push it out of sight.
         sys.exit(str(error))
-    report = {"punch_url": server.listening_address, "gpus": _gpus(xllamacpp)}
+    report = {"punch_url": server.listening_address, "gpus": _gpus(xllamacpp), "embeds": True}
     print(json.dumps(report), flush=True)  # noqa: T201 - this is the parent's answer
     with contextlib.suppress(OSError):
         while os.read(0, 1024):

@@ -6,6 +6,7 @@ import hashlib
 import secrets
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 import attrs
@@ -15,7 +16,7 @@ from ..exceptions import ConfigurationError
 from ._base import continuing
 from ._http import open_http_client
 from ._program import Program, ask_program, list_gpus
-from ._served import ServedBackend, answers, free_port
+from ._served import ServedBackend, able, answers, free_port, generates, knows_tools
 from ._supervisor import open_supervised
 
 
@@ -32,8 +33,12 @@ def server_command(
     alias: str | None,
     embed: bool,
     extra_args: Sequence[str],
+    embed_too: bool = False,
 ) -> list[str]:
-    """Program and arguments, in the words of this very build."""
+    """Program and arguments, in the words of this very build.
+
+    With *embed* it embeds and does nothing else; with *embed_too* it does so besides answering.
+    """
     command = [
         str(program.path), "--model", str(model_path),
         "--host", "127.0.0.1", "--port", str(port),
@@ -51,8 +56,11 @@ def server_command(
         command += ["--n-gpu-layers", str(gpu_layers)]
     if alias is not None and "," not in alias:  # A comma separates several aliases.
         command += ["--alias", alias]
-    if embed:
+    if embed or embed_too:
         command += program.known("--embeddings") or program.known("--embedding")
+    if embed_too:
+        # A model that generates has no way of its own to make one vector of many.
+        command += ["--pooling", "mean"]
     return [*command, *program.mmap_flags(no_mmap), *extra_args]
 
 
@@ -73,6 +81,12 @@ def template_in(extra_args: Sequence[str], known: str | None) -> str | None:
         elif name.startswith("--chat-template") or name == "--no-jinja":
             return None
     return found
+
+
+def can_embed_too(program: Program, extra_args: Sequence[str]) -> bool:
+    """Whether to have it embed besides answering; *extra_args* may say how it is to embed."""
+    has_flags = program.supports("--embeddings") and program.supports("--pooling")
+    return has_flags and not any("--embedding" in one or "--pooling" in one for one in extra_args)
 
 
 def lost_port(lines: Sequence[str]) -> bool:
@@ -133,27 +147,34 @@ async def open_llama_server(
     template = template_in(extra_args, offer.chat_template)
     offer = continuing(attrs.evolve(offer, chat_template=template))
     embed_only = offer.features == frozenset({"embed"})
+    embed_too = not embed_only and can_embed_too(known, extra_args)
     api_key = secrets.token_urlsafe(32)
     async with open_http_client(url="http://127.0.0.1", slots=slots, api_key=api_key) as client:
 
-        def command() -> list[str]:
+        def command(embed_too: bool) -> list[str]:
             port = free_port()
             client.url = f"http://127.0.0.1:{port}"
             return server_command(
                 known, model_path=model, port=port, threads=threads, no_mmap=no_mmap,
                 slots=slots, context_tokens=context_tokens, gpu_layers=gpu_layers,
-                alias=offer.name, embed=embed_only, extra_args=extra_args,
+                alias=offer.name, embed=embed_only, embed_too=embed_too, extra_args=extra_args,
             )  # fmt: skip
 
-        async with open_supervised(
-            command,
-            name=known.name,
-            ready=lambda: answers(client),
-            # In the environment, which only this user can read; arguments are for all to see.
-            env={"LLAMA_API_KEY": api_key},
-            retry_start=lost_port,
-        ) as supervised:
-            yield ServedBackend(
-                name="llama_cpp", client=client, supervised=supervised,
-                slots=slots, threads=threads, offer=offer, gpus=gpus,
-            )  # fmt: skip
+        while True:
+            async with open_supervised(
+                partial(command, embed_too),
+                name=known.name,
+                ready=lambda: answers(client),
+                # In the environment, which only this user can read; arguments are for all to see.
+                env={"LLAMA_API_KEY": api_key},
+                retry_start=lost_port,
+            ) as supervised:
+                if embed_too and not await generates(client):
+                    embed_too = False
+                    continue
+                yield ServedBackend(
+                    name="llama_cpp", client=client, supervised=supervised,
+                    slots=slots, threads=threads, offer=able(offer, embeds=embed_too), gpus=gpus,
+                    knows_tools=await knows_tools(client),
+                )  # fmt: skip
+            return

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import AsyncIterator, Iterator
+import re
+from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import asynccontextmanager
 from random import Random
 
@@ -12,8 +13,9 @@ import trio
 
 from ..capability import Gpu, ModelOffer
 from ..exceptions import ConfigurationError, GenerationFailed
-from ..wire import CommandRequest, Completion, Timings, Usage
+from ..wire import CommandRequest, Completion, Timings, TokenLogprob, Usage
 from ._base import Emit, Generation, Loading
+from ._mock_forms import call_for, instance, made_up_logprob
 
 WORDS = [
     "a",
@@ -185,7 +187,7 @@ def mock_words(request: CommandRequest) -> list[str]:
     give the same answer; nor on `continuation`, whose words are the first of them: `max_tokens`
     is then what is left.
     """
-    turns = [f"{message.role}\n{message.content}" for message in request.messages]
+    turns = ["\n".join((message.role, *message.texts)) for message in request.messages]
     text = "\n".join([request.command, *turns, request.prompt or ""])
     key = hashlib.sha256(f"{text}\n{request.sampling.seed}".encode()).digest()
     draw = Random(key)
@@ -194,6 +196,14 @@ def mock_words(request: CommandRequest) -> list[str]:
         limit += len((request.continuation or "").split())
     # One by one: a shorter answer is the beginning of a longer one.
     return [draw.choice(WORDS) for _ in range(min(limit or USUAL_TOKENS, MOST_TOKENS))]
+
+
+def _json_pieces(request: CommandRequest, schema: str) -> tuple[list[tuple[str, int]], str]:
+    """JSON that fits *schema*, word by word and sign by sign, and why it ends there."""
+    pieces = [(piece, 1) for piece in re.findall(r"\w+|\W", instance(schema))]
+    limit = request.sampling.max_tokens
+    cut = limit is not None and limit < len(pieces)
+    return pieces[:limit], "length" if cut else "stop"
 
 
 def _pieces(request: CommandRequest) -> Iterator[tuple[str, int]]:
@@ -226,7 +236,9 @@ class MockBackend:
                 name=script.model,
                 context_tokens=script.context_tokens,
                 digest=DIGEST,
-                features=frozenset({"chat", "complete", "embed"}),
+                features=frozenset(
+                    {"chat", "complete", "embed", "tools", "json_schema", "logprobs"}
+                ),
                 chat_template=CHAT_TEMPLATE,
                 continues=True,
             ),
@@ -255,7 +267,15 @@ class MockBackend:
         sent: list[str] = []
         made = 0
         reason = "length" if request.sampling.max_tokens else "stop"
-        for text, tokens in _pieces(request):
+        call = call_for(request)
+        pieces: Iterable[tuple[str, int]] = _pieces(request)
+        if call is not None:
+            # A call is made of tokens and has no text.
+            pieces, reason = [("", 1)] * len(call.arguments.split()), "tool_calls"
+        elif request.response_schema is not None:
+            pieces, reason = _json_pieces(request, request.response_schema)
+        logprobs: list[TokenLogprob] = []
+        for text, tokens in pieces:
             if script.fail_after is not None and made + tokens > script.fail_after:
                 raise GenerationFailed(f"the mock was told to fail after {script.fail_after}")
             made += tokens
@@ -266,15 +286,22 @@ class MockBackend:
             cut = _before_stop(said + "".join(sent), text, request.sampling.stop)
             if cut is not None:
                 text, reason = cut, "stop"
-            if text:
+            if text or call is not None:
                 sent.append(text)
                 await emit(text, tokens)
             else:
                 made -= tokens
+            if request.logprobs is not None and text:
+                logprobs.append(made_up_logprob(text, made, request.logprobs, WORDS))
             if cut is not None:
                 break
         return Generation(
-            completion=Completion(text="".join(sent), finish_reason=reason),
+            completion=Completion(
+                text="".join(sent),
+                finish_reason=reason,
+                tool_calls=() if call is None else (call,),
+                logprobs=tuple(logprobs),
+            ),
             usage=Usage(prompt_tokens=prompt, completion_tokens=made),
             timings=Timings(prefill=first - began, decode=trio.current_time() - first),
         )
@@ -282,9 +309,7 @@ class MockBackend:
 
 def _count(request: CommandRequest) -> int:
     """Words of the prompt, and of the answer so far: a real backend reads that, too."""
-    texts = [message.content for message in request.messages]
-    texts += [request.prompt or "", request.continuation or "", *request.inputs]
-    return sum(len(text.split()) for text in texts)
+    return sum(len(text.split()) for text in request.texts)
 
 
 def _before_stop(before: str, text: str, stops: tuple[str, ...]) -> str | None:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
+
+import attrs
 
 from ..capability import Gpu, ModelOffer
 from ..exceptions import BackendCrashed, BackendError, ConfigurationError, PunchError
@@ -13,6 +16,8 @@ from ..wire import CommandRequest
 from ._base import Emit, Generation, Loading
 from ._completions import Dialect
 from ._http import HttpClient, open_http_client
+from ._served import embeds, knows_tools
+from ._written_tools import ask_in_writing, has_tools
 
 # A list of models comes from memory; a server that needs longer is not there.
 _LIST_SECONDS = 15.0
@@ -34,7 +39,9 @@ class OpenAIBackend:
         dialect: Dialect,
         slots: int,
         setting: str,
+        writes_tools: bool = False,
     ) -> None:
+        self._writes_tools = writes_tools
         self._client = client
         self._offers = offers
         self._dialect = dialect
@@ -77,8 +84,11 @@ class OpenAIBackend:
     async def generate(self, request: CommandRequest, emit: Emit) -> Generation:
         """Answer *request* through the server. Raises as `HttpClient.generate` does."""
         model = request.model or self._offers[0].name
+        ask = partial(self._client.generate, model=model, dialect=self._dialect)
         try:
-            return await self._client.generate(request, emit, model=model, dialect=self._dialect)
+            if self._writes_tools and has_tools(request):
+                return await ask_in_writing(request, emit, ask)
+            return await ask(request, emit)
         except BackendCrashed as error:
             raise BackendCrashed(f"{error}; is the server of {self._setting} running?") from error
 
@@ -129,6 +139,16 @@ def _offer(row: dict[str, Any]) -> ModelOffer:
     )
 
 
+def _able(offer: ModelOffer, dialect: Dialect) -> ModelOffer:
+    """*offer* with what servers of its kind can do with every model.
+
+    Of an unknown kind nothing is known: many ignore what they do not know without a word.
+    """
+    if dialect == "other":
+        return offer
+    return attrs.evolve(offer, features=offer.features | {"tools", "json_schema", "logprobs"})
+
+
 def _positive(value: Any) -> int | None:
     return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else None
 
@@ -176,9 +196,16 @@ async def open_openai(
                 )
         if not offers:
             raise ConfigurationError(f"{url_setting}={url} serves no model; load one there first")
+        is_llama = dialect == "llama_cpp"
+        writes_tools = is_llama and not await knows_tools(client)
+        if is_llama and await embeds(client):
+            offers = tuple(
+                attrs.evolve(offer, features=offer.features | {"embed"}) for offer in offers
+            )
         yield OpenAIBackend(
-            client, offers=offers, dialect=dialect, slots=slots, setting=url_setting
-        )
+            client, offers=tuple(_able(offer, dialect) for offer in offers), dialect=dialect,
+            slots=slots, setting=url_setting, writes_tools=writes_tools,
+        )  # fmt: skip
 
 
 async def _list(

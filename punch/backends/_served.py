@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 import secrets
 import socket
+from functools import partial
 
 import attrs
+import trio
 
 from ..capability import Gpu, ModelOffer
 from ..exceptions import BackendCrashed, PunchError
@@ -15,9 +17,13 @@ from ._base import Emit, Generation, Loading, say_while
 from ._http import HttpClient
 from ._pins import Pins, conversation
 from ._supervisor import Supervised, SupervisorStatistics
+from ._written_tools import ask_in_writing, has_tools
 
 # The server is on this machine and has nothing to do but answer.
 _PROBE_SECONDS = 2.0
+
+# One token of one word, by the slowest of machines.
+_TRIAL_SECONDS = 60.0
 
 
 class ServedBackend:
@@ -33,7 +39,9 @@ class ServedBackend:
         threads: int | None,
         offer: ModelOffer,
         gpus: tuple[Gpu, ...] = (),
+        knows_tools: bool = False,
     ) -> None:
+        self._knows_tools = knows_tools
         self._name = name
         self._client = client
         self._supervised = supervised
@@ -130,6 +138,13 @@ class ServedBackend:
         return generation
 
     async def _ask(self, request: CommandRequest, emit: Emit, slot: int | None) -> Generation:
+        if has_tools(request) and not self._knows_tools:
+            return await ask_in_writing(request, emit, partial(self._ask_server, slot=slot))
+        return await self._ask_server(request, emit, slot=slot)
+
+    async def _ask_server(
+        self, request: CommandRequest, emit: Emit, *, slot: int | None
+    ) -> Generation:
         try:
             generation = await self._client.generate(
                 request, emit, model=self._offer.name, dialect="llama_cpp", slot=slot
@@ -139,6 +154,54 @@ class ServedBackend:
             raise await self._supervised.explain(error) from error
         self._supervised.note_served()
         return generation
+
+
+async def knows_tools(client: HttpClient) -> bool:
+    """Whether the chat template of a llama-server writes tools, by the server's own finding.
+
+    If not, it would leave them out of the prompt without a word.
+    """
+    try:
+        props = await client.get_json("/props", timeout=_PROBE_SECONDS)
+    except PunchError:
+        return False
+    found = props.get("chat_template_caps") if isinstance(props, dict) else None
+    return isinstance(found, dict) and all(
+        found.get(name) is True for name in ("supports_tools", "supports_tool_calls")
+    )
+
+
+async def embeds(client: HttpClient) -> bool:
+    """Whether a server embeds; most do only if they were told to when they started."""
+    try:
+        with trio.fail_after(_TRIAL_SECONDS):
+            await client.post_json("/v1/embeddings", {"input": ["a"]})
+    except (PunchError, trio.TooSlowError):
+        return False
+    return True
+
+
+async def generates(client: HttpClient) -> bool:
+    """Whether a server of embeddings answers as well; older ones do only the one."""
+    body = {"prompt": "a", "max_tokens": 1}
+    try:
+        with trio.fail_after(_TRIAL_SECONDS):
+            await client.post_json("/v1/completions", body)
+    except (PunchError, trio.TooSlowError):
+        return False
+    return True
+
+
+def able(offer: ModelOffer, *, embeds: bool) -> ModelOffer:
+    """*offer* with what llama.cpp's server can do with any model that generates text."""
+    features = set(offer.features)
+    if features & {"chat", "complete"}:
+        features |= {"json_schema", "logprobs"}
+        if embeds:
+            features.add("embed")
+    if "chat" in features:
+        features.add("tools")
+    return attrs.evolve(offer, features=frozenset(features))
 
 
 async def answers(client: HttpClient) -> bool:

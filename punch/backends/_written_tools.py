@@ -175,8 +175,9 @@ class _CallReader:
     """Lets the text of an answer through, and keeps its calls back."""
 
     def __init__(self, request: CommandRequest) -> None:
-        self._names = {tool.name for tool in request.tools}
-        calls = bool(request.tools) and request.tool_choice != "none"
+        calls = request.tool_choice != "none"
+        self._names = {tool.name for tool in request.tools if calls}
+        calls = bool(self._names)
         # What is held to a schema is a call or none, as its end shows.
         self._whole = calls and (_is_forced(request) or request.response_schema is not None)
         self._before_call = StopMatcher([OPEN] if calls else [])
@@ -195,12 +196,10 @@ class _CallReader:
         text, calls = completion.text, list(self._calls_in(completion.text))
         if not calls:
             return text[self._passed :], completion
-        text = "" if self._whole else text.partition(OPEN)[0].rstrip()
         reason = completion.finish_reason
         return "", attrs.evolve(
             completion,
-            # What was passed on cannot be taken back, though it be a line end only.
-            text=completion.text[: self._passed] if self._passed > len(text) else text,
+            text=text[: self._passed],
             finish_reason="length" if reason == "length" else "tool_calls",
             tool_calls=tuple(calls),
             logprobs=(),

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import deque
 from typing import Literal, Protocol
 
-import attrs
 import trio
 
 from ..capability import PeerId
@@ -140,9 +139,7 @@ class Call:
 
     def forget(self) -> None:
         """Let go of the prompt: nobody will ask with it again."""
-        self.request = attrs.evolve(
-            self.request, messages=(), prompt=None, inputs=(), continuation=None
-        )
+        self.request = self.request.without_prompt()
 
     def add(self, part: Progress | Started | Chunk | CommandResponse) -> None:
         """Take the next part; called by the session."""

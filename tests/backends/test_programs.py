@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 
 from punch.backends._cli_question import read_question, sampling_flags
-from punch.backends._llama_server import lost_port, server_command
+from punch.backends._llama_server import can_embed_too, lost_port, server_command
 from punch.backends._program import Program, read_devices
+from punch.backends._served import able
+from punch.capability import ModelOffer
 from punch.exceptions import GenerationFailed, InvalidRequest, PeerRefused
 from punch.wire import ChatMessage, CommandRequest, Sampling
 
@@ -69,6 +71,31 @@ def test_unknown_flags_are_left_out() -> None:
     )
     assert "--no-mmap" in line
     assert line[-1] == "--more"
+
+
+def test_a_server_that_answers_can_embed_besides() -> None:
+    """Where the build knows how, and the operator has not said it himself."""
+    line = server_command(
+        program("--embeddings", "--pooling"), model_path=Path("m.gguf"), port=1, threads=None,
+        no_mmap=False, slots=1, context_tokens=10, gpu_layers=None, alias=None, embed=False,
+        extra_args=[], embed_too=True,
+    )  # fmt: skip
+    assert line[-3:] == ["--embeddings", "--pooling", "mean"]
+    assert can_embed_too(program("--embeddings", "--pooling"), ["--verbose"])
+    assert not can_embed_too(program("--embeddings", "--pooling"), ["--pooling=cls"])
+    assert not can_embed_too(program("--embedding"), [])
+
+
+def test_what_a_server_does_with_any_model_is_offered() -> None:
+    """By what the model itself can do."""
+    chat = ModelOffer(name="m")
+    forms = {"json_schema", "logprobs"}
+    assert able(chat, embeds=True).features == {"chat", "complete", "embed", "tools"} | forms
+    assert able(chat, embeds=False).features == {"chat", "complete", "tools"} | forms
+    base = ModelOffer(name="m", features=frozenset({"complete"}))
+    assert able(base, embeds=False).features == {"complete"} | forms
+    vectors = ModelOffer(name="m", features=frozenset({"embed"}))
+    assert able(vectors, embeds=True) == vectors
 
 
 def test_a_name_with_a_comma_is_no_alias() -> None:

@@ -126,6 +126,8 @@ class Program:
         self.peer_id: Any = ""
         """Known once it listens."""
         self.addresses: tuple[str, ...] = ()
+        self.url = ""
+        """Of a gateway, once it serves."""
         self._out: list[str] = []
         self._err: list[str] = []
         self._news = threading.Condition()
@@ -326,6 +328,12 @@ class Programs:
         program = self.start("bootstrap", *arguments, **environment)
         said = program.wait_for("bootstrap")
         program.peer_id, program.addresses = said["peer"], tuple(said["addresses"])
+        return program
+
+    def gateway(self, *arguments: str, **environment: str) -> Program:
+        """A gateway that is there, at any port."""
+        program = self.start("gateway", "--port", "0", *arguments, **environment)
+        program.url = program.wait_for("serving")["url"]
         return program
 
     def dial(

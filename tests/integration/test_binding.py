@@ -310,7 +310,10 @@ async def test_the_worker_ends_when_its_parent_is_gone(model_path: Path) -> None
 async def test_the_offer_says_what_was_loaded(opened: Open, offer: ModelOffer) -> None:
     """The context is the one in memory, not the one the model was trained for."""
     async with opened() as backend:
-        assert backend.offers == (attrs.evolve(offer, context_tokens=2048, continues=True),)
+        able = offer.features | {"tools", "json_schema"}
+        assert backend.offers == (
+            attrs.evolve(offer, context_tokens=2048, continues=True, features=able),
+        )
         assert (backend.name, backend.simulated, backend.slots) == ("llama_cpp_python", False, 1)
         assert backend.threads == 2
 

@@ -1,0 +1,448 @@
+"""The gateway at 80 % of what it can do, while its listeners are killed and started again.
+
+    benchmarks/gateway_endurance.py                ten minutes
+    benchmarks/gateway_endurance.py --minutes 60
+    benchmarks/gateway_endurance.py --minutes 0.3 --every 5
+
+Four mock listeners in processes of their own, which take as long for an answer as it needs to be
+hit by a death (SIGKILL); one gateway; one client that asks at fixed moments, whatever becomes of
+the others. Every fourth answer is a stream. Every text is compared with the right one. Memory
+and descriptors of the gateway are noted every second; its clients' connections are not counted,
+as how many there are is up to them.
+
+The exit status is 1 if a target is missed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import statistics
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from random import Random
+
+import attrs
+import psutil
+from _alternatives import Side
+from _http_client import Answer, closed_loop, open_loop, question
+from _programs import QUEUE, SLOTS, Programs
+from _results import Report, Row, machine, milliseconds, remarks, table
+
+from punch.backends import mock_words
+from punch.router import chat_request
+from punch.wire import Sampling
+
+TITLE = "The gateway, while listeners die and come back"
+
+# Long enough that some requests are under way on every listener at every moment.
+MOCK = {
+    "PUNCH_INFERENCE_BACKEND": "mock",
+    "PUNCH_MOCK_DELAY": "0.05",
+    "PUNCH_MOCK_DECODE_RATE": "500",
+}
+TOKENS = 8
+STREAM_TOKENS = 20
+STREAMED_EVERY = 4
+PROMPTS = 64
+
+SATURATING_CLIENTS = 64
+
+# A supervisor starts what has died at once, or a person does so after a moment.
+MOST_ABSENCE_SECONDS = 4.0
+
+SAMPLE_SECONDS = 1.0
+# Rings of events and caches fill first.
+WARM_UP = 0.1
+
+# What may come and go: a page that the allocator kept, a session that was about to end.
+MOST_GROWTH = 0.05
+SPARE_BYTES = 8e6
+SPARE_DESCRIPTORS = 8
+
+# Of answers that say what went wrong; none may be missing, and none wrong.
+MOST_ERRORS = 0.001
+
+# Connections that nobody uses are gone by then.
+SETTLE_SECONDS = 15.0
+
+
+@attrs.frozen(kw_only=True)
+class Plan:
+    """What is to happen."""
+
+    minutes: float = 10.0
+    """How long the gateway is asked."""
+
+    listeners: int = 4
+    """How many there are when all are there."""
+
+    every: float = 10.0
+    """Mean time between two deaths, in seconds."""
+
+    share: float = 0.8
+    """Of what it can do, how much is asked of it."""
+
+    saturation_seconds: float = 5.0
+    """How long its limit is looked for."""
+
+    seed: int = 1
+    """Draws the deaths."""
+
+
+@attrs.frozen
+class Sample:
+    """What the gateway held at one moment."""
+
+    at: float
+    """Seconds from the beginning."""
+
+    memory: int
+    """Resident bytes."""
+
+    descriptors: int
+    """Files and sockets, without clients' connections."""
+
+
+# ---- the listeners ----
+
+
+class Deaths(threading.Thread):
+    """Keeps the listeners running, and kills one of them now and then."""
+
+    def __init__(self, programs: Programs, plan: Plan) -> None:
+        super().__init__()
+        self.killed = 0
+        """How many so far."""
+        self._programs = programs
+        self._plan = plan
+        self._rng = Random(plan.seed)
+        self._stopped = threading.Event()
+        self._running: dict[int, tuple[ExitStack, psutil.Process]] = {}
+        self._failure: BaseException | None = None
+
+    def begin(self) -> None:
+        """Start all listeners."""
+        for number in range(self._plan.listeners):
+            self._start(number)
+
+    def run(self) -> None:
+        """Kill and start until stopped."""
+        try:
+            while not self._stopped.wait(self._rng.expovariate(1 / self._plan.every)):
+                number = self._rng.randrange(self._plan.listeners)
+                stack, process = self._running.pop(number)
+                process.kill()
+                stack.close()
+                self.killed += 1
+                self._stopped.wait(self._rng.uniform(0, MOST_ABSENCE_SECONDS))
+                self._start(number)
+        except BaseException as error:  # noqa: BLE001  # It is raised where the result is wanted.
+            self._failure = error
+
+    def finish(self) -> None:
+        """Kill no more; raise what went wrong."""
+        self._stopped.set()
+        self.join()
+        if self._failure is not None:
+            raise self._failure
+
+    def close(self) -> None:
+        """End all listeners."""
+        self._stopped.set()
+        if self.is_alive():
+            self.join()
+        for stack, _ in self._running.values():
+            stack.close()
+
+    def _start(self, number: int) -> None:
+        stack = ExitStack()
+        options = ("--slots", str(SLOTS), "--queue", str(QUEUE))
+        process, _ = stack.enter_context(
+            self._programs.listener(number, *options, environment=MOCK)
+        )
+        self._running[number] = (stack, process)
+
+
+# ---- what the gateway holds ----
+
+
+class Watch(threading.Thread):
+    """Notes what the gateway holds, until stopped."""
+
+    def __init__(self, gateway: Side) -> None:
+        super().__init__()
+        self.samples: list[Sample] = []
+        self._gateway = gateway
+        self._stopped = threading.Event()
+
+    def run(self) -> None:
+        """See the class."""
+        began = time.monotonic()
+        while not self._stopped.wait(SAMPLE_SECONDS):
+            self.samples.append(held_by(self._gateway, time.monotonic() - began))
+
+    def finish(self) -> list[Sample]:
+        """All of them, without the warm-up."""
+        self._stopped.set()
+        self.join()
+        return self.samples[int(len(self.samples) * WARM_UP) :]
+
+
+def held_by(gateway: Side, at: float = 0.0) -> Sample:
+    """What it holds now."""
+    (process,) = gateway.processes
+    descriptors = process.num_fds()
+    clients = sum(
+        connection.laddr.port == gateway.address.port and bool(connection.raddr)
+        for connection in process.net_connections("tcp")
+    )
+    return Sample(at, process.memory_info().rss, descriptors - clients)
+
+
+@attrs.frozen(kw_only=True)
+class Trend:
+    """How a number went on."""
+
+    first: float
+    """Mean of the first quarter."""
+
+    last: float
+    """Mean of the last quarter."""
+
+    slope: float
+    """By a linear fit, per second."""
+
+    seconds: float
+    """From the first to the last."""
+
+    @classmethod
+    def of(cls, times: Sequence[float], values: Sequence[float]) -> Trend:
+        """Of numbers at moments."""
+        quarter = max(1, len(values) // 4)
+        return cls(
+            first=statistics.fmean(values[:quarter]),
+            last=statistics.fmean(values[-quarter:]),
+            slope=statistics.linear_regression(times, values).slope,
+            seconds=times[-1] - times[0],
+        )
+
+    def is_flat(self, spare: float) -> bool:
+        """Whether neither the quarters nor the fit grew by more than that."""
+        return max(self.last - self.first, self.slope * self.seconds) <= spare
+
+
+# ---- asking ----
+
+
+class Told:
+    """What became of the requests."""
+
+    def __init__(self, expected: dict[bytes, str]) -> None:
+        self.outcomes: Counter[str] = Counter()
+        self.seconds: list[float] = []
+        self.errors: Counter[str] = Counter()
+        self._expected = expected
+
+    def take(self, answer: Answer) -> None:
+        """One more."""
+        self.seconds.append(answer.seconds)
+        self.outcomes[self._outcome(answer)] += 1
+
+    def _outcome(self, answer: Answer) -> str:
+        if not answer.raw:
+            return "lost"
+        if answer.status != 200:
+            self.errors[f"{answer.status}: {answer.body[:600].decode(errors='replace')}"] += 1
+            return "error"
+        try:
+            right = answer.text == self._expected[answer.asked]
+        except (ValueError, LookupError):
+            right = False
+        streamed = b'"stream": true' in answer.asked
+        if not right or (streamed and not answer.complete):
+            self.errors[f"wrong: {answer.raw[-300:].decode(errors='replace')}"] += 1
+            return "wrong"
+        return "continued" if answer.raw.count(b'"peer_id"') > 1 else "right"
+
+
+def _questions(gateway: Side) -> dict[bytes, str]:
+    """What is asked, and the right texts."""
+    found = {}
+    for index in range(PROMPTS):
+        prompt = f"What is number {index}?"
+        streamed = index % STREAMED_EVERY == 0
+        tokens = STREAM_TOKENS if streamed else TOKENS
+        asked = question(gateway.address, prompt, tokens, **({"stream": True} if streamed else {}))
+        request = chat_request(prompt, sampling=Sampling(max_tokens=tokens))
+        found[asked] = " ".join(mock_words(request))
+    return found
+
+
+def _saturation(gateway: Side, questions: Sequence[bytes], seconds: float) -> float:
+    """Requests per second that it can answer, with all listeners there."""
+    cycle = itertools.cycle(questions)
+    closed_loop(gateway.address, cycle, SATURATING_CLIENTS, seconds / 4)
+    began = time.perf_counter()
+    answers = closed_loop(gateway.address, cycle, SATURATING_CLIENTS, seconds)
+    return sum(answer.fine for answer in answers) / (time.perf_counter() - began)
+
+
+# ---- the report ----
+
+
+def _growth(what: str, trend: Trend, spare: float, *, unit: float, name: str) -> Row:
+    return Row(
+        what=what,
+        ours=f"{trend.first / unit:.1f} to {trend.last / unit:.1f} {name}, first and last quarter",
+        other=f"{trend.slope * 60 / unit:+.2f} {name} a minute, by a linear fit",
+        ratio=f"{(trend.last - trend.first) / unit:+.1f} {name}",
+        target=f"at most {spare / unit:+.1f} {name} in all",
+        met=trend.is_flat(spare),
+        why="Something is kept that should have been let go.",
+    )
+
+
+def measure(plan: Plan) -> Report:
+    """Ask, kill, and look what is held."""
+    with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
+        programs = Programs(Path(name))
+        stack.enter_context(programs.program("bootstrap", ready="bootstrap"))
+        deaths = Deaths(programs, plan)
+        stack.callback(deaths.close)
+        deaths.begin()
+        gateway = stack.enter_context(programs.gateway())
+        expected = _questions(gateway)
+        most = _saturation(gateway, list(expected), plan.saturation_seconds)
+        rate = plan.share * most
+        _say(f"{most:.0f} requests a second at most; now {rate:.0f} for {plan.minutes:g} minutes")
+        time.sleep(min(SETTLE_SECONDS, plan.minutes * 6))
+        before = held_by(gateway)
+        told, watch = Told(expected), Watch(gateway)
+        deaths.start()
+        watch.start()
+        asked = round(rate * plan.minutes * 60)
+        open_loop(
+            gateway.address,
+            itertools.cycle(expected),
+            rate,
+            plan.minutes * 60,
+            keep=told.take,
+        )
+        samples = watch.finish()
+        deaths.finish()
+        time.sleep(min(SETTLE_SECONDS, plan.minutes * 6))
+        after = held_by(gateway)
+    return _report(plan, told, samples, (before, after), (asked, most, deaths.killed))
+
+
+def _report(
+    plan: Plan,
+    told: Told,
+    samples: Sequence[Sample],
+    idle: tuple[Sample, Sample],
+    counts: tuple[int, float, int],
+) -> Report:
+    asked, most, killed = counts
+    times = [sample.at for sample in samples]
+    memory = Trend.of(times, [sample.memory for sample in samples])
+    descriptors = Trend.of(times, [sample.descriptors for sample in samples])
+    outcomes = told.outcomes
+    missing = asked - sum(outcomes.values()) + outcomes["lost"]
+    percentiles = statistics.quantiles(told.seconds, n=100)
+    before, after = idle
+    rows = (
+        Row(
+            what="requests without an answer, or with two",
+            ours=f"{missing} of {asked}",
+            target="none",
+            met=missing == 0,
+            why="A request that is lost is a defect, not a matter of speed.",
+        ),
+        Row(
+            what="answers with a wrong text, or half of one",
+            ours=f"{outcomes['wrong']} of {asked}",
+            target="none",
+            met=outcomes["wrong"] == 0,
+            why="An answer that is wrong is a defect, not a matter of speed.",
+        ),
+        Row(
+            what="answers that are an error",
+            ours=f"{outcomes['error']} of {asked}",
+            target=f"at most {MOST_ERRORS:.1%}",
+            met=outcomes["error"] <= MOST_ERRORS * asked,
+            why="What they say stands below.",
+        ),
+        Row(
+            what="answers that more than one peer delivered",
+            ours=f"{outcomes['continued']}",
+        ),
+        _growth(
+            "resident memory",
+            memory,
+            max(SPARE_BYTES, MOST_GROWTH * memory.first),
+            unit=1e6,
+            name="MB",
+        ),
+        _growth(
+            "descriptors, without clients", descriptors, SPARE_DESCRIPTORS, unit=1, name="of them"
+        ),
+        Row(
+            what="descriptors with nobody asking, before and after",
+            ours=f"{before.descriptors}, {after.descriptors}",
+            ratio=f"{after.descriptors - before.descriptors:+d}",
+            target=f"at most {SPARE_DESCRIPTORS:+d}",
+            met=after.descriptors - before.descriptors <= SPARE_DESCRIPTORS,
+            why="Something is kept that should have been let go.",
+        ),
+        Row(
+            what="from when it was due to the end, median and 99th percentile",
+            ours=f"{milliseconds(percentiles[49])}, {milliseconds(percentiles[98])}",
+        ),
+    )
+    how = (__doc__ or "").split("\n\n")[2]
+    notes = (
+        f"{plan.minutes:g} minutes at {plan.share:.0%} of {most:.0f} requests a second; {killed} "
+        f"deaths among {plan.listeners} listeners. {' '.join(how.split())}",
+        *(f"{count} times {text}" for text, count in told.errors.most_common(5)),
+    )
+    return Report(title=TITLE, rows=rows, notes=notes)
+
+
+def _say(text: str) -> None:
+    print(f"bench: {text}", file=sys.stderr, flush=True)
+
+
+def main() -> int:
+    """Run the program; its exit code."""
+    usual = Plan()
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--minutes", type=float, default=usual.minutes, help="how long")
+    parser.add_argument("--listeners", type=int, default=usual.listeners, help="how many")
+    parser.add_argument(
+        "--every", type=float, default=usual.every, help="mean seconds between two deaths"
+    )
+    parser.add_argument(
+        "--share", type=float, default=usual.share, help="load, as a share of saturation"
+    )
+    parser.add_argument("--seed", type=int, default=usual.seed, help="other deaths")
+    given = parser.parse_args()
+    plan = Plan(**vars(given))
+    report = measure(plan)
+    print(f"{machine()}\n\n{table([report])}\n\n{remarks([report])}")
+    missed = [row.what for row in report.rows if row.met is False]
+    if missed:
+        _say(f"not met: {'; '.join(missed)}")
+    return 1 if missed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

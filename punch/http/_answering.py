@@ -1,0 +1,429 @@
+"""One answer, or several side by side, for one HTTP request.
+
+What every endpoint has in common: the client is watched, and leaving it is leaving the answer;
+what arrives is passed on at once and nothing is kept; whoever waits is told what for.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager
+from functools import partial
+from typing import Any, Protocol
+
+import attrs
+import trio
+
+from ..answer import Answer
+from ..exceptions import DeadlineExceeded, PunchError
+from ..logs import get_logger
+from ..router import Router
+from ..wire import CommandRequest, CommandResponse, Progress, Provenance
+from ._errors import Refusal, internal, out_of_time_in_queue, refusal_of
+from ._exchange import DISCONNECTED, STOPPED, Exchange, Observers
+from ._headers import header_value, in_short, usage_of, what_is_waited_for, where_from
+from ._quotas import Grant
+
+log = get_logger(__name__)
+
+Receive = Callable[[], Awaitable[Any]]
+Send = Callable[[Any], Awaitable[None]]
+
+# Proxies and clients give a silent stream up after 30 to 60 s; a listener says every five that a
+# request still waits.
+COMMENT_SECONDS = 5.0
+
+# Text that one write may carry, in characters, if more is there at once: a packet or two.
+MOST_AT_ONCE = 4096
+
+
+class Shape(Protocol):
+    """How one endpoint spells answers. Knows no network; `_openai_shapes` has the first of them."""
+
+    stream_type: str
+    """Media type of a stream."""
+
+    def began(self, model: str) -> bytes:
+        """What opens a stream, answered by *model*."""
+
+    def text(self, index: int, parts: Sequence[str]) -> bytes:
+        """The next parts of the text of one answer, each in an event of its own."""
+
+    def comment(self, words: str) -> bytes:
+        """What the client waits for, if there is a way to say it."""
+
+    def finished(self, index: int, response: CommandResponse) -> bytes:
+        """The end of one answer, and all that is known only then."""
+
+    def ended(self, responses: Sequence[CommandResponse]) -> bytes:
+        """The end of the stream."""
+
+    def failed(self, refusal: Refusal) -> bytes:
+        """The end of a stream that broke."""
+
+    def whole(self, responses: Sequence[CommandResponse]) -> dict[str, Any]:
+        """All of it at once, for a client that wants no stream."""
+
+
+@attrs.frozen(kw_only=True)
+class Question:
+    """What an endpoint has made of an HTTP request."""
+
+    requests: tuple[CommandRequest, ...]
+    """What to ask, all of it side by side."""
+
+    stream: bool
+    """Send the answer as it is made."""
+
+    shape: Shape
+    """How to say it."""
+
+
+class Admit(Protocol):
+    """Lets a request in when it is its turn, or refuses; `Quotas.admit` for one key and model."""
+
+    def __call__(
+        self, *, waiting: Callable[[int, float | None], None]
+    ) -> AbstractAsyncContextManager[Grant]:
+        """A context that is entered when it is its turn."""
+
+
+class Answering:
+    """One HTTP request that is being answered.
+
+    Args:
+      router: Who is asked.
+      question: What is asked.
+      exchange: What observers see of it.
+      observers: The observers.
+      receive: Takes what the client sends, ASGI's way.
+      send: Sends to it.
+      admit: Lets the request in when it is its turn, or refuses.
+
+    """
+
+    def __init__(
+        self,
+        *,
+        router: Router,
+        question: Question,
+        exchange: Exchange,
+        observers: Observers,
+        receive: Receive,
+        send: Send,
+        admit: Admit,
+    ) -> None:
+        self._router = router
+        self._question = question
+        self._shape = question.shape
+        self._exchange = exchange
+        self._observers = observers
+        self._receive = receive
+        self._send = send
+        self._admit = admit
+        self._answers: dict[int, Answer] = {}
+        self._responses: dict[int, CommandResponse] = {}
+        self._failure: Refusal | None = None
+        self._gone = False
+        self._is_open = False
+        self._is_done = False
+        self._lock = trio.Lock()
+        self._quiet_since = trio.current_time()
+
+    async def run(self) -> None:
+        """Answer, from the first question to the last byte."""
+        exchange = self._exchange
+        # Whatever ends this from outside leaves it so: the gateway's own end.
+        exchange.error_code = STOPPED
+        try:
+            await self._while_client_is_there(self._all, beside=self._keep_waiting)
+            exchange.error_code = None
+            if self._failure is not None:
+                await self._while_client_is_there(self._fail, self._failure)
+            if self._gone:
+                exchange.error_code = DISCONNECTED
+        except Exception:
+            # One request's bug is not the next one's.
+            log.exception("a request met a bug", request_id=exchange.request_id)
+            self._failure = internal()
+            await self._while_client_is_there(self._fail, self._failure)
+        finally:
+            self._look()
+            self._exchange.usage = usage_of(self._responses.values())
+
+    # ---- the client ----
+
+    async def _while_client_is_there(
+        self,
+        work: Callable[..., Awaitable[None]],
+        *args: Any,
+        beside: Callable[[], Awaitable[None]] | None = None,
+    ) -> None:
+        """Do *work*, and another thing beside it, until it is done or the client goes away."""
+        if self._gone:
+            return
+        async with trio.open_nursery() as nursery:
+
+            async def watch() -> None:
+                while (await self._receive())["type"] != "http.disconnect":
+                    pass
+                # Servers say so as well when the last byte has left.
+                self._gone = not self._is_done
+                nursery.cancel_scope.cancel()
+
+            nursery.start_soon(watch)
+            if beside is not None:
+                nursery.start_soon(beside)
+            await work(*args)
+            nursery.cancel_scope.cancel()
+
+    async def _open(self, status: int, kind: str, length: int | None = None) -> None:
+        """Send the headers, once."""
+        if self._is_open:
+            return
+        self._is_open = True
+        headers = [(b"content-type", kind.encode())]
+        if length is not None:
+            headers.append((b"content-length", str(length).encode()))
+        else:
+            # nginx keeps a stream back until it has a buffer full, unless it is told not to.
+            headers += [(b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no")]
+        headers += self._headers()
+        if self._failure is not None:
+            headers += self._failure.all_headers()
+        self._exchange.status = status
+        await self._send({"type": "http.response.start", "status": status, "headers": headers})
+
+    async def _write(self, spell: Callable[[], bytes]) -> None:
+        """Send what *spell* gives; returns when the client, or its buffers, have taken it."""
+        async with self._lock:
+            if self._is_done:
+                return
+            opening = b""
+            if not self._is_open:
+                await self._open(200, self._shape.stream_type)
+                opening = self._shape.began(self._model())
+            if data := opening + spell():
+                await self._send({"type": "http.response.body", "body": data, "more_body": True})
+
+    async def _close(self, data: bytes) -> None:
+        """Send the end of the body."""
+        async with self._lock:
+            self._is_done = True
+            await self._send({"type": "http.response.body", "body": data, "more_body": False})
+
+    # ---- answers ----
+
+    async def _all(self) -> None:
+        """Be let in, take all answers, and say the end."""
+        question = self._question
+        try:
+            async with self._admit(waiting=self._queued) as grant:
+                try:
+                    await self._take_all(question.requests)
+                finally:
+                    self._charge(grant)
+        except PunchError as error:
+            self._failure = self._failure or refusal_of(error)
+        if self._failure is not None:
+            return
+        responses = [self._responses[index] for index in sorted(self._responses)]
+        self._look()
+        if question.stream:
+            await self._write(partial(self._shape.ended, responses))
+            await self._close(b"")
+            return
+        try:
+            whole = self._shape.whole(responses)
+        except Refusal as refusal:
+            self._failure = refusal
+            return
+        body = json.dumps(whole, ensure_ascii=False, separators=(",", ":"))
+        data = body.encode(errors="replace")
+        await self._open(200, "application/json", len(data))
+        await self._close(data)
+
+    async def _take_all(self, requests: Sequence[CommandRequest]) -> None:
+        if len(requests) == 1:
+            await self._take(0, requests[0])
+            return
+        async with trio.open_nursery() as nursery:
+
+            async def take(index: int, request: CommandRequest) -> None:
+                await self._take(index, request)
+                if self._failure is not None:
+                    # Half of what was asked for is nothing that a client could use.
+                    nursery.cancel_scope.cancel()
+
+            for index, request in enumerate(requests):
+                nursery.start_soon(take, index, request)
+
+    async def _take(self, index: int, request: CommandRequest) -> None:
+        """Take one answer, and pass it on as it comes."""
+        answer = None
+        try:
+            async with self._router.answer(request) as answer:
+                self._answers[index] = answer
+                await self._pass_on(index, answer)
+                self._responses[index] = answer.response
+            self._look()
+            if self._question.stream:
+                await self._write(partial(self._shape.finished, index, answer.response))
+        except PunchError as error:
+            self._failure = self._failure or self._refusal(error, answer)
+
+    async def _pass_on(self, index: int, answer: Answer) -> None:
+        error: PunchError | None = None
+        text: str | None = ""
+        while text is not None and error is None:
+            text = await answer.receive()
+            if text is None:
+                break
+            parts = [text]
+            size = len(text)
+            try:
+                while size < MOST_AT_ONCE and answer.has_news:
+                    # What is there is taken; nothing is waited for while a part is in hand.
+                    with trio.CancelScope(deadline=-math.inf) as at_once:
+                        text = await answer.receive()
+                    if at_once.cancelled_caught or text is None:
+                        break
+                    parts.append(text)
+                    size += len(text)
+            except PunchError as broken:
+                error = broken
+            self._heard(answer, len(parts))
+            if self._question.stream:
+                await self._write(partial(self._shape.text, index, parts))
+        if error is not None:
+            raise error
+
+    async def _keep_waiting(self) -> None:
+        """Tell whoever waits what for, every few seconds in which there is no text.
+
+        In a task of its own: to receive with a time limit would have the router begin anew with
+        whatever it waits for.
+        """
+        while True:
+            due = self._quiet_since + COMMENT_SECONDS
+            if trio.current_time() < due:
+                await trio.sleep_until(due)
+                continue
+            self._quiet_since = trio.current_time()
+            self._look()
+            self._observers.changed(self._exchange)
+            if self._question.stream:
+                waited = trio.current_time() - self._exchange.began_at
+                words = what_is_waited_for(self._exchange.progress, waited)
+                await self._write(partial(self._shape.comment, words))
+
+    # ---- what observers see ----
+
+    def _queued(self, ahead: int, seconds: float | None) -> None:
+        """It has to wait for the gateway itself."""
+        exchange = self._exchange
+        exchange.progress = Progress(
+            request_id=exchange.request_id, state="queued", ahead=ahead, seconds=seconds
+        )
+        self._observers.changed(exchange)
+
+    def _heard(self, answer: Answer, parts: int) -> None:
+        """So many parts of the text are there."""
+        exchange = self._exchange
+        exchange.texts += parts
+        self._quiet_since = trio.current_time()
+        if exchange.first_text_at is None:
+            exchange.first_text_at = trio.current_time()
+        elif answer.peer_id == exchange.peer_id or len(self._question.requests) > 1:
+            return
+        self._look()
+        self._observers.changed(exchange)
+
+    def _look(self) -> None:
+        """Note on the exchange how things stand."""
+        exchange, answers = self._exchange, list(self._answers.values())
+        exchange.decisions = tuple(d for answer in answers for d in answer.decisions)
+        exchange.attempts = tuple(a for answer in answers for a in answer.attempts)
+        exchange.segments = tuple(s for answer in answers for s in answer.segments)
+        for answer in answers:
+            exchange.progress = answer.progress or exchange.progress
+            exchange.peer_id = answer.peer_id or exchange.peer_id
+            exchange.provenance = answer.provenance or exchange.provenance
+
+    def _charge(self, grant: Grant) -> None:
+        """Have the key pay for what was counted, or else for what was delivered."""
+        tokens = 0
+        for index, answer in self._answers.items():
+            response = self._responses.get(index)
+            counted = None if response is None else response.usage
+            if counted is not None and counted.completion_tokens is not None:
+                tokens += counted.completion_tokens + (counted.prompt_tokens or 0)
+            else:
+                # About four characters a token, where nobody has counted.
+                tokens += math.ceil(len(answer.text) / 4)
+        grant.charge(tokens)
+
+    # ---- what the headers say ----
+
+    def _model(self) -> str:
+        """Who answers, as far as that is known."""
+        provenance = self._exchange.provenance
+        if provenance is not None and provenance.model is not None:
+            return provenance.model
+        return self._exchange.model or "auto"
+
+    def _headers(self) -> list[tuple[bytes, bytes]]:
+        self._look()
+        exchange = self._exchange
+        found = {"x-request-id": exchange.request_id}
+        if exchange.peer_id is not None:
+            found["x-punch-peer"] = exchange.peer_id
+        if exchange.decisions:
+            found["x-punch-decision"] = in_short(exchange.decisions[-1])
+        elif self._responses:
+            found["x-punch-decision"] = "replayed"
+        provenance = exchange.provenance or self._expected()
+        if provenance is not None:
+            found["x-punch-provenance"] = where_from(provenance)
+        if self._responses and not self._question.stream:
+            found["x-punch-segments"] = str(len(exchange.segments))
+        return [(name.encode(), header_value(value)) for name, value in found.items()]
+
+    def _expected(self) -> Provenance | None:
+        """Where the answer will come from, as its peer claims: it must say the same later."""
+        exchange = self._exchange
+        if exchange.peer_id is None or not exchange.decisions:
+            return None
+        decision = exchange.decisions[-1]
+        if exchange.peer_id not in decision.scored:
+            return None
+        record, _ = decision.scored[exchange.peer_id]
+        offer = record.capability.offer(decision.request.model, decision.request.model_digest)
+        return Provenance(
+            kind="simulated" if record.capability.simulated else "real",
+            backend=record.capability.backend,
+            model=None if offer is None else offer.name,
+            model_digest=None if offer is None else offer.digest,
+        )
+
+    # ---- what went wrong ----
+
+    def _refusal(self, error: PunchError, answer: Answer | None) -> Refusal:
+        if isinstance(error, DeadlineExceeded) and answer is not None and not answer.text:
+            progress = answer.progress
+            if progress is not None and progress.state in ("queued", "loading"):
+                return out_of_time_in_queue(error, progress.seconds)
+        return refusal_of(error, () if answer is None else answer.decisions)
+
+    async def _fail(self, refusal: Refusal) -> None:
+        """Say that there is no answer, or no more of it."""
+        self._exchange.error_code = refusal.cause
+        if self._is_open:
+            data = self._shape.failed(refusal) if self._question.stream else b""
+            await self._close(data)
+            return
+        data = refusal.body(self._exchange.endpoint)
+        await self._open(refusal.status, "application/json", len(data))
+        await self._close(data)

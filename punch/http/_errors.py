@@ -1,0 +1,227 @@
+"""What went wrong, as HTTP says it: one table, and the bodies of OpenAI and of Ollama."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import attrs
+
+from ..exceptions import (
+    ContextTooLong,
+    DeadlineExceeded,
+    InvalidRequest,
+    NoPeerAvailable,
+    PunchError,
+)
+from ..routing import Decision
+
+# Seconds after which asking again makes sense where nobody said a number: adverts come every
+# second, and a listener that was restarted is back in five (`punch.routing`).
+USUAL_RETRY = 5.0
+
+
+@attrs.frozen
+class Row:
+    """How one error is said."""
+
+    status: int
+    """HTTP status."""
+
+    type: str
+    """OpenAI's word for whose fault it is."""
+
+    code: str | None
+    """OpenAI's word for what it is; their own where they have one."""
+
+
+_INVALID = "invalid_request_error"
+_SERVER = "server_error"
+_BUSY = "service_unavailable_error"
+
+TABLE: Mapping[str, Row] = {
+    # ---- the caller's ----
+    "request": Row(400, _INVALID, "invalid_request"),
+    "invalid_request": Row(400, _INVALID, "invalid_value"),
+    "context_too_long": Row(400, _INVALID, "context_length_exceeded"),
+    "conflict": Row(409, _INVALID, "request_id_conflict"),
+    # nginx's number for a client that went away; nobody is left to read it.
+    "cancelled": Row(499, _INVALID, "cancelled"),
+    "unknown_model": Row(404, _INVALID, "model_not_found"),
+    "unauthorized": Row(401, "authentication_error", "invalid_api_key"),
+    "model_forbidden": Row(403, "permission_error", "model_not_allowed"),
+    "quota": Row(429, "rate_limit_error", "rate_limit_exceeded"),
+    # ---- nobody's: asking later may help ----
+    "no_peer": Row(503, _BUSY, "no_peer"),
+    "no_real_peer": Row(503, _BUSY, "no_real_peer"),
+    "network": Row(503, _BUSY, "network"),
+    "address_unavailable": Row(503, _BUSY, "network"),
+    "identity_changed": Row(503, _BUSY, "identity_changed"),
+    "not_permitted": Row(503, _BUSY, "not_permitted"),
+    "bootstrap_full": Row(503, _BUSY, "bootstrap_full"),
+    "deadline": Row(504, "timeout_error", "deadline_exceeded"),
+    # ---- a peer's ----
+    "interrupted": Row(502, _SERVER, "answer_interrupted"),
+    "peer": Row(502, _SERVER, "peer_failed"),
+    "unreachable": Row(502, _SERVER, "peer_unreachable"),
+    "silent": Row(504, "timeout_error", "peer_silent"),
+    "refused": Row(503, _BUSY, "peer_refused"),
+    "backend_failed": Row(502, _SERVER, "backend_failed"),
+    "simulated": Row(502, _SERVER, "peer_simulated"),
+    "protocol": Row(502, _SERVER, "protocol"),
+    "remote_protocol": Row(502, _SERVER, "protocol"),
+    # ---- ours ----
+    "local_protocol": Row(500, _SERVER, "internal"),
+    "backend": Row(500, _SERVER, "backend_failed"),
+    "backend_crashed": Row(500, _SERVER, "backend_failed"),
+    "generation_failed": Row(500, _SERVER, "backend_failed"),
+    "configuration": Row(500, _SERVER, "configuration"),
+    "model_file": Row(500, _SERVER, "model_file"),
+    "internal": Row(500, _SERVER, "internal"),
+}
+"""`PunchError.code` to how it is said. A test sees to it that none is missing."""
+
+
+@attrs.define(kw_only=True)
+class Refusal(Exception):
+    """There is no answer, and this is what the client is told instead."""
+
+    status: int
+    """HTTP status."""
+
+    message: str
+    """What happened, for a person."""
+
+    type: str = _INVALID
+    """OpenAI's word for whose fault it is."""
+
+    code: str | None = None
+    """OpenAI's word for what it is."""
+
+    param: str | None = None
+    """The field it is about, spelled ``messages[0].content``."""
+
+    retry_after: float | None = None
+    """Seconds after which asking again makes sense."""
+
+    cause: str = "invalid_request"
+    """The `PunchError.code` that comes nearest, for `Exchange.error_code`."""
+
+    closes: bool = False
+    """The connection cannot be used again: what was sent on it was not read to its end."""
+
+    headers: tuple[tuple[str, str], ...] = ()
+    """Further headers."""
+
+    def all_headers(self) -> list[tuple[bytes, bytes]]:
+        """Every header but those of the body."""
+        found = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in self.headers]
+        if self.retry_after is not None:
+            found.append((b"retry-after", str(max(1, math.ceil(self.retry_after))).encode()))
+        if self.status == 401:
+            # RFC 9110, section 11.6.1: a 401 says how to do better.
+            found.append((b"www-authenticate", b'Bearer realm="punch"'))
+        if self.closes:
+            found.append((b"connection", b"close"))
+        return found
+
+    def openai(self) -> dict[str, Any]:
+        """The body, as OpenAI's clients read it."""
+        return {
+            "error": {
+                "message": self.message,
+                "type": self.type,
+                "param": self.param,
+                "code": self.code,
+            }
+        }
+
+    def ollama(self) -> dict[str, Any]:
+        """The body, as Ollama's clients read it."""
+        return {"error": self.message}
+
+    def body(self, path: str) -> bytes:
+        """The body for a request to *path*."""
+        said = self.ollama() if path.startswith("/api/") else self.openai()
+        return json.dumps(said, ensure_ascii=False).encode(errors="replace")
+
+
+def refusal_of(error: PunchError, decisions: Sequence[Decision] = ()) -> Refusal:
+    """How *error* is said, after *decisions* were made for the request."""
+    error = _what_it_comes_to(error, decisions)
+    row = TABLE.get(error.code, TABLE["internal"])
+    retry_after = error.retry_after
+    if retry_after is None and row.status == 503:
+        retry_after = USUAL_RETRY
+    return Refusal(
+        status=row.status,
+        message=str(error),
+        type=row.type,
+        code=row.code,
+        param=_param(error),
+        retry_after=retry_after,
+        cause=error.code,
+    )
+
+
+def internal() -> Refusal:
+    """What a bug of ours looks like from outside: the rest is in the log."""
+    return Refusal(
+        status=500,
+        message="punch has a bug here; its log has the details",
+        type=_SERVER,
+        code="internal",
+        cause="internal",
+    )
+
+
+def out_of_time_in_queue(error: DeadlineExceeded, seconds: float | None) -> Refusal:
+    """The time ran out before anybody began: coming again later may do better."""
+    return Refusal(
+        status=503,
+        message=f"{error}; nobody had begun with it",
+        type=_BUSY,
+        code="deadline_in_queue",
+        retry_after=seconds if seconds is not None else USUAL_RETRY,
+        cause=error.code,
+    )
+
+
+def _what_it_comes_to(error: PunchError, decisions: Sequence[Decision]) -> PunchError:
+    """A request that none of these peers could ever answer is the caller's to change.
+
+    The router says of all it cannot place that nobody could answer; here that would be a 503, and
+    the client would ask the same thing again and again.
+    """
+    if type(error) is not NoPeerAvailable or not decisions or decisions[-1].order:
+        return error
+    removed = [c for c in decisions[-1].candidates() if c.removed_by is not None]
+    by = {candidate.removed_by for candidate in removed}
+    if not removed or not by <= {"model", "features", "context"} or by == {"model"}:
+        return error
+    kind = ContextTooLong if "context" in by else InvalidRequest
+    lines = [
+        f"  {candidate.peer_id}: {candidate.reason}"
+        for candidate in removed
+        if candidate.removed_by in ("features", "context")
+    ]
+    what = (
+        "the prompt does not fit any listener that has the model"
+        if kind is ContextTooLong
+        else "no listener can do what the request needs"
+    )
+    return kind("\n".join([what, *lines]))
+
+
+def _param(error: PunchError) -> str | None:
+    match error.code:
+        case "unknown_model" | "model_forbidden":
+            return "model"
+        case "context_too_long":
+            return "messages"
+        case "conflict":
+            return "X-Request-ID"
+        case _:
+            return None

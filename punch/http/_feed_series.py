@@ -1,0 +1,128 @@
+"""What went through the gateway, second by second. No I/O.
+
+Every second remembers the requests that it counts, so that a number on the page can be followed
+to them.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Any
+
+import attrs
+
+# Ten minutes of seconds: what the charts show.
+SERIES_SECONDS = 600
+
+# Request ids that a second remembers. Of a gateway that answers thousands a second the rest are
+# counted only.
+MOST_IDS = 16
+
+# Times to first token that a second remembers; beyond that many, more change no percentile.
+MOST_FIRSTS = 256
+
+
+@attrs.define(kw_only=True, eq=False)
+class Point:
+    """One second."""
+
+    second: int
+    """Which, in seconds since 1970."""
+
+    version: int = 0
+    """When it last changed, as the feed counts."""
+
+    requests: int = 0
+    """Requests that ended."""
+
+    failed: int = 0
+    """Of these, those that ended with an error."""
+
+    tokens: int = 0
+    """Tokens delivered, of all the requests under way."""
+
+    firsts: list[float] = attrs.field(factory=list)
+    """Seconds to first text of the requests that gave theirs."""
+
+    ids: dict[str, None] = attrs.field(factory=dict)
+    """Requests that any of this comes from, the first 16 of them."""
+
+    more: int = 0
+    """How many requests there were beside them, counted once for each thing they did."""
+
+    def of(self, request_id: str) -> None:
+        """Remember that something here comes from this request."""
+        if request_id in self.ids:
+            return
+        if len(self.ids) < MOST_IDS:
+            self.ids[request_id] = None
+        else:
+            self.more += 1
+
+    def as_data(self) -> dict[str, Any]:
+        """As the page gets it."""
+        return {
+            "t": self.second,
+            "requests": self.requests,
+            "failed": self.failed,
+            "tokens": self.tokens,
+            "firsts": len(self.firsts),
+            "p50": _percentile(self.firsts, 0.5),
+            "p95": _percentile(self.firsts, 0.95),
+            "ids": list(self.ids),
+            "more": self.more,
+        }
+
+
+class Series:
+    """The last ten minutes. Seconds in which nothing happened are left out."""
+
+    def __init__(self) -> None:
+        self._points: deque[Point] = deque()
+
+    def since(self, version: int) -> list[Point]:
+        """Every point that changed after *version*, oldest first."""
+        return [point for point in self._points if point.version > version]
+
+    def ended(
+        self, request_id: str, *, failed: bool, tokens: int, now: float, version: int
+    ) -> None:
+        """A request is over; *tokens* of it were not counted yet."""
+        point = self._point(now, version)
+        point.requests += 1
+        point.failed += failed
+        point.tokens += tokens
+        point.of(request_id)
+
+    def first_text(self, request_id: str, *, seconds: float, now: float, version: int) -> None:
+        """A request gave its first text."""
+        point = self._point(now, version)
+        if len(point.firsts) < MOST_FIRSTS:
+            point.firsts.append(seconds)
+        point.of(request_id)
+
+    def delivered(self, request_id: str, *, tokens: int, now: float, version: int) -> None:
+        """A request that goes on has delivered so many tokens more."""
+        point = self._point(now, version)
+        point.tokens += tokens
+        point.of(request_id)
+
+    def _point(self, now: float, version: int) -> Point:
+        second = int(now)
+        if not self._points or self._points[-1].second < second:
+            self._points.append(Point(second=second))
+            while self._points[0].second <= second - SERIES_SECONDS:
+                self._points.popleft()
+        # A clock that was set back counts into the newest second.
+        point = self._points[-1]
+        point.version = version
+        return point
+
+
+def _percentile(values: list[float], share: float) -> float | None:
+    """The smallest value that at least *share* of them do not exceed: the nearest rank."""
+    if not values:
+        return None
+    ordered = sorted(values)
+    rank = -int(-share * len(ordered) // 1)
+    return round(ordered[max(0, min(len(ordered), rank) - 1)], 4)

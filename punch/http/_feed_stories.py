@@ -1,0 +1,69 @@
+"""The last requests with everything that was decided for them. No I/O."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import Any
+
+import attrs
+
+from ..decision_log import LogLine, TappedLine, read_line, stories, story_as_data
+
+# Requests whose whole story is kept in memory; the log file has the earlier ones.
+MOST_STORIES = 200
+
+# And no more bytes than this: a decision between sixty peers is a line of some 40 KB.
+MOST_BYTES = 16 << 20
+
+# Lines of one request: eight tries make some twenty.
+MOST_LINES = 64
+
+
+@attrs.define(kw_only=True, eq=False)
+class _Kept:
+    lines: list[bytes] = attrs.field(factory=list)
+    size: int = 0
+
+
+class Stories:
+    """Lines by request, as they were written; the oldest requests make room for new ones."""
+
+    def __init__(self, *, most: int = MOST_STORIES, most_bytes: int = MOST_BYTES) -> None:
+        self._most = most
+        self._most_bytes = most_bytes
+        self._kept: OrderedDict[str, _Kept] = OrderedDict()
+        self._size = 0
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    @property
+    def size(self) -> int:
+        """Bytes held."""
+        return self._size
+
+    def add(self, request_id: str, tapped: TappedLine) -> None:
+        """Keep a line."""
+        kept = self._kept.setdefault(request_id, _Kept())
+        if len(kept.lines) >= MOST_LINES:
+            return
+        kept.lines.append(tapped.line)
+        kept.size += len(tapped.line)
+        self._size += len(tapped.line)
+        while len(self._kept) > self._most or (
+            self._size > self._most_bytes and len(self._kept) > 1
+        ):
+            _, oldest = self._kept.popitem(last=False)
+            self._size -= oldest.size
+
+    def find(self, request_id: str) -> list[LogLine]:
+        """Every line of a request, oldest first; empty if it is not kept (any more)."""
+        kept = self._kept.get(request_id)
+        return [] if kept is None else [read_line(line) for line in kept.lines]
+
+
+def told(request_id: str, lines: list[LogLine]) -> list[dict[str, Any]]:
+    """The last story that *lines* have of a request, as plain data."""
+    found = [story for story in stories(lines) if story.request_id == request_id]
+    told_lines: list[dict[str, Any]] = story_as_data(found[-1])["lines"] if found else []
+    return told_lines

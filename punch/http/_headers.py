@@ -1,0 +1,68 @@
+"""What the headers and the comments of an answer say, in few words. No I/O."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from ..routing import Decision
+from ..wire import CommandResponse, Progress, Provenance, Usage
+
+# Of a header's value, more is not sent.
+LONGEST_HEADER = 512
+
+
+def what_is_waited_for(progress: Progress | None, waited: float) -> str:
+    """Words for a comment: ``queued, 3 ahead, about 4 s``."""
+    if progress is None:
+        return f"waiting, {waited:.0f} s"
+    words: list[str] = [progress.state]
+    if progress.ahead:
+        words.append(f"{progress.ahead} ahead")
+    if progress.seconds is not None:
+        words.append(f"about {progress.seconds:.0f} s")
+    else:
+        words.append(f"{waited:.0f} s")
+    return ", ".join(words)
+
+
+def in_short(decision: Decision) -> str:
+    """A decision in one header: the rest is in the decision log."""
+    words = [f"policy={decision.policy}"]
+    if decision.chosen is not None:
+        words.append(f"peer={decision.chosen}")
+        if decision.unit == "s":
+            words.append(f"predicted={decision.score(decision.chosen):.3f}s")
+        else:
+            words.append(f"score={decision.score(decision.chosen):.4g}")
+    words.append(f"of={len(decision.order) + len(decision.removed)}")
+    return "; ".join(words)
+
+
+def where_from(provenance: Provenance) -> str:
+    """Provenance in one header."""
+    digest = provenance.model_digest
+    words = [provenance.kind, f"backend={provenance.backend}"]
+    if digest is not None:
+        words.append(f"digest={digest[:12]}")
+    return "; ".join(words)
+
+
+def header_value(text: str) -> bytes:
+    """*text* as a header may have it: part of it comes from peers."""
+    clean = "".join(c if " " <= c <= "~" else "?" for c in text[:LONGEST_HEADER])
+    return clean.encode("ascii")
+
+
+def usage_of(responses: Iterable[CommandResponse]) -> Usage:
+    """The tokens of all *responses* together; `None` where one of them did not count."""
+    answers = list(responses)
+
+    def total(name: str) -> int | None:
+        counts = [getattr(response.usage, name) for response in answers]
+        return None if not counts or None in counts else sum(counts)
+
+    return Usage(
+        prompt_tokens=total("prompt_tokens"),
+        completion_tokens=total("completion_tokens"),
+        cached_tokens=total("cached_tokens"),
+    )

@@ -1,0 +1,203 @@
+"""The HTTP server: sockets, connections and what they may cost. The only importer of Hypercorn.
+
+Hypercorn speaks HTTP; what it leaves to whoever runs it is here:
+
+* It waits without end for the rest of a request line, and for a client that takes nothing of what
+  it is sent: both have a limit here.
+* It ends a connection after 1,000 requests. Ours last as long as somebody uses them.
+* An error in one connection must not end the others, nor may a full table of descriptors.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import trio
+from hypercorn.app_wrappers import ASGIWrapper
+from hypercorn.config import Config
+from hypercorn.events import Closed, Event, RawData, Updated
+from hypercorn.trio.tcp_server import TCPServer
+from hypercorn.trio.worker_context import WorkerContext
+from hypercorn.typing import ConnectionState
+
+from ..background import open_background
+from ..exceptions import AddressUnavailable
+from ..logs import get_logger
+from ._limits import Limits, raise_descriptor_limit
+
+log = get_logger(__name__)
+
+# Connections that the kernel holds for us while we are busy; it cuts this to its own limit.
+BACKLOG = 4096
+
+# What one read takes at most.
+READ_BYTES = 64 << 10
+
+# How long requests under way may take to end once the gateway is told to.
+DRAIN_SECONDS = 10.0
+
+# Requests on one connection: more than anybody sends.
+ENDLESS = 1 << 62
+
+
+class _Connection(TCPServer):
+    """One client's connection."""
+
+    def __init__(self, *args: Any, limits: Limits) -> None:
+        super().__init__(*args)
+        self._limits = limits
+        self._is_idle = True
+
+    async def protocol_send(self, event: Event) -> None:
+        """Send, and give up on a client that takes nothing."""
+        if isinstance(event, Updated):
+            self._is_idle = event.idle
+        if not isinstance(event, RawData):
+            await super().protocol_send(event)
+            return
+        async with self.send_lock:
+            try:
+                # Shielded: half a chunk would take what comes after it with it.
+                with trio.fail_after(self._limits.stuck, shield=True):
+                    await self.stream.send_all(event.data)
+            except (trio.BrokenResourceError, trio.ClosedResourceError):
+                await self.protocol.handle(Closed())
+            except trio.TooSlowError:
+                log.info("a client takes nothing of what it is sent: dropped")
+                await self.stream.aclose()
+                await self.protocol.handle(Closed())
+
+    async def _read_data(self) -> None:
+        """Read until the end; who has begun a request must get on with its headers."""
+        deadline = math.inf
+        while True:
+            try:
+                with trio.fail_at(deadline):
+                    data = await self.stream.receive_some(READ_BYTES)
+            except (trio.ClosedResourceError, trio.BrokenResourceError, trio.TooSlowError):
+                break
+            await self.protocol.handle(RawData(bytes(data)))
+            if data == b"":
+                break
+            if not self._is_idle:
+                deadline = math.inf
+            elif deadline == math.inf:
+                deadline = trio.current_time() + self._limits.slowest
+        await self.protocol.handle(Closed())
+        # Its task would hold the connection until the time is up that an idle one may take.
+        await self.idle_task.stop()
+
+
+class Server:
+    """Serves one ASGI application. Made by `open_server`."""
+
+    def __init__(self, app: Any, limits: Limits) -> None:
+        self._limits = limits
+        self._app = ASGIWrapper(app)
+        self._context = WorkerContext(None)
+        self._config = config = Config()
+        config.keep_alive_timeout = limits.idle
+        config.keep_alive_max_requests = ENDLESS
+        config.h11_max_incomplete_size = limits.head
+        config.h2_max_header_list_size = limits.head
+        # Who listens here is nobody's business, and the date costs time in every answer.
+        config.include_server_header = False
+        config.include_date_header = False
+        config.errorlog = None
+        self._fewer = trio.Event()
+        self._streams: set[trio.SocketStream] = set()
+        self.address: tuple[str, int] = ("", 0)
+        """Where it listens: host and port."""
+
+    @property
+    def connections(self) -> int:
+        """How many there are."""
+        return len(self._streams)
+
+    async def serve(
+        self, listeners: list[trio.SocketListener], *, connections: trio.Nursery
+    ) -> None:
+        """Take connections until cancelled; they live on in *connections*."""
+        await trio.serve_listeners(self._connected, listeners, handler_nursery=connections)
+
+    async def _connected(self, stream: trio.SocketStream) -> None:
+        if self.connections >= self._limits.connections:
+            await stream.aclose()
+            return
+        self._streams.add(stream)
+        try:
+            await _Connection(
+                self._app,
+                self._config,
+                self._context,
+                ConnectionState({}),
+                stream,
+                limits=self._limits,
+            )
+        except Exception:
+            log.exception("a connection met a bug")
+        finally:
+            self._streams.discard(stream)
+            self._fewer.set()
+
+    async def drain(self, seconds: float) -> None:
+        """End idle connections, and wait for the others, but not longer than *seconds*."""
+        await self._context.terminated.set()
+        with trio.move_on_after(seconds):
+            while self.connections:
+                self._fewer = trio.Event()
+                await self._fewer.wait()
+        for stream in tuple(self._streams):
+            # Whoever takes nothing of what it is sent would keep us for longer.
+            await trio.aclose_forcefully(stream)
+
+
+@asynccontextmanager
+async def open_server(
+    app: Callable[..., Any],
+    *,
+    host: str,
+    port: int,
+    limits: Limits,
+    drain: float = DRAIN_SECONDS,
+) -> AsyncIterator[Server]:
+    """Serve *app* at an address for as long as the context lasts.
+
+    Args:
+      app: An ASGI application.
+      host: Name or number of the interface.
+      port: 0 for any that is free.
+      limits: What clients may do.
+      drain: Seconds that requests under way may take at the end.
+
+    Raises:
+      AddressUnavailable: if nobody can listen there.
+
+    """
+    raise_descriptor_limit()
+    server = Server(app, limits)
+    try:
+        listeners = await trio.open_tcp_listeners(port, host=host, backlog=BACKLOG)
+    except OSError as error:
+        raise AddressUnavailable(
+            f"cannot listen on {host} port {port}: {error.strerror or error}; "
+            "is another gateway running? Choose another --port"
+        ) from error
+    bound = listeners[0].socket.getsockname()
+    server.address = (str(bound[0]), int(bound[1]))
+    async with open_background() as nursery:
+        accepting = trio.CancelScope()
+
+        async def accept() -> None:
+            with accepting:
+                await server.serve(listeners, connections=nursery)
+
+        nursery.start_soon(accept)
+        yield server
+        accepting.cancel()
+        for listener in listeners:
+            await listener.aclose()
+        await server.drain(drain)

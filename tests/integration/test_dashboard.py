@@ -1,0 +1,515 @@
+"""The dashboard in a real browser, in front of real programs: seen, used, and looked at.
+
+With ``PUNCH_SCREENSHOTS=FOLDER`` the pictures go there; ``dashboard.png`` is the README's.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import attrs
+import httpx
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from integration.programs import Program, Programs, limit
+from playwright.sync_api import Browser, Error, Locator, Page, expect, sync_playwright
+
+from punch.backends import mock_words
+from punch.router import chat_request
+
+# Nothing that would ask anybody else on the network.
+FLAGS = (
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+)
+
+# Listeners that answer slowly enough to be killed in the middle of it: 32 words in some 4 s.
+SLOW = {"environment": {"PUNCH_MOCK_DECODE_RATE": "8", "PUNCH_MOCK_PREFILL_RATE": "60"}}
+QUICK = {"environment": {"PUNCH_MOCK_DECODE_RATE": "60", "PUNCH_MOCK_PREFILL_RATE": "400"}}
+
+# What a page may take on a busy machine, in milliseconds.
+PATIENCE = 20_000
+
+expect.set_options(timeout=PATIENCE)
+
+QUESTION = "Who goes on when a peer dies?"
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """Chromium. It is never skipped: a page that nobody has looked at is a broken one."""
+    path = os.environ.get("PUNCH_TEST_CHROMIUM") or shutil.which("chromium")
+    if path is None:
+        pytest.fail(
+            "no Chromium: `apt-get install chromium`, or set PUNCH_TEST_CHROMIUM to its path"
+        )
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=list(FLAGS))
+        yield browser
+        browser.close()
+
+
+@attrs.define
+class Gateway:
+    """A gateway that serves, and everything around it."""
+
+    programs: Programs
+    program: Program
+    url: str
+    browser: Browser
+
+    @contextmanager
+    def page(
+        self,
+        *,
+        width: int = 1280,
+        height: int = 900,
+        scheme: Any = "light",
+        complaints: bool = False,
+        **options: Any,
+    ) -> Iterator[Page]:
+        """The dashboard in a window of its own. What the browser complains of is a failure."""
+        context = self.browser.new_context(
+            viewport={"width": width, "height": height}, color_scheme=scheme, **options
+        )
+        context.set_default_timeout(PATIENCE)
+        page = context.new_page()
+        said: list[str] = []
+        page.on("console", lambda line: said.append(line.text) if line.type == "error" else None)
+        page.on("pageerror", lambda error: said.append(str(error)))
+        page.goto(f"{self.url}/")
+        try:
+            yield page
+        finally:
+            context.close()
+        # That it lost the gateway, or wants a key, the browser says of itself.
+        said = [line for line in said if not line.startswith("Failed to load resource")]
+        assert bool(said) is complaints, said
+
+    def ask(self, count: int, *, ids: str = "load", at_once: int = 3) -> None:
+        """Some requests, as a program would send them."""
+
+        def some(which: Sequence[int]) -> None:
+            for number in which:
+                httpx.post(
+                    f"{self.url}/v1/chat/completions",
+                    json={
+                        "model": "auto",
+                        "messages": [{"role": "user", "content": f"question {number}"}],
+                        "stream": number % 2 == 0,
+                    },
+                    headers={"x-request-id": f"{ids}-{number}"},
+                    timeout=60,
+                )
+
+        threads = [
+            threading.Thread(target=some, args=(range(first, count, at_once),))
+            for first in range(at_once)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+
+
+def serve(programs: Programs, browser: Browser, *arguments: str) -> Gateway:
+    """Start a gateway and wait until it serves."""
+    program = programs.start("gateway", "--port", "0", *arguments)
+    url = program.wait_for("serving")["url"]
+    return Gateway(programs, program, url, browser)
+
+
+@pytest.fixture
+def gateway(programs: Programs, browser: Browser) -> Gateway:
+    """A gateway with a bootstrap and nobody else."""
+    programs.bootstrap()
+    return serve(programs, browser)
+
+
+def card(page: Page, program: Program) -> Locator:
+    """The card of a listener."""
+    return page.locator(f".peer-card:has([title='{program.peer_id}'])")
+
+
+def send(page: Page, question: str) -> Locator:
+    """Ask in the chat; the answer."""
+    page.get_by_role("link", name="Chat", exact=True).click()
+    page.get_by_label("Your question").fill(question)
+    page.keyboard.press("Enter")
+    return page.locator(".turn-answer").last
+
+
+def answerer(answer: Locator, listeners: Sequence[Program]) -> Program:
+    """Which listener answers, as the page says."""
+    expect(answer.locator(".answer-part")).not_to_be_empty()
+    peer_id = answer.locator(".answer-who .peer-mark").last.get_attribute("title")
+    (found,) = [each for each in listeners if each.peer_id == peer_id]
+    return found
+
+
+@limit(120)
+def test_peers_appear_and_vanish_live(gateway: Gateway) -> None:
+    """Within seconds, without a reload, with what they claim."""
+    with gateway.page() as page:
+        expect(page.get_by_text("No peer is in this namespace yet.")).to_be_visible()
+        first = gateway.programs.listener(**SLOW["environment"])
+        expect(card(page, first)).to_be_visible()
+        expect(card(page, first)).to_contain_text("simulated")
+        expect(card(page, first)).to_contain_text("ready")
+        expect(card(page, first)).to_contain_text("mock")
+        second = gateway.programs.listener(**SLOW["environment"])
+        expect(page.locator(".peer-card")).to_have_count(2)
+        # Said to whoever does not look, too.
+        expect(page.locator("#announcer")).to_contain_text("joined")
+        second.send(signal.SIGKILL)
+        expect(card(page, second)).to_have_count(0)
+        expect(card(page, first)).to_be_visible()
+        page.get_by_role("radio", name="Table").check(force=True)
+        row = page.get_by_role("row").filter(has=page.locator(f"[title='{first.peer_id}']"))
+        expect(row).to_contain_text("mock (simulated)")
+
+
+@limit(180)
+def test_a_chat_goes_on_when_its_peer_is_killed_and_the_story_says_why(gateway: Gateway) -> None:
+    """A visible seam in the text, who went on from where, and both decisions opened up."""
+    listeners = gateway.programs.listeners(SLOW, SLOW, SLOW)
+    with gateway.page() as page:
+        expect(page.locator(".peer-card")).to_have_count(3)
+        answer = send(page, QUESTION)
+        victim = answerer(answer, listeners)
+        expect(answer.locator(".answer-text")).to_contain_text(re.compile(r"(\S+ ){6}"))
+        victim.send(signal.SIGKILL)
+        seam = answer.locator(".seam-mark")
+        expect(seam).to_contain_text("went on")
+        expect(answer).to_have_attribute("aria-busy", "false")
+        parts = answer.locator(".answer-part").all_text_contents()
+        assert len(parts) == 2
+        assert "".join(parts) == " ".join(mock_words(chat_request(QUESTION)))
+        expect(answer).to_contain_text("32 tokens")
+        expect(answer).to_contain_text(f"continued at character {len(parts[0])}")
+
+        answer.get_by_role("link", name="Why?").click()
+        story = page.locator("#story")
+        expect(story.get_by_role("heading", name="The answer, in 2 parts")).to_be_visible()
+        sentence = story.locator(".seam")
+        expect(sentence).to_contain_text(f"{victim.peer_id[-8:]} was lost after")
+        expect(sentence).to_contain_text(f"went on from character {len(parts[0])}")
+        expect(story.locator(".segments .segment")).to_have_count(2)
+        decisions = story.locator("details.decision")
+        expect(decisions).to_have_count(2)
+        expect(decisions.first).to_contain_text("chosen first")
+        expect(decisions.first.locator("tr[data-chosen]")).to_contain_text(victim.peer_id[-8:])
+        expect(decisions.first.locator(".tag", has_text="next")).to_have_count(1)
+        for term in ("rtt", "prefill", "decode"):
+            expect(decisions.first.get_by_role("columnheader", name=term)).to_be_visible()
+        expect(decisions.last).not_to_have_attribute("open", "")
+        decisions.last.locator("summary").click()
+        expect(decisions.last).to_contain_text("goes on with the answer")
+        expect(decisions.last.locator("tbody tr")).to_have_count(2)
+        page.keyboard.press("Escape")
+        expect(story).to_be_hidden()
+
+        page.get_by_role("link", name="Overview", exact=True).click()
+        expect(page.locator(".stat", has_text="Continued").locator("strong")).to_have_text("1")
+        expect(page.locator(".happenings")).to_contain_text("goes on with the answer")
+        page.get_by_role("link", name="Log", exact=True).click()
+        expect(page.locator(".log-lines")).to_contain_text("was lost after")
+        # Nothing of what was asked or said is in what everybody with the key may see.
+        snapshot = httpx.get(f"{gateway.url}/api/dashboard/snapshot").text
+        assert "goes on when" not in snapshot
+        assert parts[0].strip() not in snapshot
+
+
+@limit(120)
+def test_an_answer_can_be_stopped(gateway: Gateway) -> None:
+    """The listener stops as well, and the request is told as one whose client left."""
+    gateway.programs.listeners(SLOW)
+    with gateway.page() as page:
+        expect(page.locator(".peer-card")).to_have_count(1)
+        answer = send(page, QUESTION)
+        expect(answer.locator(".answer-part")).not_to_be_empty()
+        page.get_by_role("button", name="Stop the answer").click()
+        expect(answer).to_contain_text("You stopped it.")
+        page.get_by_role("link", name="Requests", exact=True).click()
+        expect(page.locator(".requests tbody tr")).to_contain_text("client left")
+
+
+@limit(120)
+def test_requests_are_walked_through_with_the_keyboard(gateway: Gateway) -> None:
+    """One stop for the tab key, arrows from there, Escape back to where one was."""
+    gateway.programs.listeners(QUICK)
+    with gateway.page() as page:
+        expect(page.locator(".peer-card")).to_have_count(1)
+        gateway.ask(4, at_once=1)
+        page.keyboard.press("Tab")
+        expect(page.get_by_role("link", name="Skip to the content")).to_be_focused()
+        page.keyboard.press("Enter")
+        expect(page.locator("#main")).to_be_focused()
+        page.get_by_role("link", name="Requests", exact=True).click()
+        expect(page.locator("h1", has_text="Requests")).to_be_focused()
+        links = page.locator("a.row-link")
+        expect(links).to_have_count(4)
+        expect(page.locator("a.row-link[tabindex='0']")).to_have_count(1)
+        links.first.focus()
+        page.keyboard.press("ArrowDown")
+        page.keyboard.press("ArrowDown")
+        expect(links.nth(2)).to_be_focused()
+        page.keyboard.press("Enter")
+        expect(page.locator("#story")).to_be_visible()
+        expect(page.locator("#story-title")).to_be_focused()
+        expect(page.locator("#story-title")).to_have_text("load-1")
+        page.keyboard.press("Escape")
+        expect(page.locator("#story")).to_be_hidden()
+        expect(links.nth(2)).to_be_focused()
+        # Every point of a chart leads to the requests that it comes from.
+        page.get_by_role("link", name="Overview", exact=True).click()
+        chart = page.get_by_role("region", name="Tokens per second", exact=True)
+        chart.get_by_text("As a table").click()
+        expect(chart.locator("tbody a[data-request]").first).to_be_visible()
+        chart.get_by_role("slider").focus()
+        page.keyboard.press("ArrowLeft")
+        expect(chart.locator(".readout")).to_contain_text("tokens/s")
+
+
+@limit(120)
+def test_the_log_is_searched_and_held(gateway: Gateway) -> None:
+    """By level and by words; what came meanwhile is counted, not lost."""
+    gateway.programs.listeners(QUICK)
+    with gateway.page() as page:
+        expect(page.locator(".peer-card")).to_have_count(1)
+        page.get_by_role("link", name="Log", exact=True).click()
+        gateway.ask(2, at_once=1)
+        lines = page.locator(".log-line")
+        expect(lines.filter(has_text="done in")).to_have_count(2)
+        page.get_by_role("button", name="Pause").click()
+        before = lines.count()
+        gateway.ask(2, ids="later", at_once=1)
+        expect(page.get_by_role("button", name=re.compile(r"Go on \(\d+ new\)"))).to_be_visible()
+        assert lines.count() == before
+        page.get_by_role("button", name="Go on").click()
+        expect(lines.filter(has_text="done in")).to_have_count(4)
+        page.get_by_label("Find").fill("later-1")
+        expect(lines.filter(has_text="done in")).to_have_count(1)
+        page.get_by_label("Find").fill("")
+        page.get_by_label("Level").select_option("error")
+        expect(page.get_by_text("No line is like that.")).to_be_visible()
+
+
+@limit(120)
+def test_a_lost_gateway_is_said_and_found_again(gateway: Gateway) -> None:
+    """It comes back by itself, and shows the state of the new one."""
+    with gateway.page() as page:
+        link = page.locator("#link-text")
+        expect(link).to_have_text("Live")
+        assert gateway.program.stop().code == 0
+        expect(page.locator("#banner")).to_contain_text("trying again in")
+        expect(link).to_have_text("Not connected")
+        port = gateway.url.rpartition(":")[2]
+        gateway.programs.start("gateway", "--port", port).wait_for("serving")
+        expect(link).to_have_text("Live")
+        expect(page.locator("#banner")).to_be_hidden()
+
+
+@limit(120)
+def test_the_dashboard_takes_the_same_key_as_the_api(programs: Programs, browser: Browser) -> None:
+    """Without it there is a form and no data; it stays in the tab, and is in no address."""
+    programs.bootstrap()
+    created = programs.punch("keys", "create", "operator", "--json")
+    secret = next(
+        value
+        for value in json.loads(created.out).values()
+        if isinstance(value, str) and len(value) > 30
+    )
+    gateway = serve(programs, browser)
+    programs.listeners(QUICK)
+    for path in ("snapshot", "events", "requests/x"):
+        assert httpx.get(f"{gateway.url}/api/dashboard/{path}").status_code == 401
+    with gateway.page() as page:
+        form = page.get_by_role("dialog", name="This gateway asks for a key")
+        expect(form).to_be_visible()
+        expect(page.get_by_label("API key")).to_be_focused()
+        page.get_by_label("API key").fill("wrong")
+        page.keyboard.press("Enter")
+        expect(form).to_contain_text("This key was not accepted.")
+        page.get_by_label("API key").fill(secret)
+        page.keyboard.press("Enter")
+        expect(form).to_be_hidden()
+        expect(page.locator(".peer-card")).to_have_count(1)
+        answer = send(page, QUESTION)
+        expect(answer).to_contain_text("32 tokens")
+        assert secret not in page.content()
+        assert secret not in page.url
+        page.reload()
+        expect(page.locator("#link-text")).to_have_text("Live")
+        page.get_by_role("button", name="Forget the key").click()
+        expect(form).to_be_visible()
+
+
+# ---- looked at ----
+
+
+@attrs.define
+class Shown:
+    """A dashboard with something to see on it."""
+
+    gateway: Gateway
+    continued: str
+    """The request that another peer went on with."""
+
+
+@pytest.fixture
+def shown(gateway: Gateway) -> Shown:
+    """Four unlike listeners, some traffic, and an answer that outlived its peer."""
+    listeners = gateway.programs.listeners(
+        {"environment": {"PUNCH_MOCK_DECODE_RATE": "45", "PUNCH_MOCK_PREFILL_RATE": "300"}},
+        {"environment": {"PUNCH_MOCK_DECODE_RATE": "24", "PUNCH_MOCK_PREFILL_RATE": "120"}},
+        {"environment": {"PUNCH_MOCK_DECODE_RATE": "9", "PUNCH_MOCK_PREFILL_RATE": "40"}},
+        {"environment": {"PUNCH_MOCK_DECODE_RATE": "9", "PUNCH_MOCK_MODEL": "other"}},
+    )
+    url = gateway.url
+    until_there(url, 4)
+    gateway.ask(24, at_once=4)
+    body = {
+        "model": "mock",
+        "messages": [{"role": "user", "content": QUESTION}],
+        "stream": True,
+        "max_tokens": 160,
+    }
+    headers = {"x-request-id": "outlived"}
+    with httpx.stream(
+        "POST", f"{url}/v1/chat/completions", json=body, headers=headers, timeout=60
+    ) as answer:
+        lines = answer.iter_lines()
+        for _ in range(60):
+            next(lines)
+        peer_id = answer.headers["x-punch-peer"]
+        (victim,) = [each for each in listeners if each.peer_id == peer_id]
+        victim.send(signal.SIGKILL)
+        for _ in lines:
+            pass
+    return Shown(gateway, "outlived")
+
+
+def until_there(url: str, count: int) -> None:
+    """Wait until so many peers are known."""
+    deadline = time.monotonic() + 30
+    while len(httpx.get(f"{url}/api/dashboard/snapshot").json().get("members", [])) < count:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+VIEWS = {
+    "overview": "#/",
+    "requests": "#/requests",
+    "story": "#/requests/outlived",
+    "chat": "#/chat",
+    "log": "#/log",
+}
+
+
+TOO_WIDE = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
+
+
+def visit(page: Page, url: str, view: str) -> None:
+    """Show a view, complete."""
+    page.goto(f"{url}/{VIEWS[view]}")
+    expect(page.locator("#link-text")).to_have_text("Live")
+    if view == "story":
+        expect(page.locator(".parts-list")).to_be_visible()
+    # Whatever moves has come to rest.
+    page.wait_for_timeout(400)
+
+
+@limit(400)
+def test_axe_finds_nothing_serious_and_nothing_is_cut_off(shown: Shown, tmp_path: Path) -> None:
+    """In every view, light and dark, wide and narrow; and every one is photographed."""
+    folder = Path(os.environ.get("PUNCH_SCREENSHOTS") or tmp_path)
+    folder.mkdir(parents=True, exist_ok=True)
+    gateway = shown.gateway
+    found = []
+    busy = threading.Thread(target=gateway.ask, args=(60,), kwargs={"ids": "while"})
+    busy.start()
+    for scheme in ("light", "dark"):
+        for width, height in ((1280, 900), (390, 844), (360, 740)):
+            with gateway.page(
+                width=width, height=height, scheme=scheme, bypass_csp=True, reduced_motion="reduce"
+            ) as page:
+                for view in VIEWS:
+                    visit(page, gateway.url, view)
+                    assert page.evaluate(TOO_WIDE) == 0, f"{view} at {width}"
+                    if width == 360:
+                        continue
+                    name = f"{view}-{width}-{scheme}.png"
+                    page.screenshot(path=folder / name, full_page=view == "overview")
+                    for problem in Axe().run(page).response["violations"]:
+                        if problem["impact"] in ("serious", "critical"):
+                            nodes = [node["html"][:160] for node in problem["nodes"][:3]]
+                            found.append((view, width, scheme, problem["id"], nodes))
+    busy.join()
+    assert found == []
+
+
+@limit(300)
+def test_the_picture_of_the_readme_is_of_the_real_thing(shown: Shown, tmp_path: Path) -> None:
+    """Four peers at work, an answer that was continued, and numbers that went up."""
+    given = os.environ.get("PUNCH_SCREENSHOTS")
+    # Where the picture is to be kept, the charts get a minute and a half of traffic.
+    count = 220 if given else 6
+    folder = Path(given or tmp_path)
+    folder.mkdir(parents=True, exist_ok=True)
+    gateway = shown.gateway
+    busy = threading.Thread(
+        target=gateway.ask, args=(count,), kwargs={"ids": "traffic", "at_once": 4}
+    )
+    with gateway.page(height=1180) as page:
+        visit(page, gateway.url, "overview")
+        busy.start()
+        while (
+            busy.is_alive()
+            and httpx.get(f"{gateway.url}/api/dashboard/snapshot").json()["totals"]["requests"]
+            < 25 + count * 0.8
+        ):
+            page.wait_for_timeout(250)
+        page.screenshot(path=folder / "dashboard.png")
+        busy.join()
+        expect(page.locator(".stat", has_text="Continued").locator("strong")).to_have_text("1")
+        expect(page.locator(".chart-svg .area")).to_be_visible()
+        points = page.locator(".chart-svg .median")
+        expect(points).not_to_have_count(0)
+
+
+@limit(60)
+def test_the_policy_stops_what_is_not_ours(gateway: Gateway) -> None:
+    """An inline script, a style, markup from text: none of them works in this page."""
+    with gateway.page(complaints=True) as page:
+        expect(page.locator("#link-text")).to_have_text("Live")
+        with pytest.raises(Error, match="TrustedHTML"):
+            page.evaluate("document.body.innerHTML = '<b>x</b>'")
+        ran = page.evaluate(
+            """async () => {
+              const script = document.createElement('img');
+              script.src = 'https://example.org/x.png';
+              const refused = new Promise((resolve) => {
+                addEventListener('securitypolicyviolation', (e) => resolve(e.effectiveDirective));
+              });
+              document.body.append(script);
+              return refused;
+            }"""
+        )
+        assert ran == "img-src"
