@@ -169,9 +169,10 @@ class Answering:
             async def watch() -> None:
                 while (await self._receive())["type"] != "http.disconnect":
                     pass
-                # Servers say so as well when the last byte has left.
-                self._gone = not self._is_done
-                nursery.cancel_scope.cancel()
+                # Servers say so as well when the last byte has left, and are still busy with it.
+                if not self._is_done:
+                    self._gone = True
+                    nursery.cancel_scope.cancel()
 
             nursery.start_soon(watch)
             if beside is not None:

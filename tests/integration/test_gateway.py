@@ -88,7 +88,9 @@ def real(
     """See `Real`."""
     with open_programs(tmp_path_factory.mktemp("gateway")) as programs:
         programs.bootstrap()
-        yield Real(programs, real_start(model_path, llama_cpp_folder / "llama-server"))
+        found = Real(programs, real_start(model_path, llama_cpp_folder / "llama-server"))
+        with found.openai, found.ollama:
+            yield found
 
 
 def counted(real: Real, **fields: Any) -> str:
@@ -323,7 +325,10 @@ def test_ollamas_client_works_unchanged(real: Real) -> None:
     assert whole.message.content == counted(real)
     assert whole.eval_count == 60
     assert client.generate(model, COUNTING, options=options).response == whole.message.content
-    fitted = client.chat(model, messages=QUESTION, format=CITY, options={"num_predict": 100})
+    asked: Any = [{"role": "user", "content": "Name a city and its inhabitants as JSON."}]
+    fitted = client.chat(
+        model, messages=asked, format=CITY, options={"temperature": 0, "num_predict": 100}
+    )
     assert json.loads(fitted.message.content or "").keys() == {"city", "inhabitants"}
     with pytest.raises(ollama.ResponseError, match="on offer"):
         client.chat("nobody-has-it", messages=QUESTION)
@@ -354,12 +359,13 @@ def test_openais_client_embeds(programs: Programs) -> None:
     """It asks for base64 unless it is told otherwise; both are the same numbers."""
     programs.listener()
     gateway = programs.gateway()
-    client = openai.OpenAI(base_url=f"{gateway.url}/v1", api_key="none")
-    packed = client.embeddings.create(model="mock", input=["a b", "c"])
-    plain = client.embeddings.create(model="mock", input=["a b", "c"], encoding_format="float")
+    with openai.OpenAI(base_url=f"{gateway.url}/v1", api_key="none") as client:
+        packed = client.embeddings.create(model="mock", input=["a b", "c"])
+        plain = client.embeddings.create(model="mock", input=["a b", "c"], encoding_format="float")
+    with ollama.Client(host=gateway.url) as other:
+        vectors = other.embed("mock", ["a b", "c"]).embeddings
     assert len(packed.data) == 2
     assert packed.data[0].embedding == pytest.approx(plain.data[0].embedding, rel=1e-6)
-    vectors = ollama.Client(host=gateway.url).embed("mock", ["a b", "c"]).embeddings
     assert list(vectors[0]) == plain.data[0].embedding
 
 
@@ -406,11 +412,13 @@ def test_one_process_can_be_listener_and_gateway(programs: Programs) -> None:
     while httpx.get(f"{gateway.url}/ready").status_code != 200:
         assert time.monotonic() < deadline, gateway.err
         time.sleep(0.1)
-    said = openai.OpenAI(base_url=f"{gateway.url}/v1", api_key="x").chat.completions.create(
-        model="auto", messages=QUESTION, max_tokens=3
-    )
-    assert said.model == "mock"
-    assert gateway.stop().code == 0
+    with openai.OpenAI(base_url=f"{gateway.url}/v1", api_key="x") as client:
+        said = client.chat.completions.create(model="auto", messages=QUESTION, max_tokens=3)
+        assert said.model == "mock"
+        # Its connection is idle, and keeps nobody waiting.
+        began = time.monotonic()
+        assert gateway.stop().code == 0
+        assert time.monotonic() - began < 5
 
 
 # ---- clients that mean no good ----
