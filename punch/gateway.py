@@ -237,6 +237,8 @@ async def serve(settings: Settings, shutdown: Shutdown) -> ExitCode:
         )
         shutdown.drains = True
         await shutdown.requested.wait()
+        # Whoever watches the dashboard has no request that would end by itself.
+        feed.close()
         log.info("draining; interrupt again to stop at once", requests=gateway.under_way)
     log.info("stopped")
     return ExitCode.OK

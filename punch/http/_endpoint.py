@@ -28,8 +28,8 @@ Scope = Any
 
 REQUEST_ID = b"x-request-id"
 
-# What the router takes, less what tells several answers to one request apart.
-LONGEST_REQUEST_ID = 120
+# What the router takes, less the key's id and what tells several answers to one request apart.
+LONGEST_REQUEST_ID = 100
 
 
 @attrs.frozen(kw_only=True)
@@ -163,7 +163,9 @@ class Endpoint(ABC, Generic[B]):
         exchange.key_id = None if key is None else key.key_id
         if (traceparent := headers.get(b"traceparent")) is not None:
             exchange.traceparent = traceparent.decode("latin-1")
-        exchange.request_id = request_id_in(headers) or exchange.request_id
+        if (own := request_id_in(headers)) is not None:
+            # What one key has asked for is no answer for another, whatever it calls its request.
+            exchange.request_id = own if key is None else f"{own}@{key.key_id}"
         check_media_type(headers, anything=self.path.startswith("/api/"))
         body = parse(self.body, await read_body(headers, receive, self.service.limits))
         exchange.model = self.model(body)

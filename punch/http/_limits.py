@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import resource
+import sys
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
@@ -123,6 +123,11 @@ async def _read_away(receive: Receive, most: int, limits: Limits) -> None:
 
 def raise_descriptor_limit(wanted: int = WANTED_DESCRIPTORS) -> int:
     """Let this process have more files and sockets open, as far as it may; how many it may."""
+    if sys.platform == "win32":
+        # There is no such limit there.
+        return wanted
+    import resource
+
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != resource.RLIM_INFINITY and soft < wanted:
         most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)

@@ -84,6 +84,24 @@ async def test_a_key_over_its_quota_is_told_when_to_come_again(keys):
     assert client.seen.last.error_code == "quota"
 
 
+async def test_an_answer_is_for_the_key_that_asked_for_it(keys):
+    """The same id of another key is another request, and says so."""
+    secrets = [keys.create(name)[1] for name in ("ada", "bob")]
+    async with open_client({"a": mock()}, keys=keys) as client:
+        replies = [
+            await client.post(CHAT, QUESTION, authorization=f"Bearer {secret}", x_request_id="one")
+            for secret in (*secrets, secrets[0])
+        ]
+    ids = [reply.headers["x-request-id"] for reply in replies]
+    ada, bob = (f"one@{key.key_id}" for key in sorted(keys.list(), key=lambda key: key.name))
+    assert ids == [ada, bob, ada]
+    assert [reply.headers["x-punch-decision"] == "replayed" for reply in replies] == [
+        False,
+        False,
+        True,
+    ]
+
+
 @pytest.mark.parametrize("host", ["0.0.0.0", "192.0.2.1", "::"])
 async def test_strangers_need_keys_or_the_operators_word(host, autojump_clock):
     """Another interface than loopback is not opened by accident."""
