@@ -206,7 +206,6 @@ def _question(
         body.punch,
         sampling=sampling_of(body.options),
         response_schema=body.schema_text,
-        stream=streams,
         **fields,
     )
     return Question(requests=(request,), stream=streams, shape=shape)

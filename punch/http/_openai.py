@@ -99,7 +99,11 @@ def numbered(request_id: str, index: int) -> str:
 
 
 def asked(service: Service, caller: Caller, wishes: Punch, **fields: Any) -> CommandRequest:
-    """A request with what every request has."""
+    """A request with what every request has.
+
+    It is streamed from the peer even where the client wants the answer whole: what a peer had
+    delivered when it died need not be made again.
+    """
     return CommandRequest(
         request_id=caller.request_id,
         model=caller.model,
@@ -136,7 +140,6 @@ class Chat(Endpoint[ChatBody]):
             tool_choice=tool_choice_of(body.tool_choice),
             response_schema=body.response_format and body.response_format.schema_text,
             logprobs=(body.top_logprobs or 0) if body.logprobs else None,
-            stream=streams,
         )
         shape = ChatShape(
             request_id=caller.request_id,
@@ -177,7 +180,6 @@ class Completions(Endpoint[CompletionBody]):
             prompt=prompts[0],
             sampling=sampling_of(body, body.max_tokens),
             logprobs=body.logprobs,
-            stream=streams,
         )
         requests = side_by_side(request, answers)
         if len(prompts) > 1:

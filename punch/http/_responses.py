@@ -216,7 +216,6 @@ class Responses(Endpoint[ResponsesBody]):
             ),
             tool_choice=_tool_choice(body),
             response_schema=_schema(body),
-            stream=self.streams(body),
         )
         shape = ResponsesShape(
             request_id=caller.request_id,

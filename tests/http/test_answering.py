@@ -203,6 +203,26 @@ async def test_a_peers_death_is_invisible_but_for_the_last_chunk(autojump_clock)
     assert client.seen.words.count("changed") >= 2
 
 
+async def test_what_a_dying_peer_had_made_is_not_made_again(autojump_clock):
+    """Not for a client that wants the answer whole, either."""
+    backends = {name: mock(decode_rate=10.0) for name in "ab"}
+    async with open_client(backends) as client:
+        alone = await client.post(CHAT, question(max_tokens=40))
+        async with trio.open_nursery() as nursery:
+
+            async def kill() -> None:
+                await trio.sleep(2.0)
+                client.swarm.kill(client.seen.last.peer_id)
+
+            nursery.start_soon(kill)
+            reply = await client.post(CHAT, question(max_tokens=40))
+    body = reply.json()
+    assert body["choices"] == alone.json()["choices"]
+    assert len(body["punch"]["segments"]) == 2
+    assert reply.headers["x-punch-segments"] == "2"
+    assert body["usage"]["completion_tokens"] == 40
+
+
 async def test_an_answer_that_breaks_ends_in_an_error_event(autojump_clock):
     """The status is out already; the official client raises what is in the event."""
     backends = {name: mock(decode_rate=10.0) for name in "ab"}

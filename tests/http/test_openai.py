@@ -226,7 +226,7 @@ async def test_every_wish_reaches_the_backend(autojump_clock):
         temperature=0.5, top_p=0.9, top_k=40, min_p=0.05, repeat_penalty=1.1,
         presence_penalty=0.1, frequency_penalty=0.2, max_tokens=9, stop=("x", "y"), seed=4,
     )  # fmt: skip
-    assert (asked.priority, asked.model, asked.stream) == (5, "model", False)
+    assert (asked.priority, asked.model, asked.stream) == (5, "model", True)
     assert asked.timeout == pytest.approx(60, abs=1)
 
 

@@ -1,0 +1,296 @@
+"""docs/gateway.md says what the code does: endpoints, fields, headers, errors, settings, numbers."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import re
+from operator import attrgetter
+from pathlib import Path
+
+import decision_logs as made
+import exchanges
+import pytest
+from gateway_client import open_client
+
+from punch import gateway
+from punch.cli import boolean
+from punch.http import (
+    TABLE,
+    Feed,
+    Limits,
+    Metrics,
+    Refusal,
+    build_application,
+    dashboard_routes,
+    metrics_route,
+)
+from punch.http._app import EXPOSED, PUBLIC
+from punch.http._bodies import ChatBody, CompletionBody, EmbeddingBody, Punch
+from punch.http._endpoint import LONGEST_REQUEST_ID
+from punch.http._ollama_bodies import (
+    EmbedBody,
+    GenerateBody,
+    OldEmbedBody,
+    OllamaChatBody,
+    Options,
+    ShowBody,
+)
+from punch.http._parsing import _CODES, parse
+from punch.http._responses import ResponsesBody
+
+ROOT = Path(__file__).parent.parent
+DOCUMENT = (ROOT / "docs" / "gateway.md").read_text(encoding="utf-8")
+ROOM = ROOT / "punch" / "http"
+SOURCES = "\n".join(path.read_text(encoding="utf-8") for path in sorted(ROOM.glob("*.py")))
+
+BODIES = {
+    "/v1/chat/completions": ChatBody,
+    "/v1/completions": CompletionBody,
+    "/v1/responses": ResponsesBody,
+    "/v1/embeddings": EmbeddingBody,
+    "/api/chat": OllamaChatBody,
+    "/api/generate": GenerateBody,
+    "/api/embed": EmbedBody,
+    "/api/embeddings": OldEmbedBody,
+    "/api/show": ShowBody,
+    "options": Options,
+    "punch": Punch,
+}
+
+# What each of them cannot do without.
+LEAST = {
+    "/v1/chat/completions": {"messages": [{"role": "user", "content": "x"}]},
+    "/v1/completions": {"prompt": "x"},
+    "/v1/responses": {"input": "x"},
+    "/api/chat": {"model": "m"},
+    "/api/generate": {"model": "m"},
+}
+
+
+def table(*headings: str) -> list[list[str]]:
+    """The cells of the table with these headings."""
+    head = f"| {' | '.join(headings)} |\n"
+    assert DOCUMENT.count(head) == 1, head
+    rows = DOCUMENT.partition(head)[2].partition("\n\n")[0].splitlines()[1:]
+    return [[cell.strip() for cell in row.strip("|").split("|")] for row in rows]
+
+
+def quoted(cell: str) -> list[str]:
+    """What is between backticks."""
+    return re.findall(r"`([^`]*)`", cell)
+
+
+class Watched:
+    """As much of a router as the metrics look at."""
+
+    peers = made.PEERS
+    sessions = 3
+
+
+# ---- what may be asked ----
+
+
+async def test_every_route_is_listed_and_no_other(autojump_clock):
+    """With the dashboard's and the metrics', as `punch serve` puts them together."""
+    async with open_client({}) as client:
+        feed = Feed(client.router)
+        routes = [*dashboard_routes(feed), metrics_route(Metrics(client.router))]
+        app = build_application(client.router, routes=routes)
+        served = {
+            (re.sub(r":path\}", "}", route.path), "POST" if "POST" in route.methods else "GET")
+            for route in app._routes.routes
+        }
+    listed = {
+        (path, method) for cell, method, _ in table("endpoint", "method", "is") for path in quoted(cell)
+    }
+
+    assert sorted(listed) == sorted(served)
+
+
+def test_what_needs_no_key_is_named():
+    """One sentence has all of it."""
+    (sentence,) = re.findall(r"[^.]*need no key\.", DOCUMENT)
+
+    assert set(quoted(sentence)) == PUBLIC | {"/assets"}
+
+
+def test_every_field_is_listed_and_no_other():
+    """As the models have them that bodies are read with."""
+    listed = {}
+    for where, fields in table("endpoint", "fields"):
+        (name,) = quoted(where)
+        listed[name] = sorted(quoted(fields))
+
+    assert listed == {
+        name: sorted(field.alias or key for key, field in body.model_fields.items())
+        for name, body in BODIES.items()
+    }
+
+
+ASKED_FOR_NOTHING = [
+    (name, json.loads(quoted(value)[0]), endpoint)
+    for names, value, endpoints in table("field", "only as", "endpoint")
+    for endpoint in quoted(endpoints)
+    for name in quoted(names)
+]
+
+
+@pytest.mark.parametrize(("name", "value", "endpoint"), ASKED_FOR_NOTHING)
+def test_what_asks_for_nothing_is_taken_and_anything_else_refused_by_name(name, value, endpoint):
+    """Both as the table says."""
+    kind, least = BODIES[endpoint], LEAST[endpoint]
+    parse(kind, json.dumps(least | {name: value}).encode())
+    with pytest.raises(Refusal) as refused:
+        parse(kind, json.dumps(least | {name: ["surely", "not"]}).encode())
+
+    assert refused.value.status == 400
+    assert str(refused.value.param).startswith(name)
+
+
+def test_fields_that_change_nothing_are_fields():
+    """The list of those that are taken and not passed on."""
+    (words,) = re.findall(r"\n- ([^.;]*)\n? *are\s+taken and change nothing", DOCUMENT)
+    fields = {name for body in BODIES.values() for name in body.model_fields}
+
+    assert len(quoted(words)) > 5
+    assert sorted(set(quoted(words)) - fields) == []
+
+
+# ---- headers ----
+
+
+@pytest.mark.parametrize("heading", ["of a request", "of an answer"])
+def test_every_header_is_one_that_the_code_knows(heading):
+    """By its name in lower case, as ASGI has it; common ones in either."""
+    names = [name for cell, _ in table(heading, "is") for name in quoted(cell)]
+    unknown = [name for name in names if not re.search(f'b?"{re.escape(name)}"', SOURCES, re.I)]
+
+    assert len(names) >= 5
+    assert unknown == []
+
+
+def test_every_header_that_pages_may_read_is_listed():
+    """`Access-Control-Expose-Headers` has all of ours."""
+    listed = {name for cell, _ in table("of an answer", "is") for name in quoted(cell)}
+
+    assert set(EXPOSED.split(", ")) <= listed
+    assert f"1 to {LONGEST_REQUEST_ID} printable" in DOCUMENT
+
+
+# ---- errors ----
+
+
+def test_the_table_of_errors_is_the_codes():
+    """Every word, with status, type and code."""
+    listed = {
+        word: (int(status), quoted(kind)[0], quoted(code)[0])
+        for words, status, kind, code in table("punch's word", "status", "type", "code")
+        for word in quoted(words)
+    }
+
+    assert listed == {word: (row.status, row.type, row.code) for word, row in TABLE.items()}
+
+
+def test_every_refusal_of_the_gateways_own_is_listed():
+    """Whatever code a `Refusal` is made with, somewhere in the room."""
+    made_there = {
+        *re.findall(r'\bcode="(\w+)"', SOURCES),
+        *re.findall(r'"(\w+_not_allowed)"\)?', SOURCES),
+        *_CODES.values(),
+        "unknown_path",
+    }
+    listed = {code for _, codes, _ in table("status", "code", "when") for code in quoted(codes)}
+    of_table = {row.code for row in TABLE.values()}
+
+    assert sorted(made_there - listed - of_table) == []
+    assert sorted(listed - made_there) == []
+
+
+# ---- settings and numbers ----
+
+
+def test_every_option_is_listed_with_its_variable_and_default():
+    """As ``--help`` has them."""
+    own = [option for option in gateway.OPTIONS if option.name not in gateway.LISTENER_OPTIONS]
+    rows = table("option", "variable", "default", "what")
+    pairs = [
+        pair
+        for options, variables, _, _ in rows
+        for pair in zip(quoted(options), quoted(variables), strict=True)
+    ]
+    defaults = {quoted(row[0])[0]: row[2] for row in rows}
+
+    assert sorted(pairs) == sorted((each.name, each.environment) for each in gateway.OPTIONS)
+    assert {each.name: defaults.get(each.name) for each in own} == {
+        each.name: _default(each) for each in own
+    }
+
+
+def _default(option) -> str:
+    if option.convert is boolean:
+        return "on" if option.default else "off"
+    if option.shown_default is not None:
+        return option.shown_default
+    return "-" if option.default in (None, ()) else str(option.default)
+
+
+NUMBERS = [
+    (quoted(name)[0], float(value), quoted(where)[0])
+    for name, value, where, _ in table("constant", "value", "where", "what")
+]
+
+
+@pytest.mark.parametrize(("name", "value", "where"), NUMBERS)
+def test_every_number_is_the_codes(name, value, where):
+    """Read from the module that the table names; `Limits` has values of its own."""
+    module = importlib.import_module("punch." + where.removesuffix(".py").replace("/", "."))
+    found = getattr(Limits(), name.removeprefix("Limits.")) if "." in name else getattr(module, name)
+
+    assert float(found) == value
+
+
+def test_every_limit_of_a_client_is_in_the_table():
+    """All of `Limits`: two are made of constants."""
+    listed = {name for name, _, _ in NUMBERS}
+    behind = {"body": "BODY_LIMIT", "slowest": "SLOWEST_SECONDS"}
+    fields = [field.name for field in Limits.__attrs_attrs__]
+
+    assert [f for f in fields if behind.get(f, f"Limits.{f}") not in listed] == []
+
+
+# ---- metrics ----
+
+
+async def test_every_metric_is_listed_with_its_labels(autojump_clock):
+    """As a gateway tells them that has seen something of each kind."""
+    metrics = Metrics(Watched())
+    for exchange in (exchanges.easy(), exchanges.continued()):
+        metrics.began(exchange)
+        metrics.ended(exchange)
+    text, _ = await metrics.exposition("")
+    told = {}
+    for line in text.decode().splitlines():
+        if not line.startswith(("#", "process_")):
+            name, labels = re.match(r"(\w+?)(?:_bucket|_sum|_count)?(?:\{(.*)\})? ", line).groups()
+            told.setdefault(name, set()).update(set(re.findall(r'(\w+)="', labels or "")) - {"le"})
+    listed = {
+        name: set(quoted(labels))
+        for names, labels, _ in table("name", "labels", "what")
+        for name in quoted(names)
+    }
+
+    assert listed == told
+
+
+# ---- the whole ----
+
+
+def test_the_document_is_short_enough_to_be_read():
+    """And every section that a reader looks for is there."""
+    heads = re.findall(r"^## (.*)$", DOCUMENT, re.MULTILINE)
+
+    assert len(DOCUMENT.splitlines()) < 400
+    assert {"Endpoints", "Headers", "Errors", "Settings", "Limits", "Metrics", "Security"} <= {*heads}
+    assert attrgetter("DEFAULT_PORT")(importlib.import_module("punch.http")) == 11435
+    assert "http://localhost:11435/" in DOCUMENT
