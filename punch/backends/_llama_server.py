@@ -5,14 +5,14 @@ from __future__ import annotations
 import hashlib
 import secrets
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from pathlib import Path
 
 import attrs
 
 from ..capability import ModelOffer
-from ..exceptions import ConfigurationError
+from ..exceptions import BackendCrashed, ConfigurationError
 from ._base import continuing
 from ._http import open_http_client
 from ._program import Program, ask_program, list_gpus
@@ -161,14 +161,23 @@ async def open_llama_server(
             )  # fmt: skip
 
         while True:
-            async with open_supervised(
+            opened = open_supervised(
                 partial(command, embed_too),
                 name=known.name,
                 ready=lambda: answers(client),
                 # In the environment, which only this user can read; arguments are for all to see.
                 env={"LLAMA_API_KEY": api_key},
                 retry_start=lost_port,
-            ) as supervised:
+            )
+            async with AsyncExitStack() as stack:
+                try:
+                    supervised = await stack.enter_async_context(opened)
+                except BackendCrashed:
+                    if not embed_too:
+                        raise
+                    # What is set otherwise, such as a batch of one token, may not go with it.
+                    embed_too = False
+                    continue
                 if embed_too and not await generates(client):
                     embed_too = False
                     continue

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, StrictStr, Tag, field_validator, model_validator
 
-from ._parsing import Body
+from ._parsing import Always, Body, Never
 
 MOST_ANSWERS = 16
 """Answers to one request, side by side."""
@@ -156,7 +156,7 @@ class StreamOptions(Body):
     """What a stream has besides the text."""
 
     include_usage: bool | None = None
-    include_obfuscation: Literal[False] | None = None
+    include_obfuscation: Never | None = None
 
 
 Stop = Annotated[
@@ -226,9 +226,9 @@ class ChatBody(Wished):
     tools: list[FunctionTool] | None = Field(default=None, max_length=MOST_TOOLS)
     tool_choice: ToolChoice | None = None
     # Whether there are several calls is the model's to say; false cannot be promised.
-    parallel_tool_calls: Literal[True] | None = None
+    parallel_tool_calls: Always | None = None
     metadata: dict[str, str] | None = Field(default=None, max_length=16)
-    store: Literal[False] | None = None
+    store: Never | None = None
     service_tier: Literal["auto", "default"] | None = None
     modalities: list[Literal["text"]] | None = None
     safety_identifier: str | None = None
@@ -254,8 +254,8 @@ class CompletionBody(Wished):
 
     prompt: Prompt
     logprobs: int | None = Field(default=None, ge=0, le=5)
-    echo: Literal[False] | None = None
-    best_of: Literal[1] | None = None
+    echo: Never | None = None
+    best_of: int | None = Field(default=None, ge=1, le=1)
     suffix: None = None
 
 

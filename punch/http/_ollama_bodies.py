@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AliasChoices, Discriminator, Field, Tag
 
 from ._bodies import MOST_TOOLS, Function, Punch, Text
-from ._parsing import Body
+from ._parsing import Body, Never
 
 
 class Options(Body):
@@ -100,9 +100,9 @@ class Asked(Body):
     options: Options | None = None
     # How long a model stays in memory is the listener's business.
     keep_alive: str | float | None = None
-    think: Literal[False] | None = None
-    logprobs: Literal[False] | None = None
-    top_logprobs: Literal[0] | None = None
+    think: Never | None = None
+    logprobs: Never | None = None
+    top_logprobs: int | None = Field(default=None, ge=0, le=0)
     punch: Punch = Punch()
 
     @property

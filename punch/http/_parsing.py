@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 
 from ._errors import Refusal
 
@@ -29,6 +29,18 @@ class Body(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, protected_namespaces=())
 
+
+def _not_a_number(value: Any) -> Any:
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        raise ValueError("true or false, not a number")
+    return value
+
+
+# To Python 0 is False and 1 is True, so that a plain `Literal` takes the one for the other.
+Never = Annotated[Literal[False], BeforeValidator(_not_a_number)]
+"""``false``, and nothing else can be had."""
+Always = Annotated[Literal[True], BeforeValidator(_not_a_number)]
+"""``true``, and nothing else can be had."""
 
 B = TypeVar("B", bound=Body)
 

@@ -13,7 +13,7 @@ from ._bodies import MOST_TOOLS, Punch, StreamOptions, Text
 from ._endpoint import Caller, Endpoint
 from ._errors import Refusal
 from ._openai import asked
-from ._parsing import Body
+from ._parsing import Always, Body, Never
 from ._responses_shapes import Echoed, ResponsesShape
 
 # ---- what is sent ----
@@ -158,16 +158,16 @@ class ResponsesBody(Body):
         ]
         | None
     ) = None
-    parallel_tool_calls: Literal[True] | None = None
+    parallel_tool_calls: Always | None = None
     metadata: dict[str, str] | None = Field(default=None, max_length=16)
     user: str | None = None
     safety_identifier: str | None = None
     prompt_cache_key: str | None = None
     # Nothing is stored, so that nothing can be gone on with or looked up later.
-    store: Literal[False] | None = None
+    store: Never | None = None
     previous_response_id: None = None
     conversation: None = None
-    background: Literal[False] | None = None
+    background: Never | None = None
     truncation: Literal["disabled"] | None = None
     include: list[Any] | None = Field(default=None, max_length=0)
     service_tier: Literal["auto", "default"] | None = None
