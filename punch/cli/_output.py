@@ -73,8 +73,7 @@ def _table(decision: Decision) -> str:
             if candidate.hot:
                 cells.append("  hot")
             if candidate.peer_id == decision.chosen:
-                cells.append("  to measure it" if decision.explored else "")
-                cells.append("  <- chosen")
+                cells.append("  to measure it  <- chosen" if decision.explored else "  <- chosen")
         lines.append("  " + " ".join(cells))
     return "\n".join(lines)
 
