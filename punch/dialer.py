@@ -8,12 +8,10 @@ from __future__ import annotations
 import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from pathlib import Path
 
 import attrs
 import trio
 
-from .answer import Hedge
 from .cli import (
     BOOTSTRAP,
     DECISION_LOG,
@@ -31,11 +29,10 @@ from .cli import (
     claim_identity,
     converse,
     count,
-    data_folder,
     decision_log_path,
     explain,
-    is_strict,
     number,
+    open_router_of,
     positive,
     print_json,
     print_text,
@@ -43,8 +40,7 @@ from .cli import (
 )
 from .decision_log import DecisionLog, open_decision_log
 from .exceptions import ConfigurationError
-from .node import KnownPeers
-from .router import Router, chat_request, open_router
+from .router import Router, chat_request
 from .routing import POLICIES
 from .wire import CommandRequest, Sampling
 
@@ -146,17 +142,7 @@ async def open_router_as(settings: Settings) -> AsyncIterator[Router]:
     with claim_identity("dialer", settings.identity) as identity:
         async with (
             _open_log(settings) as log,
-            open_router(
-                bootstrap=settings.bootstrap,
-                namespace=settings.namespace,
-                policy=settings.policy,
-                strict=is_strict(settings),
-                transport=settings.transport,
-                identity=identity,
-                known=KnownPeers(Path(settings.known_peers or data_folder() / "known_peers")),
-                hedge=Hedge() if settings.hedge else None,
-                decision_log=log,
-            ) as router,
+            open_router_of(settings, identity=identity, decision_log=log) as router,
         ):
             yield router
 

@@ -9,13 +9,11 @@ import os
 import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from pathlib import Path
 
 import attrs
 import trio
 
 from . import dialer, listener
-from .answer import Hedge
 from .background import open_background
 from .cli import (
     BOOTSTRAP,
@@ -34,10 +32,10 @@ from .cli import (
     boolean,
     claim_identity,
     count,
-    data_folder,
     decision_log_path,
     is_strict,
     keys_path,
+    open_router_of,
     positive,
     run_program,
 )
@@ -60,8 +58,6 @@ from .http import (
     open_usage,
 )
 from .logs import get_logger
-from .node import KnownPeers
-from .router import open_router
 
 log = get_logger("punch.gateway")
 
@@ -194,19 +190,7 @@ async def serve(settings: Settings, shutdown: Shutdown) -> ExitCode:
         identity = stack.enter_context(claim_identity("gateway", settings.identity))
         await enter(open_listener_too(settings))
         decisions = await enter(open_decision_log(decision_log_path(settings.decision_log)))
-        router = await enter(
-            open_router(
-                bootstrap=settings.bootstrap,
-                namespace=settings.namespace,
-                policy=settings.policy,
-                strict=is_strict(settings),
-                transport=settings.transport,
-                identity=identity,
-                known=KnownPeers(Path(settings.known_peers or data_folder() / "known_peers")),
-                hedge=Hedge() if settings.hedge else None,
-                decision_log=decisions,
-            )
-        )
+        router = await enter(open_router_of(settings, identity=identity, decision_log=decisions))
         feed = await enter(
             open_feed(router, decision_log=decisions, show_prompts=settings.show_prompts)
         )

@@ -159,7 +159,7 @@ class Recording:
         self._sign_at = trio.current_time() + SIGN_SECONDS
         for reader in self._readers:
             if reader.started and not (but_streaming and reader.streams):
-                reader.inquiry.progress("working")  # type: ignore[arg-type]
+                reader.inquiry.progress("working")
 
     def _hand_on(self, reader: Reader, text: str, tokens: int) -> bool:
         """Send a part from here to a reader that is up to date: waking it costs half as much again.

@@ -12,6 +12,7 @@ from ._options import Option, Settings, boolean, count, number, one_of, parse, p
 from ._output import explain, print_json, print_text
 from ._peers import peers
 from ._replay import replay
+from ._router import open_router_of
 from ._run import Shutdown, run_program
 from ._shared import (
     BOOTSTRAP,
@@ -61,6 +62,7 @@ __all__ = [
     "cache_folder",
     "claim_identity",
     "open_backend",
+    "open_router_of",
     "BackendSettings",
     "BACKENDS",
     # what programs do

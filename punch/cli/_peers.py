@@ -6,6 +6,7 @@ import json
 import shutil
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -170,6 +171,10 @@ def _show(router: Router, settings: Settings, *, redraw: bool) -> None:
     print(f"{_HOME}{body}{_CLEAR_REST}", end="", flush=True)
 
 
+def _has_changed(known: int, peers: Sequence[PeerRecord]) -> bool:
+    return len(peers) != known
+
+
 async def _wait_for_all(router: Router) -> None:
     """Wait until somebody is there, and nobody new came for a moment."""
     with trio.move_on_after(FIRST_SECONDS):
@@ -178,7 +183,7 @@ async def _wait_for_all(router: Router) -> None:
     while router.peers and len(router.peers) != known:
         known = len(router.peers)
         with trio.move_on_after(OTHERS_SECONDS):
-            await router.wait_for_peers(lambda peers, known=known: len(peers) != known)  # type: ignore[misc]
+            await router.wait_for_peers(partial(_has_changed, known))
     if router.trouble is not None and not router.peers:
         raise router.trouble
 

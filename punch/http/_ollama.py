@@ -199,6 +199,9 @@ def _question(
     )
     if not fields.get("messages") and not fields.get("prompt"):
         # That loads a model there; here it is loaded or will be.
+        offered = on_offer(endpoint.service.router.peers)
+        if caller.model is not None and caller.model not in offered:
+            raise no_such_model(body.model, offered)
         return Question(requests=(), stream=streams, shape=shape)
     request = asked(
         endpoint.service,

@@ -7,6 +7,7 @@ has counted, it is null rather than made up.
 from __future__ import annotations
 
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -143,7 +144,7 @@ def completion_of(response: CommandResponse) -> Completion:
     return response.result or Completion()
 
 
-class TextShape:
+class TextShape(ABC):
     """What the shapes of chat and of completions have in common.
 
     Args:
@@ -172,21 +173,21 @@ class TextShape:
 
     # ---- what differs ----
 
+    @abstractmethod
     def first(self, index: int) -> dict[str, Any] | None:
         """What the first event of an answer has in it, besides its text."""
-        raise NotImplementedError
 
+    @abstractmethod
     def part(self, index: int) -> Mapping[str, Any]:
         """A choice with U+0000 in place of its text."""
-        raise NotImplementedError
 
+    @abstractmethod
     def last(self, index: int, result: Completion) -> list[dict[str, Any]]:
         """The choices that end an answer, each for an event of its own."""
-        raise NotImplementedError
 
+    @abstractmethod
     def choice(self, index: int, result: Completion) -> dict[str, Any]:
         """A whole answer."""
-        raise NotImplementedError
 
     # ---- streams ----
 

@@ -189,12 +189,12 @@ class Inquiry:
 
     def progress(
         self,
-        state: Literal["queued", "loading"],
+        state: Literal["queued", "loading", "working"],
         *,
         ahead: int | None = None,
         seconds: float | None = None,
     ) -> None:
-        """Tell the dialer what its request waits for, and how much longer that may take."""
+        """Tell the dialer what its request waits for, or that it is worked on; see `Progress`."""
         request_id = self.request.request_id
         self._owner.say(Progress(request_id=request_id, state=state, ahead=ahead, seconds=seconds))
 

@@ -136,6 +136,8 @@ async def test_a_question_with_nothing_in_it_loads_the_model(autojump_clock):
     async with open_client({"a": mock()}) as client:
         reply = await client.post("/api/generate", {"model": "mock", "stream": False})
         streamed = await client.post("/api/chat", {"model": "mock"})
+        unknown = await client.post("/api/chat", {"model": "other"})
+    assert unknown.status == 404
     assert reply.json()["done_reason"] == "load"
     assert streamed.lines()[-1]["done_reason"] == "load"
 
