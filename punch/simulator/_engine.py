@@ -4,9 +4,10 @@
 # order they began, at the prefill rate. Tokens found in the cache are not read, but for the last
 # one: its successor has to be computed.
 #
-# Rule 2: the first token of an answer comes with the end of its prompt. The others are made for
-# all requests side by side: b requests get d / (1 + s (b - 1)) tokens a second each. The prompt
-# that is being read counts as one of the b, since its computation shares the machine.
+# Rule 2: the first token of an answer comes with the end of its prompt. The others are made while
+# no prompt is read, for all requests side by side: b of them get d / (1 + s (b - 1)) tokens a
+# second each. llama.cpp reads hundreds of prompt tokens in the time of one step, and in that step
+# the answers beside it get one token each: next to nothing.
 #
 # Rule 3: a machine with a loading time puts its model away when it has nothing to do, and the
 # first request after that waits for it.
@@ -160,18 +161,19 @@ class Engine:
                 return math.inf
             ahead = self.reading[: self.reading.index(job) + 1]
             return self.now + sum(other.unread for other in ahead) / self._prefill
-        return self.now + max(0.0, job.output_tokens - job.made) / self._rate()
+        read = self.now + sum(other.unread for other in self.reading) / self._prefill
+        return read + max(0.0, job.output_tokens - job.made) / self._rate(self.active)
 
-    def _rate(self) -> float:
-        batch = len(self.decoding) + bool(self.reading)
+    def _rate(self, batch: int) -> float:
         return self._decode / (1 + self._slowdown * (batch - 1))
 
     def _next(self) -> float:
-        seconds = self.reading[0].unread / self._prefill if self.reading else math.inf
+        if self.reading:
+            return self.reading[0].unread / self._prefill
         if self.decoding:
             left = min([job.output_tokens - job.made for job in self.decoding])
-            seconds = min(seconds, max(0.0, left) / self._rate())
-        return seconds
+            return max(0.0, left) / self._rate(len(self.decoding))
+        return math.inf
 
     def _work(self, seconds: float) -> None:
         if seconds <= 0:
@@ -179,14 +181,15 @@ class Engine:
         decoding = self.decoding
         self.worked += self.active * seconds
         batch_seconds = (len(decoding) + bool(self.reading)) * seconds
-        if decoding:
-            made = self._rate() * seconds
-            for job in decoding:
-                job.made += made
-                job.batch_seconds += batch_seconds
+        for job in decoding:
+            job.batch_seconds += batch_seconds
         if self.reading:
             self.reading[0].unread -= self._prefill * seconds
             self.reading[0].batch_seconds += batch_seconds
+        elif decoding:
+            made = self._rate(len(decoding)) * seconds
+            for job in decoding:
+                job.made += made
         self.now += seconds
 
     def _settle(self) -> None:

@@ -80,16 +80,15 @@ class PoolPeer:
 
         ::
 
-            min(1 / reading, slots / (reading + writing))
+            1 / (reading + writing / slots)
             reading = input / prefill rate
             writing = output * (1 + slowdown * (slots - 1)) / decode rate
 
-        Prompts are read one after another, which is the first bound; a request has a slot
-        while it is read and while it is written, which is the second.
+        A prompt has the machine to itself; answers are written side by side.
         """
         reading = input_tokens / self.prefill_rate
         writing = output_tokens * (1 + self.slowdown * (self.slots - 1)) / self.decode_rate
-        return min(1 / reading, self.slots / (reading + writing)) * self.presence
+        return self.presence / (reading + writing / self.slots)
 
 
 @attrs.frozen(kw_only=True)

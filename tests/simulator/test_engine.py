@@ -46,12 +46,24 @@ def test_prompts_are_read_one_after_another():
 
 
 def test_a_batch_slows_everybody_by_its_slope():
-    """While the second prompt is read the first answer is made at 10 / 1.5 tokens a second."""
-    engine, first, second = Engine(PEER), job("a", output=100), job("b")
+    """Two answers are made side by side at 10 / 1.5 tokens a second each."""
+    engine, first, second = Engine(PEER), job("a", output=100), job("b", output=100)
     engine.begin(first, 0.0)
-    engine.begin(second, 1.0)
+    engine.begin(second, 0.0)
+    engine.advance(5.0)
+    assert (first.made, second.made) == (pytest.approx(1 + 30 / 1.5), pytest.approx(1 + 30 / 1.5))
+
+
+def test_nobody_gets_a_token_while_a_prompt_is_read():
+    """As llama.cpp does: a prompt takes the machine for itself."""
+    engine, first, second = Engine(PEER), job("a", output=100), job("b", output=100)
+    engine.begin(first, 0.0)
+    engine.begin(second, 2.0)
     engine.advance(2.0)
-    assert first.made == pytest.approx(1 + 10 / 1.5)
+    assert first.made == pytest.approx(1 + 10)
+    assert engine.milestone(first) == pytest.approx(3.0 + 89 * 1.5 / 10)
+    engine.advance(3.0)
+    assert (first.made, second.made) == (pytest.approx(1 + 10), pytest.approx(1.0))
 
 
 def test_what_is_cached_is_not_read():
