@@ -271,9 +271,9 @@ def cold_start(grid: Grid) -> str:
         for figure in ("mean", "p99")
     )
     return (
-        f"The rows of ten dialers compare runs {LONGER} times as long as the others. In runs as short\n"
-        "as those, from a start at which nobody knows a machine, the mean with ten dialers is\n"
-        f"{mean} and the 99th percentile {p99} above that with one:\n"
+        f"The rows of ten dialers compare runs {LONGER} times as long as the others. In runs as\n"
+        "short as those, from a start at which nobody knows a machine, the mean with ten dialers\n"
+        f"is {mean} and the 99th percentile {p99} above that with one:\n"
         "each learns the machines for itself."
     )
 
