@@ -153,6 +153,8 @@ async def open_books(settings: Settings) -> AsyncIterator[tuple[KeyStore | None,
     path = keys_path(settings.keys)
     asked_for = settings.keys or os.environ.get(KEYS.environment)
     if not asked_for and (settings.open_to_all or not path.exists()):
+        if path.exists():
+            log.warning("there are API keys, and --open-to-all asks nobody for one", keys=str(path))
         yield None, []
         return
     async with open_keys(path) as keys, open_usage(path) as usage:

@@ -21,10 +21,9 @@ from punch.simulator import Figures, at_load, open_trace, parse_pool, simulate
 
 RECORDED = Path(__file__).parent / "simulator" / "recorded.json"
 
-FIGURES = ("mean", "p99")
-
-# Runs are deterministic, but another version of Python or Trio may round or order otherwise.
-TOLERANCE = 0.03
+# Figure to the share by which it may be worse. Runs are deterministic, but any change of the order
+# in which tasks run makes them other runs, and a 99th percentile hangs on two or four requests.
+TOLERANCES = {"mean": 0.05, "p99": 0.15}
 
 # Runs of each scenario: one alone may turn on a single choice.
 SEEDS = 2
@@ -47,35 +46,35 @@ SCENARIOS: Mapping[str, Scenario] = {
         trace="conversation",
         peers="1:4:10",
         load=0.8,
-        requests=100,
+        requests=200,
         terms=frozenset({"prefill", "decode", "queue"}),
     ),
     "turns of conversations": Scenario(
         trace="conversation",
         peers="1:1:1:1",
-        load=0.6,
-        requests=100,
+        load=0.3,
+        requests=200,
         terms=frozenset({"cached"}),
     ),
     "far away": Scenario(
-        trace="code",
-        peers="near=2 far=2,delay=0.3 farther=2,delay=0.6",
-        load=0.3,
+        trace="conversation",
+        peers="near=10 far=10,delay=0.3 farther=10,delay=0.6",
+        load=0.1,
         requests=50,
         terms=frozenset({"rtt"}),
     ),
     "not loaded": Scenario(
-        trace="code",
-        peers="warm=2 cold=2,load=4 colder=2,load=6",
-        load=0.3,
+        trace="conversation",
+        peers="warm=4 cold=4,load=6 colder=4,load=12",
+        load=0.15,
         requests=50,
         terms=frozenset({"load"}),
     ),
     "failing": Scenario(
         trace="conversation",
         peers="well=2 weary=0.5,fail=0.8",
-        load=0.15,
-        requests=50,
+        load=0.5,
+        requests=100,
         terms=frozenset({"penalty"}),
     ),
 }
@@ -98,7 +97,7 @@ def measure(name: str, policy: Policy | str) -> dict[str, float]:
         runs.append(Figures.of(simulate(trace, pool, policy, seed)))
     found = {
         figure: statistics.geometric_mean(getattr(run, figure) for run in runs)
-        for figure in FIGURES
+        for figure in TOLERANCES
     }
     return {**found, "failures": sum(run.failures for run in runs)}
 
@@ -112,9 +111,9 @@ def worse(name: str, found: Mapping[str, float], before: Mapping[str, float]) ->
     """What has become worse, in words; nothing if the gate is open."""
     complaints = [
         f"{name}: {figure} was {before[figure]:.3f} s and is {found[figure]:.3f} s"
-        for figure in FIGURES
+        for figure, tolerance in TOLERANCES.items()
         # Written so that what is not a number is worse.
-        if not found[figure] <= before[figure] * (1 + TOLERANCE)
+        if not found[figure] <= before[figure] * (1 + tolerance)
     ]
     if found["failures"] > before["failures"]:
         complaints.append(f"{name}: {found['failures']:.0f} requests failed")

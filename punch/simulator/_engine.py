@@ -4,10 +4,10 @@
 # order they began, at the prefill rate. Tokens found in the cache are not read, but for the last
 # one: its successor has to be computed.
 #
-# Rule 2: the first token of an answer comes with the end of its prompt. The others are made while
-# no prompt is read, for all requests side by side: b of them get d / (1 + s (b - 1)) tokens a
-# second each. llama.cpp reads hundreds of prompt tokens in the time of one step, and in that step
-# the answers beside it get one token each: next to nothing.
+# Rule 2: the first token of an answer comes with the end of its prompt. The others are made for
+# all requests side by side: b of them get d / (1 + s (b - 1)) tokens a second each. But a prompt
+# takes the machine: while one is read, each of them gets one token for every PIECE_TOKENS of it,
+# as llama.cpp does, which computes so much of it in one step.
 #
 # Rule 3: a machine with a loading time puts its model away when it has nothing to do, and the
 # first request after that waits for it.
@@ -25,6 +25,9 @@ import attrs
 
 from ._pool import PoolPeer
 from ._traces import TraceRequest
+
+# What llama.cpp reads of prompts in one step (its --batch-size).
+PIECE_TOKENS = 2048
 
 # Less than this much of a token is rounding.
 NOTHING = 1e-6
@@ -161,19 +164,29 @@ class Engine:
                 return math.inf
             ahead = self.reading[: self.reading.index(job) + 1]
             return self.now + sum(other.unread for other in ahead) / self._prefill
-        read = self.now + sum(other.unread for other in self.reading) / self._prefill
-        return read + max(0.0, job.output_tokens - job.made) / self._rate(self.active)
+        unread = sum(other.unread for other in self.reading)
+        left = max(0.0, job.output_tokens - job.made)
+        beside = unread / PIECE_TOKENS
+        if left <= beside:
+            return self.now + left * PIECE_TOKENS / self._prefill
+        return self.now + unread / self._prefill + (left - beside) / self._side_by_side(self.active)
 
-    def _rate(self, batch: int) -> float:
+    def _side_by_side(self, batch: int) -> float:
+        """Tokens a second that each of so many answers gets."""
         return self._decode / (1 + self._slowdown * (batch - 1))
 
-    def _next(self) -> float:
+    def _rate(self) -> float:
+        """Tokens a second that each answer gets now."""
         if self.reading:
-            return self.reading[0].unread / self._prefill
+            return self._prefill / PIECE_TOKENS
+        return self._side_by_side(len(self.decoding))
+
+    def _next(self) -> float:
+        seconds = self.reading[0].unread / self._prefill if self.reading else math.inf
         if self.decoding:
             left = min([job.output_tokens - job.made for job in self.decoding])
-            return max(0.0, left) / self._rate(len(self.decoding))
-        return math.inf
+            seconds = min(seconds, max(0.0, left) / self._rate())
+        return seconds
 
     def _work(self, seconds: float) -> None:
         if seconds <= 0:
@@ -181,15 +194,14 @@ class Engine:
         decoding = self.decoding
         self.worked += self.active * seconds
         batch_seconds = (len(decoding) + bool(self.reading)) * seconds
-        for job in decoding:
-            job.batch_seconds += batch_seconds
+        if decoding:
+            made = self._rate() * seconds
+            for job in decoding:
+                job.made += made
+                job.batch_seconds += batch_seconds
         if self.reading:
             self.reading[0].unread -= self._prefill * seconds
             self.reading[0].batch_seconds += batch_seconds
-        elif decoding:
-            made = self._rate(len(decoding)) * seconds
-            for job in decoding:
-                job.made += made
         self.now += seconds
 
     def _settle(self) -> None:

@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from punch.simulator import Engine, Job, PoolPeer, PrefixCache, TraceRequest, forecast, job_of
+from punch.simulator._engine import PIECE_TOKENS
 
 PEER = PoolPeer(name="p", prefill_rate=100.0, decode_rate=10.0, slowdown=0.5, slots=2)
 
@@ -50,20 +51,38 @@ def test_a_batch_slows_everybody_by_its_slope():
     engine, first, second = Engine(PEER), job("a", output=100), job("b", output=100)
     engine.begin(first, 0.0)
     engine.begin(second, 0.0)
+    engine.advance(2.0)
+    before = first.made
     engine.advance(5.0)
-    assert (first.made, second.made) == (pytest.approx(1 + 30 / 1.5), pytest.approx(1 + 30 / 1.5))
+    assert second.made == pytest.approx(1 + 30 / 1.5)
+    assert first.made == pytest.approx(before + 30 / 1.5)
 
 
-def test_nobody_gets_a_token_while_a_prompt_is_read():
-    """As llama.cpp does: a prompt takes the machine for itself."""
-    engine, first, second = Engine(PEER), job("a", output=100), job("b", output=100)
+def test_a_prompt_takes_the_machine():
+    """While it is read the others get a token for every piece of it, as llama.cpp does."""
+    engine, first = Engine(PEER), job("a", output=100)
+    second = job("b", prompt=2 * PIECE_TOKENS, output=100)
     engine.begin(first, 0.0)
     engine.begin(second, 2.0)
     engine.advance(2.0)
     assert first.made == pytest.approx(1 + 10)
-    assert engine.milestone(first) == pytest.approx(3.0 + 89 * 1.5 / 10)
-    engine.advance(3.0)
-    assert (first.made, second.made) == (pytest.approx(1 + 10), pytest.approx(1.0))
+    read = 2.0 + 2 * PIECE_TOKENS / 100
+    assert engine.milestone(second) == pytest.approx(read)
+    assert engine.milestone(first) == pytest.approx(read + (89 - 2) * 1.5 / 10)
+    engine.advance(read)
+    assert (first.made, second.made) == (pytest.approx(1 + 10 + 2), pytest.approx(1.0))
+
+
+def test_an_answer_may_end_beside_a_prompt():
+    """Its last token comes between two pieces."""
+    engine, first = Engine(PEER), job("a", output=2)
+    engine.begin(first, 0.0)
+    engine.begin(job("b", prompt=2 * PIECE_TOKENS), 1.0)
+    engine.advance(1.0)
+    due = 1.0 + PIECE_TOKENS / 100
+    assert engine.milestone(first) == pytest.approx(due)
+    engine.advance(100.0)
+    assert first.ended_at == pytest.approx(due)
 
 
 def test_what_is_cached_is_not_read():

@@ -52,7 +52,7 @@ def test_the_gate_is_shut_for_what_is_a_little_worse():
     """Just beyond the tolerance, not a number, or a request that failed."""
     before = {"mean": 1.0, "p99": 2.0, "failures": 0.0}
     assert worse("x", before, before) == []
-    for change in ({"p99": 2.07}, {"mean": float("nan")}, {"failures": 1.0}):
+    for change in ({"mean": 1.06}, {"p99": 2.31}, {"mean": float("nan")}, {"failures": 1.0}):
         assert len(worse("x", before | change, before)) == 1
 
 

@@ -42,7 +42,9 @@ def test_many_machines_of_a_kind_are_one_word():
 def test_capacity_is_one_prompt_at_a_time_and_answers_side_by_side():
     """A thousand tokens to read take a second; four answers of four seconds take one each."""
     (peer,) = parse_pool("x=1,slowdown=0").peers
-    assert peer.requests_per_second(input_tokens=1000, output_tokens=1) == pytest.approx(1, rel=0.01)
+    assert peer.requests_per_second(input_tokens=1000, output_tokens=1) == pytest.approx(
+        1, rel=0.01
+    )
     assert peer.requests_per_second(input_tokens=1, output_tokens=100) == pytest.approx(2, rel=0.01)
     assert peer.requests_per_second(input_tokens=1000, output_tokens=200) == pytest.approx(0.5)
 
