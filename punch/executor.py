@@ -248,7 +248,8 @@ class Executor:
         """Answer one request, whatever happens."""
         self._inquiries += 1
         try:
-            inquiry.respond(await self._settle(inquiry))
+            response = await self._settle(inquiry)
+            inquiry.respond(attrs.evolve(response, load=self.load()))
         except trio.Cancelled:
             self._cancelled += 1
             raise
@@ -280,12 +281,10 @@ class Executor:
                 f"backend {self._backend.name} simulates; strict mode takes real inference only"
             )
         response = await self._read(inquiry, self._recording(inquiry, scope), scope)
-        result = response.result
-        if result is not None and request.stream:
-            # What was sent in chunks is not sent again.
-            result = attrs.evolve(result, text="")
-        # How busy we were when it was made is no news.
-        return attrs.evolve(response, result=result, load=self.load())
+        if response.result is None or not request.stream:
+            return response
+        # What was sent in chunks is not sent again.
+        return attrs.evolve(response, result=attrs.evolve(response.result, text=""))
 
     def _recording(self, inquiry: Inquiry, scope: trio.CancelScope) -> Recording:
         """What *inquiry* reads: the answer that is there already, or a new one."""
@@ -464,13 +463,9 @@ class Executor:
         )
 
     def _response(self, request: CommandRequest, status: Status, **fields: Any) -> CommandResponse:
-        """A response with what is the same in all of them, and the load at this moment."""
+        """A response with what is the same in all of them; whoever sends it adds the load."""
         return CommandResponse(
-            request_id=request.request_id,
-            status=status,
-            executor=self._node.peer_id,
-            load=self.load(),
-            **fields,
+            request_id=request.request_id, status=status, executor=self._node.peer_id, **fields
         )
 
     # ---- the beginning and the end ----

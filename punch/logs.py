@@ -27,5 +27,7 @@ def get_logger(name: str) -> structlog.stdlib.BoundLogger:
                 structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
             ],
             wrapper_class=structlog.stdlib.BoundLogger,
+            # Nothing of it is configured elsewhere, so that it need not be put together each time.
+            cache_logger_on_first_use=True,
         ),
     )

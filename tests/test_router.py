@@ -95,6 +95,32 @@ async def test_a_long_answer_and_a_slow_reader_stay_within_the_window(autojump_c
     assert answer.text == piece * pieces
 
 
+async def test_what_is_there_is_taken_without_waiting_and_nothing_else_is(autojump_clock):
+    """Whoever writes a text on takes with one write all that has come, however slow the rest is."""
+    pauses = trio.Event()
+
+    async def play(request: CommandRequest, emit: Emit) -> Generation:
+        for text in ("a", "b", "c"):
+            await emit(text, 1)
+        await pauses.wait()
+        await emit("d", 1)
+        return Generation(completion=Completion(text="abcd"), usage=Usage(), timings=Timings())
+
+    with trio.fail_after(LIMIT):
+        async with open_swarm() as swarm:
+            await swarm.listener("a", ScriptedBackend(play))
+            async with swarm.router() as router, router.answer(chat_request("x")) as answer:
+                before = answer.receive_nowait()
+                first = await answer.receive()
+                await trio.sleep(1)
+                there = [answer.receive_nowait() for _ in range(3)]
+                pauses.set()
+                rest = [text async for text in answer]
+                after = answer.receive_nowait()
+
+    assert (before, first, there, rest, after) == (None, "a", ["b", "c", None], ["d"], None)
+
+
 async def test_the_faster_peer_is_asked_once_both_are_measured(autojump_clock):
     """After three answers each, the measured decode rate decides."""
     with trio.fail_after(LIMIT):

@@ -63,11 +63,6 @@ class Answer:
         return None if self._reading is None else self._reading.run.provenance
 
     @property
-    def has_news(self) -> bool:
-        """True if `receive` probably need not wait: something has arrived."""
-        return self._reading is not None and self._reading.has_news
-
-    @property
     def text(self) -> str:
         """What was received so far."""
         return "" if self._reading is None else self._reading.text
@@ -98,6 +93,10 @@ class Answer:
         if not self._entered or self._reading is None:
             raise RuntimeError("an answer is received inside `async with router.answer(...)`")
         return await self._reading.receive()
+
+    def receive_nowait(self) -> str | None:
+        """As `receive`, but `None` if no text is there already. Raises nothing."""
+        return None if self._reading is None else self._reading.receive_nowait()
 
     async def __aenter__(self) -> Answer:
         self._reading = self._runs.join(self.request)

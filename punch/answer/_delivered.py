@@ -142,9 +142,10 @@ class Delivered:
         if self._tokens_of_others:
             # What others had delivered was part of the prompt for the last one.
             usage = _of_the_whole(usage, self._tokens_of_others)
+        text = self.text
         return attrs.evolve(
             response,
-            result=attrs.evolve(result, text=self.text),
+            result=result if result.text == text else attrs.evolve(result, text=text),
             usage=usage,
             segments=tuple(self.segments),
         )

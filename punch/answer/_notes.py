@@ -9,7 +9,7 @@ from ..capability import PeerId
 from ..decision_log import DecisionLog, scrubbed
 from ..exceptions import PunchError
 from ..routing import Decision, Reason
-from ..wire import CommandRequest, CommandResponse
+from ..wire import CommandRequest, CommandResponse, Segment
 from ._asked import Asked
 from ._delivered import Delivered
 
@@ -88,11 +88,12 @@ class Notes:
             seconds=trio.current_time() - self._began,
             first_text=None if first is None else first - self._began,
             response=response,
-            segments=[
-                attrs.evolve(segment, reason=self._scrubbed(segment.reason))
-                for segment in delivered.segments
-            ],
+            segments=[self._lean(segment) for segment in delivered.segments],
         )
+
+    def _lean(self, segment: Segment) -> Segment:
+        reason = self._scrubbed(segment.reason)
+        return segment if reason == segment.reason else attrs.evolve(segment, reason=reason)
 
     def _scrubbed(self, words: str) -> str:
         """Words of a peer, without the caller's text: a backend may quote what it was asked."""

@@ -125,11 +125,6 @@ class Run:
             return self.response.provenance
         return self._delivered.provenance
 
-    @property
-    def has_news(self) -> bool:
-        """True if `advance` would find something to read."""
-        return any(asked.call.has_news for asked in self._asked)
-
     async def advance(self) -> None:
         """Go on until there is more text, or the end."""
         had = len(self.parts)
@@ -145,6 +140,21 @@ class Run:
         if self.is_over:
             status = "success" if self.error is None else self.error.code
             self._notes.ended(status, error=self.error, response=self.response)
+
+    def advance_nowait(self) -> bool:
+        """Take the next part of the text if it is there and nothing has to be decided for it.
+
+        True if there is more text now. Without it each part would cost the time-outs of `advance`.
+        """
+        if len(self._asked) != 1:
+            return False
+        asked, had = self._asked[0], len(self.parts)
+        if asked.seam is None and (chunk := asked.call.text_nowait()) is not None:
+            try:
+                self._take(asked, chunk)
+            except PeerError as error:
+                self._fault(asked, error)
+        return len(self.parts) > had
 
     def extend(self, deadline: float) -> None:
         """Somebody else waits for it as well, until *deadline*."""

@@ -35,6 +35,13 @@ class _Shared:
         self._is_driven = False
         self._waiting = trio.lowlevel.ParkingLot()
 
+    def advance_nowait(self, position: int) -> bool:
+        """Whether the run has more parts than *position*, after a look at what has arrived."""
+        run = self.run
+        if len(run.parts) > position:
+            return True
+        return not self._is_driven and not run.is_over and run.advance_nowait()
+
     async def advance(self, position: int) -> None:
         """Wait until the run has more parts than *position*, or is over; drive it if nobody does.
 
@@ -68,23 +75,23 @@ class Reading:
         """What this reader has received."""
         return "".join(self.run.parts[: self._position])
 
-    @property
-    def has_news(self) -> bool:
-        """True if `receive` probably need not wait."""
-        run = self.run
-        return self._position < len(run.parts) or run.is_over or run.has_news
-
     async def receive(self) -> str | None:
         """The next part; `None` at the end. Raises what went wrong with the run."""
         run = self.run
-        if self._position >= len(run.parts) and not run.is_over:
+        text = self.receive_nowait()
+        if text is None and not run.is_over:
             await self._advance()
-        if self._position < len(run.parts):
-            self._position += 1
-            return run.parts[self._position - 1]
-        if run.error is not None:
+            text = self.receive_nowait()
+        if text is None and run.error is not None:
             raise run.error
-        return None
+        return text
+
+    def receive_nowait(self) -> str | None:
+        """The next part, if it is there."""
+        if not self._shared.advance_nowait(self._position):
+            return None
+        self._position += 1
+        return self.run.parts[self._position - 1]
 
     async def _advance(self) -> None:
         # The run keeps time for whoever waits longest, and says more when it runs out.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import signal
 import sys
 from collections.abc import Awaitable, Callable, Sequence
@@ -18,6 +19,11 @@ from ._output import plain
 SIGNALS = tuple(
     getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGBREAK") if hasattr(signal, name)
 )
+
+
+# New objects before the collector looks at them (a few megabytes), and how often it looks at
+# those that it has seen once and twice.
+COLLECTOR_THRESHOLD = (20_000, 20, 20)
 
 
 class Shutdown:
@@ -56,6 +62,16 @@ async def _supervise(program: Program, settings: Settings) -> ExitCode:
     return outcome
 
 
+def _calm_collector() -> None:
+    """Have Python's collector of cycles run seldom, and leave alone what is here for good.
+
+    As it comes, every 700 objects, it takes a tenth of a gateway's processor time, and finds
+    next to nothing: what a request leaves behind goes by its count of references.
+    """
+    gc.freeze()
+    gc.set_threshold(*COLLECTOR_THRESHOLD)
+
+
 def _only(error: BaseException) -> BaseException:
     while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
         error = error.exceptions[0]
@@ -87,6 +103,7 @@ def run_program(
             sys.argv[1:] if arguments is None else arguments,
         )
         configure_logging(settings.log_level)
+        _calm_collector()
         return trio.run(_supervise, program, settings)
     except KeyboardInterrupt:
         return ExitCode.INTERRUPTED

@@ -191,6 +191,8 @@ class Dropped:
     """How many."""
 
 
+_RECORD_FIELDS = tuple(field.name for field in attrs.fields(PeerRecord) if field.init)
+
 Entry = Decided | Attempted | Ended | Dropped
 
 KINDS: Mapping[str, type[Entry]] = {
@@ -256,29 +258,31 @@ def ended(
     segments: Sequence[Segment],
 ) -> Ended:
     """What is written down of the end of a request: everything but the text."""
-    entry = Ended(
+    told: dict[str, Any] = {}
+    if response is not None:
+        made_by, result = response.provenance, response.result
+        told = {
+            "executor": response.executor,
+            "backend": bounded(made_by.backend, LONGEST_WORD) if made_by else None,
+            "model": bounded(made_by.model, LONGEST_WORD) if made_by else None,
+            "simulated": made_by is not None and made_by.kind != "real",
+            "finish_reason": bounded(result.finish_reason, LONGEST_WORD) if result else None,
+            "usage": response.usage,
+            "timings": response.timings,
+        }
+    return Ended(
         request_id=request_id,
         status=status,
         error=bounded(error),
         seconds=seconds,
         first_text=first_text,
         segments=tuple(
-            attrs.evolve(segment, reason=segment.reason[:LONGEST_WORD])
+            segment
+            if len(segment.reason) <= LONGEST_WORD
+            else attrs.evolve(segment, reason=segment.reason[:LONGEST_WORD])
             for segment in segments[:MOST_SEGMENTS]
         ),
-    )
-    if response is None:
-        return entry
-    made_by, result = response.provenance, response.result
-    return attrs.evolve(
-        entry,
-        executor=response.executor,
-        backend=bounded(made_by.backend, LONGEST_WORD) if made_by else None,
-        model=bounded(made_by.model, LONGEST_WORD) if made_by else None,
-        simulated=made_by is not None and made_by.kind != "real",
-        finish_reason=bounded(result.finish_reason, LONGEST_WORD) if result else None,
-        usage=response.usage,
-        timings=response.timings,
+        **told,
     )
 
 
@@ -291,13 +295,16 @@ def _trimmed(peer: PeerRecord, request: RouteRequest) -> PeerRecord:
         if wanted is not None and wanted not in offers:
             offers = (*offers[:-1], wanted)
         claim = attrs.evolve(claim, models=offers)
-    claim = attrs.evolve(claim, gpus=claim.gpus[:MOST_GPUS])
+    if len(claim.gpus) > MOST_GPUS:
+        claim = attrs.evolve(claim, gpus=claim.gpus[:MOST_GPUS])
     # What was learned of models that are not written down is left out with them: every mapping
     # of a record goes by the model's name, or by `None` for the whole peer.
     names = {None, *(offer.name for offer in claim.models)}
     learned: dict[str, Any] = {
-        field.name: {model: value for model, value in mapping.items() if model in names}
-        for field in attrs.fields(PeerRecord)
-        if field.init and isinstance(mapping := getattr(peer, field.name), Mapping)
+        name: {model: value for model, value in mapping.items() if model in names}
+        for name in _RECORD_FIELDS
+        if isinstance(mapping := getattr(peer, name), Mapping) and not mapping.keys() <= names
     }
+    if claim is peer.capability and not learned:
+        return peer
     return attrs.evolve(peer, capability=claim, **learned)

@@ -138,7 +138,7 @@ class Answering:
         # Whatever ends this from outside leaves it so: the gateway's own end.
         exchange.error_code = STOPPED
         try:
-            await self._while_client_is_there(self._all, beside=self._keep_waiting)
+            await self._while_client_is_there(self._all, comments=True)
             exchange.error_code = None
             if self._failure is not None:
                 await self._while_client_is_there(self._fail, self._failure)
@@ -156,29 +156,36 @@ class Answering:
     # ---- the client ----
 
     async def _while_client_is_there(
-        self,
-        work: Callable[..., Awaitable[None]],
-        *args: Any,
-        beside: Callable[[], Awaitable[None]] | None = None,
+        self, work: Callable[..., Awaitable[None]], *args: Any, comments: bool = False
     ) -> None:
-        """Do *work*, and another thing beside it, until it is done or the client goes away."""
+        """Do *work* until it is done or the client goes away, which is told what it waits for."""
         if self._gone:
             return
         async with trio.open_nursery() as nursery:
 
             async def watch() -> None:
-                while (await self._receive())["type"] != "http.disconnect":
-                    pass
+                while not await self._leaves(comments=comments):
+                    # In a task of its own: to ask for text with a time limit would have the
+                    # router begin anew with whatever it waits for.
+                    await self._comment()
                 # Servers say so as well when the last byte has left, and are still busy with it.
                 if not self._is_done:
                     self._gone = True
                     nursery.cancel_scope.cancel()
 
             nursery.start_soon(watch)
-            if beside is not None:
-                nursery.start_soon(beside)
             await work(*args)
             nursery.cancel_scope.cancel()
+
+    async def _leaves(self, *, comments: bool) -> bool:
+        """Wait until the client goes away; with *comments*, or until it is time for one."""
+        while True:
+            due = self._quiet_since + COMMENT_SECONDS if comments else math.inf
+            if trio.current_time() >= due:
+                return False
+            with trio.move_on_at(due):
+                if (await self._receive())["type"] == "http.disconnect":
+                    return True
 
     async def _open(self, status: int, kind: str, length: int | None = None) -> None:
         """Send the headers, once."""
@@ -197,23 +204,27 @@ class Answering:
         self._exchange.status = status
         await self._send({"type": "http.response.start", "status": status, "headers": headers})
 
-    async def _write(self, spell: Callable[[], bytes]) -> None:
+    async def _write(self, spell: Callable[[], bytes], *, last: bool = False) -> None:
         """Send what *spell* gives; returns when the client, or its buffers, have taken it."""
-        async with self._lock:
+        # Nearly always free; to wait for it would let everybody else have a turn first.
+        if self._lock.locked():
+            await self._lock.acquire()
+        else:
+            await trio.lowlevel.checkpoint_if_cancelled()
+            self._lock.acquire_nowait()
+        try:
             if self._is_done:
                 return
             opening = b""
             if not self._is_open:
                 await self._open(200, self._shape.stream_type)
                 opening = self._shape.began(self._model())
-            if data := opening + spell():
-                await self._send({"type": "http.response.body", "body": data, "more_body": True})
-
-    async def _close(self, data: bytes) -> None:
-        """Send the end of the body."""
-        async with self._lock:
-            self._is_done = True
-            await self._send({"type": "http.response.body", "body": data, "more_body": False})
+            self._is_done = last
+            if (data := opening + spell()) or last:
+                body = {"type": "http.response.body", "body": data, "more_body": not last}
+                await self._send(body)
+        finally:
+            self._lock.release()
 
     # ---- answers ----
 
@@ -231,10 +242,8 @@ class Answering:
         if self._failure is not None:
             return
         responses = [self._responses[index] for index in sorted(self._responses)]
-        self._look()
         if question.stream:
-            await self._write(partial(self._shape.ended, responses))
-            await self._close(b"")
+            await self._write(partial(self._shape.ended, responses), last=True)
             return
         try:
             whole = self._shape.whole(responses)
@@ -244,7 +253,7 @@ class Answering:
         body = json.dumps(whole, ensure_ascii=False, separators=(",", ":"))
         data = body.encode(errors="replace")
         await self._open(200, "application/json", len(data))
-        await self._close(data)
+        await self._write(lambda: data, last=True)
 
     async def _take_all(self, requests: Sequence[CommandRequest]) -> None:
         if len(requests) == 1:
@@ -269,56 +278,31 @@ class Answering:
                 self._answers[index] = answer
                 await self._pass_on(index, answer)
                 self._responses[index] = answer.response
-            self._look()
             if self._question.stream:
                 await self._write(partial(self._shape.finished, index, answer.response))
         except PunchError as error:
             self._failure = self._failure or self._refusal(error, answer)
 
     async def _pass_on(self, index: int, answer: Answer) -> None:
-        error: PunchError | None = None
-        text: str | None = ""
-        while text is not None and error is None:
-            text = await answer.receive()
-            if text is None:
-                break
-            parts = [text]
-            size = len(text)
-            try:
-                while size < MOST_AT_ONCE and answer.has_news:
-                    # What is there is taken; nothing is waited for while a part is in hand.
-                    with trio.CancelScope(deadline=-math.inf) as at_once:
-                        text = await answer.receive()
-                    if at_once.cancelled_caught or text is None:
-                        break
-                    parts.append(text)
-                    size += len(text)
-            except PunchError as broken:
-                error = broken
+        while (text := await answer.receive()) is not None:
+            parts, size = [text], len(text)
+            # What is there is taken; nothing is waited for while a part is in hand.
+            while size < MOST_AT_ONCE and (text := answer.receive_nowait()) is not None:
+                parts.append(text)
+                size += len(text)
             self._heard(answer, len(parts))
             if self._question.stream:
                 await self._write(partial(self._shape.text, index, parts))
-        if error is not None:
-            raise error
 
-    async def _keep_waiting(self) -> None:
-        """Tell whoever waits what for, every few seconds in which there is no text.
-
-        In a task of its own: to receive with a time limit would have the router begin anew with
-        whatever it waits for.
-        """
-        while True:
-            due = self._quiet_since + COMMENT_SECONDS
-            if trio.current_time() < due:
-                await trio.sleep_until(due)
-                continue
-            self._quiet_since = trio.current_time()
-            self._look()
-            self._observers.changed(self._exchange)
-            if self._question.stream:
-                waited = trio.current_time() - self._exchange.began_at
-                words = what_is_waited_for(self._exchange.progress, waited)
-                await self._write(partial(self._shape.comment, words))
+    async def _comment(self) -> None:
+        """Tell whoever waits what for: there was no text for a while."""
+        self._quiet_since = trio.current_time()
+        self._look()
+        self._observers.changed(self._exchange)
+        if self._question.stream:
+            waited = trio.current_time() - self._exchange.began_at
+            words = what_is_waited_for(self._exchange.progress, waited)
+            await self._write(partial(self._shape.comment, words))
 
     # ---- what observers see ----
 
@@ -423,8 +407,7 @@ class Answering:
         self._exchange.error_code = refusal.cause
         if self._is_open:
             data = self._shape.failed(refusal) if self._question.stream else b""
-            await self._close(data)
-            return
-        data = refusal.body(self._exchange.endpoint)
-        await self._open(refusal.status, "application/json", len(data))
-        await self._close(data)
+        else:
+            data = refusal.body(self._exchange.endpoint)
+            await self._open(refusal.status, "application/json", len(data))
+        await self._write(lambda: data, last=True)

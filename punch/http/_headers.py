@@ -49,8 +49,10 @@ def where_from(provenance: Provenance) -> str:
 
 def header_value(text: str) -> bytes:
     """*text* as a header may have it: part of it comes from peers."""
-    clean = "".join(c if " " <= c <= "~" else "?" for c in text[:LONGEST_HEADER])
-    return clean.encode("ascii")
+    text = text[:LONGEST_HEADER]
+    if not (text.isascii() and text.isprintable()):
+        text = "".join(c if " " <= c <= "~" else "?" for c in text)
+    return text.encode("ascii")
 
 
 def usage_of(responses: Iterable[CommandResponse]) -> Usage:

@@ -44,51 +44,82 @@ ENDLESS = 1 << 62
 
 
 class _Connection(TCPServer):
-    """One client's connection."""
+    """One client's connection.
+
+    Its reader keeps the time. Hypercorn has a task that waits for the end of each pause: to start
+    and to stop one costs as much as to parse a request.
+    """
 
     def __init__(self, *args: Any, limits: Limits) -> None:
         super().__init__(*args)
         self._limits = limits
         self._is_idle = True
+        self._in_a_head = False
+        self._reading = trio.CancelScope(deadline=trio.current_time() + limits.idle)
+        self._head = b""
 
     async def protocol_send(self, event: Event) -> None:
         """Send, and give up on a client that takes nothing."""
-        if isinstance(event, Updated):
-            self._is_idle = event.idle
-        if not isinstance(event, RawData):
-            await super().protocol_send(event)
+        data = event.data if isinstance(event, RawData) else b""
+        if data.startswith(b"HTTP/1.1 ") and not data.startswith(b"HTTP/1.1 1"):
+            # The head leaves with what follows it, as ASGI has it: one write, one packet.
+            self._head += data
             return
-        async with self.send_lock:
-            try:
-                # Shielded: half a chunk would take what comes after it with it.
-                with trio.fail_after(self._limits.stuck, shield=True):
-                    await self.stream.send_all(event.data)
-            except (trio.BrokenResourceError, trio.ClosedResourceError):
-                await self.protocol.handle(Closed())
-            except trio.TooSlowError:
+        if self._head or data:
+            head, self._head = self._head, b""
+            await self._write(head + data)
+        if isinstance(event, Updated):
+            self._is_idle, self._in_a_head = event.idle, False
+            pause = self._limits.idle if event.idle else math.inf
+            self._reading.deadline = trio.current_time() + pause
+        elif not isinstance(event, RawData):
+            await super().protocol_send(event)
+
+    async def _write(self, data: bytes) -> None:
+        # Nearly always free; to wait for it would let everybody else have a turn first.
+        if self.send_lock.locked():
+            await self.send_lock.acquire()
+        else:
+            await trio.lowlevel.checkpoint_if_cancelled()
+            self.send_lock.acquire_nowait()
+        latest = trio.current_time() + self._limits.stuck
+        try:
+            # Shielded: half a chunk would take what comes after it with it.
+            with trio.CancelScope(deadline=latest, shield=True) as patience:
+                await self.stream.send_all(data)
+            if patience.cancelled_caught:
                 log.info("a client takes nothing of what it is sent: dropped")
                 await self.stream.aclose()
                 await self.protocol.handle(Closed())
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            await self.protocol.handle(Closed())
+        finally:
+            self.send_lock.release()
 
     async def _read_data(self) -> None:
         """Read until the end; who has begun a request must get on with its headers."""
-        deadline = math.inf
-        while True:
-            try:
-                with trio.fail_at(deadline):
+        with self._reading:
+            while True:
+                try:
                     data = await self.stream.receive_some(READ_BYTES)
-            except (trio.ClosedResourceError, trio.BrokenResourceError, trio.TooSlowError):
-                break
-            await self.protocol.handle(RawData(bytes(data)))
-            if data == b"":
-                break
-            if not self._is_idle:
-                deadline = math.inf
-            elif deadline == math.inf:
-                deadline = trio.current_time() + self._limits.slowest
+                except (trio.ClosedResourceError, trio.BrokenResourceError):
+                    break
+                self._in_a_head = self._is_idle
+                await self.protocol.handle(RawData(bytes(data)))
+                if data == b"":
+                    break
+                if self._in_a_head:
+                    latest = trio.current_time() + self._limits.slowest
+                    self._reading.deadline = min(self._reading.deadline, latest)
         await self.protocol.handle(Closed())
-        # Its task would hold the connection until the time is up that an idle one may take.
-        await self.idle_task.stop()
+
+    def end_if_idle(self) -> None:
+        """End it, unless a request is under way: then it ends with that."""
+        if self._is_idle:
+            self._reading.cancel()
+
+    async def _idle_timeout(self) -> None:
+        """What Hypercorn would wait in."""
 
 
 class Server:
@@ -108,14 +139,14 @@ class Server:
         config.include_date_header = False
         config.errorlog = None
         self._fewer = trio.Event()
-        self._streams: set[trio.SocketStream] = set()
+        self._connections: set[_Connection] = set()
         self.address: tuple[str, int] = ("", 0)
         """Where it listens: host and port."""
 
     @property
     def connections(self) -> int:
         """How many there are."""
-        return len(self._streams)
+        return len(self._connections)
 
     async def serve(
         self, listeners: list[trio.SocketListener], *, connections: trio.Nursery
@@ -127,32 +158,35 @@ class Server:
         if self.connections >= self._limits.connections:
             await stream.aclose()
             return
-        self._streams.add(stream)
+        connection = _Connection(
+            self._app,
+            self._config,
+            self._context,
+            ConnectionState({}),
+            stream,
+            limits=self._limits,
+        )
+        self._connections.add(connection)
         try:
-            await _Connection(
-                self._app,
-                self._config,
-                self._context,
-                ConnectionState({}),
-                stream,
-                limits=self._limits,
-            )
+            await connection
         except Exception:
             log.exception("a connection met a bug")
         finally:
-            self._streams.discard(stream)
+            self._connections.discard(connection)
             self._fewer.set()
 
     async def drain(self, seconds: float) -> None:
         """End idle connections, and wait for the others, but not longer than *seconds*."""
         await self._context.terminated.set()
+        for connection in self._connections:
+            connection.end_if_idle()
         with trio.move_on_after(seconds):
             while self.connections:
                 self._fewer = trio.Event()
                 await self._fewer.wait()
-        for stream in tuple(self._streams):
+        for connection in tuple(self._connections):
             # Whoever takes nothing of what it is sent would keep us for longer.
-            await trio.aclose_forcefully(stream)
+            await trio.aclose_forcefully(connection.stream)
 
 
 @asynccontextmanager

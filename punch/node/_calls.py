@@ -116,6 +116,14 @@ class Call:
                 self._taken = 0
         return part
 
+    def text_nowait(self) -> Chunk | None:
+        """As `receive_nowait`, but only if text is what comes next. Raises nothing."""
+        if not self._arrived or type(self._arrived[0]) is not Chunk:
+            return None
+        part = self.receive_nowait()
+        assert type(part) is Chunk
+        return part
+
     @property
     def session(self) -> object:
         """What it was asked on; only to be compared."""

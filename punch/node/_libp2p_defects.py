@@ -91,6 +91,15 @@ def shielded(seconds: float) -> trio.CancelScope:
     return trio.CancelScope(shield=True, deadline=trio.current_time() + seconds)
 
 
+async def take(lock: trio.Lock) -> None:
+    """Acquire *lock*; at once if it is free, where trio lets everybody else have a turn first."""
+    if lock.locked():
+        await lock.acquire()
+    else:
+        await trio.lowlevel.checkpoint_if_cancelled()
+        lock.acquire_nowait()
+
+
 def check_version() -> None:
     """Refuse any libp2p but the one that was studied.
 
@@ -121,9 +130,10 @@ def apply(*, without: Collection[str] = ()) -> None:
     if _applied is not None:
         return
     check_version()
-    from . import _quic_defects, _yamux_defects
+    from . import _quic_defects, _tcp_defects, _yamux_defects
 
-    patches = (*PATCHES, *_yamux_defects.PATCHES, *_quic_defects.PATCHES)
+    rooms = (_tcp_defects, _yamux_defects, _quic_defects)
+    patches = (*PATCHES, *(patch for room in rooms for patch in room.PATCHES))
     unknown = set(without) - {patch.__name__ for patch in patches}
     if unknown:
         raise ConfigurationError(f"no work-around is called {', '.join(sorted(unknown))}")

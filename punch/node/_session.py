@@ -240,7 +240,8 @@ class PeerSession:
         while self.ended is None:
             # Whoever does not read what we say is not listened to either: what it makes us say
             # would pile up.
-            await self.drained()
+            if self.is_behind:
+                await self.drained()
             data = await self._stream.receive_some()
             if not data:
                 self._finish(PeerUnreachable(f"{self.peer_id}: the connection was lost"))

@@ -38,7 +38,8 @@ def yamux_write() -> None:
     """
 
     async def send(self: Any, data: bytes) -> None:
-        async with self._write_lock:
+        await defects.take(self._write_lock)
+        try:
             if self.event_shutting_down.is_set():
                 raise MuxedStreamError("the connection is closed")
             answers = self.__dict__.setdefault("_answers", [])
@@ -51,6 +52,8 @@ def yamux_write() -> None:
                     data = b""
             if scope.cancelled_caught:
                 self.event_shutting_down.set()
+        finally:
+            self._write_lock.release()
         if scope.cancelled_caught:
             await self._cleanup_on_error()
             raise MuxedStreamError(f"the peer reads nothing since {defects.STALL_SECONDS:g} s")

@@ -8,12 +8,23 @@ import attrs
 
 from ._messages import CommandRequest
 
+# How long and how urgently somebody waits may differ, and in which pieces the answer is sent.
+_MAY_DIFFER = frozenset({"request_id", "timeout", "priority", "stream"})
+_ASKED = tuple(
+    (field.name, field.default)
+    for field in attrs.fields(CommandRequest)
+    if field.name not in _MAY_DIFFER
+)
+
 
 def fingerprint(request: CommandRequest) -> bytes:
     """Sixteen bytes that two requests share if they ask for the same answer.
 
-    A hash: whoever keeps it keeps no prompt. How long and how urgently somebody waits may differ,
-    and in which pieces the answer is sent.
+    A hash: whoever keeps it keeps no prompt.
     """
-    asked = attrs.evolve(request, request_id="", timeout=None, priority=0, stream=True)
+    asked = [
+        (name, value)
+        for name, default in _ASKED
+        if (value := getattr(request, name)) is not default and value != default
+    ]
     return hashlib.blake2b(repr(asked).encode(errors="replace"), digest_size=16).digest()

@@ -20,6 +20,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import trio
+import trio.testing
 from integration.libp2p_peer import (
     ECHO,
     NUMBERS,
@@ -237,6 +238,27 @@ async def tcp_keepalive() -> bool:
             for node in (listener, dialer)
         ]
         return all(each.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1 for each in sockets)
+
+
+async def tcp_reads() -> bool:
+    """Many small messages that are there together take few reads."""
+    from libp2p.io.trio import TrioTCPStream
+
+    ours, theirs = trio.testing.memory_stream_pair()
+    reads = 0
+    receive_some = ours.receive_some
+
+    async def counted(most: int | None = None) -> bytes:
+        nonlocal reads
+        reads += 1
+        return bytes(await receive_some(most))
+
+    pipe: Any = ours
+    pipe.receive_some = counted
+    await theirs.send_all(b"\x00\x03abc" * 100)
+    stream = TrioTCPStream(pipe)
+    found = [(await stream.read(2), await stream.read(3)) for _ in range(100)]
+    return found == [(b"\x00\x03", b"abc")] * 100 and reads < 10
 
 
 async def yamux_write() -> bool:
@@ -515,6 +537,7 @@ SCENARIOS: dict[str, Callable[[], Any]] = {
             negotiation,
             tcp_ports,
             tcp_keepalive,
+            tcp_reads,
             yamux_write,
             yamux_stopped,
             yamux_send_window,

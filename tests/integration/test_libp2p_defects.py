@@ -13,7 +13,7 @@ import trio
 from integration.libp2p_peer import environment
 
 from punch.exceptions import ConfigurationError
-from punch.node import _libp2p_defects, _quic_defects, _yamux_defects
+from punch.node import _libp2p_defects, _quic_defects, _tcp_defects, _yamux_defects
 
 SCENARIOS = Path(__file__).with_name("libp2p_scenarios.py")
 
@@ -28,6 +28,7 @@ CASES = [
     ("negotiation", "negotiation"),
     ("tcp_ports", "tcp_ports"),
     ("tcp_keepalive", "tcp_keepalive"),
+    ("tcp_reads", "tcp_reads"),
     ("yamux_write", "yamux_write"),
     ("yamux_send_window", "yamux_send_window"),
     ("yamux_read", "yamux_read"),
@@ -81,6 +82,7 @@ def test_every_installed_work_around_has_a_case() -> None:
     """A work-around without a test may rot unseen."""
     installed = (
         *_libp2p_defects.PATCHES,
+        *_tcp_defects.PATCHES,
         *_yamux_defects.PATCHES,
         *_quic_defects.PATCHES,
     )
