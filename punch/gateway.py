@@ -157,7 +157,7 @@ async def open_books(settings: Settings) -> AsyncIterator[tuple[KeyStore | None,
             log.warning("there are API keys, and --open-to-all asks nobody for one", keys=str(path))
         yield None, []
         return
-    async with open_keys(path) as keys, open_usage(path) as usage:
+    async with open_keys(path) as keys, open_usage(keys.database) as usage:
         yield keys, [usage]
 
 

@@ -103,7 +103,7 @@ class Router:
         """What keeps us out of the namespace, if something does."""
         return self._dispatch.membership.trouble
 
-    def answer(self, request: CommandRequest) -> Answer:
+    def answer(self, request: CommandRequest, *, keep: bool = True, scope: str = "") -> Answer:
         """Ask, and take the answer as it is made.
 
         ::
@@ -116,6 +116,12 @@ class Router:
         under way joins it from its start; one that was answered within the last two minutes
         gets that very answer.
 
+        Args:
+          request: What to ask.
+          keep: Whether to keep the answer for whoever asks again with this id: of no use if
+            nobody else knows it.
+          scope: What else must be the same for two requests with one id to be the same.
+
         Raises:
           InvalidRequest: naming the value and the rule it breaks.
 
@@ -123,12 +129,13 @@ class Router:
         check_request(request)
         if self.strict and not request.strict:
             request = attrs.evolve(request, strict=True)
-        return Answer(self._runs, request)
+        return Answer(self._runs, request, keep=keep, scope=scope)
 
     async def ask(self, question: str | CommandRequest) -> CommandResponse:
         """Ask, and wait for the whole answer. Raises as `Answer.receive` does."""
+        is_own = not isinstance(question, str)
         request = chat_request(question) if isinstance(question, str) else question
-        async with self.answer(request) as answer:
+        async with self.answer(request, keep=is_own) as answer:
             while await answer.receive() is not None:
                 pass
             return answer.response

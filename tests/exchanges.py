@@ -6,7 +6,7 @@ import attrs
 import decision_logs as made
 
 from punch.exceptions import PeerTimeout
-from punch.http import Exchange
+from punch.http import Cost, Exchange
 from punch.routing import Attempt
 from punch.wire import Provenance, Segment, Usage
 
@@ -31,6 +31,7 @@ def easy(**changes) -> Exchange:
             Segment(peer_id=made.FAST, tokens=11, characters=40, seconds=3.0, reason="stop"),
         ),
         "usage": Usage(prompt_tokens=420, completion_tokens=11),
+        "cost": Cost(prompt=420, answer=11),
         "texts": 11,
     }
     return Exchange(**fields | changes)
@@ -52,6 +53,7 @@ def continued() -> Exchange:
             Segment(peer_id=made.SLOW, tokens=120, characters=520, seconds=14.2, reason="stop"),
         ),
         usage=Usage(prompt_tokens=420, completion_tokens=161, cached_tokens=64),
+        cost=Cost(prompt=420, answer=161),
         texts=161,
     )
 

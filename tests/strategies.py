@@ -307,6 +307,7 @@ route_requests = st.builds(
     command=st.sampled_from(["chat", "complete", "embed"]),
     needs=st.sampled_from([frozenset(), frozenset(), frozenset({"tools"})]),
     prompt_tokens=st.integers(0, 20_000),
+    longest_tokens=maybe(st.integers(0, 20_000)),
     output_tokens=st.integers(1, 500),
     strict=st.booleans(),
     continuing=st.sampled_from([False, False, False, True]),

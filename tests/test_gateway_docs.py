@@ -272,6 +272,7 @@ async def test_every_metric_is_listed_with_its_labels(autojump_clock):
     for exchange in (exchanges.easy(), exchanges.continued()):
         metrics.began(exchange)
         metrics.ended(exchange)
+    metrics.refused(401)
     text, _ = await metrics.exposition("")
     told = {}
     for line in text.decode().splitlines():

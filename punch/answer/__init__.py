@@ -2,6 +2,6 @@
 
 from ._answer import Answer
 from ._dispatch import Dispatch, Hedge
-from ._runs import Runs
+from ._runs import Made, Runs
 
-__all__ = ["Answer", "Dispatch", "Hedge", "Runs"]
+__all__ = ["Answer", "Dispatch", "Hedge", "Made", "Runs"]

@@ -7,7 +7,7 @@ from types import TracebackType
 from ..capability import PeerId
 from ..routing import Attempt, Decision
 from ..wire import CommandRequest, CommandResponse, Progress, Provenance, Segment
-from ._runs import Reading, Runs
+from ._runs import Made, Reading, Runs
 
 
 class Answer:
@@ -18,9 +18,13 @@ class Answer:
     one request id read the same run, each from its beginning.
     """
 
-    def __init__(self, runs: Runs, request: CommandRequest) -> None:
+    def __init__(
+        self, runs: Runs, request: CommandRequest, *, keep: bool = True, scope: str = ""
+    ) -> None:
         self.request = request
         self._runs = runs
+        self._keep = keep
+        self._scope = scope
         self._reading: Reading | None = None
         self._entered = False
 
@@ -48,6 +52,11 @@ class Answer:
         return () if self._reading is None else self._reading.run.segments
 
     @property
+    def tokens(self) -> int:
+        """Tokens of it so far, as those who made them count; at least one for each part."""
+        return 0 if self._reading is None else self._reading.run.tokens
+
+    @property
     def progress(self) -> Progress | None:
         """What its peer last said it waits for."""
         return None if self._reading is None else self._reading.run.progress
@@ -61,6 +70,14 @@ class Answer:
     def provenance(self) -> Provenance | None:
         """Where the text comes from, once there is some."""
         return None if self._reading is None else self._reading.run.provenance
+
+    @property
+    def made(self) -> Made | None:
+        """What was made for this reader; `None` if that was done for another, or before.
+
+        When a reader leaves that others have joined, what is made from then on is for the next.
+        """
+        return None if self._reading is None else self._reading.made
 
     @property
     def text(self) -> str:
@@ -99,7 +116,7 @@ class Answer:
         return None if self._reading is None else self._reading.receive_nowait()
 
     async def __aenter__(self) -> Answer:
-        self._reading = self._runs.join(self.request)
+        self._reading = self._runs.join(self.request, keep=self._keep, scope=self._scope)
         self._entered = True
         return self
 

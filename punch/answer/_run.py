@@ -85,6 +85,7 @@ class Run:
         self._delivered = Delivered(request)
         self._notes = Notes(dispatch.log, request, self._delivered)
         self._hedge_at = math.inf
+        self._was_begun = False
 
     @property
     def is_over(self) -> bool:
@@ -95,6 +96,16 @@ class Run:
     def parts(self) -> Sequence[str]:
         """The text so far."""
         return self._delivered.parts
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of the text so far, as those who made them count; at least one for each part."""
+        return max(self._delivered.tokens, len(self.parts))
+
+    @property
+    def was_taken(self) -> bool:
+        """Whether a peer has the prompt, or had it and had begun to work on it."""
+        return bool(self._asked) or self._was_begun or self.response is not None
 
     @property
     def deadline(self) -> float:
@@ -353,6 +364,7 @@ class Run:
                 part.provenance, request=asked.request, peer=asked.record, before=asked.provenance
             )
             asked.started(part.provenance)
+            self._was_begun = True
         elif type(part) is Progress:
             self.progress = part
             asked.waits(part)

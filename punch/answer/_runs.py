@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 
+import attrs
 import trio
 
 from ..exceptions import DeadlineExceeded, RequestConflict
@@ -12,10 +13,11 @@ from ._dispatch import Dispatch
 from ._run import USUAL_TIMEOUT, Run
 
 # A program that lost its connection to us asks again within seconds; two minutes cover a
-# restart of its machine. The other two bound what is kept meanwhile.
+# restart of its machine. The other two bound what is kept meanwhile: 34 short answers a second,
+# or four of the longest that there can be.
 STORED_SECONDS = 120.0
-MOST_STORED = 256
-MOST_CHARACTERS = 4 << 20
+MOST_STORED = 4096
+MOST_CHARACTERS = 16 << 20
 
 # Whose time runs out as the run's own does hears of it from the run: by so many seconds.
 AFTER_THE_RUN = 0.01
@@ -24,16 +26,53 @@ AFTER_THE_RUN = 0.01
 NUMBER_CHARACTERS = 32
 
 
+@attrs.frozen(kw_only=True)
+class Made:
+    """What of an answer was made for one reader, and not for another who had asked before."""
+
+    prompt: bool = False
+    """A peer has taken the prompt."""
+
+    tokens: int = 0
+    """Tokens of the text, as those who made them count."""
+
+    earlier: int = 0
+    """Tokens before them, made for readers who have left."""
+
+
 class _Shared:
     """A run, and what its readers share."""
 
     def __init__(self, run: Run, print_: bytes) -> None:
         self.run = run
         self.fingerprint = print_
-        self.readers = 0
+        self.is_kept = False
+        """Whether it is kept for a while when it is complete."""
+        self.readers: list[Reading] = []
+        self.owner: Reading | None = None
+        """For whom it is made: who asked first, or if that one has left, who joined next."""
+        self._made_earlier = Made()
         self.ended_at: float | None = None
         self._is_driven = False
         self._waiting = trio.lowlevel.ParkingLot()
+
+    def made(self) -> Made:
+        """What was made for its owner."""
+        run, earlier = self.run, self._made_earlier
+        return Made(
+            prompt=run.was_taken and not earlier.prompt,
+            tokens=max(0, run.tokens - earlier.tokens),
+            earlier=earlier.tokens,
+        )
+
+    def lose(self, reading: Reading) -> None:
+        """One reads no more; if it was made for that one, it is for the next from now on."""
+        self.readers.remove(reading)
+        if self.owner is not reading:
+            return
+        run = self.run
+        self.owner = self.readers[0] if self.readers and not run.is_over else None
+        self._made_earlier = Made(prompt=run.was_taken, tokens=run.tokens)
 
     def advance_nowait(self, position: int) -> bool:
         """Whether the run has more parts than *position*, after a look at what has arrived."""
@@ -65,10 +104,15 @@ class Reading:
 
     def __init__(self, runs: Runs, shared: _Shared, deadline: float) -> None:
         self.run = shared.run
+        self.shared = shared
         self._deadline = deadline
         self._runs = runs
-        self._shared = shared
         self._position = 0
+
+    @property
+    def made(self) -> Made | None:
+        """What was made for this reader; `None` if another asked for it before."""
+        return self.shared.made() if self.shared.owner is self else None
 
     @property
     def text(self) -> str:
@@ -88,7 +132,7 @@ class Reading:
 
     def receive_nowait(self) -> str | None:
         """The next part, if it is there."""
-        if not self._shared.advance_nowait(self._position):
+        if not self.shared.advance_nowait(self._position):
             return None
         self._position += 1
         return self.run.parts[self._position - 1]
@@ -96,13 +140,13 @@ class Reading:
     async def _advance(self) -> None:
         # The run keeps time for whoever waits longest, and says more when it runs out.
         with trio.move_on_at(self._deadline + AFTER_THE_RUN) as patience:
-            await self._shared.advance(self._position)
+            await self.shared.advance(self._position)
         if patience.cancelled_caught:
             raise DeadlineExceeded("the time ran out before the rest of the answer")
 
     def leave(self) -> None:
         """The reader wants no more."""
-        self._runs.leave(self._shared)
+        self._runs.leave(self)
 
 
 class Runs:
@@ -122,17 +166,23 @@ class Runs:
         """Runs that are not complete."""
         return len(self._runs) - len(self._stored)
 
-    def join(self, request: CommandRequest) -> Reading:
+    def join(self, request: CommandRequest, *, keep: bool = True, scope: str = "") -> Reading:
         """Read the run for *request*: a new one, or the one that its id has already.
+
+        Args:
+          request: What is asked.
+          keep: Whether to keep the answer for whoever asks again.
+          scope: What else must be the same for two to be the same request.
 
         Raises:
           RequestConflict: if the id was used for another request.
 
         """
         self._forget()
-        request_id, print_ = request.request_id, fingerprint(request)
+        request_id, print_ = request.request_id, fingerprint(request) + scope.encode()
         shared = self._runs.get(request_id)
-        if shared is None or shared.run.error is not None:
+        is_new = shared is None or shared.run.error is not None
+        if shared is None or is_new:
             # One that failed is asked anew; who still reads it holds on to it.
             shared = self._runs[request_id] = _Shared(Run(self.dispatch, request), print_)
         elif shared.fingerprint != print_:
@@ -140,20 +190,25 @@ class Runs:
                 f"request_id {request_id!r} was used for another request within the last "
                 f"{STORED_SECONDS:.0f} s: give each request its own"
             )
-        shared.readers += 1
         deadline = trio.current_time() + (request.timeout or USUAL_TIMEOUT)
-        if shared.readers > 1:
+        reading = Reading(self, shared, deadline)
+        if is_new:
+            shared.owner = reading
+        elif shared.readers:
             shared.run.extend(deadline)
-        return Reading(self, shared, deadline)
+        shared.readers.append(reading)
+        shared.is_kept |= keep
+        return reading
 
-    def leave(self, shared: _Shared) -> None:
+    def leave(self, reading: Reading) -> None:
         """A reader has all it wanted. A complete run is kept a while, any other goes with it."""
-        shared.readers -= 1
+        shared = reading.shared
+        shared.lose(reading)
         run, request_id = shared.run, shared.run.request.request_id
-        if run.response is not None:
+        if run.response is not None and shared.is_kept:
             if shared.ended_at is None:
                 self._store(shared, request_id)
-        elif shared.readers == 0:
+        elif not shared.readers:
             run.abandon()
             if self._runs.get(request_id) is shared:
                 del self._runs[request_id]

@@ -136,7 +136,7 @@ def _list(given: argparse.Namespace, path: Path) -> None:
         # Else looking would make the file.
         with KeyStore(path) as store:
             found = store.list()
-        usage = read_usage(path)
+            usage = read_usage(store.database)
     if given.json:
         for key in found:
             days = [attrs.asdict(day) for day in usage.get(key.key_id, ())]

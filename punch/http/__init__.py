@@ -1,6 +1,7 @@
 """The gateway: an HTTP server in front of a router, in the shapes of OpenAI and Ollama."""
 
 from ._canonical import CanonicalLog
+from ._charging import Cost
 from ._dashboard import dashboard_routes
 from ._errors import TABLE, Refusal, Row, refusal_of
 from ._exchange import DISCONNECTED, STOPPED, Exchange, Observer, Observers
@@ -30,6 +31,7 @@ __all__ = [
     "Grant",
     # what happens
     "Exchange",
+    "Cost",
     "Observer",
     "Observers",
     "DISCONNECTED",

@@ -21,7 +21,8 @@ from ..exceptions import DeadlineExceeded, PunchError
 from ..logs import get_logger
 from ..router import Router
 from ..wire import CommandRequest, CommandResponse, Progress, Provenance
-from ._errors import Refusal, internal, out_of_time_in_queue, refusal_of
+from ._charging import believed, cost_of
+from ._errors import Refusal, as_asked, internal, out_of_time_in_queue, refusal_of
 from ._exchange import DISCONNECTED, STOPPED, Exchange, Observers
 from ._headers import header_value, in_short, usage_of, what_is_waited_for, where_from
 from ._quotas import Grant
@@ -35,6 +36,9 @@ Send = Callable[[Any], Awaitable[None]]
 # request still waits.
 COMMENT_SECONDS = 5.0
 
+# What a server may take over the last bytes of an answer once it has said that the client left.
+LAST_BYTE_SECONDS = 1.0
+
 # Text that one write may carry, in characters, if more is there at once: a packet or two.
 MOST_AT_ONCE = 4096
 
@@ -47,6 +51,9 @@ class Shape(Protocol):
 
     def began(self, model: str) -> bytes:
         """What opens a stream, answered by *model*."""
+
+    def named(self, model: str) -> None:
+        """It is *model* after all: a stream may begin before that is known."""
 
     def text(self, index: int, parts: Sequence[str]) -> bytes:
         """The next parts of the text of one answer, each in an event of its own."""
@@ -129,6 +136,7 @@ class Answering:
         self._gone = False
         self._is_open = False
         self._is_done = False
+        self._is_nameless = False
         self._lock = trio.Lock()
         self._quiet_since = trio.current_time()
 
@@ -168,10 +176,12 @@ class Answering:
                     # In a task of its own: to ask for text with a time limit would have the
                     # router begin anew with whatever it waits for.
                     await self._comment()
-                # Servers say so as well when the last byte has left, and are still busy with it.
-                if not self._is_done:
-                    self._gone = True
-                    nursery.cancel_scope.cancel()
+                if self._is_done:
+                    # Servers say so as well when the last byte has left, and are still busy with
+                    # it. But not for long: a byte that never leaves would hold all of this.
+                    await trio.sleep(LAST_BYTE_SECONDS)
+                self._gone = True
+                nursery.cancel_scope.cancel()
 
             nursery.start_soon(watch)
             await work(*args)
@@ -219,6 +229,7 @@ class Answering:
             if not self._is_open:
                 await self._open(200, self._shape.stream_type)
                 opening = self._shape.began(self._model())
+                self._is_nameless = self._exchange.provenance is None
             self._is_done = last
             if (data := opening + spell()) or last:
                 body = {"type": "http.response.body", "body": data, "more_body": not last}
@@ -236,7 +247,7 @@ class Answering:
                 try:
                     await self._take_all(question.requests)
                 finally:
-                    self._charge(grant)
+                    grant.charge(self._exchange.cost.tokens)
         except PunchError as error:
             self._failure = self._failure or refusal_of(error)
         if self._failure is not None:
@@ -273,13 +284,23 @@ class Answering:
     async def _take(self, index: int, request: CommandRequest) -> None:
         """Take one answer, and pass it on as it comes."""
         answer = None
+        exchange = self._exchange
+        # One id is one request: of the same endpoint, and for as many answers.
+        scope = f"{exchange.endpoint} {len(self._question.requests)}"
         try:
-            async with self._router.answer(request) as answer:
+            answer = self._router.answer(request, keep=exchange.chosen_id, scope=scope)
+            async with answer:
                 self._answers[index] = answer
-                await self._pass_on(index, answer)
-                self._responses[index] = answer.response
+                try:
+                    await self._pass_on(index, answer)
+                    self._responses[index] = believed(answer.response, answer)
+                finally:
+                    # However it ends, and before it is left to others who read it.
+                    cost = cost_of(answer, self._responses.get(index))
+                    exchange.cost = exchange.cost.plus(cost)
+            self._name()
             if self._question.stream:
-                await self._write(partial(self._shape.finished, index, answer.response))
+                await self._write(partial(self._shape.finished, index, self._responses[index]))
         except PunchError as error:
             self._failure = self._failure or self._refusal(error, answer)
 
@@ -291,6 +312,7 @@ class Answering:
                 parts.append(text)
                 size += len(text)
             self._heard(answer, len(parts))
+            self._name()
             if self._question.stream:
                 await self._write(partial(self._shape.text, index, parts))
 
@@ -302,7 +324,9 @@ class Answering:
         if self._question.stream:
             waited = trio.current_time() - self._exchange.began_at
             words = what_is_waited_for(self._exchange.progress, waited)
-            await self._write(partial(self._shape.comment, words))
+            if comment := self._shape.comment(words):
+                # Where there is none, the status stays open: it may still be an error.
+                await self._write(lambda: comment)
 
     # ---- what observers see ----
 
@@ -337,18 +361,14 @@ class Answering:
             exchange.peer_id = answer.peer_id or exchange.peer_id
             exchange.provenance = answer.provenance or exchange.provenance
 
-    def _charge(self, grant: Grant) -> None:
-        """Have the key pay for what was counted, or else for what was delivered."""
-        tokens = 0
-        for index, answer in self._answers.items():
-            response = self._responses.get(index)
-            counted = None if response is None else response.usage
-            if counted is not None and counted.completion_tokens is not None:
-                tokens += counted.completion_tokens + (counted.prompt_tokens or 0)
-            else:
-                # About four characters a token, where nobody has counted.
-                tokens += math.ceil(len(answer.text) / 4)
-        grant.charge(tokens)
+    def _name(self) -> None:
+        """Say who answers, if a comment opened the stream before that was known."""
+        if not self._is_nameless:
+            return
+        self._look()
+        if self._exchange.provenance is not None:
+            self._is_nameless = False
+            self._shape.named(self._model())
 
     # ---- what the headers say ----
 
@@ -404,6 +424,7 @@ class Answering:
 
     async def _fail(self, refusal: Refusal) -> None:
         """Say that there is no answer, or no more of it."""
+        refusal = as_asked(refusal, self._exchange.endpoint)
         self._exchange.error_code = refusal.cause
         if self._is_open:
             data = self._shape.failed(refusal) if self._question.stream else b""

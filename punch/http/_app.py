@@ -13,14 +13,13 @@ from starlette.exceptions import HTTPException
 from starlette.routing import BaseRoute, Route
 from starlette.routing import Router as Routes
 
-from ..background import open_background
-from ..exceptions import PunchError
+from ..exceptions import ConfigurationError, PunchError
 from ..logs import get_logger
 from ._answering import Receive, Send
 from ._endpoint import Endpoint, Scope, Service, send_refusal
 from ._errors import Refusal, internal, refusal_of
 from ._keys import KeyStore
-from ._limits import ClientGone
+from ._limits import ClientGone, has_body, reading_away
 
 log = get_logger(__name__)
 
@@ -37,6 +36,8 @@ EXPOSED = (
     "X-Request-ID, X-Punch-Peer, X-Punch-Decision, X-Punch-Provenance, X-Punch-Segments, "
     "Retry-After"
 )
+
+_USUAL_PORTS = {"http": ":80", "https": ":443"}
 
 BODILESS = frozenset({"GET", "HEAD", "OPTIONS", "DELETE"})
 
@@ -68,6 +69,40 @@ class Told:
         await send({"type": "http.response.body", "body": data, "more_body": False})
 
 
+def origins_of(given: Sequence[str]) -> tuple[str, ...]:
+    """*given*, as browsers write them (https://html.spec.whatwg.org/#ascii-serialisation-of-an-origin).
+
+    Raises:
+      ConfigurationError: if one of them is no origin.
+
+    """
+    return tuple(map(_origin, given))
+
+
+def _origin(text: str) -> str:
+    if text in ("*", "null"):
+        return text
+    place = _place_of(text)
+    scheme, _, rest = text.partition("://")
+    scheme = scheme.lower()
+    if not place or "@" in place or rest.rstrip("/").lower() != place:
+        raise ConfigurationError(
+            f"--allow-origin {text[:80]!r} is no origin: it has a scheme, a host and perhaps a "
+            "port, such as https://example.org, and nothing after them"
+        )
+    if (port := _USUAL_PORTS.get(scheme)) is not None:
+        place = place.removesuffix(port)
+    return f"{scheme}://{place}"
+
+
+def _place_of(origin: str) -> str:
+    """Host and port of an origin, in small letters; nothing if it is none."""
+    try:
+        return urlsplit(origin).netloc.lower()
+    except ValueError:
+        return ""
+
+
 @attrs.frozen(kw_only=True)
 class Door:
     """Who may come in."""
@@ -75,7 +110,7 @@ class Door:
     keys: KeyStore | None = None
     """API keys; `None` if nobody needs one."""
 
-    origins: tuple[str, ...] = ()
+    origins: tuple[str, ...] = attrs.field(default=(), converter=origins_of)
     """Web pages whose scripts may ask, as ``https://example.org``; ``*`` for all."""
 
     own_names_only: bool = False
@@ -87,6 +122,10 @@ class Door:
         path = scope["path"]
         if self.keys is None or path in PUBLIC or path.startswith(PUBLIC_FOLDER):
             return
+        if scope["method"] == "OPTIONS":
+            # A browser asks what it may send before it sends it, a key included:
+            # https://fetch.spec.whatwg.org/#cors-preflight-fetch.
+            return
         scope["punch.key"] = await self.keys.authenticate(secret_in(headers))
 
     def _check_origin(self, scope: Scope, headers: Mapping[bytes, bytes]) -> None:
@@ -97,10 +136,8 @@ class Door:
         if origin is None or scope["method"] in ("GET", "HEAD", "OPTIONS"):
             return
         text = origin.decode("latin-1")
-        if (
-            self.allows(text)
-            or urlsplit(text).netloc.lower() == headers.get(b"host", b"").decode("latin-1").lower()
-        ):
+        host = headers.get(b"host", b"").decode("latin-1")
+        if self.allows(text) or _place_of(text) == host.lower():
             return
         raise _stranger(
             f"pages of {text[:80]!r} may not ask here; the gateway's --allow-origin changes that",
@@ -209,7 +246,7 @@ class Application:
             return
         work: Callable[[], Awaitable[None]] = lambda: self._routes(scope, receive, send)  # noqa: E731
         if scope["method"] in BODILESS and has_body(headers):
-            await _reading_away(receive, work)
+            await reading_away(receive, work)
         else:
             await work()
 
@@ -224,12 +261,13 @@ class Application:
         if send.has_begun:
             # Too late for a status: a broken body is the only thing left to say.
             raise RuntimeError("an answer broke after it had begun")
+        self.service.observers.refused(refusal.status)
         if has_body(headers):
             refusal = attrs.evolve(refusal, closes=True)
             work: Callable[[], Awaitable[None]] = lambda: send_refusal(  # noqa: E731
                 refusal, scope["path"], send
             )
-            await _reading_away(receive, work)
+            await reading_away(receive, work)
         else:
             await send_refusal(refusal, scope["path"], send)
 
@@ -285,23 +323,6 @@ class _Sender:
                 given.append((b"x-content-type-options", b"nosniff"))
             message = {**message, "headers": [*given, *self._headers]}
         await self._send(message)
-
-
-def has_body(headers: Mapping[bytes, bytes]) -> bool:
-    """Whether a request says that it has a body."""
-    return b"transfer-encoding" in headers or headers.get(b"content-length", b"0") != b"0"
-
-
-async def _reading_away(receive: Receive, work: Callable[[], Awaitable[None]]) -> None:
-    """Do *work* while nobody wants the body: unread, it would keep the answer from leaving."""
-    async with open_background() as nursery:
-
-        async def read() -> None:
-            while (await receive())["type"] != "http.disconnect":
-                pass
-
-        nursery.start_soon(read)
-        await work()
 
 
 async def _nothing_here(scope: Scope, receive: Receive, send: Send) -> None:

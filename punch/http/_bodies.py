@@ -9,15 +9,26 @@ from __future__ import annotations
 import json
 from typing import Annotated, Any, Literal
 
-from pydantic import Discriminator, Field, StrictStr, Tag, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    Discriminator,
+    Field,
+    StrictStr,
+    Tag,
+    field_validator,
+    model_validator,
+)
 
 from ._parsing import Always, Body, Never
 
 MOST_ANSWERS = 16
 """Answers to one request, side by side."""
 
-# What the fields of one list may have at most; `punch.wire` has limits of its own for the text.
+# What one list may have at most; `punch.wire` has limits of its own for the text. Checking ends at
+# the first item that breaks a rule (`fail_fast`): a body of a million wrong ones is one fault.
 MOST_TOOLS = 128
+MOST_MESSAGES = 4096
+MOST_PARTS = 256
 
 Text = Annotated[StrictStr, Tag("~text")]
 
@@ -26,6 +37,16 @@ def _kind(value: Any) -> str | None:
     if isinstance(value, str):
         return "~text"
     return "~list" if isinstance(value, list) else None
+
+
+def _printable(value: str) -> str:
+    if not value.isprintable():
+        raise ValueError("it must be 1 to 256 printable characters")
+    return value
+
+
+ModelName = Annotated[str, Field(min_length=1, max_length=256), AfterValidator(_printable)]
+"""The name of a model, which goes into logs, headers and labels."""
 
 
 class Punch(Body):
@@ -49,7 +70,7 @@ class TextPart(Body):
 
 
 Content = Annotated[
-    Text | Annotated[list[TextPart], Tag("~list")],
+    Text | Annotated[list[TextPart], Field(max_length=MOST_PARTS, fail_fast=True), Tag("~list")],
     Discriminator(_kind),
 ]
 
@@ -75,13 +96,13 @@ class Turn(Body):
     role: Literal["system", "developer", "user", "assistant", "tool"]
     content: Content | None = None
     name: str | None = None
-    tool_calls: list[CalledTool] | None = None
+    tool_calls: list[CalledTool] | None = Field(default=None, max_length=MOST_TOOLS, fail_fast=True)
     tool_call_id: str | None = None
     refusal: None = None
     # What the official client's own messages carry when they are sent back.
     audio: None = None
     function_call: None = None
-    annotations: list[Any] | None = Field(default=None, max_length=0)
+    annotations: list[Any] | None = Field(default=None, max_length=0, fail_fast=True)
 
     @property
     def text(self) -> str:
@@ -99,6 +120,7 @@ class Function(Body):
     name: str
     description: str | None = None
     parameters: dict[str, Any] | None = None
+    # llama.cpp writes the arguments of every call under a grammar of their schema.
     strict: bool | None = None
 
 
@@ -160,7 +182,7 @@ class StreamOptions(Body):
 
 
 Stop = Annotated[
-    Text | Annotated[list[str], Field(max_length=4), Tag("~list")],
+    Text | Annotated[list[str], Field(max_length=4, fail_fast=True), Tag("~list")],
     Discriminator(_kind),
 ]
 ToolChoice = Annotated[
@@ -173,7 +195,7 @@ ToolChoice = Annotated[
 class Wished(Body):
     """What chat and completions have in common."""
 
-    model: str = Field("auto", min_length=1, max_length=256)
+    model: ModelName = "auto"
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     n: int | None = Field(default=None, ge=1, le=MOST_ANSWERS)
@@ -218,19 +240,19 @@ class Wished(Body):
 class ChatBody(Wished):
     """``POST /v1/chat/completions``."""
 
-    messages: list[Turn] = Field(min_length=1, max_length=4096)
+    messages: list[Turn] = Field(min_length=1, max_length=MOST_MESSAGES, fail_fast=True)
     max_completion_tokens: int | None = Field(default=None, ge=1, le=1 << 40)
     logprobs: bool | None = None
     top_logprobs: int | None = Field(default=None, ge=0, le=20)
     response_format: ResponseFormat | None = None
-    tools: list[FunctionTool] | None = Field(default=None, max_length=MOST_TOOLS)
+    tools: list[FunctionTool] | None = Field(default=None, max_length=MOST_TOOLS, fail_fast=True)
     tool_choice: ToolChoice | None = None
     # Whether there are several calls is the model's to say; false cannot be promised.
     parallel_tool_calls: Always | None = None
     metadata: dict[str, str] | None = Field(default=None, max_length=16)
     store: Never | None = None
     service_tier: Literal["auto", "default"] | None = None
-    modalities: list[Literal["text"]] | None = None
+    modalities: list[Literal["text"]] | None = Field(default=None, max_length=1, fail_fast=True)
     safety_identifier: str | None = None
     prompt_cache_key: str | None = None
 
@@ -244,7 +266,10 @@ class ChatBody(Wished):
 
 
 Prompt = Annotated[
-    Text | Annotated[list[str], Field(min_length=1, max_length=MOST_ANSWERS), Tag("~list")],
+    Text
+    | Annotated[
+        list[str], Field(min_length=1, max_length=MOST_ANSWERS, fail_fast=True), Tag("~list")
+    ],
     Discriminator(_kind),
 ]
 
@@ -260,7 +285,7 @@ class CompletionBody(Wished):
 
 
 Inputs = Annotated[
-    Text | Annotated[list[str], Field(min_length=1, max_length=2048), Tag("~list")],
+    Text | Annotated[list[str], Field(min_length=1, max_length=2048, fail_fast=True), Tag("~list")],
     Discriminator(_kind),
 ]
 
@@ -268,7 +293,7 @@ Inputs = Annotated[
 class EmbeddingBody(Body):
     """``POST /v1/embeddings``."""
 
-    model: str = Field("auto", min_length=1, max_length=256)
+    model: ModelName = "auto"
     input: Inputs
     encoding_format: Literal["float", "base64"] | None = None
     dimensions: int | None = Field(default=None, ge=1)

@@ -219,10 +219,8 @@ def _data(data: dict[str, Any], status: int = 200) -> Response:
 
 
 def _error(status: int, message: str) -> Response:
-    """In the form of every other error here, which is OpenAI's."""
-    kind = "invalid_request_error" if status < 500 else "server_error"
-    error = {"message": message, "type": kind, "param": None, "code": None}
-    return _data({"error": error}, status)
+    """In the form of every other error under ``/api/``, which is Ollama's."""
+    return _data({"error": message}, status)
 
 
 class EventStream(Response):
@@ -246,6 +244,10 @@ class EventStream(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve it until the client goes or the feed ends."""
+        if scope["method"] == "HEAD":
+            await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
+            return
         try:
             with self._feed.watch(self._last_event_id) as watcher:
                 async with open_background() as nursery:

@@ -8,8 +8,10 @@ may take the last ones with it.
 
 from __future__ import annotations
 
+import errno
 import os
 import sqlite3
+import stat
 import sys
 import threading
 import time
@@ -20,6 +22,9 @@ from typing import Any, TypeVar
 from ..exceptions import ConfigurationError
 
 T = TypeVar("T")
+
+# Held while a file is made: nobody else in this process may have it open when that ends.
+_making = threading.Lock()
 
 # Written into the file, so that the database of another program is never taken for ours: "punc".
 APPLICATION = 0x70756E63
@@ -198,11 +203,21 @@ class Database:
 
 
 def _make_private(path: Path) -> None:
-    """See that the file is there, and that nobody else can read it; its journals take its mode."""
+    """See that the file is there, and that nobody else can read it; its journals take its mode.
+
+    One that is there is never opened: closing it would drop the POSIX locks that SQLite holds on
+    it for this whole process, and the next program that ends would take the journal from under us
+    (https://www.sqlite.org/howtocorrupt.html, section 2.2).
+    """
+    path = Path(os.path.realpath(path))
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o600)
-    try:
-        if sys.platform != "win32" and os.fstat(descriptor).st_mode & 0o077:
-            os.fchmod(descriptor, 0o600)
-    finally:
-        os.close(descriptor)
+    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0)
+    with _making:
+        try:
+            os.close(os.open(path, flags, 0o600))
+        except FileExistsError:
+            mode = path.stat().st_mode
+            if stat.S_ISDIR(mode):
+                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR)) from None
+            if sys.platform != "win32" and mode & 0o077:
+                path.chmod(0o600)

@@ -24,6 +24,9 @@ class Unstreamed:
         """Nothing."""
         return b""
 
+    def named(self, model: str) -> None:
+        """Nothing."""
+
     def text(self, index: int, parts: Sequence[str]) -> bytes:
         """Nothing."""
         return b""

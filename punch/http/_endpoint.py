@@ -15,11 +15,12 @@ from ..logs import get_logger
 from ..router import Router, new_request_id
 from ..wire import CommandRequest
 from ._answering import Answering, Question, Receive, Send
-from ._errors import Refusal, internal, refusal_of
+from ._charging import expected_tokens
+from ._errors import Refusal, as_asked, internal, refusal_of
 from ._exchange import DISCONNECTED, STOPPED, Exchange, Observers
 from ._keys import Key
-from ._limits import ClientGone, Limits, read_body
-from ._parsing import Body, parse
+from ._limits import Bodies, ClientGone, Limits, Room, has_body, read_body, reading_away
+from ._parsing import Body, parse_aside
 from ._quotas import Quotas
 
 log = get_logger(__name__)
@@ -44,6 +45,9 @@ class Service:
 
     limits: Limits = attrs.field(factory=Limits)
     """What a client may do."""
+
+    bodies: Bodies = attrs.field(default=attrs.Factory(lambda own: Bodies(own.limits), True))
+    """The bodies of requests under way."""
 
     timeout: float = 300.0
     """Seconds for a whole answer, where the caller does not say."""
@@ -116,23 +120,32 @@ class Endpoint(ABC, Generic[B]):
         observers = self.service.observers
         exchange = Exchange(request_id="", endpoint=self.path)
         try:
-            await self._serve(exchange, scope, receive, send)
+            with self.service.bodies.room() as room:
+                await self._serve(exchange, scope, receive, send, room)
         finally:
             if exchange.status is None and exchange.error_code is None:
                 exchange.error_code = STOPPED
             observers.ended(exchange)
 
-    async def _serve(self, exchange: Exchange, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _serve(
+        self, exchange: Exchange, scope: Scope, receive: Receive, send: Send, room: Room
+    ) -> None:
         service = self.service
         try:
-            key, question = await self._understand(exchange, scope, receive)
+            key, question = await self._understand(exchange, scope, receive, room)
         except ClientGone:
             exchange.error_code = DISCONNECTED
             return
         except (Refusal, PunchError) as error:
             refusal = error if isinstance(error, Refusal) else refusal_of(error)
             exchange.error_code = refusal.cause
-            await say(refusal, exchange, send)
+            refusal = as_asked(refusal, self.path)
+            work = partial(say, refusal, exchange, send)
+            if room.is_read or not has_body(dict(scope["headers"])):
+                await work()
+                return
+            refusal.closes = True
+            await reading_away(receive, work)
             return
         except Exception:
             log.exception("a request met a bug", request_id=exchange.request_id)
@@ -143,7 +156,14 @@ class Endpoint(ABC, Generic[B]):
         if service.asked is not None and question.requests:
             service.asked(exchange, words_of(question.requests[0]))
         limit = max((request.timeout or 0.0 for request in question.requests), default=math.inf)
-        admit = partial(service.quotas.admit, key, exchange.model, timeout=limit or math.inf)
+        admit = partial(
+            service.quotas.admit,
+            key,
+            exchange.model,
+            tokens=expected_tokens(question.requests),
+            weight=max(1, len(question.requests)),
+            timeout=limit or math.inf,
+        )
         await Answering(
             router=service.router,
             question=question,
@@ -155,7 +175,7 @@ class Endpoint(ABC, Generic[B]):
         ).run()
 
     async def _understand(
-        self, exchange: Exchange, scope: Scope, receive: Receive
+        self, exchange: Exchange, scope: Scope, receive: Receive, room: Room
     ) -> tuple[Key | None, Question]:
         headers = dict(scope["headers"])
         key: Key | None = scope.get("punch.key")
@@ -166,8 +186,11 @@ class Endpoint(ABC, Generic[B]):
         if (own := request_id_in(headers)) is not None:
             # What one key has asked for is no answer for another, whatever it calls its request.
             exchange.request_id = own if key is None else f"{own}@{key.key_id}"
+            exchange.chosen_id = True
         check_media_type(headers, anything=self.path.startswith("/api/"))
-        body = parse(self.body, await read_body(headers, receive, self.service.limits))
+        bodies = self.service.bodies
+        data = await read_body(headers, receive, self.service.limits, room)
+        body = await parse_aside(self.body, data, bodies.parsing)
         exchange.model = self.model(body)
         exchange.stream = self.streams(body)
         allowed = exchange.model if key is None else key.model_for(exchange.model)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -164,6 +165,37 @@ def refusal_of(error: PunchError, decisions: Sequence[Decision] = ()) -> Refusal
         retry_after=retry_after,
         cause=error.code,
     )
+
+
+# What a rule of `punch.wire` names, where the client has written it under another name.
+_SPELLED: Mapping[str, Mapping[str, str]] = {
+    "/v1/chat/completions": {"response_schema": "response_format"},
+    "/v1/responses": {"response_schema": "text.format", "messages": "input"},
+    "/v1/embeddings": {"inputs": "input"},
+    "/api/embed": {"inputs": "input"},
+    "/api/embeddings": {"inputs": "prompt"},
+    "/api/chat": {"response_schema": "format", "stop": "options.stop"},
+    "/api/generate": {"response_schema": "format", "stop": "options.stop", "messages": "prompt"},
+}
+_NAMED = re.compile(
+    r"(messages|prompt|inputs|stop|tools|tool_choice|response_schema|logprobs)\b(\S*)"
+)
+
+
+def as_asked(refusal: Refusal, endpoint: str) -> Refusal:
+    """*refusal*, with the field that it is about, as clients of *endpoint* call it."""
+    found = _NAMED.match(refusal.message) if refusal.cause == "invalid_request" else None
+    if found is None or refusal.param is not None:
+        return refusal
+    ours, place = found.groups()
+    name = _SPELLED.get(endpoint, {}).get(ours, ours)
+    if name == "tools" and endpoint != "/v1/responses":
+        place = place.replace("].", "].function.")
+    if (ours, name) == ("inputs", "prompt") or (ours, name) == ("messages", "prompt"):
+        place = ""
+    param = f"{name}{place}".rstrip(":,;")
+    message = f"{param}{refusal.message[found.end() :]}"
+    return attrs.evolve(refusal, message=message, param=param)
 
 
 def internal() -> Refusal:

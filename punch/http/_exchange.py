@@ -12,6 +12,7 @@ from ..capability import PeerId
 from ..logs import get_logger
 from ..routing import Attempt, Decision
 from ..wire import Progress, Provenance, Segment, Usage
+from ._charging import Cost
 
 log = get_logger(__name__)
 
@@ -31,6 +32,9 @@ class Exchange:
 
     request_id: str
     """The caller's ``X-Request-ID`` or a fresh UUIDv7."""
+
+    chosen_id: bool = False
+    """The caller has chosen it."""
 
     endpoint: str
     """Template of the route: ``/v1/chat/completions``."""
@@ -79,6 +83,9 @@ class Exchange:
 
     usage: Usage = attrs.field(factory=Usage)
     """Tokens, as they were counted; known at the end."""
+
+    cost: Cost = attrs.field(factory=Cost)
+    """What was made for it, and its key pays for; known at the end."""
 
     texts: int = 0
     """Parts of the text delivered so far."""
@@ -136,6 +143,12 @@ class Observers:
         self.under_way.discard(exchange)
         exchange.ended_at = trio.current_time()
         self._tell("ended", exchange)
+
+    def refused(self, status: int) -> None:
+        """Say to whoever wants to know that a request got no further than the door."""
+        for observer in self._observers:
+            if (told := getattr(observer, "refused", None)) is not None:
+                told(status)
 
     def _tell(self, what: str, exchange: Exchange) -> None:
         for observer in self._observers:

@@ -18,10 +18,13 @@ def what_is_waited_for(progress: Progress | None, waited: float) -> str:
     words: list[str] = [progress.state]
     if progress.ahead:
         words.append(f"{progress.ahead} ahead")
-    if progress.seconds is not None:
-        words.append(f"about {progress.seconds:.0f} s")
-    else:
+    if progress.seconds is None or progress.seconds <= 0:
+        # Nobody has guessed, or the guess is over: how long it was is all there is to say.
         words.append(f"{waited:.0f} s")
+    elif progress.seconds < 1:
+        words.append("less than 1 s")
+    else:
+        words.append(f"about {progress.seconds:.0f} s")
     return ", ".join(words)
 
 

@@ -167,6 +167,11 @@ class KeyStore:
         """The file."""
         return self._database.path
 
+    @property
+    def database(self) -> Database:
+        """The same, open: for whoever keeps the books of these keys."""
+        return self._database
+
     # ---- for the event loop ----
 
     async def authenticate(self, secret: str | None) -> Key:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import attrs
 import trio
 
+from ..background import open_background
 from ._errors import Refusal
 
 Receive = Callable[[], Awaitable[Any]]
@@ -22,6 +24,15 @@ SLOWEST_SECONDS = 10.0
 
 # A long body may take longer, but not slower than this: half of an old DSL line.
 LEAST_RATE = 64 << 10
+
+# Bytes of all bodies of requests under way together: a few of the longest, thousands of usual ones.
+BODIES_LIMIT = 256 << 20
+
+# A body up to this long is taken in any case: nobody is shut out by those who send long ones.
+ALWAYS_TAKEN = 64 << 10
+
+# Seconds after which there may be room for a body again.
+ROOM_RETRY = 2.0
 
 # A body that is too long is thrown away up to this many times the limit before it is refused:
 # whoever still writes when the connection ends never reads why.
@@ -41,6 +52,9 @@ class Limits:
     body: int = BODY_LIMIT
     """Longest body, in bytes."""
 
+    bodies: int = BODIES_LIMIT
+    """Bytes of the bodies of all requests under way, those of up to 64 KiB aside."""
+
     slowest: float = SLOWEST_SECONDS
     """Seconds for the headers, and for a body of up to `LEAST_RATE` times as many bytes."""
 
@@ -58,14 +72,72 @@ class Limits:
     """Connections at a time."""
 
 
-async def read_body(headers: Mapping[bytes, bytes], receive: Receive, limits: Limits) -> bytes:
+class Bodies:
+    """The bodies of all requests under way, and how many bytes of them there may be.
+
+    Args:
+      limits: What clients may do.
+
+    """
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self.held = 0
+        """Bytes that are held now."""
+        self.parsing = trio.CapacityLimiter(1)
+        """Threads that may read long bodies: they hold the interpreter's lock for most of it."""
+
+    @contextmanager
+    def room(self) -> Iterator[Room]:
+        """Room for one body, for as long as its request lasts."""
+        room = Room(self, self._limits)
+        try:
+            yield room
+        finally:
+            self.held -= room.held
+
+
+class Room:
+    """The room that one body takes. Made by `Bodies.room`."""
+
+    def __init__(self, bodies: Bodies, limits: Limits) -> None:
+        self._bodies = bodies
+        self._most = max(limits.bodies, limits.body)
+        self.held = 0
+        """Bytes that it takes of those for all."""
+        self.is_read = False
+        """It was read to its end."""
+
+    def grow(self, size: int) -> bool:
+        """Whether the body may be *size* bytes long."""
+        more = size - self.held
+        if size <= ALWAYS_TAKEN or more <= 0:
+            return True
+        if self._bodies.held + more > self._most:
+            return False
+        self._bodies.held += more
+        self.held = size
+        return True
+
+
+async def read_body(
+    headers: Mapping[bytes, bytes], receive: Receive, limits: Limits, room: Room
+) -> bytes:
     """The whole body.
 
     Raises:
-      Refusal: if it is too long, or comes too slowly.
+      Refusal: if it is too long, or comes too slowly, or there is no room for it.
       ClientGone: if the client went away before its end.
 
     """
+    coding = headers.get(b"content-encoding", b"").decode("latin-1").strip().lower()
+    if coding not in ("", "identity"):
+        raise Refusal(
+            status=415,
+            message=f"Content-Encoding is {coding[:80]!r}; send the body as it is, without it",
+            code="unsupported_media_type",
+            param="Content-Encoding",
+        )
     announced = headers.get(b"content-length", b"")
     if announced.isdigit() and int(announced) > limits.body:
         await _read_away(receive, min(int(announced), READ_AWAY * limits.body), limits)
@@ -90,9 +162,14 @@ async def read_body(headers: Mapping[bytes, bytes], receive: Receive, limits: Li
         if size > limits.body:
             await _read_away(receive, READ_AWAY * limits.body, limits)
             raise _too_long(limits)
+        if not room.grow(size):
+            parts.clear()
+            await _read_away(receive, READ_AWAY * limits.body, limits)
+            raise _no_room()
         if part:
             parts.append(part)
         if not message.get("more_body", False):
+            room.is_read = True
             return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
@@ -105,6 +182,35 @@ def _too_long(limits: Limits) -> Refusal:
         status=413,
         message=f"the body is longer than the limit of {limits.body} bytes: shorten it",
         code="body_too_long",
+        closes=True,
+    )
+
+
+def has_body(headers: Mapping[bytes, bytes]) -> bool:
+    """Whether a request says that it has a body."""
+    return b"transfer-encoding" in headers or headers.get(b"content-length", b"0") != b"0"
+
+
+async def reading_away(receive: Receive, work: Callable[[], Awaitable[None]]) -> None:
+    """Do *work* while nobody wants the body: unread, it would keep the answer from leaving."""
+    async with open_background() as nursery:
+
+        async def read() -> None:
+            while (await receive())["type"] != "http.disconnect":
+                pass
+
+        nursery.start_soon(read)
+        await work()
+
+
+def _no_room() -> Refusal:
+    return Refusal(
+        status=503,
+        message="the bodies of other requests take all the room there is: send it again later",
+        type="service_unavailable_error",
+        code="no_room",
+        retry_after=ROOM_RETRY,
+        cause="quota",
         closes=True,
     )
 

@@ -6,6 +6,7 @@ Names are those of vLLM where it has one (and so of the llm-d dashboards made fo
 | name | labels | from |
 | --- | --- | --- |
 | punch_requests_total | endpoint, status, model | requests that ended |
+| punch_refused_total | status | requests that asked no model and got an error |
 | punch_num_requests_running, punch_num_requests_waiting | | the gateway, now |
 | punch_prompt_tokens_total, punch_generation_tokens_total | model | what backends counted |
 | punch_time_to_first_token_seconds | model | arrival to the first text |
@@ -40,7 +41,6 @@ from starlette.routing import Route
 from .._version import __version__
 from ..peers import PeerRecord
 from ._exchange import DISCONNECTED, Exchange
-from ._usage import tokens_used
 
 # Label values of each kind; what comes later is `OTHER`.
 MOST_MODELS = 100
@@ -131,6 +131,10 @@ class Metrics:
             "punch_requests", "Requests that ended.", ("endpoint", "status", "model"),
             registry=registry,
         )  # fmt: skip
+        self._refused = Counter(
+            "punch_refused", "Requests that asked no model and got an error.", ("status",),
+            registry=registry,
+        )  # fmt: skip
         self._prompt_tokens = Counter(
             "punch_prompt_tokens", "Tokens of prompts.", ("model",), registry=registry
         )
@@ -178,10 +182,10 @@ class Metrics:
         model = self._model_of(exchange)
         endpoint = self._words.bounded(exchange.endpoint)
         self._requests.labels(endpoint, _status(exchange), model).inc()
-        prompt, answer = tokens_used(exchange)
-        self._prompt_tokens.labels(model).inc(prompt)
-        self._generation_tokens.labels(model).inc(answer)
-        self._observe_times(exchange, model, answer)
+        cost = exchange.cost
+        self._prompt_tokens.labels(model).inc(cost.prompt)
+        self._generation_tokens.labels(model).inc(cost.answer)
+        self._observe_times(exchange, model, cost.answer)
         for decision in exchange.decisions:
             policy = self._words.bounded(decision.policy)
             self._decisions.labels(policy, self._words.bounded(decision.reason)).inc()
@@ -189,6 +193,10 @@ class Metrics:
                 self._failovers.inc()
             elif decision.chosen is not None and decision.reason == "continuation":
                 self._continuations.inc()
+
+    def refused(self, status: int) -> None:
+        """Count a request that was sent away before it asked anything."""
+        self._refused.labels(str(status)).inc()
 
     def _observe_times(self, exchange: Exchange, model: str, answer: int) -> None:
         began, first, ended = exchange.began_at, exchange.first_text_at, exchange.ended_at

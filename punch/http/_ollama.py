@@ -16,6 +16,7 @@ from ._limits import read_body
 from ._ollama_bodies import (
     Asked,
     EmbedBody,
+    EmbedOptions,
     GenerateBody,
     OldEmbedBody,
     OllamaChatBody,
@@ -31,7 +32,7 @@ from ._ollama_shapes import (
 )
 from ._on_offer import AUTO, OnOffer, no_such_model, on_offer
 from ._openai import asked
-from ._parsing import parse
+from ._parsing import parse_aside
 
 # What its clients look for to know what they may ask; the fields above are of this version.
 SPOKEN = "0.13.0"
@@ -107,7 +108,7 @@ class _Asking:
         found = plain_name(name, list(on_offer(self.service.router.peers)))
         return None if found == AUTO else found
 
-    def check_context(self, options: Options | None, model: str | None) -> None:
+    def check_context(self, options: Options | EmbedOptions | None, model: str | None) -> None:
         """Refuse a context that no listener has: it cannot be changed from here."""
         wanted = None if options is None else options.num_ctx
         if wanted is None:
@@ -230,6 +231,7 @@ class Embed(_Asking, Endpoint[EmbedBody]):
 
     def question(self, body: EmbedBody, caller: Caller) -> Question:
         """Texts to embed."""
+        self.check_context(body.options, caller.model)
         inputs = (body.input,) if isinstance(body.input, str) else tuple(body.input)
         request = asked(
             self.service, caller, body.punch, command="embed", inputs=inputs, stream=False
@@ -259,6 +261,7 @@ class OldEmbed(_Asking, Endpoint[OldEmbedBody]):
 
     def question(self, body: OldEmbedBody, caller: Caller) -> Question:
         """One text to embed."""
+        self.check_context(body.options, caller.model)
         request = asked(
             self.service, caller, body.punch, command="embed", inputs=(body.prompt,), stream=False
         )
@@ -300,8 +303,9 @@ class Show:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
         service = self._service
-        data = await read_body(dict(scope["headers"]), receive, service.limits)
-        body = parse(ShowBody, data)
+        with service.bodies.room() as room:
+            data = await read_body(dict(scope["headers"]), receive, service.limits, room)
+            body = await parse_aside(ShowBody, data, service.bodies.parsing)
         offered: dict[str, OnOffer] = on_offer(service.router.peers)
         name = plain_name(body.model, list(offered))
         if name not in offered:

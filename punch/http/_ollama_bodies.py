@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AliasChoices, Discriminator, Field, Tag
 
-from ._bodies import MOST_TOOLS, Function, Punch, Text
+from ._bodies import MOST_MESSAGES, MOST_TOOLS, Function, ModelName, Punch, Text
 from ._parsing import Body, Never
 
 
@@ -28,7 +28,7 @@ class Options(Body):
     seed: int | None = Field(default=None, ge=0, le=(1 << 63) - 1)
     stop: (
         Annotated[
-            Text | Annotated[list[str], Field(max_length=16), Tag("~list")],
+            Text | Annotated[list[str], Field(max_length=16, fail_fast=True), Tag("~list")],
             Discriminator(lambda value: "~text" if isinstance(value, str) else "~list"),
         ]
         | None
@@ -48,6 +48,14 @@ class Options(Body):
     def max_tokens(self) -> int | None:
         """Longest answer; Ollama's -1 and -2 stand for no limit."""
         return self.num_predict if self.num_predict and self.num_predict > 0 else None
+
+
+class EmbedOptions(Body):
+    """Options where no token is chosen."""
+
+    num_ctx: int | None = Field(
+        default=None, ge=1, description="Taken if some listener has as long a context."
+    )
 
 
 class CalledFunction(Body):
@@ -71,8 +79,8 @@ class Turn(Body):
 
     role: Literal["system", "user", "assistant", "tool"]
     content: str | None = None
-    images: list[Any] | None = Field(default=None, max_length=0)
-    tool_calls: list[CalledTool] | None = None
+    images: list[Any] | None = Field(default=None, max_length=0, fail_fast=True)
+    tool_calls: list[CalledTool] | None = Field(default=None, max_length=MOST_TOOLS, fail_fast=True)
     tool_name: str | None = None
     tool_call_id: str | None = None
     thinking: Literal[""] | None = None
@@ -94,7 +102,7 @@ Format = Annotated[
 class Asked(Body):
     """What chat and generate have in common."""
 
-    model: str = Field(min_length=1, max_length=256)
+    model: ModelName
     stream: bool | None = None
     format: Format | None = None
     options: Options | None = None
@@ -116,8 +124,8 @@ class Asked(Body):
 class OllamaChatBody(Asked):
     """``POST /api/chat``."""
 
-    messages: list[Turn] = Field(default=[], max_length=4096)
-    tools: list[OllamaTool] | None = Field(default=None, max_length=MOST_TOOLS)
+    messages: list[Turn] = Field(default=[], max_length=MOST_MESSAGES, fail_fast=True)
+    tools: list[OllamaTool] | None = Field(default=None, max_length=MOST_TOOLS, fail_fast=True)
 
 
 class GenerateBody(Asked):
@@ -128,22 +136,23 @@ class GenerateBody(Asked):
     raw: bool | None = None
     suffix: Literal[""] | None = None
     template: Literal[""] | None = None
-    images: list[Any] | None = Field(default=None, max_length=0)
-    context: list[Any] | None = Field(default=None, max_length=0)
+    images: list[Any] | None = Field(default=None, max_length=0, fail_fast=True)
+    context: list[Any] | None = Field(default=None, max_length=0, fail_fast=True)
 
 
 class EmbedBody(Body):
     """``POST /api/embed``."""
 
-    model: str = Field(min_length=1, max_length=256)
+    model: ModelName
     input: Annotated[
-        Text | Annotated[list[str], Field(min_length=1, max_length=2048), Tag("~list")],
+        Text
+        | Annotated[list[str], Field(min_length=1, max_length=2048, fail_fast=True), Tag("~list")],
         Discriminator(lambda value: "~text" if isinstance(value, str) else "~list"),
     ]
     # Whoever cuts a text to fit would have to say so.
     truncate: bool | None = None
     dimensions: int | None = Field(default=None, ge=1)
-    options: Options | None = None
+    options: EmbedOptions | None = None
     keep_alive: str | float | None = None
     punch: Punch = Punch()
 
@@ -151,9 +160,9 @@ class EmbedBody(Body):
 class OldEmbedBody(Body):
     """``POST /api/embeddings``, which Ollama has kept for old clients."""
 
-    model: str = Field(min_length=1, max_length=256)
+    model: ModelName
     prompt: str = Field(min_length=1)
-    options: Options | None = None
+    options: EmbedOptions | None = None
     keep_alive: str | float | None = None
     punch: Punch = Punch()
 
@@ -161,5 +170,5 @@ class OldEmbedBody(Body):
 class ShowBody(Body):
     """``POST /api/show``."""
 
-    model: str = Field(min_length=1, max_length=256, validation_alias=AliasChoices("model", "name"))
+    model: ModelName = Field(validation_alias=AliasChoices("model", "name"))
     verbose: bool | None = None

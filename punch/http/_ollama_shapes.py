@@ -29,7 +29,9 @@ def arguments_of(call: ToolCall) -> dict[str, Any]:
     """A call's arguments as the object that Ollama gives; text that is none goes under a name."""
     try:
         value = json.loads(call.arguments or "{}")
-    except ValueError:
+        # What cannot be written down again is no JSON, or too deep, and goes as text.
+        json.dumps([[[[[[[[value]]]]]]]], allow_nan=False)
+    except (ValueError, RecursionError):
         value = call.arguments
     return value if isinstance(value, dict) else {"arguments": value}
 
@@ -53,7 +55,8 @@ class OllamaShape:
         self._chat = chat
         # All but the text is the same for every line: it is spelled out once.
         line = as_json(self._head | self._said("\0") | {"done": False})
-        self._before, self._after = line.split(as_json("\0"))
+        # The last one: the model's name comes before the text.
+        self._before, _, self._after = line.rpartition(as_json("\0"))
 
     def _said(self, text: str, calls: Sequence[ToolCall] = ()) -> dict[str, Any]:
         if not self._chat:
@@ -69,6 +72,9 @@ class OllamaShape:
     def began(self, model: str) -> bytes:
         """Nothing comes before the text."""
         return b""
+
+    def named(self, model: str) -> None:
+        """Every line has the model that was asked for."""
 
     def text(self, index: int, parts: Sequence[str]) -> bytes:
         """One line for each part."""

@@ -193,6 +193,12 @@ class TextShape(ABC):
 
     def began(self, model: str) -> bytes:
         """The first event of each answer comes with its first text: nothing yet."""
+        self.named(model)
+        self._tails = {}
+        return b""
+
+    def named(self, model: str) -> None:
+        """What every later event says."""
         self.model = model
         head = {
             "id": f"{self.prefix}-{self.request_id}",
@@ -201,8 +207,6 @@ class TextShape(ABC):
             "model": model,
         }
         self._head = as_json(head)[:-1]
-        self._tails = {}
-        return b""
 
     def text(self, index: int, parts: Sequence[str]) -> bytes:
         """One event for each part, all in one write."""

@@ -3,15 +3,32 @@
 from __future__ import annotations
 
 import re
+import reprlib
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal, TypeVar
 
+import trio
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 
 from ._errors import Refusal
 
 # Of a value that breaks a rule, more is not repeated.
 LONGEST_SHOWN = 80
+
+# Values in one body, counted as the commas between them. Whoever reads JSON makes an object of
+# each, some hundred bytes of one byte; a conversation of 4096 messages has about 20,000.
+MOST_VALUES = 1 << 16
+
+# Faults of one body that are looked at: to say them all takes longer than to find them.
+MOST_FAULTS = 64
+
+# Bytes that are read where everybody else waits meanwhile: some milliseconds.
+AT_ONCE = 256 << 10
+
+# Bytes in which strings are looked through: whoever does it holds the interpreter's lock.
+SLICE = 1 << 20
+
+_IN_A_STRING = re.compile(rb'(?:[^"\\]++|\\.)*+', re.DOTALL)
 
 # What pydantic calls the branches of a union starts with this, so that it can be left out of a
 # place: nobody who writes JSON knows of them.
@@ -52,9 +69,14 @@ def parse(kind: type[B], data: bytes) -> B:
       Refusal: naming the field and the rule, or the line and column where it is no JSON.
 
     """
+    if data.count(b",") > MOST_VALUES and _values(data) > MOST_VALUES:
+        raise _no(f"the body has more than {MOST_VALUES} values in it: send less at a time")
     try:
         return kind.model_validate_json(data or b" ")
     except ValidationError as raised:
+        faults = raised.error_count()
+        if faults > MOST_FAULTS:
+            raise _no(f"{faults} values in the body break rules; /openapi.json has them") from None
         error = _worst(raised.errors(include_url=False, include_context=True))
     place = place_of(error["loc"])
     raise Refusal(
@@ -63,6 +85,41 @@ def parse(kind: type[B], data: bytes) -> B:
         code=_CODES.get(error["type"], "invalid_value"),
         param=place or None,
     )
+
+
+async def parse_aside(kind: type[B], data: bytes, limiter: trio.CapacityLimiter) -> B:
+    """`parse`, in a thread if *data* is long; *limiter* says how many of them at a time."""
+    if len(data) <= AT_ONCE:
+        return parse(kind, data)
+    return await trio.to_thread.run_sync(parse, kind, data, limiter=limiter)
+
+
+def _values(data: bytes) -> int:
+    """About how many values there are: commas that are in no string, up to the limit."""
+    found = place = 0
+    while found <= MOST_VALUES:
+        quote = data.find(b'"', place)
+        if quote < 0:
+            return found + data.count(b",", place)
+        found += data.count(b",", place, quote)
+        place = _end_of_string(data, quote + 1)
+    return found
+
+
+def _end_of_string(data: bytes, place: int) -> int:
+    """Where the string ends that begins at *place*: after its quote, or where *data* ends."""
+    while place < len(data) and data[place] != ord('"'):
+        found = _IN_A_STRING.match(data, place, place + SLICE)
+        end = place if found is None else found.end()
+        if end == place:
+            # A backslash at the very end.
+            return len(data)
+        place = end
+    return place + 1
+
+
+def _no(message: str) -> Refusal:
+    return Refusal(status=400, message=message, code="invalid_value")
 
 
 def place_of(location: Sequence[str | int]) -> str:
@@ -78,13 +135,29 @@ def place_of(location: Sequence[str | int]) -> str:
 
 def shown(value: Any) -> str:
     """*value*, short enough to be repeated."""
-    text = repr(value)
+    text = _SHORT.repr(value)
     return text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]}..."
+
+
+class _Short(reprlib.Repr):
+    """Writes no more of a value than is shown of it."""
+
+    maxstring = maxother = LONGEST_SHOWN
+
+    def repr_str(self, x: str, level: int) -> str:
+        return repr(x[: LONGEST_SHOWN + 1])
+
+    def repr_int(self, x: int, level: int) -> str:
+        # Python refuses to write numbers of more than 4300 digits.
+        return repr(x) if abs(x) < 1 << 256 else "a very long number"
+
+
+_SHORT = _Short()
 
 
 def _worst(errors: Sequence[Any]) -> Any:
     """The error to speak of: one deep inside, as the others may only be its consequences."""
-    return max(errors, key=lambda error: len(error["loc"]) if len(errors) < 64 else 0)
+    return max(errors, key=lambda error: len(error["loc"]))
 
 
 def _sentence(error: Any, place: str) -> str:

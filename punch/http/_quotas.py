@@ -3,6 +3,7 @@
 * A key's requests and tokens a minute are buckets of a minute's content that fill evenly: who was
   quiet may send a minute's worth at once. In the worst minute that is twice the number, as it is
   with the windows that other gateways count in.
+* A request for several answers, or with several prompts, is as many requests.
 * Tokens are taken by the length that is predicted, so that a burst counts at once, and settled
   when the answer is over. One that was longer than predicted leaves a debt, which the next
   request waits off.
@@ -25,7 +26,7 @@ import trio
 
 from ..admission import Slots, Ticket
 from ..capability import PeerId
-from ..exceptions import PeerRefused, QuotaExceeded
+from ..exceptions import InvalidRequest, PeerRefused, QuotaExceeded
 from ._keys import MOST_KEYS, Key
 
 # Requests that the gateway works on side by side: some for each of a hundred listeners.
@@ -117,17 +118,22 @@ class _Account:
         self.requests = _bucket(self.requests, key.requests_per_minute, now)
         self.tokens = _bucket(self.tokens, key.tokens_per_minute, now)
 
-    def check(self, tokens: float, now: float, *, usual_seconds: float) -> None:
-        """Raise `QuotaExceeded` if a request of so many tokens is too much now."""
+    def check(self, weight: int, tokens: float, now: float, *, usual_seconds: float) -> None:
+        """Raise if *weight* requests of so many tokens together are too much now, or ever."""
         key = self.key
-        if key.concurrency is not None and self.running >= key.concurrency:
+        if key.concurrency is not None and self.running + weight > key.concurrency:
+            if weight > key.concurrency:
+                raise InvalidRequest(
+                    f"this asks for {weight} answers at once, and the API key {key.key_id} may "
+                    f"have {key.concurrency} under way: ask for fewer"
+                )
             raise _refusal(
                 f"the API key {key.key_id} has {self.running} requests under way, "
-                f"and may have {key.concurrency}",
+                f"and may have {key.concurrency}" + (f"; this is {weight}" * (weight > 1)),
                 usual_seconds,
             )
         for bucket, amount, what in (
-            (self.requests, 1.0, "requests"),
+            (self.requests, float(weight), "requests"),
             (self.tokens, tokens, "tokens"),
         ):
             if bucket is not None and (wait := bucket.seconds_until(amount, now)):
@@ -138,22 +144,22 @@ class _Account:
                     wait,
                 )
 
-    def begin(self, tokens: float, now: float) -> None:
-        """Count a request that was let in."""
-        self.running += 1
+    def begin(self, weight: int, tokens: float, now: float) -> None:
+        """Count what was let in."""
+        self.running += weight
         if self.requests is not None:
-            self.requests.take(1.0, now)
+            self.requests.take(weight, now)
         if self.tokens is not None:
             self.tokens.take(tokens, now)
 
-    def turned_away(self, now: float) -> None:
-        """One that was let in got no place after all: it costs nothing."""
+    def turned_away(self, weight: int, now: float) -> None:
+        """What was let in got no place after all: it costs nothing."""
         if self.requests is not None:
-            self.requests.take(-1.0, now)
+            self.requests.take(-weight, now)
 
-    def end(self, expected: float, used: float, now: float) -> None:
-        """One that was let in is over."""
-        self.running -= 1
+    def end(self, weight: int, expected: float, used: float, now: float) -> None:
+        """What was let in is over."""
+        self.running -= weight
         if self.tokens is not None:
             self.tokens.take(used - expected, now)
         if used:
@@ -217,6 +223,7 @@ class Quotas:
         key: Key | None,
         model: str | None,
         *,
+        weight: int = 1,
         tokens: int | None = None,
         timeout: float = math.inf,
         waiting: Callable[[int, float | None], None] | None = None,
@@ -226,6 +233,7 @@ class Quotas:
         Args:
           key: Whose it is; `None` where no keys are needed.
           model: What is asked for; `None` for any.
+          weight: As how many requests it counts: answers that are made side by side.
           tokens: How many it will take, of prompt and answer (expected); by default as many as
             requests of this key do.
           timeout: Seconds that it may wait; who would have to wait longer is refused at once.
@@ -234,6 +242,7 @@ class Quotas:
 
         Raises:
           ModelForbidden: if the key may not use the model.
+          InvalidRequest: if the key may never have so many requests under way.
           QuotaExceeded: if the key has had its share, or the gateway is full; `retry_after` says
             when to come again.
 
@@ -246,8 +255,8 @@ class Quotas:
         else:
             expected = account.usual_tokens if tokens is None else float(tokens)
             usual_seconds = self._slots.usual_seconds or USUAL_RETRY_SECONDS
-            account.check(expected, now, usual_seconds=usual_seconds)
-            account.begin(expected, now)
+            account.check(weight, expected, now, usual_seconds=usual_seconds)
+            account.begin(weight, expected, now)
         grant = Grant(model, expected)
         ticket = Ticket(
             dialer=PeerId(NOBODY if key is None else key.key_id),
@@ -255,21 +264,25 @@ class Quotas:
             made=lambda: grant.used,
         )
         try:
-            await self._take(ticket, timeout, waiting, account)
+            try:
+                await self._take(ticket, timeout, waiting)
+            except QuotaExceeded:
+                if account is not None:
+                    account.turned_away(weight, trio.current_time())
+                raise
             try:
                 yield grant
             finally:
                 self._slots.give(ticket, output_tokens=grant.used)
         finally:
             if account is not None:
-                account.end(expected, grant.used, trio.current_time())
+                account.end(weight, expected, grant.used, trio.current_time())
 
     async def _take(
         self,
         ticket: Ticket,
         timeout: float,
         waiting: Callable[[int, float | None], None] | None,
-        account: _Account | None,
     ) -> None:
         """Take one of the gateway's places, or wait for it."""
         say = waiting if waiting is not None else _say_nothing
@@ -281,8 +294,6 @@ class Quotas:
             seconds = error.retry_after or USUAL_RETRY_SECONDS
         except trio.TooSlowError:
             seconds = self._slots.wait_seconds(0) or USUAL_RETRY_SECONDS
-        if account is not None:
-            account.turned_away(trio.current_time())
         full = self._slots
         raise _refusal(
             f"the gateway is full: it works on {full.busy} requests, and {full.queued} wait",

@@ -9,7 +9,7 @@ from pydantic import Discriminator, Field, Tag, model_validator
 
 from ..wire import ChatMessage, Sampling, Tool, ToolCall
 from ._answering import Question
-from ._bodies import MOST_TOOLS, Punch, StreamOptions, Text
+from ._bodies import MOST_MESSAGES, MOST_PARTS, MOST_TOOLS, ModelName, Punch, StreamOptions, Text
 from ._endpoint import Caller, Endpoint
 from ._errors import Refusal
 from ._openai import asked
@@ -25,12 +25,12 @@ class InputText(Body):
     type: Literal["input_text", "output_text", "text"]
     text: str
     # What an earlier answer had, sent back as it was.
-    annotations: list[Any] | None = Field(default=None, max_length=0)
-    logprobs: list[Any] | None = Field(default=None, max_length=0)
+    annotations: list[Any] | None = Field(default=None, max_length=0, fail_fast=True)
+    logprobs: list[Any] | None = Field(default=None, max_length=0, fail_fast=True)
 
 
 Content = Annotated[
-    Text | Annotated[list[InputText], Tag("~list")],
+    Text | Annotated[list[InputText], Field(max_length=MOST_PARTS, fail_fast=True), Tag("~list")],
     Discriminator(lambda value: "~text" if isinstance(value, str) else "~list"),
 ]
 
@@ -102,6 +102,7 @@ class FunctionTool(Body):
     name: str
     description: str | None = None
     parameters: dict[str, Any] | None = None
+    # llama.cpp writes the arguments of every call under a grammar of their schema.
     strict: bool | None = None
 
 
@@ -137,9 +138,14 @@ class TextOptions(Body):
 class ResponsesBody(Body):
     """``POST /v1/responses``."""
 
-    model: str = Field(default="auto", min_length=1, max_length=256)
+    model: ModelName = "auto"
     input: Annotated[
-        Text | Annotated[list[Item], Field(min_length=1, max_length=4096), Tag("~list")],
+        Text
+        | Annotated[
+            list[Item],
+            Field(min_length=1, max_length=MOST_MESSAGES, fail_fast=True),
+            Tag("~list"),
+        ],
         Discriminator(lambda value: "~text" if isinstance(value, str) else "~list"),
     ]
     instructions: str | None = None
@@ -149,7 +155,7 @@ class ResponsesBody(Body):
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     text: TextOptions | None = None
-    tools: list[FunctionTool] | None = Field(default=None, max_length=MOST_TOOLS)
+    tools: list[FunctionTool] | None = Field(default=None, max_length=MOST_TOOLS, fail_fast=True)
     tool_choice: (
         Annotated[
             Annotated[Literal["none", "auto", "required"], Tag("~text")]
@@ -169,7 +175,7 @@ class ResponsesBody(Body):
     conversation: None = None
     background: Never | None = None
     truncation: Literal["disabled"] | None = None
-    include: list[Any] | None = Field(default=None, max_length=0)
+    include: list[Any] | None = Field(default=None, max_length=0, fail_fast=True)
     service_tier: Literal["auto", "default"] | None = None
     punch: Punch = Punch()
 

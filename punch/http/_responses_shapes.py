@@ -10,7 +10,7 @@ from typing import Any
 
 import attrs
 
-from ..wire import CommandResponse, ToolCall, Usage
+from ..wire import CommandResponse, Completion, ToolCall, Usage
 from ._errors import Refusal
 from ._openai_shapes import SSE, as_json, comment, completion_of, model_of, punch_body
 
@@ -27,6 +27,10 @@ def _usage(usage: Usage) -> dict[str, Any] | None:
         "output_tokens_details": {"reasoning_tokens": 0},
         "total_tokens": prompt + answer,
     }
+
+
+def _status(result: Completion) -> str:
+    return "incomplete" if result.finish_reason == "length" else "completed"
 
 
 @attrs.frozen(kw_only=True)
@@ -77,6 +81,10 @@ class ResponsesShape:
             "response.in_progress", response=body
         )
 
+    def named(self, model: str) -> None:
+        """The response at the end has it."""
+        self._model = model
+
     def text(self, index: int, parts: Sequence[str]) -> bytes:
         """The next parts of the message, which the first one opens."""
         opening = b"" if self._message_is_open else self._open_message()
@@ -96,7 +104,7 @@ class ResponsesShape:
         if not self._message_is_open and not result.tool_calls:
             data += self._open_message()
         if self._message_is_open:
-            data += self._close_message()
+            data += self._close_message(_status(result))
         for call in result.tool_calls:
             data += self._call(call)
         return data
@@ -119,11 +127,11 @@ class ResponsesShape:
         result = completion_of(response)
         output: list[dict[str, Any]] = []
         if result.text or not result.tool_calls:
-            output.append(self._message(result.text, "completed"))
+            output.append(self._message(result.text, _status(result)))
         output += [self._call_item(call, "completed") for call in result.tool_calls]
         cut = result.finish_reason == "length"
         self._model = model_of(responses, self._model)
-        return self._body("incomplete" if cut else "completed", output) | {
+        return self._body(_status(result), output) | {
             "incomplete_details": {"reason": "max_output_tokens"} if cut else None,
             "usage": _usage(response.usage),
             "punch": punch_body(self._request_id, responses),
@@ -165,9 +173,9 @@ class ResponsesShape:
             self._of_part("response.content_part.added", part=self._part(""))
         )
 
-    def _close_message(self) -> bytes:
+    def _close_message(self, status: str) -> bytes:
         text = "".join(self._text)
-        item = self._message(text, "completed")
+        item = self._message(text, status)
         return (
             self._of_part("response.output_text.done", text=text, logprobs=[])
             + self._of_part("response.content_part.done", part=self._part(text))

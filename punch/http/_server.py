@@ -5,6 +5,9 @@ Hypercorn speaks HTTP; what it leaves to whoever runs it is here:
 * It waits without end for the rest of a request line, and for a client that takes nothing of what
   it is sent: both have a limit here.
 * It ends a connection after 1,000 requests. Ours last as long as somebody uses them.
+* It takes HTTP/2 without TLS, which has other ways to take nothing and none of our limits.
+* While a request is under way it reads no further once the client has sent a byte too many, and
+  so never sees it go.
 * An error in one connection must not end the others, nor may a full table of descriptors.
 """
 
@@ -13,12 +16,14 @@ from __future__ import annotations
 import math
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, cast
 
+import h11
 import trio
 from hypercorn.app_wrappers import ASGIWrapper
 from hypercorn.config import Config
 from hypercorn.events import Closed, Event, RawData, Updated
+from hypercorn.protocol.h11 import H11Protocol
 from hypercorn.trio.tcp_server import TCPServer
 from hypercorn.trio.worker_context import WorkerContext
 from hypercorn.typing import ConnectionState
@@ -36,11 +41,108 @@ BACKLOG = 4096
 # What one read takes at most.
 READ_BYTES = 64 << 10
 
+# What a client may send ahead while its request is under way; then nobody reads until that ends.
+MOST_AHEAD = 64 << 10
+
+# What one write takes at most: a client that takes it in time gets the time for the next.
+WRITE_BYTES = 64 << 10
+
 # How long requests under way may take to end once the gateway is told to.
 DRAIN_SECONDS = 10.0
 
 # Requests on one connection: more than anybody sends.
 ENDLESS = 1 << 62
+
+
+class _Paused(Exception):
+    """There is more, and a request is under way."""
+
+
+class _Pause:
+    """In place of the event in which Hypercorn's reader waits for the end of a request.
+
+    Ours goes on reading meanwhile, and is told when the end is there.
+    """
+
+    def __init__(self) -> None:
+        self.is_on = False
+        self.nap = trio.CancelScope()
+        """What the reader waits in while it is on; cancelled at its end."""
+
+    async def clear(self) -> None:
+        """A request is under way, and bytes behind it are there."""
+        self.is_on = True
+
+    async def wait(self) -> None:
+        """Leave the protocol as it is."""
+        raise _Paused
+
+    async def set(self) -> None:
+        """The request is over."""
+        self.is_on = False
+        self.nap.cancel()
+
+    def is_set(self) -> bool:
+        """Whether nothing is waited for."""
+        return not self.is_on
+
+
+class _Http1(H11Protocol):
+    """HTTP/1 and nothing else."""
+
+    @classmethod
+    def of(cls, wrapper: Any) -> _Http1:
+        """What *wrapper* would choose between, if there were no HTTP/2."""
+        own = cls(
+            wrapper.app,
+            wrapper.config,
+            wrapper.context,
+            wrapper.task_group,
+            wrapper.state,
+            wrapper.ssl,
+            wrapper.client,
+            wrapper.server,
+            wrapper.send,
+        )
+        own.pause = _Pause()
+        own.can_read = own.pause
+        return own
+
+    pause: _Pause
+
+    async def handle(self, event: Event) -> None:
+        """Take in what was read, as far as that is for the request under way."""
+        try:
+            await super().handle(event)
+        except _Paused:
+            return
+
+    @property
+    def ahead(self) -> int:
+        """Bytes that are there for after the request under way."""
+        return len(self.connection.trailing_data[0])
+
+    async def resume(self) -> None:
+        """Take in what came meanwhile, less empty lines (RFC 9112, section 2.2)."""
+        data = self.connection.trailing_data[0].lstrip(b"\r\n")
+        if self.connection.our_state is not h11.IDLE:
+            return
+        self.connection = h11.Connection(
+            h11.SERVER, max_incomplete_event_size=self.config.h11_max_incomplete_size
+        )
+        if data:
+            await self.handle(RawData(data))
+
+    async def _check_protocol(self, event: h11.Request) -> None:
+        # An upgrade need not be done: RFC 9110, section 7.8.
+        return
+
+    async def _create_stream(self, request: h11.Request) -> None:
+        if request.http_version in (b"1.0", b"1.1"):
+            await super()._create_stream(request)
+            return
+        await self._send_error_response(505)
+        await self.send(Closed())
 
 
 class _Connection(TCPServer):
@@ -86,7 +188,10 @@ class _Connection(TCPServer):
         try:
             # Shielded: half a chunk would take what comes after it with it.
             with trio.CancelScope(deadline=latest, shield=True) as patience:
-                await self.stream.send_all(data)
+                if len(data) <= WRITE_BYTES:
+                    await self.stream.send_all(data)
+                else:
+                    await self._write_long(memoryview(data), patience)
             if patience.cancelled_caught:
                 log.info("a client takes nothing of what it is sent: dropped")
                 await self.stream.aclose()
@@ -96,22 +201,45 @@ class _Connection(TCPServer):
         finally:
             self.send_lock.release()
 
+    async def _write_long(self, data: memoryview, patience: trio.CancelScope) -> None:
+        for place in range(0, len(data), WRITE_BYTES):
+            patience.deadline = trio.current_time() + self._limits.stuck
+            await self.stream.send_all(data[place : place + WRITE_BYTES])
+
     async def _read_data(self) -> None:
         """Read until the end; who has begun a request must get on with its headers."""
+        protocol = _Http1.of(self.protocol)
+        self.protocol = cast("Any", protocol)
         with self._reading:
             while True:
                 try:
-                    data = await self.stream.receive_some(READ_BYTES)
+                    if protocol.pause.is_on:
+                        data = await self._read_ahead(protocol)
+                    else:
+                        data = await self.stream.receive_some(READ_BYTES)
                 except (trio.ClosedResourceError, trio.BrokenResourceError):
                     break
                 self._in_a_head = self._is_idle
-                await self.protocol.handle(RawData(bytes(data)))
+                if data is None:
+                    await protocol.resume()
+                    self._in_a_head &= protocol.ahead > 0
+                else:
+                    await protocol.handle(RawData(bytes(data)))
                 if data == b"":
                     break
                 if self._in_a_head:
                     latest = trio.current_time() + self._limits.slowest
                     self._reading.deadline = min(self._reading.deadline, latest)
         await self.protocol.handle(Closed())
+
+    async def _read_ahead(self, protocol: _Http1) -> bytes | bytearray | None:
+        """Read while a request is under way; `None` once it is over."""
+        # One is good for one time.
+        with trio.CancelScope() as protocol.pause.nap:
+            if protocol.ahead >= MOST_AHEAD:
+                await trio.sleep_forever()
+            return await self.stream.receive_some(READ_BYTES)
+        return None
 
     def end_if_idle(self) -> None:
         """End it, unless a request is under way: then it ends with that."""
@@ -133,7 +261,6 @@ class Server:
         config.keep_alive_timeout = limits.idle
         config.keep_alive_max_requests = ENDLESS
         config.h11_max_incomplete_size = limits.head
-        config.h2_max_header_list_size = limits.head
         # Who listens here is nobody's business, and the date costs time in every answer.
         config.include_server_header = False
         config.include_date_header = False

@@ -31,7 +31,6 @@ from ..logs import get_logger
 from ..routing import Attempt, Decision
 from ..wire import Segment
 from ._exchange import Exchange
-from ._usage import tokens_used
 
 if TYPE_CHECKING:
     from opentelemetry.context import Context
@@ -251,7 +250,7 @@ def _of_backend(exchange: Exchange, asking: _Asking) -> Attributes:
         found["gen_ai.usage.output_tokens"] = asking.segment.tokens
     elif asking.is_last:
         earlier = [s.tokens for s in exchange.segments if s is not asking.segment]
-        found["gen_ai.usage.output_tokens"] = max(0, tokens_used(exchange)[1] - sum(earlier))
+        found["gen_ai.usage.output_tokens"] = max(0, exchange.cost.answer - sum(earlier))
         if exchange.usage.prompt_tokens is not None:
             found["gen_ai.usage.input_tokens"] = exchange.usage.prompt_tokens
         if exchange.usage.cached_tokens is not None:

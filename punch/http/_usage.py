@@ -3,9 +3,7 @@
 Requests are counted in memory and written by one task, half a second after the first of them:
 what a gateway that is killed had not written is what ended within its last second.
 
-Tokens are those that the backend counted. Of an answer that nobody counted to its end, as when
-the caller was gone, they are those that its peers sent word of, and at least one for each part
-of the text.
+Tokens are those that the key has paid for, see `_charging`.
 """
 
 from __future__ import annotations
@@ -31,12 +29,14 @@ log = get_logger(__name__)
 # added it stays below a second.
 WRITE_SECONDS = 0.5
 
-
 # Days that are kept: a year, and a month to look at it.
 MOST_DAYS = 400
 
 # What is not written yet, in pairs of a key and a day; more come only if the disk is full.
 MOST_PENDING = 16_384
+
+# A number is never more: two of them together still fit SQLite's integers.
+MOST_COUNTED = (1 << 62) - 1
 
 
 @attrs.frozen(kw_only=True)
@@ -64,8 +64,8 @@ class DayUsage:
             day=self.day,
             requests=self.requests + other.requests,
             errors=self.errors + other.errors,
-            prompt_tokens=self.prompt_tokens + other.prompt_tokens,
-            completion_tokens=self.completion_tokens + other.completion_tokens,
+            prompt_tokens=min(MOST_COUNTED, self.prompt_tokens + other.prompt_tokens),
+            completion_tokens=min(MOST_COUNTED, self.completion_tokens + other.completion_tokens),
         )
 
 
@@ -74,18 +74,8 @@ _COLUMNS = tuple(field.name for field in attrs.fields(DayUsage))
 _ADD = f"""
 INSERT INTO usage (key_id, {", ".join(_COLUMNS)}) VALUES (?, {", ".join("?" for _ in _COLUMNS)})
 ON CONFLICT (key_id, day) DO UPDATE SET
-    {", ".join(f"{name} = {name} + excluded.{name}" for name in _COLUMNS[1:])}
+    {", ".join(f"{n} = min({MOST_COUNTED}, {n} + excluded.{n})" for n in _COLUMNS[1:])}
 """  # noqa: S608 - our own names
-
-
-def tokens_used(exchange: Exchange) -> tuple[int, int]:
-    """Tokens of the prompt and of the answer, see above."""
-    usage = exchange.usage
-    answer = usage.completion_tokens
-    if answer is None:
-        told = sum(segment.tokens for segment in exchange.segments)
-        answer = max(told, exchange.texts)
-    return usage.prompt_tokens or 0, answer
 
 
 class UsageBook:
@@ -110,7 +100,7 @@ class UsageBook:
         if exchange.key_id is None:
             return
         day = datetime.fromtimestamp(self._wall(), UTC).date().isoformat()
-        prompt, answer = tokens_used(exchange)
+        cost = exchange.cost
         failed = exchange.error_code not in (None, "disconnected")
         self._add(
             exchange.key_id,
@@ -118,8 +108,8 @@ class UsageBook:
                 day=day,
                 requests=1,
                 errors=int(failed),
-                prompt_tokens=prompt,
-                completion_tokens=answer,
+                prompt_tokens=min(MOST_COUNTED, cost.prompt),
+                completion_tokens=min(MOST_COUNTED, cost.answer),
             ),
         )
 
@@ -143,8 +133,10 @@ class UsageBook:
         """Write what was noted so far; if the disk does not take it, it is kept for later."""
         pending, self._pending = self._pending, {}
         self._news = trio.Event()
-        if not pending:
-            return
+        if pending:
+            await self._put(pending)
+
+    async def _put(self, pending: dict[tuple[str, str], DayUsage]) -> None:
         try:
             # Never left half way: it would be unknown whether it was written.
             with trio.CancelScope(shield=True):
@@ -156,6 +148,13 @@ class UsageBook:
             self._warned = True
             for (key_id, _), used in pending.items():
                 self._add(key_id, used)
+        except Exception:
+            # One that cannot be written must not take the others with it, nor the gateway.
+            if len(pending) > 1:
+                for place, used in pending.items():
+                    await self._put({place: used})
+            else:
+                log.exception("usage is lost", keys=[key_id for key_id, _ in pending])
 
     def _write(self, pending: dict[tuple[str, str], DayUsage]) -> None:
         today = datetime.fromtimestamp(self._wall(), UTC).date()
@@ -171,18 +170,22 @@ class UsageBook:
         self._oldest_day = oldest
 
 
-def read_usage(path: Path) -> dict[str, tuple[DayUsage, ...]]:
+def read_usage(file: Path | Database) -> dict[str, tuple[DayUsage, ...]]:
     """What each key of a file used, by key id, the oldest day first. Blocks.
+
+    Args:
+      file: Its path, or the file itself if it is open, which it stays.
 
     Raises:
       ConfigurationError: if the file cannot be used.
 
     """
-    database = Database(path)
+    database = file if isinstance(file, Database) else Database(file)
     try:
         rows = database.read(f"SELECT key_id, {', '.join(_COLUMNS)} FROM usage ORDER BY day")  # noqa: S608 - our own names
     finally:
-        database.close()
+        if database is not file:
+            database.close()
     found: dict[str, tuple[DayUsage, ...]] = {}
     for key_id, *values in rows:
         used = DayUsage(**dict(zip(_COLUMNS, values, strict=True)))
@@ -192,15 +195,22 @@ def read_usage(path: Path) -> dict[str, tuple[DayUsage, ...]]:
 
 @asynccontextmanager
 async def open_usage(
-    path: Path, *, wall: Callable[[], float] = time.time
+    file: Path | Database, *, wall: Callable[[], float] = time.time
 ) -> AsyncIterator[UsageBook]:
     """The books of a file, for as long as the context lasts; all of it is written at its end.
+
+    Args:
+      file: Its path, or the file itself if it is open, which it stays: `KeyStore.database`.
+      wall: The time, in seconds since 1970.
 
     Raises:
       ConfigurationError: if the file cannot be used.
 
     """
-    database = await trio.to_thread.run_sync(Database, path)
+    if isinstance(file, Database):
+        database = file
+    else:
+        database = await trio.to_thread.run_sync(Database, file)
     book = UsageBook(database, wall=wall)
     try:
         async with open_background() as nursery:
@@ -209,4 +219,5 @@ async def open_usage(
     finally:
         with trio.CancelScope(shield=True):
             await book.write()
-            await trio.to_thread.run_sync(database.close)
+            if database is not file:
+                await trio.to_thread.run_sync(database.close)

@@ -94,7 +94,7 @@ def _keep_context(
     model, digest = request.model, request.model_digest
     # The prompt's length is an estimate: only what is far too long is kept from the peer,
     # which will count for itself.
-    least = request.prompt_tokens / 2
+    least = request.context_tokens / 2
     return [
         peer
         for peer in peers
@@ -225,7 +225,7 @@ CONTEXT = Filter(
     name="context",
     keep=_keep_context,
     why=lambda request, peer, now: (
-        f"takes {_context(request, peer)} tokens; the prompt has about {request.prompt_tokens}"
+        f"takes {_context(request, peer)} tokens; the prompt has about {request.context_tokens}"
     ),
 )
 

@@ -37,6 +37,9 @@ class RouteRequest:
     prompt_tokens: int = 0
     """Length of the prompt, in tokens (estimated)."""
 
+    longest_tokens: int | None = None
+    """Of several texts that are read one by one, the longest (estimated); `None` for one prompt."""
+
     output_tokens: int = USUAL_OUTPUT_TOKENS
     """Length of the answer, in tokens (expected)."""
 
@@ -61,6 +64,11 @@ class RouteRequest:
     serial: int = 0
     """How many requests were routed before this one; what round-robin turns by."""
 
+    @property
+    def context_tokens(self) -> int:
+        """Tokens that the model must have room for at a time (estimated)."""
+        return self.prompt_tokens if self.longest_tokens is None else self.longest_tokens
+
 
 def tokens_of(*texts: str) -> int:
     """Length of *texts*, in tokens (estimated)."""
@@ -81,6 +89,7 @@ def route_request(
         command=request.command,
         needs=request.needs,
         prompt_tokens=tokens_of(*request.texts),
+        longest_tokens=max(map(tokens_of, request.inputs), default=None),
         output_tokens=0 if request.command == "embed" else output,
         strict=request.strict,
         tried=tried,

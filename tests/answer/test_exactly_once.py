@@ -6,6 +6,7 @@ import attrs
 import pytest
 import trio
 
+from punch.answer import Made
 from punch.answer import _runs as limits
 from punch.backends import MockBackend, MockScript, mock_words
 from punch.exceptions import BackendError, GenerationFailed, PunchError, RequestConflict
@@ -153,6 +154,76 @@ async def test_an_id_that_failed_is_asked_anew(autojump_clock):
                 response = await router.ask(question())
     assert response.result.text == " ".join(mock_words(question()))
     assert issubclass(GenerationFailed, BackendError)
+
+
+async def test_what_nobody_will_ask_for_again_is_not_kept(autojump_clock):
+    """Whoever joins it while it runs still reads it to its end."""
+    second: list[str] = []
+    with trio.fail_after(LIMIT):
+        async with open_swarm() as swarm:
+            await swarm.listener("a", mock())
+            async with swarm.router() as router, trio.open_nursery() as nursery:
+                async with router.answer(question(), keep=False) as answer:
+                    await answer.receive()
+                    nursery.start_soon(late_reader, router, question(), second)
+                    while await answer.receive() is not None:
+                        pass
+                    await trio.lowlevel.checkpoint()
+                assert len(router._runs) == 1
+                await router.ask("tell me")
+            assert served(swarm) == 2
+            assert len(router._runs) == 0
+    assert "".join(second) == " ".join(mock_words(question()))
+
+
+async def late_reader(router: Router, request: CommandRequest, into: list[str]) -> None:
+    async with router.answer(request, keep=False) as answer:
+        while (text := await answer.receive()) is not None:
+            into.append(text)
+            await trio.sleep(1)
+
+
+async def test_what_else_makes_a_request_another_one_is_compared(autojump_clock):
+    """As far as whoever asks says so."""
+    with trio.fail_after(LIMIT):
+        async with open_swarm() as swarm:
+            await swarm.listener("a", mock())
+            async with swarm.router() as router:
+                async with router.answer(question(), scope="one of two") as answer:
+                    while await answer.receive() is not None:
+                        pass
+                for scope in ("", "one of three"):
+                    with pytest.raises(RequestConflict):
+                        async with router.answer(question(), scope=scope):
+                            pass
+                async with router.answer(question(), scope="one of two"):
+                    pass
+            assert served(swarm) == 1
+
+
+async def test_an_answer_is_made_for_one_of_its_readers(autojump_clock):
+    """Who asked first; when that one has left, for the next, from there on."""
+    with trio.fail_after(LIMIT):
+        async with open_swarm() as swarm:
+            await swarm.listener("a", mock())
+            async with swarm.router() as router:
+                async with router.answer(question()) as one:
+                    assert one.made == Made()
+                    await one.receive()
+                    await one.receive()
+                    async with router.answer(question()) as two:
+                        assert await two.receive() is not None
+                        assert (one.made, two.made) == (Made(prompt=True, tokens=2), None)
+                        await one.__aexit__(None, None, None)
+                        assert (one.made, two.made) == (None, Made(earlier=2))
+                        while await two.receive() is not None:
+                            pass
+                        assert two.made == Made(tokens=8, earlier=2)
+                        async with router.answer(question()) as three:
+                            assert three.made is None
+                    one._reading = None
+                async with router.answer(question()) as replayed:
+                    assert replayed.made is None
 
 
 async def test_what_is_stored_is_bounded(autojump_clock, monkeypatch):

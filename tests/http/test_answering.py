@@ -7,12 +7,13 @@ from typing import Any
 
 import pytest
 import trio
-from gateway_client import Seen, open_client
+from gateway_client import Connection, Seen, open_client
 
 from punch.backends import Emit, Generation, MockBackend, MockScript
 from punch.http import Quotas
+from punch.http._headers import what_is_waited_for
 from punch.testing import ScriptedBackend
-from punch.wire import CommandRequest, Completion, Timings, Usage
+from punch.wire import CommandRequest, Completion, Progress, Timings, Usage
 
 CHAT = "/v1/chat/completions"
 
@@ -118,6 +119,48 @@ async def test_a_stream_with_nothing_to_say_says_so(autojump_clock):
     assert len(reply.comments()) == 2
     assert reply.headers["x-punch-peer"] == "a"
     assert reply.headers["x-punch-provenance"].startswith("simulated; backend=mock")
+
+
+async def test_a_stream_that_began_before_its_model_was_known_names_it_later(autojump_clock):
+    """Its first text already does, though a comment came before anybody was chosen."""
+    backend = mock(decode_rate=1.0, slots=4)
+    async with open_client({"a": backend}, quotas=Quotas(limit=1)) as client:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(client.post, CHAT, question(max_tokens=12))
+            await trio.sleep(1)
+            reply = await client.post(CHAT, question(max_tokens=2, stream=True))
+    assert reply.comments()
+    assert {event["model"] for event in reply.events()[:-1]} == {"mock"}
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [(None, "7 s"), (0.0, "7 s"), (-3.0, "7 s"), (0.3, "less than 1 s"), (4.2, "about 4 s")],
+)
+def test_what_is_waited_for_has_a_time_that_means_something(seconds, words):
+    """A guess that is over is none; and nothing takes 0 s."""
+    progress = Progress(request_id="one", state="queued", ahead=0, seconds=seconds)
+    assert what_is_waited_for(progress, 7.0) == f"queued, {words}"
+
+
+async def test_a_last_byte_that_never_leaves_holds_nothing_once_the_client_is_gone(
+    autojump_clock, monkeypatch
+):
+    """A server that says so and goes on sending has a second for it."""
+    usual = Connection.send
+
+    async def stuck(self: Connection, message: dict[str, Any]) -> None:
+        if message["type"] == "http.response.body" and not message.get("more_body", False):
+            self.leave()
+            await trio.sleep_forever()
+        await usual(self, message)
+
+    monkeypatch.setattr(Connection, "send", stuck)
+    async with open_client({"a": mock()}) as client:
+        with trio.fail_after(60):
+            await client.post(CHAT, question())
+    assert client.seen.words[-1] == "ended"
+    assert client.seen.last.error_code == "disconnected"
 
 
 async def test_a_line_delimited_stream_has_no_comments(autojump_clock):

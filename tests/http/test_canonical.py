@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 
 import exchanges
+import trio
 
 from punch.cli._logs import configure_logging
 from punch.http import CanonicalLog
@@ -60,3 +61,17 @@ def test_it_costs_nothing_if_nobody_reads_it(caplog):
     logging.getLogger("punch").setLevel("WARNING")
     CanonicalLog().ended(exchanges.easy())
     assert caplog.records == []
+
+
+async def test_requests_with_no_key_are_warned_of_once_a_minute(caplog, autojump_clock):
+    """With how many there were: somebody may be trying keys, and must not fill the log."""
+    log = CanonicalLog()
+    for _ in range(10):
+        log.refused(401)
+        log.refused(404)
+    await trio.sleep(61)
+    log.refused(401)
+
+    assert [record.getMessage() for record in caplog.records if "API key" in record.getMessage()]
+    assert [record.levelname for record in caplog.records] == ["WARNING", "WARNING"]
+    assert "10" in caplog.records[-1].getMessage()

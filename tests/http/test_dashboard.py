@@ -61,6 +61,7 @@ class Page:
         self,
         path: str,
         *,
+        method: str = "GET",
         until: trio.Event | None = None,
         hold: float = 0.0,
         reply: Reply | None = None,
@@ -89,7 +90,7 @@ class Page:
         names = [(k.replace("_", "-").encode(), v.encode()) for k, v in headers.items()]
         await self.app(
             {
-                "type": "http", "method": "GET", "path": path, "raw_path": path.encode(),
+                "type": "http", "method": method, "path": path, "raw_path": path.encode(),
                 "query_string": b"", "headers": names, "root_path": "", "scheme": "http",
                 "server": ("127.0.0.1", 80), "client": ("127.0.0.1", 1), "http_version": "1.1",
             },
@@ -252,7 +253,16 @@ async def test_too_many_dashboards_are_told_so(autojump_clock, monkeypatch):
     async with opened() as page:
         reply = await page.get("/api/dashboard/events")
     assert (reply.status, reply.headers["retry-after"]) == (503, "10")
-    assert "too many" in reply.json()["error"]["message"]
+    assert "too many" in reply.json()["error"]
+
+
+async def test_whoever_asks_for_the_head_of_the_events_holds_nothing(autojump_clock):
+    """It is answered at once, and nobody watches."""
+    async with opened() as page:
+        with trio.fail_after(1):
+            reply = await page.get("/api/dashboard/events", method="HEAD")
+        assert page.feed.watching == 0
+    assert (reply.status, reply.body) == (200, b"")
 
 
 async def test_a_story_comes_from_memory_or_else_from_the_log(tmp_path, autojump_clock):
@@ -278,7 +288,7 @@ async def test_a_story_comes_from_memory_or_else_from_the_log(tmp_path, autojump
         "decided", "attempted", "decided", "attempted", "ended",
     ]  # fmt: skip
     assert (gone.status, long.status) == (404, 404)
-    assert "nothing is known" in gone.json()["error"]["message"]
+    assert "nothing is known" in gone.json()["error"]
 
 
 async def test_the_snapshot_is_the_first_frame_and_never_kept(autojump_clock):

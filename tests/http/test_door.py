@@ -7,10 +7,12 @@ from typing import Any
 
 import pytest
 from gateway_client import open_client
+from prometheus_text import told
 
 from punch.backends import MockBackend, MockScript
 from punch.exceptions import ConfigurationError
-from punch.http import GatewaySettings, KeyStore, open_gateway
+from punch.http import GatewaySettings, KeyStore, Metrics, open_gateway
+from punch.http._app import Door
 from punch.testing import open_swarm
 
 CHAT = "/v1/chat/completions"
@@ -173,6 +175,74 @@ async def test_a_name_that_was_made_to_point_here_is_refused(host, status, autoj
     async with open_client({"a": mock()}) as client:
         reply = await client.get("/v1/models", host=host)
     assert reply.status == status
+
+
+async def test_a_browser_asks_what_it_may_send_before_it_has_a_key(keys):
+    """A preflight carries none, and the request after it does."""
+    _, secret = keys.create("me")
+    settings = GatewaySettings(origins=("https://example.org",))
+    async with open_client({"a": mock()}, keys=keys, settings=settings) as client:
+        before = await client.request(
+            "OPTIONS",
+            CHAT,
+            origin="https://example.org",
+            access_control_request_method="POST",
+            access_control_request_headers="authorization",
+        )
+        bare = await client.post(CHAT, QUESTION, origin="https://example.org")
+        reply = await client.post(
+            CHAT, QUESTION, origin="https://example.org", authorization=f"Bearer {secret}"
+        )
+    assert before.status == 204
+    assert before.headers["access-control-allow-headers"] == "authorization"
+    assert (bare.status, reply.status) == (401, 200)
+    for answer in (before, bare, reply):
+        assert answer.headers["access-control-allow-origin"] == "https://example.org"
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "https://example.org/",
+        "https://EXAMPLE.org",
+        "HTTPS://example.org",
+        "https://example.org:443",
+    ],
+)
+def test_an_origin_is_taken_as_browsers_write_it(said):
+    """However it was typed."""
+    assert Door(origins=(said,)).allows("https://example.org")
+
+
+@pytest.mark.parametrize(
+    "said", ["example.org", "https://example.org/app", "https://", "http://[", "https://me@x.org"]
+)
+def test_what_is_no_origin_is_refused_at_the_start(said):
+    """It would never match, and nobody would know why."""
+    with pytest.raises(ConfigurationError, match="is no origin"):
+        Door(origins=(said,))
+
+
+async def test_an_origin_that_is_none_is_a_stranger(autojump_clock):
+    """Not a bug."""
+    async with open_client({"a": mock()}) as client:
+        reply = await client.post(CHAT, QUESTION, origin="http://[")
+    assert reply.status == 403
+    assert reply.error["code"] == "origin_not_allowed"
+
+
+async def test_who_is_sent_away_is_counted(keys):
+    """Bad keys, paths that are none, wrong methods: nobody else would know of them."""
+    async with open_client({"a": mock()}, keys=keys) as client:
+        metrics = Metrics(client.router)
+        client.app.service.observers._observers += (metrics,)
+        await client.post(CHAT, QUESTION)
+        await client.get("/v1/models", authorization="Bearer pk-x-y")
+        await client.post("/health", {})
+        found = await told(metrics)
+    assert found["punch_refused_total", "401"] == 2
+    assert found["punch_refused_total", "405"] == 1
+    assert not [name for name in found if name[0] == "punch_requests_total"]
 
 
 # ---- what there is ----

@@ -106,8 +106,19 @@ async def test_a_body_that_is_no_request_is_a_400(body, param, code, words, auto
             "'image_url'; it must be 'text'",
         ),
         ({"messages": [{"role": "boss", "content": "x"}]}, "messages[0].role", "'boss'"),
-        ({"tools": [{"type": "function", "function": {"name": "a b"}}]}, None, "a b"),
-        ({"messages": [{"role": "tool", "content": "x"}]}, None, "tool_call_id"),
+        (
+            {"tools": [{"type": "function", "function": {"name": "a b"}}]},
+            "tools[0].function.name",
+            "a b",
+        ),
+        (
+            {"messages": [{"role": "tool", "content": "x"}]},
+            "messages[0].tool_call_id",
+            "tool_call_id",
+        ),
+        ({"stop": "x" * 2000}, "stop", "stop"),
+        ({"tool_choice": "auto"}, "tool_choice", "tools is empty"),
+        ({"model": "a\nb"}, "model", "printable"),
     ],
 )
 async def test_a_wish_that_cannot_be_honoured_is_refused_by_name(
@@ -141,6 +152,33 @@ async def test_another_media_type_is_a_415(autojump_clock):
     assert reply.error["code"] == "unsupported_media_type"
     # The examples in Ollama's documents send this.
     assert form.status == 200
+
+
+@pytest.mark.parametrize("path", [CHAT, "/api/show"])
+async def test_a_body_that_was_packed_is_a_415(path, autojump_clock):
+    """It would be no JSON, and the message about that would mislead."""
+    async with open_client({"a": mock()}) as client:
+        reply = await client.post(path, b"\x1f\x8b", content_encoding="gzip")
+        plain = await client.post(CHAT, QUESTION, content_encoding="identity")
+    assert reply.status == 415
+    assert b"Content-Encoding is 'gzip'" in reply.body
+    assert plain.status == 200
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "named"),
+    [
+        ("/api/chat", {"model": "mock", "format": {"x": "y" * 300_000}}, "format has"),
+        ("/api/chat", {"model": "mock", "options": {"stop": ["", "a"]}}, "options.stop"),
+    ],
+)
+async def test_a_rule_of_the_wire_is_told_in_the_clients_words(path, body, named, autojump_clock):
+    """Nobody has written `response_schema`."""
+    async with open_client({"a": mock()}) as client:
+        reply = await client.post(path, QUESTION | body)
+    error = reply.json()["error"]
+    assert reply.status == 400
+    assert (error["param"] if isinstance(error, dict) else error).startswith(named)
 
 
 @pytest.mark.parametrize("announced", [True, False])

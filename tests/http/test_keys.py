@@ -6,6 +6,8 @@ import hashlib
 import re
 import sqlite3
 import stat
+import subprocess
+import sys
 import time
 from contextlib import suppress
 
@@ -229,6 +231,33 @@ def test_a_file_that_others_could_read_is_closed_to_them(path):
     KeyStore(path).close()
     path.chmod(0o644)
     KeyStore(path).close()
+
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+def test_opening_the_file_again_drops_none_of_its_locks(path):
+    """Else the next program that ends takes the journal from under a running gateway.
+
+    https://www.sqlite.org/howtocorrupt.html, section 2.2. Only another process sees the locks.
+    """
+    program = "import sqlite3, sys; c = sqlite3.connect(sys.argv[1]); c.execute({!r}); c.close()"
+    look = [sys.executable, "-c", program.format("SELECT * FROM keys"), str(path)]
+    with KeyStore(path) as store:
+        store.create("ada")
+        KeyStore(path).close()
+        subprocess.run(look, check=True, timeout=30)
+        assert sorted(file.name for file in path.parent.iterdir()) == [
+            path.name,
+            f"{path.name}-shm",
+            f"{path.name}-wal",
+        ]
+
+
+def test_a_file_may_be_a_link_to_one_that_is_not_there_yet(tmp_path):
+    """It is made where the link says."""
+    link, path = tmp_path / "link", tmp_path / "elsewhere" / "keys"
+    link.symlink_to(path)
+    KeyStore(link).close()
 
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
 

@@ -12,10 +12,10 @@ import trio
 from prometheus_text import told
 from starlette.applications import Starlette
 
-from punch.http import Metrics, metrics_route
+from punch.http import Cost, Metrics, metrics_route
 from punch.http._metrics import MOST_MODELS, MOST_PEERS, MOST_WORDS
 from punch.peers import Breaker
-from punch.wire import Provenance, Usage
+from punch.wire import Provenance
 
 
 @attrs.define
@@ -79,7 +79,7 @@ async def test_how_long_it_takes_to_fail_is_no_latency():
     """A broken swarm must not look fast."""
     metrics = Metrics(Swarm())
     observe(metrics, exchanges.easy(status=503, error_code="no_peer", first_text_at=None))
-    observe(metrics, exchanges.easy(status=None, error_code="disconnected", usage=Usage(), texts=0))
+    observe(metrics, exchanges.easy(status=None, error_code="disconnected", cost=Cost(), texts=0))
     found = await told(metrics)
 
     assert ("punch_e2e_request_latency_seconds_count", "smollm2") not in found

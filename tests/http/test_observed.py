@@ -11,6 +11,7 @@ from prometheus_text import told
 
 from punch.backends import MockBackend, MockScript
 from punch.http import Exchange, Metrics, open_spans
+from punch.http._charging import cost_of
 from punch.router import chat_request
 from punch.testing import open_swarm
 from punch.wire import Sampling
@@ -35,6 +36,7 @@ async def watched(router, swarm, *, killed_at: float) -> Exchange:
         response = answer.response
         exchange.decisions, exchange.attempts = answer.decisions, answer.attempts
         exchange.segments, exchange.usage = response.segments, response.usage
+        exchange.cost = cost_of(answer, response)
         exchange.provenance, exchange.peer_id = response.provenance, response.executor
     exchange.ended_at, exchange.status = trio.current_time(), 200
     return exchange

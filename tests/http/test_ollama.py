@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
+import trio
 from gateway_client import open_client
 
 from punch.backends import Emit, Generation, MockBackend, MockScript
 from punch.capability import ModelOffer
+from punch.http._ollama_shapes import OllamaShape, arguments_of
 from punch.testing import ScriptedBackend
 from punch.wire import CommandRequest, Completion, Sampling, Timings, ToolCall, Usage
 
@@ -197,6 +200,62 @@ async def test_what_cannot_be_honoured_is_refused_by_name(fields, words, autojum
         reply = await client.post("/api/chat", chat(**fields))
     assert reply.status == 400
     assert words in reply.json()["error"]
+
+
+@pytest.mark.parametrize("name", ["\0", "a\nb", "\x1b[31m"])
+async def test_a_model_has_a_name_that_can_be_shown(name, autojump_clock):
+    """400, also for the mark that lines are spelled with."""
+    async with open_client({"a": mock()}) as client:
+        for path in ("/api/chat", "/api/generate", "/api/embed", "/api/show"):
+            fields = {"input": "x"} if path == "/api/embed" else {}
+            reply = await client.post(path, {"model": name} | fields)
+            assert reply.status == 400
+            assert "printable" in reply.json()["error"]
+
+
+def test_a_line_is_spelled_whatever_the_model_is_called():
+    """The mark stands where the text belongs."""
+    shape = OllamaShape(request_id="r", created=0, model="\0", chat=True)
+    line = json.loads(shape.text(0, ["hi"]))
+    assert (line["model"], line["message"]["content"]) == ("\0", "hi")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    ["[" * 900 + "]" * 900, "[" * 100_000, "NaN", '{"x": Infinity}', '{"x": 1e999}', "x"],
+)
+def test_arguments_that_cannot_be_an_object_are_text(arguments):
+    """Models write what they like."""
+    found = arguments_of(ToolCall(id="1", name="f", arguments=arguments))
+    assert json.loads(json.dumps(found, allow_nan=False)).keys() == {"arguments"}
+
+
+@pytest.mark.parametrize(
+    ("path", "fields"), [("/api/embed", {"input": "x"}), ("/api/embeddings", {"prompt": "x"})]
+)
+async def test_an_embedding_takes_no_options_but_the_context(path, fields, autojump_clock):
+    """And that only as long as it is."""
+    async with open_client({"a": mock(context_tokens=100)}) as client:
+        body = {"model": "mock"} | fields
+        fits = await client.post(path, body | {"options": {"num_ctx": 100}})
+        longer = await client.post(path, body | {"options": {"num_ctx": 200}})
+        other = await client.post(path, body | {"options": {"temperature": 1}})
+    assert [fits.status, longer.status, other.status] == [200, 400, 400]
+    assert "the longest context on offer is 100" in longer.json()["error"]
+    assert other.json()["error"].startswith("options.temperature is not a parameter")
+
+
+async def test_a_stream_that_waits_in_vain_is_a_503(autojump_clock):
+    """There are no comments, so the status is still open when the time runs out."""
+    async with open_client({"a": mock(decode_rate=1.0, slots=1)}) as client:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(client.post, "/api/chat", chat(options={"num_predict": 60}))
+            await trio.sleep(1)
+            reply = await client.post("/api/chat", chat(punch={"timeout": 12}))
+            nursery.cancel_scope.cancel()
+    assert reply.status == 503
+    assert int(reply.headers["retry-after"]) >= 1
+    assert reply.json().keys() == {"error"}
 
 
 async def test_an_answer_that_breaks_ends_in_an_error_line(autojump_clock):

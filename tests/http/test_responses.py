@@ -48,6 +48,20 @@ async def test_a_response_has_openais_shape(autojump_clock):
     assert found["usage"]["output_tokens"] == 3
 
 
+@pytest.mark.parametrize("stream", [True, False])
+async def test_a_message_that_was_cut_says_so_itself(stream, autojump_clock):
+    """Not only the response that it is in."""
+    body = {"model": "mock", "input": "hi", "max_output_tokens": 3, "stream": stream}
+    async with open_client({"a": mock()}) as client:
+        reply = await client.post(PATH, body)
+    if stream:
+        done = [e for e in reply.events() if e["type"] == "response.output_item.done"]
+        items = [done[0]["item"], reply.events()[-1]["response"]["output"][0]]
+    else:
+        items = reply.json()["output"]
+    assert {item["status"] for item in items} == {"incomplete"}
+
+
 async def test_a_stream_opens_and_closes_every_part(autojump_clock):
     """In the order that the official client expects, each with its number."""
     async with open_client({"a": mock(decode_rate=10.0)}) as client:
@@ -81,6 +95,7 @@ async def test_function_calls_are_items_of_their_own(stream, autojump_clock):
     asked: list[CommandRequest] = []
     call = ToolCall(id="call_1", name="weather", arguments="{}")
     tool = {"type": "function", "name": "weather", "parameters": {"type": "object"}}
+    tool["strict"] = True
     body = {
         "model": "m",
         "input": "how is it?",

@@ -7,9 +7,8 @@ import pytest
 import trio
 
 from punch.exceptions import ConfigurationError
-from punch.http import DayUsage, open_usage, read_usage
-from punch.http._usage import MOST_DAYS, WRITE_SECONDS, tokens_used
-from punch.wire import Segment, Usage
+from punch.http import Cost, DayUsage, KeyStore, open_usage, read_usage
+from punch.http._usage import MOST_COUNTED, MOST_DAYS, WRITE_SECONDS
 
 # 2030-03-01 12:00 UTC.
 NOON = 1_898_596_800.0
@@ -30,20 +29,12 @@ def _no_threads(monkeypatch):
     monkeypatch.setattr(trio.to_thread, "run_sync", run_here)
 
 
-def used(exchange):
-    return tokens_used(exchange)
-
-
 async def test_requests_of_a_day_add_up_for_each_key(path, autojump_clock):
     """Tokens, requests and errors; again after a restart."""
     for _ in range(2):
         async with open_usage(path, wall=lambda: NOON) as book:
             book.ended(exchanges.easy())
-            book.ended(
-                exchanges.easy(
-                    status=503, error_code="no_peer", usage=Usage(), texts=0, segments=()
-                )
-            )
+            book.ended(exchanges.easy(status=503, error_code="no_peer", cost=Cost()))
             book.ended(exchanges.easy(key_id="bob"))
             book.ended(exchanges.easy(key_id=None))
     assert read_usage(path) == {
@@ -108,13 +99,45 @@ async def test_what_is_kept_is_bounded(path, autojump_clock):
     assert len(read_usage(path)["ada"]) == 1
 
 
-def test_an_answer_that_nobody_counted_costs_what_was_delivered():
-    """A caller that leaves early pays for what it got."""
-    part = Segment(peer_id="p", tokens=30, characters=100, seconds=1.0, reason="cancelled")
+async def test_numbers_stay_such_that_the_file_takes_them(path, autojump_clock):
+    """In memory, and added up in the file: SQLite's integers end at 2**63."""
+    for requests in (1, 3, 5):
+        async with open_usage(path, wall=lambda: NOON) as book:
+            for _ in range(requests):
+                book.ended(exchanges.easy(cost=Cost(prompt=2**70, answer=2**62)))
+    (day,) = read_usage(path)["ada"]
+    assert (day.prompt_tokens, day.completion_tokens) == (MOST_COUNTED, MOST_COUNTED)
+    assert day.requests == 9
 
-    assert used(exchanges.easy()) == (420, 11)
-    assert used(exchanges.easy(usage=Usage(), segments=(part,), texts=25)) == (0, 30)
-    assert used(exchanges.easy(usage=Usage(), segments=(), texts=25)) == (0, 25)
+
+async def test_what_cannot_be_written_takes_nothing_else_with_it(path, autojump_clock, monkeypatch):
+    """A bug with one key's numbers is logged, and the books go on."""
+    async with open_usage(path) as book:
+        real = book._write
+
+        def fail(pending):
+            if any(key_id == "bob" for key_id, _ in pending):
+                raise OverflowError("Python int too large to convert to SQLite INTEGER")
+            real(pending)
+
+        monkeypatch.setattr(book, "_write", fail)
+        for key_id in ("ada", "bob", "cid"):
+            book.ended(exchanges.easy(key_id=key_id))
+        await trio.sleep(2 * WRITE_SECONDS)
+        assert sorted(read_usage(path)) == ["ada", "cid"]
+        book.ended(exchanges.easy())
+        await trio.sleep(2 * WRITE_SECONDS)
+        assert read_usage(path)["ada"][0].requests == 2
+
+
+async def test_keys_and_their_books_share_one_connection(path, autojump_clock):
+    """Which the books leave open, as it is not theirs."""
+    with KeyStore(path) as keys:
+        key, _ = keys.create("ada")
+        async with open_usage(keys.database) as book:
+            book.ended(exchanges.easy(key_id=key.key_id))
+        assert read_usage(keys.database)[key.key_id][0].requests == 1
+        assert keys.list() == (key,)
 
 
 async def test_a_caller_that_leaves_is_no_error(path, autojump_clock):

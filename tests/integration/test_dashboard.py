@@ -353,6 +353,13 @@ def test_the_dashboard_takes_the_same_key_as_the_api(programs: Programs, browser
         expect(page.locator(".peer-card")).to_have_count(1)
         answer = send(page, QUESTION)
         expect(answer).to_contain_text("32 tokens")
+        # The gateway knows it by another id than the page has sent, and the page by the same.
+        answer.get_by_role("link", name="Why?").click()
+        story = page.locator("#story")
+        expect(story.locator("details.decision")).to_have_count(1)
+        expect(story.locator("details.decision").first).to_contain_text("chosen first")
+        page.keyboard.press("Escape")
+        expect(story).to_be_hidden()
         assert secret not in page.content()
         assert secret not in page.url
         page.reload()

@@ -14,15 +14,14 @@ from pathlib import Path
 
 import trio
 
-from punch.http import Exchange, open_usage
-from punch.wire import Usage
+from punch.http import Cost, Exchange, open_usage
 
 
 async def main():
     async with open_usage(Path(sys.argv[1])) as book:
         for number in range(1000):
-            usage = Usage(prompt_tokens=2, completion_tokens=3)
-            book.ended(Exchange(request_id="r", endpoint="/x", key_id="ada", usage=usage))
+            cost = Cost(prompt=2, answer=3)
+            book.ended(Exchange(request_id="r", endpoint="/x", key_id="ada", cost=cost))
             if number == 499:
                 await trio.sleep(1.0)
         print("noted", flush=True)

@@ -11,7 +11,8 @@ from strategies import NOW, peer_tables, route_requests
 
 from punch.capability import Capability, Load, ModelOffer, PeerId
 from punch.peers import Breaker, PeerRecord
-from punch.routing import FRESH_SECONDS, STANDARD_FILTERS, Filter, RouteRequest
+from punch.routing import FRESH_SECONDS, STANDARD_FILTERS, Filter, RouteRequest, route_request
+from punch.wire import CommandRequest
 
 BY_NAME = {step.name: step for step in STANDARD_FILTERS}
 LLAMA = ModelOffer(name="llama", digest="a" * 64, context_tokens=1000)
@@ -303,3 +304,12 @@ def test_all_that_a_peer_lacks_is_named() -> None:
     assert BY_NAME["features"].why(request, PEER, NOW) == (
         "cannot embed, give log-probabilities (logprobs), call tools (tools); it can chat, complete"
     )
+
+
+def test_texts_that_are_read_one_by_one_need_room_for_the_longest_only() -> None:
+    """As embeddings are: each text has the context to itself."""
+    words = ("short", "word " * 500)
+    request = route_request(CommandRequest(request_id="r", command="embed", inputs=words * 10))
+    assert request.prompt_tokens > 2 * 1000
+    assert passes("context", request, PEER)
+    assert not passes("context", attrs.evolve(request, longest_tokens=2001), PEER)

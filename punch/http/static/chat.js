@@ -101,8 +101,8 @@ export function chat(root, store, tell) {
       headers: { "content-type": "application/json", "x-request-id": box.id },
       body: JSON.stringify({ model: model.value, messages: turns, stream: true, stream_options: { include_usage: true } }),
     });
-    if (!response.ok || !response.body) throw new Error(await problemOf(response));
     box.head(response.headers);
+    if (!response.ok || !response.body) throw new Error(await problemOf(response));
     for await (const event of eventsOf(response.body)) {
       if (event.data === "[DONE]") return;
       const part = JSON.parse(event.data);
@@ -158,7 +158,7 @@ function newId() {
   return `chat-${[...bytes].map((byte) => byte.toString(16).padStart(2, "0")).join("")}`;
 }
 
-/** One answer on its way. @param {string} id @param {import("./store.js").Store} store */
+/** One answer on its way. @param {string} id Where there are keys, the gateway knows it by another. @param {import("./store.js").Store} store */
 function answerBox(id, store) {
   const said = h("p", { class: "answer-text" });
   const who = h("div", { class: "answer-who" }, h("span", { class: "hint" }, "Choosing a peer"));
@@ -212,13 +212,17 @@ function answerBox(id, store) {
   }
 
   return {
-    id,
+    get id() {
+      return id;
+    },
     node,
     get text() {
       return text;
     },
     /** @param {Headers} headers */
     head(headers) {
+      id = headers.get("x-request-id") || id;
+      node.dataset.request = id;
       peer = headers.get("x-punch-peer") || peer;
       draw();
     },
