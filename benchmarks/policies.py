@@ -61,7 +61,7 @@ WANTED = (
 POLICY_NAMES = tuple(name for name in WANTED if name == ORACLE or name in POLICIES)
 
 SEEDS = 10
-REQUESTS = 400
+REQUESTS = 200
 PROMPT_TOKENS = 1000.0
 
 # What the picture shows.

@@ -1,6 +1,6 @@
 """Two real listeners beside the same two in the simulator.
 
-    benchmarks/two_listeners.py              in 8 minutes, on a machine that does nothing else
+    benchmarks/two_listeners.py              in 13 minutes, on a machine that does nothing else
     benchmarks/two_listeners.py --quick      in 2 minutes; less exact
     benchmarks/two_listeners.py --write      ... and rewrites its section of RESULTS.md
 
