@@ -1,4 +1,4 @@
-"""A nursery that is never seen from outside."""
+"""A nursery that is never seen from outside, and a lock that is taken without a detour."""
 
 from __future__ import annotations
 
@@ -28,3 +28,12 @@ async def open_background() -> AsyncIterator[trio.Nursery]:
             raise
         # The group says nothing that the exception itself does not.
         raise leaf from leaf.__cause__
+
+
+async def take(lock: trio.Lock) -> None:
+    """Acquire *lock*; at once if it is free, where trio lets everybody else have a turn first."""
+    if lock.locked():
+        await lock.acquire()
+    else:
+        await trio.lowlevel.checkpoint_if_cancelled()
+        lock.acquire_nowait()

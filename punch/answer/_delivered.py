@@ -15,6 +15,9 @@ from ._asked import Asked
 # The longest answer there can be: a million tokens of four characters. Where the caller set a
 # limit, so many characters for each token, which is far more than any tokenizer has.
 MOST_CHARACTERS = 4 << 20
+
+# Characters of a part of an answer that is over and kept.
+PIECE = 4096
 LONGEST_TOKEN = 64
 SPARE_CHARACTERS = 4096
 
@@ -63,6 +66,9 @@ class Delivered:
         """A copy for an answer that is over, in which *request* has lost its prompt."""
         lean = copy.copy(self)
         lean._request = request
+        text = self.text
+        # A part for each token takes fifteen times as much as its text.
+        lean.parts = [text[i : i + PIECE] for i in range(0, len(text), PIECE)]
         return lean
 
     def begins(self) -> None:

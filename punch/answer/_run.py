@@ -152,20 +152,19 @@ class Run:
             status = "success" if self.error is None else self.error.code
             self._notes.ended(status, error=self.error, response=self.response)
 
-    def advance_nowait(self) -> bool:
+    def advance_nowait(self) -> None:
         """Take the next part of the text if it is there and nothing has to be decided for it.
 
-        True if there is more text now. Without it each part would cost the time-outs of `advance`.
+        Without it each part would cost the time-outs of `advance`.
         """
         if len(self._asked) != 1:
-            return False
-        asked, had = self._asked[0], len(self.parts)
+            return
+        asked = self._asked[0]
         if asked.seam is None and (chunk := asked.call.text_nowait()) is not None:
             try:
                 self._take(asked, chunk)
             except PeerError as error:
                 self._fault(asked, error)
-        return len(self.parts) > had
 
     def extend(self, deadline: float) -> None:
         """Somebody else waits for it as well, until *deadline*."""

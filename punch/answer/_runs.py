@@ -25,6 +25,9 @@ AFTER_THE_RUN = 0.01
 # What one number of an embedding takes, in the same measure.
 NUMBER_CHARACTERS = 32
 
+# What is kept of an answer besides its text, as so many characters more.
+ANSWER_CHARACTERS = 2048
+
 
 @attrs.frozen(kw_only=True)
 class Made:
@@ -74,12 +77,10 @@ class _Shared:
         self.owner = self.readers[0] if self.readers and not run.is_over else None
         self._made_earlier = Made(prompt=run.was_taken, tokens=run.tokens)
 
-    def advance_nowait(self, position: int) -> bool:
-        """Whether the run has more parts than *position*, after a look at what has arrived."""
-        run = self.run
-        if len(run.parts) > position:
-            return True
-        return not self._is_driven and not run.is_over and run.advance_nowait()
+    def advance_nowait(self) -> None:
+        """Take what has arrived, unless somebody is about to."""
+        if not self._is_driven:
+            self.run.advance_nowait()
 
     async def advance(self, position: int) -> None:
         """Wait until the run has more parts than *position*, or is over; drive it if nobody does.
@@ -132,10 +133,13 @@ class Reading:
 
     def receive_nowait(self) -> str | None:
         """The next part, if it is there."""
-        if not self.shared.advance_nowait(self._position):
+        run = self.run
+        if self._position >= len(run.parts) and not run.is_over:
+            self.shared.advance_nowait()
+        if self._position >= len(run.parts):
             return None
         self._position += 1
-        return self.run.parts[self._position - 1]
+        return run.parts[self._position - 1]
 
     async def _advance(self) -> None:
         # The run keeps time for whoever waits longest, and says more when it runs out.
@@ -242,4 +246,4 @@ def _size(run: Run) -> int:
         numbers += sum(map(len, result.embeddings))
         # Each comes with the text of its token.
         numbers += sum(2 + 2 * len(one.top) for one in result.logprobs)
-    return texts + NUMBER_CHARACTERS * numbers
+    return ANSWER_CHARACTERS + texts + NUMBER_CHARACTERS * numbers

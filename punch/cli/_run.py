@@ -66,7 +66,8 @@ def _calm_collector() -> None:
     """Have Python's collector of cycles run seldom, and leave alone what is here for good.
 
     As it comes, every 700 objects, it takes a tenth of a gateway's processor time, and finds
-    next to nothing: what a request leaves behind goes by its count of references.
+    next to nothing: what a request leaves behind goes by its count of references, and where that
+    is not so, with large bodies, the gateway calls it.
     """
     gc.freeze()
     gc.set_threshold(*COLLECTOR_THRESHOLD)

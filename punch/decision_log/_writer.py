@@ -172,6 +172,7 @@ class DecisionLog:
         self._warned = False
         self._closed = False
         self._given_up = threading.Event()
+        self._closing = threading.Event()
         self._thread = threading.Thread(target=self._work, name="decision log", daemon=True)
         self._thread.start()
 
@@ -254,6 +255,7 @@ class DecisionLog:
     async def close(self) -> None:
         """Write what waits, and close the file: within seconds, however the disk is."""
         self._closed = True
+        self._closing.set()
         # A moment is nearly always enough, and costs less than a thread that waits for one.
         if self._stop(QUICK_CLOSE):
             return
@@ -304,7 +306,7 @@ class DecisionLog:
                 self._take(*item)
                 if self._queue.empty():
                     # To wake up for each line takes longer than to write it.
-                    self._given_up.wait(GATHER_SECONDS)
+                    self._closing.wait(GATHER_SECONDS)
             self._say_dropped(time.time(), 0.0)
             if self._file is not None:
                 self._file.close()

@@ -17,12 +17,13 @@ import attrs
 import trio
 
 from ..answer import Answer
+from ..background import take
 from ..exceptions import DeadlineExceeded, PunchError
 from ..logs import get_logger
 from ..router import Router
 from ..wire import CommandRequest, CommandResponse, Progress, Provenance
 from ._charging import believed, cost_of
-from ._errors import Refusal, as_asked, internal, out_of_time_in_queue, refusal_of
+from ._errors import Refusal, as_asked, internal, out_of_time_in_queue, refusal_of, untied
 from ._exchange import DISCONNECTED, STOPPED, Exchange, Observers
 from ._headers import header_value, in_short, usage_of, what_is_waited_for, where_from
 from ._quotas import Grant
@@ -216,12 +217,7 @@ class Answering:
 
     async def _write(self, spell: Callable[[], bytes], *, last: bool = False) -> None:
         """Send what *spell* gives; returns when the client, or its buffers, have taken it."""
-        # Nearly always free; to wait for it would let everybody else have a turn first.
-        if self._lock.locked():
-            await self._lock.acquire()
-        else:
-            await trio.lowlevel.checkpoint_if_cancelled()
-            self._lock.acquire_nowait()
+        await take(self._lock)
         try:
             if self._is_done:
                 return
@@ -230,8 +226,9 @@ class Answering:
                 await self._open(200, self._shape.stream_type)
                 opening = self._shape.began(self._model())
                 self._is_nameless = self._exchange.provenance is None
+            data = opening + spell()
             self._is_done = last
-            if (data := opening + spell()) or last:
+            if data or last:
                 body = {"type": "http.response.body", "body": data, "more_body": not last}
                 await self._send(body)
         finally:
@@ -303,6 +300,7 @@ class Answering:
                 await self._write(partial(self._shape.finished, index, self._responses[index]))
         except PunchError as error:
             self._failure = self._failure or self._refusal(error, answer)
+            untied(error)
 
     async def _pass_on(self, index: int, answer: Answer) -> None:
         while (text := await answer.receive()) is not None:

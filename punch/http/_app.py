@@ -260,6 +260,7 @@ class Application:
     ) -> None:
         if send.has_begun:
             # Too late for a status: a broken body is the only thing left to say.
+            log.error("an answer broke after it had begun", path=scope["path"])
             raise RuntimeError("an answer broke after it had begun")
         self.service.observers.refused(refusal.status)
         if has_body(headers):

@@ -16,7 +16,7 @@ from ..router import Router, new_request_id
 from ..wire import CommandRequest
 from ._answering import Answering, Question, Receive, Send
 from ._charging import expected_tokens
-from ._errors import Refusal, as_asked, internal, refusal_of
+from ._errors import Refusal, as_asked, internal, refusal_of, untied
 from ._exchange import DISCONNECTED, STOPPED, Exchange, Observers
 from ._keys import Key
 from ._limits import Bodies, ClientGone, Limits, Room, has_body, read_body, reading_away
@@ -136,21 +136,15 @@ class Endpoint(ABC, Generic[B]):
         except ClientGone:
             exchange.error_code = DISCONNECTED
             return
-        except (Refusal, PunchError) as error:
-            refusal = error if isinstance(error, Refusal) else refusal_of(error)
+        except Exception as error:  # noqa: BLE001 - one request's bug is not the next one's
+            refusal = self._refusal(error, exchange)
             exchange.error_code = refusal.cause
-            refusal = as_asked(refusal, self.path)
             work = partial(say, refusal, exchange, send)
             if room.is_read or not has_body(dict(scope["headers"])):
                 await work()
                 return
             refusal.closes = True
             await reading_away(receive, work)
-            return
-        except Exception:
-            log.exception("a request met a bug", request_id=exchange.request_id)
-            exchange.error_code = internal().cause
-            await say(internal(), exchange, send)
             return
         service.observers.began(exchange)
         if service.asked is not None and question.requests:
@@ -173,6 +167,15 @@ class Endpoint(ABC, Generic[B]):
             send=send,
             admit=admit,
         ).run()
+
+    def _refusal(self, error: Exception, exchange: Exchange) -> Refusal:
+        """How to say that a request was not understood."""
+        if isinstance(error, Refusal):
+            return as_asked(untied(error), self.path)
+        if isinstance(error, PunchError):
+            return as_asked(refusal_of(untied(error)), self.path)
+        log.exception("a request met a bug", request_id=exchange.request_id)
+        return internal()
 
     async def _understand(
         self, exchange: Exchange, scope: Scope, receive: Receive, room: Room

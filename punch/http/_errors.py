@@ -6,7 +6,7 @@ import json
 import math
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import attrs
 
@@ -22,6 +22,19 @@ from ..routing import Decision
 # Seconds after which asking again makes sense where nobody said a number: adverts come every
 # second, and a listener that was restarted is back in five (`punch.routing`).
 USUAL_RETRY = 5.0
+
+
+E = TypeVar("E", bound=Exception)
+
+
+def untied(error: E) -> E:
+    """*error* without the frames that it came through.
+
+    They hold what the caller sent, and make a ring with it, which stays until the collector of
+    cycles comes.
+    """
+    error.__traceback__ = error.__context__ = error.__cause__ = None
+    return error
 
 
 @attrs.frozen

@@ -147,8 +147,12 @@ class Observers:
     def refused(self, status: int) -> None:
         """Say to whoever wants to know that a request got no further than the door."""
         for observer in self._observers:
-            if (told := getattr(observer, "refused", None)) is not None:
+            if (told := getattr(observer, "refused", None)) is None:
+                continue
+            try:
                 told(status)
+            except Exception:
+                log.exception("an observer has a bug", observer=type(observer).__name__)
 
     def _tell(self, what: str, exchange: Exchange) -> None:
         for observer in self._observers:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -38,8 +39,8 @@ ROOM_RETRY = 2.0
 # whoever still writes when the connection ends never reads why.
 READ_AWAY = 4
 
-# Of JSON that has nothing in it but brackets.
-DEEPEST = 64
+# Bytes of bodies after which the collector of cycles is run, as it comes by itself seldom.
+COLLECT_BYTES = 64 << 20
 
 # What the gateway wants to hold open: a thousand idle clients must not stop the next one.
 WANTED_DESCRIPTORS = 16384
@@ -63,7 +64,7 @@ class Limits:
     keep one."""
 
     stuck: float = 30.0
-    """Seconds that a client may take nothing of what it is sent."""
+    """Seconds that a client may take for each 64 KiB of what it is sent."""
 
     head: int = 32 << 10
     """Longest request line and headers, in bytes."""
@@ -84,6 +85,7 @@ class Bodies:
         self._limits = limits
         self.held = 0
         """Bytes that are held now."""
+        self._let_go = 0
         self.parsing = trio.CapacityLimiter(1)
         """Threads that may read long bodies: they hold the interpreter's lock for most of it."""
 
@@ -95,6 +97,11 @@ class Bodies:
             yield room
         finally:
             self.held -= room.held
+            self._let_go += room.held
+            if self._let_go >= COLLECT_BYTES:
+                # What a request has left in rings of references still has its body.
+                self._let_go = 0
+                gc.collect(1)
 
 
 class Room:
@@ -146,7 +153,9 @@ async def read_body(
     size = 0
     deadline = trio.current_time() + limits.slowest
     while True:
-        with trio.move_on_at(deadline + size / LEAST_RATE) as patience:
+        # Who was fast has earned no right to be silent: all that time it would hold its room.
+        latest = min(deadline + size / LEAST_RATE, trio.current_time() + limits.slowest)
+        with trio.move_on_at(latest) as patience:
             message = await receive()
         if patience.cancelled_caught:
             raise Refusal(

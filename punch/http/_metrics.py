@@ -8,7 +8,7 @@ Names are those of vLLM where it has one (and so of the llm-d dashboards made fo
 | punch_requests_total | endpoint, status, model | requests that ended |
 | punch_refused_total | status | requests that asked no model and got an error |
 | punch_num_requests_running, punch_num_requests_waiting | | the gateway, now |
-| punch_prompt_tokens_total, punch_generation_tokens_total | model | what backends counted |
+| punch_prompt_tokens_total, punch_generation_tokens_total | model | what keys pay for |
 | punch_time_to_first_token_seconds | model | arrival to the first text |
 | punch_time_per_output_token_seconds | model | first text to the end, for each further token |
 | punch_e2e_request_latency_seconds | model | arrival to the end |

@@ -8,13 +8,24 @@ from __future__ import annotations
 import json
 from typing import Annotated, Any, Literal
 
-from pydantic import AliasChoices, Discriminator, Field, Tag
+from pydantic import AliasChoices, Discriminator, Field, Tag, model_validator
 
 from ._bodies import MOST_MESSAGES, MOST_TOOLS, Function, ModelName, Punch, Text
 from ._parsing import Body, Never
 
 
-class Options(Body):
+class _Options(Body):
+    """What may be left out may be null as well: some clients send all they know."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _given(cls, value: Any) -> Any:
+        if not isinstance(value, dict):
+            return value
+        return {name: item for name, item in value.items() if item is not None}
+
+
+class Options(_Options):
     """How to choose tokens."""
 
     num_predict: int | None = Field(default=None, ge=-2, le=1 << 40)
@@ -50,7 +61,7 @@ class Options(Body):
         return self.num_predict if self.num_predict and self.num_predict > 0 else None
 
 
-class EmbedOptions(Body):
+class EmbedOptions(_Options):
     """Options where no token is chosen."""
 
     num_ctx: int | None = Field(

@@ -28,7 +28,7 @@ from hypercorn.trio.tcp_server import TCPServer
 from hypercorn.trio.worker_context import WorkerContext
 from hypercorn.typing import ConnectionState
 
-from ..background import open_background
+from ..background import open_background, take
 from ..exceptions import AddressUnavailable
 from ..logs import get_logger
 from ._limits import Limits, raise_descriptor_limit
@@ -111,11 +111,25 @@ class _Http1(H11Protocol):
     pause: _Pause
 
     async def handle(self, event: Event) -> None:
-        """Take in what was read, as far as that is for the request under way."""
+        """Take in what was read, as far as that is for the request under way.
+
+        Empty lines before a request are none of it (RFC 9112, section 2.2).
+        """
+        if isinstance(event, RawData) and event.data and self._is_between:
+            data = event.data.lstrip(b"\r\n")
+            if not data:
+                return
+            event = RawData(data)
         try:
             await super().handle(event)
         except _Paused:
             return
+
+    @property
+    def _is_between(self) -> bool:
+        """Nothing of a request is there."""
+        states = self.connection.our_state, self.connection.their_state
+        return states == (h11.IDLE, h11.IDLE) and not self.ahead
 
     @property
     def ahead(self) -> int:
@@ -123,8 +137,8 @@ class _Http1(H11Protocol):
         return len(self.connection.trailing_data[0])
 
     async def resume(self) -> None:
-        """Take in what came meanwhile, less empty lines (RFC 9112, section 2.2)."""
-        data = self.connection.trailing_data[0].lstrip(b"\r\n")
+        """Take in what came meanwhile."""
+        data = self.connection.trailing_data[0]
         if self.connection.our_state is not h11.IDLE:
             return
         self.connection = h11.Connection(
@@ -178,12 +192,7 @@ class _Connection(TCPServer):
             await super().protocol_send(event)
 
     async def _write(self, data: bytes) -> None:
-        # Nearly always free; to wait for it would let everybody else have a turn first.
-        if self.send_lock.locked():
-            await self.send_lock.acquire()
-        else:
-            await trio.lowlevel.checkpoint_if_cancelled()
-            self.send_lock.acquire_nowait()
+        await take(self.send_lock)
         latest = trio.current_time() + self._limits.stuck
         try:
             # Shielded: half a chunk would take what comes after it with it.

@@ -91,15 +91,6 @@ def shielded(seconds: float) -> trio.CancelScope:
     return trio.CancelScope(shield=True, deadline=trio.current_time() + seconds)
 
 
-async def take(lock: trio.Lock) -> None:
-    """Acquire *lock*; at once if it is free, where trio lets everybody else have a turn first."""
-    if lock.locked():
-        await lock.acquire()
-    else:
-        await trio.lowlevel.checkpoint_if_cancelled()
-        lock.acquire_nowait()
-
-
 def check_version() -> None:
     """Refuse any libp2p but the one that was studied.
 

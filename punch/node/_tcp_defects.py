@@ -12,6 +12,7 @@ import trio
 from libp2p.io import trio as io_trio
 from libp2p.io.exceptions import ConnectionClosedError
 
+from ..background import take
 from . import _libp2p_defects as defects
 
 READ_BYTES = 64 << 10
@@ -28,20 +29,22 @@ def tcp_reads() -> None:
 
     async def read(self: Any, n: int | None = None) -> bytes:
         rest: bytearray = self.__dict__.setdefault("_rest", bytearray())
-        if not rest and n != 0:
-            async with self.read_lock:
-                try:
-                    rest += await self.stream.receive_some(READ_BYTES)
-                except trio.BrokenResourceError as error:
-                    raise ConnectionClosedError(f"the connection broke: {error}") from error
-                except trio.ClosedResourceError:
-                    return b""
+        await take(self.read_lock)
+        try:
+            if not rest and n != 0:
+                rest += await self.stream.receive_some(READ_BYTES)
+        except trio.BrokenResourceError as error:
+            raise ConnectionClosedError(f"the connection broke: {error}") from error
+        except trio.ClosedResourceError:
+            return b""
+        finally:
+            self.read_lock.release()
         data = bytes(rest[:n])
         del rest[:n]
         return data
 
     async def write(self: Any, data: bytes) -> None:
-        await defects.take(self.write_lock)
+        await take(self.write_lock)
         try:
             await self.stream.send_all(data)
         except trio.BrokenResourceError as error:

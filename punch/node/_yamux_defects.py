@@ -15,6 +15,7 @@ from libp2p.exceptions import BaseLibp2pError
 from libp2p.stream_muxer.exceptions import MuxedStreamEOF, MuxedStreamError, MuxedStreamReset
 from libp2p.stream_muxer.yamux import yamux
 
+from ..background import take
 from . import _libp2p_defects as defects
 
 WINDOW_BYTES = 2 << 20
@@ -38,7 +39,7 @@ def yamux_write() -> None:
     """
 
     async def send(self: Any, data: bytes) -> None:
-        await defects.take(self._write_lock)
+        await take(self._write_lock)
         try:
             if self.event_shutting_down.is_set():
                 raise MuxedStreamError("the connection is closed")

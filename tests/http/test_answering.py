@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import math
 from typing import Any
 
@@ -10,7 +11,8 @@ import trio
 from gateway_client import Connection, Seen, open_client
 
 from punch.backends import Emit, Generation, MockBackend, MockScript
-from punch.http import Quotas
+from punch.exceptions import PunchError
+from punch.http import Quotas, Refusal
 from punch.http._headers import what_is_waited_for
 from punch.testing import ScriptedBackend
 from punch.wire import CommandRequest, Completion, Progress, Timings, Usage
@@ -359,3 +361,36 @@ async def test_a_gateway_that_ends_cuts_its_exchanges_off(autojump_clock):
                 await trio.sleep_forever()
         assert client.seen.words[-1] == "ended"
         assert client.seen.last.error_code == "stopped"
+
+
+async def test_a_bug_in_the_last_words_is_told(monkeypatch, autojump_clock):
+    """The stream has an error and an end, and does not just stop."""
+    monkeypatch.setattr("punch.http._openai_shapes.TextShape.ended", lambda self, responses: 1 / 0)
+    async with open_client({"a": mock()}) as client:
+        reply = await client.post(CHAT, question(stream=True, max_tokens=2))
+    assert reply.ended
+    assert b'"error"' in reply.body
+
+
+def faults() -> set[int]:
+    """Those that are still there."""
+    return {id(each) for each in gc.get_objects() if isinstance(each, PunchError | Refusal)}
+
+
+@pytest.mark.parametrize(
+    ("fields", "status"), [({"junk": 1}, 400), ({"model": "nobody-has-it"}, 404)]
+)
+async def test_what_is_refused_leaves_nothing_for_the_collector(fields, status, autojump_clock):
+    """It comes seldom in the programs, and a body would stay until then."""
+    async with open_client({"a": mock()}) as client:
+        gc.collect()
+        before = faults()
+        gc.disable()
+        try:
+            for _ in range(3):
+                assert (await client.post(CHAT, question(**fields))).status == status
+            await trio.sleep(1)
+            left = faults() - before
+        finally:
+            gc.enable()
+    assert not left

@@ -267,3 +267,17 @@ async def test_an_answer_that_breaks_ends_in_an_error_line(autojump_clock):
             await connection.until(5)
             client.swarm.kill(connection.reply.headers["x-punch-peer"])
     assert connection.reply.lines()[-1].keys() == {"error"}
+
+
+async def test_options_that_are_null_are_not_given(autojump_clock):
+    """Some clients send all they know; what is null asks for nothing."""
+    options = {"temperature": None, "mirostat": None, "num_ctx": None}
+    async with open_client({"a": mock()}) as client:
+        for path, body in (
+            ("/api/embed", {"model": "mock", "input": "x"}),
+            ("/api/generate", {"model": "mock", "prompt": "x", "stream": False}),
+        ):
+            reply = await client.post(path, body | {"options": options})
+            assert reply.status == 200
+            refused = await client.post(path, body | {"options": options | {"mirostat": 1}})
+            assert refused.status == 400

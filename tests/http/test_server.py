@@ -312,3 +312,34 @@ async def test_room_for_bodies_is_shared(autojump_clock):
     assert second.status == 503
     assert second.error["code"] == "no_room"
     assert int(second.headers["retry-after"]) >= 1
+
+
+@pytest.mark.parametrize("lines", [b"\r\n", b"\n\n", b"\r\n\r\n"])
+async def test_empty_lines_before_a_request_are_no_request(lines, autojump_clock):
+    """First on a connection, and after an answer (RFC 9112, section 2.2)."""
+    async with open_client({"a": mock()}) as client, open_wire(client.app) as wire:
+        stream = wire.connect()
+        for _ in range(2):
+            await stream.send_all(lines)
+            await stream.send_all(lines + request(QUESTION))
+            said = b""
+            with trio.move_on_after(20):
+                while b"chatcmpl-" not in said and (data := await stream.receive_some(65536)):
+                    said += data
+            assert said.startswith(b"HTTP/1.1 200 ")
+            await trio.sleep(0.1)
+
+
+async def test_a_body_that_began_fast_may_not_be_silent_for_long(autojump_clock):
+    """It has earned seconds by its rate, and holds its room all that time."""
+    async with open_client({"a": mock()}) as client, open_wire(client.app) as wire:
+        stream = wire.connect()
+        head = request(b"").replace(b"Content-Length: 0", b"Content-Length: %d" % (4 << 20))
+        await stream.send_all(head + b" " * (2 << 20))
+        began = trio.current_time()
+        said = await until_end(stream)
+        assert trio.current_time() - began <= Limits().slowest + 5
+        await stream.aclose()
+        await trio.sleep(5)
+        assert client.app.service.bodies.held == 0
+    assert said.startswith(b"HTTP/1.1 408 ")
