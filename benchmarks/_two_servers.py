@@ -49,7 +49,8 @@ def _tokens_per_second(addresses: Sequence[Address], prompts: Iterator[str], ans
             question(address, next(prompts), TOKENS, model="auto", stream=True, **settings)
             for _ in range(answers)
         ]
-        came = one_after_another(address, asked)
+        # A connection for each: llama-server ends it behind a stream.
+        came = [answer for data in asked for answer in one_after_another(address, [data])]
         usages = [event["usage"] for one in came for event in one.events if event.get("usage")]
         if len(usages) != answers:
             raise RuntimeError(f"an answer has no end: {came[-1].raw[:500]!r}")
