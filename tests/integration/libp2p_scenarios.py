@@ -328,7 +328,7 @@ async def yamux_read() -> bool:
     rng = random.Random(3)
     async with two_nodes() as (listener, dialer):
         stream = await open_to(dialer, listener, NUMBERS)
-        count = 3000
+        count = 20_000
         await stream.send_all(struct.pack(">I", count))
         got = b""
         with suppress(*ANY_ERROR), trio.move_on_after(15):
