@@ -202,7 +202,7 @@ class _Connection(TCPServer):
                 else:
                     await self._write_long(memoryview(data), patience)
             if patience.cancelled_caught:
-                log.info("a client takes nothing of what it is sent: dropped")
+                log.info("a client takes too long for what it is sent: dropped")
                 await self.stream.aclose()
                 await self.protocol.handle(Closed())
         except (trio.BrokenResourceError, trio.ClosedResourceError):
@@ -267,7 +267,6 @@ class Server:
         self._app = ASGIWrapper(app)
         self._context = WorkerContext(None)
         self._config = config = Config()
-        config.keep_alive_timeout = limits.idle
         config.keep_alive_max_requests = ENDLESS
         config.h11_max_incomplete_size = limits.head
         # Who listens here is nobody's business, and the date costs time in every answer.
