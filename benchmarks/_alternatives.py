@@ -123,6 +123,20 @@ def free_port() -> int:
 
 
 @contextmanager
+def ended(process: subprocess.Popen[bytes]) -> Iterator[None]:
+    """See that *process* ends with the block."""
+    try:
+        yield
+    finally:
+        process.terminate()
+        try:
+            process.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+@contextmanager
 def running(
     command: Sequence[str], log: Path, environment: Mapping[str, str] | None = None
 ) -> Iterator[psutil.Process]:
@@ -135,15 +149,8 @@ def running(
             stderr=into,
             env=None if environment is None else dict(environment),
         )
-    try:
+    with ended(process):
         yield psutil.Process(process.pid)
-    finally:
-        process.terminate()
-        try:
-            process.wait(STOP_SECONDS)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
 
 
 def wait_until_it_answers(

@@ -6,8 +6,8 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from pathlib import Path
 from random import Random
@@ -16,6 +16,7 @@ from typing import IO, Any
 import attrs
 import psutil
 import trio
+from _alternatives import ended
 from _results import UnavailableError
 from inference import find_model, find_server
 
@@ -32,7 +33,6 @@ CONTEXT_TOKENS = 2048
 QUEUE_LIMIT = 1000
 TIMEOUT_SECONDS = 600.0
 START_SECONDS = 60.0
-STOP_SECONDS = 20.0
 
 # The chat template with the first words of a prompt, and what it asks for.
 LEAST_PROMPT_TOKENS = 30
@@ -67,19 +67,6 @@ def _cores() -> tuple[int, int]:
     if len(allowed) < 2:
         raise UnavailableError("each listener needs a core: run it on two or more")
     return allowed[0], allowed[1]
-
-
-@contextmanager
-def _ended(process: subprocess.Popen[bytes]) -> Iterator[None]:
-    try:
-        yield
-    finally:
-        process.terminate()
-        try:
-            process.wait(STOP_SECONDS)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
 
 
 def _listener(core: int, bootstrap: str, folder: Path, log: IO[bytes]) -> subprocess.Popen[bytes]:
@@ -129,7 +116,7 @@ async def open_town() -> AsyncIterator[Town]:
         found: list[PeerId] = []
         async with open_router(bootstrap=bootstrap) as router:
             for core in cores:
-                stack.enter_context(_ended(_listener(core, bootstrap, folder, log)))
+                stack.enter_context(ended(_listener(core, bootstrap, folder, log)))
                 with trio.move_on_after(START_SECONDS):
                     known = frozenset(found)
                     there = await router.wait_for_peers(partial(_anybody_new, known))
@@ -137,7 +124,7 @@ async def open_town() -> AsyncIterator[Town]:
                     continue
                 log.seek(0)
                 raise RuntimeError(f"a listener did not join: {log.read().decode()[-4000:]}")
-        stack.enter_context(_ended(_pinned(cores[1], "-c", "while True: pass")))
+        stack.enter_context(ended(_pinned(cores[1], "-c", "while True: pass")))
         yield Town(bootstrap, *found)
 
 
