@@ -64,7 +64,7 @@ DOORS: dict[str, frozenset[str]] = {
     "httpx": frozenset({"backends/_http.py", "backends/_openai.py"}),
     "xllamacpp": frozenset({"backends/_embedded_worker.py"}),
     "llama_cpp": frozenset({"backends/_binding_worker.py"}),
-    "hypercorn": frozenset({"http/_server.py"}),
+    "httptools": frozenset({"http/_http1.py"}),
     "starlette": frozenset({"http/*.py"}),
     "pydantic": frozenset({"http/*.py"}),
     "pynvml": frozenset({"machine.py"}),

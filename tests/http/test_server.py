@@ -1,4 +1,4 @@
-"""The server in virtual time: connections are streams in memory, and Hypercorn is real."""
+"""The server in virtual time: connections are streams in memory."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from gateway_client import open_client
 
 from punch.backends import Emit, Generation, MockBackend, MockScript
 from punch.http import GatewaySettings, KeyStore, Limits
-from punch.http._server import MOST_AHEAD, Server
+from punch.http._connection import MOST_AHEAD
+from punch.http._server import Server
 from punch.testing import ScriptedBackend
 from punch.wire import CommandRequest
 
@@ -36,7 +37,7 @@ def mock() -> MockBackend:
 
 
 class Socket:
-    """As much of one as Hypercorn looks at."""
+    """As much of one as a connection looks at."""
 
     family = socket.AF_INET
 
@@ -82,7 +83,7 @@ class Wire:
     def connect(self) -> trio.StapledStream[Any, Any]:
         """A connection, which takes nothing that it does not ask for."""
         theirs, ours = trio.testing.lockstep_stream_pair()
-        self.nursery.start_soon(self.server._connected, OurEnd(ours))
+        self.nursery.start_soon(self.server.connected, OurEnd(ours))
         return theirs
 
 
@@ -90,7 +91,9 @@ class Wire:
 async def open_wire(app: Any, limits: Limits | None = None) -> AsyncIterator[Wire]:
     """A server of *app*."""
     async with trio.open_nursery() as nursery:
-        yield Wire(Server(app, limits or Limits()), nursery)
+        server = Server(app, limits or Limits())
+        nursery.start_soon(server.sweep)
+        yield Wire(server, nursery)
         nursery.cancel_scope.cancel()
 
 

@@ -1,0 +1,310 @@
+"""HTTP/1.0 and 1.1 (RFC 9112) as bytes: what a client has asked, and how an answer is framed.
+
+Knows no network and no time. The only importer of httptools: llhttp, the parser of Node.js.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from http import HTTPStatus
+
+from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
+
+Headers = Sequence[tuple[bytes, bytes]]
+
+# Requests that a client may send before it has read an answer.
+MOST_REQUESTS_AHEAD = 64
+
+_STATUS_LINES = {
+    status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus
+}
+
+# Answers that have no body, whatever they say of one.
+_BODILESS = frozenset({204, 304})
+
+
+class BadRequest(Exception):
+    """What came is no request that we take; nothing behind it can be told apart.
+
+    Args:
+      status: The status to refuse it with.
+      message: What is wrong with it, and what to do.
+
+    """
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class Request:
+    """One request, as far as it is there. Made by `RequestParser`."""
+
+    def __init__(self) -> None:
+        self.method = ""
+        self.target = b""
+        """As it was sent: a path with a query, or a whole address."""
+        self.version = ""
+        """``1.0`` or ``1.1``."""
+        self.headers: list[tuple[bytes, bytes]] = []
+        """Names in small letters."""
+        self.keeps_alive = False
+        """The connection may serve another one after it."""
+        self.waits = False
+        """The client sends the body once it is told to (``Expect: 100-continue``)."""
+        self.has_body = False
+        """It says that it has one."""
+        self.is_complete = False
+        """Its end is there."""
+        self._parts: list[bytes] = []
+
+    @property
+    def path(self) -> bytes:
+        """Without the query, and without a host that comes before it (RFC 9112, section 3.2.2)."""
+        path = self.target.partition(b"?")[0]
+        if path[:1] != b"/" and b"://" in path:
+            path = b"/" + path.partition(b"://")[2].partition(b"/")[2]
+        return path
+
+    @property
+    def query(self) -> bytes:
+        """What comes behind the question mark."""
+        return self.target.partition(b"?")[2]
+
+    @property
+    def has_news(self) -> bool:
+        """There is more of its body to take."""
+        return bool(self._parts)
+
+    def add(self, data: bytes) -> None:
+        """More of its body has come."""
+        self._parts.append(data)
+
+    def take(self) -> bytes:
+        """What has come of its body since it was last taken."""
+        parts, self._parts = self._parts, []
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+class RequestParser:
+    """Makes requests of bytes.
+
+    Args:
+      most_head: Longest request line and headers, in bytes; also what may come without an end of
+        something between two parts of a body.
+
+    """
+
+    def __init__(self, most_head: int) -> None:
+        self.requests: deque[Request] = deque()
+        """Those whose heads are there, in their order; whoever answers one takes it out."""
+        self.error: BadRequest | None = None
+        """What is wrong with what comes behind them; nothing more is read then."""
+        self.in_head = False
+        """A head has begun and is not complete."""
+        self._most_head = most_head
+        self._request = Request()
+        self._size = 0
+        self._fruitless = 0
+        self._is_resumed = False
+        self._parser = HttpRequestParser(self)
+
+    def feed(self, data: bytes | bytearray) -> None:
+        """Take in what was read."""
+        fruitless = self._fruitless + len(data)
+        self._fruitless = fruitless
+        while data and self.error is None:
+            try:
+                self._parser.feed_data(data)
+                break
+            except HttpParserUpgrade as upgrade:
+                data = data[upgrade.args[0] :]
+                self._pass_over_upgrade()
+            except HttpParserError as error:
+                self._fail(error)
+        if self._fruitless == fruitless > self._most_head and self.error is None:
+            self.error = self._too_long()
+
+    def _pass_over_upgrade(self) -> None:
+        """Go on behind the head of a request that would rather speak another protocol.
+
+        It is answered as if it did not say so (RFC 9110, section 7.8). llhttp takes what follows
+        for that protocol's, the body included, so another one goes on, and is told of the body.
+        """
+        request = self._request
+        self._parser = HttpRequestParser(self)
+        if request.method == "CONNECT":
+            # There is no request behind it, but what it would send to somebody else.
+            self.error = BadRequest(400, "this is no proxy")
+        elif request.has_body:
+            request.is_complete = False
+            framing = [
+                b"%b: %b\r\n" % (name, value)
+                for name, value in request.headers
+                if name in (b"content-length", b"transfer-encoding")
+            ]
+            self._is_resumed = True
+            self._parser.feed_data(b"POST / HTTP/1.1\r\n%b\r\n" % b"".join(framing))
+
+    def _fail(self, error: HttpParserError) -> None:
+        if self.error is not None:
+            return
+        is_version = str(error) in ("Pause on PRI/Upgrade", "Invalid HTTP version")
+        self.error = BadRequest(
+            505 if is_version else 400,
+            f"this is no HTTP/1.1 ({error}); speak that to this port",
+        )
+
+    def _too_long(self) -> BadRequest:
+        return BadRequest(
+            431, f"request line and headers have more than {self._most_head} bytes: send less"
+        )
+
+    # ---- what the parser says ----
+
+    def on_message_begin(self) -> None:
+        """A request has begun."""
+        if self._is_resumed:
+            return
+        if len(self.requests) >= MOST_REQUESTS_AHEAD:
+            self._refuse(
+                429, f"more than {MOST_REQUESTS_AHEAD} requests at once: wait for an answer"
+            )
+        self._request = Request()
+        self._size = 0
+        self.in_head = True
+
+    def on_url(self, part: bytes) -> None:
+        """More of the address."""
+        if not self._is_resumed:
+            self._grow(len(part))
+            self._request.target += part
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """A header, or one behind the body: that has nothing we would need to know."""
+        if self._is_resumed:
+            return
+        self._grow(len(name) + len(value) + 4)
+        if self.in_head:
+            self._request.headers.append((name.lower(), value))
+
+    def on_headers_complete(self) -> None:
+        """The head is there."""
+        if self._is_resumed:
+            self._is_resumed = False
+            return
+        self.in_head = False
+        self._fruitless = 0
+        request, parser = self._request, self._parser
+        request.method = parser.get_method().decode("ascii")
+        request.version = parser.get_http_version()
+        request.keeps_alive = parser.should_keep_alive()
+        hosts = 0
+        for name, value in request.headers:
+            if name == b"host":
+                hosts += 1
+            elif name == b"content-length":
+                request.has_body = value.strip(b"0") != b""
+            elif name == b"transfer-encoding":
+                request.has_body = True
+            elif name == b"expect" and value.lower() == b"100-continue":
+                request.waits = request.version == "1.1"
+        if request.version not in ("1.0", "1.1"):
+            self._refuse(505, f"this is HTTP/{request.version}; speak HTTP/1.1 to this port")
+        if hosts != (1 if request.version == "1.1" else min(hosts, 1)):
+            self._refuse(400, f"there are {hosts} Host headers: send one (RFC 9112, section 3.2)")
+        self.requests.append(request)
+
+    def on_body(self, data: bytes) -> None:
+        """More of the body."""
+        self._fruitless = 0
+        self._request.add(data)
+
+    def on_message_complete(self) -> None:
+        """Its end."""
+        self._fruitless = 0
+        self._request.is_complete = True
+
+    def _grow(self, size: int) -> None:
+        self._size += size
+        if self._size > self._most_head:
+            self.error = self._too_long()
+            raise self.error
+
+    def _refuse(self, status: int, message: str) -> None:
+        self.error = BadRequest(status, message)
+        raise self.error
+
+
+class Framing:
+    """How the body of one answer is told apart from what comes after it.
+
+    Args:
+      request: What is answered; `None` if that could not be read.
+      closes: The connection ends after it.
+
+    """
+
+    def __init__(self, request: Request | None, *, closes: bool) -> None:
+        self.closes = closes
+        """The connection ends after it."""
+        self._speaks_11 = request is None or request.version == "1.1"
+        self._is_head = request is not None and request.method == "HEAD"
+        self._is_bodiless = False
+        self._is_chunked = False
+        self._left: int | None = None
+
+    def head(self, status: int, headers: Headers, body: bytes, *, last: bool) -> bytes:
+        """Status line, headers and the first part of the body.
+
+        Raises:
+          ValueError: if a header would end the line it is in.
+
+        """
+        lines = [_STATUS_LINES.get(status) or b"HTTP/1.1 %d \r\n" % status]
+        for name, value in headers:
+            lines.append(b"%b: %b\r\n" % (name, value))
+            lowered = name.lower()
+            if lowered == b"content-length":
+                self._left = int(value)
+            elif lowered == b"connection" and b"close" in value.lower():
+                self.closes = True
+        self._is_bodiless = self._is_head or status in _BODILESS
+        if self._left is None and not self._is_bodiless:
+            if last:
+                self._left = len(body)
+                lines.append(b"content-length: %d\r\n" % len(body))
+            elif self._speaks_11:
+                self._is_chunked = True
+                lines.append(b"transfer-encoding: chunked\r\n")
+            else:
+                self.closes = True
+        if self.closes:
+            if not any(name.lower() == b"connection" for name, _ in headers):
+                lines.append(b"connection: close\r\n")
+        elif not self._speaks_11:
+            lines.append(b"connection: keep-alive\r\n")
+        data = b"".join(lines)
+        if data.count(b"\n") != len(lines) or data.count(b"\r") != len(lines) or b"\0" in data:
+            raise ValueError("a header of an answer holds the end of a line")
+        return data + b"\r\n" + self.body(body, last=last)
+
+    def body(self, data: bytes, *, last: bool) -> bytes:
+        """The next part of the body.
+
+        Raises:
+          ValueError: if it is longer or, at its end, shorter than the head said.
+
+        """
+        if self._is_bodiless:
+            return b""
+        if self._left is not None:
+            self._left -= len(data)
+            if self._left < 0 or (last and self._left):
+                raise ValueError("an answer is not as long as its content-length says")
+        elif self._is_chunked:
+            data = b"%x\r\n%b\r\n" % (len(data), data) if data else b""
+            if last:
+                data += b"0\r\n\r\n"
+        return data
