@@ -19,7 +19,7 @@ from collections.abc import Sequence
 import attrs
 
 from ..answer import Answer
-from ..routing import route_request
+from ..routing import usual_output
 from ..wire import CommandRequest, CommandResponse, Usage
 
 # Bytes of English text for each token of the usual vocabularies, where nobody has counted.
@@ -67,7 +67,7 @@ def prompt_tokens(request: CommandRequest) -> int:
 
 def expected_tokens(requests: Sequence[CommandRequest]) -> int:
     """What *requests* will take together, of prompts and answers (expected)."""
-    return sum(prompt_tokens(each) + route_request(each).output_tokens for each in requests)
+    return sum(prompt_tokens(each) + usual_output(each) for each in requests)
 
 
 def believed(response: CommandResponse, answer: Answer) -> CommandResponse:

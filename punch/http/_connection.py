@@ -12,7 +12,7 @@ import trio
 
 from ..background import take
 from ..logs import get_logger
-from ._errors import Refusal
+from ._errors import Refusal, internal
 from ._http1 import BadRequest, Framing, Request, RequestParser
 from ._limits import Limits
 
@@ -72,6 +72,7 @@ class Connection:
         self._is_ending = is_ending
         self._parser = RequestParser(limits.head)
         self._ahead = bytearray()
+        self._gone = trio.Event()
         self._reading = trio.Lock()
         self._writing = trio.Lock()
 
@@ -83,7 +84,7 @@ class Connection:
                 turn = Turn(self, request)
                 await turn.run(self._app)
                 if turn.framing.closes or self.is_lost:
-                    if not request.is_complete or self._ahead:
+                    if not request.is_complete or self._ahead or self._parser.has_more:
                         await self._linger()
                     return
                 self.is_idle, self.due = True, trio.current_time() + self._limits.idle
@@ -91,6 +92,7 @@ class Connection:
                 await self.refuse(self.error)
                 await self._linger()
         finally:
+            self._parser.close()
             with trio.CancelScope(shield=True):
                 await trio.aclose_forcefully(self._stream)
 
@@ -134,9 +136,10 @@ class Connection:
             if not request.is_complete:
                 self._parser.feed(await self._read())
                 return
-            if len(self._ahead) >= MOST_AHEAD:
-                await trio.sleep_forever()
-            self._ahead += await self._read()
+            if len(self._ahead) < MOST_AHEAD:
+                self._ahead += await self._read()
+            else:
+                await self._gone.wait()
         finally:
             self._reading.release()
 
@@ -171,18 +174,21 @@ class Connection:
     async def lose(self) -> None:
         """Have no more to do with the client; whoever reads or writes finds it gone."""
         self.is_lost = True
+        self._gone.set()
         with trio.CancelScope(shield=True):
             await trio.aclose_forcefully(self._stream)
 
-    async def refuse(self, error: BadRequest) -> None:
-        """Say that what came cannot be read, if there is somebody to hear it."""
+    async def refuse(self, error: BadRequest | None) -> None:
+        """Say that what came cannot be read, or else that there is a bug, if somebody hears it."""
         if self.is_lost:
             return
-        refusal = Refusal(status=error.status, message=str(error), code="invalid_request")
+        refusal = internal()
+        if error is not None:
+            refusal = Refusal(status=error.status, message=str(error), code="invalid_request")
         body = refusal.body("/v1")
         headers = [(b"content-type", b"application/json")]
         framing = Framing(None, closes=True)
-        await self.write(framing.head(error.status, headers, body, last=True))
+        await self.write(framing.head(refusal.status, headers, body, last=True))
 
     async def _linger(self) -> None:
         """Let a client that still sends read what it was told."""
@@ -229,8 +235,8 @@ class Turn:
             return
         framing.closes = True
         if not self._has_begun:
-            bug = BadRequest(500, "the gateway has a bug; its log says more")
-            await connection.refuse(connection.error or bug)
+            # What is wrong behind a whole request is not what became of that.
+            await connection.refuse(None if self._request.is_complete else connection.error)
 
     def _scope(self) -> dict[str, Any]:
         request, connection = self._request, self._connection
@@ -274,6 +280,8 @@ class Turn:
             self._start = message
             return
         if self._is_over or self._connection.is_lost:
+            # Whoever sends without end must let others have their turn all the same.
+            await trio.lowlevel.checkpoint()
             return
         body, last = message.get("body", b""), not message.get("more_body", False)
         if self._has_begun:
@@ -283,14 +291,18 @@ class Turn:
         self._is_over = last
         if data:
             await self._connection.write(data)
+        else:
+            await trio.lowlevel.checkpoint()
 
     def _begin(self, body: bytes, *, last: bool) -> bytes:
         """The head leaves with what follows it: one write, one packet."""
         start, framing = self._start, self.framing
         assert start is not None, "an answer begins with its status"
-        self._has_begun = True
         framing.closes |= self._connection.is_last or not self._request.is_complete
-        return framing.head(start["status"], start.get("headers", ()), body, last=last)
+        data = framing.head(start["status"], start.get("headers", ()), body, last=last)
+        # Not before: where a head cannot be sent, another one still can.
+        self._has_begun = True
+        return data
 
 
 def _address(name: Callable[[], Any]) -> tuple[str, int] | None:

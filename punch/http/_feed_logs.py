@@ -29,6 +29,7 @@ class LogLines(logging.Handler):
         super().__init__()
         self._hear = hear
         self._token = trio.lowlevel.current_trio_token()
+        self._thread = threading.get_ident()
         self._guard = threading.Lock()
         self._waiting: deque[dict[str, Any]] = deque(maxlen=WAITING_LINES)
         self._woken = False
@@ -39,6 +40,9 @@ class LogLines(logging.Handler):
             line = line_of(record)
         except Exception:  # noqa: BLE001 - a value that cannot be shown must not end what logged it
             self.handleError(record)
+            return
+        if threading.get_ident() == self._thread:
+            self._hear(line)
             return
         with self._guard:
             self._waiting.append(line)

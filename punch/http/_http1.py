@@ -110,6 +110,11 @@ class RequestParser:
         self._is_resumed = False
         self._parser = HttpRequestParser(self)
 
+    @property
+    def has_more(self) -> bool:
+        """Something came behind the request that is answered."""
+        return bool(self.requests) or self.in_head or self.error is not None
+
     def feed(self, data: bytes | bytearray) -> None:
         """Take in what was read."""
         fruitless = self._fruitless + len(data)
@@ -126,6 +131,12 @@ class RequestParser:
         if self._fruitless == fruitless > self._most_head and self.error is None:
             self.error = self._too_long()
 
+    def close(self) -> None:
+        """Let go of the parser: the two hold each other, with all that was read. Ends reading."""
+        del self._parser
+        # It knows where it was raised, and so who holds it.
+        self.error = None
+
     def _pass_over_upgrade(self) -> None:
         """Go on behind the head of a request that would rather speak another protocol.
 
@@ -136,6 +147,7 @@ class RequestParser:
         self._parser = HttpRequestParser(self)
         if request.method == "CONNECT":
             # There is no request behind it, but what it would send to somebody else.
+            self.requests.pop()
             self.error = BadRequest(400, "this is no proxy")
         elif request.has_body:
             request.is_complete = False
@@ -177,17 +189,23 @@ class RequestParser:
 
     def on_url(self, part: bytes) -> None:
         """More of the address."""
-        if not self._is_resumed:
-            self._grow(len(part))
-            self._request.target += part
+        if self._is_resumed:
+            return
+        self._size += len(part)
+        if self._size > self._most_head:
+            self._refuse_head()
+        self._request.target += part
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """A header, or one behind the body: that has nothing we would need to know."""
         if self._is_resumed:
             return
-        self._grow(len(name) + len(value) + 4)
+        self._size += len(name) + len(value) + 4
+        if self._size > self._most_head:
+            self._refuse_head()
         if self.in_head:
-            self._request.headers.append((name.lower(), value))
+            # llhttp leaves the space behind a value to us (RFC 9112, section 5.1).
+            self._request.headers.append((name.lower(), value.rstrip()))
 
     def on_headers_complete(self) -> None:
         """The head is there."""
@@ -208,6 +226,7 @@ class RequestParser:
                 request.has_body = value.strip(b"0") != b""
             elif name == b"transfer-encoding":
                 request.has_body = True
+                self._check_coding(value)
             elif name == b"expect" and value.lower() == b"100-continue":
                 request.waits = request.version == "1.1"
         if request.version not in ("1.0", "1.1"):
@@ -226,11 +245,18 @@ class RequestParser:
         self._fruitless = 0
         self._request.is_complete = True
 
-    def _grow(self, size: int) -> None:
-        self._size += size
-        if self._size > self._most_head:
-            self.error = self._too_long()
-            raise self.error
+    def _check_coding(self, coding: bytes) -> None:
+        """Refuse a body whose end others could see elsewhere, or that we could not read."""
+        if self._request.version == "1.0":
+            self._refuse(
+                400, "HTTP/1.0 has no Transfer-Encoding: send none (RFC 9112, section 6.1)"
+            )
+        if coding.lower() != b"chunked":
+            self._refuse(501, "the only Transfer-Encoding here is chunked: send the body as it is")
+
+    def _refuse_head(self) -> None:
+        self.error = self._too_long()
+        raise self.error
 
     def _refuse(self, status: int, message: str) -> None:
         self.error = BadRequest(status, message)

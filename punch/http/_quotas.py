@@ -19,7 +19,7 @@ from __future__ import annotations
 import math
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 
 import attrs
 import trio
@@ -286,17 +286,19 @@ class Quotas:
     ) -> None:
         """Take one of the gateway's places, or wait for it."""
         say = waiting if waiting is not None else _say_nothing
+        slots = self._slots
+        # Where nothing is waited for, no time-out needs to be set up.
+        patience = nullcontext() if slots.busy < slots.slots else trio.fail_after(timeout)
         try:
-            with trio.fail_after(timeout):
-                await self._slots.take(ticket, say, limit=timeout, own_seconds=0.0)
+            with patience:
+                await slots.take(ticket, say, limit=timeout, own_seconds=0.0)
             return
         except PeerRefused as error:
             seconds = error.retry_after or USUAL_RETRY_SECONDS
         except trio.TooSlowError:
-            seconds = self._slots.wait_seconds(0) or USUAL_RETRY_SECONDS
-        full = self._slots
+            seconds = slots.wait_seconds(0) or USUAL_RETRY_SECONDS
         raise _refusal(
-            f"the gateway is full: it works on {full.busy} requests, and {full.queued} wait",
+            f"the gateway is full: it works on {slots.busy} requests, and {slots.queued} wait",
             seconds,
         )
 

@@ -83,14 +83,19 @@ class Server:
     async def drain(self, seconds: float) -> None:
         """End idle connections, and wait for the others, but not longer than *seconds*."""
         self._is_ending = True
-        for connection in [each for each in self._connections if each.is_idle]:
-            await connection.lose()
+        for connection in tuple(self._connections):
+            # Others may begin while this one ends.
+            if connection.is_idle:
+                await connection.lose()
         with trio.move_on_after(seconds):
             while self.connections:
                 self._fewer = trio.Event()
                 await self._fewer.wait()
+
+    async def end(self) -> None:
+        """End all connections: whoever takes nothing of what it is sent would keep us for long."""
+        self._is_ending = True
         for connection in tuple(self._connections):
-            # Whoever takes nothing of what it is sent would keep us for longer.
             await connection.lose()
 
 
@@ -136,8 +141,11 @@ async def open_server(
 
         nursery.start_soon(accept)
         nursery.start_soon(server.sweep)
-        yield server
-        accepting.cancel()
-        for listener in listeners:
-            await listener.aclose()
-        await server.drain(drain)
+        try:
+            yield server
+            accepting.cancel()
+            for listener in listeners:
+                await listener.aclose()
+            await server.drain(drain)
+        finally:
+            await server.end()

@@ -25,7 +25,7 @@ from ._filters import FRESH_SECONDS, STANDARD_FILTERS, Filter
 from ._lengths import Lengths
 from ._policy import EXPLORE, HOT_QUANTILE, NEAR_SECONDS, Policy, Scorer
 from ._prefixes import PrefixIndex
-from ._request import RouteRequest, route_request
+from ._request import RouteRequest, route_request, usual_output
 from ._rhythm import Rhythm
 from ._seam import Seam
 from ._simple import Chance, LeastRequests, PrefixAffinity, RoundRobin, TwoChoices
@@ -69,6 +69,7 @@ __all__ = [
     "Candidate",
     "RouteRequest",
     "route_request",
+    "usual_output",
     "Experience",
     "Lengths",
     "PrefixIndex",

@@ -77,12 +77,18 @@ def tokens_of(*texts: str) -> int:
     return int(size / BYTES_PER_TOKEN) + 1
 
 
+def usual_output(request: CommandRequest) -> int:
+    """Length of the answer to *request*, in tokens (expected), with nothing known of its like."""
+    if request.command == "embed":
+        return 0
+    limit = request.sampling.max_tokens
+    return USUAL_OUTPUT_TOKENS if limit is None else min(limit, USUAL_OUTPUT_TOKENS)
+
+
 def route_request(
     request: CommandRequest, *, tried: frozenset[PeerId] = frozenset(), serial: int = 0
 ) -> RouteRequest:
     """What routing needs to know of *request*."""
-    limit = request.sampling.max_tokens
-    output = USUAL_OUTPUT_TOKENS if limit is None else min(limit, USUAL_OUTPUT_TOKENS)
     return RouteRequest(
         model=request.model,
         model_digest=request.model_digest,
@@ -90,7 +96,7 @@ def route_request(
         needs=request.needs,
         prompt_tokens=tokens_of(*request.texts),
         longest_tokens=max(map(tokens_of, request.inputs), default=None),
-        output_tokens=0 if request.command == "embed" else output,
+        output_tokens=usual_output(request),
         strict=request.strict,
         tried=tried,
         serial=serial,
