@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
@@ -27,7 +28,7 @@ from .exceptions import (
     RequestError,
 )
 from .logs import get_logger
-from .machine import Machine
+from .machine import Machine, MachineSample
 from .node import Inquiry, Node, PeerSession, Stream
 from .peers import Rates
 from .recording import LONGEST_SECONDS, Recording, Recordings, RecordingStatistics
@@ -57,6 +58,9 @@ log = get_logger(__name__)
 # whole vector at least this often.
 COALESCE_SECONDS = 0.05
 ADVERT_SECONDS = 1.0
+
+# The machine itself is measured no more often: each of its GPUs takes a millisecond.
+SAMPLE_SECONDS = 1.0
 
 # Long enough to time the prefill of a graphics card, short enough for a slow laptop.
 CALIBRATION_PROMPT = "The quick brown fox jumps over the lazy dog near the river bank. " * 16
@@ -115,6 +119,8 @@ class Executor:
         self._incarnation = incarnation
         self._strict = strict
         self._machine = machine
+        self._sample: MachineSample | None = None
+        self._sampled_at = -math.inf
         self._slots = Slots(backend.slots, queue_limit)
         self._sessions: set[PeerSession] = set()
         self._rates: dict[str, Rates] = {}
@@ -173,7 +179,11 @@ class Executor:
         )
         if self._machine is None:
             return capability
-        sample = self._machine.sample()
+        now = trio.current_time()
+        sample = self._sample
+        if sample is None or now - self._sampled_at >= SAMPLE_SECONDS:
+            sample = self._sample = self._machine.sample()
+            self._sampled_at = now
         return attrs.evolve(
             capability,
             cpu_count=sample.cpu_count,

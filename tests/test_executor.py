@@ -18,6 +18,7 @@ from punch.exceptions import (
     RequestConflict,
 )
 from punch.executor import open_executor
+from punch.machine import MachineSample
 from punch.router import chat_request
 from punch.testing import MemoryNetwork, ScriptedBackend, open_swarm
 from punch.wire import (
@@ -175,6 +176,30 @@ async def test_a_negative_queue_is_refused():
         with pytest.raises(ConfigurationError, match="limit is -1; it must be 0 or more"):
             async with open_executor(node, mock(), namespace="n", incarnation=1, queue_limit=-1):
                 pass
+
+
+async def test_the_machine_is_measured_once_a_second(autojump_clock):
+    """However often the load changes."""
+
+    class Counted:
+        samples = 0
+
+        def sample(self) -> MachineSample:
+            self.samples += 1
+            return MachineSample(cpu_count=self.samples)
+
+    machine = Counted()
+    async with trio.open_nursery() as nursery:
+        node = MemoryNetwork(nursery).node("a")
+        async with open_executor(
+            node, mock(), namespace="n", incarnation=1, machine=machine
+        ) as executor:
+            counts = []
+            for _ in range(8):
+                counts.append(executor.capability().cpu_count)
+                await trio.sleep(0.25)
+
+    assert counts == [1, 1, 1, 1, 2, 2, 2, 2]
 
 
 async def test_ping_and_capabilities_need_no_slot(autojump_clock):
