@@ -109,16 +109,21 @@ async def test_what_is_there_is_taken_without_waiting_and_nothing_else_is(autoju
     with trio.fail_after(LIMIT):
         async with open_swarm() as swarm:
             await swarm.listener("a", ScriptedBackend(play))
-            async with swarm.router() as router, router.answer(chat_request("x")) as answer:
-                before = answer.receive_nowait()
-                first = await answer.receive()
-                await trio.sleep(1)
-                there = [answer.receive_nowait() for _ in range(3)]
-                pauses.set()
-                rest = [text async for text in answer]
-                after = answer.receive_nowait()
+            async with swarm.router() as router:
+                async with router.answer(chat_request("x")) as answer:
+                    before = answer.receive_nowait()
+                    first = await answer.receive()
+                    await trio.sleep(1)
+                    there = [answer.receive_nowait() for _ in range(3)]
+                    pauses.set()
+                    rest = [text async for text in answer]
+                    after = answer.receive_nowait()
+                async with router.answer(chat_request("x")) as left:
+                    await left.receive()
+                outside = left.receive_nowait()
 
     assert (before, first, there, rest, after) == (None, "a", ["b", "c", None], ["d"], None)
+    assert outside is None
 
 
 async def test_the_faster_peer_is_asked_once_both_are_measured(autojump_clock):

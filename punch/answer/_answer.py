@@ -113,7 +113,9 @@ class Answer:
 
     def receive_nowait(self) -> str | None:
         """As `receive`, but `None` if no text is there already. Raises nothing."""
-        return None if self._reading is None else self._reading.receive_nowait()
+        if not self._entered or self._reading is None:
+            return None
+        return self._reading.receive_nowait()
 
     async def __aenter__(self) -> Answer:
         self._reading = self._runs.join(self.request, keep=self._keep, scope=self._scope)

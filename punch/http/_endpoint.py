@@ -120,7 +120,7 @@ class Endpoint(ABC, Generic[B]):
         observers = self.service.observers
         exchange = Exchange(request_id="", endpoint=self.path)
         try:
-            with self.service.bodies.room() as room:
+            with self.service.bodies.room(key_id_in(scope)) as room:
                 await self._serve(exchange, scope, receive, send, room)
         finally:
             if exchange.status is None and exchange.error_code is None:
@@ -183,7 +183,7 @@ class Endpoint(ABC, Generic[B]):
         headers = dict(scope["headers"])
         key: Key | None = scope.get("punch.key")
         exchange.request_id = new_request_id()
-        exchange.key_id = None if key is None else key.key_id
+        exchange.key_id = key_id_in(scope)
         if (traceparent := headers.get(b"traceparent")) is not None:
             exchange.traceparent = traceparent.decode("latin-1")
         if (own := request_id_in(headers)) is not None:
@@ -201,6 +201,12 @@ class Endpoint(ABC, Generic[B]):
             request_id=exchange.request_id, model=allowed, created=int(self.service.wall())
         )
         return key, self.question(body, caller)
+
+
+def key_id_in(scope: Scope) -> str | None:
+    """Public id of the key that a request came with; `None` where none is needed."""
+    key: Key | None = scope.get("punch.key")
+    return None if key is None else key.key_id
 
 
 def words_of(request: CommandRequest) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import sys
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -85,18 +86,20 @@ class Bodies:
         self._limits = limits
         self.held = 0
         """Bytes that are held now."""
+        self.held_by: Counter[str] = Counter()
+        """Of these, what each API key holds."""
         self._let_go = 0
         self.parsing = trio.CapacityLimiter(1)
         """Threads that may read long bodies: they hold the interpreter's lock for most of it."""
 
     @contextmanager
-    def room(self) -> Iterator[Room]:
-        """Room for one body, for as long as its request lasts."""
-        room = Room(self, self._limits)
+    def room(self, key_id: str | None = None) -> Iterator[Room]:
+        """Room for one body, for as long as its request lasts; *key_id* says whose it is."""
+        room = Room(self, self._limits, key_id)
         try:
             yield room
         finally:
-            self.held -= room.held
+            room.let_go()
             self._let_go += room.held
             if self._let_go >= COLLECT_BYTES:
                 # What a request has left in rings of references still has its body.
@@ -107,9 +110,12 @@ class Bodies:
 class Room:
     """The room that one body takes. Made by `Bodies.room`."""
 
-    def __init__(self, bodies: Bodies, limits: Limits) -> None:
+    def __init__(self, bodies: Bodies, limits: Limits, key_id: str | None) -> None:
         self._bodies = bodies
+        self._key_id = key_id
         self._most = max(limits.bodies, limits.body)
+        # One key leaves half of it to the others.
+        self._most_of_key = max(limits.bodies // 2, limits.body)
         self.held = 0
         """Bytes that it takes of those for all."""
         self.is_read = False
@@ -120,11 +126,25 @@ class Room:
         more = size - self.held
         if size <= ALWAYS_TAKEN or more <= 0:
             return True
-        if self._bodies.held + more > self._most:
+        bodies, key_id = self._bodies, self._key_id
+        if bodies.held + more > self._most:
             return False
-        self._bodies.held += more
+        if key_id is not None:
+            if bodies.held_by[key_id] + more > self._most_of_key:
+                return False
+            bodies.held_by[key_id] += more
+        bodies.held += more
         self.held = size
         return True
+
+    def let_go(self) -> None:
+        """It is needed no more."""
+        bodies, key_id = self._bodies, self._key_id
+        bodies.held -= self.held
+        if key_id is not None and self.held:
+            bodies.held_by[key_id] -= self.held
+            if not bodies.held_by[key_id]:
+                del bodies.held_by[key_id]
 
 
 async def read_body(

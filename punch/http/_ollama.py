@@ -10,7 +10,7 @@ from ..peers import PeerRecord
 from ..wire import ChatMessage, Sampling, Tool, ToolCall
 from ._answering import Question, Receive, Send
 from ._embeddings import OllamaEmbeddingShape
-from ._endpoint import Caller, Endpoint, Scope, Service
+from ._endpoint import Caller, Endpoint, Scope, Service, key_id_in
 from ._errors import Refusal
 from ._limits import read_body
 from ._ollama_bodies import (
@@ -303,7 +303,7 @@ class Show:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
         service = self._service
-        with service.bodies.room() as room:
+        with service.bodies.room(key_id_in(scope)) as room:
             data = await read_body(dict(scope["headers"]), receive, service.limits, room)
             body = await parse_aside(ShowBody, data, service.bodies.parsing)
         offered: dict[str, OnOffer] = on_offer(service.router.peers)

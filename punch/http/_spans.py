@@ -250,7 +250,10 @@ def _of_backend(exchange: Exchange, asking: _Asking) -> Attributes:
         found["gen_ai.usage.output_tokens"] = asking.segment.tokens
     elif asking.is_last:
         earlier = [s.tokens for s in exchange.segments if s is not asking.segment]
-        found["gen_ai.usage.output_tokens"] = max(0, exchange.cost.answer - sum(earlier))
+        # Of the answer, as the prompt's: what of it was made for this caller is the cost.
+        told = exchange.usage.completion_tokens
+        whole = exchange.cost.answer if told is None else told
+        found["gen_ai.usage.output_tokens"] = max(0, whole - sum(earlier))
         if exchange.usage.prompt_tokens is not None:
             found["gen_ai.usage.input_tokens"] = exchange.usage.prompt_tokens
         if exchange.usage.cached_tokens is not None:

@@ -17,7 +17,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 from opentelemetry.trace import SpanKind, StatusCode
 
-from punch.http import open_spans
+from punch.http import Cost, open_spans
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 TRACEPARENT = f"00-{TRACE}-b7ad6b7169203331-01"
@@ -120,6 +120,15 @@ async def test_attributes_are_those_of_the_conventions(provider, exporter):
         "gen_ai.usage.output_tokens": 11,
         "punch.provenance": "real",
     }
+
+
+async def test_an_answer_that_was_joined_has_the_counts_of_the_whole(provider, exporter):
+    """Prompt and answer alike, though nothing of it was made for this caller."""
+    exchange = exchanges.easy(cost=Cost(prompt=0, answer=0))
+    *_, backend = await spans_of(exchange, provider, exporter)
+
+    assert backend.attributes["gen_ai.usage.input_tokens"] == 420
+    assert backend.attributes["gen_ai.usage.output_tokens"] == 11
 
 
 async def test_a_continuation_is_a_second_decision_with_its_own_attempt(provider, exporter):
