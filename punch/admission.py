@@ -427,6 +427,8 @@ class Slots:
 
     def _charge_running(self, now: float) -> None:
         """Charge what was made beyond what was expected, before anybody is compared."""
+        if not self.line:
+            return
         for ticket in self._running:
             surplus = ticket.made() - ticket.charged
             if surplus > 0:

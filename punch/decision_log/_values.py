@@ -18,6 +18,8 @@ Reader = Callable[[Any], Any]
 # JSON has no word for these; they are legal in a record (a rest without end, say).
 _NOT_NUMBERS = frozenset({"inf", "-inf", "nan"})
 
+# Looked up by type, as most values are one of these and a test of what a type can do is slow.
+_AS_THEY_ARE = frozenset({str, bool, int, type(None)})
 
 # JSON has texts for keys only, and no name of ours is empty: this one stands for `None`.
 _NOBODY = ""
@@ -28,23 +30,26 @@ def to_plain(value: Any) -> Any:
 
     A field that has its default is left out, which makes a line several times shorter.
     """
-    if isinstance(value, str | bool | int) or value is None:
+    # To mypy a class is not surely hashable.
+    kind: Any = type(value)
+    if kind in _AS_THEY_ARE:
         return value
-    if isinstance(value, float):
+    if kind is float:
         return value if math.isfinite(value) else str(value)
+    if attrs.has(kind):
+        return {
+            name: to_plain(item)
+            for name, default in _defaults(kind)
+            if (item := getattr(value, name)) != default or type(item) is not type(default)
+        }
     if isinstance(value, Mapping):
         return {_NOBODY if key is None else str(key): to_plain(item) for key, item in value.items()}
     if isinstance(value, frozenset | set):
         return sorted(to_plain(item) for item in value)
-    if isinstance(value, Sequence):
-        return [to_plain(item) for item in value]
-    # To mypy a class is not surely hashable.
-    kind: Any = type(value)
-    return {
-        name: to_plain(item)
-        for name, default in _defaults(kind)
-        if (item := getattr(value, name)) != default or type(item) is not type(default)
-    }
+    if isinstance(value, str | int):
+        return value
+    assert isinstance(value, Sequence), f"{kind} has no plain form"
+    return [to_plain(item) for item in value]
 
 
 @cache

@@ -124,8 +124,9 @@ class Connection:
             data = await self._stream.receive_some(READ_BYTES)
         except _LOST:
             data = b""
+        # What came while it was sent away would be done for nobody, and again when it comes back.
         self.is_lost |= not data
-        return data
+        return b"" if self.is_lost else data
 
     async def hear(self, request: Request) -> None:
         """Read on for *request*: its body, or, behind that, that the client goes away."""
@@ -240,7 +241,8 @@ class Turn:
 
     def _scope(self) -> dict[str, Any]:
         request, connection = self._request, self._connection
-        path = request.path.decode("ascii", "replace")
+        raw_path = request.path
+        path = raw_path.decode("ascii", "replace")
         return {
             "type": "http",
             "asgi": {"version": "3.0", "spec_version": "2.3"},
@@ -248,7 +250,7 @@ class Turn:
             "method": request.method,
             "scheme": "http",
             "path": unquote(path) if "%" in path else path,
-            "raw_path": request.path,
+            "raw_path": raw_path,
             "query_string": request.query,
             "root_path": "",
             "headers": request.headers,

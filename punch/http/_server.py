@@ -77,14 +77,15 @@ class Server:
         while True:
             await trio.sleep(SWEEP_SECONDS)
             now = trio.current_time()
-            for connection in [each for each in self._connections if each.due <= now]:
-                await connection.lose()
+            for connection in tuple(self._connections):
+                # Others may begin while this one ends.
+                if connection.due <= now:
+                    await connection.lose()
 
     async def drain(self, seconds: float) -> None:
         """End idle connections, and wait for the others, but not longer than *seconds*."""
         self._is_ending = True
         for connection in tuple(self._connections):
-            # Others may begin while this one ends.
             if connection.is_idle:
                 await connection.lose()
         with trio.move_on_after(seconds):
