@@ -13,6 +13,8 @@ that, in his own time.
   answer is made on for `GRACE_SECONDS`.
 * No answer is made for longer than its readers gave it, nor for longer than `LONGEST_SECONDS`,
   however often they come back.
+* Who shows a text to nobody before its end may have it in fewer messages, one every
+  `stream_interval`: a message costs as much as twenty tokens in one. The rest comes with the end.
 * Whoever gets no text, because he wants the answer whole or because the model thinks, is told now
   and then that tokens are made.
 """
@@ -147,10 +149,10 @@ class Recording:
     def _add_text(self, text: str, tokens: int) -> None:
         if self.first_text_at is None:
             self.first_text_at = trio.current_time()
+        self._parts.append((text, tokens))
         asleep = False
         for reader in self._readers:
-            asleep |= not self._hand_on(reader, text, tokens)
-        self._parts.append((text, tokens))
+            asleep |= not self._hand_on(reader, len(text))
         if asleep:
             self._wake()
 
@@ -161,18 +163,30 @@ class Recording:
             if reader.started and not (but_streaming and reader.streams):
                 reader.inquiry.progress("working")
 
-    def _hand_on(self, reader: Reader, text: str, tokens: int) -> bool:
-        """Send a part from here to a reader that is up to date: waking it costs half as much again.
+    def _hand_on(self, reader: Reader, size: int) -> bool:
+        """Send what there is from here to a reader that is up to date, or let it gather.
 
-        False if it must be woken for it.
+        Waking it costs half as much again. False if it must be woken.
         """
         if not reader.streams:
             return True
-        up_to_date = reader.started and reader.place == len(self._parts)
-        if not up_to_date or not reader.inquiry.send_now(text, tokens):
+        if reader.catches_up:
             return False
-        reader.place += 1
+        if reader.gathers(size):
+            return True
+        text, tokens = self._between(reader.place, len(self._parts))
+        if not reader.inquiry.send_now(text, tokens):
+            reader.catches_up = True
+            return False
+        reader.has(len(self._parts))
         return True
+
+    def _between(self, start: int, end: int) -> tuple[str, int]:
+        """Text and tokens of some parts."""
+        if end - start == 1:
+            return self._parts[start]
+        parts = self._parts[start:end]
+        return "".join(text for text, _ in parts), sum(tokens for _, tokens in parts)
 
     def end(self, response: CommandResponse) -> None:
         """There is no more to come."""
@@ -191,7 +205,9 @@ class Recording:
     def _is_ahead(self) -> bool:
         count = len(self._parts)
         readers = self._readers
-        return bool(readers) and all(reader.streams and reader.place < count for reader in readers)
+        return bool(readers) and all(
+            reader.streams and reader.catches_up and reader.place < count for reader in readers
+        )
 
     def _wake(self) -> None:
         changed, self._changed = self._changed, trio.Event()
@@ -268,17 +284,16 @@ class Recording:
     async def _pass_on(self, reader: Reader) -> None:
         """Send what there is, up to a piece at a time."""
         parts = self._parts
+        reader.catches_up = True
         while reader.place < len(parts):
-            end = reader.place
-            size = tokens = 0
+            end, size = reader.place, 0
             while end < len(parts) and (size < PIECE_CHARACTERS or end == reader.place):
                 size += len(parts[end][0])
-                tokens += parts[end][1]
                 end += 1
-            text = "".join(part for part, _ in parts[reader.place : end])
-            await reader.inquiry.send_text(text, tokens)
-            reader.place = end
+            await reader.inquiry.send_text(*self._between(reader.place, end))
+            reader.has(end)
             self._taken.set()
+        reader.catches_up = False
 
 
 class Reader:
@@ -292,6 +307,24 @@ class Reader:
         """Knows where the answer comes from."""
         self.place = 0
         """Parts passed on."""
+        self.catches_up = True
+        """Passes parts on in its own task; otherwise they are handed on as they are made."""
+        self._interval = inquiry.request.stream_interval
+        self._next_at = -math.inf
+        self._gathered = 0
+
+    def gathers(self, size: int) -> bool:
+        """Whether a part of so many characters may wait for those that follow."""
+        if not self._interval:
+            return False
+        self._gathered += size
+        return self._gathered < PIECE_CHARACTERS and trio.current_time() < self._next_at
+
+    def has(self, place: int) -> None:
+        """So many parts are passed on."""
+        self.place = place
+        if self._interval:
+            self._gathered, self._next_at = 0, trio.current_time() + self._interval
 
 
 @attrs.frozen(kw_only=True)

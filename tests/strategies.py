@@ -173,6 +173,7 @@ command_requests = st.builds(
     response_schema=maybe(st.sampled_from(["{}", '{"type": "object"}'])),
     logprobs=maybe(st.integers(0, 20)),
     stream=st.booleans(),
+    stream_interval=st.floats(0, 1),
     strict=st.booleans(),
     timeout=maybe(seconds),
     priority=st.integers(-100, 100),

@@ -380,6 +380,87 @@ async def test_a_slow_joiner_does_not_hold_up_the_first(autojump_clock):
     assert tokens == slow_tokens == 32
 
 
+async def chunks(call):
+    """The tokens of each message, and the seconds from the first one to it."""
+    found = []
+    while not isinstance(part := await call.receive(), CommandResponse):
+        if isinstance(part, Chunk):
+            found.append((part.tokens, trio.current_time()))
+    return [tokens for tokens, _ in found], [at - found[0][1] for _, at in found], part
+
+
+async def test_who_reads_nothing_before_the_end_gets_fewer_messages(autojump_clock):
+    """The first text at once, then one message an interval, and the rest with the end."""
+    with trio.fail_after(LIMIT):
+        async with listening(Counting(decode_rate=10)) as (_, dial):
+            session, _ = await dial()
+            tokens, times, response = await chunks(
+                session.ask(attrs.evolve(ASK, stream_interval=0.45))
+            )
+            text, *_ = await read(session.ask(attrs.evolve(ASK, stream_interval=0.45)))
+    assert tokens == [1, 5, 5, 5, 4]
+    assert times == pytest.approx([0.0, 0.5, 1.0, 1.5, 1.9], abs=0.01)
+    assert (response.status, response.usage.completion_tokens) == ("success", 20)
+    assert text == WHOLE
+
+
+async def test_what_was_gathered_comes_before_what_went_wrong(autojump_clock):
+    """It need not be made again."""
+
+    async def play(request, emit):
+        for word in ("a", "b", "c"):
+            await emit(word, 1)
+        raise GenerationFailed("out of memory")
+
+    with trio.fail_after(LIMIT):
+        async with listening(ScriptedBackend(play)) as (_, dial):
+            session, _ = await dial()
+            text, tokens, response = await read(session.ask(attrs.evolve(ASK, stream_interval=1.0)))
+    assert (text, tokens, response.status) == ("abc", 3, "error")
+
+
+async def test_who_reads_along_is_not_held_up_by_who_does_not(autojump_clock):
+    """Each has its own pace in one answer."""
+    with trio.fail_after(LIMIT):
+        async with listening(Counting(decode_rate=10)) as (_, dial):
+            first, _ = await dial()
+            second, _ = await dial()
+            found = {}
+            async with trio.open_nursery() as nursery:
+
+                async def ask(session, interval):
+                    call = session.ask(attrs.evolve(ASK, stream_interval=interval))
+                    found[interval] = (await chunks(call))[0]
+
+                nursery.start_soon(ask, first, 0.0)
+                nursery.start_soon(ask, second, 1.0)
+    assert found[0.0] == [1] * 20
+    assert found[1.0] == [1, 10, 9]
+
+
+async def test_no_more_is_gathered_than_one_message_takes(autojump_clock):
+    """However much comes within an interval; and who takes none of it holds the backend up."""
+    made = 0
+    piece = "x" * 8192
+
+    async def play(request, emit):
+        nonlocal made
+        for _ in range(64):
+            await emit(piece, 1)
+            made += 1
+        return Generation(completion=Completion(text=piece * 64), usage=Usage(), timings=Timings())
+
+    with trio.fail_after(LIMIT):
+        async with listening(ScriptedBackend(play)) as (_, dial):
+            session, _ = await dial()
+            call = session.ask(attrs.evolve(ASK, stream_interval=1.0))
+            await trio.sleep(3)
+            before = made
+            text, tokens, _ = await read(call)
+    assert before * len(piece) <= WINDOW + 2 * limits.PIECE_CHARACTERS
+    assert (text, tokens) == (piece * 64, 64)
+
+
 async def test_an_answer_that_nobody_takes_is_given_up(autojump_clock):
     """A slot is not kept for a dialer that has stopped reading."""
     piece = "x" * 8192

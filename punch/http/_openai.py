@@ -25,6 +25,10 @@ from ._endpoint import Caller, Endpoint, Service
 from ._errors import Refusal
 from ._openai_shapes import ChatShape, CompletionShape
 
+# How often a peer sends what it has of an answer whose client reads nothing before its end: that
+# much of it may have to be made again when the peer dies.
+GATHER_SECONDS = 0.1
+
 
 def sampling_of(body: Wished, max_tokens: int | None) -> Sampling:
     """How to choose tokens."""
@@ -98,8 +102,10 @@ def numbered(request_id: str, index: int) -> str:
     return f"{request_id}#{index}" if index else request_id
 
 
-def asked(service: Service, caller: Caller, wishes: Punch, **fields: Any) -> CommandRequest:
-    """A request with what every request has.
+def asked(
+    service: Service, caller: Caller, wishes: Punch, *, streams: bool, **fields: Any
+) -> CommandRequest:
+    """A request with what every request has; *streams* says whether its client reads along.
 
     It is streamed from the peer even where the client wants the answer whole: what a peer had
     delivered when it died need not be made again.
@@ -109,6 +115,7 @@ def asked(service: Service, caller: Caller, wishes: Punch, **fields: Any) -> Com
         model=caller.model,
         strict=service.strict or bool(wishes.strict),
         timeout=wishes.timeout or service.timeout,
+        stream_interval=0.0 if streams else GATHER_SECONDS,
         priority=wishes.priority,
         continuable=wishes.continuation,
         **fields,
@@ -133,6 +140,7 @@ class Chat(Endpoint[ChatBody]):
             self.service,
             caller,
             body.punch,
+            streams=streams,
             command="chat",
             messages=tuple(map(message_of, body.messages)),
             sampling=sampling_of(body, body.max_completion_tokens or body.max_tokens),
@@ -176,6 +184,7 @@ class Completions(Endpoint[CompletionBody]):
             self.service,
             caller,
             body.punch,
+            streams=streams,
             command="complete",
             prompt=prompts[0],
             sampling=sampling_of(body, body.max_tokens),
@@ -211,7 +220,13 @@ class Embeddings(Endpoint[EmbeddingBody]):
         """Texts to embed."""
         inputs = (body.input,) if isinstance(body.input, str) else tuple(body.input)
         request = asked(
-            self.service, caller, body.punch, command="embed", inputs=inputs, stream=False
+            self.service,
+            caller,
+            body.punch,
+            streams=False,
+            command="embed",
+            inputs=inputs,
+            stream=False,
         )
         shape = EmbeddingShape(
             request_id=caller.request_id,

@@ -207,6 +207,7 @@ class Responses(Endpoint[ResponsesBody]):
             self.service,
             caller,
             body.punch,
+            streams=self.streams(body),
             command="chat",
             messages=tuple(messages),
             sampling=Sampling(

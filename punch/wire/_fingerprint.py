@@ -9,7 +9,7 @@ import attrs
 from ._messages import CommandRequest
 
 # How long and how urgently somebody waits may differ, and in which pieces the answer is sent.
-_MAY_DIFFER = frozenset({"request_id", "timeout", "priority", "stream"})
+_MAY_DIFFER = frozenset({"request_id", "timeout", "priority", "stream", "stream_interval"})
 _ASKED = tuple(
     (field.name, field.default)
     for field in attrs.fields(CommandRequest)

@@ -156,6 +156,9 @@ class CommandRequest:
     stream: bool = True
     """Send the answer as it is made."""
 
+    stream_interval: float = 0.0
+    """Seconds of text that may be gathered for one message, the first text aside; 0 to 1."""
+
     strict: bool = False
     """Accept real inference only."""
 

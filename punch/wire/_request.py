@@ -145,6 +145,7 @@ def check_request(request: CommandRequest) -> None:
             f"timeout is {request.timeout!r} s; it must be above 0 and at most {LONGEST_TIMEOUT:g}"
         )
     _check_number(request.priority, "priority", int, -100, 100)
+    _check_number(request.stream_interval, "stream_interval", float, 0, 1)
     if request.logprobs is not None:
         _check_number(request.logprobs, "logprobs", int, 0, MAX_ALTERNATIVES)
     _check_text(request)

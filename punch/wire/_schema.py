@@ -206,6 +206,7 @@ _command_request = record(
     response_schema=text(LONGEST_SCHEMA, least=1),
     logprobs=integer(0, MAX_ALTERNATIVES),
     stream=flag,
+    stream_interval=_share,
     strict=flag,
     timeout=_seconds,
     priority=integer(-100, 100),

@@ -13,6 +13,7 @@ from gateway_client import Client, open_client
 
 from punch.backends import Emit, Generation, MockBackend, MockScript, mock_words
 from punch.capability import ModelOffer
+from punch.http._openai import GATHER_SECONDS
 from punch.testing import ScriptedBackend
 from punch.wire import (
     ChatMessage,
@@ -112,6 +113,28 @@ async def test_a_chat_has_openais_shape(autojump_clock):
             ],
         },
     }
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/v1/chat/completions", {"messages": [{"role": "user", "content": "hi"}]}),
+        ("/v1/completions", {"prompt": "hi"}),
+        ("/v1/responses", {"input": "hi"}),
+        ("/api/chat", {"model": "model", "messages": [{"role": "user", "content": "hi"}]}),
+        ("/api/generate", {"model": "model", "prompt": "hi"}),
+    ],
+)
+@pytest.mark.parametrize(("streams", "interval"), [(True, 0.0), (False, GATHER_SECONDS)])
+async def test_an_answer_that_is_sent_whole_comes_in_fewer_messages(
+    path, body, streams, interval, autojump_clock
+):
+    """It is streamed from its peer all the same: what is there survives that peer."""
+    scribe = Scribe("a", "b")
+    async with open_client({"a": scribe.backend}) as client:
+        reply = await client.post(path, body | {"stream": streams})
+    assert reply.status == 200
+    assert [(each.stream, each.stream_interval) for each in scribe.asked] == [(True, interval)]
 
 
 async def test_the_headers_say_who_answered_and_why(autojump_clock):

@@ -141,6 +141,8 @@ IDENTIFIER = "it must be 1 to 128 printable ASCII characters without spaces"
         (request(timeout=-1.0), "timeout is -1.0 s; it must be above 0"),
         (request(timeout=math.nan), "timeout is nan s; it must be above 0"),
         (request(priority=101), "priority is 101; it must be from -100 to 100"),
+        (request(stream_interval=1.5), "stream_interval is 1.5; it must be from 0 to 1"),
+        (request(stream_interval=-0.1), "stream_interval is -0.1; it must be from 0 to 1"),
         (request(priority=-101), "priority is -101; it must be from -100 to 100"),
         (
             request(messages=(*HI, ChatMessage(role="chef", content="x"))),
