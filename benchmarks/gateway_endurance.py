@@ -56,7 +56,7 @@ PROMPTS = 64
 
 SATURATING_CLIENTS = 64
 
-# Once, before anything is noted. A request under way takes some 40 KB, which the allocator keeps
+# Once, before memory is noted. A request under way takes some 40 KB, which the allocator keeps
 # for the next one; of a leak it can only be told when the longest queue has been there.
 BURST_CLIENTS = 768
 BURST_SECONDS = 10.0
@@ -322,7 +322,8 @@ class Asking:
         self.asked += len(answers)
         for answer in answers:
             self.told.take(answer, due=False)
-        return len(answers) / (time.perf_counter() - began)
+        # A refusal takes next to no time: it would raise the rate that is asked for next.
+        return sum(answer.fine for answer in answers) / (time.perf_counter() - began)
 
     def stage(self, seconds: float) -> None:
         """Look what it can do, and ask for a share of that."""
@@ -471,6 +472,10 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=usual.seed, help="other deaths")
     given = parser.parse_args()
     plan = Plan(**vars(given))
+    if plan.minutes * 60 < 2 * plan.saturation:
+        parser.error(
+            f"--minutes is {plan.minutes:g}; it must be {plan.saturation / 30:.2g} or more"
+        )
     report = measure(plan)
     print(f"{machine()}\n\n{table([report])}\n\n{remarks([report])}")
     missed = [row.what for row in report.rows if row.met is False]

@@ -35,6 +35,10 @@ PROGRESS_SECONDS = 5.0
 # night's batch does not make its dialer wait all morning.
 HALF_LIFE_SECONDS = 60.0
 
+# How often what is made is charged while nobody waits. A token weighs more the later it is charged,
+# so that much is less than a fiftieth too much.
+CHARGE_SECONDS = 1.0
+
 # After so many half-lives the counters start again from small numbers, long before a float is full.
 MOST_HALVINGS = 40.0
 
@@ -296,6 +300,7 @@ class Slots:
         self._idle = trio.Event()
         self._busy_seconds = 0.0
         self._busy_since = 0.0
+        self._charged_at = -math.inf
 
     @property
     def queued(self) -> int:
@@ -426,9 +431,13 @@ class Slots:
         self.line.charge(ticket, ticket.prompt_tokens + ticket.output_tokens, now=now)
 
     def _charge_running(self, now: float) -> None:
-        """Charge what was made beyond what was expected, before anybody is compared."""
-        if not self.line:
+        """Charge what was made beyond what was expected, before anybody is compared.
+
+        Where nobody waits, nobody is: once a second keeps the moment of each token near enough.
+        """
+        if not self.line and now - self._charged_at < CHARGE_SECONDS:
             return
+        self._charged_at = now
         for ticket in self._running:
             surplus = ticket.made() - ticket.charged
             if surplus > 0:

@@ -14,7 +14,8 @@ that, in his own time.
 * No answer is made for longer than its readers gave it, nor for longer than `LONGEST_SECONDS`,
   however often they come back.
 * Who shows a text to nobody before its end may have it in fewer messages, one every
-  `stream_interval`: a message costs as much as twenty tokens in one. The rest comes with the end.
+  `stream_interval`: a message costs as much as twenty tokens in one. None is held for longer than
+  two of these intervals, and the rest comes with the end.
 * Whoever gets no text, because he wants the answer whole or because the model thinks, is told now
   and then that tokens are made.
 """
@@ -129,7 +130,7 @@ class Recording:
         """The next part; waits until the most advanced reader has passed on the ones before.
 
         A reader has passed a part on when it is within the window of its session, so the backend
-        is never more than that and one part ahead. Tokens without a text, as those of a model
+        is never more than that and one message ahead. Tokens without a text, as those of a model
         that thinks, are passed on with the next text.
         """
         tokens = max(0, min(tokens, MOST_TOKENS - self.tokens))
@@ -172,13 +173,13 @@ class Recording:
             return True
         if reader.catches_up:
             return False
-        if reader.gathers(size):
+        if reader.hold(size):
             return True
         text, tokens = self._between(reader.place, len(self._parts))
         if not reader.inquiry.send_now(text, tokens):
             reader.catches_up = True
             return False
-        reader.has(len(self._parts))
+        reader.passed_on(len(self._parts))
         return True
 
     def _between(self, start: int, end: int) -> tuple[str, int]:
@@ -275,11 +276,12 @@ class Recording:
             if self.provenance is not None and not reader.started:
                 reader.started = True
                 reader.inquiry.started(self.provenance)
-            if reader.started and reader.streams:
+            is_over = self.response is not None
+            if reader.started and reader.streams and (is_over or not reader.holds_back):
                 await self._pass_on(reader)
             if self.response is not None:
                 return self.response
-            await (self._changed if reader.streams else self._turned).wait()
+            await reader.wait(self._changed if reader.streams else self._turned)
 
     async def _pass_on(self, reader: Reader) -> None:
         """Send what there is, up to a piece at a time."""
@@ -291,7 +293,7 @@ class Recording:
                 size += len(parts[end][0])
                 end += 1
             await reader.inquiry.send_text(*self._between(reader.place, end))
-            reader.has(end)
+            reader.passed_on(end)
             self._taken.set()
         reader.catches_up = False
 
@@ -311,20 +313,45 @@ class Reader:
         """Passes parts on in its own task; otherwise they are handed on as they are made."""
         self._interval = inquiry.request.stream_interval
         self._next_at = -math.inf
-        self._gathered = 0
+        self._held = 0
+        self._nap = trio.CancelScope()
 
-    def gathers(self, size: int) -> bool:
-        """Whether a part of so many characters may wait for those that follow."""
+    def hold(self, size: int) -> bool:
+        """Let a part of so many characters wait for those that follow, unless it is time to send.
+
+        After an interval with none that followed it is sent alone.
+        """
         if not self._interval:
             return False
-        self._gathered += size
-        return self._gathered < PIECE_CHARACTERS and trio.current_time() < self._next_at
+        self._held += size
+        if self._held >= PIECE_CHARACTERS or trio.current_time() >= self._next_at:
+            return False
+        self._nap.deadline = self._latest
+        return True
 
-    def has(self, place: int) -> None:
-        """So many parts are passed on."""
+    @property
+    def holds_back(self) -> bool:
+        """Whether what is there may still wait."""
+        return self._held > 0 and not self.catches_up and trio.current_time() < self._latest
+
+    @property
+    def _latest(self) -> float:
+        return self._next_at + self._interval
+
+    async def wait(self, news: trio.Event) -> None:
+        """Wait for news, or until what is held must be sent."""
+        if not self._interval:
+            await news.wait()
+            return
+        with trio.CancelScope(deadline=self._latest if self._held else math.inf) as self._nap:
+            await news.wait()
+
+    def passed_on(self, place: int) -> None:
+        """It has the parts before *place*."""
         self.place = place
         if self._interval:
-            self._gathered, self._next_at = 0, trio.current_time() + self._interval
+            self._held, self._next_at = 0, trio.current_time() + self._interval
+            self._nap.deadline = math.inf
 
 
 @attrs.frozen(kw_only=True)

@@ -34,6 +34,8 @@ from .wire import ChatMessage, CommandRequest, CommandResponse, Sampling, check_
 
 # Seeded by the system. An id is no secret: to ask for one each time would be a system call each.
 _random = Random()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_random.seed)
 
 
 def new_request_id() -> str:

@@ -362,6 +362,25 @@ async def test_who_gets_a_long_answer_pays_while_it_is_made(autojump_clock):
     assert slots.line.fairness.served("a", now) == pytest.approx(made)
 
 
+async def test_a_long_answer_is_charged_as_it_is_made_with_nobody_waiting(autojump_clock):
+    """In one lump at its end it would weigh as if all of it had been made just then."""
+    slots, exact = Slots(3, 9), Slots(1, 1).line.fairness
+    made = 0
+    began = trio.current_time()
+    endless = Ticket(dialer="a", output_tokens=1, made=lambda: made)
+    assert slots.admit(endless, limit=math.inf, own_seconds=0.0, now=began)
+    for _ in range(360):
+        await trio.sleep(10)
+        now = trio.current_time()
+        made += 200
+        exact.add("a", 200, now)
+        visitor = Ticket(dialer="b", output_tokens=1)
+        assert slots.admit(visitor, limit=math.inf, own_seconds=0.0, now=now)
+        slots.give(visitor, output_tokens=1)
+    slots.give(endless, output_tokens=made)
+    assert slots.line.fairness.served("a", now) == pytest.approx(exact.served("a", now), rel=0.05)
+
+
 @pytest.mark.parametrize(("own_seconds", "is_taken"), [(19.9, True), (20.1, False)])
 async def test_a_free_slot_is_not_given_to_a_prompt_that_is_clearly_too_long(own_seconds, is_taken):
     """Up to twice as long as there is time it may be cached."""

@@ -32,6 +32,7 @@ from punch.decision_log import (
     stories,
 )
 from punch.decision_log._values import from_plain, to_plain
+from punch.decision_log._writer import LOOK_SECONDS
 from punch.exceptions import ConfigurationError
 from punch.peers import PeerRecord
 from punch.routing import RouteRequest
@@ -239,6 +240,44 @@ async def test_two_writers_lose_no_line_of_each_other(tmp_path):
     assert sorted(found) == sorted(f"r{i}" for i in (*range(100), *range(1000, 1100)))
     assert len({line.run for line in read_log(path)}) == 2
     assert (tmp_path / "d.jsonl.1").exists()
+
+
+async def test_a_file_that_somebody_removes_is_made_anew(tmp_path):
+    """Within a moment: it is looked after a few dozen times a second, not for each line."""
+    path = tmp_path / "d.jsonl"
+    async with open_decision_log(path) as log:
+        small(log, 3)
+        while log.statistics().written < 3:
+            await trio.sleep(0.001)
+        path.unlink()
+        await trio.sleep(2 * LOOK_SECONDS)
+        small(log, 3, 10)
+
+    assert ids(path) == ["r10", "r11", "r12"]
+    assert log.statistics() == DecisionLogStatistics(written=6, dropped=0)
+
+
+async def test_a_line_that_the_disk_cuts_costs_that_line_only(tmp_path, monkeypatch):
+    """Each line is there or is not, is counted so, and the next one begins anew."""
+    path, write = tmp_path / "d.jsonl", os.write
+    lines = 0
+
+    def sometimes_full(descriptor: int, data: bytes) -> int:
+        nonlocal lines
+        lines += data.endswith(b"}\n")
+        return write(descriptor, data[:20] if lines == 7 else data)
+
+    monkeypatch.setattr("punch.decision_log._writer.os.write", sometimes_full)
+    async with open_decision_log(path) as log:
+        small(log, 20)
+
+    lines_read = list(read_log(path))
+    entries = [line.entry for line in lines_read if not isinstance(line, BadLine)]
+    found = [entry.request_id for entry in entries if isinstance(entry, Attempted)]
+    assert found == [f"r{i}" for i in range(20) if i != 6]
+    assert [entry.count for entry in entries if isinstance(entry, Dropped)] == [1]
+    assert len(lines_read) == 19 + 1 + 1
+    assert log.statistics() == DecisionLogStatistics(written=19, dropped=1)
 
 
 async def test_a_torn_last_line_is_left_out_and_nothing_sticks_to_it(tmp_path):

@@ -419,6 +419,51 @@ async def test_what_was_gathered_comes_before_what_went_wrong(autojump_clock):
     assert (text, tokens, response.status) == ("abc", 3, "error")
 
 
+@pytest.mark.parametrize("timeout", [50.0, 200.0])
+async def test_nothing_is_held_for_long_by_a_backend_that_makes_nothing(timeout, autojump_clock):
+    """However it goes on: that may be a peer's end, or the time's."""
+
+    async def play(request, emit):
+        for word in "abcdef":
+            await emit(word, 1)
+        await trio.sleep(100)
+        await emit("g", 1)
+        return Generation(completion=Completion(text="abcdefg"), usage=Usage(), timings=Timings())
+
+    with trio.fail_after(LIMIT):
+        async with listening(ScriptedBackend(play)) as (_, dial):
+            session, _ = await dial()
+            ask = attrs.evolve(ASK, stream_interval=0.5, timeout=timeout)
+            tokens, times, response = await chunks(session.ask(ask))
+    late = timeout > 100
+    assert tokens == [1, 5] + [1] * late
+    assert times == pytest.approx([0.0, 1.0] + [100.0] * late, abs=0.01)
+    assert response.status == ("success" if late else "timeout")
+
+
+async def test_who_is_slow_does_not_undo_what_another_gathers(autojump_clock):
+    """Being woken for one is no reason to send to the other."""
+    piece = "x" * (WINDOW // 16)
+
+    async def play(request, emit):
+        for _ in range(24):
+            await emit(piece, 1)
+            await trio.sleep(0.1)
+        text = piece * 24
+        return Generation(completion=Completion(text=text), usage=Usage(), timings=Timings())
+
+    with trio.fail_after(LIMIT):
+        async with listening(ScriptedBackend(play)) as (_, dial):
+            first, _ = await dial()
+            second, _ = await dial()
+            idle = first.ask(ASK)
+            tokens, *_ = await chunks(second.ask(attrs.evolve(ASK, stream_interval=0.25)))
+            assert idle.has_news
+    assert sum(tokens) == 24
+    assert max(tokens[1:]) <= 4
+    assert len(tokens) <= 11
+
+
 async def test_who_reads_along_is_not_held_up_by_who_does_not(autojump_clock):
     """Each has its own pace in one answer."""
     with trio.fail_after(LIMIT):

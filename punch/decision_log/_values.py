@@ -46,7 +46,7 @@ def to_plain(value: Any) -> Any:
         return {_NOBODY if key is None else str(key): to_plain(item) for key, item in value.items()}
     if isinstance(value, frozenset | set):
         return sorted(to_plain(item) for item in value)
-    if isinstance(value, str | int):
+    if isinstance(value, str | int | float):
         return value
     assert isinstance(value, Sequence), f"{kind} has no plain form"
     return [to_plain(item) for item in value]

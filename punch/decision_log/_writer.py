@@ -51,10 +51,13 @@ USUAL_BYTES = 16 << 20
 # Lines that wait for the disk: some seconds of a busy gateway, and some megabytes of snapshots.
 QUEUE_LIMIT = 2048
 
-# How long the thread lets lines gather when it has written all there were, and what it writes at
-# a time: to look after the file costs as much as to make a line.
+# How long the thread lets lines gather when it has written all there were.
 GATHER_SECONDS = 0.02
-GATHER_BYTES = 64 << 10
+
+# How long a look at the file holds good, and for how much of it: whether it still has its name, and
+# room, takes five system calls.
+LOOK_SECONDS = 0.02
+LOOK_SHARE = 1 / 16
 
 # How long closing waits for the disk, in seconds: at once and, if that was not enough, aside.
 QUICK_CLOSE = 0.05
@@ -79,14 +82,28 @@ class _File:
         self._path = path
         self._max_bytes = max_bytes
         self._descriptor: int | None = None
+        self._look_at = 0.0
+        self._left = 0
 
-    def append(self, lines: bytes) -> None:
-        """Write lines, in one piece. Raises `OSError` if the disk does not take them all."""
-        descriptor = self._ready(len(lines))
-        # Of a line that was cut short, by a full disk say, nothing must stick to this one.
-        lines = lines if self._is_whole(descriptor) else b"\n" + lines
-        if os.write(descriptor, lines) != len(lines):
+    def append(self, line: bytes) -> None:
+        """Write one line, in one piece. Raises `OSError` if the disk does not take it."""
+        now = time.monotonic()
+        descriptor = self._descriptor
+        if descriptor is None or now >= self._look_at or len(line) > self._left:
+            descriptor = self._ready(len(line))
+            # Of a line that was cut short, by a full disk say, nothing must stick to this one.
+            line = line if self._is_whole(descriptor) else b"\n" + line
+            self._look_at = now + LOOK_SECONDS
+            self._left = self._room(descriptor)
+        self._left -= len(line)
+        if os.write(descriptor, line) != len(line):
+            self._look_at = 0.0
             raise OSError(None, "the disk is full", str(self._path))
+
+    def _room(self, descriptor: int) -> int:
+        """Bytes that may be written until the next look."""
+        room = self._max_bytes - os.fstat(descriptor).st_size
+        return min(room, int(self._max_bytes * LOOK_SHARE))
 
     def close(self) -> None:
         if self._descriptor is not None:
@@ -173,10 +190,7 @@ class DecisionLog:
         self._unsaid = 0
         self._warned = False
         self._closed = False
-        # Lines for the file that are not in it yet, and what they say of dropped ones.
-        self._gathered: list[bytes] = []
-        self._size = self._said = self._notices = 0
-        self._most = min(GATHER_BYTES, max_bytes // 16)
+        self._was_asked_to_stop = False
         self._given_up = threading.Event()
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._work, name="decision log", daemon=True)
@@ -270,7 +284,7 @@ class DecisionLog:
             done = await trio.to_thread.run_sync(self._stop, CLOSE_SECONDS)
         if not done:
             self._given_up.set()
-            left = self._queue.qsize()
+            left = max(0, self._queue.qsize() - self._was_asked_to_stop)
             self._drop(left)
             log.warning(
                 "the decision log was closed unfinished: the disk is too slow",
@@ -282,7 +296,9 @@ class DecisionLog:
         """Ask the thread to finish; whether it did so in this time."""
         until = time.monotonic() + seconds
         try:
-            self._queue.put(None, timeout=seconds)
+            if not self._was_asked_to_stop:
+                self._queue.put(None, timeout=seconds)
+                self._was_asked_to_stop = True
         except queue.Full:
             return False
         self._thread.join(max(0.0, until - time.monotonic()))
@@ -311,11 +327,9 @@ class DecisionLog:
             while not self._given_up.is_set() and (item := self._queue.get()) is not None:
                 self._take(*item)
                 if self._queue.empty():
-                    self._flush()
                     # To wake up for each line takes longer than to write it.
                     self._closing.wait(GATHER_SECONDS)
             self._say_dropped(time.time(), 0.0)
-            self._flush()
             if self._file is not None:
                 self._file.close()
         except OSError as error:
@@ -324,46 +338,30 @@ class DecisionLog:
     def _take(self, now: float, monotonic: float, make: Make) -> None:
         try:
             self._say_dropped(now, monotonic)
-            self._spell(make(), now, monotonic)
+            written = self._write(make(), now, monotonic)
         except Exception as error:  # noqa: BLE001 - no value must end the log, or the program
             self._drop(1)
             self._warn(error)
+            return
+        with self._lock:
+            self._written += written
 
-    def _spell(self, entry: Entry, now: float, monotonic: float) -> None:
-        """Make a line. Who listens hears it at once: a disk may be slow."""
+    def _write(self, entry: Entry, now: float, monotonic: float) -> bool:
+        """Whether the line is in the file. Who listens hears it first: a disk may be slow."""
         line = self._line(entry, now, monotonic)
         self._taps.put(lambda: TappedLine(entry=entry, time=now, line=line))
         if self._file is None:
-            return
-        if self._size + len(line) > self._most:
-            self._flush()
-        self._gathered.append(line)
-        self._size += len(line)
+            return False
+        self._file.append(line)
+        return True
 
     def _say_dropped(self, now: float, monotonic: float) -> None:
         with self._lock:
-            count, self._unsaid = self._unsaid, 0
+            count = self._unsaid
         if count:
-            self._spell(Dropped(count=count), now, monotonic)
-            self._said += count
-            self._notices += 1
-
-    def _flush(self) -> None:
-        """Write what was gathered."""
-        lines, said, notices = self._gathered, self._said, self._notices
-        self._gathered, self._size, self._said, self._notices = [], 0, 0, 0
-        if not lines or self._file is None:
-            return
-        try:
-            self._file.append(b"".join(lines))
-        except Exception as error:  # noqa: BLE001 - as above
-            self._drop(len(lines) - notices)
-            self._warn(error)
+            self._write(Dropped(count=count), now, monotonic)
             with self._lock:
-                self._unsaid += said
-            return
-        with self._lock:
-            self._written += len(lines) - notices
+                self._unsaid -= count
 
     def _line(self, entry: Entry, now: float, monotonic: float) -> bytes:
         head = {

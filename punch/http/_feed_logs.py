@@ -38,11 +38,11 @@ class LogLines(logging.Handler):
         """Take a record; never waits and never raises."""
         try:
             line = line_of(record)
+            if threading.get_ident() == self._thread:
+                self._hear(line)
+                return
         except Exception:  # noqa: BLE001 - a value that cannot be shown must not end what logged it
             self.handleError(record)
-            return
-        if threading.get_ident() == self._thread:
-            self._hear(line)
             return
         with self._guard:
             self._waiting.append(line)

@@ -55,7 +55,8 @@ class Limits:
     """Longest body, in bytes."""
 
     bodies: int = BODIES_LIMIT
-    """Bytes of the bodies of all requests under way, those of up to 64 KiB aside."""
+    """Bytes of the bodies of all requests under way, those of up to 64 KiB aside. One API key may
+    take half of it, or one body's."""
 
     slowest: float = SLOWEST_SECONDS
     """Seconds for the headers, and for a body of up to `LEAST_RATE` times as many bytes."""
@@ -235,7 +236,8 @@ async def reading_away(receive: Receive, work: Callable[[], Awaitable[None]]) ->
 def _no_room() -> Refusal:
     return Refusal(
         status=503,
-        message="the bodies of other requests take all the room there is: send it again later",
+        message="the bodies of other requests, or of this key's, take all the room there is for "
+        "them: send it again later",
         type="service_unavailable_error",
         code="no_room",
         retry_after=ROOM_RETRY,

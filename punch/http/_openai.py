@@ -25,8 +25,8 @@ from ._endpoint import Caller, Endpoint, Service
 from ._errors import Refusal
 from ._openai_shapes import ChatShape, CompletionShape
 
-# How often a peer sends what it has of an answer whose client reads nothing before its end: that
-# much of it may have to be made again when the peer dies.
+# How often a peer sends what it has of an answer whose client reads nothing before its end: twice
+# as much of it may have to be made again when the peer dies.
 GATHER_SECONDS = 0.1
 
 

@@ -157,7 +157,7 @@ class CommandRequest:
     """Send the answer as it is made."""
 
     stream_interval: float = 0.0
-    """Seconds of text that may be gathered for one message, the first text aside; 0 to 1."""
+    """Seconds between two messages whose text may be gathered, 0 to 1; the first comes at once."""
 
     strict: bool = False
     """Accept real inference only."""
