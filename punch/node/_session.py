@@ -268,8 +268,9 @@ class PeerSession:
                 await self._flush()
                 self._writable = trio.Event()
                 await self._writable.wait()
-                # Whoever runs now has more to say: one packet for both costs half as much.
-                await trio.lowlevel.checkpoint()
+                if self._session.role == "listener":
+                    # Whoever answers now has more to say: one packet for both costs half as much.
+                    await trio.lowlevel.checkpoint()
         except PeerUnreachable as error:
             self._finish(error)
 
