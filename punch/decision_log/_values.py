@@ -18,9 +18,6 @@ Reader = Callable[[Any], Any]
 # JSON has no word for these; they are legal in a record (a rest without end, say).
 _NOT_NUMBERS = frozenset({"inf", "-inf", "nan"})
 
-# Looked up by type, as most values are one of these and a test of what a type can do is slow.
-_AS_THEY_ARE = frozenset({str, bool, int, type(None)})
-
 # JSON has texts for keys only, and no name of ours is empty: this one stands for `None`.
 _NOBODY = ""
 
@@ -30,12 +27,13 @@ def to_plain(value: Any) -> Any:
 
     A field that has its default is left out, which makes a line several times shorter.
     """
+    if isinstance(value, str | bool | int) or value is None:
+        return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else str(value)
     # To mypy a class is not surely hashable.
     kind: Any = type(value)
-    if kind in _AS_THEY_ARE:
-        return value
-    if kind is float:
-        return value if math.isfinite(value) else str(value)
+    # Before what a type can do, which is slow to find out.
     if attrs.has(kind):
         return {
             name: to_plain(item)
@@ -46,8 +44,6 @@ def to_plain(value: Any) -> Any:
         return {_NOBODY if key is None else str(key): to_plain(item) for key, item in value.items()}
     if isinstance(value, frozenset | set):
         return sorted(to_plain(item) for item in value)
-    if isinstance(value, str | int | float):
-        return value
     assert isinstance(value, Sequence), f"{kind} has no plain form"
     return [to_plain(item) for item in value]
 

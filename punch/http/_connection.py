@@ -230,6 +230,7 @@ class Turn:
         try:
             await app(self._scope(), self.receive, self.send)
         except Exception:
+            # One request's bug is not the next one's; the client is told below, if it can be.
             log.exception("the application met a bug")
         if self._is_over:
             framing.closes |= not self._request.is_complete

@@ -235,13 +235,7 @@ class Embed(_Asking, Endpoint[EmbedBody]):
         self.check_context(body.options, caller.model)
         inputs = (body.input,) if isinstance(body.input, str) else tuple(body.input)
         request = asked(
-            self.service,
-            caller,
-            body.punch,
-            streams=False,
-            command="embed",
-            inputs=inputs,
-            stream=False,
+            self.service, caller, body.punch, command="embed", inputs=inputs, stream=False
         )
         shape = OllamaEmbeddingShape(
             request_id=caller.request_id,
@@ -270,13 +264,7 @@ class OldEmbed(_Asking, Endpoint[OldEmbedBody]):
         """One text to embed."""
         self.check_context(body.options, caller.model)
         request = asked(
-            self.service,
-            caller,
-            body.punch,
-            streams=False,
-            command="embed",
-            inputs=(body.prompt,),
-            stream=False,
+            self.service, caller, body.punch, command="embed", inputs=(body.prompt,), stream=False
         )
         shape = OllamaEmbeddingShape(request_id=caller.request_id, model=body.model, single=True)
         return Question(requests=(request,), stream=False, shape=shape)

@@ -103,7 +103,7 @@ def numbered(request_id: str, index: int) -> str:
 
 
 def asked(
-    service: Service, caller: Caller, wishes: Punch, *, streams: bool, **fields: Any
+    service: Service, caller: Caller, wishes: Punch, *, streams: bool = False, **fields: Any
 ) -> CommandRequest:
     """A request with what every request has; *streams* says whether its client reads along.
 
@@ -220,13 +220,7 @@ class Embeddings(Endpoint[EmbeddingBody]):
         """Texts to embed."""
         inputs = (body.input,) if isinstance(body.input, str) else tuple(body.input)
         request = asked(
-            self.service,
-            caller,
-            body.punch,
-            streams=False,
-            command="embed",
-            inputs=inputs,
-            stream=False,
+            self.service, caller, body.punch, command="embed", inputs=inputs, stream=False
         )
         shape = EmbeddingShape(
             request_id=caller.request_id,
