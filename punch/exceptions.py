@@ -35,7 +35,8 @@
   x ModelFileError              a model file is not what it should be
 
 Every class has a `code`, the word that stands for it on the wire, in logs and
-in documents.
+in documents. What a program wants to know of an error is an attribute of it: `param`,
+`peer_id`, `retry_after`, `reasons`. The text is for people, and nobody looks into it.
 """
 
 from __future__ import annotations
@@ -45,13 +46,24 @@ from typing import Any, ClassVar
 
 
 class PunchError(Exception):
-    """Base class for everything this library raises on purpose."""
+    """Base class for everything this library raises on purpose.
+
+    Args:
+      message: What happened, in a sentence for people.
+      retry_after: Seconds after which asking again makes sense; `None` if nobody knows.
+
+    """
 
     code: ClassVar[str] = "internal"
     """The word for this error on the wire and in logs."""
 
-    retry_after: float | None = None
-    """Seconds after which asking again makes sense, where somebody knows."""
+    def __init__(self, message: str = "", *, retry_after: float | None = None) -> None:
+        # Only the message: copying and pickling call the class with it, and bring the attributes.
+        super().__init__(message)
+        self.message = message
+        """What happened, without what the other attributes say; `str()` has all of it."""
+        self.retry_after = retry_after
+        """Seconds after which asking again makes sense, where somebody knows."""
 
 
 class ConfigurationError(PunchError):
@@ -61,15 +73,41 @@ class ConfigurationError(PunchError):
 
 
 class RequestError(PunchError):
-    """The request itself cannot be served as it is; another peer would say the same."""
+    """The request itself cannot be served as it is; another peer would say the same.
+
+    Args:
+      message: What happened, in a sentence.
+      param: The field of the request that is at fault, spelled ``messages[0].content``;
+        `None` where there is no single one.
+      retry_after: See `PunchError`.
+
+    """
 
     code = "request"
+
+    def __init__(
+        self, message: str = "", *, param: str | None = None, retry_after: float | None = None
+    ) -> None:
+        super().__init__(message, retry_after=retry_after)
+        self.param = param
+        """The field of the request that is at fault, if it is a single one."""
 
 
 class InvalidRequest(RequestError):
     """A value in the request breaks a rule. The text names the value and the rule."""
 
     code = "invalid_request"
+
+    rule: str | None = None
+    """What is wrong with the field `param`: the text behind its name. `None` in the words of
+    others, such as a peer, which may call the field something else."""
+
+    @classmethod
+    def about(cls, param: str, rule: str) -> InvalidRequest:
+        """The error that the field *param* breaks *rule*, as ``is 3; it must be 4``."""
+        error = cls(f"{param} {rule}", param=param)
+        error.rule = rule
+        return error
 
 
 class ContextTooLong(RequestError):
@@ -114,16 +152,27 @@ class NoPeerAvailable(PunchError):
     Args:
       message: What happened, in a sentence.
       reasons: Peer id to the reason why it did not answer.
+      retry_after: See `PunchError`.
 
     """
 
     code = "no_peer"
 
-    def __init__(self, message: str, reasons: Mapping[Any, str] | None = None) -> None:
+    def __init__(
+        self,
+        message: str = "",
+        reasons: Mapping[Any, str] | None = None,
+        *,
+        retry_after: float | None = None,
+    ) -> None:
+        super().__init__(message, retry_after=retry_after)
         self.reasons: Mapping[Any, str] = dict(reasons or {})
+        """Peer id to the reason why it did not answer."""
+
+    def __str__(self) -> str:
         # A reason may come from a peer: its lines stay below its own name.
         lines = [f"  {peer}: {why}".replace("\n", "\n    ") for peer, why in self.reasons.items()]
-        super().__init__("\n".join([message, *lines]))
+        return "\n".join([self.message, *lines])
 
 
 class UnknownModel(NoPeerAvailable):
@@ -145,15 +194,25 @@ class AnswerInterrupted(PunchError):
       message: What happened, in a sentence.
       tokens: How many tokens were delivered.
       characters: How many characters that was.
+      retry_after: See `PunchError`.
 
     """
 
     code = "interrupted"
 
-    def __init__(self, message: str, *, tokens: int = 0, characters: int = 0) -> None:
+    def __init__(
+        self,
+        message: str = "",
+        *,
+        tokens: int = 0,
+        characters: int = 0,
+        retry_after: float | None = None,
+    ) -> None:
+        super().__init__(message, retry_after=retry_after)
         self.tokens = tokens
+        """How many tokens were delivered."""
         self.characters = characters
-        super().__init__(message)
+        """How many characters were delivered."""
 
 
 class DeadlineExceeded(PunchError):
@@ -163,9 +222,26 @@ class DeadlineExceeded(PunchError):
 
 
 class PeerError(PunchError):
-    """A chosen peer did not answer; the router may try the next one."""
+    """A chosen peer did not answer; the router may try the next one.
+
+    Args:
+      message: What happened, in a sentence that leaves the peer's name out.
+      peer_id: Which peer; `None` where it speaks of itself. `str()` puts it in front.
+      retry_after: See `PunchError`.
+
+    """
 
     code = "peer"
+
+    def __init__(
+        self, message: str = "", *, peer_id: str | None = None, retry_after: float | None = None
+    ) -> None:
+        super().__init__(message, retry_after=retry_after)
+        self.peer_id = peer_id
+        """Which peer it is about, where that is another one than who says so."""
+
+    def __str__(self) -> str:
+        return self.message if self.peer_id is None else f"{self.peer_id}: {self.message}"
 
 
 class PeerUnreachable(PeerError):

@@ -538,6 +538,7 @@ def _fault(error: PunchError, *, retryable: bool = False) -> Fault:
         message=str(error)[:4000],
         retryable=retryable,
         retry_after=error.retry_after,
+        param=error.param if isinstance(error, RequestError) else None,
     )
 
 

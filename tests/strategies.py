@@ -203,7 +203,12 @@ completions = st.builds(
     embeddings=tuples_of(tuples_of(st.floats(-1e30, 1e30))),
 )
 faults = st.builds(
-    Fault, code=names, message=prose, retryable=st.booleans(), retry_after=maybe(seconds)
+    Fault,
+    code=names,
+    message=prose,
+    retryable=st.booleans(),
+    retry_after=maybe(seconds),
+    param=maybe(names),
 )
 command_responses = st.builds(
     CommandResponse,

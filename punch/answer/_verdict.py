@@ -13,11 +13,12 @@ from ..exceptions import (
     PunchError,
     RequestCancelled,
     RequestConflict,
+    RequestError,
 )
 from ..peers import PeerRecord
 from ..wire import CommandRequest, CommandResponse, Provenance
 
-_ERRORS: dict[str, type[PunchError]] = {
+_ERRORS: dict[str, type[RequestError] | type[PeerError]] = {
     error.code: error
     for error in (
         InvalidRequest,
@@ -53,19 +54,21 @@ def check_provenance(
     """
     name = peer.peer_id
     if provenance.kind == "real" and (peer.capability.simulated or provenance.backend == "mock"):
-        raise PeerSimulated(f"{name}: calls the answer of a mock real")
+        raise PeerSimulated("calls the answer of a mock real", peer_id=name)
     if request.strict and provenance.kind != "real":
-        raise PeerSimulated(f"{name}: answers with simulated inference")
+        raise PeerSimulated("answers with simulated inference", peer_id=name)
     offer = peer.capability.offer(provenance.model)
     if offer is None or request.model not in (None, provenance.model):
-        raise PeerFailed(f"{name}: answers with {provenance.model}, which was not agreed on")
+        raise PeerFailed(f"answers with {provenance.model}, which was not agreed on", peer_id=name)
     if offer.digest != provenance.model_digest:
-        raise PeerFailed(f"{name}: answers with another file than the {offer.name} it offers")
+        raise PeerFailed(f"answers with another file than the {offer.name} it offers", peer_id=name)
     wanted = request.model_digest
     if wanted is not None and provenance.model_digest != wanted:
-        raise PeerFailed(f"{name}: answers with model {provenance.model_digest}, not {wanted}")
+        raise PeerFailed(
+            f"answers with model {provenance.model_digest}, not {wanted}", peer_id=name
+        )
     if before is not None and provenance != before:
-        raise PeerFailed(f"{name}: changed where its answer comes from")
+        raise PeerFailed("changed where its answer comes from", peer_id=name)
 
 
 def check_response(
@@ -89,30 +92,31 @@ def check_response(
     """
     peer_id = peer.peer_id
     if response.executor != peer_id:
-        raise PeerFailed(f"{peer_id}: answers in the name of {response.executor}")
+        raise PeerFailed(f"answers in the name of {response.executor}", peer_id=peer_id)
     if response.status != "success":
         raise _error_in(response, peer_id)
     if request.command in ("chat", "complete", "embed"):
         if response.provenance is None:
-            raise PeerFailed(f"{peer_id}: does not say where its answer comes from")
+            raise PeerFailed("does not say where its answer comes from", peer_id=peer_id)
         check_provenance(response.provenance, request=request, peer=peer, before=before)
     result = response.result
     if result is not None and result.tool_calls and not request.tools:
-        raise PeerFailed(f"{peer_id}: calls tools, and was given none")
+        raise PeerFailed("calls tools, and was given none", peer_id=peer_id)
     if result is not None and result.logprobs and request.logprobs is None:
-        raise PeerFailed(f"{peer_id}: sends log-probabilities that nobody asked for")
+        raise PeerFailed("sends log-probabilities that nobody asked for", peer_id=peer_id)
 
 
 def _error_in(response: CommandResponse, peer: PeerId) -> PunchError:
     """What a response that is no success says went wrong, as an error of ours."""
     if response.status == "cancelled":
-        return PeerFailed(f"{peer}: stopped on its own")
+        return PeerFailed("stopped on its own", peer_id=peer)
     fault = response.error
     if fault is None:
-        return PeerFailed(f"{peer}: ended with {response.status} and no reason")
+        return PeerFailed(f"ended with {response.status} and no reason", peer_id=peer)
     kind = _ERRORS.get(fault.code, PeerFailed if fault.retryable else InvalidRequest)
     if issubclass(kind, PeerError) != fault.retryable:
         kind = PeerFailed if fault.retryable else InvalidRequest
-    error = kind(f"{peer}: {fault.message}" if fault.retryable else fault.message)
-    error.retry_after = fault.retry_after
-    return error
+    if issubclass(kind, PeerError):
+        return kind(fault.message, peer_id=peer, retry_after=fault.retry_after)
+    # The peer's words stay its words: what it calls the field is in them, and in `param`.
+    return kind(fault.message, param=fault.param, retry_after=fault.retry_after)

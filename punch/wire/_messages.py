@@ -324,6 +324,9 @@ class Fault:
     retry_after: float | None = None
     """Seconds after which this peer may do better."""
 
+    param: str | None = None
+    """The field of the request that is at fault, spelled ``messages[0].content``."""
+
 
 @attrs.frozen(kw_only=True)
 class Segment:

@@ -238,6 +238,7 @@ _command_response = record(
         message=_sentence,
         retryable=flag,
         retry_after=_seconds,
+        param=_name,
     ),
     executor=_peer_id,
     provenance=_provenance,
