@@ -16,7 +16,8 @@ from ..capability import Gpu, ModelOffer
 from ..exceptions import ConfigurationError
 from ._base import continuing
 from ._http import open_http_client
-from ._served import ServedBackend, able, answers, knows_tools
+from ._probes import answers, knows_tools
+from ._served import ServedBackend, able
 from ._supervisor import open_supervised
 
 _WORKER = __package__ + "._embedded_worker"

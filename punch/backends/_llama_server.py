@@ -15,8 +15,9 @@ from ..capability import ModelOffer
 from ..exceptions import BackendCrashed, ConfigurationError
 from ._base import continuing
 from ._http import open_http_client
+from ._probes import answers, generates, knows_tools
 from ._program import Program, ask_program, list_gpus
-from ._served import ServedBackend, able, answers, free_port, generates, knows_tools
+from ._served import ServedBackend, able, free_port
 from ._supervisor import open_supervised
 
 

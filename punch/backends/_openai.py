@@ -16,7 +16,7 @@ from ..wire import CommandRequest
 from ._base import Emit, Generation, Loading
 from ._completions import Dialect
 from ._http import HttpClient, open_http_client
-from ._served import embeds, knows_tools
+from ._probes import embeds, knows_tools
 from ._written_tools import ask_in_writing, has_tools
 
 # A list of models comes from memory; a server that needs longer is not there.

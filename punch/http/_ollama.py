@@ -9,7 +9,6 @@ from typing import Any
 from ..peers import PeerRecord
 from ..wire import ChatMessage, Sampling, Tool, ToolCall
 from ._answering import Question, Receive, Send
-from ._embeddings import OllamaEmbeddingShape
 from ._endpoint import Caller, Endpoint, Scope, Service, key_id_in
 from ._errors import Refusal
 from ._limits import read_body
@@ -24,6 +23,7 @@ from ._ollama_bodies import (
     ShowBody,
     Turn,
 )
+from ._ollama_embeddings import OllamaEmbeddingShape
 from ._ollama_shapes import (
     OllamaShape,
     running_body,
