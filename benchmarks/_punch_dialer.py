@@ -9,8 +9,9 @@ import trio
 from _messages import MANY, Messages, time_hops
 from _processes import options, serve
 
-from punch.node import Node, Stream, open_node
-from punch.router import Router, chat_request, open_router
+from punch.dialer import Router, chat_request, open_router
+from punch.libp2p import open_node
+from punch.network import Node, Stream
 from punch.wire import CommandRequest, Request, Response, Sampling, Started, encode
 
 

@@ -1,6 +1,6 @@
 """A punch listener that is its own bootstrap, as ``python -m punch.listener`` alone is.
 
-It also answers bare messages on a stream of `punch.node`, without a session: what is left of a
+It also answers bare messages on a stream of `punch.network`, without a session: what is left of a
 hop when sessions, routing and the backend are taken away.
 """
 
@@ -26,17 +26,12 @@ from punch.backends import (
     MockScript,
     open_llama_server,
 )
+from punch.bootstrap import open_bootstrap
 from punch.capability import Gpu, ModelOffer
-from punch.executor import open_executor
-from punch.node import (
-    KnownPeers,
-    Stream,
-    join_namespace,
-    new_incarnation,
-    open_bootstrap,
-    open_node,
-    parse_address,
-)
+from punch.discovery import KnownPeers, join_namespace, new_incarnation
+from punch.libp2p import open_node
+from punch.listener import open_executor
+from punch.network import Stream, parse_address
 from punch.wire import CommandRequest, Completion, Timings, Usage
 
 NAMESPACE = "benchmarks"

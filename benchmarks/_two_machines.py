@@ -20,10 +20,11 @@ from _alternatives import ended
 from _results import UnavailableError
 from inference import find_model, find_server
 
+from punch.bootstrap import open_bootstrap
 from punch.capability import PeerId
-from punch.node import open_bootstrap, open_node
+from punch.dialer import Router, chat_request, open_router
+from punch.libp2p import open_node
 from punch.peers import PeerRecord
-from punch.router import Router, chat_request, open_router
 from punch.routing import Policy, RouteRequest
 from punch.simulator import Trace
 from punch.wire import CommandRequest, CommandResponse, Sampling

@@ -32,10 +32,9 @@ import trio
 from _results import Report, Row, UnavailableError, remarks, table
 from inference import find_model, find_server
 
-from punch.answer import Answer
 from punch.backends import mock_words
+from punch.dialer import Answer, Router, chat_request, open_router
 from punch.exceptions import PunchError
-from punch.router import Router, chat_request, open_router
 from punch.wire import CommandRequest, Sampling
 
 TITLE = "Listeners that die and come back"

@@ -58,7 +58,7 @@ from _results import (
 )
 
 from punch.backends import mock_words
-from punch.router import chat_request
+from punch.dialer import chat_request
 from punch.wire import Sampling
 
 TITLE = "The gateway"

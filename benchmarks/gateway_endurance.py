@@ -38,7 +38,7 @@ from _programs import QUEUE, SLOTS, Programs
 from _results import Report, Row, machine, milliseconds, remarks, table
 
 from punch.backends import mock_words
-from punch.router import chat_request
+from punch.dialer import chat_request
 from punch.wire import Sampling
 
 TITLE = "The gateway, while listeners die and come back"

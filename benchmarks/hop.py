@@ -67,7 +67,7 @@ def measure(*, quick: bool) -> Report:
         Row(
             what="the same, against our own node",
             ours=milliseconds(middle["punch"]),
-            other=f"{milliseconds(middle['node'])}, a bare message on an open stream of punch.node",
+            other=f"{milliseconds(middle['node'])}, a bare message on a stream of punch.network",
             ratio=f"{node_ratio:.2f}x",
         ),
     ]

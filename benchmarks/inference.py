@@ -26,7 +26,7 @@ import platformdirs
 from _processes import punch_pair
 from _results import Report, Row, UnavailableError, milliseconds
 
-from punch.backends import KNOWN_MODELS
+from punch.model_store import KNOWN_MODELS
 
 TITLE = "SmolLM2, streamed"
 

@@ -37,8 +37,8 @@ from _two_machines import (
 )
 
 from punch.capability import PeerId
+from punch.dialer import open_router
 from punch.exceptions import PunchError
-from punch.router import open_router
 from punch.simulator import (
     Figures,
     Outcome,

@@ -14,9 +14,12 @@ from pathlib import Path
 os.environ["COLUMNS"] = "100"
 os.environ["NO_COLOR"] = "1"
 
-from punch import bootstrap, dialer, gateway, listener
+from punch.bootstrap import __main__ as bootstrap
 from punch.cli import ExitCode
 from punch.cli._options import help_text
+from punch.dialer import __main__ as dialer
+from punch.gateway import __main__ as gateway
+from punch.listener import __main__ as listener
 from punch.wire import diagram
 
 ROOT = Path(__file__).parent.parent
@@ -25,7 +28,7 @@ ROOT = Path(__file__).parent.parent
 def helps() -> str:
     """The help of every program."""
     texts = [
-        help_text(f"python -m {program.__name__}", program.ABOUT, program.OPTIONS)
+        help_text(f"python -m {program.__package__}", program.ABOUT, program.OPTIONS)
         for program in (listener, dialer, gateway, bootstrap)
     ]
     return "\n".join(f"```text\n{text.rstrip()}\n```" for text in texts)

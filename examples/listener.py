@@ -10,8 +10,10 @@ import trio
 
 from punch.backends import Emit, Generation, Loading
 from punch.capability import Gpu, ModelOffer
-from punch.executor import open_executor
-from punch.node import KnownPeers, join_namespace, new_incarnation, open_node, parse_address
+from punch.discovery import KnownPeers, join_namespace, new_incarnation
+from punch.libp2p import open_node
+from punch.listener import open_executor
+from punch.network import parse_address
 from punch.wire import CommandRequest, Completion, Timings, Usage
 
 

@@ -9,22 +9,26 @@ They find each other at a bootstrap address inside a namespace, over libp2p::
 
 The layout, from the inside out; a room imports only rooms above its own line:
 
-    exceptions    capability                     the vocabulary
-    peers         gguf                           what is known of peers and of model files
-    wire                                         messages, their bytes, the rules of a session
-    routing                                      who is asked, in which order, and why
+    exceptions    capability                          the vocabulary
+    gguf          peers                               what is known of model files and of peers
+    wire                                              messages, their bytes, the rules of a session
+    routing                                           who is asked, in which order, and why
     ------------- no I/O above, trio below -------------
-    node          backends      machine          libp2p; what runs a model; what we run on
-    router        answer        decision_log     the dialer's side: one loop an answer
-    executor      admission     recording        the listener's: slots, a queue, a backend
-    testing       simulator                      a network in memory; a swarm on virtual time
-    cli           listener  dialer  bootstrap    the programs
+    admission     network      processes   machine    what everything below is made of
+    libp2p        session      llama_cpp   model_store
+    backends      discovery                           what runs a model; who is there
+    bootstrap     decision_log                        where a namespace meets; what was decided
+    dialer        listener                            asks; answers
+    gateway       testing                             HTTP in front of a dialer; public fakes
+    dashboard     simulator                           a page of it all; a swarm on virtual time
+    cli           and every `__main__.py`             the programs
 """
 
 from ._version import __version__
-from .answer import Answer, Hedge
 from .capability import Capability, Gpu, Load, ModelOffer, PeerId
 from .decision_log import open_decision_log
+from .dialer import Answer, Hedge, Router, chat_request, open_router
+from .discovery import KnownPeers
 from .exceptions import (
     AnswerInterrupted,
     ConfigurationError,
@@ -40,9 +44,7 @@ from .exceptions import (
     RequestError,
     UnknownModel,
 )
-from .node import KnownPeers
 from .peers import PeerRecord
-from .router import Router, chat_request, open_router
 from .routing import POLICIES, Decision, Filter, Policy, RouteRequest, Scorer
 from .wire import (
     ChatMessage,

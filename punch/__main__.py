@@ -5,9 +5,11 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Sequence
 
-from . import bootstrap, dialer, listener
 from ._version import __version__
+from .bootstrap import __main__ as bootstrap
 from .cli import models, peers, replay, why
+from .dialer import __main__ as dialer
+from .listener import __main__ as listener
 
 USAGE = """\
 usage: punch COMMAND ...
@@ -35,7 +37,7 @@ def _simulate(arguments: Sequence[str]) -> int:
 
 def _serve(arguments: Sequence[str]) -> int:
     # Here: an HTTP server takes half a second to import.
-    from .gateway import main
+    from .gateway.__main__ import main
 
     return main(arguments)
 

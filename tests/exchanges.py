@@ -6,7 +6,7 @@ import attrs
 import decision_logs as made
 
 from punch.exceptions import PeerTimeout
-from punch.http import Cost, Exchange
+from punch.gateway import Cost, Exchange
 from punch.routing import Attempt
 from punch.wire import Provenance, Segment, Usage
 

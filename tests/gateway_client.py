@@ -11,8 +11,8 @@ from typing import Any
 import attrs
 import trio
 
-from punch.http import Exchange, GatewaySettings, Observers, build_application
-from punch.router import Router
+from punch.dialer import Router
+from punch.gateway import Exchange, GatewaySettings, Observers, build_application
 from punch.testing import Swarm, open_swarm
 
 

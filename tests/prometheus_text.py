@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from punch.http import Metrics
+from punch.gateway import Metrics
 
 
 async def told(metrics: Metrics) -> dict[tuple, float]:

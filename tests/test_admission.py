@@ -10,14 +10,8 @@ import trio
 from hypothesis import given
 from hypothesis import strategies as st
 
-from punch.admission import (
-    HALF_LIFE_SECONDS,
-    MOST_DIALERS,
-    Fairness,
-    Line,
-    Slots,
-    Ticket,
-)
+from punch.admission import Fairness, Line, Slots, Ticket
+from punch.admission._admission import HALF_LIFE_SECONDS, MOST_DIALERS
 from punch.exceptions import PeerRefused
 
 

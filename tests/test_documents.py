@@ -9,15 +9,18 @@ from pathlib import Path
 
 import pytest
 
-from punch import bootstrap, dialer, gateway, listener
+from punch.bootstrap import __main__ as bootstrap
+from punch.dialer import __main__ as dialer
+from punch.gateway import __main__ as gateway
+from punch.listener import __main__ as listener
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
 # Only this room and the programs read the environment; a listener's backends name its variables.
 SOURCES = [
     path
-    for folder in ("punch", "punch/cli", "punch/backends")
-    for path in sorted((ROOT / folder).glob("*.py"))
+    for folder in ("punch/*/__main__.py", "punch/cli/*.py", "punch/backends/**/*.py")
+    for path in sorted(ROOT.glob(folder))
 ]
 
 

@@ -12,23 +12,22 @@ import exchanges
 import pytest
 from gateway_client import open_client
 
-from punch import gateway
 from punch.cli import boolean
-from punch.http import (
+from punch.dashboard import Feed, dashboard_routes
+from punch.gateway import (
     DEFAULT_PORT,
     TABLE,
-    Feed,
     Limits,
     Metrics,
     Refusal,
     build_application,
-    dashboard_routes,
     metrics_route,
 )
-from punch.http._app import EXPOSED, PUBLIC
-from punch.http._bodies import ChatBody, CompletionBody, EmbeddingBody, Punch
-from punch.http._endpoint import LONGEST_REQUEST_ID
-from punch.http._ollama_bodies import (
+from punch.gateway import __main__ as gateway
+from punch.gateway._app import EXPOSED, PUBLIC
+from punch.gateway._endpoint import LONGEST_REQUEST_ID
+from punch.gateway._parsing import _CODES, parse
+from punch.gateway.ollama._bodies import (
     EmbedBody,
     GenerateBody,
     OldEmbedBody,
@@ -36,13 +35,13 @@ from punch.http._ollama_bodies import (
     Options,
     ShowBody,
 )
-from punch.http._parsing import _CODES, parse
-from punch.http._responses import ResponsesBody
+from punch.gateway.openai._bodies import ChatBody, CompletionBody, EmbeddingBody, Punch
+from punch.gateway.openai._responses import ResponsesBody
 
 ROOT = Path(__file__).parent.parent
 DOCUMENT = (ROOT / "docs" / "gateway.md").read_text(encoding="utf-8")
-ROOM = ROOT / "punch" / "http"
-SOURCES = "\n".join(path.read_text(encoding="utf-8") for path in sorted(ROOM.glob("*.py")))
+ROOM = ROOT / "punch" / "gateway"
+SOURCES = "\n".join(path.read_text(encoding="utf-8") for path in sorted(ROOM.rglob("*.py")))
 
 BODIES = {
     "/v1/chat/completions": ChatBody,

@@ -16,8 +16,8 @@ from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 
 from punch.backends import MockBackend, MockScript, mock_words
+from punch.dialer import Router, chat_request
 from punch.exceptions import PunchError
-from punch.router import Router, chat_request
 from punch.testing import Swarm, open_swarm
 from punch.wire import CommandRequest, Sampling
 

@@ -14,14 +14,7 @@ import pytest
 
 from punch.capability import Capability, Load, ModelOffer, PeerId
 from punch.peers import PeerRecord
-from punch.routing import (
-    POLICIES,
-    STANDARD_FILTERS,
-    CompletionTime,
-    Policy,
-    Reason,
-    RouteRequest,
-)
+from punch.routing import POLICIES, STANDARD_FILTERS, CompletionTime, Policy, Reason, RouteRequest
 from punch.wire import Progress
 
 ROOT = Path(__file__).parent.parent

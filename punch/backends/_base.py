@@ -8,7 +8,7 @@ from typing import Protocol
 import attrs
 import trio
 
-from ..background import open_background
+from .._background import open_background
 from ..capability import Gpu, ModelOffer
 from ..wire import CommandRequest, Completion, Timings, Usage
 

@@ -12,12 +12,8 @@ import attrs
 import trio
 
 from ..backends import (
-    KNOWN_MODELS,
     Backend,
     MockScript,
-    ModelFile,
-    describe,
-    find_server,
     open_binding,
     open_embedded,
     open_llama_cli,
@@ -27,6 +23,8 @@ from ..backends import (
 )
 from ..capability import ModelOffer
 from ..exceptions import ConfigurationError
+from ..llama_cpp import find_server
+from ..model_store import KNOWN_MODELS, ModelFile, describe
 from ._identity import cache_folder, data_folder
 from ._options import Convert, boolean, convert, count, positive
 

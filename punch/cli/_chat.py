@@ -7,8 +7,8 @@ import sys
 import attrs
 import trio
 
+from ..dialer import Router, new_request_id
 from ..exceptions import InvalidRequest, NetworkError, PunchError
-from ..router import Router, new_request_id
 from ..wire import ChatMessage, CommandRequest
 from ._output import explain, plain, print_text
 

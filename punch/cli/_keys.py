@@ -15,7 +15,7 @@ from typing import Any
 import attrs
 
 from ..exceptions import ConfigurationError, PunchError
-from ..http import DayUsage, Key, KeyStore, read_usage
+from ..gateway import DayUsage, Key, KeyStore, read_usage
 from ._exits import ExitCode, exit_code
 from ._options import convert, count
 from ._output import plain

@@ -6,8 +6,8 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from ..backends import KNOWN_MODELS, ListedModel, list_models, pull
 from ..exceptions import PunchError
+from ..model_store import KNOWN_MODELS, ListedModel, list_models, pull
 from ._exits import ExitCode, exit_code
 from ._identity import cache_folder, data_folder
 

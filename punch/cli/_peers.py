@@ -14,10 +14,10 @@ import attrs
 import trio
 
 from ..capability import ModelOffer
+from ..dialer import Router, open_router
+from ..discovery import KnownPeers
 from ..exceptions import NoPeerAvailable
-from ..node import KnownPeers
 from ..peers import PeerRecord
-from ..router import Router, open_router
 from ._exits import ExitCode
 from ._identity import claim_identity, data_folder
 from ._options import Option, Settings, boolean

@@ -5,10 +5,9 @@ from __future__ import annotations
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
-from ..answer import Hedge
 from ..decision_log import DecisionLog
-from ..node import KnownPeers
-from ..router import Router, open_router
+from ..dialer import Hedge, Router, open_router
+from ..discovery import KnownPeers
 from ._identity import data_folder
 from ._options import Settings
 from ._shared import is_strict

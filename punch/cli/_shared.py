@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from ..node import DEFAULT_BOOTSTRAP, DEFAULT_NAMESPACE
+from ..discovery import DEFAULT_BOOTSTRAP, DEFAULT_NAMESPACE
 from ._identity import data_folder
 from ._logs import LEVELS
 from ._options import Option, Settings, boolean, convert, one_of

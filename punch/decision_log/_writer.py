@@ -17,8 +17,8 @@ from pathlib import Path
 import attrs
 import trio
 
+from .._logs import get_logger
 from ..capability import PeerId
-from ..logs import get_logger
 from ..routing import Decision
 from ..wire import CommandResponse, Segment
 from ._entries import KIND_OF, LOG_VERSION, Attempted, Dropped, Entry, decided, ended

@@ -14,10 +14,10 @@ import trio
 import trio.testing
 from trio._core import _run as scheduler
 
-from .. import executor
 from ..capability import PeerId
+from ..dialer import Router
 from ..exceptions import ConfigurationError, PunchError
-from ..router import Router
+from ..listener import _executor as executor
 from ..routing import POLICIES, Policy
 from ..testing import Swarm, open_swarm
 from ._machine import SimulatedBackend, World, command_request

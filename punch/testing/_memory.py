@@ -14,10 +14,10 @@ from random import Random
 
 import trio
 
+from .._logs import get_logger
 from ..capability import PeerId
 from ..exceptions import PeerUnreachable
-from ..logs import get_logger
-from ..node import Handler
+from ..network import Handler
 
 log = get_logger(__name__)
 
@@ -93,7 +93,7 @@ class _Pipe:
 
 
 class MemoryStream:
-    """One end of a stream; implements `punch.node.Stream`."""
+    """One end of a stream; implements `punch.network.Stream`."""
 
     def __init__(self, peer_id: PeerId, incoming: _Pipe, outgoing: _Pipe) -> None:
         self.peer_id = peer_id
@@ -124,7 +124,7 @@ class MemoryStream:
 
 
 class MemoryNode:
-    """A peer of a `MemoryNetwork`; implements `punch.node.Node`. Made by `MemoryNetwork.node`."""
+    """A peer of a `MemoryNetwork`: a `punch.network.Node`. Made by `MemoryNetwork.node`."""
 
     def __init__(self, network: MemoryNetwork, peer_id: PeerId, address: str) -> None:
         self.peer_id = peer_id

@@ -8,15 +8,16 @@ from random import Random
 
 import trio
 
-from ..answer import Hedge
+from .._background import open_background
 from ..backends import Backend
-from ..background import open_background
+from ..bootstrap import open_bootstrap
 from ..capability import PeerId
 from ..decision_log import DecisionLog
-from ..executor import Executor, open_executor
+from ..dialer import Hedge, Router, open_router
+from ..discovery import KnownPeers, join_namespace
+from ..listener import Executor, open_executor
 from ..machine import Machine
-from ..node import Address, KnownPeers, join_namespace, open_bootstrap, parse_address
-from ..router import Router, open_router
+from ..network import Address, parse_address
 from ..routing import Policy
 from ._memory import MemoryNetwork
 

@@ -1,11 +1,6 @@
 """What travels between peers: messages, their encoding, and the session's rules. No I/O."""
 
-from ._codec import (
-    decode,
-    decode_registration,
-    encode,
-    encode_registration,
-)
+from ._codec import decode, decode_registration, encode, encode_registration
 from ._fingerprint import fingerprint
 from ._messages import (
     Advert,

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from punch.backends._completions import AnswerReader, build
+from punch.backends.openai._completions import AnswerReader, build
 from punch.exceptions import GenerationFailed, InvalidRequest, PunchError
 from punch.wire import (
     MAX_LOGPROBS,

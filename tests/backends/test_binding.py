@@ -6,7 +6,7 @@ import importlib.util
 
 import pytest
 
-from punch.backends._binding import open_binding
+from punch.backends import open_binding
 from punch.capability import ModelOffer
 from punch.exceptions import ConfigurationError
 

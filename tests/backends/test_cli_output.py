@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from punch.backends._cli_output import (
+from punch.backends.llama._cli_output import (
     ConversationOutput,
     Output,
     PlainOutput,

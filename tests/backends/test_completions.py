@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from punch.backends._completions import AnswerReader, build, fault, read_embeddings
+from punch.backends.openai._completions import AnswerReader, build, fault, read_embeddings
 from punch.exceptions import (
     BackendError,
     ContextTooLong,

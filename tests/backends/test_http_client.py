@@ -10,8 +10,9 @@ import httpx
 import pytest
 import trio
 
-from punch.backends._http import HttpClient, open_http_client
-from punch.backends._openai import base_url, open_openai, read_models
+from punch.backends import open_openai
+from punch.backends.openai._backend import base_url, read_models
+from punch.backends.openai._client import HttpClient, open_http_client
 from punch.exceptions import (
     BackendCrashed,
     BackendError,

@@ -8,8 +8,8 @@ import pytest
 import trio
 
 from punch.backends._base import LOADING_SECONDS, continuing, say_while
-from punch.backends._llama_server import template_in
-from punch.backends._served import ServedBackend
+from punch.backends.llama._served import ServedBackend
+from punch.backends.llama._server import template_in
 from punch.capability import ModelOffer
 from punch.exceptions import BackendCrashed
 

@@ -10,7 +10,7 @@ import pytest
 import trio
 
 from punch.backends import Generation, MockBackend, MockScript, mock_words
-from punch.backends._mock_forms import instance
+from punch.backends.mock._forms import instance
 from punch.wire import ChatMessage, CommandRequest, Completion, Sampling, Tool
 
 WEATHER = Tool(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from random import Random
 
-from punch.backends._pins import BLOCK, Pins, conversation
+from punch.backends.llama._pins import BLOCK, Pins, conversation
 from punch.wire import ChatMessage, CommandRequest
 
 

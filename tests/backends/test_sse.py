@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from punch.backends import _sse
-from punch.backends._sse import EventReader
+from punch.backends.openai import _sse
+from punch.backends.openai._sse import EventReader
 from punch.exceptions import GenerationFailed
 
 ENDS = st.sampled_from(["\n", "\r\n", "\r"])

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from punch.backends import Emit, Generation
-from punch.backends._written_tools import ask_in_writing, has_tools, written_out
+from punch.backends.openai._written_tools import ask_in_writing, has_tools, written_out
 from punch.wire import (
     ChatMessage,
     CommandRequest,

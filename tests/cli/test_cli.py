@@ -6,7 +6,8 @@ import json
 
 import pytest
 
-from punch import bootstrap, dialer, exceptions, listener
+from punch import exceptions
+from punch.bootstrap import __main__ as bootstrap
 from punch.cli import (
     EXITS,
     BackendSettings,
@@ -20,7 +21,9 @@ from punch.cli import (
     parse,
     print_json,
 )
+from punch.dialer import __main__ as dialer
 from punch.exceptions import ConfigurationError, NoRealPeer, PunchError
+from punch.listener import __main__ as listener
 from punch.routing import POLICIES
 from punch.wire import CommandResponse, Completion, Provenance
 

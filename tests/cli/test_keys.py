@@ -12,7 +12,7 @@ import trio
 from punch.__main__ import COMMANDS
 from punch.cli import ExitCode, data_folder, keys_path
 from punch.cli._keys import expiry, keys
-from punch.http import KeyStore, open_usage
+from punch.gateway import KeyStore, open_usage
 
 NOW = 1_800_000_000.0
 

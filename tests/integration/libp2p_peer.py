@@ -163,7 +163,8 @@ def serve_everything(node: Any) -> None:
 
 async def serve(arguments: argparse.Namespace) -> None:
     """Run one peer until standard input ends."""
-    from punch.node import _libp2p, _libp2p_defects
+    from punch.libp2p import _node as _libp2p
+    from punch.libp2p.defects import _swarm as _libp2p_defects
 
     _libp2p_defects.apply(without=arguments.without)
     opened = _libp2p.open_node(

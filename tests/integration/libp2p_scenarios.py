@@ -41,7 +41,7 @@ ANY_ERROR = (Exception,)
 @asynccontextmanager
 async def two_nodes(listen: str = TCP) -> AsyncIterator[tuple[Any, Any]]:
     """A listener that serves everything, and a dialer."""
-    from punch.node._libp2p import open_node
+    from punch.libp2p._node import open_node
 
     transport: Any = "quic" if "quic" in listen else "tcp"
     async with (
@@ -107,7 +107,7 @@ async def quiet_logging() -> bool:
 
 async def connection_tasks() -> bool:
     """An unexpected exception in one connection leaves the node alive."""
-    from punch.node._libp2p import open_node
+    from punch.libp2p._node import open_node
 
     async def fail(stream: Any) -> None:
         raise RuntimeError("unexpected")
@@ -283,7 +283,7 @@ async def yamux_write() -> bool:
 
 async def yamux_stopped() -> bool:
     """Closing a connection to a stopped process that reads nothing takes a moment."""
-    from punch.node._libp2p import open_node
+    from punch.libp2p._node import open_node
 
     async with peer() as other, open_node() as dialer:
         stream = await dialer.open_stream(other.peer_id, other.addresses, SINK)
@@ -383,7 +383,7 @@ async def yamux_receive_window() -> bool:
 
 async def yamux_open() -> bool:
     """The stream after the last one fails at once, and a cancelled one takes no place."""
-    from punch.node import _libp2p_defects as defects
+    from punch.libp2p.defects import _swarm as defects
 
     defects.MAX_STREAMS_PER_PEER = 1000
     async with two_nodes() as (listener, dialer):
@@ -429,7 +429,7 @@ async def quic_read() -> bool:
 
 async def quic_slow_reader() -> bool:
     """A slow reader gets every byte, and keeps only as many as it granted."""
-    from punch.node import _quic_defects
+    from punch.libp2p.defects import _quic as _quic_defects
 
     async with two_nodes(QUIC) as (listener, dialer):
         stream = await open_to(dialer, listener, SINK)
@@ -488,7 +488,7 @@ async def quic_late_data() -> bool:
 
 async def quic_handshakes() -> bool:
     """Strangers fill no memory."""
-    from punch.node import _libp2p_defects as defects
+    from punch.libp2p.defects import _swarm as defects
 
     defects.MAX_HANDSHAKES = 8
     async with two_nodes(QUIC) as (listener, _):
@@ -514,7 +514,7 @@ async def passive() -> bool:
     from libp2p.peer.id import ID
     from multiaddr import Multiaddr
 
-    from punch.node._libp2p import open_node
+    from punch.libp2p._node import open_node
 
     async with two_nodes() as (listener, dialer), open_node(listen=[TCP]) as known:
         address = Multiaddr(known.addresses[0].partition("/p2p/")[0])
@@ -560,7 +560,7 @@ SCENARIOS: dict[str, Callable[[], Any]] = {
 
 def main() -> None:
     """Play the scenario that the command line names."""
-    from punch.node import _libp2p_defects as defects
+    from punch.libp2p.defects import _swarm as defects
 
     name, *without = sys.argv[1:]
     if "noise_only" in without:

@@ -9,8 +9,8 @@ import trio
 from integration.libp2p_peer import ECHO, Peer, read_exactly
 
 from punch.capability import PeerId
-from punch.node import _identity
-from punch.node._libp2p import LibP2PNode
+from punch.libp2p import _identity
+from punch.libp2p._node import LibP2PNode
 
 TCP = "/ip4/127.0.0.1/tcp/0"
 QUIC = "/ip4/127.0.0.1/udp/0/quic-v1"

@@ -14,8 +14,8 @@ import psutil
 import pytest
 import trio
 
-from punch.backends._llama_cli import LlamaCliBackend, open_llama_cli
-from punch.backends._llama_server import open_llama_server
+from punch.backends import open_llama_cli, open_llama_server
+from punch.backends.llama._cli import LlamaCliBackend
 from punch.exceptions import BackendCrashed, ConfigurationError, ContextTooLong, PeerRefused
 from punch.wire import ChatMessage, CommandRequest, Sampling
 

@@ -17,10 +17,8 @@ import psutil
 import pytest
 import trio
 
-from punch.backends._embedded import open_embedded
-from punch.backends._llama_server import open_llama_server
-from punch.backends._openai import open_openai
-from punch.backends._served import ServedBackend
+from punch.backends import open_embedded, open_llama_server, open_openai
+from punch.backends.llama._served import ServedBackend
 from punch.capability import ModelOffer
 from punch.exceptions import (
     BackendCrashed,
@@ -458,8 +456,8 @@ async def test_a_wrong_program_is_refused_by_the_name_of_its_setting(
 
 PARENT = """
 import sys, trio
-from punch.backends._embedded import open_embedded
-from punch.backends._llama_server import open_llama_server
+from punch.backends.llama._embedded import open_embedded
+from punch.backends.llama._server import open_llama_server
 
 async def main(model, program):
     same = dict(model_path=model, threads=1, no_mmap=False, slots=1, context_tokens=256)
@@ -528,7 +526,7 @@ async def test_an_open_server_needs_no_key(
     model_path: Path, llama_cpp_folder: Path, tmp_path: Path
 ) -> None:
     """As people start it by hand."""
-    from punch.backends._served import free_port
+    from punch.backends.llama._served import free_port
 
     port = free_port()
     argv = [llama_cpp_folder / "llama-server", "-m", model_path, "--port", str(port), "-t", "1"]

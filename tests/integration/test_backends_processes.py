@@ -13,11 +13,10 @@ import psutil
 import pytest
 import trio
 
-from punch.backends import _program, _restarts
-from punch.backends._child import KEPT_LINES, MAX_LINE_BYTES
-from punch.backends._program import ask_program, find_completion, find_server
-from punch.backends._supervisor import Supervised, open_supervised
 from punch.exceptions import BackendCrashed, ConfigurationError
+from punch.llama_cpp import _program, ask_program, find_completion, find_server
+from punch.processes import Supervised, _restarts, open_supervised
+from punch.processes._child import KEPT_LINES, MAX_LINE_BYTES
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="scripts with a #! line")
 

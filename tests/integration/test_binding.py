@@ -16,9 +16,7 @@ import psutil
 import pytest
 import trio
 
-from punch.backends._base import Backend
-from punch.backends._binding import open_binding
-from punch.backends._model_file import describe
+from punch.backends import Backend, open_binding
 from punch.capability import ModelOffer
 from punch.exceptions import (
     BackendCrashed,
@@ -27,6 +25,7 @@ from punch.exceptions import (
     InvalidRequest,
     ModelFileError,
 )
+from punch.model_store import describe
 from punch.wire import ChatMessage, CommandRequest, Sampling
 
 LIMIT = 120.0  # Seconds for one test: forty times what they take on two idle cores.
@@ -284,7 +283,7 @@ async def test_the_worker_ends_when_its_parent_is_gone(model_path: Path) -> None
     program = (
         "import os, sys, trio\n"
         "from pathlib import Path\n"
-        "from punch.backends._binding import open_binding\n"
+        "from punch.backends.llama._binding import open_binding\n"
         "from punch.capability import ModelOffer\n"
         "async def main():\n"
         "    offer = ModelOffer(name='m')\n"

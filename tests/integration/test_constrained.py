@@ -12,14 +12,11 @@ import attrs
 import pytest
 import trio
 
-from punch.backends import Backend, describe
-from punch.backends._binding import open_binding
-from punch.backends._embedded import open_embedded
-from punch.backends._llama_server import open_llama_server
-from punch.backends._openai import open_openai
-from punch.backends._served import ServedBackend
+from punch.backends import Backend, open_binding, open_embedded, open_llama_server, open_openai
+from punch.backends.llama._served import ServedBackend
 from punch.capability import ModelOffer
 from punch.exceptions import ContextTooLong, PeerRefused
+from punch.model_store import describe
 from punch.testing import open_swarm
 from punch.wire import ChatMessage, CommandRequest, Sampling, Tool, ToolCall
 

@@ -25,7 +25,7 @@ from integration.programs import Program, Programs, limit
 from playwright.sync_api import Browser, Error, Locator, Page, expect, sync_playwright
 
 from punch.backends import mock_words
-from punch.router import chat_request
+from punch.dialer import chat_request
 
 # Nothing that would ask anybody else on the network.
 FLAGS = (

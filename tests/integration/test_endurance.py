@@ -40,7 +40,7 @@ from punch import (
     chat_request,
     open_router,
 )
-from punch.recording import GRACE_SECONDS
+from punch.listener._recording import GRACE_SECONDS
 
 DIALERS = 300
 CANCELS = 5000

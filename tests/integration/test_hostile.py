@@ -15,21 +15,10 @@ import trio
 from integration.programs import Program, Programs, held_by, limit, off, open_programs, settled
 from integration.test_choosing import in_order, text_of, wait_for_listeners
 
-from punch import (
-    NoPeerAvailable,
-    PeerId,
-    Router,
-    __version__,
-    chat_request,
-    open_router,
-)
+from punch import NoPeerAvailable, PeerId, Router, __version__, chat_request, open_router
 from punch.exceptions import PeerUnreachable
-from punch.node import (
-    Node,
-    Stream,
-    Transport,
-    open_node,
-)
+from punch.libp2p import open_node
+from punch.network import Node, Stream, Transport
 from punch.wire import (
     MAX_FRAME,
     PROTOCOL,

@@ -15,15 +15,10 @@ from integration.test_hostile import NAMESPACE, answers, framed, hello
 
 from punch import CommandRequest, PeerId, Router, chat_request, open_router
 from punch.capability import Capability, ModelOffer
+from punch.discovery import KnownPeers, join_namespace, new_incarnation
 from punch.exceptions import PeerUnreachable
-from punch.node import (
-    KnownPeers,
-    Stream,
-    join_namespace,
-    new_incarnation,
-    open_node,
-    parse_address,
-)
+from punch.libp2p import open_node
+from punch.network import Stream, parse_address
 from punch.wire import (
     PROTOCOL,
     Advert,

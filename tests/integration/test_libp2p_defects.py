@@ -13,7 +13,10 @@ import trio
 from integration.libp2p_peer import environment
 
 from punch.exceptions import ConfigurationError
-from punch.node import _libp2p_defects, _quic_defects, _tcp_defects, _yamux_defects
+from punch.libp2p.defects import _quic as _quic_defects
+from punch.libp2p.defects import _swarm as _libp2p_defects
+from punch.libp2p.defects import _tcp as _tcp_defects
+from punch.libp2p.defects import _yamux as _yamux_defects
 
 SCENARIOS = Path(__file__).with_name("libp2p_scenarios.py")
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from punch.backends._catalogue import KNOWN_MODELS, list_models, pull
+from punch.model_store import KNOWN_MODELS, list_models, pull
 
 
 @pytest.mark.parametrize("name", sorted(KNOWN_MODELS))

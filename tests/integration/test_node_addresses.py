@@ -24,7 +24,7 @@ from integration.libp2p_peer import (
 from integration.nodes import LISTEN, TCP, both_transports, stranger
 
 from punch.exceptions import AddressUnavailable, ConfigurationError, PeerUnreachable
-from punch.node._libp2p import open_node
+from punch.libp2p._node import open_node
 
 # Addresses, ports and identities.
 

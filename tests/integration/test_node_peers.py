@@ -24,8 +24,8 @@ from integration.libp2p_peer import (
 from integration.nodes import LISTEN, QUIC, TCP, both_transports, echoes, until
 
 from punch.exceptions import PeerUnreachable
-from punch.node import parse_address
-from punch.node._libp2p import open_node
+from punch.libp2p._node import open_node
+from punch.network import parse_address
 
 
 @both_transports

@@ -20,7 +20,7 @@ from integration.libp2p_peer import (
 from integration.nodes import QUIC, TCP, echoes, stranger, until
 
 from punch.exceptions import PeerUnreachable
-from punch.node._libp2p import open_node
+from punch.libp2p._node import open_node
 
 
 async def test_an_exception_in_a_handler_ends_its_stream_only() -> None:

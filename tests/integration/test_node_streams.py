@@ -25,7 +25,7 @@ from integration.libp2p_peer import (
 from integration.nodes import LISTEN, QUIC, TCP, both_transports, echoes, stranger, until
 
 from punch.exceptions import PeerUnreachable
-from punch.node._libp2p import open_node
+from punch.libp2p._node import open_node
 
 # Talking.
 

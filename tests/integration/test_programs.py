@@ -26,8 +26,8 @@ import pytest
 from integration.programs import ROOT, Programs, limit, open_programs
 
 from punch.backends import mock_words
-from punch.http import DEFAULT_PORT
-from punch.router import chat_request
+from punch.dialer import chat_request
+from punch.gateway import DEFAULT_PORT
 
 DOCUMENT = (ROOT / "docs" / "programs.md").read_text(encoding="utf-8")
 ADDRESS = f"localhost:{DEFAULT_PORT}"

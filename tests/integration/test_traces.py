@@ -13,8 +13,8 @@ import pytest
 import trio
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-from punch.http import open_spans
-from punch.http._spans import CLOSE_SECONDS
+from punch.gateway import open_spans
+from punch.gateway.telemetry._spans import CLOSE_SECONDS
 
 
 class Collector(BaseHTTPRequestHandler):

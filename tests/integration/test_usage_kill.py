@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 
-from punch.http import read_usage
+from punch.gateway import read_usage
 
 PROGRAM = """
 import sys

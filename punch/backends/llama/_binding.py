@@ -1,0 +1,433 @@
+"""Backend ``llama_cpp_python``: the Python binding of llama.cpp, in a process of ours.
+
+For people who already have the binding, built for their hardware. It answers one request
+at a time; the other llama.cpp backends batch.
+
+* The process is started by `open_binding`, and again by the first request after a crash.
+  A request that is running when it crashes gets `BackendCrashed`. After several crashes in
+  a row the pauses grow, see `_restarts`.
+* A cancelled request stops within a few milliseconds on a CPU, where llama.cpp looks at the
+  cancel between two operations. If the process has not confirmed after 100 ms (a GPU in the
+  middle of a long prompt), it is killed, and the next request loads the model anew.
+"""
+
+from __future__ import annotations
+
+import collections
+import importlib.util
+import json
+import math
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import Any, Final
+
+import attrs
+import psutil
+import trio
+
+from ...capability import Gpu, ModelOffer
+from ...exceptions import (
+    BackendCrashed,
+    ConfigurationError,
+    ContextTooLong,
+    GenerationFailed,
+    InvalidRequest,
+    ModelFileError,
+    PeerRefused,
+    PunchError,
+)
+from ...processes import Restarts, describe_exit
+from ...wire import CommandRequest, Completion, Timings, Usage
+from .._base import Backend, Emit, Generation, Loading, continuing, say_while
+from ..openai._written_tools import ask_in_writing, has_tools
+
+_MAX_LINE: Final = 4 * 1024 * 1024  # Bytes from the worker. The longest is an embedding, 100 KB.
+_RECEIVE: Final = 64 * 1024  # Bytes read at a time: the size of a pipe on Linux.
+_CANCEL_SECONDS: Final = 0.1  # What `Backend.generate` promises.
+_STOP_SECONDS: Final = 1.0  # The worker ends at once when its standard input closes.
+_START_SECONDS: Final = 600.0  # A model of 100 GB from a slow disk takes minutes.
+_PATIENCE: Final = 1.0  # Seconds a request waits for the pause after a crash, rather than failing.
+_TAIL_BYTES: Final = 4096  # Of what it printed last, for the message about a crash.
+_IGNORED: Final = {"minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf"}
+_DEFAULT_CONTEXT: Final = 8192  # Tokens. Models claim 131072, whose cache fills a small machine.
+_ERRORS: Final[dict[str, type[PunchError]]] = {
+    error.code: error
+    for error in (ConfigurationError, ContextTooLong, GenerationFailed, InvalidRequest)
+} | {ModelFileError.code: ModelFileError}
+
+
+@asynccontextmanager
+async def open_binding(
+    *,
+    model_path: str | Path,
+    offer: ModelOffer,
+    threads: int | None = None,
+    no_mmap: bool = False,
+    context_tokens: int | None = None,
+    gpu_layers: int = -1,
+) -> AsyncIterator[Backend]:
+    """Run *model_path* with llama-cpp-python.
+
+    Args:
+      model_path: A GGUF file.
+      offer: What it offers, from `_model_file.describe`; `context_tokens` is corrected to what
+        was loaded.
+      threads: Threads to compute with. `None`: one a physical core, as llama.cpp's programs do
+        (the binding itself takes half of that).
+      no_mmap: Read the file into memory instead of mapping it.
+      context_tokens: Longest prompt plus answer. `None`: what the model was trained for, at
+        most 8192, since the memory for it is taken at once.
+      gpu_layers: Layers to put on the GPU, -1 for all; without meaning if it was built without.
+
+    Raises:
+      ConfigurationError: if llama-cpp-python is not installed, or a number makes no sense.
+      ModelFileError: if it cannot load the file.
+      BackendCrashed: if it dies while loading.
+
+    """
+    for name, value in (("threads", threads), ("context_tokens", context_tokens)):
+        if value is not None and value < 1:
+            raise ConfigurationError(f"{name} is {value}, but must be at least 1")
+    if importlib.util.find_spec("llama_cpp") is None:
+        raise ConfigurationError(
+            "the backend llama_cpp_python needs llama-cpp-python, which is not installed: "
+            "pip install 'punch-router[llama-cpp-python]' (it compiles for minutes and needs a "
+            "C++ compiler; in a clone of punch: bins/setup --binding)"
+        )
+    settings = {
+        "model_path": str(model_path),
+        "threads": threads or psutil.cpu_count(logical=False) or 1,
+        "no_mmap": no_mmap,
+        "context_tokens": context_tokens
+        or min(offer.context_tokens or _DEFAULT_CONTEXT, _DEFAULT_CONTEXT),
+        "gpu_layers": gpu_layers,
+        "embed": "embed" in offer.features,
+    }
+    backend = _Binding(settings, offer)
+    try:
+        await backend.start()
+        yield backend
+    finally:
+        with trio.CancelScope(shield=True):
+            await backend.stop()
+
+
+class _Binding:
+    """The backend; owns the worker, if there is one."""
+
+    name = "llama_cpp_python"
+    simulated = False
+    slots = 1
+    gpus: tuple[Gpu, ...] = ()
+
+    def __init__(self, settings: dict[str, Any], offer: ModelOffer) -> None:
+        self._settings = settings
+        self._offer = continuing(_able(offer))
+        self._worker: _Worker | None = None
+        self._lock = trio.Lock()
+        self._restarts = Restarts()
+        self._not_before = -math.inf
+        self._number = 0
+        self._loaded_in = 1.0
+        self.threads: int | None = settings["threads"]
+
+    @property
+    def offers(self) -> tuple[ModelOffer, ...]:
+        """The one model."""
+        if self._worker is not None and self._worker.is_running():
+            return (self._offer,)
+        pause = max(0.0, self._not_before - trio.current_time())
+        if pause == math.inf:
+            return ()
+        return (attrs.evolve(self._offer, load_seconds=pause + self._loaded_in),)
+
+    async def start(self) -> None:
+        """Load the model, unless it is loaded."""
+        if self._worker is not None and self._worker.is_running():
+            return
+        await self.stop()
+        wait = self._not_before - trio.current_time()
+        if wait > _PATIENCE:
+            error = BackendCrashed(
+                f"llama-cpp-python crashed {self._restarts.in_a_row} times in a row; "
+                + ("it is not started again" if wait == math.inf else f"next try in {wait:.0f} s")
+            )
+            error.retry_after = None if wait == math.inf else wait
+            raise error
+        await trio.sleep(max(0.0, wait))
+        began = trio.current_time()
+        self._worker = await _Worker.spawn()
+        try:
+            facts = await self._worker.open(self._settings)
+        except BackendCrashed:
+            await self._crashed()
+            raise
+        except BaseException:
+            await self.stop()
+            raise
+        self._loaded_in = trio.current_time() - began
+        self._restarts.is_ready(trio.current_time())
+        self.threads = facts["threads"]
+        self._offer = attrs.evolve(self._offer, context_tokens=facts["context_tokens"])
+
+    async def stop(self) -> None:
+        """End the worker."""
+        worker, self._worker = self._worker, None
+        if worker is not None:
+            await worker.end()
+
+    async def ready(self, loading: Loading) -> None:
+        """See `Backend.ready`; starts the worker if the last one has crashed."""
+        if self._worker is not None and self._worker.is_running():
+            return
+        began = trio.current_time()
+
+        async def start() -> None:
+            async with self._lock:
+                await self.start()
+
+        await say_while(
+            start, lambda: loading(max(1.0, began + self._loaded_in - trio.current_time()))
+        )
+
+    async def generate(self, request: CommandRequest, emit: Emit) -> Generation:
+        """See `Backend.generate`."""
+        if request.response_schema is not None:
+            _check_schema(request.response_schema)
+        if has_tools(request):
+            return await ask_in_writing(request, emit, self._generate)
+        return await self._generate(request, emit)
+
+    async def _generate(self, request: CommandRequest, emit: Emit) -> Generation:
+        async with self._lock:
+            await self.start()
+            worker = self._worker
+            assert worker is not None
+            self._number += 1
+            try:
+                generation = await self._ask(worker, self._number, request, emit)
+            except BackendCrashed:
+                await self._crashed()
+                raise
+            self._restarts.served()
+            return generation
+
+    async def _ask(
+        self, worker: _Worker, number: int, request: CommandRequest, emit: Emit
+    ) -> Generation:
+        texts: list[str] = []
+        vectors: list[tuple[float, ...]] = []
+        ended = False
+        try:
+            await worker.send(_asked(number, request))
+            while True:
+                line = await worker.receive()
+                ended = "end" in line or "error" in line
+                if "error" in line:
+                    kind = _ERRORS.get(line["error"]["code"], GenerationFailed)
+                    raise kind(line["error"]["message"])
+                if "end" in line:
+                    return _generation(line["end"], "".join(texts), tuple(vectors))
+                if "vector" in line:
+                    vectors.append(tuple(line["vector"]))
+                    continue
+                texts.append(line["text"])
+                await emit(line["text"], line["tokens"])
+        finally:
+            # Cancelled, or `emit` failed: nobody wants the rest.
+            if not ended and worker.is_running():
+                with trio.CancelScope(shield=True):
+                    if not await worker.cancel(number):
+                        await self.stop()
+
+    async def _crashed(self) -> None:
+        pause = self._restarts.crashed(trio.current_time())
+        self._not_before = math.inf if pause is None else trio.current_time() + pause
+        with trio.CancelScope(shield=True):
+            await self.stop()
+
+
+class _Worker:
+    """One worker process and its two pipes."""
+
+    def __init__(self, process: trio.Process, tail: collections.deque[bytes]) -> None:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        self._process = process
+        self._stdin = process.stdin
+        self._stdout = process.stdout
+        self._buffer = bytearray()
+        self._searched = 0
+        self._tail = tail
+        self._sending = False
+
+    @classmethod
+    async def spawn(cls) -> _Worker:
+        """Start a process. It needs `open` next."""
+        reading, writing = os.pipe()
+        tail: collections.deque[bytes] = collections.deque(maxlen=_TAIL_BYTES // 64)
+        try:
+            process = await trio.lowlevel.open_process(
+                [sys.executable, "-m", "punch.backends.llama._binding_worker"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=writing,
+                # A session of its own: Ctrl-C in the terminal is for us, and we end it.
+                start_new_session=True,
+                # The worker must find this very punch, also from a checkout.
+                env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+            )
+        except BaseException:
+            os.close(reading)
+            raise
+        finally:
+            os.close(writing)
+        # A thread, not a task: it needs no nursery and ends by itself when the process has.
+        threading.Thread(target=_keep_tail, args=(reading, tail), daemon=True).start()
+        return cls(process, tail)
+
+    def is_running(self) -> bool:
+        """Whether the process lives and its pipes are in a known state."""
+        return self._process.poll() is None and not self._sending
+
+    async def open(self, settings: dict[str, Any]) -> dict[str, Any]:
+        """Load the model; return the facts about it."""
+        with trio.move_on_after(_START_SECONDS):
+            await self.send({"open": settings})
+            line = await self.receive()
+            if "failed" in line:
+                raise _ERRORS[line["failed"]["code"]](line["failed"]["message"])
+            return dict(line["ready"])
+        raise BackendCrashed(f"llama-cpp-python did not load the model in {_START_SECONDS:.0f} s")
+
+    async def send(self, line: dict[str, Any]) -> None:
+        """Write one line. If this is cancelled half-way the process is of no more use."""
+        self._sending = True
+        try:
+            await self._stdin.send_all(json.dumps(line).encode() + b"\n")
+        except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
+            raise await self._crash() from error
+        self._sending = False
+
+    async def receive(self) -> dict[str, Any]:
+        """Read one line."""
+        while True:
+            end = self._buffer.find(b"\n", self._searched)
+            if end >= 0:
+                line = bytes(self._buffer[:end])
+                del self._buffer[: end + 1]
+                self._searched = 0
+                return dict(json.loads(line))
+            self._searched = len(self._buffer)
+            if self._searched > _MAX_LINE:
+                self._process.kill()
+                raise BackendCrashed(f"llama-cpp-python sent a line above {_MAX_LINE} bytes")
+            try:
+                data = await self._stdout.receive_some(_RECEIVE)
+            except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
+                raise await self._crash() from error
+            if not data:
+                raise await self._crash()
+            self._buffer += data
+
+    async def cancel(self, number: int) -> bool:
+        """Stop request *number*; return whether that was confirmed in time."""
+        confirmed = False
+        with suppress(BackendCrashed), trio.move_on_after(_CANCEL_SECONDS):
+            await self.send({"cancel": number})
+            while not confirmed:
+                line = await self.receive()
+                confirmed = "end" in line or "error" in line
+        return confirmed
+
+    async def end(self) -> None:
+        """End the process and wait for it."""
+        await trio.aclose_forcefully(self._stdin)
+        if self._sending or self._buffer:
+            self._process.kill()
+        with trio.move_on_after(_STOP_SECONDS):
+            await self._process.wait()
+        if self._process.poll() is None:
+            self._process.kill()
+            await self._process.wait()
+        await trio.aclose_forcefully(self._stdout)
+
+    async def _crash(self) -> BackendCrashed:
+        """The error for a process whose pipe broke."""
+        with trio.move_on_after(_STOP_SECONDS):
+            await self._process.wait()
+        code = self._process.returncode
+        how = "closed its output" if code is None else f"ended with {describe_exit(code)}"
+        words = b"".join(self._tail)[-_TAIL_BYTES:].decode("utf-8", "replace").strip()
+        return BackendCrashed(
+            f"the process of llama-cpp-python {how}" + (f"; it said:\n{words}" if words else "")
+        )
+
+
+def _able(offer: ModelOffer) -> ModelOffer:
+    """*offer* with what a grammar can do; log-probabilities would need every token's logits."""
+    features = set(offer.features)
+    if features & {"chat", "complete"}:
+        features.add("json_schema")
+    if "chat" in features:
+        features.add("tools")
+    return attrs.evolve(offer, features=frozenset(features))
+
+
+def _check_schema(schema: str) -> None:
+    """Refuse a schema that the binding would hold no answer to: it ignores the range of numbers."""
+    if ignored := sorted(_IGNORED & set(_keywords(json.loads(schema)))):
+        raise PeerRefused(
+            f"response_schema has {', '.join(ignored)}, which llama-cpp-python does not know"
+        )
+
+
+def _keywords(schema: Any) -> Iterator[str]:
+    if isinstance(schema, dict):
+        yield from schema
+        for one in schema.values():
+            yield from _keywords(one)
+    elif isinstance(schema, list):
+        for one in schema:
+            yield from _keywords(one)
+
+
+def _asked(number: int, request: CommandRequest) -> dict[str, Any]:
+    return {
+        "id": number,
+        "command": request.command,
+        "messages": [
+            {"role": message.role, "content": message.content} for message in request.messages
+        ],
+        "prompt": request.prompt,
+        "inputs": list(request.inputs),
+        "continuation": request.continuation,
+        "sampling": attrs.asdict(request.sampling),
+        "schema": request.response_schema,
+    }
+
+
+def _generation(
+    end: dict[str, Any], text: str, vectors: tuple[tuple[float, ...], ...]
+) -> Generation:
+    return Generation(
+        completion=Completion(text=text, finish_reason=end["finish_reason"], embeddings=vectors),
+        usage=Usage(
+            prompt_tokens=end["prompt_tokens"],
+            completion_tokens=end["completion_tokens"],
+            cached_tokens=end.get("cached_tokens"),
+        ),
+        timings=Timings(prefill=end.get("prefill"), decode=end.get("decode")),
+    )
+
+
+def _keep_tail(descriptor: int, tail: collections.deque[bytes]) -> None:
+    with os.fdopen(descriptor, "rb", buffering=0) as pipe:
+        while piece := pipe.read(_TAIL_BYTES):
+            for at in range(0, len(piece), 64):
+                tail.append(piece[at : at + 64])

@@ -1,0 +1,392 @@
+"""Backend `llama_cpp` without a server: one llama.cpp process a request.
+
+For machines that have ``llama-completion`` or ``llama-cli`` and no ``llama-server``. It
+loads the model for every request, keeps no cache, takes one request at a time and one
+user message with an optional system message. What it cannot do it refuses by name.
+
+The later ``llama-cli`` (it "talks") is itself a server and a client in one process, with an
+open port on loopback while it answers. Prefer ``llama-completion``.
+"""
+
+from __future__ import annotations
+
+import codecs
+import re
+import signal
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+
+import attrs
+import trio
+
+from ..._background import open_background
+from ...capability import Gpu, ModelOffer
+from ...exceptions import (
+    BackendCrashed,
+    BackendError,
+    ConfigurationError,
+    ContextTooLong,
+    GenerationFailed,
+)
+from ...llama_cpp import Program, ask_program, find_completion, list_gpus
+from ...processes import LastLines, describe_exit, open_child
+from ...wire import ChatMessage, CommandRequest, Completion, Sampling
+from .._base import Emit, Generation, Loading
+from .._stop import StopMatcher
+from ._cli_output import ConversationOutput, Output, PlainOutput, read_perf, read_too_long
+from ._cli_question import Question, read_question, sampling_flags
+
+# After a stop sequence the program is interrupted and prints its account; then it is killed.
+_ACCOUNT_SECONDS = 1.0
+
+_QUOTED_LINES = 12
+
+# The programs print and log from a thread, and exit without waiting for it (upstream issue
+# 22142). One that fails within milliseconds often takes its reason along, so it is asked
+# again, within this time.
+_ASK_AGAIN_SECONDS = 2.0
+_COMPLAINT = re.compile(r"[\d.]+ E |error|failed")
+
+
+class LlamaCliBackend:
+    """Runs a program for every request. Made by `open_llama_cli`."""
+
+    def __init__(
+        self,
+        program: Program,
+        *,
+        model_path: Path,
+        threads: int | None,
+        no_mmap: bool,
+        context_tokens: int,
+        offer: ModelOffer,
+        gpus: tuple[Gpu, ...],
+        more_args: Sequence[str],
+    ) -> None:
+        self._program = program
+        self._threads = threads
+        self._context_tokens = context_tokens
+        self._offer = offer
+        self._gpus = gpus
+        self._lock = trio.Lock()
+        command = [str(program.path), "--model", str(model_path)]
+        command += ["--ctx-size", str(context_tokens)]
+        if threads is not None:
+            command += ["--threads", str(threads)]
+        command += program.mmap_flags(no_mmap)
+        command += program.known(
+            "--simple-io", "--no-display-prompt", "--no-warmup", "--offline", "--perf",
+            # Or "\\n" in a prompt would become a line end.
+            "--no-escape", "--no-context-shift",
+        )  # fmt: skip
+        self._command = [*command, *more_args]
+
+    @property
+    def name(self) -> str:
+        """The word that selects it."""
+        return "llama_cpp"
+
+    @property
+    def simulated(self) -> bool:
+        """Never: there is a model behind it."""
+        return False
+
+    @property
+    def slots(self) -> int:
+        """One: every request loads the whole model."""
+        return 1
+
+    @property
+    def threads(self) -> int | None:
+        """Threads it computes with, where we said so."""
+        return self._threads
+
+    @property
+    def offers(self) -> tuple[ModelOffer, ...]:
+        """Its one model."""
+        return (self._offer,)
+
+    @property
+    def gpus(self) -> tuple[Gpu, ...]:
+        """What the program itself lists as devices, without the CPU."""
+        return self._gpus
+
+    async def ready(self, loading: Loading) -> None:
+        """At once: every answer starts a program of its own."""
+
+    async def generate(self, request: CommandRequest, emit: Emit) -> Generation:
+        """Answer *request*; cancelling it kills the program.
+
+        Raises:
+          InvalidRequest: if a parameter cannot be honoured; the text names it.
+          ContextTooLong: if the prompt does not fit.
+          GenerationFailed: if the program says that it failed.
+          BackendCrashed: if the program died of a signal, or cannot be started.
+
+        """
+        plain = self._program.is_plain
+        question = read_question(request, plain=plain)
+        flags = sampling_flags(self._program, request.sampling, context_tokens=self._context_tokens)
+        # Two loads of a large model at a time may be more than the machine's memory.
+        async with self._lock:
+            # A file, readable by this user only: arguments are for everybody to see, and a
+            # prompt that begins with a dash would be one.
+            try:
+                with tempfile.TemporaryDirectory(prefix="punch-") as folder:
+                    argv = [*self._command, *flags, *self._write(question, Path(folder))]
+                    until = trio.current_time() + _ASK_AGAIN_SECONDS
+                    while True:
+                        stop = StopMatcher(request.sampling.stop)
+                        run = _Run(_output(question, plain), stop, emit)
+                        code, lines = await run.run(argv, interrupt=plain)
+                        told = code <= 0 or run.text or any(map(_COMPLAINT.search, lines))
+                        if told or trio.current_time() > until:
+                            break
+            except OSError as error:
+                raise BackendCrashed(f"{self._program.name} cannot be started: {error}") from error
+        return self._result(run, code, lines, request.sampling)
+
+    def _write(self, question: Question, folder: Path) -> list[str]:
+        plain = self._program.is_plain
+        prompt = _typed(question, plain)
+        # The program drops one line end at the end of a file.
+        arguments = ["--file", _private(folder / "prompt", prompt + "\n")]
+        if not question.chat:
+            return [*arguments, "-no-cnv"]
+        arguments += ["--single-turn", *self._program.known("--jinja")]
+        arguments += ["-cnv"] if plain else ["--no-show-timings", "--log-verbosity", "3"]
+        if question.system:
+            arguments += [
+                "--system-prompt-file",
+                _private(folder / "system", question.system + "\n"),
+            ]
+        return arguments
+
+    def _result(self, run: _Run, code: int, lines: Sequence[str], sampling: Sampling) -> Generation:
+        if not run.stopped:
+            if (numbers := read_too_long(lines)) is not None:
+                raise ContextTooLong(
+                    f"the prompt has {numbers[0]} tokens and the context of a request is "
+                    f"{numbers[1]} tokens; shorten the prompt"
+                )
+            if code != 0:
+                kind = GenerationFailed if code > 0 else BackendCrashed
+                raise kind(f"{self._program.name} ended with {describe_exit(code)}{_quote(lines)}")
+        usage, timings = read_perf(lines)
+        uncounted = not run.stopped and usage.completion_tokens is None
+        if uncounted and self._program.is_plain and self._program.supports("--no-perf"):
+            # Its account comes last, through the same queue: the end of the answer may be
+            # lost as well, and a cut answer must not look like a short one.
+            raise GenerationFailed(f"{self._program.name} exited before all was printed")
+        if uncounted and not run.text:
+            raise GenerationFailed(f"{self._program.name} gave no answer{_quote(lines)}")
+        reason = "stop" if run.stopped else run.reason
+        if reason is None:
+            # The talking llama-cli does not say; its count of tokens does.
+            full = usage.completion_tokens == sampling.max_tokens is not None
+            reason = "length" if full else "stop"
+        return Generation(
+            completion=Completion(text=run.text, finish_reason=reason),
+            usage=usage,
+            timings=timings,
+        )
+
+
+class _Run:
+    """One run of the program, read as it answers."""
+
+    def __init__(self, output: Output, stop: StopMatcher, emit: Emit) -> None:
+        self._output = output
+        self._stop = stop
+        self._emit = emit
+        self._decode = codecs.getincrementaldecoder("utf-8")("replace").decode
+        self._parts: list[str] = []
+        self.reason: str | None = None
+        """Why the answer ended, if the program said so."""
+
+    @property
+    def text(self) -> str:
+        """The answer so far."""
+        return "".join(self._parts)
+
+    @property
+    def stopped(self) -> bool:
+        """Whether a stop sequence ended it."""
+        return self._stop.stopped
+
+    async def run(self, argv: Sequence[str], *, interrupt: bool) -> tuple[int, tuple[str, ...]]:
+        """Run *argv*; return its exit code and its last lines on standard error.
+
+        After a stop sequence it is killed, or if *interrupt* asked for its account first.
+        """
+        log = LastLines()
+        # No grace: a cancelled answer must be gone within 100 ms, and there is nothing to save.
+        async with open_child(argv, env={}, grace=0.0) as process, open_background() as nursery:
+            assert process.stdout is not None
+            assert process.stderr is not None
+            logged = trio.Event()
+            nursery.start_soon(_read_log, log, process.stderr, logged)
+            await self._read(process.stdout)
+            if not self.stopped:
+                await process.wait()
+            elif interrupt:
+                with trio.move_on_after(_ACCOUNT_SECONDS):
+                    await _interrupt(process)
+                    await process.wait()
+            if process.returncode is not None:
+                with trio.move_on_after(_ACCOUNT_SECONDS):
+                    await logged.wait()
+            return process.returncode or 0, log.lines
+
+    async def _read(self, stdout: trio.abc.ReceiveStream) -> None:
+        async for data in stdout:
+            await self._pass(self._decode(self._output.feed(data)))
+            if self.stopped:
+                return
+        rest, self.reason = self._output.finish()
+        await self._pass(self._decode(rest, True))
+        if not self.stopped:
+            await self._deliver(self._stop.finish())
+
+    async def _pass(self, text: str) -> None:
+        if text:
+            await self._deliver(self._stop.feed(text))
+
+    async def _deliver(self, text: str) -> None:
+        if text:
+            self._parts.append(text)
+            # The programs print token by token, and pipes keep that, more or less.
+            await self._emit(text, 1)
+
+
+async def _read_log(log: LastLines, stderr: trio.abc.ReceiveStream, done: trio.Event) -> None:
+    await log.read(stderr)
+    done.set()
+
+
+async def _interrupt(process: trio.Process) -> None:
+    """Make it stop and print what it counted."""
+    if sys.platform == "win32":
+        return
+    with suppress(ProcessLookupError):
+        process.send_signal(signal.SIGINT)
+    assert process.stdout is not None
+    async for _ in process.stdout:  # It must not block on a full pipe.
+        pass
+
+
+def _typed(question: Question, plain: bool) -> str:
+    """The prompt, as the program must get it: the talking one drops another line end."""
+    return question.prompt if plain else question.prompt + "\n"
+
+
+def _output(question: Question, plain: bool) -> Output:
+    return PlainOutput() if plain else ConversationOutput(_typed(question, plain))
+
+
+def _private(path: Path, text: str) -> str:
+    path.touch(mode=0o600)
+    # Bytes, so that line ends stay what they are on Windows, too.
+    path.write_bytes(text.encode("utf-8", "replace"))
+    return str(path)
+
+
+def _quote(lines: Sequence[str]) -> str:
+    last = lines[-_QUOTED_LINES:]
+    return (
+        "; its last lines:\n  " + "\n  ".join(last)
+        if last
+        else "; it said nothing (try it by hand)"
+    )
+
+
+@asynccontextmanager
+async def open_llama_cli(
+    *,
+    program: str | Path,
+    model_path: str | Path,
+    threads: int | None,
+    no_mmap: bool,
+    context_tokens: int,
+    gpu_layers: int | None = None,
+    alias: str | None = None,
+    digest: str | None = None,
+    offer: ModelOffer | None = None,
+    extra_args: Sequence[str] = (),
+    setting: str = "LLAMA_CPP_EXE",
+) -> AsyncIterator[LlamaCliBackend]:
+    """Answer with one process a request; enter when the model has answered once.
+
+    Args:
+      program: Path of ``llama-completion`` or ``llama-cli``; the former is preferred also
+        if it only stands beside it.
+      model_path: The GGUF file.
+      threads: Threads to compute with; `None` for the program's choice.
+      no_mmap: Read the model into memory instead of mapping the file.
+      context_tokens: Longest prompt plus answer of one request, in tokens.
+      gpu_layers: Layers to keep on GPUs; `None` for the program's choice.
+      alias: Name of the model, where no *offer* is given.
+      digest: SHA-256 of the model file, where no *offer* is given.
+      offer: What to offer; features that the program lacks are taken out.
+      extra_args: Further arguments for the program.
+      setting: Name of the setting that *program* comes from, for error texts.
+
+    Raises:
+      ConfigurationError: if *program* is not a llama.cpp program that can do this.
+      BackendCrashed: if it cannot answer; the text has its last lines.
+
+    """
+    known = await ask_program(find_completion(program) or program, setting=setting)
+    features = _features(known)
+    if known.is_server or not known.supports("--file") or not features:
+        raise ConfigurationError(
+            f"{setting}={program} is no program that answers and ends: set it to "
+            "llama-completion, or to llama-server for the better backend"
+        )
+    model = Path(model_path)
+    if offer is None:
+        offer = ModelOffer(name=alias or model.stem, digest=digest, context_tokens=context_tokens)
+    offer = attrs.evolve(offer, features=offer.features & features)
+    gpu_args = [] if gpu_layers is None else ["--n-gpu-layers", str(gpu_layers)]
+    backend = LlamaCliBackend(
+        known,
+        model_path=model,
+        threads=threads,
+        no_mmap=no_mmap,
+        context_tokens=context_tokens,
+        offer=offer,
+        gpus=await list_gpus(known, setting=setting),
+        more_args=[*gpu_args, *extra_args],
+    )
+    await _try(backend, features)
+    yield backend
+
+
+def _features(program: Program) -> frozenset[str]:
+    chat = program.supports("--single-turn") and program.supports("--system-prompt-file")
+    if program.is_plain:
+        return frozenset({"complete", "chat"} if chat else {"complete"})
+    return frozenset({"chat"} if chat and program.supports("--no-show-timings") else ())
+
+
+async def _try(backend: LlamaCliBackend, features: frozenset[str]) -> None:
+    """One token, so that a wrong file or flag shows now and not at the first request."""
+
+    async def ignore(text: str, tokens: int) -> None:
+        pass
+
+    one = Sampling(max_tokens=1)
+    request = (
+        CommandRequest(request_id="try", command="complete", prompt="a", sampling=one)
+        if "complete" in features
+        else CommandRequest(
+            request_id="try", messages=(ChatMessage(role="user", content="a"),), sampling=one
+        )
+    )
+    try:
+        await backend.generate(request, ignore)
+    except BackendError as error:
+        raise BackendCrashed(str(error)) from error

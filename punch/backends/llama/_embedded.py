@@ -1,0 +1,117 @@
+"""Backend `embedded`: llama.cpp from a wheel, nothing to install or compile."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import secrets
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from ...capability import Gpu, ModelOffer
+from ...exceptions import ConfigurationError
+from ...processes import open_supervised
+from .._base import continuing
+from ..openai._client import open_http_client
+from ..openai._probes import answers, knows_tools
+from ._served import ServedBackend, able
+
+_WORKER = __package__ + "._embedded_worker"
+
+
+@asynccontextmanager
+async def open_embedded(
+    *,
+    model_path: str | Path,
+    threads: int | None,
+    no_mmap: bool,
+    slots: int,
+    context_tokens: int,
+    gpu_layers: int | None = None,
+    alias: str | None = None,
+    digest: str | None = None,
+    offer: ModelOffer | None = None,
+) -> AsyncIterator[ServedBackend]:
+    """Run xllamacpp's server in a worker process; enter when the model is loaded.
+
+    Args:
+      model_path: The GGUF file.
+      threads: Threads to compute with; `None` for the library's choice.
+      no_mmap: Read the model into memory instead of mapping the file.
+      slots: Requests at a time.
+      context_tokens: Longest prompt plus answer of one request, in tokens.
+      gpu_layers: Layers to keep on GPUs; `None` for the library's choice.
+      alias: Name of the model, where no *offer* is given.
+      digest: SHA-256 of the model file, where no *offer* is given.
+      offer: What to offer.
+
+    Raises:
+      ConfigurationError: if xllamacpp is not installed.
+      BackendCrashed: if it does not start; the text has its last lines.
+
+    """
+    if importlib.util.find_spec("xllamacpp") is None:
+        raise ConfigurationError(
+            "backend 'embedded' needs the package xllamacpp, which is not installed. "
+            "Install it with: pip install 'punch-router[engine]'"
+        )
+    model = Path(model_path)
+    if offer is None:
+        offer = ModelOffer(name=alias or model.stem, digest=digest, context_tokens=context_tokens)
+    offer = continuing(offer)
+    api_key = secrets.token_urlsafe(32)
+    settings = {
+        "model_path": str(model),
+        "alias": offer.name,
+        "api_key": api_key,
+        "slots": slots,
+        "context_tokens": context_tokens,
+        "threads": threads,
+        "gpu_layers": gpu_layers,
+        "no_mmap": no_mmap,
+        "embed": offer.features == frozenset({"embed"}),
+    }
+    report: dict[str, Any] = {}
+    async with open_http_client(url="", slots=slots, api_key=api_key) as client:
+
+        def command() -> list[str]:
+            report.clear()
+            return [sys.executable, "-m", _WORKER]
+
+        def on_line(line: str) -> None:
+            if line.startswith('{"punch_url"'):
+                report.update(json.loads(line))
+                client.url = report["punch_url"]
+
+        async def ready() -> bool:
+            return bool(report) and await answers(client)
+
+        async with open_supervised(
+            command,
+            name="the embedded engine",
+            ready=ready,
+            # The worker must find this very punch, also from a checkout.
+            env={"PYTHONPATH": _python_path()},
+            stdin=json.dumps(settings).encode() + b"\n",
+            # It is ours, and watches its standard input itself.
+            guarded=False,
+            on_line=on_line,
+        ) as supervised:
+            yield ServedBackend(
+                name="embedded",
+                client=client,
+                supervised=supervised,
+                slots=slots,
+                threads=threads,
+                offer=able(offer, embeds=bool(report.get("embeds"))),
+                knows_tools=await knows_tools(client),
+                gpus=tuple(Gpu(**gpu) for gpu in report["gpus"]),
+            )
+
+
+def _python_path() -> str:
+    return os.pathsep.join(path for path in sys.path if path)

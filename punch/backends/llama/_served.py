@@ -1,0 +1,169 @@
+"""A backend that is an HTTP server of our own in a supervised child process."""
+
+from __future__ import annotations
+
+import math
+import secrets
+import socket
+from functools import partial
+
+import attrs
+
+from ...capability import Gpu, ModelOffer
+from ...exceptions import BackendCrashed
+from ...processes import Supervised, SupervisorStatistics
+from ...wire import CommandRequest
+from .._base import Emit, Generation, Loading, say_while
+from ..openai._client import HttpClient
+from ..openai._written_tools import ask_in_writing, has_tools
+from ._pins import Pins, conversation
+
+
+class ServedBackend:
+    """Sends requests to a server that is restarted when it crashes."""
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        client: HttpClient,
+        supervised: Supervised,
+        slots: int,
+        threads: int | None,
+        offer: ModelOffer,
+        gpus: tuple[Gpu, ...] = (),
+        knows_tools: bool = False,
+    ) -> None:
+        self._knows_tools = knows_tools
+        self._name = name
+        self._client = client
+        self._supervised = supervised
+        self._slots = slots
+        self._threads = threads
+        self._offer = offer
+        self._gpus = gpus
+        self._pins = Pins(slots, key=secrets.token_bytes(16))
+
+    @property
+    def name(self) -> str:
+        """The word that selects it."""
+        return self._name
+
+    @property
+    def simulated(self) -> bool:
+        """Never: there is a model behind it."""
+        return False
+
+    @property
+    def slots(self) -> int:
+        """Requests it serves side by side."""
+        return self._slots
+
+    @property
+    def threads(self) -> int | None:
+        """Threads it computes with, where we said so."""
+        return self._threads
+
+    @property
+    def offers(self) -> tuple[ModelOffer, ...]:
+        """Its one model, which takes a while as it restarts; none while it is down for good."""
+        supervised = self._supervised
+        if supervised.state == "failed":
+            return ()
+        if supervised.state in ("starting", "restarting"):
+            return (attrs.evolve(self._offer, load_seconds=supervised.load_seconds),)
+        return (self._offer,)
+
+    @property
+    def gpus(self) -> tuple[Gpu, ...]:
+        """What the program itself lists as devices, without the CPU."""
+        return self._gpus
+
+    @property
+    def pid(self) -> int | None:
+        """Process id of the server, while it runs."""
+        return self._supervised.pid
+
+    @property
+    def url(self) -> str:
+        """Where the server listens on loopback; another port after a restart."""
+        return self._client.url
+
+    def statistics(self) -> SupervisorStatistics:
+        """How the server has fared."""
+        return self._supervised.statistics()
+
+    async def ready(self, loading: Loading) -> None:
+        """Return when the server is; see `Backend.ready`.
+
+        Raises:
+          BackendCrashed: if it is down for good; the text has its last lines.
+
+        """
+        supervised = self._supervised
+        if supervised.state != "ready":
+            await say_while(
+                lambda: supervised.wait_ready(math.inf),
+                lambda: loading(supervised.load_seconds),
+            )
+
+    async def generate(self, request: CommandRequest, emit: Emit) -> Generation:
+        """Answer *request*; waits for up to 20 s while the server restarts.
+
+        Raises:
+          InvalidRequest: if a parameter cannot be honoured; the text names it.
+          ContextTooLong: if the prompt does not fit.
+          GenerationFailed: if this answer failed but the server lives.
+          BackendCrashed: if the server is gone; the text says how it ended.
+
+        """
+        await self._supervised.wait_ready()
+        if request.command == "embed":
+            return await self._ask(request, emit, None)
+        text = conversation(request)
+        slot = self._pins.take(text)
+        try:
+            generation = await self._ask(request, emit, slot)
+            text += generation.completion.text
+        finally:
+            if slot is not None:
+                self._pins.give(slot, text)
+        return generation
+
+    async def _ask(self, request: CommandRequest, emit: Emit, slot: int | None) -> Generation:
+        if has_tools(request) and not self._knows_tools:
+            return await ask_in_writing(request, emit, partial(self._ask_server, slot=slot))
+        return await self._ask_server(request, emit, slot=slot)
+
+    async def _ask_server(
+        self, request: CommandRequest, emit: Emit, *, slot: int | None
+    ) -> Generation:
+        try:
+            generation = await self._client.generate(
+                request, emit, model=self._offer.name, dialect="llama_cpp", slot=slot
+            )
+        except BackendCrashed as error:
+            self._pins.clear()
+            raise await self._supervised.explain(error) from error
+        self._supervised.note_served()
+        return generation
+
+
+def able(offer: ModelOffer, *, embeds: bool) -> ModelOffer:
+    """*offer* with what llama.cpp's server can do with any model that generates text."""
+    features = set(offer.features)
+    if features & {"chat", "complete"}:
+        features |= {"json_schema", "logprobs"}
+        if embeds:
+            features.add("embed")
+    if "chat" in features:
+        features.add("tools")
+    return attrs.evolve(offer, features=frozenset(features))
+
+
+def free_port() -> int:
+    """A TCP port that nobody uses on loopback now. Somebody may before we do."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port

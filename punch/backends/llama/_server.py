@@ -1,0 +1,190 @@
+"""Backend `llama_cpp`: llama.cpp's own HTTP server, run as our child."""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
+from pathlib import Path
+
+import attrs
+
+from ...capability import ModelOffer
+from ...exceptions import BackendCrashed, ConfigurationError
+from ...llama_cpp import Program, ask_program, list_gpus
+from ...processes import open_supervised
+from .._base import continuing
+from ..openai._client import open_http_client
+from ..openai._probes import answers, generates, knows_tools
+from ._served import ServedBackend, able, free_port
+
+
+def server_command(
+    program: Program,
+    *,
+    model_path: Path,
+    port: int,
+    threads: int | None,
+    no_mmap: bool,
+    slots: int,
+    context_tokens: int,
+    gpu_layers: int | None,
+    alias: str | None,
+    embed: bool,
+    extra_args: Sequence[str],
+    embed_too: bool = False,
+) -> list[str]:
+    """Program and arguments, in the words of this very build.
+
+    With *embed* it embeds and does nothing else; with *embed_too* it does so besides answering.
+    """
+    command = [
+        str(program.path), "--model", str(model_path),
+        "--host", "127.0.0.1", "--port", str(port),
+        "--parallel", str(slots),
+        # The size is that of all slots together, and each gets an equal part.
+        "--ctx-size", str(slots * context_tokens),
+    ]  # fmt: skip
+    # Unified, the slots share one context, and one long prompt could starve the others.
+    command += program.known("--no-kv-unified")
+    command += program.known("--jinja", "--offline")
+    command += program.known("--no-ui") or program.known("--no-webui")
+    if threads is not None:
+        command += ["--threads", str(threads)]
+    if gpu_layers is not None:
+        command += ["--n-gpu-layers", str(gpu_layers)]
+    if alias is not None and "," not in alias:  # A comma separates several aliases.
+        command += ["--alias", alias]
+    if embed or embed_too:
+        command += program.known("--embeddings") or program.known("--embedding")
+    if embed_too:
+        # A model that generates has no way of its own to make one vector of many.
+        command += ["--pooling", "mean"]
+    return [*command, *program.mmap_flags(no_mmap), *extra_args]
+
+
+def template_in(extra_args: Sequence[str], known: str | None) -> str | None:
+    """SHA-256 of the chat template that the server will use; `None` if that is not known.
+
+    Args:
+      extra_args: Arguments for the program, which may name another one.
+      known: SHA-256 of the one in the model file.
+
+    """
+    found = known
+    for index, argument in enumerate(extra_args):
+        name, equals, value = argument.partition("=")
+        if name == "--chat-template":
+            text = value if equals else "".join(extra_args[index + 1 : index + 2])
+            found = hashlib.sha256(text.encode()).hexdigest()
+        elif name.startswith("--chat-template") or name == "--no-jinja":
+            return None
+    return found
+
+
+def can_embed_too(program: Program, extra_args: Sequence[str]) -> bool:
+    """Whether to have it embed besides answering; *extra_args* may say how it is to embed."""
+    has_flags = program.supports("--embeddings") and program.supports("--pooling")
+    return has_flags and not any("--embedding" in one or "--pooling" in one for one in extra_args)
+
+
+def lost_port(lines: Sequence[str]) -> bool:
+    """Whether the last *lines* of a server say that somebody took its port."""
+    return any("couldn't bind" in line or "address already in use" in line for line in lines)
+
+
+@asynccontextmanager
+async def open_llama_server(
+    *,
+    program: str | Path,
+    model_path: str | Path,
+    threads: int | None,
+    no_mmap: bool,
+    slots: int,
+    context_tokens: int,
+    gpu_layers: int | None = None,
+    alias: str | None = None,
+    digest: str | None = None,
+    offer: ModelOffer | None = None,
+    extra_args: Sequence[str] = (),
+    setting: str = "LLAMA_CPP_EXE",
+) -> AsyncIterator[ServedBackend]:
+    """Run ``llama-server`` with one model; enter when the model is loaded.
+
+    It listens on loopback only, on a port of its own, and demands a key that nobody else
+    has. It is restarted when it crashes and ended on the way out.
+
+    Args:
+      program: Path of ``llama-server``.
+      model_path: The GGUF file.
+      threads: Threads to compute with; `None` for the program's choice.
+      no_mmap: Read the model into memory instead of mapping the file.
+      slots: Requests at a time.
+      context_tokens: Longest prompt plus answer of one request, in tokens.
+      gpu_layers: Layers to keep on GPUs; `None` for the program's choice.
+      alias: Name of the model, where no *offer* is given.
+      digest: SHA-256 of the model file, where no *offer* is given.
+      offer: What to offer.
+      extra_args: Further arguments for the program, at the end.
+      setting: Name of the setting that *program* comes from, for error texts.
+
+    Raises:
+      ConfigurationError: if *program* is not a llama.cpp program.
+      BackendCrashed: if it does not start; the text has its last lines.
+
+    """
+    known = await ask_program(program, setting=setting)
+    if not known.is_server:
+        raise ConfigurationError(
+            f"{setting}={program} is a program of llama.cpp, but no server: set it to "
+            "llama-server, which is built and shipped together with it"
+        )
+    gpus = await list_gpus(known, setting=setting)
+    model = Path(model_path)
+    if offer is None:
+        offer = ModelOffer(name=alias or model.stem, digest=digest, context_tokens=context_tokens)
+    template = template_in(extra_args, offer.chat_template)
+    offer = continuing(attrs.evolve(offer, chat_template=template))
+    embed_only = offer.features == frozenset({"embed"})
+    embed_too = not embed_only and can_embed_too(known, extra_args)
+    api_key = secrets.token_urlsafe(32)
+    async with open_http_client(url="http://127.0.0.1", slots=slots, api_key=api_key) as client:
+
+        def command(embed_too: bool) -> list[str]:
+            port = free_port()
+            client.url = f"http://127.0.0.1:{port}"
+            return server_command(
+                known, model_path=model, port=port, threads=threads, no_mmap=no_mmap,
+                slots=slots, context_tokens=context_tokens, gpu_layers=gpu_layers,
+                alias=offer.name, embed=embed_only, embed_too=embed_too, extra_args=extra_args,
+            )  # fmt: skip
+
+        while True:
+            opened = open_supervised(
+                partial(command, embed_too),
+                name=known.name,
+                ready=lambda: answers(client),
+                # In the environment, which only this user can read; arguments are for all to see.
+                env={"LLAMA_API_KEY": api_key},
+                retry_start=lost_port,
+            )
+            async with AsyncExitStack() as stack:
+                try:
+                    supervised = await stack.enter_async_context(opened)
+                except BackendCrashed:
+                    if not embed_too:
+                        raise
+                    # What is set otherwise, such as a batch of one token, may not go with it.
+                    embed_too = False
+                    continue
+                if embed_too and not await generates(client):
+                    embed_too = False
+                    continue
+                yield ServedBackend(
+                    name="llama_cpp", client=client, supervised=supervised,
+                    slots=slots, threads=threads, offer=able(offer, embeds=embed_too), gpus=gpus,
+                    knows_tools=await knows_tools(client),
+                )  # fmt: skip
+            return

@@ -1,0 +1,333 @@
+"""A backend that makes its answers up. It is called a mock wherever it is seen."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import AsyncIterator, Iterable, Iterator
+from contextlib import asynccontextmanager
+from random import Random
+
+import attrs
+import trio
+
+from ...capability import Gpu, ModelOffer
+from ...exceptions import ConfigurationError, GenerationFailed
+from ...wire import CommandRequest, Completion, Timings, TokenLogprob, Usage
+from .._base import Emit, Generation, Loading
+from ._forms import call_for, instance, made_up_logprob
+
+WORDS = [
+    "a",
+    "able",
+    "about",
+    "after",
+    "all",
+    "also",
+    "and",
+    "any",
+    "are",
+    "as",
+    "at",
+    "back",
+    "be",
+    "because",
+    "but",
+    "by",
+    "can",
+    "come",
+    "could",
+    "day",
+    "do",
+    "even",
+    "few",
+    "find",
+    "first",
+    "for",
+    "from",
+    "get",
+    "give",
+    "go",
+    "good",
+    "great",
+    "have",
+    "he",
+    "her",
+    "him",
+    "his",
+    "how",
+    "if",
+    "in",
+    "into",
+    "it",
+    "its",
+    "just",
+    "know",
+    "last",
+    "like",
+    "long",
+    "look",
+    "make",
+    "many",
+    "me",
+    "more",
+    "most",
+    "my",
+    "new",
+    "no",
+    "not",
+    "now",
+    "of",
+    "on",
+    "one",
+    "only",
+    "or",
+    "other",
+    "our",
+    "out",
+    "over",
+    "own",
+    "people",
+    "person",
+    "say",
+    "see",
+    "she",
+    "so",
+    "some",
+    "take",
+    "than",
+    "that",
+    "the",
+    "their",
+    "them",
+    "then",
+    "there",
+    "these",
+    "they",
+    "thing",
+    "think",
+    "this",
+    "time",
+    "to",
+    "two",
+    "up",
+    "us",
+    "use",
+    "very",
+    "want",
+    "way",
+    "we",
+    "well",
+    "what",
+    "when",
+    "which",
+    "who",
+    "will",
+    "with",
+    "work",
+    "would",
+    "year",
+    "you",
+    "your",
+]
+
+USUAL_TOKENS = 32
+
+# However much is asked for; drawing these takes five milliseconds.
+MOST_TOKENS = 8192
+
+EMBEDDING_SIZE = 16
+
+# What stands for its model file and its chat template: two mocks that draw from the same words
+# give the same answer, so either can go on with the other's.
+DIGEST = hashlib.sha256(" ".join(WORDS).encode()).hexdigest()
+CHAT_TEMPLATE = hashlib.sha256(b"mock").hexdigest()
+
+
+@attrs.frozen(kw_only=True)
+class MockScript:
+    """How a mock behaves, for tests and demonstrations."""
+
+    decode_rate: float | None = None
+    """Tokens per second of one answer; `None` is all at once."""
+
+    prefill_rate: float | None = None
+    """Prompt tokens per second; `None` is at once."""
+
+    delay: float = 0.0
+    """Seconds before anything happens."""
+
+    fail_after: int | None = None
+    """Fail when this many tokens were sent."""
+
+    slots: int = 4
+    """Requests at a time."""
+
+    model: str = "mock"
+    """The name it offers."""
+
+    context_tokens: int = 8192
+    """The context it claims."""
+
+    def __attrs_post_init__(self) -> None:
+        for name in ("decode_rate", "prefill_rate"):
+            rate = getattr(self, name)
+            if rate is not None and not rate > 0:
+                raise ConfigurationError(f"the mock's {name} is {rate!r}; it must be above 0")
+        if not self.delay >= 0:
+            raise ConfigurationError(f"the mock's delay is {self.delay!r} s; it must be 0 or more")
+        if self.slots < 1:
+            raise ConfigurationError(f"the mock has {self.slots} slots; it needs at least 1")
+
+
+def mock_words(request: CommandRequest) -> list[str]:
+    """The words of a mock's whole answer: a pure function of the request but its id and timeout.
+
+    One word is one token. They do not depend on `stream` or on who is asked, so that two mocks
+    give the same answer; nor on `continuation`, whose words are the first of them: `max_tokens`
+    is then what is left.
+    """
+    turns = ["\n".join((message.role, *message.texts)) for message in request.messages]
+    text = "\n".join([request.command, *turns, request.prompt or ""])
+    key = hashlib.sha256(f"{text}\n{request.sampling.seed}".encode()).digest()
+    draw = Random(key)
+    limit = request.sampling.max_tokens
+    if limit is not None:
+        limit += len((request.continuation or "").split())
+    # One by one: a shorter answer is the beginning of a longer one.
+    return [draw.choice(WORDS) for _ in range(min(limit or USUAL_TOKENS, MOST_TOKENS))]
+
+
+def _json_pieces(request: CommandRequest, schema: str) -> tuple[list[tuple[str, int]], str]:
+    """JSON that fits *schema*, word by word and sign by sign, and why it ends there."""
+    pieces = [(piece, 1) for piece in re.findall(r"\w+|\W", instance(schema))]
+    limit = request.sampling.max_tokens
+    cut = limit is not None and limit < len(pieces)
+    return pieces[:limit], "length" if cut else "stop"
+
+
+def _pieces(request: CommandRequest) -> Iterator[tuple[str, int]]:
+    """What is still to be said, word by word, and the tokens it stands for."""
+    words = mock_words(request)
+    said = request.continuation or ""
+    begun = len(said.split())
+    whole = " ".join(words[:begun])
+    if begun and whole.startswith(said) and whole != said:
+        # Cut inside a word: its token was counted with its beginning.
+        yield whole[len(said) :], 0
+    for index in range(begun, len(words)):
+        apart = index > 0 and not (index == begun and said.endswith(" "))
+        yield f" {words[index]}" if apart else words[index], 1
+
+
+class MockBackend:
+    """See `open_mock`."""
+
+    name = "mock"
+    simulated = True
+    threads: int | None = None
+    gpus: tuple[Gpu, ...] = ()
+
+    def __init__(self, script: MockScript) -> None:
+        self.script = script
+        self.slots = script.slots
+        self.offers = (
+            ModelOffer(
+                name=script.model,
+                context_tokens=script.context_tokens,
+                digest=DIGEST,
+                features=frozenset(
+                    {"chat", "complete", "embed", "tools", "json_schema", "logprobs"}
+                ),
+                chat_template=CHAT_TEMPLATE,
+                continues=True,
+            ),
+        )
+
+    async def ready(self, loading: Loading) -> None:
+        """It always is."""
+
+    async def generate(self, request: CommandRequest, emit: Emit) -> Generation:
+        """Answer with words drawn from the prompt."""
+        script = self.script
+        began = trio.current_time()
+        if script.delay:
+            await trio.sleep(script.delay)
+        prompt = _count(request)
+        if script.prefill_rate is not None:
+            await trio.sleep(prompt / script.prefill_rate)
+        if request.command == "embed":
+            return Generation(
+                completion=Completion(embeddings=tuple(map(_embedding, request.inputs))),
+                usage=Usage(prompt_tokens=prompt, completion_tokens=0),
+                timings=Timings(prefill=trio.current_time() - began),
+            )
+        first = trio.current_time()
+        said = request.continuation or ""
+        sent: list[str] = []
+        made = 0
+        reason = "length" if request.sampling.max_tokens else "stop"
+        call = call_for(request)
+        pieces: Iterable[tuple[str, int]] = _pieces(request)
+        if call is not None:
+            # A call is made of tokens and has no text.
+            pieces, reason = [("", 1)] * len(call.arguments.split()), "tool_calls"
+        elif request.response_schema is not None:
+            pieces, reason = _json_pieces(request, request.response_schema)
+        logprobs: list[TokenLogprob] = []
+        for text, tokens in pieces:
+            if script.fail_after is not None and made + tokens > script.fail_after:
+                raise GenerationFailed(f"the mock was told to fail after {script.fail_after}")
+            made += tokens
+            if script.decode_rate is not None:
+                # Against the beginning, not the last word: a late timer is made up for.
+                await trio.sleep_until(first + made / script.decode_rate)
+            # Across the seam: a stop may have begun in what another peer delivered.
+            cut = _before_stop(said + "".join(sent), text, request.sampling.stop)
+            if cut is not None:
+                text, reason = cut, "stop"
+            if text or call is not None:
+                sent.append(text)
+                await emit(text, tokens)
+            else:
+                made -= tokens
+            if request.logprobs is not None and text:
+                logprobs.append(made_up_logprob(text, made, request.logprobs, WORDS))
+            if cut is not None:
+                break
+        return Generation(
+            completion=Completion(
+                text="".join(sent),
+                finish_reason=reason,
+                tool_calls=() if call is None else (call,),
+                logprobs=tuple(logprobs),
+            ),
+            usage=Usage(prompt_tokens=prompt, completion_tokens=made),
+            timings=Timings(prefill=first - began, decode=trio.current_time() - first),
+        )
+
+
+def _count(request: CommandRequest) -> int:
+    """Words of the prompt, and of the answer so far: a real backend reads that, too."""
+    return sum(len(text.split()) for text in request.texts)
+
+
+def _before_stop(before: str, text: str, stops: tuple[str, ...]) -> str | None:
+    """The part of *text* before the first stop, or `None` if there is none.
+
+    A stop of several words is found in its last one; what came before it is out already, as
+    with any backend that streams words.
+    """
+    places = [place for stop in stops if (place := (before + text).find(stop)) >= 0]
+    return None if not places else (before + text)[len(before) : max(min(places), len(before))]
+
+
+def _embedding(text: str) -> tuple[float, ...]:
+    draw = Random(hashlib.sha256(text.encode()).digest())
+    return tuple(draw.uniform(-1, 1) for _ in range(EMBEDDING_SIZE))
+
+
+@asynccontextmanager
+async def open_mock(script: MockScript | None = None) -> AsyncIterator[MockBackend]:
+    """A backend that makes up its answers, as *script* says."""
+    yield MockBackend(script or MockScript())

@@ -1,0 +1,223 @@
+"""Backend `openai`: any server that speaks OpenAI's HTTP interface."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import Any
+from urllib.parse import urlsplit
+
+import attrs
+
+from ...capability import Gpu, ModelOffer
+from ...exceptions import BackendCrashed, BackendError, ConfigurationError, PunchError
+from ...wire import CommandRequest
+from .._base import Emit, Generation, Loading
+from ._client import HttpClient, open_http_client
+from ._completions import Dialect
+from ._probes import embeds, knows_tools
+from ._written_tools import ask_in_writing, has_tools
+
+# A list of models comes from memory; a server that needs longer is not there.
+_LIST_SECONDS = 15.0
+
+# More models than any server has; it bounds our capability vector.
+_MAX_MODELS = 256
+
+_OWNERS: dict[str, Dialect] = {"llamacpp": "llama_cpp", "vllm": "vllm"}
+
+
+class OpenAIBackend:
+    """Sends requests to a server that somebody else runs. Made by `open_openai`."""
+
+    def __init__(
+        self,
+        client: HttpClient,
+        *,
+        offers: tuple[ModelOffer, ...],
+        dialect: Dialect,
+        slots: int,
+        setting: str,
+        writes_tools: bool = False,
+    ) -> None:
+        self._writes_tools = writes_tools
+        self._client = client
+        self._offers = offers
+        self._dialect = dialect
+        self._slots = slots
+        self._setting = setting
+
+    @property
+    def name(self) -> str:
+        """The word that selects it."""
+        return "openai"
+
+    @property
+    def simulated(self) -> bool:
+        """Never, as far as we can know: the server is taken at its word."""
+        return False
+
+    @property
+    def slots(self) -> int:
+        """Requests at a time; the server's own limit is unknown."""
+        return self._slots
+
+    @property
+    def threads(self) -> int | None:
+        """Unknown."""
+        return None
+
+    @property
+    def offers(self) -> tuple[ModelOffer, ...]:
+        """The models that the server listed when this backend was opened."""
+        return self._offers
+
+    @property
+    def gpus(self) -> tuple[Gpu, ...]:
+        """Unknown."""
+        return ()
+
+    async def ready(self, loading: Loading) -> None:
+        """At once: the server is somebody else's, and says so itself when it is not."""
+
+    async def generate(self, request: CommandRequest, emit: Emit) -> Generation:
+        """Answer *request* through the server. Raises as `HttpClient.generate` does."""
+        model = request.model or self._offers[0].name
+        ask = partial(self._client.generate, model=model, dialect=self._dialect)
+        try:
+            if self._writes_tools and has_tools(request):
+                return await ask_in_writing(request, emit, ask)
+            return await ask(request, emit)
+        except BackendCrashed as error:
+            raise BackendCrashed(f"{error}; is the server of {self._setting} running?") from error
+
+
+def base_url(url: str, *, setting: str) -> str:
+    """*url* without a slash or ``/v1`` at the end.
+
+    Raises:
+      ConfigurationError: if it is not an HTTP address.
+
+    """
+    bare = url.strip().rstrip("/").removesuffix("/v1").rstrip("/")
+    parts = urlsplit(bare)
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.query:
+        raise ConfigurationError(
+            f"{setting}={url} is not the address of a server: it must look like "
+            "http://127.0.0.1:8080 or https://api.example.com/v1"
+        )
+    return bare
+
+
+def read_models(value: Any) -> tuple[tuple[ModelOffer, ...], Dialect]:
+    """What ``/v1/models`` lists, and which kind of server lists it.
+
+    Raises:
+      ValueError: if *value* is no such list.
+
+    """
+    if not isinstance(value, dict) or not isinstance(value.get("data"), list):
+        raise ValueError("it has no list under 'data'")
+    rows = [row for row in value["data"] if isinstance(row, dict) and _text(row.get("id"))]
+    owner = str(rows[0].get("owned_by")) if rows else ""
+    return tuple(_offer(row) for row in rows[:_MAX_MODELS]), _OWNERS.get(owner, "other")
+
+
+def _offer(row: dict[str, Any]) -> ModelOffer:
+    meta = row["meta"] if isinstance(row.get("meta"), dict) else {}
+    return ModelOffer(
+        name=row["id"],
+        # llama.cpp says what one slot has (`n_ctx`), older builds only what the model was
+        # trained for; vLLM has a name of its own.
+        context_tokens=_positive(meta.get("n_ctx"))
+        or _positive(meta.get("n_ctx_train"))
+        or _positive(row.get("max_model_len")),
+        parameters=_positive(meta.get("n_params")),
+        size_bytes=_positive(meta.get("size")),
+        quantization=_text(meta.get("ftype")),
+    )
+
+
+def _able(offer: ModelOffer, dialect: Dialect) -> ModelOffer:
+    """*offer* with what servers of its kind can do with every model.
+
+    Of an unknown kind nothing is known: many ignore what they do not know without a word.
+    """
+    if dialect == "other":
+        return offer
+    return attrs.evolve(offer, features=offer.features | {"tools", "json_schema", "logprobs"})
+
+
+def _positive(value: Any) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else None
+
+
+def _text(value: Any) -> str | None:
+    return value if isinstance(value, str) and value else None
+
+
+@asynccontextmanager
+async def open_openai(
+    *,
+    url: str,
+    api_key: str | None = None,
+    model: str | None = None,
+    slots: int = 4,
+    url_setting: str = "PUNCH_OPENAI_URL",
+    key_setting: str = "PUNCH_OPENAI_KEY",
+) -> AsyncIterator[OpenAIBackend]:
+    """Use the server at *url*, with every model it lists or with *model* only.
+
+    Args:
+      url: Its address, with or without ``/v1``.
+      api_key: Sent as a bearer token.
+      model: Offer this one only.
+      slots: Requests at a time.
+      url_setting: Name of the setting that *url* comes from, for error texts.
+      key_setting: Name of the setting that *api_key* comes from.
+
+    Raises:
+      ConfigurationError: if the address or the key is wrong, or the model is not there.
+      BackendCrashed: if nobody answers at *url*.
+
+    """
+    base = base_url(url, setting=url_setting)
+    async with open_http_client(
+        url=base, slots=slots, api_key=api_key, key_setting=key_setting
+    ) as client:
+        offers, dialect = await _list(client, url=url, url_setting=url_setting)
+        if model is not None:
+            listed = ", ".join(offer.name for offer in offers)
+            offers = tuple(offer for offer in offers if offer.name == model)
+            if not offers:
+                raise ConfigurationError(
+                    f"{url_setting}={url} does not serve the model {model!r}; it serves: {listed}"
+                )
+        if not offers:
+            raise ConfigurationError(f"{url_setting}={url} serves no model; load one there first")
+        is_llama = dialect == "llama_cpp"
+        writes_tools = is_llama and not await knows_tools(client)
+        if is_llama and await embeds(client):
+            offers = tuple(
+                attrs.evolve(offer, features=offer.features | {"embed"}) for offer in offers
+            )
+        yield OpenAIBackend(
+            client, offers=tuple(_able(offer, dialect) for offer in offers), dialect=dialect,
+            slots=slots, setting=url_setting, writes_tools=writes_tools,
+        )  # fmt: skip
+
+
+async def _list(
+    client: HttpClient, *, url: str, url_setting: str
+) -> tuple[tuple[ModelOffer, ...], Dialect]:
+    try:
+        return read_models(await client.get_json("/v1/models", timeout=_LIST_SECONDS))
+    except BackendCrashed as error:
+        raise BackendCrashed(
+            f"{url_setting}={url}: {error}. Start that server, or set {url_setting} to another"
+        ) from error
+    except (BackendError, ValueError, PunchError) as error:
+        raise ConfigurationError(
+            f"{url_setting}={url} does not list its models at /v1/models: {error}"
+        ) from error

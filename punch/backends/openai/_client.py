@@ -1,0 +1,258 @@
+"""A client of any OpenAI-compatible HTTP server: the only importer of httpx in this room."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+import attrs
+import trio
+
+from ...exceptions import BackendCrashed, GenerationFailed, PunchError
+from ...wire import CommandRequest
+from .._base import Emit, Generation
+from ._completions import AnswerReader, Dialect, build, fault, read_embeddings
+from ._sse import EventReader
+
+if TYPE_CHECKING:
+    import httpx
+
+# A listener on the other side of the world answers a SYN in 0.3 s, or not at all.
+CONNECT_SECONDS = 10.0
+
+# Reading a long prompt on a slow CPU takes minutes without a byte (llama-server sends a
+# comment every 30 s, others nothing). Callers have their own, shorter deadlines.
+SILENCE_SECONDS = 600.0
+
+# llama-server closes an idle connection after 5 s (`Keep-Alive: timeout=5`). A request
+# written just then is lost, so ours are given up earlier.
+_KEEPALIVE_SECONDS = 3.0
+
+# One vector of 4096 numbers takes some 80 KB as JSON.
+_MAX_BODY_BYTES = 64 * 1024 * 1024
+_MAX_ERROR_BYTES = 64 * 1024
+
+
+class HttpClient:
+    """Asks one server. Made by `open_http_client`."""
+
+    def __init__(
+        self,
+        client: httpx.AsyncClient,
+        errors: _Errors,
+        *,
+        url: str,
+        api_key: str | None,
+        key_setting: str | None,
+    ) -> None:
+        self._client = client
+        self._errors = errors
+        self._key_setting = key_setting
+        self._headers = {"Accept-Encoding": "identity"}
+        if api_key is not None:
+            self._headers["Authorization"] = f"Bearer {api_key}"
+        self.url = url
+        """Where the server is, without a slash at the end; may change with a restart."""
+
+    async def generate(
+        self,
+        request: CommandRequest,
+        emit: Emit,
+        *,
+        model: str | None,
+        dialect: Dialect,
+        slot: int | None = None,
+    ) -> Generation:
+        """Answer *request* through the server, as *model*, in one of its slots.
+
+        Cancelling it closes the connection, which is how a server is told to stop.
+
+        Raises:
+          InvalidRequest: if the server rejects a value; the text has its words.
+          ContextTooLong: if the prompt does not fit; the text has both numbers.
+          BackendError: if the server rejects the API key.
+          GenerationFailed: if this answer failed, or was cut off.
+          BackendCrashed: if the server is not there, or went away.
+
+        """
+        path, body = build(request, model=model, dialect=dialect, slot=slot)
+        if request.command == "embed":
+            value = await self.post_json(path, body)
+            return read_embeddings(value, expected=len(request.inputs))
+        try:
+            return await self._stream(path, body, emit, request.logprobs)
+        except self._errors.disconnected as error:
+            # A kept-alive connection that the server closed as we wrote to it, most likely.
+            # Nothing was received, so nothing is emitted twice; a dead server says so again.
+            if "without sending" not in str(error):
+                raise self._crashed(error) from error
+        except self._errors.any as error:
+            raise self._translate(error) from error
+        try:
+            return await self._stream(path, body, emit, request.logprobs)
+        except self._errors.any as error:
+            raise self._translate(error) from error
+
+    async def _stream(
+        self, path: str, body: Mapping[str, Any], emit: Emit, logprobs: int | None
+    ) -> Generation:
+        started = trio.current_time()
+        first: float | None = None
+        last: float | None = None
+        events = EventReader()
+        answer = AnswerReader(logprobs)
+        async with self._client.stream(
+            "POST",
+            self.url + path,
+            content=_encode(body),
+            headers={**self._headers, "Content-Type": "application/json"},
+        ) as response:
+            if response.status_code != 200:
+                raise await self._fault(response)
+            # `response.stream` is what `aiter_raw` reads, without its four generators a token.
+            async for data in response.stream:  # type: ignore[union-attr]
+                for event in events.feed(data):
+                    text, tokens = answer.take(event)
+                    if text or tokens:
+                        last = trio.current_time() - started
+                        first = last if first is None else first
+                        await emit(text, tokens)
+        return answer.finish(first_token=first, last_token=last)
+
+    async def get_json(self, path: str, *, timeout: float) -> Any:
+        """The JSON body of a GET, within *timeout* seconds.
+
+        Raises:
+          BackendCrashed: if nobody answers in time.
+          PunchError: whatever else is wrong, as in `generate`.
+
+        """
+        with trio.move_on_after(timeout):
+            return await self._json("GET", path, None)
+        raise BackendCrashed(f"{self.url}{path} does not answer within {timeout:g} s")
+
+    async def post_json(self, path: str, body: Mapping[str, Any]) -> Any:
+        """The JSON body of the response to a POST of *body*. Raises as `generate` does."""
+        return await self._json("POST", path, body)
+
+    async def _json(self, method: str, path: str, body: Mapping[str, Any] | None) -> Any:
+        headers = dict(self._headers)
+        if body is not None:
+            headers["Content-Type"] = "application/json"
+        try:
+            async with self._client.stream(
+                method,
+                self.url + path,
+                content=None if body is None else _encode(body),
+                headers=headers,
+            ) as response:
+                if response.status_code != 200:
+                    raise await self._fault(response)
+                data = await _read(response, _MAX_BODY_BYTES)
+        except self._errors.any as error:
+            raise self._translate(error) from error
+        try:
+            return json.loads(data)
+        except (ValueError, RecursionError):
+            raise GenerationFailed(f"{self.url}{path} does not answer with JSON") from None
+
+    async def _fault(self, response: httpx.Response) -> PunchError:
+        try:
+            data = await _read(response, _MAX_ERROR_BYTES)
+        except GenerationFailed:
+            data = b""
+        return fault(
+            response.status_code,
+            data,
+            retry_after=response.headers.get("Retry-After"),
+            key_setting=self._key_setting,
+        )
+
+    def _translate(self, error: Exception) -> PunchError:
+        if isinstance(error, self._errors.busy):
+            failed = GenerationFailed("every connection to the server is in use")
+            failed.retry_after = 1.0
+            return failed
+        if isinstance(error, self._errors.silent):
+            return GenerationFailed(f"the server was silent for too long: {_words(error)}")
+        return self._crashed(error)
+
+    def _crashed(self, error: Exception) -> BackendCrashed:
+        return BackendCrashed(f"the connection to {self.url} failed: {_words(error)}")
+
+
+@attrs.frozen(kw_only=True)
+class _Errors:
+    """httpx's exceptions, sorted; named here because httpx is imported late."""
+
+    any: type[Exception]
+    disconnected: type[Exception]
+    busy: type[Exception]
+    silent: tuple[type[Exception], ...]
+
+
+def _words(error: Exception) -> str:
+    return str(error) or type(error).__name__
+
+
+def _encode(body: Mapping[str, Any]) -> bytes:
+    # Lone surrogates can be in a Python string and not in UTF-8.
+    return json.dumps(body, ensure_ascii=False).encode("utf-8", "replace")
+
+
+async def _read(response: httpx.Response, limit: int) -> bytes:
+    data = bytearray()
+    async for part in response.aiter_raw():
+        data += part
+        if len(data) > limit:
+            raise GenerationFailed(f"the server's response is longer than {limit} bytes")
+    return bytes(data)
+
+
+@asynccontextmanager
+async def open_http_client(
+    *,
+    url: str,
+    slots: int,
+    api_key: str | None = None,
+    key_setting: str | None = None,
+    silence: float = SILENCE_SECONDS,
+    transport: httpx.AsyncBaseTransport | None = None,
+) -> AsyncIterator[HttpClient]:
+    """Give a client of the server at *url*; its connections close at the end.
+
+    Args:
+      url: Scheme, host and port, without ``/v1``.
+      slots: Requests at a time. One more connection is kept for questions of our own.
+      api_key: Sent as a bearer token.
+      key_setting: Name of the setting that holds the key, for error texts.
+      silence: Seconds without a byte after which an answer has failed.
+      transport: In place of the network, for tests.
+
+    """
+    # Late: httpx takes 0.15 s to import, which a listener with the mock should not pay.
+    import httpx
+
+    client = httpx.AsyncClient(
+        # Certificates take 20 ms to load and a loopback server has none.
+        verify=url.startswith("https:"),
+        # HTTP_PROXY is for the world outside; a proxy would answer for our own child.
+        trust_env=False,
+        transport=transport,
+        timeout=httpx.Timeout(silence, connect=CONNECT_SECONDS, pool=CONNECT_SECONDS),
+        limits=httpx.Limits(
+            max_connections=slots + 1,
+            max_keepalive_connections=slots + 1,
+            keepalive_expiry=_KEEPALIVE_SECONDS,
+        ),
+    )
+    errors = _Errors(
+        any=httpx.HTTPError,
+        disconnected=httpx.RemoteProtocolError,
+        busy=httpx.PoolTimeout,
+        silent=(httpx.ReadTimeout, httpx.WriteTimeout),
+    )
+    async with client:
+        yield HttpClient(client, errors, url=url, api_key=api_key, key_setting=key_setting)

@@ -1,0 +1,454 @@
+"""The OpenAI-compatible HTTP interface, as values. No I/O.
+
+`build` turns a request into a path and a body, `AnswerReader` turns the events of a
+stream into text, `fault` turns a rejection into one of our errors. What llama.cpp adds to
+the interface (``timings``, ``exceed_context_size_error``) is read where it is there.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any, Literal
+
+import attrs
+
+from ...exceptions import BackendError, ContextTooLong, GenerationFailed, InvalidRequest, PunchError
+from ...wire import ChatMessage, CommandRequest, Completion, Sampling, Timings, Usage
+from .._base import Generation
+from ._answer_parts import Logprobs, ToolCalls
+
+Dialect = Literal["llama_cpp", "vllm", "other"]
+"""Which extensions of the interface a server understands."""
+
+# The longest answer kept in memory; a million tokens of four bytes.
+MAX_ANSWER_CHARACTERS = 4 * 1024 * 1024
+
+# How much of a server's own words goes into one of ours.
+_MAX_QUOTE = 500
+
+_PATHS = {
+    "chat": "/v1/chat/completions",
+    "complete": "/v1/completions",
+    "embed": "/v1/embeddings",
+}
+
+# OpenAI and vLLM: "This model's maximum context length is 4096 tokens. However, ..."
+_CONTEXT_WORDS = re.compile(r"maximum context length is \d+ tokens")
+
+# llama-server, of a text to embed: it cannot be read in parts.
+_TOO_LARGE = re.compile(r"input \((\d+) tokens\) is too large .*?size: (\d+)")
+
+
+def build(
+    request: CommandRequest, *, model: str | None, dialect: Dialect, slot: int | None = None
+) -> tuple[str, dict[str, Any]]:
+    """The path and the JSON body that ask a server for *request*.
+
+    Args:
+      request: What to ask.
+      model: The server's name for the model, if it needs one.
+      dialect: Which extensions the server understands.
+      slot: Which of its slots is to answer; `None` leaves it to the server.
+
+    Raises:
+      InvalidRequest: if the command is not one that a model answers.
+      GenerationFailed: if an answer is to be continued and this kind of server cannot.
+
+    """
+    path = _PATHS.get(request.command)
+    if path is None:
+        raise InvalidRequest(
+            f"command {request.command!r} is not for a model: use chat, complete or embed"
+        )
+    body: dict[str, Any] = {} if model is None else {"model": model}
+    if request.command == "embed":
+        body["input"] = list(request.inputs)
+        return path, body
+    body["stream"] = True
+    # Without it, no server but llama.cpp says how many tokens it counted.
+    body["stream_options"] = {"include_usage": True}
+    if dialect == "llama_cpp":
+        # An event may stand for several tokens: the bytes of one character, or text that was
+        # held back because a stop sequence might have begun. The count in `timings` is exact.
+        body["timings_per_token"] = True
+        if slot is not None:
+            body["id_slot"] = slot
+    body.update(_sampling(request.sampling, dialect))
+    body.update(_form(request, dialect))
+    if request.command == "complete":
+        body["prompt"] = (request.prompt or "") + (request.continuation or "")
+    else:
+        body["messages"] = [_message(message) for message in request.messages]
+        last = request.messages[-1] if request.messages else None
+        begun = last is not None and last.role == "assistant" and not last.tool_calls
+        if request.continuation or (begun and dialect != "other"):
+            _continue(body, request.continuation or "", dialect)
+    return path, body
+
+
+def _sampling(sampling: Sampling, dialect: Dialect) -> dict[str, Any]:
+    """Only what is set: the rest is the server's own default."""
+    values = {
+        "max_tokens": sampling.max_tokens,
+        "temperature": sampling.temperature,
+        "top_p": sampling.top_p,
+        "top_k": sampling.top_k,
+        "min_p": sampling.min_p,
+        # vLLM ignores names that it does not know, so the wrong one would do nothing, silently.
+        "repetition_penalty" if dialect == "vllm" else "repeat_penalty": sampling.repeat_penalty,
+        "presence_penalty": sampling.presence_penalty,
+        "frequency_penalty": sampling.frequency_penalty,
+        "seed": sampling.seed,
+        "stop": list(sampling.stop) or None,
+    }
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _message(message: ChatMessage) -> dict[str, Any]:
+    found: dict[str, Any] = {"role": message.role, "content": message.content}
+    if message.name is not None:
+        found["name"] = message.name
+    if message.tool_call_id is not None:
+        found["tool_call_id"] = message.tool_call_id
+    if message.tool_calls:
+        # Beside calls, a template may write an empty text, and not the lack of one.
+        found["content"] = message.content or None
+        found["tool_calls"] = [
+            {
+                "id": call.id,
+                "type": "function",
+                "function": {"name": call.name, "arguments": call.arguments},
+            }
+            for call in message.tool_calls
+        ]
+    return found
+
+
+def _form(request: CommandRequest, dialect: Dialect) -> dict[str, Any]:
+    """What is said of the form of the answer: tools, a schema, log-probabilities."""
+    body: dict[str, Any] = {}
+    if request.tools:
+        body["tools"] = [
+            {
+                "type": "function",
+                "function": {
+                    "name": tool.name,
+                    **({} if tool.description is None else {"description": tool.description}),
+                    "parameters": json.loads(tool.parameters),
+                },
+            }
+            for tool in request.tools
+        ]
+    choice = request.tool_choice
+    if choice is not None:
+        name = choice.removeprefix("function:")
+        is_name = name != choice
+        body["tool_choice"] = (
+            {"type": "function", "function": {"name": name}} if is_name else choice
+        )
+    if request.response_schema is not None:
+        body.update(_schema(request, json.loads(request.response_schema), dialect))
+    if request.logprobs is not None:
+        # To llama-server, none is no wish at all; what is too many is left out again.
+        alternatives = max(1, request.logprobs) if dialect == "llama_cpp" else request.logprobs
+        if request.command == "complete":
+            body["logprobs"] = alternatives
+        else:
+            body |= {"logprobs": True, "top_logprobs": alternatives}
+    return body
+
+
+def _schema(request: CommandRequest, schema: dict[str, Any], dialect: Dialect) -> dict[str, Any]:
+    if request.command == "complete" and dialect == "llama_cpp":
+        # Its plain completions ignore `response_format`.
+        return {"json_schema": schema or {"type": "object"}}
+    if not schema:
+        return {"response_format": {"type": "json_object"}}
+    # Strict: OpenAI refuses a schema that it could not hold an answer to, and says why.
+    named = {"name": "answer", "schema": schema, "strict": True}
+    return {"response_format": {"type": "json_schema", "json_schema": named}}
+
+
+def _continue(body: dict[str, Any], continuation: str, dialect: Dialect) -> None:
+    """Let the server go on inside its own turn, without repeating any of it.
+
+    The turn is what the caller has begun of it, if he has, and then *continuation*.
+    """
+    if dialect == "other":
+        raise GenerationFailed(
+            "this server cannot go on with an answer that another peer has begun"
+        )
+    messages = body["messages"]
+    if messages and messages[-1]["role"] == "assistant":
+        messages[-1]["content"] += continuation
+    else:
+        messages.append({"role": "assistant", "content": continuation})
+    # vLLM's words. llama-server would go on without them, but repeat the beginning first.
+    body["add_generation_prompt"] = False
+    body["continue_final_message"] = True
+    if dialect == "llama_cpp":
+        # It refuses to prefill for a model that would think first; the thinking is over.
+        body["chat_template_kwargs"] = {"enable_thinking": False}
+
+
+class AnswerReader:
+    """Puts one answer together from the events of its stream.
+
+    Args:
+      logprobs: How many alternatives of each token were asked for; `None` for no
+        log-probabilities.
+
+    """
+
+    def __init__(self, logprobs: int | None = None) -> None:
+        self._calls = ToolCalls()
+        self._logprobs = Logprobs(logprobs)
+        self._parts: list[str] = []
+        self._characters = 0
+        self._counted = 0
+        self._finish_reason: str | None = None
+        self._usage: dict[str, Any] = {}
+        self._timings: dict[str, Any] = {}
+        self.done = False
+        """True once the server has said that nothing more comes."""
+
+    def take(self, event: str) -> tuple[str, int]:
+        """The new text of *event* and the tokens it stands for; ``("", 0)`` if there is none.
+
+        A thought has tokens and no text, and so has a piece of a tool call.
+
+        Raises:
+          GenerationFailed: if the event is not JSON, or says that the answer failed.
+          PunchError: the error that `fault` finds in it.
+
+        """
+        if self.done:
+            return "", 0
+        if event == "[DONE]":
+            self.done = True
+            return "", 0
+        try:
+            value = json.loads(event)
+        except (ValueError, RecursionError) as error:
+            raise GenerationFailed(f"the server sent an event that is not JSON: {error}") from None
+        if not isinstance(value, dict):
+            raise GenerationFailed("the server sent an event that is no JSON object")
+        if value.get("error"):
+            raise fault_of(value["error"], status=_status_in(value["error"]))
+        if isinstance(usage := value.get("usage"), dict):
+            self._usage = usage
+        made = None
+        if isinstance(timings := value.get("timings"), dict):
+            self._timings = timings
+            made = _count(timings, "predicted_n")
+        choices = value.get("choices")
+        if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):
+            return "", 0
+        return self._choice(choices[0], made)
+
+    def _choice(self, choice: dict[str, Any], made: int | None) -> tuple[str, int]:
+        if isinstance(reason := choice.get("finish_reason"), str) and reason:
+            self._finish_reason = reason
+        self._logprobs.take(choice.get("logprobs"))
+        delta = choice.get("delta")
+        is_call = isinstance(delta, dict) and self._calls.take(delta.get("tool_calls"))
+        text = delta.get("content") if isinstance(delta, dict) else choice.get("text")
+        if not isinstance(text, str) or not text:
+            return "", self._count_more(made) if is_call or _is_thought(delta) else 0
+        self._parts.append(text)
+        self._characters += len(text)
+        if self._characters > MAX_ANSWER_CHARACTERS:
+            raise GenerationFailed(f"the answer is longer than {MAX_ANSWER_CHARACTERS} characters")
+        return text, self._count_more(made)
+
+    def _count_more(self, made: int | None) -> int:
+        """The tokens of an event: by the server's own count of all it has *made*, or one."""
+        tokens = 1 if made is None else max(0, made - self._counted)
+        self._counted += tokens
+        return tokens
+
+    def finish(self, *, first_token: float | None, last_token: float | None) -> Generation:
+        """What became of the answer.
+
+        Args:
+          first_token: Seconds from the request to the first text, as we saw it.
+          last_token: Seconds from the request to the last text, as we saw it.
+
+        Raises:
+          GenerationFailed: if the stream ended before the answer did.
+
+        """
+        if self._finish_reason is None:
+            raise GenerationFailed(
+                "the server's answer ended without a finish: it was cut off "
+                f"after {self._characters} characters"
+            )
+        if self._finish_reason in ("abort", "error", "content_filter"):
+            raise GenerationFailed(f"the server gave up on the answer: {self._finish_reason}")
+        prefill = _seconds(self._timings, "prompt_ms")
+        decode = _seconds(self._timings, "predicted_ms")
+        if prefill is None and decode is None and first_token is not None:
+            # The server does not say. Seen from here, the prompt takes until the first
+            # token and the answer from the first to the last; the network is part of it.
+            prefill = first_token
+            decode = None if last_token is None else last_token - first_token
+        calls = self._calls.finish()
+        # For a call that was forced, OpenAI and vLLM say "stop".
+        reason = "tool_calls" if calls else "stop"
+        return Generation(
+            completion=Completion(
+                text="".join(self._parts),
+                finish_reason="length" if self._finish_reason == "length" else reason,
+                tool_calls=calls,
+                logprobs=self._logprobs.finish(),
+            ),
+            usage=_usage(self._usage, self._timings),
+            timings=Timings(prefill=prefill, decode=decode),
+        )
+
+
+def _is_thought(delta: Any) -> bool:
+    """Whether it brings a thought: no part of the answer, though the server's usage counts it."""
+    if not isinstance(delta, dict):
+        return False
+    # llama-server and older vLLM say the one, newer vLLM and others the other.
+    return any(
+        isinstance(delta.get(n), str) and delta[n] for n in ("reasoning_content", "reasoning")
+    )
+
+
+def _usage(usage: dict[str, Any], timings: dict[str, Any]) -> Usage:
+    cached = _count(timings, "cache_n")
+    if isinstance(details := usage.get("prompt_tokens_details"), dict):
+        cached = _count(details, "cached_tokens") if cached is None else cached
+    prompt = _count(usage, "prompt_tokens")
+    if prompt is None and (fresh := _count(timings, "prompt_n")) is not None:
+        prompt = fresh + (cached or 0)
+    answer = _count(usage, "completion_tokens")
+    return Usage(
+        prompt_tokens=prompt,
+        completion_tokens=_count(timings, "predicted_n") if answer is None else answer,
+        cached_tokens=cached,
+    )
+
+
+def read_embeddings(value: Any, *, expected: int) -> Generation:
+    """The vectors in the body of an embeddings response, in the order of the inputs.
+
+    Raises:
+      GenerationFailed: if the body is not such a response.
+
+    """
+    try:
+        rows = sorted(value["data"], key=lambda row: row.get("index", 0))
+        vectors = tuple(tuple(float(x) for x in row["embedding"]) for row in rows)
+    except (KeyError, TypeError, ValueError, AttributeError):
+        raise GenerationFailed("the server's answer holds no list of embeddings") from None
+    if len(vectors) != expected:
+        raise GenerationFailed(f"the server sent {len(vectors)} embeddings for {expected} texts")
+    usage = value.get("usage")
+    return Generation(
+        completion=Completion(embeddings=vectors),
+        usage=_usage(usage if isinstance(usage, dict) else {}, {}),
+        timings=Timings(),
+    )
+
+
+@attrs.frozen(kw_only=True)
+class _Complaint:
+    """What a server says went wrong."""
+
+    kind: str
+    message: str
+    parameter: str | None
+    prompt_tokens: int | None
+    context_tokens: int | None
+
+
+def _read_complaint(error: Any) -> _Complaint:
+    if not isinstance(error, dict):
+        return _Complaint(
+            kind="", message=str(error)[:_MAX_QUOTE], parameter=None,
+            prompt_tokens=None, context_tokens=None,
+        )  # fmt: skip
+    parameter = error.get("param")
+    return _Complaint(
+        # OpenAI says it in `code`, llama.cpp in `type` with the HTTP status in `code`.
+        kind=f"{error.get('type') or ''} {error.get('code') or ''}",
+        message=str(error.get("message") or error)[:_MAX_QUOTE],
+        parameter=parameter if isinstance(parameter, str) else None,
+        prompt_tokens=_count(error, "n_prompt_tokens"),
+        context_tokens=_count(error, "n_ctx"),
+    )
+
+
+def fault(
+    status: int, body: bytes, *, retry_after: str | None = None, key_setting: str | None = None
+) -> PunchError:
+    """Our word for an HTTP response that is no answer.
+
+    Args:
+      status: Its HTTP status.
+      body: The beginning of its body.
+      retry_after: Its ``Retry-After`` header.
+      key_setting: Name of the setting that holds the API key, for the text.
+
+    """
+    try:
+        value = json.loads(body)
+    except (ValueError, RecursionError):
+        value = body.decode("utf-8", "replace").strip() or f"HTTP status {status}"
+    if isinstance(value, dict):
+        value = value.get("error") or value.get("detail") or value
+    error = fault_of(value, status=status, key_setting=key_setting)
+    if retry_after is not None and retry_after.isdecimal():
+        error.retry_after = float(retry_after[:9])
+    return error
+
+
+def fault_of(error: Any, *, status: int, key_setting: str | None = None) -> PunchError:
+    """Our word for the *error* object of a server, which came with HTTP *status*."""
+    said = _read_complaint(error)
+    if "exceed_context_size" in said.kind and said.prompt_tokens and said.context_tokens:
+        return ContextTooLong(
+            f"the prompt has {said.prompt_tokens} tokens and the context of a request is "
+            f"{said.context_tokens} tokens; shorten the prompt or ask a model with a longer context"
+        )
+    if "context_length_exceeded" in said.kind or _CONTEXT_WORDS.search(said.message):
+        return ContextTooLong(said.message)
+    if status in (401, 403):
+        remedy = f"; set {key_setting} to a key that it accepts" if key_setting else ""
+        return BackendError(f"the server rejects our API key: {said.message}{remedy}")
+    # 501 is llama-server's word for "not with this model", as for embeddings.
+    if status in (400, 404, 405, 413, 415, 422, 501):
+        names = f" (parameter {said.parameter!r})" if said.parameter else ""
+        return InvalidRequest(f"the server rejects the request: {said.message}{names}")
+    if (numbers := _TOO_LARGE.search(said.message)) is not None:
+        return ContextTooLong(
+            f"a text to embed has {numbers[1]} tokens and the server takes {numbers[2]} at a time; "
+            "split it"
+        )
+    failed = GenerationFailed(f"the server failed with status {status}: {said.message}")
+    if status in (429, 503):
+        # Loading a model or clearing a queue takes seconds; less would only add to the load.
+        failed.retry_after = 1.0
+    return failed
+
+
+def _status_in(error: Any) -> int:
+    """HTTP status that an error in the middle of a stream would have had."""
+    code = error.get("code") if isinstance(error, dict) else None
+    return code if isinstance(code, int) and 400 <= code <= 599 else 500
+
+
+def _count(values: dict[str, Any], name: str) -> int | None:
+    value = values.get(name)
+    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
+
+
+def _seconds(values: dict[str, Any], name: str) -> float | None:
+    value = values.get(name)
+    if isinstance(value, bool) or not isinstance(value, int | float) or value < 0:
+        return None
+    return value / 1000

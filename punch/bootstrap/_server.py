@@ -1,0 +1,231 @@
+"""The bootstrap's side of a meeting."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import attrs
+import trio
+
+from .._background import open_background
+from .._logs import get_logger
+from ..capability import PeerId
+from ..discovery._meeting import (
+    LIFETIME_SECONDS,
+    PROTOCOL,
+    SILENCE_SECONDS,
+    Frames,
+    farewell,
+    opened,
+)
+from ..exceptions import BootstrapFull, NotPermitted, PeerUnreachable, RemoteProtocolError
+from ..network import Node, Stream
+from ..wire import Goodbye, Join, Ping, Pong, Registrations, Roster
+
+log = get_logger(__name__)
+
+# A change is told to everybody this much later, together with whatever else changed by then.
+COALESCE_SECONDS = 0.05
+
+# A registration has at most 2 KB, see the codec; nothing longer comes from a member.
+LONGEST_JOIN = 4096
+
+# A stranger who opens a stream and does not say who it is has this long.
+JOIN_SECONDS = 10.0
+
+# Registrations in one frame of a roster.
+PAGE = 100
+
+# Members that one bootstrap serves at a time.
+MAX_MEMBERS = 4096
+
+
+@attrs.define(eq=False)
+class _Member:
+    peer_id: PeerId
+    namespace: str | None = None
+    dials: bool = False
+    """It is a dialer, who wants to know of listeners."""
+    news: dict[PeerId, Join | None] = attrs.field(factory=dict)
+    """Listener to its registration, or `None` if it is gone, still to be told."""
+    nonce: int | None = None
+    """Of a ping that is still to be answered."""
+    wake: trio.Event = attrs.field(factory=trio.Event)
+    """Set when there is something to tell."""
+    scope: trio.CancelScope = attrs.field(factory=trio.CancelScope)
+    """Ends its stream."""
+
+
+@attrs.frozen(kw_only=True)
+class BootstrapStatistics:
+    """What a bootstrap holds at one instant."""
+
+    members: int
+    """Peers connected."""
+
+    registrations: int
+    """Peers registered."""
+
+
+class BootstrapServer:
+    """Lets peers meet. Made by `open_bootstrap`."""
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+        self._registrations = Registrations()
+        self._members: dict[PeerId, _Member] = {}
+
+    def statistics(self) -> BootstrapStatistics:
+        """What it holds now."""
+        return BootstrapStatistics(
+            members=len(self._members), registrations=len(self._registrations)
+        )
+
+    async def _expire(self) -> None:
+        while True:
+            await trio.sleep(1.0)
+            for namespace, peer_id in self._registrations.expire(now=trio.current_time()):
+                self._tell(namespace, peer_id, None)
+
+    def _tell(self, namespace: str, peer_id: PeerId, join: Join | None) -> None:
+        for member in self._members.values():
+            if member.namespace == namespace and member.dials:
+                member.news[peer_id] = join
+                member.wake.set()
+
+    async def _serve(self, stream: Stream) -> None:
+        frames = Frames(stream, max_frame=LONGEST_JOIN)
+        if len(self._members) >= MAX_MEMBERS:
+            await farewell(
+                frames, Goodbye(code="full", message=f"at most {MAX_MEMBERS} peers meet here")
+            )
+            return
+        member = _Member(peer_id=stream.peer_id)
+        before = self._members.get(member.peer_id)
+        if before is not None:
+            # It came back before we noticed that it was gone.
+            before.scope.cancel()
+        self._members[member.peer_id] = member
+        goodbye = None
+        try:
+            with member.scope:
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(self._push, member, frames)
+                    goodbye = await self._listen(member, frames)
+                    member.scope.cancel()
+        finally:
+            if self._members.get(member.peer_id) is member:
+                del self._members[member.peer_id]
+        if goodbye is not None:
+            log.info("a peer was turned away", peer=member.peer_id, why=goodbye.message)
+            await farewell(frames, goodbye)
+
+    async def _listen(self, member: _Member, frames: Frames) -> Goodbye | None:
+        """Take what a member says until it leaves; the reason if it is turned away."""
+        try:
+            while True:
+                patience = JOIN_SECONDS if member.namespace is None else SILENCE_SECONDS
+                with trio.move_on_after(patience) as scope:
+                    message = await frames.receive()
+                if scope.cancelled_caught or message is None:
+                    return None
+                if isinstance(message, Join):
+                    self._join(member, message)
+                elif isinstance(message, Ping):
+                    member.nonce = message.nonce
+                    member.wake.set()
+                elif isinstance(message, Goodbye):
+                    self._leave(member)
+                    return None
+                else:
+                    raise RemoteProtocolError(f"{type(message).__name__} from a member")
+        except PeerUnreachable:
+            return None
+        except (RemoteProtocolError, NotPermitted, BootstrapFull) as error:
+            return Goodbye(code=error.code, message=str(error)[:1000])
+
+    def _join(self, member: _Member, join: Join) -> None:
+        registration = opened(self._node, join)
+        if registration.peer_id != member.peer_id:
+            raise NotPermitted(f"{member.peer_id} may not register {registration.peer_id}")
+        if member.namespace not in (None, registration.namespace):
+            raise NotPermitted(f"{member.peer_id} is in namespace {member.namespace!r} already")
+        if registration.lifetime > 10 * LIFETIME_SECONDS:
+            raise NotPermitted(f"a lifetime of {registration.lifetime:.0f} s is too long")
+        news = self._registrations.join(join, registration, now=trio.current_time())
+        if member.namespace is None:
+            member.namespace = registration.namespace
+            member.dials = registration.role == "dialer"
+            member.wake.set()
+        if news:
+            self._tell(registration.namespace, registration.peer_id, join)
+
+    def _leave(self, member: _Member) -> None:
+        namespace, peer_id = member.namespace, member.peer_id
+        if namespace is not None and self._registrations.leave(namespace, peer_id):
+            self._tell(namespace, peer_id, None)
+
+    async def _push(self, member: _Member, frames: Frames) -> None:
+        """Write everything that a member is told: the only writer of its stream."""
+        told = False
+        try:
+            while True:
+                await member.wake.wait()
+                member.wake = trio.Event()
+                if member.nonce is not None:
+                    nonce, member.nonce = member.nonce, None
+                    await frames.send(Pong(nonce=nonce))
+                if member.namespace is None:
+                    continue
+                if not told:
+                    told = True
+                    member.news.clear()
+                    # Listeners dial nobody: telling each of a thousand of all the others would
+                    # be a million registrations.
+                    everybody = self._registrations.listeners(member.namespace)
+                    present = everybody if member.dials else ()
+                    await self._tell_all(member.namespace, frames, present=present, whole=True)
+                elif member.news:
+                    await trio.sleep(COALESCE_SECONDS)
+                    news, member.news = member.news, {}
+                    await self._tell_all(
+                        member.namespace,
+                        frames,
+                        present=tuple(join for join in news.values() if join is not None),
+                        gone=tuple(peer_id for peer_id, join in news.items() if join is None),
+                    )
+        except PeerUnreachable:
+            member.scope.cancel()
+
+    async def _tell_all(
+        self,
+        namespace: str,
+        frames: Frames,
+        *,
+        present: tuple[Join, ...],
+        gone: tuple[PeerId, ...] = (),
+        whole: bool = False,
+    ) -> None:
+        """Send a roster, in several frames if it is long; only the first one is *whole*."""
+        pages = max(1, -(-max(len(present), len(gone)) // PAGE))
+        for page in range(pages):
+            part = slice(page * PAGE, (page + 1) * PAGE)
+            await frames.send(
+                Roster(
+                    namespace=namespace,
+                    whole=whole and page == 0,
+                    present=present[part],
+                    gone=gone[part],
+                )
+            )
+
+
+@asynccontextmanager
+async def open_bootstrap(node: Node) -> AsyncIterator[BootstrapServer]:
+    """Serve as the bootstrap on *node* for as long as the context lasts."""
+    server = BootstrapServer(node)
+    async with open_background() as nursery:
+        nursery.start_soon(server._expire)
+        node.handle(PROTOCOL, server._serve)
+        yield server

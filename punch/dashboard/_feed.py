@@ -1,0 +1,530 @@
+"""What the dashboard knows: one state that changes, told as "everything since".
+
+Nothing is queued for a watcher. The feed holds the newest state, bounded, and each part of it
+remembers the version in which it changed; a watcher is a number, the version that it has seen.
+What it gets next is whatever is newer than that. So a thousand changes between two looks cost a
+watcher as much as one, a slow one costs no memory, and one that comes back goes on where it was.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from itertools import count
+from typing import Any
+
+import attrs
+import trio
+
+from .._background import open_background
+from .._logs import get_logger
+from .._version import __version__
+from ..capability import PeerId
+from ..decision_log import Attempted, Decided, DecisionLog, Ended, LogLine, Tap, TappedLine
+from ..dialer import Router
+from ..gateway import Exchange
+from ._logs import open_log_lines
+from ._rows import Row, event_row, exchange_row, peer_row, tokens_of
+from ._series import Series
+from ._stories import Stories
+
+log = get_logger(__name__)
+
+# What is remembered of what happened, of the log, and of requests that are over: some screens
+# of each. Older requests are in the decision log.
+MOST_EVENTS = 500
+MOST_LOGS = 500
+MOST_REQUESTS = 200
+
+# Of what happened between two frames, the newest so many are told.
+MOST_NEW_EVENTS = 100
+
+# Watchers at a time: a wall of screens. Each costs a connection and, at most, four frames a second.
+MOST_WATCHERS = 32
+
+# Seconds between two frames of one watcher: as often as an eye reads a number that changes.
+FRAME_SECONDS = 0.25
+
+# Peers measure themselves each second: more often there is nothing new.
+LOOK_SECONDS = 1.0
+
+# Characters of a question that are shown, where the operator has turned that on.
+LONGEST_PROMPT = 4000
+
+
+@attrs.frozen(kw_only=True)
+class Frame:
+    """What is sent to a watcher."""
+
+    id: str
+    """The run of the feed and the version: what a watcher that comes back has seen."""
+
+    event: str
+    """``snapshot`` is everything and replaces what was known; ``update`` adds to it."""
+
+    data: dict[str, Any]
+    """See `Feed.since`."""
+
+
+@attrs.frozen(kw_only=True)
+class FeedStatistics:
+    """How the feed is."""
+
+    watchers: int
+    """Who watches."""
+
+    missed: int
+    """Lines of the decision log that came too fast for it."""
+
+    stories: int
+    """Requests whose whole story is held."""
+
+    story_bytes: int
+    """Bytes of these."""
+
+
+@attrs.define(kw_only=True, eq=False)
+class _Kept:
+    """Something that is shown, and the version in which it last changed."""
+
+    version: int
+    row: Row
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class _Event:
+    """Something that happened: one row is made of it when somebody looks."""
+
+    version: int
+    serial: int
+    time: float
+    said: TappedLine | Row
+
+    def as_data(self) -> Row:
+        row = event_row(self.said.entry) if isinstance(self.said, TappedLine) else self.said
+        return {"n": self.serial, "time": round(self.time, 3)} | row
+
+
+@attrs.define(kw_only=True, eq=False)
+class _Request:
+    """A request; the exchange is let go of at its end, with the snapshots that it holds."""
+
+    serial: int
+    version: int
+    request_id: str
+    exchange: Exchange | None
+    row: Row = attrs.field(factory=dict)
+    """Made when somebody looks, and at the end: a busy gateway with no watcher makes one each."""
+    is_stale: bool = True
+    counted: int = 0
+    """Tokens of it that are in the series."""
+    first_counted: bool = False
+    prompt: str | None = None
+    chosen: PeerId | None = None
+    """Who was chosen since the exchange was last heard of: it names a peer with its first text."""
+
+
+class Feed:
+    """Takes note of what the gateway does, for whoever watches. Made by `open_feed`.
+
+    It is an `Observer` of exchanges.
+    """
+
+    def __init__(
+        self,
+        router: Router,
+        *,
+        show_prompts: bool = False,
+        wall: Callable[[], float] = time.time,
+    ) -> None:
+        self.show_prompts = show_prompts
+        """Whether questions are kept and shown."""
+        self._router = router
+        self._wall = wall
+        self._run = secrets.token_hex(4)
+        self._began = wall()
+        self._version = 0
+        self._changed = trio.Event()
+        self._closed = False
+        self._watchers = 0
+        self._serial = 0
+        self._requests: deque[_Request] = deque()
+        self._under_way: dict[Exchange, _Request] = {}
+        self._by_id: dict[str, _Request] = {}
+        self._peers: dict[PeerId, _Kept] = {}
+        self._members_version = 0
+        self._events: deque[_Event] = deque(maxlen=MOST_EVENTS)
+        self._event_serial = 0
+        self._logs: deque[_Kept] = deque(maxlen=MOST_LOGS)
+        self._series = Series()
+        self._stories = Stories()
+        self._tap: Tap | None = None
+        self._totals = {"requests": 0, "failed": 0, "tokens": 0, "continued": 0}
+
+    # ---- what happens: an observer of exchanges ----
+
+    def began(self, exchange: Exchange) -> None:
+        """See `Observer`."""
+        self._serial += 1
+        request = _Request(
+            serial=self._serial,
+            version=self._bump(),
+            request_id=exchange.request_id,
+            exchange=exchange,
+        )
+        self._requests.append(request)
+        self._under_way[exchange] = request
+        self._by_id[exchange.request_id] = request
+        self._forget_requests()
+
+    def changed(self, exchange: Exchange) -> None:
+        """See `Observer`."""
+        request = self._under_way.get(exchange)
+        if request is not None:
+            if exchange.first_text_at is not None:
+                request.chosen = None
+            self._note_first_text(request, exchange)
+            self._touch(request)
+
+    def ended(self, exchange: Exchange) -> None:
+        """See `Observer`."""
+        request = self._under_way.pop(exchange, None)
+        if request is None:
+            return
+        if self._by_id.get(request.request_id) is request:
+            del self._by_id[request.request_id]
+        request.chosen = None
+        self._note_first_text(request, exchange)
+        self._touch(request)
+        row = self._row(request)
+        request.exchange = None
+        tokens = max(0, tokens_of(exchange) - request.counted)
+        failed = exchange.error_code is not None
+        self._series.ended(
+            exchange.request_id,
+            failed=failed,
+            tokens=tokens,
+            now=self._wall(),
+            version=request.version,
+        )
+        totals = self._totals
+        totals["requests"] += 1
+        totals["failed"] += failed
+        totals["tokens"] += tokens
+        totals["continued"] += row["continued"] > 0
+        self._forget_requests()
+
+    def asked(self, exchange: Exchange, prompt: str) -> None:
+        """Keep what was asked, if the operator wants it shown; otherwise do nothing."""
+        request = self._under_way.get(exchange)
+        if self.show_prompts and request is not None:
+            request.prompt = prompt[:LONGEST_PROMPT]
+
+    def _note_first_text(self, request: _Request, exchange: Exchange) -> None:
+        first = exchange.first_text_at
+        if first is None or request.first_counted:
+            return
+        request.first_counted = True
+        self._series.first_text(
+            exchange.request_id,
+            seconds=first - exchange.began_at,
+            now=self._wall(),
+            version=self._bump(),
+        )
+
+    def _touch(self, request: _Request) -> None:
+        request.is_stale = True
+        request.version = self._bump()
+
+    def _row(self, request: _Request) -> Row:
+        exchange = request.exchange
+        if request.is_stale and exchange is not None:
+            # Anew each time: a machine that slept has another difference than before.
+            ahead = self._wall() - trio.current_time()
+            row = exchange_row(exchange, serial=request.serial, ahead=ahead)
+            if request.chosen is not None:
+                row["peer"] = request.chosen
+            request.row, request.is_stale = row, False
+        return request.row
+
+    def _forget_requests(self) -> None:
+        """Let the oldest ones go that are over; those under way are bounded by the gateway."""
+        while len(self._requests) > MOST_REQUESTS and self._requests[0].exchange is None:
+            self._requests.popleft()
+        if len(self._requests) > 2 * MOST_REQUESTS:
+            # One that takes hours must not keep all that came after it.
+            over = len(self._requests) - MOST_REQUESTS
+            kept = deque[_Request]()
+            for request in self._requests:
+                if request.exchange is None and over > 0:
+                    over -= 1
+                else:
+                    kept.append(request)
+            self._requests = kept
+
+    # ---- what happens: everything else ----
+
+    def hear(self, tapped: TappedLine) -> None:
+        """Take a line of the decision log."""
+        self._bump()
+        self._happened(tapped.time, tapped)
+        entry = tapped.entry
+        if isinstance(entry, Decided | Attempted | Ended):
+            self._stories.add(entry.request_id, tapped)
+        if isinstance(entry, Decided) and entry.chosen is not None:
+            self._chose(entry.request_id, entry.chosen)
+
+    def _chose(self, request_id: str, peer_id: PeerId) -> None:
+        """Show where a request under way was sent, before that peer has said anything."""
+        request = self._by_id.get(request_id)
+        if request is not None:
+            request.chosen = peer_id
+            self._touch(request)
+
+    def hear_log(self, line: dict[str, Any]) -> None:
+        """Take a line of the process's own log."""
+        self._logs.append(_Kept(version=self._bump(), row=line))
+
+    def look(self) -> None:
+        """Look at the peers and at what is under way; called each second."""
+        now = trio.current_time()
+        found = {peer.peer_id: peer for peer in self._router.peers}
+        for peer_id, peer in found.items():
+            row, kept = peer_row(peer, now), self._peers.get(peer_id)
+            if kept is None:
+                self._members_changed("joined", peer_id, row)
+                self._peers[peer_id] = _Kept(version=self._version, row=row)
+            elif kept.row != row:
+                kept.version, kept.row = self._bump(), row
+        for peer_id in [known for known in self._peers if known not in found]:
+            row = self._peers.pop(peer_id).row
+            self._members_changed("left", peer_id, row)
+        self._count_tokens()
+
+    def _members_changed(self, kind: str, peer_id: PeerId, row: Row) -> None:
+        self._members_version = self._bump()
+        self._happened(self._wall(), {"kind": kind, "peer": peer_id, "backend": row["backend"]})
+
+    def _happened(self, at: float, said: TappedLine | Row) -> None:
+        self._event_serial += 1
+        self._events.append(
+            _Event(version=self._version, serial=self._event_serial, time=at, said=said)
+        )
+
+    def _count_tokens(self) -> None:
+        """What was delivered since the last look, by the requests that go on."""
+        for exchange, request in self._under_way.items():
+            tokens = tokens_of(exchange) - request.counted
+            if tokens > 0:
+                request.counted += tokens
+                self._totals["tokens"] += tokens
+                self._series.delivered(
+                    exchange.request_id, tokens=tokens, now=self._wall(), version=self._bump()
+                )
+
+    # ---- telling ----
+
+    @property
+    def watching(self) -> int:
+        """How many watch."""
+        return self._watchers
+
+    def statistics(self) -> FeedStatistics:
+        """How it is."""
+        return FeedStatistics(
+            watchers=self._watchers,
+            missed=0 if self._tap is None else self._tap.dropped,
+            stories=len(self._stories),
+            story_bytes=self._stories.size,
+        )
+
+    def row_of(self, request_id: str) -> tuple[Row | None, str | None]:
+        """The newest request of that id, and what it asked if that is shown."""
+        for request in reversed(self._requests):
+            if request.request_id == request_id:
+                return self._row(request), request.prompt
+        return None, None
+
+    def lines_of(self, request_id: str) -> list[LogLine]:
+        """What the decision log has said of a request, if it is recent."""
+        return self._stories.find(request_id)
+
+    def choices_of(self, request_id: str) -> list[tuple[str, list[LogLine]]]:
+        """The same of the further answers to it, if it asked for several: ``ID#1`` and so on."""
+        found = []
+        for index in count(1):
+            choice = f"{request_id}#{index}"
+            if not (lines := self._stories.find(choice)):
+                break
+            found.append((choice, lines))
+        return found
+
+    def since(self, version: int) -> dict[str, Any]:
+        """What has changed after *version*; everything if that is 0.
+
+        Keys with nothing to say are left out, but ``time``. ``members`` is the ids of all peers,
+        there if one came or left; ``live`` the serial numbers of all requests under way. Events
+        have numbers without a gap: where there is one, there were too many to be told.
+        """
+        self._follow_texts()
+        data: dict[str, Any] = {"time": round(self._wall(), 3)}
+        if version == 0:
+            data["about"] = {
+                "punch": __version__,
+                "policy": self._router.policy.name,
+                "began": round(self._began, 3),
+                "show_prompts": self.show_prompts,
+                "strict": self._router.strict,
+            }
+        if self._members_version > version or version == 0:
+            data["members"] = list(self._peers)
+        data["peers"] = [kept.row for kept in self._peers.values() if kept.version > version]
+        shown = list(self._requests)[-2 * MOST_REQUESTS :]
+        data["requests"] = [self._row(request) for request in shown if request.version > version]
+        newest = list(self._events)[-MOST_EVENTS if version == 0 else -MOST_NEW_EVENTS :]
+        data["events"] = [event.as_data() for event in newest if event.version > version]
+        data["logs"] = [kept.row for kept in self._logs if kept.version > version]
+        data["points"] = [point.as_data() for point in self._series.since(version)]
+        data = {name: value for name, value in data.items() if value or name == "members"}
+        data["live"] = [request.serial for request in self._under_way.values()][-MOST_REQUESTS:]
+        data["totals"] = dict(self._totals) | {"under_way": len(self._under_way)}
+        if self._router.trouble is not None and not self._peers:
+            data["trouble"] = str(self._router.trouble)[:300]
+        return data
+
+    def _follow_texts(self) -> None:
+        """Rows of requests that go on: of each part of a text nobody is told."""
+        for exchange, request in self._under_way.items():
+            if not request.is_stale and request.row["tokens"] != tokens_of(exchange):
+                self._touch(request)
+
+    @contextmanager
+    def watch(self, last_event_id: str | None = None) -> Iterator[Watcher]:
+        """Watch, for as long as the context lasts, from where *last_event_id* left off.
+
+        Raises:
+          BlockingIOError: if too many do already.
+
+        """
+        if self._watchers >= MOST_WATCHERS:
+            raise BlockingIOError(f"{MOST_WATCHERS} watch already")
+        self._watchers += 1
+        try:
+            yield Watcher(self, self._version_of(last_event_id))
+        finally:
+            self._watchers -= 1
+
+    def close(self) -> None:
+        """End every watcher's stream, so that a server can drain. May be called again."""
+        self._closed = True
+        self._changed.set()
+
+    def _version_of(self, last_event_id: str | None) -> int:
+        """The version that a frame's id stands for; 0 if it is none of ours."""
+        run, _, version = (last_event_id or "").partition("-")
+        if run != self._run or not version.isascii() or not version.isdigit():
+            return 0
+        number = int(version[:18])
+        return number if number <= self._version else 0
+
+    def _bump(self) -> int:
+        self._version += 1
+        if self._watchers and not self._changed.is_set():
+            self._changed.set()
+        return self._version
+
+    async def _watch_peers(self) -> None:
+        while True:
+            self.look()
+            await trio.sleep(LOOK_SECONDS)
+
+    async def _follow(self, tap: Tap) -> None:
+        while True:
+            for line in await tap.receive():
+                self.hear(line)
+
+
+class Watcher:
+    """One who watches. Made by `Feed.watch`."""
+
+    def __init__(self, feed: Feed, version: int) -> None:
+        self._feed = feed
+        self._version = version
+        self._told_at = -FRAME_SECONDS
+        self._told = False
+
+    async def receive(self) -> Frame | None:
+        """The next frame; `None` when the feed is closed.
+
+        Waits until there is something new, and for a moment after the frame before. May be
+        cancelled without losing anything.
+        """
+        feed = self._feed
+        await trio.sleep_until(self._told_at + FRAME_SECONDS)
+        while not feed._closed and self._told and not self._is_behind():
+            if feed._changed.is_set():
+                feed._changed = trio.Event()
+            with trio.move_on_after(FRAME_SECONDS):
+                # Of the text of requests under way nobody is told: look at it.
+                await feed._changed.wait()
+        if feed._closed:
+            return None
+        return self._tell()
+
+    def start_over(self) -> None:
+        """Get everything anew next time, in place of what was missed."""
+        self._version = 0
+
+    def _is_behind(self) -> bool:
+        self._feed._follow_texts()
+        return self._feed._version > self._version
+
+    def _tell(self) -> Frame:
+        feed = self._feed
+        whole = self._version == 0
+        data = feed.since(self._version)
+        self._told = True
+        self._version = feed._version
+        self._told_at = trio.current_time()
+        return Frame(
+            id=f"{feed._run}-{feed._version}",
+            event="snapshot" if whole else "update",
+            data=data,
+        )
+
+
+@asynccontextmanager
+async def open_feed(
+    router: Router,
+    *,
+    decision_log: DecisionLog | None = None,
+    show_prompts: bool = False,
+    wall: Callable[[], float] = time.time,
+) -> AsyncIterator[Feed]:
+    """A feed for as long as the context lasts.
+
+    Args:
+      router: Whose peers are shown.
+      decision_log: The log that *router* writes, heard as it does; without one no decision is
+        shown. A log without a file will do.
+      show_prompts: Keep the questions that are handed to `Feed.asked`, and show them.
+      wall: The time, in seconds since 1970.
+
+    """
+    feed = Feed(router, show_prompts=show_prompts, wall=wall)
+    try:
+        async with open_background() as nursery:
+            with open_log_lines(feed.hear_log):
+                nursery.start_soon(feed._watch_peers)
+                if decision_log is None:
+                    yield feed
+                else:
+                    with decision_log.subscribe() as tap:
+                        feed._tap = tap
+                        nursery.start_soon(feed._follow, tap)
+                        yield feed
+    finally:
+        feed.close()

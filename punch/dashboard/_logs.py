@@ -1,0 +1,113 @@
+"""The log of this process, as the dashboard shows it: bounded, and without tracebacks."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import trio
+
+# Lines that wait for trio, which takes them at once unless it is very busy.
+WAITING_LINES = 500
+
+# What one line may hold; longer values are cut.
+MOST_FIELDS = 24
+LONGEST_VALUE = 300
+
+# What structlog adds to its events and a record has anyway.
+_KNOWN = frozenset({"event", "level", "logger", "timestamp", "exc_info", "stack_info"})
+
+
+class LogLines(logging.Handler):
+    """Hands every record to a function in trio's thread, from whichever thread it comes."""
+
+    def __init__(self, hear: Callable[[dict[str, Any]], None]) -> None:
+        super().__init__()
+        self._hear = hear
+        self._token = trio.lowlevel.current_trio_token()
+        self._thread = threading.get_ident()
+        self._guard = threading.Lock()
+        self._waiting: deque[dict[str, Any]] = deque(maxlen=WAITING_LINES)
+        self._woken = False
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Take a record; never waits and never raises."""
+        try:
+            line = line_of(record)
+            if threading.get_ident() == self._thread:
+                self._hear(line)
+                return
+        except Exception:  # noqa: BLE001 - a value that cannot be shown must not end what logged it
+            self.handleError(record)
+            return
+        with self._guard:
+            self._waiting.append(line)
+            if self._woken:
+                return
+            self._woken = True
+        try:
+            self._token.run_sync_soon(self._deliver)
+        except trio.RunFinishedError:
+            return
+
+    def _deliver(self) -> None:
+        with self._guard:
+            lines = list(self._waiting)
+            self._waiting.clear()
+            self._woken = False
+        for line in lines:
+            self._hear(line)
+
+
+def line_of(record: logging.LogRecord) -> dict[str, Any]:
+    """A record as plain data.
+
+    Of an exception only its kind is told: its text may repeat what a caller asked.
+    """
+    # structlog hands over its event as it is, as `punch._logs` has configured it.
+    said = record.msg if isinstance(record.msg, Mapping) else {"event": record.getMessage()}
+    fields = {
+        str(name): _text(value)
+        for name, value in list(said.items())[: MOST_FIELDS + len(_KNOWN)]
+        if name not in _KNOWN
+    }
+    problem = record.exc_info or said.get("exc_info")
+    kind = _kind_of(problem)
+    if kind is not None:
+        fields["exception"] = kind
+    return {
+        "time": round(record.created, 3),
+        "level": record.levelname.lower(),
+        "logger": record.name[:LONGEST_VALUE],
+        "event": _text(said.get("event", "")),
+        "fields": dict(list(fields.items())[:MOST_FIELDS]),
+    }
+
+
+def _kind_of(problem: object) -> str | None:
+    if isinstance(problem, BaseException):
+        return type(problem).__name__
+    if isinstance(problem, tuple) and problem and isinstance(problem[0], type):
+        return problem[0].__name__
+    return None
+
+
+def _text(value: object) -> str:
+    text = value if isinstance(value, str) else str(value)
+    return text if len(text) <= LONGEST_VALUE else text[: LONGEST_VALUE - 3] + "..."
+
+
+@contextmanager
+def open_log_lines(hear: Callable[[dict[str, Any]], None]) -> Iterator[None]:
+    """Hear what any logger says that reaches the root, for as long as the context lasts."""
+    handler = LogLines(hear)
+    root = logging.getLogger()
+    root.addHandler(handler)
+    try:
+        yield
+    finally:
+        root.removeHandler(handler)

@@ -1,0 +1,257 @@
+"""What the dashboard is told of peers, requests and decisions, as plain data. No I/O.
+
+Times are seconds since 1970, durations seconds, sizes bytes. A value that is not known is left
+as `None`: the page says so, and shows nothing in its place.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..capability import Capability, Gpu, ModelOffer
+from ..decision_log import Attempted, Decided, Ended, Entry
+from ..gateway import Exchange
+from ..peers import ENOUGH_SAMPLES, PeerRecord
+from ..wire import Segment
+
+Row = dict[str, Any]
+
+# A peer may claim any number of models and GPUs; more than these fill no card.
+MOST_MODELS = 16
+MOST_GPUS = 16
+
+# A word of a peer's is cut there.
+LONGEST_WORD = 120
+
+# What ends an answer that is whole; any other end of a part made somebody else go on. (Several
+# answers to one request are parts that each end so.)
+FINISHED = frozenset({"stop", "length", "tool_calls"})
+
+# A peer that was silent for less than this is merely between two adverts, which come each second.
+LEAST_SILENCE = 3.0
+
+
+# ---- peers ----
+
+
+def peer_row(peer: PeerRecord, now: float) -> Row:
+    """One peer, as its card shows it; *now* in seconds of the router's clock.
+
+    What changes with each look and says nothing, such as the age of its claim, is left out, so
+    that a row that is equal to the one before need not be sent again.
+    """
+    claim = peer.capability
+    silent = now - peer.seen_at
+    return {
+        "id": peer.peer_id,
+        "backend": _word(claim.backend),
+        "simulated": claim.simulated,
+        "rtt": _rounded(peer.rtt, 5),
+        "silent": int(silent) if silent >= LEAST_SILENCE else None,
+        "state": _state(peer, None, now),
+        "resting": _left(peer.resting_until, now),
+        "ours": peer.in_flight,
+        "faults": _rounded(peer.fault_share, 2),
+        "reputation": _rounded(peer.reputation, 2),
+        "load": _load_row(claim),
+        "machine": _machine_row(claim),
+        "gpus": [_gpu_row(gpu) for gpu in claim.gpus[:MOST_GPUS]],
+        "models": [_model_row(peer, offer, now) for offer in claim.models[:MOST_MODELS]],
+        "more_models": max(0, len(claim.models) - MOST_MODELS),
+    }
+
+
+def _load_row(claim: Capability) -> Row:
+    load = claim.load
+    return {
+        "slots": load.slots,
+        "busy": load.busy,
+        "queued": load.queued,
+        "queue_limit": load.queue_limit,
+        "draining": load.draining,
+    }
+
+
+def _machine_row(claim: Capability) -> Row:
+    return {
+        "threads": claim.threads,
+        "cpus": claim.cpu_count,
+        "cpu_usage": _rounded(claim.cpu_usage, 2),
+        "memory": claim.memory_total_bytes,
+        # In steps of 16 MiB: a byte more or less is no news.
+        "memory_free": _stepped(claim.memory_available_bytes),
+    }
+
+
+def _gpu_row(gpu: Gpu) -> Row:
+    return {
+        "name": _word(gpu.name),
+        "memory": gpu.total_bytes,
+        "memory_free": _stepped(gpu.free_bytes),
+        "usage": _rounded(gpu.usage, 2),
+    }
+
+
+def _model_row(peer: PeerRecord, offer: ModelOffer, now: float) -> Row:
+    rates = peer.rates_of(offer.name)
+    return {
+        "name": _word(offer.name),
+        "digest": offer.digest,
+        "context": offer.context_tokens,
+        "parameters": offer.parameters,
+        "quantization": _word(offer.quantization),
+        "size": offer.size_bytes,
+        "features": sorted(word[:LONGEST_WORD] for word in offer.features)[:MOST_MODELS],
+        "continues": offer.continues,
+        "loads": _rounded(offer.load_seconds, 0),
+        "state": _state(peer, offer, now),
+        "prefill": {
+            "measured": _rounded(rates.prefill, 1),
+            "samples": rates.prefill_samples,
+            "believed": rates.prefill_samples >= ENOUGH_SAMPLES,
+            "claimed": _rounded(offer.prefill_rate, 1),
+        },
+        "decode": {
+            "measured": _rounded(rates.decode, 1),
+            "samples": rates.decode_samples,
+            "believed": rates.decode_samples >= ENOUGH_SAMPLES,
+            "claimed": _rounded(offer.decode_rate, 1),
+        },
+    }
+
+
+def _state(peer: PeerRecord, offer: ModelOffer | None, now: float) -> Row:
+    """Its breaker: the word, and the seconds until it may be asked again."""
+    breaker = peer.breaker(None if offer is None else offer.name)
+    return {
+        "breaker": breaker.state,
+        "failures": breaker.failures,
+        "cools": _left(breaker.until, now) if breaker.state == "open" else None,
+    }
+
+
+# ---- requests ----
+
+
+def exchange_row(exchange: Exchange, *, serial: int, ahead: float) -> Row:
+    """One request; *ahead* is what to add to trio's clock for seconds since 1970."""
+    made_by, usage, end = exchange.provenance, exchange.usage, exchange.ended_at
+    first = exchange.first_text_at
+    return {
+        "n": serial,
+        "id": exchange.request_id,
+        "endpoint": exchange.endpoint,
+        "model": _word(exchange.model),
+        "stream": exchange.stream,
+        "key": exchange.key_id,
+        "began": _rounded(exchange.began_at + ahead, 3),
+        "seconds": None if end is None else _rounded(end - exchange.began_at, 4),
+        "first": None if first is None else _rounded(first - exchange.began_at, 4),
+        "status": exchange.status,
+        "error": exchange.error_code,
+        "peer": exchange.peer_id,
+        "made_by": None
+        if made_by is None
+        else {
+            "kind": made_by.kind,
+            "backend": _word(made_by.backend),
+            "model": _word(made_by.model),
+            "digest": made_by.model_digest,
+        },
+        "waits": _waits(exchange),
+        "decisions": len(exchange.decisions),
+        "failed": len(exchange.attempts),
+        "continued": sum(s.reason not in FINISHED for s in exchange.segments[:-1]),
+        "segments": [segment_row(segment) for segment in exchange.segments],
+        "prompt_tokens": usage.prompt_tokens,
+        "cached_tokens": usage.cached_tokens,
+        "tokens": tokens_of(exchange),
+        "counted": usage.completion_tokens is not None,
+    }
+
+
+def tokens_of(exchange: Exchange) -> int:
+    """Tokens of its answer: counted by the backend once it has ended, parts of text until then."""
+    counted = exchange.usage.completion_tokens
+    return exchange.texts if counted is None else counted
+
+
+def segment_row(segment: Segment) -> Row:
+    """The part of an answer that one peer delivered."""
+    return {
+        "peer": segment.peer_id,
+        "tokens": segment.tokens,
+        "characters": segment.characters,
+        "seconds": _rounded(segment.seconds, 4),
+        "reason": _word(segment.reason),
+    }
+
+
+def _waits(exchange: Exchange) -> Row | None:
+    progress = exchange.progress
+    if progress is None or exchange.first_text_at is not None or exchange.ended_at is not None:
+        return None
+    return {"state": progress.state, "ahead": progress.ahead, "seconds": progress.seconds}
+
+
+# ---- what happened ----
+
+
+def event_row(entry: Entry) -> Row:
+    """One line of the decision log in a few words and numbers; the story has the rest."""
+    if isinstance(entry, Decided):
+        return {
+            "kind": "decided",
+            "id": entry.request_id,
+            "reason": _word(entry.reason),
+            "policy": _word(entry.policy),
+            "peer": entry.chosen,
+            "score": _rounded(entry.score_of(entry.chosen), 4),
+            "unit": _word(entry.unit),
+            "able": sum(w.removed_by is None for w in entry.weighed),
+            "of": len(entry.weighed) + entry.left_out,
+        }
+    if isinstance(entry, Attempted):
+        return {
+            "kind": "attempted",
+            "id": entry.request_id,
+            "reason": _word(entry.reason),
+            "peer": entry.peer_id,
+            "outcome": _word(entry.outcome),
+            "error": entry.error,
+            "seconds": _rounded(entry.seconds, 4),
+            "tokens": entry.tokens,
+        }
+    if isinstance(entry, Ended):
+        return {
+            "kind": "ended",
+            "id": entry.request_id,
+            "status": _word(entry.status),
+            "error": entry.error,
+            "peer": entry.executor,
+            "seconds": _rounded(entry.seconds, 4),
+            "tokens": entry.usage.completion_tokens,
+            "segments": len(entry.segments),
+        }
+    return {"kind": "dropped", "count": entry.count}
+
+
+def _word(text: str | None) -> str | None:
+    return text if text is None or len(text) <= LONGEST_WORD else text[:LONGEST_WORD] + "..."
+
+
+def _rounded(value: float | None, digits: int) -> float | None:
+    """*value* as JSON can have it; what is no number at all is not known."""
+    if value is None or value != value or value in (float("inf"), float("-inf")):
+        return None
+    return round(value, digits)
+
+
+def _stepped(size: int | None) -> int | None:
+    return None if size is None else size >> 24 << 24
+
+
+def _left(until: float, now: float) -> float | None:
+    """Whole seconds until then; `None` if it is over."""
+    left = until - now
+    return _rounded(float(-int(-left // 1)), 0) if 0 < left < float("inf") else None

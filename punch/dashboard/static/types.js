@@ -1,0 +1,94 @@
+// The shapes of what /api/dashboard/events tells; see punch/dashboard/_rows.py, which makes them.
+// Times are seconds since 1970, durations seconds, sizes bytes; null is "not known".
+
+/** @typedef {{measured: ?number, samples: number, believed: boolean, claimed: ?number}} Rate */
+
+/** @typedef {{breaker: string, failures: number, cools: ?number}} BreakerState */
+
+/**
+ * @typedef {object} Model
+ * @property {string} name
+ * @property {?string} digest
+ * @property {?number} context
+ * @property {?number} parameters
+ * @property {?string} quantization
+ * @property {?number} size
+ * @property {string[]} features
+ * @property {boolean} continues
+ * @property {number} loads seconds until it can answer, 0 if it is loaded
+ * @property {BreakerState} state
+ * @property {Rate} prefill
+ * @property {Rate} decode
+ */
+
+/** @typedef {{name: string, memory: number, memory_free: ?number, usage: ?number}} Gpu */
+
+/**
+ * @typedef {object} Peer
+ * @property {string} id
+ * @property {string} backend
+ * @property {boolean} simulated
+ * @property {?number} rtt
+ * @property {?number} silent
+ * @property {BreakerState} state
+ * @property {?number} resting
+ * @property {number} ours
+ * @property {number} faults
+ * @property {number} reputation
+ * @property {{slots: number, busy: number, queued: number, queue_limit: number, draining: boolean}} load
+ * @property {{threads: ?number, cpus: ?number, cpu_usage: ?number, memory: ?number, memory_free: ?number}} machine
+ * @property {Gpu[]} gpus
+ * @property {Model[]} models
+ * @property {number} more_models
+ */
+
+/** @typedef {{peer: string, tokens: number, characters: number, seconds: number, reason: string}} Segment */
+
+/**
+ * @typedef {object} RequestRow
+ * @property {number} n serial number; an id may come twice
+ * @property {string} id
+ * @property {string} endpoint
+ * @property {?string} model as asked for
+ * @property {boolean} stream
+ * @property {?string} key
+ * @property {number} began
+ * @property {?number} seconds null while it is under way
+ * @property {?number} first
+ * @property {?number} status
+ * @property {?string} error
+ * @property {?string} peer
+ * @property {?{kind: string, backend: string, model: ?string, digest: ?string}} made_by
+ * @property {?{state: string, ahead: ?number, seconds: ?number}} waits
+ * @property {number} decisions
+ * @property {number} failed
+ * @property {number} continued how often another peer went on
+ * @property {Segment[]} segments
+ * @property {?number} prompt_tokens
+ * @property {?number} cached_tokens
+ * @property {number} tokens
+ * @property {boolean} counted the backend counted the tokens; otherwise they are parts of text
+ */
+
+/** @typedef {{t: number, requests: number, failed: number, tokens: number, firsts: number, p50: ?number, p95: ?number, ids: string[], more: number}} Point */
+
+/** @typedef {{n: number, time: number, kind: string, id?: string, peer?: ?string, [more: string]: any}} Happening */
+
+/** @typedef {{time: number, level: string, logger: string, event: string, fields: Object<string, string>}} LogLine */
+
+/**
+ * @typedef {object} Frame
+ * @property {number} time
+ * @property {object} [about]
+ * @property {string[]} [members]
+ * @property {Peer[]} [peers]
+ * @property {RequestRow[]} [requests]
+ * @property {Happening[]} [events]
+ * @property {LogLine[]} [logs]
+ * @property {Point[]} [points]
+ * @property {number[]} live
+ * @property {{requests: number, failed: number, tokens: number, continued: number, under_way: number}} totals
+ * @property {string} [trouble]
+ */
+
+export {};

@@ -1,0 +1,18 @@
+"""The dialer's side of a request: asks, listens, fails over, continues, and tells it all."""
+
+from ._answer import Answer
+from ._dispatch import Dispatch, Hedge
+from ._router import Router, chat_request, new_request_id, open_router
+from ._runs import Made, Runs
+
+__all__ = [
+    "Answer",
+    "Dispatch",
+    "Hedge",
+    "Made",
+    "Runs",
+    "Router",
+    "open_router",
+    "chat_request",
+    "new_request_id",
+]

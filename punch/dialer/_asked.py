@@ -1,0 +1,236 @@
+"""One request at one peer, as the dialer sees it."""
+
+from __future__ import annotations
+
+import math
+
+import trio
+
+from ..capability import ModelOffer, PeerId
+from ..peers import PeerRecord
+from ..routing import LEAST_PATIENCE, PATIENCE_FACTOR, Decision, Reason, Rhythm, Seam
+from ..session import Call
+from ..wire import CommandRequest, Progress, Provenance
+
+# A listener says every five seconds that a request still waits; three in a row is silence.
+PROGRESS_PATIENCE = 15.0
+
+# How long it may wait at all, past what it said at first: several times that, and a minute where
+# that is little or nothing. After that somebody else may be asked.
+PROMISE_FACTOR = 4.0
+LEAST_PROMISE = 60.0
+
+# More tokens than any answer has.
+MOST_TOKENS = 1 << 20
+
+
+class Asked:
+    """What is known of one try while it lasts.
+
+    Args:
+      call: The call on the peer's session.
+      request: What it was asked.
+      decision: Why it was.
+      record: The peer, as it was then.
+      offer: The offer of its that the request is for.
+      reason: Whether it is the first, or why there was a further one.
+      seam: Where its text joins what was delivered before, if anything was.
+
+    """
+
+    def __init__(
+        self,
+        call: Call,
+        *,
+        request: CommandRequest,
+        decision: Decision,
+        record: PeerRecord,
+        offer: ModelOffer,
+        reason: Reason,
+        patience: float,
+        stay: int,
+        seam: Seam | None,
+    ) -> None:
+        self.call = call
+        self.request = request
+        self.decision = decision
+        self.record = record
+        self.offer = offer
+        """The offer that the request is for."""
+        self.reason: Reason = reason
+        self.seam = seam
+        self.at = trio.current_time()
+        """When it was asked."""
+        self.first_text_at: float | None = None
+        """When its first text came."""
+        self.provenance: Provenance | None = None
+        """What it says of its answer."""
+        self.tokens = 0
+        """Tokens that it has delivered."""
+        self.characters = 0
+        """Characters that it has delivered."""
+        self._parts: list[str] = []
+        self._held_tokens = 0
+        self.stay = stay
+        """The peer's stay in the table, see `PeerTable.ended`."""
+        self.awaited = 0.0
+        """Seconds in which there was nothing from it to read, and somebody who would have."""
+        self.deadline = self.at + (call.request.timeout or math.inf)
+        """Until when it may answer, in seconds of trio's clock."""
+        limits = (request.sampling.max_tokens, offer.context_tokens, MOST_TOKENS)
+        self._most_tokens = min(limit for limit in limits if limit is not None)
+        self._started_at: float | None = None
+        self._waits_until: float | None = None
+        self._patience = patience
+        self._patient_until = self.at + patience
+        self._rhythm: Rhythm | None = None
+
+    @property
+    def peer_id(self) -> PeerId:
+        """Who was asked."""
+        return self.record.peer_id
+
+    @property
+    def chat_template(self) -> str | None:
+        """Digest of the chat template that its text is written with."""
+        return self.offer.chat_template
+
+    @property
+    def text(self) -> str:
+        """The text that it has delivered."""
+        return "".join(self._parts)
+
+    @property
+    def seconds(self) -> float:
+        """How long ago it was asked."""
+        return trio.current_time() - self.at
+
+    @property
+    def patient_until(self) -> float:
+        """When its silence is no longer usual."""
+        return self._patient_until
+
+    @property
+    def is_quiet(self) -> bool:
+        """True before its first text."""
+        return self.first_text_at is None
+
+    @property
+    def first_seen(self) -> float | None:
+        """Seconds from its start to its first text, as they passed here."""
+        first = self.call.first_text_at
+        return None if first is None or self._started_at is None else first - self._started_at
+
+    @property
+    def decode_seen(self) -> float | None:
+        """Seconds from its first text to its last, as they arrived here."""
+        first, last = self.call.first_text_at, self.call.last_text_at
+        return None if first is None or last is None else last - first
+
+    @property
+    def whole_seen(self) -> float | None:
+        """Seconds from its start to its last word, as far as somebody waited for it."""
+        if self._started_at is None:
+            return None
+        return min(self.awaited, trio.current_time() - self._started_at)
+
+    @property
+    def predicted_first(self) -> float | None:
+        """Seconds to its first text, as predicted."""
+        return self.decision.seconds_to_first_text(self.peer_id)
+
+    @property
+    def predicted_whole(self) -> float | None:
+        """Seconds for as much as it has delivered, as predicted."""
+        first, decode = self.predicted_first, self.decision.term(self.peer_id, "decode")
+        if first is None or decode is None:
+            return None
+        share = max(1.0, self.tokens / max(1, self.decision.request.output_tokens))
+        return first + share * decode
+
+    @property
+    def is_overdue(self) -> bool:
+        """True if it kept us waiting several times as long as was predicted for what it sent."""
+        predicted = self.predicted_whole
+        if predicted is None:
+            return False
+        return self.awaited > max(LEAST_PATIENCE, PATIENCE_FACTOR * predicted)
+
+    def believed(self, tokens: int) -> int:
+        """So many more *tokens*, as far as the answer can have them."""
+        return max(0, min(tokens, self._most_tokens - self.tokens - self._held_tokens))
+
+    def waits(self, progress: Progress) -> None:
+        """It says that it is not done waiting; while that lasts, it will say so again."""
+        now = trio.current_time()
+        if progress.state == "working":
+            self._patient_until = now + max(PROGRESS_PATIENCE, self._patience)
+            return
+        if self._waits_until is None:
+            promised = PROMISE_FACTOR * (progress.seconds or 0.0)
+            self._waits_until = now + max(LEAST_PROMISE, promised)
+        self._patient_until = max(now, min(now + PROGRESS_PATIENCE, self._waits_until))
+
+    def started(self, provenance: Provenance) -> None:
+        """Its backend works on it now."""
+        self.provenance = provenance
+        self._started_at = trio.current_time()
+        self._patient_until = trio.current_time() + self._patience
+
+    def heard(self, text: str, tokens: int) -> tuple[str, int]:
+        """It has sent text; what of it, and of what was held back, can be delivered."""
+        now = trio.current_time()
+        if self._rhythm is None:
+            self.first_text_at = now
+            self._rhythm = self._expected_rhythm(now)
+        else:
+            self._rhythm.heard(now)
+        self._patient_until = self._rhythm.overdue_at
+        tokens = self.believed(tokens)
+        if self.seam is None:
+            return text, tokens
+        self._held_tokens += tokens
+        text = self.seam.take(text)
+        if not text:
+            return "", 0
+        tokens, self._held_tokens = self._held_tokens, 0
+        return text, tokens
+
+    def last_heard(self, text: str, tokens: int | None) -> tuple[str, int]:
+        """It is done; what of its last text can be delivered, given its own count of tokens."""
+        if self.seam is not None:
+            text = self.seam.take(text) if text else ""
+            text += self.seam.rest()
+        if tokens is None:
+            return text, self._held_tokens
+        return text, max(0, tokens - self.tokens)
+
+    def delivered(self, text: str, tokens: int) -> None:
+        """The caller has taken this much more of its text."""
+        self._parts.append(text)
+        self.tokens += tokens
+        self.characters += len(text)
+
+    def wait_on(self) -> None:
+        """Nobody else could do better: let it be silent a little longer."""
+        self._patient_until = trio.current_time() + self._patience
+
+    def what_is_missing(self) -> str:
+        """What it is silent about, in words."""
+        silent = f"no text for {trio.current_time() - self._silent_since:.1f} s"
+        gap = self._rhythm.usual_gap if self._rhythm is not None else None
+        if gap is None:
+            return silent
+        return f"{silent}; its usual gap is {1000 * gap:.0f} ms"
+
+    @property
+    def _silent_since(self) -> float:
+        return self.at if self._rhythm is None else self._rhythm.heard_at
+
+    def _expected_rhythm(self, now: float) -> Rhythm:
+        decode = self.decision.term(self.peer_id, "decode")
+        tokens = self.decision.request.output_tokens
+        gap = decode / tokens if decode is not None and tokens and math.isfinite(decode) else None
+        # Only a peer with several slots reads a prompt while it answers us.
+        beside = self.record.capability.load.slots > 1
+        return Rhythm(now, gap=gap, prefill_rate=self.offer.prefill_rate if beside else None)

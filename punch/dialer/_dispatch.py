@@ -1,0 +1,275 @@
+"""What the answers of one dialer share: whom there is to ask, and what was learned of them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from random import Random
+
+import attrs
+import trio
+
+from ..capability import PeerId
+from ..decision_log import DecisionLog
+from ..discovery import Links, Membership
+from ..exceptions import (
+    NoPeerAvailable,
+    PeerError,
+    PeerRefused,
+    PeerTimeout,
+    PeerUnreachable,
+    PunchError,
+)
+from ..peers import MAX_PEERS
+from ..routing import HEDGE_RESERVE, HEDGE_SHARE, Budget, Decision, Experience, Policy, Presence
+from ..session import Call
+from ..wire import CommandRequest, CommandResponse
+from ._speed import Speed
+
+# How long a first request waits for the namespace to be known: a few round trips, and the
+# dials of peers that are gone.
+SETTLE_SECONDS = 5.0
+
+# How long the same id waits for an earlier call of its own to be over: a listener has 100 ms to
+# stop, and the word has to travel.
+CANCEL_SECONDS = 2.0
+
+# The shortest time that a request can be given, in seconds.
+LEAST_TIMEOUT = 1e-3
+
+# How long a cancelled peer has to say how far it got; it has 100 ms to stop.
+CONFIRM_SECONDS = 5.0
+
+
+@attrs.frozen(kw_only=True)
+class Hedge:
+    """Ask a second peer when the first is late with its first text; the quicker one answers.
+
+    At most a twentieth of the requests are hedged, however many are late: see `Budget`.
+    """
+
+    factor: float = 2.0
+    """Late is this many times the predicted seconds to the first text."""
+
+    least: float = 1.0
+    """But at least this many seconds; also where nothing is predicted."""
+
+    share: float = HEDGE_SHARE
+    """Share of the requests that may be hedged."""
+
+
+class Dispatch:
+    """See the module.
+
+    Args:
+      links: Sessions with the listeners, and the table they feed.
+      membership: Our place in the namespace.
+      policy: How to choose.
+      rng: Draws among equals.
+      nursery: Where the ends of cancelled calls are waited for.
+      hedge: When to ask a second peer; `None` for never.
+      log: Where decisions are written; `None` for nowhere.
+
+    """
+
+    def __init__(
+        self,
+        links: Links,
+        membership: Membership,
+        *,
+        policy: Policy,
+        rng: Random,
+        nursery: trio.Nursery,
+        hedge: Hedge | None = None,
+        log: DecisionLog | None = None,
+    ) -> None:
+        self.links = links
+        self.table = links.table
+        self.membership = membership
+        self.policy = policy
+        self.hedge = hedge
+        self.log = log
+        self.retries = Budget()
+        self._hedges = Budget(
+            share=hedge.share if hedge else 0.0, reserve=HEDGE_RESERVE, per_second=0.0
+        )
+        self.experience = Experience(rng)
+        self._last_faults: dict[PeerId, float] = {}
+        self._nursery = nursery
+        self._rng = rng
+        self._serial = 0
+
+    def decide(
+        self,
+        request: CommandRequest,
+        *,
+        tried: frozenset[PeerId],
+        now: float,
+        chat_template: str | None = None,
+        alternative: bool = False,
+    ) -> Decision:
+        """Whom to ask, but for those that were *tried*.
+
+        Args:
+          request: What to ask; one with a `continuation` goes on with a begun answer.
+          tried: Whom not to ask.
+          now: The current time, in seconds of trio's clock.
+          chat_template: What a begun answer was begun with.
+          alternative: Somebody works on it already.
+
+        """
+        peers = self.table.snapshot()
+        self.experience.guess_length(request, peers)
+        route = self.experience.route_request(
+            request,
+            now=now,
+            tried=tried,
+            serial=self._serial,
+            continuing=request.continuation is not None,
+            chat_template=chat_template,
+        )
+        if alternative:
+            route = attrs.evolve(route, alternative=True)
+        self._serial += not tried
+        return self.policy.decide(route, peers, now=now, rng=self._rng)
+
+    def presence(self, peer_id: PeerId) -> Presence | None:
+        """How a peer is there now, if it is."""
+        record, session = self.table.get(peer_id), self.links.session(peer_id)
+        if record is None or session is None:
+            return None
+        return Presence(incarnation=record.incarnation, session=session)
+
+    async def ask(self, peer_id: PeerId, request: CommandRequest, deadline: float) -> Call:
+        """Send *request*, which is wanted until *deadline*.
+
+        Raises:
+          PeerError: if that cannot be done.
+
+        """
+        session = self.links.session(peer_id)
+        if session is None:
+            raise PeerUnreachable(f"{peer_id}: the connection was lost")
+        if (before := session.cancelling(request.request_id)) is not None:
+            with trio.move_on_after(CANCEL_SECONDS):
+                await before.confirmed()
+            if session.cancelling(request.request_id) is not None:
+                raise PeerTimeout(f"{peer_id}: has not stopped an earlier request with this id")
+        timeout = max(deadline - trio.current_time(), LEAST_TIMEOUT)
+        return session.ask(attrs.evolve(request, timeout=timeout))
+
+    async def settle(self, deadline: float) -> None:
+        """Wait until somebody is known to be there, and all of them were heard or failed to be."""
+        limit = min(deadline, trio.current_time() + SETTLE_SECONDS)
+        with trio.move_on_at(limit):
+            while not (self.membership.joined.is_set() and self.links.settled()):
+                if self.membership.refused.is_set():
+                    break
+                await self.links.change()
+        if not self.membership.joined.is_set() and self.membership.trouble is not None:
+            raise self.membership.trouble
+
+    def with_unreachable(self, error: PunchError) -> PunchError:
+        """The same error, with the listeners in it that could not even be connected."""
+        if type(error) is not NoPeerAvailable:
+            return error
+        gone = self.links.unreachable().items()
+        reasons = {peer: why.removeprefix(f"{peer}: ") for peer, why in gone} | dict(error.reasons)
+        if reasons.keys() == error.reasons.keys():
+            return error
+        complete = NoPeerAvailable("no listener could answer", reasons)
+        complete.retry_after = error.retry_after
+        return complete
+
+    # ---- what is learned ----
+
+    def sent(self, request: CommandRequest, decision: Decision, peer_id: PeerId, model: str) -> int:
+        """A request is on its way; the peer's stay, for `PeerTable.ended`."""
+        now, route = trio.current_time(), decision.request
+        self.experience.sent(request, peer_id, now=now)
+        return self.table.sent(
+            peer_id,
+            model=model,
+            prompt_tokens=max(0, route.prompt_tokens - route.cached_tokens.get(peer_id, 0)),
+            output_tokens=route.output_tokens,
+            now=now,
+        )
+
+    def failed(self, peer_id: PeerId, model: str, error: PeerError, *, asked_at: float) -> None:
+        """Learn from an attempt that failed, of a request sent at *asked_at*."""
+        now, retry_after = trio.current_time(), error.retry_after
+        if isinstance(error, PeerRefused):
+            self.table.refused(peer_id, model=model, now=now, retry_after=retry_after)
+            return
+        if self._last_faults.get(peer_id, -math.inf) < asked_at:
+            # What was in flight when a peer failed fails with it: one fault, and one payment.
+            self.retries.withdraw(now)
+        if len(self._last_faults) > MAX_PEERS:
+            self._last_faults.clear()
+        self._last_faults[peer_id] = now
+        lost = isinstance(error, PeerUnreachable)
+        if lost or isinstance(error, PeerTimeout):
+            self.experience.lost(peer_id)
+        self.table.failed(peer_id, model=None if lost else model, now=now, retry_after=retry_after)
+
+    def succeeded(
+        self,
+        request: CommandRequest,
+        peer_id: PeerId,
+        response: CommandResponse,
+        *,
+        text: str,
+        speed: Speed,
+    ) -> None:
+        """Learn from what one peer said of its part of an answer.
+
+        Args:
+          request: What it was asked.
+          peer_id: Which peer.
+          response: What it said.
+          text: Its part of the answer.
+          speed: What it took.
+
+        """
+        model = response.provenance.model if response.provenance is not None else None
+        if model is None:
+            return
+        now = trio.current_time()
+        self.table.succeeded(
+            peer_id,
+            model,
+            prefill_tokens=speed.prefill_tokens,
+            prefill_seconds=speed.prefill_seconds,
+            decode_tokens=speed.decode_tokens,
+            decode_seconds=speed.decode_seconds,
+            batch=response.timings.batch,
+            now=now,
+        )
+        self.experience.answered(
+            request,
+            peer_id,
+            text=text,
+            usage=response.usage,
+            cut=response.result is not None and response.result.finish_reason == "length",
+            now=now,
+        )
+
+    def when_stopped(self, call: Call, then: Callable[[int | None], None]) -> None:
+        """Call *then* with the tokens a cancelled call had made, once its peer has said so."""
+        if self.log is not None:
+            self._nursery.start_soon(self._confirm, call, then)
+
+    async def _confirm(self, call: Call, then: Callable[[int | None], None]) -> None:
+        with trio.move_on_after(CONFIRM_SECONDS):
+            await call.confirmed()
+        then(call.produced)
+
+    def may_hedge(self, now: float) -> bool:
+        """Pay for one hedge."""
+        return self._hedges.withdraw(now)
+
+    def began(self, now: float) -> None:
+        """A request was asked for the first time: it earns further tries for all."""
+        self.retries.deposit(now)
+        if self.hedge is not None:
+            self._hedges.deposit(now)

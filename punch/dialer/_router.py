@@ -1,0 +1,234 @@
+"""The dialer's side: `open_router()`."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from random import Random
+from typing import Literal
+
+import attrs
+
+from .._background import open_background
+from .._version import __version__
+from ..decision_log import DecisionLog
+from ..discovery import (
+    DEFAULT_BOOTSTRAP,
+    DEFAULT_NAMESPACE,
+    KnownPeers,
+    Links,
+    join_namespace,
+    new_incarnation,
+)
+from ..exceptions import ConfigurationError, PunchError
+from ..libp2p import open_node
+from ..network import Address, Node, parse_address
+from ..peers import PeerRecord
+from ..routing import POLICIES, Policy
+from ..wire import ChatMessage, CommandRequest, CommandResponse, Sampling, check_request
+from ._answer import Answer
+from ._dispatch import Dispatch, Hedge
+from ._runs import Runs
+
+# Seeded by the system. An id is no secret: to ask for one each time would be a system call each.
+_random = Random()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_random.seed)
+
+
+def new_request_id() -> str:
+    """A UUIDv7 (RFC 9562, section 5.7): sorts by time, and nobody else has it."""
+    value = (time.time_ns() // 1_000_000) << 80 | _random.getrandbits(80)
+    value = value & ~(0xF << 76) | 7 << 76
+    value = value & ~(0x3 << 62) | 2 << 62
+    text = f"{value:032x}"
+    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+
+
+def chat_request(
+    text: str,
+    *,
+    system: str | None = None,
+    model: str | None = None,
+    sampling: Sampling | None = None,
+    stream: bool = True,
+    continuable: bool = True,
+    strict: bool = False,
+    timeout: float | None = None,
+    request_id: str | None = None,
+) -> CommandRequest:
+    """A request with one question in it; see `CommandRequest` for the fields."""
+    turns = [ChatMessage(role="user", content=text)]
+    if system is not None:
+        turns.insert(0, ChatMessage(role="system", content=system))
+    return CommandRequest(
+        request_id=new_request_id() if request_id is None else request_id,
+        model=model,
+        messages=tuple(turns),
+        sampling=sampling or Sampling(),
+        stream=stream,
+        continuable=continuable,
+        strict=strict,
+        timeout=timeout,
+    )
+
+
+class Router:
+    """Asks the best listener of a namespace. Made by `open_router`."""
+
+    def __init__(self, dispatch: Dispatch, *, strict: bool) -> None:
+        self.strict = strict
+        self._dispatch = dispatch
+        self._runs = Runs(dispatch)
+
+    @property
+    def policy(self) -> Policy:
+        """How it chooses; may be changed at any time."""
+        return self._dispatch.policy
+
+    @policy.setter
+    def policy(self, policy: Policy) -> None:
+        self._dispatch.policy = policy
+
+    @property
+    def peers(self) -> tuple[PeerRecord, ...]:
+        """A snapshot of the listeners that are connected."""
+        return self._dispatch.table.snapshot()
+
+    @property
+    def sessions(self) -> int:
+        """How many sessions with listeners are open."""
+        return self._dispatch.links.sessions
+
+    @property
+    def trouble(self) -> PunchError | None:
+        """What keeps us out of the namespace, if something does."""
+        return self._dispatch.membership.trouble
+
+    def answer(self, request: CommandRequest, *, keep: bool = True, scope: str = "") -> Answer:
+        """Ask, and take the answer as it is made.
+
+        ::
+
+            async with router.answer(chat_request("why?")) as answer:
+                async for text in answer:
+                    print(text, end="")
+
+        Leaving the context early cancels the request. A request with the id of one that is
+        under way joins it from its start; one that was answered within the last two minutes
+        gets that very answer.
+
+        Args:
+          request: What to ask.
+          keep: Whether to keep the answer for whoever asks again with this id: of no use if
+            nobody else knows it.
+          scope: What else must be the same for two requests with one id to be the same.
+
+        Raises:
+          InvalidRequest: naming the value and the rule it breaks.
+
+        """
+        check_request(request)
+        if self.strict and not request.strict:
+            request = attrs.evolve(request, strict=True)
+        return Answer(self._runs, request, keep=keep, scope=scope)
+
+    async def ask(self, question: str | CommandRequest) -> CommandResponse:
+        """Ask, and wait for the whole answer. Raises as `Answer.receive` does."""
+        is_own = not isinstance(question, str)
+        request = chat_request(question) if isinstance(question, str) else question
+        async with self.answer(request, keep=is_own) as answer:
+            while await answer.receive() is not None:
+                pass
+            return answer.response
+
+    async def wait_for_peers(
+        self, enough: Callable[[tuple[PeerRecord, ...]], bool] = bool
+    ) -> tuple[PeerRecord, ...]:
+        """Wait until `peers` is *enough* (by default: anybody), and return it."""
+        while not enough(self.peers):
+            await self._dispatch.links.change()
+        return self.peers
+
+
+@asynccontextmanager
+async def open_router(
+    *,
+    bootstrap: str | Address = DEFAULT_BOOTSTRAP,
+    namespace: str = DEFAULT_NAMESPACE,
+    policy: Policy | str = "completion-time",
+    strict: bool = False,
+    transport: Literal["tcp", "quic", "dual"] = "tcp",
+    identity: str | os.PathLike[str] | None = None,
+    known: KnownPeers | None = None,
+    node: Node | None = None,
+    incarnation: int | None = None,
+    rng: Random | None = None,
+    hedge: Hedge | None = None,
+    decision_log: DecisionLog | None = None,
+) -> AsyncIterator[Router]:
+    """A router, for as long as the context lasts: it joins a namespace and asks its listeners.
+
+    Args:
+      bootstrap: Where the namespace meets, as a multiaddress. Without ``/p2p/PEER_ID`` it is
+        trusted on first use, see *known*.
+      namespace: Which one.
+      policy: How to choose: a `Policy`, or the name of one in `POLICIES`.
+      strict: Take real inference only, whatever a request says.
+      transport: What to dial with.
+      identity: File with our key, made if it is not there; `None` for a fresh identity.
+      known: Who was at the bootstrap before; by default nobody, and it is not kept.
+      node: Use this node, which stays open, instead of one of our own.
+      incarnation: Grows each time we start; by default the time.
+      rng: Draws among equals.
+      hedge: Ask a second peer when the first is late; by default never.
+      decision_log: Where every decision, attempt and end is written; see `open_decision_log`.
+
+    Raises:
+      ConfigurationError: if an argument makes no sense; the text names it.
+
+    """
+    policy = _policy(policy)
+    if isinstance(bootstrap, str):
+        bootstrap = parse_address(bootstrap, setting="bootstrap")
+    bootstrap = bootstrap.reached_by(transport, setting="bootstrap")
+    incarnation = incarnation if incarnation is not None else new_incarnation()
+    async with AsyncExitStack() as stack:
+        if node is None:
+            node = await stack.enter_async_context(
+                open_node(identity=identity, transport=transport)
+            )
+        links = Links(node, namespace=namespace, incarnation=incarnation, version=__version__)
+        nursery = await stack.enter_async_context(open_background())
+        membership = await stack.enter_async_context(
+            join_namespace(
+                node,
+                bootstrap,
+                known=known or KnownPeers(None),
+                namespace=namespace,
+                role="dialer",
+                incarnation=incarnation,
+                changed=links.listeners_changed,
+            )
+        )
+        nursery.start_soon(links.run, membership)
+        dispatch = Dispatch(
+            links,
+            membership,
+            policy=policy,
+            rng=rng or Random(),
+            nursery=nursery,
+            hedge=hedge,
+            log=decision_log,
+        )
+        yield Router(dispatch, strict=strict)
+
+
+def _policy(policy: Policy | str) -> Policy:
+    if isinstance(policy, Policy):
+        return policy
+    if policy not in POLICIES:
+        raise ConfigurationError(f"policy is {policy!r}; there are {', '.join(POLICIES)}")
+    return POLICIES[policy]

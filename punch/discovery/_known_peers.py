@@ -1,0 +1,93 @@
+"""Who was at an address before: trust on first use, as with ssh's known hosts."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+from .._logs import get_logger
+from ..capability import PeerId
+from ..exceptions import IdentityChanged, NetworkError
+from ..network import Address, Node
+
+log = get_logger(__name__)
+
+# A line is under 120 bytes; nobody meets at a thousand bootstraps.
+MAX_ENTRIES = 1000
+
+
+class KnownPeers:
+    """Remembers who is where, in a file of lines ``host:port peer-id``.
+
+    Args:
+      path: The file; `None` remembers for the life of this object only.
+
+    """
+
+    def __init__(self, path: Path | None) -> None:
+        self.path = path
+        self._memory: dict[str, PeerId] = {}
+
+    def get(self, place: str) -> PeerId | None:
+        """Who was at *place*."""
+        return self._read().get(place)
+
+    def remember(self, place: str, peer_id: PeerId) -> None:
+        """*peer_id* is at *place* from now on."""
+        known = self._read()
+        known.pop(place, None)
+        known[place] = peer_id
+        self._memory = known = dict(list(known.items())[-MAX_ENTRIES:])
+        if self.path is None:
+            return
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            handle, name = tempfile.mkstemp(dir=self.path.parent, prefix=self.path.name)
+            with os.fdopen(handle, "w", encoding="utf-8") as file:
+                file.writelines(f"{place} {peer}\n" for place, peer in known.items())
+            Path(name).replace(self.path)
+        except OSError as error:
+            raise self._unusable(error) from error
+
+    def _read(self) -> dict[str, PeerId]:
+        if self.path is None:
+            return dict(self._memory)
+        try:
+            lines = self.path.read_text(encoding="utf-8").splitlines()
+        except FileNotFoundError:
+            return {}
+        except (OSError, ValueError) as error:
+            raise self._unusable(error) from error
+        pairs = (line.split() for line in lines if not line.startswith("#"))
+        return {pair[0]: PeerId(pair[1]) for pair in pairs if len(pair) == 2}
+
+    def _unusable(self, error: Exception) -> NetworkError:
+        return NetworkError(
+            f"the known peers cannot be kept in {self.path}: {error}; "
+            "repair or remove the file, or name another with --known-peers"
+        )
+
+
+async def who_is_at(node: Node, address: Address, known: KnownPeers) -> PeerId:
+    """Who is at *address*: as it says itself, as we know, or by trust on first use.
+
+    Raises:
+      IdentityChanged: if somebody else is there than the last time.
+      PeerUnreachable: if nobody is.
+
+    """
+    if address.peer_id is not None:
+        return address.peer_id
+    found = await node.identify(str(address))
+    before = known.get(address.place)
+    if before is None:
+        known.remember(address.place, found)
+        log.info("trusting a bootstrap on first use", address=str(address), peer=found)
+    elif before != found:
+        raise IdentityChanged(
+            f"{address} answers as {found}, and was {before} before: somebody may be in between, "
+            f"or it was set up anew. To accept it, remove the line of {address.place} from "
+            f"{known.path or 'the known peers'}, or write the address with /p2p/{found}"
+        )
+    return found

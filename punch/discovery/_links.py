@@ -1,0 +1,204 @@
+"""One session with every listener of a namespace, kept up for as long as the listener is there."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import attrs
+import trio
+
+from .._logs import get_logger
+from ..capability import PeerId
+from ..exceptions import PeerUnreachable
+from ..network import Node
+from ..peers import PeerTable
+from ..session import Inquiry, PeerSession
+from ..wire import PROTOCOL, Advert, Hello, Session, greeting
+from ._membership import KnownListener, Membership
+
+log = get_logger(__name__)
+
+FIRST_RETRY_SECONDS = 0.25
+LONGEST_RETRY_SECONDS = 10.0
+
+# Sessions at a time; further listeners wait for one to end. A session is one connection.
+MAX_LINKS = 1024
+
+
+@attrs.define(eq=False)
+class _Link:
+    """Our side of one listener."""
+
+    listener: KnownListener
+    session: PeerSession | None = None
+    trouble: str | None = None
+    """Why there is no session, once that is known."""
+    moved: trio.Event = attrs.field(factory=trio.Event)
+    """Set when the listener started anew or somewhere else: try again at once."""
+
+
+class Links:
+    """Sessions by peer, and the table that they feed.
+
+    Args:
+      node: Ourselves.
+      namespace: Whose listeners.
+      incarnation: Grows each time we start.
+      version: Version of punch, for people.
+
+    """
+
+    def __init__(self, node: Node, *, namespace: str, incarnation: int, version: str) -> None:
+        self.table = PeerTable()
+        self._node = node
+        self._hello = greeting(namespace=namespace, incarnation=incarnation, version=version)
+        self._links: dict[PeerId, _Link] = {}
+        self._roster_changed = trio.Event()
+        self._changed = trio.Event()
+
+    @property
+    def peer_id(self) -> PeerId:
+        """Who we are."""
+        return self._node.peer_id
+
+    @property
+    def sessions(self) -> int:
+        """How many sessions with listeners are open."""
+        return sum(self.session(peer_id) is not None for peer_id in self._links)
+
+    def session(self, peer_id: PeerId) -> PeerSession | None:
+        """The open session with a listener."""
+        link = self._links.get(peer_id)
+        if link is None or link.session is None or not link.session.is_open:
+            return None
+        return link.session
+
+    def settled(self) -> bool:
+        """True if there are listeners, and each is measured or could not be reached."""
+        return bool(self._links) and all(
+            link.trouble is not None or self._is_measured(peer_id)
+            for peer_id, link in self._links.items()
+        )
+
+    def _is_measured(self, peer_id: PeerId) -> bool:
+        record = self.table.get(peer_id)
+        return record is not None and record.rtt is not None
+
+    def unreachable(self) -> Mapping[PeerId, str]:
+        """Listeners there is no session with, and why."""
+        return {
+            peer_id: link.trouble
+            for peer_id, link in self._links.items()
+            if link.trouble is not None
+        }
+
+    async def change(self) -> None:
+        """Wait for any change in what the other methods say."""
+        await self._changed.wait()
+
+    def listeners_changed(self) -> None:
+        """The roster has changed; called by the membership."""
+        self._roster_changed.set()
+
+    async def run(self, membership: Membership) -> None:
+        """Keep a session with every listener of *membership*, for ever."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._watch_trouble, membership)
+            while True:
+                self._roster_changed = trio.Event()
+                for listener in membership.listeners.values():
+                    self._meet(listener, membership, nursery)
+                self._signal()
+                await self._roster_changed.wait()
+
+    async def _watch_trouble(self, membership: Membership) -> None:
+        await membership.refused.wait()
+        self._signal()
+
+    def _meet(self, listener: KnownListener, membership: Membership, nursery: trio.Nursery) -> None:
+        link = self._links.get(listener.peer_id)
+        if link is not None:
+            if link.listener != listener:
+                link.listener = listener
+                link.moved.set()
+        elif len(self._links) < MAX_LINKS:
+            link = self._links[listener.peer_id] = _Link(listener)
+            nursery.start_soon(self._keep, link, membership)
+
+    async def _keep(self, link: _Link, membership: Membership) -> None:
+        """Stay connected to one listener until it is gone from the roster."""
+        peer_id = link.listener.peer_id
+        delay = FIRST_RETRY_SECONDS
+        try:
+            while True:
+                link.moved = trio.Event()
+                try:
+                    if await self._connect(link):
+                        delay = FIRST_RETRY_SECONDS
+                except Exception as bug:
+                    link.trouble = f"a bug: {bug!r}"
+                    log.exception("a link has a bug", peer=peer_id)
+                log.debug("no session", peer=peer_id, why=link.trouble, retry_seconds=delay)
+                self._signal()
+                if peer_id not in membership.listeners:
+                    return
+                with trio.move_on_after(delay):
+                    await link.moved.wait()
+                if peer_id not in membership.listeners:
+                    return
+                delay = min(2 * delay, LONGEST_RETRY_SECONDS)
+        finally:
+            del self._links[peer_id]
+
+    async def _connect(self, link: _Link) -> bool:
+        """Have one session with a listener, from beginning to end; False if it never opened."""
+        peer_id = link.listener.peer_id
+        try:
+            stream = await self._node.open_stream(peer_id, link.listener.addresses, PROTOCOL)
+        except PeerUnreachable as error:
+            link.trouble = str(error)
+            return False
+        session = link.session = PeerSession(stream, Session("dialer", self._hello), self)
+        try:
+            await session.run()
+        finally:
+            link.session = None
+            link.trouble = str(session.ended)
+            was_there = self.table.get(peer_id) is not None
+            self.table.lost(peer_id, now=trio.current_time())
+        return was_there
+
+    def _signal(self) -> None:
+        self._changed.set()
+        self._changed = trio.Event()
+
+    # ---- what sessions tell ----
+
+    def opened(self, session: PeerSession, hello: Hello) -> None:
+        """Take the adverts of this session as they come, whatever was said in an earlier one."""
+        self.table.met(session.peer_id)
+
+    def advertised(self, session: PeerSession, advert: Advert) -> None:
+        """Take a listener's capability into the table."""
+        self.table.advertised(
+            session.peer_id,
+            advert.capability,
+            incarnation=advert.incarnation,
+            sequence=advert.sequence,
+            seen_at=trio.current_time() - advert.age,
+        )
+        link = self._links.get(session.peer_id)
+        if link is not None:
+            link.trouble = None
+        self._signal()
+
+    def round_trip(self, session: PeerSession, seconds: float) -> None:
+        """Take a heartbeat into the table."""
+        news = not self._is_measured(session.peer_id)
+        self.table.round_trip(session.peer_id, seconds)
+        if news:
+            self._signal()
+
+    async def inquire(self, inquiry: Inquiry) -> None:
+        """Listeners ask nothing; the rules of the session refuse it before it comes here."""
+        raise AssertionError("a listener asked")

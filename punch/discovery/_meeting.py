@@ -1,0 +1,91 @@
+"""What a bootstrap and its members say to each other.
+
+A peer keeps one stream to the bootstrap (`/punch/meet/1`). It sends its signed registration
+at once and renews it before it expires; the bootstrap sends back who else is there, and every
+change. When the bootstrap is lost nothing else is: peers that know each other go on, and
+register again when it is back.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import Literal
+
+from ..exceptions import PeerUnreachable, RemoteProtocolError
+from ..network import Node, Stream
+from ..wire import (
+    MAX_FRAME,
+    SIGNING_CONTEXT,
+    Goodbye,
+    Join,
+    Ping,
+    Pong,
+    Registration,
+    Roster,
+    decode,
+    decode_registration,
+    encode,
+)
+
+PROTOCOL = "/punch/meet/1"
+
+DEFAULT_BOOTSTRAP = "/ip4/127.0.0.1/tcp/51820"
+DEFAULT_NAMESPACE = "simple-chat"
+
+# A registration outlives a bootstrap restart or a short loss of the network, and a peer that
+# vanished is not offered to newcomers for much longer than it takes to notice it.
+LIFETIME_SECONDS = 30.0
+RENEWAL_SECONDS = 10.0
+
+# How long each side waits for the other: three renewals.
+SILENCE_SECONDS = 30.0
+
+Role = Literal["listener", "dialer"]
+
+Meeting = Join | Roster | Goodbye | Ping | Pong
+
+
+class Frames:
+    """Meeting messages on a stream."""
+
+    def __init__(self, stream: Stream, *, max_frame: int = MAX_FRAME) -> None:
+        self._stream = stream
+        self._max_frame = max_frame
+        self._received = bytearray()
+
+    async def send(self, message: Meeting) -> None:
+        await self._stream.send_all(encode(message))
+
+    async def receive(self) -> Meeting | None:
+        """The next message, or `None` at the end."""
+        while True:
+            if len(self._received) >= 4:
+                length = int.from_bytes(self._received[:4], "big")
+                if length > self._max_frame:
+                    raise RemoteProtocolError(
+                        f"a frame of {length} bytes; at most {self._max_frame} are allowed here"
+                    )
+                if len(self._received) >= 4 + length:
+                    body = bytes(self._received[4 : 4 + length])
+                    del self._received[: 4 + length]
+                    message = decode(body)
+                    if not isinstance(message, Join | Roster | Goodbye | Ping | Pong):
+                        raise RemoteProtocolError(f"{type(message).__name__} at a meeting")
+                    return message
+            data = await self._stream.receive_some()
+            if not data:
+                return None
+            self._received += data
+
+
+def opened(node: Node, join: Join) -> Registration:
+    """The registration in *join*, once its signature is found right."""
+    registration = decode_registration(join.registration)
+    if not node.verify(registration.peer_id, SIGNING_CONTEXT + join.registration, join.signature):
+        raise RemoteProtocolError(f"the registration of {registration.peer_id} is not its own")
+    return registration
+
+
+async def farewell(frames: Frames, goodbye: Goodbye) -> None:
+    with suppress(PeerUnreachable):
+        await frames.send(goodbye)

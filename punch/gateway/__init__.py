@@ -1,0 +1,53 @@
+"""The gateway: an HTTP server in front of a router, in the shapes of OpenAI and Ollama."""
+
+from ._errors import TABLE, Refusal, Row, refusal_of
+from ._exchange import DISCONNECTED, STOPPED, Cost, Exchange, Observer, Observers
+from ._gateway import DEFAULT_PORT, Gateway, GatewaySettings, build_application, open_gateway
+from .keys import (
+    DayUsage,
+    Grant,
+    Key,
+    KeyStore,
+    Quotas,
+    QuotaStatistics,
+    UsageBook,
+    open_keys,
+    open_usage,
+    read_usage,
+)
+from .server import Limits
+from .telemetry import CanonicalLog, Metrics, Spans, metrics_route, open_spans
+
+__all__ = [
+    "open_gateway",
+    "build_application",
+    "Gateway",
+    "GatewaySettings",
+    "DEFAULT_PORT",
+    "Limits",
+    "open_keys",
+    "KeyStore",
+    "Key",
+    "Quotas",
+    "QuotaStatistics",
+    "Grant",
+    "Cost",
+    "open_usage",
+    "UsageBook",
+    "DayUsage",
+    "read_usage",
+    "Exchange",
+    "Observer",
+    "Observers",
+    "DISCONNECTED",
+    "STOPPED",
+    "Metrics",
+    "metrics_route",
+    "open_spans",
+    "Spans",
+    "CanonicalLog",
+    "TABLE",
+    "Row",
+    "Refusal",
+    "refusal_of",
+]

@@ -1,0 +1,344 @@
+"""The application: who may come in, which endpoint answers, and what every answer carries."""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any
+from urllib.parse import urlsplit
+
+import attrs
+from starlette.exceptions import HTTPException
+from starlette.routing import BaseRoute, Route
+from starlette.routing import Router as Routes
+
+from .._logs import get_logger
+from ..exceptions import ConfigurationError, PunchError
+from ._answering import Receive, Send
+from ._endpoint import Endpoint, Scope, Service, send_refusal
+from ._errors import Refusal, internal, refusal_of
+from .keys._keys import KeyStore
+from .server._limits import ClientGone, has_body, reading_away
+
+log = get_logger(__name__)
+
+# What everybody may see: that somebody is there, and how it is spoken to. No data is behind them.
+PUBLIC = frozenset({"/", "/health", "/ready", "/openapi.json", "/api/version"})
+PUBLIC_FOLDER = "/assets/"
+
+# Names by which a machine calls itself. A page of any other name that was made to point here (DNS
+# rebinding) is none of ours; Ollama has the same list.
+OWN_NAMES = (".localhost", ".local", ".internal")
+
+# What a browser's script may read of an answer from elsewhere.
+EXPOSED = (
+    "X-Request-ID, X-Punch-Peer, X-Punch-Decision, X-Punch-Provenance, X-Punch-Segments, "
+    "Retry-After"
+)
+
+_USUAL_PORTS = {"http": ":80", "https": ":443"}
+
+BODILESS = frozenset({"GET", "HEAD", "OPTIONS", "DELETE"})
+
+Say = Callable[[Any], Any]
+
+
+class Told:
+    """A route that gives a plain value, as JSON; an ASGI application.
+
+    Args:
+      value: Called with the path's parameters; may raise `Refusal` or `PunchError`.
+
+    """
+
+    def __init__(self, value: Say, *, status: Callable[[Any], int] = lambda value: 200) -> None:
+        self._value = value
+        self._status = status
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        value = self._value(scope.get("path_params", {}))
+        data = json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode(errors="replace")
+        headers = [
+            (b"content-type", b"application/json"),
+            (b"content-length", str(len(data)).encode()),
+        ]
+        start = {"type": "http.response.start", "status": self._status(value), "headers": headers}
+        await send(start)
+        await send({"type": "http.response.body", "body": data, "more_body": False})
+
+
+def origins_of(given: Sequence[str]) -> tuple[str, ...]:
+    """*given*, as browsers write them (https://html.spec.whatwg.org/#ascii-serialisation-of-an-origin).
+
+    Raises:
+      ConfigurationError: if one of them is no origin.
+
+    """
+    return tuple(map(_origin, given))
+
+
+def _origin(text: str) -> str:
+    if text in ("*", "null"):
+        return text
+    place = _place_of(text)
+    scheme, _, rest = text.partition("://")
+    scheme = scheme.lower()
+    if not place or "@" in place or rest.rstrip("/").lower() != place:
+        raise ConfigurationError(
+            f"--allow-origin {text[:80]!r} is no origin: it has a scheme, a host and perhaps a "
+            "port, such as https://example.org, and nothing after them"
+        )
+    if (port := _USUAL_PORTS.get(scheme)) is not None:
+        place = place.removesuffix(port)
+    return f"{scheme}://{place}"
+
+
+def _place_of(origin: str) -> str:
+    """Host and port of an origin, in small letters; nothing if it is none."""
+    try:
+        return urlsplit(origin).netloc.lower()
+    except ValueError:
+        return ""
+
+
+@attrs.frozen(kw_only=True)
+class Door:
+    """Who may come in."""
+
+    keys: KeyStore | None = None
+    """API keys; `None` if nobody needs one."""
+
+    origins: tuple[str, ...] = attrs.field(default=(), converter=origins_of)
+    """Web pages whose scripts may ask, as ``https://example.org``; ``*`` for all."""
+
+    own_names_only: bool = False
+    """The gateway is on loopback with no keys: only this machine's own names lead to it."""
+
+    async def enter(self, scope: Scope, headers: Mapping[bytes, bytes]) -> None:
+        """Let a request in, and note whose it is; raises `Refusal` or `PunchError`."""
+        self._check_origin(scope, headers)
+        path = scope["path"]
+        if self.keys is None or path in PUBLIC or path.startswith(PUBLIC_FOLDER):
+            return
+        if scope["method"] == "OPTIONS":
+            # A browser asks what it may send before it sends it, a key included:
+            # https://fetch.spec.whatwg.org/#cors-preflight-fetch.
+            return
+        scope["punch.key"] = await self.keys.authenticate(secret_in(headers))
+
+    def _check_origin(self, scope: Scope, headers: Mapping[bytes, bytes]) -> None:
+        host = _host_in(headers.get(b"host", b"").decode("latin-1"))
+        if self.own_names_only and host and not is_own_name(host):
+            raise _stranger(f"{host[:80]!r} is not a name of this machine", "host_not_allowed")
+        origin = headers.get(b"origin")
+        if origin is None or scope["method"] in ("GET", "HEAD", "OPTIONS"):
+            return
+        text = origin.decode("latin-1")
+        host = headers.get(b"host", b"").decode("latin-1")
+        if self.allows(text) or _place_of(text) == host.lower():
+            return
+        raise _stranger(
+            f"pages of {text[:80]!r} may not ask here; the gateway's --allow-origin changes that",
+            "origin_not_allowed",
+        )
+
+    def allows(self, origin: str) -> bool:
+        """Whether scripts of *origin* may ask."""
+        return "*" in self.origins or origin in self.origins
+
+
+def secret_in(headers: Mapping[bytes, bytes]) -> str | None:
+    """The API key that came with a request."""
+    given = headers.get(b"authorization", b"").decode("latin-1")
+    scheme, _, secret = given.partition(" ")
+    if scheme.lower() == "bearer" and secret.strip():
+        return secret.strip()
+    return headers.get(b"x-api-key", b"").decode("latin-1").strip() or None
+
+
+def is_own_name(host: str) -> bool:
+    """Whether *host* can only mean this machine, or says its address outright."""
+    name = host.rstrip(".").lower()
+    if name == "localhost" or name.endswith(OWN_NAMES):
+        return True
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True
+
+
+def _host_in(value: str) -> str:
+    """The host of a ``Host`` header, without its port."""
+    if value.startswith("["):
+        return value[1:].partition("]")[0]
+    return value.partition(":")[0]
+
+
+def _stranger(message: str, code: str) -> Refusal:
+    return Refusal(
+        status=403, message=message, type="permission_error", code=code, cause="not_permitted"
+    )
+
+
+class Application:
+    """All routes behind one door; an ASGI application.
+
+    Args:
+      service: What the endpoints work with.
+      endpoints: Those that ask a model: ``POST`` and nothing else.
+      routes: Everything else.
+      door: Who may come in.
+
+    """
+
+    def __init__(
+        self,
+        service: Service,
+        *,
+        endpoints: Sequence[Endpoint[Any]],
+        routes: Sequence[BaseRoute],
+        door: Door,
+    ) -> None:
+        self.service = service
+        self._door = door
+        self._endpoints: dict[str, Endpoint[Any]] = {each.path: each for each in endpoints}
+        all_routes = [
+            *routes,
+            *(Route(each.path, each, methods=["POST"]) for each in endpoints),
+        ]
+        self._routes = Routes(all_routes, redirect_slashes=False, default=_nothing_here)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        if scope["type"] != "http":
+            if scope["type"] == "websocket":
+                await send({"type": "websocket.close", "code": 1003})
+            return
+        headers = dict(scope["headers"])
+        answer = _Sender(send, self._common_headers(headers))
+        try:
+            await self._door.enter(scope, headers)
+            endpoint = self._endpoints.get(scope["path"])
+            if endpoint is not None and scope["method"] == "POST":
+                await endpoint(scope, receive, answer)
+            else:
+                await self._route(scope, headers, receive, answer)
+        except (Refusal, PunchError) as error:
+            refusal = error if isinstance(error, Refusal) else refusal_of(error)
+            await self._refuse(refusal, scope, headers, receive, answer)
+        except ClientGone:
+            return
+        except HTTPException as error:
+            await self._refuse(_as_refusal(error), scope, headers, receive, answer)
+        except Exception:
+            log.exception("a request met a bug", path=scope["path"])
+            await self._refuse(internal(), scope, headers, receive, answer)
+
+    async def _route(
+        self, scope: Scope, headers: Mapping[bytes, bytes], receive: Receive, send: _Sender
+    ) -> None:
+        scope["app"] = self
+        if scope["method"] == "OPTIONS":
+            await self._options(scope, headers, send)
+            return
+        work: Callable[[], Awaitable[None]] = lambda: self._routes(scope, receive, send)  # noqa: E731
+        if scope["method"] in BODILESS and has_body(headers):
+            await reading_away(receive, work)
+        else:
+            await work()
+
+    async def _refuse(
+        self,
+        refusal: Refusal,
+        scope: Scope,
+        headers: Mapping[bytes, bytes],
+        receive: Receive,
+        send: _Sender,
+    ) -> None:
+        if send.has_begun:
+            # Too late for a status: a broken body is the only thing left to say.
+            log.error("an answer broke after it had begun", path=scope["path"])
+            raise RuntimeError("an answer broke after it had begun")
+        self.service.observers.refused(refusal.status)
+        if has_body(headers):
+            refusal = attrs.evolve(refusal, closes=True)
+            work: Callable[[], Awaitable[None]] = lambda: send_refusal(  # noqa: E731
+                refusal, scope["path"], send
+            )
+            await reading_away(receive, work)
+        else:
+            await send_refusal(refusal, scope["path"], send)
+
+    async def _options(self, scope: Scope, headers: Mapping[bytes, bytes], send: _Sender) -> None:
+        """What may be done here, for a browser that asks before it asks."""
+        methods = self.methods_of(scope)
+        if not methods:
+            raise HTTPException(404)
+        said = [(b"allow", ", ".join(methods).encode())]
+        origin = headers.get(b"origin", b"").decode("latin-1")
+        if b"access-control-request-method" in headers and self._door.allows(origin):
+            wanted = headers.get(b"access-control-request-headers", b"authorization, content-type")
+            said += [
+                (b"access-control-allow-methods", ", ".join(methods).encode()),
+                (b"access-control-allow-headers", wanted[:1024]),
+                (b"access-control-max-age", b"600"),
+            ]
+        await send({"type": "http.response.start", "status": 204, "headers": said})
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    def methods_of(self, scope: Scope) -> list[str]:
+        """Methods of a path; none if there is no such path."""
+        found: set[str] = set()
+        for route in self._routes.routes:
+            if isinstance(route, Route) and route.path_regex.match(scope["path"]):
+                found |= route.methods or set()
+        return sorted(found | {"OPTIONS"}) if found else []
+
+    def _common_headers(self, headers: Mapping[bytes, bytes]) -> list[tuple[bytes, bytes]]:
+        origin = headers.get(b"origin")
+        if origin is None or not self._door.allows(origin.decode("latin-1")):
+            return []
+        return [
+            (b"access-control-allow-origin", origin),
+            (b"access-control-expose-headers", EXPOSED.encode()),
+            (b"vary", b"Origin"),
+        ]
+
+
+class _Sender:
+    """Sends, with what every answer carries, and remembers whether one has begun."""
+
+    def __init__(self, send: Send, headers: list[tuple[bytes, bytes]]) -> None:
+        self._send = send
+        self._headers = headers
+        self.has_begun = False
+
+    async def __call__(self, message: Any) -> None:
+        if message["type"] == "http.response.start":
+            self.has_begun = True
+            given = list(message.get("headers", ()))
+            if not any(name == b"x-content-type-options" for name, _ in given):
+                given.append((b"x-content-type-options", b"nosniff"))
+            message = {**message, "headers": [*given, *self._headers]}
+        await self._send(message)
+
+
+async def _nothing_here(scope: Scope, receive: Receive, send: Send) -> None:
+    raise HTTPException(404)
+
+
+def _as_refusal(error: HTTPException) -> Refusal:
+    codes = {404: "unknown_path", 405: "method_not_allowed"}
+    words = {
+        404: "there is nothing at this path; /openapi.json lists what there is",
+        405: "this path does not take this method",
+    }
+    return Refusal(
+        status=error.status_code,
+        message=words.get(error.status_code, str(error.detail)),
+        code=codes.get(error.status_code, "invalid_request"),
+        headers=tuple((error.headers or {}).items()),
+    )

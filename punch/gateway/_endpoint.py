@@ -1,0 +1,272 @@
+"""What every endpoint that asks a model has in common: from the request to `Answering`."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from functools import partial
+from typing import Any, ClassVar, Generic, TypeVar
+
+import attrs
+
+from .._logs import get_logger
+from ..dialer import Router, new_request_id
+from ..exceptions import PunchError
+from ..wire import CommandRequest
+from ._answering import Answering, Question, Receive, Send
+from ._errors import Refusal, as_asked, internal, refusal_of, untied
+from ._exchange import DISCONNECTED, STOPPED, Exchange, Observers
+from ._parsing import Body, parse_aside
+from .keys._charging import expected_tokens
+from .keys._keys import Key
+from .keys._quotas import Quotas
+from .server._limits import Bodies, ClientGone, Limits, Room, has_body, read_body, reading_away
+
+log = get_logger(__name__)
+
+Scope = Any
+
+REQUEST_ID = b"x-request-id"
+
+# What the router takes, less the key's id and what tells several answers to one request apart.
+LONGEST_REQUEST_ID = 100
+
+
+@attrs.frozen(kw_only=True)
+class Service:
+    """What all endpoints work with."""
+
+    router: Router
+    """Who is asked."""
+
+    observers: Observers
+    """Who is told."""
+
+    limits: Limits = attrs.field(factory=Limits)
+    """What a client may do."""
+
+    bodies: Bodies = attrs.field(default=attrs.Factory(lambda own: Bodies(own.limits), True))
+    """The bodies of requests under way."""
+
+    timeout: float = 300.0
+    """Seconds for a whole answer, where the caller does not say."""
+
+    strict: bool = False
+    """Real inference only, whatever a request says."""
+
+    quotas: Quotas = attrs.field(factory=Quotas)
+    """Lets requests in."""
+
+    asked: Callable[[Exchange, str], None] | None = None
+    """Told what each exchange asks, in words; `None` for nobody."""
+
+    began_at: int = 0
+    """When this gateway began, in seconds since 1970: what stands for the age of a model."""
+
+    wall: Callable[[], float] = attrs.field()
+    """The time, in seconds since 1970."""
+
+
+@attrs.frozen(kw_only=True)
+class Caller:
+    """Who sent a request, and what the request line says of it."""
+
+    request_id: str
+    """Its own id, or a fresh one."""
+
+    model: str | None
+    """The model it may have when it asks for what it asks for."""
+
+    created: int
+    """When it came, in seconds since 1970."""
+
+
+B = TypeVar("B", bound=Body)
+
+
+class Endpoint(ABC, Generic[B]):
+    """One endpoint that asks a model; an ASGI application.
+
+    Args:
+      service: What it works with.
+
+    """
+
+    path: ClassVar[str]
+    """Template of its route."""
+
+    body: type[B]
+    """What it takes."""
+
+    def __init__(self, service: Service) -> None:
+        self.service = service
+
+    @abstractmethod
+    def question(self, body: B, caller: Caller) -> Question:
+        """What to ask; raises `Refusal` or `PunchError`."""
+
+    @abstractmethod
+    def streams(self, body: B) -> bool:
+        """Whether *body* asks for a stream."""
+
+    def model(self, body: B) -> str | None:
+        """The model it asks for; `None` for any."""
+        name = getattr(body, "model", None)
+        return None if name in (None, "auto") else str(name)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        observers = self.service.observers
+        exchange = Exchange(request_id="", endpoint=self.path)
+        try:
+            with self.service.bodies.room(key_id_in(scope)) as room:
+                await self._serve(exchange, scope, receive, send, room)
+        finally:
+            if exchange.status is None and exchange.error_code is None:
+                exchange.error_code = STOPPED
+            observers.ended(exchange)
+
+    async def _serve(
+        self, exchange: Exchange, scope: Scope, receive: Receive, send: Send, room: Room
+    ) -> None:
+        service = self.service
+        try:
+            key, question = await self._understand(exchange, scope, receive, room)
+        except ClientGone:
+            exchange.error_code = DISCONNECTED
+            return
+        except Exception as error:  # noqa: BLE001 - one request's bug is not the next one's
+            refusal = self._refusal(error, exchange)
+            exchange.error_code = refusal.cause
+            work = partial(say, refusal, exchange, send)
+            if room.is_read or not has_body(dict(scope["headers"])):
+                await work()
+                return
+            refusal.closes = True
+            await reading_away(receive, work)
+            return
+        service.observers.began(exchange)
+        if service.asked is not None and question.requests:
+            service.asked(exchange, words_of(question.requests[0]))
+        limit = max((request.timeout or 0.0 for request in question.requests), default=math.inf)
+        admit = partial(
+            service.quotas.admit,
+            key,
+            exchange.model,
+            tokens=expected_tokens(question.requests),
+            weight=max(1, len(question.requests)),
+            timeout=limit or math.inf,
+        )
+        await Answering(
+            router=service.router,
+            question=question,
+            exchange=exchange,
+            observers=service.observers,
+            receive=receive,
+            send=send,
+            admit=admit,
+        ).run()
+
+    def _refusal(self, error: Exception, exchange: Exchange) -> Refusal:
+        """How to say that a request was not understood."""
+        if isinstance(error, Refusal):
+            return as_asked(untied(error), self.path)
+        if isinstance(error, PunchError):
+            return as_asked(refusal_of(untied(error)), self.path)
+        log.exception("a request met a bug", request_id=exchange.request_id)
+        return internal()
+
+    async def _understand(
+        self, exchange: Exchange, scope: Scope, receive: Receive, room: Room
+    ) -> tuple[Key | None, Question]:
+        headers = dict(scope["headers"])
+        key: Key | None = scope.get("punch.key")
+        exchange.request_id = new_request_id()
+        exchange.key_id = key_id_in(scope)
+        if (traceparent := headers.get(b"traceparent")) is not None:
+            exchange.traceparent = traceparent.decode("latin-1")
+        if (own := request_id_in(headers)) is not None:
+            # What one key has asked for is no answer for another, whatever it calls its request.
+            exchange.request_id = own if key is None else f"{own}@{key.key_id}"
+            exchange.chosen_id = True
+        check_media_type(headers, anything=self.path.startswith("/api/"))
+        bodies = self.service.bodies
+        data = await read_body(headers, receive, self.service.limits, room)
+        body = await parse_aside(self.body, data, bodies.parsing)
+        exchange.model = self.model(body)
+        exchange.stream = self.streams(body)
+        allowed = exchange.model if key is None else key.model_for(exchange.model)
+        caller = Caller(
+            request_id=exchange.request_id, model=allowed, created=int(self.service.wall())
+        )
+        return key, self.question(body, caller)
+
+
+def key_id_in(scope: Scope) -> str | None:
+    """Public id of the key that a request came with; `None` where none is needed."""
+    key: Key | None = scope.get("punch.key")
+    return None if key is None else key.key_id
+
+
+def words_of(request: CommandRequest) -> str:
+    """What a request asks, in its own words: the last message, the prompt or the first text."""
+    if request.messages:
+        return request.messages[-1].content
+    return request.prompt or (request.inputs[0] if request.inputs else "")
+
+
+def request_id_in(headers: dict[bytes, bytes]) -> str | None:
+    """The client's own id, if it sent one; raises `Refusal` if that cannot be one."""
+    value = headers.get(REQUEST_ID)
+    if value is None:
+        return None
+    text = value.decode("latin-1")
+    if 1 <= len(text) <= LONGEST_REQUEST_ID and all("!" <= c <= "~" for c in text):
+        return text
+    raise Refusal(
+        status=400,
+        message=f"X-Request-ID must be 1 to {LONGEST_REQUEST_ID} printable ASCII characters "
+        "without spaces",
+        code="invalid_request_id",
+        param="X-Request-ID",
+    )
+
+
+def check_media_type(headers: dict[bytes, bytes], *, anything: bool) -> None:
+    """Refuse what is not JSON; with *anything*, what Ollama's clients send is JSON by any name."""
+    given = headers.get(b"content-type", b"").decode("latin-1")
+    kind = given.split(";")[0].strip().lower()
+    if anything or kind in ("", "application/json") or kind.endswith("+json"):
+        return
+    raise Refusal(
+        status=415,
+        message=f"the body is said to be {kind[:80]!r}; send it as application/json",
+        code="unsupported_media_type",
+        param="Content-Type",
+    )
+
+
+async def say(refusal: Refusal, exchange: Exchange, send: Send) -> None:
+    """Send *refusal* in place of an answer."""
+    exchange.status = refusal.status
+    headers = [(b"x-request-id", exchange.request_id.encode("ascii", "replace"))]
+    await send_refusal(refusal, exchange.endpoint, send, headers)
+
+
+async def send_refusal(
+    refusal: Refusal,
+    path: str,
+    send: Send,
+    headers: list[tuple[bytes, bytes]] | None = None,
+) -> None:
+    """Send *refusal* in the form that clients of *path* read."""
+    data = refusal.body(path)
+    said = [
+        (b"content-type", b"application/json"),
+        (b"content-length", str(len(data)).encode()),
+        *(headers or []),
+        *refusal.all_headers(),
+    ]
+    await send({"type": "http.response.start", "status": refusal.status, "headers": said})
+    await send({"type": "http.response.body", "body": data, "more_body": False})

@@ -1,0 +1,242 @@
+"""`open_gateway()`: an HTTP server in front of a router."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+import attrs
+from starlette.routing import BaseRoute, Route
+
+from .._version import __version__
+from ..dialer import Router
+from ..exceptions import ConfigurationError
+from ._app import Application, Door, Told
+from ._endpoint import Endpoint, Service
+from ._errors import Refusal
+from ._exchange import Exchange, Observer, Observers
+from ._on_offer import models_body, one_model_body
+from ._openapi import describe
+from .keys._keys import KeyStore
+from .keys._quotas import Quotas
+from .ollama._endpoints import (
+    SPOKEN,
+    Embed,
+    Generate,
+    OldEmbed,
+    OllamaChat,
+    Show,
+    ps_body,
+    tags_body,
+)
+from .openai._endpoints import Chat, Completions, Embeddings
+from .openai._responses import Responses
+from .server._limits import Limits
+from .server._server import DRAIN_SECONDS, Server, open_server
+
+# Above Ollama's 11434, so that both can be there.
+DEFAULT_PORT = 11435
+
+LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
+
+
+@attrs.frozen(kw_only=True)
+class GatewaySettings:
+    """How a gateway is to be."""
+
+    host: str = "127.0.0.1"
+    """Interface to listen on."""
+
+    port: int = DEFAULT_PORT
+    """Port to listen on; 0 for any that is free."""
+
+    open_to_all: bool = False
+    """Let everybody ask who reaches an interface that is not loopback, with no key."""
+
+    strict: bool = False
+    """Real inference only, whatever a request says."""
+
+    timeout: float = 300.0
+    """Seconds for a whole answer, where the caller does not say."""
+
+    origins: tuple[str, ...] = ()
+    """Web pages whose scripts may ask, as ``https://example.org``; ``*`` for all."""
+
+    limits: Limits = attrs.field(factory=Limits)
+    """What a client may do."""
+
+    drain: float = DRAIN_SECONDS
+    """Seconds that requests under way may take at the end."""
+
+
+class Gateway:
+    """A gateway that is there. Made by `open_gateway`."""
+
+    def __init__(self, server: Server, observers: Observers) -> None:
+        self._server = server
+        self._observers = observers
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """Where it listens: host and port."""
+        return self._server.address
+
+    @property
+    def url(self) -> str:
+        """The same, for a browser."""
+        host, port = self.address
+        return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+    @property
+    def connections(self) -> int:
+        """Clients that are connected."""
+        return self._server.connections
+
+    @property
+    def under_way(self) -> int:
+        """Requests that are being answered."""
+        return len(self._observers.under_way)
+
+
+def build_application(
+    router: Router,
+    settings: GatewaySettings | None = None,
+    *,
+    keys: KeyStore | None = None,
+    quotas: Quotas | None = None,
+    observers: Observers | None = None,
+    routes: Sequence[BaseRoute] = (),
+    asked: Callable[[Exchange, str], None] | None = None,
+    wall: Callable[[], float] = time.time,
+) -> Application:
+    """The gateway as an ASGI application, for a server of your own and for tests.
+
+    Args:
+      router: Who is asked.
+      settings: How it is to be.
+      keys: API keys; `None` if nobody needs one.
+      quotas: Lets requests in; by default with no more than a limit for all of them together.
+      observers: Who is told of every exchange.
+      routes: Further routes, which come before the gateway's own.
+      asked: Told what each exchange asks, in words; by default nobody is.
+      wall: The time, in seconds since 1970.
+
+    """
+    settings = settings or GatewaySettings()
+    service = Service(
+        router=router,
+        observers=observers or Observers(),
+        limits=settings.limits,
+        timeout=settings.timeout,
+        strict=settings.strict,
+        quotas=quotas or Quotas(),
+        began_at=int(wall()),
+        asked=asked,
+        wall=wall,
+    )
+    kinds = (Chat, Completions, Embeddings, Responses, OllamaChat, Generate, Embed, OldEmbed)
+    endpoints: list[Endpoint[Any]] = [kind(service) for kind in kinds]
+    described = describe(endpoints, keys=keys is not None)
+    return Application(
+        service,
+        endpoints=endpoints,
+        routes=[*routes, *_own_routes(service, described)],
+        door=Door(
+            keys=keys,
+            origins=settings.origins,
+            own_names_only=keys is None and settings.host in LOOPBACK,
+        ),
+    )
+
+
+def _own_routes(service: Service, described: Mapping[str, Any]) -> list[BaseRoute]:
+    """Everything that asks no model."""
+    router = service.router
+
+    def readiness(_: Any) -> dict[str, Any]:
+        able = [peer for peer in router.peers if not peer.capability.load.draining]
+        if able:
+            return {"ready": True, "peers": len(able)}
+        trouble = router.trouble
+        raise Refusal(
+            status=503,
+            message=str(trouble) if trouble is not None else "no listener is known yet",
+            type="service_unavailable_error",
+            code="not_ready",
+            retry_after=1.0,
+            cause="no_peer",
+        )
+
+    def told(path: str, value: Callable[[Any], Any]) -> Route:
+        return Route(path, Told(value), methods=["GET"])
+
+    return [
+        told("/", lambda _: {"punch": "is running", "openapi": "/openapi.json"}),
+        told("/health", lambda _: {"status": "ok"}),
+        told("/ready", readiness),
+        told("/openapi.json", lambda _: described),
+        told("/v1/models", lambda _: models_body(router.peers, service.began_at)),
+        told(
+            "/v1/models/{model:path}",
+            lambda path: one_model_body(path["model"], router.peers, service.began_at),
+        ),
+        told("/api/version", lambda _: {"version": SPOKEN, "punch": __version__}),
+        told("/api/tags", lambda _: tags_body(router.peers, service.began_at)),
+        told("/api/ps", lambda _: ps_body(router.peers, service.began_at)),
+        Route(Show.path, Show(service), methods=["POST"]),
+    ]
+
+
+@asynccontextmanager
+async def open_gateway(
+    router: Router,
+    settings: GatewaySettings | None = None,
+    *,
+    keys: KeyStore | None = None,
+    quotas: Quotas | None = None,
+    observers: Sequence[Observer] = (),
+    routes: Sequence[BaseRoute] = (),
+    asked: Callable[[Exchange, str], None] | None = None,
+) -> AsyncIterator[Gateway]:
+    """A gateway for as long as the context lasts; at its end, requests under way may finish.
+
+    Args:
+      router: Who is asked.
+      settings: How it is to be.
+      keys: API keys; `None` if nobody needs one.
+      quotas: Lets requests in; by default with no more than a limit for all of them together.
+      observers: Who is told of every exchange.
+      routes: Further routes, which come before the gateway's own.
+      asked: Told what each exchange asks, in words; by default nobody is.
+
+    Raises:
+      AddressUnavailable: if the address cannot be listened on.
+      ConfigurationError: if it would let strangers in.
+
+    """
+    settings = settings or GatewaySettings()
+    if keys is None and settings.host not in LOOPBACK and not settings.open_to_all:
+        raise ConfigurationError(
+            f"the gateway would let everybody ask who reaches {settings.host}: give it API keys "
+            "(--keys, see `punch keys`), or say --open-to-all if that is what you want"
+        )
+    told = Observers(observers)
+    application = build_application(
+        router,
+        settings,
+        keys=keys,
+        quotas=quotas,
+        observers=told,
+        routes=routes,
+        asked=asked,
+    )
+    async with open_server(
+        application,
+        host=settings.host,
+        port=settings.port,
+        limits=settings.limits,
+        drain=settings.drain,
+    ) as server:
+        yield Gateway(server, told)

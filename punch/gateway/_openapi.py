@@ -1,0 +1,213 @@
+"""``/openapi.json``: what may be asked and what comes back, made from what the code checks with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pydantic.json_schema import models_json_schema
+
+from .._version import __version__
+from ._endpoint import LONGEST_REQUEST_ID, Endpoint
+from ._errors import TABLE
+from ._parsing import Body
+from .ollama._bodies import ShowBody
+
+REF = "#/components/schemas/{model}"
+
+# What the door, the limits and a bug can say to anybody, besides what the table of errors has.
+ANYWHERE = (400, 401, 403, 500)
+OF_BODIES = (408, 413, 415)
+
+_WORDS = {
+    400: "The request breaks a rule; the message names the field.",
+    401: "An API key is needed, or this one is wrong, expired or revoked.",
+    403: "The key may not use this model, or the page may not ask here.",
+    404: "No listener offers the model; the message lists those on offer.",
+    408: "The body came too slowly.",
+    409: "The request id was used for another request.",
+    413: "The body is too long.",
+    415: "The body is not JSON.",
+    429: "The key has had its share; Retry-After says when to come again.",
+    499: "The client went away.",
+    500: "A bug, or this machine's own fault.",
+    502: "A peer failed, and nobody could go on.",
+    503: "Nobody can answer now; Retry-After says when to come again.",
+    504: "The time ran out.",
+}
+
+_TEXT = {"type": "string"}
+_INTEGER = {"type": "integer"}
+_ANY: dict[str, Any] = {}
+
+
+def _object(*required: str, **properties: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "type": "object",
+        "properties": properties,
+        "required": list(required or properties),
+    }
+
+
+def _list(items: Mapping[str, Any]) -> dict[str, Any]:
+    return {"type": "array", "items": items}
+
+
+_MODEL = _object(id=_TEXT, object={"const": "model"}, created=_INTEGER, owned_by=_TEXT)
+
+OPENAI_ERROR = _object(
+    error=_object(
+        message=_TEXT,
+        type=_TEXT,
+        param={"type": ["string", "null"]},
+        code={"type": ["string", "null"]},
+    )
+)
+OLLAMA_ERROR = _object(error=_TEXT)
+
+# Path of an endpoint that asks a model to what a whole answer is, and whether there are streams.
+ANSWERS: Mapping[str, Mapping[str, Any]] = {
+    "/v1/chat/completions": _object(
+        id=_TEXT, object={"const": "chat.completion"}, created=_INTEGER, model=_TEXT,
+        choices=_list(_object(index=_INTEGER, message={"type": "object"}, finish_reason=_TEXT)),
+        usage={"type": ["object", "null"]},
+    ),
+    "/v1/completions": _object(
+        id=_TEXT, object={"const": "text_completion"}, created=_INTEGER, model=_TEXT,
+        choices=_list(_object(index=_INTEGER, text=_TEXT, finish_reason=_TEXT)),
+        usage={"type": ["object", "null"]},
+    ),
+    "/v1/embeddings": _object(
+        object={"const": "list"}, model=_TEXT,
+        data=_list(_object(object={"const": "embedding"}, index=_INTEGER, embedding=_ANY)),
+        usage={"type": ["object", "null"]},
+    ),
+    "/v1/responses": _object(
+        id=_TEXT, object={"const": "response"}, created_at=_INTEGER, model=_TEXT,
+        status={"enum": ["completed", "incomplete"]}, output=_list({"type": "object"}),
+    ),
+    "/api/chat": _object(model=_TEXT, created_at=_TEXT, message={"type": "object"}, done=_ANY),
+    "/api/generate": _object(model=_TEXT, created_at=_TEXT, response=_TEXT, done=_ANY),
+    "/api/embed": _object(model=_TEXT, embeddings=_list(_list({"type": "number"}))),
+    "/api/embeddings": _object(embedding=_list({"type": "number"})),
+}  # fmt: skip
+STREAMS = {
+    "/v1/chat/completions": "text/event-stream",
+    "/v1/completions": "text/event-stream",
+    "/v1/responses": "text/event-stream",
+    "/api/chat": "application/x-ndjson",
+    "/api/generate": "application/x-ndjson",
+}
+
+TOLD: Mapping[str, tuple[str, Mapping[str, Any]]] = {
+    "/health": ("Whether the process lives.", _object(status=_TEXT)),
+    "/ready": (
+        "Whether somebody can answer.",
+        _object(ready={"const": True}, peers=_INTEGER),
+    ),
+    "/v1/models": ("The models on offer.", _object(object={"const": "list"}, data=_list(_MODEL))),
+    "/v1/models/{model}": ("One model.", _MODEL),
+    "/api/tags": ("The models on offer.", _object(models=_list({"type": "object"}))),
+    "/api/ps": ("The models that are loaded.", _object(models=_list({"type": "object"}))),
+    "/api/version": ("The version of Ollama's API.", _object(version=_TEXT)),
+    "/openapi.json": ("This description.", _object(openapi=_TEXT, paths={"type": "object"})),
+}
+
+
+def describe(endpoints: Sequence[Endpoint[Any]], *, keys: bool) -> dict[str, Any]:
+    """The description of a gateway.
+
+    Args:
+      endpoints: Those that ask a model.
+      keys: Whether API keys are needed.
+
+    """
+    bodies: list[type[Body]] = [*(endpoint.body for endpoint in endpoints), ShowBody]
+    named, definitions = models_json_schema(
+        [(body, "validation") for body in bodies], ref_template=REF
+    )
+    refs = {body: named[body, "validation"] for body in bodies}
+    paths: dict[str, Any] = {
+        path: {"get": _told(path, about, schema)} for path, (about, schema) in TOLD.items()
+    }
+    for endpoint in endpoints:
+        paths[endpoint.path] = {"post": _asked(endpoint, refs[endpoint.body])}
+    paths["/api/show"] = {"post": _shown(refs[ShowBody])}
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "punch",
+            "version": __version__,
+            "summary": "OpenAI's and Ollama's API, answered by the listeners of a namespace.",
+        },
+        "paths": paths,
+        "components": {
+            "schemas": definitions.get("$defs", {})
+            | {"OpenAIError": OPENAI_ERROR, "OllamaError": OLLAMA_ERROR},
+            "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}},
+        },
+        "security": [{"key": []}] if keys else [],
+    }
+
+
+def _errors(path: str, statuses: Sequence[int]) -> dict[str, Any]:
+    name = "OllamaError" if path.startswith("/api/") else "OpenAIError"
+    content = {"application/json": {"schema": {"$ref": REF.format(model=name)}}}
+    return {
+        str(status): {"description": _WORDS[status], "content": content}
+        for status in sorted(set(statuses))
+    }
+
+
+def _told(path: str, about: str, schema: Mapping[str, Any]) -> dict[str, Any]:
+    more = (404,) if "{" in path else (503,) if path == "/ready" else ()
+    ok = {"description": "What there is.", "content": {"application/json": {"schema": schema}}}
+    found: dict[str, Any] = {
+        "summary": about,
+        "responses": {"200": ok} | _errors(path, (*ANYWHERE, *more)),
+    }
+    if "{" in path:
+        found["parameters"] = [
+            {"name": "model", "in": "path", "required": True, "schema": _TEXT | {"minLength": 1}}
+        ]
+    return found
+
+
+def _asked(endpoint: Endpoint[Any], body: Any) -> dict[str, Any]:
+    path = endpoint.path
+    content = {"application/json": {"schema": ANSWERS[path]}}
+    if path in STREAMS:
+        # OpenAPI 3.1 has no words for the events of a stream; `docs/gateway.md` has.
+        content[STREAMS[path]] = {}
+    statuses = {row.status for row in TABLE.values()} | {*ANYWHERE, *OF_BODIES}
+    return {
+        "summary": (endpoint.__doc__ or "").split("\n")[0].replace("`", ""),
+        "parameters": [
+            {
+                "name": "X-Request-ID",
+                "in": "header",
+                "required": False,
+                "description": "The same id again gets the same answer, made once.",
+                "schema": _TEXT
+                | {"minLength": 1, "maxLength": LONGEST_REQUEST_ID, "pattern": "^[!-~]+$"},
+            }
+        ],
+        "requestBody": _json_body(body),
+        "responses": {"200": {"description": "The answer.", "content": content}}
+        | _errors(path, tuple(statuses)),
+    }
+
+
+def _shown(body: Any) -> dict[str, Any]:
+    schema = _object(details={"type": "object"}, model_info={"type": "object"})
+    ok = {"description": "The model.", "content": {"application/json": {"schema": schema}}}
+    statuses = (*ANYWHERE, *OF_BODIES, 404)
+    return {
+        "summary": "POST /api/show: what is known of a model.",
+        "requestBody": _json_body(body),
+        "responses": {"200": ok} | _errors("/api/show", statuses),
+    }
+
+
+def _json_body(schema: Any) -> dict[str, Any]:
+    return {"required": True, "content": {"application/json": {"schema": schema}}}

@@ -1,0 +1,18 @@
+"""API keys, quotas, and the book of what was used."""
+
+from ._keys import Key, KeyStore, open_keys
+from ._quotas import Grant, Quotas, QuotaStatistics
+from ._usage import DayUsage, UsageBook, open_usage, read_usage
+
+__all__ = [
+    "open_keys",
+    "KeyStore",
+    "Key",
+    "Quotas",
+    "QuotaStatistics",
+    "Grant",
+    "open_usage",
+    "UsageBook",
+    "DayUsage",
+    "read_usage",
+]

@@ -1,0 +1,96 @@
+"""What a key pays for: the tokens of prompts and answers, as far as they can be true. No I/O.
+
+* A prompt is paid for as soon as a peer has taken it, and so is every part of the answer that was
+  delivered: whoever hangs up pays for what was done until then. A request that nobody has begun
+  to work on, because all have refused it, costs nothing.
+* A backend's count is believed as far as it can be right. A prompt has no more tokens than bytes,
+  and what a chat template puts around it; an answer no more than bytes, or than its peers had
+  counted when they sent its parts, and than were asked for.
+* Where nobody has counted, a prompt has a token for every four bytes, and an answer what its
+  peers had counted when they sent its parts, at least one for each.
+* An answer is paid for once, by whoever it is made for (`Answer.made`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import attrs
+
+from ...dialer import Answer
+from ...routing import usual_output
+from ...wire import CommandRequest, CommandResponse, Usage
+from .._exchange import Cost
+
+# Bytes of English text for each token of the usual vocabularies, where nobody has counted.
+BYTES_PER_TOKEN = 4
+
+# What a chat template puts before a conversation and around each part of it, at most, in tokens.
+# Some have a page of rules for tools, and each of ours take a dozen.
+TEMPLATE_TOKENS = 1024
+PART_TOKENS = 64
+
+# What ends an answer is counted by some servers, and has no text.
+END_TOKENS = 1
+
+
+def size_of(*texts: str) -> int:
+    """Bytes of *texts* in UTF-8."""
+    encoded = (text if text.isascii() else text.encode(errors="replace") for text in texts)
+    return sum(map(len, encoded))
+
+
+def prompt_tokens(request: CommandRequest) -> int:
+    """Length of a prompt, in tokens (estimated)."""
+    return math.ceil(size_of(*request.texts) / BYTES_PER_TOKEN)
+
+
+def expected_tokens(requests: Sequence[CommandRequest]) -> int:
+    """What *requests* will take together, of prompts and answers (expected)."""
+    return sum(prompt_tokens(each) + usual_output(each) for each in requests)
+
+
+def believed(response: CommandResponse, answer: Answer) -> CommandResponse:
+    """*response* without more tokens than the *answer* can have."""
+    usage = response.usage
+    prompt = _at_most(usage.prompt_tokens, _most_of_prompt(answer.request))
+    told = Usage(
+        prompt_tokens=prompt,
+        completion_tokens=_at_most(usage.completion_tokens, _most_of_answer(response, answer)),
+        cached_tokens=_at_most(usage.cached_tokens, prompt),
+    )
+    return response if told == usage else attrs.evolve(response, usage=told)
+
+
+def cost_of(answer: Answer, response: CommandResponse | None) -> Cost:
+    """What *answer* costs its reader so far; *response* is its `believed` end, if that is there."""
+    made = answer.made
+    if made is None:
+        return Cost()
+    usage = None if response is None else response.usage
+    counted = None if usage is None else usage.completion_tokens
+    own = made.tokens if counted is None else max(0, counted - made.earlier)
+    prompt = 0
+    if made.prompt:
+        told = None if usage is None else usage.prompt_tokens
+        prompt = prompt_tokens(answer.request) if told is None else told
+    return Cost(prompt=prompt, answer=own)
+
+
+def _at_most(count: int | None, most: int | None) -> int | None:
+    return count if count is None or most is None else min(count, most)
+
+
+def _most_of_prompt(request: CommandRequest) -> int:
+    parts = len(request.messages) + len(request.tools) + len(request.inputs)
+    return size_of(*request.texts) + TEMPLATE_TOKENS + PART_TOKENS * parts
+
+
+def _most_of_answer(response: CommandResponse, answer: Answer) -> int:
+    result, limit = response.result, answer.request.sampling.max_tokens
+    texts = [] if result is None else [result.text]
+    calls = () if result is None else result.tool_calls
+    texts += [text for call in calls for text in (call.name, call.arguments)]
+    most = max(answer.tokens, size_of(*texts) + PART_TOKENS * len(calls) + END_TOKENS)
+    return most if limit is None else min(most, limit)

@@ -1,0 +1,325 @@
+"""Who may ask now: what a key allows, and a fair share of the gateway for every key.
+
+* A key's requests and tokens a minute are buckets of a minute's content that fill evenly: who was
+  quiet may send a minute's worth at once. In the worst minute that is twice the number, as it is
+  with the windows that other gateways count in.
+* A request for several answers, or with several prompts, is as many requests.
+* Tokens are taken by the length that is predicted, so that a burst counts at once, and settled
+  when the answer is over. One that was longer than predicted leaves a debt, which the next
+  request waits off.
+* What the gateway itself takes is limited too. Who comes later waits in a bounded queue; the key
+  that was served the fewest tokens lately goes first, and a full queue pushes out the last
+  request of the greediest. That is `punch.admission`, with keys in the place of dialers.
+
+There is no clock in here but trio's, and no file.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, nullcontext
+
+import attrs
+import trio
+
+from ...admission import Slots, Ticket
+from ...capability import PeerId
+from ...exceptions import InvalidRequest, PeerRefused, QuotaExceeded
+from ._keys import MOST_KEYS, Key
+
+# Requests that the gateway works on side by side: some for each of a hundred listeners.
+USUAL_LIMIT = 1024
+
+# Requests that may wait for that. Each holds a connection and its body in memory.
+USUAL_QUEUE_LIMIT = 1024
+
+# What a request takes before anything was measured, in tokens; and the weight of the newest one.
+USUAL_TOKENS = 400.0
+WEIGHT = 0.2
+
+# When to come again if nothing tells how long a request takes, in seconds.
+USUAL_RETRY_SECONDS = 1.0
+
+# Sooner is of no use: a header says whole seconds.
+LEAST_RETRY_SECONDS = 0.1
+
+# Whoever asks where no keys are needed.
+NOBODY = ""
+
+
+@attrs.frozen(kw_only=True)
+class QuotaStatistics:
+    """How full the gateway is."""
+
+    running: int
+    """Requests that are worked on."""
+
+    waiting: int
+    """Requests that wait for that."""
+
+    limit: int
+    """Requests that may be worked on."""
+
+    queue_limit: int
+    """Requests that may wait."""
+
+
+class Bucket:
+    """A minute's worth of something, which fills evenly. No clock.
+
+    Args:
+      per_minute: How much is in it when it is full.
+      now: The time, in seconds.
+
+    """
+
+    def __init__(self, per_minute: float, now: float) -> None:
+        self.per_minute = per_minute
+        self._level = per_minute
+        self._at = now
+
+    def level(self, now: float) -> float:
+        """How much is in it; negative if more was taken than there was."""
+        if now > self._at:
+            gained = (now - self._at) * self.per_minute / 60.0
+            self._level, self._at = min(self.per_minute, self._level + gained), now
+        return self._level
+
+    def seconds_until(self, amount: float, now: float) -> float:
+        """How long until *amount* can be taken, 0 if it can be now.
+
+        More than a minute's worth can be taken when it is full: else it never could.
+        """
+        missing = min(amount, self.per_minute) - self.level(now)
+        # A billionth, so that rounding makes nobody wait who has waited.
+        return missing * 60.0 / self.per_minute if missing > 1e-9 * self.per_minute else 0.0
+
+    def take(self, amount: float, now: float) -> None:
+        """Take *amount* out, or put it back if it is negative."""
+        self._level = min(self.per_minute, self.level(now) - amount)
+
+
+class _Account:
+    """What one key has under way, and has left."""
+
+    def __init__(self, key: Key, now: float) -> None:
+        self.key = key
+        self.running = 0
+        self.usual_tokens = USUAL_TOKENS
+        self.requests: Bucket | None = None
+        self.tokens: Bucket | None = None
+        self.limited_by(key, now)
+
+    def limited_by(self, key: Key, now: float) -> None:
+        """Take the limits of *key*, which may have changed."""
+        self.key = key
+        self.requests = _bucket(self.requests, key.requests_per_minute, now)
+        self.tokens = _bucket(self.tokens, key.tokens_per_minute, now)
+
+    def check(self, weight: int, tokens: float, now: float, *, usual_seconds: float) -> None:
+        """Raise if *weight* requests of so many tokens together are too much now, or ever."""
+        key = self.key
+        if key.concurrency is not None and self.running + weight > key.concurrency:
+            if weight > key.concurrency:
+                raise InvalidRequest(
+                    f"this asks for {weight} answers at once, and the API key {key.key_id} may "
+                    f"have {key.concurrency} under way: ask for fewer"
+                )
+            raise _refusal(
+                f"the API key {key.key_id} has {self.running} requests under way, "
+                f"and may have {key.concurrency}" + (f"; this is {weight}" * (weight > 1)),
+                usual_seconds,
+            )
+        for bucket, amount, what in (
+            (self.requests, float(weight), "requests"),
+            (self.tokens, tokens, "tokens"),
+        ):
+            if bucket is not None and (wait := bucket.seconds_until(amount, now)):
+                raise _refusal(
+                    f"the API key {key.key_id} may use {bucket.per_minute:.0f} {what} a minute, "
+                    f"and has {max(0, math.floor(bucket.level(now)))} left; "
+                    f"enough for this one in {math.ceil(wait)} s",
+                    wait,
+                )
+
+    def begin(self, weight: int, tokens: float, now: float) -> None:
+        """Count what was let in."""
+        self.running += weight
+        if self.requests is not None:
+            self.requests.take(weight, now)
+        if self.tokens is not None:
+            self.tokens.take(tokens, now)
+
+    def turned_away(self, weight: int, now: float) -> None:
+        """What was let in got no place after all: it costs nothing."""
+        if self.requests is not None:
+            self.requests.take(-weight, now)
+
+    def end(self, weight: int, expected: float, used: float, now: float) -> None:
+        """What was let in is over."""
+        self.running -= weight
+        if self.tokens is not None:
+            self.tokens.take(used - expected, now)
+        if used:
+            self.usual_tokens += WEIGHT * (used - self.usual_tokens)
+
+
+def _bucket(before: Bucket | None, per_minute: int | None, now: float) -> Bucket | None:
+    if per_minute is None or before is None or before.per_minute != per_minute:
+        return None if per_minute is None else Bucket(per_minute, now)
+    return before
+
+
+def _refusal(why: str, seconds: float) -> QuotaExceeded:
+    refusal = QuotaExceeded(why)
+    refusal.retry_after = max(LEAST_RETRY_SECONDS, seconds)
+    return refusal
+
+
+class Grant:
+    """A request that was let in. Made by `Quotas.admit`."""
+
+    def __init__(self, model: str | None, expected: float) -> None:
+        self.model = model
+        """The model to ask for: the only one that the key may use, where any was asked for."""
+        self.expected = expected
+        """Tokens that were reserved."""
+        self.used = 0
+        """Tokens that it has taken so far, of its prompt and its answer."""
+
+    def charge(self, tokens: int) -> None:
+        """It has taken so many tokens in all; may be said again as there are more."""
+        self.used = max(self.used, tokens)
+
+
+class Quotas:
+    """Lets requests in.
+
+    Args:
+      limit: Requests that the gateway works on side by side.
+      queue_limit: Requests that may wait for that.
+
+    """
+
+    def __init__(self, *, limit: int = USUAL_LIMIT, queue_limit: int = USUAL_QUEUE_LIMIT) -> None:
+        self._slots = Slots(limit, queue_limit)
+        self._accounts: OrderedDict[str, _Account] = OrderedDict()
+
+    def statistics(self) -> QuotaStatistics:
+        """How full the gateway is."""
+        slots = self._slots
+        return QuotaStatistics(
+            running=slots.busy,
+            waiting=slots.queued,
+            limit=slots.slots,
+            queue_limit=slots.queue_limit,
+        )
+
+    @asynccontextmanager
+    async def admit(
+        self,
+        key: Key | None,
+        model: str | None,
+        *,
+        weight: int = 1,
+        tokens: int | None = None,
+        timeout: float = math.inf,
+        waiting: Callable[[int, float | None], None] | None = None,
+    ) -> AsyncIterator[Grant]:
+        """Let a request in, for as long as the context lasts; or wait for that, or refuse it.
+
+        Args:
+          key: Whose it is; `None` where no keys are needed.
+          model: What is asked for; `None` for any.
+          weight: As how many requests it counts: answers that are made side by side.
+          tokens: How many it will take, of prompt and answer (expected); by default as many as
+            requests of this key do.
+          timeout: Seconds that it may wait; who would have to wait longer is refused at once.
+          waiting: Told at first and every 5 s, while it waits, how many are before it and the
+            seconds that this will take, if that is known.
+
+        Raises:
+          ModelForbidden: if the key may not use the model.
+          InvalidRequest: if the key may never have so many requests under way.
+          QuotaExceeded: if the key has had its share, or the gateway is full; `retry_after` says
+            when to come again.
+
+        """
+        model = model if key is None else key.model_for(model)
+        now = trio.current_time()
+        account = None if key is None else self._account(key, now)
+        if account is None:
+            expected = USUAL_TOKENS if tokens is None else float(tokens)
+        else:
+            expected = account.usual_tokens if tokens is None else float(tokens)
+            usual_seconds = self._slots.usual_seconds or USUAL_RETRY_SECONDS
+            account.check(weight, expected, now, usual_seconds=usual_seconds)
+            account.begin(weight, expected, now)
+        grant = Grant(model, expected)
+        ticket = Ticket(
+            dialer=PeerId(NOBODY if key is None else key.key_id),
+            output_tokens=max(1, round(expected)),
+            made=lambda: grant.used,
+        )
+        try:
+            try:
+                await self._take(ticket, timeout, waiting)
+            except QuotaExceeded:
+                if account is not None:
+                    account.turned_away(weight, trio.current_time())
+                raise
+            try:
+                yield grant
+            finally:
+                self._slots.give(ticket, output_tokens=grant.used)
+        finally:
+            if account is not None:
+                account.end(weight, expected, grant.used, trio.current_time())
+
+    async def _take(
+        self,
+        ticket: Ticket,
+        timeout: float,
+        waiting: Callable[[int, float | None], None] | None,
+    ) -> None:
+        """Take one of the gateway's places, or wait for it."""
+        say = waiting if waiting is not None else _say_nothing
+        slots = self._slots
+        # Where nothing is waited for, no time-out needs to be set up.
+        patience = nullcontext() if slots.busy < slots.slots else trio.fail_after(timeout)
+        try:
+            with patience:
+                await slots.take(ticket, say, limit=timeout, own_seconds=0.0)
+            return
+        except PeerRefused as error:
+            seconds = error.retry_after or USUAL_RETRY_SECONDS
+        except trio.TooSlowError:
+            seconds = slots.wait_seconds(0) or USUAL_RETRY_SECONDS
+        raise _refusal(
+            f"the gateway is full: it works on {slots.busy} requests, and {slots.queued} wait",
+            seconds,
+        )
+
+    def _account(self, key: Key, now: float) -> _Account:
+        account = self._accounts.get(key.key_id)
+        if account is None:
+            account = self._accounts[key.key_id] = _Account(key, now)
+            self._forget()
+        elif account.key is not key:
+            account.limited_by(key, now)
+        self._accounts.move_to_end(key.key_id)
+        return account
+
+    def _forget(self) -> None:
+        """Drop who was not here for longest: of more keys than there can be, many are gone."""
+        while len(self._accounts) > MOST_KEYS:
+            idle = next((i for i, a in self._accounts.items() if not a.running), None)
+            if idle is None:
+                return
+            del self._accounts[idle]
+
+
+def _say_nothing(_ahead: int, _seconds: float | None) -> None:
+    """Nobody wants to know."""

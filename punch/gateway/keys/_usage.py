@@ -1,0 +1,223 @@
+"""What each key used on each day, in the gateway's file.
+
+Requests are counted in memory and written by one task, half a second after the first of them:
+what a gateway that is killed had not written is what ended within its last second.
+
+Tokens are those that the key has paid for, see `_charging`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import attrs
+import trio
+
+from ..._background import open_background
+from ..._logs import get_logger
+from ...exceptions import ConfigurationError
+from .._exchange import Exchange
+from ._database import Database, Execute
+
+log = get_logger(__name__)
+
+# From the first request that is not written to the writing, in seconds. With a slow disk's time
+# added it stays below a second.
+WRITE_SECONDS = 0.5
+
+# Days that are kept: a year, and a month to look at it.
+MOST_DAYS = 400
+
+# What is not written yet, in pairs of a key and a day; more come only if the disk is full.
+MOST_PENDING = 16_384
+
+# A number is never more: two of them together still fit SQLite's integers.
+MOST_COUNTED = (1 << 62) - 1
+
+
+@attrs.frozen(kw_only=True)
+class DayUsage:
+    """What one key used on one day."""
+
+    day: str
+    """The day in UTC, ISO 8601."""
+
+    requests: int = 0
+    """Requests that ended on it."""
+
+    errors: int = 0
+    """Those that ended with an error; not those whose caller was gone."""
+
+    prompt_tokens: int = 0
+    """Tokens of their prompts."""
+
+    completion_tokens: int = 0
+    """Tokens of their answers."""
+
+    def plus(self, other: DayUsage) -> DayUsage:
+        """Both together, on this one's day."""
+        return DayUsage(
+            day=self.day,
+            requests=self.requests + other.requests,
+            errors=self.errors + other.errors,
+            prompt_tokens=min(MOST_COUNTED, self.prompt_tokens + other.prompt_tokens),
+            completion_tokens=min(MOST_COUNTED, self.completion_tokens + other.completion_tokens),
+        )
+
+
+_COLUMNS = tuple(field.name for field in attrs.fields(DayUsage))
+
+_ADD = f"""
+INSERT INTO usage (key_id, {", ".join(_COLUMNS)}) VALUES (?, {", ".join("?" for _ in _COLUMNS)})
+ON CONFLICT (key_id, day) DO UPDATE SET
+    {", ".join(f"{n} = min({MOST_COUNTED}, {n} + excluded.{n})" for n in _COLUMNS[1:])}
+"""  # noqa: S608 - our own names
+
+
+class UsageBook:
+    """An `Observer` that keeps the books. Made by `open_usage`."""
+
+    def __init__(self, database: Database, *, wall: Callable[[], float] = time.time) -> None:
+        self._database = database
+        self._wall = wall
+        self._pending: dict[tuple[str, str], DayUsage] = {}
+        self._news = trio.Event()
+        self._warned = False
+        self._oldest_day = ""
+
+    def began(self, exchange: Exchange) -> None:
+        """Nothing is used yet."""
+
+    def changed(self, exchange: Exchange) -> None:
+        """What is used counts at the end."""
+
+    def ended(self, exchange: Exchange) -> None:
+        """Note what it has used, if it had a key."""
+        if exchange.key_id is None:
+            return
+        day = datetime.fromtimestamp(self._wall(), UTC).date().isoformat()
+        cost = exchange.cost
+        failed = exchange.error_code not in (None, "disconnected")
+        self._add(
+            exchange.key_id,
+            DayUsage(
+                day=day,
+                requests=1,
+                errors=int(failed),
+                prompt_tokens=min(MOST_COUNTED, cost.prompt),
+                completion_tokens=min(MOST_COUNTED, cost.answer),
+            ),
+        )
+
+    def _add(self, key_id: str, used: DayUsage) -> None:
+        place = (key_id, used.day)
+        before = self._pending.get(place)
+        if before is not None:
+            self._pending[place] = before.plus(used)
+        elif len(self._pending) < MOST_PENDING:
+            self._pending[place] = used
+        self._news.set()
+
+    async def keep(self) -> None:
+        """Write what was noted, for ever."""
+        while True:
+            await self._news.wait()
+            await trio.sleep(WRITE_SECONDS)
+            await self.write()
+
+    async def write(self) -> None:
+        """Write what was noted so far; if the disk does not take it, it is kept for later."""
+        pending, self._pending = self._pending, {}
+        self._news = trio.Event()
+        if pending:
+            await self._put(pending)
+
+    async def _put(self, pending: dict[tuple[str, str], DayUsage]) -> None:
+        try:
+            # Never left half way: it would be unknown whether it was written.
+            with trio.CancelScope(shield=True):
+                await trio.to_thread.run_sync(self._write, pending)
+            self._warned = False
+        except ConfigurationError as error:
+            if not self._warned:
+                log.warning("usage cannot be written", why=str(error))
+            self._warned = True
+            for (key_id, _), used in pending.items():
+                self._add(key_id, used)
+        except Exception:
+            # One that cannot be written must not take the others with it, nor the gateway.
+            if len(pending) > 1:
+                for place, used in pending.items():
+                    await self._put({place: used})
+            else:
+                log.exception("usage is lost", keys=[key_id for key_id, _ in pending])
+
+    def _write(self, pending: dict[tuple[str, str], DayUsage]) -> None:
+        today = datetime.fromtimestamp(self._wall(), UTC).date()
+        oldest = (today - timedelta(days=MOST_DAYS)).isoformat()
+
+        def add(execute: Execute) -> None:
+            for (key_id, _), used in pending.items():
+                execute(_ADD, (key_id, *attrs.astuple(used)))
+            if oldest != self._oldest_day:
+                execute("DELETE FROM usage WHERE day < ?", (oldest,))
+
+        self._database.write(add)
+        self._oldest_day = oldest
+
+
+def read_usage(file: Path | Database) -> dict[str, tuple[DayUsage, ...]]:
+    """What each key of a file used, by key id, the oldest day first. Blocks.
+
+    Args:
+      file: Its path, or the file itself if it is open, which it stays.
+
+    Raises:
+      ConfigurationError: if the file cannot be used.
+
+    """
+    database = file if isinstance(file, Database) else Database(file)
+    try:
+        rows = database.read(f"SELECT key_id, {', '.join(_COLUMNS)} FROM usage ORDER BY day")  # noqa: S608 - our own names
+    finally:
+        if database is not file:
+            database.close()
+    found: dict[str, tuple[DayUsage, ...]] = {}
+    for key_id, *values in rows:
+        used = DayUsage(**dict(zip(_COLUMNS, values, strict=True)))
+        found[key_id] = (*found.get(key_id, ()), used)
+    return found
+
+
+@asynccontextmanager
+async def open_usage(
+    file: Path | Database, *, wall: Callable[[], float] = time.time
+) -> AsyncIterator[UsageBook]:
+    """The books of a file, for as long as the context lasts; all of it is written at its end.
+
+    Args:
+      file: Its path, or the file itself if it is open, which it stays: `KeyStore.database`.
+      wall: The time, in seconds since 1970.
+
+    Raises:
+      ConfigurationError: if the file cannot be used.
+
+    """
+    if isinstance(file, Database):
+        database = file
+    else:
+        database = await trio.to_thread.run_sync(Database, file)
+    book = UsageBook(database, wall=wall)
+    try:
+        async with open_background() as nursery:
+            nursery.start_soon(book.keep)
+            yield book
+    finally:
+        with trio.CancelScope(shield=True):
+            await book.write()
+            if database is not file:
+                await trio.to_thread.run_sync(database.close)

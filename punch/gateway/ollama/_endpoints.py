@@ -1,0 +1,315 @@
+"""Ollama's endpoints: chat, generate, embed, and what they say of models."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from ...peers import PeerRecord
+from ...wire import ChatMessage, Sampling, Tool, ToolCall
+from .._answering import Question, Receive, Send
+from .._endpoint import Caller, Endpoint, Scope, Service, key_id_in
+from .._errors import Refusal
+from .._on_offer import AUTO, OnOffer, no_such_model, on_offer
+from .._parsing import parse_aside
+from ..openai._endpoints import asked
+from ..server._limits import read_body
+from ._bodies import (
+    Asked,
+    EmbedBody,
+    EmbedOptions,
+    GenerateBody,
+    OldEmbedBody,
+    OllamaChatBody,
+    Options,
+    ShowBody,
+    Turn,
+)
+from ._embeddings import OllamaEmbeddingShape
+from ._shapes import OllamaShape, running_body, show_body, tag_body
+
+# What its clients look for to know what they may ask; the fields above are of this version.
+SPOKEN = "0.13.0"
+
+LATEST = ":latest"
+
+
+def plain_name(name: str, offered: Sequence[str]) -> str:
+    """The name of a model on offer: Ollama's clients add a tag to a name that has none."""
+    if name not in offered and name.endswith(LATEST):
+        return name.removesuffix(LATEST)
+    return name
+
+
+def sampling_of(options: Options | None) -> Sampling:
+    """How to choose tokens."""
+    if options is None:
+        return Sampling()
+    return Sampling(
+        max_tokens=options.max_tokens,
+        temperature=options.temperature,
+        top_k=options.top_k,
+        top_p=options.top_p,
+        min_p=options.min_p,
+        repeat_penalty=options.repeat_penalty,
+        presence_penalty=options.presence_penalty,
+        frequency_penalty=options.frequency_penalty,
+        stop=options.stops,
+        seed=options.seed,
+    )
+
+
+def messages_of(turns: Sequence[Turn]) -> tuple[ChatMessage, ...]:
+    """A conversation, as peers read it.
+
+    Ollama's clients need give calls no id: the answers of tools then belong to the calls in their
+    order.
+    """
+    found = []
+    open_calls: list[str] = []
+    for place, turn in enumerate(turns):
+        calls = tuple(
+            ToolCall(
+                id=call.id or f"call_{place}_{index}",
+                name=call.function.name,
+                arguments=json.dumps(call.function.arguments, ensure_ascii=False),
+            )
+            for index, call in enumerate(turn.tool_calls or ())
+        )
+        open_calls += [call.id for call in calls]
+        answers = turn.tool_call_id
+        if turn.role == "tool":
+            answers = answers or (open_calls[0] if open_calls else f"call_{place}")
+            open_calls = [call for call in open_calls if call != answers]
+        found.append(
+            ChatMessage(
+                role=turn.role,
+                content=turn.content or "",
+                tool_calls=calls,
+                tool_call_id=answers if turn.role == "tool" else None,
+            )
+        )
+    return tuple(found)
+
+
+class _Asking:
+    """What chat and generate make of what they have in common."""
+
+    service: Service
+
+    def model_name(self, name: str) -> str | None:
+        """The model to ask for; `None` for any."""
+        found = plain_name(name, list(on_offer(self.service.router.peers)))
+        return None if found == AUTO else found
+
+    def check_context(self, options: Options | EmbedOptions | None, model: str | None) -> None:
+        """Refuse a context that no listener has: it cannot be changed from here."""
+        wanted = None if options is None else options.num_ctx
+        if wanted is None:
+            return
+        offered = on_offer(self.service.router.peers)
+        names = [model] if model is not None else list(offered)
+        longest = [offered[n].best.context_tokens for n in names if n in offered]
+        most = max((tokens for tokens in longest if tokens is not None), default=None)
+        if most is not None and wanted > most:
+            raise Refusal(
+                status=400,
+                message=f"options.num_ctx is {wanted}; the longest context on offer is {most}",
+                code="context_length_exceeded",
+                param="options.num_ctx",
+                cause="context_too_long",
+            )
+
+
+class OllamaChat(_Asking, Endpoint[OllamaChatBody]):
+    """``POST /api/chat``."""
+
+    path = "/api/chat"
+    body = OllamaChatBody
+
+    def streams(self, body: OllamaChatBody) -> bool:
+        """Unless it says no."""
+        return body.stream is not False
+
+    def model(self, body: OllamaChatBody) -> str | None:
+        """Its name, with no tag that nobody gave it."""
+        return self.model_name(body.model)
+
+    def question(self, body: OllamaChatBody, caller: Caller) -> Question:
+        """A conversation."""
+        self.check_context(body.options, caller.model)
+        tools = tuple(
+            Tool(
+                name=tool.function.name,
+                description=tool.function.description,
+                parameters=json.dumps(tool.function.parameters or {}, ensure_ascii=False),
+            )
+            for tool in body.tools or ()
+        )
+        return _question(
+            self,
+            body,
+            caller,
+            chat=True,
+            command="chat",
+            messages=messages_of(body.messages),
+            tools=tools,
+        )
+
+
+class Generate(_Asking, Endpoint[GenerateBody]):
+    """``POST /api/generate``: one question, or with ``raw`` a text to go on from."""
+
+    path = "/api/generate"
+    body = GenerateBody
+
+    def streams(self, body: GenerateBody) -> bool:
+        """Unless it says no."""
+        return body.stream is not False
+
+    def model(self, body: GenerateBody) -> str | None:
+        """Its name, with no tag that nobody gave it."""
+        return self.model_name(body.model)
+
+    def question(self, body: GenerateBody, caller: Caller) -> Question:
+        """A conversation of one question, as Ollama's own templates make of it."""
+        self.check_context(body.options, caller.model)
+        prompt = body.prompt or ""
+        if body.raw:
+            if body.system:
+                raise Refusal(status=400, message="system does not go with raw", param="system")
+            return _question(self, body, caller, chat=False, command="complete", prompt=prompt)
+        messages = [ChatMessage(role="user", content=prompt)] if prompt else []
+        if messages and body.system:
+            messages.insert(0, ChatMessage(role="system", content=body.system))
+        return _question(self, body, caller, chat=False, command="chat", messages=tuple(messages))
+
+
+def _question(
+    endpoint: Endpoint[Any], body: Asked, caller: Caller, *, chat: bool, **fields: Any
+) -> Question:
+    streams = endpoint.streams(body)
+    shape = OllamaShape(
+        request_id=caller.request_id, created=caller.created, model=body.model, chat=chat
+    )
+    if not fields.get("messages") and not fields.get("prompt"):
+        # That loads a model there; here it is loaded or will be.
+        offered = on_offer(endpoint.service.router.peers)
+        if caller.model is not None and caller.model not in offered:
+            raise no_such_model(body.model, offered)
+        return Question(requests=(), stream=streams, shape=shape)
+    request = asked(
+        endpoint.service,
+        caller,
+        body.punch,
+        streams=streams,
+        sampling=sampling_of(body.options),
+        response_schema=body.schema_text,
+        **fields,
+    )
+    return Question(requests=(request,), stream=streams, shape=shape)
+
+
+class Embed(_Asking, Endpoint[EmbedBody]):
+    """``POST /api/embed``."""
+
+    path = "/api/embed"
+    body = EmbedBody
+
+    def streams(self, body: EmbedBody) -> bool:
+        """Never."""
+        return False
+
+    def model(self, body: EmbedBody) -> str | None:
+        """Its name, with no tag that nobody gave it."""
+        return self.model_name(body.model)
+
+    def question(self, body: EmbedBody, caller: Caller) -> Question:
+        """Texts to embed."""
+        self.check_context(body.options, caller.model)
+        inputs = (body.input,) if isinstance(body.input, str) else tuple(body.input)
+        request = asked(
+            self.service, caller, body.punch, command="embed", inputs=inputs, stream=False
+        )
+        shape = OllamaEmbeddingShape(
+            request_id=caller.request_id,
+            model=body.model,
+            single=False,
+            dimensions=body.dimensions,
+        )
+        return Question(requests=(request,), stream=False, shape=shape)
+
+
+class OldEmbed(_Asking, Endpoint[OldEmbedBody]):
+    """``POST /api/embeddings``."""
+
+    path = "/api/embeddings"
+    body = OldEmbedBody
+
+    def streams(self, body: OldEmbedBody) -> bool:
+        """Never."""
+        return False
+
+    def model(self, body: OldEmbedBody) -> str | None:
+        """Its name, with no tag that nobody gave it."""
+        return self.model_name(body.model)
+
+    def question(self, body: OldEmbedBody, caller: Caller) -> Question:
+        """One text to embed."""
+        self.check_context(body.options, caller.model)
+        request = asked(
+            self.service, caller, body.punch, command="embed", inputs=(body.prompt,), stream=False
+        )
+        shape = OllamaEmbeddingShape(request_id=caller.request_id, model=body.model, single=True)
+        return Question(requests=(request,), stream=False, shape=shape)
+
+
+# ---- models ----
+
+
+def tags_body(peers: Sequence[PeerRecord], began_at: int) -> dict[str, Any]:
+    """``GET /api/tags``."""
+    return {"models": [tag_body(model, began_at) for model in on_offer(peers).values()]}
+
+
+def ps_body(peers: Sequence[PeerRecord], began_at: int) -> dict[str, Any]:
+    """``GET /api/ps``: what is loaded somewhere."""
+    loaded = [
+        model
+        for model in on_offer(peers).values()
+        if any(offer.load_seconds == 0 for _, offer in model.offers)
+    ]
+    return {"models": [running_body(model, began_at) for model in loaded]}
+
+
+class Show:
+    """``POST /api/show``; an ASGI application.
+
+    Args:
+      service: What it works with.
+
+    """
+
+    path = "/api/show"
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        service = self._service
+        with service.bodies.room(key_id_in(scope)) as room:
+            data = await read_body(dict(scope["headers"]), receive, service.limits, room)
+            body = await parse_aside(ShowBody, data, service.bodies.parsing)
+        offered: dict[str, OnOffer] = on_offer(service.router.peers)
+        name = plain_name(body.model, list(offered))
+        if name not in offered:
+            raise no_such_model(name, offered)
+        told = json.dumps(show_body(offered[name], service.began_at)).encode()
+        headers = [
+            (b"content-type", b"application/json"),
+            (b"content-length", str(len(told)).encode()),
+        ]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": told, "more_body": False})

@@ -1,0 +1,215 @@
+"""Answers as Ollama's clients read them: JSON, a line for each part. No I/O."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from ...wire import CommandResponse, Completion, Timings, ToolCall
+from .._errors import Refusal
+from .._on_offer import OnOffer
+from ..openai._shapes import as_json, completion_of, punch_body
+
+NDJSON = "application/x-ndjson"
+
+
+def moment(seconds: float) -> str:
+    """A time as Go writes it, from seconds since 1970."""
+    return datetime.fromtimestamp(seconds, UTC).isoformat().replace("+00:00", "Z")
+
+
+def nanoseconds(seconds: float | None) -> int:
+    """What Ollama counts in; 0 for what nobody has measured, as its clients take no null."""
+    return 0 if seconds is None else round(seconds * 1e9)
+
+
+def arguments_of(call: ToolCall) -> dict[str, Any]:
+    """A call's arguments as the object that Ollama gives; text that is none goes under a name."""
+    try:
+        value = json.loads(call.arguments or "{}")
+        # What cannot be written down again is no JSON, or too deep, and goes as text.
+        json.dumps([[[[[[[[value]]]]]]]], allow_nan=False)
+    except (ValueError, RecursionError):
+        value = call.arguments
+    return value if isinstance(value, dict) else {"arguments": value}
+
+
+class OllamaShape:
+    """``/api/chat`` and ``/api/generate``.
+
+    Args:
+      request_id: Of the request.
+      created: When it came, in seconds since 1970.
+      model: As asked for, and so it is given back.
+      chat: Whether the text is a message.
+
+    """
+
+    stream_type = NDJSON
+
+    def __init__(self, *, request_id: str, created: float, model: str, chat: bool) -> None:
+        self._request_id = request_id
+        self._head = {"model": model, "created_at": moment(created)}
+        self._chat = chat
+        # All but the text is the same for every line: it is spelled out once.
+        line = as_json(self._head | self._said("\0") | {"done": False})
+        # The last one: the model's name comes before the text.
+        self._before, _, self._after = line.rpartition(as_json("\0"))
+
+    def _said(self, text: str, calls: Sequence[ToolCall] = ()) -> dict[str, Any]:
+        if not self._chat:
+            return {"response": text}
+        message: dict[str, Any] = {"role": "assistant", "content": text}
+        if calls:
+            message["tool_calls"] = [
+                {"id": call.id, "function": {"name": call.name, "arguments": arguments_of(call)}}
+                for call in calls
+            ]
+        return {"message": message}
+
+    def began(self, model: str) -> bytes:
+        """Nothing comes before the text."""
+        return b""
+
+    def named(self, model: str) -> None:
+        """Every line has the model that was asked for."""
+
+    def text(self, index: int, parts: Sequence[str]) -> bytes:
+        """One line for each part."""
+        lines = [f"{self._before}{as_json(part)}{self._after}\n" for part in parts]
+        return "".join(lines).encode(errors="replace")
+
+    def comment(self, words: str) -> bytes:
+        """There are no comments in JSON."""
+        return b""
+
+    def finished(self, index: int, response: CommandResponse) -> bytes:
+        """Tool calls have a line of their own."""
+        calls = completion_of(response).tool_calls
+        if not calls:
+            return b""
+        return _line(self._head | self._said("", calls) | {"done": False})
+
+    def ended(self, responses: Sequence[CommandResponse]) -> bytes:
+        """The last line, with what was counted."""
+        return _line(self._whole(responses, text="", calls=()))
+
+    def failed(self, refusal: Refusal) -> bytes:
+        """A line that the official client raises as an error."""
+        return _line(refusal.ollama())
+
+    def whole(self, responses: Sequence[CommandResponse]) -> dict[str, Any]:
+        """The whole body."""
+        result = completion_of(responses[0]) if responses else Completion()
+        return self._whole(responses, text=result.text, calls=result.tool_calls)
+
+    def _whole(
+        self, responses: Sequence[CommandResponse], *, text: str, calls: Sequence[ToolCall]
+    ) -> dict[str, Any]:
+        if not responses:
+            return {**self._head, **self._said(""), "done": True, "done_reason": "load"}
+        (response,) = responses
+        return {
+            **self._head,
+            **self._said(text, calls),
+            "done": True,
+            "done_reason": _reason(completion_of(response)),
+            **counted(response),
+            "punch": punch_body(self._request_id, responses),
+        }
+
+
+def _reason(result: Completion) -> str:
+    # Ollama has no word of its own for a stop that waits for tools.
+    return "length" if result.finish_reason == "length" else "stop"
+
+
+def _line(value: Any) -> bytes:
+    return f"{as_json(value)}\n".encode(errors="replace")
+
+
+def counted(response: CommandResponse) -> dict[str, Any]:
+    """Tokens and nanoseconds; tokens that nobody has counted are left out."""
+    usage, timings = response.usage, response.timings
+    body: dict[str, Any] = {
+        "total_duration": nanoseconds(timings.total or _sum(timings)),
+        "load_duration": nanoseconds(timings.queue),
+        "prompt_eval_duration": nanoseconds(timings.prefill),
+        "eval_duration": nanoseconds(timings.decode),
+    }
+    if usage.prompt_tokens is not None:
+        body["prompt_eval_count"] = usage.prompt_tokens
+    if usage.completion_tokens is not None:
+        body["eval_count"] = usage.completion_tokens
+    return body
+
+
+def _sum(timings: Timings) -> float:
+    return (timings.queue or 0.0) + (timings.prefill or 0.0) + (timings.decode or 0.0)
+
+
+# ---- models ----
+
+
+def details_body(model: OnOffer) -> dict[str, Any]:
+    """What Ollama calls the details of a model."""
+    best = model.best
+    size = best.parameters
+    return {
+        "parent_model": "",
+        "format": "gguf",
+        "family": "",
+        "families": [],
+        "parameter_size": "" if size is None else _in_short(size),
+        "quantization_level": best.quantization or "",
+    }
+
+
+def _in_short(parameters: int) -> str:
+    if parameters >= 1_000_000_000:
+        return f"{parameters / 1e9:.1f}B"
+    return f"{parameters / 1e6:.2f}M"
+
+
+def tag_body(model: OnOffer, began_at: int) -> dict[str, Any]:
+    """A model, in a list."""
+    best = model.best
+    return {
+        "name": model.name,
+        "model": model.name,
+        "modified_at": moment(began_at),
+        "size": best.size_bytes or 0,
+        "digest": best.digest or "",
+        "details": details_body(model),
+    }
+
+
+def running_body(model: OnOffer, began_at: int) -> dict[str, Any]:
+    """A model that is loaded somewhere; it stays until its listener goes."""
+    found = tag_body(model, began_at)
+    del found["modified_at"]
+    return found | {"expires_at": "9999-12-31T23:59:59Z", "size_vram": 0}
+
+
+def show_body(model: OnOffer, began_at: int) -> dict[str, Any]:
+    """All that is known of a model."""
+    best = model.best
+    features = set().union(*(offer.features for _, offer in model.offers))
+    words = (("complete", "completion"), ("tools", "tools"), ("embed", "embedding"))
+    known: dict[str, Any] = {}
+    if best.parameters is not None:
+        known["general.parameter_count"] = best.parameters
+    if best.context_tokens is not None:
+        known["general.context_length"] = best.context_tokens
+    return {
+        "modelfile": "",
+        "parameters": "",
+        "template": "",
+        "license": "",
+        "modified_at": moment(began_at),
+        "details": details_body(model),
+        "model_info": known,
+        "capabilities": [theirs for ours, theirs in words if ours in features],
+    }

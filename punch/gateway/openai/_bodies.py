@@ -1,0 +1,301 @@
+"""What OpenAI's clients send, as far as a network of small machines can honour it.
+
+A field that is not here is refused by name. Some are here only with the value that asks for
+nothing, since clients send it unasked: ``store: false``, ``logit_bias: {}``.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    AfterValidator,
+    Discriminator,
+    Field,
+    StrictStr,
+    Tag,
+    field_validator,
+    model_validator,
+)
+
+from .._parsing import Always, Body, Never
+
+MOST_ANSWERS = 16
+"""Answers to one request, side by side."""
+
+# What one list may have at most; `punch.wire` has limits of its own for the text. Checking ends at
+# the first item that breaks a rule (`fail_fast`): a body of a million wrong ones is one fault.
+MOST_TOOLS = 128
+MOST_MESSAGES = 4096
+MOST_PARTS = 256
+
+Text = Annotated[StrictStr, Tag("~text")]
+
+
+def _kind(value: Any) -> str | None:
+    if isinstance(value, str):
+        return "~text"
+    return "~list" if isinstance(value, list) else None
+
+
+def _printable(value: str) -> str:
+    if not value.isprintable():
+        raise ValueError("it must be 1 to 256 printable characters")
+    return value
+
+
+ModelName = Annotated[str, Field(min_length=1, max_length=256), AfterValidator(_printable)]
+"""The name of a model, which goes into logs, headers and labels."""
+
+
+class Punch(Body):
+    """Punch's own wishes, under ``punch``."""
+
+    priority: int = Field(default=0, ge=-100, le=100, description="Higher goes first in a queue.")
+    strict: bool | None = Field(default=None, description="Real inference only, never simulated.")
+    timeout: float | None = Field(
+        default=None, gt=0, le=1e9, description="Seconds until the whole answer must be there."
+    )
+    continuation: bool = Field(
+        default=True, description="If its peer fails in the middle, another one may go on."
+    )
+
+
+class TextPart(Body):
+    """A part of a message; there is text only."""
+
+    type: Literal["text"]
+    text: str
+
+
+Content = Annotated[
+    Text | Annotated[list[TextPart], Field(max_length=MOST_PARTS, fail_fast=True), Tag("~list")],
+    Discriminator(_kind),
+]
+
+
+class FunctionCall(Body):
+    """What a tool is called with."""
+
+    name: str
+    arguments: str
+
+
+class CalledTool(Body):
+    """A call that the assistant asked for."""
+
+    id: str
+    type: Literal["function"] = "function"
+    function: FunctionCall
+
+
+class Turn(Body):
+    """One message of a conversation."""
+
+    role: Literal["system", "developer", "user", "assistant", "tool"]
+    content: Content | None = None
+    name: str | None = None
+    tool_calls: list[CalledTool] | None = Field(default=None, max_length=MOST_TOOLS, fail_fast=True)
+    tool_call_id: str | None = None
+    refusal: None = None
+    # What the official client's own messages carry when they are sent back.
+    audio: None = None
+    function_call: None = None
+    annotations: list[Any] | None = Field(default=None, max_length=0, fail_fast=True)
+
+    @property
+    def text(self) -> str:
+        """The text, its parts joined."""
+        if self.content is None:
+            return ""
+        if isinstance(self.content, str):
+            return self.content
+        return "".join(part.text for part in self.content)
+
+
+class Function(Body):
+    """A function that the model may ask for."""
+
+    name: str
+    description: str | None = None
+    parameters: dict[str, Any] | None = None
+    # llama.cpp writes the arguments of every call under a grammar of their schema.
+    strict: bool | None = None
+
+
+class FunctionTool(Body):
+    """A tool; there are functions only."""
+
+    type: Literal["function"]
+    function: Function
+
+
+class NamedFunction(Body):
+    """The name of a function."""
+
+    name: str
+
+
+class ChosenFunction(Body):
+    """The one function that is to be called."""
+
+    type: Literal["function"]
+    function: NamedFunction
+
+
+class JsonSchema(Body):
+    """What an answer must look like."""
+
+    name: str
+    description: str | None = None
+    schema_: dict[str, Any] | None = Field(default=None, alias="schema")
+    strict: bool | None = None
+
+
+class ResponseFormat(Body):
+    """What an answer must be."""
+
+    type: Literal["text", "json_object", "json_schema"]
+    json_schema: JsonSchema | None = None
+
+    @model_validator(mode="after")
+    def _complete(self) -> ResponseFormat:
+        if (self.type == "json_schema") != (self.json_schema is not None):
+            raise ValueError("json_schema goes with the type 'json_schema' and with no other")
+        return self
+
+    @property
+    def schema_text(self) -> str | None:
+        """The schema, as text; ``{}`` for any object."""
+        if self.type == "text":
+            return None
+        schema = self.json_schema.schema_ if self.json_schema is not None else None
+        return json.dumps(schema or {}, ensure_ascii=False)
+
+
+class StreamOptions(Body):
+    """What a stream has besides the text."""
+
+    include_usage: bool | None = None
+    include_obfuscation: Never | None = None
+
+
+Stop = Annotated[
+    Text | Annotated[list[str], Field(max_length=4, fail_fast=True), Tag("~list")],
+    Discriminator(_kind),
+]
+ToolChoice = Annotated[
+    Annotated[Literal["none", "auto", "required"], Tag("~text")]
+    | Annotated[ChosenFunction, Tag("~function")],
+    Discriminator(lambda value: "~text" if isinstance(value, str) else "~function"),
+]
+
+
+class Wished(Body):
+    """What chat and completions have in common."""
+
+    model: ModelName = "auto"
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    n: int | None = Field(default=None, ge=1, le=MOST_ANSWERS)
+    temperature: float | None = Field(default=None, ge=0, le=100)
+    top_p: float | None = Field(default=None, ge=0, le=1)
+    top_k: int | None = Field(default=None, ge=0, le=1 << 31)
+    min_p: float | None = Field(default=None, ge=0, le=1)
+    repeat_penalty: float | None = Field(default=None, ge=0, le=100)
+    presence_penalty: float | None = Field(default=None, ge=-2, le=2)
+    frequency_penalty: float | None = Field(default=None, ge=-2, le=2)
+    max_tokens: int | None = Field(default=None, ge=1, le=1 << 40)
+    stop: Stop | None = None
+    seed: int | None = Field(default=None, ge=0, le=(1 << 63) - 1)
+    user: str | None = None
+    logit_bias: dict[str, Any] | None = Field(default=None, max_length=0)
+    punch: Punch = Punch()
+
+    @field_validator("punch", mode="before")
+    @classmethod
+    def _none_is_usual(cls, value: Any) -> Any:
+        return Punch() if value is None else value
+
+    @model_validator(mode="after")
+    def _options_need_a_stream(self) -> Wished:
+        if self.stream_options is not None and not self.stream:
+            raise ValueError("stream_options goes with stream: true only")
+        return self
+
+    @property
+    def stops(self) -> tuple[str, ...]:
+        """What ends the answer."""
+        if self.stop is None:
+            return ()
+        return (self.stop,) if isinstance(self.stop, str) else tuple(self.stop)
+
+    @property
+    def includes_usage(self) -> bool:
+        """The stream ends with the tokens that were used."""
+        return self.stream_options is not None and bool(self.stream_options.include_usage)
+
+
+class ChatBody(Wished):
+    """``POST /v1/chat/completions``."""
+
+    messages: list[Turn] = Field(min_length=1, max_length=MOST_MESSAGES, fail_fast=True)
+    max_completion_tokens: int | None = Field(default=None, ge=1, le=1 << 40)
+    logprobs: bool | None = None
+    top_logprobs: int | None = Field(default=None, ge=0, le=20)
+    response_format: ResponseFormat | None = None
+    tools: list[FunctionTool] | None = Field(default=None, max_length=MOST_TOOLS, fail_fast=True)
+    tool_choice: ToolChoice | None = None
+    # Whether there are several calls is the model's to say; false cannot be promised.
+    parallel_tool_calls: Always | None = None
+    metadata: dict[str, str] | None = Field(default=None, max_length=16)
+    store: Never | None = None
+    service_tier: Literal["auto", "default"] | None = None
+    modalities: list[Literal["text"]] | None = Field(default=None, max_length=1, fail_fast=True)
+    safety_identifier: str | None = None
+    prompt_cache_key: str | None = None
+
+    @model_validator(mode="after")
+    def _fields_agree(self) -> ChatBody:
+        if self.top_logprobs is not None and not self.logprobs:
+            raise ValueError("top_logprobs goes with logprobs: true only")
+        if self.max_tokens is not None and self.max_completion_tokens is not None:
+            raise ValueError("max_tokens and max_completion_tokens are the same: send one of them")
+        return self
+
+
+Prompt = Annotated[
+    Text
+    | Annotated[
+        list[str], Field(min_length=1, max_length=MOST_ANSWERS, fail_fast=True), Tag("~list")
+    ],
+    Discriminator(_kind),
+]
+
+
+class CompletionBody(Wished):
+    """``POST /v1/completions``."""
+
+    prompt: Prompt
+    logprobs: int | None = Field(default=None, ge=0, le=5)
+    echo: Never | None = None
+    best_of: int | None = Field(default=None, ge=1, le=1)
+    suffix: None = None
+
+
+Inputs = Annotated[
+    Text | Annotated[list[str], Field(min_length=1, max_length=2048, fail_fast=True), Tag("~list")],
+    Discriminator(_kind),
+]
+
+
+class EmbeddingBody(Body):
+    """``POST /v1/embeddings``."""
+
+    model: ModelName = "auto"
+    input: Inputs
+    encoding_format: Literal["float", "base64"] | None = None
+    dimensions: int | None = Field(default=None, ge=1)
+    user: str | None = None
+    punch: Punch = Punch()

@@ -1,0 +1,283 @@
+"""OpenAI's Responses API, as far as it is about text and functions: nothing is stored."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any, Literal
+
+from pydantic import Discriminator, Field, Tag, model_validator
+
+from ...wire import ChatMessage, Sampling, Tool, ToolCall
+from .._answering import Question
+from .._endpoint import Caller, Endpoint
+from .._errors import Refusal
+from .._parsing import Always, Body, Never
+from ._bodies import MOST_MESSAGES, MOST_PARTS, MOST_TOOLS, ModelName, Punch, StreamOptions, Text
+from ._endpoints import asked
+from ._responses_shapes import Echoed, ResponsesShape
+
+# ---- what is sent ----
+
+
+class InputText(Body):
+    """A part of a message; there is text only."""
+
+    type: Literal["input_text", "output_text", "text"]
+    text: str
+    # What an earlier answer had, sent back as it was.
+    annotations: list[Any] | None = Field(default=None, max_length=0, fail_fast=True)
+    logprobs: list[Any] | None = Field(default=None, max_length=0, fail_fast=True)
+
+
+Content = Annotated[
+    Text | Annotated[list[InputText], Field(max_length=MOST_PARTS, fail_fast=True), Tag("~list")],
+    Discriminator(lambda value: "~text" if isinstance(value, str) else "~list"),
+]
+
+
+class Message(Body):
+    """Something that was said."""
+
+    type: Literal["message"] = "message"
+    role: Literal["system", "developer", "user", "assistant"]
+    content: Content
+    id: str | None = None
+    status: str | None = None
+
+    def told(self) -> ChatMessage:
+        """The same, as peers read it."""
+        content = self.content
+        text = content if isinstance(content, str) else "".join(part.text for part in content)
+        role = "system" if self.role == "developer" else self.role
+        return ChatMessage(role=role, content=text)
+
+
+class Called(Body):
+    """A function that the assistant asked for."""
+
+    type: Literal["function_call"]
+    call_id: str
+    name: str
+    arguments: str
+    id: str | None = None
+    status: str | None = None
+
+    def told(self) -> ChatMessage:
+        """The same, as peers read it."""
+        call = ToolCall(id=self.call_id, name=self.name, arguments=self.arguments)
+        return ChatMessage(role="assistant", content="", tool_calls=(call,))
+
+
+class Returned(Body):
+    """What a function gave back."""
+
+    type: Literal["function_call_output"]
+    call_id: str
+    output: str
+    id: str | None = None
+    status: str | None = None
+
+    def told(self) -> ChatMessage:
+        """The same, as peers read it."""
+        return ChatMessage(role="tool", content=self.output, tool_call_id=self.call_id)
+
+
+def _kind_of_item(value: Any) -> str:
+    kind = value.get("type") if isinstance(value, dict) else None
+    return f"~{kind}" if kind in ("function_call", "function_call_output") else "~message"
+
+
+Item = Annotated[
+    Annotated[Message, Tag("~message")]
+    | Annotated[Called, Tag("~function_call")]
+    | Annotated[Returned, Tag("~function_call_output")],
+    Discriminator(_kind_of_item),
+]
+
+
+class FunctionTool(Body):
+    """A function that the model may ask for."""
+
+    type: Literal["function"]
+    name: str
+    description: str | None = None
+    parameters: dict[str, Any] | None = None
+    # llama.cpp writes the arguments of every call under a grammar of their schema.
+    strict: bool | None = None
+
+
+class ChosenFunction(Body):
+    """The one function that is to be called."""
+
+    type: Literal["function"]
+    name: str
+
+
+class Format(Body):
+    """What the text must be."""
+
+    type: Literal["text", "json_object", "json_schema"]
+    name: str | None = None
+    description: str | None = None
+    schema_: dict[str, Any] | None = Field(default=None, alias="schema")
+    strict: bool | None = None
+
+    @model_validator(mode="after")
+    def _complete(self) -> Format:
+        if (self.type == "json_schema") != (self.schema_ is not None):
+            raise ValueError("schema goes with the type 'json_schema' and with no other")
+        return self
+
+
+class TextOptions(Body):
+    """How the text is to be."""
+
+    format: Format | None = None
+
+
+class ResponsesBody(Body):
+    """``POST /v1/responses``."""
+
+    model: ModelName = "auto"
+    input: Annotated[
+        Text
+        | Annotated[
+            list[Item],
+            Field(min_length=1, max_length=MOST_MESSAGES, fail_fast=True),
+            Tag("~list"),
+        ],
+        Discriminator(lambda value: "~text" if isinstance(value, str) else "~list"),
+    ]
+    instructions: str | None = None
+    max_output_tokens: int | None = Field(default=None, ge=1, le=1 << 40)
+    temperature: float | None = Field(default=None, ge=0, le=100)
+    top_p: float | None = Field(default=None, ge=0, le=1)
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    text: TextOptions | None = None
+    tools: list[FunctionTool] | None = Field(default=None, max_length=MOST_TOOLS, fail_fast=True)
+    tool_choice: (
+        Annotated[
+            Annotated[Literal["none", "auto", "required"], Tag("~text")]
+            | Annotated[ChosenFunction, Tag("~function")],
+            Discriminator(lambda value: "~text" if isinstance(value, str) else "~function"),
+        ]
+        | None
+    ) = None
+    parallel_tool_calls: Always | None = None
+    metadata: dict[str, str] | None = Field(default=None, max_length=16)
+    user: str | None = None
+    safety_identifier: str | None = None
+    prompt_cache_key: str | None = None
+    # Nothing is stored, so that nothing can be gone on with or looked up later.
+    store: Never | None = None
+    previous_response_id: None = None
+    conversation: None = None
+    background: Never | None = None
+    truncation: Literal["disabled"] | None = None
+    include: list[Any] | None = Field(default=None, max_length=0, fail_fast=True)
+    service_tier: Literal["auto", "default"] | None = None
+    punch: Punch = Punch()
+
+
+# ---- what is made of it ----
+
+
+class Responses(Endpoint[ResponsesBody]):
+    """``POST /v1/responses``."""
+
+    path = "/v1/responses"
+    body = ResponsesBody
+
+    def streams(self, body: ResponsesBody) -> bool:
+        """If it says so."""
+        return bool(body.stream)
+
+    def question(self, body: ResponsesBody, caller: Caller) -> Question:
+        """A conversation."""
+        messages = _messages(body)
+        if not any(message.role != "system" for message in messages):
+            raise Refusal(
+                status=400,
+                message="input has nothing in it but instructions",
+                code="invalid_value",
+                param="input",
+            )
+        request = asked(
+            self.service,
+            caller,
+            body.punch,
+            streams=self.streams(body),
+            command="chat",
+            messages=tuple(messages),
+            sampling=Sampling(
+                max_tokens=body.max_output_tokens, temperature=body.temperature, top_p=body.top_p
+            ),
+            tools=tuple(
+                Tool(
+                    name=tool.name,
+                    description=tool.description,
+                    parameters=json.dumps(tool.parameters or {}, ensure_ascii=False),
+                )
+                for tool in body.tools or ()
+            ),
+            tool_choice=_tool_choice(body),
+            response_schema=_schema(body),
+        )
+        shape = ResponsesShape(
+            request_id=caller.request_id,
+            created=caller.created,
+            model=body.model,
+            echoed=_echoed(body),
+        )
+        return Question(requests=(request,), stream=self.streams(body), shape=shape)
+
+
+def _messages(body: ResponsesBody) -> list[ChatMessage]:
+    found: list[ChatMessage] = []
+    if body.instructions is not None:
+        found.append(ChatMessage(role="system", content=body.instructions))
+    if isinstance(body.input, str):
+        return [*found, ChatMessage(role="user", content=body.input)]
+    for item in body.input:
+        told = item.told()
+        last = found[-1] if found else None
+        if isinstance(item, Called) and last is not None and last.role == "assistant":
+            # Calls that were asked for together are one turn of a conversation.
+            found[-1] = ChatMessage(
+                role="assistant",
+                content=last.content,
+                tool_calls=last.tool_calls + told.tool_calls,
+            )
+        else:
+            found.append(told)
+    return found
+
+
+def _tool_choice(body: ResponsesBody) -> str | None:
+    choice = body.tool_choice
+    return f"function:{choice.name}" if isinstance(choice, ChosenFunction) else choice
+
+
+def _schema(body: ResponsesBody) -> str | None:
+    wanted = body.text.format if body.text is not None else None
+    if wanted is None or wanted.type == "text":
+        return None
+    return json.dumps(wanted.schema_ or {}, ensure_ascii=False)
+
+
+def _echoed(body: ResponsesBody) -> Echoed:
+    wanted = body.text.format if body.text is not None else None
+    shown = {"type": "text"} if wanted is None else wanted.model_dump(by_alias=True)
+    choice: Any = body.tool_choice or "auto"
+    return Echoed(
+        instructions=body.instructions,
+        max_output_tokens=body.max_output_tokens,
+        temperature=body.temperature,
+        top_p=body.top_p,
+        tools=[tool.model_dump() for tool in body.tools or ()],
+        tool_choice=choice if isinstance(choice, str) else choice.model_dump(),
+        text={"format": shown},
+        metadata=body.metadata or {},
+        user=body.user,
+    )

@@ -1,0 +1,367 @@
+"""Answers as OpenAI's clients read them: chat, completions, embeddings. No I/O.
+
+Shapes: https://platform.openai.com/docs/api-reference; where a field says something that no peer
+has counted, it is null rather than made up.
+"""
+
+from __future__ import annotations
+
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ...wire import CommandResponse, Completion, Segment, TokenLogprob, ToolCall, Usage
+from .._errors import Refusal
+from .._headers import usage_of
+
+SSE = "text/event-stream; charset=utf-8"
+DONE = b"data: [DONE]\n\n"
+
+
+def as_json(value: Any) -> str:
+    """*value*, in the fewest bytes."""
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+
+
+def event(value: Any) -> bytes:
+    """One server-sent event."""
+    return f"data: {as_json(value)}\n\n".encode(errors="replace")
+
+
+def comment(words: str) -> bytes:
+    """A line that every client skips, and that keeps it waiting."""
+    return f": {words}\n\n".encode("ascii", "replace")
+
+
+def usage_body(usage: Usage) -> dict[str, Any] | None:
+    """What OpenAI calls usage; `None` if nobody has counted."""
+    prompt, answer = usage.prompt_tokens, usage.completion_tokens
+    if prompt is None or answer is None:
+        return None
+    body: dict[str, Any] = {
+        "prompt_tokens": prompt,
+        "completion_tokens": answer,
+        "total_tokens": prompt + answer,
+    }
+    if usage.cached_tokens is not None:
+        body["prompt_tokens_details"] = {"cached_tokens": usage.cached_tokens}
+    return body
+
+
+def one_prompt(responses: Sequence[CommandResponse]) -> Usage:
+    """The tokens of several answers to one prompt, which is counted once."""
+    usage = usage_of(responses)
+    if not responses or usage.prompt_tokens is None:
+        return usage
+    return Usage(
+        prompt_tokens=responses[0].usage.prompt_tokens,
+        completion_tokens=usage.completion_tokens,
+        cached_tokens=responses[0].usage.cached_tokens,
+    )
+
+
+def segments_body(segments: Sequence[Segment]) -> list[dict[str, Any]]:
+    """Who has delivered what, as plain data."""
+    return [
+        {
+            "peer_id": segment.peer_id,
+            "tokens": segment.tokens,
+            "characters": segment.characters,
+            "seconds": round(segment.seconds, 6),
+            "reason": segment.reason,
+        }
+        for segment in segments
+    ]
+
+
+def punch_body(request_id: str, responses: Sequence[CommandResponse]) -> dict[str, Any]:
+    """What only punch says: which peers the answer is from, and under what id it is known."""
+    segments = [
+        part | ({"index": index} if len(responses) > 1 else {})
+        for index, response in enumerate(responses)
+        for part in segments_body(response.segments)
+    ]
+    return {"request_id": request_id, "segments": segments}
+
+
+def tool_calls_body(calls: Sequence[ToolCall], *, numbered: bool = False) -> list[dict[str, Any]]:
+    """Calls of tools; in a stream each has its number."""
+    return [
+        ({"index": index} if numbered else {})
+        | {
+            "id": call.id,
+            "type": "function",
+            "function": {"name": call.name, "arguments": call.arguments},
+        }
+        for index, call in enumerate(calls)
+    ]
+
+
+def logprobs_body(logprobs: Sequence[TokenLogprob]) -> dict[str, Any] | None:
+    """How likely each token was, as chat says it."""
+    if not logprobs:
+        return None
+    return {"content": [_token(each) for each in logprobs], "refusal": None}
+
+
+def _token(each: TokenLogprob) -> dict[str, Any]:
+    return _likely(each.token, each.logprob) | {
+        "top_logprobs": [_likely(token, logprob) for token, logprob in each.top]
+    }
+
+
+def _likely(token: str, logprob: float) -> dict[str, Any]:
+    return {"token": token, "logprob": logprob, "bytes": list(token.encode(errors="replace"))}
+
+
+def old_logprobs_body(logprobs: Sequence[TokenLogprob]) -> dict[str, Any] | None:
+    """How likely each token was, as completions say it."""
+    if not logprobs:
+        return None
+    offsets, place = [], 0
+    for each in logprobs:
+        offsets.append(place)
+        place += len(each.token)
+    return {
+        "tokens": [each.token for each in logprobs],
+        "token_logprobs": [each.logprob for each in logprobs],
+        "top_logprobs": [dict(each.top) for each in logprobs],
+        "text_offset": offsets,
+    }
+
+
+def model_of(responses: Sequence[CommandResponse], otherwise: str) -> str:
+    """The model that answered."""
+    for response in responses:
+        if response.provenance is not None and response.provenance.model is not None:
+            return response.provenance.model
+    return otherwise
+
+
+def completion_of(response: CommandResponse) -> Completion:
+    """The answer in a response."""
+    return response.result or Completion()
+
+
+class TextShape(ABC):
+    """What the shapes of chat and of completions have in common.
+
+    Args:
+      request_id: Of the whole request.
+      created: When it came, in seconds since 1970.
+      model: As asked for.
+      includes_usage: The stream ends with the tokens that were used.
+
+    """
+
+    stream_type = SSE
+    prefix = ""
+    whole_object = ""
+    part_object = ""
+
+    def __init__(
+        self, *, request_id: str, created: int, model: str, includes_usage: bool = False
+    ) -> None:
+        self.request_id = request_id
+        self.created = created
+        self.model = model
+        self.includes_usage = includes_usage
+        self._head = ""
+        self._tails: dict[int, tuple[str, str]] = {}
+        self.began(model)
+
+    # ---- what differs ----
+
+    @abstractmethod
+    def first(self, index: int) -> dict[str, Any] | None:
+        """What the first event of an answer has in it, besides its text."""
+
+    @abstractmethod
+    def part(self, index: int) -> Mapping[str, Any]:
+        """A choice with U+0000 in place of its text."""
+
+    @abstractmethod
+    def last(self, index: int, result: Completion) -> list[dict[str, Any]]:
+        """The choices that end an answer, each for an event of its own."""
+
+    @abstractmethod
+    def choice(self, index: int, result: Completion) -> dict[str, Any]:
+        """A whole answer."""
+
+    # ---- streams ----
+
+    def began(self, model: str) -> bytes:
+        """The first event of each answer comes with its first text: nothing yet."""
+        self.named(model)
+        self._tails = {}
+        return b""
+
+    def named(self, model: str) -> None:
+        """What every later event says."""
+        self.model = model
+        head = {
+            "id": f"{self.prefix}-{self.request_id}",
+            "object": self.part_object,
+            "created": self.created,
+            "model": model,
+        }
+        self._head = as_json(head)[:-1]
+
+    def text(self, index: int, parts: Sequence[str]) -> bytes:
+        """One event for each part, all in one write."""
+        opening = b""
+        ends = self._tails.get(index)
+        if ends is None:
+            # All but the text is the same for every event: it is spelled out once.
+            before, after = as_json([self.part(index)]).split(as_json("\0"))
+            usage = ',"usage":null' if self.includes_usage else ""
+            ends = (f'data: {self._head},"choices":{before}', f"{after}{usage}}}\n\n")
+            self._tails[index] = ends
+            opening = self._opening(index)
+        before, after = ends
+        pieces = [f"{before}{as_json(part)}{after}" for part in parts]
+        return opening + "".join(pieces).encode(errors="replace")
+
+    def _opening(self, index: int) -> bytes:
+        first = self.first(index)
+        return b"" if first is None else self._event([first])
+
+    def comment(self, words: str) -> bytes:
+        """Server-sent events have comments."""
+        return comment(words)
+
+    def finished(self, index: int, response: CommandResponse) -> bytes:
+        """Tool calls, probabilities and the reason why it ended: they come at the end."""
+        data = b"" if index in self._tails else self._opening(index)
+        self._tails.setdefault(index, ("", ""))
+        said = punch_body(self.request_id, [response])
+        choices = self.last(index, completion_of(response))
+        for place, choice in enumerate(choices):
+            is_last = place == len(choices) - 1
+            data += self._event([choice], {"punch": said} if is_last else {})
+        return data
+
+    def ended(self, responses: Sequence[CommandResponse]) -> bytes:
+        """The tokens, if they were asked for, and the mark of the end."""
+        if not self.includes_usage:
+            return DONE
+        usage = usage_body(one_prompt(responses))
+        said = {"usage": usage, "punch": punch_body(self.request_id, responses)}
+        return self._event([], said) + DONE
+
+    def failed(self, refusal: Refusal) -> bytes:
+        """An event that the official client raises as an error."""
+        return event(refusal.openai())
+
+    def _event(self, choices: Sequence[Any], more: Mapping[str, Any] | None = None) -> bytes:
+        fields = {"choices": choices} | ({"usage": None} if self.includes_usage else {})
+        text = as_json(fields | dict(more or {}))[1:]
+        return f"data: {self._head},{text}\n\n".encode(errors="replace")
+
+    # ---- all at once ----
+
+    def whole(self, responses: Sequence[CommandResponse]) -> dict[str, Any]:
+        """The whole body."""
+        return {
+            "id": f"{self.prefix}-{self.request_id}",
+            "object": self.whole_object,
+            "created": self.created,
+            "model": model_of(responses, self.model),
+            "choices": [
+                self.choice(index, completion_of(response))
+                for index, response in enumerate(responses)
+            ],
+            "usage": usage_body(self.usage(responses)),
+            "punch": punch_body(self.request_id, responses),
+        }
+
+    def usage(self, responses: Sequence[CommandResponse]) -> Usage:
+        """The tokens of all answers."""
+        return one_prompt(responses)
+
+
+class ChatShape(TextShape):
+    """``/v1/chat/completions``."""
+
+    prefix = "chatcmpl"
+    whole_object = "chat.completion"
+    part_object = "chat.completion.chunk"
+
+    def first(self, index: int) -> dict[str, Any]:
+        """Who speaks."""
+        delta = {"role": "assistant", "content": ""}
+        return {"index": index, "delta": delta, "logprobs": None, "finish_reason": None}
+
+    def part(self, index: int) -> dict[str, Any]:
+        """A piece of what is said."""
+        delta = {"content": "\0"}
+        return {"index": index, "delta": delta, "logprobs": None, "finish_reason": None}
+
+    def last(self, index: int, result: Completion) -> list[dict[str, Any]]:
+        """Tool calls first, if there are any."""
+        found: list[dict[str, Any]] = []
+        if result.tool_calls:
+            delta = {"tool_calls": tool_calls_body(result.tool_calls, numbered=True)}
+            found.append({"index": index, "delta": delta, "logprobs": None, "finish_reason": None})
+        logprobs = logprobs_body(result.logprobs)
+        end = {"index": index, "delta": {}, "logprobs": logprobs}
+        found.append(end | {"finish_reason": result.finish_reason})
+        return found
+
+    def choice(self, index: int, result: Completion) -> dict[str, Any]:
+        """A message."""
+        calls = result.tool_calls
+        message: dict[str, Any] = {
+            "role": "assistant",
+            "content": None if calls and not result.text else result.text,
+            "refusal": None,
+        }
+        if calls:
+            message["tool_calls"] = tool_calls_body(calls)
+        return {
+            "index": index,
+            "message": message,
+            "logprobs": logprobs_body(result.logprobs),
+            "finish_reason": result.finish_reason,
+        }
+
+
+class CompletionShape(TextShape):
+    """``/v1/completions``."""
+
+    prefix = "cmpl"
+    whole_object = "text_completion"
+    part_object = "text_completion"
+
+    def __init__(self, *, one_prompt: bool = True, **fields: Any) -> None:
+        self._one_prompt = one_prompt
+        super().__init__(**fields)
+
+    def first(self, index: int) -> None:
+        """Nothing goes before the text."""
+        return
+
+    def part(self, index: int) -> dict[str, Any]:
+        """A piece of the text."""
+        return {"index": index, "text": "\0", "logprobs": None, "finish_reason": None}
+
+    def last(self, index: int, result: Completion) -> list[dict[str, Any]]:
+        """No text, and the reason."""
+        return [
+            {
+                "index": index,
+                "text": "",
+                "logprobs": old_logprobs_body(result.logprobs),
+                "finish_reason": result.finish_reason,
+            }
+        ]
+
+    def choice(self, index: int, result: Completion) -> dict[str, Any]:
+        """The text."""
+        (last,) = self.last(index, result)
+        return last | {"text": result.text}
+
+    def usage(self, responses: Sequence[CommandResponse]) -> Usage:
+        """Several prompts are several times read."""
+        return one_prompt(responses) if self._one_prompt else usage_of(responses)

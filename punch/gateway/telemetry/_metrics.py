@@ -1,0 +1,331 @@
+"""What Prometheus is told at ``/metrics``. The only importer of `prometheus_client`.
+
+Names are those of vLLM where it has one (and so of the llm-d dashboards made for it), with
+``punch_`` in the place of ``vllm:``; the buckets are vLLM's too, so that both fit one diagram.
+
+| name | labels | from |
+| --- | --- | --- |
+| punch_requests_total | endpoint, status, model | requests that ended |
+| punch_refused_total | status | requests that asked no model and got an error |
+| punch_num_requests_running, punch_num_requests_waiting | | the gateway, now |
+| punch_prompt_tokens_total, punch_generation_tokens_total | model | what keys pay for |
+| punch_time_to_first_token_seconds | model | arrival to the first text |
+| punch_time_per_output_token_seconds | model | first text to the end, for each further token |
+| punch_e2e_request_latency_seconds | model | arrival to the end |
+| punch_decisions_total | policy, reason | first, failover, continuation, hedge, move |
+| punch_failovers_total, punch_continuations_total | | those decisions that found somebody |
+| punch_peers, punch_sessions | | the router, now |
+| punch_peer_breaker_state | peer | 0 closed, 1 half-open, 2 open: the worst of its models |
+| punch_peer_requests_running, punch_peer_requests_waiting | peer | as it last said |
+| punch_build_info | version, python | 1 |
+| process_* | | memory, descriptors, processor time of this process |
+
+Every set of labels is bounded: callers and peers choose some of the words in it.
+"""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable, Iterator, Sequence
+from typing import Protocol
+
+import trio
+from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector
+from prometheus_client.core import GaugeMetricFamily, InfoMetricFamily, Metric
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.registry import Collector
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from ..._version import __version__
+from ...peers import PeerRecord
+from .._exchange import DISCONNECTED, Exchange
+
+# Label values of each kind; what comes later is `OTHER`.
+MOST_MODELS = 100
+MOST_PEERS = 200
+MOST_WORDS = 64
+LONGEST_WORD = 120
+OTHER = "other"
+
+# A model that the router was to choose, and that was never chosen.
+ANY = "auto"
+
+# How long the models on offer are taken to be the same, in seconds: adverts come every second.
+OFFERS_SECONDS = 1.0
+
+# nginx's status for a client that went away before there was one.
+CLIENT_GONE = "499"
+
+# vLLM 0.11, vllm/v1/metrics/loggers.py, in seconds.
+FIRST_TOKEN_BUCKETS = (
+    0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0,
+    20.0, 40.0, 80.0, 160.0, 640.0, 2560.0,
+)  # fmt: skip
+PER_TOKEN_BUCKETS = (
+    0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0, 20.0,
+    40.0, 80.0,
+)  # fmt: skip
+LATENCY_BUCKETS = (
+    0.3, 0.5, 0.8, 1.0, 1.5, 2.0, 2.5, 5.0, 10.0, 15.0, 20.0, 30.0, 40.0, 50.0, 60.0, 120.0, 240.0,
+    480.0, 960.0, 1920.0, 7680.0,
+)  # fmt: skip
+
+_BREAKER_STATES = {"closed": 0, "half-open": 1, "open": 2}
+
+
+class Watched(Protocol):
+    """What is looked at of a `Router`."""
+
+    @property
+    def peers(self) -> tuple[PeerRecord, ...]:
+        """A snapshot of the listeners that are connected."""
+
+    @property
+    def sessions(self) -> int:
+        """How many sessions with listeners are open."""
+
+
+class _Words:
+    """The values that a label has had: the first ones, up to a number."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._known: set[str] = set()
+
+    def __contains__(self, word: str) -> bool:
+        return word in self._known
+
+    def bounded(self, word: str) -> str:
+        """*word*, or `OTHER` if there are too many."""
+        if word in self._known:
+            return word
+        if len(self._known) >= self._most or len(word) > LONGEST_WORD:
+            return OTHER
+        self._known.add(word)
+        return word
+
+
+class Metrics:
+    """An `Observer` that counts.
+
+    Args:
+      router: Whose peers are shown.
+      waiting: Says how many requests wait for the gateway, see `Quotas.statistics`.
+
+    """
+
+    def __init__(self, router: Watched, *, waiting: Callable[[], int] = lambda: 0) -> None:
+        self.registry = CollectorRegistry()
+        """What is told; further collectors may be added."""
+        self._router = router
+        self._under_way = 0
+        self._models = _Words(MOST_MODELS)
+        self._words = _Words(MOST_WORDS)
+        self._offered: frozenset[str] = frozenset()
+        self._offered_at = -float("inf")
+        self._now = _Now(router, running=lambda: self._under_way, waiting=waiting)
+        registry = self.registry
+        self._requests = Counter(
+            "punch_requests", "Requests that ended.", ("endpoint", "status", "model"),
+            registry=registry,
+        )  # fmt: skip
+        self._refused = Counter(
+            "punch_refused", "Requests that asked no model and got an error.", ("status",),
+            registry=registry,
+        )  # fmt: skip
+        self._prompt_tokens = Counter(
+            "punch_prompt_tokens", "Tokens of prompts.", ("model",), registry=registry
+        )
+        self._generation_tokens = Counter(
+            "punch_generation_tokens", "Tokens of answers.", ("model",), registry=registry
+        )
+        self._first_token = Histogram(
+            "punch_time_to_first_token_seconds", "Arrival to the first text.", ("model",),
+            registry=registry, buckets=FIRST_TOKEN_BUCKETS,
+        )  # fmt: skip
+        self._per_token = Histogram(
+            "punch_time_per_output_token_seconds",
+            "First text to the end, for each token after the first.", ("model",),
+            registry=registry, buckets=PER_TOKEN_BUCKETS,
+        )  # fmt: skip
+        self._latency = Histogram(
+            "punch_e2e_request_latency_seconds", "Arrival to the end.", ("model",),
+            registry=registry, buckets=LATENCY_BUCKETS,
+        )  # fmt: skip
+        self._decisions = Counter(
+            "punch_decisions", "Decisions made for requests that ended.", ("policy", "reason"),
+            registry=registry,
+        )  # fmt: skip
+        self._failovers = Counter(
+            "punch_failovers", "Another peer was asked before the first text.", registry=registry
+        )
+        self._continuations = Counter(
+            "punch_continuations", "Another peer went on with a begun answer.", registry=registry
+        )
+        registry.register(self._now)
+        ProcessCollector(registry=registry)
+
+    # ---- observing ----
+
+    def began(self, exchange: Exchange) -> None:
+        """One more is under way."""
+        self._under_way += 1
+
+    def changed(self, exchange: Exchange) -> None:
+        """All that counts is known at the end."""
+
+    def ended(self, exchange: Exchange) -> None:
+        """Count it."""
+        self._under_way -= 1
+        model = self._model_of(exchange)
+        endpoint = self._words.bounded(exchange.endpoint)
+        self._requests.labels(endpoint, _status(exchange), model).inc()
+        cost = exchange.cost
+        self._prompt_tokens.labels(model).inc(cost.prompt)
+        self._generation_tokens.labels(model).inc(cost.answer)
+        self._observe_times(exchange, model, cost.answer)
+        for decision in exchange.decisions:
+            policy = self._words.bounded(decision.policy)
+            self._decisions.labels(policy, self._words.bounded(decision.reason)).inc()
+            if decision.chosen is not None and decision.reason == "failover":
+                self._failovers.inc()
+            elif decision.chosen is not None and decision.reason == "continuation":
+                self._continuations.inc()
+
+    def refused(self, status: int) -> None:
+        """Count a request that was sent away before it asked anything."""
+        self._refused.labels(str(status)).inc()
+
+    def _observe_times(self, exchange: Exchange, model: str, answer: int) -> None:
+        began, first, ended = exchange.began_at, exchange.first_text_at, exchange.ended_at
+        if first is not None:
+            self._first_token.labels(model).observe(first - began)
+        if ended is None or exchange.error_code is not None:
+            # How long it takes to fail would make a broken swarm look fast.
+            return
+        self._latency.labels(model).observe(ended - began)
+        if first is not None and answer > 1:
+            self._per_token.labels(model).observe((ended - first) / (answer - 1))
+
+    def _model_of(self, exchange: Exchange) -> str:
+        """The model that answered, or else was asked for, if it is or was on offer."""
+        made_by = exchange.provenance
+        name = made_by.model if made_by is not None and made_by.model else exchange.model
+        if name is None:
+            return ANY
+        if name in self._models:
+            return name
+        now = trio.current_time()
+        if now - self._offered_at >= OFFERS_SECONDS:
+            offers = [offer.name for peer in self._router.peers for offer in peer.capability.models]
+            self._offered, self._offered_at = frozenset(offers), now
+        return self._models.bounded(name) if name in self._offered else OTHER
+
+    # ---- telling ----
+
+    async def exposition(self, accept: str) -> tuple[bytes, str]:
+        """Everything, in the format that *accept* prefers, and that format's media type."""
+        encode, media_type = choose_encoder(accept)
+        # Here, where the router lives; spelling it out takes a while, and a thread can do that.
+        self._now.look()
+        lean = _WithoutBirthdays(self.registry)
+        return await trio.to_thread.run_sync(encode, lean), media_type
+
+
+def _status(exchange: Exchange) -> str:
+    if exchange.status is not None:
+        return str(exchange.status)
+    return CLIENT_GONE if exchange.error_code == DISCONNECTED else "none"
+
+
+class _WithoutBirthdays:
+    """A registry without the moment at which each series was made, which doubles the counters.
+
+    The library can leave them out itself, but only for the whole process, which may not be ours.
+    """
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._registry = registry
+
+    def collect(self) -> Iterator[Metric]:
+        for metric in self._registry.collect():
+            metric.samples = [s for s in metric.samples if not s.name.endswith("_created")]
+            yield metric
+
+
+class _Now(Collector):
+    """How things are at the moment of a scrape."""
+
+    def __init__(
+        self, router: Watched, *, running: Callable[[], int], waiting: Callable[[], int]
+    ) -> None:
+        self._router = router
+        self._running = running
+        self._waiting = waiting
+        self._seen: list[Metric] = []
+
+    def look(self) -> None:
+        """Take in what is to be told."""
+        waiting, peers = self._waiting(), self._router.peers
+        seen: list[Metric] = [
+            _gauge("num_requests_running", "Requests worked on.", self._running() - waiting),
+            _gauge("num_requests_waiting", "Requests that wait for the gateway.", waiting),
+            _gauge("peers", "Listeners that are known.", len(peers)),
+            _gauge("sessions", "Sessions with listeners that are open.", self._router.sessions),
+        ]
+        seen += _of_peers(peers)
+        build = {"version": __version__, "python": platform.python_version()}
+        seen.append(InfoMetricFamily("punch_build", "What is running.", build))
+        self._seen = seen
+
+    def describe(self) -> Iterator[Metric]:
+        """Nothing: the registry need not look at the router to know these names."""
+        return iter(())
+
+    def collect(self) -> Iterator[Metric]:
+        """What `look` has seen."""
+        return iter(self._seen)
+
+
+def _gauge(name: str, about: str, value: float) -> GaugeMetricFamily:
+    return GaugeMetricFamily(f"punch_{name}", about, max(0.0, value))
+
+
+def _of_peers(peers: Sequence[PeerRecord]) -> list[Metric]:
+    """One sample for each of the first 200 peers, and one for all the others."""
+    breakers = GaugeMetricFamily(
+        "punch_peer_breaker_state",
+        "0 closed, 1 half-open, 2 open: the worst of the peer's models.",
+        labels=("peer",),
+    )
+    running = GaugeMetricFamily(
+        "punch_peer_requests_running", "Slots that are taken, as the peer says.", labels=("peer",)
+    )
+    waiting = GaugeMetricFamily(
+        "punch_peer_requests_waiting", "Requests in its queue, as the peer says.", labels=("peer",)
+    )
+    shown, others = peers[:MOST_PEERS], peers[MOST_PEERS:]
+    for name, group in (*((peer.peer_id, (peer,)) for peer in shown), (OTHER, others)):
+        if not group:
+            continue
+        loads = [peer.capability.load for peer in group]
+        breakers.add_metric((name,), max(map(_breaker_state, group)))
+        running.add_metric((name,), sum(load.busy for load in loads))
+        waiting.add_metric((name,), sum(load.queued for load in loads))
+    return [breakers, running, waiting]
+
+
+def _breaker_state(peer: PeerRecord) -> int:
+    return max((_BREAKER_STATES[b.state] for b in peer.breakers.values()), default=0)
+
+
+def metrics_route(metrics: Metrics, path: str = "/metrics") -> Route:
+    """The route that Prometheus scrapes."""
+
+    async def scrape(request: Request) -> Response:
+        body, media_type = await metrics.exposition(request.headers.get("accept", ""))
+        return Response(body, headers={"content-type": media_type, "cache-control": "no-store"})
+
+    return Route(path, scrape, methods=["GET"], name="metrics")

@@ -1,0 +1,322 @@
+"""OpenTelemetry: what a request went through, as a tree of spans. The only importer of it.
+
+::
+
+    POST /v1/chat/completions        SERVER    the request, from arrival to its last byte
+      decide                         INTERNAL  one decision, and all that came of it
+        chat smollm2                 CLIENT    asking the peer that was chosen
+          generate smollm2           INTERNAL  what its backend delivered, if it did
+
+Attributes are those of the semantic conventions for HTTP and for generative AI; what they have
+no word for begins with ``punch.``. There is no text of a prompt or an answer in them.
+
+The spans of a request are made when it is over, from what is known then: nothing is held for one
+that is under way. They are sent by a thread of the exporter's, which drops them if the collector
+is too slow. Without the extra ``otel`` or a collector's address nothing of this is even imported.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+import attrs
+import trio
+
+from ..._logs import get_logger
+from ..._version import __version__
+from ...capability import PeerId
+from ...routing import Attempt, Decision
+from ...wire import Segment
+from .._exchange import Exchange
+
+if TYPE_CHECKING:
+    from opentelemetry.context import Context
+    from opentelemetry.sdk.trace import TracerProvider
+    from opentelemetry.trace import Span, Tracer
+    from opentelemetry.util.types import AttributeValue
+
+log = get_logger(__name__)
+
+# How long the last spans may take to be sent when the gateway ends, in seconds.
+CLOSE_SECONDS = 3.0
+
+# A word of a caller's or a peer's: longer ones are cut.
+LONGEST_WORD = 120
+
+# OpenTelemetry's clock counts in billionths of a second.
+_PER_SECOND = 1_000_000_000
+
+Attributes = dict[str, "AttributeValue"]
+
+
+@attrs.frozen(kw_only=True)
+class _Asking:
+    """One decision, and what came of it; times in seconds of trio's clock."""
+
+    decision: Decision
+    attempt: Attempt | None
+    segment: Segment | None
+    ended_at: float
+    is_last: bool
+
+
+class Spans:
+    """An `Observer` that makes spans. Made by `open_spans`."""
+
+    def __init__(self, provider: TracerProvider) -> None:
+        from opentelemetry import trace
+        from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+        self._tracer: Tracer = provider.get_tracer("punch", __version__)
+        self._trace = trace
+        self._propagator = TraceContextTextMapPropagator()
+
+    def began(self, exchange: Exchange) -> None:
+        """Its spans are made at the end."""
+
+    def changed(self, exchange: Exchange) -> None:
+        """Its spans are made at the end."""
+
+    def ended(self, exchange: Exchange) -> None:
+        """Make its spans."""
+        tree = _Tree(self._tracer, exchange)
+        kind = self._trace.SpanKind
+        parent = self._parent(exchange.traceparent)
+        whole = tree.start(_name(exchange), kind.SERVER, parent, exchange.began_at)
+        # A sampler may not want this trace: then there is nobody to fill it in for.
+        if whole.is_recording():
+            whole.set_attributes(_of_gateway(exchange))
+            self._fail(whole, exchange.error_code if _is_ours(exchange) else None)
+            for asking in _askings(exchange, tree.ended_at):
+                self._add(tree, whole, exchange, asking)
+        tree.end(whole, tree.ended_at)
+
+    def _add(self, tree: _Tree, whole: Span, exchange: Exchange, asking: _Asking) -> None:
+        kind = self._trace.SpanKind
+        decision, began = asking.decision, asking.decision.now
+        inside = self._trace.set_span_in_context(whole)
+        decided = tree.start("decide", kind.INTERNAL, inside, began)
+        decided.set_attributes(_of_decision(decision))
+        if decision.chosen is not None:
+            inside = self._trace.set_span_in_context(decided)
+            name = f"{_operation(exchange)} {_model(exchange, decision)}"
+            asked = tree.start(name, kind.CLIENT, inside, began)
+            asked.set_attributes(_of_attempt(exchange, decision))
+            self._fail(asked, asking.attempt.error.code if asking.attempt is not None else None)
+            if asking.segment is not None or (asking.is_last and exchange.provenance is not None):
+                inside = self._trace.set_span_in_context(asked)
+                name = f"generate {_model(exchange, decision)}"
+                made = tree.start(name, kind.INTERNAL, inside, began)
+                made.set_attributes(_of_backend(exchange, asking))
+                tree.end(made, asking.ended_at)
+            tree.end(asked, asking.ended_at)
+        tree.end(decided, asking.ended_at)
+
+    def _parent(self, traceparent: str | None) -> Context | None:
+        if traceparent is None:
+            return None
+        # One that makes no sense is as none: W3C Trace Context, section 3.2.
+        return self._propagator.extract({"traceparent": traceparent})
+
+    def _fail(self, span: Span, code: str | None) -> None:
+        if code is not None:
+            span.set_attribute("error.type", code)
+            span.set_status(self._trace.StatusCode.ERROR)
+
+
+class _Tree:
+    """The spans of one request, on OpenTelemetry's clock."""
+
+    def __init__(self, tracer: Tracer, exchange: Exchange) -> None:
+        self._tracer = tracer
+        now = trio.current_time()
+        self._base = time.time_ns() - int(now * _PER_SECOND)
+        self.ended_at = now if exchange.ended_at is None else exchange.ended_at
+
+    def start(self, name: str, kind: object, parent: Context | None, at: float) -> Span:
+        return self._tracer.start_span(name, context=parent, kind=kind, start_time=self._ns(at))  # type: ignore[arg-type]  # a SpanKind
+
+    def end(self, span: Span, at: float) -> None:
+        span.end(self._ns(at))
+
+    def _ns(self, at: float) -> int:
+        return self._base + int(at * _PER_SECOND)
+
+
+def _askings(exchange: Exchange, ended_at: float) -> Iterator[_Asking]:
+    """Every decision with its outcome: a peer is asked once, so its id finds it."""
+    failed, segments = list(exchange.attempts), list(exchange.segments)
+    for number, decision in enumerate(exchange.decisions, start=1):
+        is_last = number == len(exchange.decisions)
+        attempt = next((a for a in failed if a.peer_id == decision.chosen), None)
+        segment = next((s for s in segments if s.peer_id == decision.chosen), None)
+        if attempt is not None:
+            failed.remove(attempt)
+        if segment is not None:
+            segments.remove(segment)
+        if attempt is not None:
+            end = decision.now + attempt.seconds
+        elif segment is not None and not is_last:
+            end = decision.now + segment.seconds
+        else:
+            # The last one, or one that gave way to the next: to a hedge, or in a queue.
+            end = ended_at if is_last else exchange.decisions[number].now
+        yield _Asking(
+            decision=decision,
+            attempt=attempt,
+            segment=segment,
+            ended_at=max(decision.now, min(end, ended_at)),
+            is_last=is_last and attempt is None,
+        )
+
+
+def _name(exchange: Exchange) -> str:
+    # A name of few values, as the conventions ask for: the route, not the path.
+    return f"POST {exchange.endpoint}"
+
+
+def _operation(exchange: Exchange) -> str:
+    """The operation's name in the conventions."""
+    command = exchange.decisions[0].request.command if exchange.decisions else "chat"
+    return {"complete": "text_completion", "embed": "embeddings"}.get(command, "chat")
+
+
+def _model(exchange: Exchange, decision: Decision) -> str:
+    return _word(decision.request.model or exchange.model or "auto")
+
+
+def _is_ours(exchange: Exchange) -> bool:
+    """Whether the error is the server's: a client's is none, by the conventions for HTTP."""
+    return exchange.status is not None and exchange.status >= 500
+
+
+def _of_gateway(exchange: Exchange) -> Attributes:
+    found: Attributes = {
+        "http.request.method": "POST",
+        "http.route": exchange.endpoint,
+        "gen_ai.operation.name": _operation(exchange),
+        "gen_ai.request.model": _word(exchange.model or "auto"),
+        "punch.request_id": exchange.request_id,
+        "punch.stream": exchange.stream,
+        "punch.continuations": sum(d.reason == "continuation" for d in exchange.decisions),
+    }
+    if exchange.status is not None:
+        found["http.response.status_code"] = exchange.status
+    if exchange.key_id is not None:
+        found["punch.key_id"] = exchange.key_id
+    if exchange.error_code is not None:
+        found["error.type"] = exchange.error_code
+    return found
+
+
+def _of_decision(decision: Decision) -> Attributes:
+    found: Attributes = {
+        "punch.policy": decision.policy,
+        "punch.reason": decision.reason,
+        "punch.candidates": len(decision.order) + len(decision.removed),
+        "punch.removed": len(decision.removed),
+    }
+    if decision.chosen is not None:
+        found["punch.peer_id"] = decision.chosen
+        if decision.unit == "s":
+            found["punch.predicted_seconds"] = decision.score(decision.chosen)
+    return found
+
+
+def _of_attempt(exchange: Exchange, decision: Decision) -> Attributes:
+    return {
+        "gen_ai.operation.name": _operation(exchange),
+        "gen_ai.request.model": _model(exchange, decision),
+        "gen_ai.provider.name": _backend(decision, decision.chosen),
+        "gen_ai.request.stream": exchange.stream,
+        "server.address": str(decision.chosen),
+    }
+
+
+def _of_backend(exchange: Exchange, asking: _Asking) -> Attributes:
+    found: Attributes = {
+        "gen_ai.operation.name": _operation(exchange),
+        "gen_ai.provider.name": _backend(asking.decision, asking.decision.chosen),
+        "gen_ai.response.id": exchange.request_id,
+    }
+    made_by = exchange.provenance
+    if made_by is not None:
+        found["gen_ai.response.model"] = _word(made_by.model or "")
+        found["punch.provenance"] = made_by.kind
+    if asking.segment is not None and not asking.is_last:
+        found["gen_ai.usage.output_tokens"] = asking.segment.tokens
+    elif asking.is_last:
+        earlier = [s.tokens for s in exchange.segments if s is not asking.segment]
+        # Of the answer, as the prompt's: what of it was made for this caller is the cost.
+        told = exchange.usage.completion_tokens
+        whole = exchange.cost.answer if told is None else told
+        found["gen_ai.usage.output_tokens"] = max(0, whole - sum(earlier))
+        if exchange.usage.prompt_tokens is not None:
+            found["gen_ai.usage.input_tokens"] = exchange.usage.prompt_tokens
+        if exchange.usage.cached_tokens is not None:
+            found["gen_ai.usage.cache_read.input_tokens"] = exchange.usage.cached_tokens
+    first = exchange.first_text_at
+    if first is not None and asking.decision.now <= first <= asking.ended_at:
+        found["gen_ai.response.time_to_first_chunk"] = first - asking.decision.now
+    return found
+
+
+def _backend(decision: Decision, peer_id: PeerId | None) -> str:
+    scored = None if peer_id is None else decision.scored.get(peer_id)
+    return "unknown" if scored is None else _word(scored[0].capability.backend)
+
+
+def _word(text: str) -> str:
+    return text[:LONGEST_WORD]
+
+
+@asynccontextmanager
+async def open_spans(
+    *, endpoint: str | None = None, provider: TracerProvider | None = None
+) -> AsyncIterator[Spans | None]:
+    """An observer that makes spans, for as long as the context lasts; `None` if nobody wants them.
+
+    Args:
+      endpoint: The collector, as ``OTEL_EXPORTER_OTLP_ENDPOINT`` has it: ``http://HOST:4318``.
+        The exporter reads the other variables of OpenTelemetry itself.
+      provider: Where spans go instead; it stays open.
+
+    """
+    if provider is not None:
+        yield Spans(provider)
+        return
+    made = None if not endpoint else _provider(endpoint)
+    if made is None:
+        yield None
+        return
+    try:
+        yield Spans(made)
+    finally:
+        with trio.move_on_after(CLOSE_SECONDS, shield=True):
+            await trio.to_thread.run_sync(made.shutdown, abandon_on_cancel=True)
+
+
+def _provider(endpoint: str) -> TracerProvider | None:
+    try:
+        from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+        from opentelemetry.sdk.resources import Resource
+        from opentelemetry.sdk.trace import TracerProvider
+        from opentelemetry.sdk.trace.export import BatchSpanProcessor
+    except ImportError:
+        log.warning(
+            "no traces: OTEL_EXPORTER_OTLP_ENDPOINT is set and OpenTelemetry is not installed",
+            remedy="pip install 'punch-router[otel]'",
+        )
+        return None
+    resource = Resource.create({"service.version": __version__})
+    if str(resource.attributes["service.name"]).startswith("unknown_service"):
+        # Nobody has given it another name with OTEL_SERVICE_NAME.
+        resource = resource.merge(Resource({"service.name": "punch-gateway"}))
+    # Its own end at exit would wait for a collector that is not there.
+    provider = TracerProvider(resource=resource, shutdown_on_exit=False)
+    exporter = OTLPSpanExporter(endpoint=f"{endpoint.rstrip('/')}/v1/traces")
+    provider.add_span_processor(BatchSpanProcessor(exporter))
+    return provider

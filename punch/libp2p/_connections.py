@@ -1,0 +1,220 @@
+"""The connections of a node: one to a peer, made when needed, closed when idle."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any
+
+import attrs
+import trio
+from libp2p.network.swarm import Swarm
+from libp2p.peer.id import ID
+from libp2p.transport.quic.connection import QUICConnection
+
+from .._logs import get_logger
+from ..capability import PeerId
+from ..exceptions import ConfigurationError, PeerUnreachable
+from ..network import Address, parse_address
+from ._dialing import Dialer
+from .defects import _quic as _quic_defects
+from .defects import _swarm as defects
+
+LINGER_SECONDS = 1.0
+"""How long the side that dialed keeps a connection without streams."""
+
+INBOUND_LINGER_SECONDS = 5.0
+"""The same for the other side: longer, so that the two do not close at once, and enough
+for the first stream to be opened."""
+
+_SWEEP_SECONDS = 0.5
+
+_log = get_logger(__name__)
+
+
+@attrs.define(kw_only=True)
+class Link:
+    """What we know about one connection of the swarm."""
+
+    dialed: bool
+    """True if this side opened it."""
+
+    idle_since: float
+    """When its last stream closed, or when we first saw it; trio's clock, in seconds."""
+
+    streams: int = 0
+    """Our open streams on it."""
+
+    closing: bool = False
+    """True once we have decided to close it."""
+
+    pinged: float = 0.0
+    """When it was last kept alive; trio's clock, in seconds."""
+
+
+@attrs.define(kw_only=True)
+class _Dial:
+    """The dial to one peer that goes on now."""
+
+    lock: trio.Lock = attrs.field(factory=trio.Lock)
+    """Held by the caller who dials."""
+
+    failed: tuple[str, ...] | None = None
+    """The addresses of the dial that failed last, while others waited."""
+
+    reason: str = ""
+    """Why it failed."""
+
+
+_to_id = lru_cache(maxsize=1024)(ID.from_base58)
+"""Decoding base58 takes as long as opening a stream."""
+
+
+class Connections:
+    """The swarm's connections, and what we know about each.
+
+    Args:
+      swarm: libp2p's swarm.
+      dialer: Opens new ones.
+      transports: Which to dial with: ``tcp``, ``quic``.
+      nursery: Where connections are closed.
+
+    """
+
+    def __init__(
+        self,
+        swarm: Swarm,
+        *,
+        dialer: Dialer,
+        transports: frozenset[str],
+        nursery: trio.Nursery,
+    ) -> None:
+        self._swarm = swarm
+        self._dialer = dialer
+        self._transports = transports
+        self._nursery = nursery
+        self._links: dict[Any, Link] = {}
+        self._dials: dict[PeerId, _Dial] = {}
+
+    def __len__(self) -> int:
+        return len(self._swarm.get_connections())
+
+    def live(self, peer_id: PeerId) -> Any:
+        """A connection to a peer that can take another stream, or None."""
+        try:
+            found = self._swarm.get_connections(_to_id(peer_id))
+        except ValueError:
+            return None
+        return next(filter(self.is_live, found), None)
+
+    def is_live(self, connection: Any) -> bool:
+        """True if a stream can be opened on *connection*, as far as we know."""
+        muxed = connection.muxed_conn
+        ending = getattr(muxed, "event_shutting_down", None)
+        return not (
+            connection.is_closed
+            or muxed.is_closed
+            or (ending is not None and ending.is_set())
+            or self.link(connection).closing
+        )
+
+    def link(self, connection: Any) -> Link:
+        """What we know about *connection*."""
+        link = self._links.get(connection)
+        if link is None:
+            link = Link(dialed=False, idle_since=trio.current_time())
+            self._links[connection] = link
+        return link
+
+    def close_soon(self, connection: Any, link: Link) -> None:
+        """Close *connection* in the background, and open no more streams on it."""
+        link.closing = True
+        self._nursery.start_soon(_close_connection, connection)
+
+    async def sweep(self) -> None:
+        """Close idle connections, keep the others alive, forget those that ended."""
+        while True:
+            await trio.sleep(_SWEEP_SECONDS)
+            now = trio.current_time()
+            for connection in self._swarm.get_connections():
+                link = self.link(connection)
+                linger = LINGER_SECONDS if link.dialed else INBOUND_LINGER_SECONDS
+                if link.closing:
+                    continue
+                if link.streams == 0 and now - link.idle_since >= linger:
+                    self.close_soon(connection, link)
+                elif now - link.pinged >= _quic_defects.KEEP_ALIVE_SECONDS:
+                    link.pinged = now
+                    if isinstance(connection.muxed_conn, QUICConnection):
+                        _quic_defects.keep_alive(connection.muxed_conn)
+            for connection in [each for each in self._links if each.is_closed]:
+                if self._links[connection].streams == 0:
+                    del self._links[connection]
+
+    async def connect(self, peer_id: PeerId, addresses: Sequence[str]) -> Any:
+        """The connection to a peer; a new one if there is none.
+
+        Callers that ask at the same time share one dial, and its failure.
+
+        Raises:
+          PeerUnreachable: if no address works.
+
+        """
+        dial = self._dials.setdefault(peer_id, _Dial())
+        waited = dial.lock.locked()
+        try:
+            async with dial.lock:
+                connection = self.live(peer_id)
+                if connection is not None:
+                    return connection
+                if waited and dial.failed == tuple(addresses):
+                    raise PeerUnreachable(dial.reason)
+                try:
+                    return await self._dial(peer_id, addresses)
+                except PeerUnreachable as error:
+                    dial.failed, dial.reason = tuple(addresses), str(error)
+                    raise
+        finally:
+            # Still locked if somebody waits: the lock was handed on.
+            if not dial.lock.locked() and self._dials.get(peer_id) is dial:
+                del self._dials[peer_id]
+
+    async def _dial(self, peer_id: PeerId, addresses: Sequence[str]) -> Any:
+        reasons = []
+        candidates: list[Address] = []
+        for text in dict.fromkeys(addresses):
+            try:
+                address = parse_address(text)
+            except ConfigurationError as error:
+                reasons.append(str(error))
+                continue
+            if address.peer_id not in {None, peer_id}:
+                reasons.append(f"{text} is the address of another peer")
+            elif address.transport not in self._transports:
+                reasons.append(f"{text} is of a transport that this node does not dial")
+            else:
+                candidates.append(attrs.evolve(address, peer_id=None))
+        for address in sorted(candidates, key=lambda each: each.transport == "quic"):
+            try:
+                connection = await self._dialer.dial(address, peer_id)
+            except PeerUnreachable as error:
+                reasons.append(f"{address}: {error}")
+            else:
+                self.link(connection).dialed = True
+                return connection
+        why = "; ".join(reasons) or "no address is known"
+        raise PeerUnreachable(f"{peer_id} cannot be reached: {why}")
+
+    async def close(self) -> None:
+        """Close all of them at once; `Swarm.close` takes 0.1 s for each."""
+        async with trio.open_nursery() as nursery:
+            for connection in self._swarm.get_connections():
+                nursery.start_soon(_close_connection, connection)
+
+
+async def _close_connection(connection: Any) -> None:
+    with defects.shielded(2.0):
+        try:
+            await connection.close()
+        except Exception:  # noqa: BLE001 - Whatever it was, the connection is given up.
+            _log.debug("connection_close_failed", exc_info=True)

@@ -1,0 +1,186 @@
+"""Connections that this node opens, and the question who is at an address."""
+
+from __future__ import annotations
+
+import copy
+from contextlib import suppress
+from typing import Any
+
+import attrs
+import multiaddr
+import trio
+from aioquic.quic.connection import QuicConnection
+from libp2p.custom_types import TProtocol
+from libp2p.network.swarm import Swarm
+from libp2p.peer.id import ID
+from libp2p.transport.exceptions import OpenConnectionError
+from libp2p.transport.quic.connection import QUICConnection
+from libp2p.transport.quic.transport import QUICTransport
+from libp2p.transport.tcp.tcp import TCP
+
+from ..capability import PeerId
+from ..exceptions import PeerUnreachable
+from ..network import Address
+from ._ports import resolve
+from .defects import _swarm as defects
+
+_CLOSE_SECONDS = 1.0
+
+
+class Dialer:
+    """Opens connections over TCP, with Noise and Yamux, and over QUIC.
+
+    `Swarm.dial_addr` does the same steps, but must be told who is there before it asks, and
+    says little about what went wrong.
+
+    Args:
+      swarm: Where new connections go.
+      tcp: libp2p's TCP transport.
+      quic: libp2p's QUIC transport, if there is one.
+
+    """
+
+    def __init__(self, swarm: Swarm, *, tcp: TCP, quic: QUICTransport | None) -> None:
+        self._swarm = swarm
+        self._tcp = tcp
+        self._quic = quic
+
+    async def dial(self, address: Address, peer_id: PeerId) -> Any:
+        """Connect to a peer; the swarm's connection.
+
+        Raises:
+          PeerUnreachable: if nobody answers within 5 s, or somebody else does. The text is
+            a reason, to be put after a colon.
+
+        """
+        return await self._first(address, peer_id)
+
+    async def identify(self, address: Address) -> PeerId:
+        """Learn who is at an address, and hang up.
+
+        Raises:
+          PeerUnreachable: if nobody answers within 5 s.
+
+        """
+        found: PeerId = await self._first(address, None)
+        return found
+
+    async def _first(self, address: Address, peer_id: PeerId | None) -> Any:
+        """Try what a name stands for, one after the other, until one works."""
+        last = PeerUnreachable("the name stands for no address")
+        address = attrs.evolve(address, peer_id=None)
+        try:
+            with trio.fail_after(defects.HANDSHAKE_SECONDS):
+                resolved = await resolve(address)
+        except OSError as error:
+            raise PeerUnreachable(f"the name is not known ({error.strerror})") from error
+        except ValueError as error:
+            # Resolvers and multiaddresses have rules of their own for names.
+            raise PeerUnreachable(f"not an address that can be dialled: {error}") from error
+        except trio.TooSlowError as error:
+            raise PeerUnreachable("no answer about the name") from error
+        for each in resolved:
+            try:
+                return await self._try(each, peer_id)
+            except PeerUnreachable as error:
+                last = error
+        raise last
+
+    async def _try(self, address: Address, peer_id: PeerId | None) -> Any:
+        connect = self._tcp_session if address.transport == "tcp" else self._quic_session
+        try:
+            with trio.fail_after(defects.HANDSHAKE_SECONDS):
+                session, found = await connect(address)
+        except trio.TooSlowError as error:
+            raise PeerUnreachable(f"no answer within {defects.HANDSHAKE_SECONDS:g} s") from error
+        if peer_id is None:
+            await _close(session)
+            return found
+        try:
+            if found != peer_id:
+                raise PeerUnreachable(f"{found} answered there: wrong identity")
+            # From here on it may serve several callers, so that no caller's cancel ends it.
+            with trio.CancelScope(shield=True), trio.fail_after(defects.HANDSHAKE_SECONDS):
+                if address.transport == "tcp":
+                    session = await self._swarm.upgrader.upgrade_connection(
+                        session, ID.from_base58(peer_id)
+                    )
+                return await self._swarm.add_conn(session, direction="outbound")
+        except PeerUnreachable:
+            await _close(session)
+            raise
+        except trio.TooSlowError as error:
+            await _close(session)
+            raise PeerUnreachable(f"no answer within {defects.HANDSHAKE_SECONDS:g} s") from error
+        except Exception as error:  # Anything a peer's bytes can cause.
+            await _close(session)
+            raise PeerUnreachable("it ended the handshake") from error
+
+    async def _tcp_session(self, address: Address) -> tuple[Any, PeerId]:
+        try:
+            raw = await self._tcp.dial(multiaddr.Multiaddr(str(address)))
+        except OpenConnectionError as error:
+            raise PeerUnreachable(_reason(error)) from error
+        try:
+            security = self._swarm.upgrader.security_multistream
+            # Without an id Noise authenticates whoever answers, and leaves the comparison
+            # to us.
+            session = await security.secure_outbound(raw, None)  # type: ignore[arg-type]
+            return session, PeerId(str(session.get_remote_peer()))
+        except Exception as error:  # Anything a stranger's bytes can cause.
+            await _close(raw)
+            raise PeerUnreachable(
+                "something answers there, but it is not a libp2p peer with Noise"
+            ) from error
+        except BaseException:
+            await _close(raw)
+            raise
+
+    async def _quic_session(self, address: Address) -> tuple[Any, PeerId]:
+        quic = self._quic
+        assert quic is not None
+        assert self._swarm.background_nursery is not None
+        config = copy.copy(quic._quic_configs[TProtocol("quic-v1_client")])
+        connection = QUICConnection(
+            quic_connection=QuicConnection(configuration=config),
+            remote_addr=(address.host, address.port),
+            remote_peer_id=None,  # Whoever answers proves who it is; we compare.
+            local_peer_id=self._swarm.get_peer_id(),
+            is_initiator=True,
+            maddr=multiaddr.Multiaddr(str(address)),
+            transport=quic,
+            security_manager=quic.get_security_manager(),
+        )
+        try:
+            await connection.connect(self._swarm.background_nursery)
+        except Exception as error:  # Anything a stranger's bytes can cause.
+            await _close(connection)
+            raise PeerUnreachable("no libp2p peer answers there") from error
+        except BaseException:
+            await _close(connection)
+            raise
+        if not connection.is_peer_verified:
+            await _close(connection)
+            raise PeerUnreachable("something answers there, but it does not prove who it is")
+        return connection, PeerId(str(connection.remote_peer_id()))
+
+
+async def _close(session: Any) -> None:
+    """Close any kind of connection; nothing is left to be done if that fails."""
+    with defects.shielded(_CLOSE_SECONDS), suppress(Exception):
+        await session.close()
+
+
+def _reason(error: BaseException) -> str:
+    """The operating system's reason for a failed connection, in a few words."""
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, BaseExceptionGroup):
+            seen = seen.exceptions[0]
+            continue
+        if isinstance(seen, ConnectionRefusedError):
+            return "connection refused"
+        if isinstance(seen, OSError) and seen.strerror:
+            return seen.strerror.lower()
+        seen = seen.__cause__
+    return str(error)

@@ -1,0 +1,147 @@
+"""Owning ports, and what others can dial."""
+
+from __future__ import annotations
+
+import errno
+import ipaddress
+import os
+import socket
+import sys
+from collections.abc import Iterable
+
+import attrs
+import psutil
+import trio
+
+from ..exceptions import AddressUnavailable, ConfigurationError
+from ..network import Address, parse_address
+
+_FAMILIES = {"dns": socket.AF_UNSPEC, "dns4": socket.AF_INET, "dns6": socket.AF_INET6}
+
+
+def parse_listen(text: str) -> Address:
+    """Read an address to listen on: it has an IP address, and no peer id.
+
+    Raises:
+      ConfigurationError: if it is none.
+
+    """
+    address = parse_address(text, setting="listen")
+    if address.kind in _FAMILIES:
+        raise ConfigurationError(
+            f"listen is {text!r}: give an IP address of this machine instead of a name, "
+            "such as /ip4/0.0.0.0/tcp/4001 for all of them"
+        )
+    return attrs.evolve(address, peer_id=None)
+
+
+async def resolve(address: Address) -> tuple[Address, ...]:
+    """The same address with IP addresses in place of a name.
+
+    Asks the operating system, which knows ``/etc/hosts`` and mDNS; libp2p asks DNS alone.
+
+    Raises:
+      OSError: if the name is not known.
+
+    """
+    if address.kind not in _FAMILIES:
+        return (address,)
+    found = await trio.socket.getaddrinfo(
+        address.host, address.port, _FAMILIES[address.kind], socket.SOCK_STREAM
+    )
+    kinds = {socket.AF_INET: "ip4", socket.AF_INET6: "ip6"}
+    return tuple(
+        attrs.evolve(address, kind=kinds[family], host=str(where[0]))
+        for family, _, _, _, where in found
+        if family in kinds
+    )
+
+
+def check_free(address: Address) -> None:
+    """Make sure that nobody listens on an address.
+
+    Raises:
+      AddressUnavailable: if it cannot be listened on. The text says who holds it.
+
+    """
+    family = socket.AF_INET6 if address.kind == "ip6" else socket.AF_INET
+    kind = socket.SOCK_STREAM if address.transport == "tcp" else socket.SOCK_DGRAM
+    with socket.socket(family, kind) as sock:
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        if kind == socket.SOCK_STREAM and sys.platform != "win32":
+            # Connections of a node that ended a moment ago do not count, listeners do.
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            sock.bind((address.host, address.port))
+            if kind == socket.SOCK_STREAM:
+                sock.listen(1)
+        except OSError as error:
+            raise AddressUnavailable(_explain(address, error)) from error
+
+
+def _explain(address: Address, error: OSError) -> str:
+    if error.errno == errno.EADDRINUSE:
+        who = _holder(address)
+        return (
+            f"cannot listen on {address}: the port is taken by {who or 'another process'}. "
+            "Stop it, or listen on another port (0 takes any free one)."
+        )
+    if error.errno == errno.EADDRNOTAVAIL:
+        return (
+            f"cannot listen on {address}: this machine has no address {address.host}. "
+            "Listen on 0.0.0.0 to use all addresses that it has."
+        )
+    if error.errno == errno.EACCES:
+        return f"cannot listen on {address}: ports below 1024 need privileges. Take a higher port."
+    return f"cannot listen on {address}: {error.strerror or error}"
+
+
+def _holder(address: Address) -> str | None:
+    """Who listens on a port, in words, as far as this user may know."""
+    kind = "tcp" if address.transport == "tcp" else "udp"
+    try:
+        for connection in psutil.net_connections(kind):
+            listening = kind == "udp" or connection.status == psutil.CONN_LISTEN
+            if listening and connection.laddr and connection.laddr.port == address.port:
+                if connection.pid is None:
+                    continue
+                if connection.pid == os.getpid():
+                    return f"this process itself (pid {connection.pid})"
+                return f"process {connection.pid} ({psutil.Process(connection.pid).name()})"
+    except (psutil.Error, OSError):
+        pass  # Not ours to see; the port is taken all the same.
+    return None
+
+
+def expand(addresses: Iterable[Address]) -> tuple[Address, ...]:
+    """What others can dial, given what this node is bound to.
+
+    The wildcards 0.0.0.0 and :: become the addresses of the interfaces that are up.
+    Loopback comes last: only processes of this machine reach it.
+    """
+    found: dict[Address, None] = {}
+    for address in addresses:
+        if ipaddress.ip_address(address.host).is_unspecified:
+            for host in _interface_hosts(address.kind):
+                found[attrs.evolve(address, host=host)] = None
+        else:
+            found[address] = None
+    return tuple(sorted(found, key=lambda each: ipaddress.ip_address(each.host).is_loopback))
+
+
+def _interface_hosts(kind: str) -> tuple[str, ...]:
+    family = socket.AF_INET6 if kind == "ip6" else socket.AF_INET
+    up = {name for name, status in psutil.net_if_stats().items() if status.isup}
+    return tuple(
+        entry.address
+        for name, entries in psutil.net_if_addrs().items()
+        for entry in entries
+        # A link-local address means nothing without the name of an interface of the machine
+        # that dials it.
+        if name in up and entry.family == family and not _is_link_local(entry.address)
+    )
+
+
+def _is_link_local(host: str) -> bool:
+    return ipaddress.ip_address(host.partition("%")[0]).is_link_local

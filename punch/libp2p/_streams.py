@@ -1,0 +1,161 @@
+"""One stream of libp2p as a `punch.network.Stream`, and how its protocol is agreed on."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from typing import Any
+
+import trio
+from libp2p.exceptions import BaseLibp2pError
+from libp2p.transport.quic.exceptions import QUICError
+from libp2p.transport.quic.stream import QUICStream
+from libp2p.utils import encode_delim
+
+from ..capability import PeerId
+from ..exceptions import PeerUnreachable
+from .defects import _quic as _quic_defects
+from .defects import _yamux as _yamux_defects
+
+MAX_READ_BYTES = 1 << 16
+"""Most bytes that `LibP2PStream.receive_some` returns, as the contract of `Stream` says."""
+
+MAX_WRITE_BYTES = 32 << 10
+"""Most bytes in one write, so that the streams of one connection take turns."""
+
+ENDS = (
+    BaseLibp2pError,
+    QUICError,
+    OSError,
+    EOFError,
+    trio.ClosedResourceError,
+    trio.BrokenResourceError,
+    # aioquic's words for "this stream was finished before".
+    ValueError,
+    AssertionError,
+)
+"""What libp2p raises when a stream, or the connection below it, ended."""
+
+_HEAD = encode_delim(b"/multistream/1.0.0")
+_NOT_AVAILABLE = encode_delim(b"na")
+
+
+class LibP2PStream:
+    """A `punch.network.Stream` over one stream of Yamux or QUIC.
+
+    Args:
+      muxed: libp2p's stream, with its protocol agreed on.
+      peer_id: Who is at the other end.
+      start_soon: Starts a task that may outlive this stream, and ends with the node.
+      on_close: Called once, when the stream is closed here.
+
+    """
+
+    __slots__ = (
+        "_closed",
+        "_muxed",
+        "_on_close",
+        "_peer_id",
+        "_read",
+        "_sending",
+        "_start_soon",
+        "_write",
+    )
+
+    def __init__(
+        self,
+        muxed: Any,
+        *,
+        peer_id: PeerId,
+        start_soon: Callable[..., None],
+        on_close: Callable[[LibP2PStream], None],
+    ) -> None:
+        self._muxed = muxed
+        self._read: Callable[[int], Awaitable[bytes]] = muxed.read
+        self._write: Callable[[bytes], Awaitable[None]] = muxed.write
+        self._peer_id = peer_id
+        self._start_soon = start_soon
+        self._on_close = on_close
+        self._closed = False
+        self._sending = False
+
+    @property
+    def peer_id(self) -> PeerId:
+        """Who is at the other end, as the handshake proved."""
+        return self._peer_id
+
+    async def receive_some(self) -> bytes:
+        """The next bytes, at most 64 KiB; ``b""`` when the stream or its connection ended."""
+        if self._closed:
+            await trio.lowlevel.checkpoint()
+            return b""
+        try:
+            return await self._read(MAX_READ_BYTES)
+        except ENDS:
+            return b""
+
+    async def send_all(self, data: bytes) -> None:
+        """Send *data*; not cancelled halfway. A write without any progress for 10 s fails.
+
+        Raises:
+          PeerUnreachable: if the stream or its connection ended.
+
+        """
+        if self._closed:
+            raise PeerUnreachable(f"the stream to {self._peer_id} is closed")
+        if self._sending:
+            # The pieces of two writers would be mixed, and the peer would see garbage.
+            raise trio.BusyResourceError("another task is sending on this stream")
+        self._sending = True
+        try:
+            with trio.CancelScope(shield=True):
+                if len(data) <= MAX_WRITE_BYTES:
+                    await self._write(data)
+                    return
+                for start in range(0, len(data), MAX_WRITE_BYTES):
+                    await self._write(data[start : start + MAX_WRITE_BYTES])
+        except ENDS as error:
+            await self.aclose()
+            reason = str(error) or type(error).__name__
+            raise PeerUnreachable(f"the stream to {self._peer_id} ended: {reason}") from error
+        finally:
+            self._sending = False
+
+    async def aclose(self) -> None:
+        """End the stream in both directions. Never raises, never waits for the peer."""
+        self.close_nowait()
+        await trio.lowlevel.cancel_shielded_checkpoint()
+
+    def close_nowait(self) -> None:
+        """As `aclose`; a task of the node tells the peer."""
+        if self._closed:
+            return
+        self._closed = True
+        room = _quic_defects if isinstance(self._muxed, QUICStream) else _yamux_defects
+        room.hang_up(self._muxed)
+        self._on_close(self)
+        # If the node is closed, its connections ended, and the peer knows.
+        with suppress(RuntimeError):
+            self._start_soon(room.say_goodbye, self._muxed)
+
+
+async def select(muxed: Any, protocol: str) -> None:
+    """Agree on a protocol for a stream that we opened, in one round trip.
+
+    multistream-select takes two, if one waits for the answer to its first line; a peer
+    that knows the protocol answers both lines in the same words.
+
+    Raises:
+      PeerUnreachable: if the peer does not speak *protocol*.
+
+    """
+    expected = _HEAD + encode_delim(protocol.encode())
+    await muxed.write(expected)
+    answer = b""
+    while answer != expected:
+        answer += await muxed.read(len(expected) - len(answer))
+        if not expected.startswith(answer):
+            refused = len(answer) > len(_HEAD) and (_HEAD + _NOT_AVAILABLE).startswith(answer)
+            raise PeerUnreachable(
+                f"it does not speak {protocol}" if refused else "it does not speak multistream"
+            )

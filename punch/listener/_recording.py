@@ -1,0 +1,470 @@
+"""Exactly once: an answer is made once, however often its dialer asks for it.
+
+A dialer whose connection broke sends the same request again, with the same id. It must get the
+answer that is being made, from its beginning, or the one that was just finished; not a second
+one. So an answer is made in a task of its own into a `Recording`, and whoever asks reads from
+that, in his own time.
+
+* A request is known by its dialer's identity and its id: not by the session, which may be new.
+* The same id with another body is a `RequestConflict`. To go on with an answer that other peers
+  began is another piece of work each time, though its id is the same.
+* Only a success is kept. Who asks again after an error wants another try.
+* A reader who leaves on purpose leaves for good. One whose session broke may come back: the
+  answer is made on for `GRACE_SECONDS`.
+* No answer is made for longer than its readers gave it, nor for longer than `LONGEST_SECONDS`,
+  however often they come back.
+* Who shows a text to nobody before its end may have it in fewer messages, one every
+  `stream_interval`: a message costs as much as twenty tokens in one. None is held for longer than
+  two of these intervals, and the rest comes with the end.
+* Whoever gets no text, because he wants the answer whole or because the model thinks, is told now
+  and then that tokens are made.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import OrderedDict
+from collections.abc import Callable
+from hashlib import blake2b
+
+import attrs
+import trio
+
+from ..capability import PeerId
+from ..exceptions import RequestConflict
+from ..session import Inquiry
+from ..wire import WINDOW, CommandRequest, CommandResponse, Completion, Provenance
+
+# A dialer whose session broke dials again at once and then every second or two; one that has not
+# come back by now has most likely asked somebody else.
+GRACE_SECONDS = 5.0
+
+# Nobody waits longer for an answer, and no slot is held longer by one.
+LONGEST_SECONDS = 3600.0
+
+# Who gets no text is told so often that tokens are made, as he is told what a queue does.
+SIGN_SECONDS = 5.0
+
+# More tokens than any answer has, and the most that one `Chunk` may stand for: a backend that
+# claims more is not believed.
+MOST_TOKENS = 1 << 20
+
+# A finished answer is kept so long: more than the 60 s that clients such as OpenAI's wait before
+# they ask again, and more than a dialer needs to find its way back.
+KEPT_SECONDS = 120.0
+
+# As many answers as `MAX_REQUESTS` of one session; 1,024 of a usual length take 2 MB. All dialers
+# share them: where there are too many, the oldest of whoever holds the most is dropped.
+KEPT_ANSWERS = 1024
+
+# Text of all that are kept, for the unusual ones. Embeddings count with eight bytes a number.
+KEPT_BYTES = 32 << 20
+
+LOGPROB_BYTES = 128
+
+# Text that a reader gets at a time: it always fits an empty window, at four bytes a character.
+PIECE_CHARACTERS = WINDOW // 4
+
+Key = tuple[PeerId, str, bytes]
+"""The dialer, the request's id, and a hash of what others had delivered of the answer before."""
+
+
+def key_of(dialer: PeerId, request: CommandRequest) -> Key:
+    """What a recording is found by."""
+    begun = (request.continuation or "").encode("utf-8", "surrogatepass")
+    return dialer, request.request_id, blake2b(begun, digest_size=8).digest() if begun else b""
+
+
+class Recording:
+    """One answer that is being made, or was; readable from its beginning by any number.
+
+    The task that makes it runs in `scope` and calls `say`, `begin`, `add` and at last `end`.
+    Readers wait in `follow`.
+    """
+
+    def __init__(self, dialer: PeerId, request: CommandRequest, mark: bytes) -> None:
+        self.key = key_of(dialer, request)
+        self.fingerprint = mark
+        self.scope = trio.CancelScope()
+        """Cancelled when nobody wants the answer any more, or when its time is up."""
+        self.provenance: Provenance | None = None
+        """Where the answer comes from, once the backend works on it."""
+        self.response: CommandResponse | None = None
+        """How it ended, with the whole text; `None` while it is made."""
+        self.tokens = 0
+        """Tokens made so far."""
+        self.first_text_at: float | None = None
+        """When the first text came, in seconds."""
+        self._parts: list[tuple[str, int]] = []
+        self._readers: list[Reader] = []
+        self._changed = trio.Event()
+        self._turned = trio.Event()
+        self._taken = trio.Event()
+        self._progress: Callable[[Inquiry], None] | None = None
+        self._silent_tokens = 0
+        self._sign_at = -math.inf
+        self._latest: float | None = None
+        self._until = -math.inf
+
+    @property
+    def text(self) -> str:
+        """The text so far."""
+        return "".join(part for part, _ in self._parts)
+
+    # ---- whoever makes it ----
+
+    def say(self, progress: Callable[[Inquiry], None]) -> None:
+        """Tell every reader, and those to come, what the request waits for."""
+        self._progress = progress
+        for reader in self._readers:
+            progress(reader.inquiry)
+
+    def begin(self, provenance: Provenance) -> None:
+        """The backend works on it."""
+        self.provenance = provenance
+        self._progress = None
+        self._sign_at = trio.current_time() + SIGN_SECONDS
+        self._turn()
+
+    async def add(self, text: str, tokens: int) -> None:
+        """The next part; waits until the most advanced reader has passed on the ones before.
+
+        A reader has passed a part on when it is within the window of its session, so the backend
+        is never more than that and one message ahead. Tokens without a text, as those of a model
+        that thinks, are passed on with the next text.
+        """
+        tokens = max(0, min(tokens, MOST_TOKENS - self.tokens))
+        while self._is_ahead():
+            self._taken = trio.Event()
+            await self._taken.wait()
+        self.tokens += tokens
+        if text:
+            self._add_text(text, tokens + self._silent_tokens)
+            self._silent_tokens = 0
+        else:
+            self._silent_tokens += tokens
+        if tokens and trio.current_time() >= self._sign_at:
+            self._give_sign(but_streaming=bool(text))
+        await trio.lowlevel.checkpoint()
+
+    def _add_text(self, text: str, tokens: int) -> None:
+        if self.first_text_at is None:
+            self.first_text_at = trio.current_time()
+        self._parts.append((text, tokens))
+        asleep = False
+        for reader in self._readers:
+            asleep |= not self._hand_on(reader, len(text))
+        if asleep:
+            self._wake()
+
+    def _give_sign(self, *, but_streaming: bool) -> None:
+        """Tell whoever gets no text now that tokens were made."""
+        self._sign_at = trio.current_time() + SIGN_SECONDS
+        for reader in self._readers:
+            if reader.started and not (but_streaming and reader.streams):
+                reader.inquiry.progress("working")
+
+    def _hand_on(self, reader: Reader, size: int) -> bool:
+        """Send what there is from here to a reader that is up to date, or let it gather.
+
+        Waking it costs half as much again. False if it must be woken.
+        """
+        if not reader.streams:
+            return True
+        if reader.catches_up:
+            return False
+        if reader.hold(size):
+            return True
+        text, tokens = self._between(reader.place, len(self._parts))
+        if not reader.inquiry.send_now(text, tokens):
+            reader.catches_up = True
+            return False
+        reader.passed_on(len(self._parts))
+        return True
+
+    def _between(self, start: int, end: int) -> tuple[str, int]:
+        """Text and tokens of some parts."""
+        if end - start == 1:
+            return self._parts[start]
+        parts = self._parts[start:end]
+        return "".join(text for text, _ in parts), sum(tokens for _, tokens in parts)
+
+    def end(self, response: CommandResponse) -> None:
+        """There is no more to come."""
+        self.response = response
+        self._join_parts()
+        self._turn()
+
+    def _join_parts(self) -> None:
+        """Hold a finished text once, and not as a thousand small ones, when nobody is in it."""
+        if self._readers or self.response is None or self.response.result is None:
+            return
+        text, whole = self.text, self.response.result.text
+        tokens = sum(tokens for _, tokens in self._parts)
+        self._parts = [(whole if whole == text else text, tokens)] if text else []
+
+    def _is_ahead(self) -> bool:
+        count = len(self._parts)
+        readers = self._readers
+        return bool(readers) and all(
+            reader.streams and reader.catches_up and reader.place < count for reader in readers
+        )
+
+    def _wake(self) -> None:
+        changed, self._changed = self._changed, trio.Event()
+        changed.set()
+
+    def _turn(self) -> None:
+        """Also wake those who do not care for each part."""
+        turned, self._turned = self._turned, trio.Event()
+        turned.set()
+        self._wake()
+
+    # ---- whoever reads it ----
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether there is, or will be, an answer to read."""
+        return self.response is not None or not self.scope.cancel_called
+
+    @property
+    def readers(self) -> int:
+        """How many read it now."""
+        return len(self._readers)
+
+    def join(self, inquiry: Inquiry) -> Reader:
+        """Read it from its beginning, for *inquiry*. Whoever joins must `leave`."""
+        reader = Reader(inquiry)
+        self._readers.append(reader)
+        self.scope.deadline = self._allow(inquiry.request.timeout)
+        # One who takes the answer whole holds nobody up, whoever did until now.
+        self._taken.set()
+        if self._progress is not None:
+            self._progress(inquiry)
+        return reader
+
+    def _allow(self, timeout: float | None) -> float:
+        """Until when the answer may be made, now that somebody waits so long for it."""
+        now = trio.current_time()
+        if self._latest is None:
+            self._latest = now + LONGEST_SECONDS
+        patience = LONGEST_SECONDS if timeout is None else timeout + GRACE_SECONDS
+        self._until = max(self._until, min(self._latest, now + patience))
+        return self._until
+
+    def leave(self, reader: Reader, *, comes_back: bool) -> None:
+        """*reader* reads no more. The last one takes the answer along, now or after the grace."""
+        self._readers.remove(reader)
+        self._taken.set()
+        if self._readers:
+            return
+        if self.response is not None:
+            self._join_parts()
+        elif comes_back:
+            self.scope.deadline = min(self._until, trio.current_time() + GRACE_SECONDS)
+        else:
+            self.scope.cancel()
+
+    async def follow(self, reader: Reader) -> CommandResponse:
+        """Pass everything on to *reader* as it comes; the end of it, with the whole text.
+
+        Raises:
+          RequestCancelled: if the reader's dialer takes nothing for too long.
+
+        """
+        while True:
+            if self.provenance is not None and not reader.started:
+                reader.started = True
+                reader.inquiry.started(self.provenance)
+            is_over = self.response is not None
+            if reader.started and reader.streams and (is_over or not reader.holds_back):
+                await self._pass_on(reader)
+            if self.response is not None:
+                return self.response
+            await reader.wait(self._changed if reader.streams else self._turned)
+
+    async def _pass_on(self, reader: Reader) -> None:
+        """Send what there is, up to a piece at a time."""
+        parts = self._parts
+        reader.catches_up = True
+        while reader.place < len(parts):
+            end, size = reader.place, 0
+            while end < len(parts) and (size < PIECE_CHARACTERS or end == reader.place):
+                size += len(parts[end][0])
+                end += 1
+            await reader.inquiry.send_text(*self._between(reader.place, end))
+            reader.passed_on(end)
+            self._taken.set()
+        reader.catches_up = False
+
+
+class Reader:
+    """Where one inquiry is in a recording."""
+
+    def __init__(self, inquiry: Inquiry) -> None:
+        self.inquiry = inquiry
+        self.streams = inquiry.request.stream
+        """Takes the answer in parts; otherwise whole, at the end."""
+        self.started = False
+        """Knows where the answer comes from."""
+        self.place = 0
+        """Parts passed on."""
+        self.catches_up = True
+        """Passes parts on in its own task; otherwise they are handed on as they are made."""
+        self._interval = inquiry.request.stream_interval
+        self._next_at = -math.inf
+        self._held = 0
+        self._nap = trio.CancelScope()
+
+    def hold(self, size: int) -> bool:
+        """Let a part of so many characters wait for those that follow, unless it is time to send.
+
+        After an interval with none that followed it is sent alone.
+        """
+        if not self._interval:
+            return False
+        self._held += size
+        if self._held >= PIECE_CHARACTERS or trio.current_time() >= self._next_at:
+            return False
+        self._nap.deadline = self._latest
+        return True
+
+    @property
+    def holds_back(self) -> bool:
+        """Whether what is there may still wait."""
+        return self._held > 0 and not self.catches_up and trio.current_time() < self._latest
+
+    @property
+    def _latest(self) -> float:
+        return self._next_at + self._interval
+
+    async def wait(self, news: trio.Event) -> None:
+        """Wait for news, or until what is held must be sent."""
+        if not self._interval:
+            await news.wait()
+            return
+        with trio.CancelScope(deadline=self._latest if self._held else math.inf) as self._nap:
+            await news.wait()
+
+    def passed_on(self, place: int) -> None:
+        """It has the parts before *place*."""
+        self.place = place
+        if self._interval:
+            self._held, self._next_at = 0, trio.current_time() + self._interval
+            self._nap.deadline = math.inf
+
+
+@attrs.frozen(kw_only=True)
+class RecordingStatistics:
+    """What a store holds at one instant."""
+
+    running: int
+    """Answers being made."""
+
+    kept: int
+    """Finished answers."""
+
+    kept_bytes: int
+    """Bytes of these."""
+
+
+@attrs.define
+class _Holding:
+    """What is kept for one dialer."""
+
+    answers: int = 0
+    size: int = 0
+    """Bytes."""
+
+
+class Recordings:
+    """The answers of one executor: those being made, and the successes of the last minutes."""
+
+    def __init__(self) -> None:
+        self._running: dict[Key, Recording] = {}
+        self._kept: OrderedDict[Key, tuple[float, int, Recording]] = OrderedDict()
+        self._kept_bytes = 0
+        self._holdings: dict[PeerId, _Holding] = {}
+
+    def statistics(self) -> RecordingStatistics:
+        """What it holds."""
+        return RecordingStatistics(
+            running=len(self._running), kept=len(self._kept), kept_bytes=self._kept_bytes
+        )
+
+    def find(
+        self, dialer: PeerId, request: CommandRequest, mark: bytes, *, now: float
+    ) -> Recording | None:
+        """The recording of this very request, if there is one.
+
+        Raises:
+          RequestConflict: if the dialer has used the id for another request.
+
+        """
+        self._expire(now)
+        key = key_of(dialer, request)
+        found = self._running.get(key)
+        if found is not None and not found.is_alive:
+            found = None
+        if found is None and key in self._kept:
+            found = self._kept[key][2]
+        if found is not None and found.fingerprint != mark:
+            raise RequestConflict(
+                f"request_id {request.request_id!r} was used for another request; "
+                "give each request its own"
+            )
+        return found
+
+    def open(self, dialer: PeerId, request: CommandRequest, mark: bytes) -> Recording:
+        """A recording of a request that is not known."""
+        recording = Recording(dialer, request, mark)
+        self._running[recording.key] = recording
+        return recording
+
+    def ended(self, recording: Recording, *, now: float) -> None:
+        """*recording* has ended: keep it if it is worth it."""
+        if self._running.get(recording.key) is recording:
+            del self._running[recording.key]
+            response = recording.response
+            if response is not None and response.status == "success":
+                self._keep(recording, response.result or Completion(), now)
+
+    def _keep(self, recording: Recording, completion: Completion, now: float) -> None:
+        size = len(completion.text.encode("utf-8", "replace"))
+        size += sum(8 * len(vector) for vector in completion.embeddings)
+        size += sum(len(call.name) + len(call.arguments) for call in completion.tool_calls)
+        # A float and a short text in Python, with what holds them.
+        size += sum(LOGPROB_BYTES * (1 + len(one.top)) for one in completion.logprobs)
+        self._forget(recording.key)
+        self._kept[recording.key] = (now + KEPT_SECONDS, size, recording)
+        self._kept_bytes += size
+        holding = self._holdings.setdefault(recording.key[0], _Holding())
+        holding.answers += 1
+        holding.size += size
+        self._expire(now)
+        while len(self._kept) > KEPT_ANSWERS:
+            self._forget_of(max(self._holdings, key=lambda dialer: self._holdings[dialer].answers))
+        while self._kept_bytes > KEPT_BYTES:
+            self._forget_of(max(self._holdings, key=lambda dialer: self._holdings[dialer].size))
+
+    def _forget_of(self, dialer: PeerId) -> None:
+        """Drop the oldest answer of *dialer*."""
+        self._forget(next(key for key in self._kept if key[0] == dialer))
+
+    def _expire(self, now: float) -> None:
+        # In the order of their ends, and all are kept for the same time.
+        while self._kept:
+            key, (until, _, _) = next(iter(self._kept.items()))
+            if until > now:
+                return
+            self._forget(key)
+
+    def _forget(self, key: Key) -> None:
+        if key in self._kept:
+            _, size, _ = self._kept.pop(key)
+            self._kept_bytes -= size
+            holding = self._holdings[key[0]]
+            holding.answers -= 1
+            holding.size -= size
+            if not holding.answers:
+                del self._holdings[key[0]]

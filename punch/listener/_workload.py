@@ -1,0 +1,107 @@
+"""How much work an executor has before it: what its load report rests on, besides the queue."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import attrs
+
+from ..admission import Ticket
+from ..capability import ModelOffer
+from ..routing import route_request
+from ..wire import CommandRequest
+from ._recording import Recording
+
+# Weight of the newest answer in the usual length; about the last twenty matter.
+WEIGHT = 0.1
+
+# A usual length beyond this is a backend's nonsense, and dialers would not take it for a number
+# of tokens either.
+MOST_TOKENS = 1 << 20
+
+# An answer that is longer than usual already still has this share of a usual one before it: the
+# length of answers has no memory, or the longest would be reported as all but finished.
+LEAST_SHARE = 0.1
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class Work:
+    """One request that has a slot."""
+
+    recording: Recording
+    """Its answer."""
+
+    ticket: Ticket
+    """What was expected of it."""
+
+    most_tokens: float = math.inf
+    """Longest answer that was asked for, in tokens."""
+
+    @property
+    def prompt_tokens_left(self) -> int:
+        """Prompt tokens still to be read; they are, once there is text."""
+        return self.ticket.prompt_tokens if self.recording.first_text_at is None else 0
+
+    @property
+    def output_tokens_left(self) -> int:
+        """Answer tokens still to be made (expected)."""
+        expected, made = self.ticket.output_tokens, self.recording.tokens
+        left = max(expected - made, math.ceil(LEAST_SHARE * expected))
+        return max(0, int(min(left, self.most_tokens - made)))
+
+
+class Workload:
+    """The requests that have a slot, and how long their answers usually are."""
+
+    def __init__(self) -> None:
+        self._usual: dict[str, float] = {}
+        self._works: set[Work] = set()
+
+    def plan(self, recording: Recording, request: CommandRequest, offer: ModelOffer) -> Work:
+        """What is expected of *request*, which is to be answered with *offer*."""
+        limit = request.sampling.max_tokens
+        most = math.inf if limit is None else float(limit)
+        route = route_request(request)
+        usual = self._usual.get(offer.name, route.output_tokens)
+        expected = 0 if request.command == "embed" else math.ceil(min(usual, most))
+        ticket = Ticket(
+            dialer=recording.key[0],
+            priority=request.priority,
+            prompt_tokens=route.prompt_tokens,
+            output_tokens=expected,
+            made=lambda: recording.tokens,
+        )
+        return Work(recording=recording, ticket=ticket, most_tokens=most)
+
+    def usual_tokens(self, offer: ModelOffer) -> int | None:
+        """Length of a usual answer of *offer*, once there was one; it fits the context."""
+        usual = self._usual.get(offer.name)
+        most = min(offer.context_tokens or MOST_TOKENS, MOST_TOKENS)
+        return None if usual is None else min(math.ceil(usual), most)
+
+    @contextmanager
+    def doing(self, work: Work) -> Iterator[None]:
+        """Count *work* while it has its slot."""
+        self._works.add(work)
+        try:
+            yield
+        finally:
+            self._works.discard(work)
+
+    def learn(self, model: str, tokens: int | None) -> None:
+        """An answer of *model* had so many *tokens*."""
+        if tokens:
+            before = self._usual.get(model, float(tokens))
+            self._usual[model] = before + WEIGHT * (tokens - before)
+
+    @property
+    def prompt_tokens_left(self) -> int:
+        """Prompt tokens of begun requests still to be read (estimated)."""
+        return sum(work.prompt_tokens_left for work in self._works)
+
+    @property
+    def output_tokens_left(self) -> int:
+        """Answer tokens of begun requests still to be made (expected)."""
+        return sum(work.output_tokens_left for work in self._works)

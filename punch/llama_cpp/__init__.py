@@ -1,0 +1,11 @@
+"""What llama.cpp's programs can do, learnt from the programs themselves."""
+
+from ._program import Program, ask_program, find_completion, find_server, list_gpus
+
+__all__ = [
+    "find_server",
+    "Program",
+    "ask_program",
+    "find_completion",
+    "list_gpus",
+]

@@ -1,0 +1,202 @@
+"""What a llama.cpp program can do, by its own account.
+
+Flags come and go between builds: ``--no-mmap`` became ``--load-mode none``, ``llama-cli``
+lost ``-no-cnv`` to ``llama-completion``. So the program is asked for its ``--help``, once.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import attrs
+import structlog
+import trio
+
+from ..capability import Gpu
+from ..exceptions import ConfigurationError
+from ..processes import open_child
+
+_log = structlog.get_logger(__name__)
+
+# A build with CUDA takes seconds to start; one that says nothing for longer is no program.
+_ASK_SECONDS = 30.0
+
+# llama-server's help is 60 KB; anything much longer is something else.
+_MAX_OUTPUT_BYTES = 1024 * 1024
+
+_FLAG = re.compile(r"(?<![\w-])--?[A-Za-z][A-Za-z0-9]*(?:[-_][A-Za-z0-9]+)*")
+_VERSION = re.compile(r"version:\s*(.+)")
+_DEVICE = re.compile(r"^\s+(\w+): (.+) \((\d+) MiB, (\d+) MiB free\)\s*$", re.MULTILINE)
+
+_cache: dict[tuple[str, int, int], Program] = {}
+
+
+@attrs.frozen(kw_only=True)
+class Program:
+    """One llama.cpp program."""
+
+    path: Path
+    """Where it is."""
+
+    version: str | None
+    """What it says of its version."""
+
+    flags: frozenset[str]
+    """Every flag in its ``--help``, with the dashes."""
+
+    @property
+    def name(self) -> str:
+        """Its file name, without ``.exe``."""
+        return self.path.name.removesuffix(".exe")
+
+    @property
+    def is_server(self) -> bool:
+        """It listens for HTTP."""
+        return self.supports("--port") and self.supports("--parallel")
+
+    @property
+    def is_plain(self) -> bool:
+        """It can print an answer and nothing else: llama-completion, or an older llama-cli."""
+        return not self.is_server and self.supports("-no-cnv")
+
+    def supports(self, flag: str) -> bool:
+        """Whether its ``--help`` names *flag*."""
+        return flag in self.flags
+
+    def known(self, *flags: str) -> list[str]:
+        """Those of *flags* that it knows: for flags that only confirm what we expect."""
+        return [flag for flag in flags if flag in self.flags]
+
+    def mmap_flags(self, no_mmap: bool) -> list[str]:
+        """The arguments that keep it from mapping the model file, if *no_mmap*."""
+        if not no_mmap:
+            return []
+        if self.supports("--no-mmap"):
+            return ["--no-mmap"]
+        if self.supports("--load-mode"):
+            return ["--load-mode", "none"]
+        _log.warning("no_mmap_unsupported", program=str(self.path), version=self.version)
+        return []
+
+
+async def ask_program(path: str | Path, *, setting: str = "LLAMA_CPP_EXE") -> Program:
+    """Find out what the program at *path* can do. The answer is kept while the file is.
+
+    Args:
+      path: The program.
+      setting: Name of the setting it comes from, for the error text.
+
+    Raises:
+      ConfigurationError: if it is missing, cannot be run or is not llama.cpp's.
+
+    """
+    program = Path(path)
+    key = _key(program, setting)
+    if key in _cache:
+        return _cache[key]
+    help_text = await _ask(program, "--help", setting)
+    flags = frozenset(_FLAG.findall(help_text))
+    if not {"--model", "--ctx-size"} <= flags:
+        said = help_text.strip().splitlines()
+        raise _wrong(
+            setting, program, "is not a program of llama.cpp",
+            f"its --help does not name --model and --ctx-size; it says {said[:1]}",
+        )  # fmt: skip
+    version = _VERSION.search(await _ask(program, "--version", setting))
+    found = Program(
+        path=program, version=version.group(1).strip() if version else None, flags=flags
+    )
+    _cache[key] = found
+    return found
+
+
+async def list_gpus(program: Program, *, setting: str = "LLAMA_CPP_EXE") -> tuple[Gpu, ...]:
+    """The devices on the program's own list; none if it is an old build without one."""
+    if not program.supports("--list-devices"):
+        return ()
+    return read_devices(await _ask(program.path, "--list-devices", setting))
+
+
+def read_devices(text: str) -> tuple[Gpu, ...]:
+    """The GPUs in the output of ``--list-devices``."""
+    return tuple(
+        Gpu(name=name, total_bytes=int(total) << 20, free_bytes=int(free) << 20)
+        for device, name, total, free in _DEVICE.findall(text)
+        # Not ours to offer: another machine's memory, and the plain CPU.
+        if not device.startswith(("RPC", "CPU", "BLAS"))
+    )
+
+
+def find_server(path: str | Path) -> Path | None:
+    """The ``llama-server`` that *path* is or stands beside, or `None`."""
+    return _sibling(Path(path), "llama-server")
+
+
+def find_completion(path: str | Path) -> Path | None:
+    """The ``llama-completion`` that *path* is or stands beside, or `None`."""
+    return _sibling(Path(path), "llama-completion")
+
+
+def _sibling(path: Path, stem: str) -> Path | None:
+    name = stem + (".exe" if sys.platform == "win32" else "")
+    if path.name == name:
+        return path
+    folder = path if path.is_dir() else path.parent
+    candidate = folder / name
+    return candidate if candidate.is_file() and os.access(candidate, os.X_OK) else None
+
+
+def _key(program: Path, setting: str) -> tuple[str, int, int]:
+    try:
+        status = program.stat()
+    except OSError as error:
+        raise _wrong(setting, program, "does not exist", error.strerror) from None
+    if not program.is_file():
+        raise _wrong(setting, program, "is not a file")
+    if not os.access(program, os.X_OK):
+        raise _wrong(setting, program, "is not executable", f"try: chmod +x {program}")
+    return str(program), status.st_size, status.st_mtime_ns
+
+
+async def _ask(program: Path, question: str, setting: str) -> str:
+    output = bytearray()
+
+    async def keep(stream: trio.abc.ReceiveStream) -> None:
+        async for data in stream:
+            if len(output) < _MAX_OUTPUT_BYTES:
+                output.extend(data)
+
+    timed_out = True
+    try:
+        async with open_child([str(program), question], env={}, grace=0.0) as process:
+            assert process.stdout is not None
+            assert process.stderr is not None
+            # The help is on one of the two, depending on the build.
+            with trio.move_on_after(_ASK_SECONDS):
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(keep, process.stdout)
+                    nursery.start_soon(keep, process.stderr)
+                await process.wait()
+                timed_out = False
+    except OSError as error:
+        raise _wrong(setting, program, "cannot be run", error.strerror) from None
+    if timed_out:
+        raise _wrong(setting, program, f"does not answer {question} within {_ASK_SECONDS:g} s")
+    text = bytes(output[:_MAX_OUTPUT_BYTES]).decode("utf-8", "replace")
+    if process.returncode in (126, 127) and not text.startswith("-"):
+        raise _wrong(setting, program, "cannot be run", text.strip()[:300])
+    return text
+
+
+def _wrong(
+    setting: str, program: Path, rule: str, detail: str | Sequence[str] | None = None
+) -> ConfigurationError:
+    more = f" ({detail})" if detail else ""
+    return ConfigurationError(
+        f"{setting}={program} {rule}{more}. It must be a program of llama.cpp: llama-server, "
+        "or llama-completion or llama-cli. Set it to one, or unset it to use another backend."
+    )

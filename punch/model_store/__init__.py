@@ -1,0 +1,14 @@
+"""Model files: which there are, what they hold, and how to get more."""
+
+from ._catalogue import KNOWN_MODELS, KnownModel, ListedModel, list_models, pull
+from ._model_file import ModelFile, describe
+
+__all__ = [
+    "describe",
+    "ModelFile",
+    "KNOWN_MODELS",
+    "KnownModel",
+    "pull",
+    "list_models",
+    "ListedModel",
+]

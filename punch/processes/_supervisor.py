@@ -1,0 +1,343 @@
+"""Keeps one program running: starts it, watches it, starts it again, and says how it is."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import Literal
+
+import attrs
+import trio
+
+from .._background import open_background
+from ..exceptions import BackendCrashed
+from ._child import GRACE_SECONDS, LastLines, describe_exit, open_child, program_pid
+from ._restarts import Restarts
+
+State = Literal["starting", "ready", "restarting", "failed", "stopped"]
+
+# 40 GB from a slow disk take minutes; a program that needs longer than this is stuck.
+START_SECONDS = 600.0
+
+# A request that comes while the program restarts waits this long: less than a dialer's
+# patience, more than the load of a model that is in the page cache.
+WAIT_READY_SECONDS = 20.0
+
+# Lines of the program's own that go into an error text.
+_QUOTED_LINES = 12
+
+# llama.cpp's log lines of level "information": `0.00.003.901 I srv    load_model: ...`
+_CHATTER = re.compile(r"[\d.]+ I ")
+
+# Waiting for the exit status after a connection broke. It follows within milliseconds.
+_EXIT_SECONDS = 1.0
+
+
+@attrs.frozen(kw_only=True)
+class SupervisorStatistics:
+    """How a supervised program has fared."""
+
+    state: State
+    """What it does now."""
+
+    starts: int
+    """How often it was started."""
+
+    crashes_in_a_row: int
+    """Crashes since it was last of use."""
+
+    reason: str | None
+    """Why it crashed last."""
+
+
+class Supervised:
+    """One program under supervision. Made by `open_supervised`."""
+
+    def __init__(
+        self,
+        command: Callable[[], Sequence[str]],
+        *,
+        name: str,
+        env: Mapping[str, str],
+        stdin: bytes,
+        ready: Callable[[], Awaitable[bool]],
+        guarded: bool,
+        grace: float,
+        start_timeout: float,
+        retry_start: Callable[[Sequence[str]], bool],
+        on_line: Callable[[str], None] | None,
+    ) -> None:
+        self.name = name
+        self._command = command
+        self._env = env
+        self._stdin = stdin
+        self._ready = ready
+        self._guarded = guarded
+        self._grace = grace
+        self._start_timeout = start_timeout
+        self._retry_start = retry_start
+        self._on_line = on_line
+        self._restarts = Restarts()
+        self._state: State = "starting"
+        self._reason: str | None = None
+        self._starts = 0
+        self._started_at = 0.0
+        self._loaded_in = 1.0
+        self._process: trio.Process | None = None
+        self._output = LastLines()
+        self._changed = trio.Event()
+        self._stopping = False
+        self._late = False
+        self._waiting = trio.CancelScope()
+        self.ended = trio.Event()
+        """Set once the program is gone for good."""
+
+    @property
+    def state(self) -> State:
+        """What it does now."""
+        return self._state
+
+    def _is(self, *states: State) -> bool:
+        # A call, because the type checker believes that no `await` changes an attribute.
+        return self._state in states
+
+    def _is_stopping(self) -> bool:
+        return self._stopping
+
+    @property
+    def pid(self) -> int | None:
+        """Process id of the program itself, while it runs."""
+        if self._process is None:
+            return None
+        return program_pid(self._process, guarded=self._guarded)
+
+    @property
+    def load_seconds(self) -> float:
+        """Seconds until it will be ready, by how long that took before; 0 if it is."""
+        if self._is("ready"):
+            return 0.0
+        # Late already: a guess, but not that it is there.
+        return max(1.0, self._started_at + self._loaded_in - trio.current_time())
+
+    @property
+    def last_lines(self) -> tuple[str, ...]:
+        """The end of what this run of the program printed, oldest line first."""
+        return self._output.lines
+
+    def statistics(self) -> SupervisorStatistics:
+        """How it has fared."""
+        return SupervisorStatistics(
+            state=self._state,
+            starts=self._starts,
+            crashes_in_a_row=self._restarts.in_a_row,
+            reason=self._reason,
+        )
+
+    def note_served(self) -> None:
+        """Report that it answered a request: earlier crashes are forgiven."""
+        self._restarts.served()
+
+    async def wait_ready(self, timeout: float = WAIT_READY_SECONDS) -> None:
+        """Return when it is ready.
+
+        Raises:
+          BackendCrashed: if it is down for good, or not ready within *timeout* seconds.
+
+        """
+        with trio.move_on_after(timeout) as patience:
+            while not self._is("ready"):
+                if self._is("failed", "stopped"):
+                    raise BackendCrashed(self._reason or f"{self.name} was stopped")
+                await self._changed.wait()
+        if not patience.cancelled_caught:
+            return
+        error = BackendCrashed(f"{self.name} is {self._state} since more than {timeout:g} s")
+        error.retry_after = timeout
+        raise error
+
+    async def explain(self, error: BackendCrashed) -> BackendCrashed:
+        """Add to a broken connection why the program ended, if it did."""
+        starts = self._starts
+        with trio.move_on_after(_EXIT_SECONDS):
+            while self._is("ready") and self._starts == starts:
+                await self._changed.wait()
+        if self._is("ready") and self._starts == starts:
+            return error
+        return BackendCrashed(f"{self._reason or self.name + ' ended'} ({error})")
+
+    def stop(self) -> None:
+        """End it and do not start it again. `ended` tells when it is gone."""
+        self._stopping = True
+        self._waiting.cancel()
+
+    async def run(self) -> None:
+        """Start it again and again until `stop`. Never raises."""
+        # Shielded: on the way out the program still gets its SIGTERM and its grace.
+        with trio.CancelScope(shield=True):
+            try:
+                await self._run()
+            except Exception as error:  # noqa: BLE001 - becomes the reason that callers see
+                self._change("failed", f"{self.name} cannot be supervised: {error!r}")
+            finally:
+                if self._state != "failed":
+                    self._change("stopped", self._reason)
+                self.ended.set()
+
+    async def _run(self) -> None:
+        was_ready = False
+        while True:
+            reason = await self._run_once()
+            if self._is_stopping():
+                return
+            was_ready = was_ready or self._is("ready")
+            if not was_ready:
+                if self._starts < 3 and self._retry_start(self.last_lines):
+                    continue
+                # It never worked: a wrong flag or file will not get better.
+                self._change("failed", reason)
+                return
+            pause = self._restarts.crashed(trio.current_time())
+            if pause is None:
+                crashes = self._restarts.in_a_row
+                self._change("failed", f"crash loop, {crashes} times in a row: {reason}")
+                return
+            self._started_at = trio.current_time() + pause
+            self._change("restarting", reason)
+            await self._pause(pause)
+            if self._is_stopping():
+                return
+
+    async def _pause(self, seconds: float) -> None:
+        self._waiting = trio.CancelScope()
+        if self._stopping:
+            return
+        with self._waiting:
+            await trio.sleep(seconds)
+
+    async def _run_once(self) -> str:
+        """Run it until it ends or `stop`; say why it ended."""
+        self._starts += 1
+        self._started_at = trio.current_time()
+        self._output = LastLines(self._on_line)
+        watching = trio.CancelScope()
+        self._waiting = trio.CancelScope()
+        self._late = False
+        try:
+            async with open_child(
+                self._command(),
+                env=self._env,
+                stdin=self._stdin,
+                guarded=self._guarded,
+                grace=self._grace,
+            ) as process:
+                self._process = process
+                assert process.stdin is not None
+                assert process.stdout is not None
+                assert process.stderr is not None
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(self._output.read, process.stdout)
+                    nursery.start_soon(self._output.read, process.stderr)
+                    nursery.start_soon(self._watch, watching)
+                    if not self._stopping:
+                        with self._waiting:
+                            await process.wait()
+                    watching.cancel()
+                    # Its output is read while it ends, or it would block on a full pipe.
+                    await process.stdin.aclose()
+                    with trio.move_on_after(self._grace):
+                        await process.wait()
+                    # What it printed last is still in the pipe; a grandchild may hold it open.
+                    nursery.cancel_scope.deadline = trio.current_time() + 0.5
+        except OSError as error:
+            return f"{self.name} cannot be started: {error}"
+        finally:
+            self._process = None
+        if self._late:
+            return f"{self.name} was not ready within {self._start_timeout:g} s{self._quote()}"
+        assert process.returncode is not None
+        return f"{self.name} ended with {describe_exit(process.returncode)}{self._quote()}"
+
+    async def _watch(self, scope: trio.CancelScope) -> None:
+        """Poll `ready` until it says yes."""
+        pause = 0.02
+        with scope:
+            with trio.move_on_after(self._start_timeout) as patience:
+                while not await self._ready():
+                    await trio.sleep(pause)
+                    pause = min(pause * 1.3, 0.25)
+            if patience.cancelled_caught:
+                self._late = True
+                self._waiting.cancel()
+                return
+            self._loaded_in = trio.current_time() - self._started_at
+            self._restarts.is_ready(trio.current_time())
+            self._change("ready", self._reason)
+
+    def _change(self, state: State, reason: str | None) -> None:
+        self._state = state
+        self._reason = reason
+        changed, self._changed = self._changed, trio.Event()
+        changed.set()
+
+    def _quote(self) -> str:
+        lines = [line for line in self.last_lines if not _CHATTER.match(line)]
+        lines = (lines or list(self.last_lines))[-_QUOTED_LINES:]
+        return "; it printed nothing" if not lines else "; its last lines:\n  " + "\n  ".join(lines)
+
+
+@asynccontextmanager
+async def open_supervised(
+    argv: Sequence[str] | Callable[[], Sequence[str]],
+    *,
+    name: str,
+    ready: Callable[[], Awaitable[bool]],
+    env: Mapping[str, str] | None = None,
+    stdin: bytes = b"",
+    guarded: bool = True,
+    grace: float = GRACE_SECONDS,
+    start_timeout: float = START_SECONDS,
+    retry_start: Callable[[Sequence[str]], bool] = lambda lines: False,
+    on_line: Callable[[str], None] | None = None,
+) -> AsyncIterator[Supervised]:
+    """Run a program and keep it running; enter when it is ready, end it on the way out.
+
+    Args:
+      argv: Program and arguments, or what makes them anew for every start.
+      name: What error texts call it.
+      ready: Asked again and again after a start; must not raise.
+      env: Variables on top of this process's own; for secrets, too.
+      stdin: Written to its standard input, if it is not guarded.
+      guarded: See `open_child`.
+      grace: Seconds between SIGTERM and SIGKILL.
+      start_timeout: Seconds from a start until `ready` must say yes.
+      retry_start: Given the last lines of a first start that failed: was it bad luck?
+      on_line: Called with every line that it prints.
+
+    Raises:
+      BackendCrashed: if the first start fails; the text has the program's last lines.
+
+    """
+    command: Callable[[], Sequence[str]] = argv if callable(argv) else lambda: argv
+    supervised = Supervised(
+        command,
+        name=name,
+        env=env or {},
+        stdin=stdin,
+        ready=ready,
+        guarded=guarded,
+        grace=grace,
+        start_timeout=start_timeout,
+        retry_start=retry_start,
+        on_line=on_line,
+    )
+    async with open_background() as nursery:
+        nursery.start_soon(supervised.run)
+        try:
+            await supervised.wait_ready(math.inf)
+            yield supervised
+        finally:
+            supervised.stop()
+            with trio.CancelScope(shield=True):
+                await supervised.ended.wait()

@@ -1,0 +1,12 @@
+"""A session over any byte stream, and the two ends of the requests in it."""
+
+from ._calls import Call, Inquiry
+from ._carrier import PeerSession, SessionHandler, SessionStatistics
+
+__all__ = [
+    "PeerSession",
+    "SessionHandler",
+    "SessionStatistics",
+    "Call",
+    "Inquiry",
+]

@@ -1,0 +1,427 @@
+"""Carries a session over a stream: one reader, one writer, one heartbeat."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import Protocol
+
+import attrs
+import trio
+
+from .._logs import get_logger
+from ..capability import PeerId
+from ..exceptions import (
+    LocalProtocolError,
+    PeerError,
+    PeerFailed,
+    PeerRefused,
+    PeerTimeout,
+    PeerUnreachable,
+    RemoteProtocolError,
+    RequestConflict,
+)
+from ..network import Stream
+from ..wire import (
+    Advert,
+    Cancel,
+    Chunk,
+    CommandRequest,
+    CommandResponse,
+    Credit,
+    Fault,
+    Goodbye,
+    Hello,
+    Message,
+    Ping,
+    Pong,
+    Progress,
+    Request,
+    Response,
+    Session,
+    Started,
+    State,
+    Usage,
+)
+from ._calls import Call, Inquiry
+
+log = get_logger(__name__)
+
+# A heartbeat a second is 40 bytes; a peer that misses five is gone. TCP alone would notice a
+# machine that lost its power after minutes.
+HEARTBEAT_SECONDS = 1.0
+SILENCE_SECONDS = 5.0
+
+# How long a stream may take to say Hello, which needs one round trip.
+GREETING_SECONDS = 5.0
+
+# Bytes that may wait for the writer before answers wait for it too: a peer that does not read
+# its stream cannot grow our memory much past this.
+MAX_PENDING = 4 << 20
+
+# Past this much the peer reads slowly, and adverts it has no time for can wait.
+MAX_PENDING_ADVERTS = 64 << 10
+
+# What is written at a time; more would hide from the heartbeat that the peer still reads.
+PIECE = 256 << 10
+
+# Messages that are read before what they set off gets its turn. Reading a burst to its end first
+# makes the two sides work in turns instead of side by side: half the throughput of 32 requests.
+TURN = 16
+
+# How long a farewell may take.
+FAREWELL_SECONDS = 1.0
+
+
+class SessionHandler(Protocol):
+    """What the owner of a session does with it. Nothing in here may block or raise."""
+
+    @property
+    def peer_id(self) -> PeerId:
+        """Who we are."""
+        ...
+
+    def opened(self, session: PeerSession, hello: Hello) -> None:
+        """Both sides have greeted."""
+        ...
+
+    def advertised(self, session: PeerSession, advert: Advert) -> None:
+        """The listener pushed its capability."""
+        ...
+
+    def round_trip(self, session: PeerSession, seconds: float) -> None:
+        """A heartbeat came back."""
+        ...
+
+    async def inquire(self, inquiry: Inquiry) -> None:
+        """A dialer asks; answer it. Runs in a task of its own, inside its cancel scope."""
+        ...
+
+
+@attrs.frozen(kw_only=True)
+class SessionStatistics:
+    """What one session holds at one instant; all zero but the bytes when it is idle."""
+
+    requests: int
+    """Requests in flight, by the rules."""
+
+    calls: int
+    """Of these, the ones we asked and still want."""
+
+    inquiries: int
+    """Of these, the ones we answer."""
+
+    sent: int
+    """Bytes sent so far."""
+
+    received: int
+    """Bytes received so far."""
+
+
+class PeerSession:
+    """One end of a session, on a stream. `run` carries it until it ends.
+
+    Args:
+      stream: The stream it lives on. It is closed at the end.
+      session: The rules.
+      handler: What to do with what comes in.
+
+    """
+
+    def __init__(self, stream: Stream, session: Session, handler: SessionHandler) -> None:
+        self.peer_id = stream.peer_id
+        self.ended: PeerError | None = None
+        """Why the session ended, once it has."""
+        self._stream = stream
+        self._session = session
+        self._handler = handler
+        self._calls: dict[str, Call] = {}
+        self._cancelled: dict[str, Call] = {}
+        self._inquiries: dict[str, Inquiry] = {}
+        self._scope = trio.CancelScope()
+        self._writable = trio.Event()
+        self._written = trio.Event()
+        self._pings: dict[int, float] = {}
+        self._next_nonce = 0
+        self._heard_at = 0.0
+        self._sent = self._received = 0
+
+    @property
+    def is_open(self) -> bool:
+        """True between the greetings and the end."""
+        return self.ended is None and self._session.state is State.OPEN
+
+    def statistics(self) -> SessionStatistics:
+        """What it holds now."""
+        return SessionStatistics(
+            requests=self._session.requests,
+            calls=len(self._calls),
+            inquiries=len(self._inquiries),
+            sent=self._sent,
+            received=self._received,
+        )
+
+    async def run(self) -> None:
+        """Carry the session until it ends; `ended` says why. Raises nothing of its own."""
+        self._heard_at = trio.current_time()
+        try:
+            with self._scope:
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(self._write)
+                    nursery.start_soon(self._beat)
+                    await self._read(nursery)
+        finally:
+            self.close("bye", "the session was closed")
+            with trio.CancelScope(shield=True):
+                with trio.move_on_after(FAREWELL_SECONDS), suppress(PeerUnreachable):
+                    await self._flush()
+                await self._stream.aclose()
+
+    def ask(self, request: CommandRequest) -> Call:
+        """Send *request*.
+
+        Raises:
+          PeerError: if the session has ended.
+          PeerRefused: if the listener takes no more requests from us, or none so long.
+          RequestConflict: if a request with its id is in flight here already.
+
+        """
+        if self.ended is not None:
+            raise self.ended
+        if self._session.in_flight(request.request_id):
+            raise RequestConflict(
+                f"request_id {request.request_id!r} is in flight already: give each request its own"
+            )
+        if not self._session.can_ask:
+            raise PeerRefused(
+                f"{self.peer_id}: takes no more than {self._session.requests} at once"
+            )
+        try:
+            self._session.send(Request(request=request))
+        except LocalProtocolError as error:
+            raise PeerRefused(f"{self.peer_id}: {error}") from None
+        call = self._calls[request.request_id] = Call(self, request)
+        self._writable.set()
+        return call
+
+    def advertise(self, advert: Advert) -> None:
+        """Push our capability, unless the peer is behind in reading: it will get the next one."""
+        if self._session.pending < MAX_PENDING_ADVERTS:
+            self.say(advert)
+
+    def answer(self, response: CommandResponse) -> None:
+        """Send the end of an answer, or an error in its place if it cannot travel."""
+        if not self.is_open:
+            return
+        try:
+            self._session.send(Response(response=response))
+        except LocalProtocolError as error:
+            fault = Fault(code=PeerFailed.code, message=f"the answer cannot travel: {error}")
+            self._session.send(
+                Response(
+                    response=CommandResponse(
+                        request_id=response.request_id,
+                        status="error",
+                        error=fault,
+                        executor=response.executor,
+                    )
+                )
+            )
+        self._writable.set()
+
+    def close(self, code: str, message: str) -> None:
+        """End the session and tell the peer why. Nothing happens if it has ended."""
+        if self.ended is None:
+            self._session.send(Goodbye(code=code, message=message))
+            self._finish(PeerUnreachable(f"{self.peer_id}: we ended the session: {message}"))
+
+    # ---- the three tasks ----
+
+    async def _read(self, nursery: trio.Nursery) -> None:
+        while self.ended is None:
+            # Whoever does not read what we say is not listened to either: what it makes us say
+            # would pile up.
+            if self.is_behind:
+                await self.drained()
+            data = await self._stream.receive_some()
+            if not data:
+                self._finish(PeerUnreachable(f"{self.peer_id}: the connection was lost"))
+                return
+            self._heard_at = trio.current_time()
+            self._received += len(data)
+            self._session.receive_data(data)
+            try:
+                taken = 0
+                while (message := self._session.next_event()) is not None:
+                    self._take(message, nursery)
+                    taken += 1
+                    if taken % TURN == 0:
+                        await trio.lowlevel.checkpoint()
+            except RemoteProtocolError as error:
+                log.warning(
+                    "session ended: the peer broke a rule", peer=self.peer_id, why=str(error)
+                )
+                self._finish(PeerUnreachable(f"{self.peer_id}: broke the protocol: {error}"))
+
+    async def _write(self) -> None:
+        try:
+            while True:
+                await self._flush()
+                self._writable = trio.Event()
+                await self._writable.wait()
+                if self._session.role == "listener":
+                    # Whoever answers now has more to say: one packet for both costs half as much.
+                    await trio.lowlevel.checkpoint()
+        except PeerUnreachable as error:
+            self._finish(error)
+
+    async def _flush(self) -> None:
+        while data := self._session.data_to_send():
+            for start in range(0, len(data), PIECE):
+                piece = data[start : start + PIECE]
+                await self._stream.send_all(piece)
+                self._sent += len(piece)
+                if start:
+                    # A peer that takes what we send is not silent, even while we do not listen.
+                    self._heard_at = trio.current_time()
+            self._written.set()
+            self._written = trio.Event()
+
+    async def _beat(self) -> None:
+        opened_at = trio.current_time()
+        while self.ended is None:
+            # A listener hears its dialers' pings: its own would only say the same again.
+            quiet = trio.current_time() - self._heard_at >= HEARTBEAT_SECONDS
+            if self.is_open and (quiet or self._session.role == "dialer"):
+                self._ping()
+            before = trio.current_time()
+            await trio.sleep(HEARTBEAT_SECONDS)
+            now = trio.current_time()
+            if now - before > 2 * HEARTBEAT_SECONDS:
+                # We were held up ourselves: what the peer said in the meantime is not read yet.
+                continue
+            if not self.is_open and now - opened_at > GREETING_SECONDS:
+                error = PeerTimeout(f"{self.peer_id}: no greeting within {GREETING_SECONDS:.0f} s")
+                self._finish(error)
+            elif now - self._heard_at > SILENCE_SECONDS - HEARTBEAT_SECONDS:
+                silent = now - self._heard_at
+                self._finish(PeerTimeout(f"{self.peer_id}: silent for {silent:.1f} s"))
+
+    def _ping(self) -> None:
+        self._next_nonce += 1
+        self._pings = {n: t for n, t in self._pings.items() if n > self._next_nonce - 8}
+        self._pings[self._next_nonce] = trio.current_time()
+        self.say(Ping(nonce=self._next_nonce))
+
+    # ---- what came in ----
+
+    def _take(self, message: Message, nursery: trio.Nursery) -> None:
+        match message:
+            case Chunk() | Progress() | Started():
+                if call := self._calls.get(message.request_id):
+                    call.add(message)
+            case Response(response=response):
+                if call := self._calls.pop(response.request_id, None):
+                    call.add(response)
+                elif call := self._cancelled.pop(response.request_id, None):
+                    call.confirm(response.usage.completion_tokens)
+            case Request(request=request):
+                inquiry = self._inquiries[request.request_id] = Inquiry(self, request)
+                nursery.start_soon(self._serve, inquiry)
+            case Cancel(request_id=request_id):
+                if inquired := self._inquiries.get(request_id):
+                    inquired.unwanted = True
+                    inquired.cancel_scope.cancel()
+            case Credit(request_id=request_id):
+                if inquired := self._inquiries.get(request_id):
+                    inquired.caught_up()
+            case Ping(nonce=nonce):
+                self.say(Pong(nonce=nonce))
+            case Pong(nonce=nonce):
+                sent_at = self._pings.pop(nonce, None)
+                if sent_at is not None:
+                    self._handler.round_trip(self, trio.current_time() - sent_at)
+            case Advert():
+                self._handler.advertised(self, message)
+            case Hello():
+                # The rules have queued a listener's own Hello.
+                self._writable.set()
+                self._handler.opened(self, message)
+                if self._session.role == "dialer":
+                    self._ping()
+            case Goodbye(code=code, message=text):
+                self._finish(PeerUnreachable(f"{self.peer_id}: said goodbye ({code}): {text}"))
+
+    async def _serve(self, inquiry: Inquiry) -> None:
+        request_id = inquiry.request.request_id
+        try:
+            with inquiry.cancel_scope:
+                await self._handler.inquire(inquiry)
+        finally:
+            # The dialer may have used the id again the moment it had the response.
+            if self._inquiries.get(request_id) is inquiry:
+                del self._inquiries[request_id]
+        if not inquiry.answered:
+            inquiry.respond(
+                CommandResponse(
+                    request_id=request_id,
+                    status="cancelled",
+                    executor=self._handler.peer_id,
+                    usage=Usage(completion_tokens=inquiry.tokens),
+                )
+            )
+
+    # ---- what goes out ----
+
+    def say(self, message: Message) -> None:
+        """Queue *message*; nothing happens if the session is not open."""
+        if not self.is_open:
+            return
+        try:
+            self._session.send(message)
+        except LocalProtocolError as error:
+            # A bug on this side, or a message this peer cannot take: its session ends, and the
+            # task that wanted to say something goes on.
+            log.error("session ended: we broke a rule", peer=self.peer_id, why=str(error))
+            self._finish(PeerUnreachable(f"{self.peer_id}: we broke the protocol: {error}"))
+        else:
+            self._writable.set()
+
+    def abandon(self, call: Call) -> None:
+        """Cancel a call of ours; what still arrives of it is dropped."""
+        request_id = call.request.request_id
+        if self._calls.get(request_id) is call:
+            del self._calls[request_id]
+            call.forget()
+            self._cancelled[request_id] = call
+            self.say(Cancel(request_id=request_id))
+
+    def cancelling(self, request_id: str) -> Call | None:
+        """The call with this id that was cancelled, if that is not acknowledged yet."""
+        return self._cancelled.get(request_id)
+
+    def room(self, request_id: str) -> int:
+        """Bytes of text that may be sent for a request before its reader catches up."""
+        return self._session.room(request_id)
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether more than `MAX_PENDING` bytes wait for the writer."""
+        return self._session.pending > MAX_PENDING
+
+    async def drained(self) -> None:
+        """Wait while more than `MAX_PENDING` bytes wait for the writer."""
+        while self.is_behind:
+            await self._written.wait()
+        await trio.lowlevel.checkpoint()
+
+    def _finish(self, error: PeerError) -> None:
+        if self.ended is not None:
+            return
+        self.ended = error
+        calls = [*self._calls.values(), *self._cancelled.values()]
+        self._calls, self._cancelled = {}, {}
+        for call in calls:
+            call.fail(error)
+        for inquiry in self._inquiries.values():
+            inquiry.cancel_scope.cancel()
+        self._scope.cancel()

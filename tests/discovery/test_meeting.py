@@ -1,0 +1,241 @@
+"""Meeting at a bootstrap, over a network in memory and in virtual time."""
+
+from __future__ import annotations
+
+import pytest
+import trio
+
+from punch.backends import MockBackend, MockScript
+from punch.bootstrap import open_bootstrap
+from punch.discovery import KnownPeers, join_namespace, who_is_at
+from punch.exceptions import IdentityChanged, NoPeerAvailable
+from punch.network import parse_address
+from punch.testing import MemoryNetwork, open_swarm
+from punch.wire import SIGNING_CONTEXT, Join, Registration, encode, encode_registration
+
+LIMIT = 3600
+MEET = "/punch/meet/1"
+
+
+def mock() -> MockBackend:
+    return MockBackend(MockScript())
+
+
+async def test_two_namespaces_at_one_bootstrap_never_see_each_other(autojump_clock):
+    """Everybody is told of the listeners of their own namespace only."""
+    seen = {}
+    with trio.fail_after(LIMIT):
+        async with trio.open_nursery() as nursery:
+            network = MemoryNetwork(nursery)
+            node = network.node("bootstrap")
+            address = parse_address(node.addresses[0])
+            async with open_bootstrap(node):
+
+                async def member(name, namespace, role):
+                    async with join_namespace(
+                        network.node(name),
+                        address,
+                        known=KnownPeers(None),
+                        namespace=namespace,
+                        role=role,
+                        incarnation=1,
+                    ) as membership:
+                        await membership.joined.wait()
+                        await trio.sleep(5)
+                        seen[name] = set(membership.listeners)
+
+                for namespace in ("red", "blue"):
+                    for name, role in (("l1", "listener"), ("l2", "listener"), ("d", "dialer")):
+                        nursery.start_soon(member, f"{namespace}-{name}", namespace, role)
+                await trio.sleep(6)
+            nursery.cancel_scope.cancel()
+
+    assert seen["red-d"] == {"red-l1", "red-l2"}
+    assert seen["blue-d"] == {"blue-l1", "blue-l2"}
+    assert seen["red-l1"] == set(), "a listener dials nobody"
+
+
+async def test_losing_the_bootstrap_disturbs_no_session_and_its_return_reunites(autojump_clock):
+    """Answers go on without it; a listener that starts after its return is found."""
+    with trio.fail_after(LIMIT):
+        async with open_swarm() as swarm:
+            await swarm.listener("a", mock())
+            async with swarm.router() as router:
+                swarm.network.take_down("bootstrap")
+                await trio.sleep(100)
+                without = await router.ask("still there?")
+                node = swarm.network.node("bootstrap")
+                async with open_bootstrap(node) as server:
+                    await trio.sleep(10)
+                    registered = server.statistics().registrations
+                    await swarm.listener("b", mock())
+                    peers = await router.wait_for_peers(lambda found: len(found) == 2)
+
+    assert without.executor == "a"
+    assert registered == 2
+    assert {peer.peer_id for peer in peers} == {"a", "b"}
+
+
+async def test_a_listener_that_vanished_is_forgotten_when_its_registration_expires(autojump_clock):
+    """A newcomer is not sent to a peer that has been gone for longer than its lifetime."""
+    with trio.fail_after(LIMIT):
+        async with open_swarm() as swarm:
+            await swarm.listener("a", mock())
+            swarm.kill("a")
+            await trio.sleep(32)
+            async with swarm.router(peers=0) as router:
+                with pytest.raises(NoPeerAvailable) as caught:
+                    await router.ask("anybody?")
+
+    assert caught.value.reasons == {}
+
+
+async def test_a_listener_that_leaves_is_gone_at_once(autojump_clock):
+    """A farewell does not wait for the expiry."""
+    with trio.fail_after(LIMIT):
+        async with trio.open_nursery() as nursery:
+            network = MemoryNetwork(nursery)
+            node = network.node("bootstrap")
+            address = parse_address(node.addresses[0])
+            common = {"known": KnownPeers(None), "namespace": "n", "incarnation": 1}
+            async with (
+                open_bootstrap(node) as server,
+                join_namespace(network.node("d"), address, role="dialer", **common) as dialer,
+            ):
+                async with join_namespace(
+                    network.node("l"), address, role="listener", **common
+                ) as listener:
+                    await listener.joined.wait()
+                    await trio.sleep(1)
+                    before = set(dialer.listeners)
+                await trio.sleep(1)
+                after = set(dialer.listeners)
+                left = server.statistics().registrations
+            nursery.cancel_scope.cancel()
+
+    assert (before, after, left) == ({"l"}, set(), 1)
+
+
+async def test_nobody_can_register_somebody_else(autojump_clock):
+    """A registration must be signed by whom it names, and sent by them."""
+    registration = Registration(
+        peer_id="victim", namespace="n", role="listener", incarnation=1, sequence=0, lifetime=30
+    )
+    encoded = encode_registration(registration)
+    with trio.fail_after(LIMIT):
+        async with trio.open_nursery() as nursery:
+            network = MemoryNetwork(nursery)
+            node, thief, victim = map(network.node, ("bootstrap", "thief", "victim"))
+            async with open_bootstrap(node) as server:
+                replies = []
+                for signer in (thief, victim):
+                    stream = await thief.open_stream(node.peer_id, node.addresses, MEET)
+                    signature = signer.sign(SIGNING_CONTEXT + encoded)
+                    await stream.send_all(encode(Join(registration=encoded, signature=signature)))
+                    replies.append(await stream.receive_some())
+                    await stream.aclose()
+                registered = server.statistics().registrations
+            nursery.cancel_scope.cancel()
+
+    assert b"is not its own" in replies[0]
+    assert b"may not register victim" in replies[1]
+    assert registered == 0
+
+
+async def test_garbage_ends_only_the_stream_it_came_on(autojump_clock):
+    """Whoever sends nonsense is turned away; the others stay members."""
+    with trio.fail_after(LIMIT):
+        async with open_swarm() as swarm:
+            await swarm.listener("a", mock())
+            rude = swarm.network.node("rude")
+            for garbage in (b"\xff" * 100, b"\0\0\0\1\xc0", bytes(10_000)):
+                stream = await rude.open_stream("bootstrap", (str(swarm.bootstrap),), MEET)
+                await stream.send_all(garbage)
+                assert b"goodbye" in await stream.receive_some()
+            async with swarm.router() as router:
+                response = await router.ask("hello")
+
+    assert response.executor == "a"
+
+
+async def test_trust_on_first_use_and_a_changed_identity(tmp_path, autojump_clock):
+    """The first answer is remembered in a file; another one later is refused, with the remedy."""
+    path = tmp_path / "known_peers"
+    async with trio.open_nursery() as nursery:
+        network = MemoryNetwork(nursery)
+        ours, theirs = network.node("ours"), network.node("bootstrap")
+        address = parse_address(theirs.addresses[0])
+        first = await who_is_at(ours, address, KnownPeers(path))
+        again = await who_is_at(ours, address, KnownPeers(path))
+        path.write_text(f"{address.place} somebody-else\n")
+        with pytest.raises(IdentityChanged) as caught:
+            await who_is_at(ours, address, KnownPeers(path))
+
+    assert (first, again) == ("bootstrap", "bootstrap")
+    assert "answers as bootstrap, and was somebody-else before" in str(caught.value)
+    assert f"remove the line of {address.place} from {path}" in str(caught.value)
+
+
+async def test_a_changed_identity_keeps_a_router_out(autojump_clock):
+    """The router says why instead of talking to whoever is there now."""
+    with trio.fail_after(LIMIT):
+        async with open_swarm() as swarm:
+            await swarm.listener("a", mock())
+            known = KnownPeers(None)
+            known.remember(swarm.bootstrap.place, "somebody-else")
+            from punch.dialer import open_router
+
+            async with open_router(
+                node=swarm.network.node("d"),
+                bootstrap=swarm.bootstrap,
+                namespace="testing",
+                known=known,
+            ) as router:
+                with pytest.raises(IdentityChanged):
+                    await router.ask("hello")
+
+
+async def test_a_namespace_with_hundreds_of_listeners_can_be_joined(autojump_clock):
+    """The roster comes in pages, and heartbeats do not get between them."""
+    with trio.fail_after(LIMIT):
+        async with trio.open_nursery() as nursery:
+            network = MemoryNetwork(nursery)
+            node = network.node("bootstrap")
+            address = parse_address(node.addresses[0])
+            common = {"known": KnownPeers(None), "namespace": "n", "incarnation": 1}
+
+            async def listener(name):
+                async with join_namespace(network.node(name), address, role="listener", **common):
+                    await trio.sleep_forever()
+
+            async with open_bootstrap(node):
+                for index in range(250):
+                    nursery.start_soon(listener, f"l{index}")
+                await trio.sleep(1)
+                async with join_namespace(
+                    network.node("d"), address, role="dialer", **common
+                ) as dialer:
+                    await trio.sleep(30)
+                    seen = len(dialer.listeners)
+                    trouble = dialer.trouble
+            nursery.cancel_scope.cancel()
+
+    assert (seen, trouble) == (250, None)
+
+
+async def test_a_peer_that_only_opens_streams_takes_one_place_and_not_for_long(autojump_clock):
+    """A new stream of a peer ends its old one; one that does not join is given up."""
+    with trio.fail_after(LIMIT):
+        async with trio.open_nursery() as nursery:
+            network = MemoryNetwork(nursery)
+            node, rude = network.node("bootstrap"), network.node("rude")
+            async with open_bootstrap(node) as server:
+                for _ in range(20):
+                    await rude.open_stream(node.peer_id, node.addresses, MEET)
+                await trio.sleep(1)
+                crowd = server.statistics().members
+                await trio.sleep(11)
+                later = server.statistics().members
+            nursery.cancel_scope.cancel()
+
+    assert (crowd, later) == (1, 0)

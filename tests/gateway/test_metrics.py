@@ -1,0 +1,217 @@
+"""What Prometheus is told, and that it stays little."""
+
+from __future__ import annotations
+
+import time
+
+import attrs
+import decision_logs as made
+import exchanges
+import pytest
+import trio
+from prometheus_text import told
+from starlette.applications import Starlette
+
+from punch.gateway import Cost, Metrics, metrics_route
+from punch.gateway.telemetry._metrics import MOST_MODELS, MOST_PEERS, MOST_WORDS
+from punch.peers import Breaker
+from punch.wire import Provenance
+
+
+@attrs.define
+class Swarm:
+    """As much of a router as is looked at."""
+
+    peers: tuple = made.PEERS
+    sessions: int = 3
+
+
+def observe(metrics, *watched) -> None:
+    """Exchanges from their beginning to their end."""
+    for exchange in watched:
+        metrics.began(exchange)
+        metrics.changed(exchange)
+        metrics.ended(exchange)
+
+
+async def test_a_request_is_counted_with_its_tokens_and_times():
+    """Under the names that vLLM has for them."""
+    metrics = Metrics(Swarm())
+    observe(metrics, exchanges.easy())
+    found = await told(metrics)
+
+    assert found["punch_requests_total", "/v1/chat/completions", "smollm2", "200"] == 1
+    assert found["punch_prompt_tokens_total", "smollm2"] == 420
+    assert found["punch_generation_tokens_total", "smollm2"] == 11
+    assert found["punch_time_to_first_token_seconds_sum", "smollm2"] == 2
+    assert found["punch_time_to_first_token_seconds_bucket", "1.0", "smollm2"] == 0
+    assert found["punch_time_to_first_token_seconds_bucket", "2.5", "smollm2"] == 1
+    assert found["punch_time_per_output_token_seconds_sum", "smollm2"] == pytest.approx(0.1)
+    assert found["punch_e2e_request_latency_seconds_sum", "smollm2"] == 3
+    assert found["punch_decisions_total", "completion-time", "first"] == 1
+
+
+async def test_failovers_and_continuations_are_told_apart():
+    """One is before the first text, the other after it."""
+    metrics = Metrics(Swarm())
+    observe(metrics, exchanges.continued(), exchanges.failed_over(), exchanges.failed_over())
+    found = await told(metrics)
+
+    assert found["punch_decisions_total", "completion-time", "first"] == 3
+    assert found["punch_decisions_total", "completion-time", "continuation"] == 1
+    assert found["punch_decisions_total", "completion-time", "failover"] == 2
+    assert found["punch_continuations_total",] == 1
+    assert found["punch_failovers_total",] == 2
+
+
+async def test_a_decision_that_found_nobody_is_no_failover():
+    """It is what the request failed with."""
+    metrics = Metrics(Swarm())
+    nobody = attrs.evolve(made.decide(peers=()), reason="failover")
+    observe(metrics, exchanges.easy(decisions=(nobody,), status=503, error_code="no_peer"))
+    found = await told(metrics)
+
+    assert found["punch_decisions_total", "completion-time", "failover"] == 1
+    assert found["punch_failovers_total",] == 0
+
+
+async def test_how_long_it_takes_to_fail_is_no_latency():
+    """A broken swarm must not look fast."""
+    metrics = Metrics(Swarm())
+    observe(metrics, exchanges.easy(status=503, error_code="no_peer", first_text_at=None))
+    observe(metrics, exchanges.easy(status=None, error_code="disconnected", cost=Cost(), texts=0))
+    found = await told(metrics)
+
+    assert ("punch_e2e_request_latency_seconds_count", "smollm2") not in found
+    assert found["punch_requests_total", "/v1/chat/completions", "smollm2", "503"] == 1
+    assert found["punch_requests_total", "/v1/chat/completions", "smollm2", "499"] == 1
+
+
+async def test_what_runs_and_what_waits_are_told_apart():
+    """As the gateway stands at the scrape."""
+    waiting = 0
+    metrics = Metrics(Swarm(), waiting=lambda: waiting)
+    for number in range(5):
+        metrics.began(exchanges.easy(request_id=f"{number}"))
+    waiting = 2
+    found = await told(metrics)
+
+    assert found["punch_num_requests_running",] == 3
+    assert found["punch_num_requests_waiting",] == 2
+    assert (found["punch_peers",], found["punch_sessions",]) == (3, 3)
+    assert ("process_resident_memory_bytes",) in found
+    assert any(name[0] == "punch_build_info" for name in found)
+
+
+async def test_the_breaker_of_a_peer_is_the_worst_of_its_models():
+    """Closed, half-open, open: 0, 1, 2."""
+    broken = Breaker(failures=1, until=100.0)
+    probing = Breaker(failures=1, until=100.0, probing=True)
+    peers = (
+        made.record(made.FAST),
+        made.record(made.SLOW, breakers={"smollm2": probing}),
+        made.record(made.MOCK, breakers={None: broken, "smollm2": probing}),
+    )
+    found = await told(Metrics(Swarm(peers=peers)))
+
+    states = [found["punch_peer_breaker_state", peer.peer_id] for peer in peers]
+    assert states == [0, 1, 2]
+
+
+async def test_peers_beyond_two_hundred_are_one():
+    """The worst of them, and all their requests."""
+    peers = [made.record(f"peer-{number}") for number in range(MOST_PEERS + 50)]
+    peers[-1] = made.record("last", breakers={None: Breaker(failures=1)})
+    found = await told(Metrics(Swarm(peers=tuple(peers))))
+
+    names = [name for name in found if name[0] == "punch_peer_breaker_state"]
+    assert len(names) == MOST_PEERS + 1
+    assert found["punch_peer_breaker_state", "other"] == 2
+    assert found["punch_peers",] == MOST_PEERS + 50
+
+
+async def test_models_that_nobody_offers_are_one(autojump_clock):
+    """A caller can ask for anything."""
+    metrics = Metrics(Swarm())
+    refused = {"provenance": None, "status": 404, "error_code": "unknown_model", "decisions": ()}
+    for number in range(500):
+        observe(metrics, exchanges.easy(model=f"made up {number}", **refused))
+    observe(metrics, exchanges.easy(model=None, **refused))
+    observe(metrics, exchanges.easy(model=None))
+    found = await told(metrics)
+
+    assert found["punch_requests_total", "/v1/chat/completions", "other", "404"] == 500
+    assert found["punch_requests_total", "/v1/chat/completions", "auto", "404"] == 1
+    assert found["punch_requests_total", "/v1/chat/completions", "smollm2", "200"] == 1
+
+
+async def test_labels_stay_few_whatever_peers_and_callers_say(autojump_clock):
+    """Peers offer thousands of models, and come and go."""
+    names = [f"model {number}" for number in range(400)] + ["x" * 5000]
+    swarm = Swarm(peers=(made.record(made.FAST, models=names),))
+    metrics = Metrics(swarm)
+    for number, name in enumerate(names):
+        from_it = Provenance(kind="real", backend="llama_cpp", model=name)
+        observe(metrics, exchanges.easy(provenance=from_it, endpoint=f"/{number}"))
+    found = await told(metrics)
+
+    models = {name[1] for name in found if name[0] == "punch_prompt_tokens_total"}
+    endpoints = {name[1] for name in found if name[0] == "punch_requests_total"}
+    assert len(models) == MOST_MODELS + 1
+    assert len(endpoints) <= MOST_WORDS + 1
+    assert sum(v for n, v in found.items() if n[0] == "punch_requests_total") == len(names)
+
+
+async def test_a_new_model_is_counted_by_its_name_within_a_second(autojump_clock):
+    """The models on offer are not looked through for every request."""
+    swarm = Swarm(peers=())
+    metrics = Metrics(swarm)
+    observe(metrics, exchanges.easy())
+    swarm.peers = made.PEERS
+    await trio.sleep(1)
+    observe(metrics, exchanges.easy())
+    found = await told(metrics)
+
+    assert found["punch_prompt_tokens_total", "other"] == 420
+    assert found["punch_prompt_tokens_total", "smollm2"] == 420
+
+
+async def test_the_route_answers_in_the_format_that_was_asked_for():
+    """Prometheus itself asks for OpenMetrics."""
+    metrics = Metrics(Swarm())
+    observe(metrics, exchanges.easy())
+    app = Starlette(routes=[metrics_route(metrics)])
+    for accept, media_type in (
+        (b"", "text/plain"),
+        (b"application/openmetrics-text; version=1.0.0", "application/openmetrics-text"),
+    ):
+        sent = []
+
+        async def send(message, sent=sent):
+            sent.append(message)
+
+        async def receive():
+            return {"type": "http.request", "body": b"", "more_body": False}
+
+        scope = {
+            "type": "http", "method": "GET", "path": "/metrics", "raw_path": b"/metrics",
+            "query_string": b"", "headers": [(b"accept", accept)], "http_version": "1.1",
+            "scheme": "http", "root_path": "", "server": ("x", 80), "client": ("x", 1),
+        }  # fmt: skip
+        await app(scope, receive, send)
+        assert sent[0]["status"] == 200
+        assert dict(sent[0]["headers"])[b"content-type"].startswith(media_type.encode())
+        assert b"punch_build_info" in sent[1]["body"]
+        assert b"_created" not in sent[1]["body"]
+
+
+async def test_counting_a_request_takes_less_than_a_tenth_of_a_millisecond():
+    """The worst case: one that was continued."""
+    metrics, exchange = Metrics(Swarm()), exchanges.continued()
+    best = float("inf")
+    for _ in range(20):
+        began = time.perf_counter()
+        for _ in range(50):
+            observe(metrics, exchange)
+        best = min(best, (time.perf_counter() - began) / 50)
+    assert best < 100e-6

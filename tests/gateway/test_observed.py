@@ -1,0 +1,78 @@
+"""What the observers make of answers that a real router has got, in virtual time."""
+
+from __future__ import annotations
+
+import pytest
+import trio
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from prometheus_text import told
+
+from punch.backends import MockBackend, MockScript
+from punch.dialer import chat_request
+from punch.gateway import Exchange, Metrics, open_spans
+from punch.gateway.keys._charging import cost_of
+from punch.testing import open_swarm
+from punch.wire import Sampling
+
+LIMIT = 3600
+
+
+async def watched(router, swarm, *, killed_at: float) -> Exchange:
+    """An exchange whose first peer dies some seconds after it was asked."""
+    request = chat_request("tell me", sampling=Sampling(max_tokens=20))
+    exchange = Exchange(request_id=request.request_id, endpoint="/v1/chat/completions")
+    async with trio.open_nursery() as nursery, router.answer(request) as answer:
+
+        async def kill() -> None:
+            await trio.sleep(killed_at)
+            swarm.kill(str(answer.decisions[0].chosen))
+
+        nursery.start_soon(kill)
+        while await answer.receive() is not None:
+            if exchange.first_text_at is None:
+                exchange.first_text_at = trio.current_time()
+        response = answer.response
+        exchange.decisions, exchange.attempts = answer.decisions, answer.attempts
+        exchange.segments, exchange.usage = response.segments, response.usage
+        exchange.cost = cost_of(answer, response)
+        exchange.provenance, exchange.peer_id = response.provenance, response.executor
+    exchange.ended_at, exchange.status = trio.current_time(), 200
+    return exchange
+
+
+@pytest.mark.parametrize(
+    ("killed_at", "reason", "generated"), [(1.0, "failover", 1), (4.0, "continuation", 2)]
+)
+async def test_a_peer_that_dies_is_counted_for_what_it_meant(
+    killed_at, reason, generated, autojump_clock
+):
+    """Before the first text it is a failover, after it a continuation, in numbers and in spans."""
+    exporter = InMemorySpanExporter()
+    provider = TracerProvider(shutdown_on_exit=False)
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    with trio.fail_after(LIMIT):
+        async with open_swarm() as swarm:
+            for name in "ab":
+                await swarm.listener(name, MockBackend(MockScript(delay=3, decode_rate=10.0)))
+            async with swarm.router() as router, open_spans(provider=provider) as spans:
+                metrics = Metrics(router)
+                await router.wait_for_peers(lambda peers: len(peers) == 2)
+                before = await told(metrics)
+                exchange = await watched(router, swarm, killed_at=killed_at)
+                for observer in (metrics, spans):
+                    observer.began(exchange)
+                    observer.ended(exchange)
+                found = await told(metrics)
+
+    assert [decision.reason for decision in exchange.decisions] == ["first", reason]
+    assert found["punch_decisions_total", "completion-time", reason] == 1
+    assert found["punch_generation_tokens_total", exchange.provenance.model] == 20
+    assert (before["punch_peers",], before["punch_sessions",]) == (2, 2)
+    assert (found["punch_peers",], found["punch_sessions",]) == (1, 1)
+    made = [span for span in exporter.get_finished_spans() if span.name.startswith("generate")]
+    asked = [span for span in exporter.get_finished_spans() if span.name.startswith("chat")]
+    assert len(made) == generated
+    assert [span.attributes.get("error.type") for span in asked] == ["unreachable", None]
+    assert sum(span.attributes["gen_ai.usage.output_tokens"] for span in made) == 20

@@ -1,0 +1,262 @@
+"""The spans of a request: who is under whom, how long each took, and what it says."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+
+import attrs
+import decision_logs as made
+import exchanges
+import pytest
+import trio
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
+from opentelemetry.trace import SpanKind, StatusCode
+
+from punch.gateway import Cost, open_spans
+
+TRACE = "0af7651916cd43dd8448eb211c80319c"
+TRACEPARENT = f"00-{TRACE}-b7ad6b7169203331-01"
+
+
+@pytest.fixture
+def exporter():
+    return InMemorySpanExporter()
+
+
+@pytest.fixture
+def provider(exporter):
+    provider = TracerProvider(shutdown_on_exit=False)
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    yield provider
+    provider.shutdown()
+
+
+async def spans_of(exchange, provider, exporter):
+    """The spans of one exchange, in the order they began."""
+    async with open_spans(provider=provider) as spans:
+        spans.began(exchange)
+        spans.changed(exchange)
+        spans.ended(exchange)
+    found = exporter.get_finished_spans()
+    ids = [span.context.span_id for span in found]
+    assert len(set(ids)) == len(ids)
+    return sorted(found, key=lambda span: (span.start_time, -found.index(span)))
+
+
+def tree(spans) -> list[str]:
+    """Each span, indented below the one it belongs to."""
+    by_id = {span.context.span_id: span for span in spans}
+
+    def depth(span):
+        parent = by_id.get(span.parent.span_id) if span.parent is not None else None
+        return 0 if parent is None else 1 + depth(parent)
+
+    return ["  " * depth(span) + span.name for span in spans]
+
+
+def seconds(span) -> float:
+    return (span.end_time - span.start_time) / 1e9
+
+
+async def test_an_easy_request_is_four_spans_one_below_the_other(provider, exporter):
+    """Gateway, decision, attempt, backend."""
+    spans = await spans_of(exchanges.easy(), provider, exporter)
+
+    assert tree(spans) == [
+        "POST /v1/chat/completions",
+        "  decide",
+        "    chat smollm2",
+        "      generate smollm2",
+    ]
+    assert [span.kind for span in spans] == [
+        SpanKind.SERVER, SpanKind.INTERNAL, SpanKind.CLIENT, SpanKind.INTERNAL,
+    ]  # fmt: skip
+    assert {round(seconds(span), 3) for span in spans} == {3.0}
+    assert len({span.context.trace_id for span in spans}) == 1
+
+
+async def test_attributes_are_those_of_the_conventions(provider, exporter):
+    """And there is no text in them."""
+    gateway, decision, attempt, backend = await spans_of(exchanges.easy(), provider, exporter)
+
+    assert dict(gateway.attributes) == {
+        "http.request.method": "POST",
+        "http.route": "/v1/chat/completions",
+        "http.response.status_code": 200,
+        "gen_ai.operation.name": "chat",
+        "gen_ai.request.model": "smollm2",
+        "punch.request_id": "easy-1",
+        "punch.key_id": "ada",
+        "punch.stream": False,
+        "punch.continuations": 0,
+    }
+    assert dict(decision.attributes) == {
+        "punch.policy": "completion-time",
+        "punch.reason": "first",
+        "punch.candidates": 3,
+        "punch.removed": 1,
+        "punch.peer_id": made.FAST,
+        "punch.predicted_seconds": made.decide().score(made.FAST),
+    }
+    assert dict(attempt.attributes) == {
+        "gen_ai.operation.name": "chat",
+        "gen_ai.request.model": "smollm2",
+        "gen_ai.request.stream": False,
+        "gen_ai.provider.name": "llama_cpp",
+        "server.address": made.FAST,
+    }
+    assert dict(backend.attributes) == {
+        "gen_ai.operation.name": "chat",
+        "gen_ai.provider.name": "llama_cpp",
+        "gen_ai.response.id": "easy-1",
+        "gen_ai.response.model": "smollm2",
+        "gen_ai.response.time_to_first_chunk": 2.0,
+        "gen_ai.usage.input_tokens": 420,
+        "gen_ai.usage.output_tokens": 11,
+        "punch.provenance": "real",
+    }
+
+
+async def test_an_answer_that_was_joined_has_the_counts_of_the_whole(provider, exporter):
+    """Prompt and answer alike, though nothing of it was made for this caller."""
+    exchange = exchanges.easy(cost=Cost(prompt=0, answer=0))
+    *_, backend = await spans_of(exchange, provider, exporter)
+
+    assert backend.attributes["gen_ai.usage.input_tokens"] == 420
+    assert backend.attributes["gen_ai.usage.output_tokens"] == 11
+
+
+async def test_a_continuation_is_a_second_decision_with_its_own_attempt(provider, exporter):
+    """The first one failed, and still delivered its part."""
+    spans = await spans_of(exchanges.continued(), provider, exporter)
+
+    part = ["  decide", "    chat smollm2", "      generate smollm2"]
+    assert tree(spans) == ["POST /v1/chat/completions", *part, *part]
+    first, second = spans[2], spans[5]
+    assert (first.status.status_code, first.attributes["error.type"]) == (
+        StatusCode.ERROR,
+        "silent",
+    )
+    assert second.status.status_code is StatusCode.UNSET
+    assert [round(seconds(span), 3) for span in (first, second)] == [3.4, 14.2]
+    assert spans[4].attributes["punch.reason"] == "continuation"
+    assert spans[0].attributes["punch.continuations"] == 1
+    assert [spans[n].attributes["gen_ai.usage.output_tokens"] for n in (3, 6)] == [41, 120]
+
+
+async def test_a_peer_that_said_nothing_has_no_backend_span(provider, exporter):
+    """Nobody knows what it did."""
+    spans = await spans_of(exchanges.failed_over(), provider, exporter)
+
+    assert tree(spans)[1:4] == ["  decide", "    chat smollm2", "  decide"]
+
+
+async def test_a_request_that_nobody_could_answer_ends_with_its_decision(provider, exporter):
+    """And is an error of the server's."""
+    nobody = made.decide(peers=())
+    exchange = exchanges.easy(
+        decisions=(nobody,), segments=(), provenance=None, status=503, error_code="no_peer"
+    )
+    gateway, decision = await spans_of(exchange, provider, exporter)
+
+    assert decision.name == "decide"
+    assert (gateway.status.status_code, gateway.attributes["error.type"]) == (
+        StatusCode.ERROR,
+        "no_peer",
+    )
+
+
+async def test_a_callers_mistake_is_no_error_of_the_servers(provider, exporter):
+    """The conventions for HTTP want it so."""
+    exchange = exchanges.easy(
+        decisions=(), segments=(), provenance=None, status=401, error_code="unauthorized"
+    )
+    (gateway,) = await spans_of(exchange, provider, exporter)
+
+    assert gateway.status.status_code is StatusCode.UNSET
+    assert gateway.attributes["error.type"] == "unauthorized"
+
+
+async def test_a_hedge_ends_its_loser_with_the_next_decision(provider, exporter):
+    """Whoever gave way has neither failed nor answered."""
+    first = made.decide(now=100.0)
+    second = attrs.evolve(
+        made.decide(request=attrs.evolve(made.REQUEST, tried=frozenset({made.FAST})), now=101.0),
+        reason="hedge",
+    )
+    exchange = exchanges.easy(
+        decisions=(first, second),
+        segments=(attrs.evolve(exchanges.easy().segments[0], peer_id=made.SLOW),),
+    )
+    spans = await spans_of(exchange, provider, exporter)
+
+    assert [round(seconds(span), 3) for span in spans if span.kind is SpanKind.CLIENT] == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("given", "continues"),
+    [(TRACEPARENT, True), (None, False), ("", False), ("00-xyz-1-01", False), ("é" * 500, False)],
+)
+async def test_a_callers_trace_is_gone_on_with(provider, exporter, given, continues):
+    """And one that makes no sense is as none."""
+    spans = await spans_of(exchanges.easy(traceparent=given), provider, exporter)
+
+    assert (f"{spans[0].context.trace_id:032x}" == TRACE) is continues
+    assert (spans[0].parent is not None) is continues
+
+
+async def test_a_trace_that_is_not_sampled_costs_nothing_more(exporter):
+    """The sampler is OpenTelemetry's own."""
+    provider = TracerProvider(shutdown_on_exit=False, sampler=ALWAYS_OFF)
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+
+    assert await spans_of(exchanges.continued(), provider, exporter) == []
+
+
+async def test_without_a_collector_there_is_no_observer():
+    """Zero is what that costs."""
+    async with open_spans() as spans:
+        assert spans is None
+    async with open_spans(endpoint="") as spans:
+        assert spans is None
+
+
+def test_without_a_collector_nothing_of_opentelemetry_is_imported():
+    """Nor if the extra is not installed."""
+    program = """
+import sys, trio
+import punch.gateway
+async def main(**kwargs):
+    async with punch.gateway.open_spans(**kwargs) as spans:
+        assert spans is None
+trio.run(main)
+assert not [name for name in sys.modules if name.startswith("opentelemetry")]
+sys.modules["opentelemetry"] = None
+trio.run(lambda: main(endpoint="http://127.0.0.1:1"))
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "")
+    assert "punch-router[otel]" in done.stderr or "OpenTelemetry is not installed" in done.stderr
+
+
+async def test_making_spans_takes_little_time(provider):
+    """A continued request has seven; with the real exporter's queue in place of a list."""
+    from opentelemetry.sdk.trace.export import BatchSpanProcessor
+
+    provider = TracerProvider(shutdown_on_exit=False)
+    provider.add_span_processor(BatchSpanProcessor(InMemorySpanExporter()))
+    exchange = exchanges.continued()
+    async with open_spans(provider=provider) as spans:
+        best = float("inf")
+        for _ in range(10):
+            began = time.perf_counter()
+            for _ in range(10):
+                spans.ended(exchange)
+            best = min(best, (time.perf_counter() - began) / 10)
+    await trio.to_thread.run_sync(provider.shutdown)
+    assert best < 2e-3

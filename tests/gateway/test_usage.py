@@ -1,0 +1,147 @@
+"""What each key used, and what of it is in the file when."""
+
+from __future__ import annotations
+
+import exchanges
+import pytest
+import trio
+
+from punch.exceptions import ConfigurationError
+from punch.gateway import Cost, DayUsage, KeyStore, open_usage, read_usage
+from punch.gateway.keys._usage import MOST_COUNTED, MOST_DAYS, WRITE_SECONDS
+
+# 2030-03-01 12:00 UTC.
+NOON = 1_898_596_800.0
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "gateway.sqlite3"
+
+
+@pytest.fixture(autouse=True)
+def _no_threads(monkeypatch):
+    """Virtual time does not wait for threads: it would be over before the disk has answered."""
+
+    async def run_here(work, *arguments, **_options):
+        return work(*arguments)
+
+    monkeypatch.setattr(trio.to_thread, "run_sync", run_here)
+
+
+async def test_requests_of_a_day_add_up_for_each_key(path, autojump_clock):
+    """Tokens, requests and errors; again after a restart."""
+    for _ in range(2):
+        async with open_usage(path, wall=lambda: NOON) as book:
+            book.ended(exchanges.easy())
+            book.ended(exchanges.easy(status=503, error_code="no_peer", cost=Cost()))
+            book.ended(exchanges.easy(key_id="bob"))
+            book.ended(exchanges.easy(key_id=None))
+    assert read_usage(path) == {
+        "ada": (
+            DayUsage(
+                day="2030-03-01", requests=4, errors=2, prompt_tokens=840, completion_tokens=22
+            ),
+        ),
+        "bob": (DayUsage(day="2030-03-01", requests=2, prompt_tokens=840, completion_tokens=22),),
+    }
+
+
+async def test_a_day_ends_at_midnight_in_utc(path, autojump_clock):
+    """Wherever the gateway is."""
+    now = NOON
+    async with open_usage(path, wall=lambda: now) as book:
+        book.ended(exchanges.easy())
+        now = NOON + 12 * 3600
+        book.ended(exchanges.easy())
+    assert [day.day for day in read_usage(path)["ada"]] == ["2030-03-01", "2030-03-02"]
+
+
+async def test_what_ended_is_in_the_file_within_a_second(path, autojump_clock):
+    """And a burst is one transaction."""
+    async with open_usage(path) as book:
+        for _ in range(100):
+            book.ended(exchanges.easy())
+        assert read_usage(path) == {}
+        await trio.sleep(WRITE_SECONDS + 0.01)
+        assert read_usage(path)["ada"][0].requests == 100
+        book.ended(exchanges.easy())
+        await trio.sleep(WRITE_SECONDS + 0.01)
+        assert read_usage(path)["ada"][0].requests == 101
+
+
+async def test_a_disk_that_fails_for_a_while_loses_nothing(path, autojump_clock, monkeypatch):
+    """What it did not take is written with what comes next."""
+    async with open_usage(path) as book:
+        real = book._write
+
+        def fail(_pending):
+            raise ConfigurationError("the disk is full")
+
+        monkeypatch.setattr(book, "_write", fail)
+        book.ended(exchanges.easy())
+        await trio.sleep(3)
+        book.ended(exchanges.easy())
+        await trio.sleep(3)
+        monkeypatch.setattr(book, "_write", real)
+        await trio.sleep(2 * WRITE_SECONDS)
+        assert read_usage(path)["ada"][0].requests == 2
+
+
+async def test_what_is_kept_is_bounded(path, autojump_clock):
+    """A year and a month: who wants more exports it."""
+    now = NOON
+    async with open_usage(path, wall=lambda: now) as book:
+        book.ended(exchanges.easy())
+        await book.write()
+        now += (MOST_DAYS + 1) * 86_400
+        book.ended(exchanges.easy())
+    assert len(read_usage(path)["ada"]) == 1
+
+
+async def test_numbers_stay_such_that_the_file_takes_them(path, autojump_clock):
+    """In memory, and added up in the file: SQLite's integers end at 2**63."""
+    for requests in (1, 3, 5):
+        async with open_usage(path, wall=lambda: NOON) as book:
+            for _ in range(requests):
+                book.ended(exchanges.easy(cost=Cost(prompt=2**70, answer=2**62)))
+    (day,) = read_usage(path)["ada"]
+    assert (day.prompt_tokens, day.completion_tokens) == (MOST_COUNTED, MOST_COUNTED)
+    assert day.requests == 9
+
+
+async def test_what_cannot_be_written_takes_nothing_else_with_it(path, autojump_clock, monkeypatch):
+    """A bug with one key's numbers is logged, and the books go on."""
+    async with open_usage(path) as book:
+        real = book._write
+
+        def fail(pending):
+            if any(key_id == "bob" for key_id, _ in pending):
+                raise OverflowError("Python int too large to convert to SQLite INTEGER")
+            real(pending)
+
+        monkeypatch.setattr(book, "_write", fail)
+        for key_id in ("ada", "bob", "cid"):
+            book.ended(exchanges.easy(key_id=key_id))
+        await trio.sleep(2 * WRITE_SECONDS)
+        assert sorted(read_usage(path)) == ["ada", "cid"]
+        book.ended(exchanges.easy())
+        await trio.sleep(2 * WRITE_SECONDS)
+        assert read_usage(path)["ada"][0].requests == 2
+
+
+async def test_keys_and_their_books_share_one_connection(path, autojump_clock):
+    """Which the books leave open, as it is not theirs."""
+    with KeyStore(path) as keys:
+        key, _ = keys.create("ada")
+        async with open_usage(keys.database) as book:
+            book.ended(exchanges.easy(key_id=key.key_id))
+        assert read_usage(keys.database)[key.key_id][0].requests == 1
+        assert keys.list() == (key,)
+
+
+async def test_a_caller_that_leaves_is_no_error(path, autojump_clock):
+    """It had what it wanted."""
+    async with open_usage(path) as book:
+        book.ended(exchanges.easy(error_code="disconnected", status=None))
+    assert read_usage(path)["ada"][0].errors == 0

@@ -1,0 +1,783 @@
+"""Exactly once: whoever asks again gets the answer that is there."""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager
+
+import attrs
+import pytest
+import trio
+
+from punch.backends import Generation, MockBackend, MockScript, mock_words
+from punch.exceptions import GenerationFailed
+from punch.listener import _recording as limits
+from punch.listener import open_executor
+from punch.listener._recording import (
+    GRACE_SECONDS,
+    KEPT_ANSWERS,
+    KEPT_BYTES,
+    KEPT_SECONDS,
+    LONGEST_SECONDS,
+    Recording,
+    Recordings,
+    key_of,
+)
+from punch.session import PeerSession
+from punch.testing import MemoryNetwork, ScriptedBackend
+from punch.wire import (
+    PROTOCOL,
+    WINDOW,
+    ChatMessage,
+    Chunk,
+    CommandRequest,
+    CommandResponse,
+    Completion,
+    Progress,
+    Sampling,
+    Session,
+    Started,
+    Timings,
+    Usage,
+    fingerprint,
+    greeting,
+)
+
+LIMIT = 3600
+ASK = CommandRequest(
+    request_id="r",
+    messages=(ChatMessage(role="user", content="go on"),),
+    sampling=Sampling(max_tokens=20),
+)
+WHOLE = " ".join(mock_words(ASK))
+
+
+class Nobody:
+    """A dialer that only asks."""
+
+    peer_id = "dialer"
+
+    def opened(self, session, hello):
+        """Fine."""
+
+    def advertised(self, session, advert):
+        """Fine."""
+
+    def round_trip(self, session, seconds):
+        """Fine."""
+
+
+class Counting(MockBackend):
+    """A mock that counts how often it is asked, and how often it was stopped."""
+
+    def __init__(self, **script) -> None:
+        super().__init__(MockScript(**script))
+        self.asked = 0
+        self.stopped_at: list[float] = []
+
+    async def generate(self, request, emit):
+        self.asked += 1
+        try:
+            return await super().generate(request, emit)
+        except trio.Cancelled:
+            self.stopped_at.append(trio.current_time())
+            raise
+
+
+@asynccontextmanager
+async def listening(backend, **options):
+    """An executor, and a way to open sessions with it."""
+    async with trio.open_nursery() as nursery:
+        network = MemoryNetwork(nursery)
+        node = network.node("listener")
+        async with open_executor(
+            node, backend, namespace="n", incarnation=1, calibrate=False, **options
+        ) as executor:
+            nodes = {}
+
+            async def dial(name="dialer"):
+                dialer = nodes.get(name) or nodes.setdefault(name, network.node(name))
+                stream = await dialer.open_stream(node.peer_id, node.addresses, PROTOCOL)
+                hello = greeting(namespace="n", incarnation=1, version="test")
+                session = PeerSession(stream, Session("dialer", hello), Nobody())
+                nursery.start_soon(session.run)
+                while not session.is_open:
+                    await trio.sleep(0.001)
+                return session, stream
+
+            yield executor, dial
+        nursery.cancel_scope.cancel()
+
+
+async def read(call):
+    """The text, the tokens and the end of a call."""
+    text, tokens = "", 0
+    while True:
+        part = await call.receive()
+        if isinstance(part, Chunk):
+            text, tokens = text + part.text, tokens + part.tokens
+        elif isinstance(part, CommandResponse):
+            return text, tokens, part
+
+
+async def until_text(call):
+    """Wait for the first text."""
+    while not isinstance(await call.receive(), Chunk):
+        pass
+
+
+def is_empty(executor) -> bool:
+    """Nothing runs and nothing waits."""
+    found = executor.statistics()
+    return (found.busy, found.queued, found.recordings.running) == (0, 0, 0)
+
+
+async def test_a_request_that_comes_back_joins_the_running_answer(autojump_clock):
+    """After its connection broke it gets every word from the beginning, made once."""
+    backend = Counting(decode_rate=10)
+    with trio.fail_after(LIMIT):
+        async with listening(backend) as (executor, dial):
+            first, stream = await dial()
+            await until_text(first.ask(ASK))
+            stream.end()
+            await trio.sleep(GRACE_SECONDS / 5)
+            second, _ = await dial()
+            text, tokens, response = await read(second.ask(ASK))
+            empty = is_empty(executor)
+    assert (text, tokens, response.status) == (WHOLE, 20, "success")
+    assert response.timings.total == pytest.approx(2.0)
+    assert backend.asked == 1
+    assert empty
+
+
+async def test_two_sessions_of_one_dialer_read_the_same_answer(autojump_clock):
+    """Each from its beginning; one of them whole, at the end."""
+    backend = Counting(decode_rate=10)
+    ends = []
+    with trio.fail_after(LIMIT):
+        async with listening(backend) as (_, dial):
+            first, _ = await dial()
+            second, _ = await dial()
+            async with trio.open_nursery() as nursery:
+
+                async def ask(session, request):
+                    ends.append(await read(session.ask(request)))
+
+                nursery.start_soon(ask, first, ASK)
+                await trio.sleep(1)
+                nursery.start_soon(ask, second, attrs.evolve(ASK, stream=False, timeout=50))
+    (text, tokens, streamed), (nothing, _, whole) = sorted(ends, key=lambda end: -len(end[0]))
+    assert (text, tokens, streamed.result.text) == (WHOLE, 20, "")
+    assert (nothing, whole.result.text) == ("", WHOLE)
+    assert streamed.usage == whole.usage
+    assert backend.asked == 1
+
+
+async def test_another_dialer_may_use_the_same_id(autojump_clock):
+    """Ids are each dialer's own."""
+    backend = Counting()
+    with trio.fail_after(LIMIT):
+        async with listening(backend) as (_, dial):
+            for name in ("dialer", "other"):
+                session, _ = await dial(name)
+                await read(session.ask(ASK))
+    assert backend.asked == 2
+
+
+async def test_a_finished_answer_is_kept_for_a_while(autojump_clock):
+    """Asked again it is the same; after its time it is made anew."""
+    backend = Counting(decode_rate=10)
+    with trio.fail_after(LIMIT):
+        async with listening(backend) as (_, dial):
+            session, _ = await dial()
+            made = await read(session.ask(ASK))
+            await trio.sleep(KEPT_SECONDS - 1)
+            again = await read(session.ask(ASK))
+            plain = await read(session.ask(attrs.evolve(ASK, stream=False, priority=3)))
+            asked = backend.asked
+            await trio.sleep(KEPT_SECONDS)
+            await read(session.ask(ASK))
+    assert again[:2] == made[:2] == (WHOLE, 20)
+    assert attrs.evolve(again[2], load=None) == attrs.evolve(made[2], load=None)
+    assert plain[2].result.text == WHOLE
+    assert (asked, backend.asked) == (1, 2)
+
+
+@pytest.mark.parametrize("rate", [None, 10], ids=["kept", "running"])
+async def test_another_body_with_the_same_id_is_a_conflict(autojump_clock, rate):
+    """While the first is made and after; the first is not disturbed."""
+    backend = Counting(decode_rate=rate)
+    other = attrs.evolve(ASK, messages=(ChatMessage(role="user", content="stop"),))
+    with trio.fail_after(LIMIT):
+        async with listening(backend) as (_, dial):
+            first, _ = await dial()
+            second, _ = await dial()
+            call = first.ask(ASK)
+            await trio.sleep(1)
+            refused = (await read(second.ask(other)))[2]
+            text, _, _ = await read(call)
+    assert (refused.status, refused.error.code, refused.error.retryable) == (
+        "error",
+        "conflict",
+        False,
+    )
+    assert text == WHOLE
+
+
+async def test_an_error_is_not_kept(autojump_clock):
+    """Who asks again wants another try."""
+    tries = 0
+
+    async def play(request, emit):
+        nonlocal tries
+        tries += 1
+        if tries == 1:
+            raise GenerationFailed("once")
+        await emit("ok", 1)
+        return Generation(completion=Completion(text="ok"), usage=Usage(), timings=Timings())
+
+    with trio.fail_after(LIMIT):
+        async with listening(ScriptedBackend(play)) as (executor, dial):
+            session, _ = await dial()
+            failed = (await read(session.ask(ASK)))[2]
+            text, _, response = await read(session.ask(ASK))
+            kept = executor.statistics().recordings.kept
+    assert failed.status == "error"
+    assert (text, response.status, kept) == ("ok", "success", 1)
+
+
+async def test_a_cancel_frees_the_slot_at_once_and_says_what_was_made(autojump_clock):
+    """Nobody else wants the answer: within 100 ms the backend stops."""
+    backend = Counting(decode_rate=10, slots=1)
+    with trio.fail_after(LIMIT):
+        async with listening(backend) as (executor, dial):
+            session, _ = await dial()
+            call = session.ask(attrs.evolve(ASK, stream=False))
+            await trio.sleep(1.05)
+            call.cancel()
+            cancelled_at = trio.current_time()
+            tokens = await call.confirmed()
+            await trio.sleep(0.1)
+            empty = is_empty(executor)
+            # The id is free again, and the answer is made anew.
+            text, _, _ = await read(session.ask(ASK))
+    assert tokens == 10
+    assert backend.stopped_at[0] - cancelled_at < 0.1
+    assert empty
+    assert (text, backend.asked) == (WHOLE, 2)
+
+
+async def test_a_cancel_by_one_reader_leaves_the_answer_to_the_other(autojump_clock):
+    """It ends its own reading only."""
+    backend = Counting(decode_rate=10)
+    with trio.fail_after(LIMIT):
+        async with listening(backend) as (_, dial):
+            first, _ = await dial()
+            second, _ = await dial()
+            gone = first.ask(ASK)
+            await trio.sleep(0.5)
+            call = second.ask(ASK)
+            await trio.sleep(0.5)
+            gone.cancel()
+            text, tokens, _ = await read(call)
+    assert (text, tokens) == (WHOLE, 20)
+    assert backend.stopped_at == []
+
+
+async def test_an_answer_whose_dialer_does_not_come_back_is_given_up(autojump_clock):
+    """After the grace, and everything returns to zero."""
+    backend = Counting(decode_rate=1)
+    with trio.fail_after(LIMIT):
+        async with listening(backend) as (executor, dial):
+            session, stream = await dial()
+            await until_text(session.ask(ASK))
+            broken_at = trio.current_time()
+            stream.end()
+            await trio.sleep(GRACE_SECONDS - 0.1)
+            during = executor.statistics()
+            await trio.sleep(0.2)
+            empty = is_empty(executor)
+            second, _ = await dial()
+            text, _, _ = await read(second.ask(ASK))
+    assert during.busy == 1
+    assert empty
+    assert backend.stopped_at == [pytest.approx(broken_at + GRACE_SECONDS)]
+    assert (text, backend.asked) == (WHOLE, 2)
+
+
+async def test_a_lost_request_keeps_its_place_in_the_queue_for_the_grace(autojump_clock):
+    """Who comes back is where it was; who does not leaves the queue, and nothing remains."""
+    backend = Counting(decode_rate=1, slots=1)
+    with trio.fail_after(LIMIT):
+        async with listening(backend) as (executor, dial):
+            busy, _ = await dial("other")
+            running = busy.ask(ASK)
+            await trio.sleep(0.1)
+            session, stream = await dial()
+            session.ask(attrs.evolve(ASK, request_id="one"))
+            await trio.sleep(0.1)
+            session.ask(attrs.evolve(ASK, request_id="two"))
+            await trio.sleep(0.1)
+            stream.end()
+            await trio.sleep(1)
+            during = executor.statistics().queued
+            second, _ = await dial()
+            back = second.ask(attrs.evolve(ASK, request_id="two"))
+            told = await back.receive()
+            await trio.sleep(GRACE_SECONDS)
+            after = executor.statistics().queued
+            text, _, _ = await read(back)
+            await read(running)
+            empty = is_empty(executor)
+    assert (during, after) == (2, 1)
+    assert isinstance(told, Progress)
+    assert (told.state, told.ahead) == ("queued", 1)
+    assert text == WHOLE
+    assert empty
+
+
+async def test_the_time_of_one_reader_is_not_the_time_of_another(autojump_clock):
+    """The first one's deadline ends its own reading."""
+    backend = Counting(decode_rate=10)
+    with trio.fail_after(LIMIT):
+        async with listening(backend) as (executor, dial):
+            first, _ = await dial()
+            second, _ = await dial()
+            hurried = first.ask(attrs.evolve(ASK, timeout=1.0))
+            await trio.sleep(0.5)
+            text, _, response = await read(second.ask(ASK))
+            late = (await read(hurried))[2]
+            empty = is_empty(executor)
+    assert late.status == "timeout"
+    assert (text, response.status) == (WHOLE, "success")
+    assert empty
+
+
+async def test_a_slow_joiner_does_not_hold_up_the_first(autojump_clock):
+    """The backend follows the most advanced reader, and waits when that is a window behind."""
+    made = 0
+    piece = "x" * 8192
+
+    async def play(request, emit):
+        nonlocal made
+        for _ in range(32):
+            await emit(piece, 1)
+            made += 1
+        completion = Completion(text=piece * 32)
+        return Generation(completion=completion, usage=Usage(), timings=Timings())
+
+    with trio.fail_after(LIMIT):
+        async with listening(ScriptedBackend(play)) as (_, dial):
+            first, _ = await dial()
+            second, _ = await dial()
+            call = first.ask(ASK)
+            await trio.sleep(1)
+            before = made
+            slow = second.ask(ASK)
+            text, tokens, _ = await read(call)
+            slow_text, slow_tokens, _ = await read(slow)
+    assert before * len(piece) <= WINDOW + len(piece)
+    assert text == slow_text == piece * 32
+    assert tokens == slow_tokens == 32
+
+
+async def chunks(call):
+    """The tokens of each message, and the seconds from the first one to it."""
+    found = []
+    while not isinstance(part := await call.receive(), CommandResponse):
+        if isinstance(part, Chunk):
+            found.append((part.tokens, trio.current_time()))
+    return [tokens for tokens, _ in found], [at - found[0][1] for _, at in found], part
+
+
+async def test_who_reads_nothing_before_the_end_gets_fewer_messages(autojump_clock):
+    """The first text at once, then one message an interval, and the rest with the end."""
+    with trio.fail_after(LIMIT):
+        async with listening(Counting(decode_rate=10)) as (_, dial):
+            session, _ = await dial()
+            tokens, times, response = await chunks(
+                session.ask(attrs.evolve(ASK, stream_interval=0.45))
+            )
+            text, *_ = await read(session.ask(attrs.evolve(ASK, stream_interval=0.45)))
+    assert tokens == [1, 5, 5, 5, 4]
+    assert times == pytest.approx([0.0, 0.5, 1.0, 1.5, 1.9], abs=0.01)
+    assert (response.status, response.usage.completion_tokens) == ("success", 20)
+    assert text == WHOLE
+
+
+async def test_what_was_gathered_comes_before_what_went_wrong(autojump_clock):
+    """It need not be made again."""
+
+    async def play(request, emit):
+        for word in ("a", "b", "c"):
+            await emit(word, 1)
+        raise GenerationFailed("out of memory")
+
+    with trio.fail_after(LIMIT):
+        async with listening(ScriptedBackend(play)) as (_, dial):
+            session, _ = await dial()
+            text, tokens, response = await read(session.ask(attrs.evolve(ASK, stream_interval=1.0)))
+    assert (text, tokens, response.status) == ("abc", 3, "error")
+
+
+@pytest.mark.parametrize("timeout", [50.0, 200.0])
+async def test_nothing_is_held_for_long_by_a_backend_that_makes_nothing(timeout, autojump_clock):
+    """However it goes on: that may be a peer's end, or the time's."""
+
+    async def play(request, emit):
+        for word in "abcdef":
+            await emit(word, 1)
+        await trio.sleep(100)
+        await emit("g", 1)
+        return Generation(completion=Completion(text="abcdefg"), usage=Usage(), timings=Timings())
+
+    with trio.fail_after(LIMIT):
+        async with listening(ScriptedBackend(play)) as (_, dial):
+            session, _ = await dial()
+            ask = attrs.evolve(ASK, stream_interval=0.5, timeout=timeout)
+            tokens, times, response = await chunks(session.ask(ask))
+    late = timeout > 100
+    assert tokens == [1, 5] + [1] * late
+    assert times == pytest.approx([0.0, 1.0] + [100.0] * late, abs=0.01)
+    assert response.status == ("success" if late else "timeout")
+
+
+async def test_who_is_slow_does_not_undo_what_another_gathers(autojump_clock):
+    """Being woken for one is no reason to send to the other."""
+    piece = "x" * (WINDOW // 16)
+
+    async def play(request, emit):
+        for _ in range(24):
+            await emit(piece, 1)
+            await trio.sleep(0.1)
+        text = piece * 24
+        return Generation(completion=Completion(text=text), usage=Usage(), timings=Timings())
+
+    with trio.fail_after(LIMIT):
+        async with listening(ScriptedBackend(play)) as (_, dial):
+            first, _ = await dial()
+            second, _ = await dial()
+            idle = first.ask(ASK)
+            tokens, *_ = await chunks(second.ask(attrs.evolve(ASK, stream_interval=0.25)))
+            assert idle.has_news
+    assert sum(tokens) == 24
+    assert max(tokens[1:]) <= 4
+    assert len(tokens) <= 11
+
+
+async def test_who_reads_along_is_not_held_up_by_who_does_not(autojump_clock):
+    """Each has its own pace in one answer."""
+    with trio.fail_after(LIMIT):
+        async with listening(Counting(decode_rate=10)) as (_, dial):
+            first, _ = await dial()
+            second, _ = await dial()
+            found = {}
+            async with trio.open_nursery() as nursery:
+
+                async def ask(session, interval):
+                    call = session.ask(attrs.evolve(ASK, stream_interval=interval))
+                    found[interval] = (await chunks(call))[0]
+
+                nursery.start_soon(ask, first, 0.0)
+                nursery.start_soon(ask, second, 1.0)
+    assert found[0.0] == [1] * 20
+    assert found[1.0] == [1, 10, 9]
+
+
+async def test_no_more_is_gathered_than_one_message_takes(autojump_clock):
+    """However much comes within an interval; and who takes none of it holds the backend up."""
+    made = 0
+    piece = "x" * 8192
+
+    async def play(request, emit):
+        nonlocal made
+        for _ in range(64):
+            await emit(piece, 1)
+            made += 1
+        return Generation(completion=Completion(text=piece * 64), usage=Usage(), timings=Timings())
+
+    with trio.fail_after(LIMIT):
+        async with listening(ScriptedBackend(play)) as (_, dial):
+            session, _ = await dial()
+            call = session.ask(attrs.evolve(ASK, stream_interval=1.0))
+            await trio.sleep(3)
+            before = made
+            text, tokens, _ = await read(call)
+    assert before * len(piece) <= WINDOW + 2 * limits.PIECE_CHARACTERS
+    assert (text, tokens) == (piece * 64, 64)
+
+
+async def test_an_answer_that_nobody_takes_is_given_up(autojump_clock):
+    """A slot is not kept for a dialer that has stopped reading."""
+    piece = "x" * 8192
+
+    async def play(request, emit):
+        while True:
+            await emit(piece, 1)
+
+    with trio.fail_after(LIMIT):
+        async with listening(ScriptedBackend(play)) as (executor, dial):
+            session, _ = await dial()
+            call = session.ask(ASK)
+            await trio.sleep(60)
+            empty = is_empty(executor)
+            _, _, response = await read(call)
+    assert empty
+    assert response.error.code == "cancelled"
+
+
+async def test_draining_lets_a_joined_reader_finish(autojump_clock):
+    """And one that comes back meanwhile is still let in."""
+    backend = Counting(decode_rate=10)
+    with trio.fail_after(LIMIT):
+        async with listening(backend) as (executor, dial):
+            first, stream = await dial()
+            await until_text(first.ask(ASK))
+            second, _ = await dial()
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(executor.drain)
+                await trio.sleep(0.2)
+                stream.end()
+                text, _, response = await read(second.ask(ASK))
+                refused = (await read(second.ask(attrs.evolve(ASK, request_id="new"))))[2]
+    assert (text, response.status) == (WHOLE, "success")
+    assert refused.status == "refused"
+
+
+async def test_a_stored_answer_starts_with_where_it_comes_from(autojump_clock):
+    """A strict dialer must know before it takes any text."""
+    with trio.fail_after(LIMIT):
+        async with listening(Counting()) as (_, dial):
+            session, _ = await dial()
+            await read(session.ask(ASK))
+            call = session.ask(ASK)
+            began = await call.receive()
+            _, _, response = await read(call)
+    assert isinstance(began, Started)
+    assert began.provenance == response.provenance
+
+
+def ended(recordings: Recordings, name: str, size: int, now: float, dialer: str = "d") -> None:
+    """A recording of so much text, which has ended."""
+    request = attrs.evolve(ASK, request_id=name)
+    recording = recordings.open(dialer, request, fingerprint(request))
+    completion = Completion(text="x" * size)
+    recording.end(CommandResponse(request_id=name, status="success", result=completion))
+    recordings.ended(recording, now=now)
+
+
+def is_kept(recordings: Recordings, name: str, now: float, dialer: str = "d") -> bool:
+    """Whether there is an answer for this id."""
+    request = attrs.evolve(ASK, request_id=name)
+    return recordings.find(dialer, request, fingerprint(request), now=now) is not None
+
+
+async def test_the_number_of_kept_answers_is_bounded():
+    """Those that ended first are dropped first."""
+    recordings = Recordings()
+    for number in range(KEPT_ANSWERS + 2):
+        ended(recordings, f"{number}", 1, now=0.0)
+    assert recordings.statistics().kept == KEPT_ANSWERS
+    assert [is_kept(recordings, f"{number}", 0.0) for number in range(4)] == [
+        False,
+        False,
+        True,
+        True,
+    ]
+
+
+async def test_the_text_of_kept_answers_is_bounded():
+    """However long each of them is."""
+    recordings = Recordings()
+    for number in range(5):
+        ended(recordings, f"{number}", KEPT_BYTES // 3, now=float(number))
+    found = recordings.statistics()
+    assert (found.kept, found.kept_bytes) == (3, 3 * (KEPT_BYTES // 3))
+    assert is_kept(recordings, "4", 4.0)
+    assert not is_kept(recordings, "4", 4.0 + KEPT_SECONDS)
+    assert recordings.statistics().kept_bytes == 0
+
+
+@pytest.mark.parametrize(
+    ("number", "size"), [(KEPT_ANSWERS + 9, 1), (9, KEPT_BYTES // 4)], ids=["number", "size"]
+)
+async def test_who_keeps_the_most_loses_the_oldest(number, size):
+    """A flood of one dialer drops nothing of another."""
+    recordings = Recordings()
+    ended(recordings, "mine", 9, now=0.0, dialer="modest")
+    for index in range(number):
+        ended(recordings, f"{index}", size, now=0.0, dialer="greedy")
+    assert is_kept(recordings, "mine", 0.0, "modest")
+    assert is_kept(recordings, f"{number - 1}", 0.0, "greedy")
+    assert not is_kept(recordings, "0", 0.0, "greedy")
+
+
+async def test_what_is_kept_for_a_dialer_is_forgotten_with_its_answers():
+    """After many have come and gone, only those of today are counted."""
+    recordings = Recordings()
+    for index in range(5):
+        ended(recordings, f"{index}", 9, now=KEPT_SECONDS * index, dialer=f"d{index}")
+    assert len(recordings._holdings) == 1
+
+
+# ---- how long an answer is made for ----
+
+
+class Listening:
+    """An inquiry that is only joined with."""
+
+    def __init__(self, **changes) -> None:
+        self.request = attrs.evolve(ASK, **changes)
+
+
+async def test_a_recording_lives_as_long_as_its_readers_gave_it(autojump_clock):
+    """The one who waits longest counts, and the grace for coming back after that."""
+    recording = Recording("d", ASK, b"")
+    began = trio.current_time()
+    recording.join(Listening(timeout=100.0))
+    recording.join(Listening(timeout=10.0))
+    assert recording.scope.deadline == began + 100.0 + GRACE_SECONDS
+    await trio.sleep(50.0)
+    recording.join(Listening(timeout=80.0))
+    assert recording.scope.deadline == began + 130.0 + GRACE_SECONDS
+
+
+async def test_nobody_holds_a_slot_for_ever_by_coming_back(autojump_clock):
+    """However often, and however long it says that it waits."""
+    recording = Recording("d", ASK, b"")
+    began = trio.current_time()
+    while trio.current_time() < began + LONGEST_SECONDS - 5.0:
+        reader = recording.join(Listening(timeout=None))
+        assert recording.scope.deadline <= began + LONGEST_SECONDS
+        await trio.sleep(100.0)
+        recording.leave(reader, comes_back=True)
+        assert recording.scope.deadline <= trio.current_time() + GRACE_SECONDS
+    recording.join(Listening(timeout=10.0))
+    assert recording.scope.deadline == began + LONGEST_SECONDS
+
+
+async def test_who_joined_an_answer_that_takes_too_long_is_told_so(autojump_clock, monkeypatch):
+    """The backend is stopped, and whoever still waits gets an error and not silence."""
+    monkeypatch.setattr(limits, "LONGEST_SECONDS", 60.0)
+    backend = Counting(decode_rate=0.1)
+    with trio.fail_after(LIMIT):
+        async with listening(backend) as (executor, dial):
+            began = trio.current_time()
+            session, stream = await dial()
+            session.ask(ASK)
+            await trio.sleep(30.0)
+            stream.end()
+            session, _ = await dial()
+            _, _, response = await read(session.ask(ASK))
+            took = trio.current_time() - began
+            empty = is_empty(executor)
+    assert took == pytest.approx(60.0, abs=0.1)
+    assert (response.status, response.error.retryable) == ("error", True)
+    assert "takes too long" in response.error.message
+    assert len(backend.stopped_at) == 1
+    assert empty
+
+
+# ---- who gets no text ----
+
+
+async def progress_of(call) -> tuple[list[float], CommandResponse]:
+    """When it was said that tokens are made, and the end of a call."""
+    told, began = [], trio.current_time()
+    while not isinstance(part := await call.receive(), CommandResponse):
+        if isinstance(part, Progress):
+            assert part.state == "working"
+            told.append(trio.current_time() - began)
+    return told, part
+
+
+@pytest.mark.parametrize(("stream", "expected"), [(False, [5, 10, 15]), (True, [])])
+async def test_who_takes_the_answer_whole_is_told_that_it_is_made(stream, expected, autojump_clock):
+    """Who takes it in parts hears that anyway."""
+    with trio.fail_after(LIMIT):
+        async with listening(Counting(decode_rate=1)) as (_, dial):
+            session, _ = await dial()
+            told, response = await progress_of(session.ask(attrs.evolve(ASK, stream=stream)))
+    assert response.status == "success"
+    assert told == pytest.approx(expected, abs=1.5)
+
+
+async def test_who_waits_for_a_model_that_thinks_is_told_so(autojump_clock):
+    """Its thoughts are no text; they come with the first word, as tokens."""
+
+    async def think(request, emit):
+        for _ in range(12):
+            await trio.sleep(1.0)
+            await emit("", 2)
+        await emit("so", 1)
+        return Generation(completion=Completion(text="so"), usage=Usage(), timings=Timings())
+
+    with trio.fail_after(LIMIT):
+        async with listening(ScriptedBackend(think)) as (_, dial):
+            session, _ = await dial()
+            told, _ = await progress_of(session.ask(ASK))
+            text, tokens, _ = await read(session.ask(ASK))
+    assert told == pytest.approx([5, 10], abs=1.5)
+    assert (text, tokens) == ("so", 25)
+
+
+async def test_a_backend_that_makes_nothing_gives_no_sign(autojump_clock):
+    """A sign of life that does not mean anything would keep a dialer waiting for ever."""
+
+    async def hang(request, emit):
+        for _ in range(20):
+            await trio.sleep(1.0)
+            await emit("", 0)
+        return Generation(completion=Completion(), usage=Usage(), timings=Timings())
+
+    with trio.fail_after(LIMIT):
+        async with listening(ScriptedBackend(hang)) as (_, dial):
+            session, _ = await dial()
+            told, _ = await progress_of(session.ask(attrs.evolve(ASK, stream=False)))
+    assert told == []
+
+
+async def test_who_takes_the_answer_whole_waits_for_no_other_reader(autojump_clock):
+    """One had stopped reading, and held the backend up."""
+    piece = "x" * 8192
+
+    async def play(request, emit):
+        for _ in range(32):
+            await emit(piece, 1)
+        return Generation(completion=Completion(text="y"), usage=Usage(), timings=Timings())
+
+    with trio.fail_after(LIMIT):
+        async with listening(ScriptedBackend(play)) as (executor, dial):
+            first, _ = await dial()
+            first.ask(ASK)
+            await trio.sleep(1.0)
+            blocked = executor.statistics().busy
+            second, _ = await dial()
+            began = trio.current_time()
+            _, _, response = await read(second.ask(attrs.evolve(ASK, stream=False)))
+            took = trio.current_time() - began
+    assert blocked == 1
+    assert response.status == "success"
+    assert took < 0.1
+
+
+async def test_no_more_tokens_are_counted_than_an_answer_can_have(autojump_clock):
+    """A backend that claims more would make its dialers close the session."""
+
+    async def boast(request, emit):
+        await emit("a", 1 << 60)
+        await emit("b", 1 << 60)
+        return Generation(completion=Completion(text="ab"), usage=Usage(), timings=Timings())
+
+    with trio.fail_after(LIMIT):
+        async with listening(ScriptedBackend(boast)) as (_, dial):
+            session, _ = await dial()
+            text, tokens, response = await read(session.ask(ASK))
+    assert (text, tokens, response.status) == ("ab", 1 << 20, "success")
+
+
+def test_what_others_delivered_is_known_by_its_text():
+    """Two continuations of equal length are two pieces of work, and none is a third."""
+    keys = {key_of("d", attrs.evolve(ASK, continuation=text)) for text in (None, "one", "two")}
+    assert len(keys) == 3
+    assert key_of("d", attrs.evolve(ASK, continuation="")) == key_of("d", ASK)
+    key_of("d", attrs.evolve(ASK, continuation="half a pair: \ud83d"))

@@ -1,0 +1,78 @@
+"""Addresses as people write them."""
+
+from __future__ import annotations
+
+import pytest
+
+from punch.exceptions import ConfigurationError
+from punch.network import parse_address
+
+PEER = "12D3KooWGYqKxZBhTRg1mKCkJhm8U3Rc6jUDdVyc7MJgAywKosw2"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "/ip4/127.0.0.1/tcp/51820",
+        f"/ip4/192.168.1.10/tcp/51820/p2p/{PEER}",
+        "/ip4/10.0.0.1/udp/4001/quic-v1",
+        f"/ip6/::1/udp/4001/quic-v1/p2p/{PEER}",
+        "/dns4/punch.example/tcp/1",
+    ],
+)
+def test_an_address_is_spelled_as_it_was_read(text):
+    """Reading and writing are inverse."""
+    assert str(parse_address(text)) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("", "not of this form"),
+        ("127.0.0.1:51820", "not of this form"),
+        ("/ip4/127.0.0.1", "not of this form"),
+        ("/ip4/127.0.0.1/tcp/70000", "port 70000 is above 65535"),
+        ("/ip4/300.0.0.1/tcp/1", "300.0.0.1 is not an ip4 address"),
+        ("/ip6/127.0.0.1/tcp/1", "127.0.0.1 is not an ip6 address"),
+        ("/ip4/127.0.0.1/udp/1", "udp goes with /quic-v1"),
+        ("/ip4/127.0.0.1/tcp/1/quic-v1", "udp goes with /quic-v1"),
+        ("/ip4/127.0.0.1/tcp/1/p2p/nonsense", "not of this form"),
+        ("/ip6/fe80::1%eth0/tcp/1", "not an ip6 address"),
+        ("/dns4/a..b/tcp/1", "a..b is not a host name"),
+        (f"/dns/{'x' * 70}/tcp/1", "not a host name"),
+        ("/dns/\ud800/tcp/1", "not a host name"),
+    ],
+)
+def test_a_bad_address_is_refused_with_the_value_the_rule_and_an_example(text, why):
+    """The error has the setting's name, what was written, and how to write it."""
+    with pytest.raises(ConfigurationError) as caught:
+        parse_address(text, setting="--bootstrap")
+
+    message = str(caught.value)
+    assert message.startswith(f"--bootstrap is {text!r}: ")
+    assert why in message
+    assert "/ip4/192.168.1.10/tcp/51820" in message
+
+
+def test_the_same_place_by_another_transport():
+    """Only the transport changes; identities are filed under host and port."""
+    address = parse_address("/ip4/127.0.0.1/tcp/51820")
+
+    assert str(address.over("quic")) == "/ip4/127.0.0.1/udp/51820/quic-v1"
+    assert address.place == address.over("quic").place == "127.0.0.1:51820"
+
+
+def test_an_address_of_quic_is_not_quietly_dialled_over_tcp():
+    """The other way round is fine: QUIC listens at the same port number."""
+    quic = parse_address("/ip4/127.0.0.1/udp/51820/quic-v1")
+
+    assert quic.over("tcp").reached_by("quic", setting="x") == quic
+    assert quic.reached_by("dual", setting="x") == quic
+    with pytest.raises(ConfigurationError, match="an address of QUIC"):
+        quic.reached_by("tcp", setting="x")
+
+
+def test_our_own_addresses_are_known_from_others():
+    """Loopback is ours; a documentation address (RFC 5737) is not."""
+    assert parse_address("/ip4/127.0.0.1/tcp/1").is_ours()
+    assert not parse_address("/ip4/192.0.2.1/tcp/1").is_ours()

@@ -1,0 +1,64 @@
+"""When a crashed program is started again, as a plain function of time."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from punch.processes import Restarts
+from punch.processes._restarts import CRASHES_IN_A_ROW, HEALTHY_SECONDS, LONGEST_PAUSE
+
+
+def test_pauses_double_until_it_is_given_up() -> None:
+    """Half a second, one, two, four; then the loop is called a loop."""
+    restarts = Restarts()
+    assert [restarts.crashed(t) for t in range(5)] == [0.5, 1.0, 2.0, 4.0, None]
+
+
+def test_an_answer_forgives_earlier_crashes() -> None:
+    """A program that serves and crashes is of more use than one that is down."""
+    restarts = Restarts()
+    for t in range(20):
+        restarts.served()
+        assert restarts.crashed(t) == 0.5
+
+
+def test_a_minute_of_health_forgives_earlier_crashes() -> None:
+    """One crash a day is no loop, also if nobody asks anything."""
+    restarts = Restarts()
+    for day in range(10):
+        restarts.is_ready(day * 1000.0)
+        assert restarts.crashed(day * 1000.0 + HEALTHY_SECONDS) == 0.5
+
+
+def test_being_ready_for_a_moment_forgives_nothing() -> None:
+    """Loading the model and dying is a loop, however long the loading takes."""
+    restarts = Restarts()
+    pauses = []
+    for t in range(5):
+        restarts.is_ready(t * 1000.0)
+        pauses.append(restarts.crashed(t * 1000.0 + 1))
+    assert pauses[-1] is None
+
+
+@given(st.lists(st.sampled_from(["ready", "served", "crashed"]), max_size=40))
+def test_it_gives_up_only_after_a_row_of_crashes(history: list[str]) -> None:
+    """Every pause is bounded, and giving up takes five crashes without use in between."""
+    restarts = Restarts()
+    row, now = 0, 0.0
+    for what in history:
+        now += 1.0
+        if what == "ready":
+            restarts.is_ready(now)
+        elif what == "served":
+            restarts.served()
+            row = 0
+        else:
+            row += 1
+            pause = restarts.crashed(now)
+            if row < CRASHES_IN_A_ROW:
+                assert pause is not None
+                assert 0 < pause <= LONGEST_PAUSE
+            else:
+                assert pause is None
+                return

@@ -1,0 +1,307 @@
+"""A session carried over a stream in memory, in virtual time."""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager
+
+import pytest
+import trio
+
+from punch.capability import Capability
+from punch.exceptions import PeerError, PeerTimeout, PeerUnreachable
+from punch.session import PeerSession
+from punch.testing import MemoryNetwork
+from punch.wire import (
+    Advert,
+    Chunk,
+    CommandRequest,
+    CommandResponse,
+    Completion,
+    Ping,
+    Provenance,
+    Response,
+    Session,
+    Started,
+    encode,
+    greeting,
+)
+
+LIMIT = 3600
+PROTOCOL = "/test/1"
+REAL = Provenance(kind="real", backend="test")
+
+
+class Handler:
+    """Records what it is told, and answers as the test says."""
+
+    peer_id = "us"
+
+    def __init__(self, inquire=None) -> None:
+        self.opened_with = []
+        self.adverts = []
+        self.round_trips = []
+        self._inquire = inquire
+
+    def opened(self, session, hello):
+        self.opened_with.append(hello)
+
+    def advertised(self, session, advert):
+        self.adverts.append(advert)
+
+    def round_trip(self, session, seconds):
+        self.round_trips.append(seconds)
+
+    async def inquire(self, inquiry):
+        await self._inquire(inquiry)
+
+
+def hello(namespace="home"):
+    return greeting(namespace=namespace, incarnation=1, version="test")
+
+
+def ask(request_id="r1") -> CommandRequest:
+    return CommandRequest(request_id=request_id, prompt="p", command="complete")
+
+
+@asynccontextmanager
+async def pair(inquire=None, *, delay=0.0, namespaces=("home", "home")):
+    """A dialer's and a listener's end, both running; and the network, for faults."""
+    ends = []
+    async with trio.open_nursery() as nursery:
+        network = MemoryNetwork(nursery, delay=delay)
+        dialer, listener = network.node("dialer"), network.node("listener")
+
+        async def serve(stream):
+            session = PeerSession(stream, Session("listener", hello(namespaces[1])), there)
+            ends.append(session)
+            await session.run()
+
+        here, there = Handler(), Handler(inquire)
+        listener.handle(PROTOCOL, serve)
+        stream = await dialer.open_stream(listener.peer_id, listener.addresses, PROTOCOL)
+        session = PeerSession(stream, Session("dialer", hello(namespaces[0])), here)
+        nursery.start_soon(session.run)
+        await trio.sleep(4 * delay + 0.001)
+        yield session, ends[0], network, (here, there)
+        nursery.cancel_scope.cancel()
+
+
+async def raw(data: bytes):
+    """A listener that greets properly and then sends *data*; the dialer's end of it."""
+    async with trio.open_nursery() as nursery:
+        network = MemoryNetwork(nursery)
+        dialer, listener = network.node("dialer"), network.node("listener")
+
+        async def serve(stream):
+            await stream.receive_some()
+            await stream.send_all(encode(hello()))
+            # The dialer's request comes first, so that the answers find it.
+            await trio.sleep(1)
+            await stream.send_all(data)
+            await trio.sleep(60)
+
+        listener.handle(PROTOCOL, serve)
+        stream = await dialer.open_stream(listener.peer_id, listener.addresses, PROTOCOL)
+        session = PeerSession(stream, Session("dialer", hello()), Handler())
+        nursery.start_soon(session.run)
+        await trio.sleep(0.1)
+        call = session.ask(ask())
+        await trio.sleep(2)
+        nursery.cancel_scope.cancel()
+    return session, call
+
+
+async def test_heartbeats_measure_the_round_trip(autojump_clock):
+    """A tenth of a second each way is two tenths there and back."""
+    with trio.fail_after(LIMIT):
+        async with pair(delay=0.1) as (_, _, _, (here, _)):
+            await trio.sleep(5)
+
+    assert len(here.round_trips) >= 4
+    assert here.round_trips == pytest.approx([0.2] * len(here.round_trips), abs=0.01)
+
+
+async def test_an_idle_session_lives(autojump_clock):
+    """Nothing but heartbeats for an hour is no reason to end."""
+    with trio.fail_after(2 * LIMIT):
+        async with pair() as (dialer, listener, _, _):
+            await trio.sleep(LIMIT)
+            alive = (dialer.is_open, listener.is_open)
+
+    assert alive == (True, True)
+
+
+async def test_a_stalled_peer_is_gone_within_five_seconds_on_both_sides(autojump_clock):
+    """The silence is noticed, and every call fails with it."""
+    with trio.fail_after(LIMIT):
+        async with pair(inquire=lambda inquiry: trio.sleep_forever()) as (dialer, listener, net, _):
+            call = dialer.ask(ask())
+            await trio.sleep(0.5)
+            net.stall("listener")
+            began = trio.current_time()
+            with pytest.raises(PeerTimeout, match="silent for"):
+                await call.receive()
+            took = trio.current_time() - began
+            await trio.sleep(1)
+
+    assert took <= 5
+    assert isinstance(listener.ended, PeerError)
+
+
+async def test_a_lost_connection_fails_every_call_at_once(autojump_clock):
+    """No call waits for a heartbeat when the stream says that it ended."""
+    with trio.fail_after(LIMIT):
+        async with pair(inquire=lambda inquiry: trio.sleep_forever()) as (dialer, _, net, _):
+            calls = [dialer.ask(ask(f"r{i}")) for i in range(3)]
+            began = trio.current_time()
+            net.cut()
+            for call in calls:
+                with pytest.raises(PeerUnreachable, match="connection was lost"):
+                    await call.receive()
+
+    assert trio.current_time() - began < 0.1
+
+
+async def test_another_namespace_is_told_apart(autojump_clock):
+    """Both sides end, and neither learns the other's namespace from the reason."""
+    with trio.fail_after(LIMIT):
+        async with pair(namespaces=("home", "work")) as (dialer, listener, _, _):
+            await trio.sleep(1)
+
+    assert "another namespace" in str(dialer.ended)
+    assert "another namespace" in str(listener.ended)
+    assert "work" not in str(dialer.ended)
+
+
+async def test_a_cancel_is_acknowledged_with_the_tokens_made(autojump_clock):
+    """The listener's task is cancelled, and the response says how far it came."""
+    sent = []
+
+    async def inquire(inquiry):
+        inquiry.started(REAL)
+        try:
+            for _ in range(100):
+                await inquiry.send_text("x", 1)
+                await trio.sleep(1)
+        finally:
+            sent.append(inquiry.tokens)
+
+    with trio.fail_after(LIMIT):
+        async with pair(inquire=inquire) as (dialer, listener, _, _):
+            call = dialer.ask(ask())
+            await trio.sleep(3.5)
+            call.cancel()
+            await trio.sleep(0.1)
+            left = (dialer.statistics().requests, listener.statistics().requests)
+
+    assert sent == [4]
+    assert left == (0, 0)
+
+
+async def test_an_id_can_be_used_again_after_its_response(autojump_clock):
+    """Even if the cancel for its first use is still on its way."""
+
+    async def inquire(inquiry):
+        inquiry.respond(
+            CommandResponse(
+                request_id=inquiry.request.request_id, status="success", result=Completion()
+            )
+        )
+
+    with trio.fail_after(LIMIT):
+        async with pair(inquire=inquire, delay=0.05) as (dialer, listener, _, _):
+            first = dialer.ask(ask())
+            response = await first.receive()
+            first.cancel()
+            second = dialer.ask(ask())
+            again = await second.receive()
+            alive = (dialer.is_open, listener.is_open)
+
+    assert (response.status, again.status) == ("success", "success")
+    assert alive == (True, True)
+
+
+async def test_an_advert_reaches_the_dialer(autojump_clock):
+    """What a listener pushes is handed on as it was said."""
+    advert = Advert(
+        incarnation=1, sequence=1, age=0.0, capability=Capability(backend="x", simulated=True)
+    )
+    with trio.fail_after(LIMIT):
+        async with pair() as (_, listener, _, (here, _)):
+            listener.advertise(advert)
+            await trio.sleep(1)
+
+    assert here.adverts == [advert]
+
+
+@pytest.mark.parametrize(
+    ("frames", "why"),
+    [
+        pytest.param(b"\xff" * 64, "a frame of 4294967295 bytes", id="4 GiB length"),
+        pytest.param(b"\0\0\0\4" + b"\x91" * 3 + b"\xc0", "not a message", id="not a map"),
+        pytest.param(
+            encode(Response(response=CommandResponse(request_id="other", status="success"))),
+            "not in flight",
+            id="a response for an unknown request",
+        ),
+        pytest.param(
+            encode(Response(response=CommandResponse(request_id="r1", status="success"))) * 2,
+            "not in flight",
+            id="two responses",
+        ),
+        pytest.param(
+            encode(Response(response=CommandResponse(request_id="r1", status="success")))
+            + encode(Chunk(request_id="r1", text="late")),
+            "not in flight",
+            id="a chunk after the response",
+        ),
+        pytest.param(
+            encode(Chunk(request_id="r1", text="early")), "which is asked", id="a chunk too early"
+        ),
+        pytest.param(
+            encode(Started(request_id="r1", provenance=REAL))
+            + encode(Chunk(request_id="r1", text="x" * 60_000)) * 2,
+            "ahead of its reader",
+            id="more than the window",
+        ),
+    ],
+)
+async def test_a_listener_that_breaks_the_rules_loses_its_session(frames, why, autojump_clock):
+    """The session ends with a reason that says what was wrong."""
+    with trio.fail_after(LIMIT):
+        session, _ = await raw(frames)
+
+    assert "broke the protocol" in str(session.ended)
+    assert why in str(session.ended)
+
+
+async def test_a_peer_that_never_greets_is_given_up(autojump_clock):
+    """An open stream is not yet a session; it has five seconds to become one."""
+    with trio.fail_after(LIMIT):
+        async with trio.open_nursery() as nursery:
+            network = MemoryNetwork(nursery)
+            dialer, listener = network.node("dialer"), network.node("listener")
+            listener.handle(PROTOCOL, lambda stream: trio.sleep(600))
+            stream = await dialer.open_stream(listener.peer_id, listener.addresses, PROTOCOL)
+            session = PeerSession(stream, Session("dialer", hello()), Handler())
+            began = trio.current_time()
+            await session.run()
+            took = trio.current_time() - began
+            nursery.cancel_scope.cancel()
+
+    assert took <= 7
+    assert isinstance(session.ended, PeerTimeout)
+
+
+async def test_a_listener_may_not_ask(autojump_clock):
+    """The roles of a session are fixed: only the side that opened it asks."""
+    with trio.fail_after(LIMIT):
+        session, _ = await raw(encode(Ping(nonce=1)) + _a_request())
+
+    assert "a listener may not say Request" in str(session.ended)
+
+
+def _a_request() -> bytes:
+    from punch.wire import Request
+
+    return encode(Request(request=ask("theirs")))
