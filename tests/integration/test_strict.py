@@ -28,10 +28,11 @@ import sys
 import trio
 from punch import __version__
 from punch.capability import Capability, ModelOffer
-from punch.executor import open_executor
-from punch.node import (
-    KnownPeers, PeerSession, join_namespace, new_incarnation, open_node, parse_address
-)
+from punch.discovery import KnownPeers, join_namespace, new_incarnation
+from punch.libp2p import open_node
+from punch.listener import open_executor
+from punch.network import parse_address
+from punch.session import PeerSession
 from punch.testing import ScriptedBackend
 from punch.wire import (
     PROTOCOL, Advert, CommandResponse, Completion, Provenance, Session, greeting

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import trio
 
-from punch.http import Cost, Exchange, open_usage
+from punch.gateway import Cost, Exchange, open_usage
 
 
 async def main():
