@@ -55,7 +55,10 @@ IMPURE = """
 DOORS: dict[str, frozenset[str]] = {
     "libp2p": frozenset({"libp2p/*.py", "libp2p/defects/*.py"}),
     "msgpack": frozenset({"wire/_codec.py"}),
-    "httpx": frozenset({"backends/openai/_client.py", "backends/openai/_backend.py"}),
+    "httpx": frozenset(
+        {"backends/openai/_client.py", "backends/openai/_backend.py", "testing/_upstream.py"}
+    ),
+    "httpcore": frozenset({"testing/_upstream.py"}),
     "xllamacpp": frozenset({"backends/llama/_embedded_worker.py"}),
     "llama_cpp": frozenset({"backends/llama/_binding_worker.py"}),
     "httptools": frozenset({"gateway/server/_http1.py"}),

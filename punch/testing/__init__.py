@@ -3,6 +3,7 @@
 from ._backend import ScriptedBackend
 from ._memory import MemoryNetwork, MemoryNode, MemoryStream
 from ._swarm import Swarm, open_swarm
+from ._upstream import CUT, RESET, Upstream, answer_event, chunk, head
 
 __all__ = [
     # a network without sockets
@@ -11,6 +12,13 @@ __all__ = [
     "MemoryStream",
     # backends
     "ScriptedBackend",
+    # a server for the backends that ask one over HTTP
+    "Upstream",
+    "CUT",
+    "RESET",
+    "head",
+    "chunk",
+    "answer_event",
     # all of it together
     "open_swarm",
     "Swarm",

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import attrs
 import trio
@@ -18,6 +19,8 @@ from ._sse import EventReader
 
 if TYPE_CHECKING:
     import httpx
+
+T = TypeVar("T")
 
 # A listener on the other side of the world answers a SYN in 0.3 s, or not at all.
 CONNECT_SECONDS = 10.0
@@ -81,22 +84,30 @@ class HttpClient:
         if request.command == "embed":
             value = await self.post_json(path, body)
             return read_embeddings(value, expected=len(request.inputs))
+        return await self._asked(partial(self._stream, path, body, emit, request.logprobs))
+
+    async def _asked(self, ask: Callable[[_Wire], Awaitable[T]]) -> T:
+        """What *ask* gives; a request lost on a stale connection is sent once more.
+
+        A server may close an idle connection just as we write to it (RFC 9112, section 9.3.1).
+        That is the one case for a second try: on a new connection the server has read the
+        request, and after the first byte of an answer some of it may be with the reader.
+        """
+        wire = _Wire()
         try:
-            return await self._stream(path, body, emit, request.logprobs)
+            return await ask(wire)
         except self._errors.disconnected as error:
-            # A kept-alive connection that the server closed as we wrote to it, most likely.
-            # Nothing was received, so nothing is emitted twice; a dead server says so again.
-            if "without sending" not in str(error):
+            if wire.is_new or wire.answers:
                 raise self._crashed(error) from error
         except self._errors.any as error:
             raise self._translate(error) from error
         try:
-            return await self._stream(path, body, emit, request.logprobs)
+            return await ask(_Wire())
         except self._errors.any as error:
             raise self._translate(error) from error
 
     async def _stream(
-        self, path: str, body: Mapping[str, Any], emit: Emit, logprobs: int | None
+        self, path: str, body: Mapping[str, Any], emit: Emit, logprobs: int | None, wire: _Wire
     ) -> Generation:
         started = trio.current_time()
         first: float | None = None
@@ -108,7 +119,9 @@ class HttpClient:
             self.url + path,
             content=_encode(body),
             headers={**self._headers, "Content-Type": "application/json"},
+            extensions={"trace": wire.note},
         ) as response:
+            wire.answers = True
             if response.status_code != 200:
                 raise await self._fault(response)
             # `response.stream` is what `aiter_raw` reads, without its four generators a token.
@@ -141,18 +154,21 @@ class HttpClient:
         headers = dict(self._headers)
         if body is not None:
             headers["Content-Type"] = "application/json"
-        try:
+
+        async def ask(wire: _Wire) -> bytes:
             async with self._client.stream(
                 method,
                 self.url + path,
                 content=None if body is None else _encode(body),
                 headers=headers,
+                extensions={"trace": wire.note},
             ) as response:
+                wire.answers = True
                 if response.status_code != 200:
                     raise await self._fault(response)
-                data = await _read(response, _MAX_BODY_BYTES)
-        except self._errors.any as error:
-            raise self._translate(error) from error
+                return await _read(response, _MAX_BODY_BYTES)
+
+        data = await self._asked(ask)
         try:
             return json.loads(data)
         except (ValueError, RecursionError):
@@ -183,12 +199,28 @@ class HttpClient:
         return BackendCrashed(f"the connection to {self.url} failed: {_words(error)}")
 
 
+class _Wire:
+    """What is known of one request on its way: enough to say whether it may be sent again."""
+
+    def __init__(self) -> None:
+        self.is_new = False
+        """Whether its connection was made for it, and so cannot be a stale one."""
+        self.answers = False
+        """Whether the head of a response has come."""
+
+    async def note(self, event: str, details: object) -> None:
+        """Take an event of httpx's ``trace`` extension."""
+        # No TLS without TCP before it, and no proxy is ever asked.
+        if event == "connection.connect_tcp.complete":
+            self.is_new = True
+
+
 @attrs.frozen(kw_only=True)
 class _Errors:
     """httpx's exceptions, sorted; named here because httpx is imported late."""
 
     any: type[Exception]
-    disconnected: type[Exception]
+    disconnected: tuple[type[Exception], ...]
     busy: type[Exception]
     silent: tuple[type[Exception], ...]
 
@@ -250,7 +282,8 @@ async def open_http_client(
     )
     errors = _Errors(
         any=httpx.HTTPError,
-        disconnected=httpx.RemoteProtocolError,
+        # An end, a reset, and a broken pipe: which of them depends on who was faster.
+        disconnected=(httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError),
         busy=httpx.PoolTimeout,
         silent=(httpx.ReadTimeout, httpx.WriteTimeout),
     )
