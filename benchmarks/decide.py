@@ -37,7 +37,7 @@ def full_table(rng: Random, *, now: float) -> PeerTable:
             prefill_rate=rng.uniform(50, 5000),
             decode_rate=rng.uniform(5, 200),
         )
-        capability = Capability(
+        capability = Capability.of_one_lane(
             backend="llama_cpp",
             simulated=False,
             models=(offer,),

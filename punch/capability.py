@@ -7,7 +7,8 @@ the peer could not measure is `None`; nothing in here is ever made up.
 
 from __future__ import annotations
 
-from typing import NewType
+from collections.abc import Mapping
+from typing import Any, NewType
 
 import attrs
 
@@ -85,10 +86,17 @@ class ModelOffer:
     slowdown: float | None = None
     """How much longer a token takes for each further request in the batch, as a share."""
 
+    id: str | None = None
+    """Names this very offer in a request's `offer`, 1 to 64 characters, unique within its peer;
+    `None` from a peer of minor 0."""
+
+    lane: str = ""
+    """The id of its lane."""
+
 
 @attrs.frozen(kw_only=True)
 class Load:
-    """How busy a peer is at one instant. Cheap; it rides on every response."""
+    """How busy a lane is at one instant, or a whole peer. Cheap; it rides on every response."""
 
     slots: int = 1
     """Requests it can serve side by side."""
@@ -114,8 +122,12 @@ class Load:
 
 
 @attrs.frozen(kw_only=True)
-class Capability:
-    """One peer's claim about itself, at one instant."""
+class Lane:
+    """One backend of a listener, with its slots and its queue."""
+
+    id: str = ""
+    """Names it within its peer, 1 to 64 characters; empty only for a peer of minor 0, which has
+    one lane."""
 
     backend: str
     """Name of the backend, such as ``llama_cpp``."""
@@ -123,14 +135,36 @@ class Capability:
     simulated: bool
     """True if the backend makes its answers up (the mock)."""
 
-    models: tuple[ModelOffer, ...] = ()
-    """The models it answers with."""
-
     load: Load = Load()
     """How busy it is."""
 
+    state: str = "ready"
+    """``ready``, ``starting``, ``resting`` or ``failed``; may grow. A lane in a state that is not
+    known here is not chosen."""
+
     threads: int | None = None
     """Threads the backend computes with."""
+
+
+_IDLE = Load()
+
+# What a peer without any lane tells: it takes nothing.
+_NOTHING_TAKEN = Load(draining=True)
+
+
+@attrs.frozen(kw_only=True)
+class Capability:
+    """One peer's claim about itself, at one instant.
+
+    What is said of models is said by offer and by lane; `backend`, `simulated`, `load` and
+    `threads` are what peers of minor 0 are told instead.
+    """
+
+    lanes: tuple[Lane, ...] = ()
+    """Its backends. The ids differ, and each offer is of one of them."""
+
+    models: tuple[ModelOffer, ...] = ()
+    """The models it answers with."""
 
     cpu_count: int | None = None
     """Logical CPUs of the machine."""
@@ -153,8 +187,96 @@ class Capability:
     gpus: tuple[Gpu, ...] = ()
     """Its GPUs."""
 
+    @classmethod
+    def of_one_lane(
+        cls,
+        *,
+        backend: str,
+        simulated: bool,
+        load: Load = _IDLE,
+        threads: int | None = None,
+        lane: str = "",
+        **fields: Any,
+    ) -> Capability:
+        """The claim of a peer with one backend, whose offers are all of that lane.
+
+        Args:
+          backend: Name of the backend.
+          simulated: Whether it makes its answers up.
+          load: How busy it is.
+          threads: Threads it computes with.
+          lane: The id of the lane.
+          fields: Further fields of the capability.
+
+        """
+        one = Lane(id=lane, backend=backend, simulated=simulated, load=load, threads=threads)
+        models = tuple(
+            offer if offer.lane == lane else attrs.evolve(offer, lane=lane)
+            for offer in fields.pop("models", ())
+        )
+        return cls(lanes=(one,), models=models, **fields)
+
+    @property
+    def backend(self) -> str:
+        """The name of the first real lane's backend, else of the first lane's, else nothing."""
+        for lane in self.lanes:
+            if not lane.simulated:
+                return lane.backend
+        return self.lanes[0].backend if self.lanes else ""
+
+    @property
+    def simulated(self) -> bool:
+        """True if any lane simulates."""
+        return any(lane.simulated for lane in self.lanes)
+
+    @property
+    def load(self) -> Load:
+        """How busy all lanes are together; draining if all of them drain."""
+        # Nearly every peer has one lane, and every decision looks here several times.
+        if len(self.lanes) == 1:
+            return self.lanes[0].load
+        loads = [lane.load for lane in self.lanes]
+        if not loads:
+            return _NOTHING_TAKEN
+        return Load(
+            slots=sum(load.slots for load in loads),
+            busy=sum(load.busy for load in loads),
+            queued=sum(load.queued for load in loads),
+            queue_limit=sum(load.queue_limit for load in loads),
+            queued_prompt_tokens=sum(load.queued_prompt_tokens for load in loads),
+            output_tokens_left=sum(load.output_tokens_left for load in loads),
+            draining=all(load.draining for load in loads),
+        )
+
+    @property
+    def threads(self) -> int | None:
+        """Threads of the first lane that says how many."""
+        return next((lane.threads for lane in self.lanes if lane.threads is not None), None)
+
+    def lane(self, offer: ModelOffer) -> Lane:
+        """The lane of one of its offers.
+
+        Raises:
+          KeyError: if the offer is none of this peer's.
+
+        """
+        for lane in self.lanes:
+            if lane.id == offer.lane:
+                return lane
+        raise KeyError(offer.lane)
+
+    def with_loads(self, loads: Mapping[str, Load]) -> Capability:
+        """The same claim with newer loads, by the id of their lane; other ids are ignored."""
+        if all(loads.get(lane.id, lane.load) == lane.load for lane in self.lanes):
+            return self
+        lanes = tuple(
+            attrs.evolve(lane, load=loads[lane.id]) if lane.id in loads else lane
+            for lane in self.lanes
+        )
+        return attrs.evolve(self, lanes=lanes)
+
     def offer(self, model: str | None, digest: str | None = None) -> ModelOffer | None:
-        """The offer that satisfies a request for *model* and *digest* (`None`: any)."""
+        """The first offer that satisfies a request for *model* and *digest* (`None`: any)."""
         for offer in self.models:
             if model is not None and offer.name != model:
                 continue
@@ -162,3 +284,11 @@ class Capability:
                 continue
             return offer
         return None
+
+    def offers(self, model: str | None, digest: str | None = None) -> tuple[ModelOffer, ...]:
+        """All offers that satisfy a request for *model* and *digest* (`None`: any), in order."""
+        return tuple(
+            offer
+            for offer in self.models
+            if (model is None or offer.name == model) and (digest is None or offer.digest == digest)
+        )

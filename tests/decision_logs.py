@@ -38,7 +38,7 @@ def record(peer_id: PeerId, *, rate: float = 20.0, **changes) -> PeerRecord:
     )
     return PeerRecord(
         peer_id=peer_id,
-        capability=Capability(
+        capability=Capability.of_one_lane(
             backend=backend,
             simulated=backend == "mock",
             models=offers,

@@ -5,10 +5,11 @@ from __future__ import annotations
 from types import MappingProxyType
 from typing import Any
 
+import attrs
 from hypothesis import settings
 from hypothesis import strategies as st
 
-from punch.capability import Capability, Gpu, Load, ModelOffer, PeerId
+from punch.capability import Capability, Gpu, Lane, Load, ModelOffer, PeerId
 from punch.peers import Breaker, PeerRecord, Rates
 from punch.routing import RouteRequest
 from punch.wire import (
@@ -112,13 +113,38 @@ loads = st.builds(
     output_tokens_left=counts,
     draining=st.booleans(),
 )
-capabilities = st.builds(
-    Capability,
+lanes = st.builds(
+    Lane,
+    id=names,
     backend=names,
     simulated=st.booleans(),
-    models=tuples_of(offers, 2),
     load=loads,
+    state=st.sampled_from(["ready", "starting", "resting", "failed", "other"]),
     threads=maybe(counts),
+)
+
+
+@st.composite
+def _of_its_lanes(draw: st.DrawFn, **fields: Any) -> Capability:
+    """A claim whose offers are of its own lanes, each with an id of its own."""
+    backends = draw(st.lists(lanes, max_size=3, unique_by=lambda lane: lane.id))
+    models = draw(st.lists(offers, max_size=2 if backends else 0))
+    models = [
+        attrs.evolve(
+            offer,
+            id=draw(st.none() | st.just(f"o{number}")),
+            lane=draw(st.sampled_from(backends)).id,
+        )
+        for number, offer in enumerate(models)
+    ]
+    return draw(
+        st.builds(
+            Capability, lanes=st.just(tuple(backends)), models=st.just(tuple(models)), **fields
+        )
+    )
+
+
+capabilities = _of_its_lanes(
     cpu_count=maybe(counts),
     cpu_usage=maybe(shares),
     memory_total_bytes=maybe(counts),
@@ -369,7 +395,7 @@ _routed_peers = st.builds(
     PeerRecord,
     peer_id=peer_ids,
     capability=st.builds(
-        Capability,
+        Capability.of_one_lane,
         backend=st.sampled_from(["mock", "llama_cpp"]),
         simulated=st.booleans(),
         models=st.lists(_routed_offers, max_size=2).map(tuple),

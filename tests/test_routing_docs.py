@@ -78,7 +78,7 @@ def test_the_example_comes_out_as_the_document_says():
     load = Load(slots=2, busy=2, queued=1, queued_prompt_tokens=300, output_tokens_left=420)
     peer = PeerRecord(
         peer_id=PeerId("a"),
-        capability=Capability(backend="b", simulated=False, models=(offer,), load=load),
+        capability=Capability.of_one_lane(backend="b", simulated=False, models=(offer,), load=load),
         incarnation=1,
         sequence=1,
         seen_at=0.0,
@@ -122,7 +122,7 @@ def test_of_six_peers_none_is_hot_and_of_seven_one_may_be():
         peers = [
             PeerRecord(
                 peer_id=PeerId(str(number)),
-                capability=Capability(
+                capability=Capability.of_one_lane(
                     backend="b",
                     simulated=False,
                     models=(offer,),

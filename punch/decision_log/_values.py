@@ -11,6 +11,8 @@ from typing import Any, Literal, TypeVar, Union
 
 import attrs
 
+from ..capability import Capability
+
 T = TypeVar("T")
 
 Reader = Callable[[Any], Any]
@@ -20,6 +22,9 @@ _NOT_NUMBERS = frozenset({"inf", "-inf", "nan"})
 
 # JSON has texts for keys only, and no name of ours is empty: this one stands for `None`.
 _NOBODY = ""
+
+# What a capability said of the whole peer before there were lanes.
+_OF_ITS_LANE = ("backend", "simulated", "load", "threads")
 
 
 def to_plain(value: Any) -> Any:
@@ -197,6 +202,8 @@ def _attrs_reader(kind: type[Any]) -> Reader:
     def read(data: Any) -> Any:
         if type(data) is not dict:
             raise ValueError(f"expected an object, found {type(data).__name__}")
+        if kind is Capability and "backend" in data:
+            data = {**data, "lanes": [{n: data[n] for n in _OF_ITS_LANE if n in data}]}
         found = {}
         for name, reader in readers.items():
             if name not in data:

@@ -170,7 +170,7 @@ class Executor:
 
     def capability(self) -> Capability:
         """The vector it advertises."""
-        capability = Capability(
+        capability = Capability.of_one_lane(
             backend=self._backend.name,
             simulated=self._backend.simulated,
             models=tuple(self._with_rates(offer) for offer in self._backend.offers),

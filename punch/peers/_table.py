@@ -184,13 +184,18 @@ class PeerTable:
         if grave is not None:
             self._gone[peer_id] = attrs.evolve(grave, incarnation=-1, sequence=-1)
 
-    def reported(self, peer_id: PeerId, load: Load) -> None:
-        """Take the load that rides on a response."""
+    def reported(self, peer_id: PeerId, load: Load, *, lane: str | None = None) -> None:
+        """Take the load that rides on a response: of one *lane*, or of all of a peer's.
+
+        What is said of a whole peer counts for its only lane; of several it tells nothing.
+        """
         peer = self._change(peer_id)
         if peer is not None:
-            capability = peer.fields["capability"]
-            if capability.load != load:
-                capability = attrs.evolve(capability, load=load)
+            capability: Capability = peer.fields["capability"]
+            if lane is None and len(capability.lanes) == 1:
+                lane = capability.lanes[0].id
+            if lane is not None:
+                capability = capability.with_loads({lane: load})
             peer.change(capability=capability, **_REPORTED)
 
     def round_trip(self, peer_id: PeerId, seconds: float) -> None:

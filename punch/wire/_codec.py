@@ -7,17 +7,19 @@ its ``type`` names the message. Three rules:
    and length is checked here, so that past this module a message is what it claims to be.
 2. Unknown keys are ignored and unknown message types refused: fields are only ever added.
 3. A field that has its default value is left out; `None` never travels.
+4. A peer is told the fields that its minor version knows, and no others.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from itertools import chain
 from typing import Any
 
 import attrs
 import msgpack
 
+from ..capability import Capability, Load, ModelOffer
 from ..exceptions import LocalProtocolError, RemoteProtocolError
 from ._messages import (
     Advert,
@@ -37,7 +39,7 @@ from ._messages import (
 )
 from ._readers import BadValue, shown
 from ._registration import Join, Registration, Roster
-from ._schema import MAX_ENTRIES, MAX_FRAME, MESSAGES, REGISTRATION
+from ._schema import MAX_ENTRIES, MAX_FRAME, MESSAGES, MINOR, REGISTRATION
 
 HEADER = 4
 
@@ -68,56 +70,103 @@ _TYPE_OF: Mapping[type[Any], str] = {
 _NEVER_SENT = frozenset({"decision", "attempts", "segments"})
 
 
-def _plan(cls: type[Any]) -> tuple[tuple[str, Any], ...]:
-    plan = []
+# The fields that came after minor 0, by the minor that brought them.
+SINCE: Mapping[tuple[type[Any], str], int] = {
+    (ModelOffer, "id"): 1,
+    (ModelOffer, "lane"): 1,
+    (Capability, "lanes"): 1,
+}
+
+# What minor 0 is told of the peer instead of its lanes: first, in this order.
+_PEER_WIDE: tuple[tuple[str, Any], ...] = (
+    ("backend", attrs.NOTHING),
+    ("simulated", attrs.NOTHING),
+    ("models", ()),
+    ("load", Load()),
+    ("threads", None),
+)
+
+_Plan = tuple[tuple[str, Any], ...]
+
+
+def _plan(cls: type[Any], minor: int) -> _Plan:
+    """The fields of *cls* that a peer of *minor* is told, each with its default."""
+    plan: list[tuple[str, Any]] = []
+    if cls is Capability and minor < SINCE[Capability, "lanes"]:
+        plan += _PEER_WIDE
     for field in attrs.fields(cls):
         default = field.default
         if isinstance(default, attrs.Factory):  # type: ignore[arg-type]  # a class, typed as a function
             default = default.factory()
-        if field.name not in _NEVER_SENT:
+        known = SINCE.get((cls, field.name), 0) <= minor
+        if known and field.name not in _NEVER_SENT and (field.name, default) not in plan:
             plan.append((field.name, default))
     return tuple(plan)
 
 
-_PLANS: dict[type[Any], tuple[tuple[str, Any], ...]] = {}
+def _spelling(minor: int) -> Callable[[Any], Any]:
+    """What makes a map of a value, for peers of *minor*."""
+    plans: dict[type[Any], _Plan] = {}
+
+    def as_map(value: Any) -> Any:
+        cls = type(value)
+        if cls is frozenset:
+            return sorted(value)
+        if cls is TokenLogprob:
+            return [value.token, value.logprob, *chain.from_iterable(value.top)]
+        plan = plans.get(cls)
+        if plan is None:
+            if cls is int:
+                raise LocalProtocolError(f"{value} does not fit 64 bits")
+            if not attrs.has(cls):
+                raise LocalProtocolError(f"{cls.__name__} cannot travel")
+            plan = plans[cls] = _plan(cls, minor)
+        found = {}
+        for name, default in plan:
+            item = getattr(value, name)
+            if item is not None and item is not default and item != default:
+                found[name] = item
+        if cls is Capability:
+            if minor >= SINCE[Capability, "lanes"]:
+                # Said even if there are none: this is what tells the two forms apart.
+                found["lanes"] = value.lanes
+            elif not value.lanes:
+                found["backend"] = "none"
+        return found
+
+    return as_map
 
 
-def _as_map(value: Any) -> Any:
-    cls = type(value)
-    if cls is frozenset:
-        return sorted(value)
-    if cls is TokenLogprob:
-        return [value.token, value.logprob, *chain.from_iterable(value.top)]
-    plan = _PLANS.get(cls)
-    if plan is None:
-        if cls is int:
-            raise LocalProtocolError(f"{value} does not fit 64 bits")
-        if not attrs.has(cls):
-            raise LocalProtocolError(f"{cls.__name__} cannot travel")
-        plan = _PLANS[cls] = _plan(cls)
-    found = {}
-    for name, default in plan:
-        item = getattr(value, name)
-        if item is not None and item is not default and item != default:
-            found[name] = item
-    return found
+class _Speech:
+    """How values are spelled for the peers of one minor version."""
+
+    def __init__(self, minor: int) -> None:
+        self.as_map = _spelling(minor)
+        self.pack: Callable[[Any], bytes] = msgpack.Packer(
+            default=self.as_map, use_bin_type=True, autoreset=True
+        ).pack
 
 
-_pack = msgpack.Packer(default=_as_map, use_bin_type=True, autoreset=True).pack
+_SPEECHES = tuple(_Speech(minor) for minor in range(MINOR + 1))
 
 
-def encode(message: AnyMessage, *, max_frame: int = MAX_FRAME) -> bytes:
-    """The frame that carries *message*.
+def _speech(minor: int) -> _Speech:
+    return _SPEECHES[min(minor, MINOR)]
+
+
+def encode(message: AnyMessage, *, max_frame: int = MAX_FRAME, minor: int = MINOR) -> bytes:
+    """The frame that carries *message* to a peer of *minor*.
 
     Raises:
       LocalProtocolError: if it is longer than *max_frame* bytes or holds text that is not
         Unicode.
 
     """
-    body = _as_map(message)
+    speech = _speech(minor)
+    body = speech.as_map(message)
     body["type"] = _TYPE_OF[type(message)]
     try:
-        packed: bytes = _pack(body)
+        packed = speech.pack(body)
     except UnicodeEncodeError as error:
         raise LocalProtocolError(f"text that is not Unicode: {error.reason}") from None
     if len(packed) > max_frame:
@@ -182,8 +231,8 @@ def decode(body: bytes | bytearray | memoryview) -> AnyMessage:
 
 def encode_registration(registration: Registration) -> bytes:
     """The bytes that a peer signs to be listed in a namespace."""
-    packed: bytes = _pack(_as_map(registration))
-    return packed
+    speech = _speech(MINOR)
+    return speech.pack(speech.as_map(registration))
 
 
 def decode_registration(data: bytes) -> Registration:

@@ -6,7 +6,9 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from ..capability import Capability, Gpu, Load, ModelOffer
+import attrs
+
+from ..capability import Capability, Gpu, Lane, Load, ModelOffer
 from ._messages import (
     Advert,
     Cancel,
@@ -51,6 +53,9 @@ from ._readers import (
 )
 from ._registration import Join, Registration, Roster
 
+# The minor version of the protocol grows with each added field or message.
+MINOR = 1
+
 # Room for a long conversation (8 MiB is some two million tokens of English), small enough that
 # a thousand hostile peers with one frame each do not fill a machine.
 MAX_FRAME = 8 << 20
@@ -61,6 +66,9 @@ MAX_ENTRIES = 1 << 16
 # A peer has an address or two by each transport; a bootstrap keeps thousands of registrations.
 MAX_ADDRESSES = 8
 LONGEST_REGISTRATION = 2048
+
+# A machine runs a few engines; more lanes than this are no claim of ours.
+MAX_LANES = 64
 
 # OpenAI takes as many tools; with the schemas of more, little of any context is left.
 MAX_TOOLS = 128
@@ -142,6 +150,8 @@ _offer = record(
     decode_rate=_rate,
     usual_tokens=integer(1, 1 << 40),
     slowdown=number(0.0, 1e3),
+    id=label(64),
+    lane=label(64),
 )
 _load = record(
     Load,
@@ -153,13 +163,32 @@ _load = record(
     output_tokens_left=_count,
     draining=flag,
 )
-_capability = record(
-    Capability,
+_lane = record(
+    Lane,
+    id=label(64),
     backend=label(64),
     simulated=flag,
-    models=many(_offer, 1024),
     load=_load,
+    state=label(32),
     threads=_count,
+)
+
+
+@attrs.frozen(kw_only=True)
+class _PeerWide:
+    """What minor 0 says of the whole peer, and later ones of each lane."""
+
+    backend: str
+    simulated: bool
+    load: Load | None = None
+    threads: int | None = None
+
+
+_peer_wide = record(_PeerWide, backend=label(64), simulated=flag, load=_load, threads=_count)
+_claim = record(
+    Capability,
+    lanes=many(_lane, MAX_LANES),
+    models=many(_offer, 1024),
     cpu_count=_count,
     cpu_usage=_share,
     memory_total_bytes=_count,
@@ -168,6 +197,38 @@ _capability = record(
     disk_available_bytes=_count,
     gpus=many(_gpu, 64),
 )
+
+
+def _capability(value: Any) -> Capability:
+    """A capability: with lanes, or of one lane as minor 0 has it."""
+    if type(value) is dict and "lanes" not in value:
+        whole: _PeerWide = _peer_wide(value)
+        lane = Lane(
+            backend=whole.backend,
+            simulated=whole.simulated,
+            load=whole.load or Load(),
+            threads=whole.threads,
+        )
+        old: Capability = _claim(value)
+        # No peer of minor 0 names its offers: to it such a key is one of the unknown ones.
+        models = tuple(
+            offer if offer.id is None and not offer.lane else attrs.evolve(offer, id=None, lane="")
+            for offer in old.models
+        )
+        return attrs.evolve(old, lanes=(lane,), models=models)
+    claim: Capability = _claim(value)
+    lanes = {lane.id for lane in claim.lanes}
+    if len(lanes) < len(claim.lanes):
+        raise BadValue("lanes with an id of their own each, got two of the same")
+    named = [offer.id for offer in claim.models if offer.id is not None]
+    if len(set(named)) < len(named):
+        raise BadValue("offers with an id of their own each, got two of the same")
+    for offer in claim.models:
+        if offer.lane not in lanes:
+            raise BadValue(f"offers of its own lanes, got one of {shown(offer.lane)}")
+    return claim
+
+
 _sampling = record(
     Sampling,
     max_tokens=integer(1, 1 << 40),

@@ -35,12 +35,10 @@ from ._messages import (
     Response,
     Started,
 )
-from ._schema import MAX_FRAME
+from ._schema import MAX_FRAME, MINOR
 
 PROTOCOL = "/punch/session/1"
 
-# The minor version grows with each added field or message.
-MINOR = 0
 # The oldest minor version this code still speaks.
 OLDEST_MINOR = 0
 
@@ -259,7 +257,7 @@ class Session:
             raise LocalProtocolError(f"a chunk without text for {message.request_id!r}")
         if isinstance(message, Credit) and message.amount < 1:
             raise LocalProtocolError(f"credit of {message.amount} for {message.request_id!r}")
-        frame = encode(message, max_frame=self.theirs.max_frame)
+        frame = encode(message, max_frame=self.theirs.max_frame, minor=self.theirs.minor)
         if said in _ABOUT_REQUESTS:
             self._move(_request_id(message), message, self.theirs.max_requests)
         self._queue(frame)

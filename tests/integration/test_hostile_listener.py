@@ -124,7 +124,7 @@ async def evil_listener(town: Town, behave: Behave) -> AsyncIterator[PeerId]:
         async def serve(stream: Stream) -> None:
             await stream.send_all(hello())
             offer = ModelOffer(name="mock", features=frozenset({"chat"}))
-            capability = Capability(backend="liar", simulated=True, models=(offer,))
+            capability = Capability.of_one_lane(backend="liar", simulated=True, models=(offer,))
             await stream.send_all(
                 encode(Advert(incarnation=incarnation, sequence=1, age=0.0, capability=capability))
             )

@@ -44,7 +44,9 @@ INCARNATION = new_incarnation()
 
 class ByHand:
     def opened(self, session, hello):
-        capability = Capability(backend=name, simulated=advert == "mock", models=(OFFER,))
+        capability = Capability.of_one_lane(
+            backend=name, simulated=advert == "mock", models=(OFFER,)
+        )
         session.advertise(
             Advert(incarnation=INCARNATION, sequence=1, age=0.0, capability=capability)
         )

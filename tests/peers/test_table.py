@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import attrs
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -14,12 +13,12 @@ from punch.peers import Breaker, PeerRecord, PeerTable, Rates
 from punch.peers import _table as limits
 
 A, B = PeerId("a"), PeerId("b")
-CLAIM = Capability(backend="mock", simulated=True)
+CLAIM = Capability.of_one_lane(backend="mock", simulated=True)
 
 
 def claim(stamp: Any = 0) -> Capability:
     """A claim that says which one it is."""
-    return attrs.evolve(CLAIM, backend=f"backend {stamp}")
+    return Capability.of_one_lane(backend=f"backend {stamp}", simulated=True)
 
 
 def advertise(
@@ -34,7 +33,7 @@ def advertise(
     """A claim of *peer* arrives."""
     return table.advertised(
         PeerId(peer),
-        attrs.evolve(claim((incarnation, sequence)), load=load or Load()),
+        claim((incarnation, sequence)).with_loads({"": load or Load()}),
         incarnation=incarnation,
         sequence=sequence,
         seen_at=seen_at,
@@ -307,7 +306,7 @@ def test_the_load_on_a_response_is_a_report_too() -> None:
     table.sent(A, prompt_tokens=10)
     table.reported(A, Load(slots=4, busy=3, queued=1))
     after = record(table)
-    assert after.capability == attrs.evolve(claim((1, 1)), load=Load(slots=4, busy=3, queued=1))
+    assert after.capability == claim((1, 1)).with_loads({"": Load(slots=4, busy=3, queued=1)})
     assert (after.sent_since_report, after.prompt_tokens_since_report) == (0, 0)
     assert (after.present, after.sequence) == (4, 1)
 

@@ -55,7 +55,7 @@ def peer(
     offer = ModelOffer(name=model, prefill_rate=100.0, decode_rate=10.0)
     return PeerRecord(
         peer_id=PeerId(peer_id),
-        capability=Capability(
+        capability=Capability.of_one_lane(
             backend="b", simulated=simulated, models=(offer,), load=Load(slots=4)
         ),
         incarnation=1,
@@ -266,7 +266,7 @@ def test_an_answer_of_one_piece_is_not_gone_on_with(need: str, why: str) -> None
     request = attrs.evolve(ASK, needs=frozenset({need}))
     able = attrs.evolve(
         peer("b"),
-        capability=Capability(
+        capability=Capability.of_one_lane(
             backend="llama_cpp",
             simulated=False,
             models=(ModelOffer(name="llama", features=frozenset({"chat", need})),),

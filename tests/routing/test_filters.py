@@ -19,7 +19,7 @@ LLAMA = ModelOffer(name="llama", digest="a" * 64, context_tokens=1000)
 ANY = RouteRequest()
 PEER = PeerRecord(
     peer_id=PeerId("p"),
-    capability=Capability(
+    capability=Capability.of_one_lane(
         backend="llama_cpp", simulated=False, models=(LLAMA,), load=Load(slots=2)
     ),
     incarnation=1,
@@ -32,8 +32,10 @@ def peer(*, load: dict[str, Any] | None = None, **changes: Any) -> PeerRecord:
     """A peer that passes everything, changed: in its load, its capability or its record."""
     fields = {field.name for field in attrs.fields(PeerRecord)}
     claim = {name: value for name, value in changes.items() if name not in fields}
-    if load is not None:
-        claim["load"] = attrs.evolve(PEER.capability.load, **load)
+    (lane,) = PEER.capability.lanes
+    of_lane = {name: claim.pop(name) for name in list(claim) if hasattr(lane, name)}
+    of_lane["load"] = attrs.evolve(lane.load, **(load or {}))
+    claim["lanes"] = (attrs.evolve(lane, **of_lane),)
     own = {name: value for name, value in changes.items() if name in fields}
     return attrs.evolve(PEER, capability=attrs.evolve(PEER.capability, **claim), **own)
 

@@ -49,7 +49,7 @@ def peer(
     offer = ModelOffer(name="llama", prefill_rate=prefill, decode_rate=decode)
     return PeerRecord(
         peer_id=PeerId(peer_id),
-        capability=Capability(
+        capability=Capability.of_one_lane(
             backend="b", simulated=simulated, models=(offer,), load=load or Load(queue_limit=100)
         ),
         incarnation=1,
@@ -61,7 +61,8 @@ def peer(
 def with_load(one: PeerRecord, **load: Any) -> PeerRecord:
     """The same peer, busier or idler."""
     claim = one.capability
-    return attrs.evolve(one, capability=attrs.evolve(claim, load=attrs.evolve(claim.load, **load)))
+    loads = {lane.id: attrs.evolve(lane.load, **load) for lane in claim.lanes}
+    return attrs.evolve(one, capability=claim.with_loads(loads))
 
 
 def with_rates(one: PeerRecord, factor: float) -> PeerRecord:

@@ -21,7 +21,7 @@ MIB = 1 << 20
 # Never heard of but for its name: what it did not measure, it does not have.
 BLANK = PeerRecord(
     peer_id=PeerId("blank"),
-    capability=Capability(backend="b", simulated=False),
+    capability=Capability.of_one_lane(backend="b", simulated=False),
     incarnation=1,
     sequence=1,
     seen_at=0.0,
@@ -32,7 +32,7 @@ FAST = attrs.evolve(
     peer_id=PeerId("fast"),
     rtt=0.010,
     reputation=1.0,
-    capability=Capability(
+    capability=Capability.of_one_lane(
         backend="b",
         simulated=False,
         cpu_count=16,
@@ -49,7 +49,7 @@ SLOW = attrs.evolve(
     peer_id=PeerId("slow"),
     rtt=0.080,
     reputation=0.7,
-    capability=Capability(
+    capability=Capability.of_one_lane(
         backend="b",
         simulated=False,
         cpu_count=2,

@@ -224,7 +224,10 @@ async def test_an_id_can_be_used_again_after_its_response(autojump_clock):
 async def test_an_advert_reaches_the_dialer(autojump_clock):
     """What a listener pushes is handed on as it was said."""
     advert = Advert(
-        incarnation=1, sequence=1, age=0.0, capability=Capability(backend="x", simulated=True)
+        incarnation=1,
+        sequence=1,
+        age=0.0,
+        capability=Capability.of_one_lane(backend="x", simulated=True),
     )
     with trio.fail_after(LIMIT):
         async with pair() as (_, listener, _, (here, _)):

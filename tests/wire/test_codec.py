@@ -12,7 +12,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from strategies import MESSAGES, messages, registrations
 
-from punch.capability import Capability, Load, ModelOffer, PeerId
+from punch.capability import Capability, Lane, Load, ModelOffer, PeerId
 from punch.exceptions import LocalProtocolError, RemoteProtocolError
 from punch.wire import (
     MAX_FRAME,
@@ -76,7 +76,7 @@ FROZEN: list[tuple[Any, str]] = [
             incarnation=7,
             sequence=2,
             age=0.5,
-            capability=Capability(
+            capability=Capability.of_one_lane(
                 backend="mock",
                 simulated=True,
                 models=(ModelOffer(name="m", features=frozenset({"embed", "chat"})),),
@@ -206,8 +206,8 @@ def refusal(body: bytes) -> str:
 
 @pytest.mark.parametrize(("message", "frame"), FROZEN, ids=lambda v: type(v).__name__)
 def test_a_frame_is_what_it_always_was(message: Any, frame: str) -> None:
-    """Both ways: the bytes of today are the bytes of the first release."""
-    assert encode(message).hex() == frame
+    """Both ways: what a peer of minor 0 gets are the bytes of the first release."""
+    assert encode(message, minor=0).hex() == frame
     assert decode(bytes.fromhex(frame)[HEADER:]) == message
 
 
@@ -288,6 +288,75 @@ def test_tools_schemas_and_logprobs_are_what_they_always_were(message: Any, fram
     assert decode(bytes.fromhex(frame)[HEADER:]) == message
 
 
+# A claim of two lanes, as minor 1 has it.
+LANES = Advert(
+    incarnation=7,
+    sequence=2,
+    age=0.5,
+    capability=Capability(
+        lanes=(
+            Lane(id="gpu", backend="llama_cpp", simulated=False, load=Load(slots=4), threads=8),
+            Lane(id="m", backend="mock", simulated=True, state="starting"),
+        ),
+        models=(
+            ModelOffer(name="m", id="gpu/m", lane="gpu"),
+            ModelOffer(name="m", id="m/m", lane="m"),
+        ),
+        cpu_count=16,
+    ),
+)
+LANES_FRAME = (
+    "000000ef85ab696e6361726e6174696f6e07a873657175656e636502a3616765cb3fe0000000000000aa"
+    "6361706162696c69747983a56c616e65739285a26964a3677075a76261636b656e64a96c6c616d615f63"
+    "7070a973696d756c61746564c2a46c6f616481a5736c6f747304a7746872656164730884a26964a16da7"
+    "6261636b656e64a46d6f636ba973696d756c61746564c3a57374617465a87374617274696e67a66d6f64"
+    "656c739283a46e616d65a16da26964a56770752f6da46c616e65a367707583a46e616d65a16da26964a3"
+    "6d2f6da46c616e65a16da96370755f636f756e7410a474797065a6616476657274"
+)
+# What a peer of minor 0 is told of it.
+LANES_AT_0 = Advert(
+    incarnation=7,
+    sequence=2,
+    age=0.5,
+    capability=Capability.of_one_lane(
+        backend="llama_cpp",
+        simulated=True,
+        load=Load(slots=5),
+        threads=8,
+        models=(ModelOffer(name="m"), ModelOffer(name="m")),
+        cpu_count=16,
+    ),
+)
+
+
+def test_lanes_are_what_they_always_were() -> None:
+    """Both ways, between peers of minor 1."""
+    assert encode(LANES).hex() == LANES_FRAME
+    assert decode(bytes.fromhex(LANES_FRAME)[HEADER:]) == LANES
+
+
+def test_a_peer_of_minor_0_is_told_of_one_peer_and_no_lanes() -> None:
+    """The first real backend, simulated if any is, and the sum of the loads; no ids."""
+    frame = encode(LANES, minor=0)
+    assert frame == encode(LANES_AT_0, minor=0)
+    assert decode(frame[HEADER:]) == LANES_AT_0
+
+
+def test_a_peer_of_minor_0_is_told_when_there_is_no_lane() -> None:
+    """With a backend that it takes, and nothing that it could ask for."""
+    nothing = Advert(incarnation=7, sequence=2, age=0.5, capability=Capability())
+    assert decode(encode(nothing)[HEADER:]) == nothing
+    (lane,) = decode(encode(nothing, minor=0)[HEADER:]).capability.lanes
+    assert lane == Lane(backend="none", simulated=False, load=Load(draining=True))
+
+
+def test_the_ids_of_a_peer_without_lanes_are_unknown_keys() -> None:
+    """Only minor 1 names offers."""
+    offer = {"name": "m", "id": "x", "lane": "y"}
+    told = decode(packed(**capability(models=[offer, offer]))).capability
+    assert told.models == (ModelOffer(name="m"), ModelOffer(name="m"))
+
+
 # ---- there and back ----
 
 
@@ -309,7 +378,7 @@ def test_a_registration_survives_the_journey(registration: Registration) -> None
 def test_a_set_travels_sorted(features: frozenset[str]) -> None:
     """So that the same message is always the same bytes, in every process."""
     offer = ModelOffer(name="m", features=features)
-    vector = Capability(backend="b", simulated=False, models=(offer,))
+    vector = Capability.of_one_lane(backend="b", simulated=False, models=(offer,))
     frame = encode(Advert(incarnation=1, sequence=1, age=0.0, capability=vector))
     (travelled,) = msgpack.unpackb(frame[HEADER:])["capability"]["models"]
     assert travelled.get("features", ["chat", "complete"]) == sorted(features)
@@ -345,7 +414,10 @@ def test_what_the_router_adds_is_never_sent() -> None:
 def test_a_whole_number_may_stand_for_a_real_one() -> None:
     """Other languages write 1.0 as 1."""
     advert = Advert(
-        incarnation=1, sequence=1, age=2.0, capability=Capability(backend="b", simulated=False)
+        incarnation=1,
+        sequence=1,
+        age=2.0,
+        capability=Capability.of_one_lane(backend="b", simulated=False),
     )
     fields = msgpack.unpackb(encode(advert)[HEADER:]) | {"age": 2}
     assert decode(packed(**fields)) == advert
@@ -451,6 +523,12 @@ def capability(**fields: Any) -> dict[str, Any]:
     return {"type": "advert", "incarnation": 1, "sequence": 1, "age": 0, "capability": vector}
 
 
+def lanes(*them: dict[str, Any], **fields: Any) -> dict[str, Any]:
+    """An advert with these lanes."""
+    vector = {"lanes": [{"backend": "b", "simulated": False, **lane} for lane in them], **fields}
+    return capability() | {"capability": vector}
+
+
 def request(**fields: Any) -> dict[str, Any]:
     """A request with these fields."""
     return {"type": "request", "request": {"request_id": "r1", **fields}}
@@ -536,6 +614,27 @@ def joined(**fields: Any) -> dict[str, Any]:
         (
             response(result={"embeddings": [[0.0, math.nan]]}),
             "response.response.result.embeddings: expected a finite number, got float 'nan'",
+        ),
+        # lanes that do not fit together
+        (
+            lanes({"id": "a"}, {"id": "a"}),
+            "advert.capability: expected lanes with an id of their own each, got two of the same",
+        ),
+        (
+            lanes({"id": "a"}, models=[{"name": "m", "lane": "b"}]),
+            "advert.capability: expected offers of its own lanes, got one of str 'b'",
+        ),
+        (
+            lanes({}, models=[{"name": "m", "id": "o"}] * 2),
+            "advert.capability: expected offers with an id of their own each, got two of the same",
+        ),
+        (
+            lanes({"id": ""}),
+            "advert.capability.lanes.id: expected 1 to 64 printable characters, got str ''",
+        ),
+        (
+            lanes(*[{}] * 65),
+            "advert.capability.lanes: expected a list of at most 64, got list of 65",
         ),
         # text out of range
         (

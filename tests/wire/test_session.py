@@ -47,7 +47,10 @@ HELLO = greeting(namespace="home", incarnation=1, version="1.0")
 MOCK = Provenance(kind="simulated", backend="mock")
 STARTED = Started(request_id="r1", provenance=MOCK)
 ADVERT = Advert(
-    incarnation=1, sequence=1, age=0.0, capability=Capability(backend="mock", simulated=True)
+    incarnation=1,
+    sequence=1,
+    age=0.0,
+    capability=Capability.of_one_lane(backend="mock", simulated=True),
 )
 
 
