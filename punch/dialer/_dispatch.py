@@ -11,7 +11,7 @@ import trio
 
 from ..capability import PeerId
 from ..decision_log import DecisionLog
-from ..discovery import Links, Membership
+from ..discovery import Directory, Links
 from ..exceptions import (
     NoPeerAvailable,
     PeerError,
@@ -75,7 +75,7 @@ class Dispatch:
     def __init__(
         self,
         links: Links,
-        membership: Membership,
+        membership: Directory,
         *,
         policy: Policy,
         rng: Random,

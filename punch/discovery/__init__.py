@@ -1,18 +1,42 @@
-"""Who is in the namespace, and how that is found out."""
+"""Who is in the namespace, and how that is found out.
 
+The directory puts together what any number of sources say; the bootstraps are the first kind of
+source. A new one implements `Source` and is given to `join_namespace`.
+"""
+
+from ._bootstraps import MAX_BOOTSTRAPS, BootstrapSource, bootstrap_sources
+from ._directory import (
+    Directory,
+    KnownListener,
+    SourceState,
+    join_namespace,
+    new_incarnation,
+)
 from ._known_peers import KnownPeers, who_is_at
 from ._links import Links
 from ._meeting import DEFAULT_BOOTSTRAP, DEFAULT_NAMESPACE
-from ._membership import KnownListener, Membership, join_namespace, new_incarnation
+from ._source import Announce, Found, Sighting, Source
 
 __all__ = [
+    # being a member
+    "join_namespace",
+    "Directory",
+    "KnownListener",
+    "SourceState",
+    "new_incarnation",
+    "DEFAULT_NAMESPACE",
+    # sources
+    "Source",
+    "Announce",
+    "Found",
+    "Sighting",
+    "BootstrapSource",
+    "bootstrap_sources",
+    "MAX_BOOTSTRAPS",
+    "DEFAULT_BOOTSTRAP",
+    # who was there before
     "KnownPeers",
     "who_is_at",
+    # sessions with all of them
     "Links",
-    "join_namespace",
-    "Membership",
-    "KnownListener",
-    "new_incarnation",
-    "DEFAULT_BOOTSTRAP",
-    "DEFAULT_NAMESPACE",
 ]

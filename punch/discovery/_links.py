@@ -14,7 +14,7 @@ from ..network import Node
 from ..peers import PeerTable
 from ..session import Inquiry, PeerSession
 from ..wire import PROTOCOL, Advert, Hello, Session, greeting
-from ._membership import KnownListener, Membership
+from ._directory import Directory, KnownListener
 
 log = get_logger(__name__)
 
@@ -97,25 +97,25 @@ class Links:
         await self._changed.wait()
 
     def listeners_changed(self) -> None:
-        """The roster has changed; called by the membership."""
+        """The roster has changed; called by the directory."""
         self._roster_changed.set()
 
-    async def run(self, membership: Membership) -> None:
-        """Keep a session with every listener of *membership*, for ever."""
+    async def run(self, directory: Directory) -> None:
+        """Keep a session with every listener of *directory*, for ever."""
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._watch_trouble, membership)
+            nursery.start_soon(self._watch_trouble, directory)
             while True:
                 self._roster_changed = trio.Event()
-                for listener in membership.listeners.values():
-                    self._meet(listener, membership, nursery)
+                for listener in directory.listeners.values():
+                    self._meet(listener, directory, nursery)
                 self._signal()
                 await self._roster_changed.wait()
 
-    async def _watch_trouble(self, membership: Membership) -> None:
-        await membership.refused.wait()
+    async def _watch_trouble(self, directory: Directory) -> None:
+        await directory.refused.wait()
         self._signal()
 
-    def _meet(self, listener: KnownListener, membership: Membership, nursery: trio.Nursery) -> None:
+    def _meet(self, listener: KnownListener, directory: Directory, nursery: trio.Nursery) -> None:
         link = self._links.get(listener.peer_id)
         if link is not None:
             if link.listener != listener:
@@ -123,9 +123,9 @@ class Links:
                 link.moved.set()
         elif len(self._links) < MAX_LINKS:
             link = self._links[listener.peer_id] = _Link(listener)
-            nursery.start_soon(self._keep, link, membership)
+            nursery.start_soon(self._keep, link, directory)
 
-    async def _keep(self, link: _Link, membership: Membership) -> None:
+    async def _keep(self, link: _Link, directory: Directory) -> None:
         """Stay connected to one listener until it is gone from the roster."""
         peer_id = link.listener.peer_id
         delay = FIRST_RETRY_SECONDS
@@ -140,11 +140,11 @@ class Links:
                     log.exception("a link has a bug", peer=peer_id)
                 log.debug("no session", peer=peer_id, why=link.trouble, retry_seconds=delay)
                 self._signal()
-                if peer_id not in membership.listeners:
+                if peer_id not in directory.listeners:
                     return
                 with trio.move_on_after(delay):
                     await link.moved.wait()
-                if peer_id not in membership.listeners:
+                if peer_id not in directory.listeners:
                     return
                 delay = min(2 * delay, LONGEST_RETRY_SECONDS)
         finally:

@@ -35,7 +35,7 @@ from ..cli import (
     open_backend,
     run_program,
 )
-from ..discovery import KnownPeers, Membership, join_namespace, new_incarnation
+from ..discovery import Directory, KnownPeers, join_namespace, new_incarnation
 from ..exceptions import AddressUnavailable, ConfigurationError
 from ..libp2p import open_node
 from ..machine import Machine
@@ -209,7 +209,7 @@ async def listen(settings: Settings, shutdown: Shutdown) -> ExitCode:
     return ExitCode.OK
 
 
-async def _join(membership: Membership) -> None:
+async def _join(membership: Directory) -> None:
     """Wait until we are in, however long the bootstrap takes to come up, or are turned away."""
     async with trio.open_nursery() as nursery:
 

@@ -1,0 +1,166 @@
+# Rule 1: one stream to a bootstrap at a time; on it one task renews and one task follows.
+#
+# Rule 2: a bootstrap may leave members out, but it cannot make any up: what it lists is passed on
+# only if its member signed it.
+"""The source that a bootstrap is: register there, renew, and follow its roster."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import trio
+
+from .._logs import get_logger
+from ..exceptions import (
+    ConfigurationError,
+    NetworkError,
+    NotPermitted,
+    PeerUnreachable,
+    PunchError,
+    RemoteProtocolError,
+)
+from ..network import Address, Node
+from ..wire import Goodbye, Join, Ping, Registration, Roster
+from ._known_peers import KnownPeers, who_is_at
+from ._meeting import PROTOCOL, RENEWAL_SECONDS, SILENCE_SECONDS, Frames, farewell, opened
+from ._source import Announce, Found, Sighting
+
+log = get_logger(__name__)
+
+FIRST_RETRY_SECONDS = 0.5
+LONGEST_RETRY_SECONDS = 5.0
+
+# Each is a stream that is renewed for ever. Three machines that are never off at the same time
+# are enough; a dozen is a mistake in a settings file.
+MAX_BOOTSTRAPS = 16
+
+
+class BootstrapSource:
+    """One bootstrap, tried again for ever while it is away.
+
+    Args:
+      node: Ourselves.
+      address: Where the bootstrap is.
+      known: Who was there before.
+      namespace: Among whom we meet there.
+
+    """
+
+    def __init__(self, node: Node, address: Address, *, known: KnownPeers, namespace: str) -> None:
+        self.name = f"bootstrap {address}"
+        """What people are told that a member was found by."""
+        self._node = node
+        self._address = address
+        self._known = known
+        self._namespace = namespace
+
+    async def run(self, announce: Announce, found: Found) -> None:
+        """Stay registered, for ever."""
+        delay = FIRST_RETRY_SECONDS
+        while True:
+            began = trio.current_time()
+            try:
+                await self._meet(announce, found)
+            except (PeerUnreachable, RemoteProtocolError) as error:
+                # No peer's fault to whoever asks: nobody is there who could be asked.
+                trouble = NetworkError(f"the bootstrap is out of reach: {error}")
+                found(Sighting(trouble=trouble))
+                log.info(
+                    "the bootstrap is out of reach",
+                    address=str(self._address),
+                    why=str(error),
+                    retry_seconds=delay,
+                )
+            except NetworkError as error:
+                found(Sighting(trouble=error, is_final=True))
+                log.error(
+                    "the bootstrap cannot be used", address=str(self._address), why=str(error)
+                )
+            if trio.current_time() - began > LONGEST_RETRY_SECONDS:
+                delay = FIRST_RETRY_SECONDS
+            await trio.sleep(delay)
+            delay = min(2 * delay, LONGEST_RETRY_SECONDS)
+
+    async def _meet(self, announce: Announce, found: Found) -> None:
+        peer_id = await who_is_at(self._node, self._address, self._known)
+        stream = await self._node.open_stream(peer_id, (str(self._address),), PROTOCOL)
+        frames = Frames(stream)
+        lost: list[PunchError] = []
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._renew, frames, announce, nursery.cancel_scope, lost)
+                nursery.start_soon(self._follow, frames, found, nursery.cancel_scope, lost)
+        except BaseException:
+            # We are leaving: tell the bootstrap, which otherwise waits for the expiry.
+            with trio.CancelScope(shield=True), trio.move_on_after(1.0):
+                await farewell(frames, Goodbye(code="bye", message="leaving"))
+            raise
+        finally:
+            await stream.aclose()
+        raise lost[0]
+
+    async def _renew(
+        self, frames: Frames, announce: Announce, scope: trio.CancelScope, lost: list[PunchError]
+    ) -> None:
+        nonce = 0
+        try:
+            while True:
+                nonce += 1
+                await frames.send(announce())
+                await frames.send(Ping(nonce=nonce))
+                await trio.sleep(RENEWAL_SECONDS)
+        except PeerUnreachable as error:
+            lost.append(error)
+            scope.cancel()
+
+    async def _follow(
+        self, frames: Frames, found: Found, scope: trio.CancelScope, lost: list[PunchError]
+    ) -> None:
+        try:
+            while True:
+                with trio.move_on_after(SILENCE_SECONDS) as patience:
+                    message = await frames.receive()
+                if patience.cancelled_caught:
+                    raise PeerUnreachable(f"silent for {SILENCE_SECONDS:.0f} s")
+                if message is None:
+                    raise PeerUnreachable("the connection was lost")
+                if isinstance(message, Goodbye):
+                    raise NotPermitted(f"turned away ({message.code}): {message.message}")
+                if isinstance(message, Roster):
+                    found(self._sighting(message))
+        except (PeerUnreachable, RemoteProtocolError, NotPermitted) as error:
+            lost.append(error)
+            scope.cancel()
+
+    def _sighting(self, roster: Roster) -> Sighting:
+        if roster.namespace != self._namespace:
+            raise RemoteProtocolError(f"a roster of namespace {roster.namespace!r}")
+        return Sighting(
+            present=tuple(self._verified(join) for join in roster.present),
+            gone=roster.gone,
+            is_whole=roster.whole,
+        )
+
+    def _verified(self, join: Join) -> Registration:
+        registration = opened(self._node, join)
+        if registration.namespace != self._namespace:
+            raise RemoteProtocolError(f"{registration.peer_id} is no member of this namespace")
+        return registration
+
+
+def bootstrap_sources(
+    node: Node, addresses: Iterable[Address], *, known: KnownPeers, namespace: str
+) -> tuple[BootstrapSource, ...]:
+    """One source for each of *addresses*; the same place given twice is one.
+
+    Raises:
+      ConfigurationError: if there are too many.
+
+    """
+    places = tuple(dict.fromkeys(addresses))
+    if len(places) > MAX_BOOTSTRAPS:
+        raise ConfigurationError(
+            f"there are {len(places)} bootstraps; at most {MAX_BOOTSTRAPS} can be given: "
+            "two or three that are rarely off at the same time are enough"
+        )
+    return tuple(BootstrapSource(node, place, known=known, namespace=namespace) for place in places)

@@ -1,0 +1,300 @@
+# Rule 1: a listener is there for as long as one source says so.
+#
+# Rule 2: of what several sources say about one listener the newest word counts, by incarnation
+# first and sequence second. Which source said it, and when it arrived, means nothing.
+#
+# Rule 3: a source that fails takes nothing away: what it said last stays until it says otherwise.
+"""The directory: who is in the namespace, by all sources together."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from functools import partial
+from types import MappingProxyType
+
+import attrs
+import trio
+
+from .._background import open_background
+from .._logs import get_logger
+from ..capability import PeerId
+from ..exceptions import ConfigurationError, PunchError
+from ..network import Address, Node
+from ..wire import (
+    MAX_ADDRESSES,
+    SIGNING_CONTEXT,
+    Join,
+    Registration,
+    encode_registration,
+)
+from ._bootstraps import bootstrap_sources
+from ._known_peers import KnownPeers
+from ._meeting import LIFETIME_SECONDS, Role
+from ._source import Sighting, Source
+
+log = get_logger(__name__)
+
+# Listeners that one source may list: more than any bootstrap keeps for one namespace. What a
+# source lists beyond it is not looked at, so that a hostile one fills no memory.
+MAX_LISTENERS = 4096
+
+
+def new_incarnation() -> int:
+    """A number that is larger each time a peer starts: milliseconds of its own clock."""
+    return time.time_ns() // 1_000_000
+
+
+def check_namespace(namespace: str) -> None:
+    """Refuse a name that could not travel.
+
+    Raises:
+      ConfigurationError: with the value and the rule.
+
+    """
+    if not 1 <= len(namespace) <= 256 or not namespace.isprintable():
+        raise ConfigurationError(
+            f"the namespace is {namespace[:300]!r}: it must be 1 to 256 printable characters"
+        )
+
+
+@attrs.frozen(kw_only=True)
+class KnownListener:
+    """A listener of our namespace, by its own signed word."""
+
+    peer_id: PeerId
+    """Its identity."""
+
+    addresses: tuple[str, ...]
+    """Multiaddresses where it can be dialled."""
+
+    incarnation: int
+    """Grows each time it starts."""
+
+    sources: frozenset[str] = attrs.field(default=frozenset(), eq=False)
+    """Names of the sources that list it. Two that differ in nothing else are equal: nobody has
+    to dial anew because one more source has found the same listener."""
+
+
+@attrs.frozen(kw_only=True)
+class SourceState:
+    """How one source is doing."""
+
+    name: str
+    """Its name, see `Source.name`."""
+
+    listeners: int
+    """Listeners that it lists."""
+
+    is_working: bool
+    """True once it has told who is there, and again after each trouble."""
+
+    trouble: PunchError | None
+    """Why it does not work; `None` while it does, or before it has tried."""
+
+
+@attrs.define(eq=False)
+class _Listed:
+    """What one source has said."""
+
+    source: Source
+    listeners: dict[PeerId, Registration] = attrs.field(factory=dict)
+    is_working: bool = False
+    trouble: PunchError | None = None
+    is_final: bool = False
+
+
+class Directory:
+    """Who is in a namespace, and our own place in it. Made by `join_namespace`.
+
+    Args:
+      node: Ourselves.
+      sources: The ways of finding out, at least one.
+      namespace: Whose directory.
+      role: ``listener`` or ``dialer``: what we are announced as.
+      incarnation: Grows each time we start.
+      changed: Called after every change of `listeners`.
+
+    """
+
+    def __init__(
+        self,
+        node: Node,
+        sources: Sequence[Source],
+        *,
+        namespace: str,
+        role: Role,
+        incarnation: int,
+        changed: Callable[[], None],
+    ) -> None:
+        self.joined = trio.Event()
+        """Set once a source has told us who is there."""
+        self.refused = trio.Event()
+        """Set when waiting will not help: every source is in a trouble that a person must end."""
+        self._node = node
+        self._namespace = namespace
+        self._role: Role = role
+        self._incarnation = incarnation
+        self._sequence = 0
+        self._changed = changed
+        self._listed = [_Listed(source) for source in sources]
+        self._listeners: dict[PeerId, KnownListener] = {}
+
+    @property
+    def listeners(self) -> Mapping[PeerId, KnownListener]:
+        """The listeners of the namespace, ourselves left out."""
+        return MappingProxyType(self._listeners)
+
+    @property
+    def sources(self) -> tuple[SourceState, ...]:
+        """How each source is doing, in the order they were given."""
+        return tuple(
+            SourceState(
+                name=listed.source.name,
+                listeners=len(listed.listeners),
+                is_working=listed.is_working,
+                trouble=listed.trouble,
+            )
+            for listed in self._listed
+        )
+
+    @property
+    def trouble(self) -> PunchError | None:
+        """Why we are not in the namespace; `None` while any source works."""
+        if any(listed.is_working for listed in self._listed):
+            return None
+        # What a person must act on says more than that somebody is out of reach.
+        troubled = [listed for listed in self._listed if listed.trouble is not None]
+        troubled.sort(key=lambda listed: not listed.is_final)
+        return troubled[0].trouble if troubled else None
+
+    async def run(self) -> None:
+        """Keep every source running, for ever."""
+        async with trio.open_nursery() as nursery:
+            for listed in self._listed:
+                nursery.start_soon(listed.source.run, self._announce, partial(self._found, listed))
+
+    def _announce(self) -> Join:
+        """Our own registration, with the addresses that we have now."""
+        registration = Registration(
+            peer_id=self._node.peer_id,
+            namespace=self._namespace,
+            role=self._role,
+            # Nobody dials a dialer.
+            addresses=self._node.addresses[:MAX_ADDRESSES] if self._role == "listener" else (),
+            incarnation=self._incarnation,
+            sequence=self._sequence,
+            lifetime=LIFETIME_SECONDS,
+        )
+        self._sequence += 1
+        encoded = encode_registration(registration)
+        return Join(registration=encoded, signature=self._node.sign(SIGNING_CONTEXT + encoded))
+
+    def _found(self, listed: _Listed, sighting: Sighting) -> None:
+        """Take what one source says."""
+        if sighting.trouble is not None:
+            listed.is_working = False
+            listed.trouble, listed.is_final = sighting.trouble, sighting.is_final
+            if all(each.is_final for each in self._listed):
+                self.refused.set()
+            return
+        listed.is_working, listed.trouble, listed.is_final = True, None, False
+        self._list(listed, sighting)
+        self._merge()
+        self.joined.set()
+        self._changed()
+
+    def _list(self, listed: _Listed, sighting: Sighting) -> None:
+        before = listed.listeners
+        after = {} if sighting.is_whole else dict(before)
+        for peer_id in sighting.gone:
+            after.pop(peer_id, None)
+        for registration in sighting.present:
+            peer_id = registration.peer_id
+            if registration.role != "listener" or peer_id == self._node.peer_id:
+                continue
+            known = before.get(peer_id)
+            if known is not None and _stamp(known) > _stamp(registration):
+                registration = known
+            if peer_id in after or len(after) < MAX_LISTENERS:
+                after[peer_id] = registration
+            else:
+                log.warning("a source lists too many listeners", source=listed.source.name)
+                break
+        listed.listeners = after
+
+    def _merge(self) -> None:
+        newest: dict[PeerId, Registration] = {}
+        named: dict[PeerId, set[str]] = {}
+        for listed in self._listed:
+            for peer_id, registration in listed.listeners.items():
+                named.setdefault(peer_id, set()).add(listed.source.name)
+                known = newest.get(peer_id)
+                if known is None or _stamp(known) < _stamp(registration):
+                    newest[peer_id] = registration
+        self._listeners = {
+            peer_id: KnownListener(
+                peer_id=peer_id,
+                addresses=registration.addresses,
+                incarnation=registration.incarnation,
+                sources=frozenset(named[peer_id]),
+            )
+            for peer_id, registration in newest.items()
+        }
+
+
+def _stamp(registration: Registration) -> tuple[int, int]:
+    """Which of two words of one peer is newer."""
+    return registration.incarnation, registration.sequence
+
+
+@asynccontextmanager
+async def join_namespace(
+    node: Node,
+    bootstrap: Address | Sequence[Address] = (),
+    *,
+    sources: Sequence[Source] = (),
+    known: KnownPeers | None = None,
+    namespace: str,
+    role: Role,
+    incarnation: int,
+    changed: Callable[[], None] = lambda: None,
+) -> AsyncIterator[Directory]:
+    """Be a member of *namespace* for as long as the context lasts.
+
+    Args:
+      node: Ourselves.
+      bootstrap: Where the namespace meets: one address, or several that stand in for each other.
+      sources: Further ways of finding its members.
+      known: Who was at the bootstraps before; by default nobody, and it is not kept.
+      namespace: Which one.
+      role: ``listener`` or ``dialer``.
+      incarnation: Grows each time we start.
+      changed: Called after every change of `Directory.listeners`.
+
+    Raises:
+      ConfigurationError: if the namespace has no name that can travel, there are too many
+        bootstraps, or there is neither a bootstrap nor another source.
+
+    """
+    check_namespace(namespace)
+    places = (bootstrap,) if isinstance(bootstrap, Address) else tuple(bootstrap)
+    meeting = bootstrap_sources(node, places, known=known or KnownPeers(None), namespace=namespace)
+    everything: tuple[Source, ...] = (*meeting, *sources)
+    if not everything:
+        raise ConfigurationError(
+            "no bootstrap was given and no other source: nobody could ever be found; "
+            "give --bootstrap, or leave it out for the usual one"
+        )
+    directory = Directory(
+        node,
+        everything,
+        namespace=namespace,
+        role=role,
+        incarnation=incarnation,
+        changed=changed,
+    )
+    async with open_background() as nursery:
+        nursery.start_soon(directory.run)
+        yield directory
