@@ -1,0 +1,116 @@
+"""What can be set, who says it, and where it is kept.
+
+A flag counts, else the variable, else the settings file, else the default. Every value knows
+which of them it came from. Only the command line hands in arguments, environment and file; the
+library takes keyword arguments and knows nothing of this room.
+"""
+
+from ._edit import set_value, unset_value
+from ._file import MAX_FILE_BYTES, SettingsFile, read_settings_file
+from ._flags import help_text, parse_flags
+from ._folders import (
+    FILE_VARIABLE,
+    cache_folder,
+    configuration_folder,
+    data_folder,
+    settings_path,
+)
+from ._layers import Explained, explain, find_setting, load, refuse_unknown
+from ._locks import try_lock
+from ._programs import (
+    BackendSettings,
+    BootstrapSettings,
+    DialerSettings,
+    GatewaySettings,
+    ListenerSettings,
+    NetworkSettings,
+    StrictSettings,
+)
+from ._rules import PATH, POSITIVE, SWITCH, TEXT, WORD, Rule, boolean, count, number, one_of
+from ._setting import (
+    Origin,
+    Setting,
+    Settings,
+    argument,
+    arguments,
+    group,
+    of,
+    optional,
+    optional_argument,
+    setting,
+    settings_of,
+    several,
+)
+from ._table import (
+    DECISION_LOG,
+    KEYS,
+    LEVELS,
+    LOG_LEVEL,
+    POLICY,
+    SECTIONS,
+    SETTINGS,
+)
+
+__all__ = [
+    # the settings of the programs
+    "ListenerSettings",
+    "DialerSettings",
+    "GatewaySettings",
+    "BootstrapSettings",
+    "NetworkSettings",
+    "StrictSettings",
+    "BackendSettings",
+    # one setting
+    "Setting",
+    "Settings",
+    "Origin",
+    "of",
+    "group",
+    "setting",
+    "optional",
+    "several",
+    "argument",
+    "arguments",
+    "optional_argument",
+    "settings_of",
+    # how a text becomes a value
+    "Rule",
+    "TEXT",
+    "WORD",
+    "PATH",
+    "SWITCH",
+    "POSITIVE",
+    "count",
+    "number",
+    "one_of",
+    "boolean",
+    # who says it
+    "load",
+    "explain",
+    "Explained",
+    "parse_flags",
+    "help_text",
+    # all of them
+    "SETTINGS",
+    "SECTIONS",
+    "LEVELS",
+    "DECISION_LOG",
+    "KEYS",
+    "LOG_LEVEL",
+    "POLICY",
+    "find_setting",
+    # the file
+    "SettingsFile",
+    "MAX_FILE_BYTES",
+    "FILE_VARIABLE",
+    "read_settings_file",
+    "refuse_unknown",
+    "settings_path",
+    "set_value",
+    "unset_value",
+    # where punch keeps its files
+    "configuration_folder",
+    "data_folder",
+    "cache_folder",
+    "try_lock",
+]

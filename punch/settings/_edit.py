@@ -1,0 +1,220 @@
+"""Changes the settings file: one key at a time, and everything else in it stays as it is.
+
+The file is read again under a lock, changed, parsed once more to be sure, written to a temporary
+name and renamed: two edits at once both count, and a reader sees the old file or the new one.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import time
+from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import NamedTemporaryFile
+from typing import TYPE_CHECKING
+
+from ..exceptions import ConfigurationError
+from ._file import MAX_FILE_BYTES, SettingsFile, parse_settings, read_text
+from ._locks import try_lock
+from ._rules import boolean
+from ._setting import Setting
+from ._table import SECTIONS
+
+if TYPE_CHECKING:
+    from tomlkit import TOMLDocument
+
+# An edit takes milliseconds; who waits longer waits for a process that hangs.
+LOCK_SECONDS = 5.0
+LOCK_POLL_SECONDS = 0.02
+
+Plain = bool | int | float | str
+"""A value of the file, or an item of a list there."""
+
+
+def set_value(path: Path, setting: Setting[object], texts: Sequence[str]) -> None:
+    """Have the settings file say that *setting* is *texts*: one, unless it may be several.
+
+    Makes the file, readable by its owner only, if it is not there.
+
+    Raises:
+      ConfigurationError: if the text breaks the setting's rule, or the file cannot be changed.
+
+    """
+    if setting.section is None:
+        raise ConfigurationError(f"{setting.name} is said for each run; the file cannot have it")
+    for text in texts:
+        try:
+            setting.rule.convert(text)
+        except ValueError as error:
+            shown = "the secret" if setting.secret else f"{setting.name} {text!r}"
+            raise ConfigurationError(f"{shown} is not set: {error}") from None
+    items = [_plain(setting, text) for text in texts]
+    value: Plain | list[Plain] = items if setting.many else items[0]
+    section, key = setting.section, setting.key
+
+    def change(document: TOMLDocument) -> None:
+        import tomlkit
+
+        table = document.get(section)
+        if table is None:
+            table = document[section] = tomlkit.table()
+        if not isinstance(table, MutableMapping):
+            raise ConfigurationError(
+                f"the settings file {path} has {section} as a value; "
+                f"`punch settings unset {section}` takes it out"
+            )
+        # A key keeps the comment behind it.
+        table[key] = value
+
+    edit(path, change, expected=(section, key, value), private=setting.secret)
+
+
+def unset_value(path: Path, name: str) -> bool:
+    """Take *name* out of the settings file: ``listener.slots``, or what is no setting.
+
+    Returns:
+      Whether it was there.
+
+    Raises:
+      ConfigurationError: if the file cannot be changed.
+
+    """
+    section, _, key = name.rpartition(".")
+    found = False
+
+    def change(document: TOMLDocument) -> None:
+        nonlocal found
+        table = document.get(section) if section else document
+        if isinstance(table, MutableMapping) and key in table and name not in SECTIONS:
+            table.pop(key)
+            found = True
+            if section and not table and not _has_comments(table):
+                document.pop(section)
+
+    if not path.exists():
+        return False
+    edit(path, change, expected=(section, key, None))
+    return found
+
+
+def _has_comments(table: Mapping[str, object]) -> bool:
+    """Whether there is more in an empty *table* than its name."""
+    as_string = getattr(table, "as_string", None)
+    return as_string is not None and "#" in as_string()
+
+
+def _plain(setting: Setting[object], text: str) -> Plain:
+    """A text that passed the setting's rule as the file has it."""
+    match setting.rule.kind:
+        case "switch":
+            return boolean(text)
+        case "number":
+            try:
+                return int(text)
+            except ValueError:
+                return float(text)
+        case "path" if text.lower() != "none":
+            # The folder that somebody is in now means nothing later.
+            return str(Path(text).expanduser().absolute())
+    return text
+
+
+def edit(
+    path: Path,
+    change: Callable[[TOMLDocument], None],
+    *,
+    expected: tuple[str, str, object],
+    private: bool = False,
+) -> None:
+    """Change the settings file at *path*.
+
+    Args:
+      path: The file; a link to it stays one.
+      change: Changes the document in place.
+      expected: Section, key and the value that must be there after, `None` for no such key.
+      private: Take the file from everybody but its owner.
+
+    """
+    # Here: only an edit needs it, and it is bigger than the rest of this room.
+    import tomlkit
+    from tomlkit.exceptions import TOMLKitError
+
+    path = path.resolve()
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with _locked(path):
+            text = read_text(path)
+            before = parse_settings(path, text)
+            document = tomlkit.parse(text)
+            change(document)
+            after = tomlkit.dumps(document)
+            _check(path, before, after, expected)
+            if after != text:
+                _replace(path, after, private=private)
+    except (OSError, TOMLKitError) as error:
+        problem = error.strerror if isinstance(error, OSError) else "punch cannot edit this TOML"
+        raise ConfigurationError(
+            f"the settings file {path} cannot be changed: {problem}; edit it by hand"
+        ) from None
+
+
+def _check(path: Path, before: SettingsFile, text: str, expected: tuple[str, str, object]) -> None:
+    """See that *text* says what it should, and of everything else what it said before."""
+    if len(text.encode()) > MAX_FILE_BYTES:
+        raise ConfigurationError(
+            f"the settings file {path} would have more than {MAX_FILE_BYTES} bytes"
+        )
+    section, key, value = expected
+    after = parse_settings(path, text)
+    if after.get(section, key) != value or _rest(before, expected) != _rest(after, expected):
+        # tomlkit and tomllib disagree: a defect of one of them, and the file stays as it is.
+        raise ConfigurationError(
+            f"the settings file {path} cannot be changed: punch cannot edit this TOML; "
+            "edit it by hand"
+        )
+
+
+def _rest(file: SettingsFile, expected: tuple[str, str, object]) -> dict[tuple[str, str], object]:
+    """What *file* says beside the one key, or whole section, that is changed."""
+    section, key, _ = expected
+    return {
+        (table, name): value
+        for table, keys in file.tables.items()
+        for name, value in keys.items()
+        if (table, name) != (section, key) and (section or table != key)
+    }
+
+
+def _replace(path: Path, text: str, *, private: bool) -> None:
+    mode = stat.S_IMODE(path.stat().st_mode) if path.exists() else 0o600
+    with NamedTemporaryFile("wb", dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
+        try:
+            file.write(text.encode())
+            file.flush()
+            # A machine that loses power has the old file or the new one, and no empty one.
+            os.fsync(file.fileno())
+            file.close()
+            Path(file.name).chmod(mode & 0o600 if private else mode)
+            Path(file.name).replace(path)
+        except BaseException:
+            Path(file.name).unlink(missing_ok=True)
+            raise
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """The only edit of *path* on this machine, for as long as the context lasts.
+
+    The lock is a file of its own, which stays: the settings file is another one after each edit.
+    """
+    deadline = time.monotonic() + LOCK_SECONDS
+    with path.with_name(f".{path.name}.lock").open("ab") as file:
+        while not try_lock(file):
+            if time.monotonic() > deadline:
+                raise ConfigurationError(
+                    f"the settings file {path} is being changed by another process; try again"
+                )
+            time.sleep(LOCK_POLL_SECONDS)
+        yield

@@ -1,0 +1,133 @@
+"""Reads the settings file: TOML, one table a section, of a bounded size.
+
+What the keys mean is not known here.
+"""
+
+from __future__ import annotations
+
+import re
+import stat
+from collections.abc import Mapping
+from pathlib import Path
+
+import attrs
+
+from ..exceptions import ConfigurationError
+from ._setting import Origin
+
+# A file with every setting and a comment at each has 8 KiB. tomllib takes time in the square of
+# one dotted key: 64 KiB of it take twenty seconds, 16 KiB take one and a half.
+MAX_FILE_BYTES = 16 * 1024
+
+_TABLE = re.compile(r"\s*\[\s*[\"']?([\w-]+)[\"']?\s*\]")
+_KEY = re.compile(r"\s*[\"']?([\w-]+)[\"']?(?:\s*\.\s*[\"']?([\w-]+)[\"']?)?\s*=")
+
+
+@attrs.frozen(kw_only=True)
+class SettingsFile:
+    """What a settings file says."""
+
+    path: Path
+    """Where it is."""
+
+    tables: Mapping[str, Mapping[str, object]] = attrs.field(factory=dict, repr=False)
+    """Section to key to value, as TOML has them; keys outside of a section are in ``""``."""
+
+    text: str = attrs.field(default="", repr=False)
+    """The whole file."""
+
+    def get(self, section: str | None, key: str) -> object | None:
+        """The value of a key, or `None` if the file does not have it: TOML has no null."""
+        return None if section is None else self.tables.get(section, {}).get(key)
+
+    def origin(self, section: str, key: str) -> Origin:
+        """Where a value is: the file with its line, or with its key if no line is found."""
+        line = self._line(section, key)
+        place = f"{section}.{key}" if section and line is None else (line or key)
+        return Origin(layer="file", name=f"{self.path}:{place}")
+
+    def _line(self, section: str, key: str) -> int | None:
+        table = ""
+        for number, line in enumerate(self.text.splitlines(), 1):
+            if (match := _TABLE.match(line)) is not None:
+                table = match[1]
+                if (table, "") == (section, key):
+                    return number
+            elif (match := _KEY.match(line)) is not None:
+                names = [table, match[1], match[2]]
+                if (section, key) in {(names[0], names[1]), (names[1], names[2])}:
+                    return number
+        return None
+
+
+def read_settings_file(path: Path) -> SettingsFile:
+    """The settings file at *path*; an empty one if there is none.
+
+    Raises:
+      ConfigurationError: if it cannot be read, is too long or is no TOML, with the line.
+
+    """
+    text = read_text(path)
+    # Here: most machines have no such file, and then nobody needs the parser.
+    return SettingsFile(path=path) if not text.strip() else parse_settings(path, text)
+
+
+def read_text(path: Path) -> str:
+    """The text of the settings file, with its line ends as they are; empty if it is not there."""
+    try:
+        # Not of a pipe or a terminal: opening those may take forever.
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise ConfigurationError(
+                f"the settings file {path} is not a file: name one with PUNCH_SETTINGS"
+            )
+        with path.open("rb") as file:
+            data = file.read(MAX_FILE_BYTES + 1)
+    except (FileNotFoundError, NotADirectoryError):
+        return ""
+    except (OSError, ValueError) as error:
+        problem = error.strerror if isinstance(error, OSError) else "there is a NUL in its name"
+        raise ConfigurationError(
+            f"the settings file {path} cannot be read: {problem}; "
+            "PUNCH_SETTINGS names another one, or none"
+        ) from None
+    if len(data) > MAX_FILE_BYTES:
+        raise ConfigurationError(
+            f"the settings file {path} has more than {MAX_FILE_BYTES} bytes, the most that is read"
+        )
+    try:
+        # Editors on Windows begin a file with a byte order mark.
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise ConfigurationError(
+            f"the settings file {path} is not UTF-8: save it as such"
+        ) from None
+
+
+def parse_settings(path: Path, text: str) -> SettingsFile:
+    """What *text*, the content of the file at *path*, says.
+
+    Raises:
+      ConfigurationError: if it is no TOML, with the line.
+
+    """
+    import tomllib
+
+    try:
+        data = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigurationError(f"the settings file {path} is no TOML: {error}") from None
+    except (ValueError, RecursionError):
+        # A number of thousands of digits; arrays in arrays in arrays.
+        raise ConfigurationError(
+            f"the settings file {path} is no TOML that can be read: "
+            "a value is too long or nested too deep"
+        ) from None
+    tables: dict[str, Mapping[str, object]] = {"": {}}
+    outside: dict[str, object] = {}
+    for name, value in data.items():
+        if isinstance(value, dict):
+            tables[name] = value
+        else:
+            outside[name] = value
+    tables[""] = outside
+    return SettingsFile(path=path, tables=tables, text=text)

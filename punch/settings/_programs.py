@@ -1,0 +1,210 @@
+"""The settings of each program, typed: what it takes, and with which default."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import attrs
+
+from . import _table as table
+from ._setting import Settings, group, of
+
+
+@attrs.frozen(kw_only=True)
+class NetworkSettings(Settings):
+    """Where a peer finds the others."""
+
+    bootstrap: str = of(table.BOOTSTRAP)
+    """The address where the namespace meets."""
+
+    namespace: str = of(table.NAMESPACE)
+    """Only peers of the same one see each other."""
+
+    transport: str = of(table.TRANSPORT)
+    """``tcp``, ``quic`` or ``dual``."""
+
+    known_peers: Path | None = of(table.KNOWN_PEERS)
+    """Who was at which address before; by default a file in the data folder."""
+
+
+@attrs.frozen(kw_only=True)
+class StrictSettings(Settings):
+    """Whether an answer may be simulated. Two switches for one thing: either turns it on."""
+
+    strict: bool = of(table.STRICT)
+    disable_simulation: bool = of(table.DISABLE_SIMULATION)
+
+    @property
+    def is_on(self) -> bool:
+        """Real inference only."""
+        return self.strict or self.disable_simulation
+
+
+@attrs.frozen(kw_only=True)
+class BackendSettings(Settings):
+    """What a listener is told about its backend; see INFERENCE.md."""
+
+    name: str = of(table.BACKEND)
+    """Which backend."""
+
+    model: str | None = of(table.MODEL_FILE)
+    """A GGUF file, or the name of a model that was pulled."""
+
+    slots: int | None = of(table.SLOTS)
+    """Requests side by side; `None` for the backend's own number."""
+
+    context: int | None = of(table.CONTEXT)
+    """Tokens of one request; `None` for the usual number."""
+
+    program: str | None = of(table.LLAMA_PROGRAM)
+    """A program of llama.cpp."""
+
+    threads: int | None = of(table.LLAMA_THREADS)
+    """Threads to compute with; `None` for as many as there are CPUs."""
+
+    no_mmap: bool = of(table.LLAMA_NO_MMAP)
+    """Whether the model is read into memory instead of mapped."""
+
+    gpu_layers: int | None = of(table.LLAMA_GPU_LAYERS)
+    """Layers on GPUs; `None` leaves it to the engine."""
+
+    openai_url: str | None = of(table.OPENAI_URL)
+    """Address of an OpenAI-compatible server."""
+
+    openai_key: str | None = of(table.OPENAI_KEY)
+    """Its key."""
+
+    openai_model: str | None = of(table.OPENAI_MODEL)
+    """The only one of its models to offer; `None` for all."""
+
+    mock_decode_rate: float | None = of(table.MOCK_DECODE_RATE)
+    """Tokens per second that the mock makes; `None` for all at once."""
+
+    mock_prefill_rate: float | None = of(table.MOCK_PREFILL_RATE)
+    """Prompt tokens per second that the mock reads; `None` for all at once."""
+
+    mock_delay: float = of(table.MOCK_DELAY)
+    """Seconds before the mock does anything."""
+
+    mock_fail_after: int | None = of(table.MOCK_FAIL_AFTER)
+    """Tokens after which the mock fails; `None` for never."""
+
+    mock_model: str = of(table.MOCK_MODEL)
+    """The model that the mock pretends to be."""
+
+
+@attrs.frozen(kw_only=True)
+class ListenerSettings(Settings):
+    """Settings of ``python -m punch.listener``."""
+
+    network: NetworkSettings = group(NetworkSettings)
+
+    listen: tuple[str, ...] = of(table.LISTEN)
+    """Addresses to be dialled at; by default this machine's side of the way to the bootstrap."""
+
+    backend: BackendSettings = group(BackendSettings)
+
+    queue: int = of(table.QUEUE)
+    """Requests that may wait for a slot."""
+
+    calibrate: bool = of(table.CALIBRATE)
+    """Whether the backend is timed at the start."""
+
+    strict: StrictSettings = group(StrictSettings)
+
+    identity: str | None = of(table.LISTENER_IDENTITY)
+    """The file of its key; by default one of its own in the data folder."""
+
+    log_level: str = of(table.LOG_LEVEL, default="info")
+
+
+@attrs.frozen(kw_only=True)
+class DialerSettings(Settings):
+    """Settings of ``python -m punch.dialer``."""
+
+    ask: str | None = of(table.ASK)
+    """The question; ``-`` for standard input, `None` for a conversation."""
+
+    network: NetworkSettings = group(NetworkSettings)
+    model: str | None = of(table.MODEL_NAME)
+    policy: str = of(table.POLICY)
+    stream: bool = of(table.STREAM)
+    json: bool = of(table.RESPONSE_AS_JSON)
+    explain: bool = of(table.EXPLAIN)
+    continuation: bool = of(table.CONTINUATION)
+    hedge: bool = of(table.HEDGE)
+
+    timeout: float = of(table.TIMEOUT)
+    """Seconds for a whole answer."""
+
+    strict: StrictSettings = group(StrictSettings)
+    system: str | None = of(table.SYSTEM)
+    max_tokens: int | None = of(table.MAX_TOKENS)
+    temperature: float | None = of(table.TEMPERATURE)
+    top_p: float | None = of(table.TOP_P)
+    top_k: int | None = of(table.TOP_K)
+    min_p: float | None = of(table.MIN_P)
+    repeat_penalty: float | None = of(table.REPEAT_PENALTY)
+    stop: tuple[str, ...] = of(table.STOP)
+    seed: int | None = of(table.SEED)
+    request_id: str | None = of(table.REQUEST_ID)
+    identity: str | None = of(table.DIALER_IDENTITY)
+
+    decision_log: str | None = of(table.DECISION_LOG)
+    """A file, ``none``, or by default one in the data folder."""
+
+    log_level: str = of(table.LOG_LEVEL, default="warning")
+
+
+@attrs.frozen(kw_only=True)
+class GatewaySettings(Settings):
+    """Settings of ``python -m punch.gateway``."""
+
+    host: str = of(table.HOST)
+    port: int = of(table.PORT)
+
+    keys: Path | None = of(table.KEYS)
+    """The file of API keys, if somebody says; see `keys_path`."""
+
+    open_to_all: bool = of(table.OPEN_TO_ALL)
+    allow_origin: tuple[str, ...] = of(table.ALLOW_ORIGIN)
+
+    body_limit: int = of(table.BODY_LIMIT)
+    """Bytes of a request body."""
+
+    timeout: float = of(table.GATEWAY_TIMEOUT)
+    """Seconds for a whole answer, where the caller does not say."""
+
+    show_prompts: bool = of(table.SHOW_PROMPTS)
+    network: NetworkSettings = group(NetworkSettings)
+    policy: str = of(table.POLICY)
+    hedge: bool = of(table.HEDGE)
+    strict: StrictSettings = group(StrictSettings)
+    identity: str | None = of(table.GATEWAY_IDENTITY)
+
+    decision_log: str | None = of(table.DECISION_LOG)
+    """A file, ``none``, or by default one in the data folder."""
+
+    listen_too: bool = of(table.LISTEN_TOO)
+    """Whether there is a listener in the same process, with the settings in `listener`."""
+
+    listener: ListenerSettings = group(ListenerSettings)
+
+    traces: str | None = of(table.TRACES)
+    """The OpenTelemetry collector's address."""
+
+    log_level: str = of(table.LOG_LEVEL, default="info")
+
+
+@attrs.frozen(kw_only=True)
+class BootstrapSettings(Settings):
+    """Settings of ``python -m punch.bootstrap``."""
+
+    listen: str = of(table.MEETING_ADDRESS)
+    """Where to be found."""
+
+    transport: str = of(table.BOOTSTRAP_TRANSPORT)
+    """``tcp``, ``quic`` or ``dual``."""
+
+    identity: str | None = of(table.BOOTSTRAP_IDENTITY)
+    log_level: str = of(table.LOG_LEVEL, default="info")

@@ -1,0 +1,116 @@
+"""Rules: how the text of a setting becomes its value, and what is refused, in words."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Generic, Literal, TypeVar
+
+import attrs
+
+Kind = Literal["text", "path", "number", "switch"]
+"""What a value looks like in the file: a string (of a path, too), a number, or true and false."""
+
+V_co = TypeVar("V_co", covariant=True)
+
+YES = frozenset({"1", "true", "yes", "on"})
+NO = frozenset({"0", "false", "no", "off", ""})
+
+
+@attrs.frozen
+class Rule(Generic[V_co]):
+    """How a text becomes a value. All layers use it: a file's values pass through it as text."""
+
+    convert: Callable[[str], V_co]
+    """Text to value; raises `ValueError` with the rule as a sentence's end."""
+
+    kind: Kind = "text"
+    """How the value is written in the file."""
+
+
+def boolean(text: str) -> bool:
+    """True or false, as people write it; nothing is false."""
+    word = text.strip().lower()
+    if word not in YES | NO:
+        raise ValueError("write 1 or 0")
+    return word in YES
+
+
+def _float(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        raise ValueError("it must be a number") from None
+    if not math.isfinite(value):
+        raise ValueError("it must be a finite number")
+    return value
+
+
+def _positive(text: str) -> float:
+    value = _float(text)
+    if value <= 0:
+        raise ValueError("it must be above 0")
+    return value
+
+
+def _path(text: str) -> Path:
+    if "\0" in text:
+        raise ValueError("a path has no NUL in it")
+    return Path(text).expanduser()
+
+
+TEXT: Rule[str] = Rule(str)
+"""Any text, as it is."""
+
+WORD: Rule[str] = Rule(str.strip)
+"""Any text, without blanks around it."""
+
+PATH: Rule[Path] = Rule(_path, kind="path")
+"""A file; ``~`` is the home folder. In the settings file it is relative to that file's folder."""
+
+SWITCH: Rule[bool] = Rule(boolean, kind="switch")
+"""On or off."""
+
+POSITIVE: Rule[float] = Rule(_positive, kind="number")
+"""A number above 0."""
+
+
+def number(least: float, most: float) -> Rule[float]:
+    """A number from *least* to *most*."""
+
+    def convert(text: str) -> float:
+        value = _float(text)
+        if not least <= value <= most:
+            raise ValueError(f"it must be from {least} to {most}")
+        return value
+
+    return Rule(convert, kind="number")
+
+
+def count(least: int, *, most: int | None = None, scale: int = 1) -> Rule[int]:
+    """An integer from *least* to *most*; its value is *scale* times what is written."""
+
+    def convert(text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError:
+            raise ValueError("it must be a whole number") from None
+        if value < least:
+            raise ValueError(f"it must be {least} or more")
+        if most is not None and value > most:
+            raise ValueError(f"it must be {most} or less")
+        return value * scale
+
+    return Rule(convert, kind="number")
+
+
+def one_of(*choices: str) -> Rule[str]:
+    """One of *choices*."""
+
+    def convert(text: str) -> str:
+        if text not in choices:
+            raise ValueError(f"it must be one of {', '.join(choices)}")
+        return text
+
+    return Rule(convert)

@@ -1,0 +1,258 @@
+"""A setting, and where a value of it came from.
+
+A program's settings are a frozen class whose fields say which setting they hold::
+
+    @attrs.frozen(kw_only=True)
+    class EchoSettings(Settings):
+        slots: int = of(SLOTS)
+        log_level: str = of(LOG_LEVEL, default="warning")
+
+The order of the fields is the order of the options in ``--help``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, Generic, Literal, TypedDict, TypeVar, Unpack, cast
+
+import attrs
+
+from ._rules import Rule
+
+Layer = Literal["flag", "variable", "file", "default"]
+"""Who may say what a setting is, the strongest first."""
+
+T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
+S = TypeVar("S", bound="Settings")
+
+# Between the items of a variable. None of an address, an origin or a name has these in it.
+SEPARATORS = ", \t\n"
+
+_SETTING = "punch.settings: setting"
+_GROUP = "punch.settings: group"
+
+
+@attrs.frozen(kw_only=True)
+class Origin:
+    """Where a value came from."""
+
+    layer: Layer
+    """Which layer said it."""
+
+    name: str = ""
+    """The flag, the variable, or the file with the line (else the key); empty for a default."""
+
+    def __str__(self) -> str:
+        return self.name or self.layer
+
+
+@attrs.frozen(kw_only=True)
+class Setting(Generic[T_co]):
+    """One thing that can be set. Made by `setting`, `optional`, `several` and `argument`."""
+
+    key: str
+    """Its name in its section of the file: ``max_tokens``."""
+
+    section: str | None = None
+    """The table of the file that it is in; `None` if the file cannot say it."""
+
+    flag: str | None = None
+    """As an option: ``--max-tokens``; `None` if no option says it."""
+
+    variable: str | None = None
+    """Its environment variable, if it has one."""
+
+    rule: Rule[object]
+    """Text to value; of one item, if there may be several."""
+
+    default: object = attrs.NOTHING
+    """What it is when nobody says; `attrs.NOTHING` if somebody must."""
+
+    help: str = ""
+    """What it does, in a sentence."""
+
+    metavar: str | None = None
+    """What stands for the value in the help."""
+
+    shown_default: str | None = None
+    """How the help spells the default, where the value itself does not tell."""
+
+    many: bool = False
+    """Several values: the option repeated, the variable's items, the file's array."""
+
+    separators: str = SEPARATORS
+    """What is between the items in the variable."""
+
+    empty_is_no: bool = True
+    """Of a switch: an empty variable turns it off. Else it says nothing, as all others do."""
+
+    secret: bool = False
+    """Never shown: neither listed, nor in an error."""
+
+    @property
+    def name(self) -> str:
+        """Its whole name: ``dialer.max_tokens``."""
+        return f"{self.section}.{self.key}" if self.section else self.key
+
+    @property
+    def is_switch(self) -> bool:
+        """Whether it is on or off."""
+        return self.rule.kind == "switch"
+
+    @property
+    def default_text(self) -> str:
+        """The default as people read it; empty if there is none."""
+        if self.shown_default is not None:
+            return self.shown_default
+        if self.default in (None, (), attrs.NOTHING):
+            return ""
+        if self.is_switch:
+            return "on" if self.default else "off"
+        if isinstance(self.default, tuple):
+            return ", ".join(str(item) for item in self.default)
+        return str(self.default)
+
+
+class Words(TypedDict, total=False):
+    """What every constructor of a setting takes beside its key, rule and default."""
+
+    section: str | None
+    flag: str
+    """By default made of the key; empty if no option says it."""
+    variable: str
+    """By default made of the flag; empty if there is none."""
+    help: str
+    metavar: str
+    shown_default: str
+    separators: str
+    empty_is_no: bool
+    secret: bool
+
+
+def setting(key: str, rule: Rule[T], default: T, **words: Unpack[Words]) -> Setting[T]:
+    """A setting that has a value even when nobody says."""
+    return _make(key, rule, default, words)
+
+
+def optional(key: str, rule: Rule[T], **words: Unpack[Words]) -> Setting[T | None]:
+    """A setting that is `None` when nobody says."""
+    return _make(key, rule, None, words)
+
+
+def several(
+    key: str, rule: Rule[T], default: tuple[T, ...] = (), **words: Unpack[Words]
+) -> Setting[tuple[T, ...]]:
+    """A setting with any number of values."""
+    return _make(key, rule, default, words, many=True)
+
+
+def argument(key: str, rule: Rule[T], *, about: str, metavar: str) -> Setting[T]:
+    """What is typed after the name of a command and has no flag; it must be there."""
+    return Setting(key=key, rule=rule, help=about, metavar=metavar)
+
+
+def optional_argument(key: str, rule: Rule[T], *, about: str, metavar: str) -> Setting[T | None]:
+    """What may be typed after the name of a command, without a flag."""
+    return Setting(key=key, rule=rule, default=None, help=about, metavar=metavar)
+
+
+def arguments(key: str, rule: Rule[T], *, about: str, metavar: str) -> Setting[tuple[T, ...]]:
+    """What is typed after the name of a command, at least once."""
+    return Setting(key=key, rule=rule, help=about, metavar=metavar, many=True)
+
+
+def _make(
+    key: str, rule: Rule[object], default: object, words: Words, *, many: bool = False
+) -> Setting[Any]:
+    flag = words.get("flag", f"--{key.replace('_', '-')}")
+    variable = words.get("variable", f"PUNCH_{(flag or key).lstrip('-').replace('-', '_').upper()}")
+    return Setting(
+        key=key,
+        rule=rule,
+        default=default,
+        many=many,
+        section=words.get("section"),
+        flag=flag or None,
+        variable=variable or None,
+        help=words.get("help", ""),
+        metavar=words.get("metavar"),
+        shown_default=words.get("shown_default"),
+        separators=words.get("separators", SEPARATORS),
+        empty_is_no=words.get("empty_is_no", True),
+        secret=words.get("secret", False),
+    )
+
+
+# ---- the settings of a program ----
+
+
+@attrs.frozen(kw_only=True)
+class Settings:
+    """The settings of a program, or a group of them. Its fields are made by `of` and `group`."""
+
+    origins: Mapping[str, Origin] = attrs.field(factory=dict, eq=False, repr=False)
+    """Where each field's value came from, by the field's name; see `origin`."""
+
+    def origin(self, field: str) -> Origin:
+        """Where the value of *field* came from; a default if it was made without `load`."""
+        return self.origins.get(field, Origin(layer="default"))
+
+
+def of(
+    setting: Setting[T],
+    *,
+    default: T | None = None,
+    about: str | None = None,
+    flag: str | None = None,
+) -> T:
+    """A field that holds *setting*; this program may have its own default, help and flag."""
+    if default is not None:
+        setting = attrs.evolve(setting, default=default, shown_default=None)
+    if about is not None:
+        setting = attrs.evolve(setting, help=about)
+    if flag is not None:
+        setting = attrs.evolve(setting, flag=flag)
+    field = attrs.field(
+        default=setting.default, metadata={_SETTING: setting}, repr=not setting.secret
+    )
+    # As `attrs.field` does: to a type checker a field is its default.
+    return cast("T", field)
+
+
+def group(kind: type[S]) -> S:
+    """A field that holds a whole class of settings, such as a listener's inside a gateway's."""
+    return attrs.field(factory=kind, metadata={_GROUP: kind})
+
+
+def setting_fields(kind: type[Settings]) -> Iterator[tuple[str, Setting[object]]]:
+    """The fields of *kind* that hold one setting each."""
+    for field in attrs.fields(kind):
+        if _SETTING in field.metadata:
+            yield field.name, field.metadata[_SETTING]
+
+
+def group_fields(kind: type[Settings]) -> Iterator[tuple[str, type[Settings]]]:
+    """The fields of *kind* that hold a group each."""
+    for field in attrs.fields(kind):
+        if _GROUP in field.metadata:
+            yield field.name, field.metadata[_GROUP]
+
+
+def settings_of(kind: type[Settings]) -> tuple[Setting[object], ...]:
+    """Everything that a program takes, in the order of its fields, groups in their places.
+
+    What a group shares with the program around it (the same flag, or the same variable of a
+    setting without one) is taken once, as the program has it.
+    """
+    found: dict[str, Setting[object]] = {}
+    for field in attrs.fields(kind):
+        if _SETTING in field.metadata:
+            inner: tuple[Setting[object], ...] = (field.metadata[_SETTING],)
+        elif _GROUP in field.metadata:
+            inner = settings_of(field.metadata[_GROUP])
+        else:
+            continue
+        for setting in inner:
+            found.setdefault(setting.flag or setting.name, setting)
+    return tuple(found.values())
