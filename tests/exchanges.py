@@ -72,7 +72,7 @@ def failed_over() -> Exchange:
 
 
 def _silent() -> Attempt:
-    return Attempt(peer_id=made.FAST, error=PeerTimeout(f"{made.FAST}: silent"), seconds=3.4)
+    return Attempt(peer_id=made.FAST, error=PeerTimeout("silent", peer_id=made.FAST), seconds=3.4)
 
 
 def _second():

@@ -342,16 +342,15 @@ class Slots:
             return True
         wait = self.wait_seconds(self.line.ahead(ticket, now=now))
         if wait is not None and wait + own_seconds > limit:
-            refusal = PeerRefused(
+            raise PeerRefused(
                 f"the wait is {wait:.1f} s and the prompt takes {own_seconds:.1f} s: "
-                f"no answer within {limit:.1f} s"
+                f"no answer within {limit:.1f} s",
+                retry_after=max(LEAST_RETRY_SECONDS, min(wait, wait + own_seconds - limit)),
             )
-            refusal.retry_after = max(LEAST_RETRY_SECONDS, min(wait, wait + own_seconds - limit))
-            raise refusal
         try:
             pushed = self.line.enter(ticket)
         except PeerRefused as error:
-            raise self._full(str(error)) from None
+            raise self._full(error.message) from None
         if pushed is not None:
             pushed.refusal = self._full(
                 f"{len(self.line)} requests are queued, and another dialer has fewer of them"
@@ -455,7 +454,9 @@ class Slots:
         self.usual_seconds = seconds if before is None else before + WEIGHT * (seconds - before)
 
     def _full(self, why: str) -> PeerRefused:
-        refusal = PeerRefused(f"all {self.slots} slots are busy and {why}")
         # Room is there as soon as one more slot is free.
-        refusal.retry_after = max(LEAST_RETRY_SECONDS, self.wait_seconds(0) or USUAL_RETRY_SECONDS)
-        return refusal
+        wait = self.wait_seconds(0) or USUAL_RETRY_SECONDS
+        return PeerRefused(
+            f"all {self.slots} slots are busy and {why}",
+            retry_after=max(LEAST_RETRY_SECONDS, wait),
+        )

@@ -17,6 +17,15 @@ YES = frozenset({"1", "true", "yes", "on"})
 NO = frozenset({"0", "false", "no", "off", ""})
 
 
+def _read(kind: type[float] | type[int], text: str) -> Any:
+    """*text* as a number of that *kind*."""
+    try:
+        return kind(text)
+    except ValueError:
+        # Python's own words say what a literal is, and nothing that would help.
+        raise ValueError("it must be a number") from None
+
+
 def boolean(text: str) -> bool:
     """True or false, as people write it."""
     word = text.strip().lower()
@@ -27,7 +36,7 @@ def boolean(text: str) -> bool:
 
 def positive(text: str) -> float:
     """A number above 0."""
-    value = float(text)
+    value: float = _read(float, text)
     if not 0 < value < float("inf"):
         raise ValueError("it must be above 0")
     return value
@@ -37,7 +46,7 @@ def number(least: float, most: float) -> Convert:
     """A number from *least* to *most*."""
 
     def convert(text: str) -> float:
-        value = float(text)
+        value: float = _read(float, text)
         if not least <= value <= most:
             raise ValueError(f"it must be from {least} to {most}")
         return value
@@ -49,7 +58,7 @@ def count(least: int) -> Convert:
     """An integer, at least *least*."""
 
     def convert(text: str) -> int:
-        value = int(text)
+        value: int = _read(int, text)
         if value < least:
             raise ValueError(f"it must be {least} or more")
         return value
@@ -124,10 +133,7 @@ def convert(converter: Convert, text: str, source: str) -> Any:
     try:
         return converter(text)
     except ValueError as error:
-        rule = str(error)
-        if "invalid literal" in rule or "could not convert" in rule:
-            rule = "it must be a number"
-        raise ConfigurationError(f"{source} is {text!r}: {rule}") from None
+        raise ConfigurationError(f"{source} is {text!r}: {error}") from None
 
 
 def _parser(program: str, about: str, options: Sequence[Option]) -> argparse.ArgumentParser:

@@ -166,7 +166,7 @@ def _attempt(attempt: Attempted) -> Iterator[str]:
         text += f" (first {_seconds(attempt.first_text)})"
     yield text
     if attempt.error:
-        yield f"     {attempt.error.removeprefix(f'{attempt.peer_id}: ')}"
+        yield f"     {attempt.error}"
 
 
 # ---- who went on for whom ----

@@ -82,7 +82,7 @@ class Delivered:
         if limit is not None:
             most = min(most, SPARE_CHARACTERS + LONGEST_TOKEN * limit)
         if self.characters + len(text) > most:
-            raise PeerFailed(f"{peer_id}: sent more than the {most} characters there can be")
+            raise PeerFailed(f"sent more than the {most} characters there can be", peer_id=peer_id)
 
     def append(self, asked: Asked, text: str, tokens: int) -> None:
         """Give the caller *text*."""

@@ -149,12 +149,14 @@ class Dispatch:
         """
         session = self.links.session(peer_id)
         if session is None:
-            raise PeerUnreachable(f"{peer_id}: the connection was lost")
+            raise PeerUnreachable("the connection was lost", peer_id=peer_id)
         if (before := session.cancelling(request.request_id)) is not None:
             with trio.move_on_after(CANCEL_SECONDS):
                 await before.confirmed()
             if session.cancelling(request.request_id) is not None:
-                raise PeerTimeout(f"{peer_id}: has not stopped an earlier request with this id")
+                raise PeerTimeout(
+                    "has not stopped an earlier request with this id", peer_id=peer_id
+                )
         timeout = max(deadline - trio.current_time(), LEAST_TIMEOUT)
         return session.ask(attrs.evolve(request, timeout=timeout))
 
@@ -173,13 +175,10 @@ class Dispatch:
         """The same error, with the listeners in it that could not even be connected."""
         if type(error) is not NoPeerAvailable:
             return error
-        gone = self.links.unreachable().items()
-        reasons = {peer: why.removeprefix(f"{peer}: ") for peer, why in gone} | dict(error.reasons)
+        reasons = {**self.links.unreachable(), **error.reasons}
         if reasons.keys() == error.reasons.keys():
             return error
-        complete = NoPeerAvailable("no listener could answer", reasons)
-        complete.retry_after = error.retry_after
-        return complete
+        return NoPeerAvailable("no listener could answer", reasons, retry_after=error.retry_after)
 
     # ---- what is learned ----
 

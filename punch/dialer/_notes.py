@@ -45,7 +45,7 @@ class Notes:
         if self._log is not None:
             self._log.attempted(
                 self._request.request_id, peer_id=peer_id, reason=reason,
-                outcome=error.code, error=self._scrubbed(str(error)),
+                outcome=error.code, error=self._scrubbed(error.message),
                 seconds=0.0, first_text=None, tokens=0, characters=0,
             )  # fmt: skip
 
@@ -66,7 +66,7 @@ class Notes:
             peer_id=asked.peer_id,
             reason=asked.reason,
             outcome=outcome,
-            error=None if error is None else self._scrubbed(str(error)),
+            error=None if error is None else self._scrubbed(error.message),
             seconds=asked.seconds,
             first_text=None if first is None else first - asked.at,
             tokens=asked.tokens if tokens is None else tokens,

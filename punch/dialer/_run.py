@@ -344,7 +344,7 @@ class Run:
             if other is not None and not self._attempts.has_alternative(other):
                 asked.wait_on()
                 return
-        self._fault(asked, PeerTimeout(f"{asked.peer_id}: {asked.what_is_missing()}"))
+        self._fault(asked, PeerTimeout(asked.what_is_missing(), peer_id=asked.peer_id))
 
     def _take(self, asked: Asked, part: Started | Progress | Chunk | CommandResponse) -> None:
         if type(part) is Chunk:
@@ -395,7 +395,7 @@ class Run:
         except RequestError as error:
             if self.parts or len(self._asked) > 1:
                 # Others could, or can: it is this peer that cannot.
-                raise PeerRefused(f"{asked.peer_id}: {error}") from error
+                raise PeerRefused(str(error), peer_id=asked.peer_id) from error
             self._lose(asked, error)
             raise
         except PunchError as error:
@@ -432,7 +432,7 @@ class Run:
         # Its clock runs as ours does, a little later: it cannot know much earlier than we.
         now = trio.current_time() + CLOCK_DIFFERENCE
         if now < asked.deadline:
-            raise PeerFailed(f"{asked.peer_id}: says that the time ran out, and it did not")
+            raise PeerFailed("says that the time ran out, and it did not", peer_id=asked.peer_id)
         if now >= self._deadline:
             raise self._attempts.out_of_time()
         self._leave(asked)
@@ -452,8 +452,7 @@ class Run:
         """A peer's fault: note it, tell the table, and let the loop go on."""
         asked.call.cancel()
         self._lose(asked, error)
-        reason = str(error).removeprefix(f"{asked.peer_id}: ")
-        self._delivered.leave_to_others(asked, reason)
+        self._delivered.leave_to_others(asked, error.message)
 
     def _lose(self, asked: Asked, error: PunchError) -> None:
         self._leave(asked)
@@ -500,7 +499,7 @@ class Run:
         self._leave(asked)
         asked.call.cancel()
         if asked.is_overdue:
-            fault = PeerTimeout(f"{asked.peer_id}: far slower than predicted")
+            fault = PeerTimeout("far slower than predicted", peer_id=asked.peer_id)
             self._dispatch.failed(asked.peer_id, asked.offer.name, fault, asked_at=asked.at)
         self._delivered.leave_to_others(asked, "cancelled")
         self._dispatch.when_stopped(

@@ -156,14 +156,14 @@ class Links:
         try:
             stream = await self._node.open_stream(peer_id, link.listener.addresses, PROTOCOL)
         except PeerUnreachable as error:
-            link.trouble = str(error)
+            link.trouble = error.message
             return False
         session = link.session = PeerSession(stream, Session("dialer", self._hello), self)
         try:
             await session.run()
         finally:
             link.session = None
-            link.trouble = str(session.ended)
+            link.trouble = None if session.ended is None else session.ended.message
             was_there = self.table.get(peer_id) is not None
             self.table.lost(peer_id, now=trio.current_time())
         return was_there

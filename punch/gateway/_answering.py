@@ -21,7 +21,7 @@ from .._logs import get_logger
 from ..dialer import Answer, Router
 from ..exceptions import DeadlineExceeded, PunchError
 from ..wire import CommandRequest, CommandResponse, Progress, Provenance
-from ._errors import Refusal, as_asked, internal, out_of_time_in_queue, refusal_of, untied
+from ._errors import Refusal, internal, out_of_time_in_queue, refusal_of, untied
 from ._exchange import DISCONNECTED, STOPPED, Exchange, Observers
 from ._headers import header_value, in_short, usage_of, what_is_waited_for, where_from
 from .keys._charging import believed, cost_of
@@ -245,7 +245,7 @@ class Answering:
                 finally:
                     grant.charge(self._exchange.cost.tokens)
         except PunchError as error:
-            self._failure = self._failure or refusal_of(error)
+            self._failure = self._failure or refusal_of(error, endpoint=self._exchange.endpoint)
         if self._failure is not None:
             return
         responses = [self._responses[index] for index in sorted(self._responses)]
@@ -417,11 +417,11 @@ class Answering:
             progress = answer.progress
             if progress is not None and progress.state in ("queued", "loading"):
                 return out_of_time_in_queue(error, progress.seconds)
-        return refusal_of(error, () if answer is None else answer.decisions)
+        decisions = () if answer is None else answer.decisions
+        return refusal_of(error, decisions, endpoint=self._exchange.endpoint)
 
     async def _fail(self, refusal: Refusal) -> None:
         """Say that there is no answer, or no more of it."""
-        refusal = as_asked(refusal, self._exchange.endpoint)
         self._exchange.error_code = refusal.cause
         if self._is_open:
             data = self._shape.failed(refusal) if self._question.stream else b""

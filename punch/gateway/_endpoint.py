@@ -15,7 +15,7 @@ from ..dialer import Router, new_request_id
 from ..exceptions import PunchError
 from ..wire import CommandRequest
 from ._answering import Answering, Question, Receive, Send
-from ._errors import Refusal, as_asked, internal, refusal_of, untied
+from ._errors import Refusal, internal, refusal_of, untied
 from ._exchange import DISCONNECTED, STOPPED, Exchange, Observers
 from ._parsing import Body, parse_aside
 from .keys._charging import expected_tokens
@@ -171,9 +171,9 @@ class Endpoint(ABC, Generic[B]):
     def _refusal(self, error: Exception, exchange: Exchange) -> Refusal:
         """How to say that a request was not understood."""
         if isinstance(error, Refusal):
-            return as_asked(untied(error), self.path)
+            return untied(error)
         if isinstance(error, PunchError):
-            return as_asked(refusal_of(untied(error)), self.path)
+            return refusal_of(untied(error), endpoint=self.path)
         log.exception("a request met a bug", request_id=exchange.request_id)
         return internal()
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -16,6 +15,7 @@ from ..exceptions import (
     InvalidRequest,
     NoPeerAvailable,
     PunchError,
+    RequestError,
 )
 from ..routing import Decision
 
@@ -162,19 +162,32 @@ class Refusal(Exception):
         return json.dumps(said, ensure_ascii=False).encode(errors="replace")
 
 
-def refusal_of(error: PunchError, decisions: Sequence[Decision] = ()) -> Refusal:
-    """How *error* is said, after *decisions* were made for the request."""
+def refusal_of(
+    error: PunchError, decisions: Sequence[Decision] = (), *, endpoint: str = ""
+) -> Refusal:
+    """How *error* is said.
+
+    Args:
+      error: What went wrong.
+      decisions: Those made for the request.
+      endpoint: Path that was asked; its clients may have names of their own for a field.
+
+    """
     error = _what_it_comes_to(error, decisions)
     row = TABLE.get(error.code, TABLE["internal"])
     retry_after = error.retry_after
     if retry_after is None and row.status == 503:
         retry_after = USUAL_RETRY
+    param = _param(error, endpoint)
+    said = str(error)
+    if isinstance(error, InvalidRequest) and error.rule is not None:
+        said = f"{param} {error.rule}"
     return Refusal(
         status=row.status,
-        message=str(error),
+        message=said,
         type=row.type,
         code=row.code,
-        param=_param(error),
+        param=param,
         retry_after=retry_after,
         cause=error.code,
     )
@@ -190,25 +203,19 @@ _SPELLED: Mapping[str, Mapping[str, str]] = {
     "/api/chat": {"response_schema": "format", "stop": "options.stop"},
     "/api/generate": {"response_schema": "format", "stop": "options.stop", "messages": "prompt"},
 }
-_NAMED = re.compile(
-    r"(messages|prompt|inputs|stop|tools|tool_choice|response_schema|logprobs)\b(\S*)"
-)
 
 
-def as_asked(refusal: Refusal, endpoint: str) -> Refusal:
-    """*refusal*, with the field that it is about, as clients of *endpoint* call it."""
-    found = _NAMED.match(refusal.message) if refusal.cause == "invalid_request" else None
-    if found is None or refusal.param is not None:
-        return refusal
-    ours, place = found.groups()
+def _spelled(param: str, endpoint: str) -> str:
+    """Our *param*, such as ``inputs[0]``, as clients of *endpoint* write it."""
+    ours = param.partition("[")[0].partition(".")[0]
+    place = param[len(ours) :]
     name = _SPELLED.get(endpoint, {}).get(ours, ours)
     if name == "tools" and endpoint != "/v1/responses":
         place = place.replace("].", "].function.")
-    if (ours, name) == ("inputs", "prompt") or (ours, name) == ("messages", "prompt"):
+    if ours != name == "prompt":
+        # A prompt is one text, which has no places.
         place = ""
-    param = f"{name}{place}".rstrip(":,;")
-    message = f"{param}{refusal.message[found.end() :]}"
-    return attrs.evolve(refusal, message=message, param=param)
+    return name + place
 
 
 def internal() -> Refusal:
@@ -260,7 +267,8 @@ def _what_it_comes_to(error: PunchError, decisions: Sequence[Decision]) -> Punch
     return kind("\n".join([what, *lines]))
 
 
-def _param(error: PunchError) -> str | None:
+def _param(error: PunchError, endpoint: str) -> str | None:
+    """The field that *error* is about, as clients of *endpoint* write it."""
     match error.code:
         case "unknown_model" | "model_forbidden":
             return "model"
@@ -269,4 +277,5 @@ def _param(error: PunchError) -> str | None:
         case "conflict":
             return "X-Request-ID"
         case _:
-            return None
+            param = error.param if isinstance(error, RequestError) else None
+            return None if param is None else _spelled(param, endpoint)

@@ -170,7 +170,7 @@ def _sentence(error: Any, place: str) -> str:
     if kind == "missing":
         return f"{place} is missing"
     if kind == "value_error":
-        rule = rule.removeprefix("Value error, ")
+        rule = str(error["ctx"]["error"])
         return f"{place}: {rule}" if place else rule
     if kind in ("union_tag_invalid", "union_tag_not_found"):
         rule = "Input should be text or a list"

@@ -168,11 +168,11 @@ class Connections:
                 if connection is not None:
                     return connection
                 if waited and dial.failed == tuple(addresses):
-                    raise PeerUnreachable(dial.reason)
+                    raise PeerUnreachable(dial.reason, peer_id=peer_id)
                 try:
                     return await self._dial(peer_id, addresses)
                 except PeerUnreachable as error:
-                    dial.failed, dial.reason = tuple(addresses), str(error)
+                    dial.failed, dial.reason = tuple(addresses), error.message
                     raise
         finally:
             # Still locked if somebody waits: the lock was handed on.
@@ -203,7 +203,7 @@ class Connections:
                 self.link(connection).dialed = True
                 return connection
         why = "; ".join(reasons) or "no address is known"
-        raise PeerUnreachable(f"{peer_id} cannot be reached: {why}")
+        raise PeerUnreachable(f"cannot be reached: {why}", peer_id=peer_id)
 
     async def close(self) -> None:
         """Close all of them at once; `Swarm.close` takes 0.1 s for each."""

@@ -168,7 +168,7 @@ class LibP2PNode:
 
         """
         if peer_id == self._peer_id:
-            raise PeerUnreachable(f"{peer_id} is this node itself")
+            raise PeerUnreachable("is this node itself", peer_id=peer_id)
         connection = self._connections.live(peer_id)
         if connection is not None:
             try:
@@ -197,13 +197,14 @@ class LibP2PNode:
         except trio.TooSlowError as error:
             self._connections.close_soon(connection, link)
             raise PeerUnreachable(
-                f"{peer_id} is connected, but did not answer within {defects.HANDSHAKE_SECONDS:g} s"
+                f"is connected, but did not answer within {defects.HANDSHAKE_SECONDS:g} s",
+                peer_id=peer_id,
             ) from error
         except PeerUnreachable as error:
-            raise PeerUnreachable(f"{peer_id}: {error}") from None
+            raise PeerUnreachable(error.message, peer_id=peer_id) from None
         except ENDS as error:
             reason = str(error) or type(error).__name__
-            raise PeerUnreachable(f"{peer_id} ended the stream: {reason}") from error
+            raise PeerUnreachable(f"ended the stream: {reason}", peer_id=peer_id) from error
         else:
             opened, stream = stream, None
             return opened

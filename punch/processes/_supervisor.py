@@ -153,9 +153,9 @@ class Supervised:
                 await self._changed.wait()
         if not patience.cancelled_caught:
             return
-        error = BackendCrashed(f"{self.name} is {self._state} since more than {timeout:g} s")
-        error.retry_after = timeout
-        raise error
+        raise BackendCrashed(
+            f"{self.name} is {self._state} since more than {timeout:g} s", retry_after=timeout
+        )
 
     async def explain(self, error: BackendCrashed) -> BackendCrashed:
         """Add to a broken connection why the program ended, if it did."""

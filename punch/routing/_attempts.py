@@ -271,7 +271,7 @@ class Attempts:
             what = f"the time ran out {self._so_far()}"
         else:
             what = "the time ran out before an answer"
-        tried = "; ".join(f"{a.peer_id}: {_why(a)}" for a in self._failed)
+        tried = "; ".join(f"{a.peer_id}: {a.error.message}" for a in self._failed)
         return DeadlineExceeded(what + (f" ({tried})" if tried else ""))
 
     def patience(self, decision: Decision, peer_id: PeerId) -> float:
@@ -310,25 +310,24 @@ class Attempts:
     def _interrupted(self, why: str) -> AnswerInterrupted:
         last = self._failed[-1]
         return AnswerInterrupted(
-            f"{last.peer_id} failed {self._so_far()}: {_why(last)}; {why}",
+            f"{last.peer_id} failed {self._so_far()}: {last.error.message}; {why}",
             tokens=self.tokens,
             characters=self.characters,
         )
 
     def _too_many_failures(self) -> NoPeerAvailable:
-        error = NoPeerAvailable(
+        return NoPeerAvailable(
             "too many requests have failed lately to try this one again; see below for its own",
-            {a.peer_id: _why(a) for a in self._failed},
+            {a.peer_id: a.error.message for a in self._failed},
+            retry_after=self._least_wait() or 1.0,
         )
-        error.retry_after = self._least_wait() or 1.0
-        return error
 
     def _least_wait(self) -> float | None:
         waits = [a.error.retry_after for a in self._failed if a.error.retry_after is not None]
         return min(waits, default=None)
 
     def _nobody(self, decision: Decision) -> PunchError:
-        reasons = {a.peer_id: _why(a) for a in self._failed}
+        reasons = {a.peer_id: a.error.message for a in self._failed}
         candidates = [c for c in decision.candidates() if c.peer_id not in reasons]
         for candidate in candidates:
             reasons[candidate.peer_id] = candidate.reason or "was not tried"
@@ -360,11 +359,6 @@ def _is_new(attempt: Attempt, now: Presence | None) -> bool:
         return False
     lost = isinstance(attempt.error, PeerUnreachable)
     return now.incarnation != before.incarnation or (lost and now.session is not before.session)
-
-
-def _why(attempt: Attempt) -> str:
-    """What went wrong, without the name of the peer, which is said beside it."""
-    return str(attempt.error).removeprefix(f"{attempt.peer_id}: ")
 
 
 def _what_is_on_offer(decision: Decision) -> str:

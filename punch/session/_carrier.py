@@ -193,12 +193,12 @@ class PeerSession:
             )
         if not self._session.can_ask:
             raise PeerRefused(
-                f"{self.peer_id}: takes no more than {self._session.requests} at once"
+                f"takes no more than {self._session.requests} at once", peer_id=self.peer_id
             )
         try:
             self._session.send(Request(request=request))
         except LocalProtocolError as error:
-            raise PeerRefused(f"{self.peer_id}: {error}") from None
+            raise PeerRefused(str(error), peer_id=self.peer_id) from None
         call = self._calls[request.request_id] = Call(self, request)
         self._writable.set()
         return call
@@ -232,7 +232,7 @@ class PeerSession:
         """End the session and tell the peer why. Nothing happens if it has ended."""
         if self.ended is None:
             self._session.send(Goodbye(code=code, message=message))
-            self._finish(PeerUnreachable(f"{self.peer_id}: we ended the session: {message}"))
+            self._finish(PeerUnreachable(f"we ended the session: {message}", peer_id=self.peer_id))
 
     # ---- the three tasks ----
 
@@ -244,7 +244,7 @@ class PeerSession:
                 await self.drained()
             data = await self._stream.receive_some()
             if not data:
-                self._finish(PeerUnreachable(f"{self.peer_id}: the connection was lost"))
+                self._finish(PeerUnreachable("the connection was lost", peer_id=self.peer_id))
                 return
             self._heard_at = trio.current_time()
             self._received += len(data)
@@ -260,7 +260,7 @@ class PeerSession:
                 log.warning(
                     "session ended: the peer broke a rule", peer=self.peer_id, why=str(error)
                 )
-                self._finish(PeerUnreachable(f"{self.peer_id}: broke the protocol: {error}"))
+                self._finish(PeerUnreachable(f"broke the protocol: {error}", peer_id=self.peer_id))
 
     async def _write(self) -> None:
         try:
@@ -300,11 +300,13 @@ class PeerSession:
                 # We were held up ourselves: what the peer said in the meantime is not read yet.
                 continue
             if not self.is_open and now - opened_at > GREETING_SECONDS:
-                error = PeerTimeout(f"{self.peer_id}: no greeting within {GREETING_SECONDS:.0f} s")
+                error = PeerTimeout(
+                    f"no greeting within {GREETING_SECONDS:.0f} s", peer_id=self.peer_id
+                )
                 self._finish(error)
             elif now - self._heard_at > SILENCE_SECONDS - HEARTBEAT_SECONDS:
                 silent = now - self._heard_at
-                self._finish(PeerTimeout(f"{self.peer_id}: silent for {silent:.1f} s"))
+                self._finish(PeerTimeout(f"silent for {silent:.1f} s", peer_id=self.peer_id))
 
     def _ping(self) -> None:
         self._next_nonce += 1
@@ -349,7 +351,9 @@ class PeerSession:
                 if self._session.role == "dialer":
                     self._ping()
             case Goodbye(code=code, message=text):
-                self._finish(PeerUnreachable(f"{self.peer_id}: said goodbye ({code}): {text}"))
+                self._finish(
+                    PeerUnreachable(f"said goodbye ({code}): {text}", peer_id=self.peer_id)
+                )
 
     async def _serve(self, inquiry: Inquiry) -> None:
         request_id = inquiry.request.request_id
@@ -382,7 +386,7 @@ class PeerSession:
             # A bug on this side, or a message this peer cannot take: its session ends, and the
             # task that wanted to say something goes on.
             log.error("session ended: we broke a rule", peer=self.peer_id, why=str(error))
-            self._finish(PeerUnreachable(f"{self.peer_id}: we broke the protocol: {error}"))
+            self._finish(PeerUnreachable(f"we broke the protocol: {error}", peer_id=self.peer_id))
         else:
             self._writable.set()
 

@@ -137,7 +137,10 @@ HOME = (
 
 def _at_least(least: float, kind: Callable[[str], Any] = float) -> Callable[[str], Any]:
     def convert(text: str) -> Any:
-        value = kind(text)
+        try:
+            value = kind(text)
+        except ValueError:
+            raise ValueError("it must be a number") from None
         if not least <= value < float("inf"):
             raise ValueError(f"it must be {least:g} or more")
         return value
@@ -205,8 +208,7 @@ def _fields(word: str, parts: list[str]) -> dict[str, Any]:
         try:
             found[name] = convert(text)
         except ValueError as error:
-            rule = str(error) if "must" in str(error) else "it must be a number"
-            raise ConfigurationError(f"--peers: {key} in {word!r} is {text!r}: {rule}") from None
+            raise ConfigurationError(f"--peers: {key} in {word!r} is {text!r}: {error}") from None
     if found.get("failing", 0.0) > 1:
         raise ConfigurationError(f"--peers: fail in {word!r} is a share: it must be from 0 to 1")
     if bool(found.get("up_seconds")) != bool(found.get("down_seconds")):

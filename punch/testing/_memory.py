@@ -59,7 +59,7 @@ class _Pipe:
         while self._size >= BUFFER_BYTES and not self.closed:
             await self._changed.wait()
         if self.closed:
-            raise PeerUnreachable(f"{self._ends[1]}: the connection was lost")
+            raise PeerUnreachable("the connection was lost", peer_id=self._ends[1])
         # In order: nothing arrives before what was sent before it.
         due = trio.current_time() + self._network.travel(*self._ends)
         self._arrival = max(self._arrival, due)
@@ -110,7 +110,7 @@ class MemoryStream:
             await self._outgoing.send(data)
         if scope.cancelled_caught:
             self.end()
-            raise PeerUnreachable(f"{self.peer_id}: took nothing for {STALL_SECONDS:.0f} s")
+            raise PeerUnreachable(f"took nothing for {STALL_SECONDS:.0f} s", peer_id=self.peer_id)
 
     async def aclose(self) -> None:
         """End both directions; what was sent before still arrives."""
@@ -242,12 +242,14 @@ class MemoryNetwork:
         """Both ends of a new stream; the far one goes to the peer's handler."""
         node = self._nodes.get(peer_id)
         if node is None or not node.is_up or not dialer.is_up:
-            raise PeerUnreachable(f"{peer_id}: nobody is at {', '.join(addresses)}")
+            raise PeerUnreachable(f"nobody is at {', '.join(addresses)}", peer_id=peer_id)
         if node.addresses[0] not in {address.split("/p2p/")[0] for address in addresses}:
-            raise PeerUnreachable(f"{peer_id}: is not at {', '.join(addresses) or 'no address'}")
+            raise PeerUnreachable(
+                f"is not at {', '.join(addresses) or 'no address'}", peer_id=peer_id
+            )
         handler = node.handlers.get(protocol)
         if handler is None:
-            raise PeerUnreachable(f"{peer_id}: does not speak {protocol}")
+            raise PeerUnreachable(f"does not speak {protocol}", peer_id=peer_id)
         there = _Pipe(self, dialer.peer_id, peer_id)
         back = _Pipe(self, peer_id, dialer.peer_id)
         near = MemoryStream(peer_id, back, there)

@@ -60,26 +60,26 @@ def _parsed(text: str) -> Any:
 
 def _check_schema(text: str, name: str) -> None:
     if not 1 <= len(text) <= LONGEST_SCHEMA:
-        raise InvalidRequest(
-            f"{name} has {len(text)} characters; 1 to {LONGEST_SCHEMA} are allowed"
+        raise InvalidRequest.about(
+            name, f"has {len(text)} characters; 1 to {LONGEST_SCHEMA} are allowed"
         )
     try:
         value = _parsed(text)
     except RecursionError:
-        raise InvalidRequest(f"{name} is nested deeper than {DEEPEST_JSON} levels") from None
+        raise InvalidRequest.about(name, f"is nested deeper than {DEEPEST_JSON} levels") from None
     except ValueError as error:
-        raise InvalidRequest(f"{name} is not JSON: {error}") from None
+        raise InvalidRequest.about(name, f"is not JSON: {error}") from None
     if not isinstance(value, dict):
-        raise InvalidRequest(f"{name} is no JSON object; a JSON Schema is one")
+        raise InvalidRequest.about(name, "is no JSON object; a JSON Schema is one")
     if _deeper_than(value, DEEPEST_JSON):
-        raise InvalidRequest(f"{name} is nested deeper than {DEEPEST_JSON} levels")
+        raise InvalidRequest.about(name, f"is nested deeper than {DEEPEST_JSON} levels")
 
 
 def _check_arguments(text: str, name: str) -> None:
     """The arguments of a call that was made. Models write what is no JSON, and that may be told."""
     if len(text) > LONGEST_ARGUMENTS:
-        raise InvalidRequest(
-            f"{name} has {len(text)} characters; at most {LONGEST_ARGUMENTS} are allowed"
+        raise InvalidRequest.about(
+            name, f"has {len(text)} characters; at most {LONGEST_ARGUMENTS} are allowed"
         )
     try:
         too_deep = _deeper_than(json.loads(text), DEEPEST_JSON)
@@ -88,13 +88,13 @@ def _check_arguments(text: str, name: str) -> None:
     except ValueError:
         too_deep = False
     if too_deep:
-        raise InvalidRequest(f"{name} is nested deeper than {DEEPEST_JSON} levels")
+        raise InvalidRequest.about(name, f"is nested deeper than {DEEPEST_JSON} levels")
 
 
 def _check_label(value: str, name: str) -> None:
     if not 1 <= len(value) <= LONGEST_NAME or not value.isprintable():
-        raise InvalidRequest(
-            f"{name} is {value[:80]!r}; it must be 1 to {LONGEST_NAME} printable characters"
+        raise InvalidRequest.about(
+            name, f"is {value[:80]!r}; it must be 1 to {LONGEST_NAME} printable characters"
         )
 
 
@@ -103,21 +103,21 @@ def check_turn(message: ChatMessage, place: str) -> None:
     if message.name is not None:
         _check_label(message.name, f"{place}.name")
     if message.role == "tool" and message.tool_call_id is None:
-        raise InvalidRequest(
-            f"{place}.tool_call_id is missing; a tool's message says which call it answers"
+        raise InvalidRequest.about(
+            f"{place}.tool_call_id", "is missing; a tool's message says which call it answers"
         )
     if message.tool_call_id is not None:
         if message.role != "tool":
-            raise InvalidRequest(
-                f"{place}.tool_call_id is set; only a message of role tool answers a call"
+            raise InvalidRequest.about(
+                f"{place}.tool_call_id", "is set; only a message of role tool answers a call"
             )
         _check_label(message.tool_call_id, f"{place}.tool_call_id")
     if message.tool_calls and message.role != "assistant":
-        raise InvalidRequest(f"{place}.tool_calls is set; only the assistant calls tools")
+        raise InvalidRequest.about(f"{place}.tool_calls", "is set; only the assistant calls tools")
     if len(message.tool_calls) > MAX_TOOL_CALLS:
-        raise InvalidRequest(
-            f"{place}.tool_calls has {len(message.tool_calls)} entries; "
-            f"at most {MAX_TOOL_CALLS} are allowed"
+        raise InvalidRequest.about(
+            f"{place}.tool_calls",
+            f"has {len(message.tool_calls)} entries; at most {MAX_TOOL_CALLS} are allowed",
         )
     for index, call in enumerate(message.tool_calls):
         where = f"{place}.tool_calls[{index}]"
@@ -128,38 +128,43 @@ def check_turn(message: ChatMessage, place: str) -> None:
 
 def _check_tools(request: CommandRequest) -> None:
     if request.tools and request.command != "chat":
-        raise InvalidRequest(f"tools is set; {request.command} has none, only chat does")
+        raise InvalidRequest.about("tools", f"is set; {request.command} has none, only chat does")
     if len(request.tools) > MAX_TOOLS:
-        raise InvalidRequest(
-            f"tools has {len(request.tools)} entries; at most {MAX_TOOLS} are allowed"
+        raise InvalidRequest.about(
+            "tools", f"has {len(request.tools)} entries; at most {MAX_TOOLS} are allowed"
         )
     names = set()
     for index, tool in enumerate(request.tools):
         if not TOOL_NAME.fullmatch(tool.name):
-            raise InvalidRequest(
-                f"tools[{index}].name is {tool.name[:80]!r}; it must be 1 to 64 letters, digits, "
-                "underscores and dashes"
+            raise InvalidRequest.about(
+                f"tools[{index}].name",
+                f"is {tool.name[:80]!r}; it must be 1 to 64 letters, digits, "
+                "underscores and dashes",
             )
         if tool.name in names:
-            raise InvalidRequest(f"tools[{index}].name is {tool.name!r}, as that of another tool")
+            raise InvalidRequest.about(
+                f"tools[{index}].name", f"is {tool.name!r}, as that of another tool"
+            )
         names.add(tool.name)
         _check_schema(tool.parameters, f"tools[{index}].parameters")
     choice = request.tool_choice
     if choice is None:
         return
     if not request.tools:
-        raise InvalidRequest("tool_choice is set and tools is empty; there is nothing to choose")
+        raise InvalidRequest.about(
+            "tool_choice", "is set and tools is empty; there is nothing to choose"
+        )
     if choice.startswith(BY_NAME):
         name = choice.removeprefix(BY_NAME)
         if name not in names:
-            raise InvalidRequest(
-                f"tool_choice names {name[:80]!r}, which is none of the tools: "
-                f"{', '.join(sorted(names))}"
+            raise InvalidRequest.about(
+                "tool_choice",
+                f"names {name[:80]!r}, which is none of the tools: {', '.join(sorted(names))}",
             )
     elif choice not in CHOICES:
-        raise InvalidRequest(
-            f"tool_choice is {choice[:80]!r}; it must be one of {', '.join(CHOICES)}, "
-            f"or {BY_NAME}NAME"
+        raise InvalidRequest.about(
+            "tool_choice",
+            f"is {choice[:80]!r}; it must be one of {', '.join(CHOICES)}, or {BY_NAME}NAME",
         )
 
 
@@ -171,23 +176,26 @@ def check_form(request: CommandRequest) -> None:
 
     """
     if sum(len(message.tool_calls) for message in request.messages) > MAX_CALLS:
-        raise InvalidRequest(f"messages has more than {MAX_CALLS} tool calls in all")
+        raise InvalidRequest.about("messages", f"has more than {MAX_CALLS} tool calls in all")
     _check_tools(request)
     generates = request.command in ("chat", "complete")
     if request.response_schema is not None:
         if not generates:
-            raise InvalidRequest(f"response_schema is set; {request.command} gives no text to fit")
+            raise InvalidRequest.about(
+                "response_schema", f"is set; {request.command} gives no text to fit"
+            )
         _check_schema(request.response_schema, "response_schema")
     if request.logprobs is not None:
         if not generates:
-            raise InvalidRequest(f"logprobs is set; {request.command} makes no tokens")
+            raise InvalidRequest.about("logprobs", f"is set; {request.command} makes no tokens")
         limit = request.sampling.max_tokens
         if limit is not None and limit > MAX_LOGPROBS:
-            raise InvalidRequest(
-                f"max_tokens is {limit}; with logprobs, at most {MAX_LOGPROBS} are allowed"
+            raise InvalidRequest.about(
+                "max_tokens", f"is {limit}; with logprobs, at most {MAX_LOGPROBS} are allowed"
             )
     if request.continuation and request.needs:
-        raise InvalidRequest(
-            "continuation is set; an answer with tools, held to a schema, or with logprobs "
-            "cannot be gone on with"
+        raise InvalidRequest.about(
+            "continuation",
+            "is set; an answer with tools, held to a schema, or with logprobs "
+            "cannot be gone on with",
         )

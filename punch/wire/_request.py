@@ -40,18 +40,19 @@ _RANGES: Mapping[str, tuple[type, float, float]] = {
 def _check_number(value: object, name: str, kind: type, least: float, most: float) -> None:
     if type(value) is not int and (kind is int or type(value) is not float):
         what = "a whole number" if kind is int else "a number"
-        raise InvalidRequest(f"{name} is {value!r}; it must be {what}")
+        raise InvalidRequest.about(name, f"is {value!r}; it must be {what}")
     if not least <= value <= most:
-        raise InvalidRequest(f"{name} is {value!r}; it must be from {least} to {most}")
+        raise InvalidRequest.about(name, f"is {value!r}; it must be from {least} to {most}")
 
 
 def _bytes(text: str, name: str) -> int:
     try:
         return len(text.encode())
     except UnicodeEncodeError as error:
-        raise InvalidRequest(
-            f"{name} holds a lone surrogate at character {error.start}; "
-            "decode the text with errors='replace' before sending it"
+        raise InvalidRequest.about(
+            name,
+            f"holds a lone surrogate at character {error.start}; "
+            "decode the text with errors='replace' before sending it",
         ) from None
 
 
@@ -70,12 +71,13 @@ def _check_text(request: CommandRequest) -> None:
     for name, limit in (("messages", MAX_MESSAGES), ("inputs", MAX_INPUTS)):
         found = len(getattr(request, name))
         if found > limit:
-            raise InvalidRequest(f"{name} has {found} entries; at most {limit} are allowed")
+            raise InvalidRequest.about(name, f"has {found} entries; at most {limit} are allowed")
     size = 0
     for index, message in enumerate(request.messages):
         if message.role not in ROLES:
-            raise InvalidRequest(
-                f"messages[{index}].role is {message.role!r}; it must be one of {', '.join(ROLES)}"
+            raise InvalidRequest.about(
+                f"messages[{index}].role",
+                f"is {message.role!r}; it must be one of {', '.join(ROLES)}",
             )
         place = f"messages[{index}]"
         check_turn(message, place)
@@ -101,12 +103,14 @@ def _check_sampling(request: CommandRequest) -> None:
         if value is not None:
             _check_number(value, name, kind, least, most)
     if len(sampling.stop) > 16:
-        raise InvalidRequest(f"stop has {len(sampling.stop)} entries; at most 16 are allowed")
+        raise InvalidRequest.about(
+            "stop", f"has {len(sampling.stop)} entries; at most 16 are allowed"
+        )
     for index, stop in enumerate(sampling.stop):
         _bytes(stop, f"stop[{index}]")
         if not 1 <= len(stop) <= 1024:
-            raise InvalidRequest(
-                f"stop has an entry of {len(stop)} characters; 1 to 1024 are allowed"
+            raise InvalidRequest.about(
+                "stop", f"has an entry of {len(stop)} characters; 1 to 1024 are allowed"
             )
 
 
@@ -118,31 +122,35 @@ def check_request(request: CommandRequest) -> None:
 
     """
     if not REQUEST_ID.fullmatch(request.request_id):
-        raise InvalidRequest(
-            f"request_id is {request.request_id[:200]!r}; "
-            "it must be 1 to 128 printable ASCII characters without spaces"
+        raise InvalidRequest.about(
+            "request_id",
+            f"is {request.request_id[:200]!r}; "
+            "it must be 1 to 128 printable ASCII characters without spaces",
         )
     if request.command not in COMMANDS:
-        raise InvalidRequest(
-            f"command is {request.command!r}; it must be one of {', '.join(COMMANDS)}"
+        raise InvalidRequest.about(
+            "command", f"is {request.command!r}; it must be one of {', '.join(COMMANDS)}"
         )
     if request.command == "chat" and not request.messages:
-        raise InvalidRequest("messages is empty; chat needs at least one message")
+        raise InvalidRequest.about("messages", "is empty; chat needs at least one message")
     if request.command == "complete" and not request.prompt:
-        raise InvalidRequest("prompt is empty; complete needs text to go on from")
+        raise InvalidRequest.about("prompt", "is empty; complete needs text to go on from")
     if request.command == "embed" and not request.inputs:
-        raise InvalidRequest("inputs is empty; embed needs at least one text")
+        raise InvalidRequest.about("inputs", "is empty; embed needs at least one text")
     if request.model is not None and not 1 <= len(request.model) <= 256:
-        raise InvalidRequest(f"model has {len(request.model)} characters; 1 to 256 are allowed")
+        raise InvalidRequest.about(
+            "model", f"has {len(request.model)} characters; 1 to 256 are allowed"
+        )
     _bytes(request.model or "", "model")
     if request.model_digest is not None and not DIGEST.fullmatch(request.model_digest):
-        raise InvalidRequest(
-            f"model_digest is {request.model_digest[:80]!r}; it must be 64 hexadecimal digits, "
-            "in small letters"
+        raise InvalidRequest.about(
+            "model_digest",
+            f"is {request.model_digest[:80]!r}; it must be 64 hexadecimal digits, in small letters",
         )
     if request.timeout is not None and not 0 < request.timeout <= LONGEST_TIMEOUT:
-        raise InvalidRequest(
-            f"timeout is {request.timeout!r} s; it must be above 0 and at most {LONGEST_TIMEOUT:g}"
+        raise InvalidRequest.about(
+            "timeout",
+            f"is {request.timeout!r} s; it must be above 0 and at most {LONGEST_TIMEOUT:g}",
         )
     _check_number(request.priority, "priority", int, -100, 100)
     _check_number(request.stream_interval, "stream_interval", float, 0, 1)

@@ -190,7 +190,7 @@ def begun(digest: str | None = "d" * 64, **options: Any) -> Attempts:
     """The attempts of an answer that peer a has begun and lost."""
     attempts = Attempts(deadline=100.0, **options)
     attempts.delivered(tokens=3, characters=14, digest=digest)
-    attempts.failed(PeerId("a"), PeerUnreachable("a: gone"), seconds=3.0)
+    attempts.failed(PeerId("a"), PeerUnreachable("gone", peer_id="a"), seconds=3.0)
     return attempts
 
 
@@ -273,7 +273,7 @@ def test_an_answer_of_one_piece_is_not_gone_on_with(need: str, why: str) -> None
         ),
     )
     fresh = Attempts(deadline=100.0)
-    fresh.failed(PeerId("a"), PeerUnreachable("a: gone"), seconds=3.0)
+    fresh.failed(PeerId("a"), PeerUnreachable("gone", peer_id="a"), seconds=3.0)
     found = fresh.next_step(decide(able, attempts=fresh, request=request), now=0.0)
     assert isinstance(found, Try)
     attempts = begun()
@@ -329,7 +329,7 @@ def test_a_network_where_everything_fails_is_not_hammered() -> None:
     for expected in (Try, GiveUp):
         attempts = Attempts(deadline=100.0)
         assert isinstance(step(attempts, *peers, budget=budget), Try)
-        error = PeerFailed("a: out of memory")
+        error = PeerFailed("out of memory", peer_id="a")
         error.retry_after = 3.0
         attempts.failed(PeerId("a"), error, seconds=0.1)
         budget.withdraw(0.0)

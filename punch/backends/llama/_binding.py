@@ -153,12 +153,11 @@ class _Binding:
         await self.stop()
         wait = self._not_before - trio.current_time()
         if wait > _PATIENCE:
-            error = BackendCrashed(
+            raise BackendCrashed(
                 f"llama-cpp-python crashed {self._restarts.in_a_row} times in a row; "
-                + ("it is not started again" if wait == math.inf else f"next try in {wait:.0f} s")
+                + ("it is not started again" if wait == math.inf else f"next try in {wait:.0f} s"),
+                retry_after=None if wait == math.inf else wait,
             )
-            error.retry_after = None if wait == math.inf else wait
-            raise error
         await trio.sleep(max(0.0, wait))
         began = trio.current_time()
         self._worker = await _Worker.spawn()

@@ -54,7 +54,7 @@ def read_question(request: CommandRequest, *, plain: bool) -> Question:
             raise PeerRefused(f"command 'complete' needs llama-completion: {_REMEDY}")
         prompt = (request.prompt or "") + (request.continuation or "")
         if not prompt:
-            raise InvalidRequest("prompt is empty; it must have at least one character")
+            raise InvalidRequest.about("prompt", "is empty; it must have at least one character")
         return Question(prompt=prompt, chat=False)
     if request.command != "chat":
         raise PeerRefused(f"command {request.command!r} needs llama-server: {_REMEDY}")
@@ -68,7 +68,7 @@ def read_question(request: CommandRequest, *, plain: bool) -> Question:
         )
     prompt = request.messages[-1].content
     if not prompt:
-        raise InvalidRequest("messages ends with an empty message; it must have a text")
+        raise InvalidRequest.about("messages", "ends with an empty message; it must have a text")
     if not plain and prompt.startswith("/"):
         # `/read FILE` would put a file of this machine into the answer.
         raise PeerRefused(f"messages: llama-cli takes a leading / for a command; {_REMEDY}")

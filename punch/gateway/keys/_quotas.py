@@ -173,9 +173,7 @@ def _bucket(before: Bucket | None, per_minute: int | None, now: float) -> Bucket
 
 
 def _refusal(why: str, seconds: float) -> QuotaExceeded:
-    refusal = QuotaExceeded(why)
-    refusal.retry_after = max(LEAST_RETRY_SECONDS, seconds)
-    return refusal
+    return QuotaExceeded(why, retry_after=max(LEAST_RETRY_SECONDS, seconds))
 
 
 class Grant:

@@ -162,7 +162,8 @@ class RequestParser:
     def _fail(self, error: HttpParserError) -> None:
         if self.error is not None:
             return
-        is_version = str(error) in ("Pause on PRI/Upgrade", "Invalid HTTP version")
+        # As far as it was read: 0.0 in front of it, and 2.0 in the first line of HTTP/2.
+        is_version = self._parser.get_http_version() not in ("0.0", "1.0", "1.1")
         self.error = BadRequest(
             505 if is_version else 400,
             f"this is no HTTP/1.1 ({error}); speak that to this port",
