@@ -297,7 +297,29 @@ def test_a_busy_server_says_when_to_come_back() -> None:
 def test_a_rejected_parameter_is_named() -> None:
     """OpenAI's own servers take no `top_k`."""
     body = b'{"error": {"message": "Unrecognized request argument", "param": "top_k"}}'
-    assert "'top_k'" in str(fault(400, body))
+    error = fault(400, body)
+    assert isinstance(error, InvalidRequest)
+    assert "'top_k'" in str(error)
+    assert error.param == "top_k"
+
+
+@pytest.mark.parametrize("param", ['"\\n"', '""', "5", "null", '"' + "x" * 257 + '"'])
+def test_what_is_no_name_of_a_field_is_not_taken_for_one(param: str) -> None:
+    """It goes on the wire, where names are short and printable."""
+    error = fault(400, b'{"error": {"message": "no", "param": %s}}' % param.encode())
+    assert isinstance(error, InvalidRequest)
+    assert error.param is None
+
+
+@pytest.mark.parametrize(
+    "fields",
+    ['"code": "context_length_exceeded"', '"type": "exceed_context_size_error", "code": 400'],
+)
+def test_a_full_context_is_known_by_its_code_whatever_the_words(fields: str) -> None:
+    """Words are translated and improved; codes are for programs."""
+    error = fault(400, b'{"error": {"message": "zu lang", %s}}' % fields.encode())
+    assert isinstance(error, ContextTooLong)
+    assert error.message == "zu lang"
 
 
 @given(st.integers(100, 599), st.binary(max_size=100))

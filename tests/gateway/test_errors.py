@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from typing import Any
 
+import attrs
 import pytest
 import trio
 from gateway_client import open_client
 
 from punch.backends import Emit, Generation, MockBackend, MockScript
 from punch.capability import ModelOffer
-from punch.exceptions import ContextTooLong, GenerationFailed, PunchError
+from punch.exceptions import ContextTooLong, GenerationFailed, InvalidRequest, PunchError
 from punch.gateway import TABLE, GatewaySettings, Limits, refusal_of
 from punch.testing import ScriptedBackend
-from punch.wire import CommandRequest
+from punch.wire import ChatMessage, CommandRequest, Sampling, Tool, check_request
 
 CHAT = "/v1/chat/completions"
 QUESTION = {"messages": [{"role": "user", "content": "tell me"}]}
@@ -179,6 +181,62 @@ async def test_a_rule_of_the_wire_is_told_in_the_clients_words(path, body, named
     error = reply.json()["error"]
     assert reply.status == 400
     assert (error["param"] if isinstance(error, dict) else error).startswith(named)
+
+
+SCHEMA = json.dumps({"x": "y" * 300_000})
+MESSAGES = tuple(ChatMessage(role="user", content="x") for _ in range(2))
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "wrong", "param"),
+    [
+        (CHAT, {"response_schema": SCHEMA}, "response_format"),
+        ("/v1/responses", {"response_schema": SCHEMA}, "text.format"),
+        ("/api/chat", {"response_schema": SCHEMA}, "format"),
+        (CHAT, {"tools": (Tool(name="a b"),)}, "tools[0].function.name"),
+        ("/v1/responses", {"tools": (Tool(name="a b"),)}, "tools[0].name"),
+        ("/v1/responses", {"messages": MESSAGES * 2049}, "input"),
+        ("/api/generate", {"messages": ()}, "prompt"),
+        ("/v1/completions", {"command": "complete", "prompt": ""}, "prompt"),
+        ("/v1/embeddings", {"command": "embed", "inputs": ("a", "\ud800")}, "input[1]"),
+        ("/api/embeddings", {"command": "embed", "inputs": ("a", "\ud800")}, "prompt"),
+        ("/api/chat", {"sampling": Sampling(stop=("",))}, "options.stop"),
+        (CHAT, {"sampling": Sampling(stop=("",))}, "stop"),
+        (CHAT, {"sampling": Sampling(top_p=2)}, "top_p"),
+        (CHAT, {"tool_choice": "auto"}, "tool_choice"),
+        (CHAT, {"logprobs": 21}, "logprobs"),
+        (CHAT, {"priority": 101}, "priority"),
+        ("/elsewhere", {"response_schema": SCHEMA}, "response_schema"),
+    ],
+)
+def test_each_bad_field_is_named_as_the_clients_of_an_endpoint_call_it(endpoint, wrong, param):
+    """From what the error carries: in `param`, and in front of the rule."""
+    request = attrs.evolve(CommandRequest(request_id="r", messages=MESSAGES), **wrong)
+    with pytest.raises(InvalidRequest) as caught:
+        check_request(request)
+    refusal = refusal_of(caught.value, endpoint=endpoint)
+    assert (refusal.param, refusal.message) == (param, f"{param} {caught.value.rule}")
+
+
+def test_the_words_of_a_peer_stay_its_words():
+    """It may speak of a field of ours, or of anything else; only the field it names is ours."""
+    error = InvalidRequest("messages are not nice: messages, inputs", param="inputs[0]")
+    refusal = refusal_of(error, endpoint="/v1/embeddings")
+    assert (refusal.param, refusal.message) == ("input[0]", error.message)
+    assert refusal_of(InvalidRequest("inputs[0] is bad"), endpoint="/v1/embeddings").param is None
+
+
+async def test_a_field_that_only_the_peer_finds_bad_is_named_too(autojump_clock):
+    """It travels beside the words."""
+
+    async def play(request: CommandRequest, emit: Emit) -> Generation:
+        raise InvalidRequest("the server rejects it", param="response_schema")
+
+    async with open_client({"a": ScriptedBackend(play)}) as client:
+        reply = await client.post(CHAT, QUESTION)
+    assert reply.status == 400
+    assert reply.error["param"] == "response_format"
+    assert "the server rejects it" in reply.error["message"]
 
 
 @pytest.mark.parametrize("announced", [True, False])

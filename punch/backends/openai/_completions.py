@@ -33,7 +33,13 @@ _PATHS = {
     "embed": "/v1/embeddings",
 }
 
-# OpenAI and vLLM: "This model's maximum context length is 4096 tokens. However, ..."
+# The longest name of a field that a server is taken to have named.
+LONGEST_PARAM = 256
+
+# What OpenAI and llama.cpp call a prompt that does not fit.
+_CONTEXT_KINDS = frozenset({"context_length_exceeded", "exceed_context_size_error"})
+
+# vLLM has only words for it: "This model's maximum context length is 4096 tokens. However, ..."
 _CONTEXT_WORDS = re.compile(r"maximum context length is \d+ tokens")
 
 # llama-server, of a text to embed: it cannot be read in parts.
@@ -359,9 +365,9 @@ def read_embeddings(value: Any, *, expected: int) -> Generation:
 class _Complaint:
     """What a server says went wrong."""
 
-    kind: str
+    kinds: frozenset[str]
     message: str
-    parameter: str | None
+    param: str | None
     prompt_tokens: int | None
     context_tokens: int | None
 
@@ -369,15 +375,16 @@ class _Complaint:
 def _read_complaint(error: Any) -> _Complaint:
     if not isinstance(error, dict):
         return _Complaint(
-            kind="", message=str(error)[:_MAX_QUOTE], parameter=None,
+            kinds=frozenset(), message=str(error)[:_MAX_QUOTE], param=None,
             prompt_tokens=None, context_tokens=None,
         )  # fmt: skip
-    parameter = error.get("param")
+    param = error.get("param")
+    is_field = isinstance(param, str) and 0 < len(param) <= LONGEST_PARAM and param.isprintable()
     return _Complaint(
         # OpenAI says it in `code`, llama.cpp in `type` with the HTTP status in `code`.
-        kind=f"{error.get('type') or ''} {error.get('code') or ''}",
+        kinds=frozenset(str(error.get(name)) for name in ("type", "code")),
         message=str(error.get("message") or error)[:_MAX_QUOTE],
-        parameter=parameter if isinstance(parameter, str) else None,
+        param=param if is_field else None,
         prompt_tokens=_count(error, "n_prompt_tokens"),
         context_tokens=_count(error, "n_ctx"),
     )
@@ -410,20 +417,23 @@ def fault(
 def fault_of(error: Any, *, status: int, key_setting: str | None = None) -> PunchError:
     """Our word for the *error* object of a server, which came with HTTP *status*."""
     said = _read_complaint(error)
-    if "exceed_context_size" in said.kind and said.prompt_tokens and said.context_tokens:
+    # What the server says in fields comes first; only where it has none are its words read.
+    if "exceed_context_size_error" in said.kinds and said.prompt_tokens and said.context_tokens:
         return ContextTooLong(
             f"the prompt has {said.prompt_tokens} tokens and the context of a request is "
             f"{said.context_tokens} tokens; shorten the prompt or ask a model with a longer context"
         )
-    if "context_length_exceeded" in said.kind or _CONTEXT_WORDS.search(said.message):
+    if said.kinds & _CONTEXT_KINDS or _CONTEXT_WORDS.search(said.message):
         return ContextTooLong(said.message)
     if status in (401, 403):
         remedy = f"; set {key_setting} to a key that it accepts" if key_setting else ""
         return BackendError(f"the server rejects our API key: {said.message}{remedy}")
     # 501 is llama-server's word for "not with this model", as for embeddings.
     if status in (400, 404, 405, 413, 415, 422, 501):
-        names = f" (parameter {said.parameter!r})" if said.parameter else ""
-        return InvalidRequest(f"the server rejects the request: {said.message}{names}")
+        names = f" (parameter {said.param!r})" if said.param else ""
+        return InvalidRequest(
+            f"the server rejects the request: {said.message}{names}", param=said.param
+        )
     if (numbers := _TOO_LARGE.search(said.message)) is not None:
         return ContextTooLong(
             f"a text to embed has {numbers[1]} tokens and the server takes {numbers[2]} at a time; "
