@@ -26,7 +26,7 @@ ROWS: tuple[frozenset[str], ...] = tuple(
         "events",
         # ---- everything above is sans-I/O ----
         "_background _logs",
-        "admission network processes machine",
+        "admission network processes machine _subscribers",
         "libp2p session llama_cpp model_store",
         "backends discovery tunnels",
         "bootstrap decision_log",

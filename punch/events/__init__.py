@@ -1,0 +1,74 @@
+"""What happened, once, for whoever subscribes: frozen events and the bus that hands them out.
+
+A room that does something publishes what it did and knows no subscriber; logs, metrics, spans, the
+decision log, the usage book, the dashboard and the console subscribe and know no publisher. No
+I/O and no clock: an event's time is an argument, and a subscriber waits by its own means (under
+trio: `punch._subscribers`).
+
+Publishing, on a path where it must cost nothing when nobody listens::
+
+    if events.wants(Attempted):
+        events.publish(Attempted(at=now, ...))
+
+A new subscriber names the kinds it wants::
+
+    with events.subscribe(PeerJoined, PeerLeft, wake=news.set) as subscription:
+        batch = subscription.drain()  # at most `limit` events, and how many were lost
+"""
+
+from ._bus import DEFAULT_LIMIT, Batch, Bus, BusStatistics, Subscription
+from ._event import Event
+from ._listening import (
+    AttemptServed,
+    BackendRestarted,
+    Calibrated,
+    LaneChanged,
+    LoadProgress,
+)
+from ._process import Logged
+from ._requests import (
+    DISCONNECTED,
+    STOPPED,
+    Cost,
+    PromptRead,
+    RequestChanged,
+    RequestEnded,
+    RequestRecord,
+    RequestRefused,
+    RequestStarted,
+)
+from ._routing import Answered, Attempted, Decided, PeerJoined, PeerLeft
+
+__all__ = [
+    # the bus
+    "Bus",
+    "BusStatistics",
+    "Subscription",
+    "Batch",
+    "DEFAULT_LIMIT",
+    "Event",
+    # a gateway's requests
+    "RequestStarted",
+    "RequestChanged",
+    "RequestEnded",
+    "RequestRefused",
+    "PromptRead",
+    "RequestRecord",
+    "Cost",
+    "DISCONNECTED",
+    "STOPPED",
+    # a dialer's
+    "Decided",
+    "Attempted",
+    "Answered",
+    "PeerJoined",
+    "PeerLeft",
+    # a listener's
+    "AttemptServed",
+    "Calibrated",
+    "LoadProgress",
+    "LaneChanged",
+    "BackendRestarted",
+    # any process's
+    "Logged",
+]

@@ -1,0 +1,98 @@
+"""What a dialer publishes: whom it chose, what came of each attempt, who is there."""
+
+from __future__ import annotations
+
+import attrs
+
+from ..capability import PeerId
+from ..routing import Decision
+from ..wire import CommandResponse, Segment
+from ._event import Event
+
+
+@attrs.frozen(kw_only=True)
+class Decided(Event):
+    """A peer was chosen for a request, or none could be."""
+
+    request_id: str
+    """The request."""
+
+    reason: str
+    """Why a decision was needed: ``first``, ``failover``, ``continuation``, ``hedge``, ``move``."""
+
+    decision: Decision
+    """All of it, with the snapshot of the peers."""
+
+
+@attrs.frozen(kw_only=True)
+class Attempted(Event):
+    """One peer was asked, and this came of it."""
+
+    request_id: str
+    """The request."""
+
+    peer_id: PeerId
+    """The peer."""
+
+    reason: str
+    """Why it was asked: see `Decided.reason`."""
+
+    outcome: str
+    """``success``, ``cancelled``, or the code of the error."""
+
+    error: str | None = None
+    """What went wrong, without the caller's text."""
+
+    seconds: float = 0.0
+    """From asking it to its last word."""
+
+    first_text: float | None = None
+    """From asking it to its first text, in seconds; `None` if there was none."""
+
+    tokens: int = 0
+    """Tokens that it delivered."""
+
+    characters: int = 0
+    """Characters that it delivered."""
+
+
+@attrs.frozen(kw_only=True)
+class Answered(Event):
+    """A request to a router is over, with an answer or without."""
+
+    request_id: str
+    """The request."""
+
+    status: str
+    """See `CommandResponse.status`; ``error`` if there was no response."""
+
+    error: str | None = None
+    """What went wrong, without the caller's text."""
+
+    seconds: float = 0.0
+    """From the question to the end."""
+
+    first_text: float | None = None
+    """From the question to the first text, in seconds; `None` if there was none."""
+
+    response: CommandResponse | None = None
+    """The peer's last word, if there was one."""
+
+    segments: tuple[Segment, ...] = ()
+    """Which peer delivered which part."""
+
+
+@attrs.frozen(kw_only=True)
+class PeerJoined(Event):
+    """A listener can be asked from now on."""
+
+    peer_id: PeerId
+    """The peer."""
+
+
+@attrs.frozen(kw_only=True)
+class PeerLeft(Event):
+    """A listener can no longer be asked."""
+
+    peer_id: PeerId
+    """The peer."""
