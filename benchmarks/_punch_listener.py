@@ -125,7 +125,7 @@ async def listen(*, backend: str, **settings: Any) -> None:
                 parse_address(meeting.addresses[0]),
                 known=KnownPeers(None),
                 namespace=NAMESPACE,
-                role="listener",
+                roles={"listener"},
                 incarnation=incarnation,
             )
         )

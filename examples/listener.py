@@ -51,7 +51,7 @@ async def main(bootstrap: str, namespace: str) -> None:
             parse_address(bootstrap),
             known=KnownPeers(None),
             namespace=namespace,
-            role="listener",
+            roles={"listener"},
             incarnation=incarnation,
         ) as membership,
     ):

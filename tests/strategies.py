@@ -269,13 +269,22 @@ registrations = st.builds(
     Registration,
     peer_id=peer_ids,
     namespace=names,
-    role=st.sampled_from(["listener", "dialer"]),
+    roles=st.frozensets(
+        st.sampled_from(["listener", "dialer", "worker", "bootstrap", "relay", "other"])
+    ),
     addresses=tuples_of(st.text(labels, min_size=1, max_size=20)),
     incarnation=counts,
     sequence=counts,
     lifetime=st.floats(1.0, 86400.0),
 )
-joins = st.builds(Join, registration=st.binary(max_size=40), signature=st.binary(max_size=64))
+joins = st.builds(
+    Join,
+    registration=st.binary(max_size=40),
+    signature=st.binary(max_size=64),
+    minor=counts,
+    grant=maybe(st.binary(max_size=40)),
+    root=maybe(st.binary(max_size=36)),
+)
 
 MESSAGES: MappingProxyType[type[Any], st.SearchStrategy[Any]] = MappingProxyType(
     {
@@ -287,6 +296,7 @@ MESSAGES: MappingProxyType[type[Any], st.SearchStrategy[Any]] = MappingProxyType
             namespace=names,
             max_frame=st.integers(1 << 20, 1 << 31),
             max_requests=st.integers(1, 1 << 20),
+            grant=maybe(st.binary(max_size=40)),
         ),
         Goodbye: st.builds(Goodbye, code=names, message=prose),
         Advert: st.builds(
@@ -319,6 +329,7 @@ MESSAGES: MappingProxyType[type[Any], st.SearchStrategy[Any]] = MappingProxyType
             whole=st.booleans(),
             present=tuples_of(joins),
             gone=tuples_of(peer_ids),
+            minor=counts,
         ),
     }
 )

@@ -21,15 +21,16 @@ from ..discovery._meeting import (
 )
 from ..exceptions import BootstrapFull, NotPermitted, PeerUnreachable, RemoteProtocolError
 from ..network import Node, Stream
-from ..wire import Goodbye, Join, Ping, Pong, Registrations, Roster
+from ..wire import MINOR, Goodbye, Join, Ping, Pong, Registrations, Roster
 
 log = get_logger(__name__)
 
 # A change is told to everybody this much later, together with whatever else changed by then.
 COALESCE_SECONDS = 0.05
 
-# A registration has at most 2 KB, see the codec; nothing longer comes from a member.
-LONGEST_JOIN = 4096
+# A registration has at most 4 KB and a chain of grants less than 3, see the codec; nothing longer
+# comes from a member.
+LONGEST_JOIN = 8192
 
 # A stranger who opens a stream and does not say who it is has this long.
 JOIN_SECONDS = 10.0
@@ -46,9 +47,13 @@ class _Member:
     peer_id: PeerId
     namespace: str | None = None
     dials: bool = False
-    """It is a dialer, who wants to know of listeners."""
+    """It is a dialer, who wants to know whom there is to dial."""
+    minor: int = 0
+    """Minor version of the protocol that it speaks."""
     news: dict[PeerId, Join | None] = attrs.field(factory=dict)
-    """Listener to its registration, or `None` if it is gone, still to be told."""
+    """Peer to its registration, or `None` if it is gone, still to be told."""
+    told: bool = False
+    """It has had a whole roster."""
     nonce: int | None = None
     """Of a ping that is still to be answered."""
     wake: trio.Event = attrs.field(factory=trio.Event)
@@ -86,12 +91,15 @@ class BootstrapServer:
         while True:
             await trio.sleep(1.0)
             for namespace, peer_id in self._registrations.expire(now=trio.current_time()):
-                self._tell(namespace, peer_id, None)
+                self._tell(namespace, peer_id)
 
-    def _tell(self, namespace: str, peer_id: PeerId, join: Join | None) -> None:
+    def _tell(self, namespace: str, peer_id: PeerId) -> None:
+        """Tell every dialer of a namespace what there is to know of a peer now."""
         for member in self._members.values():
             if member.namespace == namespace and member.dials:
-                member.news[peer_id] = join
+                member.news[peer_id] = self._registrations.told(
+                    namespace, peer_id, minor=member.minor
+                )
                 member.wake.set()
 
     async def _serve(self, stream: Stream) -> None:
@@ -131,7 +139,7 @@ class BootstrapServer:
                 if scope.cancelled_caught or message is None:
                     return None
                 if isinstance(message, Join):
-                    self._join(member, message)
+                    self._join(member, frames, message)
                 elif isinstance(message, Ping):
                     member.nonce = message.nonce
                     member.wake.set()
@@ -145,7 +153,7 @@ class BootstrapServer:
         except (RemoteProtocolError, NotPermitted, BootstrapFull) as error:
             return Goodbye(code=error.code, message=str(error)[:1000])
 
-    def _join(self, member: _Member, join: Join) -> None:
+    def _join(self, member: _Member, frames: Frames, join: Join) -> None:
         registration = opened(self._node, join)
         if registration.peer_id != member.peer_id:
             raise NotPermitted(f"{member.peer_id} may not register {registration.peer_id}")
@@ -154,21 +162,26 @@ class BootstrapServer:
         if registration.lifetime > 10 * LIFETIME_SECONDS:
             raise NotPermitted(f"a lifetime of {registration.lifetime:.0f} s is too long")
         news = self._registrations.join(join, registration, now=trio.current_time())
+        dials = "dialer" in registration.roles
         if member.namespace is None:
             member.namespace = registration.namespace
-            member.dials = registration.role == "dialer"
+            member.minor = frames.minor = min(join.minor, MINOR)
+            member.dials = dials
+            member.wake.set()
+        elif dials and not member.dials:
+            member.dials = True
+            member.told = False
             member.wake.set()
         if news:
-            self._tell(registration.namespace, registration.peer_id, join)
+            self._tell(registration.namespace, registration.peer_id)
 
     def _leave(self, member: _Member) -> None:
         namespace, peer_id = member.namespace, member.peer_id
         if namespace is not None and self._registrations.leave(namespace, peer_id):
-            self._tell(namespace, peer_id, None)
+            self._tell(namespace, peer_id)
 
     async def _push(self, member: _Member, frames: Frames) -> None:
         """Write everything that a member is told: the only writer of its stream."""
-        told = False
         try:
             while True:
                 await member.wake.wait()
@@ -178,12 +191,12 @@ class BootstrapServer:
                     await frames.send(Pong(nonce=nonce))
                 if member.namespace is None:
                     continue
-                if not told:
-                    told = True
+                if not member.told:
+                    member.told = True
                     member.news.clear()
                     # Listeners dial nobody: telling each of a thousand of all the others would
                     # be a million registrations.
-                    everybody = self._registrations.listeners(member.namespace)
+                    everybody = self._registrations.shown(member.namespace, minor=member.minor)
                     present = everybody if member.dials else ()
                     await self._tell_all(member.namespace, frames, present=present, whole=True)
                 elif member.news:
@@ -217,6 +230,7 @@ class BootstrapServer:
                     whole=whole and page == 0,
                     present=present[part],
                     gone=gone[part],
+                    minor=MINOR,
                 )
             )
 

@@ -208,7 +208,7 @@ async def open_router(
                 bootstrap,
                 known=known or KnownPeers(None),
                 namespace=namespace,
-                role="dialer",
+                roles={"dialer"},
                 incarnation=incarnation,
                 changed=links.listeners_changed,
             )

@@ -7,7 +7,7 @@ source. A new one implements `Source` and is given to `join_namespace`.
 from ._bootstraps import MAX_BOOTSTRAPS, BootstrapSource, bootstrap_sources
 from ._directory import (
     Directory,
-    KnownListener,
+    KnownMember,
     SourceState,
     join_namespace,
     new_incarnation,
@@ -21,7 +21,7 @@ __all__ = [
     # being a member
     "join_namespace",
     "Directory",
-    "KnownListener",
+    "KnownMember",
     "SourceState",
     "new_incarnation",
     "DEFAULT_NAMESPACE",

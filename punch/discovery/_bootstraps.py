@@ -20,7 +20,7 @@ from ..exceptions import (
     RemoteProtocolError,
 )
 from ..network import Address, Node
-from ..wire import Goodbye, Join, Ping, Registration, Roster
+from ..wire import Goodbye, Join, Ping, Registration, Roster, decode_registration
 from ._known_peers import KnownPeers, who_is_at
 from ._meeting import PROTOCOL, RENEWAL_SECONDS, SILENCE_SECONDS, Frames, farewell, opened
 from ._source import Announce, Found, Sighting
@@ -53,6 +53,8 @@ class BootstrapSource:
         self._address = address
         self._known = known
         self._namespace = namespace
+        # Minor version of the bootstrap; it may be the oldest until it has said otherwise.
+        self._minor = 0
 
     async def run(self, announce: Announce, found: Found) -> None:
         """Stay registered, for ever."""
@@ -104,11 +106,18 @@ class BootstrapSource:
     ) -> None:
         nonce = 0
         try:
+            ours = announce()
+            if self._minor < 1 and decode_registration(ours.registration).roles > {"dialer"}:
+                # A bootstrap of minor 0 knows one role a peer, and tells of others only those
+                # whose first word on a stream was that they dial. It lists a peer by its latest.
+                await frames.send(announce(as_dialer=True))
+                ours = announce()
             while True:
                 nonce += 1
-                await frames.send(announce())
+                await frames.send(ours)
                 await frames.send(Ping(nonce=nonce))
                 await trio.sleep(RENEWAL_SECONDS)
+                ours = announce()
         except PeerUnreachable as error:
             lost.append(error)
             scope.cancel()
@@ -135,6 +144,11 @@ class BootstrapSource:
     def _sighting(self, roster: Roster) -> Sighting:
         if roster.namespace != self._namespace:
             raise RemoteProtocolError(f"a roster of namespace {roster.namespace!r}")
+        if roster.minor < self._minor:
+            # Another program answers there now, which must hear of our roles one after the other.
+            self._minor = roster.minor
+            raise PeerUnreachable("the bootstrap was replaced by an older one")
+        self._minor = roster.minor
         return Sighting(
             present=tuple(self._verified(join) for join in roster.present),
             gone=roster.gone,

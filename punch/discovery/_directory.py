@@ -1,6 +1,6 @@
-# Rule 1: a listener is there for as long as one source says so.
+# Rule 1: a member is there for as long as one source says so.
 #
-# Rule 2: of what several sources say about one listener the newest word counts, by incarnation
+# Rule 2: of what several sources say about one member the newest word counts, by incarnation
 # first and sequence second. Which source said it, and when it arrived, means nothing.
 #
 # Rule 3: a source that fails takes nothing away: what it said last stays until it says otherwise.
@@ -9,7 +9,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from types import MappingProxyType
@@ -24,6 +24,7 @@ from ..exceptions import ConfigurationError, PunchError
 from ..network import Address, Node
 from ..wire import (
     MAX_ADDRESSES,
+    MINOR,
     SIGNING_CONTEXT,
     Join,
     Registration,
@@ -31,14 +32,14 @@ from ..wire import (
 )
 from ._bootstraps import bootstrap_sources
 from ._known_peers import KnownPeers
-from ._meeting import LIFETIME_SECONDS, Role
+from ._meeting import LIFETIME_SECONDS
 from ._source import Sighting, Source
 
 log = get_logger(__name__)
 
-# Listeners that one source may list: more than any bootstrap keeps for one namespace. What a
+# Members that one source may list: more than any bootstrap keeps for one namespace. What a
 # source lists beyond it is not looked at, so that a hostile one fills no memory.
-MAX_LISTENERS = 4096
+MAX_LISTED = 4096
 
 
 def new_incarnation() -> int:
@@ -60,8 +61,8 @@ def check_namespace(namespace: str) -> None:
 
 
 @attrs.frozen(kw_only=True)
-class KnownListener:
-    """A listener of our namespace, by its own signed word."""
+class KnownMember:
+    """A peer of our namespace that does more than dial, by its own signed word."""
 
     peer_id: PeerId
     """Its identity."""
@@ -71,6 +72,9 @@ class KnownListener:
 
     incarnation: int
     """Grows each time it starts."""
+
+    roles: frozenset[str] = frozenset({"listener"})
+    """What it does there; some roles may be unknown here."""
 
     sources: frozenset[str] = attrs.field(default=frozenset(), eq=False)
     """Names of the sources that list it. Two that differ in nothing else are equal: nobody has
@@ -99,7 +103,7 @@ class _Listed:
     """What one source has said."""
 
     source: Source
-    listeners: dict[PeerId, Registration] = attrs.field(factory=dict)
+    members: dict[PeerId, Registration] = attrs.field(factory=dict)
     is_working: bool = False
     trouble: PunchError | None = None
     is_final: bool = False
@@ -112,7 +116,7 @@ class Directory:
       node: Ourselves.
       sources: The ways of finding out, at least one.
       namespace: Whose directory.
-      role: ``listener`` or ``dialer``: what we are announced as.
+      roles: What we are announced as, see `Registration.roles`.
       incarnation: Grows each time we start.
       changed: Called after every change of `listeners`.
 
@@ -124,7 +128,7 @@ class Directory:
         sources: Sequence[Source],
         *,
         namespace: str,
-        role: Role,
+        roles: Collection[str],
         incarnation: int,
         changed: Callable[[], None],
     ) -> None:
@@ -134,15 +138,21 @@ class Directory:
         """Set when waiting will not help: every source is in a trouble that a person must end."""
         self._node = node
         self._namespace = namespace
-        self._role: Role = role
+        self._roles = frozenset(roles)
         self._incarnation = incarnation
         self._sequence = 0
         self._changed = changed
         self._listed = [_Listed(source) for source in sources]
-        self._listeners: dict[PeerId, KnownListener] = {}
+        self._members: dict[PeerId, KnownMember] = {}
+        self._listeners: dict[PeerId, KnownMember] = {}
 
     @property
-    def listeners(self) -> Mapping[PeerId, KnownListener]:
+    def members(self) -> Mapping[PeerId, KnownMember]:
+        """The peers of the namespace that do more than dial, ourselves left out."""
+        return MappingProxyType(self._members)
+
+    @property
+    def listeners(self) -> Mapping[PeerId, KnownMember]:
         """The listeners of the namespace, ourselves left out."""
         return MappingProxyType(self._listeners)
 
@@ -152,7 +162,7 @@ class Directory:
         return tuple(
             SourceState(
                 name=listed.source.name,
-                listeners=len(listed.listeners),
+                listeners=sum(one.is_listener for one in listed.members.values()),
                 is_working=listed.is_working,
                 trouble=listed.trouble,
             )
@@ -175,21 +185,23 @@ class Directory:
             for listed in self._listed:
                 nursery.start_soon(listed.source.run, self._announce, partial(self._found, listed))
 
-    def _announce(self) -> Join:
+    def _announce(self, *, as_dialer: bool = False) -> Join:
         """Our own registration, with the addresses that we have now."""
+        roles = frozenset({"dialer"}) if as_dialer else self._roles
         registration = Registration(
             peer_id=self._node.peer_id,
             namespace=self._namespace,
-            role=self._role,
+            roles=roles,
             # Nobody dials a dialer.
-            addresses=self._node.addresses[:MAX_ADDRESSES] if self._role == "listener" else (),
+            addresses=() if roles <= {"dialer"} else self._node.addresses[:MAX_ADDRESSES],
             incarnation=self._incarnation,
             sequence=self._sequence,
             lifetime=LIFETIME_SECONDS,
         )
         self._sequence += 1
         encoded = encode_registration(registration)
-        return Join(registration=encoded, signature=self._node.sign(SIGNING_CONTEXT + encoded))
+        signature = self._node.sign(SIGNING_CONTEXT + encoded)
+        return Join(registration=encoded, signature=signature, minor=MINOR)
 
     def _found(self, listed: _Listed, sighting: Sighting) -> None:
         """Take what one source says."""
@@ -206,41 +218,47 @@ class Directory:
         self._changed()
 
     def _list(self, listed: _Listed, sighting: Sighting) -> None:
-        before = listed.listeners
+        before = listed.members
         after = {} if sighting.is_whole else dict(before)
         for peer_id in sighting.gone:
             after.pop(peer_id, None)
         for registration in sighting.present:
             peer_id = registration.peer_id
-            if registration.role != "listener" or peer_id == self._node.peer_id:
+            if not registration.is_shown or peer_id == self._node.peer_id:
                 continue
             known = before.get(peer_id)
             if known is not None and _stamp(known) > _stamp(registration):
                 registration = known
-            if peer_id in after or len(after) < MAX_LISTENERS:
+            if peer_id in after or len(after) < MAX_LISTED:
                 after[peer_id] = registration
             else:
-                log.warning("a source lists too many listeners", source=listed.source.name)
+                log.warning("a source lists too many members", source=listed.source.name)
                 break
-        listed.listeners = after
+        listed.members = after
 
     def _merge(self) -> None:
         newest: dict[PeerId, Registration] = {}
         named: dict[PeerId, set[str]] = {}
         for listed in self._listed:
-            for peer_id, registration in listed.listeners.items():
+            for peer_id, registration in listed.members.items():
                 named.setdefault(peer_id, set()).add(listed.source.name)
                 known = newest.get(peer_id)
                 if known is None or _stamp(known) < _stamp(registration):
                     newest[peer_id] = registration
-        self._listeners = {
-            peer_id: KnownListener(
+        self._members = {
+            peer_id: KnownMember(
                 peer_id=peer_id,
                 addresses=registration.addresses,
                 incarnation=registration.incarnation,
+                roles=registration.roles,
                 sources=frozenset(named[peer_id]),
             )
             for peer_id, registration in newest.items()
+        }
+        self._listeners = {
+            peer_id: member
+            for peer_id, member in self._members.items()
+            if "listener" in member.roles
         }
 
 
@@ -257,7 +275,7 @@ async def join_namespace(
     sources: Sequence[Source] = (),
     known: KnownPeers | None = None,
     namespace: str,
-    role: Role,
+    roles: Collection[str],
     incarnation: int,
     changed: Callable[[], None] = lambda: None,
 ) -> AsyncIterator[Directory]:
@@ -269,7 +287,7 @@ async def join_namespace(
       sources: Further ways of finding its members.
       known: Who was at the bootstraps before; by default nobody, and it is not kept.
       namespace: Which one.
-      role: ``listener`` or ``dialer``.
+      roles: What we do there, such as ``{"listener"}``; see `Registration.roles`.
       incarnation: Grows each time we start.
       changed: Called after every change of `Directory.listeners`.
 
@@ -291,7 +309,7 @@ async def join_namespace(
         node,
         everything,
         namespace=namespace,
-        role=role,
+        roles=roles,
         incarnation=incarnation,
         changed=changed,
     )

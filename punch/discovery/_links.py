@@ -14,7 +14,7 @@ from ..network import Node
 from ..peers import PeerTable
 from ..session import Inquiry, PeerSession
 from ..wire import PROTOCOL, Advert, Hello, Session, greeting
-from ._directory import Directory, KnownListener
+from ._directory import Directory, KnownMember
 
 log = get_logger(__name__)
 
@@ -29,7 +29,7 @@ MAX_LINKS = 1024
 class _Link:
     """Our side of one listener."""
 
-    listener: KnownListener
+    listener: KnownMember
     session: PeerSession | None = None
     trouble: str | None = None
     """Why there is no session, once that is known."""
@@ -115,7 +115,7 @@ class Links:
         await directory.refused.wait()
         self._signal()
 
-    def _meet(self, listener: KnownListener, directory: Directory, nursery: trio.Nursery) -> None:
+    def _meet(self, listener: KnownMember, directory: Directory, nursery: trio.Nursery) -> None:
         link = self._links.get(listener.peer_id)
         if link is not None:
             if link.listener != listener:

@@ -9,13 +9,14 @@ register again when it is back.
 from __future__ import annotations
 
 from contextlib import suppress
-from typing import Literal
 
 from ..exceptions import PeerUnreachable, RemoteProtocolError
 from ..network import Node, Stream
 from ..wire import (
     MAX_FRAME,
+    MINOR,
     SIGNING_CONTEXT,
+    FrameBuffer,
     Goodbye,
     Join,
     Ping,
@@ -40,42 +41,38 @@ RENEWAL_SECONDS = 10.0
 # How long each side waits for the other: three renewals.
 SILENCE_SECONDS = 30.0
 
-Role = Literal["listener", "dialer"]
-
 Meeting = Join | Roster | Goodbye | Ping | Pong
 
 
 class Frames:
-    """Meeting messages on a stream."""
+    """Meeting messages on a stream.
 
-    def __init__(self, stream: Stream, *, max_frame: int = MAX_FRAME) -> None:
+    Args:
+      stream: The stream.
+      max_frame: The longest frame that the other side may send, in bytes.
+      minor: Minor version of the other side; what it does not know is not said to it.
+
+    """
+
+    def __init__(self, stream: Stream, *, max_frame: int = MAX_FRAME, minor: int = MINOR) -> None:
         self._stream = stream
-        self._max_frame = max_frame
-        self._received = bytearray()
+        self._received = FrameBuffer(max_frame)
+        self.minor = minor
 
     async def send(self, message: Meeting) -> None:
-        await self._stream.send_all(encode(message))
+        await self._stream.send_all(encode(message, minor=self.minor))
 
     async def receive(self) -> Meeting | None:
         """The next message, or `None` at the end."""
-        while True:
-            if len(self._received) >= 4:
-                length = int.from_bytes(self._received[:4], "big")
-                if length > self._max_frame:
-                    raise RemoteProtocolError(
-                        f"a frame of {length} bytes; at most {self._max_frame} are allowed here"
-                    )
-                if len(self._received) >= 4 + length:
-                    body = bytes(self._received[4 : 4 + length])
-                    del self._received[: 4 + length]
-                    message = decode(body)
-                    if not isinstance(message, Join | Roster | Goodbye | Ping | Pong):
-                        raise RemoteProtocolError(f"{type(message).__name__} at a meeting")
-                    return message
+        while (body := self._received.next_body()) is None:
             data = await self._stream.receive_some()
             if not data:
                 return None
-            self._received += data
+            self._received.feed(data)
+        message = decode(body)
+        if not isinstance(message, Join | Roster | Goodbye | Ping | Pong):
+            raise RemoteProtocolError(f"{type(message).__name__} at a meeting")
+        return message
 
 
 def opened(node: Node, join: Join) -> Registration:

@@ -32,8 +32,13 @@ class Sighting:
     """True if waiting will not end the trouble: a person must act."""
 
 
-Announce = Callable[[], Join]
-"""Makes our own signed registration, anew each time it is called."""
+class Announce(Protocol):
+    """Makes our own signed registration, anew each time it is called."""
+
+    def __call__(self, *, as_dialer: bool = False) -> Join:
+        """Our registration as of now; with *as_dialer* one that says only that we dial."""
+        ...
+
 
 Found = Callable[[Sighting], None]
 """Takes what a source has found out. Never waits."""

@@ -195,7 +195,7 @@ async def listen(settings: Settings, shutdown: Shutdown) -> ExitCode:
                 bootstrap,
                 known=known,
                 namespace=settings.namespace,
-                role="listener",
+                roles={"listener"},
                 incarnation=incarnation,
             )
         )

@@ -80,7 +80,7 @@ class Swarm:
                     self.bootstrap,
                     known=KnownPeers(None),
                     namespace=NAMESPACE,
-                    role="listener",
+                    roles={"listener"},
                     incarnation=incarnation,
                 ) as membership,
             ):

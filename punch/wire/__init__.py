@@ -2,6 +2,7 @@
 
 from ._codec import decode, decode_registration, encode, encode_registration
 from ._fingerprint import fingerprint
+from ._frame_buffer import FrameBuffer
 from ._messages import (
     Advert,
     Cancel,
@@ -43,6 +44,7 @@ from ._schema import (
     MAX_FRAME,
     MAX_LOGPROBS,
     MAX_TOOL_CALLS,
+    MINOR,
 )
 from ._session import PROTOCOL, WINDOW, Session, State, diagram, greeting
 
@@ -92,6 +94,8 @@ __all__ = [
     "Registrations",
     "MAX_ADDRESSES",
     # encoding
+    "MINOR",
+    "FrameBuffer",
     "MAX_FRAME",
     "MAX_TOOL_CALLS",
     "LONGEST_ARGUMENTS",

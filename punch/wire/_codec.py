@@ -21,6 +21,7 @@ import msgpack
 
 from ..capability import Capability, Load, ModelOffer
 from ..exceptions import LocalProtocolError, RemoteProtocolError
+from ._frame_buffer import HEADER
 from ._messages import (
     Advert,
     Cancel,
@@ -39,9 +40,14 @@ from ._messages import (
 )
 from ._readers import BadValue, shown
 from ._registration import Join, Registration, Roster
-from ._schema import MAX_ENTRIES, MAX_FRAME, MESSAGES, MINOR, REGISTRATION
-
-HEADER = 4
+from ._schema import (
+    LONGEST_LISTENER_REGISTRATION,
+    MAX_ENTRIES,
+    MAX_FRAME,
+    MESSAGES,
+    MINOR,
+    registration_of,
+)
 
 # A frame with more maps and arrays than this is no message of ours: an empty one is a byte on the
 # wire and fifty in memory.
@@ -75,6 +81,11 @@ SINCE: Mapping[tuple[type[Any], str], int] = {
     (ModelOffer, "id"): 1,
     (ModelOffer, "lane"): 1,
     (Capability, "lanes"): 1,
+    (Hello, "grant"): 1,
+    (Join, "grant"): 1,
+    (Join, "root"): 1,
+    (Join, "minor"): 1,
+    (Roster, "minor"): 1,
 }
 
 # What minor 0 is told of the peer instead of its lanes: first, in this order.
@@ -85,6 +96,10 @@ _PEER_WIDE: tuple[tuple[str, Any], ...] = (
     ("load", Load()),
     ("threads", None),
 )
+
+# What minor 0 is told of the roles of a registration: one of the two that it knows. A registration
+# is signed, so everybody gets the same bytes.
+_ROLE: tuple[tuple[str, Any], ...] = (("role", attrs.NOTHING),)
 
 _Plan = tuple[tuple[str, Any], ...]
 
@@ -98,6 +113,8 @@ def _plan(cls: type[Any], minor: int) -> _Plan:
         default = field.default
         if isinstance(default, attrs.Factory):  # type: ignore[arg-type]  # a class, typed as a function
             default = default.factory()
+        if cls is Registration and field.name == "roles":
+            plan += _ROLE
         known = SINCE.get((cls, field.name), 0) <= minor
         if known and field.name not in _NEVER_SENT and (field.name, default) not in plan:
             plan.append((field.name, default))
@@ -126,7 +143,9 @@ def _spelling(minor: int) -> Callable[[Any], Any]:
             item = getattr(value, name)
             if item is not None and item is not default and item != default:
                 found[name] = item
-        if cls is Capability:
+        if cls is Registration and value.roles == {value.role}:
+            del found["roles"]
+        elif cls is Capability:
             if minor >= SINCE[Capability, "lanes"]:
                 # Said even if there are none: this is what tells the two forms apart.
                 found["lanes"] = value.lanes
@@ -230,7 +249,7 @@ def decode(body: bytes | bytearray | memoryview) -> AnyMessage:
 
 
 def encode_registration(registration: Registration) -> bytes:
-    """The bytes that a peer signs to be listed in a namespace."""
+    """The bytes that a peer signs to be listed in a namespace; the same for every minor."""
     speech = _speech(MINOR)
     return speech.pack(speech.as_map(registration))
 
@@ -239,12 +258,18 @@ def decode_registration(data: bytes) -> Registration:
     """The registration in *data*, whose signature the caller has checked.
 
     Raises:
-      RemoteProtocolError: if it is not one.
+      RemoteProtocolError: if it is not one, or longer than its roles allow.
 
     """
     try:
-        registration: Registration = REGISTRATION(_unpack(data))
+        registration = registration_of(_unpack(data))
     except BadValue as bad:
         place = ".".join(["registration", *bad.place])
         raise RemoteProtocolError(f"{place}: expected {bad.expected}") from None
+    if registration.is_listener and len(data) > LONGEST_LISTENER_REGISTRATION:
+        # It goes to members of minor 0 too, and a longer one would end their stream.
+        raise RemoteProtocolError(
+            f"a listener's registration of {len(data)} bytes; "
+            f"at most {LONGEST_LISTENER_REGISTRATION} are allowed"
+        )
     return registration

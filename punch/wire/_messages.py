@@ -414,6 +414,9 @@ class Hello:
     max_requests: int
     """Most requests it takes at a time on this session."""
 
+    grant: bytes | None = None
+    """The chain of grants of its key, in a closed namespace."""
+
 
 @attrs.frozen(kw_only=True)
 class Goodbye:

@@ -8,8 +8,6 @@ it cannot make any up.
 
 from __future__ import annotations
 
-from typing import Literal
-
 import attrs
 
 from ..capability import PeerId
@@ -29,8 +27,9 @@ class Registration:
     namespace: str
     """Among whom."""
 
-    role: Literal["listener", "dialer"]
-    """What it does there. Only listeners are shown to others."""
+    roles: frozenset[str]
+    """What it does there: ``listener``, ``dialer``, ``worker``, ``bootstrap``, ``relay``; may grow,
+    and what is not known is ignored. Who only dials is not shown to others."""
 
     addresses: tuple[str, ...] = ()
     """Multiaddresses where it can be dialled."""
@@ -44,6 +43,21 @@ class Registration:
     lifetime: float
     """Seconds after which it no longer counts, unless renewed."""
 
+    @property
+    def is_listener(self) -> bool:
+        """Whether it can be asked; only these are known to minor 0."""
+        return "listener" in self.roles
+
+    @property
+    def is_shown(self) -> bool:
+        """Whether others are told of it: it does something that they may want of it."""
+        return not self.roles <= {"dialer"}
+
+    @property
+    def role(self) -> str:
+        """What minor 0 is told: ``listener``, or else ``dialer``, whom nobody is told of."""
+        return "listener" if self.is_listener else "dialer"
+
 
 @attrs.frozen(kw_only=True)
 class Join:
@@ -54,6 +68,15 @@ class Join:
 
     signature: bytes
     """Ed25519 over `SIGNING_CONTEXT` and the encoded registration."""
+
+    minor: int = 0
+    """Minor version of the protocol that its peer speaks."""
+
+    grant: bytes | None = None
+    """The chain of grants of its peer's key, in a closed namespace."""
+
+    root: bytes | None = None
+    """The root's public key, in a closed namespace."""
 
 
 @attrs.frozen(kw_only=True)
@@ -67,7 +90,10 @@ class Roster:
     """True if `present` is everybody; otherwise it is what changed."""
 
     present: tuple[Join, ...] = ()
-    """Listeners that are there, new or renewed."""
+    """Peers that are there, new or renewed; to a member of minor 0 only listeners."""
 
     gone: tuple[PeerId, ...] = ()
-    """Listeners that left or expired."""
+    """Peers that left or expired."""
+
+    minor: int = 0
+    """Minor version of the protocol that the bootstrap speaks."""

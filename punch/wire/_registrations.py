@@ -33,9 +33,11 @@ class Registrations:
         return self._total
 
     def join(self, join: Join, registration: Registration, *, now: float) -> bool:
-        """Keep a registration whose signature was checked. True if a listener is new or moved.
+        """Keep a registration whose signature was checked. True if the others must hear of it.
 
-        An older registration than the one kept is ignored, so a replay changes nothing.
+        That is: a peer that is shown is new, moved, started anew or does something else; or one
+        that was shown is not any longer. An older registration than the one kept is ignored, so
+        a replay changes nothing.
 
         Raises:
           BootstrapFull: if there is no room.
@@ -63,16 +65,17 @@ class Registrations:
         entries[registration.peer_id] = _Entry(
             join=join, registration=registration, expires_at=now + registration.lifetime
         )
-        if registration.role != "listener":
-            return False
+        if known is None or not known.registration.is_shown:
+            return registration.is_shown
+        before = known.registration
         return (
-            known is None
-            or known.registration.addresses != registration.addresses
-            or known.registration.incarnation != registration.incarnation
+            before.addresses != registration.addresses
+            or before.incarnation != registration.incarnation
+            or before.roles != registration.roles
         )
 
     def leave(self, namespace: str, peer_id: PeerId) -> bool:
-        """Forget a peer. True if a listener is gone."""
+        """Forget a peer. True if the others must hear of it."""
         entries = self._namespaces.get(namespace, {})
         entry = entries.pop(peer_id, None)
         if entry is None:
@@ -80,10 +83,10 @@ class Registrations:
         self._total -= 1
         if not entries:
             del self._namespaces[namespace]
-        return entry.registration.role == "listener"
+        return entry.registration.is_shown
 
     def expire(self, *, now: float) -> tuple[tuple[str, PeerId], ...]:
-        """Forget whoever did not renew; returns the (namespace, peer id) of listeners that went."""
+        """Forget whoever did not renew; returns the (namespace, peer id) of those shown."""
         late = [
             (namespace, peer_id)
             for namespace, entries in self._namespaces.items()
@@ -94,10 +97,22 @@ class Registrations:
             (namespace, peer_id) for namespace, peer_id in late if self.leave(namespace, peer_id)
         )
 
-    def listeners(self, namespace: str) -> tuple[Join, ...]:
-        """The listeners of a namespace."""
+    def shown(self, namespace: str, *, minor: int) -> tuple[Join, ...]:
+        """The peers of a namespace that a member of *minor* is told of."""
         return tuple(
             entry.join
             for entry in self._namespaces.get(namespace, {}).values()
-            if entry.registration.role == "listener"
+            if is_told(entry.registration, minor=minor)
         )
+
+    def told(self, namespace: str, peer_id: PeerId, *, minor: int) -> Join | None:
+        """The registration of a peer, if a member of *minor* is told of it."""
+        entry = self._namespaces.get(namespace, {}).get(peer_id)
+        if entry is None or not is_told(entry.registration, minor=minor):
+            return None
+        return entry.join
+
+
+def is_told(registration: Registration, *, minor: int) -> bool:
+    """Whether a member of *minor* is told of a peer: minor 0 knows listeners only."""
+    return registration.is_shown if minor else registration.is_listener

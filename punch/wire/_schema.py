@@ -65,10 +65,19 @@ MAX_ENTRIES = 1 << 16
 
 # A peer has an address or two by each transport; a bootstrap keeps thousands of registrations.
 MAX_ADDRESSES = 8
-LONGEST_REGISTRATION = 2048
+LONGEST_LISTENER_REGISTRATION = 2048
+# Of a peer that is no listener: only members of minor 1 and above hear of it.
+LONGEST_REGISTRATION = 4096
+# As many roles as a peer may say it has, known or not.
+MAX_ROLES = 16
 
 # A machine runs a few engines; more lanes than this are no claim of ours.
 MAX_LANES = 64
+
+# A chain of four grants, which must fit the first frame of a session beside the longest namespace;
+# and the root's public key, with what libp2p writes around it.
+LONGEST_GRANT = 2560
+LONGEST_KEY = 64
 
 # OpenAI takes as many tools; with the schemas of more, little of any context is left.
 MAX_TOOLS = 128
@@ -317,6 +326,23 @@ _command_response = record(
     load=_load,
 )
 
+
+@attrs.frozen(kw_only=True)
+class _OneRole:
+    """What minor 0 says of a peer's roles."""
+
+    role: str
+
+
+_join = record(
+    Join,
+    registration=binary(LONGEST_REGISTRATION),
+    signature=binary(128),
+    minor=_count,
+    grant=binary(LONGEST_GRANT),
+    root=binary(LONGEST_KEY),
+)
+
 MESSAGES: Mapping[str, Reader] = {
     "hello": record(
         Hello,
@@ -327,6 +353,7 @@ MESSAGES: Mapping[str, Reader] = {
         # At least a megabyte: an advert with a thousand models must fit.
         max_frame=integer(1 << 20, 1 << 31),
         max_requests=integer(1, 1 << 20),
+        grant=binary(LONGEST_GRANT),
     ),
     "goodbye": record(Goodbye, code=label(64), message=_sentence),
     "advert": record(
@@ -349,30 +376,34 @@ MESSAGES: Mapping[str, Reader] = {
     "credit": record(Credit, request_id=_request_id, amount=integer(1, 1 << 31)),
     "ping": record(Ping, nonce=_count),
     "pong": record(Pong, nonce=_count),
-    "join": record(
-        Join,
-        registration=binary(LONGEST_REGISTRATION),
-        signature=binary(128),
-    ),
+    "join": _join,
     "roster": record(
         Roster,
         namespace=_name,
         whole=flag,
-        present=many(
-            record(Join, registration=binary(LONGEST_REGISTRATION), signature=binary(128)),
-            4096,
-        ),
+        present=many(_join, 4096),
         gone=many(_peer_id, 4096),
+        minor=_count,
     ),
 }
 
-REGISTRATION = record(
+_registration = record(
     Registration,
     peer_id=_peer_id,
     namespace=_name,
-    role=one_of("listener", "dialer"),
+    roles=set_of(label(32), MAX_ROLES),
     addresses=many(label(400), MAX_ADDRESSES),
     incarnation=_count,
     sequence=_count,
     lifetime=number(1.0, 86400.0),
 )
+_role = record(_OneRole, role=label(32))
+
+
+def registration_of(value: Any) -> Registration:
+    """A registration: with a set of roles, or with the one role of minor 0."""
+    if type(value) is dict and "roles" not in value:
+        one: _OneRole = _role(value)
+        value = {**value, "roles": [one.role]}
+    found: Registration = _registration(value)
+    return found

@@ -19,7 +19,8 @@ from typing import Any, Literal
 import attrs
 
 from ..exceptions import LocalProtocolError, RemoteProtocolError
-from ._codec import HEADER, AnyMessage, decode, encode
+from ._codec import AnyMessage, decode, encode
+from ._frame_buffer import FrameBuffer
 from ._messages import (
     Advert,
     Cancel,
@@ -47,7 +48,7 @@ OLDEST_MINOR = 0
 # at 64 MiB.
 WINDOW = 64 * 1024
 
-# A stranger gets this much room until it has said who it is.
+# The longest frame before a peer is accepted: a `hello` with a chain of grants.
 GREETING_BYTES = 4096
 
 # Bytes of the reason in a `Goodbye`.
@@ -154,7 +155,8 @@ class Session:
         self._ours = hello
         self._other: Role = "listener" if role == "dialer" else "dialer"
         self._requests: dict[str, _Exchange] = {}
-        self._received = bytearray()
+        # A stranger gets this much room until it has said who it is.
+        self._received = FrameBuffer(GREETING_BYTES)
         self._outgoing: list[bytes] = []
         self.pending = 0
         """Bytes queued and not yet taken by `data_to_send`."""
@@ -167,7 +169,7 @@ class Session:
     def receive_data(self, data: bytes) -> None:
         """Take bytes from the stream, in any pieces."""
         if self.state is not State.ENDED:
-            self._received += data
+            self._received.feed(data)
 
     def next_event(self) -> Message | None:
         """The next message, or `None` until there is more data.
@@ -184,17 +186,8 @@ class Session:
             raise
 
     def _next_event(self) -> Message | None:
-        received = self._received
-        if self.state is State.ENDED or len(received) < HEADER:
+        if self.state is State.ENDED or (body := self._received.next_body()) is None:
             return None
-        length = int.from_bytes(received[:HEADER], "big")
-        limit = GREETING_BYTES if self.state is State.GREETING else self._ours.max_frame
-        if length > limit:
-            raise RemoteProtocolError(f"a frame of {length} bytes; this side takes at most {limit}")
-        if len(received) < HEADER + length:
-            return None
-        body = bytes(received[HEADER : HEADER + length])
-        del received[: HEADER + length]
         message = decode(body)
         self._check_received(message)
         return message  # type: ignore[return-value]  # `_check_received` lets nothing else pass
@@ -232,6 +225,7 @@ class Session:
             raise RemoteProtocolError(f"the {self._other} is in another namespace")
         self.theirs = theirs
         self.state = State.OPEN
+        self._received.max_frame = self._ours.max_frame
         if self.role == "listener":
             self._queue(encode(self._ours))
 

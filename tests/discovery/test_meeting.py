@@ -11,7 +11,19 @@ from punch.discovery import KnownPeers, join_namespace, who_is_at
 from punch.exceptions import IdentityChanged, NoPeerAvailable
 from punch.network import parse_address
 from punch.testing import MemoryNetwork, open_swarm
-from punch.wire import SIGNING_CONTEXT, Join, Registration, encode, encode_registration
+from punch.wire import (
+    SIGNING_CONTEXT,
+    FrameBuffer,
+    Join,
+    Ping,
+    Pong,
+    Registration,
+    Roster,
+    decode,
+    decode_registration,
+    encode,
+    encode_registration,
+)
 
 LIMIT = 3600
 MEET = "/punch/meet/1"
@@ -37,7 +49,7 @@ async def test_two_namespaces_at_one_bootstrap_never_see_each_other(autojump_clo
                         address,
                         known=KnownPeers(None),
                         namespace=namespace,
-                        role=role,
+                        roles={role},
                         incarnation=1,
                     ) as membership:
                         await membership.joined.wait()
@@ -100,10 +112,10 @@ async def test_a_listener_that_leaves_is_gone_at_once(autojump_clock):
             common = {"known": KnownPeers(None), "namespace": "n", "incarnation": 1}
             async with (
                 open_bootstrap(node) as server,
-                join_namespace(network.node("d"), address, role="dialer", **common) as dialer,
+                join_namespace(network.node("d"), address, roles={"dialer"}, **common) as dialer,
             ):
                 async with join_namespace(
-                    network.node("l"), address, role="listener", **common
+                    network.node("l"), address, roles={"listener"}, **common
                 ) as listener:
                     await listener.joined.wait()
                     await trio.sleep(1)
@@ -119,7 +131,12 @@ async def test_a_listener_that_leaves_is_gone_at_once(autojump_clock):
 async def test_nobody_can_register_somebody_else(autojump_clock):
     """A registration must be signed by whom it names, and sent by them."""
     registration = Registration(
-        peer_id="victim", namespace="n", role="listener", incarnation=1, sequence=0, lifetime=30
+        peer_id="victim",
+        namespace="n",
+        roles=frozenset({"listener"}),
+        incarnation=1,
+        sequence=0,
+        lifetime=30,
     )
     encoded = encode_registration(registration)
     with trio.fail_after(LIMIT):
@@ -205,7 +222,9 @@ async def test_a_namespace_with_hundreds_of_listeners_can_be_joined(autojump_clo
             common = {"known": KnownPeers(None), "namespace": "n", "incarnation": 1}
 
             async def listener(name):
-                async with join_namespace(network.node(name), address, role="listener", **common):
+                async with join_namespace(
+                    network.node(name), address, roles={"listener"}, **common
+                ):
                     await trio.sleep_forever()
 
             async with open_bootstrap(node):
@@ -213,7 +232,7 @@ async def test_a_namespace_with_hundreds_of_listeners_can_be_joined(autojump_clo
                     nursery.start_soon(listener, f"l{index}")
                 await trio.sleep(1)
                 async with join_namespace(
-                    network.node("d"), address, role="dialer", **common
+                    network.node("d"), address, roles={"dialer"}, **common
                 ) as dialer:
                     await trio.sleep(30)
                     seen = len(dialer.listeners)
@@ -239,3 +258,136 @@ async def test_a_peer_that_only_opens_streams_takes_one_place_and_not_for_long(a
             nursery.cancel_scope.cancel()
 
     assert (crowd, later) == (1, 0)
+
+
+async def test_a_peer_of_both_roles_needs_one_identity_and_one_stream(autojump_clock):
+    """It is found by others, and finds them; itself it leaves out."""
+    seen = {}
+    with trio.fail_after(LIMIT):
+        async with trio.open_nursery() as nursery:
+            network = MemoryNetwork(nursery)
+            node = network.node("bootstrap")
+            address = parse_address(node.addresses[0])
+
+            async def member(name, roles):
+                async with join_namespace(
+                    network.node(name),
+                    address,
+                    known=KnownPeers(None),
+                    namespace="n",
+                    roles=roles,
+                    incarnation=1,
+                ) as membership:
+                    await trio.sleep(50)
+                    seen[name] = set(membership.listeners)
+                    seen[name, "all"] = set(membership.members)
+
+            async with open_bootstrap(node) as server:
+                for name in ("both", "twin"):
+                    nursery.start_soon(member, name, {"listener", "dialer", "unheard of"})
+                nursery.start_soon(member, "l", {"listener"})
+                nursery.start_soon(member, "w", {"worker"})
+                nursery.start_soon(member, "d", {"dialer"})
+                await trio.sleep(40)
+                registered = server.statistics().registrations
+                await trio.sleep(20)
+            nursery.cancel_scope.cancel()
+
+    assert registered == 5
+    assert seen["d"] == {"both", "twin", "l"}
+    assert seen["both"] == {"twin", "l"}
+    assert seen["twin"] == {"both", "l"}
+    assert seen["l"] == seen["w"] == set(), "they dial nobody"
+    assert seen["d", "all"] == {"both", "twin", "l", "w"}
+
+
+class Old:
+    """A bootstrap of minor 0, by hand: notes what it hears and sends what it is told to."""
+
+    def __init__(self, node):
+        self.joins = []
+        self.streams = 0
+        self.stream = None
+        node.handle(MEET, self.serve)
+
+    async def serve(self, stream):
+        self.streams += 1
+        self.stream = stream
+        buffer = FrameBuffer(4096)
+        while data := await stream.receive_some():
+            buffer.feed(data)
+            while (body := buffer.next_body()) is not None:
+                message = decode(body)
+                if isinstance(message, Join):
+                    assert len(message.registration) <= 2048
+                    self.joins.append(decode_registration(message.registration))
+                    if len(self.joins) == 1:
+                        await self.send(Roster(namespace="n", whole=True))
+                elif isinstance(message, Ping):
+                    await self.send(Pong(nonce=message.nonce))
+
+    async def send(self, message):
+        await self.stream.send_all(encode(message, minor=0))
+
+
+def signed_by(node, **changes):
+    """A registration of a node, signed."""
+    fields = {"namespace": "n", "roles": frozenset({"listener"}), "incarnation": 1, "sequence": 0}
+    registration = Registration(peer_id=node.peer_id, lifetime=30.0, **fields | changes)
+    encoded = encode_registration(registration)
+    return Join(registration=encoded, signature=node.sign(SIGNING_CONTEXT + encoded))
+
+
+async def test_a_peer_of_both_roles_makes_an_old_bootstrap_tell_and_list_it(autojump_clock):
+    """It tells those whose first word was that they dial, and lists peers by their latest word."""
+    with trio.fail_after(LIMIT):
+        async with trio.open_nursery() as nursery:
+            network = MemoryNetwork(nursery)
+            node, other = network.node("bootstrap"), network.node("other")
+            old = Old(node)
+            async with join_namespace(
+                network.node("both"),
+                parse_address(node.addresses[0]),
+                known=KnownPeers(None),
+                namespace="n",
+                roles={"listener", "dialer"},
+                incarnation=1,
+            ) as membership:
+                await membership.joined.wait()
+                await old.send(Roster(namespace="n", present=(signed_by(other),)))
+                await trio.sleep(25)
+                found = set(membership.listeners)
+            nursery.cancel_scope.cancel()
+
+    assert old.streams == 1
+    assert [join.role for join in old.joins] == ["dialer", "listener", "listener", "listener"]
+    assert [bool(join.addresses) for join in old.joins] == [False, True, True, True]
+    assert [join.sequence for join in old.joins] == sorted({join.sequence for join in old.joins})
+    assert found == {"other"}
+
+
+async def test_a_role_that_a_member_does_not_know_ends_no_meeting(autojump_clock):
+    """A peer that only lends memory is listed and not dialled."""
+    with trio.fail_after(LIMIT):
+        async with trio.open_nursery() as nursery:
+            network = MemoryNetwork(nursery)
+            node, worker, other = map(network.node, ("bootstrap", "worker", "other"))
+            old = Old(node)
+            async with join_namespace(
+                network.node("d"),
+                parse_address(node.addresses[0]),
+                known=KnownPeers(None),
+                namespace="n",
+                roles={"dialer"},
+                incarnation=1,
+            ) as membership:
+                await membership.joined.wait()
+                one = signed_by(worker, roles=frozenset({"worker"}))
+                await old.send(Roster(namespace="n", present=(one, signed_by(other))))
+                await trio.sleep(1)
+                found, everybody = set(membership.listeners), set(membership.members)
+                trouble = membership.trouble
+            nursery.cancel_scope.cancel()
+
+    assert (found, everybody, trouble) == ({"other"}, {"other", "worker"}, None)
+    assert old.streams == 1

@@ -418,7 +418,7 @@ async def test_a_peer_that_breaks_the_meeting(town: Town) -> None:
             registration = Registration(
                 peer_id=PeerId(str(changes.pop("peer_id", node.peer_id))),
                 namespace=NAMESPACE,
-                role="listener",
+                roles=frozenset({"listener"}),
                 addresses=("/ip4/127.0.0.1/tcp/1",),
                 incarnation=1,
                 sequence=0,

@@ -147,7 +147,7 @@ async def evil_listener(town: Town, behave: Behave) -> AsyncIterator[PeerId]:
             parse_address(town.programs.address),
             known=KnownPeers(None),
             namespace=NAMESPACE,
-            role="listener",
+            roles={"listener"},
             incarnation=incarnation,
         ) as membership:
             await membership.joined.wait()

@@ -90,7 +90,7 @@ async def main():
             me.handle(PROTOCOL, serve)
         async with join_namespace(
             me, parse_address(bootstrap), known=KnownPeers(None),
-            namespace="simple-chat", role="listener", incarnation=INCARNATION,
+            namespace="simple-chat", roles={"listener"}, incarnation=INCARNATION,
         ) as membership:
             await membership.joined.wait()
             print(me.peer_id, flush=True)

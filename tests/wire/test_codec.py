@@ -47,6 +47,8 @@ from punch.wire import (
     encode,
     encode_registration,
 )
+from punch.wire._codec import SINCE
+from punch.wire._session import GREETING_BYTES
 
 HEADER = 4
 MOCK = Provenance(kind="real", backend="mock", model="m")
@@ -170,7 +172,7 @@ FROZEN: list[tuple[Any, str]] = [
 REGISTRATION = Registration(
     peer_id=PeerId("p"),
     namespace="home",
-    role="listener",
+    roles=frozenset({"listener"}),
     addresses=("/ip4/127.0.0.1/tcp/1",),
     incarnation=7,
     sequence=0,
@@ -220,6 +222,144 @@ def test_a_registration_is_what_it_always_was() -> None:
     """Signatures are made over these bytes."""
     assert encode_registration(REGISTRATION).hex() == FROZEN_REGISTRATION
     assert decode_registration(bytes.fromhex(FROZEN_REGISTRATION)) == REGISTRATION
+
+
+# A peer of many roles, some of which nobody here knows.
+MANY_ROLES = attrs.evolve(REGISTRATION, roles=frozenset({"dialer", "worker", "oracle"}))
+FROZEN_MANY_ROLES = (
+    "88a7706565725f6964a170a96e616d657370616365a4686f6d65a4726f6c65a66469616c6572a5726f6c"
+    "657393a66469616c6572a66f7261636c65a6776f726b6572a961646472657373657391b42f6970342f31"
+    "32372e302e302e312f7463702f31ab696e6361726e6174696f6e07a873657175656e636500a86c696665"
+    "74696d65cb404e000000000000"
+)
+# What minor 1 adds to the messages of minor 0.
+ADDED_AT_1: list[tuple[Any, str]] = [
+    (
+        Hello(
+            minor=1,
+            version="1.1",
+            incarnation=7,
+            namespace="home",
+            max_frame=8 << 20,
+            max_requests=1024,
+            grant=b"\x01\x02",
+        ),
+        (
+            "0000006488a56d696e6f7201a776657273696f6ea3312e31ab696e6361726e6174696f6e07a96e616d65"
+            "7370616365a4686f6d65a96d61785f6672616d65ce00800000ac6d61785f7265717565737473cd0400a5"
+            "6772616e74c4020102a474797065a568656c6c6f"
+        ),
+    ),
+    (
+        Join(registration=b"\x80", signature=b"\x01", minor=1, grant=b"\x02", root=b"\x03"),
+        (
+            "0000004086ac726567697374726174696f6ec40180a97369676e6174757265c40101a56d696e6f7201a5"
+            "6772616e74c40102a4726f6f74c40103a474797065a46a6f696e"
+        ),
+    ),
+    (
+        Roster(
+            namespace="home",
+            present=(Join(registration=b"\x80", signature=b"\x01", minor=1, grant=b"\x02"),),
+            minor=1,
+        ),
+        (
+            "0000005a84a96e616d657370616365a4686f6d65a770726573656e749184ac726567697374726174696f"
+            "6ec40180a97369676e6174757265c40101a56d696e6f7201a56772616e74c40102a56d696e6f7201a474"
+            "797065a6726f73746572"
+        ),
+    ),
+]
+
+
+def test_many_roles_are_what_they_always_were() -> None:
+    """Signatures are made over these bytes, and unknown roles are kept."""
+    assert encode_registration(MANY_ROLES).hex() == FROZEN_MANY_ROLES
+    assert decode_registration(bytes.fromhex(FROZEN_MANY_ROLES)) == MANY_ROLES
+
+
+@pytest.mark.parametrize(("message", "frame"), ADDED_AT_1, ids=lambda v: type(v).__name__)
+def test_what_minor_1_added_is_what_it_always_was(message: Any, frame: str) -> None:
+    """Both ways."""
+    assert encode(message).hex() == frame
+    assert decode(bytes.fromhex(frame)[HEADER:]) == message
+
+
+@given(message=messages)
+def test_a_peer_of_minor_0_is_told_no_key_that_came_later(message: Any) -> None:
+    """It would ignore them; what it gets is what it always got."""
+    # Of two names there were fields before, in other messages.
+    later = {name for (_, name), minor in SINCE.items() if minor > 0} - {"id", "minor"}
+
+    def keys(value: Any) -> set[str]:
+        if isinstance(value, dict):
+            return {*value, *(key for item in value.values() for key in keys(item))}
+        return {key for item in value for key in keys(item)} if isinstance(value, list) else set()
+
+    assert not keys(msgpack.unpackb(encode(message, minor=0)[HEADER:])) & later
+
+
+def test_a_role_that_nobody_knows_is_no_fault() -> None:
+    """Neither the one role of minor 0 nor one of a set."""
+    fields = msgpack.unpackb(encode_registration(REGISTRATION)) | {"role": "worker"}
+    told = decode_registration(packed(**fields))
+    assert told.roles == {"worker"}
+    assert (told.role, told.is_listener, told.is_shown) == ("dialer", False, True)
+
+
+def test_a_set_of_roles_counts_more_than_the_one_beside_it() -> None:
+    """The one is for minor 0, which knows two of them."""
+    fields = msgpack.unpackb(encode_registration(MANY_ROLES))
+    assert fields["role"] == "dialer"
+    assert decode_registration(packed(**fields | {"role": "listener"})) == MANY_ROLES
+
+
+@pytest.mark.parametrize(
+    ("fields", "text"),
+    [
+        ({}, "registration.role: expected a value, got nothing"),
+        ({"role": 1}, "registration.role: expected 1 to 32 printable characters, got int '1'"),
+        (
+            {"roles": ["a"] * 17},
+            "registration.roles: expected a list of at most 16, got list of 17",
+        ),
+        ({"roles": ["\n"]}, "registration.roles: expected 1 to 32 printable characters"),
+        ({"roles": None}, "registration.roles: expected a list of at most 16, got NoneType 'None'"),
+    ],
+)
+def test_roles_are_few_and_can_be_shown(fields: dict[str, Any], text: str) -> None:
+    """One line each, with nothing that a terminal would obey."""
+    given = msgpack.unpackb(encode_registration(REGISTRATION))
+    del given["role"]
+    with pytest.raises(RemoteProtocolError) as caught:
+        decode_registration(packed(**given | fields))
+    assert str(caught.value).startswith(text)
+
+
+def test_a_listeners_registration_fits_members_of_minor_0() -> None:
+    """They take 2048 bytes; what they are never told may have 4096."""
+    long = attrs.evolve(REGISTRATION, addresses=tuple(str(i) * 390 for i in range(8)))
+    with pytest.raises(RemoteProtocolError, match="at most 2048 are allowed"):
+        decode_registration(encode_registration(long))
+    worker = attrs.evolve(long, roles=frozenset({"worker"}))
+    assert 2048 < len(encode_registration(worker)) <= 4096
+    assert decode_registration(encode_registration(worker)) == worker
+
+
+def test_a_hello_with_the_longest_grant_fits_what_a_stranger_may_send() -> None:
+    """In the longest namespace that there can be."""
+    hello = Hello(
+        minor=1,
+        version="10.10.10rc10",
+        incarnation=1 << 53,
+        namespace="\U0001f600" * 256,
+        max_frame=1 << 31,
+        max_requests=1 << 20,
+        grant=bytes(2560),
+    )
+    frame = encode(hello)
+    assert len(frame) - HEADER <= GREETING_BYTES
+    assert decode(frame[HEADER:]) == hello
 
 
 # A request and a response with everything that was added since, as they were first sent.
@@ -670,7 +810,7 @@ def joined(**fields: Any) -> dict[str, Any]:
         ),
         (
             joined(registration=b"x" * 65537),
-            f'join.registration: expected at most 2048 bytes, got bytes "b\'{"x" * 38}"',
+            f'join.registration: expected at most 4096 bytes, got bytes "b\'{"x" * 38}"',
         ),
         (
             request(tools=[{"name": "f"}] * 129),

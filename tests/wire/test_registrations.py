@@ -21,7 +21,7 @@ def registration(peer: str = "a", **changes: Any) -> Registration:
         Registration(
             peer_id=PeerId(peer),
             namespace="home",
-            role="listener",
+            roles=frozenset({"listener"}),
             addresses=("/ip4/192.0.2.1/tcp/1",),
             incarnation=1,
             sequence=0,
@@ -45,15 +45,40 @@ def test_a_new_listener_is_news_and_is_listed() -> None:
     """With the very bytes it signed."""
     registry = Registrations()
     assert join(registry, registration()) is True
-    assert registry.listeners("home") == (signed(registration()),)
+    assert registry.shown("home", minor=0) == (signed(registration()),)
+    assert registry.shown("home", minor=1) == (signed(registration()),)
+    assert registry.told("home", PeerId("a"), minor=0) == signed(registration())
     assert len(registry) == 1
+
+
+def test_a_worker_is_shown_to_those_who_know_that_word() -> None:
+    """A member of minor 0 takes a roster with anybody but listeners for an offence."""
+    registry = Registrations()
+    worker = registration(roles=frozenset({"worker", "unheard of"}))
+    assert join(registry, worker) is True
+    assert registry.shown("home", minor=0) == ()
+    assert registry.told("home", PeerId("a"), minor=0) is None
+    assert registry.shown("home", minor=1) == (signed(worker),)
+    assert registry.leave("home", PeerId("a")) is True
+
+
+def test_a_peer_that_does_something_else_is_news() -> None:
+    """Also when it does nothing any more that others want of it."""
+    registry = Registrations()
+    both = frozenset({"listener", "dialer"})
+    assert join(registry, registration(roles=frozenset({"dialer"}))) is False
+    assert join(registry, registration(roles=both, sequence=1)) is True
+    assert join(registry, registration(roles=both, sequence=2)) is False
+    assert join(registry, registration(roles=frozenset({"worker"}), sequence=3)) is True
+    assert join(registry, registration(roles=frozenset({"dialer"}), sequence=4)) is True
+    assert registry.shown("home", minor=1) == ()
 
 
 def test_a_dialer_is_kept_and_not_shown() -> None:
     """Its coming and going is nobody's news."""
     registry = Registrations()
-    assert join(registry, registration(role="dialer")) is False
-    assert (len(registry), registry.listeners("home")) == (1, ())
+    assert join(registry, registration(roles=frozenset({"dialer"}))) is False
+    assert (len(registry), registry.shown("home", minor=1)) == (1, ())
     assert registry.leave("home", PeerId("a")) is False
     assert len(registry) == 0
 
@@ -64,14 +89,14 @@ def test_namespaces_do_not_see_each_other() -> None:
     work = registration(namespace="work")
     join(registry, registration())
     join(registry, work)
-    assert registry.listeners("work") == (signed(work),)
+    assert registry.shown("work", minor=1) == (signed(work),)
     assert registry.leave("work", PeerId("a")) is True
-    assert registry.listeners("home") == (signed(registration()),)
+    assert registry.shown("home", minor=1) == (signed(registration()),)
 
 
 def test_an_unknown_namespace_is_empty() -> None:
     """And asking for it does not make it."""
-    assert Registrations().listeners("home") == ()
+    assert Registrations().shown("home", minor=1) == ()
     assert Registrations().leave("home", PeerId("a")) is False
 
 
@@ -80,7 +105,7 @@ def test_two_peers_of_a_namespace_are_two() -> None:
     registry = Registrations()
     for name in "abc":
         join(registry, registration(name))
-    assert registry.listeners("home") == tuple(signed(registration(name)) for name in "abc")
+    assert registry.shown("home", minor=1) == tuple(signed(registration(name)) for name in "abc")
 
 
 def test_a_renewal_is_no_news_and_prolongs_the_stay() -> None:
@@ -98,7 +123,7 @@ def test_a_listener_that_moved_or_restarted_is_news(change: dict[str, Any]) -> N
     join(registry, registration())
     moved = registration(**({"sequence": 1} | change))
     assert join(registry, moved) is True
-    assert registry.listeners("home") == (signed(moved),)
+    assert registry.shown("home", minor=1) == (signed(moved),)
     assert len(registry) == 1
 
 
@@ -113,7 +138,7 @@ def test_a_replay_changes_nothing(stamp: tuple[int, int]) -> None:
         incarnation=incarnation, sequence=sequence, addresses=("/ip4/203.0.113.9/tcp/1",)
     )
     assert join(registry, old, now=30.0) is False
-    assert registry.listeners("home") == (signed(kept),)
+    assert registry.shown("home", minor=1) == (signed(kept),)
 
 
 def test_who_does_not_renew_is_gone() -> None:
@@ -121,10 +146,10 @@ def test_who_does_not_renew_is_gone() -> None:
     registry = Registrations()
     join(registry, registration("a"), now=0.0)
     join(registry, registration("b"), now=10.0)
-    join(registry, registration("c", role="dialer"), now=0.0)
+    join(registry, registration("c", roles=frozenset({"dialer"})), now=0.0)
     assert registry.expire(now=59.9) == ()
     assert registry.expire(now=60.0) == (("home", PeerId("a")),)
-    assert registry.listeners("home") == (signed(registration("b")),)
+    assert registry.shown("home", minor=1) == (signed(registration("b")),)
 
 
 def test_an_empty_registry_has_nothing_to_wait_for() -> None:
@@ -169,7 +194,7 @@ def test_the_number_of_registrations_is_bounded(monkeypatch: pytest.MonkeyPatch)
     join(registry, registration())
     with pytest.raises(BootstrapFull, match="1 in all"):
         join(registry, registration("b", namespace="work"))
-    assert (len(registry), registry.listeners("work")) == (1, ())
+    assert (len(registry), registry.shown("work", minor=1)) == (1, ())
     registry.leave("home", PeerId("a"))
     assert join(registry, registration("b", namespace="work")) is True
 
@@ -206,7 +231,9 @@ def test_the_registry_is_a_table_of_the_newest_registrations(steps: list[Any]) -
         now += 10.0
         if step[0] == "join":
             _, namespace, peer, sequence, role = step
-            value = registration(peer, namespace=namespace, sequence=sequence, role=role)
+            value = registration(
+                peer, namespace=namespace, sequence=sequence, roles=frozenset({role})
+            )
             join(registry, value, now=now)
             known = model.get((namespace, peer))
             if known is None or known[0].sequence < sequence:
@@ -221,7 +248,7 @@ def test_the_registry_is_a_table_of_the_newest_registrations(steps: list[Any]) -
             model = {key: entry for key, entry in model.items() if key not in late}
         assert len(registry) == len(model)
         for namespace in "ab":
-            assert set(registry.listeners(namespace)) == {
+            assert set(registry.shown(namespace, minor=1)) == {
                 signed(value)
                 for (where, _), (value, _) in model.items()
                 if where == namespace and value.role == "listener"
