@@ -9,6 +9,7 @@ from typing import Any
 
 from ..exceptions import InvalidRequest
 from ._messages import ChatMessage, CommandRequest
+from ._repetition import RepetitionCheck
 from ._schema import LONGEST_ARGUMENTS, LONGEST_SCHEMA, MAX_LOGPROBS, MAX_TOOL_CALLS, MAX_TOOLS
 
 # OpenAI's rule; a grammar or a template may choke on anything else.
@@ -58,7 +59,7 @@ def _parsed(text: str) -> Any:
     return value
 
 
-def _check_schema(text: str, name: str) -> None:
+def _check_schema(text: str, name: str, repetition: RepetitionCheck) -> None:
     if not 1 <= len(text) <= LONGEST_SCHEMA:
         raise InvalidRequest.about(
             name, f"has {len(text)} characters; 1 to {LONGEST_SCHEMA} are allowed"
@@ -73,6 +74,8 @@ def _check_schema(text: str, name: str) -> None:
         raise InvalidRequest.about(name, "is no JSON object; a JSON Schema is one")
     if _deeper_than(value, DEEPEST_JSON):
         raise InvalidRequest.about(name, f"is nested deeper than {DEEPEST_JSON} levels")
+    if (rule := repetition.fault(value)) is not None:
+        raise InvalidRequest.about(name, rule)
 
 
 def _check_arguments(text: str, name: str) -> None:
@@ -126,7 +129,7 @@ def check_turn(message: ChatMessage, place: str) -> None:
         _check_arguments(call.arguments, f"{where}.arguments")
 
 
-def _check_tools(request: CommandRequest) -> None:
+def _check_tools(request: CommandRequest, repetition: RepetitionCheck) -> None:
     if request.tools and request.command != "chat":
         raise InvalidRequest.about("tools", f"is set; {request.command} has none, only chat does")
     if len(request.tools) > MAX_TOOLS:
@@ -146,7 +149,7 @@ def _check_tools(request: CommandRequest) -> None:
                 f"tools[{index}].name", f"is {tool.name!r}, as that of another tool"
             )
         names.add(tool.name)
-        _check_schema(tool.parameters, f"tools[{index}].parameters")
+        _check_schema(tool.parameters, f"tools[{index}].parameters", repetition)
     choice = request.tool_choice
     if choice is None:
         return
@@ -177,14 +180,15 @@ def check_form(request: CommandRequest) -> None:
     """
     if sum(len(message.tool_calls) for message in request.messages) > MAX_CALLS:
         raise InvalidRequest.about("messages", f"has more than {MAX_CALLS} tool calls in all")
-    _check_tools(request)
+    repetition = RepetitionCheck()
+    _check_tools(request, repetition)
     generates = request.command in ("chat", "complete")
     if request.response_schema is not None:
         if not generates:
             raise InvalidRequest.about(
                 "response_schema", f"is set; {request.command} gives no text to fit"
             )
-        _check_schema(request.response_schema, "response_schema")
+        _check_schema(request.response_schema, "response_schema", repetition)
     if request.logprobs is not None:
         if not generates:
             raise InvalidRequest.about("logprobs", f"is set; {request.command} makes no tokens")

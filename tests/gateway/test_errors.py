@@ -191,6 +191,7 @@ MESSAGES = tuple(ChatMessage(role="user", content="x") for _ in range(2))
     ("endpoint", "wrong", "param"),
     [
         (CHAT, {"response_schema": SCHEMA}, "response_format"),
+        (CHAT, {"response_schema": '{"pattern": "^(a{0,99}){0,99}$"}'}, "response_format"),
         ("/v1/responses", {"response_schema": SCHEMA}, "text.format"),
         ("/api/chat", {"response_schema": SCHEMA}, "format"),
         (CHAT, {"tools": (Tool(name="a b"),)}, "tools[0].function.name"),
