@@ -19,6 +19,7 @@
     + PeerUnreachable
     + PeerTimeout
     + PeerRefused
+      + OfferUnavailable
     + PeerFailed
     + PeerSimulated
   x ProtocolError
@@ -260,6 +261,12 @@ class PeerRefused(PeerError):
     """The peer will not or cannot serve this request: it is full, draining, or not able to."""
 
     code = "refused"
+
+
+class OfferUnavailable(PeerRefused):
+    """The offer that the request names is not to be had now, or is gone; another one may be."""
+
+    code = "unavailable"
 
 
 class PeerFailed(PeerError):

@@ -82,6 +82,7 @@ TABLE: Mapping[str, Row] = {
     "unreachable": Row(502, _SERVER, "peer_unreachable"),
     "silent": Row(504, "timeout_error", "peer_silent"),
     "refused": Row(503, _BUSY, "peer_refused"),
+    "unavailable": Row(503, _BUSY, "peer_refused"),
     "backend_failed": Row(502, _SERVER, "backend_failed"),
     "simulated": Row(502, _SERVER, "peer_simulated"),
     "protocol": Row(502, _SERVER, "protocol"),

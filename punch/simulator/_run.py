@@ -17,7 +17,7 @@ from trio._core import _run as scheduler
 from ..capability import PeerId
 from ..dialer import Router
 from ..exceptions import ConfigurationError, PunchError
-from ..listener import _executor as executor
+from ..listener import _adverts as adverts
 from ..routing import POLICIES, Policy
 from ..testing import Swarm, open_swarm
 from ._machine import SimulatedBackend, World, command_request
@@ -175,14 +175,14 @@ def _deterministic(seed: int) -> Iterator[None]:
 @contextmanager
 def _stale(seconds: float | None) -> Iterator[None]:
     """Make listeners wait longer before they report a change."""
-    before = executor.COALESCE_SECONDS, executor.ADVERT_SECONDS
+    before = adverts.COALESCE_SECONDS, adverts.ADVERT_SECONDS
     if seconds is not None:
-        executor.COALESCE_SECONDS = seconds
-        executor.ADVERT_SECONDS = max(seconds, before[1])
+        adverts.COALESCE_SECONDS = seconds
+        adverts.ADVERT_SECONDS = max(seconds, before[1])
     try:
         yield
     finally:
-        executor.COALESCE_SECONDS, executor.ADVERT_SECONDS = before
+        adverts.COALESCE_SECONDS, adverts.ADVERT_SECONDS = before
 
 
 class _Simulation:

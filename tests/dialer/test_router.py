@@ -399,15 +399,9 @@ async def test_strict_is_enforced_by_the_dialer(autojump_clock):
         async def generate(self, request, emit):
             return await play(request, emit)
 
-        @property
-        def offers(self):
-            # Asked between the check of strict mode and the provenance: now it shows its face.
+        async def ready(self, loading):
+            # Between the check of strict mode and the provenance: now it shows its face.
             claims[0] = True
-            return (ModelOffer(name="scripted"),)
-
-        @offers.setter
-        def offers(self, value):
-            pass
 
     with trio.fail_after(LIMIT):
         async with open_swarm() as swarm:
@@ -549,12 +543,14 @@ async def test_an_answer_that_failed_stays_failed(autojump_clock):
 async def lying(swarm, name: str, lie) -> None:
     """A listener whose responses are what *lie* makes of them."""
     executor = await swarm.listener(name, ScriptedBackend())
-    honest = executor._response
+    honest = executor.inquire
 
-    def response(request, status, **fields):
-        return lie(honest(request, status, **fields))
+    async def inquire(inquiry):
+        respond = inquiry.respond
+        inquiry.respond = lambda response: respond(lie(response))
+        await honest(inquiry)
 
-    executor._response = response
+    executor.inquire = inquire
 
 
 async def test_a_peer_does_not_decide_that_our_time_is_over(autojump_clock):

@@ -421,7 +421,7 @@ async def test_what_a_backend_quotes_is_not_logged(kind, autojump_clock, caplog)
             async with swarm.router() as router:
                 with pytest.raises(PunchError):
                     await router.ask(prompt)
-    said = [r.getMessage() for r in caplog.records if r.name == "punch.listener._executor"]
+    said = [r.getMessage() for r in caplog.records if r.name == "punch.listener._outcomes"]
     assert len(said) == 1
     assert "bad: " in said[0]
     assert "secret" not in said[0]

@@ -12,16 +12,8 @@ from punch.backends import Generation, MockBackend, MockScript, mock_words
 from punch.exceptions import GenerationFailed
 from punch.listener import _recording as limits
 from punch.listener import open_executor
-from punch.listener._recording import (
-    GRACE_SECONDS,
-    KEPT_ANSWERS,
-    KEPT_BYTES,
-    KEPT_SECONDS,
-    LONGEST_SECONDS,
-    Recording,
-    Recordings,
-    key_of,
-)
+from punch.listener._recording import GRACE_SECONDS, LONGEST_SECONDS, Recording, key_of
+from punch.listener._recordings import KEPT_ANSWERS, KEPT_BYTES, KEPT_SECONDS, Recordings
 from punch.session import PeerSession
 from punch.testing import MemoryNetwork, ScriptedBackend
 from punch.wire import (

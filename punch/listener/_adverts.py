@@ -1,0 +1,116 @@
+"""What a listener says of itself, and when: the vector on change, the load more often."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import attrs
+import trio
+
+from ..capability import Capability, Gpu, Load
+from ..machine import Machine, MachineSample
+from ..session import PeerSession
+from ..wire import Advert
+from ._lane import RunningLane
+
+# A change of load is pushed this much later, together with what else changed by then, and the
+# whole vector at least this often.
+COALESCE_SECONDS = 0.05
+ADVERT_SECONDS = 1.0
+
+# The machine itself is measured no more often: each of its GPUs takes a millisecond.
+SAMPLE_SECONDS = 1.0
+
+
+class Adverts:
+    """Tells the dialers of one listener what it can do.
+
+    Args:
+      incarnation: Grows each time the listener starts.
+      machine: Measures the machine, if it should be.
+
+    """
+
+    def __init__(self, *, incarnation: int, machine: Machine | None) -> None:
+        self.lanes: Sequence[RunningLane] = ()
+        """The lanes to tell of, real before simulated."""
+        self.sessions: set[PeerSession] = set()
+        """The dialers to tell."""
+        self._incarnation = incarnation
+        self._machine = machine
+        self._sample: MachineSample | None = None
+        self._sampled_at = -math.inf
+        self._sequence = 0
+        self._changed = trio.Event()
+
+    def change(self) -> None:
+        """Something that a dialer is told has changed."""
+        self._changed.set()
+
+    def load(self) -> Load:
+        """How busy all lanes are together."""
+        if len(self.lanes) == 1:
+            return self.lanes[0].load()
+        return Capability(lanes=tuple(lane.claim() for lane in self.lanes)).load
+
+    def capability(self) -> Capability:
+        """The vector of this instant."""
+        capability = Capability(
+            lanes=tuple(lane.claim() for lane in self.lanes),
+            models=tuple(offer for lane in self.lanes for offer in lane.offers()),
+            gpus=self._listed_gpus(),
+        )
+        sample = self._measured()
+        if sample is None:
+            return capability
+        return attrs.evolve(
+            capability,
+            cpu_count=sample.cpu_count,
+            cpu_usage=sample.cpu_usage,
+            memory_total_bytes=sample.memory_total_bytes,
+            memory_available_bytes=sample.memory_available_bytes,
+            disk_total_bytes=sample.disk_total_bytes,
+            disk_available_bytes=sample.disk_available_bytes,
+            # The driver knows more of its own GPUs than a backend does.
+            gpus=sample.gpus or capability.gpus,
+        )
+
+    def _listed_gpus(self) -> tuple[Gpu, ...]:
+        """The longest list that a backend has: two lanes on one machine list the same GPUs."""
+        return max((lane.backend.gpus for lane in self.lanes), key=len, default=())
+
+    def _measured(self) -> MachineSample | None:
+        if self._machine is None:
+            return None
+        now = trio.current_time()
+        if self._sample is None or now - self._sampled_at >= SAMPLE_SECONDS:
+            self._sample = self._machine.sample()
+            self._sampled_at = now
+        return self._sample
+
+    def greet(self, session: PeerSession) -> None:
+        """Tell a new dialer, and from now on with all others."""
+        self.sessions.add(session)
+        session.advertise(self._advert())
+
+    async def run(self) -> None:
+        """Tell everybody of every change, for ever."""
+        while True:
+            with trio.move_on_after(ADVERT_SECONDS):
+                await self._changed.wait()
+                await trio.sleep(COALESCE_SECONDS)
+            self._changed = trio.Event()
+            if self.sessions:
+                advert = self._advert()
+                for session in self.sessions:
+                    session.advertise(advert)
+
+    def _advert(self) -> Advert:
+        self._sequence += 1
+        return Advert(
+            incarnation=self._incarnation,
+            sequence=self._sequence,
+            age=0.0,
+            capability=self.capability(),
+        )

@@ -1,0 +1,336 @@
+"""One backend of a listener: its slots, its queue, what was learned of it, and how it is.
+
+A lane answers what it is given and says whether it can; which lane a request goes to is the
+business of the executor. What happens to one lane's backend changes nothing for another lane.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from hashlib import blake2b
+
+import attrs
+import trio
+
+from ..admission import Slots
+from ..backends import Backend, plausible
+from ..capability import Lane, Load, ModelOffer
+from ..exceptions import BackendCrashed, BackendError, OfferUnavailable, PeerRefused, PeerSimulated
+from ..wire import CommandRequest, CommandResponse, Provenance, Timings
+from ._outcomes import Outcomes
+from ._recording import Recording
+from ._rest import Rest
+from ._speeds import Speeds
+from ._workload import Workload
+
+DRAIN_SECONDS = 10.0
+
+# What the id of an offer may have, by the rules of the wire.
+MAX_OFFER_ID_CHARACTERS = 64
+
+
+def offer_id(lane_id: str, model: str) -> str:
+    """The id of a lane's offer: the same for as long as the lane has that model."""
+    text = f"{lane_id}/{model}"
+    if len(text) <= MAX_OFFER_ID_CHARACTERS and text.isprintable():
+        return text
+    return f"{lane_id}/{blake2b(model.encode(errors='replace'), digest_size=10).hexdigest()}"
+
+
+def provenance_of(backend: Backend, offer: ModelOffer) -> Provenance:
+    """Where an answer of *backend* with *offer* comes from."""
+    return Provenance(
+        kind="simulated" if backend.simulated else "real",
+        backend=backend.name,
+        model=offer.name,
+        model_digest=offer.digest,
+    )
+
+
+@attrs.frozen(kw_only=True)
+class LaneStatistics:
+    """What a lane holds at one instant, and what it has done."""
+
+    id: str
+    """Names the lane within its listener."""
+
+    backend: str
+    """Name of the backend."""
+
+    state: str
+    """See `RunningLane.state`."""
+
+    busy: int
+    """Requests being answered."""
+
+    queued: int
+    """Requests waiting."""
+
+    served: int
+    """Answers completed so far."""
+
+    failed: int
+    """Answers that the backend did not complete, so far."""
+
+
+class RunningLane:
+    """One backend at work. Made by `Listener.add`, or by `open_listener`.
+
+    Args:
+      backend: What answers.
+      lane_id: Names the lane within its listener; no two lanes ever share one.
+      name: What people call it.
+      queue_limit: Requests that may wait for a slot.
+      strict: Refuse every request if the backend simulates.
+      outcomes: Makes the responses.
+      changed: Called after every change of what the lane says of itself.
+
+    """
+
+    def __init__(
+        self,
+        backend: Backend,
+        *,
+        lane_id: str,
+        name: str,
+        queue_limit: int,
+        strict: bool,
+        outcomes: Outcomes,
+        changed: Callable[[], None],
+    ) -> None:
+        self.backend = backend
+        self.id = lane_id
+        self.name = name
+        self.strict = strict
+        self.is_draining = False
+        self.speeds = Speeds()
+        """What was measured of the backend."""
+        self._outcomes = outcomes
+        self._changed = changed
+        self._slots = Slots(backend.slots, queue_limit)
+        self._workload = Workload()
+        self._rest = Rest()
+        self._under_way: set[Recording] = set()
+        self._ended = trio.Event()
+        self._served = self._failed = 0
+
+    # ---- what a lane says of itself ----
+
+    @property
+    def state(self) -> str:
+        """How the engine is.
+
+        ``ready``; ``starting`` while it loads; ``resting`` for a while after a crash; ``failed``
+        once it is down for good.
+        """
+        offers = self.backend.offers
+        if not offers:
+            return "failed"
+        if all(offer.load_seconds > 0 for offer in offers):
+            return "starting"
+        return "resting" if self._rest.is_on(trio.current_time()) else "ready"
+
+    def statistics(self) -> LaneStatistics:
+        """What the lane holds now, and has done."""
+        return LaneStatistics(
+            id=self.id,
+            backend=self.backend.name,
+            state=self.state,
+            busy=self._slots.busy,
+            queued=self._slots.queued,
+            served=self._served,
+            failed=self._failed,
+        )
+
+    def load(self) -> Load:
+        """How busy the lane is."""
+        slots, workload = self._slots, self._workload
+        return Load(
+            slots=slots.slots,
+            busy=slots.busy,
+            queued=slots.queued,
+            queue_limit=slots.queue_limit,
+            queued_prompt_tokens=slots.line.prompt_tokens + workload.prompt_tokens_left,
+            output_tokens_left=slots.line.output_tokens + workload.output_tokens_left,
+            draining=self.is_draining,
+        )
+
+    def claim(self) -> Lane:
+        """The lane as the capability vector has it."""
+        return Lane(
+            id=self.id,
+            backend=self.backend.name,
+            simulated=self.backend.simulated,
+            load=self.load(),
+            state=self.state,
+            threads=self.backend.threads,
+        )
+
+    def offers(self) -> tuple[ModelOffer, ...]:
+        """The offers as the capability vector has them: named, and with what was measured."""
+        return tuple(self._offer(offer) for offer in self.backend.offers)
+
+    def _offer(self, offer: ModelOffer) -> ModelOffer:
+        claims = self.speeds.claims(offer.name, self._workload.usual_tokens(offer))
+        return attrs.evolve(offer, id=offer_id(self.id, offer.name), lane=self.id, **claims)
+
+    # ---- whether it can ----
+
+    def find(self, request: CommandRequest) -> ModelOffer | None:
+        """The offer that has the model of *request*, whether it can do all that is asked or not."""
+        for offer in self.backend.offers:
+            if request.model not in (None, offer.name):
+                continue
+            if request.model_digest in (None, offer.digest):
+                return offer
+        return None
+
+    def check(self, request: CommandRequest, offer: ModelOffer) -> None:
+        """Return if *request* may be answered with *offer* now.
+
+        Raises:
+          PeerSimulated: if it must be real and the backend simulates.
+          PeerRefused: if the offer cannot do all that is asked.
+          OfferUnavailable: if the lane takes nothing new.
+
+        """
+        if (request.strict or self.strict) and self.backend.simulated:
+            raise PeerSimulated(
+                f"backend {self.backend.name} simulates; strict mode takes real inference only"
+            )
+        if lacks := ({request.command} | request.needs) - offer.features:
+            raise PeerRefused(f"{offer.name} cannot {', '.join(sorted(lacks))} here")
+        if self.is_draining:
+            raise OfferUnavailable(f"lane {self.id} is shutting down")
+
+    # ---- answering ----
+
+    async def make(
+        self,
+        recording: Recording,
+        request: CommandRequest,
+        offer: ModelOffer,
+        *,
+        arrived_at: float,
+        deadline: float,
+    ) -> None:
+        """Make the answer into *recording*, which always has an end after this, if it is read.
+
+        Args:
+          recording: What the readers of the answer follow; its scope ends the work.
+          request: What to answer.
+          offer: What to answer with.
+          arrived_at: When the request came, in seconds.
+          deadline: Until when a slot must be free, in seconds.
+
+        """
+        self._under_way.add(recording)
+        try:
+            with recording.scope:
+                try:
+                    response = await self._generate(recording, request, offer, arrived_at, deadline)
+                except Exception as error:  # noqa: BLE001 - becomes the response
+                    self._note(error)
+                    response = self._outcomes.failure(request, error, recording.text)
+                recording.end(response)
+            if recording.scope.cancelled_caught and recording.readers:
+                # Its time is up, and one who joined it late still waits for it.
+                late = "the answer takes too long"
+                why = f"lane {self.id} was removed" if self.is_draining else late
+                recording.end(self._outcomes.failure(request, BackendError(why)))
+        finally:
+            self._under_way.discard(recording)
+            self._ended.set()
+
+    async def _generate(
+        self,
+        recording: Recording,
+        request: CommandRequest,
+        offer: ModelOffer,
+        arrived_at: float,
+        deadline: float,
+    ) -> CommandResponse:
+        backend, slots = self.backend, self._slots
+        work = self._workload.plan(recording, request, offer)
+        if request.model != offer.name:
+            request = attrs.evolve(request, model=offer.name)
+        await slots.take(
+            work.ticket,
+            partial(self._queued, recording),
+            limit=deadline - trio.current_time(),
+            own_seconds=self.speeds.prefill_seconds(offer.name, work.ticket.prompt_tokens),
+        )
+        self._changed()
+        finished = False
+        try:
+            with self._workload.doing(work):
+                await backend.ready(partial(self._loading, recording))
+                started_at = trio.current_time()
+                busy = slots.busy_seconds(started_at)
+                provenance = provenance_of(backend, offer)
+                recording.begin(provenance)
+                generation = await backend.generate(request, recording.add)
+                finished = True
+        finally:
+            slots.give(work.ticket, output_tokens=recording.tokens, finished=finished)
+            self._changed()
+        ended_at = trio.current_time()
+        took = ended_at - started_at
+        batch = (slots.busy_seconds(ended_at) - busy) / took if took > 0 else None
+        self._served += 1
+        self._rest.served()
+        generation = plausible(generation, request, offer)
+        usage, timings = generation.usage, generation.timings
+        if generation.completion.finish_reason != "length":
+            # One that its limit has cut says nothing of how long answers are.
+            self._workload.learn(offer.name, usage.completion_tokens)
+        self.speeds.learn(offer.name, usage, timings, batch=batch)
+        first_text_at = recording.first_text_at
+        return self._outcomes.response(
+            request,
+            "success",
+            result=generation.completion,
+            provenance=provenance,
+            usage=usage,
+            timings=Timings(
+                queue=started_at - arrived_at,
+                first_token=None if first_text_at is None else first_text_at - arrived_at,
+                total=ended_at - arrived_at,
+                prefill=timings.prefill,
+                decode=timings.decode,
+                batch=batch,
+            ),
+        )
+
+    def _queued(self, recording: Recording, ahead: int, seconds: float | None) -> None:
+        recording.say(lambda one: one.progress("queued", ahead=ahead, seconds=seconds))
+        self._changed()
+
+    def _loading(self, recording: Recording, seconds: float) -> None:
+        recording.say(lambda one: one.progress("loading", seconds=seconds))
+        self._changed()
+
+    def _note(self, error: Exception) -> None:
+        """Take a failed answer into account; one that was cancelled says nothing of the backend."""
+        if isinstance(error, BackendError):
+            self._failed += 1
+        if isinstance(error, BackendCrashed):
+            self._rest.crashed(trio.current_time())
+            self._changed()
+
+    # ---- the end ----
+
+    async def drain(self) -> None:
+        """Take nothing new, and wait until what was taken is made, for a bounded time."""
+        self.is_draining = True
+        self._changed()
+        with trio.move_on_after(DRAIN_SECONDS):
+            while self._under_way:
+                self._ended = trio.Event()
+                await self._ended.wait()
+
+    def cancel(self) -> None:
+        """End what is still under way; its readers are told that the lane is gone."""
+        for recording in self._under_way:
+            recording.scope.cancel()

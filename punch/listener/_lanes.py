@@ -1,0 +1,169 @@
+"""The lanes of a listener, which come and go, and which of them a request goes to.
+
+* A request that names an offer is answered with that offer, or told that it is not to be had:
+  never with another, which the dialer did not choose.
+* Any other request goes to the first lane that has what it asks for, in the order in which they
+  were added; of these to one that is ready, if any is, before one that starts or rests.
+* A simulated lane is not asked in place of a real one: where the request names no model and there
+  is a real lane, or a real lane has the model that it names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from ..backends import Backend
+from ..capability import ModelOffer
+from ..exceptions import ConfigurationError, PeerError, PeerRefused
+from ..wire import CommandRequest
+from ._adverts import Adverts
+from ._lane import LaneStatistics, RunningLane
+from ._outcomes import Outcomes
+from ._speeds import calibrate as time_backend
+
+# What a capability has room for, by the rules of the wire.
+MAX_LANES = 64
+
+# With a number behind it, and the name of a model behind that, it is the id of an offer.
+MAX_NAME_CHARACTERS = 32
+
+
+class Lanes:
+    """The lanes of one listener, in the order in which they were added.
+
+    Args:
+      adverts: Is told what there is.
+      outcomes: Makes the responses.
+
+    """
+
+    def __init__(self, adverts: Adverts, outcomes: Outcomes) -> None:
+        self.served_before = 0
+        """Answers that lanes completed which are gone."""
+        self._adverts = adverts
+        self._outcomes = outcomes
+        self._lanes: list[RunningLane] = []
+        self._numbers: dict[str, int] = {}
+
+    def __iter__(self) -> Iterator[RunningLane]:
+        return iter(tuple(self._lanes))
+
+    def __len__(self) -> int:
+        return len(self._lanes)
+
+    def statistics(self) -> tuple[LaneStatistics, ...]:
+        """What each holds now, and has done."""
+        return tuple(lane.statistics() for lane in self._lanes)
+
+    async def add(
+        self,
+        backend: Backend,
+        *,
+        name: str | None = None,
+        queue_limit: int = 16,
+        strict: bool = False,
+        calibrate: bool = True,
+    ) -> RunningLane:
+        """Answer with *backend* too, from now on.
+
+        Args:
+          backend: What answers.
+          name: What the lane is called; by default as the backend is.
+          queue_limit: Requests that may wait for a slot.
+          strict: Refuse every request if the backend simulates.
+          calibrate: Time the backend first, while the other lanes answer.
+
+        Raises:
+          ConfigurationError: if a value makes no sense.
+          BackendError: if the backend cannot answer while it is timed.
+
+        """
+        if queue_limit < 0:
+            raise ConfigurationError(f"the queue's limit is {queue_limit}; it must be 0 or more")
+        if not backend.offers:
+            raise ConfigurationError(f"backend {backend.name} offers no model")
+        if len(self._lanes) >= MAX_LANES:
+            raise ConfigurationError(f"there are {MAX_LANES} lanes, and no listener has more")
+        if name is not None:
+            self._check_name(name)
+        lane = RunningLane(
+            backend,
+            lane_id=self._new_id(name or backend.name),
+            name=name or backend.name,
+            queue_limit=queue_limit,
+            strict=strict,
+            outcomes=self._outcomes,
+            changed=self._adverts.change,
+        )
+        if calibrate:
+            await time_backend(backend, lane.speeds)
+        self._lanes.append(lane)
+        self._tell()
+        return lane
+
+    def _check_name(self, name: str) -> None:
+        if not 1 <= len(name) <= MAX_NAME_CHARACTERS or not name.isprintable():
+            raise ConfigurationError(
+                f"the lane's name is {name[:100]!r}: it must be 1 to {MAX_NAME_CHARACTERS} "
+                "printable characters"
+            )
+        if any(lane.name == name for lane in self._lanes):
+            raise ConfigurationError(f"there is a lane {name!r} already: remove it first")
+
+    def _new_id(self, name: str) -> str:
+        """An id that no lane had before: a request for an earlier lane is not this one's."""
+        name = name[:MAX_NAME_CHARACTERS]
+        number = self._numbers[name] = self._numbers.get(name, 0) + 1
+        return name if number == 1 else f"{name}-{number}"
+
+    async def remove(self, lane: RunningLane) -> None:
+        """Drain *lane*, for a bounded time, and do without it; the others continue.
+
+        Its backend stays open: to close it is for the code that opened it.
+        """
+        await lane.drain()
+        lane.cancel()
+        if lane in self._lanes:
+            self._lanes.remove(lane)
+            self.served_before += lane.statistics().served
+            self._tell()
+
+    def _tell(self) -> None:
+        # A dialer that asks for any model, and chooses no offer, takes the first.
+        self._adverts.lanes = sorted(self._lanes, key=lambda lane: lane.backend.simulated)
+        self._adverts.change()
+
+    def choose(self, request: CommandRequest) -> tuple[RunningLane, ModelOffer]:
+        """The lane that *request* goes to, and the offer it is answered with.
+
+        Raises:
+          OfferUnavailable: if it names an offer that is not to be had.
+          PeerError: if no lane can answer it: why the first one cannot that has the model.
+
+        """
+        why: PeerError | None = None
+        for lane, offer in self._candidates(request):
+            try:
+                lane.check(request, offer)
+            except PeerError as error:
+                why = why or error
+            else:
+                return lane, offer
+        if why is not None:
+            raise why
+        names = ", ".join(offer.name for lane in self._lanes for offer in lane.backend.offers)
+        raise PeerRefused(f"no model {request.model!r} here; on offer: {names or 'none'}")
+
+    def _candidates(self, request: CommandRequest) -> list[tuple[RunningLane, ModelOffer]]:
+        """The lanes that have the model, the preferred ones first."""
+        lanes = self._lanes
+        if len(lanes) == 1:
+            offer = lanes[0].find(request)
+            return [] if offer is None else [(lanes[0], offer)]
+        names_none = request.model is None and request.model_digest is None
+        if names_none and any(not lane.backend.simulated for lane in lanes):
+            lanes = [lane for lane in lanes if not lane.backend.simulated]
+        found = [(lane, offer) for lane in lanes if (offer := lane.find(request)) is not None]
+        if any(not lane.backend.simulated for lane, _ in found):
+            found = [pair for pair in found if not pair[0].backend.simulated]
+        return sorted(found, key=lambda pair: pair[0].state != "ready")

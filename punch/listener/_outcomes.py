@@ -1,0 +1,83 @@
+"""How a request ends, as its dialer is told: an exception becomes a `CommandResponse`."""
+
+from __future__ import annotations
+
+from traceback import format_tb
+from typing import Any
+
+import attrs
+
+from .._logs import get_logger
+from ..capability import PeerId
+from ..decision_log import scrubbed
+from ..exceptions import (
+    BackendError,
+    PeerFailed,
+    PeerRefused,
+    PeerSimulated,
+    PunchError,
+    RequestError,
+)
+from ..wire import CommandRequest, CommandResponse, Fault, Status
+
+log = get_logger(__name__)
+
+# What a `Fault` has room for, with some to spare for the bytes of one character.
+MAX_MESSAGE_CHARACTERS = 4000
+
+
+class Outcomes:
+    """Makes the responses of one listener.
+
+    Args:
+      executor: The listener, as every response names it.
+
+    """
+
+    def __init__(self, executor: PeerId) -> None:
+        self._executor = executor
+
+    def response(self, request: CommandRequest, status: Status, **fields: Any) -> CommandResponse:
+        """A response with what is the same in all of them; the executor adds the load."""
+        return CommandResponse(
+            request_id=request.request_id, status=status, executor=self._executor, **fields
+        )
+
+    def timeout(self, request: CommandRequest) -> CommandResponse:
+        """The response to a request whose time ran out here."""
+        fault = Fault(code="deadline", message="the time ran out on the listener")
+        return self.response(request, "timeout", error=fault)
+
+    def failure(
+        self, request: CommandRequest, error: Exception, answer: str = ""
+    ) -> CommandResponse:
+        """The response for *error*. What that quotes of the prompt or *answer* is not logged."""
+        request_id = request.request_id
+        if isinstance(error, PeerRefused | PeerSimulated):
+            return self.response(request, "refused", error=_fault(error, retryable=True))
+        if isinstance(error, RequestError):
+            return self.response(request, "error", error=_fault(error))
+        if isinstance(error, BackendError):
+            why = scrubbed(str(error), request, answer)
+            log.warning("an answer failed", request_id=request_id, why=why)
+            fault = attrs.evolve(_fault(error, retryable=True), code=PeerFailed.code)
+            return self.response(request, "error", error=fault)
+        # A backend's bug ends its own answer, not the session with everybody else's. What it
+        # says may name files of this machine, so it stays in our log.
+        name = type(error).__name__
+        why = f"{name}: {scrubbed(str(error), request, answer)}"
+        where = "".join(format_tb(error.__traceback__))
+        log.error("a backend has a bug", request_id=request_id, why=why, where=where)
+        message = f"a bug in the listener's backend ({name})"
+        fault = Fault(code=PeerFailed.code, message=message, retryable=True)
+        return self.response(request, "error", error=fault)
+
+
+def _fault(error: PunchError, *, retryable: bool = False) -> Fault:
+    return Fault(
+        code=error.code,
+        message=str(error)[:MAX_MESSAGE_CHARACTERS],
+        retryable=retryable,
+        retry_after=error.retry_after,
+        param=error.param if isinstance(error, RequestError) else None,
+    )

@@ -1,0 +1,152 @@
+"""Exactly once: an answer is made once, however often its dialer asks for it.
+
+A dialer whose connection broke sends the same request again, with the same id. It must get the
+answer that is being made, from its beginning, or the one that was just finished; not a second
+one. So an answer is made in a task of its own into a `Recording`, from which its dialer reads.
+
+* A request is known by its dialer's identity and its id: not by the session, which may be new,
+  nor by the lane, which a dialer may choose anew.
+* The same id with another body is a `RequestConflict`. To continue an answer that other peers
+  began is another piece of work each time, though its id is the same.
+* Only a success is kept. A dialer that asks again after an error wants another try.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+
+import attrs
+
+from ..capability import PeerId
+from ..exceptions import RequestConflict
+from ..wire import CommandRequest, Completion
+from ._recording import Key, Recording, key_of
+
+# A finished answer is kept so long: more than the 60 s that clients such as OpenAI's wait before
+# they ask again, and more than a dialer needs to find its way back.
+KEPT_SECONDS = 120.0
+
+# As many answers as `MAX_REQUESTS` of one session; 1,024 of a usual length take 2 MB. All dialers
+# share them: where there are too many, the oldest of whoever holds the most is dropped.
+KEPT_ANSWERS = 1024
+
+# Text of all that are kept, for the unusual ones. Embeddings count with eight bytes a number.
+KEPT_BYTES = 32 << 20
+
+LOGPROB_BYTES = 128
+
+
+@attrs.frozen(kw_only=True)
+class RecordingStatistics:
+    """What a store holds at one instant."""
+
+    running: int
+    """Answers being made."""
+
+    kept: int
+    """Finished answers."""
+
+    kept_bytes: int
+    """Bytes of these."""
+
+
+@attrs.define
+class _Holding:
+    """What is kept for one dialer."""
+
+    answers: int = 0
+    size: int = 0
+    """Bytes."""
+
+
+class Recordings:
+    """The answers of one executor: those being made, and the successes of the last minutes."""
+
+    def __init__(self) -> None:
+        self._running: dict[Key, Recording] = {}
+        self._kept: OrderedDict[Key, tuple[float, int, Recording]] = OrderedDict()
+        self._kept_bytes = 0
+        self._holdings: dict[PeerId, _Holding] = {}
+
+    def statistics(self) -> RecordingStatistics:
+        """What it holds."""
+        return RecordingStatistics(
+            running=len(self._running), kept=len(self._kept), kept_bytes=self._kept_bytes
+        )
+
+    def find(
+        self, dialer: PeerId, request: CommandRequest, mark: bytes, *, now: float
+    ) -> Recording | None:
+        """The recording of this very request, if there is one.
+
+        Raises:
+          RequestConflict: if the dialer has used the id for another request.
+
+        """
+        self._expire(now)
+        key = key_of(dialer, request)
+        found = self._running.get(key)
+        if found is not None and not found.is_alive:
+            found = None
+        if found is None and key in self._kept:
+            found = self._kept[key][2]
+        if found is not None and found.fingerprint != mark:
+            raise RequestConflict(
+                f"request_id {request.request_id!r} was used for another request; "
+                "give each request its own"
+            )
+        return found
+
+    def open(self, dialer: PeerId, request: CommandRequest, mark: bytes) -> Recording:
+        """A recording of a request that is not known."""
+        recording = Recording(dialer, request, mark)
+        self._running[recording.key] = recording
+        return recording
+
+    def ended(self, recording: Recording, *, now: float) -> None:
+        """*recording* has ended: keep it if it is worth it."""
+        if self._running.get(recording.key) is recording:
+            del self._running[recording.key]
+            response = recording.response
+            if response is not None and response.status == "success":
+                self._keep(recording, response.result or Completion(), now)
+
+    def _keep(self, recording: Recording, completion: Completion, now: float) -> None:
+        size = len(completion.text.encode("utf-8", "replace"))
+        size += sum(8 * len(vector) for vector in completion.embeddings)
+        size += sum(len(call.name) + len(call.arguments) for call in completion.tool_calls)
+        # A float and a short text in Python, with what holds them.
+        size += sum(LOGPROB_BYTES * (1 + len(one.top)) for one in completion.logprobs)
+        self._forget(recording.key)
+        self._kept[recording.key] = (now + KEPT_SECONDS, size, recording)
+        self._kept_bytes += size
+        holding = self._holdings.setdefault(recording.key[0], _Holding())
+        holding.answers += 1
+        holding.size += size
+        self._expire(now)
+        while len(self._kept) > KEPT_ANSWERS:
+            self._forget_of(max(self._holdings, key=lambda dialer: self._holdings[dialer].answers))
+        while self._kept_bytes > KEPT_BYTES:
+            self._forget_of(max(self._holdings, key=lambda dialer: self._holdings[dialer].size))
+
+    def _forget_of(self, dialer: PeerId) -> None:
+        """Drop the oldest answer of *dialer*."""
+        self._forget(next(key for key in self._kept if key[0] == dialer))
+
+    def _expire(self, now: float) -> None:
+        # In the order of their ends, and all are kept for the same time.
+        while self._kept:
+            key, (until, _, _) = next(iter(self._kept.items()))
+            if until > now:
+                return
+            self._forget(key)
+
+    def _forget(self, key: Key) -> None:
+        if key in self._kept:
+            _, size, _ = self._kept.pop(key)
+            self._kept_bytes -= size
+            holding = self._holdings[key[0]]
+            holding.answers -= 1
+            holding.size -= size
+            if not holding.answers:
+                del self._holdings[key[0]]

@@ -1,0 +1,103 @@
+"""How fast one backend is, model by model: learned from its answers, and from a first short one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import trio
+
+from .._logs import get_logger
+from ..backends import Backend
+from ..peers import Rates
+from ..wire import ChatMessage, CommandRequest, Sampling, Timings, Usage
+
+log = get_logger(__name__)
+
+# Long enough to time the prefill of a graphics card, short enough for a slow laptop.
+CALIBRATION_PROMPT = "The quick brown fox jumps over the lazy dog near the river bank. " * 16
+CALIBRATION_TOKENS = 24
+CALIBRATION_SECONDS = 60.0
+
+
+class Speeds:
+    """The rates of one backend's models."""
+
+    def __init__(self) -> None:
+        self._rates: dict[str, Rates] = {}
+
+    def learn(self, model: str, usage: Usage, timings: Timings, *, batch: float | None) -> Rates:
+        """Take one answer of *model* into its rates.
+
+        Args:
+          model: What answered.
+          usage: The tokens of the answer.
+          timings: Its seconds, as the backend measured them.
+          batch: How many answers were made at a time meanwhile, on the average.
+
+        """
+        rates = self._rates[model] = self._rates.get(model, Rates()).with_sample(
+            prefill_tokens=usage.computed_tokens,
+            prefill_seconds=timings.prefill,
+            decode_tokens=usage.completion_tokens,
+            decode_seconds=timings.decode,
+            batch=batch,
+        )
+        return rates
+
+    def claims(self, model: str, usual_tokens: int | None) -> dict[str, Any]:
+        """What an offer says of its speed; empty before anything was measured."""
+        rates = self._rates.get(model)
+        if rates is None:
+            return {}
+        return {
+            "prefill_rate": rates.prefill,
+            "decode_rate": rates.decode,
+            "slowdown": rates.slowdown,
+            "usual_tokens": usual_tokens,
+        }
+
+    def prefill_seconds(self, model: str, prompt_tokens: int) -> float:
+        """How long reading a prompt takes, as far as was measured."""
+        rates = self._rates.get(model)
+        return prompt_tokens / rates.prefill if rates and rates.prefill else 0.0
+
+
+async def calibrate(backend: Backend, speeds: Speeds) -> None:
+    """Time a short answer of every model that can chat, so that the first advert is true.
+
+    Nobody else may use *backend* meanwhile: it would be timed with that one's answers.
+
+    Raises:
+      BackendError: if the backend cannot even do this.
+
+    """
+    for index, offer in enumerate(backend.offers):
+        if "chat" not in offer.features:
+            continue
+        request = CommandRequest(
+            request_id=f"calibration-{index}",
+            model=offer.name,
+            messages=(ChatMessage(role="user", content=CALIBRATION_PROMPT),),
+            sampling=Sampling(max_tokens=CALIBRATION_TOKENS, temperature=0.0),
+        )
+        with trio.move_on_after(CALIBRATION_SECONDS) as scope:
+            await backend.ready(_ignore)
+            generation = await backend.generate(request, _nowhere)
+        if scope.cancelled_caught:
+            log.warning("calibration took too long; speeds are unknown", model=offer.name)
+            continue
+        rates = speeds.learn(offer.name, generation.usage, generation.timings, batch=1.0)
+        log.info(
+            "calibrated",
+            model=offer.name,
+            prefill_rate=rates.prefill and round(rates.prefill, 1),
+            decode_rate=rates.decode and round(rates.decode, 1),
+        )
+
+
+def _ignore(seconds: float) -> None:
+    pass
+
+
+async def _nowhere(text: str, tokens: int) -> None:
+    await trio.lowlevel.checkpoint()
