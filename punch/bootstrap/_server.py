@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -10,6 +11,7 @@ import trio
 
 from .._background import open_background
 from .._logs import get_logger
+from ..access import Admit, Introduction, admit_everybody
 from ..capability import PeerId
 from ..discovery._meeting import (
     LIFETIME_SECONDS,
@@ -76,8 +78,9 @@ class BootstrapStatistics:
 class BootstrapServer:
     """Lets peers meet. Made by `open_bootstrap`."""
 
-    def __init__(self, node: Node) -> None:
+    def __init__(self, node: Node, *, admit: Admit = admit_everybody) -> None:
         self._node = node
+        self._admit = admit
         self._registrations = Registrations()
         self._members: dict[PeerId, _Member] = {}
 
@@ -161,6 +164,12 @@ class BootstrapServer:
             raise NotPermitted(f"{member.peer_id} is in namespace {member.namespace!r} already")
         if registration.lifetime > 10 * LIFETIME_SECONDS:
             raise NotPermitted(f"a lifetime of {registration.lifetime:.0f} s is too long")
+        introduction = Introduction(
+            namespace=registration.namespace, roles=frozenset({registration.role})
+        )
+        refusal = self._admit(member.peer_id, introduction, time.time())
+        if refusal is not None:
+            raise NotPermitted(refusal.reason)
         news = self._registrations.join(join, registration, now=trio.current_time())
         dials = "dialer" in registration.roles
         if member.namespace is None:
@@ -236,9 +245,17 @@ class BootstrapServer:
 
 
 @asynccontextmanager
-async def open_bootstrap(node: Node) -> AsyncIterator[BootstrapServer]:
-    """Serve as the bootstrap on *node* for as long as the context lasts."""
-    server = BootstrapServer(node)
+async def open_bootstrap(
+    node: Node, *, admit: Admit = admit_everybody
+) -> AsyncIterator[BootstrapServer]:
+    """Serve as the bootstrap on *node* for as long as the context lasts.
+
+    Args:
+      node: Where members come to.
+      admit: Decides who may be a member.
+
+    """
+    server = BootstrapServer(node, admit=admit)
     async with open_background() as nursery:
         nursery.start_soon(server._expire)
         node.handle(PROTOCOL, server._serve)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from random import Random
 from typing import Literal
@@ -21,10 +21,11 @@ from ..discovery import (
     Links,
     join_namespace,
     new_incarnation,
+    parse_bootstraps,
 )
 from ..exceptions import ConfigurationError, PunchError
 from ..libp2p import open_node
-from ..network import Address, Node, parse_address
+from ..network import Address, Node
 from ..peers import PeerRecord
 from ..routing import POLICIES, Policy
 from ..wire import ChatMessage, CommandRequest, CommandResponse, Sampling, check_request
@@ -156,7 +157,7 @@ class Router:
 @asynccontextmanager
 async def open_router(
     *,
-    bootstrap: str | Address = DEFAULT_BOOTSTRAP,
+    bootstrap: str | Address | Sequence[str | Address] = DEFAULT_BOOTSTRAP,
     namespace: str = DEFAULT_NAMESPACE,
     policy: Policy | str = "completion-time",
     strict: bool = False,
@@ -172,8 +173,9 @@ async def open_router(
     """A router, for as long as the context lasts: it joins a namespace and asks its listeners.
 
     Args:
-      bootstrap: Where the namespace meets, as a multiaddress. Without ``/p2p/PEER_ID`` it is
-        trusted on first use, see *known*.
+      bootstrap: Where the namespace meets: a multiaddress, ``HOST:PORT`` or a name, or several
+        that stand in for each other. Without ``/p2p/PEER_ID`` it is trusted on first use, see
+        *known*.
       namespace: Which one.
       policy: How to choose: a `Policy`, or the name of one in `POLICIES`.
       strict: Take real inference only, whatever a request says.
@@ -191,9 +193,10 @@ async def open_router(
 
     """
     policy = _policy(policy)
-    if isinstance(bootstrap, str):
-        bootstrap = parse_address(bootstrap, setting="bootstrap")
-    bootstrap = bootstrap.reached_by(transport, setting="bootstrap")
+    places = [
+        place.reached_by(transport, setting="bootstrap")
+        for place in parse_bootstraps(bootstrap, setting="bootstrap")
+    ]
     incarnation = incarnation if incarnation is not None else new_incarnation()
     async with AsyncExitStack() as stack:
         if node is None:
@@ -205,8 +208,8 @@ async def open_router(
         membership = await stack.enter_async_context(
             join_namespace(
                 node,
-                bootstrap,
-                known=known or KnownPeers(None),
+                places,
+                known=known,
                 namespace=namespace,
                 roles={"dialer"},
                 incarnation=incarnation,

@@ -4,7 +4,13 @@ The directory puts together what any number of sources say; the bootstraps are t
 source. A new one implements `Source` and is given to `join_namespace`.
 """
 
-from ._bootstraps import MAX_BOOTSTRAPS, BootstrapSource, bootstrap_sources
+from ._bootstraps import (
+    MAX_BOOTSTRAPS,
+    BootstrapSource,
+    bootstrap_sources,
+    parse_bootstrap,
+    parse_bootstraps,
+)
 from ._directory import (
     Directory,
     KnownMember,
@@ -14,7 +20,7 @@ from ._directory import (
 )
 from ._known_peers import KnownPeers, who_is_at
 from ._links import Links
-from ._meeting import DEFAULT_BOOTSTRAP, DEFAULT_NAMESPACE
+from ._meeting import BOOTSTRAP_PORT, DEFAULT_BOOTSTRAP, DEFAULT_NAMESPACE
 from ._source import Announce, Found, Sighting, Source
 
 __all__ = [
@@ -32,8 +38,11 @@ __all__ = [
     "Sighting",
     "BootstrapSource",
     "bootstrap_sources",
+    "parse_bootstrap",
+    "parse_bootstraps",
     "MAX_BOOTSTRAPS",
     "DEFAULT_BOOTSTRAP",
+    "BOOTSTRAP_PORT",
     # who was there before
     "KnownPeers",
     "who_is_at",

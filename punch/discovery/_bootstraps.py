@@ -6,6 +6,8 @@
 
 from __future__ import annotations
 
+import ipaddress
+import re
 from collections.abc import Iterable
 
 import trio
@@ -19,10 +21,18 @@ from ..exceptions import (
     PunchError,
     RemoteProtocolError,
 )
-from ..network import Address, Node
+from ..network import Address, Node, parse_address
 from ..wire import Goodbye, Join, Ping, Registration, Roster, decode_registration
 from ._known_peers import KnownPeers, who_is_at
-from ._meeting import PROTOCOL, RENEWAL_SECONDS, SILENCE_SECONDS, Frames, farewell, opened
+from ._meeting import (
+    BOOTSTRAP_PORT,
+    PROTOCOL,
+    RENEWAL_SECONDS,
+    SILENCE_SECONDS,
+    Frames,
+    farewell,
+    opened,
+)
 from ._source import Announce, Found, Sighting
 
 log = get_logger(__name__)
@@ -33,6 +43,73 @@ LONGEST_RETRY_SECONDS = 5.0
 # Each is a stream that is renewed for ever. Three machines that are never off at the same time
 # are enough; a dozen is a mistake in a settings file.
 MAX_BOOTSTRAPS = 16
+
+# ``HOST``, ``HOST:PORT``, ``[IPV6]:PORT``; a bare IPv6 address has colons of its own.
+_PLACE = re.compile(r"(?:\[(?P<ip6>[^\[\]]+)\]|(?P<host>[^:\[\]/\s]+))(?::(?P<port>\d{1,5}))?")
+
+
+def parse_bootstrap(text: str, *, setting: str = "bootstrap") -> Address:
+    """The address of a bootstrap as people write it.
+
+    A multiaddress, ``HOST:PORT``, or a name or IP address alone, which means port 51820. An IPv6
+    address with a port is written in brackets.
+
+    Raises:
+      ConfigurationError: naming *setting*, the text and the forms there are.
+
+    """
+    text = text.strip()
+    if text.startswith("/"):
+        return parse_address(text, setting=setting)
+    match = _PLACE.fullmatch(text)
+    host = text if match is None else match["ip6"] or match["host"]
+    port = BOOTSTRAP_PORT if match is None or match["port"] is None else int(match["port"])
+    try:
+        kind = f"ip{ipaddress.ip_address(host).version}"
+    except ValueError:
+        # The last label of a name is never a number (RFC 3696, section 2): `51820` alone, or an
+        # IPv4 address with a slip, is a mistake and no name.
+        kind = "" if host.rpartition(".")[2].isdigit() else "dns"
+    brackets = match is not None and match["ip6"] is not None
+    if not kind or port == 0 or brackets != (kind == "ip6" and match is not None):
+        raise _bad_bootstrap(text, setting)
+    try:
+        return parse_address(f"/{kind}/{host}/tcp/{port}", setting=setting)
+    except ConfigurationError:
+        raise _bad_bootstrap(text, setting) from None
+
+
+def _bad_bootstrap(text: str, setting: str) -> ConfigurationError:
+    return ConfigurationError(
+        f"{setting} is {text!r}: write HOST:PORT, [IPV6]:PORT, a name alone (port "
+        f"{BOOTSTRAP_PORT}), or a multiaddress such as /ip4/192.168.1.10/tcp/{BOOTSTRAP_PORT}, "
+        "with or without /p2p/PEER_ID"
+    )
+
+
+def parse_bootstraps(
+    texts: str | Address | Iterable[str | Address], *, setting: str = "bootstrap"
+) -> tuple[Address, ...]:
+    """All addresses of *texts*; one text may hold several with commas in between.
+
+    Raises:
+      ConfigurationError: if one is no address, or there is none.
+
+    """
+    several = (texts,) if isinstance(texts, str | Address) else texts
+    found: list[Address] = []
+    for text in several:
+        if isinstance(text, Address):
+            found.append(text)
+        else:
+            parts = (part for part in text.split(",") if part.strip())
+            found += [parse_bootstrap(part, setting=setting) for part in parts]
+    if not found:
+        raise ConfigurationError(
+            f"{setting} is empty: give at least one address, such as HOST:{BOOTSTRAP_PORT}, "
+            "or leave it out for this machine's own"
+        )
+    return tuple(dict.fromkeys(found))
 
 
 class BootstrapSource:

@@ -8,6 +8,7 @@ import attrs
 import trio
 
 from .._logs import get_logger
+from ..access import Admit, admit_everybody
 from ..capability import PeerId
 from ..exceptions import PeerUnreachable
 from ..network import Node
@@ -45,11 +46,21 @@ class Links:
       namespace: Whose listeners.
       incarnation: Grows each time we start.
       version: Version of punch, for people.
+      admit: Decides whether a listener is let in.
 
     """
 
-    def __init__(self, node: Node, *, namespace: str, incarnation: int, version: str) -> None:
+    def __init__(
+        self,
+        node: Node,
+        *,
+        namespace: str,
+        incarnation: int,
+        version: str,
+        admit: Admit = admit_everybody,
+    ) -> None:
         self.table = PeerTable()
+        self._admit = admit
         self._node = node
         self._hello = greeting(namespace=namespace, incarnation=incarnation, version=version)
         self._links: dict[PeerId, _Link] = {}
@@ -158,7 +169,9 @@ class Links:
         except PeerUnreachable as error:
             link.trouble = error.message
             return False
-        session = link.session = PeerSession(stream, Session("dialer", self._hello), self)
+        session = link.session = PeerSession(
+            stream, Session("dialer", self._hello), self, admit=self._admit
+        )
         try:
             await session.run()
         finally:

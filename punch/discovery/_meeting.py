@@ -30,7 +30,8 @@ from ..wire import (
 
 PROTOCOL = "/punch/meet/1"
 
-DEFAULT_BOOTSTRAP = "/ip4/127.0.0.1/tcp/51820"
+BOOTSTRAP_PORT = 51820
+DEFAULT_BOOTSTRAP = f"/ip4/127.0.0.1/tcp/{BOOTSTRAP_PORT}"
 DEFAULT_NAMESPACE = "simple-chat"
 
 # A registration outlives a bootstrap restart or a short loss of the network, and a peer that

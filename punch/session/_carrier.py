@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from contextlib import suppress
 from typing import Protocol
 
@@ -9,9 +10,11 @@ import attrs
 import trio
 
 from .._logs import get_logger
+from ..access import Admit, Introduction, admit_everybody
 from ..capability import PeerId
 from ..exceptions import (
     LocalProtocolError,
+    NotPermitted,
     PeerError,
     PeerFailed,
     PeerRefused,
@@ -124,15 +127,25 @@ class PeerSession:
       stream: The stream it lives on. It is closed at the end.
       session: The rules.
       handler: What to do with what comes in.
+      admit: Decides whether the peer is let in, once it has said hello.
 
     """
 
-    def __init__(self, stream: Stream, session: Session, handler: SessionHandler) -> None:
+    def __init__(
+        self,
+        stream: Stream,
+        session: Session,
+        handler: SessionHandler,
+        *,
+        admit: Admit = admit_everybody,
+    ) -> None:
         self.peer_id = stream.peer_id
         self.ended: PeerError | None = None
         """Why the session ended, once it has."""
         self._stream = stream
         self._session = session
+        self._admit = admit
+        session.admit = self._let_in
         self._handler = handler
         self._calls: dict[str, Call] = {}
         self._cancelled: dict[str, Call] = {}
@@ -256,6 +269,9 @@ class PeerSession:
                     taken += 1
                     if taken % TURN == 0:
                         await trio.lowlevel.checkpoint()
+            except NotPermitted as error:
+                log.info("a peer was turned away", peer=self.peer_id, why=str(error))
+                self._finish(PeerUnreachable(f"{self.peer_id}: not let in: {error}"))
             except RemoteProtocolError as error:
                 log.warning(
                     "session ended: the peer broke a rule", peer=self.peer_id, why=str(error)
@@ -315,6 +331,13 @@ class PeerSession:
         self.say(Ping(nonce=self._next_nonce))
 
     # ---- what came in ----
+
+    def _let_in(self, hello: Hello) -> None:
+        introduction = Introduction(namespace=hello.namespace)
+        # The ends of grants are UTC, so this one rule knows the machine's clock.
+        refusal = self._admit(self.peer_id, introduction, time.time())
+        if refusal is not None:
+            raise NotPermitted(refusal.reason)
 
     def _take(self, message: Message, nursery: trio.Nursery) -> None:
         match message:

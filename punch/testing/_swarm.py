@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from random import Random
 
@@ -106,13 +106,17 @@ class Swarm:
         seed: int = 0,
         hedge: Hedge | None = None,
         decision_log: DecisionLog | None = None,
+        bootstrap: Sequence[str | Address] = (),
     ) -> AsyncIterator[Router]:
-        """A router that knows *peers* listeners (by default all there are)."""
+        """A router that knows *peers* listeners (by default all there are).
+
+        It meets them at *bootstrap*, by default the swarm's own.
+        """
         enough = len(self.executors) if peers is None else peers
         self._incarnation += 1
         async with open_router(
             node=self.network.node(name),
-            bootstrap=self.bootstrap,
+            bootstrap=bootstrap or self.bootstrap,
             namespace=NAMESPACE,
             incarnation=self._incarnation,
             policy=policy,

@@ -14,11 +14,12 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Callable
 from typing import Any, Literal
 
 import attrs
 
-from ..exceptions import LocalProtocolError, RemoteProtocolError
+from ..exceptions import LocalProtocolError, NotPermitted, RemoteProtocolError
 from ._codec import AnyMessage, decode, encode
 from ._frame_buffer import FrameBuffer
 from ._messages import (
@@ -152,6 +153,9 @@ class Session:
         self.state = State.GREETING
         self.theirs: Hello | None = None
         """What the other end said of itself, once it has."""
+        self.admit: Callable[[Hello], None] | None = None
+        """Called with the other end's `Hello` before ours is said to a dialer; raises
+        `NotPermitted` to turn it away. `None` lets everybody in."""
         self._ours = hello
         self._other: Role = "listener" if role == "dialer" else "dialer"
         self._requests: dict[str, _Exchange] = {}
@@ -223,6 +227,13 @@ class Session:
             )
         if theirs.namespace != self._ours.namespace:
             raise RemoteProtocolError(f"the {self._other} is in another namespace")
+        if self.admit is not None:
+            try:
+                self.admit(theirs)
+            except NotPermitted as error:
+                # A stranger hears why it is not let in, and nothing of us.
+                self._say_goodbye(Goodbye(code=error.code, message=str(error)))
+                raise
         self.theirs = theirs
         self.state = State.OPEN
         self._received.max_frame = self._ours.max_frame
