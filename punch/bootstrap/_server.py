@@ -165,7 +165,7 @@ class BootstrapServer:
         if registration.lifetime > 10 * LIFETIME_SECONDS:
             raise NotPermitted(f"a lifetime of {registration.lifetime:.0f} s is too long")
         introduction = Introduction(
-            namespace=registration.namespace, roles=frozenset({registration.role})
+            namespace=registration.namespace, roles=registration.roles
         )
         refusal = self._admit(member.peer_id, introduction, time.time())
         if refusal is not None:

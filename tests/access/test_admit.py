@@ -117,7 +117,7 @@ async def test_a_bootstrap_registers_only_whom_it_admits(autojump_clock):
             node = network.node("bootstrap")
             address = parse_address(node.addresses[0])
             async with open_bootstrap(node, admit=turn_away) as server:
-                common = {"namespace": "home", "role": "listener", "incarnation": 1}
+                common = {"namespace": "home", "roles": {"listener"}, "incarnation": 1}
                 async with join_namespace(network.node("stranger"), address, **common) as outside:
                     await outside.refused.wait()
                     none = server.statistics().registrations

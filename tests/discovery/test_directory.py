@@ -25,7 +25,7 @@ def listener(name: str, incarnation: int = 1, sequence: int = 0, **fields: objec
     made = Registration(
         peer_id=PeerId(name),
         namespace="home",
-        role="listener",
+        roles=frozenset({"listener"}),
         addresses=(f"/memory/{name}/{incarnation}",),
         incarnation=incarnation,
         sequence=sequence,
@@ -52,7 +52,7 @@ def directory_of(*sources: ScriptedSource) -> Directory:
         _Node(),
         sources,
         namespace="home",
-        role="dialer",
+        roles=frozenset({"dialer"}),
         incarnation=1,
         changed=lambda: None,
     )
@@ -138,7 +138,7 @@ def test_waiting_is_in_vain_only_when_no_source_can_recover():
 
 def test_a_source_that_lists_too_many_fills_no_memory(monkeypatch):
     """What is beyond the limit is not looked at; what was there stays."""
-    monkeypatch.setattr("punch.discovery._directory.MAX_LISTENERS", 3)
+    monkeypatch.setattr("punch.discovery._directory.MAX_LISTED", 3)
     source = ScriptedSource("a")
     directory = directory_of(source)
     source.found(Sighting(present=tuple(listener(f"x{number}") for number in range(10))))
@@ -150,7 +150,7 @@ def test_we_are_never_found_and_neither_is_who_listens_to_nobody():
     """Ourselves, and peers without the role of a listener."""
     source = ScriptedSource("a")
     directory = directory_of(source)
-    source.found(Sighting(present=(listener("me"), listener("d", role="dialer"))))
+    source.found(Sighting(present=(listener("me"), listener("d", roles=frozenset({"dialer"})))))
 
     assert directory.listeners == {}
     assert directory.joined.is_set()
@@ -212,7 +212,7 @@ TestDirectory.settings = settings(max_examples=60, stateful_step_count=15, deadl
 async def test_a_directory_without_any_source_is_refused():
     """It could find nobody, ever."""
     with pytest.raises(ConfigurationError, match="no bootstrap was given"):
-        async with join_namespace(_Node(), namespace="home", role="dialer", incarnation=1):
+        async with join_namespace(_Node(), namespace="home", roles=frozenset({"dialer"}), incarnation=1):
             pass
 
 
