@@ -165,7 +165,10 @@ class BootstrapServer:
         if registration.lifetime > 10 * LIFETIME_SECONDS:
             raise NotPermitted(f"a lifetime of {registration.lifetime:.0f} s is too long")
         introduction = Introduction(
-            namespace=registration.namespace, roles=registration.roles
+            namespace=registration.namespace,
+            roles=registration.roles,
+            grant=join.grant,
+            root=join.root,
         )
         refusal = self._admit(member.peer_id, introduction, time.time())
         if refusal is not None:

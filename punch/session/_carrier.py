@@ -333,7 +333,7 @@ class PeerSession:
     # ---- what came in ----
 
     def _let_in(self, hello: Hello) -> None:
-        introduction = Introduction(namespace=hello.namespace)
+        introduction = Introduction(namespace=hello.namespace, grant=hello.grant)
         # The ends of grants are UTC, so this one rule knows the machine's clock.
         refusal = self._admit(self.peer_id, introduction, time.time())
         if refusal is not None:

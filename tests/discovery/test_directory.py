@@ -212,7 +212,7 @@ TestDirectory.settings = settings(max_examples=60, stateful_step_count=15, deadl
 async def test_a_directory_without_any_source_is_refused():
     """It could find nobody, ever."""
     with pytest.raises(ConfigurationError, match="no bootstrap was given"):
-        async with join_namespace(_Node(), namespace="home", roles=frozenset({"dialer"}), incarnation=1):
+        async with join_namespace(_Node(), namespace="home", roles={"dialer"}, incarnation=1):
             pass
 
 
