@@ -3,6 +3,19 @@
 from ._codec import decode, decode_registration, encode, encode_registration
 from ._fingerprint import fingerprint
 from ._frame_buffer import FrameBuffer
+from ._limits import (
+    LEAST_LOGPROB,
+    LIMITS,
+    LONGEST_ARGUMENTS,
+    LONGEST_NAME,
+    LONGEST_TOKEN,
+    MAX_ADDRESSES,
+    MAX_FRAME,
+    MAX_LOGPROBS,
+    MAX_TOOL_CALLS,
+    SAMPLING_NUMBERS,
+    Limit,
+)
 from ._messages import (
     Advert,
     Cancel,
@@ -36,16 +49,7 @@ from ._messages import (
 from ._registration import SIGNING_CONTEXT, Join, Registration, Roster
 from ._registrations import Registrations
 from ._request import check_request
-from ._schema import (
-    LEAST_LOGPROB,
-    LONGEST_ARGUMENTS,
-    LONGEST_TOKEN,
-    MAX_ADDRESSES,
-    MAX_FRAME,
-    MAX_LOGPROBS,
-    MAX_TOOL_CALLS,
-    MINOR,
-)
+from ._schema import MINOR
 from ._session import PROTOCOL, WINDOW, Session, State, diagram, greeting
 
 __all__ = [
@@ -93,15 +97,20 @@ __all__ = [
     "Roster",
     "Registrations",
     "MAX_ADDRESSES",
-    # encoding
-    "MINOR",
-    "FrameBuffer",
+    # what may be in a message
+    "LIMITS",
+    "Limit",
+    "SAMPLING_NUMBERS",
     "MAX_FRAME",
     "MAX_TOOL_CALLS",
     "LONGEST_ARGUMENTS",
+    "LONGEST_NAME",
     "MAX_LOGPROBS",
     "LONGEST_TOKEN",
     "LEAST_LOGPROB",
+    # encoding
+    "MINOR",
+    "FrameBuffer",
     "encode",
     "decode",
     "encode_registration",

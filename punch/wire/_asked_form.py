@@ -3,25 +3,13 @@
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from ..exceptions import InvalidRequest
+from ._limits import DEEPEST_JSON, LIMITS, MAX_CALLS, MAX_LOGPROBS, Limit
 from ._messages import ChatMessage, CommandRequest
 from ._repetition import RepetitionCheck
-from ._schema import LONGEST_ARGUMENTS, LONGEST_SCHEMA, MAX_LOGPROBS, MAX_TOOL_CALLS, MAX_TOOLS
-
-# OpenAI's rule; a grammar or a template may choke on anything else.
-TOOL_NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
-LONGEST_NAME = 256
-
-# A server turns a schema into a grammar by recursion in native code: far below what would
-# overflow its stack, far above what people write.
-DEEPEST_JSON = 64
-
-# Of all messages together: with this many maps more, a request still fits one frame.
-MAX_CALLS = 4096
 
 CHOICES = ("auto", "none", "required")
 BY_NAME = "function:"
@@ -60,10 +48,9 @@ def _parsed(text: str) -> Any:
 
 
 def _check_schema(text: str, name: str, repetition: RepetitionCheck) -> None:
-    if not 1 <= len(text) <= LONGEST_SCHEMA:
-        raise InvalidRequest.about(
-            name, f"has {len(text)} characters; 1 to {LONGEST_SCHEMA} are allowed"
-        )
+    limit = LIMITS["response_schema"]
+    if not limit.allows(len(text)):
+        raise InvalidRequest.about(name, f"has {len(text)} characters; {limit.span} are allowed")
     try:
         value = _parsed(text)
     except RecursionError:
@@ -80,9 +67,10 @@ def _check_schema(text: str, name: str, repetition: RepetitionCheck) -> None:
 
 def _check_arguments(text: str, name: str) -> None:
     """The arguments of a call that was made. Models write what is no JSON, and that may be told."""
-    if len(text) > LONGEST_ARGUMENTS:
+    limit = LIMITS["messages[].tool_calls[].arguments"]
+    if not limit.allows(len(text)):
         raise InvalidRequest.about(
-            name, f"has {len(text)} characters; at most {LONGEST_ARGUMENTS} are allowed"
+            name, f"has {len(text)} characters; at most {limit.most} are allowed"
         )
     try:
         too_deep = _deeper_than(json.loads(text), DEEPEST_JSON)
@@ -94,17 +82,27 @@ def _check_arguments(text: str, name: str) -> None:
         raise InvalidRequest.about(name, f"is nested deeper than {DEEPEST_JSON} levels")
 
 
-def _check_label(value: str, name: str) -> None:
-    if not 1 <= len(value) <= LONGEST_NAME or not value.isprintable():
+def check_entries(entries: Sequence[object], name: str, place: str | None = None) -> None:
+    """Refuse a list that is too long; *place* is its own name where that has indices."""
+    limit = LIMITS[name]
+    if not limit.allows(len(entries)):
         raise InvalidRequest.about(
-            name, f"is {value[:80]!r}; it must be 1 to {LONGEST_NAME} printable characters"
+            place or name, f"has {len(entries)} entries; at most {limit.most} are allowed"
+        )
+
+
+def check_label(value: str, place: str, limit: Limit) -> None:
+    """Refuse a name that could not be shown in a table or a log; *place* says whose it is."""
+    if not limit.allows(len(value)) or not value.isprintable():
+        raise InvalidRequest.about(
+            place, f"is {value[:80]!r}; it must be {limit.span} {limit.unit}"
         )
 
 
 def check_turn(message: ChatMessage, place: str) -> None:
     """Refuse a message whose tool calls or results are not in order; *place* names it."""
     if message.name is not None:
-        _check_label(message.name, f"{place}.name")
+        check_label(message.name, f"{place}.name", LIMITS["messages[].name"])
     if message.role == "tool" and message.tool_call_id is None:
         raise InvalidRequest.about(
             f"{place}.tool_call_id", "is missing; a tool's message says which call it answers"
@@ -114,35 +112,30 @@ def check_turn(message: ChatMessage, place: str) -> None:
             raise InvalidRequest.about(
                 f"{place}.tool_call_id", "is set; only a message of role tool answers a call"
             )
-        _check_label(message.tool_call_id, f"{place}.tool_call_id")
+        check_label(
+            message.tool_call_id, f"{place}.tool_call_id", LIMITS["messages[].tool_call_id"]
+        )
     if message.tool_calls and message.role != "assistant":
         raise InvalidRequest.about(f"{place}.tool_calls", "is set; only the assistant calls tools")
-    if len(message.tool_calls) > MAX_TOOL_CALLS:
-        raise InvalidRequest.about(
-            f"{place}.tool_calls",
-            f"has {len(message.tool_calls)} entries; at most {MAX_TOOL_CALLS} are allowed",
-        )
+    check_entries(message.tool_calls, "messages[].tool_calls", f"{place}.tool_calls")
     for index, call in enumerate(message.tool_calls):
         where = f"{place}.tool_calls[{index}]"
-        _check_label(call.id, f"{where}.id")
-        _check_label(call.name, f"{where}.name")
+        check_label(call.id, f"{where}.id", LIMITS["messages[].tool_calls[].id"])
+        check_label(call.name, f"{where}.name", LIMITS["messages[].tool_calls[].name"])
         _check_arguments(call.arguments, f"{where}.arguments")
 
 
 def _check_tools(request: CommandRequest, repetition: RepetitionCheck) -> None:
     if request.tools and request.command != "chat":
         raise InvalidRequest.about("tools", f"is set; {request.command} has none, only chat does")
-    if len(request.tools) > MAX_TOOLS:
-        raise InvalidRequest.about(
-            "tools", f"has {len(request.tools)} entries; at most {MAX_TOOLS} are allowed"
-        )
+    check_entries(request.tools, "tools")
     names = set()
+    limit = LIMITS["tools[].name"]
     for index, tool in enumerate(request.tools):
-        if not TOOL_NAME.fullmatch(tool.name):
+        if limit.pattern is None or not limit.pattern.fullmatch(tool.name):
             raise InvalidRequest.about(
                 f"tools[{index}].name",
-                f"is {tool.name[:80]!r}; it must be 1 to 64 letters, digits, "
-                "underscores and dashes",
+                f"is {tool.name[:80]!r}; it must be {limit.span} {limit.unit}",
             )
         if tool.name in names:
             raise InvalidRequest.about(

@@ -22,6 +22,7 @@ import msgpack
 from ..capability import Capability, Load, ModelOffer
 from ..exceptions import LocalProtocolError, RemoteProtocolError
 from ._frame_buffer import HEADER
+from ._limits import LONGEST_LISTENER_REGISTRATION, MAX_ENTRIES, MAX_FRAME
 from ._messages import (
     Advert,
     Cancel,
@@ -40,14 +41,7 @@ from ._messages import (
 )
 from ._readers import BadValue, shown
 from ._registration import Join, Registration, Roster
-from ._schema import (
-    LONGEST_LISTENER_REGISTRATION,
-    MAX_ENTRIES,
-    MAX_FRAME,
-    MESSAGES,
-    MINOR,
-    registration_of,
-)
+from ._schema import MESSAGES, MINOR, registration_of
 
 # A frame with more maps and arrays than this is no message of ours: an empty one is a byte on the
 # wire and fifty in memory.

@@ -2,13 +2,31 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Any
 
 import attrs
 
 from ..capability import Capability, Gpu, Lane, Load, ModelOffer
+from ._limits import (
+    LEAST_LOGPROB,
+    LIMITS,
+    LONGEST_GRANT,
+    LONGEST_KEY,
+    LONGEST_NAME,
+    LONGEST_REGISTRATION,
+    LONGEST_TOKEN,
+    MAX_ADDRESSES,
+    MAX_ALTERNATIVES,
+    MAX_ENTRIES,
+    MAX_FRAME,
+    MAX_INPUTS,
+    MAX_LANES,
+    MAX_LOGPROBS,
+    MAX_ROLES,
+    MAX_TOOL_CALLS,
+    SAMPLING_NUMBERS,
+)
 from ._messages import (
     Advert,
     Cancel,
@@ -56,53 +74,30 @@ from ._registration import Join, Registration, Roster
 # The minor version of the protocol grows with each added field or message.
 MINOR = 1
 
-# Room for a long conversation (8 MiB is some two million tokens of English), small enough that
-# a thousand hostile peers with one frame each do not fill a machine.
-MAX_FRAME = 8 << 20
 
-# A map or array with more entries than this is no message of ours.
-MAX_ENTRIES = 1 << 16
+def _of(name: str) -> Reader:
+    """The reader of a field of a request, from the table of limits."""
+    limit = LIMITS[name]
+    if limit.pattern is not None:
+        return matching(limit.pattern, f"{limit.span} {limit.unit}")
+    if limit.printable:
+        return label(int(limit.most))
+    if limit.type is str:
+        return text(int(limit.most), least=int(limit.least))
+    if limit.type is int:
+        return integer(int(limit.least), int(limit.most))
+    return number(limit.least, limit.most)
 
-# A peer has an address or two by each transport; a bootstrap keeps thousands of registrations.
-MAX_ADDRESSES = 8
-LONGEST_LISTENER_REGISTRATION = 2048
-# Of a peer that is no listener: only members of minor 1 and above hear of it.
-LONGEST_REGISTRATION = 4096
-# As many roles as a peer may say it has, known or not.
-MAX_ROLES = 16
 
-# A machine runs a few engines; more lanes than this are no claim of ours.
-MAX_LANES = 64
+def _list_of(reader: Reader, name: str) -> Reader:
+    """The reader of a list in a request, from the table of limits."""
+    return many(reader, int(LIMITS[name].most))
 
-# A chain of four grants, which must fit the first frame of a session beside the longest namespace;
-# and the root's public key, with what libp2p writes around it.
-LONGEST_GRANT = 2560
-LONGEST_KEY = 64
 
-# OpenAI takes as many tools; with the schemas of more, little of any context is left.
-MAX_TOOLS = 128
-LONGEST_SCHEMA = 256 << 10
-
-# Calls of one turn. No model that was seen makes more than a dozen.
-MAX_TOOL_CALLS = 128
-LONGEST_ARGUMENTS = 512 << 10
-
-# Tokens of one answer that come with log-probabilities, each with so many alternatives at most,
-# as OpenAI has it. With a tokenizer's usual tokens they take a third of a frame.
-MAX_LOGPROBS = 8192
-MAX_ALTERNATIVES = 20
-
-# No token of any tokenizer is longer; no probability that a 32-bit float holds is less likely.
-LONGEST_TOKEN = 1024
-LEAST_LOGPROB = -1e4
-
-REQUEST_ID = re.compile(r"[!-~]{1,128}")
-DIGEST = re.compile(r"[0-9a-f]{64}")
-
-_name = label(256)
+_name = label(LONGEST_NAME)
 _peer_id = label(128)
-_request_id = matching(REQUEST_ID, "1 to 128 printable ASCII characters")
-_digest = matching(DIGEST, "64 hexadecimal digits")
+_request_id = _of("request_id")
+_digest = _of("model_digest")
 _count = integer(0, 1 << 53)
 _seconds = number(0.0, 1e9)
 _rate = number(1e-6, 1e9)
@@ -119,8 +114,17 @@ _gpu = record(
     usage=_share,
     compute_units=_count,
 )
-_tool_call = record(ToolCall, id=_name, name=_name, arguments=text(LONGEST_ARGUMENTS))
-_tool = record(Tool, name=label(64), description=_prose, parameters=text(LONGEST_SCHEMA, least=1))
+_tool_call = record(
+    ToolCall, id=_name, name=_name, arguments=_of("messages[].tool_calls[].arguments")
+)
+_tool = record(
+    Tool,
+    # Which characters a name may have is the caller's to mend: `check_request` says so, where
+    # a frame that cannot be read would end the session.
+    name=label(int(LIMITS["tools[].name"].most)),
+    description=_prose,
+    parameters=_of("tools[].parameters"),
+)
 _token = text(LONGEST_TOKEN)
 _logprob = number(LEAST_LOGPROB, 0.0)
 
@@ -131,7 +135,9 @@ def _token_logprob(value: Any) -> TokenLogprob:
     One array a token: as maps, an answer would have more containers than a frame may.
     """
     if type(value) is not list or len(value) % 2 or not 2 <= len(value) <= 2 + 2 * MAX_ALTERNATIVES:
-        raise BadValue(f"a token, a number, and at most 20 such pairs more, got {shown(value)}")
+        raise BadValue(
+            f"a token, a number, and at most {MAX_ALTERNATIVES} such pairs more, got {shown(value)}"
+        )
     found, probability, *rest = value
     return TokenLogprob(
         token=_token(found),
@@ -240,16 +246,8 @@ def _capability(value: Any) -> Capability:
 
 _sampling = record(
     Sampling,
-    max_tokens=integer(1, 1 << 40),
-    temperature=number(0.0, 100.0),
-    top_p=_share,
-    top_k=integer(0, 1 << 31),
-    min_p=_share,
-    repeat_penalty=number(0.0, 100.0),
-    presence_penalty=number(-2.0, 2.0),
-    frequency_penalty=number(-2.0, 2.0),
-    stop=many(text(1024, least=1), 16),
-    seed=integer(0, (1 << 64) - 1),
+    **{name: _of(name) for name in SAMPLING_NUMBERS},
+    stop=_list_of(_of("stop[]"), "stop"),
 )
 _command_request = record(
     CommandRequest,
@@ -257,29 +255,29 @@ _command_request = record(
     command=_command,
     model=_name,
     model_digest=_digest,
-    messages=many(
+    messages=_list_of(
         record(
             ChatMessage,
             role=text(32, least=1),
             content=_prose,
             name=_name,
-            tool_calls=many(_tool_call, MAX_TOOL_CALLS),
+            tool_calls=_list_of(_tool_call, "messages[].tool_calls"),
             tool_call_id=_name,
         ),
-        4096,
+        "messages",
     ),
     prompt=_prose,
-    inputs=many(_prose, 2048),
+    inputs=_list_of(_prose, "inputs"),
     sampling=_sampling,
-    tools=many(_tool, MAX_TOOLS),
-    tool_choice=label(128),
-    response_schema=text(LONGEST_SCHEMA, least=1),
-    logprobs=integer(0, MAX_ALTERNATIVES),
+    tools=_list_of(_tool, "tools"),
+    tool_choice=_of("tool_choice"),
+    response_schema=_of("response_schema"),
+    logprobs=_of("logprobs"),
     stream=flag,
-    stream_interval=_share,
+    stream_interval=_of("stream_interval"),
     strict=flag,
-    timeout=_seconds,
-    priority=integer(-100, 100),
+    timeout=_of("timeout"),
+    priority=_of("priority"),
     continuable=flag,
     continuation=_prose,
 )
@@ -300,7 +298,7 @@ _command_response = record(
         finish_reason=label(32),
         tool_calls=many(_tool_call, MAX_TOOL_CALLS),
         logprobs=many(_token_logprob, MAX_LOGPROBS),
-        embeddings=many(many(number(-1e30, 1e30), MAX_ENTRIES), 2048),
+        embeddings=many(many(number(-1e30, 1e30), MAX_ENTRIES), MAX_INPUTS),
     ),
     error=record(
         Fault,

@@ -22,6 +22,7 @@ import attrs
 from ..exceptions import LocalProtocolError, NotPermitted, RemoteProtocolError
 from ._codec import AnyMessage, decode, encode
 from ._frame_buffer import FrameBuffer
+from ._limits import MAX_FRAME
 from ._messages import (
     Advert,
     Cancel,
@@ -37,7 +38,7 @@ from ._messages import (
     Response,
     Started,
 )
-from ._schema import MAX_FRAME, MINOR
+from ._schema import MINOR
 
 PROTOCOL = "/punch/session/1"
 

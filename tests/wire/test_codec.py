@@ -783,16 +783,18 @@ def joined(**fields: Any) -> dict[str, Any]:
         ),
         (
             {"type": "cancel", "request_id": "r 1"},
-            "cancel.request_id: expected 1 to 128 printable ASCII characters, got str 'r 1'",
+            "cancel.request_id: expected 1 to 128 printable ASCII characters without spaces, "
+            "got str 'r 1'",
         ),
         (
             request(request_id="r" * 129),
-            "request.request.request_id: expected 1 to 128 printable ASCII characters, "
-            f"got str '{'r' * 40}'",
+            "request.request.request_id: expected "
+            f"1 to 128 printable ASCII characters without spaces, got str '{'r' * 40}'",
         ),
         (
             request(model_digest="A" * 64),
-            f"request.request.model_digest: expected 64 hexadecimal digits, got str '{'A' * 40}'",
+            "request.request.model_digest: expected 64 hexadecimal digits, in small letters, "
+            f"got str '{'A' * 40}'",
         ),
         (
             response(status="great"),
@@ -827,7 +829,7 @@ def joined(**fields: Any) -> dict[str, Any]:
         (
             request(sampling={"presence_penalty": 3}),
             "request.request.sampling.presence_penalty: "
-            "expected a number from -2.0 to 2.0, got int '3'",
+            "expected a number from -2 to 2, got int '3'",
         ),
         (
             response(result={"tool_calls": [{"id": "c", "name": "f", "arguments": 1}]}),

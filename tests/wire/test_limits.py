@@ -1,0 +1,162 @@
+"""One table says what a request may be, and everything that judges one is made from it."""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import Any
+
+import attrs
+import pytest
+
+from punch.exceptions import InvalidRequest
+from punch.wire import (
+    LIMITS,
+    SAMPLING_NUMBERS,
+    ChatMessage,
+    CommandRequest,
+    Limit,
+    Request,
+    Sampling,
+    Tool,
+    ToolCall,
+    check_request,
+    decode,
+    encode,
+)
+from punch.wire._readers import BadValue
+from punch.wire._schema import MESSAGES
+
+GOOD = CommandRequest(request_id="r1", messages=(ChatMessage(role="user", content="hi"),))
+TOOL = Tool(name="f")
+TURN = ChatMessage(role="assistant", content="")
+RESULT = ChatMessage(role="tool", content="", tool_call_id="c")
+CALL = ToolCall(id="c", name="f", arguments="{}")
+
+
+def called(**changes: Any) -> CommandRequest:
+    """A good request with a call that has these changes."""
+    call = attrs.evolve(CALL, **changes)
+    return attrs.evolve(GOOD, messages=(attrs.evolve(TURN, tool_calls=(call,)),))
+
+
+def with_value(name: str, value: Any) -> CommandRequest:
+    """A good request but for what the field *name* holds."""
+    match name:
+        case "messages[].name":
+            return attrs.evolve(GOOD, messages=(attrs.evolve(TURN, name=value),))
+        case "messages[].tool_call_id":
+            return attrs.evolve(GOOD, messages=(attrs.evolve(RESULT, tool_call_id=value),))
+        case "messages[].tool_calls":
+            return attrs.evolve(GOOD, messages=(attrs.evolve(TURN, tool_calls=value),))
+        case "tools[].name":
+            return attrs.evolve(GOOD, tools=(attrs.evolve(TOOL, name=value),))
+        case "tools[].parameters":
+            return attrs.evolve(GOOD, tools=(attrs.evolve(TOOL, parameters=value),))
+        case "inputs":
+            return attrs.evolve(GOOD, command="embed", messages=(), inputs=value)
+        case "tool_choice":
+            return attrs.evolve(GOOD, tools=(TOOL,), tool_choice=value)
+        case "stop[]":
+            return attrs.evolve(GOOD, sampling=Sampling(stop=(value,)))
+        case _ if name.startswith("messages[].tool_calls[]."):
+            return called(**{name.rpartition(".")[2]: value})
+        case _ if name == "stop" or name in SAMPLING_NUMBERS:
+            return attrs.evolve(GOOD, sampling=Sampling(**{name: value}))
+    return attrs.evolve(GOOD, **{name: value})
+
+
+ENTRIES = {
+    "messages": GOOD.messages[0],
+    "messages[].tool_calls": CALL,
+    "inputs": "x",
+    "tools": TOOL,
+    "stop": "x",
+}
+
+
+def of_length(name: str, length: int) -> Any:
+    """A value of this length: a text that means something, or a list."""
+    if name == "tools":
+        return tuple(attrs.evolve(TOOL, name=f"f{index}") for index in range(length))
+    if name in ENTRIES:
+        return (ENTRIES[name],) * length
+    if name in ("response_schema", "tools[].parameters") and length > 1:
+        return "{" + " " * (length - 2) + "}"
+    return "a" * length
+
+
+def edges(name: str, limit: Limit) -> tuple[list[Any], list[Any]]:
+    """Values at the ends of a limit, and those just beyond them."""
+    if limit.type in (int, float):
+        step = 1 if limit.type is int else 1e-3
+        least = [limit.least + step if limit.above else limit.least]
+        beyond = limit.most + (step if limit.most < 1e6 else limit.most)
+        below = limit.least if limit.above else limit.least - step
+        return [*least, limit.most], [below, beyond, *([math.nan] if step < 1 else [])]
+    least, most = int(limit.least), int(limit.most)
+    wrong = [of_length(name, most + 1)]
+    if least > 0:
+        wrong.append(of_length(name, least - 1))
+    return [of_length(name, most)], wrong
+
+
+# A choice must be one of the words, and none is as long as a frame takes.
+CHECKED = [name for name in LIMITS if name != "tool_choice"]
+
+
+@pytest.mark.parametrize("name", CHECKED)
+def test_both_ends_of_a_limit_pass_and_travel(name: str) -> None:
+    """What the check lets through, the peer can read."""
+    good, _ = edges(name, LIMITS[name])
+    for value in good:
+        request = with_value(name, value)
+        check_request(request)
+        assert decode(encode(Request(request=request))[4:]) == Request(request=request)
+
+
+@pytest.mark.parametrize("name", CHECKED)
+def test_what_is_beyond_a_limit_is_refused_by_its_name(name: str) -> None:
+    """Before it is sent anywhere."""
+    _, wrong = edges(name, LIMITS[name])
+    for value in wrong:
+        with pytest.raises(InvalidRequest) as caught:
+            check_request(with_value(name, value))
+        found = re.sub(r"\[\d+\]", "[]", caught.value.param or "")
+        # An entry of `stop` has no name of its own for clients.
+        assert found == name.removesuffix("[]")
+
+
+@pytest.mark.parametrize("name", CHECKED)
+def test_what_is_beyond_a_limit_is_not_read_either(name: str) -> None:
+    """A peer that sends it ends its session. What only means nothing is the caller's to mend."""
+    limit = LIMITS[name]
+    _, wrong = edges(name, limit)
+    if limit.above:
+        wrong = [value for value in wrong if value != limit.least]
+    for value in wrong:
+        request = attrs.asdict(with_value(name, value), recurse=True)
+        with pytest.raises(BadValue):
+            MESSAGES["request"]({"request": as_sent(request)})
+
+
+def as_sent(value: Any) -> Any:
+    """What msgpack would make of it at the other end: lists, and no fields without a value."""
+    if isinstance(value, dict):
+        return {key: as_sent(item) for key, item in value.items() if item is not None}
+    if isinstance(value, list | tuple):
+        return [as_sent(item) for item in value]
+    return value
+
+
+def test_every_number_of_the_sampling_has_a_limit() -> None:
+    """Whoever adds one writes its limit down."""
+    fields = {field.name for field in attrs.fields(Sampling)} - {"stop"}
+    assert fields == set(SAMPLING_NUMBERS)
+    assert fields <= set(LIMITS)
+
+
+def test_every_limit_is_that_of_a_field() -> None:
+    """None is left when its field is gone."""
+    fields = {field.name for cls in (CommandRequest, Sampling) for field in attrs.fields(cls)}
+    assert {re.split(r"[\[.]", name)[0] for name in LIMITS} <= fields
