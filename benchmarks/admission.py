@@ -14,9 +14,7 @@ from contextlib import suppress
 
 from _results import Report, Row, milliseconds
 
-from punch.admission import Slots, Ticket
-from punch.capability import PeerId
-from punch.exceptions import PeerRefused
+from punch.admission import NoRoom, Slots, Ticket
 from punch.routing import route_request
 from punch.wire import ChatMessage, CommandRequest, fingerprint
 
@@ -34,7 +32,7 @@ def full_slots(dialers: int) -> Slots:
     """Slots that are all taken, and a queue with no room, of so many *dialers*."""
     slots = Slots(SLOTS, QUEUE)
     for number in range(SLOTS + QUEUE):
-        ticket = Ticket(dialer=PeerId(f"{number % dialers}"), prompt_tokens=100, output_tokens=200)
+        ticket = Ticket(claimant=f"{number % dialers}", prompt_tokens=100, output_tokens=200)
         slots.admit(ticket, limit=math.inf, own_seconds=0.0, now=0.0)
     slots.usual_seconds = 4.0
     return slots
@@ -44,8 +42,8 @@ def refuse(slots: Slots, request: CommandRequest, *, limit: float) -> float:
     """Seconds of one refusal of *request*, which has *limit* seconds left."""
     began = time.thread_time()
     fingerprint(request)
-    ticket = Ticket(dialer=PeerId("0"), prompt_tokens=route_request(request).prompt_tokens)
-    with suppress(PeerRefused):
+    ticket = Ticket(claimant="0", prompt_tokens=route_request(request).prompt_tokens)
+    with suppress(NoRoom):
         slots.admit(ticket, limit=limit, own_seconds=0.1, now=1.0)
         raise AssertionError("it was not refused")
     return time.thread_time() - began

@@ -1,10 +1,10 @@
-"""Slots, the queue before them, and fairness among whoever asks."""
+"""Slots, the queue before them, and fairness among whoever claims them.
 
-from ._admission import Fairness, Line, Slots, Ticket
+A listener's lane has slots for peers, the gateway for its keys; a claimant is only compared.
+"""
 
-__all__ = [
-    "Fairness",
-    "Ticket",
-    "Line",
-    "Slots",
-]
+from ._fairness import Fairness
+from ._line import Line, NoRoom, Ticket
+from ._slots import Slots
+
+__all__ = ["Slots", "Ticket", "NoRoom", "Line", "Fairness"]

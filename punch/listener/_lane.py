@@ -13,7 +13,7 @@ from hashlib import blake2b
 import attrs
 import trio
 
-from ..admission import Slots
+from ..admission import NoRoom, Slots
 from ..backends import Backend, plausible
 from ..capability import Lane, Load, ModelOffer
 from ..exceptions import BackendCrashed, BackendError, OfferUnavailable, PeerRefused, PeerSimulated
@@ -255,12 +255,15 @@ class RunningLane:
         work = self._workload.plan(recording, request, offer)
         if request.model != offer.name:
             request = attrs.evolve(request, model=offer.name)
-        await slots.take(
-            work.ticket,
-            partial(self._queued, recording),
-            limit=deadline - trio.current_time(),
-            own_seconds=self.speeds.prefill_seconds(offer.name, work.ticket.prompt_tokens),
-        )
+        try:
+            await slots.acquire(
+                work.ticket,
+                partial(self._queued, recording),
+                limit=deadline - trio.current_time(),
+                own_seconds=self.speeds.prefill_seconds(offer.name, work.ticket.prompt_tokens),
+            )
+        except NoRoom as full:
+            raise PeerRefused(full.why, retry_after=full.retry_after) from None
         self._changed()
         finished = False
         try:
@@ -273,7 +276,7 @@ class RunningLane:
                 generation = await backend.generate(request, recording.add)
                 finished = True
         finally:
-            slots.give(work.ticket, output_tokens=recording.tokens, finished=finished)
+            slots.release(work.ticket, output_tokens=recording.tokens, finished=finished)
             self._changed()
         ended_at = trio.current_time()
         took = ended_at - started_at

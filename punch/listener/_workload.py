@@ -67,7 +67,7 @@ class Workload:
         usual = self._usual.get(offer.name, route.output_tokens)
         expected = 0 if request.command == "embed" else math.ceil(min(usual, most))
         ticket = Ticket(
-            dialer=recording.key[0],
+            claimant=recording.key[0],
             priority=request.priority,
             prompt_tokens=route.prompt_tokens,
             output_tokens=expected,

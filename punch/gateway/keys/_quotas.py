@@ -24,9 +24,8 @@ from contextlib import asynccontextmanager, nullcontext
 import attrs
 import trio
 
-from ...admission import Slots, Ticket
-from ...capability import PeerId
-from ...exceptions import InvalidRequest, PeerRefused, QuotaExceeded
+from ...admission import NoRoom, Slots, Ticket
+from ...exceptions import InvalidRequest, QuotaExceeded
 from ._keys import MOST_KEYS, Key
 
 # Requests that the gateway works on side by side: some for each of a hundred listeners.
@@ -257,7 +256,7 @@ class Quotas:
             account.begin(weight, expected, now)
         grant = Grant(model, expected)
         ticket = Ticket(
-            dialer=PeerId(NOBODY if key is None else key.key_id),
+            claimant=NOBODY if key is None else key.key_id,
             output_tokens=max(1, round(expected)),
             made=lambda: grant.used,
         )
@@ -271,7 +270,7 @@ class Quotas:
             try:
                 yield grant
             finally:
-                self._slots.give(ticket, output_tokens=grant.used)
+                self._slots.release(ticket, output_tokens=grant.used)
         finally:
             if account is not None:
                 account.end(weight, expected, grant.used, trio.current_time())
@@ -289,10 +288,10 @@ class Quotas:
         patience = nullcontext() if slots.busy < slots.slots else trio.fail_after(timeout)
         try:
             with patience:
-                await slots.take(ticket, say, limit=timeout, own_seconds=0.0)
+                await slots.acquire(ticket, say, limit=timeout, own_seconds=0.0)
             return
-        except PeerRefused as error:
-            seconds = error.retry_after or USUAL_RETRY_SECONDS
+        except NoRoom as full:
+            seconds = full.retry_after or USUAL_RETRY_SECONDS
         except trio.TooSlowError:
             seconds = slots.wait_seconds(0) or USUAL_RETRY_SECONDS
         raise _refusal(

@@ -10,14 +10,13 @@ import trio
 from hypothesis import given
 from hypothesis import strategies as st
 
-from punch.admission import Fairness, Line, Slots, Ticket
-from punch.admission._admission import HALF_LIFE_SECONDS, MOST_DIALERS
-from punch.exceptions import PeerRefused
+from punch.admission import Fairness, Line, NoRoom, Slots, Ticket
+from punch.admission._fairness import HALF_LIFE_SECONDS, MAX_CLAIMANTS
 
 
 def ticket(dialer: str = "a", *, priority: int = 0, tokens: int = 100) -> Ticket:
     """A request of *dialer*."""
-    return Ticket(dialer=dialer, priority=priority, prompt_tokens=tokens)
+    return Ticket(claimant=dialer, priority=priority, prompt_tokens=tokens)
 
 
 def drain(line: Line) -> list[Ticket]:
@@ -74,12 +73,12 @@ def test_the_counters_stay_small_and_few() -> None:
     for second in range(0, 400_000, 500):
         fairness.add("steady", 10, now=float(second))
     assert fairness.served("steady", 399_500.0) == pytest.approx(10, rel=0.02)
-    for number in range(3 * MOST_DIALERS):
+    for number in range(3 * MAX_CLAIMANTS):
         fairness.add(f"{number}", 5, now=400_000.0)
     fairness.add("greedy", 500, now=400_000.0)
-    for number in range(MOST_DIALERS):
+    for number in range(MAX_CLAIMANTS):
         fairness.add(f"more {number}", 5, now=400_000.0)
-    assert len(fairness) == MOST_DIALERS
+    assert len(fairness) == MAX_CLAIMANTS
     assert fairness.served("greedy", 400_000.0) == pytest.approx(500)
 
 
@@ -95,16 +94,16 @@ def test_a_dialer_with_fewer_requests_pushes_out_the_greediest_ones_last() -> No
 def test_nobody_is_pushed_out_for_one_who_holds_as_much() -> None:
     """A change that is not fairer is refused: it would go back and forth."""
     line, _ = full("a", "a", "b")
-    with pytest.raises(PeerRefused, match="3 requests are queued"):
+    with pytest.raises(NoRoom, match="3 requests are queued"):
         line.enter(ticket("b"))
-    with pytest.raises(PeerRefused):
+    with pytest.raises(NoRoom):
         line.enter(ticket("a"))
 
 
 def test_nobody_is_pushed_out_for_a_lower_priority() -> None:
     """What is urgent stays; the least urgent of the greediest goes."""
     line, tickets = full("a", "a", "a")
-    with pytest.raises(PeerRefused):
+    with pytest.raises(NoRoom):
         line.enter(ticket("b", priority=-1))
     urgent = Line(3)
     mixed = [ticket(priority=3), ticket(priority=1), ticket(priority=2)]
@@ -116,7 +115,7 @@ def test_nobody_is_pushed_out_for_a_lower_priority() -> None:
 
 def test_a_queue_of_no_length_refuses_everybody() -> None:
     """There is nobody to push out."""
-    with pytest.raises(PeerRefused, match="0 requests"):
+    with pytest.raises(NoRoom, match="0 requests"):
         Line(0).enter(ticket())
 
 
@@ -138,7 +137,7 @@ def test_the_order_is_never_unfair_and_the_sums_are_right(data: st.DataObject) -
             assert 0 <= line.ahead(one, now=now) <= len(waiting)
             try:
                 pushed = line.enter(one)
-            except PeerRefused:
+            except NoRoom:
                 assert len(waiting) == line.limit
                 continue
             waiting.append(one)
@@ -152,7 +151,7 @@ def test_the_order_is_never_unfair_and_the_sums_are_right(data: st.DataObject) -
                 assert following.priority == max(one.priority for one in waiting)
                 rivals = [one for one in waiting if one.priority == following.priority]
                 served = line.fairness.weighed
-                assert served(following.dialer) == min(served(one.dialer) for one in rivals)
+                assert served(following.claimant) == min(served(one.claimant) for one in rivals)
                 waiting.remove(following)
         elif action == "leave" and waiting:
             one = data.draw(st.sampled_from(waiting))
@@ -178,14 +177,14 @@ def test_those_ahead_are_counted_as_they_will_go() -> None:
 
 async def hold(slots: Slots, one: Ticket, seconds: float, told: list[object]) -> None:
     """Take a slot for a while; *told* gets what is said meanwhile."""
-    await slots.take(
+    await slots.acquire(
         one, lambda ahead, wait: told.append((ahead, wait)), limit=math.inf, own_seconds=0.0
     )
     told.append(trio.current_time())
     try:
         await trio.sleep(seconds)
     finally:
-        slots.give(one, output_tokens=50)
+        slots.release(one, output_tokens=50)
 
 
 async def test_who_waits_is_told_how_many_are_ahead_and_how_long(autojump_clock):
@@ -219,14 +218,14 @@ async def test_a_deadline_that_cannot_be_met_is_refused_at_once(autojump_clock):
             nursery.start_soon(hold, slots, ticket(), 10.0, [])
         await trio.sleep(0.1)
         began = trio.current_time()
-        with pytest.raises(PeerRefused, match=r"no answer within 6\.0 s") as caught:
-            await slots.take(ticket(), lambda a, s: None, limit=6.0, own_seconds=2.0)
+        with pytest.raises(NoRoom, match=r"no answer within 6\.0 s") as caught:
+            await slots.acquire(ticket(), lambda a, s: None, limit=6.0, own_seconds=2.0)
         assert trio.current_time() == began
         assert caught.value.retry_after == pytest.approx(1.0)
         assert slots.queued == 0
         hopeful = ticket()
-        await slots.take(hopeful, lambda a, s: None, limit=7.5, own_seconds=2.0)
-        slots.give(hopeful, output_tokens=1)
+        await slots.acquire(hopeful, lambda a, s: None, limit=7.5, own_seconds=2.0)
+        slots.release(hopeful, output_tokens=1)
 
 
 async def test_a_full_queue_says_when_there_is_room(autojump_clock):
@@ -238,8 +237,8 @@ async def test_a_full_queue_says_when_there_is_room(autojump_clock):
         for _ in range(2):
             nursery.start_soon(hold, slots, ticket(), 1.0, [])
         await trio.sleep(0.1)
-        with pytest.raises(PeerRefused, match="all 2 slots are busy") as caught:
-            await slots.take(ticket(), lambda a, s: None, limit=math.inf, own_seconds=0.0)
+        with pytest.raises(NoRoom, match="all 2 slots are busy") as caught:
+            await slots.acquire(ticket(), lambda a, s: None, limit=math.inf, own_seconds=0.0)
     assert caught.value.retry_after == pytest.approx(3.0)
 
 
@@ -252,7 +251,7 @@ async def test_who_is_pushed_out_is_told_so(autojump_clock):
         try:
             await hold(slots, ticket(dialer), 1.0, [])
             outcomes[name] = "served"
-        except PeerRefused as error:
+        except NoRoom as error:
             outcomes[name] = error.retry_after
 
     async with trio.open_nursery() as nursery:
@@ -270,10 +269,10 @@ async def test_a_burst_of_one_dialer_does_not_keep_another_waiting(autojump_cloc
 
     async def ask(name: str, dialer: str) -> None:
         one = ticket(dialer)
-        await slots.take(one, lambda a, s: None, limit=math.inf, own_seconds=0.0)
+        await slots.acquire(one, lambda a, s: None, limit=math.inf, own_seconds=0.0)
         order.append(name)
         await trio.sleep(1)
-        slots.give(one, output_tokens=10)
+        slots.release(one, output_tokens=10)
 
     async with trio.open_nursery() as nursery:
         for name in ("a1", "a2", "a3", "a4", "b1", "b2"):
@@ -286,12 +285,12 @@ async def test_who_is_cancelled_leaves_nothing_behind(autojump_clock):
     """In the queue, or in the moment of its turn."""
     slots = Slots(1, 9)
     running = ticket()
-    await slots.take(running, lambda a, s: None, limit=math.inf, own_seconds=0.0)
+    await slots.acquire(running, lambda a, s: None, limit=math.inf, own_seconds=0.0)
     async with trio.open_nursery() as nursery:
         for _ in range(3):
             nursery.start_soon(hold, slots, ticket(), 1.0, [])
         await trio.sleep(0.1)
-        slots.give(running, output_tokens=0)
+        slots.release(running, output_tokens=0)
         nursery.cancel_scope.cancel()
     assert (slots.busy, slots.queued, slots.line.prompt_tokens) == (0, 0, 0)
 
@@ -313,7 +312,7 @@ def test_a_refusal_is_quick_however_many_wait() -> None:
     costs = []
     for _ in range(20):
         began = time.thread_time()
-        with pytest.raises(PeerRefused):
+        with pytest.raises(NoRoom):
             line.ahead(ticket("new"), now=0.0)
             line.enter(ticket("new"))
         costs.append(time.thread_time() - began)
@@ -329,10 +328,10 @@ async def test_what_was_not_made_is_given_back_as_it_was_charged(autojump_clock)
     slots = Slots(1, 9)
     began = trio.current_time()
     slots.line.fairness.add("a", 1000, began)
-    one = Ticket(dialer="a", prompt_tokens=100, output_tokens=400)
+    one = Ticket(claimant="a", prompt_tokens=100, output_tokens=400)
     assert slots.admit(one, limit=math.inf, own_seconds=0.0, now=began)
     await trio.sleep(2 * HALF_LIFE_SECONDS)
-    slots.give(one, output_tokens=10)
+    slots.release(one, output_tokens=10)
     served = slots.line.fairness.served("a", trio.current_time())
     assert served == pytest.approx((1000 + 100 + 10) / 4)
 
@@ -341,18 +340,18 @@ async def test_who_gets_a_long_answer_pays_while_it_is_made(autojump_clock):
     """Not at its end: until then its next requests would go before everybody's."""
     slots = Slots(2, 9)
     made = 0
-    endless = Ticket(dialer="a", output_tokens=10, made=lambda: made)
-    short = Ticket(dialer="b", output_tokens=1000)
+    endless = Ticket(claimant="a", output_tokens=10, made=lambda: made)
+    short = Ticket(claimant="b", output_tokens=1000)
     now = trio.current_time()
     for one in (endless, short):
         assert slots.admit(one, limit=math.inf, own_seconds=0.0, now=now)
     made = 50_000
-    for one in (greedy := Ticket(dialer="a"), modest := Ticket(dialer="b")):
+    for one in (greedy := Ticket(claimant="a"), modest := Ticket(claimant="b")):
         assert not slots.admit(one, limit=math.inf, own_seconds=0.0, now=now)
-    slots.give(short, output_tokens=1000)
+    slots.release(short, output_tokens=1000)
     assert (modest.turn.is_set(), greedy.turn.is_set()) == (True, False)
     made = 60_000
-    slots.give(endless, output_tokens=made)
+    slots.release(endless, output_tokens=made)
     assert slots.line.fairness.served("a", now) == pytest.approx(made)
 
 
@@ -361,17 +360,17 @@ async def test_a_long_answer_is_charged_as_it_is_made_with_nobody_waiting(autoju
     slots, exact = Slots(3, 9), Slots(1, 1).line.fairness
     made = 0
     began = trio.current_time()
-    endless = Ticket(dialer="a", output_tokens=1, made=lambda: made)
+    endless = Ticket(claimant="a", output_tokens=1, made=lambda: made)
     assert slots.admit(endless, limit=math.inf, own_seconds=0.0, now=began)
     for _ in range(360):
         await trio.sleep(10)
         now = trio.current_time()
         made += 200
         exact.add("a", 200, now)
-        visitor = Ticket(dialer="b", output_tokens=1)
+        visitor = Ticket(claimant="b", output_tokens=1)
         assert slots.admit(visitor, limit=math.inf, own_seconds=0.0, now=now)
-        slots.give(visitor, output_tokens=1)
-    slots.give(endless, output_tokens=made)
+        slots.release(visitor, output_tokens=1)
+    slots.release(endless, output_tokens=made)
     assert slots.line.fairness.served("a", now) == pytest.approx(exact.served("a", now), rel=0.05)
 
 
@@ -382,7 +381,7 @@ async def test_a_free_slot_is_not_given_to_a_prompt_that_is_clearly_too_long(own
     if is_taken:
         assert slots.admit(ticket(), limit=10.0, own_seconds=own_seconds, now=0.0)
     else:
-        with pytest.raises(PeerRefused, match=r"takes 20\.1 s: no answer within 10\.0 s"):
+        with pytest.raises(NoRoom, match=r"takes 20\.1 s: no answer within 10\.0 s"):
             slots.admit(ticket(), limit=10.0, own_seconds=own_seconds, now=0.0)
     assert slots.busy == is_taken
 
@@ -394,5 +393,5 @@ async def test_an_answer_without_tokens_says_how_long_a_slot_is_held(autojump_cl
         one = ticket()
         slots.admit(one, limit=math.inf, own_seconds=0.0, now=trio.current_time())
         await trio.sleep(60.0)
-        slots.give(one, output_tokens=0, finished=finished)
+        slots.release(one, output_tokens=0, finished=finished)
         assert slots.usual_seconds == expected
