@@ -203,6 +203,7 @@ def test_arbitrary_bytes_raise_nothing_else(body: bytes, pairs: int, tensors: in
             read(head + body)
 
 
+@pytest.mark.slow
 def test_a_large_vocabulary_is_walked_over_not_kept() -> None:
     """300,000 tokens take no more memory than 3."""
     tokens = struct.pack("<IIQ", 9, 8, 300_000) + text("some token") * 300_000

@@ -10,6 +10,7 @@ import os
 from collections.abc import Callable
 
 import attrs
+import pytest
 import trio
 import trio.testing
 from hypothesis import HealthCheck, event, given, settings
@@ -21,8 +22,10 @@ from punch.exceptions import PunchError
 from punch.testing import Swarm, open_swarm
 from punch.wire import CommandRequest, Sampling
 
-# A handful each time somebody runs the tests; thousands in CI (`bins/test --all`).
+# A handful by default; hundreds in CI and thousands outside it, see `tests/stages.py`.
 HISTORIES = int(os.environ.get("PUNCH_TEST_HISTORIES", "30"))
+
+pytestmark = pytest.mark.slow
 
 LISTENERS = ("a", "b", "c")
 BUSY = "whoever is busy"

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
+import functools
+from collections.abc import Callable, Iterator
 from pathlib import Path
-
-import pytest
 
 import punch
 
@@ -82,6 +81,24 @@ def files() -> list[Path]:
     return sorted(path for path in ROOT.rglob("*.py") if path != ROOT / "__init__.py")
 
 
+@functools.cache
+def parsed(path: Path) -> ast.Module:
+    """A module's tree; read once for all tests."""
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+@functools.cache
+def names_in(path: Path) -> tuple[str, ...]:
+    """What a module imports; see `imported`."""
+    return tuple(imported(parsed(path), path))
+
+
+@functools.cache
+def nodes_of(path: Path) -> tuple[ast.AST, ...]:
+    """All of a module's tree."""
+    return tuple(ast.walk(parsed(path)))
+
+
 def relative(path: Path) -> str:
     """The path of a module inside punch, for messages and test ids."""
     return path.relative_to(ROOT).as_posix()
@@ -115,7 +132,20 @@ def is_through(name: str, door: str) -> bool:
     return name == door or name.startswith(f"{door}.")
 
 
-each_file = pytest.mark.parametrize("path", files(), ids=relative)
+def each_file(rule: Callable[[Path], None]) -> Callable[[], None]:
+    """Make of a rule about one file the test of all, which names every file that breaks it."""
+
+    def test() -> None:
+        broken = []
+        for path in files():
+            try:
+                rule(path)
+            except AssertionError as error:
+                broken.append(f"{relative(path)}: {error}")
+        assert not broken, "\n".join(broken)
+
+    test.__name__, test.__doc__ = rule.__name__, rule.__doc__
+    return test
 
 
 @each_file
@@ -128,7 +158,7 @@ def test_every_module_lives_in_a_room_of_the_table(path: Path) -> None:
 def test_imports_point_inwards(path: Path) -> None:
     """A room imports only rooms of the rows above its own."""
     room = room_of(path)
-    for name in imported(ast.parse(path.read_text(encoding="utf-8")), path):
+    for name in names_in(path):
         top, _, rest = name.partition(".")
         if top == "punch":
             other = rest.split(".")[0]
@@ -144,7 +174,7 @@ def test_imports_point_inwards(path: Path) -> None:
 def test_rooms_above_the_line_import_nothing_that_does_io(path: Path) -> None:
     """The thinking half knows no sockets, files, clocks or loggers."""
     if room_of(path) in PURE:
-        names = imported(ast.parse(path.read_text(encoding="utf-8")), path)
+        names = names_in(path)
         found = sorted({name.split(".")[0] for name in names} & set(IMPURE.split()))
         assert found == []
 
@@ -154,7 +184,7 @@ def test_rooms_above_the_line_call_nothing_that_does_io(path: Path) -> None:
     """No `open`, no `print`, no chance but through an `rng` argument."""
     if room_of(path) not in PURE:
         return
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in nodes_of(path):
         where = f"{relative(path)}:{getattr(node, 'lineno', 0)}"
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
             assert node.func.id not in {"open", "input", "print", "exec", "eval"}, where
@@ -169,7 +199,7 @@ def test_rooms_above_the_line_call_nothing_that_does_io(path: Path) -> None:
 def test_every_outside_world_has_one_door(path: Path) -> None:
     """Exceptions and types of a library are translated in one place."""
     here = Path(relative(path))
-    for name in imported(ast.parse(path.read_text(encoding="utf-8")), path):
+    for name in names_in(path):
         for door, keepers in DOORS.items():
             inside = any(here.match(keeper) for keeper in keepers)
             assert inside or not is_through(name, door), f"{here} may not import {door}"

@@ -8,6 +8,8 @@ from policy_quality import SCENARIOS, measure, recorded, worse
 
 from punch.routing import POLICIES
 
+pytestmark = pytest.mark.slow
+
 DEFAULT = next(iter(POLICIES.values()))
 TERMS = DEFAULT.scorer.term_names
 

@@ -1,0 +1,252 @@
+"""Runs the tests in stages, and says how long each took and what came of all of them.
+
+    tests/stages.py unit    formatting, lint, types, and the unit tests: under a minute
+    tests/stages.py all     also what takes long, and the real ones: what CI runs
+    tests/stages.py long    what takes longer than CI may; writes tests/LONG.md
+
+`bins/test` calls it. Arguments after the stage go to pytest, in one run of that stage's tests.
+
+The unit tests are run by two processes, each with half of the files: they wait for nobody, and two
+cores are what we count on. The last line is the sum over all runs of pytest, in its own words.
+"""
+
+from __future__ import annotations
+
+import datetime
+import os
+import re
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import attrs
+
+ROOT = Path(__file__).resolve().parents[1]
+TESTS = ROOT / "tests"
+RESULTS = TESTS / "LONG.md"
+
+UNIT_PROCESSES = 2
+
+# Made-up lives of a swarm (tests/test_histories.py): CI has a minute and a half for them.
+CI_HISTORIES = "500"
+LONG_HISTORIES = "10000"
+
+# What pytest counts in its closing line, and what it comes to for whoever reads ours.
+COUNTED = re.compile(r"(\d+) (passed|failed|skipped|errors?|xfailed|xpassed|deselected)")
+SAME_AS = {"error": "failed", "errors": "failed", "xpassed": "failed"}
+# Nothing of the kind that was asked for: as with `bins/test --long` before anything is that long.
+NO_TESTS = 5
+
+
+@attrs.frozen(kw_only=True)
+class Ended:
+    """What one stage came to."""
+
+    name: str
+    """Of the stage."""
+
+    seconds: float
+    """How long it took."""
+
+    code: int
+    """Exit code; 0 if all is well."""
+
+    counts: Counter[str] = attrs.field(factory=Counter)
+    """How many tests passed, failed and were skipped."""
+
+    def line(self) -> str:
+        """One line for people."""
+        said = f"{self.seconds / 60:.1f} minutes"
+        counts = f", {closing(self.counts)}" if self.counts else ""
+        return f"stage {self.name}: {said}{counts}{'' if self.code == 0 else ', NOT WELL'}"
+
+
+def closing(counts: Counter[str]) -> str:
+    """The sum, as it is to be read: passed and failed always, skipped if there are any."""
+    text = f"{counts['passed']} passed, {counts['failed']} failed"
+    return f"{text}, {counts['skipped']} skipped" if counts["skipped"] else text
+
+
+def counted(output: str) -> Counter[str]:
+    """What the closing line of one run of pytest says."""
+    found: Counter[str] = Counter()
+    for line in reversed(output.splitlines()):
+        if pairs := COUNTED.findall(line):
+            for number, kind in pairs:
+                found[SAME_AS.get(kind, kind)] += int(number)
+            break
+    return found
+
+
+def run(name: str, *commands: Sequence[str], **environment: str) -> Ended:
+    """Commands one after the other, each heard as it speaks."""
+    began = time.monotonic()
+    code = 0
+    for command in commands:
+        code = code or subprocess.run(command, cwd=ROOT, env=os.environ | environment).returncode
+    return Ended(name=name, seconds=time.monotonic() - began, code=code)
+
+
+def pytest(name: str, *arguments: str, **environment: str) -> Ended:
+    """One run of pytest, heard as it speaks."""
+    began = time.monotonic()
+    lines = []
+    with _start(arguments, environment) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            print(line, end="", flush=True)
+            lines.append(line)
+    return _ended(name, began, process.returncode, "".join(lines))
+
+
+def pytest_side_by_side(name: str, shares: Sequence[Sequence[str]], *arguments: str) -> Ended:
+    """Several runs of pytest at once, each heard when it has ended."""
+    began = time.monotonic()
+    running = [_start((*arguments, *share), {}) for share in shares]
+    ended = []
+    for process in running:
+        output, _ = process.communicate()
+        print(output, end="", flush=True)
+        ended.append(_ended(name, began, process.returncode, output))
+    return Ended(
+        name=name,
+        seconds=time.monotonic() - began,
+        code=max(one.code for one in ended),
+        counts=sum((one.counts for one in ended), Counter()),
+    )
+
+
+def _start(arguments: Sequence[str], environment: dict[str, str]) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "pytest", "-q", "--color=no", *arguments]
+    return subprocess.Popen(
+        command,
+        cwd=ROOT,
+        env=os.environ | environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def _ended(name: str, began: float, code: int, output: str) -> Ended:
+    counts = counted(output)
+    # A run that pytest did not bring to its end has counted nothing, and is no success.
+    code = 0 if code == NO_TESTS and not counts["failed"] else code
+    if code and not counts["failed"]:
+        counts["failed"] += 1
+    return Ended(name=name, seconds=time.monotonic() - began, code=code, counts=counts)
+
+
+# ---- the stages ----
+
+UNIT = ("--ignore=tests/integration", "-m", "not slow and not long")
+SLOW = ("--ignore=tests/integration", "-m", "slow and not long")
+REAL = ("tests/integration", "-m", "not long")
+
+
+def halves(count: int = UNIT_PROCESSES) -> list[list[str]]:
+    """The files of the unit tests, in shares of about as many bytes."""
+    shares: list[tuple[int, list[str]]] = [(0, []) for _ in range(count)]
+    files = [
+        path
+        for path in TESTS.rglob("test_*.py")
+        if "integration" not in path.relative_to(TESTS).parts
+    ]
+    for path in sorted(files, key=lambda path: (-path.stat().st_size, path)):
+        size, share = shares.pop(0)
+        share.append(str(path.relative_to(ROOT)))
+        shares = sorted([*shares, (size + path.stat().st_size, share)], key=lambda one: one[0])
+    return [share for _, share in shares]
+
+
+def check() -> Ended:
+    """Formatting, lint, types and the layering, in a `.venv` that is up to date."""
+    return run("check", ["bins/check"])
+
+
+def prepare() -> Ended:
+    """What the real tests need: the binding, llama.cpp's programs, a model."""
+    pull = [sys.executable, "-m", "punch", "models", "pull", "smollm2"]
+    return run("prepare", ["bins/setup", "--binding"], ["bins/llama-cpp"], pull)
+
+
+def unit() -> Ended:
+    """The unit tests that take no long time."""
+    return pytest_side_by_side("unit", halves(), "--ignore=tests/integration", *UNIT[1:])
+
+
+def slow() -> Ended:
+    """Those that compute for seconds: the quality of the policies, made-up lives."""
+    return pytest("slow", "tests", *SLOW, PUNCH_TEST_HISTORIES=CI_HISTORIES)
+
+
+def real() -> Ended:
+    """Real sockets, processes and models."""
+    return pytest("real", *REAL)
+
+
+def long() -> Ended:
+    """Whatever takes longer than CI may."""
+    return pytest("long", "tests", "-m", "long or slow", PUNCH_TEST_HISTORIES=LONG_HISTORIES)
+
+
+STAGES: dict[str, tuple[Callable[[], Ended], ...]] = {
+    "unit": (check, unit),
+    "all": (check, unit, prepare, slow, real),
+    "long": (prepare, long),
+}
+# The tests of each, as one run of pytest, for somebody who has more to say to it.
+SELECTED: dict[str, tuple[str, ...]] = {
+    "unit": ("tests", *UNIT),
+    "all": ("tests",),
+    "long": ("tests", "-m", "long or slow"),
+}
+
+
+def note(ended: Sequence[Ended]) -> None:
+    """Write what the long stage came to, and on which commit."""
+    commit = subprocess.run(
+        ["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True
+    ).stdout.strip()
+    day = datetime.datetime.now(datetime.UTC).date()
+    lines = "".join(f"- {one.line()}\n" for one in ended)
+    RESULTS.write_text(
+        f"# What takes longer than CI may\n\n`bins/test --long` ran on commit {commit} "
+        f"on {day}.\n\n{lines}",
+        encoding="utf-8",
+    )
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run what is named; the exit code."""
+    what, *more = arguments
+    if more:
+        if what == "all":
+            prepare()
+        return subprocess.run(
+            [sys.executable, "-m", "pytest", "-q", *SELECTED[what], *more], cwd=ROOT
+        ).returncode
+    ended = []
+    for stage in STAGES[what]:
+        ended.append(stage())
+        print(ended[-1].line(), flush=True)
+        if ended[-1].code and not ended[-1].counts:
+            break  # Without its types or its model the rest would only fail of that.
+    if what == "long":
+        note(ended)
+    print("\nstages:")
+    for one in ended:
+        print(f"  {one.line()}")
+    total: Counter[str] = sum((one.counts for one in ended), Counter())
+    is_well = all(one.code == 0 for one in ended)
+    if not is_well and not total["failed"]:
+        total["failed"] += 1
+    print(closing(total), flush=True)
+    return 0 if is_well else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:] or ["unit"]))

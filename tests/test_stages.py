@@ -1,0 +1,52 @@
+"""`bins/test` tells the truth about the runs of pytest that it is made of."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import stages
+
+
+@pytest.mark.parametrize(
+    ("output", "expected"),
+    [
+        ("....\n4744 passed in 228.12s (0:03:48)\n", {"passed": 4744}),
+        (
+            "F\n=== 1 failed, 3 passed, 2 skipped in 1.2s ===",
+            {"failed": 1, "passed": 3, "skipped": 2},
+        ),
+        ("2 passed, 1 error in 0.1s", {"passed": 2, "failed": 1}),
+        ("2 passed, 1 xpassed in 0.1s", {"passed": 2, "failed": 1}),
+        ("Killed\n", {}),
+    ],
+)
+def test_the_closing_line_of_pytest_is_counted(output: str, expected: dict[str, int]) -> None:
+    """What is no success is a failure."""
+    assert stages.counted(output) == Counter(expected)
+
+
+def test_a_run_that_pytest_could_not_end_is_a_failure() -> None:
+    """Killed, or stopped by a wrong option: nothing was counted, and nothing is well."""
+    ended = stages._ended("unit", 0.0, 137, "Killed\n")
+    assert (ended.code, ended.counts["failed"]) == (137, 1)
+    assert stages._ended("long", 0.0, 5, "no tests ran in 0.1s\n").code == 0
+
+
+def test_the_sum_is_one_plain_line() -> None:
+    """Whoever reads the output finds it by its form."""
+    assert stages.closing(Counter(passed=12)) == "12 passed, 0 failed"
+    assert stages.closing(Counter(passed=12, skipped=1)) == "12 passed, 0 failed, 1 skipped"
+
+
+def test_the_shares_are_all_unit_tests_each_once() -> None:
+    """No file is forgotten between two processes, and none is run twice."""
+    shared = [name for share in stages.halves() for name in share]
+    tests = Path(__file__).parent
+    there = {
+        path.relative_to(tests.parent).as_posix()
+        for path in tests.rglob("test_*.py")
+        if "integration" not in path.parts
+    }
+    assert sorted(shared) == sorted(there)
