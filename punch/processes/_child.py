@@ -93,6 +93,9 @@ async def open_child(
         yield process
     finally:
         with trio.CancelScope(shield=True):
+            if grace <= 0 and process.returncode is None:
+                # There is nothing to save, and what it has started may not listen.
+                kill_group(process)
             await _end(process, grace)
 
 
@@ -117,15 +120,18 @@ async def _end(process: trio.Process, grace: float) -> None:
     with trio.move_on_after(grace + 1.0):
         await process.wait()
     if process.returncode is None:
-        _kill(process)
+        kill_group(process)
         await process.wait()
     for stream in (process.stdout, process.stderr):
         if stream is not None:
             await stream.aclose()
 
 
-def _kill(process: trio.Process) -> None:
-    """Kill the group that `start_new_session` made; it has our child and its children only."""
+def kill_group(process: trio.Process) -> None:
+    """Kill the group that `start_new_session` made; it has our child and its children only.
+
+    For a *process* that was started so, and has not been waited for.
+    """
     if sys.platform == "win32":
         process.kill()
         return

@@ -12,9 +12,12 @@ import attrs
 import trio
 
 from .._background import open_background
+from .._logs import get_logger
 from ..exceptions import BackendCrashed
-from ._child import GRACE_SECONDS, LastLines, describe_exit, open_child, program_pid
+from ._child import GRACE_SECONDS, LastLines, describe_exit, kill_group, open_child, program_pid
 from ._restarts import Restarts
+
+log = get_logger(__name__)
 
 State = Literal["starting", "ready", "restarting", "failed", "stopped"]
 
@@ -90,6 +93,7 @@ class Supervised:
         self._changed = trio.Event()
         self._stopping = False
         self._late = False
+        self._killed_for: str | None = None
         self._waiting = trio.CancelScope()
         self.ended = trio.Event()
         """Set once the program is gone for good."""
@@ -105,6 +109,9 @@ class Supervised:
 
     def _is_stopping(self) -> bool:
         return self._stopping
+
+    def _why_killed(self) -> str | None:
+        return self._killed_for
 
     @property
     def pid(self) -> int | None:
@@ -167,6 +174,22 @@ class Supervised:
             return error
         return BackendCrashed(f"{self._reason or self.name + ' ended'} ({error})")
 
+    def kill(self, why: str) -> None:
+        """Kill it, with all that it has started, and start it again: it is stuck.
+
+        Args:
+          why: How that was seen, for the log and for error texts: ``it made nothing for 10 s``.
+
+        """
+        if self._process is None or self._process.returncode is not None or not self._is("ready"):
+            return
+        self._killed_for = f"{self.name} was killed: {why}"
+        log.warning("an engine is stuck and is killed", engine=self.name, pid=self.pid, why=why)
+        # At once: what comes now waits for the next run, or goes elsewhere.
+        self._started_at = trio.current_time()
+        self._change("restarting", self._killed_for)
+        kill_group(self._process)
+
     def stop(self) -> None:
         """End it and do not start it again. `ended` tells when it is gone."""
         self._stopping = True
@@ -187,10 +210,15 @@ class Supervised:
 
     async def _run(self) -> None:
         was_ready = False
-        while True:
+        while not self._is_stopping():
+            self._killed_for = None
             reason = await self._run_once()
             if self._is_stopping():
                 return
+            if (why := self._why_killed()) is not None:
+                was_ready = True
+                await self._wait_to_start(self._restarts.killed(), why)
+                continue
             was_ready = was_ready or self._is("ready")
             if not was_ready:
                 if self._starts < 3 and self._retry_start(self.last_lines):
@@ -203,11 +231,12 @@ class Supervised:
                 crashes = self._restarts.in_a_row
                 self._change("failed", f"crash loop, {crashes} times in a row: {reason}")
                 return
-            self._started_at = trio.current_time() + pause
-            self._change("restarting", reason)
-            await self._pause(pause)
-            if self._is_stopping():
-                return
+            await self._wait_to_start(pause, reason)
+
+    async def _wait_to_start(self, pause: float, reason: str) -> None:
+        self._started_at = trio.current_time() + pause
+        self._change("restarting", reason)
+        await self._pause(pause)
 
     async def _pause(self, seconds: float) -> None:
         self._waiting = trio.CancelScope()
@@ -274,6 +303,11 @@ class Supervised:
             self._loaded_in = trio.current_time() - self._started_at
             self._restarts.is_ready(trio.current_time())
             self._change("ready", self._reason)
+            if self._starts > 1:
+                log.info(
+                    "an engine is ready again", engine=self.name, starts=self._starts,
+                    seconds=round(self._loaded_in, 1),
+                )  # fmt: skip
 
     def _change(self, state: State, reason: str | None) -> None:
         self._state = state

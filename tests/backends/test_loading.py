@@ -31,6 +31,9 @@ class Program:
         if self.error is not None:
             raise self.error
 
+    def kill(self, why: str) -> None:
+        """Never asked for here."""
+
 
 def served(program: Program) -> ServedBackend:
     """A backend over it."""

@@ -41,6 +41,17 @@ def test_being_ready_for_a_moment_forgives_nothing() -> None:
     assert pauses[-1] is None
 
 
+def test_a_program_that_we_kill_is_never_given_up() -> None:
+    """Requests made it hang; else anybody could take it away with five of them."""
+    restarts = Restarts()
+    pauses = [restarts.killed() for _ in range(3000)]
+    assert pauses[:4] == [0.5, 1.0, 2.0, 4.0]
+    assert pauses[-1] == LONGEST_PAUSE
+    restarts.served()
+    assert restarts.killed() == 0.5
+    assert restarts.crashed(0.0) == 0.5
+
+
 @given(st.lists(st.sampled_from(["ready", "served", "crashed"]), max_size=40))
 def test_it_gives_up_only_after_a_row_of_crashes(history: list[str]) -> None:
     """Every pause is bounded, and giving up takes five crashes without use in between."""

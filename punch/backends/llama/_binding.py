@@ -8,7 +8,8 @@ at a time; the other llama.cpp backends batch.
   a row the pauses grow, see `_restarts`.
 * A cancelled request stops within a few milliseconds on a CPU, where llama.cpp looks at the
   cancel between two operations. If the process has not confirmed after 100 ms (a GPU in the
-  middle of a long prompt), it is killed, and the next request loads the model anew.
+  middle of a long prompt), it is killed, and the next request loads the model anew, after
+  the pause that a crash would have; however often that happens, it is not given up.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ import attrs
 import psutil
 import trio
 
+from ..._logs import get_logger
 from ...capability import Gpu, ModelOffer
 from ...exceptions import (
     BackendCrashed,
@@ -41,15 +43,18 @@ from ...exceptions import (
     PeerRefused,
     PunchError,
 )
-from ...processes import Restarts, describe_exit
+from ...processes import Restarts, describe_exit, kill_group
 from ...wire import CommandRequest, Completion, Timings, Usage
 from .._base import Backend, Emit, Generation, Loading, continuing, say_while
 from ..openai._written_tools import ask_in_writing, has_tools
+
+log = get_logger(__name__)
 
 _MAX_LINE: Final = 4 * 1024 * 1024  # Bytes from the worker. The longest is an embedding, 100 KB.
 _RECEIVE: Final = 64 * 1024  # Bytes read at a time: the size of a pipe on Linux.
 _CANCEL_SECONDS: Final = 0.1  # What `Backend.generate` promises.
 _STOP_SECONDS: Final = 1.0  # The worker ends at once when its standard input closes.
+_SILENCE_SECONDS: Final = 600.0  # As over HTTP: a long prompt on a slow CPU takes minutes.
 _START_SECONDS: Final = 600.0  # A model of 100 GB from a slow disk takes minutes.
 _PATIENCE: Final = 1.0  # Seconds a request waits for the pause after a crash, rather than failing.
 _TAIL_BYTES: Final = 4096  # Of what it printed last, for the message about a crash.
@@ -155,7 +160,9 @@ class _Binding:
         if wait > _PATIENCE:
             raise BackendCrashed(
                 f"llama-cpp-python crashed {self._restarts.in_a_row} times in a row; "
-                + ("it is not started again" if wait == math.inf else f"next try in {wait:.0f} s"),
+                "it is not started again"
+                if wait == math.inf
+                else f"llama-cpp-python crashed or was killed; next try in {wait:.0f} s",
                 retry_after=None if wait == math.inf else wait,
             )
         await trio.sleep(max(0.0, wait))
@@ -225,7 +232,10 @@ class _Binding:
         try:
             await worker.send(_asked(number, request))
             while True:
-                line = await worker.receive()
+                with trio.move_on_after(_SILENCE_SECONDS) as patience:
+                    line = await worker.receive()
+                if patience.cancelled_caught:
+                    raise BackendCrashed(f"llama-cpp-python made nothing for {_SILENCE_SECONDS} s")
                 ended = "end" in line or "error" in line
                 if "error" in line:
                     kind = _ERRORS.get(line["error"]["code"], GenerationFailed)
@@ -242,7 +252,14 @@ class _Binding:
             if not ended and worker.is_running():
                 with trio.CancelScope(shield=True):
                     if not await worker.cancel(number):
-                        await self.stop()
+                        await self._kill("it was busy after a request was cancelled")
+
+    async def _kill(self, why: str) -> None:
+        log.warning("an engine is stuck and is killed", engine="llama-cpp-python", why=why)
+        self._not_before = trio.current_time() + self._restarts.killed()
+        if self._worker is not None:
+            self._worker.kill()
+        await self.stop()
 
     async def _crashed(self) -> None:
         pause = self._restarts.crashed(trio.current_time())
@@ -324,7 +341,7 @@ class _Worker:
                 return dict(json.loads(line))
             self._searched = len(self._buffer)
             if self._searched > _MAX_LINE:
-                self._process.kill()
+                self.kill()
                 raise BackendCrashed(f"llama-cpp-python sent a line above {_MAX_LINE} bytes")
             try:
                 data = await self._stdout.receive_some(_RECEIVE)
@@ -344,15 +361,20 @@ class _Worker:
                 confirmed = "end" in line or "error" in line
         return confirmed
 
+    def kill(self) -> None:
+        """Kill the process, with all that it has started."""
+        if self._process.returncode is None:
+            kill_group(self._process)
+
     async def end(self) -> None:
         """End the process and wait for it."""
         await trio.aclose_forcefully(self._stdin)
         if self._sending or self._buffer:
-            self._process.kill()
+            self.kill()
         with trio.move_on_after(_STOP_SECONDS):
             await self._process.wait()
         if self._process.poll() is None:
-            self._process.kill()
+            self.kill()
             await self._process.wait()
         await trio.aclose_forcefully(self._stdout)
 

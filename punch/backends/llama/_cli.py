@@ -23,6 +23,7 @@ import attrs
 import trio
 
 from ..._background import open_background
+from ..._logs import get_logger
 from ...capability import Gpu, ModelOffer
 from ...exceptions import (
     BackendCrashed,
@@ -38,6 +39,11 @@ from .._base import Emit, Generation, Loading
 from .._stop import StopMatcher
 from ._cli_output import ConversationOutput, Output, PlainOutput, read_perf, read_too_long
 from ._cli_question import Question, read_question, sampling_flags
+
+log = get_logger(__name__)
+
+# As over HTTP: loading a model and reading a long prompt take minutes without a word.
+SILENCE_SECONDS = 600.0
 
 # After a stop sequence the program is interrupted and prints its account; then it is killed.
 _ACCOUNT_SECONDS = 1.0
@@ -222,14 +228,14 @@ class _Run:
 
         After a stop sequence it is killed, or if *interrupt* asked for its account first.
         """
-        log = LastLines()
+        lines = LastLines()
         # No grace: a cancelled answer must be gone within 100 ms, and there is nothing to save.
         async with open_child(argv, env={}, grace=0.0) as process, open_background() as nursery:
             assert process.stdout is not None
             assert process.stderr is not None
             logged = trio.Event()
-            nursery.start_soon(_read_log, log, process.stderr, logged)
-            await self._read(process.stdout)
+            nursery.start_soon(_read_log, lines, process.stderr, logged)
+            await self._read(process.stdout, Path(argv[0]).name)
             if not self.stopped:
                 await process.wait()
             elif interrupt:
@@ -239,10 +245,20 @@ class _Run:
             if process.returncode is not None:
                 with trio.move_on_after(_ACCOUNT_SECONDS):
                     await logged.wait()
-            return process.returncode or 0, log.lines
+            return process.returncode or 0, lines.lines
 
-    async def _read(self, stdout: trio.abc.ReceiveStream) -> None:
-        async for data in stdout:
+    async def _read(self, stdout: trio.abc.ReceiveStream, name: str) -> None:
+        while True:
+            with trio.move_on_after(SILENCE_SECONDS) as patience:
+                data = await stdout.receive_some()
+            if patience.cancelled_caught:
+                # Leaving kills it, with all that it has started.
+                log.warning("an engine is stuck and is killed", engine=name, silent=SILENCE_SECONDS)
+                raise BackendCrashed(
+                    f"{name} printed nothing for {SILENCE_SECONDS:g} s and was killed"
+                )
+            if not data:
+                break
             await self._pass(self._decode(self._output.feed(data)))
             if self.stopped:
                 return

@@ -12,6 +12,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+from ..._background import open_background
 from ...capability import Gpu, ModelOffer
 from ...exceptions import ConfigurationError
 from ...processes import open_supervised
@@ -101,7 +102,7 @@ async def open_embedded(
             guarded=False,
             on_line=on_line,
         ) as supervised:
-            yield ServedBackend(
+            backend = ServedBackend(
                 name="embedded",
                 client=client,
                 supervised=supervised,
@@ -111,6 +112,9 @@ async def open_embedded(
                 knows_tools=await knows_tools(client),
                 gpus=tuple(Gpu(**gpu) for gpu in report["gpus"]),
             )
+            async with open_background() as nursery:
+                nursery.start_soon(backend.watch)
+                yield backend
 
 
 def _python_path() -> str:

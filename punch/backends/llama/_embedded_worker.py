@@ -32,6 +32,8 @@ def main() -> None:
     params.api_keys = [settings["api_key"]]
     params.ui = False
     params.offline = True
+    # Its computing thread answers there, which is how it is seen that it is not stuck.
+    params.endpoint_slots = True
     params.n_parallel = settings["slots"]
     # As for llama-server: the size of all slots together, in equal parts.
     params.n_ctx = settings["slots"] * settings["context_tokens"]

@@ -15,8 +15,10 @@ from ...processes import Supervised, SupervisorStatistics
 from ...wire import CommandRequest
 from .._base import Emit, Generation, Loading, say_while
 from ..openai._client import HttpClient
+from ..openai._probes import busy_slots
 from ..openai._written_tools import ask_in_writing, has_tools
 from ._pins import Pins, conversation
+from ._vigil import Vigil
 
 
 class ServedBackend:
@@ -43,6 +45,7 @@ class ServedBackend:
         self._offer = offer
         self._gpus = gpus
         self._pins = Pins(slots, key=secrets.token_bytes(16))
+        self._vigil = Vigil(ask=partial(busy_slots, client), kill=supervised.kill)
 
     @property
     def name(self) -> str:
@@ -93,6 +96,10 @@ class ServedBackend:
         """How the server has fared."""
         return self._supervised.statistics()
 
+    async def watch(self) -> None:
+        """Have the server killed and started again whenever it is stuck; until cancelled."""
+        await self._vigil.run()
+
     async def ready(self, loading: Loading) -> None:
         """Return when the server is; see `Backend.ready`.
 
@@ -138,14 +145,22 @@ class ServedBackend:
     async def _ask_server(
         self, request: CommandRequest, emit: Emit, *, slot: int | None
     ) -> Generation:
+        vigil = self._vigil
+
+        async def pass_on(text: str, tokens: int) -> None:
+            vigil.sign()
+            await emit(text, tokens)
+
         try:
-            generation = await self._client.generate(
-                request, emit, model=self._offer.name, dialect="llama_cpp", slot=slot
-            )
+            with vigil.request():
+                generation = await self._client.generate(
+                    request, pass_on, model=self._offer.name, dialect="llama_cpp", slot=slot
+                )
         except BackendCrashed as error:
             self._pins.clear()
             raise await self._supervised.explain(error) from error
         self._supervised.note_served()
+        vigil.learn(generation.usage.computed_tokens, generation.timings.prefill)
         return generation
 
 

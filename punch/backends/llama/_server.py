@@ -11,6 +11,7 @@ from pathlib import Path
 
 import attrs
 
+from ..._background import open_background
 from ...capability import ModelOffer
 from ...exceptions import BackendCrashed, ConfigurationError
 from ...llama_cpp import Program, ask_program, list_gpus
@@ -49,7 +50,8 @@ def server_command(
     ]  # fmt: skip
     # Unified, the slots share one context, and one long prompt could starve the others.
     command += program.known("--no-kv-unified")
-    command += program.known("--jinja", "--offline")
+    # Its computing thread answers at /slots, which is how it is seen that it is not stuck.
+    command += program.known("--jinja", "--offline", "--slots")
     command += program.known("--no-ui") or program.known("--no-webui")
     if threads is not None:
         command += ["--threads", str(threads)]
@@ -182,9 +184,12 @@ async def open_llama_server(
                 if embed_too and not await generates(client):
                     embed_too = False
                     continue
-                yield ServedBackend(
+                backend = ServedBackend(
                     name="llama_cpp", client=client, supervised=supervised,
                     slots=slots, threads=threads, offer=able(offer, embeds=embed_too), gpus=gpus,
                     knows_tools=await knows_tools(client),
                 )  # fmt: skip
+                nursery = await stack.enter_async_context(open_background())
+                nursery.start_soon(backend.watch)
+                yield backend
             return

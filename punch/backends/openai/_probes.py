@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import trio
 
 from ...exceptions import PunchError
@@ -48,6 +50,20 @@ async def generates(client: HttpClient) -> bool:
     except (PunchError, trio.TooSlowError):
         return False
     return True
+
+
+async def busy_slots(client: HttpClient) -> int | None:
+    """How many requests a llama-server works at, as its computing thread says; waits for it.
+
+    `None` if it does not tell, or cannot be reached.
+    """
+    try:
+        slots = await client.get_json("/slots", timeout=math.inf)
+    except PunchError:
+        return None
+    if not isinstance(slots, list):
+        return None
+    return sum(isinstance(slot, dict) and slot.get("is_processing") is True for slot in slots)
 
 
 async def answers(client: HttpClient) -> bool:
