@@ -7,7 +7,7 @@ import decision_logs as made
 
 from punch.exceptions import PeerTimeout
 from punch.gateway import Cost, Exchange
-from punch.routing import Attempt
+from punch.routing import FailedAttempt
 from punch.wire import Provenance, Segment, Usage
 
 REAL = Provenance(kind="real", backend="llama_cpp", model="smollm2", model_digest=made.DIGEST)
@@ -71,8 +71,10 @@ def failed_over() -> Exchange:
     )
 
 
-def _silent() -> Attempt:
-    return Attempt(peer_id=made.FAST, error=PeerTimeout("silent", peer_id=made.FAST), seconds=3.4)
+def _silent() -> FailedAttempt:
+    return FailedAttempt(
+        peer_id=made.FAST, error=PeerTimeout("silent", peer_id=made.FAST), seconds=3.4
+    )
 
 
 def _second():

@@ -10,7 +10,7 @@ from typing import Any
 
 import attrs
 
-from ..routing import Attempt, Decision
+from ..routing import Decision, FailedAttempt
 from ..wire import CommandResponse
 
 
@@ -40,7 +40,7 @@ def plain(text: str) -> str:
     return "".join(c if c.isprintable() or c in "\n\t" else "\ufffd" for c in text)
 
 
-def explain(decisions: Sequence[Decision], attempts: Sequence[Attempt]) -> str:
+def explain(decisions: Sequence[Decision], attempts: Sequence[FailedAttempt]) -> str:
     """Every decision that was made for an answer, and what became of each that failed."""
     lines = []
     failed = list(attempts)

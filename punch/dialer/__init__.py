@@ -1,15 +1,16 @@
 """The dialer's side of a request: asks, listens, fails over, continues, and tells it all."""
 
 from ._answer import Answer
-from ._dispatch import Dispatch, Hedge
+from ._dispatch import Dispatch
+from ._hedging import Hedge
 from ._router import Router, chat_request, new_request_id, open_router
-from ._runs import Made, Runs
+from ._runs import Attribution, Runs
 
 __all__ = [
     "Answer",
+    "Attribution",
     "Dispatch",
     "Hedge",
-    "Made",
     "Runs",
     "Router",
     "open_router",

@@ -1,13 +1,24 @@
-"""One reader of a run: what a caller holds."""
+"""What a caller holds of its answer: its own place in a run that others may read as well."""
 
 from __future__ import annotations
 
 from types import TracebackType
 
+import trio
+
 from ..capability import PeerId
-from ..routing import Attempt, Decision
+from ..exceptions import DeadlineExceeded
+from ..routing import Decision, FailedAttempt
 from ..wire import CommandRequest, CommandResponse, Progress, Provenance, Segment
-from ._runs import Made, Reading, Runs
+from ._run import Run
+from ._runs import Attribution, Runs, SharedRun
+
+# Longer than any answer people wait for, short enough that nothing hangs for ever. Seconds.
+DEFAULT_TIMEOUT = 300.0
+
+# Readers wait this much longer than the run's own deadline, so that the run's more precise error
+# reaches them first. Seconds.
+AFTER_THE_RUN = 0.01
 
 
 class Answer:
@@ -16,6 +27,9 @@ class Answer:
     The loop of the router runs inside `receive`, in the task of whoever wants the answer:
     there is no other task to lose, and an answer nobody reads takes nothing in. Two answers to
     one request id read the same run, each from its beginning.
+
+    It says something about itself from the moment its ``async with`` is entered; what it knows
+    then, it still says afterwards.
     """
 
     def __init__(
@@ -25,13 +39,22 @@ class Answer:
         self._runs = runs
         self._keep = keep
         self._scope = scope
-        self._reading: Reading | None = None
-        self._entered = False
+        self._deadline = 0.0
+        self._position = 0
+        self._shared: SharedRun | None = None
+        # Its own: what is stored for others has lost its decisions.
+        self._joined: Run | None = None
+
+    @property
+    def _run(self) -> Run:
+        if self._joined is None:
+            raise RuntimeError("an answer begins with `async with router.answer(...)`")
+        return self._joined
 
     @property
     def response(self) -> CommandResponse:
         """The whole of it, once `receive` has returned `None`."""
-        response = self._reading.run.response if self._reading is not None else None
+        response = self._run.response
         if response is None:
             raise RuntimeError("the answer is not complete; receive() it to its end first")
         return response
@@ -39,50 +62,51 @@ class Answer:
     @property
     def decisions(self) -> tuple[Decision, ...]:
         """Every decision made for it, in order."""
-        return () if self._reading is None else tuple(self._reading.run.decisions)
+        return tuple(self._run.books.decisions)
 
     @property
-    def attempts(self) -> tuple[Attempt, ...]:
-        """The tries that failed, in order."""
-        return () if self._reading is None else self._reading.run.attempts
+    def attempts(self) -> tuple[FailedAttempt, ...]:
+        """The attempts that failed, in order."""
+        return self._run.books.attempts.failed_attempts
 
     @property
     def segments(self) -> tuple[Segment, ...]:
-        """Who delivered which part, the one under way left out."""
-        return () if self._reading is None else self._reading.run.segments
+        """Which peer delivered which part, the one under way left out."""
+        return tuple(self._run.books.delivered.segments)
 
     @property
     def tokens(self) -> int:
         """Tokens of it so far, as those who made them count; at least one for each part."""
-        return 0 if self._reading is None else self._reading.run.tokens
+        return self._run.tokens
 
     @property
     def progress(self) -> Progress | None:
         """What its peer last said it waits for."""
-        return None if self._reading is None else self._reading.run.progress
+        return self._run.progress
 
     @property
     def peer_id(self) -> PeerId | None:
-        """Who works on it; at its end, who did last."""
-        return None if self._reading is None else self._reading.run.peer_id
+        """The peer that works on it; at its end, the one that did last."""
+        return self._run.peer_id
 
     @property
     def provenance(self) -> Provenance | None:
         """Where the text comes from, once there is some."""
-        return None if self._reading is None else self._reading.run.provenance
+        return self._run.provenance
 
     @property
-    def made(self) -> Made | None:
+    def billed(self) -> Attribution | None:
         """What was made for this reader; `None` if that was done for another, or before.
 
         When a reader leaves that others have joined, what is made from then on is for the next.
         """
-        return None if self._reading is None else self._reading.made
+        shared = self._shared
+        return None if shared is None or shared.billed_to is not self else shared.billed()
 
     @property
     def text(self) -> str:
         """What was received so far."""
-        return "" if self._reading is None else self._reading.text
+        return "".join(self._run.parts[: self._position])
 
     def __aiter__(self) -> Answer:
         return self
@@ -107,19 +131,56 @@ class Answer:
           DeadlineExceeded: if the time ran out.
 
         """
-        if not self._entered or self._reading is None:
+        shared = self._shared
+        if shared is None:
             raise RuntimeError("an answer is received inside `async with router.answer(...)`")
-        return await self._reading.receive()
+        text = self._next(shared)
+        if text is not None:
+            return text
+        run = self._run
+        if not run.is_over:
+            until = self._deadline + AFTER_THE_RUN
+            await shared.advance(self._position, until=until)
+            text = self._next(shared)
+            if text is None and not run.is_over:
+                raise DeadlineExceeded("the time ran out before the rest of the answer")
+        if text is None and run.error is not None:
+            raise run.error
+        return text
 
     def receive_nowait(self) -> str | None:
-        """As `receive`, but `None` if no text is there already. Raises nothing."""
-        if not self._entered or self._reading is None:
-            return None
-        return self._reading.receive_nowait()
+        """As `receive`, but without waiting.
+
+        Raises:
+          trio.WouldBlock: if no text is there already, and the answer is not over. What went
+            wrong with an answer that is over is raised by `receive`.
+
+        """
+        shared = self._shared
+        if shared is None:
+            raise RuntimeError("an answer is received inside `async with router.answer(...)`")
+        text = self._next(shared)
+        if text is None and self._run.response is None:
+            raise trio.WouldBlock
+        return text
+
+    def _next(self, shared: SharedRun) -> str | None:
+        run, position = self._run, self._position
+        if position >= len(run.parts):
+            if run.is_over:
+                return None
+            shared.advance_nowait()
+            if position >= len(run.parts):
+                return None
+        self._position = position + 1
+        return run.parts[position]
 
     async def __aenter__(self) -> Answer:
-        self._reading = self._runs.join(self.request, keep=self._keep, scope=self._scope)
-        self._entered = True
+        self._deadline = trio.current_time() + (self.request.timeout or DEFAULT_TIMEOUT)
+        shared = self._runs.join(
+            self, self.request, deadline=self._deadline, keep=self._keep, scope=self._scope
+        )
+        self._shared, self._joined = shared, shared.run
         return self
 
     async def __aexit__(
@@ -128,6 +189,6 @@ class Answer:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._entered = False
-        if self._reading is not None:
-            self._reading.leave()
+        shared, self._shared = self._shared, None
+        if shared is not None:
+            self._runs.leave(self, shared)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import attrs
 import trio
@@ -10,7 +11,7 @@ import trio
 from ..capability import PeerId
 from ..exceptions import PeerFailed
 from ..wire import CommandRequest, CommandResponse, Completion, Provenance, Segment, Usage
-from ._asked import Asked
+from ._attempt import Attempt
 
 # The longest answer there can be: a million tokens of four characters. Where the caller set a
 # limit, so many characters for each token, which is far more than any tokenizer has.
@@ -26,7 +27,7 @@ class Delivered:
     """What the caller of one request has got.
 
     Args:
-      request: What he asked for.
+      request: What was asked for.
 
     """
 
@@ -84,33 +85,33 @@ class Delivered:
         if self.characters + len(text) > most:
             raise PeerFailed(f"sent more than the {most} characters there can be", peer_id=peer_id)
 
-    def append(self, asked: Asked, text: str, tokens: int) -> None:
+    def append(self, attempt: Attempt, text: str, tokens: int) -> None:
         """Give the caller *text*."""
         self.parts.append(text)
         self.tokens += tokens
         self.characters += len(text)
-        asked.delivered(text, tokens)
-        self.provenance, self.chat_template = asked.provenance, asked.chat_template
+        attempt.delivered(text, tokens)
+        self.provenance, self.chat_template = attempt.provenance, attempt.chat_template
 
-    def close_segment(self, asked: Asked, reason: str) -> None:
-        """A peer delivers no more; *reason* says why."""
-        if asked.characters:
+    def close_segment(self, attempt: Attempt, reason: str) -> None:
+        """A peer delivers no more, and the answer is whole; *reason* says why."""
+        if attempt.characters:
             self.segments.append(
                 Segment(
-                    peer_id=asked.peer_id,
-                    tokens=asked.tokens,
-                    characters=asked.characters,
-                    seconds=asked.seconds,
+                    peer_id=attempt.peer_id,
+                    tokens=attempt.tokens,
+                    characters=attempt.characters,
+                    seconds=attempt.seconds,
                     reason=reason,
                 )
             )
 
-    def leave_to_others(self, asked: Asked, reason: str) -> None:
-        """A peer delivers no more, and the answer is not whole."""
-        self._tokens_of_others += asked.tokens
-        self.close_segment(asked, reason)
+    def hand_over(self, attempt: Attempt, reason: str) -> None:
+        """A peer delivers no more, and another one has to deliver the rest."""
+        self._tokens_of_others += attempt.tokens
+        self.close_segment(attempt, reason)
 
-    def what_is_left(self) -> CommandRequest | None:
+    def remaining_request(self) -> CommandRequest | None:
         """What the next peer is to be asked; `None` if the answer has all its tokens."""
         request, so_far = self._request, self.text
         if not so_far:
@@ -131,8 +132,8 @@ class Delivered:
             model_digest=self.provenance.model_digest or request.model_digest,
         )
 
-    def ended_by(self, last: Asked | None, finish_reason: str) -> CommandResponse:
-        """The response for an answer that nobody has to be asked about any more."""
+    def ended_by(self, last: Attempt | None, finish_reason: str, **story: Any) -> CommandResponse:
+        """The response for an answer that nobody has to be asked about any more; see `whole`."""
         response = CommandResponse(
             request_id=self._request.request_id,
             status="success",
@@ -140,10 +141,17 @@ class Delivered:
             provenance=self.provenance or (last.provenance if last is not None else None),
             usage=Usage(completion_tokens=0 if last is None else last.tokens),
         )
-        return self.whole(response, Completion(finish_reason=finish_reason))
+        return self.whole(response, Completion(finish_reason=finish_reason), **story)
 
-    def whole(self, response: CommandResponse, result: Completion) -> CommandResponse:
-        """The last peer's response, made that of the whole answer."""
+    def whole(self, response: CommandResponse, result: Completion, **story: Any) -> CommandResponse:
+        """The last peer's response, made that of the whole answer.
+
+        Args:
+          response: What the last peer said.
+          result: The result in it.
+          story: Fields that say how the answer came about.
+
+        """
         usage = response.usage
         if self._tokens_of_others:
             # What others had delivered was part of the prompt for the last one.
@@ -154,6 +162,7 @@ class Delivered:
             result=result if result.text == text else attrs.evolve(result, text=text),
             usage=usage,
             segments=tuple(self.segments),
+            **story,
         )
 
 

@@ -21,9 +21,10 @@ from ..exceptions import (
     PunchError,
 )
 from ..peers import MAX_PEERS
-from ..routing import HEDGE_RESERVE, HEDGE_SHARE, Budget, Decision, Experience, Policy, Presence
+from ..routing import HEDGE_RESERVE, Budget, Decision, LearnedState, Policy, Presence, Reason
 from ..session import Call
 from ..wire import CommandRequest, CommandResponse
+from ._hedging import Hedge
 from ._speed import Speed
 
 # How long a first request waits for the namespace to be known: a few round trips, and the
@@ -39,23 +40,6 @@ LEAST_TIMEOUT = 1e-3
 
 # How long a cancelled peer has to say how far it got; it has 100 ms to stop.
 CONFIRM_SECONDS = 5.0
-
-
-@attrs.frozen(kw_only=True)
-class Hedge:
-    """Ask a second peer when the first is late with its first text; the quicker one answers.
-
-    At most a twentieth of the requests are hedged, however many are late: see `Budget`.
-    """
-
-    factor: float = 2.0
-    """Late is this many times the predicted seconds to the first text."""
-
-    least: float = 1.0
-    """But at least this many seconds; also where nothing is predicted."""
-
-    share: float = HEDGE_SHARE
-    """Share of the requests that may be hedged."""
 
 
 class Dispatch:
@@ -93,7 +77,7 @@ class Dispatch:
         self._hedges = Budget(
             share=hedge.share if hedge else 0.0, reserve=HEDGE_RESERVE, per_second=0.0
         )
-        self.experience = Experience(rng)
+        self.learned = LearnedState(rng)
         self._last_faults: dict[PeerId, float] = {}
         self._nursery = nursery
         self._rng = rng
@@ -107,6 +91,7 @@ class Dispatch:
         now: float,
         chat_template: str | None = None,
         alternative: bool = False,
+        reason: Reason = "first",
     ) -> Decision:
         """Whom to ask, but for those that were *tried*.
 
@@ -115,23 +100,23 @@ class Dispatch:
           tried: Whom not to ask.
           now: The current time, in seconds of trio's clock.
           chat_template: What a begun answer was begun with.
-          alternative: Somebody works on it already.
+          alternative: Another peer works on it already.
+          reason: Why a peer is asked.
 
         """
         peers = self.table.snapshot()
-        self.experience.guess_length(request, peers)
-        route = self.experience.route_request(
+        self.learned.guess_length(request, peers)
+        route = self.learned.route_request(
             request,
             now=now,
             tried=tried,
             serial=self._serial,
             continuing=request.continuation is not None,
             chat_template=chat_template,
+            alternative=alternative,
         )
-        if alternative:
-            route = attrs.evolve(route, alternative=True)
         self._serial += not tried
-        return self.policy.decide(route, peers, now=now, rng=self._rng)
+        return self.policy.decide(route, peers, now=now, rng=self._rng, reason=reason)
 
     def presence(self, peer_id: PeerId) -> Presence | None:
         """How a peer is there now, if it is."""
@@ -183,9 +168,9 @@ class Dispatch:
     # ---- what is learned ----
 
     def sent(self, request: CommandRequest, decision: Decision, peer_id: PeerId, model: str) -> int:
-        """A request is on its way; the peer's stay, for `PeerTable.ended`."""
+        """A request is on its way; the peer's session in the table, for `PeerTable.ended`."""
         now, route = trio.current_time(), decision.request
-        self.experience.sent(request, peer_id, now=now)
+        self.learned.sent(request, peer_id, now=now)
         return self.table.sent(
             peer_id,
             model=model,
@@ -208,7 +193,7 @@ class Dispatch:
         self._last_faults[peer_id] = now
         lost = isinstance(error, PeerUnreachable)
         if lost or isinstance(error, PeerTimeout):
-            self.experience.lost(peer_id)
+            self.learned.lost(peer_id)
         self.table.failed(peer_id, model=None if lost else model, now=now, retry_after=retry_after)
 
     def succeeded(
@@ -244,7 +229,7 @@ class Dispatch:
             batch=response.timings.batch,
             now=now,
         )
-        self.experience.answered(
+        self.learned.answered(
             request,
             peer_id,
             text=text,

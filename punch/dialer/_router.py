@@ -30,7 +30,8 @@ from ..peers import PeerRecord
 from ..routing import POLICIES, Policy
 from ..wire import ChatMessage, CommandRequest, CommandResponse, Sampling, check_request
 from ._answer import Answer
-from ._dispatch import Dispatch, Hedge
+from ._dispatch import Dispatch
+from ._hedging import Hedge
 from ._runs import Runs
 
 # Seeded by the system. An id is no secret: to ask for one each time would be a system call each.

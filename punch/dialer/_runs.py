@@ -1,4 +1,8 @@
-"""Exactly once: one run for each request id, however often it is asked for."""
+"""Exactly once: one run for each request id, however often it is asked for.
+
+What a run does is its own business; which readers share one, and how long its answer is kept for
+those that ask again, is decided here.
+"""
 
 from __future__ import annotations
 
@@ -7,10 +11,10 @@ from collections import OrderedDict
 import attrs
 import trio
 
-from ..exceptions import DeadlineExceeded, RequestConflict
+from ..exceptions import RequestConflict
 from ..wire import CommandRequest, fingerprint
 from ._dispatch import Dispatch
-from ._run import USUAL_TIMEOUT, Run
+from ._run import Run
 
 # A program that lost its connection to us asks again within seconds; two minutes cover a
 # restart of its machine. The other two bound what is kept meanwhile: 34 short answers a second,
@@ -18,9 +22,6 @@ from ._run import USUAL_TIMEOUT, Run
 STORED_SECONDS = 120.0
 MOST_STORED = 4096
 MOST_CHARACTERS = 16 << 20
-
-# Whose time runs out as the run's own does hears of it from the run: by so many seconds.
-AFTER_THE_RUN = 0.01
 
 # What one number of an embedding takes, in the same measure.
 NUMBER_CHARACTERS = 32
@@ -30,7 +31,7 @@ ANSWER_CHARACTERS = 2048
 
 
 @attrs.frozen(kw_only=True)
-class Made:
+class Attribution:
     """What of an answer was made for one reader, and not for another who had asked before."""
 
     prompt: bool = False
@@ -43,114 +44,72 @@ class Made:
     """Tokens before them, made for readers who have left."""
 
 
-class _Shared:
-    """A run, and what its readers share."""
+class SharedRun:
+    """A run, and what its readers share. A reader is only told apart from others here."""
 
     def __init__(self, run: Run, print_: bytes) -> None:
         self.run = run
         self.fingerprint = print_
         self.is_kept = False
-        """Whether it is kept for a while when it is complete."""
-        self.readers: list[Reading] = []
-        self.owner: Reading | None = None
-        """For whom it is made: who asked first, or if that one has left, who joined next."""
-        self._made_earlier = Made()
+        """Whether the answer is kept for a while when it is complete."""
+        self.readers: list[object] = []
+        self.billed_to: object | None = None
+        """The reader that it is made for: the first; if that one has left, the next."""
         self.ended_at: float | None = None
+        """When it was stored, in seconds of trio's clock."""
+        self._billed_earlier = Attribution()
         self._is_driven = False
         self._waiting = trio.lowlevel.ParkingLot()
 
-    def made(self) -> Made:
-        """What was made for its owner."""
-        run, earlier = self.run, self._made_earlier
-        return Made(
-            prompt=run.was_taken and not earlier.prompt,
+    def billed(self) -> Attribution:
+        """What was made for the reader that it is billed to."""
+        run, earlier = self.run, self._billed_earlier
+        return Attribution(
+            prompt=run.has_begun and not earlier.prompt,
             tokens=max(0, run.tokens - earlier.tokens),
             earlier=earlier.tokens,
         )
 
-    def lose(self, reading: Reading) -> None:
-        """One reads no more; if it was made for that one, it is for the next from now on."""
-        self.readers.remove(reading)
-        if self.owner is not reading:
+    def lose(self, reader: object) -> None:
+        """A reader has left; if it was billed to that one, the next pays from now on."""
+        self.readers.remove(reader)
+        if self.billed_to is not reader:
             return
         run = self.run
-        self.owner = self.readers[0] if self.readers and not run.is_over else None
-        self._made_earlier = Made(prompt=run.was_taken, tokens=run.tokens)
+        self.billed_to = self.readers[0] if self.readers and not run.is_over else None
+        self._billed_earlier = Attribution(prompt=run.has_begun, tokens=run.tokens)
 
     def advance_nowait(self) -> None:
-        """Take what has arrived, unless somebody is about to."""
+        """Take what has arrived, unless another reader is about to."""
         if not self._is_driven:
             self.run.advance_nowait()
 
-    async def advance(self, position: int) -> None:
-        """Wait until the run has more parts than *position*, or is over; drive it if nobody does.
+    async def advance(self, position: int, *, until: float) -> None:
+        """Wait until the run has more parts than *position*, is over, or it is *until*.
 
-        Whoever drives may be cancelled: then the next one who waits takes over.
+        One of the readers drives the run. It may be cancelled: then the next one that waits
+        takes over.
         """
         run = self.run
-        while len(run.parts) <= position and not run.is_over:
+        if until < run.deadline or self._is_driven:
+            with trio.move_on_at(until):
+                await self._advance(position, until)
+        else:
+            # The run ends its own waits by then: a scope less for nearly every request.
+            await self._advance(position, until)
+
+    async def _advance(self, position: int, until: float) -> None:
+        run = self.run
+        while len(run.parts) <= position and not run.is_over and trio.current_time() < until:
             if self._is_driven:
                 await self._waiting.park()
                 continue
             self._is_driven = True
             try:
-                await run.advance()
+                await run.advance(until)
             finally:
                 self._is_driven = False
                 self._waiting.unpark_all()
-
-
-class Reading:
-    """One reader's place in a run. Made by `Runs.join`."""
-
-    def __init__(self, runs: Runs, shared: _Shared, deadline: float) -> None:
-        self.run = shared.run
-        self.shared = shared
-        self._deadline = deadline
-        self._runs = runs
-        self._position = 0
-
-    @property
-    def made(self) -> Made | None:
-        """What was made for this reader; `None` if another asked for it before."""
-        return self.shared.made() if self.shared.owner is self else None
-
-    @property
-    def text(self) -> str:
-        """What this reader has received."""
-        return "".join(self.run.parts[: self._position])
-
-    async def receive(self) -> str | None:
-        """The next part; `None` at the end. Raises what went wrong with the run."""
-        run = self.run
-        text = self.receive_nowait()
-        if text is None and not run.is_over:
-            await self._advance()
-            text = self.receive_nowait()
-        if text is None and run.error is not None:
-            raise run.error
-        return text
-
-    def receive_nowait(self) -> str | None:
-        """The next part, if it is there."""
-        run = self.run
-        if self._position >= len(run.parts) and not run.is_over:
-            self.shared.advance_nowait()
-        if self._position >= len(run.parts):
-            return None
-        self._position += 1
-        return run.parts[self._position - 1]
-
-    async def _advance(self) -> None:
-        # The run keeps time for whoever waits longest, and says more when it runs out.
-        with trio.move_on_at(self._deadline + AFTER_THE_RUN) as patience:
-            await self.shared.advance(self._position)
-        if patience.cancelled_caught:
-            raise DeadlineExceeded("the time ran out before the rest of the answer")
-
-    def leave(self) -> None:
-        """The reader wants no more."""
-        self._runs.leave(self)
 
 
 class Runs:
@@ -158,7 +117,7 @@ class Runs:
 
     def __init__(self, dispatch: Dispatch) -> None:
         self.dispatch = dispatch
-        self._runs: dict[str, _Shared] = {}
+        self._runs: dict[str, SharedRun] = {}
         self._stored: OrderedDict[str, int] = OrderedDict()
         self._characters = 0
 
@@ -170,12 +129,22 @@ class Runs:
         """Runs that are not complete."""
         return len(self._runs) - len(self._stored)
 
-    def join(self, request: CommandRequest, *, keep: bool = True, scope: str = "") -> Reading:
-        """Read the run for *request*: a new one, or the one that its id has already.
+    def join(
+        self,
+        reader: object,
+        request: CommandRequest,
+        *,
+        deadline: float,
+        keep: bool = True,
+        scope: str = "",
+    ) -> SharedRun:
+        """The run for *request*: a new one, or the one that its id has already.
 
         Args:
+          reader: What `leave` is called with.
           request: What is asked.
-          keep: Whether to keep the answer for whoever asks again.
+          deadline: When this reader gives up, in seconds of trio's clock.
+          keep: Whether to keep the answer for readers that ask again.
           scope: What else must be the same for two to be the same request.
 
         Raises:
@@ -185,29 +154,25 @@ class Runs:
         self._forget()
         request_id, print_ = request.request_id, fingerprint(request) + scope.encode()
         shared = self._runs.get(request_id)
-        is_new = shared is None or shared.run.error is not None
-        if shared is None or is_new:
-            # One that failed is asked anew; who still reads it holds on to it.
-            shared = self._runs[request_id] = _Shared(Run(self.dispatch, request), print_)
+        if shared is None or shared.run.error is not None:
+            # One that failed is asked anew; its readers hold on to it.
+            run = Run(self.dispatch, request, deadline=deadline)
+            shared = self._runs[request_id] = SharedRun(run, print_)
+            shared.billed_to = reader
         elif shared.fingerprint != print_:
             raise RequestConflict(
                 f"request_id {request_id!r} was used for another request within the last "
                 f"{STORED_SECONDS:.0f} s: give each request its own"
             )
-        deadline = trio.current_time() + (request.timeout or USUAL_TIMEOUT)
-        reading = Reading(self, shared, deadline)
-        if is_new:
-            shared.owner = reading
         elif shared.readers:
             shared.run.extend(deadline)
-        shared.readers.append(reading)
+        shared.readers.append(reader)
         shared.is_kept |= keep
-        return reading
+        return shared
 
-    def leave(self, reading: Reading) -> None:
+    def leave(self, reader: object, shared: SharedRun) -> None:
         """A reader has all it wanted. A complete run is kept a while, any other goes with it."""
-        shared = reading.shared
-        shared.lose(reading)
+        shared.lose(reader)
         run, request_id = shared.run, shared.run.request.request_id
         if run.response is not None and shared.is_kept:
             if shared.ended_at is None:
@@ -217,7 +182,7 @@ class Runs:
             if self._runs.get(request_id) is shared:
                 del self._runs[request_id]
 
-    def _store(self, shared: _Shared, request_id: str) -> None:
+    def _store(self, shared: SharedRun, request_id: str) -> None:
         shared.ended_at = trio.current_time()
         shared.run = shared.run.stored()
         self._stored[request_id] = size = _size(shared.run)

@@ -10,7 +10,7 @@ import attrs
 
 from ..routing import PATIENCE_FACTOR
 from ..wire import CommandResponse
-from ._asked import Asked
+from ._attempt import Attempt
 
 # How much longer than it says a text may take to come: so many times, and so many seconds.
 MOST_UNSEEN_FACTOR = 2.0
@@ -40,8 +40,8 @@ class Speed:
     """Seconds for these."""
 
 
-def speed_of(asked: Asked, response: CommandResponse) -> Speed:
-    """What to learn from the part of an answer that *asked* has just finished.
+def speed_of(attempt: Attempt, response: CommandResponse) -> Speed:
+    """What to learn from the part of an answer that *attempt* has just finished.
 
     * A text cannot have been made much quicker than it came, nor of more tokens than it has bytes;
       only of thoughts, which nobody sees, a peer may claim what it likes.
@@ -49,17 +49,17 @@ def speed_of(asked: Asked, response: CommandResponse) -> Speed:
     """
     usage, timings = response.usage, response.timings
     tokens, prefill, decode = usage.completion_tokens, timings.prefill, timings.decode
-    seen = asked.decode_seen
+    seen = attempt.decode_seen
     if tokens is not None and seen is not None:
         if decode is None or seen > MOST_UNSEEN_FACTOR * (decode + MOST_UNSEEN_SECONDS):
             decode = seen
-        size = len(asked.text.encode("utf-8", "surrogatepass"))
+        size = len(attempt.text.encode("utf-8", "surrogatepass"))
         if seen > MOST_UNSEEN_SECONDS and tokens * seen > size * decode:
             tokens, decode = size, seen
-    surprise = _surprise(asked.first_seen, asked.predicted_first)
+    surprise = _surprise(attempt.first_seen, attempt.predicted_first)
     if surprise is not None and (usage.computed_tokens or 0) >= LEAST_PROMPT:
         prefill = surprise
-    whole = _surprise(asked.whole_seen, asked.predicted_whole)
+    whole = _surprise(attempt.whole_seen, attempt.predicted_whole)
     if whole is not None and (prefill or 0.0) + (decode or 0.0) < whole / MOST_UNSEEN_FACTOR:
         # It does not say where the time went, so that goes where it counts most.
         decode = whole - (prefill or 0.0)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, suppress
 from functools import partial
 from typing import Any, Protocol
 
@@ -279,13 +279,13 @@ class Answering:
 
     async def _take(self, index: int, request: CommandRequest) -> None:
         """Take one answer, and pass it on as it comes."""
-        answer = None
+        answer: Answer | None = None
         exchange = self._exchange
         # One id is one request: of the same endpoint, and for as many answers.
         scope = f"{exchange.endpoint} {len(self._question.requests)}"
         try:
-            answer = self._router.answer(request, keep=exchange.chosen_id, scope=scope)
-            async with answer:
+            asked = self._router.answer(request, keep=exchange.chosen_id, scope=scope)
+            async with asked as answer:
                 self._answers[index] = answer
                 try:
                     await self._pass_on(index, answer)
@@ -305,9 +305,10 @@ class Answering:
         while (text := await answer.receive()) is not None:
             parts, size = [text], len(text)
             # What is there is taken; nothing is waited for while a part is in hand.
-            while size < MOST_AT_ONCE and (text := answer.receive_nowait()) is not None:
-                parts.append(text)
-                size += len(text)
+            with suppress(trio.WouldBlock):
+                while size < MOST_AT_ONCE and (text := answer.receive_nowait()) is not None:
+                    parts.append(text)
+                    size += len(text)
             self._heard(answer, len(parts))
             self._name()
             if self._question.stream:

@@ -10,7 +10,7 @@ import trio
 
 from .._logs import get_logger
 from ..capability import PeerId
-from ..routing import Attempt, Decision
+from ..routing import Decision, FailedAttempt
 from ..wire import Progress, Provenance, Segment, Usage
 
 log = get_logger(__name__)
@@ -94,7 +94,7 @@ class Exchange:
     decisions: tuple[Decision, ...] = ()
     """Every decision that was made for it, in order."""
 
-    attempts: tuple[Attempt, ...] = ()
+    attempts: tuple[FailedAttempt, ...] = ()
     """The tries that failed."""
 
     segments: tuple[Segment, ...] = ()

@@ -74,12 +74,12 @@ _REPORTED: Mapping[str, Any] = MappingProxyType(
 class _Peer:
     """The fields of a `PeerRecord`, changed often, and the record, made when it is looked at."""
 
-    __slots__ = ("_record", "fields", "running", "stay")
+    __slots__ = ("_record", "fields", "running", "session_number")
 
-    def __init__(self, stay: int, **fields: Any) -> None:
+    def __init__(self, session_number: int, **fields: Any) -> None:
         self.fields = fields
         # Which of its sessions this is: what was sent in another one is not in these books.
-        self.stay = stay
+        self.session_number = session_number
         # Requests of ours there, by model: when the last one ends, so has every probe.
         self.running: dict[str | None, int] = {}
         self._record: PeerRecord | None = None
@@ -101,7 +101,7 @@ class PeerTable:
     def __init__(self) -> None:
         self._peers: dict[PeerId, _Peer] = {}
         self._gone: dict[PeerId, _Tombstone] = {}
-        self._stays = 0
+        self._sessions = 0
         self._snapshot: tuple[PeerRecord, ...] | None = None
 
     def __len__(self) -> int:
@@ -170,8 +170,10 @@ class PeerTable:
                 "breakers": grave.breakers,
                 "fault_share": grave.fault_share,
             }
-        self._stays += 1
-        self._peers[peer_id] = _Peer(self._stays, **{**_NOTHING_YET, "peer_id": peer_id, **claim})
+        self._sessions += 1
+        self._peers[peer_id] = _Peer(
+            self._sessions, **{**_NOTHING_YET, "peer_id": peer_id, **claim}
+        )
         return True
 
     def met(self, peer_id: PeerId) -> None:
@@ -234,7 +236,7 @@ class PeerTable:
     ) -> int:
         """Count a request of ours that is on its way; where a breaker has cooled it is the probe.
 
-        Returns the stay of the peer, for `ended`.
+        Returns the number of the peer's session, for `ended`.
 
         Args:
           peer_id: Where to.
@@ -255,16 +257,18 @@ class PeerTable:
                 output_tokens_since_report=fields["output_tokens_since_report"] + output_tokens,
                 breakers=_probed(fields["breakers"], model, now=now),
             )
-        return 0 if peer is None else peer.stay
+        return 0 if peer is None else peer.session_number
 
-    def ended(self, peer_id: PeerId, *, model: str | None = None, stay: int | None = None) -> None:
+    def ended(
+        self, peer_id: PeerId, *, model: str | None = None, session_number: int | None = None
+    ) -> None:
         """A request of ours is no longer there, however it ended.
 
-        With *stay* only if the peer has not gone since it was sent: a slow reader may notice the
-        end of an old session when requests of a new one are under way.
+        With *session_number* only if the peer has not gone since it was sent: a slow reader may
+        notice the end of an old session when requests of a new one are under way.
         """
         peer = self._change(peer_id)
-        if peer is None or stay not in (None, peer.stay):
+        if peer is None or session_number not in (None, peer.session_number):
             return
         fields, running = peer.fields, peer.running
         # One that ended without a report, cancelled say, is not on its way any longer.

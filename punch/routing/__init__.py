@@ -9,8 +9,8 @@ from ._attempts import (
     LEAST_PATIENCE,
     MOST_PATIENCE,
     PATIENCE_FACTOR,
-    Attempt,
     Attempts,
+    FailedAttempt,
     GiveUp,
     Presence,
     Reason,
@@ -20,15 +20,15 @@ from ._attempts import (
 from ._budget import HEDGE_RESERVE, HEDGE_SHARE, Budget
 from ._completion_time import CompletionTime
 from ._decision import Candidate, Decision
-from ._experience import Experience
 from ._filters import FRESH_SECONDS, STANDARD_FILTERS, Filter
+from ._learned import LearnedState
 from ._lengths import Lengths
 from ._policy import EXPLORE, HOT_QUANTILE, NEAR_SECONDS, Policy, Scorer
 from ._prefixes import PrefixIndex
 from ._request import RouteRequest, route_request, usual_output
-from ._rhythm import Rhythm
-from ._seam import Seam
 from ._simple import Chance, LeastRequests, PrefixAffinity, RoundRobin, TwoChoices
+from ._stalls import StallDetector
+from ._stops import StopAcrossPeers
 from ._weighted_sum import PRESETS, WeightedSum, factors
 
 DEFAULT = Policy(
@@ -70,7 +70,7 @@ __all__ = [
     "RouteRequest",
     "route_request",
     "usual_output",
-    "Experience",
+    "LearnedState",
     "Lengths",
     "PrefixIndex",
     # filters
@@ -90,7 +90,7 @@ __all__ = [
     "Chance",
     # trying
     "Attempts",
-    "Attempt",
+    "FailedAttempt",
     "Presence",
     "LEAST_PATIENCE",
     "MOST_PATIENCE",
@@ -102,6 +102,6 @@ __all__ = [
     "Budget",
     "HEDGE_SHARE",
     "HEDGE_RESERVE",
-    "Rhythm",
-    "Seam",
+    "StallDetector",
+    "StopAcrossPeers",
 ]

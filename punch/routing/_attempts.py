@@ -108,7 +108,7 @@ class Presence:
 
 
 @attrs.frozen(kw_only=True)
-class Attempt:
+class FailedAttempt:
     """One try that failed."""
 
     peer_id: PeerId
@@ -140,7 +140,7 @@ class Attempts:
         self._deadline = deadline
         self._limit = limit
         self._continuable = continuable
-        self._failed: list[Attempt] = []
+        self._failed: list[FailedAttempt] = []
         self._digest: str | None = None
         self._waits_until: float | None = None
         self._moves = 0
@@ -150,7 +150,7 @@ class Attempts:
         """Characters delivered."""
 
     @property
-    def failed_attempts(self) -> tuple[Attempt, ...]:
+    def failed_attempts(self) -> tuple[FailedAttempt, ...]:
         """The tries so far that failed, in order."""
         return tuple(self._failed)
 
@@ -251,7 +251,7 @@ class Attempts:
     ) -> GiveUp | None:
         """Record a failure. `GiveUp` if it was not the peer's: nobody else would do better."""
         self._failed.append(
-            Attempt(peer_id=peer_id, error=error, seconds=seconds, presence=presence)
+            FailedAttempt(peer_id=peer_id, error=error, seconds=seconds, presence=presence)
         )
         return None if isinstance(error, PeerError) else GiveUp(error)
 
@@ -352,7 +352,7 @@ class Attempts:
         return error
 
 
-def _is_new(attempt: Attempt, now: Presence | None) -> bool:
+def _is_new(attempt: FailedAttempt, now: Presence | None) -> bool:
     """Whether the peer, as it is there *now*, is not the one that was asked."""
     before = attempt.presence
     if now is None or before is None:

@@ -80,7 +80,7 @@ class Decision:
     """The first was taken to learn its speed, not for its score: see `Policy.explore`."""
 
     reason: str = "first"
-    """Why it was needed, see `Reason`; filled in by the router."""
+    """Why it was needed, see `Reason`."""
 
     @property
     def chosen(self) -> PeerId | None:

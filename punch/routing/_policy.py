@@ -99,7 +99,13 @@ class Policy:
     of our requests is there, to learn its speed. Only for scores in seconds."""
 
     def decide(
-        self, request: RouteRequest, peers: Sequence[PeerRecord], *, now: float, rng: Random
+        self,
+        request: RouteRequest,
+        peers: Sequence[PeerRecord],
+        *,
+        now: float,
+        rng: Random,
+        reason: str = "first",
     ) -> Decision:
         """Order the peers that may be asked.
 
@@ -108,6 +114,7 @@ class Policy:
           peers: A snapshot of the peer table.
           now: The current time of the clock behind `PeerRecord.seen_at`, in seconds.
           rng: Draws among equals. Pass a seeded one to repeat a decision.
+          reason: Why a peer is asked, see `Reason`.
 
         """
         kept = peers
@@ -152,6 +159,7 @@ class Policy:
             removed=tuple(removed),
             hot=hot,
             explored=explored,
+            reason=reason,
         )
 
     def _among_equals(self, order: Sequence[PeerId], ranks: _Ranks, rng: Random) -> int:

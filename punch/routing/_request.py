@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from types import MappingProxyType
+from typing import Any
 
 import attrs
 
@@ -53,7 +54,7 @@ class RouteRequest:
     """SHA-256 of the chat template that it was begun with, if `continuing`; `None` for any."""
 
     alternative: bool = False
-    """Somebody works on it already: only a peer that is well would be better."""
+    """Another peer works on it already: only one that is well would be better."""
 
     cached_tokens: Mapping[PeerId, int] = _NOBODY
     """Prompt tokens that a peer probably has in its cache (expected); 0 where it is not named."""
@@ -86,18 +87,29 @@ def usual_output(request: CommandRequest) -> int:
 
 
 def route_request(
-    request: CommandRequest, *, tried: frozenset[PeerId] = frozenset(), serial: int = 0
+    request: CommandRequest,
+    *,
+    prompt_tokens: int | None = None,
+    output_tokens: int | None = None,
+    **known: Any,
 ) -> RouteRequest:
-    """What routing needs to know of *request*."""
+    """What routing needs to know of *request*.
+
+    Args:
+      request: What is asked.
+      prompt_tokens: Length of its prompt, where that was estimated already.
+      output_tokens: Length of its answer, where more is known than is usual.
+      known: Further fields of a `RouteRequest`.
+
+    """
     return RouteRequest(
         model=request.model,
         model_digest=request.model_digest,
         command=request.command,
         needs=request.needs,
-        prompt_tokens=tokens_of(*request.texts),
+        prompt_tokens=tokens_of(*request.texts) if prompt_tokens is None else prompt_tokens,
         longest_tokens=max(map(tokens_of, request.inputs), default=None),
-        output_tokens=usual_output(request),
+        output_tokens=usual_output(request) if output_tokens is None else output_tokens,
         strict=request.strict,
-        tried=tried,
-        serial=serial,
+        **known,
     )

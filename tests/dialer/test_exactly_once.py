@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import AsyncExitStack
+
 import attrs
 import pytest
 import trio
 
 from punch.backends import MockBackend, MockScript, mock_words
-from punch.dialer import Made, Router, chat_request
+from punch.dialer import Attribution, Router, chat_request
 from punch.dialer import _runs as limits
 from punch.exceptions import BackendError, GenerationFailed, PunchError, RequestConflict
 from punch.testing import Swarm, open_swarm
@@ -206,23 +208,26 @@ async def test_an_answer_is_made_for_one_of_its_readers(autojump_clock):
         async with open_swarm() as swarm:
             await swarm.listener("a", mock())
             async with swarm.router() as router:
-                async with router.answer(question()) as one:
-                    assert one.made == Made()
+                async with AsyncExitStack() as first:
+                    one = await first.enter_async_context(router.answer(question()))
+                    assert one.billed == Attribution()
                     await one.receive()
                     await one.receive()
                     async with router.answer(question()) as two:
                         assert await two.receive() is not None
-                        assert (one.made, two.made) == (Made(prompt=True, tokens=2), None)
-                        await one.__aexit__(None, None, None)
-                        assert (one.made, two.made) == (None, Made(earlier=2))
+                        assert (one.billed, two.billed) == (
+                            Attribution(prompt=True, tokens=2),
+                            None,
+                        )
+                        await first.aclose()
+                        assert (one.billed, two.billed) == (None, Attribution(earlier=2))
                         while await two.receive() is not None:
                             pass
-                        assert two.made == Made(tokens=8, earlier=2)
+                        assert two.billed == Attribution(tokens=8, earlier=2)
                         async with router.answer(question()) as three:
-                            assert three.made is None
-                    one._reading = None
+                            assert three.billed is None
                 async with router.answer(question()) as replayed:
-                    assert replayed.made is None
+                    assert replayed.billed is None
 
 
 async def test_what_is_stored_is_bounded(autojump_clock, monkeypatch):

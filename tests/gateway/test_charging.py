@@ -11,7 +11,7 @@ from gateway_client import Client, open_client
 
 from punch.backends import Emit, Generation, MockBackend, MockScript
 from punch.capability import ModelOffer
-from punch.dialer import Made
+from punch.dialer import Attribution
 from punch.gateway import Cost, KeyStore
 from punch.gateway.keys._charging import (
     END_TOKENS,
@@ -178,11 +178,11 @@ def told(answer: Any, usage: Usage, **result: Any) -> CommandResponse:
     return believed(response, answer)
 
 
-def reader(tokens: int = 0, *, made: Made | None = None, **fields: Any) -> Any:
+def reader(tokens: int = 0, *, billed: Attribution | None = None, **fields: Any) -> Any:
     """As much of an `Answer` as is looked at."""
     request = CommandRequest(request_id="r", **fields)
-    made = Made(prompt=True, tokens=tokens) if made is None else made
-    return SimpleNamespace(request=request, tokens=tokens, made=made)
+    billed = Attribution(prompt=True, tokens=tokens) if billed is None else billed
+    return SimpleNamespace(request=request, tokens=tokens, billed=billed)
 
 
 def test_no_count_is_believed_beyond_what_there_can_be():

@@ -31,10 +31,10 @@ from punch.exceptions import (
 from punch.peers import PeerRecord
 from punch.routing import (
     POLICIES,
-    Attempt,
     Attempts,
     Budget,
     Decision,
+    FailedAttempt,
     GiveUp,
     Presence,
     RouteRequest,
@@ -130,7 +130,9 @@ def test_the_fault_of_a_peer_moves_the_request_on(fault: type[PunchError]) -> No
     found = step(attempts, *peers)
     assert isinstance(found, Try)
     assert (found.peer_id, found.reason) == ("b", "failover")
-    assert attempts.failed_attempts == (Attempt(peer_id=PeerId("a"), error=error, seconds=0.5),)
+    assert attempts.failed_attempts == (
+        FailedAttempt(peer_id=PeerId("a"), error=error, seconds=0.5),
+    )
 
 
 @given(names=st.sets(st.sampled_from("abcdefgh"), max_size=8), limit=st.integers(1, 9))

@@ -8,7 +8,7 @@
   counted when they sent its parts, and than were asked for.
 * Where nobody has counted, a prompt has a token for every four bytes, and an answer what its
   peers had counted when they sent its parts, at least one for each.
-* An answer is paid for once, by whoever it is made for (`Answer.made`).
+* An answer is paid for once, by whoever it is made for (`Answer.billed`).
 """
 
 from __future__ import annotations
@@ -65,14 +65,14 @@ def believed(response: CommandResponse, answer: Answer) -> CommandResponse:
 
 def cost_of(answer: Answer, response: CommandResponse | None) -> Cost:
     """What *answer* costs its reader so far; *response* is its `believed` end, if that is there."""
-    made = answer.made
-    if made is None:
+    billed = answer.billed
+    if billed is None:
         return Cost()
     usage = None if response is None else response.usage
     counted = None if usage is None else usage.completion_tokens
-    own = made.tokens if counted is None else max(0, counted - made.earlier)
+    own = billed.tokens if counted is None else max(0, counted - billed.earlier)
     prompt = 0
-    if made.prompt:
+    if billed.prompt:
         told = None if usage is None else usage.prompt_tokens
         prompt = prompt_tokens(answer.request) if told is None else told
     return Cost(prompt=prompt, answer=own)

@@ -28,7 +28,7 @@ import trio
 from ..._logs import get_logger
 from ..._version import __version__
 from ...capability import PeerId
-from ...routing import Attempt, Decision
+from ...routing import Decision, FailedAttempt
 from ...wire import Segment
 from .._exchange import Exchange
 
@@ -57,7 +57,7 @@ class _Asking:
     """One decision, and what came of it; times in seconds of trio's clock."""
 
     decision: Decision
-    attempt: Attempt | None
+    attempt: FailedAttempt | None
     segment: Segment | None
     ended_at: float
     is_last: bool

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from random import Random
 from statistics import median_low
+from typing import Any
 
 import attrs
 
@@ -33,7 +34,7 @@ class _Prediction:
     lease: float
 
 
-class Experience:
+class LearnedState:
     """How long answers are, and where which prompt prefix is cached.
 
     Args:
@@ -51,29 +52,27 @@ class Experience:
         # A request, by its id and the size of its text, to its chain.
         self._chains: dict[tuple[str, int], Chain] = {}
 
-    def route_request(
-        self,
-        request: CommandRequest,
-        *,
-        now: float,
-        tried: frozenset[PeerId] = frozenset(),
-        serial: int = 0,
-        continuing: bool = False,
-        chat_template: str | None = None,
-    ) -> RouteRequest:
-        """What routing needs to know of *request*, with what was learned."""
-        plain = route_request(request, tried=tried, serial=serial)
-        output = plain.output_tokens
+    def route_request(self, request: CommandRequest, *, now: float, **known: Any) -> RouteRequest:
+        """What routing needs to know of *request*, with what was learned.
+
+        Args:
+          request: What is asked.
+          now: The current time, in seconds.
+          known: Further fields of a `RouteRequest`.
+
+        """
+        prompt = tokens_of(*request.texts)
+        output: int | None = None
         if request.command in _GENERATING:
             begun = tokens_of(request.continuation) if request.continuation else 0
             limit = request.sampling.max_tokens
             output = self.lengths.expect(request.model or "", limit=limit, begun=begun)
-        return attrs.evolve(
-            plain,
+        return route_request(
+            request,
+            prompt_tokens=prompt,
             output_tokens=output,
-            continuing=continuing,
-            chat_template=chat_template,
-            cached_tokens=self._hits(request, plain.prompt_tokens, now=now),
+            cached_tokens=self._hits(request, prompt, now=now),
+            **known,
         )
 
     def guess_length(self, request: CommandRequest, peers: Sequence[PeerRecord]) -> None:

@@ -20,7 +20,7 @@ DEVIATION_WEIGHT = 0.25
 PROMPT_PIECE_TOKENS = 2048
 
 
-class Rhythm:
+class StallDetector:
     """When one answer's texts came, and so when the next is overdue.
 
     Args:

@@ -1,4 +1,7 @@
-"""One request at one peer, as the dialer sees it."""
+"""One live try at one peer: what it was asked, what it has said, and how long it may be silent.
+
+It decides nothing about other peers, and keeps no book but its own.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,14 @@ import trio
 
 from ..capability import ModelOffer, PeerId
 from ..peers import PeerRecord
-from ..routing import LEAST_PATIENCE, PATIENCE_FACTOR, Decision, Reason, Rhythm, Seam
+from ..routing import (
+    LEAST_PATIENCE,
+    PATIENCE_FACTOR,
+    Decision,
+    Reason,
+    StallDetector,
+    StopAcrossPeers,
+)
 from ..session import Call
 from ..wire import CommandRequest, Progress, Provenance
 
@@ -24,7 +34,7 @@ LEAST_PROMISE = 60.0
 MOST_TOKENS = 1 << 20
 
 
-class Asked:
+class Attempt:
     """What is known of one try while it lasts.
 
     Args:
@@ -34,7 +44,9 @@ class Asked:
       record: The peer, as it was then.
       offer: The offer of its that the request is for.
       reason: Whether it is the first, or why there was a further one.
-      seam: Where its text joins what was delivered before, if anything was.
+      patience: Seconds that it may be silent before its first text.
+      session_number: The peer's session in the table, see `PeerTable.ended`.
+      stops: Finds the stop sequences that began in text delivered before, if any was.
 
     """
 
@@ -48,8 +60,8 @@ class Asked:
         offer: ModelOffer,
         reason: Reason,
         patience: float,
-        stay: int,
-        seam: Seam | None,
+        session_number: int,
+        stops: StopAcrossPeers | None,
     ) -> None:
         self.call = call
         self.request = request
@@ -58,8 +70,8 @@ class Asked:
         self.offer = offer
         """The offer that the request is for."""
         self.reason: Reason = reason
-        self.seam = seam
-        self.at = trio.current_time()
+        self.stops = stops
+        self.asked_at = trio.current_time()
         """When it was asked."""
         self.first_text_at: float | None = None
         """When its first text came."""
@@ -71,19 +83,19 @@ class Asked:
         """Characters that it has delivered."""
         self._parts: list[str] = []
         self._held_tokens = 0
-        self.stay = stay
-        """The peer's stay in the table, see `PeerTable.ended`."""
+        self.session_number = session_number
+        """The peer's session in the table, see `PeerTable.ended`."""
         self.awaited = 0.0
         """Seconds in which there was nothing from it to read, and somebody who would have."""
-        self.deadline = self.at + (call.request.timeout or math.inf)
+        self.deadline = self.asked_at + (call.request.timeout or math.inf)
         """Until when it may answer, in seconds of trio's clock."""
         limits = (request.sampling.max_tokens, offer.context_tokens, MOST_TOKENS)
         self._most_tokens = min(limit for limit in limits if limit is not None)
         self._started_at: float | None = None
         self._waits_until: float | None = None
         self._patience = patience
-        self._patient_until = self.at + patience
-        self._rhythm: Rhythm | None = None
+        self._patient_until = self.asked_at + patience
+        self._stalls: StallDetector | None = None
 
     @property
     def peer_id(self) -> PeerId:
@@ -103,7 +115,7 @@ class Asked:
     @property
     def seconds(self) -> float:
         """How long ago it was asked."""
-        return trio.current_time() - self.at
+        return trio.current_time() - self.asked_at
 
     @property
     def patient_until(self) -> float:
@@ -180,17 +192,17 @@ class Asked:
     def heard(self, text: str, tokens: int) -> tuple[str, int]:
         """It has sent text; what of it, and of what was held back, can be delivered."""
         now = trio.current_time()
-        if self._rhythm is None:
+        if self._stalls is None:
             self.first_text_at = now
-            self._rhythm = self._expected_rhythm(now)
+            self._stalls = self._expected_gaps(now)
         else:
-            self._rhythm.heard(now)
-        self._patient_until = self._rhythm.overdue_at
+            self._stalls.heard(now)
+        self._patient_until = self._stalls.overdue_at
         tokens = self.believed(tokens)
-        if self.seam is None:
+        if self.stops is None:
             return text, tokens
         self._held_tokens += tokens
-        text = self.seam.take(text)
+        text = self.stops.take(text)
         if not text:
             return "", 0
         tokens, self._held_tokens = self._held_tokens, 0
@@ -198,9 +210,9 @@ class Asked:
 
     def last_heard(self, text: str, tokens: int | None) -> tuple[str, int]:
         """It is done; what of its last text can be delivered, given its own count of tokens."""
-        if self.seam is not None:
-            text = self.seam.take(text) if text else ""
-            text += self.seam.rest()
+        if self.stops is not None:
+            text = self.stops.take(text) if text else ""
+            text += self.stops.rest()
         if tokens is None:
             return text, self._held_tokens
         return text, max(0, tokens - self.tokens)
@@ -218,19 +230,19 @@ class Asked:
     def what_is_missing(self) -> str:
         """What it is silent about, in words."""
         silent = f"no text for {trio.current_time() - self._silent_since:.1f} s"
-        gap = self._rhythm.usual_gap if self._rhythm is not None else None
+        gap = self._stalls.usual_gap if self._stalls is not None else None
         if gap is None:
             return silent
         return f"{silent}; its usual gap is {1000 * gap:.0f} ms"
 
     @property
     def _silent_since(self) -> float:
-        return self.at if self._rhythm is None else self._rhythm.heard_at
+        return self.asked_at if self._stalls is None else self._stalls.heard_at
 
-    def _expected_rhythm(self, now: float) -> Rhythm:
+    def _expected_gaps(self, now: float) -> StallDetector:
         decode = self.decision.term(self.peer_id, "decode")
         tokens = self.decision.request.output_tokens
         gap = decode / tokens if decode is not None and tokens and math.isfinite(decode) else None
         # Only a peer with several slots reads a prompt while it answers us.
         beside = self.record.capability.load.slots > 1
-        return Rhythm(now, gap=gap, prefill_rate=self.offer.prefill_rate if beside else None)
+        return StallDetector(now, gap=gap, prefill_rate=self.offer.prefill_rate if beside else None)

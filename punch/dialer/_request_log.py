@@ -10,14 +10,15 @@ from ..decision_log import DecisionLog, scrubbed
 from ..exceptions import PunchError
 from ..routing import Decision, Reason
 from ..wire import CommandRequest, CommandResponse, Segment
-from ._asked import Asked
+from ._attempt import Attempt
 from ._delivered import Delivered
+from ._outcome import Outcome
 
 # Searching a peer's words for what it was asked takes a fifth of a second for a megabyte.
 MOST_SEARCHED = 128 << 10
 
 
-class Notes:
+class RequestLog:
     """Writes down what happens to one request.
 
     Args:
@@ -35,12 +36,12 @@ class Notes:
         self._delivered = delivered
         self._began = trio.current_time()
 
-    def decided(self, decision: Decision, reason: Reason) -> None:
-        """Somebody was chosen, or nobody could be."""
+    def decided(self, decision: Decision) -> None:
+        """A peer was chosen, or none could be."""
         if self._log is not None:
-            self._log.decided(self._request.request_id, decision, reason=reason)
+            self._log.decided(self._request.request_id, decision, reason=decision.reason)
 
-    def unasked(self, peer_id: PeerId, reason: Reason, error: PunchError) -> None:
+    def not_asked(self, peer_id: PeerId, reason: Reason, error: PunchError) -> None:
         """A peer was chosen and could not even be asked."""
         if self._log is not None:
             self._log.attempted(
@@ -49,28 +50,21 @@ class Notes:
                 seconds=0.0, first_text=None, tokens=0, characters=0,
             )  # fmt: skip
 
-    def attempted(
-        self,
-        asked: Asked,
-        outcome: str,
-        *,
-        error: PunchError | None = None,
-        tokens: int | None = None,
-    ) -> None:
-        """A peer is done with it, in one way or another, after so many *tokens*."""
+    def attempted(self, attempt: Attempt, outcome: Outcome, *, tokens: int | None = None) -> None:
+        """An attempt has ended; *tokens* are those that its peer made, where it says so itself."""
         if self._log is None:
             return
-        first = asked.first_text_at
+        first, error = attempt.first_text_at, outcome.error
         self._log.attempted(
             self._request.request_id,
-            peer_id=asked.peer_id,
-            reason=asked.reason,
-            outcome=outcome,
+            peer_id=attempt.peer_id,
+            reason=attempt.reason,
+            outcome=outcome.status,
             error=None if error is None else self._scrubbed(error.message),
-            seconds=asked.seconds,
-            first_text=None if first is None else first - asked.at,
-            tokens=asked.tokens if tokens is None else tokens,
-            characters=asked.characters,
+            seconds=attempt.seconds,
+            first_text=None if first is None else first - attempt.asked_at,
+            tokens=attempt.tokens if tokens is None else tokens,
+            characters=attempt.characters,
         )
 
     def ended(

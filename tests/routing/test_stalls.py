@@ -6,21 +6,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from punch.routing import Rhythm
-from punch.routing._rhythm import CEILING_SECONDS, FLOOR_SECONDS
+from punch.routing import StallDetector
+from punch.routing._stalls import CEILING_SECONDS, FLOOR_SECONDS
 
 
-def after(gaps: list[float], **expected: float) -> Rhythm:
+def after(gaps: list[float], **expected: float) -> StallDetector:
     """The rhythm after texts with these gaps between them, from second 100 on."""
     now = 100.0
-    rhythm = Rhythm(now, **expected)
+    rhythm = StallDetector(now, **expected)
     for gap in gaps:
         now += gap
         rhythm.heard(now)
     return rhythm
 
 
-def patience(rhythm: Rhythm) -> float:
+def patience(rhythm: StallDetector) -> float:
     """How long it may be silent."""
     return rhythm.overdue_at - rhythm.heard_at
 

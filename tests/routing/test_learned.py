@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from punch.capability import PeerId
-from punch.routing import Experience, Lengths, PrefixIndex
+from punch.routing import LearnedState, Lengths, PrefixIndex
 from punch.routing import _lengths as length_limits
 from punch.routing import _prefixes as prefix_limits
 from punch.wire import ChatMessage, CommandRequest, Sampling, Tool, ToolCall, Usage
@@ -27,12 +27,12 @@ def ask(*turns: str, request_id: str = "r", **changes: object) -> CommandRequest
     return CommandRequest(request_id=request_id, model="m", messages=messages, **changes)  # type: ignore[arg-type]
 
 
-def experience() -> Experience:
+def experience() -> LearnedState:
     """One that has learned nothing yet."""
-    return Experience(Random(1))
+    return LearnedState(Random(1))
 
 
-def hits(known: Experience, request: CommandRequest, now: float = 1.0) -> dict[PeerId, float]:
+def hits(known: LearnedState, request: CommandRequest, now: float = 1.0) -> dict[PeerId, float]:
     """The share of the prompt that each peer is taken to have."""
     route = known.route_request(request, now=now)
     return {peer: tokens / route.prompt_tokens for peer, tokens in route.cached_tokens.items()}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 
-class Seam:
+class StopAcrossPeers:
     """Finds the stop sequences that began before the seam and end after it.
 
     Neither peer can: the first had delivered the beginning when it died, the second looks at

@@ -1,0 +1,155 @@
+"""The books of one request: what happened is written in each of them, once.
+
+`Run` says what happened; who has to know it is said here: the tries of this request, the text it
+has delivered, the peer table and what is learned for later ones, and the decision log.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import trio
+
+from .._logs import get_logger
+from ..exceptions import PeerError, PunchError
+from ..peers import PeerRecord
+from ..routing import Attempts, Decision, FailedAttempt, Presence, Reason
+from ..wire import CommandRequest, CommandResponse, Completion
+from ._attempt import Attempt
+from ._delivered import Delivered
+from ._dispatch import Dispatch
+from ._outcome import Outcome
+from ._request_log import RequestLog
+from ._speed import speed_of
+
+log = get_logger(__name__)
+
+
+class Books:
+    """What is written down of one request.
+
+    Args:
+      dispatch: What the answers of a dialer share.
+      request: What the caller asked for.
+      deadline: When the caller gives up, in seconds of trio's clock.
+
+    """
+
+    def __init__(self, dispatch: Dispatch, request: CommandRequest, *, deadline: float) -> None:
+        self.attempts = Attempts(deadline=deadline, continuable=request.continuable)
+        """The tries that failed, and what to do next."""
+        self.delivered = Delivered(request)
+        """What the caller has got."""
+        self.log = RequestLog(dispatch.log, request, self.delivered)
+        """The decision log."""
+        self.decisions: list[Decision] = []
+        """Every decision that led to a try, or to giving up, in order."""
+        self._dispatch = dispatch
+        self._request_id = request.request_id
+
+    def stored(self, request: CommandRequest, *, deadline: float) -> Books:
+        """Those of an answer that is over, in which *request* has lost its prompt."""
+        lean = copy.copy(self)
+        lean.decisions = []
+        lean.delivered = self.delivered.stored(request)
+        lean.log = RequestLog(None, request, lean.delivered)
+        # What failed holds the frames in which it did, and these all the rest.
+        lean.attempts = Attempts(deadline=deadline)
+        return lean
+
+    def decided(self, decision: Decision) -> None:
+        """A decision led to a try, or to giving up."""
+        self.decisions.append(decision)
+        self.log.decided(decision)
+
+    def text(self, attempt: Attempt, text: str, tokens: int) -> None:
+        """A peer has delivered *text*, and the caller has it."""
+        self.delivered.append(attempt, text, tokens)
+        self.attempts.delivered(tokens=tokens, characters=len(text), digest=self.delivered.digest)
+
+    def not_asked(self, record: PeerRecord, model: str, reason: Reason, error: PeerError) -> None:
+        """A peer was chosen and could not even be asked."""
+        presence = Presence(incarnation=record.incarnation, session=None)
+        self._failed(record, error, seconds=0.0, presence=presence)
+        self._dispatch.failed(record.peer_id, model, error, asked_at=trio.current_time())
+        self.log.not_asked(record.peer_id, reason, error)
+
+    def ended(self, attempt: Attempt, outcome: Outcome) -> None:
+        """An attempt is over: its peer is told so, if that did not end it itself."""
+        dispatch, peer_id, model = self._dispatch, attempt.peer_id, attempt.offer.name
+        attempt.call.cancel()
+        dispatch.table.ended(peer_id, model=model, session_number=attempt.session_number)
+        if outcome.error is not None:
+            presence = Presence(
+                incarnation=attempt.record.incarnation, session=attempt.call.session
+            )
+            self._failed(attempt.record, outcome.error, seconds=attempt.seconds, presence=presence)
+        if outcome.fault is not None:
+            dispatch.failed(peer_id, model, outcome.fault, asked_at=attempt.asked_at)
+        if outcome.response is not None:
+            dispatch.succeeded(
+                attempt.request,
+                peer_id,
+                outcome.response,
+                text=attempt.text,
+                speed=speed_of(attempt, outcome.response),
+            )
+        if outcome.is_last:
+            self.delivered.close_segment(attempt, outcome.reason)
+        else:
+            self.delivered.hand_over(attempt, outcome.reason)
+        if outcome.status == "cancelled":
+            # What it had made by then, it says when it has stopped.
+            dispatch.when_stopped(
+                attempt.call,
+                lambda tokens: self.log.attempted(attempt, outcome, tokens=tokens),
+            )
+        else:
+            self.log.attempted(attempt, outcome)
+
+    def finished(self, attempt: Attempt, outcome: Outcome) -> CommandResponse:
+        """The last attempt is a success: its last text is delivered, and the answer is whole."""
+        response = outcome.response
+        assert response is not None, "a success comes with a response"
+        result = response.result or Completion()
+        attempt.provenance = response.provenance
+        text, tokens = attempt.last_heard(result.text, response.usage.completion_tokens)
+        if text:
+            self.text(attempt, text, tokens)
+        else:
+            attempt.delivered("", tokens)
+        self.ended(attempt, outcome)
+        return self.delivered.whole(response, result, **self._story())
+
+    def ended_by(self, last: Attempt | None, finish_reason: str) -> CommandResponse:
+        """The response for an answer that nobody has to be asked about any more."""
+        return self.delivered.ended_by(last, finish_reason, **self._story())
+
+    def _failed(
+        self, record: PeerRecord, error: PunchError, *, seconds: float, presence: Presence
+    ) -> None:
+        # Not what a peer says of it, which may quote the prompt.
+        log.info(
+            "an attempt failed",
+            request_id=self._request_id,
+            peer=record.peer_id,
+            why=error.code,
+            seconds=round(seconds, 3),
+        )
+        self.attempts.failed(record.peer_id, error, seconds=seconds, presence=presence)
+
+    def _story(self) -> dict[str, Any]:
+        return {
+            "decision": self.decisions[-1].as_dict(),
+            "attempts": tuple(_as_dict(attempt) for attempt in self.attempts.failed_attempts),
+        }
+
+
+def _as_dict(attempt: FailedAttempt) -> dict[str, Any]:
+    return {
+        "peer_id": attempt.peer_id,
+        "error": attempt.error.code,
+        "reason": str(attempt.error),
+        "seconds": attempt.seconds,
+    }

@@ -1,0 +1,129 @@
+"""How an attempt ended: one value, from which every book is kept.
+
+What a peer says at its end is judged here: a success is checked against what was asked, and
+whatever else it says becomes an error whose class says whose fault it is. Who is asked next is
+not decided here.
+"""
+
+from __future__ import annotations
+
+import attrs
+import trio
+
+from ..exceptions import (
+    PeerError,
+    PeerFailed,
+    PeerRefused,
+    PeerTimeout,
+    PunchError,
+    RequestError,
+)
+from ..wire import CommandResponse, Completion
+from ._attempt import Attempt
+from ._delivered import Delivered
+from ._verdict import check_response
+
+# How much earlier than we a listener may find that the time ran out, in seconds.
+CLOCK_DIFFERENCE = 1.0
+
+
+@attrs.frozen(kw_only=True)
+class Outcome:
+    """How one attempt ended."""
+
+    status: str
+    """For the log: ``success``, ``cancelled``, ``deadline``, or the code of the error."""
+
+    reason: str
+    """For the segment: why the peer delivers no more."""
+
+    is_last: bool = False
+    """True if the answer is whole with it; otherwise another peer has to deliver the rest."""
+
+    error: PunchError | None = None
+    """Why it failed, if it did: a failed attempt of this request."""
+
+    fault: PeerError | None = None
+    """What counts against the peer."""
+
+    response: CommandResponse | None = None
+    """The peer's last word, if that was a success: what can be learned from."""
+
+
+# The peer was given less time than there is now: somebody has joined who waits longer.
+RAN_OUT = Outcome(status="deadline", reason="deadline")
+
+# A stop sequence was found that neither of two peers could see: the answer ends there.
+STOPPED = Outcome(status="success", reason="stop", is_last=True)
+
+
+def lost(error: PunchError) -> Outcome:
+    """The attempt failed: the peer's fault, or that of the request."""
+    if isinstance(error, PeerError):
+        return Outcome(status=error.code, reason=error.message, error=error, fault=error)
+    return Outcome(status=error.code, reason=error.code, error=error)
+
+
+def dropped(attempt: Attempt) -> Outcome:
+    """We stop it, for a reason of our own.
+
+    That counts against the peer only if it took far longer than it should have: one that promises
+    much and runs each request into its deadline would be asked first for ever.
+    """
+    fault = None
+    if attempt.is_overdue:
+        fault = PeerTimeout("far slower than predicted", peer_id=attempt.peer_id)
+    return Outcome(status="cancelled", reason="cancelled", fault=fault)
+
+
+def finished(
+    attempt: Attempt, response: CommandResponse, *, delivered: Delivered, has_others: bool
+) -> Outcome:
+    """The peer has said its last word: what it is worth.
+
+    Args:
+      attempt: The attempt that it ends.
+      response: What the peer says.
+      delivered: What the caller has got.
+      has_others: Whether another peer took the same request for a good one.
+
+    """
+    try:
+        if response.status == "timeout":
+            return _ran_out(attempt)
+        check_response(
+            response, request=attempt.request, peer=attempt.record, before=attempt.provenance
+        )
+        result = response.result or Completion()
+        delivered.check_length(attempt.peer_id, result.text)
+    except RequestError as error:
+        if not has_others:
+            return lost(error)
+        # Others could, or can: it is this peer that cannot.
+        return lost(PeerRefused(str(error), peer_id=attempt.peer_id))
+    except PunchError as error:
+        return lost(error)
+    return Outcome(
+        status="success",
+        reason=result.finish_reason,
+        is_last=True,
+        response=_with_believed_tokens(attempt, response),
+    )
+
+
+def _ran_out(attempt: Attempt) -> Outcome:
+    # Its clock runs as ours does, a little later: it cannot know much earlier than we.
+    if trio.current_time() + CLOCK_DIFFERENCE < attempt.deadline:
+        raise PeerFailed("says that the time ran out, and it did not", peer_id=attempt.peer_id)
+    return RAN_OUT
+
+
+def _with_believed_tokens(attempt: Attempt, response: CommandResponse) -> CommandResponse:
+    """*response* without more tokens than the answer can have."""
+    usage = response.usage
+    if usage.completion_tokens is None:
+        return response
+    most = attempt.tokens + attempt.believed(usage.completion_tokens)
+    if usage.completion_tokens <= most:
+        return response
+    return attrs.evolve(response, usage=attrs.evolve(usage, completion_tokens=most))
