@@ -8,7 +8,7 @@ from __future__ import annotations
 import attrs
 
 from ..capability import PeerId
-from ..routing import Attempt, Decision
+from ..routing import Decision, FailedAttempt
 from ..wire import Progress, Provenance, Segment, Usage
 from ._event import Event
 
@@ -93,7 +93,7 @@ class RequestRecord:
     decisions: tuple[Decision, ...] = ()
     """Every decision that was made for it, in order."""
 
-    attempts: tuple[Attempt, ...] = ()
+    attempts: tuple[FailedAttempt, ...] = ()
     """The tries that failed."""
 
     segments: tuple[Segment, ...] = ()
