@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from typing import Annotated, Any, Literal, TypeVar
 
 import trio
-from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
+from ..wire import LIMITS
 from ._errors import Refusal
 
 # Of a value that breaks a rule, more is not repeated.
@@ -58,6 +59,29 @@ Never = Annotated[Literal[False], BeforeValidator(_not_a_number)]
 """``false``, and nothing else can be had."""
 Always = Annotated[Literal[True], BeforeValidator(_not_a_number)]
 """``true``, and nothing else can be had."""
+
+
+def within(name: str, **other: Any) -> Any:
+    """What a body's field may be: the limits of *name*, a field of a request between peers.
+
+    Args:
+      name: As in `punch.wire.LIMITS`.
+      **other: What the interface's own rule says in their place, in pydantic's words.
+
+    """
+    limit = LIMITS[name]
+    if limit.type in (int, float):
+        found: dict[str, Any] = {"gt" if limit.above else "ge": limit.least, "le": limit.most}
+    else:
+        found = {"max_length": int(limit.most)}
+        if limit.least:
+            found["min_length"] = int(limit.least)
+        if limit.type is tuple:
+            # A list is checked up to the first item that breaks a rule: a body of a million
+            # wrong ones is one fault.
+            found["fail_fast"] = True
+    return Field(**(found | other))
+
 
 B = TypeVar("B", bound=Body)
 

@@ -10,8 +10,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AliasChoices, Discriminator, Field, Tag, model_validator
 
-from .._parsing import Body, Never
-from ..openai._bodies import MOST_MESSAGES, MOST_TOOLS, Function, ModelName, Punch, Text
+from .._parsing import Body, Never, within
+from ..openai._bodies import MOST_SEED, Function, ModelName, Punch, Text
 
 
 class _Options(Body):
@@ -28,18 +28,18 @@ class _Options(Body):
 class Options(_Options):
     """How to choose tokens."""
 
-    num_predict: int | None = Field(default=None, ge=-2, le=1 << 40)
-    temperature: float | None = Field(default=None, ge=0, le=100)
-    top_k: int | None = Field(default=None, ge=0, le=1 << 31)
-    top_p: float | None = Field(default=None, ge=0, le=1)
-    min_p: float | None = Field(default=None, ge=0, le=1)
-    repeat_penalty: float | None = Field(default=None, ge=0, le=100)
-    presence_penalty: float | None = Field(default=None, ge=-2, le=2)
-    frequency_penalty: float | None = Field(default=None, ge=-2, le=2)
-    seed: int | None = Field(default=None, ge=0, le=(1 << 63) - 1)
+    num_predict: Annotated[int | None, within("max_tokens", ge=-2)] = None
+    temperature: Annotated[float | None, within("temperature")] = None
+    top_k: Annotated[int | None, within("top_k")] = None
+    top_p: Annotated[float | None, within("top_p")] = None
+    min_p: Annotated[float | None, within("min_p")] = None
+    repeat_penalty: Annotated[float | None, within("repeat_penalty")] = None
+    presence_penalty: Annotated[float | None, within("presence_penalty")] = None
+    frequency_penalty: Annotated[float | None, within("frequency_penalty")] = None
+    seed: Annotated[int | None, within("seed", le=MOST_SEED)] = None
     stop: (
         Annotated[
-            Text | Annotated[list[str], Field(max_length=16, fail_fast=True), Tag("~list")],
+            Text | Annotated[list[str], within("stop"), Tag("~list")],
             Discriminator(lambda value: "~text" if isinstance(value, str) else "~list"),
         ]
         | None
@@ -91,7 +91,7 @@ class Turn(Body):
     role: Literal["system", "user", "assistant", "tool"]
     content: str | None = None
     images: list[Any] | None = Field(default=None, max_length=0, fail_fast=True)
-    tool_calls: list[CalledTool] | None = Field(default=None, max_length=MOST_TOOLS, fail_fast=True)
+    tool_calls: Annotated[list[CalledTool] | None, within("messages[].tool_calls")] = None
     tool_name: str | None = None
     tool_call_id: str | None = None
     thinking: Literal[""] | None = None
@@ -135,8 +135,8 @@ class Asked(Body):
 class OllamaChatBody(Asked):
     """``POST /api/chat``."""
 
-    messages: list[Turn] = Field(default=[], max_length=MOST_MESSAGES, fail_fast=True)
-    tools: list[OllamaTool] | None = Field(default=None, max_length=MOST_TOOLS, fail_fast=True)
+    messages: Annotated[list[Turn], within("messages")] = Field(default=[])
+    tools: Annotated[list[OllamaTool] | None, within("tools")] = None
 
 
 class GenerateBody(Asked):
@@ -156,8 +156,7 @@ class EmbedBody(Body):
 
     model: ModelName
     input: Annotated[
-        Text
-        | Annotated[list[str], Field(min_length=1, max_length=2048, fail_fast=True), Tag("~list")],
+        Text | Annotated[list[str], within("inputs", min_length=1), Tag("~list")],
         Discriminator(lambda value: "~text" if isinstance(value, str) else "~list"),
     ]
     # Whoever cuts a text to fit would have to say so.

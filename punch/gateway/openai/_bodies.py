@@ -19,16 +19,17 @@ from pydantic import (
     model_validator,
 )
 
-from .._parsing import Always, Body, Never
+from ...wire import LIMITS
+from .._parsing import Always, Body, Never, within
 
 MOST_ANSWERS = 16
 """Answers to one request, side by side."""
 
-# What one list may have at most; `punch.wire` has limits of its own for the text. Checking ends at
-# the first item that breaks a rule (`fail_fast`): a body of a million wrong ones is one fault.
-MOST_TOOLS = 128
-MOST_MESSAGES = 4096
+# Parts of one message, which are one text to a peer.
 MOST_PARTS = 256
+
+# JSON's integers are signed 64-bit ones to many clients, and so they are in OpenAI's own schema.
+MOST_SEED = (1 << 63) - 1
 
 Text = Annotated[StrictStr, Tag("~text")]
 
@@ -41,21 +42,24 @@ def _kind(value: Any) -> str | None:
 
 def _printable(value: str) -> str:
     if not value.isprintable():
-        raise ValueError("it must be 1 to 256 printable characters")
+        limit = LIMITS["model"]
+        raise ValueError(f"it must be {limit.span} {limit.unit}")
     return value
 
 
-ModelName = Annotated[str, Field(min_length=1, max_length=256), AfterValidator(_printable)]
+ModelName = Annotated[str, within("model"), AfterValidator(_printable)]
 """The name of a model, which goes into logs, headers and labels."""
 
 
 class Punch(Body):
     """Punch's own wishes, under ``punch``."""
 
-    priority: int = Field(default=0, ge=-100, le=100, description="Higher goes first in a queue.")
+    priority: Annotated[int, within("priority")] = Field(
+        default=0, description="Higher goes first in a queue."
+    )
     strict: bool | None = Field(default=None, description="Real inference only, never simulated.")
-    timeout: float | None = Field(
-        default=None, gt=0, le=1e9, description="Seconds until the whole answer must be there."
+    timeout: Annotated[float | None, within("timeout")] = Field(
+        default=None, description="Seconds until the whole answer must be there."
     )
     continuation: bool = Field(
         default=True, description="If its peer fails in the middle, another one may go on."
@@ -96,7 +100,7 @@ class Turn(Body):
     role: Literal["system", "developer", "user", "assistant", "tool"]
     content: Content | None = None
     name: str | None = None
-    tool_calls: list[CalledTool] | None = Field(default=None, max_length=MOST_TOOLS, fail_fast=True)
+    tool_calls: Annotated[list[CalledTool] | None, within("messages[].tool_calls")] = None
     tool_call_id: str | None = None
     refusal: None = None
     # What the official client's own messages carry when they are sent back.
@@ -182,7 +186,7 @@ class StreamOptions(Body):
 
 
 Stop = Annotated[
-    Text | Annotated[list[str], Field(max_length=4, fail_fast=True), Tag("~list")],
+    Text | Annotated[list[str], within("stop", max_length=4), Tag("~list")],
     Discriminator(_kind),
 ]
 ToolChoice = Annotated[
@@ -199,16 +203,16 @@ class Wished(Body):
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     n: int | None = Field(default=None, ge=1, le=MOST_ANSWERS)
-    temperature: float | None = Field(default=None, ge=0, le=100)
-    top_p: float | None = Field(default=None, ge=0, le=1)
-    top_k: int | None = Field(default=None, ge=0, le=1 << 31)
-    min_p: float | None = Field(default=None, ge=0, le=1)
-    repeat_penalty: float | None = Field(default=None, ge=0, le=100)
-    presence_penalty: float | None = Field(default=None, ge=-2, le=2)
-    frequency_penalty: float | None = Field(default=None, ge=-2, le=2)
-    max_tokens: int | None = Field(default=None, ge=1, le=1 << 40)
+    temperature: Annotated[float | None, within("temperature")] = None
+    top_p: Annotated[float | None, within("top_p")] = None
+    top_k: Annotated[int | None, within("top_k")] = None
+    min_p: Annotated[float | None, within("min_p")] = None
+    repeat_penalty: Annotated[float | None, within("repeat_penalty")] = None
+    presence_penalty: Annotated[float | None, within("presence_penalty")] = None
+    frequency_penalty: Annotated[float | None, within("frequency_penalty")] = None
+    max_tokens: Annotated[int | None, within("max_tokens")] = None
     stop: Stop | None = None
-    seed: int | None = Field(default=None, ge=0, le=(1 << 63) - 1)
+    seed: Annotated[int | None, within("seed", le=MOST_SEED)] = None
     user: str | None = None
     logit_bias: dict[str, Any] | None = Field(default=None, max_length=0)
     punch: Punch = Punch()
@@ -240,12 +244,12 @@ class Wished(Body):
 class ChatBody(Wished):
     """``POST /v1/chat/completions``."""
 
-    messages: list[Turn] = Field(min_length=1, max_length=MOST_MESSAGES, fail_fast=True)
-    max_completion_tokens: int | None = Field(default=None, ge=1, le=1 << 40)
+    messages: Annotated[list[Turn], within("messages", min_length=1)]
+    max_completion_tokens: Annotated[int | None, within("max_tokens")] = None
     logprobs: bool | None = None
-    top_logprobs: int | None = Field(default=None, ge=0, le=20)
+    top_logprobs: Annotated[int | None, within("logprobs")] = None
     response_format: ResponseFormat | None = None
-    tools: list[FunctionTool] | None = Field(default=None, max_length=MOST_TOOLS, fail_fast=True)
+    tools: Annotated[list[FunctionTool] | None, within("tools")] = None
     tool_choice: ToolChoice | None = None
     # Whether there are several calls is the model's to say; false cannot be promised.
     parallel_tool_calls: Always | None = None
@@ -278,14 +282,14 @@ class CompletionBody(Wished):
     """``POST /v1/completions``."""
 
     prompt: Prompt
-    logprobs: int | None = Field(default=None, ge=0, le=5)
+    logprobs: Annotated[int | None, within("logprobs", le=5)] = None
     echo: Never | None = None
     best_of: int | None = Field(default=None, ge=1, le=1)
     suffix: None = None
 
 
 Inputs = Annotated[
-    Text | Annotated[list[str], Field(min_length=1, max_length=2048, fail_fast=True), Tag("~list")],
+    Text | Annotated[list[str], within("inputs", min_length=1), Tag("~list")],
     Discriminator(_kind),
 ]
 

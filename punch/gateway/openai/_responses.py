@@ -11,8 +11,8 @@ from ...wire import ChatMessage, Sampling, Tool, ToolCall
 from .._answering import Question
 from .._endpoint import Caller, Endpoint
 from .._errors import Refusal
-from .._parsing import Always, Body, Never
-from ._bodies import MOST_MESSAGES, MOST_PARTS, MOST_TOOLS, ModelName, Punch, StreamOptions, Text
+from .._parsing import Always, Body, Never, within
+from ._bodies import MOST_PARTS, ModelName, Punch, StreamOptions, Text
 from ._endpoints import asked
 from ._responses_shapes import Echoed, ResponsesShape
 
@@ -143,19 +143,19 @@ class ResponsesBody(Body):
         Text
         | Annotated[
             list[Item],
-            Field(min_length=1, max_length=MOST_MESSAGES, fail_fast=True),
+            within("messages", min_length=1),
             Tag("~list"),
         ],
         Discriminator(lambda value: "~text" if isinstance(value, str) else "~list"),
     ]
     instructions: str | None = None
-    max_output_tokens: int | None = Field(default=None, ge=1, le=1 << 40)
-    temperature: float | None = Field(default=None, ge=0, le=100)
-    top_p: float | None = Field(default=None, ge=0, le=1)
+    max_output_tokens: Annotated[int | None, within("max_tokens")] = None
+    temperature: Annotated[float | None, within("temperature")] = None
+    top_p: Annotated[float | None, within("top_p")] = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     text: TextOptions | None = None
-    tools: list[FunctionTool] | None = Field(default=None, max_length=MOST_TOOLS, fail_fast=True)
+    tools: Annotated[list[FunctionTool] | None, within("tools")] = None
     tool_choice: (
         Annotated[
             Annotated[Literal["none", "auto", "required"], Tag("~text")]
