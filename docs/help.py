@@ -1,4 +1,4 @@
-"""Writes what the code knows into the documents: ``--help`` texts, exit codes, the diagram.
+"""Writes what the code knows into the documents: ``--help`` texts, exit codes, diagram and limits.
 
 python docs/help.py           rewrites the parts between markers
 python docs/help.py --check   exits with 1 if that would change anything
@@ -20,7 +20,7 @@ from punch.cli._options import help_text
 from punch.dialer import __main__ as dialer
 from punch.gateway import __main__ as gateway
 from punch.listener import __main__ as listener
-from punch.wire import diagram
+from punch.wire import LIMITS, diagram
 
 ROOT = Path(__file__).parent.parent
 
@@ -45,9 +45,22 @@ def exits() -> str:
     return "\n".join(rows)
 
 
+TYPES = {int: "whole number", float: "number", str: "text", tuple: "list"}
+
+
+def limits() -> str:
+    """What a request may hold, as a table."""
+    rows = ["| field | type | least | most | of |", "| --- | --- | ---: | ---: | --- |"]
+    for name, limit in LIMITS.items():
+        least = f"above {limit.least:,}" if limit.above else f"{limit.least:,}"
+        kind, most = TYPES[limit.type], f"{int(limit.most):,}"
+        rows.append(f"| `{name}` | {kind} | {least} | {most} | {limit.unit} |")
+    return "\n".join(rows)
+
+
 PARTS = {
     "INFERENCE.md": {"help": helps, "exits": exits},
-    "docs/protocol.md": {"diagram": diagram},
+    "docs/protocol.md": {"diagram": diagram, "limits": limits},
 }
 
 

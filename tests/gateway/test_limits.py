@@ -1,36 +1,92 @@
-"""Room for the bodies of requests under way."""
+"""A value that passes the gateway's door passes at the peer: both are made from one table."""
 
 from __future__ import annotations
 
-from punch.gateway import Limits
-from punch.gateway.server._limits import ALWAYS_TAKEN, Bodies
+from collections.abc import Iterator
+from typing import Any
 
-LONG = 2 * ALWAYS_TAKEN
+import pytest
+from gateway_client import open_client
 
+from punch.backends import MockBackend, MockScript
+from punch.wire import LIMITS, SAMPLING_NUMBERS
 
-def test_one_key_leaves_half_of_the_room_to_the_others():
-    """Whoever sends the longest bodies shuts nobody out but itself."""
-    bodies = Bodies(Limits(body=LONG, bodies=4 * LONG))
-    with bodies.room("ada") as first, bodies.room("ada") as second, bodies.room("ada") as third:
-        assert [room.grow(LONG) for room in (first, second, third)] == [True, True, False]
-        assert third.grow(ALWAYS_TAKEN)
-        with bodies.room("bob") as other:
-            assert other.grow(LONG)
-            assert bodies.held == 3 * LONG
-    with bodies.room("ada") as again:
-        assert again.grow(LONG)
-    assert (bodies.held, dict(bodies.held_by)) == (0, {})
-
-
-def test_without_keys_all_of_the_room_is_for_anybody():
-    """There is nobody to be told apart."""
-    bodies = Bodies(Limits(body=LONG, bodies=2 * LONG))
-    with bodies.room() as first, bodies.room() as second, bodies.room() as third:
-        assert [room.grow(LONG) for room in (first, second, third)] == [True, True, False]
+# What an interface calls a field of a request otherwise.
+OURS = {
+    "max_completion_tokens": "max_tokens",
+    "max_output_tokens": "max_tokens",
+    "num_predict": "max_tokens",
+    "top_logprobs": "logprobs",
+    "input": "inputs",
+    "ResponsesBody.input": "messages",
+}
 
 
-def test_the_longest_body_that_is_allowed_always_finds_room_in_an_empty_house():
-    """However small the room for all is set."""
-    bodies = Bodies(Limits(body=LONG, bodies=1))
-    with bodies.room("ada") as room:
-        assert room.grow(LONG)
+async def schemas() -> dict[str, Any]:
+    """The models of bodies in /openapi.json."""
+    async with open_client({"a": MockBackend(MockScript())}) as client:
+        reply = await client.get("/openapi.json")
+    found: dict[str, Any] = reply.json()["components"]["schemas"]
+    return found
+
+
+def bounds(schema: Any) -> Iterator[tuple[str, float]]:
+    """The limits that a field's schema says, in whichever branch."""
+    for name, value in schema.items():
+        if name in ("minimum", "exclusiveMinimum", "maximum", "maxItems", "maxLength"):
+            yield name, value
+    for branch in schema.get("anyOf", ()) or schema.get("oneOf", ()):
+        yield from bounds(branch)
+
+
+async def fields() -> list[tuple[str, str, dict[str, float]]]:
+    """Every field of a body that is one of a request: the body, our name, what it says."""
+    found = []
+    for body, schema in (await schemas()).items():
+        for name, field in schema.get("properties", {}).items():
+            ours = OURS.get(f"{body}.{name}", OURS.get(name, name))
+            said = dict(bounds(field))
+            if ours in LIMITS and said:
+                found.append((f"{body}.{name}", ours, said))
+    return found
+
+
+async def test_openapi_says_no_wider_limit_than_peers_have(autojump_clock):
+    """It would be an invitation to send what nobody answers."""
+    wider = []
+    for place, ours, said in await fields():
+        limit = LIMITS[ours]
+        least = said.get("minimum", said.get("exclusiveMinimum", limit.least))
+        most = min((v for k, v in said.items() if k.startswith("max")), default=limit.most)
+        if most > limit.most or least < limit.least:
+            wider.append(place)
+    # Ollama's -1 and -2 stand for no limit, and are not sent to anybody.
+    assert wider == ["Options.num_predict"]
+
+
+async def test_openapi_says_a_limit_for_every_number_that_chooses_tokens(autojump_clock):
+    """None is forgotten in any interface that has it."""
+    said = {(place.partition(".")[0], ours) for place, ours, _ in await fields()}
+    for name in SAMPLING_NUMBERS:
+        assert ("ChatBody", name) in said
+        assert ("CompletionBody", name) in said
+        assert ("Options", name) in said
+    for name in ("temperature", "top_p", "max_tokens"):
+        assert ("ResponsesBody", name) in said
+
+
+@pytest.mark.parametrize("name", SAMPLING_NUMBERS)
+async def test_the_ends_of_each_limit_are_answered_and_beyond_is_refused(name, autojump_clock):
+    """With the field's name, before anybody is asked."""
+    limit = LIMITS[name]
+    most = int(limit.most) if name != "seed" else (1 << 63) - 1
+    least = int(limit.least)
+    question = {"messages": [{"role": "user", "content": "x"}], "max_tokens": 1}
+    async with open_client({"a": MockBackend(MockScript())}) as client:
+        for value, status in ((least, 200), (most, 200), (least - 1, 400), (most + 1, 400)):
+            if (name, value) == ("max_tokens", most):
+                continue
+            reply = await client.post("/v1/chat/completions", question | {name: value})
+            assert reply.status == status, reply.body
+            if status == 400:
+                assert reply.error["param"] == name

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from pathlib import Path
 from typing import Any
 
 import attrs
@@ -24,8 +25,19 @@ from punch.wire import (
     decode,
     encode,
 )
+from punch.wire._limits import (
+    DEEPEST_JSON,
+    LONGEST_LISTENER_REGISTRATION,
+    LONGEST_REGISTRATION,
+    MAX_ADDRESSES,
+    MAX_ENTRIES,
+    MAX_FRAME,
+    MAX_LOGPROBS,
+)
 from punch.wire._readers import BadValue
 from punch.wire._schema import MESSAGES
+
+ROOT = Path(__file__).parent.parent.parent
 
 GOOD = CommandRequest(request_id="r1", messages=(ChatMessage(role="user", content="hi"),))
 TOOL = Tool(name="f")
@@ -160,3 +172,25 @@ def test_every_limit_is_that_of_a_field() -> None:
     """None is left when its field is gone."""
     fields = {field.name for cls in (CommandRequest, Sampling) for field in attrs.fields(cls)}
     assert {re.split(r"[\[.]", name)[0] for name in LIMITS} <= fields
+
+
+# ---- those who say them in words ----
+
+PROTOCOL = " ".join((ROOT / "docs" / "protocol.md").read_text(encoding="utf-8").split())
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        f"punch takes {MAX_FRAME >> 20} MiB",
+        f"Maps and arrays have at most {MAX_ENTRIES:,} entries",
+        f"nested at most {DEEPEST_JSON} deep",
+        f"`max_tokens` is at most {MAX_LOGPROBS}",
+        f"for each token, at most {MAX_LOGPROBS}: the token's text",
+        f"has at most {LONGEST_LISTENER_REGISTRATION} bytes, any other {LONGEST_REGISTRATION}",
+        f"at most {MAX_ADDRESSES} addresses",
+    ],
+)
+def test_the_protocol_says_the_other_limits_as_they_are(words: str) -> None:
+    """The table of a request's fields is made by docs/help.py; these stand in sentences."""
+    assert words in PROTOCOL
