@@ -25,6 +25,7 @@ from punch.wire import (
     Goodbye,
     Hello,
     Join,
+    LoadReport,
     Ping,
     Pong,
     Progress,
@@ -190,6 +191,7 @@ command_requests = st.builds(
     command=st.sampled_from(["chat", "complete", "embed", "capabilities", "ping"]),
     model=maybe(names),
     model_digest=maybe(digests),
+    offer=maybe(names),
     messages=tuples_of(chat_messages),
     prompt=maybe(prose),
     inputs=tuples_of(prose),
@@ -261,6 +263,7 @@ command_responses = st.builds(
     ),
     capability=maybe(capabilities),
     load=maybe(loads),
+    lane=maybe(names | st.just("")),
 )
 
 # ---- messages ----
@@ -301,6 +304,12 @@ MESSAGES: MappingProxyType[type[Any], st.SearchStrategy[Any]] = MappingProxyType
         Goodbye: st.builds(Goodbye, code=names, message=prose),
         Advert: st.builds(
             Advert, incarnation=counts, sequence=counts, age=seconds, capability=capabilities
+        ),
+        LoadReport: st.builds(
+            LoadReport,
+            sequence=counts,
+            age=seconds,
+            loads=st.dictionaries(names | st.just(""), loads, max_size=3),
         ),
         Request: st.builds(Request, request=command_requests),
         Progress: st.builds(

@@ -288,7 +288,7 @@ class Run:
     def _finish(self, attempt: Attempt, response: CommandResponse) -> None:
         """Take the peer's last word, and the text that comes with it."""
         if response.load is not None:
-            self._dispatch.table.reported(attempt.peer_id, response.load)
+            self._dispatch.table.reported(attempt.peer_id, response.load, lane=response.lane)
         books = self.books
         others = bool(self.parts) or len(self._live) > 1
         outcome = finished(attempt, response, delivered=books.delivered, has_others=others)

@@ -6,6 +6,7 @@ from ..capability import PeerId
 from ..exceptions import (
     ContextTooLong,
     InvalidRequest,
+    OfferUnavailable,
     PeerError,
     PeerFailed,
     PeerRefused,
@@ -26,6 +27,7 @@ _ERRORS: dict[str, type[RequestError] | type[PeerError]] = {
         RequestConflict,
         RequestCancelled,
         PeerRefused,
+        OfferUnavailable,
         PeerSimulated,
         PeerFailed,
     )

@@ -14,7 +14,7 @@ from ..exceptions import PeerUnreachable
 from ..network import Node
 from ..peers import PeerTable
 from ..session import Inquiry, PeerSession
-from ..wire import PROTOCOL, Advert, Hello, Session, greeting
+from ..wire import PROTOCOL, Advert, Hello, LoadReport, Session, greeting
 from ._directory import Directory, KnownMember
 
 log = get_logger(__name__)
@@ -191,15 +191,21 @@ class Links:
         """Take the adverts of this session as they come, whatever was said in an earlier one."""
         self.table.met(session.peer_id)
 
-    def advertised(self, session: PeerSession, advert: Advert) -> None:
-        """Take a listener's capability into the table."""
-        self.table.advertised(
-            session.peer_id,
-            advert.capability,
-            incarnation=advert.incarnation,
-            sequence=advert.sequence,
-            seen_at=trio.current_time() - advert.age,
-        )
+    def advertised(self, session: PeerSession, advert: Advert | LoadReport) -> None:
+        """Take a listener's capability, or its load, into the table."""
+        seen_at = trio.current_time() - advert.age
+        if isinstance(advert, LoadReport):
+            self.table.load_reported(
+                session.peer_id, advert.loads, sequence=advert.sequence, seen_at=seen_at
+            )
+        else:
+            self.table.advertised(
+                session.peer_id,
+                advert.capability,
+                incarnation=advert.incarnation,
+                sequence=advert.sequence,
+                seen_at=seen_at,
+            )
         link = self._links.get(session.peer_id)
         if link is not None:
             link.trouble = None

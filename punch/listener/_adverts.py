@@ -11,11 +11,11 @@ import trio
 from ..capability import Capability, Gpu, Load
 from ..machine import Machine, MachineSample
 from ..session import PeerSession
-from ..wire import Advert
 from ._lane import RunningLane
+from ._news import News
 
-# A change of load is pushed this much later, together with what else changed by then, and the
-# whole vector at least this often.
+# A change is pushed this much later, together with what else changed by then, and something at
+# least this often: a dialer asks nobody that it has not heard of lately.
 COALESCE_SECONDS = 0.05
 ADVERT_SECONDS = 1.0
 
@@ -37,11 +37,10 @@ class Adverts:
         """The lanes to tell of, real before simulated."""
         self.sessions: set[PeerSession] = set()
         """The dialers to tell."""
-        self._incarnation = incarnation
+        self._news = News(incarnation)
         self._machine = machine
         self._sample: MachineSample | None = None
         self._sampled_at = -math.inf
-        self._sequence = 0
         self._changed = trio.Event()
 
     def change(self) -> None:
@@ -92,7 +91,12 @@ class Adverts:
     def greet(self, session: PeerSession) -> None:
         """Tell a new dialer, and from now on with all others."""
         self.sessions.add(session)
-        session.advertise(self._advert())
+        self._news.greet(session, self.capability())
+
+    def forget(self, session: PeerSession) -> None:
+        """A dialer has left."""
+        self.sessions.discard(session)
+        self._news.forget(session)
 
     async def run(self) -> None:
         """Tell everybody of every change, for ever."""
@@ -102,15 +106,4 @@ class Adverts:
                 await trio.sleep(COALESCE_SECONDS)
             self._changed = trio.Event()
             if self.sessions:
-                advert = self._advert()
-                for session in self.sessions:
-                    session.advertise(advert)
-
-    def _advert(self) -> Advert:
-        self._sequence += 1
-        return Advert(
-            incarnation=self._incarnation,
-            sequence=self._sequence,
-            age=0.0,
-            capability=self.capability(),
-        )
+                self._news.push(self.sessions, self.capability(), now=trio.current_time())

@@ -26,6 +26,7 @@ from ..wire import (
     CommandRequest,
     CommandResponse,
     Hello,
+    LoadReport,
     Session,
     check_request,
     fingerprint,
@@ -140,14 +141,14 @@ class Executor:
         try:
             await session.run()
         finally:
-            self._adverts.sessions.discard(session)
+            self._adverts.forget(session)
             self._left.set()
 
     def opened(self, session: PeerSession, hello: Hello) -> None:
         """Tell a new dialer what the lanes can do."""
         self._adverts.greet(session)
 
-    def advertised(self, session: PeerSession, advert: Advert) -> None:
+    def advertised(self, session: PeerSession, advert: Advert | LoadReport) -> None:
         """Dialers advertise nothing."""
 
     def round_trip(self, session: PeerSession, seconds: float) -> None:
@@ -162,13 +163,20 @@ class Executor:
             response = await self._settle(inquiry)
             if response.status == "refused":
                 self._refused += 1
-            inquiry.respond(attrs.evolve(response, load=self.load()))
+            inquiry.respond(self._with_load(response, inquiry.minor))
         except trio.Cancelled:
             self._cancelled += 1
             raise
         finally:
             self._inquiries -= 1
             self._quiet.set()
+
+    def _with_load(self, response: CommandResponse, minor: int) -> CommandResponse:
+        """The response with the load of now: of its lane, for a dialer that knows of lanes."""
+        lane = next((lane for lane in self.lanes if lane.id == response.lane), None)
+        if minor < 1 or lane is None:
+            return attrs.evolve(response, load=self.load(), lane=None)
+        return attrs.evolve(response, load=lane.load())
 
     async def _settle(self, inquiry: Inquiry) -> CommandResponse:
         """How the request of *inquiry* ends."""

@@ -293,6 +293,7 @@ class RunningLane:
         return self._outcomes.response(
             request,
             "success",
+            lane=self.id,
             result=generation.completion,
             provenance=provenance,
             usage=usage,

@@ -14,10 +14,10 @@ from collections.abc import Iterator
 
 from ..backends import Backend
 from ..capability import ModelOffer
-from ..exceptions import ConfigurationError, PeerError, PeerRefused
+from ..exceptions import ConfigurationError, OfferUnavailable, PeerError, PeerRefused
 from ..wire import CommandRequest
 from ._adverts import Adverts
-from ._lane import LaneStatistics, RunningLane
+from ._lane import LaneStatistics, RunningLane, offer_id
 from ._outcomes import Outcomes
 from ._speeds import calibrate as time_backend
 
@@ -141,6 +141,8 @@ class Lanes:
           PeerError: if no lane can answer it: why the first one cannot that has the model.
 
         """
+        if request.offer is not None:
+            return self._named(request)
         why: PeerError | None = None
         for lane, offer in self._candidates(request):
             try:
@@ -153,6 +155,19 @@ class Lanes:
             raise why
         names = ", ".join(offer.name for lane in self._lanes for offer in lane.backend.offers)
         raise PeerRefused(f"no model {request.model!r} here; on offer: {names or 'none'}")
+
+    def _named(self, request: CommandRequest) -> tuple[RunningLane, ModelOffer]:
+        """The very offer that *request* names, of its lane."""
+        for lane in self._lanes:
+            for offer in lane.backend.offers:
+                if (
+                    offer_id(lane.id, offer.name) == request.offer
+                    and request.model in (None, offer.name)
+                    and request.model_digest in (None, offer.digest)
+                ):
+                    lane.check(request, offer)
+                    return lane, offer
+        raise OfferUnavailable(f"no offer {request.offer!r} here for this request")
 
     def _candidates(self, request: CommandRequest) -> list[tuple[RunningLane, ModelOffer]]:
         """The lanes that have the model, the preferred ones first."""

@@ -155,10 +155,7 @@ class PeerTable:
             fields = peer.fields
             if fields["incarnation"] != incarnation:
                 claim |= {"breakers": _NO_BREAKERS, "resting_until": 0.0}
-            if fields["fault_share"]:
-                age = max(0.0, seen_at - fields["seen_at"])
-                claim["fault_share"] = fields["fault_share"] * 0.5 ** (age / FORGIVING_SECONDS)
-            peer.change(**claim, **_REPORTED)
+            peer.change(**claim, **_forgiven(fields, seen_at), **_REPORTED)
             return True
         if len(self._peers) >= MAX_PEERS:
             return False
@@ -173,6 +170,26 @@ class PeerTable:
         self._sessions += 1
         self._peers[peer_id] = _Peer(
             self._sessions, **{**_NOTHING_YET, "peer_id": peer_id, **claim}
+        )
+        return True
+
+    def load_reported(
+        self, peer_id: PeerId, loads: Mapping[str, Load], *, sequence: int, seen_at: float
+    ) -> bool:
+        """Merge the loads of a peer's lanes, measured at *seen_at*. True if it was news.
+
+        It is a sign of life as an advert is, and as old as its *sequence* says.
+        """
+        peer = self._change(peer_id)
+        if peer is None or sequence <= peer.fields["sequence"]:
+            return False
+        capability: Capability = peer.fields["capability"]
+        peer.change(
+            capability=capability.with_loads(loads),
+            sequence=sequence,
+            seen_at=seen_at,
+            **_forgiven(peer.fields, seen_at),
+            **_REPORTED,
         )
         return True
 
@@ -400,6 +417,14 @@ class PeerTable:
             # As with faults: what is refused at once is one refusal.
             share += OUTCOME_WEIGHT * (1 - share)
         peer.change(resting_until=rest, fault_share=share)
+
+
+def _forgiven(fields: Mapping[str, Any], seen_at: float) -> Mapping[str, Any]:
+    """The share of faults, less what is forgotten since the peer was heard of before."""
+    if not fields["fault_share"]:
+        return {}
+    age = max(0.0, seen_at - fields["seen_at"])
+    return {"fault_share": fields["fault_share"] * 0.5 ** (age / FORGIVING_SECONDS)}
 
 
 def _without(breakers: _Breakers, *models: str | None) -> _Breakers:

@@ -25,6 +25,16 @@ from ..wire import (
 # never waits for a reader who keeps up, seldom enough to cost nothing.
 CREDIT_STEP = WINDOW // 4
 
+# Characters of one chunk, which thus fits what a reader leaves free that has taken everything and
+# not yet returned the last credit: of ASCII one byte each, of any other text up to four.
+MAX_ASCII_CHUNK = WINDOW // 4
+MAX_CHUNK = (WINDOW - CREDIT_STEP) // 4 - 256
+
+
+def _longest(text: str) -> int:
+    """Characters of *text* that may travel in one chunk."""
+    return MAX_ASCII_CHUNK if text.isascii() else MAX_CHUNK
+
 
 # A slot is not kept for a dialer that stopped reading, however alive its heart is.
 READER_SECONDS = 30.0
@@ -48,7 +58,16 @@ class Owner(Protocol):
         ...
 
     def room(self, request_id: str) -> int:
-        """Bytes of text that may be sent for a request now."""
+        """Bytes that may be sent for a request now."""
+        ...
+
+    def cost(self, text: str) -> int:
+        """Bytes of that which *text* takes, at the most."""
+        ...
+
+    @property
+    def minor(self) -> int:
+        """Minor version that both ends speak."""
         ...
 
     @property
@@ -68,6 +87,8 @@ class Call:
         self.request = request
         self._owner = owner
         self._arrived: deque[Progress | Started | Chunk | CommandResponse] = deque()
+        # What each chunk among them takes of the window, in bytes.
+        self._charged: deque[int] = deque()
         self._error: PeerError | None = None
         self._wake = trio.Event()
         self._taken = 0
@@ -110,7 +131,7 @@ class Call:
             return None
         part = self._arrived.popleft()
         if type(part) is Chunk:
-            self._taken += len(part.text.encode())
+            self._taken += self._charged.popleft()
             if self._taken >= CREDIT_STEP and not self._over:
                 self._owner.say(Credit(request_id=self.request.request_id, amount=self._taken))
                 self._taken = 0
@@ -149,9 +170,10 @@ class Call:
         """Let go of the prompt: nobody will ask with it again."""
         self.request = self.request.without_prompt()
 
-    def add(self, part: Progress | Started | Chunk | CommandResponse) -> None:
-        """Take the next part; called by the session."""
+    def add(self, part: Progress | Started | Chunk | CommandResponse, charged: int = 0) -> None:
+        """Take the next part, a chunk with what it takes of the window; called by the session."""
         if type(part) is Chunk:
+            self._charged.append(charged)
             self.last_text_at = trio.current_time()
             if self.first_text_at is None:
                 self.first_text_at = self.last_text_at
@@ -191,6 +213,11 @@ class Inquiry:
         """Who asks."""
         return self._owner.peer_id
 
+    @property
+    def minor(self) -> int:
+        """Minor version that both ends speak."""
+        return self._owner.minor
+
     def caught_up(self) -> None:
         """The dialer has taken more of the answer; called by the session."""
         self._room.set()
@@ -216,8 +243,9 @@ class Inquiry:
         owner = self._owner
         if not text.isascii():
             text = text.encode(errors="replace").decode()
-        # Four bytes a character: near enough, but for the last quarter of a window.
-        if owner.is_behind or 4 * len(text) > owner.room(request_id):
+        if len(text) > _longest(text) or owner.is_behind:
+            return False
+        if owner.cost(text) > owner.room(request_id):
             return False
         self.tokens += tokens
         owner.say(Chunk(request_id=request_id, text=text, tokens=tokens))
@@ -236,10 +264,10 @@ class Inquiry:
         request_id = self.request.request_id
         owner = self._owner
         self.tokens += tokens
-        # A character has at most four bytes, so a piece this long always fits an empty window.
-        pieces = [text[i : i + WINDOW // 4] for i in range(0, len(text), WINDOW // 4)]
+        longest = _longest(text)
+        pieces = [text[i : i + longest] for i in range(0, len(text), longest)]
         for piece in pieces:
-            size = len(piece.encode())
+            size = owner.cost(piece)
             while owner.room(request_id) < size:
                 self._room = trio.Event()
                 with trio.move_on_after(READER_SECONDS) as patience:

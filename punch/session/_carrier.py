@@ -31,9 +31,11 @@ from ..wire import (
     CommandRequest,
     CommandResponse,
     Credit,
+    Encoded,
     Fault,
     Goodbye,
     Hello,
+    LoadReport,
     Message,
     Ping,
     Pong,
@@ -87,8 +89,8 @@ class SessionHandler(Protocol):
         """Both sides have greeted."""
         ...
 
-    def advertised(self, session: PeerSession, advert: Advert) -> None:
-        """The listener pushed its capability."""
+    def advertised(self, session: PeerSession, advert: Advert | LoadReport) -> None:
+        """The listener pushed its capability, or the load of its lanes."""
         ...
 
     def round_trip(self, session: PeerSession, seconds: float) -> None:
@@ -163,6 +165,11 @@ class PeerSession:
         """True between the greetings and the end."""
         return self.ended is None and self._session.state is State.OPEN
 
+    @property
+    def minor(self) -> int:
+        """Minor version that both ends speak."""
+        return self._session.minor
+
     def statistics(self) -> SessionStatistics:
         """What it holds now."""
         return SessionStatistics(
@@ -216,10 +223,12 @@ class PeerSession:
         self._writable.set()
         return call
 
-    def advertise(self, advert: Advert) -> None:
-        """Push our capability, unless the peer is behind in reading: it will get the next one."""
-        if self._session.pending < MAX_PENDING_ADVERTS:
-            self.say(advert)
+    def advertise(self, advert: Advert | LoadReport | Encoded) -> bool:
+        """Push what we can do, unless the peer is behind in reading; whether it was pushed."""
+        if self._session.pending >= MAX_PENDING_ADVERTS:
+            return False
+        self.say(advert)
+        return True
 
     def answer(self, response: CommandResponse) -> None:
         """Send the end of an answer, or an error in its place if it cannot travel."""
@@ -341,7 +350,10 @@ class PeerSession:
 
     def _take(self, message: Message, nursery: trio.Nursery) -> None:
         match message:
-            case Chunk() | Progress() | Started():
+            case Chunk():
+                if call := self._calls.get(message.request_id):
+                    call.add(message, self._session.charged)
+            case Progress() | Started():
                 if call := self._calls.get(message.request_id):
                     call.add(message)
             case Response(response=response):
@@ -365,7 +377,7 @@ class PeerSession:
                 sent_at = self._pings.pop(nonce, None)
                 if sent_at is not None:
                     self._handler.round_trip(self, trio.current_time() - sent_at)
-            case Advert():
+            case Advert() | LoadReport():
                 self._handler.advertised(self, message)
             case Hello():
                 # The rules have queued a listener's own Hello.
@@ -399,7 +411,7 @@ class PeerSession:
 
     # ---- what goes out ----
 
-    def say(self, message: Message) -> None:
+    def say(self, message: Message | Encoded) -> None:
         """Queue *message*; nothing happens if the session is not open."""
         if not self.is_open:
             return
@@ -427,8 +439,12 @@ class PeerSession:
         return self._cancelled.get(request_id)
 
     def room(self, request_id: str) -> int:
-        """Bytes of text that may be sent for a request before its reader catches up."""
+        """Bytes that may be sent for a request before its reader catches up."""
         return self._session.room(request_id)
+
+    def cost(self, text: str) -> int:
+        """Bytes of that which *text* takes as one chunk, at the most."""
+        return self._session.cost(text)
 
     @property
     def is_behind(self) -> bool:

@@ -1,6 +1,6 @@
 """What travels between peers: messages, their encoding, and the session's rules. No I/O."""
 
-from ._codec import decode, decode_registration, encode, encode_registration
+from ._codec import Encoded, decode, decode_registration, encode, encode_registration
 from ._fingerprint import fingerprint
 from ._frame_buffer import FrameBuffer
 from ._limits import (
@@ -29,6 +29,7 @@ from ._messages import (
     Fault,
     Goodbye,
     Hello,
+    LoadReport,
     Message,
     Ping,
     Pong,
@@ -74,6 +75,7 @@ __all__ = [
     "Hello",
     "Goodbye",
     "Advert",
+    "LoadReport",
     "Request",
     "Progress",
     "Started",
@@ -97,6 +99,10 @@ __all__ = [
     "Roster",
     "Registrations",
     "MAX_ADDRESSES",
+    # encoding
+    "MINOR",
+    "FrameBuffer",
+    "Encoded",
     # what may be in a message
     "LIMITS",
     "Limit",
@@ -109,8 +115,6 @@ __all__ = [
     "LONGEST_TOKEN",
     "LEAST_LOGPROB",
     # encoding
-    "MINOR",
-    "FrameBuffer",
     "encode",
     "decode",
     "encode_registration",

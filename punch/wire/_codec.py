@@ -27,9 +27,12 @@ from ._messages import (
     Advert,
     Cancel,
     Chunk,
+    CommandRequest,
+    CommandResponse,
     Credit,
     Goodbye,
     Hello,
+    LoadReport,
     Message,
     Ping,
     Pong,
@@ -53,6 +56,7 @@ _TYPE_OF: Mapping[type[Any], str] = {
     Hello: "hello",
     Goodbye: "goodbye",
     Advert: "advert",
+    LoadReport: "load",
     Request: "request",
     Progress: "progress",
     Started: "started",
@@ -75,6 +79,8 @@ SINCE: Mapping[tuple[type[Any], str], int] = {
     (ModelOffer, "id"): 1,
     (ModelOffer, "lane"): 1,
     (Capability, "lanes"): 1,
+    (CommandRequest, "offer"): 1,
+    (CommandResponse, "lane"): 1,
     (Hello, "grant"): 1,
     (Join, "grant"): 1,
     (Join, "root"): 1,
@@ -187,6 +193,24 @@ def encode(message: AnyMessage, *, max_frame: int = MAX_FRAME, minor: int = MINO
             f"a {body['type']} of {len(packed)} bytes; the peer takes at most {max_frame}"
         )
     return len(packed).to_bytes(HEADER, "big") + packed
+
+
+class Encoded:
+    """A message for many peers: encoded once for each minor version that they speak."""
+
+    def __init__(self, message: Message) -> None:
+        self.message = message
+        self._frames: dict[int, bytes] = {}
+
+    def frame(self, *, max_frame: int = MAX_FRAME, minor: int = MINOR) -> bytes:
+        """As `encode`."""
+        frame = self._frames.get(minor)
+        if frame is None:
+            frame = self._frames[minor] = encode(self.message, max_frame=MAX_FRAME, minor=minor)
+        if len(frame) - HEADER > max_frame:
+            # With the very words of a message that is encoded for one peer.
+            encode(self.message, max_frame=max_frame, minor=minor)
+        return frame
 
 
 class _Counter:

@@ -8,8 +8,9 @@ import attrs
 
 from ._messages import CommandRequest
 
-# How long and how urgently somebody waits may differ, and in which pieces the answer is sent.
-_MAY_DIFFER = frozenset({"request_id", "timeout", "priority", "stream", "stream_interval"})
+# How long and how urgently somebody waits may differ, in which pieces the answer is sent, and which
+# of the offers that fit was chosen.
+_MAY_DIFFER = frozenset({"request_id", "timeout", "priority", "stream", "stream_interval", "offer"})
 _ASKED = tuple(
     (field.name, field.default)
     for field in attrs.fields(CommandRequest)

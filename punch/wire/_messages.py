@@ -129,6 +129,10 @@ class CommandRequest:
     model_digest: str | None = None
     """SHA-256 of the model file, or `None` for any."""
 
+    offer: str | None = None
+    """The id of the one offer that is wanted, or `None` for any that fits. It is no part of what
+    makes two requests the same: a dialer fills it in once it has chosen a peer."""
+
     messages: tuple[ChatMessage, ...] = ()
     """The conversation so far, for ``chat``."""
 
@@ -380,7 +384,10 @@ class CommandResponse:
     """The executor's vector, for ``capabilities``."""
 
     load: Load | None = None
-    """How busy the executor is now."""
+    """How busy the executor is now: its lane, if `lane` says which, or all of it."""
+
+    lane: str | None = None
+    """The id of the lane that `load` is about."""
 
     decision: Mapping[str, Any] | None = None
     """Why this peer; filled in by the router, never sent."""
@@ -444,6 +451,20 @@ class Advert:
 
     capability: Capability
     """The claim."""
+
+
+@attrs.frozen(kw_only=True)
+class LoadReport:
+    """How busy a listener's lanes are, and that it lives; between two adverts. Minor 1."""
+
+    sequence: int
+    """Grows with every advert and load report of one incarnation."""
+
+    age: float = 0.0
+    """Seconds since the loads were measured."""
+
+    loads: Mapping[str, Load]
+    """The id of each lane to its load; a lane that is not named is as it was."""
 
 
 @attrs.frozen(kw_only=True)
@@ -528,7 +549,7 @@ class Credit:
     """The answer it is about."""
 
     amount: int
-    """Bytes of UTF-8 text."""
+    """Bytes of the frames that its chunks came in; towards minor 0, of their text in UTF-8."""
 
 
 @attrs.frozen(kw_only=True)
@@ -551,6 +572,7 @@ Message = (
     Hello
     | Goodbye
     | Advert
+    | LoadReport
     | Request
     | Progress
     | Started

@@ -39,6 +39,7 @@ from ._messages import (
     Fault,
     Goodbye,
     Hello,
+    LoadReport,
     Ping,
     Pong,
     Progress,
@@ -189,6 +190,16 @@ _lane = record(
 )
 
 
+_lane_id = text(64)
+
+
+def _loads(value: Any) -> Mapping[str, Load]:
+    """The loads of a peer's lanes, by their ids; the one lane of a small peer may have none."""
+    if type(value) is not dict or len(value) > MAX_LANES:
+        raise BadValue(f"a map of at most {MAX_LANES}, got {shown(value)}")
+    return {_lane_id(name): _load(load) for name, load in value.items()}
+
+
 @attrs.frozen(kw_only=True)
 class _PeerWide:
     """What minor 0 says of the whole peer, and later ones of each lane."""
@@ -255,6 +266,7 @@ _command_request = record(
     command=_command,
     model=_name,
     model_digest=_digest,
+    offer=label(64),
     messages=_list_of(
         record(
             ChatMessage,
@@ -322,6 +334,7 @@ _command_response = record(
     ),
     capability=_capability,
     load=_load,
+    lane=_lane_id,
 )
 
 
@@ -357,6 +370,7 @@ MESSAGES: Mapping[str, Reader] = {
     "advert": record(
         Advert, incarnation=_count, sequence=_count, age=_seconds, capability=_capability
     ),
+    "load": record(LoadReport, sequence=_count, age=_seconds, loads=_loads),
     "request": record(Request, request=_command_request),
     "progress": record(
         Progress,

@@ -9,6 +9,8 @@
    wrong raises `LocalProtocolError` and changes nothing.
 4. A cancel and an answer may cross. So a `Cancel` or `Credit` for a request that has just
    ended is no fault, and chunks may follow a cancel until its `Response`.
+5. What an answer may be ahead of its reader is counted in bytes that are there already: those of
+   its chunks' frames between peers of minor 1, those of their text towards minor 0.
 """
 
 from __future__ import annotations
@@ -20,8 +22,8 @@ from typing import Any, Literal
 import attrs
 
 from ..exceptions import LocalProtocolError, NotPermitted, RemoteProtocolError
-from ._codec import AnyMessage, decode, encode
-from ._frame_buffer import FrameBuffer
+from ._codec import AnyMessage, Encoded, decode, encode
+from ._frame_buffer import HEADER, FrameBuffer
 from ._limits import MAX_FRAME
 from ._messages import (
     Advert,
@@ -30,6 +32,7 @@ from ._messages import (
     Credit,
     Goodbye,
     Hello,
+    LoadReport,
     Message,
     Ping,
     Pong,
@@ -49,6 +52,9 @@ OLDEST_MINOR = 0
 # far more than any link needs at token speed, and bounds a dialer with 1,000 stalled readers
 # at 64 MiB.
 WINDOW = 64 * 1024
+
+# What the frame of a chunk has beside its text: a request id of 128 characters, names and numbers.
+MAX_CHUNK_FIELDS = 192
 
 # The longest frame before a peer is accepted: a `hello` with a chain of grants.
 GREETING_BYTES = 4096
@@ -82,8 +88,13 @@ Transition = tuple[RequestState | None, type[Any]]
 # What each side may say once both have greeted.
 SAYS: dict[Role, frozenset[type[Any]]] = {
     "dialer": frozenset({Request, Cancel, Credit, Ping, Pong, Goodbye}),
-    "listener": frozenset({Advert, Progress, Started, Chunk, Response, Ping, Pong, Goodbye}),
+    "listener": frozenset(
+        {Advert, LoadReport, Progress, Started, Chunk, Response, Ping, Pong, Goodbye}
+    ),
 }
+
+# The messages that came after minor 0: they go only to a peer that knows them.
+NEWER: dict[type[Any], int] = {LoadReport: 1}
 
 # One request: the state it is in and what is said -> the state it is in then. `None` is a
 # request that does not exist: before it was asked, and after its response.
@@ -127,7 +138,7 @@ class _Exchange:
 
     state: RequestState
     ahead: int = 0
-    """Bytes of text sent (or received) that the reader has not acknowledged."""
+    """Bytes sent (or received) that the reader has not acknowledged."""
 
 
 def _request_id(message: Any) -> str:
@@ -157,6 +168,10 @@ class Session:
         self.admit: Callable[[Hello], None] | None = None
         """Called with the other end's `Hello` before ours is said to a dialer; raises
         `NotPermitted` to turn it away. `None` lets everybody in."""
+        self.minor = hello.minor
+        """Minor version that both ends speak, once both have greeted."""
+        self.charged = 0
+        """Bytes that the chunk which came last takes of the window, to be credited."""
         self._ours = hello
         self._other: Role = "listener" if role == "dialer" else "dialer"
         self._requests: dict[str, _Exchange] = {}
@@ -194,10 +209,10 @@ class Session:
         if self.state is State.ENDED or (body := self._received.next_body()) is None:
             return None
         message = decode(body)
-        self._check_received(message)
+        self._check_received(message, HEADER + len(body))
         return message  # type: ignore[return-value]  # `_check_received` lets nothing else pass
 
-    def _check_received(self, message: AnyMessage) -> None:
+    def _check_received(self, message: AnyMessage, size: int) -> None:
         said = type(message)
         if self.state is State.GREETING:
             if said is Goodbye:
@@ -216,7 +231,7 @@ class Session:
             if said in _MAY_BE_LATE and request_id not in self._requests:
                 return
             try:
-                self._move(request_id, message, self._ours.max_requests)
+                self._move(request_id, message, self._ours.max_requests, size)
             except LocalProtocolError as error:
                 raise RemoteProtocolError(str(error)) from None
 
@@ -236,6 +251,7 @@ class Session:
                 self._say_goodbye(Goodbye(code=error.code, message=str(error)))
                 raise
         self.theirs = theirs
+        self.minor = min(theirs.minor, self._ours.minor)
         self.state = State.OPEN
         self._received.max_frame = self._ours.max_frame
         if self.role == "listener":
@@ -243,13 +259,16 @@ class Session:
 
     # ---- going out ----
 
-    def send(self, message: Message) -> None:
+    def send(self, message: Message | Encoded) -> None:
         """Queue *message*; `data_to_send` has its bytes.
 
         Raises:
           LocalProtocolError: if the rules do not allow it now. Nothing has changed.
 
         """
+        ready: Encoded | None = None
+        if isinstance(message, Encoded):
+            ready, message = message, message.message
         said = type(message)
         if isinstance(message, Goodbye):
             self._say_goodbye(message)
@@ -258,14 +277,20 @@ class Session:
             raise LocalProtocolError(f"{said.__name__} while the session is {self.state.value}")
         if said not in SAYS[self.role]:
             raise LocalProtocolError(f"a {self.role} may not say {said.__name__}")
+        if NEWER.get(said, 0) > self.minor:
+            raise LocalProtocolError(f"{said.__name__} to a peer of minor {self.minor}")
         assert self.theirs is not None
         if isinstance(message, Chunk) and not message.text:
             raise LocalProtocolError(f"a chunk without text for {message.request_id!r}")
         if isinstance(message, Credit) and message.amount < 1:
             raise LocalProtocolError(f"credit of {message.amount} for {message.request_id!r}")
-        frame = encode(message, max_frame=self.theirs.max_frame, minor=self.theirs.minor)
+        limit = self.theirs.max_frame
+        if ready is not None:
+            frame = ready.frame(max_frame=limit, minor=self.minor)
+        else:
+            frame = encode(message, max_frame=limit, minor=self.minor)
         if said in _ABOUT_REQUESTS:
-            self._move(_request_id(message), message, self.theirs.max_requests)
+            self._move(_request_id(message), message, self.theirs.max_requests, len(frame))
         self._queue(frame)
 
     def data_to_send(self) -> bytes:
@@ -301,13 +326,23 @@ class Session:
         """True if a request with this id was asked and is not over."""
         return request_id in self._requests
 
+    def cost(self, text: str) -> int:
+        """Bytes of the window that *text* takes as one chunk, at the most."""
+        if self.minor < 1:
+            return len(text.encode())
+        # The text is encoded once, with its frame: until then this is near enough.
+        return MAX_CHUNK_FIELDS + (len(text) if text.isascii() else 4 * len(text))
+
     def room(self, request_id: str) -> int:
-        """Bytes of text that may be sent for a request before its reader catches up."""
+        """Bytes that may be sent for a request before its reader catches up."""
         exchange = self._requests.get(request_id)
         return WINDOW - exchange.ahead if exchange is not None else 0
 
-    def _move(self, request_id: str, message: AnyMessage, limit: int) -> None:
-        """Change a request's state, or raise `LocalProtocolError` and change nothing."""
+    def _move(self, request_id: str, message: AnyMessage, limit: int, size: int) -> None:
+        """Change a request's state, or raise `LocalProtocolError` and change nothing.
+
+        *size* is that of the message's frame, in bytes.
+        """
         exchange = self._requests.get(request_id)
         state = exchange.state if exchange is not None else None
         said = type(message)
@@ -324,10 +359,11 @@ class Session:
             self._requests[request_id] = _Exchange(RequestState.ASKED)
             return
         if isinstance(message, Chunk):
-            ahead = exchange.ahead + len(message.text.encode())
+            charged = size if self.minor else len(message.text.encode())
+            ahead = exchange.ahead + charged
             if ahead > WINDOW:
                 raise LocalProtocolError(f"{request_id!r} is {ahead} bytes ahead of its reader")
-            exchange.ahead = ahead
+            exchange.ahead, self.charged = ahead, charged
         elif isinstance(message, Credit):
             if message.amount > exchange.ahead:
                 raise LocalProtocolError(f"credit for {request_id!r} beyond what was sent")

@@ -773,3 +773,17 @@ def test_what_others_delivered_is_known_by_its_text():
     assert len(keys) == 3
     assert key_of("d", attrs.evolve(ASK, continuation="")) == key_of("d", ASK)
     key_of("d", attrs.evolve(ASK, continuation="half a pair: \ud83d"))
+
+
+async def test_the_offer_that_was_asked_for_is_served_or_none(autojump_clock):
+    """Never another in its place: a dialer has chosen this one, and may choose anew."""
+    with trio.fail_after(LIMIT):
+        async with listening([MockBackend(MockScript()), Counting()]) as (executor, dial):
+            _, second = executor.capability().models
+            session, _ = await dial()
+            _, _, got = await read(session.ask(attrs.evolve(ASK, offer=second.id)))
+            other = attrs.evolve(ASK, request_id="other", offer="gone")
+            _, _, missed = await read(session.ask(other))
+    assert (got.status, got.lane) == ("success", second.lane)
+    assert missed.status == "refused"
+    assert (missed.error.code, missed.error.retryable) == ("unavailable", True)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from punch.capability import Capability, Load, PeerId
+from punch.capability import Capability, Lane, Load, PeerId
 from punch.peers import Breaker, PeerRecord, PeerTable, Rates
 from punch.peers import _table as limits
 
@@ -309,6 +309,42 @@ def test_the_load_on_a_response_is_a_report_too() -> None:
     assert after.capability == claim((1, 1)).with_loads({"": Load(slots=4, busy=3, queued=1)})
     assert (after.sent_since_report, after.prompt_tokens_since_report) == (0, 0)
     assert (after.present, after.sequence) == (4, 1)
+
+
+def test_a_load_report_is_a_sign_of_life_and_a_report() -> None:
+    """Until the next advert; what it does not name is as it was."""
+    table = PeerTable()
+    advertise(table)
+    table.sent(A, prompt_tokens=5)
+    assert table.load_reported(A, {"": Load(slots=4, busy=1), "x": Load()}, sequence=2, seen_at=9.0)
+    after = table.get(A)
+    assert after is not None
+    assert after.capability.load == Load(slots=4, busy=1)
+    assert (after.sequence, after.seen_at, after.sent_since_report) == (2, 9.0, 0)
+
+
+@pytest.mark.parametrize("sequence", [0, 1])
+def test_an_older_load_report_is_not_believed(sequence: int) -> None:
+    """By its sequence, as an advert; nor is one of a peer that nobody knows."""
+    table = PeerTable()
+    advertise(table)
+    before = table.get(A)
+    assert not table.load_reported(A, {"": Load(busy=1)}, sequence=sequence, seen_at=9.0)
+    assert not table.load_reported(B, {"": Load(busy=1)}, sequence=9, seen_at=9.0)
+    assert table.get(A) == before
+    assert table.get(B) is None
+
+
+def test_the_load_of_a_whole_peer_says_nothing_of_its_lanes() -> None:
+    """Unless it has one; the load of a lane counts for that lane."""
+    table = PeerTable()
+    lanes = tuple(Lane(id=name, backend="b", simulated=False) for name in "xy")
+    table.advertised(A, Capability(lanes=lanes), incarnation=1, sequence=1, seen_at=0.0)
+    table.reported(A, Load(busy=7))
+    table.reported(A, Load(busy=2), lane="y")
+    after = table.get(A)
+    assert after is not None
+    assert [lane.load.busy for lane in after.capability.lanes] == [0, 2]
 
 
 def test_a_report_that_crossed_our_requests_does_not_hide_them() -> None:

@@ -24,9 +24,11 @@ from punch.wire import (
     CommandResponse,
     Completion,
     Credit,
+    Encoded,
     Goodbye,
     Hello,
     Join,
+    LoadReport,
     Ping,
     Pong,
     Progress,
@@ -215,7 +217,7 @@ def test_a_frame_is_what_it_always_was(message: Any, frame: str) -> None:
 
 def test_every_message_type_is_frozen() -> None:
     """A new message type gets a snapshot before it gets a user."""
-    assert {type(message) for message, _ in FROZEN} == set(MESSAGES)
+    assert {type(message) for message, _ in [*FROZEN, *ADDED_AT_1]} == set(MESSAGES)
 
 
 def test_a_registration_is_what_it_always_was() -> None:
@@ -234,6 +236,33 @@ FROZEN_MANY_ROLES = (
 )
 # What minor 1 adds to the messages of minor 0.
 ADDED_AT_1: list[tuple[Any, str]] = [
+    (
+        LoadReport(sequence=3, age=0.5, loads={"gpu": Load(slots=4, busy=1), "m": Load()}),
+        (
+            "0000003e84a873657175656e636503a3616765cb3fe0000000000000a56c6f61647382a367707582a573"
+            "6c6f747304a46275737901a16d80a474797065a46c6f6164"
+        ),
+    ),
+    (
+        LoadReport(sequence=3, loads={"": Load(queued=2)}),
+        ("0000002683a873657175656e636503a56c6f61647381a081a671756575656402a474797065a46c6f6164"),
+    ),
+    (
+        Request(request=CommandRequest(request_id="r1", offer="gpu/m")),
+        (
+            "0000003182a77265717565737482aa726571756573745f6964a27231a56f66666572a56770752f6da474"
+            "797065a772657175657374"
+        ),
+    ),
+    (
+        Response(
+            response=CommandResponse(request_id="r1", status="success", load=Load(), lane="gpu")
+        ),
+        (
+            "0000004582a8726573706f6e736584aa726571756573745f6964a27231a6737461747573a77375636365"
+            "7373a46c6f616480a46c616e65a3677075a474797065a8726573706f6e7365"
+        ),
+    ),
     (
         Hello(
             minor=1,
@@ -598,6 +627,21 @@ def test_a_long_answer_with_all_its_alternatives_fits_one_frame() -> None:
     assert decode(frame[HEADER:]) == Response(response=response)
 
 
+def test_a_load_report_takes_tens_of_bytes() -> None:
+    """That is what it is for."""
+    report = LoadReport(sequence=70_000, loads={"": Load(slots=4, busy=1)})
+    assert len(encode(report)) < 64
+
+
+def test_what_goes_to_many_is_encoded_once_for_each_minor() -> None:
+    """The same bytes as for one, and the very same object for the next."""
+    many = Encoded(LANES)
+    assert many.frame() is many.frame() == encode(LANES)
+    assert many.frame(minor=0) is many.frame(minor=0) == encode(LANES, minor=0)
+    with pytest.raises(LocalProtocolError, match="the peer takes at most 9"):
+        many.frame(max_frame=9)
+
+
 # ---- ours to get right ----
 
 
@@ -775,6 +819,26 @@ def joined(**fields: Any) -> dict[str, Any]:
         (
             lanes(*[{}] * 65),
             "advert.capability.lanes: expected a list of at most 64, got list of 65",
+        ),
+        (
+            {"type": "load", "sequence": 1, "age": 0, "loads": [1]},
+            "load.loads: expected a map of at most 64, got list of 1",
+        ),
+        (
+            {"type": "load", "sequence": 1, "age": 0, "loads": {str(i): {} for i in range(65)}},
+            "load.loads: expected a map of at most 64, got dict of 65",
+        ),
+        (
+            {"type": "load", "sequence": 1, "age": 0, "loads": {"a" * 65: {}}},
+            f"load.loads: expected text of 0 to 64 characters, got str '{'a' * 40}'",
+        ),
+        (
+            {"type": "load", "sequence": 1, "age": 0, "loads": {"a": {"busy": -1}}},
+            f"load.loads.busy: {COUNT} int '-1'",
+        ),
+        (
+            request(offer=""),
+            "request.request.offer: expected 1 to 64 printable characters, got str ''",
         ),
         # text out of range
         (

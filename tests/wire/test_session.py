@@ -23,9 +23,11 @@ from punch.wire import (
     CommandResponse,
     Completion,
     Credit,
+    Encoded,
     Goodbye,
     Hello,
     Join,
+    LoadReport,
     Message,
     Ping,
     Pong,
@@ -52,6 +54,9 @@ ADVERT = Advert(
     age=0.0,
     capability=Capability.of_one_lane(backend="mock", simulated=True),
 )
+REPORT = LoadReport(sequence=2, age=0.0, loads={"": Load()})
+# What a peer of the first release says.
+OLD = attrs.evolve(HELLO, minor=0)
 
 
 def ask(request_id: str = "r1") -> Request:
@@ -87,6 +92,11 @@ def hear(session: Session, *messages: Any) -> list[Message]:
     """The other end says this, whether it may or not."""
     session.receive_data(b"".join(map(encode, messages)))
     return events(session)
+
+
+def filling(size: int) -> Chunk:
+    """A chunk that takes so many bytes of the window between peers of minor 1."""
+    return chunk("x" * (size - len(encode(chunk("x" * 1000))) + 1000))
 
 
 def meet(**theirs: Any) -> tuple[Session, Session]:
@@ -271,11 +281,12 @@ def test_what_is_queued_leaves_as_one_piece() -> None:
 BOTH = {Ping, Pong, Goodbye}
 MAY_SAY: dict[rules.Role, set[type[Any]]] = {
     "dialer": BOTH | {Request, Cancel, Credit},
-    "listener": BOTH | {Advert, Progress, Started, Chunk, Response},
+    "listener": BOTH | {Advert, LoadReport, Progress, Started, Chunk, Response},
 }
 SAMPLES: list[Any] = [
     HELLO,
     ADVERT,
+    REPORT,
     ask("new"),
     Progress(request_id="r1", state="queued"),
     STARTED,
@@ -509,18 +520,58 @@ def test_one_request_too_many_is_the_peers_fault() -> None:
 
 
 def test_a_listener_is_at_most_a_window_ahead() -> None:
-    """In bytes, not in characters; the limit itself is allowed."""
+    """In bytes of the frames that went; the limit itself is allowed."""
     dialer, listener = meet()
     dialer.send(ask())
     deliver(dialer, listener)
     listener.send(STARTED)
     assert listener.room("r1") == WINDOW
+    listener.send(chunk("ü" * 100))
+    listener.send(filling(listener.room("r1")))
+    assert listener.room("r1") == 0
+    with pytest.raises(LocalProtocolError) as caught:
+        listener.send(chunk("x"))
+    ahead = WINDOW + len(encode(chunk("x")))
+    assert str(caught.value) == f"'r1' is {ahead} bytes ahead of its reader"
+    dialer.receive_data(listener.data_to_send())
+    charged = []
+    while (message := dialer.next_event()) is not None:
+        if isinstance(message, Chunk):
+            charged.append(dialer.charged)
+    assert charged[0] == len(encode(chunk("ü" * 100)))
+    assert sum(charged) == WINDOW
+
+
+def test_towards_minor_0_the_text_is_counted() -> None:
+    """In bytes of UTF-8, as the first release does it; the limit itself is allowed."""
+    dialer, listener = meet(minor=0)
+    dialer.send(ask())
+    deliver(dialer, listener)
+    listener.send(STARTED)
     listener.send(chunk("ü" * (WINDOW // 2)))
     assert listener.room("r1") == 0
     with pytest.raises(LocalProtocolError) as caught:
         listener.send(chunk("x"))
     assert str(caught.value) == f"'r1' is {WINDOW + 1} bytes ahead of its reader"
     assert deliver(listener, dialer)[-1] == chunk("ü" * (WINDOW // 2))
+    assert dialer.charged == WINDOW
+    dialer.send(Credit(request_id="r1", amount=WINDOW))
+    deliver(dialer, listener)
+    assert listener.room("r1") == WINDOW
+
+
+@pytest.mark.parametrize("minor", [0, 1])
+@given(text=st.text(min_size=1, max_size=50), ours=st.sampled_from(["r1", "r" * 128]))
+def test_no_text_costs_more_than_is_said_before(minor: int, text: str, ours: str) -> None:
+    """So whoever waits for that much room has it."""
+    dialer, listener = meet(minor=minor)
+    dialer.send(ask(ours))
+    deliver(dialer, listener)
+    listener.send(Started(request_id=ours, provenance=MOCK))
+    before = listener.room(ours)
+    said = listener.cost(text)
+    listener.send(Chunk(request_id=ours, text=text, tokens=1 << 20))
+    assert before - listener.room(ours) <= said
 
 
 def test_a_credit_gives_the_room_back() -> None:
@@ -529,24 +580,59 @@ def test_a_credit_gives_the_room_back() -> None:
     dialer.send(ask())
     deliver(dialer, listener)
     listener.send(STARTED)
-    listener.send(chunk("x" * WINDOW))
+    listener.send(filling(WINDOW))
     deliver(listener, dialer)
     dialer.send(Credit(request_id="r1", amount=1000))
     deliver(dialer, listener)
     assert listener.room("r1") == 1000
-    listener.send(chunk("x" * 1000))
-    assert deliver(listener, dialer) == [chunk("x" * 1000)]
+    listener.send(filling(1000))
+    assert deliver(listener, dialer) == [filling(1000)]
 
 
 def test_the_window_of_one_request_is_not_that_of_another() -> None:
     """One slow reader blocks nobody else."""
-    dialer, listener = meet()
+    dialer, listener = meet(minor=0)
     dialer.send(ask("slow"))
     dialer.send(ask("fast"))
     deliver(dialer, listener)
     listener.send(Started(request_id="slow", provenance=MOCK))
     listener.send(chunk("x" * WINDOW, "slow"))
     assert (listener.room("slow"), listener.room("fast")) == (0, WINDOW)
+
+
+# ---- what minor 1 brought ----
+
+
+def test_a_load_report_goes_to_those_who_know_it() -> None:
+    """To a peer of minor 0 it is a message that does not exist."""
+    dialer, listener = meet()
+    listener.send(REPORT)
+    assert deliver(listener, dialer) == [REPORT]
+    _, listener = meet(minor=0)
+    listener.data_to_send()
+    with pytest.raises(LocalProtocolError, match=r"^LoadReport to a peer of minor 0$"):
+        listener.send(REPORT)
+    assert (listener.state, listener.pending) == (State.OPEN, 0)
+
+
+@pytest.mark.parametrize(("ours", "theirs", "both"), [(1, 0, 0), (0, 1, 0), (1, 1, 1), (1, 9, 1)])
+def test_both_ends_speak_the_older_minor(ours: int, theirs: int, both: int) -> None:
+    """What one of them does not know is not said."""
+    listener = Session("listener", attrs.evolve(HELLO, minor=ours))
+    hear(listener, attrs.evolve(HELLO, minor=theirs))
+    assert listener.minor == both
+
+
+def test_what_goes_to_many_peers_is_encoded_once() -> None:
+    """Each gets the frame of its minor version."""
+    many = Encoded(ADVERT)
+    new, old = opened(), Session("listener", HELLO)
+    hear(old, OLD)
+    old.data_to_send()
+    for session in (new, old):
+        session.send(many)
+    assert new.data_to_send() == many.frame() == encode(ADVERT)
+    assert old.data_to_send() == many.frame(minor=0) == encode(ADVERT, minor=0)
 
 
 def test_nothing_is_sent_for_what_is_not_in_flight() -> None:
@@ -558,8 +644,9 @@ def test_a_listener_too_far_ahead_is_at_fault() -> None:
     """Our memory is bounded whatever it sends."""
     dialer = opened("dialer")
     dialer.send(ask())
-    hear(dialer, STARTED, chunk("x" * WINDOW))
-    assert refusal(dialer, chunk("y")) == f"'r1' is {WINDOW + 1} bytes ahead of its reader"
+    hear(dialer, STARTED, filling(WINDOW))
+    ahead = WINDOW + len(encode(chunk("y")))
+    assert refusal(dialer, chunk("y")) == f"'r1' is {ahead} bytes ahead of its reader"
 
 
 def test_a_credit_beyond_what_was_sent_is_a_fault() -> None:
@@ -568,7 +655,8 @@ def test_a_credit_beyond_what_was_sent_is_a_fault() -> None:
     hear(listener, ask())
     listener.send(STARTED)
     listener.send(chunk("12345"))
-    hear(listener, Credit(request_id="r1", amount=3))
+    sent = len(encode(chunk("12345")))
+    hear(listener, Credit(request_id="r1", amount=sent - 2))
     assert refusal(listener, Credit(request_id="r1", amount=3)) == (
         "credit for 'r1' beyond what was sent"
     )
@@ -644,17 +732,17 @@ class TwoHonestPeers(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.dialer = Session("dialer", HELLO)
-        self.listener = Session("listener", attrs.evolve(HELLO, max_requests=3))
         self.to_listener, self.to_dialer = bytearray(), bytearray()
         self.asked: list[Exchange] = []
         # Who is in flight, as each end knows it by now.
         self.at_dialer: dict[str, Exchange] = {}
         self.at_listener: dict[str, Exchange] = {}
 
-    @initialize(late=st.booleans())
-    def greet(self, late: bool) -> None:
-        """Sometimes the greetings have arrived, sometimes not."""
+    @initialize(late=st.booleans(), minors=st.tuples(st.integers(0, 1), st.integers(0, 2)))
+    def greet(self, late: bool, minors: tuple[int, int]) -> None:
+        """Sometimes the greetings have arrived, sometimes not; each end is of some minor."""
+        self.dialer = Session("dialer", attrs.evolve(HELLO, minor=minors[0]))
+        self.listener = Session("listener", attrs.evolve(HELLO, minor=minors[1], max_requests=3))
         if not late:
             self.deliver_all()
 
@@ -687,11 +775,11 @@ class TwoHonestPeers(RuleBasedStateMachine):
         self.flush()
         self.dialer.receive_data(bytes(self.to_dialer[:size]))
         del self.to_dialer[:size]
-        for message in events(self.dialer):
+        while (message := self.dialer.next_event()) is not None:
             if isinstance(message, Chunk):
                 exchange = self.at_dialer[message.request_id]
                 exchange.received += message.text
-                exchange.unread += len(message.text.encode())
+                exchange.unread += self.dialer.charged
             elif isinstance(message, Response):
                 self.at_dialer.pop(message.response.request_id).ends += 1
 
@@ -755,8 +843,8 @@ class TwoHonestPeers(RuleBasedStateMachine):
             exchange.started = True
         room = self.listener.room(name)
         if fill:
-            text = "x" * room
-        if 0 < len(text.encode()) <= room:
+            text = "x" * (room - self.listener.cost("x") + 1)
+        if text and self.listener.cost(text) <= room:
             self.listener.send(chunk(text, name))
             exchange.sent += text
 
@@ -775,8 +863,10 @@ class TwoHonestPeers(RuleBasedStateMachine):
     @precondition(lambda self: self.listener.state is State.OPEN)
     @rule()
     def advertises(self) -> None:
-        """The listener says what it can do."""
+        """The listener says what it can do, and how busy it is to those who know that word."""
         self.listener.send(ADVERT)
+        if self.listener.minor:
+            self.listener.send(Encoded(REPORT))
 
     @rule(nonce=st.integers(0, 9))
     def ping(self, nonce: int) -> None:

@@ -1,0 +1,113 @@
+"""What dialers are told of a listener and when: the whole vector rarely, the load as it changes.
+
+A vector has all models and the machine; its load alone takes a few tens of bytes. Each is encoded
+once for all sessions. A peer of minor 0 knows no load reports and gets whole vectors instead.
+"""
+
+from __future__ import annotations
+
+import attrs
+
+from ..capability import Capability, Lane, ModelOffer
+from ..session import PeerSession
+from ..wire import Advert, Encoded, LoadReport
+
+# Rates, and what the machine is doing, change with every answer: what else a vector says is news
+# at once, and these when they have changed for so long, in seconds.
+RATES_SECONDS = 1.0
+
+# The whole vector goes out at least this often, in seconds: it has figures of the machine that
+# nothing else carries. Load reports say meanwhile that the listener lives.
+VECTOR_SECONDS = 5.0
+
+
+def _of_lane(lane: Lane) -> Lane:
+    return Lane(
+        id=lane.id,
+        backend=lane.backend,
+        simulated=lane.simulated,
+        state=lane.state,
+        threads=lane.threads,
+    )
+
+
+def _of_offer(offer: ModelOffer) -> ModelOffer:
+    return attrs.evolve(
+        offer, prefill_rate=None, decode_rate=None, slowdown=None, usual_tokens=None
+    )
+
+
+class News:
+    """Sends adverts and load reports to sessions. Knows no clock: *now* is in seconds.
+
+    Args:
+      incarnation: Grows each time the listener starts.
+
+    """
+
+    def __init__(self, incarnation: int) -> None:
+        self._incarnation = incarnation
+        self._sequence = 0
+        self._shape: object = None
+        self._rates: object = None
+        self._told_at = 0.0
+        # Who was behind in reading when a vector went out, and has an old one.
+        self._owed: set[PeerSession] = set()
+
+    def greet(self, session: PeerSession, capability: Capability) -> None:
+        """Tell a new dialer everything."""
+        if not session.advertise(self._advert(capability)):
+            self._owed.add(session)
+
+    def forget(self, session: PeerSession) -> None:
+        """A session has ended."""
+        self._owed.discard(session)
+
+    def push(self, sessions: set[PeerSession], capability: Capability, *, now: float) -> None:
+        """Tell every session what is new: all of it, or the load."""
+        everybody = self._is_due(capability, now=now)
+        advert, report = None, None
+        for session in sessions:
+            if everybody or session.minor < 1 or session in self._owed:
+                advert = advert or self._advert(capability)
+                if session.advertise(advert):
+                    self._owed.discard(session)
+                else:
+                    self._owed.add(session)
+            else:
+                report = report or self._report(capability)
+                session.advertise(report)
+
+    def _is_due(self, capability: Capability, *, now: float) -> bool:
+        shape = (
+            tuple(map(_of_lane, capability.lanes)),
+            tuple(map(_of_offer, capability.models)),
+            capability.load.draining,
+        )
+        age = now - self._told_at
+        is_due = (
+            shape != self._shape
+            or age >= VECTOR_SECONDS
+            or (age >= RATES_SECONDS and capability.models != self._rates)
+        )
+        if is_due:
+            self._shape, self._rates, self._told_at = shape, capability.models, now
+        return is_due
+
+    def _advert(self, capability: Capability) -> Encoded:
+        return Encoded(
+            Advert(
+                incarnation=self._incarnation,
+                sequence=self._next(),
+                age=0.0,
+                capability=capability,
+            )
+        )
+
+    def _report(self, capability: Capability) -> Encoded:
+        loads = {lane.id: lane.load for lane in capability.lanes}
+        return Encoded(LoadReport(sequence=self._next(), loads=loads))
+
+    def _next(self) -> int:
+        self._sequence += 1
+        return self._sequence
