@@ -76,11 +76,13 @@ POSITIVE: Rule[float] = Rule(_positive, kind="number")
 """A number above 0."""
 
 
-def number(least: float, most: float) -> Rule[float]:
-    """A number from *least* to *most*."""
+def number(least: float, most: float, *, above: bool = False) -> Rule[float]:
+    """A number from *least* to *most*; *above* says that *least* itself is too little."""
 
     def convert(text: str) -> float:
         value = _float(text)
+        if above and not least < value <= most:
+            raise ValueError(f"it must be above {least} and at most {most:,.0f}")
         if not least <= value <= most:
             raise ValueError(f"it must be from {least} to {most}")
         return value

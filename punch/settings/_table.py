@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from ..discovery import DEFAULT_BOOTSTRAP, DEFAULT_NAMESPACE
 from ..routing import POLICIES
+from ..wire import LIMITS
 from ._rules import PATH, POSITIVE, SWITCH, TEXT, WORD, Rule, count, number, one_of
 from ._setting import Setting, optional, setting, several
 
@@ -16,6 +17,18 @@ LEVELS = ("debug", "info", "warning", "error")
 # Above Ollama's 11434, so that both can be there. The gateway's room has the same number: it is
 # not asked, as it brings an HTTP server with it.
 DEFAULT_GATEWAY_PORT = 11435
+
+
+def _whole(name: str) -> Rule[int]:
+    """Whole numbers within the limits that the field *name* of a request has."""
+    return count(int(LIMITS[name].least), most=int(LIMITS[name].most))
+
+
+def _real(name: str) -> Rule[float]:
+    """Numbers within the limits that the field *name* of a request has."""
+    limit = LIMITS[name]
+    return number(limit.least, limit.most, above=limit.above)
+
 
 # ---- general ----
 
@@ -332,7 +345,7 @@ CONTINUATION = setting(
 )
 TIMEOUT = setting(
     "timeout",
-    POSITIVE,
+    _real("timeout"),
     300.0,
     section="dialer",
     metavar="SECONDS",
@@ -341,7 +354,7 @@ TIMEOUT = setting(
 SYSTEM = optional("system", TEXT, section="dialer", metavar="TEXT", help="the system message")
 MAX_TOKENS = optional(
     "max_tokens",
-    count(1),
+    _whole("max_tokens"),
     section="dialer",
     metavar="N",
     help="longest answer",
@@ -349,20 +362,22 @@ MAX_TOKENS = optional(
 )
 TEMPERATURE = optional(
     "temperature",
-    number(0, 100),
+    _real("temperature"),
     section="dialer",
     metavar="T",
     help="0 always takes the likeliest token",
     shown_default="the backend's own",
 )
-TOP_P = optional("top_p", number(0, 1), section="dialer", metavar="P", help="nucleus sampling")
+TOP_P = optional("top_p", _real("top_p"), section="dialer", metavar="P", help="nucleus sampling")
 TOP_K = optional(
-    "top_k", count(0), section="dialer", metavar="K", help="keep the K likeliest tokens"
+    "top_k", _whole("top_k"), section="dialer", metavar="K", help="keep the K likeliest tokens"
 )
-MIN_P = optional("min_p", number(0, 1), section="dialer", metavar="P", help="drop unlikely tokens")
+MIN_P = optional(
+    "min_p", _real("min_p"), section="dialer", metavar="P", help="drop unlikely tokens"
+)
 REPEAT_PENALTY = optional(
     "repeat_penalty",
-    number(0, 100),
+    _real("repeat_penalty"),
     section="dialer",
     metavar="X",
     help="above 1: repeat less",
@@ -376,7 +391,9 @@ STOP = several(
     separators=" \t\n",
     help="end before this text, may be given several times",
 )
-SEED = optional("seed", count(0), section="dialer", metavar="N", help="for the same answer again")
+SEED = optional(
+    "seed", _whole("seed"), section="dialer", metavar="N", help="for the same answer again"
+)
 DIALER_IDENTITY = _identity("dialer")
 
 # ---- gateway ----
@@ -432,7 +449,7 @@ BODY_LIMIT = setting(
 )
 GATEWAY_TIMEOUT = setting(
     "timeout",
-    POSITIVE,
+    _real("timeout"),
     300.0,
     section="gateway",
     metavar="SECONDS",
