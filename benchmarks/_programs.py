@@ -91,6 +91,7 @@ class Programs:
             "XDG_DATA_HOME": str(self.folder),
             "XDG_CACHE_HOME": str(self.folder),
             "PUNCH_BOOTSTRAP": self.bootstrap,
+            "PUNCH_SETTINGS": "none",
             **further,
         }
 

@@ -75,6 +75,7 @@ def _listener(core: int, bootstrap: str, folder: Path, log: IO[bytes]) -> subpro
     environment = {
         **inherited,
         "PUNCH_BOOTSTRAP": bootstrap,
+        "PUNCH_SETTINGS": "none",
         "PUNCH_INFERENCE_BACKEND": "llama_cpp",
         "LLAMA_CPP_EXE": str(find_server()),
         "LLAMA_GGUF_PATH": str(find_model()),

@@ -16,10 +16,16 @@ os.environ["NO_COLOR"] = "1"
 
 from punch.bootstrap import __main__ as bootstrap
 from punch.cli import ExitCode
-from punch.cli._options import help_text
 from punch.dialer import __main__ as dialer
 from punch.gateway import __main__ as gateway
 from punch.listener import __main__ as listener
+from punch.settings import (
+    BootstrapSettings,
+    DialerSettings,
+    GatewaySettings,
+    ListenerSettings,
+    help_text,
+)
 from punch.wire import LIMITS, diagram
 
 ROOT = Path(__file__).parent.parent
@@ -28,8 +34,13 @@ ROOT = Path(__file__).parent.parent
 def helps() -> str:
     """The help of every program."""
     texts = [
-        help_text(f"python -m {program.__package__}", program.ABOUT, program.OPTIONS)
-        for program in (listener, dialer, gateway, bootstrap)
+        help_text(f"python -m {program.__package__}", program.ABOUT, kind)
+        for program, kind in (
+            (listener, ListenerSettings),
+            (dialer, DialerSettings),
+            (gateway, GatewaySettings),
+            (bootstrap, BootstrapSettings),
+        )
     ]
     return "\n".join(f"```text\n{text.rstrip()}\n```" for text in texts)
 

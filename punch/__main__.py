@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 from ._version import __version__
 from .bootstrap import __main__ as bootstrap
-from .cli import models, peers, replay, why
+from .cli import models, peers, replay, settings, why
 from .dialer import __main__ as dialer
 from .listener import __main__ as listener
 
@@ -23,6 +23,7 @@ usage: punch COMMAND ...
   punch peers       show the listeners of a namespace, again every second
   punch why         tell what was decided for a request, why, and what came of it
   punch replay      decide what is in a decision log again, with another policy
+  punch settings    show and change what is kept in the settings file
   punch simulate    compare policies on a simulated swarm
 
 `punch COMMAND --help` has the options of each."""
@@ -59,6 +60,7 @@ COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "peers": peers,
     "why": why,
     "replay": replay,
+    "settings": settings,
     "simulate": _simulate,
 }
 

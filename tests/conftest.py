@@ -9,6 +9,12 @@ import pytest
 
 
 @pytest.fixture(autouse=True)
+def _no_settings_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What somebody has set for their own punch says nothing in a test."""
+    monkeypatch.setenv("PUNCH_SETTINGS", "none")
+
+
+@pytest.fixture(autouse=True)
 def _logging_as_it_was() -> Iterator[None]:
     """Undo what a program's start sets up for its whole process: see `punch.cli`."""
     root, ours = logging.getLogger(), logging.getLogger("punch")

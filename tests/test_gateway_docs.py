@@ -12,7 +12,6 @@ import exchanges
 import pytest
 from gateway_client import open_client
 
-from punch.cli import boolean
 from punch.dashboard import Feed, dashboard_routes
 from punch.gateway import (
     DEFAULT_PORT,
@@ -23,7 +22,6 @@ from punch.gateway import (
     build_application,
     metrics_route,
 )
-from punch.gateway import __main__ as gateway
 from punch.gateway._app import EXPOSED, PUBLIC
 from punch.gateway._endpoint import LONGEST_REQUEST_ID
 from punch.gateway._parsing import _CODES, parse
@@ -37,6 +35,7 @@ from punch.gateway.ollama._bodies import (
 )
 from punch.gateway.openai._bodies import ChatBody, CompletionBody, EmbeddingBody, Punch
 from punch.gateway.openai._responses import ResponsesBody
+from punch.settings import GatewaySettings, settings_of
 
 ROOT = Path(__file__).parent.parent
 DOCUMENT = (ROOT / "docs" / "gateway.md").read_text(encoding="utf-8")
@@ -215,7 +214,8 @@ def test_every_refusal_of_the_gateways_own_is_listed():
 
 def test_every_option_is_listed_with_its_variable_and_default():
     """As ``--help`` has them."""
-    own = [option for option in gateway.OPTIONS if option.name not in gateway.LISTENER_OPTIONS]
+    options = [each for each in settings_of(GatewaySettings) if each.flag]
+    own = [each for each in options if each.section != "listener"]
     rows = table("option", "variable", "default", "what")
     pairs = [
         pair
@@ -224,18 +224,10 @@ def test_every_option_is_listed_with_its_variable_and_default():
     ]
     defaults = {quoted(row[0])[0]: row[2] for row in rows}
 
-    assert sorted(pairs) == sorted((each.name, each.environment) for each in gateway.OPTIONS)
-    assert {each.name: defaults.get(each.name) for each in own} == {
-        each.name: _default(each) for each in own
+    assert sorted(pairs) == sorted((each.flag, each.variable) for each in options)
+    assert {each.flag: defaults.get(each.flag) for each in own} == {
+        each.flag: each.default_text or "-" for each in own
     }
-
-
-def _default(option) -> str:
-    if option.convert is boolean:
-        return "on" if option.default else "off"
-    if option.shown_default is not None:
-        return option.shown_default
-    return "-" if option.default in (None, ()) else str(option.default)
 
 
 NUMBERS = [

@@ -10,49 +10,20 @@ import sys
 from collections.abc import Sequence
 
 from .._logs import get_logger
-from ..cli import (
-    BOOTSTRAP,
-    IDENTITY,
-    LOG_LEVEL,
-    TRANSPORT,
-    ExitCode,
-    Option,
-    Settings,
-    Shutdown,
-    claim_identity,
-    run_program,
-)
+from ..cli import ExitCode, Shutdown, claim_identity, run_program
 from ..libp2p import open_node
 from ..network import parse_address
+from ..settings import BootstrapSettings
 from ._server import open_bootstrap
 
 log = get_logger("punch.bootstrap")
 
 ABOUT = "Let the listeners and dialers of any number of namespaces find each other."
 
-OPTIONS = (
-    Option(
-        name="--listen",
-        default=BOOTSTRAP.default,
-        variable=BOOTSTRAP.environment,
-        metavar="ADDRESS",
-        help="where to be found, as /ip4/HOST/tcp/PORT; the transport option adds the other one",
-    ),
-    Option(
-        name=TRANSPORT.name,
-        default="dual",
-        convert=TRANSPORT.convert,
-        metavar=TRANSPORT.metavar,
-        help="what to listen with",
-    ),
-    IDENTITY,
-    LOG_LEVEL,
-)
 
-
-async def serve(settings: Settings, shutdown: Shutdown) -> ExitCode:
+async def serve(settings: BootstrapSettings, shutdown: Shutdown) -> ExitCode:
     """Let peers meet until told to stop."""
-    address = parse_address(settings.listen, setting="--listen")
+    address = parse_address(settings.listen, setting=settings.said("listen"))
     listen = [
         str(address.over(transport))
         for transport in ("tcp", "quic")
@@ -71,7 +42,7 @@ async def serve(settings: Settings, shutdown: Shutdown) -> ExitCode:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the program; its exit code."""
-    return run_program("punch.bootstrap", ABOUT, OPTIONS, serve, arguments)
+    return run_program("punch.bootstrap", ABOUT, BootstrapSettings, serve, arguments)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Which backend, and its settings: read from the environment, refused by name."""
+"""Opens the backend that a listener's settings describe."""
 
 from __future__ import annotations
 
@@ -25,8 +25,7 @@ from ..capability import ModelOffer
 from ..exceptions import ConfigurationError
 from ..llama_cpp import find_server
 from ..model_store import KNOWN_MODELS, ModelFile, describe
-from ._identity import cache_folder, data_folder
-from ._options import Convert, boolean, convert, count, positive
+from ..settings import BackendSettings, cache_folder, data_folder
 
 # Enough for a long question and its answer; more memory than this only when asked for.
 USUAL_CONTEXT = 4096
@@ -35,58 +34,35 @@ USUAL_CONTEXT = 4096
 USUAL_SLOTS = 4
 
 
-@attrs.frozen(kw_only=True)
-class BackendSettings:
-    """What a listener was told about its backend."""
+async def model_file(settings: BackendSettings) -> tuple[ModelFile, ModelOffer]:
+    """The model that *settings* name, and the offer that can be made with it.
 
-    model: str | None = None
-    """A GGUF file, or the name of a model that was pulled."""
+    Raises:
+      ConfigurationError: if they name none, or ask for more context than it has.
+      ModelFileError: if the file cannot be used.
 
-    slots: int | None = None
-    """Requests side by side, if somebody said."""
-
-    context_tokens: int | None = None
-    """Tokens of one request, if somebody said."""
-
-    environment: Mapping[str, str] = attrs.field(factory=lambda: os.environ)
-    """Where the variables are."""
-
-    def read(self, name: str, converter: Convert, default: Any = None) -> Any:
-        """The value of a variable, or *default* if it is not set or empty."""
-        text = self.environment.get(name, "").strip()
-        if not text:
-            return default
-        return convert(converter, text, name)
-
-    @property
-    def threads(self) -> int:
-        """Threads to compute with."""
-        return int(self.read("LLAMA_THREADS", count(1), os.cpu_count() or 1))
-
-    @property
-    def no_mmap(self) -> bool:
-        """Whether the model is read into memory instead of mapped."""
-        return bool(self.read("LLAMA_NO_MMAP", boolean, True))
-
-    async def model_file(self) -> tuple[ModelFile, ModelOffer]:
-        """The model, and the offer that can be made with it."""
-        if self.model is None:
-            raise ConfigurationError(
-                "LLAMA_GGUF_PATH is not set: name a GGUF file with it or with --model; "
-                "`punch models pull smollm2` fetches a small one, then --model smollm2 is enough"
-            )
-        file = await trio.to_thread.run_sync(
-            lambda: describe(
-                find_model(self.model or ""), cache_folder=cache_folder(), setting="LLAMA_GGUF_PATH"
-            )
+    """
+    if settings.model is None:
+        raise ConfigurationError(
+            "LLAMA_GGUF_PATH is not set: name a GGUF file with it or with --model; "
+            "`punch models pull smollm2` fetches a small one, then --model smollm2 is enough"
         )
-        trained = file.offer.context_tokens
-        context = self.context_tokens or min(USUAL_CONTEXT, trained or USUAL_CONTEXT)
-        if trained is not None and context > trained:
-            raise ConfigurationError(
-                f"--context is {context}: {file.path.name} was trained for {trained} tokens at most"
-            )
-        return file, attrs.evolve(file.offer, context_tokens=context)
+    path = find_model(settings.model)
+    file = await trio.to_thread.run_sync(
+        lambda: describe(path, cache_folder=cache_folder(), setting=settings.said("model"))
+    )
+    trained = file.offer.context_tokens
+    context = settings.context or min(USUAL_CONTEXT, trained or USUAL_CONTEXT)
+    if trained is not None and context > trained:
+        raise ConfigurationError(
+            f"{settings.said('context')} is {context}: {file.path.name} was trained for "
+            f"{trained} tokens at most"
+        )
+    return file, attrs.evolve(file.offer, context_tokens=context)
+
+
+def _threads(settings: BackendSettings) -> int:
+    return settings.threads or os.cpu_count() or 1
 
 
 def find_model(text: str) -> Path:
@@ -100,13 +76,13 @@ def find_model(text: str) -> Path:
 @asynccontextmanager
 async def _mock(settings: BackendSettings) -> AsyncIterator[Backend]:
     script = MockScript(
-        decode_rate=settings.read("PUNCH_MOCK_DECODE_RATE", positive),
-        prefill_rate=settings.read("PUNCH_MOCK_PREFILL_RATE", positive),
-        delay=settings.read("PUNCH_MOCK_DELAY", positive, 0.0),
-        fail_after=settings.read("PUNCH_MOCK_FAIL_AFTER", count(0)),
-        model=settings.read("PUNCH_MOCK_MODEL", str, "mock"),
+        decode_rate=settings.mock_decode_rate,
+        prefill_rate=settings.mock_prefill_rate,
+        delay=settings.mock_delay,
+        fail_after=settings.mock_fail_after,
+        model=settings.mock_model,
         slots=settings.slots or USUAL_SLOTS,
-        context_tokens=settings.context_tokens or USUAL_CONTEXT,
+        context_tokens=settings.context or USUAL_CONTEXT,
     )
     async with open_mock(script) as backend:
         yield backend
@@ -114,21 +90,21 @@ async def _mock(settings: BackendSettings) -> AsyncIterator[Backend]:
 
 @asynccontextmanager
 async def _llama_cpp(settings: BackendSettings) -> AsyncIterator[Backend]:
-    program = settings.read("LLAMA_CPP_EXE", str)
+    program = settings.program
     if program is None:
         raise ConfigurationError(
             "LLAMA_CPP_EXE is not set: it must be the path of llama-server, llama-cli or "
             "llama-completion; `bins/llama-cpp` builds them and `bins/llama-cpp --path` says "
             "where, or choose PUNCH_INFERENCE_BACKEND=embedded, which needs no program"
         )
-    file, offer = await settings.model_file()
+    file, offer = await model_file(settings)
     assert offer.context_tokens is not None
     common: dict[str, Any] = {
         "model_path": file.path,
-        "threads": settings.threads,
+        "threads": _threads(settings),
         "no_mmap": settings.no_mmap,
         "context_tokens": offer.context_tokens,
-        "gpu_layers": settings.read("LLAMA_GPU_LAYERS", count(0)),
+        "gpu_layers": settings.gpu_layers,
         "offer": offer,
     }
     server = find_server(program)
@@ -145,15 +121,15 @@ async def _llama_cpp(settings: BackendSettings) -> AsyncIterator[Backend]:
 
 @asynccontextmanager
 async def _embedded(settings: BackendSettings) -> AsyncIterator[Backend]:
-    file, offer = await settings.model_file()
+    file, offer = await model_file(settings)
     assert offer.context_tokens is not None
     async with open_embedded(
         model_path=file.path,
-        threads=settings.threads,
+        threads=_threads(settings),
         no_mmap=settings.no_mmap,
         slots=settings.slots or USUAL_SLOTS,
         context_tokens=offer.context_tokens,
-        gpu_layers=settings.read("LLAMA_GPU_LAYERS", count(0)),
+        gpu_layers=settings.gpu_layers,
         offer=offer,
     ) as backend:
         yield backend
@@ -162,21 +138,21 @@ async def _embedded(settings: BackendSettings) -> AsyncIterator[Backend]:
 @asynccontextmanager
 async def _binding(settings: BackendSettings) -> AsyncIterator[Backend]:
     _one_slot(settings, "llama-cpp-python runs one request at a time")
-    file, offer = await settings.model_file()
+    file, offer = await model_file(settings)
     async with open_binding(
         model_path=file.path,
         offer=offer,
-        threads=settings.threads,
+        threads=_threads(settings),
         no_mmap=settings.no_mmap,
         context_tokens=offer.context_tokens,
-        gpu_layers=settings.read("LLAMA_GPU_LAYERS", count(0), -1),
+        gpu_layers=-1 if settings.gpu_layers is None else settings.gpu_layers,
     ) as backend:
         yield backend
 
 
 @asynccontextmanager
 async def _openai(settings: BackendSettings) -> AsyncIterator[Backend]:
-    url = settings.read("PUNCH_OPENAI_URL", str)
+    url = settings.openai_url
     if url is None:
         raise ConfigurationError(
             "PUNCH_OPENAI_URL is not set: it must be the address of an OpenAI-compatible server, "
@@ -184,8 +160,8 @@ async def _openai(settings: BackendSettings) -> AsyncIterator[Backend]:
         )
     async with open_openai(
         url=url,
-        api_key=settings.read("PUNCH_OPENAI_KEY", str),
-        model=settings.read("PUNCH_OPENAI_MODEL", str),
+        api_key=settings.openai_key,
+        model=settings.openai_model,
         slots=settings.slots or USUAL_SLOTS,
     ) as backend:
         yield backend
@@ -193,10 +169,12 @@ async def _openai(settings: BackendSettings) -> AsyncIterator[Backend]:
 
 def _one_slot(settings: BackendSettings, why: str) -> None:
     if (settings.slots or 1) > 1:
-        raise ConfigurationError(f"--slots is {settings.slots}: {why}; leave it out or give 1")
+        raise ConfigurationError(
+            f"{settings.said('slots')} is {settings.slots}: {why}; leave it out or give 1"
+        )
 
 
-BACKENDS: Mapping[str, Callable[[BackendSettings], AbstractAsyncContextManager[Backend]]] = {
+OPENERS: Mapping[str, Callable[[BackendSettings], AbstractAsyncContextManager[Backend]]] = {
     "mock": _mock,
     "llama_cpp": _llama_cpp,
     "embedded": _embedded,
@@ -206,15 +184,11 @@ BACKENDS: Mapping[str, Callable[[BackendSettings], AbstractAsyncContextManager[B
 """What PUNCH_INFERENCE_BACKEND may be."""
 
 
-def open_backend(name: str, settings: BackendSettings) -> AbstractAsyncContextManager[Backend]:
-    """The backend called *name*.
+def open_backend(settings: BackendSettings) -> AbstractAsyncContextManager[Backend]:
+    """The backend that *settings* name.
 
     Raises:
       ConfigurationError: naming the variable that is missing or wrong, and the remedy.
 
     """
-    if name not in BACKENDS:
-        raise ConfigurationError(
-            f"PUNCH_INFERENCE_BACKEND is {name!r}: it must be one of {', '.join(BACKENDS)}"
-        )
-    return BACKENDS[name](settings)
+    return OPENERS[settings.name](settings)

@@ -1,49 +1,16 @@
-"""Where punch keeps its files, and which identity a process takes."""
+"""Which identity a process takes."""
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
-
-import platformdirs
 
 from ..exceptions import ConfigurationError
+from ..settings import data_folder, try_lock
 
 # Processes of one kind on one machine; each needs an identity of its own.
 MOST_IDENTITIES = 256
-
-
-def data_folder() -> Path:
-    """Where identities, known bootstraps and models are, as the platform has it."""
-    return platformdirs.user_data_path("punch", appauthor=False)
-
-
-def cache_folder() -> Path:
-    """Where things are that can be made again."""
-    return platformdirs.user_cache_path("punch", appauthor=False)
-
-
-if sys.platform == "win32":
-    import msvcrt
-
-    def _lock(file: IO[bytes]) -> bool:
-        try:
-            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
-        except OSError:
-            return False
-        return True
-else:
-    import fcntl
-
-    def _lock(file: IO[bytes]) -> bool:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            return False
-        return True
 
 
 @contextmanager
@@ -73,7 +40,7 @@ def claim_identity(role: str, given: str | None = None) -> Iterator[Path]:
     for number in range(1, MOST_IDENTITIES + 1):
         path = folder / (f"{role}.key" if number == 1 else f"{role}-{number}.key")
         with path.with_suffix(".lock").open("ab") as file:
-            if _lock(file):
+            if try_lock(file):
                 yield path
                 return
     raise ConfigurationError(

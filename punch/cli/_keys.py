@@ -2,24 +2,35 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import re
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import attrs
 
-from ..exceptions import ConfigurationError, PunchError
+from ..exceptions import ConfigurationError
 from ..gateway import DayUsage, Key, KeyStore, read_usage
-from ._exits import ExitCode, exit_code
-from ._options import convert, count
+from ..settings import (
+    KEYS,
+    SWITCH,
+    TEXT,
+    Rule,
+    Settings,
+    argument,
+    count,
+    of,
+    optional,
+    setting,
+)
+from ._exits import ExitCode
 from ._output import plain
-from ._shared import KEYS, keys_path
+from ._run import command, run_one_of
+from ._shared import keys_path
 
 COLUMNS = (
     "id",
@@ -60,76 +71,110 @@ def expiry(text: str, now: float) -> float:
     return (day if day.tzinfo is not None else day.replace(tzinfo=UTC)).timestamp()
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="punch keys",
-        description="Make, list and revoke API keys of the gateway.",
-        allow_abbrev=False,
-    )
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    create = commands.add_parser(
-        "create", help="make a key; its secret is printed, this once", allow_abbrev=False
-    )
-    create.add_argument("name", metavar="NAME", help="what to call it, for people")
-    create.add_argument("--models", metavar="A,B", help="models that it may use [all]")
-    create.add_argument("--requests-per-minute", metavar="N", help="[no limit]")
-    create.add_argument("--tokens-per-minute", metavar="N", help="prompts and answers [no limit]")
-    create.add_argument("--concurrency", metavar="N", help="requests under way [no limit]")
-    create.add_argument("--expires", metavar="30d|DATE", help="when it ends [never]")
-    listing = commands.add_parser(
-        "list", help="list the keys, and what they used in the last 400 days", allow_abbrev=False
-    )
-    revoke = commands.add_parser(
-        "revoke", help="refuse a key from now on, within a second", allow_abbrev=False
-    )
-    revoke.add_argument("key_id", metavar="ID", help="as `punch keys list` has it")
-    for command in (create, listing, revoke):
-        command.add_argument(
-            "--keys", metavar="FILE", help=f"{KEYS.help} [{KEYS.environment}; {KEYS.shown_default}]"
+def _models(text: str) -> tuple[str, ...]:
+    names = tuple(name.strip() for name in text.split(",") if name.strip())
+    if not names:
+        raise ValueError("it names none: leave it out, and the key may use all")
+    return names
+
+
+NAME = argument("name", TEXT, metavar="NAME", about="what to call it, for people")
+MODELS = optional(
+    "models",
+    Rule(_models),
+    variable="",
+    metavar="A,B",
+    help="models that it may use",
+    shown_default="all",
+)
+REQUESTS = optional(
+    "requests_per_minute",
+    count(1),
+    variable="",
+    metavar="N",
+    help="requests in a minute",
+    shown_default="no limit",
+)
+TOKENS = optional(
+    "tokens_per_minute",
+    count(1),
+    variable="",
+    metavar="N",
+    help="tokens of prompts and answers in a minute",
+    shown_default="no limit",
+)
+CONCURRENCY = optional(
+    "concurrency",
+    count(1),
+    variable="",
+    metavar="N",
+    help="requests under way",
+    shown_default="no limit",
+)
+EXPIRES = optional(
+    "expires",
+    Rule(lambda text: expiry(text, time.time())),
+    variable="",
+    metavar="30d|DATE",
+    help="when it ends",
+    shown_default="never",
+)
+KEY_ID = argument("key_id", TEXT, metavar="ID", about="as `punch keys list` has it")
+AS_JSON = setting("json", SWITCH, False, variable="", help="one JSON object a key and line")
+
+
+@attrs.frozen(kw_only=True)
+class ListSettings(Settings):
+    """Settings of ``punch keys list``, which the others have too."""
+
+    keys: Path | None = of(KEYS)
+    """The gateway's file; see `keys_path`."""
+
+    json: bool = of(AS_JSON)
+
+
+@attrs.frozen(kw_only=True)
+class CreateSettings(ListSettings):
+    """Settings of ``punch keys create``."""
+
+    name: str = of(NAME)
+    models: tuple[str, ...] | None = of(MODELS)
+    requests_per_minute: int | None = of(REQUESTS)
+    tokens_per_minute: int | None = of(TOKENS)
+    concurrency: int | None = of(CONCURRENCY)
+
+    expires: float | None = of(EXPIRES)
+    """Seconds of UTC since 1970."""
+
+
+@attrs.frozen(kw_only=True)
+class RevokeSettings(ListSettings):
+    """Settings of ``punch keys revoke``."""
+
+    key_id: str = of(KEY_ID)
+
+
+def _create(settings: CreateSettings) -> ExitCode:
+    with KeyStore(keys_path(settings.keys)) as store:
+        key, secret = store.create(
+            settings.name,
+            models=settings.models or (),
+            requests_per_minute=settings.requests_per_minute,
+            tokens_per_minute=settings.tokens_per_minute,
+            concurrency=settings.concurrency,
+            expires_at=settings.expires,
         )
-        command.add_argument("--json", action="store_true", help="one JSON object a key and line")
-    return parser
-
-
-def keys(arguments: Sequence[str]) -> int:
-    """Run ``punch keys``; its exit code."""
-    given = _parser().parse_args(arguments)
-    commands: dict[str, Callable[[argparse.Namespace, Path], None]] = {
-        "create": _create,
-        "list": _list,
-        "revoke": _revoke,
-    }
-    try:
-        commands[given.command](given, keys_path(given.keys))
-    except PunchError as error:
-        print(f"punch: {plain(str(error))}", file=sys.stderr)
-        return exit_code(error)
-    return ExitCode.OK
-
-
-def _create(given: argparse.Namespace, path: Path) -> None:
-    limits = {
-        name: convert(count(1), text, f"--{name.replace('_', '-')}")
-        for name in ("requests_per_minute", "tokens_per_minute", "concurrency")
-        if (text := getattr(given, name)) is not None
-    }
-    if given.expires is not None:
-        now = time.time()
-        limits["expires_at"] = convert(lambda text: expiry(text, now), given.expires, "--expires")
-    models = [name.strip() for name in (given.models or "").split(",") if name.strip()]
-    if given.models is not None and not models:
-        raise ConfigurationError("--models names none: leave it out, and the key may use all")
-    with KeyStore(path) as store:
-        key, secret = store.create(given.name, models=models, **limits)
-    if given.json:
+    if settings.json:
         print(json.dumps(_as_data(key) | {"secret": secret}))
-        return
+        return ExitCode.OK
     # Alone on standard output: a script takes it from there.
     print(secret, flush=True)
     print(f"punch: key {key.key_id} is made; its secret is shown this once", file=sys.stderr)
+    return ExitCode.OK
 
 
-def _list(given: argparse.Namespace, path: Path) -> None:
+def _list(settings: ListSettings) -> ExitCode:
+    path = keys_path(settings.keys)
     found: tuple[Key, ...] = ()
     usage: dict[str, tuple[DayUsage, ...]] = {}
     if path.exists():
@@ -137,38 +182,54 @@ def _list(given: argparse.Namespace, path: Path) -> None:
         with KeyStore(path) as store:
             found = store.list()
             usage = read_usage(store.database)
-    if given.json:
+    if settings.json:
         for key in found:
             days = [attrs.asdict(day) for day in usage.get(key.key_id, ())]
             print(json.dumps(_as_data(key) | {"usage": days}))
-        return
+        return ExitCode.OK
     if not found:
         print(
             f"no API key in {plain(str(path))}; `punch keys create NAME` makes one", file=sys.stderr
         )
-        return
-    lines = [COLUMNS, *(_row(key, usage.get(key.key_id, ())) for key in found)]
+        return ExitCode.OK
+    lines = [COLUMNS, *(_cells(key, usage.get(key.key_id, ())) for key in found)]
     widths = [max(len(line[column]) for line in lines) for column in range(len(COLUMNS))]
     for line in lines:
         print("  ".join(f"{c:{w}}" for c, w in zip(line, widths, strict=True)).rstrip())
+    return ExitCode.OK
 
 
-def _revoke(given: argparse.Namespace, path: Path) -> None:
+def _revoke(settings: RevokeSettings) -> ExitCode:
+    path = keys_path(settings.keys)
     if not path.exists():
         raise ConfigurationError(f"there is no file {path}: name the gateway's with --keys")
     with KeyStore(path) as store:
-        key = store.revoke(given.key_id)
-    if given.json:
+        key = store.revoke(settings.key_id)
+    if settings.json:
         print(json.dumps(_as_data(key)))
     else:
         print(f"key {key.key_id} ({key.name}) is revoked")
+    return ExitCode.OK
+
+
+COMMANDS = {
+    "create": command("make a key; its secret is printed, this once", CreateSettings, _create),
+    "list": command("list the keys, and what they used in the last 400 days", ListSettings, _list),
+    "revoke": command("refuse a key from now on, within a second", RevokeSettings, _revoke),
+}
+
+
+def keys(arguments: Sequence[str]) -> int:
+    """Run ``punch keys``; its exit code."""
+    about = "Make, list and revoke API keys of the gateway."
+    return run_one_of("punch keys", about, COMMANDS, arguments)
 
 
 def _as_data(key: Key) -> dict[str, Any]:
     return attrs.asdict(key) | {"state": key.state(time.time())}
 
 
-def _row(key: Key, days: Sequence[DayUsage]) -> tuple[str, ...]:
+def _cells(key: Key, days: Sequence[DayUsage]) -> tuple[str, ...]:
     total = DayUsage(day="")
     for day in days:
         total = total.plus(day)

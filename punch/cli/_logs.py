@@ -7,14 +7,12 @@ import sys
 
 import structlog
 
-LEVELS = ("debug", "info", "warning", "error")
-
 
 def configure_logging(level: str, *, as_json: bool | None = None) -> None:
     """Send the logs of punch to standard error.
 
     Args:
-      level: One of `LEVELS`.
+      level: One of `punch.settings.LEVELS`.
       as_json: One JSON object a line; by default if standard error is not a terminal.
 
     """

@@ -2,14 +2,29 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
 
-from ..exceptions import PunchError
+import attrs
+
 from ..model_store import KNOWN_MODELS, ListedModel, list_models, pull
-from ._exits import ExitCode, exit_code
-from ._identity import cache_folder, data_folder
+from ..settings import TEXT, Settings, argument, cache_folder, data_folder, of
+from ._exits import ExitCode
+from ._run import command, run_one_of
+
+NAME = argument(
+    "name",
+    TEXT,
+    metavar="NAME",
+    about="; ".join(f"{m.name}: {m.description} ({m.licence})" for m in KNOWN_MODELS.values()),
+)
+
+
+@attrs.frozen(kw_only=True)
+class PullSettings(Settings):
+    """Settings of ``punch models pull``."""
+
+    name: str = of(NAME)
 
 
 def _size(size: float) -> str:
@@ -31,32 +46,33 @@ def _row(listed: ListedModel) -> str:
     return f"{offer.name}: " + ", ".join(fact for fact in facts if fact)
 
 
+def _pull(settings: PullSettings) -> ExitCode:
+    path = pull(
+        settings.name,
+        data_folder() / "models",
+        cache_folder=cache_folder(),
+        report=lambda line: print(line, file=sys.stderr, flush=True),
+    )
+    print(path)
+    return ExitCode.OK
+
+
+def _list(_: Settings) -> ExitCode:
+    folder = data_folder() / "models"
+    found = list_models(folder, cache_folder=cache_folder())
+    for listed in found:
+        print(_row(listed))
+    if not found:
+        print(f"no model in {folder}; `punch models pull smollm2` fetches one", file=sys.stderr)
+    return ExitCode.OK
+
+
+COMMANDS = {
+    "pull": command("fetch a model and check its digest", PullSettings, _pull),
+    "list": command("list the models that are there", Settings, _list),
+}
+
+
 def models(arguments: Sequence[str]) -> int:
     """Run ``punch models``; its exit code."""
-    parser = argparse.ArgumentParser(prog="punch models", description="Fetch and list models.")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    fetch = commands.add_parser("pull", help="fetch a model and check its digest")
-    known = "; ".join(f"{m.name}: {m.description} ({m.licence})" for m in KNOWN_MODELS.values())
-    fetch.add_argument("name", help=known)
-    commands.add_parser("list", help="list the models that are there")
-    given = parser.parse_args(arguments)
-    folder = data_folder() / "models"
-    try:
-        if given.command == "pull":
-            path = pull(
-                given.name,
-                folder,
-                cache_folder=cache_folder(),
-                report=lambda line: print(line, file=sys.stderr, flush=True),
-            )
-            print(path)
-            return ExitCode.OK
-        found = list_models(folder, cache_folder=cache_folder())
-        for listed in found:
-            print(_row(listed))
-        if not found:
-            print(f"no model in {folder}; `punch models pull smollm2` fetches one", file=sys.stderr)
-    except PunchError as error:
-        print(f"punch: {error}", file=sys.stderr)
-        return exit_code(error)
-    return ExitCode.OK
+    return run_one_of("punch models", "Fetch and list models.", COMMANDS, arguments)

@@ -7,7 +7,6 @@ import shutil
 import sys
 from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import attrs
@@ -15,34 +14,41 @@ import trio
 
 from ..capability import ModelOffer
 from ..dialer import Router, open_router
-from ..discovery import KnownPeers
 from ..exceptions import NoPeerAvailable
 from ..peers import PeerRecord
+from ..settings import (
+    DIALER_IDENTITY,
+    LOG_LEVEL,
+    SWITCH,
+    NetworkSettings,
+    ProgramSettings,
+    group,
+    of,
+    setting,
+)
 from ._exits import ExitCode
-from ._identity import claim_identity, data_folder
-from ._options import Option, Settings, boolean
+from ._identity import claim_identity
 from ._output import plain
 from ._run import Shutdown, run_program
-from ._shared import BOOTSTRAP, IDENTITY, KNOWN, LOG_LEVEL, NAMESPACE, TRANSPORT
+from ._shared import known_peers
 from ._story import short
 
 ABOUT = "Show the listeners of a namespace, again every second."
 
-OPTIONS = (
-    BOOTSTRAP,
-    NAMESPACE,
-    TRANSPORT,
-    Option(
-        name="--once",
-        default=False,
-        convert=boolean,
-        help="show them once, as soon as all of them were heard",
-    ),
-    Option(name="--json", default=False, convert=boolean, help="one JSON object a peer and line"),
-    IDENTITY,
-    KNOWN,
-    attrs.evolve(LOG_LEVEL, default="warning"),
-)
+ONCE = setting("once", SWITCH, False, help="show them once, as soon as all of them were heard")
+AS_JSON = setting("json", SWITCH, False, help="one JSON object a peer and line")
+
+
+@attrs.frozen(kw_only=True)
+class PeersSettings(ProgramSettings):
+    """Settings of ``punch peers``."""
+
+    network: NetworkSettings = group(NetworkSettings)
+    once: bool = of(ONCE)
+    json: bool = of(AS_JSON)
+    identity: str | None = of(DIALER_IDENTITY)
+    log_level: str = of(LOG_LEVEL, default="warning")
+
 
 # Adverts come every second: more often there is nothing new.
 INTERVAL = 1.0
@@ -155,7 +161,7 @@ def as_data(peer: PeerRecord, now: float) -> dict[str, Any]:
     }
 
 
-def _show(router: Router, settings: Settings, *, redraw: bool) -> None:
+def _show(router: Router, settings: PeersSettings, *, redraw: bool) -> None:
     peers, now = router.peers, trio.current_time()
     if settings.json:
         for peer in peers:
@@ -165,7 +171,7 @@ def _show(router: Router, settings: Settings, *, redraw: bool) -> None:
         print(table(peers, now), flush=True)
         return
     size = shutil.get_terminal_size()
-    head = f"namespace {plain(settings.namespace)}, {len(peers)} listeners; Ctrl-C ends"
+    head = f"namespace {plain(settings.network.namespace)}, {len(peers)} listeners; Ctrl-C ends"
     lines = [head[: size.columns], *table(peers, now, width=size.columns).split("\n")]
     body = "".join(f"{line}{_CLEAR_LINE}\n" for line in lines[: size.lines - 1])
     print(f"{_HOME}{body}{_CLEAR_REST}", end="", flush=True)
@@ -188,16 +194,16 @@ async def _wait_for_all(router: Router) -> None:
         raise router.trouble
 
 
-async def show_peers(settings: Settings, shutdown: Shutdown) -> ExitCode:
+async def show_peers(settings: PeersSettings, shutdown: Shutdown) -> ExitCode:
     """Show the table once or until a signal."""
     shutdown.drains = True
     with claim_identity("dialer", settings.identity) as identity:
         async with open_router(
-            bootstrap=settings.bootstrap,
-            namespace=settings.namespace,
-            transport=settings.transport,
+            bootstrap=settings.network.bootstrap,
+            namespace=settings.network.namespace,
+            transport=settings.network.transport,
             identity=identity,
-            known=KnownPeers(Path(settings.known_peers or data_folder() / "known_peers")),
+            known=known_peers(settings.network),
         ) as router:
             if settings.once:
                 await _wait_for_all(router)
@@ -209,7 +215,7 @@ async def show_peers(settings: Settings, shutdown: Shutdown) -> ExitCode:
     return ExitCode.OK
 
 
-async def _follow(router: Router, settings: Settings, shutdown: Shutdown) -> None:
+async def _follow(router: Router, settings: PeersSettings, shutdown: Shutdown) -> None:
     redraw = sys.stdout.isatty() and not settings.json
     if redraw:
         print(_CLEAR_ALL, end="")
@@ -221,4 +227,4 @@ async def _follow(router: Router, settings: Settings, shutdown: Shutdown) -> Non
 
 def peers(arguments: Sequence[str]) -> int:
     """Run ``punch peers``; its exit code."""
-    return run_program("punch peers", ABOUT, OPTIONS, show_peers, arguments)
+    return run_program("punch peers", ABOUT, PeersSettings, show_peers, arguments)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import argparse
 import json
-import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from random import Random
@@ -14,10 +12,11 @@ import attrs
 
 from ..capability import PeerId
 from ..decision_log import Attempted, Decided, LogLine
-from ..exceptions import ConfigurationError, PunchError
+from ..exceptions import ConfigurationError
 from ..routing import POLICIES, Decision, Policy
-from ._exits import ExitCode, exit_code
-from ._output import plain
+from ..settings import PATH, SWITCH, Settings, argument, count, of, one_of, setting, several
+from ._exits import ExitCode
+from ._run import run_command
 from ._why import read_known
 
 # What every choice is judged by: the only policy whose scores are seconds to the whole answer.
@@ -164,33 +163,37 @@ def _median(values: Iterable[float | None]) -> float | None:
 # ---- the command ----
 
 
-def replay(arguments: Sequence[str]) -> int:
-    """Run ``punch replay``; its exit code."""
-    parser = argparse.ArgumentParser(
-        prog="punch replay",
-        description="Decide what is in a decision log again, with other policies, and compare.",
-        allow_abbrev=False,
-    )
-    parser.add_argument("log", metavar="LOG", type=Path, help="the decision log")
-    parser.add_argument(
-        "--policy",
-        action="append",
-        metavar="P",
-        help=f"one of {', '.join(POLICIES)}; may be given several times [{JUDGE}]",
-    )
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="for draws [0]")
-    parser.add_argument("--json", action="store_true", help="one JSON object a policy")
-    given = parser.parse_args(arguments)
-    try:
-        policies = [_policy(name) for name in given.policy or [JUDGE]]
-        lines = read_known(given.log.expanduser())
-        if not any(isinstance(line.entry, Decided) and line.entry.chosen for line in lines):
-            raise ConfigurationError(f"the decision log {given.log} has no decisions")
-        found = [replay_log(lines, policy, seed=given.seed) for policy in policies]
-    except PunchError as error:
-        print(f"punch: {plain(str(error))}", file=sys.stderr)
-        return exit_code(error)
-    if given.json:
+ABOUT = "Decide what is in a decision log again, with other policies, and compare."
+
+LOG = argument("log", PATH, metavar="LOG", about="the decision log")
+POLICY = several(
+    "policy",
+    one_of(*POLICIES),
+    (JUDGE,),
+    variable="",
+    metavar="P",
+    help=f"one of {', '.join(POLICIES)}; may be given several times",
+)
+SEED = setting("seed", count(0), 0, variable="", metavar="N", help="for draws")
+AS_JSON = setting("json", SWITCH, False, variable="", help="one JSON object a policy")
+
+
+@attrs.frozen(kw_only=True)
+class ReplaySettings(Settings):
+    """Settings of ``punch replay``."""
+
+    log: Path = of(LOG)
+    policy: tuple[str, ...] = of(POLICY)
+    seed: int = of(SEED)
+    json: bool = of(AS_JSON)
+
+
+def _replay(settings: ReplaySettings) -> ExitCode:
+    lines = read_known(settings.log)
+    if not any(isinstance(line.entry, Decided) and line.entry.chosen for line in lines):
+        raise ConfigurationError(f"the decision log {settings.log} has no decisions")
+    found = [replay_log(lines, POLICIES[name], seed=settings.seed) for name in settings.policy]
+    if settings.json:
         for result in found:
             print(json.dumps(attrs.asdict(result)))
     else:
@@ -198,10 +201,9 @@ def replay(arguments: Sequence[str]) -> int:
     return ExitCode.OK
 
 
-def _policy(name: str) -> Policy:
-    if name not in POLICIES:
-        raise ConfigurationError(f"--policy is {name!r}; there are {', '.join(POLICIES)}")
-    return POLICIES[name]
+def replay(arguments: Sequence[str]) -> int:
+    """Run ``punch replay``; its exit code."""
+    return run_command("punch replay", ABOUT, ReplaySettings, _replay, arguments)
 
 
 def _table(found: Sequence[Replay]) -> str:

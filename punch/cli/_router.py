@@ -7,24 +7,25 @@ from pathlib import Path
 
 from ..decision_log import DecisionLog
 from ..dialer import Hedge, Router, open_router
-from ..discovery import KnownPeers
-from ._identity import data_folder
-from ._options import Settings
-from ._shared import is_strict
+from ..settings import DialerSettings, GatewaySettings
+from ._shared import known_peers
 
 
 def open_router_of(
-    settings: Settings, *, identity: Path, decision_log: DecisionLog | None
+    settings: DialerSettings | GatewaySettings,
+    *,
+    identity: Path,
+    decision_log: DecisionLog | None,
 ) -> AbstractAsyncContextManager[Router]:
     """The router that *settings* describe, with the key in the file *identity*."""
     return open_router(
-        bootstrap=settings.bootstrap,
-        namespace=settings.namespace,
+        bootstrap=settings.network.bootstrap,
+        namespace=settings.network.namespace,
         policy=settings.policy,
-        strict=is_strict(settings),
-        transport=settings.transport,
+        strict=settings.strict.is_on,
+        transport=settings.network.transport,
         identity=identity,
-        known=KnownPeers(Path(settings.known_peers or data_folder() / "known_peers")),
+        known=known_peers(settings.network),
         hedge=Hedge() if settings.hedge else None,
         decision_log=decision_log,
     )

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import gc
+import os
 import signal
 import sys
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import TypeVar
 
+import attrs
 import trio
 
 from ..exceptions import PunchError
+from ..settings import ProgramSettings, Settings, load, open_settings, parse_flags, settings_of
 from ._exits import ExitCode, exit_code
 from ._logs import configure_logging
-from ._options import Option, Settings, parse
 from ._output import plain
 
 # Ctrl-Break stands in for SIGTERM on Windows.
@@ -40,10 +43,13 @@ class Shutdown:
         """Set by a program that watches `requested` and ends by itself."""
 
 
-Program = Callable[[Settings, Shutdown], Awaitable[ExitCode]]
+S = TypeVar("S", bound=Settings)
+P = TypeVar("P", bound=ProgramSettings)
 
 
-async def _supervise(program: Program, settings: Settings) -> ExitCode:
+async def _supervise(
+    program: Callable[[P, Shutdown], Awaitable[ExitCode]], settings: P
+) -> ExitCode:
     shutdown = Shutdown()
     outcome = ExitCode.INTERRUPTED
     with trio.open_signal_receiver(*SIGNALS) as signals:
@@ -79,33 +85,73 @@ def _only(error: BaseException) -> BaseException:
     return error
 
 
+def load_settings(
+    name: str,
+    about: str,
+    kind: type[S],
+    arguments: Sequence[str],
+    environment: Mapping[str, str] | None = None,
+) -> S:
+    """The settings of a program of this process.
+
+    Prints and exits for ``--help`` and for options that do not exist, as argparse does.
+
+    Args:
+      name: What was typed to run it.
+      about: What it does, in a sentence.
+      kind: Its settings.
+      arguments: What was typed after its name.
+      environment: The variables; by default those of this process.
+
+    Raises:
+      ConfigurationError: naming the first wrong value and who said it.
+
+    """
+    environment = os.environ if environment is None else environment
+    flags = parse_flags(name, about, kind, arguments)
+    # A command that keeps nothing there, such as the one that mends it, does not stumble over it.
+    is_kept = any(each.section for each in settings_of(kind))
+    return load(kind, flags, environment, open_settings(environment) if is_kept else None)
+
+
 def run_program(
     name: str,
     about: str,
-    options: Sequence[Option],
-    program: Program,
+    kind: type[P],
+    program: Callable[[P, Shutdown], Awaitable[ExitCode]],
     arguments: Sequence[str] | None = None,
 ) -> int:
-    """Run a program: parse, log, run; its exit code. Errors become a text and a code.
+    """Run a program: load its settings, log, run; its exit code. Errors become a text and a code.
 
     Args:
       name: Its module, or a command of ``punch`` as it is typed.
       about: What it does, in a sentence.
-      options: What it takes.
+      kind: Its settings.
       program: What to run.
       arguments: What was typed after its name; by default the arguments of this process.
 
     """
-    try:
-        settings = parse(
-            name if name.startswith("punch ") else f"python -m {name}",
-            about,
-            options,
-            sys.argv[1:] if arguments is None else arguments,
-        )
+
+    def run(settings: P) -> ExitCode:
         configure_logging(settings.log_level)
         _calm_collector()
         return trio.run(_supervise, program, settings)
+
+    typed = name if name.startswith("punch ") else f"python -m {name}"
+    return run_command(typed, about, kind, run, arguments)
+
+
+def run_command(
+    name: str,
+    about: str,
+    kind: type[S],
+    command: Callable[[S], ExitCode],
+    arguments: Sequence[str] | None = None,
+) -> int:
+    """Run a command that needs no event loop, as `run_program` runs a program."""
+    try:
+        given = sys.argv[1:] if arguments is None else arguments
+        return command(load_settings(name, about, kind, given))
     except KeyboardInterrupt:
         return ExitCode.INTERRUPTED
     except (PunchError, BaseExceptionGroup) as raised:
@@ -114,3 +160,55 @@ def run_program(
             raise
         print(f"punch: {plain(str(error))}", file=sys.stderr)
         return exit_code(error)
+
+
+@attrs.frozen(kw_only=True)
+class Command:
+    """One of several commands under one name, such as ``create`` of ``punch keys``."""
+
+    about: str
+    """What it does, in a sentence."""
+
+    main: Callable[[str, Sequence[str]], int]
+    """Runs it, with the whole name it was called by and what was typed after."""
+
+
+def command(about: str, kind: type[S], run: Callable[[S], ExitCode]) -> Command:
+    """A command with settings of its own."""
+
+    def main(name: str, arguments: Sequence[str]) -> int:
+        return run_command(name, f"{about[0].upper()}{about[1:]}.", kind, run, arguments)
+
+    return Command(about=about, main=main)
+
+
+def run_one_of(
+    name: str, about: str, commands: Mapping[str, Command], arguments: Sequence[str]
+) -> int:
+    """Run the one of *commands* that the first argument names; its exit code."""
+    match arguments:
+        case [first, *rest] if first in commands:
+            return commands[first].main(f"{name} {first}", rest)
+        case ["-h" | "--help", *_]:
+            print(_usage(name, about, commands))
+            return ExitCode.OK
+        case [first, *_]:
+            print(f"punch: there is no command {first!r} of `{name}`\n", file=sys.stderr)
+    print(_usage(name, about, commands), file=sys.stderr)
+    return ExitCode.USAGE
+
+
+def _usage(name: str, about: str, commands: Mapping[str, Command]) -> str:
+    width = max(map(len, commands))
+    lines = [f"  {name} {first:{width}}   {each.about}" for first, each in commands.items()]
+    return "\n".join(
+        [
+            f"usage: {name} COMMAND ...",
+            "",
+            about,
+            "",
+            *lines,
+            "",
+            f"`{name} COMMAND --help` has the options of each.",
+        ]
+    )

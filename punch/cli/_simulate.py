@@ -10,8 +10,23 @@ from random import Random
 
 import attrs
 
-from ..exceptions import ConfigurationError, PunchError
+from ..exceptions import ConfigurationError
 from ..routing import POLICIES
+from ..settings import (
+    LOG_LEVEL,
+    PATH,
+    POSITIVE,
+    SWITCH,
+    TEXT,
+    ProgramSettings,
+    count,
+    number,
+    of,
+    one_of,
+    optional,
+    setting,
+    several,
+)
 from ..simulator import (
     DELAY,
     GENERATORS,
@@ -26,11 +41,9 @@ from ..simulator import (
     simulate,
     table,
 )
-from ._exits import ExitCode, exit_code
+from ._exits import ExitCode
 from ._logs import configure_logging
-from ._options import Option, Settings, boolean, count, number, one_of, parse, positive
-from ._output import plain
-from ._shared import LOG_LEVEL
+from ._run import run_command
 
 ABOUT = """\
 Run a recorded or made-up load on a simulated swarm, once for each policy, and compare.
@@ -38,100 +51,100 @@ Run a recorded or made-up load on a simulated swarm, once for each policy, and c
 The routers, sessions and listeners are the real ones, on virtual time; only the machines are
 models. The same options give the same numbers, to the last digit."""
 
-OPTIONS = (
-    Option(
-        name="--trace",
-        default="conversation",
-        metavar="TRACE",
-        help="a file (Mooncake JSON lines or Azure CSV), or a made-up load with the statistics of "
-        f"a real one: {', '.join(GENERATORS)}",
-    ),
-    Option(
-        name="--peers",
-        default="1:4:10",
-        metavar="SPEC",
-        help="the machines: speeds such as 1:4:10, many such as 100x1, home, or "
-        "NAME=SPEED,slots=4,up=60,down=30 ... separated by spaces",
-    ),
-    Option(
-        name="--policy",
-        many=True,
-        default=("completion-time", "round-robin", "least-requests"),
-        convert=one_of(*POLICIES, ORACLE),
-        metavar="NAME",
-        help=f"who chooses: {', '.join((*POLICIES, ORACLE))} (which knows what is to come); "
-        "may be given several times",
-        shown_default="completion-time, round-robin and least-requests",
-    ),
-    Option(name="--seed", default=0, convert=count(0), metavar="N", help="what chance begins from"),
-    Option(
-        name="--seeds", default=1, convert=count(1), metavar="K", help="runs, each with a next seed"
-    ),
-    Option(name="--requests", default=400, convert=count(1), metavar="N", help="requests of a run"),
-    Option(
-        name="--load",
-        default=0.8,
-        convert=positive,
-        metavar="SHARE",
-        help="pace of the requests, as a share of what the machines complete at full batches with "
-        "empty caches",
-    ),
-    Option(
-        name="--tokens",
-        default=1000.0,
-        convert=positive,
-        metavar="N",
-        help="scale prompts and answers by one factor, so that the mean prompt is this long",
-    ),
-    Option(
-        name="--dialers",
-        default=1,
-        convert=count(1),
-        metavar="N",
-        help="routers, which share nothing",
-    ),
-    Option(
-        name="--delay",
-        default=DELAY,
-        convert=number(0, 60),
-        metavar="SECONDS",
-        help="how long bytes take between two peers",
-    ),
-    Option(
-        name="--jitter",
-        default=0.0,
-        convert=number(0, 60),
-        metavar="SECONDS",
-        help="how much longer they may take",
-    ),
-    Option(
-        name="--loss",
-        default=0.0,
-        convert=number(0, 0.9),
-        metavar="SHARE",
-        help="pieces that are lost and sent again",
-    ),
-    Option(
-        name="--staleness",
-        convert=positive,
-        metavar="SECONDS",
-        help="how much reports of load lag behind",
-        shown_default="as they really do",
-    ),
-    Option(
-        name="--queue",
-        default=QUEUE_LIMIT,
-        convert=count(0),
-        metavar="N",
-        help="requests that may wait at one peer",
-    ),
-    Option(name="--picture", metavar="FILE", help="write the distributions there, as SVG"),
-    Option(name="--json", default=False, convert=boolean, help="print JSON instead of a table"),
-    attrs.evolve(LOG_LEVEL, default="error"),
+TRACE = setting(
+    "trace",
+    TEXT,
+    "conversation",
+    metavar="TRACE",
+    help="a file (Mooncake JSON lines or Azure CSV), or a made-up load with the statistics of "
+    f"a real one: {', '.join(GENERATORS)}",
 )
+PEERS = setting(
+    "peers",
+    TEXT,
+    "1:4:10",
+    metavar="SPEC",
+    help="the machines: speeds such as 1:4:10, many such as 100x1, home, or "
+    "NAME=SPEED,slots=4,up=60,down=30 ... separated by spaces",
+)
+POLICY = several(
+    "policy",
+    one_of(*POLICIES, ORACLE),
+    ("completion-time", "round-robin", "least-requests"),
+    metavar="NAME",
+    help=f"how to choose: {', '.join((*POLICIES, ORACLE))} (which knows what is to come); "
+    "may be given several times",
+)
+SEED = setting("seed", count(0), 0, metavar="N", help="what chance begins from")
+SEEDS = setting("seeds", count(1), 1, metavar="K", help="runs, each with a next seed")
+REQUESTS = setting("requests", count(1), 400, metavar="N", help="requests of a run")
+LOAD = setting(
+    "load",
+    POSITIVE,
+    0.8,
+    metavar="SHARE",
+    help="pace of the requests, as a share of what the machines complete at full batches with "
+    "empty caches",
+)
+TOKENS = setting(
+    "tokens",
+    POSITIVE,
+    1000.0,
+    metavar="N",
+    help="scale prompts and answers by one factor, so that the mean prompt is this long",
+)
+DIALERS = setting("dialers", count(1), 1, metavar="N", help="routers, which share nothing")
+DELAY_SECONDS = setting(
+    "delay",
+    number(0, 60),
+    DELAY,
+    metavar="SECONDS",
+    help="how long bytes take between two peers",
+)
+JITTER = setting(
+    "jitter", number(0, 60), 0.0, metavar="SECONDS", help="how much longer they may take"
+)
+LOSS = setting(
+    "loss", number(0, 0.9), 0.0, metavar="SHARE", help="pieces that are lost and sent again"
+)
+STALENESS = optional(
+    "staleness",
+    POSITIVE,
+    metavar="SECONDS",
+    help="how much reports of load lag behind",
+    shown_default="as they really do",
+)
+QUEUE = setting(
+    "queue", count(0), QUEUE_LIMIT, metavar="N", help="requests that may wait at one peer"
+)
+PICTURE = optional("picture", PATH, metavar="FILE", help="write the distributions there, as SVG")
+AS_JSON = setting("json", SWITCH, False, help="print JSON instead of a table")
 
 
-def _run(settings: Settings) -> dict[str, list[Outcome]]:
+@attrs.frozen(kw_only=True)
+class SimulateSettings(ProgramSettings):
+    """Settings of ``punch simulate``."""
+
+    trace: str = of(TRACE)
+    peers: str = of(PEERS)
+    policy: tuple[str, ...] = of(POLICY)
+    seed: int = of(SEED)
+    seeds: int = of(SEEDS)
+    requests: int = of(REQUESTS)
+    load: float = of(LOAD)
+    tokens: float = of(TOKENS)
+    dialers: int = of(DIALERS)
+    delay: float = of(DELAY_SECONDS)
+    jitter: float = of(JITTER)
+    loss: float = of(LOSS)
+    staleness: float | None = of(STALENESS)
+    queue: int = of(QUEUE)
+    picture: Path | None = of(PICTURE)
+    json: bool = of(AS_JSON)
+    log_level: str = of(LOG_LEVEL, default="error")
+
+
+def _run(settings: SimulateSettings) -> dict[str, list[Outcome]]:
     pool = parse_pool(settings.peers)
     outcomes: dict[str, list[Outcome]] = {}
     for seed in range(settings.seed, settings.seed + settings.seeds):
@@ -159,37 +172,35 @@ def _run(settings: Settings) -> dict[str, list[Outcome]]:
     return outcomes
 
 
-def _headline(settings: Settings) -> str:
+def _headline(settings: SimulateSettings) -> str:
     return (
         f"{settings.requests} requests of {Path(settings.trace).name} on {settings.peers}, "
         f"load {settings.load:.0%}"
     )
 
 
-def _write_picture(settings: Settings, outcomes: dict[str, list[Outcome]]) -> None:
-    path = Path(settings.picture)
+def _write_picture(
+    path: Path, settings: SimulateSettings, outcomes: dict[str, list[Outcome]]
+) -> None:
     try:
         path.write_text(picture(outcomes, title=_headline(settings)), encoding="utf-8")
     except OSError as error:
         raise ConfigurationError(f"--picture {path}: cannot be written: {error}") from None
 
 
-def simulation(arguments: Sequence[str]) -> int:
-    """Run ``punch simulate``; its exit code."""
-    try:
-        settings = parse("punch simulate", ABOUT, OPTIONS, arguments)
-        configure_logging(settings.log_level)
-        outcomes = _run(settings)
-        if settings.picture:
-            _write_picture(settings, outcomes)
-    except KeyboardInterrupt:
-        return ExitCode.INTERRUPTED
-    except PunchError as error:
-        print(f"punch: {plain(str(error))}", file=sys.stderr)
-        return exit_code(error)
+def _simulate(settings: SimulateSettings) -> ExitCode:
+    configure_logging(settings.log_level)
+    outcomes = _run(settings)
+    if settings.picture is not None:
+        _write_picture(settings.picture, settings, outcomes)
     if settings.json:
         print(json.dumps(as_plain_data(outcomes), ensure_ascii=False))
     else:
         print(f"{_headline(settings)}; times in seconds\n")
         print(table(outcomes))
     return ExitCode.OK
+
+
+def simulation(arguments: Sequence[str]) -> int:
+    """Run ``punch simulate``; its exit code."""
+    return run_command("punch simulate", ABOUT, SimulateSettings, _simulate, arguments)

@@ -2,18 +2,40 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import attrs
+
 from ..decision_log import BadLine, LogLine, Story, read_log, stories, story_as_data
-from ..exceptions import ConfigurationError, PunchError
-from ._exits import ExitCode, exit_code
+from ..exceptions import ConfigurationError
+from ..settings import DECISION_LOG, SWITCH, TEXT, Settings, of, optional_argument, setting
+from ._exits import ExitCode
 from ._output import plain
-from ._shared import DECISION_LOG, decision_log_path
+from ._run import run_command
+from ._shared import decision_log_path
 from ._story import short, tell, when
+
+ABOUT = "Tell what was decided for a request, why, and what came of it."
+
+REQUEST_ID = optional_argument(
+    "request_id", TEXT, metavar="REQUEST_ID", about="by default the last request"
+)
+LIST = setting("list", SWITCH, False, variable="", help="list the last requests")
+AS_JSON = setting("json", SWITCH, False, variable="", help="one JSON object a request")
+
+
+@attrs.frozen(kw_only=True)
+class WhySettings(Settings):
+    """Settings of ``punch why``."""
+
+    request_id: str | None = of(REQUEST_ID)
+    log: str | None = of(DECISION_LOG, flag="--log", about="the decision log")
+    listing: bool = of(LIST)
+    json: bool = of(AS_JSON)
+
 
 # Requests that `--list` shows.
 LISTED = 20
@@ -34,54 +56,35 @@ def read_known(path: Path, request_id: str | None = None) -> list[LogLine]:
     return [line for line in lines if isinstance(line, LogLine)]
 
 
-def log_file(given: str | None) -> Path:
+def log_file(settings: WhySettings) -> Path:
     """The decision log to read.
 
     Raises:
       ConfigurationError: if the settings say that there is none.
 
     """
-    path = decision_log_path(given)
+    path = decision_log_path(settings.log)
     if path is None:
-        raise ConfigurationError(
-            f"{DECISION_LOG.environment} is none: name a decision log with --log"
-        )
+        raise ConfigurationError(f"{settings.said('log')} is none: name a decision log with --log")
     return path
+
+
+def _why(settings: WhySettings) -> ExitCode:
+    found = _found(log_file(settings), settings.request_id)
+    for story in found[-LISTED:] if settings.listing else found[-1:]:
+        if settings.json:
+            print(json.dumps(story_as_data(story), ensure_ascii=True))
+        else:
+            print(_row(story) if settings.listing else tell(story))
+    return ExitCode.OK
 
 
 def why(arguments: Sequence[str]) -> int:
     """Run ``punch why``; its exit code."""
-    parser = argparse.ArgumentParser(
-        prog="punch why",
-        description="Tell what was decided for a request, why, and what came of it.",
-        allow_abbrev=False,
-    )
-    parser.add_argument(
-        "request_id", nargs="?", metavar="REQUEST_ID", help="by default the last request"
-    )
-    parser.add_argument(
-        "--log",
-        metavar="FILE",
-        help=f"the decision log [{DECISION_LOG.environment}; {DECISION_LOG.shown_default}]",
-    )
-    parser.add_argument("--list", action="store_true", help="list the last requests")
-    parser.add_argument("--json", action="store_true", help="one JSON object a request")
-    given = parser.parse_args(arguments)
-    try:
-        path = log_file(given.log)
-        found = _found(path, given.request_id)
-    except PunchError as error:
-        print(f"punch: {plain(str(error))}", file=sys.stderr)
-        return exit_code(error)
-    for story in found[-LISTED:] if given.list else found[-1:]:
-        if given.json:
-            print(json.dumps(story_as_data(story), ensure_ascii=True))
-        else:
-            print(_row(story) if given.list else tell(story))
-    return ExitCode.OK
+    return run_command("punch why", ABOUT, WhySettings, _why, arguments)
 
 
-def _found(path: Path, request_id: str | None) -> list[Story]:
+def _found(path: Path, request_id: str | None) -> Sequence[Story]:
     found = [
         story
         for story in stories(read_known(path, request_id))

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -16,35 +15,21 @@ import trio
 from .._background import open_background
 from .._logs import get_logger
 from ..cli import (
-    BOOTSTRAP,
-    DECISION_LOG,
-    IDENTITY,
-    KEYS,
-    KNOWN,
-    LOG_LEVEL,
-    NAMESPACE,
-    STRICT,
-    TRANSPORT,
     ExitCode,
-    Option,
-    Settings,
     Shutdown,
-    boolean,
     claim_identity,
-    count,
     decision_log_path,
-    is_strict,
     keys_path,
     open_router_of,
-    positive,
     run_program,
 )
 from ..dashboard import dashboard_routes, open_feed
 from ..decision_log import open_decision_log
-from ..dialer import __main__ as dialer
 from ..listener import __main__ as listener
+from ..settings import GatewaySettings
 from ._exchange import Observer
-from ._gateway import DEFAULT_PORT, GatewaySettings, open_gateway
+from ._gateway import GatewaySettings as HttpSettings
+from ._gateway import open_gateway
 from .keys._keys import KeyStore, open_keys
 from .keys._quotas import Quotas
 from .keys._usage import open_usage
@@ -57,96 +42,14 @@ log = get_logger("punch.gateway")
 
 ABOUT = "Serve OpenAI's and Ollama's API, answered by the best listener of a namespace."
 
-# What the listener half takes, if there is one; the rest it shares with the gateway.
-LISTENER_OPTIONS = frozenset(
-    {"--listen", "--backend", "--model", "--slots", "--context", "--queue", "--calibrate"}
-)
-
-# And what the gateway takes over from the dialer.
-DIALER_OPTIONS = frozenset({"--policy", "--hedge"})
-
-
-def megabytes(text: str) -> int:
-    """A size in MiB, as bytes."""
-    size: int = count(1)(text)
-    return size << 20
-
-
-OPTIONS = (
-    Option(
-        name="--host",
-        default="127.0.0.1",
-        metavar="ADDRESS",
-        help="interface to serve on; any but loopback needs API keys, or --open-to-all",
-    ),
-    Option(
-        name="--port",
-        default=DEFAULT_PORT,
-        convert=count(0),
-        metavar="PORT",
-        help="port to serve on; 0 for any that is free",
-        variable="PUNCH_GATEWAY_PORT",
-    ),
-    KEYS,
-    Option(
-        name="--open-to-all",
-        default=False,
-        convert=boolean,
-        help="let everybody ask who reaches the interface, with no API key",
-    ),
-    Option(
-        name="--allow-origin",
-        many=True,
-        default=(),
-        metavar="ORIGIN",
-        help="web page whose scripts may ask, such as https://example.org; * for all",
-    ),
-    Option(
-        name="--body-limit",
-        default=32 << 20,
-        convert=megabytes,
-        metavar="MIB",
-        help="longest request body",
-        shown_default="32",
-    ),
-    Option(
-        name="--timeout",
-        default=300.0,
-        convert=positive,
-        metavar="SECONDS",
-        help="when to give up on an answer, where the caller does not say",
-    ),
-    Option(
-        name="--show-prompts",
-        default=False,
-        convert=boolean,
-        help="show on the dashboard what was asked",
-    ),
-    BOOTSTRAP,
-    NAMESPACE,
-    TRANSPORT,
-    *(option for option in dialer.OPTIONS if option.name in DIALER_OPTIONS),
-    STRICT,
-    IDENTITY,
-    KNOWN,
-    DECISION_LOG,
-    Option(
-        name="--listen-too",
-        default=False,
-        convert=boolean,
-        help="answer as well: be a listener in the same process, with the options below",
-    ),
-    *(option for option in listener.OPTIONS if option.name in LISTENER_OPTIONS),
-    LOG_LEVEL,
-)
-
 
 @asynccontextmanager
-async def open_books(settings: Settings) -> AsyncIterator[tuple[KeyStore | None, list[Observer]]]:
+async def open_books(
+    settings: GatewaySettings,
+) -> AsyncIterator[tuple[KeyStore | None, list[Observer]]]:
     """The API keys, and who keeps their books; neither if there is no file of keys."""
     path = keys_path(settings.keys)
-    asked_for = settings.keys or os.environ.get(KEYS.environment)
-    if not asked_for and (settings.open_to_all or not path.exists()):
+    if settings.keys is None and (settings.open_to_all or not path.exists()):
         if path.exists():
             log.warning("there are API keys, and --open-to-all asks nobody for one", keys=str(path))
         yield None, []
@@ -156,13 +59,15 @@ async def open_books(settings: Settings) -> AsyncIterator[tuple[KeyStore | None,
 
 
 @asynccontextmanager
-async def open_listener_too(settings: Settings) -> AsyncIterator[None]:
+async def open_listener_too(settings: GatewaySettings) -> AsyncIterator[None]:
     """A listener in this process, if there is to be one; at the end it drains."""
     if not settings.listen_too:
         yield
         return
-    # It is a peer of its own, with a key of its own.
-    own = Settings(**{**vars(settings), "identity": None})
+    own = settings.listener
+    if own.origin("identity").layer != "file":
+        # It is a peer with a key of its own: the flag and the variable are the gateway's.
+        own = attrs.evolve(own, identity=None)
     shutdown = Shutdown()
     ended = trio.Event()
 
@@ -177,7 +82,7 @@ async def open_listener_too(settings: Settings) -> AsyncIterator[None]:
         await ended.wait()
 
 
-async def serve(settings: Settings, shutdown: Shutdown) -> ExitCode:
+async def serve(settings: GatewaySettings, shutdown: Shutdown) -> ExitCode:
     """Serve until told to stop."""
     quotas = Quotas()
     async with AsyncExitStack() as stack:
@@ -191,7 +96,7 @@ async def serve(settings: Settings, shutdown: Shutdown) -> ExitCode:
             open_feed(router, decision_log=decisions, show_prompts=settings.show_prompts)
         )
         metrics = Metrics(router, waiting=lambda: quotas.statistics().waiting)
-        spans = await enter(open_spans(endpoint=os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT")))
+        spans = await enter(open_spans(endpoint=settings.traces))
         observers += [metrics, CanonicalLog(), feed]
         gateway = await enter(
             open_gateway(
@@ -212,7 +117,7 @@ async def serve(settings: Settings, shutdown: Shutdown) -> ExitCode:
             url=gateway.url,
             openai=f"{gateway.url}/v1",
             ollama=gateway.url,
-            namespace=settings.namespace,
+            namespace=settings.network.namespace,
             keys=keys is not None,
         )
         shutdown.drains = True
@@ -224,22 +129,22 @@ async def serve(settings: Settings, shutdown: Shutdown) -> ExitCode:
     return ExitCode.OK
 
 
-def gateway_settings(settings: Settings) -> GatewaySettings:
+def gateway_settings(settings: GatewaySettings) -> HttpSettings:
     """What the HTTP half is told."""
-    return GatewaySettings(
+    return HttpSettings(
         host=settings.host,
         port=settings.port,
         open_to_all=settings.open_to_all,
-        strict=is_strict(settings),
+        strict=settings.strict.is_on,
         timeout=settings.timeout,
-        origins=tuple(settings.allow_origin),
+        origins=settings.allow_origin,
         limits=attrs.evolve(Limits(), body=settings.body_limit),
     )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the program; its exit code."""
-    return run_program("punch.gateway", ABOUT, OPTIONS, serve, arguments)
+    return run_program("punch.gateway", ABOUT, GatewaySettings, serve, arguments)
 
 
 if __name__ == "__main__":

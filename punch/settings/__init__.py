@@ -6,7 +6,7 @@ library takes keyword arguments and knows nothing of this room.
 """
 
 from ._edit import set_value, unset_value
-from ._file import MAX_FILE_BYTES, SettingsFile, read_settings_file
+from ._file import MAX_FILE_BYTES, SettingsFile, open_settings, read_settings_file
 from ._flags import help_text, parse_flags
 from ._folders import (
     FILE_VARIABLE,
@@ -24,6 +24,7 @@ from ._programs import (
     GatewaySettings,
     ListenerSettings,
     NetworkSettings,
+    ProgramSettings,
     StrictSettings,
 )
 from ._rules import PATH, POSITIVE, SWITCH, TEXT, WORD, Rule, boolean, count, number, one_of
@@ -42,11 +43,12 @@ from ._setting import (
     several,
 )
 from ._table import (
+    BACKENDS,
     DECISION_LOG,
+    DIALER_IDENTITY,
     KEYS,
     LEVELS,
     LOG_LEVEL,
-    POLICY,
     SECTIONS,
     SETTINGS,
 )
@@ -57,6 +59,7 @@ __all__ = [
     "DialerSettings",
     "GatewaySettings",
     "BootstrapSettings",
+    "ProgramSettings",
     "NetworkSettings",
     "StrictSettings",
     "BackendSettings",
@@ -93,16 +96,18 @@ __all__ = [
     # all of them
     "SETTINGS",
     "SECTIONS",
+    "BACKENDS",
     "LEVELS",
     "DECISION_LOG",
     "KEYS",
     "LOG_LEVEL",
-    "POLICY",
+    "DIALER_IDENTITY",
     "find_setting",
     # the file
     "SettingsFile",
     "MAX_FILE_BYTES",
     "FILE_VARIABLE",
+    "open_settings",
     "read_settings_file",
     "refuse_unknown",
     "settings_path",

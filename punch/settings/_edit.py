@@ -115,10 +115,8 @@ def _plain(setting: Setting[object], text: str) -> Plain:
                 return int(text)
             except ValueError:
                 return float(text)
-        case "path" if text.lower() != "none":
-            # The folder that somebody is in now means nothing later.
-            return str(Path(text).expanduser().absolute())
-    return text
+    # The folder that somebody is in now means nothing later.
+    return str(Path(text).expanduser().absolute()) if setting.rule.is_path(text) else text
 
 
 def edit(

@@ -13,6 +13,7 @@ from pathlib import Path
 import attrs
 
 from ..exceptions import ConfigurationError
+from ._folders import FILE_VARIABLE, settings_path
 from ._setting import Origin
 
 # A file with every setting and a comment at each has 8 KiB. tomllib takes time in the square of
@@ -70,6 +71,24 @@ def read_settings_file(path: Path) -> SettingsFile:
     text = read_text(path)
     # Here: most machines have no such file, and then nobody needs the parser.
     return SettingsFile(path=path) if not text.strip() else parse_settings(path, text)
+
+
+def open_settings(environment: Mapping[str, str]) -> SettingsFile | None:
+    """The settings file that *environment* names, else the usual one; `None` if it says none.
+
+    Raises:
+      ConfigurationError: if it is not there although it is named, or as `read_settings_file` does.
+
+    """
+    path = settings_path(environment)
+    if path is None:
+        return None
+    if environment.get(FILE_VARIABLE) and not path.exists():
+        raise ConfigurationError(
+            f"{FILE_VARIABLE} is {str(path)!r}: there is no such file; "
+            "`punch settings set` makes it"
+        )
+    return read_settings_file(path)
 
 
 def read_text(path: Path) -> str:

@@ -181,16 +181,13 @@ def _of_item(setting: Setting[object], item: object, origin: Origin, path: Path)
             except ValueError:
                 # Thousands of digits: Python does not write them.
                 raise refusal(setting, "a very long number", "it must be shorter", origin) from None
-        case "text", str():
-            return str(item)
-        case "path", str():
-            return item if item.lower() == "none" else str(path.parent / Path(item).expanduser())
+        case "text" | "path" | "path or name", str():
+            is_path = setting.rule.is_path(item)
+            return str(path.parent / Path(item).expanduser()) if is_path else item
     rule = {
         "switch": "write true or false, without quotes",
         "number": "write a number, without quotes",
-        "text": "write a text, in quotes",
-        "path": "write a text, in quotes",
-    }[setting.rule.kind]
+    }.get(setting.rule.kind, "write a text, in quotes")
     if setting.many:
         rule = 'write a list of texts: ["...", "..."]'
     raise refusal(setting, _short(item), rule, origin)

@@ -8,6 +8,15 @@ import attrs
 
 from . import _table as table
 from ._setting import Settings, group, of
+from ._table import Transport
+
+
+@attrs.frozen(kw_only=True)
+class ProgramSettings(Settings):
+    """What every program that logs has. Each says it again, with its own default, as its last."""
+
+    log_level: str = of(table.LOG_LEVEL)
+    """What goes to standard error."""
 
 
 @attrs.frozen(kw_only=True)
@@ -20,7 +29,7 @@ class NetworkSettings(Settings):
     namespace: str = of(table.NAMESPACE)
     """Only peers of the same one see each other."""
 
-    transport: str = of(table.TRANSPORT)
+    transport: Transport = of(table.TRANSPORT)
     """``tcp``, ``quic`` or ``dual``."""
 
     known_peers: Path | None = of(table.KNOWN_PEERS)
@@ -56,7 +65,7 @@ class BackendSettings(Settings):
     context: int | None = of(table.CONTEXT)
     """Tokens of one request; `None` for the usual number."""
 
-    program: str | None = of(table.LLAMA_PROGRAM)
+    program: str | None = of(table.LLAMA_CPP_EXE)
     """A program of llama.cpp."""
 
     threads: int | None = of(table.LLAMA_THREADS)
@@ -94,7 +103,7 @@ class BackendSettings(Settings):
 
 
 @attrs.frozen(kw_only=True)
-class ListenerSettings(Settings):
+class ListenerSettings(ProgramSettings):
     """Settings of ``python -m punch.listener``."""
 
     network: NetworkSettings = group(NetworkSettings)
@@ -119,7 +128,7 @@ class ListenerSettings(Settings):
 
 
 @attrs.frozen(kw_only=True)
-class DialerSettings(Settings):
+class DialerSettings(ProgramSettings):
     """Settings of ``python -m punch.dialer``."""
 
     ask: str | None = of(table.ASK)
@@ -157,7 +166,7 @@ class DialerSettings(Settings):
 
 
 @attrs.frozen(kw_only=True)
-class GatewaySettings(Settings):
+class GatewaySettings(ProgramSettings):
     """Settings of ``python -m punch.gateway``."""
 
     host: str = of(table.HOST)
@@ -197,13 +206,13 @@ class GatewaySettings(Settings):
 
 
 @attrs.frozen(kw_only=True)
-class BootstrapSettings(Settings):
+class BootstrapSettings(ProgramSettings):
     """Settings of ``python -m punch.bootstrap``."""
 
     listen: str = of(table.MEETING_ADDRESS)
     """Where to be found."""
 
-    transport: str = of(table.BOOTSTRAP_TRANSPORT)
+    transport: Transport = of(table.BOOTSTRAP_TRANSPORT)
     """``tcp``, ``quic`` or ``dual``."""
 
     identity: str | None = of(table.BOOTSTRAP_IDENTITY)

@@ -9,9 +9,10 @@ from typing import Generic, Literal, TypeVar
 
 import attrs
 
-Kind = Literal["text", "path", "number", "switch"]
+Kind = Literal["text", "path", "path or name", "number", "switch"]
 """What a value looks like in the file: a string (of a path, too), a number, or true and false."""
 
+C = TypeVar("C", bound=str)
 V_co = TypeVar("V_co", covariant=True)
 
 YES = frozenset({"1", "true", "yes", "on"})
@@ -27,6 +28,12 @@ class Rule(Generic[V_co]):
 
     kind: Kind = "text"
     """How the value is written in the file."""
+
+    def is_path(self, text: str) -> bool:
+        """Whether *text* is the path of a file, and not a name of something, or ``none``."""
+        if self.kind == "path or name":
+            return text.startswith("~") or bool({"/", "\\"} & set(text))
+        return self.kind == "path" and text.strip().lower() != "none"
 
 
 def boolean(text: str) -> bool:
@@ -69,6 +76,9 @@ WORD: Rule[str] = Rule(str.strip)
 PATH: Rule[Path] = Rule(_path, kind="path")
 """A file; ``~`` is the home folder. In the settings file it is relative to that file's folder."""
 
+PATH_OR_NAME: Rule[str] = Rule(str.strip, kind="path or name")
+"""A file, or the name of something that punch knows, which has no slash in it."""
+
 SWITCH: Rule[bool] = Rule(boolean, kind="switch")
 """On or off."""
 
@@ -107,12 +117,13 @@ def count(least: int, *, most: int | None = None, scale: int = 1) -> Rule[int]:
     return Rule(convert, kind="number")
 
 
-def one_of(*choices: str) -> Rule[str]:
+def one_of(*choices: C) -> Rule[C]:
     """One of *choices*."""
 
-    def convert(text: str) -> str:
-        if text not in choices:
-            raise ValueError(f"it must be one of {', '.join(choices)}")
-        return text
+    def convert(text: str) -> C:
+        for choice in choices:
+            if choice == text:
+                return choice
+        raise ValueError(f"it must be one of {', '.join(choices)}")
 
     return Rule(convert)

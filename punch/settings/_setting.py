@@ -66,7 +66,7 @@ class Setting(Generic[T_co]):
     rule: Rule[object]
     """Text to value; of one item, if there may be several."""
 
-    default: object = attrs.NOTHING
+    default: object
     """What it is when nobody says; `attrs.NOTHING` if somebody must."""
 
     help: str = ""
@@ -149,7 +149,7 @@ def several(
 
 def argument(key: str, rule: Rule[T], *, about: str, metavar: str) -> Setting[T]:
     """What is typed after the name of a command and has no flag; it must be there."""
-    return Setting(key=key, rule=rule, help=about, metavar=metavar)
+    return Setting(key=key, rule=rule, default=attrs.NOTHING, help=about, metavar=metavar)
 
 
 def optional_argument(key: str, rule: Rule[T], *, about: str, metavar: str) -> Setting[T | None]:
@@ -159,7 +159,9 @@ def optional_argument(key: str, rule: Rule[T], *, about: str, metavar: str) -> S
 
 def arguments(key: str, rule: Rule[T], *, about: str, metavar: str) -> Setting[tuple[T, ...]]:
     """What is typed after the name of a command, at least once."""
-    return Setting(key=key, rule=rule, help=about, metavar=metavar, many=True)
+    return Setting(
+        key=key, rule=rule, default=attrs.NOTHING, help=about, metavar=metavar, many=True
+    )
 
 
 def _make(
@@ -197,6 +199,14 @@ class Settings:
     def origin(self, field: str) -> Origin:
         """Where the value of *field* came from; a default if it was made without `load`."""
         return self.origins.get(field, Origin(layer="default"))
+
+    def said(self, field: str) -> str:
+        """What to call *field* in an error: who said it, or what would."""
+        return self.origin(field).name or _names(dict(setting_fields(type(self)))[field])
+
+
+def _names(setting: Setting[object]) -> str:
+    return setting.flag or setting.variable or setting.name
 
 
 def of(

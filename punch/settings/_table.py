@@ -6,17 +6,23 @@ section: it has a flag and a variable, and the file cannot say it.
 
 from __future__ import annotations
 
+from typing import Literal
+
 from ..discovery import DEFAULT_BOOTSTRAP, DEFAULT_NAMESPACE
 from ..routing import POLICIES
 from ..wire import LIMITS
-from ._rules import PATH, POSITIVE, SWITCH, TEXT, WORD, Rule, count, number, one_of
+from ._rules import PATH, PATH_OR_NAME, POSITIVE, SWITCH, TEXT, WORD, Rule, count, number, one_of
 from ._setting import Setting, optional, setting, several
 
+BACKENDS = ("mock", "llama_cpp", "embedded", "llama_cpp_python", "openai")
 LEVELS = ("debug", "info", "warning", "error")
 
 # Above Ollama's 11434, so that both can be there. The gateway's room has the same number: it is
 # not asked, as it brings an HTTP server with it.
 DEFAULT_GATEWAY_PORT = 11435
+
+Transport = Literal["tcp", "quic", "dual"]
+TRANSPORTS: Rule[Transport] = one_of("tcp", "quic", "dual")
 
 
 def _whole(name: str) -> Rule[int]:
@@ -78,7 +84,7 @@ NAMESPACE = setting(
 )
 TRANSPORT = setting(
     "transport",
-    one_of("tcp", "quic", "dual"),
+    TRANSPORTS,
     "tcp",
     section="network",
     metavar="tcp|quic|dual",
@@ -144,16 +150,16 @@ LISTEN = several(
 )
 BACKEND = setting(
     "backend",
-    TEXT,
-    "mock",
+    one_of(*BACKENDS),
+    BACKENDS[0],
     section="listener",
     variable="PUNCH_INFERENCE_BACKEND",
     metavar="NAME",
-    help="mock, llama_cpp, embedded, llama_cpp_python or openai; see INFERENCE.md",
+    help=f"{', '.join(BACKENDS[:-1])} or {BACKENDS[-1]}; see INFERENCE.md",
 )
 MODEL_FILE = optional(
     "model",
-    TEXT,
+    PATH_OR_NAME,
     section="listener",
     variable="LLAMA_GGUF_PATH",
     metavar="FILE",
@@ -194,9 +200,9 @@ LISTENER_IDENTITY = _identity("listener")
 
 # ---- the backends: variables, and no flags ----
 
-LLAMA_PROGRAM = optional(
+LLAMA_CPP_EXE = optional(
     "program",
-    WORD,
+    PATH_OR_NAME,
     section="llama_cpp",
     flag="",
     variable="LLAMA_CPP_EXE",
@@ -493,7 +499,7 @@ MEETING_ADDRESS = setting(
 )
 BOOTSTRAP_TRANSPORT = setting(
     "transport",
-    one_of("tcp", "quic", "dual"),
+    TRANSPORTS,
     "dual",
     section="bootstrap",
     metavar="tcp|quic|dual",
@@ -521,7 +527,7 @@ SETTINGS: tuple[Setting[object], ...] = (
     QUEUE,
     CALIBRATE,
     LISTENER_IDENTITY,
-    LLAMA_PROGRAM,
+    LLAMA_CPP_EXE,
     LLAMA_THREADS,
     LLAMA_NO_MMAP,
     LLAMA_GPU_LAYERS,

@@ -4,38 +4,56 @@ from __future__ import annotations
 
 import json
 
+import attrs
 import pytest
 
 from punch import exceptions
-from punch.bootstrap import __main__ as bootstrap
 from punch.cli import (
     EXITS,
-    BackendSettings,
+    OPENERS,
     ExitCode,
-    Option,
-    boolean,
-    count,
     exit_code,
     explain,
+    load_settings,
     open_backend,
-    parse,
     print_json,
 )
-from punch.dialer import __main__ as dialer
 from punch.exceptions import ConfigurationError, NoRealPeer, PunchError
-from punch.listener import __main__ as listener
 from punch.routing import POLICIES
+from punch.settings import (
+    BACKENDS,
+    SWITCH,
+    TEXT,
+    BackendSettings,
+    BootstrapSettings,
+    DialerSettings,
+    ListenerSettings,
+    Settings,
+    count,
+    find_setting,
+    load,
+    of,
+    setting,
+    settings_of,
+    several,
+)
 from punch.wire import CommandResponse, Completion, Provenance
 
-OPTIONS = (
-    Option(name="--slots", convert=count(1), default=4, help="slots"),
-    Option(name="--strict", convert=boolean, default=False, help="strict"),
-    Option(name="--listen", many=True, default=(), help="addresses"),
-)
+SLOTS = setting("slots", count(1), 4)
+STRICT = setting("strict", SWITCH, False)
+LISTEN = several("listen", TEXT)
+
+
+@attrs.frozen(kw_only=True)
+class Few(Settings):
+    slots: int = of(SLOTS)
+    strict: bool = of(STRICT)
+    listen: tuple[str, ...] = of(LISTEN)
 
 
 def parsed(arguments=(), environment=None):
-    return parse("test", "A test.", OPTIONS, list(arguments), environment or {})
+    environment = {"PUNCH_SETTINGS": "none", **(environment or {})}
+    return load_settings("test", "A test.", Few, list(arguments), environment)
 
 
 def test_an_argument_beats_its_variable_and_that_the_default():
@@ -53,16 +71,17 @@ def test_flags_can_be_turned_off_again():
 
 
 def test_several_values_come_from_several_options_or_one_variable():
-    """In the variable they are separated by spaces."""
+    """In the variable they are separated by commas or spaces."""
     assert parsed(("--listen", "a", "--listen", "b")).listen == ("a", "b")
     assert parsed((), {"PUNCH_LISTEN": "a b"}).listen == ("a", "b")
+    assert parsed((), {"PUNCH_LISTEN": "a,b"}).listen == ("a", "b")
 
 
 @pytest.mark.parametrize(
     ("arguments", "environment", "text"),
     [
         (("--slots", "0"), {}, "--slots is '0': it must be 1 or more"),
-        (("--slots", "many"), {}, "--slots is 'many': it must be a number"),
+        (("--slots", "many"), {}, "--slots is 'many': it must be a whole number"),
         ((), {"PUNCH_SLOTS": "-1"}, "PUNCH_SLOTS is '-1': it must be 1 or more"),
         ((), {"PUNCH_STRICT": "maybe"}, "PUNCH_STRICT is 'maybe': write 1 or 0"),
     ],
@@ -72,16 +91,15 @@ def test_a_bad_value_is_refused_by_the_name_it_came_under(arguments, environment
     with pytest.raises(ConfigurationError) as caught:
         parsed(arguments, environment)
 
-    assert str(caught.value) == text
+    assert str(caught.value).removesuffix("; unset the variable for the default") == text
 
 
-@pytest.mark.parametrize("program", [listener, dialer, bootstrap])
-def test_every_option_has_a_working_default_and_a_variable_of_its_own(program):
+@pytest.mark.parametrize("kind", [ListenerSettings, DialerSettings, BootstrapSettings])
+def test_every_option_has_a_working_default_and_a_variable_of_its_own(kind):
     """Nothing must be given, and no two options listen to the same variable."""
-    settings = parse("test", program.ABOUT, program.OPTIONS, [], {})
-    variables = [option.environment for option in program.OPTIONS]
+    variables = [each.variable for each in settings_of(kind)]
 
-    assert all(hasattr(settings, option.key) for option in program.OPTIONS)
+    assert load(kind, {}, {}) == kind()
     assert len(variables) == len(set(variables))
 
 
@@ -139,7 +157,8 @@ async def test_a_missing_setting_is_refused_with_the_variable_and_the_remedy(
 ):
     """No backend starts half configured, and none falls back to the mock."""
     with pytest.raises(ConfigurationError) as caught:
-        async with open_backend(name, BackendSettings(environment=environment)):
+        variables = {"PUNCH_INFERENCE_BACKEND": name, **environment}
+        async with open_backend(load(BackendSettings, {}, variables)):
             pass
 
     assert text in str(caught.value)
@@ -147,7 +166,22 @@ async def test_a_missing_setting_is_refused_with_the_variable_and_the_remedy(
 
 def test_the_policies_in_the_help_are_the_policies_there_are():
     """The help is made from the table."""
-    (option,) = (option for option in dialer.OPTIONS if option.name == "--policy")
+    option = find_setting("routing.policy")
 
     assert option.default == next(iter(POLICIES))
     assert all(name in option.help for name in POLICIES)
+
+
+def test_the_backends_that_can_be_named_can_be_opened():
+    """The settings know names, the command line opens them."""
+    assert tuple(OPENERS) == BACKENDS
+
+
+async def test_an_error_after_loading_names_who_said_it_too():
+    """A value keeps where it came from."""
+    flags = {"--model": ("/nowhere/x.gguf",), "--backend": ("embedded",)}
+    with pytest.raises(PunchError) as caught:
+        async with open_backend(load(BackendSettings, flags, {})):
+            pass
+
+    assert "--model" in str(caught.value)

@@ -10,9 +10,10 @@ import pytest
 import trio
 
 from punch.__main__ import COMMANDS
-from punch.cli import ExitCode, data_folder, keys_path
+from punch.cli import ExitCode, keys_path
 from punch.cli._keys import expiry, keys
 from punch.gateway import KeyStore, open_usage
+from punch.settings import data_folder
 
 NOW = 1_800_000_000.0
 
@@ -100,10 +101,13 @@ def test_a_revoked_key_stays_in_the_list(path, capsys):
     [
         (["create", ""], "the name is ''"),
         (["create", "a", "--concurrency", "0"], "--concurrency is '0': it must be 1 or more"),
-        (["create", "a", "--tokens-per-minute", "x"], "--tokens-per-minute is 'x': it must be a"),
+        (
+            ["create", "a", "--tokens-per-minute", "x"],
+            "--tokens-per-minute is 'x': it must be",
+        ),
         (["create", "a", "--expires", "soon"], "--expires is 'soon': write 30d, 12h, 4w or a date"),
         (["create", "a", "--expires", "2001-01-01"], "would expire before it is made"),
-        (["create", "a", "--models", ","], "--models names none"),
+        (["create", "a", "--models", ","], "--models is ',': it names none"),
         (["revoke", "nix"], "there is no file"),
     ],
 )
@@ -149,13 +153,14 @@ def test_anything_else_is_no_end(text):
         expiry(text, NOW)
 
 
-def test_the_file_is_in_the_data_folder_unless_it_is_named(monkeypatch, tmp_path):
+def test_the_file_is_in_the_data_folder_unless_it_is_named(monkeypatch, tmp_path, capsys):
     """The option beats the variable."""
-    monkeypatch.delenv("PUNCH_KEYS", raising=False)
     assert keys_path(None) == data_folder() / "gateway.sqlite3"
     monkeypatch.setenv("PUNCH_KEYS", str(tmp_path / "x"))
-    assert keys_path(None) == tmp_path / "x"
-    assert keys_path("y").name == "y"
+    run("list")
+    assert f"no API key in {tmp_path / 'x'}" in capsys.readouterr().err
+    run("list", "--keys", str(tmp_path / "y"))
+    assert f"no API key in {tmp_path / 'y'}" in capsys.readouterr().err
 
 
 def test_it_is_a_command_of_punch(path, capsys):

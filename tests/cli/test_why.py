@@ -124,13 +124,19 @@ async def test_what_peers_call_themselves_does_not_reach_the_terminal_raw(tmp_pa
     assert "\x1b" not in capsys.readouterr().out
 
 
-def test_where_the_log_is_comes_from_the_option_the_variable_or_the_data_folder(monkeypatch):
+def test_where_the_log_is_comes_from_the_option_the_variable_or_the_data_folder(
+    log, monkeypatch, capsys
+):
     """In this order; `none` is nowhere."""
     assert decision_log_path(None).name == "decisions.jsonl"
-    monkeypatch.setenv("PUNCH_DECISION_LOG", "/x/y")
-    assert str(decision_log_path(None)) == "/x/y"
-    assert str(decision_log_path("/z")) == "/z"
     assert decision_log_path("none") is None
+    monkeypatch.setenv("PUNCH_DECISION_LOG", log)
+    assert why([]) == ExitCode.OK
+    monkeypatch.setenv("PUNCH_DECISION_LOG", "none")
+    assert why(["--log", log]) == ExitCode.OK
+    capsys.readouterr()
+    assert why([]) == ExitCode.USAGE
+    assert "PUNCH_DECISION_LOG is none: name a decision log" in capsys.readouterr().err
 
 
 def test_replaying_the_same_policy_makes_the_same_choices(log, capsys):
@@ -183,7 +189,7 @@ def test_replay_refuses_what_it_cannot_do(log, tmp_path, capsys):
     empty = tmp_path / "empty.jsonl"
     empty.touch()
     for arguments, words in (
-        ([log, "--policy", "best"], "--policy is 'best'; there are completion-time"),
+        ([log, "--policy", "best"], "--policy is 'best': it must be one of completion-time"),
         ([str(tmp_path / "nix")], "there is no decision log"),
         ([str(empty)], "has no decisions"),
     ):

@@ -267,6 +267,8 @@ class Programs:
             "PYTHONPATH": str(ROOT),
             "XDG_DATA_HOME": str(self.folder / "data"),
             "XDG_CACHE_HOME": str(self.folder / "cache"),
+            # Not the settings of who runs the tests.
+            "PUNCH_SETTINGS": "none",
             "PUNCH_BOOTSTRAP": self.address,
             # Not every platform lets `XDG_DATA_HOME` say where a user's data is.
             "PUNCH_DECISION_LOG": str(self.decisions),
