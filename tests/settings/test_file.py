@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import tomlkit
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from punch.exceptions import ConfigurationError
@@ -316,6 +316,8 @@ def test_a_write_that_fails_leaves_the_old_file_and_no_other(
 NUMBERS = [each for each in SETTINGS if each.rule.kind == "number"]
 
 
+# An edit waits for the disk.
+@settings(deadline=None, max_examples=40)
 @given(
     edits=st.lists(st.tuples(st.sampled_from(NUMBERS), st.sampled_from(["1", None])), max_size=12)
 )
