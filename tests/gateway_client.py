@@ -11,8 +11,10 @@ from typing import Any
 import attrs
 import trio
 
+from punch._subscribers import open_bus
 from punch.dialer import Router
-from punch.gateway import Exchange, GatewaySettings, Observers, build_application
+from punch.events import Event, RequestChanged, RequestEnded, RequestRecord, RequestStarted
+from punch.gateway import GatewayParts, GatewaySettings, build_application
 from punch.testing import Swarm, open_swarm
 
 
@@ -199,23 +201,19 @@ class Client:
             yield connection
 
 
+WORDS = {RequestStarted: "began", RequestChanged: "changed", RequestEnded: "ended"}
+
+
 @attrs.define
 class Seen:
-    """An observer that remembers."""
+    """A ledger that remembers."""
 
-    told: list[tuple[str, Exchange]] = attrs.field(factory=list)
+    told: list[tuple[str, RequestRecord]] = attrs.field(factory=list)
 
-    def began(self, exchange: Exchange) -> None:
+    def hear(self, event: Event) -> None:
         """Note it."""
-        self.told.append(("began", exchange))
-
-    def changed(self, exchange: Exchange) -> None:
-        """Note it."""
-        self.told.append(("changed", exchange))
-
-    def ended(self, exchange: Exchange) -> None:
-        """Note it."""
-        self.told.append(("ended", exchange))
+        assert isinstance(event, RequestStarted | RequestChanged | RequestEnded)
+        self.told.append((WORDS[type(event)], event.request))
 
     @property
     def words(self) -> list[str]:
@@ -223,8 +221,8 @@ class Seen:
         return [word for word, _ in self.told]
 
     @property
-    def last(self) -> Exchange:
-        """The exchange that was spoken of last."""
+    def last(self) -> RequestRecord:
+        """The record that was spoken of last."""
         return self.told[-1][1]
 
 
@@ -237,12 +235,15 @@ async def open_client(
         for name, backend in listeners.items():
             await swarm.listener(name, backend)
         async with swarm.router() as router:
-            seen = Seen()
+            seen, events = Seen(), open_bus()
             app = build_application(
                 router,
-                settings,
-                observers=Observers([seen]),
-                wall=lambda: 1_700_000_000.0,
-                **more,
+                GatewayParts(
+                    settings=settings or GatewaySettings(),
+                    events=events,
+                    wall=lambda: 1_700_000_000.0,
+                    **more,
+                ),
             )
-            yield Client(app, seen, router, swarm)
+            with events.account(*WORDS, note=lambda event: seen.hear(event)):
+                yield Client(app, seen, router, swarm)

@@ -8,14 +8,16 @@ import re
 from pathlib import Path
 
 import decision_logs as made
-import exchanges
 import pytest
+import request_records as records
 from gateway_client import open_client
 
 from punch.dashboard import Feed, dashboard_routes
+from punch.events import RequestRefused
 from punch.gateway import (
     DEFAULT_PORT,
     TABLE,
+    GatewayParts,
     Limits,
     Metrics,
     Refusal,
@@ -94,7 +96,7 @@ async def test_every_route_is_listed_and_no_other(autojump_clock):
     async with open_client({}) as client:
         feed = Feed(client.router)
         routes = [*dashboard_routes(feed), metrics_route(Metrics(client.router))]
-        app = build_application(client.router, routes=routes)
+        app = build_application(client.router, GatewayParts(routes=tuple(routes)))
         served = {
             (re.sub(r":path\}", "}", route.path), "POST" if "POST" in route.methods else "GET")
             for route in app._routes.routes
@@ -260,10 +262,10 @@ def test_every_limit_of_a_client_is_in_the_table():
 async def test_every_metric_is_listed_with_its_labels(autojump_clock):
     """As a gateway tells them that has seen something of each kind."""
     metrics = Metrics(Watched())
-    for exchange in (exchanges.easy(), exchanges.continued()):
-        metrics.began(exchange)
-        metrics.ended(exchange)
-    metrics.refused(401)
+    for record in (records.easy(), records.continued()):
+        for event in records.life(record):
+            metrics.hear(event)
+    metrics.hear(RequestRefused(at=0.0, status=401))
     text, _ = await metrics.exposition("")
     told = {}
     for line in text.decode().splitlines():

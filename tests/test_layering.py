@@ -25,7 +25,7 @@ ROWS: tuple[frozenset[str], ...] = tuple(
         "events",
         # ---- everything above is sans-I/O ----
         "_background _logs",
-        "admission network processes machine _subscribers",
+        "admission network processes machine _subscribers _log_events",
         "libp2p session llama_cpp model_store",
         "backends discovery tunnels",
         "bootstrap decision_log",

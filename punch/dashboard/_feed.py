@@ -20,14 +20,24 @@ import attrs
 import trio
 
 from .._background import open_background
+from .._log_events import open_log_events
 from .._logs import get_logger
+from .._subscribers import Subscriber, open_subscriber
 from .._version import __version__
 from ..capability import PeerId
 from ..decision_log import Attempted, Decided, DecisionLog, Ended, LogLine, Tap, TappedLine
 from ..dialer import Router
-from ..gateway import Exchange
-from ._logs import open_log_lines
-from ._rows import Row, event_row, exchange_row, peer_row, tokens_of
+from ..events import (
+    Bus,
+    Event,
+    Logged,
+    PromptRead,
+    RequestChanged,
+    RequestEnded,
+    RequestRecord,
+    RequestStarted,
+)
+from ._rows import Row, event_row, peer_row, request_row, tokens_of
 from ._series import Series
 from ._stories import Stories
 
@@ -77,7 +87,7 @@ class FeedStatistics:
     """Who watches."""
 
     missed: int
-    """Lines of the decision log that came too fast for it."""
+    """Events and lines of the decision log that came too fast for it."""
 
     stories: int
     """Requests whose whole story is held."""
@@ -110,12 +120,12 @@ class _Event:
 
 @attrs.define(kw_only=True, eq=False)
 class _Request:
-    """A request; the exchange is let go of at its end, with the snapshots that it holds."""
+    """A request; the record is let go of at its end, with the snapshots that it holds."""
 
     serial: int
     version: int
     request_id: str
-    exchange: Exchange | None
+    record: RequestRecord | None
     row: Row = attrs.field(factory=dict)
     """Made when somebody looks, and at the end: a busy gateway with no watcher makes one each."""
     is_stale: bool = True
@@ -124,14 +134,16 @@ class _Request:
     first_counted: bool = False
     prompt: str | None = None
     chosen: PeerId | None = None
-    """Who was chosen since the exchange was last heard of: it names a peer with its first text."""
+    """Who was chosen since the record was last heard of: it names a peer with its first text."""
 
 
 class Feed:
     """Takes note of what the gateway does, for whoever watches. Made by `open_feed`.
 
-    It is an `Observer` of exchanges.
+    A subscriber of `KINDS`, and of `PromptRead` if questions are to be shown.
     """
+
+    KINDS = (RequestStarted, RequestChanged, RequestEnded, Logged)
 
     def __init__(
         self,
@@ -152,7 +164,7 @@ class Feed:
         self._watchers = 0
         self._serial = 0
         self._requests: deque[_Request] = deque()
-        self._under_way: dict[Exchange, _Request] = {}
+        self._under_way: dict[RequestRecord, _Request] = {}
         self._by_id: dict[str, _Request] = {}
         self._peers: dict[PeerId, _Kept] = {}
         self._members_version = 0
@@ -162,49 +174,69 @@ class Feed:
         self._series = Series()
         self._stories = Stories()
         self._tap: Tap | None = None
+        self._subscriber: Subscriber | None = None
+        self._missed = 0
         self._totals = {"requests": 0, "failed": 0, "tokens": 0, "continued": 0}
 
-    # ---- what happens: an observer of exchanges ----
+    # ---- what happens ----
 
-    def began(self, exchange: Exchange) -> None:
-        """See `Observer`."""
+    def hear(self, event: Event) -> None:
+        """Take note of an event."""
+        if isinstance(event, RequestChanged):
+            self._change(event.request)
+        elif isinstance(event, RequestStarted):
+            self._start(event.request)
+        elif isinstance(event, RequestEnded):
+            self._end(event.request)
+        elif isinstance(event, Logged):
+            self._logs.append(_Kept(version=self._bump(), row=dict(event.line)))
+        elif isinstance(event, PromptRead):
+            request = self._under_way.get(event.request)
+            if self.show_prompts and request is not None:
+                request.prompt = event.text[:LONGEST_PROMPT]
+
+    def lose(self, count: int) -> None:
+        """Make good for events that came too fast: a request whose end was lost has ended."""
+        self._missed += count
+        for record in [each for each in self._under_way if each.ended_at is not None]:
+            self._end(record)
+
+    def _start(self, record: RequestRecord) -> None:
         self._serial += 1
         request = _Request(
             serial=self._serial,
             version=self._bump(),
-            request_id=exchange.request_id,
-            exchange=exchange,
+            request_id=record.request_id,
+            record=record,
         )
         self._requests.append(request)
-        self._under_way[exchange] = request
-        self._by_id[exchange.request_id] = request
+        self._under_way[record] = request
+        self._by_id[record.request_id] = request
         self._forget_requests()
 
-    def changed(self, exchange: Exchange) -> None:
-        """See `Observer`."""
-        request = self._under_way.get(exchange)
+    def _change(self, record: RequestRecord) -> None:
+        request = self._under_way.get(record)
         if request is not None:
-            if exchange.first_text_at is not None:
+            if record.first_text_at is not None:
                 request.chosen = None
-            self._note_first_text(request, exchange)
+            self._note_first_text(request, record)
             self._touch(request)
 
-    def ended(self, exchange: Exchange) -> None:
-        """See `Observer`."""
-        request = self._under_way.pop(exchange, None)
+    def _end(self, record: RequestRecord) -> None:
+        request = self._under_way.pop(record, None)
         if request is None:
             return
         if self._by_id.get(request.request_id) is request:
             del self._by_id[request.request_id]
         request.chosen = None
-        self._note_first_text(request, exchange)
+        self._note_first_text(request, record)
         self._touch(request)
         row = self._row(request)
-        request.exchange = None
-        tokens = max(0, tokens_of(exchange) - request.counted)
-        failed = exchange.error_code is not None
+        request.record = None
+        tokens = max(0, tokens_of(record) - request.counted)
+        failed = record.error_code is not None
         self._series.ended(
-            exchange.request_id,
+            record.request_id,
             failed=failed,
             tokens=tokens,
             now=self._wall(),
@@ -217,20 +249,14 @@ class Feed:
         totals["continued"] += row["continued"] > 0
         self._forget_requests()
 
-    def asked(self, exchange: Exchange, prompt: str) -> None:
-        """Keep what was asked, if the operator wants it shown; otherwise do nothing."""
-        request = self._under_way.get(exchange)
-        if self.show_prompts and request is not None:
-            request.prompt = prompt[:LONGEST_PROMPT]
-
-    def _note_first_text(self, request: _Request, exchange: Exchange) -> None:
-        first = exchange.first_text_at
+    def _note_first_text(self, request: _Request, record: RequestRecord) -> None:
+        first = record.first_text_at
         if first is None or request.first_counted:
             return
         request.first_counted = True
         self._series.first_text(
-            exchange.request_id,
-            seconds=first - exchange.began_at,
+            record.request_id,
+            seconds=first - record.began_at,
             now=self._wall(),
             version=self._bump(),
         )
@@ -240,11 +266,11 @@ class Feed:
         request.version = self._bump()
 
     def _row(self, request: _Request) -> Row:
-        exchange = request.exchange
-        if request.is_stale and exchange is not None:
+        record = request.record
+        if request.is_stale and record is not None:
             # Anew each time: a machine that slept has another difference than before.
             ahead = self._wall() - trio.current_time()
-            row = exchange_row(exchange, serial=request.serial, ahead=ahead)
+            row = request_row(record, serial=request.serial, ahead=ahead)
             if request.chosen is not None:
                 row["peer"] = request.chosen
             request.row, request.is_stale = row, False
@@ -252,22 +278,20 @@ class Feed:
 
     def _forget_requests(self) -> None:
         """Let the oldest ones go that are over; those under way are bounded by the gateway."""
-        while len(self._requests) > MOST_REQUESTS and self._requests[0].exchange is None:
+        while len(self._requests) > MOST_REQUESTS and self._requests[0].record is None:
             self._requests.popleft()
         if len(self._requests) > 2 * MOST_REQUESTS:
             # One that takes hours must not keep all that came after it.
             over = len(self._requests) - MOST_REQUESTS
             kept = deque[_Request]()
             for request in self._requests:
-                if request.exchange is None and over > 0:
+                if request.record is None and over > 0:
                     over -= 1
                 else:
                     kept.append(request)
             self._requests = kept
 
-    # ---- what happens: everything else ----
-
-    def hear(self, tapped: TappedLine) -> None:
+    def hear_line(self, tapped: TappedLine) -> None:
         """Take a line of the decision log."""
         self._bump()
         self._happened(tapped.time, tapped)
@@ -283,10 +307,6 @@ class Feed:
         if request is not None:
             request.chosen = peer_id
             self._touch(request)
-
-    def hear_log(self, line: dict[str, Any]) -> None:
-        """Take a line of the process's own log."""
-        self._logs.append(_Kept(version=self._bump(), row=line))
 
     def look(self) -> None:
         """Look at the peers and at what is under way; called each second."""
@@ -316,13 +336,13 @@ class Feed:
 
     def _count_tokens(self) -> None:
         """What was delivered since the last look, by the requests that go on."""
-        for exchange, request in self._under_way.items():
-            tokens = tokens_of(exchange) - request.counted
+        for record, request in self._under_way.items():
+            tokens = tokens_of(record) - request.counted
             if tokens > 0:
                 request.counted += tokens
                 self._totals["tokens"] += tokens
                 self._series.delivered(
-                    exchange.request_id, tokens=tokens, now=self._wall(), version=self._bump()
+                    record.request_id, tokens=tokens, now=self._wall(), version=self._bump()
                 )
 
     # ---- telling ----
@@ -336,7 +356,7 @@ class Feed:
         """How it is."""
         return FeedStatistics(
             watchers=self._watchers,
-            missed=0 if self._tap is None else self._tap.dropped,
+            missed=self._missed + (0 if self._tap is None else self._tap.dropped),
             stories=len(self._stories),
             story_bytes=self._stories.size,
         )
@@ -369,6 +389,8 @@ class Feed:
         there if one came or left; ``live`` the serial numbers of all requests under way. Events
         have numbers without a gap: where there is one, there were too many to be told.
         """
+        if self._subscriber is not None:
+            self._subscriber.catch_up()
         self._follow_texts()
         data: dict[str, Any] = {"time": round(self._wall(), 3)}
         if version == 0:
@@ -397,8 +419,8 @@ class Feed:
 
     def _follow_texts(self) -> None:
         """Rows of requests that go on: of each part of a text nobody is told."""
-        for exchange, request in self._under_way.items():
-            if not request.is_stale and request.row["tokens"] != tokens_of(exchange):
+        for record, request in self._under_way.items():
+            if not request.is_stale and request.row["tokens"] != tokens_of(record):
                 self._touch(request)
 
     @contextmanager
@@ -444,7 +466,7 @@ class Feed:
     async def _follow(self, tap: Tap) -> None:
         while True:
             for line in await tap.receive():
-                self.hear(line)
+                self.hear_line(line)
 
 
 class Watcher:
@@ -500,6 +522,7 @@ class Watcher:
 async def open_feed(
     router: Router,
     *,
+    events: Bus,
     decision_log: DecisionLog | None = None,
     show_prompts: bool = False,
     wall: Callable[[], float] = time.time,
@@ -508,16 +531,22 @@ async def open_feed(
 
     Args:
       router: Whose peers are shown.
+      events: Where the gateway publishes, and the process's own log goes.
       decision_log: The log that *router* writes, heard as it does; without one no decision is
         shown. A log without a file will do.
-      show_prompts: Keep the questions that are handed to `Feed.asked`, and show them.
+      show_prompts: Keep the questions, and show them.
       wall: The time, in seconds since 1970.
 
     """
     feed = Feed(router, show_prompts=show_prompts, wall=wall)
+    kinds = (*feed.KINDS, PromptRead) if show_prompts else feed.KINDS
     try:
-        async with open_background() as nursery:
-            with open_log_lines(feed.hear_log):
+        async with (
+            open_background() as nursery,
+            open_subscriber(events, *kinds, handle=feed.hear, lost=feed.lose) as subscriber,
+        ):
+            feed._subscriber = subscriber
+            with open_log_events(events):
                 nursery.start_soon(feed._watch_peers)
                 if decision_log is None:
                     yield feed

@@ -10,7 +10,7 @@ from typing import Any
 
 from ..capability import Capability, Gpu, ModelOffer
 from ..decision_log import Attempted, Decided, Ended, Entry
-from ..gateway import Exchange
+from ..events import RequestRecord
 from ..peers import ENOUGH_SAMPLES, PeerRecord
 from ..wire import Segment
 
@@ -133,23 +133,23 @@ def _state(peer: PeerRecord, offer: ModelOffer | None, now: float) -> Row:
 # ---- requests ----
 
 
-def exchange_row(exchange: Exchange, *, serial: int, ahead: float) -> Row:
+def request_row(record: RequestRecord, *, serial: int, ahead: float) -> Row:
     """One request; *ahead* is what to add to trio's clock for seconds since 1970."""
-    made_by, usage, end = exchange.provenance, exchange.usage, exchange.ended_at
-    first = exchange.first_text_at
+    made_by, usage, end = record.provenance, record.usage, record.ended_at
+    first = record.first_text_at
     return {
         "n": serial,
-        "id": exchange.request_id,
-        "endpoint": exchange.endpoint,
-        "model": _word(exchange.model),
-        "stream": exchange.stream,
-        "key": exchange.key_id,
-        "began": _rounded(exchange.began_at + ahead, 3),
-        "seconds": None if end is None else _rounded(end - exchange.began_at, 4),
-        "first": None if first is None else _rounded(first - exchange.began_at, 4),
-        "status": exchange.status,
-        "error": exchange.error_code,
-        "peer": exchange.peer_id,
+        "id": record.request_id,
+        "endpoint": record.endpoint,
+        "model": _word(record.model),
+        "stream": record.stream,
+        "key": record.key_id,
+        "began": _rounded(record.began_at + ahead, 3),
+        "seconds": None if end is None else _rounded(end - record.began_at, 4),
+        "first": None if first is None else _rounded(first - record.began_at, 4),
+        "status": record.status,
+        "error": record.error_code,
+        "peer": record.peer_id,
         "made_by": None
         if made_by is None
         else {
@@ -158,22 +158,22 @@ def exchange_row(exchange: Exchange, *, serial: int, ahead: float) -> Row:
             "model": _word(made_by.model),
             "digest": made_by.model_digest,
         },
-        "waits": _waits(exchange),
-        "decisions": len(exchange.decisions),
-        "failed": len(exchange.attempts),
-        "continued": sum(s.reason not in FINISHED for s in exchange.segments[:-1]),
-        "segments": [segment_row(segment) for segment in exchange.segments],
+        "waits": _waits(record),
+        "decisions": len(record.decisions),
+        "failed": len(record.attempts),
+        "continued": sum(s.reason not in FINISHED for s in record.segments[:-1]),
+        "segments": [segment_row(segment) for segment in record.segments],
         "prompt_tokens": usage.prompt_tokens,
         "cached_tokens": usage.cached_tokens,
-        "tokens": tokens_of(exchange),
+        "tokens": tokens_of(record),
         "counted": usage.completion_tokens is not None,
     }
 
 
-def tokens_of(exchange: Exchange) -> int:
+def tokens_of(record: RequestRecord) -> int:
     """Tokens of its answer: counted by the backend once it has ended, parts of text until then."""
-    counted = exchange.usage.completion_tokens
-    return exchange.texts if counted is None else counted
+    counted = record.usage.completion_tokens
+    return record.texts if counted is None else counted
 
 
 def segment_row(segment: Segment) -> Row:
@@ -187,9 +187,9 @@ def segment_row(segment: Segment) -> Row:
     }
 
 
-def _waits(exchange: Exchange) -> Row | None:
-    progress = exchange.progress
-    if progress is None or exchange.first_text_at is not None or exchange.ended_at is not None:
+def _waits(record: RequestRecord) -> Row | None:
+    progress = record.progress
+    if progress is None or record.first_text_at is not None or record.ended_at is not None:
         return None
     return {"state": progress.state, "ahead": progress.ahead, "seconds": progress.seconds}
 

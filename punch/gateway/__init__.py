@@ -1,8 +1,14 @@
 """The gateway: an HTTP server in front of a router, in the shapes of OpenAI and Ollama."""
 
 from ._errors import TABLE, Refusal, Row, refusal_of
-from ._exchange import DISCONNECTED, STOPPED, Cost, Exchange, Observer, Observers
-from ._gateway import DEFAULT_PORT, Gateway, GatewaySettings, build_application, open_gateway
+from ._gateway import (
+    DEFAULT_PORT,
+    Gateway,
+    GatewayParts,
+    GatewaySettings,
+    build_application,
+    open_gateway,
+)
 from .keys import (
     DayUsage,
     Grant,
@@ -16,12 +22,21 @@ from .keys import (
     read_usage,
 )
 from .server import Limits
-from .telemetry import CanonicalLog, Metrics, Spans, metrics_route, open_spans
+from .telemetry import (
+    CanonicalLog,
+    Metrics,
+    Spans,
+    metrics_route,
+    open_canonical_log,
+    open_metrics,
+    open_spans,
+)
 
 __all__ = [
     "open_gateway",
     "build_application",
     "Gateway",
+    "GatewayParts",
     "GatewaySettings",
     "DEFAULT_PORT",
     "Limits",
@@ -31,20 +46,16 @@ __all__ = [
     "Quotas",
     "QuotaStatistics",
     "Grant",
-    "Cost",
     "open_usage",
     "UsageBook",
     "DayUsage",
     "read_usage",
-    "Exchange",
-    "Observer",
-    "Observers",
-    "DISCONNECTED",
-    "STOPPED",
+    "open_metrics",
     "Metrics",
     "metrics_route",
     "open_spans",
     "Spans",
+    "open_canonical_log",
     "CanonicalLog",
     "TABLE",
     "Row",

@@ -14,6 +14,7 @@ import trio
 
 from .._background import open_background
 from .._logs import get_logger
+from .._subscribers import open_bus
 from ..cli import (
     ExitCode,
     Shutdown,
@@ -25,17 +26,17 @@ from ..cli import (
 )
 from ..dashboard import dashboard_routes, open_feed
 from ..decision_log import open_decision_log
+from ..events import Bus
 from ..listener import __main__ as listener
 from ..settings import GatewaySettings
-from ._exchange import Observer
+from ._gateway import GatewayParts, open_gateway
 from ._gateway import GatewaySettings as HttpSettings
-from ._gateway import open_gateway
 from .keys._keys import KeyStore, open_keys
 from .keys._quotas import Quotas
 from .keys._usage import open_usage
 from .server._limits import Limits
-from .telemetry._canonical import CanonicalLog
-from .telemetry._metrics import Metrics, metrics_route
+from .telemetry._canonical import open_canonical_log
+from .telemetry._metrics import metrics_route, open_metrics
 from .telemetry._spans import open_spans
 
 log = get_logger("punch.gateway")
@@ -44,18 +45,16 @@ ABOUT = "Serve OpenAI's and Ollama's API, answered by the best listener of a nam
 
 
 @asynccontextmanager
-async def open_books(
-    settings: GatewaySettings,
-) -> AsyncIterator[tuple[KeyStore | None, list[Observer]]]:
-    """The API keys, and who keeps their books; neither if there is no file of keys."""
+async def open_books(settings: GatewaySettings, events: Bus) -> AsyncIterator[KeyStore | None]:
+    """The API keys, with their books kept; `None` if there is no file of keys."""
     path = keys_path(settings.keys)
     if settings.keys is None and (settings.open_to_all or not path.exists()):
         if path.exists():
             log.warning("there are API keys, and --open-to-all asks nobody for one", keys=str(path))
-        yield None, []
+        yield None
         return
-    async with open_keys(path) as keys, open_usage(keys.database) as usage:
-        yield keys, [usage]
+    async with open_keys(path) as keys, open_usage(keys.database, events=events):
+        yield keys
 
 
 @asynccontextmanager
@@ -84,32 +83,42 @@ async def open_listener_too(settings: GatewaySettings) -> AsyncIterator[None]:
 
 async def serve(settings: GatewaySettings, shutdown: Shutdown) -> ExitCode:
     """Serve until told to stop."""
-    quotas = Quotas()
+    quotas, events = Quotas(), open_bus()
     async with AsyncExitStack() as stack:
         enter = stack.enter_async_context
-        keys, observers = await enter(open_books(settings))
+        keys = await enter(open_books(settings, events))
         identity = stack.enter_context(claim_identity("gateway", settings.identity))
         await enter(open_listener_too(settings))
         decisions = await enter(open_decision_log(decision_log_path(settings.decision_log)))
         router = await enter(open_router_of(settings, identity=identity, decision_log=decisions))
         feed = await enter(
-            open_feed(router, decision_log=decisions, show_prompts=settings.show_prompts)
+            open_feed(
+                router,
+                events=events,
+                decision_log=decisions,
+                show_prompts=settings.show_prompts,
+            )
         )
-        metrics = Metrics(router, waiting=lambda: quotas.statistics().waiting)
-        spans = await enter(open_spans(endpoint=settings.traces))
-        observers += [metrics, CanonicalLog(), feed]
+        metrics = await enter(
+            open_metrics(router, events=events, waiting=lambda: quotas.statistics().waiting)
+        )
+        await enter(open_canonical_log(events))
+        await enter(open_spans(events, endpoint=settings.traces))
         gateway = await enter(
             open_gateway(
                 router,
-                gateway_settings(settings),
-                keys=keys,
-                quotas=quotas,
-                observers=[*observers, *([] if spans is None else [spans])],
-                routes=[
-                    *dashboard_routes(feed, decision_log=decision_log_path(settings.decision_log)),
-                    metrics_route(metrics),
-                ],
-                asked=feed.asked if settings.show_prompts else None,
+                GatewayParts(
+                    settings=gateway_settings(settings),
+                    events=events,
+                    keys=keys,
+                    quotas=quotas,
+                    routes=(
+                        *dashboard_routes(
+                            feed, decision_log=decision_log_path(settings.decision_log)
+                        ),
+                        metrics_route(metrics),
+                    ),
+                ),
             )
         )
         log.info(

@@ -19,11 +19,12 @@ import trio
 from .._background import take
 from .._logs import get_logger
 from ..dialer import Answer, Router
+from ..events import DISCONNECTED, STOPPED, RequestRecord
 from ..exceptions import DeadlineExceeded, PunchError
 from ..wire import CommandRequest, CommandResponse, Progress, Provenance
 from ._errors import Refusal, internal, out_of_time_in_queue, refusal_of, untied
-from ._exchange import DISCONNECTED, STOPPED, Exchange, Observers
 from ._headers import header_value, in_short, usage_of, what_is_waited_for, where_from
+from ._live import LiveRequests
 from .keys._charging import believed, cost_of
 from .keys._quotas import Grant
 
@@ -103,8 +104,8 @@ class Answering:
     Args:
       router: Who is asked.
       question: What is asked.
-      exchange: What observers see of it.
-      observers: The observers.
+      record: What subscribers see of it.
+      live: Where its changes are published.
       receive: Takes what the client sends, ASGI's way.
       send: Sends to it.
       admit: Lets the request in when it is its turn, or refuses.
@@ -116,8 +117,8 @@ class Answering:
         *,
         router: Router,
         question: Question,
-        exchange: Exchange,
-        observers: Observers,
+        record: RequestRecord,
+        live: LiveRequests,
         receive: Receive,
         send: Send,
         admit: Admit,
@@ -125,8 +126,8 @@ class Answering:
         self._router = router
         self._question = question
         self._shape = question.shape
-        self._exchange = exchange
-        self._observers = observers
+        self._record = record
+        self._live = live
         self._receive = receive
         self._send = send
         self._admit = admit
@@ -142,24 +143,24 @@ class Answering:
 
     async def run(self) -> None:
         """Answer, from the first question to the last byte."""
-        exchange = self._exchange
+        record = self._record
         # Whatever ends this from outside leaves it so: the gateway's own end.
-        exchange.error_code = STOPPED
+        record.error_code = STOPPED
         try:
             await self._while_client_is_there(self._all, comments=True)
-            exchange.error_code = None
+            record.error_code = None
             if self._failure is not None:
                 await self._while_client_is_there(self._fail, self._failure)
             if self._gone:
-                exchange.error_code = DISCONNECTED
+                record.error_code = DISCONNECTED
         except Exception:
             # One request's bug is not the next one's.
-            log.exception("a request met a bug", request_id=exchange.request_id)
+            log.exception("a request met a bug", request_id=record.request_id)
             self._failure = internal()
             await self._while_client_is_there(self._fail, self._failure)
         finally:
             self._look()
-            self._exchange.usage = usage_of(self._responses.values())
+            self._record.usage = usage_of(self._responses.values())
 
     # ---- the client ----
 
@@ -211,7 +212,7 @@ class Answering:
         headers += self._headers()
         if self._failure is not None:
             headers += self._failure.all_headers()
-        self._exchange.status = status
+        self._record.status = status
         await self._send({"type": "http.response.start", "status": status, "headers": headers})
 
     async def _write(self, spell: Callable[[], bytes], *, last: bool = False) -> None:
@@ -224,7 +225,7 @@ class Answering:
             if not self._is_open:
                 await self._open(200, self._shape.stream_type)
                 opening = self._shape.began(self._model())
-                self._is_nameless = self._exchange.provenance is None
+                self._is_nameless = self._record.provenance is None
             data = opening + spell()
             self._is_done = last
             if data or last:
@@ -243,9 +244,9 @@ class Answering:
                 try:
                     await self._take_all(question.requests)
                 finally:
-                    grant.charge(self._exchange.cost.tokens)
+                    grant.charge(self._record.cost.tokens)
         except PunchError as error:
-            self._failure = self._failure or refusal_of(error, endpoint=self._exchange.endpoint)
+            self._failure = self._failure or refusal_of(error, endpoint=self._record.endpoint)
         if self._failure is not None:
             return
         responses = [self._responses[index] for index in sorted(self._responses)]
@@ -280,11 +281,11 @@ class Answering:
     async def _take(self, index: int, request: CommandRequest) -> None:
         """Take one answer, and pass it on as it comes."""
         answer: Answer | None = None
-        exchange = self._exchange
+        record = self._record
         # One id is one request: of the same endpoint, and for as many answers.
-        scope = f"{exchange.endpoint} {len(self._question.requests)}"
+        scope = f"{record.endpoint} {len(self._question.requests)}"
         try:
-            asked = self._router.answer(request, keep=exchange.chosen_id, scope=scope)
+            asked = self._router.answer(request, keep=record.chosen_id, scope=scope)
             async with asked as answer:
                 self._answers[index] = answer
                 try:
@@ -293,7 +294,7 @@ class Answering:
                 finally:
                     # However it ends, and before it is left to others who read it.
                     cost = cost_of(answer, self._responses.get(index))
-                    exchange.cost = exchange.cost.plus(cost)
+                    record.cost = record.cost.plus(cost)
             self._name()
             if self._question.stream:
                 await self._write(partial(self._shape.finished, index, self._responses[index]))
@@ -318,53 +319,53 @@ class Answering:
         """Tell whoever waits what for: there was no text for a while."""
         self._quiet_since = trio.current_time()
         self._look()
-        self._observers.changed(self._exchange)
+        self._live.change(self._record)
         if self._question.stream:
-            waited = trio.current_time() - self._exchange.began_at
-            words = what_is_waited_for(self._exchange.progress, waited)
+            waited = trio.current_time() - self._record.began_at
+            words = what_is_waited_for(self._record.progress, waited)
             if comment := self._shape.comment(words):
                 # Where there is none, the status stays open: it may still be an error.
                 await self._write(lambda: comment)
 
-    # ---- what observers see ----
+    # ---- what subscribers see ----
 
     def _queued(self, ahead: int, seconds: float | None) -> None:
         """It has to wait for the gateway itself."""
-        exchange = self._exchange
-        exchange.progress = Progress(
-            request_id=exchange.request_id, state="queued", ahead=ahead, seconds=seconds
+        record = self._record
+        record.progress = Progress(
+            request_id=record.request_id, state="queued", ahead=ahead, seconds=seconds
         )
-        self._observers.changed(exchange)
+        self._live.change(record)
 
     def _heard(self, answer: Answer, parts: int) -> None:
         """So many parts of the text are there."""
-        exchange = self._exchange
-        exchange.texts += parts
+        record = self._record
+        record.texts += parts
         self._quiet_since = trio.current_time()
-        if exchange.first_text_at is None:
-            exchange.first_text_at = trio.current_time()
-        elif answer.peer_id == exchange.peer_id or len(self._question.requests) > 1:
+        if record.first_text_at is None:
+            record.first_text_at = trio.current_time()
+        elif answer.peer_id == record.peer_id or len(self._question.requests) > 1:
             return
         self._look()
-        self._observers.changed(exchange)
+        self._live.change(record)
 
     def _look(self) -> None:
-        """Note on the exchange how things stand."""
-        exchange, answers = self._exchange, list(self._answers.values())
-        exchange.decisions = tuple(d for answer in answers for d in answer.decisions)
-        exchange.attempts = tuple(a for answer in answers for a in answer.attempts)
-        exchange.segments = tuple(s for answer in answers for s in answer.segments)
+        """Note on the record how things stand."""
+        record, answers = self._record, list(self._answers.values())
+        record.decisions = tuple(d for answer in answers for d in answer.decisions)
+        record.attempts = tuple(a for answer in answers for a in answer.attempts)
+        record.segments = tuple(s for answer in answers for s in answer.segments)
         for answer in answers:
-            exchange.progress = answer.progress or exchange.progress
-            exchange.peer_id = answer.peer_id or exchange.peer_id
-            exchange.provenance = answer.provenance or exchange.provenance
+            record.progress = answer.progress or record.progress
+            record.peer_id = answer.peer_id or record.peer_id
+            record.provenance = answer.provenance or record.provenance
 
     def _name(self) -> None:
         """Say who answers, if a comment opened the stream before that was known."""
         if not self._is_nameless:
             return
         self._look()
-        if self._exchange.provenance is not None:
+        if self._record.provenance is not None:
             self._is_nameless = False
             self._shape.named(self._model())
 
@@ -372,41 +373,41 @@ class Answering:
 
     def _model(self) -> str:
         """Who answers, as far as that is known."""
-        provenance = self._exchange.provenance
+        provenance = self._record.provenance
         if provenance is not None and provenance.model is not None:
             return provenance.model
-        return self._exchange.model or "auto"
+        return self._record.model or "auto"
 
     def _headers(self) -> list[tuple[bytes, bytes]]:
         self._look()
-        exchange = self._exchange
-        found = {"x-request-id": exchange.request_id}
-        if exchange.peer_id is not None:
-            found["x-punch-peer"] = exchange.peer_id
-        if exchange.decisions:
-            found["x-punch-decision"] = in_short(exchange.decisions[-1])
+        record = self._record
+        found = {"x-request-id": record.request_id}
+        if record.peer_id is not None:
+            found["x-punch-peer"] = record.peer_id
+        if record.decisions:
+            found["x-punch-decision"] = in_short(record.decisions[-1])
         elif self._responses:
             found["x-punch-decision"] = "replayed"
-        provenance = exchange.provenance or self._expected()
+        provenance = record.provenance or self._expected()
         if provenance is not None:
             found["x-punch-provenance"] = where_from(provenance)
         if self._responses and not self._question.stream:
-            found["x-punch-segments"] = str(len(exchange.segments))
+            found["x-punch-segments"] = str(len(record.segments))
         return [(name.encode(), header_value(value)) for name, value in found.items()]
 
     def _expected(self) -> Provenance | None:
         """Where the answer will come from, as its peer claims: it must say the same later."""
-        exchange = self._exchange
-        if exchange.peer_id is None or not exchange.decisions:
+        record = self._record
+        if record.peer_id is None or not record.decisions:
             return None
-        decision = exchange.decisions[-1]
-        if exchange.peer_id not in decision.scored:
+        decision = record.decisions[-1]
+        if record.peer_id not in decision.scored:
             return None
-        record, _ = decision.scored[exchange.peer_id]
-        offer = record.capability.offer(decision.request.model, decision.request.model_digest)
+        peer, _ = decision.scored[record.peer_id]
+        offer = peer.capability.offer(decision.request.model, decision.request.model_digest)
         return Provenance(
-            kind="simulated" if record.capability.simulated else "real",
-            backend=record.capability.backend,
+            kind="simulated" if peer.capability.simulated else "real",
+            backend=peer.capability.backend,
             model=None if offer is None else offer.name,
             model_digest=None if offer is None else offer.digest,
         )
@@ -419,14 +420,14 @@ class Answering:
             if progress is not None and progress.state in ("queued", "loading"):
                 return out_of_time_in_queue(error, progress.seconds)
         decisions = () if answer is None else answer.decisions
-        return refusal_of(error, decisions, endpoint=self._exchange.endpoint)
+        return refusal_of(error, decisions, endpoint=self._record.endpoint)
 
     async def _fail(self, refusal: Refusal) -> None:
         """Say that there is no answer, or no more of it."""
-        self._exchange.error_code = refusal.cause
+        self._record.error_code = refusal.cause
         if self._is_open:
             data = self._shape.failed(refusal) if self._question.stream else b""
         else:
-            data = refusal.body(self._exchange.endpoint)
+            data = refusal.body(self._record.endpoint)
             await self._open(refusal.status, "application/json", len(data))
         await self._write(lambda: data, last=True)

@@ -262,7 +262,7 @@ class Application:
             # Too late for a status: a broken body is the only thing left to say.
             log.error("an answer broke after it had begun", path=scope["path"])
             raise RuntimeError("an answer broke after it had begun")
-        self.service.observers.refused(refusal.status)
+        self.service.live.refuse(refusal.status)
         if has_body(headers):
             refusal = attrs.evolve(refusal, closes=True)
             work: Callable[[], Awaitable[None]] = lambda: send_refusal(  # noqa: E731

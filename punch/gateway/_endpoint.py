@@ -9,14 +9,16 @@ from functools import partial
 from typing import Any, ClassVar, Generic, TypeVar
 
 import attrs
+import trio
 
 from .._logs import get_logger
 from ..dialer import Router, new_request_id
+from ..events import DISCONNECTED, STOPPED, PromptRead, RequestRecord
 from ..exceptions import PunchError
 from ..wire import CommandRequest
 from ._answering import Answering, Question, Receive, Send
 from ._errors import Refusal, internal, refusal_of, untied
-from ._exchange import DISCONNECTED, STOPPED, Exchange, Observers
+from ._live import LiveRequests
 from ._parsing import Body, parse_aside
 from .keys._charging import expected_tokens
 from .keys._keys import Key
@@ -40,8 +42,8 @@ class Service:
     router: Router
     """Who is asked."""
 
-    observers: Observers
-    """Who is told."""
+    live: LiveRequests
+    """The requests under way."""
 
     limits: Limits = attrs.field(factory=Limits)
     """What a client may do."""
@@ -57,9 +59,6 @@ class Service:
 
     quotas: Quotas = attrs.field(factory=Quotas)
     """Lets requests in."""
-
-    asked: Callable[[Exchange, str], None] | None = None
-    """Told what each exchange asks, in words; `None` for nobody."""
 
     began_at: int = 0
     """When this gateway began, in seconds since 1970: what stands for the age of a model."""
@@ -117,43 +116,44 @@ class Endpoint(ABC, Generic[B]):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
-        observers = self.service.observers
-        exchange = Exchange(request_id="", endpoint=self.path)
+        record = RequestRecord(request_id="", endpoint=self.path, began_at=trio.current_time())
         try:
             with self.service.bodies.room(key_id_in(scope)) as room:
-                await self._serve(exchange, scope, receive, send, room)
+                await self._serve(record, scope, receive, send, room)
         finally:
-            if exchange.status is None and exchange.error_code is None:
-                exchange.error_code = STOPPED
-            observers.ended(exchange)
+            if record.status is None and record.error_code is None:
+                record.error_code = STOPPED
+            self.service.live.end(record)
 
     async def _serve(
-        self, exchange: Exchange, scope: Scope, receive: Receive, send: Send, room: Room
+        self, record: RequestRecord, scope: Scope, receive: Receive, send: Send, room: Room
     ) -> None:
         service = self.service
         try:
-            key, question = await self._understand(exchange, scope, receive, room)
+            key, question = await self._understand(record, scope, receive, room)
         except ClientGone:
-            exchange.error_code = DISCONNECTED
+            record.error_code = DISCONNECTED
             return
         except Exception as error:  # noqa: BLE001 - one request's bug is not the next one's
-            refusal = self._refusal(error, exchange)
-            exchange.error_code = refusal.cause
-            work = partial(say, refusal, exchange, send)
+            refusal = self._refusal(error, record)
+            record.error_code = refusal.cause
+            work = partial(say, refusal, record, send)
             if room.is_read or not has_body(dict(scope["headers"])):
                 await work()
                 return
             refusal.closes = True
             await reading_away(receive, work)
             return
-        service.observers.began(exchange)
-        if service.asked is not None and question.requests:
-            service.asked(exchange, words_of(question.requests[0]))
+        service.live.start(record)
+        events = service.live.events
+        if question.requests and events.wants(PromptRead):
+            text = words_of(question.requests[0])
+            events.publish(PromptRead(at=trio.current_time(), request=record, text=text))
         limit = max((request.timeout or 0.0 for request in question.requests), default=math.inf)
         admit = partial(
             service.quotas.admit,
             key,
-            exchange.model,
+            record.model,
             tokens=expected_tokens(question.requests),
             weight=max(1, len(question.requests)),
             timeout=limit or math.inf,
@@ -161,44 +161,44 @@ class Endpoint(ABC, Generic[B]):
         await Answering(
             router=service.router,
             question=question,
-            exchange=exchange,
-            observers=service.observers,
+            record=record,
+            live=service.live,
             receive=receive,
             send=send,
             admit=admit,
         ).run()
 
-    def _refusal(self, error: Exception, exchange: Exchange) -> Refusal:
+    def _refusal(self, error: Exception, record: RequestRecord) -> Refusal:
         """How to say that a request was not understood."""
         if isinstance(error, Refusal):
             return untied(error)
         if isinstance(error, PunchError):
             return refusal_of(untied(error), endpoint=self.path)
-        log.exception("a request met a bug", request_id=exchange.request_id)
+        log.exception("a request met a bug", request_id=record.request_id)
         return internal()
 
     async def _understand(
-        self, exchange: Exchange, scope: Scope, receive: Receive, room: Room
+        self, record: RequestRecord, scope: Scope, receive: Receive, room: Room
     ) -> tuple[Key | None, Question]:
         headers = dict(scope["headers"])
         key: Key | None = scope.get("punch.key")
-        exchange.request_id = new_request_id()
-        exchange.key_id = key_id_in(scope)
+        record.request_id = new_request_id()
+        record.key_id = key_id_in(scope)
         if (traceparent := headers.get(b"traceparent")) is not None:
-            exchange.traceparent = traceparent.decode("latin-1")
+            record.traceparent = traceparent.decode("latin-1")
         if (own := request_id_in(headers)) is not None:
             # What one key has asked for is no answer for another, whatever it calls its request.
-            exchange.request_id = own if key is None else f"{own}@{key.key_id}"
-            exchange.chosen_id = True
+            record.request_id = own if key is None else f"{own}@{key.key_id}"
+            record.chosen_id = True
         check_media_type(headers, anything=self.path.startswith("/api/"))
         bodies = self.service.bodies
         data = await read_body(headers, receive, self.service.limits, room)
         body = await parse_aside(self.body, data, bodies.parsing)
-        exchange.model = self.model(body)
-        exchange.stream = self.streams(body)
-        allowed = exchange.model if key is None else key.model_for(exchange.model)
+        record.model = self.model(body)
+        record.stream = self.streams(body)
+        allowed = record.model if key is None else key.model_for(record.model)
         caller = Caller(
-            request_id=exchange.request_id, model=allowed, created=int(self.service.wall())
+            request_id=record.request_id, model=allowed, created=int(self.service.wall())
         )
         return key, self.question(body, caller)
 
@@ -247,11 +247,11 @@ def check_media_type(headers: dict[bytes, bytes], *, anything: bool) -> None:
     )
 
 
-async def say(refusal: Refusal, exchange: Exchange, send: Send) -> None:
+async def say(refusal: Refusal, record: RequestRecord, send: Send) -> None:
     """Send *refusal* in place of an answer."""
-    exchange.status = refusal.status
-    headers = [(b"x-request-id", exchange.request_id.encode("ascii", "replace"))]
-    await send_refusal(refusal, exchange.endpoint, send, headers)
+    record.status = refusal.status
+    headers = [(b"x-request-id", record.request_id.encode("ascii", "replace"))]
+    await send_refusal(refusal, record.endpoint, send, headers)
 
 
 async def send_refusal(

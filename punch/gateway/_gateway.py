@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
 import attrs
 from starlette.routing import BaseRoute, Route
 
+from .._subscribers import open_bus
 from .._version import __version__
 from ..dialer import Router
+from ..events import Bus
 from ..exceptions import ConfigurationError
 from ._app import Application, Door, Told
 from ._endpoint import Endpoint, Service
 from ._errors import Refusal
-from ._exchange import Exchange, Observer, Observers
+from ._live import LiveRequests
 from ._on_offer import models_body, one_model_body
 from ._openapi import describe
 from .keys._keys import KeyStore
@@ -71,12 +73,35 @@ class GatewaySettings:
     """Seconds that requests under way may take at the end."""
 
 
+@attrs.frozen(kw_only=True)
+class GatewayParts:
+    """What a gateway is made of, beside the router that it asks."""
+
+    settings: GatewaySettings = attrs.field(factory=GatewaySettings)
+    """How it is to be."""
+
+    events: Bus = attrs.field(factory=open_bus)
+    """Where it publishes what becomes of requests."""
+
+    keys: KeyStore | None = None
+    """API keys; `None` if nobody needs one."""
+
+    quotas: Quotas = attrs.field(factory=Quotas)
+    """Lets requests in; by default with no more than a limit for all of them together."""
+
+    routes: tuple[BaseRoute, ...] = ()
+    """Further routes, which come before the gateway's own."""
+
+    wall: Callable[[], float] = time.time
+    """The time, in seconds since 1970."""
+
+
 class Gateway:
     """A gateway that is there. Made by `open_gateway`."""
 
-    def __init__(self, server: Server, observers: Observers) -> None:
+    def __init__(self, server: Server, live: LiveRequests) -> None:
         self._server = server
-        self._observers = observers
+        self._live = live
 
     @property
     def address(self) -> tuple[str, int]:
@@ -97,56 +122,40 @@ class Gateway:
     @property
     def under_way(self) -> int:
         """Requests that are being answered."""
-        return len(self._observers.under_way)
+        return len(self._live.under_way)
 
 
-def build_application(
-    router: Router,
-    settings: GatewaySettings | None = None,
-    *,
-    keys: KeyStore | None = None,
-    quotas: Quotas | None = None,
-    observers: Observers | None = None,
-    routes: Sequence[BaseRoute] = (),
-    asked: Callable[[Exchange, str], None] | None = None,
-    wall: Callable[[], float] = time.time,
-) -> Application:
+def build_application(router: Router, parts: GatewayParts | None = None) -> Application:
     """The gateway as an ASGI application, for a server of your own and for tests.
 
     Args:
       router: Who is asked.
-      settings: How it is to be.
-      keys: API keys; `None` if nobody needs one.
-      quotas: Lets requests in; by default with no more than a limit for all of them together.
-      observers: Who is told of every exchange.
-      routes: Further routes, which come before the gateway's own.
-      asked: Told what each exchange asks, in words; by default nobody is.
-      wall: The time, in seconds since 1970.
+      parts: What else it is made of.
 
     """
-    settings = settings or GatewaySettings()
+    parts = parts or GatewayParts()
+    settings = parts.settings
     service = Service(
         router=router,
-        observers=observers or Observers(),
+        live=LiveRequests(parts.events),
         limits=settings.limits,
         timeout=settings.timeout,
         strict=settings.strict,
-        quotas=quotas or Quotas(),
-        began_at=int(wall()),
-        asked=asked,
-        wall=wall,
+        quotas=parts.quotas,
+        began_at=int(parts.wall()),
+        wall=parts.wall,
     )
     kinds = (Chat, Completions, Embeddings, Responses, OllamaChat, Generate, Embed, OldEmbed)
     endpoints: list[Endpoint[Any]] = [kind(service) for kind in kinds]
-    described = describe(endpoints, keys=keys is not None)
+    described = describe(endpoints, keys=parts.keys is not None)
     return Application(
         service,
         endpoints=endpoints,
-        routes=[*routes, *_own_routes(service, described)],
+        routes=[*parts.routes, *_own_routes(service, described)],
         door=Door(
-            keys=keys,
+            keys=parts.keys,
             origins=settings.origins,
-            own_names_only=keys is None and settings.host in LOOPBACK,
+            own_names_only=parts.keys is None and settings.host in LOOPBACK,
         ),
     )
 
@@ -190,48 +199,26 @@ def _own_routes(service: Service, described: Mapping[str, Any]) -> list[BaseRout
 
 
 @asynccontextmanager
-async def open_gateway(
-    router: Router,
-    settings: GatewaySettings | None = None,
-    *,
-    keys: KeyStore | None = None,
-    quotas: Quotas | None = None,
-    observers: Sequence[Observer] = (),
-    routes: Sequence[BaseRoute] = (),
-    asked: Callable[[Exchange, str], None] | None = None,
-) -> AsyncIterator[Gateway]:
+async def open_gateway(router: Router, parts: GatewayParts | None = None) -> AsyncIterator[Gateway]:
     """A gateway for as long as the context lasts; at its end, requests under way may finish.
 
     Args:
       router: Who is asked.
-      settings: How it is to be.
-      keys: API keys; `None` if nobody needs one.
-      quotas: Lets requests in; by default with no more than a limit for all of them together.
-      observers: Who is told of every exchange.
-      routes: Further routes, which come before the gateway's own.
-      asked: Told what each exchange asks, in words; by default nobody is.
+      parts: What else it is made of.
 
     Raises:
       AddressUnavailable: if the address cannot be listened on.
       ConfigurationError: if it would let strangers in.
 
     """
-    settings = settings or GatewaySettings()
-    if keys is None and settings.host not in LOOPBACK and not settings.open_to_all:
+    parts = parts or GatewayParts()
+    settings = parts.settings
+    if parts.keys is None and settings.host not in LOOPBACK and not settings.open_to_all:
         raise ConfigurationError(
             f"the gateway would let everybody ask who reaches {settings.host}: give it API keys "
             "(--keys, see `punch keys`), or say --open-to-all if that is what you want"
         )
-    told = Observers(observers)
-    application = build_application(
-        router,
-        settings,
-        keys=keys,
-        quotas=quotas,
-        observers=told,
-        routes=routes,
-        asked=asked,
-    )
+    application = build_application(router, parts)
     async with open_server(
         application,
         host=settings.host,
@@ -239,4 +226,4 @@ async def open_gateway(
         limits=settings.limits,
         drain=settings.drain,
     ) as server:
-        yield Gateway(server, told)
+        yield Gateway(server, application.service.live)

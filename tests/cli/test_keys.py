@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import stat
 
-import exchanges
 import pytest
+import request_records as records
 import trio
 
 from punch.__main__ import COMMANDS
 from punch.cli import ExitCode, keys_path
 from punch.cli._keys import expiry, keys
+from punch.events import Bus
 from punch.gateway import KeyStore, open_usage
 from punch.settings import data_folder
 
@@ -63,9 +64,9 @@ def test_what_was_asked_for_is_what_the_key_has(path, capsys):
 
 
 async def note_two(path, key_id):
-    async with open_usage(path) as book:
+    async with open_usage(path, events=Bus()) as book:
         for _ in range(2):
-            book.ended(exchanges.easy(key_id=key_id))
+            book.note(records.ended(records.easy(key_id=key_id)))
 
 
 def test_the_list_shows_what_each_key_used(path, capsys):

@@ -14,6 +14,7 @@ from typing import Any
 import attrs
 import decision_logs as made
 import pytest
+import request_records as records
 import trio
 from http_feeds import Peers, wall
 from starlette.applications import Starlette
@@ -21,7 +22,7 @@ from starlette.applications import Starlette
 from punch.dashboard import Feed, dashboard_routes, open_feed
 from punch.dashboard._routes import CONTENT_TYPES
 from punch.decision_log import open_decision_log
-from punch.gateway import Exchange
+from punch.events import Bus, Logged
 
 STATIC = resources.files("punch.dashboard") / "static"
 
@@ -110,7 +111,7 @@ class Page:
 
 @asynccontextmanager
 async def opened(log: Any = None, path: Path | None = None) -> AsyncIterator[Page]:
-    async with open_feed(Peers(), decision_log=log, wall=wall) as feed:
+    async with open_feed(Peers(), events=Bus(), decision_log=log, wall=wall) as feed:
         await trio.testing.wait_all_tasks_blocked()
         yield Page(Starlette(routes=dashboard_routes(feed, decision_log=path)), feed)
 
@@ -196,7 +197,7 @@ async def test_the_feed_streams_and_goes_on_where_it_was(autojump_clock):
         until = trio.Event()
         reply = page.watch(nursery, until=until)
         await trio.sleep(1)
-        page.feed.hear_log({"event": "one"})
+        page.feed.hear(Logged(at=0.0, line={"event": "one"}))
         await trio.sleep(12)
         assert page.feed.watching == 1
         until.set()
@@ -208,7 +209,7 @@ async def test_the_feed_streams_and_goes_on_where_it_was(autojump_clock):
         assert reply.writes.count(b": still here\n\n") == 2
 
         last = reply.events()[-1][0]
-        page.feed.hear_log({"event": "two"})
+        page.feed.hear(Logged(at=0.0, line={"event": "two"}))
         until = trio.Event()
         later = page.watch(nursery, until=until, last_event_id=last)
         await trio.sleep(1)
@@ -227,7 +228,7 @@ async def test_a_slow_client_is_told_everything_anew_and_one_that_is_stuck_is_le
         stuck = page.watch(nursery, until=until, hold=1000.0)
         for number in range(40):
             await trio.sleep(1)
-            page.feed.hear_log({"event": str(number)})
+            page.feed.hear(Logged(at=0.0, line={"event": str(number)}))
         assert page.feed.watching == 2
         await trio.sleep(30)
         assert page.feed.watching == 1
@@ -271,8 +272,8 @@ async def test_a_story_comes_from_memory_or_else_from_the_log(tmp_path, autojump
     path = tmp_path / "decisions.jsonl"
     await made.write(path, lambda log: made.note_continued(log, "old/1"))
     async with open_decision_log(path) as log, opened(log, path) as page:
-        exchange = Exchange(request_id="new-1", endpoint="/api/chat")
-        page.feed.began(exchange)
+        record = records.new("new-1", endpoint="/api/chat")
+        page.feed.hear(records.started(record))
         made.note_success(log, "new-1")
         while len(page.feed.lines_of("new-1")) < 3:
             await trio.lowlevel.checkpoint()

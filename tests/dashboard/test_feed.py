@@ -11,9 +11,11 @@ from typing import Any
 import attrs
 import decision_logs as made
 import pytest
+import request_records as records
 import trio
 from http_feeds import Peers, wall
 
+from punch._log_events import line_of
 from punch._logs import get_logger
 from punch.dashboard import Feed, open_feed
 from punch.dashboard._feed import (
@@ -23,13 +25,12 @@ from punch.dashboard._feed import (
     MOST_REQUESTS,
     MOST_WATCHERS,
 )
-from punch.dashboard._logs import line_of
 from punch.dashboard._rows import peer_row
 from punch.dashboard._series import MOST_IDS, SERIES_SECONDS, Series
 from punch.dashboard._stories import Stories, told
 from punch.decision_log import TappedLine, open_decision_log
 from punch.decision_log._entries import Ended
-from punch.gateway import Exchange
+from punch.events import Bus, Logged, PromptRead
 from punch.peers import Breaker, Rates
 from punch.wire import Provenance, Segment, Usage
 
@@ -42,7 +43,7 @@ def feed_of(router: Any = None, **given: Any) -> Feed:
 
 @asynccontextmanager
 async def opened(router: Any = None, **given: Any) -> AsyncIterator[Feed]:
-    async with open_feed(router or Peers(), wall=wall, **given) as feed:
+    async with open_feed(router or Peers(), events=Bus(), wall=wall, **given) as feed:
         yield feed
 
 
@@ -55,25 +56,25 @@ def version_of(feed: Feed) -> int:
 async def test_a_request_is_a_row_from_its_beginning_to_its_end(autojump_clock):
     """Who answers, how many tokens so far, and at the end what was counted."""
     feed = feed_of()
-    exchange = Exchange(request_id="r1", endpoint="/v1/chat/completions", stream=True)
-    feed.began(exchange)
+    record = records.new("r1", endpoint="/v1/chat/completions", stream=True)
+    feed.hear(records.started(record))
     (row,) = feed.since(0)["requests"]
     assert (row["id"], row["seconds"], row["tokens"], row["peer"]) == ("r1", None, 0, None)
 
     await trio.sleep(0.5)
-    exchange.peer_id, exchange.texts = made.FAST, 1
-    exchange.first_text_at = trio.current_time()
-    feed.changed(exchange)
+    record.peer_id, record.texts = made.FAST, 1
+    record.first_text_at = trio.current_time()
+    feed.hear(records.changed(record))
     # Of each further part nobody is told: the feed looks.
     seen = version_of(feed)
-    exchange.texts = 7
+    record.texts = 7
     (row,) = feed.since(seen)["requests"]
     assert (row["peer"], row["first"], row["tokens"], row["counted"]) == (made.FAST, 0.5, 7, False)
 
     await trio.sleep(1.5)
-    exchange.usage, exchange.status = Usage(prompt_tokens=4, completion_tokens=9), 200
-    exchange.provenance, exchange.ended_at = REAL, trio.current_time()
-    feed.ended(exchange)
+    record.usage, record.status = Usage(prompt_tokens=4, completion_tokens=9), 200
+    record.provenance, record.ended_at = REAL, trio.current_time()
+    feed.hear(records.ended(record))
     data = feed.since(seen)
     (row,) = data["requests"]
     assert (row["seconds"], row["tokens"], row["counted"]) == (2.0, 9, True)
@@ -87,21 +88,21 @@ async def test_a_request_is_a_row_from_its_beginning_to_its_end(autojump_clock):
 async def test_every_number_over_time_names_its_requests(autojump_clock):
     """Tokens are counted in the second in which they were delivered, once."""
     feed = feed_of()
-    long, short = (Exchange(request_id=name, endpoint="/x") for name in ("long", "short"))
-    feed.began(long)
-    feed.began(short)
+    long, short = (records.new(name) for name in ("long", "short"))
+    feed.hear(records.started(long))
+    feed.hear(records.started(short))
     long.first_text_at = trio.current_time()
     long.texts = 10
-    feed.changed(long)
+    feed.hear(records.changed(long))
     feed.look()
     await trio.sleep(1)
     long.texts = 25
     feed.look()
     short.ended_at, short.error_code, short.status = trio.current_time(), "no_peer", 503
-    feed.ended(short)
+    feed.hear(records.ended(short))
     await trio.sleep(1)
     long.usage, long.ended_at = Usage(completion_tokens=30), trio.current_time()
-    feed.ended(long)
+    feed.hear(records.ended(long))
     points = feed.since(0)["points"]
     assert [(p["tokens"], p["requests"], p["failed"], p["ids"]) for p in points] == [
         (10, 0, 0, ["long"]),
@@ -120,11 +121,11 @@ async def test_a_continuation_is_told_apart_from_several_answers(autojump_clock)
         return Segment(peer_id=made.FAST, tokens=3, characters=9, seconds=1.0, reason=reason)
 
     for reasons in (["the connection was lost", "stop"], ["stop", "length"]):
-        exchange = Exchange(request_id=reasons[0], endpoint="/x")
-        feed.began(exchange)
-        exchange.segments = tuple(map(part, reasons))
-        exchange.ended_at = trio.current_time()
-        feed.ended(exchange)
+        record = records.new(reasons[0])
+        feed.hear(records.started(record))
+        record.segments = tuple(map(part, reasons))
+        record.ended_at = trio.current_time()
+        feed.hear(records.ended(record))
     assert [row["continued"] for row in feed.since(0)["requests"]] == [1, 0]
     assert feed.since(0)["totals"]["continued"] == 1
 
@@ -132,17 +133,17 @@ async def test_a_continuation_is_told_apart_from_several_answers(autojump_clock)
 async def test_nothing_grows_with_the_number_of_requests(autojump_clock):
     """Thousands of them leave a few screens of each sort."""
     feed = feed_of()
-    slow = Exchange(request_id="slow", endpoint="/x")
-    feed.began(slow)
+    slow = records.new("slow")
+    feed.hear(records.started(slow))
     for number in range(5 * MOST_REQUESTS):
-        exchange = Exchange(request_id=f"r{number}", endpoint="/x")
-        feed.began(exchange)
-        exchange.ended_at = trio.current_time()
-        feed.ended(exchange)
+        record = records.new(f"r{number}")
+        feed.hear(records.started(record))
+        record.ended_at = trio.current_time()
+        feed.hear(records.ended(record))
         entry = Ended(request_id=f"r{number}", status="success")
         line = b'{"v":1,"kind":"ended","request_id":"r%d","status":"success"}\n' % number
-        feed.hear(TappedLine(entry=entry, time=wall(), line=line))
-        feed.hear_log({"event": "x"})
+        feed.hear_line(TappedLine(entry=entry, time=wall(), line=line))
+        feed.hear(Logged(at=0.0, line={"event": "x"}))
     data = feed.since(0)
     assert len(data["requests"]) <= 2 * MOST_REQUESTS
     assert len(data["events"]) == MOST_EVENTS
@@ -208,11 +209,11 @@ async def test_a_watcher_gets_everything_and_then_what_is_new(autojump_clock):
             assert nothing.cancelled_caught
 
             began = trio.current_time()
-            feed.hear_log({"event": "one"})
+            feed.hear(Logged(at=0.0, line={"event": "one"}))
             assert [line["event"] for line in (await watcher.receive()).data["logs"]] == ["one"]
             assert trio.current_time() == began
-            feed.hear_log({"event": "two"})
-            feed.hear_log({"event": "three"})
+            feed.hear(Logged(at=0.0, line={"event": "two"}))
+            feed.hear(Logged(at=0.0, line={"event": "three"}))
             both = await watcher.receive()
             assert (both.event, len(both.data["logs"])) == ("update", 2)
             assert trio.current_time() == began + FRAME_SECONDS
@@ -224,7 +225,7 @@ async def test_who_comes_back_goes_on_where_it_was(autojump_clock):
         await trio.testing.wait_all_tasks_blocked()
         with feed.watch() as watcher:
             last = (await watcher.receive()).id
-        feed.hear_log({"event": "missed"})
+        feed.hear(Logged(at=0.0, line={"event": "missed"}))
         with feed.watch(last) as watcher:
             frame = await watcher.receive()
         assert frame.event == "update"
@@ -241,7 +242,7 @@ async def test_a_slow_watcher_starts_over_and_costs_nothing_meanwhile(autojump_c
         with feed.watch() as watcher:
             await watcher.receive()
             for number in range(10_000):
-                feed.hear_log({"event": str(number)})
+                feed.hear(Logged(at=0.0, line={"event": str(number)}))
             watcher.start_over()
             frame = await watcher.receive()
     assert frame.event == "snapshot"
@@ -280,16 +281,16 @@ async def test_decisions_come_from_the_log_and_keep_their_story(autojump_clock):
 
 
 async def test_where_a_request_runs_is_shown_before_its_first_text(autojump_clock):
-    """From the decision; with its text the exchange knows better."""
+    """From the decision; with its text the record knows better."""
     async with open_decision_log(None) as log, opened(decision_log=log) as feed:
-        exchange = Exchange(request_id="r1", endpoint="/x")
-        feed.began(exchange)
+        record = records.new("r1")
+        feed.hear(records.started(record))
         log.decided("r1", made.decide(), reason="first")
         while "decided" not in [event["kind"] for event in feed.since(0).get("events", ())]:
             await trio.lowlevel.checkpoint()
         assert [row["peer"] for row in feed.since(0)["requests"]] == [made.FAST]
-        exchange.peer_id, exchange.first_text_at = made.SLOW, trio.current_time()
-        feed.changed(exchange)
+        record.peer_id, record.first_text_at = made.SLOW, trio.current_time()
+        feed.hear(records.changed(record))
         assert [row["peer"] for row in feed.since(0)["requests"]] == [made.SLOW]
 
 
@@ -297,9 +298,9 @@ async def test_questions_are_kept_only_if_that_was_asked_for(autojump_clock):
     """By default there is nothing to show."""
     for shown in (False, True):
         feed = feed_of(show_prompts=shown)
-        exchange = Exchange(request_id="r1", endpoint="/x")
-        feed.began(exchange)
-        feed.asked(exchange, "a secret")
+        record = records.new("r1")
+        feed.hear(records.started(record))
+        feed.hear(PromptRead(at=0.0, request=record, text="a secret"))
         assert feed.row_of("r1")[1] == ("a secret" if shown else None)
         assert ("a secret" in json.dumps(feed.since(0))) is False
 
@@ -370,3 +371,17 @@ def test_percentiles_are_of_the_values_themselves():
     data = series.since(0)[0].as_data()
     assert (data["p50"], data["p95"], data["firsts"]) == (10.0, 19.0, 20)
     assert data["more"] == 20 - MOST_IDS
+
+
+async def test_a_request_whose_end_was_lost_has_ended_all_the_same(autojump_clock):
+    """A feed that is too slow says how much it missed, and shows no request for ever."""
+    feed = feed_of()
+    slow, gone = records.new("slow"), records.new("gone")
+    for record in (slow, gone):
+        feed.hear(records.started(record))
+    gone.ended_at = trio.current_time()
+    feed.lose(7)
+    data = feed.since(0)
+    assert feed.statistics().missed == 7
+    assert data["totals"]["requests"] == 1
+    assert [data["requests"][number - 1]["id"] for number in data["live"]] == ["slow"]

@@ -11,6 +11,7 @@ import trio
 from gateway_client import Connection, Seen, open_client
 
 from punch.backends import Emit, Generation, MockBackend, MockScript
+from punch.events import Event, RequestChanged
 from punch.exceptions import PunchError
 from punch.gateway import Quotas, Refusal
 from punch.gateway._headers import what_is_waited_for
@@ -336,20 +337,26 @@ async def test_every_exchange_ends_exactly_once(body, status, autojump_clock):
     assert client.seen.words.count("began") == 1
     assert client.seen.words.count("ended") == 1
     assert client.seen.last.status == status
-    assert not client.app.service.observers.under_way
+    assert not client.app.service.live.under_way
 
 
-async def test_an_observer_with_a_bug_takes_nothing_from_the_client(autojump_clock, monkeypatch):
+async def test_an_observer_with_a_bug_takes_nothing_from_the_client(
+    autojump_clock, monkeypatch, caplog
+):
     """It is logged, and the answer goes on."""
+    hear = Seen.hear
 
-    def broken(self: Seen, exchange: Any) -> None:
-        raise RuntimeError("a bug")
+    def broken(self: Seen, event: Event) -> None:
+        if isinstance(event, RequestChanged):
+            raise RuntimeError("a bug")
+        hear(self, event)
 
-    monkeypatch.setattr(Seen, "changed", broken)
+    monkeypatch.setattr(Seen, "hear", broken)
     async with open_client({"a": mock()}) as client:
         reply = await client.post(CHAT, question())
     assert reply.status == 200
     assert client.seen.words == ["began", "ended"]
+    assert "a subscriber has a bug" in caplog.text
 
 
 async def test_a_gateway_that_ends_cuts_its_exchanges_off(autojump_clock):

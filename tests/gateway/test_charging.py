@@ -12,7 +12,8 @@ from gateway_client import Client, open_client
 from punch.backends import Emit, Generation, MockBackend, MockScript
 from punch.capability import ModelOffer
 from punch.dialer import Attribution
-from punch.gateway import Cost, KeyStore
+from punch.events import Cost
+from punch.gateway import KeyStore
 from punch.gateway.keys._charging import (
     END_TOKENS,
     PART_TOKENS,

@@ -11,7 +11,7 @@ from prometheus_text import told
 
 from punch.backends import MockBackend, MockScript
 from punch.exceptions import ConfigurationError
-from punch.gateway import GatewaySettings, KeyStore, Metrics, open_gateway
+from punch.gateway import GatewayParts, GatewaySettings, KeyStore, open_gateway, open_metrics
 from punch.gateway._app import Door
 from punch.testing import open_swarm
 
@@ -107,9 +107,10 @@ async def test_an_answer_is_for_the_key_that_asked_for_it(keys):
 @pytest.mark.parametrize("host", ["0.0.0.0", "192.0.2.1", "::"])
 async def test_strangers_need_keys_or_the_operators_word(host, autojump_clock):
     """Another interface than loopback is not opened by accident."""
+    parts = GatewayParts(settings=GatewaySettings(host=host, port=0))
     async with open_swarm() as swarm, swarm.router() as router:
         with pytest.raises(ConfigurationError, match="--open-to-all"):
-            async with open_gateway(router, GatewaySettings(host=host, port=0)):
+            async with open_gateway(router, parts):
                 pass
 
 
@@ -234,12 +235,11 @@ async def test_an_origin_that_is_none_is_a_stranger(autojump_clock):
 async def test_who_is_sent_away_is_counted(keys):
     """Bad keys, paths that are none, wrong methods: nobody else would know of them."""
     async with open_client({"a": mock()}, keys=keys) as client:
-        metrics = Metrics(client.router)
-        client.app.service.observers._observers += (metrics,)
-        await client.post(CHAT, QUESTION)
-        await client.get("/v1/models", authorization="Bearer pk-x-y")
-        await client.post("/health", {})
-        found = await told(metrics)
+        async with open_metrics(client.router, events=client.app.service.live.events) as metrics:
+            await client.post(CHAT, QUESTION)
+            await client.get("/v1/models", authorization="Bearer pk-x-y")
+            await client.post("/health", {})
+            found = await told(metrics)
     assert found["punch_refused_total", "401"] == 2
     assert found["punch_refused_total", "405"] == 1
     assert not [name for name in found if name[0] == "punch_requests_total"]

@@ -6,13 +6,14 @@ import time
 
 import attrs
 import decision_logs as made
-import exchanges
 import pytest
+import request_records as records
 import trio
 from prometheus_text import told
 from starlette.applications import Starlette
 
-from punch.gateway import Cost, Metrics, metrics_route
+from punch.events import Bus, Cost
+from punch.gateway import Metrics, metrics_route, open_metrics
 from punch.gateway.telemetry._metrics import MOST_MODELS, MOST_PEERS, MOST_WORDS
 from punch.peers import Breaker
 from punch.wire import Provenance
@@ -28,16 +29,15 @@ class Swarm:
 
 def observe(metrics, *watched) -> None:
     """Exchanges from their beginning to their end."""
-    for exchange in watched:
-        metrics.began(exchange)
-        metrics.changed(exchange)
-        metrics.ended(exchange)
+    for record in watched:
+        for event in records.life(record):
+            metrics.hear(event)
 
 
 async def test_a_request_is_counted_with_its_tokens_and_times():
     """Under the names that vLLM has for them."""
     metrics = Metrics(Swarm())
-    observe(metrics, exchanges.easy())
+    observe(metrics, records.easy())
     found = await told(metrics)
 
     assert found["punch_requests_total", "/v1/chat/completions", "smollm2", "200"] == 1
@@ -54,7 +54,7 @@ async def test_a_request_is_counted_with_its_tokens_and_times():
 async def test_failovers_and_continuations_are_told_apart():
     """One is before the first text, the other after it."""
     metrics = Metrics(Swarm())
-    observe(metrics, exchanges.continued(), exchanges.failed_over(), exchanges.failed_over())
+    observe(metrics, records.continued(), records.failed_over(), records.failed_over())
     found = await told(metrics)
 
     assert found["punch_decisions_total", "completion-time", "first"] == 3
@@ -68,7 +68,7 @@ async def test_a_decision_that_found_nobody_is_no_failover():
     """It is what the request failed with."""
     metrics = Metrics(Swarm())
     nobody = attrs.evolve(made.decide(peers=()), reason="failover")
-    observe(metrics, exchanges.easy(decisions=(nobody,), status=503, error_code="no_peer"))
+    observe(metrics, records.easy(decisions=(nobody,), status=503, error_code="no_peer"))
     found = await told(metrics)
 
     assert found["punch_decisions_total", "completion-time", "failover"] == 1
@@ -78,8 +78,8 @@ async def test_a_decision_that_found_nobody_is_no_failover():
 async def test_how_long_it_takes_to_fail_is_no_latency():
     """A broken swarm must not look fast."""
     metrics = Metrics(Swarm())
-    observe(metrics, exchanges.easy(status=503, error_code="no_peer", first_text_at=None))
-    observe(metrics, exchanges.easy(status=None, error_code="disconnected", cost=Cost(), texts=0))
+    observe(metrics, records.easy(status=503, error_code="no_peer", first_text_at=None))
+    observe(metrics, records.easy(status=None, error_code="disconnected", cost=Cost(), texts=0))
     found = await told(metrics)
 
     assert ("punch_e2e_request_latency_seconds_count", "smollm2") not in found
@@ -92,7 +92,7 @@ async def test_what_runs_and_what_waits_are_told_apart():
     waiting = 0
     metrics = Metrics(Swarm(), waiting=lambda: waiting)
     for number in range(5):
-        metrics.began(exchanges.easy(request_id=f"{number}"))
+        metrics.hear(records.started(records.easy(request_id=f"{number}")))
     waiting = 2
     found = await told(metrics)
 
@@ -135,9 +135,9 @@ async def test_models_that_nobody_offers_are_one(autojump_clock):
     metrics = Metrics(Swarm())
     refused = {"provenance": None, "status": 404, "error_code": "unknown_model", "decisions": ()}
     for number in range(500):
-        observe(metrics, exchanges.easy(model=f"made up {number}", **refused))
-    observe(metrics, exchanges.easy(model=None, **refused))
-    observe(metrics, exchanges.easy(model=None))
+        observe(metrics, records.easy(model=f"made up {number}", **refused))
+    observe(metrics, records.easy(model=None, **refused))
+    observe(metrics, records.easy(model=None))
     found = await told(metrics)
 
     assert found["punch_requests_total", "/v1/chat/completions", "other", "404"] == 500
@@ -152,7 +152,7 @@ async def test_labels_stay_few_whatever_peers_and_callers_say(autojump_clock):
     metrics = Metrics(swarm)
     for number, name in enumerate(names):
         from_it = Provenance(kind="real", backend="llama_cpp", model=name)
-        observe(metrics, exchanges.easy(provenance=from_it, endpoint=f"/{number}"))
+        observe(metrics, records.easy(provenance=from_it, endpoint=f"/{number}"))
     found = await told(metrics)
 
     models = {name[1] for name in found if name[0] == "punch_prompt_tokens_total"}
@@ -166,10 +166,10 @@ async def test_a_new_model_is_counted_by_its_name_within_a_second(autojump_clock
     """The models on offer are not looked through for every request."""
     swarm = Swarm(peers=())
     metrics = Metrics(swarm)
-    observe(metrics, exchanges.easy())
+    observe(metrics, records.easy())
     swarm.peers = made.PEERS
     await trio.sleep(1)
-    observe(metrics, exchanges.easy())
+    observe(metrics, records.easy())
     found = await told(metrics)
 
     assert found["punch_prompt_tokens_total", "other"] == 420
@@ -179,7 +179,7 @@ async def test_a_new_model_is_counted_by_its_name_within_a_second(autojump_clock
 async def test_the_route_answers_in_the_format_that_was_asked_for():
     """Prometheus itself asks for OpenMetrics."""
     metrics = Metrics(Swarm())
-    observe(metrics, exchanges.easy())
+    observe(metrics, records.easy())
     app = Starlette(routes=[metrics_route(metrics)])
     for accept, media_type in (
         (b"", "text/plain"),
@@ -207,11 +207,35 @@ async def test_the_route_answers_in_the_format_that_was_asked_for():
 
 async def test_counting_a_request_takes_less_than_a_tenth_of_a_millisecond():
     """The worst case: one that was continued."""
-    metrics, exchange = Metrics(Swarm()), exchanges.continued()
+    metrics, record = Metrics(Swarm()), records.continued()
     best = float("inf")
     for _ in range(20):
         began = time.perf_counter()
         for _ in range(50):
-            observe(metrics, exchange)
+            observe(metrics, record)
         best = min(best, (time.perf_counter() - began) / 50)
     assert best < 100e-6
+
+
+async def test_what_was_too_fast_to_be_counted_is_counted_as_that():
+    """And a request whose end is among it does not run for ever."""
+    metrics = Metrics(Swarm())
+    for ended_at in (None, 103.0):
+        metrics.hear(records.started(records.easy(ended_at=ended_at)))
+    metrics.lose(5)
+    found = await told(metrics)
+
+    assert found["punch_events_lost_total",] == 5
+    assert found["punch_num_requests_running",] == 1
+
+
+async def test_a_scrape_counts_what_has_ended_before_it():
+    """However many events wait for the metrics' own task."""
+    events = Bus()
+    async with open_metrics(Swarm(), events=events) as metrics:
+        for _ in range(3):
+            for event in records.life(records.easy()):
+                events.publish(event)
+        found = await told(metrics)
+
+    assert found["punch_requests_total", "/v1/chat/completions", "smollm2", "200"] == 3

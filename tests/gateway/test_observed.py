@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+import request_records as records
 import trio
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
@@ -11,7 +12,8 @@ from prometheus_text import told
 
 from punch.backends import MockBackend, MockScript
 from punch.dialer import chat_request
-from punch.gateway import Exchange, Metrics, open_spans
+from punch.events import Bus, RequestRecord
+from punch.gateway import Metrics, open_spans
 from punch.gateway.keys._charging import cost_of
 from punch.testing import open_swarm
 from punch.wire import Sampling
@@ -19,10 +21,10 @@ from punch.wire import Sampling
 LIMIT = 3600
 
 
-async def watched(router, swarm, *, killed_at: float) -> Exchange:
-    """An exchange whose first peer dies some seconds after it was asked."""
+async def watched(router, swarm, *, killed_at: float) -> RequestRecord:
+    """An record whose first peer dies some seconds after it was asked."""
     request = chat_request("tell me", sampling=Sampling(max_tokens=20))
-    exchange = Exchange(request_id=request.request_id, endpoint="/v1/chat/completions")
+    record = records.new(request.request_id, endpoint="/v1/chat/completions")
     async with trio.open_nursery() as nursery, router.answer(request) as answer:
 
         async def kill() -> None:
@@ -31,15 +33,15 @@ async def watched(router, swarm, *, killed_at: float) -> Exchange:
 
         nursery.start_soon(kill)
         while await answer.receive() is not None:
-            if exchange.first_text_at is None:
-                exchange.first_text_at = trio.current_time()
+            if record.first_text_at is None:
+                record.first_text_at = trio.current_time()
         response = answer.response
-        exchange.decisions, exchange.attempts = answer.decisions, answer.attempts
-        exchange.segments, exchange.usage = response.segments, response.usage
-        exchange.cost = cost_of(answer, response)
-        exchange.provenance, exchange.peer_id = response.provenance, response.executor
-    exchange.ended_at, exchange.status = trio.current_time(), 200
-    return exchange
+        record.decisions, record.attempts = answer.decisions, answer.attempts
+        record.segments, record.usage = response.segments, response.usage
+        record.cost = cost_of(answer, response)
+        record.provenance, record.peer_id = response.provenance, response.executor
+    record.ended_at, record.status = trio.current_time(), 200
+    return record
 
 
 @pytest.mark.parametrize(
@@ -56,19 +58,19 @@ async def test_a_peer_that_dies_is_counted_for_what_it_meant(
         async with open_swarm() as swarm:
             for name in "ab":
                 await swarm.listener(name, MockBackend(MockScript(delay=3, decode_rate=10.0)))
-            async with swarm.router() as router, open_spans(provider=provider) as spans:
+            async with swarm.router() as router, open_spans(Bus(), provider=provider) as spans:
                 metrics = Metrics(router)
                 await router.wait_for_peers(lambda peers: len(peers) == 2)
                 before = await told(metrics)
-                exchange = await watched(router, swarm, killed_at=killed_at)
-                for observer in (metrics, spans):
-                    observer.began(exchange)
-                    observer.ended(exchange)
+                record = await watched(router, swarm, killed_at=killed_at)
+                for subscriber in (metrics, spans):
+                    for event in records.life(record):
+                        subscriber.hear(event)
                 found = await told(metrics)
 
-    assert [decision.reason for decision in exchange.decisions] == ["first", reason]
+    assert [decision.reason for decision in record.decisions] == ["first", reason]
     assert found["punch_decisions_total", "completion-time", reason] == 1
-    assert found["punch_generation_tokens_total", exchange.provenance.model] == 20
+    assert found["punch_generation_tokens_total", record.provenance.model] == 20
     assert (before["punch_peers",], before["punch_sessions",]) == (2, 2)
     assert (found["punch_peers",], found["punch_sessions",]) == (1, 1)
     made = [span for span in exporter.get_finished_spans() if span.name.startswith("generate")]

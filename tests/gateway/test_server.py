@@ -294,7 +294,7 @@ async def test_a_refusal_before_the_body_lets_the_connection_go(
             assert wire.server.connections == 0
     assert said.startswith(b"HTTP/1.1 %d " % status)
     assert b"connection: close" in said.lower()
-    assert not client.app.service.observers.under_way
+    assert not client.app.service.live.under_way
 
 
 # ---- going away ----
@@ -415,7 +415,7 @@ async def test_room_for_bodies_is_shared(autojump_clock):
             second = await client.post(CHAT, long)
             async with client.open("POST", CHAT, QUESTION) as short:
                 await trio.sleep(1)
-                assert len(client.app.service.observers.under_way) == 2
+                assert len(client.app.service.live.under_way) == 2
                 short.leave()
             first.leave()
         assert client.app.service.bodies.held == 0

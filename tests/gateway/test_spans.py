@@ -8,8 +8,8 @@ import time
 
 import attrs
 import decision_logs as made
-import exchanges
 import pytest
+import request_records as records
 import trio
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
@@ -17,7 +17,8 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 from opentelemetry.trace import SpanKind, StatusCode
 
-from punch.gateway import Cost, open_spans
+from punch.events import Bus, Cost
+from punch.gateway import open_spans
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 TRACEPARENT = f"00-{TRACE}-b7ad6b7169203331-01"
@@ -36,12 +37,11 @@ def provider(exporter):
     provider.shutdown()
 
 
-async def spans_of(exchange, provider, exporter):
-    """The spans of one exchange, in the order they began."""
-    async with open_spans(provider=provider) as spans:
-        spans.began(exchange)
-        spans.changed(exchange)
-        spans.ended(exchange)
+async def spans_of(record, provider, exporter):
+    """The spans of one record, in the order they began."""
+    async with open_spans(Bus(), provider=provider) as spans:
+        for event in records.life(record):
+            spans.hear(event)
     found = exporter.get_finished_spans()
     ids = [span.context.span_id for span in found]
     assert len(set(ids)) == len(ids)
@@ -65,7 +65,7 @@ def seconds(span) -> float:
 
 async def test_an_easy_request_is_four_spans_one_below_the_other(provider, exporter):
     """Gateway, decision, attempt, backend."""
-    spans = await spans_of(exchanges.easy(), provider, exporter)
+    spans = await spans_of(records.easy(), provider, exporter)
 
     assert tree(spans) == [
         "POST /v1/chat/completions",
@@ -82,7 +82,7 @@ async def test_an_easy_request_is_four_spans_one_below_the_other(provider, expor
 
 async def test_attributes_are_those_of_the_conventions(provider, exporter):
     """And there is no text in them."""
-    gateway, decision, attempt, backend = await spans_of(exchanges.easy(), provider, exporter)
+    gateway, decision, attempt, backend = await spans_of(records.easy(), provider, exporter)
 
     assert dict(gateway.attributes) == {
         "http.request.method": "POST",
@@ -124,8 +124,8 @@ async def test_attributes_are_those_of_the_conventions(provider, exporter):
 
 async def test_an_answer_that_was_joined_has_the_counts_of_the_whole(provider, exporter):
     """Prompt and answer alike, though nothing of it was made for this caller."""
-    exchange = exchanges.easy(cost=Cost(prompt=0, answer=0))
-    *_, backend = await spans_of(exchange, provider, exporter)
+    record = records.easy(cost=Cost(prompt=0, answer=0))
+    *_, backend = await spans_of(record, provider, exporter)
 
     assert backend.attributes["gen_ai.usage.input_tokens"] == 420
     assert backend.attributes["gen_ai.usage.output_tokens"] == 11
@@ -133,7 +133,7 @@ async def test_an_answer_that_was_joined_has_the_counts_of_the_whole(provider, e
 
 async def test_a_continuation_is_a_second_decision_with_its_own_attempt(provider, exporter):
     """The first one failed, and still delivered its part."""
-    spans = await spans_of(exchanges.continued(), provider, exporter)
+    spans = await spans_of(records.continued(), provider, exporter)
 
     part = ["  decide", "    chat smollm2", "      generate smollm2"]
     assert tree(spans) == ["POST /v1/chat/completions", *part, *part]
@@ -151,7 +151,7 @@ async def test_a_continuation_is_a_second_decision_with_its_own_attempt(provider
 
 async def test_a_peer_that_said_nothing_has_no_backend_span(provider, exporter):
     """Nobody knows what it did."""
-    spans = await spans_of(exchanges.failed_over(), provider, exporter)
+    spans = await spans_of(records.failed_over(), provider, exporter)
 
     assert tree(spans)[1:4] == ["  decide", "    chat smollm2", "  decide"]
 
@@ -159,10 +159,10 @@ async def test_a_peer_that_said_nothing_has_no_backend_span(provider, exporter):
 async def test_a_request_that_nobody_could_answer_ends_with_its_decision(provider, exporter):
     """And is an error of the server's."""
     nobody = made.decide(peers=())
-    exchange = exchanges.easy(
+    record = records.easy(
         decisions=(nobody,), segments=(), provenance=None, status=503, error_code="no_peer"
     )
-    gateway, decision = await spans_of(exchange, provider, exporter)
+    gateway, decision = await spans_of(record, provider, exporter)
 
     assert decision.name == "decide"
     assert (gateway.status.status_code, gateway.attributes["error.type"]) == (
@@ -173,10 +173,10 @@ async def test_a_request_that_nobody_could_answer_ends_with_its_decision(provide
 
 async def test_a_callers_mistake_is_no_error_of_the_servers(provider, exporter):
     """The conventions for HTTP want it so."""
-    exchange = exchanges.easy(
+    record = records.easy(
         decisions=(), segments=(), provenance=None, status=401, error_code="unauthorized"
     )
-    (gateway,) = await spans_of(exchange, provider, exporter)
+    (gateway,) = await spans_of(record, provider, exporter)
 
     assert gateway.status.status_code is StatusCode.UNSET
     assert gateway.attributes["error.type"] == "unauthorized"
@@ -189,11 +189,11 @@ async def test_a_hedge_ends_its_loser_with_the_next_decision(provider, exporter)
         made.decide(request=attrs.evolve(made.REQUEST, tried=frozenset({made.FAST})), now=101.0),
         reason="hedge",
     )
-    exchange = exchanges.easy(
+    record = records.easy(
         decisions=(first, second),
-        segments=(attrs.evolve(exchanges.easy().segments[0], peer_id=made.SLOW),),
+        segments=(attrs.evolve(records.easy().segments[0], peer_id=made.SLOW),),
     )
-    spans = await spans_of(exchange, provider, exporter)
+    spans = await spans_of(record, provider, exporter)
 
     assert [round(seconds(span), 3) for span in spans if span.kind is SpanKind.CLIENT] == [1, 2]
 
@@ -204,7 +204,7 @@ async def test_a_hedge_ends_its_loser_with_the_next_decision(provider, exporter)
 )
 async def test_a_callers_trace_is_gone_on_with(provider, exporter, given, continues):
     """And one that makes no sense is as none."""
-    spans = await spans_of(exchanges.easy(traceparent=given), provider, exporter)
+    spans = await spans_of(records.easy(traceparent=given), provider, exporter)
 
     assert (f"{spans[0].context.trace_id:032x}" == TRACE) is continues
     assert (spans[0].parent is not None) is continues
@@ -215,14 +215,14 @@ async def test_a_trace_that_is_not_sampled_costs_nothing_more(exporter):
     provider = TracerProvider(shutdown_on_exit=False, sampler=ALWAYS_OFF)
     provider.add_span_processor(SimpleSpanProcessor(exporter))
 
-    assert await spans_of(exchanges.continued(), provider, exporter) == []
+    assert await spans_of(records.continued(), provider, exporter) == []
 
 
 async def test_without_a_collector_there_is_no_observer():
     """Zero is what that costs."""
-    async with open_spans() as spans:
+    async with open_spans(Bus()) as spans:
         assert spans is None
-    async with open_spans(endpoint="") as spans:
+    async with open_spans(Bus(), endpoint="") as spans:
         assert spans is None
 
 
@@ -232,7 +232,7 @@ def test_without_a_collector_nothing_of_opentelemetry_is_imported():
 import sys, trio
 import punch.gateway
 async def main(**kwargs):
-    async with punch.gateway.open_spans(**kwargs) as spans:
+    async with punch.gateway.open_spans(punch.events.Bus(), **kwargs) as spans:
         assert spans is None
 trio.run(main)
 assert not [name for name in sys.modules if name.startswith("opentelemetry")]
@@ -250,13 +250,13 @@ async def test_making_spans_takes_little_time(provider):
 
     provider = TracerProvider(shutdown_on_exit=False)
     provider.add_span_processor(BatchSpanProcessor(InMemorySpanExporter()))
-    exchange = exchanges.continued()
-    async with open_spans(provider=provider) as spans:
+    record = records.continued()
+    async with open_spans(Bus(), provider=provider) as spans:
         best = float("inf")
         for _ in range(10):
             began = time.perf_counter()
             for _ in range(10):
-                spans.ended(exchange)
+                spans.hear(records.ended(record))
             best = min(best, (time.perf_counter() - began) / 10)
     await trio.to_thread.run_sync(provider.shutdown)
     assert best < 2e-3

@@ -8,11 +8,12 @@ import time
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import ClassVar
 
-import exchanges
 import pytest
+import request_records as records
 import trio
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
+from punch.events import Bus
 from punch.gateway import open_spans
 from punch.gateway.telemetry._spans import CLOSE_SECONDS
 
@@ -49,9 +50,9 @@ def collector():
 async def test_the_spans_of_the_last_request_arrive_before_the_gateway_ends(collector):
     """All of them, under the service's name."""
     with trio.fail_after(20):
-        async with open_spans(endpoint=collector) as spans:
+        async with open_spans(Bus(), endpoint=collector) as spans:
             assert spans is not None
-            spans.ended(exchanges.continued())
+            spans.hear(records.ended(records.continued()))
 
     ((path, body),) = Collector.taken
     (resource,) = ExportTraceServiceRequest.FromString(body).resource_spans
@@ -65,8 +66,8 @@ async def test_a_collector_that_is_not_there_holds_nobody_up():
     """Neither requests nor the end; the spans are lost."""
     with trio.fail_after(20):
         began = time.monotonic()
-        async with open_spans(endpoint="http://127.0.0.1:9") as spans:
+        async with open_spans(Bus(), endpoint="http://127.0.0.1:9") as spans:
             assert spans is not None
             for _ in range(3000):
-                spans.ended(exchanges.easy())
+                spans.hear(records.ended(records.easy()))
         assert time.monotonic() - began < CLOSE_SECONDS + 5

@@ -14,14 +14,19 @@ from pathlib import Path
 
 import trio
 
-from punch.gateway import Cost, Exchange, open_usage
+from punch.events import Bus, Cost, RequestEnded, RequestRecord
+from punch.gateway import open_usage
 
 
 async def main():
-    async with open_usage(Path(sys.argv[1])) as book:
+    events = Bus()
+    async with open_usage(Path(sys.argv[1]), events=events):
         for number in range(1000):
             cost = Cost(prompt=2, answer=3)
-            book.ended(Exchange(request_id="r", endpoint="/x", key_id="ada", cost=cost))
+            record = RequestRecord(
+                request_id="r", endpoint="/x", began_at=0.0, key_id="ada", cost=cost
+            )
+            events.publish(RequestEnded(at=1.0, request=record))
             if number == 499:
                 await trio.sleep(1.0)
         print("noted", flush=True)

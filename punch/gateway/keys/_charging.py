@@ -19,9 +19,9 @@ from collections.abc import Sequence
 import attrs
 
 from ...dialer import Answer
+from ...events import Cost
 from ...routing import usual_output
 from ...wire import CommandRequest, CommandResponse, Usage
-from .._exchange import Cost
 
 # Bytes of English text for each token of the usual vocabularies, where nobody has counted.
 BYTES_PER_TOKEN = 4

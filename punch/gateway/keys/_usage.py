@@ -19,8 +19,8 @@ import trio
 
 from ..._background import open_background
 from ..._logs import get_logger
+from ...events import DISCONNECTED, Bus, Event, RequestEnded
 from ...exceptions import ConfigurationError
-from .._exchange import Exchange
 from ._database import Database, Execute
 
 log = get_logger(__name__)
@@ -79,7 +79,12 @@ ON CONFLICT (key_id, day) DO UPDATE SET
 
 
 class UsageBook:
-    """An `Observer` that keeps the books. Made by `open_usage`."""
+    """Keeps the books. Made by `open_usage`.
+
+    A bill may lose nothing, so this is a ledger of the bus (`Bus.account`) and no subscriber with
+    a queue: a request is noted here before `RequestEnded` is published to anybody else, and in
+    the file half a second later, or when the gateway ends.
+    """
 
     def __init__(self, database: Database, *, wall: Callable[[], float] = time.time) -> None:
         self._database = database
@@ -89,21 +94,16 @@ class UsageBook:
         self._warned = False
         self._oldest_day = ""
 
-    def began(self, exchange: Exchange) -> None:
-        """Nothing is used yet."""
-
-    def changed(self, exchange: Exchange) -> None:
-        """What is used counts at the end."""
-
-    def ended(self, exchange: Exchange) -> None:
-        """Note what it has used, if it had a key."""
-        if exchange.key_id is None:
+    def note(self, event: Event) -> None:
+        """Note what a request that is over has used, if it had a key."""
+        if not isinstance(event, RequestEnded) or event.request.key_id is None:
             return
+        record, key_id = event.request, event.request.key_id
         day = datetime.fromtimestamp(self._wall(), UTC).date().isoformat()
-        cost = exchange.cost
-        failed = exchange.error_code not in (None, "disconnected")
+        cost = record.cost
+        failed = record.error_code not in (None, DISCONNECTED)
         self._add(
-            exchange.key_id,
+            key_id,
             DayUsage(
                 day=day,
                 requests=1,
@@ -120,6 +120,8 @@ class UsageBook:
             self._pending[place] = before.plus(used)
         elif len(self._pending) < MOST_PENDING:
             self._pending[place] = used
+        else:
+            log.error("usage is lost: too much of it waits for the disk", key=key_id, day=used.day)
         self._news.set()
 
     async def keep(self) -> None:
@@ -195,12 +197,13 @@ def read_usage(file: Path | Database) -> dict[str, tuple[DayUsage, ...]]:
 
 @asynccontextmanager
 async def open_usage(
-    file: Path | Database, *, wall: Callable[[], float] = time.time
+    file: Path | Database, *, events: Bus, wall: Callable[[], float] = time.time
 ) -> AsyncIterator[UsageBook]:
     """The books of a file, for as long as the context lasts; all of it is written at its end.
 
     Args:
       file: Its path, or the file itself if it is open, which it stays: `KeyStore.database`.
+      events: Where the gateway publishes.
       wall: The time, in seconds since 1970.
 
     Raises:
@@ -215,7 +218,8 @@ async def open_usage(
     try:
         async with open_background() as nursery:
             nursery.start_soon(book.keep)
-            yield book
+            with events.account(RequestEnded, note=book.note):
+                yield book
     finally:
         with trio.CancelScope(shield=True):
             await book.write()

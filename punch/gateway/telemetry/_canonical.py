@@ -7,12 +7,13 @@ them, needs no other. It has no text of a prompt or an answer.
 from __future__ import annotations
 
 import math
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
-import trio
-
 from ..._logs import get_logger
-from .._exchange import Exchange
+from ..._subscribers import open_subscriber
+from ...events import Bus, Event, RequestEnded, RequestRecord, RequestRefused
 
 log = get_logger(__name__)
 
@@ -25,56 +26,60 @@ WARNING_SECONDS = 60.0
 
 
 class CanonicalLog:
-    """An `Observer` that logs each request when it is over."""
+    """Logs each request when it is over: a subscriber of `KINDS`."""
+
+    KINDS = (RequestEnded, RequestRefused)
 
     def __init__(self) -> None:
         self._strangers = 0
         self._warned_at = -math.inf
 
-    def began(self, exchange: Exchange) -> None:
-        """Its line comes at the end."""
+    def hear(self, event: Event) -> None:
+        """Write a request's line, or warn of requests with no valid key once in a while."""
+        if isinstance(event, RequestEnded):
+            log.info("request", **fields_of(event.request))
+        elif isinstance(event, RequestRefused) and event.status == 401:
+            self._strangers += 1
+            if event.at - self._warned_at >= WARNING_SECONDS:
+                log.warning("refused: no API key, or none that is valid", requests=self._strangers)
+                self._strangers, self._warned_at = 0, event.at
 
-    def changed(self, exchange: Exchange) -> None:
-        """Its line has only how it ended."""
-
-    def ended(self, exchange: Exchange) -> None:
-        """Log it."""
-        log.info("request", **fields_of(exchange))
-
-    def refused(self, status: int) -> None:
-        """Warn of those who have no key, once in a while."""
-        if status != 401:
-            return
-        self._strangers += 1
-        if trio.current_time() - self._warned_at < WARNING_SECONDS:
-            return
-        log.warning("refused: no API key, or none that is valid", requests=self._strangers)
-        self._strangers, self._warned_at = 0, trio.current_time()
+    def lose(self, count: int) -> None:
+        """Say that lines are missing."""
+        log.warning("the log of requests is behind: lines are missing", lost=count)
 
 
-def fields_of(exchange: Exchange) -> dict[str, Any]:
+@asynccontextmanager
+async def open_canonical_log(events: Bus) -> AsyncIterator[CanonicalLog]:
+    """Log every request that ends, for as long as the context lasts."""
+    lines = CanonicalLog()
+    async with open_subscriber(events, *lines.KINDS, handle=lines.hear, lost=lines.lose):
+        yield lines
+
+
+def fields_of(record: RequestRecord) -> dict[str, Any]:
     """The line's fields, always all of them and in this order; times in seconds."""
-    made_by = exchange.provenance
-    began, first, ended = exchange.began_at, exchange.first_text_at, exchange.ended_at
+    made_by = record.provenance
+    began, first, ended = record.began_at, record.first_text_at, record.ended_at
     return {
-        "request_id": exchange.request_id,
-        "endpoint": exchange.endpoint,
-        "key": exchange.key_id,
-        "model": _word(exchange.model),
-        "stream": exchange.stream,
-        "status": exchange.status,
-        "error": exchange.error_code,
-        "peer": exchange.peer_id,
+        "request_id": record.request_id,
+        "endpoint": record.endpoint,
+        "key": record.key_id,
+        "model": _word(record.model),
+        "stream": record.stream,
+        "status": record.status,
+        "error": record.error_code,
+        "peer": record.peer_id,
         "provenance": None if made_by is None else made_by.kind,
         "backend": None if made_by is None else _word(made_by.backend),
         "answered_by": None if made_by is None else _word(made_by.model),
-        "prompt_tokens": exchange.cost.prompt,
-        "completion_tokens": exchange.cost.answer,
+        "prompt_tokens": record.cost.prompt,
+        "completion_tokens": record.cost.answer,
         "seconds": None if ended is None else round(ended - began, 6),
         "first_token_seconds": None if first is None else round(first - began, 6),
-        "decisions": len(exchange.decisions),
-        "attempts": len(exchange.attempts),
-        "segments": len(exchange.segments),
+        "decisions": len(record.decisions),
+        "attempts": len(record.attempts),
+        "segments": len(record.segments),
     }
 
 

@@ -7,6 +7,7 @@ Names are those of vLLM where it has one (and so of the llm-d dashboards made fo
 | --- | --- | --- |
 | punch_requests_total | endpoint, status, model | requests that ended |
 | punch_refused_total | status | requests that asked no model and got an error |
+| punch_events_lost_total | | events that the metrics were too slow to count |
 | punch_num_requests_running, punch_num_requests_waiting | | the gateway, now |
 | punch_prompt_tokens_total, punch_generation_tokens_total | model | what keys pay for |
 | punch_time_to_first_token_seconds | model | arrival to the first text |
@@ -26,7 +27,8 @@ Every set of labels is bounded: callers and peers choose some of the words in it
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager
 from typing import Protocol
 
 import trio
@@ -38,9 +40,18 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from ..._subscribers import open_subscriber
 from ..._version import __version__
+from ...events import (
+    DISCONNECTED,
+    Bus,
+    Event,
+    RequestEnded,
+    RequestRecord,
+    RequestRefused,
+    RequestStarted,
+)
 from ...peers import PeerRecord
-from .._exchange import DISCONNECTED, Exchange
 
 # Label values of each kind; what comes later is `OTHER`.
 MOST_MODELS = 100
@@ -108,7 +119,7 @@ class _Words:
 
 
 class Metrics:
-    """An `Observer` that counts.
+    """Counts what the gateway does: a subscriber of `KINDS`. Made by `open_metrics`.
 
     Args:
       router: Whose peers are shown.
@@ -116,16 +127,19 @@ class Metrics:
 
     """
 
+    KINDS = (RequestStarted, RequestEnded, RequestRefused)
+
     def __init__(self, router: Watched, *, waiting: Callable[[], int] = lambda: 0) -> None:
         self.registry = CollectorRegistry()
         """What is told; further collectors may be added."""
         self._router = router
-        self._under_way = 0
+        self._under_way: set[RequestRecord] = set()
+        self._catch_up: Callable[[], None] | None = None
         self._models = _Words(MOST_MODELS)
         self._words = _Words(MOST_WORDS)
         self._offered: frozenset[str] = frozenset()
         self._offered_at = -float("inf")
-        self._now = _Now(router, running=lambda: self._under_way, waiting=waiting)
+        self._now = _Now(router, running=lambda: len(self._under_way), waiting=waiting)
         registry = self.registry
         self._requests = Counter(
             "punch_requests", "Requests that ended.", ("endpoint", "status", "model"),
@@ -164,29 +178,39 @@ class Metrics:
         self._continuations = Counter(
             "punch_continuations", "Another peer went on with a begun answer.", registry=registry
         )
+        self._lost = Counter(
+            "punch_events_lost", "Events that the metrics were too slow to count.",
+            registry=registry,
+        )  # fmt: skip
         registry.register(self._now)
         ProcessCollector(registry=registry)
 
-    # ---- observing ----
+    # ---- counting ----
 
-    def began(self, exchange: Exchange) -> None:
-        """One more is under way."""
-        self._under_way += 1
+    def hear(self, event: Event) -> None:
+        """Count what an event says."""
+        if isinstance(event, RequestStarted):
+            self._under_way.add(event.request)
+        elif isinstance(event, RequestEnded):
+            self._count(event.request)
+        elif isinstance(event, RequestRefused):
+            self._refused.labels(str(event.status)).inc()
 
-    def changed(self, exchange: Exchange) -> None:
-        """All that counts is known at the end."""
+    def lose(self, count: int) -> None:
+        """Count events that were lost, and let go of requests whose end may be among them."""
+        self._lost.inc(count)
+        self._under_way = {each for each in self._under_way if each.ended_at is None}
 
-    def ended(self, exchange: Exchange) -> None:
-        """Count it."""
-        self._under_way -= 1
-        model = self._model_of(exchange)
-        endpoint = self._words.bounded(exchange.endpoint)
-        self._requests.labels(endpoint, _status(exchange), model).inc()
-        cost = exchange.cost
+    def _count(self, record: RequestRecord) -> None:
+        self._under_way.discard(record)
+        model = self._model_of(record)
+        endpoint = self._words.bounded(record.endpoint)
+        self._requests.labels(endpoint, _status(record), model).inc()
+        cost = record.cost
         self._prompt_tokens.labels(model).inc(cost.prompt)
         self._generation_tokens.labels(model).inc(cost.answer)
-        self._observe_times(exchange, model, cost.answer)
-        for decision in exchange.decisions:
+        self._observe_times(record, model, cost.answer)
+        for decision in record.decisions:
             policy = self._words.bounded(decision.policy)
             self._decisions.labels(policy, self._words.bounded(decision.reason)).inc()
             if decision.chosen is not None and decision.reason == "failover":
@@ -194,25 +218,21 @@ class Metrics:
             elif decision.chosen is not None and decision.reason == "continuation":
                 self._continuations.inc()
 
-    def refused(self, status: int) -> None:
-        """Count a request that was sent away before it asked anything."""
-        self._refused.labels(str(status)).inc()
-
-    def _observe_times(self, exchange: Exchange, model: str, answer: int) -> None:
-        began, first, ended = exchange.began_at, exchange.first_text_at, exchange.ended_at
+    def _observe_times(self, record: RequestRecord, model: str, answer: int) -> None:
+        began, first, ended = record.began_at, record.first_text_at, record.ended_at
         if first is not None:
             self._first_token.labels(model).observe(first - began)
-        if ended is None or exchange.error_code is not None:
+        if ended is None or record.error_code is not None:
             # How long it takes to fail would make a broken swarm look fast.
             return
         self._latency.labels(model).observe(ended - began)
         if first is not None and answer > 1:
             self._per_token.labels(model).observe((ended - first) / (answer - 1))
 
-    def _model_of(self, exchange: Exchange) -> str:
+    def _model_of(self, record: RequestRecord) -> str:
         """The model that answered, or else was asked for, if it is or was on offer."""
-        made_by = exchange.provenance
-        name = made_by.model if made_by is not None and made_by.model else exchange.model
+        made_by = record.provenance
+        name = made_by.model if made_by is not None and made_by.model else record.model
         if name is None:
             return ANY
         if name in self._models:
@@ -227,6 +247,8 @@ class Metrics:
 
     async def exposition(self, accept: str) -> tuple[bytes, str]:
         """Everything, in the format that *accept* prefers, and that format's media type."""
+        if self._catch_up is not None:
+            self._catch_up()
         encode, media_type = choose_encoder(accept)
         # Here, where the router lives; spelling it out takes a while, and a thread can do that.
         self._now.look()
@@ -234,10 +256,10 @@ class Metrics:
         return await trio.to_thread.run_sync(encode, lean), media_type
 
 
-def _status(exchange: Exchange) -> str:
-    if exchange.status is not None:
-        return str(exchange.status)
-    return CLIENT_GONE if exchange.error_code == DISCONNECTED else "none"
+def _status(record: RequestRecord) -> str:
+    if record.status is not None:
+        return str(record.status)
+    return CLIENT_GONE if record.error_code == DISCONNECTED else "none"
 
 
 class _WithoutBirthdays:
@@ -319,6 +341,26 @@ def _of_peers(peers: Sequence[PeerRecord]) -> list[Metric]:
 
 def _breaker_state(peer: PeerRecord) -> int:
     return max((_BREAKER_STATES[b.state] for b in peer.breakers.values()), default=0)
+
+
+@asynccontextmanager
+async def open_metrics(
+    router: Watched, *, events: Bus, waiting: Callable[[], int] = lambda: 0
+) -> AsyncIterator[Metrics]:
+    """Metrics of what is published on *events*, for as long as the context lasts.
+
+    Args:
+      router: Whose peers are shown.
+      events: Where the gateway publishes.
+      waiting: Says how many requests wait for the gateway, see `Quotas.statistics`.
+
+    """
+    metrics = Metrics(router, waiting=waiting)
+    async with open_subscriber(
+        events, *metrics.KINDS, handle=metrics.hear, lost=metrics.lose
+    ) as subscriber:
+        metrics._catch_up = subscriber.catch_up
+        yield metrics
 
 
 def metrics_route(metrics: Metrics, path: str = "/metrics") -> Route:

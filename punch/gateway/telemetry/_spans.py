@@ -26,11 +26,12 @@ import attrs
 import trio
 
 from ..._logs import get_logger
+from ..._subscribers import open_subscriber
 from ..._version import __version__
 from ...capability import PeerId
+from ...events import Bus, Event, RequestEnded, RequestRecord
 from ...routing import Decision, FailedAttempt
 from ...wire import Segment
-from .._exchange import Exchange
 
 if TYPE_CHECKING:
     from opentelemetry.context import Context
@@ -64,7 +65,9 @@ class _Asking:
 
 
 class Spans:
-    """An `Observer` that makes spans. Made by `open_spans`."""
+    """Makes spans: a subscriber of `KINDS`. Made by `open_spans`."""
+
+    KINDS = (RequestEnded,)
 
     def __init__(self, provider: TracerProvider) -> None:
         from opentelemetry import trace
@@ -74,27 +77,25 @@ class Spans:
         self._trace = trace
         self._propagator = TraceContextTextMapPropagator()
 
-    def began(self, exchange: Exchange) -> None:
-        """Its spans are made at the end."""
+    def hear(self, event: Event) -> None:
+        """Make the spans of a request that is over."""
+        if isinstance(event, RequestEnded):
+            self._make(event.request)
 
-    def changed(self, exchange: Exchange) -> None:
-        """Its spans are made at the end."""
-
-    def ended(self, exchange: Exchange) -> None:
-        """Make its spans."""
-        tree = _Tree(self._tracer, exchange)
+    def _make(self, record: RequestRecord) -> None:
+        tree = _Tree(self._tracer, record)
         kind = self._trace.SpanKind
-        parent = self._parent(exchange.traceparent)
-        whole = tree.start(_name(exchange), kind.SERVER, parent, exchange.began_at)
+        parent = self._parent(record.traceparent)
+        whole = tree.start(_name(record), kind.SERVER, parent, record.began_at)
         # A sampler may not want this trace: then there is nobody to fill it in for.
         if whole.is_recording():
-            whole.set_attributes(_of_gateway(exchange))
-            self._fail(whole, exchange.error_code if _is_ours(exchange) else None)
-            for asking in _askings(exchange, tree.ended_at):
-                self._add(tree, whole, exchange, asking)
+            whole.set_attributes(_of_gateway(record))
+            self._fail(whole, record.error_code if _is_ours(record) else None)
+            for asking in _askings(record, tree.ended_at):
+                self._add(tree, whole, record, asking)
         tree.end(whole, tree.ended_at)
 
-    def _add(self, tree: _Tree, whole: Span, exchange: Exchange, asking: _Asking) -> None:
+    def _add(self, tree: _Tree, whole: Span, record: RequestRecord, asking: _Asking) -> None:
         kind = self._trace.SpanKind
         decision, began = asking.decision, asking.decision.now
         inside = self._trace.set_span_in_context(whole)
@@ -102,15 +103,15 @@ class Spans:
         decided.set_attributes(_of_decision(decision))
         if decision.chosen is not None:
             inside = self._trace.set_span_in_context(decided)
-            name = f"{_operation(exchange)} {_model(exchange, decision)}"
+            name = f"{_operation(record)} {_model(record, decision)}"
             asked = tree.start(name, kind.CLIENT, inside, began)
-            asked.set_attributes(_of_attempt(exchange, decision))
+            asked.set_attributes(_of_attempt(record, decision))
             self._fail(asked, asking.attempt.error.code if asking.attempt is not None else None)
-            if asking.segment is not None or (asking.is_last and exchange.provenance is not None):
+            if asking.segment is not None or (asking.is_last and record.provenance is not None):
                 inside = self._trace.set_span_in_context(asked)
-                name = f"generate {_model(exchange, decision)}"
+                name = f"generate {_model(record, decision)}"
                 made = tree.start(name, kind.INTERNAL, inside, began)
-                made.set_attributes(_of_backend(exchange, asking))
+                made.set_attributes(_of_backend(record, asking))
                 tree.end(made, asking.ended_at)
             tree.end(asked, asking.ended_at)
         tree.end(decided, asking.ended_at)
@@ -130,11 +131,11 @@ class Spans:
 class _Tree:
     """The spans of one request, on OpenTelemetry's clock."""
 
-    def __init__(self, tracer: Tracer, exchange: Exchange) -> None:
+    def __init__(self, tracer: Tracer, record: RequestRecord) -> None:
         self._tracer = tracer
         now = trio.current_time()
         self._base = time.time_ns() - int(now * _PER_SECOND)
-        self.ended_at = now if exchange.ended_at is None else exchange.ended_at
+        self.ended_at = now if record.ended_at is None else record.ended_at
 
     def start(self, name: str, kind: object, parent: Context | None, at: float) -> Span:
         return self._tracer.start_span(name, context=parent, kind=kind, start_time=self._ns(at))  # type: ignore[arg-type]  # a SpanKind
@@ -146,11 +147,11 @@ class _Tree:
         return self._base + int(at * _PER_SECOND)
 
 
-def _askings(exchange: Exchange, ended_at: float) -> Iterator[_Asking]:
+def _askings(record: RequestRecord, ended_at: float) -> Iterator[_Asking]:
     """Every decision with its outcome: a peer is asked once, so its id finds it."""
-    failed, segments = list(exchange.attempts), list(exchange.segments)
-    for number, decision in enumerate(exchange.decisions, start=1):
-        is_last = number == len(exchange.decisions)
+    failed, segments = list(record.attempts), list(record.segments)
+    for number, decision in enumerate(record.decisions, start=1):
+        is_last = number == len(record.decisions)
         attempt = next((a for a in failed if a.peer_id == decision.chosen), None)
         segment = next((s for s in segments if s.peer_id == decision.chosen), None)
         if attempt is not None:
@@ -163,7 +164,7 @@ def _askings(exchange: Exchange, ended_at: float) -> Iterator[_Asking]:
             end = decision.now + segment.seconds
         else:
             # The last one, or one that gave way to the next: to a hedge, or in a queue.
-            end = ended_at if is_last else exchange.decisions[number].now
+            end = ended_at if is_last else record.decisions[number].now
         yield _Asking(
             decision=decision,
             attempt=attempt,
@@ -173,42 +174,42 @@ def _askings(exchange: Exchange, ended_at: float) -> Iterator[_Asking]:
         )
 
 
-def _name(exchange: Exchange) -> str:
+def _name(record: RequestRecord) -> str:
     # A name of few values, as the conventions ask for: the route, not the path.
-    return f"POST {exchange.endpoint}"
+    return f"POST {record.endpoint}"
 
 
-def _operation(exchange: Exchange) -> str:
+def _operation(record: RequestRecord) -> str:
     """The operation's name in the conventions."""
-    command = exchange.decisions[0].request.command if exchange.decisions else "chat"
+    command = record.decisions[0].request.command if record.decisions else "chat"
     return {"complete": "text_completion", "embed": "embeddings"}.get(command, "chat")
 
 
-def _model(exchange: Exchange, decision: Decision) -> str:
-    return _word(decision.request.model or exchange.model or "auto")
+def _model(record: RequestRecord, decision: Decision) -> str:
+    return _word(decision.request.model or record.model or "auto")
 
 
-def _is_ours(exchange: Exchange) -> bool:
+def _is_ours(record: RequestRecord) -> bool:
     """Whether the error is the server's: a client's is none, by the conventions for HTTP."""
-    return exchange.status is not None and exchange.status >= 500
+    return record.status is not None and record.status >= 500
 
 
-def _of_gateway(exchange: Exchange) -> Attributes:
+def _of_gateway(record: RequestRecord) -> Attributes:
     found: Attributes = {
         "http.request.method": "POST",
-        "http.route": exchange.endpoint,
-        "gen_ai.operation.name": _operation(exchange),
-        "gen_ai.request.model": _word(exchange.model or "auto"),
-        "punch.request_id": exchange.request_id,
-        "punch.stream": exchange.stream,
-        "punch.continuations": sum(d.reason == "continuation" for d in exchange.decisions),
+        "http.route": record.endpoint,
+        "gen_ai.operation.name": _operation(record),
+        "gen_ai.request.model": _word(record.model or "auto"),
+        "punch.request_id": record.request_id,
+        "punch.stream": record.stream,
+        "punch.continuations": sum(d.reason == "continuation" for d in record.decisions),
     }
-    if exchange.status is not None:
-        found["http.response.status_code"] = exchange.status
-    if exchange.key_id is not None:
-        found["punch.key_id"] = exchange.key_id
-    if exchange.error_code is not None:
-        found["error.type"] = exchange.error_code
+    if record.status is not None:
+        found["http.response.status_code"] = record.status
+    if record.key_id is not None:
+        found["punch.key_id"] = record.key_id
+    if record.error_code is not None:
+        found["error.type"] = record.error_code
     return found
 
 
@@ -226,39 +227,39 @@ def _of_decision(decision: Decision) -> Attributes:
     return found
 
 
-def _of_attempt(exchange: Exchange, decision: Decision) -> Attributes:
+def _of_attempt(record: RequestRecord, decision: Decision) -> Attributes:
     return {
-        "gen_ai.operation.name": _operation(exchange),
-        "gen_ai.request.model": _model(exchange, decision),
+        "gen_ai.operation.name": _operation(record),
+        "gen_ai.request.model": _model(record, decision),
         "gen_ai.provider.name": _backend(decision, decision.chosen),
-        "gen_ai.request.stream": exchange.stream,
+        "gen_ai.request.stream": record.stream,
         "server.address": str(decision.chosen),
     }
 
 
-def _of_backend(exchange: Exchange, asking: _Asking) -> Attributes:
+def _of_backend(record: RequestRecord, asking: _Asking) -> Attributes:
     found: Attributes = {
-        "gen_ai.operation.name": _operation(exchange),
+        "gen_ai.operation.name": _operation(record),
         "gen_ai.provider.name": _backend(asking.decision, asking.decision.chosen),
-        "gen_ai.response.id": exchange.request_id,
+        "gen_ai.response.id": record.request_id,
     }
-    made_by = exchange.provenance
+    made_by = record.provenance
     if made_by is not None:
         found["gen_ai.response.model"] = _word(made_by.model or "")
         found["punch.provenance"] = made_by.kind
     if asking.segment is not None and not asking.is_last:
         found["gen_ai.usage.output_tokens"] = asking.segment.tokens
     elif asking.is_last:
-        earlier = [s.tokens for s in exchange.segments if s is not asking.segment]
+        earlier = [s.tokens for s in record.segments if s is not asking.segment]
         # Of the answer, as the prompt's: what of it was made for this caller is the cost.
-        told = exchange.usage.completion_tokens
-        whole = exchange.cost.answer if told is None else told
+        told = record.usage.completion_tokens
+        whole = record.cost.answer if told is None else told
         found["gen_ai.usage.output_tokens"] = max(0, whole - sum(earlier))
-        if exchange.usage.prompt_tokens is not None:
-            found["gen_ai.usage.input_tokens"] = exchange.usage.prompt_tokens
-        if exchange.usage.cached_tokens is not None:
-            found["gen_ai.usage.cache_read.input_tokens"] = exchange.usage.cached_tokens
-    first = exchange.first_text_at
+        if record.usage.prompt_tokens is not None:
+            found["gen_ai.usage.input_tokens"] = record.usage.prompt_tokens
+        if record.usage.cached_tokens is not None:
+            found["gen_ai.usage.cache_read.input_tokens"] = record.usage.cached_tokens
+    first = record.first_text_at
     if first is not None and asking.decision.now <= first <= asking.ended_at:
         found["gen_ai.response.time_to_first_chunk"] = first - asking.decision.now
     return found
@@ -275,28 +276,35 @@ def _word(text: str) -> str:
 
 @asynccontextmanager
 async def open_spans(
-    *, endpoint: str | None = None, provider: TracerProvider | None = None
+    events: Bus, *, endpoint: str | None = None, provider: TracerProvider | None = None
 ) -> AsyncIterator[Spans | None]:
-    """An observer that makes spans, for as long as the context lasts; `None` if nobody wants them.
+    """Spans of every request that ends, for as long as the context lasts; `None` without a place.
 
     Args:
+      events: Where the gateway publishes.
       endpoint: The collector, as ``OTEL_EXPORTER_OTLP_ENDPOINT`` has it: ``http://HOST:4318``.
         The exporter reads the other variables of OpenTelemetry itself.
       provider: Where spans go instead; it stays open.
 
     """
-    if provider is not None:
-        yield Spans(provider)
-        return
-    made = None if not endpoint else _provider(endpoint)
+    made = provider
+    if made is None and endpoint:
+        made = _provider(endpoint)
     if made is None:
         yield None
         return
+    spans = Spans(made)
     try:
-        yield Spans(made)
+        async with open_subscriber(events, *spans.KINDS, handle=spans.hear, lost=_lose):
+            yield spans
     finally:
-        with trio.move_on_after(CLOSE_SECONDS, shield=True):
-            await trio.to_thread.run_sync(made.shutdown, abandon_on_cancel=True)
+        if made is not provider:
+            with trio.move_on_after(CLOSE_SECONDS, shield=True):
+                await trio.to_thread.run_sync(made.shutdown, abandon_on_cancel=True)
+
+
+def _lose(count: int) -> None:
+    log.warning("traces of requests are missing: there were too many at once", lost=count)
 
 
 def _provider(endpoint: str) -> TracerProvider | None:

@@ -1,15 +1,17 @@
-"""The log of this process, as the dashboard shows it: bounded, and without tracebacks."""
+"""Publishes the log of this process as events: bounded, and without tracebacks."""
 
 from __future__ import annotations
 
 import logging
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 import trio
+
+from .events import Bus, Logged
 
 # Lines that wait for trio, which takes them at once unless it is very busy.
 WAITING_LINES = 500
@@ -22,12 +24,12 @@ LONGEST_VALUE = 300
 _KNOWN = frozenset({"event", "level", "logger", "timestamp", "exc_info", "stack_info"})
 
 
-class LogLines(logging.Handler):
-    """Hands every record to a function in trio's thread, from whichever thread it comes."""
+class LogPublisher(logging.Handler):
+    """Publishes every record in trio's thread, from whichever thread it comes."""
 
-    def __init__(self, hear: Callable[[dict[str, Any]], None]) -> None:
+    def __init__(self, events: Bus) -> None:
         super().__init__()
-        self._hear = hear
+        self._events = events
         self._token = trio.lowlevel.current_trio_token()
         self._thread = threading.get_ident()
         self._guard = threading.Lock()
@@ -35,11 +37,13 @@ class LogLines(logging.Handler):
         self._woken = False
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Take a record; never waits and never raises."""
+        """Publish a record; never waits and never raises."""
+        if not self._events.wants(Logged):
+            return
         try:
             line = line_of(record)
             if threading.get_ident() == self._thread:
-                self._hear(line)
+                self._publish(line)
                 return
         except Exception:  # noqa: BLE001 - a value that cannot be shown must not end what logged it
             self.handleError(record)
@@ -54,13 +58,16 @@ class LogLines(logging.Handler):
         except trio.RunFinishedError:
             return
 
+    def _publish(self, line: dict[str, Any]) -> None:
+        self._events.publish(Logged(at=trio.current_time(), line=line))
+
     def _deliver(self) -> None:
         with self._guard:
             lines = list(self._waiting)
             self._waiting.clear()
             self._woken = False
         for line in lines:
-            self._hear(line)
+            self._publish(line)
 
 
 def line_of(record: logging.LogRecord) -> dict[str, Any]:
@@ -102,9 +109,9 @@ def _text(value: object) -> str:
 
 
 @contextmanager
-def open_log_lines(hear: Callable[[dict[str, Any]], None]) -> Iterator[None]:
-    """Hear what any logger says that reaches the root, for as long as the context lasts."""
-    handler = LogLines(hear)
+def open_log_events(events: Bus) -> Iterator[None]:
+    """Publish what any logger says that reaches the root, for as long as the context lasts."""
+    handler = LogPublisher(events)
     root = logging.getLogger()
     root.addHandler(handler)
     try:

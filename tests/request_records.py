@@ -1,19 +1,46 @@
-"""Made-up exchanges of a gateway, decided by the real policies."""
+"""Made-up requests of a gateway, decided by the real policies, and their events."""
 
 from __future__ import annotations
 
 import attrs
 import decision_logs as made
+import trio
 
+from punch.events import Cost, Event, RequestChanged, RequestEnded, RequestRecord, RequestStarted
 from punch.exceptions import PeerTimeout
-from punch.gateway import Cost, Exchange
 from punch.routing import FailedAttempt
 from punch.wire import Provenance, Segment, Usage
 
 REAL = Provenance(kind="real", backend="llama_cpp", model="smollm2", model_digest=made.DIGEST)
 
 
-def easy(**changes) -> Exchange:
+def started(record: RequestRecord) -> RequestStarted:
+    """Its first event."""
+    return RequestStarted(at=record.began_at, request=record)
+
+
+def changed(record: RequestRecord) -> RequestChanged:
+    """One of those in between."""
+    return RequestChanged(at=record.began_at, request=record)
+
+
+def ended(record: RequestRecord) -> RequestEnded:
+    """Its last event."""
+    return RequestEnded(at=record.ended_at or record.began_at, request=record)
+
+
+def life(record: RequestRecord) -> list[Event]:
+    """All of them."""
+    return [started(record), changed(record), ended(record)]
+
+
+def new(request_id: str, **fields) -> RequestRecord:
+    """One that arrives now."""
+    given = {"endpoint": "/x", "began_at": trio.current_time()} | fields
+    return RequestRecord(request_id=request_id, **given)
+
+
+def easy(**changes) -> RequestRecord:
     """One that its first peer answered: 2 s to the first of 11 tokens, and 1 s for the others."""
     fields = {
         "request_id": "easy-1",
@@ -34,10 +61,10 @@ def easy(**changes) -> Exchange:
         "cost": Cost(prompt=420, answer=11),
         "texts": 11,
     }
-    return Exchange(**fields | changes)
+    return RequestRecord(**fields | changes)
 
 
-def continued() -> Exchange:
+def continued() -> RequestRecord:
     """One whose first peer went silent after 41 tokens, and the second one ended it."""
     reason = {"reason": "continuation"}
     return easy(
@@ -58,7 +85,7 @@ def continued() -> Exchange:
     )
 
 
-def failed_over() -> Exchange:
+def failed_over() -> RequestRecord:
     """One whose first peer said nothing, and the second one answered."""
     return easy(
         request_id="over-1",
