@@ -188,7 +188,7 @@ class History:
 
     def busy(self) -> str:
         """A listener that is answering, if one is."""
-        executors = self.swarm.executors
+        executors = self.swarm.listeners
         return next((n for n, e in executors.items() if e.statistics().busy), LISTENERS[0])
 
     async def happen(self, fault: Fault) -> None:
@@ -207,7 +207,7 @@ class History:
                 await trio.sleep(seconds)
                 network.resume(name)
             case Restart(name=name, seconds=seconds):
-                if name in self.swarm.executors:
+                if name in self.swarm.listeners:
                     self.swarm.kill(name)
                     await trio.sleep(seconds)
                     await start(self.swarm, name)
@@ -242,10 +242,10 @@ def run_history(asks: list[Ask], faults: list[Fault], check: Callable[[History],
 
 def nothing_is_left(history: History) -> None:
     """Slots, queues, streams, buffers and books are as they were."""
-    for executor in history.swarm.executors.values():
+    for executor in history.swarm.listeners.values():
         statistics = executor.statistics()
         assert (statistics.busy, statistics.queued, statistics.sessions) == (0, 0, 1)
-        load = executor.load()
+        load = executor.capability().load
         assert (load.queued_prompt_tokens, load.output_tokens_left) == (0, 0)
     dispatch = history.router._dispatch
     assert history.router._runs.under_way == 0

@@ -19,6 +19,7 @@ from ..discovery import (
     DEFAULT_NAMESPACE,
     KnownPeers,
     Links,
+    LocalListener,
     join_namespace,
     new_incarnation,
     parse_bootstraps,
@@ -166,6 +167,7 @@ async def open_router(
     identity: str | os.PathLike[str] | None = None,
     known: KnownPeers | None = None,
     node: Node | None = None,
+    listener: LocalListener | None = None,
     incarnation: int | None = None,
     rng: Random | None = None,
     hedge: Hedge | None = None,
@@ -184,6 +186,9 @@ async def open_router(
       identity: File with our key, made if it is not there; `None` for a fresh identity.
       known: Who was at the bootstrap before; by default nobody, and it is not kept.
       node: Use this node, which stays open, instead of one of our own.
+      listener: A listener of this process: the router has its node and its place in the
+        namespace, asks it without a network, and asks the others as usual. Then *bootstrap*,
+        *namespace*, *transport*, *identity*, *known*, *node* and *incarnation* are the listener's.
       incarnation: Grows each time we start; by default the time.
       rng: Draws among equals.
       hedge: Ask a second peer when the first is late; by default never.
@@ -198,25 +203,32 @@ async def open_router(
         place.reached_by(transport, setting="bootstrap")
         for place in parse_bootstraps(bootstrap, setting="bootstrap")
     ]
-    incarnation = incarnation if incarnation is not None else new_incarnation()
     async with AsyncExitStack() as stack:
-        if node is None:
+        if listener is not None:
+            node, namespace, incarnation = listener.node, listener.namespace, listener.incarnation
+        elif node is None:
             node = await stack.enter_async_context(
                 open_node(identity=identity, transport=transport)
             )
+        incarnation = incarnation if incarnation is not None else new_incarnation()
         links = Links(node, namespace=namespace, incarnation=incarnation, version=__version__)
         nursery = await stack.enter_async_context(open_background())
-        membership = await stack.enter_async_context(
-            join_namespace(
-                node,
-                places,
-                known=known,
-                namespace=namespace,
-                roles={"dialer"},
-                incarnation=incarnation,
-                changed=links.listeners_changed,
+        if listener is not None:
+            membership = listener.directory
+            links.attach(listener)
+            stack.enter_context(membership.joined_as({"dialer"}, links.listeners_changed))
+        else:
+            membership = await stack.enter_async_context(
+                join_namespace(
+                    node,
+                    places,
+                    known=known,
+                    namespace=namespace,
+                    roles={"dialer"},
+                    incarnation=incarnation,
+                    changed=links.listeners_changed,
+                )
             )
-        )
         nursery.start_soon(links.run, membership)
         dispatch = Dispatch(
             links,

@@ -20,8 +20,9 @@ from ._directory import (
 )
 from ._known_peers import KnownPeers, who_is_at
 from ._links import Links
+from ._local import LocalListener
 from ._meeting import BOOTSTRAP_PORT, DEFAULT_BOOTSTRAP, DEFAULT_NAMESPACE
-from ._source import Announce, Found, Sighting, Source
+from ._source import Announce, Found, Nowhere, Sighting, Source
 
 __all__ = [
     # being a member
@@ -36,6 +37,7 @@ __all__ = [
     "Announce",
     "Found",
     "Sighting",
+    "Nowhere",
     "BootstrapSource",
     "bootstrap_sources",
     "parse_bootstrap",
@@ -48,4 +50,5 @@ __all__ = [
     "who_is_at",
     # sessions with all of them
     "Links",
+    "LocalListener",
 ]

@@ -132,6 +132,7 @@ class BootstrapSource:
         self._namespace = namespace
         # Minor version of the bootstrap; it may be the oldest until it has said otherwise.
         self._minor = 0
+        self._heard = trio.Event()
 
     async def run(self, announce: Announce, found: Found) -> None:
         """Stay registered, for ever."""
@@ -164,6 +165,7 @@ class BootstrapSource:
         peer_id = await who_is_at(self._node, self._address, self._known)
         stream = await self._node.open_stream(peer_id, (str(self._address),), PROTOCOL)
         frames = Frames(stream)
+        self._heard = trio.Event()
         lost: list[PunchError] = []
         try:
             async with trio.open_nursery() as nursery:
@@ -191,9 +193,16 @@ class BootstrapSource:
                 ours = announce()
             while True:
                 nonce += 1
+                altered = announce.altered
                 await frames.send(ours)
                 await frames.send(Ping(nonce=nonce))
-                await trio.sleep(RENEWAL_SECONDS)
+                with trio.move_on_after(RENEWAL_SECONDS) as renewal:
+                    await altered.wait()
+                if not renewal.cancelled_caught:
+                    await self._heard.wait()
+                    if self._minor < 1:
+                        # It must hear of our roles one after the other, from the first word on.
+                        raise PeerUnreachable("our roles are others, and it has to be met anew")
                 ours = announce()
         except PeerUnreachable as error:
             lost.append(error)
@@ -226,6 +235,7 @@ class BootstrapSource:
             self._minor = roster.minor
             raise PeerUnreachable("the bootstrap was replaced by an older one")
         self._minor = roster.minor
+        self._heard.set()
         return Sighting(
             present=tuple(self._verified(join) for join in roster.present),
             gone=roster.gone,

@@ -9,8 +9,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from types import MappingProxyType
 
@@ -109,6 +110,50 @@ class _Listed:
     is_final: bool = False
 
 
+class _Announcement:
+    """Our own registration, as it is now: an `Announce`."""
+
+    def __init__(
+        self, node: Node, *, namespace: str, roles: Collection[str], incarnation: int
+    ) -> None:
+        self._node = node
+        self._namespace = namespace
+        self._incarnation = incarnation
+        self._sequence = 0
+        # How many want each role: two routers of one process are one dialer.
+        self._roles = Counter(roles)
+        self.altered = trio.Event()
+
+    def __call__(self, *, as_dialer: bool = False) -> Join:
+        roles = frozenset({"dialer"}) if as_dialer else frozenset(self._roles)
+        registration = Registration(
+            peer_id=self._node.peer_id,
+            namespace=self._namespace,
+            roles=roles,
+            # Nobody dials a dialer.
+            addresses=() if roles <= {"dialer"} else self._node.addresses[:MAX_ADDRESSES],
+            incarnation=self._incarnation,
+            sequence=self._sequence,
+            lifetime=LIFETIME_SECONDS,
+        )
+        self._sequence += 1
+        encoded = encode_registration(registration)
+        signature = self._node.sign(SIGNING_CONTEXT + encoded)
+        return Join(registration=encoded, signature=signature, minor=MINOR)
+
+    def add(self, roles: Collection[str]) -> None:
+        self._change(self._roles + Counter(roles))
+
+    def remove(self, roles: Collection[str]) -> None:
+        self._change(self._roles - Counter(roles))
+
+    def _change(self, roles: Counter[str]) -> None:
+        before, self._roles = self._roles, roles
+        if before.keys() != roles.keys():
+            altered, self.altered = self.altered, trio.Event()
+            altered.set()
+
+
 class Directory:
     """Who is in a namespace, and our own place in it. Made by `join_namespace`.
 
@@ -137,11 +182,10 @@ class Directory:
         self.refused = trio.Event()
         """Set when waiting will not help: every source is in a trouble that a person must end."""
         self._node = node
-        self._namespace = namespace
-        self._roles = frozenset(roles)
-        self._incarnation = incarnation
-        self._sequence = 0
-        self._changed = changed
+        self._announce = _Announcement(
+            node, namespace=namespace, roles=roles, incarnation=incarnation
+        )
+        self._watchers = [changed]
         self._listed = [_Listed(source) for source in sources]
         self._members: dict[PeerId, KnownMember] = {}
         self._listeners: dict[PeerId, KnownMember] = {}
@@ -185,23 +229,22 @@ class Directory:
             for listed in self._listed:
                 nursery.start_soon(listed.source.run, self._announce, partial(self._found, listed))
 
-    def _announce(self, *, as_dialer: bool = False) -> Join:
-        """Our own registration, with the addresses that we have now."""
-        roles = frozenset({"dialer"}) if as_dialer else self._roles
-        registration = Registration(
-            peer_id=self._node.peer_id,
-            namespace=self._namespace,
-            roles=roles,
-            # Nobody dials a dialer.
-            addresses=() if roles <= {"dialer"} else self._node.addresses[:MAX_ADDRESSES],
-            incarnation=self._incarnation,
-            sequence=self._sequence,
-            lifetime=LIFETIME_SECONDS,
-        )
-        self._sequence += 1
-        encoded = encode_registration(registration)
-        signature = self._node.sign(SIGNING_CONTEXT + encoded)
-        return Join(registration=encoded, signature=signature, minor=MINOR)
+    @contextmanager
+    def joined_as(self, roles: Collection[str], changed: Callable[[], None]) -> Iterator[None]:
+        """Be announced with *roles* too, for as long as the context lasts.
+
+        Args:
+          roles: What else we do there, such as ``{"dialer"}``.
+          changed: Called after every change of `listeners`.
+
+        """
+        self._watchers.append(changed)
+        self._announce.add(roles)
+        try:
+            yield
+        finally:
+            self._watchers.remove(changed)
+            self._announce.remove(roles)
 
     def _found(self, listed: _Listed, sighting: Sighting) -> None:
         """Take what one source says."""
@@ -215,7 +258,8 @@ class Directory:
         self._list(listed, sighting)
         self._merge()
         self.joined.set()
-        self._changed()
+        for changed in tuple(self._watchers):
+            changed()
 
     def _list(self, listed: _Listed, sighting: Sighting) -> None:
         before = listed.members

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import attrs
 import trio
@@ -16,6 +16,7 @@ from ..peers import PeerTable
 from ..session import Inquiry, PeerSession
 from ..wire import PROTOCOL, Advert, Hello, LoadReport, Session, greeting
 from ._directory import Directory, KnownMember
+from ._local import LocalListener
 
 log = get_logger(__name__)
 
@@ -64,8 +65,13 @@ class Links:
         self._node = node
         self._hello = greeting(namespace=namespace, incarnation=incarnation, version=version)
         self._links: dict[PeerId, _Link] = {}
+        self._local: LocalListener | None = None
         self._roster_changed = trio.Event()
         self._changed = trio.Event()
+
+    def attach(self, listener: LocalListener) -> None:
+        """Also keep a session with the *listener* of this process, by loopback."""
+        self._local = listener
 
     @property
     def peer_id(self) -> PeerId:
@@ -117,10 +123,22 @@ class Links:
             nursery.start_soon(self._watch_trouble, directory)
             while True:
                 self._roster_changed = trio.Event()
-                for listener in directory.listeners.values():
+                for listener in self._listeners(directory):
                     self._meet(listener, directory, nursery)
                 self._signal()
                 await self._roster_changed.wait()
+
+    def _listeners(self, directory: Directory) -> Iterator[KnownMember]:
+        """The listeners to have sessions with: the local one, and those of the directory."""
+        if self._local is not None:
+            yield KnownMember(
+                peer_id=self._node.peer_id, addresses=(), incarnation=self._local.incarnation
+            )
+        yield from directory.listeners.values()
+
+    def _is_listed(self, peer_id: PeerId, directory: Directory) -> bool:
+        is_local = self._local is not None and peer_id == self._node.peer_id
+        return is_local or peer_id in directory.listeners
 
     async def _watch_trouble(self, directory: Directory) -> None:
         await directory.refused.wait()
@@ -151,11 +169,11 @@ class Links:
                     log.exception("a link has a bug", peer=peer_id)
                 log.debug("no session", peer=peer_id, why=link.trouble, retry_seconds=delay)
                 self._signal()
-                if peer_id not in directory.listeners:
+                if not self._is_listed(peer_id, directory):
                     return
                 with trio.move_on_after(delay):
                     await link.moved.wait()
-                if peer_id not in directory.listeners:
+                if not self._is_listed(peer_id, directory):
                     return
                 delay = min(2 * delay, LONGEST_RETRY_SECONDS)
         finally:
@@ -165,7 +183,10 @@ class Links:
         """Have one session with a listener, from beginning to end; False if it never opened."""
         peer_id = link.listener.peer_id
         try:
-            stream = await self._node.open_stream(peer_id, link.listener.addresses, PROTOCOL)
+            if self._local is not None and peer_id == self._node.peer_id:
+                stream = self._local.connect()
+            else:
+                stream = await self._node.open_stream(peer_id, link.listener.addresses, PROTOCOL)
         except PeerUnreachable as error:
             link.trouble = error.message
             return False

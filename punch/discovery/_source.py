@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 import attrs
+import trio
 
 from ..capability import PeerId
 from ..exceptions import PunchError
@@ -39,6 +40,11 @@ class Announce(Protocol):
         """Our registration as of now; with *as_dialer* one that says only that we dial."""
         ...
 
+    @property
+    def altered(self) -> trio.Event:
+        """Set once our roles are others than now: a source then announces us anew, at once."""
+        ...
+
 
 Found = Callable[[Sighting], None]
 """Takes what a source has found out. Never waits."""
@@ -59,3 +65,13 @@ class Source(Protocol):
         has nothing more to say, and what it said last stays.
         """
         ...
+
+
+class Nowhere:
+    """The source of a peer that looks for no other peer, and that no other peer is told of."""
+
+    name = "nowhere"
+
+    async def run(self, announce: Announce, found: Found) -> None:
+        """Find that there is nobody."""
+        found(Sighting(is_whole=True))

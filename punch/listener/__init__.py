@@ -1,14 +1,18 @@
 """The listener's side of a request: takes it in turn, has a backend answer, keeps the answer."""
 
-from ._executor import Executor, ExecutorStatistics, open_executor
+from ._executor import Executor, ListenerStatistics, open_executor
 from ._lane import LaneStatistics, RunningLane
+from ._listener import Listener, open_listener
 from ._recordings import RecordingStatistics
 
 __all__ = [
-    "Executor",
-    "ExecutorStatistics",
-    "open_executor",
+    "open_listener",
+    "Listener",
+    "ListenerStatistics",
     "RunningLane",
     "LaneStatistics",
     "RecordingStatistics",
+    # without a namespace
+    "open_executor",
+    "Executor",
 ]

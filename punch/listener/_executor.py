@@ -13,12 +13,13 @@ import attrs
 import trio
 
 from .._background import open_background
+from .._logs import get_logger
 from .._version import __version__
 from ..backends import Backend
 from ..capability import Capability, Load, ModelOffer, PeerId
-from ..exceptions import PeerRefused, PunchError
+from ..exceptions import PeerRefused, PeerUnreachable, PunchError
 from ..machine import Machine
-from ..network import Node, Stream
+from ..network import LoopbackStream, Node, Stream, open_loopback
 from ..session import Inquiry, PeerSession
 from ..wire import (
     PROTOCOL,
@@ -39,13 +40,15 @@ from ._outcomes import Outcomes
 from ._recording import LONGEST_SECONDS, Recording
 from ._recordings import Recordings, RecordingStatistics
 
+log = get_logger(__name__)
+
 # How long the last words to the dialers may take.
 FAREWELL_SECONDS = 2.0
 
 
 @attrs.frozen(kw_only=True)
-class ExecutorStatistics:
-    """What an executor holds at one instant, and what it has done."""
+class ListenerStatistics:
+    """What a listener holds at one instant, and what it has done."""
 
     sessions: int
     """Dialers connected."""
@@ -94,6 +97,7 @@ class Executor:
         """The lanes."""
         self._recordings = Recordings()
         self._draining = False
+        self._has_left = False
         self._left = trio.Event()
         self._refused = self._cancelled = 0
         self._inquiries = 0
@@ -104,10 +108,10 @@ class Executor:
         """The identity of this process."""
         return self._node.peer_id
 
-    def statistics(self) -> ExecutorStatistics:
+    def statistics(self) -> ListenerStatistics:
         """What it holds now, and has done."""
         lanes = self.lanes.statistics()
-        return ExecutorStatistics(
+        return ListenerStatistics(
             sessions=len(self._adverts.sessions),
             busy=sum(lane.busy for lane in lanes),
             queued=sum(lane.queued for lane in lanes),
@@ -143,6 +147,28 @@ class Executor:
         finally:
             self._adverts.forget(session)
             self._left.set()
+
+    def connect(self) -> Stream:
+        """The dialing end of a new loopback stream, which is served here.
+
+        Raises:
+          PeerUnreachable: if nothing is served any more.
+
+        """
+        if self._has_left:
+            raise PeerUnreachable("the listener of this process has ended")
+        near, far = open_loopback(self.peer_id)
+        self._nursery.start_soon(self._serve_loopback, far)
+        return near
+
+    async def _serve_loopback(self, stream: LoopbackStream) -> None:
+        try:
+            await self.serve(stream)
+        except Exception:
+            # As with a stream of the node: a bug ends its stream and nothing else.
+            log.exception("a loopback session has a bug")
+        finally:
+            stream.end()
 
     def opened(self, session: PeerSession, hello: Hello) -> None:
         """Tell a new dialer what the lanes can do."""
@@ -264,6 +290,7 @@ class Executor:
 
     async def leave(self) -> None:
         """Tell the dialers that we go, and see that it reaches them."""
+        self._has_left = True
         sessions = self._adverts.sessions
         for session in tuple(sessions):
             session.close("bye", "shutting down")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from random import Random
 
@@ -14,8 +14,7 @@ from ..bootstrap import open_bootstrap
 from ..capability import PeerId
 from ..decision_log import DecisionLog
 from ..dialer import Hedge, Router, open_router
-from ..discovery import KnownPeers, join_namespace
-from ..listener import Executor, open_executor
+from ..listener import Listener, open_listener
 from ..machine import Machine
 from ..network import Address, parse_address
 from ..routing import Policy
@@ -30,7 +29,7 @@ class Swarm:
     def __init__(self, nursery: trio.Nursery, network: MemoryNetwork, bootstrap: Address) -> None:
         self.network = network
         self.bootstrap = bootstrap
-        self.executors: dict[str, Executor] = {}
+        self.listeners: dict[str, Listener] = {}
         self._nursery = nursery
         self._scopes: dict[str, trio.CancelScope] = {}
         self._incarnation = 0
@@ -38,62 +37,52 @@ class Swarm:
     async def listener(
         self,
         name: str,
-        backend: Backend,
+        backends: Backend | Iterable[Backend] = (),
         *,
         queue_limit: int = 16,
         strict: bool = False,
         machine: Machine | None = None,
-    ) -> Executor:
-        """Start a listener; it is registered when this returns."""
+    ) -> Listener:
+        """Start a listener with a lane for each of *backends*; it is registered on return."""
         self._incarnation += 1
-        executor: Executor = await self._nursery.start(
-            self._listen, name, backend, queue_limit, strict, machine, self._incarnation
+        listener: Listener = await self._nursery.start(
+            self._listen, name, backends, queue_limit, strict, machine, self._incarnation
         )
-        return executor
+        return listener
 
     async def _listen(
         self,
         name: str,
-        backend: Backend,
+        backends: Backend | Iterable[Backend],
         queue_limit: int,
         strict: bool,
         machine: Machine | None,
         incarnation: int,
-        task_status: trio.TaskStatus[Executor],
+        task_status: trio.TaskStatus[Listener],
     ) -> None:
-        node = self.network.node(name)
         with trio.CancelScope() as scope:
             self._scopes[name] = scope
-            async with (
-                open_executor(
-                    node,
-                    backend,
-                    namespace=NAMESPACE,
-                    incarnation=incarnation,
-                    queue_limit=queue_limit,
-                    strict=strict,
-                    calibrate=False,
-                    machine=machine,
-                ) as executor,
-                join_namespace(
-                    node,
-                    self.bootstrap,
-                    known=KnownPeers(None),
-                    namespace=NAMESPACE,
-                    roles={"listener"},
-                    incarnation=incarnation,
-                ) as membership,
-            ):
-                await membership.joined.wait()
-                self.executors[name] = executor
-                task_status.started(executor)
+            async with open_listener(
+                backends,
+                node=self.network.node(name),
+                bootstrap=self.bootstrap,
+                namespace=NAMESPACE,
+                incarnation=incarnation,
+                queue_limit=queue_limit,
+                strict=strict,
+                calibrate=False,
+                machine=machine,
+            ) as listener:
+                await listener.wait_until_joined()
+                self.listeners[name] = listener
+                task_status.started(listener)
                 await trio.sleep_forever()
 
     def kill(self, name: str) -> None:
         """A listener is gone from one moment to the next."""
         self.network.take_down(PeerId(name))
         self._scopes.pop(name).cancel()
-        del self.executors[name]
+        del self.listeners[name]
 
     @asynccontextmanager
     async def router(
@@ -112,7 +101,7 @@ class Swarm:
 
         It meets them at *bootstrap*, by default the swarm's own.
         """
-        enough = len(self.executors) if peers is None else peers
+        enough = len(self.listeners) if peers is None else peers
         self._incarnation += 1
         async with open_router(
             node=self.network.node(name),

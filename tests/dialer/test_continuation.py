@@ -45,7 +45,7 @@ async def ask_and_kill(
                 if how == "kill":
                     swarm.kill(name)
                 else:
-                    swarm.network.stall(swarm.executors[name].peer_id)
+                    swarm.network.stall(swarm.listeners[name].peer_id)
         assert answer.text == answer.response.result.text
         return answer.response
 
@@ -54,7 +54,7 @@ def answerer(swarm: Swarm) -> str:
     """The one listener that is busy and neither dead nor stalled."""
     (name,) = (
         name
-        for name, executor in swarm.executors.items()
+        for name, executor in swarm.listeners.items()
         if executor.statistics().busy and not swarm.network.is_stalled(executor.peer_id)
     )
     return name

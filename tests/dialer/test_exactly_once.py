@@ -34,7 +34,7 @@ async def heard(router: Router, request: CommandRequest, into: list[str]) -> Non
 
 
 def served(swarm: Swarm) -> int:
-    return sum(executor.statistics().served for executor in swarm.executors.values())
+    return sum(executor.statistics().served for executor in swarm.listeners.values())
 
 
 async def test_the_same_id_joins_the_running_answer_from_its_start(autojump_clock):
@@ -113,7 +113,7 @@ async def test_a_reader_that_leaves_takes_nothing_from_the_others(autojump_clock
                         await answer.receive()
                         with trio.move_on_after(0.05):
                             await answer.receive()
-            assert swarm.executors["a"].statistics().cancelled == 0
+            assert swarm.listeners["a"].statistics().cancelled == 0
     assert "".join(second) == " ".join(mock_words(question()))
 
 
@@ -127,7 +127,7 @@ async def test_the_last_reader_to_leave_cancels(autojump_clock):
                     await one.receive()
                     await two.receive()
                 await trio.sleep(0.1)
-                statistics = swarm.executors["a"].statistics()
+                statistics = swarm.listeners["a"].statistics()
                 assert (statistics.busy, statistics.cancelled) == (0, 1)
                 assert len(router._runs) == 0
                 # Even at once, while the cancel is still on its way.

@@ -78,7 +78,7 @@ async def test_the_same_request_again_gets_the_calls_again(autojump_clock):
                 again = await router.ask(request)
     assert first.result.tool_calls
     assert again.result == first.result
-    assert swarm.executors["a"].statistics().served == 1
+    assert swarm.listeners["a"].statistics().served == 1
 
 
 @pytest.mark.parametrize(
@@ -112,7 +112,7 @@ async def test_whoever_cannot_is_left_out_and_the_reason_names_it(changes, reaso
 async def _cut(swarm: Swarm, request: CommandRequest) -> AnswerInterrupted:
     async with swarm.router() as router, router.answer(request) as answer:
         await answer.receive()
-        busy = [name for name, one in swarm.executors.items() if one.statistics().busy]
+        busy = [name for name, one in swarm.listeners.items() if one.statistics().busy]
         swarm.kill(busy[0])
         with pytest.raises(AnswerInterrupted) as caught:
             while await answer.receive() is not None:
@@ -147,7 +147,7 @@ async def test_before_its_first_text_it_fails_over_as_any(changes, autojump_cloc
             async with swarm.router() as router, router.answer(question(**changes)) as answer:
                 with trio.move_on_after(2.0):
                     await answer.receive()
-                (first,) = (n for n, one in swarm.executors.items() if one.statistics().busy)
+                (first,) = (n for n, one in swarm.listeners.items() if one.statistics().busy)
                 swarm.kill(first)
                 while await answer.receive() is not None:
                     pass

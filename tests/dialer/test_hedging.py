@@ -25,7 +25,7 @@ async def test_without_being_asked_for_nothing_is_hedged(autojump_clock):
             await late(swarm, "b", 10.0)
             async with swarm.router() as router:
                 response = await router.ask(chat_request("hello"))
-            total = [e.statistics() for e in swarm.executors.values()]
+            total = [e.statistics() for e in swarm.listeners.values()]
     assert sum(s.served + s.cancelled for s in total) == 1
     assert response.attempts == ()
 
@@ -50,7 +50,7 @@ async def test_the_quicker_of_two_answers_and_the_other_stops(autojump_clock):
                             pass
                         took = trio.current_time() - began
                 await trio.sleep(0.2)
-                losers = swarm.executors["slow"].statistics()
+                losers = swarm.listeners["slow"].statistics()
                 (slow,) = (p for p in router.peers if p.peer_id == "slow")
     assert answer.text == " ".join(mock_words(request))
     assert took < 3.0
@@ -69,7 +69,7 @@ async def test_a_late_first_peer_may_still_win(autojump_clock):
             async with swarm.router(hedge=Hedge(least=1.0)) as router:
                 response = await router.ask(chat_request("hello"))
                 await trio.sleep(0.2)
-                statistics = [e.statistics() for e in swarm.executors.values()]
+                statistics = [e.statistics() for e in swarm.listeners.values()]
     assert response.status == "success"
     assert sorted((s.served, s.cancelled) for s in statistics) == [(0, 1), (1, 0)]
 

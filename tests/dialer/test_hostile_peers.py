@@ -63,7 +63,7 @@ async def finish(answer) -> CommandResponse:
 
 def answerer(swarm: Swarm) -> str:
     """The one listener that is busy."""
-    (name,) = (name for name, found in swarm.executors.items() if found.statistics().busy)
+    (name,) = (name for name, found in swarm.listeners.items() if found.statistics().busy)
     return name
 
 
@@ -273,7 +273,7 @@ async def test_a_claim_of_many_slots_is_not_worth_many_requests(autojump_clock):
                 for number in range(20):
                     nursery.start_soon(router.ask, question(f"{number}"))
                 await trio.sleep(0.5)
-                busy = swarm.executors["new"].statistics().busy
+                busy = swarm.listeners["new"].statistics().busy
     assert busy == 4
 
 
@@ -544,7 +544,7 @@ async def test_the_death_of_one_peer_is_paid_for_once(autojump_clock):
                 for number in range(80):
                     nursery.start_soon(ask, router, number)
                 await trio.sleep(1.0)
-                there = swarm.executors["a"].statistics().busy
+                there = swarm.listeners["a"].statistics().busy
                 swarm.kill("a")
     assert there > 30
     assert outcomes == {"b": 80}
@@ -663,7 +663,7 @@ async def test_numbers_count_in_what_is_stored(autojump_clock, monkeypatch):
             async with swarm.router() as router:
                 await router.ask(request)
                 await router.ask(request)
-            served = swarm.executors["a"].statistics()
+            served = swarm.listeners["a"].statistics()
     assert len(router._runs) == 0
     assert served.recordings.kept == 1
 

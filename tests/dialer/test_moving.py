@@ -25,7 +25,7 @@ def slow(rate: float = 10.0) -> MockBackend:
 async def learn(swarm: Swarm, router: Router) -> None:
     """Let the dialer and the listeners know how long an answer takes."""
     async with trio.open_nursery() as nursery:
-        for number in range(2 * len(swarm.executors)):
+        for number in range(2 * len(swarm.listeners)):
             nursery.start_soon(router.ask, question(f"before {number}"))
 
 
@@ -59,7 +59,7 @@ async def test_a_request_that_queues_moves_to_a_peer_that_is_free(autojump_clock
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(ask, one)
                     nursery.start_soon(ask, two)
-                served = [e.statistics().served for e in swarm.executors.values()]
+                served = [e.statistics().served for e in swarm.listeners.values()]
     assert max(seen) < 3.0, "one waited for the other"
     assert sum(served) == 10
 
@@ -75,7 +75,7 @@ async def test_nobody_leaves_a_queue_for_a_longer_one(autojump_clock):
                 async with trio.open_nursery() as nursery:
                     for number in range(8):
                         nursery.start_soon(router.ask, question(f"all {number}"))
-            total = [e.statistics() for e in swarm.executors.values()]
+            total = [e.statistics() for e in swarm.listeners.values()]
     assert sum(s.cancelled for s in total) == 0
     assert [s.served for s in total] == [6, 6]
 
@@ -91,4 +91,4 @@ async def test_a_policy_that_predicts_nothing_moves_nobody(autojump_clock):
                 async with trio.open_nursery() as nursery:
                     for number in range(6):
                         nursery.start_soon(router.ask, question(f"all {number}"))
-            assert sum(e.statistics().cancelled for e in swarm.executors.values()) == 0
+            assert sum(e.statistics().cancelled for e in swarm.listeners.values()) == 0

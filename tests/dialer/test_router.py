@@ -545,7 +545,7 @@ async def test_an_answer_that_failed_stays_failed(autojump_clock):
 
 async def lying(swarm, name: str, lie) -> None:
     """A listener whose responses are what *lie* makes of them."""
-    executor = await swarm.listener(name, ScriptedBackend())
+    executor = (await swarm.listener(name, ScriptedBackend()))._executor
     honest = executor.inquire
 
     async def inquire(inquiry):

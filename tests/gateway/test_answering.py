@@ -62,7 +62,7 @@ async def test_a_client_that_leaves_stops_the_backend_at_once(stream, autojump_c
         assert talker.stopped_at == [pytest.approx(left_at, abs=0.2)]
         assert client.seen.words.count("ended") == 1
         assert client.seen.last.error_code == "disconnected"
-        assert client.swarm.executors["a"].capability().load.busy == 0
+        assert client.swarm.listeners["a"].capability().load.busy == 0
 
 
 async def test_a_client_that_leaves_several_answers_stops_them_all(autojump_clock):
@@ -205,7 +205,7 @@ async def test_the_same_id_joins_the_running_answer(autojump_clock):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(ask, 0.0)
             nursery.start_soon(ask, 1.0)
-        served = client.swarm.executors["a"].statistics().served
+        served = client.swarm.listeners["a"].statistics().served
     assert served == 1
     assert replies[0].events() == replies[1].events()
 
@@ -219,7 +219,7 @@ async def test_the_same_id_afterwards_gets_the_same_answer(stream, autojump_cloc
         at = trio.current_time()
         again = await client.post(CHAT, body, x_request_id="one")
         assert trio.current_time() == at
-        served = client.swarm.executors["a"].statistics().served
+        served = client.swarm.listeners["a"].statistics().served
     assert served == 1
     if stream:
         assert again.text() == first.text()

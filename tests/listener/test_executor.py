@@ -281,12 +281,12 @@ async def test_the_load_counts_prompts_and_answers_still_to_be_made(autojump_clo
                 for text in ("one two three four five", "six"):
                     nursery.start_soon(router.ask, chat_request(text, sampling=limited))
                     await trio.sleep(1)
-                loads.append(executor.load())
+                loads.append(executor.capability().load)
                 await trio.sleep(10.5)
-                loads.append(executor.load())
+                loads.append(executor.capability().load)
                 nursery.cancel_scope.cancel()
             await trio.sleep(1)
-            loads.append(executor.load())
+            loads.append(executor.capability().load)
 
     prompts = [load.queued_prompt_tokens for load in loads]
     assert prompts == [7 + 1, 1, 0]

@@ -1,0 +1,302 @@
+"""The listener's side: `open_listener()`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Literal
+
+import trio
+
+from .._logs import get_logger
+from ..backends import Backend
+from ..capability import Capability, PeerId
+from ..discovery import (
+    DEFAULT_BOOTSTRAP,
+    DEFAULT_NAMESPACE,
+    Directory,
+    KnownPeers,
+    Nowhere,
+    join_namespace,
+    new_incarnation,
+    parse_bootstraps,
+)
+from ..exceptions import PunchError
+from ..libp2p import open_node
+from ..machine import Machine
+from ..network import Address, Node, Stream, parse_address
+from ._executor import Executor, ListenerStatistics, open_executor
+from ._lane import RunningLane
+
+log = get_logger(__name__)
+
+DEFAULT_QUEUE_LIMIT = 16
+
+
+class Listener:
+    """Answers the dialers of a namespace with its lanes. Made by `open_listener`."""
+
+    def __init__(
+        self,
+        executor: Executor,
+        *,
+        node: Node,
+        directory: Directory,
+        namespace: str,
+        incarnation: int,
+        queue_limit: int,
+        strict: bool,
+        calibrate: bool,
+    ) -> None:
+        self.node = node
+        """The node of this process, and so its identity."""
+        self.directory = directory
+        """Its place in the namespace."""
+        self.namespace = namespace
+        """Where it listens."""
+        self.incarnation = incarnation
+        """Grows each time it starts."""
+        self.strict = strict
+        """Whether its lanes refuse to simulate, where `add` says nothing else."""
+        self._executor = executor
+        self._queue_limit = queue_limit
+        self._calibrate = calibrate
+
+    @property
+    def peer_id(self) -> PeerId:
+        """The identity of this process."""
+        return self.node.peer_id
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """Multiaddresses where it can be dialled; none if only this process reaches it."""
+        return self.node.addresses
+
+    @property
+    def lanes(self) -> tuple[RunningLane, ...]:
+        """Its lanes, in the order in which they were added."""
+        return tuple(self._executor.lanes)
+
+    @property
+    def trouble(self) -> PunchError | None:
+        """Why nobody hears of it in the namespace; `None` if all is well."""
+        return self.directory.trouble
+
+    def capability(self) -> Capability:
+        """The vector that is advertised now."""
+        return self._executor.capability()
+
+    def statistics(self) -> ListenerStatistics:
+        """What it holds now, and has done."""
+        return self._executor.statistics()
+
+    async def wait_until_joined(self) -> None:
+        """Wait until the namespace knows of it, however long its bootstrap takes to come up.
+
+        Raises:
+          NetworkError: if waiting will not help: it is turned away, or the bootstrap is not the
+            one that it was.
+
+        """
+        directory = self.directory
+        async with trio.open_nursery() as nursery:
+
+            async def watch(event: trio.Event) -> None:
+                await event.wait()
+                nursery.cancel_scope.cancel()
+
+            nursery.start_soon(watch, directory.joined)
+            nursery.start_soon(watch, directory.refused)
+        if directory.trouble is not None:
+            raise directory.trouble
+
+    async def add(
+        self,
+        backend: Backend,
+        *,
+        name: str | None = None,
+        queue_limit: int | None = None,
+        strict: bool | None = None,
+        calibrate: bool | None = None,
+    ) -> RunningLane:
+        """Answer with *backend* too, in a lane of its own; the others answer meanwhile.
+
+        The backend stays the caller's: it must be open for as long as the lane is there, and is
+        closed by the code that opened it. What is left out is as it was given to `open_listener`.
+
+        Args:
+          backend: What answers.
+          name: What the lane is called, 1 to 32 characters; by default as the backend is.
+          queue_limit: Requests that may wait for a slot.
+          strict: Refuse every request if the backend simulates.
+          calibrate: Time the backend first, if it is real.
+
+        Raises:
+          ConfigurationError: if a value makes no sense, or there is a lane of that name.
+          BackendError: if the backend cannot answer while it is timed.
+
+        """
+        calibrate = self._calibrate if calibrate is None else calibrate
+        return await self._executor.lanes.add(
+            backend,
+            name=name,
+            queue_limit=self._queue_limit if queue_limit is None else queue_limit,
+            strict=self.strict if strict is None else strict,
+            # What is made up is as fast as it says: there is nothing to find out.
+            calibrate=calibrate and not backend.simulated,
+        )
+
+    async def remove(self, lane: RunningLane) -> None:
+        """Do without *lane*: finish what it has begun, for at most 10 s; the others answer on.
+
+        When this returns, nobody uses its backend any more, which may then be closed.
+        """
+        await self._executor.lanes.remove(lane)
+
+    async def drain(self) -> None:
+        """Take nothing new, and finish what was begun, for at most 10 s."""
+        await self._executor.drain()
+
+    def connect(self) -> Stream:
+        """The dialing end of a new stream to it, inside this process.
+
+        Raises:
+          PeerUnreachable: if it has ended.
+
+        """
+        return self._executor.connect()
+
+
+@asynccontextmanager
+async def open_listener(
+    backends: Backend | Iterable[Backend] = (),
+    *,
+    bootstrap: str | Address | Sequence[str | Address] | None = DEFAULT_BOOTSTRAP,
+    namespace: str = DEFAULT_NAMESPACE,
+    listen: Sequence[str] = (),
+    strict: bool = False,
+    queue_limit: int = DEFAULT_QUEUE_LIMIT,
+    calibrate: bool = True,
+    transport: Literal["tcp", "quic", "dual"] = "tcp",
+    identity: str | os.PathLike[str] | None = None,
+    known: KnownPeers | None = None,
+    node: Node | None = None,
+    incarnation: int | None = None,
+    machine: Machine | None = None,
+) -> AsyncIterator[Listener]:
+    """A listener, for as long as the context lasts: it joins a namespace and answers its dialers.
+
+    ::
+
+        async with punch.open_listener(backend, namespace="home") as listener:
+            await listener.wait_until_joined()
+            await trio.sleep_forever()
+
+    It answers from the first moment on, and is found once it has joined.
+
+    Args:
+      backends: What answers: one, or several, each of which gets a lane; further ones may come and
+        go, see `Listener.add`. They stay the caller's, and must be open for as long.
+      bootstrap: Where the namespace meets: a multiaddress, ``HOST:PORT`` or a name, or several that
+        stand in for each other; see `open_router`. `None` to meet nowhere: then it answers a
+        router of this process, and dialers that know where it is.
+      namespace: Which one; dialers of any other are turned away.
+      listen: Multiaddresses to be dialled at. By default this machine's side of the way to the
+        bootstrap, at any port: where its dialers can reach it and, but for them, nobody.
+      strict: Refuse every request that a backend which simulates would have to answer.
+      queue_limit: Requests that may wait for a slot, by lane.
+      calibrate: Time each real backend first, so that dialers know its speed from the start.
+      transport: What to dial and listen with.
+      identity: File with our key, made if it is not there; `None` for a fresh identity.
+      known: Who was at the bootstrap before; by default nobody, and it is not kept.
+      node: Use this node, which stays open, instead of one of our own.
+      incarnation: Grows each time we start; by default the time.
+      machine: Measures the machine, where dialers should know how busy it is.
+
+    Raises:
+      ConfigurationError: if an argument makes no sense; the text names it.
+      BackendError: if a backend cannot answer while it is timed.
+
+    """
+    places = [
+        place.reached_by(transport, setting="bootstrap")
+        for place in (() if bootstrap is None else parse_bootstraps(bootstrap))
+    ]
+    incarnation = incarnation if incarnation is not None else new_incarnation()
+    async with AsyncExitStack() as stack:
+        if node is None:
+            node = await stack.enter_async_context(
+                open_node(
+                    identity=identity,
+                    listen=addresses_to_listen_on(listen, places, transport=transport),
+                    transport=transport,
+                )
+            )
+        executor = await stack.enter_async_context(
+            open_executor(node, namespace=namespace, incarnation=incarnation, machine=machine)
+        )
+        # Timed before anybody hears of it: the first thing that a dialer is told is true.
+        for backend in backends if isinstance(backends, Iterable) else (backends,):
+            await executor.lanes.add(
+                backend,
+                queue_limit=queue_limit,
+                strict=strict,
+                calibrate=calibrate and not backend.simulated,
+            )
+        directory = await stack.enter_async_context(
+            join_namespace(
+                node,
+                places,
+                sources=() if places else (Nowhere(),),
+                known=known,
+                namespace=namespace,
+                roles={"listener"},
+                incarnation=incarnation,
+            )
+        )
+        listener = Listener(
+            executor,
+            node=node,
+            directory=directory,
+            namespace=namespace,
+            incarnation=incarnation,
+            queue_limit=queue_limit,
+            strict=strict,
+            calibrate=calibrate,
+        )
+        if not listener.lanes:
+            log.info("no lane yet: nothing can be answered until `Listener.add` is given a backend")
+        yield listener
+
+
+def addresses_to_listen_on(
+    listen: Sequence[str],
+    bootstraps: Sequence[Address],
+    *,
+    transport: Literal["tcp", "quic", "dual"],
+) -> tuple[str, ...]:
+    """Where to listen: as asked for, else where the others can reach us and nobody else.
+
+    Args:
+      listen: What was asked for, as multiaddresses.
+      bootstraps: Where the namespace meets.
+      transport: What to listen with.
+
+    Raises:
+      ConfigurationError: if one of them is no address.
+
+    """
+    if listen:
+        return tuple(str(parse_address(text, setting="listen")) for text in listen)
+    hosts = dict.fromkeys(place.local_host() for place in bootstraps)
+    places = [
+        Address(kind="ip6" if ":" in host else "ip4", host=host, transport="tcp", port=0)
+        for host in hosts
+    ]
+    return tuple(
+        str(place.over(each))
+        for place in places
+        for each in ("tcp", "quic")
+        if transport in (each, "dual")
+    )

@@ -1,0 +1,115 @@
+"""A stream from a process to itself: bytes in memory, and the rules of every other stream.
+
+A router reaches a listener of its own process over it, with the very session that it has with any
+other. The ends prove nothing to each other: whoever holds both is one process with one identity.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+
+import trio
+
+from ..capability import PeerId
+from ..exceptions import PeerUnreachable
+
+# What a direction holds before its writer waits: about what a kernel's socket buffers hold.
+MAX_BUFFERED_BYTES = 256 << 10
+
+# What one read gives at most, as with every stream.
+MAX_READ_BYTES = 64 << 10
+
+# How long a write waits for the reader, as with every stream: its task is shielded meanwhile.
+STALL_SECONDS = 10.0
+
+
+class _Pipe:
+    """One direction."""
+
+    def __init__(self) -> None:
+        self._pieces: deque[bytes] = deque()
+        self._size = 0
+        self._changed = trio.Event()
+        self.is_closed = False
+
+    def close(self) -> None:
+        self.is_closed = True
+        self._signal()
+
+    def _signal(self) -> None:
+        changed, self._changed = self._changed, trio.Event()
+        changed.set()
+
+    async def send(self, data: bytes) -> bool:
+        """Put *data* in; False if nobody will read it."""
+        while self._size >= MAX_BUFFERED_BYTES and not self.is_closed:
+            await self._changed.wait()
+        if self.is_closed:
+            await trio.lowlevel.checkpoint()
+            return False
+        self._pieces.append(data)
+        self._size += len(data)
+        self._signal()
+        await trio.lowlevel.checkpoint()
+        return True
+
+    async def receive(self) -> bytes:
+        """The next bytes; ``b""`` once it is closed and empty."""
+        while not self._pieces and not self.is_closed:
+            await self._changed.wait()
+        await trio.lowlevel.checkpoint()
+        if not self._pieces:
+            return b""
+        data = self._pieces.popleft()
+        if len(data) > MAX_READ_BYTES:
+            self._pieces.appendleft(data[MAX_READ_BYTES:])
+            data = data[:MAX_READ_BYTES]
+        self._size -= len(data)
+        self._signal()
+        return data
+
+
+class LoopbackStream:
+    """One end of a loopback stream; a `Stream`. Made by `open_loopback`."""
+
+    def __init__(self, peer_id: PeerId, incoming: _Pipe, outgoing: _Pipe) -> None:
+        self.peer_id = peer_id
+        """The identity of this process, at both ends."""
+        self._incoming = incoming
+        self._outgoing = outgoing
+
+    async def receive_some(self) -> bytes:
+        """The next bytes; ``b""`` at the end."""
+        return await self._incoming.receive()
+
+    async def send_all(self, data: bytes) -> None:
+        """Send *data*.
+
+        Raises:
+          PeerUnreachable: if the stream has ended, or nobody reads it for `STALL_SECONDS`.
+
+        """
+        with trio.CancelScope(shield=True), trio.move_on_after(STALL_SECONDS) as patience:
+            if await self._outgoing.send(data):
+                return
+        if patience.cancelled_caught:
+            self.end()
+            raise PeerUnreachable(f"took nothing for {STALL_SECONDS:.0f} s", peer_id=self.peer_id)
+        raise PeerUnreachable("the connection was lost", peer_id=self.peer_id)
+
+    async def aclose(self) -> None:
+        """End both directions; what was sent before can still be read."""
+        self.end()
+        with trio.CancelScope(shield=True):
+            await trio.lowlevel.checkpoint()
+
+    def end(self) -> None:
+        """End both directions, now."""
+        self._incoming.close()
+        self._outgoing.close()
+
+
+def open_loopback(peer_id: PeerId) -> tuple[LoopbackStream, LoopbackStream]:
+    """Both ends of a new stream inside the process *peer_id*."""
+    there, back = _Pipe(), _Pipe()
+    return LoopbackStream(peer_id, back, there), LoopbackStream(peer_id, there, back)

@@ -1,0 +1,427 @@
+"""Lanes: several backends of one listener, which come and go and fail by themselves."""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager
+
+import attrs
+import pytest
+import trio
+
+from punch.backends import Emit, Generation, MockBackend, MockScript
+from punch.capability import Capability, ModelOffer
+from punch.dialer import chat_request, open_router
+from punch.discovery import Nowhere, Sighting
+from punch.exceptions import BackendCrashed, ConfigurationError, NoPeerAvailable, NoRealPeer
+from punch.listener import Listener, open_listener
+from punch.testing import MemoryNetwork, ScriptedBackend, open_swarm
+from punch.wire import CommandRequest, Completion, Sampling, Timings, Usage
+
+LIMIT = 3600
+
+
+def mock(model: str = "mock", **script) -> MockBackend:
+    return MockBackend(MockScript(model=model, **script))
+
+
+def saying(text: str, *, model: str = "scripted", **options) -> ScriptedBackend:
+    """A backend that always says *text*."""
+
+    async def play(request: CommandRequest, emit: Emit) -> Generation:
+        await emit(text, 1)
+        return Generation(
+            completion=Completion(text=text),
+            usage=Usage(prompt_tokens=1, completion_tokens=1),
+            timings=Timings(),
+        )
+
+    return ScriptedBackend(play, offers=(ModelOffer(name=model),), **options)
+
+
+@asynccontextmanager
+async def alone(*backends, **options):
+    """A listener that nobody but this process reaches, and a router that asks it."""
+    async with trio.open_nursery() as nursery:
+        node = MemoryNetwork(nursery).node("self")
+        async with (
+            open_listener(
+                backends, node=node, bootstrap=None, incarnation=1, **options
+            ) as listener,
+            open_router(listener=listener) as router,
+        ):
+            await router.wait_for_peers()
+            yield listener, router
+        nursery.cancel_scope.cancel()
+
+
+def told(listener: Listener) -> dict[str, str]:
+    """The state of each lane, as it is advertised."""
+    return {lane.id: lane.state for lane in listener.capability().lanes}
+
+
+async def text_of(router, question: str, **options) -> str:
+    return (await router.ask(chat_request(question, **options))).result.text
+
+
+# ---- by loopback ----
+
+
+async def test_a_router_asks_the_listener_of_its_process_without_a_network(autojump_clock):
+    """It is a peer like any other: measured, chosen, and named in the response."""
+    with trio.fail_after(LIMIT):
+        async with alone(mock()) as (listener, router):
+            response = await router.ask("hello")
+            (peer,) = router.peers
+            sessions = router.sessions
+
+    assert response.executor == listener.peer_id == peer.peer_id
+    assert response.status == "success"
+    assert sessions == 1
+
+
+async def test_a_long_answer_passes_the_loopback_whole(autojump_clock):
+    """Flow control, windows and all."""
+    long = "word " * 200_000
+    with trio.fail_after(LIMIT):
+        async with alone(saying(long)) as (_, router):
+            assert await text_of(router, "go on") == long
+
+
+async def test_local_and_remote_listeners_are_candidates_of_one_policy(autojump_clock):
+    """Both are in the table; the one identity of the process is known to the others as well."""
+    with trio.fail_after(LIMIT):
+        async with open_swarm() as swarm:
+            await swarm.listener("far", mock("big"))
+            near = await swarm.listener("near", mock("small"))
+            async with open_router(listener=near) as router:
+                await router.wait_for_peers(lambda peers: len(peers) == 2)
+                here = await router.ask(chat_request("hi", model="small"))
+                there = await router.ask(chat_request("hi", model="big"))
+                async with swarm.router("third") as third:
+                    known = {peer.peer_id for peer in third.peers}
+
+    assert (here.executor, there.executor) == ("near", "far")
+    assert known == {"near", "far"}
+
+
+async def test_a_router_hears_of_listeners_that_come_after_it_joined_its_listener(autojump_clock):
+    """The process is announced as a dialer from then on, so that it is told."""
+    with trio.fail_after(LIMIT):
+        async with open_swarm() as swarm:
+            near = await swarm.listener("near", mock("small"))
+            await trio.sleep(60)
+            async with open_router(listener=near) as router:
+                await router.wait_for_peers()
+                await swarm.listener("late", mock("big"))
+                began = trio.current_time()
+                await router.wait_for_peers(lambda peers: len(peers) == 2)
+                took = trio.current_time() - began
+
+    assert took < 2
+
+
+async def test_a_listener_that_meets_nowhere_is_found_by_nobody():
+    """Its source has nobody to tell."""
+    seen: list[Sighting] = []
+    await Nowhere().run(None, seen.append)  # type: ignore[arg-type]  # It announces nothing.
+    assert seen == [Sighting(is_whole=True)]
+
+
+# ---- which lane ----
+
+
+async def test_each_model_is_answered_by_its_lane(autojump_clock):
+    """The first lane that was added answers where no model is named."""
+    with trio.fail_after(LIMIT):
+        async with alone(saying("one", model="m1"), saying("two", model="m2")) as (_, router):
+            texts = [
+                await text_of(router, "?", model="m2"),
+                await text_of(router, "?", model="m1"),
+                await text_of(router, "?"),
+            ]
+
+    assert texts == ["two", "one", "one"]
+
+
+async def test_a_simulated_lane_is_not_asked_in_place_of_a_real_one(autojump_clock):
+    """Only by the name of its model; and never by a strict request."""
+    real = saying("real", model="m", simulated=False)
+    with trio.fail_after(LIMIT):
+        async with alone(mock("toy"), real, calibrate=False) as (_, router):
+            anybody = await router.ask("?")
+            toy = await router.ask(chat_request("?", model="toy"))
+            strict = await router.ask(chat_request("?", strict=True))
+            with pytest.raises(NoPeerAvailable):
+                await router.ask(chat_request("?", model="toy", strict=True))
+
+    assert anybody.provenance.kind == strict.provenance.kind == "real"
+    assert toy.provenance.kind == "simulated"
+
+
+async def test_a_dead_real_lane_is_not_replaced_by_the_mock(autojump_clock):
+    """There is no fallback from a real backend to the mock, ever."""
+    real = saying("real", model="m", simulated=False)
+    with trio.fail_after(LIMIT):
+        async with alone(mock("toy"), real, calibrate=False) as (listener, router):
+            real.offers = ()
+            await trio.sleep(2)
+            assert told(listener)["scripted"] == "failed"
+            call = router._dispatch.links.session("self").ask(chat_request("?"))
+            response = await call.receive()
+
+    assert response.status == "refused"
+
+
+async def test_strictness_is_a_lanes_own(autojump_clock):
+    """A strict simulating lane refuses everybody; the one beside it answers."""
+    with trio.fail_after(LIMIT):
+        async with alone(saying("free", model="free")) as (listener, router):
+            await listener.add(saying("bound", model="bound"), name="bound", strict=True)
+            await router.wait_for_peers(lambda peers: len(peers[0].capability.lanes) == 2)
+            assert await text_of(router, "?", model="free") == "free"
+            with pytest.raises(NoPeerAvailable, match="simulates"):
+                await router.ask(chat_request("?", model="bound"))
+
+
+async def test_a_strict_listener_has_strict_lanes(autojump_clock):
+    """Unless a lane says otherwise."""
+    with trio.fail_after(LIMIT):
+        async with alone(mock(), strict=True) as (listener, router):
+            assert listener.lanes[0].strict
+            with pytest.raises((NoPeerAvailable, NoRealPeer)):
+                await router.ask("?")
+
+
+# ---- what is said of them ----
+
+
+async def test_every_lane_has_its_own_load_and_every_offer_its_id(autojump_clock):
+    """One lane is busy and the other is not; ids are unique, and lanes are told by them."""
+    with trio.fail_after(LIMIT):
+        async with alone(mock("slow", delay=50, slots=1), mock("quick")) as (listener, router):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(router.ask, chat_request("?", model="slow"))
+                nursery.start_soon(router.ask, chat_request("and?", model="slow"))
+                await trio.sleep(3)
+                (peer,) = router.peers
+                nursery.cancel_scope.cancel()
+        capability = peer.capability
+        loads = {lane.id: (lane.load.busy, lane.load.queued) for lane in capability.lanes}
+
+    assert loads == {"mock": (1, 1), "mock-2": (0, 0)}
+    assert {offer.id: offer.lane for offer in capability.models} == {
+        "mock/slow": "mock",
+        "mock-2/quick": "mock-2",
+    }
+    assert len(listener.lanes) == 2
+
+
+async def test_a_name_too_long_for_an_id_still_has_one(autojump_clock):
+    """Within the 64 characters that it may have, and another for another model."""
+    offers = tuple(ModelOffer(name=f"{'x' * 200}{number}") for number in range(2))
+    with trio.fail_after(LIMIT):
+        async with alone(ScriptedBackend(offers=offers)) as (_, router):
+            (peer,) = router.peers
+            ids = [offer.id for offer in peer.capability.models]
+
+    assert len(set(ids)) == 2
+    assert all(len(one) <= 64 for one in ids)
+
+
+async def test_a_listener_without_a_lane_says_that_it_takes_nothing(autojump_clock):
+    """It is met all the same, and answers from its first lane on."""
+    with trio.fail_after(LIMIT):
+        async with alone() as (listener, router):
+            (peer,) = router.peers
+            with pytest.raises(NoPeerAvailable):
+                await router.ask("?")
+            await listener.add(mock())
+            await router.wait_for_peers(lambda peers: bool(peers[0].capability.models))
+            response = await router.ask("?")
+
+    assert attrs.evolve(peer.capability) == Capability()
+    assert response.status == "success"
+
+
+@pytest.mark.parametrize("name", ["", "x" * 33, "a\nb"])
+async def test_a_lanes_name_must_be_one(name):
+    """It travels, and people read it."""
+    async with trio.open_nursery() as nursery:
+        node = MemoryNetwork(nursery).node("self")
+        async with open_listener(node=node, bootstrap=None) as listener:
+            with pytest.raises(ConfigurationError, match="1 to 32 printable"):
+                await listener.add(mock(), name=name)
+        nursery.cancel_scope.cancel()
+
+
+# ---- they come and go, and fail ----
+
+
+async def test_removing_a_lane_finishes_what_it_has_begun(autojump_clock):
+    """The other lane answers meanwhile, and the one that goes takes nothing new."""
+    with trio.fail_after(LIMIT):
+        async with alone(mock("goes", decode_rate=10), saying("stays", model="stays")) as (
+            listener,
+            router,
+        ):
+            goes = listener.lanes[0]
+            sampling = Sampling(max_tokens=40)
+            answer = router.answer(chat_request("long", model="goes", sampling=sampling))
+            async with trio.open_nursery() as nursery:
+
+                async def read() -> None:
+                    async with answer:
+                        async for _ in answer:
+                            pass
+
+                nursery.start_soon(read)
+                await trio.sleep(1)
+                nursery.start_soon(listener.remove, goes)
+                await trio.sleep(1)
+                assert await text_of(router, "?", model="stays") == "stays"
+                assert goes.statistics().busy == 1
+                with pytest.raises(NoPeerAvailable):
+                    await router.ask(chat_request("late", model="goes"))
+            lanes = listener.lanes
+            served = listener.statistics().served
+
+    assert answer.response.status == "success"
+    assert [lane.backend.name for lane in lanes] == ["scripted"]
+    assert served == 2
+
+
+async def test_removing_a_lane_that_does_not_finish_ends_its_answers(autojump_clock):
+    """After a bounded time the backend may be closed, whoever still reads."""
+    with trio.fail_after(LIMIT):
+        async with alone(mock("goes", delay=10_000)) as (listener, router):
+            async with trio.open_nursery() as nursery:
+                failed: list[str] = []
+
+                async def ask() -> None:
+                    with pytest.raises(NoPeerAvailable, match="was removed") as error:
+                        await router.ask("?")
+                    failed.append(str(error.value))
+
+                nursery.start_soon(ask)
+                await trio.sleep(1)
+                began = trio.current_time()
+                await listener.remove(listener.lanes[0])
+                took = trio.current_time() - began
+            assert listener.lanes == ()
+
+    assert took == pytest.approx(10, abs=1)
+    assert len(failed) == 1
+
+
+async def test_a_lane_that_replaces_another_has_an_id_of_its_own(autojump_clock):
+    """What was chosen of the earlier one is not this one's."""
+    with trio.fail_after(LIMIT):
+        async with alone() as (listener, router):
+            first = await listener.add(saying("old"), name="main")
+            with pytest.raises(ConfigurationError, match="'main' already"):
+                await listener.add(saying("new"), name="main")
+            await listener.remove(first)
+            second = await listener.add(saying("new"), name="main")
+            await router.wait_for_peers(
+                lambda peers: [lane.id for lane in peers[0].capability.lanes] == [second.id]
+            )
+            text = await text_of(router, "?")
+
+    assert (first.id, second.id) == ("main", "main-2")
+    assert text == "new"
+
+
+class Engine(ScriptedBackend):
+    """A backend whose engine can be killed: as a served one, it says so in its offers."""
+
+    def __init__(self, model: str) -> None:
+        super().__init__(offers=(ModelOffer(name=model),), name="engine")
+        self.is_up = trio.Event()
+        self.is_up.set()
+
+    def die(self) -> None:
+        self.is_up = trio.Event()
+        self.offers = (attrs.evolve(self.offers[0], load_seconds=5.0),)
+
+    def come_back(self) -> None:
+        self.offers = (attrs.evolve(self.offers[0], load_seconds=0.0),)
+        self.is_up.set()
+
+    async def ready(self, loading):
+        while not self.is_up.is_set():
+            loading(5.0)
+            await self.is_up.wait()
+
+    async def generate(self, request, emit):
+        if not self.is_up.is_set():
+            raise BackendCrashed("the engine is gone")
+        return await super().generate(request, emit)
+
+
+async def test_one_lane_dies_and_comes_back_while_the_other_answers(autojump_clock):
+    """Its state says so within a second or two, both times."""
+    engine = Engine("m")
+    states = []
+    with trio.fail_after(LIMIT):
+        async with alone(engine, saying("still here", model="other")) as (_, router):
+            for change in (lambda: None, engine.die, engine.come_back):
+                change()
+                await trio.sleep(2)
+                (peer,) = router.peers
+                states.append({lane.id: lane.state for lane in peer.capability.lanes})
+                assert await text_of(router, "?", model="other") == "still here"
+            assert await text_of(router, "back?", model="m") == "back?"
+
+    assert [state["engine"] for state in states] == ["ready", "starting", "ready"]
+    assert {state["scripted"] for state in states} == {"ready"}
+
+
+async def test_a_lane_rests_after_a_crash_that_its_backend_says_nothing_of(autojump_clock):
+    """Another lane with the same model answers; a resting lane alone is tried all the same."""
+    is_down = True
+
+    async def play(request: CommandRequest, emit: Emit) -> Generation:
+        if is_down:
+            raise BackendCrashed("connection refused")
+        await emit("back", 1)
+        return Generation(
+            completion=Completion(text="back"), usage=Usage(completion_tokens=1), timings=Timings()
+        )
+
+    offers = (ModelOffer(name="m"),)
+    with trio.fail_after(LIMIT):
+        async with alone(ScriptedBackend(play, offers=offers)) as (listener, router):
+            lane = listener.lanes[0]
+            with pytest.raises(NoPeerAvailable):
+                await router.ask("?")
+            resting = lane.state
+            other = await listener.add(saying("other", model="m"), name="other")
+            assert listener._executor.lanes.choose(chat_request("?"))[0] is other
+            await listener.remove(other)
+            is_down = False
+            assert listener._executor.lanes.choose(chat_request("?"))[0] is lane
+            await trio.sleep(60)
+            text = await text_of(router, "and now?")
+
+    assert resting == "resting"
+    assert (lane.state, text) == ("ready", "back")
+
+
+async def test_draining_drains_every_lane(autojump_clock):
+    """Side by side, within the time that one may take."""
+    with trio.fail_after(LIMIT):
+        async with alone(mock("a", delay=4), mock("b", delay=4)) as (listener, router):
+            async with trio.open_nursery() as nursery:
+                for model in ("a", "b"):
+                    sampling = Sampling(max_tokens=1)
+                    nursery.start_soon(
+                        router.ask, chat_request("?", model=model, sampling=sampling)
+                    )
+                await trio.sleep(1)
+                began = trio.current_time()
+                await listener.drain()
+                took = trio.current_time() - began
+            load = listener.capability().load
+
+    assert took < 5
+    assert load.draining
