@@ -15,7 +15,14 @@ from punch.discovery import Nowhere, Sighting
 from punch.exceptions import BackendCrashed, ConfigurationError, NoPeerAvailable, NoRealPeer
 from punch.listener import Listener, open_listener
 from punch.testing import MemoryNetwork, ScriptedBackend, open_swarm
-from punch.wire import CommandRequest, Completion, Sampling, Timings, Usage
+from punch.wire import (
+    CommandRequest,
+    CommandResponse,
+    Completion,
+    Sampling,
+    Timings,
+    Usage,
+)
 
 LIMIT = 3600
 
@@ -61,6 +68,15 @@ def told(listener: Listener) -> dict[str, str]:
 
 async def text_of(router, question: str, **options) -> str:
     return (await router.ask(chat_request(question, **options))).result.text
+
+
+async def asked(router, question: str, *, offer: str | None = None, **options) -> CommandResponse:
+    """What the listener itself says to a request, whatever a dialer would make of it."""
+    request = chat_request(question, stream=False, **options)
+    call = router._dispatch.links.session("self").ask(attrs.evolve(request, offer=offer))
+    while not isinstance(part := await call.receive(), CommandResponse):
+        pass
+    return part
 
 
 # ---- by loopback ----
@@ -148,14 +164,14 @@ async def test_a_simulated_lane_is_not_asked_in_place_of_a_real_one(autojump_clo
     real = saying("real", model="m", simulated=False)
     with trio.fail_after(LIMIT):
         async with alone(mock("toy"), real, calibrate=False) as (_, router):
-            anybody = await router.ask("?")
-            toy = await router.ask(chat_request("?", model="toy"))
-            strict = await router.ask(chat_request("?", strict=True))
-            with pytest.raises(NoPeerAvailable):
-                await router.ask(chat_request("?", model="toy", strict=True))
+            anybody = await asked(router, "?")
+            toy = await asked(router, "?", model="toy")
+            strict = await asked(router, "?", strict=True)
+            refused = await asked(router, "?", model="toy", strict=True)
 
     assert anybody.provenance.kind == strict.provenance.kind == "real"
     assert toy.provenance.kind == "simulated"
+    assert (refused.status, refused.error.code) == ("refused", "simulated")
 
 
 async def test_a_dead_real_lane_is_not_replaced_by_the_mock(autojump_clock):
@@ -166,8 +182,7 @@ async def test_a_dead_real_lane_is_not_replaced_by_the_mock(autojump_clock):
             real.offers = ()
             await trio.sleep(2)
             assert told(listener)["scripted"] == "failed"
-            call = router._dispatch.links.session("self").ask(chat_request("?"))
-            response = await call.receive()
+            response = await asked(router, "?")
 
     assert response.status == "refused"
 
@@ -190,6 +205,40 @@ async def test_a_strict_listener_has_strict_lanes(autojump_clock):
             assert listener.lanes[0].strict
             with pytest.raises((NoPeerAvailable, NoRealPeer)):
                 await router.ask("?")
+
+
+async def test_a_request_that_names_an_offer_is_answered_with_that_one(autojump_clock):
+    """Even if another lane was added before it, and has the very same model."""
+    with trio.fail_after(LIMIT):
+        async with alone(saying("one"), saying("two")) as (_, router):
+            (peer,) = router.peers
+            ids = [offer.id for offer in peer.capability.models]
+            texts = [(await asked(router, "?", offer=offer)).result.text for offer in ids]
+
+    assert ids == ["scripted/scripted", "scripted-2/scripted"]
+    assert texts == ["one", "two"]
+
+
+async def test_an_offer_that_is_gone_is_not_answered_by_another(autojump_clock):
+    """The dialer chose that one: it is told so, and may choose again."""
+    with trio.fail_after(LIMIT):
+        async with alone(saying("one"), saying("two")) as (listener, router):
+            goes, _ = listener.lanes
+            draining = trio.Event()
+            async with trio.open_nursery() as nursery:
+
+                async def remove() -> None:
+                    await listener.remove(goes)
+                    draining.set()
+
+                nursery.start_soon(remove)
+                await draining.wait()
+            response = await asked(router, "?", offer="scripted/scripted")
+            wrong = await asked(router, "?", offer="scripted-2/scripted", model="other")
+
+    for refused in (response, wrong):
+        assert (refused.status, refused.error.code) == ("refused", "unavailable")
+        assert refused.error.retryable
 
 
 # ---- what is said of them ----
