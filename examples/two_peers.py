@@ -25,8 +25,7 @@ async def main() -> None:
                         pass
 
             nursery.start_soon(read)
-            while not answer.decisions:
-                await trio.testing.wait_all_tasks_blocked()
+            await trio.testing.wait_all_tasks_blocked()
             await swarm.listener("second", MockBackend(MockScript()))
             await router.wait_for_peers(lambda peers: len(peers) == 2)
             swarm.kill("first")
