@@ -5,6 +5,8 @@ which of them it came from. Only the command line hands in arguments, environmen
 library takes keyword arguments and knows nothing of this room.
 """
 
+from ._answering import BACKENDS
+from ._asking import KEYS
 from ._edit import set_value, unset_value
 from ._file import MAX_FILE_BYTES, SettingsFile, open_settings, read_settings_file
 from ._flags import help_text, parse_flags
@@ -43,10 +45,8 @@ from ._setting import (
     several,
 )
 from ._table import (
-    BACKENDS,
     DECISION_LOG,
     DIALER_IDENTITY,
-    KEYS,
     LEVELS,
     LOG_LEVEL,
     SECTIONS,

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import attrs
 
+from . import _answering as answering
+from . import _asking as asking
 from . import _table as table
 from ._setting import Settings, group, of
 from ._table import Transport
@@ -53,52 +55,52 @@ class StrictSettings(Settings):
 class BackendSettings(Settings):
     """What a listener is told about its backend; see INFERENCE.md."""
 
-    name: str = of(table.BACKEND)
+    name: str = of(answering.BACKEND)
     """Which backend."""
 
-    model: str | None = of(table.MODEL_FILE)
+    model: str | None = of(answering.MODEL_FILE)
     """A GGUF file, or the name of a model that was pulled."""
 
-    slots: int | None = of(table.SLOTS)
+    slots: int | None = of(answering.SLOTS)
     """Requests side by side; `None` for the backend's own number."""
 
-    context: int | None = of(table.CONTEXT)
+    context: int | None = of(answering.CONTEXT)
     """Tokens of one request; `None` for the usual number."""
 
-    program: str | None = of(table.LLAMA_CPP_EXE)
+    program: str | None = of(answering.LLAMA_CPP_EXE)
     """A program of llama.cpp."""
 
-    threads: int | None = of(table.LLAMA_THREADS)
+    threads: int | None = of(answering.LLAMA_THREADS)
     """Threads to compute with; `None` for as many as there are CPUs."""
 
-    no_mmap: bool = of(table.LLAMA_NO_MMAP)
+    no_mmap: bool = of(answering.LLAMA_NO_MMAP)
     """Whether the model is read into memory instead of mapped."""
 
-    gpu_layers: int | None = of(table.LLAMA_GPU_LAYERS)
+    gpu_layers: int | None = of(answering.LLAMA_GPU_LAYERS)
     """Layers on GPUs; `None` leaves it to the engine."""
 
-    openai_url: str | None = of(table.OPENAI_URL)
+    openai_url: str | None = of(answering.OPENAI_URL)
     """Address of an OpenAI-compatible server."""
 
-    openai_key: str | None = of(table.OPENAI_KEY)
+    openai_key: str | None = of(answering.OPENAI_KEY)
     """Its key."""
 
-    openai_model: str | None = of(table.OPENAI_MODEL)
+    openai_model: str | None = of(answering.OPENAI_MODEL)
     """The only one of its models to offer; `None` for all."""
 
-    mock_decode_rate: float | None = of(table.MOCK_DECODE_RATE)
+    mock_decode_rate: float | None = of(answering.MOCK_DECODE_RATE)
     """Tokens per second that the mock makes; `None` for all at once."""
 
-    mock_prefill_rate: float | None = of(table.MOCK_PREFILL_RATE)
+    mock_prefill_rate: float | None = of(answering.MOCK_PREFILL_RATE)
     """Prompt tokens per second that the mock reads; `None` for all at once."""
 
-    mock_delay: float = of(table.MOCK_DELAY)
+    mock_delay: float = of(answering.MOCK_DELAY)
     """Seconds before the mock does anything."""
 
-    mock_fail_after: int | None = of(table.MOCK_FAIL_AFTER)
+    mock_fail_after: int | None = of(answering.MOCK_FAIL_AFTER)
     """Tokens after which the mock fails; `None` for never."""
 
-    mock_model: str = of(table.MOCK_MODEL)
+    mock_model: str = of(answering.MOCK_MODEL)
     """The model that the mock pretends to be."""
 
 
@@ -108,15 +110,15 @@ class ListenerSettings(ProgramSettings):
 
     network: NetworkSettings = group(NetworkSettings)
 
-    listen: tuple[str, ...] = of(table.LISTEN)
+    listen: tuple[str, ...] = of(answering.LISTEN)
     """Addresses to be dialled at; by default this machine's side of the way to the bootstrap."""
 
     backend: BackendSettings = group(BackendSettings)
 
-    queue: int = of(table.QUEUE)
+    queue: int = of(answering.QUEUE)
     """Requests that may wait for a slot."""
 
-    calibrate: bool = of(table.CALIBRATE)
+    calibrate: bool = of(answering.CALIBRATE)
     """Whether the backend is timed at the start."""
 
     strict: StrictSettings = group(StrictSettings)
@@ -131,32 +133,32 @@ class ListenerSettings(ProgramSettings):
 class DialerSettings(ProgramSettings):
     """Settings of ``python -m punch.dialer``."""
 
-    ask: str | None = of(table.ASK)
+    ask: str | None = of(asking.ASK)
     """The question; ``-`` for standard input, `None` for a conversation."""
 
     network: NetworkSettings = group(NetworkSettings)
-    model: str | None = of(table.MODEL_NAME)
+    model: str | None = of(asking.MODEL_NAME)
     policy: str = of(table.POLICY)
-    stream: bool = of(table.STREAM)
-    json: bool = of(table.RESPONSE_AS_JSON)
-    explain: bool = of(table.EXPLAIN)
-    continuation: bool = of(table.CONTINUATION)
+    stream: bool = of(asking.STREAM)
+    json: bool = of(asking.RESPONSE_AS_JSON)
+    explain: bool = of(asking.EXPLAIN)
+    continuation: bool = of(asking.CONTINUATION)
     hedge: bool = of(table.HEDGE)
 
-    timeout: float = of(table.TIMEOUT)
+    timeout: float = of(asking.TIMEOUT)
     """Seconds for a whole answer."""
 
     strict: StrictSettings = group(StrictSettings)
-    system: str | None = of(table.SYSTEM)
-    max_tokens: int | None = of(table.MAX_TOKENS)
-    temperature: float | None = of(table.TEMPERATURE)
-    top_p: float | None = of(table.TOP_P)
-    top_k: int | None = of(table.TOP_K)
-    min_p: float | None = of(table.MIN_P)
-    repeat_penalty: float | None = of(table.REPEAT_PENALTY)
-    stop: tuple[str, ...] = of(table.STOP)
-    seed: int | None = of(table.SEED)
-    request_id: str | None = of(table.REQUEST_ID)
+    system: str | None = of(asking.SYSTEM)
+    max_tokens: int | None = of(asking.MAX_TOKENS)
+    temperature: float | None = of(asking.TEMPERATURE)
+    top_p: float | None = of(asking.TOP_P)
+    top_k: int | None = of(asking.TOP_K)
+    min_p: float | None = of(asking.MIN_P)
+    repeat_penalty: float | None = of(asking.REPEAT_PENALTY)
+    stop: tuple[str, ...] = of(asking.STOP)
+    seed: int | None = of(asking.SEED)
+    request_id: str | None = of(asking.REQUEST_ID)
     identity: str | None = of(table.DIALER_IDENTITY)
 
     decision_log: str | None = of(table.DECISION_LOG)
@@ -169,22 +171,22 @@ class DialerSettings(ProgramSettings):
 class GatewaySettings(ProgramSettings):
     """Settings of ``python -m punch.gateway``."""
 
-    host: str = of(table.HOST)
-    port: int = of(table.PORT)
+    host: str = of(asking.HOST)
+    port: int = of(asking.PORT)
 
-    keys: Path | None = of(table.KEYS)
+    keys: Path | None = of(asking.KEYS)
     """The file of API keys, if somebody says; see `keys_path`."""
 
-    open_to_all: bool = of(table.OPEN_TO_ALL)
-    allow_origin: tuple[str, ...] = of(table.ALLOW_ORIGIN)
+    open_to_all: bool = of(asking.OPEN_TO_ALL)
+    allow_origin: tuple[str, ...] = of(asking.ALLOW_ORIGIN)
 
-    body_limit: int = of(table.BODY_LIMIT)
+    body_limit: int = of(asking.BODY_LIMIT)
     """Bytes of a request body."""
 
-    timeout: float = of(table.GATEWAY_TIMEOUT)
+    timeout: float = of(asking.GATEWAY_TIMEOUT)
     """Seconds for a whole answer, where the caller does not say."""
 
-    show_prompts: bool = of(table.SHOW_PROMPTS)
+    show_prompts: bool = of(asking.SHOW_PROMPTS)
     network: NetworkSettings = group(NetworkSettings)
     policy: str = of(table.POLICY)
     hedge: bool = of(table.HEDGE)
@@ -194,12 +196,12 @@ class GatewaySettings(ProgramSettings):
     decision_log: str | None = of(table.DECISION_LOG)
     """A file, ``none``, or by default one in the data folder."""
 
-    listen_too: bool = of(table.LISTEN_TOO)
+    listen_too: bool = of(asking.LISTEN_TOO)
     """Whether there is a listener in the same process, with the settings in `listener`."""
 
     listener: ListenerSettings = group(ListenerSettings)
 
-    traces: str | None = of(table.TRACES)
+    traces: str | None = of(asking.TRACES)
     """The OpenTelemetry collector's address."""
 
     log_level: str = of(table.LOG_LEVEL, default="info")

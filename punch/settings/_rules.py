@@ -9,6 +9,8 @@ from typing import Generic, Literal, TypeVar
 
 import attrs
 
+from ..wire import LIMITS
+
 Kind = Literal["text", "path", "path or name", "number", "switch"]
 """What a value looks like in the file: a string (of a path, too), a number, or true and false."""
 
@@ -127,3 +129,14 @@ def one_of(*choices: C) -> Rule[C]:
         raise ValueError(f"it must be one of {', '.join(choices)}")
 
     return Rule(convert)
+
+
+def count_within(name: str) -> Rule[int]:
+    """Whole numbers within the limits that the field *name* of a request has."""
+    return count(int(LIMITS[name].least), most=int(LIMITS[name].most))
+
+
+def number_within(name: str) -> Rule[float]:
+    """Numbers within the limits that the field *name* of a request has."""
+    limit = LIMITS[name]
+    return number(limit.least, limit.most, above=limit.above)

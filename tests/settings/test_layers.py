@@ -205,6 +205,48 @@ def test_a_path_in_the_file_is_relative_to_the_file() -> None:
     assert settings.keys == Path("/k.sqlite3")
 
 
+@pytest.mark.parametrize(
+    ("said", "found"),
+    [
+        ("smollm2", "smollm2"),
+        ("qwen2.5-0.5b:latest", "qwen2.5-0.5b:latest"),
+        ("models/x.gguf", str(PATH.parent / "models/x.gguf")),
+        ("./x.gguf", str(PATH.parent / "x.gguf")),
+        ("/x.gguf", "/x.gguf"),
+        ("~/x.gguf", str(Path.home() / "x.gguf")),
+    ],
+)
+def test_a_model_is_a_name_or_a_path_that_is_relative_to_the_file(said: str, found: str) -> None:
+    """What was pulled has a name, and a name has no slash in it."""
+    file = toml(f'[listener]\nmodel = "{said}"')
+
+    assert load(ListenerSettings, {}, {}, file).backend.model == found
+
+
+def test_the_identity_that_a_listener_has_in_the_file_is_its_own_inside_a_gateway_too() -> None:
+    """Two programs with one identity would be one peer, so each section has its own."""
+    file = toml("[listener]\nidentity = '/l.key'\n[gateway]\nidentity = '/g.key'")
+    settings = load(GatewaySettings, {}, {}, file)
+
+    assert (settings.identity, settings.listener.identity) == ("/g.key", "/l.key")
+    assert settings.listener.origin("identity").layer == "file"
+    flags = parse_flags("gateway", "", GatewaySettings, ["--identity", "k"])
+    assert load(GatewaySettings, flags, {}).listener.origin("identity").layer == "flag"
+
+
+def test_an_error_found_later_can_name_who_said_the_value() -> None:
+    """The flag, the variable, the line of the file; of a default, what would say it."""
+    file = toml("[listener]\nslots = 3")
+    flags = parse_flags("listener", "", ListenerSettings, ["--context", "9"])
+    backend = load(ListenerSettings, flags, {"PUNCH_INFERENCE_BACKEND": "mock"}, file).backend
+
+    assert backend.said("context") == "--context"
+    assert backend.said("slots") == f"{PATH}:2"
+    assert backend.said("name") == "PUNCH_INFERENCE_BACKEND"
+    assert backend.said("openai_url") == "PUNCH_OPENAI_URL"
+    assert backend.said("model") == "--model"
+
+
 def test_either_switch_of_strict_mode_is_enough() -> None:
     """`--no-strict` does not undo `PUNCH_DISABLE_SIMULATION=1`."""
     flags = parse_flags("dialer", "", DialerSettings, ["--no-strict"])

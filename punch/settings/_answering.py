@@ -1,0 +1,177 @@
+"""The settings of a peer that answers: the listener's own, and those of its backends."""
+
+from __future__ import annotations
+
+from ._rules import PATH_OR_NAME, POSITIVE, SWITCH, TEXT, WORD, count, number, one_of
+from ._setting import optional, setting, several
+
+BACKENDS = ("mock", "llama_cpp", "embedded", "llama_cpp_python", "openai")
+
+# ---- listener ----
+
+LISTEN = several(
+    "listen",
+    TEXT,
+    section="listener",
+    metavar="ADDRESS",
+    help="address to be dialled at, may be given several times",
+    shown_default="this machine's side of the way to the bootstrap, any port",
+)
+BACKEND = setting(
+    "backend",
+    one_of(*BACKENDS),
+    BACKENDS[0],
+    section="listener",
+    variable="PUNCH_INFERENCE_BACKEND",
+    metavar="NAME",
+    help=f"{', '.join(BACKENDS[:-1])} or {BACKENDS[-1]}; see INFERENCE.md",
+)
+MODEL_FILE = optional(
+    "model",
+    PATH_OR_NAME,
+    section="listener",
+    variable="LLAMA_GGUF_PATH",
+    metavar="FILE",
+    help="the model, as a GGUF file or the name of one that was pulled",
+)
+SLOTS = optional(
+    "slots",
+    count(1),
+    section="listener",
+    metavar="N",
+    help="requests to answer side by side",
+    shown_default="the backend's own",
+)
+CONTEXT = optional(
+    "context",
+    count(1),
+    section="listener",
+    metavar="TOKENS",
+    help="longest prompt and answer of one request",
+    shown_default="4096, or less if the model has less",
+)
+QUEUE = setting(
+    "queue",
+    count(0),
+    16,
+    section="listener",
+    metavar="N",
+    help="requests that may wait for a slot; further ones are refused",
+)
+CALIBRATE = setting(
+    "calibrate",
+    SWITCH,
+    True,
+    section="listener",
+    help="time the backend at the start, so that dialers know its speed",
+)
+
+# ---- the backends: variables, and no flags ----
+
+LLAMA_CPP_EXE = optional(
+    "program",
+    PATH_OR_NAME,
+    section="llama_cpp",
+    flag="",
+    variable="LLAMA_CPP_EXE",
+    help="llama-server, llama-cli or llama-completion",
+)
+LLAMA_THREADS = optional(
+    "threads",
+    count(1),
+    section="llama_cpp",
+    flag="",
+    variable="LLAMA_THREADS",
+    help="threads to compute with",
+    shown_default="CPU count",
+)
+LLAMA_NO_MMAP = setting(
+    "no_mmap",
+    SWITCH,
+    True,
+    section="llama_cpp",
+    flag="",
+    variable="LLAMA_NO_MMAP",
+    empty_is_no=False,
+    help="read the model into memory instead of mapping it",
+)
+LLAMA_GPU_LAYERS = optional(
+    "gpu_layers",
+    count(0),
+    section="llama_cpp",
+    flag="",
+    variable="LLAMA_GPU_LAYERS",
+    help="layers on GPUs",
+    shown_default="the engine's choice",
+)
+OPENAI_URL = optional(
+    "url",
+    WORD,
+    section="openai",
+    flag="",
+    variable="PUNCH_OPENAI_URL",
+    help="address of the server, with or without /v1",
+)
+OPENAI_KEY = optional(
+    "key",
+    WORD,
+    section="openai",
+    flag="",
+    variable="PUNCH_OPENAI_KEY",
+    secret=True,
+    help="its key",
+)
+OPENAI_MODEL = optional(
+    "model",
+    WORD,
+    section="openai",
+    flag="",
+    variable="PUNCH_OPENAI_MODEL",
+    help="offer this one of its models only",
+    shown_default="all of them",
+)
+MOCK_DECODE_RATE = optional(
+    "decode_rate",
+    POSITIVE,
+    section="mock",
+    flag="",
+    variable="PUNCH_MOCK_DECODE_RATE",
+    help="tokens per second",
+    shown_default="at once",
+)
+MOCK_PREFILL_RATE = optional(
+    "prefill_rate",
+    POSITIVE,
+    section="mock",
+    flag="",
+    variable="PUNCH_MOCK_PREFILL_RATE",
+    help="prompt tokens per second",
+    shown_default="at once",
+)
+MOCK_DELAY = setting(
+    "delay",
+    number(0, 86_400),
+    0.0,
+    section="mock",
+    flag="",
+    variable="PUNCH_MOCK_DELAY",
+    help="seconds before anything happens",
+)
+MOCK_FAIL_AFTER = optional(
+    "fail_after",
+    count(0),
+    section="mock",
+    flag="",
+    variable="PUNCH_MOCK_FAIL_AFTER",
+    help="tokens after which every answer fails",
+    shown_default="never",
+)
+MOCK_MODEL = setting(
+    "model",
+    WORD,
+    "mock",
+    section="mock",
+    flag="",
+    variable="PUNCH_MOCK_MODEL",
+    help="the model it pretends to be",
+)
