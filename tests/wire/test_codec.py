@@ -49,7 +49,7 @@ from punch.wire import (
     encode,
     encode_registration,
 )
-from punch.wire._codec import SINCE
+from punch.wire._codec import MAX_CONTAINERS, SINCE
 from punch.wire._session import GREETING_BYTES
 
 HEADER = 4
@@ -1098,3 +1098,13 @@ def test_arbitrary_registrations_raise_only_the_peers_error(data: bytes) -> None
     except RemoteProtocolError:
         return
     assert decode_registration(encode_registration(registration)) == registration
+
+
+def test_a_frame_of_too_many_containers_is_refused() -> None:
+    """An empty one is a byte on the wire and fifty in memory, whatever key it is under."""
+    ping = {"type": "ping", "nonce": 1}
+    # The map itself and the list that holds them are two.
+    few, many = ({**ping, "x": [[]] * count} for count in (MAX_CONTAINERS - 2, MAX_CONTAINERS - 1))
+    assert decode(msgpack.packb(few)) == Ping(nonce=1)
+    with pytest.raises(RemoteProtocolError):
+        decode(msgpack.packb(many))

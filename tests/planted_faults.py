@@ -1,0 +1,265 @@
+"""Plants small faults into a copy of the code, one at a time; the tests must notice each.
+
+    tests/planted_faults.py             all of them; exit status 1 if one is not noticed
+    tests/planted_faults.py credit      those with this word in their name
+    tests/planted_faults.py --list      what there is, and nothing is run
+
+Each is what a hand slips over in a big move: a credit that is dropped, a cancel that is forgotten,
+a comparison that always holds. A fault is found by its text, wherever that has moved to; a test of
+its own (`tests/test_planted_faults.py`) sees that the text is still there exactly once.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import attrs
+
+ROOT = Path(__file__).resolve().parents[1]
+
+# Longer than any of the files below takes on a busy machine. A test that hangs has not noticed.
+LIMIT_SECONDS = 180.0
+
+COPIED = ("punch", "tests", "docs", "examples", "benchmarks", "bins")
+
+# What pytest returns if tests were run and some failed; anything else is no verdict.
+TESTS_FAILED = 1
+
+
+@attrs.frozen(kw_only=True)
+class Fault:
+    """One change of the code that makes it wrong."""
+
+    name: str
+    """What goes wrong then."""
+
+    old: str
+    """A text that is in one file of the product, once."""
+
+    new: str
+    """What is put in its place."""
+
+    tests: tuple[str, ...]
+    """Files of tests, from the root, of which one at least must fail."""
+
+
+FAULTS = (
+    # ---- the session ----
+    Fault(
+        name="a credit is dropped",
+        old="if self._taken >= CREDIT_STEP and not self._over:",
+        new="if False:",
+        tests=("tests/session/test_sessions.py", "tests/recorded/test_recorded.py"),
+    ),
+    Fault(
+        name="a chunk is doubled",
+        old="        owner.say(Chunk(request_id=request_id, text=text, tokens=tokens))\n",
+        new="        owner.say(Chunk(request_id=request_id, text=text, tokens=tokens))\n" * 2,
+        tests=("tests/session/test_sessions.py", "tests/recorded/test_recorded.py"),
+    ),
+    Fault(
+        name="a cancel is forgotten",
+        old="            self._owner.abandon(self)\n",
+        new="            pass\n",
+        tests=("tests/session/test_sessions.py", "tests/dialer/test_router.py"),
+    ),
+    Fault(
+        name="a wait for the reader is skipped",
+        old="while owner.room(request_id) < size:",
+        new="while False:",
+        tests=("tests/session/test_sessions.py", "tests/recorded/test_recorded.py"),
+    ),
+    Fault(
+        name="a credit beyond what was sent is taken",
+        old="if message.amount > exchange.ahead:",
+        new="if False:",
+        tests=("tests/wire/test_session.py",),
+    ),
+    Fault(
+        name="another namespace is let in",
+        old="if theirs.namespace != self._ours.namespace:",
+        new="if False:",
+        tests=("tests/wire/test_session.py",),
+    ),
+    # ---- bytes from strangers ----
+    Fault(
+        name="a frame may be of any length",
+        old="        if length > self.max_frame:\n",
+        new="        if False:\n",
+        tests=("tests/wire/test_session.py", "tests/discovery/test_meeting.py"),
+    ),
+    Fault(
+        name="a frame may have any number of containers",
+        old="if self.count > MAX_CONTAINERS:",
+        new="if False:",
+        tests=("tests/wire/test_codec.py",),
+    ),
+    Fault(
+        name="a registration is believed without its signature",
+        old="if not node.verify(registration.peer_id",
+        new="if False and not node.verify(registration.peer_id",
+        tests=("tests/discovery/test_meeting.py",),
+    ),
+    Fault(
+        name="an older registration replaces a newer one",
+        old="if stamp <= (before.incarnation, before.sequence):",
+        new="if False:",
+        tests=("tests/wire/test_registrations.py",),
+    ),
+    # ---- what is known of peers ----
+    Fault(
+        name="an older advert is accepted",
+        old="if (incarnation, sequence) <= newest:",
+        new="if False:",
+        tests=("tests/peers/test_table.py",),
+    ),
+    Fault(
+        name="a breaker never opens",
+        old="return Breaker(failures=min(self.failures + 1, MOST_FAILURES), until=now + cooling)",
+        new="return self",
+        tests=("tests/peers/test_table.py",),
+    ),
+    # ---- asking ----
+    Fault(
+        name="strict is ignored where the answer comes in",
+        old='if request.strict and provenance.kind != "real":',
+        new="if False:",
+        tests=("tests/dialer/test_hostile_peers.py", "tests/dialer/test_router.py"),
+    ),
+    Fault(
+        name="an answer from another model file is taken",
+        old="if offer.digest != provenance.model_digest:",
+        new="if False:",
+        tests=("tests/dialer/test_verdict.py",),
+    ),
+    Fault(
+        name="an error is swallowed",
+        old="        if text is None and run.error is not None:\n            raise run.error\n",
+        new="",
+        tests=("tests/dialer/test_router.py",),
+    ),
+    Fault(
+        name="another request with a known id gets the answer of the first",
+        old="elif shared.fingerprint != print_:",
+        new="elif False:",
+        tests=("tests/dialer/test_exactly_once.py",),
+    ),
+    Fault(
+        name="further tries are without limit",
+        old="        if self.left(now) < 1.0:\n            return False\n",
+        new="",
+        tests=("tests/routing/test_budget.py",),
+    ),
+    # ---- answering ----
+    Fault(
+        name="a slot is not given back",
+        old="slots.release(work.ticket, output_tokens=recording.tokens, finished=finished)",
+        new="pass",
+        tests=("tests/listener/test_executor.py",),
+    ),
+    Fault(
+        name="the work goes on when the last reader has left",
+        old="        else:\n            self.scope.cancel()\n",
+        new="",
+        tests=("tests/listener/test_recording.py", "tests/listener/test_executor.py"),
+    ),
+    Fault(
+        name="no dialer that lost its session is waited for",
+        old="        elif comes_back:\n",
+        new="        elif False:\n",
+        tests=("tests/listener/test_recording.py", "tests/listener/test_executor.py"),
+    ),
+    Fault(
+        name="strict is ignored where the answer is made",
+        old="if (request.strict or self.strict) and self.backend.simulated:",
+        new="if False:",
+        tests=("tests/dialer/test_router.py",),
+    ),
+    Fault(
+        name="an upstream is asked again after it began to answer",
+        old="if wire.is_new or wire.answers:",
+        new="if wire.is_new:",
+        tests=("tests/backends/test_cut_answers.py",),
+    ),
+    # ---- the gateway ----
+    Fault(
+        name="any secret opens a known key",
+        old="right = hmac.compare_digest(_digest(secret), digest)",
+        new="right = True",
+        tests=("tests/gateway/test_keys.py",),
+    ),
+)
+
+
+def product() -> Iterator[Path]:
+    """Every file that faults are planted in."""
+    yield from sorted((ROOT / "punch").rglob("*.py"))
+
+
+def places(fault: Fault) -> list[tuple[Path, int]]:
+    """The files that have the fault's text, and how often."""
+    found = ((path, path.read_text(encoding="utf-8").count(fault.old)) for path in product())
+    return [(path, count) for path, count in found if count]
+
+
+def notice(fault: Fault) -> str | None:
+    """Plant one fault into a copy and run its tests; what is wrong if they do not notice."""
+    ((path, _),) = places(fault)
+    with tempfile.TemporaryDirectory(prefix="punch-fault-") as name:
+        copy = Path(name)
+        for folder in COPIED:
+            ignored = shutil.ignore_patterns("__pycache__", "*.gif")
+            shutil.copytree(ROOT / folder, copy / folder, ignore=ignored)
+        for file in (*ROOT.glob("*.md"), ROOT / "pyproject.toml", ROOT / "constraints.txt"):
+            shutil.copy(file, copy)
+        planted = copy / path.relative_to(ROOT)
+        text = planted.read_text(encoding="utf-8")
+        planted.write_text(text.replace(fault.old, fault.new), encoding="utf-8")
+        command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider"]
+        try:
+            ended = subprocess.run(
+                [*command, *fault.tests],
+                cwd=copy,
+                env={**os.environ, "PYTHONPATH": str(copy)},
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                timeout=LIMIT_SECONDS,
+                check=False,
+            )
+        except subprocess.TimeoutExpired:
+            return f"its tests hang for {LIMIT_SECONDS:.0f} s"
+    if ended.returncode == TESTS_FAILED:
+        return None
+    if ended.returncode == 0:
+        return "not noticed: all of its tests pass"
+    return f"no verdict, pytest ended with {ended.returncode}:\n{ended.stdout[-2000:]}"
+
+
+def main() -> int:
+    """Plant those that are asked for; the exit code."""
+    words = [word for word in sys.argv[1:] if not word.startswith("-")]
+    chosen = [fault for fault in FAULTS if all(word in fault.name for word in words)]
+    escaped = 0
+    for fault in chosen:
+        if "--list" in sys.argv:
+            where = ", ".join(str(path.relative_to(ROOT)) for path, _ in places(fault))
+            print(f"{fault.name}: {where}")
+            continue
+        began = time.monotonic()
+        wrong = notice(fault)
+        escaped += wrong is not None
+        seconds = time.monotonic() - began
+        print(f"{fault.name}: {wrong or f'noticed, {seconds:.0f} s'}", flush=True)
+    return 1 if escaped else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
