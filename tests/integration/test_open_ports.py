@@ -1,0 +1,131 @@
+"""Which ports each program opens, and to whom: loopback, unless more was asked for."""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+from integration.programs import Program, Programs, limit
+
+LOOPBACK = "127.0.0.1"
+
+
+def listening(program: Program) -> list[tuple[str, str]]:
+    """Protocol and interface of every port that the program or a child of it has open, sorted.
+
+    A TCP socket counts if it listens. A UDP socket counts wherever it is bound: whoever knows its
+    port may send to it.
+    """
+    own = psutil.Process(program.pid)
+    found = []
+    for process in (own, *own.children(recursive=True)):
+        for one in process.net_connections(kind="inet"):
+            if one.type == socket.SOCK_DGRAM or one.status == psutil.CONN_LISTEN:
+                kind = "udp" if one.type == socket.SOCK_DGRAM else "tcp"
+                found.append((kind, one.laddr.ip))
+    return sorted(found)
+
+
+def settled(program: Program, count: int) -> list[tuple[str, str]]:
+    """What it has open once there are so many, and still half a second later."""
+    deadline = time.monotonic() + 30
+    while len(listening(program)) < count and time.monotonic() < deadline:
+        time.sleep(0.1)
+    time.sleep(0.5)
+    return listening(program)
+
+
+@pytest.mark.parametrize(
+    ("transport", "kinds"), [("tcp", ["tcp"]), ("quic", ["udp"]), ("dual", ["tcp", "udp"])]
+)
+@limit(60)
+def test_a_bootstrap_is_where_it_was_put(
+    programs: Programs, transport: str, kinds: Sequence[str]
+) -> None:
+    """At one port of loopback by each transport, and nowhere else."""
+    bootstrap = programs.bootstrap("--transport", transport)
+    assert settled(bootstrap, len(kinds)) == [(kind, LOOPBACK) for kind in kinds]
+
+
+@limit(60)
+def test_a_listener_is_on_loopback_where_its_bootstrap_is(programs: Programs) -> None:
+    """One port to be dialled at: by the way that leads to the bootstrap, and by no other."""
+    programs.bootstrap()
+    listener = programs.listener()
+    assert settled(listener, 1) == [("tcp", LOOPBACK)]
+
+
+@limit(60)
+def test_a_listener_that_serves_as_bootstrap_opens_that_port_too(programs: Programs) -> None:
+    """Nobody is at the bootstrap address of this machine: it is there itself."""
+    listener = programs.listener()
+    assert settled(listener, 2) == [("tcp", LOOPBACK)] * 2
+
+
+@limit(60)
+def test_a_listener_opens_what_it_is_told_to(programs: Programs) -> None:
+    """A wildcard is asked for, never assumed."""
+    programs.bootstrap()
+    listener = programs.listener("--listen", "/ip4/0.0.0.0/tcp/0")
+    assert settled(listener, 1) == [("tcp", "0.0.0.0")]
+
+
+@limit(120)
+def test_an_engine_is_on_loopback(
+    programs: Programs, model_path: Path, llama_cpp_folder: Path
+) -> None:
+    """Beside the listener's own ports, llama-server's."""
+    programs.bootstrap()
+    listener = programs.listener(
+        PUNCH_INFERENCE_BACKEND="llama_cpp",
+        LLAMA_CPP_EXE=str(llama_cpp_folder / "llama-server"),
+        LLAMA_GGUF_PATH=str(model_path),
+    )
+    assert settled(listener, 2) == [("tcp", LOOPBACK)] * 2
+
+
+@limit(60)
+def test_a_dialer_opens_nothing(programs: Programs) -> None:
+    """It waits for a question, is connected to a listener, and nobody can connect to it."""
+    listener = programs.listener()
+    dialer = programs.start("dialer")
+    dialer.write("hello\n")
+    dialer.wait_out()
+    assert settled(dialer, 0) == []
+    assert settled(listener, 2) == [("tcp", LOOPBACK)] * 2
+
+
+@limit(60)
+def test_a_gateway_is_on_loopback(programs: Programs) -> None:
+    """One port for HTTP; as a dialer it opens none."""
+    programs.listener()
+    gateway = programs.gateway()
+    assert settled(gateway, 1) == [("tcp", LOOPBACK)]
+
+
+@limit(60)
+def test_a_gateway_that_listens_too_is_on_loopback_altogether(programs: Programs) -> None:
+    """HTTP, the listener's port, and the bootstrap's where nobody else is."""
+    gateway = programs.gateway("--listen-too")
+    answer = httpx.post(
+        f"{gateway.url}/v1/chat/completions",
+        json={"messages": [{"role": "user", "content": "hi"}]},
+        timeout=30,
+    )
+    assert answer.status_code == 200
+    assert settled(gateway, 3) == [("tcp", LOOPBACK)] * 3
+
+
+@limit(60)
+def test_a_gateway_for_all_is_asked_for_twice(programs: Programs) -> None:
+    """An interface alone is refused; with the word that it is meant, it is that interface."""
+    programs.listener()
+    refused = programs.run("gateway", "--port", "0", "--host", "0.0.0.0")
+    assert refused.code == 2
+    gateway = programs.gateway("--host", "0.0.0.0", "--open-to-all")
+    assert settled(gateway, 1) == [("tcp", "0.0.0.0")]

@@ -1,0 +1,158 @@
+"""What users type, and every variable that INFERENCE.md names: an empty home, QUIC, port 51820."""
+
+from __future__ import annotations
+
+import re
+import socket
+from pathlib import Path
+
+from integration.programs import ROOT, Programs, free_port, limit
+
+NAMESPACE = "N"
+QUESTION = "What is the capital of France?"
+USUAL_PORT = 51820
+
+# What a program must not share with another one.
+OWN = ("PUNCH_IDENTITY",)
+
+LIBRARY = """
+import os
+import sys
+
+import punch
+import trio
+
+
+async def main() -> None:
+    async with punch.open_router(
+        namespace=sys.argv[1], bootstrap=os.environ["PUNCH_BOOTSTRAP"], transport="quic"
+    ) as router:
+        await router.wait_for_peers()
+        request = punch.chat_request(
+            sys.argv[2], sampling=punch.Sampling(max_tokens=8, temperature=0.0), strict=True
+        )
+        response = await router.ask(request)
+        print(response.provenance.kind, response.result.text)
+
+
+trio.run(main)
+"""
+
+
+def port() -> int:
+    """The usual port, or another one if somebody has it."""
+    with (
+        socket.socket(socket.AF_INET, socket.SOCK_STREAM) as tcp,
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp,
+    ):
+        try:
+            tcp.bind(("127.0.0.1", USUAL_PORT))
+            udp.bind(("127.0.0.1", USUAL_PORT))
+        except OSError:
+            return free_port()
+    return USUAL_PORT
+
+
+def variables(folder: Path, model: Path, server: Path) -> dict[str, str]:
+    """Every variable that INFERENCE.md names, with a value that makes sense."""
+    return {
+        # what runs the model
+        "PUNCH_INFERENCE_BACKEND": "llama_cpp",
+        "LLAMA_GGUF_PATH": str(model),
+        "LLAMA_CPP_EXE": str(server),
+        "LLAMA_THREADS": "2",
+        "LLAMA_NO_MMAP": "1",
+        "LLAMA_GPU_LAYERS": "0",
+        "PUNCH_OPENAI_URL": "http://127.0.0.1:8000/v1",
+        "PUNCH_OPENAI_KEY": "none-of-this-backend",
+        "PUNCH_OPENAI_MODEL": "none-of-this-backend",
+        "PUNCH_MOCK_DECODE_RATE": "20",
+        "PUNCH_MOCK_PREFILL_RATE": "100",
+        "PUNCH_MOCK_DELAY": "0.1",
+        "PUNCH_MOCK_FAIL_AFTER": "5",
+        "PUNCH_MOCK_MODEL": "mock",
+        "PUNCH_DISABLE_SIMULATION": "1",
+        "PUNCH_STRICT_DISTRIBUTED": "1",
+        "PUNCH_CALIBRATE": "1",
+        "PUNCH_SLOTS": "2",
+        "PUNCH_CONTEXT": "1024",
+        "PUNCH_QUEUE": "4",
+        # where
+        "PUNCH_BOOTSTRAP": f"/ip4/127.0.0.1/udp/{port()}/quic-v1",
+        "PUNCH_NAMESPACE": "not this one: the option beats it",
+        "PUNCH_TRANSPORT": "quic",
+        "PUNCH_LISTEN": "/ip4/127.0.0.1/udp/0/quic-v1",
+        "PUNCH_KNOWN_PEERS": str(folder / "known_peers"),
+        "PUNCH_DECISION_LOG": str(folder / "decisions.jsonl"),
+        "PUNCH_LOG_LEVEL": "info",
+        # what is asked, and how
+        "PUNCH_ASK": "not this one: the option beats it",
+        "PUNCH_MODEL": model.stem,
+        "PUNCH_POLICY": "completion-time",
+        "PUNCH_STREAM": "1",
+        "PUNCH_JSON": "1",
+        "PUNCH_EXPLAIN": "1",
+        "PUNCH_CONTINUATION": "1",
+        "PUNCH_HEDGE": "1",
+        "PUNCH_TIMEOUT": "100",
+        "PUNCH_SYSTEM": "You are brief.",
+        "PUNCH_MAX_TOKENS": "8",
+        "PUNCH_TEMPERATURE": "0",
+        "PUNCH_TOP_P": "0.9",
+        "PUNCH_TOP_K": "40",
+        "PUNCH_MIN_P": "0.05",
+        "PUNCH_REPEAT_PENALTY": "1.1",
+        "PUNCH_STOP": "###",
+        "PUNCH_SEED": "7",
+        "PUNCH_REQUEST_ID": "mine-1",
+        # the gateway's, which neither of the two heeds
+        "PUNCH_HOST": "127.0.0.1",
+        "PUNCH_GATEWAY_PORT": "11435",
+        "PUNCH_KEYS": str(folder / "gateway.sqlite3"),
+        "PUNCH_OPEN_TO_ALL": "0",
+        "PUNCH_ALLOW_ORIGIN": "https://example.org",
+        "PUNCH_BODY_LIMIT": "32",
+        "PUNCH_SHOW_PROMPTS": "0",
+        "PUNCH_LISTEN_TOO": "0",
+    }
+
+
+def test_every_variable_of_the_document_is_tried(tmp_path: Path) -> None:
+    """A new one needs a value here."""
+    document = (ROOT / "INFERENCE.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"\b(?:PUNCH|LLAMA)_[A-Z_]*[A-Z]\b", document))
+    assert named - set(OWN) == variables(tmp_path, tmp_path, tmp_path).keys()
+
+
+@limit(240)
+def test_what_users_type_works_in_an_empty_home(
+    programs: Programs, tmp_path: Path, model_path: Path, llama_cpp_folder: Path
+) -> None:
+    """A listener, a dialer and `import punch`, each with all variables set, over QUIC."""
+    home = tmp_path / "home"
+    home.mkdir()
+    everything = {
+        **variables(tmp_path, model_path, llama_cpp_folder / "llama-server"),
+        "HOME": str(home),
+        **dict.fromkeys(("XDG_DATA_HOME", "XDG_CACHE_HOME", "XDG_CONFIG_HOME"), ""),
+    }
+    own = {name: {"PUNCH_IDENTITY": str(tmp_path / f"{name}.key")} for name in ("l", "d")}
+    listener = programs.listener("--namespace", NAMESPACE, **everything, **own["l"])
+    assert [line["namespace"] for line in listener.events("listening")] == [NAMESPACE]
+    assert all("/quic-v1" in address for address in listener.addresses)
+    said = programs.dial(
+        "--namespace", NAMESPACE, "--ask", QUESTION, **everything, **own["d"]
+    ).json()
+    assert said["request_id"] == "mine-1"
+    assert said["status"] == "success"
+    assert said["provenance"]["kind"] == "real"
+    assert said["executor"] == listener.peer_id
+    assert 0 < said["usage"]["completion_tokens"] <= 8
+    assert said["result"]["text"].strip()
+    # The decision log stands where it was told to.
+    assert "mine-1" in Path(everything["PUNCH_DECISION_LOG"]).read_text(encoding="utf-8")
+    library = programs.start_script(LIBRARY, NAMESPACE, QUESTION, **everything).wait(60)
+    assert library.code == 0, library
+    kind, _, text = library.out.partition(" ")
+    assert kind == "real"
+    assert text.strip()
