@@ -271,9 +271,13 @@ def _nearest(name: str) -> str:
     # Here: only a slip needs it.
     import difflib
 
-    names = {each.name: each.name for each in SETTINGS}
-    # A key without its section is a usual slip, so the keys alone are compared as well.
-    names |= {each.key: each.name for each in reversed(SETTINGS)}
-    close = difflib.get_close_matches(name[:100], names, n=1)
-    close = close or difflib.get_close_matches(name.rpartition(".")[2][:100], names, n=1)
-    return f"; the nearest is {names[close[0]]}" if close else "; `punch settings list` has all"
+    section, _, key = name[:100].rpartition(".")
+    names = {each.name for each in SETTINGS}
+    by_key = {each.key: each.name for each in reversed(SETTINGS)}
+    # A key in the wrong section is a usual slip, so the keys alone are compared first.
+    close = [
+        f"{section}.{found}" if f"{section}.{found}" in names else by_key[found]
+        for found in difflib.get_close_matches(key, by_key, n=1, cutoff=0.75)
+    ]
+    close = close or difflib.get_close_matches(name[:100], sorted(names), n=1)
+    return f"; the nearest is {close[0]}" if close else "; `punch settings list` has all"

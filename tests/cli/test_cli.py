@@ -172,6 +172,23 @@ def test_the_policies_in_the_help_are_the_policies_there_are():
     assert all(name in option.help for name in POLICIES)
 
 
+def test_a_program_reads_the_settings_file_that_the_environment_names(tmp_path):
+    """And `--help` and commands that keep nothing there do not stumble over a bad one."""
+    path = tmp_path / "settings.toml"
+    path.write_text("[network]\nnamespace = 'home'\n", encoding="utf-8")
+    environment = {"PUNCH_SETTINGS": str(path)}
+    settings = load_settings("punch dialer", "", DialerSettings, [], environment)
+
+    assert settings.network.namespace == "home"
+    assert str(settings.network.origin("namespace")) == f"{path}:2"
+    path.write_text("[network", encoding="utf-8")
+    assert load_settings("test", "", Few, [], environment) == Few()
+    with pytest.raises(SystemExit):
+        load_settings("punch dialer", "", DialerSettings, ["--help"], environment)
+    with pytest.raises(ConfigurationError, match="is no TOML"):
+        load_settings("punch dialer", "", DialerSettings, [], environment)
+
+
 def test_the_backends_that_can_be_named_can_be_opened():
     """The settings know names, the command line opens them."""
     assert tuple(OPENERS) == BACKENDS

@@ -157,6 +157,8 @@ def test_a_bad_value_is_refused_by_the_name_it_came_under(
         ("namespace = 'home'", f"{PATH}:1: there is no setting 'namespace'; "
          "the nearest is network.namespace"),
         ("[dialer]\nnamespace = 'home'", "the nearest is network.namespace"),
+        ("[gateway]\nslotz = 1", "the nearest is listener.slots"),
+        ("[gateway]\ntimeouts = 1", "the nearest is gateway.timeout"),
         ("[dialer]\nqqqqqqqq = 1", "`punch settings list` has all"),
         ("\n[lisener]\nslots = 1", f"{PATH}:2: lisener is no section: there are general, network"),
         ("[gateway]\nallow-origin = []", "the nearest is gateway.allow_origin"),
