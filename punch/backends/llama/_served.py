@@ -20,6 +20,12 @@ from ..openai._written_tools import ask_in_writing, has_tools
 from ._pins import Pins, conversation
 from ._vigil import Vigil
 
+# What a chat template writes around the messages.
+_TEMPLATE_TOKENS = 64
+
+# English has four, Chinese one to two.
+_CHARACTERS_PER_TOKEN = 2
+
 
 class ServedBackend:
     """Sends requests to a server that is restarted when it crashes."""
@@ -145,14 +151,12 @@ class ServedBackend:
     async def _ask_server(
         self, request: CommandRequest, emit: Emit, *, slot: int | None
     ) -> Generation:
-        vigil = self._vigil
-
         async def pass_on(text: str, tokens: int) -> None:
-            vigil.sign()
+            watched.sign()
             await emit(text, tokens)
 
         try:
-            with vigil.request():
+            with self._vigil.request(_most_tokens(request)) as watched:
                 generation = await self._client.generate(
                     request, pass_on, model=self._offer.name, dialect="llama_cpp", slot=slot
                 )
@@ -160,8 +164,13 @@ class ServedBackend:
             self._pins.clear()
             raise await self._supervised.explain(error) from error
         self._supervised.note_served()
-        vigil.learn(generation.usage.computed_tokens, generation.timings.prefill)
+        self._vigil.learn(generation.usage.computed_tokens, generation.timings.prefill)
         return generation
+
+
+def _most_tokens(request: CommandRequest) -> int:
+    """Tokens that the prompt of *request* has, rather too many than too few."""
+    return _TEMPLATE_TOKENS + sum(map(len, request.texts)) // _CHARACTERS_PER_TOKEN
 
 
 def able(offer: ModelOffer, *, embeds: bool) -> ModelOffer:

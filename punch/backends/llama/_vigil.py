@@ -9,13 +9,14 @@ the engine itself answers a question that its computing thread must take:
 * An engine that gives neither for its patience is stuck, and so is one that is busy with more
   requests than there are for its patience after a cancel.
 * The patience is a fixed part and the time of the longest computation that cannot be broken
-  off, a batch of the prompt, by the speed that was measured here.
+  off, a batch of the prompts that are being read, by the speed that was measured here.
 
 Only for engines that punch started. A server of somebody else's is never touched.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 
@@ -33,11 +34,28 @@ PATIENCE_SECONDS = 10.0
 # Before anything was measured, a batch may take as long as with the slowest of machines.
 UNKNOWN_BATCH_SECONDS = 60.0
 
+# Callers have given up by then, and a server's silence is an error everywhere else, too.
+MAX_PATIENCE_SECONDS = 600.0
+
 # llama.cpp reads a prompt in batches of this many tokens (`--batch-size`).
 BATCH_TOKENS = 2048
 
 # A batch may be so much slower than what was measured: others compute beside it.
 SLOWER = 4.0
+
+
+class Watched:
+    """One request that an engine works at."""
+
+    def __init__(self, vigil: Vigil, prompt_tokens: int) -> None:
+        self._vigil = vigil
+        self.prompt_tokens = prompt_tokens
+        """Tokens that the engine may still have to read for it."""
+
+    def sign(self) -> None:
+        """Report that a token of its answer has come."""
+        self.prompt_tokens = 0
+        self._vigil.sign()
 
 
 class Vigil:
@@ -55,18 +73,25 @@ class Vigil:
     ) -> None:
         self._ask = ask
         self._kill = kill
-        self._running = 0
+        self._running: set[Watched] = set()
         self._cancelled_at: float | None = None
-        self._last_sign = 0.0
+        self._left_tokens = 0
+        self._asking = trio.CancelScope()
+        self._asked_at = -math.inf
+        self._last_sign = -math.inf
+        self._begun_at = -math.inf
         self._wake = trio.Event()
-        self._batch_seconds: float | None = None
+        self._token_seconds: float | None = None
         self._batch_sample = 0
 
     @property
     def patience(self) -> float:
         """Seconds that it may be silent and not answer."""
-        batch = self._batch_seconds
-        return PATIENCE_SECONDS + (UNKNOWN_BATCH_SECONDS if batch is None else batch)
+        if self._token_seconds is None:
+            return PATIENCE_SECONDS + UNKNOWN_BATCH_SECONDS
+        tokens = self._left_tokens + sum(one.prompt_tokens for one in self._running)
+        batch = SLOWER * min(tokens, BATCH_TOKENS) * self._token_seconds
+        return min(PATIENCE_SECONDS + batch, MAX_PATIENCE_SECONDS)
 
     def sign(self) -> None:
         """Report a sign of life."""
@@ -77,23 +102,33 @@ class Vigil:
         # A longer prompt tells more: its tokens are computed together, as in a batch.
         if tokens and seconds and tokens >= self._batch_sample:
             self._batch_sample = min(tokens, BATCH_TOKENS)
-            self._batch_seconds = SLOWER * BATCH_TOKENS * seconds / tokens
+            self._token_seconds = seconds / tokens
 
     @contextmanager
-    def request(self) -> Iterator[None]:
-        """Watch over one request, and over what becomes of it if it is cancelled."""
+    def request(self, prompt_tokens: int) -> Iterator[Watched]:
+        """Watch over one request, and over what becomes of it if it is cancelled.
+
+        Args:
+          prompt_tokens: Tokens of its prompt, or at least as many.
+
+        """
         if not self._running:
-            self.sign()
-        self._running += 1
+            self._begun_at = trio.current_time()
+        watched = Watched(self, prompt_tokens)
+        self._running.add(watched)
+        # What it brings may take longer than what there was when the engine was asked.
+        self._asking.deadline = max(self._asking.deadline, self._asked_at + self.patience)
         self._wake.set()
         try:
-            yield
+            yield watched
         except BaseException:
             # Also where the answer could not be passed on: nobody wants the rest.
-            self._cancelled_at = trio.current_time()
+            if self._cancelled_at is None:
+                self._cancelled_at = trio.current_time()
+            self._left_tokens = min(self._left_tokens + watched.prompt_tokens, BATCH_TOKENS)
             raise
         finally:
-            self._running -= 1
+            self._running.discard(watched)
 
     async def run(self) -> None:
         """Watch until cancelled."""
@@ -104,32 +139,42 @@ class Vigil:
             await trio.sleep(CHECK_SECONDS)
             if self._cancelled_at is not None:
                 await self._look_after_cancel(self._cancelled_at)
-            elif self._running and trio.current_time() >= self._last_sign + QUIET_SECONDS:
-                await self._look(self._last_sign)
+            elif self._running and trio.current_time() >= self._quiet_since + QUIET_SECONDS:
+                await self._look()
 
-    async def _look(self, since: float) -> int | None:
+    @property
+    def _quiet_since(self) -> float:
+        return max(self._last_sign, self._begun_at)
+
+    async def _look(self) -> int | None:
         """Ask it; have it killed if there is no sign of life for its patience."""
-        busy = None
-        with trio.move_on_at(max(since, trio.current_time()) + self.patience) as scope:
+        busy, last_sign = None, self._last_sign
+        self._asked_at = trio.current_time()
+        self._asking = trio.CancelScope(deadline=self._asked_at + self.patience)
+        with self._asking:
             busy = await self._ask()
-        if not scope.cancelled_caught:
+        if not self._asking.cancelled_caught:
             self.sign()
-        elif self._last_sign <= since:
+        elif self._last_sign <= last_sign:
             after = "" if self._cancelled_at is None else ", after a request was cancelled"
             self._end(f"it made nothing and gave no answer for {self.patience:.0f} s{after}")
         return busy
 
     async def _look_after_cancel(self, cancelled_at: float) -> None:
         """See that it is rid of a cancelled request, within its patience."""
-        busy = await self._look(self._last_sign)
-        if self._cancelled_at != cancelled_at:
-            return  # It was killed, or another one was cancelled.
-        if busy is None or busy <= self._running:
-            self._cancelled_at = None
+        busy = await self._look()
+        if self._cancelled_at is None:
+            return  # It was killed.
+        if busy is None or busy <= len(self._running):
+            self._forget()
         elif trio.current_time() >= cancelled_at + self.patience:
             self._end(f"it was busy for {self.patience:.0f} s after a request was cancelled")
 
-    def _end(self, why: str) -> None:
+    def _forget(self) -> None:
         self._cancelled_at = None
+        self._left_tokens = 0
+
+    def _end(self, why: str) -> None:
+        self._forget()
         self.sign()
         self._kill(why)
