@@ -13,7 +13,7 @@ from contextlib import suppress
 from ..exceptions import PeerUnreachable, RemoteProtocolError
 from ..network import Node, Stream
 from ..wire import (
-    MAX_FRAME,
+    MAX_FRAME_BYTES,
     MINOR,
     SIGNING_CONTEXT,
     FrameBuffer,
@@ -55,7 +55,9 @@ class Frames:
 
     """
 
-    def __init__(self, stream: Stream, *, max_frame: int = MAX_FRAME, minor: int = MINOR) -> None:
+    def __init__(
+        self, stream: Stream, *, max_frame: int = MAX_FRAME_BYTES, minor: int = MINOR
+    ) -> None:
         self._stream = stream
         self._received = FrameBuffer(max_frame)
         self.minor = minor

@@ -9,6 +9,7 @@ import attrs
 
 from ..capability import ModelOffer
 from ..peers import PeerRecord
+from ..wire import MAX_NAME_CHARACTERS
 from ._errors import Refusal
 
 AUTO = "auto"
@@ -86,7 +87,7 @@ def no_such_model(name: str, offered: Iterable[str]) -> Refusal:
     names = ", ".join(list(offered)[:MOST_NAMED]) or "nothing"
     return Refusal(
         status=404,
-        message=f"no listener offers {name[:256]!r}; on offer: {names}",
+        message=f"no listener offers {name[:MAX_NAME_CHARACTERS]!r}; on offer: {names}",
         code="model_not_found",
         param="model",
         cause="unknown_model",

@@ -14,14 +14,14 @@ from ..wire import LIMITS
 from ._errors import Refusal
 
 # Of a value that breaks a rule, more is not repeated.
-LONGEST_SHOWN = 80
+MAX_SHOWN_CHARACTERS = 80
 
 # Values in one body, counted as the commas between them. Whoever reads JSON makes an object of
 # each, some hundred bytes of one byte; a conversation of 4096 messages has about 20,000.
-MOST_VALUES = 1 << 16
+MAX_VALUES = 1 << 16
 
 # Faults of one body that are looked at: to say them all takes longer than to find them.
-MOST_FAULTS = 64
+MAX_FAULTS = 64
 
 # Bytes that are read where everybody else waits meanwhile: some milliseconds.
 AT_ONCE = 256 << 10
@@ -93,13 +93,13 @@ def parse(kind: type[B], data: bytes) -> B:
       Refusal: naming the field and the rule, or the line and column where it is no JSON.
 
     """
-    if data.count(b",") > MOST_VALUES and _values(data) > MOST_VALUES:
-        raise _no(f"the body has more than {MOST_VALUES} values in it: send less at a time")
+    if data.count(b",") > MAX_VALUES and _values(data) > MAX_VALUES:
+        raise _no(f"the body has more than {MAX_VALUES} values in it: send less at a time")
     try:
         return kind.model_validate_json(data or b" ")
     except ValidationError as raised:
         faults = raised.error_count()
-        if faults > MOST_FAULTS:
+        if faults > MAX_FAULTS:
             raise _no(f"{faults} values in the body break rules; /openapi.json has them") from None
         error = _worst(raised.errors(include_url=False, include_context=True))
     place = place_of(error["loc"])
@@ -121,7 +121,7 @@ async def parse_aside(kind: type[B], data: bytes, limiter: trio.CapacityLimiter)
 def _values(data: bytes) -> int:
     """About how many values there are: commas that are in no string, up to the limit."""
     found = place = 0
-    while found <= MOST_VALUES:
+    while found <= MAX_VALUES:
         quote = data.find(b'"', place)
         if quote < 0:
             return found + data.count(b",", place)
@@ -160,16 +160,16 @@ def place_of(location: Sequence[str | int]) -> str:
 def shown(value: Any) -> str:
     """*value*, short enough to be repeated."""
     text = _SHORT.repr(value)
-    return text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]}..."
+    return text if len(text) <= MAX_SHOWN_CHARACTERS else f"{text[:MAX_SHOWN_CHARACTERS]}..."
 
 
 class _Short(reprlib.Repr):
     """Writes no more of a value than is shown of it."""
 
-    maxstring = maxother = LONGEST_SHOWN
+    maxstring = maxother = MAX_SHOWN_CHARACTERS
 
     def repr_str(self, x: str, level: int) -> str:
-        return repr(x[: LONGEST_SHOWN + 1])
+        return repr(x[: MAX_SHOWN_CHARACTERS + 1])
 
     def repr_int(self, x: int, level: int) -> str:
         # Python refuses to write numbers of more than 4300 digits.

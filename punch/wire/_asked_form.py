@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from ..exceptions import InvalidRequest
-from ._limits import DEEPEST_JSON, LIMITS, MAX_CALLS, MAX_LOGPROBS, Limit
+from ._limits import LIMITS, MAX_JSON_LEVELS, MAX_LOGPROBS, MAX_REQUEST_TOOL_CALLS, Limit
 from ._messages import ChatMessage, CommandRequest
 from ._repetition import RepetitionCheck
 
@@ -54,13 +54,15 @@ def _check_schema(text: str, name: str, repetition: RepetitionCheck) -> None:
     try:
         value = _parsed(text)
     except RecursionError:
-        raise InvalidRequest.about(name, f"is nested deeper than {DEEPEST_JSON} levels") from None
+        raise InvalidRequest.about(
+            name, f"is nested deeper than {MAX_JSON_LEVELS} levels"
+        ) from None
     except ValueError as error:
         raise InvalidRequest.about(name, f"is not JSON: {error}") from None
     if not isinstance(value, dict):
         raise InvalidRequest.about(name, "is no JSON object; a JSON Schema is one")
-    if _deeper_than(value, DEEPEST_JSON):
-        raise InvalidRequest.about(name, f"is nested deeper than {DEEPEST_JSON} levels")
+    if _deeper_than(value, MAX_JSON_LEVELS):
+        raise InvalidRequest.about(name, f"is nested deeper than {MAX_JSON_LEVELS} levels")
     if (rule := repetition.fault(value)) is not None:
         raise InvalidRequest.about(name, rule)
 
@@ -73,13 +75,13 @@ def _check_arguments(text: str, name: str) -> None:
             name, f"has {len(text)} characters; at most {limit.most} are allowed"
         )
     try:
-        too_deep = _deeper_than(json.loads(text), DEEPEST_JSON)
+        too_deep = _deeper_than(json.loads(text), MAX_JSON_LEVELS)
     except RecursionError:
         too_deep = True
     except ValueError:
         too_deep = False
     if too_deep:
-        raise InvalidRequest.about(name, f"is nested deeper than {DEEPEST_JSON} levels")
+        raise InvalidRequest.about(name, f"is nested deeper than {MAX_JSON_LEVELS} levels")
 
 
 def check_entries(entries: Sequence[object], name: str, place: str | None = None) -> None:
@@ -171,8 +173,10 @@ def check_form(request: CommandRequest) -> None:
       InvalidRequest: naming the value and the rule it breaks.
 
     """
-    if sum(len(message.tool_calls) for message in request.messages) > MAX_CALLS:
-        raise InvalidRequest.about("messages", f"has more than {MAX_CALLS} tool calls in all")
+    if sum(len(message.tool_calls) for message in request.messages) > MAX_REQUEST_TOOL_CALLS:
+        raise InvalidRequest.about(
+            "messages", f"has more than {MAX_REQUEST_TOOL_CALLS} tool calls in all"
+        )
     repetition = RepetitionCheck()
     _check_tools(request, repetition)
     generates = request.command in ("chat", "complete")

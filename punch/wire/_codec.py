@@ -22,7 +22,7 @@ import msgpack
 from ..capability import Capability, Load, ModelOffer
 from ..exceptions import LocalProtocolError, RemoteProtocolError
 from ._frame_buffer import HEADER
-from ._limits import LONGEST_LISTENER_REGISTRATION, MAX_ENTRIES, MAX_FRAME
+from ._limits import MAX_ENTRIES, MAX_FRAME_BYTES, MAX_LISTENER_REGISTRATION_BYTES
 from ._messages import (
     Advert,
     Cancel,
@@ -173,7 +173,7 @@ def _speech(minor: int) -> _Speech:
     return _SPEECHES[min(minor, MINOR)]
 
 
-def encode(message: AnyMessage, *, max_frame: int = MAX_FRAME, minor: int = MINOR) -> bytes:
+def encode(message: AnyMessage, *, max_frame: int = MAX_FRAME_BYTES, minor: int = MINOR) -> bytes:
     """The frame that carries *message* to a peer of *minor*.
 
     Raises:
@@ -202,11 +202,13 @@ class Encoded:
         self.message = message
         self._frames: dict[int, bytes] = {}
 
-    def frame(self, *, max_frame: int = MAX_FRAME, minor: int = MINOR) -> bytes:
+    def frame(self, *, max_frame: int = MAX_FRAME_BYTES, minor: int = MINOR) -> bytes:
         """As `encode`."""
         frame = self._frames.get(minor)
         if frame is None:
-            frame = self._frames[minor] = encode(self.message, max_frame=MAX_FRAME, minor=minor)
+            frame = self._frames[minor] = encode(
+                self.message, max_frame=MAX_FRAME_BYTES, minor=minor
+            )
         if len(frame) - HEADER > max_frame:
             # With the very words of a message that is encoded for one peer.
             encode(self.message, max_frame=max_frame, minor=minor)
@@ -284,10 +286,10 @@ def decode_registration(data: bytes) -> Registration:
     except BadValue as bad:
         place = ".".join(["registration", *bad.place])
         raise RemoteProtocolError(f"{place}: expected {bad.expected}") from None
-    if registration.is_listener and len(data) > LONGEST_LISTENER_REGISTRATION:
+    if registration.is_listener and len(data) > MAX_LISTENER_REGISTRATION_BYTES:
         # It goes to members of minor 0 too, and a longer one would end their stream.
         raise RemoteProtocolError(
             f"a listener's registration of {len(data)} bytes; "
-            f"at most {LONGEST_LISTENER_REGISTRATION} are allowed"
+            f"at most {MAX_LISTENER_REGISTRATION_BYTES} are allowed"
         )
     return registration

@@ -15,19 +15,19 @@ import attrs
 
 # Room for a long conversation (8 MiB is some two million tokens of English), small enough that
 # a thousand hostile peers with one frame each do not fill a machine.
-MAX_FRAME = 8 << 20
+MAX_FRAME_BYTES = 8 << 20
 
 # The rest of the frame is for everything that is not the caller's text.
-MAX_TEXT_BYTES = MAX_FRAME - (256 << 10)
+MAX_TEXT_BYTES = MAX_FRAME_BYTES - (256 << 10)
 
 # A map or array with more entries than this is no message of ours.
 MAX_ENTRIES = 1 << 16
 
 # A peer has an address or two by each transport; a bootstrap keeps thousands of registrations.
 MAX_ADDRESSES = 8
-LONGEST_LISTENER_REGISTRATION = 2048
+MAX_LISTENER_REGISTRATION_BYTES = 2048
 # Of a peer that is no listener: only members of minor 1 and above hear of it.
-LONGEST_REGISTRATION = 4096
+MAX_REGISTRATION_BYTES = 4096
 # As many roles as a peer may say it has, known or not.
 MAX_ROLES = 16
 
@@ -36,8 +36,8 @@ MAX_LANES = 64
 
 # A chain of four grants, which must fit the first frame of a session beside the longest namespace;
 # and the root's public key, with what libp2p writes around it.
-LONGEST_GRANT = 2560
-LONGEST_KEY = 64
+MAX_GRANT_BYTES = 2560
+MAX_KEY_BYTES = 64
 
 # More turns than people have; their keys alone take a tenth of the containers of a frame.
 MAX_MESSAGES = 4096
@@ -47,18 +47,18 @@ MAX_INPUTS = 2048
 
 # OpenAI takes as many tools; with the schemas of more, little of any context is left.
 MAX_TOOLS = 128
-LONGEST_SCHEMA = 256 << 10
+MAX_SCHEMA_CHARACTERS = 256 << 10
 
 # Calls of one turn. No model that was seen makes more than a dozen.
 MAX_TOOL_CALLS = 128
-LONGEST_ARGUMENTS = 512 << 10
+MAX_ARGUMENTS_CHARACTERS = 512 << 10
 
 # Of all messages together: with this many maps more, a request still fits one frame.
-MAX_CALLS = 4096
+MAX_REQUEST_TOOL_CALLS = 4096
 
 # A server turns a schema into a grammar by recursion in native code: far below what would
 # overflow its stack, far above what people write.
-DEEPEST_JSON = 64
+MAX_JSON_LEVELS = 64
 
 # Tokens of one answer that come with log-probabilities, each with so many alternatives at most,
 # as OpenAI has it. With a tokenizer's usual tokens they take a third of a frame.
@@ -66,11 +66,11 @@ MAX_LOGPROBS = 8192
 MAX_ALTERNATIVES = 20
 
 # No token of any tokenizer is longer; no probability that a 32-bit float holds is less likely.
-LONGEST_TOKEN = 1024
-LEAST_LOGPROB = -1e4
+MAX_TOKEN_CHARACTERS = 1024
+MIN_LOGPROB = -1e4
 
 # Names of models, tools and calls are shown in tables and logs.
-LONGEST_NAME = 256
+MAX_NAME_CHARACTERS = 256
 
 
 @attrs.frozen
@@ -108,8 +108,8 @@ class Limit:
         return self.least <= value <= self.most and not (self.above and value == self.least)
 
 
-_NAME = Limit(str, 1, LONGEST_NAME, "printable characters", printable=True)
-_SCHEMA = Limit(str, 1, LONGEST_SCHEMA, "characters")
+_NAME = Limit(str, 1, MAX_NAME_CHARACTERS, "printable characters", printable=True)
+_SCHEMA = Limit(str, 1, MAX_SCHEMA_CHARACTERS, "characters")
 _PENALTY = Limit(float, -2, 2)
 
 # What `Sampling` holds besides `stop`: one number each.
@@ -132,7 +132,7 @@ LIMITS: Mapping[str, Limit] = {
     "messages[].tool_calls": Limit(tuple, 0, MAX_TOOL_CALLS, "entries"),
     "messages[].tool_calls[].id": _NAME,
     "messages[].tool_calls[].name": _NAME,
-    "messages[].tool_calls[].arguments": Limit(str, 0, LONGEST_ARGUMENTS, "characters"),
+    "messages[].tool_calls[].arguments": Limit(str, 0, MAX_ARGUMENTS_CHARACTERS, "characters"),
     "inputs": Limit(tuple, 0, MAX_INPUTS, "entries"),
     # OpenAI's rule; a grammar or a template may choke on anything else.
     "tools": Limit(tuple, 0, MAX_TOOLS, "entries"),

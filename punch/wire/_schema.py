@@ -9,22 +9,22 @@ import attrs
 
 from ..capability import Capability, Gpu, Lane, Load, ModelOffer
 from ._limits import (
-    LEAST_LOGPROB,
     LIMITS,
-    LONGEST_GRANT,
-    LONGEST_KEY,
-    LONGEST_NAME,
-    LONGEST_REGISTRATION,
-    LONGEST_TOKEN,
     MAX_ADDRESSES,
     MAX_ALTERNATIVES,
     MAX_ENTRIES,
-    MAX_FRAME,
+    MAX_FRAME_BYTES,
+    MAX_GRANT_BYTES,
     MAX_INPUTS,
+    MAX_KEY_BYTES,
     MAX_LANES,
     MAX_LOGPROBS,
+    MAX_NAME_CHARACTERS,
+    MAX_REGISTRATION_BYTES,
     MAX_ROLES,
+    MAX_TOKEN_CHARACTERS,
     MAX_TOOL_CALLS,
+    MIN_LOGPROB,
     SAMPLING_NUMBERS,
 )
 from ._messages import (
@@ -95,7 +95,7 @@ def _list_of(reader: Reader, name: str) -> Reader:
     return many(reader, int(LIMITS[name].most))
 
 
-_name = label(LONGEST_NAME)
+_name = label(MAX_NAME_CHARACTERS)
 _peer_id = label(128)
 _request_id = _of("request_id")
 _digest = _of("model_digest")
@@ -103,7 +103,7 @@ _count = integer(0, 1 << 53)
 _seconds = number(0.0, 1e9)
 _rate = number(1e-6, 1e9)
 _share = number(0.0, 1.0)
-_prose = text(MAX_FRAME)
+_prose = text(MAX_FRAME_BYTES)
 _sentence = text(4096)
 _command = one_of("chat", "complete", "embed", "capabilities", "ping")
 
@@ -126,8 +126,8 @@ _tool = record(
     description=_prose,
     parameters=_of("tools[].parameters"),
 )
-_token = text(LONGEST_TOKEN)
-_logprob = number(LEAST_LOGPROB, 0.0)
+_token = text(MAX_TOKEN_CHARACTERS)
+_logprob = number(MIN_LOGPROB, 0.0)
 
 
 def _token_logprob(value: Any) -> TokenLogprob:
@@ -347,11 +347,11 @@ class _OneRole:
 
 _join = record(
     Join,
-    registration=binary(LONGEST_REGISTRATION),
+    registration=binary(MAX_REGISTRATION_BYTES),
     signature=binary(128),
     minor=_count,
-    grant=binary(LONGEST_GRANT),
-    root=binary(LONGEST_KEY),
+    grant=binary(MAX_GRANT_BYTES),
+    root=binary(MAX_KEY_BYTES),
 )
 
 MESSAGES: Mapping[str, Reader] = {
@@ -364,7 +364,7 @@ MESSAGES: Mapping[str, Reader] = {
         # At least a megabyte: an advert with a thousand models must fit.
         max_frame=integer(1 << 20, 1 << 31),
         max_requests=integer(1, 1 << 20),
-        grant=binary(LONGEST_GRANT),
+        grant=binary(MAX_GRANT_BYTES),
     ),
     "goodbye": record(Goodbye, code=label(64), message=_sentence),
     "advert": record(

@@ -24,7 +24,7 @@ import attrs
 from ..exceptions import LocalProtocolError, NotPermitted, RemoteProtocolError
 from ._codec import AnyMessage, Encoded, decode, encode
 from ._frame_buffer import HEADER, FrameBuffer
-from ._limits import MAX_FRAME
+from ._limits import MAX_FRAME_BYTES
 from ._messages import (
     Advert,
     Cancel,
@@ -396,6 +396,6 @@ def greeting(*, namespace: str, incarnation: int, version: str) -> Hello:
         version=version,
         incarnation=incarnation,
         namespace=namespace,
-        max_frame=MAX_FRAME,
+        max_frame=MAX_FRAME_BYTES,
         max_requests=MAX_REQUESTS,
     )

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from punch.gateway import Refusal
 from punch.gateway import _parsing as parsing
-from punch.gateway._parsing import AT_ONCE, MOST_VALUES, parse, parse_aside, shown
+from punch.gateway._parsing import AT_ONCE, MAX_VALUES, parse, parse_aside, shown
 from punch.gateway.ollama._bodies import (
     EmbedBody,
     GenerateBody,
@@ -92,7 +92,7 @@ def test_a_body_of_millions_of_values_is_refused_before_they_are_made(data):
 
     assert time.process_time() - began < 2
     assert (refusal.status, refusal.code) == (400, "invalid_value")
-    assert f"more than {MOST_VALUES} values" in refusal.message
+    assert f"more than {MAX_VALUES} values" in refusal.message
 
 
 def test_text_may_have_as_many_commas_as_it_likes():

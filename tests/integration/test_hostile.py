@@ -20,7 +20,7 @@ from punch.exceptions import PeerUnreachable
 from punch.libp2p import open_node
 from punch.network import Node, Stream, Transport
 from punch.wire import (
-    MAX_FRAME,
+    MAX_FRAME_BYTES,
     PROTOCOL,
     SIGNING_CONTEXT,
     CommandResponse,
@@ -313,7 +313,10 @@ DRAW = random.Random(3)
 FIRST_WORDS: dict[str, tuple[bytes, str]] = {
     "random bytes": (framed(DRAW.randbytes(1000)), ""),
     "a length of 4 GiB": (b"\xff\xff\xff\xff" + b"A" * 1000, "4294967295 bytes"),
-    "a length beyond the limit": ((MAX_FRAME + 1).to_bytes(4, "big"), f"{MAX_FRAME + 1} bytes"),
+    "a length beyond the limit": (
+        (MAX_FRAME_BYTES + 1).to_bytes(4, "big"),
+        f"{MAX_FRAME_BYTES + 1} bytes",
+    ),
     "an empty frame": (framed(b""), ""),
     "a small bomb by depth": (framed(b"\x91" * 4000 + b"\xc0"), ""),
     "a list of 4 G entries": (framed(b"\xdd\xff\xff\xff\xff"), ""),

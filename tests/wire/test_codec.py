@@ -15,7 +15,7 @@ from strategies import MESSAGES, messages, registrations
 from punch.capability import Capability, Lane, Load, ModelOffer, PeerId
 from punch.exceptions import LocalProtocolError, RemoteProtocolError
 from punch.wire import (
-    MAX_FRAME,
+    MAX_FRAME_BYTES,
     Advert,
     Cancel,
     ChatMessage,
@@ -623,7 +623,7 @@ def test_a_long_answer_with_all_its_alternatives_fits_one_frame() -> None:
         request_id="r1", status="success", result=Completion(text="x", logprobs=tokens)
     )
     frame = encode(Response(response=response))
-    assert len(frame) < MAX_FRAME / 2
+    assert len(frame) < MAX_FRAME_BYTES / 2
     assert decode(frame[HEADER:]) == Response(response=response)
 
 
@@ -663,7 +663,7 @@ def test_a_frame_of_exactly_the_limit_is_sent() -> None:
 
 def test_no_frame_is_longer_than_eight_mebibytes() -> None:
     """Without a limit from the peer, our own one holds."""
-    request = CommandRequest(request_id="r1", prompt="x" * MAX_FRAME)
+    request = CommandRequest(request_id="r1", prompt="x" * MAX_FRAME_BYTES)
     with pytest.raises(LocalProtocolError, match="the peer takes at most 8388608"):
         encode(Request(request=request))
 

@@ -26,13 +26,13 @@ from punch.wire import (
     encode,
 )
 from punch.wire._limits import (
-    DEEPEST_JSON,
-    LONGEST_LISTENER_REGISTRATION,
-    LONGEST_REGISTRATION,
     MAX_ADDRESSES,
     MAX_ENTRIES,
-    MAX_FRAME,
+    MAX_FRAME_BYTES,
+    MAX_JSON_LEVELS,
+    MAX_LISTENER_REGISTRATION_BYTES,
     MAX_LOGPROBS,
+    MAX_REGISTRATION_BYTES,
 )
 from punch.wire._readers import BadValue
 from punch.wire._schema import MESSAGES
@@ -182,12 +182,12 @@ PROTOCOL = " ".join((ROOT / "docs" / "protocol.md").read_text(encoding="utf-8").
 @pytest.mark.parametrize(
     "words",
     [
-        f"punch takes {MAX_FRAME >> 20} MiB",
+        f"punch takes {MAX_FRAME_BYTES >> 20} MiB",
         f"Maps and arrays have at most {MAX_ENTRIES:,} entries",
-        f"nested at most {DEEPEST_JSON} deep",
+        f"nested at most {MAX_JSON_LEVELS} deep",
         f"`max_tokens` is at most {MAX_LOGPROBS}",
         f"for each token, at most {MAX_LOGPROBS}: the token's text",
-        f"has at most {LONGEST_LISTENER_REGISTRATION} bytes, any other {LONGEST_REGISTRATION}",
+        f"has at most {MAX_LISTENER_REGISTRATION_BYTES} bytes, any other {MAX_REGISTRATION_BYTES}",
         f"at most {MAX_ADDRESSES} addresses",
     ],
 )

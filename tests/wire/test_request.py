@@ -13,7 +13,7 @@ from strategies import digests, maybe, names, samplings
 
 from punch.exceptions import InvalidRequest
 from punch.wire import (
-    MAX_FRAME,
+    MAX_FRAME_BYTES,
     ChatMessage,
     CommandRequest,
     Request,
@@ -399,7 +399,7 @@ def test_the_largest_request_that_passes_fits_one_frame() -> None:
         sampling=Sampling(stop=("😀" * 1024,) * 16, seed=(1 << 64) - 1),
     )
     check_request(largest)
-    assert len(encode(Request(request=largest))) <= MAX_FRAME
+    assert len(encode(Request(request=largest))) <= MAX_FRAME_BYTES
     assert refusal(attrs.evolve(largest, continuation="yy"))
 
 

@@ -15,11 +15,12 @@ import attrs
 
 from ...exceptions import GenerationFailed, InvalidRequest
 from ...wire import (
-    LEAST_LOGPROB,
-    LONGEST_ARGUMENTS,
-    LONGEST_TOKEN,
+    MAX_ARGUMENTS_CHARACTERS,
     MAX_LOGPROBS,
+    MAX_NAME_CHARACTERS,
+    MAX_TOKEN_CHARACTERS,
     MAX_TOOL_CALLS,
+    MIN_LOGPROB,
     TokenLogprob,
     ToolCall,
 )
@@ -29,8 +30,6 @@ MAX_LOGPROB_BYTES = 3 << 20
 
 # On the wire: a float, and the head of a text.
 _PAIR_BYTES = 12
-
-_LONGEST_NAME = 256
 
 
 def new_call_id() -> str:
@@ -83,9 +82,9 @@ class ToolCalls:
         call.name = call.name or _text(function.get("name"))
         arguments = _text(function.get("arguments"))
         self._characters += len(arguments)
-        if self._characters > LONGEST_ARGUMENTS:
+        if self._characters > MAX_ARGUMENTS_CHARACTERS:
             raise GenerationFailed(
-                f"the arguments of the answer's tools are longer than {LONGEST_ARGUMENTS} "
+                f"the arguments of the answer's tools are longer than {MAX_ARGUMENTS_CHARACTERS} "
                 "characters"
             )
         call.arguments.append(arguments)
@@ -177,14 +176,14 @@ def _pair(row: dict[str, Any]) -> tuple[str, float]:
 
 
 def _token(value: Any) -> str:
-    return _sendable(_text(value))[:LONGEST_TOKEN]
+    return _sendable(_text(value))[:MAX_TOKEN_CHARACTERS]
 
 
 def _logprob(value: Any) -> float:
     """In the range of the wire; the logarithm of no probability at all is the least."""
     if isinstance(value, bool) or not isinstance(value, int | float) or math.isnan(value):
-        return LEAST_LOGPROB
-    return min(0.0, max(LEAST_LOGPROB, float(value)))
+        return MIN_LOGPROB
+    return min(0.0, max(MIN_LOGPROB, float(value)))
 
 
 def _text(value: Any) -> str:
@@ -197,4 +196,4 @@ def _sendable(text: str) -> str:
 
 
 def _is_label(text: str) -> bool:
-    return 1 <= len(text) <= _LONGEST_NAME and text.isprintable()
+    return 1 <= len(text) <= MAX_NAME_CHARACTERS and text.isprintable()

@@ -14,7 +14,15 @@ from typing import Any, Literal
 import attrs
 
 from ...exceptions import BackendError, ContextTooLong, GenerationFailed, InvalidRequest, PunchError
-from ...wire import ChatMessage, CommandRequest, Completion, Sampling, Timings, Usage
+from ...wire import (
+    MAX_NAME_CHARACTERS,
+    ChatMessage,
+    CommandRequest,
+    Completion,
+    Sampling,
+    Timings,
+    Usage,
+)
 from .._base import Generation
 from ._answer_parts import Logprobs, ToolCalls
 
@@ -32,9 +40,6 @@ _PATHS = {
     "complete": "/v1/completions",
     "embed": "/v1/embeddings",
 }
-
-# The longest name of a field that a server is taken to have named.
-LONGEST_PARAM = 256
 
 # What OpenAI and llama.cpp call a prompt that does not fit.
 _CONTEXT_KINDS = frozenset({"context_length_exceeded", "exceed_context_size_error"})
@@ -379,7 +384,9 @@ def _read_complaint(error: Any) -> _Complaint:
             prompt_tokens=None, context_tokens=None,
         )  # fmt: skip
     param = error.get("param")
-    is_field = isinstance(param, str) and 0 < len(param) <= LONGEST_PARAM and param.isprintable()
+    is_field = (
+        isinstance(param, str) and 0 < len(param) <= MAX_NAME_CHARACTERS and param.isprintable()
+    )
     return _Complaint(
         # OpenAI says it in `code`, llama.cpp in `type` with the HTTP status in `code`.
         kinds=frozenset(str(error.get(name)) for name in ("type", "code")),

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AliasChoices, Discriminator, Field, Tag, model_validator
 
 from .._parsing import Body, Never, within
-from ..openai._bodies import MOST_SEED, Function, ModelName, Punch, Text
+from ..openai._bodies import MAX_SEED, Function, ModelName, Punch, Text
 
 
 class _Options(Body):
@@ -36,7 +36,7 @@ class Options(_Options):
     repeat_penalty: Annotated[float | None, within("repeat_penalty")] = None
     presence_penalty: Annotated[float | None, within("presence_penalty")] = None
     frequency_penalty: Annotated[float | None, within("frequency_penalty")] = None
-    seed: Annotated[int | None, within("seed", le=MOST_SEED)] = None
+    seed: Annotated[int | None, within("seed", le=MAX_SEED)] = None
     stop: (
         Annotated[
             Text | Annotated[list[str], within("stop"), Tag("~list")],

@@ -22,14 +22,14 @@ from pydantic import (
 from ...wire import LIMITS
 from .._parsing import Always, Body, Never, within
 
-MOST_ANSWERS = 16
+MAX_ANSWERS = 16
 """Answers to one request, side by side."""
 
 # Parts of one message, which are one text to a peer.
-MOST_PARTS = 256
+MAX_PARTS = 256
 
 # JSON's integers are signed 64-bit ones to many clients, and so they are in OpenAI's own schema.
-MOST_SEED = (1 << 63) - 1
+MAX_SEED = (1 << 63) - 1
 
 Text = Annotated[StrictStr, Tag("~text")]
 
@@ -74,7 +74,7 @@ class TextPart(Body):
 
 
 Content = Annotated[
-    Text | Annotated[list[TextPart], Field(max_length=MOST_PARTS, fail_fast=True), Tag("~list")],
+    Text | Annotated[list[TextPart], Field(max_length=MAX_PARTS, fail_fast=True), Tag("~list")],
     Discriminator(_kind),
 ]
 
@@ -202,7 +202,7 @@ class Wished(Body):
     model: ModelName = "auto"
     stream: bool | None = None
     stream_options: StreamOptions | None = None
-    n: int | None = Field(default=None, ge=1, le=MOST_ANSWERS)
+    n: int | None = Field(default=None, ge=1, le=MAX_ANSWERS)
     temperature: Annotated[float | None, within("temperature")] = None
     top_p: Annotated[float | None, within("top_p")] = None
     top_k: Annotated[int | None, within("top_k")] = None
@@ -212,7 +212,7 @@ class Wished(Body):
     frequency_penalty: Annotated[float | None, within("frequency_penalty")] = None
     max_tokens: Annotated[int | None, within("max_tokens")] = None
     stop: Stop | None = None
-    seed: Annotated[int | None, within("seed", le=MOST_SEED)] = None
+    seed: Annotated[int | None, within("seed", le=MAX_SEED)] = None
     user: str | None = None
     logit_bias: dict[str, Any] | None = Field(default=None, max_length=0)
     punch: Punch = Punch()
@@ -272,7 +272,7 @@ class ChatBody(Wished):
 Prompt = Annotated[
     Text
     | Annotated[
-        list[str], Field(min_length=1, max_length=MOST_ANSWERS, fail_fast=True), Tag("~list")
+        list[str], Field(min_length=1, max_length=MAX_ANSWERS, fail_fast=True), Tag("~list")
     ],
     Discriminator(_kind),
 ]

@@ -12,7 +12,7 @@ from .._answering import Question
 from .._endpoint import Caller, Endpoint
 from .._errors import Refusal
 from .._parsing import Always, Body, Never, within
-from ._bodies import MOST_PARTS, ModelName, Punch, StreamOptions, Text
+from ._bodies import MAX_PARTS, ModelName, Punch, StreamOptions, Text
 from ._endpoints import asked
 from ._responses_shapes import Echoed, ResponsesShape
 
@@ -30,7 +30,7 @@ class InputText(Body):
 
 
 Content = Annotated[
-    Text | Annotated[list[InputText], Field(max_length=MOST_PARTS, fail_fast=True), Tag("~list")],
+    Text | Annotated[list[InputText], Field(max_length=MAX_PARTS, fail_fast=True), Tag("~list")],
     Discriminator(lambda value: "~text" if isinstance(value, str) else "~list"),
 ]
 
