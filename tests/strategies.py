@@ -20,6 +20,7 @@ from punch.wire import (
     CommandRequest,
     CommandResponse,
     Completion,
+    ContentPart,
     Credit,
     Fault,
     Goodbye,
@@ -30,6 +31,7 @@ from punch.wire import (
     Pong,
     Progress,
     Provenance,
+    Reasoning,
     Registration,
     Request,
     Response,
@@ -177,6 +179,14 @@ tools = st.builds(
     description=maybe(prose),
     parameters=st.sampled_from(["{}", '{"type": "object"}', "no JSON"]),
 )
+content_parts = st.builds(
+    ContentPart,
+    type=st.sampled_from(["text", "image", "audio", "smell"]),
+    text=maybe(prose),
+    media_type=maybe(names),
+    data=maybe(st.binary(max_size=20)),
+    url=maybe(names),
+)
 chat_messages = st.builds(
     ChatMessage,
     role=st.sampled_from(["system", "user", "assistant", "tool"]),
@@ -184,11 +194,13 @@ chat_messages = st.builds(
     name=maybe(names),
     tool_calls=tuples_of(tool_calls, 2),
     tool_call_id=maybe(names),
+    parts=tuples_of(content_parts, 2),
+    reasoning=maybe(prose),
 )
 command_requests = st.builds(
     CommandRequest,
     request_id=request_ids,
-    command=st.sampled_from(["chat", "complete", "embed", "capabilities", "ping"]),
+    command=st.sampled_from(["chat", "complete", "embed", "count", "capabilities", "ping"]),
     model=maybe(names),
     model_digest=maybe(digests),
     offer=maybe(names),
@@ -225,7 +237,8 @@ token_logprobs = st.builds(
 completions = st.builds(
     Completion,
     text=prose,
-    finish_reason=st.sampled_from(["stop", "length", "tool_calls"]),
+    finish_reason=st.sampled_from(["stop", "length", "tool_calls", "boredom"]),
+    reasoning=prose,
     tool_calls=tuples_of(tool_calls, 2),
     logprobs=tuples_of(token_logprobs),
     embeddings=tuples_of(tuples_of(st.floats(-1e30, 1e30))),
@@ -322,6 +335,12 @@ MESSAGES: MappingProxyType[type[Any], st.SearchStrategy[Any]] = MappingProxyType
         Started: st.builds(Started, request_id=request_ids, provenance=provenances),
         Chunk: st.builds(
             Chunk,
+            request_id=request_ids,
+            text=st.text(min_size=1, max_size=40),
+            tokens=st.integers(0, 1 << 20),
+        ),
+        Reasoning: st.builds(
+            Reasoning,
             request_id=request_ids,
             text=st.text(min_size=1, max_size=40),
             tokens=st.integers(0, 1 << 20),

@@ -18,12 +18,16 @@ from ..wire import (
     Message,
     Progress,
     Provenance,
+    Reasoning,
     Started,
 )
 
 # The reader's credit is returned in quarters of the window: often enough that the writer
 # never waits for a reader who keeps up, seldom enough to cost nothing.
 CREDIT_STEP = WINDOW // 4
+
+# Characters of what a model thinks that are kept for one answer: longer than any that was seen.
+MAX_REASONING = 1 << 20
 
 # Characters of one chunk, which thus fits what a reader leaves free that has taken everything and
 # not yet returned the last credit: of ASCII one byte each, of any other text up to four.
@@ -89,6 +93,8 @@ class Call:
         self._arrived: deque[Progress | Started | Chunk | CommandResponse] = deque()
         # What each chunk among them takes of the window, in bytes.
         self._charged: deque[int] = deque()
+        self.reasoning = ""
+        """What the model has thought so far, at most `MAX_REASONING` characters of it."""
         self._error: PeerError | None = None
         self._wake = trio.Event()
         self._taken = 0
@@ -131,11 +137,14 @@ class Call:
             return None
         part = self._arrived.popleft()
         if type(part) is Chunk:
-            self._taken += self._charged.popleft()
-            if self._taken >= CREDIT_STEP and not self._over:
-                self._owner.say(Credit(request_id=self.request.request_id, amount=self._taken))
-                self._taken = 0
+            self._credit(self._charged.popleft())
         return part
+
+    def _credit(self, charged: int) -> None:
+        self._taken += charged
+        if self._taken >= CREDIT_STEP and not self._over:
+            self._owner.say(Credit(request_id=self.request.request_id, amount=self._taken))
+            self._taken = 0
 
     def text_nowait(self) -> Chunk | None:
         """As `receive_nowait`, but only if text is what comes next. Raises nothing."""
@@ -183,6 +192,11 @@ class Call:
             self._arrived.pop()
         self._arrived.append(part)
         self._wake.set()
+
+    def think(self, part: Reasoning, charged: int) -> None:
+        """Take a part of what the model thinks, which nobody waits for; called by the session."""
+        self.reasoning += part.text[: MAX_REASONING - len(self.reasoning)]
+        self._credit(charged)
 
     def fail(self, error: PeerError) -> None:
         """The session has ended; called by it."""

@@ -40,6 +40,7 @@ from ..wire import (
     Ping,
     Pong,
     Progress,
+    Reasoning,
     Request,
     Response,
     Session,
@@ -353,6 +354,9 @@ class PeerSession:
             case Chunk():
                 if call := self._calls.get(message.request_id):
                     call.add(message, self._session.charged)
+            case Reasoning():
+                if call := self._calls.get(message.request_id):
+                    call.think(message, self._session.charged)
             case Progress() | Started():
                 if call := self._calls.get(message.request_id):
                     call.add(message)

@@ -7,7 +7,18 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from ..exceptions import InvalidRequest
-from ._limits import LIMITS, MAX_JSON_LEVELS, MAX_LOGPROBS, MAX_REQUEST_TOOL_CALLS, Limit
+from ._limits import (
+    LIMITS,
+    MAX_JSON_LEVELS,
+    MAX_LOGPROBS,
+    MAX_MEDIA_TYPE_CHARACTERS,
+    MAX_PART_BYTES,
+    MAX_PARTS,
+    MAX_REQUEST_PARTS,
+    MAX_REQUEST_TOOL_CALLS,
+    MAX_URL_CHARACTERS,
+    Limit,
+)
 from ._messages import ChatMessage, CommandRequest
 from ._repetition import RepetitionCheck
 
@@ -117,6 +128,8 @@ def check_turn(message: ChatMessage, place: str) -> None:
         check_label(
             message.tool_call_id, f"{place}.tool_call_id", LIMITS["messages[].tool_call_id"]
         )
+    if message.parts:
+        _check_parts(message, place)
     if message.tool_calls and message.role != "assistant":
         raise InvalidRequest.about(f"{place}.tool_calls", "is set; only the assistant calls tools")
     check_entries(message.tool_calls, "messages[].tool_calls", f"{place}.tool_calls")
@@ -125,6 +138,46 @@ def check_turn(message: ChatMessage, place: str) -> None:
         check_label(call.id, f"{where}.id", LIMITS["messages[].tool_calls[].id"])
         check_label(call.name, f"{where}.name", LIMITS["messages[].tool_calls[].name"])
         _check_arguments(call.arguments, f"{where}.arguments")
+
+
+def _check_parts(message: ChatMessage, place: str) -> None:
+    if len(message.parts) > MAX_PARTS:
+        raise InvalidRequest.about(
+            f"{place}.parts", f"has {len(message.parts)} entries; at most {MAX_PARTS} are allowed"
+        )
+    for index, part in enumerate(message.parts):
+        where = f"{place}.parts[{index}]"
+        if not 1 <= len(part.type) <= 32 or not part.type.isprintable():
+            raise InvalidRequest.about(
+                f"{where}.type",
+                f"is {part.type[:80]!r}; it must be 1 to 32 printable characters",
+            )
+        if part.type == "text":
+            if part.text is None:
+                raise InvalidRequest.about(
+                    f"{where}.text", "is missing; a part of type text has one"
+                )
+        elif (part.data is None) == (part.url is None):
+            raise InvalidRequest.about(
+                where, f"must have either data or a url, and not both; its type is {part.type}"
+            )
+        if len(part.data or b"") > MAX_PART_BYTES:
+            raise InvalidRequest.about(
+                f"{where}.data",
+                f"has {len(part.data or b'')} bytes; at most {MAX_PART_BYTES} are allowed",
+            )
+        for name, value, most in (
+            ("url", part.url, MAX_URL_CHARACTERS),
+            ("media_type", part.media_type, MAX_MEDIA_TYPE_CHARACTERS),
+        ):
+            if value is not None and not (1 <= len(value) <= most and value.isprintable()):
+                raise InvalidRequest.about(
+                    f"{where}.{name}", f"must be 1 to {most} printable characters"
+                )
+    if message.parts and message.content != "".join(part.text or "" for part in message.parts):
+        raise InvalidRequest.about(
+            f"{place}.content", "is not the text of its parts; make such a message with of_parts"
+        )
 
 
 def _check_tools(request: CommandRequest, repetition: RepetitionCheck) -> None:
@@ -177,6 +230,8 @@ def check_form(request: CommandRequest) -> None:
         raise InvalidRequest.about(
             "messages", f"has more than {MAX_REQUEST_TOOL_CALLS} tool calls in all"
         )
+    if sum(len(message.parts) for message in request.messages) > MAX_REQUEST_PARTS:
+        raise InvalidRequest.about("messages", f"has more than {MAX_REQUEST_PARTS} parts in all")
     repetition = RepetitionCheck()
     _check_tools(request, repetition)
     generates = request.command in ("chat", "complete")
@@ -197,6 +252,6 @@ def check_form(request: CommandRequest) -> None:
     if request.continuation and request.needs:
         raise InvalidRequest.about(
             "continuation",
-            "is set; an answer with tools, held to a schema, or with logprobs "
+            "is set; an answer with tools, held to a schema, with logprobs or to pictures "
             "cannot be gone on with",
         )

@@ -42,6 +42,14 @@ MAX_KEY_BYTES = 64
 # More turns than people have; their keys alone take a tenth of the containers of a frame.
 MAX_MESSAGES = 4096
 
+# Pictures and sounds of one turn, each with a text between them; and what one of them may have, so
+# that a few fit a frame.
+MAX_PARTS = 128
+MAX_REQUEST_PARTS = 4096
+MAX_PART_BYTES = 6 << 20
+MAX_URL_CHARACTERS = 8192
+MAX_MEDIA_TYPE_CHARACTERS = 128
+
 # As many texts as OpenAI embeds at once.
 MAX_INPUTS = 2048
 

@@ -6,14 +6,14 @@ two machines are never compared.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
 import attrs
 
 from ..capability import Capability, Load, PeerId
 
-Command = Literal["chat", "complete", "embed", "capabilities", "ping"]
+Command = Literal["chat", "complete", "embed", "count", "capabilities", "ping"]
 Status = Literal["success", "error", "refused", "timeout", "cancelled"]
 
 
@@ -51,6 +51,27 @@ class Tool:
 
 
 @attrs.frozen(kw_only=True)
+class ContentPart:
+    """One part of what was said in a turn that is not text alone."""
+
+    type: str
+    """``text``, ``image`` or ``audio``; may grow. An offer takes the types that are among its
+    features; text it always takes."""
+
+    text: str | None = None
+    """What a part of type ``text`` says."""
+
+    media_type: str | None = None
+    """What `data` is, such as ``image/png``."""
+
+    data: bytes | None = None
+    """The picture or sound itself."""
+
+    url: str | None = None
+    """Where it can be fetched, in place of `data`."""
+
+
+@attrs.frozen(kw_only=True)
 class ChatMessage:
     """One turn of a conversation."""
 
@@ -69,13 +90,35 @@ class ChatMessage:
     tool_call_id: str | None = None
     """The call that a ``tool`` answers."""
 
+    parts: tuple[ContentPart, ...] = ()
+    """What was said, part by part, if it was not text alone; `content` is then the text of all of
+    them, in a row. See `of_parts`."""
+
+    reasoning: str | None = None
+    """What the assistant thought before it said this, if it is to be told of that again."""
+
+    @classmethod
+    def of_parts(cls, role: str, parts: Iterable[ContentPart], **fields: Any) -> ChatMessage:
+        """A turn of several parts; of text alone if all of them are.
+
+        Args:
+          role: ``system``, ``user``, ``assistant`` or ``tool``.
+          parts: What was said.
+          fields: Further fields of the message.
+
+        """
+        parts = tuple(parts)
+        text = "".join(part.text or "" for part in parts)
+        plain = all(part.type == "text" for part in parts)
+        return cls(role=role, content=text, parts=() if plain else parts, **fields)
+
     @property
     def texts(self) -> tuple[str, ...]:
         """What a model reads of it."""
-        if not self.tool_calls:
+        if not self.tool_calls and self.reasoning is None:
             return (self.content,)
         calls = (text for call in self.tool_calls for text in (call.name, call.arguments))
-        return self.content, *calls
+        return self.reasoning or "", self.content, *calls
 
 
 @attrs.frozen(kw_only=True)
@@ -182,7 +225,8 @@ class CommandRequest:
     def needs(self) -> frozenset[str]:
         """Features that a model must have for it, besides its command.
 
-        An answer that needs any comes from one peer or not at all: where tool calls, or JSON that
+        They are for the form of its answer, and the types of what was said besides text. An
+        answer that needs any comes from one peer or not at all: where tool calls, or JSON that
         fits a schema, may go on depends on how far a grammar had come, and of the
         log-probabilities of a peer that was lost nothing is left.
         """
@@ -191,7 +235,18 @@ class CommandRequest:
             "json_schema": self.response_schema is not None,
             "logprobs": self.logprobs is not None,
         }
-        return frozenset(name for name, is_wanted in wanted.items() if is_wanted)
+        return self.part_types | {name for name, is_wanted in wanted.items() if is_wanted}
+
+    @property
+    def part_types(self) -> frozenset[str]:
+        """The types of what was said in its messages besides text."""
+        return frozenset(
+            part.type
+            for message in self.messages
+            if message.parts
+            for part in message.parts
+            if part.type != "text"
+        )
 
     @property
     def texts(self) -> tuple[str, ...]:
@@ -310,6 +365,10 @@ class Completion:
 
     embeddings: tuple[tuple[float, ...], ...] = ()
     """One vector an input, for ``embed``."""
+
+    reasoning: str = ""
+    """What the model thought before the answer, and no part of it. On the wire it is empty if it
+    was already sent."""
 
 
 @attrs.frozen(kw_only=True)
@@ -505,6 +564,20 @@ class Chunk:
 
 
 @attrs.frozen(kw_only=True)
+class Reasoning:
+    """The next part of what the model thinks before its answer. Minor 1."""
+
+    request_id: str
+    """The answer it belongs to."""
+
+    text: str
+    """The text, never empty; no part of the answer's own."""
+
+    tokens: int = 1
+    """Tokens it stands for."""
+
+
+@attrs.frozen(kw_only=True)
 class Progress:
     """Nothing to deliver yet, and why: keeps a waiting dialer informed.
 
@@ -577,6 +650,7 @@ Message = (
     | Progress
     | Started
     | Chunk
+    | Reasoning
     | Response
     | Cancel
     | Credit

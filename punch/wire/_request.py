@@ -52,6 +52,10 @@ def _bytes(text: str, name: str) -> int:
 
 def _turn_bytes(message: ChatMessage, place: str) -> int:
     size = _bytes(message.content, f"{place}.content")
+    size += _bytes(message.reasoning or "", f"{place}.reasoning")
+    for index, part in enumerate(message.parts):
+        size += FIELD_BYTES + len(part.data or b"") + len(part.url or "")
+        size += _bytes(part.text or "", f"{place}.parts[{index}].text")
     for field in (message.name, message.tool_call_id):
         size += 0 if field is None else FIELD_BYTES + len(field.encode())
     for index, call in enumerate(message.tool_calls):
@@ -122,6 +126,8 @@ def check_request(request: CommandRequest) -> None:
         raise InvalidRequest.about("prompt", "is empty; complete needs text to go on from")
     if request.command == "embed" and not request.inputs:
         raise InvalidRequest.about("inputs", "is empty; embed needs at least one text")
+    if request.command == "count" and not (request.messages or request.prompt):
+        raise InvalidRequest.about("messages", "is empty; count needs messages or a prompt")
     if request.model is not None:
         _check_model(request.model)
     if request.model_digest is not None:

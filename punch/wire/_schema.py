@@ -19,11 +19,15 @@ from ._limits import (
     MAX_KEY_BYTES,
     MAX_LANES,
     MAX_LOGPROBS,
+    MAX_MEDIA_TYPE_CHARACTERS,
     MAX_NAME_CHARACTERS,
+    MAX_PART_BYTES,
+    MAX_PARTS,
     MAX_REGISTRATION_BYTES,
     MAX_ROLES,
     MAX_TOKEN_CHARACTERS,
     MAX_TOOL_CALLS,
+    MAX_URL_CHARACTERS,
     MIN_LOGPROB,
     SAMPLING_NUMBERS,
 )
@@ -35,6 +39,7 @@ from ._messages import (
     CommandRequest,
     CommandResponse,
     Completion,
+    ContentPart,
     Credit,
     Fault,
     Goodbye,
@@ -44,6 +49,7 @@ from ._messages import (
     Pong,
     Progress,
     Provenance,
+    Reasoning,
     Request,
     Response,
     Sampling,
@@ -105,7 +111,7 @@ _rate = number(1e-6, 1e9)
 _share = number(0.0, 1.0)
 _prose = text(MAX_FRAME_BYTES)
 _sentence = text(4096)
-_command = one_of("chat", "complete", "embed", "capabilities", "ping")
+_command = one_of("chat", "complete", "embed", "count", "capabilities", "ping")
 
 _gpu = record(
     Gpu,
@@ -260,6 +266,14 @@ _sampling = record(
     **{name: _of(name) for name in SAMPLING_NUMBERS},
     stop=_list_of(_of("stop[]"), "stop"),
 )
+_part = record(
+    ContentPart,
+    type=label(32),
+    text=_prose,
+    media_type=label(MAX_MEDIA_TYPE_CHARACTERS),
+    data=binary(MAX_PART_BYTES),
+    url=label(MAX_URL_CHARACTERS),
+)
 _command_request = record(
     CommandRequest,
     request_id=_request_id,
@@ -275,6 +289,8 @@ _command_request = record(
             name=_name,
             tool_calls=_list_of(_tool_call, "messages[].tool_calls"),
             tool_call_id=_name,
+            parts=many(_part, MAX_PARTS),
+            reasoning=_prose,
         ),
         "messages",
     ),
@@ -310,6 +326,7 @@ _command_response = record(
         finish_reason=label(32),
         tool_calls=many(_tool_call, MAX_TOOL_CALLS),
         logprobs=many(_token_logprob, MAX_LOGPROBS),
+        reasoning=_prose,
         embeddings=many(many(number(-1e30, 1e30), MAX_ENTRIES), MAX_INPUTS),
     ),
     error=record(
@@ -382,6 +399,9 @@ MESSAGES: Mapping[str, Reader] = {
     "started": record(Started, request_id=_request_id, provenance=_provenance),
     "chunk": record(
         Chunk, request_id=_request_id, text=text(1 << 16, least=1), tokens=integer(0, 1 << 20)
+    ),
+    "reasoning": record(
+        Reasoning, request_id=_request_id, text=text(1 << 16, least=1), tokens=integer(0, 1 << 20)
     ),
     "response": record(Response, response=_command_response),
     "cancel": record(Cancel, request_id=_request_id),

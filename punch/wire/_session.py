@@ -37,6 +37,7 @@ from ._messages import (
     Ping,
     Pong,
     Progress,
+    Reasoning,
     Request,
     Response,
     Started,
@@ -89,12 +90,12 @@ Transition = tuple[RequestState | None, type[Any]]
 SAYS: dict[Role, frozenset[type[Any]]] = {
     "dialer": frozenset({Request, Cancel, Credit, Ping, Pong, Goodbye}),
     "listener": frozenset(
-        {Advert, LoadReport, Progress, Started, Chunk, Response, Ping, Pong, Goodbye}
+        {Advert, LoadReport, Progress, Started, Chunk, Reasoning, Response, Ping, Pong, Goodbye}
     ),
 }
 
 # The messages that came after minor 0: they go only to a peer that knows them.
-NEWER: dict[type[Any], int] = {LoadReport: 1}
+NEWER: dict[type[Any], int] = {LoadReport: 1, Reasoning: 1}
 
 # One request: the state it is in and what is said -> the state it is in then. `None` is a
 # request that does not exist: before it was asked, and after its response.
@@ -106,12 +107,14 @@ REQUEST_TRANSITIONS: dict[Transition, RequestState | None] = {
     (RequestState.ASKED, Cancel): RequestState.CANCELLING,
     (RequestState.STARTED, Progress): RequestState.STARTED,
     (RequestState.STARTED, Chunk): RequestState.STARTED,
+    (RequestState.STARTED, Reasoning): RequestState.STARTED,
     (RequestState.STARTED, Credit): RequestState.STARTED,
     (RequestState.STARTED, Response): None,
     (RequestState.STARTED, Cancel): RequestState.CANCELLING,
     (RequestState.CANCELLING, Progress): RequestState.CANCELLING,
     (RequestState.CANCELLING, Started): RequestState.CANCELLING,
     (RequestState.CANCELLING, Chunk): RequestState.CANCELLING,
+    (RequestState.CANCELLING, Reasoning): RequestState.CANCELLING,
     (RequestState.CANCELLING, Credit): RequestState.CANCELLING,
     (RequestState.CANCELLING, Response): None,
 }
@@ -171,7 +174,7 @@ class Session:
         self.minor = hello.minor
         """Minor version that both ends speak, once both have greeted."""
         self.charged = 0
-        """Bytes that the chunk which came last takes of the window, to be credited."""
+        """Bytes that the text which came last takes of the window, to be credited."""
         self._ours = hello
         self._other: Role = "listener" if role == "dialer" else "dialer"
         self._requests: dict[str, _Exchange] = {}
@@ -280,7 +283,7 @@ class Session:
         if NEWER.get(said, 0) > self.minor:
             raise LocalProtocolError(f"{said.__name__} to a peer of minor {self.minor}")
         assert self.theirs is not None
-        if isinstance(message, Chunk) and not message.text:
+        if isinstance(message, Chunk | Reasoning) and not message.text:
             raise LocalProtocolError(f"a chunk without text for {message.request_id!r}")
         if isinstance(message, Credit) and message.amount < 1:
             raise LocalProtocolError(f"credit of {message.amount} for {message.request_id!r}")
@@ -358,7 +361,7 @@ class Session:
                 raise LocalProtocolError(f"more than {limit} requests in flight")
             self._requests[request_id] = _Exchange(RequestState.ASKED)
             return
-        if isinstance(message, Chunk):
+        if isinstance(message, Chunk | Reasoning):
             charged = size if self.minor else len(message.text.encode())
             ahead = exchange.ahead + charged
             if ahead > WINDOW:

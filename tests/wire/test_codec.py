@@ -23,8 +23,10 @@ from punch.wire import (
     CommandRequest,
     CommandResponse,
     Completion,
+    ContentPart,
     Credit,
     Encoded,
+    Fault,
     Goodbye,
     Hello,
     Join,
@@ -33,6 +35,7 @@ from punch.wire import (
     Pong,
     Progress,
     Provenance,
+    Reasoning,
     Registration,
     Request,
     Response,
@@ -237,6 +240,60 @@ FROZEN_MANY_ROLES = (
 # What minor 1 adds to the messages of minor 0.
 ADDED_AT_1: list[tuple[Any, str]] = [
     (
+        Reasoning(request_id="r1", text="hm", tokens=2),
+        (
+            "0000002e84aa726571756573745f6964a27231a474657874a2686da6746f6b656e7302a474797065a972"
+            "6561736f6e696e67"
+        ),
+    ),
+    (
+        Request(
+            request=CommandRequest(
+                request_id="r1",
+                messages=(
+                    ChatMessage.of_parts(
+                        "user",
+                        [
+                            ContentPart(type="text", text="What is this?"),
+                            ContentPart(type="image", media_type="image/png", data=b"\x89PNG"),
+                            ContentPart(type="image", url="https://a.example/b.png"),
+                        ],
+                    ),
+                    ChatMessage(role="assistant", content="A cat.", reasoning="ears"),
+                ),
+            )
+        ),
+        (
+            "000000f782a77265717565737482aa726571756573745f6964a27231a86d657373616765739283a4726f"
+            "6c65a475736572a7636f6e74656e74ad5768617420697320746869733fa570617274739382a474797065"
+            "a474657874a474657874ad5768617420697320746869733f83a474797065a5696d616765aa6d65646961"
+            "5f74797065a9696d6167652f706e67a464617461c40489504e4782a474797065a5696d616765a375726c"
+            "b768747470733a2f2f612e6578616d706c652f622e706e6783a4726f6c65a9617373697374616e74a763"
+            "6f6e74656e74a641206361742ea9726561736f6e696e67a465617273a474797065a772657175657374"
+        ),
+    ),
+    (
+        Request(request=CommandRequest(request_id="r1", command="count", prompt="a")),
+        (
+            "0000003c82a77265717565737483aa726571756573745f6964a27231a7636f6d6d616e64a5636f756e74"
+            "a670726f6d7074a161a474797065a772657175657374"
+        ),
+    ),
+    (
+        Response(
+            response=CommandResponse(
+                request_id="r1",
+                status="success",
+                result=Completion(text="A cat.", reasoning="ears"),
+            )
+        ),
+        (
+            "0000005982a8726573706f6e736583aa726571756573745f6964a27231a6737461747573a77375636365"
+            "7373a6726573756c7482a474657874a641206361742ea9726561736f6e696e67a465617273a474797065"
+            "a8726573706f6e7365"
+        ),
+    ),
+    (
         LoadReport(sequence=3, age=0.5, loads={"gpu": Load(slots=4, busy=1), "m": Load()}),
         (
             "0000003e84a873657175656e636503a3616765cb3fe0000000000000a56c6f61647382a367707582a573"
@@ -326,6 +383,51 @@ def test_a_peer_of_minor_0_is_told_no_key_that_came_later(message: Any) -> None:
         return {key for item in value for key in keys(item)} if isinstance(value, list) else set()
 
     assert not keys(msgpack.unpackb(encode(message, minor=0)[HEADER:])) & later
+
+
+def test_a_peer_of_minor_0_is_told_the_text_of_a_message_of_parts() -> None:
+    """What else there is in it, it could not read; what the request needs keeps it away."""
+    parts = (ContentPart(type="text", text="hi"), ContentPart(type="image", url="u"))
+    message = ChatMessage.of_parts("user", parts)
+    request = CommandRequest(request_id="r1", messages=(message,))
+    assert request.needs == {"image"}
+    frame = encode(Request(request=request), minor=0)
+    plain = attrs.evolve(request, messages=(ChatMessage(role="user", content="hi"),))
+    assert decode(frame[HEADER:]) == Request(request=plain)
+
+
+def test_parts_of_text_alone_are_text() -> None:
+    """Everybody can be asked for that."""
+    parts = [ContentPart(type="text", text=text) for text in ("a", "b")]
+    assert ChatMessage.of_parts("user", parts, name="ann") == ChatMessage(
+        role="user", content="ab", name="ann"
+    )
+
+
+def test_values_that_name_kinds_may_grow() -> None:
+    """A newer peer's words are kept: features, states, finish reasons, codes, types of parts."""
+    lane = Lane(id="a", backend="b", simulated=False, state="dreaming")
+    offer = ModelOffer(name="m", lane="a", features=frozenset({"chat", "telepathy"}))
+    part = ContentPart(type="smell", data=b"x")
+    grown: list[Any] = [
+        attrs.evolve(LANES, capability=Capability(lanes=(lane,), models=(offer,))),
+        Response(
+            response=CommandResponse(
+                request_id="r1",
+                status="error",
+                result=Completion(finish_reason="boredom"),
+                error=Fault(code="boredom", message="yawn"),
+            )
+        ),
+        Goodbye(code="boredom", message="yawn"),
+        Request(
+            request=CommandRequest(
+                request_id="r1", messages=(ChatMessage(role="user", content="", parts=(part,)),)
+            )
+        ),
+    ]
+    for message in grown:
+        assert decode(encode(message)[HEADER:]) == message
 
 
 def test_a_role_that_nobody_knows_is_no_fault() -> None:
@@ -718,6 +820,11 @@ def request(**fields: Any) -> dict[str, Any]:
     return {"type": "request", "request": {"request_id": "r1", **fields}}
 
 
+def said(**fields: Any) -> dict[str, Any]:
+    """A request with one message that has these fields."""
+    return request(messages=[{"role": "user", "content": "", **fields}])
+
+
 def response(**fields: Any) -> dict[str, Any]:
     """A response with these fields."""
     return {"type": "response", "response": {"request_id": "r1", "status": "success", **fields}}
@@ -835,6 +942,22 @@ def joined(**fields: Any) -> dict[str, Any]:
         (
             {"type": "load", "sequence": 1, "age": 0, "loads": {"a": {"busy": -1}}},
             f"load.loads.busy: {COUNT} int '-1'",
+        ),
+        (
+            {"type": "reasoning", "request_id": "r1", "text": ""},
+            "reasoning.text: expected text of 1 to 65536 characters, got str ''",
+        ),
+        (
+            said(parts=[{"type": "image", "data": "x"}]),
+            "request.request.messages.parts.data: expected at most 6291456 bytes, got str 'x'",
+        ),
+        (
+            said(parts=[{"type": "image"}] * 129),
+            "request.request.messages.parts: expected a list of at most 128, got list of 129",
+        ),
+        (
+            said(parts=[{"text": "x"}]),
+            "request.request.messages.parts.type: expected a value, got nothing",
         ),
         (
             request(offer=""),

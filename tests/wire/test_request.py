@@ -16,6 +16,7 @@ from punch.wire import (
     MAX_FRAME_BYTES,
     ChatMessage,
     CommandRequest,
+    ContentPart,
     Request,
     Sampling,
     Tool,
@@ -306,7 +307,7 @@ WRONG: list[tuple[CommandRequest, str]] = [
     ),
     (
         request(tools=(TOOL,), continuation="so far"),
-        "continuation is set; an answer with tools, held to a schema, or with logprobs cannot",
+        "continuation is set; an answer with tools, held to a schema, with logprobs or to pictures cannot",
     ),
     (sampled(presence_penalty=2.1), "presence_penalty is 2.1; it must be from -2 to 2"),
     (sampled(frequency_penalty=-3), "frequency_penalty is -3; it must be from -2 to 2"),
@@ -520,3 +521,58 @@ def test_a_request_that_passes_arrives_as_it_was_asked(request: CommandRequest) 
     except InvalidRequest:
         return
     assert decode(encode(Request(request=request))[4:]) == Request(request=request)
+
+
+PICTURE = ContentPart(type="image", media_type="image/png", data=b"\x89PNG")
+WORDS = ContentPart(type="text", text="What is this?")
+
+
+def turned(*parts: ContentPart, **changes: Any) -> CommandRequest:
+    """A chat whose only message has these parts."""
+    message = attrs.evolve(ChatMessage.of_parts("user", parts), **changes)
+    return CommandRequest(request_id="r1", messages=(message,))
+
+
+def test_a_message_may_have_pictures() -> None:
+    """Of types that nobody here has heard of, too."""
+    check_request(turned(WORDS, PICTURE))
+    check_request(turned(ContentPart(type="smell", url="https://a.example/b")))
+
+
+@pytest.mark.parametrize(
+    ("request_", "param"),
+    [
+        (turned(*[PICTURE] * 129), "messages[0].parts"),
+        (turned(WORDS, PICTURE, content="something else"), "messages[0].content"),
+        (turned(attrs.evolve(PICTURE, type="")), "messages[0].parts[0].type"),
+        (turned(attrs.evolve(PICTURE, data=None)), "messages[0].parts[0]"),
+        (turned(attrs.evolve(PICTURE, url="u")), "messages[0].parts[0]"),
+        (turned(attrs.evolve(PICTURE, data=bytes((6 << 20) + 1))), "messages[0].parts[0].data"),
+        (turned(PICTURE, ContentPart(type="text")), "messages[0].parts[1].text"),
+        (turned(attrs.evolve(PICTURE, media_type="\n")), "messages[0].parts[0].media_type"),
+        (turned(ContentPart(type="image", url="")), "messages[0].parts[0].url"),
+        (
+            turned(attrs.evolve(WORDS, text="\ud800"), PICTURE, content="\ud800"),
+            "messages[0].content",
+        ),
+        (attrs.evolve(turned(PICTURE), continuation="It is"), "continuation"),
+        (CommandRequest(request_id="r1", command="count"), "messages"),
+    ],
+)
+def test_a_bad_part_is_named(request_: CommandRequest, param: str) -> None:
+    """So that a client can show where it is."""
+    with pytest.raises(InvalidRequest) as caught:
+        check_request(request_)
+    assert caught.value.param == param
+
+
+def test_pictures_count_as_much_as_they_take() -> None:
+    """Two that fit a frame each need not fit one together."""
+    with pytest.raises(InvalidRequest, match=r"^the text has [0-9]+ bytes"):
+        check_request(turned(*[attrs.evolve(PICTURE, data=bytes(5 << 20))] * 2))
+
+
+def test_tokens_can_be_counted_of_a_prompt_or_of_messages() -> None:
+    """The command that gives no answer but a number."""
+    for fields in ({"prompt": "a"}, {"messages": turned(WORDS).messages}):
+        check_request(CommandRequest(request_id="r1", command="count", **fields))

@@ -33,6 +33,7 @@ from punch.wire import (
     Pong,
     Progress,
     Provenance,
+    Reasoning,
     Request,
     Response,
     Roster,
@@ -55,6 +56,7 @@ ADVERT = Advert(
     capability=Capability.of_one_lane(backend="mock", simulated=True),
 )
 REPORT = LoadReport(sequence=2, age=0.0, loads={"": Load()})
+THOUGHT = Reasoning(request_id="r1", text="hm")
 # What a peer of the first release says.
 OLD = attrs.evolve(HELLO, minor=0)
 
@@ -281,7 +283,7 @@ def test_what_is_queued_leaves_as_one_piece() -> None:
 BOTH = {Ping, Pong, Goodbye}
 MAY_SAY: dict[rules.Role, set[type[Any]]] = {
     "dialer": BOTH | {Request, Cancel, Credit},
-    "listener": BOTH | {Advert, LoadReport, Progress, Started, Chunk, Response},
+    "listener": BOTH | {Advert, LoadReport, Progress, Started, Chunk, Reasoning, Response},
 }
 SAMPLES: list[Any] = [
     HELLO,
@@ -291,6 +293,7 @@ SAMPLES: list[Any] = [
     Progress(request_id="r1", state="queued"),
     STARTED,
     chunk(),
+    THOUGHT,
     respond(),
     Cancel(request_id="r1"),
     Credit(request_id="r1", amount=1),
@@ -613,6 +616,32 @@ def test_a_load_report_goes_to_those_who_know_it() -> None:
     with pytest.raises(LocalProtocolError, match=r"^LoadReport to a peer of minor 0$"):
         listener.send(REPORT)
     assert (listener.state, listener.pending) == (State.OPEN, 0)
+
+
+def test_what_a_model_thinks_takes_of_the_window_as_its_answer_does() -> None:
+    """A reader that is behind is not flooded with it; a peer of minor 0 gets none."""
+    dialer, listener = meet()
+    dialer.send(ask())
+    deliver(dialer, listener)
+    with pytest.raises(LocalProtocolError, match=r"^Reasoning for request 'r1', which is asked$"):
+        listener.send(THOUGHT)
+    listener.send(STARTED)
+    listener.send(THOUGHT)
+    size = len(encode(THOUGHT))
+    assert listener.room("r1") == WINDOW - size
+    assert deliver(listener, dialer) == [STARTED, THOUGHT]
+    assert dialer.charged == size
+    dialer.send(Credit(request_id="r1", amount=size))
+    deliver(dialer, listener)
+    assert listener.room("r1") == WINDOW
+    with pytest.raises(LocalProtocolError):
+        listener.send(Reasoning(request_id="r1", text=""))
+    dialer, listener = meet(minor=0)
+    dialer.send(ask())
+    deliver(dialer, listener)
+    listener.send(STARTED)
+    with pytest.raises(LocalProtocolError, match=r"^Reasoning to a peer of minor 0$"):
+        listener.send(THOUGHT)
 
 
 @pytest.mark.parametrize(("ours", "theirs", "both"), [(1, 0, 0), (0, 1, 0), (1, 1, 1), (1, 9, 1)])
