@@ -28,7 +28,6 @@ from punch.decision_log import (
     open_decision_log,
     read_line,
     read_log,
-    scrubbed,
     stories,
 )
 from punch.decision_log._values import from_plain, to_plain
@@ -36,7 +35,7 @@ from punch.decision_log._writer import LOOK_SECONDS
 from punch.exceptions import ConfigurationError
 from punch.peers import PeerRecord
 from punch.routing import RouteRequest
-from punch.wire import ChatMessage, CommandRequest
+from punch.wire import ChatMessage, CommandRequest, scrubbed
 
 SECRET = "the heron's name is Balthazar"
 

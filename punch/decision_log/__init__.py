@@ -23,7 +23,6 @@ the one before.
 
 from ._entries import LOG_VERSION, Attempted, Decided, Dropped, Ended, Entry, Weighed
 from ._reader import BadLine, LogLine, Story, read_line, read_log, stories, story_as_data
-from ._scrubbed import scrubbed
 from ._tap import Tap, TappedLine
 from ._writer import DecisionLog, DecisionLogStatistics, open_decision_log
 
@@ -32,7 +31,6 @@ __all__ = [
     "open_decision_log",
     "DecisionLog",
     "DecisionLogStatistics",
-    "scrubbed",
     # hearing it in the same process
     "Tap",
     "TappedLine",

@@ -10,8 +10,7 @@ import attrs
 from ..capability import PeerId
 from ..peers import PeerRecord
 from ..routing import Decision, RouteRequest
-from ..wire import CommandResponse, Segment, Timings, Usage
-from ._scrubbed import bounded
+from ..wire import CommandResponse, Segment, Timings, Usage, bounded
 
 LOG_VERSION = 1
 

@@ -20,9 +20,8 @@ import trio
 from .._logs import get_logger
 from ..capability import PeerId
 from ..routing import Decision
-from ..wire import CommandResponse, Segment
+from ..wire import CommandResponse, Segment, bounded
 from ._entries import KIND_OF, LOG_VERSION, Attempted, Dropped, Entry, decided, ended
-from ._scrubbed import bounded
 from ._tap import WAITING_LINES, Tap, TappedLine, Taps
 from ._values import to_plain
 

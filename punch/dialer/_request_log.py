@@ -6,10 +6,10 @@ import attrs
 import trio
 
 from ..capability import PeerId
-from ..decision_log import DecisionLog, scrubbed
+from ..decision_log import DecisionLog
 from ..exceptions import PunchError
 from ..routing import Decision, Reason
-from ..wire import CommandRequest, CommandResponse, Segment
+from ..wire import CommandRequest, CommandResponse, Segment, scrubbed
 from ._attempt import Attempt
 from ._delivered import Delivered
 from ._outcome import Outcome

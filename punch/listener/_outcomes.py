@@ -9,7 +9,6 @@ import attrs
 
 from .._logs import get_logger
 from ..capability import PeerId
-from ..decision_log import scrubbed
 from ..exceptions import (
     BackendError,
     PeerFailed,
@@ -18,7 +17,7 @@ from ..exceptions import (
     PunchError,
     RequestError,
 )
-from ..wire import CommandRequest, CommandResponse, Fault, Status
+from ..wire import CommandRequest, CommandResponse, Fault, Status, scrubbed
 
 log = get_logger(__name__)
 

@@ -10,8 +10,7 @@ import attrs
 
 from ..admission import Ticket
 from ..capability import ModelOffer
-from ..routing import route_request
-from ..wire import CommandRequest
+from ..wire import CommandRequest, tokens_of, usual_output
 from ._recording import Recording
 
 # Weight of the newest answer in the usual length; about the last twenty matter.
@@ -63,13 +62,12 @@ class Workload:
         """What is expected of *request*, which is to be answered with *offer*."""
         limit = request.sampling.max_tokens
         most = math.inf if limit is None else float(limit)
-        route = route_request(request)
-        usual = self._usual.get(offer.name, route.output_tokens)
+        usual = self._usual.get(offer.name, usual_output(request))
         expected = 0 if request.command == "embed" else math.ceil(min(usual, most))
         ticket = Ticket(
             claimant=recording.key[0],
             priority=request.priority,
-            prompt_tokens=route.prompt_tokens,
+            prompt_tokens=tokens_of(*request.texts),
             output_tokens=expected,
             made=lambda: recording.tokens,
         )

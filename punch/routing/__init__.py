@@ -25,7 +25,7 @@ from ._learned import LearnedState
 from ._lengths import Lengths
 from ._policy import EXPLORE, HOT_QUANTILE, NEAR_SECONDS, Policy, Scorer
 from ._prefixes import PrefixIndex
-from ._request import RouteRequest, route_request, usual_output
+from ._request import RouteRequest, route_request
 from ._simple import Chance, LeastRequests, PrefixAffinity, RoundRobin, TwoChoices
 from ._stalls import StallDetector
 from ._stops import StopAcrossPeers
@@ -69,7 +69,6 @@ __all__ = [
     "Candidate",
     "RouteRequest",
     "route_request",
-    "usual_output",
     "LearnedState",
     "Lengths",
     "PrefixIndex",

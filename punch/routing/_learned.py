@@ -11,10 +11,10 @@ import attrs
 
 from ..capability import PeerId
 from ..peers import PeerRecord
-from ..wire import CommandRequest, Usage
+from ..wire import CommandRequest, Usage, tokens_of
 from ._lengths import Lengths
 from ._prefixes import BLOCK_BYTES, GONE_SHARE, Chain, PrefixIndex
-from ._request import RouteRequest, route_request, tokens_of
+from ._request import RouteRequest, route_request
 
 # Requests whose prediction waits for the backend's count; far more than are in flight.
 MAX_WAITING = 4096

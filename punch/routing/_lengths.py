@@ -5,8 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
-# Answers of chat models whose length nobody limited; the median of public traces is near it.
-USUAL_OUTPUT_TOKENS = 200
+from ..wire import USUAL_OUTPUT_TOKENS
 
 # Lengths are about log-normal, with a deviation near 1 in public traces; the mean of such a
 # distribution, which is what seconds are made of, is its quantile 0.69 (Phi(1/2)).

@@ -9,12 +9,7 @@ from typing import Any
 import attrs
 
 from ..capability import PeerId
-from ..wire import CommandRequest
-from ._lengths import USUAL_OUTPUT_TOKENS
-
-# Bytes of English text per token, a little low so that prompts are rather over- than
-# underestimated. Only the prediction rests on it; what is reported is always counted.
-BYTES_PER_TOKEN = 3.5
+from ..wire import USUAL_OUTPUT_TOKENS, CommandRequest, tokens_of, usual_output
 
 _NOBODY: Mapping[PeerId, int] = MappingProxyType({})
 
@@ -69,21 +64,6 @@ class RouteRequest:
     def context_tokens(self) -> int:
         """Tokens that the model must have room for at a time (estimated)."""
         return self.prompt_tokens if self.longest_tokens is None else self.longest_tokens
-
-
-def tokens_of(*texts: str) -> int:
-    """Length of *texts*, in tokens (estimated)."""
-    # Bytes, not characters: one of a script without an alphabet is a token or more.
-    size = sum(len(text) if text.isascii() else len(text.encode()) for text in texts)
-    return int(size / BYTES_PER_TOKEN) + 1
-
-
-def usual_output(request: CommandRequest) -> int:
-    """Length of the answer to *request*, in tokens (expected), with nothing known of its like."""
-    if request.command == "embed":
-        return 0
-    limit = request.sampling.max_tokens
-    return USUAL_OUTPUT_TOKENS if limit is None else min(limit, USUAL_OUTPUT_TOKENS)
 
 
 def route_request(

@@ -1,8 +1,26 @@
 """What travels between peers: messages, their encoding, and the session's rules. No I/O."""
 
 from ._codec import Encoded, decode, decode_registration, encode, encode_registration
+from ._estimates import USUAL_OUTPUT_TOKENS, tokens_of, usual_output
 from ._fingerprint import fingerprint
 from ._frame_buffer import FrameBuffer
+from ._frames import (
+    Advert,
+    Cancel,
+    Chunk,
+    Credit,
+    Goodbye,
+    Hello,
+    LoadReport,
+    Message,
+    Ping,
+    Pong,
+    Progress,
+    Reasoning,
+    Request,
+    Response,
+    Started,
+)
 from ._limits import (
     LIMITS,
     MAX_ADDRESSES,
@@ -16,44 +34,24 @@ from ._limits import (
     SAMPLING_NUMBERS,
     Limit,
 )
-from ._messages import (
-    Advert,
-    Cancel,
-    ChatMessage,
-    Chunk,
-    Command,
-    CommandRequest,
+from ._redaction import bounded, scrubbed
+from ._registration import SIGNING_CONTEXT, Join, Registration, Roster
+from ._registrations import Registrations
+from ._request import ChatMessage, Command, CommandRequest, ContentPart, Sampling, Tool, ToolCall
+from ._response import (
     CommandResponse,
     Completion,
-    ContentPart,
-    Credit,
     Fault,
-    Goodbye,
-    Hello,
-    LoadReport,
-    Message,
-    Ping,
-    Pong,
-    Progress,
     Provenance,
-    Reasoning,
-    Request,
-    Response,
-    Sampling,
     Segment,
-    Started,
     Status,
     Timings,
     TokenLogprob,
-    Tool,
-    ToolCall,
     Usage,
 )
-from ._registration import SIGNING_CONTEXT, Join, Registration, Roster
-from ._registrations import Registrations
-from ._request import check_request
 from ._schema import MINOR
 from ._session import PROTOCOL, WINDOW, Session, State, diagram, greeting
+from .checks import check_request
 
 __all__ = [
     # what is asked and answered
@@ -125,4 +123,10 @@ __all__ = [
     "decode_registration",
     "check_request",
     "fingerprint",
+    # what is known of it before it is answered, and what may be told of it afterwards
+    "tokens_of",
+    "usual_output",
+    "USUAL_OUTPUT_TOKENS",
+    "scrubbed",
+    "bounded",
 ]

@@ -22,15 +22,10 @@ import msgpack
 from ..capability import Capability, Load, ModelOffer
 from ..exceptions import LocalProtocolError, RemoteProtocolError
 from ._frame_buffer import HEADER
-from ._limits import MAX_ENTRIES, MAX_FRAME_BYTES, MAX_LISTENER_REGISTRATION_BYTES
-from ._messages import (
+from ._frames import (
     Advert,
     Cancel,
-    ChatMessage,
     Chunk,
-    CommandRequest,
-    CommandResponse,
-    Completion,
     Credit,
     Goodbye,
     Hello,
@@ -43,10 +38,16 @@ from ._messages import (
     Request,
     Response,
     Started,
-    TokenLogprob,
+)
+from ._limits import (
+    MAX_ENTRIES,
+    MAX_FRAME_BYTES,
+    MAX_LISTENER_REGISTRATION_BYTES,
 )
 from ._readers import BadValue, shown
 from ._registration import Join, Registration, Roster
+from ._request import ChatMessage, CommandRequest
+from ._response import CommandResponse, Completion, TokenLogprob
 from ._schema import MESSAGES, MINOR, registration_of
 
 # A frame with more maps and arrays than this is no message of ours: an empty one is a byte on the

@@ -6,7 +6,7 @@ import hashlib
 
 import attrs
 
-from ._messages import CommandRequest
+from ._request import CommandRequest
 
 # How long and how urgently somebody waits may differ, in which pieces the answer is sent, and which
 # of the offers that fit was chosen.

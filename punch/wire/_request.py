@@ -1,145 +1,264 @@
-"""Checks whether a request is one that anybody could answer."""
+"""What a dialer asks of a listener, as values; `punch.wire.checks` says what can be answered."""
 
 from __future__ import annotations
 
-from typing import get_args
+from collections.abc import Iterable
+from typing import Any, Literal
 
-from ..exceptions import InvalidRequest
-from ._asked_form import check_entries, check_form, check_label, check_turn
-from ._limits import LIMITS, MAX_TEXT_BYTES, SAMPLING_NUMBERS
-from ._messages import ChatMessage, Command, CommandRequest
+import attrs
 
-COMMANDS = get_args(Command)
-ROLES = ("system", "user", "assistant", "tool")
-
-# What a name, a tool or a call of one takes besides its text, with room to spare: their keys.
-FIELD_BYTES = 64
+Command = Literal["chat", "complete", "embed", "count", "capabilities", "ping"]
 
 
-def _check_number(value: object, name: str) -> None:
-    limit = LIMITS[name]
-    if type(value) is not int and (limit.type is int or type(value) is not float):
-        what = "a whole number" if limit.type is int else "a number"
-        raise InvalidRequest.about(name, f"is {value!r}; it must be {what}")
-    if not limit.allows(value):
-        raise InvalidRequest.about(name, f"is {value!r}; it must be from {limit.span}")
+@attrs.frozen(kw_only=True)
+class ToolCall:
+    """A model asks its caller to run one of the tools."""
+
+    id: str
+    """What the tool's result refers to."""
+
+    name: str
+    """Which tool."""
+
+    arguments: str
+    """Its arguments, as JSON text; as the model wrote it, so perhaps no JSON at all."""
 
 
-def _check_pattern(value: str, name: str) -> None:
-    limit = LIMITS[name]
-    if limit.pattern is None or not limit.pattern.fullmatch(value):
-        shown = value[:200]
-        raise InvalidRequest.about(name, f"is {shown!r}; it must be {limit.span} {limit.unit}")
+@attrs.frozen(kw_only=True)
+class Tool:
+    """A function of the caller's that the model may ask for."""
+
+    name: str
+    """1 to 64 letters, digits, ``_`` and ``-``."""
+
+    description: str | None = None
+    """What it does, for the model."""
+
+    parameters: str = "{}"
+    """JSON Schema of its arguments, as text; ``{}`` says nothing about them."""
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """What a model reads of it."""
+        return self.name, self.description or "", self.parameters
 
 
-def _check_model(name: str) -> None:
-    limit = LIMITS["model"]
-    if not limit.allows(len(name)):
-        raise InvalidRequest.about("model", f"has {len(name)} characters; {limit.span} are allowed")
-    check_label(name, "model", limit)
+@attrs.frozen(kw_only=True)
+class ContentPart:
+    """One part of what was said in a turn that is not text alone."""
+
+    type: str
+    """``text``, ``image`` or ``audio``; may grow. An offer takes the types that are among its
+    features; text it always takes."""
+
+    text: str | None = None
+    """What a part of type ``text`` says."""
+
+    media_type: str | None = None
+    """What `data` is, such as ``image/png``."""
+
+    data: bytes | None = None
+    """The picture or sound itself."""
+
+    url: str | None = None
+    """Where it can be fetched, in place of `data`."""
 
 
-def _bytes(text: str, name: str) -> int:
-    try:
-        return len(text.encode())
-    except UnicodeEncodeError as error:
-        raise InvalidRequest.about(
-            name,
-            f"holds a lone surrogate at character {error.start}; "
-            "decode the text with errors='replace' before sending it",
-        ) from None
+@attrs.frozen(kw_only=True)
+class ChatMessage:
+    """One turn of a conversation."""
+
+    role: str
+    """``system``, ``user``, ``assistant`` or ``tool``."""
+
+    content: str
+    """What was said; of a ``tool``, what it returned."""
+
+    name: str | None = None
+    """Who says it, where several share a role."""
+
+    tool_calls: tuple[ToolCall, ...] = ()
+    """What the assistant asked for in this turn."""
+
+    tool_call_id: str | None = None
+    """The call that a ``tool`` answers."""
+
+    parts: tuple[ContentPart, ...] = ()
+    """What was said, part by part, if it was not text alone; `content` is then the text of all of
+    them, in a row. See `of_parts`."""
+
+    reasoning: str | None = None
+    """What the assistant thought before it said this, if it is to be told of that again."""
+
+    @classmethod
+    def of_parts(cls, role: str, parts: Iterable[ContentPart], **fields: Any) -> ChatMessage:
+        """A turn of several parts; of text alone if all of them are.
+
+        Args:
+          role: ``system``, ``user``, ``assistant`` or ``tool``.
+          parts: What was said.
+          fields: Further fields of the message.
+
+        """
+        parts = tuple(parts)
+        text = "".join(part.text or "" for part in parts)
+        plain = all(part.type == "text" for part in parts)
+        return cls(role=role, content=text, parts=() if plain else parts, **fields)
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """What a model reads of it."""
+        if not self.tool_calls and self.reasoning is None:
+            return (self.content,)
+        calls = (text for call in self.tool_calls for text in (call.name, call.arguments))
+        return self.reasoning or "", self.content, *calls
 
 
-def _turn_bytes(message: ChatMessage, place: str) -> int:
-    size = _bytes(message.content, f"{place}.content")
-    size += _bytes(message.reasoning or "", f"{place}.reasoning")
-    for index, part in enumerate(message.parts):
-        size += FIELD_BYTES + len(part.data or b"") + len(part.url or "")
-        size += _bytes(part.text or "", f"{place}.parts[{index}].text")
-    for field in (message.name, message.tool_call_id):
-        size += 0 if field is None else FIELD_BYTES + len(field.encode())
-    for index, call in enumerate(message.tool_calls):
-        where = f"{place}.tool_calls[{index}]"
-        size += FIELD_BYTES + len(call.id.encode()) + len(call.name.encode())
-        size += _bytes(call.arguments, f"{where}.arguments")
-    return size
+@attrs.frozen(kw_only=True)
+class Sampling:
+    """How the next token is chosen. `None` leaves it to the backend's default."""
+
+    max_tokens: int | None = None
+    """Longest answer, in tokens."""
+
+    temperature: float | None = None
+    """0 always takes the likeliest token."""
+
+    top_p: float | None = None
+    """Keep the likeliest tokens that together reach this probability."""
+
+    top_k: int | None = None
+    """Keep this many of the likeliest tokens."""
+
+    min_p: float | None = None
+    """Drop tokens less likely than this share of the likeliest one."""
+
+    repeat_penalty: float | None = None
+    """Above 1, tokens that were just used become less likely."""
+
+    presence_penalty: float | None = None
+    """Above 0, tokens that were used become less likely, -2 to 2."""
+
+    frequency_penalty: float | None = None
+    """Above 0, tokens become less likely with each use, -2 to 2."""
+
+    stop: tuple[str, ...] = ()
+    """The answer ends before any of these."""
+
+    seed: int | None = None
+    """The same seed gives the same answer, as far as the backend can."""
 
 
-def _check_text(request: CommandRequest) -> None:
-    check_entries(request.messages, "messages")
-    check_entries(request.inputs, "inputs")
-    size = 0
-    for index, message in enumerate(request.messages):
-        if message.role not in ROLES:
-            raise InvalidRequest.about(
-                f"messages[{index}].role",
-                f"is {message.role!r}; it must be one of {', '.join(ROLES)}",
-            )
-        place = f"messages[{index}]"
-        check_turn(message, place)
-        size += _turn_bytes(message, place)
-    size += _bytes(request.prompt or "", "prompt")
-    size += _bytes(request.continuation or "", "continuation")
-    size += sum(_bytes(text, f"inputs[{i}]") for i, text in enumerate(request.inputs))
-    size += _bytes(request.response_schema or "", "response_schema")
-    for index, tool in enumerate(request.tools):
-        size += FIELD_BYTES + len(tool.name)
-        size += _bytes(tool.description or "", f"tools[{index}].description")
-        size += _bytes(tool.parameters, f"tools[{index}].parameters")
-    if size > MAX_TEXT_BYTES:
-        raise InvalidRequest(
-            f"the text has {size} bytes; at most {MAX_TEXT_BYTES} fit one request: shorten it"
+@attrs.frozen(kw_only=True)
+class CommandRequest:
+    """What a dialer asks of a listener."""
+
+    request_id: str
+    """The caller's own or a fresh UUIDv7: 1 to 128 printable ASCII characters."""
+
+    command: Command = "chat"
+    """What to do."""
+
+    model: str | None = None
+    """Name of the model, or `None` for any."""
+
+    model_digest: str | None = None
+    """SHA-256 of the model file, or `None` for any."""
+
+    offer: str | None = None
+    """The id of the one offer that is wanted, or `None` for any that fits. It is no part of what
+    makes two requests the same: a dialer fills it in once it has chosen a peer."""
+
+    messages: tuple[ChatMessage, ...] = ()
+    """The conversation so far, for ``chat``."""
+
+    prompt: str | None = None
+    """The text to go on from, for ``complete``."""
+
+    inputs: tuple[str, ...] = ()
+    """The texts to embed, for ``embed``."""
+
+    sampling: Sampling = Sampling()
+    """How to choose tokens."""
+
+    tools: tuple[Tool, ...] = ()
+    """What the model may ask for, in a ``chat``."""
+
+    tool_choice: str | None = None
+    """``auto``, ``none``, ``required`` or ``function:NAME``; `None` is ``auto``."""
+
+    response_schema: str | None = None
+    """JSON Schema that the answer must fit, as text; ``{}`` means any JSON object."""
+
+    logprobs: int | None = None
+    """Give the log-probability of each token, and of so many alternatives, 0 to 20."""
+
+    stream: bool = True
+    """Send the answer as it is made."""
+
+    stream_interval: float = 0.0
+    """Seconds between two messages whose text may be gathered, 0 to 1; the first comes at once."""
+
+    strict: bool = False
+    """Accept real inference only."""
+
+    timeout: float | None = None
+    """Seconds left until the caller gives up."""
+
+    priority: int = 0
+    """Higher goes first in a queue, -100 to 100."""
+
+    continuable: bool = True
+    """If its peer fails after the first text, another one may go on from there."""
+
+    continuation: str | None = None
+    """Text of this answer that another peer already delivered."""
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """Features that a model must have for it, besides its command.
+
+        They are for the form of its answer, and the types of what was said besides text. An
+        answer that needs any comes from one peer or not at all: where tool calls, or JSON that
+        fits a schema, may go on depends on how far a grammar had come, and of the
+        log-probabilities of a peer that was lost nothing is left.
+        """
+        wanted = {
+            "tools": bool(self.tools),
+            "json_schema": self.response_schema is not None,
+            "logprobs": self.logprobs is not None,
+        }
+        return self.part_types | {name for name, is_wanted in wanted.items() if is_wanted}
+
+    @property
+    def part_types(self) -> frozenset[str]:
+        """The types of what was said in its messages besides text."""
+        return frozenset(
+            part.type
+            for message in self.messages
+            if message.parts
+            for part in message.parts
+            if part.type != "text"
         )
 
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """What a model reads of it, in about that order."""
+        texts = [text for tool in self.tools for text in tool.texts]
+        texts += [text for message in self.messages for text in message.texts]
+        # A schema is not read by the model, but some servers write it into the prompt.
+        texts += [self.response_schema or "", self.prompt or "", self.continuation or ""]
+        return *texts, *self.inputs
 
-def _check_sampling(request: CommandRequest) -> None:
-    sampling = request.sampling
-    for name in SAMPLING_NUMBERS:
-        value = getattr(sampling, name)
-        if value is not None:
-            _check_number(value, name)
-    check_entries(sampling.stop, "stop")
-    limit = LIMITS["stop[]"]
-    for index, stop in enumerate(sampling.stop):
-        _bytes(stop, f"stop[{index}]")
-        if not limit.allows(len(stop)):
-            raise InvalidRequest.about(
-                "stop", f"has an entry of {len(stop)} characters; {limit.span} are allowed"
-            )
-
-
-def check_request(request: CommandRequest) -> None:
-    """Refuse a request that no peer could answer.
-
-    Raises:
-      InvalidRequest: naming the value and the rule it breaks.
-
-    """
-    _check_pattern(request.request_id, "request_id")
-    if request.command not in COMMANDS:
-        raise InvalidRequest.about(
-            "command", f"is {request.command!r}; it must be one of {', '.join(COMMANDS)}"
+    def without_prompt(self) -> CommandRequest:
+        """The same request with nothing in it of what the caller said."""
+        return attrs.evolve(
+            self,
+            messages=(),
+            prompt=None,
+            inputs=(),
+            continuation=None,
+            tools=(),
+            tool_choice=None,
+            response_schema=None,
         )
-    if request.command == "chat" and not request.messages:
-        raise InvalidRequest.about("messages", "is empty; chat needs at least one message")
-    if request.command == "complete" and not request.prompt:
-        raise InvalidRequest.about("prompt", "is empty; complete needs text to go on from")
-    if request.command == "embed" and not request.inputs:
-        raise InvalidRequest.about("inputs", "is empty; embed needs at least one text")
-    if request.command == "count" and not (request.messages or request.prompt):
-        raise InvalidRequest.about("messages", "is empty; count needs messages or a prompt")
-    if request.model is not None:
-        _check_model(request.model)
-    if request.model_digest is not None:
-        _check_pattern(request.model_digest, "model_digest")
-    limit = LIMITS["timeout"]
-    if request.timeout is not None and not limit.allows(request.timeout):
-        rule = f"it must be above {limit.least:g} and at most {limit.most:g}"
-        raise InvalidRequest.about("timeout", f"is {request.timeout!r} s; {rule}")
-    _check_number(request.priority, "priority")
-    _check_number(request.stream_interval, "stream_interval")
-    if request.logprobs is not None:
-        _check_number(request.logprobs, "logprobs")
-    _check_text(request)
-    check_form(request)
-    _check_sampling(request)

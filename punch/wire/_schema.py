@@ -8,6 +8,22 @@ from typing import Any
 import attrs
 
 from ..capability import Capability, Gpu, Lane, Load, ModelOffer
+from ._frames import (
+    Advert,
+    Cancel,
+    Chunk,
+    Credit,
+    Goodbye,
+    Hello,
+    LoadReport,
+    Ping,
+    Pong,
+    Progress,
+    Reasoning,
+    Request,
+    Response,
+    Started,
+)
 from ._limits import (
     LIMITS,
     MAX_ADDRESSES,
@@ -31,35 +47,6 @@ from ._limits import (
     MIN_LOGPROB,
     SAMPLING_NUMBERS,
 )
-from ._messages import (
-    Advert,
-    Cancel,
-    ChatMessage,
-    Chunk,
-    CommandRequest,
-    CommandResponse,
-    Completion,
-    ContentPart,
-    Credit,
-    Fault,
-    Goodbye,
-    Hello,
-    LoadReport,
-    Ping,
-    Pong,
-    Progress,
-    Provenance,
-    Reasoning,
-    Request,
-    Response,
-    Sampling,
-    Started,
-    Timings,
-    TokenLogprob,
-    Tool,
-    ToolCall,
-    Usage,
-)
 from ._readers import (
     BadValue,
     Reader,
@@ -77,6 +64,8 @@ from ._readers import (
     text,
 )
 from ._registration import Join, Registration, Roster
+from ._request import ChatMessage, CommandRequest, ContentPart, Sampling, Tool, ToolCall
+from ._response import CommandResponse, Completion, Fault, Provenance, Timings, TokenLogprob, Usage
 
 # The minor version of the protocol grows with each added field or message.
 MINOR = 1

@@ -24,8 +24,7 @@ import attrs
 from ..exceptions import LocalProtocolError, NotPermitted, RemoteProtocolError
 from ._codec import AnyMessage, Encoded, decode, encode
 from ._frame_buffer import HEADER, FrameBuffer
-from ._limits import MAX_FRAME_BYTES
-from ._messages import (
+from ._frames import (
     Advert,
     Cancel,
     Chunk,
@@ -42,6 +41,7 @@ from ._messages import (
     Response,
     Started,
 )
+from ._limits import MAX_FRAME_BYTES
 from ._schema import MINOR
 
 PROTOCOL = "/punch/session/1"

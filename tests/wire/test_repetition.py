@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from punch.exceptions import InvalidRequest
 from punch.wire import ChatMessage, CommandRequest, Tool, check_request
-from punch.wire._pattern_size import pattern_size
-from punch.wire._repetition import MAX_SCHEMAS, RepetitionCheck
+from punch.wire.checks._pattern_size import pattern_size
+from punch.wire.checks._repetition import MAX_SCHEMAS, RepetitionCheck
 
 HI = (ChatMessage(role="user", content="Hi"),)
 

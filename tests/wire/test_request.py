@@ -26,7 +26,7 @@ from punch.wire import (
     encode,
     fingerprint,
 )
-from punch.wire._request import MAX_TEXT_BYTES as MOST_TEXT
+from punch.wire._limits import MAX_TEXT_BYTES as MOST_TEXT
 
 HI = (ChatMessage(role="user", content="hi"),)
 GOOD = CommandRequest(request_id="r1", messages=HI)
@@ -307,7 +307,7 @@ WRONG: list[tuple[CommandRequest, str]] = [
     ),
     (
         request(tools=(TOOL,), continuation="so far"),
-        "continuation is set; an answer with tools, held to a schema, with logprobs or to pictures cannot",
+        "continuation is set; an answer with tools, held to a schema, with logprobs or to ",
     ),
     (sampled(presence_penalty=2.1), "presence_penalty is 2.1; it must be from -2 to 2"),
     (sampled(frequency_penalty=-3), "frequency_penalty is -3; it must be from -2 to 2"),

@@ -20,8 +20,7 @@ import attrs
 
 from ...dialer import Answer
 from ...events import Cost
-from ...routing import usual_output
-from ...wire import CommandRequest, CommandResponse, Usage
+from ...wire import CommandRequest, CommandResponse, Usage, usual_output
 
 # Bytes of English text for each token of the usual vocabularies, where nobody has counted.
 BYTES_PER_TOKEN = 4

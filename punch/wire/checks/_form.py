@@ -6,8 +6,8 @@ import json
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from ..exceptions import InvalidRequest
-from ._limits import (
+from ...exceptions import InvalidRequest
+from .._limits import (
     LIMITS,
     MAX_JSON_LEVELS,
     MAX_LOGPROBS,
@@ -19,7 +19,7 @@ from ._limits import (
     MAX_URL_CHARACTERS,
     Limit,
 )
-from ._messages import ChatMessage, CommandRequest
+from .._request import ChatMessage, CommandRequest
 from ._repetition import RepetitionCheck
 
 CHOICES = ("auto", "none", "required")

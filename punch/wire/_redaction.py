@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from ..wire import CommandRequest
+from ._request import CommandRequest
 
 # Longer error texts are cut: they may come from anybody.
 LONGEST_ERROR = 300

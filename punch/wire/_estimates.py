@@ -1,0 +1,30 @@
+"""How long a prompt and its answer will be, in tokens, before anybody has counted.
+
+Only predictions rest on this; what is reported is always counted.
+"""
+
+from __future__ import annotations
+
+from ._request import CommandRequest
+
+# Bytes of English text per token, a little low so that prompts are rather over- than
+# underestimated.
+BYTES_PER_TOKEN = 3.5
+
+# Answers of chat models whose length nobody limited; the median of public traces is near it.
+USUAL_OUTPUT_TOKENS = 200
+
+
+def tokens_of(*texts: str) -> int:
+    """Length of *texts*, in tokens (estimated)."""
+    # Bytes, not characters: one of a script without an alphabet is a token or more.
+    size = sum(len(text) if text.isascii() else len(text.encode()) for text in texts)
+    return int(size / BYTES_PER_TOKEN) + 1
+
+
+def usual_output(request: CommandRequest) -> int:
+    """Length of the answer to *request*, in tokens (expected), with nothing known of its like."""
+    if request.command in ("embed", "count"):
+        return 0
+    limit = request.sampling.max_tokens
+    return USUAL_OUTPUT_TOKENS if limit is None else min(limit, USUAL_OUTPUT_TOKENS)

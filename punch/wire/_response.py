@@ -1,0 +1,203 @@
+"""What a listener answers, as values.
+
+Times are durations in seconds. Tokens are counted by a backend, never made up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import attrs
+
+from ..capability import Capability, Load, PeerId
+from ._request import ToolCall
+
+Status = Literal["success", "error", "refused", "timeout", "cancelled"]
+
+
+@attrs.frozen(kw_only=True)
+class Usage:
+    """Tokens, as the backend counted them. `None` where it did not say."""
+
+    prompt_tokens: int | None = None
+    """Tokens of the prompt, the cached ones included."""
+
+    completion_tokens: int | None = None
+    """Tokens of the answer."""
+
+    cached_tokens: int | None = None
+    """Tokens of the prompt that were found in the backend's cache."""
+
+    @property
+    def computed_tokens(self) -> int | None:
+        """Tokens of the prompt that were not in the cache: what prefill took time for."""
+        if self.prompt_tokens is None:
+            return None
+        return self.prompt_tokens - (self.cached_tokens or 0)
+
+
+@attrs.frozen(kw_only=True)
+class Timings:
+    """Where the time went on the executor, in seconds. `None` where it is not known."""
+
+    queue: float | None = None
+    """Waiting for a slot."""
+
+    first_token: float | None = None
+    """From arrival to the first text."""
+
+    total: float | None = None
+    """From arrival to the end."""
+
+    prefill: float | None = None
+    """The backend's own count for the prompt tokens that were not cached."""
+
+    decode: float | None = None
+    """The backend's own count for the answer tokens."""
+
+    batch: float | None = None
+    """Requests that the backend worked on meanwhile, this one included: the mean over `total`."""
+
+
+@attrs.frozen(kw_only=True)
+class Provenance:
+    """Where an answer comes from."""
+
+    kind: Literal["real", "simulated"]
+    """``simulated`` if no model was involved."""
+
+    backend: str
+    """Name of the backend."""
+
+    model: str | None = None
+    """Name of the model."""
+
+    model_digest: str | None = None
+    """SHA-256 of the model file."""
+
+
+@attrs.frozen(kw_only=True)
+class TokenLogprob:
+    """How likely a token of an answer was."""
+
+    token: str
+    """Its text; part of a character has no text of its own and reads U+FFFD."""
+
+    logprob: float
+    """Natural logarithm of its probability, at most 0."""
+
+    top: tuple[tuple[str, float], ...] = ()
+    """The likeliest tokens at its place with theirs, likeliest first."""
+
+
+@attrs.frozen(kw_only=True)
+class Completion:
+    """A finished answer."""
+
+    text: str = ""
+    """The answer. On the wire it is empty if it was already sent in chunks."""
+
+    finish_reason: str = "stop"
+    """``stop`` (a stop sequence or the model's own end), ``length`` (`max_tokens`) or
+    ``tool_calls`` (it waits for tools)."""
+
+    tool_calls: tuple[ToolCall, ...] = ()
+    """What the model asks its caller to run."""
+
+    logprobs: tuple[TokenLogprob, ...] = ()
+    """One for each token of the text, if they were asked for."""
+
+    embeddings: tuple[tuple[float, ...], ...] = ()
+    """One vector an input, for ``embed``."""
+
+    reasoning: str = ""
+    """What the model thought before the answer, and no part of it. On the wire it is empty if it
+    was already sent."""
+
+
+@attrs.frozen(kw_only=True)
+class Fault:
+    """Why there is no answer."""
+
+    code: str
+    """The `code` of the exception class, see `punch.exceptions`."""
+
+    message: str
+    """What happened, for a person."""
+
+    retryable: bool = False
+    """Another peer may do better."""
+
+    retry_after: float | None = None
+    """Seconds after which this peer may do better."""
+
+    param: str | None = None
+    """The field of the request that is at fault, spelled ``messages[0].content``."""
+
+
+@attrs.frozen(kw_only=True)
+class Segment:
+    """The part of an answer that one peer delivered."""
+
+    peer_id: PeerId
+    """Who."""
+
+    tokens: int
+    """Tokens of it."""
+
+    characters: int
+    """Characters of it."""
+
+    seconds: float
+    """From asking this peer to its last word."""
+
+    reason: str
+    """Why it ended there: the finish reason, or what went wrong with the peer."""
+
+
+@attrs.frozen(kw_only=True)
+class CommandResponse:
+    """What became of a request."""
+
+    request_id: str
+    """The one of the request."""
+
+    status: Status
+    """How it ended."""
+
+    result: Completion | None = None
+    """The answer, if `status` is ``success``."""
+
+    error: Fault | None = None
+    """The reason, if it is not."""
+
+    executor: PeerId | None = None
+    """Who answered."""
+
+    provenance: Provenance | None = None
+    """Where the answer comes from."""
+
+    usage: Usage = Usage()
+    """Tokens counted."""
+
+    timings: Timings = Timings()
+    """Seconds taken on the executor."""
+
+    capability: Capability | None = None
+    """The executor's vector, for ``capabilities``."""
+
+    load: Load | None = None
+    """How busy the executor is now: its lane, if `lane` says which, or all of it."""
+
+    lane: str | None = None
+    """The id of the lane that `load` is about."""
+
+    decision: Mapping[str, Any] | None = None
+    """Why this peer; filled in by the router, never sent."""
+
+    attempts: tuple[Mapping[str, Any], ...] = ()
+    """What was tried and failed, in order; filled in by the router, never sent."""
+
+    segments: tuple[Segment, ...] = ()
+    """Who delivered which part of the text; filled in by the router, never sent."""

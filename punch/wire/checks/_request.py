@@ -1,0 +1,145 @@
+"""Checks whether a request is one that anybody could answer."""
+
+from __future__ import annotations
+
+from typing import get_args
+
+from ...exceptions import InvalidRequest
+from .._limits import LIMITS, MAX_TEXT_BYTES, SAMPLING_NUMBERS
+from .._request import ChatMessage, Command, CommandRequest
+from ._form import check_entries, check_form, check_label, check_turn
+
+COMMANDS = get_args(Command)
+ROLES = ("system", "user", "assistant", "tool")
+
+# What a name, a tool or a call of one takes besides its text, with room to spare: their keys.
+FIELD_BYTES = 64
+
+
+def _check_number(value: object, name: str) -> None:
+    limit = LIMITS[name]
+    if type(value) is not int and (limit.type is int or type(value) is not float):
+        what = "a whole number" if limit.type is int else "a number"
+        raise InvalidRequest.about(name, f"is {value!r}; it must be {what}")
+    if not limit.allows(value):
+        raise InvalidRequest.about(name, f"is {value!r}; it must be from {limit.span}")
+
+
+def _check_pattern(value: str, name: str) -> None:
+    limit = LIMITS[name]
+    if limit.pattern is None or not limit.pattern.fullmatch(value):
+        shown = value[:200]
+        raise InvalidRequest.about(name, f"is {shown!r}; it must be {limit.span} {limit.unit}")
+
+
+def _check_model(name: str) -> None:
+    limit = LIMITS["model"]
+    if not limit.allows(len(name)):
+        raise InvalidRequest.about("model", f"has {len(name)} characters; {limit.span} are allowed")
+    check_label(name, "model", limit)
+
+
+def _bytes(text: str, name: str) -> int:
+    try:
+        return len(text.encode())
+    except UnicodeEncodeError as error:
+        raise InvalidRequest.about(
+            name,
+            f"holds a lone surrogate at character {error.start}; "
+            "decode the text with errors='replace' before sending it",
+        ) from None
+
+
+def _turn_bytes(message: ChatMessage, place: str) -> int:
+    size = _bytes(message.content, f"{place}.content")
+    size += _bytes(message.reasoning or "", f"{place}.reasoning")
+    for index, part in enumerate(message.parts):
+        size += FIELD_BYTES + len(part.data or b"") + len(part.url or "")
+        size += _bytes(part.text or "", f"{place}.parts[{index}].text")
+    for field in (message.name, message.tool_call_id):
+        size += 0 if field is None else FIELD_BYTES + len(field.encode())
+    for index, call in enumerate(message.tool_calls):
+        where = f"{place}.tool_calls[{index}]"
+        size += FIELD_BYTES + len(call.id.encode()) + len(call.name.encode())
+        size += _bytes(call.arguments, f"{where}.arguments")
+    return size
+
+
+def _check_text(request: CommandRequest) -> None:
+    check_entries(request.messages, "messages")
+    check_entries(request.inputs, "inputs")
+    size = 0
+    for index, message in enumerate(request.messages):
+        if message.role not in ROLES:
+            raise InvalidRequest.about(
+                f"messages[{index}].role",
+                f"is {message.role!r}; it must be one of {', '.join(ROLES)}",
+            )
+        place = f"messages[{index}]"
+        check_turn(message, place)
+        size += _turn_bytes(message, place)
+    size += _bytes(request.prompt or "", "prompt")
+    size += _bytes(request.continuation or "", "continuation")
+    size += sum(_bytes(text, f"inputs[{i}]") for i, text in enumerate(request.inputs))
+    size += _bytes(request.response_schema or "", "response_schema")
+    for index, tool in enumerate(request.tools):
+        size += FIELD_BYTES + len(tool.name)
+        size += _bytes(tool.description or "", f"tools[{index}].description")
+        size += _bytes(tool.parameters, f"tools[{index}].parameters")
+    if size > MAX_TEXT_BYTES:
+        raise InvalidRequest(
+            f"the text has {size} bytes; at most {MAX_TEXT_BYTES} fit one request: shorten it"
+        )
+
+
+def _check_sampling(request: CommandRequest) -> None:
+    sampling = request.sampling
+    for name in SAMPLING_NUMBERS:
+        value = getattr(sampling, name)
+        if value is not None:
+            _check_number(value, name)
+    check_entries(sampling.stop, "stop")
+    limit = LIMITS["stop[]"]
+    for index, stop in enumerate(sampling.stop):
+        _bytes(stop, f"stop[{index}]")
+        if not limit.allows(len(stop)):
+            raise InvalidRequest.about(
+                "stop", f"has an entry of {len(stop)} characters; {limit.span} are allowed"
+            )
+
+
+def check_request(request: CommandRequest) -> None:
+    """Refuse a request that no peer could answer.
+
+    Raises:
+      InvalidRequest: naming the value and the rule it breaks.
+
+    """
+    _check_pattern(request.request_id, "request_id")
+    if request.command not in COMMANDS:
+        raise InvalidRequest.about(
+            "command", f"is {request.command!r}; it must be one of {', '.join(COMMANDS)}"
+        )
+    if request.command == "chat" and not request.messages:
+        raise InvalidRequest.about("messages", "is empty; chat needs at least one message")
+    if request.command == "complete" and not request.prompt:
+        raise InvalidRequest.about("prompt", "is empty; complete needs text to go on from")
+    if request.command == "embed" and not request.inputs:
+        raise InvalidRequest.about("inputs", "is empty; embed needs at least one text")
+    if request.command == "count" and not (request.messages or request.prompt):
+        raise InvalidRequest.about("messages", "is empty; count needs messages or a prompt")
+    if request.model is not None:
+        _check_model(request.model)
+    if request.model_digest is not None:
+        _check_pattern(request.model_digest, "model_digest")
+    limit = LIMITS["timeout"]
+    if request.timeout is not None and not limit.allows(request.timeout):
+        rule = f"it must be above {limit.least:g} and at most {limit.most:g}"
+        raise InvalidRequest.about("timeout", f"is {request.timeout!r} s; {rule}")
+    _check_number(request.priority, "priority")
+    _check_number(request.stream_interval, "stream_interval")
+    if request.logprobs is not None:
+        _check_number(request.logprobs, "logprobs")
+    _check_text(request)
+    check_form(request)
+    _check_sampling(request)
