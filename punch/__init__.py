@@ -29,6 +29,7 @@ from .capability import Capability, Gpu, Load, ModelOffer, PeerId
 from .decision_log import open_decision_log
 from .dialer import Answer, Hedge, Router, chat_request, open_router
 from .discovery import KnownPeers
+from .events import Bus
 from .exceptions import (
     AnswerInterrupted,
     ConfigurationError,
@@ -74,6 +75,7 @@ __all__ = [
     "Segment",
     "KnownPeers",
     "Hedge",
+    "Bus",
     "open_decision_log",
     # choosing
     "Policy",

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import attrs
 
 from punch.capability import Capability, Load, ModelOffer, PeerId
-from punch.decision_log import DecisionLog, open_decision_log
+from punch.decision_log import open_decision_log
+from punch.events import Answered, Attempted, Bus, Decided
 from punch.peers import PeerRecord
 from punch.routing import POLICIES, Decision, RouteRequest
-from punch.wire import CommandResponse, Completion, Provenance, Segment, Timings, Usage
+from punch.wire import Provenance, Segment, Timings, Usage
 
 DIGEST = "ab" * 32
 FAST = PeerId("12D3KooWQ1fastFastFastFastFastFastFastFastFastFastfast1")
@@ -66,13 +68,40 @@ def decide(
     return settled.decide(request, peers, now=now, rng=Random(1))
 
 
+def note_decided(
+    events: Bus,
+    request_id: str,
+    decision: Decision | None = None,
+    *,
+    reason: str = "first",
+    at: float = 100.0,
+) -> None:
+    """A decision for a request."""
+    decision = decision or decide()
+    events.publish(Decided(at=at, request_id=request_id, reason=reason, decision=decision))
+
+
+def note_attempted(events: Bus, request_id: str, *, at: float = 110.0, **fields) -> None:
+    """What came of an attempt."""
+    given = {"peer_id": PeerId("a"), "reason": "first", "outcome": "success"} | fields
+    events.publish(Attempted(at=at, request_id=request_id, **given))
+
+
+def note_ended(
+    events: Bus, request_id: str, *, status: str = "success", at: float = 110.0, **fields
+) -> None:
+    """The end of a request."""
+    events.publish(Answered(at=at, request_id=request_id, status=status, **fields))
+
+
 def note_success(
-    log: DecisionLog, request_id: str = "easy-1", *, policy: str = "completion-time"
+    events: Bus, request_id: str = "easy-1", *, policy: str = "completion-time"
 ) -> None:
     """A request that its first peer answered."""
     decision = decide(policy)
-    log.decided(request_id, decision, reason="first")
-    log.attempted(
+    note_decided(events, request_id, decision)
+    note_attempted(
+        events,
         request_id,
         peer_id=decision.chosen,
         reason="first",
@@ -83,21 +112,22 @@ def note_success(
         tokens=200,
         characters=900,
     )
-    log.ended(
+    note_ended(
+        events,
         request_id,
         status="success",
         error=None,
         seconds=9.1,
         first_text=1.6,
-        response=response(request_id, decision.chosen),
-        segments=[],
+        **ending(decision.chosen),
     )
 
 
-def note_continued(log: DecisionLog, request_id: str = "long-1") -> None:
+def note_continued(events: Bus, request_id: str = "long-1") -> None:
     """A request whose first peer went silent in the middle of the answer."""
-    log.decided(request_id, decide(), reason="first")
-    log.attempted(
+    note_decided(events, request_id)
+    note_attempted(
+        events,
         request_id,
         peer_id=FAST,
         reason="first",
@@ -115,8 +145,9 @@ def note_continued(log: DecisionLog, request_id: str = "long-1") -> None:
         prompt_tokens=461,
         tried=frozenset({FAST}),
     )
-    log.decided(request_id, decide(request=on, now=103.4), reason="continuation")
-    log.attempted(
+    note_decided(events, request_id, decide(request=on, now=103.4), reason="continuation", at=103.4)
+    note_attempted(
+        events,
         request_id,
         peer_id=SLOW,
         reason="continuation",
@@ -127,37 +158,37 @@ def note_continued(log: DecisionLog, request_id: str = "long-1") -> None:
         tokens=120,
         characters=520,
     )
-    log.ended(
+    note_ended(
+        events,
         request_id,
         status="success",
         error=None,
         seconds=17.6,
         first_text=0.62,
-        response=response(request_id, SLOW),
-        segments=[
+        **ending(SLOW),
+        segments=(
             Segment(peer_id=FAST, tokens=41, characters=183, seconds=3.4, reason="silent"),
             Segment(peer_id=SLOW, tokens=120, characters=520, seconds=14.2, reason="stop"),
-        ],
+        ),
     )
 
 
-def response(request_id: str, peer_id: PeerId | None, text: str = "") -> CommandResponse:
-    """The last word of *peer_id*."""
-    return CommandResponse(
-        request_id=request_id,
-        status="success",
-        result=Completion(text=text, finish_reason="stop"),
-        executor=peer_id,
-        provenance=Provenance(
+def ending(peer_id: PeerId | None) -> dict[str, Any]:
+    """What is known of an answer that *peer_id* ended."""
+    return {
+        "executor": peer_id,
+        "finish_reason": "stop",
+        "provenance": Provenance(
             kind="real", backend="llama_cpp", model="smollm2", model_digest=DIGEST
         ),
-        usage=Usage(prompt_tokens=461, completion_tokens=161, cached_tokens=64),
-        timings=Timings(total=14.0, first_token=3.8, batch=1.0),
-    )
+        "usage": Usage(prompt_tokens=461, completion_tokens=161, cached_tokens=64),
+        "timings": Timings(total=14.0, first_token=3.8, batch=1.0),
+    }
 
 
 async def write(path: Path, *notes) -> None:
     """Write a log of these requests."""
-    async with open_decision_log(path) as log:
+    events = Bus()
+    async with open_decision_log(path, events):
         for note in notes:
-            note(log)
+            note(events)

@@ -13,6 +13,7 @@ import decision_logs as made
 import pytest
 import strategies as some
 import trio
+import trio.lowlevel
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -23,15 +24,16 @@ from punch.decision_log import (
     DecisionLogStatistics,
     Dropped,
     Ended,
-    Tap,
-    TappedLine,
+    LineMade,
     open_decision_log,
     read_line,
     read_log,
     stories,
 )
+from punch.decision_log._line import LinePublisher
 from punch.decision_log._values import from_plain, to_plain
-from punch.decision_log._writer import LOOK_SECONDS
+from punch.decision_log._writer import GATHER_SECONDS, LOOK_SECONDS
+from punch.events import Bus, Subscription
 from punch.exceptions import ConfigurationError
 from punch.peers import PeerRecord
 from punch.routing import RouteRequest
@@ -44,20 +46,10 @@ def through_json(value: object) -> object:
     return json.loads(json.dumps(to_plain(value), allow_nan=False))
 
 
-def small(log, count: int, first: int = 0) -> None:
+def small(events: Bus, count: int, first: int = 0) -> None:
     """Note *count* short lines."""
     for index in range(first, first + count):
-        log.attempted(
-            f"r{index}",
-            peer_id="a",
-            reason="first",
-            outcome="success",
-            error=None,
-            seconds=1.0,
-            first_text=None,
-            tokens=1,
-            characters=1,
-        )
+        made.note_attempted(events, f"r{index}", seconds=1.0, tokens=1, characters=1)
 
 
 def ids(path: Path) -> list[str]:
@@ -141,8 +133,9 @@ async def test_a_crowd_is_bounded_best_first_and_the_rest_is_counted(tmp_path):
     models = ("smollm2", *(f"model-{index}" for index in range(500)))
     crowd = [made.record(f"p{i:03}", rate=1.0 + i, models=models) for i in range(100)]
     decision = made.decide(peers=crowd)
-    async with open_decision_log(path) as log:
-        log.decided("r", decision, reason="first")
+    events = Bus()
+    async with open_decision_log(path, events):
+        made.note_decided(events, "r", decision)
     (line,) = read_log(path)
 
     assert line.entry.left_out == 36
@@ -166,28 +159,17 @@ async def test_no_text_of_prompt_or_answer_is_in_the_file(tmp_path):
     """Not in the response, not in a stop sequence, not in the words of an error."""
     path = tmp_path / "d.jsonl"
     request = CommandRequest(request_id="r", prompt=SECRET)
-    async with open_decision_log(path) as log:
-        log.decided("r", made.decide(), reason="first")
-        log.attempted(
+    events = Bus()
+    async with open_decision_log(path, events):
+        made.note_decided(events, "r")
+        made.note_attempted(
+            events,
             "r",
             peer_id=made.FAST,
-            reason="first",
             outcome="backend_failed",
             error=scrubbed(f"cannot tokenize {SECRET!r}", request),
-            seconds=1.0,
-            first_text=None,
-            tokens=0,
-            characters=0,
         )
-        log.ended(
-            "r",
-            status="success",
-            error=scrubbed(SECRET, request),
-            seconds=1.0,
-            first_text=0.5,
-            response=made.response("r", made.FAST, text=SECRET),
-            segments=[],
-        )
+        made.note_ended(events, "r", error=scrubbed(SECRET, request), **made.ending(made.FAST))
     text = path.read_text()
 
     assert "cannot tokenize" in text
@@ -197,16 +179,9 @@ async def test_no_text_of_prompt_or_answer_is_in_the_file(tmp_path):
 async def test_long_errors_are_cut(tmp_path):
     """They may come from anybody."""
     path = tmp_path / "d.jsonl"
-    async with open_decision_log(path) as log:
-        log.ended(
-            "r",
-            status="error",
-            error="x" * 9999,
-            seconds=1.0,
-            first_text=None,
-            response=None,
-            segments=[],
-        )
+    events = Bus()
+    async with open_decision_log(path, events):
+        made.note_ended(events, "r", status="error", error="x" * 9999)
     (line,) = read_log(path)
 
     assert len(line.entry.error) == 300
@@ -215,8 +190,9 @@ async def test_long_errors_are_cut(tmp_path):
 async def test_a_full_file_is_renamed_and_a_request_is_found_in_both(tmp_path):
     """One older file is kept, the oldest lines go."""
     path = tmp_path / "d.jsonl"
-    async with open_decision_log(path, max_bytes=2000) as log:
-        small(log, 40)
+    events = Bus()
+    async with open_decision_log(path, events, max_bytes=2000) as log:
+        small(events, 40)
     kept = ids(path)
 
     assert log.statistics() == DecisionLogStatistics(written=40, dropped=0)
@@ -229,8 +205,9 @@ async def test_a_full_file_is_renamed_and_a_request_is_found_in_both(tmp_path):
 async def test_two_writers_lose_no_line_of_each_other(tmp_path):
     """Also when both find at once that the file is full."""
     path = tmp_path / "d.jsonl"
-    async with open_decision_log(path, max_bytes=30_000) as one:
-        async with open_decision_log(path, max_bytes=30_000) as two:
+    one, two = Bus(), Bus()
+    async with open_decision_log(path, one, max_bytes=30_000):
+        async with open_decision_log(path, two, max_bytes=30_000):
             for index in range(100):
                 small(one, 1, index)
                 small(two, 1, 1000 + index)
@@ -244,13 +221,14 @@ async def test_two_writers_lose_no_line_of_each_other(tmp_path):
 async def test_a_file_that_somebody_removes_is_made_anew(tmp_path):
     """Within a moment: it is looked after a few dozen times a second, not for each line."""
     path = tmp_path / "d.jsonl"
-    async with open_decision_log(path) as log:
-        small(log, 3)
+    events = Bus()
+    async with open_decision_log(path, events) as log:
+        small(events, 3)
         while log.statistics().written < 3:
             await trio.sleep(0.001)
         path.unlink()
         await trio.sleep(2 * LOOK_SECONDS)
-        small(log, 3, 10)
+        small(events, 3, 10)
 
     assert ids(path) == ["r10", "r11", "r12"]
     assert log.statistics() == DecisionLogStatistics(written=6, dropped=0)
@@ -267,8 +245,9 @@ async def test_a_line_that_the_disk_cuts_costs_that_line_only(tmp_path, monkeypa
         return write(descriptor, data[:20] if lines == 7 else data)
 
     monkeypatch.setattr("punch.decision_log._writer.os.write", sometimes_full)
-    async with open_decision_log(path) as log:
-        small(log, 20)
+    events = Bus()
+    async with open_decision_log(path, events) as log:
+        small(events, 20)
 
     lines_read = list(read_log(path))
     entries = [line.entry for line in lines_read if not isinstance(line, BadLine)]
@@ -282,12 +261,14 @@ async def test_a_line_that_the_disk_cuts_costs_that_line_only(tmp_path, monkeypa
 async def test_a_torn_last_line_is_left_out_and_nothing_sticks_to_it(tmp_path):
     """A crash in the middle of a line costs that line."""
     path = tmp_path / "d.jsonl"
-    async with open_decision_log(path) as log:
-        small(log, 2)
+    events = Bus()
+    async with open_decision_log(path, events):
+        small(events, 2)
     os.truncate(path, path.stat().st_size - 10)
     assert ids(path) == ["r0"]
-    async with open_decision_log(path) as log:
-        small(log, 1, 7)
+    events = Bus()
+    async with open_decision_log(path, events):
+        small(events, 1, 7)
     first, torn, last = read_log(path)
 
     assert isinstance(torn, BadLine)
@@ -334,12 +315,13 @@ async def test_a_full_queue_drops_lines_counts_them_and_says_so(tmp_path, monkey
         assert goes.wait(10)
         return write(descriptor, data)
 
-    async with open_decision_log(path, queue_limit=3) as log:
+    events = Bus()
+    async with open_decision_log(path, events, queue_limit=3) as log:
         with monkeypatch.context() as patch:
             patch.setattr("punch.decision_log._writer.os.write", slow)
-            small(log, 1)
+            small(events, 1)
             assert stuck.wait(10)
-            small(log, 5, 1)
+            small(events, 5, 1)
             assert log.statistics().dropped == 2
             goes.set()
             while log.statistics().written < 4:
@@ -353,8 +335,9 @@ async def test_a_full_queue_drops_lines_counts_them_and_says_so(tmp_path, monkey
 async def test_a_disk_that_fails_is_one_warning_and_no_exception(tmp_path, caplog):
     """The answers are worth more than the notes about them."""
     (tmp_path / "file").touch()
-    async with open_decision_log(tmp_path / "file" / "d.jsonl") as log:
-        small(log, 5)
+    events = Bus()
+    async with open_decision_log(tmp_path / "file" / "d.jsonl", events) as log:
+        small(events, 5)
 
     assert log.statistics() == DecisionLogStatistics(written=0, dropped=5)
     assert len([r for r in caplog.records if "cannot be written" in r.getMessage()]) == 1
@@ -366,8 +349,9 @@ def test_a_device_is_neither_renamed_nor_given_another_mode():
     before = device.stat().st_mode
 
     async def write() -> DecisionLogStatistics:
-        async with open_decision_log(device, max_bytes=1) as log:
-            small(log, 3)
+        events = Bus()
+        async with open_decision_log(device, events, max_bytes=1) as log:
+            small(events, 3)
         return log.statistics()
 
     assert trio.run(write).written == 3
@@ -375,57 +359,67 @@ def test_a_device_is_neither_renamed_nor_given_another_mode():
 
 
 async def test_a_note_after_the_end_is_dropped(tmp_path):
-    """The late word of a hedge's loser must not bring down anybody."""
-    async with open_decision_log(tmp_path / "d.jsonl") as log:
+    """The late word of a hedge's loser brings down nobody: the log hears no more."""
+    events = Bus()
+    async with open_decision_log(tmp_path / "d.jsonl", events) as log:
         pass
-    small(log, 1)
+    small(events, 1)
 
-    assert log.statistics() == DecisionLogStatistics(written=0, dropped=1)
+    assert log.statistics() == DecisionLogStatistics(written=0, dropped=0)
 
 
 async def test_an_id_that_is_used_again_is_another_story(tmp_path):
     """And what is said of an attempt after the end is of the same."""
     path = tmp_path / "d.jsonl"
-    async with open_decision_log(path) as log:
-        made.note_success(log, "r0")
-        small(log, 1)
-        made.note_success(log, "r0")
+    events = Bus()
+    async with open_decision_log(path, events):
+        made.note_success(events, "r0")
+        small(events, 1)
+        made.note_success(events, "r0")
     first, second = stories(read_log(path, request_id="r0"))
 
     assert (len(first.lines), len(second.lines)) == (4, 3)
     assert first.end is not None
 
 
+async def until(subscription: Subscription, count: int) -> list[LineMade]:
+    """The first *count* lines of a subscription."""
+    heard: list[LineMade] = []
+    while len(heard) < count:
+        await trio.sleep(0.001)
+        heard += subscription.drain().events
+    return heard
+
+
 async def test_a_tap_hears_every_line_as_the_file_has_it(tmp_path):
-    """Values and bytes, in order; nothing before it was opened and nothing after."""
+    """Values and bytes, in order; nothing before the subscriber came and nothing after."""
     path = tmp_path / "log.jsonl"
-    async with open_decision_log(path) as log:
-        small(log, 1)
+    events = Bus()
+    async with open_decision_log(path, events) as log:
+        small(events, 1)
         while not log.statistics().written:
             await trio.lowlevel.checkpoint()
-        with log.subscribe() as tap:
-            small(log, 5, first=1)
-            heard = []
-            while len(heard) < 5:
-                heard += await tap.receive()
-        small(log, 1, first=6)
+        with events.subscribe(LineMade) as tap:
+            small(events, 5, first=1)
+            heard = await until(tap, 5)
+        small(events, 1, first=6)
     assert [line.entry.request_id for line in heard] == ["r1", "r2", "r3", "r4", "r5"]
     assert b"".join(line.line for line in heard) == b"".join(
         path.read_bytes().splitlines(keepends=True)[1:6]
     )
     assert [read_line(line.line).entry for line in heard] == [line.entry for line in heard]
-    assert tap.dropped == 0
+    assert (tap.lost, sum(line.missed for line in heard)) == (0, 0)
 
 
 async def test_a_tap_works_without_a_file(tmp_path):
     """The dashboard sees decisions even if they are kept nowhere; without one nothing is made."""
-    async with open_decision_log(None) as log:
-        small(log, 3)
-        with log.subscribe() as tap:
-            small(log, 2, first=3)
-            heard = []
-            while len(heard) < 2:
-                heard += await tap.receive()
+    events = Bus()
+    async with open_decision_log(None, events) as log:
+        small(events, 3)
+        await trio.sleep(3 * GATHER_SECONDS)
+        with events.subscribe(LineMade) as tap:
+            small(events, 2, first=3)
+            heard = await until(tap, 2)
         assert [line.entry.request_id for line in heard] == ["r3", "r4"]
         assert log.statistics() == DecisionLogStatistics(written=0, dropped=0)
     assert list(tmp_path.iterdir()) == []
@@ -434,23 +428,44 @@ async def test_a_tap_works_without_a_file(tmp_path):
 async def test_a_slow_subscriber_loses_lines_and_nobody_else_does(tmp_path):
     """What it does not take is counted, and bounded."""
     path = tmp_path / "log.jsonl"
-    async with open_decision_log(path) as log:
-        with log.subscribe(limit=3) as slow, log.subscribe() as quick:
-            small(log, 10)
-            heard = []
-            while len(heard) < 10:
-                heard += await quick.receive()
-            assert [line.entry.request_id for line in await slow.receive()] == ["r0", "r1", "r2"]
-            assert slow.dropped == 7
+    events = Bus()
+    async with open_decision_log(path, events):
+        with events.subscribe(LineMade, limit=3) as slow, events.subscribe(LineMade) as quick:
+            small(events, 10)
+            await until(quick, 10)
+            batch = slow.drain()
+            assert [line.entry.request_id for line in batch.events] == ["r0", "r1", "r2"]
+            assert batch.lost == 7
     assert len(ids(path)) == 10
 
 
-def test_a_tap_of_a_run_that_is_over_harms_nobody(tmp_path):
+async def test_lines_that_come_too_fast_for_trio_are_counted(monkeypatch):
+    """The first line after them says how many there were."""
+    monkeypatch.setattr("punch.decision_log._line.WAITING_LINES", 2)
+    events = Bus()
+    publisher = LinePublisher(events)
+    with events.subscribe(LineMade) as tap:
+        for _ in range(5):
+            publisher.publish(line_made())
+        await trio.lowlevel.checkpoint()
+        publisher.publish(line_made())
+        heard = await until(tap, 3)
+    assert [line.missed for line in heard] == [0, 0, 3]
+
+
+def line_made() -> LineMade:
+    """A line."""
+    return LineMade(at=0.0, entry=Dropped(count=1), time=0.0, line=b"{}\n")
+
+
+def test_a_tap_of_a_run_that_is_over_harms_nobody():
     """The log's thread may outlive the trio run for a moment."""
+    events = Bus()
 
     async def open_and_leave():
-        return Tap()
+        return LinePublisher(events)
 
-    tap = trio.run(open_and_leave)
-    tap.put(TappedLine(entry=Dropped(count=1), time=0.0, line=b"{}\n"))
-    assert tap.dropped == 0
+    publisher = trio.run(open_and_leave)
+    with events.subscribe(LineMade) as tap:
+        publisher.publish(line_made())
+    assert tap.drain().events == ()

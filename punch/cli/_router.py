@@ -5,8 +5,8 @@ from __future__ import annotations
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
-from ..decision_log import DecisionLog
 from ..dialer import Hedge, Router, open_router
+from ..events import Bus
 from ..settings import DialerSettings, GatewaySettings
 from ._shared import known_peers
 
@@ -15,7 +15,7 @@ def open_router_of(
     settings: DialerSettings | GatewaySettings,
     *,
     identity: Path,
-    decision_log: DecisionLog | None,
+    events: Bus,
 ) -> AbstractAsyncContextManager[Router]:
     """The router that *settings* describe, with the key in the file *identity*."""
     return open_router(
@@ -27,5 +27,5 @@ def open_router_of(
         identity=identity,
         known=known_peers(settings.network),
         hedge=Hedge() if settings.hedge else None,
-        decision_log=decision_log,
+        events=events,
     )

@@ -25,7 +25,7 @@ from .._logs import get_logger
 from .._subscribers import Subscriber, open_subscriber
 from .._version import __version__
 from ..capability import PeerId
-from ..decision_log import Attempted, Decided, DecisionLog, Ended, LogLine, Tap, TappedLine
+from ..decision_log import Attempted, Decided, Ended, LineMade, LogLine
 from ..dialer import Router
 from ..events import (
     Bus,
@@ -111,10 +111,10 @@ class _Event:
     version: int
     serial: int
     time: float
-    said: TappedLine | Row
+    said: LineMade | Row
 
     def as_data(self) -> Row:
-        row = event_row(self.said.entry) if isinstance(self.said, TappedLine) else self.said
+        row = event_row(self.said.entry) if isinstance(self.said, LineMade) else self.said
         return {"n": self.serial, "time": round(self.time, 3)} | row
 
 
@@ -143,7 +143,7 @@ class Feed:
     A subscriber of `KINDS`, and of `PromptRead` if questions are to be shown.
     """
 
-    KINDS = (RequestStarted, RequestChanged, RequestEnded, Logged)
+    KINDS = (RequestStarted, RequestChanged, RequestEnded, LineMade, Logged)
 
     def __init__(
         self,
@@ -173,7 +173,6 @@ class Feed:
         self._logs: deque[_Kept] = deque(maxlen=MOST_LOGS)
         self._series = Series()
         self._stories = Stories()
-        self._tap: Tap | None = None
         self._subscriber: Subscriber | None = None
         self._missed = 0
         self._totals = {"requests": 0, "failed": 0, "tokens": 0, "continued": 0}
@@ -188,6 +187,8 @@ class Feed:
             self._start(event.request)
         elif isinstance(event, RequestEnded):
             self._end(event.request)
+        elif isinstance(event, LineMade):
+            self._hear_line(event)
         elif isinstance(event, Logged):
             self._logs.append(_Kept(version=self._bump(), row=dict(event.line)))
         elif isinstance(event, PromptRead):
@@ -291,13 +292,13 @@ class Feed:
                     kept.append(request)
             self._requests = kept
 
-    def hear_line(self, tapped: TappedLine) -> None:
-        """Take a line of the decision log."""
+    def _hear_line(self, made: LineMade) -> None:
+        self._missed += made.missed
         self._bump()
-        self._happened(tapped.time, tapped)
-        entry = tapped.entry
+        self._happened(made.time, made)
+        entry = made.entry
         if isinstance(entry, Decided | Attempted | Ended):
-            self._stories.add(entry.request_id, tapped)
+            self._stories.add(entry.request_id, made)
         if isinstance(entry, Decided) and entry.chosen is not None:
             self._chose(entry.request_id, entry.chosen)
 
@@ -328,7 +329,7 @@ class Feed:
         self._members_version = self._bump()
         self._happened(self._wall(), {"kind": kind, "peer": peer_id, "backend": row["backend"]})
 
-    def _happened(self, at: float, said: TappedLine | Row) -> None:
+    def _happened(self, at: float, said: LineMade | Row) -> None:
         self._event_serial += 1
         self._events.append(
             _Event(version=self._version, serial=self._event_serial, time=at, said=said)
@@ -356,7 +357,7 @@ class Feed:
         """How it is."""
         return FeedStatistics(
             watchers=self._watchers,
-            missed=self._missed + (0 if self._tap is None else self._tap.dropped),
+            missed=self._missed,
             stories=len(self._stories),
             story_bytes=self._stories.size,
         )
@@ -463,11 +464,6 @@ class Feed:
             self.look()
             await trio.sleep(LOOK_SECONDS)
 
-    async def _follow(self, tap: Tap) -> None:
-        while True:
-            for line in await tap.receive():
-                self.hear_line(line)
-
 
 class Watcher:
     """One who watches. Made by `Feed.watch`."""
@@ -523,7 +519,6 @@ async def open_feed(
     router: Router,
     *,
     events: Bus,
-    decision_log: DecisionLog | None = None,
     show_prompts: bool = False,
     wall: Callable[[], float] = time.time,
 ) -> AsyncIterator[Feed]:
@@ -531,9 +526,8 @@ async def open_feed(
 
     Args:
       router: Whose peers are shown.
-      events: Where the gateway publishes, and the process's own log goes.
-      decision_log: The log that *router* writes, heard as it does; without one no decision is
-        shown. A log without a file will do.
+      events: Where the gateway publishes, and a decision log its lines: without one no decision is
+        shown, and one without a file will do. The process's own log goes there too.
       show_prompts: Keep the questions, and show them.
       wall: The time, in seconds since 1970.
 
@@ -548,12 +542,6 @@ async def open_feed(
             feed._subscriber = subscriber
             with open_log_events(events):
                 nursery.start_soon(feed._watch_peers)
-                if decision_log is None:
-                    yield feed
-                else:
-                    with decision_log.subscribe() as tap:
-                        feed._tap = tap
-                        nursery.start_soon(feed._follow, tap)
-                        yield feed
+                yield feed
     finally:
         feed.close()

@@ -7,7 +7,7 @@ from typing import Any
 
 import attrs
 
-from ..decision_log import LogLine, TappedLine, read_line, stories, story_as_data
+from ..decision_log import LineMade, LogLine, read_line, stories, story_as_data
 
 # Requests whose whole story is kept in memory; the log file has the earlier ones.
 MOST_STORIES = 200
@@ -42,14 +42,14 @@ class Stories:
         """Bytes held."""
         return self._size
 
-    def add(self, request_id: str, tapped: TappedLine) -> None:
+    def add(self, request_id: str, made: LineMade) -> None:
         """Keep a line."""
         kept = self._kept.setdefault(request_id, _Kept())
         if len(kept.lines) >= MOST_LINES:
             return
-        kept.lines.append(tapped.line)
-        kept.size += len(tapped.line)
-        self._size += len(tapped.line)
+        kept.lines.append(made.line)
+        kept.size += len(made.line)
+        self._size += len(made.line)
         while len(self._kept) > self._most or (
             self._size > self._most_bytes and len(self._kept) > 1
         ):

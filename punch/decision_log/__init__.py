@@ -22,8 +22,8 @@ the one before.
 """
 
 from ._entries import LOG_VERSION, Attempted, Decided, Dropped, Ended, Entry, Weighed
+from ._line import LineMade
 from ._reader import BadLine, LogLine, Story, read_line, read_log, stories, story_as_data
-from ._tap import Tap, TappedLine
 from ._writer import DecisionLog, DecisionLogStatistics, open_decision_log
 
 __all__ = [
@@ -32,8 +32,7 @@ __all__ = [
     "DecisionLog",
     "DecisionLogStatistics",
     # hearing it in the same process
-    "Tap",
-    "TappedLine",
+    "LineMade",
     # lines
     "LOG_VERSION",
     "Entry",

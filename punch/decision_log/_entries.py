@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import attrs
 
 from ..capability import PeerId
+from ..events import Answered, Event
+from ..events import Attempted as AttemptedEvent
+from ..events import Decided as DecidedEvent
 from ..peers import PeerRecord
 from ..routing import Decision, RouteRequest
-from ..wire import CommandResponse, Segment, Timings, Usage, bounded
+from ..wire import Segment, Timings, Usage, bounded
 
 LOG_VERSION = 1
 
@@ -246,43 +249,58 @@ def decided(
     )
 
 
-def ended(
-    request_id: str,
-    *,
-    status: str,
-    error: str | None,
-    seconds: float,
-    first_text: float | None,
-    response: CommandResponse | None,
-    segments: Sequence[Segment],
-) -> Ended:
+def ended(event: Answered) -> Ended:
     """What is written down of the end of a request: everything but the text."""
-    told: dict[str, Any] = {}
-    if response is not None:
-        made_by, result = response.provenance, response.result
-        told = {
-            "executor": response.executor,
-            "backend": bounded(made_by.backend, LONGEST_WORD) if made_by else None,
-            "model": bounded(made_by.model, LONGEST_WORD) if made_by else None,
-            "simulated": made_by is not None and made_by.kind != "real",
-            "finish_reason": bounded(result.finish_reason, LONGEST_WORD) if result else None,
-            "usage": response.usage,
-            "timings": response.timings,
-        }
+    made_by = event.provenance
     return Ended(
-        request_id=request_id,
-        status=status,
-        error=bounded(error),
-        seconds=seconds,
-        first_text=first_text,
+        request_id=event.request_id,
+        status=event.status,
+        error=bounded(event.error),
+        seconds=event.seconds,
+        first_text=event.first_text,
         segments=tuple(
             segment
             if len(segment.reason) <= LONGEST_WORD
             else attrs.evolve(segment, reason=segment.reason[:LONGEST_WORD])
-            for segment in segments[:MOST_SEGMENTS]
+            for segment in event.segments[:MOST_SEGMENTS]
         ),
-        **told,
+        executor=event.executor,
+        backend=bounded(made_by.backend, LONGEST_WORD) if made_by else None,
+        model=bounded(made_by.model, LONGEST_WORD) if made_by else None,
+        simulated=made_by is not None and made_by.kind != "real",
+        finish_reason=bounded(event.finish_reason, LONGEST_WORD),
+        usage=event.usage,
+        timings=event.timings,
     )
+
+
+def attempted(event: AttemptedEvent) -> Attempted:
+    """What is written down of an attempt."""
+    return Attempted(
+        request_id=event.request_id,
+        peer_id=event.peer_id,
+        reason=event.reason,
+        outcome=event.outcome,
+        error=bounded(event.error),
+        seconds=event.seconds,
+        first_text=event.first_text,
+        tokens=event.tokens,
+        characters=event.characters,
+    )
+
+
+NOTED: tuple[type[Event], ...] = (DecidedEvent, AttemptedEvent, Answered)
+"""The events that the decision log is made of."""
+
+
+def entry_of(event: Event) -> Entry:
+    """What is written down of an event, which is one of `NOTED`."""
+    if isinstance(event, DecidedEvent):
+        return decided(event.request_id, event.decision, reason=event.reason)
+    if isinstance(event, AttemptedEvent):
+        return attempted(event)
+    assert isinstance(event, Answered), "the log subscribes to no other kind"
+    return ended(event)
 
 
 def _trimmed(peer: PeerRecord, request: RouteRequest) -> PeerRecord:

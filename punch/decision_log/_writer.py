@@ -4,25 +4,22 @@ from __future__ import annotations
 
 import json
 import os
-import queue
 import secrets
 import stat
 import sys
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AbstractContextManager, asynccontextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import attrs
 import trio
 
 from .._logs import get_logger
-from ..capability import PeerId
-from ..routing import Decision
-from ..wire import CommandResponse, Segment, bounded
-from ._entries import KIND_OF, LOG_VERSION, Attempted, Dropped, Entry, decided, ended
-from ._tap import WAITING_LINES, Tap, TappedLine, Taps
+from ..events import Bus, Event, Subscription
+from ._entries import KIND_OF, LOG_VERSION, NOTED, Dropped, Entry, entry_of
+from ._line import LineMade, LinePublisher
 from ._values import to_plain
 
 if sys.platform == "win32":
@@ -167,198 +164,136 @@ class _File:
         return os.read(descriptor, 1) == b"\n"
 
 
-Make = Callable[[], Entry]
-
-
 class DecisionLog:
     """Takes notes of decisions. Made by `open_decision_log`.
 
-    Its methods are quick, never wait and never raise; what cannot be written is counted.
+    A subscriber of events whose queue a thread empties: the thread makes the lines and writes them,
+    and what is published meanwhile beyond the queue is lost and counted.
     """
 
-    def __init__(self, path: Path | None, *, max_bytes: int, queue_limit: int) -> None:
+    def __init__(self, path: Path | None, events: Bus, *, max_bytes: int) -> None:
         self.path = path
         self._file = None if path is None else _File(path, max_bytes)
-        self._taps = Taps()
+        self._events = events
+        self._lines = LinePublisher(events)
         self._run = secrets.token_hex(4)
-        self._queue: queue.Queue[tuple[float, float, Make] | None] = queue.Queue(queue_limit)
+        self._subscription: Subscription | None = None
+        self._news = threading.Event()
+        # What to add to the router's clock for the seconds since 1970. Looked at each time that the
+        # thread is woken: a machine that slept, or was set right, has another than before.
+        self._ahead = time.time() - trio.current_time()
         # Counts are only ever changed under the lock: both sides drop.
         self._lock = threading.Lock()
         self._written = 0
         self._dropped = 0
         self._unsaid = 0
         self._warned = False
-        self._closed = False
-        self._was_asked_to_stop = False
         self._given_up = threading.Event()
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._work, name="decision log", daemon=True)
+
+    def start(self, subscription: Subscription) -> None:
+        """Write down what *subscription* gets."""
+        self._subscription = subscription
         self._thread.start()
 
-    def subscribe(self, *, limit: int = WAITING_LINES) -> AbstractContextManager[Tap]:
-        """Hear every line from now on, in this process, whether or not there is a file.
-
-        ::
-
-            with log.subscribe() as tap:
-                while True:
-                    for line in await tap.receive():
-                        ...
-
-        Args:
-          limit: Lines that may wait for the subscriber; further ones are dropped and counted.
-
-        """
-        return self._taps.open(limit)
-
-    def decided(self, request_id: str, decision: Decision, *, reason: str) -> None:
-        """Note a decision, whoever was chosen."""
-        # Everything in a decision is frozen: making the line can be left to the thread.
-        self._put(lambda: decided(request_id, decision, reason=reason))
-
-    def attempted(
-        self,
-        request_id: str,
-        *,
-        peer_id: PeerId,
-        reason: str,
-        outcome: str,
-        error: str | None,
-        seconds: float,
-        first_text: float | None,
-        tokens: int,
-        characters: int,
-    ) -> None:
-        """Note what came of asking one peer; *error* is a text that went through `scrubbed`."""
-        entry = Attempted(
-            request_id=request_id,
-            peer_id=peer_id,
-            reason=reason,
-            outcome=outcome,
-            error=bounded(error),
-            seconds=seconds,
-            first_text=first_text,
-            tokens=tokens,
-            characters=characters,
-        )
-        self._put(lambda: entry)
-
-    def ended(
-        self,
-        request_id: str,
-        *,
-        status: str,
-        error: str | None,
-        seconds: float,
-        first_text: float | None,
-        response: CommandResponse | None,
-        segments: Sequence[Segment],
-    ) -> None:
-        """Note the end of a request; *error* is a text that went through `scrubbed`."""
-        entry = ended(
-            request_id,
-            status=status,
-            error=error,
-            seconds=seconds,
-            first_text=first_text,
-            response=response,
-            segments=segments,
-        )
-        self._put(lambda: entry)
+    def wake(self) -> None:
+        """Tell the thread that there is something; called by the bus, in trio's thread."""
+        self._ahead = time.time() - trio.current_time()
+        self._news.set()
 
     def statistics(self) -> DecisionLogStatistics:
         """What became of the lines so far; those that wait for the disk are neither."""
+        lost = 0 if self._subscription is None else self._subscription.lost
         with self._lock:
-            return DecisionLogStatistics(written=self._written, dropped=self._dropped)
+            return DecisionLogStatistics(written=self._written, dropped=self._dropped + lost)
 
     async def close(self) -> None:
         """Write what waits, and close the file: within seconds, however the disk is."""
-        self._closed = True
         self._closing.set()
+        self._news.set()
         # A moment is nearly always enough, and costs less than a thread that waits for one.
-        if self._stop(QUICK_CLOSE):
+        self._thread.join(QUICK_CLOSE)
+        if not self._thread.is_alive():
             return
         with trio.CancelScope(shield=True):
             # The limit is the thread's own: in a test, trio's clock may leap meanwhile.
-            done = await trio.to_thread.run_sync(self._stop, CLOSE_SECONDS)
-        if not done:
+            await trio.to_thread.run_sync(self._thread.join, CLOSE_SECONDS)
+        if self._thread.is_alive():
             self._given_up.set()
-            left = max(0, self._queue.qsize() - self._was_asked_to_stop)
-            self._drop(left)
+            left = 0 if self._subscription is None else self._subscription.waiting
+            with self._lock:
+                self._dropped += left
             log.warning(
                 "the decision log was closed unfinished: the disk is too slow",
                 path=str(self.path),
                 lost=left,
             )
 
-    def _stop(self, seconds: float) -> bool:
-        """Ask the thread to finish; whether it did so in this time."""
-        until = time.monotonic() + seconds
-        try:
-            if not self._was_asked_to_stop:
-                self._queue.put(None, timeout=seconds)
-                self._was_asked_to_stop = True
-        except queue.Full:
-            return False
-        self._thread.join(max(0.0, until - time.monotonic()))
-        return not self._thread.is_alive()
-
-    def _put(self, make: Make) -> None:
-        if self._file is None and not self._taps:
-            return
-        if self._closed:
-            self._drop(1)
-            return
-        try:
-            self._queue.put_nowait((time.time(), trio.current_time(), make))
-        except queue.Full:
-            self._drop(1)
-
-    def _drop(self, count: int) -> None:
-        with self._lock:
-            self._dropped += count
-            self._unsaid += count
-
     # ---- in the thread ----
 
     def _work(self) -> None:
+        subscription = self._subscription
+        assert subscription is not None, "the thread starts with its subscription"
         try:
-            while not self._given_up.is_set() and (item := self._queue.get()) is not None:
-                self._take(*item)
-                if self._queue.empty():
-                    # To wake up for each line takes longer than to write it.
-                    self._closing.wait(GATHER_SECONDS)
-            self._say_dropped(time.time(), 0.0)
+            while not self._given_up.is_set():
+                # One at a time: what waits is bounded by the queue, and nowhere else.
+                batch = subscription.drain(1)
+                for event in batch.events:
+                    self._take(event)
+                if batch.lost:
+                    with self._lock:
+                        self._unsaid += batch.lost
+                if batch.events or batch.lost:
+                    continue
+                self._try_say_dropped()
+                if self._closing.is_set():
+                    break
+                # To wake up for each line takes longer than to write it.
+                self._closing.wait(GATHER_SECONDS)
+                self._news.wait()
+                self._news.clear()
             if self._file is not None:
                 self._file.close()
         except OSError as error:
             self._warn(error)
 
-    def _take(self, now: float, monotonic: float, make: Make) -> None:
+    def _take(self, event: Event) -> None:
         try:
-            self._say_dropped(now, monotonic)
-            written = self._write(make(), now, monotonic)
+            self._say_dropped(event.at)
+            written = self._write(lambda: entry_of(event), event.at)
         except Exception as error:  # noqa: BLE001 - no value must end the log, or the program
-            self._drop(1)
+            with self._lock:
+                self._dropped += 1
+                self._unsaid += 1
             self._warn(error)
             return
         with self._lock:
             self._written += written
 
-    def _write(self, entry: Entry, now: float, monotonic: float) -> bool:
-        """Whether the line is in the file. Who listens hears it first: a disk may be slow."""
+    def _write(self, make: Callable[[], Entry], monotonic: float) -> bool:
+        """Whether the line is in the file. Subscribers hear it first: a disk may be slow."""
+        if self._file is None and not self._events.wants(LineMade):
+            return False
+        entry, now = make(), monotonic + self._ahead
         line = self._line(entry, now, monotonic)
-        self._taps.put(lambda: TappedLine(entry=entry, time=now, line=line))
+        self._lines.publish(LineMade(at=monotonic, entry=entry, time=now, line=line))
         if self._file is None:
             return False
         self._file.append(line)
         return True
 
-    def _say_dropped(self, now: float, monotonic: float) -> None:
+    def _try_say_dropped(self) -> None:
+        try:
+            self._say_dropped(0.0)
+        except Exception as error:  # noqa: BLE001 - said with the next line, or never
+            self._warn(error)
+
+    def _say_dropped(self, monotonic: float) -> None:
         with self._lock:
             count = self._unsaid
         if count:
-            self._write(Dropped(count=count), now, monotonic)
+            self._write(lambda: Dropped(count=count), monotonic or time.time() - self._ahead)
             with self._lock:
                 self._unsaid -= count
 
@@ -382,22 +317,29 @@ class DecisionLog:
 
 @asynccontextmanager
 async def open_decision_log(
-    path: Path | None, *, max_bytes: int = USUAL_BYTES, queue_limit: int = QUEUE_LIMIT
+    path: Path | None,
+    events: Bus,
+    *,
+    max_bytes: int = USUAL_BYTES,
+    queue_limit: int = QUEUE_LIMIT,
 ) -> AsyncIterator[DecisionLog]:
     """A decision log that appends to *path*, for as long as the context lasts.
 
     A file that cannot be written is a warning in our own log and nothing more. Everything that
-    was noted is in the file when the context has ended, unless the disk takes more than 5 s.
+    was published is in the file when the context has ended, unless the disk takes more than 5 s.
 
     Args:
       path: The file, made with its folder if it is not there; other processes may write to it.
-        `None` for no file: then only those who `subscribe` hear of anything.
+        `None` for no file: then lines are made only for subscribers of `LineMade`.
+      events: Where the router publishes; `LineMade` is published there too.
       max_bytes: When it would be longer than this it is renamed to ``NAME.1``, replacing that.
-      queue_limit: Lines that may wait for the disk; further ones are dropped and counted.
+      queue_limit: Events that may wait for the disk; further ones are dropped and counted.
 
     """
-    decisions = DecisionLog(path, max_bytes=max_bytes, queue_limit=queue_limit)
+    decisions = DecisionLog(path, events, max_bytes=max_bytes)
     try:
-        yield decisions
+        with events.subscribe(*NOTED, wake=decisions.wake, limit=queue_limit) as subscription:
+            decisions.start(subscription)
+            yield decisions
     finally:
         await decisions.close()

@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager
 
 import trio
 
+from .._subscribers import open_bus
 from ..cli import (
     ExitCode,
     Shutdown,
@@ -23,7 +24,8 @@ from ..cli import (
     print_text,
     run_program,
 )
-from ..decision_log import DecisionLog, open_decision_log
+from ..decision_log import open_decision_log
+from ..events import Bus
 from ..exceptions import ConfigurationError
 from ..settings import DialerSettings
 from ..wire import CommandRequest, Sampling
@@ -35,23 +37,24 @@ ABOUT = "Ask the best listener of a namespace."
 @asynccontextmanager
 async def open_router_as(settings: DialerSettings) -> AsyncIterator[Router]:
     """The router that *settings* describe."""
+    events = open_bus()
     with claim_identity("dialer", settings.identity) as identity:
         async with (
-            _open_log(settings) as log,
-            open_router_of(settings, identity=identity, decision_log=log) as router,
+            _open_log(settings, events),
+            open_router_of(settings, identity=identity, events=events) as router,
         ):
             yield router
 
 
 @asynccontextmanager
-async def _open_log(settings: DialerSettings) -> AsyncIterator[DecisionLog | None]:
-    """The decision log that *settings* name, or none."""
+async def _open_log(settings: DialerSettings, events: Bus) -> AsyncIterator[None]:
+    """The decision log that *settings* name, if they name one."""
     path = decision_log_path(settings.decision_log)
     if path is None:
-        yield None
+        yield
         return
-    async with open_decision_log(path) as log:
-        yield log
+    async with open_decision_log(path, events):
+        yield
 
 
 def request_of(settings: DialerSettings, question: str) -> CommandRequest:

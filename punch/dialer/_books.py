@@ -12,6 +12,7 @@ from typing import Any
 import trio
 
 from .._logs import get_logger
+from ..events import Bus
 from ..exceptions import PeerError, PunchError
 from ..peers import PeerRecord
 from ..routing import Attempts, Decision, FailedAttempt, Presence, Reason
@@ -24,6 +25,9 @@ from ._request_log import RequestLog
 from ._speed import speed_of
 
 log = get_logger(__name__)
+
+# For an answer that is kept: all of it was published when it was made.
+_NOWHERE = Bus()
 
 
 class Books:
@@ -41,8 +45,8 @@ class Books:
         """The tries that failed, and what to do next."""
         self.delivered = Delivered(request)
         """What the caller has got."""
-        self.log = RequestLog(dispatch.log, request, self.delivered)
-        """The decision log."""
+        self.log = RequestLog(dispatch.events, request, self.delivered)
+        """Where it is published."""
         self.decisions: list[Decision] = []
         """Every decision that led to a try, or to giving up, in order."""
         self._dispatch = dispatch
@@ -53,7 +57,7 @@ class Books:
         lean = copy.copy(self)
         lean.decisions = []
         lean.delivered = self.delivered.stored(request)
-        lean.log = RequestLog(None, request, lean.delivered)
+        lean.log = RequestLog(_NOWHERE, request, lean.delivered)
         # What failed holds the frames in which it did, and these all the rest.
         lean.attempts = Attempts(deadline=deadline)
         return lean

@@ -10,8 +10,8 @@ import attrs
 import trio
 
 from ..capability import PeerId
-from ..decision_log import DecisionLog
 from ..discovery import Directory, Links
+from ..events import Attempted, Bus
 from ..exceptions import (
     NoPeerAvailable,
     PeerError,
@@ -52,7 +52,7 @@ class Dispatch:
       rng: Draws among equals.
       nursery: Where the ends of cancelled calls are waited for.
       hedge: When to ask a second peer; `None` for never.
-      log: Where decisions are written; `None` for nowhere.
+      events: Where decisions, attempts and ends are published.
 
     """
 
@@ -65,14 +65,14 @@ class Dispatch:
         rng: Random,
         nursery: trio.Nursery,
         hedge: Hedge | None = None,
-        log: DecisionLog | None = None,
+        events: Bus,
     ) -> None:
         self.links = links
         self.table = links.table
         self.membership = membership
         self.policy = policy
         self.hedge = hedge
-        self.log = log
+        self.events = events
         self.retries = Budget()
         self._hedges = Budget(
             share=hedge.share if hedge else 0.0, reserve=HEDGE_RESERVE, per_second=0.0
@@ -240,7 +240,7 @@ class Dispatch:
 
     def when_stopped(self, call: Call, then: Callable[[int | None], None]) -> None:
         """Call *then* with the tokens a cancelled call had made, once its peer has said so."""
-        if self.log is not None:
+        if self.events.wants(Attempted):
             self._nursery.start_soon(self._confirm, call, then)
 
     async def _confirm(self, call: Call, then: Callable[[int | None], None]) -> None:

@@ -1,12 +1,14 @@
-"""What the decision log is told of one request, without any of its text."""
+"""Publishes what becomes of one request, without any of its text."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import attrs
 import trio
 
 from ..capability import PeerId
-from ..decision_log import DecisionLog
+from ..events import Answered, Attempted, Bus, Decided
 from ..exceptions import PunchError
 from ..routing import Decision, Reason
 from ..wire import CommandRequest, CommandResponse, Segment, scrubbed
@@ -19,70 +21,96 @@ MOST_SEARCHED = 128 << 10
 
 
 class RequestLog:
-    """Writes down what happens to one request.
+    """Publishes what happens to one request.
 
     Args:
-      log: Where to; `None` for nowhere.
+      events: Where to.
       request: The request.
       delivered: What its caller has got.
 
     """
 
-    def __init__(
-        self, log: DecisionLog | None, request: CommandRequest, delivered: Delivered
-    ) -> None:
-        self._log = log
+    def __init__(self, events: Bus, request: CommandRequest, delivered: Delivered) -> None:
+        self._events = events
         self._request = request
         self._delivered = delivered
         self._began = trio.current_time()
 
     def decided(self, decision: Decision) -> None:
         """A peer was chosen, or none could be."""
-        if self._log is not None:
-            self._log.decided(self._request.request_id, decision, reason=decision.reason)
+        if self._events.wants(Decided):
+            self._events.publish(
+                Decided(
+                    at=trio.current_time(),
+                    request_id=self._request.request_id,
+                    reason=decision.reason,
+                    decision=decision,
+                )
+            )
 
     def not_asked(self, peer_id: PeerId, reason: Reason, error: PunchError) -> None:
         """A peer was chosen and could not even be asked."""
-        if self._log is not None:
-            self._log.attempted(
-                self._request.request_id, peer_id=peer_id, reason=reason,
-                outcome=error.code, error=self._scrubbed(error.message),
-                seconds=0.0, first_text=None, tokens=0, characters=0,
-            )  # fmt: skip
+        if self._events.wants(Attempted):
+            self._events.publish(
+                Attempted(
+                    at=trio.current_time(),
+                    request_id=self._request.request_id,
+                    peer_id=peer_id,
+                    reason=reason,
+                    outcome=error.code,
+                    error=self._scrubbed(error.message),
+                )
+            )
 
     def attempted(self, attempt: Attempt, outcome: Outcome, *, tokens: int | None = None) -> None:
         """An attempt has ended; *tokens* are those that its peer made, where it says so itself."""
-        if self._log is None:
+        if not self._events.wants(Attempted):
             return
         first, error = attempt.first_text_at, outcome.error
-        self._log.attempted(
-            self._request.request_id,
-            peer_id=attempt.peer_id,
-            reason=attempt.reason,
-            outcome=outcome.status,
-            error=None if error is None else self._scrubbed(error.message),
-            seconds=attempt.seconds,
-            first_text=None if first is None else first - attempt.asked_at,
-            tokens=attempt.tokens if tokens is None else tokens,
-            characters=attempt.characters,
+        self._events.publish(
+            Attempted(
+                at=trio.current_time(),
+                request_id=self._request.request_id,
+                peer_id=attempt.peer_id,
+                reason=attempt.reason,
+                outcome=outcome.status,
+                error=None if error is None else self._scrubbed(error.message),
+                seconds=attempt.seconds,
+                first_text=None if first is None else first - attempt.asked_at,
+                tokens=attempt.tokens if tokens is None else tokens,
+                characters=attempt.characters,
+            )
         )
 
     def ended(
         self, status: str, *, error: PunchError | None, response: CommandResponse | None
     ) -> None:
-        """It is over."""
-        if self._log is None:
+        """The request is over."""
+        if not self._events.wants(Answered):
             return
-        delivered = self._delivered
+        delivered, now = self._delivered, trio.current_time()
         first = delivered.first_text_at
-        self._log.ended(
-            self._request.request_id,
-            status=status,
-            error=None if error is None else self._scrubbed(str(error)),
-            seconds=trio.current_time() - self._began,
-            first_text=None if first is None else first - self._began,
-            response=response,
-            segments=[self._lean(segment) for segment in delivered.segments],
+        told: dict[str, Any] = {}
+        if response is not None:
+            result = response.result
+            told = {
+                "executor": response.executor,
+                "provenance": response.provenance,
+                "finish_reason": None if result is None else result.finish_reason,
+                "usage": response.usage,
+                "timings": response.timings,
+            }
+        self._events.publish(
+            Answered(
+                at=now,
+                request_id=self._request.request_id,
+                status=status,
+                error=None if error is None else self._scrubbed(str(error)),
+                seconds=now - self._began,
+                first_text=None if first is None else first - self._began,
+                segments=tuple(map(self._lean, delivered.segments)),
+                **told,
+            )
         )
 
     def _lean(self, segment: Segment) -> Segment:

@@ -13,7 +13,6 @@ import attrs
 
 from .._background import open_background
 from .._version import __version__
-from ..decision_log import DecisionLog
 from ..discovery import (
     DEFAULT_BOOTSTRAP,
     DEFAULT_NAMESPACE,
@@ -24,6 +23,7 @@ from ..discovery import (
     new_incarnation,
     parse_bootstraps,
 )
+from ..events import Bus
 from ..exceptions import ConfigurationError, PunchError
 from ..libp2p import open_node
 from ..network import Address, Node
@@ -171,7 +171,7 @@ async def open_router(
     incarnation: int | None = None,
     rng: Random | None = None,
     hedge: Hedge | None = None,
-    decision_log: DecisionLog | None = None,
+    events: Bus | None = None,
 ) -> AsyncIterator[Router]:
     """A router, for as long as the context lasts: it joins a namespace and asks its listeners.
 
@@ -192,7 +192,7 @@ async def open_router(
       incarnation: Grows each time we start; by default the time.
       rng: Draws among equals.
       hedge: Ask a second peer when the first is late; by default never.
-      decision_log: Where every decision, attempt and end is written; see `open_decision_log`.
+      events: Where every decision, attempt and end is published, such as for `open_decision_log`.
 
     Raises:
       ConfigurationError: if an argument makes no sense; the text names it.
@@ -237,7 +237,7 @@ async def open_router(
             rng=rng or Random(),
             nursery=nursery,
             hedge=hedge,
-            log=decision_log,
+            events=events or Bus(),
         )
         yield Router(dispatch, strict=strict)
 

@@ -82,15 +82,25 @@ class Subscription:
         """Events in the queue."""
         return len(self._queue)
 
-    def drain(self) -> Batch:
-        """Take what is in the queue; the next event wakes the subscriber again."""
+    def drain(self, most: int | None = None) -> Batch:
+        """Take what is in the queue; the next event wakes the subscriber again.
+
+        Args:
+          most: Take no more events than this; whoever gives it drains until nothing is left,
+            and is told only then what was lost.
+
+        """
         # Before anything is taken: an event that arrives in between wakes once too often, and
         # none arrives without a wake-up to come.
         self._is_woken = False
         queue = self._queue
         # No more than there is now: another thread that publishes faster than this one takes
         # must not keep it here.
-        events = tuple(queue.popleft() for _ in range(len(queue)))
+        waiting = len(queue)
+        size = waiting if most is None else min(most, waiting)
+        events = tuple(queue.popleft() for _ in range(size))
+        if size < waiting:
+            return Batch(events=events)
         lost = self._lost
         lost, self._lost_told = lost - self._lost_told, lost
         return Batch(events=events, lost=lost)

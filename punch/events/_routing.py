@@ -6,7 +6,7 @@ import attrs
 
 from ..capability import PeerId
 from ..routing import Decision
-from ..wire import CommandResponse, Segment
+from ..wire import Provenance, Segment, Timings, Usage
 from ._event import Event
 
 
@@ -58,7 +58,7 @@ class Attempted(Event):
 
 @attrs.frozen(kw_only=True)
 class Answered(Event):
-    """A request to a router is over, with an answer or without."""
+    """A request to a router is over, with an answer or without. Holds none of the text."""
 
     request_id: str
     """The request."""
@@ -75,8 +75,20 @@ class Answered(Event):
     first_text: float | None = None
     """From the question to the first text, in seconds; `None` if there was none."""
 
-    response: CommandResponse | None = None
-    """The peer's last word, if there was one."""
+    executor: PeerId | None = None
+    """The peer that ended the answer."""
+
+    provenance: Provenance | None = None
+    """Where the answer comes from."""
+
+    finish_reason: str | None = None
+    """See `Completion.finish_reason`."""
+
+    usage: Usage = attrs.field(factory=Usage)
+    """Tokens counted by the backend that ended it."""
+
+    timings: Timings = attrs.field(factory=Timings)
+    """Seconds taken there."""
 
     segments: tuple[Segment, ...] = ()
     """Which peer delivered which part."""

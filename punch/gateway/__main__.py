@@ -89,13 +89,13 @@ async def serve(settings: GatewaySettings, shutdown: Shutdown) -> ExitCode:
         keys = await enter(open_books(settings, events))
         identity = stack.enter_context(claim_identity("gateway", settings.identity))
         await enter(open_listener_too(settings))
-        decisions = await enter(open_decision_log(decision_log_path(settings.decision_log)))
-        router = await enter(open_router_of(settings, identity=identity, decision_log=decisions))
+        # Without a file, too: its lines are the stories that the dashboard shows.
+        await enter(open_decision_log(decision_log_path(settings.decision_log), events))
+        router = await enter(open_router_of(settings, identity=identity, events=events))
         feed = await enter(
             open_feed(
                 router,
                 events=events,
-                decision_log=decisions,
                 show_prompts=settings.show_prompts,
             )
         )

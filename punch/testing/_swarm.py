@@ -12,8 +12,8 @@ from .._background import open_background
 from ..backends import Backend
 from ..bootstrap import open_bootstrap
 from ..capability import PeerId
-from ..decision_log import DecisionLog
 from ..dialer import Hedge, Router, open_router
+from ..events import Bus
 from ..listener import Listener, open_listener
 from ..machine import Machine
 from ..network import Address, parse_address
@@ -94,7 +94,7 @@ class Swarm:
         strict: bool = False,
         seed: int = 0,
         hedge: Hedge | None = None,
-        decision_log: DecisionLog | None = None,
+        events: Bus | None = None,
         bootstrap: Sequence[str | Address] = (),
     ) -> AsyncIterator[Router]:
         """A router that knows *peers* listeners (by default all there are).
@@ -112,7 +112,7 @@ class Swarm:
             strict=strict,
             rng=Random(seed),
             hedge=hedge,
-            decision_log=decision_log,
+            events=events,
         ) as router:
             await router.wait_for_peers(lambda found: len(found) >= enough)
             yield router

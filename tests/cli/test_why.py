@@ -106,16 +106,13 @@ async def test_what_peers_call_themselves_does_not_reach_the_terminal_raw(tmp_pa
     path = tmp_path / "d.jsonl"
     await made.write(
         path,
-        lambda log: log.attempted(
+        lambda events: made.note_attempted(
+            events,
             "r",
             peer_id="evil\x1b[2J",
-            reason="first",
             outcome="backend_failed",
             error="a\x1b]0;title\x07\nb",
             seconds=1.0,
-            first_text=None,
-            tokens=0,
-            characters=0,
         ),
     )
     assert why(["--log", str(path)]) == ExitCode.OK
@@ -155,17 +152,15 @@ async def test_another_policy_is_compared_by_prediction_and_by_what_happened(tmp
     """A log of round-robin, decided again by completion-time."""
     path = tmp_path / "d.jsonl"
 
-    def note(log):
+    def note(events):
         for serial in range(4):
             request = attrs.evolve(made.REQUEST, serial=serial)
             decision = made.decide("round-robin", request=request)
-            log.decided(f"r{serial}", decision, reason="first")
-            log.attempted(
+            made.note_decided(events, f"r{serial}", decision)
+            made.note_attempted(
+                events,
                 f"r{serial}",
                 peer_id=decision.chosen,
-                reason="first",
-                outcome="success",
-                error=None,
                 seconds=10.0 if decision.chosen == made.FAST else 20.0,
                 first_text=1.0,
                 tokens=9,

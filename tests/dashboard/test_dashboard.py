@@ -110,8 +110,8 @@ class Page:
 
 
 @asynccontextmanager
-async def opened(log: Any = None, path: Path | None = None) -> AsyncIterator[Page]:
-    async with open_feed(Peers(), events=Bus(), decision_log=log, wall=wall) as feed:
+async def opened(events: Bus | None = None, path: Path | None = None) -> AsyncIterator[Page]:
+    async with open_feed(Peers(), events=events or Bus(), wall=wall) as feed:
         await trio.testing.wait_all_tasks_blocked()
         yield Page(Starlette(routes=dashboard_routes(feed, decision_log=path)), feed)
 
@@ -270,11 +270,12 @@ async def test_whoever_asks_for_the_head_of_the_events_holds_nothing(autojump_cl
 async def test_a_story_comes_from_memory_or_else_from_the_log(tmp_path, autojump_clock):
     """With every line of the decision log; of what nobody knows it says so."""
     path = tmp_path / "decisions.jsonl"
-    await made.write(path, lambda log: made.note_continued(log, "old/1"))
-    async with open_decision_log(path) as log, opened(log, path) as page:
+    await made.write(path, lambda events: made.note_continued(events, "old/1"))
+    events = Bus()
+    async with open_decision_log(path, events), opened(events, path) as page:
         record = records.new("new-1", endpoint="/api/chat")
         page.feed.hear(records.started(record))
-        made.note_success(log, "new-1")
+        made.note_success(events, "new-1")
         while len(page.feed.lines_of("new-1")) < 3:
             await trio.lowlevel.checkpoint()
         new = (await page.get("/api/dashboard/requests/new-1")).json()

@@ -28,7 +28,7 @@ from punch.dashboard._feed import (
 from punch.dashboard._rows import peer_row
 from punch.dashboard._series import MOST_IDS, SERIES_SECONDS, Series
 from punch.dashboard._stories import Stories, told
-from punch.decision_log import TappedLine, open_decision_log
+from punch.decision_log import LineMade, open_decision_log
 from punch.decision_log._entries import Ended
 from punch.events import Bus, Logged, PromptRead
 from punch.peers import Breaker, Rates
@@ -43,7 +43,7 @@ def feed_of(router: Any = None, **given: Any) -> Feed:
 
 @asynccontextmanager
 async def opened(router: Any = None, **given: Any) -> AsyncIterator[Feed]:
-    async with open_feed(router or Peers(), events=Bus(), wall=wall, **given) as feed:
+    async with open_feed(router or Peers(), wall=wall, **{"events": Bus()} | given) as feed:
         yield feed
 
 
@@ -142,7 +142,7 @@ async def test_nothing_grows_with_the_number_of_requests(autojump_clock):
         feed.hear(records.ended(record))
         entry = Ended(request_id=f"r{number}", status="success")
         line = b'{"v":1,"kind":"ended","request_id":"r%d","status":"success"}\n' % number
-        feed.hear_line(TappedLine(entry=entry, time=wall(), line=line))
+        feed.hear(LineMade(at=0.0, entry=entry, time=wall(), line=line))
         feed.hear(Logged(at=0.0, line={"event": "x"}))
     data = feed.since(0)
     assert len(data["requests"]) <= 2 * MOST_REQUESTS
@@ -266,9 +266,10 @@ async def test_watchers_are_counted_and_bounded(autojump_clock):
 
 async def test_decisions_come_from_the_log_and_keep_their_story(autojump_clock):
     """Even from a log that is written nowhere; the story is all lines of the request."""
-    async with open_decision_log(None) as log, opened(decision_log=log) as feed:
-        made.note_continued(log, "r1")
-        made.note_success(log, "r1#1")
+    events = Bus()
+    async with open_decision_log(None, events), opened(events=events) as feed:
+        made.note_continued(events, "r1")
+        made.note_success(events, "r1#1")
         while len(feed.since(0).get("events", ())) < 3 + 5 + 3:
             await trio.lowlevel.checkpoint()
         kinds = [event["kind"] for event in feed.since(0)["events"] if event.get("id") == "r1"]
@@ -282,10 +283,11 @@ async def test_decisions_come_from_the_log_and_keep_their_story(autojump_clock):
 
 async def test_where_a_request_runs_is_shown_before_its_first_text(autojump_clock):
     """From the decision; with its text the record knows better."""
-    async with open_decision_log(None) as log, opened(decision_log=log) as feed:
+    events = Bus()
+    async with open_decision_log(None, events), opened(events=events) as feed:
         record = records.new("r1")
         feed.hear(records.started(record))
-        log.decided("r1", made.decide(), reason="first")
+        made.note_decided(events, "r1")
         while "decided" not in [event["kind"] for event in feed.since(0).get("events", ())]:
             await trio.lowlevel.checkpoint()
         assert [row["peer"] for row in feed.since(0)["requests"]] == [made.FAST]
@@ -339,16 +341,17 @@ def test_a_log_line_is_bounded_whatever_is_in_it():
 def test_stories_make_room_by_number_and_by_size():
     """The oldest go first."""
 
-    def tapped(name: str, size: int) -> TappedLine:
-        return TappedLine(entry=Ended(request_id=name, status="x"), time=0.0, line=b"x" * size)
+    def made(name: str, size: int) -> LineMade:
+        entry = Ended(request_id=name, status="x")
+        return LineMade(at=0.0, entry=entry, time=0.0, line=b"x" * size)
 
     by_number = Stories(most=2)
     for name in "abc":
-        by_number.add(name, tapped(name, 10))
+        by_number.add(name, made(name, 10))
     assert (len(by_number), by_number.size) == (2, 20)
     by_size = Stories(most_bytes=100)
     for name in "abc":
-        by_size.add(name, tapped(name, 60))
+        by_size.add(name, made(name, 60))
     assert (len(by_size), by_size.size) == (1, 60)
 
 

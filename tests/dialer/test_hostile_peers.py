@@ -13,6 +13,7 @@ from punch.backends import Generation, MockBackend, MockScript, mock_words
 from punch.decision_log import open_decision_log
 from punch.dialer import Hedge, Router, chat_request
 from punch.dialer import _runs as limits
+from punch.events import Bus
 from punch.exceptions import (
     AnswerInterrupted,
     ContextTooLong,
@@ -624,8 +625,9 @@ async def test_what_a_peer_quotes_is_not_in_the_decision_log(autojump_clock, tmp
     """Neither as the end of an attempt nor as that of a segment."""
     path = tmp_path / "log.jsonl"
     with trio.fail_after(LIMIT):
-        async with open_decision_log(path) as log, open_swarm() as swarm:
-            response = await ask_the_quoting(swarm, decision_log=log)
+        events = Bus()
+        async with open_decision_log(path, events), open_swarm() as swarm:
+            response = await ask_the_quoting(swarm, events=events)
     written = "".join(file.read_text() for file in tmp_path.iterdir())
     assert SECRET in response.segments[0].reason
     assert "cannot go on with" in written

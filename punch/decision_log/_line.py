@@ -1,0 +1,73 @@
+"""Publishes the lines of the decision log, which a thread makes, in trio's thread."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+
+import attrs
+import trio
+
+from ..events import Bus, Event
+from ._entries import Entry
+
+# Lines that wait for trio's thread, which takes all of them at once unless it is very busy.
+WAITING_LINES = 4096
+
+
+@attrs.frozen(kw_only=True)
+class LineMade(Event):
+    """The decision log has a line more: as the value it was made of, and as the file has it."""
+
+    entry: Entry
+    """What it says."""
+
+    time: float
+    """When that happened, in seconds since 1970."""
+
+    line: bytes
+    """The JSON object, with the end of the line."""
+
+    missed: int = 0
+    """Lines before this one that came too fast to be published."""
+
+
+class LinePublisher:
+    """Takes lines in the log's thread and publishes them in trio's, many at a time."""
+
+    def __init__(self, events: Bus) -> None:
+        self._events = events
+        self._token = trio.lowlevel.current_trio_token()
+        # Shared by both threads, and only touched under the lock.
+        self._lock = threading.Lock()
+        self._lines: deque[LineMade] = deque()
+        self._missed = 0
+        self._is_woken = False
+
+    def publish(self, line: LineMade) -> None:
+        """Hand *line* over; called by the log's thread, never waits and never raises."""
+        if not self._events.wants(LineMade):
+            return
+        with self._lock:
+            if len(self._lines) >= WAITING_LINES:
+                self._missed += 1
+                return
+            if self._missed:
+                line, self._missed = attrs.evolve(line, missed=self._missed), 0
+            self._lines.append(line)
+            if self._is_woken:
+                return
+            self._is_woken = True
+        try:
+            self._token.run_sync_soon(self._deliver)
+        except trio.RunFinishedError:
+            # The subscribers went with the run.
+            return
+
+    def _deliver(self) -> None:
+        with self._lock:
+            lines = list(self._lines)
+            self._lines.clear()
+            self._is_woken = False
+        for line in lines:
+            self._events.publish(line)
