@@ -56,7 +56,7 @@ def exits() -> str:
     return "\n".join(rows)
 
 
-TYPES = {int: "whole number", float: "number", str: "text", tuple: "list"}
+TYPES = {int: "whole number", float: "number", str: "text", bytes: "bytes", tuple: "list"}
 
 
 def limits() -> str:

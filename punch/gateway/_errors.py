@@ -18,6 +18,7 @@ from ..exceptions import (
     RequestError,
 )
 from ..routing import Decision
+from ..wire import SAMPLING_NUMBERS
 
 # Seconds after which asking again makes sense where nobody said a number: adverts come every
 # second, and a listener that was restarted is back in five (`punch.routing`).
@@ -195,14 +196,32 @@ def refusal_of(
 
 
 # What a rule of `punch.wire` names, where the client has written it under another name.
+_PUNCH = {name: f"punch.{name}" for name in ("priority", "timeout", "strict")}
+_OLLAMA = {
+    **{name: f"options.{name}" for name in (*SAMPLING_NUMBERS, "stop")},
+    "max_tokens": "options.num_predict",
+    "response_schema": "format",
+}
 _SPELLED: Mapping[str, Mapping[str, str]] = {
     "/v1/chat/completions": {"response_schema": "response_format"},
-    "/v1/responses": {"response_schema": "text.format", "messages": "input"},
+    "/v1/responses": {
+        "response_schema": "text.format",
+        "messages": "input",
+        "max_tokens": "max_output_tokens",
+    },
     "/v1/embeddings": {"inputs": "input"},
     "/api/embed": {"inputs": "input"},
     "/api/embeddings": {"inputs": "prompt"},
-    "/api/chat": {"response_schema": "format", "stop": "options.stop"},
-    "/api/generate": {"response_schema": "format", "stop": "options.stop", "messages": "prompt"},
+    "/api/chat": _OLLAMA,
+    "/api/generate": _OLLAMA | {"messages": "prompt"},
+}
+
+# What holds the text that a model reads, where it is not `messages`.
+_TEXTS: Mapping[str, str] = {
+    "/v1/completions": "prompt",
+    "/v1/embeddings": "inputs",
+    "/api/embed": "inputs",
+    "/api/embeddings": "inputs",
 }
 
 
@@ -210,7 +229,7 @@ def _spelled(param: str, endpoint: str) -> str:
     """Our *param*, such as ``inputs[0]``, as clients of *endpoint* write it."""
     ours = param.partition("[")[0].partition(".")[0]
     place = param[len(ours) :]
-    name = _SPELLED.get(endpoint, {}).get(ours, ours)
+    name = _SPELLED.get(endpoint, {}).get(ours) or _PUNCH.get(ours, ours)
     if name == "tools" and endpoint != "/v1/responses":
         place = place.replace("].", "].function.")
     if ours != name == "prompt":
@@ -274,7 +293,7 @@ def _param(error: PunchError, endpoint: str) -> str | None:
         case "unknown_model" | "model_forbidden":
             return "model"
         case "context_too_long":
-            return "messages"
+            return _spelled(_TEXTS.get(endpoint, "messages"), endpoint)
         case "conflict":
             return "X-Request-ID"
         case _:

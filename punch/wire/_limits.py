@@ -85,8 +85,8 @@ MAX_NAME_CHARACTERS = 256
 class Limit:
     """What the value of one field may be; both ends are allowed."""
 
-    type: type[int | float | str | tuple[object, ...]]
-    """Of a number, the limits are for itself; of a text or a list, for its length."""
+    type: type[int | float | str | bytes | tuple[object, ...]]
+    """Of a number, the limits are for itself; of a text, bytes or a list, for its length."""
 
     least: float
     """The smallest value, or the shortest length."""
@@ -134,8 +134,19 @@ LIMITS: Mapping[str, Limit] = {
     "model_digest": Limit(
         str, 64, 64, "hexadecimal digits, in small letters", re.compile(r"[0-9a-f]{64}")
     ),
+    # As its peer has named it in the advert.
+    "offer": Limit(str, 1, 64, "printable characters", printable=True),
     "messages": Limit(tuple, 0, MAX_MESSAGES, "entries"),
     "messages[].name": _NAME,
+    "messages[].parts": Limit(tuple, 0, MAX_PARTS, "entries"),
+    "messages[].parts[].type": Limit(str, 1, 32, "printable characters", printable=True),
+    "messages[].parts[].media_type": Limit(
+        str, 1, MAX_MEDIA_TYPE_CHARACTERS, "printable characters", printable=True
+    ),
+    "messages[].parts[].data": Limit(bytes, 0, MAX_PART_BYTES, "bytes"),
+    "messages[].parts[].url": Limit(
+        str, 1, MAX_URL_CHARACTERS, "printable characters", printable=True
+    ),
     "messages[].tool_call_id": _NAME,
     "messages[].tool_calls": Limit(tuple, 0, MAX_TOOL_CALLS, "entries"),
     "messages[].tool_calls[].id": _NAME,

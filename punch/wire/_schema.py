@@ -35,15 +35,11 @@ from ._limits import (
     MAX_KEY_BYTES,
     MAX_LANES,
     MAX_LOGPROBS,
-    MAX_MEDIA_TYPE_CHARACTERS,
     MAX_NAME_CHARACTERS,
-    MAX_PART_BYTES,
-    MAX_PARTS,
     MAX_REGISTRATION_BYTES,
     MAX_ROLES,
     MAX_TOKEN_CHARACTERS,
     MAX_TOOL_CALLS,
-    MAX_URL_CHARACTERS,
     MIN_LOGPROB,
     SAMPLING_NUMBERS,
 )
@@ -80,6 +76,8 @@ def _of(name: str) -> Reader:
         return label(int(limit.most))
     if limit.type is str:
         return text(int(limit.most), least=int(limit.least))
+    if limit.type is bytes:
+        return binary(int(limit.most))
     if limit.type is int:
         return integer(int(limit.least), int(limit.most))
     return number(limit.least, limit.most)
@@ -257,11 +255,11 @@ _sampling = record(
 )
 _part = record(
     ContentPart,
-    type=label(32),
+    type=_of("messages[].parts[].type"),
     text=_prose,
-    media_type=label(MAX_MEDIA_TYPE_CHARACTERS),
-    data=binary(MAX_PART_BYTES),
-    url=label(MAX_URL_CHARACTERS),
+    media_type=_of("messages[].parts[].media_type"),
+    data=_of("messages[].parts[].data"),
+    url=_of("messages[].parts[].url"),
 )
 _command_request = record(
     CommandRequest,
@@ -269,7 +267,7 @@ _command_request = record(
     command=_command,
     model=_name,
     model_digest=_digest,
-    offer=label(64),
+    offer=_of("offer"),
     messages=_list_of(
         record(
             ChatMessage,
@@ -278,7 +276,7 @@ _command_request = record(
             name=_name,
             tool_calls=_list_of(_tool_call, "messages[].tool_calls"),
             tool_call_id=_name,
-            parts=many(_part, MAX_PARTS),
+            parts=_list_of(_part, "messages[].parts"),
             reasoning=_prose,
         ),
         "messages",

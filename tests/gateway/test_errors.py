@@ -206,7 +206,11 @@ MESSAGES = tuple(ChatMessage(role="user", content="x") for _ in range(2))
         (CHAT, {"sampling": Sampling(top_p=2)}, "top_p"),
         (CHAT, {"tool_choice": "auto"}, "tool_choice"),
         (CHAT, {"logprobs": 21}, "logprobs"),
-        (CHAT, {"priority": 101}, "priority"),
+        (CHAT, {"priority": 101}, "punch.priority"),
+        ("/api/chat", {"timeout": 0.0}, "punch.timeout"),
+        ("/api/chat", {"sampling": Sampling(top_p=2)}, "options.top_p"),
+        ("/api/generate", {"sampling": Sampling(max_tokens=0)}, "options.num_predict"),
+        ("/v1/responses", {"sampling": Sampling(max_tokens=0)}, "max_output_tokens"),
         ("/elsewhere", {"response_schema": SCHEMA}, "response_schema"),
     ],
 )
@@ -217,6 +221,25 @@ def test_each_bad_field_is_named_as_the_clients_of_an_endpoint_call_it(endpoint,
         check_request(request)
     refusal = refusal_of(caught.value, endpoint=endpoint)
     assert (refusal.param, refusal.message) == (param, f"{param} {caught.value.rule}")
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "param"),
+    [
+        (CHAT, "messages"),
+        ("/v1/completions", "prompt"),
+        ("/v1/responses", "input"),
+        ("/v1/embeddings", "input"),
+        ("/api/chat", "messages"),
+        ("/api/generate", "prompt"),
+        ("/api/embed", "input"),
+        ("/api/embeddings", "prompt"),
+    ],
+)
+def test_a_full_context_names_the_field_that_fills_it(endpoint, param):
+    """Not `messages` to a client that has sent none."""
+    error = ContextTooLong("the prompt has 200 tokens; the context is 100")
+    assert refusal_of(error, endpoint=endpoint).param == param
 
 
 def test_the_words_of_a_peer_stay_its_words():

@@ -16,6 +16,7 @@ from punch.wire import (
     SAMPLING_NUMBERS,
     ChatMessage,
     CommandRequest,
+    ContentPart,
     Limit,
     Request,
     Sampling,
@@ -41,6 +42,7 @@ ROOT = Path(__file__).parent.parent.parent
 
 GOOD = CommandRequest(request_id="r1", messages=(ChatMessage(role="user", content="hi"),))
 TOOL = Tool(name="f")
+PART = ContentPart(type="image", data=b"x")
 TURN = ChatMessage(role="assistant", content="")
 RESULT = ChatMessage(role="tool", content="", tool_call_id="c")
 CALL = ToolCall(id="c", name="f", arguments="{}")
@@ -65,6 +67,13 @@ def with_value(name: str, value: Any) -> CommandRequest:
             return attrs.evolve(GOOD, tools=(attrs.evolve(TOOL, name=value),))
         case "tools[].parameters":
             return attrs.evolve(GOOD, tools=(attrs.evolve(TOOL, parameters=value),))
+        case "messages[].parts":
+            return attrs.evolve(GOOD, messages=(ChatMessage(role="user", content="", parts=value),))
+        case _ if name.startswith("messages[].parts[]."):
+            part = attrs.evolve(PART, **{name.rpartition(".")[2]: value})
+            if name.endswith(".url"):
+                part = attrs.evolve(part, data=None)
+            return attrs.evolve(GOOD, messages=(attrs.evolve(TURN, parts=(part,)),))
         case "inputs":
             return attrs.evolve(GOOD, command="embed", messages=(), inputs=value)
         case "tool_choice":
@@ -81,6 +90,7 @@ def with_value(name: str, value: Any) -> CommandRequest:
 ENTRIES = {
     "messages": GOOD.messages[0],
     "messages[].tool_calls": CALL,
+    "messages[].parts": PART,
     "inputs": "x",
     "tools": TOOL,
     "stop": "x",
@@ -95,7 +105,7 @@ def of_length(name: str, length: int) -> Any:
         return (ENTRIES[name],) * length
     if name in ("response_schema", "tools[].parameters") and length > 1:
         return "{" + " " * (length - 2) + "}"
-    return "a" * length
+    return b"a" * length if LIMITS[name].type is bytes else "a" * length
 
 
 def edges(name: str, limit: Limit) -> tuple[list[Any], list[Any]]:
@@ -166,6 +176,14 @@ def test_every_number_of_the_sampling_has_a_limit() -> None:
     fields = {field.name for field in attrs.fields(Sampling)} - {"stop"}
     assert fields == set(SAMPLING_NUMBERS)
     assert fields <= set(LIMITS)
+
+
+def test_every_other_field_of_a_request_has_a_limit_too() -> None:
+    """But for switches, words of a list, and texts that count against the frame."""
+    fields = {field.name for field in attrs.fields(CommandRequest)}
+    switches = {"stream", "strict", "continuable"}
+    others = {"command", "sampling", "prompt", "continuation"}
+    assert fields - switches - others <= set(LIMITS)
 
 
 def test_every_limit_is_that_of_a_field() -> None:

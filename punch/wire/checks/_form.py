@@ -11,12 +11,8 @@ from .._limits import (
     LIMITS,
     MAX_JSON_LEVELS,
     MAX_LOGPROBS,
-    MAX_MEDIA_TYPE_CHARACTERS,
-    MAX_PART_BYTES,
-    MAX_PARTS,
     MAX_REQUEST_PARTS,
     MAX_REQUEST_TOOL_CALLS,
-    MAX_URL_CHARACTERS,
     Limit,
 )
 from .._request import ChatMessage, CommandRequest
@@ -141,17 +137,10 @@ def check_turn(message: ChatMessage, place: str) -> None:
 
 
 def _check_parts(message: ChatMessage, place: str) -> None:
-    if len(message.parts) > MAX_PARTS:
-        raise InvalidRequest.about(
-            f"{place}.parts", f"has {len(message.parts)} entries; at most {MAX_PARTS} are allowed"
-        )
+    check_entries(message.parts, "messages[].parts", f"{place}.parts")
     for index, part in enumerate(message.parts):
         where = f"{place}.parts[{index}]"
-        if not 1 <= len(part.type) <= 32 or not part.type.isprintable():
-            raise InvalidRequest.about(
-                f"{where}.type",
-                f"is {part.type[:80]!r}; it must be 1 to 32 printable characters",
-            )
+        check_label(part.type, f"{where}.type", LIMITS["messages[].parts[].type"])
         if part.type == "text":
             if part.text is None:
                 raise InvalidRequest.about(
@@ -161,19 +150,16 @@ def _check_parts(message: ChatMessage, place: str) -> None:
             raise InvalidRequest.about(
                 where, f"must have either data or a url, and not both; its type is {part.type}"
             )
-        if len(part.data or b"") > MAX_PART_BYTES:
+        size, limit = len(part.data or b""), LIMITS["messages[].parts[].data"]
+        if not limit.allows(size):
             raise InvalidRequest.about(
-                f"{where}.data",
-                f"has {len(part.data or b'')} bytes; at most {MAX_PART_BYTES} are allowed",
+                f"{where}.data", f"has {size} bytes; at most {limit.most} are allowed"
             )
-        for name, value, most in (
-            ("url", part.url, MAX_URL_CHARACTERS),
-            ("media_type", part.media_type, MAX_MEDIA_TYPE_CHARACTERS),
-        ):
-            if value is not None and not (1 <= len(value) <= most and value.isprintable()):
-                raise InvalidRequest.about(
-                    f"{where}.{name}", f"must be 1 to {most} printable characters"
-                )
+        if part.url is not None:
+            check_label(part.url, f"{where}.url", LIMITS["messages[].parts[].url"])
+        if part.media_type is not None:
+            limit = LIMITS["messages[].parts[].media_type"]
+            check_label(part.media_type, f"{where}.media_type", limit)
     if message.parts and message.content != "".join(part.text or "" for part in message.parts):
         raise InvalidRequest.about(
             f"{place}.content", "is not the text of its parts; make such a message with of_parts"

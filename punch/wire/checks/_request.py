@@ -132,6 +132,8 @@ def check_request(request: CommandRequest) -> None:
         _check_model(request.model)
     if request.model_digest is not None:
         _check_pattern(request.model_digest, "model_digest")
+    if request.offer is not None:
+        check_label(request.offer, "offer", LIMITS["offer"])
     limit = LIMITS["timeout"]
     if request.timeout is not None and not limit.allows(request.timeout):
         rule = f"it must be above {limit.least:g} and at most {limit.most:g}"
