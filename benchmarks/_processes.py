@@ -36,14 +36,19 @@ Command = Callable[..., Awaitable[Any]]
 class Child:
     """A process that runs ``python SCRIPT OPTIONS``, the options as JSON.
 
-    It starts at once; the first `ask` waits until it is ready. Leaving the context ends it.
+    The script, and the punch that it imports, are those of a *tree*, by default this one. It starts
+    at once; the first `ask` waits until it is ready. Leaving the context ends it.
     """
 
-    def __init__(self, script: str, **options: Any) -> None:
+    def __init__(self, script: str, *, tree: Path = HERE.parent, **options: Any) -> None:
         self.name = script
-        command = [sys.executable, str(HERE / script), json.dumps(options)]
+        command = [sys.executable, str(tree / HERE.name / script), json.dumps(options)]
         self._process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "PYTHONPATH": str(tree)},
         )
         self._greeting: Any = None
 

@@ -5,6 +5,9 @@
     benchmarks/run.py --quick         everything, in less than two minutes; less exact
     benchmarks/run.py --write         everything, and rewrites benchmarks/RESULTS.md
     benchmarks/run.py gateway         what takes longer, and is measured only if it is named
+    benchmarks/run.py --against REV   not beside the alternatives but beside punch at that commit
+
+`benchmarks/against.py` says how two commits are compared.
 
 The exit status is 1 if a target is missed or something needed is not there.
 """
@@ -18,6 +21,7 @@ import time
 from pathlib import Path
 
 import admission
+import against
 import at_once
 import churn
 import decide
@@ -71,7 +75,17 @@ def main() -> int:
     parser.add_argument("name", nargs="*", help=f"what to measure: {', '.join(names)}")
     parser.add_argument("--quick", action="store_true", help="fewer and shorter rounds")
     parser.add_argument("--write", action="store_true", help="rewrite benchmarks/RESULTS.md")
+    parser.add_argument("--against", metavar="REV", help="a commit to be compared with")
+    parser.add_argument(
+        "--rounds", type=int, default=against.LEAST_ROUNDS, metavar="N", help="with --against"
+    )
     given = parser.parse_args()
+    if given.against is not None:
+        if unknown := [name for name in given.name if name not in against.GROUPS]:
+            parser.error(f"no {', '.join(unknown)} to compare; {', '.join(against.GROUPS)}")
+        if given.quick or given.write or given.rounds < 1:
+            parser.error("--against takes names and --rounds, which is at least 1")
+        return against.compare(given.against, given.name or against.USUAL, given.rounds)
     if unknown := [name for name in given.name if name not in names]:
         parser.error(f"no {', '.join(unknown)}; there are {', '.join(names)}")
     if given.write and (given.name or given.quick):
