@@ -7,6 +7,11 @@ They find each other at a bootstrap address inside a namespace, over libp2p::
         response = await router.ask("Why is the sky blue?")
         print(response.result.text, response.provenance)
 
+And to answer, with a backend of punch's or of your own::
+
+    async with punch.open_listener(backend, namespace="home"):
+        await trio.sleep_forever()
+
 The layout, from the inside out; a room imports only rooms above its own line:
 
     exceptions    capability                          the vocabulary
@@ -23,6 +28,10 @@ The layout, from the inside out; a room imports only rooms above its own line:
     dashboard     simulator                           a page of it all; a swarm on virtual time
     cli           and every `__main__.py`             the programs
 """
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
 
 from ._version import __version__
 from .capability import Capability, Gpu, Load, ModelOffer, PeerId
@@ -51,12 +60,54 @@ from .wire import (
     ChatMessage,
     CommandRequest,
     CommandResponse,
+    Completion,
+    Provenance,
     Sampling,
     Segment,
+    Timings,
     TokenLogprob,
     Tool,
     ToolCall,
+    Usage,
 )
+
+if TYPE_CHECKING:
+    from .backends import Backend, Emit, Generation, Loading
+    from .bootstrap import BootstrapServer, open_bootstrap
+    from .gateway import Gateway, GatewayParts, GatewaySettings, open_gateway
+    from .listener import Listener, RunningLane, open_listener
+
+# Where these are, which a program that only asks has no use for: each is imported when it is used.
+_ROOMS = {
+    "open_listener": "listener",
+    "Listener": "listener",
+    "RunningLane": "listener",
+    "Backend": "backends",
+    "Generation": "backends",
+    "Emit": "backends",
+    "Loading": "backends",
+    "open_bootstrap": "bootstrap",
+    "BootstrapServer": "bootstrap",
+    "open_gateway": "gateway",
+    "Gateway": "gateway",
+    "GatewaySettings": "gateway",
+    "GatewayParts": "gateway",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """The value *name* of a room that is imported only now (PEP 562)."""
+    if name not in _ROOMS:
+        raise AttributeError(f"module 'punch' has no attribute {name!r}")
+    from importlib import import_module
+
+    value = globals()[name] = getattr(import_module(f"punch.{_ROOMS[name]}"), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
+
 
 __all__ = [
     "__version__",
@@ -71,12 +122,31 @@ __all__ = [
     "ToolCall",
     "Sampling",
     "CommandResponse",
+    "Completion",
+    "Usage",
+    "Timings",
+    "Provenance",
     "TokenLogprob",
     "Segment",
     "KnownPeers",
     "Hedge",
     "Bus",
     "open_decision_log",
+    # answering
+    "open_listener",
+    "Listener",
+    "RunningLane",
+    "Backend",
+    "Generation",
+    "Emit",
+    "Loading",
+    # what stands around them
+    "open_bootstrap",
+    "BootstrapServer",
+    "open_gateway",
+    "Gateway",
+    "GatewaySettings",
+    "GatewayParts",
     # choosing
     "Policy",
     "POLICIES",

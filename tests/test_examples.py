@@ -32,3 +32,13 @@ async def test_two_peers_survives_the_death_of_the_first(capsys):
     printed = await output_of("two_peers", capsys)
 
     assert printed == ["tried first: the connection was lost", "answered by second"]
+
+
+async def test_second_turn_asks_its_own_backend_twice(capsys):
+    """The second time with what was said before; who answered is this process."""
+    printed = await output_of("second_turn", capsys)
+
+    assert printed[0] == "1 messages, and: Hello!"
+    assert printed[2] == "3 messages, and: And now?"
+    assert printed[1] == printed[3]
+    assert printed[1].endswith("(simulated)")

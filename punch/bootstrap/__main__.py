@@ -11,7 +11,6 @@ from collections.abc import Sequence
 
 from .._logs import get_logger
 from ..cli import ExitCode, Shutdown, claim_identity, run_program
-from ..libp2p import open_node
 from ..network import parse_address
 from ..settings import BootstrapSettings
 from ._server import open_bootstrap
@@ -23,18 +22,13 @@ ABOUT = "Let the listeners and dialers of any number of namespaces find each oth
 
 async def serve(settings: BootstrapSettings, shutdown: Shutdown) -> ExitCode:
     """Let peers meet until told to stop."""
+    # Refused here, where the setting has a name.
     address = parse_address(settings.listen, setting=settings.said("listen"))
-    listen = [
-        str(address.over(transport))
-        for transport in ("tcp", "quic")
-        if settings.transport in (transport, "dual")
-    ]
     with claim_identity("bootstrap", settings.identity) as identity:
-        async with (
-            open_node(identity=identity, listen=listen, transport=settings.transport) as node,
-            open_bootstrap(node),
-        ):
-            log.info("bootstrap", peer=node.peer_id, addresses=node.addresses)
+        async with open_bootstrap(
+            listen=[str(address)], identity=identity, transport=settings.transport
+        ) as server:
+            log.info("bootstrap", peer=server.peer_id, addresses=server.addresses)
             shutdown.drains = True
             await shutdown.requested.wait()
     return ExitCode.OK

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Literal
 
 import attrs
 import trio
@@ -13,6 +15,7 @@ from .._background import open_background
 from .._logs import get_logger
 from ..access import Admit, Introduction, admit_everybody
 from ..capability import PeerId
+from ..discovery import DEFAULT_BOOTSTRAP
 from ..discovery._meeting import (
     LIFETIME_SECONDS,
     PROTOCOL,
@@ -22,7 +25,8 @@ from ..discovery._meeting import (
     opened,
 )
 from ..exceptions import BootstrapFull, NotPermitted, PeerUnreachable, RemoteProtocolError
-from ..network import Node, Stream
+from ..libp2p import open_node
+from ..network import Node, Stream, parse_address
 from ..wire import MINOR, Goodbye, Join, Ping, Pong, Registrations, Roster
 
 log = get_logger(__name__)
@@ -83,6 +87,16 @@ class BootstrapServer:
         self._admit = admit
         self._registrations = Registrations()
         self._members: dict[PeerId, _Member] = {}
+
+    @property
+    def peer_id(self) -> PeerId:
+        """The identity of the bootstrap."""
+        return self._node.peer_id
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """Multiaddresses where it is met, with its identity."""
+        return self._node.addresses
 
     def statistics(self) -> BootstrapStatistics:
         """What it holds now."""
@@ -249,17 +263,49 @@ class BootstrapServer:
 
 @asynccontextmanager
 async def open_bootstrap(
-    node: Node, *, admit: Admit = admit_everybody
+    node: Node | None = None,
+    *,
+    listen: Sequence[str] = (DEFAULT_BOOTSTRAP,),
+    transport: Literal["tcp", "quic", "dual"] = "tcp",
+    identity: str | os.PathLike[str] | None = None,
+    admit: Admit = admit_everybody,
 ) -> AsyncIterator[BootstrapServer]:
-    """Serve as the bootstrap on *node* for as long as the context lasts.
+    """Serve as the bootstrap of any number of namespaces for as long as the context lasts.
+
+    ::
+
+        async with punch.open_bootstrap(listen=["/ip4/192.168.1.10/tcp/51820"]) as bootstrap:
+            print(bootstrap.addresses)
+            await trio.sleep_forever()
 
     Args:
-      node: Where members come to.
+      node: Use this node, which stays open, instead of one of our own; then *listen*, *transport*
+        and *identity* say nothing.
+      listen: Where members come to, as multiaddresses; port 0 is any that is free.
+      transport: What to listen with at each of them, whatever the address itself says.
+      identity: File with our key, made if it is not there; `None` for a fresh identity, which
+        members that were here before will not trust.
       admit: Decides who may be a member.
 
+    Raises:
+      ConfigurationError: if an argument makes no sense; the text names it.
+      AddressUnavailable: if an address cannot be listened on.
+
     """
-    server = BootstrapServer(node, admit=admit)
-    async with open_background() as nursery:
+    async with AsyncExitStack() as stack:
+        if node is None:
+            places = [parse_address(text, setting="listen") for text in listen]
+            addresses = [
+                str(place.over(each))
+                for place in places
+                for each in ("tcp", "quic")
+                if transport in (each, "dual")
+            ]
+            node = await stack.enter_async_context(
+                open_node(identity=identity, listen=addresses, transport=transport)
+            )
+        server = BootstrapServer(node, admit=admit)
+        nursery = await stack.enter_async_context(open_background())
         nursery.start_soon(server._expire)
         node.handle(PROTOCOL, server._serve)
         yield server

@@ -7,6 +7,7 @@ from ._backends import OPENERS, open_backend
 from ._chat import converse
 from ._exits import EXITS, ExitCode, exit_code
 from ._identity import claim_identity
+from ._listener import open_listener_of
 from ._models import models
 from ._output import explain, print_json, print_text
 from ._peers import peers
@@ -33,6 +34,7 @@ __all__ = [
     "known_peers",
     "open_backend",
     "open_router_of",
+    "open_listener_of",
     "OPENERS",
     # what programs do
     "models",

@@ -12,7 +12,7 @@ from typing import Any
 import attrs
 import trio
 
-from ..capability import ModelOffer
+from ..capability import Lane, ModelOffer
 from ..dialer import Router, open_router
 from ..exceptions import NoPeerAvailable
 from ..peers import PeerRecord
@@ -63,7 +63,9 @@ _CLEAR_ALL = "\x1b[2J"
 
 COLUMNS = (
     "peer",
+    "lane",
     "backend",
+    "state",
     "model",
     "busy",
     "queue",
@@ -76,22 +78,32 @@ COLUMNS = (
 
 
 def rows(peers: Sequence[PeerRecord], now: float) -> list[tuple[str, ...]]:
-    """The table's cells: one row for each peer and model.
+    """The table's cells: one row for each model of each lane of each peer.
 
     Rates are those that were measured here; those that are only claimed have a ``~``.
     """
     return [
-        _row(peer, offer, now)
+        _row(peer, lane, offer, now)
         for peer in sorted(peers, key=lambda peer: peer.peer_id)
-        for offer in peer.capability.models or (None,)
+        for lane in peer.capability.lanes or (None,)
+        for offer in _offers(peer, lane) or (None,)
     ]
 
 
-def _row(peer: PeerRecord, offer: ModelOffer | None, now: float) -> tuple[str, ...]:
-    load = peer.capability.load
+def _offers(peer: PeerRecord, lane: Lane | None) -> list[ModelOffer]:
+    return [offer for offer in peer.capability.models if lane is not None and offer.lane == lane.id]
+
+
+def _row(
+    peer: PeerRecord, lane: Lane | None, offer: ModelOffer | None, now: float
+) -> tuple[str, ...]:
+    load = peer.capability.load if lane is None else lane.load
     return (
         short(peer.peer_id),
-        peer.capability.backend,
+        # A peer of minor 0 has one lane, and no name for it.
+        "-" if lane is None else lane.id or "-",
+        "-" if lane is None else lane.backend,
+        "-" if lane is None else lane.state,
         "-" if offer is None else offer.name,
         "leaves" if load.draining else f"{load.busy}/{load.slots}",
         f"{load.queued}/{load.queue_limit}",
@@ -144,6 +156,7 @@ def as_data(peer: PeerRecord, now: float) -> dict[str, Any]:
         "backend": peer.capability.backend,
         "simulated": peer.capability.simulated,
         "load": attrs.asdict(peer.capability.load),
+        "lanes": [attrs.asdict(lane) for lane in peer.capability.lanes],
         "rtt": peer.rtt,
         "reputation": peer.reputation,
         "in_flight": peer.in_flight,
@@ -151,6 +164,8 @@ def as_data(peer: PeerRecord, now: float) -> dict[str, Any]:
         "models": [
             {
                 "name": offer.name,
+                "id": offer.id,
+                "lane": offer.lane,
                 "digest": offer.digest,
                 "claimed": {"prefill": offer.prefill_rate, "decode": offer.decode_rate},
                 "measured": attrs.asdict(peer.rates_of(offer.name)),

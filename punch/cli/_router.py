@@ -6,6 +6,7 @@ from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
 from ..dialer import Hedge, Router, open_router
+from ..discovery import LocalListener
 from ..events import Bus
 from ..settings import DialerSettings, GatewaySettings
 from ._shared import known_peers
@@ -16,8 +17,17 @@ def open_router_of(
     *,
     identity: Path,
     events: Bus,
+    listener: LocalListener | None = None,
 ) -> AbstractAsyncContextManager[Router]:
-    """The router that *settings* describe, with the key in the file *identity*."""
+    """The router that *settings* describe.
+
+    Args:
+      settings: Says where it meets its listeners, and how it chooses.
+      identity: File with the key of this process.
+      events: Where it publishes what it decides and does.
+      listener: A listener of this process, whose node and namespace the router shares.
+
+    """
     return open_router(
         bootstrap=settings.network.bootstrap,
         namespace=settings.network.namespace,
@@ -25,6 +35,7 @@ def open_router_of(
         strict=settings.strict.is_on,
         transport=settings.network.transport,
         identity=identity,
+        listener=listener,
         known=known_peers(settings.network),
         hedge=Hedge() if settings.hedge else None,
         events=events,

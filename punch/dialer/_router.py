@@ -24,7 +24,7 @@ from ..discovery import (
     parse_bootstraps,
 )
 from ..events import Bus
-from ..exceptions import ConfigurationError, PunchError
+from ..exceptions import ConfigurationError, InvalidRequest, PunchError
 from ..libp2p import open_node
 from ..network import Address, Node
 from ..peers import PeerRecord
@@ -53,6 +53,7 @@ def new_request_id() -> str:
 def chat_request(
     text: str,
     *,
+    history: Sequence[str | CommandResponse | ChatMessage] = (),
     system: str | None = None,
     model: str | None = None,
     sampling: Sampling | None = None,
@@ -62,8 +63,27 @@ def chat_request(
     timeout: float | None = None,
     request_id: str | None = None,
 ) -> CommandRequest:
-    """A request with one question in it; see `CommandRequest` for the fields."""
-    turns = [ChatMessage(role="user", content=text)]
+    """A request to answer *text*; what is not said here is in `CommandRequest`.
+
+    Args:
+      text: What the user says now.
+      history: What was said before, in its order: a text is the user's, a response the model's,
+        and a message says itself whose it is.
+      system: The system message.
+      model: The name of the model; any by default.
+      sampling: How the answer is chosen.
+      stream: Whether the answer is wanted in parts.
+      continuable: Whether another peer may finish it.
+      strict: Real inference only.
+      timeout: When to give up, in seconds.
+      request_id: Names the request; a new UUIDv7 by default.
+
+    Raises:
+      InvalidRequest: if a response in *history* has no answer in it.
+
+    """
+    turns = [_turn(turn) for turn in history]
+    turns.append(ChatMessage(role="user", content=text))
     if system is not None:
         turns.insert(0, ChatMessage(role="system", content=system))
     return CommandRequest(
@@ -75,6 +95,18 @@ def chat_request(
         continuable=continuable,
         strict=strict,
         timeout=timeout,
+    )
+
+
+def _turn(turn: str | CommandResponse | ChatMessage) -> ChatMessage:
+    if isinstance(turn, str):
+        return ChatMessage(role="user", content=turn)
+    if isinstance(turn, ChatMessage):
+        return turn
+    if turn.result is None:
+        raise InvalidRequest.about("history", "holds a response without an answer")
+    return ChatMessage(
+        role="assistant", content=turn.result.text, tool_calls=turn.result.tool_calls
     )
 
 
@@ -138,10 +170,45 @@ class Router:
             request = attrs.evolve(request, strict=True)
         return Answer(self._runs, request, keep=keep, scope=scope)
 
-    async def ask(self, question: str | CommandRequest) -> CommandResponse:
-        """Ask, and wait for the whole answer. Raises as `Answer.receive` does."""
+    async def ask(
+        self,
+        question: str | CommandRequest,
+        *,
+        history: Sequence[str | CommandResponse | ChatMessage] = (),
+        system: str | None = None,
+        model: str | None = None,
+        sampling: Sampling | None = None,
+        timeout: float | None = None,
+    ) -> CommandResponse:
+        """Ask, and wait for the whole answer. Raises as `Answer.receive` does.
+
+        ::
+
+            first = await router.ask("Why is the sky blue?")
+            second = await router.ask("And at night?", history=["Why is the sky blue?", first])
+
+        Args:
+          question: A text, or a request that says everything itself: then the rest is not used.
+          history: What was said before; see `chat_request`, as for all that follows.
+          system: The system message.
+          model: The name of the model.
+          sampling: How the answer is chosen.
+          timeout: When to give up, in seconds.
+
+        """
         is_own = not isinstance(question, str)
-        request = chat_request(question) if isinstance(question, str) else question
+        request = (
+            chat_request(
+                question,
+                history=history,
+                system=system,
+                model=model,
+                sampling=sampling,
+                timeout=timeout,
+            )
+            if isinstance(question, str)
+            else question
+        )
         async with self.answer(request, keep=is_own) as answer:
             while await answer.receive() is not None:
                 pass

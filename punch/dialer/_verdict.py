@@ -55,7 +55,8 @@ def check_provenance(
 
     """
     name = peer.peer_id
-    if provenance.kind == "real" and (peer.capability.simulated or provenance.backend == "mock"):
+    is_mock = provenance.backend == "mock" or all(lane.simulated for lane in peer.capability.lanes)
+    if provenance.kind == "real" and is_mock:
         raise PeerSimulated("calls the answer of a mock real", peer_id=name)
     if request.strict and provenance.kind != "real":
         raise PeerSimulated("answers with simulated inference", peer_id=name)

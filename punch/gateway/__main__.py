@@ -8,11 +8,10 @@ from __future__ import annotations
 import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
 
 import attrs
-import trio
 
-from .._background import open_background
 from .._logs import get_logger
 from .._subscribers import open_bus
 from ..cli import (
@@ -21,13 +20,14 @@ from ..cli import (
     claim_identity,
     decision_log_path,
     keys_path,
+    open_listener_of,
     open_router_of,
     run_program,
 )
 from ..dashboard import dashboard_routes, open_feed
 from ..decision_log import open_decision_log
 from ..events import Bus
-from ..listener import __main__ as listener
+from ..listener import Listener
 from ..settings import GatewaySettings
 from ._gateway import GatewayParts, open_gateway
 from ._gateway import GatewaySettings as HttpSettings
@@ -58,27 +58,19 @@ async def open_books(settings: GatewaySettings, events: Bus) -> AsyncIterator[Ke
 
 
 @asynccontextmanager
-async def open_listener_too(settings: GatewaySettings) -> AsyncIterator[None]:
-    """A listener in this process, if there is to be one; at the end it drains."""
+async def open_listener_too(
+    settings: GatewaySettings, identity: Path
+) -> AsyncIterator[Listener | None]:
+    """A listener in this process, if there is to be one; at the end it drains.
+
+    It is the same peer as the gateway, with one key and two roles.
+    """
     if not settings.listen_too:
-        yield
+        yield None
         return
-    own = settings.listener
-    if own.origin("identity").layer != "file":
-        # It is a peer with a key of its own: the flag and the variable are the gateway's.
-        own = attrs.evolve(own, identity=None)
-    shutdown = Shutdown()
-    ended = trio.Event()
-
-    async def listen() -> None:
-        await listener.listen(own, shutdown)
-        ended.set()
-
-    async with open_background() as nursery:
-        nursery.start_soon(listen)
-        yield
-        shutdown.requested.set()
-        await ended.wait()
+    async with open_listener_of(settings.listener, identity=identity) as listener:
+        yield listener
+        await listener.drain()
 
 
 async def serve(settings: GatewaySettings, shutdown: Shutdown) -> ExitCode:
@@ -88,10 +80,12 @@ async def serve(settings: GatewaySettings, shutdown: Shutdown) -> ExitCode:
         enter = stack.enter_async_context
         keys = await enter(open_books(settings, events))
         identity = stack.enter_context(claim_identity("gateway", settings.identity))
-        await enter(open_listener_too(settings))
+        listener = await enter(open_listener_too(settings, identity))
         # Without a file, too: its lines are the stories that the dashboard shows.
         await enter(open_decision_log(decision_log_path(settings.decision_log), events))
-        router = await enter(open_router_of(settings, identity=identity, events=events))
+        router = await enter(
+            open_router_of(settings, identity=identity, events=events, listener=listener)
+        )
         feed = await enter(
             open_feed(
                 router,

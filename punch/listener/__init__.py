@@ -2,6 +2,7 @@
 
 from ._executor import Executor, ListenerStatistics, open_executor
 from ._lane import LaneStatistics, RunningLane
+from ._lanes import OneOrMore, Openable
 from ._listener import Listener, open_listener
 from ._recordings import RecordingStatistics
 
@@ -11,6 +12,8 @@ __all__ = [
     "ListenerStatistics",
     "RunningLane",
     "LaneStatistics",
+    "Openable",
+    "OneOrMore",
     "RecordingStatistics",
     # without a namespace
     "open_executor",

@@ -6,7 +6,7 @@ Which lane has the others is decided in `punch.listener._lanes`.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import attrs
@@ -15,7 +15,6 @@ import trio
 from .._background import open_background
 from .._logs import get_logger
 from .._version import __version__
-from ..backends import Backend
 from ..capability import Capability, Load, ModelOffer, PeerId
 from ..exceptions import PeerRefused, PeerUnreachable, PunchError
 from ..machine import Machine
@@ -35,7 +34,7 @@ from ..wire import (
 )
 from ._adverts import Adverts
 from ._lane import DRAIN_SECONDS, LaneStatistics, RunningLane
-from ._lanes import Lanes
+from ._lanes import Lanes, OneOrMore, each_of
 from ._outcomes import Outcomes
 from ._recording import LONGEST_SECONDS, Recording
 from ._recordings import Recordings, RecordingStatistics
@@ -93,7 +92,7 @@ class Executor:
         self._incarnation = incarnation
         self._outcomes = Outcomes(node.peer_id)
         self._adverts = Adverts(incarnation=incarnation, machine=machine)
-        self.lanes = Lanes(self._adverts, self._outcomes)
+        self.lanes = Lanes(self._adverts, self._outcomes, nursery)
         """The lanes."""
         self._recordings = Recordings()
         self._draining = False
@@ -303,7 +302,7 @@ class Executor:
 @asynccontextmanager
 async def open_executor(
     node: Node,
-    backends: Backend | Iterable[Backend] = (),
+    backends: OneOrMore = (),
     *,
     namespace: str,
     incarnation: int,
@@ -321,7 +320,7 @@ async def open_executor(
       incarnation: Grows each time the listener starts.
       queue_limit: Requests that may wait for a slot, by lane.
       strict: Refuse every request that a simulating backend would have to answer.
-      calibrate: Time each backend first; see `punch.listener._speeds`.
+      calibrate: Time each real backend first; see `punch.listener._speeds`.
       machine: Measures the machine, if it should be.
 
     Raises:
@@ -333,7 +332,7 @@ async def open_executor(
         executor = Executor(
             node, nursery, namespace=namespace, incarnation=incarnation, machine=machine
         )
-        for backend in backends if isinstance(backends, Iterable) else (backends,):
+        for backend in each_of(backends):
             await executor.lanes.add(
                 backend, queue_limit=queue_limit, strict=strict, calibrate=calibrate
             )

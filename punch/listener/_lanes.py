@@ -10,8 +10,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from contextlib import AbstractAsyncContextManager
+from functools import partial
 
+import attrs
+import trio
+
+from .._logs import get_logger
 from ..backends import Backend
 from ..capability import ModelOffer
 from ..exceptions import ConfigurationError, OfferUnavailable, PeerError, PeerRefused
@@ -21,11 +27,37 @@ from ._lane import LaneStatistics, RunningLane, offer_id
 from ._outcomes import Outcomes
 from ._speeds import calibrate as time_backend
 
+log = get_logger(__name__)
+
 # What a capability has room for, by the rules of the wire.
 MAX_LANES = 64
 
 # With a number behind it, and the name of a model behind that, it is the id of an offer.
 MAX_NAME_CHARACTERS = 32
+
+
+Openable = Backend | AbstractAsyncContextManager[Backend]
+"""A backend that is open, or what an ``open_*()`` has returned."""
+
+OneOrMore = Openable | Iterable[Openable]
+
+
+def each_of(backends: OneOrMore) -> tuple[Openable, ...]:
+    """The backends of an argument that takes one or several."""
+    if isinstance(backends, AbstractAsyncContextManager) or not isinstance(backends, Iterable):
+        return (backends,)
+    return tuple(backends)
+
+
+@attrs.define(eq=False)
+class _Held:
+    """A backend that was opened here."""
+
+    is_over: trio.Event = attrs.field(factory=trio.Event)
+    """Set when it is to be closed."""
+
+    is_closed: trio.Event = attrs.field(factory=trio.Event)
+    """Set once it is."""
 
 
 class Lanes:
@@ -34,12 +66,15 @@ class Lanes:
     Args:
       adverts: Is told what there is.
       outcomes: Makes the responses.
+      nursery: Where the backends live that are opened here.
 
     """
 
-    def __init__(self, adverts: Adverts, outcomes: Outcomes) -> None:
+    def __init__(self, adverts: Adverts, outcomes: Outcomes, nursery: trio.Nursery) -> None:
         self.served_before = 0
         """Answers that lanes completed which are gone."""
+        self._nursery = nursery
+        self._held: dict[RunningLane, _Held] = {}
         self._adverts = adverts
         self._outcomes = outcomes
         self._lanes: list[RunningLane] = []
@@ -57,7 +92,7 @@ class Lanes:
 
     async def add(
         self,
-        backend: Backend,
+        backend: Openable,
         *,
         name: str | None = None,
         queue_limit: int = 16,
@@ -67,25 +102,43 @@ class Lanes:
         """Answer with *backend* too, from now on.
 
         Args:
-          backend: What answers.
+          backend: What answers: one that is open, and stays the caller's, or what an ``open_*()``
+            has returned, which is opened here and closed with the lane.
           name: What the lane is called; by default as the backend is.
           queue_limit: Requests that may wait for a slot.
           strict: Refuse every request if the backend simulates.
-          calibrate: Time the backend first, while the other lanes answer.
+          calibrate: Time the backend first if it is real, while the other lanes answer.
 
         Raises:
           ConfigurationError: if a value makes no sense.
-          BackendError: if the backend cannot answer while it is timed.
+          BackendError: if the backend cannot be opened, or cannot answer while it is timed.
 
         """
         if queue_limit < 0:
             raise ConfigurationError(f"the queue's limit is {queue_limit}; it must be 0 or more")
-        if not backend.offers:
-            raise ConfigurationError(f"backend {backend.name} offers no model")
         if len(self._lanes) >= MAX_LANES:
             raise ConfigurationError(f"there are {MAX_LANES} lanes, and no listener has more")
         if name is not None:
             self._check_name(name)
+        add = partial(
+            self._add, name=name, queue_limit=queue_limit, strict=strict, calibrate=calibrate
+        )
+        if not isinstance(backend, AbstractAsyncContextManager):
+            return await add(backend)
+        lane: RunningLane = await self._nursery.start(self._hold, backend, add)
+        return lane
+
+    async def _add(
+        self,
+        backend: Backend,
+        *,
+        name: str | None,
+        queue_limit: int,
+        strict: bool,
+        calibrate: bool,
+    ) -> RunningLane:
+        if not backend.offers:
+            raise ConfigurationError(f"backend {backend.name} offers no model")
         lane = RunningLane(
             backend,
             lane_id=self._new_id(name or backend.name),
@@ -95,11 +148,38 @@ class Lanes:
             outcomes=self._outcomes,
             changed=self._adverts.change,
         )
-        if calibrate:
+        # What is made up is as fast as it says: there is nothing to find out.
+        if calibrate and not backend.simulated:
             await time_backend(backend, lane.speeds)
         self._lanes.append(lane)
         self._tell()
         return lane
+
+    async def _hold(
+        self,
+        opener: AbstractAsyncContextManager[Backend],
+        add: Callable[[Backend], Awaitable[RunningLane]],
+        task_status: trio.TaskStatus[RunningLane],
+    ) -> None:
+        """Open a backend, add it, and close it once its lane is removed.
+
+        In a task of its own: of two backends the one that was opened first may be closed first.
+        """
+        lane, held = None, _Held()
+        try:
+            async with opener as backend:
+                lane = await add(backend)
+                self._held[lane] = held
+                task_status.started(lane)
+                await held.is_over.wait()
+        except Exception:
+            if lane is None:
+                raise
+            # One backend's end is not that of the others.
+            log.exception("a lane's backend came to a bad end", lane=lane.id)
+            self._drop(lane)
+        finally:
+            held.is_closed.set()
 
     def _check_name(self, name: str) -> None:
         if not 1 <= len(name) <= MAX_NAME_CHARACTERS or not name.isprintable():
@@ -119,10 +199,17 @@ class Lanes:
     async def remove(self, lane: RunningLane) -> None:
         """Drain *lane*, for a bounded time, and do without it; the others continue.
 
-        Its backend stays open: to close it is for the code that opened it.
+        A backend that was opened here is closed; any other is not used any more, and may be.
         """
         await lane.drain()
         lane.cancel()
+        self._drop(lane)
+        held = self._held.pop(lane, None)
+        if held is not None:
+            held.is_over.set()
+            await held.is_closed.wait()
+
+    def _drop(self, lane: RunningLane) -> None:
         if lane in self._lanes:
             self._lanes.remove(lane)
             self.served_before += lane.statistics().served

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Literal
 
 import trio
 
 from .._logs import get_logger
-from ..backends import Backend
 from ..capability import Capability, PeerId
 from ..discovery import (
     DEFAULT_BOOTSTRAP,
@@ -28,6 +27,7 @@ from ..machine import Machine
 from ..network import Address, Node, Stream, parse_address
 from ._executor import Executor, ListenerStatistics, open_executor
 from ._lane import RunningLane
+from ._lanes import OneOrMore, Openable, each_of
 
 log = get_logger(__name__)
 
@@ -113,7 +113,7 @@ class Listener:
 
     async def add(
         self,
-        backend: Backend,
+        backend: Openable,
         *,
         name: str | None = None,
         queue_limit: int | None = None,
@@ -122,11 +122,17 @@ class Listener:
     ) -> RunningLane:
         """Answer with *backend* too, in a lane of its own; the others answer meanwhile.
 
-        The backend stays the caller's: it must be open for as long as the lane is there, and is
-        closed by the code that opened it. What is left out is as it was given to `open_listener`.
+        ::
+
+            lane = await listener.add(open_llama_server(...), name="large")
+            ...
+            await listener.remove(lane)
+
+        What is left out is as it was given to `open_listener`.
 
         Args:
-          backend: What answers.
+          backend: What answers: what an ``open_*()`` has returned, which is opened now and closed
+            with the lane, or a backend that is open, and stays the caller's to close.
           name: What the lane is called, 1 to 32 characters; by default as the backend is.
           queue_limit: Requests that may wait for a slot.
           strict: Refuse every request if the backend simulates.
@@ -134,23 +140,21 @@ class Listener:
 
         Raises:
           ConfigurationError: if a value makes no sense, or there is a lane of that name.
-          BackendError: if the backend cannot answer while it is timed.
+          BackendError: if the backend cannot be opened, or cannot answer while it is timed.
 
         """
-        calibrate = self._calibrate if calibrate is None else calibrate
         return await self._executor.lanes.add(
             backend,
             name=name,
             queue_limit=self._queue_limit if queue_limit is None else queue_limit,
             strict=self.strict if strict is None else strict,
-            # What is made up is as fast as it says: there is nothing to find out.
-            calibrate=calibrate and not backend.simulated,
+            calibrate=self._calibrate if calibrate is None else calibrate,
         )
 
     async def remove(self, lane: RunningLane) -> None:
         """Do without *lane*: finish what it has begun, for at most 10 s; the others answer on.
 
-        When this returns, nobody uses its backend any more, which may then be closed.
+        Its backend is closed if `add` has opened it, and otherwise used by nobody any more.
         """
         await self._executor.lanes.remove(lane)
 
@@ -170,7 +174,7 @@ class Listener:
 
 @asynccontextmanager
 async def open_listener(
-    backends: Backend | Iterable[Backend] = (),
+    backends: OneOrMore = (),
     *,
     bootstrap: str | Address | Sequence[str | Address] | None = DEFAULT_BOOTSTRAP,
     namespace: str = DEFAULT_NAMESPACE,
@@ -197,7 +201,7 @@ async def open_listener(
 
     Args:
       backends: What answers: one, or several, each of which gets a lane; further ones may come and
-        go, see `Listener.add`. They stay the caller's, and must be open for as long.
+        go. Each is open, or what an ``open_*()`` has returned; see `Listener.add`.
       bootstrap: Where the namespace meets: a multiaddress, ``HOST:PORT`` or a name, or several that
         stand in for each other; see `open_router`. `None` to meet nowhere: then it answers a
         router of this process, and dialers that know where it is.
@@ -216,7 +220,7 @@ async def open_listener(
 
     Raises:
       ConfigurationError: if an argument makes no sense; the text names it.
-      BackendError: if a backend cannot answer while it is timed.
+      BackendError: if a backend cannot be opened, or cannot answer while it is timed.
 
     """
     places = [
@@ -237,12 +241,9 @@ async def open_listener(
             open_executor(node, namespace=namespace, incarnation=incarnation, machine=machine)
         )
         # Timed before anybody hears of it: the first thing that a dialer is told is true.
-        for backend in backends if isinstance(backends, Iterable) else (backends,):
+        for backend in each_of(backends):
             await executor.lanes.add(
-                backend,
-                queue_limit=queue_limit,
-                strict=strict,
-                calibrate=calibrate and not backend.simulated,
+                backend, queue_limit=queue_limit, strict=strict, calibrate=calibrate
             )
         directory = await stack.enter_async_context(
             join_namespace(

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from random import Random
 
 import trio
 
 from .._background import open_background
-from ..backends import Backend
 from ..bootstrap import open_bootstrap
 from ..capability import PeerId
 from ..dialer import Hedge, Router, open_router
 from ..events import Bus
-from ..listener import Listener, open_listener
+from ..listener import Listener, OneOrMore, open_listener
 from ..machine import Machine
 from ..network import Address, parse_address
 from ..routing import Policy
@@ -37,7 +36,7 @@ class Swarm:
     async def listener(
         self,
         name: str,
-        backends: Backend | Iterable[Backend] = (),
+        backends: OneOrMore = (),
         *,
         queue_limit: int = 16,
         strict: bool = False,
@@ -53,7 +52,7 @@ class Swarm:
     async def _listen(
         self,
         name: str,
-        backends: Backend | Iterable[Backend],
+        backends: OneOrMore,
         queue_limit: int,
         strict: bool,
         machine: Machine | None,

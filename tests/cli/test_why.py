@@ -198,7 +198,7 @@ def test_the_table_of_peers_tells_claims_from_measurements_and_nothing_raw():
     text = table([measured, made.record("b\x1b[2J", rate=7.0)], 100.0)
     head, *lines = text.splitlines()
 
-    assert head.split()[:3] == ["peer", "backend", "model"]
+    assert head.split()[:5] == ["peer", "lane", "backend", "state", "model"]
     assert len(lines) == 2
     assert "31.0" in text
     assert "~7.0" in text

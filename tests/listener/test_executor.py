@@ -143,12 +143,18 @@ async def test_measured_rates_are_advertised(autojump_clock):
     assert offer.prefill_rate == pytest.approx(100, rel=0.05)
 
 
+class Real(MockBackend):
+    """One that is timed."""
+
+    simulated = False
+
+
 async def test_calibration_times_the_backend_before_the_first_advert(autojump_clock):
     """A dialer's first decision already rests on a measurement."""
     async with trio.open_nursery() as nursery:
         node = MemoryNetwork(nursery).node("a")
         async with open_executor(
-            node, mock(decode_rate=40, prefill_rate=400), namespace="n", incarnation=1
+            node, Real(MockScript(decode_rate=40, prefill_rate=400)), namespace="n", incarnation=1
         ) as executor:
             offer = executor.capability().models[0]
 
@@ -165,7 +171,9 @@ async def test_a_backend_that_cannot_answer_its_calibration_does_not_start(autoj
     async with trio.open_nursery() as nursery:
         node = MemoryNetwork(nursery).node("a")
         with pytest.raises(GenerationFailed, match="no weights"):
-            async with open_executor(node, ScriptedBackend(play), namespace="n", incarnation=1):
+            async with open_executor(
+                node, ScriptedBackend(play, simulated=False), namespace="n", incarnation=1
+            ):
                 pass
 
 

@@ -1,0 +1,110 @@
+"""The listener that a program's settings describe, and the bootstrap that it may have to be."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+
+from .._logs import get_logger
+from ..bootstrap import open_bootstrap
+from ..discovery import parse_bootstraps
+from ..exceptions import AddressUnavailable, ConfigurationError
+from ..listener import Listener, open_listener
+from ..machine import Machine
+from ..network import Address
+from ..settings import ListenerSettings, NetworkSettings, data_folder
+from ._backends import open_backend
+from ._identity import claim_identity
+from ._shared import known_peers
+
+log = get_logger("punch.listener")
+
+
+@asynccontextmanager
+async def open_own_bootstrap(settings: NetworkSettings, address: Address) -> AsyncIterator[bool]:
+    """Be the bootstrap if *address* is this machine's and nobody is there; whether we are."""
+    async with AsyncExitStack() as stack:
+        if address.peer_id is not None or not address.is_ours():
+            yield False
+            return
+        identity = stack.enter_context(claim_identity("bootstrap"))
+        try:
+            server = await stack.enter_async_context(
+                open_bootstrap(
+                    listen=[str(address)], identity=identity, transport=settings.transport
+                )
+            )
+        except AddressUnavailable:
+            # Somebody is there already. Whether it is a bootstrap, joining will tell.
+            yield False
+            return
+        log.info("nobody was at the bootstrap address: serving it", addresses=server.addresses)
+        yield True
+
+
+@asynccontextmanager
+async def open_listener_of(
+    settings: ListenerSettings, *, identity: Path | None = None
+) -> AsyncIterator[Listener]:
+    """The listener that *settings* describe, once it has joined; its backend is its first lane.
+
+    Args:
+      settings: Says what runs, where it is met and where it listens.
+      identity: File with the key of this process; by default one that no other listener has.
+
+    Raises:
+      ConfigurationError: if a setting makes no sense, or it is to be strict and would simulate.
+      BackendError: if the backend cannot be started, or cannot answer.
+      NetworkError: if the namespace does not let it in.
+
+    """
+    network, said = settings.network, settings.network.said("bootstrap")
+    places = [
+        place.reached_by(network.transport, setting=said)
+        for place in parse_bootstraps(network.bootstrap, setting=said)
+    ]
+    async with AsyncExitStack() as stack:
+        backend = await stack.enter_async_context(open_backend(settings.backend))
+        if settings.strict.is_on and backend.simulated:
+            raise ConfigurationError(
+                f"strict mode, and backend {backend.name} simulates: choose a real backend with "
+                "PUNCH_INFERENCE_BACKEND (see INFERENCE.md), or leave --strict out"
+            )
+        for place in places:
+            await stack.enter_async_context(open_own_bootstrap(network, place))
+        if identity is None:
+            identity = stack.enter_context(claim_identity("listener", settings.identity))
+        listener = await stack.enter_async_context(
+            open_listener(
+                backend,
+                bootstrap=places,
+                namespace=network.namespace,
+                listen=settings.listen,
+                strict=settings.strict.is_on,
+                queue_limit=settings.queue,
+                calibrate=settings.calibrate,
+                transport=network.transport,
+                identity=identity,
+                known=known_peers(network),
+                machine=Machine(models_folder=data_folder()),
+            )
+        )
+        # However long the bootstrap takes to come up.
+        await listener.wait_until_joined()
+        _announce(listener)
+        yield listener
+
+
+def _announce(listener: Listener) -> None:
+    capability = listener.capability()
+    log.info(
+        "listening",
+        namespace=listener.namespace,
+        peer=listener.peer_id,
+        addresses=listener.addresses,
+        backend=capability.backend,
+        simulated=capability.simulated,
+        models=[offer.name for offer in capability.models],
+        slots=capability.load.slots,
+    )
