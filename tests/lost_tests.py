@@ -28,7 +28,7 @@ REASONS = Path(__file__).with_suffix(".txt")
 # the same name may change a lot; one of another name must be the same but for a few words.
 LEAST_FOR_SAME_NAME = 0.25
 LEAST_FOR_OTHER_NAME = 0.85
-SHORT_LINES = 8
+SHORT_LINES = 40
 
 
 @attrs.frozen
@@ -52,13 +52,13 @@ class Test:
         return f"{self.path}::{self.name}"
 
     def likeness(self, other: Test) -> float:
-        """Share of common lines, 0 to 1; half of that of common words for very short ones."""
+        """Share of common lines, 0 to 1; half of that of common words where all lines changed."""
         matcher = SequenceMatcher(None, self.lines, other.lines, autojunk=False)
         if matcher.real_quick_ratio() < LEAST_FOR_SAME_NAME:
             return 0.0
         ratio = matcher.ratio()
         if ratio < LEAST_FOR_SAME_NAME and max(len(self.lines), len(other.lines)) <= SHORT_LINES:
-            # Of so few lines each may have changed by a word: word by word, then.
+            # Each line may have changed by a word: word by word, then.
             words = [re.findall(r"\w+|\S", "\n".join(one.lines)) for one in (self, other)]
             return SequenceMatcher(None, *words, autojunk=False).ratio() / 2
         return ratio
