@@ -1,6 +1,6 @@
 """What runs a model. Each backend has its own `open_*()`; `_base` says what they share."""
 
-from ._base import Backend, Emit, Generation, Loading
+from ._base import Backend, Emit, Generation, Loading, Supervisable
 from ._plausible import plausible
 from .llama import open_binding, open_embedded, open_llama_cli, open_llama_server
 from .mock import MockBackend, MockScript, mock_words, open_mock
@@ -11,6 +11,7 @@ __all__ = [
     "Emit",
     "Generation",
     "Loading",
+    "Supervisable",
     "plausible",
     "open_mock",
     "MockBackend",

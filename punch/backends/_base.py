@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import attrs
 import trio
@@ -97,6 +97,21 @@ class Backend(Protocol):
           BackendCrashed: if the backend is gone. It may be back for the next call.
 
         """
+        ...
+
+
+@runtime_checkable
+class Supervisable(Protocol):
+    """A backend whose engine is started again when it ends: it says how often, and why."""
+
+    @property
+    def restarts(self) -> int:
+        """How often its engine was started again."""
+        ...
+
+    @property
+    def why_restarted(self) -> str | None:
+        """Why its engine ended last, in a sentence; `None` if it never has."""
         ...
 
 

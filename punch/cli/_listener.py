@@ -9,6 +9,7 @@ from pathlib import Path
 from .._logs import get_logger
 from ..bootstrap import open_bootstrap
 from ..discovery import parse_bootstraps
+from ..events import Bus
 from ..exceptions import AddressUnavailable, ConfigurationError
 from ..listener import Listener, open_listener
 from ..machine import Machine
@@ -45,13 +46,14 @@ async def open_own_bootstrap(settings: NetworkSettings, address: Address) -> Asy
 
 @asynccontextmanager
 async def open_listener_of(
-    settings: ListenerSettings, *, identity: Path | None = None
+    settings: ListenerSettings, *, identity: Path | None = None, events: Bus | None = None
 ) -> AsyncIterator[Listener]:
     """The listener that *settings* describe, once it has joined; its backend is its first lane.
 
     Args:
       settings: Says what runs, where it is met and where it listens.
       identity: File with the key of this process; by default one that no other listener has.
+      events: Where it publishes what it serves.
 
     Raises:
       ConfigurationError: if a setting makes no sense, or it is to be strict and would simulate.
@@ -88,6 +90,7 @@ async def open_listener_of(
                 identity=identity,
                 known=known_peers(network),
                 machine=Machine(models_folder=data_folder()),
+                events=events,
             )
         )
         # However long the bootstrap takes to come up.

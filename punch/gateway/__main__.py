@@ -59,7 +59,7 @@ async def open_books(settings: GatewaySettings, events: Bus) -> AsyncIterator[Ke
 
 @asynccontextmanager
 async def open_listener_too(
-    settings: GatewaySettings, identity: Path
+    settings: GatewaySettings, identity: Path, events: Bus
 ) -> AsyncIterator[Listener | None]:
     """A listener in this process, if there is to be one; at the end it drains.
 
@@ -68,7 +68,7 @@ async def open_listener_too(
     if not settings.listen_too:
         yield None
         return
-    async with open_listener_of(settings.listener, identity=identity) as listener:
+    async with open_listener_of(settings.listener, identity=identity, events=events) as listener:
         yield listener
         await listener.drain()
 
@@ -80,7 +80,7 @@ async def serve(settings: GatewaySettings, shutdown: Shutdown) -> ExitCode:
         enter = stack.enter_async_context
         keys = await enter(open_books(settings, events))
         identity = stack.enter_context(claim_identity("gateway", settings.identity))
-        listener = await enter(open_listener_too(settings, identity))
+        listener = await enter(open_listener_too(settings, identity, events))
         # Without a file, too: its lines are the stories that the dashboard shows.
         await enter(open_decision_log(decision_log_path(settings.decision_log), events))
         router = await enter(

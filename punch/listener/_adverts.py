@@ -13,6 +13,7 @@ from ..machine import Machine, MachineSample
 from ..session import PeerSession
 from ._lane import RunningLane
 from ._news import News
+from ._reports import Reports
 
 # A change is pushed this much later, together with what else changed by then, and something at
 # least this often: a dialer asks nobody that it has not heard of lately.
@@ -29,16 +30,18 @@ class Adverts:
     Args:
       incarnation: Grows each time the listener starts.
       machine: Measures the machine, if it should be.
+      reports: Publishes how the lanes are, which is looked at here.
 
     """
 
-    def __init__(self, *, incarnation: int, machine: Machine | None) -> None:
+    def __init__(self, *, incarnation: int, machine: Machine | None, reports: Reports) -> None:
         self.lanes: Sequence[RunningLane] = ()
         """The lanes to tell of, real before simulated."""
         self.sessions: set[PeerSession] = set()
         """The dialers to tell."""
         self._news = News(incarnation)
         self._machine = machine
+        self._reports = reports
         self._sample: MachineSample | None = None
         self._sampled_at = -math.inf
         self._changed = trio.Event()
@@ -105,5 +108,6 @@ class Adverts:
                 await self._changed.wait()
                 await trio.sleep(COALESCE_SECONDS)
             self._changed = trio.Event()
+            self._reports.look(self.lanes)
             if self.sessions:
                 self._news.push(self.sessions, self.capability(), now=trio.current_time())

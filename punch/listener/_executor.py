@@ -16,6 +16,7 @@ from .._background import open_background
 from .._logs import get_logger
 from .._version import __version__
 from ..capability import Capability, Load, ModelOffer, PeerId
+from ..events import Bus
 from ..exceptions import PeerRefused, PeerUnreachable, PunchError
 from ..machine import Machine
 from ..network import LoopbackStream, Node, Stream, open_loopback
@@ -38,6 +39,7 @@ from ._lanes import Lanes, OneOrMore, each_of
 from ._outcomes import Outcomes
 from ._recording import LONGEST_SECONDS, Recording
 from ._recordings import Recordings, RecordingStatistics
+from ._reports import Reports
 
 log = get_logger(__name__)
 
@@ -85,14 +87,16 @@ class Executor:
         namespace: str,
         incarnation: int,
         machine: Machine | None,
+        events: Bus | None,
     ) -> None:
         self._node = node
         self._nursery = nursery
         self._namespace = namespace
         self._incarnation = incarnation
         self._outcomes = Outcomes(node.peer_id)
-        self._adverts = Adverts(incarnation=incarnation, machine=machine)
-        self.lanes = Lanes(self._adverts, self._outcomes, nursery)
+        self._reports = Reports(events)
+        self._adverts = Adverts(incarnation=incarnation, machine=machine, reports=self._reports)
+        self.lanes = Lanes(self._adverts, self._outcomes, self._reports, nursery)
         """The lanes."""
         self._recordings = Recordings()
         self._draining = False
@@ -184,13 +188,16 @@ class Executor:
     async def inquire(self, inquiry: Inquiry) -> None:
         """Answer one request, whatever happens."""
         self._inquiries += 1
+        arrived_at = trio.current_time()
         try:
             response = await self._settle(inquiry)
             if response.status == "refused":
                 self._refused += 1
             inquiry.respond(self._with_load(response, inquiry.minor))
+            self._reports.served(inquiry, response, arrived_at=arrived_at)
         except trio.Cancelled:
             self._cancelled += 1
+            self._reports.served(inquiry, None, arrived_at=arrived_at)
             raise
         finally:
             self._inquiries -= 1
@@ -310,6 +317,7 @@ async def open_executor(
     strict: bool = False,
     calibrate: bool = True,
     machine: Machine | None = None,
+    events: Bus | None = None,
 ) -> AsyncIterator[Executor]:
     """Answer the requests that come to *node*, for as long as the context lasts.
 
@@ -322,6 +330,7 @@ async def open_executor(
       strict: Refuse every request that a simulating backend would have to answer.
       calibrate: Time each real backend first; see `punch.listener._speeds`.
       machine: Measures the machine, if it should be.
+      events: Where it publishes what it serves, and how its lanes are.
 
     Raises:
       ConfigurationError: if a value makes no sense.
@@ -330,7 +339,12 @@ async def open_executor(
     """
     async with open_background() as nursery:
         executor = Executor(
-            node, nursery, namespace=namespace, incarnation=incarnation, machine=machine
+            node,
+            nursery,
+            namespace=namespace,
+            incarnation=incarnation,
+            machine=machine,
+            events=events,
         )
         for backend in each_of(backends):
             await executor.lanes.add(

@@ -233,6 +233,7 @@ class RunningLane:
                 except Exception as error:  # noqa: BLE001 - becomes the response
                     self._note(error)
                     response = self._outcomes.failure(request, error, recording.text)
+                    response = attrs.evolve(response, lane=self.id)
                 recording.end(response)
             if recording.scope.cancelled_caught and recording.readers:
                 # Its time is up, and one who joined it late still waits for it.

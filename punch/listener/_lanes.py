@@ -25,6 +25,7 @@ from ..wire import CommandRequest
 from ._adverts import Adverts
 from ._lane import LaneStatistics, RunningLane, offer_id
 from ._outcomes import Outcomes
+from ._reports import Reports
 from ._speeds import calibrate as time_backend
 
 log = get_logger(__name__)
@@ -66,17 +67,21 @@ class Lanes:
     Args:
       adverts: Is told what there is.
       outcomes: Makes the responses.
+      reports: Publishes what happens to them.
       nursery: Where the backends live that are opened here.
 
     """
 
-    def __init__(self, adverts: Adverts, outcomes: Outcomes, nursery: trio.Nursery) -> None:
+    def __init__(
+        self, adverts: Adverts, outcomes: Outcomes, reports: Reports, nursery: trio.Nursery
+    ) -> None:
         self.served_before = 0
         """Answers that lanes completed which are gone."""
         self._nursery = nursery
         self._held: dict[RunningLane, _Held] = {}
         self._adverts = adverts
         self._outcomes = outcomes
+        self._reports = reports
         self._lanes: list[RunningLane] = []
         self._numbers: dict[str, int] = {}
 
@@ -150,7 +155,8 @@ class Lanes:
         )
         # What is made up is as fast as it says: there is nothing to find out.
         if calibrate and not backend.simulated:
-            await time_backend(backend, lane.speeds)
+            timed = partial(self._reports.calibrated, lane)
+            await time_backend(backend, lane.speeds, timed=timed)
         self._lanes.append(lane)
         self._tell()
         return lane
@@ -213,11 +219,13 @@ class Lanes:
         if lane in self._lanes:
             self._lanes.remove(lane)
             self.served_before += lane.statistics().served
+            self._reports.removed(lane)
             self._tell()
 
     def _tell(self) -> None:
         # A dialer that asks for any model, and chooses no offer, takes the first.
         self._adverts.lanes = sorted(self._lanes, key=lambda lane: lane.backend.simulated)
+        self._reports.look(self._lanes)
         self._adverts.change()
 
     def choose(self, request: CommandRequest) -> tuple[RunningLane, ModelOffer]:

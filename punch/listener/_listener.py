@@ -21,6 +21,7 @@ from ..discovery import (
     new_incarnation,
     parse_bootstraps,
 )
+from ..events import Bus
 from ..exceptions import PunchError
 from ..libp2p import open_node
 from ..machine import Machine
@@ -188,6 +189,7 @@ async def open_listener(
     node: Node | None = None,
     incarnation: int | None = None,
     machine: Machine | None = None,
+    events: Bus | None = None,
 ) -> AsyncIterator[Listener]:
     """A listener, for as long as the context lasts: it joins a namespace and answers its dialers.
 
@@ -217,6 +219,7 @@ async def open_listener(
       node: Use this node, which stays open, instead of one of our own.
       incarnation: Grows each time we start; by default the time.
       machine: Measures the machine, where dialers should know how busy it is.
+      events: Where it publishes what it serves, and how its lanes are; see `punch.events`.
 
     Raises:
       ConfigurationError: if an argument makes no sense; the text names it.
@@ -238,7 +241,13 @@ async def open_listener(
                 )
             )
         executor = await stack.enter_async_context(
-            open_executor(node, namespace=namespace, incarnation=incarnation, machine=machine)
+            open_executor(
+                node,
+                namespace=namespace,
+                incarnation=incarnation,
+                machine=machine,
+                events=events,
+            )
         )
         # Timed before anybody hears of it: the first thing that a dialer is told is true.
         for backend in each_of(backends):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import trio
@@ -62,10 +63,17 @@ class Speeds:
         return prompt_tokens / rates.prefill if rates and rates.prefill else 0.0
 
 
-async def calibrate(backend: Backend, speeds: Speeds) -> None:
+async def calibrate(
+    backend: Backend, speeds: Speeds, *, timed: Callable[[str, Rates], None]
+) -> None:
     """Time a short answer of every model that can chat, so that the first advert is true.
 
     Nobody else may use *backend* meanwhile: it would be timed with that one's answers.
+
+    Args:
+      backend: What is timed.
+      speeds: Takes what is found.
+      timed: Called with each model and its rates.
 
     Raises:
       BackendError: if the backend cannot even do this.
@@ -87,6 +95,7 @@ async def calibrate(backend: Backend, speeds: Speeds) -> None:
             log.warning("calibration took too long; speeds are unknown", model=offer.name)
             continue
         rates = speeds.learn(offer.name, generation.usage, generation.timings, batch=1.0)
+        timed(offer.name, rates)
         log.info(
             "calibrated",
             model=offer.name,

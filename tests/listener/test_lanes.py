@@ -12,6 +12,13 @@ from punch.backends import Emit, Generation, MockBackend, MockScript
 from punch.capability import Capability, ModelOffer
 from punch.dialer import chat_request, open_router
 from punch.discovery import Nowhere, Sighting
+from punch.events import (
+    AttemptServed,
+    BackendRestarted,
+    Bus,
+    LaneChanged,
+    LoadProgress,
+)
 from punch.exceptions import BackendCrashed, ConfigurationError, NoPeerAvailable, NoRealPeer
 from punch.listener import Listener, open_listener
 from punch.testing import MemoryNetwork, ScriptedBackend, open_swarm
@@ -25,6 +32,7 @@ from punch.wire import (
 )
 
 LIMIT = 3600
+KINDS = (AttemptServed, BackendRestarted, LaneChanged, LoadProgress)
 
 
 def mock(model: str = "mock", **script) -> MockBackend:
@@ -383,12 +391,16 @@ async def test_a_lane_that_replaces_another_has_an_id_of_its_own(autojump_clock)
 class Engine(ScriptedBackend):
     """A backend whose engine can be killed: as a served one, it says so in its offers."""
 
+    restarts = 0
+    why_restarted = "a test"
+
     def __init__(self, model: str) -> None:
         super().__init__(offers=(ModelOffer(name=model),), name="engine")
         self.is_up = trio.Event()
         self.is_up.set()
 
     def die(self) -> None:
+        self.restarts += 1
         self.is_up = trio.Event()
         self.offers = (attrs.evolve(self.offers[0], load_seconds=5.0),)
 
@@ -474,3 +486,49 @@ async def test_draining_drains_every_lane(autojump_clock):
 
     assert took < 5
     assert load.draining
+
+
+# ---- what is published ----
+
+
+async def test_a_listener_publishes_what_it_serves_and_how_its_lanes_are(autojump_clock):
+    """Each answer, each change of a lane's state, each restart of an engine, each loading."""
+    events = Bus()
+    engine = Engine("m")
+    with trio.fail_after(LIMIT), events.subscribe(*KINDS) as subscription:
+        async with alone(engine, events=events) as (listener, router):
+            await router.ask("hello")
+            engine.die()
+            await trio.sleep(2)
+            engine.come_back()
+            await trio.sleep(2)
+            await listener.remove(listener.lanes[0])
+        batch = subscription.drain()
+
+    assert [(one.before, one.state) for one in batch.events if type(one) is LaneChanged] == [
+        (None, "ready"),
+        ("ready", "starting"),
+        ("starting", "ready"),
+        ("ready", "removed"),
+    ]
+    (served,) = (one for one in batch.events if type(one) is AttemptServed)
+    assert (served.lane, served.model, served.outcome) == ("engine", "m", "success")
+    assert (served.peer_id, served.tokens) == ("self", 1)
+    (restarted,) = (one for one in batch.events if type(one) is BackendRestarted)
+    assert (restarted.restarts, restarted.reason) == (1, "a test")
+    assert {one.seconds for one in batch.events if type(one) is LoadProgress} == {5.0}
+
+
+async def test_a_refused_and_a_cancelled_request_are_published_too(autojump_clock):
+    """With the code of the error, and without a lane where none had it."""
+    events = Bus()
+    with trio.fail_after(LIMIT), events.subscribe(AttemptServed) as subscription:
+        async with alone(mock(delay=100), events=events) as (_, router):
+            await asked(router, "?", model="unknown")
+            with trio.move_on_after(1):
+                await router.ask("?")
+            await trio.sleep(1)
+        batch = subscription.drain()
+
+    told = [(one.outcome, one.lane, one.model) for one in batch.events]
+    assert told == [("refused", "", "unknown"), ("cancelled", "", None)]

@@ -98,6 +98,16 @@ class ServedBackend:
         """Where the server listens on loopback; another port after a restart."""
         return self._client.url
 
+    @property
+    def restarts(self) -> int:
+        """How often the server was started again."""
+        return max(0, self._supervised.statistics().starts - 1)
+
+    @property
+    def why_restarted(self) -> str | None:
+        """Why the server ended last; `None` if it never has."""
+        return self._supervised.statistics().reason
+
     def statistics(self) -> SupervisorStatistics:
         """How the server has fared."""
         return self._supervised.statistics()

@@ -1,0 +1,154 @@
+"""What a listener publishes of itself: answers it gave, and how its lanes and engines are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import attrs
+import trio
+
+from ..backends import Supervisable
+from ..events import (
+    AttemptServed,
+    BackendRestarted,
+    Bus,
+    Calibrated,
+    LaneChanged,
+    LoadProgress,
+)
+from ..peers import Rates
+from ..session import Inquiry
+from ..wire import CommandResponse
+from ._lane import RunningLane
+
+REMOVED = "removed"
+"""What `LaneChanged.state` is for a lane that is gone."""
+
+
+@attrs.define(eq=False)
+class _Seen:
+    """What was published of a lane last."""
+
+    state: str
+    restarts: int
+
+
+class Reports:
+    """Publishes what happens to one listener, if anybody wants to know.
+
+    Args:
+      events: Where it is published; `None` for nowhere.
+
+    """
+
+    def __init__(self, events: Bus | None) -> None:
+        self._events = events or Bus()
+        self._seen: dict[RunningLane, _Seen] = {}
+
+    def served(
+        self, inquiry: Inquiry, response: CommandResponse | None, *, arrived_at: float
+    ) -> None:
+        """A request is over; *response* is `None` if it was cancelled."""
+        if not self._events.wants(AttemptServed):
+            return
+        now, request = trio.current_time(), inquiry.request
+        outcome, lane, model, queued, prompt_tokens = "cancelled", None, request.model, 0.0, None
+        if response is not None:
+            outcome = response.status if response.error is None else response.error.code
+            lane, queued = response.lane, response.timings.queue or 0.0
+            prompt_tokens = response.usage.prompt_tokens
+            if response.provenance is not None:
+                model = response.provenance.model
+        self._events.publish(
+            AttemptServed(
+                at=now,
+                request_id=request.request_id,
+                peer_id=inquiry.dialer,
+                lane=lane or "",
+                model=model,
+                outcome=outcome,
+                seconds=now - arrived_at,
+                queued=queued,
+                prompt_tokens=prompt_tokens,
+                tokens=inquiry.tokens,
+            )
+        )
+
+    def calibrated(self, lane: RunningLane, model: str, rates: Rates) -> None:
+        """The first short answer of a model was timed."""
+        self._events.publish(
+            Calibrated(
+                at=trio.current_time(),
+                lane=lane.id,
+                model=model,
+                prefill_rate=rates.prefill,
+                decode_rate=rates.decode,
+            )
+        )
+
+    def look(self, lanes: Iterable[RunningLane]) -> None:
+        """Publish what has changed of *lanes* since the last look."""
+        for lane in lanes:
+            state, restarts = lane.state, _restarts(lane)
+            seen = self._seen.get(lane)
+            if seen is None:
+                self._lane(lane, state, before=None)
+            else:
+                if seen.state != state:
+                    self._lane(lane, state, before=seen.state)
+                if seen.restarts < restarts:
+                    self._restarted(lane, restarts)
+            self._seen[lane] = _Seen(state, restarts)
+            if state == "starting":
+                self._loading(lane)
+
+    def removed(self, lane: RunningLane) -> None:
+        """A lane is gone."""
+        seen = self._seen.pop(lane, None)
+        if seen is not None:
+            self._lane(lane, REMOVED, before=seen.state)
+
+    def _lane(self, lane: RunningLane, state: str, *, before: str | None) -> None:
+        self._events.publish(
+            LaneChanged(
+                at=trio.current_time(),
+                lane=lane.id,
+                backend=lane.backend.name,
+                state=state,
+                before=before,
+                reason=_reason(lane) if state in ("starting", "failed") and before else None,
+            )
+        )
+
+    def _restarted(self, lane: RunningLane, restarts: int) -> None:
+        self._events.publish(
+            BackendRestarted(
+                at=trio.current_time(),
+                lane=lane.id,
+                backend=lane.backend.name,
+                reason=_reason(lane) or "not known",
+                restarts=restarts,
+            )
+        )
+
+    def _loading(self, lane: RunningLane) -> None:
+        for offer in lane.backend.offers:
+            self._events.publish(
+                LoadProgress(
+                    at=trio.current_time(),
+                    lane=lane.id,
+                    model=offer.name,
+                    share=None,
+                    seconds=offer.load_seconds,
+                )
+            )
+
+
+def _restarts(lane: RunningLane) -> int:
+    backend = lane.backend
+    return backend.restarts if isinstance(backend, Supervisable) else 0
+
+
+def _reason(lane: RunningLane) -> str | None:
+    backend = lane.backend
+    return backend.why_restarted if isinstance(backend, Supervisable) else None
