@@ -61,7 +61,7 @@ class Asking:
         offer = record.capability.offer(request.model, request.model_digest)
         assert offer is not None, "it passed the filter for models"
         try:
-            call = await dispatch.ask(peer_id, request, deadline)
+            call = await dispatch.ask(peer_id, request, deadline, offer=offer.id)
         except PeerError as error:
             self._books.not_asked(record, offer.name, step.reason, error)
             return None

@@ -125,8 +125,12 @@ class Dispatch:
             return None
         return Presence(incarnation=record.incarnation, session=session)
 
-    async def ask(self, peer_id: PeerId, request: CommandRequest, deadline: float) -> Call:
-        """Send *request*, which is wanted until *deadline*.
+    async def ask(
+        self, peer_id: PeerId, request: CommandRequest, deadline: float, *, offer: str | None
+    ) -> Call:
+        """Send *request*, which is wanted until *deadline*, for the *offer* with this id.
+
+        A peer of minor 0 has named none of its offers, and is asked for a model.
 
         Raises:
           PeerError: if that cannot be done.
@@ -143,7 +147,7 @@ class Dispatch:
                     "has not stopped an earlier request with this id", peer_id=peer_id
                 )
         timeout = max(deadline - trio.current_time(), LEAST_TIMEOUT)
-        return session.ask(attrs.evolve(request, timeout=timeout))
+        return session.ask(attrs.evolve(request, timeout=timeout, offer=offer))
 
     async def settle(self, deadline: float) -> None:
         """Wait until somebody is known to be there, and all of them were heard or failed to be."""

@@ -272,6 +272,19 @@ class Inquiry:
           RequestCancelled: if the dialer takes nothing for `READER_SECONDS`: nobody reads it.
 
         """
+        await self._send(Chunk, text, tokens)
+
+    async def send_reasoning(self, text: str, tokens: int) -> None:
+        """As `send_text`, for what the model thinks before its answer; minor 0 knows no such thing.
+
+        Raises:
+          RequestCancelled: as `send_text`.
+
+        """
+        if self.minor >= 1:
+            await self._send(Reasoning, text, tokens)
+
+    async def _send(self, kind: type[Chunk | Reasoning], text: str, tokens: int) -> None:
         if not text.isascii():
             # Half of a pair, as some tokenizers leave it, is no Unicode.
             text = text.encode(errors="replace").decode()
@@ -288,7 +301,7 @@ class Inquiry:
                     await self._room.wait()
                 if patience.cancelled_caught:
                     raise RequestCancelled(f"nobody took the answer for {READER_SECONDS:.0f} s")
-            owner.say(Chunk(request_id=request_id, text=piece, tokens=tokens))
+            owner.say(kind(request_id=request_id, text=piece, tokens=tokens))
             tokens = 0
         await owner.drained()
 

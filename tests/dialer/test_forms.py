@@ -223,3 +223,20 @@ async def test_vectors_that_do_not_fit_one_frame_say_so(autojump_clock):
             with pytest.raises(InvalidRequest, match="cannot travel"):
                 await router.ask(many)
     assert len(response.result.embeddings) == 300
+
+
+async def test_a_listener_is_asked_for_the_very_offer_that_was_chosen(autojump_clock):
+    """It has a name of its own, and is no part of what the caller asked for."""
+    asked = []
+
+    async def play(request: CommandRequest, emit: Emit) -> Generation:
+        asked.append(request.offer)
+        return Generation(completion=Completion(text="x"), usage=Usage(), timings=Timings())
+
+    with trio.fail_after(LIMIT):
+        async with open_swarm() as swarm, swarm.router() as router:
+            executor = await swarm.listener("a", ScriptedBackend(play))
+            await router.ask(question())
+            offers = [offer.id for offer in executor.capability().models]
+    assert asked == offers
+    assert None not in offers

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import asynccontextmanager
 
+import attrs
 import pytest
 import trio
 
@@ -55,8 +56,8 @@ class Handler:
         await self._inquire(inquiry)
 
 
-def hello(namespace="home"):
-    return greeting(namespace=namespace, incarnation=1, version="test")
+def hello(namespace="home", minor=1):
+    return attrs.evolve(greeting(namespace=namespace, incarnation=1, version="test"), minor=minor)
 
 
 def ask(request_id="r1") -> CommandRequest:
@@ -64,7 +65,7 @@ def ask(request_id="r1") -> CommandRequest:
 
 
 @asynccontextmanager
-async def pair(inquire=None, *, delay=0.0, namespaces=("home", "home")):
+async def pair(inquire=None, *, delay=0.0, namespaces=("home", "home"), minors=(1, 1)):
     """A dialer's and a listener's end, both running; and the network, for faults."""
     ends = []
     async with trio.open_nursery() as nursery:
@@ -72,14 +73,16 @@ async def pair(inquire=None, *, delay=0.0, namespaces=("home", "home")):
         dialer, listener = network.node("dialer"), network.node("listener")
 
         async def serve(stream):
-            session = PeerSession(stream, Session("listener", hello(namespaces[1])), there)
+            session = PeerSession(
+                stream, Session("listener", hello(namespaces[1], minors[1])), there
+            )
             ends.append(session)
             await session.run()
 
         here, there = Handler(), Handler(inquire)
         listener.handle(PROTOCOL, serve)
         stream = await dialer.open_stream(listener.peer_id, listener.addresses, PROTOCOL)
-        session = PeerSession(stream, Session("dialer", hello(namespaces[0])), here)
+        session = PeerSession(stream, Session("dialer", hello(namespaces[0], minors[0])), here)
         nursery.start_soon(session.run)
         await trio.sleep(4 * delay + 0.001)
         yield session, ends[0], network, (here, there)
@@ -308,3 +311,51 @@ def _a_request() -> bytes:
     from punch.wire import Request
 
     return encode(Request(request=ask("theirs")))
+
+
+@pytest.mark.parametrize("minors", [(1, 1), (0, 1), (1, 0)])
+async def test_the_longest_texts_of_the_widest_characters_arrive(minors, autojump_clock):
+    """Four bytes each: a piece never needs more room than a reader leaves that keeps up."""
+    text = "\N{GRINNING FACE}" * 40_000
+
+    async def inquire(inquiry):
+        inquiry.started(REAL)
+        await inquiry.send_text("a", 1)
+        await inquiry.send_text(text, 3)
+        inquiry.respond(CommandResponse(request_id="r1", status="success", result=Completion()))
+
+    got = ""
+    with trio.fail_after(20):
+        async with pair(inquire, minors=minors) as (session, *_):
+            call = session.ask(ask())
+            while not isinstance(part := await call.receive(), CommandResponse):
+                got += part.text if isinstance(part, Chunk) else ""
+    assert got == "a" + text
+
+
+THOUGHT = "hm, " * 10_000
+
+
+@pytest.mark.parametrize(
+    ("minors", "kept"),
+    [((1, 1), THOUGHT * 3), ((0, 1), ""), ((1, 0), "")],
+    ids=["both know it", "dialer", "listener"],
+)
+async def test_what_a_model_thinks_is_kept_aside_and_credited(minors, kept, autojump_clock):
+    """More of it than a window holds, and nobody reads it; minor 0 knows no such thing."""
+    thought = THOUGHT
+
+    async def inquire(inquiry):
+        inquiry.started(REAL)
+        for _ in range(3):
+            await inquiry.send_reasoning(thought, 1)
+        await inquiry.send_text("so", 1)
+        inquiry.respond(CommandResponse(request_id="r1", status="success", result=Completion()))
+
+    with trio.fail_after(20):
+        async with pair(inquire, minors=minors) as (session, *_):
+            call = session.ask(ask())
+            while not isinstance(part := await call.receive(), CommandResponse):
+                if isinstance(part, Chunk):
+                    assert part.text == "so"
+    assert call.reasoning == kept
