@@ -15,7 +15,7 @@ from ._replay import replay
 from ._router import open_router_of
 from ._run import Shutdown, load_settings, run_command, run_program
 from ._settings import settings
-from ._shared import decision_log_path, keys_path, known_peers
+from ._shared import bootstraps, decision_log_path, keys_path, known_peers
 from ._why import why
 
 __all__ = [
@@ -31,6 +31,7 @@ __all__ = [
     "claim_identity",
     "decision_log_path",
     "keys_path",
+    "bootstraps",
     "known_peers",
     "open_backend",
     "open_router_of",

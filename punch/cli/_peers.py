@@ -30,7 +30,7 @@ from ._exits import ExitCode
 from ._identity import claim_identity
 from ._output import plain
 from ._run import Shutdown, run_program
-from ._shared import known_peers
+from ._shared import bootstraps, known_peers
 from ._story import short
 
 ABOUT = "Show the listeners of a namespace, again every second."
@@ -214,7 +214,7 @@ async def show_peers(settings: PeersSettings, shutdown: Shutdown) -> ExitCode:
     shutdown.drains = True
     with claim_identity("dialer", settings.identity) as identity:
         async with open_router(
-            bootstrap=settings.network.bootstrap,
+            bootstrap=bootstraps(settings.network),
             namespace=settings.network.namespace,
             transport=settings.network.transport,
             identity=identity,

@@ -9,7 +9,7 @@ from ..dialer import Hedge, Router, open_router
 from ..discovery import LocalListener
 from ..events import Bus
 from ..settings import DialerSettings, GatewaySettings
-from ._shared import known_peers
+from ._shared import bootstraps, known_peers
 
 
 def open_router_of(
@@ -29,7 +29,7 @@ def open_router_of(
 
     """
     return open_router(
-        bootstrap=settings.network.bootstrap,
+        bootstrap=bootstraps(settings.network),
         namespace=settings.network.namespace,
         policy=settings.policy,
         strict=settings.strict.is_on,

@@ -4,8 +4,23 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ..discovery import KnownPeers
+from ..discovery import KnownPeers, parse_bootstraps
+from ..network import Address
 from ..settings import NetworkSettings, data_folder
+
+
+def bootstraps(settings: NetworkSettings) -> tuple[Address, ...]:
+    """Where the namespace meets, by what this peer dials with.
+
+    Raises:
+      ConfigurationError: naming the setting, what it says and the forms there are.
+
+    """
+    said = settings.said("bootstrap")
+    return tuple(
+        place.reached_by(settings.transport, setting=said)
+        for place in parse_bootstraps(settings.bootstrap, setting=said)
+    )
 
 
 def known_peers(settings: NetworkSettings) -> KnownPeers:

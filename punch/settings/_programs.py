@@ -25,8 +25,8 @@ class ProgramSettings(Settings):
 class NetworkSettings(Settings):
     """Where a peer finds the others."""
 
-    bootstrap: str = of(table.BOOTSTRAP)
-    """The address where the namespace meets."""
+    bootstrap: tuple[str, ...] = of(table.BOOTSTRAP)
+    """The addresses where the namespace meets."""
 
     namespace: str = of(table.NAMESPACE)
     """Only peers of the same one see each other."""

@@ -58,7 +58,7 @@ from ._asking import (
     TRACES,
 )
 from ._rules import PATH, SWITCH, TEXT, Rule, one_of
-from ._setting import Setting, optional, setting
+from ._setting import Setting, optional, setting, several
 
 LEVELS = ("debug", "info", "warning", "error")
 
@@ -96,13 +96,14 @@ LOG_LEVEL = setting(
 
 # ---- network ----
 
-BOOTSTRAP = setting(
+BOOTSTRAP = several(
     "bootstrap",
     TEXT,
-    DEFAULT_BOOTSTRAP,
+    (DEFAULT_BOOTSTRAP,),
     section="network",
     metavar="ADDRESS",
-    help="where the peers of the namespace meet, with or without /p2p/PEER_ID",
+    help="where the peers of the namespace meet: HOST:PORT, a name, or a multiaddress with or "
+    "without /p2p/PEER_ID; several stand in for each other",
 )
 NAMESPACE = setting(
     "namespace",

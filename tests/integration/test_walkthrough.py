@@ -234,7 +234,7 @@ def test_an_unknown_model_names_the_ones_on_offer(mocked: Programs) -> None:
         (["--timeout", "soon"], {}, ["--timeout is 'soon'", "number"]),
         ([], {"PUNCH_TEMPERATURE": "hot"}, ["PUNCH_TEMPERATURE is 'hot'", "number"]),
         ([], {"PUNCH_TRANSPORT": "udp"}, ["PUNCH_TRANSPORT is 'udp'", "tcp, quic, dual"]),
-        (["--bootstrap", "localhost:51820"], {}, ["localhost:51820", "/ip4/HOST/tcp/PORT"]),
+        (["--bootstrap", "http://attic"], {}, ["--bootstrap is 'http://attic'", "HOST:PORT"]),
         ([], {"PUNCH_STRICT_DISTRIBUTED": "maybe"}, ["PUNCH_STRICT_DISTRIBUTED", "1 or 0"]),
         (["--request-id", "two words"], {}, ["request_id is 'two words'", "printable"]),
         (["--nonsense"], {}, ["--nonsense"]),
