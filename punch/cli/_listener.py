@@ -8,7 +8,6 @@ from pathlib import Path
 
 from .._logs import get_logger
 from ..bootstrap import open_bootstrap
-from ..discovery import parse_bootstraps
 from ..events import Bus
 from ..exceptions import AddressUnavailable, ConfigurationError
 from ..listener import Listener, open_listener
@@ -17,7 +16,7 @@ from ..network import Address
 from ..settings import ListenerSettings, NetworkSettings, data_folder
 from ._backends import open_backend
 from ._identity import claim_identity
-from ._shared import known_peers
+from ._shared import bootstraps, known_peers
 
 log = get_logger("punch.listener")
 
@@ -61,11 +60,8 @@ async def open_listener_of(
       NetworkError: if the namespace does not let it in.
 
     """
-    network, said = settings.network, settings.network.said("bootstrap")
-    places = [
-        place.reached_by(network.transport, setting=said)
-        for place in parse_bootstraps(network.bootstrap, setting=said)
-    ]
+    network = settings.network
+    places = bootstraps(network)
     async with AsyncExitStack() as stack:
         backend = await stack.enter_async_context(open_backend(settings.backend))
         if settings.strict.is_on and backend.simulated:
