@@ -73,9 +73,9 @@ class Both:
         asked = ("--ask", QUESTION, "--max-tokens", str(TOKENS), "--json")
         return self.programs.dial(*asked, *arguments, **self.environment(side))
 
-    def gateway(self, side: str) -> Program:
+    def gateway(self, side: str, *arguments: str, **more: str) -> Program:
         """A gateway."""
-        return self.programs.gateway(**self.environment(side))
+        return self.programs.gateway(*arguments, **self.environment(side, **more))
 
 
 @pytest.fixture
@@ -124,6 +124,21 @@ def test_each_asks_each_wherever_they_meet(both: Both, meeting: str) -> None:
         url = both.gateway(side).url
         for answering in SIDES:
             check_gateway(url, f"{answering}-model")
+
+
+@pytest.mark.parametrize("meeting", SIDES)
+@limit(180)
+def test_a_gateway_that_listens_too_is_one_peer_to_either_side(both: Both, meeting: str) -> None:
+    """It asks itself and the others, and is asked, also where a bootstrap knows one role a peer."""
+    both.bootstrap(meeting)
+    gateway = both.gateway(NEW, "--listen-too", PUNCH_MOCK_MODEL="own-model")
+    gateway.peer_id = gateway.wait_for("listening")["peer"]
+    for side in SIDES:
+        both.listener(side)
+    for model in ("own-model", *(f"{side}-model" for side in SIDES)):
+        check_gateway(gateway.url, model)
+    for side in SIDES:
+        check(both.dial(side, "--model", "own-model").json(), gateway)
 
 
 def check(response: dict[str, Any], listener: Program) -> None:
