@@ -12,16 +12,13 @@ from ..capability import Capability, Gpu, ModelOffer
 from ..decision_log import Attempted, Decided, Ended, Entry
 from ..events import RequestRecord
 from ..peers import ENOUGH_SAMPLES, PeerRecord
-from ..wire import Segment
+from ..wire import Segment, short_word
 
 Row = dict[str, Any]
 
 # A peer may claim any number of models and GPUs; more than these fill no card.
 MOST_MODELS = 16
 MOST_GPUS = 16
-
-# A word of a peer's is cut there.
-LONGEST_WORD = 120
 
 # What ends an answer that is whole; any other end of a part made somebody else go on. (Several
 # answers to one request are parts that each end so.)
@@ -44,7 +41,7 @@ def peer_row(peer: PeerRecord, now: float) -> Row:
     silent = now - peer.seen_at
     return {
         "id": peer.peer_id,
-        "backend": _word(claim.backend),
+        "backend": short_word(claim.backend),
         "simulated": claim.simulated,
         "rtt": _rounded(peer.rtt, 5),
         "silent": int(silent) if silent >= LEAST_SILENCE else None,
@@ -85,7 +82,7 @@ def _machine_row(claim: Capability) -> Row:
 
 def _gpu_row(gpu: Gpu) -> Row:
     return {
-        "name": _word(gpu.name),
+        "name": short_word(gpu.name),
         "memory": gpu.total_bytes,
         "memory_free": _stepped(gpu.free_bytes),
         "usage": _rounded(gpu.usage, 2),
@@ -95,13 +92,13 @@ def _gpu_row(gpu: Gpu) -> Row:
 def _model_row(peer: PeerRecord, offer: ModelOffer, now: float) -> Row:
     rates = peer.rates_of(offer.name)
     return {
-        "name": _word(offer.name),
+        "name": short_word(offer.name),
         "digest": offer.digest,
         "context": offer.context_tokens,
         "parameters": offer.parameters,
-        "quantization": _word(offer.quantization),
+        "quantization": short_word(offer.quantization),
         "size": offer.size_bytes,
-        "features": sorted(word[:LONGEST_WORD] for word in offer.features)[:MOST_MODELS],
+        "features": sorted(short_word(word) for word in offer.features)[:MOST_MODELS],
         "continues": offer.continues,
         "loads": _rounded(offer.load_seconds, 0),
         "state": _state(peer, offer, now),
@@ -141,7 +138,7 @@ def request_row(record: RequestRecord, *, serial: int, ahead: float) -> Row:
         "n": serial,
         "id": record.request_id,
         "endpoint": record.endpoint,
-        "model": _word(record.model),
+        "model": short_word(record.model),
         "stream": record.stream,
         "key": record.key_id,
         "began": _rounded(record.began_at + ahead, 3),
@@ -154,8 +151,8 @@ def request_row(record: RequestRecord, *, serial: int, ahead: float) -> Row:
         if made_by is None
         else {
             "kind": made_by.kind,
-            "backend": _word(made_by.backend),
-            "model": _word(made_by.model),
+            "backend": short_word(made_by.backend),
+            "model": short_word(made_by.model),
             "digest": made_by.model_digest,
         },
         "waits": _waits(record),
@@ -183,7 +180,7 @@ def segment_row(segment: Segment) -> Row:
         "tokens": segment.tokens,
         "characters": segment.characters,
         "seconds": _rounded(segment.seconds, 4),
-        "reason": _word(segment.reason),
+        "reason": short_word(segment.reason),
     }
 
 
@@ -203,11 +200,11 @@ def event_row(entry: Entry) -> Row:
         return {
             "kind": "decided",
             "id": entry.request_id,
-            "reason": _word(entry.reason),
-            "policy": _word(entry.policy),
+            "reason": short_word(entry.reason),
+            "policy": short_word(entry.policy),
             "peer": entry.chosen,
             "score": _rounded(entry.score_of(entry.chosen), 4),
-            "unit": _word(entry.unit),
+            "unit": short_word(entry.unit),
             "able": sum(w.removed_by is None for w in entry.weighed),
             "of": len(entry.weighed) + entry.left_out,
         }
@@ -215,9 +212,9 @@ def event_row(entry: Entry) -> Row:
         return {
             "kind": "attempted",
             "id": entry.request_id,
-            "reason": _word(entry.reason),
+            "reason": short_word(entry.reason),
             "peer": entry.peer_id,
-            "outcome": _word(entry.outcome),
+            "outcome": short_word(entry.outcome),
             "error": entry.error,
             "seconds": _rounded(entry.seconds, 4),
             "tokens": entry.tokens,
@@ -226,7 +223,7 @@ def event_row(entry: Entry) -> Row:
         return {
             "kind": "ended",
             "id": entry.request_id,
-            "status": _word(entry.status),
+            "status": short_word(entry.status),
             "error": entry.error,
             "peer": entry.executor,
             "seconds": _rounded(entry.seconds, 4),
@@ -234,10 +231,6 @@ def event_row(entry: Entry) -> Row:
             "segments": len(entry.segments),
         }
     return {"kind": "dropped", "count": entry.count}
-
-
-def _word(text: str | None) -> str | None:
-    return text if text is None or len(text) <= LONGEST_WORD else text[:LONGEST_WORD] + "..."
 
 
 def _rounded(value: float | None, digits: int) -> float | None:

@@ -13,7 +13,7 @@ from ..events import Attempted as AttemptedEvent
 from ..events import Decided as DecidedEvent
 from ..peers import PeerRecord
 from ..routing import Decision, RouteRequest
-from ..wire import Segment, Timings, Usage, bounded
+from ..wire import Segment, Timings, Usage, bounded, short_word
 
 LOG_VERSION = 1
 
@@ -26,9 +26,6 @@ MOST_GPUS = 8
 
 # Parts of one answer that are written down; a request is tried fewer times than that.
 MOST_SEGMENTS = 64
-
-# A word of a peer's, such as a name: longer ones are cut.
-LONGEST_WORD = 120
 
 
 @attrs.frozen(kw_only=True)
@@ -259,16 +256,14 @@ def ended(event: Answered) -> Ended:
         seconds=event.seconds,
         first_text=event.first_text,
         segments=tuple(
-            segment
-            if len(segment.reason) <= LONGEST_WORD
-            else attrs.evolve(segment, reason=segment.reason[:LONGEST_WORD])
+            attrs.evolve(segment, reason=short_word(segment.reason))
             for segment in event.segments[:MOST_SEGMENTS]
         ),
         executor=event.executor,
-        backend=bounded(made_by.backend, LONGEST_WORD) if made_by else None,
-        model=bounded(made_by.model, LONGEST_WORD) if made_by else None,
+        backend=short_word(made_by.backend) if made_by else None,
+        model=short_word(made_by.model) if made_by else None,
         simulated=made_by is not None and made_by.kind != "real",
-        finish_reason=bounded(event.finish_reason, LONGEST_WORD),
+        finish_reason=short_word(event.finish_reason),
         usage=event.usage,
         timings=event.timings,
     )

@@ -34,7 +34,7 @@ from ._limits import (
     SAMPLING_NUMBERS,
     Limit,
 )
-from ._redaction import bounded, scrubbed
+from ._redaction import MAX_WORD_CHARACTERS, bounded, scrubbed, short_word
 from ._registration import SIGNING_CONTEXT, Join, Registration, Roster
 from ._registrations import Registrations
 from ._request import ChatMessage, Command, CommandRequest, ContentPart, Sampling, Tool, ToolCall
@@ -129,4 +129,6 @@ __all__ = [
     "USUAL_OUTPUT_TOKENS",
     "scrubbed",
     "bounded",
+    "short_word",
+    "MAX_WORD_CHARACTERS",
 ]

@@ -3,24 +3,48 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import overload
 
 from ._request import CommandRequest
 
 # Longer error texts are cut: they may come from anybody.
-LONGEST_ERROR = 300
+MAX_ERROR_CHARACTERS = 300
+
+# So are words of a caller's or a peer's, such as the name of a model or a backend, in logs, spans,
+# labels and rows.
+MAX_WORD_CHARACTERS = 120
 
 # A run of this many characters that is also in the prompt was copied from it; shorter ones are
 # words that both happen to use.
-LEAST_COPY = 12
+MIN_COPY_CHARACTERS = 12
 
 GAP = "[...]"
 
 
-def bounded(text: str | None, longest: int = LONGEST_ERROR) -> str | None:
+@overload
+def bounded(text: str, longest: int = ...) -> str: ...
+@overload
+def bounded(text: None, longest: int = ...) -> None: ...
+@overload
+def bounded(text: str | None, longest: int = ...) -> str | None: ...
+def bounded(text: str | None, longest: int = MAX_ERROR_CHARACTERS) -> str | None:
     """*text*, cut to *longest* characters."""
     if text is None or len(text) <= longest:
         return text
     return text[: longest - 3] + "..."
+
+
+@overload
+def short_word(text: str) -> str: ...
+@overload
+def short_word(text: None) -> None: ...
+@overload
+def short_word(text: str | None) -> str | None: ...
+def short_word(text: str | None) -> str | None:
+    """A word that somebody else has chosen, cut to `MAX_WORD_CHARACTERS` characters of one line."""
+    if text is None or (len(text) <= MAX_WORD_CHARACTERS and text.isprintable()):
+        return text
+    return "".join(c if c.isprintable() else "\ufffd" for c in bounded(text, MAX_WORD_CHARACTERS))
 
 
 def scrubbed(message: str, request: CommandRequest, answer: str = "") -> str:
@@ -29,11 +53,11 @@ def scrubbed(message: str, request: CommandRequest, answer: str = "") -> str:
     Runs of at least 12 characters count as repeated, and every text that is shorter than that
     if it is longer than three. An answer's parts count where the message has them in one piece.
     """
-    text = bounded(message) or ""
+    text = bounded(message)
     texts = [part for part in _texts(request, answer) if len(part) > 3]
     copied = [False] * len(text)
     for part in texts:
-        length = min(LEAST_COPY, len(part))
+        length = min(MIN_COPY_CHARACTERS, len(part))
         for start in range(len(text) - length + 1):
             if text[start : start + length] in part:
                 copied[start : start + length] = [True] * length

@@ -14,11 +14,9 @@ from typing import Any
 from ..._logs import get_logger
 from ..._subscribers import open_subscriber
 from ...events import Bus, Event, RequestEnded, RequestRecord, RequestRefused
+from ...wire import short_word
 
 log = get_logger(__name__)
-
-# A word of a caller's or a peer's: longer ones are cut.
-LONGEST_WORD = 120
 
 
 # Seconds between two warnings of requests with no valid key: whoever tries them tries many.
@@ -65,14 +63,14 @@ def fields_of(record: RequestRecord) -> dict[str, Any]:
         "request_id": record.request_id,
         "endpoint": record.endpoint,
         "key": record.key_id,
-        "model": _word(record.model),
+        "model": short_word(record.model),
         "stream": record.stream,
         "status": record.status,
         "error": record.error_code,
         "peer": record.peer_id,
         "provenance": None if made_by is None else made_by.kind,
-        "backend": None if made_by is None else _word(made_by.backend),
-        "answered_by": None if made_by is None else _word(made_by.model),
+        "backend": None if made_by is None else short_word(made_by.backend),
+        "answered_by": None if made_by is None else short_word(made_by.model),
         "prompt_tokens": record.cost.prompt,
         "completion_tokens": record.cost.answer,
         "seconds": None if ended is None else round(ended - began, 6),
@@ -81,10 +79,3 @@ def fields_of(record: RequestRecord) -> dict[str, Any]:
         "attempts": len(record.attempts),
         "segments": len(record.segments),
     }
-
-
-def _word(text: str | None) -> str | None:
-    """A word that somebody else has chosen, such that it stays a word of one line."""
-    if text is None or (len(text) <= LONGEST_WORD and text.isprintable()):
-        return text
-    return "".join(c if c.isprintable() else "\ufffd" for c in text[:LONGEST_WORD])

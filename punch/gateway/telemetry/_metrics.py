@@ -52,12 +52,12 @@ from ...events import (
     RequestStarted,
 )
 from ...peers import PeerRecord
+from ...wire import MAX_WORD_CHARACTERS
 
 # Label values of each kind; what comes later is `OTHER`.
 MOST_MODELS = 100
 MOST_PEERS = 200
 MOST_WORDS = 64
-LONGEST_WORD = 120
 OTHER = "other"
 
 # A model that the router was to choose, and that was never chosen.
@@ -112,7 +112,7 @@ class _Words:
         """*word*, or `OTHER` if there are too many."""
         if word in self._known:
             return word
-        if len(self._known) >= self._most or len(word) > LONGEST_WORD:
+        if len(self._known) >= self._most or len(word) > MAX_WORD_CHARACTERS:
             return OTHER
         self._known.add(word)
         return word

@@ -31,7 +31,7 @@ from ..._version import __version__
 from ...capability import PeerId
 from ...events import Bus, Event, RequestEnded, RequestRecord
 from ...routing import Decision, FailedAttempt
-from ...wire import Segment
+from ...wire import Segment, short_word
 
 if TYPE_CHECKING:
     from opentelemetry.context import Context
@@ -43,9 +43,6 @@ log = get_logger(__name__)
 
 # How long the last spans may take to be sent when the gateway ends, in seconds.
 CLOSE_SECONDS = 3.0
-
-# A word of a caller's or a peer's: longer ones are cut.
-LONGEST_WORD = 120
 
 # OpenTelemetry's clock counts in billionths of a second.
 _PER_SECOND = 1_000_000_000
@@ -186,7 +183,7 @@ def _operation(record: RequestRecord) -> str:
 
 
 def _model(record: RequestRecord, decision: Decision) -> str:
-    return _word(decision.request.model or record.model or "auto")
+    return short_word(decision.request.model or record.model or "auto")
 
 
 def _is_ours(record: RequestRecord) -> bool:
@@ -199,7 +196,7 @@ def _of_gateway(record: RequestRecord) -> Attributes:
         "http.request.method": "POST",
         "http.route": record.endpoint,
         "gen_ai.operation.name": _operation(record),
-        "gen_ai.request.model": _word(record.model or "auto"),
+        "gen_ai.request.model": short_word(record.model or "auto"),
         "punch.request_id": record.request_id,
         "punch.stream": record.stream,
         "punch.continuations": sum(d.reason == "continuation" for d in record.decisions),
@@ -245,7 +242,7 @@ def _of_backend(record: RequestRecord, asking: _Asking) -> Attributes:
     }
     made_by = record.provenance
     if made_by is not None:
-        found["gen_ai.response.model"] = _word(made_by.model or "")
+        found["gen_ai.response.model"] = short_word(made_by.model or "")
         found["punch.provenance"] = made_by.kind
     if asking.segment is not None and not asking.is_last:
         found["gen_ai.usage.output_tokens"] = asking.segment.tokens
@@ -267,11 +264,7 @@ def _of_backend(record: RequestRecord, asking: _Asking) -> Attributes:
 
 def _backend(decision: Decision, peer_id: PeerId | None) -> str:
     scored = None if peer_id is None else decision.scored.get(peer_id)
-    return "unknown" if scored is None else _word(scored[0].capability.backend)
-
-
-def _word(text: str) -> str:
-    return text[:LONGEST_WORD]
+    return "unknown" if scored is None else short_word(scored[0].capability.backend)
 
 
 @asynccontextmanager
