@@ -17,6 +17,7 @@ import os
 import re
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -33,6 +34,11 @@ UNIT_PROCESSES = 2
 # Made-up lives of a swarm (tests/test_histories.py): CI has a minute and a half for them.
 CI_HISTORIES = "500"
 LONG_HISTORIES = "10000"
+
+# A run that takes longer hangs; a test that does ends its run, and its stack is printed. The limits
+# of the real tests end at 600 s.
+MOST_SECONDS = 60 * 60.0
+MOST_TEST_SECONDS = 660
 
 # What pytest counts in its closing line, and what it comes to for whoever reads ours.
 COUNTED = re.compile(r"(\d+) (passed|failed|skipped|errors?|xfailed|xpassed|deselected)")
@@ -95,10 +101,13 @@ def pytest(name: str, *arguments: str, **environment: str) -> Ended:
     began = time.monotonic()
     lines = []
     with _start(arguments, environment) as process:
+        guard = threading.Timer(MOST_SECONDS, process.kill)
+        guard.start()
         assert process.stdout is not None
         for line in process.stdout:
             print(line, end="", flush=True)
             lines.append(line)
+        guard.cancel()
     return _ended(name, began, process.returncode, "".join(lines))
 
 
@@ -108,7 +117,11 @@ def pytest_side_by_side(name: str, shares: Sequence[Sequence[str]], *arguments: 
     running = [_start((*arguments, *share), {}) for share in shares]
     ended = []
     for process in running:
-        output, _ = process.communicate()
+        try:
+            output, _ = process.communicate(timeout=MOST_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            output, _ = process.communicate()
         print(output, end="", flush=True)
         ended.append(_ended(name, began, process.returncode, output))
     return Ended(
@@ -120,7 +133,9 @@ def pytest_side_by_side(name: str, shares: Sequence[Sequence[str]], *arguments: 
 
 
 def _start(arguments: Sequence[str], environment: dict[str, str]) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "pytest", "-q", "--color=no", *arguments]
+    hangs = (f"faulthandler_timeout={MOST_TEST_SECONDS}", "faulthandler_exit_on_timeout=true")
+    options = [word for setting in hangs for word in ("-o", setting)]
+    command = [sys.executable, "-m", "pytest", "-q", "--color=no", *options, *arguments]
     return subprocess.Popen(
         command,
         cwd=ROOT,

@@ -22,7 +22,18 @@ from punch.testing import open_swarm
 LIMIT = 3600
 
 # What does something, and so is no value; a class of values has no place in this list.
-SERVICES = frozenset({"Router", "Answer", "KnownPeers", "Bus", "Listener", "Gateway", "Bootstrap"})
+SERVICES = frozenset(
+    {
+        "Router",
+        "Answer",
+        "KnownPeers",
+        "Bus",
+        "Listener",
+        "RunningLane",
+        "BootstrapServer",
+        "Gateway",
+    }
+)
 
 
 def public_classes() -> dict[str, type[Any]]:
