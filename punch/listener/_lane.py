@@ -17,7 +17,7 @@ from ..admission import NoRoom, Slots
 from ..backends import Backend, plausible
 from ..capability import Lane, Load, ModelOffer
 from ..exceptions import BackendCrashed, BackendError, OfferUnavailable, PeerRefused, PeerSimulated
-from ..wire import CommandRequest, CommandResponse, Provenance, Timings
+from ..wire import CommandRequest, CommandResponse, Provenance
 from ._outcomes import Outcomes
 from ._recording import Recording
 from ._rest import Rest
@@ -25,6 +25,8 @@ from ._speeds import Speeds
 from ._workload import Workload
 
 DRAIN_SECONDS = 10.0
+
+TOO_LONG = "the answer takes too long"
 
 # What the id of an offer may have, by the rules of the wire.
 MAX_OFFER_ID_CHARACTERS = 64
@@ -72,6 +74,16 @@ class LaneStatistics:
 
     failed: int
     """Answers that the backend did not complete, so far."""
+
+
+def find_offer(backend: Backend, request: CommandRequest) -> ModelOffer | None:
+    """The offer of *backend* with the model of *request*, whether it can do all that is asked."""
+    for offer in backend.offers:
+        if request.model not in (None, offer.name):
+            continue
+        if request.model_digest in (None, offer.digest):
+            return offer
+    return None
 
 
 class RunningLane:
@@ -145,16 +157,7 @@ class RunningLane:
 
     def load(self) -> Load:
         """How busy the lane is."""
-        slots, workload = self._slots, self._workload
-        return Load(
-            slots=slots.slots,
-            busy=slots.busy,
-            queued=slots.queued,
-            queue_limit=slots.queue_limit,
-            queued_prompt_tokens=slots.line.prompt_tokens + workload.prompt_tokens_left,
-            output_tokens_left=slots.line.output_tokens + workload.output_tokens_left,
-            draining=self.is_draining,
-        )
+        return self._workload.load(self._slots, is_draining=self.is_draining)
 
     def claim(self) -> Lane:
         """The lane as the capability vector has it."""
@@ -169,22 +172,17 @@ class RunningLane:
 
     def offers(self) -> tuple[ModelOffer, ...]:
         """The offers as the capability vector has them: named, and with what was measured."""
-        return tuple(self._offer(offer) for offer in self.backend.offers)
-
-    def _offer(self, offer: ModelOffer) -> ModelOffer:
-        claims = self.speeds.claims(offer.name, self._workload.usual_tokens(offer))
-        return attrs.evolve(offer, id=offer_id(self.id, offer.name), lane=self.id, **claims)
+        return tuple(
+            attrs.evolve(
+                offer,
+                id=offer_id(self.id, offer.name),
+                lane=self.id,
+                **self.speeds.claims(offer.name, self._workload.usual_tokens(offer)),
+            )
+            for offer in self.backend.offers
+        )
 
     # ---- whether it can ----
-
-    def find(self, request: CommandRequest) -> ModelOffer | None:
-        """The offer that has the model of *request*, whether it can do all that is asked or not."""
-        for offer in self.backend.offers:
-            if request.model not in (None, offer.name):
-                continue
-            if request.model_digest in (None, offer.digest):
-                return offer
-        return None
 
     def check(self, request: CommandRequest, offer: ModelOffer) -> None:
         """Return if *request* may be answered with *offer* now.
@@ -237,12 +235,12 @@ class RunningLane:
                 recording.end(response)
             if recording.scope.cancelled_caught and recording.readers:
                 # Its time is up, and one who joined it late still waits for it.
-                late = "the answer takes too long"
-                why = f"lane {self.id} was removed" if self.is_draining else late
+                why = f"lane {self.id} was removed" if self.is_draining else TOO_LONG
                 recording.end(self._outcomes.failure(request, BackendError(why)))
         finally:
             self._under_way.discard(recording)
-            self._ended.set()
+            ended, self._ended = self._ended, trio.Event()
+            ended.set()
 
     async def _generate(
         self,
@@ -290,7 +288,7 @@ class RunningLane:
             # One that its limit has cut says nothing of how long answers are.
             self._workload.learn(offer.name, usage.completion_tokens)
         self.speeds.learn(offer.name, usage, timings, batch=batch)
-        first_text_at = recording.first_text_at
+        first = recording.first_text_at
         return self._outcomes.response(
             request,
             "success",
@@ -298,12 +296,11 @@ class RunningLane:
             result=generation.completion,
             provenance=provenance,
             usage=usage,
-            timings=Timings(
+            timings=attrs.evolve(
+                timings,
                 queue=started_at - arrived_at,
-                first_token=None if first_text_at is None else first_text_at - arrived_at,
+                first_token=None if first is None else first - arrived_at,
                 total=ended_at - arrived_at,
-                prefill=timings.prefill,
-                decode=timings.decode,
                 batch=batch,
             ),
         )
@@ -332,7 +329,6 @@ class RunningLane:
         self._changed()
         with trio.move_on_after(DRAIN_SECONDS):
             while self._under_way:
-                self._ended = trio.Event()
                 await self._ended.wait()
 
     def cancel(self) -> None:

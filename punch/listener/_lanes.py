@@ -23,7 +23,7 @@ from ..capability import ModelOffer
 from ..exceptions import ConfigurationError, OfferUnavailable, PeerError, PeerRefused
 from ..wire import CommandRequest
 from ._adverts import Adverts
-from ._lane import LaneStatistics, RunningLane, offer_id
+from ._lane import LaneStatistics, RunningLane, find_offer, offer_id
 from ._outcomes import Outcomes
 from ._reports import Reports
 from ._speeds import calibrate as time_backend
@@ -268,12 +268,16 @@ class Lanes:
         """The lanes that have the model, the preferred ones first."""
         lanes = self._lanes
         if len(lanes) == 1:
-            offer = lanes[0].find(request)
+            offer = find_offer(lanes[0].backend, request)
             return [] if offer is None else [(lanes[0], offer)]
         names_none = request.model is None and request.model_digest is None
         if names_none and any(not lane.backend.simulated for lane in lanes):
             lanes = [lane for lane in lanes if not lane.backend.simulated]
-        found = [(lane, offer) for lane in lanes if (offer := lane.find(request)) is not None]
+        found = [
+            (lane, offer)
+            for lane in lanes
+            if (offer := find_offer(lane.backend, request)) is not None
+        ]
         if any(not lane.backend.simulated for lane, _ in found):
             found = [pair for pair in found if not pair[0].backend.simulated]
         return sorted(found, key=lambda pair: pair[0].state != "ready")

@@ -1,4 +1,4 @@
-"""How much work an executor has before it: what its load report rests on, besides the queue."""
+"""How much work a lane has before it: what its load report rests on."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from contextlib import contextmanager
 
 import attrs
 
-from ..admission import Ticket
-from ..capability import ModelOffer
+from ..admission import Slots, Ticket
+from ..capability import Load, ModelOffer
 from ..wire import CommandRequest, tokens_of, usual_output
 from ._recording import Recording
 
@@ -103,3 +103,15 @@ class Workload:
     def output_tokens_left(self) -> int:
         """Answer tokens of begun requests still to be made (expected)."""
         return sum(work.output_tokens_left for work in self._works)
+
+    def load(self, slots: Slots, *, is_draining: bool) -> Load:
+        """The load of a lane with these *slots*: what was begun, and what waits."""
+        return Load(
+            slots=slots.slots,
+            busy=slots.busy,
+            queued=slots.queued,
+            queue_limit=slots.queue_limit,
+            queued_prompt_tokens=slots.line.prompt_tokens + self.prompt_tokens_left,
+            output_tokens_left=slots.line.output_tokens + self.output_tokens_left,
+            draining=is_draining,
+        )
