@@ -532,3 +532,71 @@ async def test_a_refused_and_a_cancelled_request_are_published_too(autojump_cloc
 
     told = [(one.outcome, one.lane, one.model) for one in batch.events]
     assert told == [("refused", "", "unknown"), ("cancelled", "", None)]
+
+
+# ---- backends that the listener opens ----
+
+
+@asynccontextmanager
+async def opened(log: list[str], name: str, *, ends: trio.Event | None = None):
+    """A backend with work in the background, as an engine's supervisor has."""
+
+    async def fail() -> None:
+        if ends is not None:
+            await ends.wait()
+            raise BackendCrashed("its supervisor has a bug")
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(fail)
+        log.append(f"{name} opened")
+        try:
+            yield saying(name, model=name)
+        finally:
+            log.append(f"{name} closed")
+            nursery.cancel_scope.cancel()
+
+
+async def test_what_the_listener_opens_it_closes_with_its_lane(autojump_clock):
+    """In any order, and what is left at the end."""
+    log: list[str] = []
+    with trio.fail_after(LIMIT):
+        async with alone(opened(log, "a"), opened(log, "b")) as (listener, router):
+            await listener.add(opened(log, "c"), name="c")
+            await listener.remove(listener.lanes[0])
+            assert log == ["a opened", "b opened", "c opened", "a closed"]
+            await trio.sleep(1)
+            assert await text_of(router, "?", model="b") == "b"
+            assert await text_of(router, "?", model="c") == "c"
+
+    assert sorted(log[4:]) == ["b closed", "c closed"]
+
+
+async def test_a_backend_that_cannot_be_opened_is_no_lane(autojump_clock):
+    """The error is the caller's, and the other lanes answer on."""
+
+    @asynccontextmanager
+    async def broken():
+        raise BackendCrashed("no such file")
+        yield  # pragma: no cover
+
+    with trio.fail_after(LIMIT):
+        async with alone(saying("here")) as (listener, router):
+            with pytest.raises(BackendCrashed, match="no such file"):
+                await listener.add(broken())
+            assert len(listener.lanes) == 1
+            assert await text_of(router, "?") == "here"
+
+
+async def test_a_backend_that_comes_to_a_bad_end_takes_its_lane_along(autojump_clock, caplog):
+    """And nothing else."""
+    log: list[str] = []
+    ends = trio.Event()
+    with trio.fail_after(LIMIT):
+        async with alone(saying("here"), opened(log, "bad", ends=ends)) as (listener, router):
+            assert len(listener.lanes) == 2
+            ends.set()
+            await trio.sleep(2)
+            assert [lane.backend.name for lane in listener.lanes] == ["scripted"]
+            assert await text_of(router, "?") == "here"
+
+    assert any("bad end" in record.getMessage() for record in caplog.records)
