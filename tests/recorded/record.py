@@ -268,7 +268,7 @@ async def continuation(swarm: Swarm) -> list[dict[str, Any]]:
             while (text := await answer.receive()) is not None:
                 texts.append(text)
                 if len(texts) == 8:
-                    (name,) = (n for n, e in swarm.listeners.items() if e.statistics().busy)
+                    (name,) = (n for n, e in swarm.executors.items() if e.statistics().busy)
                     swarm.kill(name)
             response = plain(answer.response)
         return [{"request": plain(request), "texts": texts, "response": response}]
