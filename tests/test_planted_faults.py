@@ -1,4 +1,4 @@
-"""The planted faults can be planted, and each is noticed."""
+"""The planted faults can be planted; `tests/test_faults_are_noticed.py` plants them."""
 
 from __future__ import annotations
 
@@ -19,10 +19,3 @@ def test_the_text_of_a_fault_is_there_once(fault: Fault) -> None:
     """A fault in code that was rewritten says nothing: look for its like, and put that there."""
     assert [count for _, count in planted_faults.places(fault)] == [1]
     assert all((ROOT / name).is_file() for name in fault.tests)
-
-
-@pytest.mark.slow
-@each_fault
-def test_a_fault_is_noticed(fault: Fault) -> None:
-    """By the tests that are about it."""
-    assert planted_faults.notice(fault) is None
