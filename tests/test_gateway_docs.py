@@ -26,7 +26,7 @@ from punch.gateway import (
 )
 from punch.gateway._app import EXPOSED, PUBLIC
 from punch.gateway._endpoint import LONGEST_REQUEST_ID
-from punch.gateway._parsing import _CODES, parse
+from punch.gateway._parsing import _CODES, PunchOptions, parse
 from punch.gateway.ollama._bodies import (
     EmbedBody,
     GenerateBody,
@@ -35,7 +35,7 @@ from punch.gateway.ollama._bodies import (
     Options,
     ShowBody,
 )
-from punch.gateway.openai._bodies import ChatBody, CompletionBody, EmbeddingBody, Punch
+from punch.gateway.openai._bodies import ChatBody, CompletionBody, EmbeddingBody
 from punch.gateway.openai._responses import ResponsesBody
 from punch.settings import GatewaySettings, settings_of
 
@@ -55,7 +55,7 @@ BODIES = {
     "/api/embeddings": OldEmbedBody,
     "/api/show": ShowBody,
     "options": Options,
-    "punch": Punch,
+    "punch": PunchOptions,
 }
 
 # What each of them cannot do without.

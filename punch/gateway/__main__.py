@@ -34,7 +34,7 @@ from ._gateway import GatewaySettings as HttpSettings
 from .keys._keys import KeyStore, open_keys
 from .keys._quotas import Quotas
 from .keys._usage import open_usage
-from .server._limits import Limits
+from .server import Limits
 from .telemetry._canonical import open_canonical_log
 from .telemetry._metrics import metrics_route, open_metrics
 from .telemetry._spans import open_spans

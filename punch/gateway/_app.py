@@ -15,11 +15,11 @@ from starlette.routing import Router as Routes
 
 from .._logs import get_logger
 from ..exceptions import ConfigurationError, PunchError
-from ._answering import Receive, Send
 from ._endpoint import Endpoint, Scope, Service, send_refusal
 from ._errors import Refusal, internal, refusal_of
+from ._handler import Receive, Send
 from .keys._keys import KeyStore
-from .server._limits import ClientGone, has_body, reading_away
+from .server import ClientGone, has_body, reading_away
 
 log = get_logger(__name__)
 
@@ -44,7 +44,7 @@ BODILESS = frozenset({"GET", "HEAD", "OPTIONS", "DELETE"})
 Say = Callable[[Any], Any]
 
 
-class Told:
+class JsonRoute:
     """A route that gives a plain value, as JSON; an ASGI application.
 
     Args:

@@ -16,14 +16,15 @@ from ..dialer import Router, new_request_id
 from ..events import DISCONNECTED, STOPPED, PromptRead, RequestRecord
 from ..exceptions import PunchError
 from ..wire import CommandRequest
-from ._answering import Answering, Question, Receive, Send
-from ._errors import Refusal, internal, refusal_of, untied
+from ._errors import Refusal, internal, refusal_of, without_traceback
+from ._handler import ParsedRequest, Receive, RequestHandler, Send
 from ._live import LiveRequests
+from ._memory import BodyReservation, MemoryBudget, read_body
 from ._parsing import Body, parse_aside
 from .keys._charging import expected_tokens
 from .keys._keys import Key
 from .keys._quotas import Quotas
-from .server._limits import Bodies, ClientGone, Limits, Room, has_body, read_body, reading_away
+from .server import ClientGone, Limits, has_body, reading_away
 
 log = get_logger(__name__)
 
@@ -48,8 +49,10 @@ class Service:
     limits: Limits = attrs.field(factory=Limits)
     """What a client may do."""
 
-    bodies: Bodies = attrs.field(default=attrs.Factory(lambda own: Bodies(own.limits), True))
-    """The bodies of requests under way."""
+    memory: MemoryBudget = attrs.field(
+        default=attrs.Factory(lambda own: MemoryBudget(own.limits), True)
+    )
+    """What the bodies of requests under way may take."""
 
     timeout: float = 300.0
     """Seconds for a whole answer, where the caller does not say."""
@@ -68,7 +71,7 @@ class Service:
 
 
 @attrs.frozen(kw_only=True)
-class Caller:
+class RequestContext:
     """Who sent a request, and what the request line says of it."""
 
     request_id: str
@@ -102,7 +105,7 @@ class Endpoint(ABC, Generic[B]):
         self.service = service
 
     @abstractmethod
-    def question(self, body: B, caller: Caller) -> Question:
+    def parsed(self, body: B, context: RequestContext) -> ParsedRequest:
         """What to ask; raises `Refusal` or `PunchError`."""
 
     @abstractmethod
@@ -118,19 +121,24 @@ class Endpoint(ABC, Generic[B]):
         """Answer one request."""
         record = RequestRecord(request_id="", endpoint=self.path, began_at=trio.current_time())
         try:
-            with self.service.bodies.room(key_id_in(scope)) as room:
-                await self._serve(record, scope, receive, send, room)
+            with self.service.memory.reserve(key_id_in(scope)) as reservation:
+                await self._serve(record, scope, receive, send, reservation)
         finally:
             if record.status is None and record.error_code is None:
                 record.error_code = STOPPED
             self.service.live.end(record)
 
     async def _serve(
-        self, record: RequestRecord, scope: Scope, receive: Receive, send: Send, room: Room
+        self,
+        record: RequestRecord,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+        reservation: BodyReservation,
     ) -> None:
         service = self.service
         try:
-            key, question = await self._understand(record, scope, receive, room)
+            key, parsed = await self._understand(record, scope, receive, reservation)
         except ClientGone:
             record.error_code = DISCONNECTED
             return
@@ -138,7 +146,7 @@ class Endpoint(ABC, Generic[B]):
             refusal = self._refusal(error, record)
             record.error_code = refusal.cause
             work = partial(say, refusal, record, send)
-            if room.is_read or not has_body(dict(scope["headers"])):
+            if reservation.is_read or not has_body(dict(scope["headers"])):
                 await work()
                 return
             refusal.closes = True
@@ -146,21 +154,21 @@ class Endpoint(ABC, Generic[B]):
             return
         service.live.start(record)
         events = service.live.events
-        if question.requests and events.wants(PromptRead):
-            text = words_of(question.requests[0])
+        if parsed.requests and events.wants(PromptRead):
+            text = words_of(parsed.requests[0])
             events.publish(PromptRead(at=trio.current_time(), request=record, text=text))
-        limit = max((request.timeout or 0.0 for request in question.requests), default=math.inf)
+        limit = max((request.timeout or 0.0 for request in parsed.requests), default=math.inf)
         admit = partial(
             service.quotas.admit,
             key,
             record.model,
-            tokens=expected_tokens(question.requests),
-            weight=max(1, len(question.requests)),
+            tokens=expected_tokens(parsed.requests),
+            weight=max(1, len(parsed.requests)),
             timeout=limit or math.inf,
         )
-        await Answering(
+        await RequestHandler(
             router=service.router,
-            question=question,
+            parsed=parsed,
             record=record,
             live=service.live,
             receive=receive,
@@ -171,15 +179,15 @@ class Endpoint(ABC, Generic[B]):
     def _refusal(self, error: Exception, record: RequestRecord) -> Refusal:
         """How to say that a request was not understood."""
         if isinstance(error, Refusal):
-            return untied(error)
+            return without_traceback(error)
         if isinstance(error, PunchError):
-            return refusal_of(untied(error), endpoint=self.path)
+            return refusal_of(without_traceback(error), endpoint=self.path)
         log.exception("a request met a bug", request_id=record.request_id)
         return internal()
 
     async def _understand(
-        self, record: RequestRecord, scope: Scope, receive: Receive, room: Room
-    ) -> tuple[Key | None, Question]:
+        self, record: RequestRecord, scope: Scope, receive: Receive, reservation: BodyReservation
+    ) -> tuple[Key | None, ParsedRequest]:
         headers = dict(scope["headers"])
         key: Key | None = scope.get("punch.key")
         record.request_id = new_request_id()
@@ -191,16 +199,16 @@ class Endpoint(ABC, Generic[B]):
             record.request_id = own if key is None else f"{own}@{key.key_id}"
             record.chosen_id = True
         check_media_type(headers, anything=self.path.startswith("/api/"))
-        bodies = self.service.bodies
-        data = await read_body(headers, receive, self.service.limits, room)
-        body = await parse_aside(self.body, data, bodies.parsing)
+        memory = self.service.memory
+        data = await read_body(headers, receive, self.service.limits, reservation)
+        body = await parse_aside(self.body, data, memory.parsing)
         record.model = self.model(body)
         record.stream = self.streams(body)
         allowed = record.model if key is None else key.model_for(record.model)
-        caller = Caller(
+        context = RequestContext(
             request_id=record.request_id, model=allowed, created=int(self.service.wall())
         )
-        return key, self.question(body, caller)
+        return key, self.parsed(body, context)
 
 
 def key_id_in(scope: Scope) -> str | None:

@@ -19,6 +19,7 @@ from ..exceptions import (
 )
 from ..routing import Decision
 from ..wire import SAMPLING_NUMBERS
+from .server import BadRequest
 
 # Seconds after which asking again makes sense where nobody said a number: adverts come every
 # second, and a listener that was restarted is back in five (`punch.routing`).
@@ -28,7 +29,7 @@ USUAL_RETRY = 5.0
 E = TypeVar("E", bound=Exception)
 
 
-def untied(error: E) -> E:
+def without_traceback(error: E) -> E:
     """*error* without the frames that it came through.
 
     They hold what the caller sent, and make a ring with it, which stays until the collector of
@@ -123,7 +124,7 @@ class Refusal(Exception):
     """Seconds after which asking again makes sense."""
 
     cause: str = "invalid_request"
-    """The `PunchError.code` that comes nearest, for `Exchange.error_code`."""
+    """The `PunchError.code` that comes nearest, for `RequestRecord.error_code`."""
 
     closes: bool = False
     """The connection cannot be used again: what was sent on it was not read to its end."""
@@ -236,6 +237,17 @@ def _spelled(param: str, endpoint: str) -> str:
         # A prompt is one text, which has no places.
         place = ""
     return name + place
+
+
+def spell_bad_request(error: BadRequest | None) -> tuple[bytes, bytes]:
+    """How the server says that a request cannot be read, or else that there is a bug.
+
+    Of a request that cannot be read no path is known, and so no dialect: it is told OpenAI's way.
+    """
+    refusal = internal()
+    if error is not None:
+        refusal = Refusal(status=error.status, message=str(error), code="invalid_request")
+    return b"application/json", refusal.body("/v1")
 
 
 def internal() -> Refusal:

@@ -15,16 +15,16 @@ from .._version import __version__
 from ..dialer import Router
 from ..events import Bus
 from ..exceptions import ConfigurationError
-from ._app import Application, Door, Told
+from ._app import Application, Door, JsonRoute
 from ._endpoint import Endpoint, Service
-from ._errors import Refusal
+from ._errors import Refusal, spell_bad_request
 from ._live import LiveRequests
-from ._on_offer import models_body, one_model_body
+from ._offered import models_body, one_model_body
 from ._openapi import describe
 from .keys._keys import KeyStore
 from .keys._quotas import Quotas
 from .ollama._endpoints import (
-    SPOKEN,
+    OLLAMA_VERSION,
     Embed,
     Generate,
     OldEmbed,
@@ -35,8 +35,7 @@ from .ollama._endpoints import (
 )
 from .openai._endpoints import Chat, Completions, Embeddings
 from .openai._responses import Responses
-from .server._limits import Limits
-from .server._server import DRAIN_SECONDS, Server, open_server
+from .server import DRAIN_SECONDS, Limits, Server, open_server
 
 # Above Ollama's 11434, so that both can be there.
 DEFAULT_PORT = 11435
@@ -179,7 +178,7 @@ def _own_routes(service: Service, described: Mapping[str, Any]) -> list[BaseRout
         )
 
     def told(path: str, value: Callable[[Any], Any]) -> Route:
-        return Route(path, Told(value), methods=["GET"])
+        return Route(path, JsonRoute(value), methods=["GET"])
 
     return [
         told("/", lambda _: {"punch": "is running", "openapi": "/openapi.json"}),
@@ -191,7 +190,7 @@ def _own_routes(service: Service, described: Mapping[str, Any]) -> list[BaseRout
             "/v1/models/{model:path}",
             lambda path: one_model_body(path["model"], router.peers, service.began_at),
         ),
-        told("/api/version", lambda _: {"version": SPOKEN, "punch": __version__}),
+        told("/api/version", lambda _: {"version": OLLAMA_VERSION, "punch": __version__}),
         told("/api/tags", lambda _: tags_body(router.peers, service.began_at)),
         told("/api/ps", lambda _: ps_body(router.peers, service.began_at)),
         Route(Show.path, Show(service), methods=["POST"]),
@@ -225,5 +224,6 @@ async def open_gateway(router: Router, parts: GatewayParts | None = None) -> Asy
         port=settings.port,
         limits=settings.limits,
         drain=settings.drain,
+        spell=spell_bad_request,
     ) as server:
         yield Gateway(server, application.service.live)

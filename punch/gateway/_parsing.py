@@ -1,4 +1,7 @@
-"""Reads a JSON body into one of our models, and says what is wrong with it in one sentence."""
+"""Reads a JSON body into one of our models, and says what is wrong with it in one sentence.
+
+The fields that the bodies of every dialect have stand here, too.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,16 @@ from collections.abc import Sequence
 from typing import Annotated, Any, Literal, TypeVar
 
 import trio
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StrictStr,
+    Tag,
+    ValidationError,
+)
 
 from ..wire import LIMITS
 from ._errors import Refusal
@@ -81,6 +93,51 @@ def within(name: str, **other: Any) -> Any:
             # wrong ones is one fault.
             found["fail_fast"] = True
     return Field(**(found | other))
+
+
+# Parts of one message, which are one text to a peer.
+MAX_PARTS = 256
+
+# JSON's integers are signed 64-bit ones to many clients, and so they are in OpenAI's own schema.
+MAX_SEED = (1 << 63) - 1
+
+Text = Annotated[StrictStr, Tag("~text")]
+
+
+def _printable(value: str) -> str:
+    if not value.isprintable():
+        limit = LIMITS["model"]
+        raise ValueError(f"it must be {limit.span} {limit.unit}")
+    return value
+
+
+ModelName = Annotated[str, within("model"), AfterValidator(_printable)]
+"""The name of a model, which goes into logs, headers and labels."""
+
+
+class PunchOptions(Body):
+    """Punch's own options, under ``punch``."""
+
+    priority: Annotated[int, within("priority")] = Field(
+        default=0, description="Higher goes first in a queue."
+    )
+    strict: bool | None = Field(default=None, description="Real inference only, never simulated.")
+    timeout: Annotated[float | None, within("timeout")] = Field(
+        default=None, description="Seconds until the whole answer must be there."
+    )
+    continuation: bool = Field(
+        default=True, description="If its peer fails in the middle, another one may go on."
+    )
+
+
+class Function(Body):
+    """A function that the model may ask for."""
+
+    name: str
+    description: str | None = None
+    parameters: dict[str, Any] | None = None
+    # llama.cpp writes the arguments of every call under a grammar of their schema.
+    strict: bool | None = None
 
 
 B = TypeVar("B", bound=Body)

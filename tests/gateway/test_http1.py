@@ -60,7 +60,7 @@ class Parsed:
     def _take(self) -> None:
         while True:
             if self.requests:
-                self.bodies[-1] += self.requests[-1].take()
+                self.bodies[-1] += self.requests[-1].consume()
             if not self.parser.requests:
                 return
             self.requests.append(self.parser.requests.popleft())

@@ -13,7 +13,7 @@ from gateway_client import Client, open_client
 
 from punch.backends import Emit, Generation, MockBackend, MockScript, mock_words
 from punch.capability import ModelOffer
-from punch.gateway.openai._endpoints import GATHER_SECONDS
+from punch.gateway._asking import GATHER_SECONDS
 from punch.testing import ScriptedBackend
 from punch.wire import (
     ChatMessage,

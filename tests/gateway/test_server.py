@@ -411,14 +411,14 @@ async def test_room_for_bodies_is_shared(autojump_clock):
     async with open_client({"a": backend.backend}, settings=settings) as client:
         async with client.open("POST", CHAT, long) as first:
             await trio.sleep(1)
-            assert client.app.service.bodies.held > 150_000
+            assert client.app.service.memory.held > 150_000
             second = await client.post(CHAT, long)
             async with client.open("POST", CHAT, QUESTION) as short:
                 await trio.sleep(1)
                 assert len(client.app.service.live.under_way) == 2
                 short.leave()
             first.leave()
-        assert client.app.service.bodies.held == 0
+        assert client.app.service.memory.held == 0
     assert second.status == 503
     assert second.error["code"] == "no_room"
     assert int(second.headers["retry-after"]) >= 1
@@ -451,7 +451,7 @@ async def test_a_body_that_began_fast_may_not_be_silent_for_long(autojump_clock)
         assert trio.current_time() - began <= Limits().slowest + 5
         await stream.aclose()
         await trio.sleep(5)
-        assert client.app.service.bodies.held == 0
+        assert client.app.service.memory.held == 0
     assert said.startswith(b"HTTP/1.1 408 ")
 
 

@@ -234,7 +234,7 @@ class Quotas:
           tokens: How many it will take, of prompt and answer (expected); by default as many as
             requests of this key do.
           timeout: Seconds that it may wait; who would have to wait longer is refused at once.
-          waiting: Told at first and every 5 s, while it waits, how many are before it and the
+          waiting: JsonRoute at first and every 5 s, while it waits, how many are before it and the
             seconds that this will take, if that is known.
 
         Raises:

@@ -10,8 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AliasChoices, Discriminator, Field, Tag, model_validator
 
-from .._parsing import Body, Never, within
-from ..openai._bodies import MAX_SEED, Function, ModelName, Punch, Text
+from .._parsing import MAX_SEED, Body, Function, ModelName, Never, PunchOptions, Text, within
 
 
 class _Options(Body):
@@ -85,7 +84,7 @@ class CalledTool(Body):
     type: Literal["function"] | None = None
 
 
-class Turn(Body):
+class MessageBody(Body):
     """One message of a conversation."""
 
     role: Literal["system", "user", "assistant", "tool"]
@@ -122,7 +121,7 @@ class Asked(Body):
     think: Never | None = None
     logprobs: Never | None = None
     top_logprobs: int | None = Field(default=None, ge=0, le=0)
-    punch: Punch = Punch()
+    punch: PunchOptions = PunchOptions()
 
     @property
     def schema_text(self) -> str | None:
@@ -135,7 +134,7 @@ class Asked(Body):
 class OllamaChatBody(Asked):
     """``POST /api/chat``."""
 
-    messages: Annotated[list[Turn], within("messages")] = Field(default=[])
+    messages: Annotated[list[MessageBody], within("messages")] = Field(default=[])
     tools: Annotated[list[OllamaTool] | None, within("tools")] = None
 
 
@@ -164,7 +163,7 @@ class EmbedBody(Body):
     dimensions: int | None = Field(default=None, ge=1)
     options: EmbedOptions | None = None
     keep_alive: str | float | None = None
-    punch: Punch = Punch()
+    punch: PunchOptions = PunchOptions()
 
 
 class OldEmbedBody(Body):
@@ -174,7 +173,7 @@ class OldEmbedBody(Body):
     prompt: str = Field(min_length=1)
     options: EmbedOptions | None = None
     keep_alive: str | float | None = None
-    punch: Punch = Punch()
+    punch: PunchOptions = PunchOptions()
 
 
 class ShowBody(Body):

@@ -6,12 +6,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from ...wire import CommandResponse
-from ..openai._embeddings import Unstreamed, check_dimensions
-from ..openai._shapes import completion_of, punch_body
+from .._json import check_dimensions, completion_of, punch_body
 from ._shapes import counted
 
 
-class OllamaEmbeddingShape(Unstreamed):
+class OllamaEmbeddingShape:
     """``/api/embed``, and ``/api/embeddings`` with a single vector.
 
     Args:

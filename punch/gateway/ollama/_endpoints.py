@@ -8,29 +8,29 @@ from typing import Any
 
 from ...peers import PeerRecord
 from ...wire import ChatMessage, Sampling, Tool, ToolCall
-from .._answering import Question, Receive, Send
-from .._endpoint import Caller, Endpoint, Scope, Service, key_id_in
+from .._asking import command_request
+from .._endpoint import Endpoint, RequestContext, Scope, Service, key_id_in
 from .._errors import Refusal
-from .._on_offer import AUTO, OnOffer, no_such_model, on_offer
+from .._handler import ParsedRequest, Receive, Send
+from .._memory import read_body
+from .._offered import AUTO, OfferedModel, no_such_model, on_offer
 from .._parsing import parse_aside
-from ..openai._endpoints import asked
-from ..server._limits import read_body
 from ._bodies import (
     Asked,
     EmbedBody,
     EmbedOptions,
     GenerateBody,
+    MessageBody,
     OldEmbedBody,
     OllamaChatBody,
     Options,
     ShowBody,
-    Turn,
 )
 from ._embeddings import OllamaEmbeddingShape
 from ._shapes import OllamaShape, running_body, show_body, tag_body
 
 # What its clients look for to know what they may ask; the fields above are of this version.
-SPOKEN = "0.13.0"
+OLLAMA_VERSION = "0.13.0"
 
 LATEST = ":latest"
 
@@ -60,7 +60,7 @@ def sampling_of(options: Options | None) -> Sampling:
     )
 
 
-def messages_of(turns: Sequence[Turn]) -> tuple[ChatMessage, ...]:
+def messages_of(turns: Sequence[MessageBody]) -> tuple[ChatMessage, ...]:
     """A conversation, as peers read it.
 
     Ollama's clients need give calls no id: the answers of tools then belong to the calls in their
@@ -136,9 +136,9 @@ class OllamaChat(_Asking, Endpoint[OllamaChatBody]):
         """Its name, with no tag that nobody gave it."""
         return self.model_name(body.model)
 
-    def question(self, body: OllamaChatBody, caller: Caller) -> Question:
+    def parsed(self, body: OllamaChatBody, context: RequestContext) -> ParsedRequest:
         """A conversation."""
-        self.check_context(body.options, caller.model)
+        self.check_context(body.options, context.model)
         tools = tuple(
             Tool(
                 name=tool.function.name,
@@ -147,10 +147,10 @@ class OllamaChat(_Asking, Endpoint[OllamaChatBody]):
             )
             for tool in body.tools or ()
         )
-        return _question(
+        return _parsed(
             self,
             body,
-            caller,
+            context,
             chat=True,
             command="chat",
             messages=messages_of(body.messages),
@@ -172,43 +172,43 @@ class Generate(_Asking, Endpoint[GenerateBody]):
         """Its name, with no tag that nobody gave it."""
         return self.model_name(body.model)
 
-    def question(self, body: GenerateBody, caller: Caller) -> Question:
+    def parsed(self, body: GenerateBody, context: RequestContext) -> ParsedRequest:
         """A conversation of one question, as Ollama's own templates make of it."""
-        self.check_context(body.options, caller.model)
+        self.check_context(body.options, context.model)
         prompt = body.prompt or ""
         if body.raw:
             if body.system:
                 raise Refusal(status=400, message="system does not go with raw", param="system")
-            return _question(self, body, caller, chat=False, command="complete", prompt=prompt)
+            return _parsed(self, body, context, chat=False, command="complete", prompt=prompt)
         messages = [ChatMessage(role="user", content=prompt)] if prompt else []
         if messages and body.system:
             messages.insert(0, ChatMessage(role="system", content=body.system))
-        return _question(self, body, caller, chat=False, command="chat", messages=tuple(messages))
+        return _parsed(self, body, context, chat=False, command="chat", messages=tuple(messages))
 
 
-def _question(
-    endpoint: Endpoint[Any], body: Asked, caller: Caller, *, chat: bool, **fields: Any
-) -> Question:
+def _parsed(
+    endpoint: Endpoint[Any], body: Asked, context: RequestContext, *, chat: bool, **fields: Any
+) -> ParsedRequest:
     streams = endpoint.streams(body)
     shape = OllamaShape(
-        request_id=caller.request_id, created=caller.created, model=body.model, chat=chat
+        request_id=context.request_id, created=context.created, model=body.model, chat=chat
     )
     if not fields.get("messages") and not fields.get("prompt"):
         # That loads a model there; here it is loaded or will be.
         offered = on_offer(endpoint.service.router.peers)
-        if caller.model is not None and caller.model not in offered:
+        if context.model is not None and context.model not in offered:
             raise no_such_model(body.model, offered)
-        return Question(requests=(), stream=streams, shape=shape)
-    request = asked(
+        return ParsedRequest(requests=(), whole=shape, stream=shape if streams else None)
+    request = command_request(
         endpoint.service,
-        caller,
+        context,
         body.punch,
         streams=streams,
         sampling=sampling_of(body.options),
         response_schema=body.schema_text,
         **fields,
     )
-    return Question(requests=(request,), stream=streams, shape=shape)
+    return ParsedRequest(requests=(request,), whole=shape, stream=shape if streams else None)
 
 
 class Embed(_Asking, Endpoint[EmbedBody]):
@@ -225,20 +225,20 @@ class Embed(_Asking, Endpoint[EmbedBody]):
         """Its name, with no tag that nobody gave it."""
         return self.model_name(body.model)
 
-    def question(self, body: EmbedBody, caller: Caller) -> Question:
+    def parsed(self, body: EmbedBody, context: RequestContext) -> ParsedRequest:
         """Texts to embed."""
-        self.check_context(body.options, caller.model)
+        self.check_context(body.options, context.model)
         inputs = (body.input,) if isinstance(body.input, str) else tuple(body.input)
-        request = asked(
-            self.service, caller, body.punch, command="embed", inputs=inputs, stream=False
+        request = command_request(
+            self.service, context, body.punch, command="embed", inputs=inputs, stream=False
         )
         shape = OllamaEmbeddingShape(
-            request_id=caller.request_id,
+            request_id=context.request_id,
             model=body.model,
             single=False,
             dimensions=body.dimensions,
         )
-        return Question(requests=(request,), stream=False, shape=shape)
+        return ParsedRequest(requests=(request,), whole=shape)
 
 
 class OldEmbed(_Asking, Endpoint[OldEmbedBody]):
@@ -255,14 +255,14 @@ class OldEmbed(_Asking, Endpoint[OldEmbedBody]):
         """Its name, with no tag that nobody gave it."""
         return self.model_name(body.model)
 
-    def question(self, body: OldEmbedBody, caller: Caller) -> Question:
+    def parsed(self, body: OldEmbedBody, context: RequestContext) -> ParsedRequest:
         """One text to embed."""
-        self.check_context(body.options, caller.model)
-        request = asked(
-            self.service, caller, body.punch, command="embed", inputs=(body.prompt,), stream=False
+        self.check_context(body.options, context.model)
+        request = command_request(
+            self.service, context, body.punch, command="embed", inputs=(body.prompt,), stream=False
         )
-        shape = OllamaEmbeddingShape(request_id=caller.request_id, model=body.model, single=True)
-        return Question(requests=(request,), stream=False, shape=shape)
+        shape = OllamaEmbeddingShape(request_id=context.request_id, model=body.model, single=True)
+        return ParsedRequest(requests=(request,), whole=shape)
 
 
 # ---- models ----
@@ -299,10 +299,10 @@ class Show:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
         service = self._service
-        with service.bodies.room(key_id_in(scope)) as room:
-            data = await read_body(dict(scope["headers"]), receive, service.limits, room)
-            body = await parse_aside(ShowBody, data, service.bodies.parsing)
-        offered: dict[str, OnOffer] = on_offer(service.router.peers)
+        with service.memory.reserve(key_id_in(scope)) as reservation:
+            data = await read_body(dict(scope["headers"]), receive, service.limits, reservation)
+            body = await parse_aside(ShowBody, data, service.memory.parsing)
+        offered: dict[str, OfferedModel] = on_offer(service.router.peers)
         name = plain_name(body.model, list(offered))
         if name not in offered:
             raise no_such_model(name, offered)

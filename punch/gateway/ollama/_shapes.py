@@ -9,8 +9,8 @@ from typing import Any
 
 from ...wire import CommandResponse, Completion, Timings, ToolCall
 from .._errors import Refusal
-from .._on_offer import OnOffer
-from ..openai._shapes import as_json, completion_of, punch_body
+from .._json import as_json, completion_of, punch_body
+from .._offered import OfferedModel
 
 NDJSON = "application/x-ndjson"
 
@@ -153,7 +153,7 @@ def _sum(timings: Timings) -> float:
 # ---- models ----
 
 
-def details_body(model: OnOffer) -> dict[str, Any]:
+def details_body(model: OfferedModel) -> dict[str, Any]:
     """What Ollama calls the details of a model."""
     best = model.best
     size = best.parameters
@@ -173,7 +173,7 @@ def _in_short(parameters: int) -> str:
     return f"{parameters / 1e6:.2f}M"
 
 
-def tag_body(model: OnOffer, began_at: int) -> dict[str, Any]:
+def tag_body(model: OfferedModel, began_at: int) -> dict[str, Any]:
     """A model, in a list."""
     best = model.best
     return {
@@ -186,14 +186,14 @@ def tag_body(model: OnOffer, began_at: int) -> dict[str, Any]:
     }
 
 
-def running_body(model: OnOffer, began_at: int) -> dict[str, Any]:
+def running_body(model: OfferedModel, began_at: int) -> dict[str, Any]:
     """A model that is loaded somewhere; it stays until its listener goes."""
     found = tag_body(model, began_at)
     del found["modified_at"]
     return found | {"expires_at": "9999-12-31T23:59:59Z", "size_vram": 0}
 
 
-def show_body(model: OnOffer, began_at: int) -> dict[str, Any]:
+def show_body(model: OfferedModel, began_at: int) -> dict[str, Any]:
     """All that is known of a model."""
     best = model.best
     features = set().union(*(offer.features for _, offer in model.offers))

@@ -10,60 +10,34 @@ import json
 from typing import Annotated, Any, Literal
 
 from pydantic import (
-    AfterValidator,
     Discriminator,
     Field,
-    StrictStr,
     Tag,
     field_validator,
     model_validator,
 )
 
-from ...wire import LIMITS
-from .._parsing import Always, Body, Never, within
+from .._parsing import (
+    MAX_PARTS,
+    MAX_SEED,
+    Always,
+    Body,
+    Function,
+    ModelName,
+    Never,
+    PunchOptions,
+    Text,
+    within,
+)
 
 MAX_ANSWERS = 16
 """Answers to one request, side by side."""
-
-# Parts of one message, which are one text to a peer.
-MAX_PARTS = 256
-
-# JSON's integers are signed 64-bit ones to many clients, and so they are in OpenAI's own schema.
-MAX_SEED = (1 << 63) - 1
-
-Text = Annotated[StrictStr, Tag("~text")]
 
 
 def _kind(value: Any) -> str | None:
     if isinstance(value, str):
         return "~text"
     return "~list" if isinstance(value, list) else None
-
-
-def _printable(value: str) -> str:
-    if not value.isprintable():
-        limit = LIMITS["model"]
-        raise ValueError(f"it must be {limit.span} {limit.unit}")
-    return value
-
-
-ModelName = Annotated[str, within("model"), AfterValidator(_printable)]
-"""The name of a model, which goes into logs, headers and labels."""
-
-
-class Punch(Body):
-    """Punch's own wishes, under ``punch``."""
-
-    priority: Annotated[int, within("priority")] = Field(
-        default=0, description="Higher goes first in a queue."
-    )
-    strict: bool | None = Field(default=None, description="Real inference only, never simulated.")
-    timeout: Annotated[float | None, within("timeout")] = Field(
-        default=None, description="Seconds until the whole answer must be there."
-    )
-    continuation: bool = Field(
-        default=True, description="If its peer fails in the middle, another one may go on."
-    )
 
 
 class TextPart(Body):
@@ -94,7 +68,7 @@ class CalledTool(Body):
     function: FunctionCall
 
 
-class Turn(Body):
+class MessageBody(Body):
     """One message of a conversation."""
 
     role: Literal["system", "developer", "user", "assistant", "tool"]
@@ -116,16 +90,6 @@ class Turn(Body):
         if isinstance(self.content, str):
             return self.content
         return "".join(part.text for part in self.content)
-
-
-class Function(Body):
-    """A function that the model may ask for."""
-
-    name: str
-    description: str | None = None
-    parameters: dict[str, Any] | None = None
-    # llama.cpp writes the arguments of every call under a grammar of their schema.
-    strict: bool | None = None
 
 
 class FunctionTool(Body):
@@ -196,7 +160,7 @@ ToolChoice = Annotated[
 ]
 
 
-class Wished(Body):
+class GenerationBody(Body):
     """What chat and completions have in common."""
 
     model: ModelName = "auto"
@@ -215,15 +179,15 @@ class Wished(Body):
     seed: Annotated[int | None, within("seed", le=MAX_SEED)] = None
     user: str | None = None
     logit_bias: dict[str, Any] | None = Field(default=None, max_length=0)
-    punch: Punch = Punch()
+    punch: PunchOptions = PunchOptions()
 
     @field_validator("punch", mode="before")
     @classmethod
     def _none_is_usual(cls, value: Any) -> Any:
-        return Punch() if value is None else value
+        return PunchOptions() if value is None else value
 
     @model_validator(mode="after")
-    def _options_need_a_stream(self) -> Wished:
+    def _options_need_a_stream(self) -> GenerationBody:
         if self.stream_options is not None and not self.stream:
             raise ValueError("stream_options goes with stream: true only")
         return self
@@ -241,10 +205,10 @@ class Wished(Body):
         return self.stream_options is not None and bool(self.stream_options.include_usage)
 
 
-class ChatBody(Wished):
+class ChatBody(GenerationBody):
     """``POST /v1/chat/completions``."""
 
-    messages: Annotated[list[Turn], within("messages", min_length=1)]
+    messages: Annotated[list[MessageBody], within("messages", min_length=1)]
     max_completion_tokens: Annotated[int | None, within("max_tokens")] = None
     logprobs: bool | None = None
     top_logprobs: Annotated[int | None, within("logprobs")] = None
@@ -278,7 +242,7 @@ Prompt = Annotated[
 ]
 
 
-class CompletionBody(Wished):
+class CompletionBody(GenerationBody):
     """``POST /v1/completions``."""
 
     prompt: Prompt
@@ -302,4 +266,4 @@ class EmbeddingBody(Body):
     encoding_format: Literal["float", "base64"] | None = None
     dimensions: int | None = Field(default=None, ge=1)
     user: str | None = None
-    punch: Punch = Punch()
+    punch: PunchOptions = PunchOptions()

@@ -8,46 +8,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from ...wire import CommandResponse
-from .._errors import Refusal
-from ._shapes import completion_of, model_of, punch_body
-
-Vector = Sequence[float]
+from .._json import Vector, check_dimensions, completion_of, model_of, punch_body
 
 
-class Unstreamed:
-    """Half a shape: of embeddings there is no stream."""
-
-    stream_type = "application/json"
-
-    def began(self, model: str) -> bytes:
-        """Nothing."""
-        return b""
-
-    def named(self, model: str) -> None:
-        """Nothing."""
-
-    def text(self, index: int, parts: Sequence[str]) -> bytes:
-        """Nothing."""
-        return b""
-
-    def comment(self, words: str) -> bytes:
-        """Nothing."""
-        return b""
-
-    def finished(self, index: int, response: CommandResponse) -> bytes:
-        """Nothing."""
-        return b""
-
-    def ended(self, responses: Sequence[CommandResponse]) -> bytes:
-        """Nothing."""
-        return b""
-
-    def failed(self, refusal: Refusal) -> bytes:
-        """Nothing."""
-        return b""
-
-
-class EmbeddingShape(Unstreamed):
+class EmbeddingShape:
     """``/v1/embeddings``.
 
     Args:
@@ -87,16 +51,3 @@ class EmbeddingShape(Unstreamed):
         if not self._packed:
             return list(vector)
         return base64.b64encode(struct.pack(f"<{len(vector)}f", *vector)).decode()
-
-
-def check_dimensions(vectors: Sequence[Vector], wanted: int | None) -> None:
-    """Refuse to give vectors of another length than was *wanted*."""
-    for vector in vectors:
-        if wanted not in (None, len(vector)):
-            raise Refusal(
-                status=400,
-                message=f"dimensions is {wanted}; the embeddings of this model have "
-                f"{len(vector)}, and cannot be shortened",
-                code="invalid_value",
-                param="dimensions",
-            )

@@ -4,33 +4,28 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import Any
 
 import attrs
 
-from ...wire import ChatMessage, CommandRequest, Sampling, Tool, ToolCall
-from .._answering import Question
-from .._endpoint import Caller, Endpoint, Service
+from ...wire import ChatMessage, Sampling, Tool, ToolCall
+from .._asking import command_request, numbered, side_by_side
+from .._endpoint import Endpoint, RequestContext
 from .._errors import Refusal
+from .._handler import ParsedRequest
 from ._bodies import (
     ChatBody,
     CompletionBody,
     EmbeddingBody,
     FunctionTool,
-    Punch,
+    GenerationBody,
+    MessageBody,
     ToolChoice,
-    Turn,
-    Wished,
 )
 from ._embeddings import EmbeddingShape
 from ._shapes import ChatShape, CompletionShape
 
-# How often a peer sends what it has of an answer whose client reads nothing before its end: twice
-# as much of it may have to be made again when the peer dies.
-GATHER_SECONDS = 0.1
 
-
-def sampling_of(body: Wished, max_tokens: int | None) -> Sampling:
+def sampling_of(body: GenerationBody, max_tokens: int | None) -> Sampling:
     """How to choose tokens."""
     return Sampling(
         max_tokens=max_tokens,
@@ -46,7 +41,7 @@ def sampling_of(body: Wished, max_tokens: int | None) -> Sampling:
     )
 
 
-def message_of(turn: Turn) -> ChatMessage:
+def message_of(turn: MessageBody) -> ChatMessage:
     """One message, as peers read it."""
     # What OpenAI renamed for its reasoning models is a system message to everybody else.
     role = "system" if turn.role == "developer" else turn.role
@@ -81,47 +76,6 @@ def tool_choice_of(choice: ToolChoice | None) -> str | None:
     return f"function:{choice.function.name}"
 
 
-def side_by_side(request: CommandRequest, answers: int) -> tuple[CommandRequest, ...]:
-    """*answers* requests for as many answers; with a seed each has the next one."""
-    if answers == 1:
-        return (request,)
-    found = []
-    for index in range(answers):
-        sampling = request.sampling
-        if sampling.seed is not None:
-            # The same seed would give the same answer again.
-            sampling = attrs.evolve(sampling, seed=sampling.seed + index)
-        found.append(
-            attrs.evolve(request, request_id=numbered(request.request_id, index), sampling=sampling)
-        )
-    return tuple(found)
-
-
-def numbered(request_id: str, index: int) -> str:
-    """The id of one answer of several: ``ID``, ``ID#1``, ``ID#2``."""
-    return f"{request_id}#{index}" if index else request_id
-
-
-def asked(
-    service: Service, caller: Caller, wishes: Punch, *, streams: bool = False, **fields: Any
-) -> CommandRequest:
-    """A request with what every request has; *streams* says whether its client reads along.
-
-    It is streamed from the peer even where the client wants the answer whole: what a peer had
-    delivered when it died need not be made again.
-    """
-    return CommandRequest(
-        request_id=caller.request_id,
-        model=caller.model,
-        strict=service.strict or bool(wishes.strict),
-        timeout=wishes.timeout or service.timeout,
-        stream_interval=0.0 if streams else GATHER_SECONDS,
-        priority=wishes.priority,
-        continuable=wishes.continuation,
-        **fields,
-    )
-
-
 class Chat(Endpoint[ChatBody]):
     """``POST /v1/chat/completions``."""
 
@@ -132,13 +86,13 @@ class Chat(Endpoint[ChatBody]):
         """If it says so."""
         return bool(body.stream)
 
-    def question(self, body: ChatBody, caller: Caller) -> Question:
+    def parsed(self, body: ChatBody, context: RequestContext) -> ParsedRequest:
         """A conversation."""
         streams = self.streams(body)
         tools = tools_of(body.tools)
-        request = asked(
+        request = command_request(
             self.service,
-            caller,
+            context,
             body.punch,
             streams=streams,
             command="chat",
@@ -150,12 +104,16 @@ class Chat(Endpoint[ChatBody]):
             logprobs=(body.top_logprobs or 0) if body.logprobs else None,
         )
         shape = ChatShape(
-            request_id=caller.request_id,
-            created=caller.created,
+            request_id=context.request_id,
+            created=context.created,
             model=body.model,
             includes_usage=body.includes_usage,
         )
-        return Question(requests=side_by_side(request, body.n or 1), stream=streams, shape=shape)
+        return ParsedRequest(
+            requests=side_by_side(request, body.n or 1),
+            whole=shape,
+            stream=shape if streams else None,
+        )
 
 
 class Completions(Endpoint[CompletionBody]):
@@ -168,7 +126,7 @@ class Completions(Endpoint[CompletionBody]):
         """If it says so."""
         return bool(body.stream)
 
-    def question(self, body: CompletionBody, caller: Caller) -> Question:
+    def parsed(self, body: CompletionBody, context: RequestContext) -> ParsedRequest:
         """One text to go on from, or several."""
         streams = self.streams(body)
         prompts = [body.prompt] if isinstance(body.prompt, str) else body.prompt
@@ -180,9 +138,9 @@ class Completions(Endpoint[CompletionBody]):
                 code="invalid_value",
                 param="n",
             )
-        request = asked(
+        request = command_request(
             self.service,
-            caller,
+            context,
             body.punch,
             streams=streams,
             command="complete",
@@ -197,13 +155,13 @@ class Completions(Endpoint[CompletionBody]):
                 for i, prompt in enumerate(prompts)
             )
         shape = CompletionShape(
-            request_id=caller.request_id,
-            created=caller.created,
+            request_id=context.request_id,
+            created=context.created,
             model=body.model,
             includes_usage=body.includes_usage,
             one_prompt=len(prompts) == 1,
         )
-        return Question(requests=requests, stream=streams, shape=shape)
+        return ParsedRequest(requests=requests, whole=shape, stream=shape if streams else None)
 
 
 class Embeddings(Endpoint[EmbeddingBody]):
@@ -216,16 +174,16 @@ class Embeddings(Endpoint[EmbeddingBody]):
         """Never."""
         return False
 
-    def question(self, body: EmbeddingBody, caller: Caller) -> Question:
+    def parsed(self, body: EmbeddingBody, context: RequestContext) -> ParsedRequest:
         """Texts to embed."""
         inputs = (body.input,) if isinstance(body.input, str) else tuple(body.input)
-        request = asked(
-            self.service, caller, body.punch, command="embed", inputs=inputs, stream=False
+        request = command_request(
+            self.service, context, body.punch, command="embed", inputs=inputs, stream=False
         )
         shape = EmbeddingShape(
-            request_id=caller.request_id,
+            request_id=context.request_id,
             model=body.model,
             packed=body.encoding_format == "base64",
             dimensions=body.dimensions,
         )
-        return Question(requests=(request,), stream=False, shape=shape)
+        return ParsedRequest(requests=(request,), whole=shape)

@@ -8,12 +8,12 @@ from typing import Annotated, Any, Literal
 from pydantic import Discriminator, Field, Tag, model_validator
 
 from ...wire import ChatMessage, Sampling, Tool, ToolCall
-from .._answering import Question
-from .._endpoint import Caller, Endpoint
+from .._asking import command_request
+from .._endpoint import Endpoint, RequestContext
 from .._errors import Refusal
-from .._parsing import Always, Body, Never, within
-from ._bodies import MAX_PARTS, ModelName, Punch, StreamOptions, Text
-from ._endpoints import asked
+from .._handler import ParsedRequest
+from .._parsing import MAX_PARTS, Always, Body, ModelName, Never, PunchOptions, Text, within
+from ._bodies import StreamOptions
 from ._responses_shapes import Echoed, ResponsesShape
 
 # ---- what is sent ----
@@ -177,7 +177,7 @@ class ResponsesBody(Body):
     truncation: Literal["disabled"] | None = None
     include: list[Any] | None = Field(default=None, max_length=0, fail_fast=True)
     service_tier: Literal["auto", "default"] | None = None
-    punch: Punch = Punch()
+    punch: PunchOptions = PunchOptions()
 
 
 # ---- what is made of it ----
@@ -193,7 +193,7 @@ class Responses(Endpoint[ResponsesBody]):
         """If it says so."""
         return bool(body.stream)
 
-    def question(self, body: ResponsesBody, caller: Caller) -> Question:
+    def parsed(self, body: ResponsesBody, context: RequestContext) -> ParsedRequest:
         """A conversation."""
         messages = _messages(body)
         if not any(message.role != "system" for message in messages):
@@ -203,9 +203,9 @@ class Responses(Endpoint[ResponsesBody]):
                 code="invalid_value",
                 param="input",
             )
-        request = asked(
+        request = command_request(
             self.service,
-            caller,
+            context,
             body.punch,
             streams=self.streams(body),
             command="chat",
@@ -225,12 +225,14 @@ class Responses(Endpoint[ResponsesBody]):
             response_schema=_schema(body),
         )
         shape = ResponsesShape(
-            request_id=caller.request_id,
-            created=caller.created,
+            request_id=context.request_id,
+            created=context.created,
             model=body.model,
             echoed=_echoed(body),
         )
-        return Question(requests=(request,), stream=self.streams(body), shape=shape)
+        return ParsedRequest(
+            requests=(request,), whole=shape, stream=shape if self.streams(body) else None
+        )
 
 
 def _messages(body: ResponsesBody) -> list[ChatMessage]:

@@ -12,7 +12,8 @@ import attrs
 
 from ...wire import CommandResponse, Completion, ToolCall, Usage
 from .._errors import Refusal
-from ._shapes import SSE, as_json, comment, completion_of, model_of, punch_body
+from .._json import as_json, completion_of, model_of, punch_body
+from ._shapes import SSE, comment
 
 
 def _usage(usage: Usage) -> dict[str, Any] | None:

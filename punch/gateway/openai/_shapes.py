@@ -6,22 +6,17 @@ has counted, it is null rather than made up.
 
 from __future__ import annotations
 
-import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ...wire import CommandResponse, Completion, Segment, TokenLogprob, ToolCall, Usage
+from ...wire import CommandResponse, Completion, TokenLogprob, ToolCall, Usage
 from .._errors import Refusal
 from .._headers import usage_of
+from .._json import as_json, completion_of, model_of, punch_body
 
 SSE = "text/event-stream; charset=utf-8"
 DONE = b"data: [DONE]\n\n"
-
-
-def as_json(value: Any) -> str:
-    """*value*, in the fewest bytes."""
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
 
 def event(value: Any) -> bytes:
@@ -59,30 +54,6 @@ def one_prompt(responses: Sequence[CommandResponse]) -> Usage:
         completion_tokens=usage.completion_tokens,
         cached_tokens=responses[0].usage.cached_tokens,
     )
-
-
-def segments_body(segments: Sequence[Segment]) -> list[dict[str, Any]]:
-    """Who has delivered what, as plain data."""
-    return [
-        {
-            "peer_id": segment.peer_id,
-            "tokens": segment.tokens,
-            "characters": segment.characters,
-            "seconds": round(segment.seconds, 6),
-            "reason": segment.reason,
-        }
-        for segment in segments
-    ]
-
-
-def punch_body(request_id: str, responses: Sequence[CommandResponse]) -> dict[str, Any]:
-    """What only punch says: which peers the answer is from, and under what id it is known."""
-    segments = [
-        part | ({"index": index} if len(responses) > 1 else {})
-        for index, response in enumerate(responses)
-        for part in segments_body(response.segments)
-    ]
-    return {"request_id": request_id, "segments": segments}
 
 
 def tool_calls_body(calls: Sequence[ToolCall], *, numbered: bool = False) -> list[dict[str, Any]]:
@@ -129,19 +100,6 @@ def old_logprobs_body(logprobs: Sequence[TokenLogprob]) -> dict[str, Any] | None
         "top_logprobs": [dict(each.top) for each in logprobs],
         "text_offset": offsets,
     }
-
-
-def model_of(responses: Sequence[CommandResponse], otherwise: str) -> str:
-    """The model that answered."""
-    for response in responses:
-        if response.provenance is not None and response.provenance.model is not None:
-            return response.provenance.model
-    return otherwise
-
-
-def completion_of(response: CommandResponse) -> Completion:
-    """The answer in a response."""
-    return response.result or Completion()
 
 
 class TextShape(ABC):

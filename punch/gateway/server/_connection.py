@@ -12,7 +12,6 @@ import trio
 
 from ..._background import take
 from ..._logs import get_logger
-from .._errors import Refusal, internal
 from ._http1 import BadRequest, Framing, Request, RequestParser
 from ._limits import Limits
 
@@ -37,6 +36,16 @@ CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _LOST = (trio.BrokenResourceError, trio.ClosedResourceError)
 
 
+Spell = Callable[[BadRequest | None], tuple[bytes, bytes]]
+"""Media type and body of an error: of a request that cannot be read, or else of a bug."""
+
+
+def plain(error: BadRequest | None) -> tuple[bytes, bytes]:
+    """The error in words."""
+    words = "the server has a bug here" if error is None else str(error)
+    return b"text/plain; charset=utf-8", words.encode(errors="replace")
+
+
 class Connection:
     """See the module.
 
@@ -48,6 +57,7 @@ class Connection:
       app: An ASGI application.
       limits: What clients may do.
       is_ending: Whether the server is: then no further request is taken.
+      spell: How an error is said of which the application never hears.
 
     """
 
@@ -57,6 +67,7 @@ class Connection:
         app: Callable[..., Any],
         limits: Limits,
         is_ending: Callable[[], bool],
+        spell: Spell,
     ) -> None:
         self.due = trio.current_time() + limits.idle
         """When its client has taken too long to ask, in trio's seconds: then the server ends it."""
@@ -70,6 +81,7 @@ class Connection:
         self._app = app
         self._limits = limits
         self._is_ending = is_ending
+        self._spell = spell
         self._parser = RequestParser(limits.head)
         self._ahead = bytearray()
         self._gone = trio.Event()
@@ -81,7 +93,7 @@ class Connection:
         try:
             while (request := await self._next_request()) is not None:
                 self.is_idle, self.due = False, math.inf
-                turn = Turn(self, request)
+                turn = RequestCycle(self, request)
                 await turn.run(self._app)
                 if turn.framing.closes or self.is_lost:
                     if not request.is_complete or self._ahead or self._parser.has_more:
@@ -183,13 +195,11 @@ class Connection:
         """Say that what came cannot be read, or else that there is a bug, if somebody hears it."""
         if self.is_lost:
             return
-        refusal = internal()
-        if error is not None:
-            refusal = Refusal(status=error.status, message=str(error), code="invalid_request")
-        body = refusal.body("/v1")
-        headers = [(b"content-type", b"application/json")]
+        status = 500 if error is None else error.status
+        kind, body = self._spell(error)
+        headers = [(b"content-type", kind)]
         framing = Framing(None, closes=True)
-        await self.write(framing.head(refusal.status, headers, body, last=True))
+        await self.write(framing.head(status, headers, body, last=True))
 
     async def _linger(self) -> None:
         """Let a client that still sends read what it was told."""
@@ -211,7 +221,7 @@ class Connection:
         return self._is_ending()
 
 
-class Turn:
+class RequestCycle:
     """One request and its answer: ASGI's `receive` and `send`."""
 
     def __init__(self, connection: Connection, request: Request) -> None:
@@ -267,7 +277,7 @@ class Turn:
                 self._has_all = request.is_complete
                 return {
                     "type": "http.request",
-                    "body": request.take(),
+                    "body": request.consume(),
                     "more_body": not self._has_all,
                 }
             if self._is_over or connection.has_no_more_of(request):

@@ -81,7 +81,7 @@ class Request:
         """More of its body has come."""
         self._parts.append(data)
 
-    def take(self) -> bytes:
+    def consume(self) -> bytes:
         """What has come of its body since it was last taken."""
         parts, self._parts = self._parts, []
         return parts[0] if len(parts) == 1 else b"".join(parts)

@@ -11,7 +11,7 @@ import trio
 from ..._background import open_background
 from ..._logs import get_logger
 from ...exceptions import AddressUnavailable
-from ._connection import Connection
+from ._connection import Connection, Spell, plain
 from ._limits import Limits, raise_descriptor_limit
 
 log = get_logger(__name__)
@@ -33,10 +33,12 @@ class Server:
     Args:
       app: The application.
       limits: What clients may do.
+      spell: How to say what the application never hears of.
 
     """
 
-    def __init__(self, app: Callable[..., Any], limits: Limits) -> None:
+    def __init__(self, app: Callable[..., Any], limits: Limits, spell: Spell = plain) -> None:
+        self._spell = spell
         self._limits = limits
         self._app = app
         self._is_ending = False
@@ -61,7 +63,9 @@ class Server:
         if self.connections >= self._limits.connections:
             await stream.aclose()
             return
-        connection = Connection(stream, self._app, self._limits, lambda: self._is_ending)
+        connection = Connection(
+            stream, self._app, self._limits, lambda: self._is_ending, self._spell
+        )
         self._connections.add(connection)
         try:
             await connection.run()
@@ -108,6 +112,7 @@ async def open_server(
     port: int,
     limits: Limits,
     drain: float = DRAIN_SECONDS,
+    spell: Spell = plain,
 ) -> AsyncIterator[Server]:
     """Serve *app* at an address for as long as the context lasts.
 
@@ -117,13 +122,14 @@ async def open_server(
       port: 0 for any that is free.
       limits: What clients may do.
       drain: Seconds that requests under way may take at the end.
+      spell: How to say what the application never hears of; by default in plain words.
 
     Raises:
       AddressUnavailable: if nobody can listen there.
 
     """
     raise_descriptor_limit()
-    server = Server(app, limits)
+    server = Server(app, limits, spell)
     try:
         listeners = await trio.open_tcp_listeners(port, host=host, backlog=BACKLOG)
     except OSError as error:

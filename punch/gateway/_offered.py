@@ -20,7 +20,7 @@ MOST_NAMED = 32
 
 
 @attrs.frozen(kw_only=True)
-class OnOffer:
+class OfferedModel:
     """One model, and who offers it."""
 
     name: str
@@ -35,16 +35,16 @@ class OnOffer:
         return max((offer for _, offer in self.offers), key=lambda o: o.context_tokens or 0)
 
 
-def on_offer(peers: Sequence[PeerRecord]) -> dict[str, OnOffer]:
+def on_offer(peers: Sequence[PeerRecord]) -> dict[str, OfferedModel]:
     """Every model that somebody offers, by name."""
     found: dict[str, list[tuple[PeerRecord, ModelOffer]]] = {}
     for peer in peers:
         for offer in peer.capability.models:
             found.setdefault(offer.name, []).append((peer, offer))
-    return {name: OnOffer(name=name, offers=tuple(found[name])) for name in sorted(found)}
+    return {name: OfferedModel(name=name, offers=tuple(found[name])) for name in sorted(found)}
 
 
-def model_body(model: OnOffer, began_at: int) -> dict[str, Any]:
+def model_body(model: OfferedModel, began_at: int) -> dict[str, Any]:
     """A model, as OpenAI's clients read it, and what punch knows of it."""
     best = model.best
     return {

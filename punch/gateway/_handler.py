@@ -22,9 +22,10 @@ from ..dialer import Answer, Router
 from ..events import DISCONNECTED, STOPPED, RequestRecord
 from ..exceptions import DeadlineExceeded, PunchError
 from ..wire import CommandRequest, CommandResponse, Progress, Provenance
-from ._errors import Refusal, internal, out_of_time_in_queue, refusal_of, untied
+from ._errors import Refusal, internal, out_of_time_in_queue, refusal_of, without_traceback
 from ._headers import header_value, in_short, usage_of, what_is_waited_for, where_from
 from ._live import LiveRequests
+from ._shape import StreamShape, WholeShape
 from .keys._charging import believed, cost_of
 from .keys._quotas import Grant
 
@@ -44,49 +45,18 @@ LAST_BYTE_SECONDS = 1.0
 MOST_AT_ONCE = 4096
 
 
-class Shape(Protocol):
-    """How one endpoint spells answers. Knows no network; `_openai_shapes` has the first of them."""
-
-    stream_type: str
-    """Media type of a stream."""
-
-    def began(self, model: str) -> bytes:
-        """What opens a stream, answered by *model*."""
-
-    def named(self, model: str) -> None:
-        """It is *model* after all: a stream may begin before that is known."""
-
-    def text(self, index: int, parts: Sequence[str]) -> bytes:
-        """The next parts of the text of one answer, each in an event of its own."""
-
-    def comment(self, words: str) -> bytes:
-        """What the client waits for, if there is a way to say it."""
-
-    def finished(self, index: int, response: CommandResponse) -> bytes:
-        """The end of one answer, and all that is known only then."""
-
-    def ended(self, responses: Sequence[CommandResponse]) -> bytes:
-        """The end of the stream."""
-
-    def failed(self, refusal: Refusal) -> bytes:
-        """The end of a stream that broke."""
-
-    def whole(self, responses: Sequence[CommandResponse]) -> dict[str, Any]:
-        """All of it at once, for a client that wants no stream."""
-
-
 @attrs.frozen(kw_only=True)
-class Question:
+class ParsedRequest:
     """What an endpoint has made of an HTTP request."""
 
     requests: tuple[CommandRequest, ...]
     """What to ask, all of it side by side."""
 
-    stream: bool
-    """Send the answer as it is made."""
+    whole: WholeShape
+    """How to spell the answer in one piece."""
 
-    shape: Shape
-    """How to say it."""
+    stream: StreamShape | None = None
+    """How to spell it as it is made; `None` if the client wants it whole."""
 
 
 class Admit(Protocol):
@@ -98,12 +68,12 @@ class Admit(Protocol):
         """A context that is entered when it is its turn."""
 
 
-class Answering:
+class RequestHandler:
     """One HTTP request that is being answered.
 
     Args:
       router: Who is asked.
-      question: What is asked.
+      parsed: What is asked.
       record: What subscribers see of it.
       live: Where its changes are published.
       receive: Takes what the client sends, ASGI's way.
@@ -116,7 +86,7 @@ class Answering:
         self,
         *,
         router: Router,
-        question: Question,
+        parsed: ParsedRequest,
         record: RequestRecord,
         live: LiveRequests,
         receive: Receive,
@@ -124,8 +94,8 @@ class Answering:
         admit: Admit,
     ) -> None:
         self._router = router
-        self._question = question
-        self._shape = question.shape
+        self._parsed = parsed
+        self._stream = parsed.stream
         self._record = record
         self._live = live
         self._receive = receive
@@ -223,8 +193,10 @@ class Answering:
                 return
             opening = b""
             if not self._is_open:
-                await self._open(200, self._shape.stream_type)
-                opening = self._shape.began(self._model())
+                # An answer that is whole has sent its head with its length before.
+                assert self._stream is not None
+                await self._open(200, self._stream.stream_type)
+                opening = self._stream.began(self._model())
                 self._is_nameless = self._record.provenance is None
             data = opening + spell()
             self._is_done = last
@@ -238,11 +210,11 @@ class Answering:
 
     async def _all(self) -> None:
         """Be let in, take all answers, and say the end."""
-        question = self._question
+        parsed = self._parsed
         try:
             async with self._admit(waiting=self._queued) as grant:
                 try:
-                    await self._take_all(question.requests)
+                    await self._take_all(parsed.requests)
                 finally:
                     grant.charge(self._record.cost.tokens)
         except PunchError as error:
@@ -250,11 +222,11 @@ class Answering:
         if self._failure is not None:
             return
         responses = [self._responses[index] for index in sorted(self._responses)]
-        if question.stream:
-            await self._write(partial(self._shape.ended, responses), last=True)
+        if self._stream is not None:
+            await self._write(partial(self._stream.ended, responses), last=True)
             return
         try:
-            whole = self._shape.whole(responses)
+            whole = parsed.whole.whole(responses)
         except Refusal as refusal:
             self._failure = refusal
             return
@@ -283,7 +255,7 @@ class Answering:
         answer: Answer | None = None
         record = self._record
         # One id is one request: of the same endpoint, and for as many answers.
-        scope = f"{record.endpoint} {len(self._question.requests)}"
+        scope = f"{record.endpoint} {len(self._parsed.requests)}"
         try:
             asked = self._router.answer(request, keep=record.chosen_id, scope=scope)
             async with asked as answer:
@@ -296,11 +268,11 @@ class Answering:
                     cost = cost_of(answer, self._responses.get(index))
                     record.cost = record.cost.plus(cost)
             self._name()
-            if self._question.stream:
-                await self._write(partial(self._shape.finished, index, self._responses[index]))
+            if self._stream is not None:
+                await self._write(partial(self._stream.finished, index, self._responses[index]))
         except PunchError as error:
             self._failure = self._failure or self._refusal(error, answer)
-            untied(error)
+            without_traceback(error)
 
     async def _pass_on(self, index: int, answer: Answer) -> None:
         while (text := await answer.receive()) is not None:
@@ -312,18 +284,18 @@ class Answering:
                     size += len(text)
             self._heard(answer, len(parts))
             self._name()
-            if self._question.stream:
-                await self._write(partial(self._shape.text, index, parts))
+            if self._stream is not None:
+                await self._write(partial(self._stream.text, index, parts))
 
     async def _comment(self) -> None:
         """Tell whoever waits what for: there was no text for a while."""
         self._quiet_since = trio.current_time()
         self._look()
         self._live.change(self._record)
-        if self._question.stream:
+        if self._stream is not None:
             waited = trio.current_time() - self._record.began_at
             words = what_is_waited_for(self._record.progress, waited)
-            if comment := self._shape.comment(words):
+            if comment := self._stream.comment(words):
                 # Where there is none, the status stays open: it may still be an error.
                 await self._write(lambda: comment)
 
@@ -344,7 +316,7 @@ class Answering:
         self._quiet_since = trio.current_time()
         if record.first_text_at is None:
             record.first_text_at = trio.current_time()
-        elif answer.peer_id == record.peer_id or len(self._question.requests) > 1:
+        elif answer.peer_id == record.peer_id or len(self._parsed.requests) > 1:
             return
         self._look()
         self._live.change(record)
@@ -367,7 +339,8 @@ class Answering:
         self._look()
         if self._record.provenance is not None:
             self._is_nameless = False
-            self._shape.named(self._model())
+            if self._stream is not None:
+                self._stream.named(self._model())
 
     # ---- what the headers say ----
 
@@ -391,7 +364,7 @@ class Answering:
         provenance = record.provenance or self._expected()
         if provenance is not None:
             found["x-punch-provenance"] = where_from(provenance)
-        if self._responses and not self._question.stream:
+        if self._responses and self._stream is None:
             found["x-punch-segments"] = str(len(record.segments))
         return [(name.encode(), header_value(value)) for name, value in found.items()]
 
@@ -426,7 +399,7 @@ class Answering:
         """Say that there is no answer, or no more of it."""
         self._record.error_code = refusal.cause
         if self._is_open:
-            data = self._shape.failed(refusal) if self._question.stream else b""
+            data = b"" if self._stream is None else self._stream.failed(refusal)
         else:
             data = refusal.body(self._record.endpoint)
             await self._open(refusal.status, "application/json", len(data))
