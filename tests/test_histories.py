@@ -254,7 +254,7 @@ def nothing_is_left(history: History) -> None:
         session = dispatch.links.session(peer.peer_id)
         assert session is not None
         held = session.statistics()
-        assert (held.requests, held.calls, held.inquiries) == (0, 0, 0)
+        assert (held.requests, held.client_calls, held.server_calls) == (0, 0, 0)
 
 
 def each_ends_once(history: History) -> None:

@@ -19,7 +19,7 @@ from ..routing import (
     StallDetector,
     StopAcrossPeers,
 )
-from ..session import Call
+from ..session import ClientCall
 from ..wire import CommandRequest, Progress, Provenance
 
 # A listener says every five seconds that a request still waits; three in a row is silence.
@@ -52,7 +52,7 @@ class Attempt:
 
     def __init__(
         self,
-        call: Call,
+        call: ClientCall,
         *,
         request: CommandRequest,
         decision: Decision,

@@ -22,7 +22,7 @@ from ..exceptions import (
 )
 from ..peers import MAX_PEERS
 from ..routing import HEDGE_RESERVE, Budget, Decision, LearnedState, Policy, Presence, Reason
-from ..session import Call
+from ..session import ClientCall
 from ..wire import CommandRequest, CommandResponse
 from ._hedging import Hedge
 from ._speed import Speed
@@ -127,7 +127,7 @@ class Dispatch:
 
     async def ask(
         self, peer_id: PeerId, request: CommandRequest, deadline: float, *, offer: str | None
-    ) -> Call:
+    ) -> ClientCall:
         """Send *request*, which is wanted until *deadline*, for the *offer* with this id.
 
         A peer of minor 0 has named none of its offers, and is asked for a model.
@@ -242,12 +242,12 @@ class Dispatch:
             now=now,
         )
 
-    def when_stopped(self, call: Call, then: Callable[[int | None], None]) -> None:
+    def when_stopped(self, call: ClientCall, then: Callable[[int | None], None]) -> None:
         """Call *then* with the tokens a cancelled call had made, once its peer has said so."""
         if self.events.wants(Attempted):
             self._nursery.start_soon(self._confirm, call, then)
 
-    async def _confirm(self, call: Call, then: Callable[[int | None], None]) -> None:
+    async def _confirm(self, call: ClientCall, then: Callable[[int | None], None]) -> None:
         with trio.move_on_after(CONFIRM_SECONDS):
             await call.confirmed()
         then(call.produced)

@@ -19,7 +19,7 @@ import trio
 from ..capability import PeerId
 from ..exceptions import PeerError, PeerTimeout, PunchError
 from ..routing import Decision, GiveUp, Try, Wait
-from ..session import Call
+from ..session import ClientCall
 from ..wire import Chunk, CommandRequest, CommandResponse, Progress, Provenance, Started
 from ._asking import Asking
 from ._attempt import Attempt
@@ -321,11 +321,11 @@ class Run:
             self._end(attempt, dropped(attempt))
 
 
-async def _any_ready(calls: Sequence[Call]) -> None:
+async def _any_ready(calls: Sequence[ClientCall]) -> None:
     """Wait until one of *calls* has something to say."""
     async with trio.open_nursery() as nursery:
 
-        async def watch(call: Call) -> None:
+        async def watch(call: ClientCall) -> None:
             await call.ready()
             nursery.cancel_scope.cancel()
 

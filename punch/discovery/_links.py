@@ -13,7 +13,7 @@ from ..capability import PeerId
 from ..exceptions import PeerUnreachable
 from ..network import Node
 from ..peers import PeerTable
-from ..session import Inquiry, PeerSession
+from ..session import PeerSession, ServerCall
 from ..wire import PROTOCOL, Advert, Hello, LoadReport, Session, greeting
 from ._directory import Directory, KnownMember
 from ._local import LocalListener
@@ -239,6 +239,6 @@ class Links:
         if news:
             self._signal()
 
-    async def inquire(self, inquiry: Inquiry) -> None:
+    async def serve_call(self, call: ServerCall) -> None:
         """Listeners ask nothing; the rules of the session refuse it before it comes here."""
         raise AssertionError("a listener asked")

@@ -20,7 +20,7 @@ from ..events import Bus
 from ..exceptions import PeerRefused, PeerUnreachable, PunchError
 from ..machine import Machine
 from ..network import LoopbackStream, Node, Stream, open_loopback
-from ..session import Inquiry, PeerSession
+from ..session import PeerSession, ServerCall
 from ..wire import (
     PROTOCOL,
     Advert,
@@ -103,7 +103,7 @@ class Executor:
         self._has_left = False
         self._left = trio.Event()
         self._refused = self._cancelled = 0
-        self._inquiries = 0
+        self._calls = 0
         self._quiet = trio.Event()
 
     @property
@@ -185,22 +185,22 @@ class Executor:
 
     # ---- requests ----
 
-    async def inquire(self, inquiry: Inquiry) -> None:
+    async def serve_call(self, call: ServerCall) -> None:
         """Answer one request, whatever happens."""
-        self._inquiries += 1
+        self._calls += 1
         arrived_at = trio.current_time()
         try:
-            response = await self._settle(inquiry)
+            response = await self._settle(call)
             if response.status == "refused":
                 self._refused += 1
-            inquiry.respond(self._with_load(response, inquiry.minor))
-            self._reports.served(inquiry, response, arrived_at=arrived_at)
+            call.respond(self._with_load(response, call.minor))
+            self._reports.served(call, response, arrived_at=arrived_at)
         except trio.Cancelled:
             self._cancelled += 1
-            self._reports.served(inquiry, None, arrived_at=arrived_at)
+            self._reports.served(call, None, arrived_at=arrived_at)
             raise
         finally:
-            self._inquiries -= 1
+            self._calls -= 1
             self._quiet.set()
 
     def _with_load(self, response: CommandResponse, minor: int) -> CommandResponse:
@@ -210,57 +210,57 @@ class Executor:
             return attrs.evolve(response, load=self.load(), lane=None)
         return attrs.evolve(response, load=lane.load())
 
-    async def _settle(self, inquiry: Inquiry) -> CommandResponse:
-        """How the request of *inquiry* ends."""
-        request = inquiry.request
+    async def _settle(self, call: ServerCall) -> CommandResponse:
+        """How the request of *call* ends."""
+        request = call.request
         limit = min(LONGEST_SECONDS, request.timeout or LONGEST_SECONDS)
         try:
             with trio.move_on_after(limit) as scope:
-                return await self._respond(inquiry, scope)
+                return await self._respond(call, scope)
         except PunchError as error:
             return self._outcomes.failure(request, error)
         return self._outcomes.timeout(request)
 
-    async def _respond(self, inquiry: Inquiry, scope: trio.CancelScope) -> CommandResponse:
-        request = inquiry.request
+    async def _respond(self, call: ServerCall, scope: trio.CancelScope) -> CommandResponse:
+        request = call.request
         check_request(request)
         if request.command == "ping":
             return self._outcomes.response(request, "success")
         if request.command == "capabilities":
             return self._outcomes.response(request, "success", capability=self.capability())
-        response = await self._read(inquiry, self._recording(inquiry, scope), scope)
+        response = await self._read(call, self._recording(call, scope), scope)
         if response.result is None or not request.stream:
             return response
         # What was sent in chunks is not sent again.
         return attrs.evolve(response, result=attrs.evolve(response.result, text=""))
 
-    def _recording(self, inquiry: Inquiry, scope: trio.CancelScope) -> Recording:
-        """What *inquiry* reads: the answer that is there already, or a new one."""
-        request = inquiry.request
+    def _recording(self, call: ServerCall, scope: trio.CancelScope) -> Recording:
+        """What *call* reads: the answer that is there already, or a new one."""
+        request = call.request
         now = trio.current_time()
         mark = fingerprint(request)
-        recording = self._recordings.find(inquiry.dialer, request, mark, now=now)
+        recording = self._recordings.find(call.dialer, request, mark, now=now)
         if recording is None:
             if self._draining:
                 raise PeerRefused("shutting down")
             lane, offer = self.lanes.choose(request)
-            recording = self._recordings.open(inquiry.dialer, request, mark)
+            recording = self._recordings.open(call.dialer, request, mark)
             self._nursery.start_soon(
                 self._make, lane, recording, request, offer, now, scope.deadline
             )
         return recording
 
     async def _read(
-        self, inquiry: Inquiry, recording: Recording, scope: trio.CancelScope
+        self, call: ServerCall, recording: Recording, scope: trio.CancelScope
     ) -> CommandResponse:
-        reader = recording.join(inquiry)
+        reader = recording.join(call)
         comes_back = False
         try:
             return await recording.follow(reader)
         except trio.Cancelled:
-            inquiry.tokens = max(inquiry.tokens, recording.tokens)
+            call.tokens = max(call.tokens, recording.tokens)
             # Neither a cancel nor the deadline: its session broke.
-            comes_back = not inquiry.unwanted and not scope.cancel_called
+            comes_back = not call.unwanted and not scope.cancel_called
             raise
         finally:
             recording.leave(reader, comes_back=comes_back)
@@ -290,7 +290,7 @@ class Executor:
                 for lane in self.lanes:
                     nursery.start_soon(lane.drain)
             # What was made is still to be passed on.
-            while self._inquiries:
+            while self._calls:
                 self._quiet = trio.Event()
                 await self._quiet.wait()
 

@@ -22,7 +22,7 @@ from hashlib import blake2b
 import trio
 
 from ..capability import PeerId
-from ..session import Inquiry
+from ..session import ServerCall
 from ..wire import WINDOW, CommandRequest, CommandResponse, Provenance
 
 # A dialer whose session broke dials again at once and then every second or two; one that has not
@@ -77,7 +77,7 @@ class Recording:
         self._changed = trio.Event()
         self._turned = trio.Event()
         self._taken = trio.Event()
-        self._progress: Callable[[Inquiry], None] | None = None
+        self._progress: Callable[[ServerCall], None] | None = None
         self._silent_tokens = 0
         self._sign_at = -math.inf
         self._latest: float | None = None
@@ -90,11 +90,11 @@ class Recording:
 
     # ---- whoever makes it ----
 
-    def say(self, progress: Callable[[Inquiry], None]) -> None:
+    def say(self, progress: Callable[[ServerCall], None]) -> None:
         """Tell every reader, and those to come, what the request waits for."""
         self._progress = progress
         for reader in self._readers:
-            progress(reader.inquiry)
+            progress(reader.call)
 
     def begin(self, provenance: Provenance) -> None:
         """The backend works on it."""
@@ -139,7 +139,7 @@ class Recording:
         self._sign_at = trio.current_time() + SIGN_SECONDS
         for reader in self._readers:
             if reader.started and not (but_streaming and reader.streams):
-                reader.inquiry.progress("working")
+                reader.call.progress("working")
 
     def _hand_on(self, reader: Reader, size: int) -> bool:
         """Send what there is from here to a reader that is up to date, or let it gather.
@@ -153,7 +153,7 @@ class Recording:
         if reader.hold(size):
             return True
         text, tokens = self._between(reader.place, len(self._parts))
-        if not reader.inquiry.send_now(text, tokens):
+        if not reader.call.send_now(text, tokens):
             reader.catches_up = True
             return False
         reader.passed_on(len(self._parts))
@@ -209,15 +209,15 @@ class Recording:
         """How many read it now."""
         return len(self._readers)
 
-    def join(self, inquiry: Inquiry) -> Reader:
-        """Read it from its beginning, for *inquiry*. Whoever joins must `leave`."""
-        reader = Reader(inquiry)
+    def join(self, call: ServerCall) -> Reader:
+        """Read it from its beginning, for *call*. Whoever joins must `leave`."""
+        reader = Reader(call)
         self._readers.append(reader)
-        self.scope.deadline = self._allow(inquiry.request.timeout)
+        self.scope.deadline = self._allow(call.request.timeout)
         # One who takes the answer whole holds nobody up, whoever did until now.
         self._taken.set()
         if self._progress is not None:
-            self._progress(inquiry)
+            self._progress(call)
         return reader
 
     def _allow(self, timeout: float | None) -> float:
@@ -252,7 +252,7 @@ class Recording:
         while True:
             if self.provenance is not None and not reader.started:
                 reader.started = True
-                reader.inquiry.started(self.provenance)
+                reader.call.started(self.provenance)
             is_over = self.response is not None
             if reader.started and reader.streams and (is_over or not reader.holds_back):
                 await self._pass_on(reader)
@@ -269,18 +269,18 @@ class Recording:
             while end < len(parts) and (size < PIECE_CHARACTERS or end == reader.place):
                 size += len(parts[end][0])
                 end += 1
-            await reader.inquiry.send_text(*self._between(reader.place, end))
+            await reader.call.send_text(*self._between(reader.place, end))
             reader.passed_on(end)
             self._taken.set()
         reader.catches_up = False
 
 
 class Reader:
-    """Where one inquiry is in a recording."""
+    """Where one call is in a recording."""
 
-    def __init__(self, inquiry: Inquiry) -> None:
-        self.inquiry = inquiry
-        self.streams = inquiry.request.stream
+    def __init__(self, call: ServerCall) -> None:
+        self.call = call
+        self.streams = call.request.stream
         """Takes the answer in parts; otherwise whole, at the end."""
         self.started = False
         """Knows where the answer comes from."""
@@ -288,7 +288,7 @@ class Reader:
         """Parts passed on."""
         self.catches_up = True
         """Passes parts on in its own task; otherwise they are handed on as they are made."""
-        self._interval = inquiry.request.stream_interval
+        self._interval = call.request.stream_interval
         self._next_at = -math.inf
         self._held = 0
         self._nap = trio.CancelScope()

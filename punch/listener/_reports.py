@@ -17,7 +17,7 @@ from ..events import (
     LoadProgress,
 )
 from ..peers import Rates
-from ..session import Inquiry
+from ..session import ServerCall
 from ..wire import CommandResponse
 from ._lane import RunningLane
 
@@ -46,12 +46,12 @@ class Reports:
         self._seen: dict[RunningLane, _Seen] = {}
 
     def served(
-        self, inquiry: Inquiry, response: CommandResponse | None, *, arrived_at: float
+        self, call: ServerCall, response: CommandResponse | None, *, arrived_at: float
     ) -> None:
         """A request is over; *response* is `None` if it was cancelled."""
         if not self._events.wants(AttemptServed):
             return
-        now, request = trio.current_time(), inquiry.request
+        now, request = trio.current_time(), call.request
         outcome, lane, model, queued, prompt_tokens = "cancelled", None, request.model, 0.0, None
         if response is not None:
             outcome = response.status if response.error is None else response.error.code
@@ -63,14 +63,14 @@ class Reports:
             AttemptServed(
                 at=now,
                 request_id=request.request_id,
-                peer_id=inquiry.dialer,
+                peer_id=call.dialer,
                 lane=lane or "",
                 model=model,
                 outcome=outcome,
                 seconds=now - arrived_at,
                 queued=queued,
                 prompt_tokens=prompt_tokens,
-                tokens=inquiry.tokens,
+                tokens=call.tokens,
             )
         )
 

@@ -44,7 +44,7 @@ def _longest(text: str) -> int:
 READER_SECONDS = 30.0
 
 
-class Owner(Protocol):
+class CallSession(Protocol):
     """What requests need of their session."""
 
     peer_id: PeerId
@@ -57,11 +57,11 @@ class Owner(Protocol):
         """Send the end of an answer."""
         ...
 
-    def abandon(self, call: Call) -> None:
+    def abandon(self, call: ClientCall) -> None:
         """Cancel a call of ours."""
         ...
 
-    def room(self, request_id: str) -> int:
+    def send_window(self, request_id: str) -> int:
         """Bytes that may be sent for a request now."""
         ...
 
@@ -84,12 +84,12 @@ class Owner(Protocol):
         ...
 
 
-class Call:
+class ClientCall:
     """A request we sent: its answer as it comes in."""
 
-    def __init__(self, owner: Owner, request: CommandRequest) -> None:
+    def __init__(self, session: CallSession, request: CommandRequest) -> None:
         self.request = request
-        self._owner = owner
+        self._session = session
         self._arrived: deque[Progress | Started | Chunk | CommandResponse] = deque()
         # What each chunk among them takes of the window, in bytes.
         self._charged: deque[int] = deque()
@@ -143,7 +143,7 @@ class Call:
     def _credit(self, charged: int) -> None:
         self._taken += charged
         if self._taken >= CREDIT_STEP and not self._over:
-            self._owner.say(Credit(request_id=self.request.request_id, amount=self._taken))
+            self._session.say(Credit(request_id=self.request.request_id, amount=self._taken))
             self._taken = 0
 
     def text_nowait(self) -> Chunk | None:
@@ -157,13 +157,13 @@ class Call:
     @property
     def session(self) -> object:
         """What it was asked on; only to be compared."""
-        return self._owner
+        return self._session
 
     def cancel(self) -> None:
         """Tell the listener to stop. What still arrives is dropped."""
         if not self._over:
             self._over = True
-            self._owner.abandon(self)
+            self._session.abandon(self)
 
     async def confirmed(self) -> int | None:
         """Wait until a cancel is acknowledged; the tokens made, `None` if the session ended."""
@@ -206,10 +206,10 @@ class Call:
         self._confirmed.set()
 
 
-class Inquiry:
+class ServerCall:
     """A request we received: the way to answer it."""
 
-    def __init__(self, owner: Owner, request: CommandRequest) -> None:
+    def __init__(self, session: CallSession, request: CommandRequest) -> None:
         self.request = request
         self.cancel_scope = trio.CancelScope()
         """Cancelled when the dialer cancels or its session ends."""
@@ -217,24 +217,24 @@ class Inquiry:
         """The dialer has cancelled it. One whose session ended may come back for the answer."""
         self.tokens = 0
         """Tokens sent so far."""
-        self._owner = owner
+        self._session = session
         self.answered = False
         """Whether `respond` was called."""
-        self._room = trio.Event()
+        self._credited = trio.Event()
 
     @property
     def dialer(self) -> PeerId:
         """Who asks."""
-        return self._owner.peer_id
+        return self._session.peer_id
 
     @property
     def minor(self) -> int:
         """Minor version that both ends speak."""
-        return self._owner.minor
+        return self._session.minor
 
     def caught_up(self) -> None:
         """The dialer has taken more of the answer; called by the session."""
-        self._room.set()
+        self._credited.set()
 
     def progress(
         self,
@@ -245,24 +245,26 @@ class Inquiry:
     ) -> None:
         """Tell the dialer what its request waits for, or that it is worked on; see `Progress`."""
         request_id = self.request.request_id
-        self._owner.say(Progress(request_id=request_id, state=state, ahead=ahead, seconds=seconds))
+        self._session.say(
+            Progress(request_id=request_id, state=state, ahead=ahead, seconds=seconds)
+        )
 
     def started(self, provenance: Provenance) -> None:
         """Tell the dialer that the backend works on it."""
-        self._owner.say(Started(request_id=self.request.request_id, provenance=provenance))
+        self._session.say(Started(request_id=self.request.request_id, provenance=provenance))
 
     def send_now(self, text: str, tokens: int) -> bool:
         """As `send_text`, if that need not wait; whether it was sent."""
         request_id = self.request.request_id
-        owner = self._owner
+        session = self._session
         if not text.isascii():
             text = text.encode(errors="replace").decode()
-        if len(text) > _longest(text) or owner.is_behind:
+        if len(text) > _longest(text) or session.is_behind:
             return False
-        if owner.cost(text) > owner.room(request_id):
+        if session.cost(text) > session.send_window(request_id):
             return False
         self.tokens += tokens
-        owner.say(Chunk(request_id=request_id, text=text, tokens=tokens))
+        session.say(Chunk(request_id=request_id, text=text, tokens=tokens))
         return True
 
     async def send_text(self, text: str, tokens: int) -> None:
@@ -289,23 +291,23 @@ class Inquiry:
             # Half of a pair, as some tokenizers leave it, is no Unicode.
             text = text.encode(errors="replace").decode()
         request_id = self.request.request_id
-        owner = self._owner
+        session = self._session
         self.tokens += tokens
         longest = _longest(text)
         pieces = [text[i : i + longest] for i in range(0, len(text), longest)]
         for piece in pieces:
-            size = owner.cost(piece)
-            while owner.room(request_id) < size:
-                self._room = trio.Event()
+            size = session.cost(piece)
+            while session.send_window(request_id) < size:
+                self._credited = trio.Event()
                 with trio.move_on_after(READER_SECONDS) as patience:
-                    await self._room.wait()
+                    await self._credited.wait()
                 if patience.cancelled_caught:
                     raise RequestCancelled(f"nobody took the answer for {READER_SECONDS:.0f} s")
-            owner.say(kind(request_id=request_id, text=piece, tokens=tokens))
+            session.say(kind(request_id=request_id, text=piece, tokens=tokens))
             tokens = 0
-        await owner.drained()
+        await session.drained()
 
     def respond(self, response: CommandResponse) -> None:
         """Send the end of the answer. A session that has ended takes it to nobody."""
         self.answered = True
-        self._owner.answer(response)
+        self._session.answer(response)

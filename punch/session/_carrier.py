@@ -48,7 +48,7 @@ from ..wire import (
     State,
     Usage,
 )
-from ._calls import Call, Inquiry
+from ._calls import ClientCall, ServerCall
 
 log = get_logger(__name__)
 
@@ -98,7 +98,7 @@ class SessionHandler(Protocol):
         """A heartbeat came back."""
         ...
 
-    async def inquire(self, inquiry: Inquiry) -> None:
+    async def serve_call(self, call: ServerCall) -> None:
         """A dialer asks; answer it. Runs in a task of its own, inside its cancel scope."""
         ...
 
@@ -110,10 +110,10 @@ class SessionStatistics:
     requests: int
     """Requests in flight, by the rules."""
 
-    calls: int
+    client_calls: int
     """Of these, the ones we asked and still want."""
 
-    inquiries: int
+    server_calls: int
     """Of these, the ones we answer."""
 
     sent: int
@@ -150,9 +150,9 @@ class PeerSession:
         self._admit = admit
         session.admit = self._let_in
         self._handler = handler
-        self._calls: dict[str, Call] = {}
-        self._cancelled: dict[str, Call] = {}
-        self._inquiries: dict[str, Inquiry] = {}
+        self._client_calls: dict[str, ClientCall] = {}
+        self._cancelled: dict[str, ClientCall] = {}
+        self._server_calls: dict[str, ServerCall] = {}
         self._scope = trio.CancelScope()
         self._writable = trio.Event()
         self._written = trio.Event()
@@ -175,8 +175,8 @@ class PeerSession:
         """What it holds now."""
         return SessionStatistics(
             requests=self._session.requests,
-            calls=len(self._calls),
-            inquiries=len(self._inquiries),
+            client_calls=len(self._client_calls),
+            server_calls=len(self._server_calls),
             sent=self._sent,
             received=self._received,
         )
@@ -197,7 +197,7 @@ class PeerSession:
                     await self._flush()
                 await self._stream.aclose()
 
-    def ask(self, request: CommandRequest) -> Call:
+    def ask(self, request: CommandRequest) -> ClientCall:
         """Send *request*.
 
         Raises:
@@ -220,7 +220,7 @@ class PeerSession:
             self._session.send(Request(request=request))
         except LocalProtocolError as error:
             raise PeerRefused(str(error), peer_id=self.peer_id) from None
-        call = self._calls[request.request_id] = Call(self, request)
+        call = self._client_calls[request.request_id] = ClientCall(self, request)
         self._writable.set()
         return call
 
@@ -352,29 +352,29 @@ class PeerSession:
     def _take(self, message: Message, nursery: trio.Nursery) -> None:
         match message:
             case Chunk():
-                if call := self._calls.get(message.request_id):
+                if call := self._client_calls.get(message.request_id):
                     call.add(message, self._session.charged)
             case Reasoning():
-                if call := self._calls.get(message.request_id):
+                if call := self._client_calls.get(message.request_id):
                     call.think(message, self._session.charged)
             case Progress() | Started():
-                if call := self._calls.get(message.request_id):
+                if call := self._client_calls.get(message.request_id):
                     call.add(message)
             case Response(response=response):
-                if call := self._calls.pop(response.request_id, None):
+                if call := self._client_calls.pop(response.request_id, None):
                     call.add(response)
                 elif call := self._cancelled.pop(response.request_id, None):
                     call.confirm(response.usage.completion_tokens)
             case Request(request=request):
-                inquiry = self._inquiries[request.request_id] = Inquiry(self, request)
-                nursery.start_soon(self._serve, inquiry)
+                asked = self._server_calls[request.request_id] = ServerCall(self, request)
+                nursery.start_soon(self._serve, asked)
             case Cancel(request_id=request_id):
-                if inquired := self._inquiries.get(request_id):
-                    inquired.unwanted = True
-                    inquired.cancel_scope.cancel()
+                if served := self._server_calls.get(request_id):
+                    served.unwanted = True
+                    served.cancel_scope.cancel()
             case Credit(request_id=request_id):
-                if inquired := self._inquiries.get(request_id):
-                    inquired.caught_up()
+                if served := self._server_calls.get(request_id):
+                    served.caught_up()
             case Ping(nonce=nonce):
                 self.say(Pong(nonce=nonce))
             case Pong(nonce=nonce):
@@ -394,22 +394,22 @@ class PeerSession:
                     PeerUnreachable(f"said goodbye ({code}): {text}", peer_id=self.peer_id)
                 )
 
-    async def _serve(self, inquiry: Inquiry) -> None:
-        request_id = inquiry.request.request_id
+    async def _serve(self, call: ServerCall) -> None:
+        request_id = call.request.request_id
         try:
-            with inquiry.cancel_scope:
-                await self._handler.inquire(inquiry)
+            with call.cancel_scope:
+                await self._handler.serve_call(call)
         finally:
             # The dialer may have used the id again the moment it had the response.
-            if self._inquiries.get(request_id) is inquiry:
-                del self._inquiries[request_id]
-        if not inquiry.answered:
-            inquiry.respond(
+            if self._server_calls.get(request_id) is call:
+                del self._server_calls[request_id]
+        if not call.answered:
+            call.respond(
                 CommandResponse(
                     request_id=request_id,
                     status="cancelled",
                     executor=self._handler.peer_id,
-                    usage=Usage(completion_tokens=inquiry.tokens),
+                    usage=Usage(completion_tokens=call.tokens),
                 )
             )
 
@@ -429,22 +429,22 @@ class PeerSession:
         else:
             self._writable.set()
 
-    def abandon(self, call: Call) -> None:
+    def abandon(self, call: ClientCall) -> None:
         """Cancel a call of ours; what still arrives of it is dropped."""
         request_id = call.request.request_id
-        if self._calls.get(request_id) is call:
-            del self._calls[request_id]
+        if self._client_calls.get(request_id) is call:
+            del self._client_calls[request_id]
             call.forget()
             self._cancelled[request_id] = call
             self.say(Cancel(request_id=request_id))
 
-    def cancelling(self, request_id: str) -> Call | None:
+    def cancelling(self, request_id: str) -> ClientCall | None:
         """The call with this id that was cancelled, if that is not acknowledged yet."""
         return self._cancelled.get(request_id)
 
-    def room(self, request_id: str) -> int:
+    def send_window(self, request_id: str) -> int:
         """Bytes that may be sent for a request before its reader catches up."""
-        return self._session.room(request_id)
+        return self._session.send_window(request_id)
 
     def cost(self, text: str) -> int:
         """Bytes of that which *text* takes as one chunk, at the most."""
@@ -465,10 +465,10 @@ class PeerSession:
         if self.ended is not None:
             return
         self.ended = error
-        calls = [*self._calls.values(), *self._cancelled.values()]
-        self._calls, self._cancelled = {}, {}
+        calls = [*self._client_calls.values(), *self._cancelled.values()]
+        self._client_calls, self._cancelled = {}, {}
         for call in calls:
             call.fail(error)
-        for inquiry in self._inquiries.values():
-            inquiry.cancel_scope.cancel()
+        for served in self._server_calls.values():
+            served.cancel_scope.cancel()
         self._scope.cancel()

@@ -136,7 +136,7 @@ _ABOUT_REQUESTS = frozenset(said for _, said in REQUEST_TRANSITIONS)
 
 
 @attrs.define
-class _Exchange:
+class _InFlight:
     """One request in flight."""
 
     state: RequestState
@@ -177,8 +177,8 @@ class Session:
         """Bytes that the text which came last takes of the window, to be credited."""
         self._ours = hello
         self._other: Role = "listener" if role == "dialer" else "dialer"
-        self._requests: dict[str, _Exchange] = {}
-        # A stranger gets this much room until it has said who it is.
+        self._requests: dict[str, _InFlight] = {}
+        # A stranger may send this much before it has said who it is.
         self._received = FrameBuffer(GREETING_BYTES)
         self._outgoing: list[bytes] = []
         self.pending = 0
@@ -336,18 +336,18 @@ class Session:
         # The text is encoded once, with its frame: until then this is near enough.
         return MAX_CHUNK_FIELDS + (len(text) if text.isascii() else 4 * len(text))
 
-    def room(self, request_id: str) -> int:
+    def send_window(self, request_id: str) -> int:
         """Bytes that may be sent for a request before its reader catches up."""
-        exchange = self._requests.get(request_id)
-        return WINDOW - exchange.ahead if exchange is not None else 0
+        request = self._requests.get(request_id)
+        return WINDOW - request.ahead if request is not None else 0
 
     def _move(self, request_id: str, message: AnyMessage, limit: int, size: int) -> None:
         """Change a request's state, or raise `LocalProtocolError` and change nothing.
 
         *size* is that of the message's frame, in bytes.
         """
-        exchange = self._requests.get(request_id)
-        state = exchange.state if exchange is not None else None
+        request = self._requests.get(request_id)
+        state = request.state if request is not None else None
         said = type(message)
         try:
             after = REQUEST_TRANSITIONS[state, said]
@@ -356,25 +356,25 @@ class Session:
             raise LocalProtocolError(
                 f"{said.__name__} for request {request_id!r}, which is {known}"
             ) from None
-        if exchange is None:
+        if request is None:
             if len(self._requests) >= limit:
                 raise LocalProtocolError(f"more than {limit} requests in flight")
-            self._requests[request_id] = _Exchange(RequestState.ASKED)
+            self._requests[request_id] = _InFlight(RequestState.ASKED)
             return
         if isinstance(message, Chunk | Reasoning):
             charged = size if self.minor else len(message.text.encode())
-            ahead = exchange.ahead + charged
+            ahead = request.ahead + charged
             if ahead > WINDOW:
                 raise LocalProtocolError(f"{request_id!r} is {ahead} bytes ahead of its reader")
-            exchange.ahead, self.charged = ahead, charged
+            request.ahead, self.charged = ahead, charged
         elif isinstance(message, Credit):
-            if message.amount > exchange.ahead:
+            if message.amount > request.ahead:
                 raise LocalProtocolError(f"credit for {request_id!r} beyond what was sent")
-            exchange.ahead -= message.amount
+            request.ahead -= message.amount
         if after is None:
             del self._requests[request_id]
         else:
-            exchange.state = after
+            request.state = after
 
     # ---- the end ----
 

@@ -546,14 +546,14 @@ async def test_an_answer_that_failed_stays_failed(autojump_clock):
 async def lying(swarm, name: str, lie) -> None:
     """A listener whose responses are what *lie* makes of them."""
     executor = (await swarm.listener(name, ScriptedBackend()))._executor
-    honest = executor.inquire
+    honest = executor.serve_call
 
-    async def inquire(inquiry):
-        respond = inquiry.respond
-        inquiry.respond = lambda response: respond(lie(response))
-        await honest(inquiry)
+    async def serve_call(call):
+        respond = call.respond
+        call.respond = lambda response: respond(lie(response))
+        await honest(call)
 
-    executor.inquire = inquire
+    executor.serve_call = serve_call
 
 
 async def test_a_peer_does_not_decide_that_our_time_is_over(autojump_clock):

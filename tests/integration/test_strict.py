@@ -54,14 +54,14 @@ class ByHand:
     def round_trip(self, session, seconds):
         pass
 
-    async def inquire(self, inquiry):
+    async def serve_call(self, call):
         kind = "real" if answers == "real" else "simulated"
         provenance = Provenance(kind=kind, backend=name, model="forged", model_digest="ab" * 32)
-        inquiry.started(provenance)
-        await inquiry.send_text("made up", 2)
-        inquiry.respond(
+        call.started(provenance)
+        await call.send_text("made up", 2)
+        call.respond(
             CommandResponse(
-                request_id=inquiry.request.request_id,
+                request_id=call.request.request_id,
                 status="success",
                 result=Completion(),
                 executor=me.peer_id,

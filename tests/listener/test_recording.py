@@ -615,7 +615,7 @@ async def test_what_is_kept_for_a_dialer_is_forgotten_with_its_answers():
 
 
 class Listening:
-    """An inquiry that is only joined with."""
+    """A call that is only joined with."""
 
     def __init__(self, **changes) -> None:
         self.request = attrs.evolve(ASK, **changes)

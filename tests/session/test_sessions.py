@@ -37,11 +37,11 @@ class Handler:
 
     peer_id = "us"
 
-    def __init__(self, inquire=None) -> None:
+    def __init__(self, serve_call=None) -> None:
         self.opened_with = []
         self.adverts = []
         self.round_trips = []
-        self._inquire = inquire
+        self._serve_call = serve_call
 
     def opened(self, session, hello):
         self.opened_with.append(hello)
@@ -52,8 +52,8 @@ class Handler:
     def round_trip(self, session, seconds):
         self.round_trips.append(seconds)
 
-    async def inquire(self, inquiry):
-        await self._inquire(inquiry)
+    async def serve_call(self, call):
+        await self._serve_call(call)
 
 
 def hello(namespace="home", minor=1):
@@ -65,7 +65,7 @@ def ask(request_id="r1") -> CommandRequest:
 
 
 @asynccontextmanager
-async def pair(inquire=None, *, delay=0.0, namespaces=("home", "home"), minors=(1, 1)):
+async def pair(serve_call=None, *, delay=0.0, namespaces=("home", "home"), minors=(1, 1)):
     """A dialer's and a listener's end, both running; and the network, for faults."""
     ends = []
     async with trio.open_nursery() as nursery:
@@ -79,7 +79,7 @@ async def pair(inquire=None, *, delay=0.0, namespaces=("home", "home"), minors=(
             ends.append(session)
             await session.run()
 
-        here, there = Handler(), Handler(inquire)
+        here, there = Handler(), Handler(serve_call)
         listener.handle(PROTOCOL, serve)
         stream = await dialer.open_stream(listener.peer_id, listener.addresses, PROTOCOL)
         session = PeerSession(stream, Session("dialer", hello(namespaces[0], minors[0])), here)
@@ -137,7 +137,7 @@ async def test_an_idle_session_lives(autojump_clock):
 async def test_a_stalled_peer_is_gone_within_five_seconds_on_both_sides(autojump_clock):
     """The silence is noticed, and every call fails with it."""
     with trio.fail_after(LIMIT):
-        async with pair(inquire=lambda inquiry: trio.sleep_forever()) as (dialer, listener, net, _):
+        async with pair(serve_call=lambda call: trio.sleep_forever()) as (dialer, listener, net, _):
             call = dialer.ask(ask())
             await trio.sleep(0.5)
             net.stall("listener")
@@ -154,7 +154,7 @@ async def test_a_stalled_peer_is_gone_within_five_seconds_on_both_sides(autojump
 async def test_a_lost_connection_fails_every_call_at_once(autojump_clock):
     """No call waits for a heartbeat when the stream says that it ended."""
     with trio.fail_after(LIMIT):
-        async with pair(inquire=lambda inquiry: trio.sleep_forever()) as (dialer, _, net, _):
+        async with pair(serve_call=lambda call: trio.sleep_forever()) as (dialer, _, net, _):
             calls = [dialer.ask(ask(f"r{i}")) for i in range(3)]
             began = trio.current_time()
             net.cut()
@@ -180,17 +180,17 @@ async def test_a_cancel_is_acknowledged_with_the_tokens_made(autojump_clock):
     """The listener's task is cancelled, and the response says how far it came."""
     sent = []
 
-    async def inquire(inquiry):
-        inquiry.started(REAL)
+    async def serve_call(call):
+        call.started(REAL)
         try:
             for _ in range(100):
-                await inquiry.send_text("x", 1)
+                await call.send_text("x", 1)
                 await trio.sleep(1)
         finally:
-            sent.append(inquiry.tokens)
+            sent.append(call.tokens)
 
     with trio.fail_after(LIMIT):
-        async with pair(inquire=inquire) as (dialer, listener, _, _):
+        async with pair(serve_call=serve_call) as (dialer, listener, _, _):
             call = dialer.ask(ask())
             await trio.sleep(3.5)
             call.cancel()
@@ -204,15 +204,15 @@ async def test_a_cancel_is_acknowledged_with_the_tokens_made(autojump_clock):
 async def test_an_id_can_be_used_again_after_its_response(autojump_clock):
     """Even if the cancel for its first use is still on its way."""
 
-    async def inquire(inquiry):
-        inquiry.respond(
+    async def serve_call(call):
+        call.respond(
             CommandResponse(
-                request_id=inquiry.request.request_id, status="success", result=Completion()
+                request_id=call.request.request_id, status="success", result=Completion()
             )
         )
 
     with trio.fail_after(LIMIT):
-        async with pair(inquire=inquire, delay=0.05) as (dialer, listener, _, _):
+        async with pair(serve_call=serve_call, delay=0.05) as (dialer, listener, _, _):
             first = dialer.ask(ask())
             response = await first.receive()
             first.cancel()
@@ -318,15 +318,15 @@ async def test_the_longest_texts_of_the_widest_characters_arrive(minors, autojum
     """Four bytes each: a piece never needs more room than a reader leaves that keeps up."""
     text = "\N{GRINNING FACE}" * 40_000
 
-    async def inquire(inquiry):
-        inquiry.started(REAL)
-        await inquiry.send_text("a", 1)
-        await inquiry.send_text(text, 3)
-        inquiry.respond(CommandResponse(request_id="r1", status="success", result=Completion()))
+    async def serve_call(call):
+        call.started(REAL)
+        await call.send_text("a", 1)
+        await call.send_text(text, 3)
+        call.respond(CommandResponse(request_id="r1", status="success", result=Completion()))
 
     got = ""
     with trio.fail_after(20):
-        async with pair(inquire, minors=minors) as (session, *_):
+        async with pair(serve_call, minors=minors) as (session, *_):
             call = session.ask(ask())
             while not isinstance(part := await call.receive(), CommandResponse):
                 got += part.text if isinstance(part, Chunk) else ""
@@ -345,15 +345,15 @@ async def test_what_a_model_thinks_is_kept_aside_and_credited(minors, kept, auto
     """More of it than a window holds, and nobody reads it; minor 0 knows no such thing."""
     thought = THOUGHT
 
-    async def inquire(inquiry):
-        inquiry.started(REAL)
+    async def serve_call(call):
+        call.started(REAL)
         for _ in range(3):
-            await inquiry.send_reasoning(thought, 1)
-        await inquiry.send_text("so", 1)
-        inquiry.respond(CommandResponse(request_id="r1", status="success", result=Completion()))
+            await call.send_reasoning(thought, 1)
+        await call.send_text("so", 1)
+        call.respond(CommandResponse(request_id="r1", status="success", result=Completion()))
 
     with trio.fail_after(20):
-        async with pair(inquire, minors=minors) as (session, *_):
+        async with pair(serve_call, minors=minors) as (session, *_):
             call = session.ask(ask())
             while not isinstance(part := await call.receive(), CommandResponse):
                 if isinstance(part, Chunk):

@@ -528,10 +528,10 @@ def test_a_listener_is_at_most_a_window_ahead() -> None:
     dialer.send(ask())
     deliver(dialer, listener)
     listener.send(STARTED)
-    assert listener.room("r1") == WINDOW
+    assert listener.send_window("r1") == WINDOW
     listener.send(chunk("ü" * 100))
-    listener.send(filling(listener.room("r1")))
-    assert listener.room("r1") == 0
+    listener.send(filling(listener.send_window("r1")))
+    assert listener.send_window("r1") == 0
     with pytest.raises(LocalProtocolError) as caught:
         listener.send(chunk("x"))
     ahead = WINDOW + len(encode(chunk("x")))
@@ -552,7 +552,7 @@ def test_towards_minor_0_the_text_is_counted() -> None:
     deliver(dialer, listener)
     listener.send(STARTED)
     listener.send(chunk("ü" * (WINDOW // 2)))
-    assert listener.room("r1") == 0
+    assert listener.send_window("r1") == 0
     with pytest.raises(LocalProtocolError) as caught:
         listener.send(chunk("x"))
     assert str(caught.value) == f"'r1' is {WINDOW + 1} bytes ahead of its reader"
@@ -560,7 +560,7 @@ def test_towards_minor_0_the_text_is_counted() -> None:
     assert dialer.charged == WINDOW
     dialer.send(Credit(request_id="r1", amount=WINDOW))
     deliver(dialer, listener)
-    assert listener.room("r1") == WINDOW
+    assert listener.send_window("r1") == WINDOW
 
 
 @pytest.mark.parametrize("minor", [0, 1])
@@ -571,10 +571,10 @@ def test_no_text_costs_more_than_is_said_before(minor: int, text: str, ours: str
     dialer.send(ask(ours))
     deliver(dialer, listener)
     listener.send(Started(request_id=ours, provenance=MOCK))
-    before = listener.room(ours)
+    before = listener.send_window(ours)
     said = listener.cost(text)
     listener.send(Chunk(request_id=ours, text=text, tokens=1 << 20))
-    assert before - listener.room(ours) <= said
+    assert before - listener.send_window(ours) <= said
 
 
 def test_a_credit_gives_the_room_back() -> None:
@@ -587,7 +587,7 @@ def test_a_credit_gives_the_room_back() -> None:
     deliver(listener, dialer)
     dialer.send(Credit(request_id="r1", amount=1000))
     deliver(dialer, listener)
-    assert listener.room("r1") == 1000
+    assert listener.send_window("r1") == 1000
     listener.send(filling(1000))
     assert deliver(listener, dialer) == [filling(1000)]
 
@@ -600,7 +600,7 @@ def test_the_window_of_one_request_is_not_that_of_another() -> None:
     deliver(dialer, listener)
     listener.send(Started(request_id="slow", provenance=MOCK))
     listener.send(chunk("x" * WINDOW, "slow"))
-    assert (listener.room("slow"), listener.room("fast")) == (0, WINDOW)
+    assert (listener.send_window("slow"), listener.send_window("fast")) == (0, WINDOW)
 
 
 # ---- what minor 1 brought ----
@@ -628,12 +628,12 @@ def test_what_a_model_thinks_takes_of_the_window_as_its_answer_does() -> None:
     listener.send(STARTED)
     listener.send(THOUGHT)
     size = len(encode(THOUGHT))
-    assert listener.room("r1") == WINDOW - size
+    assert listener.send_window("r1") == WINDOW - size
     assert deliver(listener, dialer) == [STARTED, THOUGHT]
     assert dialer.charged == size
     dialer.send(Credit(request_id="r1", amount=size))
     deliver(dialer, listener)
-    assert listener.room("r1") == WINDOW
+    assert listener.send_window("r1") == WINDOW
     with pytest.raises(LocalProtocolError):
         listener.send(Reasoning(request_id="r1", text=""))
     dialer, listener = meet(minor=0)
@@ -666,7 +666,7 @@ def test_what_goes_to_many_peers_is_encoded_once() -> None:
 
 def test_nothing_is_sent_for_what_is_not_in_flight() -> None:
     """There is no room for it."""
-    assert opened().room("r1") == 0
+    assert opened().send_window("r1") == 0
 
 
 def test_a_listener_too_far_ahead_is_at_fault() -> None:
@@ -870,10 +870,10 @@ class TwoHonestPeers(RuleBasedStateMachine):
         if not exchange.started:
             self.listener.send(Started(request_id=name, provenance=MOCK))
             exchange.started = True
-        room = self.listener.room(name)
+        window = self.listener.send_window(name)
         if fill:
-            text = "x" * (room - self.listener.cost("x") + 1)
-        if text and self.listener.cost(text) <= room:
+            text = "x" * (window - self.listener.cost("x") + 1)
+        if text and self.listener.cost(text) <= window:
             self.listener.send(chunk(text, name))
             exchange.sent += text
 
