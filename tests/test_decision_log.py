@@ -57,7 +57,7 @@ def ids(path: Path) -> list[str]:
 
 
 @given(peers=some.peer_tables(), request=some.route_requests)
-def test_a_snapshot_comes_back_from_its_line_as_it_was(peers, request):
+def test_a_snapshot_comes_back_from_its_line_as_it_was(peers, request) -> None:
     """Every field of every record and request, whichever there are."""
     for peer in peers:
         assert from_plain(PeerRecord, through_json(peer)) == peer
@@ -65,19 +65,19 @@ def test_a_snapshot_comes_back_from_its_line_as_it_was(peers, request):
 
 
 @given(capability=some.capabilities)
-def test_a_capability_comes_back_from_its_line_as_it_was(capability):
+def test_a_capability_comes_back_from_its_line_as_it_was(capability) -> None:
     """With models, GPUs and load."""
     assert from_plain(type(capability), through_json(capability)) == capability
 
 
-def test_numbers_without_a_word_in_json_survive():
+def test_numbers_without_a_word_in_json_survive() -> None:
     """A rest without end, say."""
     peer = attrs.evolve(made.PEERS[0], seen_at=float("inf"), rtt=float("-inf"))
 
     assert from_plain(PeerRecord, through_json(peer)) == peer
 
 
-def test_unknown_fields_are_ignored_and_missing_ones_have_their_default():
+def test_unknown_fields_are_ignored_and_missing_ones_have_their_default() -> None:
     """Lines of other versions can be read as far as the versions agree."""
     assert from_plain(RouteRequest, {"prompt_tokens": 3, "colour": "red"}) == RouteRequest(
         prompt_tokens=3
@@ -85,7 +85,7 @@ def test_unknown_fields_are_ignored_and_missing_ones_have_their_default():
 
 
 @given(data=st.recursive(st.none() | st.booleans() | st.floats() | st.text(), st.lists))
-def test_nonsense_is_refused_with_a_value_error_and_nothing_else(data):
+def test_nonsense_is_refused_with_a_value_error_and_nothing_else(data) -> None:
     """Anybody can edit a file."""
     for kind in (PeerRecord, RouteRequest):
         for value in (data, {"peer_id": data, "capability": data, "prompt_tokens": data}):
@@ -95,7 +95,7 @@ def test_nonsense_is_refused_with_a_value_error_and_nothing_else(data):
                 assert str(error)  # noqa: PT017 - the text is what a person gets
 
 
-async def test_what_was_noted_is_read_back_as_values(tmp_path):
+async def test_what_was_noted_is_read_back_as_values(tmp_path: Path) -> None:
     """The decision with its snapshot, the attempts and the end."""
     path = tmp_path / "log" / "d.jsonl"
     await made.write(path, made.note_continued)
@@ -118,7 +118,7 @@ async def test_what_was_noted_is_read_back_as_values(tmp_path):
     assert [s.tokens for s in story.end.segments] == [41, 120]
 
 
-async def test_the_file_is_for_its_owner_only(tmp_path):
+async def test_the_file_is_for_its_owner_only(tmp_path: Path) -> None:
     """Names of peers and models are nobody else's business."""
     path = tmp_path / "d.jsonl"
     path.touch(0o644)
@@ -127,7 +127,7 @@ async def test_the_file_is_for_its_owner_only(tmp_path):
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
-async def test_a_crowd_is_bounded_best_first_and_the_rest_is_counted(tmp_path):
+async def test_a_crowd_is_bounded_best_first_and_the_rest_is_counted(tmp_path: Path) -> None:
     """One line stays one line, however large the namespace and the peers are."""
     path = tmp_path / "d.jsonl"
     models = ("smollm2", *(f"model-{index}" for index in range(500)))
@@ -145,7 +145,7 @@ async def test_a_crowd_is_bounded_best_first_and_the_rest_is_counted(tmp_path):
 
 
 @given(secret=st.text("abcdefgh XYZ.äö", min_size=16, max_size=60), tail=st.text(max_size=400))
-def test_an_error_does_not_repeat_the_prompt(secret, tail):
+def test_an_error_does_not_repeat_the_prompt(secret, tail) -> None:
     """Whatever a backend puts into its words, and no more than 300 characters of them."""
     request = CommandRequest(request_id="r", messages=(ChatMessage(role="user", content=secret),))
     text = scrubbed(f"bad prompt: {secret!s} {tail}", request)
@@ -155,7 +155,7 @@ def test_an_error_does_not_repeat_the_prompt(secret, tail):
     assert text.startswith("bad prompt: ") or secret[:1] in "bad prompt: "
 
 
-async def test_no_text_of_prompt_or_answer_is_in_the_file(tmp_path):
+async def test_no_text_of_prompt_or_answer_is_in_the_file(tmp_path: Path) -> None:
     """Not in the response, not in a stop sequence, not in the words of an error."""
     path = tmp_path / "d.jsonl"
     request = CommandRequest(request_id="r", prompt=SECRET)
@@ -176,7 +176,7 @@ async def test_no_text_of_prompt_or_answer_is_in_the_file(tmp_path):
     assert not any(word in text for word in ("heron", "Balthazar"))
 
 
-async def test_long_errors_are_cut(tmp_path):
+async def test_long_errors_are_cut(tmp_path: Path) -> None:
     """They may come from anybody."""
     path = tmp_path / "d.jsonl"
     events = Bus()
@@ -187,7 +187,7 @@ async def test_long_errors_are_cut(tmp_path):
     assert len(line.entry.error) == 300
 
 
-async def test_a_full_file_is_renamed_and_a_request_is_found_in_both(tmp_path):
+async def test_a_full_file_is_renamed_and_a_request_is_found_in_both(tmp_path: Path) -> None:
     """One older file is kept, the oldest lines go."""
     path = tmp_path / "d.jsonl"
     events = Bus()
@@ -202,7 +202,7 @@ async def test_a_full_file_is_renamed_and_a_request_is_found_in_both(tmp_path):
     assert len(list(read_log(path, request_id=kept[0]))) == 1
 
 
-async def test_two_writers_lose_no_line_of_each_other(tmp_path):
+async def test_two_writers_lose_no_line_of_each_other(tmp_path: Path) -> None:
     """Also when both find at once that the file is full."""
     path = tmp_path / "d.jsonl"
     one, two = Bus(), Bus()
@@ -218,7 +218,7 @@ async def test_two_writers_lose_no_line_of_each_other(tmp_path):
     assert (tmp_path / "d.jsonl.1").exists()
 
 
-async def test_a_file_that_somebody_removes_is_made_anew(tmp_path):
+async def test_a_file_that_somebody_removes_is_made_anew(tmp_path: Path) -> None:
     """Within a moment: it is looked after a few dozen times a second, not for each line."""
     path = tmp_path / "d.jsonl"
     events = Bus()
@@ -234,7 +234,9 @@ async def test_a_file_that_somebody_removes_is_made_anew(tmp_path):
     assert log.statistics() == DecisionLogStatistics(written=6, dropped=0)
 
 
-async def test_a_line_that_the_disk_cuts_costs_that_line_only(tmp_path, monkeypatch):
+async def test_a_line_that_the_disk_cuts_costs_that_line_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Each line is there or is not, is counted so, and the next one begins anew."""
     path, write = tmp_path / "d.jsonl", os.write
     lines = 0
@@ -258,7 +260,7 @@ async def test_a_line_that_the_disk_cuts_costs_that_line_only(tmp_path, monkeypa
     assert log.statistics() == DecisionLogStatistics(written=19, dropped=1)
 
 
-async def test_a_torn_last_line_is_left_out_and_nothing_sticks_to_it(tmp_path):
+async def test_a_torn_last_line_is_left_out_and_nothing_sticks_to_it(tmp_path: Path) -> None:
     """A crash in the middle of a line costs that line."""
     path = tmp_path / "d.jsonl"
     events = Bus()
@@ -287,7 +289,7 @@ async def test_a_torn_last_line_is_left_out_and_nothing_sticks_to_it(tmp_path):
         ("[" * 100_000, "recursion"),
     ],
 )
-def test_a_bad_line_is_named_by_its_number(line, problem, tmp_path):
+def test_a_bad_line_is_named_by_its_number(line: str, problem: str, tmp_path: Path) -> None:
     """And the lines around it are read all the same."""
     path = tmp_path / "d.jsonl"
     good = '{"v":1,"kind":"dropped","count":3}'
@@ -299,13 +301,15 @@ def test_a_bad_line_is_named_by_its_number(line, problem, tmp_path):
     assert problem in bad.problem
 
 
-def test_no_file_at_all_is_an_error_that_names_it(tmp_path):
+def test_no_file_at_all_is_an_error_that_names_it(tmp_path: Path) -> None:
     """With the reason why there may be none."""
     with pytest.raises(ConfigurationError, match=r"there is no decision log .*d\.jsonl"):
         list(read_log(tmp_path / "d.jsonl"))
 
 
-async def test_a_full_queue_drops_lines_counts_them_and_says_so(tmp_path, monkeypatch):
+async def test_a_full_queue_drops_lines_counts_them_and_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A slow disk never holds up an answer."""
     path = tmp_path / "d.jsonl"
     goes, stuck, write = threading.Event(), threading.Event(), os.write
@@ -332,7 +336,9 @@ async def test_a_full_queue_drops_lines_counts_them_and_says_so(tmp_path, monkey
     assert [e.count for e in entries if isinstance(e, Dropped)] == [2]
 
 
-async def test_a_disk_that_fails_is_one_warning_and_no_exception(tmp_path, caplog):
+async def test_a_disk_that_fails_is_one_warning_and_no_exception(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     """The answers are worth more than the notes about them."""
     (tmp_path / "file").touch()
     events = Bus()
@@ -343,7 +349,7 @@ async def test_a_disk_that_fails_is_one_warning_and_no_exception(tmp_path, caplo
     assert len([r for r in caplog.records if "cannot be written" in r.getMessage()]) == 1
 
 
-def test_a_device_is_neither_renamed_nor_given_another_mode():
+def test_a_device_is_neither_renamed_nor_given_another_mode() -> None:
     """A log that is to go nowhere goes there."""
     device = Path(os.devnull)
     before = device.stat().st_mode
@@ -358,7 +364,7 @@ def test_a_device_is_neither_renamed_nor_given_another_mode():
     assert device.stat().st_mode == before
 
 
-async def test_a_note_after_the_end_is_dropped(tmp_path):
+async def test_a_note_after_the_end_is_dropped(tmp_path: Path) -> None:
     """The late word of a hedge's loser brings down nobody: the log hears no more."""
     events = Bus()
     async with open_decision_log(tmp_path / "d.jsonl", events) as log:
@@ -368,7 +374,7 @@ async def test_a_note_after_the_end_is_dropped(tmp_path):
     assert log.statistics() == DecisionLogStatistics(written=0, dropped=0)
 
 
-async def test_an_id_that_is_used_again_is_another_story(tmp_path):
+async def test_an_id_that_is_used_again_is_another_story(tmp_path: Path) -> None:
     """And what is said of an attempt after the end is of the same."""
     path = tmp_path / "d.jsonl"
     events = Bus()
@@ -392,7 +398,7 @@ async def until(subscription: Subscription, count: int) -> list[LineMade]:
     return heard
 
 
-async def test_a_tap_hears_every_line_as_the_file_has_it(tmp_path):
+async def test_a_tap_hears_every_line_as_the_file_has_it(tmp_path: Path) -> None:
     """Values and bytes, in order; nothing before the subscriber came and nothing after."""
     path = tmp_path / "log.jsonl"
     events = Bus()
@@ -412,7 +418,7 @@ async def test_a_tap_hears_every_line_as_the_file_has_it(tmp_path):
     assert (tap.lost, sum(line.missed for line in heard)) == (0, 0)
 
 
-async def test_a_tap_works_without_a_file(tmp_path):
+async def test_a_tap_works_without_a_file(tmp_path: Path) -> None:
     """The dashboard sees decisions even if they are kept nowhere; without one nothing is made."""
     events = Bus()
     async with open_decision_log(None, events) as log:
@@ -426,7 +432,7 @@ async def test_a_tap_works_without_a_file(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-async def test_a_slow_subscriber_loses_lines_and_nobody_else_does(tmp_path):
+async def test_a_slow_subscriber_loses_lines_and_nobody_else_does(tmp_path: Path) -> None:
     """What it does not take is counted, and bounded."""
     path = tmp_path / "log.jsonl"
     events = Bus()
@@ -440,7 +446,9 @@ async def test_a_slow_subscriber_loses_lines_and_nobody_else_does(tmp_path):
     assert len(ids(path)) == 10
 
 
-async def test_lines_that_come_too_fast_for_trio_are_counted(monkeypatch):
+async def test_lines_that_come_too_fast_for_trio_are_counted(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """The first line after them says how many there were."""
     monkeypatch.setattr("punch.decision_log._line.WAITING_LINES", 2)
     events = Bus()
@@ -459,7 +467,7 @@ def line_made() -> LineMade:
     return LineMade(at=0.0, entry=Dropped(count=1), time=0.0, line=b"{}\n")
 
 
-def test_a_tap_of_a_run_that_is_over_harms_nobody():
+def test_a_tap_of_a_run_that_is_over_harms_nobody() -> None:
     """The log's thread may outlive the trio run for a moment."""
     events = Bus()
 

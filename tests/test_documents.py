@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -24,7 +25,7 @@ SOURCES = [
 ]
 
 
-def test_the_generated_parts_are_up_to_date():
+def test_the_generated_parts_are_up_to_date() -> None:
     """`python docs/help.py` would change nothing."""
     done = subprocess.run(
         [sys.executable, ROOT / "docs" / "help.py", "--check"], capture_output=True, text=True
@@ -34,14 +35,14 @@ def test_the_generated_parts_are_up_to_date():
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
-def test_every_link_leads_somewhere(path):
+def test_every_link_leads_somewhere(path: Any) -> None:
     """Relative links name files that exist."""
     targets = re.findall(r"\]\((?!https?://)([^)#]+)", path.read_text(encoding="utf-8"))
 
     assert [target for target in targets if not (path.parent / target).exists()] == []
 
 
-def test_every_variable_that_is_read_is_documented_and_the_other_way_round():
+def test_every_variable_that_is_read_is_documented_and_the_other_way_round() -> None:
     """INFERENCE.md has all of them and invents none."""
     pattern = r"\b(?:PUNCH|LLAMA)_[A-Z][A-Z_]+[A-Z]\b"
     read = {
@@ -59,7 +60,7 @@ def test_every_variable_that_is_read_is_documented_and_the_other_way_round():
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
-def test_every_script_that_a_document_names_exists(path):
+def test_every_script_that_a_document_names_exists(path: Any) -> None:
     """What a reader is told to run is there."""
     named = set(re.findall(r"\bbins/[a-z-]+", path.read_text(encoding="utf-8")))
 

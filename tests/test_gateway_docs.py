@@ -6,11 +6,13 @@ import importlib
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import decision_logs as made
 import pytest
 import request_records as records
 from gateway_client import open_client
+from trio.testing import MockClock
 
 from punch.dashboard import Feed, dashboard_routes
 from punch.events import RequestRefused
@@ -91,7 +93,7 @@ class Watched:
 # ---- what may be asked ----
 
 
-async def test_every_route_is_listed_and_no_other(autojump_clock):
+async def test_every_route_is_listed_and_no_other(autojump_clock: MockClock) -> None:
     """With the dashboard's and the metrics', as `punch serve` puts them together."""
     async with open_client({}) as client:
         feed = Feed(client.router)
@@ -110,14 +112,14 @@ async def test_every_route_is_listed_and_no_other(autojump_clock):
     assert sorted(listed) == sorted(served)
 
 
-def test_what_needs_no_key_is_named():
+def test_what_needs_no_key_is_named() -> None:
     """One sentence has all of it."""
     (sentence,) = re.findall(r"((?:`[^`]+`(?:, | and\s+))+`[^`]+`) need\s+no key", DOCUMENT)
 
     assert set(quoted(sentence)) == PUBLIC | {"/assets"}
 
 
-def test_every_field_is_listed_and_no_other():
+def test_every_field_is_listed_and_no_other() -> None:
     """As the models have them that bodies are read with."""
     listed = {}
     for where, fields in table("endpoint", "fields"):
@@ -139,7 +141,9 @@ ASKED_FOR_NOTHING = [
 
 
 @pytest.mark.parametrize(("name", "value", "endpoint"), ASKED_FOR_NOTHING)
-def test_what_asks_for_nothing_is_taken_and_anything_else_refused_by_name(name, value, endpoint):
+def test_what_asks_for_nothing_is_taken_and_anything_else_refused_by_name(
+    name: Any, value: Any, endpoint: Any
+) -> None:
     """Both as the table says."""
     kind, least = BODIES[endpoint], LEAST[endpoint]
     parse(kind, json.dumps(least | {name: value}).encode())
@@ -150,7 +154,7 @@ def test_what_asks_for_nothing_is_taken_and_anything_else_refused_by_name(name, 
     assert str(refused.value.param).startswith(name)
 
 
-def test_fields_that_change_nothing_are_fields():
+def test_fields_that_change_nothing_are_fields() -> None:
     """The list of those that are taken and not passed on."""
     (words,) = re.findall(r"\n- ([^.;]*)\n? *are\s+taken and change nothing", DOCUMENT)
     fields = {name for body in BODIES.values() for name in body.model_fields}
@@ -163,7 +167,7 @@ def test_fields_that_change_nothing_are_fields():
 
 
 @pytest.mark.parametrize("heading", ["of a request", "of an answer"])
-def test_every_header_is_one_that_the_code_knows(heading):
+def test_every_header_is_one_that_the_code_knows(heading: str) -> None:
     """By its name in lower case, as ASGI has it; common ones in either."""
     names = [name for cell, _ in table(heading, "is") for name in quoted(cell)]
     unknown = [
@@ -174,7 +178,7 @@ def test_every_header_is_one_that_the_code_knows(heading):
     assert unknown == []
 
 
-def test_every_header_that_pages_may_read_is_listed():
+def test_every_header_that_pages_may_read_is_listed() -> None:
     """`Access-Control-Expose-Headers` has all of ours."""
     listed = {name for cell, _ in table("of an answer", "is") for name in quoted(cell)}
 
@@ -185,7 +189,7 @@ def test_every_header_that_pages_may_read_is_listed():
 # ---- errors ----
 
 
-def test_the_table_of_errors_is_the_codes():
+def test_the_table_of_errors_is_the_codes() -> None:
     """Every word, with status, type and code."""
     listed = {
         word: (int(status), quoted(kind)[0], quoted(code)[0])
@@ -196,7 +200,7 @@ def test_the_table_of_errors_is_the_codes():
     assert listed == {word: (row.status, row.type, row.code) for word, row in TABLE.items()}
 
 
-def test_every_refusal_of_the_gateways_own_is_listed():
+def test_every_refusal_of_the_gateways_own_is_listed() -> None:
     """Whatever code a `Refusal` is made with, somewhere in the room."""
     made_there = {
         *re.findall(r'\bcode="(\w+)"', SOURCES),
@@ -214,7 +218,7 @@ def test_every_refusal_of_the_gateways_own_is_listed():
 # ---- settings and numbers ----
 
 
-def test_every_option_is_listed_with_its_variable_and_default():
+def test_every_option_is_listed_with_its_variable_and_default() -> None:
     """As ``--help`` has them."""
     options = [each for each in settings_of(GatewaySettings) if each.flag]
     own = [each for each in options if each.section != "listener"]
@@ -239,7 +243,7 @@ NUMBERS = [
 
 
 @pytest.mark.parametrize(("name", "value", "where"), NUMBERS)
-def test_every_number_is_the_codes(name, value, where):
+def test_every_number_is_the_codes(name: Any, value: Any, where: Any) -> None:
     """Read from the module that the table names; `Limits` has values of its own."""
     module = importlib.import_module("punch." + where.removesuffix(".py").replace("/", "."))
     holder = Limits() if name.startswith("Limits.") else module
@@ -247,7 +251,7 @@ def test_every_number_is_the_codes(name, value, where):
     assert float(getattr(holder, name.removeprefix("Limits."))) == value
 
 
-def test_every_limit_of_a_client_is_in_the_table():
+def test_every_limit_of_a_client_is_in_the_table() -> None:
     """All of `Limits`: two are made of constants."""
     listed = {name for name, _, _ in NUMBERS}
     behind = {"body": "BODY_LIMIT", "slowest": "SLOWEST_SECONDS"}
@@ -259,7 +263,7 @@ def test_every_limit_of_a_client_is_in_the_table():
 # ---- metrics ----
 
 
-async def test_every_metric_is_listed_with_its_labels(autojump_clock):
+async def test_every_metric_is_listed_with_its_labels(autojump_clock: MockClock) -> None:
     """As a gateway tells them that has seen something of each kind."""
     metrics = Metrics(Watched())
     for record in (records.easy(), records.continued()):
@@ -284,7 +288,7 @@ async def test_every_metric_is_listed_with_its_labels(autojump_clock):
 # ---- the whole ----
 
 
-def test_the_document_is_short_enough_to_be_read():
+def test_the_document_is_short_enough_to_be_read() -> None:
     """And every section that a reader looks for is there."""
     heads = re.findall(r"^## (.*)$", DOCUMENT, re.MULTILINE)
 

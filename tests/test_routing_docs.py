@@ -7,7 +7,7 @@ import re
 from fractions import Fraction
 from pathlib import Path
 from random import Random
-from typing import get_args, get_type_hints
+from typing import Any, get_args, get_type_hints
 
 import attrs
 import pytest
@@ -34,14 +34,16 @@ def first_column(heading: str) -> list[str]:
 
 
 @pytest.mark.parametrize(("name", "value", "module"), CONSTANTS)
-def test_every_constant_has_the_value_that_the_document_says(name, value, module):
+def test_every_constant_has_the_value_that_the_document_says(
+    name: Any, value: Any, module: Any
+) -> None:
     """It is read from the module that the table names."""
     found = getattr(importlib.import_module("punch." + module.replace("/", ".")), name)
 
     assert float(found) == float(Fraction(value))
 
 
-def test_every_constant_that_the_text_names_is_in_a_table():
+def test_every_constant_that_the_text_names_is_in_a_table() -> None:
     """So that none is mentioned without a value that was compared."""
     named = set(re.findall(r"`([A-Z][A-Z_]+[A-Z])`", DOCUMENT)) - {"PUNCH_DECISION_LOG"}
 
@@ -58,7 +60,7 @@ def test_every_constant_that_the_text_names_is_in_a_table():
         ("state", get_args(get_type_hints(Progress)["state"])),
     ],
 )
-def test_every_list_is_that_of_the_code_in_its_order(heading, names):
+def test_every_list_is_that_of_the_code_in_its_order(heading: str, names: Any) -> None:
     """Terms, filters, policies, and what a peer may say while it gives no text."""
     listed = first_column(heading)
 
@@ -67,12 +69,12 @@ def test_every_list_is_that_of_the_code_in_its_order(heading, names):
         assert tuple(listed) == names
 
 
-def test_the_formula_is_the_sum_of_the_terms():
+def test_the_formula_is_the_sum_of_the_terms() -> None:
     """Every term, in the order of the code."""
     assert f"total = {' + '.join(TERMS)}\n" in DOCUMENT
 
 
-def test_the_example_comes_out_as_the_document_says():
+def test_the_example_comes_out_as_the_document_says() -> None:
     """The peer and the request of the text, through the scorer itself."""
     offer = ModelOffer(name="m", prefill_rate=500.0, decode_rate=20.0, slowdown=0.5)
     load = Load(slots=2, busy=2, queued=1, queued_prompt_tokens=300, output_tokens_left=420)
@@ -94,7 +96,7 @@ def test_the_example_comes_out_as_the_document_says():
     assert said == pytest.approx(dict(zip(TERMS, terms, strict=True)) | {"total": sum(terms)})
 
 
-def test_the_policies_do_at_near_ties_what_the_table_says():
+def test_the_policies_do_at_near_ties_what_the_table_says() -> None:
     """A lot among those that are near, a gate, exploration; or none of it."""
     _, _, rest = DOCUMENT.partition("| policy |")
     said = {
@@ -113,7 +115,7 @@ def _near_ties(policy: Policy) -> str:
     return "yes, gate and exploration too" if full else "yes" if policy.near else "no"
 
 
-def test_of_six_peers_none_is_hot_and_of_seven_one_may_be():
+def test_of_six_peers_none_is_hot_and_of_seven_one_may_be() -> None:
     """What the document says of small pools."""
     policy = attrs.evolve(POLICIES["completion-time"], explore=0.0)
 
@@ -139,7 +141,7 @@ def test_of_six_peers_none_is_hot_and_of_seven_one_may_be():
     assert [hot(6), hot(7)] == [0, 1]
 
 
-def test_every_reason_for_another_try_is_explained():
+def test_every_reason_for_another_try_is_explained() -> None:
     """First, failover, continuation, hedge and move have a paragraph each."""
     heads = {
         "first": "Attempts",
@@ -155,7 +157,7 @@ def test_every_reason_for_another_try_is_explained():
     assert missing == []
 
 
-def test_what_the_results_say_has_its_place():
+def test_what_the_results_say_has_its_place() -> None:
     """The benchmark's words go between two marks."""
     begin, end = "<!-- measured: begin -->", "<!-- measured: end -->"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import trio
+from trio.testing import MockClock
 
 from punch.access import Introduction, Refusal, admit_everybody
 from punch.bootstrap import open_bootstrap
@@ -25,7 +26,7 @@ def turn_away(peer_id: PeerId, introduction: Introduction, now: float) -> Refusa
     return Refusal(rule="list", reason=f"{peer_id} is on no list of {introduction.namespace}")
 
 
-def test_an_open_namespace_admits_everybody():
+def test_an_open_namespace_admits_everybody() -> None:
     """Its name is all there is to know."""
     assert admit_everybody(PeerId("x"), Introduction(namespace="n"), 0.0) is None
 
@@ -38,18 +39,20 @@ class Handler:
     def __init__(self) -> None:
         self.met: list[Hello] = []
 
-    def opened(self, session, hello):
+    def opened(self, session, hello) -> None:
         self.met.append(hello)
 
-    def advertised(self, session, advert): ...
+    def advertised(self, session, advert) -> None: ...
 
-    def round_trip(self, session, seconds): ...
+    def round_trip(self, session, seconds) -> None: ...
 
-    async def serve_call(self, call): ...
+    async def serve_call(self, call) -> None: ...
 
 
 @pytest.mark.parametrize(("name", "welcome"), [("friend", True), ("stranger", False)])
-async def test_a_session_is_opened_only_to_whom_the_listener_admits(autojump_clock, name, welcome):
+async def test_a_session_is_opened_only_to_whom_the_listener_admits(
+    autojump_clock: MockClock, name: str, welcome: bool
+) -> None:
     """A stranger hears why, and neither version nor namespace of ours."""
     host, guest = Handler(), Handler()
     heard = bytearray()
@@ -59,7 +62,7 @@ async def test_a_session_is_opened_only_to_whom_the_listener_admits(autojump_clo
             server, client = network.node("host"), network.node(name)
             hello = greeting(namespace="home", incarnation=1, version="secret-version")
 
-            async def serve(stream):
+            async def serve(stream) -> None:
                 session = Session("listener", hello)
                 await PeerSession(stream, session, host, admit=turn_away).run()
 
@@ -87,7 +90,9 @@ async def test_a_session_is_opened_only_to_whom_the_listener_admits(autojump_clo
         assert len(heard) < 200
 
 
-async def test_a_dialer_hangs_up_on_a_listener_that_it_does_not_admit(autojump_clock):
+async def test_a_dialer_hangs_up_on_a_listener_that_it_does_not_admit(
+    autojump_clock: MockClock,
+) -> None:
     """Both sides of a session are doors."""
     host, guest = Handler(), Handler()
     with trio.fail_after(LIMIT):
@@ -96,7 +101,7 @@ async def test_a_dialer_hangs_up_on_a_listener_that_it_does_not_admit(autojump_c
             server, client = network.node("host"), network.node("friend")
             hello = greeting(namespace="home", incarnation=1, version="1")
 
-            async def serve(stream):
+            async def serve(stream) -> None:
                 await PeerSession(stream, Session("listener", hello), host).run()
 
             server.handle(PROTOCOL, serve)
@@ -109,7 +114,7 @@ async def test_a_dialer_hangs_up_on_a_listener_that_it_does_not_admit(autojump_c
     assert "host is on no list" in str(session.ended)
 
 
-async def test_a_bootstrap_registers_only_whom_it_admits(autojump_clock):
+async def test_a_bootstrap_registers_only_whom_it_admits(autojump_clock: MockClock) -> None:
     """The refused one is told which rule it broke, and waits in vain for nothing."""
     with trio.fail_after(LIMIT):
         async with trio.open_nursery() as nursery:
@@ -131,7 +136,7 @@ async def test_a_bootstrap_registers_only_whom_it_admits(autojump_clock):
     assert (none, one) == (0, 1)
 
 
-def test_a_goodbye_before_hello_ends_the_session():
+def test_a_goodbye_before_hello_ends_the_session() -> None:
     """What a refused dialer gets instead of a greeting is understood by every version."""
     session = Session("dialer", greeting(namespace="n", incarnation=1, version="1"))
     other = Session("listener", greeting(namespace="n", incarnation=1, version="1"))

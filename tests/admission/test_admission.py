@@ -9,6 +9,7 @@ import pytest
 import trio
 from hypothesis import given
 from hypothesis import strategies as st
+from trio.testing import MockClock
 
 from punch.admission import Fairness, Line, NoRoom, Slots, Ticket
 from punch.admission._fairness import HALF_LIFE_SECONDS, MAX_CLAIMANTS
@@ -187,7 +188,7 @@ async def hold(slots: Slots, one: Ticket, seconds: float, told: list[object]) ->
         slots.release(one, output_tokens=50)
 
 
-async def test_who_waits_is_told_how_many_are_ahead_and_how_long(autojump_clock):
+async def test_who_waits_is_told_how_many_are_ahead_and_how_long(autojump_clock: MockClock) -> None:
     """At once, and every five seconds."""
     slots = Slots(1, 9)
     told: list[object] = []
@@ -207,7 +208,7 @@ async def test_who_waits_is_told_how_many_are_ahead_and_how_long(autojump_clock)
     assert told[-1] == pytest.approx(begun + 25.0, abs=0.01)
 
 
-async def test_a_deadline_that_cannot_be_met_is_refused_at_once(autojump_clock):
+async def test_a_deadline_that_cannot_be_met_is_refused_at_once(autojump_clock: MockClock) -> None:
     """With the time after which it could be; one that can be met waits."""
     slots = Slots(2, 9)
     async with trio.open_nursery() as nursery:
@@ -228,7 +229,7 @@ async def test_a_deadline_that_cannot_be_met_is_refused_at_once(autojump_clock):
         slots.release(hopeful, output_tokens=1)
 
 
-async def test_a_full_queue_says_when_there_is_room(autojump_clock):
+async def test_a_full_queue_says_when_there_is_room(autojump_clock: MockClock) -> None:
     """By how long a request usually holds its slot."""
     slots = Slots(2, 0)
     async with trio.open_nursery() as nursery:
@@ -242,7 +243,7 @@ async def test_a_full_queue_says_when_there_is_room(autojump_clock):
     assert caught.value.retry_after == pytest.approx(3.0)
 
 
-async def test_who_is_pushed_out_is_told_so(autojump_clock):
+async def test_who_is_pushed_out_is_told_so(autojump_clock: MockClock) -> None:
     """And when to ask again; its place goes to the other one."""
     slots = Slots(1, 2)
     outcomes: dict[str, object] = {}
@@ -262,7 +263,9 @@ async def test_who_is_pushed_out_is_told_so(autojump_clock):
     assert (slots.busy, slots.queued) == (0, 0)
 
 
-async def test_a_burst_of_one_dialer_does_not_keep_another_waiting(autojump_clock):
+async def test_a_burst_of_one_dialer_does_not_keep_another_waiting(
+    autojump_clock: MockClock,
+) -> None:
     """Its second request waits behind the other's first."""
     slots = Slots(1, 9)
     order: list[str] = []
@@ -281,7 +284,7 @@ async def test_a_burst_of_one_dialer_does_not_keep_another_waiting(autojump_cloc
     assert order == ["a1", "b1", "a2", "b2", "a3", "a4"]
 
 
-async def test_who_is_cancelled_leaves_nothing_behind(autojump_clock):
+async def test_who_is_cancelled_leaves_nothing_behind(autojump_clock: MockClock) -> None:
     """In the queue, or in the moment of its turn."""
     slots = Slots(1, 9)
     running = ticket()
@@ -295,7 +298,7 @@ async def test_who_is_cancelled_leaves_nothing_behind(autojump_clock):
     assert (slots.busy, slots.queued, slots.line.prompt_tokens) == (0, 0, 0)
 
 
-async def test_busy_slots_are_summed_over_time(autojump_clock):
+async def test_busy_slots_are_summed_over_time(autojump_clock: MockClock) -> None:
     """Two for a second and one for another are three."""
     slots = Slots(2, 9)
     async with trio.open_nursery() as nursery:
@@ -323,7 +326,7 @@ def test_a_refusal_is_quick_however_many_wait() -> None:
 # ---- what is charged ----
 
 
-async def test_what_was_not_made_is_given_back_as_it_was_charged(autojump_clock):
+async def test_what_was_not_made_is_given_back_as_it_was_charged(autojump_clock: MockClock) -> None:
     """Two half-lives later a token weighs four times as much; the rest must not pay for that."""
     slots = Slots(1, 9)
     began = trio.current_time()
@@ -336,7 +339,7 @@ async def test_what_was_not_made_is_given_back_as_it_was_charged(autojump_clock)
     assert served == pytest.approx((1000 + 100 + 10) / 4)
 
 
-async def test_who_gets_a_long_answer_pays_while_it_is_made(autojump_clock):
+async def test_who_gets_a_long_answer_pays_while_it_is_made(autojump_clock: MockClock) -> None:
     """Not at its end: until then its next requests would go before everybody's."""
     slots = Slots(2, 9)
     made = 0
@@ -355,7 +358,9 @@ async def test_who_gets_a_long_answer_pays_while_it_is_made(autojump_clock):
     assert slots.line.fairness.served("a", now) == pytest.approx(made)
 
 
-async def test_a_long_answer_is_charged_as_it_is_made_with_nobody_waiting(autojump_clock):
+async def test_a_long_answer_is_charged_as_it_is_made_with_nobody_waiting(
+    autojump_clock: MockClock,
+) -> None:
     """In one lump at its end it would weigh as if all of it had been made just then."""
     slots, exact = Slots(3, 9), Slots(1, 1).line.fairness
     made = 0
@@ -375,7 +380,9 @@ async def test_a_long_answer_is_charged_as_it_is_made_with_nobody_waiting(autoju
 
 
 @pytest.mark.parametrize(("own_seconds", "is_taken"), [(19.9, True), (20.1, False)])
-async def test_a_free_slot_is_not_given_to_a_prompt_that_is_clearly_too_long(own_seconds, is_taken):
+async def test_a_free_slot_is_not_given_to_a_prompt_that_is_clearly_too_long(
+    own_seconds: float, is_taken: bool
+) -> None:
     """Up to twice as long as there is time it may be cached."""
     slots = Slots(1, 9)
     if is_taken:
@@ -386,7 +393,9 @@ async def test_a_free_slot_is_not_given_to_a_prompt_that_is_clearly_too_long(own
     assert slots.busy == is_taken
 
 
-async def test_an_answer_without_tokens_says_how_long_a_slot_is_held(autojump_clock):
+async def test_an_answer_without_tokens_says_how_long_a_slot_is_held(
+    autojump_clock: MockClock,
+) -> None:
     """An embedding has none; one that was cancelled before its first word says nothing."""
     slots = Slots(1, 9)
     for finished, expected in ((False, None), (True, 60.0)):

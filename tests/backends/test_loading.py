@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from typing import Any
 
 import pytest
 import trio
@@ -109,6 +110,8 @@ def test_a_chat_goes_on_only_with_a_known_template() -> None:
         (("--no-jinja",), None),
     ],
 )
-def test_an_argument_may_replace_the_template(arguments, expected) -> None:
+def test_an_argument_may_replace_the_template(
+    arguments: tuple[Any, ...] | tuple[str, ...], expected: Any
+) -> None:
     """Then the file's is not the one that is used."""
     assert template_in(arguments, KNOWN) == expected

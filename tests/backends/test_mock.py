@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import attrs
 import pytest
 import trio
@@ -41,7 +43,9 @@ def rest(request: CommandRequest, said: str) -> CommandRequest:
 
 @pytest.mark.parametrize("limit", [None, 12])
 @pytest.mark.parametrize("stop", [(), ("zzz",), "word", "two words"])
-def test_a_continued_answer_is_the_unbroken_one_wherever_it_is_cut(limit, stop) -> None:
+def test_a_continued_answer_is_the_unbroken_one_wherever_it_is_cut(
+    limit: int | None, stop: str | tuple[Any, ...] | tuple[str, ...]
+) -> None:
     """At every character, inside a word too; with the same end, and every token counted once."""
     request = attrs.evolve(ASK, sampling=Sampling(max_tokens=limit, seed=3))
     words = mock_words(request)

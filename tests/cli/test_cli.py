@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
+from typing import Any
 
 import attrs
 import pytest
@@ -56,21 +58,21 @@ def parsed(arguments=(), environment=None):
     return load_settings("test", "A test.", Few, list(arguments), environment)
 
 
-def test_an_argument_beats_its_variable_and_that_the_default():
+def test_an_argument_beats_its_variable_and_that_the_default() -> None:
     """The nearer to the person, the stronger."""
     assert parsed().slots == 4
     assert parsed((), {"PUNCH_SLOTS": "2"}).slots == 2
     assert parsed(("--slots", "3"), {"PUNCH_SLOTS": "2"}).slots == 3
 
 
-def test_flags_can_be_turned_off_again():
+def test_flags_can_be_turned_off_again() -> None:
     """`--no-strict` beats a variable that turns it on; an empty variable is no."""
     assert parsed((), {"PUNCH_STRICT": "1"}).strict is True
     assert parsed(("--no-strict",), {"PUNCH_STRICT": "1"}).strict is False
     assert parsed((), {"PUNCH_STRICT": ""}).strict is False
 
 
-def test_several_values_come_from_several_options_or_one_variable():
+def test_several_values_come_from_several_options_or_one_variable() -> None:
     """In the variable they are separated by commas or spaces."""
     assert parsed(("--listen", "a", "--listen", "b")).listen == ("a", "b")
     assert parsed((), {"PUNCH_LISTEN": "a b"}).listen == ("a", "b")
@@ -86,7 +88,9 @@ def test_several_values_come_from_several_options_or_one_variable():
         ((), {"PUNCH_STRICT": "maybe"}, "PUNCH_STRICT is 'maybe': write 1 or 0"),
     ],
 )
-def test_a_bad_value_is_refused_by_the_name_it_came_under(arguments, environment, text):
+def test_a_bad_value_is_refused_by_the_name_it_came_under(
+    arguments: tuple[Any, ...] | tuple[str, ...], environment: dict[str, Any], text: str
+) -> None:
     """The option or the variable, the value, and the rule."""
     with pytest.raises(ConfigurationError) as caught:
         parsed(arguments, environment)
@@ -95,7 +99,7 @@ def test_a_bad_value_is_refused_by_the_name_it_came_under(arguments, environment
 
 
 @pytest.mark.parametrize("kind", [ListenerSettings, DialerSettings, BootstrapSettings])
-def test_every_option_has_a_working_default_and_a_variable_of_its_own(kind):
+def test_every_option_has_a_working_default_and_a_variable_of_its_own(kind: Any) -> None:
     """Nothing must be given, and no two options listen to the same variable."""
     variables = [each.variable for each in settings_of(kind)]
 
@@ -103,7 +107,7 @@ def test_every_option_has_a_working_default_and_a_variable_of_its_own(kind):
     assert len(variables) == len(set(variables))
 
 
-def test_every_error_of_punch_has_an_exit_code_and_only_bugs_have_one():
+def test_every_error_of_punch_has_an_exit_code_and_only_bugs_have_one() -> None:
     """A test walks the tree, so that no class is forgotten."""
     kinds = [
         kind
@@ -119,7 +123,7 @@ def test_every_error_of_punch_has_an_exit_code_and_only_bugs_have_one():
     assert EXITS[0][0] is NoRealPeer
 
 
-def test_json_is_one_object_on_one_line(capsys):
+def test_json_is_one_object_on_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     """Whatever the text holds."""
     print_json(
         CommandResponse(
@@ -135,7 +139,7 @@ def test_json_is_one_object_on_one_line(capsys):
     assert json.loads(out)["result"]["text"] == "one\ntwo \u2028 three"
 
 
-def test_an_explanation_of_nothing_is_empty():
+def test_an_explanation_of_nothing_is_empty() -> None:
     """Without a decision there is nothing to say."""
     assert explain([], []) == ""
 
@@ -153,8 +157,8 @@ def test_an_explanation_of_nothing_is_empty():
     ],
 )
 async def test_a_missing_setting_is_refused_with_the_variable_and_the_remedy(
-    name, environment, text
-):
+    name: str, environment: dict[str, Any], text: str
+) -> None:
     """No backend starts half configured, and none falls back to the mock."""
     with pytest.raises(ConfigurationError) as caught:
         variables = {"PUNCH_INFERENCE_BACKEND": name, **environment}
@@ -164,7 +168,7 @@ async def test_a_missing_setting_is_refused_with_the_variable_and_the_remedy(
     assert text in str(caught.value)
 
 
-def test_the_policies_in_the_help_are_the_policies_there_are():
+def test_the_policies_in_the_help_are_the_policies_there_are() -> None:
     """The help is made from the table."""
     option = find_setting("routing.policy")
 
@@ -172,7 +176,7 @@ def test_the_policies_in_the_help_are_the_policies_there_are():
     assert all(name in option.help for name in POLICIES)
 
 
-def test_a_program_reads_the_settings_file_that_the_environment_names(tmp_path):
+def test_a_program_reads_the_settings_file_that_the_environment_names(tmp_path: Path) -> None:
     """And `--help` and commands that keep nothing there do not stumble over a bad one."""
     path = tmp_path / "settings.toml"
     path.write_text("[network]\nnamespace = 'home'\n", encoding="utf-8")
@@ -189,12 +193,12 @@ def test_a_program_reads_the_settings_file_that_the_environment_names(tmp_path):
         load_settings("punch dialer", "", DialerSettings, [], environment)
 
 
-def test_the_backends_that_can_be_named_can_be_opened():
+def test_the_backends_that_can_be_named_can_be_opened() -> None:
     """The settings know names, the command line opens them."""
     assert tuple(OPENERS) == BACKENDS
 
 
-async def test_an_error_after_loading_names_who_said_it_too():
+async def test_an_error_after_loading_names_who_said_it_too() -> None:
     """A value keeps where it came from."""
     flags = {"--model": ("/nowhere/x.gguf",), "--backend": ("embedded",)}
     with pytest.raises(PunchError) as caught:

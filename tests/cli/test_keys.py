@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import stat
+from pathlib import Path
+from typing import Any
 
 import pytest
 import request_records as records
@@ -20,7 +22,7 @@ NOW = 1_800_000_000.0
 
 
 @pytest.fixture
-def path(tmp_path, monkeypatch):
+def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     path = tmp_path / "gateway.sqlite3"
     monkeypatch.setenv("PUNCH_KEYS", str(path))
     return path
@@ -30,7 +32,9 @@ def run(*arguments):
     return keys(list(arguments))
 
 
-def test_the_secret_is_alone_on_standard_output_and_shown_once(path, capsys):
+def test_the_secret_is_alone_on_standard_output_and_shown_once(
+    path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """A script takes it from there; nothing prints it again."""
     assert run("create", "ada") == ExitCode.OK
     out, err = capsys.readouterr()
@@ -47,7 +51,7 @@ def test_the_secret_is_alone_on_standard_output_and_shown_once(path, capsys):
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
-def test_what_was_asked_for_is_what_the_key_has(path, capsys):
+def test_what_was_asked_for_is_what_the_key_has(path, capsys: pytest.CaptureFixture[str]) -> None:
     """Every limit, and the secret with it in JSON."""
     limits = ["--requests-per-minute", "60", "--tokens-per-minute", "1000", "--concurrency", "4"]
     assert run("create", "ada", "--models", "a, b,", *limits, "--expires", "30d", "--json") == 0
@@ -63,13 +67,13 @@ def test_what_was_asked_for_is_what_the_key_has(path, capsys):
     assert made["state"] == "active"
 
 
-async def note_two(path, key_id):
+async def note_two(path, key_id) -> None:
     async with open_usage(path, events=Bus()) as book:
         for _ in range(2):
             book.note(records.ended(records.easy(key_id=key_id)))
 
 
-def test_the_list_shows_what_each_key_used(path, capsys):
+def test_the_list_shows_what_each_key_used(path, capsys: pytest.CaptureFixture[str]) -> None:
     """All together; in JSON day by day."""
     run("create", "ada", "--json")
     key_id = json.loads(capsys.readouterr().out)["key_id"]
@@ -86,7 +90,7 @@ def test_the_list_shows_what_each_key_used(path, capsys):
     assert (day["requests"], day["prompt_tokens"], day["completion_tokens"]) == (2, 840, 22)
 
 
-def test_a_revoked_key_stays_in_the_list(path, capsys):
+def test_a_revoked_key_stays_in_the_list(path, capsys: pytest.CaptureFixture[str]) -> None:
     """With what it used."""
     run("create", "ada", "--json")
     key_id = json.loads(capsys.readouterr().out)["key_id"]
@@ -112,7 +116,9 @@ def test_a_revoked_key_stays_in_the_list(path, capsys):
         (["revoke", "nix"], "there is no file"),
     ],
 )
-def test_a_bad_value_is_refused_by_its_name_and_makes_no_key(path, capsys, arguments, words):
+def test_a_bad_value_is_refused_by_its_name_and_makes_no_key(
+    path, capsys: pytest.CaptureFixture[str], arguments: list[str], words: str
+) -> None:
     """The option, the value and the rule."""
     assert run(*arguments) == ExitCode.USAGE
     assert words in capsys.readouterr().err
@@ -121,14 +127,14 @@ def test_a_bad_value_is_refused_by_its_name_and_makes_no_key(path, capsys, argum
             assert store.list() == ()
 
 
-def test_looking_makes_no_file(path, capsys):
+def test_looking_makes_no_file(path, capsys: pytest.CaptureFixture[str]) -> None:
     """A slip in its name is seen."""
     assert run("list") == ExitCode.OK
     assert f"no API key in {path}" in capsys.readouterr().err
     assert not path.exists()
 
 
-def test_a_name_cannot_speak_to_the_terminal(path, capsys):
+def test_a_name_cannot_speak_to_the_terminal(path, capsys: pytest.CaptureFixture[str]) -> None:
     """Nor make the table any wider."""
     assert run("create", "\x1b[2J") == ExitCode.USAGE
     run("create", "x" * 200)
@@ -142,19 +148,21 @@ def test_a_name_cannot_speak_to_the_terminal(path, capsys):
     [("30d", NOW + 2_592_000), ("12h", NOW + 43_200), ("4W", NOW + 2_419_200),
      ("2030-12-31", 1_924_905_600.0), ("2030-12-31T12:00+02:00", 1_924_941_600.0)],
 )  # fmt: skip
-def test_an_end_is_a_time_from_now_or_a_date(text, seconds):
+def test_an_end_is_a_time_from_now_or_a_date(text: str, seconds: Any) -> None:
     """A date is its beginning in UTC, wherever the machine is."""
     assert expiry(text, NOW) == seconds
 
 
 @pytest.mark.parametrize("text", ["", "d", "-3d", "1.5d", "99999999d", "yesterday", "30 days"])
-def test_anything_else_is_no_end(text):
+def test_anything_else_is_no_end(text: str) -> None:
     """Rather than a key that ends at another time than was meant."""
     with pytest.raises(ValueError, match="write 30d"):
         expiry(text, NOW)
 
 
-def test_the_file_is_in_the_data_folder_unless_it_is_named(monkeypatch, tmp_path, capsys):
+def test_the_file_is_in_the_data_folder_unless_it_is_named(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """The option beats the variable."""
     assert keys_path(None) == data_folder() / "gateway.sqlite3"
     monkeypatch.setenv("PUNCH_KEYS", str(tmp_path / "x"))
@@ -164,6 +172,6 @@ def test_the_file_is_in_the_data_folder_unless_it_is_named(monkeypatch, tmp_path
     assert f"no API key in {tmp_path / 'y'}" in capsys.readouterr().err
 
 
-def test_it_is_a_command_of_punch(path, capsys):
+def test_it_is_a_command_of_punch(path, capsys: pytest.CaptureFixture[str]) -> None:
     """`punch keys`."""
     assert COMMANDS["keys"](["list"]) == ExitCode.OK

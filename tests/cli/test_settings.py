@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,7 +13,7 @@ from punch.cli import ExitCode, settings, why
 
 
 @pytest.fixture(autouse=True)
-def path(tmp_path, monkeypatch):
+def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     path = tmp_path / "settings.toml"
     for name in ("PUNCH_SLOTS", "PUNCH_NAMESPACE", "PUNCH_OPENAI_KEY"):
         monkeypatch.delenv(name, raising=False)
@@ -24,13 +26,15 @@ def run(*arguments):
     return settings(list(arguments))
 
 
-def listed(capsys):
+def listed(capsys: pytest.CaptureFixture[str]):
     assert run("list") == ExitCode.OK
     rows = [line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines()]
     return {name: rest.split() for name, rest in rows}
 
 
-def test_what_is_set_is_listed_with_where_it_is_from(path, monkeypatch, capsys):
+def test_what_is_set_is_listed_with_where_it_is_from(
+    path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """The file with the line, the variable, or the default."""
     assert run("set", "listener.slots", "3") == ExitCode.OK
     monkeypatch.setenv("PUNCH_NAMESPACE", "home")
@@ -42,7 +46,7 @@ def test_what_is_set_is_listed_with_where_it_is_from(path, monkeypatch, capsys):
     assert path.read_text(encoding="utf-8").startswith("# mine\n")
 
 
-def test_one_is_shown_alone_for_scripts(capsys):
+def test_one_is_shown_alone_for_scripts(capsys: pytest.CaptureFixture[str]) -> None:
     """By its whole name or the end of it; where it is from goes to standard error."""
     run("set", "network.namespace", "the house")
     for name in ("network.namespace", "namespace"):
@@ -57,7 +61,7 @@ def test_one_is_shown_alone_for_scripts(capsys):
     assert (shown["flag"], shown["variable"]) == ("--namespace", "PUNCH_NAMESPACE")
 
 
-def test_what_is_taken_out_is_the_default_again(path, capsys):
+def test_what_is_taken_out_is_the_default_again(path, capsys: pytest.CaptureFixture[str]) -> None:
     """And what is not there is said, without a failure: it is as was asked for."""
     run("set", "slots", "3")
     assert run("unset", "slots") == ExitCode.OK
@@ -66,7 +70,7 @@ def test_what_is_taken_out_is_the_default_again(path, capsys):
     assert f"slots is not in {path}" in capsys.readouterr().err
 
 
-def test_several_values_are_several_words(capsys):
+def test_several_values_are_several_words(capsys: pytest.CaptureFixture[str]) -> None:
     """Where there may be several; else the second word is a slip."""
     assert run("set", "listener.listen", "/ip4/1.2.3.4/tcp/1", "/ip4/1.2.3.4/tcp/2") == 0
     run("get", "listener.listen")
@@ -75,7 +79,9 @@ def test_several_values_are_several_words(capsys):
     assert "network.namespace is one value, and 2 were given" in capsys.readouterr().err
 
 
-def test_a_secret_comes_from_standard_input_and_is_never_shown(path, monkeypatch, capsys):
+def test_a_secret_comes_from_standard_input_and_is_never_shown(
+    path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Arguments are in the shell's history, and for all to see."""
     monkeypatch.setattr("sys.stdin.read", lambda: "sk-hidden\n")
     assert run("set", "openai.key", "-") == ExitCode.OK
@@ -90,7 +96,9 @@ def test_a_secret_comes_from_standard_input_and_is_never_shown(path, monkeypatch
     assert "(secret)" in captured.out
 
 
-def test_a_variable_that_hides_what_was_set_is_named(monkeypatch, capsys):
+def test_a_variable_that_hides_what_was_set_is_named(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Else it looks as if nothing had happened."""
     monkeypatch.setenv("PUNCH_SLOTS", "5")
     run("set", "listener.slots", "3")
@@ -109,14 +117,18 @@ def test_a_variable_that_hides_what_was_set_is_named(monkeypatch, capsys):
         (["show"], "there is no command 'show' of `punch settings`"),
     ],
 )
-def test_a_slip_is_refused_and_changes_nothing(path, capsys, arguments, words):
+def test_a_slip_is_refused_and_changes_nothing(
+    path, capsys: pytest.CaptureFixture[str], arguments: list[Any] | list[str], words: str
+) -> None:
     """With what to write instead."""
     assert run(*arguments) == ExitCode.USAGE
     assert words in capsys.readouterr().err
     assert path.read_text(encoding="utf-8") == "# mine\n"
 
 
-def test_a_file_with_slips_is_listed_all_the_same_and_can_be_mended(path, capsys):
+def test_a_file_with_slips_is_listed_all_the_same_and_can_be_mended(
+    path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Each wrong value is named, the others are shown; programs refuse the file."""
     path.write_text("[listener]\nslotz = 1\nslots = 0\nqueue = 5\n", encoding="utf-8")
     assert run("list") == ExitCode.USAGE
@@ -131,7 +143,9 @@ def test_a_file_with_slips_is_listed_all_the_same_and_can_be_mended(path, capsys
     assert run("list") == ExitCode.OK
 
 
-def test_the_file_may_be_elsewhere_or_nowhere(path, monkeypatch, capsys):
+def test_the_file_may_be_elsewhere_or_nowhere(
+    path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """A file that is named and not there is a slip, but for `set`, which makes it."""
     assert run("path") == ExitCode.OK
     assert capsys.readouterr().out == f"{path}\n"
@@ -146,7 +160,7 @@ def test_the_file_may_be_elsewhere_or_nowhere(path, monkeypatch, capsys):
     assert run("set", "slots", "2") == ExitCode.USAGE
 
 
-def test_it_is_a_command_of_punch(capsys):
+def test_it_is_a_command_of_punch(capsys: pytest.CaptureFixture[str]) -> None:
     """`punch settings`."""
     assert COMMANDS["settings"](["path"]) == ExitCode.OK
     assert COMMANDS["settings"](["--help"]) == ExitCode.OK

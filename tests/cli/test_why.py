@@ -17,19 +17,21 @@ from punch.peers import Rates
 
 
 @pytest.fixture(autouse=True)
-def _no_settings(monkeypatch):
+def _no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("PUNCH_DECISION_LOG", raising=False)
 
 
 @pytest.fixture
-def log(tmp_path):
+def log(tmp_path: Path):
     """A log with an easy request and, after it, one that was continued."""
     path = tmp_path / "d.jsonl"
     trio.run(made.write, path, made.note_success, made.note_continued)
     return str(path)
 
 
-def test_the_story_of_a_continued_request_fits_one_screen_and_names_everything(log, capsys):
+def test_the_story_of_a_continued_request_fits_one_screen_and_names_everything(
+    log, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Who was there, who was asked and why, what came of it, and who went on where."""
     assert why(["long-1", "--log", log]) == ExitCode.OK
     text = capsys.readouterr().out
@@ -56,14 +58,14 @@ def test_the_story_of_a_continued_request_fits_one_screen_and_names_everything(l
         assert words in text
 
 
-def test_without_an_id_it_is_the_last_request(log, capsys):
+def test_without_an_id_it_is_the_last_request(log, capsys: pytest.CaptureFixture[str]) -> None:
     """Which is what somebody wonders about."""
     assert why(["--log", log]) == ExitCode.OK
 
     assert capsys.readouterr().out.startswith("request long-1\n")
 
 
-def test_the_list_has_a_line_for_each_request(log, capsys):
+def test_the_list_has_a_line_for_each_request(log, capsys: pytest.CaptureFixture[str]) -> None:
     """The newest is the last."""
     assert why(["--log", log, "--list"]) == ExitCode.OK
     first, second = capsys.readouterr().out.splitlines()
@@ -73,7 +75,7 @@ def test_the_list_has_a_line_for_each_request(log, capsys):
     assert "1 failed first" in second
 
 
-def test_the_story_as_json_leaves_nothing_out(log, capsys):
+def test_the_story_as_json_leaves_nothing_out(log, capsys: pytest.CaptureFixture[str]) -> None:
     """One object on one line, with whole peer ids and snapshots."""
     assert why(["easy-1", "--log", log, "--json"]) == ExitCode.OK
     data = json.loads(capsys.readouterr().out)
@@ -82,7 +84,9 @@ def test_the_story_as_json_leaves_nothing_out(log, capsys):
     assert data["lines"][0]["weighed"][0]["peer"]["peer_id"] == made.FAST
 
 
-def test_an_unknown_id_and_a_missing_log_say_so(log, tmp_path, capsys):
+def test_an_unknown_id_and_a_missing_log_say_so(
+    log, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Neither is silence."""
     assert why(["nix", "--log", log]) == ExitCode.USAGE
     assert "has nothing of request nix" in capsys.readouterr().err
@@ -90,7 +94,9 @@ def test_an_unknown_id_and_a_missing_log_say_so(log, tmp_path, capsys):
     assert "there is no decision log" in capsys.readouterr().err
 
 
-def test_bad_lines_are_named_by_number_and_the_rest_is_told(log, capsys):
+def test_bad_lines_are_named_by_number_and_the_rest_is_told(
+    log, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Somebody edited the file."""
     with Path(log).open("a") as file:
         file.write("{bad}\n")
@@ -101,7 +107,9 @@ def test_bad_lines_are_named_by_number_and_the_rest_is_told(log, capsys):
     assert "long-1" in captured.out
 
 
-async def test_what_peers_call_themselves_does_not_reach_the_terminal_raw(tmp_path, capsys):
+async def test_what_peers_call_themselves_does_not_reach_the_terminal_raw(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Names and errors come from anybody."""
     path = tmp_path / "d.jsonl"
     await made.write(
@@ -122,8 +130,8 @@ async def test_what_peers_call_themselves_does_not_reach_the_terminal_raw(tmp_pa
 
 
 def test_where_the_log_is_comes_from_the_option_the_variable_or_the_data_folder(
-    log, monkeypatch, capsys
-):
+    log, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """In this order; `none` is nowhere."""
     assert decision_log_path(None).name == "decisions.jsonl"
     assert decision_log_path("none") is None
@@ -136,7 +144,9 @@ def test_where_the_log_is_comes_from_the_option_the_variable_or_the_data_folder(
     assert "PUNCH_DECISION_LOG is none: name a decision log" in capsys.readouterr().err
 
 
-def test_replaying_the_same_policy_makes_the_same_choices(log, capsys):
+def test_replaying_the_same_policy_makes_the_same_choices(
+    log, capsys: pytest.CaptureFixture[str]
+) -> None:
     """The snapshot is all that it needs."""
     assert replay([log, "--policy", "completion-time", "--json"]) == ExitCode.OK
     result = json.loads(capsys.readouterr().out)
@@ -148,11 +158,13 @@ def test_replaying_the_same_policy_makes_the_same_choices(log, capsys):
     assert result["other_seconds"] is None
 
 
-async def test_another_policy_is_compared_by_prediction_and_by_what_happened(tmp_path, capsys):
+async def test_another_policy_is_compared_by_prediction_and_by_what_happened(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """A log of round-robin, decided again by completion-time."""
     path = tmp_path / "d.jsonl"
 
-    def note(events):
+    def note(events) -> None:
         for serial in range(4):
             request = attrs.evolve(made.REQUEST, serial=serial)
             decision = made.decide("round-robin", request=request)
@@ -179,7 +191,9 @@ async def test_another_policy_is_compared_by_prediction_and_by_what_happened(tmp
     assert len(capsys.readouterr().out.splitlines()) == 4
 
 
-def test_replay_refuses_what_it_cannot_do(log, tmp_path, capsys):
+def test_replay_refuses_what_it_cannot_do(
+    log, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """An unknown policy, a missing file, a log without decisions."""
     empty = tmp_path / "empty.jsonl"
     empty.touch()
@@ -192,7 +206,7 @@ def test_replay_refuses_what_it_cannot_do(log, tmp_path, capsys):
         assert words in capsys.readouterr().err
 
 
-def test_the_table_of_peers_tells_claims_from_measurements_and_nothing_raw():
+def test_the_table_of_peers_tells_claims_from_measurements_and_nothing_raw() -> None:
     """A claim has a tilde, and no name reaches the terminal raw."""
     measured = attrs.evolve(made.PEERS[0], rates={"smollm2": Rates(decode=31.0, decode_samples=5)})
     text = table([measured, made.record("b\x1b[2J", rate=7.0)], 100.0)
@@ -209,11 +223,11 @@ def test_the_table_of_peers_tells_claims_from_measurements_and_nothing_raw():
     assert as_data(measured, 100.0)["models"][0]["measured"]["decode"] == 31.0
 
 
-def test_an_empty_namespace_has_a_sentence_instead_of_a_table():
+def test_an_empty_namespace_has_a_sentence_instead_of_a_table() -> None:
     """A head without rows looks like a fault."""
     assert table([], 0.0) == "no listener is known in this namespace"
 
 
-def test_the_commands_are_registered():
+def test_the_commands_are_registered() -> None:
     """`punch why` and its like are what a person types."""
     assert {"why": why, "replay": replay, "peers": peers}.items() <= COMMANDS.items()

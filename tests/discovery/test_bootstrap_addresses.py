@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
+import trio
 
 from punch.discovery import MAX_BOOTSTRAPS, KnownPeers, bootstrap_sources, parse_bootstraps
 from punch.exceptions import ConfigurationError
@@ -24,7 +27,7 @@ from punch.testing import MemoryNetwork
         ("fd00::2", "/ip6/fd00::2/tcp/51820"),
     ],
 )
-def test_an_address_is_a_multiaddress_a_host_with_a_port_or_a_name(text, meant):
+def test_an_address_is_a_multiaddress_a_host_with_a_port_or_a_name(text: str, meant: str) -> None:
     """Without a port it is 51820; TCP unless a multiaddress says otherwise."""
     assert [str(address) for address in parse_bootstraps(text)] == [meant]
 
@@ -49,7 +52,7 @@ def test_an_address_is_a_multiaddress_a_host_with_a_port_or_a_name(text, meant):
         "user@attic",
     ],
 )
-def test_what_is_no_address_is_refused_with_the_forms_that_there_are(text):
+def test_what_is_no_address_is_refused_with_the_forms_that_there_are(text: str) -> None:
     """The error names the setting and the text, and shows what to write."""
     with pytest.raises(ConfigurationError) as caught:
         parse_bootstraps(text, setting="--bootstrap")
@@ -58,7 +61,7 @@ def test_what_is_no_address_is_refused_with_the_forms_that_there_are(text):
     assert "HOST:PORT" in str(caught.value)
 
 
-def test_several_come_as_a_list_or_with_commas_and_each_counts_once():
+def test_several_come_as_a_list_or_with_commas_and_each_counts_once() -> None:
     """The order stays: it is the order in which they are shown."""
     found = parse_bootstraps(["attic, cellar:1", "attic:51820", ",/ip4/10.0.0.7/tcp/4,"])
 
@@ -70,13 +73,13 @@ def test_several_come_as_a_list_or_with_commas_and_each_counts_once():
 
 
 @pytest.mark.parametrize("nothing", ["", " , ", []])
-def test_no_address_at_all_is_an_error(nothing):
+def test_no_address_at_all_is_an_error(nothing: list[Any] | str) -> None:
     """Nobody could ever be found."""
     with pytest.raises(ConfigurationError, match="is empty"):
         parse_bootstraps(nothing)
 
 
-async def test_too_many_bootstraps_are_refused(nursery):
+async def test_too_many_bootstraps_are_refused(nursery: trio.Nursery) -> None:
     """Each is a stream that is renewed for ever."""
     node = MemoryNetwork(nursery).node("a")
     places = parse_bootstraps([f"host{number}" for number in range(MAX_BOOTSTRAPS + 1)])

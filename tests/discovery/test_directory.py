@@ -8,6 +8,7 @@ import trio
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+from trio.testing import MockClock
 
 from punch.bootstrap import open_bootstrap
 from punch.capability import PeerId
@@ -41,7 +42,7 @@ class ScriptedSource:
         self.name = name
         self.found = None
 
-    async def run(self, announce, found):
+    async def run(self, announce, found) -> None:
         self.found, self.announce = found, announce
         await trio.sleep_forever()
 
@@ -66,7 +67,7 @@ class _Node:
     addresses = ()
 
 
-def test_a_listener_is_there_for_as_long_as_one_source_lists_it():
+def test_a_listener_is_there_for_as_long_as_one_source_lists_it() -> None:
     """Losing a source that also listed it changes nothing but who says so."""
     a, b = ScriptedSource("a"), ScriptedSource("b")
     directory = directory_of(a, b)
@@ -82,7 +83,7 @@ def test_a_listener_is_there_for_as_long_as_one_source_lists_it():
     assert directory.listeners == {}
 
 
-def test_the_newest_word_counts_whichever_source_says_it():
+def test_the_newest_word_counts_whichever_source_says_it() -> None:
     """By incarnation first and sequence second; a late old word moves nobody."""
     a, b = ScriptedSource("a"), ScriptedSource("b")
     directory = directory_of(a, b)
@@ -93,7 +94,7 @@ def test_the_newest_word_counts_whichever_source_says_it():
     assert directory.listeners[PeerId("x")].addresses == ("/memory/x/2",)
 
 
-def test_one_more_source_is_no_reason_to_dial_anew():
+def test_one_more_source_is_no_reason_to_dial_anew() -> None:
     """Two records that differ in their sources only are equal: links compare them."""
     a, b = ScriptedSource("a"), ScriptedSource("b")
     directory = directory_of(a, b)
@@ -105,7 +106,7 @@ def test_one_more_source_is_no_reason_to_dial_anew():
     assert directory.listeners[PeerId("x")].sources == {"a", "b"}
 
 
-def test_trouble_of_one_source_is_no_trouble_while_another_works():
+def test_trouble_of_one_source_is_no_trouble_while_another_works() -> None:
     """And what the troubled one said last stays."""
     a, b = ScriptedSource("a"), ScriptedSource("b")
     directory = directory_of(a, b)
@@ -121,7 +122,7 @@ def test_trouble_of_one_source_is_no_trouble_while_another_works():
     assert [state.is_working for state in directory.sources] == [False, True]
 
 
-def test_waiting_is_in_vain_only_when_no_source_can_recover():
+def test_waiting_is_in_vain_only_when_no_source_can_recover() -> None:
     """Turned away by one of two, the other may still come up."""
     a, b = ScriptedSource("a"), ScriptedSource("b")
     directory = directory_of(a, b)
@@ -136,7 +137,7 @@ def test_waiting_is_in_vain_only_when_no_source_can_recover():
     assert directory.refused.is_set()
 
 
-def test_a_source_that_lists_too_many_fills_no_memory(monkeypatch):
+def test_a_source_that_lists_too_many_fills_no_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is beyond the limit is not looked at; what was there stays."""
     monkeypatch.setattr("punch.discovery._directory.MAX_LISTED", 3)
     source = ScriptedSource("a")
@@ -146,7 +147,7 @@ def test_a_source_that_lists_too_many_fills_no_memory(monkeypatch):
     assert sorted(directory.listeners) == ["x0", "x1", "x2"]
 
 
-def test_we_are_never_found_and_neither_is_who_listens_to_nobody():
+def test_we_are_never_found_and_neither_is_who_listens_to_nobody() -> None:
     """Ourselves, and peers without the role of a listener."""
     source = ScriptedSource("a")
     directory = directory_of(source)
@@ -177,7 +178,9 @@ class DirectoryMachine(RuleBasedStateMachine):
         gone=st.sets(st.sampled_from("xyz")),
         whole=st.booleans(),
     )
-    def say(self, which: int, words: list[tuple[str, int, int]], gone: set[str], whole: bool):
+    def say(
+        self, which: int, words: list[tuple[str, int, int]], gone: set[str], whole: bool
+    ) -> None:
         before = self.model[which]
         after = {} if whole else {name: at for name, at in before.items() if name not in gone}
         for name, incarnation, sequence in words:
@@ -192,11 +195,11 @@ class DirectoryMachine(RuleBasedStateMachine):
         )
 
     @rule(which=st.integers(0, 1))
-    def fail(self, which: int):
+    def fail(self, which: int) -> None:
         self.sources[which].found(Sighting(trouble=NetworkError("away")))
 
     @invariant()
-    def the_union_is_there(self):
+    def the_union_is_there(self) -> None:
         wanted = {
             name: max(said[name] for said in self.model if name in said)[0]
             for name in {*self.model[0], *self.model[1]}
@@ -209,14 +212,14 @@ TestDirectory = DirectoryMachine.TestCase
 TestDirectory.settings = settings(max_examples=60, stateful_step_count=15, deadline=None)
 
 
-async def test_a_directory_without_any_source_is_refused():
+async def test_a_directory_without_any_source_is_refused() -> None:
     """It could find nobody, ever."""
     with pytest.raises(ConfigurationError, match="no bootstrap was given"):
         async with join_namespace(_Node(), namespace="home", roles={"dialer"}, incarnation=1):
             pass
 
 
-async def test_two_bootstraps_stand_in_for_each_other(autojump_clock):
+async def test_two_bootstraps_stand_in_for_each_other(autojump_clock: MockClock) -> None:
     """A dialer finds who registered at either, and neither is missed when it goes."""
     with trio.fail_after(LIMIT):
         async with open_swarm() as swarm:

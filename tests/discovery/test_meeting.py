@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import trio
+from trio.testing import MockClock
 
 from punch.backends import MockBackend, MockScript
 from punch.bootstrap import open_bootstrap
@@ -33,7 +36,9 @@ def mock() -> MockBackend:
     return MockBackend(MockScript())
 
 
-async def test_two_namespaces_at_one_bootstrap_never_see_each_other(autojump_clock):
+async def test_two_namespaces_at_one_bootstrap_never_see_each_other(
+    autojump_clock: MockClock,
+) -> None:
     """Everybody is told of the listeners of their own namespace only."""
     seen = {}
     with trio.fail_after(LIMIT):
@@ -43,7 +48,7 @@ async def test_two_namespaces_at_one_bootstrap_never_see_each_other(autojump_clo
             address = parse_address(node.addresses[0])
             async with open_bootstrap(node):
 
-                async def member(name, namespace, role):
+                async def member(name, namespace, role) -> None:
                     async with join_namespace(
                         network.node(name),
                         address,
@@ -67,7 +72,9 @@ async def test_two_namespaces_at_one_bootstrap_never_see_each_other(autojump_clo
     assert seen["red-l1"] == set(), "a listener dials nobody"
 
 
-async def test_losing_the_bootstrap_disturbs_no_session_and_its_return_reunites(autojump_clock):
+async def test_losing_the_bootstrap_disturbs_no_session_and_its_return_reunites(
+    autojump_clock: MockClock,
+) -> None:
     """Answers go on without it; a listener that starts after its return is found."""
     with trio.fail_after(LIMIT):
         async with open_swarm() as swarm:
@@ -88,7 +95,9 @@ async def test_losing_the_bootstrap_disturbs_no_session_and_its_return_reunites(
     assert {peer.peer_id for peer in peers} == {"a", "b"}
 
 
-async def test_a_listener_that_vanished_is_forgotten_when_its_registration_expires(autojump_clock):
+async def test_a_listener_that_vanished_is_forgotten_when_its_registration_expires(
+    autojump_clock: MockClock,
+) -> None:
     """A newcomer is not sent to a peer that has been gone for longer than its lifetime."""
     with trio.fail_after(LIMIT):
         async with open_swarm() as swarm:
@@ -102,7 +111,7 @@ async def test_a_listener_that_vanished_is_forgotten_when_its_registration_expir
     assert caught.value.reasons == {}
 
 
-async def test_a_listener_that_leaves_is_gone_at_once(autojump_clock):
+async def test_a_listener_that_leaves_is_gone_at_once(autojump_clock: MockClock) -> None:
     """A farewell does not wait for the expiry."""
     with trio.fail_after(LIMIT):
         async with trio.open_nursery() as nursery:
@@ -128,7 +137,7 @@ async def test_a_listener_that_leaves_is_gone_at_once(autojump_clock):
     assert (before, after, left) == ({"l"}, set(), 1)
 
 
-async def test_nobody_can_register_somebody_else(autojump_clock):
+async def test_nobody_can_register_somebody_else(autojump_clock: MockClock) -> None:
     """A registration must be signed by whom it names, and sent by them."""
     registration = Registration(
         peer_id="victim",
@@ -159,7 +168,7 @@ async def test_nobody_can_register_somebody_else(autojump_clock):
     assert registered == 0
 
 
-async def test_garbage_ends_only_the_stream_it_came_on(autojump_clock):
+async def test_garbage_ends_only_the_stream_it_came_on(autojump_clock: MockClock) -> None:
     """Whoever sends nonsense is turned away; the others stay members."""
     with trio.fail_after(LIMIT):
         async with open_swarm() as swarm:
@@ -175,7 +184,9 @@ async def test_garbage_ends_only_the_stream_it_came_on(autojump_clock):
     assert response.executor == "a"
 
 
-async def test_trust_on_first_use_and_a_changed_identity(tmp_path, autojump_clock):
+async def test_trust_on_first_use_and_a_changed_identity(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
     """The first answer is remembered in a file; another one later is refused, with the remedy."""
     path = tmp_path / "known_peers"
     async with trio.open_nursery() as nursery:
@@ -193,7 +204,7 @@ async def test_trust_on_first_use_and_a_changed_identity(tmp_path, autojump_cloc
     assert f"remove the line of {address.place} from {path}" in str(caught.value)
 
 
-async def test_a_changed_identity_keeps_a_router_out(autojump_clock):
+async def test_a_changed_identity_keeps_a_router_out(autojump_clock: MockClock) -> None:
     """The router says why instead of talking to whoever is there now."""
     with trio.fail_after(LIMIT):
         async with open_swarm() as swarm:
@@ -212,7 +223,9 @@ async def test_a_changed_identity_keeps_a_router_out(autojump_clock):
                     await router.ask("hello")
 
 
-async def test_a_namespace_with_hundreds_of_listeners_can_be_joined(autojump_clock):
+async def test_a_namespace_with_hundreds_of_listeners_can_be_joined(
+    autojump_clock: MockClock,
+) -> None:
     """The roster comes in pages, and heartbeats do not get between them."""
     with trio.fail_after(LIMIT):
         async with trio.open_nursery() as nursery:
@@ -221,7 +234,7 @@ async def test_a_namespace_with_hundreds_of_listeners_can_be_joined(autojump_clo
             address = parse_address(node.addresses[0])
             common = {"known": KnownPeers(None), "namespace": "n", "incarnation": 1}
 
-            async def listener(name):
+            async def listener(name) -> None:
                 async with join_namespace(
                     network.node(name), address, roles={"listener"}, **common
                 ):
@@ -242,7 +255,9 @@ async def test_a_namespace_with_hundreds_of_listeners_can_be_joined(autojump_clo
     assert (seen, trouble) == (250, None)
 
 
-async def test_a_peer_that_only_opens_streams_takes_one_place_and_not_for_long(autojump_clock):
+async def test_a_peer_that_only_opens_streams_takes_one_place_and_not_for_long(
+    autojump_clock: MockClock,
+) -> None:
     """A new stream of a peer ends its old one; one that does not join is given up."""
     with trio.fail_after(LIMIT):
         async with trio.open_nursery() as nursery:
@@ -260,7 +275,9 @@ async def test_a_peer_that_only_opens_streams_takes_one_place_and_not_for_long(a
     assert (crowd, later) == (1, 0)
 
 
-async def test_a_peer_of_both_roles_needs_one_identity_and_one_stream(autojump_clock):
+async def test_a_peer_of_both_roles_needs_one_identity_and_one_stream(
+    autojump_clock: MockClock,
+) -> None:
     """It is found by others, and finds them; itself it leaves out."""
     seen = {}
     with trio.fail_after(LIMIT):
@@ -269,7 +286,7 @@ async def test_a_peer_of_both_roles_needs_one_identity_and_one_stream(autojump_c
             node = network.node("bootstrap")
             address = parse_address(node.addresses[0])
 
-            async def member(name, roles):
+            async def member(name, roles) -> None:
                 async with join_namespace(
                     network.node(name),
                     address,
@@ -304,13 +321,13 @@ async def test_a_peer_of_both_roles_needs_one_identity_and_one_stream(autojump_c
 class Old:
     """A bootstrap of minor 0, by hand: notes what it hears and sends what it is told to."""
 
-    def __init__(self, node):
+    def __init__(self, node) -> None:
         self.joins = []
         self.streams = 0
         self.stream = None
         node.handle(MEET, self.serve)
 
-    async def serve(self, stream):
+    async def serve(self, stream) -> None:
         self.streams += 1
         self.stream = stream
         buffer = FrameBuffer(4096)
@@ -326,7 +343,7 @@ class Old:
                 elif isinstance(message, Ping):
                     await self.send(Pong(nonce=message.nonce))
 
-    async def send(self, message):
+    async def send(self, message) -> None:
         await self.stream.send_all(encode(message, minor=0))
 
 
@@ -338,7 +355,9 @@ def signed_by(node, **changes):
     return Join(registration=encoded, signature=node.sign(SIGNING_CONTEXT + encoded))
 
 
-async def test_a_peer_of_both_roles_makes_an_old_bootstrap_tell_and_list_it(autojump_clock):
+async def test_a_peer_of_both_roles_makes_an_old_bootstrap_tell_and_list_it(
+    autojump_clock: MockClock,
+) -> None:
     """It tells those whose first word was that they dial, and lists peers by their latest word."""
     with trio.fail_after(LIMIT):
         async with trio.open_nursery() as nursery:
@@ -366,7 +385,9 @@ async def test_a_peer_of_both_roles_makes_an_old_bootstrap_tell_and_list_it(auto
     assert found == {"other"}
 
 
-async def test_a_role_that_a_member_does_not_know_ends_no_meeting(autojump_clock):
+async def test_a_role_that_a_member_does_not_know_ends_no_meeting(
+    autojump_clock: MockClock,
+) -> None:
     """A peer that only lends memory is listed and not dialled."""
     with trio.fail_after(LIMIT):
         async with trio.open_nursery() as nursery:

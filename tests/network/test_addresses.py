@@ -20,7 +20,7 @@ PEER = "12D3KooWGYqKxZBhTRg1mKCkJhm8U3Rc6jUDdVyc7MJgAywKosw2"
         "/dns4/punch.example/tcp/1",
     ],
 )
-def test_an_address_is_spelled_as_it_was_read(text):
+def test_an_address_is_spelled_as_it_was_read(text: str) -> None:
     """Reading and writing are inverse."""
     assert str(parse_address(text)) == text
 
@@ -43,7 +43,9 @@ def test_an_address_is_spelled_as_it_was_read(text):
         ("/dns/\ud800/tcp/1", "not a host name"),
     ],
 )
-def test_a_bad_address_is_refused_with_the_value_the_rule_and_an_example(text, why):
+def test_a_bad_address_is_refused_with_the_value_the_rule_and_an_example(
+    text: str, why: str
+) -> None:
     """The error has the setting's name, what was written, and how to write it."""
     with pytest.raises(ConfigurationError) as caught:
         parse_address(text, setting="--bootstrap")
@@ -54,7 +56,7 @@ def test_a_bad_address_is_refused_with_the_value_the_rule_and_an_example(text, w
     assert "/ip4/192.168.1.10/tcp/51820" in message
 
 
-def test_the_same_place_by_another_transport():
+def test_the_same_place_by_another_transport() -> None:
     """Only the transport changes; identities are filed under host and port."""
     address = parse_address("/ip4/127.0.0.1/tcp/51820")
 
@@ -62,7 +64,7 @@ def test_the_same_place_by_another_transport():
     assert address.place == address.over("quic").place == "127.0.0.1:51820"
 
 
-def test_an_address_of_quic_is_not_quietly_dialled_over_tcp():
+def test_an_address_of_quic_is_not_quietly_dialled_over_tcp() -> None:
     """The other way round is fine: QUIC listens at the same port number."""
     quic = parse_address("/ip4/127.0.0.1/udp/51820/quic-v1")
 
@@ -72,7 +74,7 @@ def test_an_address_of_quic_is_not_quietly_dialled_over_tcp():
         quic.reached_by("tcp", setting="x")
 
 
-def test_our_own_addresses_are_known_from_others():
+def test_our_own_addresses_are_known_from_others() -> None:
     """Loopback is ours; a documentation address (RFC 5737) is not."""
     assert parse_address("/ip4/127.0.0.1/tcp/1").is_ours()
     assert not parse_address("/ip4/192.0.2.1/tcp/1").is_ours()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import trio
 import trio.testing
+from trio.testing import MockClock
 
 from punch.capability import PeerId
 from punch.exceptions import PeerUnreachable
@@ -14,7 +15,7 @@ from punch.network._loopback import MAX_BUFFERED_BYTES, MAX_READ_BYTES, STALL_SE
 ME = PeerId("me")
 
 
-async def test_bytes_arrive_whole_and_in_order(autojump_clock):
+async def test_bytes_arrive_whole_and_in_order(autojump_clock: MockClock) -> None:
     """In both directions, at most 64 KiB at a time."""
     near, far = open_loopback(ME)
     sent = bytes(range(256)) * 4096
@@ -33,12 +34,12 @@ async def test_bytes_arrive_whole_and_in_order(autojump_clock):
     assert bytes(received) == sent
 
 
-async def test_both_ends_name_this_process():
+async def test_both_ends_name_this_process() -> None:
     """There is nobody else to name."""
     assert {end.peer_id for end in open_loopback(ME)} == {ME}
 
 
-async def test_what_was_sent_before_the_end_is_still_read():
+async def test_what_was_sent_before_the_end_is_still_read() -> None:
     """Then there is no more, however often one asks."""
     near, far = open_loopback(ME)
     await near.send_all(b"last words")
@@ -47,7 +48,7 @@ async def test_what_was_sent_before_the_end_is_still_read():
 
 
 @pytest.mark.parametrize("which", ["near", "far"])
-async def test_writing_to_an_ended_stream_is_refused(which):
+async def test_writing_to_an_ended_stream_is_refused(which: str) -> None:
     """Whichever end has ended it."""
     near, far = open_loopback(ME)
     await (near if which == "near" else far).aclose()
@@ -55,7 +56,9 @@ async def test_writing_to_an_ended_stream_is_refused(which):
         await near.send_all(b"anybody?")
 
 
-async def test_a_writer_waits_for_its_reader_and_holds_no_more_than_the_limit(autojump_clock):
+async def test_a_writer_waits_for_its_reader_and_holds_no_more_than_the_limit(
+    autojump_clock: MockClock,
+) -> None:
     """A reader that is slow bounds the memory of its writer."""
     near, far = open_loopback(ME)
     async with trio.open_nursery() as nursery:
@@ -73,7 +76,7 @@ async def test_a_writer_waits_for_its_reader_and_holds_no_more_than_the_limit(au
         await written.wait()
 
 
-async def test_a_reader_that_takes_nothing_ends_the_stream(autojump_clock):
+async def test_a_reader_that_takes_nothing_ends_the_stream(autojump_clock: MockClock) -> None:
     """A write is shielded, so it may not wait for ever."""
     near, far = open_loopback(ME)
     await near.send_all(bytes(MAX_BUFFERED_BYTES))
@@ -85,7 +88,7 @@ async def test_a_reader_that_takes_nothing_ends_the_stream(autojump_clock):
         pass
 
 
-async def test_a_reader_that_waits_hears_of_the_end():
+async def test_a_reader_that_waits_hears_of_the_end() -> None:
     """It does not wait for ever."""
     near, far = open_loopback(ME)
     async with trio.open_nursery() as nursery:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from contextlib import asynccontextmanager
+from typing import Any
 
 import attrs
 import pytest
 import trio
+from trio.testing import MockClock
 
 from punch.capability import Capability
 from punch.exceptions import PeerError, PeerTimeout, PeerUnreachable
@@ -43,16 +45,16 @@ class Handler:
         self.round_trips = []
         self._serve_call = serve_call
 
-    def opened(self, session, hello):
+    def opened(self, session, hello) -> None:
         self.opened_with.append(hello)
 
-    def advertised(self, session, advert):
+    def advertised(self, session, advert) -> None:
         self.adverts.append(advert)
 
-    def round_trip(self, session, seconds):
+    def round_trip(self, session, seconds) -> None:
         self.round_trips.append(seconds)
 
-    async def serve_call(self, call):
+    async def serve_call(self, call) -> None:
         await self._serve_call(call)
 
 
@@ -72,7 +74,7 @@ async def pair(serve_call=None, *, delay=0.0, namespaces=("home", "home"), minor
         network = MemoryNetwork(nursery, delay=delay)
         dialer, listener = network.node("dialer"), network.node("listener")
 
-        async def serve(stream):
+        async def serve(stream) -> None:
             session = PeerSession(
                 stream, Session("listener", hello(namespaces[1], minors[1])), there
             )
@@ -95,7 +97,7 @@ async def raw(data: bytes):
         network = MemoryNetwork(nursery)
         dialer, listener = network.node("dialer"), network.node("listener")
 
-        async def serve(stream):
+        async def serve(stream) -> None:
             await stream.receive_some()
             await stream.send_all(encode(hello()))
             # The dialer's request comes first, so that the answers find it.
@@ -114,7 +116,7 @@ async def raw(data: bytes):
     return session, call
 
 
-async def test_heartbeats_measure_the_round_trip(autojump_clock):
+async def test_heartbeats_measure_the_round_trip(autojump_clock: MockClock) -> None:
     """A tenth of a second each way is two tenths there and back."""
     with trio.fail_after(LIMIT):
         async with pair(delay=0.1) as (_, _, _, (here, _)):
@@ -124,7 +126,7 @@ async def test_heartbeats_measure_the_round_trip(autojump_clock):
     assert here.round_trips == pytest.approx([0.2] * len(here.round_trips), abs=0.01)
 
 
-async def test_an_idle_session_lives(autojump_clock):
+async def test_an_idle_session_lives(autojump_clock: MockClock) -> None:
     """Nothing but heartbeats for an hour is no reason to end."""
     with trio.fail_after(2 * LIMIT):
         async with pair() as (dialer, listener, _, _):
@@ -134,7 +136,9 @@ async def test_an_idle_session_lives(autojump_clock):
     assert alive == (True, True)
 
 
-async def test_a_stalled_peer_is_gone_within_five_seconds_on_both_sides(autojump_clock):
+async def test_a_stalled_peer_is_gone_within_five_seconds_on_both_sides(
+    autojump_clock: MockClock,
+) -> None:
     """The silence is noticed, and every call fails with it."""
     with trio.fail_after(LIMIT):
         async with pair(serve_call=lambda call: trio.sleep_forever()) as (dialer, listener, net, _):
@@ -151,7 +155,7 @@ async def test_a_stalled_peer_is_gone_within_five_seconds_on_both_sides(autojump
     assert isinstance(listener.ended, PeerError)
 
 
-async def test_a_lost_connection_fails_every_call_at_once(autojump_clock):
+async def test_a_lost_connection_fails_every_call_at_once(autojump_clock: MockClock) -> None:
     """No call waits for a heartbeat when the stream says that it ended."""
     with trio.fail_after(LIMIT):
         async with pair(serve_call=lambda call: trio.sleep_forever()) as (dialer, _, net, _):
@@ -165,7 +169,7 @@ async def test_a_lost_connection_fails_every_call_at_once(autojump_clock):
     assert trio.current_time() - began < 0.1
 
 
-async def test_another_namespace_is_told_apart(autojump_clock):
+async def test_another_namespace_is_told_apart(autojump_clock: MockClock) -> None:
     """Both sides end, and neither learns the other's namespace from the reason."""
     with trio.fail_after(LIMIT):
         async with pair(namespaces=("home", "work")) as (dialer, listener, _, _):
@@ -176,11 +180,11 @@ async def test_another_namespace_is_told_apart(autojump_clock):
     assert "work" not in str(dialer.ended)
 
 
-async def test_a_cancel_is_acknowledged_with_the_tokens_made(autojump_clock):
+async def test_a_cancel_is_acknowledged_with_the_tokens_made(autojump_clock: MockClock) -> None:
     """The listener's task is cancelled, and the response says how far it came."""
     sent = []
 
-    async def serve_call(call):
+    async def serve_call(call) -> None:
         call.started(REAL)
         try:
             for _ in range(100):
@@ -201,10 +205,10 @@ async def test_a_cancel_is_acknowledged_with_the_tokens_made(autojump_clock):
     assert left == (0, 0)
 
 
-async def test_an_id_can_be_used_again_after_its_response(autojump_clock):
+async def test_an_id_can_be_used_again_after_its_response(autojump_clock: MockClock) -> None:
     """Even if the cancel for its first use is still on its way."""
 
-    async def serve_call(call):
+    async def serve_call(call) -> None:
         call.respond(
             CommandResponse(
                 request_id=call.request.request_id, status="success", result=Completion()
@@ -224,7 +228,7 @@ async def test_an_id_can_be_used_again_after_its_response(autojump_clock):
     assert alive == (True, True)
 
 
-async def test_an_advert_reaches_the_dialer(autojump_clock):
+async def test_an_advert_reaches_the_dialer(autojump_clock: MockClock) -> None:
     """What a listener pushes is handed on as it was said."""
     advert = Advert(
         incarnation=1,
@@ -272,7 +276,9 @@ async def test_an_advert_reaches_the_dialer(autojump_clock):
         ),
     ],
 )
-async def test_a_listener_that_breaks_the_rules_loses_its_session(frames, why, autojump_clock):
+async def test_a_listener_that_breaks_the_rules_loses_its_session(
+    frames: Any, why: str, autojump_clock: MockClock
+) -> None:
     """The session ends with a reason that says what was wrong."""
     with trio.fail_after(LIMIT):
         session, _ = await raw(frames)
@@ -281,7 +287,7 @@ async def test_a_listener_that_breaks_the_rules_loses_its_session(frames, why, a
     assert why in str(session.ended)
 
 
-async def test_a_peer_that_never_greets_is_given_up(autojump_clock):
+async def test_a_peer_that_never_greets_is_given_up(autojump_clock: MockClock) -> None:
     """An open stream is not yet a session; it has five seconds to become one."""
     with trio.fail_after(LIMIT):
         async with trio.open_nursery() as nursery:
@@ -299,7 +305,7 @@ async def test_a_peer_that_never_greets_is_given_up(autojump_clock):
     assert isinstance(session.ended, PeerTimeout)
 
 
-async def test_a_listener_may_not_ask(autojump_clock):
+async def test_a_listener_may_not_ask(autojump_clock: MockClock) -> None:
     """The roles of a session are fixed: only the side that opened it asks."""
     with trio.fail_after(LIMIT):
         session, _ = await raw(encode(Ping(nonce=1)) + _a_request())
@@ -314,11 +320,13 @@ def _a_request() -> bytes:
 
 
 @pytest.mark.parametrize("minors", [(1, 1), (0, 1), (1, 0)])
-async def test_the_longest_texts_of_the_widest_characters_arrive(minors, autojump_clock):
+async def test_the_longest_texts_of_the_widest_characters_arrive(
+    minors: tuple[int, ...], autojump_clock: MockClock
+) -> None:
     """Four bytes each: a piece never needs more room than a reader leaves that keeps up."""
     text = "\N{GRINNING FACE}" * 40_000
 
-    async def serve_call(call):
+    async def serve_call(call) -> None:
         call.started(REAL)
         await call.send_text("a", 1)
         await call.send_text(text, 3)
@@ -341,11 +349,13 @@ THOUGHT = "hm, " * 10_000
     [((1, 1), THOUGHT * 3), ((0, 1), ""), ((1, 0), "")],
     ids=["both know it", "dialer", "listener"],
 )
-async def test_what_a_model_thinks_is_kept_aside_and_credited(minors, kept, autojump_clock):
+async def test_what_a_model_thinks_is_kept_aside_and_credited(
+    minors: tuple[int, ...], kept: Any, autojump_clock: MockClock
+) -> None:
     """More of it than a window holds, and nobody reads it; minor 0 knows no such thing."""
     thought = THOUGHT
 
-    async def serve_call(call):
+    async def serve_call(call) -> None:
         call.started(REAL)
         for _ in range(3):
             await call.send_reasoning(thought, 1)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from punch.settings import SETTINGS
@@ -23,7 +25,7 @@ def test_every_number_that_can_be_set_is_compared() -> None:
 
 
 @pytest.mark.parametrize(("convert", "limit"), ASKED)
-def test_a_setting_takes_both_ends_of_its_limit(convert, limit: Limit) -> None:
+def test_a_setting_takes_both_ends_of_its_limit(convert: Any, limit: Limit) -> None:
     """None is narrower than the request is."""
     least = limit.least + 0.001 if limit.above else limit.least
     assert convert(str(least)) == least
@@ -31,7 +33,7 @@ def test_a_setting_takes_both_ends_of_its_limit(convert, limit: Limit) -> None:
 
 
 @pytest.mark.parametrize(("convert", "limit"), ASKED)
-def test_a_setting_takes_nothing_that_no_request_may_hold(convert, limit: Limit) -> None:
+def test_a_setting_takes_nothing_that_no_request_may_hold(convert: Any, limit: Limit) -> None:
     """It is refused where it is typed, not when the question is asked."""
     beyond = limit.most + 1
     for value in (beyond, limit.least if limit.above else limit.least - 1):

@@ -27,7 +27,7 @@ def request(*blocks: int, tokens: int = 10, block_tokens: int = 10) -> TraceRequ
     )
 
 
-def test_one_request_alone_takes_reading_plus_writing():
+def test_one_request_alone_takes_reading_plus_writing() -> None:
     """100 tokens at 100 a second; the first token comes with it, ten more at 10 a second."""
     engine, only = Engine(PEER), job()
     engine.begin(only, 0.0)
@@ -35,7 +35,7 @@ def test_one_request_alone_takes_reading_plus_writing():
     assert (only.first_at, only.ended_at) == (pytest.approx(1.0), pytest.approx(2.0))
 
 
-def test_prompts_are_read_one_after_another():
+def test_prompts_are_read_one_after_another() -> None:
     """The second begins to be read when the first is."""
     engine, first, second = Engine(PEER), job("a"), job("b", output=1)
     engine.begin(first, 0.0)
@@ -46,7 +46,7 @@ def test_prompts_are_read_one_after_another():
     assert second.first_at == pytest.approx(2.0)
 
 
-def test_a_batch_slows_everybody_by_its_slope():
+def test_a_batch_slows_everybody_by_its_slope() -> None:
     """Two answers are made side by side at 10 / 1.5 tokens a second each."""
     engine, first, second = Engine(PEER), job("a", output=100), job("b", output=100)
     engine.begin(first, 0.0)
@@ -58,7 +58,7 @@ def test_a_batch_slows_everybody_by_its_slope():
     assert first.made == pytest.approx(before + 30 / 1.5)
 
 
-def test_a_prompt_takes_the_machine():
+def test_a_prompt_takes_the_machine() -> None:
     """While it is read the others get a token for every piece of it, as llama.cpp does."""
     engine, first = Engine(PEER), job("a", output=100)
     second = job("b", prompt=2 * PIECE_TOKENS, output=100)
@@ -73,7 +73,7 @@ def test_a_prompt_takes_the_machine():
     assert (first.made, second.made) == (pytest.approx(1 + 10 + 2), pytest.approx(1.0))
 
 
-def test_an_answer_may_end_beside_a_prompt():
+def test_an_answer_may_end_beside_a_prompt() -> None:
     """Its last token comes between two pieces."""
     engine, first = Engine(PEER), job("a", output=2)
     engine.begin(first, 0.0)
@@ -85,14 +85,14 @@ def test_an_answer_may_end_beside_a_prompt():
     assert first.ended_at == pytest.approx(due)
 
 
-def test_what_is_cached_is_not_read():
+def test_what_is_cached_is_not_read() -> None:
     """But for one token at least."""
     engine, only = Engine(PEER), job(cached=100)
     engine.begin(only, 0.0)
     assert engine.milestone(only) == pytest.approx(0.01)
 
 
-def test_a_model_that_was_put_away_is_loaded_first():
+def test_a_model_that_was_put_away_is_loaded_first() -> None:
     """Once, for the request that finds the machine idle."""
     engine = Engine(PoolPeer(name="p", prefill_rate=100.0, decode_rate=10.0, load_seconds=3.0))
     first, second = job("a"), job("b")
@@ -104,7 +104,7 @@ def test_a_model_that_was_put_away_is_loaded_first():
     assert second.first_at == pytest.approx(5.0)
 
 
-def test_a_forecast_is_what_happens():
+def test_a_forecast_is_what_happens() -> None:
     """The oracle's copy runs as the machine itself does, and leaves it alone."""
     engine = Engine(PEER)
     engine.begin(job("a"), 0.0)
@@ -129,7 +129,7 @@ def test_a_forecast_is_what_happens():
         max_size=12,
     )
 )
-def test_every_request_is_done_once_in_order_and_never_faster_than_alone(steps):
+def test_every_request_is_done_once_in_order_and_never_faster_than_alone(steps) -> None:
     """Whatever comes when, and however often one looks."""
     engine, jobs, now = Engine(PEER), [], 0.0
     for gap, prompt, output, _ in steps:
@@ -149,7 +149,7 @@ def test_every_request_is_done_once_in_order_and_never_faster_than_alone(steps):
     assert firsts == sorted(firsts)
 
 
-def test_a_cache_finds_the_longest_prefix_it_has():
+def test_a_cache_finds_the_longest_prefix_it_has() -> None:
     """A block in the middle that is missing ends it."""
     cache = PrefixCache(100)
     cache.add(request(1, 2, 3))
@@ -157,7 +157,7 @@ def test_a_cache_finds_the_longest_prefix_it_has():
     assert cache.found(request(5, 2, 3)) == 0
 
 
-def test_a_cache_forgets_what_was_longest_unused():
+def test_a_cache_forgets_what_was_longest_unused() -> None:
     """The end of a prompt goes before its beginning."""
     cache = PrefixCache(40)
     cache.add(request(1, 2))
@@ -167,7 +167,7 @@ def test_a_cache_forgets_what_was_longest_unused():
     assert cache.found(request(3, 4, 5)) == 30
 
 
-def test_text_that_was_delivered_elsewhere_is_read_not_written():
+def test_text_that_was_delivered_elsewhere_is_read_not_written() -> None:
     """A continuation is a longer prompt and a shorter answer."""
     whole = request(1, 2)
     rest = job_of(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import attrs
 import pytest
 from policy_quality import SCENARIOS, measure, recorded, worse
@@ -32,13 +34,13 @@ class Flipped:
 
 
 @pytest.mark.parametrize("name", SCENARIOS)
-def test_the_default_policy_is_as_good_as_it_was_recorded(name):
+def test_the_default_policy_is_as_good_as_it_was_recorded(name: Any) -> None:
     """Record anew with `benchmarks/policies.py --record` if it has become better."""
     assert worse(name, measure(name, DEFAULT), recorded()[name]) == []
 
 
 @pytest.mark.parametrize("term", TERMS)
-def test_the_gate_catches_a_term_with_the_wrong_sign(term):
+def test_the_gate_catches_a_term_with_the_wrong_sign(term: Any) -> None:
     """Every term matters somewhere: with its sign flipped, a scenario that shows it is worse."""
     before = recorded()
     policy = attrs.evolve(DEFAULT, scorer=Flipped(DEFAULT.scorer, term))
@@ -50,7 +52,7 @@ def test_the_gate_catches_a_term_with_the_wrong_sign(term):
     assert complaints != []
 
 
-def test_the_gate_is_shut_for_what_is_a_little_worse():
+def test_the_gate_is_shut_for_what_is_a_little_worse() -> None:
     """Just beyond the tolerance, not a number, or a request that failed."""
     before = {"mean": 1.0, "p99": 2.0, "failures": 0.0}
     assert worse("x", before, before) == []
@@ -58,7 +60,7 @@ def test_the_gate_is_shut_for_what_is_a_little_worse():
         assert len(worse("x", before | change, before)) == 1
 
 
-def test_the_default_policy_is_far_better_than_taking_turns_where_speeds_differ():
+def test_the_default_policy_is_far_better_than_taking_turns_where_speeds_differ() -> None:
     """Three times at the 99th percentile."""
     ours = measure("unlike speeds", DEFAULT)
     assert measure("unlike speeds", "round-robin")["p99"] >= 3 * ours["p99"]

@@ -8,21 +8,21 @@ from punch.exceptions import ConfigurationError
 from punch.simulator import parse_pool
 
 
-def test_speeds_are_machines():
+def test_speeds_are_machines() -> None:
     """Named by letter and speed, in order."""
     pool = parse_pool("1:4:10")
     assert [peer.name for peer in pool.peers] == ["a-x1", "b-x4", "c-x10"]
     assert [peer.decode_rate for peer in pool.peers] == [50, 200, 500]
 
 
-def test_a_home_has_six_machines_of_which_one_comes_and_goes():
+def test_a_home_has_six_machines_of_which_one_comes_and_goes() -> None:
     """One strong, two middling, three weak."""
     peers = parse_pool("home").peers
     assert len(peers) == 6
     assert [peer.name for peer in peers if peer.presence < 1] == ["weak-3"]
 
 
-def test_a_machine_can_be_described_in_full():
+def test_a_machine_can_be_described_in_full() -> None:
     """Every field by its short name."""
     (peer,) = parse_pool(
         "x=2,slots=3,prefill=7,slowdown=0,cache=9,delay=0.1,load=4,up=60,down=30,fail=0.5"
@@ -32,14 +32,14 @@ def test_a_machine_can_be_described_in_full():
     assert (peer.presence, peer.failing) == (pytest.approx(2 / 3), 0.5)
 
 
-def test_many_machines_of_a_kind_are_one_word():
+def test_many_machines_of_a_kind_are_one_word() -> None:
     """With fields of their own."""
     pool = parse_pool("100x2,slots=8 one=1")
     assert len({peer.name for peer in pool.peers}) == 101
     assert pool.peers[0].slots == 8
 
 
-def test_capacity_is_one_prompt_at_a_time_and_answers_side_by_side():
+def test_capacity_is_one_prompt_at_a_time_and_answers_side_by_side() -> None:
     """A thousand tokens to read take a second; four answers of four seconds take one each."""
     (peer,) = parse_pool("x=1,slowdown=0").peers
     assert peer.requests_per_second(input_tokens=1000, output_tokens=1) == pytest.approx(
@@ -67,7 +67,7 @@ def test_capacity_is_one_prompt_at_a_time_and_answers_side_by_side():
         ("999x1 a=1", "a namespace takes"),
     ],
 )
-def test_a_mistake_is_answered_with_the_rule(text, rule):
+def test_a_mistake_is_answered_with_the_rule(text: str, rule: str) -> None:
     """And nothing is guessed."""
     if not rule:
         assert len(parse_pool(text).peers) == 601

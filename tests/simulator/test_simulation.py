@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import xml.etree.ElementTree as ElementTree
+from pathlib import Path
 from random import Random
 
 import pytest
@@ -21,7 +22,7 @@ def run(peers="1:4", policy="completion-time", *, count=30, load=0.5, kind="conv
 
 
 @pytest.mark.parametrize("policy", ["completion-time", "oracle", "random"])
-def test_the_same_run_twice_is_the_same_to_the_last_digit(policy):
+def test_the_same_run_twice_is_the_same_to_the_last_digit(policy: str) -> None:
     """With several dialers, jitter, losses and a machine that comes and goes."""
     peers = "1:4 flighty=2,up=5,down=5"
     first, second = (
@@ -30,7 +31,7 @@ def test_the_same_run_twice_is_the_same_to_the_last_digit(policy):
     assert first == second
 
 
-def test_every_request_ends_and_takes_no_less_than_the_model_says():
+def test_every_request_ends_and_takes_no_less_than_the_model_says() -> None:
     """Reading, writing and the way there and back."""
     outcome = run("2", load=0.2, delay=0.1)
     assert len(outcome.requests) == 30
@@ -41,29 +42,29 @@ def test_every_request_ends_and_takes_no_less_than_the_model_says():
         assert one.first_text <= one.completion
 
 
-def test_an_oracle_is_better_than_chance():
+def test_an_oracle_is_better_than_chance() -> None:
     """It had better be."""
     assert Figures.of(run(policy="oracle")).mean < Figures.of(run(policy="random")).mean
 
 
-def test_turns_of_a_conversation_find_their_prompt_in_the_cache():
+def test_turns_of_a_conversation_find_their_prompt_in_the_cache() -> None:
     """One machine has seen them all."""
     assert Figures.of(run("4")).hit_rate > 0.1
     assert Figures.of(run("4,cache=0")).hit_rate == 0
 
 
-def test_code_shares_nothing():
+def test_code_shares_nothing() -> None:
     """So nothing is found."""
     assert Figures.of(run("4", kind="code")).hit_rate == 0
 
 
-def test_a_machine_that_goes_loses_no_request_that_was_not_begun():
+def test_a_machine_that_goes_loses_no_request_that_was_not_begun() -> None:
     """The others answer."""
     outcome = run("steady=2 flighty=4,up=1,down=1", load=0.3)
     assert all(one.completion is not None or one.first_text is not None for one in outcome.requests)
 
 
-def test_nonsense_is_refused_before_anything_runs():
+def test_nonsense_is_refused_before_anything_runs() -> None:
     """With the names there are."""
     with pytest.raises(ConfigurationError, match="completion-time"):
         run(policy="best")
@@ -71,13 +72,13 @@ def test_nonsense_is_refused_before_anything_runs():
         run("990x1", dialers=20)
 
 
-def test_an_interval_is_students():
+def test_an_interval_is_students() -> None:
     """Two runs say little; one says nothing of its own spread."""
     assert estimate([3.0]).margin == 0
     assert estimate([1.0, 3.0]).margin == pytest.approx(12.706)
 
 
-def test_the_picture_is_a_document_with_a_curve_for_each_policy():
+def test_the_picture_is_a_document_with_a_curve_for_each_policy() -> None:
     """Two panels; the names are written out."""
     outcomes = {"a & b": [run("4", count=10)], "second": [run("4", count=10)]}
     root = ElementTree.fromstring(picture(outcomes, title="t < u"))
@@ -88,7 +89,9 @@ def test_the_picture_is_a_document_with_a_curve_for_each_policy():
     assert len(as_table(outcomes).splitlines()) == 3
 
 
-def test_the_command_prints_a_table_and_writes_the_picture(tmp_path, capsys):
+def test_the_command_prints_a_table_and_writes_the_picture(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """One line for each policy."""
     file = tmp_path / "picture.svg"
     options = ["--peers", "1:4", "--requests", "10", "--policy", "random", "--picture", str(file)]
@@ -99,7 +102,7 @@ def test_the_command_prints_a_table_and_writes_the_picture(tmp_path, capsys):
     assert file.read_text(encoding="utf-8").startswith("<svg")
 
 
-def test_the_command_prints_json(capsys):
+def test_the_command_prints_json(capsys: pytest.CaptureFixture[str]) -> None:
     """Every figure of every run, and what several of them make."""
     options = ["--peers", "1:4", "--requests", "10", "--seeds", "2", "--policy", "random", "--json"]
     assert simulation(options) == 0
@@ -108,7 +111,7 @@ def test_the_command_prints_json(capsys):
     assert set(found["estimates"]["p99"]) == {"mean", "margin"}
 
 
-def test_the_command_says_what_is_wrong(capsys):
+def test_the_command_says_what_is_wrong(capsys: pytest.CaptureFixture[str]) -> None:
     """In one line, with the code for a wrong option."""
     assert simulation(["--peers", "1:?"]) == 2
     assert capsys.readouterr().err.startswith("punch: --peers: '1:?' describes no machine")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
+from pathlib import Path
 from random import Random
+from typing import Any
 
 import pytest
 
@@ -22,7 +24,7 @@ AZURE = [
 ]
 
 
-def test_a_mooncake_line_is_a_request_with_its_blocks():
+def test_a_mooncake_line_is_a_request_with_its_blocks() -> None:
     """Seconds, lengths and ids; an answer has at least one token."""
     first, second, third = parse_trace("m", MOONCAKE).requests
     assert (first.arrival, first.input_tokens, first.output_tokens) == (0.0, 1030, 5)
@@ -31,7 +33,7 @@ def test_a_mooncake_line_is_a_request_with_its_blocks():
     assert first.conversation == third.conversation != second.conversation
 
 
-def test_an_azure_line_is_a_request_that_shares_nothing():
+def test_an_azure_line_is_a_request_that_shares_nothing() -> None:
     """Its time is counted from the first line."""
     first, second = parse_trace("a", AZURE).requests
     assert (first.arrival, first.input_tokens, first.output_tokens) == (0.0, 4808, 10)
@@ -54,7 +56,9 @@ def test_an_azure_line_is_a_request_that_shares_nothing():
         ([AZURE[0]], "holds no request", "complete"),
     ],
 )
-def test_a_bad_line_is_named_with_the_rule_it_breaks(lines, place, rule):
+def test_a_bad_line_is_named_with_the_rule_it_breaks(
+    lines: list[Any] | list[str], place: str, rule: str
+) -> None:
     """Line, what is there, rule."""
     with pytest.raises(ConfigurationError) as caught:
         parse_trace("trace", lines)
@@ -62,26 +66,26 @@ def test_a_bad_line_is_named_with_the_rule_it_breaks(lines, place, rule):
     assert rule in str(caught.value)
 
 
-def test_a_file_that_is_not_there_is_said_so(tmp_path):
+def test_a_file_that_is_not_there_is_said_so(tmp_path: Path) -> None:
     """With what to write instead."""
     with pytest.raises(ConfigurationError, match="conversation or code"):
         read_trace(tmp_path / "absent.jsonl")
 
 
-def test_a_trace_at_a_rate_keeps_its_rhythm():
+def test_a_trace_at_a_rate_keeps_its_rhythm() -> None:
     """Gaps stay in proportion."""
     trace = parse_trace("m", MOONCAKE).at_rate(6.0)
     assert [request.arrival for request in trace.requests] == [0.0, 0.25, 0.5]
 
 
-def test_scaled_prompts_share_what_they_shared():
+def test_scaled_prompts_share_what_they_shared() -> None:
     """Equal blocks stay equal in length."""
     first, _, third = parse_trace("m", MOONCAKE).scaled(inputs=0.1, outputs=0.5).requests
     assert list(third.block_lengths())[:2] == list(first.block_lengths())[:2] == [(0, 51), (1, 51)]
     assert third.output_tokens == 4
 
 
-def test_a_sample_takes_whole_conversations():
+def test_a_sample_takes_whole_conversations() -> None:
     """Reuse is what the trace is about; thinning turn by turn would take it out."""
     trace = generate("conversation", 400, Random(1))
     sample = trace.sample(60, Random(2))
@@ -111,7 +115,7 @@ def _median(values) -> float:
     return ordered[len(ordered) // 2]
 
 
-def test_made_up_conversations_have_the_statistics_of_the_real_ones():
+def test_made_up_conversations_have_the_statistics_of_the_real_ones() -> None:
     """Measured on the file: medians 6,909 and 350 tokens, reuse 0.366, 1.63 turns."""
     trace = generate("conversation", 6000, Random(3))
     assert _median(r.input_tokens for r in trace.requests) == pytest.approx(6909, rel=0.15)
@@ -121,7 +125,7 @@ def test_made_up_conversations_have_the_statistics_of_the_real_ones():
     assert turns == pytest.approx(1.63, rel=0.1)
 
 
-def test_made_up_code_has_the_statistics_of_the_real_one():
+def test_made_up_code_has_the_statistics_of_the_real_one() -> None:
     """Measured on the file: medians 1,469 and 13 tokens, nothing shared, bursts."""
     trace = generate("code", 6000, Random(3))
     assert _median(r.input_tokens for r in trace.requests) == pytest.approx(1469, rel=0.1)
@@ -133,13 +137,13 @@ def test_made_up_code_has_the_statistics_of_the_real_one():
     assert sum((n - mean) ** 2 for n in found) / len(found) > 20 * mean
 
 
-def test_the_same_seed_makes_the_same_trace():
+def test_the_same_seed_makes_the_same_trace() -> None:
     """And another one another."""
     assert open_trace("code", 50, Random(1)) == open_trace("code", 50, Random(1))
     assert open_trace("code", 50, Random(1)) != open_trace("code", 50, Random(2))
 
 
-def test_an_unknown_generator_is_taken_for_a_file():
+def test_an_unknown_generator_is_taken_for_a_file() -> None:
     """The text names both ways."""
     with pytest.raises(ConfigurationError, match="cannot be read"):
         open_trace("chatter", 5, Random(1))
