@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..capability import Capability, Gpu, ModelOffer
+from ..capability import Capability, Gpu, Lane, Load, ModelOffer
 from ..decision_log import Attempted, Decided, Ended, Entry
 from ..events import RequestRecord
 from ..peers import ENOUGH_SAMPLES, PeerRecord
@@ -16,9 +16,10 @@ from ..wire import Segment, short_word
 
 Row = dict[str, Any]
 
-# A peer may claim any number of models and GPUs; more than these fill no card.
+# A peer may claim any number of models, GPUs and lanes; more than these fill no card.
 MOST_MODELS = 16
 MOST_GPUS = 16
+MOST_LANES = 16
 
 # What ends an answer that is whole; any other end of a part made somebody else go on. (Several
 # answers to one request are parts that each end so.)
@@ -50,7 +51,9 @@ def peer_row(peer: PeerRecord, now: float) -> Row:
         "ours": peer.in_flight,
         "faults": _rounded(peer.fault_share, 2),
         "reputation": _rounded(peer.reputation, 2),
-        "load": _load_row(claim),
+        "load": _load_row(claim.load),
+        "lanes": [_lane_row(lane) for lane in claim.lanes[:MOST_LANES]],
+        "more_lanes": max(0, len(claim.lanes) - MOST_LANES),
         "machine": _machine_row(claim),
         "gpus": [_gpu_row(gpu) for gpu in claim.gpus[:MOST_GPUS]],
         "models": [_model_row(peer, offer, now) for offer in claim.models[:MOST_MODELS]],
@@ -58,8 +61,17 @@ def peer_row(peer: PeerRecord, now: float) -> Row:
     }
 
 
-def _load_row(claim: Capability) -> Row:
-    load = claim.load
+def _lane_row(lane: Lane) -> Row:
+    return {
+        "id": short_word(lane.id),
+        "backend": short_word(lane.backend),
+        "simulated": lane.simulated,
+        "state": short_word(lane.state),
+        "load": _load_row(lane.load),
+    }
+
+
+def _load_row(load: Load) -> Row:
     return {
         "slots": load.slots,
         "busy": load.busy,
@@ -93,6 +105,7 @@ def _model_row(peer: PeerRecord, offer: ModelOffer, now: float) -> Row:
     rates = peer.rates_of(offer.name)
     return {
         "name": short_word(offer.name),
+        "lane": short_word(offer.lane),
         "digest": offer.digest,
         "context": offer.context_tokens,
         "parameters": offer.parameters,

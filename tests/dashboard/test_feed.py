@@ -17,6 +17,7 @@ from http_feeds import Peers, wall
 
 from punch._log_events import line_of
 from punch._logs import get_logger
+from punch.capability import Capability, Lane, Load, ModelOffer
 from punch.dashboard import Feed, open_feed
 from punch.dashboard._feed import (
     FRAME_SECONDS,
@@ -195,6 +196,25 @@ def test_a_peer_is_told_with_claims_and_measurements_apart():
     assert row["state"] == {"breaker": "open", "failures": 1, "cools": 2.0}
     assert row["resting"] is None
     assert row["machine"]["memory"] is None
+
+
+def test_a_peer_is_told_with_its_lanes():
+    """Each backend with its own load and state, and the model with the lane that has it."""
+    lanes = (
+        Lane(id="gpu", backend="embedded", simulated=False, load=Load(slots=4, busy=3, queued=1)),
+        Lane(id="cpu", backend="mock", simulated=True, state="starting"),
+    )
+    models = (ModelOffer(name="smollm2", lane="gpu"),)
+    capability = Capability(lanes=lanes, models=models)
+    row = peer_row(attrs.evolve(made.PEERS[0], capability=capability), 100.0)
+    json.dumps(row, allow_nan=False)
+    told_lanes = [(lane["id"], lane["backend"], lane["simulated"]) for lane in row["lanes"]]
+    assert told_lanes == [("gpu", "embedded", False), ("cpu", "mock", True)]
+    assert [lane["state"] for lane in row["lanes"]] == ["ready", "starting"]
+    assert row["lanes"][0]["load"]["busy"] == 3
+    assert row["load"]["queued"] == 1
+    assert row["more_lanes"] == 0
+    assert row["models"][0]["lane"] == "gpu"
 
 
 async def test_a_watcher_gets_everything_and_then_what_is_new(autojump_clock):

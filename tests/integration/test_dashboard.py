@@ -185,6 +185,45 @@ def test_peers_appear_and_vanish_live(gateway: Gateway) -> None:
         expect(row).to_contain_text("mock (simulated)")
 
 
+TWO_LANES = """
+import os, sys
+import trio
+from punch.backends import MockBackend, MockScript
+from punch.listener import open_listener
+
+async def main():
+    first, second = MockBackend(MockScript(slots=2)), MockBackend(MockScript(slots=3, model="more"))
+    async with open_listener(first, bootstrap=os.environ["PUNCH_BOOTSTRAP"]) as listener:
+        lane = await listener.add(second, name="second")
+        await trio.to_thread.run_sync(sys.stdin.readline)
+        await listener.remove(lane)
+        await trio.sleep_forever()
+
+trio.run(main)
+"""
+
+
+@limit(120)
+def test_a_peer_shows_its_lanes_as_they_come_and_go(gateway: Gateway) -> None:
+    """Each with its backend and slots, and the models with theirs; on a card and in the table."""
+    script = gateway.programs.start_script(TWO_LANES)
+    with gateway.page() as page:
+        lanes = page.locator(".card-lanes li")
+        expect(lanes).to_have_count(2)
+        expect(lanes.last).to_contain_text("second")
+        expect(lanes.last).to_contain_text("mock (simulated) · 0 / 3 busy")
+        expect(page.locator(".peer-card")).to_contain_text("on second")
+        page.get_by_role("radio", name="Table").check(force=True)
+        row = page.locator("table.grid tbody tr")
+        expect(row).to_contain_text("second 0/3")
+        script.write("\n")
+        expect(row).not_to_contain_text("second")
+        page.get_by_role("radio", name="Cards").check(force=True)
+        # One that is ready says nothing that its card does not.
+        expect(lanes).to_have_count(0)
+        expect(page.locator(".peer-card")).to_be_visible()
+
+
 @limit(180)
 def test_a_chat_goes_on_when_its_peer_is_killed_and_the_story_says_why(gateway: Gateway) -> None:
     """A visible seam in the text, who went on from where, and both decisions opened up."""

@@ -50,6 +50,7 @@ export function healthOf(peer) {
   if (broken?.breaker === "half-open") return { kind: "warn", name: "clock", text: "half-open: one try" };
   if (broken) return { kind: "bad", name: "cross", text: broken.cools ? `open, ${broken.cools} s` : "open" };
   if (peer.resting) return { kind: "warn", name: "pause", text: `rests ${peer.resting} s` };
+  if (peer.lanes.length && peer.lanes.every((lane) => lane.state !== "ready")) return { kind: "warn", name: "clock", text: peer.lanes[0].state };
   if (peer.models.length && peer.models.every((model) => model.loads > 0)) return { kind: "warn", name: "clock", text: "loads" };
   return { kind: "ok", name: "check", text: "ready" };
 }
@@ -69,11 +70,12 @@ function peerCard(peer, store) {
   const badges = h("div", { class: "badges" });
   const machine = h("p", { class: "card-line" });
   const models = h("ul", { class: "card-models" });
+  const lanes = lanesList();
   const slots = slotsMeter();
   const meters = h("div", { class: "meters" }, slots.node);
   const rates = ratesTable();
   const foot = h("div", { class: "card-foot" });
-  const node = h("li", { class: "card peer-card" }, h("div", { class: "card-head" }, title, badges), machine, models, meters, rates.node, foot);
+  const node = h("li", { class: "card peer-card" }, h("div", { class: "card-head" }, title, badges), machine, models, lanes.node, meters, rates.node, foot);
   setStyle(node, "--colour", colourOf(peer.id));
   const memory = meter("Memory");
   const cpu = meter("CPU");
@@ -96,10 +98,11 @@ function peerCard(peer, store) {
         replace(badges, provenance(peer.simulated), state);
       }
       setText(machine, machineLine(peer));
-      const shown = JSON.stringify(peer.models.map((m) => [m.name, m.loads > 0]));
+      lanes.update(peer);
+      const shown = JSON.stringify(peer.models.map((m) => [m.name, m.loads > 0, m.lane]));
       if (shown !== modelsDrawn) {
         modelsDrawn = shown;
-        replace(models, ...peer.models.slice(0, 3).map(modelLine), peer.models.length + peer.more_models > 3 && h("li", { class: "hint" }, `and ${peer.models.length + peer.more_models - 3} more`));
+        replace(models, ...peer.models.slice(0, 3).map((model) => modelLine(model, peer)), peer.models.length + peer.more_models > 3 && h("li", { class: "hint" }, `and ${peer.models.length + peer.more_models - 3} more`));
       }
       slots.update(peer);
       updateGpus(peer, gpus, meters, memory.node);
@@ -119,15 +122,43 @@ function machineLine(peer) {
   return parts.join("  ·  ");
 }
 
-/** @param {import("./types.js").Model} model */
-function modelLine(model) {
+/** @param {import("./types.js").Model} model @param {Peer} peer */
+function modelLine(model, peer) {
   const facts = [];
+  if (peer.lanes.length > 1 && model.lane) facts.push(`on ${model.lane}`);
   if (model.parameters) facts.push(parameters(model.parameters));
   if (model.quantization) facts.push(model.quantization);
   if (model.size) facts.push(bytes(model.size));
   if (model.context) facts.push(`${context(model.context)} context`);
   if (model.loads > 0) facts.push(`loads, ${model.loads} s`);
   return h("li", null, h("strong", { title: model.digest ? `sha256 ${model.digest}` : null }, model.name), h("span", { class: "hint" }, facts.join(" · ")));
+}
+
+/** What one lane is and does, in words. @param {import("./types.js").Lane} lane */
+function laneFacts(lane) {
+  const facts = [lane.simulated ? `${lane.backend} (simulated)` : lane.backend, `${lane.load.busy} / ${lane.load.slots} busy`];
+  if (lane.load.queued) facts.push(`${lane.load.queued} wait`);
+  if (lane.load.draining) facts.push("leaves");
+  else if (lane.state !== "ready") facts.push(lane.state);
+  return facts.join(" · ");
+}
+
+/** The backends of a listener, where it has several or its only one is not ready. */
+function lanesList() {
+  const node = h("ul", { class: "card-models card-lanes", "aria-label": "Lanes" });
+  return {
+    node,
+    /** @param {Peer} peer */
+    update(peer) {
+      const shown = peer.lanes.length > 1 || peer.lanes.some((lane) => lane.state !== "ready");
+      show(node, shown);
+      keyed(node, shown ? peer.lanes : [], (lane) => lane.id, (lane) => {
+        const facts = h("span", { class: "hint" });
+        return { node: h("li", null, h("strong", null, lane.id || lane.backend), facts), update: (newer) => setText(facts, laneFacts(newer)) };
+      });
+      setAttribute(node, "title", peer.more_lanes ? `and ${peer.more_lanes} more` : null);
+    },
+  };
 }
 
 function slotsMeter() {
@@ -216,7 +247,7 @@ function updateFoot(foot, peer, store) {
 
 function peerTable() {
   const body = h("tbody");
-  const heads = ["Peer", "Backend", "Model", "Slots", "Queue", "Prompt tok/s", "Answer tok/s", "VRAM", "Memory", "CPU", "Round trip", "State"];
+  const heads = ["Peer", "Backend", "Lanes", "Model", "Slots", "Queue", "Prompt tok/s", "Answer tok/s", "VRAM", "Memory", "CPU", "Round trip", "State"];
   const node = h(
     "div",
     { class: "scroll", tabindex: "0", role: "region", "aria-labelledby": "peers-title" },
@@ -246,6 +277,7 @@ function tableCells(peer) {
   const free = peer.gpus.reduce((sum, gpu) => sum + (gpu.memory_free ?? 0), 0);
   return [
     peer.simulated ? `${peer.backend} (simulated)` : peer.backend,
+    peer.lanes.length > 1 ? peer.lanes.map((lane) => `${lane.id} ${lane.load.busy}/${lane.load.slots}${lane.state === "ready" ? "" : ` ${lane.state}`}`).join(", ") : peer.lanes[0]?.state ?? "–",
     model ? `${model.name}${peer.models.length > 1 ? ` +${peer.models.length - 1}` : ""}` : "–",
     `${peer.load.busy}/${peer.load.slots}`,
     `${count(peer.load.queued)}/${count(peer.load.queue_limit)}`,

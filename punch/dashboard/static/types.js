@@ -15,6 +15,7 @@
  * @property {?number} size
  * @property {string[]} features
  * @property {boolean} continues
+ * @property {string} lane the id of its lane
  * @property {number} loads seconds until it can answer, 0 if it is loaded
  * @property {BreakerState} state
  * @property {Rate} prefill
@@ -22,6 +23,10 @@
  */
 
 /** @typedef {{name: string, memory: number, memory_free: ?number, usage: ?number}} Gpu */
+
+/** @typedef {{slots: number, busy: number, queued: number, queue_limit: number, draining: boolean}} Load */
+
+/** @typedef {{id: string, backend: string, simulated: boolean, state: string, load: Load}} Lane */
 
 /**
  * @typedef {object} Peer
@@ -35,7 +40,9 @@
  * @property {number} ours
  * @property {number} faults
  * @property {number} reputation
- * @property {{slots: number, busy: number, queued: number, queue_limit: number, draining: boolean}} load
+ * @property {Load} load of all lanes together
+ * @property {Lane[]} lanes one for each backend
+ * @property {number} more_lanes
  * @property {{threads: ?number, cpus: ?number, cpu_usage: ?number, memory: ?number, memory_free: ?number}} machine
  * @property {Gpu[]} gpus
  * @property {Model[]} models
