@@ -251,7 +251,7 @@ def nothing_is_left(history: History) -> None:
     assert history.router._runs.under_way == 0
     for peer in history.router.peers:
         assert (peer.in_flight, peer.prompt_tokens_since_report) == (0, 0)
-        session = dispatch.links.session(peer.peer_id)
+        session = dispatch.pool.session(peer.peer_id)
         assert session is not None
         held = session.statistics()
         assert (held.requests, held.client_calls, held.server_calls) == (0, 0, 0)

@@ -20,9 +20,9 @@ from ..discovery._meeting import (
     LIFETIME_SECONDS,
     PROTOCOL,
     SILENCE_SECONDS,
-    Frames,
-    farewell,
-    opened,
+    FramedStream,
+    send_goodbye,
+    verified,
 )
 from ..exceptions import BootstrapFull, NotPermitted, PeerUnreachable, RemoteProtocolError
 from ..libp2p import open_node
@@ -120,9 +120,9 @@ class BootstrapServer:
                 member.wake.set()
 
     async def _serve(self, stream: Stream) -> None:
-        frames = Frames(stream, max_frame=LONGEST_JOIN)
+        frames = FramedStream(stream, max_frame=LONGEST_JOIN)
         if len(self._members) >= MAX_MEMBERS:
-            await farewell(
+            await send_goodbye(
                 frames, Goodbye(code="full", message=f"at most {MAX_MEMBERS} peers meet here")
             )
             return
@@ -144,9 +144,9 @@ class BootstrapServer:
                 del self._members[member.peer_id]
         if goodbye is not None:
             log.info("a peer was turned away", peer=member.peer_id, why=goodbye.message)
-            await farewell(frames, goodbye)
+            await send_goodbye(frames, goodbye)
 
-    async def _listen(self, member: _Member, frames: Frames) -> Goodbye | None:
+    async def _listen(self, member: _Member, frames: FramedStream) -> Goodbye | None:
         """Take what a member says until it leaves; the reason if it is turned away."""
         try:
             while True:
@@ -170,8 +170,8 @@ class BootstrapServer:
         except (RemoteProtocolError, NotPermitted, BootstrapFull) as error:
             return Goodbye(code=error.code, message=str(error)[:1000])
 
-    def _join(self, member: _Member, frames: Frames, join: Join) -> None:
-        registration = opened(self._node, join)
+    def _join(self, member: _Member, frames: FramedStream, join: Join) -> None:
+        registration = verified(self._node, join)
         if registration.peer_id != member.peer_id:
             raise NotPermitted(f"{member.peer_id} may not register {registration.peer_id}")
         if member.namespace not in (None, registration.namespace):
@@ -206,7 +206,7 @@ class BootstrapServer:
         if namespace is not None and self._registrations.leave(namespace, peer_id):
             self._tell(namespace, peer_id)
 
-    async def _push(self, member: _Member, frames: Frames) -> None:
+    async def _push(self, member: _Member, frames: FramedStream) -> None:
         """Write everything that a member is told: the only writer of its stream."""
         try:
             while True:
@@ -240,7 +240,7 @@ class BootstrapServer:
     async def _tell_all(
         self,
         namespace: str,
-        frames: Frames,
+        frames: FramedStream,
         *,
         present: tuple[Join, ...],
         gone: tuple[PeerId, ...] = (),

@@ -10,7 +10,7 @@ import attrs
 import trio
 
 from ..capability import PeerId
-from ..discovery import Directory, Links
+from ..discovery import Directory, SessionPool
 from ..events import Attempted, Bus
 from ..exceptions import (
     NoPeerAvailable,
@@ -46,7 +46,7 @@ class Dispatch:
     """See the module.
 
     Args:
-      links: Sessions with the listeners, and the table they feed.
+      pool: Sessions with the listeners, and the table they feed.
       membership: Our place in the namespace.
       policy: How to choose.
       rng: Draws among equals.
@@ -58,7 +58,7 @@ class Dispatch:
 
     def __init__(
         self,
-        links: Links,
+        pool: SessionPool,
         membership: Directory,
         *,
         policy: Policy,
@@ -67,8 +67,8 @@ class Dispatch:
         hedge: Hedge | None = None,
         events: Bus,
     ) -> None:
-        self.links = links
-        self.table = links.table
+        self.pool = pool
+        self.table = pool.table
         self.membership = membership
         self.policy = policy
         self.hedge = hedge
@@ -120,7 +120,7 @@ class Dispatch:
 
     def presence(self, peer_id: PeerId) -> Presence | None:
         """How a peer is there now, if it is."""
-        record, session = self.table.get(peer_id), self.links.session(peer_id)
+        record, session = self.table.get(peer_id), self.pool.session(peer_id)
         if record is None or session is None:
             return None
         return Presence(incarnation=record.incarnation, session=session)
@@ -136,7 +136,7 @@ class Dispatch:
           PeerError: if that cannot be done.
 
         """
-        session = self.links.session(peer_id)
+        session = self.pool.session(peer_id)
         if session is None:
             raise PeerUnreachable("the connection was lost", peer_id=peer_id)
         if (before := session.cancelling(request.request_id)) is not None:
@@ -153,10 +153,10 @@ class Dispatch:
         """Wait until somebody is known to be there, and all of them were heard or failed to be."""
         limit = min(deadline, trio.current_time() + SETTLE_SECONDS)
         with trio.move_on_at(limit):
-            while not (self.membership.joined.is_set() and self.links.settled()):
+            while not (self.membership.joined.is_set() and self.pool.settled()):
                 if self.membership.refused.is_set():
                     break
-                await self.links.change()
+                await self.pool.change()
         if not self.membership.joined.is_set() and self.membership.trouble is not None:
             raise self.membership.trouble
 
@@ -164,7 +164,7 @@ class Dispatch:
         """The same error, with the listeners in it that could not even be connected."""
         if type(error) is not NoPeerAvailable:
             return error
-        reasons = {**self.links.unreachable(), **error.reasons}
+        reasons = {**self.pool.unreachable(), **error.reasons}
         if reasons.keys() == error.reasons.keys():
             return error
         return NoPeerAvailable("no listener could answer", reasons, retry_after=error.retry_after)

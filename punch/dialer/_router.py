@@ -17,8 +17,8 @@ from ..discovery import (
     DEFAULT_BOOTSTRAP,
     DEFAULT_NAMESPACE,
     KnownPeers,
-    Links,
     LocalListener,
+    SessionPool,
     join_namespace,
     new_incarnation,
     parse_bootstraps,
@@ -135,7 +135,7 @@ class Router:
     @property
     def sessions(self) -> int:
         """How many sessions with listeners are open."""
-        return self._dispatch.links.sessions
+        return self._dispatch.pool.sessions
 
     @property
     def trouble(self) -> PunchError | None:
@@ -219,7 +219,7 @@ class Router:
     ) -> tuple[PeerRecord, ...]:
         """Wait until `peers` is *enough* (by default: anybody), and return it."""
         while not enough(self.peers):
-            await self._dispatch.links.change()
+            await self._dispatch.pool.change()
         return self.peers
 
 
@@ -278,12 +278,12 @@ async def open_router(
                 open_node(identity=identity, transport=transport)
             )
         incarnation = incarnation if incarnation is not None else new_incarnation()
-        links = Links(node, namespace=namespace, incarnation=incarnation, version=__version__)
+        pool = SessionPool(node, namespace=namespace, incarnation=incarnation, version=__version__)
         nursery = await stack.enter_async_context(open_background())
         if listener is not None:
             membership = listener.directory
-            links.attach(listener)
-            stack.enter_context(membership.joined_as({"dialer"}, links.listeners_changed))
+            pool.attach(listener)
+            stack.enter_context(membership.joined_as({"dialer"}, pool.listeners_changed))
         else:
             membership = await stack.enter_async_context(
                 join_namespace(
@@ -293,12 +293,12 @@ async def open_router(
                     namespace=namespace,
                     roles={"dialer"},
                     incarnation=incarnation,
-                    changed=links.listeners_changed,
+                    changed=pool.listeners_changed,
                 )
             )
-        nursery.start_soon(links.run, membership)
+        nursery.start_soon(pool.run, membership)
         dispatch = Dispatch(
-            links,
+            pool,
             membership,
             policy=policy,
             rng=rng or Random(),

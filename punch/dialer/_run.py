@@ -157,7 +157,7 @@ class Run:
         step = attempts.next_step(decision, now=now, budget=dispatch.retries)
         if isinstance(step, Wait):
             with trio.move_on_at(step.until):
-                await dispatch.links.change()
+                await dispatch.pool.change()
             return
         self.books.decided(decision)
         if isinstance(step, GiveUp):

@@ -19,9 +19,9 @@ from ._directory import (
     new_incarnation,
 )
 from ._known_peers import KnownPeers, who_is_at
-from ._links import Links
 from ._local import LocalListener
 from ._meeting import BOOTSTRAP_PORT, DEFAULT_BOOTSTRAP, DEFAULT_NAMESPACE
+from ._session_pool import SessionPool
 from ._source import Announce, Found, Nowhere, Sighting, Source
 
 __all__ = [
@@ -49,6 +49,6 @@ __all__ = [
     "KnownPeers",
     "who_is_at",
     # sessions with all of them
-    "Links",
+    "SessionPool",
     "LocalListener",
 ]

@@ -29,9 +29,9 @@ from ._meeting import (
     PROTOCOL,
     RENEWAL_SECONDS,
     SILENCE_SECONDS,
-    Frames,
-    farewell,
-    opened,
+    FramedStream,
+    send_goodbye,
+    verified,
 )
 from ._source import Announce, Found, Sighting
 
@@ -164,7 +164,7 @@ class BootstrapSource:
     async def _meet(self, announce: Announce, found: Found) -> None:
         peer_id = await who_is_at(self._node, self._address, self._known)
         stream = await self._node.open_stream(peer_id, (str(self._address),), PROTOCOL)
-        frames = Frames(stream)
+        frames = FramedStream(stream)
         self._heard = trio.Event()
         lost: list[PunchError] = []
         try:
@@ -174,14 +174,18 @@ class BootstrapSource:
         except BaseException:
             # We are leaving: tell the bootstrap, which otherwise waits for the expiry.
             with trio.CancelScope(shield=True), trio.move_on_after(1.0):
-                await farewell(frames, Goodbye(code="bye", message="leaving"))
+                await send_goodbye(frames, Goodbye(code="bye", message="leaving"))
             raise
         finally:
             await stream.aclose()
         raise lost[0]
 
     async def _renew(
-        self, frames: Frames, announce: Announce, scope: trio.CancelScope, lost: list[PunchError]
+        self,
+        frames: FramedStream,
+        announce: Announce,
+        scope: trio.CancelScope,
+        lost: list[PunchError],
     ) -> None:
         nonce = 0
         try:
@@ -209,7 +213,7 @@ class BootstrapSource:
             scope.cancel()
 
     async def _follow(
-        self, frames: Frames, found: Found, scope: trio.CancelScope, lost: list[PunchError]
+        self, frames: FramedStream, found: Found, scope: trio.CancelScope, lost: list[PunchError]
     ) -> None:
         try:
             while True:
@@ -243,7 +247,7 @@ class BootstrapSource:
         )
 
     def _verified(self, join: Join) -> Registration:
-        registration = opened(self._node, join)
+        registration = verified(self._node, join)
         if registration.namespace != self._namespace:
             raise RemoteProtocolError(f"{registration.peer_id} is no member of this namespace")
         return registration

@@ -45,7 +45,7 @@ SILENCE_SECONDS = 30.0
 Meeting = Join | Roster | Goodbye | Ping | Pong
 
 
-class Frames:
+class FramedStream:
     """Meeting messages on a stream.
 
     Args:
@@ -78,7 +78,7 @@ class Frames:
         return message
 
 
-def opened(node: Node, join: Join) -> Registration:
+def verified(node: Node, join: Join) -> Registration:
     """The registration in *join*, once its signature is found right."""
     registration = decode_registration(join.registration)
     if not node.verify(registration.peer_id, SIGNING_CONTEXT + join.registration, join.signature):
@@ -86,6 +86,6 @@ def opened(node: Node, join: Join) -> Registration:
     return registration
 
 
-async def farewell(frames: Frames, goodbye: Goodbye) -> None:
+async def send_goodbye(frames: FramedStream, goodbye: Goodbye) -> None:
     with suppress(PeerUnreachable):
         await frames.send(goodbye)

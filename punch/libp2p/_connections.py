@@ -33,7 +33,7 @@ _log = get_logger(__name__)
 
 
 @attrs.define(kw_only=True)
-class Link:
+class ConnectionState:
     """What we know about one connection of the swarm."""
 
     dialed: bool
@@ -93,7 +93,7 @@ class Connections:
         self._dialer = dialer
         self._transports = transports
         self._nursery = nursery
-        self._links: dict[Any, Link] = {}
+        self._states: dict[Any, ConnectionState] = {}
         self._dials: dict[PeerId, _Dial] = {}
 
     def __len__(self) -> int:
@@ -115,20 +115,20 @@ class Connections:
             connection.is_closed
             or muxed.is_closed
             or (ending is not None and ending.is_set())
-            or self.link(connection).closing
+            or self.state(connection).closing
         )
 
-    def link(self, connection: Any) -> Link:
+    def state(self, connection: Any) -> ConnectionState:
         """What we know about *connection*."""
-        link = self._links.get(connection)
-        if link is None:
-            link = Link(dialed=False, idle_since=trio.current_time())
-            self._links[connection] = link
-        return link
+        state = self._states.get(connection)
+        if state is None:
+            state = ConnectionState(dialed=False, idle_since=trio.current_time())
+            self._states[connection] = state
+        return state
 
-    def close_soon(self, connection: Any, link: Link) -> None:
+    def close_soon(self, connection: Any, state: ConnectionState) -> None:
         """Close *connection* in the background, and open no more streams on it."""
-        link.closing = True
+        state.closing = True
         self._nursery.start_soon(_close_connection, connection)
 
     async def sweep(self) -> None:
@@ -137,19 +137,19 @@ class Connections:
             await trio.sleep(_SWEEP_SECONDS)
             now = trio.current_time()
             for connection in self._swarm.get_connections():
-                link = self.link(connection)
-                linger = LINGER_SECONDS if link.dialed else INBOUND_LINGER_SECONDS
-                if link.closing:
+                state = self.state(connection)
+                linger = LINGER_SECONDS if state.dialed else INBOUND_LINGER_SECONDS
+                if state.closing:
                     continue
-                if link.streams == 0 and now - link.idle_since >= linger:
-                    self.close_soon(connection, link)
-                elif now - link.pinged >= _quic_defects.KEEP_ALIVE_SECONDS:
-                    link.pinged = now
+                if state.streams == 0 and now - state.idle_since >= linger:
+                    self.close_soon(connection, state)
+                elif now - state.pinged >= _quic_defects.KEEP_ALIVE_SECONDS:
+                    state.pinged = now
                     if isinstance(connection.muxed_conn, QUICConnection):
                         _quic_defects.keep_alive(connection.muxed_conn)
-            for connection in [each for each in self._links if each.is_closed]:
-                if self._links[connection].streams == 0:
-                    del self._links[connection]
+            for connection in [each for each in self._states if each.is_closed]:
+                if self._states[connection].streams == 0:
+                    del self._states[connection]
 
     async def connect(self, peer_id: PeerId, addresses: Sequence[str]) -> Any:
         """The connection to a peer; a new one if there is none.
@@ -200,7 +200,7 @@ class Connections:
             except PeerUnreachable as error:
                 reasons.append(f"{address}: {error}")
             else:
-                self.link(connection).dialed = True
+                self.state(connection).dialed = True
                 return connection
         why = "; ".join(reasons) or "no address is known"
         raise PeerUnreachable(f"cannot be reached: {why}", peer_id=peer_id)

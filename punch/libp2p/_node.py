@@ -34,7 +34,7 @@ from ..capability import PeerId
 from ..exceptions import AddressUnavailable, ConfigurationError, NetworkError, PeerUnreachable
 from ..network import Address, Handler, parse_address
 from . import _identity, _ports
-from ._connections import Connections, Link
+from ._connections import Connections, ConnectionState
 from ._dialing import Dialer
 from ._streams import ENDS, LibP2PStream, select
 from .defects import _quic as _quic_defects
@@ -185,17 +185,17 @@ class LibP2PNode:
     async def _open_stream_on(
         self, connection: Any, peer_id: PeerId, protocol: str
     ) -> LibP2PStream:
-        link = self._connections.link(connection)
-        link.streams += 1  # So that it is not closed for being idle in the meantime.
+        state = self._connections.state(connection)
+        state.streams += 1  # So that it is not closed for being idle in the meantime.
         stream = None
         try:
             with trio.fail_after(defects.HANDSHAKE_SECONDS):
                 muxed = await connection.muxed_conn.open_stream()
-                stream = self._adopt(muxed, peer_id=peer_id, link=link)
+                stream = self._adopt(muxed, peer_id=peer_id, state=state)
                 self._outbound.add(stream)
                 await select(muxed, protocol)
         except trio.TooSlowError as error:
-            self._connections.close_soon(connection, link)
+            self._connections.close_soon(connection, state)
             raise PeerUnreachable(
                 f"is connected, but did not answer within {defects.HANDSHAKE_SECONDS:g} s",
                 peer_id=peer_id,
@@ -209,7 +209,7 @@ class LibP2PNode:
             opened, stream = stream, None
             return opened
         finally:
-            link.streams -= 1
+            state.streams -= 1
             if stream is not None:
                 stream.close_nowait()
 
@@ -218,7 +218,7 @@ class LibP2PNode:
         muxed = net_stream.muxed_stream
         peer_id = PeerId(str(muxed.muxed_conn.peer_id))
         stream = self._adopt(
-            muxed, peer_id=peer_id, link=self._connections.link(net_stream.swarm_conn)
+            muxed, peer_id=peer_id, state=self._connections.state(net_stream.swarm_conn)
         )
         self._inbound[stream] = peer_id
         self._inbound_of[peer_id] += 1
@@ -245,17 +245,17 @@ class LibP2PNode:
         except ENDS as error:
             raise _NotNegotiatedError from error
 
-    def _adopt(self, muxed: Any, *, peer_id: PeerId, link: Link) -> LibP2PStream:
+    def _adopt(self, muxed: Any, *, peer_id: PeerId, state: ConnectionState) -> LibP2PStream:
         def on_close(stream: LibP2PStream) -> None:
-            link.streams -= 1
-            link.idle_since = trio.current_time()
+            state.streams -= 1
+            state.idle_since = trio.current_time()
             self._outbound.discard(stream)
             if self._inbound.pop(stream, None) is not None:
                 self._inbound_of[peer_id] -= 1
                 if not self._inbound_of[peer_id]:
                     del self._inbound_of[peer_id]
 
-        link.streams += 1
+        state.streams += 1
         return LibP2PStream(
             muxed, peer_id=peer_id, start_soon=self._nursery.start_soon, on_close=on_close
         )

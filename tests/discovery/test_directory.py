@@ -95,7 +95,7 @@ def test_the_newest_word_counts_whichever_source_says_it() -> None:
 
 
 def test_one_more_source_is_no_reason_to_dial_anew() -> None:
-    """Two records that differ in their sources only are equal: links compare them."""
+    """Two records that differ in their sources only are equal: the session pool compares them."""
     a, b = ScriptedSource("a"), ScriptedSource("b")
     directory = directory_of(a, b)
     a.found(Sighting(present=(listener("x"),)))

@@ -132,7 +132,7 @@ def state_of(node: Any) -> dict[str, Any]:
         "rss": process.memory_info().rss,
         "tasks": trio.lowlevel.current_statistics().tasks_living,
         "limiter": node._swarm._inbound_limiter.borrowed_tokens,
-        "links": len(node._connections._links),
+        "links": len(node._connections._states),
     }
     for listener in node._swarm.listeners.values():
         if hasattr(listener, "_registry"):

@@ -205,7 +205,7 @@ async def test_five_thousand_requests_cancelled_at_random_moments(town: Town) ->
                 ),
                 "all slots free",
             )
-            session = router._dispatch.links.session(town.listener.peer_id)
+            session = router._dispatch.pool.session(town.listener.peer_id)
             assert session is not None
             held = session.statistics()
             assert (held.requests, held.calls) == (0, 0)

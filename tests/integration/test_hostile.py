@@ -103,7 +103,7 @@ async def undisturbed(town: Town, *, patient: bool = False) -> AsyncIterator[Rou
     ) as router:
         await wait_for_listeners(router, town.listener)
         await answers(router)
-        session = router._dispatch.links.session(town.listener.peer_id)
+        session = router._dispatch.pool.session(town.listener.peer_id)
         assert session is not None
 
         async def go_on_asking() -> None:
@@ -121,7 +121,7 @@ async def undisturbed(town: Town, *, patient: bool = False) -> AsyncIterator[Rou
                 while counted < asked + 3:
                     await trio.sleep(0.02)
             nursery.cancel_scope.cancel()
-        assert router._dispatch.links.session(town.listener.peer_id) is session
+        assert router._dispatch.pool.session(town.listener.peer_id) is session
     for transport in ("tcp", "quic"):
         async with open_router(bootstrap=town.programs.address, transport=transport) as newcomer:
             await wait_for_listeners(newcomer, town.listener)
@@ -451,7 +451,7 @@ async def test_a_peer_that_breaks_the_meeting(town: Town) -> None:
         # Nobody was told of a listener that is none.
         async with open_router(bootstrap=town.programs.address) as router:
             await wait_for_listeners(router, town.listener)
-            assert set(router._dispatch.links._links) == {town.listener.peer_id}
+            assert set(router._dispatch.pool._states) == {town.listener.peer_id}
 
 
 async def raw_stream(node: Node, program: Program) -> Any:

@@ -220,7 +220,7 @@ async def progress_after_the_response(stream: Stream, asked: CommandRequest, me:
 async def test_what_comes_after_the_end_is_not_taken(town: Town, behave: Behave) -> None:
     """The answer is the first one, whole and once; the session then ends, and others answer."""
     async with evil_listener(town, behave) as liar, preferring(town, liar) as router:
-        session = router._dispatch.links.session(liar)
+        session = router._dispatch.pool.session(liar)
         assert session is not None
         said = await router.ask(chat_request("hi"))
         assert said.executor == liar
@@ -253,7 +253,7 @@ async def never_ends(stream: Stream, asked: CommandRequest, me: PeerId) -> None:
 async def test_a_flood_ends_at_the_window(town: Town) -> None:
     """A reader that takes its time is not drowned: 64 KiB ahead of it, the session ends."""
     async with evil_listener(town, never_ends) as liar, preferring(town, liar) as router:
-        session = router._dispatch.links.session(liar)
+        session = router._dispatch.pool.session(liar)
         assert session is not None
         async with router.answer(chat_request("hi")) as answer:
             assert (await answer.receive() or "").startswith("flood")

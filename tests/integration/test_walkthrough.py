@@ -420,7 +420,7 @@ async def test_two_namespaces_never_see_each_other(programs: Programs) -> None:
             assert [peer.peer_id for peer in router.peers] == [own.peer_id]
             response = await router.ask("hi")
             assert response.executor == own.peer_id
-            assert other.peer_id not in router._dispatch.links._links
+            assert other.peer_id not in router._dispatch.pool._states
 
 
 @limit(60)

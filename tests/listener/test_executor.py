@@ -218,7 +218,7 @@ async def test_ping_and_capabilities_need_no_slot(autojump_clock):
             async with swarm.router() as router, trio.open_nursery() as nursery:
                 nursery.start_soon(router.ask, "busy")
                 await trio.sleep(1)
-                session = router._dispatch.links.session("a")
+                session = router._dispatch.pool.session("a")
                 call = session.ask(CommandRequest(request_id="c", command="capabilities"))
                 told = await call.receive()
                 call = session.ask(CommandRequest(request_id="p", command="ping"))
@@ -357,7 +357,7 @@ async def test_a_loading_backend_is_waited_for_and_said_to_be(autojump_clock):
         async with open_swarm() as swarm:
             await swarm.listener("a", Loading(MockScript()))
             async with swarm.router() as router:
-                call = router._dispatch.links.session("a").ask(chat_request("hi"))
+                call = router._dispatch.pool.session("a").ask(chat_request("hi"))
                 while not isinstance(part := await call.receive(), CommandResponse):
                     heard.append(part)
 
@@ -382,7 +382,7 @@ async def test_a_deadline_behind_a_long_queue_is_refused_at_once(autojump_clock)
                 nursery.start_soon(router.ask, "second")
                 await trio.sleep(0.1)
                 began = trio.current_time()
-                session = router._dispatch.links.session("a")
+                session = router._dispatch.pool.session("a")
                 response = await session.ask(chat_request("third", timeout=15.0)).receive()
                 took = trio.current_time() - began
 
@@ -407,7 +407,7 @@ async def test_an_embedding_teaches_how_long_a_slot_is_held(autojump_clock):
                 await router.ask(request)
                 nursery.start_soon(router.ask, attrs.evolve(request, request_id="1"))
                 await trio.sleep(0.1)
-                session = router._dispatch.links.session("a")
+                session = router._dispatch.pool.session("a")
                 hurried = attrs.evolve(request, request_id="2", timeout=5.0)
                 response = await session.ask(hurried).receive()
     assert response.status == "refused"

@@ -81,7 +81,7 @@ async def text_of(router, question: str, **options) -> str:
 async def asked(router, question: str, *, offer: str | None = None, **options) -> CommandResponse:
     """What the listener itself says to a request, whatever a dialer would make of it."""
     request = chat_request(question, stream=False, **options)
-    call = router._dispatch.links.session("self").ask(attrs.evolve(request, offer=offer))
+    call = router._dispatch.pool.session("self").ask(attrs.evolve(request, offer=offer))
     while not isinstance(part := await call.receive(), CommandResponse):
         pass
     return part

@@ -24,11 +24,11 @@ FIRST_RETRY_SECONDS = 0.25
 LONGEST_RETRY_SECONDS = 10.0
 
 # Sessions at a time; further listeners wait for one to end. A session is one connection.
-MAX_LINKS = 1024
+MAX_LISTENERS = 1024
 
 
 @attrs.define(eq=False)
-class _Link:
+class _ListenerState:
     """Our side of one listener."""
 
     listener: KnownMember
@@ -39,7 +39,7 @@ class _Link:
     """Set when the listener started anew or somewhere else: try again at once."""
 
 
-class Links:
+class SessionPool:
     """Sessions by peer, and the table that they feed.
 
     Args:
@@ -64,7 +64,7 @@ class Links:
         self._admit = admit
         self._node = node
         self._hello = greeting(namespace=namespace, incarnation=incarnation, version=version)
-        self._links: dict[PeerId, _Link] = {}
+        self._states: dict[PeerId, _ListenerState] = {}
         self._local: LocalListener | None = None
         self._roster_changed = trio.Event()
         self._changed = trio.Event()
@@ -81,20 +81,20 @@ class Links:
     @property
     def sessions(self) -> int:
         """How many sessions with listeners are open."""
-        return sum(self.session(peer_id) is not None for peer_id in self._links)
+        return sum(self.session(peer_id) is not None for peer_id in self._states)
 
     def session(self, peer_id: PeerId) -> PeerSession | None:
         """The open session with a listener."""
-        link = self._links.get(peer_id)
-        if link is None or link.session is None or not link.session.is_open:
+        state = self._states.get(peer_id)
+        if state is None or state.session is None or not state.session.is_open:
             return None
-        return link.session
+        return state.session
 
     def settled(self) -> bool:
         """True if there are listeners, and each is measured or could not be reached."""
-        return bool(self._links) and all(
-            link.trouble is not None or self._is_measured(peer_id)
-            for peer_id, link in self._links.items()
+        return bool(self._states) and all(
+            state.trouble is not None or self._is_measured(peer_id)
+            for peer_id, state in self._states.items()
         )
 
     def _is_measured(self, peer_id: PeerId) -> bool:
@@ -104,9 +104,9 @@ class Links:
     def unreachable(self) -> Mapping[PeerId, str]:
         """Listeners there is no session with, and why."""
         return {
-            peer_id: link.trouble
-            for peer_id, link in self._links.items()
-            if link.trouble is not None
+            peer_id: state.trouble
+            for peer_id, state in self._states.items()
+            if state.trouble is not None
         }
 
     async def change(self) -> None:
@@ -145,59 +145,59 @@ class Links:
         self._signal()
 
     def _meet(self, listener: KnownMember, directory: Directory, nursery: trio.Nursery) -> None:
-        link = self._links.get(listener.peer_id)
-        if link is not None:
-            if link.listener != listener:
-                link.listener = listener
-                link.moved.set()
-        elif len(self._links) < MAX_LINKS:
-            link = self._links[listener.peer_id] = _Link(listener)
-            nursery.start_soon(self._keep, link, directory)
+        state = self._states.get(listener.peer_id)
+        if state is not None:
+            if state.listener != listener:
+                state.listener = listener
+                state.moved.set()
+        elif len(self._states) < MAX_LISTENERS:
+            state = self._states[listener.peer_id] = _ListenerState(listener)
+            nursery.start_soon(self._keep, state, directory)
 
-    async def _keep(self, link: _Link, directory: Directory) -> None:
+    async def _keep(self, state: _ListenerState, directory: Directory) -> None:
         """Stay connected to one listener until it is gone from the roster."""
-        peer_id = link.listener.peer_id
+        peer_id = state.listener.peer_id
         delay = FIRST_RETRY_SECONDS
         try:
             while True:
-                link.moved = trio.Event()
+                state.moved = trio.Event()
                 try:
-                    if await self._connect(link):
+                    if await self._connect(state):
                         delay = FIRST_RETRY_SECONDS
                 except Exception as bug:
-                    link.trouble = f"a bug: {bug!r}"
-                    log.exception("a link has a bug", peer=peer_id)
-                log.debug("no session", peer=peer_id, why=link.trouble, retry_seconds=delay)
+                    state.trouble = f"a bug: {bug!r}"
+                    log.exception("a session has a bug", peer=peer_id)
+                log.debug("no session", peer=peer_id, why=state.trouble, retry_seconds=delay)
                 self._signal()
                 if not self._is_listed(peer_id, directory):
                     return
                 with trio.move_on_after(delay):
-                    await link.moved.wait()
+                    await state.moved.wait()
                 if not self._is_listed(peer_id, directory):
                     return
                 delay = min(2 * delay, LONGEST_RETRY_SECONDS)
         finally:
-            del self._links[peer_id]
+            del self._states[peer_id]
 
-    async def _connect(self, link: _Link) -> bool:
+    async def _connect(self, state: _ListenerState) -> bool:
         """Have one session with a listener, from beginning to end; False if it never opened."""
-        peer_id = link.listener.peer_id
+        peer_id = state.listener.peer_id
         try:
             if self._local is not None and peer_id == self._node.peer_id:
                 stream = self._local.connect()
             else:
-                stream = await self._node.open_stream(peer_id, link.listener.addresses, PROTOCOL)
+                stream = await self._node.open_stream(peer_id, state.listener.addresses, PROTOCOL)
         except PeerUnreachable as error:
-            link.trouble = error.message
+            state.trouble = error.message
             return False
-        session = link.session = PeerSession(
+        session = state.session = PeerSession(
             stream, Session("dialer", self._hello), self, admit=self._admit
         )
         try:
             await session.run()
         finally:
-            link.session = None
-            link.trouble = None if session.ended is None else session.ended.message
+            state.session = None
+            state.trouble = None if session.ended is None else session.ended.message
             was_there = self.table.get(peer_id) is not None
             self.table.lost(peer_id, now=trio.current_time())
         return was_there
@@ -227,9 +227,9 @@ class Links:
                 sequence=advert.sequence,
                 seen_at=seen_at,
             )
-        link = self._links.get(session.peer_id)
-        if link is not None:
-            link.trouble = None
+        state = self._states.get(session.peer_id)
+        if state is not None:
+            state.trouble = None
         self._signal()
 
     def round_trip(self, session: PeerSession, seconds: float) -> None:
