@@ -24,7 +24,7 @@ from punch.bootstrap import open_bootstrap
 from punch.capability import PeerId
 from punch.dialer import Router, chat_request, open_router
 from punch.libp2p import open_node
-from punch.peers import PeerRecord
+from punch.peers import Candidate, PeerRecord
 from punch.routing import Policy, RouteRequest
 from punch.simulator import Trace
 from punch.wire import CommandRequest, CommandResponse, Sampling
@@ -143,10 +143,10 @@ class Only:
     lowest_is_best: bool = True
 
     def terms(
-        self, request: RouteRequest, peers: Sequence[PeerRecord], rng: Random
+        self, request: RouteRequest, candidates: Sequence[Candidate], rng: Random
     ) -> Sequence[tuple[float, ...]]:
         """See the class."""
-        return [(float(peer.peer_id != self.peer_id),) for peer in peers]
+        return [(float(peer.peer_id != self.peer_id),) for peer in candidates]
 
 
 class Prompts:

@@ -356,7 +356,7 @@ class Churn:
     async def _replace(self, victim: Listener, absence: float) -> None:
         self.deaths += 1
         for answer, outcome in self._under_way.values():
-            if answer.decisions and answer.decisions[-1].chosen == victim.peer_id:
+            if answer.decisions and answer.decisions[-1].chosen_peer == victim.peer_id:
                 outcome.hit = True
                 outcome.begun = outcome.begun or bool(answer.text)
         await victim.kill()

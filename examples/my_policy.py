@@ -18,7 +18,7 @@ from punch.testing import open_swarm
 
 @attrs.frozen
 class FreeMemory:
-    """A scorer: names its terms, and gives every peer one value for each."""
+    """A scorer: names its terms, and gives every candidate one value for each."""
 
     term_names: tuple[str, ...] = ("free",)
     unit: str = "GB"
@@ -27,10 +27,13 @@ class FreeMemory:
     def terms(
         self,
         request: punch.RouteRequest,
-        peers: Sequence[punch.PeerRecord],
+        candidates: Sequence[punch.Candidate],
         rng: Random,
     ) -> Sequence[tuple[float, ...]]:
-        return [((peer.capability.memory_available_bytes or 0) / 1e9,) for peer in peers]
+        return [
+            ((candidate.peer.capability.memory_available_bytes or 0) / 1e9,)
+            for candidate in candidates
+        ]
 
 
 class Pretend(Machine):

@@ -34,33 +34,57 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from ._version import __version__
-from .capability import Capability, Gpu, Load, ModelOffer, PeerId
-from .decision_log import open_decision_log
-from .dialer import Answer, Hedge, Router, chat_request, open_router
+from .capability import Capability, Gpu, Lane, Load, ModelOffer, PeerId
+from .decision_log import DecisionLog, open_decision_log
+from .dialer import Answer, Attribution, Hedge, Router, chat_request, open_router
 from .discovery import KnownPeers
-from .events import Bus
+from .events import Batch, Bus, Event, Subscription
 from .exceptions import (
     AnswerInterrupted,
+    BackendError,
     ConfigurationError,
     ContextTooLong,
     DeadlineExceeded,
     InvalidRequest,
+    ModelForbidden,
     NetworkError,
     NoPeerAvailable,
     NoRealPeer,
+    OfferUnavailable,
     PeerError,
+    PeerFailed,
+    PeerRefused,
+    PeerSimulated,
+    PeerTimeout,
+    PeerUnreachable,
     PunchError,
+    QuotaExceeded,
+    RequestCancelled,
     RequestConflict,
     RequestError,
+    Unauthorized,
     UnknownModel,
 )
-from .peers import PeerRecord
-from .routing import POLICIES, Decision, Filter, Policy, RouteRequest, Scorer
+from .network import Address, Node
+from .peers import Breaker, Candidate, LaneRecord, PeerRecord, Rates
+from .routing import (
+    POLICIES,
+    Assessment,
+    Decision,
+    FailedAttempt,
+    Filter,
+    Policy,
+    RouteRequest,
+    Scorer,
+)
 from .wire import (
     ChatMessage,
     CommandRequest,
     CommandResponse,
     Completion,
+    ContentPart,
+    Fault,
+    Progress,
     Provenance,
     Sampling,
     Segment,
@@ -118,6 +142,7 @@ __all__ = [
     "chat_request",
     "CommandRequest",
     "ChatMessage",
+    "ContentPart",
     "Tool",
     "ToolCall",
     "Sampling",
@@ -127,11 +152,21 @@ __all__ = [
     "Timings",
     "Provenance",
     "TokenLogprob",
+    "Fault",
     "Segment",
+    "Progress",
+    "FailedAttempt",
+    "Attribution",
     "KnownPeers",
     "Hedge",
+    "Address",
+    "Node",
     "Bus",
+    "Event",
+    "Subscription",
+    "Batch",
     "open_decision_log",
+    "DecisionLog",
     # answering
     "open_listener",
     "Listener",
@@ -154,9 +189,15 @@ __all__ = [
     "Filter",
     "RouteRequest",
     "Decision",
+    "Assessment",
+    "Candidate",
     "PeerRecord",
+    "LaneRecord",
+    "Rates",
+    "Breaker",
     # what peers say of themselves
     "Capability",
+    "Lane",
     "ModelOffer",
     "Load",
     "Gpu",
@@ -168,11 +209,22 @@ __all__ = [
     "InvalidRequest",
     "ContextTooLong",
     "RequestConflict",
+    "RequestCancelled",
+    "Unauthorized",
+    "ModelForbidden",
+    "QuotaExceeded",
     "NoPeerAvailable",
     "UnknownModel",
     "NoRealPeer",
     "DeadlineExceeded",
     "AnswerInterrupted",
     "PeerError",
+    "PeerUnreachable",
+    "PeerTimeout",
+    "PeerRefused",
+    "OfferUnavailable",
+    "PeerFailed",
+    "PeerSimulated",
+    "BackendError",
     "NetworkError",
 ]

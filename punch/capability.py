@@ -93,6 +93,11 @@ class ModelOffer:
     lane: str = ""
     """The id of its lane."""
 
+    @property
+    def key(self) -> str:
+        """Tells it from the other offers of its peer: its id, or its name where it has none."""
+        return self.name if self.id is None else self.id
+
 
 @attrs.frozen(kw_only=True)
 class Load:

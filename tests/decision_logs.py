@@ -103,7 +103,7 @@ def note_success(
     note_attempted(
         events,
         request_id,
-        peer_id=decision.chosen,
+        peer_id=decision.chosen_peer,
         reason="first",
         outcome="success",
         error=None,
@@ -119,7 +119,7 @@ def note_success(
         error=None,
         seconds=9.1,
         first_text=1.6,
-        **ending(decision.chosen),
+        **ending(decision.chosen_peer),
     )
 
 

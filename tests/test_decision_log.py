@@ -112,7 +112,7 @@ async def test_what_was_noted_is_read_back_as_values(tmp_path: Path) -> None:
     assert [w.peer for w in first.weighed] == list(made.PEERS)
     assert first.request == made.REQUEST
     assert first.chosen == made.FAST
-    assert first.score_of(made.FAST) == made.decide().score(made.FAST)
+    assert first.score_of(made.FAST) == made.decide().candidates()[0].score
     assert first.weighed[2].removed_by == "strict"
     assert second.request.tried == {made.FAST}
     assert [s.tokens for s in story.end.segments] == [41, 120]
@@ -139,7 +139,9 @@ async def test_a_crowd_is_bounded_best_first_and_the_rest_is_counted(tmp_path: P
     (line,) = read_log(path)
 
     assert line.entry.left_out == 36
-    assert tuple(w.peer.peer_id for w in line.entry.weighed) == decision.order[:64]
+    assert tuple(w.peer.peer_id for w in line.entry.weighed) == tuple(
+        candidate.peer_id for candidate in decision.order[:64]
+    )
     assert all(w.peer.capability.offer("smollm2") is not None for w in line.entry.weighed)
     assert path.stat().st_size < 100_000
 

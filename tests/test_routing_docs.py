@@ -89,7 +89,7 @@ def test_the_example_comes_out_as_the_document_says() -> None:
     request = RouteRequest(
         model="m", prompt_tokens=700, output_tokens=200, cached_tokens={PeerId("a"): 256}
     )
-    (terms,) = CompletionTime().terms(request, [peer], Random(0))
+    (terms,) = CompletionTime().terms(request, peer.candidates(), Random(0))
     line = next(line for line in DOCUMENT.splitlines() if line.startswith("rtt 0.02"))
     said = {name: float(value) for name, value in re.findall(r"(\w+) (-?[\d.]+)", line)}
 

@@ -46,7 +46,7 @@ def explain(decisions: Sequence[Decision], attempts: Sequence[FailedAttempt]) ->
     failed = list(attempts)
     for decision in decisions:
         lines.append(_table(decision))
-        attempt = next((a for a in failed if a.peer_id == decision.chosen), None)
+        attempt = next((a for a in failed if a.peer_id == decision.chosen_peer), None)
         if attempt is not None:
             failed.remove(attempt)
             lines.append(
@@ -59,12 +59,17 @@ def _table(decision: Decision) -> str:
     best = "lowest" if decision.lowest_is_best else "highest"
     lines = [f"decision: {decision.policy}, {best} {decision.unit} is best"]
     candidates = decision.candidates()
+    lanes = max([len(c.lane) for c in candidates if c.lane is not None], default=0)
     width = max([len(c.peer_id) for c in candidates], default=4)
     header = [f"{'peer':{width}}", f"{'backend':16}", f"{'score':>10}"]
+    if lanes:
+        header.insert(1, f"{'lane':{max(lanes, 4)}}")
     header += [f"{name:>10}" for name in decision.term_names]
     lines.append("  " + " ".join(header))
-    for candidate in candidates:
+    for number, candidate in enumerate(candidates):
         cells = [f"{candidate.peer_id:{width}}", f"{candidate.backend:16}"]
+        if lanes:
+            cells.insert(1, f"{candidate.lane or '-':{max(lanes, 4)}}")
         if candidate.removed_by is not None:
             cells.append(f"{'-':>10} {candidate.removed_by}: {candidate.reason}")
         else:
@@ -72,7 +77,7 @@ def _table(decision: Decision) -> str:
             cells += [_number(value) for value in candidate.terms.values()]
             if candidate.hot:
                 cells.append("  hot")
-            if candidate.peer_id == decision.chosen:
+            if number == 0:
                 cells.append("  to measure it  <- chosen" if decision.explored else "  <- chosen")
         lines.append("  " + " ".join(cells))
     return "\n".join(lines)

@@ -16,6 +16,7 @@ from ..capability import Lane, ModelOffer
 from ..dialer import Router, open_router
 from ..exceptions import NoPeerAvailable
 from ..peers import PeerRecord
+from ..routing import READY
 from ..settings import (
     DIALER_IDENTITY,
     LOG_LEVEL,
@@ -118,7 +119,7 @@ def _row(
 def _rate(peer: PeerRecord, offer: ModelOffer | None, name: str) -> str:
     if offer is None:
         return "-"
-    measured: float | None = getattr(peer.rates_of(offer.name), name)
+    measured: float | None = getattr(peer.rates_of(offer.key), name)
     claimed: float | None = getattr(offer, f"{name}_rate")
     if measured is not None:
         return f"{measured:.1f}"
@@ -127,13 +128,17 @@ def _rate(peer: PeerRecord, offer: ModelOffer | None, name: str) -> str:
 
 def state(peer: PeerRecord, offer: ModelOffer | None, now: float) -> str:
     """Its breaker, or why else it might not be asked."""
-    breaker = peer.breaker(None if offer is None else offer.name)
+    breaker = peer.breaker(None if offer is None else offer.key)
     if breaker.state == "open" and breaker.until > now:
         return f"open {breaker.until - now:.0f} s"
     if breaker.state != "closed":
         return breaker.state
-    if peer.resting_until > now:
-        return f"rests {peer.resting_until - now:.0f} s"
+    lane = None if offer is None else peer.capability.lane(offer)
+    if lane is not None and lane.state != READY:
+        return plain(lane.state)
+    own = peer if lane is None else peer.lanes.get(lane.id, peer)
+    if own.resting_until > now:
+        return f"rests {own.resting_until - now:.0f} s"
     if offer is not None and offer.load_seconds > 0:
         return f"loads {offer.load_seconds:.0f} s"
     return "closed"
@@ -149,14 +154,21 @@ def table(peers: Sequence[PeerRecord], now: float, *, width: int | None = None) 
     return "\n".join(text.rstrip()[:width].replace("\n", " ") for text in texts)
 
 
+def _ours(peer: PeerRecord, lane: Lane) -> int:
+    return peer.lanes.get(lane.id, peer).in_flight
+
+
 def as_data(peer: PeerRecord, now: float) -> dict[str, Any]:
     """One peer as plain data: what the table shows, in full, and what it claims."""
     return {
         "peer_id": peer.peer_id,
+        # Of several lanes what a peer of minor 0 would say; each of them is below.
         "backend": peer.capability.backend,
         "simulated": peer.capability.simulated,
         "load": attrs.asdict(peer.capability.load),
-        "lanes": [attrs.asdict(lane) for lane in peer.capability.lanes],
+        "lanes": [
+            {**attrs.asdict(lane), "ours": _ours(peer, lane)} for lane in peer.capability.lanes
+        ],
         "rtt": peer.rtt,
         "reputation": peer.reputation,
         "in_flight": peer.in_flight,
@@ -168,7 +180,7 @@ def as_data(peer: PeerRecord, now: float) -> dict[str, Any]:
                 "lane": offer.lane,
                 "digest": offer.digest,
                 "claimed": {"prefill": offer.prefill_rate, "decode": offer.decode_rate},
-                "measured": attrs.asdict(peer.rates_of(offer.name)),
+                "measured": attrs.asdict(peer.rates_of(offer.key)),
                 "state": state(peer, offer, now),
             }
             for offer in peer.capability.models

@@ -115,23 +115,25 @@ def _choices(lines: Iterable[LogLine], policy: Policy, seed: int) -> Iterable[Ch
         outcome = outcomes.get(index)
         yield Choice(
             logged=decided.chosen,
-            again=again.chosen,
+            again=again.chosen.peer_id,
             logged_predicted=_predicted(judged, decided.chosen),
-            again_predicted=_predicted(judged, again.chosen),
+            again_predicted=_predicted(judged, again.chosen.peer_id),
             succeeded=None if outcome is None else outcome.outcome == "success",
             seconds=outcome.seconds if outcome and outcome.outcome == "success" else None,
         )
 
 
 def _decide(policy: Policy, decided: Decided, rng: Random) -> Decision:
-    peers = [weighed.peer for weighed in decided.weighed]
+    # A peer with several lanes was weighed once for each.
+    peers = list({weighed.peer.peer_id: weighed.peer for weighed in decided.weighed}.values())
     # What a policy does to learn is no judgement of its own.
     judging = attrs.evolve(policy, explore=0.0)
     return judging.decide(decided.request, peers, now=decided.now, rng=rng)
 
 
 def _predicted(decision: Decision, peer_id: PeerId) -> float | None:
-    return decision.score(peer_id) if peer_id in decision.scored else None
+    candidate = decision.best_of(peer_id)
+    return None if candidate is None else decision.score(candidate)
 
 
 def _outcomes(lines: Sequence[LogLine]) -> dict[int, Attempted]:

@@ -146,20 +146,24 @@ def _shown(decision: Decided) -> Sequence[Weighed]:
 
 def _row(decision: Decided, weighed: Weighed, columns: Sequence[int]) -> str:
     peer_id = weighed.peer.peer_id
-    mark = "->" if peer_id == decision.chosen else "  "
+    chosen = (peer_id, weighed.lane) == (decision.chosen, decision.chosen_lane)
+    mark = "->" if chosen else "  "
     name = f"{mark} {short(peer_id):12}"
+    if weighed.lane is not None:
+        name += f" {weighed.lane}"
     if weighed.removed_by is not None:
         return f"{name} out, {weighed.removed_by}: {weighed.reason}"
     cells = [_number(weighed.score), *(_number(weighed.terms[index]) for index in columns)]
     words = [" hot"] if weighed.hot else []
-    if decision.explored and peer_id == decision.chosen:
+    if decision.explored and chosen:
         words.append(" to measure it")
     return f"{name} " + " ".join(cells) + "".join(words)
 
 
 def _attempt(attempt: Attempted) -> Iterator[str]:
     word = _WORDS.get(attempt.outcome, f"ended with {attempt.outcome}")
-    text = f"   {short(attempt.peer_id)} {word} after {_seconds(attempt.seconds)}"
+    lane = "" if attempt.lane is None else f" {attempt.lane}"
+    text = f"   {short(attempt.peer_id)}{lane} {word} after {_seconds(attempt.seconds)}"
     if attempt.tokens or attempt.characters:
         text += f": {attempt.tokens} tokens, {attempt.characters} characters"
     if attempt.first_text is not None:

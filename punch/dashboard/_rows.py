@@ -102,7 +102,7 @@ def _gpu_row(gpu: Gpu) -> Row:
 
 
 def _model_row(peer: PeerRecord, offer: ModelOffer, now: float) -> Row:
-    rates = peer.rates_of(offer.name)
+    rates = peer.rates_of(offer.key)
     return {
         "name": short_word(offer.name),
         "lane": short_word(offer.lane),
@@ -132,7 +132,7 @@ def _model_row(peer: PeerRecord, offer: ModelOffer, now: float) -> Row:
 
 def _state(peer: PeerRecord, offer: ModelOffer | None, now: float) -> Row:
     """Its breaker: the word, and the seconds until it may be asked again."""
-    breaker = peer.breaker(None if offer is None else offer.name)
+    breaker = peer.breaker(None if offer is None else offer.key)
     return {
         "breaker": breaker.state,
         "failures": breaker.failures,

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import attrs
 
-from ..capability import PeerId
+from ..capability import ModelOffer, PeerId
 from ..events import Answered, Event
 from ..events import Attempted as AttemptedEvent
 from ..events import Decided as DecidedEvent
-from ..peers import PeerRecord
+from ..peers import Candidate, PeerRecord
 from ..routing import Decision, RouteRequest
 from ..wire import Segment, Timings, Usage, bounded, short_word
 
@@ -30,10 +30,16 @@ MOST_SEGMENTS = 64
 
 @attrs.frozen(kw_only=True)
 class Weighed:
-    """One peer, as a decision saw it."""
+    """One candidate, as a decision saw it."""
 
     peer: PeerRecord
-    """The snapshot; at most 4 of its models (the one that was asked for among them) and 8 GPUs."""
+    """The snapshot; at most 4 of its models (those that were asked for among them) and 8 GPUs."""
+
+    offer: str | None = None
+    """The id of the offer, where its peer has several lanes."""
+
+    lane: str | None = None
+    """The id of the lane, where its peer has several."""
 
     terms: tuple[float, ...] = ()
     """The terms of its score, in the decision's unit, in the order of `Decided.term_names`."""
@@ -85,6 +91,9 @@ class Decided:
     chosen: PeerId | None = None
     """The best peer, if there was one."""
 
+    chosen_lane: str | None = None
+    """The id of its lane, where it has several."""
+
     weighed: tuple[Weighed, ...] = ()
     """The peers that were looked at: those that could be asked first, best first; at most 64."""
 
@@ -115,6 +124,9 @@ class Attempted:
 
     peer_id: PeerId
     """Who was asked."""
+
+    lane: str | None = None
+    """The id of its lane, where it has several."""
 
     reason: str
     """Why: see `Decided.reason`."""
@@ -209,24 +221,39 @@ def decided(
     """What is written down of *decision*."""
     request = decision.request
     best = decision.order[:most_peers]
+    others = decision.removed[: most_peers - len(best)]
+    wanted: dict[PeerId, list[ModelOffer]] = {}
+    for candidate in (*best, *(candidate for candidate, _ in others)):
+        if candidate.is_offered:
+            wanted.setdefault(candidate.peer_id, []).append(candidate.offer)
+
+    def named(candidate: Candidate) -> dict[str, Any]:
+        several = candidate.is_one_of_several
+        return {
+            "peer": _trimmed(candidate.peer, wanted.get(candidate.peer_id, ())),
+            "offer": candidate.offer.id if several else None,
+            "lane": candidate.lane.id if several else None,
+        }
+
     kept = [
         Weighed(
-            peer=_trimmed(decision.scored[peer_id][0], request),
-            terms=tuple(float(term) for term in decision.scored[peer_id][1]),
-            hot=peer_id in decision.hot,
+            **named(candidate),
+            terms=tuple(float(term) for term in terms),
+            hot=candidate.id in decision.hot,
         )
-        for peer_id in best
+        for candidate, terms in zip(best, decision.terms, strict=False)
     ]
     lost = [
         Weighed(
-            peer=_trimmed(peer, request),
+            **named(candidate),
             removed_by=by.name,
-            reason=bounded(by.why(request, peer, decision.now)),
+            reason=bounded(by.why(request, candidate, decision.now)),
         )
-        for peer, by in decision.removed[: most_peers - len(kept)]
+        for candidate, by in others
     ]
     weighed = (*kept, *lost)
-    seen = {w.peer.peer_id for w in weighed}
+    seen = {candidate.id for candidate in (*best, *(candidate for candidate, _ in others))}
+    chosen = decision.chosen
     return Decided(
         request_id=request_id,
         reason=reason,
@@ -239,7 +266,8 @@ def decided(
             cached_tokens={p: n for p, n in request.cached_tokens.items() if p in seen},
         ),
         term_names=tuple(decision.term_names),
-        chosen=decision.chosen,
+        chosen=None if chosen is None else chosen.peer_id,
+        chosen_lane=None if not kept else kept[0].lane,
         weighed=weighed,
         left_out=len(decision.order) + len(decision.removed) - len(weighed),
         explored=decision.explored,
@@ -274,6 +302,7 @@ def attempted(event: AttemptedEvent) -> Attempted:
     return Attempted(
         request_id=event.request_id,
         peer_id=event.peer_id,
+        lane=event.lane,
         reason=event.reason,
         outcome=event.outcome,
         error=bounded(event.error),
@@ -298,24 +327,26 @@ def entry_of(event: Event) -> Entry:
     return ended(event)
 
 
-def _trimmed(peer: PeerRecord, request: RouteRequest) -> PeerRecord:
+def _trimmed(peer: PeerRecord, wanted: Sequence[ModelOffer]) -> PeerRecord:
     """The same record, without models and GPUs beyond what a line can hold."""
     claim = peer.capability
     if len(claim.models) > MOST_MODELS:
         offers = claim.models[:MOST_MODELS]
-        wanted = claim.offer(request.model, request.model_digest)
-        if wanted is not None and wanted not in offers:
-            offers = (*offers[:-1], wanted)
+        missing = [offer for offer in wanted if offer not in offers][:MOST_MODELS]
+        if missing:
+            offers = (*offers[: MOST_MODELS - len(missing)], *missing)
         claim = attrs.evolve(claim, models=offers)
     if len(claim.gpus) > MOST_GPUS:
         claim = attrs.evolve(claim, gpus=claim.gpus[:MOST_GPUS])
     # What was learned of models that are not written down is left out with them: every mapping
-    # of a record goes by the model's name, or by `None` for the whole peer.
-    names = {None, *(offer.name for offer in claim.models)}
+    # of a record but that of its lanes goes by the key of an offer, or by `None` for all of it.
+    names = {None, *(offer.key for offer in claim.models)}
     learned: dict[str, Any] = {
         name: {model: value for model, value in mapping.items() if model in names}
         for name in _RECORD_FIELDS
-        if isinstance(mapping := getattr(peer, name), Mapping) and not mapping.keys() <= names
+        if name != "lanes"
+        and isinstance(mapping := getattr(peer, name), Mapping)
+        and not mapping.keys() <= names
     }
     if claim is peer.capability and not learned:
         return peer

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 import trio
 
@@ -28,46 +28,44 @@ class Asking:
         self._dispatch = dispatch
         self._books = books
         self._stream = stream
+        self._asked_real = False
 
-    def decide(
-        self, request: CommandRequest, reason: Reason, but: Sequence[Attempt] = ()
-    ) -> Decision:
-        """Whom to ask *request*, but for the peers that were tried.
+    def decide(self, request: CommandRequest, reason: Reason, but: Iterable[str] = ()) -> Decision:
+        """Whom to ask *request*, but for what was tried.
 
         Args:
           request: What is still to be asked.
           reason: Why a peer is asked now.
-          but: Attempts that live: their peers are left out, and only one that is well would be
-            better.
+          but: Ids of candidates, and of peers, that work on it: they are left out, and only one
+            that is well would be better.
 
         """
         dispatch = self._dispatch
-        tried = self._books.attempts.tried(dispatch.presence)
+        attempts, busy = self._books.attempts, frozenset(but)
         return dispatch.decide(
             request,
-            tried=tried | {attempt.peer_id for attempt in but},
+            tried=attempts.tried(dispatch.presence) | busy,
             now=trio.current_time(),
             chat_template=self._books.delivered.chat_template,
-            alternative=bool(but),
+            alternative=bool(busy),
+            real_only=self._asked_real,
             reason=reason,
         )
 
     async def ask(
         self, step: Try, decision: Decision, request: CommandRequest, *, deadline: float
     ) -> Attempt | None:
-        """Ask the peer of *step*; `None` if that failed, which is booked then."""
-        dispatch, peer_id = self._dispatch, step.peer_id
-        record, _ = decision.scored[peer_id]
-        offer = record.capability.offer(request.model, request.model_digest)
-        assert offer is not None, "it passed the filter for models"
+        """Ask the candidate of *step*; `None` if that failed, which is booked then."""
+        dispatch, candidate = self._dispatch, step.candidate
+        self._asked_real = self._asked_real or not candidate.lane.simulated
         try:
-            call = await dispatch.ask(peer_id, request, deadline, offer=offer.id)
+            call = await dispatch.ask(candidate, request, deadline)
         except PeerError as error:
-            self._books.not_asked(record, offer.name, step.reason, error)
+            self._books.not_asked(candidate, step.reason, error)
             return None
         begun, stops = request.continuation, request.sampling.stop
         patience = step.patience
-        decode = decision.term(peer_id, "decode")
+        decode = decision.term(candidate, "decode")
         if not self._stream and decode is not None:
             # Its first text is its last: the silence before it is as long as the answer.
             patience += min(PATIENCE_FACTOR * decode, MOST_PATIENCE)
@@ -75,10 +73,9 @@ class Asking:
             call,
             request=request,
             decision=decision,
-            record=record,
-            offer=offer,
+            candidate=candidate,
             reason=step.reason,
             patience=patience,
-            session_number=dispatch.sent(request, decision, peer_id, offer.name),
+            session_number=dispatch.sent(request, decision, candidate),
             stops=StopAcrossPeers(begun, stops) if begun and stops else None,
         )

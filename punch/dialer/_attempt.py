@@ -9,8 +9,8 @@ import math
 
 import trio
 
-from ..capability import ModelOffer, PeerId
-from ..peers import PeerRecord
+from ..capability import PeerId
+from ..peers import Candidate
 from ..routing import (
     LEAST_PATIENCE,
     PATIENCE_FACTOR,
@@ -41,8 +41,7 @@ class Attempt:
       call: The call on the peer's session.
       request: What it was asked.
       decision: Why it was.
-      record: The peer, as it was then.
-      offer: The offer of its that the request is for.
+      candidate: The offer that the request is for, and its peer as it was then.
       reason: Whether it is the first, or why there was a further one.
       patience: Seconds that it may be silent before its first text.
       session_number: The peer's session in the table, see `PeerTable.ended`.
@@ -56,8 +55,7 @@ class Attempt:
         *,
         request: CommandRequest,
         decision: Decision,
-        record: PeerRecord,
-        offer: ModelOffer,
+        candidate: Candidate,
         reason: Reason,
         patience: float,
         session_number: int,
@@ -66,8 +64,7 @@ class Attempt:
         self.call = call
         self.request = request
         self.decision = decision
-        self.record = record
-        self.offer = offer
+        self.candidate = candidate
         """The offer that the request is for."""
         self.reason: Reason = reason
         self.stops = stops
@@ -89,7 +86,7 @@ class Attempt:
         """Seconds in which there was nothing from it to read, and somebody who would have."""
         self.deadline = self.asked_at + (call.request.timeout or math.inf)
         """Until when it may answer, in seconds of trio's clock."""
-        limits = (request.sampling.max_tokens, offer.context_tokens, MOST_TOKENS)
+        limits = (request.sampling.max_tokens, candidate.offer.context_tokens, MOST_TOKENS)
         self._most_tokens = min(limit for limit in limits if limit is not None)
         self._started_at: float | None = None
         self._waits_until: float | None = None
@@ -100,12 +97,12 @@ class Attempt:
     @property
     def peer_id(self) -> PeerId:
         """Who was asked."""
-        return self.record.peer_id
+        return self.candidate.peer_id
 
     @property
     def chat_template(self) -> str | None:
         """Digest of the chat template that its text is written with."""
-        return self.offer.chat_template
+        return self.candidate.offer.chat_template
 
     @property
     def text(self) -> str:
@@ -149,12 +146,12 @@ class Attempt:
     @property
     def predicted_first(self) -> float | None:
         """Seconds to its first text, as predicted."""
-        return self.decision.seconds_to_first_text(self.peer_id)
+        return self.decision.seconds_to_first_text(self.candidate)
 
     @property
     def predicted_whole(self) -> float | None:
         """Seconds for as much as it has delivered, as predicted."""
-        first, decode = self.predicted_first, self.decision.term(self.peer_id, "decode")
+        first, decode = self.predicted_first, self.decision.term(self.candidate, "decode")
         if first is None or decode is None:
             return None
         share = max(1.0, self.tokens / max(1, self.decision.request.output_tokens))
@@ -240,9 +237,11 @@ class Attempt:
         return self.asked_at if self._stalls is None else self._stalls.heard_at
 
     def _expected_gaps(self, now: float) -> StallDetector:
-        decode = self.decision.term(self.peer_id, "decode")
+        decode = self.decision.term(self.candidate, "decode")
         tokens = self.decision.request.output_tokens
         gap = decode / tokens if decode is not None and tokens and math.isfinite(decode) else None
-        # Only a peer with several slots reads a prompt while it answers us.
-        beside = self.record.capability.load.slots > 1
-        return StallDetector(now, gap=gap, prefill_rate=self.offer.prefill_rate if beside else None)
+        # Only a lane with several slots reads a prompt while it answers us.
+        beside = self.candidate.load.slots > 1
+        return StallDetector(
+            now, gap=gap, prefill_rate=self.candidate.offer.prefill_rate if beside else None
+        )

@@ -14,7 +14,7 @@ import trio
 from .._logs import get_logger
 from ..events import Bus
 from ..exceptions import PeerError, PunchError
-from ..peers import PeerRecord
+from ..peers import Candidate
 from ..routing import Attempts, Decision, FailedAttempt, Presence, Reason
 from ..wire import CommandRequest, CommandResponse, Completion
 from ._attempt import Attempt
@@ -72,29 +72,26 @@ class Books:
         self.delivered.append(attempt, text, tokens)
         self.attempts.delivered(tokens=tokens, characters=len(text), digest=self.delivered.digest)
 
-    def not_asked(self, record: PeerRecord, model: str, reason: Reason, error: PeerError) -> None:
-        """A peer was chosen and could not even be asked."""
-        presence = Presence(incarnation=record.incarnation, session=None)
-        self._failed(record, error, seconds=0.0, presence=presence)
-        self._dispatch.failed(record.peer_id, model, error, asked_at=trio.current_time())
-        self.log.not_asked(record.peer_id, reason, error)
+    def not_asked(self, candidate: Candidate, reason: Reason, error: PeerError) -> None:
+        """A candidate was chosen and could not even be asked."""
+        self._failed(candidate, error, seconds=0.0, session=None)
+        self._dispatch.failed(candidate, error, asked_at=trio.current_time())
+        self.log.not_asked(candidate, reason, error)
 
     def ended(self, attempt: Attempt, outcome: Outcome) -> None:
         """An attempt is over: its peer is told so, if that did not end it itself."""
-        dispatch, peer_id, model = self._dispatch, attempt.peer_id, attempt.offer.name
+        dispatch, candidate = self._dispatch, attempt.candidate
         attempt.call.cancel()
-        dispatch.table.ended(peer_id, model=model, session_number=attempt.session_number)
+        dispatch.ended(candidate, session_number=attempt.session_number)
         if outcome.error is not None:
-            presence = Presence(
-                incarnation=attempt.record.incarnation, session=attempt.call.session
-            )
-            self._failed(attempt.record, outcome.error, seconds=attempt.seconds, presence=presence)
+            session = attempt.call.session
+            self._failed(candidate, outcome.error, seconds=attempt.seconds, session=session)
         if outcome.fault is not None:
-            dispatch.failed(peer_id, model, outcome.fault, asked_at=attempt.asked_at)
+            dispatch.failed(candidate, outcome.fault, asked_at=attempt.asked_at)
         if outcome.response is not None:
             dispatch.succeeded(
                 attempt.request,
-                peer_id,
+                candidate,
                 outcome.response,
                 text=attempt.text,
                 speed=speed_of(attempt, outcome.response),
@@ -131,17 +128,23 @@ class Books:
         return self.delivered.ended_by(last, finish_reason, **self._story())
 
     def _failed(
-        self, record: PeerRecord, error: PunchError, *, seconds: float, presence: Presence
+        self, candidate: Candidate, error: PunchError, *, seconds: float, session: object
     ) -> None:
         # Not what a peer says of it, which may quote the prompt.
         log.info(
             "an attempt failed",
             request_id=self._request_id,
-            peer=record.peer_id,
+            peer=candidate.peer_id,
             why=error.code,
             seconds=round(seconds, 3),
         )
-        self.attempts.failed(record.peer_id, error, seconds=seconds, presence=presence)
+        self.attempts.failed(
+            candidate.peer_id,
+            error,
+            seconds=seconds,
+            presence=Presence(incarnation=candidate.peer.incarnation, session=session),
+            offer=candidate.offer.id,
+        )
 
     def _story(self) -> dict[str, Any]:
         return {

@@ -20,7 +20,7 @@ from ..exceptions import (
     PeerUnreachable,
     PunchError,
 )
-from ..peers import MAX_PEERS
+from ..peers import MAX_PEERS, Candidate
 from ..routing import HEDGE_RESERVE, Budget, Decision, LearnedState, Policy, Presence, Reason
 from ..session import ClientCall
 from ..wire import CommandRequest, CommandResponse
@@ -87,20 +87,22 @@ class Dispatch:
         self,
         request: CommandRequest,
         *,
-        tried: frozenset[PeerId],
+        tried: frozenset[str],
         now: float,
         chat_template: str | None = None,
         alternative: bool = False,
+        real_only: bool = False,
         reason: Reason = "first",
     ) -> Decision:
         """Whom to ask, but for those that were *tried*.
 
         Args:
           request: What to ask; one with a `continuation` goes on with a begun answer.
-          tried: Whom not to ask.
+          tried: Ids of candidates and of peers not to ask.
           now: The current time, in seconds of trio's clock.
           chat_template: What a begun answer was begun with.
           alternative: Another peer works on it already.
+          real_only: A real backend was asked for it already.
           reason: Why a peer is asked.
 
         """
@@ -114,6 +116,7 @@ class Dispatch:
             continuing=request.continuation is not None,
             chat_template=chat_template,
             alternative=alternative,
+            real_only=real_only,
         )
         self._serial += not tried
         return self.policy.decide(route, peers, now=now, rng=self._rng, reason=reason)
@@ -125,17 +128,14 @@ class Dispatch:
             return None
         return Presence(incarnation=record.incarnation, session=session)
 
-    async def ask(
-        self, peer_id: PeerId, request: CommandRequest, deadline: float, *, offer: str | None
-    ) -> ClientCall:
-        """Send *request*, which is wanted until *deadline*, for the *offer* with this id.
-
-        A peer of minor 0 has named none of its offers, and is asked for a model.
+    async def ask(self, candidate: Candidate, request: CommandRequest, deadline: float) -> ClientCall:
+        """Send *request*, which is wanted until *deadline*, for the offer of *candidate*.
 
         Raises:
           PeerError: if that cannot be done.
 
         """
+        peer_id = candidate.peer_id
         session = self.pool.session(peer_id)
         if session is None:
             raise PeerUnreachable("the connection was lost", peer_id=peer_id)
@@ -147,6 +147,8 @@ class Dispatch:
                     "has not stopped an earlier request with this id", peer_id=peer_id
                 )
         timeout = max(deadline - trio.current_time(), LEAST_TIMEOUT)
+        # A peer that names its offers knows the field, and serves the one that was chosen.
+        offer = candidate.offer.id
         return session.ask(attrs.evolve(request, timeout=timeout, offer=offer))
 
     async def settle(self, deadline: float) -> None:
@@ -171,23 +173,40 @@ class Dispatch:
 
     # ---- what is learned ----
 
-    def sent(self, request: CommandRequest, decision: Decision, peer_id: PeerId, model: str) -> int:
-        """A request is on its way; the peer's session in the table, for `PeerTable.ended`."""
+    def sent(self, request: CommandRequest, decision: Decision, candidate: Candidate) -> int:
+        """A request is on its way; the peer's session in the table, for `ended`."""
         now, route = trio.current_time(), decision.request
-        self.learned.sent(request, peer_id, now=now)
+        self.learned.sent(request, candidate.id, now=now)
         return self.table.sent(
-            peer_id,
-            model=model,
-            prompt_tokens=max(0, route.prompt_tokens - route.cached_tokens.get(peer_id, 0)),
+            candidate.peer_id,
+            offer=candidate.offer.key,
+            lane=candidate.lane.id,
+            prompt_tokens=max(0, route.prompt_tokens - route.cached_tokens.get(candidate.id, 0)),
             output_tokens=route.output_tokens,
             now=now,
         )
 
-    def failed(self, peer_id: PeerId, model: str, error: PeerError, *, asked_at: float) -> None:
+    def ended(self, candidate: Candidate, *, session_number: int) -> None:
+        """A request is no longer there, however it ended."""
+        self.table.ended(
+            candidate.peer_id,
+            offer=candidate.offer.key,
+            lane=candidate.lane.id,
+            session_number=session_number,
+        )
+
+    def reported(self, candidate: Candidate, response: CommandResponse) -> None:
+        """Take the load that rides on a response: that of the lane which answered."""
+        if response.load is not None:
+            self.table.reported(candidate.peer_id, response.load, lane=response.lane)
+
+    def failed(self, candidate: Candidate, error: PeerError, *, asked_at: float) -> None:
         """Learn from an attempt that failed, of a request sent at *asked_at*."""
         now, retry_after = trio.current_time(), error.retry_after
+        peer_id, key = candidate.peer_id, candidate.offer.key
         if isinstance(error, PeerRefused):
-            self.table.refused(peer_id, model=model, now=now, retry_after=retry_after)
+            lane = candidate.lane.id
+            self.table.refused(peer_id, lane=lane, now=now, retry_after=retry_after)
             return
         if self._last_faults.get(peer_id, -math.inf) < asked_at:
             # What was in flight when a peer failed fails with it: one fault, and one payment.
@@ -198,12 +217,13 @@ class Dispatch:
         lost = isinstance(error, PeerUnreachable)
         if lost or isinstance(error, PeerTimeout):
             self.learned.lost(peer_id)
-        self.table.failed(peer_id, model=None if lost else model, now=now, retry_after=retry_after)
+        offer = None if lost else key
+        self.table.failed(peer_id, offer=offer, now=now, retry_after=retry_after)
 
     def succeeded(
         self,
         request: CommandRequest,
-        peer_id: PeerId,
+        candidate: Candidate,
         response: CommandResponse,
         *,
         text: str,
@@ -213,7 +233,7 @@ class Dispatch:
 
         Args:
           request: What it was asked.
-          peer_id: Which peer.
+          candidate: What it was sent to.
           response: What it said.
           text: Its part of the answer.
           speed: What it took.
@@ -223,9 +243,11 @@ class Dispatch:
         if model is None:
             return
         now = trio.current_time()
+        key = candidate.offer.key if candidate.offer.id is not None else model
         self.table.succeeded(
-            peer_id,
-            model,
+            candidate.peer_id,
+            key,
+            lane=candidate.lane.id,
             prefill_tokens=speed.prefill_tokens,
             prefill_seconds=speed.prefill_seconds,
             decode_tokens=speed.decode_tokens,
@@ -235,7 +257,7 @@ class Dispatch:
         )
         self.learned.answered(
             request,
-            peer_id,
+            candidate.id,
             text=text,
             usage=response.usage,
             cut=response.result is not None and response.result.finish_reason == "length",

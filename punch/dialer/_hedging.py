@@ -6,7 +6,7 @@ import math
 
 import attrs
 
-from ..capability import PeerId
+from ..peers import Candidate
 from ..routing import HEDGE_SHARE, Decision
 
 
@@ -40,12 +40,12 @@ class Hedging:
         self.due_at = math.inf
         """When a second peer is to be asked, in seconds of trio's clock; never if infinite."""
 
-    def begin(self, decision: Decision, peer_id: PeerId, *, now: float) -> None:
+    def begin(self, decision: Decision, candidate: Candidate, *, now: float) -> None:
         """The first peer is asked *now*: after a while it will be late."""
         hedge = self._hedge
         if hedge is None:
             return
-        first = decision.seconds_to_first_text(peer_id)
+        first = decision.seconds_to_first_text(candidate)
         late = hedge.least if first is None else max(hedge.least, hedge.factor * first)
         self.due_at = now + late
 

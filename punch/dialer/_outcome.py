@@ -92,7 +92,10 @@ def finished(
         if response.status == "timeout":
             return _ran_out(attempt)
         check_response(
-            response, request=attempt.request, peer=attempt.record, before=attempt.provenance
+            response,
+            request=attempt.request,
+            candidate=attempt.candidate,
+            before=attempt.provenance,
         )
         result = response.result or Completion()
         delivered.check_length(attempt.peer_id, result.text)

@@ -7,9 +7,9 @@ from typing import Any
 import attrs
 import trio
 
-from ..capability import PeerId
 from ..events import Answered, Attempted, Bus, Decided
 from ..exceptions import PunchError
+from ..peers import Candidate
 from ..routing import Decision, Reason
 from ..wire import CommandRequest, CommandResponse, Segment, scrubbed
 from ._attempt import Attempt
@@ -48,14 +48,15 @@ class RequestLog:
                 )
             )
 
-    def not_asked(self, peer_id: PeerId, reason: Reason, error: PunchError) -> None:
+    def not_asked(self, candidate: Candidate, reason: Reason, error: PunchError) -> None:
         """A peer was chosen and could not even be asked."""
         if self._events.wants(Attempted):
             self._events.publish(
                 Attempted(
                     at=trio.current_time(),
                     request_id=self._request.request_id,
-                    peer_id=peer_id,
+                    peer_id=candidate.peer_id,
+                    lane=_lane(candidate),
                     reason=reason,
                     outcome=error.code,
                     error=self._scrubbed(error.message),
@@ -72,6 +73,7 @@ class RequestLog:
                 at=trio.current_time(),
                 request_id=self._request.request_id,
                 peer_id=attempt.peer_id,
+                lane=_lane(attempt.candidate),
                 reason=attempt.reason,
                 outcome=outcome.status,
                 error=None if error is None else self._scrubbed(error.message),
@@ -126,3 +128,8 @@ class RequestLog:
         if size + self._delivered.characters > MOST_SEARCHED:
             return "its words are left out: the prompt is too long to be searched for in them"
         return scrubbed(words, request, self._delivered.text)
+
+
+def _lane(candidate: Candidate) -> str | None:
+    """The id of its lane, where the peer has several."""
+    return candidate.lane.id if candidate.is_one_of_several else None

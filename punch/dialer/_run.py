@@ -164,7 +164,7 @@ class Run:
             raise dispatch.with_unreachable(step.error)
         if step.reason == "first":
             dispatch.began(now)
-            self._hedging.begin(decision, step.peer_id, now=now)
+            self._hedging.begin(decision, step.candidate, now=now)
         await self._ask(step, decision, request)
 
     async def _ask(self, step: Try, decision: Decision, request: CommandRequest) -> None:
@@ -177,10 +177,10 @@ class Run:
         if progress.state != "queued" or progress.seconds is None or len(self._live) > 1:
             return
         before = attempt.decision
-        decision = self._asking.decide(attempt.request, "move", but=[attempt])
+        decision = self._asking.decide(attempt.request, "move", but=[attempt.candidate.id])
         if before.unit != "s" or decision.chosen is None:
             return
-        own = before.score(attempt.peer_id) - (before.term(attempt.peer_id, "queue") or 0.0)
+        own = before.score(attempt.candidate) - (before.term(attempt.candidate, "queue") or 0.0)
         now = trio.current_time()
         step = self.books.attempts.move(decision, seconds=progress.seconds + own, now=now)
         if step is not None:
@@ -191,12 +191,14 @@ class Run:
     async def _hedge(self) -> None:
         """Ask a second peer beside the first, if there is one and the budget allows it."""
         self._hedging.end()
-        decision = self._asking.decide(self.request, "hedge", but=self._live)
+        decision = self._asking.decide(
+            self.request, "hedge", but=[attempt.peer_id for attempt in self._live]
+        )
         if decision.chosen is None or not self._dispatch.may_hedge(trio.current_time()):
             return
         self.books.decided(decision)
         patience = self.books.attempts.patience(decision, decision.chosen)
-        step = Try(peer_id=decision.chosen, patience=patience, reason="hedge")
+        step = Try(candidate=decision.chosen, patience=patience, reason="hedge")
         await self._ask(step, decision, self.request)
 
     # ---- listening ----
@@ -247,7 +249,8 @@ class Run:
             books = self.books
             request = books.delivered.remaining_request()
             if request is not None:
-                other = self._asking.decide(request, books.attempts.reason, but=[attempt])
+                busy = [attempt.candidate.id]
+                other = self._asking.decide(request, books.attempts.reason, but=busy)
                 if not books.attempts.has_alternative(other):
                     attempt.wait_on()
                     return
@@ -263,7 +266,7 @@ class Run:
             check_provenance(
                 part.provenance,
                 request=attempt.request,
-                peer=attempt.record,
+                candidate=attempt.candidate,
                 before=attempt.provenance,
             )
             attempt.started(part.provenance)
@@ -288,7 +291,7 @@ class Run:
     def _finish(self, attempt: Attempt, response: CommandResponse) -> None:
         """Take the peer's last word, and the text that comes with it."""
         if response.load is not None:
-            self._dispatch.table.reported(attempt.peer_id, response.load, lane=response.lane)
+            self._dispatch.reported(attempt.candidate, response)
         books = self.books
         others = bool(self.parts) or len(self._live) > 1
         outcome = finished(attempt, response, delivered=books.delivered, has_others=others)

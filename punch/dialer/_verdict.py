@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..capability import PeerId
+from ..capability import ModelOffer, PeerId
 from ..exceptions import (
     ContextTooLong,
     InvalidRequest,
@@ -16,7 +16,7 @@ from ..exceptions import (
     RequestConflict,
     RequestError,
 )
-from ..peers import PeerRecord
+from ..peers import Candidate
 from ..wire import CommandRequest, CommandResponse, Provenance
 
 _ERRORS: dict[str, type[RequestError] | type[PeerError]] = {
@@ -38,7 +38,7 @@ def check_provenance(
     provenance: Provenance,
     *,
     request: CommandRequest,
-    peer: PeerRecord,
+    candidate: Candidate,
     before: Provenance | None,
 ) -> None:
     """Refuse an answer that is not what was asked for, or not what it claims.
@@ -46,7 +46,7 @@ def check_provenance(
     Args:
       provenance: What the peer says of its answer.
       request: What this peer was asked.
-      peer: What it said of itself.
+      candidate: What it was chosen for.
       before: What it said of the same answer earlier.
 
     Raises:
@@ -54,14 +54,20 @@ def check_provenance(
       PeerFailed: if it comes from another model than was agreed on.
 
     """
-    name = peer.peer_id
-    is_mock = provenance.backend == "mock" or all(lane.simulated for lane in peer.capability.lanes)
-    if provenance.kind == "real" and is_mock:
+    name = candidate.peer_id
+    if provenance.kind == "real" and (candidate.lane.simulated or provenance.backend == "mock"):
         raise PeerSimulated("calls the answer of a mock real", peer_id=name)
     if request.strict and provenance.kind != "real":
         raise PeerSimulated("answers with simulated inference", peer_id=name)
-    offer = peer.capability.offer(provenance.model)
-    if offer is None or request.model not in (None, provenance.model):
+    offer: ModelOffer | None = candidate.offer
+    if candidate.offer.id is None:
+        # A peer of minor 0 cannot be told which of its offers is meant.
+        offer = candidate.peer.capability.offer(provenance.model)
+    if (
+        offer is None
+        or offer.name != provenance.model
+        or request.model not in (None, provenance.model)
+    ):
         raise PeerFailed(f"answers with {provenance.model}, which was not agreed on", peer_id=name)
     if offer.digest != provenance.model_digest:
         raise PeerFailed(f"answers with another file than the {offer.name} it offers", peer_id=name)
@@ -78,7 +84,7 @@ def check_response(
     response: CommandResponse,
     *,
     request: CommandRequest,
-    peer: PeerRecord,
+    candidate: Candidate,
     before: Provenance | None,
 ) -> None:
     """Refuse a peer's last word, if it is no success or is not what was asked for.
@@ -86,14 +92,14 @@ def check_response(
     Args:
       response: What it says.
       request: What it was asked.
-      peer: What it said of itself.
+      candidate: What it was chosen for.
       before: Where the answer comes from, as it said earlier.
 
     Raises:
       PunchError: what went wrong.
 
     """
-    peer_id = peer.peer_id
+    peer_id = candidate.peer_id
     if response.executor != peer_id:
         raise PeerFailed(f"answers in the name of {response.executor}", peer_id=peer_id)
     if response.status != "success":
@@ -101,7 +107,7 @@ def check_response(
     if request.command in ("chat", "complete", "embed"):
         if response.provenance is None:
             raise PeerFailed("does not say where its answer comes from", peer_id=peer_id)
-        check_provenance(response.provenance, request=request, peer=peer, before=before)
+        check_provenance(response.provenance, request=request, candidate=candidate, before=before)
     result = response.result
     if result is not None and result.tool_calls and not request.tools:
         raise PeerFailed("calls tools, and was given none", peer_id=peer_id)

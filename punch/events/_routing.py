@@ -34,6 +34,9 @@ class Attempted(Event):
     peer_id: PeerId
     """The peer."""
 
+    lane: str | None = None
+    """The id of its lane, where it has several."""
+
     reason: str
     """Why it was asked: see `Decided.reason`."""
 

@@ -164,7 +164,11 @@ def _own_routes(service: Service, described: Mapping[str, Any]) -> list[BaseRout
     router = service.router
 
     def readiness(_: Any) -> dict[str, Any]:
-        able = [peer for peer in router.peers if not peer.capability.load.draining]
+        able = [
+            peer
+            for peer in router.peers
+            if any(not lane.load.draining for lane in peer.capability.lanes)
+        ]
         if able:
             return {"ready": True, "peers": len(able)}
         trouble = router.trouble

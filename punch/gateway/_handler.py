@@ -374,15 +374,14 @@ class RequestHandler:
         if record.peer_id is None or not record.decisions:
             return None
         decision = record.decisions[-1]
-        if record.peer_id not in decision.scored:
+        candidate = decision.best_of(record.peer_id)
+        if candidate is None:
             return None
-        peer, _ = decision.scored[record.peer_id]
-        offer = peer.capability.offer(decision.request.model, decision.request.model_digest)
         return Provenance(
-            kind="simulated" if peer.capability.simulated else "real",
-            backend=peer.capability.backend,
-            model=None if offer is None else offer.name,
-            model_digest=None if offer is None else offer.digest,
+            kind="simulated" if candidate.lane.simulated else "real",
+            backend=candidate.lane.backend,
+            model=candidate.offer.name,
+            model_digest=candidate.offer.digest,
         )
 
     # ---- what went wrong ----

@@ -32,7 +32,7 @@ def in_short(decision: Decision) -> str:
     """A decision in one header: the rest is in the decision log."""
     words = [f"policy={decision.policy}"]
     if decision.chosen is not None:
-        words.append(f"peer={decision.chosen}")
+        words.append(f"peer={decision.chosen.peer_id}")
         if decision.unit == "s":
             words.append(f"predicted={decision.score(decision.chosen):.3f}s")
         else:

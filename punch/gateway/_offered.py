@@ -54,7 +54,7 @@ def model_body(model: OfferedModel, began_at: int) -> dict[str, Any]:
         "owned_by": "punch",
         "punch": {
             "peers": [peer.peer_id for peer, _ in model.offers],
-            "simulated": all(peer.capability.simulated for peer, _ in model.offers),
+            "simulated": all(peer.capability.lane(offer).simulated for peer, offer in model.offers),
             "digest": best.digest,
             "context_tokens": best.context_tokens,
             "features": sorted(set().union(*(offer.features for _, offer in model.offers))),

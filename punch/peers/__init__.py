@@ -2,13 +2,18 @@
 
 from ._breaker import Breaker
 from ._rates import ENOUGH_SAMPLES, USUAL_SLOWDOWN, Rates
-from ._record import PeerRecord
+from ._record import NO_OFFER, Candidate, LaneRecord, PeerRecord, candidate_id, candidates_of
 from ._table import MAX_PEERS, PeerTable
 
 __all__ = [
     "PeerTable",
     "MAX_PEERS",
     "PeerRecord",
+    "LaneRecord",
+    "Candidate",
+    "candidate_id",
+    "candidates_of",
+    "NO_OFFER",
     "Rates",
     "Breaker",
     "ENOUGH_SAMPLES",

@@ -1,13 +1,13 @@
-"""One peer, as the dialer sees it."""
+"""One peer, one lane of it, and one offer of it, as the dialer sees them. Values only."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
 import attrs
 
-from ..capability import Capability, PeerId
+from ..capability import Capability, Lane, Load, ModelOffer, PeerId
 from ._breaker import CLOSED, Breaker
 from ._rates import Rates
 
@@ -15,13 +15,44 @@ _NO_RATES = Rates()
 _NO_MODELS: Mapping[str, Rates] = MappingProxyType({})
 _NO_BREAKERS: Mapping[str | None, Breaker] = MappingProxyType({})
 
+# Requests whose candidates a record remembers: all requests of a moment ask for a few models.
+MAX_CACHED = 16
+
+NO_OFFER = ModelOffer(name="", features=frozenset())
+"""Stands for the offer of a peer that offers nothing that was asked for."""
+
+# Stands for the lane of a peer that says nothing of any.
+_NO_LANE = Lane(backend="", simulated=False, load=Load(draining=True))
+
+_Wanted = tuple[str | None, str | None, str | None]
+
+
+@attrs.frozen(kw_only=True)
+class LaneRecord:
+    """What we know ourselves of one lane of a peer that has several."""
+
+    in_flight: int = 0
+    """Requests of ours that it is working on."""
+
+    sent_since_report: int = 0
+    """Requests we sent since its load was reported: that cannot have counted them."""
+
+    prompt_tokens_since_report: int = 0
+    """Their prompt tokens (estimated)."""
+
+    output_tokens_since_report: int = 0
+    """The tokens of their answers (expected); 0 where that was not said."""
+
+    resting_until: float = 0.0
+    """It refused a request and is left in peace until then, in seconds of our own clock."""
+
 
 @attrs.frozen(kw_only=True)
 class PeerRecord:
     """What we know of one peer; replaced whole, never edited."""
 
     peer_id: PeerId
-    """Who it is."""
+    """Which peer."""
 
     capability: Capability
     """What it claims."""
@@ -39,13 +70,13 @@ class PeerRecord:
     """Smoothed round-trip time, in seconds."""
 
     rates: Mapping[str, Rates] = _NO_MODELS
-    """Model name to the speed we saw ourselves."""
+    """Key of an offer (`ModelOffer.key`) to the speed we saw ourselves."""
 
     in_flight: int = 0
     """Requests of ours that it is working on."""
 
     sent_since_report: int = 0
-    """Requests we sent since `capability.load` was reported: it cannot have counted them."""
+    """Requests we sent since its load was reported: that cannot have counted them."""
 
     prompt_tokens_since_report: int = 0
     """Their prompt tokens (estimated)."""
@@ -54,10 +85,11 @@ class PeerRecord:
     """The tokens of their answers (expected); 0 where that was not said."""
 
     breakers: Mapping[str | None, Breaker] = _NO_BREAKERS
-    """Model name to its breaker, if that is not closed; under `None` that of the whole peer."""
+    """Key of an offer to its breaker, if that is not closed; under `None` that of the peer."""
 
     resting_until: float = 0.0
-    """It refused a request and is left in peace until then, in seconds of our own clock."""
+    """It refused a request and is left in peace until then, in seconds of our own clock; of
+    several lanes, the first that may be asked again."""
 
     fault_share: float = 0.0
     """Share of its recent answers that were a fault or a refusal instead, 0 to 1."""
@@ -65,32 +97,178 @@ class PeerRecord:
     reputation: float = 1.0
     """0 to 1: see `PeerTable.succeeded` and `PeerTable.failed`."""
 
-    present: int = attrs.field(init=False, eq=False, repr=False)
+    lanes: Mapping[str, LaneRecord] = attrs.field(factory=dict)
+    """Id of a lane to what we know of it, where there are several; of one lane, all is above."""
+
+    # Candidates for requests that were made: every decision looks at each peer.
+    _candidates: dict[_Wanted, tuple[Candidate, ...]] = attrs.field(
+        init=False, eq=False, repr=False, factory=dict
+    )
+
+    @property
+    def failures(self) -> int:
+        """The most faults in a row, of one of its offers or of the whole peer."""
+        return max([breaker.failures for breaker in self.breakers.values()], default=0)
+
+    def breaker(self, key: str | None) -> Breaker:
+        """What keeps requests from the offer with this key: the stricter of its and the peer's."""
+        whole = self.breakers.get(None, CLOSED)
+        if key is None:
+            return whole
+        own = self.breakers.get(key, CLOSED)
+        return max(whole, own, key=lambda breaker: (breaker.probing, breaker.until))
+
+    def rates_of(self, key: str) -> Rates:
+        """The measured speed of the offer with this key; empty if nothing was measured."""
+        return self.rates.get(key, _NO_RATES)
+
+    def candidates(
+        self, model: str | None = None, digest: str | None = None, offer: str | None = None
+    ) -> tuple[Candidate, ...]:
+        """Where a request could go: of each lane, the first offer that satisfies it.
+
+        A peer that offers nothing that was asked for is one candidate all the same, with
+        `NO_OFFER`: that, too, is a reason that a decision can give.
+
+        Args:
+          model: Name of the model; `None` for any.
+          digest: Its digest; `None` for any.
+          offer: The id of the very offer; `None` for any.
+
+        """
+        wanted = (model, digest, offer)
+        found = self._candidates.get(wanted)
+        if found is None:
+            if len(self._candidates) >= MAX_CACHED:
+                self._candidates.clear()
+            found = self._candidates[wanted] = self._find(model, digest, offer)
+        return found
+
+    def forget_candidates(self) -> None:
+        """Another record takes its place: those that are held nowhere else need not stay."""
+        self._candidates.clear()
+
+    def _find(
+        self, model: str | None, digest: str | None, wanted: str | None
+    ) -> tuple[Candidate, ...]:
+        lanes, several = self.capability.lanes, len(self.capability.lanes) > 1
+        found: dict[str, ModelOffer] = {}
+        for offer in self.capability.models:
+            if (
+                (model is None or offer.name == model)
+                and (digest is None or offer.digest == digest)
+                and (wanted is None or offer.id == wanted)
+            ):
+                found.setdefault(offer.lane, offer)
+                if not several:
+                    break
+        candidates = [
+            Candidate(peer=self, offer=found[lane.id], lane=lane)
+            for lane in lanes
+            if lane.id in found
+        ]
+        if not candidates:
+            real = [lane for lane in lanes if not lane.simulated]
+            lane = (*real, *lanes, _NO_LANE)[0]
+            candidates = [Candidate(peer=self, offer=NO_OFFER, lane=lane)]
+        return tuple(candidates)
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class Candidate:
+    """One offer of one peer: where a request may go. Each is equal to itself only."""
+
+    peer: PeerRecord = attrs.field(repr=False)
+    """What is known of the peer."""
+
+    offer: ModelOffer = attrs.field(repr=False)
+    """What it offers; `NO_OFFER` if that is nothing that was asked for."""
+
+    lane: Lane = attrs.field(repr=False)
+    """The lane that would answer."""
+
+    id: str = attrs.field(
+        init=False, default=attrs.Factory(lambda self: self._name(), takes_self=True)
+    )
+    """Names it in `RouteRequest.tried` and the like: the peer's id, and with a slash behind it
+    the offer's, where that has one."""
+
+    peer_id: PeerId = attrs.field(init=False, repr=False)
+    """Which peer."""
+
+    load: Load = attrs.field(init=False, repr=False)
+    """How busy the lane is, as it says."""
+
+    ours: PeerRecord | LaneRecord = attrs.field(init=False, repr=False)
+    """What we know of the lane ourselves."""
+
+    present: int = attrs.field(init=False, repr=False)
     """Requests that are there or on their way, as far as anybody here can know.
 
     A report may have been on its way while we sent, so it is never taken to be less than what
     we know to be there ourselves.
     """
 
+    rates: Rates = attrs.field(init=False, repr=False)
+    """The measured speed of the offer."""
+
+    # Worked out once and not once a look: every decision looks several times at each.
+
+    def _name(self) -> str:
+        return candidate_id(self.peer.peer_id, self.offer.id)
+
+    @peer_id.default
+    def _peer_id(self) -> PeerId:
+        return self.peer.peer_id
+
+    @load.default
+    def _load(self) -> Load:
+        return self.lane.load
+
+    @ours.default
+    def _ours(self) -> PeerRecord | LaneRecord:
+        lanes = self.peer.lanes
+        return lanes.get(self.lane.id, self.peer) if lanes else self.peer
+
     @present.default
     def _count_present(self) -> int:
-        # Counted once a record and not once a look: every decision looks several times.
-        load = self.capability.load
-        return max(self.in_flight, load.busy + load.queued + self.sent_since_report)
+        load, ours = self.load, self.ours
+        return max(ours.in_flight, load.busy + load.queued + ours.sent_since_report)
+
+    @rates.default
+    def _rates(self) -> Rates:
+        rates = self.peer.rates
+        return rates.get(self.offer.key, _NO_RATES) if rates else _NO_RATES
 
     @property
-    def failures(self) -> int:
-        """The most faults in a row, of one of its models or of the whole peer."""
-        return max([breaker.failures for breaker in self.breakers.values()], default=0)
+    def is_offered(self) -> bool:
+        """Whether the peer offers what was asked for."""
+        return self.offer is not NO_OFFER
 
-    def breaker(self, model: str | None) -> Breaker:
-        """What keeps requests for *model* from it: the stricter of the peer's and the model's."""
-        whole = self.breakers.get(None, CLOSED)
-        if model is None:
-            return whole
-        own = self.breakers.get(model, CLOSED)
-        return max(whole, own, key=lambda breaker: (breaker.probing, breaker.until))
+    @property
+    def is_one_of_several(self) -> bool:
+        """Whether the peer has other lanes, so that its name alone does not say which is meant."""
+        return len(self.peer.capability.lanes) > 1
 
-    def rates_of(self, model: str) -> Rates:
-        """The measured speed of *model* here; empty if nothing was measured."""
-        return self.rates.get(model, _NO_RATES)
+    @property
+    def breaker(self) -> Breaker:
+        """What keeps requests from it."""
+        return self.peer.breaker(self.offer.key if self.is_offered else None)
+
+
+def candidate_id(peer_id: PeerId, offer: str | None) -> str:
+    """The id of the candidate that is the offer with this id of a peer."""
+    return peer_id if offer is None else f"{peer_id}/{offer}"
+
+
+def candidates_of(
+    peers: Sequence[PeerRecord],
+    model: str | None = None,
+    digest: str | None = None,
+    offer: str | None = None,
+) -> list[Candidate]:
+    """The candidates of all *peers*, see `PeerRecord.candidates`."""
+    found: list[Candidate] = []
+    for peer in peers:
+        found += peer.candidates(model, digest, offer)
+    return found

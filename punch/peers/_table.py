@@ -1,43 +1,38 @@
 # The peers a dialer knows, without any I/O.
 #
 # Rule 1: an advert is believed only if it is newer than what is known, by incarnation first
-# and sequence second. Arrival order and clocks mean nothing.
+# and sequence second, and so is the load of each lane. Arrival order and clocks mean nothing.
 #
 # Rule 2: what we measured ourselves outlives a peer's restart for a while; what it claimed
 # does not.
+#
+# Rule 3: what is about a lane, its queue and our requests there, is kept by lane; what is about
+# a model, its speed and its faults, by offer; what is about the link, by peer.
 """The peers a dialer knows."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from types import MappingProxyType
-from typing import Any
 
 import attrs
 
 from ..capability import Capability, Load, PeerId
-from ._breaker import CLOSED, FIRST_COOLING, LONGEST_COOLING, Breaker
+from ._known import (
+    OUTCOME_WEIGHT,
+    REPUTATION_LOSS,
+    Breakers,
+    KnownPeer,
+    after_fault,
+    freed,
+)
 from ._rates import Rates
 from ._record import PeerRecord
 
 # More listeners than anybody lets meet at one bootstrap; past it the table takes no new ones.
 MAX_PEERS = 4096
 
-# Models per peer whose speed is remembered.
-MAX_MODELS = 64
-
-# Weight of the newest outcome in the share of faults: about the last five count.
-OUTCOME_WEIGHT = 0.2
-
-# Half of what a share of faults says is forgotten after this long, in seconds: a peer that is
-# not asked any more cannot clear itself with good answers. Two coolings at their longest.
-FORGIVING_SECONDS = 60.0
-
-# What is remembered of a peer that left, so that an old advert does not bring it back.
+# What is remembered of a peer that left, so that an old advert does not bring it back. Seconds.
 TOMBSTONE_SECONDS = 300.0
-
-# Smoothing of the round-trip time, as TCP does (RFC 6298, section 2).
-RTT_WEIGHT = 0.125
 
 
 @attrs.frozen(kw_only=True)
@@ -46,61 +41,19 @@ class _Tombstone:
 
     incarnation: int
     sequence: int
-    breakers: Mapping[str | None, Breaker]
+    breakers: Breakers
     fault_share: float
     rates: Mapping[str, Rates]
     reputation: float
     until: float
 
 
-# Fields of a record that are read before they are first written.
-_NOTHING_YET: Mapping[str, Any] = MappingProxyType(
-    {
-        field.name: field.default
-        for field in attrs.fields(PeerRecord)
-        if field.init and field.default is not attrs.NOTHING
-    }
-)
-
-_Breakers = Mapping[str | None, Breaker]
-_NO_BREAKERS: _Breakers = MappingProxyType({})
-
-# What we have sent since a report, when there is a new one.
-_REPORTED: Mapping[str, Any] = MappingProxyType(
-    {"sent_since_report": 0, "prompt_tokens_since_report": 0, "output_tokens_since_report": 0}
-)
-
-
-class _Peer:
-    """The fields of a `PeerRecord`, changed often, and the record, made when it is looked at."""
-
-    __slots__ = ("_record", "fields", "running", "session_number")
-
-    def __init__(self, session_number: int, **fields: Any) -> None:
-        self.fields = fields
-        # Which of its sessions this is: what was sent in another one is not in these books.
-        self.session_number = session_number
-        # Requests of ours there, by model: when the last one ends, so has every probe.
-        self.running: dict[str | None, int] = {}
-        self._record: PeerRecord | None = None
-
-    @property
-    def record(self) -> PeerRecord:
-        if self._record is None:
-            self._record = PeerRecord(**self.fields)
-        return self._record
-
-    def change(self, **fields: Any) -> None:
-        self.fields.update(fields)
-        self._record = None
-
-
 class PeerTable:
     """Peers by id. Every change makes a new record, so a snapshot never changes."""
 
     def __init__(self) -> None:
-        self._peers: dict[PeerId, _Peer] = {}
-        self._gone: dict[PeerId, _Tombstone] = {}
+        self._peers: dict[PeerId, KnownPeer] = {}
+        self._departed: dict[PeerId, _Tombstone] = {}
         self._sessions = 0
         self._snapshot: tuple[PeerRecord, ...] | None = None
 
@@ -118,10 +71,13 @@ class PeerTable:
             self._snapshot = tuple([peer.record for peer in self._peers.values()])
         return self._snapshot
 
-    def _change(self, peer_id: PeerId) -> _Peer | None:
+    def _change(self, peer_id: PeerId) -> KnownPeer | None:
         """The peer, which is about to change."""
         self._snapshot = None
-        return self._peers.get(peer_id)
+        peer = self._peers.get(peer_id)
+        if peer is not None:
+            peer.changed()
+        return peer
 
     def advertised(
         self,
@@ -134,43 +90,29 @@ class PeerTable:
     ) -> bool:
         """Merge a claim that was measured at *seen_at*. True if it was news."""
         peer = self._change(peer_id)
-        grave = self._gone.get(peer_id)
-        if grave is not None and grave.until <= seen_at:
-            del self._gone[peer_id]
-            grave = None
+        tombstone = self._departed.get(peer_id)
+        if tombstone is not None and tombstone.until <= seen_at:
+            del self._departed[peer_id]
+            tombstone = None
         newest = (-1, -1)
         if peer is not None:
-            newest = (peer.fields["incarnation"], peer.fields["sequence"])
-        elif grave is not None:
-            newest = (grave.incarnation, grave.sequence)
+            newest = (peer.incarnation, peer.sequence)
+        elif tombstone is not None:
+            newest = (tombstone.incarnation, tombstone.sequence)
         if (incarnation, sequence) <= newest:
             return False
-        claim: dict[str, Any] = {
-            "capability": capability,
-            "incarnation": incarnation,
-            "sequence": sequence,
-            "seen_at": seen_at,
-        }
-        if peer is not None:
-            fields = peer.fields
-            if fields["incarnation"] != incarnation:
-                claim |= {"breakers": _NO_BREAKERS, "resting_until": 0.0}
-            peer.change(**claim, **_forgiven(fields, seen_at), **_REPORTED)
-            return True
-        if len(self._peers) >= MAX_PEERS:
-            return False
-        if grave is not None:
-            del self._gone[peer_id]
-            claim |= {
-                "rates": grave.rates,
-                "reputation": grave.reputation,
-                "breakers": grave.breakers,
-                "fault_share": grave.fault_share,
-            }
-        self._sessions += 1
-        self._peers[peer_id] = _Peer(
-            self._sessions, **{**_NOTHING_YET, "peer_id": peer_id, **claim}
-        )
+        if peer is None:
+            if len(self._peers) >= MAX_PEERS:
+                return False
+            self._sessions += 1
+            peer = self._peers[peer_id] = KnownPeer(peer_id, session_number=self._sessions)
+            peer.incarnation = incarnation
+            if tombstone is not None:
+                del self._departed[peer_id]
+                peer.rates, peer.reputation = tombstone.rates, tombstone.reputation
+                peer.breakers, peer.fault_share = tombstone.breakers, tombstone.fault_share
+                peer.seen_at = seen_at
+        peer.advertised(capability, incarnation=incarnation, sequence=sequence, seen_at=seen_at)
         return True
 
     def load_reported(
@@ -181,17 +123,7 @@ class PeerTable:
         It is a sign of life as an advert is, and as old as its *sequence* says.
         """
         peer = self._change(peer_id)
-        if peer is None or sequence <= peer.fields["sequence"]:
-            return False
-        capability: Capability = peer.fields["capability"]
-        peer.change(
-            capability=capability.with_loads(loads),
-            sequence=sequence,
-            seen_at=seen_at,
-            **_forgiven(peer.fields, seen_at),
-            **_REPORTED,
-        )
-        return True
+        return peer is not None and peer.load_reported(loads, sequence=sequence, seen_at=seen_at)
 
     def met(self, peer_id: PeerId) -> None:
         """A new session began: its first claim counts, whatever the peer's clock says now.
@@ -199,9 +131,9 @@ class PeerTable:
         What it claimed before came on another stream and is over. Without this, a peer whose
         clock was set back would not be believed until it is forgotten.
         """
-        grave = self._gone.get(peer_id)
-        if grave is not None:
-            self._gone[peer_id] = attrs.evolve(grave, incarnation=-1, sequence=-1)
+        tombstone = self._departed.get(peer_id)
+        if tombstone is not None:
+            self._departed[peer_id] = attrs.evolve(tombstone, incarnation=-1, sequence=-1)
 
     def reported(self, peer_id: PeerId, load: Load, *, lane: str | None = None) -> None:
         """Take the load that rides on a response: of one *lane*, or of all of a peer's.
@@ -209,20 +141,15 @@ class PeerTable:
         What is said of a whole peer counts for its only lane; of several it tells nothing.
         """
         peer = self._change(peer_id)
-        if peer is not None:
-            capability: Capability = peer.fields["capability"]
-            if lane is None and len(capability.lanes) == 1:
-                lane = capability.lanes[0].id
-            if lane is not None:
-                capability = capability.with_loads({lane: load})
-            peer.change(capability=capability, **_REPORTED)
+        known = None if peer is None else peer.lane(lane)
+        if peer is not None and known is not None:
+            peer.response_reported(load, known.id)
 
     def round_trip(self, peer_id: PeerId, seconds: float) -> None:
         """Take one measured round trip."""
         peer = self._change(peer_id)
         if peer is not None:
-            rtt = peer.fields["rtt"]
-            peer.change(rtt=seconds if rtt is None else rtt + RTT_WEIGHT * (seconds - rtt))
+            peer.round_trip(seconds)
 
     def lost(self, peer_id: PeerId, *, now: float) -> None:
         """Forget a peer whose session ended."""
@@ -230,15 +157,15 @@ class PeerTable:
         if peer is None:
             return
         del self._peers[peer_id]
-        self._gone = {p: g for p, g in self._gone.items() if g.until > now}
-        if len(self._gone) < MAX_PEERS:
-            self._gone[peer_id] = _Tombstone(
-                incarnation=peer.fields["incarnation"],
-                sequence=peer.fields["sequence"],
-                breakers=_freed(peer.fields["breakers"], *peer.fields["breakers"]),
-                fault_share=peer.fields["fault_share"],
-                rates=peer.fields["rates"],
-                reputation=peer.fields["reputation"],
+        self._departed = {p: t for p, t in self._departed.items() if t.until > now}
+        if len(self._departed) < MAX_PEERS:
+            self._departed[peer_id] = _Tombstone(
+                incarnation=peer.incarnation,
+                sequence=peer.sequence,
+                breakers=freed(peer.breakers, *peer.breakers),
+                fault_share=peer.fault_share,
+                rates=peer.rates,
+                reputation=peer.reputation,
                 until=now + TOMBSTONE_SECONDS,
             )
 
@@ -246,9 +173,10 @@ class PeerTable:
         self,
         peer_id: PeerId,
         *,
-        model: str | None = None,
         prompt_tokens: int,
         output_tokens: int = 0,
+        offer: str | None = None,
+        lane: str | None = None,
         now: float = 0.0,
     ) -> int:
         """Count a request of ours that is on its way; where a breaker has cooled it is the probe.
@@ -257,27 +185,32 @@ class PeerTable:
 
         Args:
           peer_id: Where to.
-          model: The name of the offer that it is for.
           prompt_tokens: Length of its prompt (estimated).
           output_tokens: Length of its answer (expected).
+          offer: The key of the offer that it is for.
+          lane: The id of the lane; `None` for the only one.
           now: The time, in seconds.
 
         """
         peer = self._change(peer_id)
-        if peer is not None:
-            fields = peer.fields
-            peer.running[model] = peer.running.get(model, 0) + 1
-            peer.change(
-                in_flight=fields["in_flight"] + 1,
-                sent_since_report=fields["sent_since_report"] + 1,
-                prompt_tokens_since_report=fields["prompt_tokens_since_report"] + prompt_tokens,
-                output_tokens_since_report=fields["output_tokens_since_report"] + output_tokens,
-                breakers=_probed(fields["breakers"], model, now=now),
-            )
-        return 0 if peer is None else peer.session_number
+        if peer is None:
+            return 0
+        peer.sent(
+            _lane_id(peer, lane),
+            offer,
+            prompt_tokens=prompt_tokens,
+            output_tokens=output_tokens,
+            now=now,
+        )
+        return peer.session_number
 
     def ended(
-        self, peer_id: PeerId, *, model: str | None = None, session_number: int | None = None
+        self,
+        peer_id: PeerId,
+        *,
+        offer: str | None = None,
+        lane: str | None = None,
+        session_number: int | None = None,
     ) -> None:
         """A request of ours is no longer there, however it ended.
 
@@ -285,32 +218,15 @@ class PeerTable:
         notice the end of an old session when requests of a new one are under way.
         """
         peer = self._change(peer_id)
-        if peer is None or session_number not in (None, peer.session_number):
-            return
-        fields, running = peer.fields, peer.running
-        # One that ended without a report, cancelled say, is not on its way any longer.
-        unreported = max(0, fields["sent_since_report"] - 1)
-        in_flight = max(0, fields["in_flight"] - 1)
-        running[model] = running.get(model, 0) - 1
-        over: list[str | None] = []
-        if running[model] <= 0:
-            del running[model]
-            over.append(model)
-        if not in_flight:
-            over.append(None)
-        peer.change(
-            in_flight=in_flight,
-            sent_since_report=unreported,
-            prompt_tokens_since_report=fields["prompt_tokens_since_report"] if unreported else 0,
-            output_tokens_since_report=fields["output_tokens_since_report"] if unreported else 0,
-            breakers=_freed(fields["breakers"], *over),
-        )
+        if peer is not None and session_number in (None, peer.session_number):
+            peer.ended(_lane_id(peer, lane), offer)
 
     def succeeded(
         self,
         peer_id: PeerId,
-        model: str,
+        offer: str,
         *,
+        lane: str | None = None,
         prefill_tokens: int | None = None,
         prefill_seconds: float | None = None,
         decode_tokens: int | None = None,
@@ -322,126 +238,74 @@ class PeerTable:
 
         *prefill_tokens* are those that the backend had to compute, the cached ones left out;
         *batch* the mean number of requests it worked on meanwhile, believed up to its number of
-        slots. The breakers of the model and of the peer close. Reputation gains 0.03, as in the
-        original for an answer of full quality.
+        slots. The breakers of the offer and of the peer close.
         """
         peer = self._change(peer_id)
         if peer is None:
             return
-        rates: Mapping[str, Rates] = peer.fields["rates"]
-        if batch is not None:
-            capability: Capability = peer.fields["capability"]
-            batch = min(batch, float(capability.load.slots))
-        if model in rates or len(rates) < MAX_MODELS:
-            learned = rates.get(model, Rates()).with_sample(
-                prefill_tokens=prefill_tokens,
-                prefill_seconds=prefill_seconds,
-                decode_tokens=decode_tokens,
-                decode_seconds=decode_seconds,
-                batch=batch,
-            )
-            rates = MappingProxyType({**rates, model: learned})
-        peer.change(
-            rates=rates,
-            breakers=_without(peer.fields["breakers"], model, None),
-            resting_until=0.0,
-            fault_share=(1 - OUTCOME_WEIGHT) * peer.fields["fault_share"],
-            reputation=min(1.0, peer.fields["reputation"] + 0.03),
+        known = peer.lane(lane)
+        if batch is not None and known is not None:
+            batch = min(batch, float(known.load.slots))
+        learned = peer.rates.get(offer, Rates()).with_sample(
+            prefill_tokens=prefill_tokens,
+            prefill_seconds=prefill_seconds,
+            decode_tokens=decode_tokens,
+            decode_seconds=decode_seconds,
+            batch=batch,
         )
+        peer.succeeded(known, offer, learned)
 
     def failed(
         self,
         peer_id: PeerId,
         *,
-        model: str | None = None,
+        offer: str | None = None,
         now: float,
         retry_after: float | None = None,
     ) -> None:
         """Leave a peer alone for a while after a fault of its own. Reputation loses 0.05.
 
-        With *model* only requests for that model; with `None` all, as for a connection that
+        With *offer* only requests for that offer; with `None` all, as for a connection that
         broke. It counts against a peer that is gone as well: breaking the session is the
         commonest fault of all.
         """
-        peer = self._change(peer_id)
-        grave = self._gone.get(peer_id)
-        if peer is not None:
-            before: _Breakers = peer.fields["breakers"]
-            reputation, share = peer.fields["reputation"], peer.fields["fault_share"]
-        elif grave is not None:
-            before, reputation, share = grave.breakers, grave.reputation, grave.fault_share
+        known = self._change(peer_id) or self._departed.get(peer_id)
+        if known is None:
+            return
+        breakers = after_fault(known.breakers, offer, now=now, retry_after=retry_after)
+        if breakers is None:
+            return
+        reputation = max(0.0, known.reputation - REPUTATION_LOSS)
+        share = known.fault_share + OUTCOME_WEIGHT * (1 - known.fault_share)
+        if isinstance(known, KnownPeer):
+            known.breakers, known.reputation, known.fault_share = breakers, reputation, share
         else:
-            return
-        if model not in before and len(before) > MAX_MODELS:
-            model = None
-        breaker = before.get(model, CLOSED)
-        after = breaker.failed(now=now, retry_after=retry_after)
-        if after is breaker:
-            return
-        fault = {
-            "breakers": MappingProxyType({**before, model: after}),
-            "reputation": max(0.0, reputation - 0.05),
-            "fault_share": share + OUTCOME_WEIGHT * (1 - share),
-        }
-        if peer is not None:
-            peer.change(**fault)
-        elif grave is not None:
-            self._gone[peer_id] = attrs.evolve(grave, **fault)
+            self._departed[peer_id] = attrs.evolve(
+                known, breakers=breakers, reputation=reputation, fault_share=share
+            )
 
     def refused(
         self,
         peer_id: PeerId,
         *,
-        model: str | None = None,
+        lane: str | None = None,
         now: float,
         retry_after: float | None = None,
     ) -> None:
-        """Leave a peer alone after a refusal, for as long as it asks, or for a moment.
+        """Leave a lane alone after a refusal, for as long as it asks, or for a moment.
 
         A refusal is no fault, and no breaker opens. But one that claims free slots and refuses
-        all the same would be asked first again and again. Slots are those of the whole peer,
-        whichever *model* it was about.
+        all the same would be asked first again and again.
         """
         peer = self._change(peer_id)
-        if peer is None:
-            return
-        fields = peer.fields
-        load: Load = fields["capability"].load
-        rest: float = fields["resting_until"]
-        has_room = load.busy + load.queued < load.slots + load.queue_limit
-        if retry_after is not None or has_room:
-            wait = FIRST_COOLING if retry_after is None else min(LONGEST_COOLING, retry_after)
-            rest = max(rest, now + wait)
-        share: float = fields["fault_share"]
-        if fields["resting_until"] <= now:
-            # As with faults: what is refused at once is one refusal.
-            share += OUTCOME_WEIGHT * (1 - share)
-        peer.change(resting_until=rest, fault_share=share)
+        known = None if peer is None else peer.lane(lane)
+        if peer is not None and known is not None:
+            peer.refused(known, now=now, retry_after=retry_after)
 
 
-def _forgiven(fields: Mapping[str, Any], seen_at: float) -> Mapping[str, Any]:
-    """The share of faults, less what is forgotten since the peer was heard of before."""
-    if not fields["fault_share"]:
-        return {}
-    age = max(0.0, seen_at - fields["seen_at"])
-    return {"fault_share": fields["fault_share"] * 0.5 ** (age / FORGIVING_SECONDS)}
-
-
-def _without(breakers: _Breakers, *models: str | None) -> _Breakers:
-    if not breakers:
-        return breakers
-    return MappingProxyType({m: b for m, b in breakers.items() if m not in models})
-
-
-def _probed(breakers: _Breakers, model: str | None, *, now: float) -> _Breakers:
-    if not breakers:
-        return breakers
-    return MappingProxyType(
-        {m: b.probed(now=now) if m in (None, model) else b for m, b in breakers.items()}
-    )
-
-
-def _freed(breakers: _Breakers, *models: str | None) -> _Breakers:
-    if not breakers:
-        return breakers
-    return MappingProxyType({m: b.freed() if m in models else b for m, b in breakers.items()})
+def _lane_id(peer: KnownPeer, lane: str | None) -> str:
+    """The id of a lane, also of one that has gone since it was chosen."""
+    if lane is not None:
+        return lane
+    lanes = peer.capability.lanes
+    return lanes[0].id if lanes else ""

@@ -19,8 +19,8 @@ from ._attempts import (
 )
 from ._budget import HEDGE_RESERVE, HEDGE_SHARE, Budget
 from ._completion_time import CompletionTime
-from ._decision import Candidate, Decision
-from ._filters import FRESH_SECONDS, STANDARD_FILTERS, Filter
+from ._decision import Assessment, Decision
+from ._filters import FRESH_SECONDS, READY, STANDARD_FILTERS, Filter
 from ._learned import LearnedState
 from ._lengths import Lengths
 from ._policy import EXPLORE, HOT_QUANTILE, NEAR_SECONDS, Policy, Scorer
@@ -66,7 +66,7 @@ __all__ = [
     "Policy",
     "POLICIES",
     "Decision",
-    "Candidate",
+    "Assessment",
     "RouteRequest",
     "route_request",
     "LearnedState",
@@ -76,6 +76,7 @@ __all__ = [
     "Filter",
     "STANDARD_FILTERS",
     "FRESH_SECONDS",
+    "READY",
     # scorers
     "Scorer",
     "CompletionTime",

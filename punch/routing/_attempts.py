@@ -3,7 +3,8 @@
 # Rule 1: everything that decides "whom next, wait, or give up?" lives in this file. The router
 # only carries out what it says.
 #
-# Rule 2: no peer is asked twice for the same request, unless it has started anew since.
+# Rule 2: no offer is asked twice for the same request, and no peer whose connection broke or
+# that lied, unless the peer has started anew since.
 #
 # Rule 3: a caller's fault is returned at once. A peer's fault moves the request on: before the
 # first text to anybody who can answer, after it only to a peer that can go on with the text.
@@ -32,6 +33,7 @@ from ..exceptions import (
     PunchError,
     UnknownModel,
 )
+from ..peers import Candidate, candidate_id
 from ._budget import Budget
 from ._decision import Decision
 
@@ -69,16 +71,21 @@ one, or in place of one where the request would wait longer."""
 
 @attrs.frozen(kw_only=True)
 class Try:
-    """Ask this peer next."""
+    """Ask this candidate next."""
 
-    peer_id: PeerId
-    """Whom."""
+    candidate: Candidate
+    """Which offer of which peer."""
 
     patience: float
     """How long it may stay silent before the first text, in seconds."""
 
     reason: Reason
     """Why."""
+
+    @property
+    def peer_id(self) -> PeerId:
+        """Its peer."""
+        return self.candidate.peer_id
 
 
 @attrs.frozen(kw_only=True)
@@ -123,6 +130,20 @@ class FailedAttempt:
     presence: Presence | None = None
     """What it was asked on."""
 
+    offer: str | None = None
+    """The id of the offer that was asked for, where it has one."""
+
+    @property
+    def excludes(self) -> str:
+        """What is not asked again for it: the offer, or the whole peer.
+
+        A backend that fails, refuses or is silent says nothing of its peer's other lanes. A
+        connection that broke does, and so does a lie.
+        """
+        if isinstance(self.error, PeerUnreachable | PeerSimulated):
+            return self.peer_id
+        return candidate_id(self.peer_id, self.offer)
+
 
 class Attempts:
     """The tries of one request.
@@ -161,8 +182,8 @@ class Attempts:
 
     def tried(
         self, presence_of: Callable[[PeerId], Presence | None] = lambda peer_id: None
-    ) -> frozenset[PeerId]:
-        """Peers not to ask again.
+    ) -> frozenset[str]:
+        """Ids of the candidates and peers not to ask again.
 
         A peer that has started anew since is another one; and where it was only the connection
         that broke, a new connection is worth another try.
@@ -172,7 +193,7 @@ class Attempts:
 
         """
         return frozenset(
-            attempt.peer_id
+            attempt.excludes
             for attempt in self._failed
             if not _is_new(attempt, presence_of(attempt.peer_id))
         )
@@ -186,8 +207,7 @@ class Attempts:
 
     def has_alternative(self, decision: Decision) -> bool:
         """Whether somebody else could answer, or go on with what is begun of the answer."""
-        left = set(decision.order) - decision.request.tried
-        if not left or len(self._failed) >= self._limit:
+        if _next(decision) is None or len(self._failed) >= self._limit:
             return False
         return not self.begun or self._cannot_continue(decision) is None
 
@@ -207,18 +227,16 @@ class Attempts:
             return GiveUp(self.out_of_time())
         if self.begun and (why := self._cannot_continue(decision)):
             return GiveUp(self._interrupted(why))
-        # The filter for peers already tried says the same, but a policy may leave it out.
-        left = (peer_id for peer_id in decision.order if peer_id not in decision.request.tried)
-        peer_id = next(left, None)
+        candidate = _next(decision)
         if len(self._failed) >= self._limit:
             return GiveUp(self._nobody(decision))
-        if peer_id is None:
+        if candidate is None:
             return self._wait(now) or GiveUp(self._nobody(decision))
         self._waits_until = None
         if self.reason == "failover" and budget is not None and budget.left(now) < 1.0:
             return GiveUp(self._too_many_failures())
-        patience = min(self.patience(decision, peer_id), self._deadline - now)
-        return Try(peer_id=peer_id, patience=patience, reason=self.reason)
+        patience = min(self.patience(decision, candidate), self._deadline - now)
+        return Try(candidate=candidate, patience=patience, reason=self.reason)
 
     def move(self, decision: Decision, *, seconds: float, now: float) -> Try | None:
         """Whom to ask in the place of a peer where the request still waits in the queue.
@@ -232,14 +250,14 @@ class Attempts:
           now: The current time of the router's clock, in seconds.
 
         """
-        peer_id = decision.chosen
-        if decision.unit != "s" or peer_id is None or self._moves >= MOST_MOVES:
+        candidate = decision.chosen
+        if decision.unit != "s" or candidate is None or self._moves >= MOST_MOVES:
             return None
-        if decision.score(peer_id) * MOVE_FACTOR >= seconds:
+        if decision.score(candidate) * MOVE_FACTOR >= seconds:
             return None
         self._moves += 1
-        patience = min(self.patience(decision, peer_id), self._deadline - now)
-        return Try(peer_id=peer_id, patience=patience, reason="move")
+        patience = min(self.patience(decision, candidate), self._deadline - now)
+        return Try(candidate=candidate, patience=patience, reason="move")
 
     def failed(
         self,
@@ -248,10 +266,13 @@ class Attempts:
         *,
         seconds: float,
         presence: Presence | None = None,
+        offer: str | None = None,
     ) -> GiveUp | None:
         """Record a failure. `GiveUp` if it was not the peer's: nobody else would do better."""
         self._failed.append(
-            FailedAttempt(peer_id=peer_id, error=error, seconds=seconds, presence=presence)
+            FailedAttempt(
+                peer_id=peer_id, error=error, seconds=seconds, presence=presence, offer=offer
+            )
         )
         return None if isinstance(error, PeerError) else GiveUp(error)
 
@@ -274,9 +295,9 @@ class Attempts:
         tried = "; ".join(f"{a.peer_id}: {a.error.message}" for a in self._failed)
         return DeadlineExceeded(what + (f" ({tried})" if tried else ""))
 
-    def patience(self, decision: Decision, peer_id: PeerId) -> float:
-        """How long *peer_id* may stay silent before its first text, in seconds."""
-        first = decision.seconds_to_first_text(peer_id)
+    def patience(self, decision: Decision, candidate: Candidate) -> float:
+        """How long *candidate* may stay silent before its first text, in seconds."""
+        first = decision.seconds_to_first_text(candidate)
         if first is None:
             return USUAL_PATIENCE
         return min(max(LEAST_PATIENCE, PATIENCE_FACTOR * first), MOST_PATIENCE)
@@ -318,19 +339,28 @@ class Attempts:
     def _too_many_failures(self) -> NoPeerAvailable:
         return NoPeerAvailable(
             "too many requests have failed lately to try this one again; see below for its own",
-            {a.peer_id: a.error.message for a in self._failed},
+            self._failures(),
             retry_after=self._least_wait() or 1.0,
         )
+
+    def _failures(self) -> dict[PeerId, str]:
+        """What went wrong at each peer that failed."""
+        return {attempt.peer_id: attempt.error.message for attempt in self._failed}
 
     def _least_wait(self) -> float | None:
         waits = [a.error.retry_after for a in self._failed if a.error.retry_after is not None]
         return min(waits, default=None)
 
     def _nobody(self, decision: Decision) -> PunchError:
-        reasons = {a.peer_id: a.error.message for a in self._failed}
+        reasons = self._failures()
         candidates = [c for c in decision.candidates() if c.peer_id not in reasons]
         for candidate in candidates:
-            reasons[candidate.peer_id] = candidate.reason or "was not tried"
+            why = candidate.reason or "was not tried"
+            if candidate.lane is not None:
+                why = f"{candidate.lane}: {why}"
+            if candidate.peer_id in reasons:
+                why = f"{reasons[candidate.peer_id]}; {why}"
+            reasons[candidate.peer_id] = why
         if self.begun:
             last = self._failed[-1].peer_id
             lines = [f"\n  {p}: {why}" for p, why in reasons.items() if p != last]
@@ -352,6 +382,13 @@ class Attempts:
         return error
 
 
+def _next(decision: Decision) -> Candidate | None:
+    """The best that was not tried: a policy may leave out the filter that says so."""
+    tried = decision.request.tried
+    left = (one for one in decision.order if one.peer_id not in tried and one.id not in tried)
+    return next(left, None)
+
+
 def _is_new(attempt: FailedAttempt, now: Presence | None) -> bool:
     """Whether the peer, as it is there *now*, is not the one that was asked."""
     before = attempt.presence
@@ -363,7 +400,7 @@ def _is_new(attempt: FailedAttempt, now: Presence | None) -> bool:
 
 def _what_is_on_offer(decision: Decision) -> str:
     request = decision.request
-    offered = {offer.name for peer, _ in decision.removed for offer in peer.capability.models}
+    offered = {offer.name for one, _ in decision.removed for offer in one.peer.capability.models}
     wanted = "no listener offers " + (repr(request.model) if request.model else "a model")
     if request.model_digest is not None:
         wanted += f" with digest {request.model_digest}"

@@ -9,7 +9,7 @@ from statistics import median, median_low
 import attrs
 
 from ..capability import ModelOffer
-from ..peers import ENOUGH_SAMPLES, USUAL_SLOWDOWN, PeerRecord, Rates
+from ..peers import ENOUGH_SAMPLES, USUAL_SLOWDOWN, Candidate, Rates
 from ._request import RouteRequest
 
 # What a peer is taken for while nobody has measured it or any other: a laptop without a GPU
@@ -42,19 +42,14 @@ _NOTHING_KNOWN: _Belief = (0.0, None, None, USUAL_SLOWDOWN)
 MOST_PREFILL_SHARE = 1000.0
 
 
-def _beliefs(request: RouteRequest, peers: Sequence[PeerRecord]) -> list[_Belief]:
-    """Of each peer: seconds to load, prefill rate, decode rate and slowdown, as we believe it."""
-    model, digest = request.model, request.model_digest
+def _beliefs(candidates: Sequence[Candidate]) -> list[_Belief]:
+    """Of each: seconds to load, prefill rate, decode rate and slowdown, as we believe it."""
     best_prefill = best_decode = 0.0
     found: list[_Belief] = []
-    claims: list[tuple[int, ModelOffer, Rates | None]] = []
-    for peer in peers:
-        offer = peer.capability.offer(model, digest)
-        if offer is None:
-            found.append(_NOTHING_KNOWN)
-            continue
-        rates = peer.rates.get(offer.name) if peer.rates else None
-        if rates is None or not rates.enough:
+    claims: list[tuple[int, ModelOffer, Rates]] = []
+    for candidate in candidates:
+        offer, rates = candidate.offer, candidate.rates
+        if not rates.enough:
             claims.append((len(found), offer, rates))
             found.append(_NOTHING_KNOWN)
             continue
@@ -71,10 +66,10 @@ def _beliefs(request: RouteRequest, peers: Sequence[PeerRecord]) -> list[_Belief
             decode = rates.decode_or(offer.decode_rate)
         found.append((offer.load_seconds, prefill, decode, slowdown))
     for place, offer, rates in claims:
-        prefill, decode, slowdown = offer.prefill_rate, offer.decode_rate, None
-        if rates is not None:
+        prefill, decode = offer.prefill_rate, offer.decode_rate
+        slowdown = rates.slowdown
+        if rates.prefill_samples or rates.decode_samples:
             prefill, decode = rates.prefill_or(prefill), rates.decode_or(decode)
-            slowdown = rates.slowdown
         if slowdown is None:
             slowdown = _claimed_slowdown(offer)
         prefill, decode = _capped(prefill, best_prefill), _capped(decode, best_decode)
@@ -165,10 +160,10 @@ class CompletionTime:
     lowest_is_best: bool = True
 
     def terms(
-        self, request: RouteRequest, peers: Sequence[PeerRecord], rng: Random
+        self, request: RouteRequest, candidates: Sequence[Candidate], rng: Random
     ) -> Sequence[tuple[float, ...]]:
         """See the class."""
-        beliefs = _beliefs(request, peers)
+        beliefs = _beliefs(candidates)
         usual_prefill = _usual([prefill for _, prefill, _, _ in beliefs], UNKNOWN_PREFILL_RATE)
         usual_decode = _usual([decode for _, _, decode, _ in beliefs], UNKNOWN_DECODE_RATE)
 
@@ -176,24 +171,25 @@ class CompletionTime:
         cached = request.cached_tokens if self.affinity else {}
         found = []
         guarded = False
-        for peer, belief in zip(peers, beliefs, strict=True):
+        for candidate, belief in zip(candidates, beliefs, strict=True):
+            peer = candidate.peer
             load_seconds, prefill_rate, decode_rate, slowdown = belief
             prefill_rate = prefill_rate or usual_prefill
             decode_rate = decode_rate or usual_decode
-            load = peer.capability.load
+            load = candidate.load
             slots = load.slots
-            present = peer.present
-            ahead = load.queued_prompt_tokens + peer.prompt_tokens_since_report
+            present = candidate.present
+            ahead = load.queued_prompt_tokens + candidate.ours.prompt_tokens_since_report
             queue = ahead / prefill_rate if ahead else 0.0
             if present < slots:
                 crowd = 1.0 + slowdown * present
             else:
                 crowd = 1.0 + slowdown * (slots - 1)
                 twice = 2 * (present - slots)
-                left = _tokens_left(peer, output) * (twice + 1) / (twice + slots)
+                left = _tokens_left(candidate, output) * (twice + 1) / (twice + slots)
                 queue += left * crowd / (slots * decode_rate)
             hit = 0.0
-            if cached and (tokens := cached.get(peer.peer_id)):
+            if cached and (tokens := cached.get(candidate.id)):
                 hit = -min(tokens, prompt) / prefill_rate
             penalty = 0.0
             if peer.breakers or peer.fault_share:
@@ -210,23 +206,23 @@ class CompletionTime:
                     penalty,
                 )
             )
-        return _with_odds(peers, found) if guarded else found
+        return _with_odds(candidates, found) if guarded else found
 
 
-def _tokens_left(peer: PeerRecord, output: int) -> float:
+def _tokens_left(candidate: Candidate, output: int) -> float:
     """Answer tokens to be made for all that is there, of which *output* is usual."""
-    load = peer.capability.load
+    load, ours = candidate.load, candidate.ours
     left: float = load.output_tokens_left
     if not left:
         left = (max(0, load.busy) / 2 + load.queued) * output
-    sent = peer.sent_since_report
-    left += peer.output_tokens_since_report or sent * output
+    sent = ours.sent_since_report
+    left += ours.output_tokens_since_report or sent * output
     # Requests of ours that the report says nothing of, and that were sent before it.
-    return left + max(0, peer.in_flight - load.busy - load.queued - sent) * output
+    return left + max(0, ours.in_flight - load.busy - load.queued - sent) * output
 
 
 def _with_odds(
-    peers: Sequence[PeerRecord], found: Sequence[tuple[float, ...]]
+    candidates: Sequence[Candidate], found: Sequence[tuple[float, ...]]
 ) -> list[tuple[float, ...]]:
     """The terms with the guard against those that fail fast."""
     # The lower one of two: one absurd claim must not make the other's penalty absurd.
@@ -234,8 +230,8 @@ def _with_odds(
     return [
         (
             (*terms[:-1], terms[-1] + usual * share / (1 - share))
-            if (share := min(peer.fault_share, MOST_FAULT_SHARE))
+            if (share := min(candidate.peer.fault_share, MOST_FAULT_SHARE))
             else terms
         )
-        for peer, terms in zip(peers, found, strict=True)
+        for candidate, terms in zip(candidates, found, strict=True)
     ]

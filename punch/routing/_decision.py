@@ -8,20 +8,26 @@ from typing import Any
 import attrs
 
 from ..capability import PeerId
-from ..peers import PeerRecord
+from ..peers import Candidate
 from ._filters import Filter
 from ._request import RouteRequest
 
 
 @attrs.frozen(kw_only=True)
-class Candidate:
-    """One peer in a decision."""
+class Assessment:
+    """What a decision found of one candidate."""
 
     peer_id: PeerId
-    """Who."""
+    """Which peer."""
 
     backend: str
     """What would answer."""
+
+    offer: str | None = None
+    """The id of the offer, where its peer has several lanes."""
+
+    lane: str | None = None
+    """The id of the lane that would answer, where its peer has several."""
 
     removed_by: str | None = None
     """Name of the filter that removed it, or `None` if it could be asked."""
@@ -49,8 +55,11 @@ class Decision:
     policy: str
     """Name of the policy."""
 
-    order: tuple[PeerId, ...]
-    """Peers that may be asked, best first."""
+    order: tuple[Candidate, ...] = attrs.field(repr=False)
+    """Candidates that may be asked, best first."""
+
+    terms: tuple[tuple[float, ...], ...] = attrs.field(repr=False)
+    """The terms of their scores, in the same order, in `unit`."""
 
     unit: str
     """Unit of scores and terms, such as ``s``."""
@@ -67,14 +76,11 @@ class Decision:
     term_names: tuple[str, ...] = ()
     """What the terms of a score are called."""
 
-    scored: Mapping[PeerId, tuple[PeerRecord, tuple[float, ...]]] = attrs.field(repr=False)
-    """Peers that passed every filter, with the terms of their scores."""
+    removed: tuple[tuple[Candidate, Filter], ...] = attrs.field(repr=False, default=())
+    """Candidates that may not, with the filter that removed each."""
 
-    removed: tuple[tuple[PeerRecord, Filter], ...] = attrs.field(repr=False, default=())
-    """Peers that did not, with the filter that removed each."""
-
-    hot: frozenset[PeerId] = frozenset()
-    """Peers that passed and gave way for their long queues: see `Policy.gate`."""
+    hot: frozenset[str] = frozenset()
+    """Ids of those that may be asked and gave way for their long queues: see `Policy.gate`."""
 
     explored: bool = False
     """The first was taken to learn its speed, not for its score: see `Policy.explore`."""
@@ -83,38 +89,47 @@ class Decision:
     """Why it was needed, see `Reason`."""
 
     @property
-    def chosen(self) -> PeerId | None:
-        """The best peer, if there is one."""
+    def chosen(self) -> Candidate | None:
+        """The best candidate, if there is one."""
         return self.order[0] if self.order else None
 
-    def score(self, peer_id: PeerId) -> float:
-        """The score of a peer that passed, in `unit`."""
-        return sum(self.scored[peer_id][1])
+    @property
+    def chosen_peer(self) -> PeerId | None:
+        """The peer of the best candidate, if there is one."""
+        return self.order[0].peer_id if self.order else None
 
-    def term(self, peer_id: PeerId, name: str) -> float | None:
-        """One term of a peer's score, if this policy has it."""
+    def best_of(self, peer_id: PeerId | None) -> Candidate | None:
+        """The best of a peer's candidates that may be asked, if it has any."""
+        return next((one for one in self.order if one.peer_id == peer_id), None)
+
+    def score(self, candidate: Candidate) -> float:
+        """The score of one that may be asked, in `unit`."""
+        return sum(self.terms[self.order.index(candidate)])
+
+    def term(self, candidate: Candidate, name: str) -> float | None:
+        """One term of the score of one that may be asked, if this policy has it."""
         if name not in self.term_names:
             return None
-        return self.scored[peer_id][1][self.term_names.index(name)]
+        return self.terms[self.order.index(candidate)][self.term_names.index(name)]
 
-    def seconds_to_first_text(self, peer_id: PeerId) -> float | None:
+    def seconds_to_first_text(self, candidate: Candidate) -> float | None:
         """What is predicted without the answer itself and without any penalty."""
-        decode = self.term(peer_id, "decode")
+        decode = self.term(candidate, "decode")
         if self.unit != "s" or decode is None:
             return None
-        return self.score(peer_id) - decode - (self.term(peer_id, "penalty") or 0.0)
+        return self.score(candidate) - decode - (self.term(candidate, "penalty") or 0.0)
 
-    def candidates(self) -> tuple[Candidate, ...]:
-        """Every peer that was looked at: the ones that may be asked first, best first."""
+    def candidates(self) -> tuple[Assessment, ...]:
+        """Every candidate that was looked at: the ones that may be asked first, best first."""
         return (
-            *(self._kept(peer_id) for peer_id in self.order),
-            *(self._lost(peer, by) for peer, by in self.removed),
+            *map(self._kept, self.order, self.terms),
+            *(self._lost(candidate, by) for candidate, by in self.removed),
         )
 
     def as_dict(self, *, candidates: int = 8) -> dict[str, Any]:
-        """Plain data for logs and JSON, with at most *candidates* peers spelled out."""
-        kept = [self._kept(peer_id) for peer_id in self.order[:candidates]]
-        lost = [self._lost(peer, by) for peer, by in self.removed[: candidates - len(kept)]]
+        """Plain data for logs and JSON, with at most *candidates* of them spelled out."""
+        kept = list(map(self._kept, self.order[:candidates], self.terms))
+        lost = [self._lost(one, by) for one, by in self.removed[: candidates - len(kept)]]
         return {
             "policy": self.policy,
             "unit": self.unit,
@@ -122,41 +137,46 @@ class Decision:
             "explored": self.explored,
             "candidates": [
                 {
-                    "peer_id": c.peer_id,
-                    "backend": c.backend,
-                    "score": c.score,
-                    "terms": c.terms,
-                    "hot": c.hot,
-                    "cached_tokens": c.cached_tokens,
+                    **_as_dict(one),
+                    "score": one.score,
+                    "terms": one.terms,
+                    "hot": one.hot,
+                    "cached_tokens": one.cached_tokens,
                 }
-                for c in kept
+                for one in kept
             ]
             + [
-                {
-                    "peer_id": c.peer_id,
-                    "backend": c.backend,
-                    "removed_by": c.removed_by,
-                    "reason": c.reason,
-                }
-                for c in lost
+                {**_as_dict(one), "removed_by": one.removed_by, "reason": one.reason}
+                for one in lost
             ],
         }
 
-    def _kept(self, peer_id: PeerId) -> Candidate:
-        record, terms = self.scored[peer_id]
-        return Candidate(
-            peer_id=peer_id,
-            backend=record.capability.backend,
+    def _kept(self, candidate: Candidate, terms: tuple[float, ...]) -> Assessment:
+        return Assessment(
+            **_named(candidate),
             score=sum(terms),
             terms=dict(zip(self.term_names, terms, strict=True)),
-            hot=peer_id in self.hot,
-            cached_tokens=self.request.cached_tokens.get(peer_id, 0),
+            hot=candidate.id in self.hot,
+            cached_tokens=self.request.cached_tokens.get(candidate.id, 0),
         )
 
-    def _lost(self, peer: PeerRecord, by: Filter) -> Candidate:
-        return Candidate(
-            peer_id=peer.peer_id,
-            backend=peer.capability.backend,
+    def _lost(self, candidate: Candidate, by: Filter) -> Assessment:
+        return Assessment(
+            **_named(candidate),
             removed_by=by.name,
-            reason=by.why(self.request, peer, self.now),
+            reason=by.why(self.request, candidate, self.now),
         )
+
+
+def _named(candidate: Candidate) -> dict[str, Any]:
+    named: dict[str, Any] = {"peer_id": candidate.peer_id, "backend": candidate.lane.backend}
+    if candidate.is_one_of_several:
+        named |= {"offer": candidate.offer.id, "lane": candidate.lane.id}
+    return named
+
+
+def _as_dict(one: Assessment) -> dict[str, Any]:
+    found: dict[str, Any] = {"peer_id": one.peer_id, "backend": one.backend}
+    if one.lane is not None:
+        found |= {"offer": one.offer, "lane": one.lane}
+    return found

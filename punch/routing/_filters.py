@@ -1,7 +1,7 @@
-"""Filters: who may be asked at all.
+"""Filters: which candidates may be asked at all.
 
-A filter keeps peers, and can say of one it did not keep why. It sees the whole list at once,
-which is several times faster than one call a peer.
+A filter keeps candidates, and can say of one it did not keep why. It sees the whole list at once,
+which is several times faster than one call a candidate.
 """
 
 from __future__ import annotations
@@ -10,61 +10,74 @@ from collections.abc import Callable, Sequence
 
 import attrs
 
-from ..peers import PeerRecord
+from ..peers import Candidate
 from ._request import RouteRequest
 
 # Adverts come every second; after five the peer is not told apart from a dead one.
 FRESH_SECONDS = 5.0
 
-Keep = Callable[[RouteRequest, Sequence[PeerRecord], float], Sequence[PeerRecord]]
-Why = Callable[[RouteRequest, PeerRecord, float], str]
+# A lane in another state does not answer; which states there are may grow.
+READY = "ready"
+
+Keep = Callable[[RouteRequest, Sequence[Candidate], float], Sequence[Candidate]]
+Why = Callable[[RouteRequest, Candidate, float], str]
 
 
 @attrs.frozen(kw_only=True)
 class Filter:
-    """One reason not to ask a peer."""
+    """One reason not to ask a candidate."""
 
     name: str
     """One word, for tables and logs."""
 
     keep: Keep
-    """``keep(request, peers, now)`` is the peers that pass, in the same order."""
+    """``keep(request, candidates, now)`` is those that pass, in the same order."""
 
     why: Why
-    """``why(request, peer, now)`` says in a sentence why *peer* did not pass."""
+    """``why(request, candidate, now)`` says in a sentence why *candidate* did not pass."""
 
 
-def _keep_model(
-    request: RouteRequest, peers: Sequence[PeerRecord], now: float
-) -> Sequence[PeerRecord]:
-    model, digest = request.model, request.model_digest
-    return [peer for peer in peers if peer.capability.offer(model, digest) is not None]
+def _keep_real(
+    request: RouteRequest, candidates: Sequence[Candidate], now: float
+) -> Sequence[Candidate]:
+    # Strict mode has a filter and a reason of its own; and an offer that is named is meant.
+    if request.strict or request.offer is not None:
+        return candidates
+    real = [candidate for candidate in candidates if not candidate.lane.simulated]
+    if len(real) == len(candidates):
+        return candidates
+    # It counts before any other filter: a real one that is busy, that failed, or that was tried
+    # is no reason to make an answer up.
+    if request.real_only or any(candidate.is_offered for candidate in real):
+        return real
+    return candidates
 
 
-def _why_model(request: RouteRequest, peer: PeerRecord, now: float) -> str:
+def _why_real(request: RouteRequest, candidate: Candidate, now: float) -> str:
+    backend = candidate.lane.backend
+    if request.real_only:
+        return f"simulates (backend {backend}); a real one was asked, and none is made up instead"
+    return f"simulates (backend {backend}); there is a real one for this model"
+
+
+def _why_model(request: RouteRequest, candidate: Candidate, now: float) -> str:
     wanted = request.model or "any model"
     if request.model_digest is not None:
         wanted += f" with digest {request.model_digest[:12]}"
-    offered = ", ".join(offer.name for offer in peer.capability.models) or "none"
+    if request.offer is not None:
+        wanted += f" as {request.offer}"
+    offered = ", ".join(offer.name for offer in candidate.peer.capability.models) or "none"
     return f"does not offer {wanted}; it offers {offered}"
 
 
-def _features(request: RouteRequest, peer: PeerRecord) -> frozenset[str]:
-    offer = peer.capability.offer(request.model, request.model_digest)
-    return offer.features if offer is not None else frozenset()
-
-
 def _keep_features(
-    request: RouteRequest, peers: Sequence[PeerRecord], now: float
-) -> Sequence[PeerRecord]:
-    model, digest, command = request.model, request.model_digest, request.command
-    needs = request.needs
+    request: RouteRequest, candidates: Sequence[Candidate], now: float
+) -> Sequence[Candidate]:
+    command, needs = request.command, request.needs
     return [
-        peer
-        for peer in peers
-        if (offer := peer.capability.offer(model, digest)) is not None
-        and command in offer.features
-        and needs <= offer.features
+        candidate
+        for candidate in candidates
+        if command in (features := candidate.offer.features) and needs <= features
     ]
 
 
@@ -76,76 +89,67 @@ _ABILITIES = {
 }
 
 
-def _why_features(request: RouteRequest, peer: PeerRecord, now: float) -> str:
-    features = _features(request, peer)
+def _why_features(request: RouteRequest, candidate: Candidate, now: float) -> str:
+    features = candidate.offer.features
     lacks = [] if request.command in features else [request.command]
-    lacks += [f"{_ABILITIES[need]} ({need})" for need in sorted(request.needs - features)]
+    lacks += [f"{_ABILITIES.get(need, need)} ({need})" for need in sorted(request.needs - features)]
     return f"cannot {', '.join(lacks)}; it can {', '.join(sorted(features)) or 'nothing'}"
 
 
-def _context(request: RouteRequest, peer: PeerRecord) -> int | None:
-    offer = peer.capability.offer(request.model, request.model_digest)
-    return offer.context_tokens if offer is not None else None
-
-
 def _keep_context(
-    request: RouteRequest, peers: Sequence[PeerRecord], now: float
-) -> Sequence[PeerRecord]:
-    model, digest = request.model, request.model_digest
+    request: RouteRequest, candidates: Sequence[Candidate], now: float
+) -> Sequence[Candidate]:
     # The prompt's length is an estimate: only what is far too long is kept from the peer,
     # which will count for itself.
     least = request.context_tokens / 2
     return [
-        peer
-        for peer in peers
-        if (offer := peer.capability.offer(model, digest)) is None
-        or offer.context_tokens is None
-        or least <= offer.context_tokens
+        candidate
+        for candidate in candidates
+        if (most := candidate.offer.context_tokens) is None or least <= most
     ]
 
 
 def _keep_slots(
-    request: RouteRequest, peers: Sequence[PeerRecord], now: float
-) -> Sequence[PeerRecord]:
+    request: RouteRequest, candidates: Sequence[Candidate], now: float
+) -> Sequence[Candidate]:
     return [
-        peer
-        for peer in peers
-        if peer.present < (load := peer.capability.load).slots + load.queue_limit
+        candidate
+        for candidate in candidates
+        if candidate.present < (load := candidate.load).slots + load.queue_limit
         and not load.draining
     ]
 
 
-def _why_slots(request: RouteRequest, peer: PeerRecord, now: float) -> str:
-    load = peer.capability.load
+def _why_slots(request: RouteRequest, candidate: Candidate, now: float) -> str:
+    load = candidate.load
     if load.draining:
         return "is shutting down"
     return (
         f"is full: {load.busy} of {load.slots} slots busy, {load.queued} of {load.queue_limit} "
-        f"queued, {peer.in_flight} of them ours"
+        f"queued, {candidate.ours.in_flight} of them ours"
     )
 
 
 def _keep_continuation(
-    request: RouteRequest, peers: Sequence[PeerRecord], now: float
-) -> Sequence[PeerRecord]:
+    request: RouteRequest, candidates: Sequence[Candidate], now: float
+) -> Sequence[Candidate]:
     if not request.continuing:
-        return peers
-    model, digest, template = request.model, request.model_digest, request.chat_template
+        return candidates
+    template = request.chat_template
     # A plain prompt is gone on with as it is; a conversation is written out by the template.
     plain = request.command == "complete"
     return [
-        peer
-        for peer in peers
-        if (offer := peer.capability.offer(model, digest)) is not None
-        and offer.continues
+        candidate
+        for candidate in candidates
+        if (offer := candidate.offer).continues
         and (plain or offer.chat_template is not None)
         and (plain or template in (None, offer.chat_template))
     ]
 
 
-def _why_continuation(request: RouteRequest, peer: PeerRecord, now: float) -> str:
-    offer = peer.capability.offer(request.model, request.model_digest)
-    if offer is None or not offer.continues:
+def _why_continuation(request: RouteRequest, candidate: Candidate, now: float) -> str:
+    offer = candidate.offer
+    if not offer.continues:
         return "cannot go on with an answer that another peer began"
     return (
         f"writes a conversation with chat template {_short(offer.chat_template)}; the answer "
@@ -157,101 +161,118 @@ def _short(digest: str | None) -> str:
     return digest[:12] if digest is not None else "unknown"
 
 
-def _offered(request: RouteRequest, peer: PeerRecord) -> str | None:
-    offer = peer.capability.offer(request.model, request.model_digest)
-    return offer.name if offer is not None else request.model
-
-
 def _keep_breaker(
-    request: RouteRequest, peers: Sequence[PeerRecord], now: float
-) -> Sequence[PeerRecord]:
+    request: RouteRequest, candidates: Sequence[Candidate], now: float
+) -> Sequence[Candidate]:
     kept = [
-        peer
-        for peer in peers
-        if not peer.breakers or peer.breaker(_offered(request, peer)).admits(now)
+        candidate
+        for candidate in candidates
+        if not candidate.peer.breakers or candidate.breaker.admits(now)
     ]
     if request.alternative:
         return kept
     # When all have failed it is likelier our own network, or they are back: better to ask one
     # of them than nobody (fail open, as Envoy's panic threshold does).
-    return kept or peers
+    return kept or candidates
 
 
-def _why_breaker(request: RouteRequest, peer: PeerRecord, now: float) -> str:
-    breaker = peer.breaker(_offered(request, peer))
+def _why_breaker(request: RouteRequest, candidate: Candidate, now: float) -> str:
+    breaker = candidate.breaker
     failed = f"failed {breaker.failures} times in a row; "
     if breaker.until > now:
         return f"{failed}left alone for another {breaker.until - now:.1f} s"
     return f"{failed}a single request is finding out whether it is well again"
 
 
+def _keep_untried(
+    request: RouteRequest, candidates: Sequence[Candidate], now: float
+) -> Sequence[Candidate]:
+    tried = request.tried
+    if not tried:
+        return candidates
+    return [
+        candidate
+        for candidate in candidates
+        if candidate.peer_id not in tried and candidate.id not in tried
+    ]
+
+
+REAL = Filter(name="real", keep=_keep_real, why=_why_real)
+
 TRIED = Filter(
     name="tried",
-    keep=lambda request, peers, now: (
-        [peer for peer in peers if peer.peer_id not in request.tried] if request.tried else peers
-    ),
-    why=lambda request, peer, now: "was already asked",
+    keep=_keep_untried,
+    why=lambda request, candidate, now: "was already asked",
 )
 
 FRESH = Filter(
     name="fresh",
-    keep=lambda request, peers, now: [
-        peer for peer in peers if now - peer.seen_at <= FRESH_SECONDS
+    keep=lambda request, candidates, now: [
+        candidate for candidate in candidates if now - candidate.peer.seen_at <= FRESH_SECONDS
     ],
-    why=lambda request, peer, now: (
-        f"was last heard of {now - peer.seen_at:.1f} s ago; the limit is {FRESH_SECONDS:.0f} s"
+    why=lambda request, candidate, now: (
+        f"was last heard of {now - candidate.peer.seen_at:.1f} s ago; the limit is "
+        f"{FRESH_SECONDS:.0f} s"
     ),
 )
 
 STRICT = Filter(
     name="strict",
-    keep=lambda request, peers, now: (
-        [peer for peer in peers if not peer.capability.simulated] if request.strict else peers
+    keep=lambda request, candidates, now: (
+        [candidate for candidate in candidates if not candidate.lane.simulated]
+        if request.strict
+        else candidates
     ),
-    why=lambda request, peer, now: (
-        f"simulates (backend {peer.capability.backend}); strict mode takes real inference only"
+    why=lambda request, candidate, now: (
+        f"simulates (backend {candidate.lane.backend}); strict mode takes real inference only"
     ),
 )
 
-MODEL = Filter(name="model", keep=_keep_model, why=_why_model)
-
-FEATURES = Filter(
-    name="features",
-    keep=_keep_features,
-    why=_why_features,
+MODEL = Filter(
+    name="model",
+    keep=lambda request, candidates, now: [
+        candidate for candidate in candidates if candidate.is_offered
+    ],
+    why=_why_model,
 )
+
+FEATURES = Filter(name="features", keep=_keep_features, why=_why_features)
 
 CONTEXT = Filter(
     name="context",
     keep=_keep_context,
-    why=lambda request, peer, now: (
-        f"takes {_context(request, peer)} tokens; the prompt has about {request.context_tokens}"
+    why=lambda request, candidate, now: (
+        f"takes {candidate.offer.context_tokens} tokens; the prompt has about "
+        f"{request.context_tokens}"
     ),
 )
 
-CONTINUATION = Filter(
-    name="continuation",
-    keep=_keep_continuation,
-    why=_why_continuation,
+CONTINUATION = Filter(name="continuation", keep=_keep_continuation, why=_why_continuation)
+
+STATE = Filter(
+    name="state",
+    keep=lambda request, candidates, now: [
+        candidate for candidate in candidates if candidate.lane.state == READY
+    ],
+    why=lambda request, candidate, now: f"is not ready: its backend is {candidate.lane.state}",
 )
 
 BREAKER = Filter(name="breaker", keep=_keep_breaker, why=_why_breaker)
 
 RESTING = Filter(
     name="resting",
-    keep=lambda request, peers, now: [peer for peer in peers if peer.resting_until <= now],
-    why=lambda request, peer, now: (
-        f"refused a request; left in peace for another {peer.resting_until - now:.1f} s"
+    keep=lambda request, candidates, now: [
+        candidate for candidate in candidates if candidate.ours.resting_until <= now
+    ],
+    why=lambda request, candidate, now: (
+        f"refused a request; left in peace for another {candidate.ours.resting_until - now:.1f} s"
     ),
 )
 
-SLOTS = Filter(
-    name="slots",
-    keep=_keep_slots,
-    why=_why_slots,
-)
+SLOTS = Filter(name="slots", keep=_keep_slots, why=_why_slots)
 
 STANDARD_FILTERS = (
+    REAL,
     TRIED,
     FRESH,
     STRICT,
@@ -259,6 +280,7 @@ STANDARD_FILTERS = (
     FEATURES,
     CONTEXT,
     CONTINUATION,
+    STATE,
     BREAKER,
     RESTING,
     SLOTS,

@@ -10,7 +10,7 @@ from typing import Any
 import attrs
 
 from ..capability import PeerId
-from ..peers import PeerRecord
+from ..peers import PeerRecord, candidates_of
 from ..wire import CommandRequest, Usage, tokens_of
 from ._lengths import Lengths
 from ._prefixes import BLOCK_BYTES, GONE_SHARE, Chain, PrefixIndex
@@ -47,8 +47,8 @@ class LearnedState:
         """Answer lengths of each model."""
         self.prefixes = PrefixIndex(rng.getrandbits(_KEY_BITS).to_bytes(_KEY_BITS // 8, "big"))
         """Who holds which prompt prefix."""
-        # Request and peer to what was taken to be cached there.
-        self._predicted: dict[tuple[str, PeerId], _Prediction] = {}
+        # Request and candidate, by their ids, to what was taken to be cached there.
+        self._predicted: dict[tuple[str, str], _Prediction] = {}
         # A request, by its id and the size of its text, to its chain.
         self._chains: dict[tuple[str, int], Chain] = {}
 
@@ -81,33 +81,32 @@ class LearnedState:
         if self.lengths.knows(model):
             return
         claims = [
-            offer.usual_tokens
-            for peer in peers
-            if (offer := peer.capability.offer(request.model, request.model_digest)) is not None
-            and offer.usual_tokens is not None
+            tokens
+            for candidate in candidates_of(peers, request.model, request.model_digest)
+            if (tokens := candidate.offer.usual_tokens) is not None
         ]
         if claims:
             self.lengths.claim(model, median_low(claims))
 
-    def sent(self, request: CommandRequest, peer_id: PeerId, *, now: float) -> None:
-        """What was sent there will be in its cache."""
+    def sent(self, request: CommandRequest, candidate: str, *, now: float) -> None:
+        """What was sent to a *candidate*, by its id, will be in its cache."""
         chain, _ = self._chain(request)
         if not chain:
             return
         prefixes = self.prefixes
-        blocks = prefixes.held(chain, now=now).get(peer_id, 0)
+        blocks = prefixes.held(chain, now=now).get(candidate, 0)
         if blocks:
             if len(self._predicted) >= MAX_WAITING:
                 del self._predicted[next(iter(self._predicted))]
-            self._predicted[request.request_id, peer_id] = _Prediction(
-                share=blocks / len(chain), lease=prefixes.lease(chain, blocks, peer_id)
+            self._predicted[request.request_id, candidate] = _Prediction(
+                share=blocks / len(chain), lease=prefixes.lease(chain, blocks, candidate)
             )
-        prefixes.hold(chain, peer_id, now=now)
+        prefixes.hold(chain, candidate, now=now)
 
     def answered(
         self,
         request: CommandRequest,
-        peer_id: PeerId,
+        candidate: str,
         *,
         text: str,
         usage: Usage,
@@ -120,7 +119,7 @@ class LearnedState:
         (`CommandRequest.continuation`) that is the rest; with what was there it makes the whole.
         One that its limit has *cut* says nothing of how long answers are.
         """
-        predicted = self._predicted.pop((request.request_id, peer_id), None)
+        predicted = self._predicted.pop((request.request_id, candidate), None)
         if request.command not in _GENERATING:
             return
         if usage.completion_tokens is not None and not cut:
@@ -128,26 +127,26 @@ class LearnedState:
             self.lengths.learn(request.model or "", usage.completion_tokens + begun)
         if predicted is not None and usage.cached_tokens is not None and usage.prompt_tokens:
             actual = usage.cached_tokens / usage.prompt_tokens
-            self.prefixes.observed(peer_id, predicted=predicted.share, actual=actual)
+            self.prefixes.observed(candidate, predicted=predicted.share, actual=actual)
             if actual < GONE_SHARE * predicted.share:
-                self.prefixes.missed(peer_id, predicted.lease)
+                self.prefixes.missed(candidate, predicted.lease)
         # The next turn of the conversation begins with all of it.
         whole = self.prefixes.chain(_seed(request), _spelled(request, text))
-        self.prefixes.hold(whole, peer_id, now=now)
+        self.prefixes.hold(whole, candidate, now=now)
 
     def lost(self, peer_id: PeerId) -> None:
-        """Its cache is gone: it was restarted, or it is not there any more."""
+        """The caches of a peer are gone: it was restarted, or it is not there any more."""
         self.prefixes.lost(peer_id)
 
-    def _hits(self, request: CommandRequest, tokens: int, *, now: float) -> dict[PeerId, int]:
+    def _hits(self, request: CommandRequest, tokens: int, *, now: float) -> dict[str, int]:
         chain, size = self._chain(request)
         if not chain:
             return {}
         # What fills no block at the end is never known to be cached.
         share, trust = tokens * BLOCK_BYTES / size, self.prefixes.trust
         return {
-            peer_id: min(tokens, int(blocks * share * trust(peer_id)))
-            for peer_id, blocks in self.prefixes.held(chain, now=now).items()
+            holder: min(tokens, int(blocks * share * trust(holder)))
+            for holder, blocks in self.prefixes.held(chain, now=now).items()
         }
 
     def _chain(self, request: CommandRequest) -> tuple[Chain, int]:

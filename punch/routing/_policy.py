@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from random import Random
 from typing import Protocol
 
 import attrs
 
-from ..capability import PeerId
-from ..peers import PeerRecord
+from ..peers import Candidate, PeerRecord, candidates_of
 from ._decision import Decision
 from ._filters import STANDARD_FILTERS, Filter
 from ._request import RouteRequest
@@ -39,15 +38,16 @@ EXPLORE = 1 / 20
 # best: the request of somebody who waits for it is a high price.
 EXPLORE_REACH = 2.0
 
-# Requests of ours at a time that an unmeasured peer gets, whatever number of slots it claims.
+# Requests of ours at a time that an unmeasured offer gets, whatever number of slots it claims.
 MOST_TRUSTED = 4
 
-_Ranks = Mapping[PeerId, float]
-_Scored = Mapping[PeerId, tuple[PeerRecord, tuple[float, ...]]]
+# Places of candidates, best first, and by the place of each what it is ordered by.
+_Order = Sequence[int]
+_Ranks = Sequence[float]
 
 
 class Scorer(Protocol):
-    """Gives each peer the terms of its score. Knows no clock and no chance of its own."""
+    """Gives each candidate the terms of its score. Knows no clock and no chance of its own."""
 
     @property
     def term_names(self) -> tuple[str, ...]:
@@ -65,9 +65,9 @@ class Scorer(Protocol):
         ...
 
     def terms(
-        self, request: RouteRequest, peers: Sequence[PeerRecord], rng: Random
+        self, request: RouteRequest, candidates: Sequence[Candidate], rng: Random
     ) -> Sequence[tuple[float, ...]]:
-        """One tuple a peer, in the order of *peers*, in `unit`."""
+        """One tuple a candidate, in the order of *candidates*, in `unit`."""
         ...
 
 
@@ -79,10 +79,10 @@ class Policy:
     """One word."""
 
     scorer: Scorer
-    """What makes a peer better than another."""
+    """What makes a candidate better than another."""
 
     filters: tuple[Filter, ...] = STANDARD_FILTERS
-    """Who may be asked at all."""
+    """Which may be asked at all."""
 
     near: float = NEAR
     """Share of the best score within which the best is drawn by lot; 0 for never."""
@@ -107,7 +107,7 @@ class Policy:
         rng: Random,
         reason: str = "first",
     ) -> Decision:
-        """Order the peers that may be asked.
+        """Order the offers of *peers* that may be asked.
 
         Args:
           request: What is asked for.
@@ -117,53 +117,53 @@ class Policy:
           reason: Why a peer is asked, see `Reason`.
 
         """
-        kept = peers
-        removed: list[tuple[PeerRecord, Filter]] = []
+        kept: Sequence[Candidate] = candidates_of(
+            peers, request.model, request.model_digest, request.offer
+        )
+        removed: list[tuple[Candidate, Filter]] = []
         for step in self.filters:
             passed = step.keep(request, kept, now)
             if len(passed) != len(kept):
-                passing = {peer.peer_id for peer in passed}
-                removed += [(peer, step) for peer in kept if peer.peer_id not in passing]
+                passing = set(passed)
+                removed += [(candidate, step) for candidate in kept if candidate not in passing]
             kept = passed
 
         scorer = self.scorer
         terms = scorer.terms(request, kept, rng)
-        ids = [peer.peer_id for peer in kept]
-        scored = dict(zip(ids, zip(kept, terms, strict=True), strict=True))
-        ranks = dict(zip(ids, map(sum, terms), strict=True))
-        hot = frozenset[PeerId]() if self.gate is None else _hot(kept, self.gate)
-        for peer_id in hot:
-            ranks[peer_id] *= HOT_HANDICAP
-        order = sorted(ids, key=ranks.__getitem__, reverse=not scorer.lowest_is_best)
+        ranks = list(map(sum, terms))
+        hot: Sequence[int] = () if self.gate is None else _hot(kept, self.gate)
+        for place in hot:
+            ranks[place] *= HOT_HANDICAP
+        order = sorted(range(len(kept)), key=ranks.__getitem__, reverse=not scorer.lowest_is_best)
         explored = False
         if len(order) > 1:
             first = self._among_equals(order, ranks, rng)
             if self.explore:
                 chance = rng.random()
                 if chance < self.explore:
-                    found = _unmeasured(request, scored, order, ranks, rng)
+                    found = _unmeasured(kept, order, ranks, rng)
                     explored = found is not None
                     first = first if found is None else found
                 if not explored:
-                    first = _with_room_to_learn(request, scored, order, first)
+                    first = _with_room_to_learn(kept, order, first)
             order.insert(0, order.pop(first))
         return Decision(
             policy=self.name,
-            order=tuple(order),
+            order=tuple([kept[place] for place in order]),
+            terms=tuple([terms[place] for place in order]),
             unit=scorer.unit,
             lowest_is_best=scorer.lowest_is_best,
             request=request,
             now=now,
             term_names=scorer.term_names,
-            scored=scored,
             removed=tuple(removed),
-            hot=hot,
+            hot=frozenset([kept[place].id for place in hot]),
             explored=explored,
             reason=reason,
         )
 
-    def _among_equals(self, order: Sequence[PeerId], ranks: _Ranks, rng: Random) -> int:
-        """The place of one that is as good as the best, as far as anybody can tell."""
+    def _among_equals(self, order: _Order, ranks: _Ranks, rng: Random) -> int:
+        """The place in *order* of one that is as good as the best, as far as anybody can tell."""
         if not self.near:
             return 0
         best = ranks[order[0]]
@@ -175,52 +175,39 @@ class Policy:
         return rng.randrange(equals) if equals > 1 else 0
 
 
-def _hot(peers: Sequence[PeerRecord], quantile: float) -> frozenset[PeerId]:
-    """Those with more requests per slot than the quantile of all, and with a queue."""
-    ratios = [peer.present / peer.capability.load.slots for peer in peers]
+def _hot(candidates: Sequence[Candidate], quantile: float) -> Sequence[int]:
+    """Places of those with more requests per slot than the quantile of all, and with a queue."""
+    ratios = [candidate.present / candidate.load.slots for candidate in candidates]
     if not ratios or max(ratios) < 1.0:
-        return frozenset()
-    # The nearest rank: of up to six peers none is hot, since too few are there to be usual.
+        return ()
+    # The nearest rank: of up to six candidates none is hot, since too few are there to be usual.
     edge = sorted(ratios)[math.ceil(quantile * len(ratios)) - 1]
-    return frozenset(
-        peer.peer_id
-        for peer, ratio in zip(peers, ratios, strict=True)
-        if ratio > edge and ratio >= 1.0
-    )
+    return [place for place, ratio in enumerate(ratios) if ratio > edge and ratio >= 1.0]
 
 
-def _measured(request: RouteRequest, peer: PeerRecord) -> bool:
-    offer = peer.capability.offer(request.model, request.model_digest)
-    return offer is None or peer.rates_of(offer.name).enough
-
-
-def _unmeasured(
-    request: RouteRequest, scored: _Scored, order: Sequence[PeerId], ranks: _Ranks, rng: Random
-) -> int | None:
-    """The place of one to explore: at most one request of ours is there at a time."""
+def _unmeasured(kept: Sequence[Candidate], order: _Order, ranks: _Ranks, rng: Random) -> int | None:
+    """The place in *order* of one to explore: at most one request of ours is there at a time."""
     reach = EXPLORE_REACH * ranks[order[0]]
     found = [
         place
-        for place, peer_id in enumerate(order)
-        if not (peer := scored[peer_id][0]).in_flight
-        and ranks[peer_id] <= reach
-        and not _measured(request, peer)
+        for place, which in enumerate(order)
+        if not (candidate := kept[which]).ours.in_flight
+        and ranks[which] <= reach
+        and not candidate.rates.enough
     ]
     return rng.choice(found) if found else None
 
 
-def _with_room_to_learn(
-    request: RouteRequest, scored: _Scored, order: Sequence[PeerId], first: int
-) -> int:
+def _with_room_to_learn(kept: Sequence[Candidate], order: _Order, first: int) -> int:
     """*first*, or the best that is not full of requests of ours that were sent on trust.
 
     The claim of a peer may be a lie or a mistake: until it is measured it gets as many
-    requests of ours as it has slots and no more, if there is anybody else.
+    requests of ours as it has slots and no more, if there is another.
     """
     places: tuple[int, ...] = (first, *range(len(order)))
     for place in places:
-        peer = scored[order[place]][0]
-        trusted = min(peer.capability.load.slots, MOST_TRUSTED)
-        if peer.in_flight < trusted or _measured(request, peer):
+        candidate = kept[order[place]]
+        trusted = min(candidate.load.slots, MOST_TRUSTED)
+        if candidate.ours.in_flight < trusted or candidate.rates.enough:
             return place
     return first

@@ -49,12 +49,12 @@ Chain = Sequence[bytes]
 
 
 class _Holder:
-    """A peer's cache, until it is lost; leases point to it."""
+    """One cache, until it is lost; leases point to it."""
 
-    __slots__ = ("gone_until", "peer_id", "trust")
+    __slots__ = ("gone_until", "key", "trust")
 
-    def __init__(self, peer_id: PeerId) -> None:
-        self.peer_id = peer_id
+    def __init__(self, key: str) -> None:
+        self.key = key
         # Leases that end no later than this are void: the backend has dropped what they say.
         self.gone_until = -math.inf
         # Share of the predicted hits that came true.
@@ -70,7 +70,7 @@ class _Lease:
 
 
 class PrefixIndex:
-    """Blocks of prompts and who holds them.
+    """Blocks of prompts and which caches hold them, by the id of the candidate that has each.
 
     Args:
       key: Secret of the hashes, up to 64 bytes.
@@ -81,7 +81,7 @@ class PrefixIndex:
         self._key = key
         # By the time of the last sending, oldest first.
         self._leases: dict[bytes, tuple[_Lease, ...]] = {}
-        self._holders: dict[PeerId, _Holder] = {}
+        self._holders: dict[str, _Holder] = {}
 
     def __len__(self) -> int:
         return len(self._leases)
@@ -101,9 +101,9 @@ class PrefixIndex:
             found.append(last)
         return found
 
-    def hold(self, chain: Chain, peer_id: PeerId, *, now: float) -> None:
-        """*peer_id* has the blocks of *chain* from now on."""
-        lease = _Lease(self._holder(peer_id), now + LIFETIME)
+    def hold(self, chain: Chain, key: str, *, now: float) -> None:
+        """*key* has the blocks of *chain* from now on."""
+        lease = _Lease(self._holder(key), now + LIFETIME)
         leases = self._leases
         for block in chain:
             before = leases.pop(block, None)
@@ -115,59 +115,62 @@ class PrefixIndex:
         while len(leases) > MAX_ENTRIES:
             del leases[next(iter(leases))]
 
-    def held(self, chain: Chain, *, now: float) -> dict[PeerId, int]:
-        """How many leading blocks of *chain* each peer probably has; only peers with any."""
-        found: dict[PeerId, int] = {}
+    def held(self, chain: Chain, *, now: float) -> dict[str, int]:
+        """How many leading blocks of *chain* each cache probably has; only those with any."""
+        found: dict[str, int] = {}
         running: set[_Holder] | None = None
         for depth, block in enumerate(chain):
             here = {lease.holder for lease in _valid(self._leases.get(block, ()), now)}
             still = here if running is None else running & here
             if running is not None and len(still) != len(running):
-                found |= {holder.peer_id: depth for holder in running - still}
+                found |= {holder.key: depth for holder in running - still}
             running = still
             if not running:
                 break
-        found |= {holder.peer_id: len(chain) for holder in running or ()}
+        found |= {holder.key: len(chain) for holder in running or ()}
         return found
 
-    def trust(self, peer_id: PeerId) -> float:
-        """Share of the hits predicted for this peer that came true, 0 to 1."""
-        holder = self._holders.get(peer_id)
+    def trust(self, key: str) -> float:
+        """Share of the hits predicted for this cache that came true, 0 to 1."""
+        holder = self._holders.get(key)
         return 1.0 if holder is None else holder.trust
 
-    def observed(self, peer_id: PeerId, *, predicted: float, actual: float) -> None:
+    def observed(self, key: str, *, predicted: float, actual: float) -> None:
         """The backend counted: *actual* of the prompt was cached where *predicted* was, 0 to 1."""
         if predicted <= 0:
             return
-        holder = self._holder(peer_id)
+        holder = self._holder(key)
         came_true = min(1.0, max(0.0, actual / predicted))
         holder.trust += TRUST_WEIGHT * (came_true - holder.trust)
 
-    def lease(self, chain: Chain, blocks: int, peer_id: PeerId) -> float:
-        """When the lease of *peer_id* on the last of the first *blocks* ends; see `missed`."""
+    def lease(self, chain: Chain, blocks: int, key: str) -> float:
+        """When the lease of *key* on the last of the first *blocks* ends; see `missed`."""
         leases = self._leases.get(chain[blocks - 1], ()) if blocks else ()
-        return next((one.until for one in leases if one.holder.peer_id == peer_id), -math.inf)
+        return next((one.until for one in leases if one.holder.key == key), -math.inf)
 
-    def missed(self, peer_id: PeerId, lease: float) -> None:
+    def missed(self, key: str, lease: float) -> None:
         """What was under this *lease* was not there: nor is what was used there before it.
 
         Backends drop first what was used longest ago.
         """
-        holder = self._holder(peer_id)
+        holder = self._holder(key)
         holder.gone_until = max(holder.gone_until, lease)
 
     def lost(self, peer_id: PeerId) -> None:
-        """The cache of *peer_id* is gone, all of it."""
-        holder = self._holders.pop(peer_id, None)
-        if holder is not None:
-            holder.gone_until = math.inf
+        """The caches of *peer_id* are gone, of all of its offers."""
+        lost = [key for key in self._holders if key == peer_id or key.startswith(f"{peer_id}/")]
+        for key in lost:
+            self._forget(key)
 
-    def _holder(self, peer_id: PeerId) -> _Holder:
-        holder = self._holders.get(peer_id)
+    def _forget(self, key: str) -> None:
+        self._holders.pop(key).gone_until = math.inf
+
+    def _holder(self, key: str) -> _Holder:
+        holder = self._holders.get(key)
         if holder is None:
             if len(self._holders) >= MAX_PEERS:
-                self.lost(next(iter(self._holders)))
-            holder = self._holders[peer_id] = _Holder(peer_id)
+                self._forget(next(iter(self._holders)))
+            holder = self._holders[key] = _Holder(key)
         return holder
 
 

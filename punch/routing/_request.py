@@ -8,10 +8,9 @@ from typing import Any
 
 import attrs
 
-from ..capability import PeerId
 from ..wire import USUAL_OUTPUT_TOKENS, CommandRequest, tokens_of, usual_output
 
-_NOBODY: Mapping[PeerId, int] = MappingProxyType({})
+_NOBODY: Mapping[str, int] = MappingProxyType({})
 
 
 @attrs.frozen(kw_only=True)
@@ -51,11 +50,18 @@ class RouteRequest:
     alternative: bool = False
     """Another peer works on it already: only one that is well would be better."""
 
-    cached_tokens: Mapping[PeerId, int] = _NOBODY
-    """Prompt tokens that a peer probably has in its cache (expected); 0 where it is not named."""
+    cached_tokens: Mapping[str, int] = _NOBODY
+    """Prompt tokens that a candidate probably has in its cache (expected), by its id; 0 where it
+    is not named."""
 
-    tried: frozenset[PeerId] = frozenset()
-    """Peers that were already asked."""
+    tried: frozenset[str] = frozenset()
+    """Ids of the candidates, and of whole peers, that were already asked."""
+
+    offer: str | None = None
+    """Id of the very offer that is meant, or `None` for any."""
+
+    real_only: bool = False
+    """A real backend was asked already, and none that simulates may take its place."""
 
     serial: int = 0
     """How many requests were routed before this one; what round-robin turns by."""
@@ -85,6 +91,7 @@ def route_request(
     return RouteRequest(
         model=request.model,
         model_digest=request.model_digest,
+        offer=request.offer,
         command=request.command,
         needs=request.needs,
         prompt_tokens=tokens_of(*request.texts) if prompt_tokens is None else prompt_tokens,

@@ -7,7 +7,7 @@ from random import Random
 
 import attrs
 
-from ..peers import PeerRecord
+from ..peers import Candidate
 from ._request import RouteRequest
 
 
@@ -20,10 +20,10 @@ class LeastRequests:
     lowest_is_best: bool = True
 
     def terms(
-        self, request: RouteRequest, peers: Sequence[PeerRecord], rng: Random
+        self, request: RouteRequest, candidates: Sequence[Candidate], rng: Random
     ) -> Sequence[tuple[float, ...]]:
-        """``PeerRecord.present / slots``."""
-        return [(peer.present / peer.capability.load.slots,) for peer in peers]
+        """``Candidate.present / slots``."""
+        return [(one.present / one.load.slots,) for one in candidates]
 
 
 @attrs.frozen
@@ -39,11 +39,11 @@ class TwoChoices:
     lowest_is_best: bool = True
 
     def terms(
-        self, request: RouteRequest, peers: Sequence[PeerRecord], rng: Random
+        self, request: RouteRequest, candidates: Sequence[Candidate], rng: Random
     ) -> Sequence[tuple[float, ...]]:
-        """``PeerRecord.present / slots``, and for those that were not drawn one over the most."""
-        ratios = [peer.present / peer.capability.load.slots for peer in peers]
-        drawn = set(rng.sample(range(len(peers)), min(2, len(peers))))
+        """``Candidate.present / slots``, and for those that were not drawn one over the most."""
+        ratios = [one.present / one.load.slots for one in candidates]
+        drawn = set(rng.sample(range(len(candidates)), min(2, len(candidates))))
         behind = 1.0 + max(ratios, default=0.0)
         return [(ratio, 0.0 if i in drawn else behind) for i, ratio in enumerate(ratios)]
 
@@ -72,43 +72,43 @@ class PrefixAffinity:
     lowest_is_best: bool = True
 
     def terms(
-        self, request: RouteRequest, peers: Sequence[PeerRecord], rng: Random
+        self, request: RouteRequest, candidates: Sequence[Candidate], rng: Random
     ) -> Sequence[tuple[float, ...]]:
-        """``PeerRecord.present / slots``, and one over the most for those without the prefix."""
-        if not peers:
+        """``Candidate.present / slots``, and one over the most for those without the prefix."""
+        if not candidates:
             return []
-        ratios = [peer.present / peer.capability.load.slots for peer in peers]
+        ratios = [one.present / one.load.slots for one in candidates]
         cached = request.cached_tokens
-        longest = max(cached.get(peer.peer_id, 0) for peer in peers)
-        most = max(peer.present for peer in peers)
-        fewest = min(peer.present for peer in peers)
+        longest = max(cached.get(one.id, 0) for one in candidates)
+        most = max(one.present for one in candidates)
+        fewest = min(one.present for one in candidates)
         uneven = most - fewest > UNEVEN_REQUESTS and most > UNEVEN_RATIO * fewest
         if uneven or not longest or longest < LEAST_MATCH * request.prompt_tokens:
             return [(ratio, 0.0) for ratio in ratios]
         behind = 1.0 + max(ratios)
         return [
-            (ratio, 0.0 if cached.get(peer.peer_id, 0) == longest else behind)
-            for peer, ratio in zip(peers, ratios, strict=True)
+            (ratio, 0.0 if cached.get(one.id, 0) == longest else behind)
+            for one, ratio in zip(candidates, ratios, strict=True)
         ]
 
 
 @attrs.frozen
 class RoundRobin:
-    """Each peer in turn, by peer id."""
+    """Each candidate in turn, by its id."""
 
     term_names: tuple[str, ...] = ("turns",)
     unit: str = "turns to wait"
     lowest_is_best: bool = True
 
     def terms(
-        self, request: RouteRequest, peers: Sequence[PeerRecord], rng: Random
+        self, request: RouteRequest, candidates: Sequence[Candidate], rng: Random
     ) -> Sequence[tuple[float, ...]]:
-        """How many turns the peer's own turn is away from that of this request."""
-        if not peers:
+        """How many turns a candidate's own turn is away from that of this request."""
+        if not candidates:
             return []
-        turn = {peer_id: i for i, peer_id in enumerate(sorted(p.peer_id for p in peers))}
-        count = len(peers)
-        return [(float((turn[peer.peer_id] - request.serial) % count),) for peer in peers]
+        turn = {name: i for i, name in enumerate(sorted(one.id for one in candidates))}
+        count = len(candidates)
+        return [(float((turn[one.id] - request.serial) % count),) for one in candidates]
 
 
 @attrs.frozen
@@ -120,7 +120,7 @@ class Chance:
     lowest_is_best: bool = True
 
     def terms(
-        self, request: RouteRequest, peers: Sequence[PeerRecord], rng: Random
+        self, request: RouteRequest, candidates: Sequence[Candidate], rng: Random
     ) -> Sequence[tuple[float, ...]]:
-        """A number drawn for each peer."""
-        return [(rng.random(),) for _ in peers]
+        """A number drawn for each candidate."""
+        return [(rng.random(),) for _ in candidates]

@@ -9,7 +9,7 @@ from types import MappingProxyType
 import attrs
 
 from ..capability import Gpu
-from ..peers import PeerRecord
+from ..peers import Candidate, PeerRecord
 from ._request import RouteRequest
 
 _FACTORS = ("cpu", "memory", "disk", "latency", "reputation", "gpu")
@@ -95,11 +95,11 @@ class WeightedSum:
     lowest_is_best: bool = False
 
     def terms(
-        self, request: RouteRequest, peers: Sequence[PeerRecord], rng: Random
+        self, request: RouteRequest, candidates: Sequence[Candidate], rng: Random
     ) -> Sequence[tuple[float, ...]]:
         """Weight times factor, for each factor."""
         cpu, memory, disk, latency, reputation, gpu = self.weights
         return [
             (cpu * a, memory * b, disk * c, latency * d, reputation * e, gpu * f)
-            for a, b, c, d, e, f in map(factors, peers)
+            for a, b, c, d, e, f in [factors(candidate.peer) for candidate in candidates]
         ]

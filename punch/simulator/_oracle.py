@@ -10,7 +10,7 @@ from typing import Any
 import attrs
 import trio
 
-from ..peers import PeerRecord
+from ..peers import Candidate
 from ..routing import Policy, RouteRequest
 from ._engine import forecast, job_of
 from ._machine import World
@@ -39,17 +39,22 @@ class Oracle:
     lowest_is_best: bool = True
 
     def terms(
-        self, request: RouteRequest, peers: Sequence[PeerRecord], rng: Random, *_: Any, **__: Any
+        self,
+        request: RouteRequest,
+        candidates: Sequence[Candidate],
+        rng: Random,
+        *_: Any,
+        **__: Any,
     ) -> Sequence[tuple[float, ...]]:
         """See the class."""
         if request.alternative:
-            return [(NEVER,)] * len(peers)
+            return [(NEVER,)] * len(candidates)
         world, key, now = self.world, CURRENT.get(), trio.current_time()
         world.forget(key)
         truth = world.requests[key]
         found: list[tuple[float, ...]] = []
         best = None
-        for peer in peers:
+        for peer in candidates:
             machine = world.machines.get(peer.peer_id)
             if machine is None:
                 found.append((NEVER,))

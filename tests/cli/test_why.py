@@ -172,8 +172,8 @@ async def test_another_policy_is_compared_by_prediction_and_by_what_happened(
             made.note_attempted(
                 events,
                 f"r{serial}",
-                peer_id=decision.chosen,
-                seconds=10.0 if decision.chosen == made.FAST else 20.0,
+                peer_id=decision.chosen_peer,
+                seconds=10.0 if decision.chosen_peer == made.FAST else 20.0,
                 first_text=1.0,
                 tokens=9,
                 characters=9,

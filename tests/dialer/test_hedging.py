@@ -106,7 +106,7 @@ async def test_the_failure_of_one_leaves_the_other_alone(autojump_clock):
 
                     async def kill_the_first() -> None:
                         await trio.sleep(2.0)
-                        swarm.kill(str(answer.decisions[0].chosen))
+                        swarm.kill(str(answer.decisions[0].chosen_peer))
 
                     nursery.start_soon(kill_the_first)
                     while await answer.receive() is not None:

@@ -466,7 +466,7 @@ async def test_a_fault_counts_against_the_model_that_was_asked_for(autojump_cloc
                 swarm.kill("a")
                 with pytest.raises(AnswerInterrupted):
                     await finish(answer)
-                assert set(who(router, "b").breakers) == {"mock"}
+                assert set(who(router, "b").breakers) == {"mock/mock"}
 
 
 class Pausing(MockBackend):

@@ -159,7 +159,7 @@ async def test_load_moves_the_choice(autojump_clock):
                     await first.receive()
                     second = await router.ask("short")
 
-    assert first.decisions[0].chosen == "fast"
+    assert first.decisions[0].chosen_peer == "fast"
     assert second.executor == "slow"
 
 
@@ -173,7 +173,7 @@ async def test_a_peer_that_dies_before_its_first_token_is_replaced(autojump_cloc
                 answer = router.answer(chat_request("hello"))
                 nursery.start_soon(_read, answer)
                 await trio.sleep(1)
-                victim = answer.decisions[0].chosen
+                victim = answer.decisions[0].chosen_peer
                 swarm.kill(victim)
                 await trio.sleep(10)
 
@@ -200,7 +200,7 @@ async def test_a_silent_peer_is_gone_within_five_seconds(autojump_clock):
                 answer = router.answer(chat_request("hello"))
                 nursery.start_soon(_read, answer)
                 await trio.sleep(1)
-                victim = answer.decisions[0].chosen
+                victim = answer.decisions[0].chosen_peer
                 swarm.network.stall(victim)
                 stalled_at = trio.current_time()
                 while not answer.attempts:

@@ -8,7 +8,7 @@ import attrs
 import pytest
 
 from punch import CommandRequest, PeerId, PeerRecord
-from punch.capability import Capability, ModelOffer
+from punch.capability import Capability, Lane, ModelOffer
 from punch.dialer._verdict import check_provenance
 from punch.exceptions import PeerError, PeerFailed, PeerSimulated
 from punch.wire import Provenance
@@ -33,7 +33,8 @@ HONEST = Provenance(kind="real", backend="llama_cpp", model="m", model_digest=DI
 def check(provenance: Provenance, *, before: Provenance | None = None, **asked: Any) -> None:
     """Judge what `PEER` says of the answer to a request for the model ``m``."""
     request = CommandRequest(**{"request_id": "r", "model": "m", **asked})
-    check_provenance(provenance, request=request, peer=PEER, before=before)
+    (candidate,) = PEER.candidates(request.model, request.model_digest)
+    check_provenance(provenance, request=request, candidate=candidate, before=before)
 
 
 def test_an_honest_answer_passes() -> None:
@@ -72,3 +73,25 @@ def test_where_an_answer_comes_from_does_not_change_on_the_way() -> None:
     """What was said before its first word holds for the last."""
     with pytest.raises(PeerFailed):
         check(HONEST, before=attrs.evolve(HONEST, backend="openai"))
+
+
+def test_each_lane_is_held_to_what_it_is() -> None:
+    """A peer with a mock beside its model: neither answers for the other, by any name."""
+    lanes = (
+        Lane(id="real", backend="llama_cpp", simulated=False),
+        Lane(id="mock", backend="mock", simulated=True),
+    )
+    offers = tuple(
+        ModelOffer(name="m", digest=DIGEST, id=f"{lane.id}/m", lane=lane.id) for lane in lanes
+    )
+    peer = attrs.evolve(PEER, capability=Capability(lanes=lanes, models=offers))
+    real, mock = peer.candidates("m")
+    request = CommandRequest(request_id="r", model="m")
+    check_provenance(HONEST, request=request, candidate=real, before=None)
+    with pytest.raises(PeerSimulated):
+        check_provenance(HONEST, request=request, candidate=mock, before=None)
+    named = attrs.evolve(HONEST, model="another")
+    with pytest.raises(PeerFailed):
+        check_provenance(
+            named, request=attrs.evolve(request, model=None), candidate=real, before=None
+        )

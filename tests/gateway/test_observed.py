@@ -29,7 +29,7 @@ async def watched(router, swarm, *, killed_at: float) -> RequestRecord:
 
         async def kill() -> None:
             await trio.sleep(killed_at)
-            swarm.kill(str(answer.decisions[0].chosen))
+            swarm.kill(str(answer.decisions[0].chosen_peer))
 
         nursery.start_soon(kill)
         while await answer.receive() is not None:

@@ -106,7 +106,7 @@ async def ask_and_strike(
             heard += 1
             if left and heard >= left[0]:
                 left.pop(0)
-                chosen = answer.decisions[-1].chosen
+                chosen = answer.decisions[-1].chosen_peer
                 assert chosen is not None
                 crowd.strike(chosen, number)
     assert not left

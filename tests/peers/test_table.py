@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from punch.capability import Capability, Lane, Load, PeerId
-from punch.peers import Breaker, PeerRecord, PeerTable, Rates
+from punch.capability import Capability, Lane, Load, ModelOffer, PeerId
+from punch.peers import Breaker, Candidate, LaneRecord, PeerRecord, PeerTable, Rates, _known
 from punch.peers import _table as limits
 
 A, B = PeerId("a"), PeerId("b")
@@ -202,7 +202,7 @@ def test_a_full_table_takes_nobody_new(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_speed_of_so_many_models_is_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
     """A further one is not; the ones that are go on being measured."""
-    monkeypatch.setattr(limits, "MAX_MODELS", 2)
+    monkeypatch.setattr(_known, "MAX_OFFERS", 2)
     table = table_of()
     for model in ("m1", "m2", "m3", "m1"):
         table.succeeded(A, model, decode_tokens=10, decode_seconds=1.0)
@@ -294,10 +294,18 @@ def test_what_we_sent_counts_until_the_peer_reports() -> None:
     table.sent(A, prompt_tokens=10)
     table.sent(A, prompt_tokens=20)
     sent = record(table)
-    assert (sent.sent_since_report, sent.prompt_tokens_since_report, sent.present) == (2, 30, 2)
+    assert (
+        sent.sent_since_report,
+        sent.prompt_tokens_since_report,
+        sent.candidates()[0].present,
+    ) == (2, 30, 2)
     advertise(table, sequence=2, load=Load(slots=4, busy=2))
     after = record(table)
-    assert (after.sent_since_report, after.prompt_tokens_since_report, after.present) == (0, 0, 2)
+    assert (
+        after.sent_since_report,
+        after.prompt_tokens_since_report,
+        after.candidates()[0].present,
+    ) == (0, 0, 2)
 
 
 def test_the_load_on_a_response_is_a_report_too() -> None:
@@ -308,7 +316,7 @@ def test_the_load_on_a_response_is_a_report_too() -> None:
     after = record(table)
     assert after.capability == claim((1, 1)).with_loads({"": Load(slots=4, busy=3, queued=1)})
     assert (after.sent_since_report, after.prompt_tokens_since_report) == (0, 0)
-    assert (after.present, after.sequence) == (4, 1)
+    assert (after.candidates()[0].present, after.sequence) == (4, 1)
 
 
 def test_a_load_report_is_a_sign_of_life_and_a_report() -> None:
@@ -353,7 +361,7 @@ def test_a_report_that_crossed_our_requests_does_not_hide_them() -> None:
     for _ in range(3):
         table.sent(A, prompt_tokens=1)
     table.reported(A, Load(busy=0))
-    assert (record(table).present, record(table).in_flight) == (3, 3)
+    assert (record(table).candidates()[0].present, record(table).in_flight) == (3, 3)
 
 
 STEPS = st.lists(
@@ -389,7 +397,7 @@ def test_requests_in_flight_are_those_sent_and_not_ended(steps: list[str]) -> No
         expected = max(0, expected + {"sent": 1, "ended": -1}.get(step, 0))
         found = record(table)
         assert found.in_flight == expected
-        assert found.present >= expected
+        assert found.candidates()[0].present >= expected
         assert found.sent_since_report >= 0
 
 
@@ -499,7 +507,7 @@ def test_no_timing_makes_a_rate_that_is_no_number() -> None:
 def test_a_fault_of_one_model_says_nothing_of_the_others() -> None:
     """Its file may be broken, and the machine is well."""
     table = table_of()
-    table.failed(A, model="m", now=100.0)
+    table.failed(A, offer="m", now=100.0)
     found = record(table)
     assert found.breaker("m") == Breaker(failures=1, until=101.0)
     assert (found.breaker("n").state, found.breaker(None).state) == ("closed", "closed")
@@ -515,12 +523,12 @@ def test_a_fault_of_the_whole_peer_is_one_of_every_model() -> None:
 def test_a_single_request_probes_a_breaker_that_has_cooled() -> None:
     """The others wait for what it finds out."""
     table = table_of()
-    table.failed(A, model="m", now=100.0)
+    table.failed(A, offer="m", now=100.0)
     assert record(table).breaker("m").admits(101.0)
-    table.sent(A, model="m", prompt_tokens=1, now=101.0)
+    table.sent(A, offer="m", prompt_tokens=1, now=101.0)
     assert record(table).breaker("m").state == "half-open"
     assert not record(table).breaker("m").admits(500.0)
-    table.ended(A, model="m")
+    table.ended(A, offer="m")
     answer(table)
     assert record(table).breakers == {}
 
@@ -529,22 +537,22 @@ def test_a_probe_that_fails_opens_the_breaker_for_longer() -> None:
     """And whatever the order in which its end and its fault are told."""
     for first in ("ended", "failed"):
         table = table_of()
-        table.failed(A, model="m", now=100.0)
-        table.sent(A, model="m", prompt_tokens=1, now=101.0)
+        table.failed(A, offer="m", now=100.0)
+        table.sent(A, offer="m", prompt_tokens=1, now=101.0)
         if first == "ended":
-            table.ended(A, model="m")
-        table.failed(A, model="m", now=102.0)
+            table.ended(A, offer="m")
+        table.failed(A, offer="m", now=102.0)
         if first == "failed":
-            table.ended(A, model="m")
+            table.ended(A, offer="m")
         assert record(table).breaker("m") == Breaker(failures=2, until=104.0)
 
 
 def test_a_probe_without_a_verdict_makes_room_for_another() -> None:
     """It was cancelled: nothing was found out."""
     table = table_of()
-    table.failed(A, model="m", now=100.0)
-    table.sent(A, model="m", prompt_tokens=1, now=101.0)
-    table.ended(A, model="m")
+    table.failed(A, offer="m", now=100.0)
+    table.sent(A, offer="m", prompt_tokens=1, now=101.0)
+    table.ended(A, offer="m")
     assert record(table).breaker("m") == Breaker(failures=1, until=101.0)
     assert record(table).breaker("m").admits(101.0)
 
@@ -552,20 +560,20 @@ def test_a_probe_without_a_verdict_makes_room_for_another() -> None:
 def test_an_older_request_that_ends_does_not_make_room_for_a_second_probe() -> None:
     """Only when nothing of ours is left there has the probe ended for certain."""
     table = table_of()
-    table.sent(A, model="m", prompt_tokens=1, now=99.0)
-    table.failed(A, model="m", now=100.0)
-    table.sent(A, model="m", prompt_tokens=1, now=101.0)
-    table.ended(A, model="m")
+    table.sent(A, offer="m", prompt_tokens=1, now=99.0)
+    table.failed(A, offer="m", now=100.0)
+    table.sent(A, offer="m", prompt_tokens=1, now=101.0)
+    table.ended(A, offer="m")
     assert record(table).breaker("m").state == "half-open"
-    table.ended(A, model="m")
+    table.ended(A, offer="m")
     assert record(table).breaker("m").state == "open"
 
 
 def test_a_request_that_is_sent_all_the_same_is_no_probe() -> None:
     """It goes there because every breaker is open, before this one has cooled."""
     table = table_of()
-    table.failed(A, model="m", now=100.0)
-    table.sent(A, model="m", prompt_tokens=1, now=100.5)
+    table.failed(A, offer="m", now=100.0)
+    table.sent(A, offer="m", prompt_tokens=1, now=100.5)
     assert record(table).breaker("m").state == "open"
 
 
@@ -573,7 +581,7 @@ def test_a_probe_does_not_outlive_its_session() -> None:
     """Whoever comes back may be asked when it has cooled."""
     table = table_of()
     table.failed(A, now=100.0)
-    table.sent(A, model="m", prompt_tokens=1, now=101.0)
+    table.sent(A, offer="m", prompt_tokens=1, now=101.0)
     table.lost(A, now=102.0)
     advertise(table, sequence=2, seen_at=103.0)
     assert record(table).breaker("m").admits(103.0)
@@ -581,10 +589,10 @@ def test_a_probe_does_not_outlive_its_session() -> None:
 
 def test_so_many_breakers_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     """Past that a fault is one of the whole peer."""
-    monkeypatch.setattr(limits, "MAX_MODELS", 2)
+    monkeypatch.setattr(_known, "MAX_OFFERS", 2)
     table = table_of()
     for number in range(9):
-        table.failed(A, model=f"m{number}", now=100.0)
+        table.failed(A, offer=f"m{number}", now=100.0)
     assert set(record(table).breakers) == {"m0", "m1", "m2", None}
 
 
@@ -592,16 +600,16 @@ def test_so_many_breakers_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_breaker_admits_at_most_one_probe_at_a_time(steps: list[str]) -> None:
     """Whatever else happens in between, as long as nothing is sent that it does not admit."""
     table, probes = table_of(), 0
-    table.failed(A, model="m", now=0.0)
+    table.failed(A, offer="m", now=0.0)
     for turn, step in enumerate(steps):
         now = 2.0 + turn / 100
         breaker = record(table).breaker("m")
         if step == "sent" and breaker.state != "closed" and breaker.admits(now):
-            table.sent(A, model="m", prompt_tokens=1, now=now)
+            table.sent(A, offer="m", prompt_tokens=1, now=now)
             probes += 1
             assert not record(table).breaker("m").admits(now)
         elif step == "ended" and probes:
-            table.ended(A, model="m")
+            table.ended(A, offer="m")
             probes -= 1
         elif step in ("reported", "trip"):
             act(table, step, turn)
@@ -644,8 +652,91 @@ def test_an_answer_ends_a_rest() -> None:
 def test_the_answer_tokens_we_sent_for_count_until_the_peer_reports() -> None:
     """As their prompts do."""
     table = table_of()
-    table.sent(A, model="m", prompt_tokens=10, output_tokens=70, now=0.0)
-    table.sent(A, model="m", prompt_tokens=10, output_tokens=30, now=0.0)
+    table.sent(A, offer="m", prompt_tokens=10, output_tokens=70, now=0.0)
+    table.sent(A, offer="m", prompt_tokens=10, output_tokens=30, now=0.0)
     assert record(table).output_tokens_since_report == 100
     table.reported(A, Load(busy=2, output_tokens_left=90))
     assert record(table).output_tokens_since_report == 0
+
+
+# ---- lanes ----
+
+
+def tell(table: PeerTable, sequence: int = 1) -> None:
+    """A claim with two lanes that offer the same model arrives."""
+    lanes = tuple(
+        Lane(id=name, backend="b", simulated=False, load=Load(slots=2)) for name in ("one", "two")
+    )
+    offers = tuple(ModelOffer(name="m", id=f"{lane.id}/m", lane=lane.id) for lane in lanes)
+    claimed = Capability(lanes=lanes, models=offers)
+    table.advertised(A, claimed, incarnation=1, sequence=sequence, seen_at=0.0)
+
+
+def of_lanes(table: PeerTable) -> dict[str, Candidate]:
+    """The candidates of the only peer, by lane."""
+    return {one.lane.id: one for one in record(table).candidates("m")}
+
+
+def test_what_we_sent_is_counted_by_lane() -> None:
+    """So are reports, refusals and ends; the peer has the sums."""
+    table = PeerTable()
+    tell(table)
+    table.sent(A, offer="one/m", lane="one", prompt_tokens=7)
+    table.sent(A, offer="one/m", lane="one", prompt_tokens=5)
+    table.sent(A, offer="two/m", lane="two", prompt_tokens=1)
+    assert {name: c.present for name, c in of_lanes(table).items()} == {"one": 2, "two": 1}
+    assert record(table).in_flight == 3
+    assert record(table).prompt_tokens_since_report == 13
+
+    table.reported(A, Load(slots=2, busy=2), lane="one")
+    assert record(table).lanes["one"] == LaneRecord(in_flight=2)
+    assert of_lanes(table)["two"].ours.sent_since_report == 1
+    table.refused(A, lane="one", now=1.0, retry_after=9.0)
+    resting = {name: c.ours.resting_until for name, c in of_lanes(table).items()}
+    assert resting == {"one": 10.0, "two": 0.0}
+    assert record(table).resting_until == 0.0
+
+    table.ended(A, offer="one/m", lane="one")
+    table.ended(A, offer="two/m", lane="two")
+    assert {name: c.ours.in_flight for name, c in of_lanes(table).items()} == {"one": 1, "two": 0}
+
+
+def test_speed_and_faults_are_those_of_an_offer() -> None:
+    """The same model on two lanes is two offers; a connection that broke is of the peer."""
+    table = PeerTable()
+    tell(table)
+    table.succeeded(A, "one/m", lane="one", decode_tokens=100, decode_seconds=1.0)
+    table.failed(A, offer="two/m", now=100.0)
+    found = of_lanes(table)
+    assert (found["one"].rates.decode, found["two"].rates.decode) == (100.0, None)
+    assert found["one"].breaker.admits(100.5)
+    assert not found["two"].breaker.admits(100.5)
+    table.failed(A, now=100.0)
+    assert not any(one.breaker.admits(100.5) for one in of_lanes(table).values())
+
+
+def test_the_load_of_each_lane_is_as_new_as_its_own_report() -> None:
+    """However reports and adverts arrive; what is older changes nothing that is newer."""
+    table = PeerTable()
+    tell(table)
+    assert table.load_reported(A, {"one": Load(slots=2, busy=1)}, sequence=4, seen_at=3.0)
+    assert table.load_reported(A, {"two": Load(slots=2, busy=2)}, sequence=3, seen_at=3.0)
+    assert not table.load_reported(A, {"one": Load(slots=2)}, sequence=2, seen_at=3.0)
+    tell(table, 2)
+    assert {name: c.load.busy for name, c in of_lanes(table).items()} == {"one": 1, "two": 2}
+    tell(table, 5)
+    assert {name: c.load.busy for name, c in of_lanes(table).items()} == {"one": 0, "two": 0}
+
+
+def test_a_record_knows_its_candidates_until_it_is_replaced() -> None:
+    """One of each lane that satisfies; one that stands for nothing where none does."""
+    table = PeerTable()
+    tell(table)
+    before = record(table)
+    assert before.candidates("m") is before.candidates("m")
+    assert [one.id for one in before.candidates()] == [f"{A}/one/m", f"{A}/two/m"]
+    assert [one.id for one in before.candidates(offer="two/m")] == [f"{A}/two/m"]
+    (nothing,) = before.candidates("another")
+    assert (nothing.is_offered, nothing.id) == (False, A)
+    table.round_trip(A, 0.1)
+    assert record(table).candidates("m")[0].peer.rtt == 0.1

@@ -559,7 +559,7 @@ def test_a_queue_is_left_only_for_something_quicker() -> None:
     """By a quarter at least, and twice at most."""
     attempts = Attempts(deadline=1000.0)
     found = decide(peer("b"))
-    other = found.score(PeerId("b"))
+    other = found.score(found.order[0])
     assert attempts.move(found, seconds=1.2 * other, now=0.0) is None
     for _ in range(limits.MOST_MOVES):
         moved = attempts.move(found, seconds=1.3 * other, now=0.0)

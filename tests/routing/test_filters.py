@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import attrs
@@ -9,8 +10,8 @@ import pytest
 from hypothesis import given
 from strategies import NOW, peer_tables, route_requests
 
-from punch.capability import Capability, Load, ModelOffer, PeerId
-from punch.peers import Breaker, PeerRecord
+from punch.capability import Capability, Lane, Load, ModelOffer, PeerId
+from punch.peers import Breaker, Candidate, LaneRecord, PeerRecord, candidates_of
 from punch.routing import FRESH_SECONDS, STANDARD_FILTERS, Filter, RouteRequest, route_request
 from punch.wire import CommandRequest
 
@@ -56,14 +57,27 @@ GOES_ON = RouteRequest(continuing=True, chat_template="c" * 64)
 GOES_ON_PLAIN = attrs.evolve(GOES_ON, command="complete")
 
 
+def of(one: PeerRecord, request: RouteRequest = ANY) -> Candidate:
+    """The only candidate of a peer."""
+    (candidate,) = one.candidates(request.model, request.model_digest, request.offer)
+    return candidate
+
+
+def all_of(peers: list[PeerRecord], request: RouteRequest) -> list[Candidate]:
+    """The candidates of all peers."""
+    return candidates_of(peers, request.model, request.model_digest, request.offer)
+
+
 def passes(name: str, request: RouteRequest, one: PeerRecord) -> bool:
     """Whether the filter of this name keeps a peer."""
-    return list(BY_NAME[name].keep(request, [one], NOW)) == [one]
+    candidate = of(one, request)
+    return list(BY_NAME[name].keep(request, [candidate], NOW)) == [candidate]
 
 
 def test_the_standard_filters_and_their_order() -> None:
     """The first to remove a peer gives the reason, so the plainest reasons come first."""
     assert list(BY_NAME) == [
+        "real",
         "tried",
         "fresh",
         "strict",
@@ -71,6 +85,7 @@ def test_the_standard_filters_and_their_order() -> None:
         "features",
         "context",
         "continuation",
+        "state",
         "breaker",
         "resting",
         "slots",
@@ -200,7 +215,7 @@ def test_who_is_removed_is_told_why(
 ) -> None:
     """In a sentence, with the values."""
     assert not passes(name, request_, removed)
-    assert BY_NAME[name].why(request_, removed, NOW) == why
+    assert BY_NAME[name].why(request_, of(removed, request_), NOW) == why
 
 
 @pytest.mark.parametrize("step", STANDARD_FILTERS, ids=lambda step: step.name)
@@ -208,24 +223,28 @@ def test_who_is_removed_is_told_why(
 def test_a_filter_keeps_or_explains(
     step: Filter, request: RouteRequest, peers: list[PeerRecord]
 ) -> None:
-    """It keeps peers in their order, changes none, and has a reason for each of the others."""
-    kept = list(step.keep(request, peers, NOW))
-    assert kept == [one for one in peers if one in kept]
-    for one in peers:
+    """It keeps them in their order, changes none, and has a reason for each of the others."""
+    candidates = all_of(peers, request)
+    kept = list(step.keep(request, candidates, NOW))
+    assert kept == [one for one in candidates if one in kept]
+    for one in candidates:
         if one not in kept:
             assert step.why(request, one, NOW)
 
 
 @pytest.mark.parametrize(
-    "step", [s for s in STANDARD_FILTERS if s.name != "breaker"], ids=lambda step: step.name
+    "step",
+    [s for s in STANDARD_FILTERS if s.name not in ("breaker", "real")],
+    ids=lambda step: step.name,
 )
 @given(request=route_requests, peers=peer_tables())
 def test_a_filter_judges_each_peer_by_itself(
     step: Filter, request: RouteRequest, peers: list[PeerRecord]
 ) -> None:
     """Who else is there does not matter."""
-    alone = [one for one in peers if list(step.keep(request, [one], NOW))]
-    assert list(step.keep(request, peers, NOW)) == alone
+    candidates = all_of(peers, request)
+    alone = [one for one in candidates if list(step.keep(request, [one], NOW))]
+    assert list(step.keep(request, candidates, NOW)) == alone
 
 
 # ---- breakers ----
@@ -248,8 +267,8 @@ def test_an_open_breaker_keeps_requests_away(
 ) -> None:
     """That of the whole peer, or of the model asked for, if there is anybody else."""
     bad, well = broken(model, **breaker), peer(peer_id=PeerId("well"))
-    assert list(BY_NAME["breaker"].keep(ANY, [bad, well], NOW)) == [well]
-    assert BY_NAME["breaker"].why(ANY, bad, NOW) == f"failed 2 times in a row; {why}"
+    assert list(BY_NAME["breaker"].keep(ANY, [of(bad), of(well)], NOW)) == [of(well)]
+    assert BY_NAME["breaker"].why(ANY, of(bad), NOW) == f"failed 2 times in a row; {why}"
 
 
 @given(peers=peer_tables(min_size=1), request=route_requests)
@@ -257,33 +276,26 @@ def test_when_every_breaker_is_open_none_counts(
     peers: list[PeerRecord], request: RouteRequest
 ) -> None:
     """Somebody must be asked; otherwise it removes exactly those that are open."""
-    kept = list(BY_NAME["breaker"].keep(request, peers, NOW))
-    alone = [
-        one
-        for one in peers
-        if one.breaker(
-            offer.name
-            if (offer := one.capability.offer(request.model, request.model_digest))
-            else request.model
-        ).admits(NOW)
-    ]
-    assert kept == (alone or peers)
+    candidates = all_of(peers, request)
+    kept = list(BY_NAME["breaker"].keep(request, candidates, NOW))
+    alone = [one for one in candidates if one.breaker.admits(NOW)]
+    assert kept == (alone or candidates)
 
 
 def test_an_unknown_template_is_not_taken_to_be_the_same() -> None:
     """Two peers that do not say what they write with may write differently."""
     request = attrs.evolve(GOES_ON, chat_template=None)
     (step,) = (step for step in STANDARD_FILTERS if step.name == "continuation")
-    assert step.keep(request, [continuing_peer(chat_template=None)], 0.0) == []
+    assert step.keep(request, [of(continuing_peer(chat_template=None))], 0.0) == []
     # The caller's own beginning may go on with any template that is known.
-    known = continuing_peer()
+    known = of(continuing_peer())
     assert step.keep(request, [known], 0.0) == [known]
 
 
 def test_nobody_who_is_broken_is_better_than_somebody_who_works_on_it() -> None:
     """When all the others are open it fails open, but not for an alternative."""
     (step,) = (step for step in STANDARD_FILTERS if step.name == "breaker")
-    broken = attrs.evolve(peer(), breakers={None: Breaker(failures=3, until=NOW + 9)})
+    broken = of(attrs.evolve(peer(), breakers={None: Breaker(failures=3, until=NOW + 9)}))
     assert step.keep(RouteRequest(), [broken], NOW) == [broken]
     assert step.keep(RouteRequest(alternative=True), [broken], NOW) == []
 
@@ -293,7 +305,7 @@ def test_a_peer_that_lacks_what_the_answer_needs_is_left_out(need: str) -> None:
     """Whatever its command; the reason names what is missing."""
     request = attrs.evolve(ANY, needs=frozenset({need}))
     assert not passes("features", request, PEER)
-    why = BY_NAME["features"].why(request, PEER, NOW)
+    why = BY_NAME["features"].why(request, of(PEER, request), NOW)
     assert why.startswith("cannot ")
     assert why.endswith(f"({need}); it can chat, complete")
     able = attrs.evolve(LLAMA, features=LLAMA.features | {need})
@@ -303,7 +315,7 @@ def test_a_peer_that_lacks_what_the_answer_needs_is_left_out(need: str) -> None:
 def test_all_that_a_peer_lacks_is_named() -> None:
     """The command as well."""
     request = RouteRequest(command="embed", needs=frozenset({"tools", "logprobs"}))
-    assert BY_NAME["features"].why(request, PEER, NOW) == (
+    assert BY_NAME["features"].why(request, of(PEER, request), NOW) == (
         "cannot embed, give log-probabilities (logprobs), call tools (tools); it can chat, complete"
     )
 
@@ -315,3 +327,83 @@ def test_texts_that_are_read_one_by_one_need_room_for_the_longest_only() -> None
     assert request.prompt_tokens > 2 * 1000
     assert passes("context", request, PEER)
     assert not passes("context", attrs.evolve(request, longest_tokens=2001), PEER)
+
+
+# ---- lanes ----
+
+REAL = Lane(id="llama", backend="llama_cpp", simulated=False, load=Load(slots=1))
+MOCK = Lane(id="mock", backend="mock", simulated=True, load=Load(slots=1))
+
+
+def offer_of(lane: Lane, name: str = "llama") -> ModelOffer:
+    """An offer of a lane."""
+    return attrs.evolve(LLAMA, name=name, lane=lane.id, id=f"{lane.id}/{name}")
+
+
+def two_lanes(*, model_of_mock: str = "llama", **real: Any) -> PeerRecord:
+    """A peer with a real lane and one that simulates."""
+    lanes = (attrs.evolve(REAL, **real), MOCK)
+    models = (offer_of(REAL), offer_of(MOCK, model_of_mock))
+    return attrs.evolve(PEER, capability=Capability(lanes=lanes, models=models))
+
+
+def standing(request: RouteRequest, *peers: PeerRecord) -> dict[str, str]:
+    """Id of each candidate to the filter that removes it, or to nothing."""
+    kept: Sequence[Candidate] = all_of(list(peers), request)
+    found = {one.id: "" for one in kept}
+    for step in STANDARD_FILTERS:
+        passed = step.keep(request, kept, NOW)
+        found |= {one.id: step.name for one in kept if one not in passed}
+        kept = passed
+    return found
+
+
+@pytest.mark.parametrize("reason", ["busy", "failed", "resting", "tried"])
+def test_a_simulated_offer_never_takes_the_place_of_a_real_one(reason: str) -> None:
+    """Neither where that is free nor where it cannot be asked now."""
+    load = Load(slots=1, busy=1) if reason == "busy" else REAL.load
+    one = two_lanes(load=load, state="failed" if reason == "failed" else "ready")
+    request = RouteRequest(model="llama")
+    if reason == "resting":
+        one = attrs.evolve(one, lanes={"llama": LaneRecord(resting_until=NOW + 9)})
+    if reason == "tried":
+        request = attrs.evolve(request, tried=frozenset({"p/llama/llama"}))
+    removed_by = {"busy": "slots", "failed": "state"}.get(reason, reason)
+    assert standing(request, one) == {"p/llama/llama": removed_by, "p/mock/llama": "real"}
+
+
+def test_a_simulated_offer_is_asked_where_no_real_one_is() -> None:
+    """For its own model, or by its id; and not once a real one was asked for this request."""
+    one = two_lanes(model_of_mock="mock")
+    assert standing(RouteRequest(model="mock"), one) == {"p/mock/mock": ""}
+    assert standing(RouteRequest(offer="mock/mock"), one) == {"p/mock/mock": ""}
+    assert standing(RouteRequest(), one) == {"p/llama/llama": "", "p/mock/mock": "real"}
+    alone = RouteRequest(model="mock", real_only=True)
+    assert standing(alone, one) == {"p/mock/mock": "real"}
+    assert standing(RouteRequest(model="mock", strict=True), one) == {"p/mock/mock": "strict"}
+
+
+def test_lanes_of_one_peer_are_judged_apart() -> None:
+    """One is full, breaks or drains, and the other answers."""
+    other = attrs.evolve(REAL, id="second")
+    models = (offer_of(REAL), offer_of(other))
+    request = RouteRequest(model="llama")
+    for changes, by in (
+        ({"load": Load(slots=1, busy=1)}, "slots"),
+        ({"load": Load(draining=True)}, "slots"),
+        ({"state": "a state of another year"}, "state"),
+    ):
+        lanes = (attrs.evolve(REAL, **changes), other)
+        one = attrs.evolve(PEER, capability=Capability(lanes=lanes, models=models))
+        assert standing(request, one) == {"p/llama/llama": by, "p/second/llama": ""}
+    one = attrs.evolve(PEER, capability=Capability(lanes=(REAL, other), models=models))
+    broken_one = attrs.evolve(one, breakers={"llama/llama": Breaker(failures=1, until=NOW + 9)})
+    assert standing(request, broken_one) == {"p/llama/llama": "breaker", "p/second/llama": ""}
+    gone = attrs.evolve(one, breakers={None: Breaker(failures=1, until=NOW + 9)})
+    well = attrs.evolve(one, peer_id=PeerId("well"))
+    assert standing(request, gone, well) == {
+        "p/llama/llama": "breaker",
+        "p/second/llama": "breaker",
+        "well/llama/llama": "",
+        "well/second/llama": "",
+    }

@@ -75,7 +75,7 @@ GOLDEN = MappingProxyType(
 
 def score(peer: PeerRecord, preset: str = "default") -> float:
     """The score of one peer."""
-    (terms,) = WeightedSum(PRESETS[preset]).terms(RouteRequest(), [peer], Random(0))
+    (terms,) = WeightedSum(PRESETS[preset]).terms(RouteRequest(), peer.candidates(), Random(0))
     return sum(terms)
 
 
@@ -102,8 +102,8 @@ def test_every_preset_is_a_policy(preset: str) -> None:
     policy = POLICIES["capability" if preset == "default" else f"capability-{preset}"]
     peers = [with_claim(peer, models=(ModelOffer(name="m"),)) for peer in (SLOW, FAST)]
     decision = policy.decide(RouteRequest(model="m"), peers, now=0.0, rng=Random(0))
-    assert decision.order == ("fast", "slow")
-    assert tuple(round(decision.score(peer), 6) for peer in decision.order) == GOLDEN[preset]
+    assert [candidate.peer_id for candidate in decision.order] == ["fast", "slow"]
+    assert tuple(round(decision.score(one), 6) for one in decision.order) == GOLDEN[preset]
 
 
 @pytest.mark.parametrize("preset", PRESETS)

@@ -332,7 +332,7 @@ def _of_peers(peers: Sequence[PeerRecord]) -> list[Metric]:
     for name, group in (*((peer.peer_id, (peer,)) for peer in shown), (OTHER, others)):
         if not group:
             continue
-        loads = [peer.capability.load for peer in group]
+        loads = [lane.load for peer in group for lane in peer.capability.lanes]
         breakers.add_metric((name,), max(map(_breaker_state, group)))
         running.add_metric((name,), sum(load.busy for load in loads))
         waiting.add_metric((name,), sum(load.queued for load in loads))

@@ -28,7 +28,6 @@ import trio
 from ..._logs import get_logger
 from ..._subscribers import open_subscriber
 from ..._version import __version__
-from ...capability import PeerId
 from ...events import Bus, Event, RequestEnded, RequestRecord
 from ...routing import Decision, FailedAttempt
 from ...wire import Segment, short_word
@@ -149,8 +148,8 @@ def _askings(record: RequestRecord, ended_at: float) -> Iterator[_Asking]:
     failed, segments = list(record.attempts), list(record.segments)
     for number, decision in enumerate(record.decisions, start=1):
         is_last = number == len(record.decisions)
-        attempt = next((a for a in failed if a.peer_id == decision.chosen), None)
-        segment = next((s for s in segments if s.peer_id == decision.chosen), None)
+        attempt = next((a for a in failed if a.peer_id == decision.chosen_peer), None)
+        segment = next((s for s in segments if s.peer_id == decision.chosen_peer), None)
         if attempt is not None:
             failed.remove(attempt)
         if segment is not None:
@@ -218,7 +217,7 @@ def _of_decision(decision: Decision) -> Attributes:
         "punch.removed": len(decision.removed),
     }
     if decision.chosen is not None:
-        found["punch.peer_id"] = decision.chosen
+        found["punch.peer_id"] = decision.chosen.peer_id
         if decision.unit == "s":
             found["punch.predicted_seconds"] = decision.score(decision.chosen)
     return found
@@ -228,16 +227,16 @@ def _of_attempt(record: RequestRecord, decision: Decision) -> Attributes:
     return {
         "gen_ai.operation.name": _operation(record),
         "gen_ai.request.model": _model(record, decision),
-        "gen_ai.provider.name": _backend(decision, decision.chosen),
+        "gen_ai.provider.name": _backend(decision),
         "gen_ai.request.stream": record.stream,
-        "server.address": str(decision.chosen),
+        "server.address": str(decision.chosen_peer),
     }
 
 
 def _of_backend(record: RequestRecord, asking: _Asking) -> Attributes:
     found: Attributes = {
         "gen_ai.operation.name": _operation(record),
-        "gen_ai.provider.name": _backend(asking.decision, asking.decision.chosen),
+        "gen_ai.provider.name": _backend(asking.decision),
         "gen_ai.response.id": record.request_id,
     }
     made_by = record.provenance
@@ -262,9 +261,9 @@ def _of_backend(record: RequestRecord, asking: _Asking) -> Attributes:
     return found
 
 
-def _backend(decision: Decision, peer_id: PeerId | None) -> str:
-    scored = None if peer_id is None else decision.scored.get(peer_id)
-    return "unknown" if scored is None else short_word(scored[0].capability.backend)
+def _backend(decision: Decision) -> str:
+    chosen = decision.chosen
+    return "unknown" if chosen is None else short_word(chosen.lane.backend)
 
 
 @asynccontextmanager

@@ -1,0 +1,284 @@
+"""What is known of one peer while it is there: changed often, and read as a record."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from ..capability import Capability, Lane, Load, PeerId
+from ._breaker import CLOSED, FIRST_COOLING, LONGEST_COOLING, Breaker
+from ._rates import Rates
+from ._record import LaneRecord, PeerRecord
+
+# Offers per peer whose speed and whose faults are remembered.
+MAX_OFFERS = 64
+
+# Weight of the newest outcome in the share of faults: about the last five count.
+OUTCOME_WEIGHT = 0.2
+
+# Half of what a share of faults says is forgotten after this long, in seconds: a peer that is
+# not asked any more cannot clear itself with good answers. Two coolings at their longest.
+FORGIVING_SECONDS = 60.0
+
+# Smoothing of the round-trip time, as TCP does (RFC 6298, section 2).
+RTT_WEIGHT = 0.125
+
+# Reputation gains and loses as in the original, for an answer of full quality and a fault.
+REPUTATION_GAIN = 0.03
+REPUTATION_LOSS = 0.05
+
+Breakers = Mapping[str | None, Breaker]
+NO_BREAKERS: Breakers = MappingProxyType({})
+_NO_RATES: Mapping[str, Rates] = MappingProxyType({})
+
+
+class _LaneBooks:
+    """The requests of ours on one lane."""
+
+    __slots__ = ("in_flight", "output_tokens", "prompt_tokens", "resting_until", "sent", "sequence")
+
+    def __init__(self) -> None:
+        self.in_flight = 0
+        # Since its load was last reported.
+        self.sent = 0
+        self.prompt_tokens = 0
+        self.output_tokens = 0
+        self.resting_until = 0.0
+        # Of the message that told its load.
+        self.sequence = -1
+
+    def reported(self, sequence: int | None = None) -> None:
+        self.sent = self.prompt_tokens = self.output_tokens = 0
+        if sequence is not None:
+            self.sequence = sequence
+
+
+class KnownPeer:
+    """One peer, for one session.
+
+    Args:
+      peer_id: Which.
+      session_number: Which of its sessions this is: what was sent in another one is not in
+        these books.
+
+    """
+
+    def __init__(self, peer_id: PeerId, *, session_number: int) -> None:
+        self.peer_id = peer_id
+        self.session_number = session_number
+        self.capability = Capability()
+        self.incarnation = -1
+        self.sequence = -1
+        """Of its newest advert."""
+        self.heard = -1
+        """Of its newest message of any kind."""
+        self.seen_at = 0.0
+        self.rtt: float | None = None
+        self.rates = _NO_RATES
+        self.breakers = NO_BREAKERS
+        self.fault_share = 0.0
+        self.reputation = 1.0
+        self._lanes: dict[str, _LaneBooks] = {}
+        # Requests of ours by the key of their offer: when the last one ends, so has every probe.
+        self._running: dict[str | None, int] = {}
+        self._record: PeerRecord | None = None
+
+    @property
+    def record(self) -> PeerRecord:
+        """All of it, as a value; made when it is looked at."""
+        if self._record is None:
+            self._record = self._make_record()
+        return self._record
+
+    def changed(self) -> None:
+        """The record is not true any more."""
+        if self._record is not None:
+            self._record.forget_candidates()
+            self._record = None
+
+    def _make_record(self) -> PeerRecord:
+        books = list(self._lanes.values())
+        claimed = self.capability.lanes
+        lanes: dict[str, LaneRecord] = {}
+        if len(claimed) > 1:
+            lanes = {lane.id: _as_record(self._lanes[lane.id]) for lane in claimed}
+        rests = [self._lanes[lane.id].resting_until for lane in claimed]
+        return PeerRecord(
+            peer_id=self.peer_id,
+            capability=self.capability,
+            incarnation=self.incarnation,
+            sequence=self.heard,
+            seen_at=self.seen_at,
+            rtt=self.rtt,
+            rates=self.rates,
+            in_flight=sum([lane.in_flight for lane in books]),
+            sent_since_report=sum([lane.sent for lane in books]),
+            prompt_tokens_since_report=sum([lane.prompt_tokens for lane in books]),
+            output_tokens_since_report=sum([lane.output_tokens for lane in books]),
+            breakers=self.breakers,
+            resting_until=min(rests, default=0.0),
+            fault_share=self.fault_share,
+            reputation=self.reputation,
+            lanes=lanes,
+        )
+
+    # ---- what it says ----
+
+    def advertised(
+        self, capability: Capability, *, incarnation: int, sequence: int, seen_at: float
+    ) -> None:
+        """Take a claim that is newer than the last one."""
+        if incarnation != self.incarnation:
+            self.breakers = NO_BREAKERS
+            for books in self._lanes.values():
+                books.resting_until, books.sequence = 0.0, -1
+        newer: dict[str, Load] = {}
+        known = {lane.id: lane.load for lane in self.capability.lanes}
+        for lane in capability.lanes:
+            books = self._books(lane.id)
+            if books.sequence > sequence and lane.id in known:
+                newer[lane.id] = known[lane.id]
+            else:
+                books.reported(sequence)
+        self._forgive(seen_at)
+        self.capability = capability.with_loads(newer) if newer else capability
+        is_same = incarnation == self.incarnation
+        self.incarnation, self.sequence, self.seen_at = incarnation, sequence, seen_at
+        self.heard = max(self.heard, sequence) if is_same else sequence
+        claimed = {lane.id for lane in capability.lanes}
+        for lane_id in [i for i, b in self._lanes.items() if i not in claimed and not b.in_flight]:
+            del self._lanes[lane_id]
+
+    def load_reported(self, loads: Mapping[str, Load], *, sequence: int, seen_at: float) -> bool:
+        """Take the loads of some lanes, as far as they are newer. True if any was."""
+        newer = {
+            lane.id: loads[lane.id]
+            for lane in self.capability.lanes
+            if lane.id in loads and sequence > max(self.sequence, self._books(lane.id).sequence)
+        }
+        if not newer and sequence <= self.heard:
+            return False
+        self.heard = max(self.heard, sequence)
+        for lane_id in newer:
+            self._books(lane_id).reported(sequence)
+        self._forgive(seen_at)
+        self.capability = self.capability.with_loads(newer)
+        self.seen_at = seen_at
+        return True
+
+    def response_reported(self, load: Load, lane_id: str) -> None:
+        """Take the load of a lane that rides on a response."""
+        self.capability = self.capability.with_loads({lane_id: load})
+        self._books(lane_id).reported()
+
+    def round_trip(self, seconds: float) -> None:
+        """Take one measured round trip."""
+        rtt = self.rtt
+        self.rtt = seconds if rtt is None else rtt + RTT_WEIGHT * (seconds - rtt)
+
+    def _forgive(self, seen_at: float) -> None:
+        if self.fault_share:
+            age = max(0.0, seen_at - self.seen_at)
+            self.fault_share *= 0.5 ** (age / FORGIVING_SECONDS)
+
+    # ---- what we send it ----
+
+    def sent(
+        self, lane_id: str, key: str | None, *, prompt_tokens: int, output_tokens: int, now: float
+    ) -> None:
+        """A request is on its way; where a breaker has cooled it is the probe."""
+        books = self._books(lane_id)
+        books.in_flight += 1
+        books.sent += 1
+        books.prompt_tokens += prompt_tokens
+        books.output_tokens += output_tokens
+        self._running[key] = self._running.get(key, 0) + 1
+        if self.breakers:
+            self.breakers = MappingProxyType(
+                {k: b.probed(now=now) if k in (None, key) else b for k, b in self.breakers.items()}
+            )
+
+    def ended(self, lane_id: str, key: str | None) -> None:
+        """A request is no longer there, however it ended."""
+        books, running = self._books(lane_id), self._running
+        books.in_flight = max(0, books.in_flight - 1)
+        # One that ended without a report, cancelled say, is not on its way any longer.
+        books.sent = max(0, books.sent - 1)
+        if not books.sent:
+            books.prompt_tokens = books.output_tokens = 0
+        running[key] = running.get(key, 0) - 1
+        over: list[str | None] = []
+        if running[key] <= 0:
+            del running[key]
+            over.append(key)
+        if not running:
+            over.append(None)
+        self.breakers = freed(self.breakers, *over)
+
+    # ---- what came of it ----
+
+    def succeeded(self, lane: Lane | None, key: str, rates: Rates) -> None:
+        """An offer of a lane has answered, and is as fast as *rates* say."""
+        if key in self.rates or len(self.rates) < MAX_OFFERS:
+            self.rates = MappingProxyType({**self.rates, key: rates})
+        if self.breakers:
+            self.breakers = MappingProxyType(
+                {k: b for k, b in self.breakers.items() if k not in (key, None)}
+            )
+        if lane is not None:
+            self._books(lane.id).resting_until = 0.0
+        self.fault_share *= 1 - OUTCOME_WEIGHT
+        self.reputation = min(1.0, self.reputation + REPUTATION_GAIN)
+
+    def refused(self, lane: Lane, *, now: float, retry_after: float | None) -> None:
+        """It refused a request for this lane."""
+        books, load = self._books(lane.id), lane.load
+        rested = books.resting_until
+        has_room = load.busy + load.queued < load.slots + load.queue_limit
+        if retry_after is not None or has_room:
+            wait = FIRST_COOLING if retry_after is None else min(LONGEST_COOLING, retry_after)
+            books.resting_until = max(rested, now + wait)
+        if rested <= now:
+            # As with faults: what is refused at once is one refusal.
+            self.fault_share += OUTCOME_WEIGHT * (1 - self.fault_share)
+
+    def lane(self, lane_id: str | None) -> Lane | None:
+        """The lane with this id; with `None` its only one."""
+        lanes = self.capability.lanes
+        if lane_id is None:
+            return lanes[0] if len(lanes) == 1 else None
+        return next((lane for lane in lanes if lane.id == lane_id), None)
+
+    def _books(self, lane_id: str) -> _LaneBooks:
+        books = self._lanes.get(lane_id)
+        if books is None:
+            books = self._lanes[lane_id] = _LaneBooks()
+        return books
+
+
+def _as_record(books: _LaneBooks) -> LaneRecord:
+    return LaneRecord(
+        in_flight=books.in_flight,
+        sent_since_report=books.sent,
+        prompt_tokens_since_report=books.prompt_tokens,
+        output_tokens_since_report=books.output_tokens,
+        resting_until=books.resting_until,
+    )
+
+
+def after_fault(
+    breakers: Breakers, key: str | None, *, now: float, retry_after: float | None
+) -> Breakers | None:
+    """*breakers* after a fault of one offer, or of the peer; `None` if it is one that is known."""
+    if key not in breakers and len(breakers) > MAX_OFFERS:
+        key = None
+    breaker = breakers.get(key, CLOSED)
+    after = breaker.failed(now=now, retry_after=retry_after)
+    return None if after is breaker else MappingProxyType({**breakers, key: after})
+
+
+def freed(breakers: Breakers, *keys: str | None) -> Breakers:
+    """*breakers* when no probe of these offers is on its way."""
+    if not breakers:
+        return breakers
+    return MappingProxyType({k: b.freed() if k in keys else b for k, b in breakers.items()})
