@@ -15,8 +15,7 @@ import trio
 from ..capability import Lane, ModelOffer
 from ..dialer import Router, open_router
 from ..exceptions import NoPeerAvailable
-from ..peers import PeerRecord
-from ..routing import READY
+from ..peers import READY, PeerRecord
 from ..settings import (
     DIALER_IDENTITY,
     LOG_LEVEL,

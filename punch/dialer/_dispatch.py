@@ -128,7 +128,9 @@ class Dispatch:
             return None
         return Presence(incarnation=record.incarnation, session=session)
 
-    async def ask(self, candidate: Candidate, request: CommandRequest, deadline: float) -> ClientCall:
+    async def ask(
+        self, candidate: Candidate, request: CommandRequest, deadline: float
+    ) -> ClientCall:
         """Send *request*, which is wanted until *deadline*, for the offer of *candidate*.
 
         Raises:

@@ -7,7 +7,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from random import Random
-from typing import Literal
+from typing import Any, Literal
 
 import attrs
 
@@ -56,6 +56,8 @@ def chat_request(
     history: Sequence[str | CommandResponse | ChatMessage] = (),
     system: str | None = None,
     model: str | None = None,
+    max_tokens: int | None = None,
+    temperature: float | None = None,
     sampling: Sampling | None = None,
     stream: bool = True,
     continuable: bool = True,
@@ -71,7 +73,9 @@ def chat_request(
         and a message says itself whose it is.
       system: The system message.
       model: The name of the model; any by default.
-      sampling: How the answer is chosen.
+      max_tokens: Longest answer, in tokens; the backend's own limit by default.
+      temperature: How freely the answer is chosen; the backend's own by default.
+      sampling: All that there is to say of that, in the place of these two.
       stream: Whether the answer is wanted in parts.
       continuable: Whether another peer may finish it.
       strict: Real inference only.
@@ -86,11 +90,15 @@ def chat_request(
     turns.append(ChatMessage(role="user", content=text))
     if system is not None:
         turns.insert(0, ChatMessage(role="system", content=system))
+    if sampling is None:
+        sampling = Sampling(max_tokens=max_tokens, temperature=temperature)
+    elif max_tokens is not None or temperature is not None:
+        raise TypeError("give max_tokens and temperature, or a sampling that holds both")
     return CommandRequest(
         request_id=new_request_id() if request_id is None else request_id,
         model=model,
         messages=tuple(turns),
-        sampling=sampling or Sampling(),
+        sampling=sampling,
         stream=stream,
         continuable=continuable,
         strict=strict,
@@ -165,9 +173,12 @@ class Router:
           InvalidRequest: naming the value and the rule it breaks.
 
         """
-        check_request(request)
+        named: dict[str, Any] = {} if request.request_id else {"request_id": new_request_id()}
         if self.strict and not request.strict:
-            request = attrs.evolve(request, strict=True)
+            named["strict"] = True
+        if named:
+            request = attrs.evolve(request, **named)
+        check_request(request)
         return Answer(self._runs, request, keep=keep, scope=scope)
 
     async def ask(
@@ -177,7 +188,10 @@ class Router:
         history: Sequence[str | CommandResponse | ChatMessage] = (),
         system: str | None = None,
         model: str | None = None,
+        max_tokens: int | None = None,
+        temperature: float | None = None,
         sampling: Sampling | None = None,
+        strict: bool = False,
         timeout: float | None = None,
     ) -> CommandResponse:
         """Ask, and wait for the whole answer. Raises as `Answer.receive` does.
@@ -192,7 +206,10 @@ class Router:
           history: What was said before; see `chat_request`, as for all that follows.
           system: The system message.
           model: The name of the model.
-          sampling: How the answer is chosen.
+          max_tokens: Longest answer, in tokens.
+          temperature: How freely it is chosen.
+          sampling: All that there is to say of that, in the place of these two.
+          strict: Real inference only.
           timeout: When to give up, in seconds.
 
         """
@@ -203,7 +220,10 @@ class Router:
                 history=history,
                 system=system,
                 model=model,
+                max_tokens=max_tokens,
+                temperature=temperature,
                 sampling=sampling,
+                strict=strict,
                 timeout=timeout,
             )
             if isinstance(question, str)

@@ -2,7 +2,7 @@
 
 from ._breaker import Breaker
 from ._rates import ENOUGH_SAMPLES, USUAL_SLOWDOWN, Rates
-from ._record import NO_OFFER, Candidate, LaneRecord, PeerRecord, candidate_id, candidates_of
+from ._record import NO_OFFER, READY, Candidate, LaneRecord, PeerRecord, candidate_id, candidates_of
 from ._table import MAX_PEERS, PeerTable
 
 __all__ = [
@@ -14,6 +14,7 @@ __all__ = [
     "candidate_id",
     "candidates_of",
     "NO_OFFER",
+    "READY",
     "Rates",
     "Breaker",
     "ENOUGH_SAMPLES",

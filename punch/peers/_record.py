@@ -24,6 +24,9 @@ NO_OFFER = ModelOffer(name="", features=frozenset())
 # Stands for the lane of a peer that says nothing of any.
 _NO_LANE = Lane(backend="", simulated=False, load=Load(draining=True))
 
+# The state of a lane that answers; which others there are may grow.
+READY = "ready"
+
 _Wanted = tuple[str | None, str | None, str | None]
 
 
@@ -127,6 +130,9 @@ class PeerRecord:
     ) -> tuple[Candidate, ...]:
         """Where a request could go: of each lane, the first offer that satisfies it.
 
+        Where nothing is asked for by name, that is the peer's first model that is ready, and a
+        real one before any that simulates.
+
         A peer that offers nothing that was asked for is one candidate all the same, with
         `NO_OFFER`: that, too, is a reason that a decision can give.
 
@@ -152,6 +158,8 @@ class PeerRecord:
         self, model: str | None, digest: str | None, wanted: str | None
     ) -> tuple[Candidate, ...]:
         lanes, several = self.capability.lanes, len(self.capability.lanes) > 1
+        if several and model is None and digest is None and wanted is None:
+            model = self._first_model()
         found: dict[str, ModelOffer] = {}
         for offer in self.capability.models:
             if (
@@ -172,6 +180,17 @@ class PeerRecord:
             lane = (*real, *lanes, _NO_LANE)[0]
             candidates = [Candidate(peer=self, offer=NO_OFFER, lane=lane)]
         return tuple(candidates)
+
+    def _first_model(self) -> str | None:
+        lane_of = {lane.id: lane for lane in self.capability.lanes}
+
+        def rank(offer: ModelOffer) -> tuple[bool, bool]:
+            lane = lane_of.get(offer.lane, _NO_LANE)
+            return lane.simulated, lane.state != READY
+
+        # The first of those that are equal: `min` keeps the order of the peer.
+        first = min(self.capability.models, key=rank, default=None)
+        return None if first is None else first.name
 
 
 @attrs.frozen(kw_only=True, eq=False)

@@ -20,7 +20,7 @@ from ._attempts import (
 from ._budget import HEDGE_RESERVE, HEDGE_SHARE, Budget
 from ._completion_time import CompletionTime
 from ._decision import Assessment, Decision
-from ._filters import FRESH_SECONDS, READY, STANDARD_FILTERS, Filter
+from ._filters import FRESH_SECONDS, STANDARD_FILTERS, Filter
 from ._learned import LearnedState
 from ._lengths import Lengths
 from ._policy import EXPLORE, HOT_QUANTILE, NEAR_SECONDS, Policy, Scorer
@@ -76,7 +76,6 @@ __all__ = [
     "Filter",
     "STANDARD_FILTERS",
     "FRESH_SECONDS",
-    "READY",
     # scorers
     "Scorer",
     "CompletionTime",

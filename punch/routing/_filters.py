@@ -10,14 +10,11 @@ from collections.abc import Callable, Sequence
 
 import attrs
 
-from ..peers import Candidate
+from ..peers import READY, Candidate
 from ._request import RouteRequest
 
 # Adverts come every second; after five the peer is not told apart from a dead one.
 FRESH_SECONDS = 5.0
-
-# A lane in another state does not answer; which states there are may grow.
-READY = "ready"
 
 Keep = Callable[[RouteRequest, Sequence[Candidate], float], Sequence[Candidate]]
 Why = Callable[[RouteRequest, Candidate, float], str]

@@ -121,12 +121,15 @@ def set_of(reader: Reader, limit: int) -> Reader:
     return lambda value: frozenset(items(value))
 
 
-def record(cls: type[Any], **readers: Reader) -> Reader:
-    """A map, as a *cls*: each field by its reader, the rest ignored."""
+def record(cls: type[Any], /, *needed: str, **readers: Reader) -> Reader:
+    """A map, as a *cls*: each field by its reader, the rest ignored.
+
+    Fields without a default must be there, and those that are *needed* all the same.
+    """
     required = [
         field.name
         for field in attrs.fields(cls)
-        if field.default is attrs.NOTHING and field.name in readers
+        if field.name in readers and (field.default is attrs.NOTHING or field.name in needed)
     ]
     plan = tuple(readers.items())
 

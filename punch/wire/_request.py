@@ -153,8 +153,9 @@ class Sampling:
 class CommandRequest:
     """What a dialer asks of a listener."""
 
-    request_id: str
-    """The caller's own or a fresh UUIDv7: 1 to 128 printable ASCII characters."""
+    request_id: str = ""
+    """The caller's own, 1 to 128 printable ASCII characters; empty for a fresh UUIDv7, which
+    `Router` gives it where it enters: here is neither time nor chance."""
 
     command: Command = "chat"
     """What to do."""

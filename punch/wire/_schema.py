@@ -263,6 +263,7 @@ _part = record(
 )
 _command_request = record(
     CommandRequest,
+    "request_id",  # Its default is for programs; on the wire it is given.
     request_id=_request_id,
     command=_command,
     model=_name,

@@ -67,7 +67,7 @@ async def test_a_mock_beside_a_model_answers_only_for_itself(autojump_clock):
                 with pytest.raises(NoPeerAvailable):
                     await router.ask(chat_request("hello", model="mock"))
 
-    assert "there is a real one for this model" in str(caught.value)
+    assert "a real one was asked, and none is made up" in str(caught.value)
 
 
 async def test_a_mock_is_chosen_by_its_name_where_no_real_one_has_it(autojump_clock):

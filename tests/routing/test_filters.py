@@ -377,7 +377,8 @@ def test_a_simulated_offer_is_asked_where_no_real_one_is() -> None:
     one = two_lanes(model_of_mock="mock")
     assert standing(RouteRequest(model="mock"), one) == {"p/mock/mock": ""}
     assert standing(RouteRequest(offer="mock/mock"), one) == {"p/mock/mock": ""}
-    assert standing(RouteRequest(), one) == {"p/llama/llama": "", "p/mock/mock": "real"}
+    assert standing(RouteRequest(), one) == {"p/llama/llama": ""}
+    assert standing(RouteRequest(), two_lanes()) == {"p/llama/llama": "", "p/mock/llama": "real"}
     alone = RouteRequest(model="mock", real_only=True)
     assert standing(alone, one) == {"p/mock/mock": "real"}
     assert standing(RouteRequest(model="mock", strict=True), one) == {"p/mock/mock": "strict"}
