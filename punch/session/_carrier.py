@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Protocol
 
@@ -48,27 +49,15 @@ from ..wire import (
     State,
     Usage,
 )
+from ._call_table import CallTable
 from ._calls import ClientCall, ServerCall
+from ._heartbeat import HEARTBEAT_SECONDS, Heartbeat
+from ._outbox import Outbox
 
 log = get_logger(__name__)
 
-# A heartbeat a second is 40 bytes; a peer that misses five is gone. TCP alone would notice a
-# machine that lost its power after minutes.
-HEARTBEAT_SECONDS = 1.0
-SILENCE_SECONDS = 5.0
-
-# How long a stream may take to say Hello, which needs one round trip.
-GREETING_SECONDS = 5.0
-
-# Bytes that may wait for the writer before answers wait for it too: a peer that does not read
-# its stream cannot grow our memory much past this.
-MAX_PENDING = 4 << 20
-
 # Past this much the peer reads slowly, and adverts it has no time for can wait.
 MAX_PENDING_ADVERTS = 64 << 10
-
-# What is written at a time; more would hide from the heartbeat that the peer still reads.
-PIECE = 256 << 10
 
 # Messages that are read before what they set off gets its turn. Reading a burst to its end first
 # makes the two sides work in turns instead of side by side: half the throughput of 32 requests.
@@ -147,19 +136,13 @@ class PeerSession:
         """Why the session ended, once it has."""
         self._stream = stream
         self._session = session
-        self._admit = admit
-        session.admit = self._let_in
+        session.admit = _door(admit, stream.peer_id)
         self._handler = handler
-        self._client_calls: dict[str, ClientCall] = {}
-        self._cancelled: dict[str, ClientCall] = {}
-        self._server_calls: dict[str, ServerCall] = {}
+        self._calls = CallTable()
         self._scope = trio.CancelScope()
-        self._writable = trio.Event()
-        self._written = trio.Event()
-        self._pings: dict[int, float] = {}
-        self._next_nonce = 0
-        self._heard_at = 0.0
-        self._sent = self._received = 0
+        self._heartbeat = Heartbeat()
+        self._outbox = Outbox(stream, session, self._heartbeat)
+        self._received = 0
 
     @property
     def is_open(self) -> bool:
@@ -175,15 +158,15 @@ class PeerSession:
         """What it holds now."""
         return SessionStatistics(
             requests=self._session.requests,
-            client_calls=len(self._client_calls),
-            server_calls=len(self._server_calls),
-            sent=self._sent,
+            client_calls=len(self._calls.asked),
+            server_calls=len(self._calls.served),
+            sent=self._outbox.sent,
             received=self._received,
         )
 
     async def run(self) -> None:
         """Carry the session until it ends; `ended` says why. Raises nothing of its own."""
-        self._heard_at = trio.current_time()
+        self._heartbeat.begin(trio.current_time())
         try:
             with self._scope:
                 async with trio.open_nursery() as nursery:
@@ -194,7 +177,7 @@ class PeerSession:
             self.close("bye", "the session was closed")
             with trio.CancelScope(shield=True):
                 with trio.move_on_after(FAREWELL_SECONDS), suppress(PeerUnreachable):
-                    await self._flush()
+                    await self._outbox.flush()
                 await self._stream.aclose()
 
     def ask(self, request: CommandRequest) -> ClientCall:
@@ -220,8 +203,8 @@ class PeerSession:
             self._session.send(Request(request=request))
         except LocalProtocolError as error:
             raise PeerRefused(str(error), peer_id=self.peer_id) from None
-        call = self._client_calls[request.request_id] = ClientCall(self, request)
-        self._writable.set()
+        call = self._calls.asked[request.request_id] = ClientCall(self, request)
+        self._outbox.wake()
         return call
 
     def advertise(self, advert: Advert | LoadReport | Encoded) -> bool:
@@ -238,18 +221,8 @@ class PeerSession:
         try:
             self._session.send(Response(response=response))
         except LocalProtocolError as error:
-            fault = Fault(code=PeerFailed.code, message=f"the answer cannot travel: {error}")
-            self._session.send(
-                Response(
-                    response=CommandResponse(
-                        request_id=response.request_id,
-                        status="error",
-                        error=fault,
-                        executor=response.executor,
-                    )
-                )
-            )
-        self._writable.set()
+            self._session.send(Response(response=_stranded(response, error)))
+        self._outbox.wake()
 
     def close(self, code: str, message: str) -> None:
         """End the session and tell the peer why. Nothing happens if it has ended."""
@@ -269,7 +242,7 @@ class PeerSession:
             if not data:
                 self._finish(PeerUnreachable("the connection was lost", peer_id=self.peer_id))
                 return
-            self._heard_at = trio.current_time()
+            self._heartbeat.heard(trio.current_time())
             self._received += len(data)
             self._session.receive_data(data)
             try:
@@ -290,102 +263,44 @@ class PeerSession:
 
     async def _write(self) -> None:
         try:
-            while True:
-                await self._flush()
-                self._writable = trio.Event()
-                await self._writable.wait()
-                if self._session.role == "listener":
-                    # Whoever answers now has more to say: one packet for both costs half as much.
-                    await trio.lowlevel.checkpoint()
+            await self._outbox.run()
         except PeerUnreachable as error:
             self._finish(error)
 
-    async def _flush(self) -> None:
-        while data := self._session.data_to_send():
-            for start in range(0, len(data), PIECE):
-                piece = data[start : start + PIECE]
-                await self._stream.send_all(piece)
-                self._sent += len(piece)
-                if start:
-                    # A peer that takes what we send is not silent, even while we do not listen.
-                    self._heard_at = trio.current_time()
-            self._written.set()
-            self._written = trio.Event()
-
     async def _beat(self) -> None:
-        opened_at = trio.current_time()
         while self.ended is None:
             # A listener hears its dialers' pings: its own would only say the same again.
-            quiet = trio.current_time() - self._heard_at >= HEARTBEAT_SECONDS
-            if self.is_open and (quiet or self._session.role == "dialer"):
+            is_quiet = self._heartbeat.is_quiet(trio.current_time())
+            if self.is_open and (is_quiet or self._session.role == "dialer"):
                 self._ping()
-            before = trio.current_time()
             await trio.sleep(HEARTBEAT_SECONDS)
-            now = trio.current_time()
-            if now - before > 2 * HEARTBEAT_SECONDS:
-                # We were held up ourselves: what the peer said in the meantime is not read yet.
-                continue
-            if not self.is_open and now - opened_at > GREETING_SECONDS:
-                error = PeerTimeout(
-                    f"no greeting within {GREETING_SECONDS:.0f} s", peer_id=self.peer_id
-                )
-                self._finish(error)
-            elif now - self._heard_at > SILENCE_SECONDS - HEARTBEAT_SECONDS:
-                silent = now - self._heard_at
-                self._finish(PeerTimeout(f"silent for {silent:.1f} s", peer_id=self.peer_id))
+            why = self._heartbeat.why_gone(trio.current_time(), is_open=self.is_open)
+            if why is not None:
+                self._finish(PeerTimeout(why, peer_id=self.peer_id))
 
     def _ping(self) -> None:
-        self._next_nonce += 1
-        self._pings = {n: t for n, t in self._pings.items() if n > self._next_nonce - 8}
-        self._pings[self._next_nonce] = trio.current_time()
-        self.say(Ping(nonce=self._next_nonce))
+        self.say(Ping(nonce=self._heartbeat.ping(trio.current_time())))
 
     # ---- what came in ----
 
-    def _let_in(self, hello: Hello) -> None:
-        introduction = Introduction(namespace=hello.namespace, grant=hello.grant)
-        # The ends of grants are UTC, so this one rule knows the machine's clock.
-        refusal = self._admit(self.peer_id, introduction, time.time())
-        if refusal is not None:
-            raise NotPermitted(refusal.reason)
-
     def _take(self, message: Message, nursery: trio.Nursery) -> None:
         match message:
-            case Chunk():
-                if call := self._client_calls.get(message.request_id):
-                    call.add(message, self._session.charged)
-            case Reasoning():
-                if call := self._client_calls.get(message.request_id):
-                    call.think(message, self._session.charged)
-            case Progress() | Started():
-                if call := self._client_calls.get(message.request_id):
-                    call.add(message)
-            case Response(response=response):
-                if call := self._client_calls.pop(response.request_id, None):
-                    call.add(response)
-                elif call := self._cancelled.pop(response.request_id, None):
-                    call.confirm(response.usage.completion_tokens)
+            case Chunk() | Reasoning() | Progress() | Started() | Response() | Cancel() | Credit():
+                self._calls.deliver(message, self._session.charged)
             case Request(request=request):
-                asked = self._server_calls[request.request_id] = ServerCall(self, request)
+                asked = self._calls.served[request.request_id] = ServerCall(self, request)
                 nursery.start_soon(self._serve, asked)
-            case Cancel(request_id=request_id):
-                if served := self._server_calls.get(request_id):
-                    served.unwanted = True
-                    served.cancel_scope.cancel()
-            case Credit(request_id=request_id):
-                if served := self._server_calls.get(request_id):
-                    served.caught_up()
             case Ping(nonce=nonce):
                 self.say(Pong(nonce=nonce))
             case Pong(nonce=nonce):
-                sent_at = self._pings.pop(nonce, None)
-                if sent_at is not None:
-                    self._handler.round_trip(self, trio.current_time() - sent_at)
+                seconds = self._heartbeat.pong(nonce, trio.current_time())
+                if seconds is not None:
+                    self._handler.round_trip(self, seconds)
             case Advert() | LoadReport():
                 self._handler.advertised(self, message)
             case Hello():
                 # The rules have queued a listener's own Hello.
-                self._writable.set()
+                self._outbox.wake()
                 self._handler.opened(self, message)
                 if self._session.role == "dialer":
                     self._ping()
@@ -395,23 +310,13 @@ class PeerSession:
                 )
 
     async def _serve(self, call: ServerCall) -> None:
-        request_id = call.request.request_id
         try:
             with call.cancel_scope:
                 await self._handler.serve_call(call)
         finally:
-            # The dialer may have used the id again the moment it had the response.
-            if self._server_calls.get(request_id) is call:
-                del self._server_calls[request_id]
+            self._calls.forget(call)
         if not call.answered:
-            call.respond(
-                CommandResponse(
-                    request_id=request_id,
-                    status="cancelled",
-                    executor=self._handler.peer_id,
-                    usage=Usage(completion_tokens=call.tokens),
-                )
-            )
+            call.respond(_cancelled(call, self._handler.peer_id))
 
     # ---- what goes out ----
 
@@ -427,20 +332,16 @@ class PeerSession:
             log.error("session ended: we broke a rule", peer=self.peer_id, why=str(error))
             self._finish(PeerUnreachable(f"we broke the protocol: {error}", peer_id=self.peer_id))
         else:
-            self._writable.set()
+            self._outbox.wake()
 
     def abandon(self, call: ClientCall) -> None:
         """Cancel a call of ours; what still arrives of it is dropped."""
-        request_id = call.request.request_id
-        if self._client_calls.get(request_id) is call:
-            del self._client_calls[request_id]
-            call.forget()
-            self._cancelled[request_id] = call
-            self.say(Cancel(request_id=request_id))
+        if self._calls.abandon(call):
+            self.say(Cancel(request_id=call.request.request_id))
 
     def cancelling(self, request_id: str) -> ClientCall | None:
         """The call with this id that was cancelled, if that is not acknowledged yet."""
-        return self._cancelled.get(request_id)
+        return self._calls.cancelled.get(request_id)
 
     def send_window(self, request_id: str) -> int:
         """Bytes that may be sent for a request before its reader catches up."""
@@ -452,23 +353,49 @@ class PeerSession:
 
     @property
     def is_behind(self) -> bool:
-        """Whether more than `MAX_PENDING` bytes wait for the writer."""
-        return self._session.pending > MAX_PENDING
+        """Whether the peer reads so slowly that answers must wait for it."""
+        return self._outbox.is_behind
 
     async def drained(self) -> None:
-        """Wait while more than `MAX_PENDING` bytes wait for the writer."""
-        while self.is_behind:
-            await self._written.wait()
-        await trio.lowlevel.checkpoint()
+        """Wait while the peer is behind."""
+        await self._outbox.drained()
 
     def _finish(self, error: PeerError) -> None:
         if self.ended is not None:
             return
         self.ended = error
-        calls = [*self._client_calls.values(), *self._cancelled.values()]
-        self._client_calls, self._cancelled = {}, {}
-        for call in calls:
-            call.fail(error)
-        for served in self._server_calls.values():
-            served.cancel_scope.cancel()
+        self._calls.fail(error)
         self._scope.cancel()
+
+
+def _door(admit: Admit, peer_id: PeerId) -> Callable[[Hello], None]:
+    """What lets the peer in by its hello, or raises `NotPermitted`."""
+
+    def let_in(hello: Hello) -> None:
+        introduction = Introduction(namespace=hello.namespace, grant=hello.grant)
+        # The ends of grants are UTC, so this one rule knows the machine's clock.
+        refusal = admit(peer_id, introduction, time.time())
+        if refusal is not None:
+            raise NotPermitted(refusal.reason)
+
+    return let_in
+
+
+def _stranded(response: CommandResponse, error: LocalProtocolError) -> CommandResponse:
+    """What is said in the place of *response*, which cannot travel because of *error*."""
+    return CommandResponse(
+        request_id=response.request_id,
+        status="error",
+        error=Fault(code=PeerFailed.code, message=f"the answer cannot travel: {error}"),
+        executor=response.executor,
+    )
+
+
+def _cancelled(call: ServerCall, executor: PeerId) -> CommandResponse:
+    """The end of a call that its dialer did not want any more, and how far it had come."""
+    return CommandResponse(
+        request_id=call.request.request_id,
+        status="cancelled",
+        executor=executor,
+        usage=Usage(completion_tokens=call.tokens),
+    )

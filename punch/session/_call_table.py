@@ -1,0 +1,86 @@
+"""The calls of one session that are not over: those we asked, and those we answer."""
+
+from __future__ import annotations
+
+from ..exceptions import PeerError
+from ..wire import (
+    Cancel,
+    Chunk,
+    Credit,
+    Progress,
+    Reasoning,
+    Response,
+    Started,
+)
+from ._calls import ClientCall, ServerCall
+
+AboutCalls = Chunk | Reasoning | Progress | Started | Response | Cancel | Credit
+"""Messages about a call that there is already."""
+
+
+class CallTable:
+    """Calls by the id of their request. What comes for a call that is over is dropped."""
+
+    def __init__(self) -> None:
+        self.asked: dict[str, ClientCall] = {}
+        """Calls of ours that we still want."""
+        self.cancelled: dict[str, ClientCall] = {}
+        """Calls of ours that we cancelled, until that is acknowledged."""
+        self.served: dict[str, ServerCall] = {}
+        """Calls that we answer."""
+
+    def deliver(self, message: AboutCalls, charged: int) -> None:
+        """Hand *message* to the call that it is about.
+
+        Args:
+          message: What came.
+          charged: Bytes that it costs of the window, which the call gives back as it is read.
+
+        """
+        match message:
+            case Chunk():
+                if call := self.asked.get(message.request_id):
+                    call.add(message, charged)
+            case Reasoning():
+                if call := self.asked.get(message.request_id):
+                    call.think(message, charged)
+            case Progress() | Started():
+                if call := self.asked.get(message.request_id):
+                    call.add(message)
+            case Response(response=response):
+                if call := self.asked.pop(response.request_id, None):
+                    call.add(response)
+                elif call := self.cancelled.pop(response.request_id, None):
+                    call.confirm(response.usage.completion_tokens)
+            case Cancel(request_id=request_id):
+                if served := self.served.get(request_id):
+                    served.unwanted = True
+                    served.cancel_scope.cancel()
+            case Credit(request_id=request_id):
+                if served := self.served.get(request_id):
+                    served.caught_up()
+
+    def abandon(self, call: ClientCall) -> bool:
+        """Drop what still arrives of *call*; whether the peer is to be told to stop."""
+        request_id = call.request.request_id
+        if self.asked.get(request_id) is not call:
+            return False
+        del self.asked[request_id]
+        call.forget()
+        self.cancelled[request_id] = call
+        return True
+
+    def forget(self, call: ServerCall) -> None:
+        """Note that *call* is answered. Its dialer may have used the id again since then."""
+        request_id = call.request.request_id
+        if self.served.get(request_id) is call:
+            del self.served[request_id]
+
+    def fail(self, error: PeerError) -> None:
+        """End all of them: the session is over, because of *error*."""
+        calls = [*self.asked.values(), *self.cancelled.values()]
+        self.asked, self.cancelled = {}, {}
+        for call in calls:
+            call.fail(error)
+        for served in self.served.values():
+            served.cancel_scope.cancel()

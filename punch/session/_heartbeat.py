@@ -1,0 +1,71 @@
+"""The heartbeat of one session: when to ping, what a pong says, when a peer counts as gone.
+
+Does no I/O: the session tells it the time and what was heard, and asks what to do.
+"""
+
+from __future__ import annotations
+
+# A heartbeat a second is 40 bytes; a peer that misses five is gone. TCP alone would notice a
+# machine that lost its power after minutes.
+HEARTBEAT_SECONDS = 1.0
+SILENCE_SECONDS = 5.0
+
+# How long a stream may take to say Hello, which needs one round trip.
+GREETING_SECONDS = 5.0
+
+# Pings whose answers are still waited for; an older one says nothing about the path of today.
+MAX_PINGS = 8
+
+
+class Heartbeat:
+    """Counts what was heard of a peer. All times are seconds of one clock."""
+
+    def __init__(self) -> None:
+        self._began = self._heard_at = self._beat_at = 0.0
+        self._nonce = 0
+        self._pings: dict[int, float] = {}
+
+    def begin(self, now: float) -> None:
+        """Count from *now*, when the stream is there."""
+        self._began = self._heard_at = self._beat_at = now
+
+    def heard(self, now: float) -> None:
+        """Note that something came from the peer, or that it took what was sent."""
+        self._heard_at = now
+
+    def is_quiet(self, now: float) -> bool:
+        """Whether nothing was heard for a whole beat."""
+        return now - self._heard_at >= HEARTBEAT_SECONDS
+
+    def ping(self, now: float) -> int:
+        """The nonce of the next ping, which is sent at *now*."""
+        self._nonce += 1
+        oldest = self._nonce - MAX_PINGS
+        self._pings = {nonce: at for nonce, at in self._pings.items() if nonce > oldest}
+        self._pings[self._nonce] = now
+        return self._nonce
+
+    def pong(self, nonce: int, now: float) -> float | None:
+        """Seconds of the round trip that *nonce* made; `None` if no such ping is waited for."""
+        sent_at = self._pings.pop(nonce, None)
+        return None if sent_at is None else now - sent_at
+
+    def why_gone(self, now: float, *, is_open: bool) -> str | None:
+        """Why the peer counts as gone at *now*, the end of a beat; `None` if it does not.
+
+        Args:
+          now: The time, in seconds.
+          is_open: Whether both sides have greeted.
+
+        """
+        late = now - self._beat_at > 2 * HEARTBEAT_SECONDS
+        self._beat_at = now
+        if late:
+            # Our own process was held up: what the peer said in the meantime is not read yet.
+            return None
+        if not is_open and now - self._began > GREETING_SECONDS:
+            return f"no greeting within {GREETING_SECONDS:.0f} s"
+        silent = now - self._heard_at
+        if silent > SILENCE_SECONDS - HEARTBEAT_SECONDS:
+            return f"silent for {silent:.1f} s"
+        return None

@@ -1,0 +1,79 @@
+"""Writes what a session has queued: the one task that sends on its stream."""
+
+from __future__ import annotations
+
+import trio
+
+from ..network import Stream
+from ..wire import Session
+from ._heartbeat import Heartbeat
+
+# Bytes that may wait for the writer before answers wait for it too: a peer that does not read
+# its stream cannot grow our memory much past this.
+MAX_PENDING_BYTES = 4 << 20
+
+# What is written at a time; more would hide from the heartbeat that the peer still reads.
+PIECE_BYTES = 256 << 10
+
+
+class Outbox:
+    """Takes the bytes of a session to its stream, those that are ready together as one write.
+
+    Args:
+      stream: Where they go.
+      session: What queues them.
+      heartbeat: Hears of pieces that the peer has taken.
+
+    """
+
+    def __init__(self, stream: Stream, session: Session, heartbeat: Heartbeat) -> None:
+        self.sent = 0
+        """Bytes sent so far."""
+        self._stream = stream
+        self._session = session
+        self._heartbeat = heartbeat
+        self._writable = trio.Event()
+        self._written = trio.Event()
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether more than `MAX_PENDING_BYTES` wait for the writer."""
+        return self._session.pending > MAX_PENDING_BYTES
+
+    def wake(self) -> None:
+        """Note that there is something to send."""
+        self._writable.set()
+
+    async def run(self) -> None:
+        """Send what is queued, for ever.
+
+        Raises:
+          PeerUnreachable: if the stream has ended.
+
+        """
+        while True:
+            await self.flush()
+            self._writable = trio.Event()
+            await self._writable.wait()
+            if self._session.role == "listener":
+                # Whoever answers now has more to say: one packet for both costs half as much.
+                await trio.lowlevel.checkpoint()
+
+    async def flush(self) -> None:
+        """Send all that is queued now. Raises as `run` does."""
+        while data := self._session.data_to_send():
+            for start in range(0, len(data), PIECE_BYTES):
+                piece = data[start : start + PIECE_BYTES]
+                await self._stream.send_all(piece)
+                self.sent += len(piece)
+                if start:
+                    # A peer that takes what we send is not silent, even while we do not listen.
+                    self._heartbeat.heard(trio.current_time())
+            self._written.set()
+            self._written = trio.Event()
+
+    async def drained(self) -> None:
+        """Wait while more than `MAX_PENDING_BYTES` wait for the writer."""
+        while self.is_behind:
+            await self._written.wait()
+        await trio.lowlevel.checkpoint()
