@@ -228,7 +228,7 @@ class PeerSession:
         """End the session and tell the peer why. Nothing happens if it has ended."""
         if self.ended is None:
             self._session.send(Goodbye(code=code, message=message))
-            self._finish(PeerUnreachable(f"we ended the session: {message}", peer_id=self.peer_id))
+            self._lose(f"we ended the session: {message}")
 
     # ---- the three tasks ----
 
@@ -240,7 +240,7 @@ class PeerSession:
                 await self.drained()
             data = await self._stream.receive_some()
             if not data:
-                self._finish(PeerUnreachable("the connection was lost", peer_id=self.peer_id))
+                self._lose("the connection was lost")
                 return
             self._heartbeat.heard(trio.current_time())
             self._received += len(data)
@@ -254,12 +254,12 @@ class PeerSession:
                         await trio.lowlevel.checkpoint()
             except NotPermitted as error:
                 log.info("a peer was turned away", peer=self.peer_id, why=str(error))
-                self._finish(PeerUnreachable(f"{self.peer_id}: not let in: {error}"))
+                self._lose(f"not let in: {error}")
             except RemoteProtocolError as error:
                 log.warning(
                     "session ended: the peer broke a rule", peer=self.peer_id, why=str(error)
                 )
-                self._finish(PeerUnreachable(f"broke the protocol: {error}", peer_id=self.peer_id))
+                self._lose(f"broke the protocol: {error}")
 
     async def _write(self) -> None:
         try:
@@ -272,14 +272,11 @@ class PeerSession:
             # A listener hears its dialers' pings: its own would only say the same again.
             is_quiet = self._heartbeat.is_quiet(trio.current_time())
             if self.is_open and (is_quiet or self._session.role == "dialer"):
-                self._ping()
+                self.say(Ping(nonce=self._heartbeat.ping(trio.current_time())))
             await trio.sleep(HEARTBEAT_SECONDS)
             why = self._heartbeat.why_gone(trio.current_time(), is_open=self.is_open)
             if why is not None:
                 self._finish(PeerTimeout(why, peer_id=self.peer_id))
-
-    def _ping(self) -> None:
-        self.say(Ping(nonce=self._heartbeat.ping(trio.current_time())))
 
     # ---- what came in ----
 
@@ -303,11 +300,9 @@ class PeerSession:
                 self._outbox.wake()
                 self._handler.opened(self, message)
                 if self._session.role == "dialer":
-                    self._ping()
+                    self.say(Ping(nonce=self._heartbeat.ping(trio.current_time())))
             case Goodbye(code=code, message=text):
-                self._finish(
-                    PeerUnreachable(f"said goodbye ({code}): {text}", peer_id=self.peer_id)
-                )
+                self._lose(f"said goodbye ({code}): {text}")
 
     async def _serve(self, call: ServerCall) -> None:
         try:
@@ -330,7 +325,7 @@ class PeerSession:
             # A bug on this side, or a message this peer cannot take: its session ends, and the
             # task that wanted to say something goes on.
             log.error("session ended: we broke a rule", peer=self.peer_id, why=str(error))
-            self._finish(PeerUnreachable(f"we broke the protocol: {error}", peer_id=self.peer_id))
+            self._lose(f"we broke the protocol: {error}")
         else:
             self._outbox.wake()
 
@@ -359,6 +354,9 @@ class PeerSession:
     async def drained(self) -> None:
         """Wait while the peer is behind."""
         await self._outbox.drained()
+
+    def _lose(self, why: str) -> None:
+        self._finish(PeerUnreachable(why, peer_id=self.peer_id))
 
     def _finish(self, error: PeerError) -> None:
         if self.ended is not None:
