@@ -30,7 +30,7 @@ async def open_background() -> AsyncIterator[trio.Nursery]:
         raise leaf from leaf.__cause__
 
 
-async def take(lock: trio.Lock) -> None:
+async def acquire_now(lock: trio.Lock) -> None:
     """Acquire *lock*; at once if it is free, where trio lets everybody else have a turn first."""
     if lock.locked():
         await lock.acquire()

@@ -184,7 +184,7 @@ FAULTS = (
     ),
     Fault(
         name="an upstream is asked again after it began to answer",
-        old="if wire.is_new or wire.answers:",
+        old="if wire.is_new or wire.is_answered:",
         new="if wire.is_new:",
         tests=("tests/backends/test_cut_answers.py",),
     ),

@@ -115,7 +115,7 @@ class Supervisable(Protocol):
         ...
 
 
-def continuing(offer: ModelOffer) -> ModelOffer:
+def with_continuation(offer: ModelOffer) -> ModelOffer:
     """*offer* of a backend that can go on with an answer that another peer has begun.
 
     For a chat that takes a known template: another one would write another prompt.

@@ -140,8 +140,8 @@ def _shown(decision: Decided) -> Sequence[Weighed]:
     """The rows: the one chosen first, and of those removed at least one."""
     kept = [w for w in decision.weighed if w.removed_by is None]
     lost = [w for w in decision.weighed if w.removed_by is not None]
-    room = MOST_ROWS - min(len(lost), 2)
-    return (kept[:room] + lost)[:MOST_ROWS]
+    rows = MOST_ROWS - min(len(lost), 2)
+    return (kept[:rows] + lost)[:MOST_ROWS]
 
 
 def _row(decision: Decided, weighed: Weighed, columns: Sequence[int]) -> str:

@@ -157,7 +157,7 @@ class Dispatch:
         """Wait until somebody is known to be there, and all of them were heard or failed to be."""
         limit = min(deadline, trio.current_time() + SETTLE_SECONDS)
         with trio.move_on_at(limit):
-            while not (self.membership.joined.is_set() and self.pool.settled()):
+            while not (self.membership.joined.is_set() and self.pool.is_settled()):
                 if self.membership.refused.is_set():
                     break
                 await self.pool.change()

@@ -90,7 +90,7 @@ class SessionPool:
             return None
         return state.session
 
-    def settled(self) -> bool:
+    def is_settled(self) -> bool:
         """True if there are listeners, and each is measured or could not be reached."""
         return bool(self._states) and all(
             state.trouble is not None or self._is_measured(peer_id)

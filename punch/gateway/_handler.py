@@ -16,7 +16,7 @@ from typing import Any, Protocol
 import attrs
 import trio
 
-from .._background import take
+from .._background import acquire_now
 from .._logs import get_logger
 from ..dialer import Answer, Router
 from ..events import DISCONNECTED, STOPPED, RequestRecord
@@ -187,7 +187,7 @@ class RequestHandler:
 
     async def _write(self, spell: Callable[[], bytes], *, last: bool = False) -> None:
         """Send what *spell* gives; returns when the client, or its buffers, have taken it."""
-        await take(self._lock)
+        await acquire_now(self._lock)
         try:
             if self._is_done:
                 return

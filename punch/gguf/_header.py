@@ -9,7 +9,7 @@ import attrs
 
 from ..exceptions import ModelFileError
 from ._quantization import FILE_TYPES, TENSOR_TYPES, stored_bytes
-from ._reader import Reader
+from ._reader import ByteReader
 from ._values import MAX_LAYERS, TEMPLATE, Values, read_pair
 
 _MAX_PAIRS: Final = 4096  # Files in use have 20 to 60.
@@ -144,8 +144,8 @@ def read_header(file: BinaryIO) -> GgufHeader:
         or it is damaged, or it ends before the last of its weights.
 
     """
-    reader = Reader(file)
-    magic = reader.take(4, "the magic number") if reader.size >= 4 else reader.take_rest()
+    reader = ByteReader(file)
+    magic = reader.consume(4, "the magic number") if reader.size >= 4 else reader.consume_rest()
     if magic != b"GGUF":
         raise ModelFileError(f"not a GGUF file: it starts with {magic!r}, a GGUF file with b'GGUF'")
     version = reader.number("<I", 4, "the format version")
@@ -174,7 +174,7 @@ class _Weights:
     dominant: str | None
 
 
-def _read_tensors(reader: Reader, count: int, alignment: int | None) -> _Weights:
+def _read_tensors(reader: ByteReader, count: int, alignment: int | None) -> _Weights:
     alignment = 32 if alignment is None else alignment
     if alignment == 0 or alignment & (alignment - 1):
         raise ModelFileError(f"{_ALIGNMENT} is {alignment}, but must be a power of two")

@@ -12,7 +12,7 @@ _MAX_HEADER: Final = 256 * 1024 * 1024  # Bytes. The largest token lists in use 
 _MAX_NAME: Final = 1024  # Bytes of a key or a tensor name; those in use stay below 64.
 
 
-class Reader:
+class ByteReader:
     """Takes a file apart from front to back, a piece at a time."""
 
     def __init__(self, file: BinaryIO) -> None:
@@ -28,7 +28,7 @@ class Reader:
         """Bytes taken so far."""
         return self._before + self._used
 
-    def take_rest(self) -> bytes:
+    def consume_rest(self) -> bytes:
         """All that is left of the piece of a very short file."""
         return self._file.read(4)
 
@@ -44,7 +44,7 @@ class Reader:
                 f"the header goes on past {_MAX_HEADER} bytes (in {what}): the file is damaged"
             )
 
-    def take(self, length: int, what: str) -> bytes:
+    def consume(self, length: int, what: str) -> bytes:
         """The next *length* bytes; *length* was checked or is small."""
         end = self._used + length
         if end <= len(self._piece):
@@ -74,7 +74,7 @@ class Reader:
 
     def number(self, layout: str, length: int, what: str) -> int:
         """The next number."""
-        return int(struct.unpack(layout, self.take(length, what))[0])
+        return int(struct.unpack(layout, self.consume(length, what))[0])
 
     def count(self, layout: str, length: int, what: str, limit: int) -> int:
         """The next number, which may not be above *limit*."""
@@ -86,7 +86,7 @@ class Reader:
     def name(self, what: str) -> str:
         """The next string, which names something."""
         length = self.count("<Q", 8, f"the length of {what}", _MAX_NAME)
-        return self.take(length, what).decode("utf-8", "replace")
+        return self.consume(length, what).decode("utf-8", "replace")
 
     def skip_strings(self, count: int, what: str) -> None:
         """Pass over *count* strings. This is where the time goes, so it walks the piece itself."""

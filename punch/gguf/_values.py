@@ -6,7 +6,7 @@ import struct
 from typing import Final
 
 from ..exceptions import ModelFileError
-from ._reader import Reader
+from ._reader import ByteReader
 
 _MAX_TEXT: Final = 1024 * 1024  # Bytes of a text that is kept. Chat templates take up to 20 KB.
 _MAX_NUMBER: Final = 2**31 - 1  # llama.cpp keeps all of these in 32 bits.
@@ -80,7 +80,7 @@ def _shown(found: Scalar | None) -> str:
     return "a text or a list" if found is None else repr(found)
 
 
-def read_pair(reader: Reader, values: Values) -> None:
+def read_pair(reader: ByteReader, values: Values) -> None:
     """Take the next key and its value; keep the value if it is used."""
     key = reader.name("a key")
     if not key or key in values.present:
@@ -94,17 +94,17 @@ def read_pair(reader: Reader, values: Values) -> None:
         if key in _KEPT_TEXTS:
             if length > _MAX_TEXT:
                 raise ModelFileError(f"{what} is {length} bytes; at most {_MAX_TEXT} is plausible")
-            values.scalars[key] = reader.take(length, what).decode("utf-8", "surrogateescape")
+            values.scalars[key] = reader.consume(length, what).decode("utf-8", "surrogateescape")
         else:
             reader.skip(length, what)
     elif kind == _ARRAY:
         _read_array(reader, values, key, what)
     else:
         layout, length, _ = _scalar(kind, what)
-        values.scalars[key] = struct.unpack(layout, reader.take(length, what))[0]
+        values.scalars[key] = struct.unpack(layout, reader.consume(length, what))[0]
 
 
-def _read_array(reader: Reader, values: Values, key: str, what: str) -> None:
+def _read_array(reader: ByteReader, values: Values, key: str, what: str) -> None:
     kind = reader.number("<I", 4, what)
     count = reader.number("<Q", 8, what)
     values.lengths[key] = count
@@ -116,7 +116,7 @@ def _read_array(reader: Reader, values: Values, key: str, what: str) -> None:
     layout, length, _ = _scalar(kind, what)
     reader.expect(count * length, what)
     if key.endswith(_KEPT_LISTS) and count <= MAX_LAYERS:
-        taken = reader.take(count * length, what)
+        taken = reader.consume(count * length, what)
         values.lists[key] = tuple(value for (value,) in struct.iter_unpack(layout, taken))
     else:
         reader.skip(count * length, what)

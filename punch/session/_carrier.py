@@ -191,7 +191,7 @@ class PeerSession:
         """
         if self.ended is not None:
             raise self.ended
-        if self._session.in_flight(request.request_id):
+        if self._session.is_in_flight(request.request_id):
             raise RequestConflict(
                 f"request_id {request.request_id!r} is in flight already: give each request its own"
             )
@@ -246,11 +246,11 @@ class PeerSession:
             self._received += len(data)
             self._session.receive_data(data)
             try:
-                taken = 0
+                handled = 0
                 while (message := self._session.next_event()) is not None:
-                    self._take(message, nursery)
-                    taken += 1
-                    if taken % TURN == 0:
+                    self._handle(message, nursery)
+                    handled += 1
+                    if handled % TURN == 0:
                         await trio.lowlevel.checkpoint()
             except NotPermitted as error:
                 log.info("a peer was turned away", peer=self.peer_id, why=str(error))
@@ -280,7 +280,7 @@ class PeerSession:
 
     # ---- what came in ----
 
-    def _take(self, message: Message, nursery: trio.Nursery) -> None:
+    def _handle(self, message: Message, nursery: trio.Nursery) -> None:
         match message:
             case Chunk() | Reasoning() | Progress() | Started() | Response() | Cancel() | Credit():
                 self._calls.deliver(message, self._session.charged)

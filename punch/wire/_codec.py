@@ -21,6 +21,7 @@ import msgpack
 
 from ..capability import Capability, Load, ModelOffer
 from ..exceptions import LocalProtocolError, RemoteProtocolError
+from ._decoders import BadValue, shown
 from ._frame_buffer import HEADER
 from ._frames import (
     Advert,
@@ -44,7 +45,6 @@ from ._limits import (
     MAX_FRAME_BYTES,
     MAX_LISTENER_REGISTRATION_BYTES,
 )
-from ._readers import BadValue, shown
 from ._registration import Join, Registration, Roster
 from ._request import ChatMessage, CommandRequest
 from ._response import CommandResponse, Completion, TokenLogprob
@@ -265,11 +265,11 @@ def decode(body: bytes | bytearray | memoryview) -> AnyMessage:
     """
     fields = _unpack(body)
     kind = fields.get("type") if type(fields) is dict else None
-    reader = MESSAGES.get(kind) if type(kind) is str else None
-    if reader is None:
+    decoder = MESSAGES.get(kind) if type(kind) is str else None
+    if decoder is None:
         raise RemoteProtocolError(f"not a message: type {shown(kind)}")
     try:
-        message: AnyMessage = reader(fields)
+        message: AnyMessage = decoder(fields)
     except BadValue as bad:
         place = ".".join([str(kind), *bad.place])
         raise RemoteProtocolError(f"{place}: expected {bad.expected}") from None

@@ -8,6 +8,22 @@ from typing import Any
 import attrs
 
 from ..capability import Capability, Gpu, Lane, Load, ModelOffer
+from ._decoders import (
+    BadValue,
+    Decoder,
+    binary,
+    flag,
+    integer,
+    label,
+    many,
+    matching,
+    number,
+    one_of,
+    record,
+    set_of,
+    shown,
+    text,
+)
 from ._frames import (
     Advert,
     Cancel,
@@ -43,22 +59,6 @@ from ._limits import (
     MIN_LOGPROB,
     SAMPLING_NUMBERS,
 )
-from ._readers import (
-    BadValue,
-    Reader,
-    binary,
-    flag,
-    integer,
-    label,
-    many,
-    matching,
-    number,
-    one_of,
-    record,
-    set_of,
-    shown,
-    text,
-)
 from ._registration import Join, Registration, Roster
 from ._request import ChatMessage, CommandRequest, ContentPart, Sampling, Tool, ToolCall
 from ._response import CommandResponse, Completion, Fault, Provenance, Timings, TokenLogprob, Usage
@@ -67,8 +67,8 @@ from ._response import CommandResponse, Completion, Fault, Provenance, Timings, 
 MINOR = 1
 
 
-def _of(name: str) -> Reader:
-    """The reader of a field of a request, from the table of limits."""
+def _of(name: str) -> Decoder:
+    """The decoder of a field of a request, from the table of limits."""
     limit = LIMITS[name]
     if limit.pattern is not None:
         return matching(limit.pattern, f"{limit.span} {limit.unit}")
@@ -83,9 +83,9 @@ def _of(name: str) -> Reader:
     return number(limit.least, limit.most)
 
 
-def _list_of(reader: Reader, name: str) -> Reader:
-    """The reader of a list in a request, from the table of limits."""
-    return many(reader, int(LIMITS[name].most))
+def _list_of(decoder: Decoder, name: str) -> Decoder:
+    """The decoder of a list in a request, from the table of limits."""
+    return many(decoder, int(LIMITS[name].most))
 
 
 _name = label(MAX_NAME_CHARACTERS)
@@ -359,7 +359,7 @@ _join = record(
     root=binary(MAX_KEY_BYTES),
 )
 
-MESSAGES: Mapping[str, Reader] = {
+MESSAGES: Mapping[str, Decoder] = {
     "hello": record(
         Hello,
         minor=_count,

@@ -325,7 +325,7 @@ class Session:
             and len(self._requests) < min(self.theirs.max_requests, MAX_REQUESTS)
         )
 
-    def in_flight(self, request_id: str) -> bool:
+    def is_in_flight(self, request_id: str) -> bool:
         """True if a request with this id was asked and is not over."""
         return request_id in self._requests
 

@@ -58,7 +58,7 @@ def answer(*events: str, logprobs: int | None = None) -> Completion:
     """What a stream of *events* is in the end."""
     reader = AnswerReader(logprobs)
     for event in events:
-        reader.take(event)
+        reader.feed(event)
     return reader.finish(first_token=None, last_token=None).completion
 
 
@@ -162,7 +162,7 @@ def test_pieces_of_calls_are_put_together() -> None:
     """Text may come before them, and two may come at the same time."""
     reader = AnswerReader()
     out = [
-        reader.take(event)
+        reader.feed(event)
         for event in (
             delta(content="Let me see."),
             delta(piece(0, id="c1", name="f")),
@@ -187,7 +187,7 @@ def test_a_piece_of_a_call_counts_as_many_tokens_as_the_server_says() -> None:
     """They are not counted again with the text."""
     reader = AnswerReader()
     event = json.loads(delta(piece(0, "{", name="f"))) | {"timings": {"predicted_n": 7}}
-    assert reader.take(json.dumps(event)) == ("", 7)
+    assert reader.feed(json.dumps(event)) == ("", 7)
 
 
 def test_a_call_that_comes_whole_and_without_an_id_gets_one() -> None:
@@ -227,11 +227,11 @@ def test_calls_are_bounded() -> None:
     """In number and in length."""
     reader = AnswerReader()
     with pytest.raises(GenerationFailed, match="more than 128 tools"):
-        reader.take(delta(*[piece(i, name="f") for i in range(MAX_TOOL_CALLS + 1)]))
+        reader.feed(delta(*[piece(i, name="f") for i in range(MAX_TOOL_CALLS + 1)]))
     reader = AnswerReader()
     with pytest.raises(GenerationFailed, match="longer than 524288"):
         for _ in range(9):
-            reader.take(delta(piece(0, "x" * 65536, name="f")))
+            reader.feed(delta(piece(0, "x" * 65536, name="f")))
 
 
 # ---- log-probabilities ----
@@ -284,12 +284,12 @@ def test_log_probabilities_are_bounded() -> None:
     reader = AnswerReader(0)
     with pytest.raises(InvalidRequest, match="set max_tokens"):
         for _ in range(MAX_LOGPROBS // 1000 + 1):
-            reader.take(chunk("a", {"content": rows}))
+            reader.feed(chunk("a", {"content": rows}))
     reader = AnswerReader(20)
     wide = {"token": "x" * 2000, "logprob": 0}
     with pytest.raises(InvalidRequest, match="ask for fewer"):
         for _ in range(4):
-            reader.take(chunk("a", {"content": [wide | {"top_logprobs": [wide] * 20}] * 50}))
+            reader.feed(chunk("a", {"content": [wide | {"top_logprobs": [wide] * 20}] * 50}))
 
 
 NAMES = [
@@ -313,9 +313,9 @@ def test_whatever_a_server_sends_the_answer_can_travel(value: Any) -> None:
     reader = AnswerReader(2)
     choice = {"finish_reason": "stop", "delta": value, "logprobs": value}
     try:
-        reader.take(json.dumps({"choices": [choice]}))
-        reader.take(json.dumps({"choices": [{"delta": {"tool_calls": [value, value]}}]}))
-        reader.take(json.dumps({"choices": [{"logprobs": {"content": [value, value]}}]}))
+        reader.feed(json.dumps({"choices": [choice]}))
+        reader.feed(json.dumps({"choices": [{"delta": {"tool_calls": [value, value]}}]}))
+        reader.feed(json.dumps({"choices": [{"logprobs": {"content": [value, value]}}]}))
         completion = reader.finish(first_token=None, last_token=None).completion
     except PunchError:
         return

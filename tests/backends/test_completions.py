@@ -99,7 +99,7 @@ def test_a_stream_is_folded_into_one_answer() -> None:
     """Text, reason, counts and times come from the server's own events."""
     answer = AnswerReader()
     out = [
-        answer.take(item)
+        answer.feed(item)
         for item in (
             event(None),
             event("Hel"),
@@ -130,7 +130,7 @@ def test_an_event_stands_for_all_the_tokens_since_the_last_text() -> None:
     """A character of several tokens, or text that was held back, comes in one event."""
     answer = AnswerReader()
     out = [
-        answer.take(event(text, timings={"predicted_n": made}))
+        answer.feed(event(text, timings={"predicted_n": made}))
         for text, made in (("a", 1), ("", 2), ("\U0001f98a", 4), ("b", 5))
     ]
     assert out == [("a", 1), ("", 0), ("\U0001f98a", 3), ("b", 1)]
@@ -146,8 +146,8 @@ def test_only_llama_cpp_is_told_a_slot() -> None:
 def test_times_are_measured_where_the_server_gives_none() -> None:
     """Until the first token is prefill, from there on is decode."""
     answer = AnswerReader()
-    answer.take(event("a"))
-    answer.take(event("b", finish="stop"))
+    answer.feed(event("a"))
+    answer.feed(event("b", finish="stop"))
     generation = answer.finish(first_token=0.5, last_token=2.0)
     assert generation.timings == Timings(prefill=0.5, decode=1.5)
     assert generation.usage == Usage()
@@ -156,8 +156,8 @@ def test_times_are_measured_where_the_server_gives_none() -> None:
 def test_a_chunk_counts_as_many_tokens_as_the_server_says() -> None:
     """llama.cpp can tell with every chunk how many it made so far."""
     answer = AnswerReader()
-    assert answer.take(event("a", timings={"predicted_n": 1})) == ("a", 1)
-    assert answer.take(event("bcd", timings={"predicted_n": 4})) == ("bcd", 3)
+    assert answer.feed(event("a", timings={"predicted_n": 1})) == ("a", 1)
+    assert answer.feed(event("bcd", timings={"predicted_n": 4})) == ("bcd", 3)
 
 
 def test_reasoning_is_no_part_of_the_answer() -> None:
@@ -165,8 +165,8 @@ def test_reasoning_is_no_part_of_the_answer() -> None:
     answer = AnswerReader()
     for name in ("reasoning_content", "reasoning"):
         chunk = {"choices": [{"delta": {name: "hm"}, "finish_reason": None}]}
-        assert answer.take(json.dumps(chunk)) == ("", 1)
-    answer.take(event("so", finish="stop"))
+        assert answer.feed(json.dumps(chunk)) == ("", 1)
+    answer.feed(event("so", finish="stop"))
     assert answer.finish(first_token=None, last_token=None).completion.text == "so"
 
 
@@ -174,15 +174,15 @@ def test_a_thought_counts_as_many_tokens_as_the_server_says() -> None:
     """They are not counted again with the first word."""
     answer = AnswerReader()
     thought = {"choices": [{"delta": {"reasoning_content": "hm"}}], "timings": {"predicted_n": 5}}
-    assert answer.take(json.dumps(thought)) == ("", 5)
-    assert answer.take(event("so", timings={"predicted_n": 6})) == ("so", 1)
+    assert answer.feed(json.dumps(thought)) == ("", 5)
+    assert answer.feed(event("so", timings={"predicted_n": 6})) == ("so", 1)
 
 
 def test_text_without_a_new_token_counts_none() -> None:
     """llama-server sends what it had held back in an event of its own."""
     answer = AnswerReader()
     out = [
-        answer.take(event(text, timings={"predicted_n": made}))
+        answer.feed(event(text, timings={"predicted_n": made}))
         for text, made in (("a", 3), ("b", 3), ("c", 2), ("d", 4))
     ]
     assert out == [("a", 3), ("b", 0), ("c", 0), ("d", 1)]
@@ -211,8 +211,8 @@ def test_a_server_that_cannot_go_on_gets_the_turn_as_it_is() -> None:
 def test_an_answer_without_a_finish_has_failed() -> None:
     """A cut connection must not look like a short answer."""
     answer = AnswerReader()
-    answer.take(event("Hel"))
-    answer.take("[DONE]")
+    answer.feed(event("Hel"))
+    answer.feed("[DONE]")
     with pytest.raises(GenerationFailed, match="without a finish"):
         answer.finish(first_token=None, last_token=None)
 
@@ -221,7 +221,7 @@ def test_an_error_in_the_middle_of_a_stream_is_raised() -> None:
     """llama-server sends an error object when decoding fails."""
     answer = AnswerReader()
     with pytest.raises(GenerationFailed, match="Compute error"):
-        answer.take('{"error": {"code": 500, "message": "Compute error.", "type": "server_error"}}')
+        answer.feed('{"error": {"code": 500, "message": "Compute error.", "type": "server_error"}}')
 
 
 @given(st.recursive(st.none() | st.booleans() | st.floats() | st.text(), lambda children: (
@@ -233,7 +233,7 @@ def test_arbitrary_events_raise_our_errors_only(value: Any) -> None:
     """Whatever a server sends, the caller sees a `PunchError` or a text."""
     answer = AnswerReader()
     try:
-        text, tokens = answer.take(json.dumps(value))
+        text, tokens = answer.feed(json.dumps(value))
         answer.finish(first_token=1.0, last_token=2.0)
     except PunchError:
         return

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import trio
 
-from punch.backends._base import LOADING_SECONDS, continuing, say_while
+from punch.backends._base import LOADING_SECONDS, say_while, with_continuation
 from punch.backends.llama._served import ServedBackend
 from punch.backends.llama._server import template_in
 from punch.capability import ModelOffer
@@ -91,11 +91,11 @@ async def test_say_while_ends_with_the_work(autojump_clock: object) -> None:
 def test_a_chat_goes_on_only_with_a_known_template() -> None:
     """Another template would write another prompt; a raw completion needs none."""
     chat = frozenset({"chat", "complete"})
-    assert continuing(ModelOffer(name="m", features=chat, chat_template=KNOWN)).continues
-    assert not continuing(ModelOffer(name="m", features=chat)).continues
-    assert continuing(ModelOffer(name="m", features=frozenset({"complete"}))).continues
+    assert with_continuation(ModelOffer(name="m", features=chat, chat_template=KNOWN)).continues
+    assert not with_continuation(ModelOffer(name="m", features=chat)).continues
+    assert with_continuation(ModelOffer(name="m", features=frozenset({"complete"}))).continues
     embed = ModelOffer(name="m", features=frozenset({"embed"}), chat_template=KNOWN)
-    assert not continuing(embed).continues
+    assert not with_continuation(embed).continues
 
 
 @pytest.mark.parametrize(

@@ -16,9 +16,9 @@ def text(seed: int, blocks: int) -> str:
 
 def turn(pins: Pins, prompt: str, answer: str = "") -> int | None:
     """One answer, from its beginning to its end."""
-    slot = pins.take(prompt)
+    slot = pins.acquire(prompt)
     assert slot is not None
-    pins.give(slot, prompt + answer)
+    pins.release(slot, prompt + answer)
     return slot
 
 
@@ -64,13 +64,13 @@ def test_the_same_prompt_again_goes_to_the_same_slot() -> None:
 def test_a_slot_is_nobody_elses_until_it_is_given_back() -> None:
     """Even if it holds the very prompt."""
     pins = Pins(2, key=b"k")
-    one = pins.take(text(1, 4))
-    other = pins.take(text(1, 4))
+    one = pins.acquire(text(1, 4))
+    other = pins.acquire(text(1, 4))
     assert {one, other} == {0, 1}
-    assert pins.take(text(1, 4)) is None
+    assert pins.acquire(text(1, 4)) is None
     assert one is not None
-    pins.give(one, text(1, 4))
-    assert pins.take(text(5, 4)) == one
+    pins.release(one, text(1, 4))
+    assert pins.acquire(text(5, 4)) == one
 
 
 def test_a_new_prompt_takes_the_slot_that_rested_longest() -> None:

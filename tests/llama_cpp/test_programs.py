@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from punch.backends.llama._cli_question import read_question, sampling_flags
-from punch.backends.llama._served import able
-from punch.backends.llama._server import can_embed_too, lost_port, server_command
+from punch.backends.llama._served import with_features
+from punch.backends.llama._server import can_embed_too, has_lost_port, server_command
 from punch.capability import ModelOffer
 from punch.exceptions import GenerationFailed, InvalidRequest, PeerRefused
 from punch.llama_cpp import Program
@@ -91,12 +91,15 @@ def test_what_a_server_does_with_any_model_is_offered() -> None:
     """By what the model itself can do."""
     chat = ModelOffer(name="m")
     forms = {"json_schema", "logprobs"}
-    assert able(chat, embeds=True).features == {"chat", "complete", "embed", "tools"} | forms
-    assert able(chat, embeds=False).features == {"chat", "complete", "tools"} | forms
+    assert (
+        with_features(chat, can_embed=True).features
+        == {"chat", "complete", "embed", "tools"} | forms
+    )
+    assert with_features(chat, can_embed=False).features == {"chat", "complete", "tools"} | forms
     base = ModelOffer(name="m", features=frozenset({"complete"}))
-    assert able(base, embeds=False).features == {"complete"} | forms
+    assert with_features(base, can_embed=False).features == {"complete"} | forms
     vectors = ModelOffer(name="m", features=frozenset({"embed"}))
-    assert able(vectors, embeds=True) == vectors
+    assert with_features(vectors, can_embed=True) == vectors
 
 
 def test_a_name_with_a_comma_is_no_alias() -> None:
@@ -106,8 +109,10 @@ def test_a_name_with_a_comma_is_no_alias() -> None:
 
 def test_a_lost_port_is_recognized() -> None:
     """In the words of builds old and new."""
-    assert lost_port(["x", "E srv start: couldn't bind HTTP server socket, hostname: 127.0.0.1"])
-    assert not lost_port(["failed to load model"])
+    assert has_lost_port(
+        ["x", "E srv start: couldn't bind HTTP server socket, hostname: 127.0.0.1"]
+    )
+    assert not has_lost_port(["failed to load model"])
 
 
 def test_kinds_are_told_apart_by_flags() -> None:

@@ -26,6 +26,7 @@ from punch.wire import (
     decode,
     encode,
 )
+from punch.wire._decoders import BadValue
 from punch.wire._limits import (
     MAX_ADDRESSES,
     MAX_ENTRIES,
@@ -35,7 +36,6 @@ from punch.wire._limits import (
     MAX_LOGPROBS,
     MAX_REGISTRATION_BYTES,
 )
-from punch.wire._readers import BadValue
 from punch.wire._schema import MESSAGES
 
 ROOT = Path(__file__).parent.parent.parent

@@ -45,7 +45,7 @@ from ...exceptions import (
 )
 from ...processes import Restarts, describe_exit, kill_group
 from ...wire import CommandRequest, Completion, Timings, Usage
-from .._base import Backend, Emit, Generation, Loading, continuing, say_while
+from .._base import Backend, Emit, Generation, Loading, say_while, with_continuation
 from ..openai._written_tools import ask_in_writing, has_tools
 
 log = get_logger(__name__)
@@ -132,7 +132,7 @@ class _Binding:
 
     def __init__(self, settings: dict[str, Any], offer: ModelOffer) -> None:
         self._settings = settings
-        self._offer = continuing(_able(offer))
+        self._offer = with_continuation(_with_features(offer))
         self._worker: _Worker | None = None
         self._lock = trio.Lock()
         self._restarts = Restarts()
@@ -390,7 +390,7 @@ class _Worker:
         )
 
 
-def _able(offer: ModelOffer) -> ModelOffer:
+def _with_features(offer: ModelOffer) -> ModelOffer:
     """*offer* with what a grammar can do; log-probabilities would need every token's logits."""
     features = set(offer.features)
     if features & {"chat", "complete"}:

@@ -166,9 +166,9 @@ class _Engine:
             # What is cached was computed in other batches and differs in the last bits.
             self._llm.reset()
         self._llm.set_seed(seed % 2**32)
-        room = self._llm.n_ctx() - len(tokens)
+        left = self._llm.n_ctx() - len(tokens)
         wanted = sampling["max_tokens"]
-        limit = room if wanted is None else min(wanted, room)
+        limit = left if wanted is None else min(wanted, left)
         self._prefilled = None
         self._api.llama_perf_context_reset(self._llm.ctx)
         stops = StopMatcher(sampling["stop"])

@@ -16,10 +16,10 @@ from ..._background import open_background
 from ...capability import Gpu, ModelOffer
 from ...exceptions import ConfigurationError
 from ...processes import open_supervised
-from .._base import continuing
+from .._base import with_continuation
 from ..openai._client import open_http_client
-from ..openai._probes import answers, knows_tools
-from ._served import ServedBackend, able
+from ..openai._probes import is_ready, probe_tools
+from ._served import ServedBackend, with_features
 
 _WORKER = __package__ + "._embedded_worker"
 
@@ -63,7 +63,7 @@ async def open_embedded(
     model = Path(model_path)
     if offer is None:
         offer = ModelOffer(name=alias or model.stem, digest=digest, context_tokens=context_tokens)
-    offer = continuing(offer)
+    offer = with_continuation(offer)
     api_key = secrets.token_urlsafe(32)
     settings = {
         "model_path": str(model),
@@ -89,7 +89,7 @@ async def open_embedded(
                 client.url = report["punch_url"]
 
         async def ready() -> bool:
-            return bool(report) and await answers(client)
+            return bool(report) and await is_ready(client)
 
         async with open_supervised(
             command,
@@ -108,8 +108,8 @@ async def open_embedded(
                 supervised=supervised,
                 slots=slots,
                 threads=threads,
-                offer=able(offer, embeds=bool(report.get("embeds"))),
-                knows_tools=await knows_tools(client),
+                offer=with_features(offer, can_embed=bool(report.get("embeds"))),
+                knows_tools=await probe_tools(client),
                 gpus=tuple(Gpu(**gpu) for gpu in report["gpus"]),
             )
             async with open_background() as nursery:

@@ -58,8 +58,8 @@ class Pins:
         self._key = key
         self._uses = 0
 
-    def take(self, text: str) -> int | None:
-        """The slot for a prompt; nobody else gets it before `give`. `None` if all are taken."""
+    def acquire(self, text: str) -> int | None:
+        """The slot for a prompt; nobody else gets it before `release`. `None` if all are taken."""
         blocks = self._blocks(text)
         free = [number for number, slot in enumerate(self._slots) if not slot.busy]
         if not free:
@@ -76,7 +76,7 @@ class Pins:
         self._slots[number].busy = True
         return number
 
-    def give(self, number: int, text: str) -> None:
+    def release(self, number: int, text: str) -> None:
         """The slot is free again, and holds *text*: the prompt and what was answered."""
         self._uses += 1
         self._slots[number] = _Slot(blocks=self._blocks(text), used=self._uses)

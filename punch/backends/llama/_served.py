@@ -144,13 +144,13 @@ class ServedBackend:
         if request.command == "embed":
             return await self._ask(request, emit, None)
         text = conversation(request)
-        slot = self._pins.take(text)
+        slot = self._pins.acquire(text)
         try:
             generation = await self._ask(request, emit, slot)
             text += generation.completion.text
         finally:
             if slot is not None:
-                self._pins.give(slot, text)
+                self._pins.release(slot, text)
         return generation
 
     async def _ask(self, request: CommandRequest, emit: Emit, slot: int | None) -> Generation:
@@ -183,12 +183,12 @@ def _most_tokens(request: CommandRequest) -> int:
     return _TEMPLATE_TOKENS + sum(map(len, request.texts)) // _CHARACTERS_PER_TOKEN
 
 
-def able(offer: ModelOffer, *, embeds: bool) -> ModelOffer:
+def with_features(offer: ModelOffer, *, can_embed: bool) -> ModelOffer:
     """*offer* with what llama.cpp's server can do with any model that generates text."""
     features = set(offer.features)
     if features & {"chat", "complete"}:
         features |= {"json_schema", "logprobs"}
-        if embeds:
+        if can_embed:
             features.add("embed")
     if "chat" in features:
         features.add("tools")

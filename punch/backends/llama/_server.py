@@ -16,10 +16,10 @@ from ...capability import ModelOffer
 from ...exceptions import BackendCrashed, ConfigurationError
 from ...llama_cpp import Program, ask_program, list_gpus
 from ...processes import open_supervised
-from .._base import continuing
+from .._base import with_continuation
 from ..openai._client import open_http_client
-from ..openai._probes import answers, generates, knows_tools
-from ._served import ServedBackend, able, free_port
+from ..openai._probes import is_ready, probe_generation, probe_tools
+from ._served import ServedBackend, free_port, with_features
 
 
 def server_command(
@@ -92,7 +92,7 @@ def can_embed_too(program: Program, extra_args: Sequence[str]) -> bool:
     return has_flags and not any("--embedding" in one or "--pooling" in one for one in extra_args)
 
 
-def lost_port(lines: Sequence[str]) -> bool:
+def has_lost_port(lines: Sequence[str]) -> bool:
     """Whether the last *lines* of a server say that somebody took its port."""
     return any("couldn't bind" in line or "address already in use" in line for line in lines)
 
@@ -148,7 +148,7 @@ async def open_llama_server(
     if offer is None:
         offer = ModelOffer(name=alias or model.stem, digest=digest, context_tokens=context_tokens)
     template = template_in(extra_args, offer.chat_template)
-    offer = continuing(attrs.evolve(offer, chat_template=template))
+    offer = with_continuation(attrs.evolve(offer, chat_template=template))
     embed_only = offer.features == frozenset({"embed"})
     embed_too = not embed_only and can_embed_too(known, extra_args)
     api_key = secrets.token_urlsafe(32)
@@ -167,10 +167,10 @@ async def open_llama_server(
             opened = open_supervised(
                 partial(command, embed_too),
                 name=known.name,
-                ready=lambda: answers(client),
+                ready=lambda: is_ready(client),
                 # In the environment, which only this user can read; arguments are for all to see.
                 env={"LLAMA_API_KEY": api_key},
-                retry_start=lost_port,
+                retry_start=has_lost_port,
             )
             async with AsyncExitStack() as stack:
                 try:
@@ -181,13 +181,14 @@ async def open_llama_server(
                     # What is set otherwise, such as a batch of one token, may not go with it.
                     embed_too = False
                     continue
-                if embed_too and not await generates(client):
+                if embed_too and not await probe_generation(client):
                     embed_too = False
                     continue
                 backend = ServedBackend(
                     name="llama_cpp", client=client, supervised=supervised,
-                    slots=slots, threads=threads, offer=able(offer, embeds=embed_too), gpus=gpus,
-                    knows_tools=await knows_tools(client),
+                    slots=slots, threads=threads, gpus=gpus,
+                    offer=with_features(offer, can_embed=embed_too),
+                    knows_tools=await probe_tools(client),
                 )  # fmt: skip
                 nursery = await stack.enter_async_context(open_background())
                 nursery.start_soon(backend.watch)

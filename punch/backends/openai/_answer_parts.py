@@ -53,7 +53,7 @@ class ToolCalls:
         self._begun: dict[int, _Begun] = {}
         self._characters = 0
 
-    def take(self, pieces: Any) -> bool:
+    def feed(self, pieces: Any) -> bool:
         """Take ``delta.tool_calls`` of an event; whether there was anything in it.
 
         Raises:
@@ -64,10 +64,10 @@ class ToolCalls:
             return False
         for piece in pieces:
             if isinstance(piece, dict):
-                self._take(piece)
+                self._feed(piece)
         return True
 
-    def _take(self, piece: dict[str, Any]) -> None:
+    def _feed(self, piece: dict[str, Any]) -> None:
         index = piece.get("index")
         if not isinstance(index, int) or isinstance(index, bool):
             # Some servers send each call whole, and count none.
@@ -119,7 +119,7 @@ class Logprobs:
         self._found: list[TokenLogprob] = []
         self._bytes = 0
 
-    def take(self, value: Any) -> None:
+    def feed(self, value: Any) -> None:
         """Take ``logprobs`` of an event.
 
         Raises:

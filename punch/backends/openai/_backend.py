@@ -16,7 +16,7 @@ from ...wire import CommandRequest
 from .._base import Emit, Generation, Loading
 from ._client import HttpClient, open_http_client
 from ._completions import Dialect
-from ._probes import embeds, knows_tools
+from ._probes import probe_embeddings, probe_tools
 from ._written_tools import ask_in_writing, has_tools
 
 # A list of models comes from memory; a server that needs longer is not there.
@@ -139,7 +139,7 @@ def _offer(row: dict[str, Any]) -> ModelOffer:
     )
 
 
-def _able(offer: ModelOffer, dialect: Dialect) -> ModelOffer:
+def _with_features(offer: ModelOffer, dialect: Dialect) -> ModelOffer:
     """*offer* with what servers of its kind can do with every model.
 
     Of an unknown kind nothing is known: many ignore what they do not know without a word.
@@ -197,14 +197,15 @@ async def open_openai(
         if not offers:
             raise ConfigurationError(f"{url_setting}={url} serves no model; load one there first")
         is_llama = dialect == "llama_cpp"
-        writes_tools = is_llama and not await knows_tools(client)
-        if is_llama and await embeds(client):
+        writes_tools = is_llama and not await probe_tools(client)
+        if is_llama and await probe_embeddings(client):
             offers = tuple(
                 attrs.evolve(offer, features=offer.features | {"embed"}) for offer in offers
             )
+        offers = tuple(_with_features(offer, dialect) for offer in offers)
         yield OpenAIBackend(
-            client, offers=tuple(_able(offer, dialect) for offer in offers), dialect=dialect,
-            slots=slots, setting=url_setting, writes_tools=writes_tools,
+            client, offers=offers, dialect=dialect, slots=slots, setting=url_setting,
+            writes_tools=writes_tools,
         )  # fmt: skip
 
 

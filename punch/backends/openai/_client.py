@@ -97,7 +97,7 @@ class HttpClient:
         try:
             return await ask(wire)
         except self._errors.disconnected as error:
-            if wire.is_new or wire.answers:
+            if wire.is_new or wire.is_answered:
                 raise self._crashed(error) from error
         except self._errors.any as error:
             raise self._translate(error) from error
@@ -121,13 +121,13 @@ class HttpClient:
             headers={**self._headers, "Content-Type": "application/json"},
             extensions={"trace": wire.note},
         ) as response:
-            wire.answers = True
+            wire.is_answered = True
             if response.status_code != 200:
                 raise await self._fault(response)
             # `response.stream` is what `aiter_raw` reads, without its four generators a token.
             async for data in response.stream:  # type: ignore[union-attr]
                 for event in events.feed(data):
-                    text, tokens = answer.take(event)
+                    text, tokens = answer.feed(event)
                     if text or tokens:
                         last = trio.current_time() - started
                         first = last if first is None else first
@@ -163,7 +163,7 @@ class HttpClient:
                 headers=headers,
                 extensions={"trace": wire.note},
             ) as response:
-                wire.answers = True
+                wire.is_answered = True
                 if response.status_code != 200:
                     raise await self._fault(response)
                 return await _read(response, _MAX_BODY_BYTES)
@@ -205,7 +205,7 @@ class _Wire:
     def __init__(self) -> None:
         self.is_new = False
         """Whether its connection was made for it, and so cannot be a stale one."""
-        self.answers = False
+        self.is_answered = False
         """Whether the head of a response has come."""
 
     async def note(self, event: str, details: object) -> None:

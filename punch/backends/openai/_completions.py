@@ -224,7 +224,7 @@ class AnswerReader:
         self.done = False
         """True once the server has said that nothing more comes."""
 
-    def take(self, event: str) -> tuple[str, int]:
+    def feed(self, event: str) -> tuple[str, int]:
         """The new text of *event* and the tokens it stands for; ``("", 0)`` if there is none.
 
         A thought has tokens and no text, and so has a piece of a tool call.
@@ -261,9 +261,9 @@ class AnswerReader:
     def _choice(self, choice: dict[str, Any], made: int | None) -> tuple[str, int]:
         if isinstance(reason := choice.get("finish_reason"), str) and reason:
             self._finish_reason = reason
-        self._logprobs.take(choice.get("logprobs"))
+        self._logprobs.feed(choice.get("logprobs"))
         delta = choice.get("delta")
-        is_call = isinstance(delta, dict) and self._calls.take(delta.get("tool_calls"))
+        is_call = isinstance(delta, dict) and self._calls.feed(delta.get("tool_calls"))
         text = delta.get("content") if isinstance(delta, dict) else choice.get("text")
         if not isinstance(text, str) or not text:
             return "", self._count_more(made) if is_call or _is_thought(delta) else 0

@@ -16,7 +16,7 @@ _PROBE_SECONDS = 2.0
 _TRIAL_SECONDS = 60.0
 
 
-async def knows_tools(client: HttpClient) -> bool:
+async def probe_tools(client: HttpClient) -> bool:
     """Whether the chat template of a llama-server writes tools, by the server's own finding.
 
     If not, it would leave them out of the prompt without a word.
@@ -31,7 +31,7 @@ async def knows_tools(client: HttpClient) -> bool:
     )
 
 
-async def embeds(client: HttpClient) -> bool:
+async def probe_embeddings(client: HttpClient) -> bool:
     """Whether a server embeds; most do only if they were told to when they started."""
     try:
         with trio.fail_after(_TRIAL_SECONDS):
@@ -41,7 +41,7 @@ async def embeds(client: HttpClient) -> bool:
     return True
 
 
-async def generates(client: HttpClient) -> bool:
+async def probe_generation(client: HttpClient) -> bool:
     """Whether a server of embeddings answers as well; older ones do only the one."""
     body = {"prompt": "a", "max_tokens": 1}
     try:
@@ -66,7 +66,7 @@ async def busy_slots(client: HttpClient) -> int | None:
     return sum(isinstance(slot, dict) and slot.get("is_processing") is True for slot in slots)
 
 
-async def answers(client: HttpClient) -> bool:
+async def is_ready(client: HttpClient) -> bool:
     """Whether the server of *client* is ready and knows our key."""
     try:
         await client.get_json("/health", timeout=_PROBE_SECONDS)

@@ -10,7 +10,7 @@ from urllib.parse import unquote
 
 import trio
 
-from ..._background import take
+from ..._background import acquire_now
 from ..._logs import get_logger
 from ._http1 import BadRequest, Framing, Request, RequestParser
 from ._limits import Limits
@@ -142,7 +142,7 @@ class Connection:
 
     async def hear(self, request: Request) -> None:
         """Read on for *request*: its body, or, behind that, that the client goes away."""
-        await take(self._reading)
+        await acquire_now(self._reading)
         try:
             if request.has_news or self.has_no_more_of(request):
                 return
@@ -162,7 +162,7 @@ class Connection:
 
     async def write(self, data: bytes) -> None:
         """Send *data*; a client that went away, or takes nothing for too long, is lost."""
-        await take(self._writing)
+        await acquire_now(self._writing)
         latest = trio.current_time() + self._limits.stuck
         try:
             # Shielded: half a part would take what comes after it with it.

@@ -12,7 +12,7 @@ import trio
 from libp2p.io import trio as io_trio
 from libp2p.io.exceptions import ConnectionClosedError
 
-from ..._background import take
+from ..._background import acquire_now
 from . import _swarm as defects
 
 READ_BYTES = 64 << 10
@@ -29,7 +29,7 @@ def tcp_reads() -> None:
 
     async def read(self: Any, n: int | None = None) -> bytes:
         rest: bytearray = self.__dict__.setdefault("_rest", bytearray())
-        await take(self.read_lock)
+        await acquire_now(self.read_lock)
         try:
             if not rest and n != 0:
                 rest += await self.stream.receive_some(READ_BYTES)
@@ -44,7 +44,7 @@ def tcp_reads() -> None:
         return data
 
     async def write(self: Any, data: bytes) -> None:
-        await take(self.write_lock)
+        await acquire_now(self.write_lock)
         try:
             await self.stream.send_all(data)
         except trio.BrokenResourceError as error:

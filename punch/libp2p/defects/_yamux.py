@@ -15,7 +15,7 @@ from libp2p.exceptions import BaseLibp2pError
 from libp2p.stream_muxer.exceptions import MuxedStreamEOF, MuxedStreamError, MuxedStreamReset
 from libp2p.stream_muxer.yamux import yamux
 
-from ..._background import take
+from ..._background import acquire_now
 from . import _swarm as defects
 
 WINDOW_BYTES = 2 << 20
@@ -39,7 +39,7 @@ def yamux_write() -> None:
     """
 
     async def send(self: Any, data: bytes) -> None:
-        await take(self._write_lock)
+        await acquire_now(self._write_lock)
         try:
             if self.event_shutting_down.is_set():
                 raise MuxedStreamError("the connection is closed")

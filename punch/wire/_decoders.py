@@ -1,4 +1,4 @@
-"""Readers: each takes what msgpack made of some bytes, and gives the value or refuses it."""
+"""Decoders: each takes what msgpack made of some bytes, and gives the value or refuses it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 import attrs
 
-Reader = Callable[[Any], Any]
+Decoder = Callable[[Any], Any]
 
 
 class BadValue(Exception):
@@ -29,7 +29,7 @@ def shown(value: object) -> str:
     return f"{type(value).__name__} {str(value)[:40]!r}"
 
 
-def text(limit: int, *, least: int = 0) -> Reader:
+def text(limit: int, *, least: int = 0) -> Decoder:
     """Text of *least* to *limit* characters."""
 
     def read(value: Any) -> str:
@@ -40,7 +40,7 @@ def text(limit: int, *, least: int = 0) -> Reader:
     return read
 
 
-def matching(pattern: re.Pattern[str], what: str) -> Reader:
+def matching(pattern: re.Pattern[str], what: str) -> Decoder:
     """Text that matches *pattern*; *what* says so in words."""
 
     def read(value: Any) -> str:
@@ -51,7 +51,7 @@ def matching(pattern: re.Pattern[str], what: str) -> Reader:
     return read
 
 
-def integer(least: int, most: int) -> Reader:
+def integer(least: int, most: int) -> Decoder:
     """An integer, and no boolean."""
 
     def read(value: Any) -> int:
@@ -62,7 +62,7 @@ def integer(least: int, most: int) -> Reader:
     return read
 
 
-def number(least: float, most: float) -> Reader:
+def number(least: float, most: float) -> Decoder:
     """A finite number, as a float."""
 
     def read(value: Any) -> float:
@@ -82,7 +82,7 @@ def flag(value: Any) -> bool:
     return value
 
 
-def binary(limit: int) -> Reader:
+def binary(limit: int) -> Decoder:
     """At most *limit* bytes."""
 
     def read(value: Any) -> bytes:
@@ -93,7 +93,7 @@ def binary(limit: int) -> Reader:
     return read
 
 
-def one_of(*choices: str) -> Reader:
+def one_of(*choices: str) -> Decoder:
     """One of *choices*."""
 
     def read(value: Any) -> str:
@@ -104,43 +104,43 @@ def one_of(*choices: str) -> Reader:
     return read
 
 
-def many(reader: Reader, limit: int) -> Reader:
+def many(decoder: Decoder, limit: int) -> Decoder:
     """A list of at most *limit*, as a tuple."""
 
     def read(value: Any) -> tuple[Any, ...]:
         if type(value) is not list or len(value) > limit:
             raise BadValue(f"a list of at most {limit}, got {shown(value)}")
-        return tuple([reader(item) for item in value])
+        return tuple([decoder(item) for item in value])
 
     return read
 
 
-def set_of(reader: Reader, limit: int) -> Reader:
+def set_of(decoder: Decoder, limit: int) -> Decoder:
     """A list of at most *limit*, as a set."""
-    items = many(reader, limit)
+    items = many(decoder, limit)
     return lambda value: frozenset(items(value))
 
 
-def record(cls: type[Any], /, *needed: str, **readers: Reader) -> Reader:
-    """A map, as a *cls*: each field by its reader, the rest ignored.
+def record(cls: type[Any], /, *needed: str, **decoders: Decoder) -> Decoder:
+    """A map, as a *cls*: each field by its decoder, the rest ignored.
 
     Fields without a default must be there, and those that are *needed* all the same.
     """
     required = [
         field.name
         for field in attrs.fields(cls)
-        if field.name in readers and (field.default is attrs.NOTHING or field.name in needed)
+        if field.name in decoders and (field.default is attrs.NOTHING or field.name in needed)
     ]
-    plan = tuple(readers.items())
+    plan = tuple(decoders.items())
 
     def read(value: Any) -> Any:
         if type(value) is not dict:
             raise BadValue(f"a map, got {shown(value)}")
         found = {}
-        for name, reader in plan:
+        for name, decoder in plan:
             if name in value:
                 try:
-                    found[name] = reader(value[name])
+                    found[name] = decoder(value[name])
                 except BadValue as bad:
                     bad.place.insert(0, name)
                     raise
@@ -154,7 +154,7 @@ def record(cls: type[Any], /, *needed: str, **readers: Reader) -> Reader:
     return read
 
 
-def label(limit: int) -> Reader:
+def label(limit: int) -> Decoder:
     """Text that is shown in tables and logs: one line, and nothing a terminal would obey."""
 
     def read(value: Any) -> str:
