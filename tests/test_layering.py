@@ -58,6 +58,8 @@ DOORS: dict[str, frozenset[str]] = {
         {"backends/openai/_client.py", "backends/openai/_backend.py", "testing/_upstream.py"}
     ),
     "httpcore": frozenset({"testing/_upstream.py"}),
+    # Its private names: two switches of the scheduler that have no public way.
+    "trio._core": frozenset({"simulator/_scheduler.py"}),
     "xllamacpp": frozenset({"backends/llama/_embedded_worker.py"}),
     "llama_cpp": frozenset({"backends/llama/_binding_worker.py"}),
     "httptools": frozenset({"gateway/server/_http1.py"}),

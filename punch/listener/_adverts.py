@@ -15,9 +15,11 @@ from ._lane import RunningLane
 from ._news import News
 from ._reports import Reports
 
-# A change is pushed this much later, together with what else changed by then, and something at
-# least this often: a dialer asks nobody that it has not heard of lately.
-COALESCE_SECONDS = 0.05
+# A change is pushed this much later, together with what else changed by then: with a busy lane
+# everything changes many times a second, and a dialer decides no better for each.
+DEFAULT_REPORT_DELAY_SECONDS = 0.05
+
+# Something is pushed at least this often: a dialer asks nobody that it has not heard of lately.
 ADVERT_SECONDS = 1.0
 
 # The machine itself is measured no more often: each of its GPUs takes a millisecond.
@@ -31,10 +33,13 @@ class Adverts:
       incarnation: Grows each time the listener starts.
       machine: Measures the machine, if it should be.
       reports: Publishes how the lanes are, which is looked at here.
+      delay: Seconds between a change and its report.
 
     """
 
-    def __init__(self, *, incarnation: int, machine: Machine | None, reports: Reports) -> None:
+    def __init__(
+        self, *, incarnation: int, machine: Machine | None, reports: Reports, delay: float
+    ) -> None:
         self.lanes: Sequence[RunningLane] = ()
         """The lanes to tell of, real before simulated."""
         self.sessions: set[PeerSession] = set()
@@ -42,6 +47,7 @@ class Adverts:
         self._news = News(incarnation)
         self._machine = machine
         self._reports = reports
+        self._delay = delay
         self._sample: MachineSample | None = None
         self._sampled_at = -math.inf
         self._changed = trio.Event()
@@ -104,9 +110,9 @@ class Adverts:
     async def run(self) -> None:
         """Tell everybody of every change, for ever."""
         while True:
-            with trio.move_on_after(ADVERT_SECONDS):
+            with trio.move_on_after(max(ADVERT_SECONDS, self._delay)):
                 await self._changed.wait()
-                await trio.sleep(COALESCE_SECONDS)
+                await trio.sleep(self._delay)
             self._changed = trio.Event()
             self._reports.look(self.lanes)
             if self.sessions:

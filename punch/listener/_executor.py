@@ -33,7 +33,7 @@ from ..wire import (
     fingerprint,
     greeting,
 )
-from ._adverts import Adverts
+from ._adverts import DEFAULT_REPORT_DELAY_SECONDS, Adverts
 from ._lane import DRAIN_SECONDS, LaneStatistics, RunningLane
 from ._lanes import Lanes, OneOrMore, each_of
 from ._outcomes import Outcomes
@@ -88,6 +88,7 @@ class Executor:
         incarnation: int,
         machine: Machine | None,
         events: Bus | None,
+        report_delay: float,
     ) -> None:
         self._node = node
         self._nursery = nursery
@@ -95,7 +96,9 @@ class Executor:
         self._incarnation = incarnation
         self._outcomes = Outcomes(node.peer_id)
         self._reports = Reports(events)
-        self._adverts = Adverts(incarnation=incarnation, machine=machine, reports=self._reports)
+        self._adverts = Adverts(
+            incarnation=incarnation, machine=machine, reports=self._reports, delay=report_delay
+        )
         self.lanes = Lanes(self._adverts, self._outcomes, self._reports, nursery)
         """The lanes."""
         self._recordings = Recordings()
@@ -318,6 +321,7 @@ async def open_executor(
     calibrate: bool = True,
     machine: Machine | None = None,
     events: Bus | None = None,
+    report_delay: float = DEFAULT_REPORT_DELAY_SECONDS,
 ) -> AsyncIterator[Executor]:
     """Answer the requests that come to *node*, for as long as the context lasts.
 
@@ -331,6 +335,7 @@ async def open_executor(
       calibrate: Time each real backend first; see `punch.listener._speeds`.
       machine: Measures the machine, if it should be.
       events: Where it publishes what it serves, and how its lanes are.
+      report_delay: Seconds between a change of load and its report.
 
     Raises:
       ConfigurationError: if a value makes no sense.
@@ -345,6 +350,7 @@ async def open_executor(
             incarnation=incarnation,
             machine=machine,
             events=events,
+            report_delay=report_delay,
         )
         for backend in each_of(backends):
             await executor.lanes.add(

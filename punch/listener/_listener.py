@@ -26,6 +26,7 @@ from ..exceptions import PunchError
 from ..libp2p import open_node
 from ..machine import Machine
 from ..network import Address, Node, Stream, parse_address
+from ._adverts import DEFAULT_REPORT_DELAY_SECONDS
 from ._executor import Executor, ListenerStatistics, open_executor
 from ._lane import RunningLane
 from ._lanes import OneOrMore, Openable, each_of
@@ -190,6 +191,7 @@ async def open_listener(
     incarnation: int | None = None,
     machine: Machine | None = None,
     events: Bus | None = None,
+    report_delay: float = DEFAULT_REPORT_DELAY_SECONDS,
 ) -> AsyncIterator[Listener]:
     """A listener, for as long as the context lasts: it joins a namespace and answers its dialers.
 
@@ -220,6 +222,8 @@ async def open_listener(
       incarnation: Grows each time we start; by default the time.
       machine: Measures the machine, where dialers should know how busy it is.
       events: Where it publishes what it serves, and how its lanes are; see `punch.events`.
+      report_delay: Seconds between a change of its load and its report to dialers: what else
+        changes by then goes into the same one.
 
     Raises:
       ConfigurationError: if an argument makes no sense; the text names it.
@@ -247,6 +251,7 @@ async def open_listener(
                 incarnation=incarnation,
                 machine=machine,
                 events=events,
+                report_delay=report_delay,
             )
         )
         # Timed before anybody hears of it: the first thing that a dialer is told is true.

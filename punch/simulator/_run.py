@@ -5,24 +5,23 @@ Everything is deterministic: the same arguments give the same outcome, to the la
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import AsyncExitStack, contextmanager
+from collections.abc import Mapping
+from contextlib import AsyncExitStack
 from random import Random
 
 import attrs
 import trio
 import trio.testing
-from trio._core import _run as scheduler
 
 from ..capability import PeerId
 from ..dialer import Router
 from ..exceptions import ConfigurationError, PunchError
-from ..listener import _adverts as adverts
 from ..routing import POLICIES, Policy
 from ..testing import Swarm, open_swarm
 from ._machine import SimulatedBackend, World, command_request
 from ._oracle import CURRENT, oracle
 from ._pool import MAX_PEERS, Pool, PoolPeer
+from ._scheduler import fixed_order
 from ._traces import Trace, TraceRequest
 
 ORACLE = "oracle"
@@ -33,6 +32,9 @@ QUEUE_LIMIT = 100_000
 
 # As long as a listener holds a request at all.
 TIMEOUT = 3600.0
+
+# As a listener does where nothing else is said: 50 ms.
+REPORT_DELAY = 0.05
 
 # Between the houses of a town.
 DELAY = 0.005
@@ -145,8 +147,8 @@ def simulate(
             f"{len(pool.peers)} peers and {dialers} dialers are more than a namespace takes, "
             f"which is {MAX_PEERS}: leave some out"
         )
-    simulation = _Simulation(trace, pool, policy, seed, queue_limit, timeout, limited)
-    with _deterministic(seed), _stale(staleness):
+    simulation = _Simulation(trace, pool, policy, seed, queue_limit, timeout, limited, staleness)
+    with fixed_order(seed):
         return trio.run(
             simulation.run,
             dialers,
@@ -155,34 +157,6 @@ def simulate(
             loss,
             clock=trio.testing.MockClock(autojump_threshold=0),
         )
-
-
-@contextmanager
-def _deterministic(seed: int) -> Iterator[None]:
-    """Trio runs tasks in an order of its own, drawn by lot: make it a fixed lot.
-
-    These are the two switches that Trio has for Hypothesis, and no public ones.
-    """
-    before = scheduler._ALLOW_DETERMINISTIC_SCHEDULING, scheduler._r
-    scheduler._ALLOW_DETERMINISTIC_SCHEDULING = True  # type: ignore[misc]  # Final, to mypy
-    scheduler._r = Random(seed)
-    try:
-        yield
-    finally:
-        scheduler._ALLOW_DETERMINISTIC_SCHEDULING, scheduler._r = before  # type: ignore[misc]  # as above
-
-
-@contextmanager
-def _stale(seconds: float | None) -> Iterator[None]:
-    """Make listeners wait longer before they report a change."""
-    before = adverts.COALESCE_SECONDS, adverts.ADVERT_SECONDS
-    if seconds is not None:
-        adverts.COALESCE_SECONDS = seconds
-        adverts.ADVERT_SECONDS = max(seconds, before[1])
-    try:
-        yield
-    finally:
-        adverts.COALESCE_SECONDS, adverts.ADVERT_SECONDS = before
 
 
 class _Simulation:
@@ -197,6 +171,7 @@ class _Simulation:
         queue_limit: int,
         timeout: float,
         limited: bool,
+        staleness: float | None,
     ) -> None:
         self._trace = trace
         self._pool = pool
@@ -206,6 +181,7 @@ class _Simulation:
         self._queue_limit = queue_limit
         self._timeout = timeout
         self._limited = limited
+        self._report_delay = REPORT_DELAY if staleness is None else staleness
         self._served: dict[int, Served] = {}
 
     async def run(self, dialers: int, delay: float, jitter: float, loss: float) -> Outcome:
@@ -245,7 +221,12 @@ class _Simulation:
     async def _listen(self, swarm: Swarm, peer: PoolPeer, incarnation: int) -> None:
         rng = Random(f"{peer.name} {incarnation} {self._seed}")
         machine = SimulatedBackend(peer, self._world, rng)
-        await swarm.listener(peer.name, machine, queue_limit=self._queue_limit)
+        await swarm.listener(
+            peer.name,
+            machine,
+            queue_limit=self._queue_limit,
+            report_delay=self._report_delay,
+        )
         self._world.machines[PeerId(peer.name)] = machine
 
     async def _come_and_go(self, swarm: Swarm, peer: PoolPeer) -> None:

@@ -41,11 +41,19 @@ class Swarm:
         queue_limit: int = 16,
         strict: bool = False,
         machine: Machine | None = None,
+        report_delay: float = 0.05,
     ) -> Listener:
         """Start a listener with a lane for each of *backends*; it is registered on return."""
         self._incarnation += 1
         listener: Listener = await self._nursery.start(
-            self._listen, name, backends, queue_limit, strict, machine, self._incarnation
+            self._listen,
+            name,
+            backends,
+            queue_limit,
+            strict,
+            machine,
+            report_delay,
+            self._incarnation,
         )
         return listener
 
@@ -56,6 +64,7 @@ class Swarm:
         queue_limit: int,
         strict: bool,
         machine: Machine | None,
+        report_delay: float,
         incarnation: int,
         task_status: trio.TaskStatus[Listener],
     ) -> None:
@@ -71,6 +80,7 @@ class Swarm:
                 strict=strict,
                 calibrate=False,
                 machine=machine,
+                report_delay=report_delay,
             ) as listener:
                 await listener.wait_until_joined()
                 self.listeners[name] = listener
