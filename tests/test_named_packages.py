@@ -28,6 +28,7 @@ SERVICES = frozenset(
         "Answer",
         "KnownPeers",
         "Bus",
+        "Subscription",
         "Listener",
         "RunningLane",
         "BootstrapServer",
