@@ -279,7 +279,8 @@ async def open_router(
       incarnation: Grows each time we start; by default the time.
       rng: Draws among equals.
       hedge: Ask a second peer when the first is late; by default never.
-      events: Where every decision, attempt and end is published, such as for `open_decision_log`.
+      events: Where it is published what is decided, tried and answered, and which listeners come
+        and go, such as for `open_decision_log`.
 
     Raises:
       ConfigurationError: if an argument makes no sense; the text names it.
@@ -298,7 +299,14 @@ async def open_router(
                 open_node(identity=identity, transport=transport)
             )
         incarnation = incarnation if incarnation is not None else new_incarnation()
-        pool = SessionPool(node, namespace=namespace, incarnation=incarnation, version=__version__)
+        events = events or Bus()
+        pool = SessionPool(
+            node,
+            namespace=namespace,
+            incarnation=incarnation,
+            version=__version__,
+            events=events,
+        )
         nursery = await stack.enter_async_context(open_background())
         if listener is not None:
             membership = listener.directory
@@ -324,7 +332,7 @@ async def open_router(
             rng=rng or Random(),
             nursery=nursery,
             hedge=hedge,
-            events=events or Bus(),
+            events=events,
         )
         yield Router(dispatch, strict=strict)
 

@@ -10,6 +10,7 @@ import trio
 from .._logs import get_logger
 from ..access import Admit, admit_everybody
 from ..capability import PeerId
+from ..events import Bus, PeerJoined, PeerLeft
 from ..exceptions import PeerUnreachable
 from ..network import Node
 from ..peers import PeerTable
@@ -48,6 +49,7 @@ class SessionPool:
       incarnation: Grows each time we start.
       version: Version of punch, for people.
       admit: Decides whether a listener is let in.
+      events: Where it is published that a listener can be asked, or no longer.
 
     """
 
@@ -59,8 +61,10 @@ class SessionPool:
         incarnation: int,
         version: str,
         admit: Admit = admit_everybody,
+        events: Bus | None = None,
     ) -> None:
         self.table = PeerTable()
+        self._events = Bus() if events is None else events
         self._admit = admit
         self._node = node
         self._hello = greeting(namespace=namespace, incarnation=incarnation, version=version)
@@ -199,7 +203,10 @@ class SessionPool:
             state.session = None
             state.trouble = None if session.ended is None else session.ended.message
             was_there = self.table.get(peer_id) is not None
-            self.table.lost(peer_id, now=trio.current_time())
+            now = trio.current_time()
+            self.table.lost(peer_id, now=now)
+            if was_there and self._events.wants(PeerLeft):
+                self._events.publish(PeerLeft(at=now, peer_id=peer_id))
         return was_there
 
     def _signal(self) -> None:
@@ -220,6 +227,7 @@ class SessionPool:
                 session.peer_id, advert.loads, sequence=advert.sequence, seen_at=seen_at
             )
         else:
+            is_new = self.table.get(session.peer_id) is None
             self.table.advertised(
                 session.peer_id,
                 advert.capability,
@@ -227,6 +235,9 @@ class SessionPool:
                 sequence=advert.sequence,
                 seen_at=seen_at,
             )
+            if is_new and self._events.wants(PeerJoined):
+                now = trio.current_time()
+                self._events.publish(PeerJoined(at=now, peer_id=session.peer_id))
         state = self._states.get(session.peer_id)
         if state is not None:
             state.trouble = None
