@@ -29,6 +29,7 @@ SERVICES = frozenset(
         "KnownPeers",
         "Bus",
         "Subscription",
+        "DecisionLog",
         "Listener",
         "RunningLane",
         "BootstrapServer",
