@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 from ._version import __version__
 from .bootstrap import __main__ as bootstrap
-from .cli import models, peers, replay, settings, why
+from .cli.commands import models, peers, replay, settings, why
 from .dialer import __main__ as dialer
 from .listener import __main__ as listener
 
@@ -31,7 +31,7 @@ usage: punch COMMAND ...
 
 def _simulate(arguments: Sequence[str]) -> int:
     # Here: it brings a whole swarm with it, which no other command needs.
-    from .cli._simulate import simulation
+    from .cli.commands._simulate import simulation
 
     return simulation(arguments)
 
@@ -45,7 +45,7 @@ def _serve(arguments: Sequence[str]) -> int:
 
 def _keys(arguments: Sequence[str]) -> int:
     # Here: the gateway's room brings an HTTP server with it, which no other command needs.
-    from .cli._keys import keys
+    from .cli.commands._keys import keys
 
     return keys(arguments)
 

@@ -18,7 +18,7 @@ DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
 SOURCES = [
     path
     for folder in (
-        *("punch/*/__main__.py", "punch/cli/*.py"),
+        *("punch/*/__main__.py", "punch/cli/**/*.py"),
         *("punch/settings/*.py", "punch/backends/**/*.py"),
     )
     for path in sorted(ROOT.glob(folder))

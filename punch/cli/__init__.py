@@ -8,15 +8,10 @@ from ._chat import converse
 from ._exits import EXITS, ExitCode, exit_code
 from ._identity import claim_identity
 from ._listener import open_listener_of
-from ._models import models
 from ._output import explain, print_json, print_text
-from ._peers import peers
-from ._replay import replay
 from ._router import open_router_of
 from ._run import Shutdown, load_settings, run_command, run_program
-from ._settings import settings
 from ._shared import bootstraps, decision_log_path, keys_path, known_peers
-from ._why import why
 
 __all__ = [
     # running
@@ -38,11 +33,6 @@ __all__ = [
     "open_listener_of",
     "OPENERS",
     # what programs do
-    "models",
-    "peers",
-    "why",
-    "replay",
-    "settings",
     "converse",
     "explain",
     "print_json",

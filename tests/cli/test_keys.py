@@ -13,7 +13,7 @@ import trio
 
 from punch.__main__ import COMMANDS
 from punch.cli import ExitCode, keys_path
-from punch.cli._keys import expiry, keys
+from punch.cli.commands._keys import expiry, keys
 from punch.events import Bus
 from punch.gateway import KeyStore, open_usage
 from punch.settings import data_folder

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from punch.__main__ import COMMANDS
-from punch.cli import ExitCode, settings, why
+from punch.cli import ExitCode
+from punch.cli.commands import settings, why
 
 
 @pytest.fixture(autouse=True)

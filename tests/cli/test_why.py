@@ -11,8 +11,9 @@ import pytest
 import trio
 
 from punch.__main__ import COMMANDS
-from punch.cli import ExitCode, decision_log_path, peers, replay, why
-from punch.cli._peers import as_data, table
+from punch.cli import ExitCode, decision_log_path
+from punch.cli.commands import peers, replay, why
+from punch.cli.commands._peers import as_data, table
 from punch.peers import Rates
 
 

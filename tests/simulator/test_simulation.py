@@ -9,7 +9,7 @@ from random import Random
 
 import pytest
 
-from punch.cli._simulate import simulation
+from punch.cli.commands._simulate import simulation
 from punch.exceptions import ConfigurationError
 from punch.simulator import Figures, at_load, estimate, open_trace, parse_pool, picture, simulate
 from punch.simulator import table as as_table

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 
 import attrs
 
-from ..model_store import KNOWN_MODELS, ListedModel, list_models, pull
-from ..settings import TEXT, Settings, argument, cache_folder, data_folder, of
-from ._exits import ExitCode
-from ._run import command, run_one_of
+from ...model_store import KNOWN_MODELS, ListedModel, list_models, pull
+from ...settings import TEXT, Settings, argument, cache_folder, data_folder, of
+from .._exits import ExitCode
+from .._run import command, run_one_of
 
 NAME = argument(
     "name",

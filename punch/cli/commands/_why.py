@@ -9,13 +9,13 @@ from pathlib import Path
 
 import attrs
 
-from ..decision_log import BadLine, LogLine, Story, read_log, stories, story_as_data
-from ..exceptions import ConfigurationError
-from ..settings import DECISION_LOG, SWITCH, TEXT, Settings, of, optional_argument, setting
-from ._exits import ExitCode
-from ._output import plain
-from ._run import run_command
-from ._shared import decision_log_path
+from ...decision_log import BadLine, LogLine, Story, read_log, stories, story_as_data
+from ...exceptions import ConfigurationError
+from ...settings import DECISION_LOG, SWITCH, TEXT, Settings, of, optional_argument, setting
+from .._exits import ExitCode
+from .._output import plain
+from .._run import run_command
+from .._shared import decision_log_path
 from ._story import short, tell, when
 
 ABOUT = "Tell what was decided for a request, why, and what came of it."

@@ -6,10 +6,10 @@ import textwrap
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 
-from ..capability import PeerId
-from ..decision_log import Attempted, Decided, Ended, Story, Weighed
-from ..exceptions import DeadlineExceeded, PeerFailed, PeerRefused, PeerTimeout, PeerUnreachable
-from ._output import plain
+from ...capability import PeerId
+from ...decision_log import Attempted, Decided, Ended, Story, Weighed
+from ...exceptions import DeadlineExceeded, PeerFailed, PeerRefused, PeerTimeout, PeerUnreachable
+from .._output import plain
 
 # A screen of 80 columns and 24 lines is what every terminal has.
 WIDTH = 80

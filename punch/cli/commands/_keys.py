@@ -13,9 +13,9 @@ from typing import Any
 
 import attrs
 
-from ..exceptions import ConfigurationError
-from ..gateway import DayUsage, Key, KeyStore, read_usage
-from ..settings import (
+from ...exceptions import ConfigurationError
+from ...gateway import DayUsage, Key, KeyStore, read_usage
+from ...settings import (
     KEYS,
     SWITCH,
     TEXT,
@@ -27,10 +27,10 @@ from ..settings import (
     optional,
     setting,
 )
-from ._exits import ExitCode
-from ._output import plain
-from ._run import command, run_one_of
-from ._shared import keys_path
+from .._exits import ExitCode
+from .._output import plain
+from .._run import command, run_one_of
+from .._shared import keys_path
 
 COLUMNS = (
     "id",

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import attrs
 
-from ..exceptions import ConfigurationError
-from ..settings import (
+from ...exceptions import ConfigurationError
+from ...settings import (
     FILE_VARIABLE,
     SETTINGS,
     SWITCH,
@@ -32,9 +32,9 @@ from ..settings import (
     settings_path,
     unset_value,
 )
-from ._exits import ExitCode
-from ._output import plain
-from ._run import command, run_one_of
+from .._exits import ExitCode
+from .._output import plain
+from .._run import command, run_one_of
 
 ABOUT = "Show and change the settings that are kept in a file, for all programs."
 

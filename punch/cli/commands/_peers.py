@@ -12,11 +12,11 @@ from typing import Any
 import attrs
 import trio
 
-from ..capability import Lane, ModelOffer
-from ..dialer import Router, open_router
-from ..exceptions import NoPeerAvailable
-from ..peers import READY, PeerRecord
-from ..settings import (
+from ...capability import Lane, ModelOffer
+from ...dialer import Router, open_router
+from ...exceptions import NoPeerAvailable
+from ...peers import READY, PeerRecord
+from ...settings import (
     DIALER_IDENTITY,
     LOG_LEVEL,
     SWITCH,
@@ -26,11 +26,11 @@ from ..settings import (
     of,
     setting,
 )
-from ._exits import ExitCode
-from ._identity import claim_identity
-from ._output import plain
-from ._run import Shutdown, run_program
-from ._shared import bootstraps, known_peers
+from .._exits import ExitCode
+from .._identity import claim_identity
+from .._output import plain
+from .._run import Shutdown, run_program
+from .._shared import bootstraps, known_peers
 from ._story import short
 
 ABOUT = "Show the listeners of a namespace, again every second."

@@ -10,9 +10,9 @@ from random import Random
 
 import attrs
 
-from ..exceptions import ConfigurationError
-from ..routing import POLICIES
-from ..settings import (
+from ...exceptions import ConfigurationError
+from ...routing import POLICIES
+from ...settings import (
     LOG_LEVEL,
     PATH,
     POSITIVE,
@@ -27,7 +27,7 @@ from ..settings import (
     setting,
     several,
 )
-from ..simulator import (
+from ...simulator import (
     DELAY,
     GENERATORS,
     ORACLE,
@@ -41,9 +41,9 @@ from ..simulator import (
     simulate,
     table,
 )
-from ._exits import ExitCode
-from ._logs import configure_logging
-from ._run import run_command
+from .._exits import ExitCode
+from .._logs import configure_logging
+from .._run import run_command
 
 ABOUT = """\
 Run a recorded or made-up load on a simulated swarm, once for each policy, and compare.

@@ -10,13 +10,13 @@ from statistics import fmean, median
 
 import attrs
 
-from ..capability import PeerId
-from ..decision_log import Attempted, Decided, LogLine
-from ..exceptions import ConfigurationError
-from ..routing import POLICIES, Decision, Policy
-from ..settings import PATH, SWITCH, Settings, argument, count, of, one_of, setting, several
-from ._exits import ExitCode
-from ._run import run_command
+from ...capability import PeerId
+from ...decision_log import Attempted, Decided, LogLine
+from ...exceptions import ConfigurationError
+from ...routing import POLICIES, Decision, Policy
+from ...settings import PATH, SWITCH, Settings, argument, count, of, one_of, setting, several
+from .._exits import ExitCode
+from .._run import run_command
 from ._why import read_known
 
 # What every choice is judged by: the only policy whose scores are seconds to the whole answer.
