@@ -76,7 +76,7 @@ class Frame:
     """``snapshot`` is everything and replaces what was known; ``update`` adds to it."""
 
     data: dict[str, Any]
-    """See `Feed.since`."""
+    """What has changed, by part of the page: see `Feed.since`."""
 
 
 @attrs.frozen(kw_only=True)

@@ -21,7 +21,7 @@ The file has mode 0600. When it would pass its size it is renamed to ``NAME.1``,
 the one before.
 """
 
-from ._entries import LOG_VERSION, Attempted, Decided, Dropped, Ended, Entry, Weighed
+from ._entries import LOG_VERSION, Attempted, Decided, Dropped, Ended, Entry, ScoredCandidate
 from ._line import LineMade
 from ._reader import BadLine, LogLine, Story, read_line, read_log, stories, story_as_data
 from ._writer import DecisionLog, DecisionLogStatistics, open_decision_log
@@ -37,7 +37,7 @@ __all__ = [
     "LOG_VERSION",
     "Entry",
     "Decided",
-    "Weighed",
+    "ScoredCandidate",
     "Attempted",
     "Ended",
     "Dropped",

@@ -29,7 +29,7 @@ MOST_SEGMENTS = 64
 
 
 @attrs.frozen(kw_only=True)
-class Weighed:
+class ScoredCandidate:
     """One candidate, as a decision saw it."""
 
     peer: PeerRecord
@@ -94,7 +94,7 @@ class Decided:
     chosen_lane: str | None = None
     """The id of its lane, where it has several."""
 
-    weighed: tuple[Weighed, ...] = ()
+    weighed: tuple[ScoredCandidate, ...] = ()
     """The peers that were looked at: those that could be asked first, best first; at most 64."""
 
     left_out: int = 0
@@ -236,7 +236,7 @@ def decided(
         }
 
     kept = [
-        Weighed(
+        ScoredCandidate(
             **named(candidate),
             terms=tuple(float(term) for term in terms),
             hot=candidate.id in decision.hot,
@@ -244,7 +244,7 @@ def decided(
         for candidate, terms in zip(best, decision.terms, strict=False)
     ]
     lost = [
-        Weighed(
+        ScoredCandidate(
             **named(candidate),
             removed_by=by.name,
             reason=bounded(by.why(request, candidate, decision.now)),

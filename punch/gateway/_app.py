@@ -103,6 +103,43 @@ def _place_of(origin: str) -> str:
         return ""
 
 
+@attrs.frozen
+class Cors:
+    """What scripts of other pages may do: https://fetch.spec.whatwg.org/#http-cors-protocol."""
+
+    origins: tuple[str, ...]
+    """Pages whose scripts may ask; ``*`` for all."""
+
+    def allows(self, origin: str) -> bool:
+        """Whether scripts of *origin* may ask."""
+        return "*" in self.origins or origin in self.origins
+
+    def headers(self, headers: Mapping[bytes, bytes]) -> list[tuple[bytes, bytes]]:
+        """What every answer to a request with these *headers* says to the browser."""
+        origin = headers.get(b"origin")
+        if origin is None or not self.allows(origin.decode("latin-1")):
+            return []
+        return [
+            (b"access-control-allow-origin", origin),
+            (b"access-control-expose-headers", EXPOSED.encode()),
+            (b"vary", b"Origin"),
+        ]
+
+    def preflight(
+        self, headers: Mapping[bytes, bytes], methods: Sequence[str]
+    ) -> list[tuple[bytes, bytes]]:
+        """What the answer to ``OPTIONS`` says besides, where a browser asks before it asks."""
+        origin = headers.get(b"origin", b"").decode("latin-1")
+        if b"access-control-request-method" not in headers or not self.allows(origin):
+            return []
+        wanted = headers.get(b"access-control-request-headers", b"authorization, content-type")
+        return [
+            (b"access-control-allow-methods", ", ".join(methods).encode()),
+            (b"access-control-allow-headers", wanted[:1024]),
+            (b"access-control-max-age", b"600"),
+        ]
+
+
 @attrs.frozen(kw_only=True)
 class Door:
     """Who may come in."""
@@ -115,6 +152,11 @@ class Door:
 
     own_names_only: bool = False
     """The gateway is on loopback with no keys: only this machine's own names lead to it."""
+
+    cors: Cors = attrs.field(
+        init=False, default=attrs.Factory(lambda own: Cors(own.origins), takes_self=True)
+    )
+    """What the scripts of these pages are told."""
 
     async def enter(self, scope: Scope, headers: Mapping[bytes, bytes]) -> None:
         """Let a request in, and note whose it is; raises `Refusal` or `PunchError`."""
@@ -137,16 +179,12 @@ class Door:
             return
         text = origin.decode("latin-1")
         host = headers.get(b"host", b"").decode("latin-1")
-        if self.allows(text) or _place_of(text) == host.lower():
+        if self.cors.allows(text) or _place_of(text) == host.lower():
             return
         raise _stranger(
             f"pages of {text[:80]!r} may not ask here; the gateway's --allow-origin changes that",
             "origin_not_allowed",
         )
-
-    def allows(self, origin: str) -> bool:
-        """Whether scripts of *origin* may ask."""
-        return "*" in self.origins or origin in self.origins
 
 
 def secret_in(headers: Mapping[bytes, bytes]) -> str | None:
@@ -218,7 +256,7 @@ class Application:
                 await send({"type": "websocket.close", "code": 1003})
             return
         headers = dict(scope["headers"])
-        answer = _Sender(send, self._common_headers(headers))
+        answer = _Sender(send, self._door.cors.headers(headers))
         try:
             await self._door.enter(scope, headers)
             endpoint = self._endpoints.get(scope["path"])
@@ -277,16 +315,9 @@ class Application:
         methods = self.methods_of(scope)
         if not methods:
             raise HTTPException(404)
-        said = [(b"allow", ", ".join(methods).encode())]
-        origin = headers.get(b"origin", b"").decode("latin-1")
-        if b"access-control-request-method" in headers and self._door.allows(origin):
-            wanted = headers.get(b"access-control-request-headers", b"authorization, content-type")
-            said += [
-                (b"access-control-allow-methods", ", ".join(methods).encode()),
-                (b"access-control-allow-headers", wanted[:1024]),
-                (b"access-control-max-age", b"600"),
-            ]
-        await send({"type": "http.response.start", "status": 204, "headers": said})
+        told = [(b"allow", ", ".join(methods).encode())]
+        told += self._door.cors.preflight(headers, methods)
+        await send({"type": "http.response.start", "status": 204, "headers": told})
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
     def methods_of(self, scope: Scope) -> list[str]:
@@ -296,16 +327,6 @@ class Application:
             if isinstance(route, Route) and route.path_regex.match(scope["path"]):
                 found |= route.methods or set()
         return sorted(found | {"OPTIONS"}) if found else []
-
-    def _common_headers(self, headers: Mapping[bytes, bytes]) -> list[tuple[bytes, bytes]]:
-        origin = headers.get(b"origin")
-        if origin is None or not self._door.allows(origin.decode("latin-1")):
-            return []
-        return [
-            (b"access-control-allow-origin", origin),
-            (b"access-control-expose-headers", EXPOSED.encode()),
-            (b"vary", b"Origin"),
-        ]
 
 
 class _Sender:

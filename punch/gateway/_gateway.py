@@ -181,22 +181,22 @@ def _own_routes(service: Service, described: Mapping[str, Any]) -> list[BaseRout
             cause="no_peer",
         )
 
-    def told(path: str, value: Callable[[Any], Any]) -> Route:
+    def json_route(path: str, value: Callable[[Any], Any]) -> Route:
         return Route(path, JsonRoute(value), methods=["GET"])
 
     return [
-        told("/", lambda _: {"punch": "is running", "openapi": "/openapi.json"}),
-        told("/health", lambda _: {"status": "ok"}),
-        told("/ready", readiness),
-        told("/openapi.json", lambda _: described),
-        told("/v1/models", lambda _: models_body(router.peers, service.began_at)),
-        told(
+        json_route("/", lambda _: {"punch": "is running", "openapi": "/openapi.json"}),
+        json_route("/health", lambda _: {"status": "ok"}),
+        json_route("/ready", readiness),
+        json_route("/openapi.json", lambda _: described),
+        json_route("/v1/models", lambda _: models_body(router.peers, service.began_at)),
+        json_route(
             "/v1/models/{model:path}",
             lambda path: one_model_body(path["model"], router.peers, service.began_at),
         ),
-        told("/api/version", lambda _: {"version": OLLAMA_VERSION, "punch": __version__}),
-        told("/api/tags", lambda _: tags_body(router.peers, service.began_at)),
-        told("/api/ps", lambda _: ps_body(router.peers, service.began_at)),
+        json_route("/api/version", lambda _: {"version": OLLAMA_VERSION, "punch": __version__}),
+        json_route("/api/tags", lambda _: tags_body(router.peers, service.began_at)),
+        json_route("/api/ps", lambda _: ps_body(router.peers, service.began_at)),
         Route(Show.path, Show(service), methods=["POST"]),
     ]
 

@@ -214,7 +214,7 @@ class RequestHandler:
         try:
             async with self._admit(waiting=self._queued) as grant:
                 try:
-                    await self._take_all(parsed.requests)
+                    await self._collect_all(parsed.requests)
                 finally:
                     grant.charge(self._record.cost.tokens)
         except PunchError as error:
@@ -235,22 +235,22 @@ class RequestHandler:
         await self._open(200, "application/json", len(data))
         await self._write(lambda: data, last=True)
 
-    async def _take_all(self, requests: Sequence[CommandRequest]) -> None:
+    async def _collect_all(self, requests: Sequence[CommandRequest]) -> None:
         if len(requests) == 1:
-            await self._take(0, requests[0])
+            await self._collect(0, requests[0])
             return
         async with trio.open_nursery() as nursery:
 
-            async def take(index: int, request: CommandRequest) -> None:
-                await self._take(index, request)
+            async def collect(index: int, request: CommandRequest) -> None:
+                await self._collect(index, request)
                 if self._failure is not None:
                     # Half of what was asked for is nothing that a client could use.
                     nursery.cancel_scope.cancel()
 
             for index, request in enumerate(requests):
-                nursery.start_soon(take, index, request)
+                nursery.start_soon(collect, index, request)
 
-    async def _take(self, index: int, request: CommandRequest) -> None:
+    async def _collect(self, index: int, request: CommandRequest) -> None:
         """Take one answer, and pass it on as it comes."""
         answer: Answer | None = None
         record = self._record
@@ -345,7 +345,7 @@ class RequestHandler:
     # ---- what the headers say ----
 
     def _model(self) -> str:
-        """Who answers, as far as that is known."""
+        """Name of the model that answers, as far as that is known."""
         provenance = self._record.provenance
         if provenance is not None and provenance.model is not None:
             return provenance.model

@@ -212,7 +212,7 @@ async def test_a_browser_asks_what_it_may_send_before_it_has_a_key(keys):
 )
 def test_an_origin_is_taken_as_browsers_write_it(said):
     """However it was typed."""
-    assert Door(origins=(said,)).allows("https://example.org")
+    assert Door(origins=(said,)).cors.allows("https://example.org")
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 
 from ...capability import PeerId
-from ...decision_log import Attempted, Decided, Ended, Story, Weighed
+from ...decision_log import Attempted, Decided, Ended, ScoredCandidate, Story
 from ...exceptions import DeadlineExceeded, PeerFailed, PeerRefused, PeerTimeout, PeerUnreachable
 from .._output import plain
 
@@ -136,7 +136,7 @@ def _decision(decision: Decided, number: int) -> Iterator[str]:
         yield f"   and {more} more"
 
 
-def _shown(decision: Decided) -> Sequence[Weighed]:
+def _shown(decision: Decided) -> Sequence[ScoredCandidate]:
     """The rows: the one chosen first, and of those removed at least one."""
     kept = [w for w in decision.weighed if w.removed_by is None]
     lost = [w for w in decision.weighed if w.removed_by is not None]
@@ -144,7 +144,7 @@ def _shown(decision: Decided) -> Sequence[Weighed]:
     return (kept[:rows] + lost)[:MOST_ROWS]
 
 
-def _row(decision: Decided, weighed: Weighed, columns: Sequence[int]) -> str:
+def _row(decision: Decided, weighed: ScoredCandidate, columns: Sequence[int]) -> str:
     peer_id = weighed.peer.peer_id
     chosen = (peer_id, weighed.lane) == (decision.chosen, decision.chosen_lane)
     mark = "->" if chosen else "  "

@@ -218,7 +218,7 @@ class Embed(_Asking, Endpoint[EmbedBody]):
     body = EmbedBody
 
     def streams(self, body: EmbedBody) -> bool:
-        """Never."""
+        """Whether to stream: there is no stream of embeddings."""
         return False
 
     def model(self, body: EmbedBody) -> str | None:
@@ -248,7 +248,7 @@ class OldEmbed(_Asking, Endpoint[OldEmbedBody]):
     body = OldEmbedBody
 
     def streams(self, body: OldEmbedBody) -> bool:
-        """Never."""
+        """Whether to stream: there is no stream of embeddings."""
         return False
 
     def model(self, body: OldEmbedBody) -> str | None:

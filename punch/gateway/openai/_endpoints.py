@@ -83,7 +83,7 @@ class Chat(Endpoint[ChatBody]):
     body = ChatBody
 
     def streams(self, body: ChatBody) -> bool:
-        """If it says so."""
+        """Whether the body asks for a stream."""
         return bool(body.stream)
 
     def parsed(self, body: ChatBody, context: RequestContext) -> ParsedRequest:
@@ -123,7 +123,7 @@ class Completions(Endpoint[CompletionBody]):
     body = CompletionBody
 
     def streams(self, body: CompletionBody) -> bool:
-        """If it says so."""
+        """Whether the body asks for a stream."""
         return bool(body.stream)
 
     def parsed(self, body: CompletionBody, context: RequestContext) -> ParsedRequest:
@@ -171,7 +171,7 @@ class Embeddings(Endpoint[EmbeddingBody]):
     body = EmbeddingBody
 
     def streams(self, body: EmbeddingBody) -> bool:
-        """Never."""
+        """Whether to stream: there is no stream of embeddings."""
         return False
 
     def parsed(self, body: EmbeddingBody, context: RequestContext) -> ParsedRequest:

@@ -47,7 +47,7 @@ def plain(error: BadRequest | None) -> tuple[bytes, bytes]:
 
 
 class Connection:
-    """See the module.
+    """Reads requests off one socket and has the application answer each.
 
     Nobody but `run` and the application it calls reads or writes. While a request is under way,
     what is read is for its body, or tells that the client went away: what comes behind it waits.

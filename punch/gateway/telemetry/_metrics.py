@@ -303,7 +303,7 @@ class _Now(Collector):
         self._seen = seen
 
     def describe(self) -> Iterator[Metric]:
-        """Nothing: the registry need not look at the router to know these names."""
+        """Tell no names: the registry need not look at the router to know them."""
         return iter(())
 
     def collect(self) -> Iterator[Metric]:
