@@ -34,20 +34,17 @@ from ..events import (
     PromptRead,
     RequestChanged,
     RequestEnded,
-    RequestRecord,
     RequestStarted,
 )
-from ._rows import Row, event_row, peer_row, request_row, tokens_of
-from ._series import Series
+from ._requests import ShownRequests
+from ._rows import Row, event_row, peer_row
 from ._stories import Stories
 
 log = get_logger(__name__)
 
-# What is remembered of what happened, of the log, and of requests that are over: some screens
-# of each. Older requests are in the decision log.
+# What is remembered of what happened and of the log: some screens of each.
 MOST_EVENTS = 500
 MOST_LOGS = 500
-MOST_REQUESTS = 200
 
 # Of what happened between two frames, the newest so many are told.
 MOST_NEW_EVENTS = 100
@@ -60,9 +57,6 @@ FRAME_SECONDS = 0.25
 
 # Peers measure themselves each second: more often there is nothing new.
 LOOK_SECONDS = 1.0
-
-# Characters of a question that are shown, where the operator has turned that on.
-LONGEST_PROMPT = 4000
 
 
 @attrs.frozen(kw_only=True)
@@ -118,25 +112,6 @@ class _Event:
         return {"n": self.serial, "time": round(self.time, 3)} | row
 
 
-@attrs.define(kw_only=True, eq=False)
-class _Request:
-    """A request; the record is let go of at its end, with the snapshots that it holds."""
-
-    serial: int
-    version: int
-    request_id: str
-    record: RequestRecord | None
-    row: Row = attrs.field(factory=dict)
-    """Made when somebody looks, and at the end: a busy gateway with no watcher makes one each."""
-    is_stale: bool = True
-    counted: int = 0
-    """Tokens of it that are in the series."""
-    first_counted: bool = False
-    prompt: str | None = None
-    chosen: PeerId | None = None
-    """Who was chosen since the record was last heard of: it names a peer with its first text."""
-
-
 class Feed:
     """Takes note of what the gateway does, for whoever watches. Made by `open_feed`.
 
@@ -162,135 +137,37 @@ class Feed:
         self._changed = trio.Event()
         self._closed = False
         self._watchers = 0
-        self._serial = 0
-        self._requests: deque[_Request] = deque()
-        self._under_way: dict[RequestRecord, _Request] = {}
-        self._by_id: dict[str, _Request] = {}
+        self._requests = ShownRequests(self._bump, wall)
         self._peers: dict[PeerId, _Kept] = {}
         self._members_version = 0
         self._events: deque[_Event] = deque(maxlen=MOST_EVENTS)
         self._event_serial = 0
         self._logs: deque[_Kept] = deque(maxlen=MOST_LOGS)
-        self._series = Series()
         self._stories = Stories()
         self._subscriber: Subscriber | None = None
         self._missed = 0
-        self._totals = {"requests": 0, "failed": 0, "tokens": 0, "continued": 0}
 
     # ---- what happens ----
 
     def hear(self, event: Event) -> None:
         """Take note of an event."""
         if isinstance(event, RequestChanged):
-            self._change(event.request)
+            self._requests.change(event.request)
         elif isinstance(event, RequestStarted):
-            self._start(event.request)
+            self._requests.start(event.request)
         elif isinstance(event, RequestEnded):
-            self._end(event.request)
+            self._requests.end(event.request)
         elif isinstance(event, LineMade):
             self._hear_line(event)
         elif isinstance(event, Logged):
             self._logs.append(_Kept(version=self._bump(), row=dict(event.line)))
-        elif isinstance(event, PromptRead):
-            request = self._under_way.get(event.request)
-            if self.show_prompts and request is not None:
-                request.prompt = event.text[:LONGEST_PROMPT]
+        elif isinstance(event, PromptRead) and self.show_prompts:
+            self._requests.ask(event.request, event.text)
 
     def lose(self, count: int) -> None:
         """Make good for events that came too fast: a request whose end was lost has ended."""
         self._missed += count
-        for record in [each for each in self._under_way if each.ended_at is not None]:
-            self._end(record)
-
-    def _start(self, record: RequestRecord) -> None:
-        self._serial += 1
-        request = _Request(
-            serial=self._serial,
-            version=self._bump(),
-            request_id=record.request_id,
-            record=record,
-        )
-        self._requests.append(request)
-        self._under_way[record] = request
-        self._by_id[record.request_id] = request
-        self._forget_requests()
-
-    def _change(self, record: RequestRecord) -> None:
-        request = self._under_way.get(record)
-        if request is not None:
-            if record.first_text_at is not None:
-                request.chosen = None
-            self._note_first_text(request, record)
-            self._touch(request)
-
-    def _end(self, record: RequestRecord) -> None:
-        request = self._under_way.pop(record, None)
-        if request is None:
-            return
-        if self._by_id.get(request.request_id) is request:
-            del self._by_id[request.request_id]
-        request.chosen = None
-        self._note_first_text(request, record)
-        self._touch(request)
-        row = self._row(request)
-        request.record = None
-        tokens = max(0, tokens_of(record) - request.counted)
-        failed = record.error_code is not None
-        self._series.ended(
-            record.request_id,
-            failed=failed,
-            tokens=tokens,
-            now=self._wall(),
-            version=request.version,
-        )
-        totals = self._totals
-        totals["requests"] += 1
-        totals["failed"] += failed
-        totals["tokens"] += tokens
-        totals["continued"] += row["continued"] > 0
-        self._forget_requests()
-
-    def _note_first_text(self, request: _Request, record: RequestRecord) -> None:
-        first = record.first_text_at
-        if first is None or request.first_counted:
-            return
-        request.first_counted = True
-        self._series.first_text(
-            record.request_id,
-            seconds=first - record.began_at,
-            now=self._wall(),
-            version=self._bump(),
-        )
-
-    def _touch(self, request: _Request) -> None:
-        request.is_stale = True
-        request.version = self._bump()
-
-    def _row(self, request: _Request) -> Row:
-        record = request.record
-        if request.is_stale and record is not None:
-            # Anew each time: a machine that slept has another difference than before.
-            ahead = self._wall() - trio.current_time()
-            row = request_row(record, serial=request.serial, ahead=ahead)
-            if request.chosen is not None:
-                row["peer"] = request.chosen
-            request.row, request.is_stale = row, False
-        return request.row
-
-    def _forget_requests(self) -> None:
-        """Let the oldest ones go that are over; those under way are bounded by the gateway."""
-        while len(self._requests) > MOST_REQUESTS and self._requests[0].record is None:
-            self._requests.popleft()
-        if len(self._requests) > 2 * MOST_REQUESTS:
-            # One that takes hours must not keep all that came after it.
-            over = len(self._requests) - MOST_REQUESTS
-            kept = deque[_Request]()
-            for request in self._requests:
-                if request.record is None and over > 0:
-                    over -= 1
-                else:
-                    kept.append(request)
-            self._requests = kept
+        self._requests.end_lost()
 
     def _hear_line(self, made: LineMade) -> None:
         self._missed += made.missed
@@ -300,14 +177,7 @@ class Feed:
         if isinstance(entry, Decided | Attempted | Ended):
             self._stories.add(entry.request_id, made)
         if isinstance(entry, Decided) and entry.chosen is not None:
-            self._chose(entry.request_id, entry.chosen)
-
-    def _chose(self, request_id: str, peer_id: PeerId) -> None:
-        """Show where a request under way was sent, before that peer has said anything."""
-        request = self._by_id.get(request_id)
-        if request is not None:
-            request.chosen = peer_id
-            self._touch(request)
+            self._requests.chose(entry.request_id, entry.chosen)
 
     def look(self) -> None:
         """Look at the peers and at what is under way; called each second."""
@@ -323,7 +193,7 @@ class Feed:
         for peer_id in [known for known in self._peers if known not in found]:
             row = self._peers.pop(peer_id).row
             self._members_changed("left", peer_id, row)
-        self._count_tokens()
+        self._requests.count_tokens()
 
     def _members_changed(self, kind: str, peer_id: PeerId, row: Row) -> None:
         self._members_version = self._bump()
@@ -334,17 +204,6 @@ class Feed:
         self._events.append(
             _Event(version=self._version, serial=self._event_serial, time=at, said=said)
         )
-
-    def _count_tokens(self) -> None:
-        """What was delivered since the last look, by the requests that go on."""
-        for record, request in self._under_way.items():
-            tokens = tokens_of(record) - request.counted
-            if tokens > 0:
-                request.counted += tokens
-                self._totals["tokens"] += tokens
-                self._series.delivered(
-                    record.request_id, tokens=tokens, now=self._wall(), version=self._bump()
-                )
 
     # ---- telling ----
 
@@ -364,10 +223,7 @@ class Feed:
 
     def row_of(self, request_id: str) -> tuple[Row | None, str | None]:
         """The newest request of that id, and what it asked if that is shown."""
-        for request in reversed(self._requests):
-            if request.request_id == request_id:
-                return self._row(request), request.prompt
-        return None, None
+        return self._requests.row_of(request_id)
 
     def lines_of(self, request_id: str) -> list[LogLine]:
         """What the decision log has said of a request, if it is recent."""
@@ -392,7 +248,7 @@ class Feed:
         """
         if self._subscriber is not None:
             self._subscriber.catch_up()
-        self._follow_texts()
+        self._requests.follow_texts()
         data: dict[str, Any] = {"time": round(self._wall(), 3)}
         if version == 0:
             data["about"] = {
@@ -405,24 +261,17 @@ class Feed:
         if self._members_version > version or version == 0:
             data["members"] = list(self._peers)
         data["peers"] = [kept.row for kept in self._peers.values() if kept.version > version]
-        shown = list(self._requests)[-2 * MOST_REQUESTS :]
-        data["requests"] = [self._row(request) for request in shown if request.version > version]
+        data["requests"] = self._requests.since(version)
         newest = list(self._events)[-MOST_EVENTS if version == 0 else -MOST_NEW_EVENTS :]
         data["events"] = [event.as_data() for event in newest if event.version > version]
         data["logs"] = [kept.row for kept in self._logs if kept.version > version]
-        data["points"] = [point.as_data() for point in self._series.since(version)]
+        data["points"] = [point.as_data() for point in self._requests.series.since(version)]
         data = {name: value for name, value in data.items() if value or name == "members"}
-        data["live"] = [request.serial for request in self._under_way.values()][-MOST_REQUESTS:]
-        data["totals"] = dict(self._totals) | {"under_way": len(self._under_way)}
+        data["live"] = self._requests.live()
+        data["totals"] = self._requests.totals()
         if self._router.trouble is not None and not self._peers:
             data["trouble"] = str(self._router.trouble)[:300]
         return data
-
-    def _follow_texts(self) -> None:
-        """Rows of requests that go on: of each part of a text nobody is told."""
-        for record, request in self._under_way.items():
-            if not request.is_stale and request.row["tokens"] != tokens_of(record):
-                self._touch(request)
 
     @contextmanager
     def watch(self, last_event_id: str | None = None) -> Iterator[Watcher]:
@@ -497,7 +346,7 @@ class Watcher:
         self._version = 0
 
     def _is_behind(self) -> bool:
-        self._feed._follow_texts()
+        self._feed._requests.follow_texts()
         return self._feed._version > self._version
 
     def _tell(self) -> Frame:

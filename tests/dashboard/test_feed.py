@@ -23,9 +23,9 @@ from punch.dashboard._feed import (
     FRAME_SECONDS,
     MOST_EVENTS,
     MOST_LOGS,
-    MOST_REQUESTS,
     MOST_WATCHERS,
 )
+from punch.dashboard._requests import MOST_REQUESTS
 from punch.dashboard._rows import peer_row
 from punch.dashboard._series import MOST_IDS, SERIES_SECONDS, Series
 from punch.dashboard._stories import Stories, told

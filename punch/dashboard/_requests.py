@@ -1,0 +1,210 @@
+"""The requests that the dashboard shows: those under way, and the last ones that are over."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+import attrs
+import trio
+
+from ..capability import PeerId
+from ..events import RequestRecord
+from ._rows import Row, request_row, tokens_of
+from ._series import Series
+
+# Requests that are remembered when they are over: some screens of them. Older ones are in the
+# decision log.
+MOST_REQUESTS = 200
+
+# Characters of a question that are shown, where the operator has turned that on.
+LONGEST_PROMPT = 4000
+
+
+@attrs.define(kw_only=True, eq=False)
+class _Request:
+    """A request; the record is let go of at its end, with the snapshots that it holds."""
+
+    serial: int
+    version: int
+    request_id: str
+    record: RequestRecord | None
+    row: Row = attrs.field(factory=dict)
+    """Made when somebody looks, and at the end: a busy gateway with no watcher makes one each."""
+    is_stale: bool = True
+    counted: int = 0
+    """Tokens of it that are in the series."""
+    first_counted: bool = False
+    prompt: str | None = None
+    chosen: PeerId | None = None
+    """Who was chosen since the record was last heard of: it names a peer with its first text."""
+
+
+class ShownRequests:
+    """Rows of requests, and what they add up to; each row knows the version that changed it.
+
+    Args:
+      bump: Gives the feed's next version.
+      wall: The time, in seconds since 1970.
+
+    """
+
+    def __init__(self, bump: Callable[[], int], wall: Callable[[], float]) -> None:
+        self._bump = bump
+        self._wall = wall
+        self._serial = 0
+        self._requests: deque[_Request] = deque()
+        self._under_way: dict[RequestRecord, _Request] = {}
+        self._by_id: dict[str, _Request] = {}
+        self._totals = {"requests": 0, "failed": 0, "tokens": 0, "continued": 0}
+        self.series = Series()
+        """What they add up to, second by second."""
+
+    def start(self, record: RequestRecord) -> None:
+        """Show a request from now on."""
+        self._serial += 1
+        request = _Request(
+            serial=self._serial,
+            version=self._bump(),
+            request_id=record.request_id,
+            record=record,
+        )
+        self._requests.append(request)
+        self._under_way[record] = request
+        self._by_id[record.request_id] = request
+        self._forget_requests()
+
+    def change(self, record: RequestRecord) -> None:
+        """Show what has changed."""
+        request = self._under_way.get(record)
+        if request is not None:
+            if record.first_text_at is not None:
+                request.chosen = None
+            self._note_first_text(request, record)
+            self._touch(request)
+
+    def end(self, record: RequestRecord) -> None:
+        """Show how it ended, and let go of its record."""
+        request = self._under_way.pop(record, None)
+        if request is None:
+            return
+        if self._by_id.get(request.request_id) is request:
+            del self._by_id[request.request_id]
+        request.chosen = None
+        self._note_first_text(request, record)
+        self._touch(request)
+        row = self._row(request)
+        request.record = None
+        tokens = max(0, tokens_of(record) - request.counted)
+        failed = record.error_code is not None
+        self.series.ended(
+            record.request_id,
+            failed=failed,
+            tokens=tokens,
+            now=self._wall(),
+            version=request.version,
+        )
+        totals = self._totals
+        totals["requests"] += 1
+        totals["failed"] += failed
+        totals["tokens"] += tokens
+        totals["continued"] += row["continued"] > 0
+        self._forget_requests()
+
+    def end_lost(self) -> None:
+        """End those whose end was lost on the way."""
+        for record in [each for each in self._under_way if each.ended_at is not None]:
+            self.end(record)
+
+    def ask(self, record: RequestRecord, prompt: str) -> None:
+        """Keep what a request under way asks."""
+        request = self._under_way.get(record)
+        if request is not None:
+            request.prompt = prompt[:LONGEST_PROMPT]
+
+    def chose(self, request_id: str, peer_id: PeerId) -> None:
+        """Show where a request under way was sent, before that peer has said anything."""
+        request = self._by_id.get(request_id)
+        if request is not None:
+            request.chosen = peer_id
+            self._touch(request)
+
+    def count_tokens(self) -> None:
+        """What was delivered since the last look, by the requests that go on."""
+        for record, request in self._under_way.items():
+            tokens = tokens_of(record) - request.counted
+            if tokens > 0:
+                request.counted += tokens
+                self._totals["tokens"] += tokens
+                self.series.delivered(
+                    record.request_id, tokens=tokens, now=self._wall(), version=self._bump()
+                )
+
+    def follow_texts(self) -> None:
+        """Rows of requests that go on: of each part of a text nobody is told."""
+        for record, request in self._under_way.items():
+            if not request.is_stale and request.row["tokens"] != tokens_of(record):
+                self._touch(request)
+
+    def row_of(self, request_id: str) -> tuple[Row | None, str | None]:
+        """The newest request of that id, and what it asked if that is shown."""
+        for request in reversed(self._requests):
+            if request.request_id == request_id:
+                return self._row(request), request.prompt
+        return None, None
+
+    def since(self, version: int) -> list[Row]:
+        """Rows that changed after *version*, oldest first."""
+        shown = list(self._requests)[-2 * MOST_REQUESTS :]
+        return [self._row(request) for request in shown if request.version > version]
+
+    def live(self) -> list[int]:
+        """Serial numbers of the requests under way."""
+        return [request.serial for request in self._under_way.values()][-MOST_REQUESTS:]
+
+    def totals(self) -> dict[str, Any]:
+        """What there was since the feed began."""
+        return dict(self._totals) | {"under_way": len(self._under_way)}
+
+    def _note_first_text(self, request: _Request, record: RequestRecord) -> None:
+        first = record.first_text_at
+        if first is None or request.first_counted:
+            return
+        request.first_counted = True
+        self.series.first_text(
+            record.request_id,
+            seconds=first - record.began_at,
+            now=self._wall(),
+            version=self._bump(),
+        )
+
+    def _touch(self, request: _Request) -> None:
+        request.is_stale = True
+        request.version = self._bump()
+
+    def _row(self, request: _Request) -> Row:
+        record = request.record
+        if request.is_stale and record is not None:
+            # Anew each time: a machine that slept has another difference than before.
+            ahead = self._wall() - trio.current_time()
+            row = request_row(record, serial=request.serial, ahead=ahead)
+            if request.chosen is not None:
+                row["peer"] = request.chosen
+            request.row, request.is_stale = row, False
+        return request.row
+
+    def _forget_requests(self) -> None:
+        """Let the oldest ones go that are over; those under way are bounded by the gateway."""
+        while len(self._requests) > MOST_REQUESTS and self._requests[0].record is None:
+            self._requests.popleft()
+        if len(self._requests) > 2 * MOST_REQUESTS:
+            # One that takes hours must not keep all that came after it.
+            over = len(self._requests) - MOST_REQUESTS
+            kept = deque[_Request]()
+            for request in self._requests:
+                if request.record is None and over > 0:
+                    over -= 1
+                else:
+                    kept.append(request)
+            self._requests = kept
