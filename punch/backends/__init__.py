@@ -1,4 +1,8 @@
-"""What runs a model. Each backend has its own `open_*()`; `_base` says what they share."""
+"""The backends: what punch talks to, to run a model.
+
+Each is opened by a context manager of its own (`open_llama_server` and so on) and is then a
+`Backend`, which is all that a lane knows of it. A new one needs nothing but that interface.
+"""
 
 from ._base import Backend, Emit, Generation, Loading, Supervisable
 from ._plausible import plausible

@@ -1,4 +1,9 @@
-"""What a listener needs of a backend, and nothing else."""
+"""The interface between a lane and a backend: what is asked of one, and what it gives back.
+
+A backend runs one engine. It knows nothing of peers, queues and slots that are shared out: the
+lane calls `Backend.generate` for no more than `Backend.slots` requests at a time. What an answer
+claims of itself is not believed before `plausible` has looked at it.
+"""
 
 from __future__ import annotations
 
@@ -15,14 +20,16 @@ from ..wire import CommandRequest, Completion, Timings, Usage
 Emit = Callable[[str, int], Awaitable[None]]
 """``await emit(text, tokens)`` delivers the next part of an answer.
 
-It waits while the reader is behind; a backend that awaits it is slowed down with it. An empty text
-says that tokens were made which are no part of the answer: the model thinks.
+The call waits while the reader is behind, which slows the backend down with it: text is buffered
+nowhere else. An empty text says that tokens were made which are no part of the answer, such as
+those of a thought.
 """
 
 Loading = Callable[[float], None]
-"""``loading(seconds)`` is told that the model is not ready yet, and how much longer it may take."""
+"""``loading(seconds)`` reports that the model is not ready yet, and how many seconds are left."""
 
-# A waiting dialer is told so this often: it takes a longer silence for a fault.
+# How often a waiting dialer hears that the model is still loading. Silence is what a dialer takes
+# for a fault, so this is well below its patience.
 LOADING_SECONDS = 5.0
 
 
@@ -31,25 +38,26 @@ class Generation:
     """What a backend says of an answer it has finished."""
 
     completion: Completion
-    """How it ended. `text` is the whole answer, also when it was emitted in parts."""
+    """The answer and why it ended. `text` is all of it, although it was emitted in parts."""
 
     usage: Usage
-    """Tokens, as the backend itself counted them."""
+    """Tokens, as the backend itself counted them; a count that it does not give is `None`."""
 
     timings: Timings
-    """`prefill` and `decode` seconds, as the backend itself measured them."""
+    """`prefill` and `decode` in seconds, as the backend itself measured them."""
 
 
 class Backend(Protocol):
-    """Runs a model. Made by an `open_*()` context manager, which also ends it.
+    """Runs models. Made by an `open_*()` context manager, which also ends the engine.
 
-    `generate` is called for at most `slots` requests at a time. Cancelling the task that
-    awaits it stops the work in the backend within 100 ms.
+    `generate` is called for at most `slots` requests at a time. Cancelling the task that awaits
+    `generate` stops the work in the engine within 100 ms: the slot is given to the next request
+    at once.
     """
 
     @property
     def name(self) -> str:
-        """The word that selects it, such as ``llama_cpp``."""
+        """The word that selects this backend, such as ``llama_cpp``."""
         ...
 
     @property
@@ -59,17 +67,20 @@ class Backend(Protocol):
 
     @property
     def slots(self) -> int:
-        """Requests it serves side by side, at least 1."""
+        """Requests that the backend serves side by side, at least 1."""
         ...
 
     @property
     def threads(self) -> int | None:
-        """Threads it computes with, where known."""
+        """Threads that the engine computes with; `None` if that is not known."""
         ...
 
     @property
     def offers(self) -> tuple[ModelOffer, ...]:
-        """The models it answers with, now. Rates are left out: the executor measures them."""
+        """The models that can be asked now; empty while there are none.
+
+        Rates are left out, since the lane measures them.
+        """
         ...
 
     @property
@@ -78,10 +89,10 @@ class Backend(Protocol):
         ...
 
     async def ready(self, loading: Loading) -> None:
-        """Return when it can work; calls *loading* at once and every 5 s while it cannot.
+        """Return when the engine can work; call *loading* at once and every 5 s until then.
 
         Raises:
-          BackendCrashed: if it is down for good.
+          BackendCrashed: if the engine is down for good.
 
         """
         ...
@@ -89,12 +100,15 @@ class Backend(Protocol):
     async def generate(self, request: CommandRequest, emit: Emit) -> Generation:
         """Answer *request*, which was checked and is for a model on offer.
 
+        The errors say whose fault it is, which decides what the dialer does next.
+
         Raises:
-          InvalidRequest: if a parameter is wrong anywhere; the text names it.
-          PeerRefused: if this backend cannot do it though another may; the text says what.
-          ContextTooLong: if the prompt does not fit.
-          GenerationFailed: if this answer failed but the backend lives.
-          BackendCrashed: if the backend is gone. It may be back for the next call.
+          InvalidRequest: if a parameter would be wrong for any backend; the text names it.
+          PeerRefused: if this backend cannot do what is asked although another may; the text
+            says what.
+          ContextTooLong: if the prompt does not fit the context of a slot.
+          GenerationFailed: if this answer failed but the engine lives.
+          BackendCrashed: if the engine is gone; it may be back for the next call.
 
         """
         ...
@@ -102,24 +116,23 @@ class Backend(Protocol):
 
 @runtime_checkable
 class Supervisable(Protocol):
-    """A backend whose engine is started again when it ends: it says how often, and why."""
+    """A backend whose engine is started again when it ends, which says how often and why."""
 
     @property
     def restarts(self) -> int:
-        """How often its engine was started again."""
+        """How often the engine was started again."""
         ...
 
     @property
     def why_restarted(self) -> str | None:
-        """Why its engine ended last, in a sentence; `None` if it never has."""
+        """Why the engine ended last, in a sentence; `None` if it never has."""
         ...
 
 
 def with_continuation(offer: ModelOffer) -> ModelOffer:
-    """*offer* of a backend that can go on with an answer that another peer has begun.
-
-    For a chat that takes a known template: another one would write another prompt.
-    """
+    """*offer* of a backend that can continue an answer that another peer has begun."""
+    # A begun chat is continued by writing the same prompt once more, with the text so far at its
+    # end. Another template would write another prompt, so the template must be known.
     can = offer.chat_template is not None or "chat" not in offer.features
     return attrs.evolve(offer, continues=can and offer.features != frozenset({"embed"}))
 

@@ -1,7 +1,8 @@
-"""What a backend says of an answer, as far as it can be true. No I/O.
+"""Limits what a backend says of its answer to what can be true. No I/O.
 
-A server that counts wrongly must not spoil what is learned from its answers, nor make us say what
-no peer would accept.
+Counts and times of answers are what speeds are learned from and what keys are charged with, and
+they travel to peers that refuse numbers out of range. A server that counts wrongly must spoil
+none of that. Whether an answer is any good is judged nowhere.
 """
 
 from __future__ import annotations
@@ -14,18 +15,18 @@ from ..capability import ModelOffer
 from ..wire import CommandRequest, Timings, Usage
 from ._base import Generation
 
-# More tokens than any context has, for models that do not say how long theirs is.
+# Tokens: more than any context has, for models that do not say how long theirs is.
 _MOST_TOKENS = 1 << 20
 
-# Longer than anybody waits for an answer.
+# Eleven days: longer than any answer takes.
 _MOST_SECONDS = 1e6
 
 
 def plausible(generation: Generation, request: CommandRequest, offer: ModelOffer) -> Generation:
     """*generation* with counts and times that an answer to *request* can have.
 
-    An answer is no longer than was asked for, nor than the context of *offer*; times that are no
-    times are left out.
+    An answer has no more tokens than were asked for, nor than the context of *offer* holds; what
+    was cached is part of the prompt. Times that are negative, endless or no numbers become `None`.
     """
     usage, timings = generation.usage, generation.timings
     context = min(offer.context_tokens or _MOST_TOKENS, _MOST_TOKENS)

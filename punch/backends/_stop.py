@@ -1,4 +1,7 @@
-"""Stop sequences, found in text that comes in pieces. No I/O.
+"""Finds stop sequences in text that comes in pieces, and holds back what may be one. No I/O.
+
+For the engines that know no stop sequences, or whose own search cannot be trusted. One that
+begins in what another peer delivered is found by the dialer instead.
 
 * The answer ends before the first place where any of the sequences occurs.
 * Where two begin at the same place it makes no difference which one it is.
@@ -11,7 +14,7 @@ from collections.abc import Sequence
 
 
 def partial_suffix(text: str, targets: Sequence[str]) -> int:
-    """Length of the longest end of *text* that is a beginning, not the whole, of a target."""
+    """Length of the longest end of *text* that a target begins with, and does not end with."""
     longest = max((len(target) for target in targets), default=0)
     for length in range(min(len(text), longest - 1), 0, -1):
         end = text[-length:]
@@ -21,7 +24,12 @@ def partial_suffix(text: str, targets: Sequence[str]) -> int:
 
 
 class StopMatcher:
-    """Passes text on until one of *stops* appears in it."""
+    """Lets text through until one of *stops* appears in it.
+
+    Args:
+      stops: The sequences; empty ones are ignored.
+
+    """
 
     def __init__(self, stops: Sequence[str]) -> None:
         self._stops = tuple(stop for stop in stops if stop)

@@ -1,4 +1,4 @@
-"""llama.cpp as a backend: its server, its command line, its libraries."""
+"""llama.cpp as a backend: its server, its command line programs, and two wheels that hold it."""
 
 from ._binding import open_binding
 from ._cli import open_llama_cli

@@ -1,7 +1,8 @@
 """Backend ``llama_cpp_python``: the Python binding of llama.cpp, in a process of ours.
 
 For people who already have the binding, built for their hardware. It answers one request
-at a time; the other llama.cpp backends batch.
+at a time; the other llama.cpp backends batch. Decides when the process is started, cancelled
+and killed; how an answer is made is left to `_binding_worker`.
 
 * The process is started by `open_binding`, and again by the first request after a crash.
   A request that is running when it crashes gets `BackendCrashed`. After several crashes in
@@ -80,19 +81,19 @@ async def open_binding(
 
     Args:
       model_path: A GGUF file.
-      offer: What it offers, from `_model_file.describe`; `context_tokens` is corrected to what
-        was loaded.
+      offer: What to offer, as the model store describes the file; `context_tokens` is corrected
+        to what was loaded.
       threads: Threads to compute with. `None`: one a physical core, as llama.cpp's programs do
         (the binding itself takes half of that).
       no_mmap: Read the file into memory instead of mapping it.
       context_tokens: Longest prompt plus answer. `None`: what the model was trained for, at
-        most 8192, since the memory for it is taken at once.
+        most 8192, since the memory for it is reserved at once.
       gpu_layers: Layers to put on the GPU, -1 for all; without meaning if it was built without.
 
     Raises:
       ConfigurationError: if llama-cpp-python is not installed, or a number makes no sense.
-      ModelFileError: if it cannot load the file.
-      BackendCrashed: if it dies while loading.
+      ModelFileError: if the binding cannot load the file.
+      BackendCrashed: if the process dies while loading.
 
     """
     for name, value in (("threads", threads), ("context_tokens", context_tokens)):
@@ -123,7 +124,7 @@ async def open_binding(
 
 
 class _Binding:
-    """The backend; owns the worker, if there is one."""
+    """The backend; owns the worker process, if there is one."""
 
     name = "llama_cpp_python"
     simulated = False
@@ -143,7 +144,10 @@ class _Binding:
 
     @property
     def offers(self) -> tuple[ModelOffer, ...]:
-        """The one model."""
+        """The one model, with the seconds until it is loaded while no worker runs.
+
+        Empty once the worker is down for good.
+        """
         if self._worker is not None and self._worker.is_running():
             return (self._offer,)
         pause = max(0.0, self._not_before - trio.current_time())
@@ -152,7 +156,13 @@ class _Binding:
         return (attrs.evolve(self._offer, load_seconds=pause + self._loaded_in),)
 
     async def start(self) -> None:
-        """Load the model, unless it is loaded."""
+        """Load the model, unless it is loaded.
+
+        Raises:
+          BackendCrashed: if the worker dies, or crashed so often that it is not started now.
+          ModelFileError: if the model cannot be loaded.
+
+        """
         if self._worker is not None and self._worker.is_running():
             return
         await self.stop()
@@ -182,13 +192,18 @@ class _Binding:
         self._offer = attrs.evolve(self._offer, context_tokens=facts["context_tokens"])
 
     async def stop(self) -> None:
-        """End the worker."""
+        """End the worker process, if there is one."""
         worker, self._worker = self._worker, None
         if worker is not None:
             await worker.end()
 
     async def ready(self, loading: Loading) -> None:
-        """See `Backend.ready`; starts the worker if the last one has crashed."""
+        """Return when the model is loaded; the worker is started if the last one has crashed.
+
+        Raises:
+          BackendCrashed: as `start`.
+
+        """
         if self._worker is not None and self._worker.is_running():
             return
         began = trio.current_time()
@@ -202,7 +217,16 @@ class _Binding:
         )
 
     async def generate(self, request: CommandRequest, emit: Emit) -> Generation:
-        """See `Backend.generate`."""
+        """Answer *request*, alone: further ones wait for their turn.
+
+        Raises:
+          PeerRefused: if a schema has what the binding would ignore.
+          InvalidRequest: if the model's chat template or a grammar refuses it.
+          ContextTooLong: if the prompt does not fit.
+          GenerationFailed: if this answer failed but the worker lives.
+          BackendCrashed: if the worker is gone; the text says how it ended.
+
+        """
         if request.response_schema is not None:
             _check_schema(request.response_schema)
         if has_tools(request):
@@ -269,7 +293,7 @@ class _Binding:
 
 
 class _Worker:
-    """One worker process and its two pipes."""
+    """The worker process and its two pipes, spoken to in lines of JSON."""
 
     def __init__(self, process: trio.Process, tail: collections.deque[bytes]) -> None:
         assert process.stdin is not None
@@ -284,7 +308,7 @@ class _Worker:
 
     @classmethod
     async def spawn(cls) -> _Worker:
-        """Start a process. It needs `open` next."""
+        """Start a worker process, which then needs `open`."""
         reading, writing = os.pipe()
         tail: collections.deque[bytes] = collections.deque(maxlen=_TAIL_BYTES // 64)
         try:
@@ -303,16 +327,23 @@ class _Worker:
             raise
         finally:
             os.close(writing)
-        # A thread, not a task: it needs no nursery and ends by itself when the process has.
+        # A thread, not a task: a thread needs no nursery, and ends when the pipe does.
         threading.Thread(target=_keep_tail, args=(reading, tail), daemon=True).start()
         return cls(process, tail)
 
     def is_running(self) -> bool:
-        """Whether the process lives and its pipes are in a known state."""
+        """Whether the process lives and no line is half written to it."""
         return self._process.poll() is None and not self._sending
 
     async def open(self, settings: dict[str, Any]) -> dict[str, Any]:
-        """Load the model; return the facts about it."""
+        """Load the model; return what the worker says of it.
+
+        Raises:
+          ConfigurationError: if the binding cannot be imported.
+          ModelFileError: if it cannot load the file.
+          BackendCrashed: if the process dies, or is not ready after `_START_SECONDS`.
+
+        """
         with trio.move_on_after(_START_SECONDS):
             await self.send({"open": settings})
             line = await self.receive()
@@ -322,7 +353,7 @@ class _Worker:
         raise BackendCrashed(f"llama-cpp-python did not load the model in {_START_SECONDS:.0f} s")
 
     async def send(self, line: dict[str, Any]) -> None:
-        """Write one line. If this is cancelled half-way the process is of no more use."""
+        """Write one line. A cancel half-way leaves the process of no more use."""
         self._sending = True
         try:
             await self._stdin.send_all(json.dumps(line).encode() + b"\n")
@@ -331,7 +362,12 @@ class _Worker:
         self._sending = False
 
     async def receive(self) -> dict[str, Any]:
-        """Read one line."""
+        """Read one line.
+
+        Raises:
+          BackendCrashed: if the process ends, or sends a line that is too long.
+
+        """
         while True:
             end = self._buffer.find(b"\n", self._searched)
             if end >= 0:
@@ -352,7 +388,7 @@ class _Worker:
             self._buffer += data
 
     async def cancel(self, number: int) -> bool:
-        """Stop request *number*; return whether that was confirmed in time."""
+        """Stop request *number*; whether the worker confirmed that in time."""
         confirmed = False
         with suppress(BackendCrashed), trio.move_on_after(_CANCEL_SECONDS):
             await self.send({"cancel": number})
@@ -367,7 +403,7 @@ class _Worker:
             kill_group(self._process)
 
     async def end(self) -> None:
-        """End the process and wait for it."""
+        """End the process and wait until it is gone."""
         await trio.aclose_forcefully(self._stdin)
         if self._sending or self._buffer:
             self.kill()
@@ -401,7 +437,10 @@ def _with_features(offer: ModelOffer) -> ModelOffer:
 
 
 def _check_schema(schema: str) -> None:
-    """Refuse a schema that the binding would hold no answer to: it ignores the range of numbers."""
+    """Raise `PeerRefused` for a schema that the binding would not hold an answer to.
+
+    It ignores the ranges of numbers without a word, and an answer out of range would be wrong.
+    """
     if ignored := sorted(_IGNORED & set(_keywords(json.loads(schema)))):
         raise PeerRefused(
             f"response_schema has {', '.join(ignored)}, which llama-cpp-python does not know"

@@ -46,7 +46,7 @@ _LONGEST_PIECE: Final = 1024  # Bytes of one token. The longest in use is some 2
 
 
 class _Flag:
-    """One byte that the parent's cancel sets and llama.cpp looks at.
+    """The byte that the parent's cancel sets and llama.cpp looks at.
 
     The callback must be ``bool f(void *)``. `strlen` of the C library, given the byte and a
     zero behind it, is 0 or 1 and needs no interpreter.
@@ -65,7 +65,7 @@ class _Flag:
         return bool(self._byte[0] != b"\x00")
 
     def watch(self, llama_cpp: Any, context: Any) -> None:
-        """Have llama.cpp look at it during computations."""
+        """Have llama.cpp look at the byte during computations."""
         kind = llama_cpp.ggml_abort_callback
         try:
             self._callback = ctypes.cast(ctypes.CDLL(None).strlen, kind)
@@ -76,7 +76,7 @@ class _Flag:
 
 
 class _Refused(Exception):
-    """The request gets an error, and the worker goes on."""
+    """Raised for a request that cannot be answered; the worker continues with the next."""
 
     def __init__(self, code: str, message: str) -> None:
         super().__init__(message)
@@ -120,7 +120,7 @@ class _Engine:
         self._llm.eval = self._counted_eval
 
     def facts(self) -> dict[str, Any]:
-        """What the parent wants to know of the loaded model."""
+        """What the parent needs to know of the loaded model."""
         return {
             "context_tokens": self._llm.n_ctx(),
             "threads": self._llm.n_threads,
@@ -295,7 +295,7 @@ class _Engine:
         )
 
     def _begin(self, messages: list[dict[str, str]]) -> str:
-        """The conversation up to where the answer goes on: in a turn that is begun, if one is."""
+        """The conversation up to where the answer continues: in a turn that is begun, if any is."""
         if messages and messages[-1]["role"] == "assistant":
             return self._render(messages[:-1]) + messages[-1]["content"]
         return self._render(messages)

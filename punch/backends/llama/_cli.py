@@ -1,8 +1,9 @@
-"""Backend `llama_cpp` without a server: one llama.cpp process a request.
+"""Backend `llama_cpp` without a server: runs one llama.cpp process a request.
 
-For machines that have ``llama-completion`` or ``llama-cli`` and no ``llama-server``. It
-loads the model for every request, keeps no cache, takes one request at a time and one
-user message with an optional system message. What it cannot do it refuses by name.
+For machines that have ``llama-completion`` or ``llama-cli`` and no ``llama-server``. The backend
+loads the model for every request, keeps no cache, takes one request at a time and one user
+message with an optional system message. What it cannot do, it refuses by name. How a request is
+put to the programs is decided by `_cli_question`, and what they print is read by `_cli_output`.
 
 The later ``llama-cli`` (it "talks") is itself a server and a client in one process, with an
 open port on loopback while it answers. Prefer ``llama-completion``.
@@ -58,7 +59,7 @@ _COMPLAINT = re.compile(r"[\d.]+ E |error|failed")
 
 
 class LlamaCliBackend:
-    """Runs a program for every request. Made by `open_llama_cli`."""
+    """Runs a program for every request; a `Backend`. Made by `open_llama_cli`."""
 
     def __init__(
         self,
@@ -92,42 +93,43 @@ class LlamaCliBackend:
 
     @property
     def name(self) -> str:
-        """The word that selects it."""
+        """The word that selects this backend."""
         return "llama_cpp"
 
     @property
     def simulated(self) -> bool:
-        """Never: there is a model behind it."""
+        """False: a real model answers."""
         return False
 
     @property
     def slots(self) -> int:
-        """One: every request loads the whole model."""
+        """Always 1: every request loads the whole model."""
         return 1
 
     @property
     def threads(self) -> int | None:
-        """Threads it computes with, where we said so."""
+        """Threads that the program computes with; `None` if the choice was left to it."""
         return self._threads
 
     @property
     def offers(self) -> tuple[ModelOffer, ...]:
-        """Its one model."""
+        """The one model, with the features that the program has."""
         return (self._offer,)
 
     @property
     def gpus(self) -> tuple[Gpu, ...]:
-        """What the program itself lists as devices, without the CPU."""
+        """The devices that the program itself lists, without the CPU."""
         return self._gpus
 
     async def ready(self, loading: Loading) -> None:
-        """At once: every answer starts a program of its own."""
+        """Return at once: every answer starts a program of its own."""
 
     async def generate(self, request: CommandRequest, emit: Emit) -> Generation:
         """Answer *request*; cancelling it kills the program.
 
         Raises:
           InvalidRequest: if a parameter cannot be honoured; the text names it.
+          PeerRefused: if the program has no way to do what is asked; another backend may.
           ContextTooLong: if the prompt does not fit.
           GenerationFailed: if the program says that it failed.
           BackendCrashed: if the program died of a signal, or cannot be started.
@@ -148,6 +150,8 @@ class LlamaCliBackend:
                         stop = StopMatcher(request.sampling.stop)
                         run = _Run(_output(question, plain), stop, emit)
                         code, lines = await run.run(argv, interrupt=plain)
+                        # An exit code above 0 with neither text nor a complaint: what it printed
+                        # was lost (see `_ASK_AGAIN_SECONDS`).
                         told = code <= 0 or run.text or any(map(_COMPLAINT.search, lines))
                         if told or trio.current_time() > until:
                             break
@@ -202,7 +206,7 @@ class LlamaCliBackend:
 
 
 class _Run:
-    """One run of the program, read as it answers."""
+    """A single run of the program, read while it answers."""
 
     def __init__(self, output: Output, stop: StopMatcher, emit: Emit) -> None:
         self._output = output
@@ -220,13 +224,14 @@ class _Run:
 
     @property
     def stopped(self) -> bool:
-        """Whether a stop sequence ended it."""
+        """Whether a stop sequence ended the answer."""
         return self._stop.stopped
 
     async def run(self, argv: Sequence[str], *, interrupt: bool) -> tuple[int, tuple[str, ...]]:
         """Run *argv*; return its exit code and its last lines on standard error.
 
-        After a stop sequence it is killed, or if *interrupt* asked for its account first.
+        After a stop sequence the program is killed; with *interrupt* it is first interrupted, so
+        that it prints what it has counted.
         """
         lines = LastLines()
         # No grace: a cancelled answer must be gone within 100 ms, and there is nothing to save.
@@ -284,18 +289,18 @@ async def _read_log(log: LastLines, stderr: trio.abc.ReceiveStream, done: trio.E
 
 
 async def _interrupt(process: trio.Process) -> None:
-    """Make it stop and print what it counted."""
+    """Make the program stop and print what it has counted."""
     if sys.platform == "win32":
         return
     with suppress(ProcessLookupError):
         process.send_signal(signal.SIGINT)
     assert process.stdout is not None
-    async for _ in process.stdout:  # It must not block on a full pipe.
+    async for _ in process.stdout:  # Or the program would block on a full pipe.
         pass
 
 
 def _typed(question: Question, plain: bool) -> str:
-    """The prompt, as the program must get it: the talking one drops another line end."""
+    """The prompt as the program must get it: the one that talks drops another line end."""
     return question.prompt if plain else question.prompt + "\n"
 
 
@@ -352,7 +357,7 @@ async def open_llama_cli(
 
     Raises:
       ConfigurationError: if *program* is not a llama.cpp program that can do this.
-      BackendCrashed: if it cannot answer; the text has its last lines.
+      BackendCrashed: if the program cannot answer; the text has its last lines.
 
     """
     known = await ask_program(find_completion(program) or program, setting=setting)
@@ -389,7 +394,7 @@ def _features(program: Program) -> frozenset[str]:
 
 
 async def _try(backend: LlamaCliBackend, features: frozenset[str]) -> None:
-    """One token, so that a wrong file or flag shows now and not at the first request."""
+    """Make a token, so that a wrong file or flag shows now and not at the first request."""
 
     async def ignore(text: str, tokens: int) -> None:
         pass

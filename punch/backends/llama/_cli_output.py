@@ -1,4 +1,6 @@
-r"""What llama.cpp's command line programs print around an answer. No I/O.
+r"""Finds the answer in what llama.cpp's command line programs print around it. No I/O.
+
+This is the one place where the words of these programs are parsed.
 
 ``llama-completion`` and the ``llama-cli`` of builds before December 2025 print the answer
 and then an ending:
@@ -26,7 +28,7 @@ _EXITING = b"\n\n\nExiting...\n"
 _THINKING = b"\n[Start thinking]\n\n"
 _THOUGHT = b"[End thinking]\n\n"
 
-# `cli-ui.h`: a longer prompt is shown cut, with these words.
+# From `cli-ui.h` of llama.cpp: a longer prompt is shown cut, with these words.
 _ECHOED_BYTES = 500
 _CUT = b" ... (truncated)"
 
@@ -52,20 +54,20 @@ class Output(Protocol):
 
 
 class PlainOutput:
-    """For ``llama-completion``."""
+    """The output of ``llama-completion``: the answer and an ending, an `Output`."""
 
     def __init__(self) -> None:
         self._held = b""
 
     def feed(self, data: bytes | bytearray) -> bytes:
-        """See `Output.feed`."""
+        """The part of the answer that is certain: what cannot be the ending."""
         whole = self._held + data
         held = _possible_ending(whole, _ENDED, _FULL)
         self._held = whole[len(whole) - held :]
         return whole[: len(whole) - held]
 
     def finish(self) -> tuple[bytes, str | None]:
-        """See `Output.finish`."""
+        """The rest of the answer without the ending, which says why it ended."""
         rest, self._held = self._held, b""
         if rest.endswith(_ENDED):
             return rest.removesuffix(_ENDED), "stop"
@@ -73,7 +75,12 @@ class PlainOutput:
 
 
 class ConversationOutput:
-    """For the ``llama-cli`` that talks: skips all up to its echo of the prompt."""
+    """The output of the ``llama-cli`` that talks, an `Output`: skips all up to its echo.
+
+    Args:
+      prompt: The prompt that the program echoes.
+
+    """
 
     def __init__(self, prompt: str) -> None:
         shown = prompt.encode("utf-8", "replace")
@@ -84,7 +91,7 @@ class ConversationOutput:
         self._held = b""
 
     def feed(self, data: bytes | bytearray) -> bytes:
-        """See `Output.feed`."""
+        """The part of the answer that is certain; the banner, the echo and thoughts are skipped."""
         whole = self._held + data
         if self._awaited is not None:
             _, found, rest = whole.partition(self._awaited)
@@ -108,7 +115,7 @@ class ConversationOutput:
         return whole[: len(whole) - held]
 
     def finish(self) -> tuple[bytes, str | None]:
-        """See `Output.finish`."""
+        """The rest of the answer; why it ended is not said."""
         rest, self._held = self._held, b""
         return (b"" if self._awaited is not None else rest.removesuffix(_EXITING)), None
 
@@ -123,7 +130,7 @@ def _possible_ending(whole: bytes, *endings: bytes) -> int:
 
 
 def read_perf(lines: Iterable[str]) -> tuple[Usage, Timings]:
-    """Tokens and seconds, as the program's own account in *lines* has them."""
+    """Tokens and seconds in the program's own account in *lines*; `None` for what is not there."""
     text = "\n".join(lines)
     prompt = _PROMPT_TIME.search(text)
     answer = _ANSWER_TIME.search(text)
@@ -148,7 +155,7 @@ def _answer_tokens(match: re.Match[str]) -> int:
 
 
 def read_too_long(lines: Iterable[str]) -> tuple[int, int] | None:
-    """Tokens of the prompt and of the context, if the program says that it does not fit."""
+    """Tokens of the prompt and of the context, if *lines* say that the prompt does not fit."""
     for line in lines:
         for pattern in _TOO_LONG:
             if match := pattern.search(line):

@@ -1,4 +1,4 @@
-"""A request, in the terms of llama.cpp's command line programs. No I/O."""
+"""Puts a request in the terms of llama.cpp's command line programs, or refuses it. No I/O."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ class Question:
     """A request, in the terms of the programs."""
 
     prompt: str
-    """The text to go on from, or the user's message."""
+    """The text to continue, or the user's message."""
 
     system: str | None = None
-    """The system message."""
+    """The system message, if there is one."""
 
     chat: bool
-    """Apply the model's template."""
+    """Whether the program applies the model's chat template."""
 
 
 def read_question(request: CommandRequest, *, plain: bool) -> Question:
@@ -41,11 +41,11 @@ def read_question(request: CommandRequest, *, plain: bool) -> Question:
 
     Args:
       request: A request for an answer.
-      plain: Whether the program can go on from a text as it is.
+      plain: Whether the program can continue a text as it is.
 
     Raises:
       PeerRefused: if the programs have no way to take it; another backend may.
-      InvalidRequest: if nobody could take it.
+      InvalidRequest: if no backend could take it.
       GenerationFailed: if a begun answer is to be continued.
 
     """
@@ -77,13 +77,13 @@ def read_question(request: CommandRequest, *, plain: bool) -> Question:
 
 
 def sampling_flags(program: Program, sampling: Sampling, *, context_tokens: int) -> list[str]:
-    """The arguments for what is set in *sampling*; `stop` is not the program's business.
+    """The arguments for what is set in *sampling*; `stop` is left to `StopMatcher`.
 
     Raises:
-      PeerRefused: if this build has no flag for one of them; another peer's may.
+      PeerRefused: if this build has no flag for a value; that of another peer may.
 
     """
-    # Builds that shift the context would go on for ever without a limit.
+    # Builds that shift the context would continue for ever without a limit.
     limit = sampling.max_tokens if sampling.max_tokens is not None else context_tokens
     flags = ["--n-predict", str(limit)]
     for name, flag in _SAMPLING_FLAGS.items():
@@ -92,6 +92,6 @@ def sampling_flags(program: Program, sampling: Sampling, *, context_tokens: int)
             continue
         if not program.supports(flag):
             raise PeerRefused(f"{name} cannot be set: {program.name} has no {flag}")
-        # A seed is 32 bits wide there.
+        # A seed is 32 bits wide there, and 64 on the wire.
         flags += [flag, str(value & 0xFFFFFFFF if name == "seed" else value)]
     return flags

@@ -1,4 +1,8 @@
-"""Backend `embedded`: llama.cpp from a wheel, nothing to install or compile."""
+"""Backend `embedded`: starts llama.cpp's server from a wheel, with nothing to compile.
+
+The server is a library (xllamacpp) and runs in a worker process, `_embedded_worker`. Requests are
+sent by `_served`, as to any llama-server.
+"""
 
 from __future__ import annotations
 
@@ -48,11 +52,11 @@ async def open_embedded(
       gpu_layers: Layers to keep on GPUs; `None` for the library's choice.
       alias: Name of the model, where no *offer* is given.
       digest: SHA-256 of the model file, where no *offer* is given.
-      offer: What to offer.
+      offer: What to offer; features of the server are added.
 
     Raises:
       ConfigurationError: if xllamacpp is not installed.
-      BackendCrashed: if it does not start; the text has its last lines.
+      BackendCrashed: if the worker does not start; the text has its last lines.
 
     """
     if importlib.util.find_spec("xllamacpp") is None:
@@ -80,6 +84,7 @@ async def open_embedded(
     async with open_http_client(url="", slots=slots, api_key=api_key) as client:
 
         def command() -> list[str]:
+            # A new process has a new port; until it reports, it is not ready.
             report.clear()
             return [sys.executable, "-m", _WORKER]
 
@@ -98,7 +103,7 @@ async def open_embedded(
             # The worker must find this very punch, also from a checkout.
             env={"PYTHONPATH": _python_path()},
             stdin=json.dumps(settings).encode() + b"\n",
-            # It is ours, and watches its standard input itself.
+            # No guardian: the worker is ours, and ends by itself when its standard input does.
             guarded=False,
             on_line=on_line,
         ) as supervised:

@@ -32,7 +32,7 @@ def main() -> None:
     params.api_keys = [settings["api_key"]]
     params.ui = False
     params.offline = True
-    # Its computing thread answers there, which is how it is seen that it is not stuck.
+    # What answers at /slots is the computing thread itself: the vigil asks there.
     params.endpoint_slots = True
     params.n_parallel = settings["slots"]
     # As for llama-server: the size of all slots together, in equal parts.
@@ -40,7 +40,7 @@ def main() -> None:
     params.kv_unified = False
     params.embedding = True
     if not settings["embed"]:
-        # A model that generates has no way of its own to make one vector of many.
+        # A model that generates has no way of its own to make one vector out of many.
         params.pooling_type = xllamacpp.llama_pooling_type.LLAMA_POOLING_TYPE_MEAN
     if settings["threads"] is not None:
         params.cpuparams.n_threads = settings["threads"]

@@ -1,4 +1,4 @@
-"""Which slot of a server gets which prompt, so that conversations keep their caches. No I/O.
+"""Decides which slot of a server gets which prompt, so that conversations keep their caches.
 
 A llama.cpp server keeps, for each of its slots, the keys and values of the last prompt and
 answer; of the next prompt it computes only what is new. So a conversation must come back to the
@@ -9,7 +9,8 @@ slot that it had.
   system prompt, does not cost another conversation its cache.
 * Otherwise the free slot that was used the longest ago.
 
-What a slot holds is remembered as keyed hashes of blocks; no text is kept.
+What a slot holds is remembered as keyed hashes of blocks; no text is kept. No I/O: what the
+server really holds is its own affair, and a wrong guess costs time and nothing else.
 """
 
 from __future__ import annotations
@@ -45,11 +46,11 @@ class _Slot:
 
 
 class Pins:
-    """Chooses slots.
+    """Chooses a slot for each prompt.
 
     Args:
       slots: How many there are.
-      key: Makes the hashes ours alone.
+      key: Key of the hashes, which therefore mean nothing outside this process.
 
     """
 
@@ -59,7 +60,10 @@ class Pins:
         self._uses = 0
 
     def acquire(self, text: str) -> int | None:
-        """The slot for a prompt; nobody else gets it before `release`. `None` if all are taken."""
+        """The number of a slot for the prompt *text*, from 0; `None` if all are busy.
+
+        No other prompt gets that slot before `release`.
+        """
         blocks = self._blocks(text)
         free = [number for number, slot in enumerate(self._slots) if not slot.busy]
         if not free:
@@ -77,17 +81,20 @@ class Pins:
         return number
 
     def release(self, number: int, text: str) -> None:
-        """The slot is free again, and holds *text*: the prompt and what was answered."""
+        """Make slot *number* free again; it holds *text*, the prompt and what was answered."""
         self._uses += 1
         self._slots[number] = _Slot(blocks=self._blocks(text), used=self._uses)
 
     def clear(self) -> None:
-        """The server has lost its caches."""
+        """Forget what the slots hold: the server has lost its caches."""
         for slot in self._slots:
             slot.blocks = ()
 
     def _blocks(self, text: str) -> tuple[bytes, ...]:
-        """A hash for each whole block, of it and all before: equal ones have all that in common."""
+        """A hash for each whole block of *text*, over that block and all before it.
+
+        So two texts with an equal hash have everything in common up to there.
+        """
         found = []
         before = b""
         whole = min(len(text) // BLOCK, MOST_BLOCKS)

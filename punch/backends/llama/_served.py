@@ -1,4 +1,9 @@
-"""A backend that is an HTTP server of our own in a supervised child process."""
+"""A backend whose engine is an HTTP server in a supervised child process.
+
+Sends requests to the server, chooses the slot that has the conversation in its cache, and has
+the server watched. How it is started is decided by `_server` and `_embedded`; when it is started
+again, by `punch.processes`.
+"""
 
 from __future__ import annotations
 
@@ -20,15 +25,27 @@ from ..openai._written_tools import ask_in_writing, has_tools
 from ._pins import Pins, conversation
 from ._vigil import Vigil
 
-# What a chat template writes around the messages.
+# Tokens that a chat template writes around the messages. A guess on the high side.
 _TEMPLATE_TOKENS = 64
 
-# English has four, Chinese one to two.
+# English has four, Chinese one to two. Too few only make the vigil more patient.
 _CHARACTERS_PER_TOKEN = 2
 
 
 class ServedBackend:
-    """Sends requests to a server that is restarted when it crashes."""
+    """Sends requests to a server that is restarted when it crashes; a `Backend`.
+
+    Args:
+      name: The word that selects the backend.
+      client: A client of the server; its `url` follows the restarts.
+      supervised: The server's process.
+      slots: Requests that the server works at side by side.
+      threads: Threads that it computes with, where they were set.
+      offer: Its one model.
+      gpus: GPUs that it can use.
+      knows_tools: Whether its chat template writes tools; if not, punch writes them itself.
+
+    """
 
     def __init__(
         self,
@@ -55,27 +72,30 @@ class ServedBackend:
 
     @property
     def name(self) -> str:
-        """The word that selects it."""
+        """The word that selects this backend."""
         return self._name
 
     @property
     def simulated(self) -> bool:
-        """Never: there is a model behind it."""
+        """False: a real model answers."""
         return False
 
     @property
     def slots(self) -> int:
-        """Requests it serves side by side."""
+        """Requests that the server works at side by side."""
         return self._slots
 
     @property
     def threads(self) -> int | None:
-        """Threads it computes with, where we said so."""
+        """Threads that the server computes with; `None` if the choice was left to it."""
         return self._threads
 
     @property
     def offers(self) -> tuple[ModelOffer, ...]:
-        """Its one model, which takes a while as it restarts; none while it is down for good."""
+        """The one model, with the seconds until it is loaded while the server restarts.
+
+        Empty once the server is down for good.
+        """
         supervised = self._supervised
         if supervised.state == "failed":
             return ()
@@ -85,7 +105,7 @@ class ServedBackend:
 
     @property
     def gpus(self) -> tuple[Gpu, ...]:
-        """What the program itself lists as devices, without the CPU."""
+        """The devices that the program itself lists, without the CPU."""
         return self._gpus
 
     @property
@@ -109,7 +129,7 @@ class ServedBackend:
         return self._supervised.statistics().reason
 
     def statistics(self) -> SupervisorStatistics:
-        """How the server has fared."""
+        """State of the server's process, its starts and its last crash."""
         return self._supervised.statistics()
 
     async def watch(self) -> None:
@@ -117,10 +137,10 @@ class ServedBackend:
         await self._vigil.run()
 
     async def ready(self, loading: Loading) -> None:
-        """Return when the server is; see `Backend.ready`.
+        """Return when the server answers, and call *loading* every 5 s until then.
 
         Raises:
-          BackendCrashed: if it is down for good; the text has its last lines.
+          BackendCrashed: if the server is down for good; the text has its last lines.
 
         """
         supervised = self._supervised
@@ -149,6 +169,7 @@ class ServedBackend:
             generation = await self._ask(request, emit, slot)
             text += generation.completion.text
         finally:
+            # After a failure the slot holds the prompt at most; to remember more would be a guess.
             if slot is not None:
                 self._pins.release(slot, text)
         return generation
@@ -171,7 +192,9 @@ class ServedBackend:
                     request, pass_on, model=self._offer.name, dialect="llama_cpp", slot=slot
                 )
         except BackendCrashed as error:
+            # The caches went with the process; the next one starts with empty slots.
             self._pins.clear()
+            # A broken connection says little: what the process said as it died says more.
             raise await self._supervised.explain(error) from error
         self._supervised.note_served()
         self._vigil.learn(generation.usage.computed_tokens, generation.timings.prefill)
@@ -184,7 +207,13 @@ def _most_tokens(request: CommandRequest) -> int:
 
 
 def with_features(offer: ModelOffer, *, can_embed: bool) -> ModelOffer:
-    """*offer* with what llama.cpp's server can do with any model that generates text."""
+    """*offer* with what llama.cpp's server can do with any model that generates text.
+
+    Args:
+      offer: What the model file says.
+      can_embed: Whether the server embeds besides answering.
+
+    """
     features = set(offer.features)
     if features & {"chat", "complete"}:
         features |= {"json_schema", "logprobs"}
@@ -196,7 +225,10 @@ def with_features(offer: ModelOffer, *, can_embed: bool) -> ModelOffer:
 
 
 def free_port() -> int:
-    """A TCP port that nobody uses on loopback now. Somebody may before we do."""
+    """A TCP port that is free on loopback now.
+
+    Another program may use it before ours does, so a start that fails for it is tried again.
+    """
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]

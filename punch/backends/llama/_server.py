@@ -1,4 +1,8 @@
-"""Backend `llama_cpp`: llama.cpp's own HTTP server, run as our child."""
+"""Backend `llama_cpp`: starts llama.cpp's own HTTP server as a child, in the flags of its build.
+
+Decides the command line and what the model can be offered for. Requests are sent by `_served`,
+and what a build supports is found out by `punch.llama_cpp`.
+"""
 
 from __future__ import annotations
 
@@ -37,9 +41,25 @@ def server_command(
     extra_args: Sequence[str],
     embed_too: bool = False,
 ) -> list[str]:
-    """Program and arguments, in the words of this very build.
+    """Program and arguments, with those flags only that this very build knows.
 
-    With *embed* it embeds and does nothing else; with *embed_too* it does so besides answering.
+    Flags come and go between builds, and an unknown one ends the program; those that are merely
+    good to have are therefore asked for with `Program.known`.
+
+    Args:
+      program: The server.
+      model_path: The GGUF file.
+      port: TCP port to listen on.
+      threads: Threads to compute with; `None` for the program's choice.
+      no_mmap: Read the model into memory instead of mapping the file.
+      slots: Requests at a time.
+      context_tokens: Longest prompt plus answer of one request, in tokens.
+      gpu_layers: Layers to keep on GPUs; `None` for the program's choice.
+      alias: Name of the model.
+      embed: Embed, and do nothing else.
+      extra_args: Further arguments, at the end, where they override ours.
+      embed_too: Embed besides answering.
+
     """
     command = [
         str(program.path), "--model", str(model_path),
@@ -50,7 +70,7 @@ def server_command(
     ]  # fmt: skip
     # Unified, the slots share one context, and one long prompt could starve the others.
     command += program.known("--no-kv-unified")
-    # Its computing thread answers at /slots, which is how it is seen that it is not stuck.
+    # What answers at /slots is the computing thread itself: the vigil asks there.
     command += program.known("--jinja", "--offline", "--slots")
     command += program.known("--no-ui") or program.known("--no-webui")
     if threads is not None:
@@ -62,7 +82,7 @@ def server_command(
     if embed or embed_too:
         command += program.known("--embeddings") or program.known("--embedding")
     if embed_too:
-        # A model that generates has no way of its own to make one vector of many.
+        # A model that generates has no way of its own to make one vector out of many.
         command += ["--pooling", "mean"]
     return [*command, *program.mmap_flags(no_mmap), *extra_args]
 
@@ -71,10 +91,12 @@ def template_in(extra_args: Sequence[str], known: str | None) -> str | None:
     """SHA-256 of the chat template that the server will use; `None` if that is not known.
 
     Args:
-      extra_args: Arguments for the program, which may name another one.
-      known: SHA-256 of the one in the model file.
+      extra_args: Arguments for the program, which may name another template.
+      known: SHA-256 of the template in the model file.
 
     """
+    # Peers continue each other's answers only with the same template: a wrong digest here would
+    # let one continue in another's prompt, so what cannot be read is unknown.
     found = known
     for index, argument in enumerate(extra_args):
         name, equals, value = argument.partition("=")
@@ -87,13 +109,16 @@ def template_in(extra_args: Sequence[str], known: str | None) -> str | None:
 
 
 def can_embed_too(program: Program, extra_args: Sequence[str]) -> bool:
-    """Whether to have it embed besides answering; *extra_args* may say how it is to embed."""
+    """Whether to have the server embed besides answering.
+
+    Not if *extra_args* say how it is to embed: what the user has set is left alone.
+    """
     has_flags = program.supports("--embeddings") and program.supports("--pooling")
     return has_flags and not any("--embedding" in one or "--pooling" in one for one in extra_args)
 
 
 def has_lost_port(lines: Sequence[str]) -> bool:
-    """Whether the last *lines* of a server say that somebody took its port."""
+    """Whether the last *lines* of a server say that another program has its port."""
     return any("couldn't bind" in line or "address already in use" in line for line in lines)
 
 
@@ -115,8 +140,8 @@ async def open_llama_server(
 ) -> AsyncIterator[ServedBackend]:
     """Run ``llama-server`` with one model; enter when the model is loaded.
 
-    It listens on loopback only, on a port of its own, and demands a key that nobody else
-    has. It is restarted when it crashes and ended on the way out.
+    The server listens on loopback only, on a port of its own, and demands a key that no other
+    process has. It is restarted when it crashes or is stuck, and ended on the way out.
 
     Args:
       program: Path of ``llama-server``.
@@ -128,13 +153,13 @@ async def open_llama_server(
       gpu_layers: Layers to keep on GPUs; `None` for the program's choice.
       alias: Name of the model, where no *offer* is given.
       digest: SHA-256 of the model file, where no *offer* is given.
-      offer: What to offer.
+      offer: What to offer; features of the server are added.
       extra_args: Further arguments for the program, at the end.
       setting: Name of the setting that *program* comes from, for error texts.
 
     Raises:
       ConfigurationError: if *program* is not a llama.cpp program.
-      BackendCrashed: if it does not start; the text has its last lines.
+      BackendCrashed: if the server does not start; the text has its last lines.
 
     """
     known = await ask_program(program, setting=setting)
@@ -178,10 +203,12 @@ async def open_llama_server(
                 except BackendCrashed:
                     if not embed_too:
                         raise
-                    # What is set otherwise, such as a batch of one token, may not go with it.
+                    # What is set otherwise, such as a batch of one token, may not go together
+                    # with embedding; answering matters more.
                     embed_too = False
                     continue
                 if embed_too and not await probe_generation(client):
+                    # Older builds do one or the other.
                     embed_too = False
                     continue
                 backend = ServedBackend(

@@ -1,8 +1,8 @@
 """Decides whether an engine of ours is stuck, and has it killed.
 
-A wrapper that is up says nothing of the engine behind it: a server's HTTP threads answer while
-its one computing thread is lost in a request. What counts is whether tokens come, or whether
-the engine itself answers a question that its computing thread must take:
+A server that is up says nothing of the engine behind it: its HTTP threads answer while its one
+computing thread is lost in a request. What counts is whether tokens come, or whether the engine
+answers a question that only its computing thread can answer:
 
 * While requests run or one was cancelled, an engine without a token for `QUIET_SECONDS` is
   asked. An answer is as good as a token.
@@ -11,7 +11,8 @@ the engine itself answers a question that its computing thread must take:
 * The patience is a fixed part and the time of the longest computation that cannot be broken
   off, a batch of the prompts that are being read, by the speed that was measured here.
 
-Only for engines that punch started. A server of somebody else's is never touched.
+The vigil is for engines that punch started; a server that is not ours is never touched. Starting
+the engine again is left to `punch.processes`.
 """
 
 from __future__ import annotations
@@ -22,10 +23,11 @@ from contextlib import contextmanager
 
 import trio
 
-# How often it looks. A stuck engine costs its callers much more than that.
+# How often the vigil looks. A stuck engine costs its callers much more than that.
 CHECK_SECONDS = 2.0
 
-# Without a token for so long, it is asked. Slow machines make one in less, beyond the prompt.
+# Seconds without a token after which the engine is asked. Slow machines make a token in less,
+# once the prompt is read.
 QUIET_SECONDS = 5.0
 
 # Beyond the longest computation: for a machine that swaps, or starts other programs.
@@ -40,12 +42,12 @@ MAX_PATIENCE_SECONDS = 600.0
 # llama.cpp reads a prompt in batches of this many tokens (`--batch-size`).
 BATCH_TOKENS = 2048
 
-# A batch may be so much slower than what was measured: others compute beside it.
+# How many times slower than measured a batch may be: other programs compute beside it.
 SLOWER = 4.0
 
 
 class Watched:
-    """One request that an engine works at."""
+    """A request that an engine works at, while it is watched."""
 
     def __init__(self, vigil: Vigil, prompt_tokens: int) -> None:
         self._vigil = vigil
@@ -62,8 +64,8 @@ class Vigil:
     """Watches one engine.
 
     Args:
-      ask: Asks the engine how many requests it works at, and waits for the answer; `None` if
-        it does not say.
+      ask: Asks the engine how many requests it works at, and waits for the answer; gives `None`
+        if the engine does not say.
       kill: Called with the reason, if the engine is stuck.
 
     """
@@ -86,7 +88,7 @@ class Vigil:
 
     @property
     def patience(self) -> float:
-        """Seconds that it may be silent and not answer."""
+        """Seconds that the engine may neither make a token nor answer."""
         if self._token_seconds is None:
             return PATIENCE_SECONDS + UNKNOWN_BATCH_SECONDS
         tokens = self._left_tokens + sum(one.prompt_tokens for one in self._running)
@@ -94,7 +96,7 @@ class Vigil:
         return min(PATIENCE_SECONDS + batch, MAX_PATIENCE_SECONDS)
 
     def sign(self) -> None:
-        """Report a sign of life."""
+        """Report a sign of life: a token, or an answer to a question."""
         self._last_sign = trio.current_time()
 
     def learn(self, tokens: int | None, seconds: float | None) -> None:
@@ -147,7 +149,10 @@ class Vigil:
         return max(self._last_sign, self._begun_at)
 
     async def _look(self) -> int | None:
-        """Ask it; have it killed if there is no sign of life for its patience."""
+        """Ask the engine; have it killed if there is no sign of life within the patience.
+
+        Returns how many requests it works at; `None` if it does not say.
+        """
         busy, last_sign = None, self._last_sign
         self._asked_at = trio.current_time()
         self._asking = trio.CancelScope(deadline=self._asked_at + self.patience)
@@ -161,7 +166,7 @@ class Vigil:
         return busy
 
     async def _look_after_cancel(self, cancelled_at: float) -> None:
-        """See that it is rid of a cancelled request, within its patience."""
+        """See that the engine is rid of a cancelled request, within the patience."""
         busy = await self._look()
         if self._cancelled_at is None:
             return  # It was killed.

@@ -1,4 +1,8 @@
-"""A backend that makes its answers up. It is called a mock wherever it is seen."""
+"""Backend `mock`: makes its answers up, for tests and demonstrations.
+
+No model runs. Every offer and every answer says ``simulated``, and nothing falls back to this
+backend from a real one.
+"""
 
 from __future__ import annotations
 
@@ -139,7 +143,7 @@ MOST_TOKENS = 8192
 EMBEDDING_SIZE = 16
 
 # What stands for its model file and its chat template: two mocks that draw from the same words
-# give the same answer, so either can go on with the other's.
+# give the same answer, so each can continue the other's.
 DIGEST = hashlib.sha256(" ".join(WORDS).encode()).hexdigest()
 CHAT_TEMPLATE = hashlib.sha256(b"mock").hexdigest()
 
@@ -207,7 +211,7 @@ def _json_pieces(request: CommandRequest, schema: str) -> tuple[list[tuple[str, 
 
 
 def _pieces(request: CommandRequest) -> Iterator[tuple[str, int]]:
-    """What is still to be said, word by word, and the tokens it stands for."""
+    """The rest of the answer word by word, each with the tokens that it stands for."""
     words = mock_words(request)
     said = request.continuation or ""
     begun = len(said.split())
@@ -221,7 +225,7 @@ def _pieces(request: CommandRequest) -> Iterator[tuple[str, int]]:
 
 
 class MockBackend:
-    """See `open_mock`."""
+    """Answers with words drawn from the prompt; a `Backend`. Made by `open_mock`."""
 
     name = "mock"
     simulated = True
@@ -245,10 +249,15 @@ class MockBackend:
         )
 
     async def ready(self, loading: Loading) -> None:
-        """It always is."""
+        """Return at once: there is nothing to load."""
 
     async def generate(self, request: CommandRequest, emit: Emit) -> Generation:
-        """Answer with words drawn from the prompt."""
+        """Answer with words drawn from the prompt, at the speeds of the script.
+
+        Raises:
+          GenerationFailed: after `MockScript.fail_after` tokens.
+
+        """
         script = self.script
         began = trio.current_time()
         if script.delay:
@@ -329,5 +338,10 @@ def _embedding(text: str) -> tuple[float, ...]:
 
 @asynccontextmanager
 async def open_mock(script: MockScript | None = None) -> AsyncIterator[MockBackend]:
-    """A backend that makes up its answers, as *script* says."""
+    """Give a backend that makes up its answers.
+
+    Args:
+      script: How fast it answers and whether it fails; by default at once and never.
+
+    """
     yield MockBackend(script or MockScript())

@@ -1,6 +1,6 @@
-"""What a mock makes up besides words: calls of tools, JSON for a schema, log-probabilities.
+"""Makes up what a mock says besides words: tool calls, JSON for a schema, log-probabilities.
 
-All of it depends on the request alone, so that two mocks say the same.
+All of it depends on the request alone, so that two mocks say the same. No I/O.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from ...wire import CommandRequest, TokenLogprob, Tool, ToolCall
 MOST_VALUES = 1000
 MOST_CHARACTERS = 1000
 
-# What refers to itself has no end of its own.
+# Levels. A schema that refers to itself has no end of its own.
 DEEPEST = 64
 
 
 class _Maker:
-    """Makes the least instance of a schema, more or less: what it does not know it leaves out."""
+    """Makes a small instance of a schema; keywords that are not known here are not followed."""
 
     def __init__(self, root: dict[str, Any]) -> None:
         self._root = root
@@ -102,7 +102,7 @@ def _whole(value: Any) -> int:
 
 
 def _number(schema: dict[str, Any], *, whole: bool) -> int | float:
-    """0, or what is nearest to it."""
+    """The number in the schema's range that is nearest to 0."""
     least, most = schema.get("minimum"), schema.get("maximum")
     above, below = schema.get("exclusiveMinimum"), schema.get("exclusiveMaximum")
     value: float = 0
@@ -126,7 +126,7 @@ def instance(schema: str) -> str:
 def call_for(request: CommandRequest) -> ToolCall | None:
     """The call of a tool that the mock makes, if it makes one.
 
-    It does when it must, and when the user, who has just spoken, names a tool.
+    The mock calls a tool if it must, and if the last message is the user's and names one.
     """
     tool = _wanted(request)
     if tool is None:
@@ -155,7 +155,7 @@ def _wanted(request: CommandRequest) -> Tool | None:
 def made_up_logprob(
     token: str, number: int, alternatives: int, words: Sequence[str]
 ) -> TokenLogprob:
-    """How likely token *number* was, so to speak: the likeliest, but for a few."""
+    """A made-up log-probability of token *number*, with the most likely *alternatives*."""
     draw = Random(hashlib.sha256(f"{number}\n{token}".encode(errors="replace")).digest())
     logprob = -draw.uniform(0.01, 0.5)
     others = [

@@ -1,4 +1,4 @@
-"""Any server that speaks the HTTP API of OpenAI, and what its clients share."""
+"""Backends that are HTTP servers with OpenAI's interface, and what their clients share."""
 
 from ._backend import open_openai
 

@@ -1,7 +1,7 @@
-"""What comes with an answer besides its text: calls of tools, and log-probabilities. No I/O.
+"""Gathers what comes with an answer besides its text: tool calls and log-probabilities. No I/O.
 
 Both are gathered while the answer streams, and are bounded: a server that sends without end, or
-what no peer would accept, fails its own answer.
+what no peer would accept, fails its own answer. The text itself is read by `_completions`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from ...wire import (
     ToolCall,
 )
 
-# With the text of an answer and its calls they must fit one frame.
+# Bytes. With the text of an answer and its calls they must fit one frame of 8 MiB.
 MAX_LOGPROB_BYTES = 3 << 20
 
 # On the wire: a float, and the head of a text.
@@ -33,13 +33,13 @@ _PAIR_BYTES = 12
 
 
 def new_call_id() -> str:
-    """An id for a call whose server gives it none; no other call in a conversation has it."""
+    """A random id for a call that its server gave none; unique within a conversation."""
     return f"call_{secrets.token_hex(12)}"
 
 
 @attrs.define
 class _Begun:
-    """One call, as far as it has come."""
+    """A call as far as it has come."""
 
     id: str = ""
     name: str = ""
@@ -54,10 +54,10 @@ class ToolCalls:
         self._characters = 0
 
     def feed(self, pieces: Any) -> bool:
-        """Take ``delta.tool_calls`` of an event; whether there was anything in it.
+        """Add ``delta.tool_calls`` of an event; whether there was anything in it.
 
         Raises:
-          GenerationFailed: if it is too much.
+          GenerationFailed: if there are too many calls, or their arguments are too long.
 
         """
         if not isinstance(pieces, list) or not pieces:
@@ -93,7 +93,7 @@ class ToolCalls:
         """The calls, in their order.
 
         Raises:
-          GenerationFailed: if one has no name, or one that cannot be.
+          GenerationFailed: if a call has no name, or one that no tool can have.
 
         """
         calls = []
@@ -120,10 +120,10 @@ class Logprobs:
         self._bytes = 0
 
     def feed(self, value: Any) -> None:
-        """Take ``logprobs`` of an event.
+        """Add ``logprobs`` of an event.
 
         Raises:
-          InvalidRequest: if the answer is too long for them.
+          InvalidRequest: if the answer has more of them than one frame can carry.
 
         """
         if self._alternatives is None or not isinstance(value, dict):
@@ -142,7 +142,7 @@ class Logprobs:
             )
 
     def finish(self) -> tuple[TokenLogprob, ...]:
-        """All of them, in order."""
+        """The log-probabilities of all tokens, in their order."""
         return tuple(self._found)
 
 
@@ -180,7 +180,7 @@ def _token(value: Any) -> str:
 
 
 def _logprob(value: Any) -> float:
-    """In the range of the wire; the logarithm of no probability at all is the least."""
+    """*value* in the range of the wire; the least stands for no number and for minus infinity."""
     if isinstance(value, bool) or not isinstance(value, int | float) or math.isnan(value):
         return MIN_LOGPROB
     return min(0.0, max(MIN_LOGPROB, float(value)))

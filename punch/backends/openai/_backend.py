@@ -1,4 +1,8 @@
-"""Backend `openai`: any server that speaks OpenAI's HTTP interface."""
+"""Backend `openai`: uses a server that is not ours and speaks OpenAI's HTTP interface.
+
+Decides which of the server's models are offered, and with which features. The server is neither
+started nor stopped, nor watched: the vigil is for engines of our own.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +23,7 @@ from ._completions import Dialect
 from ._probes import probe_embeddings, probe_tools
 from ._written_tools import ask_in_writing, has_tools
 
-# A list of models comes from memory; a server that needs longer is not there.
+# A server has its list of models in memory; one that needs longer than this is not there.
 _LIST_SECONDS = 15.0
 
 # More models than any server has; it bounds our capability vector.
@@ -29,7 +33,7 @@ _OWNERS: dict[str, Dialect] = {"llamacpp": "llama_cpp", "vllm": "vllm"}
 
 
 class OpenAIBackend:
-    """Sends requests to a server that somebody else runs. Made by `open_openai`."""
+    """Sends requests to a server that is not ours; a `Backend`. Made by `open_openai`."""
 
     def __init__(
         self,
@@ -50,22 +54,22 @@ class OpenAIBackend:
 
     @property
     def name(self) -> str:
-        """The word that selects it."""
+        """The word that selects this backend."""
         return "openai"
 
     @property
     def simulated(self) -> bool:
-        """Never, as far as we can know: the server is taken at its word."""
+        """False: that a model answers is the server's word, which cannot be verified here."""
         return False
 
     @property
     def slots(self) -> int:
-        """Requests at a time; the server's own limit is unknown."""
+        """Requests at a time, as it was set; the server's own limit is unknown."""
         return self._slots
 
     @property
     def threads(self) -> int | None:
-        """Unknown."""
+        """`None`: the server does not say."""
         return None
 
     @property
@@ -75,14 +79,19 @@ class OpenAIBackend:
 
     @property
     def gpus(self) -> tuple[Gpu, ...]:
-        """Unknown."""
+        """Empty: the server does not say."""
         return ()
 
     async def ready(self, loading: Loading) -> None:
-        """At once: the server is somebody else's, and says so itself when it is not."""
+        """Return at once: a server that is not ready says so when it is asked."""
 
     async def generate(self, request: CommandRequest, emit: Emit) -> Generation:
-        """Answer *request* through the server. Raises as `HttpClient.generate` does."""
+        """Answer *request* through the server.
+
+        Raises:
+          PunchError: as `HttpClient.generate`.
+
+        """
         model = request.model or self._offers[0].name
         ask = partial(self._client.generate, model=model, dialect=self._dialect)
         try:
@@ -111,7 +120,10 @@ def base_url(url: str, *, setting: str) -> str:
 
 
 def read_models(value: Any) -> tuple[tuple[ModelOffer, ...], Dialect]:
-    """What ``/v1/models`` lists, and which kind of server lists it.
+    """The models in a body of ``/v1/models``, and the kind of server that lists them.
+
+    The kind is told by ``owned_by`` of the first model, which llama.cpp and vLLM fill in with
+    their own names.
 
     Raises:
       ValueError: if *value* is no such list.
@@ -140,9 +152,10 @@ def _offer(row: dict[str, Any]) -> ModelOffer:
 
 
 def _with_features(offer: ModelOffer, dialect: Dialect) -> ModelOffer:
-    """*offer* with what servers of its kind can do with every model.
+    """*offer* with what servers of this kind can do with every model.
 
-    Of an unknown kind nothing is known: many ignore what they do not know without a word.
+    Nothing is claimed for an unknown kind: many servers ignore what they do not know without a
+    word, and the answer would not be what was asked for.
     """
     if dialect == "other":
         return offer
@@ -179,7 +192,7 @@ async def open_openai(
 
     Raises:
       ConfigurationError: if the address or the key is wrong, or the model is not there.
-      BackendCrashed: if nobody answers at *url*.
+      BackendCrashed: if no server answers at *url*.
 
     """
     base = base_url(url, setting=url_setting)

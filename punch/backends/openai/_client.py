@@ -1,4 +1,8 @@
-"""A client of any OpenAI-compatible HTTP server: the only importer of httpx in this room."""
+"""Talks HTTP to one server of models: the only importer of httpx in this room.
+
+Decides when a request may be sent a second time, and turns httpx's exceptions into ours. Bodies
+and events are made and read by `_completions`.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +30,7 @@ T = TypeVar("T")
 CONNECT_SECONDS = 10.0
 
 # Reading a long prompt on a slow CPU takes minutes without a byte (llama-server sends a
-# comment every 30 s, others nothing). Callers have their own, shorter deadlines.
+# comment every 30 s, others nothing). Requests have their own, shorter deadlines.
 SILENCE_SECONDS = 600.0
 
 # llama-server closes an idle connection after 5 s (`Keep-Alive: timeout=5`). A request
@@ -39,7 +43,7 @@ _MAX_ERROR_BYTES = 64 * 1024
 
 
 class HttpClient:
-    """Asks one server. Made by `open_http_client`."""
+    """A client of one server. Made by `open_http_client`."""
 
     def __init__(
         self,
@@ -57,7 +61,7 @@ class HttpClient:
         if api_key is not None:
             self._headers["Authorization"] = f"Bearer {api_key}"
         self.url = url
-        """Where the server is, without a slash at the end; may change with a restart."""
+        """The server's address, without a slash at the end; may change with a restart."""
 
     async def generate(
         self,
@@ -68,9 +72,16 @@ class HttpClient:
         dialect: Dialect,
         slot: int | None = None,
     ) -> Generation:
-        """Answer *request* through the server, as *model*, in one of its slots.
+        """Answer *request* through the server.
 
-        Cancelling it closes the connection, which is how a server is told to stop.
+        A cancel closes the connection, which is how such a server is told to stop.
+
+        Args:
+          request: What to answer.
+          emit: Gets the text as it comes.
+          model: The server's name for the model; `None` if it has only one.
+          dialect: Which extensions of the interface the server understands.
+          slot: Which of its slots is to answer; `None` leaves it to the server.
 
         Raises:
           InvalidRequest: if the server rejects a value; the text has its words.
@@ -138,8 +149,8 @@ class HttpClient:
         """The JSON body of a GET, within *timeout* seconds.
 
         Raises:
-          BackendCrashed: if nobody answers in time.
-          PunchError: whatever else is wrong, as in `generate`.
+          BackendCrashed: if no server answers in time.
+          PunchError: for any other fault, as `generate`.
 
         """
         with trio.move_on_after(timeout):
@@ -147,7 +158,12 @@ class HttpClient:
         raise BackendCrashed(f"{self.url}{path} does not answer within {timeout:g} s")
 
     async def post_json(self, path: str, body: Mapping[str, Any]) -> Any:
-        """The JSON body of the response to a POST of *body*. Raises as `generate` does."""
+        """The JSON body of the response to a POST of *body*.
+
+        Raises:
+          PunchError: as `generate`.
+
+        """
         return await self._json("POST", path, body)
 
     async def _json(self, method: str, path: str, body: Mapping[str, Any] | None) -> Any:
@@ -209,7 +225,7 @@ class _Wire:
         """Whether the head of a response has come."""
 
     async def note(self, event: str, details: object) -> None:
-        """Take an event of httpx's ``trace`` extension."""
+        """Note what an event of httpx's ``trace`` extension says of the connection."""
         # No TLS without TCP before it, and no proxy is ever asked.
         if event == "connection.connect_tcp.complete":
             self.is_new = True

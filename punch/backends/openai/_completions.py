@@ -1,8 +1,9 @@
-"""The OpenAI-compatible HTTP interface, as values. No I/O.
+"""Translates between requests of ours and the OpenAI-compatible HTTP interface. No I/O.
 
 `build` turns a request into a path and a body, `AnswerReader` turns the events of a
 stream into text, `fault` turns a rejection into one of our errors. What llama.cpp adds to
 the interface (``timings``, ``exceed_context_size_error``) is read where it is there.
+Whether the numbers can be true is judged by `punch.backends.plausible`.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ Dialect = Literal["llama_cpp", "vllm", "other"]
 # The longest answer kept in memory; a million tokens of four bytes.
 MAX_ANSWER_CHARACTERS = 4 * 1024 * 1024
 
-# How much of a server's own words goes into one of ours.
+# Characters of a server's own words that go into an error of ours.
 _MAX_QUOTE = 500
 
 _PATHS = {
@@ -41,7 +42,7 @@ _PATHS = {
     "embed": "/v1/embeddings",
 }
 
-# What OpenAI and llama.cpp call a prompt that does not fit.
+# The codes of OpenAI and llama.cpp for a prompt that does not fit.
 _CONTEXT_KINDS = frozenset({"context_length_exceeded", "exceed_context_size_error"})
 
 # vLLM has only words for it: "This model's maximum context length is 4096 tokens. However, ..."
@@ -182,9 +183,9 @@ def _schema(request: CommandRequest, schema: dict[str, Any], dialect: Dialect) -
 
 
 def _continue(body: dict[str, Any], continuation: str, dialect: Dialect) -> None:
-    """Let the server go on inside its own turn, without repeating any of it.
+    """Have the server continue inside its own turn, without repeating any of it.
 
-    The turn is what the caller has begun of it, if he has, and then *continuation*.
+    The turn is what the caller has begun of it, if anything, and then *continuation*.
     """
     if dialect == "other":
         raise GenerationFailed(
@@ -195,11 +196,11 @@ def _continue(body: dict[str, Any], continuation: str, dialect: Dialect) -> None
         messages[-1]["content"] += continuation
     else:
         messages.append({"role": "assistant", "content": continuation})
-    # vLLM's words. llama-server would go on without them, but repeat the beginning first.
+    # vLLM's words. Without them llama-server would continue too, but repeat the beginning first.
     body["add_generation_prompt"] = False
     body["continue_final_message"] = True
     if dialect == "llama_cpp":
-        # It refuses to prefill for a model that would think first; the thinking is over.
+        # llama-server refuses to continue for a model that would think first; that is over here.
         body["chat_template_kwargs"] = {"enable_thinking": False}
 
 
@@ -227,7 +228,7 @@ class AnswerReader:
     def feed(self, event: str) -> tuple[str, int]:
         """The new text of *event* and the tokens it stands for; ``("", 0)`` if there is none.
 
-        A thought has tokens and no text, and so has a piece of a tool call.
+        A thought has tokens and no text here, and so has a piece of a tool call.
 
         Raises:
           GenerationFailed: if the event is not JSON, or says that the answer failed.
@@ -320,7 +321,7 @@ class AnswerReader:
 
 
 def _is_thought(delta: Any) -> bool:
-    """Whether it brings a thought: no part of the answer, though the server's usage counts it."""
+    """Whether *delta* brings a thought, which is counted in usage but no part of the answer."""
     if not isinstance(delta, dict):
         return False
     # llama-server and older vLLM say the one, newer vLLM and others the other.

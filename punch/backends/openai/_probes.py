@@ -1,4 +1,8 @@
-"""What an HTTP server of models can do, found out by asking it."""
+"""Finds out what an HTTP server of models can do, by asking it.
+
+Every probe gives an answer and raises nothing: a server that cannot be asked cannot do it. What
+is then offered is decided by the backends.
+"""
 
 from __future__ import annotations
 
@@ -9,17 +13,18 @@ import trio
 from ...exceptions import PunchError
 from ._client import HttpClient
 
-# The server is on this machine and has nothing to do but answer.
+# The server is on this machine and has nothing else to do.
 _PROBE_SECONDS = 2.0
 
-# One token of one word, by the slowest of machines.
+# Time for a token after a prompt of one word, on the slowest of machines.
 _TRIAL_SECONDS = 60.0
 
 
 async def probe_tools(client: HttpClient) -> bool:
-    """Whether the chat template of a llama-server writes tools, by the server's own finding.
+    """Whether the chat template of a llama-server writes tools, as the server itself found.
 
-    If not, it would leave them out of the prompt without a word.
+    With any other template, the server leaves tools out of the prompt without a word; then punch
+    writes them there itself (see `_written_tools`).
     """
     try:
         props = await client.get_json("/props", timeout=_PROBE_SECONDS)
@@ -32,7 +37,7 @@ async def probe_tools(client: HttpClient) -> bool:
 
 
 async def probe_embeddings(client: HttpClient) -> bool:
-    """Whether a server embeds; most do only if they were told to when they started."""
+    """Whether a server embeds; llama-server does so only if it was started for it."""
     try:
         with trio.fail_after(_TRIAL_SECONDS):
             await client.post_json("/v1/embeddings", {"input": ["a"]})
@@ -42,7 +47,7 @@ async def probe_embeddings(client: HttpClient) -> bool:
 
 
 async def probe_generation(client: HttpClient) -> bool:
-    """Whether a server of embeddings answers as well; older ones do only the one."""
+    """Whether a server that embeds generates text as well; older builds only embed then."""
     body = {"prompt": "a", "max_tokens": 1}
     try:
         with trio.fail_after(_TRIAL_SECONDS):
@@ -53,9 +58,10 @@ async def probe_generation(client: HttpClient) -> bool:
 
 
 async def busy_slots(client: HttpClient) -> int | None:
-    """How many requests a llama-server works at, as its computing thread says; waits for it.
+    """How many requests a llama-server works at; `None` if it does not tell or is out of reach.
 
-    `None` if it does not tell, or cannot be reached.
+    Its computing thread answers, between two batches; this waits for it without a limit. The
+    caller has the patience, and draws its conclusions from it.
     """
     try:
         slots = await client.get_json("/slots", timeout=math.inf)
@@ -70,7 +76,7 @@ async def is_ready(client: HttpClient) -> bool:
     """Whether the server of *client* is ready and knows our key."""
     try:
         await client.get_json("/health", timeout=_PROBE_SECONDS)
-        # `/health` is open to all: another program that won the port would answer, too.
+        # `/health` needs no key: another program that got the port would answer, too.
         await client.get_json("/v1/models", timeout=_PROBE_SECONDS)
     except PunchError:
         return False

@@ -1,4 +1,4 @@
-"""Tools for models whose chat template has none. No I/O.
+"""Writes tools into the prompt of models whose chat template has none, and reads calls back.
 
 llama-server leaves tools out of the prompt, and calls and results out of the conversation,
 without a word, if the model's template knows none. Here they are written into the conversation
@@ -8,6 +8,8 @@ as text, in the form that most models with tools were trained on (Hermes: a call
 * A call that the caller demands is forced: the answer is held to a schema that is the call.
 * Otherwise the model writes what it likes, and what it writes as a call is one.
 * An answer that must be a call or fit the caller's own schema is held to either.
+
+No I/O: the server is asked by the function that `ask_in_writing` is given.
 """
 
 from __future__ import annotations
@@ -43,7 +45,14 @@ def has_tools(request: CommandRequest) -> bool:
 
 
 async def ask_in_writing(request: CommandRequest, emit: Emit, ask: Ask) -> Generation:
-    """Have *ask* answer *request* without any tools in it, and find the calls in what it says."""
+    """Have *ask* answer *request* with its tools written out, and find the calls in the answer.
+
+    Args:
+      request: What to answer.
+      emit: Gets the text as it comes, without the calls.
+      ask: Answers a request that has no tools.
+
+    """
     reader = _CallReader(request)
 
     async def pass_on(text: str, tokens: int) -> None:
