@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -23,10 +24,15 @@ MOCK = PeerId("12D3KooWQ3mockMockMockMockMockMockMockMockMockMockmock3")
 REQUEST = RouteRequest(model="smollm2", model_digest=DIGEST, prompt_tokens=420, strict=True)
 
 
-def record(peer_id: PeerId, *, rate: float = 20.0, **changes) -> PeerRecord:
+def record(
+    peer_id: PeerId,
+    *,
+    rate: float = 20.0,
+    backend: str = "llama_cpp",
+    models: Sequence[str] = ("smollm2",),
+    seen_at: float = 99.5,
+) -> PeerRecord:
     """A peer that can answer `REQUEST`, with *rate* answer tokens a second."""
-    backend = changes.pop("backend", "llama_cpp")
-    models = changes.pop("models", ("smollm2",))
     offers = tuple(
         ModelOffer(
             name=name,
@@ -48,9 +54,8 @@ def record(peer_id: PeerId, *, rate: float = 20.0, **changes) -> PeerRecord:
         ),
         incarnation=1,
         sequence=1,
-        seen_at=changes.pop("seen_at", 99.5),
+        seen_at=seen_at,
         rtt=0.004,
-        **changes,
     )
 
 
@@ -59,7 +64,7 @@ PEERS = (record(FAST, rate=25.0), record(SLOW, rate=12.0), record(MOCK, backend=
 
 def decide(
     policy: str = "completion-time",
-    peers=PEERS,
+    peers: Sequence[PeerRecord] = PEERS,
     request: RouteRequest = REQUEST,
     now: float = 100.0,
 ) -> Decision:
@@ -81,14 +86,14 @@ def note_decided(
     events.publish(Decided(at=at, request_id=request_id, reason=reason, decision=decision))
 
 
-def note_attempted(events: Bus, request_id: str, *, at: float = 110.0, **fields) -> None:
+def note_attempted(events: Bus, request_id: str, *, at: float = 110.0, **fields: Any) -> None:
     """What came of an attempt."""
     given = {"peer_id": PeerId("a"), "reason": "first", "outcome": "success"} | fields
     events.publish(Attempted(at=at, request_id=request_id, **given))
 
 
 def note_ended(
-    events: Bus, request_id: str, *, status: str = "success", at: float = 110.0, **fields
+    events: Bus, request_id: str, *, status: str = "success", at: float = 110.0, **fields: Any
 ) -> None:
     """The end of a request."""
     events.publish(Answered(at=at, request_id=request_id, status=status, **fields))
@@ -186,7 +191,7 @@ def ending(peer_id: PeerId | None) -> dict[str, Any]:
     }
 
 
-async def write(path: Path, *notes) -> None:
+async def write(path: Path, *notes: Callable[[Bus], None]) -> None:
     """Write a log of these requests."""
     events = Bus()
     async with open_decision_log(path, events):

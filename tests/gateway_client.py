@@ -43,6 +43,7 @@ class Reply:
         (name, error), *more = self.json().items()
         assert name == "error"
         assert not more
+        assert isinstance(error, dict)
         return error
 
     def events(self) -> list[Any]:

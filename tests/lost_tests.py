@@ -51,6 +51,11 @@ class Test:
         """As pytest spells it."""
         return f"{self.path}::{self.name}"
 
+    @property
+    def words(self) -> list[str]:
+        """Its words and other signs, in order."""
+        return re.findall(r"\w+|\S", "\n".join(self.lines))
+
     def likeness(self, other: Test) -> float:
         """Share of common lines, 0 to 1; half of that of common words where all lines changed."""
         matcher = SequenceMatcher(None, self.lines, other.lines, autojunk=False)
@@ -59,8 +64,7 @@ class Test:
         ratio = matcher.ratio()
         if ratio < LEAST_FOR_SAME_NAME and max(len(self.lines), len(other.lines)) <= SHORT_LINES:
             # Each line may have changed by a word: word by word, then.
-            words = [re.findall(r"\w+|\S", "\n".join(one.lines)) for one in (self, other)]
-            return SequenceMatcher(None, *words, autojunk=False).ratio() / 2
+            return SequenceMatcher(None, self.words, other.words, autojunk=False).ratio() / 2
         return ratio
 
 

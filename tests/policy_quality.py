@@ -17,7 +17,7 @@ from random import Random
 import attrs
 
 from punch.routing import POLICIES, Policy
-from punch.simulator import Figures, at_load, open_trace, parse_pool, simulate
+from punch.simulator import Figures, Pool, Trace, at_load, open_trace, parse_pool, simulate
 
 RECORDED = Path(__file__).parent / "simulator" / "recorded.json"
 
@@ -81,7 +81,7 @@ SCENARIOS: Mapping[str, Scenario] = {
 
 
 @cache
-def _prepared(name: str, seed: int):
+def _prepared(name: str, seed: int) -> tuple[Trace, Pool]:
     scenario = SCENARIOS[name]
     pool = parse_pool(scenario.peers)
     rng = Random(f"gate {name} {seed}")
@@ -104,7 +104,8 @@ def measure(name: str, policy: Policy | str) -> dict[str, float]:
 
 def recorded() -> dict[str, dict[str, float]]:
     """Scenario to figure to value, as the default policy had it."""
-    return json.loads(RECORDED.read_text(encoding="utf-8"))
+    found = json.loads(RECORDED.read_text(encoding="utf-8"))
+    return {name: dict(figures) for name, figures in found.items()}
 
 
 def worse(name: str, found: Mapping[str, float], before: Mapping[str, float]) -> list[str]:

@@ -7,7 +7,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from punch.gateway import Metrics
 
 
-async def told(metrics: Metrics) -> dict[tuple, float]:
+async def told(metrics: Metrics) -> dict[tuple[str, ...], float]:
     """Every sample by its name and the values of its labels, in the order of their names."""
     body, _ = await metrics.exposition("text/plain")
     return {

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import attrs
 import decision_logs as made
 import trio
 
 from punch.events import Cost, Event, RequestChanged, RequestEnded, RequestRecord, RequestStarted
 from punch.exceptions import PeerTimeout
-from punch.routing import FailedAttempt
+from punch.routing import Decision, FailedAttempt
 from punch.wire import Provenance, Segment, Usage
 
 REAL = Provenance(kind="real", backend="llama_cpp", model="smollm2", model_digest=made.DIGEST)
@@ -34,46 +36,45 @@ def life(record: RequestRecord) -> list[Event]:
     return [started(record), changed(record), ended(record)]
 
 
-def new(request_id: str, **fields) -> RequestRecord:
+def new(request_id: str, **fields: Any) -> RequestRecord:
     """One that arrives now."""
-    given = {"endpoint": "/x", "began_at": trio.current_time()} | fields
-    return RequestRecord(request_id=request_id, **given)
+    record = RequestRecord(request_id=request_id, endpoint="/x", began_at=trio.current_time())
+    return attrs.evolve(record, **fields)
 
 
-def easy(**changes) -> RequestRecord:
+def easy(**changes: Any) -> RequestRecord:
     """One that its first peer answered: 2 s to the first of 11 tokens, and 1 s for the others."""
-    fields = {
-        "request_id": "easy-1",
-        "endpoint": "/v1/chat/completions",
-        "key_id": "ada",
-        "model": "smollm2",
-        "began_at": 100.0,
-        "first_text_at": 102.0,
-        "ended_at": 103.0,
-        "status": 200,
-        "peer_id": made.FAST,
-        "provenance": REAL,
-        "decisions": (made.decide(now=100.0),),
-        "segments": (
+    record = RequestRecord(
+        request_id="easy-1",
+        endpoint="/v1/chat/completions",
+        key_id="ada",
+        model="smollm2",
+        began_at=100.0,
+        first_text_at=102.0,
+        ended_at=103.0,
+        status=200,
+        peer_id=made.FAST,
+        provenance=REAL,
+        decisions=(made.decide(now=100.0),),
+        segments=(
             Segment(peer_id=made.FAST, tokens=11, characters=40, seconds=3.0, reason="stop"),
         ),
-        "usage": Usage(prompt_tokens=420, completion_tokens=11),
-        "cost": Cost(prompt=420, answer=11),
-        "texts": 11,
-    }
-    return RequestRecord(**fields | changes)
+        usage=Usage(prompt_tokens=420, completion_tokens=11),
+        cost=Cost(prompt=420, answer=11),
+        texts=11,
+    )
+    return attrs.evolve(record, **changes)
 
 
 def continued() -> RequestRecord:
     """One whose first peer went silent after 41 tokens, and the second one ended it."""
-    reason = {"reason": "continuation"}
     return easy(
         request_id="long-1",
         stream=True,
         first_text_at=100.6,
         ended_at=117.6,
         peer_id=made.SLOW,
-        decisions=(made.decide(now=100.0), attrs.evolve(_second(), **reason)),
+        decisions=(made.decide(now=100.0), attrs.evolve(_second(), reason="continuation")),
         attempts=(_silent(),),
         segments=(
             Segment(peer_id=made.FAST, tokens=41, characters=183, seconds=3.4, reason="silent"),
@@ -104,6 +105,6 @@ def _silent() -> FailedAttempt:
     )
 
 
-def _second():
+def _second() -> Decision:
     on = attrs.evolve(made.REQUEST, continuing=True, tried=frozenset({made.FAST}))
     return made.decide(request=on, now=103.4)

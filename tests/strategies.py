@@ -128,7 +128,7 @@ lanes = st.builds(
 
 
 @st.composite
-def _of_its_lanes(draw: st.DrawFn, **fields: Any) -> Capability:
+def _of_its_lanes(draw: st.DrawFn, /, **fields: Any) -> Capability:
     """A claim whose offers are of its own lanes, each with an id of its own."""
     backends = draw(st.lists(lanes, max_size=3, unique_by=lambda lane: lane.id))
     models = draw(st.lists(offers, max_size=2 if backends else 0))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,9 +17,7 @@ BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 def against(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
     """The program's module; its neighbours are found beside it."""
     monkeypatch.syspath_prepend(str(BENCHMARKS))
-    import against
-
-    yield against
+    yield importlib.import_module("against")
     for name in [name for name, module in sys.modules.items() if _is_benchmark(module)]:
         del sys.modules[name]
 

@@ -74,7 +74,9 @@ def test_an_offer_satisfies_the_wish(capability: Capability, data: st.DataObject
     ],
     ids=lambda value: type(value).__name__,
 )
-def test_what_was_not_measured_is_none(value: object) -> None:
+def test_what_was_not_measured_is_none(
+    value: Capability | Gpu | ModelOffer,
+) -> None:
     """Nothing is made up: no field that holds a measurement has another default."""
     measured = {
         field.name: getattr(value, field.name)

@@ -17,6 +17,7 @@ import trio.lowlevel
 from hypothesis import given
 from hypothesis import strategies as st
 
+from punch.capability import Capability, PeerId
 from punch.decision_log import (
     Attempted,
     BadLine,
@@ -24,7 +25,9 @@ from punch.decision_log import (
     DecisionLogStatistics,
     Dropped,
     Ended,
+    Entry,
     LineMade,
+    LogLine,
     open_decision_log,
     read_line,
     read_log,
@@ -52,12 +55,28 @@ def small(events: Bus, count: int, first: int = 0) -> None:
         made.note_attempted(events, f"r{index}", seconds=1.0, tokens=1, characters=1)
 
 
+def lines_of(path: Path, request_id: str | None = None) -> list[LogLine]:
+    """The lines of a log, none of which is bad."""
+    lines = list(read_log(path, request_id=request_id))
+    good = [line for line in lines if isinstance(line, LogLine)]
+    assert good == lines
+    return good
+
+
+def id_of(entry: Entry) -> str:
+    """The request that an entry is about."""
+    assert not isinstance(entry, Dropped)
+    return entry.request_id
+
+
 def ids(path: Path) -> list[str]:
-    return [line.entry.request_id for line in read_log(path)]
+    return [id_of(line.entry) for line in lines_of(path)]
 
 
 @given(peers=some.peer_tables(), request=some.route_requests)
-def test_a_snapshot_comes_back_from_its_line_as_it_was(peers, request) -> None:
+def test_a_snapshot_comes_back_from_its_line_as_it_was(
+    peers: list[PeerRecord], request: RouteRequest
+) -> None:
     """Every field of every record and request, whichever there are."""
     for peer in peers:
         assert from_plain(PeerRecord, through_json(peer)) == peer
@@ -65,7 +84,7 @@ def test_a_snapshot_comes_back_from_its_line_as_it_was(peers, request) -> None:
 
 
 @given(capability=some.capabilities)
-def test_a_capability_comes_back_from_its_line_as_it_was(capability) -> None:
+def test_a_capability_comes_back_from_its_line_as_it_was(capability: Capability) -> None:
     """With models, GPUs and load."""
     assert from_plain(type(capability), through_json(capability)) == capability
 
@@ -85,7 +104,7 @@ def test_unknown_fields_are_ignored_and_missing_ones_have_their_default() -> Non
 
 
 @given(data=st.recursive(st.none() | st.booleans() | st.floats() | st.text(), st.lists))
-def test_nonsense_is_refused_with_a_value_error_and_nothing_else(data) -> None:
+def test_nonsense_is_refused_with_a_value_error_and_nothing_else(data: object) -> None:
     """Anybody can edit a file."""
     for kind in (PeerRecord, RouteRequest):
         for value in (data, {"peer_id": data, "capability": data, "prompt_tokens": data}):
@@ -115,6 +134,7 @@ async def test_what_was_noted_is_read_back_as_values(tmp_path: Path) -> None:
     assert first.score_of(made.FAST) == made.decide().candidates()[0].score
     assert first.weighed[2].removed_by == "strict"
     assert second.request.tried == {made.FAST}
+    assert story.end is not None
     assert [s.tokens for s in story.end.segments] == [41, 120]
 
 
@@ -131,13 +151,14 @@ async def test_a_crowd_is_bounded_best_first_and_the_rest_is_counted(tmp_path: P
     """One line stays one line, however large the namespace and the peers are."""
     path = tmp_path / "d.jsonl"
     models = ("smollm2", *(f"model-{index}" for index in range(500)))
-    crowd = [made.record(f"p{i:03}", rate=1.0 + i, models=models) for i in range(100)]
+    crowd = [made.record(PeerId(f"p{i:03}"), rate=1.0 + i, models=models) for i in range(100)]
     decision = made.decide(peers=crowd)
     events = Bus()
     async with open_decision_log(path, events):
         made.note_decided(events, "r", decision)
-    (line,) = read_log(path)
+    (line,) = lines_of(path)
 
+    assert isinstance(line.entry, Decided)
     assert line.entry.left_out == 36
     assert tuple(w.peer.peer_id for w in line.entry.weighed) == tuple(
         candidate.peer_id for candidate in decision.order[:64]
@@ -147,7 +168,7 @@ async def test_a_crowd_is_bounded_best_first_and_the_rest_is_counted(tmp_path: P
 
 
 @given(secret=st.text("abcdefgh XYZ.äö", min_size=16, max_size=60), tail=st.text(max_size=400))
-def test_an_error_does_not_repeat_the_prompt(secret, tail) -> None:
+def test_an_error_does_not_repeat_the_prompt(secret: str, tail: str) -> None:
     """Whatever a backend puts into its words, and no more than 300 characters of them."""
     request = CommandRequest(request_id="r", messages=(ChatMessage(role="user", content=secret),))
     text = scrubbed(f"bad prompt: {secret!s} {tail}", request)
@@ -184,8 +205,10 @@ async def test_long_errors_are_cut(tmp_path: Path) -> None:
     events = Bus()
     async with open_decision_log(path, events):
         made.note_ended(events, "r", status="error", error="x" * 9999)
-    (line,) = read_log(path)
+    (line,) = lines_of(path)
 
+    assert isinstance(line.entry, Ended)
+    assert line.entry.error is not None
     assert len(line.entry.error) == 300
 
 
@@ -201,7 +224,7 @@ async def test_a_full_file_is_renamed_and_a_request_is_found_in_both(tmp_path: P
     assert sorted(file.name for file in tmp_path.iterdir()) == ["d.jsonl", "d.jsonl.1"]
     assert all(file.stat().st_size <= 2000 for file in tmp_path.iterdir())
     assert kept == [f"r{index}" for index in range(40 - len(kept), 40)]
-    assert len(list(read_log(path, request_id=kept[0]))) == 1
+    assert len(lines_of(path, kept[0])) == 1
 
 
 async def test_two_writers_lose_no_line_of_each_other(tmp_path: Path) -> None:
@@ -216,7 +239,7 @@ async def test_two_writers_lose_no_line_of_each_other(tmp_path: Path) -> None:
     found = ids(path)
 
     assert sorted(found) == sorted(f"r{i}" for i in (*range(100), *range(1000, 1100)))
-    assert len({line.run for line in read_log(path)}) == 2
+    assert len({line.run for line in lines_of(path)}) == 2
     assert (tmp_path / "d.jsonl.1").exists()
 
 
@@ -275,8 +298,10 @@ async def test_a_torn_last_line_is_left_out_and_nothing_sticks_to_it(tmp_path: P
         small(events, 1, 7)
     first, torn, last = read_log(path)
 
+    assert isinstance(first, LogLine)
     assert isinstance(torn, BadLine)
-    assert (first.entry.request_id, torn.number, last.entry.request_id) == ("r0", 2, "r7")
+    assert isinstance(last, LogLine)
+    assert (id_of(first.entry), torn.number, id_of(last.entry)) == ("r0", 2, "r7")
 
 
 @pytest.mark.parametrize(
@@ -298,6 +323,9 @@ def test_a_bad_line_is_named_by_its_number(line: str, problem: str, tmp_path: Pa
     path.write_text(f"{good}\n{line}\n{good}\n")
     before, bad, after = read_log(path)
 
+    assert isinstance(before, LogLine)
+    assert isinstance(bad, BadLine)
+    assert isinstance(after, LogLine)
     assert before.entry == after.entry == Dropped(count=3)
     assert bad.number == 2
     assert problem in bad.problem
@@ -332,7 +360,7 @@ async def test_a_full_queue_drops_lines_counts_them_and_says_so(
             goes.set()
             while log.statistics().written < 4:
                 pass
-    entries = [line.entry for line in read_log(path)]
+    entries = [line.entry for line in lines_of(path)]
 
     assert log.statistics() == DecisionLogStatistics(written=4, dropped=2)
     assert [e.count for e in entries if isinstance(e, Dropped)] == [2]
@@ -390,13 +418,21 @@ async def test_an_id_that_is_used_again_is_another_story(tmp_path: Path) -> None
     assert first.end is not None
 
 
+def made_lines(subscription: Subscription) -> list[LineMade]:
+    """What waits in a subscription, which is to nothing but lines."""
+    events = subscription.drain().events
+    lines = [event for event in events if isinstance(event, LineMade)]
+    assert len(lines) == len(events)
+    return lines
+
+
 async def until(subscription: Subscription, count: int) -> list[LineMade]:
     """The first *count* lines of a subscription."""
     heard: list[LineMade] = []
     with trio.fail_after(30):
         while len(heard) < count:
             await trio.sleep(0.001)
-            heard += subscription.drain().events
+            heard += made_lines(subscription)
     return heard
 
 
@@ -412,7 +448,7 @@ async def test_a_tap_hears_every_line_as_the_file_has_it(tmp_path: Path) -> None
             small(events, 5, first=1)
             heard = await until(tap, 5)
         small(events, 1, first=6)
-    assert [line.entry.request_id for line in heard] == ["r1", "r2", "r3", "r4", "r5"]
+    assert [id_of(line.entry) for line in heard] == ["r1", "r2", "r3", "r4", "r5"]
     assert b"".join(line.line for line in heard) == b"".join(
         path.read_bytes().splitlines(keepends=True)[1:6]
     )
@@ -429,7 +465,7 @@ async def test_a_tap_works_without_a_file(tmp_path: Path) -> None:
         with events.subscribe(LineMade) as tap:
             small(events, 2, first=3)
             heard = await until(tap, 2)
-        assert [line.entry.request_id for line in heard] == ["r3", "r4"]
+        assert [id_of(line.entry) for line in heard] == ["r3", "r4"]
         assert log.statistics() == DecisionLogStatistics(written=0, dropped=0)
     assert list(tmp_path.iterdir()) == []
 
@@ -443,7 +479,8 @@ async def test_a_slow_subscriber_loses_lines_and_nobody_else_does(tmp_path: Path
             small(events, 10)
             await until(quick, 10)
             batch = slow.drain()
-            assert [line.entry.request_id for line in batch.events] == ["r0", "r1", "r2"]
+            kept = [line for line in batch.events if isinstance(line, LineMade)]
+            assert [id_of(line.entry) for line in kept] == ["r0", "r1", "r2"]
             assert batch.lost == 7
     assert len(ids(path)) == 10
 
@@ -473,7 +510,7 @@ def test_a_tap_of_a_run_that_is_over_harms_nobody() -> None:
     """The log's thread may outlive the trio run for a moment."""
     events = Bus()
 
-    async def open_and_leave():
+    async def open_and_leave() -> LinePublisher:
         return LinePublisher(events)
 
     publisher = trio.run(open_and_leave)

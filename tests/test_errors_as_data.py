@@ -11,6 +11,7 @@ import copy
 import pickle
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import attrs
 import pytest
@@ -41,9 +42,9 @@ each_class = pytest.mark.parametrize("cls", CLASSES, ids=lambda cls: cls.__name_
 # ---- what is in an error ----
 
 
-def data_of(cls: type[PunchError]) -> dict[str, object]:
+def data_of(cls: type[PunchError]) -> dict[str, Any]:
     """A value for everything that errors of this class carry."""
-    found: dict[str, object] = {"retry_after": 2.5}
+    found: dict[str, Any] = {"retry_after": 2.5}
     if issubclass(cls, RequestError):
         found["param"] = "messages[0].content"
     if issubclass(cls, PeerError):

@@ -12,6 +12,7 @@ import decision_logs as made
 import pytest
 import request_records as records
 from gateway_client import open_client
+from starlette.routing import Route
 from trio.testing import MockClock
 
 from punch.dashboard import Feed, dashboard_routes
@@ -28,7 +29,7 @@ from punch.gateway import (
 )
 from punch.gateway._app import EXPOSED, PUBLIC
 from punch.gateway._endpoint import LONGEST_REQUEST_ID
-from punch.gateway._parsing import _CODES, PunchOptions, parse
+from punch.gateway._parsing import _CODES, Body, PunchOptions, parse
 from punch.gateway.ollama._bodies import (
     EmbedBody,
     GenerateBody,
@@ -46,7 +47,7 @@ DOCUMENT = (ROOT / "docs" / "gateway.md").read_text(encoding="utf-8")
 ROOM = ROOT / "punch" / "gateway"
 SOURCES = "\n".join(path.read_text(encoding="utf-8") for path in sorted(ROOM.rglob("*.py")))
 
-BODIES = {
+BODIES: dict[str, type[Body]] = {
     "/v1/chat/completions": ChatBody,
     "/v1/completions": CompletionBody,
     "/v1/responses": ResponsesBody,
@@ -61,7 +62,7 @@ BODIES = {
 }
 
 # What each of them cannot do without.
-LEAST = {
+LEAST: dict[str, dict[str, Any]] = {
     "/v1/chat/completions": {"messages": [{"role": "user", "content": "x"}]},
     "/v1/completions": {"prompt": "x"},
     "/v1/responses": {"input": "x"},
@@ -99,10 +100,13 @@ async def test_every_route_is_listed_and_no_other(autojump_clock: MockClock) -> 
         feed = Feed(client.router)
         routes = [*dashboard_routes(feed), metrics_route(Metrics(client.router))]
         app = build_application(client.router, GatewayParts(routes=tuple(routes)))
+        there = [route for route in app._routes.routes if isinstance(route, Route)]
         served = {
             (re.sub(r":path\}", "}", route.path), "POST" if "POST" in route.methods else "GET")
-            for route in app._routes.routes
+            for route in there
+            if route.methods
         }
+    assert len(there) == len(app._routes.routes)
     listed = {
         (path, method)
         for cell, method, _ in table("endpoint", "method", "is")
@@ -142,7 +146,7 @@ ASKED_FOR_NOTHING = [
 
 @pytest.mark.parametrize(("name", "value", "endpoint"), ASKED_FOR_NOTHING)
 def test_what_asks_for_nothing_is_taken_and_anything_else_refused_by_name(
-    name: Any, value: Any, endpoint: Any
+    name: str, value: Any, endpoint: str
 ) -> None:
     """Both as the table says."""
     kind, least = BODIES[endpoint], LEAST[endpoint]
@@ -221,7 +225,11 @@ def test_every_refusal_of_the_gateways_own_is_listed() -> None:
 def test_every_option_is_listed_with_its_variable_and_default() -> None:
     """As ``--help`` has them."""
     options = [each for each in settings_of(GatewaySettings) if each.flag]
-    own = [each for each in options if each.section != "listener"]
+    own = {
+        each.flag: each.default_text or "-"
+        for each in options
+        if each.flag and each.section != "listener"
+    }
     rows = table("option", "variable", "default", "what")
     pairs = [
         pair
@@ -231,9 +239,7 @@ def test_every_option_is_listed_with_its_variable_and_default() -> None:
     defaults = {quoted(row[0])[0]: row[2] for row in rows}
 
     assert sorted(pairs) == sorted((each.flag, each.variable) for each in options)
-    assert {each.flag: defaults.get(each.flag) for each in own} == {
-        each.flag: each.default_text or "-" for each in own
-    }
+    assert {flag: defaults.get(flag) for flag in own} == own
 
 
 NUMBERS = [
@@ -243,7 +249,7 @@ NUMBERS = [
 
 
 @pytest.mark.parametrize(("name", "value", "where"), NUMBERS)
-def test_every_number_is_the_codes(name: Any, value: Any, where: Any) -> None:
+def test_every_number_is_the_codes(name: str, value: float, where: str) -> None:
     """Read from the module that the table names; `Limits` has values of its own."""
     module = importlib.import_module("punch." + where.removesuffix(".py").replace("/", "."))
     holder = Limits() if name.startswith("Limits.") else module
@@ -271,10 +277,12 @@ async def test_every_metric_is_listed_with_its_labels(autojump_clock: MockClock)
             metrics.hear(event)
     metrics.hear(RequestRefused(at=0.0, status=401))
     text, _ = await metrics.exposition("")
-    told = {}
+    told: dict[str, set[str]] = {}
     for line in text.decode().splitlines():
         if not line.startswith(("#", "process_")):
-            name, labels = re.match(r"(\w+?)(?:_bucket|_sum|_count)?(?:\{(.*)\})? ", line).groups()
+            found = re.match(r"(\w+?)(?:_bucket|_sum|_count)?(?:\{(.*)\})? ", line)
+            assert found is not None
+            name, labels = found.groups()
             told.setdefault(name, set()).update(set(re.findall(r'(\w+)="', labels or "")) - {"le"})
     listed = {
         name: set(quoted(labels))

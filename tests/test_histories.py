@@ -17,6 +17,7 @@ from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 
 from punch.backends import MockBackend, MockScript, mock_words
+from punch.capability import PeerId
 from punch.dialer import Router, chat_request
 from punch.exceptions import PunchError
 from punch.testing import Swarm, open_swarm
@@ -203,9 +204,9 @@ class History:
             case Delay(seconds=seconds):
                 network.delay = seconds
             case Stall(name=name, seconds=seconds):
-                network.stall(name)
+                network.stall(PeerId(name))
                 await trio.sleep(seconds)
-                network.resume(name)
+                network.resume(PeerId(name))
             case Restart(name=name, seconds=seconds):
                 if name in self.swarm.listeners:
                     self.swarm.kill(name)

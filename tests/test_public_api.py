@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 import inspect
 import tomllib
-import types
 import typing
 from collections.abc import Iterator
 from pathlib import Path
@@ -124,7 +123,7 @@ def in_signature(where: str, function: Any) -> Iterator[tuple[str, type]]:
 
 def of_punch(where: str, hint: Any) -> Iterator[tuple[str, type]]:
     """The classes of punch in a type, however deep."""
-    if isinstance(hint, type) and not isinstance(hint, types.GenericAlias):
+    if isinstance(hint, type) and typing.get_origin(hint) is None:
         if hint.__module__.startswith("punch."):
             yield where, hint
         return

@@ -337,6 +337,7 @@ def test_embeddings_come_in_the_order_of_the_inputs() -> None:
     generation = read_embeddings(value, expected=2)
     assert generation.completion.embeddings == ((1.0, 2.0), (3.0, 4.0))
     assert generation.usage == Usage(prompt_tokens=5)
-    for bad in ({}, [], {"data": [{}]}, {"data": [{"embedding": "x"}]}, {"data": []}, None):
+    no_lists: list[object] = [{}, [], None, {"data": []}]
+    for bad in (*no_lists, {"data": [{}]}, {"data": [{"embedding": "x"}]}):
         with pytest.raises(GenerationFailed):
             read_embeddings(bad, expected=2)

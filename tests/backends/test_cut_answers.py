@@ -148,7 +148,7 @@ def test_no_cut_anywhere_delivers_anything_twice(at: int, end: object, kept: boo
 
     async def main() -> None:
         script = [(WHOLE[:at], end), (WHOLE,)] if at else [(end,), (WHOLE,)]
-        upstream = Upstream(*([(WHOLE,)] if kept else []), *script)  # type: ignore[arg-type]
+        upstream = Upstream(*([(WHOLE,)] if kept else []), *script)
         async with client_of(upstream) as client:
             if kept:
                 await ask(client)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 
 import httpx
@@ -23,7 +23,7 @@ from punch.exceptions import (
 from punch.wire import ChatMessage, CommandRequest
 
 REQUEST = CommandRequest(request_id="r", messages=(ChatMessage(role="user", content="Hi"),))
-Handler = Callable[[httpx.Request], Awaitable[httpx.Response]]
+Handler = Callable[[httpx.Request], Coroutine[None, None, httpx.Response]]
 
 
 class Body(httpx.AsyncByteStream):
@@ -261,6 +261,7 @@ def test_models_are_offered_with_what_their_server_says() -> None:
     (offer,), dialect = read_models({"data": [ollama]})
     assert (offer.context_tokens, dialect) == (None, "other")
     assert read_models({"data": [{}, {"id": 4}, "x"]}) == ((), "other")
-    for bad in (None, [], {}, {"data": {}}):
+    wrong: list[object] = [None, [], {}, {"data": {}}]
+    for bad in wrong:
         with pytest.raises(ValueError, match="data"):
             read_models(bad)

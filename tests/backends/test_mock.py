@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import attrs
 import pytest
 import trio
@@ -44,15 +42,13 @@ def rest(request: CommandRequest, said: str) -> CommandRequest:
 @pytest.mark.parametrize("limit", [None, 12])
 @pytest.mark.parametrize("stop", [(), ("zzz",), "word", "two words"])
 def test_a_continued_answer_is_the_unbroken_one_wherever_it_is_cut(
-    limit: int | None, stop: str | tuple[Any, ...] | tuple[str, ...]
+    limit: int | None, stop: str | tuple[str, ...]
 ) -> None:
     """At every character, inside a word too; with the same end, and every token counted once."""
     request = attrs.evolve(ASK, sampling=Sampling(max_tokens=limit, seed=3))
     words = mock_words(request)
-    if stop == "word":
-        stop = (words[7],)
-    elif stop == "two words":
-        stop = (f"{words[6]} {words[7]}",)
+    if isinstance(stop, str):
+        stop = (words[7],) if stop == "word" else (f"{words[6]} {words[7]}",)
     request = attrs.evolve(request, sampling=attrs.evolve(request.sampling, stop=stop))
     whole, _ = answer(request)
     text = whole.completion.text
@@ -70,7 +66,9 @@ def test_a_continued_answer_is_the_unbroken_one_wherever_it_is_cut(
 
 
 @given(limit=st.integers(1, 60), more=st.integers(1, 60), seed=st.integers(0, 1000))
-def test_a_shorter_answer_is_the_beginning_of_a_longer_one(limit, more, seed) -> None:
+def test_a_shorter_answer_is_the_beginning_of_a_longer_one(
+    limit: int, more: int, seed: int
+) -> None:
     """That is what makes a continuation right."""
 
     def words(tokens: int) -> list[str]:

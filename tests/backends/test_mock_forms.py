@@ -129,7 +129,10 @@ def test_the_least_instance_of_a_schema(schema: Any, value: Any) -> None:
 
 def test_a_schema_without_end_has_an_instance_with_one() -> None:
     """However deep or many it demands, it is no bomb."""
-    deep = {"$ref": "#/$defs/X", "$defs": {"X": {"type": "array", "minItems": 99, "items": {}}}}
+    deep: dict[str, Any] = {
+        "$ref": "#/$defs/X",
+        "$defs": {"X": {"type": "array", "minItems": 99, "items": {}}},
+    }
     deep["$defs"]["X"]["items"] = {"$ref": "#/$defs/X"}
     assert len(instance(json.dumps(deep))) < 100_000
     loop = {"$ref": "#"}

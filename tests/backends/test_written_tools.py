@@ -38,6 +38,12 @@ ASK = CommandRequest(
 CALL = ToolCall(id="c1", name="f", arguments='{"a": 1}')
 
 
+def schema_of(request: CommandRequest) -> Any:
+    """The schema that its answer is held to, read."""
+    assert request.response_schema is not None
+    return json.loads(request.response_schema)
+
+
 def asked(
     request: CommandRequest, text: str, *, size: int = 3, **ended: Any
 ) -> tuple[str, Completion]:
@@ -107,7 +113,7 @@ def test_calls_and_results_are_written_as_turns_of_the_two() -> None:
 
 def test_a_call_that_must_be_is_held_to_its_schema() -> None:
     """One of the tools, or the one that is named; what its schema refers to moves along."""
-    schema = json.loads(written_out(attrs.evolve(ASK, tool_choice="required")).response_schema)
+    schema = schema_of(written_out(attrs.evolve(ASK, tool_choice="required")))
     assert [part["properties"]["name"] for part in schema["$defs"].values()] == [
         {"const": "f"},
         {"const": "g"},
@@ -117,7 +123,7 @@ def test_a_call_that_must_be_is_held_to_its_schema() -> None:
     assert schema["$defs"]["1"]["properties"]["arguments"] == {"type": "object"}
     named = attrs.evolve(ASK, tool_choice="function:g", sampling=Sampling(stop=("}",)))
     plain = written_out(named)
-    assert list(json.loads(plain.response_schema)["$defs"]) == ["0"]
+    assert list(schema_of(plain)["$defs"]) == ["0"]
     assert plain.sampling.stop == ()
     check_request(plain)
 
@@ -125,7 +131,7 @@ def test_a_call_that_must_be_is_held_to_its_schema() -> None:
 def test_an_answer_by_the_callers_schema_may_also_be_a_call() -> None:
     """Either of the two, and nothing is emitted before it is certain which."""
     both = attrs.evolve(ASK, response_schema='{"type": "array"}')
-    schema = json.loads(written_out(both).response_schema)
+    schema = schema_of(written_out(both))
     assert schema["$defs"]["own"] == {"type": "array"}
     assert {"$ref": "#/$defs/own"} in schema["anyOf"]
     assert asked(both, "[1]") == ("[1]", Completion(text="[1]"))

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import attrs
 import pytest
@@ -53,7 +53,7 @@ class Few(Settings):
     listen: tuple[str, ...] = of(LISTEN)
 
 
-def parsed(arguments=(), environment=None):
+def parsed(arguments: Sequence[str] = (), environment: Mapping[str, str] | None = None) -> Few:
     environment = {"PUNCH_SETTINGS": "none", **(environment or {})}
     return load_settings("test", "A test.", Few, list(arguments), environment)
 
@@ -89,7 +89,7 @@ def test_several_values_come_from_several_options_or_one_variable() -> None:
     ],
 )
 def test_a_bad_value_is_refused_by_the_name_it_came_under(
-    arguments: tuple[Any, ...] | tuple[str, ...], environment: dict[str, Any], text: str
+    arguments: tuple[str, ...], environment: dict[str, str], text: str
 ) -> None:
     """The option or the variable, the value, and the rule."""
     with pytest.raises(ConfigurationError) as caught:
@@ -99,7 +99,9 @@ def test_a_bad_value_is_refused_by_the_name_it_came_under(
 
 
 @pytest.mark.parametrize("kind", [ListenerSettings, DialerSettings, BootstrapSettings])
-def test_every_option_has_a_working_default_and_a_variable_of_its_own(kind: Any) -> None:
+def test_every_option_has_a_working_default_and_a_variable_of_its_own(
+    kind: type[Settings],
+) -> None:
     """Nothing must be given, and no two options listen to the same variable."""
     variables = [each.variable for each in settings_of(kind)]
 
@@ -157,7 +159,7 @@ def test_an_explanation_of_nothing_is_empty() -> None:
     ],
 )
 async def test_a_missing_setting_is_refused_with_the_variable_and_the_remedy(
-    name: str, environment: dict[str, Any], text: str
+    name: str, environment: dict[str, str], text: str
 ) -> None:
     """No backend starts half configured, and none falls back to the mock."""
     with pytest.raises(ConfigurationError) as caught:

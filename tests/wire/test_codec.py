@@ -617,15 +617,18 @@ def test_a_peer_of_minor_0_is_told_when_there_is_no_lane() -> None:
     """With a backend that it takes, and nothing that it could ask for."""
     nothing = Advert(incarnation=7, sequence=2, age=0.5, capability=Capability())
     assert decode(encode(nothing)[HEADER:]) == nothing
-    (lane,) = decode(encode(nothing, minor=0)[HEADER:]).capability.lanes
+    told = decode(encode(nothing, minor=0)[HEADER:])
+    assert isinstance(told, Advert)
+    (lane,) = told.capability.lanes
     assert lane == Lane(backend="none", simulated=False, load=Load(draining=True))
 
 
 def test_the_ids_of_a_peer_without_lanes_are_unknown_keys() -> None:
     """Only minor 1 names offers."""
     offer = {"name": "m", "id": "x", "lane": "y"}
-    told = decode(packed(**capability(models=[offer, offer]))).capability
-    assert told.models == (ModelOffer(name="m"), ModelOffer(name="m"))
+    told = decode(packed(**capability(models=[offer, offer])))
+    assert isinstance(told, Advert)
+    assert told.capability.models == (ModelOffer(name="m"), ModelOffer(name="m"))
 
 
 # ---- there and back ----

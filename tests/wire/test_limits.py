@@ -112,10 +112,10 @@ def edges(name: str, limit: Limit) -> tuple[list[Any], list[Any]]:
     """Values at the ends of a limit, and those just beyond them."""
     if limit.type in (int, float):
         step = 1 if limit.type is int else 1e-3
-        least = [limit.least + step if limit.above else limit.least]
+        lowest = limit.least + step if limit.above else limit.least
         beyond = limit.most + (step if limit.most < 1e6 else limit.most)
         below = limit.least if limit.above else limit.least - step
-        return [*least, limit.most], [below, beyond, *([math.nan] if step < 1 else [])]
+        return [lowest, limit.most], [below, beyond, *([math.nan] if step < 1 else [])]
     least, most = int(limit.least), int(limit.most)
     wrong = [of_length(name, most + 1)]
     if least > 0:

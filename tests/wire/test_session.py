@@ -255,7 +255,13 @@ def test_a_goodbye_fits_the_smallest_frame_a_peer_may_ask_for() -> None:
 def test_the_cuts_in_the_stream_mean_nothing(data: st.DataObject) -> None:
     """Any split of the bytes gives the same messages."""
     texts = data.draw(st.lists(st.text(min_size=1, max_size=10), max_size=5))
-    said = [ADVERT, STARTED, *(chunk(text) for text in texts), respond(), Ping(nonce=2)]
+    said: list[Message] = [
+        ADVERT,
+        STARTED,
+        *(chunk(text) for text in texts),
+        respond(),
+        Ping(nonce=2),
+    ]
     stream = b"".join(map(encode, said))
     cuts = sorted(data.draw(st.lists(st.integers(0, len(stream)), max_size=20)))
     dialer = opened("dialer")
@@ -331,7 +337,7 @@ def test_a_request_from_the_question_to_the_answer() -> None:
     dialer, listener = meet()
     working = Progress(request_id="r1", state="working")
     waiting = Progress(request_id="r1", state="queued")
-    answer = [waiting, STARTED, working, chunk("a"), chunk("b"), respond()]
+    answer: list[Message] = [waiting, STARTED, working, chunk("a"), chunk("b"), respond()]
     dialer.send(ask())
     assert deliver(dialer, listener) == [ask()]
     assert (dialer.requests, listener.requests) == (1, 1)
@@ -446,7 +452,7 @@ def test_a_cancel_and_an_answer_may_cross() -> None:
     dialer, listener = meet()
     dialer.send(ask())
     deliver(dialer, listener)
-    said = [STARTED, chunk(), respond()]
+    said: list[Message] = [STARTED, chunk(), respond()]
     for message in said:
         listener.send(message)
     dialer.send(Cancel(request_id="r1"))
@@ -506,7 +512,8 @@ def test_no_more_requests_than_the_listener_takes() -> None:
     dialer, listener = meet(max_requests=2)
     dialer.send(ask("a"))
     dialer.send(ask("b"))
-    assert not dialer.can_ask
+    full = not dialer.can_ask
+    assert full
     with pytest.raises(LocalProtocolError, match=r"^more than 2 requests in flight$"):
         dialer.send(ask("c"))
     deliver(dialer, listener)
