@@ -2,7 +2,15 @@
 
 from ._breaker import Breaker
 from ._rates import ENOUGH_SAMPLES, USUAL_SLOWDOWN, Rates
-from ._record import NO_OFFER, READY, Candidate, LaneRecord, PeerRecord, candidate_id, candidates_of
+from ._record import (
+    ANSWERING,
+    NO_OFFER,
+    Candidate,
+    LaneRecord,
+    PeerRecord,
+    candidate_id,
+    candidates_of,
+)
 from ._table import MAX_PEERS, PeerTable
 
 __all__ = [
@@ -14,7 +22,7 @@ __all__ = [
     "candidate_id",
     "candidates_of",
     "NO_OFFER",
-    "READY",
+    "ANSWERING",
     "Rates",
     "Breaker",
     "ENOUGH_SAMPLES",

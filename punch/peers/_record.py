@@ -24,8 +24,11 @@ NO_OFFER = ModelOffer(name="", features=frozenset())
 # Stands for the lane of a peer that says nothing of any.
 _NO_LANE = Lane(backend="", simulated=False, load=Load(draining=True))
 
-# The state of a lane that answers; which others there are may grow.
 READY = "ready"
+
+ANSWERING = frozenset({READY, "starting"})
+"""States of a lane that takes requests: one that starts says how long that takes, as a term of its
+score. Which others there are may grow."""
 
 _Wanted = tuple[str | None, str | None, str | None]
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 
 import attrs
 
-from ..peers import READY, Candidate
+from ..peers import ANSWERING, Candidate
 from ._request import RouteRequest
 
 # Adverts come every second; after five the peer is not told apart from a dead one.
@@ -249,9 +249,9 @@ CONTINUATION = Filter(name="continuation", keep=_keep_continuation, why=_why_con
 STATE = Filter(
     name="state",
     keep=lambda request, candidates, now: [
-        candidate for candidate in candidates if candidate.lane.state == READY
+        candidate for candidate in candidates if candidate.lane.state in ANSWERING
     ],
-    why=lambda request, candidate, now: f"is not ready: its backend is {candidate.lane.state}",
+    why=lambda request, candidate, now: f"takes no requests: its backend is {candidate.lane.state}",
 )
 
 BREAKER = Filter(name="breaker", keep=_keep_breaker, why=_why_breaker)

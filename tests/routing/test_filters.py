@@ -384,6 +384,14 @@ def test_a_simulated_offer_is_asked_where_no_real_one_is() -> None:
     assert standing(RouteRequest(model="mock", strict=True), one) == {"p/mock/mock": "strict"}
 
 
+def test_a_lane_that_starts_is_a_candidate_with_its_seconds() -> None:
+    """Others that are not ready are none, whatever they are called."""
+    for state, by in (("ready", ""), ("starting", ""), ("resting", "state"), ("failed", "state")):
+        lane = attrs.evolve(REAL, state=state)
+        one = attrs.evolve(PEER, capability=Capability(lanes=(lane,), models=(offer_of(lane),)))
+        assert standing(RouteRequest(model="llama"), one) == {"p/llama/llama": by}
+
+
 def test_lanes_of_one_peer_are_judged_apart() -> None:
     """One is full, breaks or drains, and the other answers."""
     other = attrs.evolve(REAL, id="second")

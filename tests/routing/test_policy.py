@@ -399,7 +399,9 @@ WORSE = {
     "more prompts ahead": lambda p, n: with_load(
         p, queued_prompt_tokens=p.capability.load.queued_prompt_tokens + n
     ),
-    "more of ours": lambda p, n: attrs.evolve(p, sent_since_report=p.sent_since_report + n),
+    "more of ours": lambda p, n: attrs.evolve(
+        p, in_flight=p.in_flight + n, sent_since_report=p.sent_since_report + n
+    ),
     "more in flight": lambda p, n: attrs.evolve(p, in_flight=p.in_flight + n),
     "a longer way": lambda p, n: attrs.evolve(p, rtt=(0.05 if p.rtt is None else p.rtt) + n),
     "more answers ahead": lambda p, n: with_load(

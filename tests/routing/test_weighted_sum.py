@@ -75,8 +75,10 @@ GOLDEN = MappingProxyType(
 
 def score(peer: PeerRecord, preset: str = "default") -> float:
     """The score of one peer."""
-    (terms,) = WeightedSum(PRESETS[preset]).terms(RouteRequest(), peer.candidates(), Random(0))
-    return sum(terms)
+    found = WeightedSum(PRESETS[preset]).terms(RouteRequest(), peer.candidates(), Random(0))
+    # Its lanes share the machine that is scored.
+    (total,) = {sum(terms) for terms in found}
+    return total
 
 
 def with_claim(peer: PeerRecord, **claim: Any) -> PeerRecord:

@@ -15,7 +15,7 @@ import trio
 from ...capability import Lane, ModelOffer
 from ...dialer import Router, open_router
 from ...exceptions import NoPeerAvailable
-from ...peers import READY, PeerRecord
+from ...peers import ANSWERING, PeerRecord
 from ...settings import (
     DIALER_IDENTITY,
     LOG_LEVEL,
@@ -133,7 +133,7 @@ def state(peer: PeerRecord, offer: ModelOffer | None, now: float) -> str:
     if breaker.state != "closed":
         return breaker.state
     lane = None if offer is None else peer.capability.lane(offer)
-    if lane is not None and lane.state != READY:
+    if lane is not None and lane.state not in ANSWERING:
         return plain(lane.state)
     own = peer if lane is None else peer.lanes.get(lane.id, peer)
     if own.resting_until > now:
