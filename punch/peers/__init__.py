@@ -5,6 +5,7 @@ from ._rates import ENOUGH_SAMPLES, USUAL_SLOWDOWN, Rates
 from ._record import (
     ANSWERING,
     NO_OFFER,
+    RESTS,
     Candidate,
     LaneRecord,
     PeerRecord,
@@ -23,6 +24,7 @@ __all__ = [
     "candidates_of",
     "NO_OFFER",
     "ANSWERING",
+    "RESTS",
     "Rates",
     "Breaker",
     "ENOUGH_SAMPLES",

@@ -30,6 +30,9 @@ ANSWERING = frozenset({READY, "starting"})
 """States of a lane that takes requests: one that starts says how long that takes, as a term of its
 score. Which others there are may grow."""
 
+RESTS = "resting"
+"""State of a lane that failed a moment ago, and may be well again."""
+
 _Wanted = tuple[str | None, str | None, str | None]
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 
 import attrs
 
-from ..peers import ANSWERING, Candidate
+from ..peers import ANSWERING, RESTS, Candidate
 from ._request import RouteRequest
 
 # Adverts come every second; after five the peer is not told apart from a dead one.
@@ -158,6 +158,14 @@ def _short(digest: str | None) -> str:
     return digest[:12] if digest is not None else "unknown"
 
 
+def _keep_state(
+    request: RouteRequest, candidates: Sequence[Candidate], now: float
+) -> Sequence[Candidate]:
+    kept = [each for each in candidates if each.lane.state in ANSWERING]
+    # It is better to ask a lane that may be well again than nobody, as with breakers.
+    return kept or [each for each in candidates if each.lane.state == RESTS]
+
+
 def _keep_breaker(
     request: RouteRequest, candidates: Sequence[Candidate], now: float
 ) -> Sequence[Candidate]:
@@ -248,9 +256,7 @@ CONTINUATION = Filter(name="continuation", keep=_keep_continuation, why=_why_con
 
 STATE = Filter(
     name="state",
-    keep=lambda request, candidates, now: [
-        candidate for candidate in candidates if candidate.lane.state in ANSWERING
-    ],
+    keep=_keep_state,
     why=lambda request, candidate, now: f"takes no requests: its backend is {candidate.lane.state}",
 )
 

@@ -74,6 +74,23 @@ def passes(name: str, request: RouteRequest, one: PeerRecord) -> bool:
     return list(BY_NAME[name].keep(request, [candidate], NOW)) == [candidate]
 
 
+def test_a_lane_that_rests_is_asked_only_where_nobody_else_is_left() -> None:
+    """It may be well again; one that has failed for good is not asked at all."""
+    other = attrs.evolve(REAL, id="second")
+    models = (offer_of(REAL), offer_of(other))
+    request = RouteRequest(model="llama")
+
+    def judged(state: str, second: str) -> dict[str, str]:
+        lanes = (attrs.evolve(REAL, state=state), attrs.evolve(other, state=second))
+        return standing(
+            request, attrs.evolve(PEER, capability=Capability(lanes=lanes, models=models))
+        )
+
+    assert judged("resting", "ready") == {"p/llama/llama": "state", "p/second/llama": ""}
+    assert judged("resting", "failed") == {"p/llama/llama": "", "p/second/llama": "state"}
+    assert judged("failed", "failed") == {"p/llama/llama": "state", "p/second/llama": "state"}
+
+
 def test_the_standard_filters_and_their_order() -> None:
     """The first to remove a peer gives the reason, so the plainest reasons come first."""
     assert list(BY_NAME) == [
