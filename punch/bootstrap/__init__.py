@@ -1,4 +1,7 @@
-"""A meeting point: lets the members of a namespace find each other."""
+"""A bootstrap: serves rosters, so that the members of a namespace find each other.
+
+No request ever goes through it, and it keeps nothing on disk but its identity.
+"""
 
 from ._server import BootstrapServer, BootstrapStatistics, open_bootstrap
 

@@ -1,4 +1,9 @@
-"""The bootstrap's side of a meeting."""
+"""The bootstrap's side of a meeting: accepts registrations, and tells dialers of every change.
+
+Which registrations there are, and which of two is the newer, is decided by
+`punch.wire.Registrations`; who may be a member, by the function `admit`. The members' side is in
+`punch.discovery`.
+"""
 
 from __future__ import annotations
 
@@ -31,17 +36,18 @@ from ..wire import MINOR, Goodbye, Join, Ping, Pong, Registrations, Roster
 
 log = get_logger(__name__)
 
-# A change is told to everybody this much later, together with whatever else changed by then.
+# Seconds after which a change is told, together with what else changed by then: peers that start
+# at the same time make one roster and not a hundred.
 COALESCE_SECONDS = 0.05
 
-# A registration has at most 4 KB and a chain of grants less than 3, see the codec; nothing longer
-# comes from a member.
+# Bytes. A registration has at most 4 KB and a chain of grants less than 3, see the codec; no
+# member sends anything longer.
 LONGEST_JOIN = 8192
 
-# A stranger who opens a stream and does not say who it is has this long.
+# Seconds that a stranger may keep a stream open without a registration.
 JOIN_SECONDS = 10.0
 
-# Registrations in one frame of a roster.
+# Registrations in one frame of a roster: with `LONGEST_JOIN`, a tenth of the longest frame.
 PAGE = 100
 
 # Members that one bootstrap serves at a time.
@@ -52,20 +58,20 @@ MAX_MEMBERS = 4096
 class _Member:
     peer_id: PeerId
     namespace: str | None = None
-    dials: bool = False
-    """It is a dialer, who wants to know whom there is to dial."""
+    is_dialer: bool = False
+    """True if the member dials, and so is told which peers there are."""
     minor: int = 0
-    """Minor version of the protocol that it speaks."""
+    """Minor version of the protocol that the member speaks."""
     news: dict[PeerId, Join | None] = attrs.field(factory=dict)
     """Peer to its registration, or `None` if it is gone, still to be told."""
-    told: bool = False
-    """It has had a whole roster."""
+    has_roster: bool = False
+    """True once the member was sent a whole roster; from then on only what changes."""
     nonce: int | None = None
-    """Of a ping that is still to be answered."""
+    """Nonce of a ping that is still to be answered."""
     wake: trio.Event = attrs.field(factory=trio.Event)
     """Set when there is something to tell."""
     scope: trio.CancelScope = attrs.field(factory=trio.CancelScope)
-    """Ends its stream."""
+    """Ends the member's stream when it is cancelled."""
 
 
 @attrs.frozen(kw_only=True)
@@ -99,7 +105,7 @@ class BootstrapServer:
         return self._node.addresses
 
     def statistics(self) -> BootstrapStatistics:
-        """What it holds now."""
+        """How many peers are connected and registered now."""
         return BootstrapStatistics(
             members=len(self._members), registrations=len(self._registrations)
         )
@@ -113,7 +119,7 @@ class BootstrapServer:
     def _tell(self, namespace: str, peer_id: PeerId) -> None:
         """Tell every dialer of a namespace what there is to know of a peer now."""
         for member in self._members.values():
-            if member.namespace == namespace and member.dials:
+            if member.namespace == namespace and member.is_dialer:
                 member.news[peer_id] = self._registrations.told(
                     namespace, peer_id, minor=member.minor
                 )
@@ -129,7 +135,7 @@ class BootstrapServer:
         member = _Member(peer_id=stream.peer_id)
         before = self._members.get(member.peer_id)
         if before is not None:
-            # It came back before we noticed that it was gone.
+            # The peer came back before we noticed that it was gone.
             before.scope.cancel()
         self._members[member.peer_id] = member
         goodbye = None
@@ -147,7 +153,7 @@ class BootstrapServer:
             await send_goodbye(frames, goodbye)
 
     async def _listen(self, member: _Member, frames: FramedStream) -> Goodbye | None:
-        """Take what a member says until it leaves; the reason if it is turned away."""
+        """Handle what a member sends until it leaves; the goodbye if it is turned away."""
         try:
             while True:
                 patience = JOIN_SECONDS if member.namespace is None else SILENCE_SECONDS
@@ -192,11 +198,11 @@ class BootstrapServer:
         if member.namespace is None:
             member.namespace = registration.namespace
             member.minor = frames.minor = min(join.minor, MINOR)
-            member.dials = dials
+            member.is_dialer = dials
             member.wake.set()
-        elif dials and not member.dials:
-            member.dials = True
-            member.told = False
+        elif dials and not member.is_dialer:
+            member.is_dialer = True
+            member.has_roster = False
             member.wake.set()
         if news:
             self._tell(registration.namespace, registration.peer_id)
@@ -217,13 +223,13 @@ class BootstrapServer:
                     await frames.send(Pong(nonce=nonce))
                 if member.namespace is None:
                     continue
-                if not member.told:
-                    member.told = True
+                if not member.has_roster:
+                    member.has_roster = True
                     member.news.clear()
                     # Listeners dial nobody: telling each of a thousand of all the others would
                     # be a million registrations.
                     everybody = self._registrations.shown(member.namespace, minor=member.minor)
-                    present = everybody if member.dials else ()
+                    present = everybody if member.is_dialer else ()
                     await self._tell_all(member.namespace, frames, present=present, whole=True)
                 elif member.news:
                     await trio.sleep(COALESCE_SECONDS)
@@ -280,7 +286,7 @@ async def open_bootstrap(
 
     Args:
       node: Use this node, which stays open, instead of one of our own; then *listen*, *transport*
-        and *identity* say nothing.
+        and *identity* are ignored.
       listen: Where members come to, as multiaddresses; port 0 is any that is free.
       transport: What to listen with at each of them, whatever the address itself says.
       identity: File with our key, made if it is not there; `None` for a fresh identity, which

@@ -1,4 +1,8 @@
-"""What the header of a GGUF file says, as a value."""
+"""Reads the header of a GGUF file into a value, and works out what follows from it.
+
+Bytes and pairs are read by `_reader` and `_values`; whether the file may be offered is decided by
+the model store.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +41,7 @@ _TOKENS: Final = "tokenizer.ggml.tokens"
 
 @attrs.frozen(kw_only=True)
 class GgufHeader:
-    """What the header of a GGUF file says. `None` where it says nothing."""
+    """The facts in the header of a GGUF file; `None` for those that it does not give."""
 
     version: int
     """Version of the format, 2 or 3."""
@@ -92,7 +96,7 @@ class GgufHeader:
     """Weights in this file, exactly."""
 
     weight_bytes: int = 0
-    """Size of them, exactly, without padding."""
+    """Bytes of the weights in this file, exactly, without padding."""
 
     tensors: int = 0
     """Number of tensors in this file."""

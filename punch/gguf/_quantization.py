@@ -1,4 +1,4 @@
-"""How llama.cpp stores weights: the types of tensors and what they weigh."""
+"""The tables of how llama.cpp stores weights: the types of tensors and their sizes."""
 
 from __future__ import annotations
 

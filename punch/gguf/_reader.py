@@ -1,4 +1,7 @@
-"""Takes a file apart from front to back, a piece at a time, and believes nothing it says."""
+"""Reads a file from front to back, a piece at a time, and checks each length before it is used.
+
+What the bytes mean is decided by `_values` and `_header`.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,12 @@ _MAX_NAME: Final = 1024  # Bytes of a key or a tensor name; those in use stay be
 
 
 class ByteReader:
-    """Takes a file apart from front to back, a piece at a time."""
+    """Reads numbers, texts and bytes of a file in their order, and holds one piece of it.
+
+    Args:
+      file: A readable and seekable binary file.
+
+    """
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
@@ -25,15 +33,20 @@ class ByteReader:
 
     @property
     def position(self) -> int:
-        """Bytes taken so far."""
+        """Bytes consumed so far."""
         return self._before + self._used
 
     def consume_rest(self) -> bytes:
-        """All that is left of the piece of a very short file."""
+        """All of a file that is shorter than the magic number."""
         return self._file.read(4)
 
     def expect(self, length: int, what: str) -> None:
-        """Refuse a *length* that the rest of the file, or of a sane header, cannot hold."""
+        """Check that *length* bytes can follow.
+
+        Raises:
+          ModelFileError: if the file ends before, or a sane header does; *what* is in its text.
+
+        """
         if length > self.size - self.position:
             raise ModelFileError(
                 f"{what} takes {length} bytes at offset {self.position}, but the file ends at "
@@ -45,7 +58,12 @@ class ByteReader:
             )
 
     def consume(self, length: int, what: str) -> bytes:
-        """The next *length* bytes; *length* was checked or is small."""
+        """The next *length* bytes. *length* was checked or is small.
+
+        Raises:
+          ModelFileError: if the file ends before.
+
+        """
         end = self._used + length
         if end <= len(self._piece):
             taken = self._piece[self._used : end]
@@ -73,7 +91,7 @@ class ByteReader:
         self._used = 0
 
     def number(self, layout: str, length: int, what: str) -> int:
-        """The next number."""
+        """The next number, of *length* bytes in the struct format *layout*."""
         return int(struct.unpack(layout, self.consume(length, what))[0])
 
     def count(self, layout: str, length: int, what: str, limit: int) -> int:
@@ -89,7 +107,11 @@ class ByteReader:
         return self.consume(length, what).decode("utf-8", "replace")
 
     def skip_strings(self, count: int, what: str) -> None:
-        """Pass over *count* strings. This is where the time goes, so it walks the piece itself."""
+        """Pass over *count* strings.
+
+        Nearly all time goes here, in the tokens of a vocabulary, so the lengths are read from
+        the piece itself, without a call for each string.
+        """
         self.expect(8 * count, what)
         while count:
             piece, at, last = self._piece, self._used, len(self._piece) - 8

@@ -1,4 +1,7 @@
-"""The key-value pairs of a GGUF header: walks over all of them, keeps the few that are used."""
+"""Reads the key-value pairs of a GGUF header and keeps the few that are used.
+
+What they mean for a model is decided by `_header`.
+"""
 
 from __future__ import annotations
 
@@ -46,14 +49,24 @@ class Values:
         self.present: set[str] = set()
 
     def text(self, key: str) -> str | None:
-        """The string of *key*."""
+        """The text of *key*; `None` if the header lacks it.
+
+        Raises:
+          ModelFileError: if the value is no text.
+
+        """
         found = self.scalars.get(key)
         if key in self.present and not isinstance(found, str):
             raise ModelFileError(f"{key} is {_shown(found)}, but must be text")
         return found if isinstance(found, str) else None
 
     def integer(self, key: str) -> int | None:
-        """The whole number of *key*."""
+        """The whole number of *key*; `None` if the header lacks it.
+
+        Raises:
+          ModelFileError: if the value is no whole number in range.
+
+        """
         return _integer(key, self.scalars.get(key)) if key in self.present else None
 
     def per_layer(self, key: str, layers: int | None) -> tuple[int, ...]:
@@ -81,7 +94,12 @@ def _shown(found: Scalar | None) -> str:
 
 
 def read_pair(reader: ByteReader, values: Values) -> None:
-    """Take the next key and its value; keep the value if it is used."""
+    """Read the next key and its value into *values*, if the value is used.
+
+    Raises:
+      ModelFileError: if the key is empty or there twice, or the value is damaged.
+
+    """
     key = reader.name("a key")
     if not key or key in values.present:
         raise ModelFileError(f"the key {key[:80]!r} is empty or there twice: the file is damaged")

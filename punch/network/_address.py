@@ -1,4 +1,7 @@
-"""Addresses, as people write them: the multiaddresses that punch understands."""
+"""Reads and writes addresses of peers: the multiaddresses that punch understands.
+
+Names are not looked up here, and nothing is dialled; the transports do that.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +32,7 @@ _NAME = re.compile(rf"(?=.{{1,253}}$){_LABEL}(?:\.{_LABEL})*\.?")
 
 @attrs.frozen(kw_only=True)
 class Address:
-    """Where a peer is."""
+    """A place where a peer can be dialled, or may listen."""
 
     kind: str
     """``ip4``, ``ip6``, ``dns``, ``dns4`` or ``dns6``."""
@@ -38,13 +41,13 @@ class Address:
     """An IP address or a name."""
 
     transport: Transport
-    """How to get there."""
+    """``tcp``, or ``quic`` over UDP."""
 
     port: int
     """TCP or UDP port; 0 lets the system choose one to listen on."""
 
     peer_id: PeerId | None = None
-    """Who must be there, if the address says so."""
+    """The peer that must be there, if the address names one."""
 
     def __str__(self) -> str:
         how = f"tcp/{self.port}" if self.transport == "tcp" else f"udp/{self.port}/quic-v1"
@@ -76,7 +79,7 @@ class Address:
         return self if transport == "dual" else self.over(transport)
 
     def is_ours(self) -> bool:
-        """True if this machine has the address."""
+        """True if this machine has the address. Blocks while a name is looked up."""
         try:
             found = {info[4][0] for info in socket.getaddrinfo(self.host, None)}
         except OSError:

@@ -1,4 +1,7 @@
-"""The network, as the rest of punch sees it."""
+"""The interfaces of a stream and of a node, and what both promise.
+
+Libp2p's node and the network in memory fulfil them; no other room knows which one it has.
+"""
 
 from __future__ import annotations
 
@@ -17,18 +20,22 @@ class Stream(Protocol):
 
     @property
     def peer_id(self) -> PeerId:
-        """Who is at the other end, as the handshake proved."""
+        """Identity of the peer at the other end, as the handshake proved it."""
         ...
 
     async def receive_some(self) -> bytes:
-        """The next bytes, at most 64 KiB; ``b""`` when the stream or its connection ended."""
+        """The next bytes, at most 64 KiB; ``b""`` when the stream or its connection ended.
+
+        Raises nothing: that the peer is gone is an end like any other.
+        """
         ...
 
     async def send_all(self, data: bytes) -> None:
         """Send *data*.
 
         Raises:
-          PeerUnreachable: if the stream or its connection ended.
+          PeerUnreachable: if the stream or its connection ended, or the peer reads nothing for
+            10 s.
 
         """
         ...
@@ -39,7 +46,7 @@ class Stream(Protocol):
 
 
 Handler = Callable[[Stream], Awaitable[None]]
-"""Serves one inbound stream; the stream is closed when it returns."""
+"""Serves an inbound stream, which is closed when the handler returns."""
 
 
 class Node(Protocol):
@@ -70,8 +77,8 @@ class Node(Protocol):
           protocol: What to speak.
 
         Raises:
-          PeerUnreachable: if no address answers, somebody else answers, or the peer does
-            not speak *protocol*.
+          PeerUnreachable: if no address answers, another peer answers, or the peer does not
+            speak *protocol*.
 
         """
         ...
@@ -80,7 +87,7 @@ class Node(Protocol):
         """Ask who is at *address*, without trusting the answer any further.
 
         Raises:
-          PeerUnreachable: if nobody answers there.
+          PeerUnreachable: if no peer answers there.
 
         """
         ...

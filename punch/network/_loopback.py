@@ -1,7 +1,8 @@
 """A stream from a process to itself: bytes in memory, and the rules of every other stream.
 
-A router reaches a listener of its own process over it, with the very session that it has with any
-other. The ends prove nothing to each other: whoever holds both is one process with one identity.
+A router reaches a listener of its own process over such a stream, with the very session code that
+it uses with any other listener. The ends prove nothing to each other: both belong to one process
+with one identity.
 """
 
 from __future__ import annotations
@@ -13,18 +14,19 @@ import trio
 from ..capability import PeerId
 from ..exceptions import PeerUnreachable
 
-# What a direction holds before its writer waits: about what a kernel's socket buffers hold.
+# Bytes that a direction holds before its writer waits: about what a kernel's socket buffers hold.
 MAX_BUFFERED_BYTES = 256 << 10
 
-# What one read gives at most, as with every stream.
+# Bytes that one read gives at most, as with every stream.
 MAX_READ_BYTES = 64 << 10
 
-# How long a write waits for the reader, as with every stream: its task is shielded meanwhile.
+# How long a write waits for the reader, as with every stream. The writer is shielded meanwhile, so
+# without a limit a reader that is stuck would hold up the end of the process.
 STALL_SECONDS = 10.0
 
 
 class _Pipe:
-    """One direction."""
+    """A direction of the stream, in bytes that were sent and not yet read."""
 
     def __init__(self) -> None:
         self._pieces: deque[bytes] = deque()
@@ -41,7 +43,7 @@ class _Pipe:
         changed.set()
 
     async def send(self, data: bytes) -> bool:
-        """Put *data* in; False if nobody will read it."""
+        """Wait for space and put *data* in; False if the stream has ended."""
         while self._size >= MAX_BUFFERED_BYTES and not self.is_closed:
             await self._changed.wait()
         if self.is_closed:
@@ -54,7 +56,7 @@ class _Pipe:
         return True
 
     async def receive(self) -> bytes:
-        """The next bytes; ``b""`` once it is closed and empty."""
+        """The next bytes; ``b""`` once the direction is closed and empty."""
         while not self._pieces and not self.is_closed:
             await self._changed.wait()
         await trio.lowlevel.checkpoint()
@@ -70,7 +72,7 @@ class _Pipe:
 
 
 class LoopbackStream:
-    """One end of a loopback stream; a `Stream`. Made by `open_loopback`."""
+    """An end of a loopback stream; a `Stream`. Made by `open_loopback`."""
 
     def __init__(self, peer_id: PeerId, incoming: _Pipe, outgoing: _Pipe) -> None:
         self.peer_id = peer_id

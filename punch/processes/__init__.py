@@ -1,4 +1,8 @@
-"""Child processes: start, watch, restart, and stop the whole group."""
+"""Child processes of punch: start, watch, start again, and end with all that they started.
+
+Only processes that were started here are ever touched. What a program is for, and when it counts
+as ready, is said by the rooms that run one.
+"""
 
 from ._child import LastLines, describe_exit, kill_group, open_child
 from ._restarts import Restarts

@@ -1,4 +1,7 @@
-"""One child process: started in a session of its own, listened to, ended without a trace."""
+"""Runs a child process with its output kept, and ends it with everything that it started.
+
+Whether it is started again is decided by `_supervisor`.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +28,12 @@ _LAUNCH = Path(__file__).with_name("_launch.py")
 
 
 class LastLines:
-    """The end of what a program printed, bounded in lines and in bytes a line."""
+    """The end of what a program printed, bounded in lines and in bytes a line.
+
+    Args:
+      on_line: Called with each line that is not empty.
+
+    """
 
     def __init__(self, on_line: Callable[[str], None] | None = None) -> None:
         self._lines: deque[str] = deque(maxlen=KEPT_LINES)
@@ -33,7 +41,7 @@ class LastLines:
 
     @property
     def lines(self) -> tuple[str, ...]:
-        """Oldest first, without empty ones."""
+        """The last lines that were not empty, oldest first."""
         return tuple(self._lines)
 
     async def read(self, stream: trio.abc.ReceiveStream) -> None:
@@ -64,20 +72,20 @@ async def open_child(
     guarded: bool = True,
     grace: float = GRACE_SECONDS,
 ) -> AsyncIterator[trio.Process]:
-    """Run *argv* with pipes on its output; end it, and wait for that, on the way out.
+    """Run *argv* with pipes on its output; end the process, and wait for that, on the way out.
 
-    It also ends when this process does, in whatever way.
+    The child also ends when this process does, in whatever way.
 
     Args:
       argv: Program and arguments.
       env: Variables on top of this process's own.
-      stdin: Written to its standard input, which then stays open. Not for a guarded one.
+      stdin: Written to its standard input, which then stays open. Not for a guarded child.
       guarded: Run it under a guardian (see `_launch`). False for a program of our own
         that ends when its standard input does.
-      grace: Seconds between SIGTERM and SIGKILL; at 0 it is killed at once.
+      grace: Seconds between SIGTERM and SIGKILL; at 0 the child is killed at once.
 
     Raises:
-      OSError: if it cannot be started.
+      OSError: if the program cannot be started.
 
     """
     command = list(argv)
@@ -94,7 +102,7 @@ async def open_child(
     finally:
         with trio.CancelScope(shield=True):
             if grace <= 0 and process.returncode is None:
-                # There is nothing to save, and what it has started may not listen.
+                # Nothing is to be saved, and what the child has started may not listen.
                 kill_group(process)
             await _end(process, grace)
 
@@ -114,8 +122,8 @@ async def _open(command: list[str], env: dict[str, str]) -> trio.Process:
 
 async def _end(process: trio.Process, grace: float) -> None:
     assert process.stdin is not None
-    # The one way to say it that works on every system: the guardian, or our own worker,
-    # sees its standard input end.
+    # The one way to ask for an end that works on every system: the guardian, or our own
+    # worker, sees its standard input end.
     await process.stdin.aclose()
     with trio.move_on_after(grace + 1.0):
         await process.wait()
@@ -128,15 +136,15 @@ async def _end(process: trio.Process, grace: float) -> None:
 
 
 def kill_group(process: trio.Process) -> None:
-    """Kill the group that `start_new_session` made; it has our child and its children only.
+    """Kill the group of *process*, which has our child and its children only.
 
-    For a *process* that was started so, and has not been waited for.
+    For a process that was started with `start_new_session` and has not been waited for.
     """
     if sys.platform == "win32":
         process.kill()
         return
     with suppress(ProcessLookupError):
-        # Not reaped yet, so the number cannot belong to anybody else.
+        # Not reaped yet, so the number cannot belong to another process.
         os.killpg(process.pid, signal.SIGKILL)
 
 

@@ -1,4 +1,8 @@
-"""Keeps one program running: starts it, watches it, starts it again, and says how it is."""
+"""Keeps a program running: starts it, waits until it is ready, and starts it again when it ends.
+
+How long to wait between two starts, and when to give up, is decided by `_restarts`; whether a
+program that runs is stuck, by who uses it, who then calls `Supervised.kill`.
+"""
 
 from __future__ import annotations
 
@@ -40,23 +44,23 @@ _EXIT_SECONDS = 1.0
 
 @attrs.frozen(kw_only=True)
 class SupervisorStatistics:
-    """How a supervised program has fared."""
+    """State and history of a supervised program at one instant."""
 
     state: State
-    """What it does now."""
+    """State of the program now."""
 
     starts: int
-    """How often it was started."""
+    """Times that the program was started."""
 
     crashes_in_a_row: int
-    """Crashes since it was last of use."""
+    """Crashes since it last answered a request or was ready for a minute."""
 
     reason: str | None
-    """Why it crashed last."""
+    """Why it ended last, with its last lines; `None` if it never has."""
 
 
 class Supervised:
-    """One program under supervision. Made by `open_supervised`."""
+    """A program under supervision. Made by `open_supervised`."""
 
     def __init__(
         self,
@@ -100,7 +104,7 @@ class Supervised:
 
     @property
     def state(self) -> State:
-        """What it does now."""
+        """State of the program now."""
         return self._state
 
     def _is(self, *states: State) -> bool:
@@ -122,10 +126,10 @@ class Supervised:
 
     @property
     def load_seconds(self) -> float:
-        """Seconds until it will be ready, by how long that took before; 0 if it is."""
+        """Seconds until the program will be ready, by how long that took before; 0 if it is."""
         if self._is("ready"):
             return 0.0
-        # Late already: a guess, but not that it is there.
+        # At least 1: a program that is late is still not there.
         return max(1.0, self._started_at + self._loaded_in - trio.current_time())
 
     @property
@@ -134,7 +138,7 @@ class Supervised:
         return self._output.lines
 
     def statistics(self) -> SupervisorStatistics:
-        """How it has fared."""
+        """State and history of the program."""
         return SupervisorStatistics(
             state=self._state,
             starts=self._starts,
@@ -143,11 +147,11 @@ class Supervised:
         )
 
     def note_served(self) -> None:
-        """Report that it answered a request: earlier crashes are forgiven."""
+        """Report that the program answered a request: earlier crashes no longer count."""
         self._restarts.served()
 
     async def wait_ready(self, timeout: float = WAIT_READY_SECONDS) -> None:
-        """Return when it is ready.
+        """Return when the program is ready.
 
         Raises:
           BackendCrashed: if it is down for good, or not ready within *timeout* seconds.
@@ -165,7 +169,10 @@ class Supervised:
         )
 
     async def explain(self, error: BackendCrashed) -> BackendCrashed:
-        """Add to a broken connection why the program ended, if it did."""
+        """*error* of a broken connection, with the reason why the program ended if it did.
+
+        Waits for the end for up to a second: a connection breaks before its process is gone.
+        """
         starts = self._starts
         with trio.move_on_after(_EXIT_SECONDS):
             while self._is("ready") and self._starts == starts:
@@ -175,7 +182,7 @@ class Supervised:
         return BackendCrashed(f"{self._reason or self.name + ' ended'} ({error})")
 
     def kill(self, why: str) -> None:
-        """Kill it, with all that it has started, and start it again: it is stuck.
+        """Kill the program, with all that it has started, since it is stuck; it is started again.
 
         Args:
           why: How that was seen, for the log and for error texts: ``it made nothing for 10 s``.
@@ -185,18 +192,18 @@ class Supervised:
             return
         self._killed_for = f"{self.name} was killed: {why}"
         log.warning("an engine is stuck and is killed", engine=self.name, pid=self.pid, why=why)
-        # At once: what comes now waits for the next run, or goes elsewhere.
+        # Before the process is gone: a request that comes now must wait for the next run.
         self._started_at = trio.current_time()
         self._change("restarting", self._killed_for)
         kill_group(self._process)
 
     def stop(self) -> None:
-        """End it and do not start it again. `ended` tells when it is gone."""
+        """End the program and do not start it again; `ended` is set when it is gone."""
         self._stopping = True
         self._waiting.cancel()
 
     async def run(self) -> None:
-        """Start it again and again until `stop`. Never raises."""
+        """Start the program again and again until `stop`. Raises nothing."""
         # Shielded: on the way out the program still gets its SIGTERM and its grace.
         with trio.CancelScope(shield=True):
             try:
@@ -223,7 +230,7 @@ class Supervised:
             if not was_ready:
                 if self._starts < 3 and self._retry_start(self.last_lines):
                     continue
-                # It never worked: a wrong flag or file will not get better.
+                # A program that never worked has a wrong flag or file, which will not get better.
                 self._change("failed", reason)
                 return
             pause = self._restarts.crashed(trio.current_time())
@@ -246,7 +253,7 @@ class Supervised:
             await trio.sleep(seconds)
 
     async def _run_once(self) -> str:
-        """Run it until it ends or `stop`; say why it ended."""
+        """Run the program until it ends or `stop` is called; why it ended."""
         self._starts += 1
         self._started_at = trio.current_time()
         self._output = LastLines(self._on_line)
@@ -340,7 +347,7 @@ async def open_supervised(
     Args:
       argv: Program and arguments, or what makes them anew for every start.
       name: What error texts call it.
-      ready: Asked again and again after a start; must not raise.
+      ready: Asked again and again after a start, until it gives True; must not raise.
       env: Variables on top of this process's own; for secrets, too.
       stdin: Written to its standard input, if it is not guarded.
       guarded: See `open_child`.
