@@ -403,7 +403,13 @@ def test_a_simulated_offer_is_asked_where_no_real_one_is() -> None:
 
 def test_a_lane_that_starts_is_a_candidate_with_its_seconds() -> None:
     """Others that are not ready are none, whatever they are called."""
-    for state, by in (("ready", ""), ("starting", ""), ("resting", "state"), ("failed", "state")):
+    states = (
+        ("ready", ""),
+        ("starting", ""),
+        ("failed", "state"),
+        ("a state of another year", "state"),
+    )
+    for state, by in states:
         lane = attrs.evolve(REAL, state=state)
         one = attrs.evolve(PEER, capability=Capability(lanes=(lane,), models=(offer_of(lane),)))
         assert standing(RouteRequest(model="llama"), one) == {"p/llama/llama": by}
