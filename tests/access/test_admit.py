@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractAsyncContextManager
+
 import pytest
 import trio
 from trio.testing import MockClock
@@ -9,12 +11,12 @@ from trio.testing import MockClock
 from punch.access import Introduction, Refusal, admit_everybody
 from punch.bootstrap import open_bootstrap
 from punch.capability import PeerId
-from punch.discovery import join_namespace
+from punch.discovery import Directory, join_namespace
 from punch.exceptions import NotPermitted
-from punch.network import parse_address
-from punch.session import PeerSession
+from punch.network import Stream, parse_address
+from punch.session import PeerSession, ServerCall
 from punch.testing import MemoryNetwork
-from punch.wire import PROTOCOL, Goodbye, Hello, Session, greeting
+from punch.wire import PROTOCOL, Advert, Goodbye, Hello, LoadReport, Session, greeting
 
 LIMIT = 60
 
@@ -39,14 +41,30 @@ class Handler:
     def __init__(self) -> None:
         self.met: list[Hello] = []
 
-    def opened(self, session, hello) -> None:
+    def opened(self, session: PeerSession, hello: Hello) -> None:
         self.met.append(hello)
 
-    def advertised(self, session, advert) -> None: ...
+    def advertised(self, session: PeerSession, advert: Advert | LoadReport) -> None: ...
 
-    def round_trip(self, session, seconds) -> None: ...
+    def round_trip(self, session: PeerSession, seconds: float) -> None: ...
 
-    async def serve_call(self, call) -> None: ...
+    async def serve_call(self, call: ServerCall) -> None: ...
+
+
+class Overheard:
+    """A stream that notes what it receives."""
+
+    def __init__(self, stream: Stream, heard: bytearray) -> None:
+        self.peer_id = stream.peer_id
+        self.send_all = stream.send_all
+        self.aclose = stream.aclose
+        self._receive = stream.receive_some
+        self._heard = heard
+
+    async def receive_some(self) -> bytes:
+        data = await self._receive()
+        self._heard.extend(data)
+        return data
 
 
 @pytest.mark.parametrize(("name", "welcome"), [("friend", True), ("stranger", False)])
@@ -62,21 +80,13 @@ async def test_a_session_is_opened_only_to_whom_the_listener_admits(
             server, client = network.node("host"), network.node(name)
             hello = greeting(namespace="home", incarnation=1, version="secret-version")
 
-            async def serve(stream) -> None:
+            async def serve(stream: Stream) -> None:
                 session = Session("listener", hello)
                 await PeerSession(stream, session, host, admit=turn_away).run()
 
             server.handle(PROTOCOL, serve)
             stream = await client.open_stream(server.peer_id, server.addresses, PROTOCOL)
-            receive = stream.receive_some
-
-            async def listen_in():
-                data = await receive()
-                heard.extend(data)
-                return data
-
-            stream.receive_some = listen_in
-            session = PeerSession(stream, Session("dialer", hello), guest)
+            session = PeerSession(Overheard(stream, heard), Session("dialer", hello), guest)
             nursery.start_soon(session.run)
             await trio.sleep(3)
             ended = session.ended
@@ -101,7 +111,7 @@ async def test_a_dialer_hangs_up_on_a_listener_that_it_does_not_admit(
             server, client = network.node("host"), network.node("friend")
             hello = greeting(namespace="home", incarnation=1, version="1")
 
-            async def serve(stream) -> None:
+            async def serve(stream: Stream) -> None:
                 await PeerSession(stream, Session("listener", hello), host).run()
 
             server.handle(PROTOCOL, serve)
@@ -122,11 +132,20 @@ async def test_a_bootstrap_registers_only_whom_it_admits(autojump_clock: MockClo
             node = network.node("bootstrap")
             address = parse_address(node.addresses[0])
             async with open_bootstrap(node, admit=turn_away) as server:
-                common = {"namespace": "home", "roles": {"listener"}, "incarnation": 1}
-                async with join_namespace(network.node("stranger"), address, **common) as outside:
+
+                def join(name: str) -> AbstractAsyncContextManager[Directory]:
+                    return join_namespace(
+                        network.node(name),
+                        address,
+                        namespace="home",
+                        roles={"listener"},
+                        incarnation=1,
+                    )
+
+                async with join("stranger") as outside:
                     await outside.refused.wait()
                     none = server.statistics().registrations
-                async with join_namespace(network.node("friend"), address, **common) as inside:
+                async with join("friend") as inside:
                     await inside.joined.wait()
                     one = server.statistics().registrations
             nursery.cancel_scope.cancel()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import attrs
+from functools import partial
+
 import pytest
 import trio
 from hypothesis import settings
@@ -12,37 +13,40 @@ from trio.testing import MockClock
 
 from punch.bootstrap import open_bootstrap
 from punch.capability import PeerId
-from punch.discovery import Directory, Sighting, join_namespace
-from punch.exceptions import ConfigurationError, NetworkError, NotPermitted
-from punch.network import parse_address
+from punch.discovery import Announce, Directory, Found, Sighting, join_namespace
+from punch.exceptions import ConfigurationError, NetworkError, NotPermitted, PeerUnreachable
+from punch.network import Address, Handler, Stream, parse_address
 from punch.testing import ScriptedBackend, open_swarm
 from punch.wire import Registration
 
 LIMIT = 3600
 
 
-def listener(name: str, incarnation: int = 1, sequence: int = 0, **fields: object) -> Registration:
+def listener(
+    name: str, incarnation: int = 1, sequence: int = 0, *, role: str = "listener"
+) -> Registration:
     """A registration as a source would have verified it."""
-    made = Registration(
+    return Registration(
         peer_id=PeerId(name),
         namespace="home",
-        roles=frozenset({"listener"}),
+        roles=frozenset({role}),
         addresses=(f"/memory/{name}/{incarnation}",),
         incarnation=incarnation,
         sequence=sequence,
         lifetime=30.0,
     )
-    return attrs.evolve(made, **fields)
 
 
 class ScriptedSource:
     """A source that a test speaks through."""
 
+    announce: Announce
+    found: Found
+
     def __init__(self, name: str) -> None:
         self.name = name
-        self.found = None
 
-    async def run(self, announce, found) -> None:
+    async def run(self, announce: Announce, found: Found) -> None:
         self.found, self.announce = found, announce
         await trio.sleep_forever()
 
@@ -58,13 +62,31 @@ def directory_of(*sources: ScriptedSource) -> Directory:
         changed=lambda: None,
     )
     for source, listed in zip(sources, directory._listed, strict=True):
-        source.found = lambda sighting, listed=listed: directory._found(listed, sighting)
+        source.found = partial(directory._found, listed)
     return directory
 
 
 class _Node:
+    """A node that reaches nobody."""
+
     peer_id = PeerId("me")
     addresses = ()
+
+    def handle(self, protocol: str, handler: Handler) -> None: ...
+
+    async def open_stream(
+        self, peer_id: PeerId, addresses: tuple[str, ...], protocol: str
+    ) -> Stream:
+        raise PeerUnreachable("there is no network")
+
+    async def identify(self, address: str) -> PeerId:
+        raise PeerUnreachable("there is no network")
+
+    def sign(self, data: bytes) -> bytes:
+        return b""
+
+    def verify(self, peer_id: PeerId, data: bytes, signature: bytes) -> bool:
+        return False
 
 
 def test_a_listener_is_there_for_as_long_as_one_source_lists_it() -> None:
@@ -151,7 +173,7 @@ def test_we_are_never_found_and_neither_is_who_listens_to_nobody() -> None:
     """Ourselves, and peers without the role of a listener."""
     source = ScriptedSource("a")
     directory = directory_of(source)
-    source.found(Sighting(present=(listener("me"), listener("d", roles=frozenset({"dialer"})))))
+    source.found(Sighting(present=(listener("me"), listener("d", role="dialer"))))
 
     assert directory.listeners == {}
     assert directory.joined.is_set()
@@ -226,11 +248,15 @@ async def test_two_bootstraps_stand_in_for_each_other(autojump_clock: MockClock)
             node = swarm.network.node("second")
             first = swarm.network.node("third").addresses[0]  # Nobody serves there.
             async with open_bootstrap(node):
-                both = [swarm.bootstrap, parse_address(node.addresses[0]), first]
+                both: list[str | Address] = [
+                    swarm.bootstrap,
+                    parse_address(node.addresses[0]),
+                    first,
+                ]
                 await swarm.listener("a", ScriptedBackend())
                 async with swarm.router(bootstrap=both) as router:
                     await router.wait_for_peers()
-                    swarm.network.take_down("bootstrap")
+                    swarm.network.take_down(PeerId("bootstrap"))
                     await trio.sleep(60)
                     trouble = router.trouble
                     response = await router.ask("still there?")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
 import pytest
@@ -10,9 +11,10 @@ from trio.testing import MockClock
 
 from punch.backends import MockBackend, MockScript
 from punch.bootstrap import open_bootstrap
-from punch.discovery import KnownPeers, join_namespace, who_is_at
+from punch.capability import PeerId
+from punch.discovery import Directory, KnownPeers, join_namespace, who_is_at
 from punch.exceptions import IdentityChanged, NoPeerAvailable
-from punch.network import parse_address
+from punch.network import Address, Node, Stream, parse_address
 from punch.testing import MemoryNetwork, open_swarm
 from punch.wire import (
     SIGNING_CONTEXT,
@@ -36,11 +38,18 @@ def mock() -> MockBackend:
     return MockBackend(MockScript())
 
 
+def join(node: Node, address: Address, *roles: str) -> AbstractAsyncContextManager[Directory]:
+    """Membership of the namespace ``n``."""
+    return join_namespace(
+        node, address, known=KnownPeers(None), namespace="n", roles=set(roles), incarnation=1
+    )
+
+
 async def test_two_namespaces_at_one_bootstrap_never_see_each_other(
     autojump_clock: MockClock,
 ) -> None:
     """Everybody is told of the listeners of their own namespace only."""
-    seen = {}
+    seen: dict[str, set[PeerId]] = {}
     with trio.fail_after(LIMIT):
         async with trio.open_nursery() as nursery:
             network = MemoryNetwork(nursery)
@@ -48,7 +57,7 @@ async def test_two_namespaces_at_one_bootstrap_never_see_each_other(
             address = parse_address(node.addresses[0])
             async with open_bootstrap(node):
 
-                async def member(name, namespace, role) -> None:
+                async def member(name: str, namespace: str, role: str) -> None:
                     async with join_namespace(
                         network.node(name),
                         address,
@@ -80,7 +89,7 @@ async def test_losing_the_bootstrap_disturbs_no_session_and_its_return_reunites(
         async with open_swarm() as swarm:
             await swarm.listener("a", mock())
             async with swarm.router() as router:
-                swarm.network.take_down("bootstrap")
+                swarm.network.take_down(PeerId("bootstrap"))
                 await trio.sleep(100)
                 without = await router.ask("still there?")
                 node = swarm.network.node("bootstrap")
@@ -118,14 +127,11 @@ async def test_a_listener_that_leaves_is_gone_at_once(autojump_clock: MockClock)
             network = MemoryNetwork(nursery)
             node = network.node("bootstrap")
             address = parse_address(node.addresses[0])
-            common = {"known": KnownPeers(None), "namespace": "n", "incarnation": 1}
             async with (
                 open_bootstrap(node) as server,
-                join_namespace(network.node("d"), address, roles={"dialer"}, **common) as dialer,
+                join(network.node("d"), address, "dialer") as dialer,
             ):
-                async with join_namespace(
-                    network.node("l"), address, roles={"listener"}, **common
-                ) as listener:
+                async with join(network.node("l"), address, "listener") as listener:
                     await listener.joined.wait()
                     await trio.sleep(1)
                     before = set(dialer.listeners)
@@ -140,7 +146,7 @@ async def test_a_listener_that_leaves_is_gone_at_once(autojump_clock: MockClock)
 async def test_nobody_can_register_somebody_else(autojump_clock: MockClock) -> None:
     """A registration must be signed by whom it names, and sent by them."""
     registration = Registration(
-        peer_id="victim",
+        peer_id=PeerId("victim"),
         namespace="n",
         roles=frozenset({"listener"}),
         incarnation=1,
@@ -175,7 +181,7 @@ async def test_garbage_ends_only_the_stream_it_came_on(autojump_clock: MockClock
             await swarm.listener("a", mock())
             rude = swarm.network.node("rude")
             for garbage in (b"\xff" * 100, b"\0\0\0\1\xc0", bytes(10_000)):
-                stream = await rude.open_stream("bootstrap", (str(swarm.bootstrap),), MEET)
+                stream = await rude.open_stream(PeerId("bootstrap"), (str(swarm.bootstrap),), MEET)
                 await stream.send_all(garbage)
                 assert b"goodbye" in await stream.receive_some()
             async with swarm.router() as router:
@@ -210,7 +216,7 @@ async def test_a_changed_identity_keeps_a_router_out(autojump_clock: MockClock) 
         async with open_swarm() as swarm:
             await swarm.listener("a", mock())
             known = KnownPeers(None)
-            known.remember(swarm.bootstrap.place, "somebody-else")
+            known.remember(swarm.bootstrap.place, PeerId("somebody-else"))
             from punch.dialer import open_router
 
             async with open_router(
@@ -232,21 +238,16 @@ async def test_a_namespace_with_hundreds_of_listeners_can_be_joined(
             network = MemoryNetwork(nursery)
             node = network.node("bootstrap")
             address = parse_address(node.addresses[0])
-            common = {"known": KnownPeers(None), "namespace": "n", "incarnation": 1}
 
-            async def listener(name) -> None:
-                async with join_namespace(
-                    network.node(name), address, roles={"listener"}, **common
-                ):
+            async def listener(name: str) -> None:
+                async with join(network.node(name), address, "listener"):
                     await trio.sleep_forever()
 
             async with open_bootstrap(node):
                 for index in range(250):
                     nursery.start_soon(listener, f"l{index}")
                 await trio.sleep(1)
-                async with join_namespace(
-                    network.node("d"), address, roles={"dialer"}, **common
-                ) as dialer:
+                async with join(network.node("d"), address, "dialer") as dialer:
                     await trio.sleep(30)
                     seen = len(dialer.listeners)
                     trouble = dialer.trouble
@@ -279,25 +280,19 @@ async def test_a_peer_of_both_roles_needs_one_identity_and_one_stream(
     autojump_clock: MockClock,
 ) -> None:
     """It is found by others, and finds them; itself it leaves out."""
-    seen = {}
+    seen: dict[str, set[PeerId]] = {}
+    everybody: dict[str, set[PeerId]] = {}
     with trio.fail_after(LIMIT):
         async with trio.open_nursery() as nursery:
             network = MemoryNetwork(nursery)
             node = network.node("bootstrap")
             address = parse_address(node.addresses[0])
 
-            async def member(name, roles) -> None:
-                async with join_namespace(
-                    network.node(name),
-                    address,
-                    known=KnownPeers(None),
-                    namespace="n",
-                    roles=roles,
-                    incarnation=1,
-                ) as membership:
+            async def member(name: str, roles: set[str]) -> None:
+                async with join(network.node(name), address, *roles) as membership:
                     await trio.sleep(50)
                     seen[name] = set(membership.listeners)
-                    seen[name, "all"] = set(membership.members)
+                    everybody[name] = set(membership.members)
 
             async with open_bootstrap(node) as server:
                 for name in ("both", "twin"):
@@ -315,19 +310,20 @@ async def test_a_peer_of_both_roles_needs_one_identity_and_one_stream(
     assert seen["both"] == {"twin", "l"}
     assert seen["twin"] == {"both", "l"}
     assert seen["l"] == seen["w"] == set(), "they dial nobody"
-    assert seen["d", "all"] == {"both", "twin", "l", "w"}
+    assert everybody["d"] == {"both", "twin", "l", "w"}
 
 
 class Old:
     """A bootstrap of minor 0, by hand: notes what it hears and sends what it is told to."""
 
-    def __init__(self, node) -> None:
-        self.joins = []
+    stream: Stream
+
+    def __init__(self, node: Node) -> None:
+        self.joins: list[Registration] = []
         self.streams = 0
-        self.stream = None
         node.handle(MEET, self.serve)
 
-    async def serve(self, stream) -> None:
+    async def serve(self, stream: Stream) -> None:
         self.streams += 1
         self.stream = stream
         buffer = FrameBuffer(4096)
@@ -343,14 +339,20 @@ class Old:
                 elif isinstance(message, Ping):
                     await self.send(Pong(nonce=message.nonce))
 
-    async def send(self, message) -> None:
+    async def send(self, message: Pong | Roster) -> None:
         await self.stream.send_all(encode(message, minor=0))
 
 
-def signed_by(node, **changes):
+def signed_by(node: Node, role: str = "listener") -> Join:
     """A registration of a node, signed."""
-    fields = {"namespace": "n", "roles": frozenset({"listener"}), "incarnation": 1, "sequence": 0}
-    registration = Registration(peer_id=node.peer_id, lifetime=30.0, **fields | changes)
+    registration = Registration(
+        peer_id=node.peer_id,
+        namespace="n",
+        roles=frozenset({role}),
+        incarnation=1,
+        sequence=0,
+        lifetime=30.0,
+    )
     encoded = encode_registration(registration)
     return Join(registration=encoded, signature=node.sign(SIGNING_CONTEXT + encoded))
 
@@ -364,13 +366,8 @@ async def test_a_peer_of_both_roles_makes_an_old_bootstrap_tell_and_list_it(
             network = MemoryNetwork(nursery)
             node, other = network.node("bootstrap"), network.node("other")
             old = Old(node)
-            async with join_namespace(
-                network.node("both"),
-                parse_address(node.addresses[0]),
-                known=KnownPeers(None),
-                namespace="n",
-                roles={"listener", "dialer"},
-                incarnation=1,
+            async with join(
+                network.node("both"), parse_address(node.addresses[0]), "listener", "dialer"
             ) as membership:
                 await membership.joined.wait()
                 await old.send(Roster(namespace="n", present=(signed_by(other),)))
@@ -394,16 +391,11 @@ async def test_a_role_that_a_member_does_not_know_ends_no_meeting(
             network = MemoryNetwork(nursery)
             node, worker, other = map(network.node, ("bootstrap", "worker", "other"))
             old = Old(node)
-            async with join_namespace(
-                network.node("d"),
-                parse_address(node.addresses[0]),
-                known=KnownPeers(None),
-                namespace="n",
-                roles={"dialer"},
-                incarnation=1,
+            async with join(
+                network.node("d"), parse_address(node.addresses[0]), "dialer"
             ) as membership:
                 await membership.joined.wait()
-                one = signed_by(worker, roles=frozenset({"worker"}))
+                one = signed_by(worker, "worker")
                 await old.send(Roster(namespace="n", present=(one, signed_by(other))))
                 await trio.sleep(1)
                 found, everybody = set(membership.listeners), set(membership.members)

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import Any
 
 import attrs
 import pytest
 import trio
 from trio.testing import MockClock
 
-from punch.capability import Capability
+from punch.capability import Capability, PeerId
 from punch.exceptions import PeerError, PeerTimeout, PeerUnreachable
-from punch.session import PeerSession
+from punch.network import Stream
+from punch.session import ClientCall, PeerSession, ServerCall
 from punch.testing import MemoryNetwork
 from punch.wire import (
     Advert,
@@ -20,6 +21,8 @@ from punch.wire import (
     CommandRequest,
     CommandResponse,
     Completion,
+    Hello,
+    LoadReport,
     Ping,
     Provenance,
     Response,
@@ -34,47 +37,61 @@ PROTOCOL = "/test/1"
 REAL = Provenance(kind="real", backend="test")
 
 
+Serve = Callable[[ServerCall], Awaitable[None]]
+
+
+async def never(call: ServerCall) -> None:
+    """Leave a call without an answer."""
+    await trio.sleep_forever()
+
+
 class Handler:
     """Records what it is told, and answers as the test says."""
 
-    peer_id = "us"
+    peer_id = PeerId("us")
 
-    def __init__(self, serve_call=None) -> None:
-        self.opened_with = []
-        self.adverts = []
-        self.round_trips = []
+    def __init__(self, serve_call: Serve = never) -> None:
+        self.opened_with: list[Hello] = []
+        self.adverts: list[Advert | LoadReport] = []
+        self.round_trips: list[float] = []
         self._serve_call = serve_call
 
-    def opened(self, session, hello) -> None:
+    def opened(self, session: PeerSession, hello: Hello) -> None:
         self.opened_with.append(hello)
 
-    def advertised(self, session, advert) -> None:
+    def advertised(self, session: PeerSession, advert: Advert | LoadReport) -> None:
         self.adverts.append(advert)
 
-    def round_trip(self, session, seconds) -> None:
+    def round_trip(self, session: PeerSession, seconds: float) -> None:
         self.round_trips.append(seconds)
 
-    async def serve_call(self, call) -> None:
+    async def serve_call(self, call: ServerCall) -> None:
         await self._serve_call(call)
 
 
-def hello(namespace="home", minor=1):
+def hello(namespace: str = "home", minor: int = 1) -> Hello:
     return attrs.evolve(greeting(namespace=namespace, incarnation=1, version="test"), minor=minor)
 
 
-def ask(request_id="r1") -> CommandRequest:
+def ask(request_id: str = "r1") -> CommandRequest:
     return CommandRequest(request_id=request_id, prompt="p", command="complete")
 
 
 @asynccontextmanager
-async def pair(serve_call=None, *, delay=0.0, namespaces=("home", "home"), minors=(1, 1)):
+async def pair(
+    serve_call: Serve = never,
+    *,
+    delay: float = 0.0,
+    namespaces: tuple[str, str] = ("home", "home"),
+    minors: tuple[int, int] = (1, 1),
+) -> AsyncIterator[tuple[PeerSession, PeerSession, MemoryNetwork, tuple[Handler, Handler]]]:
     """A dialer's and a listener's end, both running; and the network, for faults."""
-    ends = []
+    ends: list[PeerSession] = []
     async with trio.open_nursery() as nursery:
         network = MemoryNetwork(nursery, delay=delay)
         dialer, listener = network.node("dialer"), network.node("listener")
 
-        async def serve(stream) -> None:
+        async def serve(stream: Stream) -> None:
             session = PeerSession(
                 stream, Session("listener", hello(namespaces[1], minors[1])), there
             )
@@ -91,13 +108,20 @@ async def pair(serve_call=None, *, delay=0.0, namespaces=("home", "home"), minor
         nursery.cancel_scope.cancel()
 
 
-async def raw(data: bytes):
+async def response_of(call: ClientCall) -> CommandResponse:
+    """The response of a call that nothing else comes of."""
+    response = await call.receive()
+    assert isinstance(response, CommandResponse)
+    return response
+
+
+async def raw(data: bytes) -> tuple[PeerSession, ClientCall]:
     """A listener that greets properly and then sends *data*; the dialer's end of it."""
     async with trio.open_nursery() as nursery:
         network = MemoryNetwork(nursery)
         dialer, listener = network.node("dialer"), network.node("listener")
 
-        async def serve(stream) -> None:
+        async def serve(stream: Stream) -> None:
             await stream.receive_some()
             await stream.send_all(encode(hello()))
             # The dialer's request comes first, so that the answers find it.
@@ -141,10 +165,10 @@ async def test_a_stalled_peer_is_gone_within_five_seconds_on_both_sides(
 ) -> None:
     """The silence is noticed, and every call fails with it."""
     with trio.fail_after(LIMIT):
-        async with pair(serve_call=lambda call: trio.sleep_forever()) as (dialer, listener, net, _):
+        async with pair(serve_call=never) as (dialer, listener, net, _):
             call = dialer.ask(ask())
             await trio.sleep(0.5)
-            net.stall("listener")
+            net.stall(PeerId("listener"))
             began = trio.current_time()
             with pytest.raises(PeerTimeout, match="silent for"):
                 await call.receive()
@@ -158,7 +182,7 @@ async def test_a_stalled_peer_is_gone_within_five_seconds_on_both_sides(
 async def test_a_lost_connection_fails_every_call_at_once(autojump_clock: MockClock) -> None:
     """No call waits for a heartbeat when the stream says that it ended."""
     with trio.fail_after(LIMIT):
-        async with pair(serve_call=lambda call: trio.sleep_forever()) as (dialer, _, net, _):
+        async with pair(serve_call=never) as (dialer, _, net, _):
             calls = [dialer.ask(ask(f"r{i}")) for i in range(3)]
             began = trio.current_time()
             net.cut()
@@ -182,9 +206,9 @@ async def test_another_namespace_is_told_apart(autojump_clock: MockClock) -> Non
 
 async def test_a_cancel_is_acknowledged_with_the_tokens_made(autojump_clock: MockClock) -> None:
     """The listener's task is cancelled, and the response says how far it came."""
-    sent = []
+    sent: list[int] = []
 
-    async def serve_call(call) -> None:
+    async def serve_call(call: ServerCall) -> None:
         call.started(REAL)
         try:
             for _ in range(100):
@@ -208,7 +232,7 @@ async def test_a_cancel_is_acknowledged_with_the_tokens_made(autojump_clock: Moc
 async def test_an_id_can_be_used_again_after_its_response(autojump_clock: MockClock) -> None:
     """Even if the cancel for its first use is still on its way."""
 
-    async def serve_call(call) -> None:
+    async def serve_call(call: ServerCall) -> None:
         call.respond(
             CommandResponse(
                 request_id=call.request.request_id, status="success", result=Completion()
@@ -218,10 +242,10 @@ async def test_an_id_can_be_used_again_after_its_response(autojump_clock: MockCl
     with trio.fail_after(LIMIT):
         async with pair(serve_call=serve_call, delay=0.05) as (dialer, listener, _, _):
             first = dialer.ask(ask())
-            response = await first.receive()
+            response = await response_of(first)
             first.cancel()
             second = dialer.ask(ask())
-            again = await second.receive()
+            again = await response_of(second)
             alive = (dialer.is_open, listener.is_open)
 
     assert (response.status, again.status) == ("success", "success")
@@ -277,7 +301,7 @@ async def test_an_advert_reaches_the_dialer(autojump_clock: MockClock) -> None:
     ],
 )
 async def test_a_listener_that_breaks_the_rules_loses_its_session(
-    frames: Any, why: str, autojump_clock: MockClock
+    frames: bytes, why: str, autojump_clock: MockClock
 ) -> None:
     """The session ends with a reason that says what was wrong."""
     with trio.fail_after(LIMIT):
@@ -321,12 +345,12 @@ def _a_request() -> bytes:
 
 @pytest.mark.parametrize("minors", [(1, 1), (0, 1), (1, 0)])
 async def test_the_longest_texts_of_the_widest_characters_arrive(
-    minors: tuple[int, ...], autojump_clock: MockClock
+    minors: tuple[int, int], autojump_clock: MockClock
 ) -> None:
     """Four bytes each: a piece never needs more room than a reader leaves that keeps up."""
     text = "\N{GRINNING FACE}" * 40_000
 
-    async def serve_call(call) -> None:
+    async def serve_call(call: ServerCall) -> None:
         call.started(REAL)
         await call.send_text("a", 1)
         await call.send_text(text, 3)
@@ -350,12 +374,12 @@ THOUGHT = "hm, " * 10_000
     ids=["both know it", "dialer", "listener"],
 )
 async def test_what_a_model_thinks_is_kept_aside_and_credited(
-    minors: tuple[int, ...], kept: Any, autojump_clock: MockClock
+    minors: tuple[int, int], kept: str, autojump_clock: MockClock
 ) -> None:
     """More of it than a window holds, and nobody reads it; minor 0 knows no such thing."""
     thought = THOUGHT
 
-    async def serve_call(call) -> None:
+    async def serve_call(call: ServerCall) -> None:
         call.started(REAL)
         for _ in range(3):
             await call.send_reasoning(thought, 1)
