@@ -7,6 +7,8 @@ They find each other at a bootstrap address inside a namespace, over libp2p::
         response = await router.ask("Why is the sky blue?")
         print(response.result.text, response.provenance)
 
+From asyncio, and from programs that block, `punch.blocking` has the same.
+
 And to answer, with a backend of punch's or of your own::
 
     async with punch.open_listener(backend, namespace="home"):
@@ -121,10 +123,12 @@ _ROOMS = {
 
 def __getattr__(name: str) -> Any:
     """The value *name* of a room that is imported only now (PEP 562)."""
-    if name not in _ROOMS:
-        raise AttributeError(f"module 'punch' has no attribute {name!r}")
     from importlib import import_module
 
+    if name == "blocking":
+        return import_module("punch.blocking")
+    if name not in _ROOMS:
+        raise AttributeError(f"module 'punch' has no attribute {name!r}")
     value = globals()[name] = getattr(import_module(f"punch.{_ROOMS[name]}"), name)
     return value
 

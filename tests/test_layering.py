@@ -30,7 +30,7 @@ ROWS: tuple[frozenset[str], ...] = tuple(
         "backends discovery tunnels",
         "bootstrap decision_log",
         "dialer listener",
-        "cluster",
+        "cluster blocking",
         "gateway testing",
         "dashboard simulator",
         "settings",

@@ -10,6 +10,7 @@ from random import Random
 from typing import Any, Literal
 
 import attrs
+import trio
 
 from .._background import open_background
 from .._version import __version__
@@ -286,6 +287,11 @@ async def open_router(
       ConfigurationError: if an argument makes no sense; the text names it.
 
     """
+    if not trio.lowlevel.in_trio_run():
+        raise ConfigurationError(
+            "punch runs on trio, and this program does not: use trio.run(main), or "
+            "punch.blocking.open_router() from asyncio and from blocking programs"
+        )
     policy = _policy(policy)
     places = [
         place.reached_by(transport, setting="bootstrap")
