@@ -59,33 +59,28 @@ class SupervisorStatistics:
     """Why it ended last, with its last lines; `None` if it never has."""
 
 
+@attrs.frozen(kw_only=True)
+class Launch:
+    """How a program is started, each time anew; the fields are as in `open_supervised`."""
+
+    command: Callable[[], Sequence[str]]
+    name: str
+    env: Mapping[str, str]
+    stdin: bytes
+    ready: Callable[[], Awaitable[bool]]
+    guarded: bool
+    grace: float
+    start_timeout: float
+    retry_start: Callable[[Sequence[str]], bool]
+    on_line: Callable[[str], None] | None
+
+
 class Supervised:
     """A program under supervision. Made by `open_supervised`."""
 
-    def __init__(
-        self,
-        command: Callable[[], Sequence[str]],
-        *,
-        name: str,
-        env: Mapping[str, str],
-        stdin: bytes,
-        ready: Callable[[], Awaitable[bool]],
-        guarded: bool,
-        grace: float,
-        start_timeout: float,
-        retry_start: Callable[[Sequence[str]], bool],
-        on_line: Callable[[str], None] | None,
-    ) -> None:
-        self.name = name
-        self._command = command
-        self._env = env
-        self._stdin = stdin
-        self._ready = ready
-        self._guarded = guarded
-        self._grace = grace
-        self._start_timeout = start_timeout
-        self._retry_start = retry_start
-        self._on_line = on_line
+    def __init__(self, launch: Launch) -> None:
+        self.name = launch.name
+        self._launch = launch
         self._restarts = Restarts()
         self._state: State = "starting"
         self._reason: str | None = None
@@ -122,7 +117,7 @@ class Supervised:
         """Process id of the program itself, while it runs."""
         if self._process is None:
             return None
-        return program_pid(self._process, guarded=self._guarded)
+        return program_pid(self._process, guarded=self._launch.guarded)
 
     @property
     def load_seconds(self) -> float:
@@ -228,7 +223,7 @@ class Supervised:
                 continue
             was_ready = was_ready or self._is("ready")
             if not was_ready:
-                if self._starts < 3 and self._retry_start(self.last_lines):
+                if self._starts < 3 and self._launch.retry_start(self.last_lines):
                     continue
                 # A program that never worked has a wrong flag or file, which will not get better.
                 self._change("failed", reason)
@@ -256,17 +251,17 @@ class Supervised:
         """Run the program until it ends or `stop` is called; why it ended."""
         self._starts += 1
         self._started_at = trio.current_time()
-        self._output = LastLines(self._on_line)
+        self._output = LastLines(self._launch.on_line)
         watching = trio.CancelScope()
         self._waiting = trio.CancelScope()
         self._late = False
         try:
             async with open_child(
-                self._command(),
-                env=self._env,
-                stdin=self._stdin,
-                guarded=self._guarded,
-                grace=self._grace,
+                self._launch.command(),
+                env=self._launch.env,
+                stdin=self._launch.stdin,
+                guarded=self._launch.guarded,
+                grace=self._launch.grace,
             ) as process:
                 self._process = process
                 assert process.stdin is not None
@@ -282,7 +277,7 @@ class Supervised:
                     watching.cancel()
                     # Its output is read while it ends, or it would block on a full pipe.
                     await process.stdin.aclose()
-                    with trio.move_on_after(self._grace):
+                    with trio.move_on_after(self._launch.grace):
                         await process.wait()
                     # What it printed last is still in the pipe; a grandchild may hold it open.
                     nursery.cancel_scope.deadline = trio.current_time() + 0.5
@@ -291,7 +286,9 @@ class Supervised:
         finally:
             self._process = None
         if self._late:
-            return f"{self.name} was not ready within {self._start_timeout:g} s{self._quote()}"
+            return (
+                f"{self.name} was not ready within {self._launch.start_timeout:g} s{self._quote()}"
+            )
         assert process.returncode is not None
         return f"{self.name} ended with {describe_exit(process.returncode)}{self._quote()}"
 
@@ -299,8 +296,8 @@ class Supervised:
         """Poll `ready` until it says yes."""
         pause = 0.02
         with scope:
-            with trio.move_on_after(self._start_timeout) as patience:
-                while not await self._ready():
+            with trio.move_on_after(self._launch.start_timeout) as patience:
+                while not await self._launch.ready():
                     await trio.sleep(pause)
                     pause = min(pause * 1.3, 0.25)
             if patience.cancelled_caught:
@@ -360,9 +357,8 @@ async def open_supervised(
       BackendCrashed: if the first start fails; the text has the program's last lines.
 
     """
-    command: Callable[[], Sequence[str]] = argv if callable(argv) else lambda: argv
-    supervised = Supervised(
-        command,
+    launch = Launch(
+        command=argv if callable(argv) else lambda: argv,
         name=name,
         env=env or {},
         stdin=stdin,
@@ -373,6 +369,7 @@ async def open_supervised(
         retry_start=retry_start,
         on_line=on_line,
     )
+    supervised = Supervised(launch)
     async with open_background() as nursery:
         nursery.start_soon(supervised.run)
         try:
