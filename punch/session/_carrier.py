@@ -192,9 +192,7 @@ class PeerSession:
         if self.ended is not None:
             raise self.ended
         if self._session.is_in_flight(request.request_id):
-            raise RequestConflict(
-                f"request_id {request.request_id!r} is in flight already: give each request its own"
-            )
+            raise _conflict(request.request_id)
         if not self._session.can_ask:
             raise PeerRefused(
                 f"takes no more than {self._session.requests} at once", peer_id=self.peer_id
@@ -377,6 +375,12 @@ def _door(admit: Admit, peer_id: PeerId) -> Callable[[Hello], None]:
             raise NotPermitted(refusal.reason)
 
     return let_in
+
+
+def _conflict(request_id: str) -> RequestConflict:
+    return RequestConflict(
+        f"request_id {request_id!r} is in flight already: give each request its own"
+    )
 
 
 def _stranded(response: CommandResponse, error: LocalProtocolError) -> CommandResponse:
