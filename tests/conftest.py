@@ -3,9 +3,17 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 
 import pytest
+import trio
+from trio.testing import MockClock
+
+from punch.testing import Swarm, open_swarm
+
+# Virtual seconds, which cost nothing. No swarm of ours has so much to do: a test that gets here
+# waits for something that never comes.
+LIMIT_SECONDS = 3600.0
 
 
 @pytest.fixture(autouse=True)
@@ -24,3 +32,16 @@ def _logging_as_it_was() -> Iterator[None]:
     root.handlers[:] = handlers
     root.setLevel(root_level)
     ours.setLevel(our_level)
+
+
+@pytest.fixture
+async def swarm(autojump_clock: MockClock) -> AsyncIterator[Swarm]:
+    """A network in memory with a bootstrap, in virtual time; a test that hangs in it fails.
+
+    A test that takes it takes `autojump_clock` too: pytest-trio runs a test on the clock that
+    the test itself asks for.
+    """
+    del autojump_clock
+    with trio.fail_after(LIMIT_SECONDS):
+        async with open_swarm() as swarm:
+            yield swarm

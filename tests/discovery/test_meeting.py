@@ -15,7 +15,7 @@ from punch.capability import PeerId
 from punch.discovery import Directory, KnownPeers, join_namespace, who_is_at
 from punch.exceptions import IdentityChanged, NoPeerAvailable
 from punch.network import Address, Node, Stream, parse_address
-from punch.testing import MemoryNetwork, open_swarm
+from punch.testing import MemoryNetwork, Swarm
 from punch.wire import (
     SIGNING_CONTEXT,
     FrameBuffer,
@@ -83,21 +83,20 @@ async def test_two_namespaces_at_one_bootstrap_never_see_each_other(
 
 async def test_losing_the_bootstrap_disturbs_no_session_and_its_return_reunites(
     autojump_clock: MockClock,
+    swarm: Swarm,
 ) -> None:
     """Answers go on without it; a listener that starts after its return is found."""
-    with trio.fail_after(LIMIT):
-        async with open_swarm() as swarm:
-            await swarm.listener("a", mock())
-            async with swarm.router() as router:
-                swarm.network.take_down(PeerId("bootstrap"))
-                await trio.sleep(100)
-                without = await router.ask("still there?")
-                node = swarm.network.node("bootstrap")
-                async with open_bootstrap(node) as server:
-                    await trio.sleep(10)
-                    registered = server.statistics().registrations
-                    await swarm.listener("b", mock())
-                    peers = await router.wait_for_peers(lambda found: len(found) == 2)
+    await swarm.listener("a", mock())
+    async with swarm.router() as router:
+        swarm.network.take_down(PeerId("bootstrap"))
+        await trio.sleep(100)
+        without = await router.ask("still there?")
+        node = swarm.network.node("bootstrap")
+        async with open_bootstrap(node) as server:
+            await trio.sleep(10)
+            registered = server.statistics().registrations
+            await swarm.listener("b", mock())
+            peers = await router.wait_for_peers(lambda found: len(found) == 2)
 
     assert without.executor == "a"
     assert registered == 2
@@ -106,16 +105,15 @@ async def test_losing_the_bootstrap_disturbs_no_session_and_its_return_reunites(
 
 async def test_a_listener_that_vanished_is_forgotten_when_its_registration_expires(
     autojump_clock: MockClock,
+    swarm: Swarm,
 ) -> None:
     """A newcomer is not sent to a peer that has been gone for longer than its lifetime."""
-    with trio.fail_after(LIMIT):
-        async with open_swarm() as swarm:
-            await swarm.listener("a", mock())
-            swarm.kill("a")
-            await trio.sleep(32)
-            async with swarm.router(peers=0) as router:
-                with pytest.raises(NoPeerAvailable) as caught:
-                    await router.ask("anybody?")
+    await swarm.listener("a", mock())
+    swarm.kill("a")
+    await trio.sleep(32)
+    async with swarm.router(peers=0) as router:
+        with pytest.raises(NoPeerAvailable) as caught:
+            await router.ask("anybody?")
 
     assert caught.value.reasons == {}
 
@@ -174,18 +172,18 @@ async def test_nobody_can_register_somebody_else(autojump_clock: MockClock) -> N
     assert registered == 0
 
 
-async def test_garbage_ends_only_the_stream_it_came_on(autojump_clock: MockClock) -> None:
+async def test_garbage_ends_only_the_stream_it_came_on(
+    autojump_clock: MockClock, swarm: Swarm
+) -> None:
     """Whoever sends nonsense is turned away; the others stay members."""
-    with trio.fail_after(LIMIT):
-        async with open_swarm() as swarm:
-            await swarm.listener("a", mock())
-            rude = swarm.network.node("rude")
-            for garbage in (b"\xff" * 100, b"\0\0\0\1\xc0", bytes(10_000)):
-                stream = await rude.open_stream(PeerId("bootstrap"), (str(swarm.bootstrap),), MEET)
-                await stream.send_all(garbage)
-                assert b"goodbye" in await stream.receive_some()
-            async with swarm.router() as router:
-                response = await router.ask("hello")
+    await swarm.listener("a", mock())
+    rude = swarm.network.node("rude")
+    for garbage in (b"\xff" * 100, b"\0\0\0\1\xc0", bytes(10_000)):
+        stream = await rude.open_stream(PeerId("bootstrap"), (str(swarm.bootstrap),), MEET)
+        await stream.send_all(garbage)
+        assert b"goodbye" in await stream.receive_some()
+    async with swarm.router() as router:
+        response = await router.ask("hello")
 
     assert response.executor == "a"
 
@@ -210,23 +208,23 @@ async def test_trust_on_first_use_and_a_changed_identity(
     assert f"remove the line of {address.place} from {path}" in str(caught.value)
 
 
-async def test_a_changed_identity_keeps_a_router_out(autojump_clock: MockClock) -> None:
+async def test_a_changed_identity_keeps_a_router_out(
+    autojump_clock: MockClock, swarm: Swarm
+) -> None:
     """The router says why instead of talking to whoever is there now."""
-    with trio.fail_after(LIMIT):
-        async with open_swarm() as swarm:
-            await swarm.listener("a", mock())
-            known = KnownPeers(None)
-            known.remember(swarm.bootstrap.place, PeerId("somebody-else"))
-            from punch.dialer import open_router
+    await swarm.listener("a", mock())
+    known = KnownPeers(None)
+    known.remember(swarm.bootstrap.place, PeerId("somebody-else"))
+    from punch.dialer import open_router
 
-            async with open_router(
-                node=swarm.network.node("d"),
-                bootstrap=swarm.bootstrap,
-                namespace="testing",
-                known=known,
-            ) as router:
-                with pytest.raises(IdentityChanged):
-                    await router.ask("hello")
+    async with open_router(
+        node=swarm.network.node("d"),
+        bootstrap=swarm.bootstrap,
+        namespace="testing",
+        known=known,
+    ) as router:
+        with pytest.raises(IdentityChanged):
+            await router.ask("hello")
 
 
 async def test_a_namespace_with_hundreds_of_listeners_can_be_joined(

@@ -7,6 +7,7 @@ import math
 import attrs
 import pytest
 import trio
+from trio.testing import MockClock
 
 from punch.backends import Emit, Generation, MockBackend, MockScript, plausible
 from punch.capability import ModelOffer
@@ -20,7 +21,7 @@ from punch.exceptions import (
 )
 from punch.listener import open_executor
 from punch.machine import MachineSample
-from punch.testing import MemoryNetwork, ScriptedBackend, open_swarm
+from punch.testing import MemoryNetwork, ScriptedBackend, Swarm
 from punch.wire import (
     ChatMessage,
     CommandRequest,
@@ -31,37 +32,35 @@ from punch.wire import (
     Usage,
 )
 
-LIMIT = 3600
-
 
 def mock(**script) -> MockBackend:
     return MockBackend(MockScript(**script))
 
 
-async def test_slots_bound_what_runs_and_the_queue_what_waits(autojump_clock):
+async def test_slots_bound_what_runs_and_the_queue_what_waits(
+    autojump_clock: MockClock, swarm: Swarm
+):
     """Two run, three wait, the sixth is refused."""
     outcomes: dict[int, str] = {}
-    with trio.fail_after(LIMIT):
-        async with open_swarm() as swarm:
-            executor = await swarm.listener("a", mock(delay=10, slots=2), queue_limit=3)
-            async with swarm.router() as router, trio.open_nursery() as nursery:
+    executor = await swarm.listener("a", mock(delay=10, slots=2), queue_limit=3)
+    async with swarm.router() as router, trio.open_nursery() as nursery:
 
-                async def one(index: int) -> None:
-                    try:
-                        outcomes[index] = (await router.ask(f"{index}")).status
-                    except NoPeerAvailable:
-                        outcomes[index] = "refused"
+        async def one(index: int) -> None:
+            try:
+                outcomes[index] = (await router.ask(f"{index}")).status
+            except NoPeerAvailable:
+                outcomes[index] = "refused"
 
-                for index in range(6):
-                    nursery.start_soon(one, index)
-                await trio.sleep(1)
-                during = executor.statistics()
+        for index in range(6):
+            nursery.start_soon(one, index)
+        await trio.sleep(1)
+        during = executor.statistics()
 
     assert (during.busy, during.queued) == (2, 3)
     assert sorted(outcomes.values()) == ["refused"] + ["success"] * 5
 
 
-async def test_a_higher_priority_goes_first(autojump_clock):
+async def test_a_higher_priority_goes_first(autojump_clock: MockClock, swarm: Swarm):
     """Waiting requests are served by priority, then by arrival."""
     order: list[str] = []
 
@@ -70,73 +69,67 @@ async def test_a_higher_priority_goes_first(autojump_clock):
         await trio.sleep(1)
         return Generation(completion=Completion(), usage=Usage(), timings=Timings())
 
-    with trio.fail_after(LIMIT):
-        async with open_swarm() as swarm:
-            await swarm.listener("a", ScriptedBackend(play, slots=1))
-            async with swarm.router() as router, trio.open_nursery() as nursery:
-                for request_id, priority in (("first", 0), ("low", -1), ("usual", 0), ("high", 9)):
-                    request = CommandRequest(
-                        request_id=request_id,
-                        messages=(ChatMessage(role="user", content="x"),),
-                        priority=priority,
-                    )
-                    nursery.start_soon(router.ask, request)
-                    await trio.sleep(0.1)
+    await swarm.listener("a", ScriptedBackend(play, slots=1))
+    async with swarm.router() as router, trio.open_nursery() as nursery:
+        for request_id, priority in (("first", 0), ("low", -1), ("usual", 0), ("high", 9)):
+            request = CommandRequest(
+                request_id=request_id,
+                messages=(ChatMessage(role="user", content="x"),),
+                priority=priority,
+            )
+            nursery.start_soon(router.ask, request)
+            await trio.sleep(0.1)
 
     assert order == ["first", "high", "usual", "low"]
 
 
-async def test_a_cancelled_request_leaves_the_queue(autojump_clock):
+async def test_a_cancelled_request_leaves_the_queue(autojump_clock: MockClock, swarm: Swarm):
     """Its place is free at once, and it never reaches the backend."""
-    with trio.fail_after(LIMIT):
-        async with open_swarm() as swarm:
-            executor = await swarm.listener("a", mock(delay=10, slots=1))
-            async with swarm.router() as router, trio.open_nursery() as nursery:
-                nursery.start_soon(router.ask, "runs")
-                await trio.sleep(1)
-                with trio.move_on_after(1):
-                    await router.ask("waits")
-                await trio.sleep(0.1)
-                during = executor.statistics()
+    executor = await swarm.listener("a", mock(delay=10, slots=1))
+    async with swarm.router() as router, trio.open_nursery() as nursery:
+        nursery.start_soon(router.ask, "runs")
+        await trio.sleep(1)
+        with trio.move_on_after(1):
+            await router.ask("waits")
+        await trio.sleep(0.1)
+        during = executor.statistics()
 
     assert (during.busy, during.queued, during.cancelled) == (1, 0, 1)
     assert executor.statistics().served == 1
 
 
-async def test_draining_finishes_what_runs_and_refuses_what_comes(autojump_clock):
+async def test_draining_finishes_what_runs_and_refuses_what_comes(
+    autojump_clock: MockClock, swarm: Swarm
+):
     """A listener that shuts down keeps its promises and makes no new ones."""
-    with trio.fail_after(LIMIT):
-        async with open_swarm() as swarm:
-            executor = await swarm.listener("a", mock(delay=5))
-            async with swarm.router() as router, trio.open_nursery() as nursery:
-                answer = router.answer(chat_request("hello"))
+    executor = await swarm.listener("a", mock(delay=5))
+    async with swarm.router() as router, trio.open_nursery() as nursery:
+        answer = router.answer(chat_request("hello"))
 
-                async def read() -> None:
-                    async with answer:
-                        async for _ in answer:
-                            pass
+        async def read() -> None:
+            async with answer:
+                async for _ in answer:
+                    pass
 
-                nursery.start_soon(read)
-                await trio.sleep(1)
-                nursery.start_soon(executor.drain)
-                await trio.sleep(1)
-                with pytest.raises(NoPeerAvailable, match="shutting down"):
-                    await router.ask("too late")
+        nursery.start_soon(read)
+        await trio.sleep(1)
+        nursery.start_soon(executor.drain)
+        await trio.sleep(1)
+        with pytest.raises(NoPeerAvailable, match="shutting down"):
+            await router.ask("too late")
 
     assert answer.response.status == "success"
 
 
-async def test_measured_rates_are_advertised(autojump_clock):
+async def test_measured_rates_are_advertised(autojump_clock: MockClock, swarm: Swarm):
     """What the backend timed is what dialers are told."""
-    with trio.fail_after(LIMIT):
-        async with open_swarm() as swarm:
-            executor = await swarm.listener("a", mock(decode_rate=25, prefill_rate=100))
-            before = executor.capability().models[0].decode_rate
-            async with swarm.router() as router:
-                await router.ask("one two three four five six seven eight")
-                await trio.sleep(2)
-                (peer,) = router.peers
-                offer = peer.capability.models[0]
+    executor = await swarm.listener("a", mock(decode_rate=25, prefill_rate=100))
+    before = executor.capability().models[0].decode_rate
+    async with swarm.router() as router:
+        await router.ask("one two three four five six seven eight")
+        await trio.sleep(2)
+        (peer,) = router.peers
+        offer = peer.capability.models[0]
 
     assert before is None
     assert offer.decode_rate == pytest.approx(25, rel=0.05)
@@ -210,91 +203,85 @@ async def test_the_machine_is_measured_once_a_second(autojump_clock):
     assert counts == [1, 1, 1, 1, 2, 2, 2, 2]
 
 
-async def test_ping_and_capabilities_need_no_slot(autojump_clock):
+async def test_ping_and_capabilities_need_no_slot(autojump_clock: MockClock, swarm: Swarm):
     """A full listener still says what it is."""
-    with trio.fail_after(LIMIT):
-        async with open_swarm() as swarm:
-            await swarm.listener("a", mock(delay=50, slots=1), queue_limit=1)
-            async with swarm.router() as router, trio.open_nursery() as nursery:
-                nursery.start_soon(router.ask, "busy")
-                await trio.sleep(1)
-                session = router._dispatch.pool.session("a")
-                call = session.ask(CommandRequest(request_id="c", command="capabilities"))
-                told = await call.receive()
-                call = session.ask(CommandRequest(request_id="p", command="ping"))
-                pong = await call.receive()
-                nursery.cancel_scope.cancel()
+    await swarm.listener("a", mock(delay=50, slots=1), queue_limit=1)
+    async with swarm.router() as router, trio.open_nursery() as nursery:
+        nursery.start_soon(router.ask, "busy")
+        await trio.sleep(1)
+        session = router._dispatch.pool.session("a")
+        call = session.ask(CommandRequest(request_id="c", command="capabilities"))
+        told = await call.receive()
+        call = session.ask(CommandRequest(request_id="p", command="ping"))
+        pong = await call.receive()
+        nursery.cancel_scope.cancel()
 
     assert told.capability.backend == "mock"
     assert told.capability.load.busy == 1
     assert pong.status == "success"
 
 
-async def test_the_same_request_twice_at_once_is_made_once(autojump_clock):
+async def test_the_same_request_twice_at_once_is_made_once(autojump_clock: MockClock, swarm: Swarm):
     """Both callers get the one answer; another request with its id is a conflict."""
     texts = []
-    with trio.fail_after(LIMIT):
-        async with open_swarm() as swarm:
-            executor = await swarm.listener("a", mock(delay=5))
-            async with swarm.router() as router:
-                request = chat_request("one", request_id="same")
+    executor = await swarm.listener("a", mock(delay=5))
+    async with swarm.router() as router:
+        request = chat_request("one", request_id="same")
 
-                async def ask() -> None:
-                    texts.append((await router.ask(request)).result.text)
+        async def ask() -> None:
+            texts.append((await router.ask(request)).result.text)
 
-                async with trio.open_nursery() as nursery:
-                    nursery.start_soon(ask)
-                    await trio.sleep(1)
-                    nursery.start_soon(ask)
-                    await trio.sleep(1)
-                    with pytest.raises(RequestConflict, match="'same'"):
-                        await router.ask(chat_request("two", request_id="same"))
-            served = executor.statistics().served
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(ask)
+            await trio.sleep(1)
+            nursery.start_soon(ask)
+            await trio.sleep(1)
+            with pytest.raises(RequestConflict, match="'same'"):
+                await router.ask(chat_request("two", request_id="same"))
+    served = executor.statistics().served
 
     assert len(texts) == 2
     assert texts[0] == texts[1]
     assert served == 1
 
 
-async def test_a_mock_answer_is_a_pure_function_of_the_request(autojump_clock):
+async def test_a_mock_answer_is_a_pure_function_of_the_request(
+    autojump_clock: MockClock, swarm: Swarm
+):
     """Two mocks agree, and a stop ends the answer before it."""
     request = chat_request("hello", sampling=Sampling(max_tokens=20, seed=7))
-    with trio.fail_after(LIMIT):
-        async with open_swarm() as swarm:
-            await swarm.listener("a", mock())
-            await swarm.listener("b", mock(decode_rate=100))
-            async with swarm.router(policy="round-robin") as router:
-                texts = [(await router.ask(request)).result.text for _ in range(4)]
-                word = texts[0].split()[7]
-                stopped = await router.ask(
-                    chat_request(
-                        "hello", sampling=Sampling(max_tokens=20, seed=7, stop=(f" {word}",))
-                    )
-                )
+    await swarm.listener("a", mock())
+    await swarm.listener("b", mock(decode_rate=100))
+    async with swarm.router(policy="round-robin") as router:
+        texts = [(await router.ask(request)).result.text for _ in range(4)]
+        word = texts[0].split()[7]
+        stopped = await router.ask(
+            chat_request("hello", sampling=Sampling(max_tokens=20, seed=7, stop=(f" {word}",)))
+        )
 
     assert len(set(texts)) == 1
     assert stopped.result.text == texts[0][: texts[0].index(f" {word}")]
     assert stopped.result.finish_reason == "stop"
 
 
-async def test_the_load_counts_prompts_and_answers_still_to_be_made(autojump_clock):
+async def test_the_load_counts_prompts_and_answers_still_to_be_made(
+    autojump_clock: MockClock, swarm: Swarm
+):
     """Of the request that was begun, and of the one that waits."""
     loads = []
-    with trio.fail_after(LIMIT):
-        async with open_swarm() as swarm:
-            script = mock(prefill_rate=1, decode_rate=1, slots=1)
-            executor = await swarm.listener("a", script)
-            async with swarm.router() as router, trio.open_nursery() as nursery:
-                limited = Sampling(max_tokens=20)
-                for text in ("one two three four five", "six"):
-                    nursery.start_soon(router.ask, chat_request(text, sampling=limited))
-                    await trio.sleep(1)
-                loads.append(executor.capability().load)
-                await trio.sleep(10.5)
-                loads.append(executor.capability().load)
-                nursery.cancel_scope.cancel()
+    script = mock(prefill_rate=1, decode_rate=1, slots=1)
+    executor = await swarm.listener("a", script)
+    async with swarm.router() as router, trio.open_nursery() as nursery:
+        limited = Sampling(max_tokens=20)
+        for text in ("one two three four five", "six"):
+            nursery.start_soon(router.ask, chat_request(text, sampling=limited))
             await trio.sleep(1)
-            loads.append(executor.capability().load)
+        loads.append(executor.capability().load)
+        await trio.sleep(10.5)
+        loads.append(executor.capability().load)
+        nursery.cancel_scope.cancel()
+    await trio.sleep(1)
+    loads.append(executor.capability().load)
 
     prompts = [load.queued_prompt_tokens for load in loads]
     assert prompts == [7 + 1, 1, 0]
@@ -302,26 +289,24 @@ async def test_the_load_counts_prompts_and_answers_still_to_be_made(autojump_clo
     assert [load.output_tokens_left for load in loads] == [40, 33, 0]
 
 
-async def test_the_mean_batch_is_reported(autojump_clock):
+async def test_the_mean_batch_is_reported(autojump_clock: MockClock, swarm: Swarm):
     """Alone for one half of the time and two for the other is one and a half."""
     batches = []
-    with trio.fail_after(LIMIT):
-        async with open_swarm() as swarm:
-            await swarm.listener("a", mock(decode_rate=10, slots=2))
-            async with swarm.router() as router, trio.open_nursery() as nursery:
+    await swarm.listener("a", mock(decode_rate=10, slots=2))
+    async with swarm.router() as router, trio.open_nursery() as nursery:
 
-                async def ask(tokens: int) -> None:
-                    sampling = Sampling(max_tokens=tokens)
-                    response = await router.ask(chat_request("go", sampling=sampling))
-                    batches.append(response.timings.batch)
+        async def ask(tokens: int) -> None:
+            sampling = Sampling(max_tokens=tokens)
+            response = await router.ask(chat_request("go", sampling=sampling))
+            batches.append(response.timings.batch)
 
-                nursery.start_soon(ask, 10)
-                nursery.start_soon(ask, 20)
+        nursery.start_soon(ask, 10)
+        nursery.start_soon(ask, 20)
 
     assert batches == [pytest.approx(2.0), pytest.approx(1.5)]
 
 
-async def test_a_slowdown_that_was_measured_is_advertised(autojump_clock):
+async def test_a_slowdown_that_was_measured_is_advertised(autojump_clock: MockClock, swarm: Swarm):
     """So that a dialer that never asked knows it too."""
 
     async def play(request: CommandRequest, emit: Emit) -> Generation:
@@ -330,20 +315,20 @@ async def test_a_slowdown_that_was_measured_is_advertised(autojump_clock):
         usage = Usage(prompt_tokens=20, completion_tokens=20)
         return Generation(completion=Completion(), usage=usage, timings=timings)
 
-    with trio.fail_after(LIMIT):
-        async with open_swarm() as swarm:
-            executor = await swarm.listener("a", ScriptedBackend(play, slots=2))
-            before = executor.capability().models[0].slowdown
-            async with swarm.router() as router, trio.open_nursery() as nursery:
-                for text in ("one", "two"):
-                    nursery.start_soon(router.ask, text)
-            after = executor.capability().models[0].slowdown
+    executor = await swarm.listener("a", ScriptedBackend(play, slots=2))
+    before = executor.capability().models[0].slowdown
+    async with swarm.router() as router, trio.open_nursery() as nursery:
+        for text in ("one", "two"):
+            nursery.start_soon(router.ask, text)
+    after = executor.capability().models[0].slowdown
 
     assert before is None
     assert after is not None
 
 
-async def test_a_loading_backend_is_waited_for_and_said_to_be(autojump_clock):
+async def test_a_loading_backend_is_waited_for_and_said_to_be(
+    autojump_clock: MockClock, swarm: Swarm
+):
     """The dialer hears how long before it hears that the backend works on it."""
 
     class Loading(MockBackend):
@@ -353,13 +338,11 @@ async def test_a_loading_backend_is_waited_for_and_said_to_be(autojump_clock):
                 await trio.sleep(5)
 
     heard = []
-    with trio.fail_after(LIMIT):
-        async with open_swarm() as swarm:
-            await swarm.listener("a", Loading(MockScript()))
-            async with swarm.router() as router:
-                call = router._dispatch.pool.session("a").ask(chat_request("hi"))
-                while not isinstance(part := await call.receive(), CommandResponse):
-                    heard.append(part)
+    await swarm.listener("a", Loading(MockScript()))
+    async with swarm.router() as router:
+        call = router._dispatch.pool.session("a").ask(chat_request("hi"))
+        while not isinstance(part := await call.receive(), CommandResponse):
+            heard.append(part)
 
     kinds = [type(part).__name__ for part in heard[:3]]
     assert kinds == ["Progress", "Progress", "Started"]
@@ -370,28 +353,30 @@ async def test_a_loading_backend_is_waited_for_and_said_to_be(autojump_clock):
     assert part.timings.queue == pytest.approx(10.0)
 
 
-async def test_a_deadline_behind_a_long_queue_is_refused_at_once(autojump_clock):
+async def test_a_deadline_behind_a_long_queue_is_refused_at_once(
+    autojump_clock: MockClock, swarm: Swarm
+):
     """The listener knows how long its answers take, and says when to ask again."""
-    with trio.fail_after(LIMIT):
-        async with open_swarm() as swarm:
-            await swarm.listener("a", mock(delay=10, slots=1))
-            async with swarm.router() as router, trio.open_nursery() as nursery:
-                await router.ask("so long")
-                nursery.start_soon(router.ask, "first")
-                await trio.sleep(0.1)
-                nursery.start_soon(router.ask, "second")
-                await trio.sleep(0.1)
-                began = trio.current_time()
-                session = router._dispatch.pool.session("a")
-                response = await session.ask(chat_request("third", timeout=15.0)).receive()
-                took = trio.current_time() - began
+    await swarm.listener("a", mock(delay=10, slots=1))
+    async with swarm.router() as router, trio.open_nursery() as nursery:
+        await router.ask("so long")
+        nursery.start_soon(router.ask, "first")
+        await trio.sleep(0.1)
+        nursery.start_soon(router.ask, "second")
+        await trio.sleep(0.1)
+        began = trio.current_time()
+        session = router._dispatch.pool.session("a")
+        response = await session.ask(chat_request("third", timeout=15.0)).receive()
+        took = trio.current_time() - began
 
     assert response.status == "refused"
     assert response.error.retry_after == pytest.approx(5.0, abs=0.1)
     assert took < 0.01
 
 
-async def test_an_embedding_teaches_how_long_a_slot_is_held(autojump_clock):
+async def test_an_embedding_teaches_how_long_a_slot_is_held(
+    autojump_clock: MockClock, swarm: Swarm
+):
     """The second one cannot be done in time behind the first, and is told so at once."""
 
     class Slow(MockBackend):
@@ -400,22 +385,22 @@ async def test_an_embedding_teaches_how_long_a_slot_is_held(autojump_clock):
             return await super().generate(request, emit)
 
     request = CommandRequest(request_id="0", command="embed", inputs=("a",))
-    with trio.fail_after(LIMIT):
-        async with open_swarm() as swarm:
-            await swarm.listener("a", Slow(MockScript(slots=1)))
-            async with swarm.router() as router, trio.open_nursery() as nursery:
-                await router.ask(request)
-                nursery.start_soon(router.ask, attrs.evolve(request, request_id="1"))
-                await trio.sleep(0.1)
-                session = router._dispatch.pool.session("a")
-                hurried = attrs.evolve(request, request_id="2", timeout=5.0)
-                response = await session.ask(hurried).receive()
+    await swarm.listener("a", Slow(MockScript(slots=1)))
+    async with swarm.router() as router, trio.open_nursery() as nursery:
+        await router.ask(request)
+        nursery.start_soon(router.ask, attrs.evolve(request, request_id="1"))
+        await trio.sleep(0.1)
+        session = router._dispatch.pool.session("a")
+        hurried = attrs.evolve(request, request_id="2", timeout=5.0)
+        response = await session.ask(hurried).receive()
     assert response.status == "refused"
     assert "no answer within 5.0 s" in response.error.message
 
 
 @pytest.mark.parametrize("kind", [GenerationFailed, ValueError])
-async def test_what_a_backend_quotes_is_not_logged(kind, autojump_clock, caplog):
+async def test_what_a_backend_quotes_is_not_logged(
+    kind, autojump_clock: MockClock, swarm: Swarm, caplog
+):
     """Neither of the prompt nor of the answer; what else it says is."""
     prompt, answer = "a secret that is nobody's business", "this much, in confidence"
 
@@ -423,12 +408,10 @@ async def test_what_a_backend_quotes_is_not_logged(kind, autojump_clock, caplog)
         await emit(answer, 6)
         raise kind(f"bad: {request.messages[0].content!r}, {answer}")
 
-    with trio.fail_after(LIMIT):
-        async with open_swarm() as swarm:
-            await swarm.listener("a", ScriptedBackend(quote))
-            async with swarm.router() as router:
-                with pytest.raises(PunchError):
-                    await router.ask(prompt)
+    await swarm.listener("a", ScriptedBackend(quote))
+    async with swarm.router() as router:
+        with pytest.raises(PunchError):
+            await router.ask(prompt)
     said = [r.getMessage() for r in caplog.records if r.name == "punch.listener._outcomes"]
     assert len(said) == 1
     assert "bad: " in said[0]
@@ -474,7 +457,9 @@ def test_times_that_are_no_times_are_left_out(seconds):
     assert plausible(generation(7, seconds), asked, offer).timings == Timings()
 
 
-async def test_a_backend_that_counts_nonsense_spoils_nothing(autojump_clock):
+async def test_a_backend_that_counts_nonsense_spoils_nothing(
+    autojump_clock: MockClock, swarm: Swarm
+):
     """Neither the response nor the length that dialers are told of."""
 
     class Miscounting(MockBackend):
@@ -482,13 +467,11 @@ async def test_a_backend_that_counts_nonsense_spoils_nothing(autojump_clock):
             made = await super().generate(request, emit)
             return attrs.evolve(made, usage=generation(HUGE, None).usage)
 
-    with trio.fail_after(LIMIT):
-        async with open_swarm() as swarm:
-            executor = await swarm.listener("a", Miscounting(MockScript(decode_rate=10.0)))
-            async with swarm.router() as router:
-                response = await router.ask(chat_request("hi"))
-                short = await router.ask(chat_request("hi", sampling=Sampling(max_tokens=2)))
-            offer = executor.capability().models[0]
+    executor = await swarm.listener("a", Miscounting(MockScript(decode_rate=10.0)))
+    async with swarm.router() as router:
+        response = await router.ask(chat_request("hi"))
+        short = await router.ask(chat_request("hi", sampling=Sampling(max_tokens=2)))
+    offer = executor.capability().models[0]
     assert short.usage.completion_tokens == 2
     assert response.usage.completion_tokens == offer.context_tokens
     # The one that its limit has cut says nothing of usual lengths.

@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 import attrs
 import pytest
 import trio
+from trio.testing import MockClock
 
 from punch.backends import Emit, Generation, MockBackend, MockScript
 from punch.capability import Capability, ModelOffer
@@ -21,7 +22,7 @@ from punch.events import (
 )
 from punch.exceptions import BackendCrashed, ConfigurationError, NoPeerAvailable, NoRealPeer
 from punch.listener import Listener, open_listener
-from punch.testing import MemoryNetwork, ScriptedBackend, open_swarm
+from punch.testing import MemoryNetwork, ScriptedBackend, Swarm
 from punch.wire import (
     CommandRequest,
     CommandResponse,
@@ -111,35 +112,35 @@ async def test_a_long_answer_passes_the_loopback_whole(autojump_clock):
             assert await text_of(router, "go on") == long
 
 
-async def test_local_and_remote_listeners_are_candidates_of_one_policy(autojump_clock):
+async def test_local_and_remote_listeners_are_candidates_of_one_policy(
+    autojump_clock: MockClock, swarm: Swarm
+):
     """Both are in the table; the one identity of the process is known to the others as well."""
-    with trio.fail_after(LIMIT):
-        async with open_swarm() as swarm:
-            await swarm.listener("far", mock("big"))
-            near = await swarm.listener("near", mock("small"))
-            async with open_router(listener=near) as router:
-                await router.wait_for_peers(lambda peers: len(peers) == 2)
-                here = await router.ask(chat_request("hi", model="small"))
-                there = await router.ask(chat_request("hi", model="big"))
-                async with swarm.router("third") as third:
-                    known = {peer.peer_id for peer in third.peers}
+    await swarm.listener("far", mock("big"))
+    near = await swarm.listener("near", mock("small"))
+    async with open_router(listener=near) as router:
+        await router.wait_for_peers(lambda peers: len(peers) == 2)
+        here = await router.ask(chat_request("hi", model="small"))
+        there = await router.ask(chat_request("hi", model="big"))
+        async with swarm.router("third") as third:
+            known = {peer.peer_id for peer in third.peers}
 
     assert (here.executor, there.executor) == ("near", "far")
     assert known == {"near", "far"}
 
 
-async def test_a_router_hears_of_listeners_that_come_after_it_joined_its_listener(autojump_clock):
+async def test_a_router_hears_of_listeners_that_come_after_it_joined_its_listener(
+    autojump_clock: MockClock, swarm: Swarm
+):
     """The process is announced as a dialer from then on, so that it is told."""
-    with trio.fail_after(LIMIT):
-        async with open_swarm() as swarm:
-            near = await swarm.listener("near", mock("small"))
-            await trio.sleep(60)
-            async with open_router(listener=near) as router:
-                await router.wait_for_peers()
-                await swarm.listener("late", mock("big"))
-                began = trio.current_time()
-                await router.wait_for_peers(lambda peers: len(peers) == 2)
-                took = trio.current_time() - began
+    near = await swarm.listener("near", mock("small"))
+    await trio.sleep(60)
+    async with open_router(listener=near) as router:
+        await router.wait_for_peers()
+        await swarm.listener("late", mock("big"))
+        began = trio.current_time()
+        await router.wait_for_peers(lambda peers: len(peers) == 2)
+        took = trio.current_time() - began
 
     assert took < 2
 
