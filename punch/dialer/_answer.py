@@ -77,7 +77,7 @@ class Answer:
     @property
     def tokens(self) -> int:
         """Tokens of it so far, as those who made them count; at least one for each part."""
-        return self._run.tokens
+        return self._run.books.delivered.counted
 
     @property
     def progress(self) -> Progress | None:
@@ -92,7 +92,8 @@ class Answer:
     @property
     def provenance(self) -> Provenance | None:
         """Where the text comes from, once there is some."""
-        return self._run.provenance
+        run = self._run
+        return (run.response or run.books.delivered).provenance
 
     @property
     def billed(self) -> Attribution | None:

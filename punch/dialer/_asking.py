@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import trio
 
 from ..exceptions import PeerError
 from ..routing import MOST_PATIENCE, PATIENCE_FACTOR, Decision, Reason, StopAcrossPeers, Try
-from ..wire import CommandRequest
+from ..wire import CommandRequest, Progress
 from ._attempt import Attempt
 from ._books import Books
 from ._dispatch import Dispatch
@@ -52,6 +52,15 @@ class Asking:
             reason=reason,
         )
 
+    async def decide_next(self, request: CommandRequest, *, deadline: float) -> Decision:
+        """Whom to ask next; the very first time, once the namespace has had time to be known."""
+        attempts = self._books.attempts
+        decision = self.decide(request, attempts.reason)
+        if decision.chosen is None and not attempts.failed_attempts:
+            await self._dispatch.settle(deadline)
+            decision = self.decide(request, attempts.reason)
+        return decision
+
     async def ask(
         self, step: Try, decision: Decision, request: CommandRequest, *, deadline: float
     ) -> Attempt | None:
@@ -79,3 +88,37 @@ class Asking:
             session_number=dispatch.sent(request, decision, candidate),
             stops=StopAcrossPeers(begun, stops) if begun and stops else None,
         )
+
+    def elsewhere(self, attempt: Attempt, progress: Progress) -> tuple[Try, Decision] | None:
+        """Where the request of *attempt*, which says that it queues, would be done earlier."""
+        if progress.state != "queued" or progress.seconds is None:
+            return None
+        before, candidate = attempt.decision, attempt.candidate
+        decision = self.decide(attempt.request, "move", but=[candidate.id])
+        if before.unit != "s" or decision.chosen is None:
+            return None
+        # What it says of the queue replaces what was predicted of it.
+        own = before.score(candidate) - (before.term(candidate, "queue") or 0.0)
+        seconds, now = progress.seconds + own, trio.current_time()
+        step = self._books.attempts.move(decision, seconds=seconds, now=now)
+        return None if step is None else (step, decision)
+
+    def beside(
+        self, live: Sequence[Attempt], request: CommandRequest
+    ) -> tuple[Try, Decision] | None:
+        """A second peer for *request*, if there is one and the budget for hedges allows it."""
+        # A request has its id once in a session: no other lane of a peer that works on it.
+        decision = self.decide(request, "hedge", but=[attempt.peer_id for attempt in live])
+        if decision.chosen is None or not self._dispatch.may_hedge(trio.current_time()):
+            return None
+        patience = self._books.attempts.patience(decision, decision.chosen)
+        return Try(candidate=decision.chosen, patience=patience, reason="hedge"), decision
+
+    def could_another(self, attempt: Attempt) -> bool:
+        """Whether another candidate could answer, or go on, in the place of *attempt*."""
+        attempts = self._books.attempts
+        request = self._books.delivered.remaining_request()
+        if request is None:
+            return True
+        decision = self.decide(request, attempts.reason, but=[attempt.candidate.id])
+        return attempts.has_alternative(decision)

@@ -21,6 +21,7 @@ from ..routing import (
 )
 from ..session import ClientCall
 from ..wire import CommandRequest, Progress, Provenance
+from ._verdict import check_provenance
 
 # A listener says every five seconds that a request still waits; three in a row is silence.
 PROGRESS_PATIENCE = 15.0
@@ -181,7 +182,10 @@ class Attempt:
         self._patient_until = max(now, min(now + PROGRESS_PATIENCE, self._waits_until))
 
     def started(self, provenance: Provenance) -> None:
-        """Its backend works on it now."""
+        """Its backend works on it now; raises `PeerError` if that is not what was agreed on."""
+        check_provenance(
+            provenance, request=self.request, candidate=self.candidate, before=self.provenance
+        )
         self.provenance = provenance
         self._started_at = trio.current_time()
         self._patient_until = trio.current_time() + self._patience

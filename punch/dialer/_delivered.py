@@ -55,6 +55,11 @@ class Delivered:
         return "".join(self.parts)
 
     @property
+    def counted(self) -> int:
+        """Tokens of it, as those who made them count; at least one for each part."""
+        return max(self.tokens, len(self.parts))
+
+    @property
     def digest(self) -> str | None:
         """The model file that whoever goes on with it must have; `None` if that is not known."""
         if self.provenance is None:

@@ -20,14 +20,13 @@ from ..capability import PeerId
 from ..exceptions import PeerError, PeerTimeout, PunchError
 from ..routing import Decision, GiveUp, Try, Wait
 from ..session import ClientCall
-from ..wire import Chunk, CommandRequest, CommandResponse, Progress, Provenance, Started
+from ..wire import Chunk, CommandRequest, CommandResponse, Progress, Started
 from ._asking import Asking
 from ._attempt import Attempt
 from ._books import Books
 from ._dispatch import Dispatch
 from ._hedging import Hedging
 from ._outcome import CLOCK_DIFFERENCE, RAN_OUT, STOPPED, Outcome, dropped, finished, lost
-from ._verdict import check_provenance
 
 
 class Run:
@@ -69,11 +68,6 @@ class Run:
         return self.books.delivered.parts
 
     @property
-    def tokens(self) -> int:
-        """Tokens of the text so far, as those who made them count; at least one for each part."""
-        return max(self.books.delivered.tokens, len(self.parts))
-
-    @property
     def has_begun(self) -> bool:
         """Whether a peer has the prompt, or had it and had begun to work on it."""
         return bool(self._live) or self._was_begun or self.response is not None
@@ -84,13 +78,6 @@ class Run:
         if self._live:
             return self._live[0].peer_id
         return None if self.response is None else self.response.executor
-
-    @property
-    def provenance(self) -> Provenance | None:
-        """Where the text comes from, once there is some."""
-        if self.response is not None:
-            return self.response.provenance
-        return self.books.delivered.provenance
 
     async def advance(self, until: float = math.inf) -> None:
         """Go on until there is more text, or the end, or it is *until* by trio's clock."""
@@ -149,10 +136,7 @@ class Run:
         if request is None:
             self.response = self.books.ended_by(None, "length")
             return
-        decision = self._asking.decide(request, attempts.reason)
-        if decision.chosen is None and not attempts.failed_attempts:
-            await dispatch.settle(self.deadline)
-            decision = self._asking.decide(request, attempts.reason)
+        decision = await self._asking.decide_next(request, deadline=self.deadline)
         now = trio.current_time()
         step = attempts.next_step(decision, now=now, budget=dispatch.retries)
         if isinstance(step, Wait):
@@ -174,16 +158,11 @@ class Run:
 
     async def _move(self, attempt: Attempt, progress: Progress) -> None:
         """Leave a queue if another peer would be done earlier."""
-        if progress.state != "queued" or progress.seconds is None or len(self._live) > 1:
+        if len(self._live) > 1:
             return
-        before = attempt.decision
-        decision = self._asking.decide(attempt.request, "move", but=[attempt.candidate.id])
-        if before.unit != "s" or decision.chosen is None:
-            return
-        own = before.score(attempt.candidate) - (before.term(attempt.candidate, "queue") or 0.0)
-        now = trio.current_time()
-        step = self.books.attempts.move(decision, seconds=progress.seconds + own, now=now)
-        if step is not None:
+        found = self._asking.elsewhere(attempt, progress)
+        if found is not None:
+            step, decision = found
             self._end(attempt, dropped(attempt))
             self.books.decided(decision)
             await self._ask(step, decision, attempt.request)
@@ -191,15 +170,11 @@ class Run:
     async def _hedge(self) -> None:
         """Ask a second peer beside the first, if there is one and the budget allows it."""
         self._hedging.end()
-        decision = self._asking.decide(
-            self.request, "hedge", but=[attempt.peer_id for attempt in self._live]
-        )
-        if decision.chosen is None or not self._dispatch.may_hedge(trio.current_time()):
-            return
-        self.books.decided(decision)
-        patience = self.books.attempts.patience(decision, decision.chosen)
-        step = Try(candidate=decision.chosen, patience=patience, reason="hedge")
-        await self._ask(step, decision, self.request)
+        found = self._asking.beside(self._live, self.request)
+        if found is not None:
+            step, decision = found
+            self.books.decided(decision)
+            await self._ask(step, decision, self.request)
 
     # ---- listening ----
 
@@ -245,15 +220,9 @@ class Run:
 
     def _overdue(self, attempt: Attempt) -> None:
         """A peer is silent for longer than is usual: give it up if another could do better."""
-        if self._live == [attempt]:
-            books = self.books
-            request = books.delivered.remaining_request()
-            if request is not None:
-                busy = [attempt.candidate.id]
-                other = self._asking.decide(request, books.attempts.reason, but=busy)
-                if not books.attempts.has_alternative(other):
-                    attempt.wait_on()
-                    return
+        if self._live == [attempt] and not self._asking.could_another(attempt):
+            attempt.wait_on()
+            return
         error = PeerTimeout(attempt.what_is_missing(), peer_id=attempt.peer_id)
         self._end(attempt, lost(error))
 
@@ -263,12 +232,6 @@ class Run:
         elif type(part) is CommandResponse:
             self._finish(attempt, part)
         elif type(part) is Started:
-            check_provenance(
-                part.provenance,
-                request=attempt.request,
-                candidate=attempt.candidate,
-                before=attempt.provenance,
-            )
             attempt.started(part.provenance)
             self._was_begun = True
         elif type(part) is Progress:
@@ -290,8 +253,7 @@ class Run:
 
     def _finish(self, attempt: Attempt, response: CommandResponse) -> None:
         """Take the peer's last word, and the text that comes with it."""
-        if response.load is not None:
-            self._dispatch.reported(attempt.candidate, response)
+        self._dispatch.reported(attempt.candidate, response)
         books = self.books
         others = bool(self.parts) or len(self._live) > 1
         outcome = finished(attempt, response, delivered=books.delivered, has_others=others)

@@ -66,7 +66,7 @@ class SharedRun:
         run, earlier = self.run, self._billed_earlier
         return Attribution(
             prompt=run.has_begun and not earlier.prompt,
-            tokens=max(0, run.tokens - earlier.tokens),
+            tokens=max(0, run.books.delivered.counted - earlier.tokens),
             earlier=earlier.tokens,
         )
 
@@ -77,7 +77,7 @@ class SharedRun:
             return
         run = self.run
         self.billed_to = self.readers[0] if self.readers and not run.is_over else None
-        self._billed_earlier = Attribution(prompt=run.has_begun, tokens=run.tokens)
+        self._billed_earlier = Attribution(prompt=run.has_begun, tokens=run.books.delivered.counted)
 
     def advance_nowait(self) -> None:
         """Take what has arrived, unless another reader is about to."""

@@ -292,11 +292,7 @@ class PeerTable:
         now: float,
         retry_after: float | None = None,
     ) -> None:
-        """Leave a lane alone after a refusal, for as long as it asks, or for a moment.
-
-        A refusal is no fault, and no breaker opens. But one that claims free slots and refuses
-        all the same would be asked first again and again.
-        """
+        """Leave a lane alone after a refusal: one that claims to be free is asked first again."""
         peer = self._change(peer_id)
         known = None if peer is None else peer.lane(lane)
         if peer is not None and known is not None:
