@@ -1,4 +1,8 @@
-"""A session over any byte stream, and the two ends of the requests in it."""
+"""Sessions over any byte stream, and the calls in them: requests that we ask and that we answer.
+
+What may be said when is decided by `punch.wire`; what to answer, by the listener; whom to ask, by
+the dialer.
+"""
 
 from ._calls import ClientCall, ServerCall
 from ._carrier import PeerSession, SessionHandler, SessionStatistics

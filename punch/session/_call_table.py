@@ -1,4 +1,7 @@
-"""The calls of one session that are not over: those we asked, and those we answer."""
+"""Keeps the calls of a session that are not over, and hands each message to the call it is about.
+
+No I/O: what a call does with a message is its own affair, and writing is the outbox's.
+"""
 
 from __future__ import annotations
 
@@ -30,11 +33,11 @@ class CallTable:
         """Calls that we answer."""
 
     def deliver(self, message: AboutCalls, charged: int) -> None:
-        """Hand *message* to the call that it is about.
+        """Hand *message* to the call that it is about, if there still is one.
 
         Args:
           message: What came.
-          charged: Bytes that it costs of the window, which the call gives back as it is read.
+          charged: Bytes of the window that it takes, which the call returns as it is read.
 
         """
         match message:
@@ -61,7 +64,7 @@ class CallTable:
                     served.caught_up()
 
     def abandon(self, call: ClientCall) -> bool:
-        """Drop what still arrives of *call*; whether the peer is to be told to stop."""
+        """Drop what still arrives of *call*; True if the peer must be told to stop."""
         request_id = call.request.request_id
         if self.asked.get(request_id) is not call:
             return False
@@ -71,13 +74,14 @@ class CallTable:
         return True
 
     def forget(self, call: ServerCall) -> None:
-        """Note that *call* is answered. Its dialer may have used the id again since then."""
+        """Remove *call*, which is answered."""
         request_id = call.request.request_id
+        # The dialer may have used the id again the moment it had the response.
         if self.served.get(request_id) is call:
             del self.served[request_id]
 
     def fail(self, error: PeerError) -> None:
-        """End all of them: the session is over, because of *error*."""
+        """End all calls: the session is over, because of *error*."""
         calls = [*self.asked.values(), *self.cancelled.values()]
         self.asked, self.cancelled = {}, {}
         for call in calls:

@@ -1,4 +1,8 @@
-"""One request on a session, from either side: what a dialer and a listener hold of it."""
+"""The two ends of a request in a session: the client call that asks, the server call that answers.
+
+A call counts its own credit and knows its own cancel; which calls there are is kept by
+`_call_table`, and bytes are written by `_outbox`.
+"""
 
 from __future__ import annotations
 
@@ -26,11 +30,12 @@ from ..wire import (
 # never waits for a reader who keeps up, seldom enough to cost nothing.
 CREDIT_STEP = WINDOW // 4
 
-# Characters of what a model thinks that are kept for one answer: longer than any that was seen.
+# Characters of reasoning that are kept for an answer: more than any model that was seen made.
 MAX_REASONING = 1 << 20
 
-# Characters of one chunk, which thus fits what a reader leaves free that has taken everything and
-# not yet returned the last credit: of ASCII one byte each, of any other text up to four.
+# Characters of one chunk. A reader that has read everything may still hold back `CREDIT_STEP` of
+# the window, and a chunk must fit what is left, or both sides would wait for ever. ASCII takes a
+# byte a character, any other text up to four.
 MAX_ASCII_CHUNK = WINDOW // 4
 MAX_CHUNK = (WINDOW - CREDIT_STEP) // 4 - 256
 
@@ -40,17 +45,17 @@ def _longest(text: str) -> int:
     return MAX_ASCII_CHUNK if text.isascii() else MAX_CHUNK
 
 
-# A slot is not kept for a dialer that stopped reading, however alive its heart is.
+# A slot is not kept longer for a dialer that stopped reading, even if its heartbeat comes.
 READER_SECONDS = 30.0
 
 
 class CallSession(Protocol):
-    """What requests need of their session."""
+    """What calls need of their session."""
 
     peer_id: PeerId
 
     def say(self, message: Message) -> None:
-        """Queue a message; nothing happens if the session has ended."""
+        """Queue a message; does nothing if the session has ended."""
         ...
 
     def answer(self, response: CommandResponse) -> None:
@@ -66,7 +71,7 @@ class CallSession(Protocol):
         ...
 
     def cost(self, text: str) -> int:
-        """Bytes of that which *text* takes, at the most."""
+        """Bytes of the window that *text* takes as a chunk, at the most."""
         ...
 
     @property
@@ -76,7 +81,7 @@ class CallSession(Protocol):
 
     @property
     def is_behind(self) -> bool:
-        """Whether too much waits to be written."""
+        """True if too much waits to be written."""
         ...
 
     async def drained(self) -> None:
@@ -85,13 +90,13 @@ class CallSession(Protocol):
 
 
 class ClientCall:
-    """A request we sent: its answer as it comes in."""
+    """A request that we sent: its answer as it comes in."""
 
     def __init__(self, session: CallSession, request: CommandRequest) -> None:
         self.request = request
         self._session = session
         self._arrived: deque[Progress | Started | Chunk | CommandResponse] = deque()
-        # What each chunk among them takes of the window, in bytes.
+        # Bytes of the window that each chunk among them takes, in the same order.
         self._charged: deque[int] = deque()
         self.reasoning = ""
         """What the model has thought so far, at most `MAX_REASONING` characters of it."""
@@ -101,11 +106,11 @@ class ClientCall:
         self._over = False
         self._confirmed = trio.Event()
         self.first_text_at: float | None = None
-        """When its first text arrived here, whenever it is read."""
+        """When the first text arrived, whenever it is read; trio's clock, in seconds."""
         self.last_text_at: float | None = None
-        """When its latest text arrived."""
+        """When the latest text arrived; trio's clock, in seconds."""
         self.produced: int | None = None
-        """Tokens that the listener had made of it when it was cancelled, once that is known."""
+        """Tokens that the listener had made when the call was cancelled, once it has said so."""
 
     @property
     def has_news(self) -> bool:
@@ -130,7 +135,12 @@ class ClientCall:
         return part
 
     def receive_nowait(self) -> Progress | Started | Chunk | CommandResponse | None:
-        """As `receive`, but `None` if nothing has arrived: no time-out needs to be set up."""
+        """The next part of the answer, or `None` if nothing has arrived.
+
+        Raises:
+          PeerError: if the session ended before the answer did.
+
+        """
         if not self._arrived:
             if self._error is not None:
                 raise self._error
@@ -147,7 +157,7 @@ class ClientCall:
             self._taken = 0
 
     def text_nowait(self) -> Chunk | None:
-        """As `receive_nowait`, but only if text is what comes next. Raises nothing."""
+        """The next part of the answer if it is text that has arrived. Raises nothing."""
         if not self._arrived or type(self._arrived[0]) is not Chunk:
             return None
         part = self.receive_nowait()
@@ -156,11 +166,11 @@ class ClientCall:
 
     @property
     def session(self) -> object:
-        """What it was asked on; only to be compared."""
+        """The session that the call was asked on; only to be compared."""
         return self._session
 
     def cancel(self) -> None:
-        """Tell the listener to stop. What still arrives is dropped."""
+        """Tell the listener to stop, and drop what still arrives. A second cancel does nothing."""
         if not self._over:
             self._over = True
             self._session.abandon(self)
@@ -171,16 +181,22 @@ class ClientCall:
         return self.produced
 
     def confirm(self, tokens: int | None) -> None:
-        """The listener has stopped, after *tokens*; called by the session."""
+        """Note that the listener has stopped, after *tokens*; called by the session."""
         self.produced = tokens
         self._confirmed.set()
 
     def forget(self) -> None:
-        """Let go of the prompt: nobody will ask with it again."""
+        """Drop the prompt, which may be megabytes: a cancelled call is not asked again."""
         self.request = self.request.without_prompt()
 
     def add(self, part: Progress | Started | Chunk | CommandResponse, charged: int = 0) -> None:
-        """Take the next part, a chunk with what it takes of the window; called by the session."""
+        """Add the next part of the answer; called by the session.
+
+        Args:
+          part: What came.
+          charged: Bytes of the window that a chunk takes.
+
+        """
         if type(part) is Chunk:
             self._charged.append(charged)
             self.last_text_at = trio.current_time()
@@ -188,18 +204,22 @@ class ClientCall:
                 self.first_text_at = self.last_text_at
         self._over = type(part) is CommandResponse
         if self._arrived and type(part) is Progress and type(self._arrived[-1]) is Progress:
-            # Only the last one means anything; they are not bounded by the window.
+            # Only the latest means anything, and no window bounds how many may come.
             self._arrived.pop()
         self._arrived.append(part)
         self._wake.set()
 
     def think(self, part: Reasoning, charged: int) -> None:
-        """Take a part of what the model thinks, which nobody waits for; called by the session."""
+        """Add a part of the reasoning; called by the session.
+
+        Credit goes back at once: reasoning is read with the end of the answer, and a model that
+        thinks longer than the window must not wait for that.
+        """
         self.reasoning += part.text[: MAX_REASONING - len(self.reasoning)]
         self._credit(charged)
 
     def fail(self, error: PeerError) -> None:
-        """The session has ended; called by it."""
+        """End the call with *error*, since its session has ended; called by the session."""
         self._over = True
         self._error = error
         self._wake.set()
@@ -207,24 +227,25 @@ class ClientCall:
 
 
 class ServerCall:
-    """A request we received: the way to answer it."""
+    """A request that we received, and the way to answer it."""
 
     def __init__(self, session: CallSession, request: CommandRequest) -> None:
         self.request = request
         self.cancel_scope = trio.CancelScope()
         """Cancelled when the dialer cancels or its session ends."""
         self.unwanted = False
-        """The dialer has cancelled it. One whose session ended may come back for the answer."""
+        """True if the dialer has cancelled. If only its session ended, the dialer may come back
+        for the answer."""
         self.tokens = 0
         """Tokens sent so far."""
         self._session = session
         self.answered = False
-        """Whether `respond` was called."""
+        """True once `respond` was called."""
         self._credited = trio.Event()
 
     @property
     def dialer(self) -> PeerId:
-        """Who asks."""
+        """The peer that asks."""
         return self._session.peer_id
 
     @property
@@ -233,7 +254,7 @@ class ServerCall:
         return self._session.minor
 
     def caught_up(self) -> None:
-        """The dialer has taken more of the answer; called by the session."""
+        """Note that the dialer has read more of the answer; called by the session."""
         self._credited.set()
 
     def progress(
@@ -243,7 +264,14 @@ class ServerCall:
         ahead: int | None = None,
         seconds: float | None = None,
     ) -> None:
-        """Tell the dialer what its request waits for, or that it is worked on; see `Progress`."""
+        """Tell the dialer what its request waits for, or that it is worked on.
+
+        Args:
+          state: What the request waits for.
+          ahead: Requests before it in the queue.
+          seconds: Seconds that this will take, as far as that is known.
+
+        """
         request_id = self.request.request_id
         self._session.say(
             Progress(request_id=request_id, state=state, ahead=ahead, seconds=seconds)
@@ -254,7 +282,10 @@ class ServerCall:
         self._session.say(Started(request_id=self.request.request_id, provenance=provenance))
 
     def send_now(self, text: str, tokens: int) -> bool:
-        """As `send_text`, if that need not wait; whether it was sent."""
+        """Send the next part of the answer if that need not wait; True if it was sent.
+
+        This saves the usual token a task switch.
+        """
         request_id = self.request.request_id
         session = self._session
         if not text.isascii():
@@ -268,16 +299,22 @@ class ServerCall:
         return True
 
     async def send_text(self, text: str, tokens: int) -> None:
-        """Send the next part of the answer; waits while the dialer is behind.
+        """Send the next part of the answer, and wait while the dialer is behind.
+
+        Args:
+          text: The text, of any length.
+          tokens: Tokens that it stands for.
 
         Raises:
-          RequestCancelled: if the dialer takes nothing for `READER_SECONDS`: nobody reads it.
+          RequestCancelled: if the dialer reads nothing for `READER_SECONDS`.
 
         """
         await self._send(Chunk, text, tokens)
 
     async def send_reasoning(self, text: str, tokens: int) -> None:
-        """As `send_text`, for what the model thinks before its answer; minor 0 knows no such thing.
+        """Send what the model thinks before its answer, as `send_text` does.
+
+        A dialer of minor 0 does not know such messages and is sent none.
 
         Raises:
           RequestCancelled: as `send_text`.
@@ -288,7 +325,7 @@ class ServerCall:
 
     async def _send(self, kind: type[Chunk | Reasoning], text: str, tokens: int) -> None:
         if not text.isascii():
-            # Half of a pair, as some tokenizers leave it, is no Unicode.
+            # Half of a surrogate pair, as some tokenizers leave it, is no Unicode.
             text = text.encode(errors="replace").decode()
         request_id = self.request.request_id
         session = self._session
@@ -308,6 +345,6 @@ class ServerCall:
         await session.drained()
 
     def respond(self, response: CommandResponse) -> None:
-        """Send the end of the answer. A session that has ended takes it to nobody."""
+        """Send the end of the answer. Does nothing if the session has ended."""
         self.answered = True
         self._session.answer(response)

@@ -1,4 +1,8 @@
-"""Carries a session over a stream: one reader, one writer, one heartbeat."""
+"""Carries a session over a stream with three tasks: a reader, a writer and a heartbeat.
+
+What may be said is decided by `punch.wire.Session`, when a peer is gone by `_heartbeat`, and what
+comes of a message by the handler. No request ever cancels one of the three tasks.
+"""
 
 from __future__ import annotations
 
@@ -59,51 +63,55 @@ log = get_logger(__name__)
 # Past this much the peer reads slowly, and adverts it has no time for can wait.
 MAX_PENDING_ADVERTS = 64 << 10
 
-# Messages that are read before what they set off gets its turn. Reading a burst to its end first
-# makes the two sides work in turns instead of side by side: half the throughput of 32 requests.
+# Messages that are read before the tasks that they wake get their turn. Reading a burst to its end
+# first makes the two sides work in turns instead of side by side: half the throughput of 32
+# requests.
 TURN = 16
 
-# How long a farewell may take.
+# How long writing the last messages may take.
 FAREWELL_SECONDS = 1.0
 
 
 class SessionHandler(Protocol):
-    """What the owner of a session does with it. Nothing in here may block or raise."""
+    """What a listener or a dialer does with its sessions.
+
+    No method may raise, and none but `serve_call` may block: the session's reader calls them.
+    """
 
     @property
     def peer_id(self) -> PeerId:
-        """Who we are."""
+        """Our own identity."""
         ...
 
     def opened(self, session: PeerSession, hello: Hello) -> None:
-        """Both sides have greeted."""
+        """Note that both sides have greeted."""
         ...
 
     def advertised(self, session: PeerSession, advert: Advert | LoadReport) -> None:
-        """The listener pushed its capability, or the load of its lanes."""
+        """Note the capability of the listener, or the load of its lanes."""
         ...
 
     def round_trip(self, session: PeerSession, seconds: float) -> None:
-        """A heartbeat came back."""
+        """Note that a heartbeat came back after *seconds*."""
         ...
 
     async def serve_call(self, call: ServerCall) -> None:
-        """A dialer asks; answer it. Runs in a task of its own, inside its cancel scope."""
+        """Answer what a dialer asks, in a task of its own and inside the call's cancel scope."""
         ...
 
 
 @attrs.frozen(kw_only=True)
 class SessionStatistics:
-    """What one session holds at one instant; all zero but the bytes when it is idle."""
+    """The size of a session at one instant; all zero but the bytes when it is idle."""
 
     requests: int
-    """Requests in flight, by the rules."""
+    """Requests in flight, cancelled ones included until that is acknowledged."""
 
     client_calls: int
-    """Of these, the ones we asked and still want."""
+    """Those of them that we asked and still want."""
 
     server_calls: int
-    """Of these, the ones we answer."""
+    """Those of them that we answer."""
 
     sent: int
     """Bytes sent so far."""
@@ -113,10 +121,10 @@ class SessionStatistics:
 
 
 class PeerSession:
-    """One end of a session, on a stream. `run` carries it until it ends.
+    """An end of a session, on a stream. `run` carries it until it ends.
 
     Args:
-      stream: The stream it lives on. It is closed at the end.
+      stream: The stream that carries the session. It is closed at the end.
       session: The rules.
       handler: What to do with what comes in.
       admit: Decides whether the peer is let in, once it has said hello.
@@ -155,7 +163,7 @@ class PeerSession:
         return self._session.minor
 
     def statistics(self) -> SessionStatistics:
-        """What it holds now."""
+        """The size of the session now."""
         return SessionStatistics(
             requests=self._session.requests,
             client_calls=len(self._calls.asked),
@@ -165,7 +173,7 @@ class PeerSession:
         )
 
     async def run(self) -> None:
-        """Carry the session until it ends; `ended` says why. Raises nothing of its own."""
+        """Carry the session until it ends; `ended` then says why. Raises nothing of its own."""
         self._heartbeat.begin(trio.current_time())
         try:
             with self._scope:
@@ -185,7 +193,7 @@ class PeerSession:
 
         Raises:
           PeerError: if the session has ended.
-          PeerRefused: if the listener takes no more requests from us, or none so long.
+          PeerRefused: if the listener accepts no more requests from us, or none as long as this.
           RequestConflict: if a request with its id is in flight here already.
 
         """
@@ -206,7 +214,10 @@ class PeerSession:
         return call
 
     def advertise(self, advert: Advert | LoadReport | Encoded) -> bool:
-        """Push what we can do, unless the peer is behind in reading; whether it was pushed."""
+        """Send our capability or load, unless the peer is behind in reading; True if it was sent.
+
+        A peer that is behind would read an old one; the next one tells it all the same.
+        """
         if self._session.pending >= MAX_PENDING_ADVERTS:
             return False
         self.say(advert)
@@ -223,7 +234,7 @@ class PeerSession:
         self._outbox.wake()
 
     def close(self, code: str, message: str) -> None:
-        """End the session and tell the peer why. Nothing happens if it has ended."""
+        """End the session and tell the peer why. Does nothing if it has ended."""
         if self.ended is None:
             self._session.send(Goodbye(code=code, message=message))
             self._lose(f"we ended the session: {message}")
@@ -232,8 +243,8 @@ class PeerSession:
 
     async def _read(self, nursery: trio.Nursery) -> None:
         while self.ended is None:
-            # Whoever does not read what we say is not listened to either: what it makes us say
-            # would pile up.
+            # A peer that does not read what we say is not read either: what it makes us say would
+            # pile up.
             if self.is_behind:
                 await self.drained()
             data = await self._stream.receive_some()
@@ -314,14 +325,14 @@ class PeerSession:
     # ---- what goes out ----
 
     def say(self, message: Message | Encoded) -> None:
-        """Queue *message*; nothing happens if the session is not open."""
+        """Queue *message*; does nothing if the session is not open."""
         if not self.is_open:
             return
         try:
             self._session.send(message)
         except LocalProtocolError as error:
             # A bug on this side, or a message this peer cannot take: its session ends, and the
-            # task that wanted to say something goes on.
+            # task that wanted to say something continues.
             log.error("session ended: we broke a rule", peer=self.peer_id, why=str(error))
             self._lose(f"we broke the protocol: {error}")
         else:
@@ -341,12 +352,12 @@ class PeerSession:
         return self._session.send_window(request_id)
 
     def cost(self, text: str) -> int:
-        """Bytes of that which *text* takes as one chunk, at the most."""
+        """Bytes of the window that *text* takes as a chunk, at the most."""
         return self._session.cost(text)
 
     @property
     def is_behind(self) -> bool:
-        """Whether the peer reads so slowly that answers must wait for it."""
+        """True if the peer reads so slowly that answers must wait for it."""
         return self._outbox.is_behind
 
     async def drained(self) -> None:
@@ -365,7 +376,7 @@ class PeerSession:
 
 
 def _door(admit: Admit, peer_id: PeerId) -> Callable[[Hello], None]:
-    """What lets the peer in by its hello, or raises `NotPermitted`."""
+    """A function that decides by the peer's hello: it returns, or raises `NotPermitted`."""
 
     def let_in(hello: Hello) -> None:
         introduction = Introduction(namespace=hello.namespace, grant=hello.grant)
@@ -384,7 +395,7 @@ def _conflict(request_id: str) -> RequestConflict:
 
 
 def _stranded(response: CommandResponse, error: LocalProtocolError) -> CommandResponse:
-    """What is said in the place of *response*, which cannot travel because of *error*."""
+    """The response that is sent in place of *response*, which cannot travel for *error*."""
     return CommandResponse(
         request_id=response.request_id,
         status="error",

@@ -1,6 +1,6 @@
-"""The heartbeat of one session: when to ping, what a pong says, when a peer counts as gone.
+"""Decides when to ping a peer, what its pong says, and when the peer counts as gone.
 
-Does no I/O: the session tells it the time and what was heard, and asks what to do.
+No I/O and no clock: the session passes in the time and what was heard.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ MAX_PINGS = 8
 
 
 class Heartbeat:
-    """Counts what was heard of a peer. All times are seconds of one clock."""
+    """Remembers when a peer was heard. All times are seconds of one clock."""
 
     def __init__(self) -> None:
         self._began = self._heard_at = self._beat_at = 0.0
@@ -30,7 +30,7 @@ class Heartbeat:
         self._began = self._heard_at = self._beat_at = now
 
     def heard(self, now: float) -> None:
-        """Note that something came from the peer, or that it took what was sent."""
+        """Note that something came from the peer, or that it read what was sent."""
         self._heard_at = now
 
     def is_quiet(self, now: float) -> bool:

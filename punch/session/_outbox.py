@@ -1,4 +1,7 @@
-"""Writes what a session has queued: the one task that sends on its stream."""
+"""Writes what a session has queued, in pieces, and decides when a peer is behind in reading.
+
+Its task is the only one that sends on the stream.
+"""
 
 from __future__ import annotations
 
@@ -12,17 +15,17 @@ from ._heartbeat import Heartbeat
 # its stream cannot grow our memory much past this.
 MAX_PENDING_BYTES = 4 << 20
 
-# What is written at a time; more would hide from the heartbeat that the peer still reads.
+# Bytes written at a time; more would hide from the heartbeat that the peer still reads.
 PIECE_BYTES = 256 << 10
 
 
 class Outbox:
-    """Takes the bytes of a session to its stream, those that are ready together as one write.
+    """Carries the bytes of a session to its stream; those that are ready together are one write.
 
     Args:
-      stream: Where they go.
-      session: What queues them.
-      heartbeat: Hears of pieces that the peer has taken.
+      stream: The stream.
+      session: The rules, which queue the bytes.
+      heartbeat: Is told of each piece that the peer has read.
 
     """
 
@@ -37,7 +40,7 @@ class Outbox:
 
     @property
     def is_behind(self) -> bool:
-        """Whether more than `MAX_PENDING_BYTES` wait for the writer."""
+        """True if more than `MAX_PENDING_BYTES` wait for the writer."""
         return self._session.pending > MAX_PENDING_BYTES
 
     def wake(self) -> None:
@@ -56,11 +59,16 @@ class Outbox:
             self._writable = trio.Event()
             await self._writable.wait()
             if self._session.role == "listener":
-                # Whoever answers now has more to say: one packet for both costs half as much.
+                # Other answers are about to be queued: one packet for all costs half as much.
                 await trio.lowlevel.checkpoint()
 
     async def flush(self) -> None:
-        """Send all that is queued now. Raises as `run` does."""
+        """Send all that is queued now.
+
+        Raises:
+          PeerUnreachable: if the stream has ended.
+
+        """
         while data := self._session.data_to_send():
             for start in range(0, len(data), PIECE_BYTES):
                 piece = data[start : start + PIECE_BYTES]

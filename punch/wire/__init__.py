@@ -1,4 +1,7 @@
-"""What travels between peers: messages, their encoding, and the session's rules. No I/O."""
+"""What travels between peers: messages, their limits, their encoding, the rules of a session.
+
+No I/O: bytes come in and go out as arguments. Who may be a peer is decided by `punch.access`.
+"""
 
 from ._codec import Encoded, decode, decode_registration, encode, encode_registration
 from ._estimates import USUAL_OUTPUT_TOKENS, tokens_of, usual_output

@@ -1,7 +1,8 @@
-"""Messages to bytes and back. The only module that knows msgpack.
+"""Turns messages into frames and bodies back into messages: the only module that knows msgpack.
 
 A frame is a length (unsigned, 32 bits, big-endian) and one msgpack map with string keys;
-its ``type`` names the message. Three rules:
+its ``type`` names the message. What each message is made of stands in `_schema`; whether it may
+be said now is decided by `_session`. Four rules:
 
 1. Bytes from outside may raise `RemoteProtocolError` and nothing else. Every type, range
    and length is checked here, so that past this module a message is what it claims to be.
@@ -211,7 +212,12 @@ class Encoded:
         self._frames: dict[int, bytes] = {}
 
     def frame(self, *, max_frame: int = MAX_FRAME_BYTES, minor: int = MINOR) -> bytes:
-        """As `encode`."""
+        """The frame of the message for a peer of *minor* that takes *max_frame* bytes.
+
+        Raises:
+          LocalProtocolError: as `encode`.
+
+        """
         frame = self._frames.get(minor)
         if frame is None:
             frame = self._frames[minor] = encode(

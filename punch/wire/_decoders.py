@@ -1,4 +1,7 @@
-"""Decoders: each takes what msgpack made of some bytes, and gives the value or refuses it."""
+"""Decoders: functions that check a value which msgpack has unpacked, and give it in our types.
+
+Which field has which decoder stands in `_schema`. Each raises `BadValue` for what it refuses.
+"""
 
 from __future__ import annotations
 

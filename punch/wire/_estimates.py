@@ -1,6 +1,6 @@
-"""How long a prompt and its answer will be, in tokens, before anybody has counted.
+"""Estimates how long a prompt and its answer will be, in tokens, before a backend has counted.
 
-Only predictions rest on this; what is reported is always counted.
+Only predictions and bounds rest on this; what is reported is always counted. No I/O.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ from ._request import CommandRequest
 # underestimated.
 BYTES_PER_TOKEN = 3.5
 
-# Answers of chat models whose length nobody limited; the median of public traces is near it.
+# Tokens of a chat answer without a limit; the median of public traces is near it.
 USUAL_OUTPUT_TOKENS = 200
 
 
 def tokens_of(*texts: str) -> int:
     """Length of *texts*, in tokens (estimated)."""
-    # Bytes, not characters: one of a script without an alphabet is a token or more.
+    # Bytes, not characters: a character of a script without an alphabet is a token or more.
     size = sum(len(text) if text.isascii() else len(text.encode()) for text in texts)
     return int(size / BYTES_PER_TOKEN) + 1
 

@@ -1,4 +1,8 @@
-"""Whether two requests with one id are the same request."""
+"""Decides whether two requests with the same id are the same request, by a hash of what they ask.
+
+A request that comes again joins the answer of the first one; another one with its id is a
+conflict, which the listener and the dialer say by themselves. No I/O.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +12,8 @@ import attrs
 
 from ._request import CommandRequest
 
-# How long and how urgently somebody waits may differ, in which pieces the answer is sent, and which
-# of the offers that fit was chosen.
+# Fields that say nothing of the answer itself: how long and how urgently its caller waits, in which
+# pieces it is sent, and which of the offers that fit was chosen.
 _MAY_DIFFER = frozenset({"request_id", "timeout", "priority", "stream", "stream_interval", "offer"})
 _ASKED = tuple(
     (field.name, field.default)
@@ -21,7 +25,7 @@ _ASKED = tuple(
 def fingerprint(request: CommandRequest) -> bytes:
     """Sixteen bytes that two requests share if they ask for the same answer.
 
-    A hash: whoever keeps it keeps no prompt.
+    A hash, so that an answer can be kept to be joined without keeping its prompt.
     """
     asked = [
         (name, value)

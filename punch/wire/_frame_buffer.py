@@ -11,10 +11,10 @@ HEADER = 4
 
 
 class FrameBuffer:
-    """Takes bytes in any pieces, gives whole bodies.
+    """Is fed with bytes in any pieces, and gives whole bodies.
 
     Args:
-      max_frame: The longest body that is taken, in bytes; may be changed between two frames.
+      max_frame: The longest body that is accepted, in bytes; may be changed between two frames.
 
     """
 
@@ -23,7 +23,7 @@ class FrameBuffer:
         self._received = bytearray()
 
     def feed(self, data: bytes) -> None:
-        """Take bytes from the stream."""
+        """Add bytes of the stream, cut anywhere."""
         self._received += data
 
     def next_body(self) -> bytes | None:
@@ -49,5 +49,5 @@ class FrameBuffer:
         return body
 
     def clear(self) -> None:
-        """Drop what was taken."""
+        """Drop all bytes that no body was made of."""
         self._received.clear()

@@ -18,7 +18,7 @@ from ._response import CommandResponse, Provenance
 
 @attrs.frozen(kw_only=True)
 class Hello:
-    """First message, both ways."""
+    """The first message, both ways: who a peer is, and what it takes."""
 
     minor: int
     """Minor version of the protocol; the major one is in its name."""
@@ -30,24 +30,24 @@ class Hello:
     """Grows each time the peer starts."""
 
     namespace: str
-    """Where the two met; both must say the same."""
+    """The namespace that the two met in; both must name the same."""
 
     max_frame: int
-    """Longest frame it takes, in bytes."""
+    """Longest frame that the peer accepts, in bytes."""
 
     max_requests: int
-    """Most requests it takes at a time on this session."""
+    """Most requests that the peer accepts at a time on this session."""
 
     grant: bytes | None = None
-    """The chain of grants of its key, in a closed namespace."""
+    """The chain of grants of the peer's key, in a closed namespace."""
 
 
 @attrs.frozen(kw_only=True)
 class Goodbye:
-    """Last message: the session ends, and why."""
+    """The last message: the session ends, and why."""
 
     code: str
-    """One word, see `punch.exceptions`; ``bye`` for a farewell in peace."""
+    """The `code` of an exception class; ``bye`` where nothing is wrong."""
 
     message: str
     """The reason, for a person."""
@@ -94,10 +94,10 @@ class Request:
 
 @attrs.frozen(kw_only=True)
 class Started:
-    """The backend works on it now.
+    """The backend works on the request now.
 
-    Comes before the first chunk, so that a strict dialer knows where the text comes from
-    before it takes any.
+    Comes before the first chunk, so that a strict dialer knows where the text comes from before
+    it delivers any.
     """
 
     request_id: str
@@ -137,23 +137,23 @@ class Reasoning:
 
 @attrs.frozen(kw_only=True)
 class Progress:
-    """Nothing to deliver yet, and why: keeps a waiting dialer informed.
+    """The state of a request without text to deliver: keeps a waiting dialer informed.
 
-    Once the backend works on a request it is a sign of life: tokens were made since the last one,
-    though their text is not sent yet, or never.
+    Once the backend works on the request, this is a sign of life: tokens were made since the last
+    one, although their text is not sent yet, or never.
     """
 
     request_id: str
     """The request it is about."""
 
     state: Literal["queued", "loading", "working"]
-    """What it waits for: a slot, the model, or the end of what is being made."""
+    """What the request waits for: a slot, the model, or the next text of its answer."""
 
     ahead: int | None = None
     """Requests that are before it in the queue."""
 
     seconds: float | None = None
-    """How much longer that will take, as far as the listener can tell."""
+    """Seconds that this will take from now, as far as the listener can tell."""
 
 
 @attrs.frozen(kw_only=True)
@@ -161,12 +161,12 @@ class Response:
     """The end of a request."""
 
     response: CommandResponse
-    """What became of it."""
+    """The answer, or the reason why there is none."""
 
 
 @attrs.frozen(kw_only=True)
 class Cancel:
-    """Stop working on this. Answered with a `Response` whose status is ``cancelled``."""
+    """Asks the listener to stop; answered with a `Response` whose status is ``cancelled``."""
 
     request_id: str
     """The request to stop."""
@@ -174,7 +174,7 @@ class Cancel:
 
 @attrs.frozen(kw_only=True)
 class Credit:
-    """The dialer has taken this much more of an answer."""
+    """Tells the listener how much more of an answer was read, so that it may send as much."""
 
     request_id: str
     """The answer it is about."""
@@ -193,10 +193,10 @@ class Ping:
 
 @attrs.frozen(kw_only=True)
 class Pong:
-    """Gives it."""
+    """Answers a `Ping`."""
 
     nonce: int
-    """The one of the `Ping`."""
+    """The nonce of the `Ping`."""
 
 
 Message = (

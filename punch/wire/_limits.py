@@ -1,10 +1,13 @@
-# Every limit of a request, once. What is written here is what the codec reads, what
-# `check_request` lets through, what the gateway's bodies and /openapi.json say, what the command
-# line and the settings take, and the table in docs/protocol.md.
-#
-# Where an interface takes less than peers do (four `stop` of OpenAI), that is its own rule and
-# stands with it; more than is here, nobody may take: it would pass the door and die at the peer.
-"""The one table of limits: what each field of a request may be."""
+"""The one table of limits: what each field of a request may be.
+
+Every limit of a request stands here and nowhere else. From this table come what the codec reads,
+what `check_request` lets through, what the gateway's bodies and /openapi.json say, what the
+command line and the settings accept, and the table in docs/protocol.md.
+
+Where an interface accepts less than peers do (OpenAI's four `stop`), that is a rule of the
+interface and stands there. Accepting more than this is always wrong: the request would pass the
+door and be refused by the peer.
+"""
 
 from __future__ import annotations
 
@@ -177,7 +180,7 @@ LIMITS: Mapping[str, Limit] = {
     "stop[]": Limit(str, 1, 1024, "characters"),
     # As long as an integer of msgpack.
     "seed": Limit(int, 0, (1 << 64) - 1),
-    # Between two chunks: whoever would wait longer takes the answer in one piece.
+    # Between two chunks; for a longer wait the answer can be had in one piece.
     "stream_interval": Limit(float, 0, 1, "seconds"),
     # More than thirty years: as good as none.
     "timeout": Limit(float, 0, 1e9, "seconds", above=True),

@@ -1,4 +1,8 @@
-"""Error texts without what was asked: a peer's words may repeat the prompt. No I/O."""
+"""Cuts words of callers and peers, and takes out of them what they repeat of a prompt. No I/O.
+
+Errors and names come from programs that are not ours, and go into logs, rows and other peers'
+errors. A prompt belongs to its caller alone.
+"""
 
 from __future__ import annotations
 
@@ -7,11 +11,11 @@ from typing import overload
 
 from ._request import CommandRequest
 
-# Longer error texts are cut: they may come from anybody.
+# An error may come from any program; what is longer than a few sentences is cut.
 MAX_ERROR_CHARACTERS = 300
 
-# So are words of a caller's or a peer's, such as the name of a model or a backend, in logs, spans,
-# labels and rows.
+# The same for words of a caller or a peer, such as the name of a model or a backend, which stand in
+# logs, spans, labels and rows.
 MAX_WORD_CHARACTERS = 120
 
 # A run of this many characters that is also in the prompt was copied from it; shorter ones are
@@ -41,7 +45,7 @@ def short_word(text: None) -> None: ...
 @overload
 def short_word(text: str | None) -> str | None: ...
 def short_word(text: str | None) -> str | None:
-    """A word that somebody else has chosen, cut to `MAX_WORD_CHARACTERS` characters of one line."""
+    """A word of a caller's or a peer's, cut to `MAX_WORD_CHARACTERS` characters of one line."""
     if text is None or (len(text) <= MAX_WORD_CHARACTERS and text.isprintable()):
         return text
     return "".join(c if c.isprintable() else "\ufffd" for c in bounded(text, MAX_WORD_CHARACTERS))

@@ -1,4 +1,4 @@
-"""How peers of a namespace find each other at a bootstrap.
+"""The values by which peers of a namespace find each other at a bootstrap.
 
 A peer signs a `Registration` and sends it in a `Join`; the bootstrap keeps it until it
 expires and pushes a `Roster` to every member of the same namespace. The signature travels
@@ -12,24 +12,24 @@ import attrs
 
 from ..capability import PeerId
 
-# Said before the registration when it is signed, so that a signature made for one purpose
-# never serves another.
+# Put before the registration when it is signed, so that a signature made for one purpose never
+# serves another.
 SIGNING_CONTEXT = b"punch registration 1\n"
 
 
 @attrs.frozen(kw_only=True)
 class Registration:
-    """A peer says where it can be reached."""
+    """A peer's word on where it can be reached and what it does."""
 
     peer_id: PeerId
-    """Who says so."""
+    """The peer that registers, and that must have signed this."""
 
     namespace: str
-    """Among whom."""
+    """The namespace that the peer is a member of."""
 
     roles: frozenset[str]
-    """What it does there: ``listener``, ``dialer``, ``worker``, ``bootstrap``, ``relay``; may grow,
-    and what is not known is ignored. Who only dials is not shown to others."""
+    """Roles of the peer: ``listener``, ``dialer``, ``worker``, ``bootstrap``, ``relay``; may grow,
+    and roles that are not known are ignored. A peer that only dials is not shown to others."""
 
     addresses: tuple[str, ...] = ()
     """Multiaddresses where it can be dialled."""
@@ -45,17 +45,17 @@ class Registration:
 
     @property
     def is_listener(self) -> bool:
-        """Whether it can be asked; only these are known to minor 0."""
+        """True if the peer can be asked; minor 0 knows only such peers."""
         return "listener" in self.roles
 
     @property
     def is_shown(self) -> bool:
-        """Whether others are told of it: it does something that they may want of it."""
+        """True if others are told of the peer: it does something that they may want of it."""
         return not self.roles <= {"dialer"}
 
     @property
     def role(self) -> str:
-        """What minor 0 is told: ``listener``, or else ``dialer``, whom nobody is told of."""
+        """The one role that minor 0 is told: ``listener``, or else ``dialer``."""
         return "listener" if self.is_listener else "dialer"
 
 
@@ -81,10 +81,10 @@ class Join:
 
 @attrs.frozen(kw_only=True)
 class Roster:
-    """Who is in a namespace, from the bootstrap to a member."""
+    """The peers of a namespace, from the bootstrap to a member."""
 
     namespace: str
-    """Which one."""
+    """The namespace, which is the member's own."""
 
     whole: bool = False
     """True if `present` is everybody; otherwise it is what changed."""

@@ -1,4 +1,7 @@
-"""Who is in which namespace: what a bootstrap keeps."""
+"""Keeps the registrations of a bootstrap, and decides which changes the members must hear of.
+
+No I/O. Signatures were checked and membership was decided before a registration comes here.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +26,10 @@ class _Entry:
 
 
 class Registrations:
-    """Registrations by namespace and peer. Knows no clock: *now* is in seconds."""
+    """Registrations by namespace and peer, bounded in each way.
+
+    There is no clock here: *now* is in seconds, of the same clock in every call.
+    """
 
     def __init__(self) -> None:
         self._namespaces: dict[str, dict[PeerId, _Entry]] = {}
@@ -33,14 +39,14 @@ class Registrations:
         return self._total
 
     def join(self, join: Join, registration: Registration, *, now: float) -> bool:
-        """Keep a registration whose signature was checked. True if the others must hear of it.
+        """Keep a registration whose signature was checked; True if the members must hear of it.
 
-        That is: a peer that is shown is new, moved, started anew or does something else; or one
-        that was shown is not any longer. An older registration than the one kept is ignored, so
-        a replay changes nothing.
+        They must if a peer that is shown is new, moved, started anew or has other roles, or if a
+        peer that was shown is not shown any longer. An older registration than the one kept is
+        ignored, so a replay changes nothing.
 
         Raises:
-          BootstrapFull: if there is no room.
+          BootstrapFull: if the namespace is full, or this bootstrap is.
 
         """
         entries = self._namespaces.get(registration.namespace)
@@ -75,7 +81,7 @@ class Registrations:
         )
 
     def leave(self, namespace: str, peer_id: PeerId) -> bool:
-        """Forget a peer. True if the others must hear of it."""
+        """Forget a peer; True if the members must hear of it."""
         entries = self._namespaces.get(namespace, {})
         entry = entries.pop(peer_id, None)
         if entry is None:
@@ -86,7 +92,7 @@ class Registrations:
         return entry.registration.is_shown
 
     def expire(self, *, now: float) -> tuple[tuple[str, PeerId], ...]:
-        """Forget whoever did not renew; returns the (namespace, peer id) of those shown."""
+        """Forget the peers that did not renew; (namespace, peer id) of those that were shown."""
         late = [
             (namespace, peer_id)
             for namespace, entries in self._namespaces.items()
@@ -114,5 +120,5 @@ class Registrations:
 
 
 def is_told(registration: Registration, *, minor: int) -> bool:
-    """Whether a member of *minor* is told of a peer: minor 0 knows listeners only."""
+    """True if a member of *minor* is told of the peer: minor 0 knows listeners only."""
     return registration.is_shown if minor else registration.is_listener

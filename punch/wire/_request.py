@@ -1,4 +1,7 @@
-"""What a dialer asks of a listener, as values; `punch.wire.checks` says what can be answered."""
+"""The values of a request: what a dialer asks of a listener.
+
+Nothing is checked here; what can be answered is decided by `punch.wire.checks`.
+"""
 
 from __future__ import annotations
 
@@ -18,10 +21,10 @@ class ToolCall:
     """What the tool's result refers to."""
 
     name: str
-    """Which tool."""
+    """Name of the tool."""
 
     arguments: str
-    """Its arguments, as JSON text; as the model wrote it, so perhaps no JSON at all."""
+    """Arguments of the call, as JSON text; as the model wrote it, so perhaps no JSON at all."""
 
 
 @attrs.frozen(kw_only=True)
@@ -32,20 +35,20 @@ class Tool:
     """1 to 64 letters, digits, ``_`` and ``-``."""
 
     description: str | None = None
-    """What it does, for the model."""
+    """What the function does, written for the model."""
 
     parameters: str = "{}"
     """JSON Schema of its arguments, as text; ``{}`` says nothing about them."""
 
     @property
     def texts(self) -> tuple[str, ...]:
-        """What a model reads of it."""
+        """The texts of the tool that a model reads."""
         return self.name, self.description or "", self.parameters
 
 
 @attrs.frozen(kw_only=True)
 class ContentPart:
-    """One part of what was said in a turn that is not text alone."""
+    """A part of a turn that is not text alone."""
 
     type: str
     """``text``, ``image`` or ``audio``; may grow. An offer takes the types that are among its
@@ -55,18 +58,18 @@ class ContentPart:
     """What a part of type ``text`` says."""
 
     media_type: str | None = None
-    """What `data` is, such as ``image/png``."""
+    """Media type of `data`, such as ``image/png``."""
 
     data: bytes | None = None
     """The picture or sound itself."""
 
     url: str | None = None
-    """Where it can be fetched, in place of `data`."""
+    """Address where the picture or sound can be fetched, in place of `data`."""
 
 
 @attrs.frozen(kw_only=True)
 class ChatMessage:
-    """One turn of a conversation."""
+    """A turn of a conversation."""
 
     role: str
     """``system``, ``user``, ``assistant`` or ``tool``."""
@@ -75,7 +78,7 @@ class ChatMessage:
     """What was said; of a ``tool``, what it returned."""
 
     name: str | None = None
-    """Who says it, where several share a role."""
+    """Name of the speaker, where several share a role."""
 
     tool_calls: tuple[ToolCall, ...] = ()
     """What the assistant asked for in this turn."""
@@ -107,7 +110,7 @@ class ChatMessage:
 
     @property
     def texts(self) -> tuple[str, ...]:
-        """What a model reads of it."""
+        """The texts of the turn that a model reads."""
         if not self.tool_calls and self.reasoning is None:
             return (self.content,)
         calls = (text for call in self.tool_calls for text in (call.name, call.arguments))
@@ -158,7 +161,7 @@ class CommandRequest:
     `Router` gives it where it enters: here is neither time nor chance."""
 
     command: Command = "chat"
-    """What to do."""
+    """What the listener is to do."""
 
     model: str | None = None
     """Name of the model, or `None` for any."""
@@ -174,7 +177,7 @@ class CommandRequest:
     """The conversation so far, for ``chat``."""
 
     prompt: str | None = None
-    """The text to go on from, for ``complete``."""
+    """The text to continue, for ``complete``."""
 
     inputs: tuple[str, ...] = ()
     """The texts to embed, for ``embed``."""
@@ -192,7 +195,7 @@ class CommandRequest:
     """JSON Schema that the answer must fit, as text; ``{}`` means any JSON object."""
 
     logprobs: int | None = None
-    """Give the log-probability of each token, and of so many alternatives, 0 to 20."""
+    """Alternatives to give with the log-probability of each token, 0 to 20; `None` gives none."""
 
     stream: bool = True
     """Send the answer as it is made."""
@@ -210,19 +213,19 @@ class CommandRequest:
     """Higher goes first in a queue, -100 to 100."""
 
     continuable: bool = True
-    """If its peer fails after the first text, another one may go on from there."""
+    """If the peer fails after the first text, another peer may continue the answer there."""
 
     continuation: str | None = None
     """Text of this answer that another peer already delivered."""
 
     @property
     def needs(self) -> frozenset[str]:
-        """Features that a model must have for it, besides its command.
+        """Features that a model must have for the request, besides its command.
 
-        They are for the form of its answer, and the types of what was said besides text. An
-        answer that needs any comes from one peer or not at all: where tool calls, or JSON that
-        fits a schema, may go on depends on how far a grammar had come, and of the
-        log-probabilities of a peer that was lost nothing is left.
+        They concern the form of the answer, and the types of content besides text. An answer that
+        needs any comes from one peer or not at all: where tool calls, or JSON that fits a schema,
+        can be continued depends on how far a grammar had come, and the log-probabilities of a
+        peer that was lost are lost with it.
         """
         wanted = {
             "tools": bool(self.tools),
@@ -233,7 +236,7 @@ class CommandRequest:
 
     @property
     def part_types(self) -> frozenset[str]:
-        """The types of what was said in its messages besides text."""
+        """The types of content in the messages besides text."""
         return frozenset(
             part.type
             for message in self.messages
@@ -244,7 +247,7 @@ class CommandRequest:
 
     @property
     def texts(self) -> tuple[str, ...]:
-        """What a model reads of it, in about that order."""
+        """All texts that a model reads, in about the order in which it reads them."""
         texts = [text for tool in self.tools for text in tool.texts]
         texts += [text for message in self.messages for text in message.texts]
         # A schema is not read by the model, but some servers write it into the prompt.
@@ -252,7 +255,7 @@ class CommandRequest:
         return *texts, *self.inputs
 
     def without_prompt(self) -> CommandRequest:
-        """The same request with nothing in it of what the caller said."""
+        """The same request without the caller's texts, to be kept when they are not needed."""
         return attrs.evolve(
             self,
             messages=(),

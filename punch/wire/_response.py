@@ -1,6 +1,7 @@
-"""What a listener answers, as values.
+"""The values of a response: what a listener answers.
 
-Times are durations in seconds. Tokens are counted by a backend, never made up.
+Times are durations in seconds. Tokens are counted by a backend, never made up; whether the counts
+can be true is judged where they enter, by the listener and by the dialer.
 """
 
 from __future__ import annotations
@@ -82,7 +83,7 @@ class TokenLogprob:
     """How likely a token of an answer was."""
 
     token: str
-    """Its text; part of a character has no text of its own and reads U+FFFD."""
+    """Text of the token; part of a character has no text of its own and reads U+FFFD."""
 
     logprob: float
     """Natural logarithm of its probability, at most 0."""
@@ -106,10 +107,10 @@ class Completion:
     """What the model asks its caller to run."""
 
     logprobs: tuple[TokenLogprob, ...] = ()
-    """One for each token of the text, if they were asked for."""
+    """The log-probability of each token of the text, if they were asked for."""
 
     embeddings: tuple[tuple[float, ...], ...] = ()
-    """One vector an input, for ``embed``."""
+    """A vector for each input, in their order, for ``embed``."""
 
     reasoning: str = ""
     """What the model thought before the answer, and no part of it. On the wire it is empty if it
@@ -141,30 +142,30 @@ class Segment:
     """The part of an answer that one peer delivered."""
 
     peer_id: PeerId
-    """Who."""
+    """The peer that delivered it."""
 
     tokens: int
-    """Tokens of it."""
+    """Tokens of this part."""
 
     characters: int
-    """Characters of it."""
+    """Characters of this part."""
 
     seconds: float
     """From asking this peer to its last word."""
 
     reason: str
-    """Why it ended there: the finish reason, or what went wrong with the peer."""
+    """Why the part ended there: the finish reason, or what went wrong with the peer."""
 
 
 @attrs.frozen(kw_only=True)
 class CommandResponse:
-    """What became of a request."""
+    """The end of a request: its answer, or the reason why there is none."""
 
     request_id: str
-    """The one of the request."""
+    """The id of the request."""
 
     status: Status
-    """How it ended."""
+    """How the request ended."""
 
     result: Completion | None = None
     """The answer, if `status` is ``success``."""
@@ -173,7 +174,7 @@ class CommandResponse:
     """The reason, if it is not."""
 
     executor: PeerId | None = None
-    """Who answered."""
+    """The peer that answered."""
 
     provenance: Provenance | None = None
     """Where the answer comes from."""
@@ -200,4 +201,5 @@ class CommandResponse:
     """What was tried and failed, in order; filled in by the router, never sent."""
 
     segments: tuple[Segment, ...] = ()
-    """Who delivered which part of the text; filled in by the router, never sent."""
+    """The parts of the text and the peers that delivered them; filled in by the router, never
+    sent."""

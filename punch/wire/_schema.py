@@ -1,4 +1,7 @@
-"""What each message is made of: fields, types, ranges and lengths, in one table."""
+"""The table of messages: which fields each has, with types, ranges and lengths.
+
+The numbers themselves stand in `_limits`, and the bytes are read by `_codec`.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The rules of a session, without any I/O.
+"""Decides what may be said in a session, when, and how far ahead of its reader. No I/O.
 
 1. A session is one byte stream between a dialer, who asks, and a listener, who answers.
    Both ends run this code: `receive_data` and `next_event` for what comes in, `send` and
@@ -137,7 +137,7 @@ _ABOUT_REQUESTS = frozenset(said for _, said in REQUEST_TRANSITIONS)
 
 @attrs.define
 class _InFlight:
-    """One request in flight."""
+    """A request that was asked and is not over."""
 
     state: RequestState
     ahead: int = 0
@@ -154,7 +154,7 @@ def _request_id(message: Any) -> str:
 
 
 class Session:
-    """One end of a session.
+    """An end of a session.
 
     Args:
       role: Which end.
@@ -167,14 +167,14 @@ class Session:
         self.role: Role = role
         self.state = State.GREETING
         self.theirs: Hello | None = None
-        """What the other end said of itself, once it has."""
+        """The other end's hello; `None` before it has greeted."""
         self.admit: Callable[[Hello], None] | None = None
         """Called with the other end's `Hello` before ours is said to a dialer; raises
         `NotPermitted` to turn it away. `None` lets everybody in."""
         self.minor = hello.minor
         """Minor version that both ends speak, once both have greeted."""
         self.charged = 0
-        """Bytes that the text which came last takes of the window, to be credited."""
+        """Bytes of the window that the text which came last takes; to be credited once read."""
         self._ours = hello
         self._other: Role = "listener" if role == "dialer" else "dialer"
         self._requests: dict[str, _InFlight] = {}
@@ -190,7 +190,7 @@ class Session:
     # ---- coming in ----
 
     def receive_data(self, data: bytes) -> None:
-        """Take bytes from the stream, in any pieces."""
+        """Add bytes of the stream, cut anywhere."""
         if self.state is not State.ENDED:
             self._received.feed(data)
 
@@ -330,7 +330,7 @@ class Session:
         return request_id in self._requests
 
     def cost(self, text: str) -> int:
-        """Bytes of the window that *text* takes as one chunk, at the most."""
+        """Bytes of the window that *text* takes as a chunk, at the most."""
         if self.minor < 1:
             return len(text.encode())
         # The text is encoded once, with its frame: until then this is near enough.
@@ -393,7 +393,7 @@ class Session:
 
 
 def greeting(*, namespace: str, incarnation: int, version: str) -> Hello:
-    """What a peer says first."""
+    """The hello of this version of punch, for *namespace*."""
     return Hello(
         minor=MINOR,
         version=version,

@@ -1,4 +1,7 @@
-"""Whether a request is one that anybody could answer: its values, its form, its schemas."""
+"""Checks whether any peer could answer a request: its values, its form, its schemas. No I/O.
+
+What this very peer can answer is decided by its offers and its backend.
+"""
 
 from ._request import check_request
 

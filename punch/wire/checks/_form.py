@@ -1,4 +1,7 @@
-"""Checks what a request says of the form of its answer: tools, a schema, log-probabilities."""
+"""Checks what a request says of the form of its answer: tools, a schema, log-probabilities.
+
+Whether an engine can hold an answer to a schema is decided by `_repetition`.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +26,10 @@ BY_NAME = "function:"
 
 
 def _deeper_than(value: Any, limit: int) -> bool:
-    """Whether lists and maps are nested beyond *limit*; without recursion, which is the point."""
+    """True if lists and maps are nested beyond *limit* levels.
+
+    Without recursion: a value that is nested too deeply must not end in a `RecursionError`.
+    """
     level = [value]
     for _ in range(limit + 1):
         level = [one for one in level if isinstance(one, dict | list)]
@@ -42,10 +48,10 @@ def _no_number(name: str) -> Any:
 
 
 def _parsed(text: str) -> Any:
-    """What JSON *text* says.
+    """The value of the JSON *text*.
 
     Raises:
-      ValueError: if it is none, or cannot be written down again.
+      ValueError: if the text is no JSON, or its value cannot be written down again.
 
     """
     value = json.loads(text, parse_constant=_no_number)

@@ -4,7 +4,7 @@
   Some engines do write it out, and all need memory for it.
 * *Ways*: in how many places one may be at once after the same text. One, as long as each
   round of a repetition can be told from the next: by its length, by a character that stands
-  nowhere else in it, or because no round can go on with what begins the next. Where it cannot,
+  nowhere else in it, or because no round can continue with what begins the next. Where it cannot,
   as in ``(a{0,99}){0,99}``, every place is a way. So it is where two parts follow each other,
   as in ``a{0,99}a{0,99}``: the second may have begun after each place of the first.
 
@@ -20,7 +20,7 @@ import re
 from collections.abc import Mapping
 from typing import NamedTuple
 
-# Counting ends here: nobody cares how much too much it is.
+# Counting ends here: what is more than this is too much anyway.
 CEILING = 10**15
 
 # One bit for each ASCII character, and one for all others.
@@ -69,24 +69,24 @@ class Size(NamedTuple):
 
 
 class _Part(NamedTuple):
-    """What is known of a part of a pattern."""
+    """What is known of a part of a pattern. Sets of characters are bits, see `_ALL`."""
 
     first: int = 0
-    """Characters that it may begin with."""
+    """Characters that the part may begin with."""
     after: int = 0
-    """Characters that it may go on with where it may also have ended."""
+    """Characters that the part may continue with where it may also have ended."""
     chars: int = 0
-    """Characters anywhere in it."""
+    """Characters anywhere in the part."""
     empty: bool = True
-    """Whether it matches no character at all."""
+    """True if the part can match no character at all."""
     length: int | None = 0
-    """Characters that it matches, if that is always the same number."""
+    """Characters that the part matches, if that is always the same number."""
     places: int = 0
     ways: int = 1
     is_sure: bool = True
-    """Whether what was read says which of its places it is in, but for loops."""
+    """True if the text read so far says which place the part is in, but for loops."""
     is_fenced: bool = False
-    """Whether one of its characters comes once, and can be nothing else in it."""
+    """True if one of its characters comes once, and can be nothing else in the part."""
 
 
 _NOTHING = _Part()
@@ -104,7 +104,7 @@ def _sequence(parts: list[_Part]) -> _Part:
     length: int | None = 0
     unsure: list[int] = []
     for part in parts:
-        # Where the next part may begin, an earlier one may still go on: which is it?
+        # Where the next part may begin, an earlier one may still continue: which is it?
         unsure.append(places if after & part.first else 0)
         after = part.after | (after | part.first if part.empty else 0)
         first |= part.first if empty else 0

@@ -158,7 +158,7 @@ class _Walk:
         return least, most
 
     def _text(self, schema: dict[str, Any]) -> tuple[int, int]:
-        """As `size`, of the string that fits *schema*; checks its patterns."""
+        """Least and most characters of a text that fits *schema*; checks its patterns."""
         named = schema.get("patternProperties")
         for pattern in named if isinstance(named, dict) else ():
             self._check.places(pattern)

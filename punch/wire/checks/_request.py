@@ -1,4 +1,7 @@
-"""Checks whether a request is one that anybody could answer."""
+"""Checks whether any peer could answer a request: the ranges of its fields and how they combine.
+
+The form of its answer is checked by `_form`.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ from ._form import check_entries, check_form, check_label, check_turn
 COMMANDS = get_args(Command)
 ROLES = ("system", "user", "assistant", "tool")
 
-# What a name, a tool or a call of one takes besides its text, with room to spare: their keys.
+# Bytes that a name, a tool or a tool call takes in a frame besides its text, rather too many.
 FIELD_BYTES = 64
 
 
