@@ -15,9 +15,9 @@ from starlette.routing import Router as Routes
 
 from .._logs import get_logger
 from ..exceptions import ConfigurationError, PunchError
+from ._client import Receive, Send
 from ._endpoint import Endpoint, Scope, Service, send_refusal
 from ._errors import Refusal, internal, refusal_of
-from ._handler import Receive, Send
 from .keys._keys import KeyStore
 from .server import ClientGone, has_body, reading_away
 

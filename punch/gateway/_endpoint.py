@@ -1,4 +1,8 @@
-"""What every endpoint that asks a model has in common: from the request to `Answering`."""
+"""What every endpoint that asks a model has in common, from the request to its `RequestHandler`.
+
+Decides whether a request can be understood, under which id, and for which key. Fields and bodies
+of a dialect are left to the endpoints in `openai` and `ollama`.
+"""
 
 from __future__ import annotations
 
@@ -16,8 +20,9 @@ from ..dialer import Router, new_request_id
 from ..events import DISCONNECTED, STOPPED, PromptRead, RequestRecord
 from ..exceptions import PunchError
 from ..wire import CommandRequest
+from ._client import Receive, Send
 from ._errors import Refusal, internal, refusal_of, without_traceback
-from ._handler import ParsedRequest, Receive, RequestHandler, Send
+from ._handler import ParsedRequest, RequestHandler
 from ._live import LiveRequests
 from ._memory import BodyReservation, MemoryBudget, read_body
 from ._parsing import Body, parse_aside

@@ -1,9 +1,16 @@
-"""The requests under way, and the events of each: started once, then changes, then ended once."""
+"""What subscribers and headers say of requests: each is started once, changes, and ends once.
+
+Reads the state of a request from its answers, and writes its `RequestRecord`. Sends nothing to
+the client itself.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import trio
 
+from ..dialer import Answer
 from ..events import (
     Bus,
     RequestChanged,
@@ -12,6 +19,9 @@ from ..events import (
     RequestRefused,
     RequestStarted,
 )
+from ..wire import CommandResponse, Progress, Provenance
+from ._headers import header_value, in_short, usage_of, where_from
+from .keys._charging import cost_of
 
 
 class LiveRequests:
@@ -55,3 +65,114 @@ class LiveRequests:
         """Publish that a request got no further than the door."""
         if self.events.wants(RequestRefused):
             self.events.publish(RequestRefused(at=trio.current_time(), status=status))
+
+
+class RequestAccount:
+    """What is known of one request and its answers, as its record, headers and bill say it.
+
+    Args:
+      record: Of the request; written here.
+      live: Publishes the record's changes.
+      answers: How many answers the request asks for.
+
+    """
+
+    def __init__(self, record: RequestRecord, live: LiveRequests, *, answers: int) -> None:
+        self.record = record
+        """Newest at `refresh`."""
+        self.answers: dict[int, Answer] = {}
+        """The answers that were asked for so far, by index."""
+        self.responses: dict[int, CommandResponse] = {}
+        """Of these, the ends that are there."""
+        self._live = live
+        self._is_single = answers == 1
+
+    def publish(self) -> None:
+        """Publish that the record changed."""
+        self._live.change(self.record)
+
+    def queued(self, ahead: int, seconds: float | None) -> None:
+        """Note that the request waits in the gateway's own queue, and publish it."""
+        record = self.record
+        record.progress = Progress(
+            request_id=record.request_id, state="queued", ahead=ahead, seconds=seconds
+        )
+        self.publish()
+
+    def received(self, answer: Answer, parts: int) -> None:
+        """Count *parts* of text of *answer*; publish the first, and a peer that takes over."""
+        record = self.record
+        record.texts += parts
+        if record.first_text_at is None:
+            record.first_text_at = trio.current_time()
+        elif answer.peer_id == record.peer_id or not self._is_single:
+            # Answers side by side come from several peers at once, in turns: that is no change.
+            return
+        self.refresh()
+        self.publish()
+
+    def charge(self, index: int) -> None:
+        """Add what the answer *index* has cost, ended or not, to the request's bill."""
+        cost = cost_of(self.answers[index], self.responses.get(index))
+        self.record.cost = self.record.cost.plus(cost)
+
+    def refresh(self) -> None:
+        """Bring the record up to date with the answers."""
+        record, answers = self.record, list(self.answers.values())
+        record.decisions = tuple(d for answer in answers for d in answer.decisions)
+        record.attempts = tuple(a for answer in answers for a in answer.attempts)
+        record.segments = tuple(s for answer in answers for s in answer.segments)
+        for answer in answers:
+            record.progress = answer.progress or record.progress
+            record.peer_id = answer.peer_id or record.peer_id
+            record.provenance = answer.provenance or record.provenance
+
+    def close(self) -> None:
+        """Bring the record up to date for the last time, with the tokens of all answers."""
+        self.refresh()
+        self.record.usage = usage_of(self.responses.values())
+
+    def in_order(self) -> Sequence[CommandResponse]:
+        """The responses, in the order in which they were asked for."""
+        return [self.responses[index] for index in sorted(self.responses)]
+
+    def model(self) -> str:
+        """Name of the model that answers, as far as that is known."""
+        provenance = self.record.provenance
+        if provenance is not None and provenance.model is not None:
+            return provenance.model
+        return self.record.model or "auto"
+
+    def headers(self, *, streamed: bool) -> list[tuple[bytes, bytes]]:
+        """The ``X-`` headers; *streamed*: they leave before it is known which peers take part."""
+        self.refresh()
+        record = self.record
+        found = {"x-request-id": record.request_id}
+        if record.peer_id is not None:
+            found["x-punch-peer"] = record.peer_id
+        if record.decisions:
+            found["x-punch-decision"] = in_short(record.decisions[-1])
+        elif self.responses:
+            found["x-punch-decision"] = "replayed"
+        provenance = record.provenance or self._expected()
+        if provenance is not None:
+            found["x-punch-provenance"] = where_from(provenance)
+        if self.responses and not streamed:
+            found["x-punch-segments"] = str(len(record.segments))
+        return [(name.encode(), header_value(value)) for name, value in found.items()]
+
+    def _expected(self) -> Provenance | None:
+        """Where the answer will come from, as its peer claims: it must say the same later."""
+        record = self.record
+        if record.peer_id is None or not record.decisions:
+            return None
+        decision = record.decisions[-1]
+        candidate = decision.best_of(record.peer_id)
+        if candidate is None:
+            return None
+        return Provenance(
+            kind="simulated" if candidate.lane.simulated else "real",
+            backend=candidate.lane.backend,
+            model=candidate.offer.name,
+            model_digest=candidate.offer.digest,
+        )

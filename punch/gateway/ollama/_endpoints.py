@@ -9,9 +9,10 @@ from typing import Any
 from ...peers import PeerRecord
 from ...wire import ChatMessage, Sampling, Tool, ToolCall
 from .._asking import command_request
+from .._client import Receive, Send
 from .._endpoint import Endpoint, RequestContext, Scope, Service, key_id_in
 from .._errors import Refusal
-from .._handler import ParsedRequest, Receive, Send
+from .._handler import ParsedRequest
 from .._memory import read_body
 from .._offered import AUTO, OfferedModel, no_such_model, on_offer
 from .._parsing import parse_aside
