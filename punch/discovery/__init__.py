@@ -1,7 +1,8 @@
-"""Who is in the namespace, and how that is found out.
+"""Finds the members of a namespace, and keeps sessions with its listeners.
 
-The directory puts together what any number of sources say; the bootstraps are the first kind of
-source. A new one implements `Source` and is given to `join_namespace`.
+The directory merges what any number of sources say; the bootstraps are the first kind of source.
+A new one implements `Source` and is given to `join_namespace`. Which listener is asked is decided
+by `punch.routing`.
 """
 
 from ._bootstraps import (

@@ -1,8 +1,12 @@
-# Rule 1: one stream to a bootstrap at a time; on it one task renews and one task follows.
-#
-# Rule 2: a bootstrap may leave members out, but it cannot make any up: what it lists is passed on
-# only if its member signed it.
-"""The source that a bootstrap is: register there, renew, and follow its roster."""
+"""A bootstrap as a source of the directory: registers there, renews, and follows its roster.
+
+1. There is one stream to a bootstrap at a time; on it one task renews and one task follows.
+2. A bootstrap may leave members out, but it cannot make any up: what it lists is passed on only
+   if the member itself signed it.
+
+Also reads the addresses of bootstraps as people write them. The bootstrap's own side is in
+`punch.bootstrap`.
+"""
 
 from __future__ import annotations
 
@@ -113,19 +117,19 @@ def parse_bootstraps(
 
 
 class BootstrapSource:
-    """One bootstrap, tried again for ever while it is away.
+    """A source that is a bootstrap; tried again for ever while that is away.
 
     Args:
-      node: Ourselves.
-      address: Where the bootstrap is.
-      known: Who was there before.
-      namespace: Among whom we meet there.
+      node: Our own node.
+      address: Address of the bootstrap.
+      known: The identities that bootstraps had before.
+      namespace: The namespace whose members we look for there.
 
     """
 
     def __init__(self, node: Node, address: Address, *, known: KnownPeers, namespace: str) -> None:
         self.name = f"bootstrap {address}"
-        """What people are told that a member was found by."""
+        """Name of the source, for people."""
         self._node = node
         self._address = address
         self._known = known
@@ -142,7 +146,7 @@ class BootstrapSource:
             try:
                 await self._meet(announce, found)
             except (PeerUnreachable, RemoteProtocolError) as error:
-                # No peer's fault to whoever asks: nobody is there who could be asked.
+                # A fault of the network and of no peer: a dialer that asks now has no peer yet.
                 trouble = NetworkError(f"the bootstrap is out of reach: {error}")
                 found(Sighting(trouble=trouble))
                 log.info(
@@ -256,10 +260,10 @@ class BootstrapSource:
 def bootstrap_sources(
     node: Node, addresses: Iterable[Address], *, known: KnownPeers, namespace: str
 ) -> tuple[BootstrapSource, ...]:
-    """One source for each of *addresses*; the same place given twice is one.
+    """A source for each of *addresses*; the same place given twice is one source.
 
     Raises:
-      ConfigurationError: if there are too many.
+      ConfigurationError: if there are more than `MAX_BOOTSTRAPS`.
 
     """
     places = tuple(dict.fromkeys(addresses))

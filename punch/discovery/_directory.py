@@ -1,10 +1,13 @@
-# Rule 1: a member is there for as long as one source says so.
-#
-# Rule 2: of what several sources say about one member the newest word counts, by incarnation
-# first and sequence second. Which source said it, and when it arrived, means nothing.
-#
-# Rule 3: a source that fails takes nothing away: what it said last stays until it says otherwise.
-"""The directory: who is in the namespace, by all sources together."""
+"""The directory: merges what all sources say of the members of a namespace.
+
+1. A member is there for as long as one source says so.
+2. Of what several sources say about one member the newest word counts, by incarnation first and
+   sequence second. Which source said it, and when it arrived, means nothing: no clocks of two
+   machines are compared.
+3. A source that fails takes nothing away: what it said last stays until it says otherwise.
+
+How members are found is left to the sources; sessions with them are kept by `_session_pool`.
+"""
 
 from __future__ import annotations
 
@@ -38,21 +41,24 @@ from ._source import Sighting, Source
 
 log = get_logger(__name__)
 
-# Members that one source may list: more than any bootstrap keeps for one namespace. What a
-# source lists beyond it is not looked at, so that a hostile one fills no memory.
+# Members that one source may list: more than any bootstrap keeps for one namespace. What a source
+# lists beyond that is ignored, so that a hostile one fills no memory.
 MAX_LISTED = 4096
 
 
 def new_incarnation() -> int:
-    """A number that is larger each time a peer starts: milliseconds of its own clock."""
+    """A number that is larger each time a peer starts: milliseconds of this machine's clock.
+
+    Only two incarnations of one peer are ever compared.
+    """
     return time.time_ns() // 1_000_000
 
 
 def check_namespace(namespace: str) -> None:
-    """Refuse a name that could not travel.
+    """Check that a name of a namespace can travel and be shown.
 
     Raises:
-      ConfigurationError: with the value and the rule.
+      ConfigurationError: if it cannot; the text has the value and the rule.
 
     """
     if not 1 <= len(namespace) <= 256 or not namespace.isprintable():
@@ -66,42 +72,42 @@ class KnownMember:
     """A peer of our namespace that does more than dial, by its own signed word."""
 
     peer_id: PeerId
-    """Its identity."""
+    """Identity of the member."""
 
     addresses: tuple[str, ...]
-    """Multiaddresses where it can be dialled."""
+    """Multiaddresses where the member can be dialled."""
 
     incarnation: int
-    """Grows each time it starts."""
+    """Grows each time the member starts."""
 
     roles: frozenset[str] = frozenset({"listener"})
-    """What it does there; some roles may be unknown here."""
+    """Roles of the member; some may be unknown here."""
 
     sources: frozenset[str] = attrs.field(default=frozenset(), eq=False)
-    """Names of the sources that list it. Two that differ in nothing else are equal: nobody has
-    to dial anew because one more source has found the same listener."""
+    """Names of the sources that list the member. Two values that differ in nothing else are equal:
+    a listener is not dialled anew because one more source has found it."""
 
 
 @attrs.frozen(kw_only=True)
 class SourceState:
-    """How one source is doing."""
+    """State of a source at one instant."""
 
     name: str
-    """Its name, see `Source.name`."""
+    """Name of the source, such as ``bootstrap ADDRESS``."""
 
     listeners: int
-    """Listeners that it lists."""
+    """Number of listeners that the source lists."""
 
     is_working: bool
-    """True once it has told who is there, and again after each trouble."""
+    """True once the source has listed its members, and again after each trouble."""
 
     trouble: PunchError | None
-    """Why it does not work; `None` while it does, or before it has tried."""
+    """Why the source does not work; `None` while it does, or before it has tried."""
 
 
 @attrs.define(eq=False)
 class _Listed:
-    """What one source has said."""
+    """A source with the members that it lists."""
 
     source: Source
     members: dict[PeerId, Registration] = attrs.field(factory=dict)
@@ -120,7 +126,7 @@ class _Announcement:
         self._namespace = namespace
         self._incarnation = incarnation
         self._sequence = 0
-        # How many want each role: two routers of one process are one dialer.
+        # Users of each role in this process: two routers are one dialer, until both have ended.
         self._roles = Counter(roles)
         self.altered = trio.Event()
 
@@ -130,7 +136,7 @@ class _Announcement:
             peer_id=self._node.peer_id,
             namespace=self._namespace,
             roles=roles,
-            # Nobody dials a dialer.
+            # A dialer is never dialled, so its addresses are nobody's business.
             addresses=() if roles <= {"dialer"} else self._node.addresses[:MAX_ADDRESSES],
             incarnation=self._incarnation,
             sequence=self._sequence,
@@ -155,13 +161,13 @@ class _Announcement:
 
 
 class Directory:
-    """Who is in a namespace, and our own place in it. Made by `join_namespace`.
+    """The members of a namespace, and our own membership. Made by `join_namespace`.
 
     Args:
-      node: Ourselves.
-      sources: The ways of finding out, at least one.
-      namespace: Whose directory.
-      roles: What we are announced as, see `Registration.roles`.
+      node: Our own node.
+      sources: The sources, at least one.
+      namespace: The namespace.
+      roles: Roles that we are announced with, see `Registration.roles`.
       incarnation: Grows each time we start.
       changed: Called after every change of `listeners`.
 
@@ -178,9 +184,9 @@ class Directory:
         changed: Callable[[], None],
     ) -> None:
         self.joined = trio.Event()
-        """Set once a source has told us who is there."""
+        """Set once any source has listed its members."""
         self.refused = trio.Event()
-        """Set when waiting will not help: every source is in a trouble that a person must end."""
+        """Set when waiting will not help: every source has a trouble that a person must end."""
         self._node = node
         self._announce = _Announcement(
             node, namespace=namespace, roles=roles, incarnation=incarnation
@@ -202,7 +208,7 @@ class Directory:
 
     @property
     def sources(self) -> tuple[SourceState, ...]:
-        """How each source is doing, in the order they were given."""
+        """State of each source, in the order in which they were given."""
         return tuple(
             SourceState(
                 name=listed.source.name,
@@ -218,7 +224,7 @@ class Directory:
         """Why we are not in the namespace; `None` while any source works."""
         if any(listed.is_working for listed in self._listed):
             return None
-        # What a person must act on says more than that somebody is out of reach.
+        # A trouble that a person must end says more than that a bootstrap is out of reach.
         troubled = [listed for listed in self._listed if listed.trouble is not None]
         troubled.sort(key=lambda listed: not listed.is_final)
         return troubled[0].trouble if troubled else None
@@ -234,7 +240,7 @@ class Directory:
         """Be announced with *roles* too, for as long as the context lasts.
 
         Args:
-          roles: What else we do there, such as ``{"dialer"}``.
+          roles: Further roles, such as ``{"dialer"}``.
           changed: Called after every change of `listeners`.
 
         """
@@ -247,7 +253,7 @@ class Directory:
             self._announce.remove(roles)
 
     def _found(self, listed: _Listed, sighting: Sighting) -> None:
-        """Take what one source says."""
+        """Merge what a source says, and tell the watchers."""
         if sighting.trouble is not None:
             listed.is_working = False
             listed.trouble, listed.is_final = sighting.trouble, sighting.is_final
@@ -307,7 +313,7 @@ class Directory:
 
 
 def _stamp(registration: Registration) -> tuple[int, int]:
-    """Which of two words of one peer is newer."""
+    """A key that orders the registrations of one peer by age."""
     return registration.incarnation, registration.sequence
 
 
@@ -326,12 +332,12 @@ async def join_namespace(
     """Be a member of *namespace* for as long as the context lasts.
 
     Args:
-      node: Ourselves.
+      node: Our own node.
       bootstrap: Where the namespace meets: one address, or several that stand in for each other.
-      sources: Further ways of finding its members.
-      known: Who was at the bootstraps before; by default nobody, and it is not kept.
-      namespace: Which one.
-      roles: What we do there, such as ``{"listener"}``; see `Registration.roles`.
+      sources: Further sources of its members.
+      known: The identities that the bootstraps had before; by default none, kept in memory only.
+      namespace: The namespace.
+      roles: Our roles, such as ``{"listener"}``; see `Registration.roles`.
       incarnation: Grows each time we start.
       changed: Called after every change of `Directory.listeners`.
 

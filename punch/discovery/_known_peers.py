@@ -1,4 +1,8 @@
-"""Who was at an address before: trust on first use, as with ssh's known hosts."""
+"""Decides which identity a bootstrap must have: trust on first use, as with ssh's known hosts.
+
+Identities are remembered by host and port in a file. An address that names its peer id needs none
+of this.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +22,7 @@ MAX_ENTRIES = 1000
 
 
 class KnownPeers:
-    """Remembers who is where, in a file of lines ``host:port peer-id``.
+    """Remembers identities by place, in a file of lines ``host:port peer-id``.
 
     Args:
       path: The file; `None` remembers for the life of this object only.
@@ -30,11 +34,21 @@ class KnownPeers:
         self._memory: dict[str, PeerId] = {}
 
     def get(self, place: str) -> PeerId | None:
-        """Who was at *place*."""
+        """The identity that was at *place*, ``host:port``; `None` if none is remembered.
+
+        Raises:
+          NetworkError: if the file cannot be read.
+
+        """
         return self._read().get(place)
 
     def remember(self, place: str, peer_id: PeerId) -> None:
-        """*peer_id* is at *place* from now on."""
+        """Remember that *peer_id* is at *place*, in place of any other.
+
+        Raises:
+          NetworkError: if the file cannot be read or written.
+
+        """
         known = self._read()
         known.pop(place, None)
         known[place] = peer_id
@@ -70,11 +84,12 @@ class KnownPeers:
 
 
 async def who_is_at(node: Node, address: Address, known: KnownPeers) -> PeerId:
-    """Who is at *address*: as it says itself, as we know, or by trust on first use.
+    """The identity at *address*: the one that it names, the remembered one, or the first found.
 
     Raises:
-      IdentityChanged: if somebody else is there than the last time.
-      PeerUnreachable: if nobody is.
+      IdentityChanged: if another identity answers than is remembered.
+      PeerUnreachable: if no peer answers.
+      NetworkError: if the file of known peers cannot be used.
 
     """
     if address.peer_id is not None:

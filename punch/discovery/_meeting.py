@@ -1,8 +1,8 @@
-"""What a bootstrap and its members say to each other.
+"""The stream between a bootstrap and its members, which both sides use.
 
 A peer keeps one stream to the bootstrap (`/punch/meet/1`). It sends its signed registration
 at once and renews it before it expires; the bootstrap sends back who else is there, and every
-change. When the bootstrap is lost nothing else is: peers that know each other go on, and
+change. When the bootstrap is lost, sessions are not: peers that know each other continue, and
 register again when it is back.
 """
 
@@ -39,19 +39,19 @@ DEFAULT_NAMESPACE = "simple-chat"
 LIFETIME_SECONDS = 30.0
 RENEWAL_SECONDS = 10.0
 
-# How long each side waits for the other: three renewals.
+# Seconds that each side waits for the other: three renewals.
 SILENCE_SECONDS = 30.0
 
 Meeting = Join | Roster | Goodbye | Ping | Pong
 
 
 class FramedStream:
-    """Meeting messages on a stream.
+    """A stream of meeting messages.
 
     Args:
-      stream: The stream.
+      stream: The stream of bytes below.
       max_frame: The longest frame that the other side may send, in bytes.
-      minor: Minor version of the other side; what it does not know is not said to it.
+      minor: Minor version of the other side; fields that it does not know are left out.
 
     """
 
@@ -66,7 +66,12 @@ class FramedStream:
         await self._stream.send_all(encode(message, minor=self.minor))
 
     async def receive(self) -> Meeting | None:
-        """The next message, or `None` at the end."""
+        """The next message, or `None` at the end.
+
+        Raises:
+          RemoteProtocolError: if the frame is too long, or no message of a meeting.
+
+        """
         while (body := self._received.next_body()) is None:
             data = await self._stream.receive_some()
             if not data:
@@ -79,7 +84,12 @@ class FramedStream:
 
 
 def verified(node: Node, join: Join) -> Registration:
-    """The registration in *join*, once its signature is found right."""
+    """The registration in *join*, whose signature is checked.
+
+    Raises:
+      RemoteProtocolError: if it is malformed, or not signed by the peer that it names.
+
+    """
     registration = decode_registration(join.registration)
     if not node.verify(registration.peer_id, SIGNING_CONTEXT + join.registration, join.signature):
         raise RemoteProtocolError(f"the registration of {registration.peer_id} is not its own")

@@ -1,4 +1,7 @@
-"""One session with every listener of a namespace, kept up for as long as the listener is there."""
+"""Keeps a session with every listener of a namespace, and feeds the table of peers from them.
+
+Which listeners there are is decided by the directory, and which one is asked by the dialer.
+"""
 
 from __future__ import annotations
 
@@ -30,22 +33,22 @@ MAX_LISTENERS = 1024
 
 @attrs.define(eq=False)
 class _ListenerState:
-    """Our side of one listener."""
+    """A listener of the directory, with our session to it."""
 
     listener: KnownMember
     session: PeerSession | None = None
     trouble: str | None = None
     """Why there is no session, once that is known."""
     moved: trio.Event = attrs.field(factory=trio.Event)
-    """Set when the listener started anew or somewhere else: try again at once."""
+    """Set when the listener started anew or moved: the next try is made at once."""
 
 
 class SessionPool:
     """Sessions by peer, and the table that they feed.
 
     Args:
-      node: Ourselves.
-      namespace: Whose listeners.
+      node: Our own node.
+      namespace: The namespace of the listeners.
       incarnation: Grows each time we start.
       version: Version of punch, for people.
       admit: Decides whether a listener is let in.
@@ -79,7 +82,7 @@ class SessionPool:
 
     @property
     def peer_id(self) -> PeerId:
-        """Who we are."""
+        """Our own identity."""
         return self._node.peer_id
 
     @property
@@ -106,7 +109,7 @@ class SessionPool:
         return record is not None and record.rtt is not None
 
     def unreachable(self) -> Mapping[PeerId, str]:
-        """Listeners there is no session with, and why."""
+        """Listeners without a session, each with the reason."""
         return {
             peer_id: state.trouble
             for peer_id, state in self._states.items()
@@ -118,7 +121,7 @@ class SessionPool:
         await self._changed.wait()
 
     def listeners_changed(self) -> None:
-        """The roster has changed; called by the directory."""
+        """Note that the listeners are others than before; called by the directory."""
         self._roster_changed.set()
 
     async def run(self, directory: Directory) -> None:
@@ -213,14 +216,14 @@ class SessionPool:
         self._changed.set()
         self._changed = trio.Event()
 
-    # ---- what sessions tell ----
+    # ---- called by the sessions ----
 
     def opened(self, session: PeerSession, hello: Hello) -> None:
-        """Take the adverts of this session as they come, whatever was said in an earlier one."""
+        """Accept the adverts of this session from the first on, whatever an earlier one said."""
         self.table.met(session.peer_id)
 
     def advertised(self, session: PeerSession, advert: Advert | LoadReport) -> None:
-        """Take a listener's capability, or its load, into the table."""
+        """Put a listener's capability, or its load, into the table."""
         seen_at = trio.current_time() - advert.age
         if isinstance(advert, LoadReport):
             self.table.load_reported(
@@ -244,12 +247,12 @@ class SessionPool:
         self._signal()
 
     def round_trip(self, session: PeerSession, seconds: float) -> None:
-        """Take a heartbeat into the table."""
+        """Put the round trip of a heartbeat into the table."""
         news = not self._is_measured(session.peer_id)
         self.table.round_trip(session.peer_id, seconds)
         if news:
             self._signal()
 
     async def serve_call(self, call: ServerCall) -> None:
-        """Listeners ask nothing; the rules of the session refuse it before it comes here."""
+        """Never called: the rules of a session refuse a listener that asks."""
         raise AssertionError("a listener asked")

@@ -1,4 +1,7 @@
-"""What a source of the directory is: one way of finding out who is in the namespace."""
+"""The interface of a source: a way of finding the members of a namespace, for the directory.
+
+Checking signatures is left to the source, and merging what several say to the directory.
+"""
 
 from __future__ import annotations
 
@@ -15,51 +18,51 @@ from ..wire import Join, Registration
 
 @attrs.frozen(kw_only=True)
 class Sighting:
-    """What a source has found out: news of members, or why there is none."""
+    """What a source has found: news of members, or why it has none."""
 
     present: tuple[Registration, ...] = ()
     """Members that are there; the source has checked their signatures."""
 
     gone: tuple[PeerId, ...] = ()
-    """Members that this source lists no longer."""
+    """Members that the source no longer lists."""
 
     is_whole: bool = False
-    """True if `present` is everybody that this source knows; otherwise it is what changed."""
+    """True if `present` is all members that the source knows; otherwise it is what changed."""
 
     trouble: PunchError | None = None
-    """Why the source does not work at present; `None` if it does."""
+    """Why the source does not work now; `None` if it does."""
 
     is_final: bool = False
-    """True if waiting will not end the trouble: a person must act."""
+    """True if waiting will not end the trouble, because a person must act."""
 
 
 class Announce(Protocol):
-    """Makes our own signed registration, anew each time it is called."""
+    """Makes our own signed registration, a newer one each time it is called."""
 
     def __call__(self, *, as_dialer: bool = False) -> Join:
-        """Our registration as of now; with *as_dialer* one that says only that we dial."""
+        """Our registration as of now; with *as_dialer* one with no role but that of a dialer."""
         ...
 
     @property
     def altered(self) -> trio.Event:
-        """Set once our roles are others than now: a source then announces us anew, at once."""
+        """Set when our roles change: a source then announces us anew, at once."""
         ...
 
 
 Found = Callable[[Sighting], None]
-"""Takes what a source has found out. Never waits."""
+"""Is called with what a source has found. Never waits and never raises."""
 
 
 class Source(Protocol):
-    """One way of finding out who is in the namespace, and of telling others that we are."""
+    """A way of finding the members of a namespace, and of announcing ourselves to them."""
 
     @property
     def name(self) -> str:
-        """What people are told that a member was found by, such as ``bootstrap ADDRESS``."""
+        """Name of the source, for people, such as ``bootstrap ADDRESS``."""
         ...
 
     async def run(self, announce: Announce, found: Found) -> None:
-        """Tell others of us and report what is found, until cancelled.
+        """Announce us and report what is found, until cancelled.
 
         A source that fails says so with a `Sighting` and tries again by itself; one that returns
         has nothing more to say, and what it said last stays.
@@ -68,10 +71,10 @@ class Source(Protocol):
 
 
 class Nowhere:
-    """The source of a peer that looks for no other peer, and that no other peer is told of."""
+    """The source of a peer that looks for no other peer, and is announced to none."""
 
     name = "nowhere"
 
     async def run(self, announce: Announce, found: Found) -> None:
-        """Find that there is nobody."""
+        """Report once that there are no members."""
         found(Sighting(is_whole=True))

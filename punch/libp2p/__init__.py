@@ -22,7 +22,7 @@ def open_node(
     transport: Literal["tcp", "quic", "dual"] = "tcp",
 ) -> AbstractAsyncContextManager[Node]:
     """Run a libp2p node while the block runs; see `punch.libp2p._node.open_node`."""
-    # libp2p takes 1.4 s and 84 MB to import: only who opens a node pays.
+    # libp2p takes 1.4 s and 84 MB to import: only a process that opens a node pays for it.
     from ._node import open_node as open_libp2p_node
 
     return open_libp2p_node(identity=identity, listen=listen, transport=transport)

@@ -1,4 +1,7 @@
-"""The connections of a node: one to a peer, made when needed, closed when idle."""
+"""Decides which connection a stream uses: one to a peer, made when needed, closed when idle.
+
+A connection is opened by `_dialing`; the swarm that holds them is libp2p's.
+"""
 
 from __future__ import annotations
 
@@ -34,40 +37,40 @@ _log = get_logger(__name__)
 
 @attrs.define(kw_only=True)
 class ConnectionState:
-    """What we know about one connection of the swarm."""
+    """What this node knows of a connection of the swarm, beyond what libp2p does."""
 
     dialed: bool
-    """True if this side opened it."""
+    """True if this side opened the connection."""
 
     idle_since: float
-    """When its last stream closed, or when we first saw it; trio's clock, in seconds."""
+    """When the last stream closed, or else the connection was first seen; trio's clock, seconds."""
 
     streams: int = 0
-    """Our open streams on it."""
+    """Open streams of this node on the connection, in either direction."""
 
     closing: bool = False
-    """True once we have decided to close it."""
+    """True once this side has decided to close the connection."""
 
     pinged: float = 0.0
-    """When it was last kept alive; trio's clock, in seconds."""
+    """When the connection was last kept alive; trio's clock, in seconds."""
 
 
 @attrs.define(kw_only=True)
 class _Dial:
-    """The dial to one peer that goes on now."""
+    """A dial to a peer that is under way, and that several callers may wait for."""
 
     lock: trio.Lock = attrs.field(factory=trio.Lock)
-    """Held by the caller who dials."""
+    """Held by the caller that dials."""
 
     failed: tuple[str, ...] | None = None
-    """The addresses of the dial that failed last, while others waited."""
+    """Addresses of the dial that failed last, while others waited."""
 
     reason: str = ""
-    """Why it failed."""
+    """Why that dial failed."""
 
 
 _to_id = lru_cache(maxsize=1024)(ID.from_base58)
-"""Decoding base58 takes as long as opening a stream."""
+"""Cached, since decoding base58 takes as long as opening a stream."""
 
 
 class Connections:
@@ -175,7 +178,7 @@ class Connections:
                     dial.failed, dial.reason = tuple(addresses), error.message
                     raise
         finally:
-            # Still locked if somebody waits: the lock was handed on.
+            # Still locked if another caller waits: the lock was handed on.
             if not dial.lock.locked() and self._dials.get(peer_id) is dial:
                 del self._dials[peer_id]
 
@@ -206,7 +209,7 @@ class Connections:
         raise PeerUnreachable(f"cannot be reached: {why}", peer_id=peer_id)
 
     async def close(self) -> None:
-        """Close all of them at once; `Swarm.close` takes 0.1 s for each."""
+        """Close all connections at once; `Swarm.close` takes 0.1 s for each."""
         async with trio.open_nursery() as nursery:
             for connection in self._swarm.get_connections():
                 nursery.start_soon(_close_connection, connection)

@@ -1,4 +1,7 @@
-"""Connections that this node opens, and the question who is at an address."""
+"""Opens connections, and finds out which peer is at an address.
+
+Which addresses to try, and in which order, is decided by `_connections`.
+"""
 
 from __future__ import annotations
 
@@ -49,24 +52,24 @@ class Dialer:
         """Connect to a peer; the swarm's connection.
 
         Raises:
-          PeerUnreachable: if nobody answers within 5 s, or somebody else does. The text is
+          PeerUnreachable: if no peer answers within 5 s, or another one does. The text is
             a reason, to be put after a colon.
 
         """
         return await self._first(address, peer_id)
 
     async def identify(self, address: Address) -> PeerId:
-        """Learn who is at an address, and hang up.
+        """The identity of the peer at an address; nothing stays open.
 
         Raises:
-          PeerUnreachable: if nobody answers within 5 s.
+          PeerUnreachable: if no peer answers within 5 s.
 
         """
         found: PeerId = await self._first(address, None)
         return found
 
     async def _first(self, address: Address, peer_id: PeerId | None) -> Any:
-        """Try what a name stands for, one after the other, until one works."""
+        """Try the addresses that a name stands for, one after the other, until one works."""
         last = PeerUnreachable("the name stands for no address")
         address = attrs.evolve(address, peer_id=None)
         try:
@@ -99,7 +102,7 @@ class Dialer:
         try:
             if found != peer_id:
                 raise PeerUnreachable(f"{found} answered there: wrong identity")
-            # From here on it may serve several callers, so that no caller's cancel ends it.
+            # From here on the connection may serve several callers: no caller's cancel ends it.
             with trio.CancelScope(shield=True), trio.fail_after(defects.HANDSHAKE_SECONDS):
                 if address.transport == "tcp":
                     session = await self._swarm.upgrader.upgrade_connection(
@@ -123,8 +126,8 @@ class Dialer:
             raise PeerUnreachable(_reason(error)) from error
         try:
             security = self._swarm.upgrader.security_multistream
-            # Without an id Noise authenticates whoever answers, and leaves the comparison
-            # to us.
+            # Without an id, Noise authenticates any peer that answers, and leaves the
+            # comparison to us.
             session = await security.secure_outbound(raw, None)  # type: ignore[arg-type]
             return session, PeerId(str(session.get_remote_peer()))
         except Exception as error:  # Anything a stranger's bytes can cause.
@@ -144,7 +147,7 @@ class Dialer:
         connection = QUICConnection(
             quic_connection=QuicConnection(configuration=config),
             remote_addr=(address.host, address.port),
-            remote_peer_id=None,  # Whoever answers proves who it is; we compare.
+            remote_peer_id=None,  # The peer that answers proves its identity; we compare.
             local_peer_id=self._swarm.get_peer_id(),
             is_initiator=True,
             maddr=multiaddr.Multiaddr(str(address)),

@@ -1,4 +1,7 @@
-"""Who this node is: an Ed25519 key pair, its file, and signatures that prove it."""
+"""The identity of a node: makes an Ed25519 key pair, keeps it in a file, signs and verifies.
+
+Which file a process uses is decided by the command line.
+"""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""The libp2p node: the only door to libp2p.
+"""The node on libp2p: opens and serves streams, signs, and says where it can be dialled.
 
-No libp2p type and no libp2p exception leaves this room. It runs libp2p's swarm with its
-transports, Noise, Yamux and QUIC, with the work-arounds of `_libp2p_defects`, and does by
-itself what the swarm does badly: dialing, choosing a connection, closing the idle ones.
+No libp2p type and no libp2p exception leaves this room. The node runs libp2p's swarm with its
+transports, Noise, Yamux and QUIC, with the work-arounds of `defects`. What the swarm does badly
+is done here: dialing in `_dialing`, choosing and closing connections in `_connections`.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ _log = get_logger(__name__)
 
 @attrs.frozen(kw_only=True)
 class NodeStatistics:
-    """What a node holds at one instant."""
+    """The connections and streams of a node at one instant."""
 
     connections: int
     """Connections to peers, in either direction."""
@@ -57,11 +57,11 @@ class NodeStatistics:
     """Open streams that peers opened."""
 
     outbound_streams: int
-    """Open streams that we opened."""
+    """Open streams that this node opened."""
 
 
 class _NotNegotiatedError(Exception):
-    """A peer opened a stream and said nothing that we understand on it."""
+    """A peer opened a stream and did not agree on a protocol for it."""
 
 
 class LibP2PNode:
@@ -163,8 +163,8 @@ class LibP2PNode:
           protocol: What to speak.
 
         Raises:
-          PeerUnreachable: if no address answers, somebody else answers, or the peer does
-            not speak *protocol*. The text has the reason for each address.
+          PeerUnreachable: if no address answers, another peer answers, or the peer does not
+            speak *protocol*. The text has the reason for each address.
 
         """
         if peer_id == self._peer_id:
@@ -174,8 +174,8 @@ class LibP2PNode:
             try:
                 return await self._open_stream_on(connection, peer_id, protocol)
             except PeerUnreachable as error:
-                # The peer may have restarted, or closed it at this very moment. One that
-                # hangs would hang again.
+                # The peer may have restarted, or closed the connection at this very moment. A
+                # peer that hangs would hang again.
                 hangs = isinstance(error.__cause__, trio.TooSlowError)
                 if hangs or self._connections.is_live(connection):
                     raise
@@ -264,7 +264,7 @@ class LibP2PNode:
         """Close every stream and connection, and stop listening."""
         for stream in (*self._inbound, *self._outbound):
             stream.close_nowait()
-        # Let the farewells go out before the connections do.
+        # Long enough for the last frames of the streams to go out before the connections end.
         await trio.sleep(0.02)
         await self._connections.close()
         await self._swarm.close()
@@ -282,10 +282,10 @@ async def open_node(
     Leaving takes at most 3 s and closes every stream, connection and port.
 
     Args:
-      identity: The file that keeps our identity, created if there is none. None: a fresh
+      identity: The file that keeps our identity, created if there is none. `None`: a fresh
         identity, forgotten at the end.
       listen: Multiaddresses to listen on, ``/ip4/HOST/tcp/PORT`` or
-        ``/ip4/HOST/udp/PORT/quic-v1``, with port 0 for any free one. None: dial only.
+        ``/ip4/HOST/udp/PORT/quic-v1``, with port 0 for any free one. Empty: dial only.
       transport: What to dial with: ``tcp``, ``quic``, or ``dual`` for both, TCP first.
 
     Raises:
@@ -332,7 +332,7 @@ async def open_node(
                 await _listen(swarm, wanted)
                 nursery.start_soon(connections.sweep)
                 yield node
-            # It leaves below, as itself: the nurseries would wrap it in a group.
+            # Raised again below: here the nurseries would wrap it in an exception group.
             except BaseException as error:  # noqa: BLE001
                 ended = error
             with defects.shielded(CLOSE_SECONDS):

@@ -1,4 +1,4 @@
-"""Owning ports, and what others can dial."""
+"""Checks addresses to listen on, resolves names, and works out what others can dial."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ _FAMILIES = {"dns": socket.AF_UNSPEC, "dns4": socket.AF_INET, "dns6": socket.AF_
 
 
 def parse_listen(text: str) -> Address:
-    """Read an address to listen on: it has an IP address, and no peer id.
+    """The address to listen on that *text* spells, with an IP address and without a peer id.
 
     Raises:
-      ConfigurationError: if it is none.
+      ConfigurationError: if *text* is no address, or has a name in place of an IP address.
 
     """
     address = parse_address(text, setting="listen")
@@ -58,10 +58,13 @@ async def resolve(address: Address) -> tuple[Address, ...]:
 
 
 def check_free(address: Address) -> None:
-    """Make sure that nobody listens on an address.
+    """Make sure that this process can listen on an address.
+
+    libp2p says nothing when it cannot, so this tries before it.
 
     Raises:
-      AddressUnavailable: if it cannot be listened on. The text says who holds it.
+      AddressUnavailable: if it cannot. The text names the process that has the port, if that can
+        be seen.
 
     """
     family = socket.AF_INET6 if address.kind == "ip6" else socket.AF_INET
@@ -70,7 +73,7 @@ def check_free(address: Address) -> None:
         if family == socket.AF_INET6:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         if kind == socket.SOCK_STREAM and sys.platform != "win32":
-            # Connections of a node that ended a moment ago do not count, listeners do.
+            # Connections of a node that ended a moment ago do not matter; listening sockets do.
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             sock.bind((address.host, address.port))
@@ -98,7 +101,7 @@ def _explain(address: Address, error: OSError) -> str:
 
 
 def _holder(address: Address) -> str | None:
-    """Who listens on a port, in words, as far as this user may know."""
+    """The process that listens on a port, in words; `None` if this user may not see it."""
     kind = "tcp" if address.transport == "tcp" else "udp"
     try:
         for connection in psutil.net_connections(kind):
@@ -115,7 +118,7 @@ def _holder(address: Address) -> str | None:
 
 
 def expand(addresses: Iterable[Address]) -> tuple[Address, ...]:
-    """What others can dial, given what this node is bound to.
+    """The addresses that others can dial, given those that this node is bound to.
 
     The wildcards 0.0.0.0 and :: become the addresses of the interfaces that are up.
     Loopback comes last: only processes of this machine reach it.

@@ -1,4 +1,8 @@
-"""One stream of libp2p as a `punch.network.Stream`, and how its protocol is agreed on."""
+"""Makes a `punch.network.Stream` of a stream of libp2p, and agrees on its protocol.
+
+Decides how writes are cut and what counts as the end of a stream. Credit and framing below are
+libp2p's, with the work-arounds of `defects`.
+"""
 
 from __future__ import annotations
 
@@ -45,7 +49,7 @@ class LibP2PStream:
 
     Args:
       muxed: libp2p's stream, with its protocol agreed on.
-      peer_id: Who is at the other end.
+      peer_id: Identity of the peer at the other end.
       start_soon: Starts a task that may outlive this stream, and ends with the node.
       on_close: Called once, when the stream is closed here.
 
@@ -81,7 +85,7 @@ class LibP2PStream:
 
     @property
     def peer_id(self) -> PeerId:
-        """Who is at the other end, as the handshake proved."""
+        """Identity of the peer at the other end, as the handshake proved it."""
         return self._peer_id
 
     async def receive_some(self) -> bytes:
@@ -127,16 +131,16 @@ class LibP2PStream:
         await trio.lowlevel.cancel_shielded_checkpoint()
 
     def close_nowait(self) -> None:
-        """As `aclose`; a task of the node tells the peer."""
+        """End the stream in both directions; the peer is told by a task of the node."""
         if self._closed:
             return
         self._closed = True
-        room = _quic_defects if isinstance(self._muxed, QUICStream) else _yamux_defects
-        room.hang_up(self._muxed)
+        muxer = _quic_defects if isinstance(self._muxed, QUICStream) else _yamux_defects
+        muxer.hang_up(self._muxed)
         self._on_close(self)
         # If the node is closed, its connections ended, and the peer knows.
         with suppress(RuntimeError):
-            self._start_soon(room.say_goodbye, self._muxed)
+            self._start_soon(muxer.say_goodbye, self._muxed)
 
 
 async def select(muxed: Any, protocol: str) -> None:

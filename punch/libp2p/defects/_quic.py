@@ -1,6 +1,6 @@
 """The work-arounds for QUIC in libp2p 0.8.1 (on aioquic 1.x), one function each.
 
-See `_libp2p_defects`, whose `apply` installs these.
+Installed by `apply` of `_swarm`, like all work-arounds.
 """
 
 from __future__ import annotations
@@ -268,7 +268,7 @@ def quic_ipv6() -> None:
 
 
 def quic_ports() -> None:
-    """Own a UDP port alone; see `_libp2p_defects.tcp_ports`.
+    """Own a UDP port alone; see `tcp_ports` of `_swarm`.
 
     Defect: `QUICListener._create_socket` sets SO_REUSEADDR and SO_REUSEPORT, either of
     which lets two processes share a UDP port.
@@ -334,4 +334,4 @@ PATCHES: tuple[Callable[[], None], ...] = (
     quic_ipv6,
     quic_ports,
 )
-"""What `_libp2p_defects.apply` installs for QUIC, in this order."""
+"""What `apply` installs for QUIC, in this order."""

@@ -1,11 +1,11 @@
-"""Every work-around for a defect of libp2p 0.8.1, one function each.
+"""The work-arounds for the swarm of libp2p 0.8.1, one function each, and what installs them all.
 
 The functions that `apply` calls replace private methods for the whole process;
-the others make a value that `_libp2p` passes when it builds its swarm. Each
+the others make a value that the node passes when it builds its swarm. Each
 docstring says what is wrong, where, and what happens without the work-around.
-The ones for Yamux and QUIC live in `_yamux_defects` and `_quic_defects`.
+The ones for TCP, Yamux and QUIC are in modules of their own beside this one.
 
-Some defects need no function, because `_libp2p` does not use the code they are
+Some defects need no function, because the node does not use the code they are
 in: `BasicHost` (it runs identify in trio's system tasks, where one unexpected
 exception ends the process) and `Swarm.dial_peer` (it waits 250 ms for an address
 that has already answered, refuses a peer for 60 s after one failure, and forgets
@@ -49,7 +49,7 @@ LIBP2P_VERSION = "0.8.1"
 """The version whose private methods are replaced here."""
 
 STALL_SECONDS = 10.0
-"""A write that makes no progress for so long has failed.
+"""Seconds without any progress after which a write has failed.
 
 Twice the silence after which a session gives a peer up (5 s), so that the session
 is the one that notices; short enough that a stopped process frees its connections.
@@ -59,7 +59,7 @@ MAX_CONNECTIONS = 4096
 """Connections of one node, if the process may open as many files; see `max_connections`."""
 
 MAX_HANDSHAKES = 256
-"""Unfinished handshakes of inbound connections: what strangers can take from us."""
+"""Unfinished handshakes of inbound connections: a bound on what strangers can occupy."""
 
 MAX_CONNECTIONS_PER_PEER = 16
 """Connections of one peer: both sides dialed on both transports, a few times over."""
@@ -125,8 +125,8 @@ def apply(*, without: Collection[str] = ()) -> None:
     from . import _tcp as _tcp_defects
     from . import _yamux as _yamux_defects
 
-    rooms = (_tcp_defects, _yamux_defects, _quic_defects)
-    patches = (*PATCHES, *(patch for room in rooms for patch in room.PATCHES))
+    modules = (_tcp_defects, _yamux_defects, _quic_defects)
+    patches = (*PATCHES, *(patch for module in modules for patch in module.PATCHES))
     unknown = set(without) - {patch.__name__ for patch in patches}
     if unknown:
         raise ConfigurationError(f"no work-around is called {', '.join(sorted(unknown))}")
@@ -216,7 +216,7 @@ def passive(swarm: swarm_module.Swarm) -> None:
 
 
 def quiet_logging() -> None:
-    """Let libp2p log only where somebody asked for it, by adding a handler to ``libp2p``.
+    """Have libp2p log only for an application that adds a handler to its logger ``libp2p``.
 
     Defects: libp2p logs as errors what is an everyday matter, such as a peer that is away
     (1 to 7 lines each), to stderr or to the application's handlers; aioquic tells about
@@ -286,7 +286,7 @@ def inbound_limiter() -> None:
             if len(self.get_connections(muxed.peer_id)) > MAX_CONNECTIONS_PER_PEER:
                 await muxed.close()
             await closed.wait()
-        except Exception:  # A stranger sent something; only he shall suffer.
+        except Exception:  # Whatever a stranger has sent, only its own connection ends.
             logging.getLogger("libp2p").debug("inbound connection failed", exc_info=True)
         finally:
             with shielded(1.0):

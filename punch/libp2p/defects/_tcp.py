@@ -1,6 +1,6 @@
-"""The work-around for TCP streams in libp2p 0.8.1.
+"""The work-around for TCP streams in libp2p 0.8.1: fewer system calls and turns a frame.
 
-See `_libp2p_defects`, whose `apply` installs it.
+Installed by `apply` of `_swarm`, like all work-arounds.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from ..._background import acquire_now
 from . import _swarm as defects
 
 READ_BYTES = 64 << 10
-"""What one read of a socket takes at most: what Noise can have in one message."""
+"""Most bytes that one read of a socket gives: as many as a message of Noise can have."""
 
 
 def tcp_reads() -> None:
-    """Read as much as there is, and write without letting everybody else have a turn first.
+    """Read as much as there is, and write without giving all other tasks a turn first.
 
     Defect: `libp2p.io.trio.TrioTCPStream` reads from its socket what it is asked for and no
-    more, which is two bytes and then the message for each one of Noise. Without this, a frame
+    more, which is two bytes and then the rest for each message of Noise. Without this, a frame
     takes two system calls and two turns of the scheduler more.
     """
 
@@ -59,4 +59,4 @@ def tcp_reads() -> None:
 
 
 PATCHES: tuple[Callable[[], None], ...] = (tcp_reads,)
-"""What `_libp2p_defects.apply` installs from this module."""
+"""What `apply` installs from this module."""

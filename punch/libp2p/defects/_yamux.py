@@ -1,6 +1,6 @@
 """The work-arounds for Yamux in libp2p 0.8.1, one function each.
 
-See `_libp2p_defects`, whose `apply` installs these.
+Installed by `apply` of `_swarm`, like all work-arounds.
 """
 
 from __future__ import annotations
@@ -323,4 +323,4 @@ PATCHES: tuple[Callable[[], None], ...] = (
     yamux_open,
     yamux_close,
 )
-"""What `_libp2p_defects.apply` installs for Yamux, in this order."""
+"""What `apply` installs for Yamux, in this order."""
