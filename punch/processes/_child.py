@@ -103,7 +103,10 @@ async def open_child(
         with trio.CancelScope(shield=True):
             if grace <= 0 and process.returncode is None:
                 # Nothing is to be saved, and what the child has started may not listen.
-                kill_group(process)
+                if guarded:
+                    _kill_below(process)
+                else:
+                    kill_group(process)
             await _end(process, grace)
 
 
@@ -133,6 +136,18 @@ async def _end(process: trio.Process, grace: float) -> None:
     for stream in (process.stdout, process.stderr):
         if stream is not None:
             await stream.aclose()
+
+
+def _kill_below(guardian: trio.Process) -> None:
+    """Kill all that *guardian* has started, and leave it to itself: it ends when they have.
+
+    Killed together with them it could not wait for them: the program would be gone a moment later
+    only, and until somebody else reaps it.
+    """
+    with suppress(psutil.Error):
+        for process in psutil.Process(guardian.pid).children(recursive=True):
+            with suppress(psutil.Error):
+                process.kill()
 
 
 def kill_group(process: trio.Process) -> None:
