@@ -18,6 +18,7 @@ import request_records as records
 import trio
 from http_feeds import Peers, wall
 from starlette.applications import Starlette
+from trio.testing import MockClock
 
 from punch.dashboard import Feed, dashboard_routes, open_feed
 from punch.dashboard._routes import CONTENT_TYPES
@@ -121,7 +122,7 @@ def parts_of(page: bytes) -> list[str]:
     return re.findall(r'(?:href|src)="(/assets/[^"]+)"', page.decode())
 
 
-async def test_the_page_may_load_nothing_but_its_own_parts(autojump_clock):
+async def test_the_page_may_load_nothing_but_its_own_parts(autojump_clock: MockClock) -> None:
     """A strict policy, and none of its exceptions is needed."""
     async with opened() as page:
         reply = await page.get("/")
@@ -149,7 +150,9 @@ async def test_the_page_may_load_nothing_but_its_own_parts(autojump_clock):
     assert re.findall(r"<style|\sstyle=|\son[a-z]+=|https?://", text) == []
 
 
-async def test_parts_are_kept_for_ever_and_the_page_is_asked_for_each_time(autojump_clock):
+async def test_parts_are_kept_for_ever_and_the_page_is_asked_for_each_time(
+    autojump_clock: MockClock,
+) -> None:
     """The version of all of them is in the address, so that none can be out of date."""
     async with opened() as page:
         first = await page.get("/")
@@ -174,7 +177,7 @@ async def test_parts_are_kept_for_ever_and_the_page_is_asked_for_each_time(autoj
             assert (await page.get(path)).status == 404
 
 
-def test_every_part_is_ours_small_and_writes_no_markup():
+def test_every_part_is_ours_small_and_writes_no_markup() -> None:
     """No inline code, no third party, and no way for data to become markup."""
     for file in STATIC.iterdir():
         text = file.read_text(encoding="utf-8")
@@ -191,7 +194,7 @@ def test_every_part_is_ours_small_and_writes_no_markup():
             assert "@import" not in text
 
 
-async def test_the_feed_streams_and_goes_on_where_it_was(autojump_clock):
+async def test_the_feed_streams_and_goes_on_where_it_was(autojump_clock: MockClock) -> None:
     """A snapshot, updates, comments while it is quiet; and a way back in."""
     async with opened() as page, trio.open_nursery() as nursery:
         until = trio.Event()
@@ -220,7 +223,9 @@ async def test_the_feed_streams_and_goes_on_where_it_was(autojump_clock):
         assert [line["event"] for line in event[2]["logs"]] == ["two"]
 
 
-async def test_a_slow_client_is_told_everything_anew_and_one_that_is_stuck_is_left(autojump_clock):
+async def test_a_slow_client_is_told_everything_anew_and_one_that_is_stuck_is_left(
+    autojump_clock: MockClock,
+) -> None:
     """What it does not take is not made, so there is nothing to keep for it."""
     async with opened() as page, trio.open_nursery() as nursery:
         until = trio.Event()
@@ -238,7 +243,7 @@ async def test_a_slow_client_is_told_everything_anew_and_one_that_is_stuck_is_le
     assert {kind for _, kind, _ in slow.events()} == {"snapshot"}
 
 
-async def test_the_end_of_the_feed_ends_every_stream(autojump_clock):
+async def test_the_end_of_the_feed_ends_every_stream(autojump_clock: MockClock) -> None:
     """So that a gateway can drain; the client sees a whole answer, and comes back."""
     async with opened() as page, trio.open_nursery() as nursery:
         reply = page.watch(nursery)
@@ -249,7 +254,9 @@ async def test_the_end_of_the_feed_ends_every_stream(autojump_clock):
         assert reply.writes[-1] == b""
 
 
-async def test_too_many_dashboards_are_told_so(autojump_clock, monkeypatch):
+async def test_too_many_dashboards_are_told_so(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """With a time after which one may try again."""
     monkeypatch.setattr("punch.dashboard._feed.MOST_WATCHERS", 0)
     async with opened() as page:
@@ -258,7 +265,9 @@ async def test_too_many_dashboards_are_told_so(autojump_clock, monkeypatch):
     assert "too many" in reply.json()["error"]
 
 
-async def test_whoever_asks_for_the_head_of_the_events_holds_nothing(autojump_clock):
+async def test_whoever_asks_for_the_head_of_the_events_holds_nothing(
+    autojump_clock: MockClock,
+) -> None:
     """It is answered at once, and nobody watches."""
     async with opened() as page:
         with trio.fail_after(1):
@@ -267,7 +276,9 @@ async def test_whoever_asks_for_the_head_of_the_events_holds_nothing(autojump_cl
     assert (reply.status, reply.body) == (200, b"")
 
 
-async def test_a_story_comes_from_memory_or_else_from_the_log(tmp_path, autojump_clock):
+async def test_a_story_comes_from_memory_or_else_from_the_log(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
     """With every line of the decision log; of what nobody knows it says so."""
     path = tmp_path / "decisions.jsonl"
     await made.write(path, lambda events: made.note_continued(events, "old/1"))
@@ -294,7 +305,7 @@ async def test_a_story_comes_from_memory_or_else_from_the_log(tmp_path, autojump
     assert "nothing is known" in gone.json()["error"]
 
 
-async def test_the_snapshot_is_the_first_frame_and_never_kept(autojump_clock):
+async def test_the_snapshot_is_the_first_frame_and_never_kept(autojump_clock: MockClock) -> None:
     """For scripts and tests; a browser must not show an old one."""
     async with opened() as page:
         reply = await page.get("/api/dashboard/snapshot")
@@ -303,7 +314,7 @@ async def test_the_snapshot_is_the_first_frame_and_never_kept(autojump_clock):
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE"])
-async def test_nothing_here_can_be_changed(method, autojump_clock):
+async def test_nothing_here_can_be_changed(method: str, autojump_clock: MockClock) -> None:
     """The dashboard shows, and does nothing else."""
     async with opened() as page:
         for route in page.app.routes:

@@ -14,6 +14,7 @@ import pytest
 import request_records as records
 import trio
 from http_feeds import Peers, wall
+from trio.testing import MockClock
 
 from punch._log_events import line_of
 from punch._logs import get_logger
@@ -54,7 +55,7 @@ def version_of(feed: Feed) -> int:
     return feed._version
 
 
-async def test_a_request_is_a_row_from_its_beginning_to_its_end(autojump_clock):
+async def test_a_request_is_a_row_from_its_beginning_to_its_end(autojump_clock: MockClock) -> None:
     """Who answers, how many tokens so far, and at the end what was counted."""
     feed = feed_of()
     record = records.new("r1", endpoint="/v1/chat/completions", stream=True)
@@ -86,7 +87,7 @@ async def test_a_request_is_a_row_from_its_beginning_to_its_end(autojump_clock):
     }  # fmt: skip
 
 
-async def test_every_number_over_time_names_its_requests(autojump_clock):
+async def test_every_number_over_time_names_its_requests(autojump_clock: MockClock) -> None:
     """Tokens are counted in the second in which they were delivered, once."""
     feed = feed_of()
     long, short = (records.new(name) for name in ("long", "short"))
@@ -114,7 +115,7 @@ async def test_every_number_over_time_names_its_requests(autojump_clock):
     assert feed.since(0)["totals"]["tokens"] == 30
 
 
-async def test_a_continuation_is_told_apart_from_several_answers(autojump_clock):
+async def test_a_continuation_is_told_apart_from_several_answers(autojump_clock: MockClock) -> None:
     """Both have several parts; only in one of them did somebody go on for somebody else."""
     feed = feed_of()
 
@@ -131,7 +132,7 @@ async def test_a_continuation_is_told_apart_from_several_answers(autojump_clock)
     assert feed.since(0)["totals"]["continued"] == 1
 
 
-async def test_nothing_grows_with_the_number_of_requests(autojump_clock):
+async def test_nothing_grows_with_the_number_of_requests(autojump_clock: MockClock) -> None:
     """Thousands of them leave a few screens of each sort."""
     feed = feed_of()
     slow = records.new("slow")
@@ -159,7 +160,9 @@ async def test_nothing_grows_with_the_number_of_requests(autojump_clock):
     assert numbers == list(range(numbers[0], numbers[0] + MOST_EVENTS))
 
 
-async def test_peers_that_come_and_go_are_told_and_quiet_ones_are_not(autojump_clock):
+async def test_peers_that_come_and_go_are_told_and_quiet_ones_are_not(
+    autojump_clock: MockClock,
+) -> None:
     """A row is sent when it changed, and the whole list of peers when that did."""
     router = Peers()
     feed = feed_of(router)
@@ -180,7 +183,7 @@ async def test_peers_that_come_and_go_are_told_and_quiet_ones_are_not(autojump_c
     assert [(e["kind"], e["peer"]) for e in data["events"]] == [("left", made.FAST)]
 
 
-def test_a_peer_is_told_with_claims_and_measurements_apart():
+def test_a_peer_is_told_with_claims_and_measurements_apart() -> None:
     """And what is not known is not there, not zero."""
     peer = attrs.evolve(
         made.PEERS[0],
@@ -198,7 +201,7 @@ def test_a_peer_is_told_with_claims_and_measurements_apart():
     assert row["machine"]["memory"] is None
 
 
-def test_a_peer_is_told_with_its_lanes():
+def test_a_peer_is_told_with_its_lanes() -> None:
     """Each backend with its own load and state, and the model with the lane that has it."""
     lanes = (
         Lane(id="gpu", backend="embedded", simulated=False, load=Load(slots=4, busy=3, queued=1)),
@@ -217,7 +220,7 @@ def test_a_peer_is_told_with_its_lanes():
     assert row["models"][0]["lane"] == "gpu"
 
 
-async def test_a_watcher_gets_everything_and_then_what_is_new(autojump_clock):
+async def test_a_watcher_gets_everything_and_then_what_is_new(autojump_clock: MockClock) -> None:
     """At most four frames a second, and none while nothing happens."""
     async with opened() as feed:
         await trio.testing.wait_all_tasks_blocked()
@@ -239,7 +242,7 @@ async def test_a_watcher_gets_everything_and_then_what_is_new(autojump_clock):
             assert trio.current_time() == began + FRAME_SECONDS
 
 
-async def test_who_comes_back_goes_on_where_it_was(autojump_clock):
+async def test_who_comes_back_goes_on_where_it_was(autojump_clock: MockClock) -> None:
     """With the id of its last frame; with any other it gets everything."""
     async with opened() as feed:
         await trio.testing.wait_all_tasks_blocked()
@@ -256,7 +259,9 @@ async def test_who_comes_back_goes_on_where_it_was(autojump_clock):
                 assert (await watcher.receive()).event == "snapshot"
 
 
-async def test_a_slow_watcher_starts_over_and_costs_nothing_meanwhile(autojump_clock):
+async def test_a_slow_watcher_starts_over_and_costs_nothing_meanwhile(
+    autojump_clock: MockClock,
+) -> None:
     """There is no queue that could grow; it is told anew what is there now."""
     async with opened() as feed:
         with feed.watch() as watcher:
@@ -271,7 +276,7 @@ async def test_a_slow_watcher_starts_over_and_costs_nothing_meanwhile(autojump_c
     ]
 
 
-async def test_watchers_are_counted_and_bounded(autojump_clock):
+async def test_watchers_are_counted_and_bounded(autojump_clock: MockClock) -> None:
     """One too many is told so, and the end of the feed is the end of all."""
     async with opened() as feed:
         with ExitStack() as stack:
@@ -284,7 +289,7 @@ async def test_watchers_are_counted_and_bounded(autojump_clock):
         assert feed.watching == 0
 
 
-async def test_decisions_come_from_the_log_and_keep_their_story(autojump_clock):
+async def test_decisions_come_from_the_log_and_keep_their_story(autojump_clock: MockClock) -> None:
     """Even from a log that is written nowhere; the story is all lines of the request."""
     events = Bus()
     async with open_decision_log(None, events), opened(events=events) as feed:
@@ -301,7 +306,9 @@ async def test_decisions_come_from_the_log_and_keep_their_story(autojump_clock):
     assert story[0]["weighed"][0]["peer"]["peer_id"] == made.FAST
 
 
-async def test_where_a_request_runs_is_shown_before_its_first_text(autojump_clock):
+async def test_where_a_request_runs_is_shown_before_its_first_text(
+    autojump_clock: MockClock,
+) -> None:
     """From the decision; with its text the record knows better."""
     events = Bus()
     async with open_decision_log(None, events), opened(events=events) as feed:
@@ -316,7 +323,7 @@ async def test_where_a_request_runs_is_shown_before_its_first_text(autojump_cloc
         assert [row["peer"] for row in feed.since(0)["requests"]] == [made.SLOW]
 
 
-async def test_questions_are_kept_only_if_that_was_asked_for(autojump_clock):
+async def test_questions_are_kept_only_if_that_was_asked_for(autojump_clock: MockClock) -> None:
     """By default there is nothing to show."""
     for shown in (False, True):
         feed = feed_of(show_prompts=shown)
@@ -327,7 +334,7 @@ async def test_questions_are_kept_only_if_that_was_asked_for(autojump_clock):
         assert ("a secret" in json.dumps(feed.since(0))) is False
 
 
-async def test_the_log_of_the_process_is_heard_from_any_thread(autojump_clock):
+async def test_the_log_of_the_process_is_heard_from_any_thread(autojump_clock: MockClock) -> None:
     """With its fields; of an exception only the kind, since its text may quote a prompt."""
     log = get_logger("punch.test")
     async with opened() as feed:
@@ -351,14 +358,14 @@ async def test_the_log_of_the_process_is_heard_from_any_thread(autojump_clock):
     assert len(feed.since(0)["logs"]) == 2
 
 
-def test_a_log_line_is_bounded_whatever_is_in_it():
+def test_a_log_line_is_bounded_whatever_is_in_it() -> None:
     """Fields and lengths both."""
     many = {f"field{number}": "x" * 1000 for number in range(50)}
     record = logging.LogRecord("a", logging.INFO, "", 1, {"event": "e" * 9999, **many}, (), None)
     assert len(json.dumps(line_of(record))) < 9000
 
 
-def test_stories_make_room_by_number_and_by_size():
+def test_stories_make_room_by_number_and_by_size() -> None:
     """The oldest go first."""
 
     def made(name: str, size: int) -> LineMade:
@@ -375,7 +382,7 @@ def test_stories_make_room_by_number_and_by_size():
     assert (len(by_size), by_size.size) == (1, 60)
 
 
-def test_a_series_forgets_what_is_older_than_its_charts():
+def test_a_series_forgets_what_is_older_than_its_charts() -> None:
     """And a clock that was set back counts into the newest second."""
     series = Series()
     for second in range(0, 2 * SERIES_SECONDS, 10):
@@ -386,7 +393,7 @@ def test_a_series_forgets_what_is_older_than_its_charts():
     assert newest.tokens == 6
 
 
-def test_percentiles_are_of_the_values_themselves():
+def test_percentiles_are_of_the_values_themselves() -> None:
     """The nearest rank: no number on the page that no request had."""
     series = Series()
     for number in range(1, 21):
@@ -396,7 +403,9 @@ def test_percentiles_are_of_the_values_themselves():
     assert data["more"] == 20 - MOST_IDS
 
 
-async def test_a_request_whose_end_was_lost_has_ended_all_the_same(autojump_clock):
+async def test_a_request_whose_end_was_lost_has_ended_all_the_same(
+    autojump_clock: MockClock,
+) -> None:
     """A feed that is too slow says how much it missed, and shows no request for ever."""
     feed = feed_of()
     slow, gone = records.new("slow"), records.new("gone")

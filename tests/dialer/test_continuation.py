@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import attrs
 import pytest
 import trio
+from trio.testing import MockClock
 
-from punch.backends import MockBackend, MockScript, mock_words
+from punch.backends import Emit, Generation, MockBackend, MockScript, mock_words
 from punch.dialer import chat_request
 from punch.exceptions import AnswerInterrupted, DeadlineExceeded
 from punch.testing import Swarm, open_swarm
@@ -61,14 +64,14 @@ def answerer(swarm: Swarm) -> str:
 
 
 @pytest.mark.parametrize("after", range(1, TOKENS))
-async def test_an_answer_survives_its_peer_at_every_token(after, autojump_clock):
+async def test_an_answer_survives_its_peer_at_every_token(
+    after: Any, autojump_clock: MockClock, swarm: Swarm
+) -> None:
     """The whole is the unbroken one, and counted as such."""
     request = question()
-    with trio.fail_after(LIMIT):
-        async with open_swarm() as swarm:
-            for name in "ab":
-                await swarm.listener(name, mock())
-            response = await ask_and_kill(swarm, request, after)
+    for name in "ab":
+        await swarm.listener(name, mock())
+    response = await ask_and_kill(swarm, request, after)
     assert response.result.text == story(request)
     assert response.result.finish_reason == "length"
     assert response.usage.completion_tokens == TOKENS
@@ -78,14 +81,14 @@ async def test_an_answer_survives_its_peer_at_every_token(after, autojump_clock)
     assert first == " ".join(mock_words(request)[:after])
 
 
-async def test_the_segments_say_who_delivered_what_and_why_it_ended(autojump_clock):
+async def test_the_segments_say_who_delivered_what_and_why_it_ended(
+    autojump_clock: MockClock, swarm: Swarm
+) -> None:
     """In order, with the reason in words."""
     request = question()
-    with trio.fail_after(LIMIT):
-        async with open_swarm() as swarm:
-            for name in "ab":
-                await swarm.listener(name, mock())
-            response = await ask_and_kill(swarm, request, 5)
+    for name in "ab":
+        await swarm.listener(name, mock())
+    response = await ask_and_kill(swarm, request, 5)
     first, second = response.segments
     assert {first.peer_id, second.peer_id} == {"a", "b"}
     assert (first.tokens, second.tokens) == (5, 7)
@@ -97,20 +100,20 @@ async def test_the_segments_say_who_delivered_what_and_why_it_ended(autojump_clo
 
 
 @pytest.mark.parametrize("deaths", [(3, 7), (1, 2), (1, 11), (6, 7)])
-async def test_an_answer_survives_two_deaths(deaths, autojump_clock):
+async def test_an_answer_survives_two_deaths(
+    deaths: tuple[int, ...], autojump_clock: MockClock, swarm: Swarm
+) -> None:
     """Three peers, one sentence."""
     request = question()
-    with trio.fail_after(LIMIT):
-        async with open_swarm() as swarm:
-            for name in "abc":
-                await swarm.listener(name, mock())
-            response = await ask_and_kill(swarm, request, *deaths)
+    for name in "abc":
+        await swarm.listener(name, mock())
+    response = await ask_and_kill(swarm, request, *deaths)
     assert response.result.text == story(request)
     assert len(response.segments) == 3
     assert response.usage.completion_tokens == TOKENS
 
 
-async def test_the_prompt_is_counted_as_that_of_the_whole_answer(autojump_clock):
+async def test_the_prompt_is_counted_as_that_of_the_whole_answer(autojump_clock: MockClock) -> None:
     """What was delivered is read as part of a prompt, and is none."""
     request = question("one two three")
     with trio.fail_after(LIMIT):
@@ -126,7 +129,9 @@ async def test_the_prompt_is_counted_as_that_of_the_whole_answer(autojump_clock)
 
 @pytest.mark.parametrize("after", range(1, 7))
 @pytest.mark.parametrize("length", [1, 2, 3])
-async def test_a_stop_across_the_seam_ends_the_answer(after, length, autojump_clock):
+async def test_a_stop_across_the_seam_ends_the_answer(
+    after: Any, length: int, autojump_clock: MockClock
+) -> None:
     """As it would have ended without a seam, wherever the peer dies."""
     plain = question()
     words = mock_words(plain)
@@ -146,128 +151,128 @@ async def test_a_stop_across_the_seam_ends_the_answer(after, length, autojump_cl
     assert broken.usage.completion_tokens == unbroken.usage.completion_tokens
 
 
-async def test_an_answer_whose_last_token_is_out_needs_nobody(autojump_clock):
+async def test_an_answer_whose_last_token_is_out_needs_nobody(
+    autojump_clock: MockClock, swarm: Swarm
+) -> None:
     """The peer died between its last word and its farewell."""
     request = question()
-    with trio.fail_after(LIMIT):
-        async with open_swarm() as swarm:
-            await swarm.listener("a", mock())
-            async with swarm.router() as router, router.answer(request) as answer:
-                for _ in range(TOKENS):
-                    await answer.receive()
-                swarm.kill("a")
-                assert await answer.receive() is None
+    await swarm.listener("a", mock())
+    async with swarm.router() as router, router.answer(request) as answer:
+        for _ in range(TOKENS):
+            await answer.receive()
+        swarm.kill("a")
+        assert await answer.receive() is None
     assert answer.response.result.text == story(request)
     assert answer.response.usage.completion_tokens == TOKENS
 
 
-async def test_a_request_that_must_not_go_on_elsewhere_says_how_far_it_came(autojump_clock):
+async def test_a_request_that_must_not_go_on_elsewhere_says_how_far_it_came(
+    autojump_clock: MockClock, swarm: Swarm
+) -> None:
     """Continuation is a choice of each request."""
     request = question(continuable=False)
-    with trio.fail_after(LIMIT):
-        async with open_swarm() as swarm:
-            for name in "ab":
-                await swarm.listener(name, mock())
-            with pytest.raises(AnswerInterrupted) as caught:
-                await ask_and_kill(swarm, request, 3)
+    for name in "ab":
+        await swarm.listener(name, mock())
+    with pytest.raises(AnswerInterrupted) as caught:
+        await ask_and_kill(swarm, request, 3)
     assert caught.value.tokens == 3
     assert caught.value.characters == len(" ".join(mock_words(request)[:3]))
 
 
 @pytest.mark.parametrize("changes", [{"digest": "f" * 64}, {"chat_template": "f" * 64}])
-async def test_nobody_goes_on_with_another_model_or_template(changes, autojump_clock):
+async def test_nobody_goes_on_with_another_model_or_template(
+    changes: dict[str, Any], autojump_clock: MockClock, swarm: Swarm
+) -> None:
     """A peer with the same name for another file is no peer for this answer."""
     request = question()
     other = mock()
     other.offers = tuple(attrs.evolve(offer, **changes) for offer in other.offers)
-    with trio.fail_after(LIMIT):
-        async with open_swarm() as swarm:
-            await swarm.listener("a", mock())
-            async with swarm.router() as router, router.answer(request) as answer:
-                heard = [await answer.receive() for _ in range(4)]
-                await swarm.listener("b", other)
-                await router.wait_for_peers(lambda peers: len(peers) == 2)
-                swarm.kill("a")
-                with pytest.raises(AnswerInterrupted) as caught:
-                    await answer.receive()
+    await swarm.listener("a", mock())
+    async with swarm.router() as router, router.answer(request) as answer:
+        heard = [await answer.receive() for _ in range(4)]
+        await swarm.listener("b", other)
+        await router.wait_for_peers(lambda peers: len(peers) == 2)
+        swarm.kill("a")
+        with pytest.raises(AnswerInterrupted) as caught:
+            await answer.receive()
     assert answer.text == "".join(filter(None, heard))
     assert caught.value.tokens == 4
     assert "\n  b: " in str(caught.value)
 
 
-async def test_a_peer_that_comes_back_goes_on_with_its_own_answer(autojump_clock):
+async def test_a_peer_that_comes_back_goes_on_with_its_own_answer(
+    autojump_clock: MockClock, swarm: Swarm
+) -> None:
     """There was nobody else, and it was back within a moment."""
     request = question()
-    with trio.fail_after(LIMIT):
-        async with open_swarm() as swarm:
+    await swarm.listener("a", mock())
+    async with trio.open_nursery() as nursery:
+
+        async def restart() -> None:
+            swarm.kill("a")
+            await trio.sleep(2.0)
             await swarm.listener("a", mock())
-            async with trio.open_nursery() as nursery:
 
-                async def restart() -> None:
-                    swarm.kill("a")
-                    await trio.sleep(2.0)
-                    await swarm.listener("a", mock())
-
-                async with swarm.router() as router, router.answer(request) as answer:
-                    for _ in range(4):
-                        await answer.receive()
-                    nursery.start_soon(restart)
-                    while await answer.receive() is not None:
-                        pass
+        async with swarm.router() as router, router.answer(request) as answer:
+            for _ in range(4):
+                await answer.receive()
+            nursery.start_soon(restart)
+            while await answer.receive() is not None:
+                pass
     assert answer.text == story(request)
     assert [segment.peer_id for segment in answer.segments] == ["a", "a"]
 
 
-async def test_an_answer_that_nobody_can_go_on_with_is_not_waited_for_for_ever(autojump_clock):
+async def test_an_answer_that_nobody_can_go_on_with_is_not_waited_for_for_ever(
+    autojump_clock: MockClock, swarm: Swarm
+) -> None:
     """Five seconds, and the caller knows."""
-    with trio.fail_after(LIMIT):
-        async with open_swarm() as swarm:
-            await swarm.listener("a", mock())
-            began = trio.current_time()
-            with pytest.raises(AnswerInterrupted):
-                await ask_and_kill(swarm, question(), 4)
-            waited = trio.current_time() - began
+    await swarm.listener("a", mock())
+    began = trio.current_time()
+    with pytest.raises(AnswerInterrupted):
+        await ask_and_kill(swarm, question(), 4)
+    waited = trio.current_time() - began
     assert 5.0 <= waited <= 6.0
 
 
-async def test_the_deadline_holds_across_peers(autojump_clock):
+async def test_the_deadline_holds_across_peers(autojump_clock: MockClock, swarm: Swarm) -> None:
     """The second one gets what is left of it."""
-    with trio.fail_after(LIMIT):
-        async with open_swarm() as swarm:
-            for name in "ab":
-                await swarm.listener(name, mock(decode_rate=1.0))
-            began = trio.current_time()
-            with pytest.raises(DeadlineExceeded, match=r"after \d+ tokens"):
-                await ask_and_kill(swarm, question(timeout=8.0), 3)
-            assert trio.current_time() - began == pytest.approx(8.0, abs=0.2)
+    for name in "ab":
+        await swarm.listener(name, mock(decode_rate=1.0))
+    began = trio.current_time()
+    with pytest.raises(DeadlineExceeded, match=r"after \d+ tokens"):
+        await ask_and_kill(swarm, question(timeout=8.0), 3)
+    assert trio.current_time() - began == pytest.approx(8.0, abs=0.2)
 
 
 # ---- the watchdog ----
 
 
-async def test_a_peer_that_stops_in_mid_sentence_is_replaced(autojump_clock):
+async def test_a_peer_that_stops_in_mid_sentence_is_replaced(
+    autojump_clock: MockClock, swarm: Swarm
+) -> None:
     """Its connection stands; only its rhythm says that something is wrong."""
     request = question()
-    with trio.fail_after(LIMIT):
-        async with open_swarm() as swarm:
-            for name in "ab":
-                await swarm.listener(name, mock())
-            began = trio.current_time()
-            response = await ask_and_kill(swarm, request, 5, how="stall")
-            took = trio.current_time() - began
+    for name in "ab":
+        await swarm.listener(name, mock())
+    began = trio.current_time()
+    response = await ask_and_kill(swarm, request, 5, how="stall")
+    took = trio.current_time() - began
     assert response.result.text == story(request)
     # 0.5 s until it stops, four of silence, 0.7 s for the rest.
     assert took == pytest.approx(5.2, abs=0.6)
     assert response.segments[0].reason.startswith("no text for 4.0 s; its usual gap is 1")
 
 
-async def test_a_backend_that_hangs_is_replaced_though_its_session_lives(autojump_clock):
+async def test_a_backend_that_hangs_is_replaced_though_its_session_lives(
+    autojump_clock: MockClock, swarm: Swarm
+) -> None:
     """Heartbeats go on; the answer does not."""
     request = question()
     hung = trio.Event()
 
     class Hanging(MockBackend):
-        async def generate(self, request, emit):
+        async def generate(self, request: CommandRequest, emit: Emit) -> Generation:
             async def emit_some(text: str, tokens: int) -> None:
                 await emit(text, tokens)
                 if len(heard) == 5 and not hung.is_set():
@@ -277,24 +282,24 @@ async def test_a_backend_that_hangs_is_replaced_though_its_session_lives(autojum
             return await super().generate(request, emit_some)
 
     heard: list[str] = []
-    with trio.fail_after(LIMIT):
-        async with open_swarm() as swarm:
-            for name in "ab":
-                await swarm.listener(name, Hanging(MockScript(decode_rate=10.0)))
-            async with swarm.router() as router, router.answer(request) as answer:
-                while (text := await answer.receive()) is not None:
-                    heard.append(text)
+    for name in "ab":
+        await swarm.listener(name, Hanging(MockScript(decode_rate=10.0)))
+    async with swarm.router() as router, router.answer(request) as answer:
+        while (text := await answer.receive()) is not None:
+            heard.append(text)
     assert hung.is_set()
     assert "".join(heard) == story(request)
     assert [attempt.error.code for attempt in answer.attempts] == ["silent"]
 
 
-async def test_the_only_peer_is_waited_for_however_silent_it_is(autojump_clock):
+async def test_the_only_peer_is_waited_for_however_silent_it_is(
+    autojump_clock: MockClock, swarm: Swarm
+) -> None:
     """Giving it up would lose the answer for nothing."""
     request = question()
 
     class Pausing(MockBackend):
-        async def generate(self, request, emit):
+        async def generate(self, request: CommandRequest, emit: Emit) -> Generation:
             async def emit_slowly(text: str, tokens: int) -> None:
                 await emit(text, tokens)
                 if text == f" {mock_words(request)[5]}":
@@ -302,10 +307,8 @@ async def test_the_only_peer_is_waited_for_however_silent_it_is(autojump_clock):
 
             return await super().generate(request, emit_slowly)
 
-    with trio.fail_after(LIMIT):
-        async with open_swarm() as swarm:
-            await swarm.listener("a", Pausing(MockScript(decode_rate=10.0)))
-            async with swarm.router() as router:
-                response = await router.ask(request)
+    await swarm.listener("a", Pausing(MockScript(decode_rate=10.0)))
+    async with swarm.router() as router:
+        response = await router.ask(request)
     assert response.result.text == story(request)
     assert len(response.segments) == 1

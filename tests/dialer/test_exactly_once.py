@@ -7,15 +7,14 @@ from contextlib import AsyncExitStack
 import attrs
 import pytest
 import trio
+from trio.testing import MockClock
 
-from punch.backends import MockBackend, MockScript, mock_words
+from punch.backends import Emit, MockBackend, MockScript, mock_words
 from punch.dialer import Attribution, Router, chat_request
 from punch.dialer import _runs as limits
 from punch.exceptions import BackendError, GenerationFailed, PunchError, RequestConflict
-from punch.testing import Swarm, open_swarm
+from punch.testing import Swarm
 from punch.wire import CommandRequest, Sampling
-
-LIMIT = 3600
 
 
 def mock(**script: object) -> MockBackend:
@@ -37,143 +36,139 @@ def served(swarm: Swarm) -> int:
     return sum(executor.statistics().served for executor in swarm.listeners.values())
 
 
-async def test_the_same_id_joins_the_running_answer_from_its_start(autojump_clock):
+async def test_the_same_id_joins_the_running_answer_from_its_start(
+    autojump_clock: MockClock, swarm: Swarm
+) -> None:
     """Two readers, two listeners, one generation."""
     first: list[str] = []
     second: list[str] = []
-    with trio.fail_after(LIMIT):
-        async with open_swarm() as swarm:
-            for name in "ab":
-                await swarm.listener(name, mock())
-            async with swarm.router() as router:
-                async with trio.open_nursery() as nursery:
-                    nursery.start_soon(heard, router, question(), first)
-                    await trio.sleep(0.45)
-                    nursery.start_soon(heard, router, question(), second)
-            assert served(swarm) == 1
+    for name in "ab":
+        await swarm.listener(name, mock())
+    async with swarm.router() as router:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(heard, router, question(), first)
+            await trio.sleep(0.45)
+            nursery.start_soon(heard, router, question(), second)
+    assert served(swarm) == 1
     assert first == second
     assert "".join(first) == " ".join(mock_words(question()))
 
 
-async def test_the_same_id_afterwards_gets_the_stored_answer(autojump_clock):
+async def test_the_same_id_afterwards_gets_the_stored_answer(
+    autojump_clock: MockClock, swarm: Swarm
+) -> None:
     """At once, with the same response, and nobody is asked."""
-    with trio.fail_after(LIMIT):
-        async with open_swarm() as swarm:
-            await swarm.listener("a", mock())
-            async with swarm.router() as router:
-                before = await router.ask(question())
-                at = trio.current_time()
-                assert await router.ask(question(timeout=7.0, priority=3)) is before
-                assert trio.current_time() == at
-            assert served(swarm) == 1
+    await swarm.listener("a", mock())
+    async with swarm.router() as router:
+        before = await router.ask(question())
+        at = trio.current_time()
+        assert await router.ask(question(timeout=7.0, priority=3)) is before
+        assert trio.current_time() == at
+    assert served(swarm) == 1
 
 
-async def test_a_stored_answer_is_kept_for_two_minutes(autojump_clock):
+async def test_a_stored_answer_is_kept_for_two_minutes(
+    autojump_clock: MockClock, swarm: Swarm
+) -> None:
     """After that the id is free again."""
-    with trio.fail_after(LIMIT):
-        async with open_swarm() as swarm:
-            await swarm.listener("a", mock())
-            async with swarm.router() as router:
-                await router.ask(question())
-                await trio.sleep(limits.STORED_SECONDS + 1)
-                await router.ask(question(messages=(chat_request("else").messages[0],)))
-                assert len(router._runs) == 1
+    await swarm.listener("a", mock())
+    async with swarm.router() as router:
+        await router.ask(question())
+        await trio.sleep(limits.STORED_SECONDS + 1)
+        await router.ask(question(messages=(chat_request("else").messages[0],)))
+        assert len(router._runs) == 1
 
 
 @pytest.mark.parametrize("running", [True, False])
-async def test_the_same_id_for_another_request_is_a_conflict(running, autojump_clock):
+async def test_the_same_id_for_another_request_is_a_conflict(
+    running: bool, autojump_clock: MockClock, swarm: Swarm
+) -> None:
     """While it runs, and while it is stored."""
     other = question(sampling=Sampling(max_tokens=9))
-    with trio.fail_after(LIMIT):
-        async with open_swarm() as swarm:
-            await swarm.listener("a", mock())
-            async with swarm.router() as router, router.answer(question()) as answer:
-                await answer.receive()
-                if not running:
-                    while await answer.receive() is not None:
-                        pass
-                with pytest.raises(RequestConflict, match="'my-1' was used for another request"):
-                    await router.ask(other)
-                while await answer.receive() is not None:
-                    pass
+    await swarm.listener("a", mock())
+    async with swarm.router() as router, router.answer(question()) as answer:
+        await answer.receive()
+        if not running:
+            while await answer.receive() is not None:
+                pass
+        with pytest.raises(RequestConflict, match="'my-1' was used for another request"):
+            await router.ask(other)
+        while await answer.receive() is not None:
+            pass
     assert answer.text == " ".join(mock_words(question()))
 
 
-async def test_a_reader_that_leaves_takes_nothing_from_the_others(autojump_clock):
+async def test_a_reader_that_leaves_takes_nothing_from_the_others(
+    autojump_clock: MockClock, swarm: Swarm
+) -> None:
     """Not even the one that drives the loop."""
     second: list[str] = []
-    with trio.fail_after(LIMIT):
-        async with open_swarm() as swarm:
-            await swarm.listener("a", mock())
-            async with swarm.router() as router:
-                async with trio.open_nursery() as nursery:
-                    async with router.answer(question()) as answer:
-                        await answer.receive()
-                        nursery.start_soon(heard, router, question(), second)
-                        await answer.receive()
-                        with trio.move_on_after(0.05):
-                            await answer.receive()
-            assert swarm.listeners["a"].statistics().cancelled == 0
+    await swarm.listener("a", mock())
+    async with swarm.router() as router:
+        async with trio.open_nursery() as nursery:
+            async with router.answer(question()) as answer:
+                await answer.receive()
+                nursery.start_soon(heard, router, question(), second)
+                await answer.receive()
+                with trio.move_on_after(0.05):
+                    await answer.receive()
+    assert swarm.listeners["a"].statistics().cancelled == 0
     assert "".join(second) == " ".join(mock_words(question()))
 
 
-async def test_the_last_reader_to_leave_cancels(autojump_clock):
+async def test_the_last_reader_to_leave_cancels(autojump_clock: MockClock, swarm: Swarm) -> None:
     """The slot is free within 100 ms, and the id with it."""
-    with trio.fail_after(LIMIT):
-        async with open_swarm() as swarm:
-            await swarm.listener("a", mock())
-            async with swarm.router() as router:
-                async with router.answer(question()) as one, router.answer(question()) as two:
-                    await one.receive()
-                    await two.receive()
-                await trio.sleep(0.1)
-                statistics = swarm.listeners["a"].statistics()
-                assert (statistics.busy, statistics.cancelled) == (0, 1)
-                assert len(router._runs) == 0
-                # Even at once, while the cancel is still on its way.
-                async with router.answer(question()) as again:
-                    await again.receive()
-                response = await router.ask(question())
+    await swarm.listener("a", mock())
+    async with swarm.router() as router:
+        async with router.answer(question()) as one, router.answer(question()) as two:
+            await one.receive()
+            await two.receive()
+        await trio.sleep(0.1)
+        statistics = swarm.listeners["a"].statistics()
+        assert (statistics.busy, statistics.cancelled) == (0, 1)
+        assert len(router._runs) == 0
+        # Even at once, while the cancel is still on its way.
+        async with router.answer(question()) as again:
+            await again.receive()
+        response = await router.ask(question())
     assert response.result.text == " ".join(mock_words(question()))
 
 
-async def test_an_id_that_failed_is_asked_anew(autojump_clock):
+async def test_an_id_that_failed_is_asked_anew(autojump_clock: MockClock, swarm: Swarm) -> None:
     """An error is no answer."""
-    with trio.fail_after(LIMIT):
-        async with open_swarm() as swarm:
-            backend = mock()
+    backend = mock()
 
-            async def fail(request, emit):
-                raise GenerationFailed("not today")
+    async def fail(request: CommandRequest, emit: Emit) -> None:
+        raise GenerationFailed("not today")
 
-            working, backend.generate = backend.generate, fail  # type: ignore[method-assign]
-            await swarm.listener("a", backend)
-            async with swarm.router() as router:
-                with pytest.raises(PunchError):
-                    await router.ask(question())
-                backend.generate = working  # type: ignore[method-assign]
-                response = await router.ask(question())
+    working, backend.generate = backend.generate, fail  # type: ignore[method-assign]
+    await swarm.listener("a", backend)
+    async with swarm.router() as router:
+        with pytest.raises(PunchError):
+            await router.ask(question())
+        backend.generate = working  # type: ignore[method-assign]
+        response = await router.ask(question())
     assert response.result.text == " ".join(mock_words(question()))
     assert issubclass(GenerationFailed, BackendError)
 
 
-async def test_what_nobody_will_ask_for_again_is_not_kept(autojump_clock):
+async def test_what_nobody_will_ask_for_again_is_not_kept(
+    autojump_clock: MockClock, swarm: Swarm
+) -> None:
     """Whoever joins it while it runs still reads it to its end."""
     second: list[str] = []
-    with trio.fail_after(LIMIT):
-        async with open_swarm() as swarm:
-            await swarm.listener("a", mock())
-            async with swarm.router() as router, trio.open_nursery() as nursery:
-                async with router.answer(question(), keep=False) as answer:
-                    await answer.receive()
-                    nursery.start_soon(late_reader, router, question(), second)
-                    while await answer.receive() is not None:
-                        pass
-                    await trio.lowlevel.checkpoint()
-                assert len(router._runs) == 1
-                await router.ask("tell me")
-            assert served(swarm) == 2
-            assert len(router._runs) == 0
+    await swarm.listener("a", mock())
+    async with swarm.router() as router, trio.open_nursery() as nursery:
+        async with router.answer(question(), keep=False) as answer:
+            await answer.receive()
+            nursery.start_soon(late_reader, router, question(), second)
+            while await answer.receive() is not None:
+                pass
+            await trio.lowlevel.checkpoint()
+        assert len(router._runs) == 1
+        await router.ask("tell me")
+    assert served(swarm) == 2
+    assert len(router._runs) == 0
     assert "".join(second) == " ".join(mock_words(question()))
 
 
@@ -184,63 +179,63 @@ async def late_reader(router: Router, request: CommandRequest, into: list[str]) 
             await trio.sleep(1)
 
 
-async def test_what_else_makes_a_request_another_one_is_compared(autojump_clock):
+async def test_what_else_makes_a_request_another_one_is_compared(
+    autojump_clock: MockClock, swarm: Swarm
+) -> None:
     """As far as whoever asks says so."""
-    with trio.fail_after(LIMIT):
-        async with open_swarm() as swarm:
-            await swarm.listener("a", mock())
-            async with swarm.router() as router:
-                async with router.answer(question(), scope="one of two") as answer:
-                    while await answer.receive() is not None:
-                        pass
-                for scope in ("", "one of three"):
-                    with pytest.raises(RequestConflict):
-                        async with router.answer(question(), scope=scope):
-                            pass
-                async with router.answer(question(), scope="one of two"):
+    await swarm.listener("a", mock())
+    async with swarm.router() as router:
+        async with router.answer(question(), scope="one of two") as answer:
+            while await answer.receive() is not None:
+                pass
+        for scope in ("", "one of three"):
+            with pytest.raises(RequestConflict):
+                async with router.answer(question(), scope=scope):
                     pass
-            assert served(swarm) == 1
+        async with router.answer(question(), scope="one of two"):
+            pass
+    assert served(swarm) == 1
 
 
-async def test_an_answer_is_made_for_one_of_its_readers(autojump_clock):
+async def test_an_answer_is_made_for_one_of_its_readers(
+    autojump_clock: MockClock, swarm: Swarm
+) -> None:
     """Who asked first; when that one has left, for the next, from there on."""
-    with trio.fail_after(LIMIT):
-        async with open_swarm() as swarm:
-            await swarm.listener("a", mock())
-            async with swarm.router() as router:
-                async with AsyncExitStack() as first:
-                    one = await first.enter_async_context(router.answer(question()))
-                    assert one.billed == Attribution()
-                    await one.receive()
-                    await one.receive()
-                    async with router.answer(question()) as two:
-                        assert await two.receive() is not None
-                        assert (one.billed, two.billed) == (
-                            Attribution(prompt=True, tokens=2),
-                            None,
-                        )
-                        await first.aclose()
-                        assert (one.billed, two.billed) == (None, Attribution(earlier=2))
-                        while await two.receive() is not None:
-                            pass
-                        assert two.billed == Attribution(tokens=8, earlier=2)
-                        async with router.answer(question()) as three:
-                            assert three.billed is None
-                async with router.answer(question()) as replayed:
-                    assert replayed.billed is None
+    await swarm.listener("a", mock())
+    async with swarm.router() as router:
+        async with AsyncExitStack() as first:
+            one = await first.enter_async_context(router.answer(question()))
+            assert one.billed == Attribution()
+            await one.receive()
+            await one.receive()
+            async with router.answer(question()) as two:
+                assert await two.receive() is not None
+                assert (one.billed, two.billed) == (
+                    Attribution(prompt=True, tokens=2),
+                    None,
+                )
+                await first.aclose()
+                assert (one.billed, two.billed) == (None, Attribution(earlier=2))
+                while await two.receive() is not None:
+                    pass
+                assert two.billed == Attribution(tokens=8, earlier=2)
+                async with router.answer(question()) as three:
+                    assert three.billed is None
+        async with router.answer(question()) as replayed:
+            assert replayed.billed is None
 
 
-async def test_what_is_stored_is_bounded(autojump_clock, monkeypatch):
+async def test_what_is_stored_is_bounded(
+    autojump_clock: MockClock, swarm: Swarm, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The oldest goes first, by number and by size."""
     monkeypatch.setattr(limits, "MOST_STORED", 3)
-    with trio.fail_after(LIMIT):
-        async with open_swarm() as swarm:
-            await swarm.listener("a", mock(decode_rate=None))
-            async with swarm.router() as router:
-                for number in range(5):
-                    await router.ask(question(request_id=f"my-{number}"))
-                assert sorted(router._runs._stored) == ["my-2", "my-3", "my-4"]
-                monkeypatch.setattr(limits, "MOST_CHARACTERS", 1)
-                await router.ask(question(request_id="my-9"))
-                assert len(router._runs) == 0
-                assert router._runs._characters == 0
+    await swarm.listener("a", mock(decode_rate=None))
+    async with swarm.router() as router:
+        for number in range(5):
+            await router.ask(question(request_id=f"my-{number}"))
+        assert sorted(router._runs._stored) == ["my-2", "my-3", "my-4"]
+        monkeypatch.setattr(limits, "MOST_CHARACTERS", 1)
+        await router.ask(question(request_id="my-9"))
+        assert len(router._runs) == 0
+        assert router._runs._characters == 0

@@ -8,12 +8,13 @@ from typing import Any
 import attrs
 import pytest
 import trio
+from trio.testing import MockClock
 
 from punch.backends import Emit, Generation, MockBackend, MockScript
 from punch.capability import ModelOffer
 from punch.dialer import chat_request
 from punch.exceptions import AnswerInterrupted, InvalidRequest, NoPeerAvailable
-from punch.testing import ScriptedBackend, Swarm, open_swarm
+from punch.testing import ScriptedBackend, Swarm
 from punch.wire import (
     CommandRequest,
     Completion,
@@ -25,7 +26,6 @@ from punch.wire import (
     Usage,
 )
 
-LIMIT = 3600
 TOOL = Tool(name="look", description="looks", parameters='{"type": "object"}')
 WHOLE = [
     {"tools": (TOOL,), "tool_choice": "none"},
@@ -42,13 +42,14 @@ def question(text: str = "tell me", **changes: Any) -> CommandRequest:
     return attrs.evolve(chat_request(text, sampling=Sampling(max_tokens=12)), **changes)
 
 
-async def test_a_call_of_a_tool_arrives_as_it_was_made(autojump_clock):
+async def test_a_call_of_a_tool_arrives_as_it_was_made(
+    autojump_clock: MockClock, swarm: Swarm
+) -> None:
     """With its id and arguments, and without any text."""
     request = question("please look", tools=(TOOL,))
-    with trio.fail_after(LIMIT):
-        async with open_swarm() as swarm, swarm.router() as router:
-            await swarm.listener("a", mock())
-            response = await router.ask(request)
+    async with swarm.router() as router:
+        await swarm.listener("a", mock())
+        response = await router.ask(request)
     (call,) = response.result.tool_calls
     assert response.result == Completion(finish_reason="tool_calls", tool_calls=(call,))
     assert (call.name, json.loads(call.arguments)) == ("look", {})
@@ -56,26 +57,27 @@ async def test_a_call_of_a_tool_arrives_as_it_was_made(autojump_clock):
 
 
 @pytest.mark.parametrize("stream", [True, False])
-async def test_log_probabilities_arrive_with_the_end(stream, autojump_clock):
+async def test_log_probabilities_arrive_with_the_end(
+    stream: bool, autojump_clock: MockClock, swarm: Swarm
+) -> None:
     """Whole, however the text comes."""
-    with trio.fail_after(LIMIT):
-        async with open_swarm() as swarm, swarm.router() as router:
-            await swarm.listener("a", mock())
-            response = await router.ask(question(logprobs=2, stream=stream))
+    async with swarm.router() as router:
+        await swarm.listener("a", mock())
+        response = await router.ask(question(logprobs=2, stream=stream))
     result = response.result
     assert len(result.logprobs) == 12
     assert "".join(one.token for one in result.logprobs) == result.text
 
 
-async def test_the_same_request_again_gets_the_calls_again(autojump_clock):
+async def test_the_same_request_again_gets_the_calls_again(
+    autojump_clock: MockClock, swarm: Swarm
+) -> None:
     """Exactly once holds for them as for the text."""
     request = question("please look", tools=(TOOL,))
-    with trio.fail_after(LIMIT):
-        async with open_swarm() as swarm:
-            await swarm.listener("a", mock())
-            async with swarm.router() as router:
-                first = await router.ask(request)
-                again = await router.ask(request)
+    await swarm.listener("a", mock())
+    async with swarm.router() as router:
+        first = await router.ask(request)
+        again = await router.ask(request)
     assert first.result.tool_calls
     assert again.result == first.result
     assert swarm.listeners["a"].statistics().served == 1
@@ -93,17 +95,17 @@ async def test_the_same_request_again_gets_the_calls_again(autojump_clock):
     ],
     ids=["tools", "schema", "logprobs"],
 )
-async def test_whoever_cannot_is_left_out_and_the_reason_names_it(changes, reason, autojump_clock):
+async def test_whoever_cannot_is_left_out_and_the_reason_names_it(
+    changes: dict[str, Any], reason: str, autojump_clock: MockClock, swarm: Swarm
+) -> None:
     """And one who can is asked, though he is slower."""
-    with trio.fail_after(LIMIT):
-        async with open_swarm() as swarm:
-            await swarm.listener("plain", ScriptedBackend())
-            async with swarm.router() as router:
-                with pytest.raises(NoPeerAvailable) as caught:
-                    await router.ask(question(**changes))
-            await swarm.listener("able", mock())
-            async with swarm.router() as router:
-                response = await router.ask(question(**changes))
+    await swarm.listener("plain", ScriptedBackend())
+    async with swarm.router() as router:
+        with pytest.raises(NoPeerAvailable) as caught:
+            await router.ask(question(**changes))
+    await swarm.listener("able", mock())
+    async with swarm.router() as router:
+        response = await router.ask(question(**changes))
     assert caught.value.reasons == {"plain": reason}
     assert type(caught.value) is NoPeerAvailable
     assert response.executor == "able"
@@ -121,13 +123,13 @@ async def _cut(swarm: Swarm, request: CommandRequest) -> AnswerInterrupted:
 
 
 @pytest.mark.parametrize("changes", WHOLE, ids=["tools", "schema", "logprobs"])
-async def test_an_answer_of_one_piece_does_not_go_on_elsewhere(changes, autojump_clock):
+async def test_an_answer_of_one_piece_does_not_go_on_elsewhere(
+    changes: Any, autojump_clock: MockClock, swarm: Swarm
+) -> None:
     """After its first text; the error says why, and how much there was."""
-    with trio.fail_after(LIMIT):
-        async with open_swarm() as swarm:
-            for name in "ab":
-                await swarm.listener(name, mock())
-            error = await _cut(swarm, question(**changes))
+    for name in "ab":
+        await swarm.listener(name, mock())
+    error = await _cut(swarm, question(**changes))
     why = (
         "the log-probabilities of what was delivered are lost with it"
         if "logprobs" in changes
@@ -138,19 +140,19 @@ async def test_an_answer_of_one_piece_does_not_go_on_elsewhere(changes, autojump
 
 
 @pytest.mark.parametrize("changes", WHOLE, ids=["tools", "schema", "logprobs"])
-async def test_before_its_first_text_it_fails_over_as_any(changes, autojump_clock):
+async def test_before_its_first_text_it_fails_over_as_any(
+    changes: Any, autojump_clock: MockClock, swarm: Swarm
+) -> None:
     """Nothing was delivered, so nothing is lost."""
-    with trio.fail_after(LIMIT):
-        async with open_swarm() as swarm:
-            for name in "ab":
-                await swarm.listener(name, mock(delay=5.0))
-            async with swarm.router() as router, router.answer(question(**changes)) as answer:
-                with trio.move_on_after(2.0):
-                    await answer.receive()
-                (first,) = (n for n, one in swarm.listeners.items() if one.statistics().busy)
-                swarm.kill(first)
-                while await answer.receive() is not None:
-                    pass
+    for name in "ab":
+        await swarm.listener(name, mock(delay=5.0))
+    async with swarm.router() as router, router.answer(question(**changes)) as answer:
+        with trio.move_on_after(2.0):
+            await answer.receive()
+        (first,) = (n for n, one in swarm.listeners.items() if one.statistics().busy)
+        swarm.kill(first)
+        while await answer.receive() is not None:
+            pass
     assert answer.response.status == "success"
     assert answer.response.executor != first
 
@@ -179,31 +181,35 @@ def liar(completion: Completion) -> ScriptedBackend:
     ],
     ids=["tools", "logprobs"],
 )
-async def test_what_nobody_asked_for_is_the_peers_fault(completion, why, autojump_clock):
+async def test_what_nobody_asked_for_is_the_peers_fault(
+    completion: Any, why: str, autojump_clock: MockClock, swarm: Swarm
+) -> None:
     """A caller without tools could do nothing with a call."""
-    with trio.fail_after(LIMIT):
-        async with open_swarm() as swarm, swarm.router() as router:
-            await swarm.listener("a", liar(completion))
-            with pytest.raises(NoPeerAvailable) as caught:
-                await router.ask(question())
+    async with swarm.router() as router:
+        await swarm.listener("a", liar(completion))
+        with pytest.raises(NoPeerAvailable) as caught:
+            await router.ask(question())
     assert caught.value.reasons == {"a": why}
 
 
-async def test_a_listener_refuses_what_its_model_lacks(autojump_clock):
+async def test_a_listener_refuses_what_its_model_lacks(
+    autojump_clock: MockClock, swarm: Swarm
+) -> None:
     """Whoever did not look at the offer is told, and may ask another."""
     offer = ModelOffer(name="mock", features=frozenset({"chat"}))
     backend = mock()
-    with trio.fail_after(LIMIT):
-        async with open_swarm() as swarm, swarm.router() as router:
-            await swarm.listener("a", backend)
-            await router.ask(question())
-            backend.offers = (offer,)
-            with pytest.raises(NoPeerAvailable) as caught:
-                await router.ask(question(logprobs=1))
+    async with swarm.router() as router:
+        await swarm.listener("a", backend)
+        await router.ask(question())
+        backend.offers = (offer,)
+        with pytest.raises(NoPeerAvailable) as caught:
+            await router.ask(question(logprobs=1))
     assert caught.value.reasons == {"a": "mock cannot logprobs here"}
 
 
-async def test_vectors_that_do_not_fit_one_frame_say_so(autojump_clock):
+async def test_vectors_that_do_not_fit_one_frame_say_so(
+    autojump_clock: MockClock, swarm: Swarm
+) -> None:
     """It is the caller who can ask for fewer at a time."""
 
     async def play(request: CommandRequest, emit: Emit) -> Generation:
@@ -214,18 +220,19 @@ async def test_vectors_that_do_not_fit_one_frame_say_so(autojump_clock):
 
     offer = ModelOffer(name="vectors", features=frozenset({"embed"}))
     inputs = tuple(map(str, range(600)))
-    with trio.fail_after(LIMIT):
-        async with open_swarm() as swarm, swarm.router() as router:
-            await swarm.listener("a", ScriptedBackend(play, offers=(offer,)))
-            few = CommandRequest(request_id="few", command="embed", inputs=inputs[:300])
-            many = CommandRequest(request_id="many", command="embed", inputs=inputs)
-            response = await router.ask(few)
-            with pytest.raises(InvalidRequest, match="cannot travel"):
-                await router.ask(many)
+    async with swarm.router() as router:
+        await swarm.listener("a", ScriptedBackend(play, offers=(offer,)))
+        few = CommandRequest(request_id="few", command="embed", inputs=inputs[:300])
+        many = CommandRequest(request_id="many", command="embed", inputs=inputs)
+        response = await router.ask(few)
+        with pytest.raises(InvalidRequest, match="cannot travel"):
+            await router.ask(many)
     assert len(response.result.embeddings) == 300
 
 
-async def test_a_listener_is_asked_for_the_very_offer_that_was_chosen(autojump_clock):
+async def test_a_listener_is_asked_for_the_very_offer_that_was_chosen(
+    autojump_clock: MockClock, swarm: Swarm
+) -> None:
     """It has a name of its own, and is no part of what the caller asked for."""
     asked = []
 
@@ -233,10 +240,9 @@ async def test_a_listener_is_asked_for_the_very_offer_that_was_chosen(autojump_c
         asked.append(request.offer)
         return Generation(completion=Completion(text="x"), usage=Usage(), timings=Timings())
 
-    with trio.fail_after(LIMIT):
-        async with open_swarm() as swarm, swarm.router() as router:
-            executor = await swarm.listener("a", ScriptedBackend(play))
-            await router.ask(question())
-            offers = [offer.id for offer in executor.capability().models]
+    async with swarm.router() as router:
+        executor = await swarm.listener("a", ScriptedBackend(play))
+        await router.ask(question())
+        offers = [offer.id for offer in executor.capability().models]
     assert asked == offers
     assert None not in offers

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
+from pathlib import Path
+from typing import Any
 
 import attrs
 import pytest
 import trio
+from trio.testing import MockClock
 
-from punch.backends import Generation, MockBackend, MockScript, mock_words
+from punch.backends import Emit, Generation, MockBackend, MockScript, mock_words
 from punch.decision_log import open_decision_log
 from punch.dialer import Hedge, Router, chat_request
 from punch.dialer import _runs as limits
@@ -87,7 +90,7 @@ class Failing(MockBackend):
         super().__init__(MockScript())
         self.error = error
 
-    async def generate(self, request, emit):
+    async def generate(self, request: CommandRequest, emit: Emit) -> None:
         raise self.error
 
 
@@ -97,52 +100,52 @@ class Failing(MockBackend):
 class Silent(MockBackend):
     """Says nothing until the answer is whole."""
 
-    async def generate(self, request, emit):
+    async def generate(self, request: CommandRequest, emit: Emit) -> Generation:
         await trio.sleep(40.0)
         return await super().generate(request, emit)
 
 
-async def test_who_takes_the_answer_whole_waits_for_all_of_its_tokens(autojump_clock):
+async def test_who_takes_the_answer_whole_waits_for_all_of_its_tokens(
+    autojump_clock: MockClock, swarm: Swarm
+) -> None:
     """Nothing can be heard before the last one: forty seconds, as was predicted."""
-    with trio.fail_after(LIMIT):
-        async with open_swarm() as swarm:
-            for name in "ab":
-                await swarm.listener(name, claiming(Silent(MockScript()), **SLOWEST))
-            async with swarm.router() as router:
-                response = await router.ask(question(tokens=40, stream=False))
+    for name in "ab":
+        await swarm.listener(name, claiming(Silent(MockScript()), **SLOWEST))
+    async with swarm.router() as router:
+        response = await router.ask(question(tokens=40, stream=False))
     assert response.status == "success"
     assert response.attempts == ()
 
 
 @pytest.mark.parametrize("stream", [True, False])
-async def test_the_only_peer_may_take_its_time_for_the_first_word(stream, autojump_clock):
+async def test_the_only_peer_may_take_its_time_for_the_first_word(
+    stream: bool, autojump_clock: MockClock, swarm: Swarm
+) -> None:
     """Giving it up would not bring another."""
-    with trio.fail_after(LIMIT):
-        async with open_swarm() as swarm:
-            await swarm.listener("a", mock(delay=30.0))
-            async with swarm.router() as router:
-                response = await router.ask(question(stream=stream))
-                assert not who(router, "a").breakers
+    await swarm.listener("a", mock(delay=30.0))
+    async with swarm.router() as router:
+        response = await router.ask(question(stream=stream))
+        assert not who(router, "a").breakers
     assert response.result.text == story(question())
 
 
 class Hanging(MockBackend):
     """Begins, and that is all."""
 
-    async def generate(self, request, emit):
+    async def generate(self, request: CommandRequest, emit: Emit) -> None:
         await trio.sleep_forever()
 
 
-async def test_who_never_says_a_first_word_is_given_up_for_one_who_could(autojump_clock):
+async def test_who_never_says_a_first_word_is_given_up_for_one_who_could(
+    autojump_clock: MockClock, swarm: Swarm
+) -> None:
     """Its heart beats, and its backend hangs; nothing was delivered that another must continue."""
-    with trio.fail_after(LIMIT):
-        async with open_swarm() as swarm:
-            await swarm.listener("a", claiming(Hanging(MockScript()), **FASTEST))
-            await swarm.listener("b", claiming(mock(), **SLOWEST))
-            async with swarm.router(policy=SETTLED) as router:
-                began = trio.current_time()
-                response = await router.ask(question())
-                took = trio.current_time() - began
+    await swarm.listener("a", claiming(Hanging(MockScript()), **FASTEST))
+    await swarm.listener("b", claiming(mock(), **SLOWEST))
+    async with swarm.router(policy=SETTLED) as router:
+        began = trio.current_time()
+        response = await router.ask(question())
+        took = trio.current_time() - began
     assert (response.executor, response.result.text) == ("b", story(question()))
     assert [attempt["error"] for attempt in response.attempts] == ["silent"]
     assert took == pytest.approx(20.0 + 1.2, abs=0.5)
@@ -151,22 +154,22 @@ async def test_who_never_says_a_first_word_is_given_up_for_one_who_could(autojum
 class Putting(MockBackend):
     """Is about to begin, for ever."""
 
-    async def ready(self, loading):
+    async def ready(self, loading) -> None:
         while True:
             loading(0.0)
             await trio.sleep(5.0)
 
 
-async def test_who_is_about_to_begin_for_ever_is_given_up(autojump_clock):
+async def test_who_is_about_to_begin_for_ever_is_given_up(
+    autojump_clock: MockClock, swarm: Swarm
+) -> None:
     """A minute after it said that it needs no time at all."""
-    with trio.fail_after(LIMIT):
-        async with open_swarm() as swarm:
-            await swarm.listener("a", claiming(Putting(MockScript()), **FASTEST))
-            await swarm.listener("b", claiming(mock(), **SLOWEST))
-            async with swarm.router(policy=SETTLED) as router:
-                began = trio.current_time()
-                response = await router.ask(question())
-                took = trio.current_time() - began
+    await swarm.listener("a", claiming(Putting(MockScript()), **FASTEST))
+    await swarm.listener("b", claiming(mock(), **SLOWEST))
+    async with swarm.router(policy=SETTLED) as router:
+        began = trio.current_time()
+        response = await router.ask(question())
+        took = trio.current_time() - began
     assert [attempt["peer_id"] for attempt in response.attempts] == ["a"]
     assert response.result.text == story(question())
     assert took == pytest.approx(61.0, abs=1.0)
@@ -175,48 +178,48 @@ async def test_who_is_about_to_begin_for_ever_is_given_up(autojump_clock):
 class Trickling(MockBackend):
     """Speaks a word now and then, always in time for the watchdog."""
 
-    async def generate(self, request, emit):
+    async def generate(self, request: CommandRequest, emit: Emit) -> None:
         while True:
             await emit("drip ", 1)
             await trio.sleep(3.0)
 
 
-async def test_who_runs_requests_into_their_deadline_is_not_asked_first_for_ever(autojump_clock):
+async def test_who_runs_requests_into_their_deadline_is_not_asked_first_for_ever(
+    autojump_clock: MockClock, swarm: Swarm
+) -> None:
     """It is far slower than it said, and that is a fault."""
     outcomes: Counter[str] = Counter()
-    with trio.fail_after(LIMIT):
-        async with open_swarm() as swarm:
-            await swarm.listener("a", claiming(Trickling(MockScript()), **FASTEST))
-            await swarm.listener("b", claiming(mock(), **SLOWEST))
-            async with swarm.router(policy=SETTLED) as router:
-                for number in range(12):
-                    try:
-                        request = question(f"{number}", tokens=100, timeout=30.0)
-                        outcomes[(await router.ask(request)).executor] += 1
-                    except DeadlineExceeded:
-                        outcomes["late"] += 1
-                failures = who(router, "a").failures
+    await swarm.listener("a", claiming(Trickling(MockScript()), **FASTEST))
+    await swarm.listener("b", claiming(mock(), **SLOWEST))
+    async with swarm.router(policy=SETTLED) as router:
+        for number in range(12):
+            try:
+                request = question(f"{number}", tokens=100, timeout=30.0)
+                outcomes[(await router.ask(request)).executor] += 1
+            except DeadlineExceeded:
+                outcomes["late"] += 1
+        failures = who(router, "a").failures
     assert failures > 0
     assert outcomes["late"] <= 3
     assert outcomes["b"] >= 9
 
 
-async def test_a_slow_reader_is_not_the_fault_of_the_peer(autojump_clock):
+async def test_a_slow_reader_is_not_the_fault_of_the_peer(
+    autojump_clock: MockClock, swarm: Swarm
+) -> None:
     """It had sent everything long ago."""
-    with trio.fail_after(LIMIT):
-        async with open_swarm() as swarm:
-            await swarm.listener("a", claiming(mock(), decode_rate=10.0, prefill_rate=100.0))
-            async with swarm.router() as router:
-                async with router.answer(question()) as answer:
-                    await answer.receive()
-                    await trio.sleep(60.0)
-                assert who(router, "a").failures == 0
+    await swarm.listener("a", claiming(mock(), decode_rate=10.0, prefill_rate=100.0))
+    async with swarm.router() as router:
+        async with router.answer(question()) as answer:
+            await answer.receive()
+            await trio.sleep(60.0)
+        assert who(router, "a").failures == 0
 
 
 class Lying(MockBackend):
     """Says that it took a millisecond."""
 
-    async def generate(self, request, emit):
+    async def generate(self, request: CommandRequest, emit: Emit) -> Generation:
         generation = await super().generate(request, emit)
         return attrs.evolve(generation, timings=Timings(prefill=1e-3, decode=1e-3))
 
@@ -224,7 +227,7 @@ class Lying(MockBackend):
 class Hoarding(Lying):
     """Says it in one piece, too, and that it had known the whole prompt."""
 
-    async def generate(self, request, emit):
+    async def generate(self, request: CommandRequest, emit: Emit) -> Generation:
         async def keep(text: str, tokens: int) -> None:
             """Not now."""
 
@@ -243,145 +246,147 @@ class Hoarding(Lying):
         pytest.param(Hoarding(MockScript(decode_rate=1.0)), True, id="one-piece"),
     ],
 )
-async def test_who_lies_about_its_times_does_not_look_fast(liar, stream, autojump_clock):
+async def test_who_lies_about_its_times_does_not_look_fast(
+    liar: Any, stream: bool, autojump_clock: MockClock, swarm: Swarm
+) -> None:
     """What was seen counts where it is much longer than what was said."""
     asked: Counter[str] = Counter()
     prompt = "a prompt of more than a few words, so that it says something of a rate " * 4
-    with trio.fail_after(LIMIT):
-        async with open_swarm() as swarm:
-            await swarm.listener("liar", claiming(liar, **FASTEST))
-            rates = {"decode_rate": 10.0, "prefill_rate": 100.0}
-            await swarm.listener("honest", claiming(mock(prefill_rate=100.0), **rates))
-            async with swarm.router(policy=SETTLED) as router:
-                for number in range(20):
-                    request = question(f"{number} {prompt}", stream=stream)
-                    asked[(await router.ask(request)).executor] += 1
+    await swarm.listener("liar", claiming(liar, **FASTEST))
+    rates = {"decode_rate": 10.0, "prefill_rate": 100.0}
+    await swarm.listener("honest", claiming(mock(prefill_rate=100.0), **rates))
+    async with swarm.router(policy=SETTLED) as router:
+        for number in range(20):
+            request = question(f"{number} {prompt}", stream=stream)
+            asked[(await router.ask(request)).executor] += 1
     assert asked["liar"] <= 5
 
 
 # ---- those that claim ----
 
 
-async def test_a_claim_of_many_slots_is_not_worth_many_requests(autojump_clock):
+async def test_a_claim_of_many_slots_is_not_worth_many_requests(
+    autojump_clock: MockClock, swarm: Swarm
+) -> None:
     """Until it was measured, a peer gets four of ours at a time."""
-    with trio.fail_after(LIMIT):
-        async with open_swarm() as swarm:
-            await swarm.listener("known", mock(slots=64))
-            async with swarm.router(policy=WARY) as router, trio.open_nursery() as nursery:
-                for number in range(4):
-                    await router.ask(question(f"before {number}"))
-                await meet(swarm, router, "new", claiming(mock(delay=9.0, slots=64), **FASTEST))
-                for number in range(20):
-                    nursery.start_soon(router.ask, question(f"{number}"))
-                await trio.sleep(0.5)
-                busy = swarm.listeners["new"].statistics().busy
+    await swarm.listener("known", mock(slots=64))
+    async with swarm.router(policy=WARY) as router, trio.open_nursery() as nursery:
+        for number in range(4):
+            await router.ask(question(f"before {number}"))
+        await meet(swarm, router, "new", claiming(mock(delay=9.0, slots=64), **FASTEST))
+        for number in range(20):
+            nursery.start_soon(router.ask, question(f"{number}"))
+        await trio.sleep(0.5)
+        busy = swarm.listeners["new"].statistics().busy
     assert busy == 4
 
 
 class Babbling(MockBackend):
     """Says six million characters, and counts no token of it."""
 
-    async def generate(self, request, emit):
+    async def generate(self, request: CommandRequest, emit: Emit) -> Generation:
         for _ in range(100):
             await emit("x" * 60_000, 0)
         return Generation(completion=Completion(), usage=Usage(), timings=Timings())
 
 
-async def test_more_text_than_was_asked_for_is_refused(autojump_clock):
+async def test_more_text_than_was_asked_for_is_refused(
+    autojump_clock: MockClock, swarm: Swarm
+) -> None:
     """Twelve tokens are not sixty thousand characters; another peer answers."""
-    with trio.fail_after(LIMIT):
-        async with open_swarm() as swarm:
-            await swarm.listener("a", claiming(Babbling(MockScript()), **FASTEST))
-            await swarm.listener("b", claiming(mock(), **SLOWEST))
-            async with swarm.router(policy=SETTLED) as router:
-                response = await router.ask(question())
+    await swarm.listener("a", claiming(Babbling(MockScript()), **FASTEST))
+    await swarm.listener("b", claiming(mock(), **SLOWEST))
+    async with swarm.router(policy=SETTLED) as router:
+        response = await router.ask(question())
     assert response.result.text == story(question())
     assert [attempt["peer_id"] for attempt in response.attempts] == ["a"]
 
 
-async def test_an_answer_without_a_limit_has_one_all_the_same(autojump_clock):
+async def test_an_answer_without_a_limit_has_one_all_the_same(
+    autojump_clock: MockClock, swarm: Swarm
+) -> None:
     """Four million characters."""
-    with trio.fail_after(LIMIT):
-        async with open_swarm() as swarm:
-            await swarm.listener("a", Babbling(MockScript()))
-            async with swarm.router() as router:
-                with pytest.raises(AnswerInterrupted, match="characters there can be") as caught:
-                    await router.ask(chat_request("go on"))
+    await swarm.listener("a", Babbling(MockScript()))
+    async with swarm.router() as router:
+        with pytest.raises(AnswerInterrupted, match="characters there can be") as caught:
+            await router.ask(chat_request("go on"))
     assert 0 < caught.value.characters <= 4 << 20
 
 
-async def test_more_text_than_was_asked_for_is_refused_in_one_piece_too(autojump_clock):
+async def test_more_text_than_was_asked_for_is_refused_in_one_piece_too(
+    autojump_clock: MockClock, swarm: Swarm
+) -> None:
     """As when it comes in parts."""
 
     class Shouting(MockBackend):
-        async def generate(self, request, emit):
+        async def generate(self, request: CommandRequest, emit: Emit) -> Generation:
             completion = Completion(text="x" * 1_000_000)
             return Generation(completion=completion, usage=Usage(), timings=Timings())
 
-    with trio.fail_after(LIMIT):
-        async with open_swarm() as swarm:
-            await swarm.listener("a", claiming(Shouting(MockScript()), **FASTEST))
-            await swarm.listener("b", claiming(mock(), **SLOWEST))
-            async with swarm.router(policy=SETTLED) as router:
-                response = await router.ask(question(stream=False))
+    await swarm.listener("a", claiming(Shouting(MockScript()), **FASTEST))
+    await swarm.listener("b", claiming(mock(), **SLOWEST))
+    async with swarm.router(policy=SETTLED) as router:
+        response = await router.ask(question(stream=False))
     assert response.result.text == story(question())
 
 
 class Cached(MockBackend):
     """Has found the whole prompt in its cache, what others delivered included."""
 
-    async def generate(self, request, emit):
+    async def generate(self, request: CommandRequest, emit: Emit) -> Generation:
         generation = await super().generate(request, emit)
         usage = attrs.evolve(generation.usage, cached_tokens=generation.usage.prompt_tokens)
         return attrs.evolve(generation, usage=usage)
 
 
-async def test_no_more_of_a_prompt_is_cached_than_there_is(autojump_clock):
+async def test_no_more_of_a_prompt_is_cached_than_there_is(
+    autojump_clock: MockClock, swarm: Swarm
+) -> None:
     """What another peer had delivered is part of neither number."""
-    with trio.fail_after(LIMIT):
-        async with open_swarm() as swarm:
-            for name in "ab":
-                await swarm.listener(name, Cached(MockScript(decode_rate=10.0)))
-            async with swarm.router() as router, router.answer(question()) as answer:
-                for _ in range(5):
-                    await answer.receive()
-                swarm.kill(answerer(swarm))
-                response = await finish(answer)
+    for name in "ab":
+        await swarm.listener(name, Cached(MockScript(decode_rate=10.0)))
+    async with swarm.router() as router, router.answer(question()) as answer:
+        for _ in range(5):
+            await answer.receive()
+        swarm.kill(answerer(swarm))
+        response = await finish(answer)
     assert response.usage == Usage(prompt_tokens=2, completion_tokens=TOKENS, cached_tokens=2)
 
 
 class Lingering(MockBackend):
     """Has said everything, and does not say so."""
 
-    async def generate(self, request, emit):
+    async def generate(self, request: CommandRequest, emit: Emit) -> Generation:
         generation = await super().generate(request, emit)
         await trio.sleep(1.0)
         return generation
 
 
-async def test_a_peer_that_adds_nothing_changes_no_count(autojump_clock):
+async def test_a_peer_that_adds_nothing_changes_no_count(
+    autojump_clock: MockClock, swarm: Swarm
+) -> None:
     """The first one died between its last word and its farewell; only the second one knew that."""
     request = chat_request("tell me")
-    with trio.fail_after(LIMIT):
-        async with open_swarm() as swarm:
-            for name in "ab":
-                await swarm.listener(name, Lingering(MockScript(decode_rate=10.0)))
-            async with swarm.router() as router, router.answer(request) as answer:
-                words = mock_words(request)
-                for _ in words:
-                    await answer.receive()
-                swarm.kill(answerer(swarm))
-                response = await finish(answer)
+    for name in "ab":
+        await swarm.listener(name, Lingering(MockScript(decode_rate=10.0)))
+    async with swarm.router() as router, router.answer(request) as answer:
+        words = mock_words(request)
+        for _ in words:
+            await answer.receive()
+        swarm.kill(answerer(swarm))
+        response = await finish(answer)
     assert response.result.text == story(request)
     assert response.usage == Usage(prompt_tokens=2, completion_tokens=len(words))
     assert sum(segment.tokens for segment in response.segments) == len(words)
 
 
-async def test_a_stop_that_began_in_the_callers_own_text_ends_the_answer(autojump_clock):
+async def test_a_stop_that_began_in_the_callers_own_text_ends_the_answer(
+    autojump_clock: MockClock, swarm: Swarm
+) -> None:
     """Nothing of the peer's text is left, and the answer is whole."""
 
     class Completing(MockBackend):
-        async def generate(self, request, emit):
+        async def generate(self, request: CommandRequest, emit: Emit) -> Generation:
             await emit("c and more", 3)
             usage = Usage(prompt_tokens=1, completion_tokens=3)
             completion = Completion(text="c and more")
@@ -394,11 +399,9 @@ async def test_a_stop_that_began_in_the_callers_own_text_ends_the_answer(autojum
         continuation="ab",
         sampling=Sampling(stop=("abc",)),
     )
-    with trio.fail_after(LIMIT):
-        async with open_swarm() as swarm:
-            await swarm.listener("a", Completing(MockScript()))
-            async with swarm.router() as router:
-                response = await router.ask(request)
+    await swarm.listener("a", Completing(MockScript()))
+    async with swarm.router() as router:
+        response = await router.ask(request)
     assert (response.status, response.executor) == ("success", "a")
     assert (response.result.text, response.result.finish_reason) == ("", "stop")
 
@@ -411,68 +414,68 @@ failure.retry_after = 30.0
 TOO_LONG = ContextTooLong("the prompt has 600 tokens and the context is 512")
 
 
-async def test_a_continuation_that_is_too_long_for_one_peer_goes_to_the_next(autojump_clock):
+async def test_a_continuation_that_is_too_long_for_one_peer_goes_to_the_next(
+    autojump_clock: MockClock, swarm: Swarm
+) -> None:
     """The caller's request was fine a moment ago."""
     request = question()
-    with trio.fail_after(LIMIT):
-        async with open_swarm() as swarm:
-            await swarm.listener("a", mock())
-            async with swarm.router(policy=SETTLED) as router, router.answer(request) as answer:
-                for _ in range(4):
-                    await answer.receive()
-                await meet(swarm, router, "small", claiming(Failing(TOO_LONG), **FASTEST))
-                await meet(swarm, router, "large", claiming(mock(), **SLOWEST))
-                swarm.kill("a")
-                await finish(answer)
-                small = who(router, "small")
+    await swarm.listener("a", mock())
+    async with swarm.router(policy=SETTLED) as router, router.answer(request) as answer:
+        for _ in range(4):
+            await answer.receive()
+        await meet(swarm, router, "small", claiming(Failing(TOO_LONG), **FASTEST))
+        await meet(swarm, router, "large", claiming(mock(), **SLOWEST))
+        swarm.kill("a")
+        await finish(answer)
+        small = who(router, "small")
     assert answer.text == story(request)
     assert [attempt.error.code for attempt in answer.attempts] == ["unreachable", "refused"]
     assert small.failures == 0
 
 
-async def test_a_hedge_that_is_too_long_for_one_peer_leaves_the_other_alone(autojump_clock):
+async def test_a_hedge_that_is_too_long_for_one_peer_leaves_the_other_alone(
+    autojump_clock: MockClock, swarm: Swarm
+) -> None:
     """It is answered where it was asked first."""
-    with trio.fail_after(LIMIT):
-        async with open_swarm() as swarm:
-            await swarm.listener("large", claiming(mock(delay=3.0), **FASTEST))
-            await swarm.listener("small", claiming(Failing(TOO_LONG), **SLOWEST))
-            async with swarm.router(policy=SETTLED, hedge=Hedge(least=1.0)) as router:
-                response = await router.ask(question())
+    await swarm.listener("large", claiming(mock(delay=3.0), **FASTEST))
+    await swarm.listener("small", claiming(Failing(TOO_LONG), **SLOWEST))
+    async with swarm.router(policy=SETTLED, hedge=Hedge(least=1.0)) as router:
+        response = await router.ask(question())
     assert (response.status, response.executor) == ("success", "large")
     assert [attempt["error"] for attempt in response.attempts] == ["refused"]
 
 
-async def test_what_is_too_long_for_the_first_peer_is_too_long(autojump_clock):
+async def test_what_is_too_long_for_the_first_peer_is_too_long(
+    autojump_clock: MockClock, swarm: Swarm
+) -> None:
     """Before there is any text, and with nobody beside it, it is the caller's own fault."""
-    with trio.fail_after(LIMIT):
-        async with open_swarm() as swarm:
-            await swarm.listener("small", Failing(TOO_LONG))
-            async with swarm.router() as router:
-                with pytest.raises(ContextTooLong):
-                    await router.ask(question())
+    await swarm.listener("small", Failing(TOO_LONG))
+    async with swarm.router() as router:
+        with pytest.raises(ContextTooLong):
+            await router.ask(question())
 
 
-async def test_a_fault_counts_against_the_model_that_was_asked_for(autojump_clock):
+async def test_a_fault_counts_against_the_model_that_was_asked_for(
+    autojump_clock: MockClock, swarm: Swarm
+) -> None:
     """A caller who names none goes on with one; a peer's first offer may be another."""
     backend = Failing(failure)
     (offer,) = backend.offers
     backend.offers = (attrs.evolve(offer, name="other", digest="e" * 64), offer)
-    with trio.fail_after(LIMIT):
-        async with open_swarm() as swarm:
-            await swarm.listener("a", mock())
-            async with swarm.router() as router, router.answer(question()) as answer:
-                await answer.receive()
-                await meet(swarm, router, "b", backend)
-                swarm.kill("a")
-                with pytest.raises(AnswerInterrupted):
-                    await finish(answer)
-                assert set(who(router, "b").breakers) == {"mock/mock"}
+    await swarm.listener("a", mock())
+    async with swarm.router() as router, router.answer(question()) as answer:
+        await answer.receive()
+        await meet(swarm, router, "b", backend)
+        swarm.kill("a")
+        with pytest.raises(AnswerInterrupted):
+            await finish(answer)
+        assert set(who(router, "b").breakers) == {"mock/mock"}
 
 
 class Pausing(MockBackend):
     """Stops to think in mid-sentence, for longer than is usual."""
 
-    async def generate(self, request, emit):
+    async def generate(self, request: CommandRequest, emit: Emit) -> Generation:
         async def emit_slowly(text: str, tokens: int) -> None:
             await emit(text, tokens)
             if text == f" {mock_words(request)[4]}":
@@ -488,46 +491,50 @@ async def resting(swarm: Swarm, router: Router) -> None:
         await router.ask("does it work?")
 
 
-async def test_a_live_answer_is_not_left_for_a_peer_that_is_known_to_fail(autojump_clock):
+async def test_a_live_answer_is_not_left_for_a_peer_that_is_known_to_fail(
+    autojump_clock: MockClock, swarm: Swarm
+) -> None:
     """Where every breaker is open anybody is asked, but not in the place of one who answers."""
-    with trio.fail_after(LIMIT):
-        async with open_swarm() as swarm, swarm.router() as router:
-            await resting(swarm, router)
-            await meet(swarm, router, "a", Pausing(MockScript(decode_rate=10.0)))
-            response = await router.ask(question())
+    async with swarm.router() as router:
+        await resting(swarm, router)
+        await meet(swarm, router, "a", Pausing(MockScript(decode_rate=10.0)))
+        response = await router.ask(question())
     assert response.attempts == ()
     assert [segment.peer_id for segment in response.segments] == ["a"]
 
 
-async def test_nobody_hedges_with_a_peer_that_is_known_to_fail(autojump_clock):
+async def test_nobody_hedges_with_a_peer_that_is_known_to_fail(
+    autojump_clock: MockClock, swarm: Swarm
+) -> None:
     """A request that is on its way has a better chance where it is."""
-    with trio.fail_after(LIMIT):
-        async with open_swarm() as swarm, swarm.router(hedge=Hedge(least=1.0)) as router:
-            await resting(swarm, router)
-            await meet(swarm, router, "a", mock(delay=5.0))
-            response = await router.ask(question())
+    async with swarm.router(hedge=Hedge(least=1.0)) as router:
+        await resting(swarm, router)
+        await meet(swarm, router, "a", mock(delay=5.0))
+        response = await router.ask(question())
     assert (response.executor, response.attempts) == ("a", ())
 
 
 # ---- those that are lost ----
 
 
-async def test_a_peer_on_a_new_connection_goes_on_with_its_answer(autojump_clock):
+async def test_a_peer_on_a_new_connection_goes_on_with_its_answer(
+    autojump_clock: MockClock, swarm: Swarm
+) -> None:
     """It was the line that broke, and there is nobody else."""
     request = question(tokens=20)
-    with trio.fail_after(LIMIT):
-        async with open_swarm() as swarm:
-            await swarm.listener("a", mock())
-            async with swarm.router() as router, router.answer(request) as answer:
-                for _ in range(4):
-                    await answer.receive()
-                swarm.network.cut(lambda dialer, listener: listener == "a")
-                await finish(answer)
+    await swarm.listener("a", mock())
+    async with swarm.router() as router, router.answer(request) as answer:
+        for _ in range(4):
+            await answer.receive()
+        swarm.network.cut(lambda dialer, listener: listener == "a")
+        await finish(answer)
     assert answer.text == story(request)
     assert [segment.peer_id for segment in answer.segments] == ["a", "a"]
 
 
-async def test_the_death_of_one_peer_is_paid_for_once(autojump_clock):
+async def test_the_death_of_one_peer_is_paid_for_once(
+    autojump_clock: MockClock, swarm: Swarm
+) -> None:
     """Forty requests were there; a budget of ten is enough for all of them."""
     outcomes: Counter[str] = Counter()
 
@@ -537,51 +544,49 @@ async def test_the_death_of_one_peer_is_paid_for_once(autojump_clock):
         except PunchError as error:
             outcomes[error.code] += 1
 
-    with trio.fail_after(LIMIT):
-        async with open_swarm() as swarm:
-            for name in "ab":
-                await swarm.listener(name, mock(delay=5.0, slots=80))
-            async with swarm.router() as router, trio.open_nursery() as nursery:
-                for number in range(80):
-                    nursery.start_soon(ask, router, number)
-                await trio.sleep(1.0)
-                there = swarm.listeners["a"].statistics().busy
-                swarm.kill("a")
+    for name in "ab":
+        await swarm.listener(name, mock(delay=5.0, slots=80))
+    async with swarm.router() as router, trio.open_nursery() as nursery:
+        for number in range(80):
+            nursery.start_soon(ask, router, number)
+        await trio.sleep(1.0)
+        there = swarm.listeners["a"].statistics().busy
+        swarm.kill("a")
     assert there > 30
     assert outcomes == {"b": 80}
 
 
-async def test_an_id_is_free_again_though_its_peer_stalls(autojump_clock):
+async def test_an_id_is_free_again_though_its_peer_stalls(
+    autojump_clock: MockClock, swarm: Swarm
+) -> None:
     """It never says that it has stopped; somebody else answers."""
-    with trio.fail_after(LIMIT):
-        async with open_swarm() as swarm:
-            await swarm.listener("a", claiming(mock(), **FASTEST))
-            await swarm.listener("b", claiming(mock(), **SLOWEST))
-            async with swarm.router(policy=SETTLED) as router:
-                async with router.answer(question(request_id="mine")) as answer:
-                    await answer.receive()
-                    swarm.network.stall("a")
-                response = await router.ask(question(request_id="mine"))
+    await swarm.listener("a", claiming(mock(), **FASTEST))
+    await swarm.listener("b", claiming(mock(), **SLOWEST))
+    async with swarm.router(policy=SETTLED) as router:
+        async with router.answer(question(request_id="mine")) as answer:
+            await answer.receive()
+            swarm.network.stall("a")
+        response = await router.ask(question(request_id="mine"))
     assert (response.executor, response.result.text) == ("b", story(question()))
     assert [attempt["error"] for attempt in response.attempts] == ["silent"]
 
 
-async def test_the_late_end_of_an_old_session_frees_nothing_of_the_new_one(autojump_clock):
+async def test_the_late_end_of_an_old_session_frees_nothing_of_the_new_one(
+    autojump_clock: MockClock, swarm: Swarm
+) -> None:
     """A slow reader finds out when requests of the next session are under way."""
-    with trio.fail_after(LIMIT):
-        async with open_swarm() as swarm:
-            await swarm.listener("a", mock())
-            async with swarm.router() as router:
-                async with router.answer(question("old", continuable=False)) as old:
-                    await old.receive()
-                    swarm.network.cut(lambda dialer, listener: listener == "a")
-                    await trio.sleep(3.0)
-                    async with router.answer(question("new")) as new:
-                        await new.receive()
-                        with pytest.raises(AnswerInterrupted):
-                            await finish(old)
-                        during = who(router, "a").in_flight
-                after = who(router, "a").in_flight
+    await swarm.listener("a", mock())
+    async with swarm.router() as router:
+        async with router.answer(question("old", continuable=False)) as old:
+            await old.receive()
+            swarm.network.cut(lambda dialer, listener: listener == "a")
+            await trio.sleep(3.0)
+            async with router.answer(question("new")) as new:
+                await new.receive()
+                with pytest.raises(AnswerInterrupted):
+                    await finish(old)
+                during = who(router, "a").in_flight
+        after = who(router, "a").in_flight
     assert (during, after) == (1, 0)
 
 
@@ -594,7 +599,7 @@ SECRET = "my secret medical question about somebody"
 class Quoting(MockBackend):
     """Fails in the middle, and repeats what it was asked."""
 
-    async def generate(self, request, emit):
+    async def generate(self, request: CommandRequest, emit: Emit) -> None:
         words = mock_words(request)
         await emit(words[0], 1)
         await trio.sleep(0.1)
@@ -609,19 +614,21 @@ async def ask_the_quoting(swarm: Swarm, **options: object) -> CommandResponse:
         return await router.ask(question(SECRET))
 
 
-async def test_what_a_peer_quotes_is_not_logged(autojump_clock, caplog):
+async def test_what_a_peer_quotes_is_not_logged(
+    autojump_clock: MockClock, swarm: Swarm, caplog: pytest.LogCaptureFixture
+) -> None:
     """Prompts are never logged unless asked for."""
     caplog.set_level(logging.INFO, logger="punch")
-    with trio.fail_after(LIMIT):
-        async with open_swarm() as swarm:
-            response = await ask_the_quoting(swarm)
+    response = await ask_the_quoting(swarm)
     said = [r.getMessage() for r in caplog.records if r.name.startswith("punch.dialer")]
     assert SECRET in response.attempts[0]["reason"], "the caller may know"
     assert any("an attempt failed" in line for line in said)
     assert not [line for line in said if "secret" in line]
 
 
-async def test_what_a_peer_quotes_is_not_in_the_decision_log(autojump_clock, tmp_path):
+async def test_what_a_peer_quotes_is_not_in_the_decision_log(
+    autojump_clock: MockClock, tmp_path: Path
+) -> None:
     """Neither as the end of an attempt nor as that of a segment."""
     path = tmp_path / "log.jsonl"
     with trio.fail_after(LIMIT):
@@ -637,35 +644,35 @@ async def test_what_a_peer_quotes_is_not_in_the_decision_log(autojump_clock, tmp
 # ---- what the answers of one dialer share ----
 
 
-async def test_what_is_stored_holds_nothing_of_how_it_came_about(autojump_clock):
+async def test_what_is_stored_holds_nothing_of_how_it_came_about(
+    autojump_clock: MockClock, swarm: Swarm
+) -> None:
     """A fault holds the frames in which it happened, and these the prompt."""
     request = question(request_id="mine")
-    with trio.fail_after(LIMIT):
-        async with open_swarm() as swarm:
-            for name in "ab":
-                await swarm.listener(name, mock())
-            async with swarm.router() as router:
-                async with router.answer(request) as answer:
-                    await answer.receive()
-                    swarm.kill(answerer(swarm))
-                    await finish(answer)
-                    assert len(answer.attempts) == 1
-                async with router.answer(request) as again:
-                    assert await finish(again) is answer.response
-                    assert (again.text, again.attempts, again.decisions) == (answer.text, (), ())
+    for name in "ab":
+        await swarm.listener(name, mock())
+    async with swarm.router() as router:
+        async with router.answer(request) as answer:
+            await answer.receive()
+            swarm.kill(answerer(swarm))
+            await finish(answer)
+            assert len(answer.attempts) == 1
+        async with router.answer(request) as again:
+            assert await finish(again) is answer.response
+            assert (again.text, again.attempts, again.decisions) == (answer.text, (), ())
 
 
-async def test_numbers_count_in_what_is_stored(autojump_clock, monkeypatch):
+async def test_numbers_count_in_what_is_stored(
+    autojump_clock: MockClock, swarm: Swarm, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """An embedding has no text, and is not small."""
     monkeypatch.setattr(limits, "MOST_CHARACTERS", 10_000)
     request = CommandRequest(request_id="r", command="embed", inputs=("x",) * 64)
-    with trio.fail_after(LIMIT):
-        async with open_swarm() as swarm:
-            await swarm.listener("a", mock())
-            async with swarm.router() as router:
-                await router.ask(request)
-                await router.ask(request)
-            served = swarm.listeners["a"].statistics()
+    await swarm.listener("a", mock())
+    async with swarm.router() as router:
+        await router.ask(request)
+        await router.ask(request)
+    served = swarm.listeners["a"].statistics()
     assert len(router._runs) == 0
     assert served.recordings.kept == 1
 
@@ -678,7 +685,9 @@ async def test_numbers_count_in_what_is_stored(autojump_clock, monkeypatch):
     ],
     ids=["shorter", "longer"],
 )
-async def test_who_joins_an_answer_waits_as_long_as_he_said(order, autojump_clock):
+async def test_who_joins_an_answer_waits_as_long_as_he_said(
+    order: tuple[float, ...], autojump_clock: MockClock, swarm: Swarm
+) -> None:
     """Not longer, and not as long as who asked first; no peer is to blame for either."""
     outcomes: dict[float, object] = {}
 
@@ -690,14 +699,12 @@ async def test_who_joins_an_answer_waits_as_long_as_he_said(order, autojump_cloc
         except PunchError as error:
             outcomes[timeout] = (error.code, round(trio.current_time() - began, 1))
 
-    with trio.fail_after(LIMIT):
-        async with open_swarm() as swarm:
-            await swarm.listener("a", mock(decode_rate=2.0))
-            async with swarm.router() as router:
-                async with trio.open_nursery() as nursery:
-                    for timeout in order:
-                        nursery.start_soon(ask, router, timeout)
-                        await trio.sleep(1.0)
-                failures = who(router, "a").failures
+    await swarm.listener("a", mock(decode_rate=2.0))
+    async with swarm.router() as router:
+        async with trio.open_nursery() as nursery:
+            for timeout in order:
+                nursery.start_soon(ask, router, timeout)
+                await trio.sleep(1.0)
+        failures = who(router, "a").failures
     assert outcomes == {300.0: "success", 4.0: ("deadline", 4.0)}
     assert failures == 0

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import attrs
 import trio
+from trio.testing import MockClock
 
 from punch.backends import MockBackend, MockScript, mock_words
 from punch.dialer import Router, chat_request
 from punch.routing import POLICIES
-from punch.testing import Swarm, open_swarm
+from punch.testing import Swarm
 from punch.wire import Sampling
-
-LIMIT = 3600
-
 
 # No lot and no exploring: the best is asked.
 SETTLED = attrs.evolve(POLICIES["completion-time"], near=0.0, explore=0.0)
@@ -33,62 +31,62 @@ def question(text: str):
     return chat_request(text, sampling=Sampling(max_tokens=20))
 
 
-async def test_a_request_that_queues_moves_to_a_peer_that_is_free(autojump_clock):
+async def test_a_request_that_queues_moves_to_a_peer_that_is_free(
+    autojump_clock: MockClock, swarm: Swarm
+) -> None:
     """Two dialers chose the same peer at the same moment; one of them finds the other peer."""
     asked = question("where to?")
-    with trio.fail_after(LIMIT):
-        async with open_swarm() as swarm:
-            for name, rate in (("a", 12.0), ("b", 10.0)):
-                await swarm.listener(name, slow(rate))
-            async with (
-                swarm.router("one", policy=SETTLED) as one,
-                swarm.router("two", policy=SETTLED) as two,
-            ):
-                for router in (one, two):
-                    await learn(swarm, router)
-                await trio.sleep(2.0)
-                # Both see two idle peers, and go to the better one.
-                seen: list[float] = []
+    for name, rate in (("a", 12.0), ("b", 10.0)):
+        await swarm.listener(name, slow(rate))
+    async with (
+        swarm.router("one", policy=SETTLED) as one,
+        swarm.router("two", policy=SETTLED) as two,
+    ):
+        for router in (one, two):
+            await learn(swarm, router)
+        await trio.sleep(2.0)
+        # Both see two idle peers, and go to the better one.
+        seen: list[float] = []
 
-                async def ask(router: Router) -> None:
-                    began = trio.current_time()
-                    response = await router.ask(asked)
-                    seen.append(trio.current_time() - began)
-                    assert response.result.text == " ".join(mock_words(asked))
+        async def ask(router: Router) -> None:
+            began = trio.current_time()
+            response = await router.ask(asked)
+            seen.append(trio.current_time() - began)
+            assert response.result.text == " ".join(mock_words(asked))
 
-                async with trio.open_nursery() as nursery:
-                    nursery.start_soon(ask, one)
-                    nursery.start_soon(ask, two)
-                served = [e.statistics().served for e in swarm.listeners.values()]
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(ask, one)
+            nursery.start_soon(ask, two)
+        served = [e.statistics().served for e in swarm.listeners.values()]
     assert max(seen) < 3.0, "one waited for the other"
     assert sum(served) == 10
 
 
-async def test_nobody_leaves_a_queue_for_a_longer_one(autojump_clock):
+async def test_nobody_leaves_a_queue_for_a_longer_one(
+    autojump_clock: MockClock, swarm: Swarm
+) -> None:
     """Where all are full, a request stays where it is."""
-    with trio.fail_after(LIMIT):
-        async with open_swarm() as swarm:
-            for name in "ab":
-                await swarm.listener(name, slow())
-            async with swarm.router() as router:
-                await learn(swarm, router)
-                async with trio.open_nursery() as nursery:
-                    for number in range(8):
-                        nursery.start_soon(router.ask, question(f"all {number}"))
-            total = [e.statistics() for e in swarm.listeners.values()]
+    for name in "ab":
+        await swarm.listener(name, slow())
+    async with swarm.router() as router:
+        await learn(swarm, router)
+        async with trio.open_nursery() as nursery:
+            for number in range(8):
+                nursery.start_soon(router.ask, question(f"all {number}"))
+    total = [e.statistics() for e in swarm.listeners.values()]
     assert sum(s.cancelled for s in total) == 0
     assert [s.served for s in total] == [6, 6]
 
 
-async def test_a_policy_that_predicts_nothing_moves_nobody(autojump_clock):
+async def test_a_policy_that_predicts_nothing_moves_nobody(
+    autojump_clock: MockClock, swarm: Swarm
+) -> None:
     """Turns are no seconds."""
-    with trio.fail_after(LIMIT):
-        async with open_swarm() as swarm:
-            for name in "ab":
-                await swarm.listener(name, slow())
-            async with swarm.router(policy="round-robin") as router:
-                await learn(swarm, router)
-                async with trio.open_nursery() as nursery:
-                    for number in range(6):
-                        nursery.start_soon(router.ask, question(f"all {number}"))
-            assert sum(e.statistics().cancelled for e in swarm.listeners.values()) == 0
+    for name in "ab":
+        await swarm.listener(name, slow())
+    async with swarm.router(policy="round-robin") as router:
+        await learn(swarm, router)
+        async with trio.open_nursery() as nursery:
+            for number in range(6):
+                nursery.start_soon(router.ask, question(f"all {number}"))
+    assert sum(e.statistics().cancelled for e in swarm.listeners.values()) == 0

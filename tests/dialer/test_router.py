@@ -6,6 +6,7 @@ import attrs
 import pytest
 import trio
 import trio.testing
+from trio.testing import MockClock
 
 from punch.backends import Emit, Generation, MockBackend, MockScript, mock_words
 from punch.capability import ModelOffer
@@ -20,7 +21,7 @@ from punch.exceptions import (
     UnknownModel,
 )
 from punch.routing import POLICIES, STANDARD_FILTERS, Policy, RoundRobin
-from punch.testing import ScriptedBackend, open_swarm
+from punch.testing import ScriptedBackend, Swarm, open_swarm
 from punch.wire import CommandRequest, Completion, Sampling, Timings, Usage
 
 LIMIT = 3600
@@ -36,14 +37,14 @@ def words(request: CommandRequest) -> str:
     return " ".join(mock_words(request))
 
 
-async def test_the_answer_is_the_backends_and_keeps_its_request_id(autojump_clock):
+async def test_the_answer_is_the_backends_and_keeps_its_request_id(
+    autojump_clock: MockClock, swarm: Swarm
+) -> None:
     """Text, usage, provenance and id arrive as the listener gave them."""
     request = chat_request("hello", request_id="mine-1", sampling=Sampling(max_tokens=5))
-    with trio.fail_after(LIMIT):
-        async with open_swarm() as swarm:
-            await swarm.listener("a", mock())
-            async with swarm.router() as router:
-                response = await router.ask(request)
+    await swarm.listener("a", mock())
+    async with swarm.router() as router:
+        response = await router.ask(request)
 
     assert response.request_id == "mine-1"
     assert response.status == "success"
@@ -54,20 +55,22 @@ async def test_the_answer_is_the_backends_and_keeps_its_request_id(autojump_cloc
 
 
 @pytest.mark.parametrize("stream", [True, False])
-async def test_streamed_or_not_the_text_is_the_same(stream, autojump_clock):
+async def test_streamed_or_not_the_text_is_the_same(
+    stream: bool, autojump_clock: MockClock, swarm: Swarm
+) -> None:
     """A stream only changes when the text arrives."""
     request = chat_request("hello", stream=stream)
-    with trio.fail_after(LIMIT):
-        async with open_swarm() as swarm:
-            await swarm.listener("a", mock(decode_rate=10))
-            async with swarm.router() as router, router.answer(request) as answer:
-                parts = [text async for text in answer]
+    await swarm.listener("a", mock(decode_rate=10))
+    async with swarm.router() as router, router.answer(request) as answer:
+        parts = [text async for text in answer]
 
     assert "".join(parts) == words(request) == answer.response.result.text
     assert len(parts) == (len(mock_words(request)) if stream else 1)
 
 
-async def test_a_long_answer_and_a_slow_reader_stay_within_the_window(autojump_clock):
+async def test_a_long_answer_and_a_slow_reader_stay_within_the_window(
+    autojump_clock: MockClock, swarm: Swarm
+) -> None:
     """The listener waits for a reader who is behind, and nothing is lost."""
     piece = "ä" * 5000
     pieces = 40
@@ -81,21 +84,21 @@ async def test_a_long_answer_and_a_slow_reader_stay_within_the_window(autojump_c
             completion=Completion(text=piece * pieces), usage=Usage(), timings=Timings()
         )
 
-    with trio.fail_after(LIMIT):
-        async with open_swarm() as swarm:
-            await swarm.listener("a", ScriptedBackend(play))
-            async with swarm.router() as router, router.answer(chat_request("x")) as answer:
-                await answer.receive()
-                await trio.sleep(2)
-                ahead = len(given)
-                async for _ in answer:
-                    await trio.sleep(0.01)
+    await swarm.listener("a", ScriptedBackend(play))
+    async with swarm.router() as router, router.answer(chat_request("x")) as answer:
+        await answer.receive()
+        await trio.sleep(2)
+        ahead = len(given)
+        async for _ in answer:
+            await trio.sleep(0.01)
 
     assert ahead <= 64 * 1024 // len(piece.encode()) + 1
     assert answer.text == piece * pieces
 
 
-async def test_what_is_there_is_taken_without_waiting_and_nothing_else_is(autojump_clock):
+async def test_what_is_there_is_taken_without_waiting_and_nothing_else_is(
+    autojump_clock: MockClock, swarm: Swarm
+) -> None:
     """Whoever writes a text on takes with one write all that has come, however slow the rest is."""
     pauses = trio.Event()
 
@@ -106,76 +109,73 @@ async def test_what_is_there_is_taken_without_waiting_and_nothing_else_is(autoju
         await emit("d", 1)
         return Generation(completion=Completion(text="abcd"), usage=Usage(), timings=Timings())
 
-    with trio.fail_after(LIMIT):
-        async with open_swarm() as swarm:
-            await swarm.listener("a", ScriptedBackend(play))
-            async with swarm.router() as router:
-                async with router.answer(chat_request("x")) as answer:
-                    with pytest.raises(trio.WouldBlock):
-                        answer.receive_nowait()
-                    first = await answer.receive()
-                    await trio.sleep(1)
-                    there = [answer.receive_nowait() for _ in range(2)]
-                    with pytest.raises(trio.WouldBlock):
-                        answer.receive_nowait()
-                    pauses.set()
-                    rest = [text async for text in answer]
-                    after = answer.receive_nowait()
-                async with router.answer(chat_request("x")) as left:
-                    await left.receive()
-                with pytest.raises(RuntimeError, match="async with"):
-                    left.receive_nowait()
+    await swarm.listener("a", ScriptedBackend(play))
+    async with swarm.router() as router:
+        async with router.answer(chat_request("x")) as answer:
+            with pytest.raises(trio.WouldBlock):
+                answer.receive_nowait()
+            first = await answer.receive()
+            await trio.sleep(1)
+            there = [answer.receive_nowait() for _ in range(2)]
+            with pytest.raises(trio.WouldBlock):
+                answer.receive_nowait()
+            pauses.set()
+            rest = [text async for text in answer]
+            after = answer.receive_nowait()
+        async with router.answer(chat_request("x")) as left:
+            await left.receive()
+        with pytest.raises(RuntimeError, match="async with"):
+            left.receive_nowait()
 
     assert (first, there, rest, after) == ("a", ["b", "c"], ["d"], None)
 
 
-async def test_the_faster_peer_is_asked_once_both_are_measured(autojump_clock):
+async def test_the_faster_peer_is_asked_once_both_are_measured(
+    autojump_clock: MockClock, swarm: Swarm
+) -> None:
     """After three answers each, the measured decode rate decides."""
-    with trio.fail_after(LIMIT):
-        async with open_swarm() as swarm:
-            await swarm.listener("slow", mock(decode_rate=5))
-            await swarm.listener("fast", mock(decode_rate=50))
-            async with swarm.router(policy="round-robin") as router:
-                for _ in range(8):
-                    await router.ask("teach me")
-                router.policy = POLICIES["completion-time"]
-                chosen = {(await router.ask("and now?")).executor for _ in range(5)}
+    await swarm.listener("slow", mock(decode_rate=5))
+    await swarm.listener("fast", mock(decode_rate=50))
+    async with swarm.router(policy="round-robin") as router:
+        for _ in range(8):
+            await router.ask("teach me")
+        router.policy = POLICIES["completion-time"]
+        chosen = {(await router.ask("and now?")).executor for _ in range(5)}
 
     assert chosen == {"fast"}
 
 
-async def test_load_moves_the_choice(autojump_clock):
+async def test_load_moves_the_choice(autojump_clock: MockClock, swarm: Swarm) -> None:
     """Four long answers on the faster peer send the fifth to the other one."""
-    with trio.fail_after(LIMIT):
-        async with open_swarm() as swarm:
-            await swarm.listener("slow", mock(decode_rate=20, slots=1))
-            await swarm.listener("fast", mock(decode_rate=30, slots=1))
-            async with swarm.router(policy="round-robin") as router:
-                for _ in range(8):
-                    await router.ask("teach me")
-                router.policy = POLICIES["completion-time"]
-                busy = chat_request("long", sampling=Sampling(max_tokens=3000))
-                async with router.answer(busy) as first:
-                    await first.receive()
-                    second = await router.ask("short")
+    await swarm.listener("slow", mock(decode_rate=20, slots=1))
+    await swarm.listener("fast", mock(decode_rate=30, slots=1))
+    async with swarm.router(policy="round-robin") as router:
+        for _ in range(8):
+            await router.ask("teach me")
+        router.policy = POLICIES["completion-time"]
+        busy = chat_request("long", sampling=Sampling(max_tokens=3000))
+        async with router.answer(busy) as first:
+            await first.receive()
+            second = await router.ask("short")
 
     assert first.decisions[0].chosen_peer == "fast"
     assert second.executor == "slow"
 
 
-async def test_a_peer_that_dies_before_its_first_token_is_replaced(autojump_clock):
+async def test_a_peer_that_dies_before_its_first_token_is_replaced(
+    autojump_clock: MockClock, swarm: Swarm
+) -> None:
     """The next best peer answers, and the caller learns what happened."""
-    with trio.fail_after(LIMIT):
-        async with open_swarm() as swarm, trio.open_nursery() as nursery:
-            await swarm.listener("a", mock(delay=3))
-            await swarm.listener("b", mock(delay=3))
-            async with swarm.router() as router:
-                answer = router.answer(chat_request("hello"))
-                nursery.start_soon(_read, answer)
-                await trio.sleep(1)
-                victim = answer.decisions[0].chosen_peer
-                swarm.kill(victim)
-                await trio.sleep(10)
+    async with trio.open_nursery() as nursery:
+        await swarm.listener("a", mock(delay=3))
+        await swarm.listener("b", mock(delay=3))
+        async with swarm.router() as router:
+            answer = router.answer(chat_request("hello"))
+            nursery.start_soon(_read, answer)
+            await trio.sleep(1)
+            victim = answer.decisions[0].chosen_peer
+            swarm.kill(victim)
+            await trio.sleep(10)
 
     survivor = {"a": "b", "b": "a"}[victim]
     assert answer.response.executor == survivor
@@ -190,29 +190,32 @@ async def _read(answer) -> None:
             pass
 
 
-async def test_a_silent_peer_is_gone_within_five_seconds(autojump_clock):
+async def test_a_silent_peer_is_gone_within_five_seconds(
+    autojump_clock: MockClock, swarm: Swarm
+) -> None:
     """A stopped process keeps its connection; its missing heartbeat gives it away."""
-    with trio.fail_after(LIMIT):
-        async with open_swarm() as swarm, trio.open_nursery() as nursery:
-            await swarm.listener("a", mock(delay=3))
-            await swarm.listener("b", mock(delay=3))
-            async with swarm.router() as router:
-                answer = router.answer(chat_request("hello"))
-                nursery.start_soon(_read, answer)
-                await trio.sleep(1)
-                victim = answer.decisions[0].chosen_peer
-                swarm.network.stall(victim)
-                stalled_at = trio.current_time()
-                while not answer.attempts:
-                    await trio.sleep(0.1)
-                noticed = trio.current_time() - stalled_at
-                await trio.sleep(10)
+    async with trio.open_nursery() as nursery:
+        await swarm.listener("a", mock(delay=3))
+        await swarm.listener("b", mock(delay=3))
+        async with swarm.router() as router:
+            answer = router.answer(chat_request("hello"))
+            nursery.start_soon(_read, answer)
+            await trio.sleep(1)
+            victim = answer.decisions[0].chosen_peer
+            swarm.network.stall(victim)
+            stalled_at = trio.current_time()
+            while not answer.attempts:
+                await trio.sleep(0.1)
+            noticed = trio.current_time() - stalled_at
+            await trio.sleep(10)
 
     assert noticed <= 5.1
     assert answer.response.executor != victim
 
 
-async def test_no_peer_is_asked_twice_and_the_error_has_them_all(autojump_clock):
+async def test_no_peer_is_asked_twice_and_the_error_has_them_all(
+    autojump_clock: MockClock, swarm: Swarm
+) -> None:
     """Every listener fails; each is tried once, and named with its reason."""
     asked: list[str] = []
 
@@ -223,13 +226,11 @@ async def test_no_peer_is_asked_twice_and_the_error_has_them_all(autojump_clock)
 
         return ScriptedBackend(play)
 
-    with trio.fail_after(LIMIT):
-        async with open_swarm() as swarm:
-            for name in "abc":
-                await swarm.listener(name, failing(name))
-            async with swarm.router() as router:
-                with pytest.raises(NoPeerAvailable) as caught:
-                    await router.ask("hello")
+    for name in "abc":
+        await swarm.listener(name, failing(name))
+    async with swarm.router() as router:
+        with pytest.raises(NoPeerAvailable) as caught:
+            await router.ask("hello")
 
     assert sorted(asked) == ["a", "b", "c"]
     assert {peer: "out of order" in why for peer, why in caught.value.reasons.items()} == {
@@ -239,28 +240,31 @@ async def test_no_peer_is_asked_twice_and_the_error_has_them_all(autojump_clock)
     }
 
 
-async def test_a_full_peer_refuses_and_the_next_one_answers(autojump_clock):
+async def test_a_full_peer_refuses_and_the_next_one_answers(
+    autojump_clock: MockClock, swarm: Swarm
+) -> None:
     """A refusal is not a fault: the peer is not left alone afterwards."""
     # Without the filter for slots a full peer is asked all the same, and says so itself.
     blind = Policy(name="blind", scorer=RoundRobin(), filters=(TRIED,), near=0)
-    with trio.fail_after(LIMIT):
-        async with open_swarm() as swarm, trio.open_nursery() as nursery:
-            await swarm.listener("a-full", mock(delay=60, slots=1), queue_limit=0)
-            async with swarm.router() as first:
-                nursery.start_soon(_read, first.answer(chat_request("block it")))
-                await trio.sleep(1)
-                await swarm.listener("b-free", mock())
-                async with swarm.router("other", policy=blind) as second:
-                    response = await second.ask("hello")
-                    failures = [peer.failures for peer in second.peers]
-                nursery.cancel_scope.cancel()
+    async with trio.open_nursery() as nursery:
+        await swarm.listener("a-full", mock(delay=60, slots=1), queue_limit=0)
+        async with swarm.router() as first:
+            nursery.start_soon(_read, first.answer(chat_request("block it")))
+            await trio.sleep(1)
+            await swarm.listener("b-free", mock())
+            async with swarm.router("other", policy=blind) as second:
+                response = await second.ask("hello")
+                failures = [peer.failures for peer in second.peers]
+            nursery.cancel_scope.cancel()
 
     assert [a["error"] for a in response.attempts] == ["refused"]
     assert response.executor == "b-free"
     assert failures == [0, 0]
 
 
-async def test_a_client_fault_is_returned_at_once_and_blames_nobody(autojump_clock):
+async def test_a_client_fault_is_returned_at_once_and_blames_nobody(
+    autojump_clock: MockClock, swarm: Swarm
+) -> None:
     """No other peer is asked, and the peer is not left alone."""
     asked = []
 
@@ -268,72 +272,68 @@ async def test_a_client_fault_is_returned_at_once_and_blames_nobody(autojump_clo
         asked.append(request.request_id)
         raise ContextTooLong("the prompt has 9000 tokens; the context 4096")
 
-    with trio.fail_after(LIMIT):
-        async with open_swarm() as swarm:
-            await swarm.listener("a", ScriptedBackend(play))
-            await swarm.listener("b", ScriptedBackend(play))
-            async with swarm.router() as router:
-                with pytest.raises(ContextTooLong, match="9000 tokens; the context 4096"):
-                    await router.ask("hello")
-                failures = [peer.failures for peer in router.peers]
+    await swarm.listener("a", ScriptedBackend(play))
+    await swarm.listener("b", ScriptedBackend(play))
+    async with swarm.router() as router:
+        with pytest.raises(ContextTooLong, match="9000 tokens; the context 4096"):
+            await router.ask("hello")
+        failures = [peer.failures for peer in router.peers]
 
     assert len(asked) == 1
     assert failures == [0, 0]
 
 
-async def test_an_unknown_model_names_the_models_on_offer(autojump_clock):
+async def test_an_unknown_model_names_the_models_on_offer(
+    autojump_clock: MockClock, swarm: Swarm
+) -> None:
     """The error helps: it says what could have been asked for."""
-    with trio.fail_after(LIMIT):
-        async with open_swarm() as swarm:
-            await swarm.listener("a", mock(model="alpha"))
-            await swarm.listener("b", mock(model="beta"))
-            async with swarm.router() as router:
-                with pytest.raises(UnknownModel, match="'gamma'; on offer: alpha, beta"):
-                    await router.ask(chat_request("hello", model="gamma"))
+    await swarm.listener("a", mock(model="alpha"))
+    await swarm.listener("b", mock(model="beta"))
+    async with swarm.router() as router:
+        with pytest.raises(UnknownModel, match="'gamma'; on offer: alpha, beta"):
+            await router.ask(chat_request("hello", model="gamma"))
 
 
-async def test_nobody_there_is_said_after_a_moment(autojump_clock):
+async def test_nobody_there_is_said_after_a_moment(autojump_clock: MockClock, swarm: Swarm) -> None:
     """A namespace without listeners is not waited for until the deadline."""
-    with trio.fail_after(LIMIT):
-        async with open_swarm() as swarm, swarm.router() as router:
-            began = trio.current_time()
-            with pytest.raises(NoPeerAvailable, match="no listener is known"):
-                await router.ask("hello")
+    async with swarm.router() as router:
+        began = trio.current_time()
+        with pytest.raises(NoPeerAvailable, match="no listener is known"):
+            await router.ask("hello")
 
     assert trio.current_time() - began <= 6
 
 
-async def test_a_listener_that_comes_within_the_moment_is_asked(autojump_clock):
+async def test_a_listener_that_comes_within_the_moment_is_asked(
+    autojump_clock: MockClock, swarm: Swarm
+) -> None:
     """Starting the listener and the dialer at the same time is enough."""
-    with trio.fail_after(LIMIT):
-        async with open_swarm() as swarm, swarm.router() as router:
-            async with trio.open_nursery() as nursery:
-                answer = router.answer(chat_request("hello"))
-                nursery.start_soon(_read, answer)
-                await trio.sleep(2)
-                await swarm.listener("late", mock())
+    async with swarm.router() as router:
+        async with trio.open_nursery() as nursery:
+            answer = router.answer(chat_request("hello"))
+            nursery.start_soon(_read, answer)
+            await trio.sleep(2)
+            await swarm.listener("late", mock())
 
     assert answer.response.executor == "late"
 
 
-async def test_the_deadline_is_kept(autojump_clock):
+async def test_the_deadline_is_kept(autojump_clock: MockClock, swarm: Swarm) -> None:
     """The caller gets an error when its time is up, not when the peer is done."""
-    with trio.fail_after(LIMIT):
-        async with open_swarm() as swarm:
-            executor = await swarm.listener("a", mock(delay=100))
-            async with swarm.router() as router:
-                began = trio.current_time()
-                with pytest.raises(DeadlineExceeded):
-                    await router.ask(chat_request("hello", timeout=2.5))
-                took = trio.current_time() - began
-                await trio.sleep(1)
-                busy = executor.statistics().busy
+    executor = await swarm.listener("a", mock(delay=100))
+    async with swarm.router() as router:
+        began = trio.current_time()
+        with pytest.raises(DeadlineExceeded):
+            await router.ask(chat_request("hello", timeout=2.5))
+        took = trio.current_time() - began
+        await trio.sleep(1)
+        busy = executor.statistics().busy
 
     assert took == pytest.approx(2.5, abs=0.2)
     assert busy == 0
 
 
-async def test_leaving_early_frees_the_slot(autojump_clock):
+async def test_leaving_early_frees_the_slot(autojump_clock: MockClock) -> None:
     """A cancel reaches the backend within the promised tenth of a second."""
     with trio.fail_after(LIMIT):
         async with open_swarm(delay=0.01) as swarm:
@@ -349,27 +349,23 @@ async def test_leaving_early_frees_the_slot(autojump_clock):
     assert (after.busy, after.cancelled) == (0, 1)
 
 
-async def test_strict_is_enforced_by_the_filter(autojump_clock):
+async def test_strict_is_enforced_by_the_filter(autojump_clock: MockClock, swarm: Swarm) -> None:
     """Simulating peers are not even asked, and each is named."""
-    with trio.fail_after(LIMIT):
-        async with open_swarm() as swarm:
-            executor = await swarm.listener("a", mock())
-            async with swarm.router(strict=True) as router:
-                with pytest.raises(NoRealPeer, match="a: simulates"):
-                    await router.ask("hello")
+    executor = await swarm.listener("a", mock())
+    async with swarm.router(strict=True) as router:
+        with pytest.raises(NoRealPeer, match="a: simulates"):
+            await router.ask("hello")
 
     assert executor.statistics().refused == 0
 
 
-async def test_strict_is_enforced_by_the_executor(autojump_clock):
+async def test_strict_is_enforced_by_the_executor(autojump_clock: MockClock, swarm: Swarm) -> None:
     """A dialer without filters asks the mock, which refuses on its own."""
     blind = Policy(name="blind", scorer=RoundRobin(), filters=(TRIED,))
-    with trio.fail_after(LIMIT):
-        async with open_swarm() as swarm:
-            executor = await swarm.listener("a", mock())
-            async with swarm.router(strict=True, policy=blind) as router:
-                with pytest.raises(NoRealPeer, match="backend mock simulates"):
-                    await router.ask("hello")
+    executor = await swarm.listener("a", mock())
+    async with swarm.router(strict=True, policy=blind) as router:
+        with pytest.raises(NoRealPeer, match="backend mock simulates"):
+            await router.ask("hello")
 
     assert executor.statistics().refused == 1
 
@@ -390,7 +386,7 @@ class TwoFaced(ScriptedBackend):
         pass
 
 
-async def test_strict_is_enforced_by_the_dialer(autojump_clock):
+async def test_strict_is_enforced_by_the_dialer(autojump_clock: MockClock, swarm: Swarm) -> None:
     """An executor that lets a strict request pass is caught before any of its text is taken."""
     claims = [False]
 
@@ -399,107 +395,101 @@ async def test_strict_is_enforced_by_the_dialer(autojump_clock):
         return Generation(completion=Completion(text="made up"), usage=Usage(), timings=Timings())
 
     class Careless(TwoFaced):
-        async def generate(self, request, emit):
+        async def generate(self, request: CommandRequest, emit: Emit) -> Generation:
             return await play(request, emit)
 
-        async def ready(self, loading):
+        async def ready(self, loading) -> None:
             # Between the check of strict mode and the provenance: now it shows its face.
             claims[0] = True
 
-    with trio.fail_after(LIMIT):
-        async with open_swarm() as swarm:
-            backend = Careless(claims)
-            claims[0] = False
-            await swarm.listener("a", backend)
-            blind = Policy(name="blind", scorer=RoundRobin(), filters=(TRIED,))
-            async with swarm.router(strict=True, policy=blind) as router:
-                claims[0] = False
-                async with router.answer(chat_request("hello")) as answer:
-                    with pytest.raises(NoRealPeer, match="answers with simulated inference"):
-                        await answer.receive()
+    backend = Careless(claims)
+    claims[0] = False
+    await swarm.listener("a", backend)
+    blind = Policy(name="blind", scorer=RoundRobin(), filters=(TRIED,))
+    async with swarm.router(strict=True, policy=blind) as router:
+        claims[0] = False
+        async with router.answer(chat_request("hello")) as answer:
+            with pytest.raises(NoRealPeer, match="answers with simulated inference"):
+                await answer.receive()
 
     assert answer.text == ""
 
 
-async def test_a_mock_that_calls_itself_real_is_caught_by_its_name(autojump_clock):
+async def test_a_mock_that_calls_itself_real_is_caught_by_its_name(
+    autojump_clock: MockClock, swarm: Swarm
+) -> None:
     """`real` from a backend called mock is a forgery, strict or not."""
-    with trio.fail_after(LIMIT):
-        async with open_swarm() as swarm:
-            await swarm.listener("a", ScriptedBackend(simulated=False, name="mock"))
-            async with swarm.router() as router:
-                with pytest.raises(NoPeerAvailable, match="calls the answer of a mock real"):
-                    await router.ask("hello")
+    await swarm.listener("a", ScriptedBackend(simulated=False, name="mock"))
+    async with swarm.router() as router:
+        with pytest.raises(NoPeerAvailable, match="calls the answer of a mock real"):
+            await router.ask("hello")
 
 
-async def test_another_model_than_asked_for_is_not_accepted(autojump_clock):
+async def test_another_model_than_asked_for_is_not_accepted(
+    autojump_clock: MockClock, swarm: Swarm
+) -> None:
     """With a digest in the request, only that very file may answer."""
     wanted = "ab" * 32
     offer = ModelOffer(name="m", digest=wanted)
-    with trio.fail_after(LIMIT):
-        async with open_swarm() as swarm:
-            await swarm.listener("a", ScriptedBackend(simulated=False, offers=(offer,)))
-            async with swarm.router() as router:
-                request = chat_request("hi")
-                right = await router.ask(
-                    CommandRequest(request_id="1", messages=request.messages, model_digest=wanted)
-                )
-                with pytest.raises(UnknownModel, match="on offer: m"):
-                    await router.ask(
-                        CommandRequest(
-                            request_id="2", messages=request.messages, model_digest="cd" * 32
-                        )
-                    )
+    await swarm.listener("a", ScriptedBackend(simulated=False, offers=(offer,)))
+    async with swarm.router() as router:
+        request = chat_request("hi")
+        right = await router.ask(
+            CommandRequest(request_id="1", messages=request.messages, model_digest=wanted)
+        )
+        with pytest.raises(UnknownModel, match="on offer: m"):
+            await router.ask(
+                CommandRequest(request_id="2", messages=request.messages, model_digest="cd" * 32)
+            )
 
     assert right.provenance.model_digest == wanted
 
 
-async def test_a_bad_request_never_leaves_the_dialer(autojump_clock):
+async def test_a_bad_request_never_leaves_the_dialer(
+    autojump_clock: MockClock, swarm: Swarm
+) -> None:
     """The rule it breaks is named, and nobody is asked."""
-    with trio.fail_after(LIMIT):
-        async with open_swarm() as swarm:
-            await swarm.listener("a", mock())
-            async with swarm.router() as router:
-                with pytest.raises(InvalidRequest, match="temperature is -1"):
-                    await router.ask(chat_request("hi", sampling=Sampling(temperature=-1)))
+    await swarm.listener("a", mock())
+    async with swarm.router() as router:
+        with pytest.raises(InvalidRequest, match="temperature is -1"):
+            await router.ask(chat_request("hi", sampling=Sampling(temperature=-1)))
 
 
-async def test_a_hundred_at_once_each_get_their_own_answer(autojump_clock):
+async def test_a_hundred_at_once_each_get_their_own_answer(
+    autojump_clock: MockClock, swarm: Swarm
+) -> None:
     """Requests share one session and never one another's text."""
     answers: dict[str, str] = {}
 
     async def one(router, text: str) -> None:
         answers[text] = (await router.ask(text)).result.text
 
-    with trio.fail_after(LIMIT):
-        async with open_swarm() as swarm:
-            await swarm.listener("a", mock(decode_rate=100, slots=8), queue_limit=200)
-            async with swarm.router() as router, trio.open_nursery() as nursery:
-                for index in range(100):
-                    nursery.start_soon(one, router, f"question {index}")
+    await swarm.listener("a", mock(decode_rate=100, slots=8), queue_limit=200)
+    async with swarm.router() as router, trio.open_nursery() as nursery:
+        for index in range(100):
+            nursery.start_soon(one, router, f"question {index}")
 
     assert answers == {text: words(chat_request(text)) for text in answers}
     assert len(answers) == 100
 
 
-async def test_a_restarted_listener_is_found_again(autojump_clock):
+async def test_a_restarted_listener_is_found_again(autojump_clock: MockClock, swarm: Swarm) -> None:
     """The same identity with a newer incarnation takes its old place."""
-    with trio.fail_after(LIMIT):
-        async with open_swarm() as swarm:
-            await swarm.listener("a", mock())
-            async with swarm.router() as router:
-                await router.ask("one")
-                swarm.kill("a")
-                await trio.sleep(1)
-                gone = router.peers
-                await swarm.listener("a", mock())
-                await router.wait_for_peers()
-                response = await router.ask("two")
+    await swarm.listener("a", mock())
+    async with swarm.router() as router:
+        await router.ask("one")
+        swarm.kill("a")
+        await trio.sleep(1)
+        gone = router.peers
+        await swarm.listener("a", mock())
+        await router.wait_for_peers()
+        response = await router.ask("two")
 
     assert gone == ()
     assert response.executor == "a"
 
 
-def test_request_ids_are_version_seven_uuids_and_sort_by_time():
+def test_request_ids_are_version_seven_uuids_and_sort_by_time() -> None:
     """RFC 9562, section 5.7: version 7, variant 2, the time first."""
     ids = [new_request_id() for _ in range(50)]
 
@@ -511,44 +501,42 @@ def test_request_ids_are_version_seven_uuids_and_sort_by_time():
 # ---- peers that mean harm ----
 
 
-async def test_an_answer_is_received_inside_its_context_only(autojump_clock):
+async def test_an_answer_is_received_inside_its_context_only(
+    autojump_clock: MockClock, swarm: Swarm
+) -> None:
     """Nothing would cancel it otherwise, and its slot would be taken for ever."""
-    with trio.fail_after(LIMIT):
-        async with open_swarm() as swarm:
-            executor = await swarm.listener("a", mock(decode_rate=10, slots=1))
-            async with swarm.router() as router:
-                with pytest.raises(RuntimeError, match="async with"):
-                    async for _ in router.answer(chat_request("hello")):
-                        break
-                busy = executor.statistics().busy
+    executor = await swarm.listener("a", mock(decode_rate=10, slots=1))
+    async with swarm.router() as router:
+        with pytest.raises(RuntimeError, match="async with"):
+            async for _ in router.answer(chat_request("hello")):
+                break
+        busy = executor.statistics().busy
 
     assert busy == 0
 
 
-async def test_an_answer_that_failed_stays_failed(autojump_clock):
+async def test_an_answer_that_failed_stays_failed(autojump_clock: MockClock, swarm: Swarm) -> None:
     """Asking for more of it gives the same error again."""
-    with trio.fail_after(LIMIT):
-        async with open_swarm() as swarm:
-            await swarm.listener("a", mock(decode_rate=1))
-            async with (
-                swarm.router() as router,
-                router.answer(chat_request("hello", timeout=2.5)) as answer,
-            ):
-                with pytest.raises(DeadlineExceeded) as first:
-                    while await answer.receive() is not None:
-                        pass
-                with pytest.raises(DeadlineExceeded) as second:
-                    await answer.receive()
+    await swarm.listener("a", mock(decode_rate=1))
+    async with (
+        swarm.router() as router,
+        router.answer(chat_request("hello", timeout=2.5)) as answer,
+    ):
+        with pytest.raises(DeadlineExceeded) as first:
+            while await answer.receive() is not None:
+                pass
+        with pytest.raises(DeadlineExceeded) as second:
+            await answer.receive()
 
     assert first.value is second.value
 
 
-async def lying(swarm, name: str, lie) -> None:
+async def lying(swarm: Swarm, name: str, lie) -> None:
     """A listener whose responses are what *lie* makes of them."""
     executor = (await swarm.listener(name, ScriptedBackend()))._executor
     honest = executor.serve_call
 
-    async def serve_call(call):
+    async def serve_call(call) -> None:
         respond = call.respond
         call.respond = lambda response: respond(lie(response))
         await honest(call)
@@ -556,23 +544,24 @@ async def lying(swarm, name: str, lie) -> None:
     executor.serve_call = serve_call
 
 
-async def test_a_peer_does_not_decide_that_our_time_is_over(autojump_clock):
+async def test_a_peer_does_not_decide_that_our_time_is_over(
+    autojump_clock: MockClock, swarm: Swarm
+) -> None:
     """`timeout` long before the deadline is a fault of the peer, and the next one is asked."""
-    with trio.fail_after(LIMIT):
-        async with open_swarm() as swarm:
-            await lying(swarm, "liar", lambda r: attrs.evolve(r, status="timeout", result=None))
-            async with swarm.router() as router:
-                await swarm.listener("honest", ScriptedBackend())
-                await router.wait_for_peers(lambda found: len(found) == 2)
-                answers = {
-                    (await router.ask(chat_request("hello", stream=False))).executor
-                    for _ in range(10)
-                }
+    await lying(swarm, "liar", lambda r: attrs.evolve(r, status="timeout", result=None))
+    async with swarm.router() as router:
+        await swarm.listener("honest", ScriptedBackend())
+        await router.wait_for_peers(lambda found: len(found) == 2)
+        answers = {
+            (await router.ask(chat_request("hello", stream=False))).executor for _ in range(10)
+        }
 
     assert answers == {"honest"}
 
 
-async def test_another_model_than_the_one_on_offer_is_not_accepted(autojump_clock):
+async def test_another_model_than_the_one_on_offer_is_not_accepted(
+    autojump_clock: MockClock, swarm: Swarm
+) -> None:
     """A provenance that contradicts the advert of the same peer is a lie."""
 
     def lie(response):
@@ -582,15 +571,15 @@ async def test_another_model_than_the_one_on_offer_is_not_accepted(autojump_cloc
             response, provenance=attrs.evolve(response.provenance, model="something else")
         )
 
-    with trio.fail_after(LIMIT):
-        async with open_swarm() as swarm:
-            await lying(swarm, "liar", lie)
-            async with swarm.router() as router:
-                with pytest.raises(NoPeerAvailable, match="not agreed on"):
-                    await router.ask(chat_request("hello", stream=False))
+    await lying(swarm, "liar", lie)
+    async with swarm.router() as router:
+        with pytest.raises(NoPeerAvailable, match="not agreed on"):
+            await router.ask(chat_request("hello", stream=False))
 
 
-async def test_a_backend_with_a_bug_fails_its_answer_and_nothing_else(autojump_clock):
+async def test_a_backend_with_a_bug_fails_its_answer_and_nothing_else(
+    autojump_clock: MockClock, swarm: Swarm
+) -> None:
     """Other answers on the same session go on, and the next peer is asked."""
 
     async def play(request: CommandRequest, emit: Emit) -> Generation:
@@ -600,52 +589,51 @@ async def test_a_backend_with_a_bug_fails_its_answer_and_nothing_else(autojump_c
         await emit("fine", 1)
         return Generation(completion=Completion(text="fine"), usage=Usage(), timings=Timings())
 
-    with trio.fail_after(LIMIT):
-        async with open_swarm() as swarm, trio.open_nursery() as nursery:
-            await swarm.listener("a", ScriptedBackend(play))
-            async with swarm.router() as router:
-                good = router.answer(chat_request("good"))
-                nursery.start_soon(_read, good)
-                await trio.sleep(1)
-                with pytest.raises(NoPeerAvailable, match="a bug"):
-                    await router.ask("bad")
-                await trio.sleep(10)
+    async with trio.open_nursery() as nursery:
+        await swarm.listener("a", ScriptedBackend(play))
+        async with swarm.router() as router:
+            good = router.answer(chat_request("good"))
+            nursery.start_soon(_read, good)
+            await trio.sleep(1)
+            with pytest.raises(NoPeerAvailable, match="a bug"):
+                await router.ask("bad")
+            await trio.sleep(10)
 
     assert good.response.result.text == "fine"
 
 
-async def test_an_answer_that_cannot_travel_is_an_error_and_not_the_end(autojump_clock):
+async def test_an_answer_that_cannot_travel_is_an_error_and_not_the_end(
+    autojump_clock: MockClock, swarm: Swarm
+) -> None:
     """A result longer than a frame fails alone."""
 
     async def play(request: CommandRequest, emit: Emit) -> Generation:
         text = "x" * (9 << 20 if request.messages[-1].content == "long" else 5)
         return Generation(completion=Completion(text=text), usage=Usage(), timings=Timings())
 
-    with trio.fail_after(LIMIT):
-        async with open_swarm() as swarm:
-            await swarm.listener("a", ScriptedBackend(play))
-            async with swarm.router() as router:
-                with pytest.raises(InvalidRequest, match="cannot travel"):
-                    await router.ask(chat_request("long", stream=False))
-                after = await router.ask(chat_request("short", stream=False))
+    await swarm.listener("a", ScriptedBackend(play))
+    async with swarm.router() as router:
+        with pytest.raises(InvalidRequest, match="cannot travel"):
+            await router.ask(chat_request("long", stream=False))
+        after = await router.ask(chat_request("short", stream=False))
 
     assert after.result.text == "xxxxx"
 
 
-async def test_a_reader_who_stops_reading_loses_its_slot(autojump_clock):
+async def test_a_reader_who_stops_reading_loses_its_slot(
+    autojump_clock: MockClock, swarm: Swarm
+) -> None:
     """Half a minute is enough, however alive its heart is."""
 
     async def play(request: CommandRequest, emit: Emit) -> Generation:
         while True:
             await emit("x" * 10_000, 1)
 
-    with trio.fail_after(LIMIT):
-        async with open_swarm() as swarm:
-            executor = await swarm.listener("a", ScriptedBackend(play, slots=1))
-            async with swarm.router() as router, router.answer(chat_request("hi")) as answer:
-                await answer.receive()
-                before = executor.statistics().busy
-                await trio.sleep(40)
-                after = executor.statistics().busy
+    executor = await swarm.listener("a", ScriptedBackend(play, slots=1))
+    async with swarm.router() as router, router.answer(chat_request("hi")) as answer:
+        await answer.receive()
+        before = executor.statistics().busy
+        await trio.sleep(40)
+        after = executor.statistics().busy
 
     assert (before, after) == (1, 0)

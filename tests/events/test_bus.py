@@ -39,7 +39,7 @@ def apple(number: int = 0) -> Apple:
     return Apple(at=0.0, number=number)
 
 
-def test_an_event_reaches_every_subscriber_of_its_kind_and_no_other():
+def test_an_event_reaches_every_subscriber_of_its_kind_and_no_other() -> None:
     """Kinds are exact: a subclass may hold what a subscriber of its base must not see."""
     bus = Bus()
     with bus.subscribe(Apple) as one, bus.subscribe(Apple, Pear) as two, bus.subscribe() as none:
@@ -51,7 +51,7 @@ def test_an_event_reaches_every_subscriber_of_its_kind_and_no_other():
         assert none.drain() == Batch()
 
 
-def test_a_kind_is_wanted_only_while_a_subscriber_asks_for_it():
+def test_a_kind_is_wanted_only_while_a_subscriber_asks_for_it() -> None:
     """Whoever publishes can leave the event unmade."""
     bus = Bus()
     assert not bus.wants(Apple)
@@ -62,7 +62,7 @@ def test_a_kind_is_wanted_only_while_a_subscriber_asks_for_it():
     bus.publish(apple())
 
 
-def test_a_slow_subscriber_loses_the_newest_and_is_told_how_many():
+def test_a_slow_subscriber_loses_the_newest_and_is_told_how_many() -> None:
     """What it has is the start of what happened, without a gap before the loss."""
     bus = Bus()
     with bus.subscribe(Apple, limit=2) as slow, bus.subscribe(Apple) as quick:
@@ -77,7 +77,7 @@ def test_a_slow_subscriber_loses_the_newest_and_is_told_how_many():
     assert bus.statistics().lost == 3
 
 
-def test_a_subscriber_is_woken_once_until_it_drains():
+def test_a_subscriber_is_woken_once_until_it_drains() -> None:
     """However many events there are meanwhile."""
     bus = Bus()
     wakes = []
@@ -91,7 +91,7 @@ def test_a_subscriber_is_woken_once_until_it_drains():
         assert len(wakes) == 2
 
 
-def test_a_subscriber_that_raises_harms_neither_publisher_nor_others():
+def test_a_subscriber_that_raises_harms_neither_publisher_nor_others() -> None:
     """Its fault is handed to whoever logs faults."""
     heard, faults = [], []
 
@@ -112,7 +112,7 @@ def test_a_subscriber_that_raises_harms_neither_publisher_nor_others():
     assert bus.statistics().faults == 2
 
 
-def test_a_ledger_has_noted_an_event_before_publish_returns():
+def test_a_ledger_has_noted_an_event_before_publish_returns() -> None:
     """Accounting loses nothing: it has no queue that could be full."""
     bus = Bus()
     noted = []
@@ -124,7 +124,7 @@ def test_a_ledger_has_noted_an_event_before_publish_returns():
     assert len(noted) == 10_000
 
 
-def test_a_subscription_that_ended_hears_nothing_more():
+def test_a_subscription_that_ended_hears_nothing_more() -> None:
     """What it had stays to be drained."""
     bus = Bus()
     with bus.subscribe(Apple) as subscription:
@@ -133,14 +133,14 @@ def test_a_subscription_that_ended_hears_nothing_more():
     assert subscription.drain().events == (apple(1),)
 
 
-def test_events_are_frozen():
+def test_events_are_frozen() -> None:
     """A subscriber cannot change what the next one hears."""
     with pytest.raises(attrs.exceptions.FrozenInstanceError):
         PeerJoined(at=1.0, peer_id="a").at = 2.0  # type: ignore[misc, arg-type]
     assert PeerLeft(at=1.0, peer_id="a") != PeerJoined(at=1.0, peer_id="a")  # type: ignore[comparison-overlap, arg-type]
 
 
-def test_a_thread_that_drains_gets_every_event_once_and_in_order():
+def test_a_thread_that_drains_gets_every_event_once_and_in_order() -> None:
     """The decision log does so, while trio's thread publishes."""
     bus, news, done = Bus(), threading.Event(), threading.Event()
     heard: list[int] = []

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import trio
+from trio.testing import MockClock
 
 from punch.backends import MockBackend, MockScript
 from punch.events import Bus, PeerJoined, PeerLeft
 from punch.testing import open_swarm
 
 
-async def test_a_listener_joins_once_and_leaves_once(autojump_clock):
+async def test_a_listener_joins_once_and_leaves_once(autojump_clock: MockClock) -> None:
     """However often it says how it is in between."""
     events = Bus()
     with events.subscribe(PeerJoined, PeerLeft) as subscription, trio.fail_after(3600):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import pytest
 import trio
+from trio.testing import MockClock
 
 from punch._subscribers import open_bus, open_subscriber
 from punch.capability import PeerId
@@ -11,7 +13,7 @@ from punch.events import Event, PeerJoined, PeerLeft
 A = PeerId("a")
 
 
-async def test_a_subscriber_handles_events_in_its_own_task(autojump_clock):
+async def test_a_subscriber_handles_events_in_its_own_task(autojump_clock: MockClock) -> None:
     """The publisher goes on at once."""
     bus, heard = open_bus(), []
     async with open_subscriber(bus, PeerJoined, handle=heard.append):
@@ -22,7 +24,7 @@ async def test_a_subscriber_handles_events_in_its_own_task(autojump_clock):
         assert heard == [PeerJoined(at=0.0, peer_id=A)]
 
 
-async def test_catching_up_handles_what_was_published_so_far(autojump_clock):
+async def test_catching_up_handles_what_was_published_so_far(autojump_clock: MockClock) -> None:
     """A total that is shown now has all that happened before now."""
     bus, heard = open_bus(), []
     async with open_subscriber(bus, PeerJoined, handle=heard.append) as subscriber:
@@ -33,7 +35,7 @@ async def test_catching_up_handles_what_was_published_so_far(autojump_clock):
         assert len(heard) == 1
 
 
-async def test_the_last_events_are_handled_at_the_end(autojump_clock):
+async def test_the_last_events_are_handled_at_the_end(autojump_clock: MockClock) -> None:
     """Also those that nobody had time for."""
     bus, heard = open_bus(), []
     async with open_subscriber(bus, PeerJoined, handle=heard.append):
@@ -41,7 +43,9 @@ async def test_the_last_events_are_handled_at_the_end(autojump_clock):
     assert len(heard) == 1
 
 
-async def test_a_bug_in_a_handler_is_logged_and_the_next_event_handled(autojump_clock, caplog):
+async def test_a_bug_in_a_handler_is_logged_and_the_next_event_handled(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
     """One event's bug is not the next one's."""
     bus, heard = open_bus(), []
 
@@ -57,7 +61,7 @@ async def test_a_bug_in_a_handler_is_logged_and_the_next_event_handled(autojump_
     assert "a subscriber has a bug" in caplog.text
 
 
-async def test_a_subscriber_is_told_what_it_lost(autojump_clock):
+async def test_a_subscriber_is_told_what_it_lost(autojump_clock: MockClock) -> None:
     """And how many events, each time."""
     bus, heard, lost = open_bus(), [], []
     opened = open_subscriber(bus, PeerJoined, handle=heard.append, lost=lost.append, limit=2)

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import trio
 from gateway_client import Connection, Seen, open_client
+from trio.testing import MockClock
 
 from punch.backends import Emit, Generation, MockBackend, MockScript
 from punch.events import Event, RequestChanged
@@ -50,7 +51,9 @@ class Talker:
 
 
 @pytest.mark.parametrize("stream", [True, False])
-async def test_a_client_that_leaves_stops_the_backend_at_once(stream, autojump_clock):
+async def test_a_client_that_leaves_stops_the_backend_at_once(
+    stream: bool, autojump_clock: MockClock
+) -> None:
     """Within 200 ms, all the way."""
     talker = Talker()
     async with open_client({"a": talker.backend}) as client:
@@ -65,7 +68,9 @@ async def test_a_client_that_leaves_stops_the_backend_at_once(stream, autojump_c
         assert client.swarm.listeners["a"].capability().load.busy == 0
 
 
-async def test_a_client_that_leaves_several_answers_stops_them_all(autojump_clock):
+async def test_a_client_that_leaves_several_answers_stops_them_all(
+    autojump_clock: MockClock,
+) -> None:
     """None is forgotten."""
     talker = Talker()
     async with open_client({"a": talker.backend}) as client:
@@ -76,7 +81,9 @@ async def test_a_client_that_leaves_several_answers_stops_them_all(autojump_cloc
         assert len(talker.stopped_at) == 3
 
 
-async def test_a_client_that_leaves_before_its_body_is_complete_asks_nothing(autojump_clock):
+async def test_a_client_that_leaves_before_its_body_is_complete_asks_nothing(
+    autojump_clock: MockClock,
+) -> None:
     """Nor is it an error of anybody's."""
     async with open_client({"a": mock()}) as client:
         async with client.open("POST", CHAT, [b"{", b"x"]) as connection:
@@ -87,7 +94,7 @@ async def test_a_client_that_leaves_before_its_body_is_complete_asks_nothing(aut
     assert client.seen.words == ["began", "ended"]
 
 
-async def test_a_waiting_stream_is_told_what_for(autojump_clock):
+async def test_a_waiting_stream_is_told_what_for(autojump_clock: MockClock) -> None:
     """Every five seconds a comment, with the place in the queue."""
     backend = mock(decode_rate=1.0, slots=1)
     async with open_client({"a": backend}) as client, trio.open_nursery() as nursery:
@@ -102,7 +109,9 @@ async def test_a_waiting_stream_is_told_what_for(autojump_clock):
     assert reply.times[0] == pytest.approx(6, abs=1)
 
 
-async def test_a_stream_that_waits_for_the_gateway_itself_is_told_so(autojump_clock):
+async def test_a_stream_that_waits_for_the_gateway_itself_is_told_so(
+    autojump_clock: MockClock,
+) -> None:
     """The gateway works on so many at a time; the others hear where they are."""
     backend = mock(decode_rate=1.0, slots=4)
     async with open_client({"a": backend}, quotas=Quotas(limit=1)) as client:
@@ -115,7 +124,7 @@ async def test_a_stream_that_waits_for_the_gateway_itself_is_told_so(autojump_cl
     assert reply.events()[-1] == "[DONE]"
 
 
-async def test_a_stream_with_nothing_to_say_says_so(autojump_clock):
+async def test_a_stream_with_nothing_to_say_says_so(autojump_clock: MockClock) -> None:
     """Once its peer works on it and is silent, the client still hears something."""
     async with open_client({"a": mock(delay=12.0)}) as client:
         reply = await client.post(CHAT, question(max_tokens=1, stream=True))
@@ -124,7 +133,9 @@ async def test_a_stream_with_nothing_to_say_says_so(autojump_clock):
     assert reply.headers["x-punch-provenance"].startswith("simulated; backend=mock")
 
 
-async def test_a_stream_that_began_before_its_model_was_known_names_it_later(autojump_clock):
+async def test_a_stream_that_began_before_its_model_was_known_names_it_later(
+    autojump_clock: MockClock,
+) -> None:
     """Its first text already does, though a comment came before anybody was chosen."""
     backend = mock(decode_rate=1.0, slots=4)
     async with open_client({"a": backend}, quotas=Quotas(limit=1)) as client:
@@ -140,15 +151,17 @@ async def test_a_stream_that_began_before_its_model_was_known_names_it_later(aut
     ("seconds", "words"),
     [(None, "7 s"), (0.0, "7 s"), (-3.0, "7 s"), (0.3, "less than 1 s"), (4.2, "about 4 s")],
 )
-def test_what_is_waited_for_has_a_time_that_means_something(seconds, words):
+def test_what_is_waited_for_has_a_time_that_means_something(
+    seconds: float | None, words: str
+) -> None:
     """A guess that is over is none; and nothing takes 0 s."""
     progress = Progress(request_id="one", state="queued", ahead=0, seconds=seconds)
     assert what_is_waited_for(progress, 7.0) == f"queued, {words}"
 
 
 async def test_a_last_byte_that_never_leaves_holds_nothing_once_the_client_is_gone(
-    autojump_clock, monkeypatch
-):
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A server that says so and goes on sending has a second for it."""
     usual = Connection.send
 
@@ -166,7 +179,7 @@ async def test_a_last_byte_that_never_leaves_holds_nothing_once_the_client_is_go
     assert client.seen.last.error_code == "disconnected"
 
 
-async def test_a_line_delimited_stream_has_no_comments(autojump_clock):
+async def test_a_line_delimited_stream_has_no_comments(autojump_clock: MockClock) -> None:
     """Ollama's clients would choke on them."""
     async with open_client({"a": mock(delay=12.0)}) as client:
         body = {"model": "mock", "prompt": "x", "options": {"num_predict": 1}}
@@ -174,7 +187,7 @@ async def test_a_line_delimited_stream_has_no_comments(autojump_clock):
     assert [line["done"] for line in reply.lines()] == [False, True]
 
 
-async def test_a_slow_client_holds_the_backend_back(autojump_clock):
+async def test_a_slow_client_holds_the_backend_back(autojump_clock: MockClock) -> None:
     """What it does not take is not made, beyond a window: memory does not grow."""
     talker = Talker(gap=0.001, size=1000)
     async with open_client({"a": talker.backend}) as client:
@@ -192,7 +205,7 @@ async def test_a_slow_client_holds_the_backend_back(autojump_clock):
             connection.leave()
 
 
-async def test_the_same_id_joins_the_running_answer(autojump_clock):
+async def test_the_same_id_joins_the_running_answer(autojump_clock: MockClock) -> None:
     """Two clients, one generation, the same text."""
     async with open_client({"a": mock(decode_rate=10.0)}) as client:
         replies = []
@@ -211,7 +224,9 @@ async def test_the_same_id_joins_the_running_answer(autojump_clock):
 
 
 @pytest.mark.parametrize("stream", [True, False])
-async def test_the_same_id_afterwards_gets_the_same_answer(stream, autojump_clock):
+async def test_the_same_id_afterwards_gets_the_same_answer(
+    stream: bool, autojump_clock: MockClock
+) -> None:
     """At once, and nobody is asked."""
     async with open_client({"a": mock(decode_rate=10.0)}) as client:
         body = question(max_tokens=20, stream=stream)
@@ -228,7 +243,7 @@ async def test_the_same_id_afterwards_gets_the_same_answer(stream, autojump_cloc
         assert again.headers["x-punch-decision"] == "replayed"
 
 
-async def test_a_peers_death_is_invisible_but_for_the_last_chunk(autojump_clock):
+async def test_a_peers_death_is_invisible_but_for_the_last_chunk(autojump_clock: MockClock) -> None:
     """The text is whole, and `punch.segments` says who made which part."""
     backends = {name: mock(decode_rate=10.0) for name in "ab"}
     async with open_client(backends) as client:
@@ -249,7 +264,7 @@ async def test_a_peers_death_is_invisible_but_for_the_last_chunk(autojump_clock)
     assert client.seen.words.count("changed") >= 2
 
 
-async def test_what_a_dying_peer_had_made_is_not_made_again(autojump_clock):
+async def test_what_a_dying_peer_had_made_is_not_made_again(autojump_clock: MockClock) -> None:
     """Not for a client that wants the answer whole, either."""
     backends = {name: mock(decode_rate=10.0) for name in "ab"}
     async with open_client(backends) as client:
@@ -269,7 +284,7 @@ async def test_what_a_dying_peer_had_made_is_not_made_again(autojump_clock):
     assert body["usage"]["completion_tokens"] == 40
 
 
-async def test_an_answer_that_breaks_ends_in_an_error_event(autojump_clock):
+async def test_an_answer_that_breaks_ends_in_an_error_event(autojump_clock: MockClock) -> None:
     """The status is out already; the official client raises what is in the event."""
     backends = {name: mock(decode_rate=10.0) for name in "ab"}
     async with open_client(backends) as client:
@@ -284,7 +299,7 @@ async def test_an_answer_that_breaks_ends_in_an_error_event(autojump_clock):
     assert client.seen.words.count("ended") == 1
 
 
-async def test_one_of_several_answers_that_breaks_ends_them_all(autojump_clock):
+async def test_one_of_several_answers_that_breaks_ends_them_all(autojump_clock: MockClock) -> None:
     """Half of what was asked for is nothing that a client could use."""
     stopped = []
 
@@ -306,7 +321,9 @@ async def test_one_of_several_answers_that_breaks_ends_them_all(autojump_clock):
     assert max(stopped) < 60
 
 
-async def test_observers_hear_the_beginning_the_change_and_the_end(autojump_clock):
+async def test_observers_hear_the_beginning_the_change_and_the_end(
+    autojump_clock: MockClock,
+) -> None:
     """With the tokens, at the end."""
     async with open_client({"a": mock(decode_rate=10.0)}) as client:
         await client.post(CHAT, question(max_tokens=10, stream=True, model="mock"))
@@ -330,7 +347,9 @@ async def test_observers_hear_the_beginning_the_change_and_the_end(autojump_cloc
     [(b"{", 400), (question(model="no"), 404), (question(), 200)],
     ids=["bad JSON", "no model", "fine"],
 )
-async def test_every_exchange_ends_exactly_once(body, status, autojump_clock):
+async def test_every_exchange_ends_exactly_once(
+    body: Any, status: int, autojump_clock: MockClock
+) -> None:
     """Whatever becomes of it."""
     async with open_client({"a": mock()}) as client:
         await client.post(CHAT, body)
@@ -341,8 +360,8 @@ async def test_every_exchange_ends_exactly_once(body, status, autojump_clock):
 
 
 async def test_an_observer_with_a_bug_takes_nothing_from_the_client(
-    autojump_clock, monkeypatch, caplog
-):
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     """It is logged, and the answer goes on."""
     hear = Seen.hear
 
@@ -359,7 +378,7 @@ async def test_an_observer_with_a_bug_takes_nothing_from_the_client(
     assert "a subscriber has a bug" in caplog.text
 
 
-async def test_a_gateway_that_ends_cuts_its_exchanges_off(autojump_clock):
+async def test_a_gateway_that_ends_cuts_its_exchanges_off(autojump_clock: MockClock) -> None:
     """They end, too, and say why."""
     talker = Talker()
     async with open_client({"a": talker.backend}) as client:
@@ -370,7 +389,9 @@ async def test_a_gateway_that_ends_cuts_its_exchanges_off(autojump_clock):
         assert client.seen.last.error_code == "stopped"
 
 
-async def test_a_bug_in_the_last_words_is_told(monkeypatch, autojump_clock):
+async def test_a_bug_in_the_last_words_is_told(
+    monkeypatch: pytest.MonkeyPatch, autojump_clock: MockClock
+) -> None:
     """The stream has an error and an end, and does not just stop."""
     monkeypatch.setattr(
         "punch.gateway.openai._shapes.TextShape.ended", lambda self, responses: 1 / 0
@@ -389,7 +410,9 @@ def faults() -> set[int]:
 @pytest.mark.parametrize(
     ("fields", "status"), [({"junk": 1}, 400), ({"model": "nobody-has-it"}, 404)]
 )
-async def test_what_is_refused_leaves_nothing_for_the_collector(fields, status, autojump_clock):
+async def test_what_is_refused_leaves_nothing_for_the_collector(
+    fields: dict[str, Any], status: int, autojump_clock: MockClock
+) -> None:
     """It comes seldom in the programs, and a body would stay until then."""
     async with open_client({"a": mock()}) as client:
         gc.collect()

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import logging
 
+import pytest
 import request_records as records
 import trio
+from trio.testing import MockClock
 
 from punch.cli._logs import configure_logging
 from punch.events import RequestRefused
@@ -13,7 +15,7 @@ from punch.gateway import CanonicalLog
 from punch.gateway.telemetry._canonical import fields_of
 
 
-def test_it_has_everything_and_always_the_same_fields():
+def test_it_has_everything_and_always_the_same_fields() -> None:
     """So that a million of them make a table."""
     assert fields_of(records.continued()) == {
         "request_id": "long-1",
@@ -42,7 +44,7 @@ def test_it_has_everything_and_always_the_same_fields():
     assert list(fields_of(refused)) == list(fields_of(records.easy()))
 
 
-def test_it_is_one_line_whatever_the_caller_wrote(capsys):
+def test_it_is_one_line_whatever_the_caller_wrote(capsys: pytest.CaptureFixture[str]) -> None:
     """A model's name is anybody's text; and it is cut."""
     configure_logging("info", as_json=True)
     log = CanonicalLog()
@@ -56,14 +58,16 @@ def test_it_is_one_line_whatever_the_caller_wrote(capsys):
     assert '"event": "request"' in written
 
 
-def test_it_costs_nothing_if_nobody_reads_it(caplog):
+def test_it_costs_nothing_if_nobody_reads_it(caplog: pytest.LogCaptureFixture) -> None:
     """At the level `warning` there is no line."""
     logging.getLogger("punch").setLevel("WARNING")
     CanonicalLog().hear(records.ended(records.easy()))
     assert caplog.records == []
 
 
-async def test_requests_with_no_key_are_warned_of_once_a_minute(caplog, autojump_clock):
+async def test_requests_with_no_key_are_warned_of_once_a_minute(
+    caplog: pytest.LogCaptureFixture, autojump_clock: MockClock
+) -> None:
     """With how many there were: somebody may be trying keys, and must not fill the log."""
     log = CanonicalLog()
     for _ in range(10):

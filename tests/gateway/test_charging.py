@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import trio
 from gateway_client import Client, open_client
+from trio.testing import MockClock
 
 from punch.backends import Emit, Generation, MockBackend, MockScript
 from punch.capability import ModelOffer
@@ -52,7 +54,7 @@ def cost(client: Client) -> tuple[int, int]:
 
 
 @pytest.fixture
-def keys(tmp_path):
+def keys(tmp_path: Path):
     with KeyStore(tmp_path / "keys") as store:
         yield store
 
@@ -62,8 +64,8 @@ def keys(tmp_path):
 
 @pytest.mark.parametrize(("writes", "least"), [(0, 0), (5, 5), (20, 20)])
 async def test_whoever_hangs_up_pays_for_the_prompt_and_what_was_made(
-    writes, least, autojump_clock
-):
+    writes: int, least: int, autojump_clock: MockClock
+) -> None:
     """Before the first text, and in the middle: a token for each four bytes, and for each part."""
     async with open_client({"a": mock(delay=1.0)}) as client:
         body = question("word " * 800, stream=True, max_tokens=100)
@@ -77,7 +79,7 @@ async def test_whoever_hangs_up_pays_for_the_prompt_and_what_was_made(
     assert least <= answer <= least + 2
 
 
-async def test_hanging_up_is_no_way_around_the_tokens_of_a_minute(keys):
+async def test_hanging_up_is_no_way_around_the_tokens_of_a_minute(keys) -> None:
     """What was asked for counts at once, and what it has cost stays counted."""
     _, secret = keys.create("me", tokens_per_minute=1000)
     async with open_client({"a": mock(decode_rate=None)}, keys=keys) as client:
@@ -92,7 +94,7 @@ async def test_hanging_up_is_no_way_around_the_tokens_of_a_minute(keys):
     assert statuses == [200, 429, 429, 429]
 
 
-async def test_what_a_request_will_take_counts_while_it_is_under_way(keys):
+async def test_what_a_request_will_take_counts_while_it_is_under_way(keys) -> None:
     """Several at once are no way around it either: the second one's prompt is too much."""
     _, secret = keys.create("me", tokens_per_minute=3000)
     async with open_client({"a": mock(delay=0.2)}, keys=keys) as client:
@@ -108,7 +110,9 @@ async def test_what_a_request_will_take_counts_while_it_is_under_way(keys):
     assert sorted(reply.status for reply in replies) == [200, 429, 429]
 
 
-async def test_a_client_that_goes_before_anybody_was_asked_pays_nothing(autojump_clock):
+async def test_a_client_that_goes_before_anybody_was_asked_pays_nothing(
+    autojump_clock: MockClock,
+) -> None:
     """Nor one whose request nobody takes."""
     async with open_client({}) as client:
         async with client.open("POST", CHAT, question()) as connection:
@@ -120,7 +124,9 @@ async def test_a_client_that_goes_before_anybody_was_asked_pays_nothing(autojump
         assert cost(client) == (0, 0)
 
 
-async def test_a_request_that_runs_out_of_time_at_work_is_paid_for(autojump_clock):
+async def test_a_request_that_runs_out_of_time_at_work_is_paid_for(
+    autojump_clock: MockClock,
+) -> None:
     """A backend had begun, and read the prompt: a short time limit is no discount."""
     async with open_client({"a": mock(delay=100.0)}) as client:
         reply = await client.post(CHAT, question("word " * 80, punch={"timeout": 2.0}))
@@ -128,7 +134,7 @@ async def test_a_request_that_runs_out_of_time_at_work_is_paid_for(autojump_cloc
         assert cost(client) == (100, 0)
 
 
-async def test_what_is_expected_is_reserved(autojump_clock):
+async def test_what_is_expected_is_reserved(autojump_clock: MockClock) -> None:
     """The prompt, and as much of the answer as is usual, for each of several answers."""
     request = CommandRequest(
         request_id="r",
@@ -147,7 +153,7 @@ async def test_what_is_expected_is_reserved(autojump_clock):
 
 
 @pytest.mark.parametrize(("counted", "paid"), [(700, 700), (None, 1000)])
-async def test_embeddings_are_paid_for_by_their_texts(counted, paid, keys):
+async def test_embeddings_are_paid_for_by_their_texts(counted: int | None, paid: int, keys) -> None:
     """As the server counts them, which says nothing of an answer; or else by their bytes."""
 
     async def play(request: CommandRequest, emit: Emit) -> Generation:
@@ -186,7 +192,7 @@ def reader(tokens: int = 0, *, billed: Attribution | None = None, **fields: Any)
     return SimpleNamespace(request=request, tokens=tokens, billed=billed)
 
 
-def test_no_count_is_believed_beyond_what_there_can_be():
+def test_no_count_is_believed_beyond_what_there_can_be() -> None:
     """Of the prompt its bytes and a template; of the answer its bytes, parts, and the limit."""
     lie = Usage(prompt_tokens=2**53, completion_tokens=2**53, cached_tokens=2**53)
     chat = (ChatMessage(role="user", content="x" * 100),)
@@ -205,7 +211,7 @@ def test_no_count_is_believed_beyond_what_there_can_be():
     assert calls.usage.completion_tokens == 3 + PART_TOKENS + END_TOKENS
 
 
-def test_what_can_be_true_is_left_alone():
+def test_what_can_be_true_is_left_alone() -> None:
     """The very same response; nothing that nobody counted is made up in it."""
     response = CommandResponse(
         request_id="r", status="success", result=Completion(text="four words of text"),
@@ -216,7 +222,7 @@ def test_what_can_be_true_is_left_alone():
     assert told(answer, Usage(), text="x").usage == Usage()
 
 
-def test_each_count_that_is_missing_is_estimated_by_itself():
+def test_each_count_that_is_missing_is_estimated_by_itself() -> None:
     """The prompt by its bytes, the answer by its parts."""
     answer = reader(9, prompt="x" * 40)
     parts = [
@@ -230,7 +236,7 @@ def test_each_count_that_is_missing_is_estimated_by_itself():
     assert cost_of(answer, None) == Cost(prompt=10, answer=9)
 
 
-async def test_a_liar_costs_no_key_more_than_the_answer(keys):
+async def test_a_liar_costs_no_key_more_than_the_answer(keys) -> None:
     """And the client is told the same number as is booked."""
 
     async def play(request: CommandRequest, emit: Emit) -> Generation:
@@ -251,7 +257,7 @@ async def test_a_liar_costs_no_key_more_than_the_answer(keys):
 # ---- several answers ----
 
 
-async def test_several_answers_are_as_many_requests(keys):
+async def test_several_answers_are_as_many_requests(keys) -> None:
     """Of those in a minute; more than may ever be under way are refused for good."""
     _, few = keys.create("few", concurrency=2)
     _, slow = keys.create("slow", requests_per_minute=4)
@@ -272,7 +278,7 @@ async def test_several_answers_are_as_many_requests(keys):
         assert listed.status == 400
 
 
-async def test_each_of_several_answers_pays_for_the_prompt(autojump_clock):
+async def test_each_of_several_answers_pays_for_the_prompt(autojump_clock: MockClock) -> None:
     """A peer reads it for each; `usage` has it once, as OpenAI's has."""
     async with open_client({"a": mock(slots=8)}) as client:
         reply = await client.post(CHAT, question("one two three", n=3, max_tokens=2))
@@ -284,7 +290,7 @@ async def test_each_of_several_answers_pays_for_the_prompt(autojump_clock):
 # ---- exactly once ----
 
 
-async def test_what_is_replayed_costs_no_tokens(keys):
+async def test_what_is_replayed_costs_no_tokens(keys) -> None:
     """It is a request like any other, and nobody was asked."""
     _, secret = keys.create("me", requests_per_minute=3)
     async with open_client({"a": mock(decode_rate=None)}, keys=keys) as client:
@@ -299,7 +305,7 @@ async def test_what_is_replayed_costs_no_tokens(keys):
     assert statuses == [200, 200, 200, 429]
 
 
-async def test_who_joins_pays_nothing_while_the_first_is_there(autojump_clock):
+async def test_who_joins_pays_nothing_while_the_first_is_there(autojump_clock: MockClock) -> None:
     """One answer is paid for once."""
     async with open_client({"a": mock()}) as client:
         async with trio.open_nursery() as nursery:
@@ -315,7 +321,9 @@ async def test_who_joins_pays_nothing_while_the_first_is_there(autojump_clock):
     ]
 
 
-async def test_who_joins_pays_for_the_rest_when_the_first_has_left(autojump_clock):
+async def test_who_joins_pays_for_the_rest_when_the_first_has_left(
+    autojump_clock: MockClock,
+) -> None:
     """Else two connections would be an answer for nothing."""
     async with open_client({"a": mock()}) as client:
         body = question(max_tokens=20, stream=True)
@@ -332,7 +340,7 @@ async def test_who_joins_pays_for_the_rest_when_the_first_has_left(autojump_cloc
     assert one.answer + two.answer == 20
 
 
-async def test_the_same_id_for_other_answers_is_a_conflict(autojump_clock):
+async def test_the_same_id_for_other_answers_is_a_conflict(autojump_clock: MockClock) -> None:
     """More or fewer of them, or at another endpoint."""
     async with open_client({"a": mock(slots=8, decode_rate=None)}) as client:
 
@@ -353,7 +361,9 @@ async def test_the_same_id_for_other_answers_is_a_conflict(autojump_clock):
         assert await ask(CHAT, "one", **tell, stream=True) == 200
 
 
-async def test_others_traffic_pushes_no_answer_out(autojump_clock, monkeypatch):
+async def test_others_traffic_pushes_no_answer_out(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """What is asked with no id of one's own is not kept: nobody will ask for it."""
     monkeypatch.setattr("punch.dialer._runs.MOST_STORED", 2)
     async with open_client({"a": mock(decode_rate=None)}) as client:

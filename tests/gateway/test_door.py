@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from gateway_client import open_client
 from prometheus_text import told
+from trio.testing import MockClock
 
 from punch.backends import MockBackend, MockScript
 from punch.exceptions import ConfigurationError
@@ -32,7 +33,7 @@ def keys(tmp_path: Path):
         yield store
 
 
-async def test_with_keys_on_nobody_asks_without_one(keys):
+async def test_with_keys_on_nobody_asks_without_one(keys) -> None:
     """401, and what to do about it."""
     _, secret = keys.create("me")
     async with open_client({"a": mock()}, keys=keys) as client:
@@ -50,7 +51,7 @@ async def test_with_keys_on_nobody_asks_without_one(keys):
     assert ollama.json().keys() == {"error"}
 
 
-async def test_what_says_nothing_of_anybody_needs_no_key(keys):
+async def test_what_says_nothing_of_anybody_needs_no_key(keys) -> None:
     """Whoever watches the process has none."""
     async with open_client({"a": mock()}, keys=keys) as client:
         paths = ("/", "/health", "/ready", "/openapi.json", "/api/version")
@@ -60,7 +61,7 @@ async def test_what_says_nothing_of_anybody_needs_no_key(keys):
     assert secret.status == 401
 
 
-async def test_a_key_gets_its_models_only(keys):
+async def test_a_key_gets_its_models_only(keys) -> None:
     """403 for another one; any model is its only one."""
     _, secret = keys.create("me", models=["one"])
     async with open_client({"a": mock(model="one"), "b": mock(model="two")}, keys=keys) as client:
@@ -73,7 +74,7 @@ async def test_a_key_gets_its_models_only(keys):
     assert client.seen.last.key_id == keys.list()[0].key_id
 
 
-async def test_a_key_over_its_quota_is_told_when_to_come_again(keys):
+async def test_a_key_over_its_quota_is_told_when_to_come_again(keys) -> None:
     """429 with Retry-After."""
     _, secret = keys.create("me", requests_per_minute=1)
     async with open_client({"a": mock()}, keys=keys) as client:
@@ -86,7 +87,7 @@ async def test_a_key_over_its_quota_is_told_when_to_come_again(keys):
     assert client.seen.last.error_code == "quota"
 
 
-async def test_an_answer_is_for_the_key_that_asked_for_it(keys):
+async def test_an_answer_is_for_the_key_that_asked_for_it(keys) -> None:
     """The same id of another key is another request, and says so."""
     secrets = [keys.create(name)[1] for name in ("ada", "bob")]
     async with open_client({"a": mock()}, keys=keys) as client:
@@ -105,7 +106,9 @@ async def test_an_answer_is_for_the_key_that_asked_for_it(keys):
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "192.0.2.1", "::"])
-async def test_strangers_need_keys_or_the_operators_word(host, autojump_clock):
+async def test_strangers_need_keys_or_the_operators_word(
+    host: str, autojump_clock: MockClock
+) -> None:
     """Another interface than loopback is not opened by accident."""
     parts = GatewayParts(settings=GatewaySettings(host=host, port=0))
     async with open_swarm() as swarm, swarm.router() as router:
@@ -117,7 +120,7 @@ async def test_strangers_need_keys_or_the_operators_word(host, autojump_clock):
 # ---- pages from elsewhere ----
 
 
-async def test_a_page_from_elsewhere_may_not_ask(autojump_clock):
+async def test_a_page_from_elsewhere_may_not_ask(autojump_clock: MockClock) -> None:
     """A browser would send it along with whatever the page says."""
     async with open_client({"a": mock()}) as client:
         foreign = await client.post(CHAT, QUESTION, origin="https://example.org")
@@ -127,7 +130,7 @@ async def test_a_page_from_elsewhere_may_not_ask(autojump_clock):
     assert own.status == 200
 
 
-async def test_a_page_that_was_allowed_may(autojump_clock):
+async def test_a_page_that_was_allowed_may(autojump_clock: MockClock) -> None:
     """And its browser is told so, before and with the answer."""
     settings = GatewaySettings(origins=("https://example.org",))
     async with open_client({"a": mock()}, settings=settings) as client:
@@ -150,7 +153,7 @@ async def test_a_page_that_was_allowed_may(autojump_clock):
     assert other.status == 403
 
 
-async def test_by_default_no_page_is_told_that_it_may(autojump_clock):
+async def test_by_default_no_page_is_told_that_it_may(autojump_clock: MockClock) -> None:
     """No header of the kind."""
     async with open_client({"a": mock()}) as client:
         reply = await client.request(
@@ -171,14 +174,16 @@ async def test_by_default_no_page_is_told_that_it_may(autojump_clock):
         ("localhost.example.org", 403),
     ],
 )
-async def test_a_name_that_was_made_to_point_here_is_refused(host, status, autojump_clock):
+async def test_a_name_that_was_made_to_point_here_is_refused(
+    host: str, status: int, autojump_clock: MockClock
+) -> None:
     """A page of that name would count as one of ours (DNS rebinding)."""
     async with open_client({"a": mock()}) as client:
         reply = await client.get("/v1/models", host=host)
     assert reply.status == status
 
 
-async def test_a_browser_asks_what_it_may_send_before_it_has_a_key(keys):
+async def test_a_browser_asks_what_it_may_send_before_it_has_a_key(keys) -> None:
     """A preflight carries none, and the request after it does."""
     _, secret = keys.create("me")
     settings = GatewaySettings(origins=("https://example.org",))
@@ -210,7 +215,7 @@ async def test_a_browser_asks_what_it_may_send_before_it_has_a_key(keys):
         "https://example.org:443",
     ],
 )
-def test_an_origin_is_taken_as_browsers_write_it(said):
+def test_an_origin_is_taken_as_browsers_write_it(said: str) -> None:
     """However it was typed."""
     assert Door(origins=(said,)).cors.allows("https://example.org")
 
@@ -218,13 +223,13 @@ def test_an_origin_is_taken_as_browsers_write_it(said):
 @pytest.mark.parametrize(
     "said", ["example.org", "https://example.org/app", "https://", "http://[", "https://me@x.org"]
 )
-def test_what_is_no_origin_is_refused_at_the_start(said):
+def test_what_is_no_origin_is_refused_at_the_start(said: str) -> None:
     """It would never match, and nobody would know why."""
     with pytest.raises(ConfigurationError, match="is no origin"):
         Door(origins=(said,))
 
 
-async def test_an_origin_that_is_none_is_a_stranger(autojump_clock):
+async def test_an_origin_that_is_none_is_a_stranger(autojump_clock: MockClock) -> None:
     """Not a bug."""
     async with open_client({"a": mock()}) as client:
         reply = await client.post(CHAT, QUESTION, origin="http://[")
@@ -232,7 +237,7 @@ async def test_an_origin_that_is_none_is_a_stranger(autojump_clock):
     assert reply.error["code"] == "origin_not_allowed"
 
 
-async def test_who_is_sent_away_is_counted(keys):
+async def test_who_is_sent_away_is_counted(keys) -> None:
     """Bad keys, paths that are none, wrong methods: nobody else would know of them."""
     async with open_client({"a": mock()}, keys=keys) as client:
         async with open_metrics(client.router, events=client.app.service.live.events) as metrics:
@@ -248,7 +253,7 @@ async def test_who_is_sent_away_is_counted(keys):
 # ---- what there is ----
 
 
-async def test_options_say_what_may_be_done(autojump_clock):
+async def test_options_say_what_may_be_done(autojump_clock: MockClock) -> None:
     """And nothing is there for an unknown path."""
     async with open_client({"a": mock()}) as client:
         known = await client.request("OPTIONS", CHAT)
@@ -258,7 +263,9 @@ async def test_options_say_what_may_be_done(autojump_clock):
     assert unknown.status == 404
 
 
-async def test_health_is_for_the_process_and_ready_for_the_network(autojump_clock):
+async def test_health_is_for_the_process_and_ready_for_the_network(
+    autojump_clock: MockClock,
+) -> None:
     """A gateway with nobody behind it lives, and is not ready."""
     async with open_client({}) as client:
         health = await client.get("/health")
@@ -272,7 +279,7 @@ async def test_health_is_for_the_process_and_ready_for_the_network(autojump_cloc
     assert later.json() == {"ready": True, "peers": 1}
 
 
-async def test_the_description_names_every_route_and_every_field(autojump_clock):
+async def test_the_description_names_every_route_and_every_field(autojump_clock: MockClock) -> None:
     """It is made from the models that the bodies are checked with."""
     async with open_client({}) as client:
         described = (await client.get("/openapi.json")).json()

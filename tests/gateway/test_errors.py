@@ -10,6 +10,7 @@ import attrs
 import pytest
 import trio
 from gateway_client import open_client
+from trio.testing import MockClock
 
 from punch.backends import Emit, Generation, MockBackend, MockScript
 from punch.capability import ModelOffer
@@ -35,13 +36,13 @@ def tree(kind: type[PunchError]) -> Iterator[type[PunchError]]:
 # ---- the table ----
 
 
-def test_every_error_has_a_row():
+def test_every_error_has_a_row() -> None:
     """Whoever adds an error says what HTTP makes of it."""
     assert {kind.code for kind in tree(PunchError)} == set(TABLE)
 
 
 @pytest.mark.parametrize("kind", list(tree(PunchError)), ids=lambda kind: kind.__name__)
-def test_every_error_can_be_said(kind):
+def test_every_error_can_be_said(kind: Any) -> None:
     """With a status of an error, and with Retry-After where it is a 503 or a 429."""
     error = kind("what happened")
     error.retry_after = 2.5 if TABLE[kind.code].status == 429 else None
@@ -70,7 +71,9 @@ def test_every_error_can_be_said(kind):
         (b'{"messages": []}', "messages", "invalid_value", "at least 1 item"),
     ],
 )
-async def test_a_body_that_is_no_request_is_a_400(body, param, code, words, autojump_clock):
+async def test_a_body_that_is_no_request_is_a_400(
+    body: bytes, param: str | None, code: str, words: str, autojump_clock: MockClock
+) -> None:
     """Bad JSON with its position, anything else with the field."""
     async with open_client({"a": mock()}) as client:
         reply = await client.post(CHAT, body)
@@ -124,8 +127,8 @@ async def test_a_body_that_is_no_request_is_a_400(body, param, code, words, auto
     ],
 )
 async def test_a_wish_that_cannot_be_honoured_is_refused_by_name(
-    fields, param, words, autojump_clock
-):
+    fields: dict[str, Any], param: str | None, words: str, autojump_clock: MockClock
+) -> None:
     """Nothing is dropped in silence, and nothing is taken for another type."""
     async with open_client({"a": mock()}) as client:
         reply = await client.post(CHAT, QUESTION | fields)
@@ -134,14 +137,14 @@ async def test_a_wish_that_cannot_be_honoured_is_refused_by_name(
     assert words in reply.error["message"]
 
 
-async def test_a_long_value_is_not_repeated_whole(autojump_clock):
+async def test_a_long_value_is_not_repeated_whole(autojump_clock: MockClock) -> None:
     """An error is not a copy of the request."""
     async with open_client({"a": mock()}) as client:
         reply = await client.post(CHAT, QUESTION | {"temperature": "x" * 10_000})
     assert len(reply.body) < 400
 
 
-async def test_another_media_type_is_a_415(autojump_clock):
+async def test_another_media_type_is_a_415(autojump_clock: MockClock) -> None:
     """Which a page elsewhere could send without being asked."""
     async with open_client({"a": mock()}) as client:
         reply = await client.post(CHAT, QUESTION, content_type="text/plain")
@@ -157,7 +160,7 @@ async def test_another_media_type_is_a_415(autojump_clock):
 
 
 @pytest.mark.parametrize("path", [CHAT, "/api/show"])
-async def test_a_body_that_was_packed_is_a_415(path, autojump_clock):
+async def test_a_body_that_was_packed_is_a_415(path: Any, autojump_clock: MockClock) -> None:
     """It would be no JSON, and the message about that would mislead."""
     async with open_client({"a": mock()}) as client:
         reply = await client.post(path, b"\x1f\x8b", content_encoding="gzip")
@@ -174,7 +177,9 @@ async def test_a_body_that_was_packed_is_a_415(path, autojump_clock):
         ("/api/chat", {"model": "mock", "options": {"stop": ["", "a"]}}, "options.stop"),
     ],
 )
-async def test_a_rule_of_the_wire_is_told_in_the_clients_words(path, body, named, autojump_clock):
+async def test_a_rule_of_the_wire_is_told_in_the_clients_words(
+    path: str, body: dict[str, Any], named: str, autojump_clock: MockClock
+) -> None:
     """Nobody has written `response_schema`."""
     async with open_client({"a": mock()}) as client:
         reply = await client.post(path, QUESTION | body)
@@ -214,7 +219,9 @@ MESSAGES = tuple(ChatMessage(role="user", content="x") for _ in range(2))
         ("/elsewhere", {"response_schema": SCHEMA}, "response_schema"),
     ],
 )
-def test_each_bad_field_is_named_as_the_clients_of_an_endpoint_call_it(endpoint, wrong, param):
+def test_each_bad_field_is_named_as_the_clients_of_an_endpoint_call_it(
+    endpoint: Any, wrong: dict[str, Any], param: str
+) -> None:
     """From what the error carries: in `param`, and in front of the rule."""
     request = attrs.evolve(CommandRequest(request_id="r", messages=MESSAGES), **wrong)
     with pytest.raises(InvalidRequest) as caught:
@@ -236,13 +243,13 @@ def test_each_bad_field_is_named_as_the_clients_of_an_endpoint_call_it(endpoint,
         ("/api/embeddings", "prompt"),
     ],
 )
-def test_a_full_context_names_the_field_that_fills_it(endpoint, param):
+def test_a_full_context_names_the_field_that_fills_it(endpoint: Any, param: str) -> None:
     """Not `messages` to a client that has sent none."""
     error = ContextTooLong("the prompt has 200 tokens; the context is 100")
     assert refusal_of(error, endpoint=endpoint).param == param
 
 
-def test_the_words_of_a_peer_stay_its_words():
+def test_the_words_of_a_peer_stay_its_words() -> None:
     """It may speak of a field of ours, or of anything else; only the field it names is ours."""
     error = InvalidRequest("messages are not nice: messages, inputs", param="inputs[0]")
     refusal = refusal_of(error, endpoint="/v1/embeddings")
@@ -250,7 +257,7 @@ def test_the_words_of_a_peer_stay_its_words():
     assert refusal_of(InvalidRequest("inputs[0] is bad"), endpoint="/v1/embeddings").param is None
 
 
-async def test_a_field_that_only_the_peer_finds_bad_is_named_too(autojump_clock):
+async def test_a_field_that_only_the_peer_finds_bad_is_named_too(autojump_clock: MockClock) -> None:
     """It travels beside the words."""
 
     async def play(request: CommandRequest, emit: Emit) -> Generation:
@@ -264,7 +271,7 @@ async def test_a_field_that_only_the_peer_finds_bad_is_named_too(autojump_clock)
 
 
 @pytest.mark.parametrize("announced", [True, False])
-async def test_a_body_over_the_limit_is_a_413(announced, autojump_clock):
+async def test_a_body_over_the_limit_is_a_413(announced: bool, autojump_clock: MockClock) -> None:
     """Whether it says so at first or goes on and on; and the connection ends."""
     settings = GatewaySettings(limits=Limits(body=1000))
     length = {} if announced else {"content_length": "", "transfer_encoding": "chunked"}
@@ -275,7 +282,7 @@ async def test_a_body_over_the_limit_is_a_413(announced, autojump_clock):
     assert reply.headers["connection"] == "close"
 
 
-async def test_a_body_that_does_not_come_is_a_408(autojump_clock):
+async def test_a_body_that_does_not_come_is_a_408(autojump_clock: MockClock) -> None:
     """Ten seconds are enough for what no person types."""
     async with open_client({"a": mock()}) as client:
         connection_closed = trio.Event()
@@ -305,7 +312,9 @@ async def test_a_body_that_does_not_come_is_a_408(autojump_clock):
         ("POST", "/health", 405),
     ],
 )
-async def test_a_wrong_path_or_method_has_the_same_form(method, path, status, autojump_clock):
+async def test_a_wrong_path_or_method_has_the_same_form(
+    method: str, path: Any, status: int, autojump_clock: MockClock
+) -> None:
     """Clients parse whatever they get."""
     async with open_client({"a": mock()}) as client:
         reply = await client.request(method, path, b"{}" if method == "POST" else None)
@@ -314,7 +323,7 @@ async def test_a_wrong_path_or_method_has_the_same_form(method, path, status, au
     assert ("allow" in reply.headers) == (status == 405)
 
 
-async def test_a_body_where_none_belongs_changes_nothing(autojump_clock):
+async def test_a_body_where_none_belongs_changes_nothing(autojump_clock: MockClock) -> None:
     """It is read away, and the answer is the same."""
     async with open_client({"a": mock()}) as client:
         models = await client.request("GET", "/v1/models", b"{}")
@@ -324,7 +333,9 @@ async def test_a_body_where_none_belongs_changes_nothing(autojump_clock):
 
 
 @pytest.mark.parametrize("value", ["a b", "x" * 121, "\xe9"])
-async def test_a_request_id_that_cannot_be_one_is_refused(value, autojump_clock):
+async def test_a_request_id_that_cannot_be_one_is_refused(
+    value: str, autojump_clock: MockClock
+) -> None:
     """It would be in headers, logs and commands."""
     async with open_client({"a": mock()}) as client:
         reply = await client.post(CHAT, QUESTION, x_request_id=value)
@@ -335,7 +346,9 @@ async def test_a_request_id_that_cannot_be_one_is_refused(value, autojump_clock)
 # ---- the router ----
 
 
-async def test_an_unknown_model_is_a_404_with_the_models_on_offer(autojump_clock):
+async def test_an_unknown_model_is_a_404_with_the_models_on_offer(
+    autojump_clock: MockClock,
+) -> None:
     """So that whoever mistyped sees what to type."""
     async with open_client({"a": mock(model="one"), "b": mock(model="two")}) as client:
         asked = await client.post(CHAT, QUESTION | {"model": "three"})
@@ -347,7 +360,7 @@ async def test_an_unknown_model_is_a_404_with_the_models_on_offer(autojump_clock
         assert "one, two" in reply.error["message"]
 
 
-async def test_no_listener_at_all_is_a_503_with_retry_after(autojump_clock):
+async def test_no_listener_at_all_is_a_503_with_retry_after(autojump_clock: MockClock) -> None:
     """They may come back."""
     async with open_client({}) as client:
         reply = await client.post(CHAT, QUESTION)
@@ -356,7 +369,7 @@ async def test_no_listener_at_all_is_a_503_with_retry_after(autojump_clock):
     assert int(reply.headers["retry-after"]) >= 1
 
 
-async def test_strict_mode_with_mocks_only_is_a_503(autojump_clock):
+async def test_strict_mode_with_mocks_only_is_a_503(autojump_clock: MockClock) -> None:
     """And no simulated word in it."""
     async with open_client({"a": mock()}) as client:
         reply = await client.post(CHAT, QUESTION | {"punch": {"strict": True}})
@@ -364,7 +377,7 @@ async def test_strict_mode_with_mocks_only_is_a_503(autojump_clock):
     assert reply.error["code"] == "no_real_peer"
 
 
-async def test_what_no_listener_can_do_is_a_400_that_names_it(autojump_clock):
+async def test_what_no_listener_can_do_is_a_400_that_names_it(autojump_clock: MockClock) -> None:
     """Asking again would not help, so it is not a 503."""
     backend = ScriptedBackend(offers=(ModelOffer(name="m", features=frozenset({"chat"})),))
     async with open_client({"a": backend}) as client:
@@ -376,7 +389,9 @@ async def test_what_no_listener_can_do_is_a_400_that_names_it(autojump_clock):
     assert "logprobs" in logprobs.error["message"]
 
 
-async def test_a_prompt_that_fits_no_context_is_a_400_with_both_numbers(autojump_clock):
+async def test_a_prompt_that_fits_no_context_is_a_400_with_both_numbers(
+    autojump_clock: MockClock,
+) -> None:
     """OpenAI's code for it, which programs look for to shorten the conversation."""
     async with open_client({"a": mock(context_tokens=100)}) as client:
         body = {"messages": [{"role": "user", "content": "word " * 5000}]}
@@ -386,7 +401,9 @@ async def test_a_prompt_that_fits_no_context_is_a_400_with_both_numbers(autojump
     assert "takes 100 tokens; the prompt has about" in reply.error["message"]
 
 
-async def test_a_prompt_that_the_backend_finds_too_long_is_the_same(autojump_clock):
+async def test_a_prompt_that_the_backend_finds_too_long_is_the_same(
+    autojump_clock: MockClock,
+) -> None:
     """It has counted; the router had only guessed."""
 
     async def play(request: CommandRequest, emit: Emit) -> Generation:
@@ -400,7 +417,7 @@ async def test_a_prompt_that_the_backend_finds_too_long_is_the_same(autojump_clo
     assert "100" in reply.error["message"]
 
 
-async def test_the_same_id_for_another_request_is_a_409(autojump_clock):
+async def test_the_same_id_for_another_request_is_a_409(autojump_clock: MockClock) -> None:
     """One id is one answer."""
     async with open_client({"a": mock()}) as client:
         first = await client.post(CHAT, QUESTION, x_request_id="one")
@@ -410,7 +427,9 @@ async def test_the_same_id_for_another_request_is_a_409(autojump_clock):
     assert other.headers["x-request-id"] == "one"
 
 
-async def test_a_deadline_that_passes_while_it_is_answered_is_a_504(autojump_clock):
+async def test_a_deadline_that_passes_while_it_is_answered_is_a_504(
+    autojump_clock: MockClock,
+) -> None:
     """Somebody was at work."""
     async with open_client({"a": mock(delay=60.0)}) as client:
         reply = await client.post(CHAT, QUESTION | {"punch": {"timeout": 2}})
@@ -419,7 +438,9 @@ async def test_a_deadline_that_passes_while_it_is_answered_is_a_504(autojump_clo
     assert client.seen.last.error_code == "deadline"
 
 
-async def test_a_deadline_that_passes_in_the_queue_is_a_503_with_retry_after(autojump_clock):
+async def test_a_deadline_that_passes_in_the_queue_is_a_503_with_retry_after(
+    autojump_clock: MockClock,
+) -> None:
     """Nobody was: coming again later may do better."""
     backend = mock(decode_rate=1.0, slots=1)
     async with open_client({"a": backend}) as client, trio.open_nursery() as nursery:
@@ -433,7 +454,7 @@ async def test_a_deadline_that_passes_in_the_queue_is_a_503_with_retry_after(aut
     assert int(reply.headers["retry-after"]) >= 1
 
 
-async def test_a_backend_that_fails_is_a_503_that_says_so(autojump_clock):
+async def test_a_backend_that_fails_is_a_503_that_says_so(autojump_clock: MockClock) -> None:
     """Every peer was tried, and each has its reason."""
 
     async def play(request: CommandRequest, emit: Emit) -> Generation:
@@ -445,7 +466,9 @@ async def test_a_backend_that_fails_is_a_503_that_says_so(autojump_clock):
     assert "out of memory" in reply.error["message"]
 
 
-async def test_a_bug_is_a_500_that_tells_nothing(autojump_clock, monkeypatch):
+async def test_a_bug_is_a_500_that_tells_nothing(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Its words are in the log."""
     async with open_client({"a": mock()}) as client:
         monkeypatch.setattr(client.router, "answer", None)

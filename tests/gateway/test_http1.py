@@ -6,6 +6,7 @@ import gc
 import weakref
 from collections.abc import Iterable
 from itertools import pairwise
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -107,7 +108,7 @@ def cut(data: bytes, places: Iterable[int]) -> list[bytes]:
 # ---- requests ----
 
 
-def test_everything_that_may_follow_something_is_understood():
+def test_everything_that_may_follow_something_is_understood() -> None:
     """In its order, whole, and with nothing of one in the next."""
     parsed = Parsed([b"".join(EVERYTHING)])
     framed = [(b"host", b"a"), (b"transfer-encoding", b"chunked")]
@@ -124,7 +125,7 @@ def test_everything_that_may_follow_something_is_understood():
     assert parsed.requests[6].headers == [(b"connection", b"keep-alive")]
 
 
-def test_it_does_not_matter_where_a_request_is_cut():
+def test_it_does_not_matter_where_a_request_is_cut() -> None:
     """At any byte, or at all of them."""
     data = b"".join(EVERYTHING)
     whole = Parsed([data]).facts
@@ -158,7 +159,7 @@ def _requests(draw: st.DrawFn) -> bytes:
 
 
 @given(requests=st.lists(_requests(), max_size=4), data=st.data())
-def test_valid_requests_are_the_same_however_they_are_cut(requests, data):
+def test_valid_requests_are_the_same_however_they_are_cut(requests, data) -> None:
     """As many as were sent, whole."""
     stream = b"".join(requests)
     places = data.draw(st.lists(st.integers(0, len(stream)), max_size=8))
@@ -184,7 +185,7 @@ _PIECES = st.one_of(
 
 
 @given(pieces=st.lists(_PIECES, max_size=60))
-def test_whatever_comes_is_taken_or_refused(pieces):
+def test_whatever_comes_is_taken_or_refused(pieces) -> None:
     """Nothing else is raised, and no more is held than a head and what was fed at once."""
     parsed = Parsed(pieces)
     assert parsed.most_held <= MOST_HEAD + max(map(len, pieces), default=0)
@@ -192,7 +193,7 @@ def test_whatever_comes_is_taken_or_refused(pieces):
 
 
 @given(pieces=st.lists(st.binary(max_size=64), max_size=20))
-def test_nothing_is_read_behind_a_mistake(pieces):
+def test_nothing_is_read_behind_a_mistake(pieces) -> None:
     """There would be no telling where a request begins."""
     parser = Parsed([b"GET / HTTP/1.1\r\nno header\r\n\r\n"]).parser
     error = parser.error
@@ -225,14 +226,14 @@ def test_nothing_is_read_behind_a_mistake(pieces):
         (CHUNKED + b"0\r\nA: b", b"b"),
     ],
 )
-def test_what_has_no_end_is_refused(start, more):
+def test_what_has_no_end_is_refused(start: Any, more: bytes) -> None:
     """Before much more than the limit was taken of it, in however small pieces it comes."""
     parsed = Parsed([start, *([more] * 2 * MOST_HEAD)])
     assert parsed.status in (400, 431)
     assert parsed.fed <= len(start) + MOST_HEAD + 16
 
 
-def test_a_head_may_be_as_long_as_the_limit():
+def test_a_head_may_be_as_long_as_the_limit() -> None:
     """And no longer, in one piece or in many."""
     line = b"GET /" + b"a" * 500 + b" HTTP/1.1\r\n" + HOST
     fits = line + b"B: " + b"b" * 480 + b"\r\n\r\n"
@@ -242,7 +243,7 @@ def test_a_head_may_be_as_long_as_the_limit():
         assert Parsed(cut(over, places)).status == 431
 
 
-def test_a_body_may_be_longer_than_a_head():
+def test_a_body_may_be_longer_than_a_head() -> None:
     """In pieces of one byte that have more around them than in them."""
     body = b"1;a=b\r\nx\r\n" * MOST_HEAD
     parsed = Parsed(cut(CHUNKED + body + b"0\r\n\r\n", range(0, len(body), 100)))
@@ -250,7 +251,7 @@ def test_a_body_may_be_longer_than_a_head():
     assert parsed.bodies == [b"x" * MOST_HEAD]
 
 
-def test_so_many_requests_may_be_sent_ahead():
+def test_so_many_requests_may_be_sent_ahead() -> None:
     """One more is refused, and those before it are there."""
     parser = RequestParser(MOST_HEAD)
     parser.feed(NEXT * MOST_REQUESTS_AHEAD)
@@ -296,14 +297,14 @@ def test_so_many_requests_may_be_sent_ahead():
         b"Host: b\r\n",
     ],
 )
-def test_what_others_may_read_otherwise_is_refused(headers):
+def test_what_others_may_read_otherwise_is_refused(headers: bytes) -> None:
     """What is a body for one is a request for another: https://portswigger.net/web-security/request-smuggling."""
     parsed = Parsed([POST + headers + b"\r\n0\r\n\r\n" + NEXT])
     assert parsed.status in (400, 501)
     assert not parsed.requests
 
 
-def test_http_1_0_has_no_chunks():
+def test_http_1_0_has_no_chunks() -> None:
     """RFC 9112, section 6.1: what is before us and knows only 1.0 sees a request in them."""
     head = b"POST / HTTP/1.0\r\nConnection: keep-alive\r\nTransfer-Encoding: chunked\r\n\r\n"
     parsed = Parsed([head + b"0\r\n\r\n" + NEXT])
@@ -327,7 +328,7 @@ def test_http_1_0_has_no_chunks():
         b"0\r\nContent-Length: 3\r\n\r\n",
     ],
 )
-def test_a_body_in_bad_chunks_has_no_end(chunk):
+def test_a_body_in_bad_chunks_has_no_end(chunk: bytes) -> None:
     """What came before is there, and nothing behind it."""
     parsed = Parsed([CHUNKED + b"2\r\nok\r\n" + chunk + b"0\r\n\r\n" + NEXT])
     (request,) = parsed.requests
@@ -336,7 +337,7 @@ def test_a_body_in_bad_chunks_has_no_end(chunk):
     assert not request.is_complete
 
 
-def test_a_tunnel_is_refused_and_nothing_else_answered():
+def test_a_tunnel_is_refused_and_nothing_else_answered() -> None:
     """What is behind it is for somebody else."""
     parsed = Parsed([b"CONNECT b:443 HTTP/1.1\r\nHost: b:443\r\n\r\n" + NEXT])
     assert parsed.status == 400
@@ -360,7 +361,7 @@ def test_a_tunnel_is_refused_and_nothing_else_answered():
         (b"\x16\x03\x01\x02\x00\x01\x00", 400),
     ],
 )
-def test_what_is_no_request_is_refused(start, status):
+def test_what_is_no_request_is_refused(start: bytes, status: int) -> None:
     """With the status that says why."""
     assert Parsed([start]).status == status
 
@@ -381,7 +382,7 @@ def test_what_is_no_request_is_refused(start, status):
         (b"*", b"*", b""),
     ],
 )
-def test_a_path_is_what_is_between_host_and_query(target, path, query):
+def test_a_path_is_what_is_between_host_and_query(target: bytes, path: bytes, query: bytes) -> None:
     """Also of a whole address, as proxies are sent them (RFC 9112, section 3.2)."""
     request = only(b"OPTIONS %b HTTP/1.1\r\nHost: a\r\n\r\n" % target)
     assert (request.target, request.path, request.query) == (target, path, query)
@@ -398,7 +399,7 @@ def test_a_path_is_what_is_between_host_and_query(target, path, query):
         (b"1.0", b"Keep-Alive", True),
     ],
 )
-def test_a_client_says_whether_it_goes_on(version, connection, keeps):
+def test_a_client_says_whether_it_goes_on(version: bytes, connection: bytes, keeps: bool) -> None:
     """HTTP/1.1 does unless it says otherwise, 1.0 does not."""
     said = b"Connection: %b\r\nUpgrade: h2c\r\n" % connection if connection else b""
     assert only(b"GET / HTTP/%b\r\nHost: a\r\n%b\r\n" % (version, said)).keeps_alive is keeps
@@ -413,13 +414,13 @@ def test_a_client_says_whether_it_goes_on(version, connection, keeps):
         (b"1.0", b"100-continue", False),
     ],
 )
-def test_a_client_says_whether_it_waits(version, expect, waits):
+def test_a_client_says_whether_it_waits(version: bytes, expect: bytes, waits: bool) -> None:
     """One that speaks 1.0 could not (RFC 9110, section 10.1.1)."""
     head = b"POST / HTTP/%b\r\nHost: a\r\nExpect: %b\r\nContent-Length: 1\r\n\r\n"
     assert only(head % (version, expect)).waits is waits
 
 
-def test_a_head_that_has_begun_is_seen():
+def test_a_head_that_has_begun_is_seen() -> None:
     """From its first byte to its last."""
     parser = RequestParser(MOST_HEAD)
     seen = []
@@ -430,7 +431,7 @@ def test_a_head_that_has_begun_is_seen():
 
 
 @pytest.mark.parametrize("data", [NEXT, CHUNKED + b"5\r\nhe", POST[:9], b"GET / HTTP/3\r\n"])
-def test_a_closed_parser_is_let_go(data):
+def test_a_closed_parser_is_let_go(data: Any) -> None:
     """At once: the collector of cycles comes seldom, and it holds what was read."""
     parser = RequestParser(MOST_HEAD)
     parser.feed(data)
@@ -475,12 +476,14 @@ HEAD = b"HEAD / HTTP/1.1\r\nHost: a\r\n\r\n"
         ),
     ],
 )
-def test_a_whole_answer_has_its_length(request_head, status, headers, answer):
+def test_a_whole_answer_has_its_length(
+    request_head: Any, status: int, headers: Any, answer: bytes
+) -> None:
     """And no body where there is none."""
     assert framing(request_head).head(status, headers, b"ok", last=True) == answer
 
 
-def test_an_answer_in_parts_is_chunked():
+def test_an_answer_in_parts_is_chunked() -> None:
     """An empty part is none: it would be the end."""
     frame = framing()
     assert frame.head(200, [], b"a", last=False) == (
@@ -492,7 +495,7 @@ def test_an_answer_in_parts_is_chunked():
     assert not frame.closes
 
 
-def test_an_answer_in_parts_ends_with_the_connection_in_http_1_0():
+def test_an_answer_in_parts_ends_with_the_connection_in_http_1_0() -> None:
     """There are no chunks, whatever the client asked for."""
     frame = framing(OLD)
     assert frame.head(200, [], b"a", last=False) == (
@@ -503,7 +506,7 @@ def test_an_answer_in_parts_ends_with_the_connection_in_http_1_0():
 
 
 @pytest.mark.parametrize("head", [HEAD, HEAD.replace(b"1.1", b"1.0")])
-def test_the_answer_to_head_has_no_body(head):
+def test_the_answer_to_head_has_no_body(head: Any) -> None:
     """In however many parts it comes."""
     frame = framing(head)
     assert frame.head(200, [], b"a", last=False).endswith(b"\r\n\r\n")
@@ -511,7 +514,7 @@ def test_the_answer_to_head_has_no_body(head):
     assert frame.body(b"c", last=True) == b""
 
 
-def test_the_end_of_a_connection_is_told_once():
+def test_the_end_of_a_connection_is_told_once() -> None:
     """By us, unless the application does: then we end it as it says."""
     said = framing(closes=True).head(204, [], b"", last=True)
     frame = framing()
@@ -532,13 +535,13 @@ def test_the_end_of_a_connection_is_told_once():
         (b"a", b"b\r\n\r\nHTTP/1.1 200 OK"),
     ],
 )
-def test_a_header_cannot_begin_another_line(header):
+def test_a_header_cannot_begin_another_line(header: tuple[bytes, ...]) -> None:
     """What an application took from a client is not always clean."""
     with pytest.raises(ValueError, match="end of a line"):
         framing().head(200, [header], b"", last=True)
 
 
-def test_an_answer_is_as_long_as_it_says():
+def test_an_answer_is_as_long_as_it_says() -> None:
     """Else the client would take the rest for the next answer, or wait for it."""
     with pytest.raises(ValueError, match="content-length"):
         framing().head(200, LENGTH_2, b"too long", last=False)

@@ -10,9 +10,12 @@ import subprocess
 import sys
 import time
 from contextlib import suppress
+from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
+from trio.testing import MockClock
 
 from punch.exceptions import ConfigurationError, ModelForbidden, Unauthorized
 from punch.gateway import Key, KeyStore, open_keys
@@ -24,7 +27,7 @@ NOW = 1_800_000_000.0
 
 
 @pytest.fixture
-def path(tmp_path):
+def path(tmp_path: Path):
     return tmp_path / "punch" / "gateway.sqlite3"
 
 
@@ -34,7 +37,7 @@ def store(path):
         yield store
 
 
-async def test_the_secret_that_was_shown_gets_in_as_its_key(store):
+async def test_the_secret_that_was_shown_gets_in_as_its_key(store) -> None:
     """With all that was said when it was made."""
     key, secret = store.create(
         "ada", models=["a", "b", "a"], requests_per_minute=3, tokens_per_minute=4, concurrency=5
@@ -53,7 +56,7 @@ async def test_the_secret_that_was_shown_gets_in_as_its_key(store):
     assert re.fullmatch(rf"pk-{key.key_id}-[0-9A-Za-z]{{43}}", secret)
 
 
-def test_two_keys_share_nothing(store):
+def test_two_keys_share_nothing(store) -> None:
     """Neither the id nor the secret."""
     (one, first), (two, second) = store.create("a"), store.create("a")
 
@@ -62,14 +65,14 @@ def test_two_keys_share_nothing(store):
 
 
 @pytest.mark.parametrize("length", [0, 1, 10, 43])
-def test_base_62_has_the_digits_that_were_asked_for(length):
+def test_base_62_has_the_digits_that_were_asked_for(length: int) -> None:
     """And spells the number, from the left."""
     assert base62((62 + 10).to_bytes(2), 3) == "01A"
     assert len(base62(b"\xff" * 32, length)) == length
     assert base62(b"\xff" * 32, 44).startswith("0")
 
 
-async def test_whoever_has_no_key_is_refused_and_learns_nothing(store):
+async def test_whoever_has_no_key_is_refused_and_learns_nothing(store) -> None:
     """Nothing, half of one, another's, one with a letter changed: the same words."""
     key, secret = store.create("ada")
     other, _ = store.create("bob")
@@ -89,7 +92,9 @@ async def test_whoever_has_no_key_is_refused_and_learns_nothing(store):
             await store.authenticate(nothing)
 
 
-async def test_an_unknown_id_is_compared_like_a_known_one(store, monkeypatch):
+async def test_an_unknown_id_is_compared_like_a_known_one(
+    store, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """So that the time it takes says nothing."""
     _, secret = store.create("ada")
     compared = []
@@ -103,7 +108,7 @@ async def test_an_unknown_id_is_compared_like_a_known_one(store, monkeypatch):
     assert compared == [(32, 32)] * 4
 
 
-async def test_a_key_is_good_until_its_last_moment(path):
+async def test_a_key_is_good_until_its_last_moment(path) -> None:
     """And only the right secret is told that it has expired."""
     now = NOW
     with KeyStore(path, wall=lambda: now) as store:
@@ -118,7 +123,9 @@ async def test_a_key_is_good_until_its_last_moment(path):
         assert (key.state(NOW), key.state(now)) == ("active", "expired")
 
 
-async def test_a_key_that_another_process_revokes_is_refused_within_a_second(path, autojump_clock):
+async def test_a_key_that_another_process_revokes_is_refused_within_a_second(
+    path, autojump_clock: MockClock
+) -> None:
     """And one that it makes is taken; a gateway looks at most every 250 ms."""
     async with open_keys(path) as store:
         with KeyStore(path) as other:
@@ -131,7 +138,9 @@ async def test_a_key_that_another_process_revokes_is_refused_within_a_second(pat
             await store.authenticate(secret)
 
 
-async def test_the_file_is_looked_at_once_for_many_requests(path, autojump_clock, monkeypatch):
+async def test_the_file_is_looked_at_once_for_many_requests(
+    path, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """However many come at the same moment."""
     async with open_keys(path) as store:
         _, secret = store.create("ada")
@@ -148,7 +157,9 @@ async def test_the_file_is_looked_at_once_for_many_requests(path, autojump_clock
         assert len(looks) == 2
 
 
-async def test_usage_of_another_gateway_does_not_read_the_keys_again(path, autojump_clock):
+async def test_usage_of_another_gateway_does_not_read_the_keys_again(
+    path, autojump_clock: MockClock
+) -> None:
     """It is written every second."""
     async with open_keys(path) as store:
         _, secret = store.create("ada")
@@ -163,7 +174,7 @@ async def test_usage_of_another_gateway_does_not_read_the_keys_again(path, autoj
         assert store._known is before
 
 
-async def test_a_file_that_was_removed_lets_nobody_in(path, autojump_clock):
+async def test_a_file_that_was_removed_lets_nobody_in(path, autojump_clock: MockClock) -> None:
     """Nor does one that was put in its place let in others than its own keys."""
     async with open_keys(path) as store:
         key, secret = store.create("ada")
@@ -186,12 +197,14 @@ async def test_a_file_that_was_removed_lets_nobody_in(path, autojump_clock):
         assert key.key_id != other.key_id
 
 
-async def test_a_disk_that_fails_locks_nobody_out(path, autojump_clock, monkeypatch):
+async def test_a_disk_that_fails_locks_nobody_out(
+    path, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """What was good a moment ago still is."""
     async with open_keys(path) as store:
         key, secret = store.create("ada")
 
-        def fail():
+        def fail() -> None:
             raise ConfigurationError("the disk is gone")
 
         monkeypatch.setattr(store, "_look", fail)
@@ -199,7 +212,7 @@ async def test_a_disk_that_fails_locks_nobody_out(path, autojump_clock, monkeypa
         assert await store.authenticate(secret) == key
 
 
-async def test_a_warm_look_up_takes_microseconds(store):
+async def test_a_warm_look_up_takes_microseconds(store) -> None:
     """Every request pays for it: a hundredth of the gateway's own time."""
     for number in range(200):
         store.create(f"key {number}")
@@ -214,7 +227,7 @@ async def test_a_warm_look_up_takes_microseconds(store):
     assert best < 20e-6
 
 
-def test_no_secret_is_on_the_disk_and_only_its_owner_reads_the_file(store, path):
+def test_no_secret_is_on_the_disk_and_only_its_owner_reads_the_file(store, path) -> None:
     """A copy of the file opens nothing."""
     _, secret = store.create("ada")
     files = list(path.parent.iterdir())
@@ -227,7 +240,7 @@ def test_no_secret_is_on_the_disk_and_only_its_owner_reads_the_file(store, path)
     assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
 
 
-def test_a_file_that_others_could_read_is_closed_to_them(path):
+def test_a_file_that_others_could_read_is_closed_to_them(path) -> None:
     """Whoever made it."""
     KeyStore(path).close()
     path.chmod(0o644)
@@ -236,7 +249,7 @@ def test_a_file_that_others_could_read_is_closed_to_them(path):
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
-def test_opening_the_file_again_drops_none_of_its_locks(path):
+def test_opening_the_file_again_drops_none_of_its_locks(path) -> None:
     """Else the next program that ends takes the journal from under a running gateway.
 
     https://www.sqlite.org/howtocorrupt.html, section 2.2. Only another process sees the locks.
@@ -254,7 +267,7 @@ def test_opening_the_file_again_drops_none_of_its_locks(path):
         ]
 
 
-def test_a_file_may_be_a_link_to_one_that_is_not_there_yet(tmp_path):
+def test_a_file_may_be_a_link_to_one_that_is_not_there_yet(tmp_path: Path) -> None:
     """It is made where the link says."""
     link, path = tmp_path / "link", tmp_path / "elsewhere" / "keys"
     link.symlink_to(path)
@@ -263,7 +276,7 @@ def test_a_file_may_be_a_link_to_one_that_is_not_there_yet(tmp_path):
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
-def test_keys_are_listed_in_the_order_they_were_made(path):
+def test_keys_are_listed_in_the_order_they_were_made(path) -> None:
     """The revoked ones too, again after a restart."""
     now = NOW
     with KeyStore(path, wall=lambda: now) as store:
@@ -278,7 +291,9 @@ def test_keys_are_listed_in_the_order_they_were_made(path):
         assert [key.revoked_at for key in again.list()] == [NOW + 1, None]
 
 
-def test_a_full_file_forgets_the_key_that_was_revoked_first(path, monkeypatch):
+def test_a_full_file_forgets_the_key_that_was_revoked_first(
+    path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """And takes no more if all of them are good."""
     monkeypatch.setattr(_keys, "MOST_KEYS", 3)
     now = NOW
@@ -307,20 +322,20 @@ def test_a_full_file_forgets_the_key_that_was_revoked_first(path, monkeypatch):
         ({"name": "a", "expires_at": float("nan")}, "would expire before it is made"),
     ],
 )
-def test_a_key_that_makes_no_sense_is_not_made(store, values, words):
+def test_a_key_that_makes_no_sense_is_not_made(store, values: dict[str, Any], words: str) -> None:
     """The text names the value and the rule."""
     with pytest.raises(ConfigurationError, match=re.escape(words)):
         store.create(**values)
     assert store.list() == ()
 
 
-def test_nobody_revokes_a_key_that_is_not_there(store):
+def test_nobody_revokes_a_key_that_is_not_there(store) -> None:
     """A slip of the finger does not look like a success."""
     with pytest.raises(ConfigurationError, match="there is no API key 'nix'"):
         store.revoke("nix")
 
 
-def test_a_key_may_use_its_models_and_any_only_if_that_is_one():
+def test_a_key_may_use_its_models_and_any_only_if_that_is_one() -> None:
     """Else the router could choose one that it may not."""
     free = Key(key_id="x", name="x")
     one = Key(key_id="x", name="x", models=("a",))
@@ -346,7 +361,9 @@ def test_a_key_may_use_its_models_and_any_only_if_that_is_one():
         (lambda path: _later_version(path), f"schema {SCHEMA_VERSION + 1}"),
     ],
 )
-def test_a_file_that_is_not_ours_is_refused_and_left_alone(tmp_path, make, words):
+def test_a_file_that_is_not_ours_is_refused_and_left_alone(
+    tmp_path: Path, make: Any, words: str
+) -> None:
     """The text names it and the remedy."""
     path = tmp_path / "x"
     make(path)
@@ -357,24 +374,24 @@ def test_a_file_that_is_not_ours_is_refused_and_left_alone(tmp_path, make, words
     assert (path.read_bytes() if path.is_file() else None) == before
 
 
-def _other_program(path):
+def _other_program(path) -> None:
     connection = sqlite3.connect(path)
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("CREATE TABLE bookmarks (url TEXT)")
     connection.close()
 
 
-def _later_version(path):
+def _later_version(path) -> None:
     KeyStore(path).close()
     connection = sqlite3.connect(path)
     connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION + 1}")
     connection.close()
 
 
-async def test_many_can_open_a_new_file_at_once(path):
+async def test_many_can_open_a_new_file_at_once(path) -> None:
     """Whoever is first makes the tables."""
 
-    def make():
+    def make() -> None:
         with KeyStore(path) as store:
             store.create("ada")
 

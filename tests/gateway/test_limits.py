@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from gateway_client import open_client
+from trio.testing import MockClock
 
 from punch.backends import MockBackend, MockScript
 from punch.wire import LIMITS, SAMPLING_NUMBERS
@@ -51,7 +52,7 @@ async def fields() -> list[tuple[str, str, dict[str, float]]]:
     return found
 
 
-async def test_openapi_says_no_wider_limit_than_peers_have(autojump_clock):
+async def test_openapi_says_no_wider_limit_than_peers_have(autojump_clock: MockClock) -> None:
     """It would be an invitation to send what nobody answers."""
     wider = []
     for place, ours, said in await fields():
@@ -64,7 +65,9 @@ async def test_openapi_says_no_wider_limit_than_peers_have(autojump_clock):
     assert wider == ["Options.num_predict"]
 
 
-async def test_openapi_says_a_limit_for_every_number_that_chooses_tokens(autojump_clock):
+async def test_openapi_says_a_limit_for_every_number_that_chooses_tokens(
+    autojump_clock: MockClock,
+) -> None:
     """None is forgotten in any interface that has it."""
     said = {(place.partition(".")[0], ours) for place, ours, _ in await fields()}
     for name in SAMPLING_NUMBERS:
@@ -76,7 +79,9 @@ async def test_openapi_says_a_limit_for_every_number_that_chooses_tokens(autojum
 
 
 @pytest.mark.parametrize("name", SAMPLING_NUMBERS)
-async def test_the_ends_of_each_limit_are_answered_and_beyond_is_refused(name, autojump_clock):
+async def test_the_ends_of_each_limit_are_answered_and_beyond_is_refused(
+    name: Any, autojump_clock: MockClock
+) -> None:
     """With the field's name, before anybody is asked."""
     limit = LIMITS[name]
     most = int(limit.most) if name != "seed" else (1 << 63) - 1

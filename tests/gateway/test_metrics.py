@@ -11,6 +11,7 @@ import request_records as records
 import trio
 from prometheus_text import told
 from starlette.applications import Starlette
+from trio.testing import MockClock
 
 from punch.events import Bus, Cost
 from punch.gateway import Metrics, metrics_route, open_metrics
@@ -34,7 +35,7 @@ def observe(metrics, *watched) -> None:
             metrics.hear(event)
 
 
-async def test_a_request_is_counted_with_its_tokens_and_times():
+async def test_a_request_is_counted_with_its_tokens_and_times() -> None:
     """Under the names that vLLM has for them."""
     metrics = Metrics(Swarm())
     observe(metrics, records.easy())
@@ -51,7 +52,7 @@ async def test_a_request_is_counted_with_its_tokens_and_times():
     assert found["punch_decisions_total", "completion-time", "first"] == 1
 
 
-async def test_failovers_and_continuations_are_told_apart():
+async def test_failovers_and_continuations_are_told_apart() -> None:
     """One is before the first text, the other after it."""
     metrics = Metrics(Swarm())
     observe(metrics, records.continued(), records.failed_over(), records.failed_over())
@@ -64,7 +65,7 @@ async def test_failovers_and_continuations_are_told_apart():
     assert found["punch_failovers_total",] == 2
 
 
-async def test_a_decision_that_found_nobody_is_no_failover():
+async def test_a_decision_that_found_nobody_is_no_failover() -> None:
     """It is what the request failed with."""
     metrics = Metrics(Swarm())
     nobody = attrs.evolve(made.decide(peers=()), reason="failover")
@@ -75,7 +76,7 @@ async def test_a_decision_that_found_nobody_is_no_failover():
     assert found["punch_failovers_total",] == 0
 
 
-async def test_how_long_it_takes_to_fail_is_no_latency():
+async def test_how_long_it_takes_to_fail_is_no_latency() -> None:
     """A broken swarm must not look fast."""
     metrics = Metrics(Swarm())
     observe(metrics, records.easy(status=503, error_code="no_peer", first_text_at=None))
@@ -87,7 +88,7 @@ async def test_how_long_it_takes_to_fail_is_no_latency():
     assert found["punch_requests_total", "/v1/chat/completions", "smollm2", "499"] == 1
 
 
-async def test_what_runs_and_what_waits_are_told_apart():
+async def test_what_runs_and_what_waits_are_told_apart() -> None:
     """As the gateway stands at the scrape."""
     waiting = 0
     metrics = Metrics(Swarm(), waiting=lambda: waiting)
@@ -103,7 +104,7 @@ async def test_what_runs_and_what_waits_are_told_apart():
     assert any(name[0] == "punch_build_info" for name in found)
 
 
-async def test_the_breaker_of_a_peer_is_the_worst_of_its_models():
+async def test_the_breaker_of_a_peer_is_the_worst_of_its_models() -> None:
     """Closed, half-open, open: 0, 1, 2."""
     broken = Breaker(failures=1, until=100.0)
     probing = Breaker(failures=1, until=100.0, probing=True)
@@ -118,7 +119,7 @@ async def test_the_breaker_of_a_peer_is_the_worst_of_its_models():
     assert states == [0, 1, 2]
 
 
-async def test_peers_beyond_two_hundred_are_one():
+async def test_peers_beyond_two_hundred_are_one() -> None:
     """The worst of them, and all their requests."""
     peers = [made.record(f"peer-{number}") for number in range(MOST_PEERS + 50)]
     peers[-1] = made.record("last", breakers={None: Breaker(failures=1)})
@@ -130,7 +131,7 @@ async def test_peers_beyond_two_hundred_are_one():
     assert found["punch_peers",] == MOST_PEERS + 50
 
 
-async def test_models_that_nobody_offers_are_one(autojump_clock):
+async def test_models_that_nobody_offers_are_one(autojump_clock: MockClock) -> None:
     """A caller can ask for anything."""
     metrics = Metrics(Swarm())
     refused = {"provenance": None, "status": 404, "error_code": "unknown_model", "decisions": ()}
@@ -145,7 +146,7 @@ async def test_models_that_nobody_offers_are_one(autojump_clock):
     assert found["punch_requests_total", "/v1/chat/completions", "smollm2", "200"] == 1
 
 
-async def test_labels_stay_few_whatever_peers_and_callers_say(autojump_clock):
+async def test_labels_stay_few_whatever_peers_and_callers_say(autojump_clock: MockClock) -> None:
     """Peers offer thousands of models, and come and go."""
     names = [f"model {number}" for number in range(400)] + ["x" * 5000]
     swarm = Swarm(peers=(made.record(made.FAST, models=names),))
@@ -162,7 +163,9 @@ async def test_labels_stay_few_whatever_peers_and_callers_say(autojump_clock):
     assert sum(v for n, v in found.items() if n[0] == "punch_requests_total") == len(names)
 
 
-async def test_a_new_model_is_counted_by_its_name_within_a_second(autojump_clock):
+async def test_a_new_model_is_counted_by_its_name_within_a_second(
+    autojump_clock: MockClock,
+) -> None:
     """The models on offer are not looked through for every request."""
     swarm = Swarm(peers=())
     metrics = Metrics(swarm)
@@ -176,7 +179,7 @@ async def test_a_new_model_is_counted_by_its_name_within_a_second(autojump_clock
     assert found["punch_prompt_tokens_total", "smollm2"] == 420
 
 
-async def test_the_route_answers_in_the_format_that_was_asked_for():
+async def test_the_route_answers_in_the_format_that_was_asked_for() -> None:
     """Prometheus itself asks for OpenMetrics."""
     metrics = Metrics(Swarm())
     observe(metrics, records.easy())
@@ -187,7 +190,7 @@ async def test_the_route_answers_in_the_format_that_was_asked_for():
     ):
         sent = []
 
-        async def send(message, sent=sent):
+        async def send(message, sent=sent) -> None:
             sent.append(message)
 
         async def receive():
@@ -205,7 +208,7 @@ async def test_the_route_answers_in_the_format_that_was_asked_for():
         assert b"_created" not in sent[1]["body"]
 
 
-async def test_counting_a_request_takes_less_than_a_tenth_of_a_millisecond():
+async def test_counting_a_request_takes_less_than_a_tenth_of_a_millisecond() -> None:
     """The worst case: one that was continued."""
     metrics, record = Metrics(Swarm()), records.continued()
     best = float("inf")
@@ -217,7 +220,7 @@ async def test_counting_a_request_takes_less_than_a_tenth_of_a_millisecond():
     assert best < 100e-6
 
 
-async def test_what_was_too_fast_to_be_counted_is_counted_as_that():
+async def test_what_was_too_fast_to_be_counted_is_counted_as_that() -> None:
     """And a request whose end is among it does not run for ever."""
     metrics = Metrics(Swarm())
     for ended_at in (None, 103.0):
@@ -229,7 +232,7 @@ async def test_what_was_too_fast_to_be_counted_is_counted_as_that():
     assert found["punch_num_requests_running",] == 1
 
 
-async def test_a_scrape_counts_what_has_ended_before_it():
+async def test_a_scrape_counts_what_has_ended_before_it() -> None:
     """However many events wait for the metrics' own task."""
     events = Bus()
     async with open_metrics(Swarm(), events=events) as metrics:

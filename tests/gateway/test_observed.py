@@ -9,19 +9,18 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from prometheus_text import told
+from trio.testing import MockClock
 
 from punch.backends import MockBackend, MockScript
 from punch.dialer import chat_request
 from punch.events import Bus, RequestRecord
 from punch.gateway import Metrics, open_spans
 from punch.gateway.keys._charging import cost_of
-from punch.testing import open_swarm
+from punch.testing import Swarm
 from punch.wire import Sampling
 
-LIMIT = 3600
 
-
-async def watched(router, swarm, *, killed_at: float) -> RequestRecord:
+async def watched(router, swarm: Swarm, *, killed_at: float) -> RequestRecord:
     """An record whose first peer dies some seconds after it was asked."""
     request = chat_request("tell me", sampling=Sampling(max_tokens=20))
     record = records.new(request.request_id, endpoint="/v1/chat/completions")
@@ -48,25 +47,23 @@ async def watched(router, swarm, *, killed_at: float) -> RequestRecord:
     ("killed_at", "reason", "generated"), [(1.0, "failover", 1), (4.0, "continuation", 2)]
 )
 async def test_a_peer_that_dies_is_counted_for_what_it_meant(
-    killed_at, reason, generated, autojump_clock
-):
+    killed_at: float, reason: str, generated: int, autojump_clock: MockClock, swarm: Swarm
+) -> None:
     """Before the first text it is a failover, after it a continuation, in numbers and in spans."""
     exporter = InMemorySpanExporter()
     provider = TracerProvider(shutdown_on_exit=False)
     provider.add_span_processor(SimpleSpanProcessor(exporter))
-    with trio.fail_after(LIMIT):
-        async with open_swarm() as swarm:
-            for name in "ab":
-                await swarm.listener(name, MockBackend(MockScript(delay=3, decode_rate=10.0)))
-            async with swarm.router() as router, open_spans(Bus(), provider=provider) as spans:
-                metrics = Metrics(router)
-                await router.wait_for_peers(lambda peers: len(peers) == 2)
-                before = await told(metrics)
-                record = await watched(router, swarm, killed_at=killed_at)
-                for subscriber in (metrics, spans):
-                    for event in records.life(record):
-                        subscriber.hear(event)
-                found = await told(metrics)
+    for name in "ab":
+        await swarm.listener(name, MockBackend(MockScript(delay=3, decode_rate=10.0)))
+    async with swarm.router() as router, open_spans(Bus(), provider=provider) as spans:
+        metrics = Metrics(router)
+        await router.wait_for_peers(lambda peers: len(peers) == 2)
+        before = await told(metrics)
+        record = await watched(router, swarm, killed_at=killed_at)
+        for subscriber in (metrics, spans):
+            for event in records.life(record):
+                subscriber.hear(event)
+        found = await told(metrics)
 
     assert [decision.reason for decision in record.decisions] == ["first", reason]
     assert found["punch_decisions_total", "completion-time", reason] == 1

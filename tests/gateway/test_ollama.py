@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import trio
 from gateway_client import open_client
+from trio.testing import MockClock
 
 from punch.backends import Emit, Generation, MockBackend, MockScript
 from punch.capability import ModelOffer
@@ -24,7 +25,7 @@ def chat(**fields: Any) -> dict[str, Any]:
     return {"model": "mock", "messages": [{"role": "user", "content": "hi"}]} | fields
 
 
-async def test_a_chat_streams_a_line_for_each_part(autojump_clock):
+async def test_a_chat_streams_a_line_for_each_part(autojump_clock: MockClock) -> None:
     """By default; the last line has what was counted."""
     async with open_client({"a": mock(decode_rate=10.0)}) as client:
         reply = await client.post("/api/chat", chat(options={"num_predict": 3}))
@@ -43,7 +44,7 @@ async def test_a_chat_streams_a_line_for_each_part(autojump_clock):
     assert last["punch"]["segments"][0]["peer_id"] == "a"
 
 
-async def test_a_chat_without_a_stream_is_one_object(autojump_clock):
+async def test_a_chat_without_a_stream_is_one_object(autojump_clock: MockClock) -> None:
     """With the same text."""
     body = chat(options={"num_predict": 5})
     async with open_client({"a": mock()}) as client:
@@ -55,7 +56,9 @@ async def test_a_chat_without_a_stream_is_one_object(autojump_clock):
     assert whole.headers["x-punch-peer"] == "a"
 
 
-async def test_generate_is_a_chat_of_one_question_unless_it_is_raw(autojump_clock):
+async def test_generate_is_a_chat_of_one_question_unless_it_is_raw(
+    autojump_clock: MockClock,
+) -> None:
     """As Ollama's own templates make of it."""
     asked: list[CommandRequest] = []
 
@@ -76,7 +79,7 @@ async def test_generate_is_a_chat_of_one_question_unless_it_is_raw(autojump_cloc
     assert "eval_count" not in plain.json()
 
 
-async def test_options_and_format_reach_the_backend(autojump_clock):
+async def test_options_and_format_reach_the_backend(autojump_clock: MockClock) -> None:
     """Ollama's -1 is no limit; any JSON is the empty schema."""
     asked: list[CommandRequest] = []
 
@@ -102,7 +105,7 @@ async def test_options_and_format_reach_the_backend(autojump_clock):
     assert [each.response_schema for each in asked] == ["{}", '{"type": "object"}']
 
 
-async def test_tool_calls_have_objects_for_arguments(autojump_clock):
+async def test_tool_calls_have_objects_for_arguments(autojump_clock: MockClock) -> None:
     """Both ways, and results belong to the calls in their order."""
     asked: list[CommandRequest] = []
 
@@ -134,7 +137,7 @@ async def test_tool_calls_have_objects_for_arguments(autojump_clock):
     assert called.tool_calls[0].id == returned.tool_call_id
 
 
-async def test_a_question_with_nothing_in_it_loads_the_model(autojump_clock):
+async def test_a_question_with_nothing_in_it_loads_the_model(autojump_clock: MockClock) -> None:
     """There it is loaded; here it is loaded or will be."""
     async with open_client({"a": mock()}) as client:
         reply = await client.post("/api/generate", {"model": "mock", "stream": False})
@@ -145,7 +148,7 @@ async def test_a_question_with_nothing_in_it_loads_the_model(autojump_clock):
     assert streamed.lines()[-1]["done_reason"] == "load"
 
 
-async def test_a_name_may_have_ollamas_usual_tag(autojump_clock):
+async def test_a_name_may_have_ollamas_usual_tag(autojump_clock: MockClock) -> None:
     """Its clients add one where there is none; the name comes back as it was given."""
     async with open_client({"a": mock()}) as client:
         reply = await client.post("/api/chat", chat(model="mock:latest", stream=False))
@@ -155,7 +158,7 @@ async def test_a_name_may_have_ollamas_usual_tag(autojump_clock):
     assert other.json().keys() == {"error"}
 
 
-async def test_embeddings_come_new_and_old(autojump_clock):
+async def test_embeddings_come_new_and_old(autojump_clock: MockClock) -> None:
     """Several vectors, or one."""
     async with open_client({"a": mock()}) as client:
         new = await client.post("/api/embed", {"model": "mock", "input": ["a", "b c"]})
@@ -165,7 +168,7 @@ async def test_embeddings_come_new_and_old(autojump_clock):
     assert old.json()["embedding"] == new.json()["embeddings"][0]
 
 
-async def test_models_are_listed_and_shown(autojump_clock):
+async def test_models_are_listed_and_shown(autojump_clock: MockClock) -> None:
     """In the fields that Ollama's clients read."""
     async with open_client({"a": mock()}) as client:
         tags = await client.get("/api/tags")
@@ -194,7 +197,9 @@ async def test_models_are_listed_and_shown(autojump_clock):
         ({"format": "xml"}, "format is 'xml'"),
     ],
 )
-async def test_what_cannot_be_honoured_is_refused_by_name(fields, words, autojump_clock):
+async def test_what_cannot_be_honoured_is_refused_by_name(
+    fields: dict[str, Any], words: str, autojump_clock: MockClock
+) -> None:
     """In Ollama's form."""
     async with open_client({"a": mock()}) as client:
         reply = await client.post("/api/chat", chat(**fields))
@@ -203,7 +208,7 @@ async def test_what_cannot_be_honoured_is_refused_by_name(fields, words, autojum
 
 
 @pytest.mark.parametrize("name", ["\0", "a\nb", "\x1b[31m"])
-async def test_a_model_has_a_name_that_can_be_shown(name, autojump_clock):
+async def test_a_model_has_a_name_that_can_be_shown(name: str, autojump_clock: MockClock) -> None:
     """400, also for the mark that lines are spelled with."""
     async with open_client({"a": mock()}) as client:
         for path in ("/api/chat", "/api/generate", "/api/embed", "/api/show"):
@@ -213,7 +218,7 @@ async def test_a_model_has_a_name_that_can_be_shown(name, autojump_clock):
             assert "printable" in reply.json()["error"]
 
 
-def test_a_line_is_spelled_whatever_the_model_is_called():
+def test_a_line_is_spelled_whatever_the_model_is_called() -> None:
     """The mark stands where the text belongs."""
     shape = OllamaShape(request_id="r", created=0, model="\0", chat=True)
     line = json.loads(shape.text(0, ["hi"]))
@@ -224,7 +229,7 @@ def test_a_line_is_spelled_whatever_the_model_is_called():
     "arguments",
     ["[" * 900 + "]" * 900, "[" * 100_000, "NaN", '{"x": Infinity}', '{"x": 1e999}', "x"],
 )
-def test_arguments_that_cannot_be_an_object_are_text(arguments):
+def test_arguments_that_cannot_be_an_object_are_text(arguments: str) -> None:
     """Models write what they like."""
     found = arguments_of(ToolCall(id="1", name="f", arguments=arguments))
     assert json.loads(json.dumps(found, allow_nan=False)).keys() == {"arguments"}
@@ -233,7 +238,9 @@ def test_arguments_that_cannot_be_an_object_are_text(arguments):
 @pytest.mark.parametrize(
     ("path", "fields"), [("/api/embed", {"input": "x"}), ("/api/embeddings", {"prompt": "x"})]
 )
-async def test_an_embedding_takes_no_options_but_the_context(path, fields, autojump_clock):
+async def test_an_embedding_takes_no_options_but_the_context(
+    path: str, fields: dict[str, Any], autojump_clock: MockClock
+) -> None:
     """And that only as long as it is."""
     async with open_client({"a": mock(context_tokens=100)}) as client:
         body = {"model": "mock"} | fields
@@ -245,7 +252,7 @@ async def test_an_embedding_takes_no_options_but_the_context(path, fields, autoj
     assert other.json()["error"].startswith("options.temperature is not a parameter")
 
 
-async def test_a_stream_that_waits_in_vain_is_a_503(autojump_clock):
+async def test_a_stream_that_waits_in_vain_is_a_503(autojump_clock: MockClock) -> None:
     """There are no comments, so the status is still open when the time runs out."""
     async with open_client({"a": mock(decode_rate=1.0, slots=1)}) as client:
         async with trio.open_nursery() as nursery:
@@ -258,7 +265,7 @@ async def test_a_stream_that_waits_in_vain_is_a_503(autojump_clock):
     assert reply.json().keys() == {"error"}
 
 
-async def test_an_answer_that_breaks_ends_in_an_error_line(autojump_clock):
+async def test_an_answer_that_breaks_ends_in_an_error_line(autojump_clock: MockClock) -> None:
     """The official client raises it."""
     backends = {name: mock(decode_rate=10.0) for name in "ab"}
     body = chat(options={"num_predict": 40}, punch={"continuation": False})
@@ -269,7 +276,7 @@ async def test_an_answer_that_breaks_ends_in_an_error_line(autojump_clock):
     assert connection.reply.lines()[-1].keys() == {"error"}
 
 
-async def test_options_that_are_null_are_not_given(autojump_clock):
+async def test_options_that_are_null_are_not_given(autojump_clock: MockClock) -> None:
     """Some clients send all they know; what is null asks for nothing."""
     options = {"temperature": None, "mirostat": None, "num_ctx": None}
     async with open_client({"a": mock()}) as client:

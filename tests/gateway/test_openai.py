@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import trio
 from gateway_client import Client, open_client
+from trio.testing import MockClock
 
 from punch.backends import Emit, Generation, MockBackend, MockScript, mock_words
 from punch.capability import ModelOffer
@@ -71,7 +72,7 @@ def words(said: str, **sampling: Any) -> str:
 # ---- chat ----
 
 
-async def test_a_chat_has_openais_shape(autojump_clock):
+async def test_a_chat_has_openais_shape(autojump_clock: MockClock) -> None:
     """Every field that the official client reads, and punch's own beside them."""
     async with open_client({"a": mock()}) as client:
         reply = await client.post(
@@ -127,8 +128,8 @@ async def test_a_chat_has_openais_shape(autojump_clock):
 )
 @pytest.mark.parametrize(("streams", "interval"), [(True, 0.0), (False, GATHER_SECONDS)])
 async def test_an_answer_that_is_sent_whole_comes_in_fewer_messages(
-    path, body, streams, interval, autojump_clock
-):
+    path: str, body: dict[str, Any], streams: bool, interval: Any, autojump_clock: MockClock
+) -> None:
     """It is streamed from its peer all the same: what is there survives that peer."""
     scribe = Scribe("a", "b")
     async with open_client({"a": scribe.backend}) as client:
@@ -137,7 +138,7 @@ async def test_an_answer_that_is_sent_whole_comes_in_fewer_messages(
     assert [(each.stream, each.stream_interval) for each in scribe.asked] == [(True, interval)]
 
 
-async def test_the_headers_say_who_answered_and_why(autojump_clock):
+async def test_the_headers_say_who_answered_and_why(autojump_clock: MockClock) -> None:
     """Request id, peer, decision, provenance, segments."""
     async with open_client({"a": mock()}) as client:
         reply = await client.chat(model="mock")
@@ -151,7 +152,7 @@ async def test_the_headers_say_who_answered_and_why(autojump_clock):
 
 
 @pytest.mark.parametrize("includes_usage", [True, False])
-async def test_a_stream_has_openais_shape(includes_usage, autojump_clock):
+async def test_a_stream_has_openais_shape(includes_usage: bool, autojump_clock: MockClock) -> None:
     """The role, the text in parts, the reason, perhaps the usage, and the mark of the end."""
     options = {"stream_options": {"include_usage": True}} if includes_usage else {}
     async with open_client({"a": mock(decode_rate=10.0)}) as client:
@@ -187,7 +188,7 @@ def _parts(text: str) -> list[str]:
     return [first, *(f" {word}" for word in others)]
 
 
-async def test_each_part_of_the_text_leaves_as_it_comes(autojump_clock):
+async def test_each_part_of_the_text_leaves_as_it_comes(autojump_clock: MockClock) -> None:
     """Nothing is held back for company."""
     async with open_client({"a": mock(decode_rate=10.0)}) as client:
         reply = await client.chat(stream=True, max_tokens=5)
@@ -195,7 +196,7 @@ async def test_each_part_of_the_text_leaves_as_it_comes(autojump_clock):
     assert gaps[:4] == [pytest.approx(0.1, abs=0.02)] * 4
 
 
-async def test_what_is_ready_at_once_leaves_in_one_write(autojump_clock):
+async def test_what_is_ready_at_once_leaves_in_one_write(autojump_clock: MockClock) -> None:
     """While a client takes nothing, text gathers; each part keeps an event of its own."""
     body = {"messages": [{"role": "user", "content": "tell me"}], "max_tokens": 20, "stream": True}
     async with open_client({"a": mock()}) as client:
@@ -211,7 +212,7 @@ async def test_what_is_ready_at_once_leaves_in_one_write(autojump_clock):
     assert reply.text() == words("tell me", max_tokens=20)
 
 
-async def test_every_wish_reaches_the_backend(autojump_clock):
+async def test_every_wish_reaches_the_backend(autojump_clock: MockClock) -> None:
     """Under the name that punch has for it."""
     scribe = Scribe("ok")
     async with open_client({"a": scribe.backend}) as client:
@@ -253,7 +254,7 @@ async def test_every_wish_reaches_the_backend(autojump_clock):
     assert asked.timeout == pytest.approx(60, abs=1)
 
 
-async def test_n_answers_are_made_side_by_side(autojump_clock):
+async def test_n_answers_are_made_side_by_side(autojump_clock: MockClock) -> None:
     """Each has its own id, and with a seed its own seed."""
     async with open_client({"a": mock(decode_rate=10.0), "b": mock(decode_rate=10.0)}) as client:
         began = trio.current_time()
@@ -271,7 +272,7 @@ async def test_n_answers_are_made_side_by_side(autojump_clock):
     assert sorted(client.router._runs._runs) == ["tea", "tea#1", "tea#2"]
 
 
-async def test_n_answers_stream_side_by_side(autojump_clock):
+async def test_n_answers_stream_side_by_side(autojump_clock: MockClock) -> None:
     """Each chunk says which answer it belongs to."""
     async with open_client({"a": mock(decode_rate=10.0)}) as client:
         reply = await client.chat(n=2, seed=1, max_tokens=5, stream=True)
@@ -294,7 +295,7 @@ TOOL = {
 }
 
 
-async def test_tool_calls_come_back_in_openais_shape(autojump_clock):
+async def test_tool_calls_come_back_in_openais_shape(autojump_clock: MockClock) -> None:
     """And the tool is told to the backend as JSON text."""
     call = ToolCall(id="call_1", name="weather", arguments='{"place": "here"}')
     scribe = Scribe(tool_calls=(call,), finish_reason="tool_calls")
@@ -327,7 +328,7 @@ async def test_tool_calls_come_back_in_openais_shape(autojump_clock):
     )
 
 
-async def test_tool_calls_end_a_stream(autojump_clock):
+async def test_tool_calls_end_a_stream(autojump_clock: MockClock) -> None:
     """In a chunk of their own, each with its number."""
     calls = tuple(ToolCall(id=f"call_{i}", name="weather", arguments="{}") for i in range(2))
     scribe = Scribe(tool_calls=calls, finish_reason="tool_calls")
@@ -338,7 +339,7 @@ async def test_tool_calls_end_a_stream(autojump_clock):
     assert deltas[-1]["finish_reason"] == "tool_calls"
 
 
-async def test_what_tools_returned_is_part_of_the_conversation(autojump_clock):
+async def test_what_tools_returned_is_part_of_the_conversation(autojump_clock: MockClock) -> None:
     """The official client sends its own message back as it was."""
     scribe = Scribe("sunny")
     turn = {
@@ -379,7 +380,9 @@ async def test_what_tools_returned_is_part_of_the_conversation(autojump_clock):
         ),
     ],
 )
-async def test_a_response_format_is_a_schema(wanted, schema, autojump_clock):
+async def test_a_response_format_is_a_schema(
+    wanted: dict[str, Any], schema: str | None, autojump_clock: MockClock
+) -> None:
     """As text; any object is the empty one."""
     scribe = Scribe("{}")
     async with open_client({"a": scribe.backend}) as client:
@@ -389,7 +392,9 @@ async def test_a_response_format_is_a_schema(wanted, schema, autojump_clock):
 
 
 @pytest.mark.parametrize("stream", [True, False])
-async def test_logprobs_come_with_their_alternatives(stream, autojump_clock):
+async def test_logprobs_come_with_their_alternatives(
+    stream: bool, autojump_clock: MockClock
+) -> None:
     """In a stream, with the last chunk."""
     likely = (TokenLogprob(token="ok", logprob=-0.1, top=(("ok", -0.1), ("no", -2.5))),)
     scribe = Scribe("ok", logprobs=likely)
@@ -406,7 +411,7 @@ async def test_logprobs_come_with_their_alternatives(stream, autojump_clock):
 # ---- completions ----
 
 
-async def test_a_completion_goes_on_from_the_prompt(autojump_clock):
+async def test_a_completion_goes_on_from_the_prompt(autojump_clock: MockClock) -> None:
     """In the shape of the old endpoint."""
     async with open_client({"a": mock()}) as client:
         reply = await client.post("/v1/completions", {"prompt": "once", "max_tokens": 2})
@@ -418,7 +423,7 @@ async def test_a_completion_goes_on_from_the_prompt(autojump_clock):
     assert len(choice["text"].split()) == 2
 
 
-async def test_several_prompts_have_a_choice_each(autojump_clock):
+async def test_several_prompts_have_a_choice_each(autojump_clock: MockClock) -> None:
     """In their order, and all of them are counted."""
     async with open_client({"a": mock()}) as client:
         reply = await client.post("/v1/completions", {"prompt": ["a", "b c"], "max_tokens": 2})
@@ -429,7 +434,7 @@ async def test_several_prompts_have_a_choice_each(autojump_clock):
     assert reply.json()["usage"]["prompt_tokens"] == 3
 
 
-async def test_a_streamed_completion_has_text_and_a_reason(autojump_clock):
+async def test_a_streamed_completion_has_text_and_a_reason(autojump_clock: MockClock) -> None:
     """And no role."""
     async with open_client({"a": mock()}) as client:
         reply = await client.post(
@@ -443,7 +448,7 @@ async def test_a_streamed_completion_has_text_and_a_reason(autojump_clock):
 # ---- embeddings ----
 
 
-async def test_embeddings_are_numbers_or_packed(autojump_clock):
+async def test_embeddings_are_numbers_or_packed(autojump_clock: MockClock) -> None:
     """The official client asks for base64 and unpacks 32-bit floats."""
     body = {"input": ["a b", "c"]}
     async with open_client({"a": mock()}) as client:
@@ -457,7 +462,9 @@ async def test_embeddings_are_numbers_or_packed(autojump_clock):
     assert plain.json()["usage"] == {"prompt_tokens": 3, "total_tokens": 3}
 
 
-async def test_dimensions_that_the_model_does_not_have_are_refused_by_name(autojump_clock):
+async def test_dimensions_that_the_model_does_not_have_are_refused_by_name(
+    autojump_clock: MockClock,
+) -> None:
     """And those that it has are not."""
     async with open_client({"a": mock()}) as client:
         length = len((await _embed(client)).json()["data"][0]["embedding"])
@@ -475,7 +482,7 @@ async def _embed(client: Client, **fields: Any) -> Any:
 # ---- models ----
 
 
-async def test_models_are_listed_with_what_punch_knows(autojump_clock):
+async def test_models_are_listed_with_what_punch_knows(autojump_clock: MockClock) -> None:
     """Each once, whoever offers it, and `auto` before them."""
     listeners = {"a": mock(), "b": mock(), "c": mock(model="other")}
     async with open_client(listeners) as client:
@@ -487,7 +494,7 @@ async def test_models_are_listed_with_what_punch_knows(autojump_clock):
     assert one.json() == listed.json()["data"][1]
 
 
-async def test_auto_lets_the_router_choose(autojump_clock):
+async def test_auto_lets_the_router_choose(autojump_clock: MockClock) -> None:
     """The answer says which model it was."""
     async with open_client({"a": mock(model="some")}) as client:
         reply = await client.chat(model="auto")

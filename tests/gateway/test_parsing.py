@@ -65,7 +65,7 @@ def schemas(value: Any) -> Iterator[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("kind", BODIES, ids=lambda kind: kind.__name__)
-def test_every_list_of_a_body_has_an_end(kind):
+def test_every_list_of_a_body_has_an_end(kind: Any) -> None:
     """A most, and the first item that breaks a rule is the last that is looked at."""
     lists = [s for s in schemas(kind.__pydantic_core_schema__) if s["type"] == "list"]
 
@@ -85,7 +85,7 @@ def test_every_list_of_a_body_has_an_end(kind):
     ],
     ids=["calls", "parts", "keys", "tools", "metadata"],
 )
-def test_a_body_of_millions_of_values_is_refused_before_they_are_made(data):
+def test_a_body_of_millions_of_values_is_refused_before_they_are_made(data: Any) -> None:
     """Eight megabytes of it once took half a minute, and six gigabytes."""
     began = time.process_time()
     refusal = refused(data)
@@ -95,7 +95,7 @@ def test_a_body_of_millions_of_values_is_refused_before_they_are_made(data):
     assert f"more than {MAX_VALUES} values" in refusal.message
 
 
-def test_text_may_have_as_many_commas_as_it_likes():
+def test_text_may_have_as_many_commas_as_it_likes() -> None:
     """They are counted where they stand between values only."""
     text = 'a,"b",\\,' * 40_000
     body = parse(ChatBody, json.dumps({"messages": [{"role": "user", "content": text}]}).encode())
@@ -104,7 +104,7 @@ def test_text_may_have_as_many_commas_as_it_likes():
 
 
 @given(st.recursive(st.none() | st.integers() | st.text(',"\\a{[', max_size=9), st.lists))
-def test_only_commas_between_values_are_counted(value):
+def test_only_commas_between_values_are_counted(value) -> None:
     """Whatever the strings have in them."""
     data = json.dumps([value, ""]).encode()
     bare = json.dumps(_with_no_text([value, ""]))
@@ -119,7 +119,9 @@ def _with_no_text(value: Any) -> Any:
 
 
 @pytest.mark.parametrize("tail", [b"", b"\\", b"\\\\", b'\\"'])
-def test_a_string_with_no_end_is_looked_through_once(tail, monkeypatch):
+def test_a_string_with_no_end_is_looked_through_once(
+    tail: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Not once from each of its quotes."""
     monkeypatch.setattr(parsing, "SLICE", 7)
     began = time.process_time()
@@ -128,7 +130,7 @@ def test_a_string_with_no_end_is_looked_through_once(tail, monkeypatch):
     assert time.process_time() - began < 2
 
 
-def test_many_faults_are_counted_and_not_told():
+def test_many_faults_are_counted_and_not_told() -> None:
     """To tell one of so many takes as long as to tell them all."""
     refusal = refused(chat(b"," + b",".join(b'"k%d":1' % i for i in range(1000))))
 
@@ -136,7 +138,7 @@ def test_many_faults_are_counted_and_not_told():
     assert refusal.code == "invalid_value"
 
 
-def test_of_a_long_value_no_more_is_written_than_is_shown():
+def test_of_a_long_value_no_more_is_written_than_is_shown() -> None:
     """Of whatever kind."""
     began = time.process_time()
     for value in ("x" * 10_000_000, list(range(1_000_000)), {"a": ["y" * 9_000_000]}, 10**5000):
@@ -149,7 +151,9 @@ def test_of_a_long_value_no_more_is_written_than_is_shown():
 # ---- where it is read ----
 
 
-async def test_a_long_body_is_read_in_a_thread_and_a_short_one_here(monkeypatch):
+async def test_a_long_body_is_read_in_a_thread_and_a_short_one_here(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """One at a time: everybody else goes on meanwhile."""
     seen = []
     usual = parsing.parse
@@ -170,7 +174,7 @@ async def test_a_long_body_is_read_in_a_thread_and_a_short_one_here(monkeypatch)
     assert seen == [True, False]
 
 
-async def test_a_long_body_that_is_wrong_is_refused_as_a_short_one():
+async def test_a_long_body_that_is_wrong_is_refused_as_a_short_one() -> None:
     """The refusal comes out of the thread as it is."""
     data = chat(b',"foo":"' + b"x" * AT_ONCE + b'"')
     with pytest.raises(Refusal, match="foo is not a parameter"):

@@ -9,7 +9,7 @@ import trio
 import trio.testing
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from trio.testing import wait_all_tasks_blocked
+from trio.testing import MockClock, wait_all_tasks_blocked
 
 from punch.exceptions import InvalidRequest, ModelForbidden, QuotaExceeded
 from punch.gateway import Key, Quotas, QuotaStatistics
@@ -22,21 +22,21 @@ def key(key_id: str = "ada", **limits) -> Key:
     return Key(key_id=key_id, name=key_id, **limits)
 
 
-async def use(quotas, who, *, tokens=None, seconds=0.0, used=None):
+async def use(quotas, who, *, tokens=None, seconds=0.0, used=None) -> None:
     """One request from its beginning to its end."""
     async with quotas.admit(who, None, tokens=tokens) as grant:
         await trio.sleep(seconds)
         grant.charge(grant.expected if used is None else used)
 
 
-def test_a_bucket_fills_evenly_and_never_over_its_edge():
+def test_a_bucket_fills_evenly_and_never_over_its_edge() -> None:
     """A minute's worth, however long nobody took of it."""
     bucket = Bucket(60, now=0.0)
     bucket.take(60, now=0.0)
     assert [bucket.level(0.0), bucket.level(1.0), bucket.level(500.0)] == [0, 1, 60]
 
 
-def test_what_is_more_than_a_minutes_worth_waits_for_a_full_bucket():
+def test_what_is_more_than_a_minutes_worth_waits_for_a_full_bucket() -> None:
     """Else nobody could ever send it."""
     bucket = Bucket(60, now=0.0)
     assert bucket.seconds_until(1000, now=0.0) == 0
@@ -48,7 +48,7 @@ def test_what_is_more_than_a_minutes_worth_waits_for_a_full_bucket():
     per_minute=st.integers(1, 10**9),
     takes=st.lists(st.tuples(st.floats(0, 1e4), st.floats(0, 2e9), st.floats(0, 2e9)), max_size=20),
 )
-def test_whoever_waits_as_long_as_was_said_gets_in(per_minute, takes):
+def test_whoever_waits_as_long_as_was_said_gets_in(per_minute, takes) -> None:
     """To the second, whatever was taken and settled before."""
     now, bucket = 0.0, Bucket(per_minute, now=0.0)
     for pause, expected, used in takes:
@@ -60,7 +60,9 @@ def test_whoever_waits_as_long_as_was_said_gets_in(per_minute, takes):
         assert bucket.level(now) <= per_minute
 
 
-async def test_requests_of_a_minute_are_counted_and_come_back_evenly(autojump_clock):
+async def test_requests_of_a_minute_are_counted_and_come_back_evenly(
+    autojump_clock: MockClock,
+) -> None:
     """The next one after a minute divided by their number."""
     quotas, ada = Quotas(), key(requests_per_minute=30)
     for _ in range(30):
@@ -75,7 +77,9 @@ async def test_requests_of_a_minute_are_counted_and_come_back_evenly(autojump_cl
     await use(quotas, key("bob", requests_per_minute=30))
 
 
-async def test_tokens_are_reserved_by_what_is_predicted_and_settled_by_what_came(autojump_clock):
+async def test_tokens_are_reserved_by_what_is_predicted_and_settled_by_what_came(
+    autojump_clock: MockClock,
+) -> None:
     """A burst counts at once; what was not used is given back."""
     quotas, ada = Quotas(), key(tokens_per_minute=1000)
     async with quotas.admit(ada, None, tokens=600) as grant:
@@ -89,7 +93,9 @@ async def test_tokens_are_reserved_by_what_is_predicted_and_settled_by_what_came
         await use(quotas, ada, tokens=1)
 
 
-async def test_an_answer_that_was_longer_than_predicted_leaves_a_debt(autojump_clock):
+async def test_an_answer_that_was_longer_than_predicted_leaves_a_debt(
+    autojump_clock: MockClock,
+) -> None:
     """The next request waits it off."""
     quotas, ada = Quotas(), key(tokens_per_minute=600)
     await use(quotas, ada, tokens=600, used=1200)
@@ -100,7 +106,9 @@ async def test_an_answer_that_was_longer_than_predicted_leaves_a_debt(autojump_c
     await use(quotas, ada, tokens=10)
 
 
-async def test_without_a_prediction_it_is_what_the_keys_requests_took(autojump_clock):
+async def test_without_a_prediction_it_is_what_the_keys_requests_took(
+    autojump_clock: MockClock,
+) -> None:
     """Each key has its own habits."""
     quotas, ada = Quotas(), key(tokens_per_minute=10**6)
     for _ in range(30):
@@ -111,7 +119,7 @@ async def test_without_a_prediction_it_is_what_the_keys_requests_took(autojump_c
         assert grant.expected == USUAL_TOKENS
 
 
-async def test_requests_under_way_are_counted_until_they_end(autojump_clock):
+async def test_requests_under_way_are_counted_until_they_end(autojump_clock: MockClock) -> None:
     """However they end."""
     quotas, ada = Quotas(), key(concurrency=2)
     async with trio.open_nursery() as nursery:
@@ -131,7 +139,7 @@ async def test_requests_under_way_are_counted_until_they_end(autojump_clock):
     assert quotas.statistics().running == 0
 
 
-async def test_a_request_for_several_answers_is_as_many_requests(autojump_clock):
+async def test_a_request_for_several_answers_is_as_many_requests(autojump_clock: MockClock) -> None:
     """Under way and in a minute; one for more than there may be is refused for good."""
     quotas, ada = Quotas(), key(concurrency=3, requests_per_minute=6)
     with pytest.raises(InvalidRequest, match="4 answers at once, and the API key ada may have 3"):
@@ -150,7 +158,7 @@ async def test_a_request_for_several_answers_is_as_many_requests(autojump_clock)
     assert caught.value.retry_after == pytest.approx(10)
 
 
-async def test_a_model_that_the_key_may_not_use_costs_it_nothing(autojump_clock):
+async def test_a_model_that_the_key_may_not_use_costs_it_nothing(autojump_clock: MockClock) -> None:
     """It is refused before anything is counted."""
     quotas, ada = Quotas(), key(models=("a",), requests_per_minute=1)
     with pytest.raises(ModelForbidden):
@@ -160,7 +168,7 @@ async def test_a_model_that_the_key_may_not_use_costs_it_nothing(autojump_clock)
         assert grant.model == "a"
 
 
-async def test_without_keys_there_is_only_the_gateways_own_limit(autojump_clock):
+async def test_without_keys_there_is_only_the_gateways_own_limit(autojump_clock: MockClock) -> None:
     """Whoever asks."""
     quotas = Quotas(limit=1, queue_limit=0)
     async with quotas.admit(None, "a") as grant:
@@ -171,11 +179,13 @@ async def test_without_keys_there_is_only_the_gateways_own_limit(autojump_clock)
     assert quotas.statistics() == QuotaStatistics(running=0, waiting=0, limit=1, queue_limit=0)
 
 
-async def test_a_full_gateway_serves_keys_by_tokens_not_by_requests(autojump_clock):
+async def test_a_full_gateway_serves_keys_by_tokens_not_by_requests(
+    autojump_clock: MockClock,
+) -> None:
     """One key sends ten times as much, and both get the same share."""
     quotas, served = Quotas(limit=2, queue_limit=100), {"greedy": 0, "modest": 0}
 
-    async def ask(who):
+    async def ask(who) -> None:
         async with quotas.admit(key(who), None, tokens=100) as grant:
             await trio.sleep(1)
             grant.charge(100)
@@ -192,11 +202,11 @@ async def test_a_full_gateway_serves_keys_by_tokens_not_by_requests(autojump_clo
         nursery.cancel_scope.cancel()
 
 
-async def test_long_answers_count_more_than_short_ones(autojump_clock):
+async def test_long_answers_count_more_than_short_ones(autojump_clock: MockClock) -> None:
     """A key with answers ten times as long has a tenth of the turns."""
     quotas, turns = Quotas(limit=1, queue_limit=100), {"long": 0, "short": 0}
 
-    async def ask(who, tokens):
+    async def ask(who, tokens) -> None:
         async with quotas.admit(key(who), None, tokens=tokens) as grant:
             await trio.sleep(tokens / 1000)
             grant.charge(tokens)
@@ -211,12 +221,14 @@ async def test_long_answers_count_more_than_short_ones(autojump_clock):
         nursery.cancel_scope.cancel()
 
 
-async def test_a_full_queue_pushes_out_the_greediest_keys_last_request(autojump_clock):
+async def test_a_full_queue_pushes_out_the_greediest_keys_last_request(
+    autojump_clock: MockClock,
+) -> None:
     """It is told to come again; and that request cost it nothing."""
     quotas, outcomes = Quotas(limit=1, queue_limit=2), []
     greedy = key("greedy", requests_per_minute=3)
 
-    async def ask(who):
+    async def ask(who) -> None:
         try:
             await use(quotas, who, seconds=10)
             outcomes.append((who.key_id, "served"))
@@ -241,7 +253,7 @@ async def test_a_full_queue_pushes_out_the_greediest_keys_last_request(autojump_
     ]
 
 
-async def test_nobody_waits_longer_than_he_can(autojump_clock):
+async def test_nobody_waits_longer_than_he_can(autojump_clock: MockClock) -> None:
     """Refused when his time is over, or at once if that is sure; his place is free again."""
     quotas = Quotas(limit=1, queue_limit=5)
     async with trio.open_nursery() as nursery:
@@ -261,7 +273,7 @@ async def test_nobody_waits_longer_than_he_can(autojump_clock):
         assert trio.current_time() == began
 
 
-async def test_who_waits_is_told_how_many_are_before_him(autojump_clock):
+async def test_who_waits_is_told_how_many_are_before_him(autojump_clock: MockClock) -> None:
     """At first and every five seconds: a client that streams is kept alive with it."""
     quotas, told = Quotas(limit=1, queue_limit=5), []
     async with trio.open_nursery() as nursery:
@@ -271,7 +283,7 @@ async def test_who_waits_is_told_how_many_are_before_him(autojump_clock):
             assert told == [0, 0, 0]
 
 
-async def test_limits_that_change_count_from_the_next_request(autojump_clock):
+async def test_limits_that_change_count_from_the_next_request(autojump_clock: MockClock) -> None:
     """A key is read again from the file; what it has under way stays counted."""
     quotas = Quotas()
     async with quotas.admit(key(), None):
@@ -283,7 +295,7 @@ async def test_limits_that_change_count_from_the_next_request(autojump_clock):
         await use(quotas, key(), tokens=10)
 
 
-async def test_the_keys_that_are_remembered_are_bounded(autojump_clock):
+async def test_the_keys_that_are_remembered_are_bounded(autojump_clock: MockClock) -> None:
     """Those that were not here for longest go first, and none that has a request under way."""
     quotas = Quotas()
     async with quotas.admit(key("busy"), None):
@@ -309,7 +321,7 @@ async def test_the_keys_that_are_remembered_are_bounded(autojump_clock):
     ),
 )
 @settings(deadline=None, max_examples=60)
-def test_limits_hold_and_everything_is_given_back(limit, queue_limit, requests):
+def test_limits_hold_and_everything_is_given_back(limit, queue_limit, requests) -> None:
     """Whoever comes when, however long it takes, and whether its caller leaves early."""
     keys = {
         "a": key("a", concurrency=2, requests_per_minute=20),
@@ -318,7 +330,7 @@ def test_limits_hold_and_everything_is_given_back(limit, queue_limit, requests):
     }
     running = dict.fromkeys(keys, 0)
 
-    async def ask(quotas, who, at, seconds, expected, used, leaves_after):
+    async def ask(quotas, who, at, seconds, expected, used, leaves_after) -> None:
         await trio.sleep(at)
         with trio.move_on_after(math.inf if leaves_after is None else leaves_after):
             try:
@@ -336,7 +348,7 @@ def test_limits_hold_and_everything_is_given_back(limit, queue_limit, requests):
             except QuotaExceeded as error:
                 assert error.retry_after >= 0.1  # noqa: PT017 - many are raised
 
-    async def main():
+    async def main() -> None:
         quotas = Quotas(limit=limit, queue_limit=queue_limit)
         async with trio.open_nursery() as nursery:
             for request in requests:

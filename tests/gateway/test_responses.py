@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from gateway_client import open_client
+from trio.testing import MockClock
 
 from punch.backends import Emit, Generation, MockBackend, MockScript
 from punch.capability import ModelOffer
@@ -30,7 +31,7 @@ def caller(asked: list[CommandRequest], *calls: ToolCall) -> ScriptedBackend:
     return ScriptedBackend(play, offers=(ModelOffer(name="m", features=features),))
 
 
-async def test_a_response_has_openais_shape(autojump_clock):
+async def test_a_response_has_openais_shape(autojump_clock: MockClock) -> None:
     """A message with one part of text."""
     body = {"model": "mock", "input": "hi", "max_output_tokens": 3, "metadata": {"a": "b"}}
     async with open_client({"a": mock()}) as client:
@@ -49,7 +50,9 @@ async def test_a_response_has_openais_shape(autojump_clock):
 
 
 @pytest.mark.parametrize("stream", [True, False])
-async def test_a_message_that_was_cut_says_so_itself(stream, autojump_clock):
+async def test_a_message_that_was_cut_says_so_itself(
+    stream: bool, autojump_clock: MockClock
+) -> None:
     """Not only the response that it is in."""
     body = {"model": "mock", "input": "hi", "max_output_tokens": 3, "stream": stream}
     async with open_client({"a": mock()}) as client:
@@ -62,7 +65,7 @@ async def test_a_message_that_was_cut_says_so_itself(stream, autojump_clock):
     assert {item["status"] for item in items} == {"incomplete"}
 
 
-async def test_a_stream_opens_and_closes_every_part(autojump_clock):
+async def test_a_stream_opens_and_closes_every_part(autojump_clock: MockClock) -> None:
     """In the order that the official client expects, each with its number."""
     async with open_client({"a": mock(decode_rate=10.0)}) as client:
         reply = await client.post(
@@ -90,7 +93,9 @@ async def test_a_stream_opens_and_closes_every_part(autojump_clock):
 
 
 @pytest.mark.parametrize("stream", [True, False])
-async def test_function_calls_are_items_of_their_own(stream, autojump_clock):
+async def test_function_calls_are_items_of_their_own(
+    stream: bool, autojump_clock: MockClock
+) -> None:
     """With no empty message before them."""
     asked: list[CommandRequest] = []
     call = ToolCall(id="call_1", name="weather", arguments="{}")
@@ -116,7 +121,7 @@ async def test_function_calls_are_items_of_their_own(stream, autojump_clock):
         assert "response.output_text.delta" not in kinds
 
 
-async def test_earlier_items_are_a_conversation(autojump_clock):
+async def test_earlier_items_are_a_conversation(autojump_clock: MockClock) -> None:
     """Calls that were asked for together are one turn."""
     asked: list[CommandRequest] = []
     items = [
@@ -139,7 +144,7 @@ async def test_earlier_items_are_a_conversation(autojump_clock):
     assert [first.tool_call_id, second.tool_call_id] == ["1", "2"]
 
 
-async def test_a_format_is_a_schema(autojump_clock):
+async def test_a_format_is_a_schema(autojump_clock: MockClock) -> None:
     """As with chat, with the fields in another place."""
     asked: list[CommandRequest] = []
     wanted = {"type": "json_schema", "name": "n", "schema": {"type": "object"}}
@@ -161,7 +166,9 @@ async def test_a_format_is_a_schema(autojump_clock):
         ({"input": [{"type": "reasoning", "id": "1", "summary": []}]}, "input[0].type"),
     ],
 )
-async def test_what_would_have_to_be_stored_or_searched_is_refused(fields, param, autojump_clock):
+async def test_what_would_have_to_be_stored_or_searched_is_refused(
+    fields: dict[str, Any], param: str, autojump_clock: MockClock
+) -> None:
     """By name."""
     async with open_client({"a": mock()}) as client:
         reply = await client.post(PATH, {"model": "mock", "input": "x"} | fields)
@@ -169,7 +176,7 @@ async def test_what_would_have_to_be_stored_or_searched_is_refused(fields, param
     assert reply.error["param"] == param
 
 
-async def test_an_answer_that_breaks_ends_in_an_error_event(autojump_clock):
+async def test_an_answer_that_breaks_ends_in_an_error_event(autojump_clock: MockClock) -> None:
     """Which the official client raises."""
     backends = {name: mock(decode_rate=10.0) for name in "ab"}
     body = {"input": "hi", "stream": True, "max_output_tokens": 40}

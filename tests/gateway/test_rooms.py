@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -24,20 +25,20 @@ def imported(path: Path) -> set[str]:
 
 
 @pytest.mark.parametrize("dialect", DIALECTS)
-def test_a_dialect_knows_no_other(dialect):
+def test_a_dialect_knows_no_other(dialect: Any) -> None:
     """What they share stands in the spine: a change of one breaks none of the others."""
     others = set(DIALECTS) - {dialect}
     for path in (ROOT / dialect).glob("*.py"):
         assert imported(path) & others == set(), path.name
 
 
-def test_the_server_knows_no_word_of_the_gateway():
+def test_the_server_knows_no_word_of_the_gateway() -> None:
     """It speaks HTTP/1.1; what is said in it is its application's."""
     for path in (ROOT / "server").glob("*.py"):
         assert imported(path) == set(), path.name
 
 
-def test_the_spine_imports_dialects_only_where_it_is_put_together():
+def test_the_spine_imports_dialects_only_where_it_is_put_together() -> None:
     """A new dialect is a line there."""
     for path in ROOT.glob("_[a-z]*.py"):
         if path.name not in ("_gateway.py", "_openapi.py"):

@@ -8,6 +8,7 @@ import socket
 import weakref
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 import attrs
@@ -15,6 +16,7 @@ import pytest
 import trio
 import trio.testing
 from gateway_client import open_client
+from trio.testing import MockClock
 
 from punch.backends import Emit, Generation, MockBackend, MockScript
 from punch.gateway import GatewaySettings, KeyStore, Limits
@@ -224,7 +226,7 @@ async def talk(app: Any, *parts: bytes, limits: Limits | None = None) -> bytes:
 # ---- HTTP/2 ----
 
 
-async def test_http_2_is_not_spoken(autojump_clock):
+async def test_http_2_is_not_spoken(autojump_clock: MockClock) -> None:
     """Its preface gets a status that HTTP/1 has for it, and the end."""
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
@@ -237,7 +239,7 @@ async def test_http_2_is_not_spoken(autojump_clock):
     assert said.startswith(b"HTTP/1.1 505 ")
 
 
-async def test_an_upgrade_to_http_2_is_not_done(autojump_clock):
+async def test_an_upgrade_to_http_2_is_not_done(autojump_clock: MockClock) -> None:
     """The request is answered as if it had not been asked for."""
     async with open_client({"a": mock()}) as client, open_wire(client.app) as wire:
         stream = wire.connect()
@@ -261,8 +263,12 @@ async def test_an_upgrade_to_http_2_is_not_done(autojump_clock):
     ],
 )
 async def test_a_refusal_before_the_body_lets_the_connection_go(
-    headers, status, tmp_path, monkeypatch, autojump_clock
-):
+    headers: dict[str, Any],
+    status: int,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    autojump_clock: MockClock,
+) -> None:
     """However many pieces the body comes in: unread, they would hold it for ever."""
 
     async def look(self: KeyStore) -> None:
@@ -305,7 +311,9 @@ async def test_a_refusal_before_the_body_lets_the_connection_go(
     [b"", b"\r\n", b"G", b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n"],
     ids=["nothing", "an empty line", "a byte", "a request"],
 )
-async def test_a_client_that_sent_more_is_missed_all_the_same(extra, autojump_clock):
+async def test_a_client_that_sent_more_is_missed_all_the_same(
+    extra: bytes, autojump_clock: MockClock
+) -> None:
     """What it sent ahead waits, and the end behind it is seen."""
     backend = Forever()
     async with open_client({"a": backend.backend}) as client, open_wire(client.app) as wire:
@@ -319,7 +327,7 @@ async def test_a_client_that_sent_more_is_missed_all_the_same(extra, autojump_cl
     assert backend.stopped_at == [pytest.approx(left_at, abs=0.2)]
 
 
-async def test_requests_sent_at_once_are_answered_in_their_order(autojump_clock):
+async def test_requests_sent_at_once_are_answered_in_their_order(autojump_clock: MockClock) -> None:
     """Also after empty lines, and when they come in pieces while the first one is made."""
     async with open_client({"a": mock()}) as client, open_wire(client.app) as wire:
         stream = wire.connect()
@@ -335,7 +343,7 @@ async def test_requests_sent_at_once_are_answered_in_their_order(autojump_clock)
         assert said.index(b"chatcmpl-one") < said.index(b"chatcmpl-two")
 
 
-async def test_what_is_sent_ahead_is_held_up_to_a_limit(autojump_clock):
+async def test_what_is_sent_ahead_is_held_up_to_a_limit(autojump_clock: MockClock) -> None:
     """The rest stays with the client."""
     backend = Forever()
     async with open_client({"a": backend.backend}) as client, open_wire(client.app) as wire:
@@ -352,7 +360,9 @@ async def test_what_is_sent_ahead_is_held_up_to_a_limit(autojump_clock):
 # ---- slow clients ----
 
 
-async def test_a_long_answer_is_written_for_as_long_as_it_is_read(autojump_clock):
+async def test_a_long_answer_is_written_for_as_long_as_it_is_read(
+    autojump_clock: MockClock,
+) -> None:
     """The limit is for a client that takes nothing, not for the whole."""
     size = 1 << 20
 
@@ -372,7 +382,7 @@ async def test_a_long_answer_is_written_for_as_long_as_it_is_read(autojump_clock
         assert trio.current_time() > 300
 
 
-async def test_a_client_that_takes_nothing_is_dropped(autojump_clock):
+async def test_a_client_that_takes_nothing_is_dropped(autojump_clock: MockClock) -> None:
     """After the limit."""
     backend = mock()
     async with open_client({"a": backend}) as client:
@@ -385,7 +395,7 @@ async def test_a_client_that_takes_nothing_is_dropped(autojump_clock):
             assert wire.server.connections == 0
 
 
-async def test_a_part_is_sent_whole_even_if_its_sender_gives_up(autojump_clock):
+async def test_a_part_is_sent_whole_even_if_its_sender_gives_up(autojump_clock: MockClock) -> None:
     """Half a part would take what comes after it with it."""
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
@@ -403,7 +413,7 @@ async def test_a_part_is_sent_whole_even_if_its_sender_gives_up(autojump_clock):
     assert said.partition(b"\r\n\r\n")[2] == body
 
 
-async def test_room_for_bodies_is_shared(autojump_clock):
+async def test_room_for_bodies_is_shared(autojump_clock: MockClock) -> None:
     """Beyond it, 503 with Retry-After; short ones are always taken, and room comes back."""
     backend = Forever()
     settings = GatewaySettings(limits=Limits(body=200_000, bodies=200_000))
@@ -425,7 +435,9 @@ async def test_room_for_bodies_is_shared(autojump_clock):
 
 
 @pytest.mark.parametrize("lines", [b"\r\n", b"\n\n", b"\r\n\r\n"])
-async def test_empty_lines_before_a_request_are_no_request(lines, autojump_clock):
+async def test_empty_lines_before_a_request_are_no_request(
+    lines: bytes, autojump_clock: MockClock
+) -> None:
     """First on a connection, and after an answer (RFC 9112, section 2.2)."""
     async with open_client({"a": mock()}) as client, open_wire(client.app) as wire:
         stream = wire.connect()
@@ -440,7 +452,7 @@ async def test_empty_lines_before_a_request_are_no_request(lines, autojump_clock
             await trio.sleep(0.1)
 
 
-async def test_a_body_that_began_fast_may_not_be_silent_for_long(autojump_clock):
+async def test_a_body_that_began_fast_may_not_be_silent_for_long(autojump_clock: MockClock) -> None:
     """It has earned seconds by its rate, and holds its room all that time."""
     async with open_client({"a": mock()}) as client, open_wire(client.app) as wire:
         stream = wire.connect()
@@ -459,7 +471,9 @@ async def test_a_body_that_began_fast_may_not_be_silent_for_long(autojump_clock)
 
 
 @pytest.mark.parametrize("size", [1, 1000])
-async def test_a_body_comes_with_an_upgrade_that_is_not_done(size, autojump_clock):
+async def test_a_body_comes_with_an_upgrade_that_is_not_done(
+    size: int, autojump_clock: MockClock
+) -> None:
     """As Java's client sends it, however it is cut; the request behind it is one as well."""
     upgrade = {"Connection": "Upgrade, HTTP2-Settings", "Upgrade": "h2c", "HTTP2_Settings": "A"}
     data = request(b"hello", path="/one", **upgrade) + LAST
@@ -469,7 +483,7 @@ async def test_a_body_comes_with_an_upgrade_that_is_not_done(size, autojump_cloc
     assert said.endswith(b"/last ")
 
 
-async def test_a_path_is_unquoted_whatever_is_in_it(autojump_clock):
+async def test_a_path_is_unquoted_whatever_is_in_it(autojump_clock: MockClock) -> None:
     """What is no UTF-8 is no reason to fail; the raw path says it as it was."""
     seen = []
 
@@ -490,7 +504,9 @@ async def test_a_path_is_unquoted_whatever_is_in_it(autojump_clock):
 
 
 @pytest.mark.parametrize(("connection", "answers"), [("", 1), ("Connection: keep-alive\r\n", 2)])
-async def test_http_1_0_goes_on_only_if_it_asks_to(connection, answers, autojump_clock):
+async def test_http_1_0_goes_on_only_if_it_asks_to(
+    connection: str, answers: int, autojump_clock: MockClock
+) -> None:
     """And is told so."""
     old = f"GET / HTTP/1.0\r\n{connection}\r\n".encode()
     said = await talk(echo, old, LAST)
@@ -499,7 +515,7 @@ async def test_http_1_0_goes_on_only_if_it_asks_to(connection, answers, autojump
     assert said.count(b"connection: close\r\n") == 1
 
 
-async def test_what_has_no_body_is_followed_by_the_next_answer(autojump_clock):
+async def test_what_has_no_body_is_followed_by_the_next_answer(autojump_clock: MockClock) -> None:
     """The answer to HEAD, and 204, also where the application sends one."""
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
@@ -515,7 +531,7 @@ async def test_what_has_no_body_is_followed_by_the_next_answer(autojump_clock):
     assert rest == b""
 
 
-async def test_too_many_requests_at_once_are_refused(autojump_clock):
+async def test_too_many_requests_at_once_are_refused(autojump_clock: MockClock) -> None:
     """Behind the answers to those that were not too many."""
     said = await talk(echo, GET * (MOST_REQUESTS_AHEAD + 5))
     assert said.count(OK) == MOST_REQUESTS_AHEAD
@@ -523,7 +539,7 @@ async def test_too_many_requests_at_once_are_refused(autojump_clock):
     assert said.index(b"HTTP/1.1 429 ") > said.rindex(OK)
 
 
-async def test_a_client_is_told_to_go_on_when_its_body_is_wanted(autojump_clock):
+async def test_a_client_is_told_to_go_on_when_its_body_is_wanted(autojump_clock: MockClock) -> None:
     """Once, and not where the answer is there before."""
 
     async def refuse(scope: Any, receive: Any, send: Any) -> None:
@@ -549,7 +565,9 @@ async def test_a_client_is_told_to_go_on_when_its_body_is_wanted(autojump_clock)
     assert CONTINUE not in said
 
 
-async def test_bad_chunks_are_refused_where_the_answer_waits_for_them(autojump_clock):
+async def test_bad_chunks_are_refused_where_the_answer_waits_for_them(
+    autojump_clock: MockClock,
+) -> None:
     """An application that has nothing to say of it need not."""
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
@@ -573,7 +591,9 @@ async def test_bad_chunks_are_refused_where_the_answer_waits_for_them(autojump_c
         [begin(200, (b"content-length", b"many")), part(b"")],
     ],
 )
-async def test_a_bug_before_the_answer_is_a_500(messages, autojump_clock):
+async def test_a_bug_before_the_answer_is_a_500(
+    messages: list[Any], autojump_clock: MockClock
+) -> None:
     """Whatever was wrong, also with the answer itself, or with what came behind the request."""
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
@@ -588,7 +608,7 @@ async def test_a_bug_before_the_answer_is_a_500(messages, autojump_clock):
 
 
 @pytest.mark.parametrize("ending", [part(b"three"), part(b""), None])
-async def test_a_bug_in_the_answer_breaks_it_off(ending, autojump_clock):
+async def test_a_bug_in_the_answer_breaks_it_off(ending: Any, autojump_clock: MockClock) -> None:
     """Nothing follows: the client sees that it is not whole."""
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
@@ -602,7 +622,9 @@ async def test_a_bug_in_the_answer_breaks_it_off(ending, autojump_clock):
 
 
 @pytest.mark.parametrize("leaves", [False, True])
-async def test_two_may_wait_for_what_a_client_sends(leaves, autojump_clock):
+async def test_two_may_wait_for_what_a_client_sends(
+    leaves: bool, autojump_clock: MockClock
+) -> None:
     """Each part goes to one of them; both are told that it left, or what it sends is no body."""
     heard: list[bytes] = []
     told = []
@@ -631,7 +653,7 @@ async def test_two_may_wait_for_what_a_client_sends(leaves, autojump_clock):
         assert told == [{"type": "http.disconnect"}] * 2
 
 
-async def test_behind_the_answer_there_is_only_its_end(autojump_clock):
+async def test_behind_the_answer_there_is_only_its_end(autojump_clock: MockClock) -> None:
     """Whoever asks for more is told at once, and whoever sends more is not heard."""
     told = []
 
@@ -650,7 +672,9 @@ async def test_behind_the_answer_there_is_only_its_end(autojump_clock):
 
 
 @pytest.mark.parametrize("half", [False, True])
-async def test_a_client_that_leaves_in_the_middle_of_a_body_is_missed(half, autojump_clock):
+async def test_a_client_that_leaves_in_the_middle_of_a_body_is_missed(
+    half: bool, autojump_clock: MockClock
+) -> None:
     """Also if it would still hear what it is told: it was not all it had to say."""
     told = []
 
@@ -668,7 +692,9 @@ async def test_a_client_that_leaves_in_the_middle_of_a_body_is_missed(half, auto
 
 
 @pytest.mark.parametrize("method", [b"GET", b"HEAD"])
-async def test_what_is_sent_to_nobody_lets_others_have_their_turn(method, autojump_clock):
+async def test_what_is_sent_to_nobody_lets_others_have_their_turn(
+    method: bytes, autojump_clock: MockClock
+) -> None:
     """A client that leaves in the middle of a part is missed, and what follows is dropped."""
     is_sent = trio.Event()
 
@@ -693,7 +719,9 @@ async def test_what_is_sent_to_nobody_lets_others_have_their_turn(method, autoju
         assert turns > 50
 
 
-async def test_a_client_that_sent_too_much_is_missed_when_it_takes_nothing(autojump_clock):
+async def test_a_client_that_sent_too_much_is_missed_when_it_takes_nothing(
+    autojump_clock: MockClock,
+) -> None:
     """Nobody reads any more then, but an answer without end must have one."""
     ended_at = []
 
@@ -723,7 +751,9 @@ async def test_a_client_that_sent_too_much_is_missed_when_it_takes_nothing(autoj
 
 
 @pytest.mark.parametrize("more", [b"", GET, b"G", b"no request\r\n\r\n"])
-async def test_a_client_that_still_sends_can_read_the_last_answer(more, autojump_clock):
+async def test_a_client_that_still_sends_can_read_the_last_answer(
+    more: Any, autojump_clock: MockClock
+) -> None:
     """What it sends is thrown away for a while: to close on it would take the answer back."""
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
@@ -743,7 +773,7 @@ async def test_a_client_that_still_sends_can_read_the_last_answer(more, autojump
 # ---- clients that wait ----
 
 
-async def test_a_client_that_asks_nothing_is_let_go(autojump_clock):
+async def test_a_client_that_asks_nothing_is_let_go(autojump_clock: MockClock) -> None:
     """First, and after each answer; an answer takes as long as it takes."""
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
@@ -764,7 +794,7 @@ async def test_a_client_that_asks_nothing_is_let_go(autojump_clock):
 
 
 @pytest.mark.parametrize("first", [b"", GET])
-async def test_a_head_may_not_take_long(first, autojump_clock):
+async def test_a_head_may_not_take_long(first: Any, autojump_clock: MockClock) -> None:
     """However steadily it comes, and whatever came before it."""
     async with open_wire(echo, Limits(slowest=10.0, idle=75.0)) as wire:
         stream = wire.connect()
@@ -781,7 +811,7 @@ async def test_a_head_may_not_take_long(first, autojump_clock):
         assert trio.current_time() - began == pytest.approx(10, abs=SWEEP_SECONDS + 0.5)
 
 
-async def test_there_are_so_many_connections_and_no_more(autojump_clock):
+async def test_there_are_so_many_connections_and_no_more(autojump_clock: MockClock) -> None:
     """The next one is told nothing; there is room again when one has ended."""
     async with open_wire(echo, Limits(connections=2)) as wire:
         first, _second = wire.connect(), wire.connect()
@@ -795,7 +825,7 @@ async def test_there_are_so_many_connections_and_no_more(autojump_clock):
         assert (await third.receive_some(65536)).startswith(OK)
 
 
-async def test_a_connection_that_has_ended_is_let_go(autojump_clock):
+async def test_a_connection_that_has_ended_is_let_go(autojump_clock: MockClock) -> None:
     """At once: with a connection for each request, the collector of cycles would be too late."""
     async with open_wire(echo) as wire:
         stream = wire.connect()
@@ -818,7 +848,7 @@ async def test_a_connection_that_has_ended_is_let_go(autojump_clock):
 # ---- the end ----
 
 
-async def test_a_server_that_ends_waits_for_answers_alone(autojump_clock):
+async def test_a_server_that_ends_waits_for_answers_alone(autojump_clock: MockClock) -> None:
     """Who has not begun to ask, or not ended it, is let go; answers say that they are the last."""
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
@@ -842,7 +872,9 @@ async def test_a_server_that_ends_waits_for_answers_alone(autojump_clock):
 
 
 @pytest.mark.parametrize("drains", [False, True])
-async def test_a_request_that_comes_while_others_are_let_go_is_answered(drains, autojump_clock):
+async def test_a_request_that_comes_while_others_are_let_go_is_answered(
+    drains: bool, autojump_clock: MockClock
+) -> None:
     """A thousand idle connections take a while to end."""
     begun = 0
 
@@ -870,7 +902,7 @@ async def test_a_request_that_comes_while_others_are_let_go_is_answered(drains, 
     assert sum(each.startswith(OK) for each in said) == begun
 
 
-async def test_a_server_that_ends_does_not_wait_for_ever(autojump_clock):
+async def test_a_server_that_ends_does_not_wait_for_ever(autojump_clock: MockClock) -> None:
     """Not for an answer that is not made, nor for a client that takes nothing."""
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
@@ -886,7 +918,7 @@ async def test_a_server_that_ends_does_not_wait_for_ever(autojump_clock):
     assert trio.current_time() == pytest.approx(11)
 
 
-async def test_a_server_that_is_cancelled_ends_at_once(autojump_clock):
+async def test_a_server_that_is_cancelled_ends_at_once(autojump_clock: MockClock) -> None:
     """However long the answer is that a client takes slowly."""
 
     async def app(scope: Any, receive: Any, send: Any) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
+from typing import Any
 
 import attrs
 import decision_logs as made
@@ -63,7 +64,7 @@ def seconds(span) -> float:
     return (span.end_time - span.start_time) / 1e9
 
 
-async def test_an_easy_request_is_four_spans_one_below_the_other(provider, exporter):
+async def test_an_easy_request_is_four_spans_one_below_the_other(provider, exporter) -> None:
     """Gateway, decision, attempt, backend."""
     spans = await spans_of(records.easy(), provider, exporter)
 
@@ -80,7 +81,7 @@ async def test_an_easy_request_is_four_spans_one_below_the_other(provider, expor
     assert len({span.context.trace_id for span in spans}) == 1
 
 
-async def test_attributes_are_those_of_the_conventions(provider, exporter):
+async def test_attributes_are_those_of_the_conventions(provider, exporter) -> None:
     """And there is no text in them."""
     gateway, decision, attempt, backend = await spans_of(records.easy(), provider, exporter)
 
@@ -122,7 +123,7 @@ async def test_attributes_are_those_of_the_conventions(provider, exporter):
     }
 
 
-async def test_an_answer_that_was_joined_has_the_counts_of_the_whole(provider, exporter):
+async def test_an_answer_that_was_joined_has_the_counts_of_the_whole(provider, exporter) -> None:
     """Prompt and answer alike, though nothing of it was made for this caller."""
     record = records.easy(cost=Cost(prompt=0, answer=0))
     *_, backend = await spans_of(record, provider, exporter)
@@ -131,7 +132,7 @@ async def test_an_answer_that_was_joined_has_the_counts_of_the_whole(provider, e
     assert backend.attributes["gen_ai.usage.output_tokens"] == 11
 
 
-async def test_a_continuation_is_a_second_decision_with_its_own_attempt(provider, exporter):
+async def test_a_continuation_is_a_second_decision_with_its_own_attempt(provider, exporter) -> None:
     """The first one failed, and still delivered its part."""
     spans = await spans_of(records.continued(), provider, exporter)
 
@@ -149,14 +150,16 @@ async def test_a_continuation_is_a_second_decision_with_its_own_attempt(provider
     assert [spans[n].attributes["gen_ai.usage.output_tokens"] for n in (3, 6)] == [41, 120]
 
 
-async def test_a_peer_that_said_nothing_has_no_backend_span(provider, exporter):
+async def test_a_peer_that_said_nothing_has_no_backend_span(provider, exporter) -> None:
     """Nobody knows what it did."""
     spans = await spans_of(records.failed_over(), provider, exporter)
 
     assert tree(spans)[1:4] == ["  decide", "    chat smollm2", "  decide"]
 
 
-async def test_a_request_that_nobody_could_answer_ends_with_its_decision(provider, exporter):
+async def test_a_request_that_nobody_could_answer_ends_with_its_decision(
+    provider, exporter
+) -> None:
     """And is an error of the server's."""
     nobody = made.decide(peers=())
     record = records.easy(
@@ -171,7 +174,7 @@ async def test_a_request_that_nobody_could_answer_ends_with_its_decision(provide
     )
 
 
-async def test_a_callers_mistake_is_no_error_of_the_servers(provider, exporter):
+async def test_a_callers_mistake_is_no_error_of_the_servers(provider, exporter) -> None:
     """The conventions for HTTP want it so."""
     record = records.easy(
         decisions=(), segments=(), provenance=None, status=401, error_code="unauthorized"
@@ -182,7 +185,7 @@ async def test_a_callers_mistake_is_no_error_of_the_servers(provider, exporter):
     assert gateway.attributes["error.type"] == "unauthorized"
 
 
-async def test_a_hedge_ends_its_loser_with_the_next_decision(provider, exporter):
+async def test_a_hedge_ends_its_loser_with_the_next_decision(provider, exporter) -> None:
     """Whoever gave way has neither failed nor answered."""
     first = made.decide(now=100.0)
     second = attrs.evolve(
@@ -202,7 +205,9 @@ async def test_a_hedge_ends_its_loser_with_the_next_decision(provider, exporter)
     ("given", "continues"),
     [(TRACEPARENT, True), (None, False), ("", False), ("00-xyz-1-01", False), ("é" * 500, False)],
 )
-async def test_a_callers_trace_is_gone_on_with(provider, exporter, given, continues):
+async def test_a_callers_trace_is_gone_on_with(
+    provider, exporter, given: Any, continues: bool
+) -> None:
     """And one that makes no sense is as none."""
     spans = await spans_of(records.easy(traceparent=given), provider, exporter)
 
@@ -210,7 +215,7 @@ async def test_a_callers_trace_is_gone_on_with(provider, exporter, given, contin
     assert (spans[0].parent is not None) is continues
 
 
-async def test_a_trace_that_is_not_sampled_costs_nothing_more(exporter):
+async def test_a_trace_that_is_not_sampled_costs_nothing_more(exporter) -> None:
     """The sampler is OpenTelemetry's own."""
     provider = TracerProvider(shutdown_on_exit=False, sampler=ALWAYS_OFF)
     provider.add_span_processor(SimpleSpanProcessor(exporter))
@@ -218,7 +223,7 @@ async def test_a_trace_that_is_not_sampled_costs_nothing_more(exporter):
     assert await spans_of(records.continued(), provider, exporter) == []
 
 
-async def test_without_a_collector_there_is_no_observer():
+async def test_without_a_collector_there_is_no_observer() -> None:
     """Zero is what that costs."""
     async with open_spans(Bus()) as spans:
         assert spans is None
@@ -226,7 +231,7 @@ async def test_without_a_collector_there_is_no_observer():
         assert spans is None
 
 
-def test_without_a_collector_nothing_of_opentelemetry_is_imported():
+def test_without_a_collector_nothing_of_opentelemetry_is_imported() -> None:
     """Nor if the extra is not installed."""
     program = """
 import sys, trio
@@ -244,7 +249,7 @@ trio.run(lambda: main(endpoint="http://127.0.0.1:1"))
     assert "punch-router[otel]" in done.stderr or "OpenTelemetry is not installed" in done.stderr
 
 
-async def test_making_spans_takes_little_time(provider):
+async def test_making_spans_takes_little_time(provider) -> None:
     """A continued request has seven; with the real exporter's queue in place of a list."""
     from opentelemetry.sdk.trace.export import BatchSpanProcessor
 

@@ -179,7 +179,9 @@ async def serve(arguments: argparse.Namespace) -> None:
 class Peer:
     """A handle on a peer process."""
 
-    def __init__(self, process: subprocess.Popen[bytes], peer_id: str, addresses: list[str]):
+    def __init__(
+        self, process: subprocess.Popen[bytes], peer_id: str, addresses: list[str]
+    ) -> None:
         self.process = process
         self.pid = process.pid
         self.peer_id: Any = peer_id

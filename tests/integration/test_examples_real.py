@@ -14,14 +14,14 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
 @pytest.fixture
-def programs(tmp_path):
+def programs(tmp_path: Path):
     """Programs of this test alone."""
     with open_programs(tmp_path) as programs:
         yield programs
 
 
 @limit(60)
-def test_the_example_listener_answers_the_example_dialer(programs: Programs):
+def test_the_example_listener_answers_the_example_dialer(programs: Programs) -> None:
     """A backend of one's own is asked like any other, and says that it is simulated."""
     programs.bootstrap()
     listener = programs.start_script(EXAMPLES / "listener.py", programs.address, "home")
@@ -36,7 +36,7 @@ def test_the_example_listener_answers_the_example_dialer(programs: Programs):
 
 
 @limit(120)
-def test_the_demo_does_what_the_readme_shows(model_path):
+def test_the_demo_does_what_the_readme_shows(model_path) -> None:
     """One command: set up, four processes, a real answer, who gave it and why; nothing is left."""
     done = subprocess.run(
         [EXAMPLES.parent / "bins" / "demo"],

@@ -47,7 +47,7 @@ def collector():
     Collector.taken.clear()
 
 
-async def test_the_spans_of_the_last_request_arrive_before_the_gateway_ends(collector):
+async def test_the_spans_of_the_last_request_arrive_before_the_gateway_ends(collector) -> None:
     """All of them, under the service's name."""
     with trio.fail_after(20):
         async with open_spans(Bus(), endpoint=collector) as spans:
@@ -62,7 +62,7 @@ async def test_the_spans_of_the_last_request_arrive_before_the_gateway_ends(coll
     assert len(resource.scope_spans[0].spans) == 7
 
 
-async def test_a_collector_that_is_not_there_holds_nobody_up():
+async def test_a_collector_that_is_not_there_holds_nobody_up() -> None:
     """Neither requests nor the end; the spans are lost."""
     with trio.fail_after(20):
         began = time.monotonic()

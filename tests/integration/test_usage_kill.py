@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 from punch.gateway import read_usage
 
@@ -37,7 +38,7 @@ trio.run(main)
 """
 
 
-def test_nothing_but_the_last_second_is_lost_on_sigkill(tmp_path):
+def test_nothing_but_the_last_second_is_lost_on_sigkill(tmp_path: Path) -> None:
     """A real process, a real SIGKILL, right after it has noted more."""
     path = tmp_path / "gateway.sqlite3"
     with subprocess.Popen(

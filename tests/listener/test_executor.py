@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import attrs
 import pytest
@@ -39,7 +40,7 @@ def mock(**script) -> MockBackend:
 
 async def test_slots_bound_what_runs_and_the_queue_what_waits(
     autojump_clock: MockClock, swarm: Swarm
-):
+) -> None:
     """Two run, three wait, the sixth is refused."""
     outcomes: dict[int, str] = {}
     executor = await swarm.listener("a", mock(delay=10, slots=2), queue_limit=3)
@@ -60,7 +61,7 @@ async def test_slots_bound_what_runs_and_the_queue_what_waits(
     assert sorted(outcomes.values()) == ["refused"] + ["success"] * 5
 
 
-async def test_a_higher_priority_goes_first(autojump_clock: MockClock, swarm: Swarm):
+async def test_a_higher_priority_goes_first(autojump_clock: MockClock, swarm: Swarm) -> None:
     """Waiting requests are served by priority, then by arrival."""
     order: list[str] = []
 
@@ -83,7 +84,9 @@ async def test_a_higher_priority_goes_first(autojump_clock: MockClock, swarm: Sw
     assert order == ["first", "high", "usual", "low"]
 
 
-async def test_a_cancelled_request_leaves_the_queue(autojump_clock: MockClock, swarm: Swarm):
+async def test_a_cancelled_request_leaves_the_queue(
+    autojump_clock: MockClock, swarm: Swarm
+) -> None:
     """Its place is free at once, and it never reaches the backend."""
     executor = await swarm.listener("a", mock(delay=10, slots=1))
     async with swarm.router() as router, trio.open_nursery() as nursery:
@@ -100,7 +103,7 @@ async def test_a_cancelled_request_leaves_the_queue(autojump_clock: MockClock, s
 
 async def test_draining_finishes_what_runs_and_refuses_what_comes(
     autojump_clock: MockClock, swarm: Swarm
-):
+) -> None:
     """A listener that shuts down keeps its promises and makes no new ones."""
     executor = await swarm.listener("a", mock(delay=5))
     async with swarm.router() as router, trio.open_nursery() as nursery:
@@ -121,7 +124,7 @@ async def test_draining_finishes_what_runs_and_refuses_what_comes(
     assert answer.response.status == "success"
 
 
-async def test_measured_rates_are_advertised(autojump_clock: MockClock, swarm: Swarm):
+async def test_measured_rates_are_advertised(autojump_clock: MockClock, swarm: Swarm) -> None:
     """What the backend timed is what dialers are told."""
     executor = await swarm.listener("a", mock(decode_rate=25, prefill_rate=100))
     before = executor.capability().models[0].decode_rate
@@ -142,7 +145,9 @@ class Real(MockBackend):
     simulated = False
 
 
-async def test_calibration_times_the_backend_before_the_first_advert(autojump_clock):
+async def test_calibration_times_the_backend_before_the_first_advert(
+    autojump_clock: MockClock,
+) -> None:
     """A dialer's first decision already rests on a measurement."""
     async with trio.open_nursery() as nursery:
         node = MemoryNetwork(nursery).node("a")
@@ -155,7 +160,9 @@ async def test_calibration_times_the_backend_before_the_first_advert(autojump_cl
     assert offer.prefill_rate == pytest.approx(400, rel=0.05)
 
 
-async def test_a_backend_that_cannot_answer_its_calibration_does_not_start(autojump_clock):
+async def test_a_backend_that_cannot_answer_its_calibration_does_not_start(
+    autojump_clock: MockClock,
+) -> None:
     """Better no listener than one that fails every request."""
 
     async def play(request: CommandRequest, emit: Emit) -> Generation:
@@ -170,7 +177,7 @@ async def test_a_backend_that_cannot_answer_its_calibration_does_not_start(autoj
                 pass
 
 
-async def test_a_negative_queue_is_refused():
+async def test_a_negative_queue_is_refused() -> None:
     """The value and the rule are named."""
     async with trio.open_nursery() as nursery:
         node = MemoryNetwork(nursery).node("a")
@@ -179,7 +186,7 @@ async def test_a_negative_queue_is_refused():
                 pass
 
 
-async def test_the_machine_is_measured_once_a_second(autojump_clock):
+async def test_the_machine_is_measured_once_a_second(autojump_clock: MockClock) -> None:
     """However often the load changes."""
 
     class Counted:
@@ -203,7 +210,7 @@ async def test_the_machine_is_measured_once_a_second(autojump_clock):
     assert counts == [1, 1, 1, 1, 2, 2, 2, 2]
 
 
-async def test_ping_and_capabilities_need_no_slot(autojump_clock: MockClock, swarm: Swarm):
+async def test_ping_and_capabilities_need_no_slot(autojump_clock: MockClock, swarm: Swarm) -> None:
     """A full listener still says what it is."""
     await swarm.listener("a", mock(delay=50, slots=1), queue_limit=1)
     async with swarm.router() as router, trio.open_nursery() as nursery:
@@ -221,7 +228,9 @@ async def test_ping_and_capabilities_need_no_slot(autojump_clock: MockClock, swa
     assert pong.status == "success"
 
 
-async def test_the_same_request_twice_at_once_is_made_once(autojump_clock: MockClock, swarm: Swarm):
+async def test_the_same_request_twice_at_once_is_made_once(
+    autojump_clock: MockClock, swarm: Swarm
+) -> None:
     """Both callers get the one answer; another request with its id is a conflict."""
     texts = []
     executor = await swarm.listener("a", mock(delay=5))
@@ -247,7 +256,7 @@ async def test_the_same_request_twice_at_once_is_made_once(autojump_clock: MockC
 
 async def test_a_mock_answer_is_a_pure_function_of_the_request(
     autojump_clock: MockClock, swarm: Swarm
-):
+) -> None:
     """Two mocks agree, and a stop ends the answer before it."""
     request = chat_request("hello", sampling=Sampling(max_tokens=20, seed=7))
     await swarm.listener("a", mock())
@@ -266,7 +275,7 @@ async def test_a_mock_answer_is_a_pure_function_of_the_request(
 
 async def test_the_load_counts_prompts_and_answers_still_to_be_made(
     autojump_clock: MockClock, swarm: Swarm
-):
+) -> None:
     """Of the request that was begun, and of the one that waits."""
     loads = []
     script = mock(prefill_rate=1, decode_rate=1, slots=1)
@@ -289,7 +298,7 @@ async def test_the_load_counts_prompts_and_answers_still_to_be_made(
     assert [load.output_tokens_left for load in loads] == [40, 33, 0]
 
 
-async def test_the_mean_batch_is_reported(autojump_clock: MockClock, swarm: Swarm):
+async def test_the_mean_batch_is_reported(autojump_clock: MockClock, swarm: Swarm) -> None:
     """Alone for one half of the time and two for the other is one and a half."""
     batches = []
     await swarm.listener("a", mock(decode_rate=10, slots=2))
@@ -306,7 +315,9 @@ async def test_the_mean_batch_is_reported(autojump_clock: MockClock, swarm: Swar
     assert batches == [pytest.approx(2.0), pytest.approx(1.5)]
 
 
-async def test_a_slowdown_that_was_measured_is_advertised(autojump_clock: MockClock, swarm: Swarm):
+async def test_a_slowdown_that_was_measured_is_advertised(
+    autojump_clock: MockClock, swarm: Swarm
+) -> None:
     """So that a dialer that never asked knows it too."""
 
     async def play(request: CommandRequest, emit: Emit) -> Generation:
@@ -328,11 +339,11 @@ async def test_a_slowdown_that_was_measured_is_advertised(autojump_clock: MockCl
 
 async def test_a_loading_backend_is_waited_for_and_said_to_be(
     autojump_clock: MockClock, swarm: Swarm
-):
+) -> None:
     """The dialer hears how long before it hears that the backend works on it."""
 
     class Loading(MockBackend):
-        async def ready(self, loading):
+        async def ready(self, loading) -> None:
             for seconds in (10.0, 5.0):
                 loading(seconds)
                 await trio.sleep(5)
@@ -355,7 +366,7 @@ async def test_a_loading_backend_is_waited_for_and_said_to_be(
 
 async def test_a_deadline_behind_a_long_queue_is_refused_at_once(
     autojump_clock: MockClock, swarm: Swarm
-):
+) -> None:
     """The listener knows how long its answers take, and says when to ask again."""
     await swarm.listener("a", mock(delay=10, slots=1))
     async with swarm.router() as router, trio.open_nursery() as nursery:
@@ -376,11 +387,11 @@ async def test_a_deadline_behind_a_long_queue_is_refused_at_once(
 
 async def test_an_embedding_teaches_how_long_a_slot_is_held(
     autojump_clock: MockClock, swarm: Swarm
-):
+) -> None:
     """The second one cannot be done in time behind the first, and is told so at once."""
 
     class Slow(MockBackend):
-        async def generate(self, request, emit):
+        async def generate(self, request: CommandRequest, emit: Emit) -> Generation:
             await trio.sleep(10)
             return await super().generate(request, emit)
 
@@ -399,8 +410,8 @@ async def test_an_embedding_teaches_how_long_a_slot_is_held(
 
 @pytest.mark.parametrize("kind", [GenerationFailed, ValueError])
 async def test_what_a_backend_quotes_is_not_logged(
-    kind, autojump_clock: MockClock, swarm: Swarm, caplog
-):
+    kind: Any, autojump_clock: MockClock, swarm: Swarm, caplog: pytest.LogCaptureFixture
+) -> None:
     """Neither of the prompt nor of the answer; what else it says is."""
     prompt, answer = "a secret that is nobody's business", "this much, in confidence"
 
@@ -431,7 +442,7 @@ def generation(count: int | None, seconds: float | None) -> Generation:
     )
 
 
-def test_counts_are_those_that_an_answer_can_have():
+def test_counts_are_those_that_an_answer_can_have() -> None:
     """Bounded by what was asked for, by the context, and by what there is of the prompt."""
     asked = chat_request("hello", sampling=Sampling(max_tokens=20))
     offer = ModelOffer(name="m", context_tokens=4096)
@@ -451,7 +462,7 @@ def test_counts_are_those_that_an_answer_can_have():
 
 
 @pytest.mark.parametrize("seconds", [-1.0, math.nan, math.inf, 1e9])
-def test_times_that_are_no_times_are_left_out(seconds):
+def test_times_that_are_no_times_are_left_out(seconds: Any) -> None:
     """Better none than one that would stay in every average."""
     asked, offer = chat_request("hello"), ModelOffer(name="m")
     assert plausible(generation(7, seconds), asked, offer).timings == Timings()
@@ -459,11 +470,11 @@ def test_times_that_are_no_times_are_left_out(seconds):
 
 async def test_a_backend_that_counts_nonsense_spoils_nothing(
     autojump_clock: MockClock, swarm: Swarm
-):
+) -> None:
     """Neither the response nor the length that dialers are told of."""
 
     class Miscounting(MockBackend):
-        async def generate(self, request, emit):
+        async def generate(self, request: CommandRequest, emit: Emit) -> Generation:
             made = await super().generate(request, emit)
             return attrs.evolve(made, usage=generation(HUGE, None).usage)
 

@@ -91,7 +91,9 @@ async def asked(router, question: str, *, offer: str | None = None, **options) -
 # ---- by loopback ----
 
 
-async def test_a_router_asks_the_listener_of_its_process_without_a_network(autojump_clock):
+async def test_a_router_asks_the_listener_of_its_process_without_a_network(
+    autojump_clock: MockClock,
+) -> None:
     """It is a peer like any other: measured, chosen, and named in the response."""
     with trio.fail_after(LIMIT):
         async with alone(mock()) as (listener, router):
@@ -104,7 +106,7 @@ async def test_a_router_asks_the_listener_of_its_process_without_a_network(autoj
     assert sessions == 1
 
 
-async def test_a_long_answer_passes_the_loopback_whole(autojump_clock):
+async def test_a_long_answer_passes_the_loopback_whole(autojump_clock: MockClock) -> None:
     """Flow control, windows and all."""
     long = "word " * 200_000
     with trio.fail_after(LIMIT):
@@ -114,7 +116,7 @@ async def test_a_long_answer_passes_the_loopback_whole(autojump_clock):
 
 async def test_local_and_remote_listeners_are_candidates_of_one_policy(
     autojump_clock: MockClock, swarm: Swarm
-):
+) -> None:
     """Both are in the table; the one identity of the process is known to the others as well."""
     await swarm.listener("far", mock("big"))
     near = await swarm.listener("near", mock("small"))
@@ -131,7 +133,7 @@ async def test_local_and_remote_listeners_are_candidates_of_one_policy(
 
 async def test_a_router_hears_of_listeners_that_come_after_it_joined_its_listener(
     autojump_clock: MockClock, swarm: Swarm
-):
+) -> None:
     """The process is announced as a dialer from then on, so that it is told."""
     near = await swarm.listener("near", mock("small"))
     await trio.sleep(60)
@@ -145,7 +147,7 @@ async def test_a_router_hears_of_listeners_that_come_after_it_joined_its_listene
     assert took < 2
 
 
-async def test_a_listener_that_meets_nowhere_is_found_by_nobody():
+async def test_a_listener_that_meets_nowhere_is_found_by_nobody() -> None:
     """Its source has nobody to tell."""
     seen: list[Sighting] = []
     await Nowhere().run(None, seen.append)  # type: ignore[arg-type]  # It announces nothing.
@@ -155,7 +157,7 @@ async def test_a_listener_that_meets_nowhere_is_found_by_nobody():
 # ---- which lane ----
 
 
-async def test_each_model_is_answered_by_its_lane(autojump_clock):
+async def test_each_model_is_answered_by_its_lane(autojump_clock: MockClock) -> None:
     """The first lane that was added answers where no model is named."""
     with trio.fail_after(LIMIT):
         async with alone(saying("one", model="m1"), saying("two", model="m2")) as (_, router):
@@ -168,7 +170,9 @@ async def test_each_model_is_answered_by_its_lane(autojump_clock):
     assert texts == ["two", "one", "one"]
 
 
-async def test_a_simulated_lane_is_not_asked_in_place_of_a_real_one(autojump_clock):
+async def test_a_simulated_lane_is_not_asked_in_place_of_a_real_one(
+    autojump_clock: MockClock,
+) -> None:
     """Only by the name of its model; and never by a strict request."""
     real = saying("real", model="m", simulated=False)
     with trio.fail_after(LIMIT):
@@ -183,7 +187,7 @@ async def test_a_simulated_lane_is_not_asked_in_place_of_a_real_one(autojump_clo
     assert (refused.status, refused.error.code) == ("refused", "simulated")
 
 
-async def test_a_dead_real_lane_is_not_replaced_by_the_mock(autojump_clock):
+async def test_a_dead_real_lane_is_not_replaced_by_the_mock(autojump_clock: MockClock) -> None:
     """There is no fallback from a real backend to the mock, ever."""
     real = saying("real", model="m", simulated=False)
     with trio.fail_after(LIMIT):
@@ -196,7 +200,7 @@ async def test_a_dead_real_lane_is_not_replaced_by_the_mock(autojump_clock):
     assert response.status == "refused"
 
 
-async def test_strictness_is_a_lanes_own(autojump_clock):
+async def test_strictness_is_a_lanes_own(autojump_clock: MockClock) -> None:
     """A strict simulating lane refuses everybody; the one beside it answers."""
     with trio.fail_after(LIMIT):
         async with alone(saying("free", model="free")) as (listener, router):
@@ -207,7 +211,7 @@ async def test_strictness_is_a_lanes_own(autojump_clock):
                 await router.ask(chat_request("?", model="bound"))
 
 
-async def test_a_strict_listener_has_strict_lanes(autojump_clock):
+async def test_a_strict_listener_has_strict_lanes(autojump_clock: MockClock) -> None:
     """Unless a lane says otherwise."""
     with trio.fail_after(LIMIT):
         async with alone(mock(), strict=True) as (listener, router):
@@ -216,7 +220,9 @@ async def test_a_strict_listener_has_strict_lanes(autojump_clock):
                 await router.ask("?")
 
 
-async def test_a_request_that_names_an_offer_is_answered_with_that_one(autojump_clock):
+async def test_a_request_that_names_an_offer_is_answered_with_that_one(
+    autojump_clock: MockClock,
+) -> None:
     """Even if another lane was added before it, and has the very same model."""
     with trio.fail_after(LIMIT):
         async with alone(saying("one"), saying("two")) as (_, router):
@@ -228,7 +234,7 @@ async def test_a_request_that_names_an_offer_is_answered_with_that_one(autojump_
     assert texts == ["one", "two"]
 
 
-async def test_an_offer_that_is_gone_is_not_answered_by_another(autojump_clock):
+async def test_an_offer_that_is_gone_is_not_answered_by_another(autojump_clock: MockClock) -> None:
     """The dialer chose that one: it is told so, and may choose again."""
     with trio.fail_after(LIMIT):
         async with alone(saying("one"), saying("two")) as (listener, router):
@@ -253,7 +259,9 @@ async def test_an_offer_that_is_gone_is_not_answered_by_another(autojump_clock):
 # ---- what is said of them ----
 
 
-async def test_every_lane_has_its_own_load_and_every_offer_its_id(autojump_clock):
+async def test_every_lane_has_its_own_load_and_every_offer_its_id(
+    autojump_clock: MockClock,
+) -> None:
     """One lane is busy and the other is not; ids are unique, and lanes are told by them."""
     with trio.fail_after(LIMIT):
         async with alone(mock("slow", delay=50, slots=1), mock("quick")) as (listener, router):
@@ -274,7 +282,7 @@ async def test_every_lane_has_its_own_load_and_every_offer_its_id(autojump_clock
     assert len(listener.lanes) == 2
 
 
-async def test_a_name_too_long_for_an_id_still_has_one(autojump_clock):
+async def test_a_name_too_long_for_an_id_still_has_one(autojump_clock: MockClock) -> None:
     """Within the 64 characters that it may have, and another for another model."""
     offers = tuple(ModelOffer(name=f"{'x' * 200}{number}") for number in range(2))
     with trio.fail_after(LIMIT):
@@ -286,7 +294,9 @@ async def test_a_name_too_long_for_an_id_still_has_one(autojump_clock):
     assert all(len(one) <= 64 for one in ids)
 
 
-async def test_a_listener_without_a_lane_says_that_it_takes_nothing(autojump_clock):
+async def test_a_listener_without_a_lane_says_that_it_takes_nothing(
+    autojump_clock: MockClock,
+) -> None:
     """It is met all the same, and answers from its first lane on."""
     with trio.fail_after(LIMIT):
         async with alone() as (listener, router):
@@ -302,7 +312,7 @@ async def test_a_listener_without_a_lane_says_that_it_takes_nothing(autojump_clo
 
 
 @pytest.mark.parametrize("name", ["", "x" * 33, "a\nb"])
-async def test_a_lanes_name_must_be_one(name):
+async def test_a_lanes_name_must_be_one(name: str) -> None:
     """It travels, and people read it."""
     async with trio.open_nursery() as nursery:
         node = MemoryNetwork(nursery).node("self")
@@ -315,7 +325,7 @@ async def test_a_lanes_name_must_be_one(name):
 # ---- they come and go, and fail ----
 
 
-async def test_removing_a_lane_finishes_what_it_has_begun(autojump_clock):
+async def test_removing_a_lane_finishes_what_it_has_begun(autojump_clock: MockClock) -> None:
     """The other lane answers meanwhile, and the one that goes takes nothing new."""
     with trio.fail_after(LIMIT):
         async with alone(mock("goes", decode_rate=10), saying("stays", model="stays")) as (
@@ -348,7 +358,9 @@ async def test_removing_a_lane_finishes_what_it_has_begun(autojump_clock):
     assert served == 2
 
 
-async def test_removing_a_lane_that_does_not_finish_ends_its_answers(autojump_clock):
+async def test_removing_a_lane_that_does_not_finish_ends_its_answers(
+    autojump_clock: MockClock,
+) -> None:
     """After a bounded time the backend may be closed, whoever still reads."""
     with trio.fail_after(LIMIT):
         async with alone(mock("goes", delay=10_000)) as (listener, router):
@@ -371,7 +383,7 @@ async def test_removing_a_lane_that_does_not_finish_ends_its_answers(autojump_cl
     assert len(failed) == 1
 
 
-async def test_a_lane_that_replaces_another_has_an_id_of_its_own(autojump_clock):
+async def test_a_lane_that_replaces_another_has_an_id_of_its_own(autojump_clock: MockClock) -> None:
     """What was chosen of the earlier one is not this one's."""
     with trio.fail_after(LIMIT):
         async with alone() as (listener, router):
@@ -409,18 +421,20 @@ class Engine(ScriptedBackend):
         self.offers = (attrs.evolve(self.offers[0], load_seconds=0.0),)
         self.is_up.set()
 
-    async def ready(self, loading):
+    async def ready(self, loading) -> None:
         while not self.is_up.is_set():
             loading(5.0)
             await self.is_up.wait()
 
-    async def generate(self, request, emit):
+    async def generate(self, request: CommandRequest, emit: Emit) -> Generation:
         if not self.is_up.is_set():
             raise BackendCrashed("the engine is gone")
         return await super().generate(request, emit)
 
 
-async def test_one_lane_dies_and_comes_back_while_the_other_answers(autojump_clock):
+async def test_one_lane_dies_and_comes_back_while_the_other_answers(
+    autojump_clock: MockClock,
+) -> None:
     """Its state says so within a second or two, both times."""
     engine = Engine("m")
     states = []
@@ -438,7 +452,9 @@ async def test_one_lane_dies_and_comes_back_while_the_other_answers(autojump_clo
     assert {state["scripted"] for state in states} == {"ready"}
 
 
-async def test_a_lane_rests_after_a_crash_that_its_backend_says_nothing_of(autojump_clock):
+async def test_a_lane_rests_after_a_crash_that_its_backend_says_nothing_of(
+    autojump_clock: MockClock,
+) -> None:
     """Another lane with the same model answers; a resting lane alone is tried all the same."""
     is_down = True
 
@@ -469,7 +485,7 @@ async def test_a_lane_rests_after_a_crash_that_its_backend_says_nothing_of(autoj
     assert (lane.state, text) == ("ready", "back")
 
 
-async def test_draining_drains_every_lane(autojump_clock):
+async def test_draining_drains_every_lane(autojump_clock: MockClock) -> None:
     """Side by side, within the time that one may take."""
     with trio.fail_after(LIMIT):
         async with alone(mock("a", delay=4), mock("b", delay=4)) as (listener, router):
@@ -492,7 +508,9 @@ async def test_draining_drains_every_lane(autojump_clock):
 # ---- what is published ----
 
 
-async def test_a_listener_publishes_what_it_serves_and_how_its_lanes_are(autojump_clock):
+async def test_a_listener_publishes_what_it_serves_and_how_its_lanes_are(
+    autojump_clock: MockClock,
+) -> None:
     """Each answer, each change of a lane's state, each restart of an engine, each loading."""
     events = Bus()
     engine = Engine("m")
@@ -520,7 +538,9 @@ async def test_a_listener_publishes_what_it_serves_and_how_its_lanes_are(autojum
     assert {one.seconds for one in batch.events if type(one) is LoadProgress} == {5.0}
 
 
-async def test_a_refused_and_a_cancelled_request_are_published_too(autojump_clock):
+async def test_a_refused_and_a_cancelled_request_are_published_too(
+    autojump_clock: MockClock,
+) -> None:
     """With the code of the error, and without a lane where none had it."""
     events = Bus()
     with trio.fail_after(LIMIT), events.subscribe(AttemptServed) as subscription:
@@ -557,7 +577,7 @@ async def opened(log: list[str], name: str, *, ends: trio.Event | None = None):
             nursery.cancel_scope.cancel()
 
 
-async def test_what_the_listener_opens_it_closes_with_its_lane(autojump_clock):
+async def test_what_the_listener_opens_it_closes_with_its_lane(autojump_clock: MockClock) -> None:
     """In any order, and what is left at the end."""
     log: list[str] = []
     with trio.fail_after(LIMIT):
@@ -572,7 +592,7 @@ async def test_what_the_listener_opens_it_closes_with_its_lane(autojump_clock):
     assert sorted(log[4:]) == ["b closed", "c closed"]
 
 
-async def test_a_backend_that_cannot_be_opened_is_no_lane(autojump_clock):
+async def test_a_backend_that_cannot_be_opened_is_no_lane(autojump_clock: MockClock) -> None:
     """The error is the caller's, and the other lanes answer on."""
 
     @asynccontextmanager
@@ -588,7 +608,9 @@ async def test_a_backend_that_cannot_be_opened_is_no_lane(autojump_clock):
             assert await text_of(router, "?") == "here"
 
 
-async def test_a_backend_that_comes_to_a_bad_end_takes_its_lane_along(autojump_clock, caplog):
+async def test_a_backend_that_comes_to_a_bad_end_takes_its_lane_along(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
     """And nothing else."""
     log: list[str] = []
     ends = trio.Event()

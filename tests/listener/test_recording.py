@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from contextlib import asynccontextmanager
+from typing import Any
 
 import attrs
 import pytest
 import trio
+from trio.testing import MockClock
 
-from punch.backends import Generation, MockBackend, MockScript, mock_words
+from punch.backends import Emit, Generation, MockBackend, MockScript, mock_words
 from punch.exceptions import GenerationFailed
 from punch.listener import _recording as limits
 from punch.listener import open_executor
@@ -48,13 +50,13 @@ class Nobody:
 
     peer_id = "dialer"
 
-    def opened(self, session, hello):
+    def opened(self, session, hello) -> None:
         """Fine."""
 
-    def advertised(self, session, advert):
+    def advertised(self, session, advert) -> None:
         """Fine."""
 
-    def round_trip(self, session, seconds):
+    def round_trip(self, session, seconds) -> None:
         """Fine."""
 
 
@@ -66,7 +68,7 @@ class Counting(MockBackend):
         self.asked = 0
         self.stopped_at: list[float] = []
 
-    async def generate(self, request, emit):
+    async def generate(self, request: CommandRequest, emit: Emit) -> Generation:
         self.asked += 1
         try:
             return await super().generate(request, emit)
@@ -111,7 +113,7 @@ async def read(call):
             return text, tokens, part
 
 
-async def until_text(call):
+async def until_text(call) -> None:
     """Wait for the first text."""
     while not isinstance(await call.receive(), Chunk):
         pass
@@ -123,7 +125,9 @@ def is_empty(executor) -> bool:
     return (found.busy, found.queued, found.recordings.running) == (0, 0, 0)
 
 
-async def test_a_request_that_comes_back_joins_the_running_answer(autojump_clock):
+async def test_a_request_that_comes_back_joins_the_running_answer(
+    autojump_clock: MockClock,
+) -> None:
     """After its connection broke it gets every word from the beginning, made once."""
     backend = Counting(decode_rate=10)
     with trio.fail_after(LIMIT):
@@ -141,7 +145,7 @@ async def test_a_request_that_comes_back_joins_the_running_answer(autojump_clock
     assert empty
 
 
-async def test_two_sessions_of_one_dialer_read_the_same_answer(autojump_clock):
+async def test_two_sessions_of_one_dialer_read_the_same_answer(autojump_clock: MockClock) -> None:
     """Each from its beginning; one of them whole, at the end."""
     backend = Counting(decode_rate=10)
     ends = []
@@ -151,7 +155,7 @@ async def test_two_sessions_of_one_dialer_read_the_same_answer(autojump_clock):
             second, _ = await dial()
             async with trio.open_nursery() as nursery:
 
-                async def ask(session, request):
+                async def ask(session, request) -> None:
                     ends.append(await read(session.ask(request)))
 
                 nursery.start_soon(ask, first, ASK)
@@ -164,7 +168,7 @@ async def test_two_sessions_of_one_dialer_read_the_same_answer(autojump_clock):
     assert backend.asked == 1
 
 
-async def test_another_dialer_may_use_the_same_id(autojump_clock):
+async def test_another_dialer_may_use_the_same_id(autojump_clock: MockClock) -> None:
     """Ids are each dialer's own."""
     backend = Counting()
     with trio.fail_after(LIMIT):
@@ -175,7 +179,7 @@ async def test_another_dialer_may_use_the_same_id(autojump_clock):
     assert backend.asked == 2
 
 
-async def test_a_finished_answer_is_kept_for_a_while(autojump_clock):
+async def test_a_finished_answer_is_kept_for_a_while(autojump_clock: MockClock) -> None:
     """Asked again it is the same; after its time it is made anew."""
     backend = Counting(decode_rate=10)
     with trio.fail_after(LIMIT):
@@ -195,7 +199,9 @@ async def test_a_finished_answer_is_kept_for_a_while(autojump_clock):
 
 
 @pytest.mark.parametrize("rate", [None, 10], ids=["kept", "running"])
-async def test_another_body_with_the_same_id_is_a_conflict(autojump_clock, rate):
+async def test_another_body_with_the_same_id_is_a_conflict(
+    autojump_clock: MockClock, rate: int | None
+) -> None:
     """While the first is made and after; the first is not disturbed."""
     backend = Counting(decode_rate=rate)
     other = attrs.evolve(ASK, messages=(ChatMessage(role="user", content="stop"),))
@@ -215,11 +221,11 @@ async def test_another_body_with_the_same_id_is_a_conflict(autojump_clock, rate)
     assert text == WHOLE
 
 
-async def test_an_error_is_not_kept(autojump_clock):
+async def test_an_error_is_not_kept(autojump_clock: MockClock) -> None:
     """Who asks again wants another try."""
     tries = 0
 
-    async def play(request, emit):
+    async def play(request: CommandRequest, emit: Emit) -> Generation:
         nonlocal tries
         tries += 1
         if tries == 1:
@@ -237,7 +243,9 @@ async def test_an_error_is_not_kept(autojump_clock):
     assert (text, response.status, kept) == ("ok", "success", 1)
 
 
-async def test_a_cancel_frees_the_slot_at_once_and_says_what_was_made(autojump_clock):
+async def test_a_cancel_frees_the_slot_at_once_and_says_what_was_made(
+    autojump_clock: MockClock,
+) -> None:
     """Nobody else wants the answer: within 100 ms the backend stops."""
     backend = Counting(decode_rate=10, slots=1)
     with trio.fail_after(LIMIT):
@@ -258,7 +266,9 @@ async def test_a_cancel_frees_the_slot_at_once_and_says_what_was_made(autojump_c
     assert (text, backend.asked) == (WHOLE, 2)
 
 
-async def test_a_cancel_by_one_reader_leaves_the_answer_to_the_other(autojump_clock):
+async def test_a_cancel_by_one_reader_leaves_the_answer_to_the_other(
+    autojump_clock: MockClock,
+) -> None:
     """It ends its own reading only."""
     backend = Counting(decode_rate=10)
     with trio.fail_after(LIMIT):
@@ -275,7 +285,9 @@ async def test_a_cancel_by_one_reader_leaves_the_answer_to_the_other(autojump_cl
     assert backend.stopped_at == []
 
 
-async def test_an_answer_whose_dialer_does_not_come_back_is_given_up(autojump_clock):
+async def test_an_answer_whose_dialer_does_not_come_back_is_given_up(
+    autojump_clock: MockClock,
+) -> None:
     """After the grace, and everything returns to zero."""
     backend = Counting(decode_rate=1)
     with trio.fail_after(LIMIT):
@@ -296,7 +308,9 @@ async def test_an_answer_whose_dialer_does_not_come_back_is_given_up(autojump_cl
     assert (text, backend.asked) == (WHOLE, 2)
 
 
-async def test_a_lost_request_keeps_its_place_in_the_queue_for_the_grace(autojump_clock):
+async def test_a_lost_request_keeps_its_place_in_the_queue_for_the_grace(
+    autojump_clock: MockClock,
+) -> None:
     """Who comes back is where it was; who does not leaves the queue, and nothing remains."""
     backend = Counting(decode_rate=1, slots=1)
     with trio.fail_after(LIMIT):
@@ -327,7 +341,7 @@ async def test_a_lost_request_keeps_its_place_in_the_queue_for_the_grace(autojum
     assert empty
 
 
-async def test_the_time_of_one_reader_is_not_the_time_of_another(autojump_clock):
+async def test_the_time_of_one_reader_is_not_the_time_of_another(autojump_clock: MockClock) -> None:
     """The first one's deadline ends its own reading."""
     backend = Counting(decode_rate=10)
     with trio.fail_after(LIMIT):
@@ -344,12 +358,12 @@ async def test_the_time_of_one_reader_is_not_the_time_of_another(autojump_clock)
     assert empty
 
 
-async def test_a_slow_joiner_does_not_hold_up_the_first(autojump_clock):
+async def test_a_slow_joiner_does_not_hold_up_the_first(autojump_clock: MockClock) -> None:
     """The backend follows the most advanced reader, and waits when that is a window behind."""
     made = 0
     piece = "x" * 8192
 
-    async def play(request, emit):
+    async def play(request: CommandRequest, emit: Emit) -> Generation:
         nonlocal made
         for _ in range(32):
             await emit(piece, 1)
@@ -381,7 +395,9 @@ async def chunks(call):
     return [tokens for tokens, _ in found], [at - found[0][1] for _, at in found], part
 
 
-async def test_who_reads_nothing_before_the_end_gets_fewer_messages(autojump_clock):
+async def test_who_reads_nothing_before_the_end_gets_fewer_messages(
+    autojump_clock: MockClock,
+) -> None:
     """The first text at once, then one message an interval, and the rest with the end."""
     with trio.fail_after(LIMIT):
         async with listening(Counting(decode_rate=10)) as (_, dial):
@@ -396,10 +412,10 @@ async def test_who_reads_nothing_before_the_end_gets_fewer_messages(autojump_clo
     assert text == WHOLE
 
 
-async def test_what_was_gathered_comes_before_what_went_wrong(autojump_clock):
+async def test_what_was_gathered_comes_before_what_went_wrong(autojump_clock: MockClock) -> None:
     """It need not be made again."""
 
-    async def play(request, emit):
+    async def play(request: CommandRequest, emit: Emit) -> None:
         for word in ("a", "b", "c"):
             await emit(word, 1)
         raise GenerationFailed("out of memory")
@@ -412,10 +428,12 @@ async def test_what_was_gathered_comes_before_what_went_wrong(autojump_clock):
 
 
 @pytest.mark.parametrize("timeout", [50.0, 200.0])
-async def test_nothing_is_held_for_long_by_a_backend_that_makes_nothing(timeout, autojump_clock):
+async def test_nothing_is_held_for_long_by_a_backend_that_makes_nothing(
+    timeout: float, autojump_clock: MockClock
+) -> None:
     """However it goes on: that may be a peer's end, or the time's."""
 
-    async def play(request, emit):
+    async def play(request: CommandRequest, emit: Emit) -> Generation:
         for word in "abcdef":
             await emit(word, 1)
         await trio.sleep(100)
@@ -433,11 +451,11 @@ async def test_nothing_is_held_for_long_by_a_backend_that_makes_nothing(timeout,
     assert response.status == ("success" if late else "timeout")
 
 
-async def test_who_is_slow_does_not_undo_what_another_gathers(autojump_clock):
+async def test_who_is_slow_does_not_undo_what_another_gathers(autojump_clock: MockClock) -> None:
     """Being woken for one is no reason to send to the other."""
     piece = "x" * (WINDOW // 16)
 
-    async def play(request, emit):
+    async def play(request: CommandRequest, emit: Emit) -> Generation:
         for _ in range(24):
             await emit(piece, 1)
             await trio.sleep(0.1)
@@ -456,7 +474,7 @@ async def test_who_is_slow_does_not_undo_what_another_gathers(autojump_clock):
     assert len(tokens) <= 11
 
 
-async def test_who_reads_along_is_not_held_up_by_who_does_not(autojump_clock):
+async def test_who_reads_along_is_not_held_up_by_who_does_not(autojump_clock: MockClock) -> None:
     """Each has its own pace in one answer."""
     with trio.fail_after(LIMIT):
         async with listening(Counting(decode_rate=10)) as (_, dial):
@@ -465,7 +483,7 @@ async def test_who_reads_along_is_not_held_up_by_who_does_not(autojump_clock):
             found = {}
             async with trio.open_nursery() as nursery:
 
-                async def ask(session, interval):
+                async def ask(session, interval) -> None:
                     call = session.ask(attrs.evolve(ASK, stream_interval=interval))
                     found[interval] = (await chunks(call))[0]
 
@@ -475,12 +493,12 @@ async def test_who_reads_along_is_not_held_up_by_who_does_not(autojump_clock):
     assert found[1.0] == [1, 10, 9]
 
 
-async def test_no_more_is_gathered_than_one_message_takes(autojump_clock):
+async def test_no_more_is_gathered_than_one_message_takes(autojump_clock: MockClock) -> None:
     """However much comes within an interval; and who takes none of it holds the backend up."""
     made = 0
     piece = "x" * 8192
 
-    async def play(request, emit):
+    async def play(request: CommandRequest, emit: Emit) -> Generation:
         nonlocal made
         for _ in range(64):
             await emit(piece, 1)
@@ -498,11 +516,11 @@ async def test_no_more_is_gathered_than_one_message_takes(autojump_clock):
     assert (text, tokens) == (piece * 64, 64)
 
 
-async def test_an_answer_that_nobody_takes_is_given_up(autojump_clock):
+async def test_an_answer_that_nobody_takes_is_given_up(autojump_clock: MockClock) -> None:
     """A slot is not kept for a dialer that has stopped reading."""
     piece = "x" * 8192
 
-    async def play(request, emit):
+    async def play(request: CommandRequest, emit: Emit) -> None:
         while True:
             await emit(piece, 1)
 
@@ -517,7 +535,7 @@ async def test_an_answer_that_nobody_takes_is_given_up(autojump_clock):
     assert response.error.code == "cancelled"
 
 
-async def test_draining_lets_a_joined_reader_finish(autojump_clock):
+async def test_draining_lets_a_joined_reader_finish(autojump_clock: MockClock) -> None:
     """And one that comes back meanwhile is still let in."""
     backend = Counting(decode_rate=10)
     with trio.fail_after(LIMIT):
@@ -535,7 +553,7 @@ async def test_draining_lets_a_joined_reader_finish(autojump_clock):
     assert refused.status == "refused"
 
 
-async def test_a_stored_answer_starts_with_where_it_comes_from(autojump_clock):
+async def test_a_stored_answer_starts_with_where_it_comes_from(autojump_clock: MockClock) -> None:
     """A strict dialer must know before it takes any text."""
     with trio.fail_after(LIMIT):
         async with listening(Counting()) as (_, dial):
@@ -563,7 +581,7 @@ def is_kept(recordings: Recordings, name: str, now: float, dialer: str = "d") ->
     return recordings.find(dialer, request, fingerprint(request), now=now) is not None
 
 
-async def test_the_number_of_kept_answers_is_bounded():
+async def test_the_number_of_kept_answers_is_bounded() -> None:
     """Those that ended first are dropped first."""
     recordings = Recordings()
     for number in range(KEPT_ANSWERS + 2):
@@ -577,7 +595,7 @@ async def test_the_number_of_kept_answers_is_bounded():
     ]
 
 
-async def test_the_text_of_kept_answers_is_bounded():
+async def test_the_text_of_kept_answers_is_bounded() -> None:
     """However long each of them is."""
     recordings = Recordings()
     for number in range(5):
@@ -592,7 +610,7 @@ async def test_the_text_of_kept_answers_is_bounded():
 @pytest.mark.parametrize(
     ("number", "size"), [(KEPT_ANSWERS + 9, 1), (9, KEPT_BYTES // 4)], ids=["number", "size"]
 )
-async def test_who_keeps_the_most_loses_the_oldest(number, size):
+async def test_who_keeps_the_most_loses_the_oldest(number: Any, size: Any) -> None:
     """A flood of one dialer drops nothing of another."""
     recordings = Recordings()
     ended(recordings, "mine", 9, now=0.0, dialer="modest")
@@ -603,7 +621,7 @@ async def test_who_keeps_the_most_loses_the_oldest(number, size):
     assert not is_kept(recordings, "0", 0.0, "greedy")
 
 
-async def test_what_is_kept_for_a_dialer_is_forgotten_with_its_answers():
+async def test_what_is_kept_for_a_dialer_is_forgotten_with_its_answers() -> None:
     """After many have come and gone, only those of today are counted."""
     recordings = Recordings()
     for index in range(5):
@@ -621,7 +639,7 @@ class Listening:
         self.request = attrs.evolve(ASK, **changes)
 
 
-async def test_a_recording_lives_as_long_as_its_readers_gave_it(autojump_clock):
+async def test_a_recording_lives_as_long_as_its_readers_gave_it(autojump_clock: MockClock) -> None:
     """The one who waits longest counts, and the grace for coming back after that."""
     recording = Recording("d", ASK, b"")
     began = trio.current_time()
@@ -633,7 +651,7 @@ async def test_a_recording_lives_as_long_as_its_readers_gave_it(autojump_clock):
     assert recording.scope.deadline == began + 130.0 + GRACE_SECONDS
 
 
-async def test_nobody_holds_a_slot_for_ever_by_coming_back(autojump_clock):
+async def test_nobody_holds_a_slot_for_ever_by_coming_back(autojump_clock: MockClock) -> None:
     """However often, and however long it says that it waits."""
     recording = Recording("d", ASK, b"")
     began = trio.current_time()
@@ -647,7 +665,9 @@ async def test_nobody_holds_a_slot_for_ever_by_coming_back(autojump_clock):
     assert recording.scope.deadline == began + LONGEST_SECONDS
 
 
-async def test_who_joined_an_answer_that_takes_too_long_is_told_so(autojump_clock, monkeypatch):
+async def test_who_joined_an_answer_that_takes_too_long_is_told_so(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The backend is stopped, and whoever still waits gets an error and not silence."""
     monkeypatch.setattr(limits, "LONGEST_SECONDS", 60.0)
     backend = Counting(decode_rate=0.1)
@@ -683,7 +703,9 @@ async def progress_of(call) -> tuple[list[float], CommandResponse]:
 
 
 @pytest.mark.parametrize(("stream", "expected"), [(False, [5, 10, 15]), (True, [])])
-async def test_who_takes_the_answer_whole_is_told_that_it_is_made(stream, expected, autojump_clock):
+async def test_who_takes_the_answer_whole_is_told_that_it_is_made(
+    stream: bool, expected: list[Any] | list[int], autojump_clock: MockClock
+) -> None:
     """Who takes it in parts hears that anyway."""
     with trio.fail_after(LIMIT):
         async with listening(Counting(decode_rate=1)) as (_, dial):
@@ -693,10 +715,10 @@ async def test_who_takes_the_answer_whole_is_told_that_it_is_made(stream, expect
     assert told == pytest.approx(expected, abs=1.5)
 
 
-async def test_who_waits_for_a_model_that_thinks_is_told_so(autojump_clock):
+async def test_who_waits_for_a_model_that_thinks_is_told_so(autojump_clock: MockClock) -> None:
     """Its thoughts are no text; they come with the first word, as tokens."""
 
-    async def think(request, emit):
+    async def think(request: CommandRequest, emit: Emit) -> Generation:
         for _ in range(12):
             await trio.sleep(1.0)
             await emit("", 2)
@@ -712,10 +734,10 @@ async def test_who_waits_for_a_model_that_thinks_is_told_so(autojump_clock):
     assert (text, tokens) == ("so", 25)
 
 
-async def test_a_backend_that_makes_nothing_gives_no_sign(autojump_clock):
+async def test_a_backend_that_makes_nothing_gives_no_sign(autojump_clock: MockClock) -> None:
     """A sign of life that does not mean anything would keep a dialer waiting for ever."""
 
-    async def hang(request, emit):
+    async def hang(request: CommandRequest, emit: Emit) -> Generation:
         for _ in range(20):
             await trio.sleep(1.0)
             await emit("", 0)
@@ -728,11 +750,13 @@ async def test_a_backend_that_makes_nothing_gives_no_sign(autojump_clock):
     assert told == []
 
 
-async def test_who_takes_the_answer_whole_waits_for_no_other_reader(autojump_clock):
+async def test_who_takes_the_answer_whole_waits_for_no_other_reader(
+    autojump_clock: MockClock,
+) -> None:
     """One had stopped reading, and held the backend up."""
     piece = "x" * 8192
 
-    async def play(request, emit):
+    async def play(request: CommandRequest, emit: Emit) -> Generation:
         for _ in range(32):
             await emit(piece, 1)
         return Generation(completion=Completion(text="y"), usage=Usage(), timings=Timings())
@@ -752,10 +776,12 @@ async def test_who_takes_the_answer_whole_waits_for_no_other_reader(autojump_clo
     assert took < 0.1
 
 
-async def test_no_more_tokens_are_counted_than_an_answer_can_have(autojump_clock):
+async def test_no_more_tokens_are_counted_than_an_answer_can_have(
+    autojump_clock: MockClock,
+) -> None:
     """A backend that claims more would make its dialers close the session."""
 
-    async def boast(request, emit):
+    async def boast(request: CommandRequest, emit: Emit) -> Generation:
         await emit("a", 1 << 60)
         await emit("b", 1 << 60)
         return Generation(completion=Completion(text="ab"), usage=Usage(), timings=Timings())
@@ -767,7 +793,7 @@ async def test_no_more_tokens_are_counted_than_an_answer_can_have(autojump_clock
     assert (text, tokens, response.status) == ("ab", 1 << 20, "success")
 
 
-def test_what_others_delivered_is_known_by_its_text():
+def test_what_others_delivered_is_known_by_its_text() -> None:
     """Two continuations of equal length are two pieces of work, and none is a third."""
     keys = {key_of("d", attrs.evolve(ASK, continuation=text)) for text in (None, "one", "two")}
     assert len(keys) == 3
@@ -775,7 +801,7 @@ def test_what_others_delivered_is_known_by_its_text():
     key_of("d", attrs.evolve(ASK, continuation="half a pair: \ud83d"))
 
 
-async def test_the_offer_that_was_asked_for_is_served_or_none(autojump_clock):
+async def test_the_offer_that_was_asked_for_is_served_or_none(autojump_clock: MockClock) -> None:
     """Never another in its place: a dialer has chosen this one, and may choose anew."""
     with trio.fail_after(LIMIT):
         async with listening([MockBackend(MockScript()), Counting()]) as (executor, dial):

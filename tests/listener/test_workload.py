@@ -74,7 +74,7 @@ def test_the_usual_length_is_learned_model_by_model() -> None:
 
 
 @pytest.mark.parametrize(("context", "most"), [(4096, 4096), (None, 1 << 20), (1 << 30, 1 << 20)])
-def test_a_usual_length_fits_the_context(context, most) -> None:
+def test_a_usual_length_fits_the_context(context: int | None, most: int) -> None:
     """A backend may count nonsense; the dialers hear of no more than there can be."""
     workload, offer = Workload(), ModelOffer(name="m", context_tokens=context)
     assert workload.usual_tokens(offer) is None
