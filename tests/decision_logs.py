@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from random import Random
+from types import MappingProxyType
 from typing import Any
 
 import attrs
@@ -12,11 +13,12 @@ import attrs
 from punch.capability import Capability, Load, ModelOffer, PeerId
 from punch.decision_log import open_decision_log
 from punch.events import Answered, Attempted, Bus, Decided
-from punch.peers import PeerRecord
+from punch.peers import Breaker, PeerRecord
 from punch.routing import POLICIES, Decision, RouteRequest
 from punch.wire import Provenance, Segment, Timings, Usage
 
 DIGEST = "ab" * 32
+NO_BREAKERS: Mapping[str | None, Breaker] = MappingProxyType({})
 FAST = PeerId("12D3KooWQ1fastFastFastFastFastFastFastFastFastFastfast1")
 SLOW = PeerId("12D3KooWQ2slowSlowSlowSlowSlowSlowSlowSlowSlowSlowslow2")
 MOCK = PeerId("12D3KooWQ3mockMockMockMockMockMockMockMockMockMockmock3")
@@ -31,6 +33,7 @@ def record(
     backend: str = "llama_cpp",
     models: Sequence[str] = ("smollm2",),
     seen_at: float = 99.5,
+    breakers: Mapping[str | None, Breaker] = NO_BREAKERS,
 ) -> PeerRecord:
     """A peer that can answer `REQUEST`, with *rate* answer tokens a second."""
     offers = tuple(
@@ -46,6 +49,7 @@ def record(
     )
     return PeerRecord(
         peer_id=peer_id,
+        breakers=breakers,
         capability=Capability.of_one_lane(
             backend=backend,
             simulated=backend == "mock",
