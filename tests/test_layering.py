@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import functools
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -75,7 +76,13 @@ DOORS: dict[str, frozenset[str]] = {
 }
 
 FORBIDDEN_NAMES = {"utils", "util", "helpers", "common", "constants", "models", "types", "misc"}
-LONGEST = 600  # Lines of one module.
+
+# Sizes that a reader can hold. Modules are usually far below; classes that pass 250 lines know too
+# many things; of more than fifteen files nobody knows where a line belongs.
+MAX_MODULE_LINES = 500
+MAX_CLASS_LINES = 250
+MAX_ROOM_FILES = 15
+MAX_LEVELS = 3  # punch/room/part/_file.py
 
 
 def files() -> list[Path]:
@@ -210,7 +217,33 @@ def test_every_outside_world_has_one_door(path: Path) -> None:
 @each_file
 def test_no_module_is_too_long_to_read(path: Path) -> None:
     """What does not fit has two subjects."""
-    assert len(path.read_text(encoding="utf-8").splitlines()) <= LONGEST
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= MAX_MODULE_LINES
+
+
+@each_file
+def test_no_class_knows_too_many_things(path: Path) -> None:
+    """What it does beyond one subject belongs to a class beside it, not to one below it."""
+    for node in nodes_of(path):
+        if isinstance(node, ast.ClassDef):
+            lines = (node.end_lineno or node.lineno) - node.lineno + 1
+            assert lines <= MAX_CLASS_LINES, f"{node.name} has {lines} lines"
+
+
+def test_no_room_is_too_big_to_see() -> None:
+    """Programs and faces left out: each folder has one of them at most."""
+    count = Counter(
+        path.parent for path in files() if path.name not in {"__init__.py", "__main__.py"}
+    )
+    crowded = {relative(room): files_ for room, files_ in count.items() if files_ > MAX_ROOM_FILES}
+    assert crowded == {}
+    assert {len(path.relative_to(ROOT).parts) for path in files()} <= set(range(1, MAX_LEVELS + 1))
+
+
+@each_file
+def test_what_stands_inside_a_room_is_private_to_it(path: Path) -> None:
+    """A room's face is its `__init__`; only values that everybody names stand beside the rooms."""
+    if path.parent != ROOT:
+        assert path.name.startswith("_"), "its name should begin with an underscore"
 
 
 @each_file

@@ -223,8 +223,7 @@ class Run:
         if self._live == [attempt] and not self._asking.could_another(attempt):
             attempt.wait_on()
             return
-        error = PeerTimeout(attempt.what_is_missing(), peer_id=attempt.peer_id)
-        self._end(attempt, lost(error))
+        self._end(attempt, lost(PeerTimeout(attempt.what_is_missing(), peer_id=attempt.peer_id)))
 
     def _take(self, attempt: Attempt, part: Started | Progress | Chunk | CommandResponse) -> None:
         if type(part) is Chunk:
@@ -240,35 +239,31 @@ class Run:
 
     def _deliver(self, attempt: Attempt, text: str, tokens: int) -> None:
         """Take text from a peer, and give the caller what is certain to belong to the answer."""
-        books = self.books
         self._won(attempt)
-        books.delivered.begins()
+        self.books.delivered.begins()
         text, tokens = attempt.heard(text, tokens)
         if text:
-            books.delivered.check_length(attempt.peer_id, text)
-            books.text(attempt, text, tokens)
+            self.books.delivered.check_length(attempt.peer_id, text)
+            self.books.text(attempt, text, tokens)
         if attempt.stops is not None and attempt.stops.stopped:
             self._end(attempt, STOPPED)
-            self.response = books.ended_by(attempt, "stop")
+            self.response = self.books.ended_by(attempt, "stop")
 
     def _finish(self, attempt: Attempt, response: CommandResponse) -> None:
         """Take the peer's last word, and the text that comes with it."""
         self._dispatch.reported(attempt.candidate, response)
-        books = self.books
         others = bool(self.parts) or len(self._live) > 1
-        outcome = finished(attempt, response, delivered=books.delivered, has_others=others)
+        outcome = finished(attempt, response, delivered=self.books.delivered, has_others=others)
         if outcome is RAN_OUT and trio.current_time() + CLOCK_DIFFERENCE >= self.deadline:
-            outcome = lost(books.attempts.out_of_time())
+            outcome = lost(self.books.attempts.out_of_time())
         if outcome.response is not None:
             self._won(attempt)
             self._live.remove(attempt)
-            self.response = books.finished(attempt, outcome)
+            self.response = self.books.finished(attempt, outcome)
             return
         self._end(attempt, outcome)
         if outcome.error is not None and outcome.fault is None:
             raise outcome.error
-
-    # ---- leaving a peer ----
 
     def _won(self, winner: Attempt) -> None:
         """The first to say something answers; the others stop."""

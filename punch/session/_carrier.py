@@ -164,10 +164,11 @@ class PeerSession:
 
     def statistics(self) -> SessionStatistics:
         """The size of the session now."""
+        calls = self._calls
         return SessionStatistics(
             requests=self._session.requests,
-            client_calls=len(self._calls.asked),
-            server_calls=len(self._calls.served),
+            client_calls=len(calls.asked),
+            server_calls=len(calls.served),
             sent=self._outbox.sent,
             received=self._received,
         )
@@ -178,7 +179,7 @@ class PeerSession:
         try:
             with self._scope:
                 async with trio.open_nursery() as nursery:
-                    nursery.start_soon(self._write)
+                    nursery.start_soon(self._outbox.run, self._finish)
                     nursery.start_soon(self._beat)
                     await self._read(nursery)
         finally:
@@ -265,16 +266,9 @@ class PeerSession:
                 log.info("a peer was turned away", peer=self.peer_id, why=str(error))
                 self._lose(f"not let in: {error}")
             except RemoteProtocolError as error:
-                log.warning(
-                    "session ended: the peer broke a rule", peer=self.peer_id, why=str(error)
-                )
+                why = str(error)
+                log.warning("session ended: the peer broke a rule", peer=self.peer_id, why=why)
                 self._lose(f"broke the protocol: {error}")
-
-    async def _write(self) -> None:
-        try:
-            await self._outbox.run()
-        except PeerUnreachable as error:
-            self._finish(error)
 
     async def _beat(self) -> None:
         while self.ended is None:

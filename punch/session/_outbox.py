@@ -5,8 +5,11 @@ Its task is the only one that sends on the stream.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import trio
 
+from ..exceptions import PeerUnreachable
 from ..network import Stream
 from ..wire import Session
 from ._heartbeat import Heartbeat
@@ -47,20 +50,18 @@ class Outbox:
         """Note that there is something to send."""
         self._writable.set()
 
-    async def run(self) -> None:
-        """Send what is queued, for ever.
-
-        Raises:
-          PeerUnreachable: if the stream has ended.
-
-        """
-        while True:
-            await self.flush()
-            self._writable = trio.Event()
-            await self._writable.wait()
-            if self._session.role == "listener":
-                # Other answers are about to be queued: one packet for all costs half as much.
-                await trio.lowlevel.checkpoint()
+    async def run(self, ended: Callable[[PeerUnreachable], None]) -> None:
+        """Send what is queued, until the stream ends; *ended* is told why."""
+        try:
+            while True:
+                await self.flush()
+                self._writable = trio.Event()
+                await self._writable.wait()
+                if self._session.role == "listener":
+                    # A side that answers now has more to say: one packet for both costs half.
+                    await trio.lowlevel.checkpoint()
+        except PeerUnreachable as error:
+            ended(error)
 
     async def flush(self) -> None:
         """Send all that is queued now.
