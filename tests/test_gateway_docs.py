@@ -28,7 +28,7 @@ from punch.gateway import (
     metrics_route,
 )
 from punch.gateway._app import EXPOSED, PUBLIC
-from punch.gateway._endpoint import LONGEST_REQUEST_ID
+from punch.gateway._endpoint import MAX_REQUEST_ID_CHARACTERS
 from punch.gateway._parsing import _CODES, Body, PunchOptions, parse
 from punch.gateway.ollama._bodies import (
     EmbedBody,
@@ -187,7 +187,7 @@ def test_every_header_that_pages_may_read_is_listed() -> None:
     listed = {name for cell, _ in table("of an answer", "is") for name in quoted(cell)}
 
     assert set(EXPOSED.split(", ")) <= listed
-    assert f"1 to {LONGEST_REQUEST_ID} printable" in DOCUMENT
+    assert f"1 to {MAX_REQUEST_ID_CHARACTERS} printable" in DOCUMENT
 
 
 # ---- errors ----
@@ -260,7 +260,7 @@ def test_every_number_is_the_codes(name: str, value: float, where: str) -> None:
 def test_every_limit_of_a_client_is_in_the_table() -> None:
     """All of `Limits`: two are made of constants."""
     listed = {name for name, _, _ in NUMBERS}
-    behind = {"body": "BODY_LIMIT", "slowest": "SLOWEST_SECONDS"}
+    behind = {"body": "DEFAULT_BODY_BYTES", "slowest": "DEFAULT_SLOWEST_SECONDS"}
     fields = [field.name for field in Limits.__attrs_attrs__]
 
     assert [f for f in fields if behind.get(f, f"Limits.{f}") not in listed] == []

@@ -43,14 +43,14 @@ from ._stories import Stories
 log = get_logger(__name__)
 
 # What is remembered of what happened and of the log: some screens of each.
-MOST_EVENTS = 500
-MOST_LOGS = 500
+MAX_EVENTS = 500
+MAX_LOGS = 500
 
 # Of what happened between two frames, the newest so many are told.
-MOST_NEW_EVENTS = 100
+MAX_NEW_EVENTS = 100
 
 # Watchers at a time: a wall of screens. Each costs a connection and, at most, four frames a second.
-MOST_WATCHERS = 32
+MAX_WATCHERS = 32
 
 # Seconds between two frames of one watcher: as often as an eye reads a number that changes.
 FRAME_SECONDS = 0.25
@@ -140,9 +140,9 @@ class Feed:
         self._requests = ShownRequests(self._bump, wall)
         self._peers: dict[PeerId, _Kept] = {}
         self._members_version = 0
-        self._events: deque[_Event] = deque(maxlen=MOST_EVENTS)
+        self._events: deque[_Event] = deque(maxlen=MAX_EVENTS)
         self._event_serial = 0
-        self._logs: deque[_Kept] = deque(maxlen=MOST_LOGS)
+        self._logs: deque[_Kept] = deque(maxlen=MAX_LOGS)
         self._stories = Stories()
         self._subscriber: Subscriber | None = None
         self._missed = 0
@@ -262,7 +262,7 @@ class Feed:
             data["members"] = list(self._peers)
         data["peers"] = [kept.row for kept in self._peers.values() if kept.version > version]
         data["requests"] = self._requests.since(version)
-        newest = list(self._events)[-MOST_EVENTS if version == 0 else -MOST_NEW_EVENTS :]
+        newest = list(self._events)[-MAX_EVENTS if version == 0 else -MAX_NEW_EVENTS :]
         data["events"] = [event.as_data() for event in newest if event.version > version]
         data["logs"] = [kept.row for kept in self._logs if kept.version > version]
         data["points"] = [point.as_data() for point in self._requests.series.since(version)]
@@ -281,8 +281,8 @@ class Feed:
           BlockingIOError: if too many do already.
 
         """
-        if self._watchers >= MOST_WATCHERS:
-            raise BlockingIOError(f"{MOST_WATCHERS} watch already")
+        if self._watchers >= MAX_WATCHERS:
+            raise BlockingIOError(f"{MAX_WATCHERS} watch already")
         self._watchers += 1
         try:
             yield Watcher(self, self._version_of(last_event_id))

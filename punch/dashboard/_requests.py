@@ -16,10 +16,10 @@ from ._series import Series
 
 # Requests that are remembered when they are over: some screens of them. Older ones are in the
 # decision log.
-MOST_REQUESTS = 200
+MAX_REQUESTS = 200
 
 # Characters of a question that are shown, where the operator has turned that on.
-LONGEST_PROMPT = 4000
+MAX_PROMPT_CHARACTERS = 4000
 
 
 @attrs.define(kw_only=True, eq=False)
@@ -121,7 +121,7 @@ class ShownRequests:
         """Keep what a request under way asks."""
         request = self._under_way.get(record)
         if request is not None:
-            request.prompt = prompt[:LONGEST_PROMPT]
+            request.prompt = prompt[:MAX_PROMPT_CHARACTERS]
 
     def chose(self, request_id: str, peer_id: PeerId) -> None:
         """Show where a request under way was sent, before that peer has said anything."""
@@ -156,12 +156,12 @@ class ShownRequests:
 
     def since(self, version: int) -> list[Row]:
         """Rows that changed after *version*, oldest first."""
-        shown = list(self._requests)[-2 * MOST_REQUESTS :]
+        shown = list(self._requests)[-2 * MAX_REQUESTS :]
         return [self._row(request) for request in shown if request.version > version]
 
     def live(self) -> list[int]:
         """Serial numbers of the requests under way."""
-        return [request.serial for request in self._under_way.values()][-MOST_REQUESTS:]
+        return [request.serial for request in self._under_way.values()][-MAX_REQUESTS:]
 
     def totals(self) -> dict[str, Any]:
         """What there was since the feed began."""
@@ -196,11 +196,11 @@ class ShownRequests:
 
     def _forget_requests(self) -> None:
         """Let the oldest ones go that are over; those under way are bounded by the gateway."""
-        while len(self._requests) > MOST_REQUESTS and self._requests[0].record is None:
+        while len(self._requests) > MAX_REQUESTS and self._requests[0].record is None:
             self._requests.popleft()
-        if len(self._requests) > 2 * MOST_REQUESTS:
+        if len(self._requests) > 2 * MAX_REQUESTS:
             # One that takes hours must not keep all that came after it.
-            over = len(self._requests) - MOST_REQUESTS
+            over = len(self._requests) - MAX_REQUESTS
             kept = deque[_Request]()
             for request in self._requests:
                 if request.record is None and over > 0:

@@ -24,7 +24,7 @@ from .._background import open_background
 from ..decision_log import LogLine, read_log
 from ..exceptions import ConfigurationError
 from ._feed import Feed, Frame, Watcher
-from ._stories import told
+from ._stories import story_body
 
 # A connection that says nothing for so long may be taken for dead, by whoever is in between or
 # by the page, which waits three times as long.
@@ -63,7 +63,7 @@ SECURITY_HEADERS: Mapping[str, str] = {
 }
 
 # No request id is longer.
-LONGEST_ID = 128
+MAX_ID_CHARACTERS = 128
 
 # The version is part of the address: what was fetched once is never asked for again.
 IMMUTABLE = "public, max-age=31536000, immutable"
@@ -167,7 +167,7 @@ class Dashboard:
     async def story(self, request: Request) -> Response:
         """All that is known of one request."""
         request_id = request.path_params["request_id"]
-        if not 0 < len(request_id) <= LONGEST_ID:
+        if not 0 < len(request_id) <= MAX_ID_CHARACTERS:
             return _error(404, "no request has such an id")
         row, prompt = self._feed.row_of(request_id)
         lines, source = self._feed.lines_of(request_id), "memory"
@@ -187,9 +187,9 @@ class Dashboard:
                 "request": row,
                 "prompt": prompt,
                 "source": source,
-                "lines": told(request_id, lines),
+                "lines": story_body(request_id, lines),
                 "choices": [
-                    {"request_id": choice, "lines": told(choice, of_choice)}
+                    {"request_id": choice, "lines": story_body(choice, of_choice)}
                     for choice, of_choice in self._feed.choices_of(request_id)
                 ],
             }

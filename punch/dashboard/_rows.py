@@ -17,16 +17,16 @@ from ..wire import Segment, short_word
 Row = dict[str, Any]
 
 # A peer may claim any number of models, GPUs and lanes; more than these fill no card.
-MOST_MODELS = 16
-MOST_GPUS = 16
-MOST_LANES = 16
+MAX_MODELS = 16
+MAX_GPUS = 16
+MAX_LANES = 16
 
 # What ends an answer that is whole; any other end of a part made somebody else go on. (Several
 # answers to one request are parts that each end so.)
 FINISHED = frozenset({"stop", "length", "tool_calls"})
 
 # A peer that was silent for less than this is merely between two adverts, which come each second.
-LEAST_SILENCE = 3.0
+MIN_SILENCE_SECONDS = 3.0
 
 
 # ---- peers ----
@@ -45,19 +45,19 @@ def peer_row(peer: PeerRecord, now: float) -> Row:
         "backend": short_word(claim.backend),
         "simulated": claim.simulated,
         "rtt": _rounded(peer.rtt, 5),
-        "silent": int(silent) if silent >= LEAST_SILENCE else None,
+        "silent": int(silent) if silent >= MIN_SILENCE_SECONDS else None,
         "state": _state(peer, None, now),
         "resting": _left(peer.resting_until, now),
         "ours": peer.in_flight,
         "faults": _rounded(peer.fault_share, 2),
         "reputation": _rounded(peer.reputation, 2),
         "load": _load_row(claim.load),
-        "lanes": [_lane_row(lane) for lane in claim.lanes[:MOST_LANES]],
-        "more_lanes": max(0, len(claim.lanes) - MOST_LANES),
+        "lanes": [_lane_row(lane) for lane in claim.lanes[:MAX_LANES]],
+        "more_lanes": max(0, len(claim.lanes) - MAX_LANES),
         "machine": _machine_row(claim),
-        "gpus": [_gpu_row(gpu) for gpu in claim.gpus[:MOST_GPUS]],
-        "models": [_model_row(peer, offer, now) for offer in claim.models[:MOST_MODELS]],
-        "more_models": max(0, len(claim.models) - MOST_MODELS),
+        "gpus": [_gpu_row(gpu) for gpu in claim.gpus[:MAX_GPUS]],
+        "models": [_model_row(peer, offer, now) for offer in claim.models[:MAX_MODELS]],
+        "more_models": max(0, len(claim.models) - MAX_MODELS),
     }
 
 
@@ -111,7 +111,7 @@ def _model_row(peer: PeerRecord, offer: ModelOffer, now: float) -> Row:
         "parameters": offer.parameters,
         "quantization": short_word(offer.quantization),
         "size": offer.size_bytes,
-        "features": sorted(short_word(word) for word in offer.features)[:MOST_MODELS],
+        "features": sorted(short_word(word) for word in offer.features)[:MAX_MODELS],
         "continues": offer.continues,
         "loads": _rounded(offer.load_seconds, 0),
         "state": _state(peer, offer, now),

@@ -16,10 +16,10 @@ SERIES_SECONDS = 600
 
 # Request ids that a second remembers. Of a gateway that answers thousands a second the rest are
 # counted only.
-MOST_IDS = 16
+MAX_IDS = 16
 
 # Times to first token that a second remembers; beyond that many, more change no percentile.
-MOST_FIRSTS = 256
+MAX_FIRSTS = 256
 
 
 @attrs.define(kw_only=True, eq=False)
@@ -54,7 +54,7 @@ class Point:
         """Remember that something here comes from this request."""
         if request_id in self.ids:
             return
-        if len(self.ids) < MOST_IDS:
+        if len(self.ids) < MAX_IDS:
             self.ids[request_id] = None
         else:
             self.more += 1
@@ -97,7 +97,7 @@ class Series:
     def first_text(self, request_id: str, *, seconds: float, now: float, version: int) -> None:
         """A request gave its first text."""
         point = self._point(now, version)
-        if len(point.firsts) < MOST_FIRSTS:
+        if len(point.firsts) < MAX_FIRSTS:
             point.firsts.append(seconds)
         point.of(request_id)
 

@@ -10,13 +10,13 @@ import attrs
 from ..decision_log import LineMade, LogLine, read_line, stories, story_as_data
 
 # Requests whose whole story is kept in memory; the log file has the earlier ones.
-MOST_STORIES = 200
+MAX_STORIES = 200
 
 # And no more bytes than this: a decision between sixty peers is a line of some 40 KB.
-MOST_BYTES = 16 << 20
+MAX_BYTES = 16 << 20
 
 # Lines of one request: eight tries make some twenty.
-MOST_LINES = 64
+MAX_LINES = 64
 
 
 @attrs.define(kw_only=True, eq=False)
@@ -28,7 +28,7 @@ class _Kept:
 class Stories:
     """Lines by request, as they were written; the oldest requests make room for new ones."""
 
-    def __init__(self, *, most: int = MOST_STORIES, most_bytes: int = MOST_BYTES) -> None:
+    def __init__(self, *, most: int = MAX_STORIES, most_bytes: int = MAX_BYTES) -> None:
         self._most = most
         self._most_bytes = most_bytes
         self._kept: OrderedDict[str, _Kept] = OrderedDict()
@@ -45,7 +45,7 @@ class Stories:
     def add(self, request_id: str, made: LineMade) -> None:
         """Keep a line."""
         kept = self._kept.setdefault(request_id, _Kept())
-        if len(kept.lines) >= MOST_LINES:
+        if len(kept.lines) >= MAX_LINES:
             return
         kept.lines.append(made.line)
         kept.size += len(made.line)
@@ -62,7 +62,7 @@ class Stories:
         return [] if kept is None else [read_line(line) for line in kept.lines]
 
 
-def told(request_id: str, lines: list[LogLine]) -> list[dict[str, Any]]:
+def story_body(request_id: str, lines: list[LogLine]) -> list[dict[str, Any]]:
     """The last story that *lines* have of a request, as plain data."""
     found = [story for story in stories(lines) if story.request_id == request_id]
     told_lines: list[dict[str, Any]] = story_as_data(found[-1])["lines"] if found else []

@@ -18,14 +18,14 @@ from ..wire import Segment, Timings, Usage, bounded, short_word
 LOG_VERSION = 1
 
 # Peers of one decision that are written down: a screen of them, and a line of some 40 KB.
-MOST_PEERS = 64
+MAX_PEERS = 64
 
 # A peer may claim thousands of models and GPUs; the one that is asked for is always kept.
-MOST_MODELS = 4
-MOST_GPUS = 8
+MAX_MODELS = 4
+MAX_GPUS = 8
 
 # Parts of one answer that are written down; a request is tried fewer times than that.
-MOST_SEGMENTS = 64
+MAX_SEGMENTS = 64
 
 
 @attrs.frozen(kw_only=True)
@@ -216,7 +216,7 @@ KIND_OF = {kind: name for name, kind in KINDS.items()}
 
 
 def decided(
-    request_id: str, decision: Decision, *, reason: str, most_peers: int = MOST_PEERS
+    request_id: str, decision: Decision, *, reason: str, most_peers: int = MAX_PEERS
 ) -> Decided:
     """What is written down of *decision*."""
     request = decision.request
@@ -285,7 +285,7 @@ def ended(event: Answered) -> Ended:
         first_text=event.first_text,
         segments=tuple(
             attrs.evolve(segment, reason=short_word(segment.reason))
-            for segment in event.segments[:MOST_SEGMENTS]
+            for segment in event.segments[:MAX_SEGMENTS]
         ),
         executor=event.executor,
         backend=short_word(made_by.backend) if made_by else None,
@@ -330,14 +330,14 @@ def entry_of(event: Event) -> Entry:
 def _trimmed(peer: PeerRecord, wanted: Sequence[ModelOffer]) -> PeerRecord:
     """The same record, without models and GPUs beyond what a line can hold."""
     claim = peer.capability
-    if len(claim.models) > MOST_MODELS:
-        offers = claim.models[:MOST_MODELS]
-        missing = [offer for offer in wanted if offer not in offers][:MOST_MODELS]
+    if len(claim.models) > MAX_MODELS:
+        offers = claim.models[:MAX_MODELS]
+        missing = [offer for offer in wanted if offer not in offers][:MAX_MODELS]
         if missing:
-            offers = (*offers[: MOST_MODELS - len(missing)], *missing)
+            offers = (*offers[: MAX_MODELS - len(missing)], *missing)
         claim = attrs.evolve(claim, models=offers)
-    if len(claim.gpus) > MOST_GPUS:
-        claim = attrs.evolve(claim, gpus=claim.gpus[:MOST_GPUS])
+    if len(claim.gpus) > MAX_GPUS:
+        claim = attrs.evolve(claim, gpus=claim.gpus[:MAX_GPUS])
     # What was learned of models that are not written down is left out with them: every mapping
     # of a record but that of its lanes goes by the key of an offer, or by `None` for all of it.
     names = {None, *(offer.key for offer in claim.models)}

@@ -15,7 +15,7 @@ from ._entries import KIND_OF, KINDS, LOG_VERSION, Attempted, Decided, Ended, En
 from ._values import from_plain
 
 # Much longer than any line that is ever written; what is longer is not read into memory.
-LONGEST_LINE = 8 << 20
+MAX_LINE_BYTES = 8 << 20
 
 
 @attrs.frozen(kw_only=True)
@@ -138,13 +138,13 @@ def read_log(path: Path, *, request_id: str | None = None) -> Iterator[LogLine |
 def _read_file(path: Path, needle: bytes | None) -> Iterator[LogLine | BadLine]:
     with path.open("rb") as file:
         number = 0
-        while line := file.readline(LONGEST_LINE):
+        while line := file.readline(MAX_LINE_BYTES):
             number += 1
             if not line.endswith(b"\n"):
-                if len(line) < LONGEST_LINE:
+                if len(line) < MAX_LINE_BYTES:
                     return
                 yield BadLine(path=path, number=number, problem="it is far too long")
-                while (rest := file.readline(LONGEST_LINE)) and not rest.endswith(b"\n"):
+                while (rest := file.readline(MAX_LINE_BYTES)) and not rest.endswith(b"\n"):
                     pass
             elif not line.isspace() and (needle is None or needle in line):
                 try:

@@ -42,7 +42,7 @@ log = get_logger(__name__)
 _encode = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
 
 # A thousand continued requests or more, and room for years of a household's.
-USUAL_BYTES = 16 << 20
+DEFAULT_BYTES = 16 << 20
 
 # Lines that wait for the disk: some seconds of a busy gateway, and some megabytes of snapshots.
 QUEUE_LIMIT = 2048
@@ -240,7 +240,7 @@ class DecisionLog:
                 # One at a time: what waits is bounded by the queue, and nowhere else.
                 batch = subscription.drain(1)
                 for event in batch.events:
-                    self._take(event)
+                    self._log_event(event)
                 if batch.lost:
                     with self._lock:
                         self._unsaid += batch.lost
@@ -258,7 +258,7 @@ class DecisionLog:
         except OSError as error:
             self._warn(error)
 
-    def _take(self, event: Event) -> None:
+    def _log_event(self, event: Event) -> None:
         try:
             self._say_dropped(event.at)
             written = self._write(lambda: entry_of(event), event.at)
@@ -320,7 +320,7 @@ async def open_decision_log(
     path: Path | None,
     events: Bus,
     *,
-    max_bytes: int = USUAL_BYTES,
+    max_bytes: int = DEFAULT_BYTES,
     queue_limit: int = QUEUE_LIMIT,
 ) -> AsyncIterator[DecisionLog]:
     """A decision log that appends to *path*, for as long as the context lasts.

@@ -19,7 +19,7 @@ from ._client import Receive, Send
 from ._endpoint import Endpoint, Scope, Service, send_refusal
 from ._errors import Refusal, internal, refusal_of
 from .keys._keys import KeyStore
-from .server import ClientGone, has_body, reading_away
+from .server import ClientGone, discarding_body, has_body
 
 log = get_logger(__name__)
 
@@ -41,7 +41,7 @@ _USUAL_PORTS = {"http": ":80", "https": ":443"}
 
 BODILESS = frozenset({"GET", "HEAD", "OPTIONS", "DELETE"})
 
-Say = Callable[[Any], Any]
+Value = Callable[[Any], Any]
 
 
 class JsonRoute:
@@ -52,7 +52,7 @@ class JsonRoute:
 
     """
 
-    def __init__(self, value: Say, *, status: Callable[[Any], int] = lambda value: 200) -> None:
+    def __init__(self, value: Value, *, status: Callable[[Any], int] = lambda value: 200) -> None:
         self._value = value
         self._status = status
 
@@ -156,7 +156,7 @@ class Door:
     cors: Cors = attrs.field(
         init=False, default=attrs.Factory(lambda own: Cors(own.origins), takes_self=True)
     )
-    """What the scripts of these pages are told."""
+    """What the scripts of these pages may do."""
 
     async def enter(self, scope: Scope, headers: Mapping[bytes, bytes]) -> None:
         """Let a request in, and note whose it is; raises `Refusal` or `PunchError`."""
@@ -284,7 +284,7 @@ class Application:
             return
         work: Callable[[], Awaitable[None]] = lambda: self._routes(scope, receive, send)  # noqa: E731
         if scope["method"] in BODILESS and has_body(headers):
-            await reading_away(receive, work)
+            await discarding_body(receive, work)
         else:
             await work()
 
@@ -306,7 +306,7 @@ class Application:
             work: Callable[[], Awaitable[None]] = lambda: send_refusal(  # noqa: E731
                 refusal, scope["path"], send
             )
-            await reading_away(receive, work)
+            await discarding_body(receive, work)
         else:
             await send_refusal(refusal, scope["path"], send)
 
@@ -315,9 +315,9 @@ class Application:
         methods = self.methods_of(scope)
         if not methods:
             raise HTTPException(404)
-        told = [(b"allow", ", ".join(methods).encode())]
-        told += self._door.cors.preflight(headers, methods)
-        await send({"type": "http.response.start", "status": 204, "headers": told})
+        headers_out = [(b"allow", ", ".join(methods).encode())]
+        headers_out += self._door.cors.preflight(headers, methods)
+        await send({"type": "http.response.start", "status": 204, "headers": headers_out})
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
     def methods_of(self, scope: Scope) -> list[str]:

@@ -41,10 +41,10 @@ def command_request(
     context: RequestContext,
     wishes: PunchOptions,
     *,
-    streams: bool = False,
+    streamed: bool = False,
     **fields: Any,
 ) -> CommandRequest:
-    """A request with what every request has; *streams* says whether its client reads along.
+    """A request with what every request has; *streamed* says whether its client reads along.
 
     It is streamed from the peer even where the client wants the answer whole: what a peer had
     delivered when it died need not be made again.
@@ -54,7 +54,7 @@ def command_request(
         model=context.model,
         strict=service.strict or bool(wishes.strict),
         timeout=wishes.timeout or service.timeout,
-        stream_interval=0.0 if streams else GATHER_SECONDS,
+        stream_interval=0.0 if streamed else GATHER_SECONDS,
         priority=wishes.priority,
         continuable=wishes.continuation,
         **fields,

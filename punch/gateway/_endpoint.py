@@ -29,7 +29,7 @@ from ._parsing import Body, parse_aside
 from .keys._charging import expected_tokens
 from .keys._keys import Key
 from .keys._quotas import Quotas
-from .server import ClientGone, Limits, has_body, reading_away
+from .server import ClientGone, Limits, discarding_body, has_body
 
 log = get_logger(__name__)
 
@@ -38,7 +38,7 @@ Scope = Any
 REQUEST_ID = b"x-request-id"
 
 # What the router takes, less the key's id and what tells several answers to one request apart.
-LONGEST_REQUEST_ID = 100
+MAX_REQUEST_ID_CHARACTERS = 100
 
 
 @attrs.frozen(kw_only=True)
@@ -114,7 +114,7 @@ class Endpoint(ABC, Generic[B]):
         """What to ask; raises `Refusal` or `PunchError`."""
 
     @abstractmethod
-    def streams(self, body: B) -> bool:
+    def is_streamed(self, body: B) -> bool:
         """Whether *body* asks for a stream."""
 
     def model(self, body: B) -> str | None:
@@ -155,7 +155,7 @@ class Endpoint(ABC, Generic[B]):
                 await work()
                 return
             refusal.closes = True
-            await reading_away(receive, work)
+            await discarding_body(receive, work)
             return
         service.live.start(record)
         events = service.live.events
@@ -208,7 +208,7 @@ class Endpoint(ABC, Generic[B]):
         data = await read_body(headers, receive, self.service.limits, reservation)
         body = await parse_aside(self.body, data, memory.parsing)
         record.model = self.model(body)
-        record.stream = self.streams(body)
+        record.stream = self.is_streamed(body)
         allowed = record.model if key is None else key.model_for(record.model)
         context = RequestContext(
             request_id=record.request_id, model=allowed, created=int(self.service.wall())
@@ -235,11 +235,11 @@ def request_id_in(headers: dict[bytes, bytes]) -> str | None:
     if value is None:
         return None
     text = value.decode("latin-1")
-    if 1 <= len(text) <= LONGEST_REQUEST_ID and all("!" <= c <= "~" for c in text):
+    if 1 <= len(text) <= MAX_REQUEST_ID_CHARACTERS and all("!" <= c <= "~" for c in text):
         return text
     raise Refusal(
         status=400,
-        message=f"X-Request-ID must be 1 to {LONGEST_REQUEST_ID} printable ASCII characters "
+        message=f"X-Request-ID must be 1 to {MAX_REQUEST_ID_CHARACTERS} printable ASCII characters "
         "without spaces",
         code="invalid_request_id",
         param="X-Request-ID",
@@ -275,11 +275,11 @@ async def send_refusal(
 ) -> None:
     """Send *refusal* in the form that clients of *path* read."""
     data = refusal.body(path)
-    said = [
+    headers_out = [
         (b"content-type", b"application/json"),
         (b"content-length", str(len(data)).encode()),
         *(headers or []),
         *refusal.all_headers(),
     ]
-    await send({"type": "http.response.start", "status": refusal.status, "headers": said})
+    await send({"type": "http.response.start", "status": refusal.status, "headers": headers_out})
     await send({"type": "http.response.body", "body": data, "more_body": False})

@@ -23,7 +23,7 @@ from .server import BadRequest
 
 # Seconds after which asking again makes sense where nobody said a number: adverts come every
 # second, and a listener that was restarted is back in five (`punch.routing`).
-USUAL_RETRY = 5.0
+DEFAULT_RETRY_SECONDS = 5.0
 
 
 E = TypeVar("E", bound=Exception)
@@ -161,8 +161,8 @@ class Refusal(Exception):
 
     def body(self, path: str) -> bytes:
         """The body for a request to *path*."""
-        said = self.ollama() if path.startswith("/api/") else self.openai()
-        return json.dumps(said, ensure_ascii=False).encode(errors="replace")
+        value = self.ollama() if path.startswith("/api/") else self.openai()
+        return json.dumps(value, ensure_ascii=False).encode(errors="replace")
 
 
 def refusal_of(
@@ -180,14 +180,14 @@ def refusal_of(
     row = TABLE.get(error.code, TABLE["internal"])
     retry_after = error.retry_after
     if retry_after is None and row.status == 503:
-        retry_after = USUAL_RETRY
+        retry_after = DEFAULT_RETRY_SECONDS
     param = _param(error, endpoint)
-    said = str(error)
+    message = str(error)
     if isinstance(error, InvalidRequest) and error.rule is not None:
-        said = f"{param} {error.rule}"
+        message = f"{param} {error.rule}"
     return Refusal(
         status=row.status,
-        message=said,
+        message=message,
         type=row.type,
         code=row.code,
         param=param,
@@ -268,7 +268,7 @@ def out_of_time_in_queue(error: DeadlineExceeded, seconds: float | None) -> Refu
         message=f"{error}; nobody had begun with it",
         type=_BUSY,
         code="deadline_in_queue",
-        retry_after=seconds if seconds is not None else USUAL_RETRY,
+        retry_after=seconds if seconds is not None else DEFAULT_RETRY_SECONDS,
         cause=error.code,
     )
 

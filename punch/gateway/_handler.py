@@ -31,7 +31,7 @@ from .keys._quotas import Grant
 log = get_logger(__name__)
 
 # Text that one write may carry, in characters, if more is there at once: a packet or two.
-MOST_AT_ONCE = 4096
+MAX_WRITE_CHARACTERS = 4096
 
 
 @attrs.frozen(kw_only=True)
@@ -186,7 +186,7 @@ class RequestHandler:
             parts, size = [text], len(text)
             # What is there is taken; nothing is waited for while a part is in hand.
             with suppress(trio.WouldBlock):
-                while size < MOST_AT_ONCE and (text := answer.receive_nowait()) is not None:
+                while size < MAX_WRITE_CHARACTERS and (text := answer.receive_nowait()) is not None:
                     parts.append(text)
                     size += len(text)
             client.quiet_since = trio.current_time()

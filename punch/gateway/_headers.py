@@ -8,7 +8,7 @@ from ..routing import Decision
 from ..wire import CommandResponse, Progress, Provenance, Usage
 
 # Of a header's value, more is not sent.
-LONGEST_HEADER = 512
+MAX_HEADER_CHARACTERS = 512
 
 
 def what_is_waited_for(progress: Progress | None, waited: float) -> str:
@@ -52,7 +52,7 @@ def where_from(provenance: Provenance) -> str:
 
 def header_value(text: str) -> bytes:
     """*text* as a header may have it: part of it comes from peers."""
-    text = text[:LONGEST_HEADER]
+    text = text[:MAX_HEADER_CHARACTERS]
     if not (text.isascii() and text.isprintable()):
         text = "".join(c if " " <= c <= "~" else "?" for c in text)
     return text.encode("ascii")

@@ -16,17 +16,17 @@ from .server import ClientGone, Limits
 Receive = Callable[[], Awaitable[Any]]
 
 # A long body may take longer, but not slower than this: half of an old DSL line.
-LEAST_RATE = 64 << 10
+MIN_BYTES_PER_SECOND = 64 << 10
 
 # A body up to this long is taken in any case: nobody is shut out by those who send long ones.
 ALWAYS_TAKEN = 64 << 10
 
 # Seconds after which there may be room for a body again.
-ROOM_RETRY = 2.0
+MEMORY_RETRY_SECONDS = 2.0
 
 # A body that is too long is thrown away up to this many times the limit before it is refused:
 # whoever still writes when the connection ends never reads why.
-READ_AWAY = 4
+MAX_DISCARDED_BODIES = 4
 
 # Bytes of bodies after which the collector of cycles is run, as it comes by itself seldom.
 COLLECT_BYTES = 64 << 20
@@ -125,14 +125,16 @@ async def read_body(
         )
     announced = headers.get(b"content-length", b"")
     if announced.isdigit() and int(announced) > limits.body:
-        await _read_away(receive, min(int(announced), READ_AWAY * limits.body), limits)
+        await _discard_rest(
+            receive, min(int(announced), MAX_DISCARDED_BODIES * limits.body), limits
+        )
         raise _too_long(limits)
     parts: list[bytes] = []
     size = 0
     deadline = trio.current_time() + limits.slowest
     while True:
         # Who was fast has earned no right to be silent: all that time it would hold its room.
-        latest = min(deadline + size / LEAST_RATE, trio.current_time() + limits.slowest)
+        latest = min(deadline + size / MIN_BYTES_PER_SECOND, trio.current_time() + limits.slowest)
         with trio.move_on_at(latest) as patience:
             message = await receive()
         if patience.cancelled_caught:
@@ -147,11 +149,11 @@ async def read_body(
         part = message.get("body", b"")
         size += len(part)
         if size > limits.body:
-            await _read_away(receive, READ_AWAY * limits.body, limits)
+            await _discard_rest(receive, MAX_DISCARDED_BODIES * limits.body, limits)
             raise _too_long(limits)
         if not reservation.grow(size):
             parts.clear()
-            await _read_away(receive, READ_AWAY * limits.body, limits)
+            await _discard_rest(receive, MAX_DISCARDED_BODIES * limits.body, limits)
             raise _no_room()
         if part:
             parts.append(part)
@@ -176,13 +178,13 @@ def _no_room() -> Refusal:
         "them: send it again later",
         type="service_unavailable_error",
         code="no_room",
-        retry_after=ROOM_RETRY,
+        retry_after=MEMORY_RETRY_SECONDS,
         cause="quota",
         closes=True,
     )
 
 
-async def _read_away(receive: Receive, most: int, limits: Limits) -> None:
+async def _discard_rest(receive: Receive, most: int, limits: Limits) -> None:
     """Throw away what the client still sends, within reason."""
     with trio.move_on_after(limits.slowest):
         while most > 0:

@@ -16,7 +16,7 @@ AUTO = "auto"
 """The model that is any model."""
 
 # Of the models on offer, an error names no more.
-MOST_NAMED = 32
+MAX_NAMED_MODELS = 32
 
 
 @attrs.frozen(kw_only=True)
@@ -84,7 +84,7 @@ def one_model_body(name: str, peers: Sequence[PeerRecord], began_at: int) -> dic
 
 def no_such_model(name: str, offered: Iterable[str]) -> Refusal:
     """A 404 that names what there is."""
-    names = ", ".join(list(offered)[:MOST_NAMED]) or "nothing"
+    names = ", ".join(list(offered)[:MAX_NAMED_MODELS]) or "nothing"
     return Refusal(
         status=404,
         message=f"no listener offers {name[:MAX_NAME_CHARACTERS]!r}; on offer: {names}",

@@ -8,7 +8,7 @@ from typing import Any
 from pydantic.json_schema import models_json_schema
 
 from .._version import __version__
-from ._endpoint import LONGEST_REQUEST_ID, Endpoint
+from ._endpoint import MAX_REQUEST_ID_CHARACTERS, Endpoint
 from ._errors import TABLE
 from ._parsing import Body
 from .ollama._bodies import ShowBody
@@ -99,7 +99,7 @@ STREAMS = {
     "/api/generate": "application/x-ndjson",
 }
 
-TOLD: Mapping[str, tuple[str, Mapping[str, Any]]] = {
+READ_ONLY: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "/health": ("Whether the process lives.", _object(status=_TEXT)),
     "/ready": (
         "Whether somebody can answer.",
@@ -128,11 +128,12 @@ def describe(endpoints: Sequence[Endpoint[Any]], *, keys: bool) -> dict[str, Any
     )
     refs = {body: named[body, "validation"] for body in bodies}
     paths: dict[str, Any] = {
-        path: {"get": _told(path, about, schema)} for path, (about, schema) in TOLD.items()
+        path: {"get": _describe_read(path, about, schema)}
+        for path, (about, schema) in READ_ONLY.items()
     }
     for endpoint in endpoints:
-        paths[endpoint.path] = {"post": _asked(endpoint, refs[endpoint.body])}
-    paths["/api/show"] = {"post": _shown(refs[ShowBody])}
+        paths[endpoint.path] = {"post": _describe_question(endpoint, refs[endpoint.body])}
+    paths["/api/show"] = {"post": _describe_show(refs[ShowBody])}
     return {
         "openapi": "3.1.0",
         "info": {
@@ -159,7 +160,7 @@ def _errors(path: str, statuses: Sequence[int]) -> dict[str, Any]:
     }
 
 
-def _told(path: str, about: str, schema: Mapping[str, Any]) -> dict[str, Any]:
+def _describe_read(path: str, about: str, schema: Mapping[str, Any]) -> dict[str, Any]:
     more = (404,) if "{" in path else (503,) if path == "/ready" else ()
     ok = {"description": "What there is.", "content": {"application/json": {"schema": schema}}}
     found: dict[str, Any] = {
@@ -173,7 +174,7 @@ def _told(path: str, about: str, schema: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
-def _asked(endpoint: Endpoint[Any], body: Any) -> dict[str, Any]:
+def _describe_question(endpoint: Endpoint[Any], body: Any) -> dict[str, Any]:
     path = endpoint.path
     content = {"application/json": {"schema": ANSWERS[path]}}
     if path in STREAMS:
@@ -189,7 +190,7 @@ def _asked(endpoint: Endpoint[Any], body: Any) -> dict[str, Any]:
                 "required": False,
                 "description": "The same id again gets the same answer, made once.",
                 "schema": _TEXT
-                | {"minLength": 1, "maxLength": LONGEST_REQUEST_ID, "pattern": "^[!-~]+$"},
+                | {"minLength": 1, "maxLength": MAX_REQUEST_ID_CHARACTERS, "pattern": "^[!-~]+$"},
             }
         ],
         "requestBody": _json_body(body),
@@ -198,7 +199,7 @@ def _asked(endpoint: Endpoint[Any], body: Any) -> dict[str, Any]:
     }
 
 
-def _shown(body: Any) -> dict[str, Any]:
+def _describe_show(body: Any) -> dict[str, Any]:
     schema = _object(details={"type": "object"}, model_info={"type": "object"})
     ok = {"description": "The model.", "content": {"application/json": {"schema": schema}}}
     statuses = (*ANYWHERE, *OF_BODIES, 404)

@@ -37,7 +37,7 @@ from ._adverts import DEFAULT_REPORT_DELAY_SECONDS, Adverts
 from ._lane import DRAIN_SECONDS, LaneStatistics, RunningLane
 from ._lanes import Lanes, OneOrMore, each_of
 from ._outcomes import Outcomes
-from ._recording import LONGEST_SECONDS, Recording
+from ._recording import MAX_SECONDS, Recording
 from ._recordings import Recordings, RecordingStatistics
 from ._reports import Reports
 
@@ -216,7 +216,7 @@ class Executor:
     async def _settle(self, call: ServerCall) -> CommandResponse:
         """How the request of *call* ends."""
         request = call.request
-        limit = min(LONGEST_SECONDS, request.timeout or LONGEST_SECONDS)
+        limit = min(MAX_SECONDS, request.timeout or MAX_SECONDS)
         try:
             with trio.move_on_after(limit) as scope:
                 return await self._respond(call, scope)
@@ -281,7 +281,7 @@ class Executor:
         try:
             await lane.make(recording, request, offer, arrived_at=arrived_at, deadline=deadline)
         finally:
-            self._recordings.ended(recording, now=trio.current_time())
+            self._recordings.finish(recording, now=trio.current_time())
 
     # ---- the end ----
 

@@ -2,7 +2,7 @@
 
 * A reader that leaves on purpose leaves for good. One whose session broke may come back: the
   answer is continued for `GRACE_SECONDS`.
-* No answer is made for longer than its readers gave it, nor for longer than `LONGEST_SECONDS`,
+* No answer is made for longer than its readers gave it, nor for longer than `MAX_SECONDS`,
   however often they come back.
 * A reader that shows a text to nobody before its end may have it in fewer messages, one every
   `stream_interval`: a message costs as much as twenty tokens in one. None is held for longer than
@@ -30,14 +30,14 @@ from ..wire import WINDOW, CommandRequest, CommandResponse, Provenance
 GRACE_SECONDS = 5.0
 
 # Nobody waits longer for an answer, and no slot is held longer by one.
-LONGEST_SECONDS = 3600.0
+MAX_SECONDS = 3600.0
 
 # Who gets no text is told so often that tokens are made, as he is told what a queue does.
 SIGN_SECONDS = 5.0
 
 # More tokens than any answer has, and the most that one `Chunk` may stand for: a backend that
 # claims more is not believed.
-MOST_TOKENS = 1 << 20
+MAX_TOKENS = 1 << 20
 
 # Text that a reader gets at a time: it always fits an empty window, at four bytes a character.
 PIECE_CHARACTERS = WINDOW // 4
@@ -110,7 +110,7 @@ class Recording:
         is never more than that and one message ahead. Tokens without a text, as those of a model
         that thinks, are passed on with the next text.
         """
-        tokens = max(0, min(tokens, MOST_TOKENS - self.tokens))
+        tokens = max(0, min(tokens, MAX_TOKENS - self.tokens))
         while self._is_ahead():
             self._taken = trio.Event()
             await self._taken.wait()
@@ -138,7 +138,7 @@ class Recording:
         """Tell whoever gets no text now that tokens were made."""
         self._sign_at = trio.current_time() + SIGN_SECONDS
         for reader in self._readers:
-            if reader.started and not (but_streaming and reader.streams):
+            if reader.has_started and not (but_streaming and reader.is_streaming):
                 reader.call.progress("working")
 
     def _hand_on(self, reader: Reader, size: int) -> bool:
@@ -146,15 +146,15 @@ class Recording:
 
         Waking it costs half as much again. False if it must be woken.
         """
-        if not reader.streams:
+        if not reader.is_streaming:
             return True
-        if reader.catches_up:
+        if reader.is_catching_up:
             return False
         if reader.hold(size):
             return True
         text, tokens = self._between(reader.place, len(self._parts))
         if not reader.call.send_now(text, tokens):
-            reader.catches_up = True
+            reader.is_catching_up = True
             return False
         reader.passed_on(len(self._parts))
         return True
@@ -184,7 +184,8 @@ class Recording:
         count = len(self._parts)
         readers = self._readers
         return bool(readers) and all(
-            reader.streams and reader.catches_up and reader.place < count for reader in readers
+            reader.is_streaming and reader.is_catching_up and reader.place < count
+            for reader in readers
         )
 
     def _wake(self) -> None:
@@ -224,8 +225,8 @@ class Recording:
         """Until when the answer may be made, now that somebody waits so long for it."""
         now = trio.current_time()
         if self._latest is None:
-            self._latest = now + LONGEST_SECONDS
-        patience = LONGEST_SECONDS if timeout is None else timeout + GRACE_SECONDS
+            self._latest = now + MAX_SECONDS
+        patience = MAX_SECONDS if timeout is None else timeout + GRACE_SECONDS
         self._until = max(self._until, min(self._latest, now + patience))
         return self._until
 
@@ -250,20 +251,24 @@ class Recording:
 
         """
         while True:
-            if self.provenance is not None and not reader.started:
-                reader.started = True
+            if self.provenance is not None and not reader.has_started:
+                reader.has_started = True
                 reader.call.started(self.provenance)
             is_over = self.response is not None
-            if reader.started and reader.streams and (is_over or not reader.holds_back):
+            if (
+                reader.has_started
+                and reader.is_streaming
+                and (is_over or not reader.is_holding_back)
+            ):
                 await self._pass_on(reader)
             if self.response is not None:
                 return self.response
-            await reader.wait(self._changed if reader.streams else self._turned)
+            await reader.wait(self._changed if reader.is_streaming else self._turned)
 
     async def _pass_on(self, reader: Reader) -> None:
         """Send what there is, up to a piece at a time."""
         parts = self._parts
-        reader.catches_up = True
+        reader.is_catching_up = True
         while reader.place < len(parts):
             end, size = reader.place, 0
             while end < len(parts) and (size < PIECE_CHARACTERS or end == reader.place):
@@ -272,7 +277,7 @@ class Recording:
             await reader.call.send_text(*self._between(reader.place, end))
             reader.passed_on(end)
             self._taken.set()
-        reader.catches_up = False
+        reader.is_catching_up = False
 
 
 class Reader:
@@ -280,13 +285,13 @@ class Reader:
 
     def __init__(self, call: ServerCall) -> None:
         self.call = call
-        self.streams = call.request.stream
+        self.is_streaming = call.request.stream
         """Takes the answer in parts; otherwise whole, at the end."""
-        self.started = False
+        self.has_started = False
         """Knows where the answer comes from."""
         self.place = 0
         """Parts passed on."""
-        self.catches_up = True
+        self.is_catching_up = True
         """Passes parts on in its own task; otherwise they are handed on as they are made."""
         self._interval = call.request.stream_interval
         self._next_at = -math.inf
@@ -307,9 +312,9 @@ class Reader:
         return True
 
     @property
-    def holds_back(self) -> bool:
+    def is_holding_back(self) -> bool:
         """Whether what is there may still wait."""
-        return self._held > 0 and not self.catches_up and trio.current_time() < self._latest
+        return self._held > 0 and not self.is_catching_up and trio.current_time() < self._latest
 
     @property
     def _latest(self) -> float:

@@ -103,7 +103,7 @@ class Recordings:
         self._running[recording.key] = recording
         return recording
 
-    def ended(self, recording: Recording, *, now: float) -> None:
+    def finish(self, recording: Recording, *, now: float) -> None:
         """*recording* has ended: keep it if it is worth it."""
         if self._running.get(recording.key) is recording:
             del self._running[recording.key]

@@ -18,11 +18,11 @@ WEIGHT = 0.1
 
 # A usual length beyond this is a backend's nonsense, and dialers would not take it for a number
 # of tokens either.
-MOST_TOKENS = 1 << 20
+MAX_TOKENS = 1 << 20
 
 # An answer that is longer than usual already still has this share of a usual one before it: the
 # length of answers has no memory, or the longest would be reported as all but finished.
-LEAST_SHARE = 0.1
+MIN_SHARE = 0.1
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -47,7 +47,7 @@ class Work:
     def output_tokens_left(self) -> int:
         """Answer tokens still to be made (expected)."""
         expected, made = self.ticket.output_tokens, self.recording.tokens
-        left = max(expected - made, math.ceil(LEAST_SHARE * expected))
+        left = max(expected - made, math.ceil(MIN_SHARE * expected))
         return max(0, int(min(left, self.most_tokens - made)))
 
 
@@ -76,7 +76,7 @@ class Workload:
     def usual_tokens(self, offer: ModelOffer) -> int | None:
         """Length of a usual answer of *offer*, once there was one; it fits the context."""
         usual = self._usual.get(offer.name)
-        most = min(offer.context_tokens or MOST_TOKENS, MOST_TOKENS)
+        most = min(offer.context_tokens or MAX_TOKENS, MAX_TOKENS)
         return None if usual is None else min(math.ceil(usual), most)
 
     @contextmanager

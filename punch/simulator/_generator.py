@@ -41,7 +41,7 @@ TURN_GAPS = (0, 12, 30, 42, 60, 75, 96, 123, 162, 222, 318, 483, 618, 1482, 3030
 GO_ON = (0.31, 0.42, 0.51, 0.59, 0.59, 0.68, 0.77, 0.72)
 
 # Blocks of the longest prompt, and seconds from the first request to the last.
-LONGEST_BLOCKS = 247
+MAX_BLOCKS = 247
 HOUR = 3537.0
 
 SYSTEM_PROMPT = 0
@@ -127,7 +127,7 @@ def _turns(conversation: int, block: int, rng: Random) -> list[TraceRequest]:
         moment += _draw(TURN_GAPS, rng)
         dropped = min(len(blocks) - 1, round(_draw(DROPPED_BLOCKS, rng)))
         blocks = blocks[: len(blocks) - dropped]
-        most = LONGEST_BLOCKS - len(blocks)
+        most = MAX_BLOCKS - len(blocks)
         fresh = min(most, max(1, round(_draw(ADDED_BLOCKS, rng))))
         tokens = BLOCK_TOKENS * (len(blocks) + fresh - 1) + rng.randint(1, BLOCK_TOKENS)
 

@@ -171,9 +171,9 @@ class SimulatedBackend:
         )
 
     async def _work(self, job: Job, truth: TraceRequest, emit: Emit, *, fails: bool) -> None:
-        said = 0
+        sent = 0
         self._retime()
-        while said < job.output_tokens:
+        while sent < job.output_tokens:
             with trio.CancelScope(deadline=self._due(job)) as scope:
                 self._scopes[job] = scope
                 await trio.sleep_forever()
@@ -183,13 +183,13 @@ class SimulatedBackend:
                 continue
             if fails:
                 raise GenerationFailed("the machine was told to fail")
-            if not said:
+            if not sent:
                 self.cache.add(truth)
             done = job.output_tokens if job.ended_at is not None else int(job.made + 1e-6)
             self._spoken[job] = now
             self._retime()
-            if done > said:
-                tokens, said = done - said, done
+            if done > sent:
+                tokens, sent = done - sent, done
                 await emit(WORD * tokens, tokens)
 
     def _due(self, job: Job) -> float:

@@ -26,7 +26,7 @@ from ..exceptions import ConfigurationError
 BLOCK_TOKENS = 512
 
 # Longer than any line of either format by a factor of ten.
-LONGEST_LINE = 1 << 16
+MAX_LINE_CHARACTERS = 1 << 16
 
 AZURE_HEADER = "TIMESTAMP,ContextTokens,GeneratedTokens"
 
@@ -150,7 +150,7 @@ def read_trace(path: Path) -> Trace:
     """
     try:
         with path.open(encoding="utf-8") as file:
-            lines = list(iter(lambda: file.readline(LONGEST_LINE), ""))
+            lines = list(iter(lambda: file.readline(MAX_LINE_CHARACTERS), ""))
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigurationError(
             f"--trace {path}: cannot be read: {error}; "

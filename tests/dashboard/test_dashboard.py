@@ -258,7 +258,7 @@ async def test_too_many_dashboards_are_told_so(
     autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With a time after which one may try again."""
-    monkeypatch.setattr("punch.dashboard._feed.MOST_WATCHERS", 0)
+    monkeypatch.setattr("punch.dashboard._feed.MAX_WATCHERS", 0)
     async with opened() as page:
         reply = await page.get("/api/dashboard/events")
     assert (reply.status, reply.headers["retry-after"]) == (503, "10")

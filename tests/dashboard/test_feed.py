@@ -22,14 +22,14 @@ from punch.capability import Capability, Lane, Load, ModelOffer
 from punch.dashboard import Feed, open_feed
 from punch.dashboard._feed import (
     FRAME_SECONDS,
-    MOST_EVENTS,
-    MOST_LOGS,
-    MOST_WATCHERS,
+    MAX_EVENTS,
+    MAX_LOGS,
+    MAX_WATCHERS,
 )
-from punch.dashboard._requests import MOST_REQUESTS
+from punch.dashboard._requests import MAX_REQUESTS
 from punch.dashboard._rows import peer_row
-from punch.dashboard._series import MOST_IDS, SERIES_SECONDS, Series
-from punch.dashboard._stories import Stories, told
+from punch.dashboard._series import MAX_IDS, SERIES_SECONDS, Series
+from punch.dashboard._stories import Stories, story_body
 from punch.decision_log import LineMade, open_decision_log
 from punch.decision_log._entries import Ended
 from punch.events import Bus, Logged, PromptRead
@@ -137,7 +137,7 @@ async def test_nothing_grows_with_the_number_of_requests(autojump_clock: MockClo
     feed = feed_of()
     slow = records.new("slow")
     feed.hear(records.started(slow))
-    for number in range(5 * MOST_REQUESTS):
+    for number in range(5 * MAX_REQUESTS):
         record = records.new(f"r{number}")
         feed.hear(records.started(record))
         record.ended_at = trio.current_time()
@@ -147,17 +147,17 @@ async def test_nothing_grows_with_the_number_of_requests(autojump_clock: MockClo
         feed.hear(LineMade(at=0.0, entry=entry, time=wall(), line=line))
         feed.hear(Logged(at=0.0, line={"event": "x"}))
     data = feed.since(0)
-    assert len(data["requests"]) <= 2 * MOST_REQUESTS
-    assert len(data["events"]) == MOST_EVENTS
-    assert len(data["logs"]) == MOST_LOGS
-    assert feed.statistics().stories <= MOST_REQUESTS
-    assert len(data["points"][0]["ids"]) == MOST_IDS
+    assert len(data["requests"]) <= 2 * MAX_REQUESTS
+    assert len(data["events"]) == MAX_EVENTS
+    assert len(data["logs"]) == MAX_LOGS
+    assert feed.statistics().stories <= MAX_REQUESTS
+    assert len(data["points"][0]["ids"]) == MAX_IDS
     # Who takes long is not forgotten for those that came after.
     assert data["live"] == [1]
     assert "slow" in [row["id"] for row in data["requests"]]
     # Numbers of events have no gap, unless some were too many to be told.
     numbers = [event["n"] for event in data["events"]]
-    assert numbers == list(range(numbers[0], numbers[0] + MOST_EVENTS))
+    assert numbers == list(range(numbers[0], numbers[0] + MAX_EVENTS))
 
 
 async def test_peers_that_come_and_go_are_told_and_quiet_ones_are_not(
@@ -272,7 +272,7 @@ async def test_a_slow_watcher_starts_over_and_costs_nothing_meanwhile(
             frame = await watcher.receive()
     assert frame.event == "snapshot"
     assert [line["event"] for line in frame.data["logs"]] == [
-        str(number) for number in range(10_000 - MOST_LOGS, 10_000)
+        str(number) for number in range(10_000 - MAX_LOGS, 10_000)
     ]
 
 
@@ -280,7 +280,7 @@ async def test_watchers_are_counted_and_bounded(autojump_clock: MockClock) -> No
     """One too many is told so, and the end of the feed is the end of all."""
     async with opened() as feed:
         with ExitStack() as stack:
-            watchers = [stack.enter_context(feed.watch()) for _ in range(MOST_WATCHERS)]
+            watchers = [stack.enter_context(feed.watch()) for _ in range(MAX_WATCHERS)]
             with pytest.raises(BlockingIOError, match="32 watch already"):
                 stack.enter_context(feed.watch())
             await watchers[0].receive()
@@ -298,7 +298,7 @@ async def test_decisions_come_from_the_log_and_keep_their_story(autojump_clock: 
         while len(feed.since(0).get("events", ())) < 3 + 5 + 3:
             await trio.lowlevel.checkpoint()
         kinds = [event["kind"] for event in feed.since(0)["events"] if event.get("id") == "r1"]
-        story = told("r1", feed.lines_of("r1"))
+        story = story_body("r1", feed.lines_of("r1"))
         assert [choice for choice, _ in feed.choices_of("r1")] == ["r1#1"]
     assert kinds == [line["kind"] for line in story]
     assert kinds[0] == "decided"
@@ -400,7 +400,7 @@ def test_percentiles_are_of_the_values_themselves() -> None:
         series.first_text(f"r{number}", seconds=float(number), now=1.0, version=1)
     data = series.since(0)[0].as_data()
     assert (data["p50"], data["p95"], data["firsts"]) == (10.0, 19.0, 20)
-    assert data["more"] == 20 - MOST_IDS
+    assert data["more"] == 20 - MAX_IDS
 
 
 async def test_a_request_whose_end_was_lost_has_ended_all_the_same(

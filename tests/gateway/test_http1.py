@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from punch.gateway.server._http1 import (
-    MOST_REQUESTS_AHEAD,
+    MAX_REQUESTS_AHEAD,
     BadRequest,
     Framing,
     Request,
@@ -254,12 +254,12 @@ def test_a_body_may_be_longer_than_a_head() -> None:
 def test_so_many_requests_may_be_sent_ahead() -> None:
     """One more is refused, and those before it are there."""
     parser = RequestParser(MOST_HEAD)
-    parser.feed(NEXT * MOST_REQUESTS_AHEAD)
+    parser.feed(NEXT * MAX_REQUESTS_AHEAD)
     assert parser.error is None
     parser.feed(NEXT)
     assert parser.error is not None
     assert parser.error.status == 429
-    assert len(parser.requests) == MOST_REQUESTS_AHEAD
+    assert len(parser.requests) == MAX_REQUESTS_AHEAD
 
 
 # ---- what could be read in two ways ----

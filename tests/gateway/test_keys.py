@@ -295,7 +295,7 @@ def test_a_full_file_forgets_the_key_that_was_revoked_first(
     path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """And takes no more if all of them are good."""
-    monkeypatch.setattr(_keys, "MOST_KEYS", 3)
+    monkeypatch.setattr(_keys, "MAX_KEYS", 3)
     now = NOW
     with KeyStore(path, wall=lambda: now) as store:
         made = [store.create(f"{number}")[0] for number in range(3)]

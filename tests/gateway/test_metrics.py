@@ -15,7 +15,7 @@ from trio.testing import MockClock
 
 from punch.events import Bus, Cost
 from punch.gateway import Metrics, metrics_route, open_metrics
-from punch.gateway.telemetry._metrics import MOST_MODELS, MOST_PEERS, MOST_WORDS
+from punch.gateway.telemetry._metrics import MAX_MODELS, MAX_PEERS, MAX_WORDS
 from punch.peers import Breaker
 from punch.wire import Provenance
 
@@ -121,14 +121,14 @@ async def test_the_breaker_of_a_peer_is_the_worst_of_its_models() -> None:
 
 async def test_peers_beyond_two_hundred_are_one() -> None:
     """The worst of them, and all their requests."""
-    peers = [made.record(f"peer-{number}") for number in range(MOST_PEERS + 50)]
+    peers = [made.record(f"peer-{number}") for number in range(MAX_PEERS + 50)]
     peers[-1] = made.record("last", breakers={None: Breaker(failures=1)})
     found = await told(Metrics(Swarm(peers=tuple(peers))))
 
     names = [name for name in found if name[0] == "punch_peer_breaker_state"]
-    assert len(names) == MOST_PEERS + 1
+    assert len(names) == MAX_PEERS + 1
     assert found["punch_peer_breaker_state", "other"] == 2
-    assert found["punch_peers",] == MOST_PEERS + 50
+    assert found["punch_peers",] == MAX_PEERS + 50
 
 
 async def test_models_that_nobody_offers_are_one(autojump_clock: MockClock) -> None:
@@ -158,8 +158,8 @@ async def test_labels_stay_few_whatever_peers_and_callers_say(autojump_clock: Mo
 
     models = {name[1] for name in found if name[0] == "punch_prompt_tokens_total"}
     endpoints = {name[1] for name in found if name[0] == "punch_requests_total"}
-    assert len(models) == MOST_MODELS + 1
-    assert len(endpoints) <= MOST_WORDS + 1
+    assert len(models) == MAX_MODELS + 1
+    assert len(endpoints) <= MAX_WORDS + 1
     assert sum(v for n, v in found.items() if n[0] == "punch_requests_total") == len(names)
 
 

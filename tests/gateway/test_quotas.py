@@ -13,8 +13,8 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from punch.exceptions import InvalidRequest, ModelForbidden, QuotaExceeded
 from punch.gateway import Key, Quotas, QuotaStatistics
-from punch.gateway.keys._keys import MOST_KEYS
-from punch.gateway.keys._quotas import USUAL_TOKENS, Bucket
+from punch.gateway.keys._keys import MAX_KEYS
+from punch.gateway.keys._quotas import DEFAULT_TOKENS, Bucket
 
 
 def key(key_id: str = "ada", **limits) -> Key:
@@ -32,7 +32,7 @@ async def use(quotas, who, *, tokens=None, seconds=0.0, used=None) -> None:
 def test_a_bucket_fills_evenly_and_never_over_its_edge() -> None:
     """A minute's worth, however long nobody took of it."""
     bucket = Bucket(60, now=0.0)
-    bucket.take(60, now=0.0)
+    bucket.consume(60, now=0.0)
     assert [bucket.level(0.0), bucket.level(1.0), bucket.level(500.0)] == [0, 1, 60]
 
 
@@ -40,7 +40,7 @@ def test_what_is_more_than_a_minutes_worth_waits_for_a_full_bucket() -> None:
     """Else nobody could ever send it."""
     bucket = Bucket(60, now=0.0)
     assert bucket.seconds_until(1000, now=0.0) == 0
-    bucket.take(1000, now=0.0)
+    bucket.consume(1000, now=0.0)
     assert bucket.seconds_until(1, now=0.0) == pytest.approx(941)
 
 
@@ -55,8 +55,8 @@ def test_whoever_waits_as_long_as_was_said_gets_in(per_minute, takes) -> None:
         now += pause
         now += bucket.seconds_until(expected, now)
         assert bucket.seconds_until(expected, now) <= 1e-3
-        bucket.take(expected, now)
-        bucket.take(used - expected, now)
+        bucket.consume(expected, now)
+        bucket.consume(used - expected, now)
         assert bucket.level(now) <= per_minute
 
 
@@ -116,7 +116,7 @@ async def test_without_a_prediction_it_is_what_the_keys_requests_took(
     async with quotas.admit(ada, None) as grant:
         assert grant.expected == pytest.approx(50, abs=1)
     async with quotas.admit(key("bob"), None) as grant:
-        assert grant.expected == USUAL_TOKENS
+        assert grant.expected == DEFAULT_TOKENS
 
 
 async def test_requests_under_way_are_counted_until_they_end(autojump_clock: MockClock) -> None:
@@ -299,9 +299,9 @@ async def test_the_keys_that_are_remembered_are_bounded(autojump_clock: MockCloc
     """Those that were not here for longest go first, and none that has a request under way."""
     quotas = Quotas()
     async with quotas.admit(key("busy"), None):
-        for number in range(MOST_KEYS + 10):
+        for number in range(MAX_KEYS + 10):
             await use(quotas, key(f"{number}"))
-        assert len(quotas._accounts) == MOST_KEYS
+        assert len(quotas._accounts) == MAX_KEYS
         assert "busy" in quotas._accounts
 
 

@@ -21,8 +21,8 @@ from trio.testing import MockClock
 from punch.backends import Emit, Generation, MockBackend, MockScript
 from punch.gateway import GatewaySettings, KeyStore, Limits
 from punch.gateway.server import _server
-from punch.gateway.server._connection import CONTINUE, LINGER_SECONDS, MOST_AHEAD, WRITE_BYTES
-from punch.gateway.server._http1 import MOST_REQUESTS_AHEAD
+from punch.gateway.server._connection import CONTINUE, LINGER_SECONDS, MAX_AHEAD_BYTES, WRITE_BYTES
+from punch.gateway.server._http1 import MAX_REQUESTS_AHEAD
 from punch.gateway.server._server import SWEEP_SECONDS, Server, open_server
 from punch.testing import ScriptedBackend
 from punch.wire import CommandRequest
@@ -351,10 +351,10 @@ async def test_what_is_sent_ahead_is_held_up_to_a_limit(autojump_clock: MockCloc
         await stream.send_all(request(QUESTION) + b"x")
         sent = 0
         with trio.move_on_after(5):
-            while sent < 10 * MOST_AHEAD:
+            while sent < 10 * MAX_AHEAD_BYTES:
                 await stream.send_all(b"x" * 8192)
                 sent += 8192
-        assert sent <= 2 * MOST_AHEAD
+        assert sent <= 2 * MAX_AHEAD_BYTES
 
 
 # ---- slow clients ----
@@ -533,9 +533,9 @@ async def test_what_has_no_body_is_followed_by_the_next_answer(autojump_clock: M
 
 async def test_too_many_requests_at_once_are_refused(autojump_clock: MockClock) -> None:
     """Behind the answers to those that were not too many."""
-    said = await talk(echo, GET * (MOST_REQUESTS_AHEAD + 5))
-    assert said.count(OK) == MOST_REQUESTS_AHEAD
-    assert said.count(b"HTTP/1.1 ") == MOST_REQUESTS_AHEAD + 1
+    said = await talk(echo, GET * (MAX_REQUESTS_AHEAD + 5))
+    assert said.count(OK) == MAX_REQUESTS_AHEAD
+    assert said.count(b"HTTP/1.1 ") == MAX_REQUESTS_AHEAD + 1
     assert said.index(b"HTTP/1.1 429 ") > said.rindex(OK)
 
 
@@ -744,7 +744,7 @@ async def test_a_client_that_sent_too_much_is_missed_when_it_takes_nothing(
         stream = wire.connect()
         await stream.send_all(GET + b"x")
         with trio.move_on_after(5):
-            await stream.send_all(b"x" * 10 * MOST_AHEAD)
+            await stream.send_all(b"x" * 10 * MAX_AHEAD_BYTES)
         await trio.sleep(60)
         assert wire.server.connections == 0
     assert ended_at == [pytest.approx(40, abs=1)]

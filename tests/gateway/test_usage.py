@@ -12,7 +12,7 @@ from trio.testing import MockClock
 from punch.events import DEFAULT_LIMIT, Bus, Cost
 from punch.exceptions import ConfigurationError
 from punch.gateway import DayUsage, KeyStore, open_usage, read_usage
-from punch.gateway.keys._usage import MOST_COUNTED, MOST_DAYS, WRITE_SECONDS
+from punch.gateway.keys._usage import MAX_COUNTED, MAX_DAYS, WRITE_SECONDS
 
 # 2030-03-01 12:00 UTC.
 NOON = 1_898_596_800.0
@@ -100,7 +100,7 @@ async def test_what_is_kept_is_bounded(path, autojump_clock: MockClock) -> None:
     async with open_usage(path, wall=lambda: now, events=Bus()) as book:
         book.note(records.ended(records.easy()))
         await book.write()
-        now += (MOST_DAYS + 1) * 86_400
+        now += (MAX_DAYS + 1) * 86_400
         book.note(records.ended(records.easy()))
     assert len(read_usage(path)["ada"]) == 1
 
@@ -112,7 +112,7 @@ async def test_numbers_stay_such_that_the_file_takes_them(path, autojump_clock: 
             for _ in range(requests):
                 book.note(records.ended(records.easy(cost=Cost(prompt=2**70, answer=2**62))))
     (day,) = read_usage(path)["ada"]
-    assert (day.prompt_tokens, day.completion_tokens) == (MOST_COUNTED, MOST_COUNTED)
+    assert (day.prompt_tokens, day.completion_tokens) == (MAX_COUNTED, MAX_COUNTED)
     assert day.requests == 9
 
 

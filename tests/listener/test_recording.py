@@ -14,7 +14,7 @@ from punch.backends import Emit, Generation, MockBackend, MockScript, mock_words
 from punch.exceptions import GenerationFailed
 from punch.listener import _recording as limits
 from punch.listener import open_executor
-from punch.listener._recording import GRACE_SECONDS, LONGEST_SECONDS, Recording, key_of
+from punch.listener._recording import GRACE_SECONDS, MAX_SECONDS, Recording, key_of
 from punch.listener._recordings import KEPT_ANSWERS, KEPT_BYTES, KEPT_SECONDS, Recordings
 from punch.session import PeerSession
 from punch.testing import MemoryNetwork, ScriptedBackend
@@ -572,7 +572,7 @@ def ended(recordings: Recordings, name: str, size: int, now: float, dialer: str 
     recording = recordings.open(dialer, request, fingerprint(request))
     completion = Completion(text="x" * size)
     recording.end(CommandResponse(request_id=name, status="success", result=completion))
-    recordings.ended(recording, now=now)
+    recordings.finish(recording, now=now)
 
 
 def is_kept(recordings: Recordings, name: str, now: float, dialer: str = "d") -> bool:
@@ -655,21 +655,21 @@ async def test_nobody_holds_a_slot_for_ever_by_coming_back(autojump_clock: MockC
     """However often, and however long it says that it waits."""
     recording = Recording("d", ASK, b"")
     began = trio.current_time()
-    while trio.current_time() < began + LONGEST_SECONDS - 5.0:
+    while trio.current_time() < began + MAX_SECONDS - 5.0:
         reader = recording.join(Listening(timeout=None))
-        assert recording.scope.deadline <= began + LONGEST_SECONDS
+        assert recording.scope.deadline <= began + MAX_SECONDS
         await trio.sleep(100.0)
         recording.leave(reader, comes_back=True)
         assert recording.scope.deadline <= trio.current_time() + GRACE_SECONDS
     recording.join(Listening(timeout=10.0))
-    assert recording.scope.deadline == began + LONGEST_SECONDS
+    assert recording.scope.deadline == began + MAX_SECONDS
 
 
 async def test_who_joined_an_answer_that_takes_too_long_is_told_so(
     autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The backend is stopped, and whoever still waits gets an error and not silence."""
-    monkeypatch.setattr(limits, "LONGEST_SECONDS", 60.0)
+    monkeypatch.setattr(limits, "MAX_SECONDS", 60.0)
     backend = Counting(decode_rate=0.1)
     with trio.fail_after(LIMIT):
         async with listening(backend) as (executor, dial):

@@ -7,7 +7,7 @@ import pytest
 
 from punch.capability import ModelOffer
 from punch.listener._recording import Recording
-from punch.listener._workload import LEAST_SHARE, Workload
+from punch.listener._workload import MIN_SHARE, Workload
 from punch.wire import ChatMessage, CommandRequest, Provenance, Sampling
 
 OFFER = ModelOffer(name="m")
@@ -43,7 +43,7 @@ async def test_what_is_left_of_an_answer_shrinks_to_a_share() -> None:
         for tokens in (0, 20, 25, 100):
             await answer.add("a", tokens)
             left.append(workload.output_tokens_left)
-    assert left == [50, 30, 50 * LEAST_SHARE, 50 * LEAST_SHARE]
+    assert left == [50, 30, 50 * MIN_SHARE, 50 * MIN_SHARE]
     assert workload.output_tokens_left == 0
 
 

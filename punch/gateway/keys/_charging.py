@@ -54,12 +54,12 @@ def believed(response: CommandResponse, answer: Answer) -> CommandResponse:
     """*response* without more tokens than the *answer* can have."""
     usage = response.usage
     prompt = _at_most(usage.prompt_tokens, _most_of_prompt(answer.request))
-    told = Usage(
+    counts = Usage(
         prompt_tokens=prompt,
         completion_tokens=_at_most(usage.completion_tokens, _most_of_answer(response, answer)),
         cached_tokens=_at_most(usage.cached_tokens, prompt),
     )
-    return response if told == usage else attrs.evolve(response, usage=told)
+    return response if counts == usage else attrs.evolve(response, usage=counts)
 
 
 def cost_of(answer: Answer, response: CommandResponse | None) -> Cost:
@@ -72,8 +72,8 @@ def cost_of(answer: Answer, response: CommandResponse | None) -> Cost:
     own = billed.tokens if counted is None else max(0, counted - billed.earlier)
     prompt = 0
     if billed.prompt:
-        told = None if usage is None else usage.prompt_tokens
-        prompt = prompt_tokens(answer.request) if told is None else told
+        counts = None if usage is None else usage.prompt_tokens
+        prompt = prompt_tokens(answer.request) if counts is None else counts
     return Cost(prompt=prompt, answer=own)
 
 

@@ -35,11 +35,11 @@ from ._database import Database, Execute
 log = get_logger(__name__)
 
 # Keys in a file, the revoked ones included: the gateway has all of them in memory.
-MOST_KEYS = 4096
+MAX_KEYS = 4096
 
 # Models that a key may be limited to, and the longest of their names and of its own.
-MOST_MODELS = 256
-LONGEST_NAME = 200
+MAX_MODELS = 256
+MAX_NAME_CHARACTERS = 200
 
 # How long a change by another process may go unseen, in seconds.
 CHECK_SECONDS = 0.25
@@ -50,7 +50,7 @@ ID_LENGTH = 10
 SECRET_BYTES = 32
 
 # Of what comes in place of a secret, more is not looked at.
-LONGEST_SECRET = 256
+MAX_SECRET_CHARACTERS = 256
 
 _DIGITS = string.digits + string.ascii_uppercase + string.ascii_lowercase
 # What 32 bytes take in base 62.
@@ -117,7 +117,7 @@ class Key:
             return model
         if model is None and len(self.models) == 1:
             return self.models[0]
-        asked = "any model" if model is None else f"the model {model[:LONGEST_NAME]!r}"
+        asked = "any model" if model is None else f"the model {model[:MAX_NAME_CHARACTERS]!r}"
         raise ModelForbidden(f"this API key may not use {asked}; it may use {_list(self.models)}")
 
 
@@ -136,7 +136,7 @@ def base62(data: bytes, length: int) -> str:
 
 def _digest(secret: str) -> bytes:
     # A header may have any bytes in it.
-    return hashlib.sha256(secret[:LONGEST_SECRET].encode("utf-8", "surrogatepass")).digest()
+    return hashlib.sha256(secret[:MAX_SECRET_CHARACTERS].encode("utf-8", "surrogatepass")).digest()
 
 
 class KeyStore:
@@ -303,7 +303,7 @@ class KeyStore:
         found = self._known.get(key_id)
         if found is None:
             raise ConfigurationError(
-                f"there is no API key {key_id[:LONGEST_NAME]!r} in {self.path}; "
+                f"there is no API key {key_id[:MAX_NAME_CHARACTERS]!r} in {self.path}; "
                 "`punch keys list` lists them"
             )
         return found[0]
@@ -337,13 +337,13 @@ def _from_row(row: Sequence[Any]) -> tuple[Key, bytes]:
 
 def _check_key(key: Key) -> None:
     for what, text in (("name", key.name), *(("model", model) for model in key.models)):
-        if not text.strip() or len(text) > LONGEST_NAME or not text.isprintable():
+        if not text.strip() or len(text) > MAX_NAME_CHARACTERS or not text.isprintable():
             raise ConfigurationError(
-                f"the {what} is {text[:LONGEST_NAME]!r}: "
-                f"it must be 1 to {LONGEST_NAME} printable characters"
+                f"the {what} is {text[:MAX_NAME_CHARACTERS]!r}: "
+                f"it must be 1 to {MAX_NAME_CHARACTERS} printable characters"
             )
-    if len(key.models) > MOST_MODELS:
-        raise ConfigurationError(f"{len(key.models)} models are too many: up to {MOST_MODELS}")
+    if len(key.models) > MAX_MODELS:
+        raise ConfigurationError(f"{len(key.models)} models are too many: up to {MAX_MODELS}")
     for field in ("requests_per_minute", "tokens_per_minute", "concurrency"):
         value = getattr(key, field)
         # As much as SQLite's integers hold is more than anybody can use.
@@ -355,7 +355,7 @@ def _check_key(key: Key) -> None:
 
 def _make_room(execute: Execute, path: Path) -> None:
     (count,) = execute("SELECT count(*) FROM keys").fetchone()
-    if count < MOST_KEYS:
+    if count < MAX_KEYS:
         return
     query = "SELECT key_id FROM keys WHERE revoked_at IS NOT NULL ORDER BY revoked_at LIMIT 1"
     oldest = execute(query).fetchone()

@@ -26,23 +26,23 @@ import trio
 
 from ...admission import NoRoom, Slots, Ticket
 from ...exceptions import InvalidRequest, QuotaExceeded
-from ._keys import MOST_KEYS, Key
+from ._keys import MAX_KEYS, Key
 
 # Requests that the gateway works on side by side: some for each of a hundred listeners.
-USUAL_LIMIT = 1024
+DEFAULT_LIMIT = 1024
 
 # Requests that may wait for that. Each holds a connection and its body in memory.
-USUAL_QUEUE_LIMIT = 1024
+DEFAULT_QUEUE_LIMIT = 1024
 
 # What a request takes before anything was measured, in tokens; and the weight of the newest one.
-USUAL_TOKENS = 400.0
+DEFAULT_TOKENS = 400.0
 WEIGHT = 0.2
 
 # When to come again if nothing tells how long a request takes, in seconds.
-USUAL_RETRY_SECONDS = 1.0
+DEFAULT_RETRY_SECONDS = 1.0
 
 # Sooner is of no use: a header says whole seconds.
-LEAST_RETRY_SECONDS = 0.1
+MIN_RETRY_SECONDS = 0.1
 
 # Whoever asks where no keys are needed.
 NOBODY = ""
@@ -95,7 +95,7 @@ class Bucket:
         # A billionth, so that rounding makes nobody wait who has waited.
         return missing * 60.0 / self.per_minute if missing > 1e-9 * self.per_minute else 0.0
 
-    def take(self, amount: float, now: float) -> None:
+    def consume(self, amount: float, now: float) -> None:
         """Take *amount* out, or put it back if it is negative."""
         self._level = min(self.per_minute, self.level(now) - amount)
 
@@ -106,12 +106,12 @@ class _Account:
     def __init__(self, key: Key, now: float) -> None:
         self.key = key
         self.running = 0
-        self.usual_tokens = USUAL_TOKENS
+        self.usual_tokens = DEFAULT_TOKENS
         self.requests: Bucket | None = None
         self.tokens: Bucket | None = None
-        self.limited_by(key, now)
+        self.apply_limits(key, now)
 
-    def limited_by(self, key: Key, now: float) -> None:
+    def apply_limits(self, key: Key, now: float) -> None:
         """Take the limits of *key*, which may have changed."""
         self.key = key
         self.requests = _bucket(self.requests, key.requests_per_minute, now)
@@ -147,20 +147,20 @@ class _Account:
         """Count what was let in."""
         self.running += weight
         if self.requests is not None:
-            self.requests.take(weight, now)
+            self.requests.consume(weight, now)
         if self.tokens is not None:
-            self.tokens.take(tokens, now)
+            self.tokens.consume(tokens, now)
 
-    def turned_away(self, weight: int, now: float) -> None:
+    def refund(self, weight: int, now: float) -> None:
         """What was let in got no place after all: it costs nothing."""
         if self.requests is not None:
-            self.requests.take(-weight, now)
+            self.requests.consume(-weight, now)
 
     def end(self, weight: int, expected: float, used: float, now: float) -> None:
         """What was let in is over."""
         self.running -= weight
         if self.tokens is not None:
-            self.tokens.take(used - expected, now)
+            self.tokens.consume(used - expected, now)
         if used:
             self.usual_tokens += WEIGHT * (used - self.usual_tokens)
 
@@ -172,7 +172,7 @@ def _bucket(before: Bucket | None, per_minute: int | None, now: float) -> Bucket
 
 
 def _refusal(why: str, seconds: float) -> QuotaExceeded:
-    return QuotaExceeded(why, retry_after=max(LEAST_RETRY_SECONDS, seconds))
+    return QuotaExceeded(why, retry_after=max(MIN_RETRY_SECONDS, seconds))
 
 
 class Grant:
@@ -200,7 +200,9 @@ class Quotas:
 
     """
 
-    def __init__(self, *, limit: int = USUAL_LIMIT, queue_limit: int = USUAL_QUEUE_LIMIT) -> None:
+    def __init__(
+        self, *, limit: int = DEFAULT_LIMIT, queue_limit: int = DEFAULT_QUEUE_LIMIT
+    ) -> None:
         self._slots = Slots(limit, queue_limit)
         self._accounts: OrderedDict[str, _Account] = OrderedDict()
 
@@ -234,7 +236,7 @@ class Quotas:
           tokens: How many it will take, of prompt and answer (expected); by default as many as
             requests of this key do.
           timeout: Seconds that it may wait; who would have to wait longer is refused at once.
-          waiting: JsonRoute at first and every 5 s, while it waits, how many are before it and the
+          waiting: Called at first and every 5 s while it waits: how many are before it and the
             seconds that this will take, if that is known.
 
         Raises:
@@ -248,10 +250,10 @@ class Quotas:
         now = trio.current_time()
         account = None if key is None else self._account(key, now)
         if account is None:
-            expected = USUAL_TOKENS if tokens is None else float(tokens)
+            expected = DEFAULT_TOKENS if tokens is None else float(tokens)
         else:
             expected = account.usual_tokens if tokens is None else float(tokens)
-            usual_seconds = self._slots.usual_seconds or USUAL_RETRY_SECONDS
+            usual_seconds = self._slots.usual_seconds or DEFAULT_RETRY_SECONDS
             account.check(weight, expected, now, usual_seconds=usual_seconds)
             account.begin(weight, expected, now)
         grant = Grant(model, expected)
@@ -262,10 +264,10 @@ class Quotas:
         )
         try:
             try:
-                await self._take(ticket, timeout, waiting)
+                await self._acquire(ticket, timeout, waiting)
             except QuotaExceeded:
                 if account is not None:
-                    account.turned_away(weight, trio.current_time())
+                    account.refund(weight, trio.current_time())
                 raise
             try:
                 yield grant
@@ -275,7 +277,7 @@ class Quotas:
             if account is not None:
                 account.end(weight, expected, grant.used, trio.current_time())
 
-    async def _take(
+    async def _acquire(
         self,
         ticket: Ticket,
         timeout: float,
@@ -291,9 +293,9 @@ class Quotas:
                 await slots.acquire(ticket, say, limit=timeout, own_seconds=0.0)
             return
         except NoRoom as full:
-            seconds = full.retry_after or USUAL_RETRY_SECONDS
+            seconds = full.retry_after or DEFAULT_RETRY_SECONDS
         except trio.TooSlowError:
-            seconds = slots.wait_seconds(0) or USUAL_RETRY_SECONDS
+            seconds = slots.wait_seconds(0) or DEFAULT_RETRY_SECONDS
         raise _refusal(
             f"the gateway is full: it works on {slots.busy} requests, and {slots.queued} wait",
             seconds,
@@ -305,13 +307,13 @@ class Quotas:
             account = self._accounts[key.key_id] = _Account(key, now)
             self._forget()
         elif account.key is not key:
-            account.limited_by(key, now)
+            account.apply_limits(key, now)
         self._accounts.move_to_end(key.key_id)
         return account
 
     def _forget(self) -> None:
         """Drop who was not here for longest: of more keys than there can be, many are gone."""
-        while len(self._accounts) > MOST_KEYS:
+        while len(self._accounts) > MAX_KEYS:
             idle = next((i for i, a in self._accounts.items() if not a.running), None)
             if idle is None:
                 return

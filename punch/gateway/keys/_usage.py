@@ -30,13 +30,13 @@ log = get_logger(__name__)
 WRITE_SECONDS = 0.5
 
 # Days that are kept: a year, and a month to look at it.
-MOST_DAYS = 400
+MAX_DAYS = 400
 
 # What is not written yet, in pairs of a key and a day; more come only if the disk is full.
-MOST_PENDING = 16_384
+MAX_PENDING = 16_384
 
 # A number is never more: two of them together still fit SQLite's integers.
-MOST_COUNTED = (1 << 62) - 1
+MAX_COUNTED = (1 << 62) - 1
 
 
 @attrs.frozen(kw_only=True)
@@ -64,8 +64,8 @@ class DayUsage:
             day=self.day,
             requests=self.requests + other.requests,
             errors=self.errors + other.errors,
-            prompt_tokens=min(MOST_COUNTED, self.prompt_tokens + other.prompt_tokens),
-            completion_tokens=min(MOST_COUNTED, self.completion_tokens + other.completion_tokens),
+            prompt_tokens=min(MAX_COUNTED, self.prompt_tokens + other.prompt_tokens),
+            completion_tokens=min(MAX_COUNTED, self.completion_tokens + other.completion_tokens),
         )
 
 
@@ -74,7 +74,7 @@ _COLUMNS = tuple(field.name for field in attrs.fields(DayUsage))
 _ADD = f"""
 INSERT INTO usage (key_id, {", ".join(_COLUMNS)}) VALUES (?, {", ".join("?" for _ in _COLUMNS)})
 ON CONFLICT (key_id, day) DO UPDATE SET
-    {", ".join(f"{n} = min({MOST_COUNTED}, {n} + excluded.{n})" for n in _COLUMNS[1:])}
+    {", ".join(f"{n} = min({MAX_COUNTED}, {n} + excluded.{n})" for n in _COLUMNS[1:])}
 """  # noqa: S608 - our own names
 
 
@@ -108,8 +108,8 @@ class UsageBook:
                 day=day,
                 requests=1,
                 errors=int(failed),
-                prompt_tokens=min(MOST_COUNTED, cost.prompt),
-                completion_tokens=min(MOST_COUNTED, cost.answer),
+                prompt_tokens=min(MAX_COUNTED, cost.prompt),
+                completion_tokens=min(MAX_COUNTED, cost.answer),
             ),
         )
 
@@ -118,7 +118,7 @@ class UsageBook:
         before = self._pending.get(place)
         if before is not None:
             self._pending[place] = before.plus(used)
-        elif len(self._pending) < MOST_PENDING:
+        elif len(self._pending) < MAX_PENDING:
             self._pending[place] = used
         else:
             log.error("usage is lost: too much of it waits for the disk", key=key_id, day=used.day)
@@ -160,7 +160,7 @@ class UsageBook:
 
     def _write(self, pending: dict[tuple[str, str], DayUsage]) -> None:
         today = datetime.fromtimestamp(self._wall(), UTC).date()
-        oldest = (today - timedelta(days=MOST_DAYS)).isoformat()
+        oldest = (today - timedelta(days=MAX_DAYS)).isoformat()
 
         def add(execute: Execute) -> None:
             for (key_id, _), used in pending.items():

@@ -109,7 +109,7 @@ Format = Annotated[
 ]
 
 
-class Asked(Body):
+class OllamaGenerationBody(Body):
     """What chat and generate have in common."""
 
     model: ModelName
@@ -131,14 +131,14 @@ class Asked(Body):
         return "{}" if isinstance(self.format, str) else json.dumps(self.format)
 
 
-class OllamaChatBody(Asked):
+class OllamaChatBody(OllamaGenerationBody):
     """``POST /api/chat``."""
 
     messages: Annotated[list[MessageBody], within("messages")] = Field(default=[])
     tools: Annotated[list[OllamaTool] | None, within("tools")] = None
 
 
-class GenerateBody(Asked):
+class GenerateBody(OllamaGenerationBody):
     """``POST /api/generate``."""
 
     prompt: str | None = None

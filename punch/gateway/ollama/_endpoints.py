@@ -17,13 +17,13 @@ from .._memory import read_body
 from .._offered import AUTO, OfferedModel, no_such_model, on_offer
 from .._parsing import parse_aside
 from ._bodies import (
-    Asked,
     EmbedBody,
     EmbedOptions,
     GenerateBody,
     MessageBody,
     OldEmbedBody,
     OllamaChatBody,
+    OllamaGenerationBody,
     Options,
     ShowBody,
 )
@@ -129,7 +129,7 @@ class OllamaChat(_Asking, Endpoint[OllamaChatBody]):
     path = "/api/chat"
     body = OllamaChatBody
 
-    def streams(self, body: OllamaChatBody) -> bool:
+    def is_streamed(self, body: OllamaChatBody) -> bool:
         """Unless it says no."""
         return body.stream is not False
 
@@ -165,7 +165,7 @@ class Generate(_Asking, Endpoint[GenerateBody]):
     path = "/api/generate"
     body = GenerateBody
 
-    def streams(self, body: GenerateBody) -> bool:
+    def is_streamed(self, body: GenerateBody) -> bool:
         """Unless it says no."""
         return body.stream is not False
 
@@ -188,9 +188,14 @@ class Generate(_Asking, Endpoint[GenerateBody]):
 
 
 def _parsed(
-    endpoint: Endpoint[Any], body: Asked, context: RequestContext, *, chat: bool, **fields: Any
+    endpoint: Endpoint[Any],
+    body: OllamaGenerationBody,
+    context: RequestContext,
+    *,
+    chat: bool,
+    **fields: Any,
 ) -> ParsedRequest:
-    streams = endpoint.streams(body)
+    streamed = endpoint.is_streamed(body)
     shape = OllamaShape(
         request_id=context.request_id, created=context.created, model=body.model, chat=chat
     )
@@ -199,17 +204,17 @@ def _parsed(
         offered = on_offer(endpoint.service.router.peers)
         if context.model is not None and context.model not in offered:
             raise no_such_model(body.model, offered)
-        return ParsedRequest(requests=(), whole=shape, stream=shape if streams else None)
+        return ParsedRequest(requests=(), whole=shape, stream=shape if streamed else None)
     request = command_request(
         endpoint.service,
         context,
         body.punch,
-        streams=streams,
+        streamed=streamed,
         sampling=sampling_of(body.options),
         response_schema=body.schema_text,
         **fields,
     )
-    return ParsedRequest(requests=(request,), whole=shape, stream=shape if streams else None)
+    return ParsedRequest(requests=(request,), whole=shape, stream=shape if streamed else None)
 
 
 class Embed(_Asking, Endpoint[EmbedBody]):
@@ -218,7 +223,7 @@ class Embed(_Asking, Endpoint[EmbedBody]):
     path = "/api/embed"
     body = EmbedBody
 
-    def streams(self, body: EmbedBody) -> bool:
+    def is_streamed(self, body: EmbedBody) -> bool:
         """Whether to stream: there is no stream of embeddings."""
         return False
 
@@ -248,7 +253,7 @@ class OldEmbed(_Asking, Endpoint[OldEmbedBody]):
     path = "/api/embeddings"
     body = OldEmbedBody
 
-    def streams(self, body: OldEmbedBody) -> bool:
+    def is_streamed(self, body: OldEmbedBody) -> bool:
         """Whether to stream: there is no stream of embeddings."""
         return False
 
@@ -307,10 +312,10 @@ class Show:
         name = plain_name(body.model, list(offered))
         if name not in offered:
             raise no_such_model(name, offered)
-        told = json.dumps(show_body(offered[name], service.began_at)).encode()
+        data = json.dumps(show_body(offered[name], service.began_at)).encode()
         headers = [
             (b"content-type", b"application/json"),
-            (b"content-length", str(len(told)).encode()),
+            (b"content-length", str(len(data)).encode()),
         ]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
-        await send({"type": "http.response.body", "body": told, "more_body": False})
+        await send({"type": "http.response.body", "body": data, "more_body": False})

@@ -82,19 +82,19 @@ class Chat(Endpoint[ChatBody]):
     path = "/v1/chat/completions"
     body = ChatBody
 
-    def streams(self, body: ChatBody) -> bool:
+    def is_streamed(self, body: ChatBody) -> bool:
         """Whether the body asks for a stream."""
         return bool(body.stream)
 
     def parsed(self, body: ChatBody, context: RequestContext) -> ParsedRequest:
         """A conversation."""
-        streams = self.streams(body)
+        streamed = self.is_streamed(body)
         tools = tools_of(body.tools)
         request = command_request(
             self.service,
             context,
             body.punch,
-            streams=streams,
+            streamed=streamed,
             command="chat",
             messages=tuple(map(message_of, body.messages)),
             sampling=sampling_of(body, body.max_completion_tokens or body.max_tokens),
@@ -112,7 +112,7 @@ class Chat(Endpoint[ChatBody]):
         return ParsedRequest(
             requests=side_by_side(request, body.n or 1),
             whole=shape,
-            stream=shape if streams else None,
+            stream=shape if streamed else None,
         )
 
 
@@ -122,13 +122,13 @@ class Completions(Endpoint[CompletionBody]):
     path = "/v1/completions"
     body = CompletionBody
 
-    def streams(self, body: CompletionBody) -> bool:
+    def is_streamed(self, body: CompletionBody) -> bool:
         """Whether the body asks for a stream."""
         return bool(body.stream)
 
     def parsed(self, body: CompletionBody, context: RequestContext) -> ParsedRequest:
         """One text to go on from, or several."""
-        streams = self.streams(body)
+        streamed = self.is_streamed(body)
         prompts = [body.prompt] if isinstance(body.prompt, str) else body.prompt
         answers = body.n or 1
         if len(prompts) > 1 and answers > 1:
@@ -142,7 +142,7 @@ class Completions(Endpoint[CompletionBody]):
             self.service,
             context,
             body.punch,
-            streams=streams,
+            streamed=streamed,
             command="complete",
             prompt=prompts[0],
             sampling=sampling_of(body, body.max_tokens),
@@ -161,7 +161,7 @@ class Completions(Endpoint[CompletionBody]):
             includes_usage=body.includes_usage,
             one_prompt=len(prompts) == 1,
         )
-        return ParsedRequest(requests=requests, whole=shape, stream=shape if streams else None)
+        return ParsedRequest(requests=requests, whole=shape, stream=shape if streamed else None)
 
 
 class Embeddings(Endpoint[EmbeddingBody]):
@@ -170,7 +170,7 @@ class Embeddings(Endpoint[EmbeddingBody]):
     path = "/v1/embeddings"
     body = EmbeddingBody
 
-    def streams(self, body: EmbeddingBody) -> bool:
+    def is_streamed(self, body: EmbeddingBody) -> bool:
         """Whether to stream: there is no stream of embeddings."""
         return False
 

@@ -44,7 +44,7 @@ class Message(Body):
     id: str | None = None
     status: str | None = None
 
-    def told(self) -> ChatMessage:
+    def to_chat_message(self) -> ChatMessage:
         """The same, as peers read it."""
         content = self.content
         text = content if isinstance(content, str) else "".join(part.text for part in content)
@@ -62,7 +62,7 @@ class Called(Body):
     id: str | None = None
     status: str | None = None
 
-    def told(self) -> ChatMessage:
+    def to_chat_message(self) -> ChatMessage:
         """The same, as peers read it."""
         call = ToolCall(id=self.call_id, name=self.name, arguments=self.arguments)
         return ChatMessage(role="assistant", content="", tool_calls=(call,))
@@ -77,7 +77,7 @@ class Returned(Body):
     id: str | None = None
     status: str | None = None
 
-    def told(self) -> ChatMessage:
+    def to_chat_message(self) -> ChatMessage:
         """The same, as peers read it."""
         return ChatMessage(role="tool", content=self.output, tool_call_id=self.call_id)
 
@@ -189,7 +189,7 @@ class Responses(Endpoint[ResponsesBody]):
     path = "/v1/responses"
     body = ResponsesBody
 
-    def streams(self, body: ResponsesBody) -> bool:
+    def is_streamed(self, body: ResponsesBody) -> bool:
         """If it says so."""
         return bool(body.stream)
 
@@ -207,7 +207,7 @@ class Responses(Endpoint[ResponsesBody]):
             self.service,
             context,
             body.punch,
-            streams=self.streams(body),
+            streamed=self.is_streamed(body),
             command="chat",
             messages=tuple(messages),
             sampling=Sampling(
@@ -231,7 +231,7 @@ class Responses(Endpoint[ResponsesBody]):
             echoed=_echoed(body),
         )
         return ParsedRequest(
-            requests=(request,), whole=shape, stream=shape if self.streams(body) else None
+            requests=(request,), whole=shape, stream=shape if self.is_streamed(body) else None
         )
 
 
@@ -242,17 +242,17 @@ def _messages(body: ResponsesBody) -> list[ChatMessage]:
     if isinstance(body.input, str):
         return [*found, ChatMessage(role="user", content=body.input)]
     for item in body.input:
-        told = item.told()
+        message = item.to_chat_message()
         last = found[-1] if found else None
         if isinstance(item, Called) and last is not None and last.role == "assistant":
             # Calls that were asked for together are one turn of a conversation.
             found[-1] = ChatMessage(
                 role="assistant",
                 content=last.content,
-                tool_calls=last.tool_calls + told.tool_calls,
+                tool_calls=last.tool_calls + message.tool_calls,
             )
         else:
-            found.append(told)
+            found.append(message)
     return found
 
 

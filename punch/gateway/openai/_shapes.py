@@ -193,11 +193,11 @@ class TextShape(ABC):
         """Tool calls, probabilities and the reason why it ended: they come at the end."""
         data = b"" if index in self._tails else self._opening(index)
         self._tails.setdefault(index, ("", ""))
-        said = punch_body(self.request_id, [response])
+        payload = punch_body(self.request_id, [response])
         choices = self.last(index, completion_of(response))
         for place, choice in enumerate(choices):
             is_last = place == len(choices) - 1
-            data += self._event([choice], {"punch": said} if is_last else {})
+            data += self._event([choice], {"punch": payload} if is_last else {})
         return data
 
     def ended(self, responses: Sequence[CommandResponse]) -> bytes:
@@ -205,8 +205,8 @@ class TextShape(ABC):
         if not self.includes_usage:
             return DONE
         usage = usage_body(one_prompt(responses))
-        said = {"usage": usage, "punch": punch_body(self.request_id, responses)}
-        return self._event([], said) + DONE
+        payload = {"usage": usage, "punch": punch_body(self.request_id, responses)}
+        return self._event([], payload) + DONE
 
     def failed(self, refusal: Refusal) -> bytes:
         """An event that the official client raises as an error."""

@@ -1,7 +1,7 @@
 """HTTP/1.1 over trio. Knows no word of punch."""
 
 from ._http1 import BadRequest
-from ._limits import ClientGone, Limits, has_body, reading_away
+from ._limits import ClientGone, Limits, discarding_body, has_body
 from ._server import DRAIN_SECONDS, Server, open_server
 
 __all__ = [
@@ -12,5 +12,5 @@ __all__ = [
     "BadRequest",
     "ClientGone",
     "has_body",
-    "reading_away",
+    "discarding_body",
 ]

@@ -21,7 +21,7 @@ log = get_logger(__name__)
 READ_BYTES = 64 << 10
 
 # What a client may send ahead while its request is under way; then nobody reads until that ends.
-MOST_AHEAD = 64 << 10
+MAX_AHEAD_BYTES = 64 << 10
 
 # What one write takes at most: a client that takes it in time gets the time for the next.
 WRITE_BYTES = 64 << 10
@@ -93,9 +93,9 @@ class Connection:
         try:
             while (request := await self._next_request()) is not None:
                 self.is_idle, self.due = False, math.inf
-                turn = RequestCycle(self, request)
-                await turn.run(self._app)
-                if turn.framing.closes or self.is_lost:
+                cycle = RequestCycle(self, request)
+                await cycle.run(self._app)
+                if cycle.framing.closes or self.is_lost:
                     if not request.is_complete or self._ahead or self._parser.has_more:
                         await self._linger()
                     return
@@ -149,7 +149,7 @@ class Connection:
             if not request.is_complete:
                 self._parser.feed(await self._read())
                 return
-            if len(self._ahead) < MOST_AHEAD:
+            if len(self._ahead) < MAX_AHEAD_BYTES:
                 self._ahead += await self._read()
             else:
                 await self._gone.wait()

@@ -14,7 +14,7 @@ from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 Headers = Sequence[tuple[bytes, bytes]]
 
 # Requests that a client may send before it has read an answer.
-MOST_REQUESTS_AHEAD = 64
+MAX_REQUESTS_AHEAD = 64
 
 _STATUS_LINES = {
     status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus
@@ -180,9 +180,9 @@ class RequestParser:
         """A request has begun."""
         if self._is_resumed:
             return
-        if len(self.requests) >= MOST_REQUESTS_AHEAD:
+        if len(self.requests) >= MAX_REQUESTS_AHEAD:
             self._refuse(
-                429, f"more than {MOST_REQUESTS_AHEAD} requests at once: wait for an answer"
+                429, f"more than {MAX_REQUESTS_AHEAD} requests at once: wait for an answer"
             )
         self._request = Request()
         self._size = 0

@@ -14,13 +14,13 @@ Receive = Callable[[], Awaitable[Any]]
 
 # What one body may have by default: the longest context of today's models is a few megabytes of
 # text, and the peers take eight.
-BODY_LIMIT = 32 << 20
+DEFAULT_BODY_BYTES = 32 << 20
 
 # How long a client may take for its headers, and for its body: nobody types them.
-SLOWEST_SECONDS = 10.0
+DEFAULT_SLOWEST_SECONDS = 10.0
 
 # Bytes of all bodies of requests under way together: a few of the longest, thousands of usual ones.
-BODIES_LIMIT = 256 << 20
+DEFAULT_BODIES_BYTES = 256 << 20
 
 # What the gateway wants to hold open: a thousand idle clients must not stop the next one.
 WANTED_DESCRIPTORS = 16384
@@ -30,14 +30,14 @@ WANTED_DESCRIPTORS = 16384
 class Limits:
     """What a client may do; see the module."""
 
-    body: int = BODY_LIMIT
+    body: int = DEFAULT_BODY_BYTES
     """Longest body, in bytes."""
 
-    bodies: int = BODIES_LIMIT
+    bodies: int = DEFAULT_BODIES_BYTES
     """Bytes of the bodies of all requests under way, those of up to 64 KiB aside. One API key may
     take half of it, or one body's."""
 
-    slowest: float = SLOWEST_SECONDS
+    slowest: float = DEFAULT_SLOWEST_SECONDS
     """Seconds for the headers, and for a body of up to 64 KiB times as many."""
 
     idle: float = 75.0
@@ -63,7 +63,7 @@ def has_body(headers: Mapping[bytes, bytes]) -> bool:
     return b"transfer-encoding" in headers or headers.get(b"content-length", b"0") != b"0"
 
 
-async def reading_away(receive: Receive, work: Callable[[], Awaitable[None]]) -> None:
+async def discarding_body(receive: Receive, work: Callable[[], Awaitable[None]]) -> None:
     """Do *work* while nobody wants the body: unread, it would keep the answer from leaving."""
     async with open_background() as nursery:
 

@@ -55,9 +55,9 @@ from ...peers import PeerRecord
 from ...wire import MAX_WORD_CHARACTERS
 
 # Label values of each kind; what comes later is `OTHER`.
-MOST_MODELS = 100
-MOST_PEERS = 200
-MOST_WORDS = 64
+MAX_MODELS = 100
+MAX_PEERS = 200
+MAX_WORDS = 64
 OTHER = "other"
 
 # A model that the router was to choose, and that was never chosen.
@@ -135,8 +135,8 @@ class Metrics:
         self._router = router
         self._under_way: set[RequestRecord] = set()
         self._catch_up: Callable[[], None] | None = None
-        self._models = _Words(MOST_MODELS)
-        self._words = _Words(MOST_WORDS)
+        self._models = _Words(MAX_MODELS)
+        self._words = _Words(MAX_WORDS)
         self._offered: frozenset[str] = frozenset()
         self._offered_at = -float("inf")
         self._now = _Now(router, running=lambda: len(self._under_way), waiting=waiting)
@@ -328,7 +328,7 @@ def _of_peers(peers: Sequence[PeerRecord]) -> list[Metric]:
     waiting = GaugeMetricFamily(
         "punch_peer_requests_waiting", "Requests in its queue, as the peer says.", labels=("peer",)
     )
-    shown, others = peers[:MOST_PEERS], peers[MOST_PEERS:]
+    shown, others = peers[:MAX_PEERS], peers[MAX_PEERS:]
     for name, group in (*((peer.peer_id, (peer,)) for peer in shown), (OTHER, others)):
         if not group:
             continue

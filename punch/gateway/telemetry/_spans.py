@@ -248,8 +248,8 @@ def _of_backend(record: RequestRecord, asking: _Asking) -> Attributes:
     elif asking.is_last:
         earlier = [s.tokens for s in record.segments if s is not asking.segment]
         # Of the answer, as the prompt's: what of it was made for this caller is the cost.
-        told = record.usage.completion_tokens
-        whole = record.cost.answer if told is None else told
+        counted = record.usage.completion_tokens
+        whole = record.cost.answer if counted is None else counted
         found["gen_ai.usage.output_tokens"] = max(0, whole - sum(earlier))
         if record.usage.prompt_tokens is not None:
             found["gen_ai.usage.input_tokens"] = record.usage.prompt_tokens
