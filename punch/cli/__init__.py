@@ -1,6 +1,7 @@
 """What the programs share: settings of this process, logging, backends, output, exit codes.
 
 Only this room and the programs read the environment, and only this room configures logging.
+Everything that a program does can be had without it, as a library call with keyword arguments.
 """
 
 from ._backends import OPENERS, open_backend

@@ -1,4 +1,8 @@
-"""Opens the backend that a listener's settings describe."""
+"""Opens the backend that a listener's settings describe, and finds its model file.
+
+Only these functions know the names in PUNCH_INFERENCE_BACKEND; there is no fallback from one
+backend to another.
+"""
 
 from __future__ import annotations
 
@@ -27,10 +31,10 @@ from ..llama_cpp import find_server
 from ..model_store import KNOWN_MODELS, ModelFile, describe
 from ..settings import BackendSettings, cache_folder, data_folder
 
-# Enough for a long question and its answer; more memory than this only when asked for.
+# Tokens: enough for a long question and its answer. More takes memory, and must be asked for.
 USUAL_CONTEXT = 4096
 
-# As many people as share a home.
+# Requests side by side: as many people as share a home.
 USUAL_SLOTS = 4
 
 
@@ -38,7 +42,7 @@ async def model_file(settings: BackendSettings) -> tuple[ModelFile, ModelOffer]:
     """The model that *settings* name, and the offer that can be made with it.
 
     Raises:
-      ConfigurationError: if they name none, or ask for more context than it has.
+      ConfigurationError: if they name no model, or ask for more context than it has.
       ModelFileError: if the file cannot be used.
 
     """
@@ -181,14 +185,14 @@ OPENERS: Mapping[str, Callable[[BackendSettings], AbstractAsyncContextManager[Ba
     "llama_cpp_python": _binding,
     "openai": _openai,
 }
-"""What PUNCH_INFERENCE_BACKEND may be."""
+"""The values of PUNCH_INFERENCE_BACKEND, each with the function that opens the backend."""
 
 
 def open_backend(settings: BackendSettings) -> AbstractAsyncContextManager[Backend]:
-    """The backend that *settings* name.
+    """Open the backend that *settings* name.
 
     Raises:
-      ConfigurationError: naming the variable that is missing or wrong, and the remedy.
+      ConfigurationError: if a variable is missing or wrong; the text has its name and the remedy.
 
     """
     return OPENERS[settings.name](settings)

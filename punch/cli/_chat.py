@@ -1,4 +1,4 @@
-"""A conversation on the terminal."""
+"""Holds a conversation on the terminal: questions, answers, and a few commands."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Conversation:
     """The turns so far, and what the commands change.
 
     Args:
-      router: Whom to ask.
+      router: The router that is asked.
       template: The request to repeat; its last message is replaced by each question.
 
     """
@@ -51,8 +51,8 @@ class Conversation:
         self._turns: list[ChatMessage] = []
         self._why = ""
 
-    async def take(self, line: str) -> bool:
-        """Answer one line; False if it was the last."""
+    async def answer_line(self, line: str) -> bool:
+        """Answer a line, which may be a command; False if it was the last."""
         command, _, rest = line.strip().partition(" ")
         match command:
             case "":
@@ -106,5 +106,5 @@ async def converse(router: Router, template: CommandRequest) -> None:
     conversation = Conversation(router, template)
     while True:
         line = await trio.to_thread.run_sync(_prompt, abandon_on_cancel=True)
-        if line is None or not await conversation.take(line):
+        if line is None or not await conversation.answer_line(line):
             return

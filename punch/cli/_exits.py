@@ -1,4 +1,4 @@
-"""Exit codes: what a script can know of what went wrong."""
+"""Maps errors to exit codes, by which a script can tell what went wrong."""
 
 from __future__ import annotations
 
@@ -20,31 +20,31 @@ from ..exceptions import (
 
 
 class ExitCode(enum.IntEnum):
-    """How a program ended."""
+    """The exit status of a program."""
 
     OK = 0
-    """It did what it was asked."""
+    """The program did what it was asked."""
 
     BUG = 1
-    """Something that is a fault of punch. Please report it."""
+    """A fault of punch. Please report it."""
 
     USAGE = 2
     """An option, a variable or a model file is wrong; the text says which and how to put it."""
 
     NO_PEER = 3
-    """Nobody could answer, or go on with an answer; the text lists every peer with its reason."""
+    """No peer could answer, or continue an answer; the text lists every peer with its reason."""
 
     REQUEST = 4
-    """The request itself cannot be answered by anybody."""
+    """The request itself can be answered by no peer."""
 
     DEADLINE = 5
     """The time ran out."""
 
     NO_REAL_PEER = 6
-    """Strict mode, and nobody offers real inference."""
+    """Strict mode, and no peer offers real inference."""
 
     NETWORK = 7
-    """The bootstrap is out of reach or not who it was, or an address is taken."""
+    """The bootstrap is out of reach or has another identity, or an address is in use."""
 
     BACKEND = 8
     """The backend on this machine does not work."""

@@ -1,4 +1,4 @@
-"""Which identity a process takes."""
+"""Decides which identity a process has: the first of its kind that no other process uses."""
 
 from __future__ import annotations
 
@@ -17,13 +17,15 @@ MOST_IDENTITIES = 256
 def claim_identity(role: str, given: str | None = None) -> Iterator[Path]:
     """A key file that no other process of this machine uses, for as long as the context lasts.
 
-    If one is *given*, it is that one, and whoever gave it knows what else uses it.
+    The first listener has ``listener.key``, a second one beside it ``listener-2.key``, and so on;
+    the system releases a lock when its process ends, however it ends.
 
-    The first listener takes ``listener.key``, a second one beside it ``listener-2.key``, and
-    so on; the system gives a lock back when its process ends, however it ends.
+    Args:
+      role: What the process does, such as ``listener``.
+      given: The file to use; it is used as it is, without a lock.
 
     Raises:
-      ConfigurationError: if all of them are in use.
+      ConfigurationError: if all identities are in use, or the data folder cannot be made.
 
     """
     if given is not None:

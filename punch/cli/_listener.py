@@ -1,4 +1,7 @@
-"""The listener that a program's settings describe, and the bootstrap that it may have to be."""
+"""Opens the listener that a program's settings describe, and the bootstrap that it may have to be.
+
+The first listener of a namespace on a machine whose bootstrap address is free serves that address.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +26,7 @@ log = get_logger("punch.listener")
 
 @asynccontextmanager
 async def open_own_bootstrap(settings: NetworkSettings, address: Address) -> AsyncIterator[bool]:
-    """Be the bootstrap if *address* is this machine's and nobody is there; whether we are."""
+    """Serve as the bootstrap if *address* is this machine's and free; gives True if we do."""
     async with AsyncExitStack() as stack:
         if address.peer_id is not None or not address.is_ours():
             yield False
@@ -36,7 +39,7 @@ async def open_own_bootstrap(settings: NetworkSettings, address: Address) -> Asy
                 )
             )
         except AddressUnavailable:
-            # Somebody is there already. Whether it is a bootstrap, joining will tell.
+            # Another process is there already. Whether it is a bootstrap, joining will tell.
             yield False
             return
         log.info("nobody was at the bootstrap address: serving it", addresses=server.addresses)
@@ -47,10 +50,10 @@ async def open_own_bootstrap(settings: NetworkSettings, address: Address) -> Asy
 async def open_listener_of(
     settings: ListenerSettings, *, identity: Path | None = None, events: Bus | None = None
 ) -> AsyncIterator[Listener]:
-    """The listener that *settings* describe, once it has joined; its backend is its first lane.
+    """Open the listener that *settings* describe; enter once it has joined its namespace.
 
     Args:
-      settings: Says what runs, where it is met and where it listens.
+      settings: What it runs, as its first lane, where it is met and where it listens.
       identity: File with the key of this process; by default one that no other listener has.
       events: Where it publishes what it serves.
 
@@ -89,7 +92,7 @@ async def open_listener_of(
                 events=events,
             )
         )
-        # However long the bootstrap takes to come up.
+        # Without a limit: the bootstrap may come up later than its listeners.
         await listener.wait_until_joined()
         _announce(listener)
         yield listener

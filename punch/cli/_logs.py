@@ -1,4 +1,4 @@
-"""Logging, for programs: to standard error, readable on a terminal, JSON elsewhere."""
+"""Configures logging for programs: to standard error, readable on a terminal, JSON elsewhere."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""What programs print: decisions as tables, responses as JSON."""
+"""Prints what programs have to say: answers, decisions as tables, responses as JSON.
+
+What stands in a decision was computed when it was made; nothing is computed here.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,7 @@ from ..wire import CommandResponse
 
 
 def print_json(response: CommandResponse) -> None:
-    """The whole response as one JSON object on one line."""
+    """Print the whole response as one JSON object on one line."""
     value = attrs.asdict(response, value_serializer=_plain)
     print(json.dumps(value, ensure_ascii=False), flush=True)
 
@@ -29,19 +32,19 @@ def _plain(_: Any, __: Any, value: Any) -> Any:
 
 
 def print_text(text: str) -> None:
-    """Part of an answer, at once."""
+    """Print a part of an answer at once."""
     print(plain(text) if sys.stdout.isatty() else text, end="", flush=True)
 
 
 def plain(text: str) -> str:
-    """*text* without what a terminal would obey: it may come from anybody."""
+    """*text* without what a terminal would obey, since it may come from any peer."""
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() or c in "\n\t" else "\ufffd" for c in text)
 
 
 def explain(decisions: Sequence[Decision], attempts: Sequence[FailedAttempt]) -> str:
-    """Every decision that was made for an answer, and what became of each that failed."""
+    """Every decision that was made for an answer, and the error of each choice that failed."""
     lines = []
     failed = list(attempts)
     for decision in decisions:

@@ -1,4 +1,4 @@
-"""The router that a program's options describe."""
+"""Opens the router that a program's settings describe."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ def open_router_of(
     events: Bus,
     listener: LocalListener | None = None,
 ) -> AbstractAsyncContextManager[Router]:
-    """The router that *settings* describe.
+    """Open the router that *settings* describe.
 
     Args:
-      settings: Says where it meets its listeners, and how it chooses.
+      settings: Where the router meets its listeners, and how it chooses.
       identity: File with the key of this process.
       events: Where it publishes what it decides and does.
       listener: A listener of this process, whose node and namespace the router shares.

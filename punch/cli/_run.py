@@ -1,4 +1,7 @@
-"""Runs a program: signals, exit codes, and errors as one sentence."""
+"""Runs a program or a command: loads its settings, handles signals, and makes errors exit codes.
+
+What a program does is a function that it passes in; no program installs a signal handler itself.
+"""
 
 from __future__ import annotations
 
@@ -40,7 +43,7 @@ class Shutdown:
         self.requested = trio.Event()
         self.signal: int | None = None
         self.drains = False
-        """Set by a program that watches `requested` and ends by itself."""
+        """Set to True by a program that watches `requested` and ends by itself."""
 
 
 S = TypeVar("S", bound=Settings)
@@ -69,11 +72,11 @@ async def _supervise(
 
 
 def _calm_collector() -> None:
-    """Have Python's collector of cycles run seldom, and leave alone what is here for good.
+    """Have Python's collector of cycles run seldom, and skip what stays for good.
 
-    As it comes, every 700 objects, it takes a tenth of a gateway's processor time, and finds
-    next to nothing: what a request leaves behind goes by its count of references, and where that
-    is not so, with large bodies, the gateway calls it.
+    With its default of 700 new objects, the collector takes a tenth of a gateway's processor time
+    and finds next to nothing: what a request leaves behind is freed by its count of references.
+    Where that is not so, with large bodies, the gateway calls the collector itself.
     """
     gc.freeze()
     gc.set_threshold(*COLLECTOR_THRESHOLD)
@@ -99,17 +102,17 @@ def load_settings(
     Args:
       name: What was typed to run it.
       about: What it does, in a sentence.
-      kind: Its settings.
+      kind: The class of its settings.
       arguments: What was typed after its name.
       environment: The variables; by default those of this process.
 
     Raises:
-      ConfigurationError: naming the first wrong value and who said it.
+      ConfigurationError: for the first wrong value; the text says where it stands.
 
     """
     environment = os.environ if environment is None else environment
     flags = parse_flags(name, about, kind, arguments)
-    # A command that keeps nothing there, such as the one that mends it, does not stumble over it.
+    # A command with no setting in the file does not read it: `punch settings` must run to mend one.
     is_kept = any(each.section for each in settings_of(kind))
     return load(kind, flags, environment, open_settings(environment) if is_kept else None)
 
@@ -121,7 +124,7 @@ def run_program(
     program: Callable[[P, Shutdown], Awaitable[ExitCode]],
     arguments: Sequence[str] | None = None,
 ) -> int:
-    """Run a program: load its settings, log, run; its exit code. Errors become a text and a code.
+    """Run a program and return its exit code; an error becomes a sentence on standard error.
 
     Args:
       name: Its module, or a command of ``punch`` as it is typed.
@@ -148,7 +151,7 @@ def run_command(
     command: Callable[[S], ExitCode],
     arguments: Sequence[str] | None = None,
 ) -> int:
-    """Run a command that needs no event loop, as `run_program` runs a program."""
+    """Run a command that needs no event loop and return its exit code, as `run_program` does."""
     try:
         given = sys.argv[1:] if arguments is None else arguments
         return command(load_settings(name, about, kind, given))
@@ -164,13 +167,13 @@ def run_command(
 
 @attrs.frozen(kw_only=True)
 class Command:
-    """One of several commands under one name, such as ``create`` of ``punch keys``."""
+    """A command among several under one name, such as ``create`` of ``punch keys``."""
 
     about: str
-    """What it does, in a sentence."""
+    """What the command does, in a sentence."""
 
     main: Callable[[str, Sequence[str]], int]
-    """Runs it, with the whole name it was called by and what was typed after."""
+    """Runs the command, given the whole name that was typed and what was typed after it."""
 
 
 def command(about: str, kind: type[S], run: Callable[[S], ExitCode]) -> Command:

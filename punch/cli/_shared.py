@@ -1,4 +1,4 @@
-"""What several programs make of their settings."""
+"""Makes values of settings that several programs have: addresses, and the usual files."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from ..settings import NetworkSettings, data_folder
 
 
 def bootstraps(settings: NetworkSettings) -> tuple[Address, ...]:
-    """Where the namespace meets, by what this peer dials with.
+    """The addresses where the namespace meets, with the transport that this peer dials with.
 
     Raises:
-      ConfigurationError: naming the setting, what it says and the forms there are.
+      ConfigurationError: if one is no address; the text has the setting, its value and the forms.
 
     """
     said = settings.said("bootstrap")
@@ -24,17 +24,17 @@ def bootstraps(settings: NetworkSettings) -> tuple[Address, ...]:
 
 
 def known_peers(settings: NetworkSettings) -> KnownPeers:
-    """Who was at which bootstrap address before: in the file of *settings*, or the usual one."""
+    """The identities that bootstraps had before: the file of *settings*, or the usual one."""
     return KnownPeers(settings.known_peers or data_folder() / "known_peers")
 
 
 def decision_log_path(given: str | None) -> Path | None:
-    """Where the decision log is: the file that was *given*, the usual one, or nowhere."""
+    """The decision log: the file that was *given*, the usual one, or `None` for none at all."""
     if given is not None and given.strip().lower() == "none":
         return None
     return Path(given).expanduser() if given else data_folder() / "decisions.jsonl"
 
 
 def keys_path(given: Path | None) -> Path:
-    """Where the gateway's keys are: the file that was *given*, or the usual one."""
+    """The file of the gateway's API keys: the one that was *given*, or the usual one."""
     return given or data_folder() / "gateway.sqlite3"

@@ -1,7 +1,7 @@
-"""What can be set, who says it, and where it is kept.
+"""The settings of punch: what can be set, which layer sets it, and the file that keeps it.
 
 A flag counts, else the variable, else the settings file, else the default. Every value knows
-which of them it came from. Only the command line hands in arguments, environment and file; the
+which of them it came from. Only the command line passes in arguments, environment and file; the
 library takes keyword arguments and knows nothing of this room.
 """
 
@@ -87,7 +87,7 @@ __all__ = [
     "number",
     "one_of",
     "boolean",
-    # who says it
+    # the layers
     "load",
     "explain",
     "Explained",

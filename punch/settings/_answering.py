@@ -1,4 +1,4 @@
-"""The settings of a peer that answers: the listener's own, and those of its backends."""
+"""The table of settings of a peer that answers: the listener's own, and those of its backends."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The settings of a peer that asks: the dialer's, and those of the gateway in front of one."""
+"""The table of settings of a peer that asks: the dialer's, and those of a gateway before it."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ STOP = several(
     TEXT,
     section="dialer",
     metavar="TEXT",
-    # A comma may be where to stop.
+    # A stop sequence may have a comma in it.
     separators=" \t\n",
     help="end before this text, may be given several times",
 )

@@ -25,7 +25,7 @@ from ._table import SECTIONS
 if TYPE_CHECKING:
     from tomlkit import TOMLDocument
 
-# An edit takes milliseconds; who waits longer waits for a process that hangs.
+# An edit takes milliseconds; one that takes longer than this is of a process that hangs.
 LOCK_SECONDS = 5.0
 LOCK_POLL_SECONDS = 0.02
 
@@ -34,9 +34,14 @@ Plain = bool | int | float | str
 
 
 def set_value(path: Path, setting: Setting[object], texts: Sequence[str]) -> None:
-    """Have the settings file say that *setting* is *texts*: one, unless it may be several.
+    """Write *setting* into the settings file.
 
     Makes the file, readable by its owner only, if it is not there.
+
+    Args:
+      path: The settings file.
+      setting: The setting.
+      texts: Its value as text: one, unless the setting may have several.
 
     Raises:
       ConfigurationError: if the text breaks the setting's rule, or the file cannot be changed.
@@ -72,10 +77,10 @@ def set_value(path: Path, setting: Setting[object], texts: Sequence[str]) -> Non
 
 
 def unset_value(path: Path, name: str) -> bool:
-    """Take *name* out of the settings file: ``listener.slots``, or what is no setting.
+    """Remove *name* from the settings file: ``listener.slots``, or a key that is no setting.
 
     Returns:
-      Whether it was there.
+      True if it was there.
 
     Raises:
       ConfigurationError: if the file cannot be changed.
@@ -100,13 +105,13 @@ def unset_value(path: Path, name: str) -> bool:
 
 
 def _has_comments(table: Mapping[str, object]) -> bool:
-    """Whether there is more in an empty *table* than its name."""
+    """True if an empty *table* has comments, which are to stay."""
     as_string = getattr(table, "as_string", None)
     return as_string is not None and "#" in as_string()
 
 
 def _plain(setting: Setting[object], text: str) -> Plain:
-    """A text that passed the setting's rule as the file has it."""
+    """The value that the file has for *text*, which has passed the setting's rule."""
     match setting.rule.kind:
         case "switch":
             return boolean(text)
@@ -115,7 +120,7 @@ def _plain(setting: Setting[object], text: str) -> Plain:
                 return int(text)
             except ValueError:
                 return float(text)
-    # The folder that somebody is in now means nothing later.
+    # Absolute: the working folder of this moment means nothing later.
     return str(Path(text).expanduser().absolute()) if setting.rule.is_path(text) else text
 
 
@@ -135,7 +140,7 @@ def edit(
       private: Take the file from everybody but its owner.
 
     """
-    # Here: only an edit needs it, and it is bigger than the rest of this room.
+    # Imported here: only an edit needs it, and it is bigger than all other modules here.
     import tomlkit
     from tomlkit.exceptions import TOMLKitError
 
@@ -159,7 +164,7 @@ def edit(
 
 
 def _check(path: Path, before: SettingsFile, text: str, expected: tuple[str, str, object]) -> None:
-    """See that *text* says what it should, and of everything else what it said before."""
+    """Check that *text* has the new value, and everything else as it was before."""
     if len(text.encode()) > MAX_FILE_BYTES:
         raise ConfigurationError(
             f"the settings file {path} would have more than {MAX_FILE_BYTES} bytes"
@@ -175,7 +180,7 @@ def _check(path: Path, before: SettingsFile, text: str, expected: tuple[str, str
 
 
 def _rest(file: SettingsFile, expected: tuple[str, str, object]) -> dict[tuple[str, str], object]:
-    """What *file* says beside the one key, or whole section, that is changed."""
+    """The tables of *file* without the key, or whole section, that is changed."""
     section, key, _ = expected
     return {
         (table, name): value
@@ -203,9 +208,9 @@ def _replace(path: Path, text: str, *, private: bool) -> None:
 
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    """The only edit of *path* on this machine, for as long as the context lasts.
+    """Let no other process of this machine edit *path* for as long as the context lasts.
 
-    The lock is a file of its own, which stays: the settings file is another one after each edit.
+    The lock is on a file of its own, which stays: the settings file is another one after each edit.
     """
     deadline = time.monotonic() + LOCK_SECONDS
     with path.with_name(f".{path.name}.lock").open("ab") as file:

@@ -1,6 +1,6 @@
 """Reads the settings file: TOML, one table a section, of a bounded size.
 
-What the keys mean is not known here.
+What the keys mean is decided by `_layers`; the file is changed by `_edit`.
 """
 
 from __future__ import annotations
@@ -26,23 +26,23 @@ _KEY = re.compile(r"\s*[\"']?([\w-]+)[\"']?(?:\s*\.\s*[\"']?([\w-]+)[\"']?)?\s*=
 
 @attrs.frozen(kw_only=True)
 class SettingsFile:
-    """What a settings file says."""
+    """The content of a settings file."""
 
     path: Path
-    """Where it is."""
+    """Path of the file."""
 
     tables: Mapping[str, Mapping[str, object]] = attrs.field(factory=dict, repr=False)
     """Section to key to value, as TOML has them; keys outside of a section are in ``""``."""
 
     text: str = attrs.field(default="", repr=False)
-    """The whole file."""
+    """The whole text of the file."""
 
     def get(self, section: str | None, key: str) -> object | None:
         """The value of a key, or `None` if the file does not have it: TOML has no null."""
         return None if section is None else self.tables.get(section, {}).get(key)
 
     def origin(self, section: str, key: str) -> Origin:
-        """Where a value is: the file with its line, or with its key if no line is found."""
+        """The place of a value, for people: the file with the line, or else with the key."""
         line = self._line(section, key)
         place = f"{section}.{key}" if section and line is None else (line or key)
         return Origin(layer="file", name=f"{self.path}:{place}")
@@ -69,7 +69,7 @@ def read_settings_file(path: Path) -> SettingsFile:
 
     """
     text = read_text(path)
-    # Here: most machines have no such file, and then nobody needs the parser.
+    # The parser is imported behind this: most machines have no such file and need none.
     return SettingsFile(path=path) if not text.strip() else parse_settings(path, text)
 
 
@@ -77,7 +77,7 @@ def open_settings(environment: Mapping[str, str]) -> SettingsFile | None:
     """The settings file that *environment* names, else the usual one; `None` if it says none.
 
     Raises:
-      ConfigurationError: if it is not there although it is named, or as `read_settings_file` does.
+      ConfigurationError: if the named file is not there, or as `read_settings_file`.
 
     """
     path = settings_path(environment)
@@ -94,7 +94,7 @@ def open_settings(environment: Mapping[str, str]) -> SettingsFile | None:
 def read_text(path: Path) -> str:
     """The text of the settings file, with its line ends as they are; empty if it is not there."""
     try:
-        # Not of a pipe or a terminal: opening those may take forever.
+        # A pipe or a terminal is not opened: that may take for ever.
         if not stat.S_ISREG(path.stat().st_mode):
             raise ConfigurationError(
                 f"the settings file {path} is not a file: name one with PUNCH_SETTINGS"
@@ -123,7 +123,7 @@ def read_text(path: Path) -> str:
 
 
 def parse_settings(path: Path, text: str) -> SettingsFile:
-    """What *text*, the content of the file at *path*, says.
+    """The settings in *text*, the content of the file at *path*.
 
     Raises:
       ConfigurationError: if it is no TOML, with the line.

@@ -1,4 +1,7 @@
-"""Reads what was typed: flags and arguments, as texts. argparse says what is wrong with them."""
+"""Reads flags and arguments as texts; argparse says what is wrong with them.
+
+What the texts mean is decided by `_layers` and `_rules`.
+"""
 
 from __future__ import annotations
 
@@ -61,12 +64,12 @@ def _add_argument(parser: argparse.ArgumentParser, setting: Setting[object]) -> 
 
 
 def help_text(program: str, about: str, kind: type[Settings]) -> str:
-    """What ``--help`` prints."""
+    """The text that ``--help`` prints."""
     return _parser(program, about, kind).format_help()
 
 
 def parse_flags(program: str, about: str, kind: type[Settings], arguments: Sequence[str]) -> Flags:
-    """What of the settings of *kind* was typed.
+    """The texts that were typed for the settings of *kind*.
 
     Prints and exits for ``--help`` and for options that do not exist, as argparse does.
 

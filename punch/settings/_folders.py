@@ -1,4 +1,4 @@
-"""Where punch keeps its files, as the platform has it."""
+"""Decides where punch keeps its files, by the customs of the platform."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ FILE_VARIABLE = "PUNCH_SETTINGS"
 
 
 def data_folder() -> Path:
-    """Where identities, known bootstraps and models are."""
+    """The folder of identities, known bootstraps and models: what is lost with it is lost."""
     return platformdirs.user_data_path("punch", appauthor=False)
 
 
 def cache_folder() -> Path:
-    """Where things are that can be made again."""
+    """The folder of what can be made again at any time."""
     return platformdirs.user_cache_path("punch", appauthor=False)
 
 
 def configuration_folder() -> Path:
-    """Where the settings file is."""
+    """The folder of the settings file."""
     return platformdirs.user_config_path("punch", appauthor=False)
 
 
 def settings_path(environment: Mapping[str, str]) -> Path | None:
-    """The settings file: the one that `FILE_VARIABLE` names, else the usual one; or none."""
+    """The settings file that `FILE_VARIABLE` names, else the usual one; `None` if it says none."""
     text = environment.get(FILE_VARIABLE, "").strip()
     if text.lower() == "none":
         return None

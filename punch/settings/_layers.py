@@ -1,7 +1,7 @@
 """Decides what a setting is: the flag counts, else the variable, else the file, else the default.
 
-Everything is an argument: what was typed, the environment, the file. One rule a setting makes
-the value, whoever says it.
+Everything is an argument: what was typed, the environment, the file. The text of any layer becomes
+a value by the one rule of its setting.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Flags = Mapping[str, tuple[str, ...]]
 
 _DEFAULT = Origin(layer="default")
 
-# What to do about a wrong value, by who said it.
+# What to do about a wrong value, by the layer that has it.
 _REMEDIES = {
     "variable": "; unset the variable for the default",
     "file": "; `punch settings unset {name}` takes it out of the file",
@@ -34,19 +34,19 @@ _REMEDIES = {
 
 @attrs.frozen(kw_only=True)
 class Explained:
-    """What a setting is, and who says so."""
+    """A setting with its value and where that came from."""
 
     setting: Setting[object]
     """The setting."""
 
     value: object = attrs.field(repr=False)
-    """Its value, which may be a secret."""
+    """The value, which may be a secret."""
 
     origin: Origin
-    """Where the value came from."""
+    """The layer and the place that the value came from."""
 
     text: str
-    """The value as it was said, or the default as people read it; a secret is not shown."""
+    """The value as it was written, or the default as people read it; a secret is not shown."""
 
 
 def load(
@@ -58,14 +58,14 @@ def load(
     """The settings of a program.
 
     Args:
-      kind: Which ones: a class whose fields are made by `of` and `group`.
-      flags: What was typed; see `parse_flags`.
+      kind: The class of the settings, whose fields are made by `of` and `group`.
+      flags: The texts that were typed; see `parse_flags`.
       environment: The variables.
-      file: What the settings file says, if there is one.
+      file: The settings file, if there is one.
 
     Raises:
-      ConfigurationError: naming the first wrong value, who said it, the rule and what to do; or
-        a key of the file that is no setting, and the nearest one that is.
+      ConfigurationError: for the first wrong value, with its place, the rule and what to do; or
+        for a key of the file that is no setting, with the nearest one that is.
 
     """
     if file is not None:
@@ -92,7 +92,7 @@ def explain(
     environment: Mapping[str, str],
     file: SettingsFile | None = None,
 ) -> Explained:
-    """What *setting* is, and who says so.
+    """The value of *setting*, with its text and its origin.
 
     Raises:
       ConfigurationError: as `load` does, for this setting alone.
@@ -117,7 +117,7 @@ def resolve(
     environment: Mapping[str, str],
     file: SettingsFile | None,
 ) -> tuple[T, Origin]:
-    """The value of *setting*, and where it came from.
+    """The value of *setting*, and its origin.
 
     Raises:
       ConfigurationError: naming the value, who said it, the rule and what to do.
@@ -136,7 +136,7 @@ def _said(
     environment: Mapping[str, str],
     file: SettingsFile | None,
 ) -> tuple[Sequence[str] | None, Origin]:
-    """The texts of the strongest layer that says something, or `None`; and which one it is."""
+    """The texts of the strongest layer that has any, or `None`; and that layer."""
     typed = flags.get(setting.flag or setting.key)
     if typed is not None:
         return typed, Origin(layer="flag", name=setting.flag or setting.metavar or setting.key)
@@ -153,7 +153,7 @@ def _said(
 
 
 def _of_variable(setting: Setting[object], text: str | None) -> Sequence[str] | None:
-    """The texts in a variable. An empty one says nothing, but that a switch is off."""
+    """The texts in a variable. An empty one sets nothing, but turns a switch off."""
     if text is None:
         return None
     if not text.strip():
@@ -268,7 +268,7 @@ def _unknown(file: SettingsFile, section: str, key: str, problem: str) -> Config
 
 def _nearest(name: str) -> str:
     """The nearest name of a setting, as the end of a sentence."""
-    # Here: only a slip needs it.
+    # Imported here, since only a slip needs it.
     import difflib
 
     section, _, key = name[:100].rpartition(".")

@@ -1,4 +1,4 @@
-"""Locks on files, which the system gives back when their process ends, however it ends."""
+"""Locks on files, which the system releases when their process ends, however it ends."""
 
 from __future__ import annotations
 

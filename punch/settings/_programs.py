@@ -1,4 +1,8 @@
-"""The settings of each program, typed: what it takes, and with which default."""
+"""The settings of each program as typed values: which settings it has, and with which default.
+
+A single setting is described in `_table` and its neighbours; where its value comes from is decided
+by `_layers`.
+"""
 
 from __future__ import annotations
 
@@ -15,27 +19,30 @@ from ._table import Transport
 
 @attrs.frozen(kw_only=True)
 class ProgramSettings(Settings):
-    """What every program that logs has. Each says it again, with its own default, as its last."""
+    """Settings of every program that logs.
+
+    Each program repeats the field with its own default, so that it comes last in ``--help``.
+    """
 
     log_level: str = of(table.LOG_LEVEL)
-    """What goes to standard error."""
+    """The least level that goes to standard error."""
 
 
 @attrs.frozen(kw_only=True)
 class NetworkSettings(Settings):
-    """Where a peer finds the others."""
+    """Where and how a peer finds the others."""
 
     bootstrap: tuple[str, ...] = of(table.BOOTSTRAP)
     """The addresses where the namespace meets."""
 
     namespace: str = of(table.NAMESPACE)
-    """Only peers of the same one see each other."""
+    """Name of the namespace; only its members see each other."""
 
     transport: Transport = of(table.TRANSPORT)
     """``tcp``, ``quic`` or ``dual``."""
 
     known_peers: Path | None = of(table.KNOWN_PEERS)
-    """Who was at which address before; by default a file in the data folder."""
+    """File of the identities that bootstraps had; `None` for the one in the data folder."""
 
 
 @attrs.frozen(kw_only=True)
@@ -47,16 +54,16 @@ class StrictSettings(Settings):
 
     @property
     def is_on(self) -> bool:
-        """Real inference only."""
+        """True if only real inference is accepted."""
         return self.strict or self.disable_simulation
 
 
 @attrs.frozen(kw_only=True)
 class BackendSettings(Settings):
-    """What a listener is told about its backend; see INFERENCE.md."""
+    """Settings of a listener's backend; see INFERENCE.md."""
 
     name: str = of(answering.BACKEND)
-    """Which backend."""
+    """Name of the backend, such as ``llama_cpp``."""
 
     model: str | None = of(answering.MODEL_FILE)
     """A GGUF file, or the name of a model that was pulled."""
@@ -83,10 +90,10 @@ class BackendSettings(Settings):
     """Address of an OpenAI-compatible server."""
 
     openai_key: str | None = of(answering.OPENAI_KEY)
-    """Its key."""
+    """API key of that server."""
 
     openai_model: str | None = of(answering.OPENAI_MODEL)
-    """The only one of its models to offer; `None` for all."""
+    """The only model of that server to offer; `None` for all."""
 
     mock_decode_rate: float | None = of(answering.MOCK_DECODE_RATE)
     """Tokens per second that the mock makes; `None` for all at once."""
@@ -175,7 +182,7 @@ class GatewaySettings(ProgramSettings):
     port: int = of(asking.PORT)
 
     keys: Path | None = of(asking.KEYS)
-    """The file of API keys, if somebody says; see `keys_path`."""
+    """The file of API keys; `None` for the usual one, see `keys_path`."""
 
     open_to_all: bool = of(asking.OPEN_TO_ALL)
     allow_origin: tuple[str, ...] = of(asking.ALLOW_ORIGIN)

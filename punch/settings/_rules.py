@@ -1,4 +1,4 @@
-"""Rules: how the text of a setting becomes its value, and what is refused, in words."""
+"""Rules: functions that make the text of a setting its value, or refuse it in words."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ class Rule(Generic[V_co]):
     """How the value is written in the file."""
 
     def is_path(self, text: str) -> bool:
-        """Whether *text* is the path of a file, and not a name of something, or ``none``."""
+        """True if *text* is the path of a file, and neither a name nor ``none``."""
         if self.kind == "path or name":
             return text.startswith("~") or bool({"/", "\\"} & set(text))
         return self.kind == "path" and text.strip().lower() != "none"
 
 
 def boolean(text: str) -> bool:
-    """True or false, as people write it; nothing is false."""
+    """True or false, as people write it; an empty text is false."""
     word = text.strip().lower()
     if word not in YES | NO:
         raise ValueError("write 1 or 0")
@@ -120,7 +120,7 @@ def count(least: int, *, most: int | None = None, scale: int = 1) -> Rule[int]:
 
 
 def one_of(*choices: C) -> Rule[C]:
-    """One of *choices*."""
+    """The rule of a word that must be one of *choices*."""
 
     def convert(text: str) -> C:
         for choice in choices:

@@ -1,4 +1,4 @@
-"""A setting, and where a value of it came from.
+"""Describes what a setting is, and how a program's settings are made of several.
 
 A program's settings are a frozen class whose fields say which setting they hold::
 
@@ -7,7 +7,8 @@ A program's settings are a frozen class whose fields say which setting they hold
         slots: int = of(SLOTS)
         log_level: str = of(LOG_LEVEL, default="warning")
 
-The order of the fields is the order of the options in ``--help``.
+The order of the fields is the order of the options in ``--help``. Where a value comes from is
+decided by `_layers`.
 """
 
 from __future__ import annotations
@@ -20,13 +21,13 @@ import attrs
 from ._rules import Rule
 
 Layer = Literal["flag", "variable", "file", "default"]
-"""Who may say what a setting is, the strongest first."""
+"""The layers that may set a value, the strongest first."""
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
 S = TypeVar("S", bound="Settings")
 
-# Between the items of a variable. None of an address, an origin or a name has these in it.
+# Between the items of a variable. No address, origin or name has these in it.
 SEPARATORS = ", \t\n"
 
 _SETTING = "punch.settings: setting"
@@ -35,10 +36,10 @@ _GROUP = "punch.settings: group"
 
 @attrs.frozen(kw_only=True)
 class Origin:
-    """Where a value came from."""
+    """The layer, and the place in it, that a value came from."""
 
     layer: Layer
-    """Which layer said it."""
+    """The layer that sets it."""
 
     name: str = ""
     """The flag, the variable, or the file with the line (else the key); empty for a default."""
@@ -49,55 +50,55 @@ class Origin:
 
 @attrs.frozen(kw_only=True)
 class Setting(Generic[T_co]):
-    """One thing that can be set. Made by `setting`, `optional`, `several` and `argument`."""
+    """A thing that can be set. Made by `setting`, `optional`, `several` and `argument`."""
 
     key: str
-    """Its name in its section of the file: ``max_tokens``."""
+    """Name of the setting in its section of the file: ``max_tokens``."""
 
     section: str | None = None
-    """The table of the file that it is in; `None` if the file cannot say it."""
+    """The table of the file that has it; `None` if it cannot stand in the file."""
 
     flag: str | None = None
-    """As an option: ``--max-tokens``; `None` if no option says it."""
+    """The option: ``--max-tokens``; `None` if there is none."""
 
     variable: str | None = None
-    """Its environment variable, if it has one."""
+    """The environment variable; `None` if there is none."""
 
     rule: Rule[object]
-    """Text to value; of one item, if there may be several."""
+    """How the text becomes the value; that of an item, if there may be several."""
 
     default: object
-    """What it is when nobody says; `attrs.NOTHING` if somebody must."""
+    """The value that no layer sets; `attrs.NOTHING` if one of them must."""
 
     help: str = ""
-    """What it does, in a sentence."""
+    """What the setting does, in a sentence."""
 
     metavar: str | None = None
-    """What stands for the value in the help."""
+    """The word for the value in the help."""
 
     shown_default: str | None = None
     """How the help spells the default, where the value itself does not tell."""
 
     many: bool = False
-    """Several values: the option repeated, the variable's items, the file's array."""
+    """True for several values: the option repeated, the variable's items, the file's array."""
 
     separators: str = SEPARATORS
-    """What is between the items in the variable."""
+    """Characters between the items in the variable."""
 
     empty_is_no: bool = True
-    """Of a switch: an empty variable turns it off. Else it says nothing, as all others do."""
+    """True if an empty variable turns a switch off; else it sets nothing, as all others."""
 
     secret: bool = False
-    """Never shown: neither listed, nor in an error."""
+    """True if the value is never shown: neither in a list, nor in an error."""
 
     @property
     def name(self) -> str:
-        """Its whole name: ``dialer.max_tokens``."""
+        """The whole name: ``dialer.max_tokens``."""
         return f"{self.section}.{self.key}" if self.section else self.key
 
     @property
     def is_switch(self) -> bool:
-        """Whether it is on or off."""
+        """True if the setting is on or off."""
         return self.rule.kind == "switch"
 
     @property
@@ -115,13 +116,13 @@ class Setting(Generic[T_co]):
 
 
 class Words(TypedDict, total=False):
-    """What every constructor of a setting takes beside its key, rule and default."""
+    """What every constructor of a setting accepts beside its key, rule and default."""
 
     section: str | None
     flag: str
-    """By default made of the key; empty if no option says it."""
+    """By default made of the key; empty for no option."""
     variable: str
-    """By default made of the flag; empty if there is none."""
+    """By default made of the flag; empty for no variable."""
     help: str
     metavar: str
     shown_default: str
@@ -131,12 +132,12 @@ class Words(TypedDict, total=False):
 
 
 def setting(key: str, rule: Rule[T], default: T, **words: Unpack[Words]) -> Setting[T]:
-    """A setting that has a value even when nobody says."""
+    """A setting with a default."""
     return _make(key, rule, default, words)
 
 
 def optional(key: str, rule: Rule[T], **words: Unpack[Words]) -> Setting[T | None]:
-    """A setting that is `None` when nobody says."""
+    """A setting that is `None` if no layer sets it."""
     return _make(key, rule, None, words)
 
 
@@ -148,17 +149,17 @@ def several(
 
 
 def argument(key: str, rule: Rule[T], *, about: str, metavar: str) -> Setting[T]:
-    """What is typed after the name of a command and has no flag; it must be there."""
+    """An argument of a command, without a flag, that must be typed."""
     return Setting(key=key, rule=rule, default=attrs.NOTHING, help=about, metavar=metavar)
 
 
 def optional_argument(key: str, rule: Rule[T], *, about: str, metavar: str) -> Setting[T | None]:
-    """What may be typed after the name of a command, without a flag."""
+    """An argument of a command, without a flag, that may be typed."""
     return Setting(key=key, rule=rule, default=None, help=about, metavar=metavar)
 
 
 def arguments(key: str, rule: Rule[T], *, about: str, metavar: str) -> Setting[tuple[T, ...]]:
-    """What is typed after the name of a command, at least once."""
+    """Arguments of a command, without a flag, of which at least one must be typed."""
     return Setting(
         key=key, rule=rule, default=attrs.NOTHING, help=about, metavar=metavar, many=True
     )
@@ -201,7 +202,7 @@ class Settings:
         return self.origins.get(field, Origin(layer="default"))
 
     def said(self, field: str) -> str:
-        """What to call *field* in an error: who said it, or what would."""
+        """What to call *field* in an error: what set it, or what could."""
         return self.origin(field).name or _names(dict(setting_fields(type(self)))[field])
 
 

@@ -1,7 +1,8 @@
-"""All settings of punch, by the section of the file that they are in.
+"""The table of all settings of punch, by the section of the file that they are in.
 
-What only makes sense for one run (the question, the id of a request, ``--json``) is in no
-section: it has a flag and a variable, and the file cannot say it.
+A setting that only makes sense for one run (the question, the id of a request, ``--json``) is in
+no section: it has a flag and a variable, and cannot stand in the file. Which program has which
+settings is said by `_programs`.
 """
 
 from __future__ import annotations
@@ -181,7 +182,7 @@ BOOTSTRAP_TRANSPORT = setting(
 
 
 def _identity(section: str) -> Setting[str | None]:
-    # Of each program its own: two peers with one identity would be one.
+    # Each program has its own: two peers with one identity would be one peer.
     return optional(
         "identity",
         Rule(str, kind="path"),

@@ -1,4 +1,4 @@
-"""``punch keys``: make, list and revoke API keys of the gateway."""
+"""``punch keys``: makes, lists and revokes API keys of the gateway."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ _SECONDS = {"h": 3600, "d": 86_400, "w": 604_800}
 
 
 def expiry(text: str, now: float) -> float:
-    """When a key ends that shall last for ``30d`` (or ``12h``, ``4w``) or until a date.
+    """The end of a key that is to last for ``30d`` (or ``12h``, ``4w``) or until a date.
 
     A date is that day's beginning in UTC, unless it has a time.
 

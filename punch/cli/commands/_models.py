@@ -1,4 +1,4 @@
-"""``punch models``: fetch and list models."""
+"""``punch models``: fetches models and lists those that are there."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``punch peers``: who is in a namespace, and how they are, as it changes."""
+"""``punch peers``: shows the listeners of a namespace, their lanes and models, as they change."""
 
 from __future__ import annotations
 
@@ -126,7 +126,7 @@ def _rate(peer: PeerRecord, offer: ModelOffer | None, name: str) -> str:
 
 
 def state(peer: PeerRecord, offer: ModelOffer | None, now: float) -> str:
-    """Its breaker, or why else it might not be asked."""
+    """The state of the peer's breaker, or why else the peer might not be asked."""
     breaker = peer.breaker(None if offer is None else offer.key)
     if breaker.state == "open" and breaker.until > now:
         return f"open {breaker.until - now:.0f} s"
@@ -158,7 +158,7 @@ def _ours(peer: PeerRecord, lane: Lane) -> int:
 
 
 def as_data(peer: PeerRecord, now: float) -> dict[str, Any]:
-    """One peer as plain data: what the table shows, in full, and what it claims."""
+    """A peer as plain data: what the table shows, in full, and what the peer claims."""
     return {
         "peer_id": peer.peer_id,
         # Of several lanes what a peer of minor 0 would say; each of them is below.
@@ -208,7 +208,7 @@ def _has_changed(known: int, peers: Sequence[PeerRecord]) -> bool:
 
 
 async def _wait_for_all(router: Router) -> None:
-    """Wait until somebody is there, and nobody new came for a moment."""
+    """Wait until a listener is there, and no further one came for `OTHERS_SECONDS`."""
     with trio.move_on_after(FIRST_SECONDS):
         await router.wait_for_peers()
     known = -1

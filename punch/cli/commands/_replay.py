@@ -1,4 +1,4 @@
-"""``punch replay``: what another policy would have chosen."""
+"""``punch replay``: decides the logged decisions again with other policies, and compares."""
 
 from __future__ import annotations
 
@@ -25,25 +25,25 @@ JUDGE = "completion-time"
 
 @attrs.frozen(kw_only=True)
 class Choice:
-    """One logged decision, and how another policy decides it."""
+    """A logged decision, and how another policy decides it."""
 
     logged: PeerId
-    """Who was chosen then."""
+    """The peer that was chosen then."""
 
     again: PeerId
-    """Who is chosen now."""
+    """The peer that is chosen now."""
 
     logged_predicted: float | None
-    """Seconds to the whole answer by `JUDGE` for the one chosen then."""
+    """Seconds to the whole answer that `JUDGE` predicts for the peer chosen then."""
 
     again_predicted: float | None
-    """The same for the one chosen now."""
+    """The same for the peer chosen now."""
 
     succeeded: bool | None
-    """What really happened then; `None` if the log does not say."""
+    """Whether the attempt of then succeeded; `None` if the log does not say."""
 
     seconds: float | None
-    """How long it really took then, if it succeeded."""
+    """Seconds that the attempt of then took, if it succeeded."""
 
 
 @attrs.frozen(kw_only=True)
@@ -51,28 +51,28 @@ class Replay:
     """All logged decisions, decided again by one policy."""
 
     policy: str
-    """Its name."""
+    """Name of the policy."""
 
     decisions: int
-    """Decisions in which both then and now somebody was chosen."""
+    """Decisions in which both then and now a peer was chosen."""
 
     same: int
-    """Of these, the same choice."""
+    """Those of them with the same choice."""
 
     predicted: float | None
-    """Mean seconds to the whole answer of its choices, as `JUDGE` predicts them."""
+    """Mean seconds to the whole answer for the policy's choices, as `JUDGE` predicts them."""
 
     logged_predicted: float | None
     """The same for the choices of then."""
 
     same_succeeded: float | None
-    """Share of the attempts that succeeded, where it agrees."""
+    """Share of the attempts that succeeded, where the policy agrees."""
 
     same_seconds: float | None
     """Median seconds that these really took."""
 
     other_succeeded: float | None
-    """Share of the attempts that succeeded, where it would have asked somebody else."""
+    """Share of the attempts that succeeded, where the policy would have asked another peer."""
 
     other_seconds: float | None
     """Median seconds that these really took."""

@@ -1,4 +1,4 @@
-"""``punch settings``: what is set, by whom, and how to change it."""
+"""``punch settings``: shows what is set and by which layer, and changes the settings file."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def _list(settings: ListSettings) -> ExitCode:
         try:
             found.append(explain(each, {}, os.environ, file))
         except ConfigurationError as problem:
-            # The others are shown all the same: whoever looks wants to see what is wrong.
+            # The others are shown all the same: the list must show what is wrong.
             problems.append(problem)
     if settings.json:
         for explained in found:

@@ -1,4 +1,4 @@
-"""``punch simulate``: how policies would do on machines one does not have."""
+"""``punch simulate``: compares policies on simulated machines and a trace of requests."""
 
 from __future__ import annotations
 

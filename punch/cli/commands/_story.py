@@ -1,4 +1,7 @@
-"""One request of the decision log in words and numbers, on one screen."""
+"""Writes the story of a request, from the decision log, in words and numbers on one screen.
+
+Everything in it stands in the log; nothing is decided anew.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ from .._output import plain
 # A screen of 80 columns and 24 lines is what every terminal has.
 WIDTH = 80
 
-# Rows of one decision; who comes after them hardly mattered.
+# Rows of one decision; candidates behind these hardly mattered.
 MOST_ROWS = 5
 
 # The end of a peer id tells peers apart; all of them begin alike.
@@ -62,7 +65,7 @@ def tell(story: Story) -> str:
 
 
 def _fold(line: str, most: int = 2) -> list[str]:
-    """A line that is too long goes on in a second one, and is cut if that is not enough."""
+    """*line* in at most *most* lines of the screen's width; what is longer is cut."""
     indent = len(line) - len(line.lstrip())
     return textwrap.wrap(
         line, WIDTH, subsequent_indent=" " * (indent + 6), max_lines=most, placeholder="..."
@@ -118,7 +121,7 @@ def _decision(decision: Decided, number: int) -> Iterator[str]:
         yield "   nobody was there"
         return
     shown = _shown(decision)
-    # A term that is nothing for everybody explains nothing.
+    # A term that is 0 for every candidate explains nothing.
     columns = [
         index
         for index in range(len(decision.term_names))
@@ -137,7 +140,7 @@ def _decision(decision: Decided, number: int) -> Iterator[str]:
 
 
 def _shown(decision: Decided) -> Sequence[ScoredCandidate]:
-    """The rows: the one chosen first, and of those removed at least one."""
+    """The candidates to show: the chosen one first, and at least one of those removed."""
     kept = [w for w in decision.weighed if w.removed_by is None]
     lost = [w for w in decision.weighed if w.removed_by is not None]
     rows = MOST_ROWS - min(len(lost), 2)
@@ -173,11 +176,11 @@ def _attempt(attempt: Attempted) -> Iterator[str]:
         yield f"     {attempt.error}"
 
 
-# ---- who went on for whom ----
+# ---- which peer continued for which ----
 
 
 def _seams(story: Story) -> Iterator[str]:
-    """The places where one peer went on for another, each in a sentence."""
+    """The places where a peer continued for another, each in a sentence."""
     for before, after, characters in _handovers(story):
         word = _WORDS.get(before.outcome, f"ended with {before.outcome}")
         yield (
@@ -187,7 +190,7 @@ def _seams(story: Story) -> Iterator[str]:
 
 
 def _handovers(story: Story) -> Iterator[tuple[Attempted, PeerId, int]]:
-    """Who stopped, who went on, and after how many characters of the answer."""
+    """The attempt that stopped, the peer that continued, and the characters before that place."""
     stopped: Attempted | None = None
     characters = 0
     for attempt in story.attempts:
@@ -238,7 +241,7 @@ def _made_by(end: Ended) -> str:
 
 
 def _prediction(story: Story) -> Iterator[str]:
-    """What the first decision expected, beside what it was."""
+    """The seconds that the first decision predicted, beside those that it took."""
     decision = next((d for d in story.decisions if d.chosen is not None), None)
     end = story.end
     if decision is None or end is None or decision.unit != "s":

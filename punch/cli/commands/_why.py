@@ -1,4 +1,4 @@
-"""``punch why``: the whole story of one request."""
+"""``punch why``: tells the story of a request from the decision log, or lists the last requests."""
 
 from __future__ import annotations
 
