@@ -273,7 +273,9 @@ async def test_what_a_dying_peer_had_made_is_not_made_again(autojump_clock: Mock
 
             async def kill() -> None:
                 await trio.sleep(2.0)
-                client.swarm.kill(client.seen.last.peer_id)
+                peer_id = client.seen.last.peer_id
+                assert peer_id is not None
+                client.swarm.kill(peer_id)
 
             nursery.start_soon(kill)
             reply = await client.post(CHAT, question(max_tokens=40))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -54,7 +56,7 @@ def cost(client: Client) -> tuple[int, int]:
 
 
 @pytest.fixture
-def keys(tmp_path: Path):
+def keys(tmp_path: Path) -> Iterator[KeyStore]:
     with KeyStore(tmp_path / "keys") as store:
         yield store
 
@@ -79,7 +81,7 @@ async def test_whoever_hangs_up_pays_for_the_prompt_and_what_was_made(
     assert least <= answer <= least + 2
 
 
-async def test_hanging_up_is_no_way_around_the_tokens_of_a_minute(keys) -> None:
+async def test_hanging_up_is_no_way_around_the_tokens_of_a_minute(keys: KeyStore) -> None:
     """What was asked for counts at once, and what it has cost stays counted."""
     _, secret = keys.create("me", tokens_per_minute=1000)
     async with open_client({"a": mock(decode_rate=None)}, keys=keys) as client:
@@ -94,20 +96,22 @@ async def test_hanging_up_is_no_way_around_the_tokens_of_a_minute(keys) -> None:
     assert statuses == [200, 429, 429, 429]
 
 
-async def test_what_a_request_will_take_counts_while_it_is_under_way(keys) -> None:
+async def test_what_a_request_will_take_counts_while_it_is_under_way(keys: KeyStore) -> None:
     """Several at once are no way around it either: the second one's prompt is too much."""
     _, secret = keys.create("me", tokens_per_minute=3000)
     async with open_client({"a": mock(delay=0.2)}, keys=keys) as client:
-        replies = []
+        statuses: list[int] = []
 
         async def ask() -> None:
             body = question("word " * 2000, max_tokens=1)
-            replies.append(await client.post(CHAT, body, authorization=f"Bearer {secret}"))
+            reply = await client.post(CHAT, body, authorization=f"Bearer {secret}")
+            assert reply.status is not None
+            statuses.append(reply.status)
 
         async with trio.open_nursery() as nursery:
             for _ in range(3):
                 nursery.start_soon(ask)
-    assert sorted(reply.status for reply in replies) == [200, 429, 429]
+    assert sorted(statuses) == [200, 429, 429]
 
 
 async def test_a_client_that_goes_before_anybody_was_asked_pays_nothing(
@@ -153,7 +157,9 @@ async def test_what_is_expected_is_reserved(autojump_clock: MockClock) -> None:
 
 
 @pytest.mark.parametrize(("counted", "paid"), [(700, 700), (None, 1000)])
-async def test_embeddings_are_paid_for_by_their_texts(counted: int | None, paid: int, keys) -> None:
+async def test_embeddings_are_paid_for_by_their_texts(
+    counted: int | None, paid: int, keys: KeyStore
+) -> None:
     """As the server counts them, which says nothing of an answer; or else by their bytes."""
 
     async def play(request: CommandRequest, emit: Emit) -> Generation:
@@ -236,7 +242,7 @@ def test_each_count_that_is_missing_is_estimated_by_itself() -> None:
     assert cost_of(answer, None) == Cost(prompt=10, answer=9)
 
 
-async def test_a_liar_costs_no_key_more_than_the_answer(keys) -> None:
+async def test_a_liar_costs_no_key_more_than_the_answer(keys: KeyStore) -> None:
     """And the client is told the same number as is booked."""
 
     async def play(request: CommandRequest, emit: Emit) -> Generation:
@@ -257,7 +263,7 @@ async def test_a_liar_costs_no_key_more_than_the_answer(keys) -> None:
 # ---- several answers ----
 
 
-async def test_several_answers_are_as_many_requests(keys) -> None:
+async def test_several_answers_are_as_many_requests(keys: KeyStore) -> None:
     """Of those in a minute; more than may ever be under way are refused for good."""
     _, few = keys.create("few", concurrency=2)
     _, slow = keys.create("slow", requests_per_minute=4)
@@ -290,7 +296,7 @@ async def test_each_of_several_answers_pays_for_the_prompt(autojump_clock: MockC
 # ---- exactly once ----
 
 
-async def test_what_is_replayed_costs_no_tokens(keys) -> None:
+async def test_what_is_replayed_costs_no_tokens(keys: KeyStore) -> None:
     """It is a request like any other, and nobody was asked."""
     _, secret = keys.create("me", requests_per_minute=3)
     async with open_client({"a": mock(decode_rate=None)}, keys=keys) as client:
@@ -311,7 +317,7 @@ async def test_who_joins_pays_nothing_while_the_first_is_there(autojump_clock: M
         async with trio.open_nursery() as nursery:
             for _ in range(3):
                 body = question(max_tokens=20, stream=True)
-                nursery.start_soon(lambda body=body: client.post(CHAT, body, x_request_id="tea"))
+                nursery.start_soon(partial(client.post, CHAT, body, x_request_id="tea"))
                 await trio.sleep(0.3)
         ended = [exchange for word, exchange in client.seen.told if word == "ended"]
     assert sorted((each.cost.prompt, each.cost.answer) for each in ended) == [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,12 +29,12 @@ def mock(**script: Any) -> MockBackend:
 
 
 @pytest.fixture
-def keys(tmp_path: Path):
+def keys(tmp_path: Path) -> Iterator[KeyStore]:
     with KeyStore(tmp_path / "keys") as store:
         yield store
 
 
-async def test_with_keys_on_nobody_asks_without_one(keys) -> None:
+async def test_with_keys_on_nobody_asks_without_one(keys: KeyStore) -> None:
     """401, and what to do about it."""
     _, secret = keys.create("me")
     async with open_client({"a": mock()}, keys=keys) as client:
@@ -51,7 +52,7 @@ async def test_with_keys_on_nobody_asks_without_one(keys) -> None:
     assert ollama.json().keys() == {"error"}
 
 
-async def test_what_says_nothing_of_anybody_needs_no_key(keys) -> None:
+async def test_what_says_nothing_of_anybody_needs_no_key(keys: KeyStore) -> None:
     """Whoever watches the process has none."""
     async with open_client({"a": mock()}, keys=keys) as client:
         paths = ("/", "/health", "/ready", "/openapi.json", "/api/version")
@@ -61,7 +62,7 @@ async def test_what_says_nothing_of_anybody_needs_no_key(keys) -> None:
     assert secret.status == 401
 
 
-async def test_a_key_gets_its_models_only(keys) -> None:
+async def test_a_key_gets_its_models_only(keys: KeyStore) -> None:
     """403 for another one; any model is its only one."""
     _, secret = keys.create("me", models=["one"])
     async with open_client({"a": mock(model="one"), "b": mock(model="two")}, keys=keys) as client:
@@ -74,7 +75,7 @@ async def test_a_key_gets_its_models_only(keys) -> None:
     assert client.seen.last.key_id == keys.list()[0].key_id
 
 
-async def test_a_key_over_its_quota_is_told_when_to_come_again(keys) -> None:
+async def test_a_key_over_its_quota_is_told_when_to_come_again(keys: KeyStore) -> None:
     """429 with Retry-After."""
     _, secret = keys.create("me", requests_per_minute=1)
     async with open_client({"a": mock()}, keys=keys) as client:
@@ -87,7 +88,7 @@ async def test_a_key_over_its_quota_is_told_when_to_come_again(keys) -> None:
     assert client.seen.last.error_code == "quota"
 
 
-async def test_an_answer_is_for_the_key_that_asked_for_it(keys) -> None:
+async def test_an_answer_is_for_the_key_that_asked_for_it(keys: KeyStore) -> None:
     """The same id of another key is another request, and says so."""
     secrets = [keys.create(name)[1] for name in ("ada", "bob")]
     async with open_client({"a": mock()}, keys=keys) as client:
@@ -183,7 +184,7 @@ async def test_a_name_that_was_made_to_point_here_is_refused(
     assert reply.status == status
 
 
-async def test_a_browser_asks_what_it_may_send_before_it_has_a_key(keys) -> None:
+async def test_a_browser_asks_what_it_may_send_before_it_has_a_key(keys: KeyStore) -> None:
     """A preflight carries none, and the request after it does."""
     _, secret = keys.create("me")
     settings = GatewaySettings(origins=("https://example.org",))
@@ -237,7 +238,7 @@ async def test_an_origin_that_is_none_is_a_stranger(autojump_clock: MockClock) -
     assert reply.error["code"] == "origin_not_allowed"
 
 
-async def test_who_is_sent_away_is_counted(keys) -> None:
+async def test_who_is_sent_away_is_counted(keys: KeyStore) -> None:
     """Bad keys, paths that are none, wrong methods: nobody else would know of them."""
     async with open_client({"a": mock()}, keys=keys) as client:
         async with open_metrics(client.router, events=client.app.service.live.events) as metrics:

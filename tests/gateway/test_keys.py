@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import hmac
 import re
 import sqlite3
 import stat
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -27,17 +29,17 @@ NOW = 1_800_000_000.0
 
 
 @pytest.fixture
-def path(tmp_path: Path):
+def path(tmp_path: Path) -> Path:
     return tmp_path / "punch" / "gateway.sqlite3"
 
 
 @pytest.fixture
-def store(path):
+def store(path: Path) -> Iterator[KeyStore]:
     with KeyStore(path, wall=lambda: NOW) as store:
         yield store
 
 
-async def test_the_secret_that_was_shown_gets_in_as_its_key(store) -> None:
+async def test_the_secret_that_was_shown_gets_in_as_its_key(store: KeyStore) -> None:
     """With all that was said when it was made."""
     key, secret = store.create(
         "ada", models=["a", "b", "a"], requests_per_minute=3, tokens_per_minute=4, concurrency=5
@@ -56,7 +58,7 @@ async def test_the_secret_that_was_shown_gets_in_as_its_key(store) -> None:
     assert re.fullmatch(rf"pk-{key.key_id}-[0-9A-Za-z]{{43}}", secret)
 
 
-def test_two_keys_share_nothing(store) -> None:
+def test_two_keys_share_nothing(store: KeyStore) -> None:
     """Neither the id nor the secret."""
     (one, first), (two, second) = store.create("a"), store.create("a")
 
@@ -72,7 +74,7 @@ def test_base_62_has_the_digits_that_were_asked_for(length: int) -> None:
     assert base62(b"\xff" * 32, 44).startswith("0")
 
 
-async def test_whoever_has_no_key_is_refused_and_learns_nothing(store) -> None:
+async def test_whoever_has_no_key_is_refused_and_learns_nothing(store: KeyStore) -> None:
     """Nothing, half of one, another's, one with a letter changed: the same words."""
     key, secret = store.create("ada")
     other, _ = store.create("bob")
@@ -93,22 +95,25 @@ async def test_whoever_has_no_key_is_refused_and_learns_nothing(store) -> None:
 
 
 async def test_an_unknown_id_is_compared_like_a_known_one(
-    store, monkeypatch: pytest.MonkeyPatch
+    store: KeyStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """So that the time it takes says nothing."""
     _, secret = store.create("ada")
-    compared = []
-    real = _keys.hmac.compare_digest
-    monkeypatch.setattr(
-        _keys.hmac, "compare_digest", lambda a, b: compared.append((len(a), len(b))) or real(a, b)
-    )
+    compared: list[tuple[int, int]] = []
+    real = hmac.compare_digest
+
+    def compare(a: bytes, b: bytes) -> bool:
+        compared.append((len(a), len(b)))
+        return real(a, b)
+
+    monkeypatch.setattr(hmac, "compare_digest", compare)
     for text in (secret, f"{secret}x", "pk-nobody-x", "x"):
         with suppress(Unauthorized):
             await store.authenticate(text)
     assert compared == [(32, 32)] * 4
 
 
-async def test_a_key_is_good_until_its_last_moment(path) -> None:
+async def test_a_key_is_good_until_its_last_moment(path: Path) -> None:
     """And only the right secret is told that it has expired."""
     now = NOW
     with KeyStore(path, wall=lambda: now) as store:
@@ -124,7 +129,7 @@ async def test_a_key_is_good_until_its_last_moment(path) -> None:
 
 
 async def test_a_key_that_another_process_revokes_is_refused_within_a_second(
-    path, autojump_clock: MockClock
+    path: Path, autojump_clock: MockClock
 ) -> None:
     """And one that it makes is taken; a gateway looks at most every 250 ms."""
     async with open_keys(path) as store:
@@ -139,26 +144,32 @@ async def test_a_key_that_another_process_revokes_is_refused_within_a_second(
 
 
 async def test_the_file_is_looked_at_once_for_many_requests(
-    path, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+    path: Path, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """However many come at the same moment."""
     async with open_keys(path) as store:
         _, secret = store.create("ada")
-        looks = []
+        looks = 0
         real = store._look
-        monkeypatch.setattr(store, "_look", lambda: looks.append(1) or real())
+
+        def look() -> None:
+            nonlocal looks
+            looks += 1
+            real()
+
+        monkeypatch.setattr(store, "_look", look)
         async with trio.open_nursery() as nursery:
             for _ in range(50):
                 nursery.start_soon(store.authenticate, secret)
         await store.authenticate(secret)
-        assert len(looks) == 1
+        assert looks == 1
         await trio.sleep(CHECK_SECONDS)
         await store.authenticate(secret)
-        assert len(looks) == 2
+        assert looks == 2
 
 
 async def test_usage_of_another_gateway_does_not_read_the_keys_again(
-    path, autojump_clock: MockClock
+    path: Path, autojump_clock: MockClock
 ) -> None:
     """It is written every second."""
     async with open_keys(path) as store:
@@ -174,7 +185,9 @@ async def test_usage_of_another_gateway_does_not_read_the_keys_again(
         assert store._known is before
 
 
-async def test_a_file_that_was_removed_lets_nobody_in(path, autojump_clock: MockClock) -> None:
+async def test_a_file_that_was_removed_lets_nobody_in(
+    path: Path, autojump_clock: MockClock
+) -> None:
     """Nor does one that was put in its place let in others than its own keys."""
     async with open_keys(path) as store:
         key, secret = store.create("ada")
@@ -198,7 +211,7 @@ async def test_a_file_that_was_removed_lets_nobody_in(path, autojump_clock: Mock
 
 
 async def test_a_disk_that_fails_locks_nobody_out(
-    path, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+    path: Path, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What was good a moment ago still is."""
     async with open_keys(path) as store:
@@ -212,7 +225,7 @@ async def test_a_disk_that_fails_locks_nobody_out(
         assert await store.authenticate(secret) == key
 
 
-async def test_a_warm_look_up_takes_microseconds(store) -> None:
+async def test_a_warm_look_up_takes_microseconds(store: KeyStore) -> None:
     """Every request pays for it: a hundredth of the gateway's own time."""
     for number in range(200):
         store.create(f"key {number}")
@@ -227,7 +240,9 @@ async def test_a_warm_look_up_takes_microseconds(store) -> None:
     assert best < 20e-6
 
 
-def test_no_secret_is_on_the_disk_and_only_its_owner_reads_the_file(store, path) -> None:
+def test_no_secret_is_on_the_disk_and_only_its_owner_reads_the_file(
+    store: KeyStore, path: Path
+) -> None:
     """A copy of the file opens nothing."""
     _, secret = store.create("ada")
     files = list(path.parent.iterdir())
@@ -240,7 +255,7 @@ def test_no_secret_is_on_the_disk_and_only_its_owner_reads_the_file(store, path)
     assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
 
 
-def test_a_file_that_others_could_read_is_closed_to_them(path) -> None:
+def test_a_file_that_others_could_read_is_closed_to_them(path: Path) -> None:
     """Whoever made it."""
     KeyStore(path).close()
     path.chmod(0o644)
@@ -249,7 +264,7 @@ def test_a_file_that_others_could_read_is_closed_to_them(path) -> None:
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
-def test_opening_the_file_again_drops_none_of_its_locks(path) -> None:
+def test_opening_the_file_again_drops_none_of_its_locks(path: Path) -> None:
     """Else the next program that ends takes the journal from under a running gateway.
 
     https://www.sqlite.org/howtocorrupt.html, section 2.2. Only another process sees the locks.
@@ -276,7 +291,7 @@ def test_a_file_may_be_a_link_to_one_that_is_not_there_yet(tmp_path: Path) -> No
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
-def test_keys_are_listed_in_the_order_they_were_made(path) -> None:
+def test_keys_are_listed_in_the_order_they_were_made(path: Path) -> None:
     """The revoked ones too, again after a restart."""
     now = NOW
     with KeyStore(path, wall=lambda: now) as store:
@@ -292,7 +307,7 @@ def test_keys_are_listed_in_the_order_they_were_made(path) -> None:
 
 
 def test_a_full_file_forgets_the_key_that_was_revoked_first(
-    path, monkeypatch: pytest.MonkeyPatch
+    path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """And takes no more if all of them are good."""
     monkeypatch.setattr(_keys, "MAX_KEYS", 3)
@@ -322,14 +337,16 @@ def test_a_full_file_forgets_the_key_that_was_revoked_first(
         ({"name": "a", "expires_at": float("nan")}, "would expire before it is made"),
     ],
 )
-def test_a_key_that_makes_no_sense_is_not_made(store, values: dict[str, Any], words: str) -> None:
+def test_a_key_that_makes_no_sense_is_not_made(
+    store: KeyStore, values: dict[str, Any], words: str
+) -> None:
     """The text names the value and the rule."""
     with pytest.raises(ConfigurationError, match=re.escape(words)):
         store.create(**values)
     assert store.list() == ()
 
 
-def test_nobody_revokes_a_key_that_is_not_there(store) -> None:
+def test_nobody_revokes_a_key_that_is_not_there(store: KeyStore) -> None:
     """A slip of the finger does not look like a success."""
     with pytest.raises(ConfigurationError, match="there is no API key 'nix'"):
         store.revoke("nix")
@@ -374,21 +391,21 @@ def test_a_file_that_is_not_ours_is_refused_and_left_alone(
     assert (path.read_bytes() if path.is_file() else None) == before
 
 
-def _other_program(path) -> None:
+def _other_program(path: Path) -> None:
     connection = sqlite3.connect(path)
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("CREATE TABLE bookmarks (url TEXT)")
     connection.close()
 
 
-def _later_version(path) -> None:
+def _later_version(path: Path) -> None:
     KeyStore(path).close()
     connection = sqlite3.connect(path)
     connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION + 1}")
     connection.close()
 
 
-async def test_many_can_open_a_new_file_at_once(path) -> None:
+async def test_many_can_open_a_new_file_at_once(path: Path) -> None:
     """Whoever is first makes the tables."""
 
     def make() -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import MutableMapping
+from typing import Any
 
 import attrs
 import decision_logs as made
@@ -13,10 +15,11 @@ from prometheus_text import told
 from starlette.applications import Starlette
 from trio.testing import MockClock
 
-from punch.events import Bus, Cost
+from punch.capability import PeerId
+from punch.events import Bus, Cost, RequestRecord
 from punch.gateway import Metrics, metrics_route, open_metrics
 from punch.gateway.telemetry._metrics import MAX_MODELS, MAX_PEERS, MAX_WORDS
-from punch.peers import Breaker
+from punch.peers import Breaker, PeerRecord
 from punch.wire import Provenance
 
 
@@ -24,11 +27,11 @@ from punch.wire import Provenance
 class Swarm:
     """As much of a router as is looked at."""
 
-    peers: tuple = made.PEERS
+    peers: tuple[PeerRecord, ...] = made.PEERS
     sessions: int = 3
 
 
-def observe(metrics, *watched) -> None:
+def observe(metrics: Metrics, *watched: RequestRecord) -> None:
     """Exchanges from their beginning to their end."""
     for record in watched:
         for event in records.life(record):
@@ -121,8 +124,8 @@ async def test_the_breaker_of_a_peer_is_the_worst_of_its_models() -> None:
 
 async def test_peers_beyond_two_hundred_are_one() -> None:
     """The worst of them, and all their requests."""
-    peers = [made.record(f"peer-{number}") for number in range(MAX_PEERS + 50)]
-    peers[-1] = made.record("last", breakers={None: Breaker(failures=1)})
+    peers = [made.record(PeerId(f"peer-{number}")) for number in range(MAX_PEERS + 50)]
+    peers[-1] = made.record(PeerId("last"), breakers={None: Breaker(failures=1)})
     found = await told(Metrics(Swarm(peers=tuple(peers))))
 
     names = [name for name in found if name[0] == "punch_peer_breaker_state"]
@@ -188,12 +191,14 @@ async def test_the_route_answers_in_the_format_that_was_asked_for() -> None:
         (b"", "text/plain"),
         (b"application/openmetrics-text; version=1.0.0", "application/openmetrics-text"),
     ):
-        sent = []
+        sent: list[MutableMapping[str, Any]] = []
 
-        async def send(message, sent=sent) -> None:
+        async def send(
+            message: MutableMapping[str, Any], sent: list[MutableMapping[str, Any]] = sent
+        ) -> None:
             sent.append(message)
 
-        async def receive():
+        async def receive() -> dict[str, Any]:
             return {"type": "http.request", "body": b"", "more_body": False}
 
         scope = {

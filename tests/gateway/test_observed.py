@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import request_records as records
 import trio
@@ -12,7 +14,7 @@ from prometheus_text import told
 from trio.testing import MockClock
 
 from punch.backends import MockBackend, MockScript
-from punch.dialer import chat_request
+from punch.dialer import Router, chat_request
 from punch.events import Bus, RequestRecord
 from punch.gateway import Metrics, open_spans
 from punch.gateway.keys._charging import cost_of
@@ -20,7 +22,7 @@ from punch.testing import Swarm
 from punch.wire import Sampling
 
 
-async def watched(router, swarm: Swarm, *, killed_at: float) -> RequestRecord:
+async def watched(router: Router, swarm: Swarm, *, killed_at: float) -> RequestRecord:
     """An record whose first peer dies some seconds after it was asked."""
     request = chat_request("tell me", sampling=Sampling(max_tokens=20))
     record = records.new(request.request_id, endpoint="/v1/chat/completions")
@@ -43,6 +45,12 @@ async def watched(router, swarm: Swarm, *, killed_at: float) -> RequestRecord:
     return record
 
 
+def attributes_of(exporter: InMemorySpanExporter, name: str) -> list[dict[str, Any]]:
+    """What the spans whose names begin with *name* say."""
+    spans = exporter.get_finished_spans()
+    return [dict(span.attributes or {}) for span in spans if span.name.startswith(name)]
+
+
 @pytest.mark.parametrize(
     ("killed_at", "reason", "generated"), [(1.0, "failover", 1), (4.0, "continuation", 2)]
 )
@@ -60,18 +68,19 @@ async def test_a_peer_that_dies_is_counted_for_what_it_meant(
         await router.wait_for_peers(lambda peers: len(peers) == 2)
         before = await told(metrics)
         record = await watched(router, swarm, killed_at=killed_at)
-        for subscriber in (metrics, spans):
+        assert spans is not None
+        for hear in (metrics.hear, spans.hear):
             for event in records.life(record):
-                subscriber.hear(event)
+                hear(event)
         found = await told(metrics)
 
     assert [decision.reason for decision in record.decisions] == ["first", reason]
     assert found["punch_decisions_total", "completion-time", reason] == 1
-    assert found["punch_generation_tokens_total", record.provenance.model] == 20
+    assert record.provenance is not None
+    assert found["punch_generation_tokens_total", str(record.provenance.model)] == 20
     assert (before["punch_peers",], before["punch_sessions",]) == (2, 2)
     assert (found["punch_peers",], found["punch_sessions",]) == (1, 1)
-    made = [span for span in exporter.get_finished_spans() if span.name.startswith("generate")]
-    asked = [span for span in exporter.get_finished_spans() if span.name.startswith("chat")]
+    made, asked = attributes_of(exporter, "generate"), attributes_of(exporter, "chat")
     assert len(made) == generated
-    assert [span.attributes.get("error.type") for span in asked] == ["unreachable", None]
-    assert sum(span.attributes["gen_ai.usage.output_tokens"] for span in made) == 20
+    assert [attributes.get("error.type") for attributes in asked] == ["unreachable", None]
+    assert sum(attributes["gen_ai.usage.output_tokens"] for attributes in made) == 20

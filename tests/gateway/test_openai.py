@@ -154,7 +154,7 @@ async def test_the_headers_say_who_answered_and_why(autojump_clock: MockClock) -
 @pytest.mark.parametrize("includes_usage", [True, False])
 async def test_a_stream_has_openais_shape(includes_usage: bool, autojump_clock: MockClock) -> None:
     """The role, the text in parts, the reason, perhaps the usage, and the mark of the end."""
-    options = {"stream_options": {"include_usage": True}} if includes_usage else {}
+    options: dict[str, Any] = {"stream_options": {"include_usage": True}} if includes_usage else {}
     async with open_client({"a": mock(decode_rate=10.0)}) as client:
         reply = await client.chat(model="mock", stream=True, max_tokens=3, **options)
     *chunks, end = reply.events()

@@ -104,7 +104,7 @@ def test_text_may_have_as_many_commas_as_it_likes() -> None:
 
 
 @given(st.recursive(st.none() | st.integers() | st.text(',"\\a{[', max_size=9), st.lists))
-def test_only_commas_between_values_are_counted(value) -> None:
+def test_only_commas_between_values_are_counted(value: Any) -> None:
     """Whatever the strings have in them."""
     data = json.dumps([value, ""]).encode()
     bare = json.dumps(_with_no_text([value, ""]))

@@ -99,8 +99,12 @@ async def test_function_calls_are_items_of_their_own(
     """With no empty message before them."""
     asked: list[CommandRequest] = []
     call = ToolCall(id="call_1", name="weather", arguments="{}")
-    tool = {"type": "function", "name": "weather", "parameters": {"type": "object"}}
-    tool["strict"] = True
+    tool = {
+        "type": "function",
+        "name": "weather",
+        "parameters": {"type": "object"},
+        "strict": True,
+    }
     body = {
         "model": "m",
         "input": "how is it?",

@@ -9,7 +9,7 @@ import weakref
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import attrs
 import pytest
@@ -20,7 +20,6 @@ from trio.testing import MockClock
 
 from punch.backends import Emit, Generation, MockBackend, MockScript
 from punch.gateway import GatewaySettings, KeyStore, Limits
-from punch.gateway.server import _server
 from punch.gateway.server._connection import CONTINUE, LINGER_SECONDS, MAX_AHEAD_BYTES, WRITE_BYTES
 from punch.gateway.server._http1 import MAX_REQUESTS_AHEAD
 from punch.gateway.server._server import SWEEP_SECONDS, Server, open_server
@@ -62,7 +61,7 @@ class OurEnd(trio.abc.HalfCloseableStream):
         self.socket = Socket()
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
-        return await self._stream.receive_some(max_bytes)
+        return bytes(await self._stream.receive_some(max_bytes))
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         for place in range(0, len(data), PIECE):
@@ -89,7 +88,9 @@ class Wire:
     def connect(self) -> trio.StapledStream[Any, Any]:
         """A connection, which takes nothing that it does not ask for."""
         theirs, ours = trio.testing.lockstep_stream_pair()
-        self.nursery.start_soon(self.server.connected, OurEnd(ours))
+        # trio's own class is final: a stream in memory can only look like one.
+        stream = cast("trio.SocketStream", OurEnd(ours))
+        self.nursery.start_soon(self.server.connected, stream)
         return theirs
 
 
@@ -133,7 +134,7 @@ async def open_listening(app: Any, *, drain: float) -> AsyncIterator[Listening]:
         return [listening]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_server.trio, "open_tcp_listeners", listen)
+        patch.setattr(trio, "open_tcp_listeners", listen)
         async with open_server(app, host="a", port=1, limits=Limits(), drain=drain):
             yield listening
 

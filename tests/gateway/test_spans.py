@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import attrs
@@ -12,13 +13,13 @@ import decision_logs as made
 import pytest
 import request_records as records
 import trio
-from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 from opentelemetry.trace import SpanKind, StatusCode
 
-from punch.events import Bus, Cost
+from punch.events import Bus, Cost, RequestRecord
 from punch.gateway import open_spans
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
@@ -26,21 +27,24 @@ TRACEPARENT = f"00-{TRACE}-b7ad6b7169203331-01"
 
 
 @pytest.fixture
-def exporter():
+def exporter() -> InMemorySpanExporter:
     return InMemorySpanExporter()
 
 
 @pytest.fixture
-def provider(exporter):
+def provider(exporter: InMemorySpanExporter) -> Iterator[TracerProvider]:
     provider = TracerProvider(shutdown_on_exit=False)
     provider.add_span_processor(SimpleSpanProcessor(exporter))
     yield provider
     provider.shutdown()
 
 
-async def spans_of(record, provider, exporter):
+async def spans_of(
+    record: RequestRecord, provider: TracerProvider, exporter: InMemorySpanExporter
+) -> list[ReadableSpan]:
     """The spans of one record, in the order they began."""
     async with open_spans(Bus(), provider=provider) as spans:
+        assert spans is not None
         for event in records.life(record):
             spans.hear(event)
     found = exporter.get_finished_spans()
@@ -49,22 +53,31 @@ async def spans_of(record, provider, exporter):
     return sorted(found, key=lambda span: (span.start_time, -found.index(span)))
 
 
-def tree(spans) -> list[str]:
+def tree(spans: Sequence[ReadableSpan]) -> list[str]:
     """Each span, indented below the one it belongs to."""
     by_id = {span.context.span_id: span for span in spans}
 
-    def depth(span):
+    def depth(span: ReadableSpan) -> int:
         parent = by_id.get(span.parent.span_id) if span.parent is not None else None
         return 0 if parent is None else 1 + depth(parent)
 
     return ["  " * depth(span) + span.name for span in spans]
 
 
-def seconds(span) -> float:
+def seconds(span: ReadableSpan) -> float:
+    assert span.start_time is not None
+    assert span.end_time is not None
     return (span.end_time - span.start_time) / 1e9
 
 
-async def test_an_easy_request_is_four_spans_one_below_the_other(provider, exporter) -> None:
+def attributes_of(span: ReadableSpan) -> dict[str, Any]:
+    """What a span says."""
+    return dict(span.attributes or {})
+
+
+async def test_an_easy_request_is_four_spans_one_below_the_other(
+    provider: TracerProvider, exporter: InMemorySpanExporter
+) -> None:
     """Gateway, decision, attempt, backend."""
     spans = await spans_of(records.easy(), provider, exporter)
 
@@ -81,11 +94,13 @@ async def test_an_easy_request_is_four_spans_one_below_the_other(provider, expor
     assert len({span.context.trace_id for span in spans}) == 1
 
 
-async def test_attributes_are_those_of_the_conventions(provider, exporter) -> None:
+async def test_attributes_are_those_of_the_conventions(
+    provider: TracerProvider, exporter: InMemorySpanExporter
+) -> None:
     """And there is no text in them."""
     gateway, decision, attempt, backend = await spans_of(records.easy(), provider, exporter)
 
-    assert dict(gateway.attributes) == {
+    assert attributes_of(gateway) == {
         "http.request.method": "POST",
         "http.route": "/v1/chat/completions",
         "http.response.status_code": 200,
@@ -96,7 +111,7 @@ async def test_attributes_are_those_of_the_conventions(provider, exporter) -> No
         "punch.stream": False,
         "punch.continuations": 0,
     }
-    assert dict(decision.attributes) == {
+    assert attributes_of(decision) == {
         "punch.policy": "completion-time",
         "punch.reason": "first",
         "punch.candidates": 3,
@@ -104,14 +119,14 @@ async def test_attributes_are_those_of_the_conventions(provider, exporter) -> No
         "punch.peer_id": made.FAST,
         "punch.predicted_seconds": made.decide().candidates()[0].score,
     }
-    assert dict(attempt.attributes) == {
+    assert attributes_of(attempt) == {
         "gen_ai.operation.name": "chat",
         "gen_ai.request.model": "smollm2",
         "gen_ai.request.stream": False,
         "gen_ai.provider.name": "llama_cpp",
         "server.address": made.FAST,
     }
-    assert dict(backend.attributes) == {
+    assert attributes_of(backend) == {
         "gen_ai.operation.name": "chat",
         "gen_ai.provider.name": "llama_cpp",
         "gen_ai.response.id": "easy-1",
@@ -123,34 +138,40 @@ async def test_attributes_are_those_of_the_conventions(provider, exporter) -> No
     }
 
 
-async def test_an_answer_that_was_joined_has_the_counts_of_the_whole(provider, exporter) -> None:
+async def test_an_answer_that_was_joined_has_the_counts_of_the_whole(
+    provider: TracerProvider, exporter: InMemorySpanExporter
+) -> None:
     """Prompt and answer alike, though nothing of it was made for this caller."""
     record = records.easy(cost=Cost(prompt=0, answer=0))
     *_, backend = await spans_of(record, provider, exporter)
 
-    assert backend.attributes["gen_ai.usage.input_tokens"] == 420
-    assert backend.attributes["gen_ai.usage.output_tokens"] == 11
+    assert attributes_of(backend)["gen_ai.usage.input_tokens"] == 420
+    assert attributes_of(backend)["gen_ai.usage.output_tokens"] == 11
 
 
-async def test_a_continuation_is_a_second_decision_with_its_own_attempt(provider, exporter) -> None:
+async def test_a_continuation_is_a_second_decision_with_its_own_attempt(
+    provider: TracerProvider, exporter: InMemorySpanExporter
+) -> None:
     """The first one failed, and still delivered its part."""
     spans = await spans_of(records.continued(), provider, exporter)
 
     part = ["  decide", "    chat smollm2", "      generate smollm2"]
     assert tree(spans) == ["POST /v1/chat/completions", *part, *part]
     first, second = spans[2], spans[5]
-    assert (first.status.status_code, first.attributes["error.type"]) == (
+    assert (first.status.status_code, attributes_of(first)["error.type"]) == (
         StatusCode.ERROR,
         "silent",
     )
     assert second.status.status_code is StatusCode.UNSET
     assert [round(seconds(span), 3) for span in (first, second)] == [3.4, 14.2]
-    assert spans[4].attributes["punch.reason"] == "continuation"
-    assert spans[0].attributes["punch.continuations"] == 1
-    assert [spans[n].attributes["gen_ai.usage.output_tokens"] for n in (3, 6)] == [41, 120]
+    assert attributes_of(spans[4])["punch.reason"] == "continuation"
+    assert attributes_of(spans[0])["punch.continuations"] == 1
+    assert [attributes_of(spans[n])["gen_ai.usage.output_tokens"] for n in (3, 6)] == [41, 120]
 
 
-async def test_a_peer_that_said_nothing_has_no_backend_span(provider, exporter) -> None:
+async def test_a_peer_that_said_nothing_has_no_backend_span(
+    provider: TracerProvider, exporter: InMemorySpanExporter
+) -> None:
     """Nobody knows what it did."""
     spans = await spans_of(records.failed_over(), provider, exporter)
 
@@ -158,7 +179,7 @@ async def test_a_peer_that_said_nothing_has_no_backend_span(provider, exporter) 
 
 
 async def test_a_request_that_nobody_could_answer_ends_with_its_decision(
-    provider, exporter
+    provider: TracerProvider, exporter: InMemorySpanExporter
 ) -> None:
     """And is an error of the server's."""
     nobody = made.decide(peers=())
@@ -168,13 +189,15 @@ async def test_a_request_that_nobody_could_answer_ends_with_its_decision(
     gateway, decision = await spans_of(record, provider, exporter)
 
     assert decision.name == "decide"
-    assert (gateway.status.status_code, gateway.attributes["error.type"]) == (
+    assert (gateway.status.status_code, attributes_of(gateway)["error.type"]) == (
         StatusCode.ERROR,
         "no_peer",
     )
 
 
-async def test_a_callers_mistake_is_no_error_of_the_servers(provider, exporter) -> None:
+async def test_a_callers_mistake_is_no_error_of_the_servers(
+    provider: TracerProvider, exporter: InMemorySpanExporter
+) -> None:
     """The conventions for HTTP want it so."""
     record = records.easy(
         decisions=(), segments=(), provenance=None, status=401, error_code="unauthorized"
@@ -182,10 +205,12 @@ async def test_a_callers_mistake_is_no_error_of_the_servers(provider, exporter) 
     (gateway,) = await spans_of(record, provider, exporter)
 
     assert gateway.status.status_code is StatusCode.UNSET
-    assert gateway.attributes["error.type"] == "unauthorized"
+    assert attributes_of(gateway)["error.type"] == "unauthorized"
 
 
-async def test_a_hedge_ends_its_loser_with_the_next_decision(provider, exporter) -> None:
+async def test_a_hedge_ends_its_loser_with_the_next_decision(
+    provider: TracerProvider, exporter: InMemorySpanExporter
+) -> None:
     """Whoever gave way has neither failed nor answered."""
     first = made.decide(now=100.0)
     second = attrs.evolve(
@@ -206,7 +231,7 @@ async def test_a_hedge_ends_its_loser_with_the_next_decision(provider, exporter)
     [(TRACEPARENT, True), (None, False), ("", False), ("00-xyz-1-01", False), ("é" * 500, False)],
 )
 async def test_a_callers_trace_is_gone_on_with(
-    provider, exporter, given: Any, continues: bool
+    provider: TracerProvider, exporter: InMemorySpanExporter, given: Any, continues: bool
 ) -> None:
     """And one that makes no sense is as none."""
     spans = await spans_of(records.easy(traceparent=given), provider, exporter)
@@ -215,7 +240,9 @@ async def test_a_callers_trace_is_gone_on_with(
     assert (spans[0].parent is not None) is continues
 
 
-async def test_a_trace_that_is_not_sampled_costs_nothing_more(exporter) -> None:
+async def test_a_trace_that_is_not_sampled_costs_nothing_more(
+    exporter: InMemorySpanExporter,
+) -> None:
     """The sampler is OpenTelemetry's own."""
     provider = TracerProvider(shutdown_on_exit=False, sampler=ALWAYS_OFF)
     provider.add_span_processor(SimpleSpanProcessor(exporter))
@@ -249,7 +276,7 @@ trio.run(lambda: main(endpoint="http://127.0.0.1:1"))
     assert "punch-router[otel]" in done.stderr or "OpenTelemetry is not installed" in done.stderr
 
 
-async def test_making_spans_takes_little_time(provider) -> None:
+async def test_making_spans_takes_little_time(provider: TracerProvider) -> None:
     """A continued request has seven; with the real exporter's queue in place of a list."""
     from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
@@ -257,6 +284,7 @@ async def test_making_spans_takes_little_time(provider) -> None:
     provider.add_span_processor(BatchSpanProcessor(InMemorySpanExporter()))
     record = records.continued()
     async with open_spans(Bus(), provider=provider) as spans:
+        assert spans is not None
         best = float("inf")
         for _ in range(10):
             began = time.perf_counter()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,12 +15,15 @@ from punch.exceptions import ConfigurationError
 from punch.gateway import DayUsage, KeyStore, open_usage, read_usage
 from punch.gateway.keys._usage import MAX_COUNTED, MAX_DAYS, WRITE_SECONDS
 
+# What a book has in memory: the uses of keys on days.
+Pending = dict[tuple[str, str], DayUsage]
+
 # 2030-03-01 12:00 UTC.
 NOON = 1_898_596_800.0
 
 
 @pytest.fixture
-def path(tmp_path: Path):
+def path(tmp_path: Path) -> Path:
     return tmp_path / "gateway.sqlite3"
 
 
@@ -27,13 +31,15 @@ def path(tmp_path: Path):
 def _no_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     """Virtual time does not wait for threads: it would be over before the disk has answered."""
 
-    async def run_here(work, *arguments, **_options):
+    async def run_here(
+        work: Callable[..., object], *arguments: object, **_options: object
+    ) -> object:
         return work(*arguments)
 
     monkeypatch.setattr(trio.to_thread, "run_sync", run_here)
 
 
-async def test_requests_of_a_day_add_up_for_each_key(path, autojump_clock: MockClock) -> None:
+async def test_requests_of_a_day_add_up_for_each_key(path: Path, autojump_clock: MockClock) -> None:
     """Tokens, requests and errors; again after a restart."""
     for _ in range(2):
         async with open_usage(path, wall=lambda: NOON, events=Bus()) as book:
@@ -51,7 +57,7 @@ async def test_requests_of_a_day_add_up_for_each_key(path, autojump_clock: MockC
     }
 
 
-async def test_a_day_ends_at_midnight_in_utc(path, autojump_clock: MockClock) -> None:
+async def test_a_day_ends_at_midnight_in_utc(path: Path, autojump_clock: MockClock) -> None:
     """Wherever the gateway is."""
     now = NOON
     async with open_usage(path, wall=lambda: now, events=Bus()) as book:
@@ -61,7 +67,9 @@ async def test_a_day_ends_at_midnight_in_utc(path, autojump_clock: MockClock) ->
     assert [day.day for day in read_usage(path)["ada"]] == ["2030-03-01", "2030-03-02"]
 
 
-async def test_what_ended_is_in_the_file_within_a_second(path, autojump_clock: MockClock) -> None:
+async def test_what_ended_is_in_the_file_within_a_second(
+    path: Path, autojump_clock: MockClock
+) -> None:
     """And a burst is one transaction."""
     async with open_usage(path, events=Bus()) as book:
         for _ in range(100):
@@ -75,13 +83,13 @@ async def test_what_ended_is_in_the_file_within_a_second(path, autojump_clock: M
 
 
 async def test_a_disk_that_fails_for_a_while_loses_nothing(
-    path, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+    path: Path, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What it did not take is written with what comes next."""
     async with open_usage(path, events=Bus()) as book:
         real = book._write
 
-        def fail(_pending) -> None:
+        def fail(_pending: Pending) -> None:
             raise ConfigurationError("the disk is full")
 
         monkeypatch.setattr(book, "_write", fail)
@@ -94,7 +102,7 @@ async def test_a_disk_that_fails_for_a_while_loses_nothing(
         assert read_usage(path)["ada"][0].requests == 2
 
 
-async def test_what_is_kept_is_bounded(path, autojump_clock: MockClock) -> None:
+async def test_what_is_kept_is_bounded(path: Path, autojump_clock: MockClock) -> None:
     """A year and a month: who wants more exports it."""
     now = NOON
     async with open_usage(path, wall=lambda: now, events=Bus()) as book:
@@ -105,7 +113,9 @@ async def test_what_is_kept_is_bounded(path, autojump_clock: MockClock) -> None:
     assert len(read_usage(path)["ada"]) == 1
 
 
-async def test_numbers_stay_such_that_the_file_takes_them(path, autojump_clock: MockClock) -> None:
+async def test_numbers_stay_such_that_the_file_takes_them(
+    path: Path, autojump_clock: MockClock
+) -> None:
     """In memory, and added up in the file: SQLite's integers end at 2**63."""
     for requests in (1, 3, 5):
         async with open_usage(path, wall=lambda: NOON, events=Bus()) as book:
@@ -117,13 +127,13 @@ async def test_numbers_stay_such_that_the_file_takes_them(path, autojump_clock: 
 
 
 async def test_what_cannot_be_written_takes_nothing_else_with_it(
-    path, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+    path: Path, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A bug with one key's numbers is logged, and the books go on."""
     async with open_usage(path, events=Bus()) as book:
         real = book._write
 
-        def fail(pending) -> None:
+        def fail(pending: Pending) -> None:
             if any(key_id == "bob" for key_id, _ in pending):
                 raise OverflowError("Python int too large to convert to SQLite INTEGER")
             real(pending)
@@ -138,7 +148,9 @@ async def test_what_cannot_be_written_takes_nothing_else_with_it(
         assert read_usage(path)["ada"][0].requests == 2
 
 
-async def test_keys_and_their_books_share_one_connection(path, autojump_clock: MockClock) -> None:
+async def test_keys_and_their_books_share_one_connection(
+    path: Path, autojump_clock: MockClock
+) -> None:
     """Which the books leave open, as it is not theirs."""
     with KeyStore(path) as keys:
         key, _ = keys.create("ada")
@@ -148,14 +160,16 @@ async def test_keys_and_their_books_share_one_connection(path, autojump_clock: M
         assert keys.list() == (key,)
 
 
-async def test_a_caller_that_leaves_is_no_error(path, autojump_clock: MockClock) -> None:
+async def test_a_caller_that_leaves_is_no_error(path: Path, autojump_clock: MockClock) -> None:
     """It had what it wanted."""
     async with open_usage(path, events=Bus()) as book:
         book.note(records.ended(records.easy(error_code="disconnected", status=None)))
     assert read_usage(path)["ada"][0].errors == 0
 
 
-async def test_no_request_is_lost_however_many_end_at_once(path, autojump_clock: MockClock) -> None:
+async def test_no_request_is_lost_however_many_end_at_once(
+    path: Path, autojump_clock: MockClock
+) -> None:
     """Far more than any subscriber's queue holds, with no moment for a task in between."""
     events = Bus()
     async with open_usage(path, events=events, wall=lambda: NOON):
