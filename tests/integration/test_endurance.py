@@ -208,7 +208,7 @@ async def test_five_thousand_requests_cancelled_at_random_moments(town: Town) ->
             session = router._dispatch.pool.session(town.listener.peer_id)
             assert session is not None
             held = session.statistics()
-            assert (held.requests, held.calls) == (0, 0)
+            assert (held.requests, held.client_calls) == (0, 0)
             await check(router, question(1))
     assert ended["cancelled"] >= CANCELS
     assert ended["whole"] > 100, ended
