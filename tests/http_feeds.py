@@ -5,16 +5,18 @@ from __future__ import annotations
 import decision_logs as made
 import trio
 
-from punch.routing import POLICIES
+from punch.exceptions import PunchError
+from punch.peers import PeerRecord
+from punch.routing import POLICIES, Policy
 
 
 class Peers:
     """As much of a router as the feed looks at."""
 
     def __init__(self) -> None:
-        self.peers = made.PEERS
-        self.policy = POLICIES["completion-time"]
-        self.trouble = None
+        self.peers: tuple[PeerRecord, ...] = made.PEERS
+        self.policy: Policy = POLICIES["completion-time"]
+        self.trouble: PunchError | None = None
         self.strict = False
 
 

@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from itertools import count
-from typing import Any
+from typing import Any, Protocol
 
 import attrs
 import trio
@@ -26,7 +26,6 @@ from .._subscribers import Subscriber, open_subscriber
 from .._version import __version__
 from ..capability import PeerId
 from ..decision_log import Attempted, Decided, Ended, LineMade, LogLine
-from ..dialer import Router
 from ..events import (
     Bus,
     Event,
@@ -36,6 +35,9 @@ from ..events import (
     RequestEnded,
     RequestStarted,
 )
+from ..exceptions import PunchError
+from ..peers import PeerRecord
+from ..routing import Policy
 from ._requests import ShownRequests
 from ._rows import Row, event_row, peer_row
 from ._stories import Stories
@@ -112,6 +114,26 @@ class _Event:
         return {"n": self.serial, "time": round(self.time, 3)} | row
 
 
+class Watched(Protocol):
+    """What is looked at of a `Router`."""
+
+    @property
+    def peers(self) -> tuple[PeerRecord, ...]:
+        """A snapshot of the listeners that are connected."""
+
+    @property
+    def policy(self) -> Policy:
+        """How a peer is chosen."""
+
+    @property
+    def strict(self) -> bool:
+        """Whether only real inference will do."""
+
+    @property
+    def trouble(self) -> PunchError | None:
+        """What keeps the router out of the namespace, if something does."""
+
+
 class Feed:
     """Takes note of what the gateway does, for whoever watches. Made by `open_feed`.
 
@@ -122,7 +144,7 @@ class Feed:
 
     def __init__(
         self,
-        router: Router,
+        router: Watched,
         *,
         show_prompts: bool = False,
         wall: Callable[[], float] = time.time,
@@ -365,7 +387,7 @@ class Watcher:
 
 @asynccontextmanager
 async def open_feed(
-    router: Router,
+    router: Watched,
     *,
     events: Bus,
     show_prompts: bool = False,

@@ -18,6 +18,7 @@ import request_records as records
 import trio
 from http_feeds import Peers, wall
 from starlette.applications import Starlette
+from starlette.routing import Route
 from trio.testing import MockClock
 
 from punch.dashboard import Feed, dashboard_routes, open_feed
@@ -318,4 +319,6 @@ async def test_nothing_here_can_be_changed(method: str, autojump_clock: MockCloc
     """The dashboard shows, and does nothing else."""
     async with opened() as page:
         for route in page.app.routes:
+            assert isinstance(route, Route)
+            assert route.methods is not None
             assert method not in route.methods

@@ -25,6 +25,8 @@ from punch.dashboard._feed import (
     MAX_EVENTS,
     MAX_LOGS,
     MAX_WATCHERS,
+    Frame,
+    Watcher,
 )
 from punch.dashboard._requests import MAX_REQUESTS
 from punch.dashboard._rows import peer_row
@@ -39,14 +41,21 @@ from punch.wire import Provenance, Segment, Usage
 REAL = Provenance(kind="real", backend="llama_cpp", model="smollm2", model_digest=made.DIGEST)
 
 
-def feed_of(router: Any = None, **given: Any) -> Feed:
+def feed_of(router: Peers | None = None, **given: Any) -> Feed:
     return Feed(router or Peers(), wall=wall, **given)
 
 
 @asynccontextmanager
-async def opened(router: Any = None, **given: Any) -> AsyncIterator[Feed]:
+async def opened(router: Peers | None = None, **given: Any) -> AsyncIterator[Feed]:
     async with open_feed(router or Peers(), wall=wall, **{"events": Bus()} | given) as feed:
         yield feed
+
+
+async def frame_of(watcher: Watcher) -> Frame:
+    """The next frame of a feed that is open."""
+    frame = await watcher.receive()
+    assert frame is not None
+    return frame
 
 
 def version_of(feed: Feed) -> int:
@@ -225,7 +234,7 @@ async def test_a_watcher_gets_everything_and_then_what_is_new(autojump_clock: Mo
     async with opened() as feed:
         await trio.testing.wait_all_tasks_blocked()
         with feed.watch() as watcher:
-            first = await watcher.receive()
+            first = await frame_of(watcher)
             assert (first.event, len(first.data["peers"])) == ("snapshot", 3)
             with trio.move_on_after(30) as nothing:
                 await watcher.receive()
@@ -233,11 +242,11 @@ async def test_a_watcher_gets_everything_and_then_what_is_new(autojump_clock: Mo
 
             began = trio.current_time()
             feed.hear(Logged(at=0.0, line={"event": "one"}))
-            assert [line["event"] for line in (await watcher.receive()).data["logs"]] == ["one"]
+            assert [line["event"] for line in (await frame_of(watcher)).data["logs"]] == ["one"]
             assert trio.current_time() == began
             feed.hear(Logged(at=0.0, line={"event": "two"}))
             feed.hear(Logged(at=0.0, line={"event": "three"}))
-            both = await watcher.receive()
+            both = await frame_of(watcher)
             assert (both.event, len(both.data["logs"])) == ("update", 2)
             assert trio.current_time() == began + FRAME_SECONDS
 
@@ -247,16 +256,16 @@ async def test_who_comes_back_goes_on_where_it_was(autojump_clock: MockClock) ->
     async with opened() as feed:
         await trio.testing.wait_all_tasks_blocked()
         with feed.watch() as watcher:
-            last = (await watcher.receive()).id
+            last = (await frame_of(watcher)).id
         feed.hear(Logged(at=0.0, line={"event": "missed"}))
         with feed.watch(last) as watcher:
-            frame = await watcher.receive()
+            frame = await frame_of(watcher)
         assert frame.event == "update"
         assert [line["event"] for line in frame.data["logs"]] == ["missed"]
         assert "peers" not in frame.data
         for strange in (None, "", "x", "-", "0-0", last + "9", "other-1", f"{last[:9]}\u0661"):
             with feed.watch(strange) as watcher:
-                assert (await watcher.receive()).event == "snapshot"
+                assert (await frame_of(watcher)).event == "snapshot"
 
 
 async def test_a_slow_watcher_starts_over_and_costs_nothing_meanwhile(
@@ -269,7 +278,7 @@ async def test_a_slow_watcher_starts_over_and_costs_nothing_meanwhile(
             for number in range(10_000):
                 feed.hear(Logged(at=0.0, line={"event": str(number)}))
             watcher.start_over()
-            frame = await watcher.receive()
+            frame = await frame_of(watcher)
     assert frame.event == "snapshot"
     assert [line["event"] for line in frame.data["logs"]] == [
         str(number) for number in range(10_000 - MAX_LOGS, 10_000)
