@@ -7,6 +7,7 @@ from typing import Any
 import attrs
 import pytest
 import trio
+from answers import result_of, text_of
 from trio.testing import MockClock
 
 from punch.backends import Emit, Generation, MockBackend, MockScript, mock_words
@@ -19,11 +20,11 @@ LIMIT = 3600
 TOKENS = 12
 
 
-def mock(**script: object) -> MockBackend:
-    return MockBackend(MockScript(**({"decode_rate": 10.0} | script)))  # type: ignore[arg-type]
+def mock(**script: Any) -> MockBackend:
+    return MockBackend(MockScript(**({"decode_rate": 10.0} | script)))
 
 
-def question(text: str = "tell me", **changes: object) -> CommandRequest:
+def question(text: str = "tell me", **changes: Any) -> CommandRequest:
     sampling = Sampling(max_tokens=TOKENS)
     return attrs.evolve(chat_request(text, sampling=sampling), **changes)
 
@@ -49,7 +50,7 @@ async def ask_and_kill(
                     swarm.kill(name)
                 else:
                     swarm.network.stall(swarm.listeners[name].peer_id)
-        assert answer.text == answer.response.result.text
+        assert answer.text == text_of(answer.response)
         return answer.response
 
 
@@ -72,12 +73,12 @@ async def test_an_answer_survives_its_peer_at_every_token(
     for name in "ab":
         await swarm.listener(name, mock())
     response = await ask_and_kill(swarm, request, after)
-    assert response.result.text == story(request)
-    assert response.result.finish_reason == "length"
+    assert text_of(response) == story(request)
+    assert result_of(response).finish_reason == "length"
     assert response.usage.completion_tokens == TOKENS
     assert response.segments[0].tokens == after
     assert sum(segment.tokens for segment in response.segments) == TOKENS
-    first = response.result.text[: response.segments[0].characters]
+    first = text_of(response)[: response.segments[0].characters]
     assert first == " ".join(mock_words(request)[:after])
 
 
@@ -93,7 +94,7 @@ async def test_the_segments_say_who_delivered_what_and_why_it_ended(
     assert {first.peer_id, second.peer_id} == {"a", "b"}
     assert (first.tokens, second.tokens) == (5, 7)
     assert (first.reason, second.reason) == ("the connection was lost", "length")
-    assert first.characters + second.characters == len(response.result.text)
+    assert first.characters + second.characters == len(text_of(response))
     assert response.executor == second.peer_id
     (attempt,) = response.attempts
     assert (attempt["peer_id"], attempt["error"]) == (first.peer_id, "unreachable")
@@ -108,7 +109,7 @@ async def test_an_answer_survives_two_deaths(
     for name in "abc":
         await swarm.listener(name, mock())
     response = await ask_and_kill(swarm, request, *deaths)
-    assert response.result.text == story(request)
+    assert text_of(response) == story(request)
     assert len(response.segments) == 3
     assert response.usage.completion_tokens == TOKENS
 
@@ -147,7 +148,7 @@ async def test_a_stop_across_the_seam_ends_the_answer(
                 await swarm.listener(name, mock())
             broken = await ask_and_kill(swarm, request, after)
     assert broken.result == unbroken.result
-    assert broken.result.finish_reason == "stop"
+    assert result_of(broken).finish_reason == "stop"
     assert broken.usage.completion_tokens == unbroken.usage.completion_tokens
 
 
@@ -162,7 +163,7 @@ async def test_an_answer_whose_last_token_is_out_needs_nobody(
             await answer.receive()
         swarm.kill("a")
         assert await answer.receive() is None
-    assert answer.response.result.text == story(request)
+    assert text_of(answer.response) == story(request)
     assert answer.response.usage.completion_tokens == TOKENS
 
 
@@ -258,7 +259,7 @@ async def test_a_peer_that_stops_in_mid_sentence_is_replaced(
     began = trio.current_time()
     response = await ask_and_kill(swarm, request, 5, how="stall")
     took = trio.current_time() - began
-    assert response.result.text == story(request)
+    assert text_of(response) == story(request)
     # 0.5 s until it stops, four of silence, 0.7 s for the rest.
     assert took == pytest.approx(5.2, abs=0.6)
     assert response.segments[0].reason.startswith("no text for 4.0 s; its usual gap is 1")
@@ -310,5 +311,5 @@ async def test_the_only_peer_is_waited_for_however_silent_it_is(
     await swarm.listener("a", Pausing(MockScript(decode_rate=10.0)))
     async with swarm.router() as router:
         response = await router.ask(request)
-    assert response.result.text == story(request)
+    assert text_of(response) == story(request)
     assert len(response.segments) == 1

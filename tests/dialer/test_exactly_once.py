@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from contextlib import AsyncExitStack
+from typing import Any
 
 import attrs
 import pytest
 import trio
+from answers import text_of
 from trio.testing import MockClock
 
-from punch.backends import Emit, MockBackend, MockScript, mock_words
+from punch.backends import Emit, Generation, MockBackend, MockScript, mock_words
 from punch.dialer import Attribution, Router, chat_request
 from punch.dialer import _runs as limits
 from punch.exceptions import BackendError, GenerationFailed, PunchError, RequestConflict
@@ -17,11 +19,11 @@ from punch.testing import Swarm
 from punch.wire import CommandRequest, Sampling
 
 
-def mock(**script: object) -> MockBackend:
-    return MockBackend(MockScript(**({"decode_rate": 10.0} | script)))  # type: ignore[arg-type]
+def mock(**script: Any) -> MockBackend:
+    return MockBackend(MockScript(**({"decode_rate": 10.0} | script)))
 
 
-def question(**changes: object) -> CommandRequest:
+def question(**changes: Any) -> CommandRequest:
     request = chat_request("tell me", sampling=Sampling(max_tokens=10), request_id="my-1")
     return attrs.evolve(request, **changes)
 
@@ -131,14 +133,14 @@ async def test_the_last_reader_to_leave_cancels(autojump_clock: MockClock, swarm
         async with router.answer(question()) as again:
             await again.receive()
         response = await router.ask(question())
-    assert response.result.text == " ".join(mock_words(question()))
+    assert text_of(response) == " ".join(mock_words(question()))
 
 
 async def test_an_id_that_failed_is_asked_anew(autojump_clock: MockClock, swarm: Swarm) -> None:
     """An error is no answer."""
     backend = mock()
 
-    async def fail(request: CommandRequest, emit: Emit) -> None:
+    async def fail(request: CommandRequest, emit: Emit) -> Generation:
         raise GenerationFailed("not today")
 
     working, backend.generate = backend.generate, fail  # type: ignore[method-assign]
@@ -148,7 +150,7 @@ async def test_an_id_that_failed_is_asked_anew(autojump_clock: MockClock, swarm:
             await router.ask(question())
         backend.generate = working  # type: ignore[method-assign]
         response = await router.ask(question())
-    assert response.result.text == " ".join(mock_words(question()))
+    assert text_of(response) == " ".join(mock_words(question()))
     assert issubclass(GenerationFailed, BackendError)
 
 
@@ -210,12 +212,11 @@ async def test_an_answer_is_made_for_one_of_its_readers(
             await one.receive()
             async with router.answer(question()) as two:
                 assert await two.receive() is not None
-                assert (one.billed, two.billed) == (
-                    Attribution(prompt=True, tokens=2),
-                    None,
-                )
+                both = (one, two)
+                billed = [answer.billed for answer in both]
+                assert billed == [Attribution(prompt=True, tokens=2), None]
                 await first.aclose()
-                assert (one.billed, two.billed) == (None, Attribution(earlier=2))
+                assert [answer.billed for answer in both] == [None, Attribution(earlier=2)]
                 while await two.receive() is not None:
                     pass
                 assert two.billed == Attribution(tokens=8, earlier=2)

@@ -8,6 +8,7 @@ from typing import Any
 import attrs
 import pytest
 import trio
+from answers import result_of
 from trio.testing import MockClock
 
 from punch.backends import Emit, Generation, MockBackend, MockScript
@@ -50,7 +51,7 @@ async def test_a_call_of_a_tool_arrives_as_it_was_made(
     async with swarm.router() as router:
         await swarm.listener("a", mock())
         response = await router.ask(request)
-    (call,) = response.result.tool_calls
+    (call,) = result_of(response).tool_calls
     assert response.result == Completion(finish_reason="tool_calls", tool_calls=(call,))
     assert (call.name, json.loads(call.arguments)) == ("look", {})
     assert response.usage.completion_tokens == 1
@@ -64,7 +65,7 @@ async def test_log_probabilities_arrive_with_the_end(
     async with swarm.router() as router:
         await swarm.listener("a", mock())
         response = await router.ask(question(logprobs=2, stream=stream))
-    result = response.result
+    result = result_of(response)
     assert len(result.logprobs) == 12
     assert "".join(one.token for one in result.logprobs) == result.text
 
@@ -78,7 +79,7 @@ async def test_the_same_request_again_gets_the_calls_again(
     async with swarm.router() as router:
         first = await router.ask(request)
         again = await router.ask(request)
-    assert first.result.tool_calls
+    assert result_of(first).tool_calls
     assert again.result == first.result
     assert swarm.listeners["a"].statistics().served == 1
 
@@ -227,7 +228,7 @@ async def test_vectors_that_do_not_fit_one_frame_say_so(
         response = await router.ask(few)
         with pytest.raises(InvalidRequest, match="cannot travel"):
             await router.ask(many)
-    assert len(response.result.embeddings) == 300
+    assert len(result_of(response).embeddings) == 300
 
 
 async def test_a_listener_is_asked_for_the_very_offer_that_was_chosen(

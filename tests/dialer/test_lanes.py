@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import attrs
 import pytest
+from answers import provenance_of
 from trio.testing import MockClock
 
 from punch.backends import Backend, Emit, Generation, MockBackend, MockScript
@@ -78,5 +79,6 @@ async def test_a_mock_is_chosen_by_its_name_where_no_real_one_has_it(
         named = await router.ask(chat_request("hello", model="mock"))
         free = await router.ask("hello")
 
-    assert (named.provenance.kind, named.provenance.model) == ("simulated", "mock")
-    assert free.provenance.model == "model"
+    made_up = provenance_of(named)
+    assert (made_up.kind, made_up.model) == ("simulated", "mock")
+    assert provenance_of(free).model == "model"

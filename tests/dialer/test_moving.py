@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import attrs
 import trio
+from answers import text_of
 from trio.testing import MockClock
 
 from punch.backends import MockBackend, MockScript, mock_words
 from punch.dialer import Router, chat_request
 from punch.routing import POLICIES
 from punch.testing import Swarm
-from punch.wire import Sampling
+from punch.wire import CommandRequest, Sampling
 
 # No lot and no exploring: the best is asked.
 SETTLED = attrs.evolve(POLICIES["completion-time"], near=0.0, explore=0.0)
@@ -27,7 +28,7 @@ async def learn(swarm: Swarm, router: Router) -> None:
             nursery.start_soon(router.ask, question(f"before {number}"))
 
 
-def question(text: str):
+def question(text: str) -> CommandRequest:
     return chat_request(text, sampling=Sampling(max_tokens=20))
 
 
@@ -52,7 +53,7 @@ async def test_a_request_that_queues_moves_to_a_peer_that_is_free(
             began = trio.current_time()
             response = await router.ask(asked)
             seen.append(trio.current_time() - began)
-            assert response.result.text == " ".join(mock_words(asked))
+            assert text_of(response) == " ".join(mock_words(asked))
 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(ask, one)

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import attrs
 import pytest
 import trio
 import trio.testing
+from answers import provenance_of, text_of
 from trio.testing import MockClock
 
-from punch.backends import Emit, Generation, MockBackend, MockScript, mock_words
+from punch.backends import Emit, Generation, Loading, MockBackend, MockScript, mock_words
 from punch.capability import ModelOffer
-from punch.dialer import chat_request, new_request_id
+from punch.dialer import Answer, Router, chat_request, new_request_id
 from punch.exceptions import (
     ContextTooLong,
     DeadlineExceeded,
@@ -21,15 +25,16 @@ from punch.exceptions import (
     UnknownModel,
 )
 from punch.routing import POLICIES, STANDARD_FILTERS, Policy, RoundRobin
+from punch.session import ServerCall
 from punch.testing import ScriptedBackend, Swarm, open_swarm
-from punch.wire import CommandRequest, Completion, Sampling, Timings, Usage
+from punch.wire import CommandRequest, CommandResponse, Completion, Sampling, Timings, Usage
 
 LIMIT = 3600
 
 (TRIED,) = (step for step in STANDARD_FILTERS if step.name == "tried")
 
 
-def mock(**script) -> MockBackend:
+def mock(**script: Any) -> MockBackend:
     return MockBackend(MockScript(**script))
 
 
@@ -51,7 +56,8 @@ async def test_the_answer_is_the_backends_and_keeps_its_request_id(
     assert response.result == Completion(text=words(request), finish_reason="length")
     assert response.usage == Usage(prompt_tokens=1, completion_tokens=5)
     assert response.executor == "a"
-    assert (response.provenance.kind, response.provenance.backend) == ("simulated", "mock")
+    provenance = provenance_of(response)
+    assert (provenance.kind, provenance.backend) == ("simulated", "mock")
 
 
 @pytest.mark.parametrize("stream", [True, False])
@@ -64,7 +70,7 @@ async def test_streamed_or_not_the_text_is_the_same(
     async with swarm.router() as router, router.answer(request) as answer:
         parts = [text async for text in answer]
 
-    assert "".join(parts) == words(request) == answer.response.result.text
+    assert "".join(parts) == words(request) == text_of(answer.response)
     assert len(parts) == (len(mock_words(request)) if stream else 1)
 
 
@@ -174,6 +180,7 @@ async def test_a_peer_that_dies_before_its_first_token_is_replaced(
             nursery.start_soon(_read, answer)
             await trio.sleep(1)
             victim = answer.decisions[0].chosen_peer
+            assert victim is not None
             swarm.kill(victim)
             await trio.sleep(10)
 
@@ -184,7 +191,7 @@ async def test_a_peer_that_dies_before_its_first_token_is_replaced(
     ]
 
 
-async def _read(answer) -> None:
+async def _read(answer: Answer) -> None:
     async with answer:
         async for _ in answer:
             pass
@@ -202,6 +209,7 @@ async def test_a_silent_peer_is_gone_within_five_seconds(
             nursery.start_soon(_read, answer)
             await trio.sleep(1)
             victim = answer.decisions[0].chosen_peer
+            assert victim is not None
             swarm.network.stall(victim)
             stalled_at = trio.current_time()
             while not answer.attempts:
@@ -373,7 +381,7 @@ async def test_strict_is_enforced_by_the_executor(autojump_clock: MockClock, swa
 class TwoFaced(ScriptedBackend):
     """Claims to be real until it is asked."""
 
-    def __init__(self, claims: list[bool], **others) -> None:
+    def __init__(self, claims: list[bool], **others: Any) -> None:
         super().__init__(simulated=True, **others)
         self._claims = claims
 
@@ -398,7 +406,7 @@ async def test_strict_is_enforced_by_the_dialer(autojump_clock: MockClock, swarm
         async def generate(self, request: CommandRequest, emit: Emit) -> Generation:
             return await play(request, emit)
 
-        async def ready(self, loading) -> None:
+        async def ready(self, loading: Loading) -> None:
             # Between the check of strict mode and the provenance: now it shows its face.
             claims[0] = True
 
@@ -442,7 +450,7 @@ async def test_another_model_than_asked_for_is_not_accepted(
                 CommandRequest(request_id="2", messages=request.messages, model_digest="cd" * 32)
             )
 
-    assert right.provenance.model_digest == wanted
+    assert provenance_of(right).model_digest == wanted
 
 
 async def test_a_bad_request_never_leaves_the_dialer(
@@ -461,8 +469,8 @@ async def test_a_hundred_at_once_each_get_their_own_answer(
     """Requests share one session and never one another's text."""
     answers: dict[str, str] = {}
 
-    async def one(router, text: str) -> None:
-        answers[text] = (await router.ask(text)).result.text
+    async def one(router: Router, text: str) -> None:
+        answers[text] = text_of(await router.ask(text))
 
     await swarm.listener("a", mock(decode_rate=100, slots=8), queue_limit=200)
     async with swarm.router() as router, trio.open_nursery() as nursery:
@@ -531,24 +539,31 @@ async def test_an_answer_that_failed_stays_failed(autojump_clock: MockClock, swa
     assert first.value is second.value
 
 
-async def lying(swarm: Swarm, name: str, lie) -> None:
+async def lying(
+    swarm: Swarm,
+    name: str,
+    lie: Callable[[CommandResponse], CommandResponse],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """A listener whose responses are what *lie* makes of them."""
     executor = (await swarm.listener(name, ScriptedBackend()))._executor
     honest = executor.serve_call
 
-    async def serve_call(call) -> None:
+    async def serve_call(call: ServerCall) -> None:
         respond = call.respond
-        call.respond = lambda response: respond(lie(response))
+        monkeypatch.setattr(call, "respond", lambda response: respond(lie(response)))
         await honest(call)
 
-    executor.serve_call = serve_call
+    monkeypatch.setattr(executor, "serve_call", serve_call)
 
 
 async def test_a_peer_does_not_decide_that_our_time_is_over(
-    autojump_clock: MockClock, swarm: Swarm
+    autojump_clock: MockClock, swarm: Swarm, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """`timeout` long before the deadline is a fault of the peer, and the next one is asked."""
-    await lying(swarm, "liar", lambda r: attrs.evolve(r, status="timeout", result=None))
+    await lying(
+        swarm, "liar", lambda r: attrs.evolve(r, status="timeout", result=None), monkeypatch
+    )
     async with swarm.router() as router:
         await swarm.listener("honest", ScriptedBackend())
         await router.wait_for_peers(lambda found: len(found) == 2)
@@ -560,18 +575,18 @@ async def test_a_peer_does_not_decide_that_our_time_is_over(
 
 
 async def test_another_model_than_the_one_on_offer_is_not_accepted(
-    autojump_clock: MockClock, swarm: Swarm
+    autojump_clock: MockClock, swarm: Swarm, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A provenance that contradicts the advert of the same peer is a lie."""
 
-    def lie(response):
+    def lie(response: CommandResponse) -> CommandResponse:
         if response.provenance is None:
             return response
         return attrs.evolve(
             response, provenance=attrs.evolve(response.provenance, model="something else")
         )
 
-    await lying(swarm, "liar", lie)
+    await lying(swarm, "liar", lie, monkeypatch)
     async with swarm.router() as router:
         with pytest.raises(NoPeerAvailable, match="not agreed on"):
             await router.ask(chat_request("hello", stream=False))
@@ -599,7 +614,7 @@ async def test_a_backend_with_a_bug_fails_its_answer_and_nothing_else(
                 await router.ask("bad")
             await trio.sleep(10)
 
-    assert good.response.result.text == "fine"
+    assert text_of(good.response) == "fine"
 
 
 async def test_an_answer_that_cannot_travel_is_an_error_and_not_the_end(
@@ -617,7 +632,7 @@ async def test_an_answer_that_cannot_travel_is_an_error_and_not_the_end(
             await router.ask(chat_request("long", stream=False))
         after = await router.ask(chat_request("short", stream=False))
 
-    assert after.result.text == "xxxxx"
+    assert text_of(after) == "xxxxx"
 
 
 async def test_a_reader_who_stops_reading_loses_its_slot(

@@ -235,7 +235,7 @@ class MockBackend:
     def __init__(self, script: MockScript) -> None:
         self.script = script
         self.slots = script.slots
-        self.offers = (
+        self.offers: tuple[ModelOffer, ...] = (
             ModelOffer(
                 name=script.model,
                 context_tokens=script.context_tokens,
