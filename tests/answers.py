@@ -38,6 +38,13 @@ async def end_of(call: ClientCall) -> CommandResponse:
     return part
 
 
+async def immediate_end_of(call: ClientCall) -> CommandResponse:
+    """The end of a call that nothing comes before."""
+    part = await call.receive()
+    assert isinstance(part, CommandResponse), part
+    return part
+
+
 def session_of(router: Router, name: str) -> PeerSession:
     """The open session of a router with a listener, for a test that asks the listener itself."""
     session = router._dispatch.pool.session(PeerId(name))

@@ -8,9 +8,10 @@ from typing import Any
 import attrs
 import pytest
 import trio
+from answers import error_of, immediate_end_of, result_of, session_of, text_of
 from trio.testing import MockClock
 
-from punch.backends import Emit, Generation, MockBackend, MockScript, plausible
+from punch.backends import Emit, Generation, Loading, MockBackend, MockScript, plausible
 from punch.capability import ModelOffer
 from punch.dialer import chat_request
 from punch.exceptions import (
@@ -21,20 +22,21 @@ from punch.exceptions import (
     RequestConflict,
 )
 from punch.listener import open_executor
-from punch.machine import MachineSample
+from punch.machine import Machine, MachineSample
 from punch.testing import MemoryNetwork, ScriptedBackend, Swarm
 from punch.wire import (
     ChatMessage,
     CommandRequest,
     CommandResponse,
     Completion,
+    Progress,
     Sampling,
     Timings,
     Usage,
 )
 
 
-def mock(**script) -> MockBackend:
+def mock(**script: Any) -> MockBackend:
     return MockBackend(MockScript(**script))
 
 
@@ -189,8 +191,9 @@ async def test_a_negative_queue_is_refused() -> None:
 async def test_the_machine_is_measured_once_a_second(autojump_clock: MockClock) -> None:
     """However often the load changes."""
 
-    class Counted:
-        samples = 0
+    class Counted(Machine):
+        def __init__(self) -> None:
+            self.samples = 0
 
         def sample(self) -> MachineSample:
             self.samples += 1
@@ -216,13 +219,14 @@ async def test_ping_and_capabilities_need_no_slot(autojump_clock: MockClock, swa
     async with swarm.router() as router, trio.open_nursery() as nursery:
         nursery.start_soon(router.ask, "busy")
         await trio.sleep(1)
-        session = router._dispatch.pool.session("a")
-        call = session.ask(CommandRequest(request_id="c", command="capabilities"))
-        told = await call.receive()
-        call = session.ask(CommandRequest(request_id="p", command="ping"))
-        pong = await call.receive()
+        session = session_of(router, "a")
+        told = await immediate_end_of(
+            session.ask(CommandRequest(request_id="c", command="capabilities"))
+        )
+        pong = await immediate_end_of(session.ask(CommandRequest(request_id="p", command="ping")))
         nursery.cancel_scope.cancel()
 
+    assert told.capability is not None
     assert told.capability.backend == "mock"
     assert told.capability.load.busy == 1
     assert pong.status == "success"
@@ -238,7 +242,7 @@ async def test_the_same_request_twice_at_once_is_made_once(
         request = chat_request("one", request_id="same")
 
         async def ask() -> None:
-            texts.append((await router.ask(request)).result.text)
+            texts.append(text_of(await router.ask(request)))
 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(ask)
@@ -262,15 +266,15 @@ async def test_a_mock_answer_is_a_pure_function_of_the_request(
     await swarm.listener("a", mock())
     await swarm.listener("b", mock(decode_rate=100))
     async with swarm.router(policy="round-robin") as router:
-        texts = [(await router.ask(request)).result.text for _ in range(4)]
+        texts = [text_of(await router.ask(request)) for _ in range(4)]
         word = texts[0].split()[7]
         stopped = await router.ask(
             chat_request("hello", sampling=Sampling(max_tokens=20, seed=7, stop=(f" {word}",)))
         )
 
     assert len(set(texts)) == 1
-    assert stopped.result.text == texts[0][: texts[0].index(f" {word}")]
-    assert stopped.result.finish_reason == "stop"
+    assert text_of(stopped) == texts[0][: texts[0].index(f" {word}")]
+    assert result_of(stopped).finish_reason == "stop"
 
 
 async def test_the_load_counts_prompts_and_answers_still_to_be_made(
@@ -342,25 +346,23 @@ async def test_a_loading_backend_is_waited_for_and_said_to_be(
 ) -> None:
     """The dialer hears how long before it hears that the backend works on it."""
 
-    class Loading(MockBackend):
-        async def ready(self, loading) -> None:
+    class Reloading(MockBackend):
+        async def ready(self, loading: Loading) -> None:
             for seconds in (10.0, 5.0):
                 loading(seconds)
                 await trio.sleep(5)
 
     heard = []
-    await swarm.listener("a", Loading(MockScript()))
+    await swarm.listener("a", Reloading(MockScript()))
     async with swarm.router() as router:
-        call = router._dispatch.pool.session("a").ask(chat_request("hi"))
+        call = session_of(router, "a").ask(chat_request("hi"))
         while not isinstance(part := await call.receive(), CommandResponse):
             heard.append(part)
 
     kinds = [type(part).__name__ for part in heard[:3]]
     assert kinds == ["Progress", "Progress", "Started"]
-    assert [(part.state, part.seconds) for part in heard[:2]] == [
-        ("loading", 10.0),
-        ("loading", 5.0),
-    ]
+    told = [(part.state, part.seconds) for part in heard if isinstance(part, Progress)]
+    assert told[:2] == [("loading", 10.0), ("loading", 5.0)]
     assert part.timings.queue == pytest.approx(10.0)
 
 
@@ -376,12 +378,12 @@ async def test_a_deadline_behind_a_long_queue_is_refused_at_once(
         nursery.start_soon(router.ask, "second")
         await trio.sleep(0.1)
         began = trio.current_time()
-        session = router._dispatch.pool.session("a")
-        response = await session.ask(chat_request("third", timeout=15.0)).receive()
+        session = session_of(router, "a")
+        response = await immediate_end_of(session.ask(chat_request("third", timeout=15.0)))
         took = trio.current_time() - began
 
     assert response.status == "refused"
-    assert response.error.retry_after == pytest.approx(5.0, abs=0.1)
+    assert error_of(response).retry_after == pytest.approx(5.0, abs=0.1)
     assert took < 0.01
 
 
@@ -401,11 +403,11 @@ async def test_an_embedding_teaches_how_long_a_slot_is_held(
         await router.ask(request)
         nursery.start_soon(router.ask, attrs.evolve(request, request_id="1"))
         await trio.sleep(0.1)
-        session = router._dispatch.pool.session("a")
+        session = session_of(router, "a")
         hurried = attrs.evolve(request, request_id="2", timeout=5.0)
-        response = await session.ask(hurried).receive()
+        response = await immediate_end_of(session.ask(hurried))
     assert response.status == "refused"
-    assert "no answer within 5.0 s" in response.error.message
+    assert "no answer within 5.0 s" in error_of(response).message
 
 
 @pytest.mark.parametrize("kind", [GenerationFailed, ValueError])

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any
 
+import answers
 import attrs
 import pytest
 import trio
+from answers import end_of, error_of, provenance_of, session_of
 from trio.testing import MockClock
 
-from punch.backends import Emit, Generation, MockBackend, MockScript
+from punch.backends import Backend, Emit, Generation, Loading, MockBackend, MockScript
 from punch.capability import Capability, ModelOffer
-from punch.dialer import chat_request, open_router
+from punch.dialer import Router, chat_request, open_router
 from punch.discovery import Nowhere, Sighting
 from punch.events import (
     AttemptServed,
@@ -21,7 +25,7 @@ from punch.events import (
     LoadProgress,
 )
 from punch.exceptions import BackendCrashed, ConfigurationError, NoPeerAvailable, NoRealPeer
-from punch.listener import Listener, open_listener
+from punch.listener import Listener, Openable, open_listener
 from punch.testing import MemoryNetwork, ScriptedBackend, Swarm
 from punch.wire import (
     CommandRequest,
@@ -36,11 +40,11 @@ LIMIT = 3600
 KINDS = (AttemptServed, BackendRestarted, LaneChanged, LoadProgress)
 
 
-def mock(model: str = "mock", **script) -> MockBackend:
+def mock(model: str = "mock", **script: Any) -> MockBackend:
     return MockBackend(MockScript(model=model, **script))
 
 
-def saying(text: str, *, model: str = "scripted", **options) -> ScriptedBackend:
+def saying(text: str, *, model: str = "scripted", **options: Any) -> ScriptedBackend:
     """A backend that always says *text*."""
 
     async def play(request: CommandRequest, emit: Emit) -> Generation:
@@ -55,7 +59,7 @@ def saying(text: str, *, model: str = "scripted", **options) -> ScriptedBackend:
 
 
 @asynccontextmanager
-async def alone(*backends, **options):
+async def alone(*backends: Openable, **options: Any) -> AsyncIterator[tuple[Listener, Router]]:
     """A listener that nobody but this process reaches, and a router that asks it."""
     async with trio.open_nursery() as nursery:
         node = MemoryNetwork(nursery).node("self")
@@ -75,17 +79,16 @@ def told(listener: Listener) -> dict[str, str]:
     return {lane.id: lane.state for lane in listener.capability().lanes}
 
 
-async def text_of(router, question: str, **options) -> str:
-    return (await router.ask(chat_request(question, **options))).result.text
+async def text_of(router: Router, question: str, **options: Any) -> str:
+    return answers.text_of(await router.ask(chat_request(question, **options)))
 
 
-async def asked(router, question: str, *, offer: str | None = None, **options) -> CommandResponse:
+async def asked(
+    router: Router, question: str, *, offer: str | None = None, **options: Any
+) -> CommandResponse:
     """What the listener itself says to a request, whatever a dialer would make of it."""
     request = chat_request(question, stream=False, **options)
-    call = router._dispatch.pool.session("self").ask(attrs.evolve(request, offer=offer))
-    while not isinstance(part := await call.receive(), CommandResponse):
-        pass
-    return part
+    return await end_of(session_of(router, "self").ask(attrs.evolve(request, offer=offer)))
 
 
 # ---- by loopback ----
@@ -182,9 +185,9 @@ async def test_a_simulated_lane_is_not_asked_in_place_of_a_real_one(
             strict = await asked(router, "?", strict=True)
             refused = await asked(router, "?", model="toy", strict=True)
 
-    assert anybody.provenance.kind == strict.provenance.kind == "real"
-    assert toy.provenance.kind == "simulated"
-    assert (refused.status, refused.error.code) == ("refused", "simulated")
+    assert provenance_of(anybody).kind == provenance_of(strict).kind == "real"
+    assert provenance_of(toy).kind == "simulated"
+    assert (refused.status, error_of(refused).code) == ("refused", "simulated")
 
 
 async def test_a_dead_real_lane_is_not_replaced_by_the_mock(autojump_clock: MockClock) -> None:
@@ -228,7 +231,7 @@ async def test_a_request_that_names_an_offer_is_answered_with_that_one(
         async with alone(saying("one"), saying("two")) as (_, router):
             (peer,) = router.peers
             ids = [offer.id for offer in peer.capability.models]
-            texts = [(await asked(router, "?", offer=offer)).result.text for offer in ids]
+            texts = [answers.text_of(await asked(router, "?", offer=offer)) for offer in ids]
 
     assert ids == ["scripted/scripted", "scripted-2/scripted"]
     assert texts == ["one", "two"]
@@ -252,8 +255,8 @@ async def test_an_offer_that_is_gone_is_not_answered_by_another(autojump_clock: 
             wrong = await asked(router, "?", offer="scripted-2/scripted", model="other")
 
     for refused in (response, wrong):
-        assert (refused.status, refused.error.code) == ("refused", "unavailable")
-        assert refused.error.retryable
+        assert (refused.status, error_of(refused).code) == ("refused", "unavailable")
+        assert error_of(refused).retryable
 
 
 # ---- what is said of them ----
@@ -291,7 +294,7 @@ async def test_a_name_too_long_for_an_id_still_has_one(autojump_clock: MockClock
             ids = [offer.id for offer in peer.capability.models]
 
     assert len(set(ids)) == 2
-    assert all(len(one) <= 64 for one in ids)
+    assert all(one is not None and len(one) <= 64 for one in ids)
 
 
 async def test_a_listener_without_a_lane_says_that_it_takes_nothing(
@@ -421,7 +424,7 @@ class Engine(ScriptedBackend):
         self.offers = (attrs.evolve(self.offers[0], load_seconds=0.0),)
         self.is_up.set()
 
-    async def ready(self, loading) -> None:
+    async def ready(self, loading: Loading) -> None:
         while not self.is_up.is_set():
             loading(5.0)
             await self.is_up.wait()
@@ -440,7 +443,8 @@ async def test_one_lane_dies_and_comes_back_while_the_other_answers(
     states = []
     with trio.fail_after(LIMIT):
         async with alone(engine, saying("still here", model="other")) as (_, router):
-            for change in (lambda: None, engine.die, engine.come_back):
+            changes: list[Callable[[], None]] = [lambda: None, engine.die, engine.come_back]
+            for change in changes:
                 change()
                 await trio.sleep(2)
                 (peer,) = router.peers
@@ -551,7 +555,9 @@ async def test_a_refused_and_a_cancelled_request_are_published_too(
             await trio.sleep(1)
         batch = subscription.drain()
 
-    told = [(one.outcome, one.lane, one.model) for one in batch.events]
+    served = [one for one in batch.events if type(one) is AttemptServed]
+    assert len(served) == len(batch.events)
+    told = [(one.outcome, one.lane, one.model) for one in served]
     assert told == [("refused", "", "unknown"), ("cancelled", "", None)]
 
 
@@ -559,7 +565,9 @@ async def test_a_refused_and_a_cancelled_request_are_published_too(
 
 
 @asynccontextmanager
-async def opened(log: list[str], name: str, *, ends: trio.Event | None = None):
+async def opened(
+    log: list[str], name: str, *, ends: trio.Event | None = None
+) -> AsyncIterator[Backend]:
     """A backend with work in the background, as an engine's supervisor has."""
 
     async def fail() -> None:
@@ -595,15 +603,17 @@ async def test_what_the_listener_opens_it_closes_with_its_lane(autojump_clock: M
 async def test_a_backend_that_cannot_be_opened_is_no_lane(autojump_clock: MockClock) -> None:
     """The error is the caller's, and the other lanes answer on."""
 
-    @asynccontextmanager
-    async def broken():
-        raise BackendCrashed("no such file")
-        yield  # pragma: no cover
+    class Broken(AbstractAsyncContextManager[Backend]):
+        async def __aenter__(self) -> Backend:
+            raise BackendCrashed("no such file")
+
+        async def __aexit__(self, *_: object) -> None:
+            """It was never open."""
 
     with trio.fail_after(LIMIT):
         async with alone(saying("here")) as (listener, router):
             with pytest.raises(BackendCrashed, match="no such file"):
-                await listener.add(broken())
+                await listener.add(Broken())
             assert len(listener.lanes) == 1
             assert await text_of(router, "?") == "here"
 

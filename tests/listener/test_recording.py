@@ -2,30 +2,36 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, Protocol
 
 import attrs
 import pytest
 import trio
+from answers import error_of, text_of
 from trio.testing import MockClock
 
 from punch.backends import Emit, Generation, MockBackend, MockScript, mock_words
+from punch.capability import PeerId
 from punch.exceptions import GenerationFailed
+from punch.listener import Executor, OneOrMore, open_executor
 from punch.listener import _recording as limits
-from punch.listener import open_executor
 from punch.listener._recording import GRACE_SECONDS, MAX_SECONDS, Recording, key_of
 from punch.listener._recordings import KEPT_ANSWERS, KEPT_BYTES, KEPT_SECONDS, Recordings
-from punch.session import PeerSession
-from punch.testing import MemoryNetwork, ScriptedBackend
+from punch.session import ClientCall, PeerSession, ServerCall
+from punch.testing import MemoryNetwork, MemoryNode, MemoryStream, ScriptedBackend
 from punch.wire import (
     PROTOCOL,
     WINDOW,
+    Advert,
     ChatMessage,
     Chunk,
     CommandRequest,
     CommandResponse,
     Completion,
+    Hello,
+    LoadReport,
     Progress,
     Sampling,
     Session,
@@ -42,28 +48,32 @@ ASK = CommandRequest(
     messages=(ChatMessage(role="user", content="go on"),),
     sampling=Sampling(max_tokens=20),
 )
+DIALER = PeerId("d")
 WHOLE = " ".join(mock_words(ASK))
 
 
 class Nobody:
     """A dialer that only asks."""
 
-    peer_id = "dialer"
+    peer_id = PeerId("dialer")
 
-    def opened(self, session, hello) -> None:
+    def opened(self, session: PeerSession, hello: Hello) -> None:
         """Fine."""
 
-    def advertised(self, session, advert) -> None:
+    def advertised(self, session: PeerSession, advert: Advert | LoadReport) -> None:
         """Fine."""
 
-    def round_trip(self, session, seconds) -> None:
+    def round_trip(self, session: PeerSession, seconds: float) -> None:
         """Fine."""
+
+    async def serve_call(self, call: ServerCall) -> None:
+        """Nobody asks it."""
 
 
 class Counting(MockBackend):
     """A mock that counts how often it is asked, and how often it was stopped."""
 
-    def __init__(self, **script) -> None:
+    def __init__(self, **script: Any) -> None:
         super().__init__(MockScript(**script))
         self.asked = 0
         self.stopped_at: list[float] = []
@@ -77,18 +87,24 @@ class Counting(MockBackend):
             raise
 
 
+class Dial(Protocol):
+    """Opens a session as the dialer of that name."""
+
+    async def __call__(self, name: str = "dialer") -> tuple[PeerSession, MemoryStream]: ...
+
+
 @asynccontextmanager
-async def listening(backend, **options):
+async def listening(backends: OneOrMore) -> AsyncIterator[tuple[Executor, Dial]]:
     """An executor, and a way to open sessions with it."""
     async with trio.open_nursery() as nursery:
         network = MemoryNetwork(nursery)
         node = network.node("listener")
         async with open_executor(
-            node, backend, namespace="n", incarnation=1, calibrate=False, **options
+            node, backends, namespace="n", incarnation=1, calibrate=False
         ) as executor:
-            nodes = {}
+            nodes: dict[str, MemoryNode] = {}
 
-            async def dial(name="dialer"):
+            async def dial(name: str = "dialer") -> tuple[PeerSession, MemoryStream]:
                 dialer = nodes.get(name) or nodes.setdefault(name, network.node(name))
                 stream = await dialer.open_stream(node.peer_id, node.addresses, PROTOCOL)
                 hello = greeting(namespace="n", incarnation=1, version="test")
@@ -102,7 +118,7 @@ async def listening(backend, **options):
         nursery.cancel_scope.cancel()
 
 
-async def read(call):
+async def read(call: ClientCall) -> tuple[str, int, CommandResponse]:
     """The text, the tokens and the end of a call."""
     text, tokens = "", 0
     while True:
@@ -113,13 +129,13 @@ async def read(call):
             return text, tokens, part
 
 
-async def until_text(call) -> None:
+async def until_text(call: ClientCall) -> None:
     """Wait for the first text."""
     while not isinstance(await call.receive(), Chunk):
         pass
 
 
-def is_empty(executor) -> bool:
+def is_empty(executor: Executor) -> bool:
     """Nothing runs and nothing waits."""
     found = executor.statistics()
     return (found.busy, found.queued, found.recordings.running) == (0, 0, 0)
@@ -155,15 +171,15 @@ async def test_two_sessions_of_one_dialer_read_the_same_answer(autojump_clock: M
             second, _ = await dial()
             async with trio.open_nursery() as nursery:
 
-                async def ask(session, request) -> None:
+                async def ask(session: PeerSession, request: CommandRequest) -> None:
                     ends.append(await read(session.ask(request)))
 
                 nursery.start_soon(ask, first, ASK)
                 await trio.sleep(1)
                 nursery.start_soon(ask, second, attrs.evolve(ASK, stream=False, timeout=50))
     (text, tokens, streamed), (nothing, _, whole) = sorted(ends, key=lambda end: -len(end[0]))
-    assert (text, tokens, streamed.result.text) == (WHOLE, 20, "")
-    assert (nothing, whole.result.text) == ("", WHOLE)
+    assert (text, tokens, text_of(streamed)) == (WHOLE, 20, "")
+    assert (nothing, text_of(whole)) == ("", WHOLE)
     assert streamed.usage == whole.usage
     assert backend.asked == 1
 
@@ -194,7 +210,7 @@ async def test_a_finished_answer_is_kept_for_a_while(autojump_clock: MockClock) 
             await read(session.ask(ASK))
     assert again[:2] == made[:2] == (WHOLE, 20)
     assert attrs.evolve(again[2], load=None) == attrs.evolve(made[2], load=None)
-    assert plain[2].result.text == WHOLE
+    assert text_of(plain[2]) == WHOLE
     assert (asked, backend.asked) == (1, 2)
 
 
@@ -213,7 +229,7 @@ async def test_another_body_with_the_same_id_is_a_conflict(
             await trio.sleep(1)
             refused = (await read(second.ask(other)))[2]
             text, _, _ = await read(call)
-    assert (refused.status, refused.error.code, refused.error.retryable) == (
+    assert (refused.status, error_of(refused).code, error_of(refused).retryable) == (
         "error",
         "conflict",
         False,
@@ -386,7 +402,7 @@ async def test_a_slow_joiner_does_not_hold_up_the_first(autojump_clock: MockCloc
     assert tokens == slow_tokens == 32
 
 
-async def chunks(call):
+async def chunks(call: ClientCall) -> tuple[list[int], list[float], CommandResponse]:
     """The tokens of each message, and the seconds from the first one to it."""
     found = []
     while not isinstance(part := await call.receive(), CommandResponse):
@@ -415,7 +431,7 @@ async def test_who_reads_nothing_before_the_end_gets_fewer_messages(
 async def test_what_was_gathered_comes_before_what_went_wrong(autojump_clock: MockClock) -> None:
     """It need not be made again."""
 
-    async def play(request: CommandRequest, emit: Emit) -> None:
+    async def play(request: CommandRequest, emit: Emit) -> Generation:
         for word in ("a", "b", "c"):
             await emit(word, 1)
         raise GenerationFailed("out of memory")
@@ -483,7 +499,7 @@ async def test_who_reads_along_is_not_held_up_by_who_does_not(autojump_clock: Mo
             found = {}
             async with trio.open_nursery() as nursery:
 
-                async def ask(session, interval) -> None:
+                async def ask(session: PeerSession, interval: float) -> None:
                     call = session.ask(attrs.evolve(ASK, stream_interval=interval))
                     found[interval] = (await chunks(call))[0]
 
@@ -520,7 +536,7 @@ async def test_an_answer_that_nobody_takes_is_given_up(autojump_clock: MockClock
     """A slot is not kept for a dialer that has stopped reading."""
     piece = "x" * 8192
 
-    async def play(request: CommandRequest, emit: Emit) -> None:
+    async def play(request: CommandRequest, emit: Emit) -> Generation:
         while True:
             await emit(piece, 1)
 
@@ -532,7 +548,7 @@ async def test_an_answer_that_nobody_takes_is_given_up(autojump_clock: MockClock
             empty = is_empty(executor)
             _, _, response = await read(call)
     assert empty
-    assert response.error.code == "cancelled"
+    assert error_of(response).code == "cancelled"
 
 
 async def test_draining_lets_a_joined_reader_finish(autojump_clock: MockClock) -> None:
@@ -569,7 +585,7 @@ async def test_a_stored_answer_starts_with_where_it_comes_from(autojump_clock: M
 def ended(recordings: Recordings, name: str, size: int, now: float, dialer: str = "d") -> None:
     """A recording of so much text, which has ended."""
     request = attrs.evolve(ASK, request_id=name)
-    recording = recordings.open(dialer, request, fingerprint(request))
+    recording = recordings.open(PeerId(dialer), request, fingerprint(request))
     completion = Completion(text="x" * size)
     recording.end(CommandResponse(request_id=name, status="success", result=completion))
     recordings.finish(recording, now=now)
@@ -578,7 +594,7 @@ def ended(recordings: Recordings, name: str, size: int, now: float, dialer: str 
 def is_kept(recordings: Recordings, name: str, now: float, dialer: str = "d") -> bool:
     """Whether there is an answer for this id."""
     request = attrs.evolve(ASK, request_id=name)
-    return recordings.find(dialer, request, fingerprint(request), now=now) is not None
+    return recordings.find(PeerId(dialer), request, fingerprint(request), now=now) is not None
 
 
 async def test_the_number_of_kept_answers_is_bounded() -> None:
@@ -632,16 +648,16 @@ async def test_what_is_kept_for_a_dialer_is_forgotten_with_its_answers() -> None
 # ---- how long an answer is made for ----
 
 
-class Listening:
+class Listening(ServerCall):
     """A call that is only joined with."""
 
-    def __init__(self, **changes) -> None:
-        self.request = attrs.evolve(ASK, **changes)
+    def __init__(self, *, timeout: float | None) -> None:
+        self.request = attrs.evolve(ASK, timeout=timeout)
 
 
 async def test_a_recording_lives_as_long_as_its_readers_gave_it(autojump_clock: MockClock) -> None:
     """The one who waits longest counts, and the grace for coming back after that."""
-    recording = Recording("d", ASK, b"")
+    recording = Recording(DIALER, ASK, b"")
     began = trio.current_time()
     recording.join(Listening(timeout=100.0))
     recording.join(Listening(timeout=10.0))
@@ -653,7 +669,7 @@ async def test_a_recording_lives_as_long_as_its_readers_gave_it(autojump_clock: 
 
 async def test_nobody_holds_a_slot_for_ever_by_coming_back(autojump_clock: MockClock) -> None:
     """However often, and however long it says that it waits."""
-    recording = Recording("d", ASK, b"")
+    recording = Recording(DIALER, ASK, b"")
     began = trio.current_time()
     while trio.current_time() < began + MAX_SECONDS - 5.0:
         reader = recording.join(Listening(timeout=None))
@@ -683,8 +699,8 @@ async def test_who_joined_an_answer_that_takes_too_long_is_told_so(
             took = trio.current_time() - began
             empty = is_empty(executor)
     assert took == pytest.approx(60.0, abs=0.1)
-    assert (response.status, response.error.retryable) == ("error", True)
-    assert "takes too long" in response.error.message
+    assert (response.status, error_of(response).retryable) == ("error", True)
+    assert "takes too long" in error_of(response).message
     assert len(backend.stopped_at) == 1
     assert empty
 
@@ -692,7 +708,7 @@ async def test_who_joined_an_answer_that_takes_too_long_is_told_so(
 # ---- who gets no text ----
 
 
-async def progress_of(call) -> tuple[list[float], CommandResponse]:
+async def progress_of(call: ClientCall) -> tuple[list[float], CommandResponse]:
     """When it was said that tokens are made, and the end of a call."""
     told, began = [], trio.current_time()
     while not isinstance(part := await call.receive(), CommandResponse):
@@ -795,10 +811,10 @@ async def test_no_more_tokens_are_counted_than_an_answer_can_have(
 
 def test_what_others_delivered_is_known_by_its_text() -> None:
     """Two continuations of equal length are two pieces of work, and none is a third."""
-    keys = {key_of("d", attrs.evolve(ASK, continuation=text)) for text in (None, "one", "two")}
+    keys = {key_of(DIALER, attrs.evolve(ASK, continuation=text)) for text in (None, "one", "two")}
     assert len(keys) == 3
-    assert key_of("d", attrs.evolve(ASK, continuation="")) == key_of("d", ASK)
-    key_of("d", attrs.evolve(ASK, continuation="half a pair: \ud83d"))
+    assert key_of(DIALER, attrs.evolve(ASK, continuation="")) == key_of(DIALER, ASK)
+    key_of(DIALER, attrs.evolve(ASK, continuation="half a pair: \ud83d"))
 
 
 async def test_the_offer_that_was_asked_for_is_served_or_none(autojump_clock: MockClock) -> None:
@@ -812,4 +828,4 @@ async def test_the_offer_that_was_asked_for_is_served_or_none(autojump_clock: Mo
             _, _, missed = await read(session.ask(other))
     assert (got.status, got.lane) == ("success", second.lane)
     assert missed.status == "refused"
-    assert (missed.error.code, missed.error.retryable) == ("unavailable", True)
+    assert (error_of(missed).code, error_of(missed).retryable) == ("unavailable", True)

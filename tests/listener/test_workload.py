@@ -5,7 +5,7 @@ from __future__ import annotations
 import attrs
 import pytest
 
-from punch.capability import ModelOffer
+from punch.capability import ModelOffer, PeerId
 from punch.listener._recording import Recording
 from punch.listener._workload import MIN_SHARE, Workload
 from punch.wire import ChatMessage, CommandRequest, Provenance, Sampling
@@ -17,7 +17,7 @@ HERE = Provenance(kind="real", backend="test")
 
 def recording() -> Recording:
     """One that nobody reads."""
-    return Recording("d", ASK, b"")
+    return Recording(PeerId("d"), ASK, b"")
 
 
 async def test_a_begun_request_counts_its_prompt_until_there_is_text() -> None:
