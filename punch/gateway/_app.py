@@ -1,4 +1,7 @@
-"""The application: who may come in, which endpoint answers, and what every answer carries."""
+"""Decides which requests may enter, which route answers each, and what every answer carries.
+
+Keys, page origins and paths are checked here; what a route answers is left to its endpoint.
+"""
 
 from __future__ import annotations
 
@@ -23,12 +26,12 @@ from .server import ClientGone, discarding_body, has_body
 
 log = get_logger(__name__)
 
-# What everybody may see: that somebody is there, and how it is spoken to. No data is behind them.
+# Paths that need no key: they say that a gateway is there and how to talk to it, and give no data.
 PUBLIC = frozenset({"/", "/health", "/ready", "/openapi.json", "/api/version"})
 PUBLIC_FOLDER = "/assets/"
 
-# Names by which a machine calls itself. A page of any other name that was made to point here (DNS
-# rebinding) is none of ours; Ollama has the same list.
+# Names by which a machine calls itself. A page whose own name was made to resolve to this machine
+# (DNS rebinding) sends that name as its Host and is refused; Ollama has the same list.
 OWN_NAMES = (".localhost", ".local", ".internal")
 
 # What a browser's script may read of an answer from elsewhere.
@@ -45,7 +48,7 @@ Value = Callable[[Any], Any]
 
 
 class JsonRoute:
-    """A route that gives a plain value, as JSON; an ASGI application.
+    """A route that answers with a plain value, as JSON; an ASGI application.
 
     Args:
       value: Called with the path's parameters; may raise `Refusal` or `PunchError`.
@@ -105,7 +108,7 @@ def _place_of(origin: str) -> str:
 
 @attrs.frozen
 class Cors:
-    """What scripts of other pages may do: https://fetch.spec.whatwg.org/#http-cors-protocol."""
+    """What scripts of other web pages may do: https://fetch.spec.whatwg.org/#http-cors-protocol."""
 
     origins: tuple[str, ...]
     """Pages whose scripts may ask; ``*`` for all."""
@@ -128,7 +131,7 @@ class Cors:
     def preflight(
         self, headers: Mapping[bytes, bytes], methods: Sequence[str]
     ) -> list[tuple[bytes, bytes]]:
-        """What the answer to ``OPTIONS`` says besides, where a browser asks before it asks."""
+        """Further headers of the answer to ``OPTIONS``, if the request is a CORS preflight."""
         origin = headers.get(b"origin", b"").decode("latin-1")
         if b"access-control-request-method" not in headers or not self.allows(origin):
             return []
@@ -142,10 +145,10 @@ class Cors:
 
 @attrs.frozen(kw_only=True)
 class Door:
-    """Who may come in."""
+    """The check that every request passes before it is routed: origin, host and API key."""
 
     keys: KeyStore | None = None
-    """API keys; `None` if nobody needs one."""
+    """The API keys; `None` if requests need none."""
 
     origins: tuple[str, ...] = attrs.field(default=(), converter=origins_of)
     """Web pages whose scripts may ask, as ``https://example.org``; ``*`` for all."""
@@ -159,7 +162,7 @@ class Door:
     """What the scripts of these pages may do."""
 
     async def enter(self, scope: Scope, headers: Mapping[bytes, bytes]) -> None:
-        """Let a request in, and note whose it is; raises `Refusal` or `PunchError`."""
+        """Let a request in, and note its key in *scope*; raises `Refusal` or `PunchError`."""
         self._check_origin(scope, headers)
         path = scope["path"]
         if self.keys is None or path in PUBLIC or path.startswith(PUBLIC_FOLDER):
@@ -228,7 +231,7 @@ class Application:
       service: What the endpoints work with.
       endpoints: Those that ask a model: ``POST`` and nothing else.
       routes: Everything else.
-      door: Who may come in.
+      door: Decides which requests may enter.
 
     """
 
@@ -297,7 +300,7 @@ class Application:
         send: _Sender,
     ) -> None:
         if send.has_begun:
-            # Too late for a status: a broken body is the only thing left to say.
+            # Too late for a status: the server breaks the body off, which is all that is left.
             log.error("an answer broke after it had begun", path=scope["path"])
             raise RuntimeError("an answer broke after it had begun")
         self.service.live.refuse(refusal.status)
@@ -311,7 +314,7 @@ class Application:
             await send_refusal(refusal, scope["path"], send)
 
     async def _options(self, scope: Scope, headers: Mapping[bytes, bytes], send: _Sender) -> None:
-        """What may be done here, for a browser that asks before it asks."""
+        """Answer ``OPTIONS``: the methods of a path, and what a CORS preflight wants to know."""
         methods = self.methods_of(scope)
         if not methods:
             raise HTTPException(404)

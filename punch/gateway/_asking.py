@@ -1,4 +1,8 @@
-"""From what an HTTP request wishes to the command that is asked, for every dialect. No I/O."""
+"""Makes the `CommandRequest` of an HTTP request, for every dialect. No I/O.
+
+Decides what all dialects share: ids of answers side by side, seeds, time limits, how often a peer
+sends. The fields of a dialect are left to its endpoints.
+"""
 
 from __future__ import annotations
 

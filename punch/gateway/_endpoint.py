@@ -37,7 +37,7 @@ Scope = Any
 
 REQUEST_ID = b"x-request-id"
 
-# What the router takes, less the key's id and what tells several answers to one request apart.
+# The router takes 128; the key's id and the number of an answer (``#1``) are added behind it.
 MAX_REQUEST_ID_CHARACTERS = 100
 
 
@@ -46,7 +46,7 @@ class Service:
     """What all endpoints work with."""
 
     router: Router
-    """Who is asked."""
+    """Is asked for every answer."""
 
     live: LiveRequests
     """The requests under way."""
@@ -66,7 +66,7 @@ class Service:
     """Real inference only, whatever a request says."""
 
     quotas: Quotas = attrs.field(factory=Quotas)
-    """Lets requests in."""
+    """Decides when a request may begin."""
 
     began_at: int = 0
     """When this gateway began, in seconds since 1970: what stands for the age of a model."""
@@ -77,48 +77,48 @@ class Service:
 
 @attrs.frozen(kw_only=True)
 class RequestContext:
-    """Who sent a request, and what the request line says of it."""
+    """What an endpoint knows of a request besides its body."""
 
     request_id: str
-    """Its own id, or a fresh one."""
+    """The client's ``X-Request-ID``, or a fresh id."""
 
     model: str | None
-    """The model it may have when it asks for what it asks for."""
+    """The model to ask for: what the key allows of what the body names; `None` for any."""
 
     created: int
-    """When it came, in seconds since 1970."""
+    """When the request came, in seconds since 1970."""
 
 
 B = TypeVar("B", bound=Body)
 
 
 class Endpoint(ABC, Generic[B]):
-    """One endpoint that asks a model; an ASGI application.
+    """An endpoint that asks a model; an ASGI application.
 
     Args:
-      service: What it works with.
+      service: What all endpoints work with.
 
     """
 
     path: ClassVar[str]
-    """Template of its route."""
+    """Template of the route."""
 
     body: type[B]
-    """What it takes."""
+    """The model of the bodies that the endpoint accepts."""
 
     def __init__(self, service: Service) -> None:
         self.service = service
 
     @abstractmethod
     def parsed(self, body: B, context: RequestContext) -> ParsedRequest:
-        """What to ask; raises `Refusal` or `PunchError`."""
+        """The commands that *body* asks for; raises `Refusal` or `PunchError`."""
 
     @abstractmethod
     def is_streamed(self, body: B) -> bool:
         """Whether *body* asks for a stream."""
 
     def model(self, body: B) -> str | None:
-        """The model it asks for; `None` for any."""
+        """The model that *body* names; `None` for any."""
         name = getattr(body, "model", None)
         return None if name in (None, "auto") else str(name)
 
@@ -182,7 +182,7 @@ class Endpoint(ABC, Generic[B]):
         ).run()
 
     def _refusal(self, error: Exception, record: RequestRecord) -> Refusal:
-        """How to say that a request was not understood."""
+        """The refusal for an *error* that came before the request was understood."""
         if isinstance(error, Refusal):
             return without_traceback(error)
         if isinstance(error, PunchError):
@@ -200,7 +200,7 @@ class Endpoint(ABC, Generic[B]):
         if (traceparent := headers.get(b"traceparent")) is not None:
             record.traceparent = traceparent.decode("latin-1")
         if (own := request_id_in(headers)) is not None:
-            # What one key has asked for is no answer for another, whatever it calls its request.
+            # The key is part of the id: one key must never get the stored answer of another.
             record.request_id = own if key is None else f"{own}@{key.key_id}"
             record.chosen_id = True
         check_media_type(headers, anything=self.path.startswith("/api/"))
@@ -223,7 +223,7 @@ def key_id_in(scope: Scope) -> str | None:
 
 
 def words_of(request: CommandRequest) -> str:
-    """What a request asks, in its own words: the last message, the prompt or the first text."""
+    """The question in *request*: its last message, its prompt or its first text."""
     if request.messages:
         return request.messages[-1].content
     return request.prompt or (request.inputs[0] if request.inputs else "")
@@ -247,7 +247,7 @@ def request_id_in(headers: dict[bytes, bytes]) -> str | None:
 
 
 def check_media_type(headers: dict[bytes, bytes], *, anything: bool) -> None:
-    """Refuse what is not JSON; with *anything*, what Ollama's clients send is JSON by any name."""
+    """Refuse a body that is not JSON; with *anything*, trust any media type, as Ollama does."""
     given = headers.get(b"content-type", b"").decode("latin-1")
     kind = given.split(";")[0].strip().lower()
     if anything or kind in ("", "application/json") or kind.endswith("+json"):

@@ -1,4 +1,7 @@
-"""What went wrong, as HTTP says it: one table, and the bodies of OpenAI and of Ollama."""
+"""Decides the HTTP status and body of every error, from one table, for OpenAI and for Ollama.
+
+An error is told apart by its `PunchError.code` and its data, never by its text.
+"""
 
 from __future__ import annotations
 
@@ -21,8 +24,8 @@ from ..routing import Decision
 from ..wire import SAMPLING_NUMBERS
 from .server import BadRequest
 
-# Seconds after which asking again makes sense where nobody said a number: adverts come every
-# second, and a listener that was restarted is back in five (`punch.routing`).
+# When to ask again where the error does not say: adverts come every second, and a listener that
+# was restarted is back within five (`punch.routing`).
 DEFAULT_RETRY_SECONDS = 5.0
 
 
@@ -32,8 +35,8 @@ E = TypeVar("E", bound=Exception)
 def without_traceback(error: E) -> E:
     """*error* without the frames that it came through.
 
-    They hold what the caller sent, and make a ring with it, which stays until the collector of
-    cycles comes.
+    The frames hold what the caller sent, up to megabytes, in a reference cycle: without this they
+    would stay in memory until the cycle collector runs.
     """
     error.__traceback__ = error.__context__ = error.__cause__ = None
     return error
@@ -41,16 +44,16 @@ def without_traceback(error: E) -> E:
 
 @attrs.frozen
 class Row:
-    """How one error is said."""
+    """How HTTP says one error."""
 
     status: int
     """HTTP status."""
 
     type: str
-    """OpenAI's word for whose fault it is."""
+    """OpenAI's `type`: whose fault the error is."""
 
     code: str | None
-    """OpenAI's word for what it is; their own where they have one."""
+    """OpenAI's `code`: theirs for this error where they have one."""
 
 
 _INVALID = "invalid_request_error"
@@ -63,7 +66,7 @@ TABLE: Mapping[str, Row] = {
     "invalid_request": Row(400, _INVALID, "invalid_value"),
     "context_too_long": Row(400, _INVALID, "context_length_exceeded"),
     "conflict": Row(409, _INVALID, "request_id_conflict"),
-    # nginx's number for a client that went away; nobody is left to read it.
+    # nginx's status for a client that went away; it is only logged.
     "cancelled": Row(499, _INVALID, "cancelled"),
     "unknown_model": Row(404, _INVALID, "model_not_found"),
     "unauthorized": Row(401, "authentication_error", "invalid_api_key"),
@@ -98,12 +101,12 @@ TABLE: Mapping[str, Row] = {
     "model_file": Row(500, _SERVER, "model_file"),
     "internal": Row(500, _SERVER, "internal"),
 }
-"""`PunchError.code` to how it is said. A test sees to it that none is missing."""
+"""`PunchError.code` to its row. A test walks the tree of errors, so that none is missing."""
 
 
 @attrs.define(kw_only=True)
 class Refusal(Exception):
-    """There is no answer, and this is what the client is told instead."""
+    """An error as the client gets it, in place of an answer."""
 
     status: int
     """HTTP status."""
@@ -112,13 +115,13 @@ class Refusal(Exception):
     """What happened, for a person."""
 
     type: str = _INVALID
-    """OpenAI's word for whose fault it is."""
+    """OpenAI's `type`: whose fault the error is."""
 
     code: str | None = None
-    """OpenAI's word for what it is."""
+    """OpenAI's `code`."""
 
     param: str | None = None
-    """The field it is about, spelled ``messages[0].content``."""
+    """The field at fault, spelled ``messages[0].content``."""
 
     retry_after: float | None = None
     """Seconds after which asking again makes sense."""
@@ -168,12 +171,12 @@ class Refusal(Exception):
 def refusal_of(
     error: PunchError, decisions: Sequence[Decision] = (), *, endpoint: str = ""
 ) -> Refusal:
-    """How *error* is said.
+    """The refusal that says *error*.
 
     Args:
       error: What went wrong.
-      decisions: Those made for the request.
-      endpoint: Path that was asked; its clients may have names of their own for a field.
+      decisions: The decisions made for the request.
+      endpoint: Path of the request; its dialect may have its own name for a field.
 
     """
     error = _what_it_comes_to(error, decisions)
@@ -196,7 +199,7 @@ def refusal_of(
     )
 
 
-# What a rule of `punch.wire` names, where the client has written it under another name.
+# A field of `punch.wire` to the name under which clients of a dialect write it.
 _PUNCH = {name: f"punch.{name}" for name in ("priority", "timeout", "strict")}
 _OLLAMA = {
     **{name: f"options.{name}" for name in (*SAMPLING_NUMBERS, "stop")},
@@ -217,7 +220,7 @@ _SPELLED: Mapping[str, Mapping[str, str]] = {
     "/api/generate": _OLLAMA | {"messages": "prompt"},
 }
 
-# What holds the text that a model reads, where it is not `messages`.
+# The field that holds the text which a model reads, where it is not `messages`.
 _TEXTS: Mapping[str, str] = {
     "/v1/completions": "prompt",
     "/v1/embeddings": "inputs",
@@ -240,9 +243,9 @@ def _spelled(param: str, endpoint: str) -> str:
 
 
 def spell_bad_request(error: BadRequest | None) -> tuple[bytes, bytes]:
-    """How the server says that a request cannot be read, or else that there is a bug.
+    """Media type and body of the answer to a request that cannot be read, or else to a bug.
 
-    Of a request that cannot be read no path is known, and so no dialect: it is told OpenAI's way.
+    A request that cannot be read has no known path, so no dialect: OpenAI's form is used.
     """
     refusal = internal()
     if error is not None:
@@ -251,7 +254,7 @@ def spell_bad_request(error: BadRequest | None) -> tuple[bytes, bytes]:
 
 
 def internal() -> Refusal:
-    """What a bug of ours looks like from outside: the rest is in the log."""
+    """The refusal for a bug of punch; only its log has the details."""
     return Refusal(
         status=500,
         message="punch has a bug here; its log has the details",
@@ -262,7 +265,7 @@ def internal() -> Refusal:
 
 
 def out_of_time_in_queue(error: DeadlineExceeded, seconds: float | None) -> Refusal:
-    """The time ran out before anybody began: coming again later may do better."""
+    """A 503, not a 504: no peer had begun, so the same request may succeed later."""
     return Refusal(
         status=503,
         message=f"{error}; nobody had begun with it",
@@ -274,7 +277,7 @@ def out_of_time_in_queue(error: DeadlineExceeded, seconds: float | None) -> Refu
 
 
 def _what_it_comes_to(error: PunchError, decisions: Sequence[Decision]) -> PunchError:
-    """A request that none of these peers could ever answer is the caller's to change.
+    """*error*, or the caller's error if none of these peers could ever answer the request.
 
     The router says of all it cannot place that nobody could answer; here that would be a 503, and
     the client would ask the same thing again and again.

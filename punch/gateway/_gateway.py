@@ -1,4 +1,8 @@
-"""`open_gateway()`: an HTTP server in front of a router."""
+"""`open_gateway()`: puts routes, endpoints, keys and an HTTP server in front of a router.
+
+Decides which routes there are and refuses to let strangers in by accident. What an endpoint does
+is in its dialect's room; how HTTP/1.1 is spoken is in `server`.
+"""
 
 from __future__ import annotations
 
@@ -45,7 +49,7 @@ LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 
 @attrs.frozen(kw_only=True)
 class GatewaySettings:
-    """How a gateway is to be."""
+    """Where a gateway listens, whom it lets in, and its limits."""
 
     host: str = "127.0.0.1"
     """Interface to listen on."""
@@ -74,19 +78,19 @@ class GatewaySettings:
 
 @attrs.frozen(kw_only=True)
 class GatewayParts:
-    """What a gateway is made of, beside the router that it asks."""
+    """The parts of a gateway beside its router; each has a default."""
 
     settings: GatewaySettings = attrs.field(factory=GatewaySettings)
-    """How it is to be."""
+    """Address, access and limits."""
 
     events: Bus = attrs.field(factory=open_bus)
     """Where it publishes what becomes of requests."""
 
     keys: KeyStore | None = None
-    """API keys; `None` if nobody needs one."""
+    """The API keys; `None` if requests need none."""
 
     quotas: Quotas = attrs.field(factory=Quotas)
-    """Lets requests in; by default with no more than a limit for all of them together."""
+    """Decides when a request may begin; by default with one limit for all requests together."""
 
     routes: tuple[BaseRoute, ...] = ()
     """Further routes, which come before the gateway's own."""
@@ -96,7 +100,7 @@ class GatewayParts:
 
 
 class Gateway:
-    """A gateway that is there. Made by `open_gateway`."""
+    """A running gateway. Made by `open_gateway`."""
 
     def __init__(self, server: Server, live: LiveRequests) -> None:
         self._server = server
@@ -104,23 +108,23 @@ class Gateway:
 
     @property
     def address(self) -> tuple[str, int]:
-        """Where it listens: host and port."""
+        """Host and port where the gateway listens."""
         return self._server.address
 
     @property
     def url(self) -> str:
-        """The same, for a browser."""
+        """The address, as a browser takes it."""
         host, port = self.address
         return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
     @property
     def connections(self) -> int:
-        """Clients that are connected."""
+        """How many clients are connected."""
         return self._server.connections
 
     @property
     def under_way(self) -> int:
-        """Requests that are being answered."""
+        """How many requests are being answered."""
         return len(self._live.under_way)
 
 
@@ -128,8 +132,8 @@ def build_application(router: Router, parts: GatewayParts | None = None) -> Appl
     """The gateway as an ASGI application, for a server of your own and for tests.
 
     Args:
-      router: Who is asked.
-      parts: What else it is made of.
+      router: Is asked for the answers.
+      parts: The other parts; by default all defaults.
 
     """
     parts = parts or GatewayParts()
@@ -160,17 +164,17 @@ def build_application(router: Router, parts: GatewayParts | None = None) -> Appl
 
 
 def _own_routes(service: Service, described: Mapping[str, Any]) -> list[BaseRoute]:
-    """Everything that asks no model."""
+    """The routes that ask no model."""
     router = service.router
 
     def readiness(_: Any) -> dict[str, Any]:
-        able = [
+        ready_peers = [
             peer
             for peer in router.peers
             if any(not lane.load.draining for lane in peer.capability.lanes)
         ]
-        if able:
-            return {"ready": True, "peers": len(able)}
+        if ready_peers:
+            return {"ready": True, "peers": len(ready_peers)}
         trouble = router.trouble
         raise Refusal(
             status=503,
@@ -206,12 +210,12 @@ async def open_gateway(router: Router, parts: GatewayParts | None = None) -> Asy
     """A gateway for as long as the context lasts; at its end, requests under way may finish.
 
     Args:
-      router: Who is asked.
-      parts: What else it is made of.
+      router: Is asked for the answers.
+      parts: The other parts; by default all defaults.
 
     Raises:
       AddressUnavailable: if the address cannot be listened on.
-      ConfigurationError: if it would let strangers in.
+      ConfigurationError: if strangers could ask without a key, and `open_to_all` is not set.
 
     """
     parts = parts or GatewayParts()

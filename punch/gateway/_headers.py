@@ -1,4 +1,4 @@
-"""What the headers and the comments of an answer say, in few words. No I/O."""
+"""Words for the headers and comments of an answer: decisions, provenance, waits. No I/O."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from ..routing import Decision
 from ..wire import CommandResponse, Progress, Provenance, Usage
 
-# Of a header's value, more is not sent.
+# A header's value is cut here; proxies refuse much longer ones.
 MAX_HEADER_CHARACTERS = 512
 
 
@@ -19,7 +19,7 @@ def what_is_waited_for(progress: Progress | None, waited: float) -> str:
     if progress.ahead:
         words.append(f"{progress.ahead} ahead")
     if progress.seconds is None or progress.seconds <= 0:
-        # Nobody has guessed, or the guess is over: how long it was is all there is to say.
+        # No peer has guessed, or its guess has passed: only the wait so far is known.
         words.append(f"{waited:.0f} s")
     elif progress.seconds < 1:
         words.append("less than 1 s")
@@ -29,7 +29,7 @@ def what_is_waited_for(progress: Progress | None, waited: float) -> str:
 
 
 def in_short(decision: Decision) -> str:
-    """A decision in one header: the rest is in the decision log."""
+    """A decision in one header; the decision log has all of it."""
     words = [f"policy={decision.policy}"]
     if decision.chosen is not None:
         words.append(f"peer={decision.chosen.peer_id}")
@@ -42,7 +42,7 @@ def in_short(decision: Decision) -> str:
 
 
 def where_from(provenance: Provenance) -> str:
-    """Provenance in one header."""
+    """*provenance* in one header: ``real; backend=llama_cpp; digest=0123abcd``."""
     digest = provenance.model_digest
     words = [provenance.kind, f"backend={provenance.backend}"]
     if digest is not None:
@@ -51,7 +51,7 @@ def where_from(provenance: Provenance) -> str:
 
 
 def header_value(text: str) -> bytes:
-    """*text* as a header may have it: part of it comes from peers."""
+    """*text* as a header value: it may come from a peer, so anything but ASCII becomes ``?``."""
     text = text[:MAX_HEADER_CHARACTERS]
     if not (text.isascii() and text.isprintable()):
         text = "".join(c if " " <= c <= "~" else "?" for c in text)

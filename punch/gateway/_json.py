@@ -1,4 +1,4 @@
-"""What the bodies of answers have in common in every dialect. No I/O."""
+"""Parts that the bodies of answers share in every dialect: JSON, segments, `punch`. No I/O."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ Vector = Sequence[float]
 
 
 def as_json(value: Any) -> str:
-    """*value*, in the fewest bytes."""
+    """*value* as JSON in the fewest bytes."""
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
 
 def segments_body(segments: Sequence[Segment]) -> list[dict[str, Any]]:
-    """Who has delivered what, as plain data."""
+    """Which peer delivered which part, as plain data."""
     return [
         {
             "peer_id": segment.peer_id,
@@ -32,7 +32,7 @@ def segments_body(segments: Sequence[Segment]) -> list[dict[str, Any]]:
 
 
 def punch_body(request_id: str, responses: Sequence[CommandResponse]) -> dict[str, Any]:
-    """What only punch says: which peers the answer is from, and under what id it is known."""
+    """The `punch` field of an answer: its request id, and which peers it is from."""
     segments = [
         part | ({"index": index} if len(responses) > 1 else {})
         for index, response in enumerate(responses)
@@ -42,7 +42,7 @@ def punch_body(request_id: str, responses: Sequence[CommandResponse]) -> dict[st
 
 
 def model_of(responses: Sequence[CommandResponse], otherwise: str) -> str:
-    """The model that answered."""
+    """The model that answered, or *otherwise* if no response says."""
     for response in responses:
         if response.provenance is not None and response.provenance.model is not None:
             return response.provenance.model
@@ -50,12 +50,12 @@ def model_of(responses: Sequence[CommandResponse], otherwise: str) -> str:
 
 
 def completion_of(response: CommandResponse) -> Completion:
-    """The answer in a response."""
+    """The completion of *response*, empty if there is none."""
     return response.result or Completion()
 
 
 def check_dimensions(vectors: Sequence[Vector], wanted: int | None) -> None:
-    """Refuse to give vectors of another length than was *wanted*."""
+    """Raise `Refusal` if a vector has not the *wanted* length; `None` accepts any."""
     for vector in vectors:
         if wanted not in (None, len(vector)):
             raise Refusal(

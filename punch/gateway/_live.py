@@ -28,13 +28,13 @@ class LiveRequests:
     """Publishes what becomes of each request, in order.
 
     Args:
-      events: Where to.
+      events: The bus; by default one without subscribers.
 
     """
 
     def __init__(self, events: Bus | None = None) -> None:
         self.events = Bus() if events is None else events
-        """Where it is published."""
+        """The bus on which requests are published."""
         self.under_way: set[RequestRecord] = set()
         """Requests that have started and not ended."""
 
@@ -62,7 +62,7 @@ class LiveRequests:
             self.events.publish(RequestEnded(at=now, request=record))
 
     def refuse(self, status: int) -> None:
-        """Publish that a request got no further than the door."""
+        """Publish that a request was refused before it reached an endpoint."""
         if self.events.wants(RequestRefused):
             self.events.publish(RequestRefused(at=trio.current_time(), status=status))
 

@@ -1,4 +1,8 @@
-"""The bodies of requests: the memory that all of them may take, and reading one."""
+"""Reads the bodies of requests within a budget of memory for all of them.
+
+Decides how long a body may be, how slowly it may come, and when there is no memory for one more.
+What a body means is left to `_parsing`.
+"""
 
 from __future__ import annotations
 
@@ -18,22 +22,23 @@ Receive = Callable[[], Awaitable[Any]]
 # A long body may take longer, but not slower than this: half of an old DSL line.
 MIN_BYTES_PER_SECOND = 64 << 10
 
-# A body up to this long is taken in any case: nobody is shut out by those who send long ones.
+# A body up to this long is always accepted, so that long bodies never shut out short requests.
 ALWAYS_TAKEN = 64 << 10
 
-# Seconds after which there may be room for a body again.
+# When to send a body again that found no memory: most requests end sooner. Seconds.
 MEMORY_RETRY_SECONDS = 2.0
 
-# A body that is too long is thrown away up to this many times the limit before it is refused:
-# whoever still writes when the connection ends never reads why.
+# A body that is too long is read and dropped up to this many times the limit before it is refused:
+# a client that is still writing when the connection closes gets a reset and never reads the reason
+# (RFC 9112, section 9.6).
 MAX_DISCARDED_BODIES = 4
 
-# Bytes of bodies after which the collector of cycles is run, as it comes by itself seldom.
+# Bytes of bodies after which the cycle collector is run: by itself it counts objects, not bytes.
 COLLECT_BYTES = 64 << 20
 
 
 class MemoryBudget:
-    """The bodies of all requests under way, and how many bytes of them there may be.
+    """Counts the bytes of the bodies of all requests under way, and bounds them.
 
     Args:
       limits: What clients may do.
@@ -43,16 +48,16 @@ class MemoryBudget:
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
         self.held = 0
-        """Bytes that are held now."""
+        """Bytes that bodies take now."""
         self.held_by: Counter[str] = Counter()
-        """Of these, what each API key holds."""
+        """Bytes that the bodies of each API key take."""
         self._released = 0
         self.parsing = trio.CapacityLimiter(1)
-        """Threads that may read long bodies: they hold the interpreter's lock for most of it."""
+        """Threads that may parse long bodies: one, since parsing holds the interpreter's lock."""
 
     @contextmanager
     def reserve(self, key_id: str | None = None) -> Iterator[BodyReservation]:
-        """Memory for one body, for as long as its request lasts; *key_id* says whose it is."""
+        """Memory for one body while its request lasts; *key_id* is the API key it counts for."""
         reservation = BodyReservation(self, self._limits, key_id)
         try:
             yield reservation
@@ -60,7 +65,7 @@ class MemoryBudget:
             reservation.release()
             self._released += reservation.held
             if self._released >= COLLECT_BYTES:
-                # What a request has left in rings of references still has its body.
+                # Reference cycles that a request left behind still hold its body.
                 self._released = 0
                 gc.collect(1)
 
@@ -72,15 +77,15 @@ class BodyReservation:
         self._budget = budget
         self._key_id = key_id
         self._most = max(limits.bodies, limits.body)
-        # One key leaves half of it to the others.
+        # One key leaves half of the budget to the others.
         self._most_of_key = max(limits.bodies // 2, limits.body)
         self.held = 0
-        """Bytes that it takes of the budget."""
+        """Bytes that the body takes of the budget."""
         self.is_read = False
         """The body was read to its end."""
 
     def grow(self, size: int) -> bool:
-        """Whether the body may be *size* bytes long."""
+        """Reserve *size* bytes in all for the body; false if the budget has not that much left."""
         more = size - self.held
         if size <= ALWAYS_TAKEN or more <= 0:
             return True
@@ -108,11 +113,11 @@ class BodyReservation:
 async def read_body(
     headers: Mapping[bytes, bytes], receive: Receive, limits: Limits, reservation: BodyReservation
 ) -> bytes:
-    """The whole body.
+    """The whole body of a request.
 
     Raises:
-      Refusal: if it is too long, or comes too slowly, or there is no room for it.
-      ClientGone: if the client went away before its end.
+      Refusal: if the body is too long, comes too slowly, or finds no memory.
+      ClientGone: if the client went away before the end of the body.
 
     """
     coding = headers.get(b"content-encoding", b"").decode("latin-1").strip().lower()
@@ -133,7 +138,7 @@ async def read_body(
     size = 0
     deadline = trio.current_time() + limits.slowest
     while True:
-        # Who was fast has earned no right to be silent: all that time it would hold its room.
+        # A fast start earns no right to be silent later: the body would hold its memory meanwhile.
         latest = min(deadline + size / MIN_BYTES_PER_SECOND, trio.current_time() + limits.slowest)
         with trio.move_on_at(latest) as patience:
             message = await receive()
@@ -185,7 +190,7 @@ def _no_room() -> Refusal:
 
 
 async def _discard_rest(receive: Receive, most: int, limits: Limits) -> None:
-    """Throw away what the client still sends, within reason."""
+    """Read and drop what the client still sends, up to *most* bytes and for a bounded time."""
     with trio.move_on_after(limits.slowest):
         while most > 0:
             message = await receive()

@@ -1,4 +1,4 @@
-"""The models that listeners offer, and how OpenAI's clients read them. No I/O."""
+"""Which models are on offer, over all peers, and how OpenAI's clients read them. No I/O."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from ._errors import Refusal
 AUTO = "auto"
 """The model that is any model."""
 
-# Of the models on offer, an error names no more.
+# Models that an error names.
 MAX_NAMED_MODELS = 32
 
 
 @attrs.frozen(kw_only=True)
 class OfferedModel:
-    """One model, and who offers it."""
+    """A model and the peers that offer it."""
 
     name: str
-    """What a request asks for."""
+    """The name by which a request asks for the model."""
 
     offers: tuple[tuple[PeerRecord, ModelOffer], ...]
-    """Each peer's offer of it."""
+    """Each peer with its offer of the model."""
 
     @property
     def best(self) -> ModelOffer:
@@ -36,7 +36,7 @@ class OfferedModel:
 
 
 def on_offer(peers: Sequence[PeerRecord]) -> dict[str, OfferedModel]:
-    """Every model that somebody offers, by name."""
+    """Every model on offer, by name."""
     found: dict[str, list[tuple[PeerRecord, ModelOffer]]] = {}
     for peer in peers:
         for offer in peer.capability.models:
@@ -66,7 +66,7 @@ def model_body(model: OfferedModel, began_at: int) -> dict[str, Any]:
 
 
 def models_body(peers: Sequence[PeerRecord], began_at: int) -> dict[str, Any]:
-    """``GET /v1/models``: `AUTO` first, if there is anything it could stand for."""
+    """``GET /v1/models``: `AUTO` first, unless nothing is on offer."""
     models = [model_body(model, began_at) for model in on_offer(peers).values()]
     auto = {"id": AUTO, "object": "model", "created": began_at, "owned_by": "punch"}
     return {"object": "list", "data": [auto, *models] if models else []}
@@ -83,7 +83,7 @@ def one_model_body(name: str, peers: Sequence[PeerRecord], began_at: int) -> dic
 
 
 def no_such_model(name: str, offered: Iterable[str]) -> Refusal:
-    """A 404 that names what there is."""
+    """A 404 that names the models on offer."""
     names = ", ".join(list(offered)[:MAX_NAMED_MODELS]) or "nothing"
     return Refusal(
         status=404,

@@ -1,4 +1,7 @@
-"""``/openapi.json``: what may be asked and what comes back, made from what the code checks with."""
+"""Describes the gateway as ``/openapi.json``, from the body models and the error table.
+
+Requests are described by the very models that check them; only answers are written out here.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,7 @@ from .ollama._bodies import ShowBody
 
 REF = "#/components/schemas/{model}"
 
-# What the door, the limits and a bug can say to anybody, besides what the table of errors has.
+# Statuses of the door, of the limits and of a bug, which the table of errors does not have.
 ANYWHERE = (400, 401, 403, 500)
 OF_BODIES = (408, 413, 415)
 
@@ -65,7 +68,7 @@ OPENAI_ERROR = _object(
 )
 OLLAMA_ERROR = _object(error=_TEXT)
 
-# Path of an endpoint that asks a model to what a whole answer is, and whether there are streams.
+# Path of an endpoint that asks a model to the schema of its whole answer.
 ANSWERS: Mapping[str, Mapping[str, Any]] = {
     "/v1/chat/completions": _object(
         id=_TEXT, object={"const": "chat.completion"}, created=_INTEGER, model=_TEXT,

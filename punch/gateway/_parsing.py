@@ -25,26 +25,26 @@ from pydantic import (
 from ..wire import LIMITS
 from ._errors import Refusal
 
-# Of a value that breaks a rule, more is not repeated.
+# A value that breaks a rule is quoted up to this length.
 MAX_SHOWN_CHARACTERS = 80
 
-# Values in one body, counted as the commas between them. Whoever reads JSON makes an object of
-# each, some hundred bytes of one byte; a conversation of 4096 messages has about 20,000.
+# Values in one body, counted as the commas between them. Parsing makes an object of each: some
+# hundred bytes of memory from two of the body. A conversation of 4096 messages has about 20,000.
 MAX_VALUES = 1 << 16
 
-# Faults of one body that are looked at: to say them all takes longer than to find them.
+# Faults of one body that are looked at: pydantic takes longer to describe faults than to find them.
 MAX_FAULTS = 64
 
-# Bytes that are read where everybody else waits meanwhile: some milliseconds.
+# Bytes that are parsed in trio's thread, where all other requests wait for some milliseconds.
 AT_ONCE = 256 << 10
 
-# Bytes in which strings are looked through: whoever does it holds the interpreter's lock.
+# Bytes of a string that one match looks through: the match holds the interpreter's lock.
 SLICE = 1 << 20
 
 _IN_A_STRING = re.compile(rb'(?:[^"\\]++|\\.)*+', re.DOTALL)
 
-# What pydantic calls the branches of a union starts with this, so that it can be left out of a
-# place: nobody who writes JSON knows of them.
+# Pydantic puts the tag of a union's branch into the place of a fault. Our tags start with this, so
+# that they can be left out: a client has never heard of them.
 BRANCH = "~"
 
 _CODES = {
@@ -55,7 +55,7 @@ _CODES = {
 
 
 class Body(BaseModel):
-    """A JSON object with the fields it has and no others, and no value taken for another type."""
+    """A JSON object of known fields only, whose values are never converted to another type."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, protected_namespaces=())
 
@@ -66,19 +66,19 @@ def _not_a_number(value: Any) -> Any:
     return value
 
 
-# To Python 0 is False and 1 is True, so that a plain `Literal` takes the one for the other.
+# To Python 0 equals False and 1 equals True, so a plain `Literal` would accept the number.
 Never = Annotated[Literal[False], BeforeValidator(_not_a_number)]
-"""``false``, and nothing else can be had."""
+"""A field that may say ``false`` and nothing else."""
 Always = Annotated[Literal[True], BeforeValidator(_not_a_number)]
-"""``true``, and nothing else can be had."""
+"""A field that may say ``true`` and nothing else."""
 
 
 def within(name: str, **other: Any) -> Any:
-    """What a body's field may be: the limits of *name*, a field of a request between peers.
+    """The limits of a body's field: those of *name*, a field of a request between peers.
 
     Args:
       name: As in `punch.wire.LIMITS`.
-      **other: What the interface's own rule says in their place, in pydantic's words.
+      **other: Limits of the dialect itself, in pydantic's words, in place of ours.
 
     """
     limit = LIMITS[name]
@@ -176,7 +176,7 @@ async def parse_aside(kind: type[B], data: bytes, limiter: trio.CapacityLimiter)
 
 
 def _values(data: bytes) -> int:
-    """About how many values there are: commas that are in no string, up to the limit."""
+    """About how many values *data* has: its commas outside strings, counted up to the limit."""
     found = place = 0
     while found <= MAX_VALUES:
         quote = data.find(b'"', place)
@@ -221,7 +221,7 @@ def shown(value: Any) -> str:
 
 
 class _Short(reprlib.Repr):
-    """Writes no more of a value than is shown of it."""
+    """A `repr` that writes no more of a value than is shown of it."""
 
     maxstring = maxother = MAX_SHOWN_CHARACTERS
 
@@ -237,7 +237,7 @@ _SHORT = _Short()
 
 
 def _worst(errors: Sequence[Any]) -> Any:
-    """The error to speak of: one deep inside, as the others may only be its consequences."""
+    """The error to report: the deepest, since the others may only be its consequences."""
     return max(errors, key=lambda error: len(error["loc"]))
 
 

@@ -1,4 +1,7 @@
-"""How an endpoint spells answers: in one piece, or as they are made. Knows no network."""
+"""The two protocols by which an endpoint spells answers: in one piece, or as they are made.
+
+A shape makes bodies and bytes, and knows neither the network nor how the answer is made.
+"""
 
 from __future__ import annotations
 

@@ -1,14 +1,14 @@
-"""What a key pays for: the tokens of prompts and answers, as far as they can be true. No I/O.
+"""Decides what a key pays: the tokens of prompts and answers, as far as they can be true. No I/O.
 
 * A prompt is paid for as soon as a peer has taken it, and so is every part of the answer that was
-  delivered: whoever hangs up pays for what was done until then. A request that nobody has begun
-  to work on, because all have refused it, costs nothing.
+  delivered: a client that hangs up pays for what was made until then. A request that no peer has
+  begun, because all have refused it, costs nothing.
 * A backend's count is believed as far as it can be right. A prompt has no more tokens than bytes,
   and what a chat template puts around it; an answer no more than bytes, or than its peers had
   counted when they sent its parts, and than were asked for.
-* Where nobody has counted, a prompt has a token for every four bytes, and an answer what its
+* Where no backend has counted, a prompt has a token for every four bytes, and an answer what its
   peers had counted when they sent its parts, at least one for each.
-* An answer is paid for once, by whoever it is made for (`Answer.billed`).
+* An answer is paid for once, by the reader that it is made for (`Answer.billed`).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from ...dialer import Answer
 from ...events import Cost
 from ...wire import CommandRequest, CommandResponse, Usage, usual_output
 
-# Bytes of English text for each token of the usual vocabularies, where nobody has counted.
+# Bytes of English text for each token of the usual vocabularies, where no backend has counted.
 BYTES_PER_TOKEN = 4
 
 # What a chat template puts before a conversation and around each part of it, at most, in tokens.
@@ -46,12 +46,12 @@ def prompt_tokens(request: CommandRequest) -> int:
 
 
 def expected_tokens(requests: Sequence[CommandRequest]) -> int:
-    """What *requests* will take together, of prompts and answers (expected)."""
+    """Tokens of prompts and answers of all *requests* together (expected)."""
     return sum(prompt_tokens(each) + usual_output(each) for each in requests)
 
 
 def believed(response: CommandResponse, answer: Answer) -> CommandResponse:
-    """*response* without more tokens than the *answer* can have."""
+    """*response* with its counts cut to what the *answer* can have: peers may claim too much."""
     usage = response.usage
     prompt = _at_most(usage.prompt_tokens, _most_of_prompt(answer.request))
     counts = Usage(

@@ -1,7 +1,7 @@
 """The gateway's file: keys and what they used, in SQLite. The only importer of `sqlite3`.
 
 One file may be open in several processes at once: the gateways of a machine, and ``punch keys``.
-It is in WAL mode, so that nobody who reads waits for somebody who writes. With
+It is in WAL mode, so that readers never wait for a writer (https://www.sqlite.org/wal.html). With
 ``synchronous=NORMAL`` a transaction survives the end of its process, however sudden; a power cut
 may take the last ones with it.
 """
@@ -23,7 +23,7 @@ from ...exceptions import ConfigurationError
 
 T = TypeVar("T")
 
-# Held while a file is made: nobody else in this process may have it open when that ends.
+# Held while a file is made: see `_make_private` for why no other thread may have it open then.
 _making = threading.Lock()
 
 # Written into the file, so that the database of another program is never taken for ours: "punc".
@@ -68,7 +68,7 @@ Execute = Callable[..., sqlite3.Cursor]
 
 
 class Database:
-    """One connection to the file. Every method blocks: call it in a thread, or in a program.
+    """A connection to the file. Every method blocks: call it in a thread, or in a program.
 
     Args:
       path: The file, made with its folder if it is not there; only its owner may read it.
@@ -114,12 +114,12 @@ class Database:
             return self._guarded(transaction)
 
     def version(self) -> tuple[int, int]:
-        """Changes with every transaction of any other connection; the first part, with the file."""
+        """A value that changes with every commit of another connection, and with a new file."""
         found = self.read("PRAGMA data_version")[0][0]
         return self._opened, int(found)
 
     def close(self) -> None:
-        """Give the file back."""
+        """Close the file."""
         with self._lock:
             self._connection.close()
 
@@ -135,7 +135,7 @@ class Database:
         )
 
     def _follow(self) -> None:
-        """Take the file that has the name now: whoever removed it, or put another, meant it."""
+        """Reopen the path if its file was removed or replaced, such as by a restored backup."""
         try:
             status = self.path.stat()
         except FileNotFoundError:
@@ -146,7 +146,7 @@ class Database:
 
     def _open(self) -> sqlite3.Connection:
         _make_private(self.path)
-        # Whoever calls holds the lock, so that one connection may serve several threads.
+        # The callers hold the lock, so one connection may serve several threads.
         connection = sqlite3.connect(
             self.path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False
         )

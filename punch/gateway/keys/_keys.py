@@ -1,4 +1,4 @@
-"""API keys: made, listed, revoked, and looked up for every request.
+"""API keys: makes, lists and revokes them, and decides for every request whether its key is good.
 
 A secret is ``pk-ID-RANDOM``: its public id, and 256 bits that nobody can guess. The file has its
 SHA-256 only. A slow hash (scrypt, argon2) protects what people choose, by making each guess
@@ -7,8 +7,8 @@ dear; among 2**256 equally likely values there is nothing to guess, and every re
 * A secret is shown once, when its key is made, and is in no file and no log.
 * Looking up costs microseconds: the keys are in memory. At most every 250 ms the first request
   looks whether another process has changed the file, in a thread.
-* Whoever has no key learns nothing from how long the answer takes: an unknown id is compared as
-  a known one is, and only the right secret is told that it has expired or was revoked.
+* A caller without a key learns nothing from how long the answer takes: an unknown id is compared
+  like a known one, and only the right secret is told that its key has expired or was revoked.
 """
 
 from __future__ import annotations
@@ -49,14 +49,14 @@ ID_LENGTH = 10
 
 SECRET_BYTES = 32
 
-# Of what comes in place of a secret, more is not looked at.
+# Characters of a given secret that are hashed: a header of megabytes must not cost more.
 MAX_SECRET_CHARACTERS = 256
 
 _DIGITS = string.digits + string.ascii_uppercase + string.ascii_lowercase
 # What 32 bytes take in base 62.
 _SECRET_DIGITS = 43
 
-# What is looked at before the file was.
+# The version of a file that was not read yet.
 _NEVER = (0, -1)
 
 # What an unknown id is compared with: no secret has it.
@@ -65,13 +65,13 @@ _NO_DIGEST = b"\0" * 32
 
 @attrs.frozen(kw_only=True)
 class Key:
-    """One API key, without its secret."""
+    """An API key, without its secret."""
 
     key_id: str
-    """Its public id: what is logged, listed and revoked."""
+    """The public id, by which the key is logged, listed and revoked."""
 
     name: str
-    """What its owner calls it."""
+    """What its owner calls the key."""
 
     models: tuple[str, ...] = ()
     """Models that it may use; empty for all."""
@@ -86,13 +86,13 @@ class Key:
     """Requests it may have under way at a time; `None` for no limit."""
 
     created_at: float = 0.0
-    """When it was made, in seconds since 1970, as both below."""
+    """When it was made, in seconds since 1970, as are both below."""
 
     expires_at: float | None = None
-    """From then on it is refused."""
+    """When it begins to be refused; `None` for never."""
 
     revoked_at: float | None = None
-    """When it was revoked, if it was."""
+    """When it was revoked; `None` if it was not."""
 
     def state(self, now: float) -> str:
         """``active``, ``expired`` or ``revoked``, *now* in seconds since 1970."""
@@ -103,7 +103,7 @@ class Key:
         return "active"
 
     def may_use(self, model: str) -> bool:
-        """Whether it may use the model of this name."""
+        """Whether the key may use the model of this name."""
         return not self.models or model in self.models
 
     def model_for(self, model: str | None) -> str | None:
@@ -169,7 +169,7 @@ class KeyStore:
 
     @property
     def database(self) -> Database:
-        """The same, open: for whoever keeps the books of these keys."""
+        """The open file, which the book of these keys' usage shares."""
         return self._database
 
     # ---- for the event loop ----
@@ -186,7 +186,7 @@ class KeyStore:
         return self._match(secret)
 
     async def _check(self) -> None:
-        """Look into the file; those who come meanwhile wait for the same look."""
+        """Read the file if it has changed; requests that come meanwhile wait for the same read."""
         async with self._checking:
             if trio.current_time() - self._checked_at < CHECK_SECONDS:
                 return
@@ -231,7 +231,7 @@ class KeyStore:
         self.close()
 
     def close(self) -> None:
-        """Give the file back."""
+        """Close the file."""
         self._database.close()
 
     def create(
@@ -309,12 +309,12 @@ class KeyStore:
         return found[0]
 
     def _changed(self) -> None:
-        # What we change ourselves is no news to our own connection.
+        # `PRAGMA data_version` does not change with the commits of our own connection.
         self._version = _NEVER
         self._look()
 
     def _look(self) -> None:
-        """Take the keys from the file again, if they may have changed."""
+        """Read the keys again if the file has changed."""
         version = self._database.version()
         if version == self._version:
             return

@@ -1,17 +1,17 @@
-"""Who may ask now: what a key allows, and a fair share of the gateway for every key.
+"""Decides when a request may begin: what its key allows, and each key's fair share of the gateway.
 
-* A key's requests and tokens a minute are buckets of a minute's content that fill evenly: who was
-  quiet may send a minute's worth at once. In the worst minute that is twice the number, as it is
-  with the windows that other gateways count in.
+* A key's requests and tokens a minute are buckets of a minute's content that fill evenly: a
+  key that was quiet may send a minute's worth at once. In the worst minute that is twice the
+  number, as it is with the windows that other gateways count in.
 * A request for several answers, or with several prompts, is as many requests.
 * Tokens are taken by the length that is predicted, so that a burst counts at once, and settled
   when the answer is over. One that was longer than predicted leaves a debt, which the next
   request waits off.
-* What the gateway itself takes is limited too. Who comes later waits in a bounded queue; the key
+* What the gateway itself takes is limited too. Further requests wait in a bounded queue; the key
   that was served the fewest tokens lately goes first, and a full queue pushes out the last
   request of the greediest. That is `punch.admission`, with keys in the place of dialers.
 
-There is no clock in here but trio's, and no file.
+Nothing in here reads a file, or any clock but trio's.
 """
 
 from __future__ import annotations
@@ -38,13 +38,13 @@ DEFAULT_QUEUE_LIMIT = 1024
 DEFAULT_TOKENS = 400.0
 WEIGHT = 0.2
 
-# When to come again if nothing tells how long a request takes, in seconds.
+# When to ask again before it was measured how long a request takes, in seconds.
 DEFAULT_RETRY_SECONDS = 1.0
 
-# Sooner is of no use: a header says whole seconds.
+# Asking again sooner only adds to the load.
 MIN_RETRY_SECONDS = 0.1
 
-# Whoever asks where no keys are needed.
+# The claimant of every request, where no keys are needed.
 NOBODY = ""
 
 
@@ -53,20 +53,20 @@ class QuotaStatistics:
     """How full the gateway is."""
 
     running: int
-    """Requests that are worked on."""
+    """Requests that are being answered."""
 
     waiting: int
-    """Requests that wait for that."""
+    """Requests that wait for a place."""
 
     limit: int
-    """Requests that may be worked on."""
+    """Requests that may be answered at a time."""
 
     queue_limit: int
     """Requests that may wait."""
 
 
 class Bucket:
-    """A minute's worth of something, which fills evenly. No clock.
+    """A token bucket: a minute's worth of something, which fills evenly. No clock.
 
     Args:
       per_minute: How much is in it when it is full.
@@ -80,28 +80,28 @@ class Bucket:
         self._at = now
 
     def level(self, now: float) -> float:
-        """How much is in it; negative if more was taken than there was."""
+        """How much is left; negative after an answer that was longer than predicted."""
         if now > self._at:
             gained = (now - self._at) * self.per_minute / 60.0
             self._level, self._at = min(self.per_minute, self._level + gained), now
         return self._level
 
     def seconds_until(self, amount: float, now: float) -> float:
-        """How long until *amount* can be taken, 0 if it can be now.
+        """Seconds until *amount* can be consumed, 0 if it can be now.
 
-        More than a minute's worth can be taken when it is full: else it never could.
+        More than a minute's worth can be consumed when the bucket is full: else it never could.
         """
         missing = min(amount, self.per_minute) - self.level(now)
-        # A billionth, so that rounding makes nobody wait who has waited.
+        # A billionth is rounding: a request that has waited must not wait again for it.
         return missing * 60.0 / self.per_minute if missing > 1e-9 * self.per_minute else 0.0
 
     def consume(self, amount: float, now: float) -> None:
-        """Take *amount* out, or put it back if it is negative."""
+        """Consume *amount*; a negative one is put back."""
         self._level = min(self.per_minute, self.level(now) - amount)
 
 
 class _Account:
-    """What one key has under way, and has left."""
+    """What one key has under way, and what it has left."""
 
     def __init__(self, key: Key, now: float) -> None:
         self.key = key
@@ -112,13 +112,13 @@ class _Account:
         self.apply_limits(key, now)
 
     def apply_limits(self, key: Key, now: float) -> None:
-        """Take the limits of *key*, which may have changed."""
+        """Adopt the limits of *key*, which may have changed; unchanged buckets keep their level."""
         self.key = key
         self.requests = _bucket(self.requests, key.requests_per_minute, now)
         self.tokens = _bucket(self.tokens, key.tokens_per_minute, now)
 
     def check(self, weight: int, tokens: float, now: float, *, usual_seconds: float) -> None:
-        """Raise if *weight* requests of so many tokens together are too much now, or ever."""
+        """Raise if *weight* requests of *tokens* together are too much, now or ever."""
         key = self.key
         if key.concurrency is not None and self.running + weight > key.concurrency:
             if weight > key.concurrency:
@@ -144,7 +144,7 @@ class _Account:
                 )
 
     def begin(self, weight: int, tokens: float, now: float) -> None:
-        """Count what was let in."""
+        """Count *weight* requests that were let in."""
         self.running += weight
         if self.requests is not None:
             self.requests.consume(weight, now)
@@ -152,12 +152,12 @@ class _Account:
             self.tokens.consume(tokens, now)
 
     def refund(self, weight: int, now: float) -> None:
-        """What was let in got no place after all: it costs nothing."""
+        """Give back the requests that got no place after all; `end` gives the tokens back."""
         if self.requests is not None:
             self.requests.consume(-weight, now)
 
     def end(self, weight: int, expected: float, used: float, now: float) -> None:
-        """What was let in is over."""
+        """Settle requests that are over: *used* tokens in place of the *expected* ones."""
         self.running -= weight
         if self.tokens is not None:
             self.tokens.consume(used - expected, now)
@@ -184,15 +184,15 @@ class Grant:
         self.expected = expected
         """Tokens that were reserved."""
         self.used = 0
-        """Tokens that it has taken so far, of its prompt and its answer."""
+        """Tokens used so far, of prompt and answer."""
 
     def charge(self, tokens: int) -> None:
-        """It has taken so many tokens in all; may be said again as there are more."""
+        """Set the *tokens* used in all; may be called again with more of them."""
         self.used = max(self.used, tokens)
 
 
 class Quotas:
-    """Lets requests in.
+    """Lets requests in: at once, after a wait, or not at all.
 
     Args:
       limit: Requests that the gateway works on side by side.
@@ -230,14 +230,14 @@ class Quotas:
         """Let a request in, for as long as the context lasts; or wait for that, or refuse it.
 
         Args:
-          key: Whose it is; `None` where no keys are needed.
+          key: The API key; `None` where no keys are needed.
           model: What is asked for; `None` for any.
-          weight: As how many requests it counts: answers that are made side by side.
-          tokens: How many it will take, of prompt and answer (expected); by default as many as
-            requests of this key do.
-          timeout: Seconds that it may wait; who would have to wait longer is refused at once.
-          waiting: Called at first and every 5 s while it waits: how many are before it and the
-            seconds that this will take, if that is known.
+          weight: How many requests it counts as: its answers side by side.
+          tokens: Tokens of prompt and answer (expected); by default what requests of this key
+            usually take.
+          timeout: Seconds that it may wait; a request that would wait longer is refused at once.
+          waiting: Called at first and every 5 s while the request waits, with the number of
+            requests before it and the seconds that these will take, if known.
 
         Raises:
           ModelForbidden: if the key may not use the model.
@@ -283,7 +283,7 @@ class Quotas:
         timeout: float,
         waiting: Callable[[int, float | None], None] | None,
     ) -> None:
-        """Take one of the gateway's places, or wait for it."""
+        """Acquire one of the gateway's places, or wait for one."""
         say = waiting if waiting is not None else _say_nothing
         slots = self._slots
         # Where nothing is waited for, no time-out needs to be set up.
@@ -312,7 +312,7 @@ class Quotas:
         return account
 
     def _forget(self) -> None:
-        """Drop who was not here for longest: of more keys than there can be, many are gone."""
+        """Drop the accounts that were idle for longest: deleted keys leave theirs behind."""
         while len(self._accounts) > MAX_KEYS:
             idle = next((i for i, a in self._accounts.items() if not a.running), None)
             if idle is None:
@@ -321,4 +321,4 @@ class Quotas:
 
 
 def _say_nothing(_ahead: int, _seconds: float | None) -> None:
-    """Nobody wants to know."""
+    """Ignore a report of waiting."""

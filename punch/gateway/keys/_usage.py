@@ -1,9 +1,9 @@
-"""What each key used on each day, in the gateway's file.
+"""Keeps the book of what each key used on each day, in the gateway's file.
 
 Requests are counted in memory and written by one task, half a second after the first of them:
 what a gateway that is killed had not written is what ended within its last second.
 
-Tokens are those that the key has paid for, see `_charging`.
+What a request costs is decided in `_charging`; here it is only added up.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ MAX_DAYS = 400
 # What is not written yet, in pairs of a key and a day; more come only if the disk is full.
 MAX_PENDING = 16_384
 
-# A number is never more: two of them together still fit SQLite's integers.
+# Every count is cut here: two of them together still fit SQLite's integers.
 MAX_COUNTED = (1 << 62) - 1
 
 
@@ -59,7 +59,7 @@ class DayUsage:
     """Tokens of their answers."""
 
     def plus(self, other: DayUsage) -> DayUsage:
-        """Both together, on this one's day."""
+        """The sum of both, with this day."""
         return DayUsage(
             day=self.day,
             requests=self.requests + other.requests,
@@ -79,7 +79,7 @@ ON CONFLICT (key_id, day) DO UPDATE SET
 
 
 class UsageBook:
-    """Keeps the books. Made by `open_usage`.
+    """Adds up usage and writes it. Made by `open_usage`.
 
     A bill may lose nothing, so this is a ledger of the bus (`Bus.account`) and no subscriber with
     a queue: a request is noted here before `RequestEnded` is published to anybody else, and in
@@ -95,7 +95,7 @@ class UsageBook:
         self._oldest_day = ""
 
     def note(self, event: Event) -> None:
-        """Note what a request that is over has used, if it had a key."""
+        """Note what an ended request has used, if it had a key."""
         if not isinstance(event, RequestEnded) or event.request.key_id is None:
             return
         record, key_id = event.request, event.request.key_id
@@ -140,7 +140,7 @@ class UsageBook:
 
     async def _put(self, pending: dict[tuple[str, str], DayUsage]) -> None:
         try:
-            # Never left half way: it would be unknown whether it was written.
+            # Shielded: after a cancellation it would be unknown whether the thread has written.
             with trio.CancelScope(shield=True):
                 await trio.to_thread.run_sync(self._write, pending)
             self._warned = False
@@ -151,7 +151,7 @@ class UsageBook:
             for (key_id, _), used in pending.items():
                 self._add(key_id, used)
         except Exception:
-            # One that cannot be written must not take the others with it, nor the gateway.
+            # One row that cannot be written must not lose the others, nor end the gateway.
             if len(pending) > 1:
                 for place, used in pending.items():
                     await self._put({place: used})

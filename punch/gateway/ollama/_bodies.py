@@ -1,4 +1,4 @@
-"""What Ollama's clients send: https://github.com/ollama/ollama/blob/main/docs/api.md.
+"""The bodies that Ollama's clients send: https://github.com/ollama/ollama/blob/main/docs/api.md.
 
 As with OpenAI's, a field that cannot be honoured is refused by name.
 """
@@ -14,7 +14,7 @@ from .._parsing import MAX_SEED, Body, Function, ModelName, Never, PunchOptions,
 
 
 class _Options(Body):
-    """What may be left out may be null as well: some clients send all they know."""
+    """Options in which null means left out: some clients send every field they know."""
 
     @model_validator(mode="before")
     @classmethod
@@ -85,7 +85,7 @@ class CalledTool(Body):
 
 
 class MessageBody(Body):
-    """One message of a conversation."""
+    """A message of a conversation."""
 
     role: Literal["system", "user", "assistant", "tool"]
     content: str | None = None
@@ -110,13 +110,13 @@ Format = Annotated[
 
 
 class OllamaGenerationBody(Body):
-    """What chat and generate have in common."""
+    """The fields that chat and generate share."""
 
     model: ModelName
     stream: bool | None = None
     format: Format | None = None
     options: Options | None = None
-    # How long a model stays in memory is the listener's business.
+    # Taken and ignored: how long a model stays in memory is the listener's decision.
     keep_alive: str | float | None = None
     think: Never | None = None
     logprobs: Never | None = None
@@ -158,7 +158,7 @@ class EmbedBody(Body):
         Text | Annotated[list[str], within("inputs", min_length=1), Tag("~list")],
         Discriminator(lambda value: "~text" if isinstance(value, str) else "~list"),
     ]
-    # Whoever cuts a text to fit would have to say so.
+    # Taken, though nothing is ever cut: a text that does not fit is refused.
     truncate: bool | None = None
     dimensions: int | None = Field(default=None, ge=1)
     options: EmbedOptions | None = None

@@ -17,7 +17,7 @@ class OllamaEmbeddingShape:
       request_id: Of the request.
       model: As asked for.
       single: Give one vector, the old way.
-      dimensions: How many numbers each must have, if that was said.
+      dimensions: Length that each vector must have, if the request names one.
 
     """
 

@@ -1,4 +1,4 @@
-"""Ollama's endpoints: chat, generate, embed, and what they say of models."""
+"""Ollama's endpoints: makes commands of chat, generate and embed, and lists models."""
 
 from __future__ import annotations
 
@@ -262,7 +262,7 @@ class OldEmbed(_Asking, Endpoint[OldEmbedBody]):
         return self.model_name(body.model)
 
     def parsed(self, body: OldEmbedBody, context: RequestContext) -> ParsedRequest:
-        """One text to embed."""
+        """The command for the one text to embed."""
         self.check_context(body.options, context.model)
         request = command_request(
             self.service, context, body.punch, command="embed", inputs=(body.prompt,), stream=False

@@ -21,7 +21,7 @@ def moment(seconds: float) -> str:
 
 
 def nanoseconds(seconds: float | None) -> int:
-    """What Ollama counts in; 0 for what nobody has measured, as its clients take no null."""
+    """*seconds* in Ollama's unit; 0 if not measured, since its clients accept no null."""
     return 0 if seconds is None else round(seconds * 1e9)
 
 
@@ -29,7 +29,7 @@ def arguments_of(call: ToolCall) -> dict[str, Any]:
     """A call's arguments as the object that Ollama gives; text that is none goes under a name."""
     try:
         value = json.loads(call.arguments or "{}")
-        # What cannot be written down again is no JSON, or too deep, and goes as text.
+        # Arguments that cannot be serialised again (NaN, or nested too deep) go as text.
         json.dumps([[[[[[[[value]]]]]]]], allow_nan=False)
     except (ValueError, RecursionError):
         value = call.arguments
@@ -41,8 +41,8 @@ class OllamaShape:
 
     Args:
       request_id: Of the request.
-      created: When it came, in seconds since 1970.
-      model: As asked for, and so it is given back.
+      created: When the request came, in seconds since 1970.
+      model: The model asked for, which the answer names again.
       chat: Whether the text is a message.
 
     """
@@ -70,23 +70,23 @@ class OllamaShape:
         return {"message": message}
 
     def began(self, model: str) -> bytes:
-        """Nothing comes before the text."""
+        """Empty: the first line comes with the first text."""
         return b""
 
     def named(self, model: str) -> None:
-        """Every line has the model that was asked for."""
+        """No effect: every line names the model that was asked for, as Ollama does."""
 
     def text(self, index: int, parts: Sequence[str]) -> bytes:
-        """One line for each part."""
+        """A line for each part."""
         lines = [f"{self._before}{as_json(part)}{self._after}\n" for part in parts]
         return "".join(lines).encode(errors="replace")
 
     def comment(self, words: str) -> bytes:
-        """There are no comments in JSON."""
+        """Empty: JSON has no comments."""
         return b""
 
     def finished(self, index: int, response: CommandResponse) -> bytes:
-        """Tool calls have a line of their own."""
+        """A line with the tool calls, if there are any."""
         calls = completion_of(response).tool_calls
         if not calls:
             return b""
@@ -131,7 +131,7 @@ def _line(value: Any) -> bytes:
 
 
 def counted(response: CommandResponse) -> dict[str, Any]:
-    """Tokens and nanoseconds; tokens that nobody has counted are left out."""
+    """Tokens and nanoseconds; tokens that no backend has counted are left out."""
     usage, timings = response.usage, response.timings
     body: dict[str, Any] = {
         "total_duration": nanoseconds(timings.total or _sum(timings)),
@@ -187,7 +187,7 @@ def tag_body(model: OfferedModel, began_at: int) -> dict[str, Any]:
 
 
 def running_body(model: OfferedModel, began_at: int) -> dict[str, Any]:
-    """A model that is loaded somewhere; it stays until its listener goes."""
+    """A loaded model; it stays loaded until its listener ends, so it expires never."""
     found = tag_body(model, began_at)
     del found["modified_at"]
     return found | {"expires_at": "9999-12-31T23:59:59Z", "size_vram": 0}

@@ -69,7 +69,7 @@ class CalledTool(Body):
 
 
 class MessageBody(Body):
-    """One message of a conversation."""
+    """A message of a conversation."""
 
     role: Literal["system", "developer", "user", "assistant", "tool"]
     content: Content | None = None

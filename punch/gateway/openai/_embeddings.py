@@ -18,7 +18,7 @@ class EmbeddingShape:
       request_id: Of the request.
       model: As asked for.
       packed: In base64 of 32-bit floats instead of numbers: a quarter of the bytes.
-      dimensions: How many numbers each must have, if that was said.
+      dimensions: Length that each vector must have, if the request names one.
 
     """
 

@@ -1,4 +1,4 @@
-"""OpenAI's endpoints: chat, completions, embeddings, models."""
+"""OpenAI's endpoints: makes commands of chat, completions and embeddings."""
 
 from __future__ import annotations
 
@@ -41,24 +41,24 @@ def sampling_of(body: GenerationBody, max_tokens: int | None) -> Sampling:
     )
 
 
-def message_of(turn: MessageBody) -> ChatMessage:
-    """One message, as peers read it."""
+def message_of(body: MessageBody) -> ChatMessage:
+    """*body* as a message between peers."""
     # What OpenAI renamed for its reasoning models is a system message to everybody else.
-    role = "system" if turn.role == "developer" else turn.role
+    role = "system" if body.role == "developer" else body.role
     return ChatMessage(
         role=role,
-        content=turn.text,
-        name=turn.name,
+        content=body.text,
+        name=body.name,
         tool_calls=tuple(
             ToolCall(id=call.id, name=call.function.name, arguments=call.function.arguments)
-            for call in turn.tool_calls or ()
+            for call in body.tool_calls or ()
         ),
-        tool_call_id=turn.tool_call_id,
+        tool_call_id=body.tool_call_id,
     )
 
 
 def tools_of(tools: Sequence[FunctionTool] | None) -> tuple[Tool, ...]:
-    """What the model may ask for."""
+    """The functions that the model may call, as peers read them."""
     return tuple(
         Tool(
             name=tool.function.name,
@@ -70,7 +70,7 @@ def tools_of(tools: Sequence[FunctionTool] | None) -> tuple[Tool, ...]:
 
 
 def tool_choice_of(choice: ToolChoice | None) -> str | None:
-    """Whether it must ask for one, and for which."""
+    """Whether the model must call a function, and which, as peers read it."""
     if choice is None or isinstance(choice, str):
         return choice
     return f"function:{choice.function.name}"
@@ -127,7 +127,7 @@ class Completions(Endpoint[CompletionBody]):
         return bool(body.stream)
 
     def parsed(self, body: CompletionBody, context: RequestContext) -> ParsedRequest:
-        """One text to go on from, or several."""
+        """A command for each prompt, or for each of the answers to one."""
         streamed = self.is_streamed(body)
         prompts = [body.prompt] if isinstance(body.prompt, str) else body.prompt
         answers = body.n or 1

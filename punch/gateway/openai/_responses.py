@@ -20,7 +20,7 @@ from ._responses_shapes import Echoed, ResponsesShape
 
 
 class InputText(Body):
-    """A part of a message; there is text only."""
+    """A part of a message; only text is supported."""
 
     type: Literal["input_text", "output_text", "text"]
     text: str
@@ -36,7 +36,7 @@ Content = Annotated[
 
 
 class Message(Body):
-    """Something that was said."""
+    """A message of the conversation."""
 
     type: Literal["message"] = "message"
     role: Literal["system", "developer", "user", "assistant"]
@@ -45,7 +45,7 @@ class Message(Body):
     status: str | None = None
 
     def to_chat_message(self) -> ChatMessage:
-        """The same, as peers read it."""
+        """The item as a message between peers."""
         content = self.content
         text = content if isinstance(content, str) else "".join(part.text for part in content)
         role = "system" if self.role == "developer" else self.role
@@ -63,7 +63,7 @@ class Called(Body):
     status: str | None = None
 
     def to_chat_message(self) -> ChatMessage:
-        """The same, as peers read it."""
+        """The item as a message between peers."""
         call = ToolCall(id=self.call_id, name=self.name, arguments=self.arguments)
         return ChatMessage(role="assistant", content="", tool_calls=(call,))
 
@@ -78,7 +78,7 @@ class Returned(Body):
     status: str | None = None
 
     def to_chat_message(self) -> ChatMessage:
-        """The same, as peers read it."""
+        """The item as a message between peers."""
         return ChatMessage(role="tool", content=self.output, tool_call_id=self.call_id)
 
 
@@ -169,7 +169,7 @@ class ResponsesBody(Body):
     user: str | None = None
     safety_identifier: str | None = None
     prompt_cache_key: str | None = None
-    # Nothing is stored, so that nothing can be gone on with or looked up later.
+    # Nothing is stored, so no response can be continued or looked up later.
     store: Never | None = None
     previous_response_id: None = None
     conversation: None = None
@@ -190,11 +190,11 @@ class Responses(Endpoint[ResponsesBody]):
     body = ResponsesBody
 
     def is_streamed(self, body: ResponsesBody) -> bool:
-        """If it says so."""
+        """Whether the body asks for a stream."""
         return bool(body.stream)
 
     def parsed(self, body: ResponsesBody, context: RequestContext) -> ParsedRequest:
-        """A conversation."""
+        """The command for the conversation."""
         messages = _messages(body)
         if not any(message.role != "system" for message in messages):
             raise Refusal(

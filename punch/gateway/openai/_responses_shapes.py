@@ -75,7 +75,7 @@ class ResponsesShape:
     # ---- streams ----
 
     def began(self, model: str) -> bytes:
-        """It exists, and it is being worked on."""
+        """The events that a response was created and is in progress."""
         self._model = model
         body = self._body("in_progress", [])
         return self._event("response.created", response=body) + self._event(
@@ -83,7 +83,7 @@ class ResponsesShape:
         )
 
     def named(self, model: str) -> None:
-        """The response at the end has it."""
+        """Name *model* in the response at the end."""
         self._model = model
 
     def text(self, index: int, parts: Sequence[str]) -> bytes:
@@ -99,7 +99,7 @@ class ResponsesShape:
         return comment(words)
 
     def finished(self, index: int, response: CommandResponse) -> bytes:
-        """The message is whole; tool calls come after it."""
+        """The end of the message, and the tool calls after it."""
         result = completion_of(response)
         data = b""
         if not self._message_is_open and not result.tool_calls:

@@ -20,7 +20,7 @@ DONE = b"data: [DONE]\n\n"
 
 
 def event(value: Any) -> bytes:
-    """One server-sent event."""
+    """*value* as a server-sent event."""
     return f"data: {as_json(value)}\n\n".encode(errors="replace")
 
 
@@ -30,7 +30,7 @@ def comment(words: str) -> bytes:
 
 
 def usage_body(usage: Usage) -> dict[str, Any] | None:
-    """What OpenAI calls usage; `None` if nobody has counted."""
+    """OpenAI's `usage`; `None` if no backend has counted."""
     prompt, answer = usage.prompt_tokens, usage.completion_tokens
     if prompt is None or answer is None:
         return None
@@ -103,7 +103,7 @@ def old_logprobs_body(logprobs: Sequence[TokenLogprob]) -> dict[str, Any] | None
 
 
 class TextShape(ABC):
-    """What the shapes of chat and of completions have in common.
+    """The part that the shapes of chat and of completions share.
 
     Args:
       request_id: Of the whole request.
@@ -150,13 +150,13 @@ class TextShape(ABC):
     # ---- streams ----
 
     def began(self, model: str) -> bytes:
-        """The first event of each answer comes with its first text: nothing yet."""
+        """Empty: the first event of each answer comes with its first text."""
         self.named(model)
         self._tails = {}
         return b""
 
     def named(self, model: str) -> None:
-        """What every later event says."""
+        """Name *model* in every later event."""
         self.model = model
         head = {
             "id": f"{self.prefix}-{self.request_id}",
@@ -167,7 +167,7 @@ class TextShape(ABC):
         self._head = as_json(head)[:-1]
 
     def text(self, index: int, parts: Sequence[str]) -> bytes:
-        """One event for each part, all in one write."""
+        """An event for each part, all in one write."""
         opening = b""
         ends = self._tails.get(index)
         if ends is None:
@@ -247,12 +247,12 @@ class ChatShape(TextShape):
     part_object = "chat.completion.chunk"
 
     def first(self, index: int) -> dict[str, Any]:
-        """Who speaks."""
+        """The role, which OpenAI's first event has."""
         delta = {"role": "assistant", "content": ""}
         return {"index": index, "delta": delta, "logprobs": None, "finish_reason": None}
 
     def part(self, index: int) -> dict[str, Any]:
-        """A piece of what is said."""
+        """A piece of the message."""
         delta = {"content": "\0"}
         return {"index": index, "delta": delta, "logprobs": None, "finish_reason": None}
 
@@ -297,7 +297,7 @@ class CompletionShape(TextShape):
         super().__init__(**fields)
 
     def first(self, index: int) -> None:
-        """Nothing goes before the text."""
+        """`None`: completions have no first event."""
         return
 
     def part(self, index: int) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""HTTP/1.1 over trio. Knows no word of punch."""
+"""HTTP/1.1 over trio, for any ASGI application; nothing in here is about models or peers."""
 
 from ._http1 import BadRequest
 from ._limits import ClientGone, Limits, discarding_body, has_body

@@ -1,4 +1,8 @@
-"""One client's connection: its requests one after the other, each answered by the application."""
+"""Serves one client's connection: reads its requests one after another, writes their answers.
+
+Decides when a client is lost, how long it may be silent and when the connection ends. Bytes are
+parsed and framed by `_http1`; what an answer says is the application's.
+"""
 
 from __future__ import annotations
 
@@ -17,17 +21,18 @@ from ._limits import Limits
 
 log = get_logger(__name__)
 
-# What one read takes at most.
+# Most bytes that one read takes.
 READ_BYTES = 64 << 10
 
-# What a client may send ahead while its request is under way; then nobody reads until that ends.
+# Bytes that a client may send ahead while its request is under way; after these, nothing is read
+# until the request ends, and TCP holds the client back.
 MAX_AHEAD_BYTES = 64 << 10
 
-# What one write takes at most: a client that takes it in time gets the time for the next.
+# Most bytes that one write takes: a client that takes them in time gets as long for the next.
 WRITE_BYTES = 64 << 10
 
-# Whoever still sends when the connection ends never reads the answer, so what it sends is thrown
-# away for so long.
+# How long a client that is still sending is read and ignored before the connection closes. Closing
+# at once makes the kernel send a reset, which takes the answer with it (RFC 9112, section 9.6).
 LINGER_SECONDS = 2.0
 
 DISCONNECT = {"type": "http.disconnect"}
@@ -41,7 +46,7 @@ Spell = Callable[[BadRequest | None], tuple[bytes, bytes]]
 
 
 def plain(error: BadRequest | None) -> tuple[bytes, bytes]:
-    """The error in words."""
+    """The error as plain text, where the application has no form of its own."""
     words = "the server has a bug here" if error is None else str(error)
     return b"text/plain; charset=utf-8", words.encode(errors="replace")
 
@@ -49,15 +54,15 @@ def plain(error: BadRequest | None) -> tuple[bytes, bytes]:
 class Connection:
     """Reads requests off one socket and has the application answer each.
 
-    Nobody but `run` and the application it calls reads or writes. While a request is under way,
-    what is read is for its body, or tells that the client went away: what comes behind it waits.
+    Only `run` and the application that it calls read or write. While a request is under way, what
+    is read belongs to its body or shows that the client went away: later requests wait.
 
     Args:
       stream: The client's socket.
       app: An ASGI application.
       limits: What clients may do.
-      is_ending: Whether the server is: then no further request is taken.
-      spell: How an error is said of which the application never hears.
+      is_ending: Whether the server is ending: then no further request is taken.
+      spell: Makes the answer to an error that the application never hears of.
 
     """
 
@@ -70,11 +75,11 @@ class Connection:
         spell: Spell,
     ) -> None:
         self.due = trio.current_time() + limits.idle
-        """When its client has taken too long to ask, in trio's seconds: then the server ends it."""
+        """When the server ends the connection for want of a request, in seconds of trio's clock."""
         self.is_idle = True
         """No request is under way."""
         self.is_lost = False
-        """The client went away, or was sent away."""
+        """The connection cannot be used any more: the client went away, or took too long."""
         self.client = _address(stream.socket.getpeername)
         self.server = _address(stream.socket.getsockname)
         self._stream = stream
@@ -89,7 +94,7 @@ class Connection:
         self._writing = trio.Lock()
 
     async def run(self) -> None:
-        """Answer until one of both sides has enough."""
+        """Answer requests until the client or the server ends the connection."""
         try:
             while (request := await self._next_request()) is not None:
                 self.is_idle, self.due = False, math.inf
@@ -109,7 +114,7 @@ class Connection:
                 await trio.aclose_forcefully(self._stream)
 
     async def _next_request(self) -> Request | None:
-        """The next one, once its head is there; `None` if there is none."""
+        """The next request once its head is complete; `None` if there will be none."""
         parser = self._parser
         if self._ahead:
             ahead, self._ahead = self._ahead, bytearray()
@@ -119,7 +124,7 @@ class Connection:
             if parser.error is not None or self._is_ending():
                 return None
             if parser.in_head and not in_head:
-                # Who has begun must get on with it.
+                # A head that was begun must come within seconds, however long the idle time is.
                 in_head = True
                 self.due = min(self.due, trio.current_time() + self._limits.slowest)
             data = await self._read()
@@ -129,19 +134,19 @@ class Connection:
         return parser.requests.popleft()
 
     async def _read(self) -> bytes | bytearray:
-        """What comes next; nothing at the end."""
+        """The next bytes; empty at the end."""
         if self.is_lost:
             return b""
         try:
             data = await self._stream.receive_some(READ_BYTES)
         except _LOST:
             data = b""
-        # What came while it was sent away would be done for nobody, and again when it comes back.
+        # Bytes that arrived while the client was dropped are ignored: it will send them again.
         self.is_lost |= not data
         return b"" if self.is_lost else data
 
     async def hear(self, request: Request) -> None:
-        """Read on for *request*: its body, or, behind that, that the client goes away."""
+        """Read until there is more of *request*, or the client has gone away."""
         await acquire_now(self._reading)
         try:
             if request.has_news or self.has_no_more_of(request):
@@ -165,7 +170,7 @@ class Connection:
         await acquire_now(self._writing)
         latest = trio.current_time() + self._limits.stuck
         try:
-            # Shielded: half a part would take what comes after it with it.
+            # Shielded: half of a chunk would make everything after it unreadable.
             with trio.CancelScope(deadline=latest, shield=True) as patience:
                 if len(data) <= WRITE_BYTES:
                     await self._stream.send_all(data)
@@ -185,14 +190,14 @@ class Connection:
             await self._stream.send_all(data[place : place + WRITE_BYTES])
 
     async def lose(self) -> None:
-        """Have no more to do with the client; whoever reads or writes finds it gone."""
+        """Close the connection at once; pending reads and writes find the client gone."""
         self.is_lost = True
         self._gone.set()
         with trio.CancelScope(shield=True):
             await trio.aclose_forcefully(self._stream)
 
     async def refuse(self, error: BadRequest | None) -> None:
-        """Say that what came cannot be read, or else that there is a bug, if somebody hears it."""
+        """Answer with *error*, or else with a bug, unless the client is gone."""
         if self.is_lost:
             return
         status = 500 if error is None else error.status
@@ -202,7 +207,7 @@ class Connection:
         await self.write(framing.head(status, headers, body, last=True))
 
     async def _linger(self) -> None:
-        """Let a client that still sends read what it was told."""
+        """Read and ignore the client's bytes for a moment, so that it can read its answer."""
         if self.is_lost:
             return
         with trio.move_on_after(LINGER_SECONDS), suppress(*_LOST):
@@ -212,7 +217,7 @@ class Connection:
 
     @property
     def error(self) -> BadRequest | None:
-        """What cannot be read of what the client has sent."""
+        """Why the client's bytes cannot be parsed; `None` if they can."""
         return self._parser.error
 
     @property
@@ -222,20 +227,20 @@ class Connection:
 
 
 class RequestCycle:
-    """One request and its answer: ASGI's `receive` and `send`."""
+    """A request and its answer, as ASGI has them: `receive` and `send`."""
 
     def __init__(self, connection: Connection, request: Request) -> None:
         self._connection = connection
         self._request = request
         self.framing = Framing(request, closes=not request.keeps_alive)
-        """How its answer is framed."""
+        """Frames the answer."""
         self._start: dict[str, Any] | None = None
         self._has_begun = False
         self._is_over = False
         self._has_all = False
 
     async def run(self, app: Callable[..., Any]) -> None:
-        """Have it answered."""
+        """Have *app* answer the request."""
         connection, framing = self._connection, self.framing
         try:
             await app(self._scope(), self.receive, self.send)
@@ -247,7 +252,7 @@ class RequestCycle:
             return
         framing.closes = True
         if not self._has_begun:
-            # What is wrong behind a whole request is not what became of that.
+            # A fault behind a complete request says nothing about that request's own answer.
             await connection.refuse(None if self._request.is_complete else connection.error)
 
     def _scope(self) -> dict[str, Any]:
@@ -270,7 +275,7 @@ class RequestCycle:
         }
 
     async def receive(self) -> dict[str, Any]:
-        """More of the body; behind its end, that the client went away or has its answer."""
+        """The next part of the body; after its end, the disconnect once the answer is over."""
         request, connection = self._request, self._connection
         while True:
             if request.has_news or (request.is_complete and not self._has_all):
@@ -288,12 +293,12 @@ class RequestCycle:
             await connection.hear(request)
 
     async def send(self, message: dict[str, Any]) -> None:
-        """The next part of the answer. What is sent after its end, or to nobody, is dropped."""
+        """Send the next part of the answer; parts after its end, or for a lost client, drop."""
         if message["type"] == "http.response.start":
             self._start = message
             return
         if self._is_over or self._connection.is_lost:
-            # Whoever sends without end must let others have their turn all the same.
+            # An application that sends without end must still let other tasks run.
             await trio.lowlevel.checkpoint()
             return
         body, last = message.get("body", b""), not message.get("more_body", False)
@@ -308,7 +313,7 @@ class RequestCycle:
             await trio.lowlevel.checkpoint()
 
     def _begin(self, body: bytes, *, last: bool) -> bytes:
-        """The head leaves with what follows it: one write, one packet."""
+        """The head and the first part of the body together: one write, one packet."""
         start, framing = self._start, self.framing
         assert start is not None, "an answer begins with its status"
         framing.closes |= self._connection.is_last or not self._request.is_complete
@@ -319,7 +324,7 @@ class RequestCycle:
 
 
 def _address(name: Callable[[], Any]) -> tuple[str, int] | None:
-    """Host and port of one end, if it has them still."""
+    """Host and port of one end; `None` once the socket has lost them."""
     try:
         found = name()
     except OSError:

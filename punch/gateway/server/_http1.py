@@ -1,6 +1,7 @@
-"""HTTP/1.0 and 1.1 (RFC 9112) as bytes: what a client has asked, and how an answer is framed.
+"""Parses requests and frames answers of HTTP/1.0 and 1.1 (RFC 9112), as bytes.
 
-Knows no network and no time. The only importer of httptools: llhttp, the parser of Node.js.
+Decides what is refused as no valid request. Knows no network and no time. The
+only importer of httptools: llhttp, the parser of Node.js.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ _BODILESS = frozenset({204, 304})
 
 
 class BadRequest(Exception):
-    """What came is no request that we take; nothing behind it can be told apart.
+    """The bytes are no request that we accept; where the next one begins is unknown.
 
     Args:
       status: The status to refuse it with.
@@ -39,29 +40,29 @@ class BadRequest(Exception):
 
 
 class Request:
-    """One request, as far as it is there. Made by `RequestParser`."""
+    """A request, as far as it was parsed. Made by `RequestParser`."""
 
     def __init__(self) -> None:
         self.method = ""
         self.target = b""
-        """As it was sent: a path with a query, or a whole address."""
+        """The request target as it was sent: a path with a query, or a whole URL."""
         self.version = ""
         """``1.0`` or ``1.1``."""
         self.headers: list[tuple[bytes, bytes]] = []
-        """Names in small letters."""
+        """Headers in their order, names in lower case."""
         self.keeps_alive = False
-        """The connection may serve another one after it."""
+        """The connection may serve another request after this one."""
         self.waits = False
-        """The client sends the body once it is told to (``Expect: 100-continue``)."""
+        """The client waits for a 100 before it sends the body (``Expect: 100-continue``)."""
         self.has_body = False
-        """It says that it has one."""
+        """The head announces a body."""
         self.is_complete = False
-        """Its end is there."""
+        """The whole request has been parsed."""
         self._parts: list[bytes] = []
 
     @property
     def path(self) -> bytes:
-        """Without the query, and without a host that comes before it (RFC 9112, section 3.2.2)."""
+        """The path without its query, and without a host before it (RFC 9112, section 3.2.2)."""
         path = self.target.partition(b"?")[0]
         if path[:1] != b"/" and b"://" in path:
             path = b"/" + path.partition(b"://")[2].partition(b"/")[2]
@@ -69,26 +70,26 @@ class Request:
 
     @property
     def query(self) -> bytes:
-        """What comes behind the question mark."""
+        """The bytes behind the question mark."""
         return self.target.partition(b"?")[2]
 
     @property
     def has_news(self) -> bool:
-        """There is more of its body to take."""
+        """Whether there is more of the body to `consume`."""
         return bool(self._parts)
 
     def add(self, data: bytes) -> None:
-        """More of its body has come."""
+        """Append a parsed part of the body."""
         self._parts.append(data)
 
     def consume(self) -> bytes:
-        """What has come of its body since it was last taken."""
+        """The parts of the body that came since the last call."""
         parts, self._parts = self._parts, []
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
 class RequestParser:
-    """Makes requests of bytes.
+    """Makes requests from bytes.
 
     Args:
       most_head: Longest request line and headers, in bytes; also what may come without an end of
@@ -98,9 +99,9 @@ class RequestParser:
 
     def __init__(self, most_head: int) -> None:
         self.requests: deque[Request] = deque()
-        """Those whose heads are there, in their order; whoever answers one takes it out."""
+        """Requests whose heads are complete; the connection pops each as it answers it."""
         self.error: BadRequest | None = None
-        """What is wrong with what comes behind them; nothing more is read then."""
+        """Why the bytes behind these requests cannot be parsed; `feed` ignores all further ones."""
         self.in_head = False
         """A head has begun and is not complete."""
         self._most_head = most_head
@@ -112,11 +113,11 @@ class RequestParser:
 
     @property
     def has_more(self) -> bool:
-        """Something came behind the request that is answered."""
+        """Whether anything came behind the request that is being answered."""
         return bool(self.requests) or self.in_head or self.error is not None
 
     def feed(self, data: bytes | bytearray) -> None:
-        """Take in what was read."""
+        """Parse *data*; faults are found in `error`, none is raised."""
         fruitless = self._fruitless + len(data)
         self._fruitless = fruitless
         while data and self.error is None:
@@ -132,9 +133,9 @@ class RequestParser:
             self.error = self._too_long()
 
     def close(self) -> None:
-        """Let go of the parser: the two hold each other, with all that was read. Ends reading."""
+        """Break the reference cycle with the C parser, which holds all that was read."""
         del self._parser
-        # It knows where it was raised, and so who holds it.
+        # Its traceback holds this object as well.
         self.error = None
 
     def _pass_over_upgrade(self) -> None:
@@ -177,7 +178,7 @@ class RequestParser:
     # ---- what the parser says ----
 
     def on_message_begin(self) -> None:
-        """A request has begun."""
+        """Start a request (called by llhttp, as are all below)."""
         if self._is_resumed:
             return
         if len(self.requests) >= MAX_REQUESTS_AHEAD:
@@ -189,7 +190,7 @@ class RequestParser:
         self.in_head = True
 
     def on_url(self, part: bytes) -> None:
-        """More of the address."""
+        """Append to the target."""
         if self._is_resumed:
             return
         self._size += len(part)
@@ -198,7 +199,7 @@ class RequestParser:
         self._request.target += part
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """A header, or one behind the body: that has nothing we would need to know."""
+        """Add a header; trailers behind a body are counted and dropped."""
         if self._is_resumed:
             return
         self._size += len(name) + len(value) + 4
@@ -209,7 +210,7 @@ class RequestParser:
             self._request.headers.append((name.lower(), value.rstrip()))
 
     def on_headers_complete(self) -> None:
-        """The head is there."""
+        """Check the complete head, and hand the request over."""
         if self._is_resumed:
             self._is_resumed = False
             return
@@ -237,17 +238,17 @@ class RequestParser:
         self.requests.append(request)
 
     def on_body(self, data: bytes) -> None:
-        """More of the body."""
+        """Append to the body."""
         self._fruitless = 0
         self._request.add(data)
 
     def on_message_complete(self) -> None:
-        """Its end."""
+        """Mark the request as complete."""
         self._fruitless = 0
         self._request.is_complete = True
 
     def _check_coding(self, coding: bytes) -> None:
-        """Refuse a body whose end others could see elsewhere, or that we could not read."""
+        """Refuse a coding by which a proxy could see another end of the body (smuggling)."""
         if self._request.version == "1.0":
             self._refuse(
                 400, "HTTP/1.0 has no Transfer-Encoding: send none (RFC 9112, section 6.1)"
@@ -265,17 +266,17 @@ class RequestParser:
 
 
 class Framing:
-    """How the body of one answer is told apart from what comes after it.
+    """Frames one answer: its length, its chunks, or the end of the connection (RFC 9112, 6).
 
     Args:
-      request: What is answered; `None` if that could not be read.
-      closes: The connection ends after it.
+      request: The request; `None` if it could not be parsed.
+      closes: The connection ends after the answer.
 
     """
 
     def __init__(self, request: Request | None, *, closes: bool) -> None:
         self.closes = closes
-        """The connection ends after it."""
+        """The connection ends after the answer."""
         self._speaks_11 = request is None or request.version == "1.1"
         self._is_head = request is not None and request.method == "HEAD"
         self._is_bodiless = False
@@ -321,7 +322,7 @@ class Framing:
         """The next part of the body.
 
         Raises:
-          ValueError: if it is longer or, at its end, shorter than the head said.
+          ValueError: if the body is longer or, at its end, shorter than the head said.
 
         """
         if self._is_bodiless:

@@ -1,4 +1,4 @@
-"""How much a client may send, and how long it may take: bodies, headers, connections."""
+"""The limits of a client: bytes of bodies and heads, seconds, connections, file descriptors."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from ..._background import open_background
 
 Receive = Callable[[], Awaitable[Any]]
 
-# What one body may have by default: the longest context of today's models is a few megabytes of
-# text, and the peers take eight.
+# Bytes of one body, by default: the longest context of today's models is a few megabytes of text,
+# and a frame between peers has eight at most.
 DEFAULT_BODY_BYTES = 32 << 20
 
-# How long a client may take for its headers, and for its body: nobody types them.
+# How long a client may take for its headers, and for its body: programs send them, not people.
 DEFAULT_SLOWEST_SECONDS = 10.0
 
 # Bytes of all bodies of requests under way together: a few of the longest, thousands of usual ones.
@@ -28,7 +28,7 @@ WANTED_DESCRIPTORS = 16384
 
 @attrs.frozen(kw_only=True)
 class Limits:
-    """What a client may do; see the module."""
+    """The limits of a client."""
 
     body: int = DEFAULT_BODY_BYTES
     """Longest body, in bytes."""
@@ -41,8 +41,8 @@ class Limits:
     """Seconds for the headers, and for a body of up to 64 KiB times as many."""
 
     idle: float = 75.0
-    """Seconds that a connection may have nothing to do; what nginx gives, and more than clients
-    keep one."""
+    """Seconds without a request after which a connection ends: nginx's default, and longer than
+    clients keep an idle connection."""
 
     stuck: float = 30.0
     """Seconds that a client may take for each 64 KiB of what it is sent."""
@@ -55,7 +55,7 @@ class Limits:
 
 
 class ClientGone(Exception):
-    """The client went away; nobody is left to be told anything."""
+    """The client went away; there is nobody left to answer."""
 
 
 def has_body(headers: Mapping[bytes, bytes]) -> bool:
@@ -64,7 +64,7 @@ def has_body(headers: Mapping[bytes, bytes]) -> bool:
 
 
 async def discarding_body(receive: Receive, work: Callable[[], Awaitable[None]]) -> None:
-    """Do *work* while nobody wants the body: unread, it would keep the answer from leaving."""
+    """Do *work* while the body is read and dropped: a client may send all of it before it reads."""
     async with open_background() as nursery:
 
         async def read() -> None:
@@ -76,7 +76,7 @@ async def discarding_body(receive: Receive, work: Callable[[], Awaitable[None]])
 
 
 def raise_descriptor_limit(wanted: int = WANTED_DESCRIPTORS) -> int:
-    """Let this process have more files and sockets open, as far as it may; how many it may."""
+    """Raise the soft limit of open files to *wanted*, or as far as may be; the limit it has now."""
     if sys.platform == "win32":
         # There is no such limit there.
         return wanted

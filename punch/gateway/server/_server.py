@@ -1,4 +1,7 @@
-"""The HTTP server: where it listens, how many connections it has, and when it ends one."""
+"""The HTTP server: listens, accepts connections within its limit, and drains them at the end.
+
+What happens on a connection is left to `_connection`.
+"""
 
 from __future__ import annotations
 
@@ -22,8 +25,8 @@ BACKLOG = 4096
 # How long requests under way may take to end once the gateway is told to.
 DRAIN_SECONDS = 10.0
 
-# How often it is looked for clients that take too long to ask. One task that looks at all of them
-# costs less than a deadline for each that is set and taken back with every request.
+# How often idle connections are swept. One task that looks at all of them costs less than a cancel
+# scope for each, which would be entered and left with every request.
 SWEEP_SECONDS = 1.0
 
 
@@ -33,7 +36,7 @@ class Server:
     Args:
       app: The application.
       limits: What clients may do.
-      spell: How to say what the application never hears of.
+      spell: Makes the answer to an error that the application never hears of.
 
     """
 
@@ -49,17 +52,17 @@ class Server:
 
     @property
     def connections(self) -> int:
-        """How many there are."""
+        """How many connections there are."""
         return len(self._connections)
 
     async def serve(
         self, listeners: list[trio.SocketListener], *, connections: trio.Nursery
     ) -> None:
-        """Take connections until cancelled; they live on in *connections*."""
+        """Accept connections until cancelled; those that are open continue in *connections*."""
         await trio.serve_listeners(self.connected, listeners, handler_nursery=connections)
 
     async def connected(self, stream: trio.SocketStream) -> None:
-        """Serve one client until it has enough."""
+        """Serve one client until its connection ends."""
         if self.connections >= self._limits.connections:
             await stream.aclose()
             return
@@ -82,12 +85,12 @@ class Server:
             await trio.sleep(SWEEP_SECONDS)
             now = trio.current_time()
             for connection in tuple(self._connections):
-                # Others may begin while this one ends.
+                # A copy of the set: connections may begin while this one ends.
                 if connection.due <= now:
                     await connection.lose()
 
     async def drain(self, seconds: float) -> None:
-        """End idle connections, and wait for the others, but not longer than *seconds*."""
+        """End idle connections, and wait up to *seconds* for the others."""
         self._is_ending = True
         for connection in tuple(self._connections):
             if connection.is_idle:
@@ -98,7 +101,7 @@ class Server:
                 await self._fewer.wait()
 
     async def end(self) -> None:
-        """End all connections: whoever takes nothing of what it is sent would keep us for long."""
+        """Close all connections: a client that reads nothing would keep the server for long."""
         self._is_ending = True
         for connection in tuple(self._connections):
             await connection.lose()
@@ -122,10 +125,10 @@ async def open_server(
       port: 0 for any that is free.
       limits: What clients may do.
       drain: Seconds that requests under way may take at the end.
-      spell: How to say what the application never hears of; by default in plain words.
+      spell: Makes the answer to an error that the application never hears of; by default text.
 
     Raises:
-      AddressUnavailable: if nobody can listen there.
+      AddressUnavailable: if the address cannot be listened on.
 
     """
     raise_descriptor_limit()

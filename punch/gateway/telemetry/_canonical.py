@@ -1,7 +1,7 @@
-"""One line in the log for every request, with all that is known of it at its end.
+"""Logs one line for every request at its end, with everything that is known of it.
 
-The idea is Stripe's canonical log line: who looks for one request, or counts over a million of
-them, needs no other. It has no text of a prompt or an answer.
+The idea is Stripe's canonical log line: to find one request, or to count over a million of them,
+takes no other line. It has no text of a prompt or an answer.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from ...wire import short_word
 log = get_logger(__name__)
 
 
-# Seconds between two warnings of requests with no valid key: whoever tries them tries many.
+# Seconds between two warnings of requests with no valid key: a guesser sends many.
 WARNING_SECONDS = 60.0
 
 

@@ -1,4 +1,4 @@
-"""What Prometheus is told at ``/metrics``. The only importer of `prometheus_client`.
+"""Counts for Prometheus, at ``/metrics``. The only importer of `prometheus_client`.
 
 Names are those of vLLM where it has one (and so of the llm-d dashboards made for it), with
 ``punch_`` in the place of ``vllm:``; the buckets are vLLM's too, so that both fit one diagram.
@@ -316,7 +316,7 @@ def _gauge(name: str, about: str, value: float) -> GaugeMetricFamily:
 
 
 def _of_peers(peers: Sequence[PeerRecord]) -> list[Metric]:
-    """One sample for each of the first 200 peers, and one for all the others."""
+    """A sample for each of the first 200 peers, and one for all others together."""
     breakers = GaugeMetricFamily(
         "punch_peer_breaker_state",
         "0 closed, 1 half-open, 2 open: the worst of the peer's models.",

@@ -51,7 +51,7 @@ Attributes = dict[str, "AttributeValue"]
 
 @attrs.frozen(kw_only=True)
 class _Asking:
-    """One decision, and what came of it; times in seconds of trio's clock."""
+    """A decision and what came of it; times in seconds of trio's clock."""
 
     decision: Decision
     attempt: FailedAttempt | None
