@@ -138,17 +138,21 @@ async def test_the_last_reader_to_leave_cancels(autojump_clock: MockClock, swarm
 
 async def test_an_id_that_failed_is_asked_anew(autojump_clock: MockClock, swarm: Swarm) -> None:
     """An error is no answer."""
-    backend = mock()
 
-    async def fail(request: CommandRequest, emit: Emit) -> Generation:
-        raise GenerationFailed("not today")
+    class Moody(MockBackend):
+        works = False
 
-    working, backend.generate = backend.generate, fail  # type: ignore[method-assign]
+        async def generate(self, request: CommandRequest, emit: Emit) -> Generation:
+            if not self.works:
+                raise GenerationFailed("not today")
+            return await super().generate(request, emit)
+
+    backend = Moody(MockScript(decode_rate=10.0))
     await swarm.listener("a", backend)
     async with swarm.router() as router:
         with pytest.raises(PunchError):
             await router.ask(question())
-        backend.generate = working  # type: ignore[method-assign]
+        backend.works = True
         response = await router.ask(question())
     assert text_of(response) == " ".join(mock_words(question()))
     assert issubclass(GenerationFailed, BackendError)

@@ -31,6 +31,7 @@ from punch.wire import (
     CommandRequest,
     CommandResponse,
     Completion,
+    Join,
     Sampling,
     Timings,
     Usage,
@@ -150,10 +151,19 @@ async def test_a_router_hears_of_listeners_that_come_after_it_joined_its_listene
     assert took < 2
 
 
+class Unannounced:
+    """Says nothing of us: whoever asks for it has somebody to tell."""
+
+    altered = trio.Event()
+
+    def __call__(self, *, as_dialer: bool = False) -> Join:
+        raise AssertionError("we were announced")
+
+
 async def test_a_listener_that_meets_nowhere_is_found_by_nobody() -> None:
     """Its source has nobody to tell."""
     seen: list[Sighting] = []
-    await Nowhere().run(None, seen.append)  # type: ignore[arg-type]  # It announces nothing.
+    await Nowhere().run(Unannounced(), seen.append)
     assert seen == [Sighting(is_whole=True)]
 
 
