@@ -6,6 +6,7 @@ import trio
 from trio.testing import MockClock
 
 from punch.backends import MockBackend, MockScript
+from punch.capability import PeerId
 from punch.events import Bus, PeerJoined, PeerLeft
 from punch.testing import open_swarm
 
@@ -23,6 +24,7 @@ async def test_a_listener_joins_once_and_leaves_once(autojump_clock: MockClock) 
                 while router.peers:
                     await trio.sleep(1)
                 left = subscription.drain().events
-    assert [(type(event), event.peer_id) for event in joined] == [(PeerJoined, "a")]
-    assert [(type(event), event.peer_id) for event in left] == [(PeerLeft, "a")]
-    assert joined[0].at < left[0].at
+    (join,), (leave,) = joined, left
+    assert join == PeerJoined(at=join.at, peer_id=PeerId("a"))
+    assert leave == PeerLeft(at=leave.at, peer_id=PeerId("a"))
+    assert join.at < leave.at

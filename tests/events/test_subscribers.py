@@ -15,7 +15,8 @@ A = PeerId("a")
 
 async def test_a_subscriber_handles_events_in_its_own_task(autojump_clock: MockClock) -> None:
     """The publisher goes on at once."""
-    bus, heard = open_bus(), []
+    bus = open_bus()
+    heard: list[Event] = []
     async with open_subscriber(bus, PeerJoined, handle=heard.append):
         bus.publish(PeerJoined(at=0.0, peer_id=A))
         bus.publish(PeerLeft(at=0.0, peer_id=A))
@@ -26,7 +27,8 @@ async def test_a_subscriber_handles_events_in_its_own_task(autojump_clock: MockC
 
 async def test_catching_up_handles_what_was_published_so_far(autojump_clock: MockClock) -> None:
     """A total that is shown now has all that happened before now."""
-    bus, heard = open_bus(), []
+    bus = open_bus()
+    heard: list[Event] = []
     async with open_subscriber(bus, PeerJoined, handle=heard.append) as subscriber:
         bus.publish(PeerJoined(at=0.0, peer_id=A))
         subscriber.catch_up()
@@ -37,7 +39,8 @@ async def test_catching_up_handles_what_was_published_so_far(autojump_clock: Moc
 
 async def test_the_last_events_are_handled_at_the_end(autojump_clock: MockClock) -> None:
     """Also those that nobody had time for."""
-    bus, heard = open_bus(), []
+    bus = open_bus()
+    heard: list[Event] = []
     async with open_subscriber(bus, PeerJoined, handle=heard.append):
         bus.publish(PeerJoined(at=0.0, peer_id=A))
     assert len(heard) == 1
@@ -47,7 +50,8 @@ async def test_a_bug_in_a_handler_is_logged_and_the_next_event_handled(
     autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     """One event's bug is not the next one's."""
-    bus, heard = open_bus(), []
+    bus = open_bus()
+    heard: list[Event] = []
 
     def handle(event: Event) -> None:
         heard.append(event)
@@ -63,7 +67,9 @@ async def test_a_bug_in_a_handler_is_logged_and_the_next_event_handled(
 
 async def test_a_subscriber_is_told_what_it_lost(autojump_clock: MockClock) -> None:
     """And how many events, each time."""
-    bus, heard, lost = open_bus(), [], []
+    bus = open_bus()
+    heard: list[Event] = []
+    lost: list[int] = []
     opened = open_subscriber(bus, PeerJoined, handle=heard.append, lost=lost.append, limit=2)
     async with opened as subscriber:
         for at in range(5):

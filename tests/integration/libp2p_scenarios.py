@@ -568,7 +568,7 @@ def main() -> None:
         defects.noise_only = lambda key_pair: None  # type: ignore[assignment, return-value]
     if "passive" in without:
         without.remove("passive")
-        defects.passive = lambda swarm: swarm.set_resource_manager(None)  # type: ignore[assignment]
+        defects.passive = lambda swarm: swarm.set_resource_manager(None)
     defects.apply(without=without)
 
     async def play() -> bool:

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from types import FrameType
+from types import FrameType, MappingProxyType
 from typing import IO, Any, TypeVar
 
 import attrs
@@ -36,7 +36,18 @@ START_SECONDS = 60.0
 # A drain takes at most 10 s, closing a node 3 s.
 STOP_SECONDS = 30.0
 
+NONE: Mapping[str, str] = MappingProxyType({})
+"""No variables."""
+
 T = TypeVar("T")
+
+
+def alive(pid: int) -> bool:
+    """Whether *pid* runs; a zombie does not."""
+    try:
+        return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
 
 
 def limit(seconds: float) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -277,10 +288,19 @@ class Programs:
         }
 
     def start(
-        self, name: str, *arguments: str, stdin: int = subprocess.PIPE, **environment: str
+        self,
+        name: str,
+        *arguments: str,
+        stdin: int = subprocess.PIPE,
+        variables: Mapping[str, str] = NONE,
+        **environment: str,
     ) -> Program:
-        """Start ``python -m punch.NAME`` and do not wait for anything."""
-        return self._open(name, ["-m", f"punch.{name}", *arguments], environment, stdin)
+        """Start ``python -m punch.NAME`` and do not wait for anything.
+
+        Its environment is *variables* and what is given by name.
+        """
+        given = {**variables, **environment}
+        return self._open(name, ["-m", f"punch.{name}", *arguments], given, stdin)
 
     def start_script(self, script: Path | str, *arguments: str, **environment: str) -> Program:
         """Start a Python file, or code."""
@@ -309,7 +329,7 @@ class Programs:
 
     def listener(self, *arguments: str, **environment: str) -> Program:
         """A listener that has joined."""
-        return self.ready(self.start("listener", *arguments, **environment))
+        return self.ready(self.start("listener", *arguments, variables=environment))
 
     def ready(self, program: Program) -> Program:
         """Wait until a started listener has joined."""
@@ -327,22 +347,28 @@ class Programs:
 
     def bootstrap(self, *arguments: str, **environment: str) -> Program:
         """A bootstrap that is there."""
-        program = self.start("bootstrap", *arguments, **environment)
+        program = self.start("bootstrap", *arguments, variables=environment)
         said = program.wait_for("bootstrap")
         program.peer_id, program.addresses = said["peer"], tuple(said["addresses"])
         return program
 
     def gateway(self, *arguments: str, **environment: str) -> Program:
         """A gateway that is there, at any port."""
-        program = self.start("gateway", "--port", "0", *arguments, **environment)
+        program = self.start("gateway", "--port", "0", *arguments, variables=environment)
         program.url = program.wait_for("serving")["url"]
         return program
 
     def dial(
-        self, *arguments: str, typed: str = "", seconds: float = 60.0, **environment: str
+        self,
+        *arguments: str,
+        typed: str = "",
+        seconds: float = 60.0,
+        variables: Mapping[str, str] = NONE,
+        **environment: str,
     ) -> Result:
         """Run a dialer to its end."""
-        return self.run("dialer", *arguments, typed=typed, seconds=seconds, **environment)
+        given = {**variables, **environment}
+        return self.run("dialer", *arguments, typed=typed, seconds=seconds, variables=given)
 
     def run(
         self,
@@ -350,10 +376,11 @@ class Programs:
         *arguments: str,
         typed: str = "",
         seconds: float = 60.0,
+        variables: Mapping[str, str] = NONE,
         **environment: str,
     ) -> Result:
         """Run a program to its end."""
-        program = self.start(name, *arguments, **environment)
+        program = self.start(name, *arguments, variables={**variables, **environment})
         assert program.process.stdin is not None
         program.write(typed)
         program.process.stdin.close()

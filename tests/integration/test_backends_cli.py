@@ -24,7 +24,7 @@ LIMIT = 180
 Open = Callable[..., AbstractAsyncContextManager[LlamaCliBackend]]
 
 
-def asking(*turns: str, **sampling: object) -> CommandRequest:
+def asking(*turns: str) -> CommandRequest:
     """A chat of *turns*, the last of them the user's, before it the system's."""
     roles = ["system", "user"][-len(turns) :]
     return CommandRequest(
@@ -32,7 +32,7 @@ def asking(*turns: str, **sampling: object) -> CommandRequest:
         messages=tuple(
             ChatMessage(role=role, content=turn) for role, turn in zip(roles, turns, strict=True)
         ),
-        sampling=attrs.evolve(Sampling(max_tokens=16, temperature=0.0, seed=1), **sampling),
+        sampling=Sampling(max_tokens=16, temperature=0.0, seed=1),
     )
 
 

@@ -16,6 +16,7 @@ import attrs
 import psutil
 import pytest
 import trio
+from integration.programs import alive
 
 from punch.backends import open_embedded, open_llama_server, open_openai
 from punch.backends.llama._served import ServedBackend
@@ -106,14 +107,6 @@ async def gone(pids: list[int], seconds: float = 10.0) -> None:
     with trio.fail_after(seconds):
         while any(map(alive, pids)):
             await trio.sleep(0.02)
-
-
-def alive(pid: int) -> bool:
-    """Whether *pid* runs; a zombie does not."""
-    try:
-        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
 
 
 async def test_a_real_answer_streams_with_true_counts(either: Open) -> None:
@@ -477,8 +470,8 @@ async def test_children_do_not_outlive_a_killed_parent(
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
     with trio.fail_after(LIMIT):
         parent = await trio.lowlevel.open_process(argv, stdout=subprocess.PIPE, env=env)
+        assert parent.stdout is not None
         try:
-            assert parent.stdout is not None
             line = b""
             while not line.endswith(b"\n"):
                 part = await parent.stdout.receive_some()

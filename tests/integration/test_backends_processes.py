@@ -12,6 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 import trio
+from integration.programs import alive
 
 from punch.exceptions import BackendCrashed, ConfigurationError
 from punch.llama_cpp import _program, ask_program, find_completion, find_server
@@ -58,14 +59,6 @@ async def until(condition: Callable[[], bool]) -> None:
         await trio.sleep(0.01)
 
 
-def alive(pid: int) -> bool:
-    """Whether *pid* runs; a zombie does not."""
-    try:
-        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
-
-
 async def test_a_program_is_ended_with_its_context(tmp_path: Path) -> None:
     """It gets a signal that it can handle, and its process is gone afterwards."""
     code = (
@@ -74,9 +67,9 @@ async def test_a_program_is_ended_with_its_context(tmp_path: Path) -> None:
     )
     with trio.fail_after(LIMIT):
         async with supervised(tmp_path, "import os, sys\n" + code + FOREVER) as child:
-            pid = child.pid
-            assert child.state == "ready"
-        assert child.state == "stopped"
+            pid, before = child.pid, child.state
+        after = child.state
+    assert (before, after) == ("ready", "stopped")
     assert pid is not None
     assert not psutil.pid_exists(pid)
     assert (tmp_path / "ready.bye").exists()

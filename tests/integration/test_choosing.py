@@ -15,6 +15,7 @@ import trio
 from integration.programs import Program, Programs, limit, off, open_programs
 
 from punch import (
+    Candidate,
     CommandRequest,
     DeadlineExceeded,
     NoPeerAvailable,
@@ -49,12 +50,12 @@ class InOrder:
     lowest_is_best: bool = True
 
     def terms(
-        self, request: RouteRequest, peers: Sequence[PeerRecord], rng: Random
+        self, request: RouteRequest, candidates: Sequence[Candidate], rng: Random
     ) -> Sequence[tuple[float, ...]]:
         """The place in the order."""
         return [
             (float(self.peers.index(p.peer_id) if p.peer_id in self.peers else len(self.peers)),)
-            for p in peers
+            for p in candidates
         ]
 
 
@@ -359,6 +360,7 @@ async def test_a_stopped_listener_is_noticed_and_its_requests_move(three: Three)
                 assert trio.current_time() - stopped <= NOTICED_SECONDS + NOISE_SECONDS
             for request, response in answers:
                 assert response.executor == three.fast.peer_id
+                assert response.result is not None
                 assert response.result.text == text_of(request)
                 (attempt,) = response.attempts
                 assert (attempt["peer_id"], attempt["error"]) == (asleep.peer_id, "silent")

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
 from pathlib import Path
+from typing import TypedDict
 
 import attrs
 import pytest
@@ -18,11 +19,22 @@ from punch.capability import ModelOffer
 from punch.exceptions import ContextTooLong, PeerRefused
 from punch.model_store import describe
 from punch.testing import open_swarm
-from punch.wire import ChatMessage, CommandRequest, Sampling, Tool, ToolCall
+from punch.wire import ChatMessage, Command, CommandRequest, Sampling, Tool, ToolCall
 
 LIMIT = 180
 
 Open = Callable[[], AbstractAsyncContextManager[Backend]]
+
+
+class Settings(TypedDict):
+    """What every backend takes."""
+
+    threads: int
+    no_mmap: bool
+    context_tokens: int
+
+
+SAME = Settings(threads=1, no_mmap=False, context_tokens=1024)
 
 WEATHER = Tool(
     name="get_weather",
@@ -93,15 +105,13 @@ def backend(
     request: pytest.FixtureRequest, model_path: Path, llama_cpp_folder: Path, tmp_path: Path
 ) -> Open:
     """Opens one backend after the other."""
-    same = {"model_path": model_path, "threads": 1, "no_mmap": False}
-    served = same | {"slots": 2, "context_tokens": 1024}
-    program = llama_cpp_folder / "llama-server"
     if request.param == "embedded":
-        return partial(open_embedded, **served)
+        return partial(open_embedded, model_path=model_path, slots=2, **SAME)
     if request.param == "llama_cpp_python":
         offer = describe(model_path, cache_folder=tmp_path).offer
-        return partial(open_binding, offer=offer, context_tokens=1024, **same)
-    server = partial(open_llama_server, program=program, **served)
+        return partial(open_binding, model_path=model_path, offer=offer, **SAME)
+    program = llama_cpp_folder / "llama-server"
+    server = partial(open_llama_server, program=program, model_path=model_path, slots=2, **SAME)
     return partial(_behind_http, server) if request.param == "openai" else server
 
 
@@ -205,7 +215,7 @@ async def test_the_result_of_a_tool_is_read(backend: Open) -> None:
 @pytest.mark.parametrize("command", ["chat", "complete"])
 @pytest.mark.parametrize("alternatives", [0, 3])
 async def test_every_token_comes_with_its_probability(
-    backend: Open, command: str, alternatives: int
+    backend: Open, command: Command, alternatives: int
 ) -> None:
     """As many as were counted, whose texts are the text, the likeliest of them first."""
     asked = attrs.evolve(
@@ -238,15 +248,12 @@ async def test_several_texts_are_embedded_through_the_router_beside_a_chat(
     kind: str, model_path: Path, llama_cpp_folder: Path
 ) -> None:
     """One model, one server: vectors for all inputs in their order, and an answer as well."""
-    same = {
-        "model_path": model_path, "threads": 1, "no_mmap": False, "slots": 2,
-        "context_tokens": 1024,
-        "offer": ModelOffer(name="smol", digest="0" * 64, context_tokens=1024),
-    }  # fmt: skip
+    offer = ModelOffer(name="smol", digest="0" * 64, context_tokens=1024)
+    program = llama_cpp_folder / "llama-server"
     opened = (
-        open_embedded(**same)
+        open_embedded(model_path=model_path, slots=2, offer=offer, **SAME)
         if kind == "embedded"
-        else open_llama_server(program=llama_cpp_folder / "llama-server", **same)
+        else open_llama_server(program=program, model_path=model_path, slots=2, offer=offer, **SAME)
     )
     texts = ("a cat sat on the mat", "the cat is sitting on a mat", "tax law of 1913")
     with trio.fail_after(LIMIT):

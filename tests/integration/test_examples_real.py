@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -14,7 +15,7 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
 @pytest.fixture
-def programs(tmp_path: Path):
+def programs(tmp_path: Path) -> Iterator[Programs]:
     """Programs of this test alone."""
     with open_programs(tmp_path) as programs:
         yield programs
@@ -36,7 +37,7 @@ def test_the_example_listener_answers_the_example_dialer(programs: Programs) -> 
 
 
 @limit(120)
-def test_the_demo_does_what_the_readme_shows(model_path) -> None:
+def test_the_demo_does_what_the_readme_shows(model_path: Path) -> None:
     """One command: set up, four processes, a real answer, who gave it and why; nothing is left."""
     done = subprocess.run(
         [EXAMPLES.parent / "bins" / "demo"],

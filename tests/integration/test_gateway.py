@@ -6,7 +6,7 @@ import json
 import signal
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -167,7 +167,8 @@ def test_openais_client_calls_tools(real: Real) -> None:
     whole = real.openai.chat.completions.create(**fields)
     (choice,) = whole.choices
     assert choice.finish_reason == "tool_calls"
-    (call,) = choice.message.tool_calls or ()
+    assert choice.message.tool_calls
+    (call,) = choice.message.tool_calls
     assert call.type == "function"
     assert call.function.name == "get_weather"
     assert "city" in json.loads(call.function.arguments)
@@ -378,6 +379,7 @@ def test_a_client_that_hangs_up_frees_the_listener_within_200_ms(programs: Progr
     for _ in range(5):
         with httpx.stream("POST", f"{gateway.url}/v1/chat/completions", json=body) as stream:
             lines = stream.iter_lines()
+            assert isinstance(lines, Generator)
             next(lines)
         lines.close()
         left_at = time.monotonic()

@@ -70,7 +70,7 @@ class Town:
             lines = self.program.out.split("\n")[:-1]
             return lines[self._lines] if len(lines) > self._lines else ""
 
-        words = (await off(self.program.wait_until, line, word)).split()
+        words: list[str] = (await off(self.program.wait_until, line, word)).split()
         self._lines += 1
         assert words[0] == word
         return words[1:]

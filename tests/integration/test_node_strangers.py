@@ -6,6 +6,7 @@ import contextlib
 import random
 import socket
 import struct
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -18,6 +19,7 @@ from integration.libp2p_peer import (
     read_exactly,
 )
 from integration.nodes import QUIC, TCP, echoes, stranger, until
+from libp2p.stream_muxer.yamux.yamux import Yamux
 
 from punch.exceptions import PeerUnreachable
 from punch.libp2p._node import open_node
@@ -87,7 +89,7 @@ async def test_a_protocol_that_nobody_speaks_is_named() -> None:
             assert await node.identify(listener.addresses[0]) == listener.peer_id
 
 
-GARBAGE = [
+GARBAGE: list[Callable[[random.Random], bytes]] = [
     lambda rng: rng.randbytes(1000),
     lambda rng: b"",
     lambda rng: b"\xff\xff\xff\xff\x0f" + b"A" * 100,
@@ -157,6 +159,7 @@ async def test_garbage_from_an_authenticated_peer_ends_its_connection_only() -> 
                 async with open_node() as attacker:
                     await attacker.open_stream(other.peer_id, other.addresses, ECHO)
                     (connection,) = attacker._swarm.get_connections()
+                    assert isinstance(connection.muxed_conn, Yamux)
                     session = connection.muxed_conn.secured_conn
                     with contextlib.suppress(Exception), trio.move_on_after(2):
                         for start in range(0, len(attack), 60_000):

@@ -71,7 +71,7 @@ class Both:
     def dial(self, side: str, *arguments: str) -> Result:
         """One question."""
         asked = ("--ask", QUESTION, "--max-tokens", str(TOKENS), "--json")
-        return self.programs.dial(*asked, *arguments, **self.environment(side))
+        return self.programs.dial(*asked, *arguments, variables=self.environment(side))
 
     def gateway(self, side: str, *arguments: str, **more: str) -> Program:
         """A gateway."""
@@ -182,7 +182,7 @@ def test_an_answer_that_one_side_began_is_finished_by_the_other(
     slow = {"PUNCH_MOCK_DECODE_RATE": "8", "PUNCH_MOCK_MODEL": "shared"}
     victim = both.listener(dying, **slow)
     dialer = both.programs.start(
-        "dialer", "--ask", QUESTION, "--max-tokens", "80", **both.environment(asking)
+        "dialer", "--ask", QUESTION, "--max-tokens", "80", variables=both.environment(asking)
     )
     # The only one there is has begun before the other one comes.
     dialer.wait_out()

@@ -153,7 +153,7 @@ def test_a_strict_dialer_finds_nobody_among_mocks(
     mocks: Mocks, arguments: tuple[str, ...], environment: dict[str, str]
 ) -> None:
     """The filter, by each of the three switches: exit code 6, and every peer with its reason."""
-    said = mocks.programs.dial("--ask", "hi", *arguments, **environment)
+    said = mocks.programs.dial("--ask", "hi", *arguments, variables=environment)
     assert (said.code, said.out) == (6, "")
     for listener in mocks.listeners:
         (line,) = [line for line in said.err.splitlines() if listener.peer_id in line]
@@ -164,7 +164,7 @@ def test_a_strict_dialer_finds_nobody_among_mocks(
 def test_a_dialer_that_is_not_strict_is_told_that_it_was_simulated(mocks: Mocks) -> None:
     """Without the switch a mock answers, and its provenance says so; 0 switches nothing on."""
     environment = {"PUNCH_STRICT_DISTRIBUTED": "0", "PUNCH_DISABLE_SIMULATION": ""}
-    said = mocks.programs.dial("--ask", "hi", "--json", **environment).json()
+    said = mocks.programs.dial("--ask", "hi", "--json", variables=environment).json()
     assert said["provenance"]["kind"] == "simulated"
     assert said["result"]["text"] == " ".join(mock_words(chat_request("hi")))
 
@@ -240,7 +240,7 @@ def test_a_strict_listener_with_a_mock_does_not_start(mocks: Mocks) -> None:
         ((), {"PUNCH_DISABLE_SIMULATION": "1"}),
     ]
     for arguments, environment in cases:
-        said = mocks.programs.run("listener", *arguments, **environment)
+        said = mocks.programs.run("listener", *arguments, variables=environment)
         assert (said.code, said.out) == (2, "")
         assert "PUNCH_INFERENCE_BACKEND" in said.err
 

@@ -13,9 +13,9 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-import psutil
 import pytest
 import trio
+from integration.programs import alive
 
 from punch.backends.llama import _cli, _vigil
 from punch.backends.llama._cli import open_llama_cli
@@ -118,14 +118,6 @@ def program(folder: Path, name: str, code: str) -> Path:
 def pids(folder: Path) -> list[int]:
     """The processes that the program has noted."""
     return [int(word) for word in (folder / "pids").read_text().split()]
-
-
-def alive(pid: int) -> bool:
-    """Whether *pid* runs; a zombie does not."""
-    try:
-        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
 
 
 async def until(condition: Callable[[], bool]) -> None:

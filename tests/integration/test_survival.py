@@ -18,9 +18,9 @@ import trio.lowlevel
 from integration.programs import ROOT, Program, Programs, limit, off, open_programs
 
 from punch import (
+    Candidate,
     CommandRequest,
     CommandResponse,
-    PeerRecord,
     Policy,
     Router,
     RouteRequest,
@@ -29,6 +29,7 @@ from punch import (
     open_router,
 )
 from punch.backends import mock_words
+from punch.network import Transport
 from punch.routing import STANDARD_FILTERS
 
 # ---- listeners to be killed ----
@@ -315,11 +316,11 @@ class Victims:
     lowest_is_best: bool = True
 
     def terms(
-        self, request: RouteRequest, peers: Sequence[PeerRecord], rng: Random
+        self, request: RouteRequest, candidates: Sequence[Candidate], rng: Random
     ) -> Sequence[tuple[float, ...]]:
         """Zero for whoever is wanted."""
         wanted = self.survivors if request.tried else (self.victim,)
-        return [(float(peer.peer_id not in wanted),) for peer in peers]
+        return [(float(peer.peer_id not in wanted),) for peer in candidates]
 
 
 def first_among(victim: str, *survivors: str) -> Policy:
@@ -333,7 +334,9 @@ MOCK_TOKENS = 16
 
 @pytest.mark.parametrize("transport", ["tcp", "quic"])
 @limit(180)
-async def test_a_mock_answer_survives_at_every_token(programs: Programs, transport: str) -> None:
+async def test_a_mock_answer_survives_at_every_token(
+    programs: Programs, transport: Transport
+) -> None:
     """A listener for every place, each killed there, before the first text and after the last."""
     places = range(MOCK_TOKENS + 1)
     programs.bootstrap("--transport", transport)

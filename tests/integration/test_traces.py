@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import threading
 import time
+from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import ClassVar
 
@@ -36,7 +37,7 @@ class Collector(BaseHTTPRequestHandler):
 
 
 @pytest.fixture
-def collector():
+def collector() -> Iterator[str]:
     server = HTTPServer(("127.0.0.1", 0), Collector)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
@@ -47,7 +48,7 @@ def collector():
     Collector.taken.clear()
 
 
-async def test_the_spans_of_the_last_request_arrive_before_the_gateway_ends(collector) -> None:
+async def test_the_spans_of_the_last_request_arrive_before_the_gateway_ends(collector: str) -> None:
     """All of them, under the service's name."""
     with trio.fail_after(20):
         async with open_spans(Bus(), endpoint=collector) as spans:

@@ -141,7 +141,7 @@ def test_what_users_type_works_in_an_empty_home(
     assert [line["namespace"] for line in listener.events("listening")] == [NAMESPACE]
     assert all("/quic-v1" in address for address in listener.addresses)
     said = programs.dial(
-        "--namespace", NAMESPACE, "--ask", QUESTION, **everything, **own["d"]
+        "--namespace", NAMESPACE, "--ask", QUESTION, variables={**everything, **own["d"]}
     ).json()
     assert said["request_id"] == "mine-1"
     assert said["status"] == "success"

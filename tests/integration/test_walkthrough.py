@@ -158,7 +158,7 @@ def test_an_empty_question_is_refused(mocked: Programs) -> None:
 def test_no_stream_prints_the_same_at_once(mocked: Programs) -> None:
     """`--no-stream` and `PUNCH_STREAM=0` give the text that streaming gives."""
     for arguments, environment in ((("--no-stream",), {}), ((), {"PUNCH_STREAM": "0"})):
-        said = mocked.dial("--ask", "hi", *arguments, **environment)
+        said = mocked.dial("--ask", "hi", *arguments, variables=environment)
         assert (said.code, said.out) == (0, mock_answer("hi") + "\n")
 
 
@@ -246,7 +246,7 @@ def test_a_wrong_dialer_setting_is_named(
     mocked: Programs, arguments: list[str], environment: dict[str, str], words: list[str]
 ) -> None:
     """Exit code 2, or 4 for the request itself; option or variable, value and rule in a line."""
-    said = mocked.dial("--ask", "hi", *arguments, **environment)
+    said = mocked.dial("--ask", "hi", *arguments, variables=environment)
     assert (said.code, said.out) == (4 if "--request-id" in arguments else 2, "")
     for word in words:
         assert word in said.err
@@ -300,7 +300,7 @@ def test_a_wrong_listener_setting_is_named(
     ]
     # In twos, for two cores.
     for pair in (cases[i : i + 2] for i in range(0, len(cases), 2)):
-        started = [programs.start("listener", **environment) for environment, _ in pair]
+        started = [programs.start("listener", variables=environment) for environment, _ in pair]
         for program, (environment, wanted) in zip(started, pair, strict=True):
             said = program.wait()
             assert (said.code, said.out) == (2, ""), (environment, said)

@@ -101,7 +101,7 @@ def fail_all(
     attempts: Attempts, *peers: PeerRecord, error: PunchError, **changes: Any
 ) -> list[str]:
     """Ask one peer after the other, all of which fail; returns who was asked."""
-    asked = []
+    asked: list[str] = []
     while isinstance(found := step(attempts, *peers, **changes), Try):
         asked.append(found.peer_id)
         attempts.failed(found.peer_id, error, seconds=1.0)
@@ -169,9 +169,12 @@ def test_a_peer_that_started_anew_is_another_one() -> None:
     """What it had and what was wrong with it are gone with its process."""
     attempts, before = Attempts(deadline=100.0), Presence(incarnation=1, session="s1")
     attempts.failed(PeerId("a"), PeerFailed("out of memory"), seconds=0.1, presence=before)
-    assert attempts.tried({"a": before}.get) == {"a"}
-    assert attempts.tried({}.get) == {"a"}
-    assert attempts.tried({"a": attrs.evolve(before, incarnation=2)}.get) == frozenset()
+    present: dict[PeerId, Presence] = {PeerId("a"): before}
+    assert attempts.tried(present.get) == {"a"}
+    present[PeerId("a")] = attrs.evolve(before, incarnation=2)
+    assert attempts.tried(present.get) == frozenset()
+    present.clear()
+    assert attempts.tried(present.get) == {"a"}
 
 
 @pytest.mark.parametrize(("fault", "again"), [(PeerUnreachable, True), (PeerFailed, False)])
@@ -331,9 +334,9 @@ def test_a_network_where_everything_fails_is_not_hammered() -> None:
     for expected in (Try, GiveUp):
         attempts = Attempts(deadline=100.0)
         assert isinstance(step(attempts, *peers, budget=budget), Try)
-        error = PeerFailed("out of memory", peer_id="a")
-        error.retry_after = 3.0
-        attempts.failed(PeerId("a"), error, seconds=0.1)
+        failure = PeerFailed("out of memory", peer_id="a")
+        failure.retry_after = 3.0
+        attempts.failed(PeerId("a"), failure, seconds=0.1)
         budget.withdraw(0.0)
         found = step(attempts, *peers, budget=budget)
         assert isinstance(found, expected)
@@ -430,7 +433,7 @@ def test_a_peer_that_hid_that_it_simulates_counts_as_one_that_says_so() -> None:
     attempts.failed(PeerId("a"), PeerSimulated("its answer is simulated"), seconds=0.1)
     error = error_of(step(attempts, peer("a"), peer("b", simulated=True), strict=True))
     assert type(error) is NoRealPeer
-    assert set(error.reasons) == {"a", "b"}  # type: ignore[attr-defined]
+    assert set(error.reasons) == {"a", "b"}
 
 
 @pytest.mark.parametrize(
@@ -451,7 +454,7 @@ def test_where_waiting_may_help_the_error_is_the_general_one(
     peers = [peer("a", model="qwen"), peer("b", simulated=True), peer("c", **other)]
     error = error_of(step(Attempts(deadline=100.0), *peers, strict=True))
     assert type(error) is NoPeerAvailable
-    assert error.reasons == {  # type: ignore[attr-defined]
+    assert error.reasons == {
         "a": "does not offer llama; it offers qwen",
         "b": "simulates (backend b); strict mode takes real inference only",
         "c": reason,

@@ -48,9 +48,8 @@ def broken(model: str | None = None, **breaker: Any) -> PeerRecord:
 
 def continuing_peer(**changes: Any) -> PeerRecord:
     """A peer that goes on with answers begun elsewhere."""
-    return peer(
-        models=(attrs.evolve(LLAMA, **({"continues": True, "chat_template": "c" * 64} | changes)),)
-    )
+    plain = attrs.evolve(LLAMA, continues=True, chat_template="c" * 64)
+    return peer(models=(attrs.evolve(plain, **changes),))
 
 
 GOES_ON = RouteRequest(continuing=True, chat_template="c" * 64)

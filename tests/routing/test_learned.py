@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from random import Random
+from typing import Any
 
 import attrs
 import pytest
@@ -19,12 +20,12 @@ A, B = PeerId("a"), PeerId("b")
 LONG = "".join(Random(7).choices("abcdefgh ", k=10_000))
 
 
-def ask(*turns: str, request_id: str = "r", **changes: object) -> CommandRequest:
+def ask(*turns: str, request_id: str = "r", **changes: Any) -> CommandRequest:
     """A conversation, the user's turn first."""
     messages = tuple(
         ChatMessage(role=("user", "assistant")[i % 2], content=turn) for i, turn in enumerate(turns)
     )
-    return CommandRequest(request_id=request_id, model="m", messages=messages, **changes)  # type: ignore[arg-type]
+    return CommandRequest(request_id=request_id, model="m", messages=messages, **changes)
 
 
 def experience() -> LearnedState:
@@ -32,7 +33,7 @@ def experience() -> LearnedState:
     return LearnedState(Random(1))
 
 
-def hits(known: LearnedState, request: CommandRequest, now: float = 1.0) -> dict[PeerId, float]:
+def hits(known: LearnedState, request: CommandRequest, now: float = 1.0) -> dict[str, float]:
     """The share of the prompt that each peer is taken to have."""
     route = known.route_request(request, now=now)
     return {peer: tokens / route.prompt_tokens for peer, tokens in route.cached_tokens.items()}
@@ -151,7 +152,7 @@ def test_only_a_leading_part_is_a_hit() -> None:
         {"command": "embed", "inputs": (LONG,), "messages": ()},
     ],
 )
-def test_caches_of_unlike_requests_have_nothing_in_common(changes: dict[str, object]) -> None:
+def test_caches_of_unlike_requests_have_nothing_in_common(changes: dict[str, Any]) -> None:
     """Another model reads it anew."""
     known = experience()
     known.sent(ask(LONG), A, now=0.0)
