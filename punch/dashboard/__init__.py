@@ -1,4 +1,4 @@
-"""The page and its feed: what the swarm does, as it happens."""
+"""The dashboard: a page, and the feed of events that it shows as they happen."""
 
 from ._feed import Feed, open_feed
 from ._routes import dashboard_routes

@@ -1,4 +1,4 @@
-"""What the dashboard knows: one state that changes, told as "everything since".
+"""Keeps the state that the dashboard shows, and gives watchers what changed since their last look.
 
 Nothing is queued for a watcher. The feed holds the newest state, bounded, and each part of it
 remembers the version in which it changed; a watcher is a number, the version that it has seen.
@@ -44,11 +44,11 @@ from ._stories import Stories
 
 log = get_logger(__name__)
 
-# What is remembered of what happened and of the log: some screens of each.
+# Events and log lines that are remembered: some screens of each.
 MAX_EVENTS = 500
 MAX_LOGS = 500
 
-# Of what happened between two frames, the newest so many are told.
+# Events that one update has; of more, only the newest.
 MAX_NEW_EVENTS = 100
 
 # Watchers at a time: a wall of screens. Each costs a connection and, at most, four frames a second.
@@ -63,7 +63,7 @@ LOOK_SECONDS = 1.0
 
 @attrs.frozen(kw_only=True)
 class Frame:
-    """What is sent to a watcher."""
+    """A server-sent event for a watcher."""
 
     id: str
     """The run of the feed and the version: what a watcher that comes back has seen."""
@@ -77,24 +77,24 @@ class Frame:
 
 @attrs.frozen(kw_only=True)
 class FeedStatistics:
-    """How the feed is."""
+    """What the feed holds and has missed."""
 
     watchers: int
-    """Who watches."""
+    """Connected watchers."""
 
     missed: int
-    """Events and lines of the decision log that came too fast for it."""
+    """Events and lines of the decision log that came too fast for the feed."""
 
     stories: int
-    """Requests whose whole story is held."""
+    """Requests whose decisions and attempts are held."""
 
     story_bytes: int
-    """Bytes of these."""
+    """Bytes of these stories."""
 
 
 @attrs.define(kw_only=True, eq=False)
 class _Kept:
-    """Something that is shown, and the version in which it last changed."""
+    """A shown row, and the version in which it last changed."""
 
     version: int
     row: Row
@@ -102,15 +102,16 @@ class _Kept:
 
 @attrs.frozen(kw_only=True, eq=False)
 class _Event:
-    """Something that happened: one row is made of it when somebody looks."""
+    """An event; its row is made only when a watcher asks, which most gateways never see."""
 
     version: int
     serial: int
     time: float
-    said: LineMade | Row
+    source: LineMade | Row
 
     def as_data(self) -> Row:
-        row = event_row(self.said.entry) if isinstance(self.said, LineMade) else self.said
+        source = self.source
+        row = event_row(source.entry) if isinstance(source, LineMade) else source
         return {"n": self.serial, "time": round(self.time, 3)} | row
 
 
@@ -135,7 +136,7 @@ class Watched(Protocol):
 
 
 class Feed:
-    """Takes note of what the gateway does, for whoever watches. Made by `open_feed`.
+    """Follows what the gateway does, for any number of watchers. Made by `open_feed`.
 
     A subscriber of `KINDS`, and of `PromptRead` if questions are to be shown.
     """
@@ -169,10 +170,10 @@ class Feed:
         self._subscriber: Subscriber | None = None
         self._missed = 0
 
-    # ---- what happens ----
+    # ---- events ----
 
     def hear(self, event: Event) -> None:
-        """Take note of an event."""
+        """Bring the state up to date with an event."""
         if isinstance(event, RequestChanged):
             self._requests.change(event.request)
         elif isinstance(event, RequestStarted):
@@ -187,14 +188,14 @@ class Feed:
             self._requests.ask(event.request, event.text)
 
     def lose(self, count: int) -> None:
-        """Make good for events that came too fast: a request whose end was lost has ended."""
+        """Count lost events, and end the requests whose end may have been among them."""
         self._missed += count
         self._requests.end_lost()
 
     def _hear_line(self, made: LineMade) -> None:
         self._missed += made.missed
         self._bump()
-        self._happened(made.time, made)
+        self._add_event(made.time, made)
         entry = made.entry
         if isinstance(entry, Decided | Attempted | Ended):
             self._stories.add(entry.request_id, made)
@@ -202,7 +203,7 @@ class Feed:
             self._requests.chose(entry.request_id, entry.chosen)
 
     def look(self) -> None:
-        """Look at the peers and at what is under way; called each second."""
+        """Compare the peers with their rows, and count tokens; called each second."""
         now = trio.current_time()
         found = {peer.peer_id: peer for peer in self._router.peers}
         for peer_id, peer in found.items():
@@ -219,23 +220,23 @@ class Feed:
 
     def _members_changed(self, kind: str, peer_id: PeerId, row: Row) -> None:
         self._members_version = self._bump()
-        self._happened(self._wall(), {"kind": kind, "peer": peer_id, "backend": row["backend"]})
+        self._add_event(self._wall(), {"kind": kind, "peer": peer_id, "backend": row["backend"]})
 
-    def _happened(self, at: float, said: LineMade | Row) -> None:
+    def _add_event(self, at: float, source: LineMade | Row) -> None:
         self._event_serial += 1
         self._events.append(
-            _Event(version=self._version, serial=self._event_serial, time=at, said=said)
+            _Event(version=self._version, serial=self._event_serial, time=at, source=source)
         )
 
-    # ---- telling ----
+    # ---- watchers ----
 
     @property
     def watching(self) -> int:
-        """How many watch."""
+        """How many watchers there are."""
         return self._watchers
 
     def statistics(self) -> FeedStatistics:
-        """How it is."""
+        """Counts of watchers, missed events and stories."""
         return FeedStatistics(
             watchers=self._watchers,
             missed=self._missed,
@@ -244,15 +245,15 @@ class Feed:
         )
 
     def row_of(self, request_id: str) -> tuple[Row | None, str | None]:
-        """The newest request of that id, and what it asked if that is shown."""
+        """The row of the newest request of that id, and its question if questions are shown."""
         return self._requests.row_of(request_id)
 
     def lines_of(self, request_id: str) -> list[LogLine]:
-        """What the decision log has said of a request, if it is recent."""
+        """The lines of the decision log for a recent request; empty for an older one."""
         return self._stories.find(request_id)
 
     def choices_of(self, request_id: str) -> list[tuple[str, list[LogLine]]]:
-        """The same of the further answers to it, if it asked for several: ``ID#1`` and so on."""
+        """The lines of its further answers, if it asked for several: ``ID#1`` and so on."""
         found = []
         for index in count(1):
             choice = f"{request_id}#{index}"
@@ -265,8 +266,8 @@ class Feed:
         """What has changed after *version*; everything if that is 0.
 
         Keys with nothing to say are left out, but ``time``. ``members`` is the ids of all peers,
-        there if one came or left; ``live`` the serial numbers of all requests under way. Events
-        have numbers without a gap: where there is one, there were too many to be told.
+        there if a peer came or left; ``live`` the serial numbers of all requests under way. Events
+        are numbered without gaps: a gap means that there were more than one update has.
         """
         if self._subscriber is not None:
             self._subscriber.catch_up()
@@ -300,7 +301,7 @@ class Feed:
         """Watch, for as long as the context lasts, from where *last_event_id* left off.
 
         Raises:
-          BlockingIOError: if too many do already.
+          BlockingIOError: if there are `MAX_WATCHERS` already.
 
         """
         if self._watchers >= MAX_WATCHERS:
@@ -317,7 +318,7 @@ class Feed:
         self._changed.set()
 
     def _version_of(self, last_event_id: str | None) -> int:
-        """The version that a frame's id stands for; 0 if it is none of ours."""
+        """The version in a frame's id; 0, for a snapshot, if the id is not of this run."""
         run, _, version = (last_event_id or "").partition("-")
         if run != self._run or not version.isascii() or not version.isdigit():
             return 0
@@ -337,13 +338,13 @@ class Feed:
 
 
 class Watcher:
-    """One who watches. Made by `Feed.watch`."""
+    """A watcher's place in the feed. Made by `Feed.watch`."""
 
     def __init__(self, feed: Feed, version: int) -> None:
         self._feed = feed
         self._version = version
-        self._told_at = -FRAME_SECONDS
-        self._told = False
+        self._sent_at = -FRAME_SECONDS
+        self._has_snapshot = False
 
     async def receive(self) -> Frame | None:
         """The next frame; `None` when the feed is closed.
@@ -352,32 +353,32 @@ class Watcher:
         cancelled without losing anything.
         """
         feed = self._feed
-        await trio.sleep_until(self._told_at + FRAME_SECONDS)
-        while not feed._closed and self._told and not self._is_behind():
+        await trio.sleep_until(self._sent_at + FRAME_SECONDS)
+        while not feed._closed and self._has_snapshot and not self._is_behind():
             if feed._changed.is_set():
                 feed._changed = trio.Event()
             with trio.move_on_after(FRAME_SECONDS):
-                # Of the text of requests under way nobody is told: look at it.
+                # Parts of a text publish no event, so growing texts must be looked for.
                 await feed._changed.wait()
         if feed._closed:
             return None
-        return self._tell()
+        return self._frame()
 
     def start_over(self) -> None:
-        """Get everything anew next time, in place of what was missed."""
+        """Make the next frame a snapshot, in place of what was missed."""
         self._version = 0
 
     def _is_behind(self) -> bool:
         self._feed._requests.follow_texts()
         return self._feed._version > self._version
 
-    def _tell(self) -> Frame:
+    def _frame(self) -> Frame:
         feed = self._feed
         whole = self._version == 0
         data = feed.since(self._version)
-        self._told = True
+        self._has_snapshot = True
         self._version = feed._version
-        self._told_at = trio.current_time()
+        self._sent_at = trio.current_time()
         return Frame(
             id=f"{feed._run}-{feed._version}",
             event="snapshot" if whole else "update",

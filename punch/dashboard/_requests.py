@@ -1,4 +1,4 @@
-"""The requests that the dashboard shows: those under way, and the last ones that are over."""
+"""Keeps the rows of requests: those under way, and the last ones that have ended."""
 
 from __future__ import annotations
 
@@ -14,8 +14,7 @@ from ..events import RequestRecord
 from ._rows import Row, request_row, tokens_of
 from ._series import Series
 
-# Requests that are remembered when they are over: some screens of them. Older ones are in the
-# decision log.
+# Ended requests that are remembered: some screens of them. The decision log has older ones.
 MAX_REQUESTS = 200
 
 # Characters of a question that are shown, where the operator has turned that on.
@@ -24,25 +23,25 @@ MAX_PROMPT_CHARACTERS = 4000
 
 @attrs.define(kw_only=True, eq=False)
 class _Request:
-    """A request; the record is let go of at its end, with the snapshots that it holds."""
+    """A shown request; its record, which holds snapshots of all peers, is dropped at its end."""
 
     serial: int
     version: int
     request_id: str
     record: RequestRecord | None
     row: Row = attrs.field(factory=dict)
-    """Made when somebody looks, and at the end: a busy gateway with no watcher makes one each."""
+    """Made when a watcher looks, and at the end: without watchers, once for each request."""
     is_stale: bool = True
     counted: int = 0
-    """Tokens of it that are in the series."""
+    """Tokens of the request that are counted in the series."""
     first_counted: bool = False
     prompt: str | None = None
     chosen: PeerId | None = None
-    """Who was chosen since the record was last heard of: it names a peer with its first text."""
+    """The peer that was chosen last: the record itself names one only with its first text."""
 
 
 class ShownRequests:
-    """Rows of requests, and what they add up to; each row knows the version that changed it.
+    """Rows of requests and their sums; each row knows the version that changed it.
 
     Args:
       bump: Gives the feed's next version.
@@ -59,7 +58,7 @@ class ShownRequests:
         self._by_id: dict[str, _Request] = {}
         self._totals = {"requests": 0, "failed": 0, "tokens": 0, "continued": 0}
         self.series = Series()
-        """What they add up to, second by second."""
+        """Their sums, second by second."""
 
     def start(self, record: RequestRecord) -> None:
         """Show a request from now on."""
@@ -76,7 +75,7 @@ class ShownRequests:
         self._forget_requests()
 
     def change(self, record: RequestRecord) -> None:
-        """Show what has changed."""
+        """Show the newest state of a request."""
         request = self._under_way.get(record)
         if request is not None:
             if record.first_text_at is not None:
@@ -85,7 +84,7 @@ class ShownRequests:
             self._touch(request)
 
     def end(self, record: RequestRecord) -> None:
-        """Show how it ended, and let go of its record."""
+        """Show how a request ended, and drop its record."""
         request = self._under_way.pop(record, None)
         if request is None:
             return
@@ -113,12 +112,12 @@ class ShownRequests:
         self._forget_requests()
 
     def end_lost(self) -> None:
-        """End those whose end was lost on the way."""
+        """End the shown requests whose records have ended: their events were lost."""
         for record in [each for each in self._under_way if each.ended_at is not None]:
             self.end(record)
 
     def ask(self, record: RequestRecord, prompt: str) -> None:
-        """Keep what a request under way asks."""
+        """Keep the question of a request under way."""
         request = self._under_way.get(record)
         if request is not None:
             request.prompt = prompt[:MAX_PROMPT_CHARACTERS]
@@ -131,7 +130,7 @@ class ShownRequests:
             self._touch(request)
 
     def count_tokens(self) -> None:
-        """What was delivered since the last look, by the requests that go on."""
+        """Count the tokens that requests under way have delivered since the last look."""
         for record, request in self._under_way.items():
             tokens = tokens_of(record) - request.counted
             if tokens > 0:
@@ -142,13 +141,13 @@ class ShownRequests:
                 )
 
     def follow_texts(self) -> None:
-        """Rows of requests that go on: of each part of a text nobody is told."""
+        """Renew the rows of requests whose text has grown: a part of a text publishes no event."""
         for record, request in self._under_way.items():
             if not request.is_stale and request.row["tokens"] != tokens_of(record):
                 self._touch(request)
 
     def row_of(self, request_id: str) -> tuple[Row | None, str | None]:
-        """The newest request of that id, and what it asked if that is shown."""
+        """The row of the newest request of that id, and its question if questions are shown."""
         for request in reversed(self._requests):
             if request.request_id == request_id:
                 return self._row(request), request.prompt
@@ -164,7 +163,7 @@ class ShownRequests:
         return [request.serial for request in self._under_way.values()][-MAX_REQUESTS:]
 
     def totals(self) -> dict[str, Any]:
-        """What there was since the feed began."""
+        """Sums since the feed began."""
         return dict(self._totals) | {"under_way": len(self._under_way)}
 
     def _note_first_text(self, request: _Request, record: RequestRecord) -> None:
@@ -186,7 +185,7 @@ class ShownRequests:
     def _row(self, request: _Request) -> Row:
         record = request.record
         if request.is_stale and record is not None:
-            # Anew each time: a machine that slept has another difference than before.
+            # Computed anew each time: trio's clock may stand still while the machine sleeps.
             ahead = self._wall() - trio.current_time()
             row = request_row(record, serial=request.serial, ahead=ahead)
             if request.chosen is not None:
@@ -195,11 +194,11 @@ class ShownRequests:
         return request.row
 
     def _forget_requests(self) -> None:
-        """Let the oldest ones go that are over; those under way are bounded by the gateway."""
+        """Forget the oldest ended requests; those under way are bounded by the gateway."""
         while len(self._requests) > MAX_REQUESTS and self._requests[0].record is None:
             self._requests.popleft()
         if len(self._requests) > 2 * MAX_REQUESTS:
-            # One that takes hours must not keep all that came after it.
+            # Passed over: a request that takes hours must not keep all that came after it.
             over = len(self._requests) - MAX_REQUESTS
             kept = deque[_Request]()
             for request in self._requests:

@@ -1,4 +1,4 @@
-"""The dashboard's routes: a page, its parts, and what it shows.
+"""Serves the dashboard: the page, its parts, the feed, and the story of a request.
 
 The page and its parts hold no data and are public; what is shown is under ``/api/`` and takes
 the same key as every other request there.
@@ -26,14 +26,14 @@ from ..exceptions import ConfigurationError
 from ._feed import Feed, Frame, Watcher
 from ._stories import story_body
 
-# A connection that says nothing for so long may be taken for dead, by whoever is in between or
-# by the page, which waits three times as long.
+# A stream without an event gets a comment after this long, in seconds: proxies close silent
+# connections, and so does the page after three times as long.
 KEEP_ALIVE_SECONDS = 5.0
 
 # A watcher that takes this long for one frame gets everything anew instead of what it missed.
 SLOW_SECONDS = 5.0
 
-# And one that takes this long is gone.
+# A watcher that takes this long for one frame has gone.
 GONE_SECONDS = 60.0
 
 # No script, style, image or connection but our own, and nobody's frame around it. What scripts
@@ -62,7 +62,7 @@ SECURITY_HEADERS: Mapping[str, str] = {
     "permissions-policy": "camera=(), geolocation=(), microphone=()",
 }
 
-# No request id is longer.
+# A request id is never longer.
 MAX_ID_CHARACTERS = 128
 
 # The version is part of the address: what was fetched once is never asked for again.
@@ -83,16 +83,16 @@ VERSION_MARK = b"{version}"
 
 @attrs.frozen(kw_only=True)
 class Asset:
-    """One file of the page."""
+    """A file of the page."""
 
     body: bytes
-    """What is in it."""
+    """The bytes."""
 
     content_type: str
-    """What it is."""
+    """The media type."""
 
     etag: str
-    """Stands for its content."""
+    """The entity tag: a hash of the content."""
 
 
 def load_assets() -> tuple[Asset, Mapping[str, Asset], str]:
@@ -149,10 +149,10 @@ class Dashboard:
         return _served(request, self._page, REVALIDATE)
 
     async def part(self, request: Request) -> Response:
-        """One of its scripts, styles or images."""
+        """A script, style or image of the page."""
         part = self._parts.get(request.path_params["file"])
         if part is None or request.path_params["version"] != self._version:
-            # A page from before an update asks for parts that are gone; a reload heals that.
+            # A page from before an update asks for parts that are gone; a reload gets the new page.
             return Response(status_code=404, headers=dict(SECURITY_HEADERS))
         return _served(request, part, IMMUTABLE)
 
@@ -161,7 +161,7 @@ class Dashboard:
         return _data(self._feed.since(0))
 
     async def events(self, request: Request) -> Response:
-        """Everything that is shown, and from then on what changes."""
+        """Everything that is shown, then each change as it happens."""
         return EventStream(self._feed, request.headers.get("last-event-id"))
 
     async def story(self, request: Request) -> Response:
@@ -219,7 +219,7 @@ def _data(data: dict[str, Any], status: int = 200) -> Response:
 
 
 def _error(status: int, message: str) -> Response:
-    """In the form of every other error under ``/api/``, which is Ollama's."""
+    """An error in Ollama's form, as for every other path under ``/api/``."""
     return _data({"error": message}, status)
 
 
@@ -243,7 +243,7 @@ class EventStream(Response):
         del self.headers["content-length"]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve it until the client goes or the feed ends."""
+        """Serve the feed until the client goes or the feed ends."""
         if scope["method"] == "HEAD":
             await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
             await send({"type": "http.response.body", "body": b"", "more_body": False})
@@ -279,7 +279,7 @@ class EventStream(Response):
 
 
 def written(frame: Frame | None) -> bytes:
-    """A frame as server-sent event; nothing for the end."""
+    """*frame* as a server-sent event; empty for `None`, the end."""
     if frame is None:
         return b""
     data = json.dumps(frame.data, separators=(",", ":"), allow_nan=False)

@@ -1,4 +1,4 @@
-"""What the dashboard is told of peers, requests and decisions, as plain data. No I/O.
+"""Makes the plain data that the page shows of peers, requests and decisions. No I/O.
 
 Times are seconds since 1970, durations seconds, sizes bytes. A value that is not known is left
 as `None`: the page says so, and shows nothing in its place.
@@ -21,7 +21,7 @@ MAX_MODELS = 16
 MAX_GPUS = 16
 MAX_LANES = 16
 
-# What ends an answer that is whole; any other end of a part made somebody else go on. (Several
+# What ends an answer that is whole; any other end of a part made another peer continue. (Several
 # answers to one request are parts that each end so.)
 FINISHED = frozenset({"stop", "length", "tool_calls"})
 
@@ -33,7 +33,7 @@ MIN_SILENCE_SECONDS = 3.0
 
 
 def peer_row(peer: PeerRecord, now: float) -> Row:
-    """One peer, as its card shows it; *now* in seconds of the router's clock.
+    """A peer, as its card shows it; *now* in seconds of the router's clock.
 
     What changes with each look and says nothing, such as the age of its claim, is left out, so
     that a row that is equal to the one before need not be sent again.
@@ -131,7 +131,7 @@ def _model_row(peer: PeerRecord, offer: ModelOffer, now: float) -> Row:
 
 
 def _state(peer: PeerRecord, offer: ModelOffer | None, now: float) -> Row:
-    """Its breaker: the word, and the seconds until it may be asked again."""
+    """The state of a breaker, and the seconds until the peer may be asked again."""
     breaker = peer.breaker(None if offer is None else offer.key)
     return {
         "breaker": breaker.state,
@@ -144,7 +144,7 @@ def _state(peer: PeerRecord, offer: ModelOffer | None, now: float) -> Row:
 
 
 def request_row(record: RequestRecord, *, serial: int, ahead: float) -> Row:
-    """One request; *ahead* is what to add to trio's clock for seconds since 1970."""
+    """A request; *ahead* is what to add to trio's clock for seconds since 1970."""
     made_by, usage, end = record.provenance, record.usage, record.ended_at
     first = record.first_text_at
     return {
@@ -181,7 +181,7 @@ def request_row(record: RequestRecord, *, serial: int, ahead: float) -> Row:
 
 
 def tokens_of(record: RequestRecord) -> int:
-    """Tokens of its answer: counted by the backend once it has ended, parts of text until then."""
+    """Tokens of the answer: the backend's count at its end, parts of text until then."""
     counted = record.usage.completion_tokens
     return record.texts if counted is None else counted
 
@@ -208,7 +208,7 @@ def _waits(record: RequestRecord) -> Row | None:
 
 
 def event_row(entry: Entry) -> Row:
-    """One line of the decision log in a few words and numbers; the story has the rest."""
+    """A line of the decision log in a few words and numbers; the story has the rest."""
     if isinstance(entry, Decided):
         return {
             "kind": "decided",
@@ -247,7 +247,7 @@ def event_row(entry: Entry) -> Row:
 
 
 def _rounded(value: float | None, digits: int) -> float | None:
-    """*value* as JSON can have it; what is no number at all is not known."""
+    """*value* rounded; `None` for infinity and NaN, which JSON cannot say."""
     if value is None or value != value or value in (float("inf"), float("-inf")):
         return None
     return round(value, digits)
@@ -258,6 +258,6 @@ def _stepped(size: int | None) -> int | None:
 
 
 def _left(until: float, now: float) -> float | None:
-    """Whole seconds until then; `None` if it is over."""
+    """Whole seconds from *now* until *until*; `None` if that has passed."""
     left = until - now
     return _rounded(float(-int(-left // 1)), 0) if 0 < left < float("inf") else None

@@ -1,4 +1,4 @@
-"""What went through the gateway, second by second. No I/O.
+"""Counts requests and tokens second by second, for the charts. No I/O.
 
 Every second remembers the requests that it counts, so that a number on the page can be followed
 to them.
@@ -24,19 +24,19 @@ MAX_FIRSTS = 256
 
 @attrs.define(kw_only=True, eq=False)
 class Point:
-    """One second."""
+    """The sums of one second."""
 
     second: int
-    """Which, in seconds since 1970."""
+    """The second, since 1970."""
 
     version: int = 0
-    """When it last changed, as the feed counts."""
+    """The feed's version at its last change."""
 
     requests: int = 0
     """Requests that ended."""
 
     failed: int = 0
-    """Of these, those that ended with an error."""
+    """Requests that ended with an error."""
 
     tokens: int = 0
     """Tokens delivered, of all the requests under way."""
@@ -45,13 +45,13 @@ class Point:
     """Seconds to first text of the requests that gave theirs."""
 
     ids: dict[str, None] = attrs.field(factory=dict)
-    """Requests that any of this comes from, the first 16 of them."""
+    """Ids of the requests that were counted here, the first 16 of them."""
 
     more: int = 0
-    """How many requests there were beside them, counted once for each thing they did."""
+    """Requests beyond these ids, counted once for each thing they did."""
 
     def of(self, request_id: str) -> None:
-        """Remember that something here comes from this request."""
+        """Remember the id of a request that was counted here."""
         if request_id in self.ids:
             return
         if len(self.ids) < MAX_IDS:
@@ -60,7 +60,7 @@ class Point:
             self.more += 1
 
     def as_data(self) -> dict[str, Any]:
-        """As the page gets it."""
+        """The point as the page gets it."""
         return {
             "t": self.second,
             "requests": self.requests,
@@ -87,7 +87,7 @@ class Series:
     def ended(
         self, request_id: str, *, failed: bool, tokens: int, now: float, version: int
     ) -> None:
-        """A request is over; *tokens* of it were not counted yet."""
+        """Count a request that ended, with the *tokens* that were not counted yet."""
         point = self._point(now, version)
         point.requests += 1
         point.failed += failed
@@ -95,14 +95,14 @@ class Series:
         point.of(request_id)
 
     def first_text(self, request_id: str, *, seconds: float, now: float, version: int) -> None:
-        """A request gave its first text."""
+        """Count a first text after *seconds*."""
         point = self._point(now, version)
         if len(point.firsts) < MAX_FIRSTS:
             point.firsts.append(seconds)
         point.of(request_id)
 
     def delivered(self, request_id: str, *, tokens: int, now: float, version: int) -> None:
-        """A request that goes on has delivered so many tokens more."""
+        """Count *tokens* more of a request under way."""
         point = self._point(now, version)
         point.tokens += tokens
         point.of(request_id)

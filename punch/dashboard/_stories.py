@@ -1,4 +1,4 @@
-"""The last requests with everything that was decided for them. No I/O."""
+"""Keeps the decision log's lines of the last requests, within a bound of bytes. No I/O."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ..decision_log import LineMade, LogLine, read_line, stories, story_as_data
 # Requests whose whole story is kept in memory; the log file has the earlier ones.
 MAX_STORIES = 200
 
-# And no more bytes than this: a decision between sixty peers is a line of some 40 KB.
+# Bytes of all stories: a decision between sixty peers is a line of some 40 KB.
 MAX_BYTES = 16 << 20
 
 # Lines of one request: eight tries make some twenty.
@@ -57,7 +57,7 @@ class Stories:
             self._size -= oldest.size
 
     def find(self, request_id: str) -> list[LogLine]:
-        """Every line of a request, oldest first; empty if it is not kept (any more)."""
+        """Every line of a request, oldest first; empty if its story is not kept."""
         kept = self._kept.get(request_id)
         return [] if kept is None else [read_line(line) for line in kept.lines]
 

@@ -1,4 +1,4 @@
-"""What a line of the decision log says, as values; the schema is in the room's index. No I/O."""
+"""Makes the entries of the decision log from events. No I/O; the room's index has the schema."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ MAX_SEGMENTS = 64
 
 @attrs.frozen(kw_only=True)
 class ScoredCandidate:
-    """One candidate, as a decision saw it."""
+    """A candidate, as a decision saw it."""
 
     peer: PeerRecord
     """The snapshot; at most 4 of its models (those that were asked for among them) and 8 GPUs."""
@@ -45,7 +45,7 @@ class ScoredCandidate:
     """The terms of its score, in the decision's unit, in the order of `Decided.term_names`."""
 
     hot: bool = False
-    """It was too busy to be preferred."""
+    """The candidate was too busy to be preferred."""
 
     removed_by: str | None = None
     """Name of the filter that removed it, or `None` if it could be asked."""
@@ -61,7 +61,7 @@ class ScoredCandidate:
 
 @attrs.frozen(kw_only=True)
 class Decided:
-    """Somebody was chosen, or nobody could be."""
+    """A peer was chosen, or none could be."""
 
     request_id: str
     """The request."""
@@ -80,13 +80,13 @@ class Decided:
     """How scores compare."""
 
     now: float
-    """When, in seconds of the router's clock."""
+    """When it was decided, in seconds of the router's clock."""
 
     request: RouteRequest
-    """What was to be routed; `cached_tokens` of the peers below only."""
+    """The request as the policy saw it; `cached_tokens` of the peers below only."""
 
     term_names: tuple[str, ...] = ()
-    """What the terms of a score are called."""
+    """Names of the terms of a score."""
 
     chosen: PeerId | None = None
     """The best peer, if there was one."""
@@ -98,7 +98,7 @@ class Decided:
     """The peers that were looked at: those that could be asked first, best first; at most 64."""
 
     left_out: int = 0
-    """How many more there were."""
+    """How many more peers were looked at."""
 
     explored: bool = False
     """The chosen one was not the best: it was asked in order to measure it."""
@@ -108,7 +108,7 @@ class Decided:
         return next((w.score for w in self.weighed if w.peer.peer_id == peer_id), None)
 
     def term_of(self, peer_id: PeerId | None, name: str) -> float | None:
-        """One term of a peer's score, if the policy and the peer have it."""
+        """A term of a peer's score, if the policy and the peer have it."""
         if name not in self.term_names or self.score_of(peer_id) is None:
             return None
         terms = next(w.terms for w in self.weighed if w.peer.peer_id == peer_id)
@@ -117,13 +117,13 @@ class Decided:
 
 @attrs.frozen(kw_only=True)
 class Attempted:
-    """One peer was asked, and this came of it."""
+    """An attempt at one peer is over."""
 
     request_id: str
     """The request."""
 
     peer_id: PeerId
-    """Who was asked."""
+    """The peer that was asked."""
 
     lane: str | None = None
     """The id of its lane, where it has several."""
@@ -170,16 +170,16 @@ class Ended:
     """From the question to the first text, in seconds; `None` if there was none."""
 
     executor: PeerId | None = None
-    """Who ended the answer."""
+    """The peer that ended the answer."""
 
     backend: str | None = None
-    """What made it."""
+    """Name of the backend that made the answer."""
 
     model: str | None = None
-    """The model that made it."""
+    """Name of the model that made the answer."""
 
     simulated: bool = False
-    """No model made it."""
+    """A simulation made the answer, not a model."""
 
     finish_reason: str | None = None
     """See `Completion.finish_reason`."""
@@ -188,10 +188,10 @@ class Ended:
     """Tokens counted by the backend that ended it."""
 
     timings: Timings = attrs.field(factory=Timings)
-    """Seconds taken there."""
+    """Seconds spent by that backend."""
 
     segments: tuple[Segment, ...] = ()
-    """Who delivered which part; at most 64."""
+    """Which peer delivered which part; at most 64."""
 
 
 @attrs.frozen(kw_only=True)
@@ -199,7 +199,7 @@ class Dropped:
     """Lines are missing before this one: the disk was too slow, or did not take them."""
 
     count: int
-    """How many."""
+    """Number of missing lines."""
 
 
 _RECORD_FIELDS = tuple(field.name for field in attrs.fields(PeerRecord) if field.init)
@@ -218,7 +218,7 @@ KIND_OF = {kind: name for name, kind in KINDS.items()}
 def decided(
     request_id: str, decision: Decision, *, reason: str, most_peers: int = MAX_PEERS
 ) -> Decided:
-    """What is written down of *decision*."""
+    """The entry for *decision*."""
     request = decision.request
     best = decision.order[:most_peers]
     others = decision.removed[: most_peers - len(best)]
@@ -275,7 +275,7 @@ def decided(
 
 
 def ended(event: Answered) -> Ended:
-    """What is written down of the end of a request: everything but the text."""
+    """The entry for the end of a request: everything but the text."""
     made_by = event.provenance
     return Ended(
         request_id=event.request_id,
@@ -298,7 +298,7 @@ def ended(event: Answered) -> Ended:
 
 
 def attempted(event: AttemptedEvent) -> Attempted:
-    """What is written down of an attempt."""
+    """The entry for an attempt."""
     return Attempted(
         request_id=event.request_id,
         peer_id=event.peer_id,
@@ -318,7 +318,7 @@ NOTED: tuple[type[Event], ...] = (DecidedEvent, AttemptedEvent, Answered)
 
 
 def entry_of(event: Event) -> Entry:
-    """What is written down of an event, which is one of `NOTED`."""
+    """The entry for *event*, which is one of `NOTED`."""
     if isinstance(event, DecidedEvent):
         return decided(event.request_id, event.decision, reason=event.reason)
     if isinstance(event, AttemptedEvent):

@@ -1,4 +1,4 @@
-"""Publishes the lines of the decision log, which a thread makes, in trio's thread."""
+"""Publishes the lines of the decision log, which are made in a thread, from trio's thread."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ WAITING_LINES = 4096
 
 @attrs.frozen(kw_only=True)
 class LineMade(Event):
-    """The decision log has a line more: as the value it was made of, and as the file has it."""
+    """The decision log has a new line: the entry, and the bytes in the file."""
 
     entry: Entry
-    """What it says."""
+    """The entry."""
 
     time: float
     """When that happened, in seconds since 1970."""
@@ -29,7 +29,7 @@ class LineMade(Event):
     """The JSON object, with the end of the line."""
 
     missed: int = 0
-    """Lines before this one that came too fast to be published."""
+    """Lines just before this one that came too fast to be published."""
 
 
 class LinePublisher:
@@ -61,7 +61,7 @@ class LinePublisher:
         try:
             self._token.run_sync_soon(self._deliver)
         except trio.RunFinishedError:
-            # The subscribers went with the run.
+            # Trio's run has ended, and all subscribers with it.
             return
 
     def _deliver(self) -> None:

@@ -1,4 +1,4 @@
-"""Reads the decision log: lines as values, and the story of each request."""
+"""Reads the decision log: its lines as values, and the story of each request from them."""
 
 from __future__ import annotations
 
@@ -14,39 +14,39 @@ from ..exceptions import ConfigurationError
 from ._entries import KIND_OF, KINDS, LOG_VERSION, Attempted, Decided, Ended, Entry
 from ._values import from_plain
 
-# Much longer than any line that is ever written; what is longer is not read into memory.
+# Much longer than any line that is written; a longer one is skipped without reading it into memory.
 MAX_LINE_BYTES = 8 << 20
 
 
 @attrs.frozen(kw_only=True)
 class LogLine:
-    """One line."""
+    """A line of the log, read."""
 
     entry: Entry
-    """What it says."""
+    """The entry."""
 
     run: str
-    """Who wrote it."""
+    """The `run` that wrote the line."""
 
     time: float
-    """When, in seconds since 1970."""
+    """When it was written, in seconds since 1970."""
 
     monotonic: float
-    """When, in seconds of the router's clock."""
+    """When it was written, in seconds of the router's clock."""
 
 
 @attrs.frozen(kw_only=True)
 class BadLine:
-    """One line that cannot be read."""
+    """A line that cannot be read."""
 
     path: Path
-    """The file it is in."""
+    """The file of the line."""
 
     number: int
-    """Its number there, from 1."""
+    """Number of the line in its file, from 1."""
 
     problem: str
-    """What is wrong with it."""
+    """Why the line cannot be read."""
 
 
 @attrs.frozen(kw_only=True)
@@ -66,17 +66,17 @@ class Story:
 
     @property
     def decisions(self) -> tuple[Decided, ...]:
-        """What was decided."""
+        """The decisions, in order."""
         return tuple(line.entry for line in self.lines if isinstance(line.entry, Decided))
 
     @property
     def attempts(self) -> tuple[Attempted, ...]:
-        """Who was asked, and what came of it."""
+        """The attempts, in order of their ends."""
         return tuple(line.entry for line in self.lines if isinstance(line.entry, Attempted))
 
     @property
     def end(self) -> Ended | None:
-        """How it ended; `None` if the log does not say (yet)."""
+        """The end of the request; `None` if the log has none (yet)."""
         ends = [line.entry for line in self.lines if isinstance(line.entry, Ended)]
         return ends[-1] if ends else None
 
@@ -154,7 +154,7 @@ def _read_file(path: Path, needle: bytes | None) -> Iterator[LogLine | BadLine]:
 
 
 def read_line(line: bytes) -> LogLine:
-    """One line as a value.
+    """*line* as a value.
 
     Raises:
       ValueError: saying what is wrong with it.
@@ -187,7 +187,7 @@ def _read_data(data: object) -> LogLine:
 
 
 def _check(entry: Entry) -> None:
-    """What the types do not say."""
+    """Check the rules that the types cannot express."""
     if isinstance(entry, Decided):
         for weighed in entry.weighed:
             wanted = len(entry.term_names) if weighed.removed_by is None else 0

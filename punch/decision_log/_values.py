@@ -1,4 +1,4 @@
-"""Frozen values as plain data and back: what makes a log line of a snapshot. No I/O."""
+"""Turns frozen values into plain data and back, by the annotations of their fields. No I/O."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ T = TypeVar("T")
 
 Reader = Callable[[Any], Any]
 
-# JSON has no word for these; they are legal in a record (a rest without end, say).
+# JSON has no word for these numbers, and a record may have them (a rest without end, say).
 _NOT_NUMBERS = frozenset({"inf", "-inf", "nan"})
 
-# JSON has texts for keys only, and no name of ours is empty: this one stands for `None`.
+# JSON takes only texts as keys: the empty one, which is no name of ours, stands for `None`.
 _NOBODY = ""
 
-# What a capability said of the whole peer before there were lanes.
+# Fields of a capability that said of the whole peer what lanes say now.
 _OF_ITS_LANE = ("backend", "simulated", "load", "threads")
 
 
@@ -60,7 +60,7 @@ def _defaults(kind: Any) -> tuple[tuple[str, Any], ...]:
     for field in _given_fields(kind):
         default = field.default
         if isinstance(default, attrs.Factory):  # type: ignore[arg-type]  # a class, says attrs
-            # One that depends on the other fields is no default to leave out.
+            # A default that depends on other fields cannot be left out.
             default = attrs.NOTHING if default.takes_self else default.factory()
         found.append((field.name, default))
     return tuple(found)

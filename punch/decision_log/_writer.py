@@ -1,4 +1,7 @@
-"""Writes the decision log from a thread, so that a slow disk never delays an answer."""
+"""Writes the decision log from a thread, so that a slow disk never delays an answer.
+
+Decides when the file is rotated and when lines are dropped. What a line says is `_entries`' part.
+"""
 
 from __future__ import annotations
 
@@ -62,17 +65,17 @@ CLOSE_SECONDS = 5.0
 
 @attrs.frozen(kw_only=True)
 class DecisionLogStatistics:
-    """What became of the lines so far."""
+    """How many lines were written and lost so far."""
 
     written: int
-    """Lines that are in the file."""
+    """Lines in the file."""
 
     dropped: int
-    """Lines that are not and will not be: the queue was full, or the disk did not take them."""
+    """Lines that were lost: the queue was full, or the disk did not take them."""
 
 
 class _File:
-    """The file, with several processes writing to it."""
+    """A log file that several processes append to."""
 
     def __init__(self, path: Path, max_bytes: int) -> None:
         self._path = path
@@ -82,12 +85,12 @@ class _File:
         self._left = 0
 
     def append(self, line: bytes) -> None:
-        """Write one line, in one piece. Raises `OSError` if the disk does not take it."""
+        """Append a line in one piece; raises `OSError` if the disk does not take it."""
         now = time.monotonic()
         descriptor = self._descriptor
         if descriptor is None or now >= self._look_at or len(line) > self._left:
             descriptor = self._ready(len(line))
-            # Of a line that was cut short, by a full disk say, nothing must stick to this one.
+            # A line that was cut short, such as by a full disk, must not run into this one.
             line = line if self._is_whole(descriptor) else b"\n" + line
             self._look_at = now + LOOK_SECONDS
             self._left = self._room(descriptor)
@@ -97,7 +100,7 @@ class _File:
             raise OSError(None, "the disk is full", str(self._path))
 
     def _room(self, descriptor: int) -> int:
-        """Bytes that may be written until the next look."""
+        """Bytes that may be written before the file is looked at again."""
         room = self._max_bytes - os.fstat(descriptor).st_size
         return min(room, int(self._max_bytes * LOOK_SHARE))
 
@@ -132,14 +135,14 @@ class _File:
         return self._descriptor
 
     def _is_ours(self, descriptor: int) -> bool:
-        """False if another process has renamed the file meanwhile, or somebody removed it."""
+        """Whether the file still has its name: another process may have rotated it."""
         try:
             return os.path.samestat(self._path.stat(), os.fstat(descriptor))
         except FileNotFoundError:
             return False
 
     def _rotate(self, descriptor: int) -> bool:
-        """Rename the file. False if that was not to be: then it grows until the next time.
+        """Rename the file; false if that failed, and the file grows until the next try.
 
         The lock is on the file itself: of the processes that have it open, one renames it, and
         the others find that the name is another file's.
@@ -151,7 +154,7 @@ class _File:
             try:
                 self._path.replace(older)
             except PermissionError:
-                # Windows renames no file that somebody has open.
+                # Windows renames no file that is open anywhere.
                 return False
         self.close()
         return True
@@ -165,7 +168,7 @@ class _File:
 
 
 class DecisionLog:
-    """Takes notes of decisions. Made by `open_decision_log`.
+    """Writes decisions, attempts and ends to a file. Made by `open_decision_log`.
 
     A subscriber of events whose queue a thread empties: the thread makes the lines and writes them,
     and what is published meanwhile beyond the queue is lost and counted.
@@ -193,26 +196,26 @@ class DecisionLog:
         self._thread = threading.Thread(target=self._work, name="decision log", daemon=True)
 
     def start(self, subscription: Subscription) -> None:
-        """Write down what *subscription* gets."""
+        """Start the thread, which writes what *subscription* gets."""
         self._subscription = subscription
         self._thread.start()
 
     def wake(self) -> None:
-        """Tell the thread that there is something; called by the bus, in trio's thread."""
+        """Wake the thread; called by the bus, in trio's thread."""
         self._ahead = time.time() - trio.current_time()
         self._news.set()
 
     def statistics(self) -> DecisionLogStatistics:
-        """What became of the lines so far; those that wait for the disk are neither."""
+        """Counts of lines so far; those that wait for the disk are in neither."""
         lost = 0 if self._subscription is None else self._subscription.lost
         with self._lock:
             return DecisionLogStatistics(written=self._written, dropped=self._dropped + lost)
 
     async def close(self) -> None:
-        """Write what waits, and close the file: within seconds, however the disk is."""
+        """Write what waits and close the file, within seconds even on a disk that hangs."""
         self._closing.set()
         self._news.set()
-        # A moment is nearly always enough, and costs less than a thread that waits for one.
+        # The thread nearly always ends at once, and a blocking wait costs less than another thread.
         self._thread.join(QUICK_CLOSE)
         if not self._thread.is_alive():
             return
@@ -249,7 +252,7 @@ class DecisionLog:
                 self._try_say_dropped()
                 if self._closing.is_set():
                     break
-                # To wake up for each line takes longer than to write it.
+                # Waking up for each line takes longer than writing it.
                 self._closing.wait(GATHER_SECONDS)
                 self._news.wait()
                 self._news.clear()
@@ -272,7 +275,7 @@ class DecisionLog:
             self._written += written
 
     def _write(self, make: Callable[[], Entry], monotonic: float) -> bool:
-        """Whether the line is in the file. Subscribers hear it first: a disk may be slow."""
+        """Publish the line, then write it; whether it is in the file. A disk may be slow."""
         if self._file is None and not self._events.wants(LineMade):
             return False
         entry, now = make(), monotonic + self._ahead
@@ -308,7 +311,7 @@ class DecisionLog:
         return _encode(head | to_plain(entry)).encode("ascii") + b"\n"
 
     def _warn(self, error: Exception) -> None:
-        """Say that lines are lost: once, since a full disk would say it with every request."""
+        """Log that lines are lost: once, since a full disk would repeat it with every request."""
         if not self._warned:
             self._warned = True
             why = getattr(error, "strerror", None) or repr(error)

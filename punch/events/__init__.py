@@ -1,4 +1,4 @@
-"""What happened, once, for whoever subscribes: frozen events and the bus that hands them out.
+"""Events: frozen values of what happened, and the bus that hands them to any subscriber.
 
 A room that does something publishes what it did and knows no subscriber; logs, metrics, spans, the
 decision log, the usage book, the dashboard and the console subscribe and know no publisher. No

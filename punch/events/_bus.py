@@ -70,7 +70,7 @@ class Subscription:
         self._queue: deque[Event] = deque()
         self._is_woken = False
         self._lost = 0
-        self._lost_told = 0
+        self._lost_reported = 0
 
     @property
     def lost(self) -> int:
@@ -86,8 +86,8 @@ class Subscription:
         """Take what is in the queue; the next event wakes the subscriber again.
 
         Args:
-          most: Take no more events than this; whoever gives it drains until nothing is left,
-            and is told only then what was lost.
+          most: Drain no more events than this. The number of lost events comes with the call
+            that empties the queue.
 
         """
         # Before anything is taken: an event that arrives in between wakes once too often, and
@@ -102,7 +102,7 @@ class Subscription:
         if size < waiting:
             return Batch(events=events)
         lost = self._lost
-        lost, self._lost_told = lost - self._lost_told, lost
+        lost, self._lost_reported = lost - self._lost_reported, lost
         return Batch(events=events, lost=lost)
 
     def _put(self, event: Event) -> bool:

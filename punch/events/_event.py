@@ -1,4 +1,4 @@
-"""What every event has: its moment."""
+"""The base of all events, which has the moment of each."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a listener publishes: answers it gave, and how its lanes and engines are."""
+"""The events of a listener: answers it gave, and changes of its lanes and engines."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ._event import Event
 
 @attrs.frozen(kw_only=True)
 class AttemptServed(Event):
-    """A dialer's request is over here, whatever became of it: its attempt, seen from this side."""
+    """A dialer's request is over here, with whatever outcome: the listener's side of an attempt."""
 
     request_id: str
     """The request."""

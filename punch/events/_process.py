@@ -1,4 +1,4 @@
-"""What any punch process says of itself."""
+"""The event that any punch process publishes: a line of its own log."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a gateway publishes of each HTTP request that asks a model for something.
+"""The events of a gateway: the life of each HTTP request that asks a model for something.
 
 The order is one `RequestStarted`, any number of `RequestChanged`, one `RequestEnded`.
 """
@@ -41,7 +41,7 @@ class Cost:
 
 @attrs.define(kw_only=True, eq=False)
 class RequestRecord:
-    """One HTTP request that asks a model for something, from arrival to its last byte.
+    """The state of an HTTP request that asks a model, from its arrival to its last byte.
 
     Live until `RequestEnded`: the gateway alone writes it, and a subscriber reads the newest
     state, which may be newer than the event it came with. A copy for every event would cost more
@@ -88,7 +88,7 @@ class RequestRecord:
     """Where the answer comes from."""
 
     progress: Progress | None = None
-    """What its peer last said it waits for."""
+    """The last report of what the request waits for."""
 
     decisions: tuple[Decision, ...] = ()
     """Every decision that was made for it, in order."""
@@ -103,7 +103,7 @@ class RequestRecord:
     """Tokens, as they were counted; known at the end."""
 
     cost: Cost = attrs.field(factory=Cost)
-    """What was made for it, and its key pays for; known at the end."""
+    """What its key pays for; known at the end."""
 
     texts: int = 0
     """Parts of the text delivered so far."""
@@ -114,7 +114,7 @@ class RequestRecord:
 
 @attrs.frozen(kw_only=True)
 class RequestStarted(Event):
-    """What a request asks is known, or that it cannot be."""
+    """A request was understood, or refused by its endpoint."""
 
     request: RequestRecord
     """The request."""
@@ -141,7 +141,7 @@ class RequestEnded(Event):
 
 @attrs.frozen(kw_only=True)
 class RequestRefused(Event):
-    """A request got no further than the door: no key, no such path, a body that cannot be read."""
+    """A request was refused before its endpoint: no key, no such path, an unreadable body."""
 
     status: int
     """HTTP status that was sent."""

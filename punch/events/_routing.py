@@ -1,4 +1,4 @@
-"""What a dialer publishes: whom it chose, what came of each attempt, who is there."""
+"""The events of a dialer: its decisions, the end of each attempt, peers that join and leave."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Decided(Event):
 
 @attrs.frozen(kw_only=True)
 class Attempted(Event):
-    """One peer was asked, and this came of it."""
+    """An attempt at one peer is over."""
 
     request_id: str
     """The request."""
