@@ -16,10 +16,10 @@ from ..wire import CommandRequest, Timings, Usage
 from ._base import Generation
 
 # Tokens: more than any context has, for models that do not say how long theirs is.
-_MOST_TOKENS = 1 << 20
+_MAX_TOKENS = 1 << 20
 
 # Eleven days: longer than any answer takes.
-_MOST_SECONDS = 1e6
+_MAX_SECONDS = 1e6
 
 
 def plausible(generation: Generation, request: CommandRequest, offer: ModelOffer) -> Generation:
@@ -29,7 +29,7 @@ def plausible(generation: Generation, request: CommandRequest, offer: ModelOffer
     was cached is part of the prompt. Times that are negative, endless or no numbers become `None`.
     """
     usage, timings = generation.usage, generation.timings
-    context = min(offer.context_tokens or _MOST_TOKENS, _MOST_TOKENS)
+    context = min(offer.context_tokens or _MAX_TOKENS, _MAX_TOKENS)
     # Every text of an embedding has a context of its own.
     prompt = _count(usage.prompt_tokens, context * max(1, len(request.inputs)))
     return attrs.evolve(
@@ -52,4 +52,4 @@ def _count(value: int | None, most: int) -> int | None:
 def _seconds(value: float | None) -> float | None:
     if value is None or not math.isfinite(value):
         return None
-    return value if 0 <= value <= _MOST_SECONDS else None
+    return value if 0 <= value <= _MAX_SECONDS else None

@@ -42,13 +42,13 @@ COALESCE_SECONDS = 0.05
 
 # Bytes. A registration has at most 4 KB and a chain of grants less than 3, see the codec; no
 # member sends anything longer.
-LONGEST_JOIN = 8192
+MAX_JOIN_BYTES = 8192
 
 # Seconds that a stranger may keep a stream open without a registration.
 JOIN_SECONDS = 10.0
 
-# Registrations in one frame of a roster: with `LONGEST_JOIN`, a tenth of the longest frame.
-PAGE = 100
+# Registrations in one frame of a roster: with `MAX_JOIN_BYTES`, a tenth of the longest frame.
+MAX_PAGE_REGISTRATIONS = 100
 
 # Members that one bootstrap serves at a time.
 MAX_MEMBERS = 4096
@@ -126,7 +126,7 @@ class BootstrapServer:
                 member.wake.set()
 
     async def _serve(self, stream: Stream) -> None:
-        frames = FramedStream(stream, max_frame=LONGEST_JOIN)
+        frames = FramedStream(stream, max_frame=MAX_JOIN_BYTES)
         if len(self._members) >= MAX_MEMBERS:
             await send_goodbye(
                 frames, Goodbye(code="full", message=f"at most {MAX_MEMBERS} peers meet here")
@@ -226,7 +226,7 @@ class BootstrapServer:
                 if not member.has_roster:
                     member.has_roster = True
                     member.news.clear()
-                    # Listeners dial nobody: telling each of a thousand of all the others would
+                    # Listeners dial no peer: telling each of a thousand of all the others would
                     # be a million registrations.
                     everybody = self._registrations.shown(member.namespace, minor=member.minor)
                     present = everybody if member.is_dialer else ()
@@ -253,9 +253,9 @@ class BootstrapServer:
         whole: bool = False,
     ) -> None:
         """Send a roster, in several frames if it is long; only the first one is *whole*."""
-        pages = max(1, -(-max(len(present), len(gone)) // PAGE))
+        pages = max(1, -(-max(len(present), len(gone)) // MAX_PAGE_REGISTRATIONS))
         for page in range(pages):
-            part = slice(page * PAGE, (page + 1) * PAGE)
+            part = slice(page * MAX_PAGE_REGISTRATIONS, (page + 1) * MAX_PAGE_REGISTRATIONS)
             await frames.send(
                 Roster(
                     namespace=namespace,

@@ -32,10 +32,10 @@ from ..model_store import KNOWN_MODELS, ModelFile, describe
 from ..settings import BackendSettings, cache_folder, data_folder
 
 # Tokens: enough for a long question and its answer. More takes memory, and must be asked for.
-USUAL_CONTEXT = 4096
+DEFAULT_CONTEXT_TOKENS = 4096
 
 # Requests side by side: as many people as share a home.
-USUAL_SLOTS = 4
+DEFAULT_SLOTS = 4
 
 
 async def model_file(settings: BackendSettings) -> tuple[ModelFile, ModelOffer]:
@@ -56,7 +56,7 @@ async def model_file(settings: BackendSettings) -> tuple[ModelFile, ModelOffer]:
         lambda: describe(path, cache_folder=cache_folder(), setting=settings.said("model"))
     )
     trained = file.offer.context_tokens
-    context = settings.context or min(USUAL_CONTEXT, trained or USUAL_CONTEXT)
+    context = settings.context or min(DEFAULT_CONTEXT_TOKENS, trained or DEFAULT_CONTEXT_TOKENS)
     if trained is not None and context > trained:
         raise ConfigurationError(
             f"{settings.said('context')} is {context}: {file.path.name} was trained for "
@@ -85,8 +85,8 @@ async def _mock(settings: BackendSettings) -> AsyncIterator[Backend]:
         delay=settings.mock_delay,
         fail_after=settings.mock_fail_after,
         model=settings.mock_model,
-        slots=settings.slots or USUAL_SLOTS,
-        context_tokens=settings.context or USUAL_CONTEXT,
+        slots=settings.slots or DEFAULT_SLOTS,
+        context_tokens=settings.context or DEFAULT_CONTEXT_TOKENS,
     )
     async with open_mock(script) as backend:
         yield backend
@@ -114,7 +114,7 @@ async def _llama_cpp(settings: BackendSettings) -> AsyncIterator[Backend]:
     server = find_server(program)
     if server is not None:
         async with open_llama_server(
-            program=server, slots=settings.slots or USUAL_SLOTS, **common
+            program=server, slots=settings.slots or DEFAULT_SLOTS, **common
         ) as backend:
             yield backend
     else:
@@ -131,7 +131,7 @@ async def _embedded(settings: BackendSettings) -> AsyncIterator[Backend]:
         model_path=file.path,
         threads=_threads(settings),
         no_mmap=settings.no_mmap,
-        slots=settings.slots or USUAL_SLOTS,
+        slots=settings.slots or DEFAULT_SLOTS,
         context_tokens=offer.context_tokens,
         gpu_layers=settings.gpu_layers,
         offer=offer,
@@ -166,7 +166,7 @@ async def _openai(settings: BackendSettings) -> AsyncIterator[Backend]:
         url=url,
         api_key=settings.openai_key,
         model=settings.openai_model,
-        slots=settings.slots or USUAL_SLOTS,
+        slots=settings.slots or DEFAULT_SLOTS,
     ) as backend:
         yield backend
 

@@ -10,7 +10,7 @@ from ..exceptions import ConfigurationError
 from ..settings import data_folder, try_lock
 
 # Processes of one kind on one machine; each needs an identity of its own.
-MOST_IDENTITIES = 256
+MAX_IDENTITIES = 256
 
 
 @contextmanager
@@ -39,13 +39,13 @@ def claim_identity(role: str, given: str | None = None) -> Iterator[Path]:
             f"the data folder {folder} cannot be made: {error.strerror}; "
             "name a key file with --identity, or set XDG_DATA_HOME to a folder of yours"
         ) from error
-    for number in range(1, MOST_IDENTITIES + 1):
+    for number in range(1, MAX_IDENTITIES + 1):
         path = folder / (f"{role}.key" if number == 1 else f"{role}-{number}.key")
         with path.with_suffix(".lock").open("ab") as file:
             if try_lock(file):
                 yield path
                 return
     raise ConfigurationError(
-        f"all {MOST_IDENTITIES} identities of {role}s in {folder} are in use; "
+        f"all {MAX_IDENTITIES} identities of {role}s in {folder} are in use; "
         "name another with --identity"
     )

@@ -41,8 +41,8 @@ from ._source import Announce, Found, Sighting
 
 log = get_logger(__name__)
 
-FIRST_RETRY_SECONDS = 0.5
-LONGEST_RETRY_SECONDS = 5.0
+MIN_RETRY_SECONDS = 0.5
+MAX_RETRY_SECONDS = 5.0
 
 # Each is a stream that is renewed for ever. Three machines that are never off at the same time
 # are enough; a dozen is a mistake in a settings file.
@@ -140,7 +140,7 @@ class BootstrapSource:
 
     async def run(self, announce: Announce, found: Found) -> None:
         """Stay registered, for ever."""
-        delay = FIRST_RETRY_SECONDS
+        delay = MIN_RETRY_SECONDS
         while True:
             began = trio.current_time()
             try:
@@ -160,10 +160,10 @@ class BootstrapSource:
                 log.error(
                     "the bootstrap cannot be used", address=str(self._address), why=str(error)
                 )
-            if trio.current_time() - began > LONGEST_RETRY_SECONDS:
-                delay = FIRST_RETRY_SECONDS
+            if trio.current_time() - began > MAX_RETRY_SECONDS:
+                delay = MIN_RETRY_SECONDS
             await trio.sleep(delay)
-            delay = min(2 * delay, LONGEST_RETRY_SECONDS)
+            delay = min(2 * delay, MAX_RETRY_SECONDS)
 
     async def _meet(self, announce: Announce, found: Found) -> None:
         peer_id = await who_is_at(self._node, self._address, self._known)

@@ -136,7 +136,7 @@ class _Announcement:
             peer_id=self._node.peer_id,
             namespace=self._namespace,
             roles=roles,
-            # A dialer is never dialled, so its addresses are nobody's business.
+            # A dialer is never dialled, so it need not tell where it is.
             addresses=() if roles <= {"dialer"} else self._node.addresses[:MAX_ADDRESSES],
             incarnation=self._incarnation,
             sequence=self._sequence,

@@ -17,7 +17,7 @@ from ..network import Address, Node
 
 log = get_logger(__name__)
 
-# A line is under 120 bytes; nobody meets at a thousand bootstraps.
+# A line is under 120 bytes, and no machine meets at a thousand bootstraps.
 MAX_ENTRIES = 1000
 
 

@@ -24,8 +24,8 @@ from ._local import LocalListener
 
 log = get_logger(__name__)
 
-FIRST_RETRY_SECONDS = 0.25
-LONGEST_RETRY_SECONDS = 10.0
+MIN_RETRY_SECONDS = 0.25
+MAX_RETRY_SECONDS = 10.0
 
 # Sessions at a time; further listeners wait for one to end. A session is one connection.
 MAX_LISTENERS = 1024
@@ -164,13 +164,13 @@ class SessionPool:
     async def _keep(self, state: _ListenerState, directory: Directory) -> None:
         """Stay connected to one listener until it is gone from the roster."""
         peer_id = state.listener.peer_id
-        delay = FIRST_RETRY_SECONDS
+        delay = MIN_RETRY_SECONDS
         try:
             while True:
                 state.moved = trio.Event()
                 try:
                     if await self._connect(state):
-                        delay = FIRST_RETRY_SECONDS
+                        delay = MIN_RETRY_SECONDS
                 except Exception as bug:
                     state.trouble = f"a bug: {bug!r}"
                     log.exception("a session has a bug", peer=peer_id)
@@ -182,7 +182,7 @@ class SessionPool:
                     await state.moved.wait()
                 if not self._is_listed(peer_id, directory):
                     return
-                delay = min(2 * delay, LONGEST_RETRY_SECONDS)
+                delay = min(2 * delay, MAX_RETRY_SECONDS)
         finally:
             del self._states[peer_id]
 

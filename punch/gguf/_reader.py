@@ -10,9 +10,9 @@ from typing import BinaryIO, Final
 
 from ..exceptions import ModelFileError
 
-_PIECE: Final = 64 * 1024  # Bytes read at a time.
-_MAX_HEADER: Final = 256 * 1024 * 1024  # Bytes. The largest token lists in use take about 20 MB.
-_MAX_NAME: Final = 1024  # Bytes of a key or a tensor name; those in use stay below 64.
+_PIECE_BYTES: Final = 64 * 1024  # Bytes read at a time.
+_MAX_HEADER_BYTES: Final = 256 * 1024 * 1024  # The largest token lists in use take about 20 MB.
+_MAX_NAME_BYTES: Final = 1024  # Bytes of a key or a tensor name; those in use stay below 64.
 
 
 class ByteReader:
@@ -52,9 +52,10 @@ class ByteReader:
                 f"{what} takes {length} bytes at offset {self.position}, but the file ends at "
                 f"{self.size}: it is cut short or damaged. Download it again"
             )
-        if self.position + length > _MAX_HEADER:
+        if self.position + length > _MAX_HEADER_BYTES:
             raise ModelFileError(
-                f"the header goes on past {_MAX_HEADER} bytes (in {what}): the file is damaged"
+                f"the header goes on past {_MAX_HEADER_BYTES} bytes (in {what}): "
+                "the file is damaged"
             )
 
     def consume(self, length: int, what: str) -> bytes:
@@ -73,7 +74,7 @@ class ByteReader:
         taken = self._piece[self._used :]
         self._before += len(self._piece)
         missing = length - len(taken)
-        self._piece = self._file.read(max(_PIECE, missing))
+        self._piece = self._file.read(max(_PIECE_BYTES, missing))
         self._used = missing
         if len(self._piece) < missing:  # The file shrank while it was read.
             raise ModelFileError(f"the file ended in {what}")
@@ -103,7 +104,7 @@ class ByteReader:
 
     def name(self, what: str) -> str:
         """The next string, which names something."""
-        length = self.count("<Q", 8, f"the length of {what}", _MAX_NAME)
+        length = self.count("<Q", 8, f"the length of {what}", _MAX_NAME_BYTES)
         return self.consume(length, what).decode("utf-8", "replace")
 
     def skip_strings(self, count: int, what: str) -> None:

@@ -11,7 +11,7 @@ from typing import Final
 from ..exceptions import ModelFileError
 from ._reader import ByteReader
 
-_MAX_TEXT: Final = 1024 * 1024  # Bytes of a text that is kept. Chat templates take up to 20 KB.
+_MAX_TEXT_BYTES: Final = 1024 * 1024  # Of a text that is kept. Chat templates take up to 20 KB.
 _MAX_NUMBER: Final = 2**31 - 1  # llama.cpp keeps all of these in 32 bits.
 MAX_LAYERS: Final = 4096  # Elements of a per-layer list that is kept.
 
@@ -110,8 +110,10 @@ def read_pair(reader: ByteReader, values: Values) -> None:
         length = reader.number("<Q", 8, what)
         reader.expect(length, what)
         if key in _KEPT_TEXTS:
-            if length > _MAX_TEXT:
-                raise ModelFileError(f"{what} is {length} bytes; at most {_MAX_TEXT} is plausible")
+            if length > _MAX_TEXT_BYTES:
+                raise ModelFileError(
+                    f"{what} is {length} bytes; at most {_MAX_TEXT_BYTES} is plausible"
+                )
             values.scalars[key] = reader.consume(length, what).decode("utf-8", "surrogateescape")
         else:
             reader.skip(length, what)

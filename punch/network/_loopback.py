@@ -88,7 +88,7 @@ class LoopbackStream:
         """Send *data*.
 
         Raises:
-          PeerUnreachable: if the stream has ended, or nobody reads it for `STALL_SECONDS`.
+          PeerUnreachable: if the stream has ended, or is not read for `STALL_SECONDS`.
 
         """
         with trio.CancelScope(shield=True), trio.move_on_after(STALL_SECONDS) as patience:

@@ -142,7 +142,7 @@ def _kill_below(guardian: trio.Process) -> None:
     """Kill all that *guardian* has started, and leave it to itself: it ends when they have.
 
     Killed together with them it could not wait for them: the program would be gone a moment later
-    only, and until somebody else reaps it.
+    only, and until another process reaps it.
     """
     with suppress(psutil.Error):
         for process in psutil.Process(guardian.pid).children(recursive=True):

@@ -14,9 +14,9 @@ from __future__ import annotations
 
 # Fast enough that a dialer's retry finds the program back, slow enough not to fill a disk
 # with core files: systemd's RestartSec is 0.1 s, Kubernetes' first back-off 10 s.
-FIRST_PAUSE = 0.5
-LONGEST_PAUSE = 30.0
-CRASHES_IN_A_ROW = 5
+MIN_PAUSE_SECONDS = 0.5
+MAX_PAUSE_SECONDS = 30.0
+MAX_CRASHES_IN_A_ROW = 5
 HEALTHY_SECONDS = 60.0
 
 
@@ -55,11 +55,11 @@ class Restarts:
         self._served = False
         self._ready_since = None
         self.in_a_row += 1
-        if self.in_a_row >= CRASHES_IN_A_ROW:
+        if self.in_a_row >= MAX_CRASHES_IN_A_ROW:
             return None
         return _pause(self.in_a_row)
 
 
 def _pause(number: int) -> float:
     # From the tenth on the limit holds anyway, and the power would overflow at last.
-    return min(LONGEST_PAUSE, FIRST_PAUSE * 2.0 ** min(number - 1, 10))
+    return min(MAX_PAUSE_SECONDS, MIN_PAUSE_SECONDS * 2.0 ** min(number - 1, 10))

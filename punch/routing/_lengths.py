@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
-from ..wire import USUAL_OUTPUT_TOKENS
+from ..wire import DEFAULT_OUTPUT_TOKENS
 
 # Lengths are about log-normal, with a deviation near 1 in public traces; the mean of such a
 # distribution, which is what seconds are made of, is its quantile 0.69 (Phi(1/2)).
@@ -50,7 +50,7 @@ class Lengths:
         self._claims[model] = max(1, min(tokens, MOST_CLAIMED_TOKENS))
 
     def _guess(self, model: str) -> int:
-        return self._claims.get(model, USUAL_OUTPUT_TOKENS)
+        return self._claims.get(model, DEFAULT_OUTPUT_TOKENS)
 
     def learn(self, model: str, tokens: int) -> None:
         """Take one answer of *tokens*."""

@@ -8,7 +8,7 @@ from typing import Any
 
 import attrs
 
-from ..wire import USUAL_OUTPUT_TOKENS, CommandRequest, tokens_of, usual_output
+from ..wire import DEFAULT_OUTPUT_TOKENS, CommandRequest, tokens_of, usual_output
 
 _NOBODY: Mapping[str, int] = MappingProxyType({})
 
@@ -35,7 +35,7 @@ class RouteRequest:
     longest_tokens: int | None = None
     """Of several texts that are read one by one, the longest (estimated); `None` for one prompt."""
 
-    output_tokens: int = USUAL_OUTPUT_TOKENS
+    output_tokens: int = DEFAULT_OUTPUT_TOKENS
     """Length of the answer, in tokens (expected)."""
 
     strict: bool = False

@@ -1,7 +1,7 @@
 """Sessions over any byte stream, and the calls in them: requests that we ask and that we answer.
 
-What may be said when is decided by `punch.wire`; what to answer, by the listener; whom to ask, by
-the dialer.
+What may be said when is decided by `punch.wire`; what to answer, by the listener; which peer to
+ask, by the dialer.
 """
 
 from ._calls import ClientCall, ServerCall

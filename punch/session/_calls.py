@@ -31,18 +31,18 @@ from ..wire import (
 CREDIT_STEP = WINDOW // 4
 
 # Characters of reasoning that are kept for an answer: more than any model that was seen made.
-MAX_REASONING = 1 << 20
+MAX_REASONING_CHARACTERS = 1 << 20
 
 # Characters of one chunk. A reader that has read everything may still hold back `CREDIT_STEP` of
 # the window, and a chunk must fit what is left, or both sides would wait for ever. ASCII takes a
 # byte a character, any other text up to four.
-MAX_ASCII_CHUNK = WINDOW // 4
-MAX_CHUNK = (WINDOW - CREDIT_STEP) // 4 - 256
+MAX_ASCII_CHUNK_CHARACTERS = WINDOW // 4
+MAX_CHUNK_CHARACTERS = (WINDOW - CREDIT_STEP) // 4 - 256
 
 
 def _longest(text: str) -> int:
     """Characters of *text* that may travel in one chunk."""
-    return MAX_ASCII_CHUNK if text.isascii() else MAX_CHUNK
+    return MAX_ASCII_CHUNK_CHARACTERS if text.isascii() else MAX_CHUNK_CHARACTERS
 
 
 # A slot is not kept longer for a dialer that stopped reading, even if its heartbeat comes.
@@ -99,7 +99,7 @@ class ClientCall:
         # Bytes of the window that each chunk among them takes, in the same order.
         self._charged: deque[int] = deque()
         self.reasoning = ""
-        """What the model has thought so far, at most `MAX_REASONING` characters of it."""
+        """What the model has thought so far, at most `MAX_REASONING_CHARACTERS` of it."""
         self._error: PeerError | None = None
         self._wake = trio.Event()
         self._taken = 0
@@ -215,7 +215,7 @@ class ClientCall:
         Credit goes back at once: reasoning is read with the end of the answer, and a model that
         thinks longer than the window must not wait for that.
         """
-        self.reasoning += part.text[: MAX_REASONING - len(self.reasoning)]
+        self.reasoning += part.text[: MAX_REASONING_CHARACTERS - len(self.reasoning)]
         self._credit(charged)
 
     def fail(self, error: PeerError) -> None:

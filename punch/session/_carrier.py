@@ -61,12 +61,12 @@ from ._outbox import Outbox
 log = get_logger(__name__)
 
 # Past this much the peer reads slowly, and adverts it has no time for can wait.
-MAX_PENDING_ADVERTS = 64 << 10
+MAX_PENDING_ADVERT_BYTES = 64 << 10
 
 # Messages that are read before the tasks that they wake get their turn. Reading a burst to its end
 # first makes the two sides work in turns instead of side by side: half the throughput of 32
 # requests.
-TURN = 16
+TURN_MESSAGES = 16
 
 # How long writing the last messages may take.
 FAREWELL_SECONDS = 1.0
@@ -219,7 +219,7 @@ class PeerSession:
 
         A peer that is behind would read an old one; the next one tells it all the same.
         """
-        if self._session.pending >= MAX_PENDING_ADVERTS:
+        if self._session.pending >= MAX_PENDING_ADVERT_BYTES:
             return False
         self.say(advert)
         return True
@@ -260,7 +260,7 @@ class PeerSession:
                 while (message := self._session.next_event()) is not None:
                     self._handle(message, nursery)
                     handled += 1
-                    if handled % TURN == 0:
+                    if handled % TURN_MESSAGES == 0:
                         await trio.lowlevel.checkpoint()
             except NotPermitted as error:
                 log.info("a peer was turned away", peer=self.peer_id, why=str(error))

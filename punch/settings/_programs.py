@@ -219,7 +219,7 @@ class BootstrapSettings(ProgramSettings):
     """Settings of ``python -m punch.bootstrap``."""
 
     listen: str = of(table.MEETING_ADDRESS)
-    """Where to be found."""
+    """Address that the bootstrap listens on."""
 
     transport: Transport = of(table.BOOTSTRAP_TRANSPORT)
     """``tcp``, ``quic`` or ``dual``."""

@@ -4,7 +4,7 @@ No I/O: bytes come in and go out as arguments. Who may be a peer is decided by `
 """
 
 from ._codec import Encoded, decode, decode_registration, encode, encode_registration
-from ._estimates import USUAL_OUTPUT_TOKENS, tokens_of, usual_output
+from ._estimates import DEFAULT_OUTPUT_TOKENS, tokens_of, usual_output
 from ._fingerprint import fingerprint
 from ._frame_buffer import FrameBuffer
 from ._frames import (
@@ -129,7 +129,7 @@ __all__ = [
     # what is known of it before it is answered, and what may be told of it afterwards
     "tokens_of",
     "usual_output",
-    "USUAL_OUTPUT_TOKENS",
+    "DEFAULT_OUTPUT_TOKENS",
     "scrubbed",
     "bounded",
     "short_word",

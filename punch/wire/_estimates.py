@@ -12,7 +12,7 @@ from ._request import CommandRequest
 BYTES_PER_TOKEN = 3.5
 
 # Tokens of a chat answer without a limit; the median of public traces is near it.
-USUAL_OUTPUT_TOKENS = 200
+DEFAULT_OUTPUT_TOKENS = 200
 
 
 def tokens_of(*texts: str) -> int:
@@ -27,4 +27,4 @@ def usual_output(request: CommandRequest) -> int:
     if request.command in ("embed", "count"):
         return 0
     limit = request.sampling.max_tokens
-    return USUAL_OUTPUT_TOKENS if limit is None else min(limit, USUAL_OUTPUT_TOKENS)
+    return DEFAULT_OUTPUT_TOKENS if limit is None else min(limit, DEFAULT_OUTPUT_TOKENS)

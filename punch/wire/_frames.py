@@ -72,7 +72,7 @@ class Advert:
 
 @attrs.frozen(kw_only=True)
 class LoadReport:
-    """How busy a listener's lanes are, and that it lives; between two adverts. Minor 1."""
+    """The load of a listener's lanes, and so a sign of life; between two adverts. Minor 1."""
 
     sequence: int
     """Grows with every advert and load report of one incarnation."""

@@ -40,7 +40,7 @@ class Usage:
 
 @attrs.frozen(kw_only=True)
 class Timings:
-    """Where the time went on the executor, in seconds. `None` where it is not known."""
+    """Seconds that the executor spent, by what on. `None` where that is not known."""
 
     queue: float | None = None
     """Waiting for a slot."""
@@ -80,7 +80,7 @@ class Provenance:
 
 @attrs.frozen(kw_only=True)
 class TokenLogprob:
-    """How likely a token of an answer was."""
+    """A token of an answer with its log-probability."""
 
     token: str
     """Text of the token; part of a character has no text of its own and reads U+FFFD."""

@@ -58,17 +58,17 @@ WINDOW = 64 * 1024
 MAX_CHUNK_FIELDS = 192
 
 # The longest frame before a peer is accepted: a `hello` with a chain of grants.
-GREETING_BYTES = 4096
+MAX_GREETING_BYTES = 4096
 
 # Bytes of the reason in a `Goodbye`.
-LONGEST_FAREWELL = 800
+MAX_FAREWELL_BYTES = 800
 
 MAX_REQUESTS = 1024
 """Requests that a listener takes at a time on one session."""
 
 
 class State(enum.Enum):
-    """Where a session is."""
+    """The states of a session."""
 
     GREETING = "greeting"
     OPEN = "open"
@@ -76,7 +76,7 @@ class State(enum.Enum):
 
 
 class RequestState(enum.Enum):
-    """Where a request is, as both ends see it."""
+    """The states of a request, as both ends see it."""
 
     ASKED = "asked"
     STARTED = "started"
@@ -179,7 +179,7 @@ class Session:
         self._other: Role = "listener" if role == "dialer" else "dialer"
         self._requests: dict[str, _InFlight] = {}
         # A stranger may send this much before it has said who it is.
-        self._received = FrameBuffer(GREETING_BYTES)
+        self._received = FrameBuffer(MAX_GREETING_BYTES)
         self._outgoing: list[bytes] = []
         self.pending = 0
         """Bytes queued and not yet taken by `data_to_send`."""
@@ -381,7 +381,7 @@ class Session:
     def _say_goodbye(self, goodbye: Goodbye) -> None:
         if self.state is not State.ENDED:
             # Short enough for the smallest frame that a peer may ask for.
-            text = goodbye.message.encode(errors="replace")[:LONGEST_FAREWELL]
+            text = goodbye.message.encode(errors="replace")[:MAX_FAREWELL_BYTES]
             message = text.decode(errors="ignore")
             self._queue(encode(Goodbye(code=goodbye.code, message=message)))
             self._end()

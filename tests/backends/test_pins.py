@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from random import Random
 
-from punch.backends.llama._pins import BLOCK, Pins, conversation
+from punch.backends.llama._pins import BLOCK_CHARACTERS, Pins, conversation
 from punch.wire import ChatMessage, CommandRequest
 
 
 def text(seed: int, blocks: int) -> str:
     """Some text of so many blocks."""
     draw = Random(seed)
-    return "".join(draw.choice("abcdefgh ") for _ in range(blocks * BLOCK))
+    return "".join(draw.choice("abcdefgh ") for _ in range(blocks * BLOCK_CHARACTERS))
 
 
 def turn(pins: Pins, prompt: str, answer: str = "") -> int | None:

@@ -135,7 +135,7 @@ async def test_a_crash_loop_is_reported_and_stays_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Five runs of no use in a row, with the program's last words."""
-    monkeypatch.setattr(_restarts, "FIRST_PAUSE", 0.01)
+    monkeypatch.setattr(_restarts, "MIN_PAUSE_SECONDS", 0.01)
     with trio.fail_after(LIMIT):
         # Long enough to be seen ready once: a first start that fails is another matter.
         code = READY + "time.sleep(0.5); print('out of luck'); sys.exit(7)"
@@ -153,7 +153,7 @@ async def test_a_program_that_serves_may_crash_often(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is of use in between."""
-    monkeypatch.setattr(_restarts, "FIRST_PAUSE", 0.01)
+    monkeypatch.setattr(_restarts, "MIN_PAUSE_SECONDS", 0.01)
     with trio.fail_after(LIMIT):
         async with supervised(tmp_path, READY + "time.sleep(0.2); sys.exit(7)") as child:
             while child.statistics().starts < 7:
@@ -166,8 +166,8 @@ async def test_waiting_for_a_restart_has_a_limit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The caller hears in time that it should ask somebody else."""
-    monkeypatch.setattr(_restarts, "FIRST_PAUSE", 100.0)
-    monkeypatch.setattr(_restarts, "LONGEST_PAUSE", 100.0)
+    monkeypatch.setattr(_restarts, "MIN_PAUSE_SECONDS", 100.0)
+    monkeypatch.setattr(_restarts, "MAX_PAUSE_SECONDS", 100.0)
     with trio.fail_after(LIMIT):
         async with supervised(tmp_path, FOREVER) as child:
             assert child.pid is not None

@@ -207,7 +207,7 @@ async def test_five_such_requests_do_not_take_the_engine_away(
     """Whatever a row of crashes would mean."""
     from punch.processes import _restarts
 
-    monkeypatch.setattr(_restarts, "FIRST_PAUSE", 0.01)
+    monkeypatch.setattr(_restarts, "MIN_PAUSE_SECONDS", 0.01)
     async with served(tmp_path) as backend:
         for starts in range(2, 8):
             with trio.move_on_after(0.1):

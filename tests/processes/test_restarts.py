@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from punch.processes import Restarts
-from punch.processes._restarts import CRASHES_IN_A_ROW, HEALTHY_SECONDS, LONGEST_PAUSE
+from punch.processes._restarts import HEALTHY_SECONDS, MAX_CRASHES_IN_A_ROW, MAX_PAUSE_SECONDS
 
 
 def test_pauses_double_until_it_is_given_up() -> None:
@@ -46,7 +46,7 @@ def test_a_program_that_we_kill_is_never_given_up() -> None:
     restarts = Restarts()
     pauses = [restarts.killed() for _ in range(3000)]
     assert pauses[:4] == [0.5, 1.0, 2.0, 4.0]
-    assert pauses[-1] == LONGEST_PAUSE
+    assert pauses[-1] == MAX_PAUSE_SECONDS
     restarts.served()
     assert restarts.killed() == 0.5
     assert restarts.crashed(0.0) == 0.5
@@ -67,9 +67,9 @@ def test_it_gives_up_only_after_a_row_of_crashes(history: list[str]) -> None:
         else:
             row += 1
             pause = restarts.crashed(now)
-            if row < CRASHES_IN_A_ROW:
+            if row < MAX_CRASHES_IN_A_ROW:
                 assert pause is not None
-                assert 0 < pause <= LONGEST_PAUSE
+                assert 0 < pause <= MAX_PAUSE_SECONDS
             else:
                 assert pause is None
                 return

@@ -53,7 +53,7 @@ from punch.wire import (
     encode_registration,
 )
 from punch.wire._codec import MAX_CONTAINERS, SINCE
-from punch.wire._session import GREETING_BYTES
+from punch.wire._session import MAX_GREETING_BYTES
 
 HEADER = 4
 MOCK = Provenance(kind="real", backend="mock", model="m")
@@ -489,7 +489,7 @@ def test_a_hello_with_the_longest_grant_fits_what_a_stranger_may_send() -> None:
         grant=bytes(2560),
     )
     frame = encode(hello)
-    assert len(frame) - HEADER <= GREETING_BYTES
+    assert len(frame) - HEADER <= MAX_GREETING_BYTES
     assert decode(frame[HEADER:]) == hello
 
 

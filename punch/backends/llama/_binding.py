@@ -51,16 +51,16 @@ from ..openai._written_tools import ask_in_writing, has_tools
 
 log = get_logger(__name__)
 
-_MAX_LINE: Final = 4 * 1024 * 1024  # Bytes from the worker. The longest is an embedding, 100 KB.
-_RECEIVE: Final = 64 * 1024  # Bytes read at a time: the size of a pipe on Linux.
+_MAX_LINE_BYTES: Final = 4 * 1024 * 1024  # From the worker; the longest is an embedding, 100 KB.
+_RECEIVE_BYTES: Final = 64 * 1024  # Read at a time: the size of a pipe on Linux.
 _CANCEL_SECONDS: Final = 0.1  # What `Backend.generate` promises.
 _STOP_SECONDS: Final = 1.0  # The worker ends at once when its standard input closes.
 _SILENCE_SECONDS: Final = 600.0  # As over HTTP: a long prompt on a slow CPU takes minutes.
 _START_SECONDS: Final = 600.0  # A model of 100 GB from a slow disk takes minutes.
-_PATIENCE: Final = 1.0  # Seconds a request waits for the pause after a crash, rather than failing.
+_PATIENCE_SECONDS: Final = 1.0  # A longer pause after a crash fails the request at once.
 _TAIL_BYTES: Final = 4096  # Of what it printed last, for the message about a crash.
 _IGNORED: Final = {"minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf"}
-_DEFAULT_CONTEXT: Final = 8192  # Tokens. Models claim 131072, whose cache fills a small machine.
+_DEFAULT_CONTEXT_TOKENS: Final = 8192  # Models claim 131072, whose cache fills a small machine.
 _ERRORS: Final[dict[str, type[PunchError]]] = {
     error.code: error
     for error in (ConfigurationError, ContextTooLong, GenerationFailed, InvalidRequest)
@@ -110,7 +110,7 @@ async def open_binding(
         "threads": threads or psutil.cpu_count(logical=False) or 1,
         "no_mmap": no_mmap,
         "context_tokens": context_tokens
-        or min(offer.context_tokens or _DEFAULT_CONTEXT, _DEFAULT_CONTEXT),
+        or min(offer.context_tokens or _DEFAULT_CONTEXT_TOKENS, _DEFAULT_CONTEXT_TOKENS),
         "gpu_layers": gpu_layers,
         "embed": "embed" in offer.features,
     }
@@ -167,7 +167,7 @@ class _Binding:
             return
         await self.stop()
         wait = self._not_before - trio.current_time()
-        if wait > _PATIENCE:
+        if wait > _PATIENCE_SECONDS:
             raise BackendCrashed(
                 f"llama-cpp-python crashed {self._restarts.in_a_row} times in a row; "
                 "it is not started again"
@@ -376,11 +376,11 @@ class _Worker:
                 self._searched = 0
                 return dict(json.loads(line))
             self._searched = len(self._buffer)
-            if self._searched > _MAX_LINE:
+            if self._searched > _MAX_LINE_BYTES:
                 self.kill()
-                raise BackendCrashed(f"llama-cpp-python sent a line above {_MAX_LINE} bytes")
+                raise BackendCrashed(f"llama-cpp-python sent a line above {_MAX_LINE_BYTES} bytes")
             try:
-                data = await self._stdout.receive_some(_RECEIVE)
+                data = await self._stdout.receive_some(_RECEIVE_BYTES)
             except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
                 raise await self._crash() from error
             if not data:

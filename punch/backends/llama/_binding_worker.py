@@ -41,8 +41,8 @@ from typing import Any, BinaryIO, Final
 
 from .._stop import StopMatcher
 
-MAX_LINE: Final = 64 * 1024 * 1024  # Bytes. A frame of 8 MiB, with every character escaped.
-_LONGEST_PIECE: Final = 1024  # Bytes of one token. The longest in use is some 256 spaces.
+MAX_LINE_BYTES: Final = 64 * 1024 * 1024  # Bytes. A frame of 8 MiB, with every character escaped.
+_MAX_PIECE_BYTES: Final = 1024  # Bytes of one token. The longest in use is some 256 spaces.
 
 
 class _Flag:
@@ -274,7 +274,7 @@ class _Engine:
         """The bytes of one token, which may be a part of a character."""
         if token < 0:
             return b""
-        buffer = ctypes.create_string_buffer(_LONGEST_PIECE)
+        buffer = ctypes.create_string_buffer(_MAX_PIECE_BYTES)
         length = self._api.llama_token_to_piece(
             self._vocabulary, token, buffer, len(buffer), 0, special
         )
@@ -358,8 +358,8 @@ class _Worker:
 
     def _read(self) -> None:
         """Run in a thread: obey cancels at once, queue the rest."""
-        while line := self._source.readline(MAX_LINE + 1):
-            if len(line) > MAX_LINE:
+        while line := self._source.readline(MAX_LINE_BYTES + 1):
+            if len(line) > MAX_LINE_BYTES:
                 break
             message = json.loads(line)
             if "cancel" in message:

@@ -22,10 +22,10 @@ import attrs
 from ...wire import CommandRequest
 
 # Characters: some 8 tokens of English, fine enough to tell short conversations apart.
-BLOCK = 32
+BLOCK_CHARACTERS = 32
 
 # Blocks of one prompt that are remembered: 256 Ki characters, 64 KB of hashes.
-MOST_BLOCKS = 8192
+MAX_BLOCKS = 8192
 
 
 def conversation(request: CommandRequest) -> str:
@@ -97,9 +97,9 @@ class Pins:
         """
         found = []
         before = b""
-        whole = min(len(text) // BLOCK, MOST_BLOCKS)
-        for start in range(0, whole * BLOCK, BLOCK):
-            block = text[start : start + BLOCK].encode("utf-8", "surrogatepass")
+        whole = min(len(text) // BLOCK_CHARACTERS, MAX_BLOCKS)
+        for start in range(0, whole * BLOCK_CHARACTERS, BLOCK_CHARACTERS):
+            block = text[start : start + BLOCK_CHARACTERS].encode("utf-8", "surrogatepass")
             before = hashlib.blake2b(before + block, digest_size=8, key=self._key).digest()
             found.append(before)
         return tuple(found)

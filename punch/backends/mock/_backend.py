@@ -135,10 +135,10 @@ WORDS = [
     "your",
 ]
 
-USUAL_TOKENS = 32
+DEFAULT_TOKENS = 32
 
 # However much is asked for; drawing these takes five milliseconds.
-MOST_TOKENS = 8192
+MAX_TOKENS = 8192
 
 EMBEDDING_SIZE = 16
 
@@ -199,7 +199,7 @@ def mock_words(request: CommandRequest) -> list[str]:
     if limit is not None:
         limit += len((request.continuation or "").split())
     # One by one: a shorter answer is the beginning of a longer one.
-    return [draw.choice(WORDS) for _ in range(min(limit or USUAL_TOKENS, MOST_TOKENS))]
+    return [draw.choice(WORDS) for _ in range(min(limit or DEFAULT_TOKENS, MAX_TOKENS))]
 
 
 def _json_pieces(request: CommandRequest, schema: str) -> tuple[list[tuple[str, int]], str]:

@@ -16,11 +16,11 @@ from ...wire import CommandRequest, TokenLogprob, Tool, ToolCall
 
 # Values in one instance, and characters or items where a schema demands many: it may demand
 # more than there is memory for.
-MOST_VALUES = 1000
-MOST_CHARACTERS = 1000
+MAX_VALUES = 1000
+MAX_CHARACTERS = 1000
 
 # Levels. A schema that refers to itself has no end of its own.
-DEEPEST = 64
+MAX_DEPTH = 64
 
 
 class _Maker:
@@ -28,12 +28,12 @@ class _Maker:
 
     def __init__(self, root: dict[str, Any]) -> None:
         self._root = root
-        self._left = MOST_VALUES
+        self._left = MAX_VALUES
         self._depth = 0
 
     def make(self, schema: Any) -> Any:
         self._left -= 1
-        if not isinstance(schema, dict) or self._left <= 0 or self._depth >= DEEPEST:
+        if not isinstance(schema, dict) or self._left <= 0 or self._depth >= MAX_DEPTH:
             return None
         self._depth += 1
         value = self._make(schema)
@@ -63,10 +63,10 @@ class _Maker:
                 return self._object(schema)
             case "array":
                 items = schema.get("items", {"type": "null"})
-                least = min(_whole(schema.get("minItems")), MOST_VALUES)
+                least = min(_whole(schema.get("minItems")), MAX_VALUES)
                 return [self.make(items) for _ in range(least) if self._left > 0]
             case "string":
-                least = min(_whole(schema.get("minLength")), MOST_CHARACTERS)
+                least = min(_whole(schema.get("minLength")), MAX_CHARACTERS)
                 text = "text" if least <= 4 else "text" * (least // 4 + 1)
                 most = schema.get("maxLength")
                 return text[: max(least, 4)] if most is None else text[: max(least, _whole(most))]

@@ -98,7 +98,7 @@ class HttpClient:
         return await self._asked(partial(self._stream, path, body, emit, request.logprobs))
 
     async def _asked(self, ask: Callable[[_Wire], Awaitable[T]]) -> T:
-        """What *ask* gives; a request lost on a stale connection is sent once more.
+        """The result of *ask*; a request lost on a stale connection is sent once more.
 
         A server may close an idle connection just as we write to it (RFC 9112, section 9.3.1).
         That is the one case for a second try: on a new connection the server has read the

@@ -281,7 +281,7 @@ class AnswerReader:
         return tokens
 
     def finish(self, *, first_token: float | None, last_token: float | None) -> Generation:
-        """What became of the answer.
+        """The whole answer, now that its stream has ended.
 
         Args:
           first_token: Seconds from the request to the first text, as we saw it.

@@ -18,7 +18,7 @@ from .._output import plain
 WIDTH = 80
 
 # Rows of one decision; candidates behind these hardly mattered.
-MOST_ROWS = 5
+MAX_ROWS = 5
 
 # The end of a peer id tells peers apart; all of them begin alike.
 TAIL = 8
@@ -143,8 +143,8 @@ def _shown(decision: Decided) -> Sequence[ScoredCandidate]:
     """The candidates to show: the chosen one first, and at least one of those removed."""
     kept = [w for w in decision.weighed if w.removed_by is None]
     lost = [w for w in decision.weighed if w.removed_by is not None]
-    rows = MOST_ROWS - min(len(lost), 2)
-    return (kept[:rows] + lost)[:MOST_ROWS]
+    rows = MAX_ROWS - min(len(lost), 2)
+    return (kept[:rows] + lost)[:MAX_ROWS]
 
 
 def _row(decision: Decided, weighed: ScoredCandidate, columns: Sequence[int]) -> str:

@@ -41,18 +41,18 @@ class WhySettings(Settings):
 LISTED = 20
 
 # Bad lines that are named; a file of another sort has nothing else.
-MOST_BAD_LINES = 5
+MAX_BAD_LINES = 5
 
 
 def read_known(path: Path, request_id: str | None = None) -> list[LogLine]:
     """The lines that can be read; the others are named on standard error."""
     lines = list(read_log(path, request_id=request_id))
     bad = [line for line in lines if isinstance(line, BadLine)]
-    for line in bad[:MOST_BAD_LINES]:
+    for line in bad[:MAX_BAD_LINES]:
         say = f"punch: {line.path}, line {line.number}: left out: {line.problem}"
         print(plain(say), file=sys.stderr)
-    if len(bad) > MOST_BAD_LINES:
-        print(f"punch: and {len(bad) - MOST_BAD_LINES} more such lines", file=sys.stderr)
+    if len(bad) > MAX_BAD_LINES:
+        print(f"punch: and {len(bad) - MAX_BAD_LINES} more such lines", file=sys.stderr)
     return [line for line in lines if isinstance(line, LogLine)]
 
 

@@ -1,1 +1,1 @@
-"""What is wrong in libp2p 0.8.1 and how it is put right: one module a subject."""
+"""The work-arounds for defects of libp2p 0.8.1, a module for each subject."""

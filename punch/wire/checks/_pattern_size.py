@@ -227,7 +227,7 @@ def pattern_size(pattern: str) -> Size:
 
 
 def _bounds(pattern: str, at: int) -> tuple[int, int | None, int] | None:
-    """How often what stands before *at* is repeated, and where the pattern goes on."""
+    """How often what stands before *at* is repeated, and where the pattern continues."""
     mark = pattern[at]
     if mark in "*+?":
         return int(mark == "+"), 1 if mark == "?" else None, at + 1
@@ -246,7 +246,7 @@ def _number(digits: str) -> int:
 
 
 def _escaped(pattern: str, at: int) -> tuple[_Part, int]:
-    """What a backslash before *at* stands for, and where the pattern goes on."""
+    """What a backslash before *at* stands for, and where the pattern continues."""
     mark = pattern[at : at + 1]
     if mark in ("b", "B"):
         return _NOTHING, at + 1
@@ -269,7 +269,7 @@ def _escaped_chars(pattern: str, at: int) -> tuple[int, int]:
 
 
 def _class(pattern: str, at: int) -> tuple[int, int]:
-    """The characters of the class that begins at *at*, and where the pattern goes on."""
+    """The characters of the class that begins at *at*, and where the pattern continues."""
     is_not = pattern.startswith("^", at)
     at += is_not
     chars = 0

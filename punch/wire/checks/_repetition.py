@@ -2,7 +2,7 @@
 
 An engine turns a schema into a grammar and follows every way to read what it has written so
 far. A schema of a hundred bytes can make that billions of ways, and the engine then computes
-for hours, for nobody. So it is counted here, before any engine sees it:
+for hours, long after its caller gave up. So it is counted here, before any engine sees it:
 
 * The places and the ways of every pattern, see `_pattern_size`.
 * Nested ``maxItems``, ``maxLength`` and their kin: the product along the way from the root.
