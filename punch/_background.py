@@ -1,4 +1,4 @@
-"""A nursery that is never seen from outside, and a lock that is taken without a detour."""
+"""A nursery for the work behind an `open_*()`, and a lock that is acquired without a reschedule."""
 
 from __future__ import annotations
 

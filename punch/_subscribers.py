@@ -1,7 +1,7 @@
 """The trio side of `punch.events`: a subscriber with a task of its own, and a bus that logs faults.
 
-What a subscriber does with an event is the subscriber's; this gets the events to it off the path
-of whoever published them.
+What a subscriber does with an event is its own; this module sees to it that no publisher waits
+for it.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Subscriber:
         self._subscription: Subscription | None = None
 
     def catch_up(self) -> None:
-        """Handle what has been published so far, now: for whoever is about to show a total."""
+        """Handle all events published so far, now: before a total is shown, for example."""
         if self._subscription is None:
             return
         batch = self._subscription.drain()
@@ -78,9 +78,9 @@ async def open_subscriber(
 
     Args:
       events: Where they are published.
-      kinds: Which.
+      kinds: Which events; subclasses are kinds of their own.
       handle: Takes one event: quick, and never awaits. What it raises is logged.
-      lost: Told how many events were lost each time that some were.
+      lost: Called with the number of lost events, each time that some were.
       limit: Events that may wait.
 
     """

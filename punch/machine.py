@@ -1,4 +1,4 @@
-"""Measures this machine: processors, memory, disk, GPUs.
+"""Measures this machine: processors, memory, disk, GPUs; what follows from it is decided elsewhere.
 
 What cannot be measured is `None` or left out; nothing is made up. In a container the
 limits of its control group count, since that is what a backend can use.

@@ -1,6 +1,6 @@
-"""Slots, the queue before them, and fairness among whoever claims them.
+"""Slots, the queue before them, and fairness among their claimants.
 
-A listener's lane has slots for peers, the gateway for its keys; a claimant is only compared.
+A listener's lane has slots for peers, a gateway for its keys: a claimant may be any hashable value.
 """
 
 from ._fairness import Fairness

@@ -1,4 +1,4 @@
-"""How much each claimant was served lately. No I/O, no clock."""
+"""Counts how much each claimant was served lately. No I/O, no clock."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ HALF_LIFE_SECONDS = 60.0
 # After so many half-lives the counters start again from small numbers, long before a float is full.
 MAX_HALVINGS = 40.0
 
-# Claimants that the table remembers. The least served are forgotten first: that changes the least.
+# Claimants that the table remembers. The least served are forgotten first: the order changes least.
 MAX_CLAIMANTS = 1024
 
 
@@ -28,7 +28,7 @@ class Fairness:
         self._since = -math.inf
 
     def weight(self, now: float) -> float:
-        """What a token served at *now* counts. It grows, so that nothing else has to shrink."""
+        """What a token served at *now* counts: more and more, so that no old count must shrink."""
         halvings = (now - self._since) / HALF_LIFE_SECONDS
         if halvings > MAX_HALVINGS:
             self._rebase(now, halvings)
@@ -36,7 +36,7 @@ class Fairness:
         return float(2.0**halvings)
 
     def weighed(self, claimant: Hashable) -> float:
-        """What *claimant* was served, for comparing with others at any one time."""
+        """Weighted tokens that *claimant* was served; compares with other claimants only."""
         return self._weighed.get(claimant, 0.0)
 
     def served(self, claimant: Hashable, now: float) -> float:
@@ -45,7 +45,7 @@ class Fairness:
         return self.weighed(claimant) / weight
 
     def add(self, claimant: Hashable, tokens: float, now: float) -> None:
-        """*claimant* was served *tokens* at *now*; negative if less than was thought then."""
+        """Count *tokens* served at *now*; negative ones take back what was charged too much."""
         weight = self.weight(now)
         self._weighed[claimant] = max(0.0, self.weighed(claimant) + tokens * weight)
         if len(self._weighed) > MAX_CLAIMANTS:

@@ -1,4 +1,4 @@
-"""The listener's side of a request: takes it in turn, has a backend answer, keeps the answer."""
+"""The listener: `open_listener()`, its lanes, and the answers that it makes and keeps."""
 
 from ._executor import Executor, ListenerStatistics, open_executor
 from ._lane import LaneStatistics, RunningLane

@@ -1,4 +1,7 @@
-"""What a listener says of itself, and when: the vector on change, the load more often."""
+"""Decides when dialers are told of a listener, and makes its capability vector.
+
+Which of vector and load is sent to which dialer is left to `_news`.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,7 @@ from ._reports import Reports
 # everything changes many times a second, and a dialer decides no better for each.
 DEFAULT_REPORT_DELAY_SECONDS = 0.05
 
-# Something is pushed at least this often: a dialer asks nobody that it has not heard of lately.
+# Something is pushed at least this often: a dialer asks no peer that was silent lately.
 ADVERT_SECONDS = 1.0
 
 # The machine itself is measured no more often: each of its GPUs takes a millisecond.
@@ -41,9 +44,9 @@ class Adverts:
         self, *, incarnation: int, machine: Machine | None, reports: Reports, delay: float
     ) -> None:
         self.lanes: Sequence[RunningLane] = ()
-        """The lanes to tell of, real before simulated."""
+        """The lanes in the vector, real before simulated."""
         self.sessions: set[PeerSession] = set()
-        """The dialers to tell."""
+        """The sessions with all dialers."""
         self._news = News(incarnation)
         self._machine = machine
         self._reports = reports
@@ -53,7 +56,7 @@ class Adverts:
         self._changed = trio.Event()
 
     def change(self) -> None:
-        """Something that a dialer is told has changed."""
+        """Have the dialers told soon, because something in the vector has changed."""
         self._changed.set()
 
     def load(self) -> Load:
@@ -98,17 +101,17 @@ class Adverts:
         return self._sample
 
     def greet(self, session: PeerSession) -> None:
-        """Tell a new dialer, and from now on with all others."""
+        """Tell a new dialer now, and from now on with all others."""
         self.sessions.add(session)
         self._news.greet(session, self.capability())
 
     def forget(self, session: PeerSession) -> None:
-        """A dialer has left."""
+        """Forget a dialer that has left."""
         self.sessions.discard(session)
         self._news.forget(session)
 
     async def run(self) -> None:
-        """Tell everybody of every change, for ever."""
+        """Tell all dialers of every change, until cancelled."""
         while True:
             with trio.move_on_after(max(ADVERT_SECONDS, self._delay)):
                 await self._changed.wait()

@@ -1,4 +1,4 @@
-"""The listener's side of its sessions: takes requests, has a lane answer each, and drains.
+"""Serves a listener's sessions: takes requests, has a lane make each answer, and drains.
 
 A request that is there already is not given to a lane again; see `punch.listener._recordings`.
 Which lane has the others is decided in `punch.listener._lanes`.
@@ -43,7 +43,7 @@ from ._reports import Reports
 
 log = get_logger(__name__)
 
-# How long the last words to the dialers may take.
+# How long saying goodbye to the dialers may take.
 FAREWELL_SECONDS = 2.0
 
 
@@ -100,7 +100,7 @@ class Executor:
             incarnation=incarnation, machine=machine, reports=self._reports, delay=report_delay
         )
         self.lanes = Lanes(self._adverts, self._outcomes, self._reports, nursery)
-        """The lanes."""
+        """The lanes, which may be added and removed."""
         self._recordings = Recordings()
         self._draining = False
         self._has_left = False
@@ -115,7 +115,7 @@ class Executor:
         return self._node.peer_id
 
     def statistics(self) -> ListenerStatistics:
-        """What it holds now, and has done."""
+        """Counts of sessions, requests and recordings, in all and by lane."""
         lanes = self.lanes.statistics()
         return ListenerStatistics(
             sessions=len(self._adverts.sessions),
@@ -139,11 +139,11 @@ class Executor:
     # ---- sessions ----
 
     async def advertise(self) -> None:
-        """Tell the dialers of every change, for ever."""
+        """Tell the dialers of every change, until cancelled."""
         await self._adverts.run()
 
     async def serve(self, stream: Stream) -> None:
-        """Have a session with the dialer at the other end of *stream*, to its end."""
+        """Serve the session with the dialer at the other end of *stream*, to its end."""
         hello = greeting(
             namespace=self._namespace, incarnation=self._incarnation, version=__version__
         )
@@ -181,10 +181,10 @@ class Executor:
         self._adverts.greet(session)
 
     def advertised(self, session: PeerSession, advert: Advert | LoadReport) -> None:
-        """Dialers advertise nothing."""
+        """No effect: dialers advertise nothing."""
 
     def round_trip(self, session: PeerSession, seconds: float) -> None:
-        """The dialer measures its own."""
+        """No effect: only the dialer routes by round trips, and measures its own."""
 
     # ---- requests ----
 
@@ -234,7 +234,7 @@ class Executor:
         response = await self._read(call, self._recording(call, scope), scope)
         if response.result is None or not request.stream:
             return response
-        # What was sent in chunks is not sent again.
+        # The text was sent in chunks already.
         return attrs.evolve(response, result=attrs.evolve(response.result, text=""))
 
     def _recording(self, call: ServerCall, scope: trio.CancelScope) -> Recording:
@@ -262,7 +262,7 @@ class Executor:
             return await recording.follow(reader)
         except trio.Cancelled:
             call.tokens = max(call.tokens, recording.tokens)
-            # Neither a cancel nor the deadline: its session broke.
+            # Neither cancelled by the dialer nor out of time: the session broke, and may return.
             comes_back = not call.unwanted and not scope.cancel_called
             raise
         finally:
@@ -286,19 +286,19 @@ class Executor:
     # ---- the end ----
 
     async def drain(self) -> None:
-        """Take nothing new, and wait until what was taken is answered, for a bounded time."""
+        """Refuse new requests, and wait for a bounded time until all others are answered."""
         self._draining = True
         with trio.move_on_after(DRAIN_SECONDS):
             async with trio.open_nursery() as nursery:
                 for lane in self.lanes:
                     nursery.start_soon(lane.drain)
-            # What was made is still to be passed on.
+            # The lanes are done, but what they made may still be on its way to slow readers.
             while self._calls:
                 self._quiet = trio.Event()
                 await self._quiet.wait()
 
     async def leave(self) -> None:
-        """Tell the dialers that we go, and see that it reaches them."""
+        """Say goodbye to the dialers, and wait until that has reached them."""
         self._has_left = True
         sessions = self._adverts.sessions
         for session in tuple(sessions):
@@ -327,13 +327,13 @@ async def open_executor(
 
     Args:
       node: Where requests come in.
-      backends: What answers them: one, or several, each a lane of its own.
+      backends: One backend, or several, each a lane of its own.
       namespace: Dialers of any other namespace are turned away.
       incarnation: Grows each time the listener starts.
       queue_limit: Requests that may wait for a slot, by lane.
       strict: Refuse every request that a simulating backend would have to answer.
       calibrate: Time each real backend first; see `punch.listener._speeds`.
-      machine: Measures the machine, if it should be.
+      machine: Measures the machine; `None` to advertise nothing of it.
       events: Where it publishes what it serves, and how its lanes are.
       report_delay: Seconds between a change of load and its report.
 

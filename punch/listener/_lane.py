@@ -1,4 +1,4 @@
-"""One backend of a listener: its slots, its queue, what was learned of it, and how it is.
+"""A lane, one backend of a listener, with its slots, queue, measured speeds and state.
 
 A lane answers what it is given and says whether it can; which lane a request goes to is the
 business of the executor. What happens to one lane's backend changes nothing for another lane.
@@ -87,10 +87,10 @@ def find_offer(backend: Backend, request: CommandRequest) -> ModelOffer | None:
 
 
 class RunningLane:
-    """One backend at work. Made by `Listener.add`, or by `open_listener`.
+    """A lane of a running listener. Made by `Listener.add`, or by `open_listener`.
 
     Args:
-      backend: What answers.
+      backend: Makes the answers.
       lane_id: Names the lane within its listener; no two lanes ever share one.
       name: What people call it.
       queue_limit: Requests that may wait for a slot.
@@ -127,7 +127,7 @@ class RunningLane:
         self._ended = trio.Event()
         self._served = self._failed = 0
 
-    # ---- what a lane says of itself ----
+    # ---- what is advertised ----
 
     @property
     def state(self) -> str:
@@ -144,7 +144,7 @@ class RunningLane:
         return "resting" if self._rest.is_on(trio.current_time()) else "ready"
 
     def statistics(self) -> LaneStatistics:
-        """What the lane holds now, and has done."""
+        """Counts of requests, and the state."""
         return LaneStatistics(
             id=self.id,
             backend=self.backend.name,
@@ -182,7 +182,7 @@ class RunningLane:
             for offer in self.backend.offers
         )
 
-    # ---- whether it can ----
+    # ---- acceptance ----
 
     def check(self, request: CommandRequest, offer: ModelOffer) -> None:
         """Return if *request* may be answered with *offer* now.
@@ -234,7 +234,7 @@ class RunningLane:
                     response = attrs.evolve(response, lane=self.id)
                 recording.end(response)
             if recording.scope.cancelled_caught and recording.readers:
-                # Its time is up, and one who joined it late still waits for it.
+                # Its time is up, and a reader that joined late still waits for it.
                 why = f"lane {self.id} was removed" if self.is_draining else TOO_LONG
                 recording.end(self._outcomes.failure(request, BackendError(why)))
         finally:
@@ -285,7 +285,7 @@ class RunningLane:
         generation = plausible(generation, request, offer)
         usage, timings = generation.usage, generation.timings
         if generation.completion.finish_reason != "length":
-            # One that its limit has cut says nothing of how long answers are.
+            # An answer that its limit has cut says nothing about the usual length.
             self._workload.learn(offer.name, usage.completion_tokens)
         self.speeds.learn(offer.name, usage, timings, batch=batch)
         first = recording.first_text_at
@@ -314,7 +314,7 @@ class RunningLane:
         self._changed()
 
     def _note(self, error: Exception) -> None:
-        """Take a failed answer into account; one that was cancelled says nothing of the backend."""
+        """Count a failed answer; a cancelled one says nothing about the backend."""
         if isinstance(error, BackendError):
             self._failed += 1
         if isinstance(error, BackendCrashed):
@@ -324,7 +324,7 @@ class RunningLane:
     # ---- the end ----
 
     async def drain(self) -> None:
-        """Take nothing new, and wait until what was taken is made, for a bounded time."""
+        """Refuse new requests, and wait for a bounded time until all answers are made."""
         self.is_draining = True
         self._changed()
         with trio.move_on_after(DRAIN_SECONDS):
@@ -332,6 +332,6 @@ class RunningLane:
                 await self._ended.wait()
 
     def cancel(self) -> None:
-        """End what is still under way; its readers are told that the lane is gone."""
+        """Cancel the answers under way; their readers get an error that the lane was removed."""
         for recording in self._under_way:
             recording.scope.cancel()

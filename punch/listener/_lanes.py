@@ -1,7 +1,7 @@
-"""The lanes of a listener, which come and go, and which of them a request goes to.
+"""Adds and removes the lanes of a listener, and decides which of them answers a request.
 
-* A request that names an offer is answered with that offer, or told that it is not to be had:
-  never with another, which the dialer did not choose.
+* A request that names an offer is answered with that offer, or refused: never answered with
+  another, which the dialer did not choose.
 * Any other request goes to the first lane that has what it asks for, in the order in which they
   were added; of these to one that is ready, if any is, before one that starts or rests.
 * A simulated lane is not asked in place of a real one: where the request names no model and there
@@ -33,7 +33,7 @@ log = get_logger(__name__)
 # What a capability has room for, by the rules of the wire.
 MAX_LANES = 64
 
-# With a number behind it, and the name of a model behind that, it is the id of an offer.
+# The id of an offer, of 64 characters at most, is this name, a number, and the name of a model.
 MAX_NAME_CHARACTERS = 32
 
 
@@ -65,7 +65,7 @@ class Lanes:
     """The lanes of one listener, in the order in which they were added.
 
     Args:
-      adverts: Is told what there is.
+      adverts: Gets the lanes after every change.
       outcomes: Makes the responses.
       reports: Publishes what happens to them.
       nursery: Where the backends live that are opened here.
@@ -76,7 +76,7 @@ class Lanes:
         self, adverts: Adverts, outcomes: Outcomes, reports: Reports, nursery: trio.Nursery
     ) -> None:
         self.served_before = 0
-        """Answers that lanes completed which are gone."""
+        """Answers that lanes completed which were removed since."""
         self._nursery = nursery
         self._held: dict[RunningLane, _Held] = {}
         self._adverts = adverts
@@ -92,7 +92,7 @@ class Lanes:
         return len(self._lanes)
 
     def statistics(self) -> tuple[LaneStatistics, ...]:
-        """What each holds now, and has done."""
+        """The statistics of each lane."""
         return tuple(lane.statistics() for lane in self._lanes)
 
     async def add(
@@ -107,8 +107,8 @@ class Lanes:
         """Answer with *backend* too, from now on.
 
         Args:
-          backend: What answers: one that is open, and stays the caller's, or what an ``open_*()``
-            has returned, which is opened here and closed with the lane.
+          backend: An open backend, which stays the caller's to close, or what an ``open_*()`` has
+            returned, which is opened here and closed with the lane.
           name: What the lane is called; by default as the backend is.
           queue_limit: Requests that may wait for a slot.
           strict: Refuse every request if the backend simulates.
@@ -153,7 +153,7 @@ class Lanes:
             outcomes=self._outcomes,
             changed=self._adverts.change,
         )
-        # What is made up is as fast as it says: there is nothing to find out.
+        # A simulated backend is as fast as it claims: there is nothing to measure.
         if calibrate and not backend.simulated:
             timed = partial(self._reports.calibrated, lane)
             await time_backend(backend, lane.speeds, timed=timed)
@@ -181,7 +181,7 @@ class Lanes:
         except Exception:
             if lane is None:
                 raise
-            # One backend's end is not that of the others.
+            # One backend's failure must not end the others.
             log.exception("a lane's backend came to a bad end", lane=lane.id)
             self._drop(lane)
         finally:
@@ -203,9 +203,9 @@ class Lanes:
         return name if number == 1 else f"{name}-{number}"
 
     async def remove(self, lane: RunningLane) -> None:
-        """Drain *lane*, for a bounded time, and do without it; the others continue.
+        """Drain *lane*, for a bounded time, and remove it; the others continue.
 
-        A backend that was opened here is closed; any other is not used any more, and may be.
+        A backend that was opened here is closed; the caller may close any other now.
         """
         await lane.drain()
         lane.cancel()

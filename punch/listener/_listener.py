@@ -1,4 +1,7 @@
-"""The listener's side: `open_listener()`."""
+"""`open_listener()`: puts backends, a node and a place in a namespace together.
+
+Requests are left to the executor, and how the namespace is met to `punch.discovery`.
+"""
 
 from __future__ import annotations
 
@@ -54,11 +57,11 @@ class Listener:
         self.node = node
         """The node of this process, and so its identity."""
         self.directory = directory
-        """Its place in the namespace."""
+        """The listener's place in the namespace."""
         self.namespace = namespace
-        """Where it listens."""
+        """The namespace whose dialers are served."""
         self.incarnation = incarnation
-        """Grows each time it starts."""
+        """Grows each time the listener starts."""
         self.strict = strict
         """Whether its lanes refuse to simulate, where `add` says nothing else."""
         self._executor = executor
@@ -72,17 +75,17 @@ class Listener:
 
     @property
     def addresses(self) -> tuple[str, ...]:
-        """Multiaddresses where it can be dialled; none if only this process reaches it."""
+        """Multiaddresses of the listener; none if only this process can reach it."""
         return self.node.addresses
 
     @property
     def lanes(self) -> tuple[RunningLane, ...]:
-        """Its lanes, in the order in which they were added."""
+        """The lanes, in the order in which they were added."""
         return tuple(self._executor.lanes)
 
     @property
     def trouble(self) -> PunchError | None:
-        """Why nobody hears of it in the namespace; `None` if all is well."""
+        """Why the namespace does not know the listener; `None` if all is well."""
         return self.directory.trouble
 
     def capability(self) -> Capability:
@@ -90,15 +93,15 @@ class Listener:
         return self._executor.capability()
 
     def statistics(self) -> ListenerStatistics:
-        """What it holds now, and has done."""
+        """Counts of sessions, requests and recordings, in all and by lane."""
         return self._executor.statistics()
 
     async def wait_until_joined(self) -> None:
-        """Wait until the namespace knows of it, however long its bootstrap takes to come up.
+        """Wait until the namespace knows the listener, however long its bootstrap takes to come up.
 
         Raises:
-          NetworkError: if waiting will not help: it is turned away, or the bootstrap is not the
-            one that it was.
+          NetworkError: if waiting will not help: the listener was refused, or the bootstrap has
+            another identity than before.
 
         """
         directory = self.directory

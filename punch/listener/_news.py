@@ -1,4 +1,4 @@
-"""What dialers are told of a listener and when: the whole vector rarely, the load as it changes.
+"""Decides which dialer gets the whole vector and which the load alone, and sends it.
 
 A vector has all models and the machine; its load alone takes a few tens of bytes. Each is encoded
 once for all sessions. A peer of minor 0 knows no load reports and gets whole vectors instead.
@@ -50,8 +50,8 @@ class News:
         self._sequence = 0
         self._shape: object = None
         self._rates: object = None
-        self._told_at = 0.0
-        # Who was behind in reading when a vector went out, and has an old one.
+        self._vector_at = 0.0
+        # Sessions that were behind in reading when a vector went out, and so have an old one.
         self._owed: set[PeerSession] = set()
 
     def greet(self, session: PeerSession, capability: Capability) -> None:
@@ -60,11 +60,11 @@ class News:
             self._owed.add(session)
 
     def forget(self, session: PeerSession) -> None:
-        """A session has ended."""
+        """Forget a session that has ended."""
         self._owed.discard(session)
 
     def push(self, sessions: set[PeerSession], capability: Capability, *, now: float) -> None:
-        """Tell every session what is new: all of it, or the load."""
+        """Send every session what is new: the whole vector, or the load."""
         everybody = self._is_due(capability, now=now)
         advert, report = None, None
         for session in sessions:
@@ -84,14 +84,14 @@ class News:
             tuple(map(_of_offer, capability.models)),
             capability.load.draining,
         )
-        age = now - self._told_at
+        age = now - self._vector_at
         is_due = (
             shape != self._shape
             or age >= VECTOR_SECONDS
             or (age >= RATES_SECONDS and capability.models != self._rates)
         )
         if is_due:
-            self._shape, self._rates, self._told_at = shape, capability.models, now
+            self._shape, self._rates, self._vector_at = shape, capability.models, now
         return is_due
 
     def _advert(self, capability: Capability) -> Encoded:

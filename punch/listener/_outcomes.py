@@ -1,4 +1,4 @@
-"""How a request ends, as its dialer is told: an exception becomes a `CommandResponse`."""
+"""Makes the `CommandResponse` that ends a request, and decides the code of an exception in it."""
 
 from __future__ import annotations
 
@@ -61,8 +61,8 @@ class Outcomes:
             log.warning("an answer failed", request_id=request_id, why=why)
             fault = attrs.evolve(_fault(error, retryable=True), code=PeerFailed.code)
             return self.response(request, "error", error=fault)
-        # A backend's bug ends its own answer, not the session with everybody else's. What it
-        # says may name files of this machine, so it stays in our log.
+        # A backend's bug ends its own answer, not the session and the other answers in it. Its text
+        # may name files of this machine, so it stays in our log.
         name = type(error).__name__
         why = f"{name}: {scrubbed(str(error), request, answer)}"
         where = "".join(format_tb(error.__traceback__))

@@ -1,14 +1,14 @@
-"""One answer that is being made, or was, and its readers: each from its beginning, in its own time.
+"""Holds an answer while it is made and after, and passes it on to its readers at their own pace.
 
-* A reader that leaves on purpose leaves for good. One whose session broke may come back: the
-  answer is continued for `GRACE_SECONDS`.
+* A reader that leaves on purpose leaves for good. A reader whose session broke may come back: the
+  answer is made on for `GRACE_SECONDS`.
 * No answer is made for longer than its readers gave it, nor for longer than `MAX_SECONDS`,
   however often they come back.
-* A reader that shows a text to nobody before its end may have it in fewer messages, one every
+* A reader that shows no text before the end may have it in fewer messages, one every
   `stream_interval`: a message costs as much as twenty tokens in one. None is held for longer than
   two of these intervals, and the rest comes with the end.
 * A reader that gets no text, because it wants the answer whole or because the model thinks, is
-  told now and then that tokens are made.
+  sent a sign now and then that tokens are made.
 
 Which request is answered with which recording is decided in `punch.listener._recordings`.
 """
@@ -26,13 +26,13 @@ from ..session import ServerCall
 from ..wire import WINDOW, CommandRequest, CommandResponse, Provenance
 
 # A dialer whose session broke dials again at once and then every second or two; one that has not
-# come back by now has most likely asked somebody else.
+# come back by now has most likely asked another peer.
 GRACE_SECONDS = 5.0
 
-# Nobody waits longer for an answer, and no slot is held longer by one.
+# An answer takes no longer, and so holds its slot no longer, whatever its readers allow.
 MAX_SECONDS = 3600.0
 
-# Who gets no text is told so often that tokens are made, as he is told what a queue does.
+# A reader that gets no text is sent a sign this often, in seconds: as often as one that is queued.
 SIGN_SECONDS = 5.0
 
 # More tokens than any answer has, and the most that one `Chunk` may stand for: a backend that
@@ -47,13 +47,13 @@ Key = tuple[PeerId, str, bytes]
 
 
 def key_of(dialer: PeerId, request: CommandRequest) -> Key:
-    """What a recording is found by."""
+    """The key under which the recording of *request* is found."""
     begun = (request.continuation or "").encode("utf-8", "surrogatepass")
     return dialer, request.request_id, blake2b(begun, digest_size=8).digest() if begun else b""
 
 
 class Recording:
-    """One answer that is being made, or was; readable from its beginning by any number.
+    """An answer that is being made, or was; readable from its beginning by any number of readers.
 
     The task that makes it runs in `scope` and calls `say`, `begin`, `add` and at last `end`.
     Readers wait in `follow`.
@@ -63,7 +63,7 @@ class Recording:
         self.key = key_of(dialer, request)
         self.fingerprint = mark
         self.scope = trio.CancelScope()
-        """Cancelled when nobody wants the answer any more, or when its time is up."""
+        """Cancelled when the last reader has left, or when the time is up."""
         self.provenance: Provenance | None = None
         """Where the answer comes from, once the backend works on it."""
         self.response: CommandResponse | None = None
@@ -88,16 +88,16 @@ class Recording:
         """The text so far."""
         return "".join(part for part, _ in self._parts)
 
-    # ---- whoever makes it ----
+    # ---- for the task that makes the answer ----
 
     def say(self, progress: Callable[[ServerCall], None]) -> None:
-        """Tell every reader, and those to come, what the request waits for."""
+        """Send every reader, and those to come, what the request waits for."""
         self._progress = progress
         for reader in self._readers:
             progress(reader.call)
 
     def begin(self, provenance: Provenance) -> None:
-        """The backend works on it."""
+        """Note that the backend has begun, and wake the readers."""
         self.provenance = provenance
         self._progress = None
         self._sign_at = trio.current_time() + SIGN_SECONDS
@@ -135,16 +135,16 @@ class Recording:
             self._wake()
 
     def _give_sign(self, *, but_streaming: bool) -> None:
-        """Tell whoever gets no text now that tokens were made."""
+        """Send a sign of life to the readers that get no text now."""
         self._sign_at = trio.current_time() + SIGN_SECONDS
         for reader in self._readers:
             if reader.has_started and not (but_streaming and reader.is_streaming):
                 reader.call.progress("working")
 
     def _hand_on(self, reader: Reader, size: int) -> bool:
-        """Send what there is from here to a reader that is up to date, or let it gather.
+        """Send an up-to-date reader its parts from this task, or let them gather; false: wake it.
 
-        Waking it costs half as much again. False if it must be woken.
+        Waking the reader's own task for it would cost half as much again.
         """
         if not reader.is_streaming:
             return True
@@ -167,13 +167,13 @@ class Recording:
         return "".join(text for text, _ in parts), sum(tokens for _, tokens in parts)
 
     def end(self, response: CommandResponse) -> None:
-        """There is no more to come."""
+        """Note how the answer ended, and wake the readers."""
         self.response = response
         self._join_parts()
         self._turn()
 
     def _join_parts(self) -> None:
-        """Hold a finished text once, and not as a thousand small ones, when nobody is in it."""
+        """Hold a finished text as one part and not as a thousand, once no reader is within it."""
         if self._readers or self.response is None or self.response.result is None:
             return
         text, whole = self.text, self.response.result.text
@@ -193,12 +193,12 @@ class Recording:
         changed.set()
 
     def _turn(self) -> None:
-        """Also wake those who do not care for each part."""
+        """Wake all readers, those included that are not woken for each part."""
         turned, self._turned = self._turned, trio.Event()
         turned.set()
         self._wake()
 
-    # ---- whoever reads it ----
+    # ---- for its readers ----
 
     @property
     def is_alive(self) -> bool:
@@ -211,18 +211,19 @@ class Recording:
         return len(self._readers)
 
     def join(self, call: ServerCall) -> Reader:
-        """Read it from its beginning, for *call*. Whoever joins must `leave`."""
+        """A new reader from the beginning, for *call*; it must `leave`."""
         reader = Reader(call)
         self._readers.append(reader)
         self.scope.deadline = self._allow(call.request.timeout)
-        # One who takes the answer whole holds nobody up, whoever did until now.
+        # A reader that takes the answer whole applies no back-pressure: wake the producer, which
+        # may have waited for a slow one.
         self._taken.set()
         if self._progress is not None:
             self._progress(call)
         return reader
 
     def _allow(self, timeout: float | None) -> float:
-        """Until when the answer may be made, now that somebody waits so long for it."""
+        """Until when the answer may be made, now that a reader waits *timeout* seconds."""
         now = trio.current_time()
         if self._latest is None:
             self._latest = now + MAX_SECONDS
@@ -231,7 +232,7 @@ class Recording:
         return self._until
 
     def leave(self, reader: Reader, *, comes_back: bool) -> None:
-        """*reader* reads no more. The last one takes the answer along, now or after the grace."""
+        """Remove *reader*; without readers the work is cancelled, at once or after the grace."""
         self._readers.remove(reader)
         self._taken.set()
         if self._readers:
@@ -244,10 +245,10 @@ class Recording:
             self.scope.cancel()
 
     async def follow(self, reader: Reader) -> CommandResponse:
-        """Pass everything on to *reader* as it comes; the end of it, with the whole text.
+        """Pass everything on to *reader* as it comes; the response at its end, with the whole text.
 
         Raises:
-          RequestCancelled: if the reader's dialer takes nothing for too long.
+          RequestCancelled: if the reader's dialer reads nothing for too long.
 
         """
         while True:
@@ -266,7 +267,7 @@ class Recording:
             await reader.wait(self._changed if reader.is_streaming else self._turned)
 
     async def _pass_on(self, reader: Reader) -> None:
-        """Send what there is, up to a piece at a time."""
+        """Send the parts that are there, a piece at a time."""
         parts = self._parts
         reader.is_catching_up = True
         while reader.place < len(parts):
@@ -281,27 +282,27 @@ class Recording:
 
 
 class Reader:
-    """Where one call is in a recording."""
+    """The place of one call in a recording."""
 
     def __init__(self, call: ServerCall) -> None:
         self.call = call
         self.is_streaming = call.request.stream
-        """Takes the answer in parts; otherwise whole, at the end."""
+        """The call takes the answer in parts; otherwise whole, at the end."""
         self.has_started = False
-        """Knows where the answer comes from."""
+        """The call has been sent the provenance."""
         self.place = 0
         """Parts passed on."""
         self.is_catching_up = True
-        """Passes parts on in its own task; otherwise they are handed on as they are made."""
+        """Parts are passed on in the call's own task; otherwise by the task that makes them."""
         self._interval = call.request.stream_interval
         self._next_at = -math.inf
         self._held = 0
         self._nap = trio.CancelScope()
 
     def hold(self, size: int) -> bool:
-        """Let a part of so many characters wait for those that follow, unless it is time to send.
+        """Let a part of *size* characters wait for the next ones; false if it is time to send.
 
-        After an interval with none that followed it is sent alone.
+        Without a next one, the part is sent after an interval.
         """
         if not self._interval:
             return False
@@ -313,7 +314,7 @@ class Reader:
 
     @property
     def is_holding_back(self) -> bool:
-        """Whether what is there may still wait."""
+        """Whether the held parts may still wait."""
         return self._held > 0 and not self.is_catching_up and trio.current_time() < self._latest
 
     @property
@@ -321,7 +322,7 @@ class Reader:
         return self._next_at + self._interval
 
     async def wait(self, news: trio.Event) -> None:
-        """Wait for news, or until what is held must be sent."""
+        """Wait for news, or until the held parts must be sent."""
         if not self._interval:
             await news.wait()
             return
@@ -329,7 +330,7 @@ class Reader:
             await news.wait()
 
     def passed_on(self, place: int) -> None:
-        """It has the parts before *place*."""
+        """Note that the call has all parts before *place*."""
         self.place = place
         if self._interval:
             self._held, self._next_at = 0, trio.current_time() + self._interval

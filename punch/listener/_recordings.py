@@ -1,4 +1,4 @@
-"""Exactly once: an answer is made once, however often its dialer asks for it.
+"""Sees to it that an answer is made exactly once, however often its dialer asks for it.
 
 A dialer whose connection broke sends the same request again, with the same id. It must get the
 answer that is being made, from its beginning, or the one that was just finished; not a second
@@ -27,7 +27,7 @@ from ._recording import Key, Recording, key_of
 KEPT_SECONDS = 120.0
 
 # As many answers as `MAX_REQUESTS` of one session; 1,024 of a usual length take 2 MB. All dialers
-# share them: where there are too many, the oldest of whoever holds the most is dropped.
+# share them: where there are too many, the oldest of the dialer that holds the most is dropped.
 KEPT_ANSWERS = 1024
 
 # Text of all that are kept, for the unusual ones. Embeddings count with eight bytes a number.
@@ -69,7 +69,7 @@ class Recordings:
         self._holdings: dict[PeerId, _Holding] = {}
 
     def statistics(self) -> RecordingStatistics:
-        """What it holds."""
+        """Counts of answers under way and kept."""
         return RecordingStatistics(
             running=len(self._running), kept=len(self._kept), kept_bytes=self._kept_bytes
         )
@@ -104,7 +104,7 @@ class Recordings:
         return recording
 
     def finish(self, recording: Recording, *, now: float) -> None:
-        """*recording* has ended: keep it if it is worth it."""
+        """Keep *recording*, which has ended, if it is a success."""
         if self._running.get(recording.key) is recording:
             del self._running[recording.key]
             response = recording.response
@@ -134,7 +134,7 @@ class Recordings:
         self._forget(next(key for key in self._kept if key[0] == dialer))
 
     def _expire(self, now: float) -> None:
-        # In the order of their ends, and all are kept for the same time.
+        # The oldest come first, since all are kept for the same time.
         while self._kept:
             key, (until, _, _) = next(iter(self._kept.items()))
             if until > now:

@@ -1,4 +1,4 @@
-"""What a listener publishes of itself: answers it gave, and how its lanes and engines are."""
+"""Publishes a listener's events: answers it gave, and changes of its lanes and engines."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ REMOVED = "removed"
 
 @attrs.define(eq=False)
 class _Seen:
-    """What was published of a lane last."""
+    """The state of a lane that was published last."""
 
     state: str
     restarts: int
 
 
 class Reports:
-    """Publishes what happens to one listener, if anybody wants to know.
+    """Publishes the events of one listener, as far as there are subscribers.
 
     Args:
       events: Where it is published; `None` for nowhere.
@@ -48,7 +48,7 @@ class Reports:
     def served(
         self, call: ServerCall, response: CommandResponse | None, *, arrived_at: float
     ) -> None:
-        """A request is over; *response* is `None` if it was cancelled."""
+        """Publish that a request is over; *response* is `None` if it was cancelled."""
         if not self._events.wants(AttemptServed):
             return
         now, request = trio.current_time(), call.request
@@ -75,7 +75,7 @@ class Reports:
         )
 
     def calibrated(self, lane: RunningLane, model: str, rates: Rates) -> None:
-        """The first short answer of a model was timed."""
+        """Publish the rates of a model's first, timed answer."""
         self._events.publish(
             Calibrated(
                 at=trio.current_time(),
@@ -87,7 +87,7 @@ class Reports:
         )
 
     def look(self, lanes: Iterable[RunningLane]) -> None:
-        """Publish what has changed of *lanes* since the last look."""
+        """Publish the changes of *lanes* since the last look."""
         for lane in lanes:
             state, restarts = lane.state, _restarts(lane)
             seen = self._seen.get(lane)
@@ -103,7 +103,7 @@ class Reports:
                 self._loading(lane)
 
     def removed(self, lane: RunningLane) -> None:
-        """A lane is gone."""
+        """Publish that a lane was removed."""
         seen = self._seen.pop(lane, None)
         if seen is not None:
             self._lane(lane, REMOVED, before=seen.state)

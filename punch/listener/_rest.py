@@ -1,8 +1,8 @@
-"""How long a lane rests after its backend crashed. No I/O, no clock.
+"""Decides how long a lane rests after its backend crashed. No I/O, no clock.
 
 A supervised engine says by itself that it restarts; this is for a backend that says nothing, such
-as a server of somebody else. A resting lane is not chosen while another one can answer, and is
-still tried where nobody else can: it may be back already.
+as a server that punch did not start. A resting lane is not chosen while another can answer, and
+still is where no other can: its backend may be back already.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class Rest:
     def crashed(self, now: float) -> None:
         """The backend crashed at *now*, in seconds of any steady clock."""
         self._until = now + min(MAX_REST_SECONDS, FIRST_REST_SECONDS * 2.0**self._crashes_in_a_row)
-        # Where the pause does not grow any more, the number need not either.
+        # Bounded: after ten the pause has long reached its maximum, and 2.0**1024 would overflow.
         self._crashes_in_a_row = min(self._crashes_in_a_row + 1, 10)
 
     def served(self) -> None:

@@ -1,4 +1,4 @@
-"""How fast one backend is, model by model: learned from its answers, and from a first short one."""
+"""Learns how fast a backend's models are, from its answers and from a timed first one."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Speeds:
         return rates
 
     def claims(self, model: str, usual_tokens: int | None) -> dict[str, Any]:
-        """What an offer says of its speed; empty before anything was measured."""
+        """The fields of an offer that say its speed; empty before the first measurement."""
         rates = self._rates.get(model)
         if rates is None:
             return {}
@@ -58,7 +58,7 @@ class Speeds:
         }
 
     def prefill_seconds(self, model: str, prompt_tokens: int) -> float:
-        """How long reading a prompt takes, as far as was measured."""
+        """Seconds to read a prompt; 0 before the first measurement."""
         rates = self._rates.get(model)
         return prompt_tokens / rates.prefill if rates and rates.prefill else 0.0
 
@@ -68,15 +68,15 @@ async def calibrate(
 ) -> None:
     """Time a short answer of every model that can chat, so that the first advert is true.
 
-    Nobody else may use *backend* meanwhile: it would be timed with that one's answers.
+    No other request may use *backend* meanwhile: its time would be measured too.
 
     Args:
-      backend: What is timed.
-      speeds: Takes what is found.
+      backend: The backend to time.
+      speeds: Learns the rates.
       timed: Called with each model and its rates.
 
     Raises:
-      BackendError: if the backend cannot even do this.
+      BackendError: if the backend cannot answer.
 
     """
     for index, offer in enumerate(backend.offers):

@@ -1,4 +1,4 @@
-"""How much work a lane has before it: what its load report rests on."""
+"""Estimates how much work a lane has before it, for its load reports."""
 
 from __future__ import annotations
 
@@ -16,8 +16,7 @@ from ._recording import Recording
 # Weight of the newest answer in the usual length; about the last twenty matter.
 WEIGHT = 0.1
 
-# A usual length beyond this is a backend's nonsense, and dialers would not take it for a number
-# of tokens either.
+# A longer usual length is a backend's miscount, and dialers would refuse the offer for it.
 MAX_TOKENS = 1 << 20
 
 # An answer that is longer than usual already still has this share of a usual one before it: the
@@ -27,20 +26,20 @@ MIN_SHARE = 0.1
 
 @attrs.frozen(kw_only=True, eq=False)
 class Work:
-    """One request that has a slot."""
+    """A request that has a slot."""
 
     recording: Recording
-    """Its answer."""
+    """The answer that is being made."""
 
     ticket: Ticket
-    """What was expected of it."""
+    """The expected tokens of the request."""
 
     most_tokens: float = math.inf
     """Longest answer that was asked for, in tokens."""
 
     @property
     def prompt_tokens_left(self) -> int:
-        """Prompt tokens still to be read; they are, once there is text."""
+        """Prompt tokens still to be read: none once there is text."""
         return self.ticket.prompt_tokens if self.recording.first_text_at is None else 0
 
     @property
@@ -59,7 +58,7 @@ class Workload:
         self._works: set[Work] = set()
 
     def plan(self, recording: Recording, request: CommandRequest, offer: ModelOffer) -> Work:
-        """What is expected of *request*, which is to be answered with *offer*."""
+        """The work of answering *request* with *offer*, with the tokens expected of it."""
         limit = request.sampling.max_tokens
         most = math.inf if limit is None else float(limit)
         usual = self._usual.get(offer.name, usual_output(request))
@@ -89,7 +88,7 @@ class Workload:
             self._works.discard(work)
 
     def learn(self, model: str, tokens: int | None) -> None:
-        """An answer of *model* had so many *tokens*."""
+        """Learn the usual length from an answer of *model* with *tokens*."""
         if tokens:
             before = self._usual.get(model, float(tokens))
             self._usual[model] = before + WEIGHT * (tokens - before)

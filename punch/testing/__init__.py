@@ -1,4 +1,4 @@
-"""For tests and examples: a network inside one process, and backends that do as they are told."""
+"""For tests and examples: a network inside one process, and scripted backends and servers."""
 
 from ._backend import ScriptedBackend
 from ._memory import MemoryNetwork, MemoryNode, MemoryStream

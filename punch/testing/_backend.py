@@ -1,4 +1,4 @@
-"""A backend that does as it is told."""
+"""A backend that plays a script."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ class ScriptedBackend:
 
     Args:
       play: What `generate` does.
-      simulated: What it says of itself. True unless a test is about a backend that lies.
+      simulated: Whether the backend says that it simulates: true, unless a test needs a lie.
       slots: Requests at a time.
-      offers: The models it says it has.
-      name: What it calls itself.
+      offers: The models on offer.
+      name: Name of the backend.
 
     """
 
@@ -52,8 +52,8 @@ class ScriptedBackend:
         self._play = play
 
     async def ready(self, loading: Loading) -> None:
-        """It always is."""
+        """Return at once: the script needs no loading."""
 
     async def generate(self, request: CommandRequest, emit: Emit) -> Generation:
-        """Do as told."""
+        """Play the script."""
         return await self._play(request, emit)

@@ -1,7 +1,7 @@
 """A network inside one process, with faults on demand.
 
-It knows delay, jitter, loss, cuts and stalls. It is not secure in any way: its signatures are
-hashes that anybody could make.
+Simulates delay, jitter, loss, cuts and stalls on trio's clock. Not secure in any way: signatures
+are hashes that any peer could make.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ READ_BYTES = 64 << 10
 
 
 class _Pipe:
-    """One direction of a stream."""
+    """A direction of a stream."""
 
     def __init__(self, network: MemoryNetwork, writer: PeerId, reader: PeerId) -> None:
         self._network = network
@@ -93,7 +93,7 @@ class _Pipe:
 
 
 class MemoryStream:
-    """One end of a stream; implements `punch.network.Stream`."""
+    """An end of a stream; implements `punch.network.Stream`."""
 
     def __init__(self, peer_id: PeerId, incoming: _Pipe, outgoing: _Pipe) -> None:
         self.peer_id = peer_id
@@ -145,12 +145,12 @@ class MemoryNode:
         return self._network.connect(self, peer_id, addresses, protocol)
 
     async def identify(self, address: str) -> PeerId:
-        """Who is at *address*."""
+        """The peer at *address*; raises `PeerUnreachable`."""
         await trio.sleep(self._network.delay)
         return self._network.at(address).peer_id
 
     def sign(self, data: bytes) -> bytes:
-        """A hash; see the module."""
+        """A hash in place of a signature: it proves nothing."""
         return _hash(self.peer_id, data)
 
     def verify(self, peer_id: PeerId, data: bytes, signature: bytes) -> bool:
@@ -210,7 +210,7 @@ class MemoryNetwork:
         return node
 
     def move_away(self, peer_id: PeerId, seconds: float) -> None:
-        """What goes to or from *peer_id* takes so many *seconds* longer than `delay`."""
+        """Make bytes to and from *peer_id* take *seconds* longer than `delay`."""
         self._extra[peer_id] = seconds
 
     def distance(self, writer: PeerId, reader: PeerId) -> float:
@@ -278,12 +278,12 @@ class MemoryNetwork:
         return len(chosen)
 
     def take_down(self, peer_id: PeerId) -> None:
-        """The peer is gone: its streams end and nobody can reach it."""
+        """Take a peer off the network: its streams end, and no peer can reach it."""
         self._nodes[peer_id].is_up = False
         self.cut(lambda dialer, listener: peer_id in (dialer, listener))
 
     def stall(self, peer_id: PeerId) -> None:
-        """The peer neither sends nor receives, and nobody is told: a stopped process."""
+        """Stop a peer from sending and receiving, its streams open: a stopped process."""
         self._stalled.add(peer_id)
 
     def resume(self, peer_id: PeerId) -> None:

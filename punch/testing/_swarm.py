@@ -1,4 +1,4 @@
-"""A bootstrap, listeners and dialers on a `MemoryNetwork`."""
+"""`open_swarm()`: a bootstrap, and real listeners and dialers on a `MemoryNetwork`."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ class Swarm:
                 await trio.sleep_forever()
 
     def kill(self, name: str) -> None:
-        """A listener is gone from one moment to the next."""
+        """End a listener from one moment to the next, without a goodbye."""
         self.network.take_down(PeerId(name))
         self._scopes.pop(name).cancel()
         del self.listeners[name]
@@ -129,7 +129,7 @@ class Swarm:
 
 @asynccontextmanager
 async def open_swarm(*, delay: float = 0.0) -> AsyncIterator[Swarm]:
-    """A network with a bootstrap and nobody else on it.
+    """A network with a bootstrap and no other peer on it.
 
     Args:
       delay: Seconds that bytes take from one peer to another.

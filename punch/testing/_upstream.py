@@ -46,16 +46,16 @@ def chunk(data: bytes) -> bytes:
 
 
 def answer_event(text: str, finish: str | None = None) -> bytes:
-    """One event of a streamed chat, as servers with OpenAI's interface send it."""
+    """An event of a streamed chat, as servers with OpenAI's interface send it."""
     choice = {"index": 0, "delta": {"content": text}, "finish_reason": finish}
     return f"data: {json.dumps({'choices': [choice]})}\n\n".encode()
 
 
 class Upstream:
-    """A server that does as it is told.
+    """A server that plays scripted answers.
 
     Args:
-      answers: What it sends for each request, in their order; the last one is for all that
+      answers: The answer to each request, in their order; the last is repeated for all that
         follow. An answer without a cut leaves the connection open for the next request.
 
     """
@@ -63,9 +63,9 @@ class Upstream:
     def __init__(self, *answers: Iterable[Part]) -> None:
         self._answers = [tuple(answer) for answer in answers]
         self.requests: list[bytes] = []
-        """Every request that it has read, whole, with its head."""
+        """Every request that was read, whole, with its head."""
         self.connections = 0
-        """How often somebody connected."""
+        """How many connections were opened."""
 
     def transport(self) -> httpx.AsyncBaseTransport:
         """What leads an HTTP client here, whatever the address it asks."""
@@ -103,7 +103,7 @@ class _Network:
 
 
 class _Connection:
-    """One connection, from the client's side: an `httpcore.AsyncNetworkStream`."""
+    """A connection, from the client's side: an `httpcore.AsyncNetworkStream`."""
 
     def __init__(self, upstream: Upstream) -> None:
         self._upstream = upstream
