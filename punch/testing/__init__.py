@@ -3,7 +3,7 @@
 from ._backend import ScriptedBackend
 from ._memory import MemoryNetwork, MemoryNode, MemoryStream
 from ._swarm import Swarm, open_swarm
-from ._upstream import CUT, RESET, Upstream, answer_event, chunk, head
+from ._upstream import CUT, RESET, Part, Upstream, answer_event, chunk, head
 
 __all__ = [
     # a network without sockets
@@ -14,6 +14,7 @@ __all__ = [
     "ScriptedBackend",
     # a server for the backends that ask one over HTTP
     "Upstream",
+    "Part",
     "CUT",
     "RESET",
     "head",

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from punch.backends.openai._client import HttpClient, open_http_client
 from punch.exceptions import BackendCrashed, GenerationFailed, PunchError
-from punch.testing import CUT, RESET, Upstream, answer_event, chunk, head
+from punch.testing import CUT, RESET, Part, Upstream, answer_event, chunk, head
 from punch.wire import ChatMessage, CommandRequest
 
 REQUEST = CommandRequest(request_id="r", messages=(ChatMessage(role="user", content="Hi"),))
@@ -61,10 +61,10 @@ async def ask(client: HttpClient) -> tuple[str, PunchError | None]:
     ],
 )
 async def test_a_started_answer_is_never_asked_for_again(
-    broken: tuple[bytes, ...], end: object
+    broken: tuple[bytes, ...], end: Part
 ) -> None:
     """Also if the server would give all of it the second time."""
-    upstream = Upstream((*broken, end), (WHOLE,))  # type: ignore[arg-type]
+    upstream = Upstream((*broken, end), (WHOLE,))
     async with client_of(upstream) as client:
         text, error = await ask(client)
         assert isinstance(error, BackendCrashed)
@@ -83,9 +83,9 @@ async def test_nothing_is_asked_again_on_a_connection_of_its_own() -> None:
 
 
 @pytest.mark.parametrize("end", [CUT, RESET])
-async def test_a_request_lost_on_a_stale_connection_is_sent_once_more(end: object) -> None:
+async def test_a_request_lost_on_a_stale_connection_is_sent_once_more(end: Part) -> None:
     """The server closed it as the request was on its way."""
-    upstream = Upstream((WHOLE,), (end,), (WHOLE,))  # type: ignore[arg-type]
+    upstream = Upstream((WHOLE,), (end,), (WHOLE,))
     async with client_of(upstream) as client:
         assert await ask(client) == ("one two three", None)
         assert await ask(client) == ("one two three", None)
@@ -143,7 +143,7 @@ async def no_emit(text: str, tokens: int) -> None:
 
 @settings(max_examples=60, deadline=None)
 @given(at=st.integers(0, len(WHOLE) - 1), end=st.sampled_from([CUT, RESET]), kept=st.booleans())
-def test_no_cut_anywhere_delivers_anything_twice(at: int, end: object, kept: bool) -> None:
+def test_no_cut_anywhere_delivers_anything_twice(at: int, end: Part, kept: bool) -> None:
     """Whatever the byte, and whatever the age of the connection."""
 
     async def main() -> None:

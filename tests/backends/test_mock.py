@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import attrs
 import pytest
 import trio
@@ -19,14 +21,14 @@ ASK = CommandRequest(
 )
 
 
-def answer(request: CommandRequest, **script: object) -> tuple[Generation, list[tuple[str, int]]]:
+def answer(request: CommandRequest, **script: Any) -> tuple[Generation, list[tuple[str, int]]]:
     """What a mock makes of *request*, and what it emitted."""
     emitted: list[tuple[str, int]] = []
 
     async def emit(text: str, tokens: int) -> None:
         emitted.append((text, tokens))
 
-    backend = MockBackend(MockScript(**script))  # type: ignore[arg-type]
+    backend = MockBackend(MockScript(**script))
     return trio.run(backend.generate, request, emit), emitted
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from contextlib import AbstractContextManager
 
 import attrs
 import pytest
@@ -32,7 +33,7 @@ class Golden(Apple):
     """A subclass, and so a kind of its own."""
 
 
-KINDS = (Apple, Pear, Golden)
+KINDS: tuple[type[Apple | Pear], ...] = (Apple, Pear, Golden)
 A = PeerId("a")
 
 
@@ -179,7 +180,7 @@ def test_a_thread_that_drains_gets_every_event_once_and_in_order() -> None:
 class Model:
     """What one subscriber should have heard."""
 
-    context: object
+    context: AbstractContextManager[Subscription]
     subscription: Subscription
     kinds: tuple[type[Event], ...]
     limit: int
@@ -229,14 +230,14 @@ class BusHistory(RuleBasedStateMachine):
         """Somebody goes."""
         model = data.draw(st.sampled_from(self.models))
         self.models.remove(model)
-        model.context.__exit__(None, None, None)  # type: ignore[attr-defined]
+        model.context.__exit__(None, None, None)
 
     @rule(kind=st.sampled_from(KINDS), times=st.integers(1, 6))
-    def publish(self, kind: type[Event], times: int) -> None:
+    def publish(self, kind: type[Apple | Pear], times: int) -> None:
         """Something happens, a few times."""
         for _ in range(times):
             self.count += 1
-            event = kind(at=0.0, number=self.count)  # type: ignore[call-arg]
+            event = kind(at=0.0, number=self.count)
             self.published.append(event)
             for model in self.models:
                 if kind in model.kinds:

@@ -8,6 +8,7 @@ import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -28,7 +29,7 @@ OLD_HELP = "--model FNAME\n--ctx-size N\n--no-mmap\n-cnv, -no-cnv, --no-conversa
 
 
 @asynccontextmanager
-async def supervised(tmp_path: Path, code: str, **more: object) -> AsyncIterator[Supervised]:
+async def supervised(tmp_path: Path, code: str, **more: Any) -> AsyncIterator[Supervised]:
     """A Python program of *code* in care; it is ready when it has made the file ``ready``."""
     ready = tmp_path / "ready"
 
@@ -44,7 +45,7 @@ async def supervised(tmp_path: Path, code: str, **more: object) -> AsyncIterator
         name="program",
         ready=is_ready,
         env={"READY": str(ready)},
-        **more,  # type: ignore[arg-type]
+        **more,
     ) as child:
         yield child
 

@@ -10,6 +10,7 @@ import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import attrs
 import psutil
@@ -55,9 +56,9 @@ def opened(model_path: Path, offer: ModelOffer) -> Open:
     return open_limited
 
 
-def complete(prompt: str = COUNTING, **sampling: object) -> CommandRequest:
+def complete(prompt: str = COUNTING, **sampling: Any) -> CommandRequest:
     """A request to go on from *prompt*."""
-    chosen = Sampling(**{"max_tokens": 24, "temperature": 0.0, **sampling})  # type: ignore[arg-type]
+    chosen = attrs.evolve(Sampling(max_tokens=24, temperature=0.0), **sampling)
     return CommandRequest(request_id="r", command="complete", prompt=prompt, sampling=chosen)
 
 

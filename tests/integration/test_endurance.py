@@ -6,6 +6,7 @@ import random
 import signal
 from collections import Counter
 from collections.abc import Iterator
+from functools import partial
 
 import attrs
 import pytest
@@ -41,6 +42,7 @@ from punch import (
     open_router,
 )
 from punch.listener._recording import GRACE_SECONDS
+from punch.network import Transport
 
 DIALERS = 300
 CANCELS = 5000
@@ -198,11 +200,7 @@ async def test_five_thousand_requests_cancelled_at_random_moments(town: Town) ->
         # Every slot is free again, and the sessions that carried all of it still do.
         for router in routers:
             await wait_until(
-                lambda router=router: (  # type: ignore[misc]
-                    (record := record_of(router, town.listener)) is not None
-                    and (record.capability.load.busy, record.capability.load.queued) == (0, 0)
-                    and record.in_flight == 0
-                ),
+                partial(is_idle, router, town.listener),
                 "all slots free",
             )
             session = router._dispatch.pool.session(town.listener.peer_id)
@@ -214,6 +212,15 @@ async def test_five_thousand_requests_cancelled_at_random_moments(town: Town) ->
     assert ended["whole"] > 100, ended
     for program, least in zip(town.everybody, before, strict=True):
         await gives_back(program, least)
+
+
+def is_idle(router: Router, listener: Program) -> bool:
+    """Whether a router knows of nothing that a listener has to do."""
+    record = record_of(router, listener)
+    if record is None:
+        return False
+    load = record.capability.load
+    return (load.busy, load.queued, record.in_flight) == (0, 0, 0)
 
 
 async def check_when_free(router: Router, request: CommandRequest) -> None:
@@ -276,13 +283,13 @@ async def test_a_listener_killed_and_restarted_twenty_times(town: Town) -> None:
 @pytest.mark.parametrize("transport", ["tcp", "quic"])
 @limit(60)
 async def test_a_stopped_listener_is_noticed_and_nobody_else_suffers(
-    town: Town, transport: str
+    town: Town, transport: Transport
 ) -> None:
     """SIGSTOP, on either transport: gone within 5 s, while the other one answers all along."""
     asleep = await off(town.programs.listener, "--transport", transport)
     async with open_router(
         bootstrap=town.programs.address,
-        transport=transport,  # type: ignore[arg-type]
+        transport=transport,
         policy=in_order(town.listener),
     ) as router:
         await wait_for_listeners(router, town.listener, asleep)

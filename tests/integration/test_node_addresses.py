@@ -23,6 +23,7 @@ from integration.libp2p_peer import (
 )
 from integration.nodes import LISTEN, TCP, both_transports, stranger
 
+from punch.capability import PeerId
 from punch.exceptions import AddressUnavailable, ConfigurationError, PeerUnreachable
 from punch.libp2p._node import open_node
 
@@ -128,7 +129,7 @@ async def test_an_identity_outlives_its_process(tmp_path: Path) -> None:
             assert not node.verify(first, b"other data", signature)
             assert not node.verify(stranger(), b"data", signature)
             for peer_id in ("", "x", "12D3KooW", first[:-1], f"{first}1", "é", "Qm" + "a" * 44):
-                assert not node.verify(peer_id, b"data", signature)  # type: ignore[arg-type]
+                assert not node.verify(PeerId(peer_id), b"data", signature)
             for wrong in (b"", signature[:-1], bytes(64), bytes(65)):
                 assert not node.verify(first, b"data", wrong)
         async with open_node() as node:

@@ -11,6 +11,7 @@ import signal
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -115,6 +116,11 @@ def program(folder: Path, name: str, code: str) -> Path:
     return path
 
 
+def has_started(backend: ServedBackend, times: int) -> bool:
+    """Whether the program of a backend was started so often."""
+    return backend.statistics().starts == times
+
+
 def pids(folder: Path) -> list[int]:
     """The processes that the program has noted."""
     return [int(word) for word in (folder / "pids").read_text().split()]
@@ -212,7 +218,7 @@ async def test_five_such_requests_do_not_take_the_engine_away(
         for starts in range(2, 8):
             with trio.move_on_after(0.1):
                 await backend.generate(question("hang"), emit)
-            await until(lambda n=starts: backend.statistics().starts == n)  # type: ignore[misc]
+            await until(partial(has_started, backend, starts))
             await backend.ready(lambda seconds: None)
         assert (await backend.generate(question("hello"), emit)).completion.text == "hello"
 

@@ -438,7 +438,9 @@ async def test_losing_the_bootstrap_disturbs_no_session(programs: Programs, tmp_
             async for _ in answer:
                 pass
             assert answer.text == mock_answer("long")
-        assert (await router.ask("hi")).result.text == mock_answer("hi")  # type: ignore[union-attr]
+        response = await router.ask("hi")
+        assert response.result is not None
+        assert response.result.text == mock_answer("hi")
         assert [peer.peer_id for peer in router.peers] == [listener.peer_id]
         await off(listener.wait_for, "the bootstrap is out of reach")
         await off(programs.bootstrap, "--identity", identity)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -137,10 +138,10 @@ def test_gpus_are_read_from_the_list_of_devices() -> None:
     assert read_devices("Available devices:\n  (none)\n") == ()
 
 
-def chat(*turns: tuple[str, str], **more: str) -> CommandRequest:
+def chat(*turns: tuple[str, str], **more: Any) -> CommandRequest:
     """A request for a chat of these *turns*, as role and text."""
     messages = tuple(ChatMessage(role=role, content=content) for role, content in turns)
-    return CommandRequest(request_id="r", messages=messages, **more)  # type: ignore[arg-type]
+    return CommandRequest(request_id="r", messages=messages, **more)
 
 
 def test_one_question_with_a_system_message_can_be_asked() -> None:

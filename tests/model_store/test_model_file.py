@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -118,11 +119,11 @@ def test_a_cache_that_cannot_be_written_costs_nothing_but_time(model: Path) -> N
     ],
 )
 def test_what_is_no_file_names_the_setting_and_the_remedy(
-    tmp_path: Path, make: object, words: str
+    tmp_path: Path, make: Callable[[Path], object], words: str
 ) -> None:
     """The value, the rule, what to do."""
     path = tmp_path / "model.gguf"
-    make(path)  # type: ignore[operator]
+    make(path)
     with pytest.raises(ConfigurationError) as caught:
         describe(path, cache_folder=tmp_path, setting="LLAMA_GGUF_PATH")
     assert str(caught.value).startswith(f"LLAMA_GGUF_PATH={path} {words}")

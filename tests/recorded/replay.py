@@ -152,6 +152,10 @@ class Heard:
         while not ready() and not self.ended:
             await self.changed.wait()
 
+    async def until_turns(self, count: int) -> None:
+        """Wait until it was the other's turn *count* times, or until the end of the stream."""
+        await self.until(lambda: self.turns() >= count)
+
     async def catches_up(self, then: Sequence[Mapping[str, Any]], request_id: str) -> None:
         """Wait until as much of an answer has been said as there is in *then*."""
         at_least = len(text_of(then, request_id))
@@ -214,7 +218,7 @@ async def play(
         # In the order of the recording, too, where several were said at one instant.
         await trio.sleep_until(began + frame.at + 1e-7 * story.frames.index(frame))
         awaited = turns(theirs)
-        await heard.until(lambda awaited=awaited: heard.turns() >= awaited)  # type: ignore[misc]
+        await heard.until_turns(awaited)
         if message["type"] in ("cancel", "credit"):
             # What is acknowledged, or broken off, must have come as far as it had then.
             await heard.catches_up(theirs, message["request_id"])

@@ -10,7 +10,7 @@ from punch.routing import StallDetector
 from punch.routing._stalls import CEILING_SECONDS, FLOOR_SECONDS
 
 
-def after(gaps: list[float], **expected: float) -> StallDetector:
+def after(gaps: list[float], **expected: float | None) -> StallDetector:
     """The rhythm after texts with these gaps between them, from second 100 on."""
     now = 100.0
     rhythm = StallDetector(now, **expected)
@@ -60,5 +60,5 @@ def test_patience_has_a_floor_and_a_ceiling(
     gaps: list[float], gap: float | None, prefill_rate: float | None
 ) -> None:
     """Whatever was predicted and whatever came."""
-    rhythm = after(gaps, gap=gap, prefill_rate=prefill_rate)  # type: ignore[arg-type]
+    rhythm = after(gaps, gap=gap, prefill_rate=prefill_rate)
     assert FLOOR_SECONDS - 1e-6 <= patience(rhythm) <= CEILING_SECONDS + 1e-6
