@@ -50,7 +50,7 @@ JOIN_SECONDS = 10.0
 # Registrations in one frame of a roster: with `MAX_JOIN_BYTES`, a tenth of the longest frame.
 MAX_PAGE_REGISTRATIONS = 100
 
-# Members that one bootstrap serves at a time.
+# Members that one bootstrap serves at a time: as many as a node may have connections.
 MAX_MEMBERS = 4096
 
 
@@ -178,10 +178,13 @@ class BootstrapServer:
 
     def _join(self, member: _Member, frames: FramedStream, join: Join) -> None:
         registration = verified(self._node, join)
+        # The handshake proved who is at the other end: a member registers only itself, and
+        # cannot replay what another one signed.
         if registration.peer_id != member.peer_id:
             raise NotPermitted(f"{member.peer_id} may not register {registration.peer_id}")
         if member.namespace not in (None, registration.namespace):
             raise NotPermitted(f"{member.peer_id} is in namespace {member.namespace!r} already")
+        # A peer with a lifetime of days would be shown to newcomers long after it is gone.
         if registration.lifetime > 10 * LIFETIME_SECONDS:
             raise NotPermitted(f"a lifetime of {registration.lifetime:.0f} s is too long")
         introduction = Introduction(

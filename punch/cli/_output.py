@@ -25,8 +25,10 @@ def print_json(response: CommandResponse) -> None:
 
 def _plain(_: Any, __: Any, value: Any) -> Any:
     if isinstance(value, frozenset):
+        # Sorted, so that equal responses print alike.
         return sorted(value)
     if isinstance(value, float) and not math.isfinite(value):
+        # JSON has neither infinity nor NaN (RFC 8259, section 6).
         return str(value)
     return dict(value) if isinstance(value, Mapping) else value
 

@@ -54,6 +54,7 @@ async def _supervise(
     program: Callable[[P, Shutdown], Awaitable[ExitCode]], settings: P
 ) -> ExitCode:
     shutdown = Shutdown()
+    # A program that is cancelled returns nothing, so this stays.
     outcome = ExitCode.INTERRUPTED
     with trio.open_signal_receiver(*SIGNALS) as signals:
         async with trio.open_nursery() as nursery:
@@ -83,6 +84,7 @@ def _calm_collector() -> None:
 
 
 def _only(error: BaseException) -> BaseException:
+    # A nursery wraps even a single error in a group.
     while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
         error = error.exceptions[0]
     return error
@@ -160,6 +162,7 @@ def run_command(
     except (PunchError, BaseExceptionGroup) as raised:
         error = _only(raised)
         if not isinstance(error, PunchError):
+            # A bug of ours: a traceback says more than a sentence could.
             raise
         print(f"punch: {plain(str(error))}", file=sys.stderr)
         return exit_code(error)

@@ -41,6 +41,8 @@ from ._source import Announce, Found, Sighting
 
 log = get_logger(__name__)
 
+# A bootstrap that restarts is back in seconds. A thousand peers dial one that is away two hundred
+# times a second at most, which a starting process can refuse.
 MIN_RETRY_SECONDS = 0.5
 MAX_RETRY_SECONDS = 5.0
 
@@ -160,6 +162,7 @@ class BootstrapSource:
                 log.error(
                     "the bootstrap cannot be used", address=str(self._address), why=str(error)
                 )
+            # The bootstrap worked for a while: this is a new trouble and not the last one.
             if trio.current_time() - began > MAX_RETRY_SECONDS:
                 delay = MIN_RETRY_SECONDS
             await trio.sleep(delay)

@@ -277,6 +277,7 @@ class Directory:
             if not registration.is_shown or peer_id == self._node.peer_id:
                 continue
             known = before.get(peer_id)
+            # Rule 2 within one source: a roster that came late takes nothing back.
             if known is not None and _stamp(known) > _stamp(registration):
                 registration = known
             if peer_id in after or len(after) < MAX_LISTED:
@@ -287,6 +288,7 @@ class Directory:
         listed.members = after
 
     def _merge(self) -> None:
+        # Made anew from all sources each time, so that no order of reports leaves a trace.
         newest: dict[PeerId, Registration] = {}
         named: dict[PeerId, set[str]] = {}
         for listed in self._listed:

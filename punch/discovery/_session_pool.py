@@ -24,6 +24,8 @@ from ._local import LocalListener
 
 log = get_logger(__name__)
 
+# A listener that restarts is back within a second, so the first try comes soon; one that is away is
+# dialled six times a minute.
 MIN_RETRY_SECONDS = 0.25
 MAX_RETRY_SECONDS = 10.0
 
@@ -170,8 +172,11 @@ class SessionPool:
                 state.moved = trio.Event()
                 try:
                     if await self._connect(state):
+                        # Only a session that opened starts the pauses anew: a peer that accepts
+                        # and hangs up is not dialled four times a second.
                         delay = MIN_RETRY_SECONDS
                 except Exception as bug:
+                    # A bug with one listener must not end the sessions with all others.
                     state.trouble = f"a bug: {bug!r}"
                     log.exception("a session has a bug", peer=peer_id)
                 log.debug("no session", peer=peer_id, why=state.trouble, retry_seconds=delay)
@@ -205,6 +210,7 @@ class SessionPool:
         finally:
             state.session = None
             state.trouble = None if session.ended is None else session.ended.message
+            # A listener is in the table once it has advertised; before, no request was sent to it.
             was_there = self.table.get(peer_id) is not None
             now = trio.current_time()
             self.table.lost(peer_id, now=now)
@@ -224,6 +230,7 @@ class SessionPool:
 
     def advertised(self, session: PeerSession, advert: Advert | LoadReport) -> None:
         """Put a listener's capability, or its load, into the table."""
+        # An age travels and not a time: the clocks of two machines are never compared.
         seen_at = trio.current_time() - advert.age
         if isinstance(advert, LoadReport):
             self.table.load_reported(

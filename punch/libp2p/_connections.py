@@ -30,6 +30,7 @@ INBOUND_LINGER_SECONDS = 5.0
 """The same for the other side: longer, so that the two do not close at once, and enough
 for the first stream to be opened."""
 
+# Half of the shorter linger: a connection is closed at most this much late.
 _SWEEP_SECONDS = 0.5
 
 _log = get_logger(__name__)
@@ -170,6 +171,8 @@ class Connections:
                 connection = self.live(peer_id)
                 if connection is not None:
                     return connection
+                # The same addresses were just tried for another caller: a hundred callers must
+                # not wait for a hundred dials, one after the other.
                 if waited and dial.failed == tuple(addresses):
                     raise PeerUnreachable(dial.reason, peer_id=peer_id)
                 try:
@@ -197,6 +200,8 @@ class Connections:
                 reasons.append(f"{text} is of a transport that this node does not dial")
             else:
                 candidates.append(attrs.evolve(address, peer_id=None))
+        # TCP first: it is the faster one in py-libp2p, and where nothing listens it says so at
+        # once, while a datagram gets no answer.
         for address in sorted(candidates, key=lambda each: each.transport == "quic"):
             try:
                 connection = await self._dialer.dial(address, peer_id)

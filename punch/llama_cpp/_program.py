@@ -33,6 +33,7 @@ _FLAG = re.compile(r"(?<![\w-])--?[A-Za-z][A-Za-z0-9]*(?:[-_][A-Za-z0-9]+)*")
 _VERSION = re.compile(r"version:\s*(.+)")
 _DEVICE = re.compile(r"^\s+(\w+): (.+) \((\d+) MiB, (\d+) MiB free\)\s*$", re.MULTILINE)
 
+# By path, size and time of last change: a new build in the same place is asked anew.
 _cache: dict[tuple[str, int, int], Program] = {}
 
 

@@ -129,6 +129,7 @@ def digest(path: Path, *, cache_folder: Path) -> str:
         raise ModelFileError(f"cannot read {path}: {error.strerror}") from error
     if (after.st_size, after.st_mtime_ns) != (before.st_size, before.st_mtime_ns):
         raise ModelFileError(f"{path} changed while it was read; wait until it is complete")
+    # Another entry with this path is of a file that is not there any more.
     others = [entry for entry in cache if entry[0] != key[0]]
     _write_cache(cache_folder, [*others, [*key, found]])
     return found

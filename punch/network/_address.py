@@ -84,6 +84,7 @@ class Address:
             found = {info[4][0] for info in socket.getaddrinfo(self.host, None)}
         except OSError:
             return False
+        # The loopback network has millions of addresses, and the interface lists one.
         if any(ipaddress.ip_address(str(ip).split("%")[0]).is_loopback for ip in found):
             return True
         own = {

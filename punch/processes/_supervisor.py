@@ -297,6 +297,8 @@ class Supervised:
         pause = 0.02
         with scope:
             with trio.move_on_after(self._launch.start_timeout) as patience:
+                # Often at first, since most programs are ready within a second; then four times
+                # a second, which is nothing beside the loading of a big model.
                 while not await self._launch.ready():
                     await trio.sleep(pause)
                     pause = min(pause * 1.3, 0.25)

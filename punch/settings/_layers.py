@@ -137,6 +137,7 @@ def _said(
     file: SettingsFile | None,
 ) -> tuple[Sequence[str] | None, Origin]:
     """The texts of the strongest layer that has any, or `None`; and that layer."""
+    # One layer wins as a whole: the items of two layers are never joined.
     typed = flags.get(setting.flag or setting.key)
     if typed is not None:
         return typed, Origin(layer="flag", name=setting.flag or setting.metavar or setting.key)
@@ -175,6 +176,7 @@ def _of_item(setting: Setting[object], item: object, origin: Origin, path: Path)
     match setting.rule.kind, item:
         case "switch", bool():
             return "1" if item else "0"
+        # To Python a bool is an int; to TOML, and to people, `true` is no number.
         case "number", int() | float() if not isinstance(item, bool):
             try:
                 return str(item)
@@ -182,6 +184,7 @@ def _of_item(setting: Setting[object], item: object, origin: Origin, path: Path)
                 # Thousands of digits: Python does not write them.
                 raise refusal(setting, "a very long number", "it must be shorter", origin) from None
         case "text" | "path" | "path or name", str():
+            # Relative to the file, which then means the same wherever a program is started.
             is_path = setting.rule.is_path(item)
             return str(path.parent / Path(item).expanduser()) if is_path else item
     rule = {
