@@ -24,7 +24,7 @@ _UNLIMITED: Final = 2**60  # cgroup v1 says "no limit" with a number above any r
 
 @attrs.frozen(kw_only=True)
 class MachineSample:
-    """What was measured at one instant. The fields are those of `Capability`."""
+    """A measurement at one instant. The fields are those of `Capability`."""
 
     cpu_count: int | None = None
     """Logical CPUs that this process may use, at least 1."""
@@ -181,7 +181,7 @@ class Machine:
         )
 
     def _ask(self, question: Callable[[], int]) -> int | None:
-        """What the driver answers, or `None`: not every GPU and driver can say everything."""
+        """The driver's answer, or `None`: not every GPU and driver can say everything."""
         try:
             return int(question())
         except (self._nvml.NVMLError, AttributeError):

@@ -28,7 +28,7 @@ class Fairness:
         self._since = -math.inf
 
     def weight(self, now: float) -> float:
-        """What a token served at *now* counts: more and more, so that no old count must shrink."""
+        """The weight of a token served at *now*; it grows, so that no old count must shrink."""
         halvings = (now - self._since) / HALF_LIFE_SECONDS
         if halvings > MAX_HALVINGS:
             self._rebase(now, halvings)

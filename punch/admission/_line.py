@@ -1,11 +1,13 @@
-# * The highest priority goes first; then the claimant that was served the fewest tokens lately;
-#   then the one that came first.
-# * A full queue still takes a claimant that holds at least two places less than the greediest one:
-#   that one's last request is refused in its place, unless it is of a higher priority.
-#
-# A priority is a claimant's own word, and anybody may say 100. It is for claimants that trust each
-# other, as those of one namespace do; against greed there is fairness, within one priority.
-"""The queue before the slots: who goes next, and who is pushed out. Does no I/O."""
+"""The queue before the slots: decides who goes next, and who is pushed out. Does no I/O.
+
+* The highest priority goes first; then the claimant that was served the fewest tokens lately;
+  then the one that came first.
+* A full queue still takes a claimant that holds at least two places less than the greediest one:
+  that one's last request is refused in its place, unless it is of a higher priority.
+
+A priority is a claimant's own word, and anybody may say 100. It is for claimants that trust each
+other, as those of one namespace do; against greed there is fairness, within one priority.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,7 @@ DEFAULT_TOKENS = 400.0
 
 
 class NoRoom(Exception):
-    """A request is refused at the door. Whoever asked for a slot says so in its own words.
+    """A request is refused before it waits. Listener and gateway each make their own error of it.
 
     Args:
       why: What is full or too late, for a person.
@@ -42,10 +44,10 @@ class NoRoom(Exception):
 
 @attrs.define(kw_only=True, eq=False)
 class Ticket:
-    """One request at the door."""
+    """A request for a slot."""
 
     claimant: Hashable
-    """Who asks: a peer, or a key of the gateway. Only compared."""
+    """The peer that asks, or the key of the gateway; only compared."""
 
     priority: int = 0
     """Higher goes first."""
@@ -57,22 +59,22 @@ class Ticket:
     """Length of the answer, in tokens (expected)."""
 
     made: Callable[[], int] = lambda: 0
-    """Says how many tokens of the answer there are."""
+    """Gives the number of tokens that the answer has so far."""
 
     arrival: int = 0
-    """How many came before."""
+    """Its number in the order of arrival, from 1; 0 before it enters."""
 
     charged: int = 0
-    """Tokens of the answer that its claimant was charged for."""
+    """Tokens of the answer that the claimant was charged for."""
 
     taken_at: float = 0.0
-    """When it got its slot, in seconds."""
+    """When the request got its slot, in seconds."""
 
     turn: trio.Event = attrs.field(factory=trio.Event)
-    """Set when it has its slot, or was pushed out."""
+    """Set when the request has its slot, or was pushed out."""
 
     refusal: NoRoom | None = None
-    """Why it was pushed out."""
+    """Why the request was pushed out; `None` if it was not."""
 
 
 class Line:
@@ -121,7 +123,7 @@ class Line:
         return pushed
 
     def leave(self, ticket: Ticket) -> bool:
-        """Take *ticket* out; whether it was there."""
+        """Remove *ticket*; whether it was there."""
         waiting = self._levels.get(ticket.priority, {}).get(ticket.claimant)
         if waiting is None or ticket not in waiting:
             return False
@@ -130,7 +132,7 @@ class Line:
         return True
 
     def next(self) -> Ticket | None:
-        """Take out whoever goes next."""
+        """Remove the request that goes next, and return it; `None` if none waits."""
         if not self._length:
             return None
         level = self._levels[max(self._levels)]
@@ -179,7 +181,7 @@ class Line:
         self.fairness.add(ticket.claimant, tokens, now)
 
     def learn(self, tokens: float) -> None:
-        """A request has taken so many tokens in all."""
+        """Learn what a request usually costs from one that took *tokens* in all."""
         self._usual_tokens += WEIGHT * (max(1.0, tokens) - self._usual_tokens)
 
     def _less_deserving(self, ticket: Ticket) -> Ticket | None:

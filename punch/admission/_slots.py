@@ -1,9 +1,11 @@
-# * A request that could not be answered in time is refused at once, and told when to ask again.
-#   With a slot free there is only its own prompt to read, and most of it may be cached: it is
-#   refused if that would take twice the time it has.
-# * Tokens are charged as they are made: what is expected of an answer when it begins, and what goes
-#   beyond that as it comes. What was charged and not made is given back as it was charged.
-"""The slots: who is answered now, who waits, and who is refused."""
+"""The slots: decides which request is answered now, which waits and which is refused.
+
+* A request that could not be answered in time is refused at once, and told when to ask again.
+  With a slot free there is only its own prompt to read, and most of it may be cached: it is
+  refused if that would take twice the time it has.
+* Tokens are charged as they are made: what is expected of an answer when it begins, and what goes
+  beyond that as it comes. What was charged and not made is given back as it was charged.
+"""
 
 from __future__ import annotations
 
@@ -14,14 +16,14 @@ import trio
 
 from ._line import WEIGHT, Line, NoRoom, Ticket
 
-# A waiting claimant is told so this often: it takes a longer silence for a fault.
+# How often a waiting claimant gets a report, in seconds: it takes a longer silence for a fault.
 PROGRESS_SECONDS = 5.0
 
 # How often what is made is charged while nobody waits. A token weighs more the later it is charged,
 # so that much is less than a fiftieth too much.
 CHARGE_SECONDS = 1.0
 
-# When to ask again, before anything was measured.
+# When to ask again before anything was measured, in seconds.
 DEFAULT_RETRY_SECONDS = 1.0
 
 # A prompt is predicted as if none of it was cached: only one that would take so many times the time
@@ -45,9 +47,9 @@ class Slots:
         self.slots = slots
         self.queue_limit = queue_limit
         self.busy = 0
-        """Slots that are taken."""
+        """Slots in use."""
         self.line = Line(queue_limit)
-        """Who waits."""
+        """The requests that wait."""
         self.usual_seconds: float | None = None
         """How long a request holds its slot, on the average."""
         self._running: set[Ticket] = set()
@@ -62,11 +64,11 @@ class Slots:
         return len(self.line)
 
     def busy_seconds(self, now: float) -> float:
-        """Seconds that slots were taken, all together, up to *now*."""
+        """Slot-seconds in use up to *now*: two slots for one second are two."""
         return self._busy_seconds + self.busy * (now - self._busy_since)
 
     def wait_seconds(self, ahead: int) -> float | None:
-        """How long it takes until *ahead* requests and one more have got a slot, by experience."""
+        """Seconds until *ahead* requests and one more have got a slot; `None` before experience."""
         if self.usual_seconds is None:
             return None
         return self.usual_seconds * (ahead + 1) / self.slots
@@ -159,7 +161,7 @@ class Slots:
         # Given back at the weight that it was charged at: a token weighs more the later it is.
         self.line.charge(ticket, surplus, now=now if surplus > 0 else ticket.taken_at)
         if output_tokens or finished:
-            # One that was cancelled before its first word says nothing about the others.
+            # A request that was cancelled before its first token says nothing about the others.
             self._learn(now - ticket.taken_at, ticket.prompt_tokens + output_tokens)
         following = self.line.next()
         if following is not None:
@@ -172,7 +174,7 @@ class Slots:
             self._idle = trio.Event()
 
     async def idle(self) -> None:
-        """Wait until nobody has a slot, and so nobody waits for one."""
+        """Wait until no request has a slot, and so none waits for one."""
         while self.busy:
             await self._idle.wait()
 
@@ -208,7 +210,7 @@ class Slots:
         self.usual_seconds = seconds if before is None else before + WEIGHT * (seconds - before)
 
     def _full(self, why: str) -> NoRoom:
-        # A place is there as soon as one more slot is free.
+        # A place in the queue is free as soon as the next slot is.
         wait = self.wait_seconds(0) or DEFAULT_RETRY_SECONDS
         return NoRoom(
             f"all {self.slots} slots are busy and {why}",

@@ -3,7 +3,7 @@
 Nothing is queued for a watcher. The feed holds the newest state, bounded, and each part of it
 remembers the version in which it changed; a watcher is a number, the version that it has seen.
 What it gets next is whatever is newer than that. So a thousand changes between two looks cost a
-watcher as much as one, a slow one costs no memory, and one that comes back goes on where it was.
+watcher as much as one, a slow one costs no memory, and one that comes back continues where it was.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ class Frame:
 
 @attrs.frozen(kw_only=True)
 class FeedStatistics:
-    """What the feed holds and has missed."""
+    """Counts of watchers, missed events and stories."""
 
     watchers: int
     """Connected watchers."""
@@ -116,7 +116,7 @@ class _Event:
 
 
 class Watched(Protocol):
-    """What is looked at of a `Router`."""
+    """The part of a `Router` that the feed reads."""
 
     @property
     def peers(self) -> tuple[PeerRecord, ...]:
@@ -132,7 +132,7 @@ class Watched(Protocol):
 
     @property
     def trouble(self) -> PunchError | None:
-        """What keeps the router out of the namespace, if something does."""
+        """Why the router is not in the namespace; `None` if it is."""
 
 
 class Feed:

@@ -87,7 +87,7 @@ def from_plain(kind: type[T], data: object) -> T:
 
 @cache
 def _reader(kind: Any) -> Reader:
-    """What reads plain data into a value of *kind*, a type as it is annotated."""
+    """A function that reads plain data into a value of *kind*, a type as it is annotated."""
     if kind is Any:
         return lambda data: data
     if kind is float:

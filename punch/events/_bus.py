@@ -35,7 +35,7 @@ T = TypeVar("T")
 
 @attrs.frozen(kw_only=True)
 class Batch:
-    """What a subscriber has not seen yet."""
+    """The events that a subscriber has not seen yet."""
 
     events: tuple[Event, ...] = ()
     """The events, in the order in which they were published."""

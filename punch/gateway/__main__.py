@@ -125,7 +125,7 @@ async def serve(settings: GatewaySettings, shutdown: Shutdown) -> ExitCode:
         )
         shutdown.drains = True
         await shutdown.requested.wait()
-        # Whoever watches the dashboard has no request that would end by itself.
+        # The stream of a dashboard's watcher never ends by itself, and would hold the drain up.
         feed.close()
         log.info("draining; interrupt again to stop at once", requests=gateway.under_way)
     log.info("stopped")
@@ -133,7 +133,7 @@ async def serve(settings: GatewaySettings, shutdown: Shutdown) -> ExitCode:
 
 
 def gateway_settings(settings: GatewaySettings) -> HttpSettings:
-    """What the HTTP half is told."""
+    """The settings of the HTTP half of the program."""
     return HttpSettings(
         host=settings.host,
         port=settings.port,

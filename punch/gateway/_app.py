@@ -108,7 +108,7 @@ def _place_of(origin: str) -> str:
 
 @attrs.frozen
 class Cors:
-    """What scripts of other web pages may do: https://fetch.spec.whatwg.org/#http-cors-protocol."""
+    """The rights of other web pages' scripts: https://fetch.spec.whatwg.org/#http-cors-protocol."""
 
     origins: tuple[str, ...]
     """Pages whose scripts may ask; ``*`` for all."""
@@ -118,7 +118,7 @@ class Cors:
         return "*" in self.origins or origin in self.origins
 
     def headers(self, headers: Mapping[bytes, bytes]) -> list[tuple[bytes, bytes]]:
-        """What every answer to a request with these *headers* says to the browser."""
+        """The headers that every answer to a request with these *headers* has."""
         origin = headers.get(b"origin")
         if origin is None or not self.allows(origin.decode("latin-1")):
             return []
@@ -159,7 +159,7 @@ class Door:
     cors: Cors = attrs.field(
         init=False, default=attrs.Factory(lambda own: Cors(own.origins), takes_self=True)
     )
-    """What the scripts of these pages may do."""
+    """The rights of these pages' scripts."""
 
     async def enter(self, scope: Scope, headers: Mapping[bytes, bytes]) -> None:
         """Let a request in, and note its key in *scope*; raises `Refusal` or `PunchError`."""

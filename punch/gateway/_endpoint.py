@@ -1,4 +1,4 @@
-"""What every endpoint that asks a model has in common, from the request to its `RequestHandler`.
+"""Takes a request that asks a model from its headers and body to its `RequestHandler`.
 
 Decides whether a request can be understood, under which id, and for which key. Fields and bodies
 of a dialect are left to the endpoints in `openai` and `ollama`.
@@ -43,7 +43,7 @@ MAX_REQUEST_ID_CHARACTERS = 100
 
 @attrs.frozen(kw_only=True)
 class Service:
-    """What all endpoints work with."""
+    """The objects that all endpoints share."""
 
     router: Router
     """Is asked for every answer."""
@@ -52,12 +52,12 @@ class Service:
     """The requests under way."""
 
     limits: Limits = attrs.field(factory=Limits)
-    """What a client may do."""
+    """Limits of a client."""
 
     memory: MemoryBudget = attrs.field(
         default=attrs.Factory(lambda own: MemoryBudget(own.limits), True)
     )
-    """What the bodies of requests under way may take."""
+    """Memory for the bodies of requests under way."""
 
     timeout: float = 300.0
     """Seconds for a whole answer, where the caller does not say."""

@@ -70,7 +70,7 @@ class GatewaySettings:
     """Web pages whose scripts may ask, as ``https://example.org``; ``*`` for all."""
 
     limits: Limits = attrs.field(factory=Limits)
-    """What a client may do."""
+    """Limits of a client."""
 
     drain: float = DRAIN_SECONDS
     """Seconds that requests under way may take at the end."""

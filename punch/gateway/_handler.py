@@ -36,10 +36,10 @@ MAX_WRITE_CHARACTERS = 4096
 
 @attrs.frozen(kw_only=True)
 class ParsedRequest:
-    """What an endpoint has made of an HTTP request."""
+    """An HTTP request as its endpoint has understood it."""
 
     requests: tuple[CommandRequest, ...]
-    """What to ask, all of it side by side."""
+    """The commands to ask, side by side."""
 
     whole: WholeShape
     """How to spell the answer in one piece."""
@@ -58,7 +58,7 @@ class Admit(Protocol):
 
 
 class RequestHandler:
-    """One HTTP request that is being answered.
+    """Answers an HTTP request.
 
     Args:
       router: Asked for the answers.

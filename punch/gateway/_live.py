@@ -1,7 +1,7 @@
-"""What subscribers and headers say of requests: each is started once, changes, and ends once.
+"""Keeps the records of requests under way, and publishes their changes and ends.
 
-Reads the state of a request from its answers, and writes its `RequestRecord`. Sends nothing to
-the client itself.
+Reads the state of a request from its answers; headers, events and the bill are made from that.
+Nothing is sent to the client from here.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ class LiveRequests:
 
 
 class RequestAccount:
-    """What is known of one request and its answers, as its record, headers and bill say it.
+    """The state of one request and its answers, for its record, headers and bill.
 
     Args:
       record: Of the request; written here.

@@ -34,7 +34,7 @@ _WORDS = {
     429: "The key has had its share; Retry-After says when to come again.",
     499: "The client went away.",
     500: "A bug, or this machine's own fault.",
-    502: "A peer failed, and nobody could go on.",
+    502: "A peer failed, and no other could continue.",
     503: "Nobody can answer now; Retry-After says when to come again.",
     504: "The time ran out.",
 }

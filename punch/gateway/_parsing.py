@@ -126,7 +126,7 @@ class PunchOptions(Body):
         default=None, description="Seconds until the whole answer must be there."
     )
     continuation: bool = Field(
-        default=True, description="If its peer fails in the middle, another one may go on."
+        default=True, description="If its peer fails in the middle, another one may continue."
     )
 
 

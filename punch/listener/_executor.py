@@ -49,7 +49,7 @@ FAREWELL_SECONDS = 2.0
 
 @attrs.frozen(kw_only=True)
 class ListenerStatistics:
-    """What a listener holds at one instant, and what it has done."""
+    """Counts of a listener at one instant, and totals since its start."""
 
     sessions: int
     """Dialers connected."""
@@ -238,7 +238,7 @@ class Executor:
         return attrs.evolve(response, result=attrs.evolve(response.result, text=""))
 
     def _recording(self, call: ServerCall, scope: trio.CancelScope) -> Recording:
-        """What *call* reads: the answer that is there already, or a new one."""
+        """The recording for *call*: the one that is there already, or a new one."""
         request = call.request
         now = trio.current_time()
         mark = fingerprint(request)

@@ -52,7 +52,7 @@ def provenance_of(backend: Backend, offer: ModelOffer) -> Provenance:
 
 @attrs.frozen(kw_only=True)
 class LaneStatistics:
-    """What a lane holds at one instant, and what it has done."""
+    """Counts of a lane at one instant, and totals since it was added."""
 
     id: str
     """Names the lane within its listener."""
@@ -117,7 +117,7 @@ class RunningLane:
         self.strict = strict
         self.is_draining = False
         self.speeds = Speeds()
-        """What was measured of the backend."""
+        """The measured rates of the backend."""
         self._outcomes = outcomes
         self._changed = changed
         self._slots = Slots(backend.slots, queue_limit)

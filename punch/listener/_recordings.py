@@ -38,7 +38,7 @@ LOGPROB_BYTES = 128
 
 @attrs.frozen(kw_only=True)
 class RecordingStatistics:
-    """What a store holds at one instant."""
+    """Counts of a store at one instant."""
 
     running: int
     """Answers being made."""
@@ -52,7 +52,7 @@ class RecordingStatistics:
 
 @attrs.define
 class _Holding:
-    """What is kept for one dialer."""
+    """The sums of the answers kept for one dialer."""
 
     answers: int = 0
     size: int = 0

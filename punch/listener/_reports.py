@@ -22,7 +22,7 @@ from ..wire import CommandResponse
 from ._lane import RunningLane
 
 REMOVED = "removed"
-"""What `LaneChanged.state` is for a lane that is gone."""
+"""`LaneChanged.state` of a lane that was removed."""
 
 
 @attrs.define(eq=False)

@@ -1,4 +1,4 @@
-"""The swarm in a box: real listeners and routers on virtual time, with machines that are models."""
+"""The swarm in a box: real listeners and routers on virtual time, on simulated machines."""
 
 from ._engine import Engine, Job, PrefixCache, forecast, job_of
 from ._generator import GENERATORS, generate, open_trace
@@ -19,7 +19,7 @@ __all__ = [
     "parse_trace",
     "generate",
     "GENERATORS",
-    # who answers
+    # the machines that answer
     "Pool",
     "PoolPeer",
     "parse_pool",

@@ -1,19 +1,19 @@
-# How a simulated machine serves, in full:
-#
-# Rule 1: it works on at most `slots` requests. Their prompts are read one after another, in the
-# order they began, at the prefill rate. Tokens found in the cache are not read, but for the last
-# one: its successor has to be computed.
-#
-# Rule 2: the first token of an answer comes with the end of its prompt. The others are made for
-# all requests side by side: b of them get d / (1 + s (b - 1)) tokens a second each. But a prompt
-# takes the machine: while one is read, each of them gets one token for every PIECE_TOKENS of it,
-# as llama.cpp does, which computes so much of it in one step.
-#
-# Rule 3: a machine with a loading time puts its model away when it has nothing to do, and the
-# first request after that waits for it.
-#
-# Rule 4: everything happens at the moment the formulas say. Nothing in here is drawn by lot.
-"""The service model of one simulated machine: pure, event by event."""
+"""The service model of one simulated machine: pure, event by event.
+
+Rule 1: it works on at most `slots` requests. Their prompts are read one after another, in the
+order they began, at the prefill rate. Tokens found in the cache are not read, but for the last
+one: its successor has to be computed.
+
+Rule 2: the first token of an answer comes with the end of its prompt. The others are made for
+all requests side by side: b of them get d / (1 + s (b - 1)) tokens a second each. But a prompt
+takes the machine: while one is read, each of them gets one token for every PIECE_TOKENS of it,
+as llama.cpp does, which computes so much of it in one step.
+
+Rule 3: a machine with a loading time puts its model away when it has nothing to do, and the
+first request after that waits for it.
+
+Rule 4: everything happens at the moment the formulas say. Nothing in here is drawn by lot.
+"""
 
 from __future__ import annotations
 
@@ -38,10 +38,10 @@ INSTANT = 1e-9
 
 @attrs.define(kw_only=True, eq=False)
 class Job:
-    """One request on a machine."""
+    """A request on a machine."""
 
     key: str
-    """Its request id."""
+    """The request id."""
 
     prompt_tokens: int
     """Tokens of the prompt."""
@@ -74,7 +74,7 @@ class Job:
         self.unread = float(max(1, self.prompt_tokens - self.cached_tokens))
 
     def copy(self) -> Job:
-        """Another one in the same state."""
+        """A copy in the same state, for running ahead."""
         job: Job = Job.__new__(Job)
         for name in Job.__slots__:
             if name != "__weakref__":
@@ -83,10 +83,10 @@ class Job:
 
 
 class Engine:
-    """One machine at work. See the rules above.
+    """A machine at work, by the rules of this module.
 
     Args:
-      peer: How fast it is.
+      peer: Slots and speeds of the machine.
 
     """
 
@@ -104,12 +104,12 @@ class Engine:
         self.worked = 0.0
         """Seconds that slots were in use, summed over the slots."""
         self.now = 0.0
-        """Until when it has worked, in seconds."""
+        """The time up to which it has worked, in seconds."""
         self.reading: list[Job] = []
         self.decoding: list[Job] = []
 
     def copy(self) -> Engine:
-        """Another one in the same state."""
+        """A copy in the same state, for running ahead."""
         engine: Engine = Engine.__new__(Engine)
         engine._prefill, engine._decode = self._prefill, self._decode
         engine._slowdown, engine._load_seconds = self._slowdown, self._load_seconds
@@ -154,7 +154,7 @@ class Engine:
         return self.now + self._next()
 
     def reading_seconds(self, job: Job) -> float:
-        """What reading the prompt of *job* takes the machine, without loading or waiting."""
+        """Seconds to read the prompt of *job*, without loading or waiting."""
         return max(1, job.prompt_tokens - job.cached_tokens) / self._prefill
 
     def milestone(self, job: Job) -> float:
@@ -205,7 +205,7 @@ class Engine:
         self.now += seconds
 
     def _settle(self) -> None:
-        """What has come to its end goes on to what follows."""
+        """End the answers that are complete, and begin that of the prompt that is read."""
         for job in [job for job in self.decoding if job.output_tokens - job.made <= NOTHING]:
             job.ended_at = self.now
             self.decoding.remove(job)

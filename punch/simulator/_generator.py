@@ -1,4 +1,4 @@
-"""Made-up traces with the statistics of the real ones, for anybody without the files.
+"""Generates traces with the statistics of the recorded ones, which need not be at hand then.
 
 Every table below was measured on the published files (12,031 requests of the Mooncake
 conversation trace, 8,819 of Azure's code trace of 2023): the values at the quantiles of
@@ -38,7 +38,7 @@ DROPPED_BLOCKS = (0, 0, 1, 1, 1, 1, 1, 1, 1, 1, 1, 17, 27, 48, 198)
 TURN_GAPS = (0, 12, 30, 42, 60, 75, 96, 123, 162, 222, 318, 483, 618, 1482, 3030)
 
 # Share of the conversations with n turns that have one more; the last one is for all the others.
-GO_ON = (0.31, 0.42, 0.51, 0.59, 0.59, 0.68, 0.77, 0.72)
+CONTINUED = (0.31, 0.42, 0.51, 0.59, 0.59, 0.68, 0.77, 0.72)
 
 # Blocks of the longest prompt, and seconds from the first request to the last.
 MAX_BLOCKS = 247
@@ -103,7 +103,7 @@ def _conversations(count: int, rng: Random) -> tuple[TraceRequest, ...]:
 
 
 def _turns(conversation: int, block: int, rng: Random) -> list[TraceRequest]:
-    """One conversation; *block* is the first id that nobody else has."""
+    """A conversation; *block* is the first id that no other conversation has."""
     turns: list[TraceRequest] = []
     tokens = round(_draw(FIRST_PROMPTS, rng))
     blocks: tuple[int, ...] = (SYSTEM_PROMPT,)
@@ -122,7 +122,7 @@ def _turns(conversation: int, block: int, rng: Random) -> list[TraceRequest]:
                 conversation=conversation,
             )
         )
-        if rng.random() >= GO_ON[min(len(turns), len(GO_ON)) - 1]:
+        if rng.random() >= CONTINUED[min(len(turns), len(CONTINUED)) - 1]:
             return turns
         moment += _draw(TURN_GAPS, rng)
         dropped = min(len(blocks) - 1, round(_draw(DROPPED_BLOCKS, rng)))

@@ -1,4 +1,4 @@
-"""A backend that serves as a simulated machine would, and says what a real one says of it."""
+"""A backend that answers as fast as a simulated machine would, with offers like a real one's."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def _block_text(block: int, tokens: int) -> str:
 def command_request(
     key: str, request: TraceRequest, *, timeout: float, limited: bool = False
 ) -> CommandRequest:
-    """What a dialer sends: equal blocks are equal texts.
+    """The request that a dialer sends: equal blocks are equal texts.
 
     Only if *limited* it says how long the answer may be, which is how long it will be.
     """
@@ -55,7 +55,7 @@ def command_request(
 
 
 class World:
-    """What is true in a simulation. Only machines and the oracle look at it."""
+    """The truth of a simulation, which only machines and the oracle may look at."""
 
     def __init__(self) -> None:
         self.requests: dict[str, TraceRequest] = {}
@@ -65,15 +65,15 @@ class World:
         self.waiting: dict[PeerId, dict[str, Job]] = {}
         """Requests that a peer was chosen for and has not begun, in order; the oracle fills it."""
         self.worked: dict[str, float] = {}
-        """Slot-seconds worked by machines that are gone."""
+        """Slot-seconds worked by machines that have left."""
 
     def forget(self, key: str) -> None:
-        """A request waits no longer."""
+        """Note that a request waits no longer."""
         for jobs in self.waiting.values():
             jobs.pop(key, None)
 
     def truth(self, request: CommandRequest) -> TraceRequest:
-        """The length that the answer will have; of a request that is in no trace, what it says."""
+        """The request with the true length of its answer; one not in the trace has its limit."""
         found = self.requests.get(request.request_id)
         if found is not None:
             return found
@@ -117,7 +117,7 @@ class SimulatedBackend:
 
     @property
     def offers(self) -> tuple[ModelOffer, ...]:
-        """One model; its rates are what timing a short request of its own would have found."""
+        """The one model, with the rates that timing a short request would have found."""
         peer = self.peer
         return (
             ModelOffer(
@@ -134,7 +134,7 @@ class SimulatedBackend:
         )
 
     async def ready(self, loading: object) -> None:
-        """It always is: loading is part of the first answer."""
+        """Return at once: loading is part of the first answer."""
 
     async def generate(self, request: CommandRequest, emit: Emit) -> Generation:
         """Take as long as the machine would."""
@@ -193,7 +193,7 @@ class SimulatedBackend:
                 await emit(WORD * tokens, tokens)
 
     def _due(self, job: Job) -> float:
-        """When its task should look again."""
+        """When the task of a job should look again, in seconds."""
         if job.ended_at is not None:
             return trio.current_time()
         milestone = self.engine.milestone(job)
@@ -201,6 +201,6 @@ class SimulatedBackend:
         return milestone if spoken is None else min(milestone, spoken + CHUNK_SECONDS)
 
     def _retime(self) -> None:
-        """The rates have changed: what was to be looked at later may be due earlier."""
+        """Have all tasks look again: with other rates, what was due later may be due now."""
         for job, scope in self._scopes.items():
             scope.deadline = self._due(job)

@@ -1,4 +1,4 @@
-"""A policy that nobody can have: it knows what is true."""
+"""A policy for comparison that no dialer could have: it decides by the truth, not by claims."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from ._engine import forecast, job_of
 from ._machine import World
 
 CURRENT: ContextVar[str] = ContextVar("CURRENT")
-"""Id of the request that the present task asks for. A policy is not told, an oracle knows."""
+"""Id of the request that the present task asks for; no real policy is given it."""
 
 
-# Seconds after which an answer would be complete that never will be.
+# The score, in seconds, of a peer that will never complete the answer.
 NEVER = float(1 << 40)
 
 
 @attrs.frozen
 class Oracle:
-    """Where this very answer would be complete first.
+    """Scores peers by when this very answer would be complete there.
 
-    It runs every machine forward from its true state, with the true length of every answer, the
-    true content of its cache and everything that was sent there, until the new request is done.
-    It is greedy: it asks what is best for this request, not for those that are yet to come. What it
-    has sent somewhere stays there: it knew what it did.
+    The oracle runs every machine forward from its true state, with the true length of every answer,
+    the true content of its cache and everything that was sent there, until the new request is done.
+    A greedy choice: what is best for this request, not for those that are yet to come. An answer
+    stays where it was sent: no other peer could be better by the truth.
     """
 
     world: World
@@ -46,7 +46,7 @@ class Oracle:
         *_: Any,
         **__: Any,
     ) -> Sequence[tuple[float, ...]]:
-        """See the class."""
+        """The seconds until the answer would be complete, for each of *candidates*."""
         if request.alternative:
             return [(NEVER,)] * len(candidates)
         world, key, now = self.world, CURRENT.get(), trio.current_time()
@@ -73,5 +73,5 @@ class Oracle:
 
 
 def oracle(world: World) -> Policy:
-    """The policy."""
+    """The oracle as a policy."""
     return Policy(name="oracle", scorer=Oracle(world), near=0.0)

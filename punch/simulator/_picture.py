@@ -1,4 +1,4 @@
-"""A picture of what was found: for each policy, how many requests had taken how long.
+"""Draws the outcomes: for each policy, the share of requests over the time they took.
 
 Written as SVG by hand: text that any browser shows, and no library to depend on.
 """
@@ -15,7 +15,7 @@ from ._run import Outcome
 WIDTH, HEIGHT = 980, 446
 LEFT, TOP, PANEL_WIDTH, PANEL_HEIGHT, GAP = 56, 56, 400, 290, 72
 
-# Tell apart by people who see colours otherwise as well (Okabe and Ito, 2008).
+# Colours that colour-blind people can tell apart as well (Okabe and Ito, 2008).
 COLOURS = (
     *("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00"),
     *("#56b4e9", "#7f7f7f", "#8c564b", "#17a589", "#000000"),

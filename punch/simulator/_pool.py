@@ -1,4 +1,4 @@
-"""Which machines a simulated swarm has, and how they are written down.
+"""The machines of a simulated swarm, and the text form in which they are given.
 
 - ``1:4:10``: three machines, four and ten times as fast as the first.
 - ``home``: one strong machine with a GPU, two middling ones, three weak ones, of which one comes
@@ -33,10 +33,10 @@ MAX_PEERS = 1000
 
 @attrs.frozen(kw_only=True)
 class PoolPeer:
-    """One machine of a simulated swarm."""
+    """A machine of a simulated swarm."""
 
     name: str
-    """Its peer id."""
+    """The peer id."""
 
     prefill_rate: float = PREFILL_RATE
     """Prompt tokens read per second, one prompt at a time."""
@@ -51,32 +51,32 @@ class PoolPeer:
     """Requests at a time."""
 
     cache_tokens: int = CACHE_TOKENS
-    """Tokens of prompts that its prefix cache holds."""
+    """Tokens of prompts that the prefix cache holds."""
 
     delay: float = 0.0
-    """Seconds that bytes take to it, beyond those of the network."""
+    """Seconds that bytes take to the machine, beyond those of the network."""
 
     load_seconds: float = 0.0
     """Seconds that a request waits for the model to be loaded."""
 
     up_seconds: float = 0.0
-    """How long it stays on the average, in seconds; 0 is for ever."""
+    """Mean seconds that the machine stays up; 0 is for ever."""
 
     down_seconds: float = 0.0
-    """How long it is gone on the average, in seconds."""
+    """Mean seconds that the machine is down."""
 
     failing: float = 0.0
     """Share of the requests that fail when their first text is due."""
 
     @property
     def presence(self) -> float:
-        """Share of the time that it is there."""
+        """Share of the time that the machine is up."""
         if not self.up_seconds:
             return 1.0
         return self.up_seconds / (self.up_seconds + self.down_seconds)
 
     def requests_per_second(self, *, input_tokens: float, output_tokens: float) -> float:
-        """What it completes at full batches, with an empty cache, of requests of this length.
+        """Requests of this length a second that it completes at full batches, with an empty cache.
 
         ::
 
@@ -96,13 +96,13 @@ class Pool:
     """The machines of a simulated swarm."""
 
     name: str
-    """How it was written."""
+    """The text that described the pool."""
 
     peers: tuple[PoolPeer, ...]
-    """At least one."""
+    """The machines, at least one."""
 
     def requests_per_second(self, *, input_tokens: float, output_tokens: float) -> float:
-        """What all of them complete together; see `PoolPeer.requests_per_second`."""
+        """Requests a second of all machines together; see `PoolPeer.requests_per_second`."""
         return sum(
             peer.requests_per_second(input_tokens=input_tokens, output_tokens=output_tokens)
             for peer in self.peers

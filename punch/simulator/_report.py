@@ -1,4 +1,4 @@
-"""What outcomes say: the figures of one run, and how sure several runs make them."""
+"""Computes the figures of a run, and their means and 95 % intervals over several runs."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _T95_MANY = 1.96
 
 @attrs.frozen(kw_only=True)
 class Figures:
-    """One run in numbers. Times are those of the requests that were answered."""
+    """The figures of a run; times are those of the requests that were answered."""
 
     throughput: float
     """Answer tokens per second, from the first request to the last answer."""
@@ -84,7 +84,7 @@ class Estimate:
     """A mean over several runs."""
 
     mean: float
-    """Of the runs."""
+    """The mean."""
 
     margin: float
     """Half of the 95 % interval around it; 0 where there was one run only."""
@@ -107,7 +107,7 @@ COLUMNS: Mapping[str, str] = {
     "imbalance": "imbalance",
     "failures": "failures",
 }
-"""Field of `Figures` to what stands over its column."""
+"""Field of `Figures` to the heading of its column."""
 
 
 def quantile(ordered: Sequence[float], level: float) -> float:
@@ -134,7 +134,7 @@ def estimates(outcomes: Sequence[Outcome]) -> dict[str, Estimate]:
 
 
 def number(value: float) -> str:
-    """With three digits that mean something."""
+    """*value* with three significant digits."""
     if value != value:
         return "-"
     if value and abs(value) < 100:
@@ -143,7 +143,7 @@ def number(value: float) -> str:
 
 
 def table(outcomes: Mapping[str, Sequence[Outcome]]) -> str:
-    """One line for each policy; times in seconds."""
+    """A table with a line for each policy; times in seconds."""
     rows = [["policy", *COLUMNS.values()]]
     for policy, runs in outcomes.items():
         found = estimates(runs)

@@ -1,4 +1,4 @@
-"""One simulation: real listeners and routers, on virtual time, from the first request to the last.
+"""Runs a simulation: real listeners and routers on virtual time, from first request to last.
 
 Everything is deterministic: the same arguments give the same outcome, to the last digit.
 """
@@ -26,17 +26,17 @@ from ._traces import Trace, TraceRequest
 
 ORACLE = "oracle"
 
-# So many wait that nobody is turned away: a policy that overloads a peer must not look better
-# for the requests that it lost.
+# Long enough that no request is refused: a policy that overloads a peer must not look better for
+# the requests that it lost.
 QUEUE_LIMIT = 100_000
 
-# As long as a listener holds a request at all.
+# Seconds: as long as a listener holds a request at all.
 TIMEOUT = 3600.0
 
-# As a listener does where nothing else is said: 50 ms.
+# Seconds between a change of load and its report: a listener's default.
 REPORT_DELAY = 0.05
 
-# Between the houses of a town.
+# Seconds from one peer to another, as between the houses of a town.
 DELAY = 0.005
 
 
@@ -63,7 +63,7 @@ class Served:
     """Tokens of the answer."""
 
     peer: str | None
-    """Who completed it."""
+    """The peer that completed the answer."""
 
     attempts: int
     """Tries that failed."""
@@ -77,13 +77,13 @@ class Served:
 
 @attrs.frozen(kw_only=True)
 class Outcome:
-    """What became of all of them."""
+    """What became of all requests of a run."""
 
     policy: str
-    """Who chose."""
+    """Name of the policy that chose."""
 
     seed: int
-    """What chance began from."""
+    """Seed of everything that was drawn by lot."""
 
     requests: tuple[Served, ...]
     """In the order of arrival."""
@@ -124,7 +124,7 @@ def simulate(
       trace: What is asked, and when.
       pool: Who answers.
       policy: A `Policy`, the name of one in `POLICIES`, or ``oracle``.
-      seed: What chance begins from: draws among equals, jitter, losses, who comes and goes.
+      seed: Of everything that is drawn: ties, jitter, losses, machines that come and go.
       dialers: Routers that share nothing. All turns of a conversation go to the same one.
       delay: Seconds that bytes take between any two peers.
       jitter: Seconds by which they may take longer.
@@ -160,7 +160,7 @@ def simulate(
 
 
 class _Simulation:
-    """One run."""
+    """A run under way."""
 
     def __init__(
         self,
@@ -185,7 +185,7 @@ class _Simulation:
         self._served: dict[int, Served] = {}
 
     async def run(self, dialers: int, delay: float, jitter: float, loss: float) -> Outcome:
-        """From the first listener to the last answer."""
+        """Run from the first listener to the last answer."""
         async with AsyncExitStack() as stack:
             swarm = await stack.enter_async_context(open_swarm(delay=delay))
             network = swarm.network

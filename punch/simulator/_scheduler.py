@@ -1,9 +1,9 @@
-"""The order in which trio runs tasks, fixed: the one place that touches trio's private names.
+"""Fixes the order in which trio runs ready tasks: the one place that touches trio's private names.
 
-Trio shuffles the tasks that are ready, so that nobody relies on an order; two runs of a simulation
-would differ. It has two switches for Hypothesis that make the order a drawn but repeatable one,
-and no public way to turn them (looked for in 0.30 to 0.35). A trio without them fails loudly at the
-import.
+Trio shuffles the tasks that are ready, so that no program relies on an order; two runs of a
+simulation would differ. It has two switches for Hypothesis that make the order a drawn but
+repeatable one, and no public way to turn them (looked for in 0.30 to 0.35). A trio without them
+fails loudly at the import.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Recorded requests: what people asked of real services, and when.
+"""Reads recorded requests: what people asked of real services, and when.
 
 Two formats are read. Which one a file has is seen from its first line:
 
@@ -33,7 +33,7 @@ AZURE_HEADER = "TIMESTAMP,ContextTokens,GeneratedTokens"
 
 @attrs.frozen(kw_only=True)
 class TraceRequest:
-    """One request of a trace."""
+    """A request of a trace."""
 
     arrival: float
     """When it was asked, in seconds from the first one."""
@@ -45,13 +45,13 @@ class TraceRequest:
     """Length of the answer, in tokens."""
 
     blocks: tuple[int, ...]
-    """What the prompt consists of: one id for each block of it."""
+    """An id for each block of the prompt; equal ids are equal text."""
 
     block_tokens: int
     """Length of each block but the last, in tokens."""
 
     conversation: int
-    """The same for all turns of a conversation."""
+    """The conversation, the same for all of its turns."""
 
     def block_lengths(self) -> Iterator[tuple[int, int]]:
         """Each block's id and its length, in tokens."""
@@ -67,10 +67,10 @@ class Trace:
     """Requests in the order of their arrival."""
 
     name: str
-    """Where they come from."""
+    """The file or generator that they come from."""
 
     requests: tuple[TraceRequest, ...]
-    """At least one."""
+    """The requests, at least one."""
 
     def __len__(self) -> int:
         return len(self.requests)
@@ -228,9 +228,9 @@ def _mooncake(name: str, lines: Sequence[str]) -> list[TraceRequest]:
 
 
 def _conversation(ids: Sequence[int], owner: dict[int, int], fresh: int) -> int:
-    """The conversation that a prompt goes on with: who has its longest known prefix.
+    """The conversation that a prompt continues: the one with its longest known prefix.
 
-    The first block is the system prompt that everybody shares: it tells nothing.
+    The first block is the system prompt, which all conversations share: it tells nothing.
     """
     found = fresh
     for block in ids[1:]:

@@ -68,7 +68,7 @@ class Upstream:
         """How many connections were opened."""
 
     def transport(self) -> httpx.AsyncBaseTransport:
-        """What leads an HTTP client here, whatever the address it asks."""
+        """A transport that leads an HTTP client here, whatever the address."""
         # Late: httpx takes 0.15 s to import, which a simulation should not pay.
         import httpcore
         import httpx

@@ -63,7 +63,7 @@ def believed(response: CommandResponse, answer: Answer) -> CommandResponse:
 
 
 def cost_of(answer: Answer, response: CommandResponse | None) -> Cost:
-    """What *answer* costs its reader so far; *response* is its `believed` end, if that is there."""
+    """The cost of *answer* to its reader so far; *response* is its `believed` end, if there."""
     billed = answer.billed
     if billed is None:
         return Cost()

@@ -101,7 +101,7 @@ class Bucket:
 
 
 class _Account:
-    """What one key has under way, and what it has left."""
+    """The requests that one key has under way, and the quotas it has left."""
 
     def __init__(self, key: Key, now: float) -> None:
         self.key = key

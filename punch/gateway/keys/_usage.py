@@ -41,7 +41,7 @@ MAX_COUNTED = (1 << 62) - 1
 
 @attrs.frozen(kw_only=True)
 class DayUsage:
-    """What one key used on one day."""
+    """The usage of one key on one day."""
 
     day: str
     """The day in UTC, ISO 8601."""
@@ -173,7 +173,7 @@ class UsageBook:
 
 
 def read_usage(file: Path | Database) -> dict[str, tuple[DayUsage, ...]]:
-    """What each key of a file used, by key id, the oldest day first. Blocks.
+    """The usage of each key of a file, by key id, the oldest day first. Blocks.
 
     Args:
       file: Its path, or the file itself if it is open, which it stays.

@@ -49,7 +49,7 @@ class Options(_Options):
 
     @property
     def stops(self) -> tuple[str, ...]:
-        """What ends the answer."""
+        """The texts that end an answer."""
         if self.stop is None:
             return ()
         return (self.stop,) if isinstance(self.stop, str) else tuple(self.stop)
@@ -69,7 +69,7 @@ class EmbedOptions(_Options):
 
 
 class CalledFunction(Body):
-    """What a tool is called with; an object, unlike OpenAI's text."""
+    """The name and arguments of a call; these are an object, unlike OpenAI's text."""
 
     name: str
     arguments: dict[str, Any]
@@ -125,7 +125,7 @@ class OllamaGenerationBody(Body):
 
     @property
     def schema_text(self) -> str | None:
-        """What the answer must fit, as JSON text; ``{}`` for any object."""
+        """The schema that the answer must fit, as JSON text; ``{}`` for any object."""
         if self.format in (None, ""):
             return None
         return "{}" if isinstance(self.format, str) else json.dumps(self.format)

@@ -95,7 +95,7 @@ def messages_of(turns: Sequence[MessageBody]) -> tuple[ChatMessage, ...]:
 
 
 class _Asking:
-    """What chat and generate make of what they have in common."""
+    """The command and shape of chat and generate, from the fields that they share."""
 
     service: Service
 
@@ -160,7 +160,7 @@ class OllamaChat(_Asking, Endpoint[OllamaChatBody]):
 
 
 class Generate(_Asking, Endpoint[GenerateBody]):
-    """``POST /api/generate``: one question, or with ``raw`` a text to go on from."""
+    """``POST /api/generate``: one question, or with ``raw`` a text to continue."""
 
     path = "/api/generate"
     body = GenerateBody

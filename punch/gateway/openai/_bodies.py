@@ -1,4 +1,4 @@
-"""What OpenAI's clients send, as far as a network of small machines can honour it.
+"""The bodies that OpenAI's clients send, as far as a network of small machines can honour them.
 
 A field that is not here is refused by name. Some are here only with the value that asks for
 nothing, since clients send it unasked: ``store: false``, ``logit_bias: {}``.
@@ -54,7 +54,7 @@ Content = Annotated[
 
 
 class FunctionCall(Body):
-    """What a tool is called with."""
+    """The name and arguments of a call."""
 
     name: str
     arguments: str
@@ -113,7 +113,7 @@ class ChosenFunction(Body):
 
 
 class JsonSchema(Body):
-    """What an answer must look like."""
+    """The JSON schema that an answer must fit."""
 
     name: str
     description: str | None = None
@@ -122,7 +122,7 @@ class JsonSchema(Body):
 
 
 class ResponseFormat(Body):
-    """What an answer must be."""
+    """The form that an answer must have."""
 
     type: Literal["text", "json_object", "json_schema"]
     json_schema: JsonSchema | None = None
@@ -143,7 +143,7 @@ class ResponseFormat(Body):
 
 
 class StreamOptions(Body):
-    """What a stream has besides the text."""
+    """Additions to a stream."""
 
     include_usage: bool | None = None
     include_obfuscation: Never | None = None
@@ -161,7 +161,7 @@ ToolChoice = Annotated[
 
 
 class GenerationBody(Body):
-    """What chat and completions have in common."""
+    """The fields that chat and completions share."""
 
     model: ModelName = "auto"
     stream: bool | None = None
@@ -194,7 +194,7 @@ class GenerationBody(Body):
 
     @property
     def stops(self) -> tuple[str, ...]:
-        """What ends the answer."""
+        """The texts that end an answer."""
         if self.stop is None:
             return ()
         return (self.stop,) if isinstance(self.stop, str) else tuple(self.stop)

@@ -69,7 +69,7 @@ class Called(Body):
 
 
 class Returned(Body):
-    """What a function gave back."""
+    """The output of a function."""
 
     type: Literal["function_call_output"]
     call_id: str
@@ -114,7 +114,7 @@ class ChosenFunction(Body):
 
 
 class Format(Body):
-    """What the text must be."""
+    """The form that the text must have."""
 
     type: Literal["text", "json_object", "json_schema"]
     name: str | None = None

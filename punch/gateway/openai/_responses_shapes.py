@@ -36,7 +36,7 @@ def _status(result: Completion) -> str:
 
 @attrs.frozen(kw_only=True)
 class Echoed:
-    """What a response repeats of its request."""
+    """The fields of a request that its response repeats."""
 
     instructions: str | None = None
     max_output_tokens: int | None = None

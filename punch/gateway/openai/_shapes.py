@@ -133,7 +133,7 @@ class TextShape(ABC):
 
     @abstractmethod
     def first(self, index: int) -> dict[str, Any] | None:
-        """What the first event of an answer has in it, besides its text."""
+        """The delta of an answer's first event, before its text; `None` for no such event."""
 
     @abstractmethod
     def part(self, index: int) -> Mapping[str, Any]:

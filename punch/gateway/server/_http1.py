@@ -139,15 +139,15 @@ class RequestParser:
         self.error = None
 
     def _pass_over_upgrade(self) -> None:
-        """Go on behind the head of a request that would rather speak another protocol.
+        """Continue behind the head of a request that asks for another protocol.
 
-        It is answered as if it did not say so (RFC 9110, section 7.8). llhttp takes what follows
-        for that protocol's, the body included, so another one goes on, and is told of the body.
+        The request is answered as if it had not asked (RFC 9110, section 7.8). llhttp takes all
+        that follows for the other protocol, so a new parser continues, and is told of the body.
         """
         request = self._request
         self._parser = HttpRequestParser(self)
         if request.method == "CONNECT":
-            # There is no request behind it, but what it would send to somebody else.
+            # No request follows, but the bytes for the host that it wants to reach.
             self.requests.pop()
             self.error = BadRequest(400, "this is no proxy")
         elif request.has_body:

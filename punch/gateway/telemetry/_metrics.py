@@ -87,7 +87,7 @@ _BREAKER_STATES = {"closed": 0, "half-open": 1, "open": 2}
 
 
 class Watched(Protocol):
-    """What is looked at of a `Router`."""
+    """The part of a `Router` that the metrics read."""
 
     @property
     def peers(self) -> tuple[PeerRecord, ...]:
@@ -131,7 +131,7 @@ class Metrics:
 
     def __init__(self, router: Watched, *, waiting: Callable[[], int] = lambda: 0) -> None:
         self.registry = CollectorRegistry()
-        """What is told; further collectors may be added."""
+        """The registry of all metrics; further collectors may be added."""
         self._router = router
         self._under_way: set[RequestRecord] = set()
         self._catch_up: Callable[[], None] | None = None
@@ -303,11 +303,11 @@ class _Now(Collector):
         self._seen = seen
 
     def describe(self) -> Iterator[Metric]:
-        """Tell no names: the registry need not look at the router to know them."""
+        """Describe nothing, so that registering does not read the router."""
         return iter(())
 
     def collect(self) -> Iterator[Metric]:
-        """What `look` has seen."""
+        """The metrics that `look` made last."""
         return iter(self._seen)
 
 

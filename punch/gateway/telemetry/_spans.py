@@ -1,4 +1,4 @@
-"""OpenTelemetry: what a request went through, as a tree of spans. The only importer of it.
+"""Makes OpenTelemetry spans of each ended request, as a tree. The only importer of the library.
 
 ::
 
