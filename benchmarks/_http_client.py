@@ -31,7 +31,7 @@ _CHUNKED = re.compile(rb"\r\ntransfer-encoding:\s*chunked", re.IGNORECASE)
 _LAST_CHUNK = re.compile(rb"(?:\r\n|^)0\r\n(?:[^\r\n]+\r\n)*\r\n\Z")
 
 # Who has no answer yet keeps a connection; `select` takes 1,024 descriptors.
-MOST_CONNECTIONS = 800
+MAX_CONNECTIONS = 800
 
 # The last chunk and the trailers behind it.
 _TAIL_BYTES = 1024
@@ -363,11 +363,11 @@ def open_loop(
             while (
                 asked < count
                 and (due := began + asked / rate) <= now
-                and len(pool.busy) < MOST_CONNECTIONS
+                and len(pool.busy) < MAX_CONNECTIONS
             ):
                 pool.ask(next(questions), due)
                 asked += 1
-            full = len(pool.busy) == MOST_CONNECTIONS
+            full = len(pool.busy) == MAX_CONNECTIONS
             next_due = now + PATIENCE_SECONDS if full else began + asked / rate
             pool.turn(max(0.0, next_due - time.perf_counter()))
         pool.finish()

@@ -22,7 +22,7 @@ from typing import Any
 
 READ_BYTES = 256 << 10
 BACKLOG = 1024
-USUAL_TOKENS = 1
+DEFAULT_TOKENS = 1
 
 # LiteLLM and sglang-router write JSON in ways of their own.
 _LIMIT = re.compile(rb'"max_(?:completion_)?tokens"\s*:\s*(\d+)')
@@ -95,7 +95,7 @@ _NOT_FOUND = b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n"
 def _answer(head: bytes, body: bytes) -> bytes:
     if head.startswith(b"POST"):
         limit = _LIMIT.search(body)
-        tokens = int(limit[1]) if limit else USUAL_TOKENS
+        tokens = int(limit[1]) if limit else DEFAULT_TOKENS
         return _stream(tokens) if _STREAM.search(body) else _completion(tokens)
     if not head.startswith(b"GET "):
         # sglang-router tries HTTP/2 first.

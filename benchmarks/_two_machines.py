@@ -36,7 +36,7 @@ TIMEOUT_SECONDS = 600.0
 START_SECONDS = 60.0
 
 # The chat template with the first words of a prompt, and what it asks for.
-LEAST_PROMPT_TOKENS = 30
+MIN_PROMPT_TOKENS = 30
 
 LOOPBACK = "/ip4/127.0.0.1/tcp/0"
 ROOT = Path(__file__).parent.parent
@@ -157,7 +157,7 @@ class Prompts:
 
     def request(self, prompt_tokens: int, output_tokens: int) -> CommandRequest:
         """One of about so many tokens, and exactly so many at most of the answer."""
-        words = self._rng.choices(WORDS, k=max(1, prompt_tokens - LEAST_PROMPT_TOKENS))
+        words = self._rng.choices(WORDS, k=max(1, prompt_tokens - MIN_PROMPT_TOKENS))
         # It differs from its first word on, so that no cache holds any of it.
         return chat_request(
             f"{' '.join(words)}. Tell a long story with these words.",

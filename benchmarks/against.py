@@ -38,9 +38,9 @@ from inference import find_model, find_server
 
 ROOT = Path(__file__).resolve().parent.parent
 
-LEAST_ROUNDS = 9
+MIN_ROUNDS = 9
 CERTAINTY = 0.95
-MOST_RATIO = 1.05
+MAX_RATIO = 1.05
 
 # Short enough that both sides of a round meet the same machine, long enough to tell.
 HOPS = 200
@@ -85,7 +85,7 @@ class Comparison:
     @property
     def is_worse(self) -> bool:
         """Whether nothing in the interval could be let pass."""
-        return self.low > MOST_RATIO
+        return self.low > MAX_RATIO
 
 
 def interval(values: Sequence[float], certainty: float = CERTAINTY) -> tuple[float, float]:
@@ -313,8 +313,8 @@ def table(rows: Sequence[Comparison]) -> str:
 def compare(revision: str, names: Sequence[str], rounds: int) -> int:
     """Measure, print the table, look again at what seems worse; the exit code."""
     _say(f"{', '.join(names)} against {revision}, {rounds} rounds")
-    if rounds < LEAST_ROUNDS:
-        _say(f"fewer than {LEAST_ROUNDS} rounds: a first look, no verdict to rely on")
+    if rounds < MIN_ROUNDS:
+        _say(f"fewer than {MIN_ROUNDS} rounds: a first look, no verdict to rely on")
     rows: list[Comparison] = []
     confirmed: list[Comparison] = []
     is_complete = True

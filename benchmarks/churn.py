@@ -39,8 +39,8 @@ from punch.wire import CommandRequest, Sampling
 
 TITLE = "Listeners that die and come back"
 
-LEAST_NOT_BEGUN = 0.999
-LEAST_BEGUN = 0.95
+MIN_NOT_BEGUN = 0.999
+MIN_BEGUN = 0.95
 
 # A home's machine with a model of 7B: a second to the first text, 25 tokens a second after it.
 MOCK = {
@@ -55,7 +55,7 @@ START_SECONDS = 60.0
 STOP_SECONDS = 15.0
 
 # A supervisor starts what has died at once, or a person does so after a moment.
-MOST_ABSENCE_SECONDS = 4.0
+MAX_ABSENCE_SECONDS = 4.0
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -350,7 +350,7 @@ class Churn:
                 if len(there) < (1 if self.plan.cruel else 2):
                     continue
                 self._town.nursery.start_soon(
-                    self._replace, rng.choice(there), rng.uniform(0.0, MOST_ABSENCE_SECONDS)
+                    self._replace, rng.choice(there), rng.uniform(0.0, MAX_ABSENCE_SECONDS)
                 )
 
     async def _replace(self, victim: Listener, absence: float) -> None:
@@ -410,16 +410,16 @@ def report(ran: Churn) -> Report:
             what="success, not begun when a peer died, or untouched",
             ours=f"{_share(others):.1%}",
             other=f"{failed(others)}; of those whose peer died, {failed(quiet)}",
-            target=f"at least {LEAST_NOT_BEGUN:.1%}",
-            met=_share(others) >= LEAST_NOT_BEGUN,
+            target=f"at least {MIN_NOT_BEGUN:.1%}",
+            met=_share(others) >= MIN_NOT_BEGUN,
             why="; ".join(errors),
         ),
         Row(
             what="success, begun when their peer died",
             ours=f"{_share(begun):.1%}",
             other=failed(begun),
-            target=f"at least {LEAST_BEGUN:.0%}",
-            met=_share(begun) >= LEAST_BEGUN,
+            target=f"at least {MIN_BEGUN:.0%}",
+            met=_share(begun) >= MIN_BEGUN,
             why="; ".join(errors),
         ),
         Row(
@@ -449,7 +449,7 @@ def report(ran: Churn) -> Report:
     kind = "SmolLM2 in llama-server" if plan.real else "mocks of 25 tokens/s, 0.7 s to the first"
     notes = (
         f"{plan.listeners} listeners ({kind}), one of them killed every {plan.every:g} s on "
-        f"average and started again up to {MOST_ABSENCE_SECONDS:g} s later, {plan.requests} "
+        f"average and started again up to {MAX_ABSENCE_SECONDS:g} s later, {plan.requests} "
         f"requests at random times within {plan.seconds:g} s; seed {plan.seed}. "
         + (
             "Also the last one is killed."

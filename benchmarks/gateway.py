@@ -68,12 +68,12 @@ SECTION = Section("gateway")
 
 PUNCH, SAME, LITELLM, DIRECT = "punch", "punch, same server", "LiteLLM", "the server itself"
 
-MOST_ADDED = 1 / 5
-MOST_P99 = 1 / 4
-LEAST_RATE = 10.0
-MOST_SPREAD = 5.0
-LEAST_STREAMS = 5.0
-MOST_MEMORY = 1 / 2
+MAX_ADDED = 1 / 5
+MAX_P99 = 1 / 4
+MIN_RATE = 10.0
+MAX_SPREAD = 5.0
+MIN_STREAMS = 5.0
+MAX_MEMORY = 1 / 2
 
 CORES = 2
 LOW, HIGH = 30.0, 300.0
@@ -377,18 +377,18 @@ def _rows(found: Found, plan: Plan, why: str) -> list[Row]:
                 ours=milliseconds(statistics.median(added[PUNCH])),
                 other=f"{milliseconds(statistics.median(added[LITELLM]))}, LiteLLM",
                 ratio=f"{ratio:.2f}x",
-                target=f"at most {MOST_ADDED:g}x",
-                met=ratio <= MOST_ADDED,
+                target=f"at most {MAX_ADDED:g}x",
+                met=ratio <= MAX_ADDED,
                 why=why,
             ),
-            row(f"99th percentile at {LOW:g} requests a second", "low", most=MOST_P99),
-            row("requests per second without an error", "rate", least=LEAST_RATE),
+            row(f"99th percentile at {LOW:g} requests a second", "low", most=MAX_P99),
+            row("requests per second without an error", "rate", least=MIN_RATE),
             row(
                 f"tokens per second of {plan.streams} streams at once",
                 "streams",
-                least=LEAST_STREAMS,
+                least=MIN_STREAMS,
             ),
-            row("resident memory after them", "memory", most=MOST_MEMORY),
+            row("resident memory after them", "memory", most=MAX_MEMORY),
         ]
     spread = median_ratio(punch["high"], punch["low"])
     lost = sum(punch["lost"])
@@ -399,8 +399,8 @@ def _rows(found: Found, plan: Plan, why: str) -> list[Row]:
             ours=milliseconds(ours["high"]),
             other=f"{milliseconds(ours['low'])}, its own at {LOW:g} a second",
             ratio=f"{spread:.2f}x",
-            target=f"at most {MOST_SPREAD:g}x",
-            met=spread <= MOST_SPREAD,
+            target=f"at most {MAX_SPREAD:g}x",
+            met=spread <= MAX_SPREAD,
             why=why,
         ),
         Row(

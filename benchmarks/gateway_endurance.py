@@ -65,19 +65,19 @@ BURST_SECONDS = 10.0
 RATES_KEPT = 3
 
 # A supervisor starts what has died at once, or a person does so after a moment.
-MOST_ABSENCE_SECONDS = 4.0
+MAX_ABSENCE_SECONDS = 4.0
 
 SAMPLE_SECONDS = 1.0
 # Rings of events and caches fill first.
 WARM_UP = 0.1
 
 # What may come and go: a page that the allocator kept, a session that was about to end.
-MOST_GROWTH = 0.05
+MAX_GROWTH = 0.05
 SPARE_BYTES = 8e6
 SPARE_DESCRIPTORS = 8
 
 # Of answers that say what went wrong; none may be missing, and none wrong.
-MOST_ERRORS = 0.001
+MAX_ERRORS = 0.001
 
 # Connections that nobody uses are gone by then.
 SETTLE_SECONDS = 15.0
@@ -154,7 +154,7 @@ class Deaths(threading.Thread):
                 process.kill()
                 stack.close()
                 self.killed += 1
-                self._stopped.wait(self._rng.uniform(0, MOST_ABSENCE_SECONDS))
+                self._stopped.wait(self._rng.uniform(0, MAX_ABSENCE_SECONDS))
                 self._start(number)
         except BaseException as error:  # noqa: BLE001  # It is raised where the result is wanted.
             self._failure = error
@@ -410,8 +410,8 @@ def _report(
         Row(
             what="answers that are an error",
             ours=f"{outcomes['error']} of {asked}",
-            target=f"at most {MOST_ERRORS:.1%}",
-            met=outcomes["error"] <= MOST_ERRORS * asked,
+            target=f"at most {MAX_ERRORS:.1%}",
+            met=outcomes["error"] <= MAX_ERRORS * asked,
             why="What they say stands below.",
         ),
         Row(
@@ -421,7 +421,7 @@ def _report(
         _growth(
             "resident memory",
             memory,
-            max(SPARE_BYTES, MOST_GROWTH * memory.first),
+            max(SPARE_BYTES, MAX_GROWTH * memory.first),
             unit=1e6,
             name="MB",
         ),

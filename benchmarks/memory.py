@@ -21,7 +21,7 @@ from _results import Report, Row
 
 TITLE = "Memory of an idle dialer"
 
-MOST_BYTES = 25e6
+MAX_BYTES = 25e6
 CONNECT_SECONDS = 60.0
 
 # The first heartbeats and adverts are over, and what the start needed is given back.
@@ -95,8 +95,8 @@ def measure(*, quick: bool) -> Report:
         ours=f"{ours / 1e6:.1f} MB",
         other=f"{base / 1e6:.1f} MB, `import libp2p` alone",
         ratio=f"{(ours - base) / 1e6:+.1f} MB",
-        target=f"at most {MOST_BYTES / 1e6:+.0f} MB",
-        met=ours - base <= MOST_BYTES,
+        target=f"at most {MAX_BYTES / 1e6:+.0f} MB",
+        met=ours - base <= MAX_BYTES,
         why="It is modules that `import libp2p` does not load.",
     )
     notes = (f"Median of {rounds}. {' '.join(__doc__.partition('.')[2].split())}",)

@@ -77,7 +77,7 @@ def main() -> int:
     parser.add_argument("--write", action="store_true", help="rewrite benchmarks/RESULTS.md")
     parser.add_argument("--against", metavar="REV", help="a commit to be compared with")
     parser.add_argument(
-        "--rounds", type=int, default=against.LEAST_ROUNDS, metavar="N", help="with --against"
+        "--rounds", type=int, default=against.MIN_ROUNDS, metavar="N", help="with --against"
     )
     given = parser.parse_args()
     if given.against is not None:

@@ -27,7 +27,7 @@ import attrs
 import trio
 from _results import Section, UnavailableError, machine
 from _two_machines import (
-    LEAST_PROMPT_TOKENS,
+    MIN_PROMPT_TOKENS,
     Heard,
     Prompts,
     Town,
@@ -57,7 +57,7 @@ HERE = Path(__file__).parent
 RESULTS = HERE / "RESULTS.md"
 SECTION = Section("two listeners")
 
-MOST_WRONG = 0.20
+MAX_WRONG = 0.20
 CHECKED = ("mean", "p50", "p95")
 SHOWN = {
     "mean": "whole answer, mean",
@@ -77,7 +77,7 @@ SIMULATIONS = 10
 SCALE = {"inputs": 1 / 100, "outputs": 1 / 7}
 
 # Room for the answer has to be left.
-MOST_PROMPT_TOKENS = 1000
+MAX_PROMPT_TOKENS = 1000
 
 # What bytes take on this machine's own network.
 LOOPBACK_SECONDS = 0.0003
@@ -112,7 +112,7 @@ def _trace(count: int, seed: int) -> Trace:
 
 
 def _unshared(index: int, request: TraceRequest) -> TraceRequest:
-    tokens = min(max(LEAST_PROMPT_TOKENS + 1, request.input_tokens), MOST_PROMPT_TOKENS)
+    tokens = min(max(MIN_PROMPT_TOKENS + 1, request.input_tokens), MAX_PROMPT_TOKENS)
     return attrs.evolve(
         request, input_tokens=tokens, blocks=(index,), block_tokens=tokens, conversation=index
     )
@@ -221,7 +221,7 @@ class Compared:
     @property
     def met(self) -> bool:
         """Whether that is little enough, in every figure of the whole answer."""
-        return all(abs(self.error(figure)) <= MOST_WRONG for figure in CHECKED)
+        return all(abs(self.error(figure)) <= MAX_WRONG for figure in CHECKED)
 
 
 def _compare(run: Run, pool: Pool, slow: PeerId) -> Compared:
@@ -264,7 +264,7 @@ def table(found: Sequence[Compared]) -> str:
         for figure, title in SHOWN.items():
             measured, simulated = getattr(one.measured, figure), one.simulated[figure]
             error = one.error(figure)
-            met = ("yes" if abs(error) <= MOST_WRONG else "**no**") if figure in CHECKED else ""
+            met = ("yes" if abs(error) <= MAX_WRONG else "**no**") if figure in CHECKED else ""
             where = f"{one.policy}, {one.load:.0%}"
             cells = (where, title, number(measured), number(simulated), f"{error:+.0%}", met)
             lines.append(f"| {' | '.join(cells)} |")

@@ -122,7 +122,7 @@ FAULTS = (
     ),
     Fault(
         name="a breaker never opens",
-        old="return Breaker(failures=min(self.failures + 1, MOST_FAILURES), until=now + cooling)",
+        old="return Breaker(failures=min(self.failures + 1, MAX_FAILURES), until=now + cooling)",
         new="return self",
         tests=("tests/peers/test_table.py",),
     ),

@@ -37,8 +37,8 @@ LONG_HISTORIES = "10000"
 
 # A run that takes longer hangs; a test that does ends its run, and its stack is printed. The limits
 # of the real tests end at 600 s.
-MOST_SECONDS = 60 * 60.0
-MOST_TEST_SECONDS = 660
+MAX_SECONDS = 60 * 60.0
+MAX_TEST_SECONDS = 660
 
 # What pytest counts in its closing line, and what it comes to for whoever reads ours.
 COUNTED = re.compile(r"(\d+) (passed|failed|skipped|errors?|xfailed|xpassed|deselected)")
@@ -101,7 +101,7 @@ def pytest(name: str, *arguments: str, **environment: str) -> Ended:
     began = time.monotonic()
     lines = []
     with _start(arguments, environment) as process:
-        guard = threading.Timer(MOST_SECONDS, process.kill)
+        guard = threading.Timer(MAX_SECONDS, process.kill)
         guard.start()
         assert process.stdout is not None
         for line in process.stdout:
@@ -118,7 +118,7 @@ def pytest_side_by_side(name: str, shares: Sequence[Sequence[str]], *arguments: 
     ended = []
     for process in running:
         try:
-            output, _ = process.communicate(timeout=MOST_SECONDS)
+            output, _ = process.communicate(timeout=MAX_SECONDS)
         except subprocess.TimeoutExpired:
             process.kill()
             output, _ = process.communicate()
@@ -133,7 +133,7 @@ def pytest_side_by_side(name: str, shares: Sequence[Sequence[str]], *arguments: 
 
 
 def _start(arguments: Sequence[str], environment: dict[str, str]) -> subprocess.Popen[str]:
-    hangs = (f"faulthandler_timeout={MOST_TEST_SECONDS}", "faulthandler_exit_on_timeout=true")
+    hangs = (f"faulthandler_timeout={MAX_TEST_SECONDS}", "faulthandler_exit_on_timeout=true")
     options = [word for setting in hangs for word in ("-o", setting)]
     command = [sys.executable, "-m", "pytest", "-q", "--color=no", *options, *arguments]
     return subprocess.Popen(

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 import trio
 
 from ..exceptions import PeerError
-from ..routing import MOST_PATIENCE, PATIENCE_FACTOR, Decision, Reason, StopAcrossPeers, Try
+from ..routing import MAX_PATIENCE_SECONDS, PATIENCE_FACTOR, Decision, Reason, StopAcrossPeers, Try
 from ..wire import CommandRequest, Progress
 from ._attempt import Attempt
 from ._books import Books
@@ -77,7 +77,7 @@ class Asking:
         decode = decision.term(candidate, "decode")
         if not self._stream and decode is not None:
             # Its first text is its last: the silence before it is as long as the answer.
-            patience += min(PATIENCE_FACTOR * decode, MOST_PATIENCE)
+            patience += min(PATIENCE_FACTOR * decode, MAX_PATIENCE_SECONDS)
         return Attempt(
             call,
             request=request,

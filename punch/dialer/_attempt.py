@@ -12,7 +12,7 @@ import trio
 from ..capability import PeerId
 from ..peers import Candidate
 from ..routing import (
-    LEAST_PATIENCE,
+    MIN_PATIENCE_SECONDS,
     PATIENCE_FACTOR,
     Decision,
     Reason,
@@ -29,10 +29,10 @@ PROGRESS_PATIENCE = 15.0
 # How long it may wait at all, past what it said at first: several times that, and a minute where
 # that is little or nothing. After that somebody else may be asked.
 PROMISE_FACTOR = 4.0
-LEAST_PROMISE = 60.0
+MIN_PROMISE_SECONDS = 60.0
 
 # More tokens than any answer has.
-MOST_TOKENS = 1 << 20
+MAX_TOKENS = 1 << 20
 
 
 class Attempt:
@@ -87,7 +87,7 @@ class Attempt:
         """Seconds in which there was nothing from it to read, and somebody who would have."""
         self.deadline = self.asked_at + (call.request.timeout or math.inf)
         """Until when it may answer, in seconds of trio's clock."""
-        limits = (request.sampling.max_tokens, candidate.offer.context_tokens, MOST_TOKENS)
+        limits = (request.sampling.max_tokens, candidate.offer.context_tokens, MAX_TOKENS)
         self._most_tokens = min(limit for limit in limits if limit is not None)
         self._started_at: float | None = None
         self._waits_until: float | None = None
@@ -164,7 +164,7 @@ class Attempt:
         predicted = self.predicted_whole
         if predicted is None:
             return False
-        return self.awaited > max(LEAST_PATIENCE, PATIENCE_FACTOR * predicted)
+        return self.awaited > max(MIN_PATIENCE_SECONDS, PATIENCE_FACTOR * predicted)
 
     def believed(self, tokens: int) -> int:
         """So many more *tokens*, as far as the answer can have them."""
@@ -178,7 +178,7 @@ class Attempt:
             return
         if self._waits_until is None:
             promised = PROMISE_FACTOR * (progress.seconds or 0.0)
-            self._waits_until = now + max(LEAST_PROMISE, promised)
+            self._waits_until = now + max(MIN_PROMISE_SECONDS, promised)
         self._patient_until = max(now, min(now + PROGRESS_PATIENCE, self._waits_until))
 
     def started(self, provenance: Provenance) -> None:

@@ -15,11 +15,11 @@ from ._attempt import Attempt
 
 # The longest answer there can be: a million tokens of four characters. Where the caller set a
 # limit, so many characters for each token, which is far more than any tokenizer has.
-MOST_CHARACTERS = 4 << 20
+MAX_CHARACTERS = 4 << 20
 
 # Characters of a part of an answer that is over and kept.
 PIECE = 4096
-LONGEST_TOKEN = 64
+MAX_TOKEN_CHARACTERS = 64
 SPARE_CHARACTERS = 4096
 
 
@@ -84,9 +84,9 @@ class Delivered:
 
     def check_length(self, peer_id: PeerId, text: str) -> None:
         """Raise `PeerFailed` if *text* is more than the answer can have."""
-        limit, most = self._request.sampling.max_tokens, MOST_CHARACTERS
+        limit, most = self._request.sampling.max_tokens, MAX_CHARACTERS
         if limit is not None:
-            most = min(most, SPARE_CHARACTERS + LONGEST_TOKEN * limit)
+            most = min(most, SPARE_CHARACTERS + MAX_TOKEN_CHARACTERS * limit)
         if self.characters + len(text) > most:
             raise PeerFailed(f"sent more than the {most} characters there can be", peer_id=peer_id)
 

@@ -36,7 +36,7 @@ SETTLE_SECONDS = 5.0
 CANCEL_SECONDS = 2.0
 
 # The shortest time that a request can be given, in seconds.
-LEAST_TIMEOUT = 1e-3
+MIN_TIMEOUT_SECONDS = 1e-3
 
 # How long a cancelled peer has to say how far it got; it has 100 ms to stop.
 CONFIRM_SECONDS = 5.0
@@ -148,7 +148,7 @@ class Dispatch:
                 raise PeerTimeout(
                     "has not stopped an earlier request with this id", peer_id=peer_id
                 )
-        timeout = max(deadline - trio.current_time(), LEAST_TIMEOUT)
+        timeout = max(deadline - trio.current_time(), MIN_TIMEOUT_SECONDS)
         # A peer that names its offers knows the field, and serves the one that was chosen.
         offer = candidate.offer.id
         return session.ask(attrs.evolve(request, timeout=timeout, offer=offer))

@@ -17,7 +17,7 @@ from ._delivered import Delivered
 from ._outcome import Outcome
 
 # Searching a peer's words for what it was asked takes a fifth of a second for a megabyte.
-MOST_SEARCHED = 128 << 10
+MAX_SEARCHED = 128 << 10
 
 
 class RequestLog:
@@ -125,7 +125,7 @@ class RequestLog:
         size = sum(len(message.content) for message in request.messages)
         size += len(request.prompt or "") + len(request.continuation or "")
         size += sum(map(len, (*request.inputs, *request.sampling.stop)))
-        if size + self._delivered.characters > MOST_SEARCHED:
+        if size + self._delivered.characters > MAX_SEARCHED:
             return "its words are left out: the prompt is too long to be searched for in them"
         return scrubbed(words, request, self._delivered.text)
 

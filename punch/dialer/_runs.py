@@ -20,8 +20,8 @@ from ._run import Run
 # restart of its machine. The other two bound what is kept meanwhile: 34 short answers a second,
 # or four of the longest that there can be.
 STORED_SECONDS = 120.0
-MOST_STORED = 4096
-MOST_CHARACTERS = 16 << 20
+MAX_STORED = 4096
+MAX_CHARACTERS = 16 << 20
 
 # What one number of an embedding takes, in the same measure.
 NUMBER_CHARACTERS = 32
@@ -194,7 +194,7 @@ class Runs:
         expired = trio.current_time() - STORED_SECONDS
         while self._stored:
             request_id, size = next(iter(self._stored.items()))
-            too_much = len(self._stored) > MOST_STORED or self._characters > MOST_CHARACTERS
+            too_much = len(self._stored) > MAX_STORED or self._characters > MAX_CHARACTERS
             ended_at = self._runs[request_id].ended_at
             if not too_much and ended_at is not None and ended_at > expired:
                 return

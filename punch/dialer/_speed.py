@@ -13,14 +13,14 @@ from ..wire import CommandResponse
 from ._attempt import Attempt
 
 # How much longer than it says a text may take to come: so many times, and so many seconds.
-MOST_UNSEEN_FACTOR = 2.0
-MOST_UNSEEN_SECONDS = 0.25
+MAX_UNSEEN_FACTOR = 2.0
+MAX_UNSEEN_SECONDS = 0.25
 
 # Seconds before a first text that need no explanation.
-LEAST_SURPRISE = 1.0
+MIN_SURPRISE_SECONDS = 1.0
 
 # Who had to read fewer tokens than this did not take its time for that.
-LEAST_PROMPT = 4
+MIN_PROMPT = 4
 
 
 @attrs.frozen(kw_only=True)
@@ -51,16 +51,16 @@ def speed_of(attempt: Attempt, response: CommandResponse) -> Speed:
     tokens, prefill, decode = usage.completion_tokens, timings.prefill, timings.decode
     seen = attempt.decode_seen
     if tokens is not None and seen is not None:
-        if decode is None or seen > MOST_UNSEEN_FACTOR * (decode + MOST_UNSEEN_SECONDS):
+        if decode is None or seen > MAX_UNSEEN_FACTOR * (decode + MAX_UNSEEN_SECONDS):
             decode = seen
         size = len(attempt.text.encode("utf-8", "surrogatepass"))
-        if seen > MOST_UNSEEN_SECONDS and tokens * seen > size * decode:
+        if seen > MAX_UNSEEN_SECONDS and tokens * seen > size * decode:
             tokens, decode = size, seen
     surprise = _surprise(attempt.first_seen, attempt.predicted_first)
-    if surprise is not None and (usage.computed_tokens or 0) >= LEAST_PROMPT:
+    if surprise is not None and (usage.computed_tokens or 0) >= MIN_PROMPT:
         prefill = surprise
     whole = _surprise(attempt.whole_seen, attempt.predicted_whole)
-    if whole is not None and (prefill or 0.0) + (decode or 0.0) < whole / MOST_UNSEEN_FACTOR:
+    if whole is not None and (prefill or 0.0) + (decode or 0.0) < whole / MAX_UNSEEN_FACTOR:
         # It does not say where the time went, so that goes where it counts most.
         decode = whole - (prefill or 0.0)
     return Speed(
@@ -75,4 +75,4 @@ def _surprise(seen: float | None, predicted: float | None) -> float | None:
     """The seconds that were *seen*, if they are far more than were *predicted*."""
     if seen is None or predicted is None:
         return None
-    return seen if seen > PATIENCE_FACTOR * predicted + LEAST_SURPRISE else None
+    return seen if seen > PATIENCE_FACTOR * predicted + MIN_SURPRISE_SECONDS else None

@@ -1,7 +1,7 @@
 """What we know of other peers: their claims, and what we measured ourselves. No I/O."""
 
 from ._breaker import Breaker
-from ._rates import ENOUGH_SAMPLES, USUAL_SLOWDOWN, Rates
+from ._rates import DEFAULT_SLOWDOWN, ENOUGH_SAMPLES, Rates
 from ._record import (
     ANSWERING,
     NO_OFFER,
@@ -28,5 +28,5 @@ __all__ = [
     "Rates",
     "Breaker",
     "ENOUGH_SAMPLES",
-    "USUAL_SLOWDOWN",
+    "DEFAULT_SLOWDOWN",
 ]

@@ -8,11 +8,11 @@ import attrs
 
 # A peer that failed is left alone for a second, then two, four, ... up to half a minute, which
 # is about how long a large model takes to load again.
-FIRST_COOLING = 1.0
-LONGEST_COOLING = 30.0
+FIRST_COOLING_SECONDS = 1.0
+MAX_COOLING_SECONDS = 30.0
 
 # Faults are counted no further: the cooling has been at its longest for many.
-MOST_FAILURES = 30
+MAX_FAILURES = 30
 
 
 @attrs.frozen(kw_only=True)
@@ -56,10 +56,10 @@ class Breaker:
         if self.until > now:
             # Everything that was in flight fails at once when a session breaks: one fault.
             return self
-        cooling = min(LONGEST_COOLING, FIRST_COOLING * 2**self.failures)
+        cooling = min(MAX_COOLING_SECONDS, FIRST_COOLING_SECONDS * 2**self.failures)
         if retry_after is not None:
-            cooling = min(LONGEST_COOLING, max(cooling, retry_after))
-        return Breaker(failures=min(self.failures + 1, MOST_FAILURES), until=now + cooling)
+            cooling = min(MAX_COOLING_SECONDS, max(cooling, retry_after))
+        return Breaker(failures=min(self.failures + 1, MAX_FAILURES), until=now + cooling)
 
     def probed(self, *, now: float) -> Breaker:
         """It after a request was sent: the probe, if it had cooled."""

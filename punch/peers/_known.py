@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from ..capability import Capability, Lane, Load, PeerId
-from ._breaker import CLOSED, FIRST_COOLING, LONGEST_COOLING, Breaker
+from ._breaker import CLOSED, FIRST_COOLING_SECONDS, MAX_COOLING_SECONDS, Breaker
 from ._rates import Rates
 from ._record import LaneRecord, PeerRecord
 
@@ -236,7 +236,11 @@ class KnownPeer:
         rested = books.resting_until
         has_room = load.busy + load.queued < load.slots + load.queue_limit
         if retry_after is not None or has_room:
-            wait = FIRST_COOLING if retry_after is None else min(LONGEST_COOLING, retry_after)
+            wait = (
+                FIRST_COOLING_SECONDS
+                if retry_after is None
+                else min(MAX_COOLING_SECONDS, retry_after)
+            )
             books.resting_until = max(rested, now + wait)
         if rested <= now:
             # As with faults: what is refused at once is one refusal.

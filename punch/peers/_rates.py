@@ -16,30 +16,30 @@ MEMORY = 0.9
 ENOUGH_SAMPLES = 3
 
 # What a claim is worth before: so many times what was seen of the peer itself.
-MOST_BEYOND_SEEN = 2.0
+MAX_BEYOND_SEEN = 2.0
 
 # Tokens per second that something could really have: one in eleven days, a thousand million.
-LEAST_RATE = 1e-6
-GREATEST_RATE = 1e9
+MIN_RATE = 1e-6
+MAX_RATE = 1e9
 
 # Fewer tokens than this time the clock, not the model.
-LEAST_TOKENS = 4
+MIN_TOKENS = 4
 
 # Each further request in the batch slows the others by about half on the CPUs and small GPUs
 # this is for; see the batched numbers of `llama-bench`.
-USUAL_SLOWDOWN = 0.5
+DEFAULT_SLOWDOWN = 0.5
 
 # At 1 a batch gains nothing; a machine that thrashes is worse, but no sane fit is beyond this.
-GREATEST_SLOWDOWN = 2.0
+MAX_SLOWDOWN = 2.0
 
 # How many samples the slowdown believed so far is worth against a new one.
 SLOWDOWN_SAMPLES = 1.0
 
 # Larger batches than any backend here works on are a typing error.
-GREATEST_BATCH = 1024.0
+MAX_BATCH = 1024.0
 
 # A batch that is nearer to one than this says nothing about the slowdown.
-LEAST_CROWD = 0.5
+MIN_CROWD = 0.5
 
 _Sums = tuple[float, float, float, float, float]
 
@@ -102,12 +102,12 @@ class Rates:
         return rates if decode is None else rates._with_decode(1.0 / decode, batch)
 
     def _with_decode(self, y: float, batch: float | None) -> Rates:
-        x = min(max(1.0, batch or 1.0), GREATEST_BATCH) - 1.0
+        x = min(max(1.0, batch or 1.0), MAX_BATCH) - 1.0
         weight, sx, sxx, sy, sxy = (MEMORY * value for value in self.sums)
         sums = (weight + 1.0, sx + x, sxx + x * x, sy + y, sxy + x * y)
-        believed = USUAL_SLOWDOWN if self.slowdown is None else self.slowdown
+        believed = DEFAULT_SLOWDOWN if self.slowdown is None else self.slowdown
         token, slowdown = _fit(sums, believed)
-        told = self.slowdown is not None or x >= LEAST_CROWD
+        told = self.slowdown is not None or x >= MIN_CROWD
         return attrs.evolve(
             self,
             decode=1.0 / token,
@@ -150,8 +150,8 @@ def _fit(sums: _Sums, believed: float) -> tuple[float, float]:
     determinant = aa * cc - ac * ac
     token = (sy * cc - sxy * ac) / determinant
     share = (sxy * aa - sy * ac) / determinant
-    slowdown = share / token if token > 0 else GREATEST_SLOWDOWN
-    slowdown = min(max(0.0, slowdown), GREATEST_SLOWDOWN)
+    slowdown = share / token if token > 0 else MAX_SLOWDOWN
+    slowdown = min(max(0.0, slowdown), MAX_SLOWDOWN)
     crowded = weight + 2 * slowdown * sx + slowdown * slowdown * sxx
     return (sy + slowdown * sxy) / crowded, slowdown
 
@@ -161,15 +161,15 @@ def _believe(seen: float | None, samples: int, claim: float | None) -> float | N
         return claim
     if samples >= ENOUGH_SAMPLES or claim is None:
         return seen
-    return min(claim, MOST_BEYOND_SEEN * seen)
+    return min(claim, MAX_BEYOND_SEEN * seen)
 
 
 def _rate(tokens: int | None, seconds: float | None) -> float | None:
-    if tokens is None or seconds is None or tokens < LEAST_TOKENS or seconds <= 0:
+    if tokens is None or seconds is None or tokens < MIN_TOKENS or seconds <= 0:
         return None
     rate = tokens / seconds
     # Beyond these it is nonsense, or a lie that would make every comparison nonsense.
-    return rate if LEAST_RATE <= rate <= GREATEST_RATE else None
+    return rate if MIN_RATE <= rate <= MAX_RATE else None
 
 
 def _average(before: float | None, sample: float | None) -> float | None:

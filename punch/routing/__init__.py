@@ -6,8 +6,8 @@ from types import MappingProxyType
 import attrs
 
 from ._attempts import (
-    LEAST_PATIENCE,
-    MOST_PATIENCE,
+    MAX_PATIENCE_SECONDS,
+    MIN_PATIENCE_SECONDS,
     PATIENCE_FACTOR,
     Attempts,
     FailedAttempt,
@@ -91,8 +91,8 @@ __all__ = [
     "Attempts",
     "FailedAttempt",
     "Presence",
-    "LEAST_PATIENCE",
-    "MOST_PATIENCE",
+    "MIN_PATIENCE_SECONDS",
+    "MAX_PATIENCE_SECONDS",
     "PATIENCE_FACTOR",
     "Try",
     "Wait",

@@ -42,15 +42,15 @@ MAX_ATTEMPTS = 8
 
 # How long a peer may stay silent before its first token, at least and where nothing is
 # predicted: several times the prefill of a long prompt on a slow machine.
-LEAST_PATIENCE = 20.0
-USUAL_PATIENCE = 60.0
+MIN_PATIENCE_SECONDS = 20.0
+DEFAULT_PATIENCE_SECONDS = 60.0
 
 # A prediction that is off by more than this factor is no prediction.
 PATIENCE_FACTOR = 4.0
 
 # However long something is predicted to take, by a claim perhaps: after this long it is worth
 # looking whether somebody else could do it.
-MOST_PATIENCE = 300.0
+MAX_PATIENCE_SECONDS = 300.0
 
 # A listener that was killed is started again and has joined within this time, by whatever
 # supervises it; a request that lost its peer waits so long before it finds that nobody is left.
@@ -62,7 +62,7 @@ LOOK_AGAIN_SECONDS = 0.25
 # A request that waits in a queue goes elsewhere only if that is so much quicker, and only so
 # often: predictions are no better than that, and where all are full nobody should run about.
 MOVE_FACTOR = 1.25
-MOST_MOVES = 2
+MAX_MOVES = 2
 
 Reason = Literal["first", "failover", "continuation", "hedge", "move"]
 """Why a peer is asked: the first one, another before or after the first text, one beside a late
@@ -251,7 +251,7 @@ class Attempts:
 
         """
         candidate = decision.chosen
-        if decision.unit != "s" or candidate is None or self._moves >= MOST_MOVES:
+        if decision.unit != "s" or candidate is None or self._moves >= MAX_MOVES:
             return None
         if decision.score(candidate) * MOVE_FACTOR >= seconds:
             return None
@@ -299,8 +299,8 @@ class Attempts:
         """How long *candidate* may stay silent before its first text, in seconds."""
         first = decision.seconds_to_first_text(candidate)
         if first is None:
-            return USUAL_PATIENCE
-        return min(max(LEAST_PATIENCE, PATIENCE_FACTOR * first), MOST_PATIENCE)
+            return DEFAULT_PATIENCE_SECONDS
+        return min(max(MIN_PATIENCE_SECONDS, PATIENCE_FACTOR * first), MAX_PATIENCE_SECONDS)
 
     # ---- why not ----
 

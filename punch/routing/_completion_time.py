@@ -9,7 +9,7 @@ from statistics import median, median_low
 import attrs
 
 from ..capability import ModelOffer
-from ..peers import ENOUGH_SAMPLES, USUAL_SLOWDOWN, Candidate, Rates
+from ..peers import DEFAULT_SLOWDOWN, ENOUGH_SAMPLES, Candidate, Rates
 from ._request import RouteRequest
 
 # What a peer is taken for while nobody has measured it or any other: a laptop without a GPU
@@ -22,24 +22,24 @@ UNKNOWN_RTT = 0.05
 
 # A claim is believed up to so many times the best rate measured anywhere in the pool: one step
 # of hardware above everything we know, and not the 1e9 tokens a second of a liar.
-MOST_BEYOND_POOL = 4.0
+MAX_BEYOND_POOL = 4.0
 
 # A claimed slowdown is believed up to here: at 1 a batch gains nothing at all.
-GREATEST_CLAIMED_SLOWDOWN = 1.0
+MAX_CLAIMED_SLOWDOWN = 1.0
 
 # A peer that has just failed must look this much better to be asked again.
 SECONDS_PER_FAILURE = 2.0
 
 # Nine attempts lost for one answer are bad enough; past that the odds only look like a rate.
-MOST_FAULT_SHARE = 0.9
+MAX_FAULT_SHARE = 0.9
 
 _Belief = tuple[float, float | None, float | None, float]
-_NOTHING_KNOWN: _Belief = (0.0, None, None, USUAL_SLOWDOWN)
+_NOTHING_KNOWN: _Belief = (0.0, None, None, DEFAULT_SLOWDOWN)
 
 
 # A prompt's tokens are computed many at a time: up to a few hundred times as fast as an answer's on
 # the largest GPUs, where memory is what limits the latter.
-MOST_PREFILL_SHARE = 1000.0
+MAX_PREFILL_SHARE = 1000.0
 
 
 def _beliefs(candidates: Sequence[Candidate]) -> list[_Belief]:
@@ -81,18 +81,18 @@ def _prefill_beside(prefill: float | None, decode: float | None) -> float | None
     """A prefill rate, believed no further than the *decode* rate that was measured allows."""
     if prefill is None or decode is None:
         return prefill
-    return min(prefill, MOST_PREFILL_SHARE * decode)
+    return min(prefill, MAX_PREFILL_SHARE * decode)
 
 
 def _claimed_slowdown(offer: ModelOffer) -> float:
     claim = offer.slowdown
-    return USUAL_SLOWDOWN if claim is None else min(max(0.0, claim), GREATEST_CLAIMED_SLOWDOWN)
+    return DEFAULT_SLOWDOWN if claim is None else min(max(0.0, claim), MAX_CLAIMED_SLOWDOWN)
 
 
 def _capped(claim: float | None, best: float) -> float | None:
     if claim is None or not best:
         return claim
-    return min(claim, MOST_BEYOND_POOL * best)
+    return min(claim, MAX_BEYOND_POOL * best)
 
 
 def _usual(rates: Sequence[float | None], unknown: float) -> float:
@@ -230,7 +230,7 @@ def _with_odds(
     return [
         (
             (*terms[:-1], terms[-1] + usual * share / (1 - share))
-            if (share := min(candidate.peer.fault_share, MOST_FAULT_SHARE))
+            if (share := min(candidate.peer.fault_share, MAX_FAULT_SHARE))
             else terms
         )
         for candidate, terms in zip(candidates, found, strict=True)

@@ -22,7 +22,7 @@ MEMORY = 0.99
 PRIOR_ANSWERS = 3.0
 
 # No claim beyond this is believed: a liar would make every decision one of decode rates alone.
-MOST_CLAIMED_TOKENS = 4096
+MAX_CLAIMED_TOKENS = 4096
 
 # Models whose lengths are remembered; the one that was not asked for longest goes.
 MAX_MODELS = 256
@@ -47,7 +47,7 @@ class Lengths:
         self._claims.pop(model, None)
         if len(self._claims) >= MAX_MODELS:
             del self._claims[next(iter(self._claims))]
-        self._claims[model] = max(1, min(tokens, MOST_CLAIMED_TOKENS))
+        self._claims[model] = max(1, min(tokens, MAX_CLAIMED_TOKENS))
 
     def _guess(self, model: str) -> int:
         return self._claims.get(model, DEFAULT_OUTPUT_TOKENS)

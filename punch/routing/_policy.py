@@ -39,7 +39,7 @@ EXPLORE = 1 / 20
 EXPLORE_REACH = 2.0
 
 # Requests of ours at a time that an unmeasured offer gets, whatever number of slots it claims.
-MOST_TRUSTED = 4
+MAX_TRUSTED = 4
 
 # Places of candidates, best first, and by the place of each what it is ordered by.
 _Order = Sequence[int]
@@ -207,7 +207,7 @@ def _with_room_to_learn(kept: Sequence[Candidate], order: _Order, first: int) ->
     places: tuple[int, ...] = (first, *range(len(order)))
     for place in places:
         candidate = kept[order[place]]
-        trusted = min(candidate.load.slots, MOST_TRUSTED)
+        trusted = min(candidate.load.slots, MAX_TRUSTED)
         if candidate.ours.in_flight < trusted or candidate.rates.enough:
             return place
     return first

@@ -55,7 +55,7 @@ UNEVEN_REQUESTS = 4
 UNEVEN_RATIO = 1.5
 
 # A cached prefix counts if it is at least this share of the prompt; SGLang's threshold.
-LEAST_MATCH = 0.5
+MIN_MATCH = 0.5
 
 
 @attrs.frozen
@@ -83,7 +83,7 @@ class PrefixAffinity:
         most = max(one.present for one in candidates)
         fewest = min(one.present for one in candidates)
         uneven = most - fewest > UNEVEN_REQUESTS and most > UNEVEN_RATIO * fewest
-        if uneven or not longest or longest < LEAST_MATCH * request.prompt_tokens:
+        if uneven or not longest or longest < MIN_MATCH * request.prompt_tokens:
             return [(ratio, 0.0) for ratio in ratios]
         behind = 1.0 + max(ratios)
         return [

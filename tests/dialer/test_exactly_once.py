@@ -234,13 +234,13 @@ async def test_what_is_stored_is_bounded(
     autojump_clock: MockClock, swarm: Swarm, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The oldest goes first, by number and by size."""
-    monkeypatch.setattr(limits, "MOST_STORED", 3)
+    monkeypatch.setattr(limits, "MAX_STORED", 3)
     await swarm.listener("a", mock(decode_rate=None))
     async with swarm.router() as router:
         for number in range(5):
             await router.ask(question(request_id=f"my-{number}"))
         assert sorted(router._runs._stored) == ["my-2", "my-3", "my-4"]
-        monkeypatch.setattr(limits, "MOST_CHARACTERS", 1)
+        monkeypatch.setattr(limits, "MAX_CHARACTERS", 1)
         await router.ask(question(request_id="my-9"))
         assert len(router._runs) == 0
         assert router._runs._characters == 0

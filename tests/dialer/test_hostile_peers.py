@@ -670,7 +670,7 @@ async def test_numbers_count_in_what_is_stored(
     autojump_clock: MockClock, swarm: Swarm, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An embedding has no text, and is not small."""
-    monkeypatch.setattr(limits, "MOST_CHARACTERS", 10_000)
+    monkeypatch.setattr(limits, "MAX_CHARACTERS", 10_000)
     request = CommandRequest(request_id="r", command="embed", inputs=("x",) * 64)
     await swarm.listener("a", mock())
     async with swarm.router() as router:

@@ -371,7 +371,7 @@ async def test_others_traffic_pushes_no_answer_out(
     autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What is asked with no id of one's own is not kept: nobody will ask for it."""
-    monkeypatch.setattr("punch.dialer._runs.MOST_STORED", 2)
+    monkeypatch.setattr("punch.dialer._runs.MAX_STORED", 2)
     async with open_client({"a": mock(decode_rate=None)}) as client:
         first = await client.post(CHAT, question(), x_request_id="tea")
         for _ in range(5):

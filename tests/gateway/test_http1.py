@@ -20,7 +20,7 @@ from punch.gateway.server._http1 import (
     RequestParser,
 )
 
-MOST_HEAD = 1024
+MAX_HEAD = 1024
 
 HOST = b"Host: a\r\n"
 POST = b"POST / HTTP/1.1\r\n" + HOST
@@ -44,7 +44,7 @@ EVERYTHING = (
 class Parsed:
     """What a parser makes of bytes, with what is taken as the connection takes it."""
 
-    def __init__(self, parts: Iterable[bytes], most_head: int = MOST_HEAD) -> None:
+    def __init__(self, parts: Iterable[bytes], most_head: int = MAX_HEAD) -> None:
         self.parser = RequestParser(most_head)
         self.requests: list[Request] = []
         self.bodies: list[bytes] = []
@@ -190,7 +190,7 @@ _PIECES = st.one_of(
 def test_whatever_comes_is_taken_or_refused(pieces: list[bytes]) -> None:
     """Nothing else is raised, and no more is held than a head and what was fed at once."""
     parsed = Parsed(pieces)
-    assert parsed.most_held <= MOST_HEAD + max(map(len, pieces), default=0)
+    assert parsed.most_held <= MAX_HEAD + max(map(len, pieces), default=0)
     assert parsed.status in (None, 400, 429, 431, 501, 505)
 
 
@@ -230,9 +230,9 @@ def test_nothing_is_read_behind_a_mistake(pieces: list[bytes]) -> None:
 )
 def test_what_has_no_end_is_refused(start: Any, more: bytes) -> None:
     """Before much more than the limit was taken of it, in however small pieces it comes."""
-    parsed = Parsed([start, *([more] * 2 * MOST_HEAD)])
+    parsed = Parsed([start, *([more] * 2 * MAX_HEAD)])
     assert parsed.status in (400, 431)
-    assert parsed.fed <= len(start) + MOST_HEAD + 16
+    assert parsed.fed <= len(start) + MAX_HEAD + 16
 
 
 def test_a_head_may_be_as_long_as_the_limit() -> None:
@@ -248,15 +248,15 @@ def test_a_head_may_be_as_long_as_the_limit() -> None:
 
 def test_a_body_may_be_longer_than_a_head() -> None:
     """In pieces of one byte that have more around them than in them."""
-    body = b"1;a=b\r\nx\r\n" * MOST_HEAD
+    body = b"1;a=b\r\nx\r\n" * MAX_HEAD
     parsed = Parsed(cut(CHUNKED + body + b"0\r\n\r\n", range(0, len(body), 100)))
     assert parsed.status is None
-    assert parsed.bodies == [b"x" * MOST_HEAD]
+    assert parsed.bodies == [b"x" * MAX_HEAD]
 
 
 def test_so_many_requests_may_be_sent_ahead() -> None:
     """One more is refused, and those before it are there."""
-    parser = RequestParser(MOST_HEAD)
+    parser = RequestParser(MAX_HEAD)
     parser.feed(NEXT * MAX_REQUESTS_AHEAD)
     before = parser.error
     parser.feed(NEXT)
@@ -426,7 +426,7 @@ def test_a_client_says_whether_it_waits(version: bytes, expect: bytes, waits: bo
 
 def test_a_head_that_has_begun_is_seen() -> None:
     """From its first byte to its last."""
-    parser = RequestParser(MOST_HEAD)
+    parser = RequestParser(MAX_HEAD)
     seen = []
     for place in range(len(NEXT)):
         parser.feed(NEXT[place : place + 1])
@@ -437,9 +437,9 @@ def test_a_head_that_has_begun_is_seen() -> None:
 @pytest.mark.parametrize("data", [NEXT, CHUNKED + b"5\r\nhe", POST[:9], b"GET / HTTP/3\r\n"])
 def test_a_closed_parser_is_let_go(data: Any) -> None:
     """At once: the collector of cycles comes seldom, and it holds what was read."""
-    parser = RequestParser(MOST_HEAD)
+    parser = RequestParser(MAX_HEAD)
     parser.feed(data)
-    parser.feed(b"A: " + b"b" * MOST_HEAD + b"\r\n")
+    parser.feed(b"A: " + b"b" * MAX_HEAD + b"\r\n")
     there = weakref.ref(parser._request)
     gc.disable()
     try:

@@ -17,8 +17,8 @@ from punch import Sampling, chat_request, open_router
 from punch.backends import mock_words
 
 # One screen of a terminal on any desktop.
-MOST_LINES = 50
-MOST_COLUMNS = 100
+MAX_LINES = 50
+MAX_COLUMNS = 100
 
 # Words that are nowhere else, and that no mock says.
 PROMPT = "marmalade for the quokka, eleven zeppelins above Tromsoe"
@@ -78,8 +78,8 @@ def test_the_whole_story_of_a_broken_answer_is_on_one_screen(story: Story) -> No
     told = story.programs.punch("why", REQUEST_ID)
     assert (told.code, told.err) == (0, "")
     lines = told.out.splitlines()
-    assert len(lines) <= MOST_LINES
-    assert max(map(len, lines)) <= MOST_COLUMNS
+    assert len(lines) <= MAX_LINES
+    assert max(map(len, lines)) <= MAX_COLUMNS
 
     data = json.loads(story.programs.punch("why", REQUEST_ID, "--json").out)
     (end,) = [line for line in data["lines"] if line["kind"] == "ended"]

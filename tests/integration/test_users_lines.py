@@ -10,7 +10,7 @@ from integration.programs import ROOT, Programs, free_port, limit
 
 NAMESPACE = "N"
 QUESTION = "What is the capital of France?"
-USUAL_PORT = 51820
+DEFAULT_PORT = 51820
 
 # What a program must not share with another one.
 OWN = ("PUNCH_IDENTITY",)
@@ -46,11 +46,11 @@ def port() -> int:
         socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp,
     ):
         try:
-            tcp.bind(("127.0.0.1", USUAL_PORT))
-            udp.bind(("127.0.0.1", USUAL_PORT))
+            tcp.bind(("127.0.0.1", DEFAULT_PORT))
+            udp.bind(("127.0.0.1", DEFAULT_PORT))
         except OSError:
             return free_port()
-    return USUAL_PORT
+    return DEFAULT_PORT
 
 
 def variables(folder: Path, model: Path, server: Path) -> dict[str, str]:

@@ -97,9 +97,9 @@ def test_answers_of_one_batch_do_not_move_the_slowdown(
 ) -> None:
     """They cannot tell it from the speed; at that batch the prediction is what was seen."""
     found = learn(*[(factor, batch)] * count)
-    assert found.slowdown in (None, pytest.approx(limits.USUAL_SLOWDOWN))
+    assert found.slowdown in (None, pytest.approx(limits.DEFAULT_SLOWDOWN))
     assert found.decode is not None
-    seconds = (1 + limits.USUAL_SLOWDOWN * (batch - 1)) / found.decode
+    seconds = (1 + limits.DEFAULT_SLOWDOWN * (batch - 1)) / found.decode
     assert seconds == pytest.approx(factor / 10.0)
 
 
@@ -124,7 +124,7 @@ def test_no_samples_make_a_slowdown_that_cannot_be(samples: list[tuple[float, fl
     assert found.decode is not None
     assert found.decode > 0
     if found.slowdown is not None:
-        assert 0.0 <= found.slowdown <= limits.GREATEST_SLOWDOWN
+        assert 0.0 <= found.slowdown <= limits.MAX_SLOWDOWN
 
 
 # ---- what is no sample ----

@@ -40,7 +40,7 @@ NAMESPACE = "testing"
 DELAY = 0.01
 
 # The longest join that a bootstrap of minor 0 takes.
-MOST_AT_BOOTSTRAP = 4096
+MAX_AT_BOOTSTRAP = 4096
 
 STEADY = MockScript(decode_rate=10.0)
 
@@ -180,7 +180,7 @@ class OldTown:
 
     async def _meet(self, stream: Any) -> None:
         number = self._recorded(MEET, "bootstrap", stream.peer_id)
-        await self._play(number, "bootstrap", stream, MOST_AT_BOOTSTRAP)
+        await self._play(number, "bootstrap", stream, MAX_AT_BOOTSTRAP)
 
     def _session(self, listener: str) -> Any:
         async def serve(stream: Any) -> None:

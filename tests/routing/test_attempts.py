@@ -537,7 +537,7 @@ def test_patience_follows_the_prediction() -> None:
 def test_patience_has_a_least() -> None:
     """A fast peer may still hiccup."""
     assert patience(step(Attempts(deadline=1000.0), peer("a", rtt=0.001), prompt_tokens=1)) == (
-        limits.LEAST_PATIENCE
+        limits.MIN_PATIENCE_SECONDS
     )
 
 
@@ -551,7 +551,7 @@ def test_where_nothing_is_predicted_patience_is_the_usual(policy: str) -> None:
     """Points and turns are no seconds."""
     decision = POLICIES[policy].decide(ASK, [peer("a")], now=0.0, rng=Random(0))
     assert patience(Attempts(deadline=1000.0).next_step(decision, now=0.0)) == (
-        limits.USUAL_PATIENCE
+        limits.DEFAULT_PATIENCE_SECONDS
     )
 
 
@@ -564,7 +564,7 @@ def test_a_queue_is_left_only_for_something_quicker() -> None:
     found = decide(peer("b"))
     other = found.score(found.order[0])
     assert attempts.move(found, seconds=1.2 * other, now=0.0) is None
-    for _ in range(limits.MOST_MOVES):
+    for _ in range(limits.MAX_MOVES):
         moved = attempts.move(found, seconds=1.3 * other, now=0.0)
         assert moved is not None
         assert (moved.peer_id, moved.reason) == ("b", "move")

@@ -26,7 +26,7 @@ from punch.wire import (
     encode,
     fingerprint,
 )
-from punch.wire._limits import MAX_TEXT_BYTES as MOST_TEXT
+from punch.wire._limits import MAX_TEXT_BYTES as MAX_TEXT
 
 HI = (ChatMessage(role="user", content="hi"),)
 GOOD = CommandRequest(request_id="r1", messages=HI)
@@ -79,7 +79,7 @@ def refusal(wrong: CommandRequest) -> str:
         request(priority=-100),
         request(priority=100),
         request(messages=(ChatMessage(role="assistant", content=""),)),
-        request(messages=(ChatMessage(role="user", content="x" * MOST_TEXT),)),
+        request(messages=(ChatMessage(role="user", content="x" * MAX_TEXT),)),
         sampled(max_tokens=1, temperature=0, top_p=0, top_k=0, min_p=0, repeat_penalty=0, seed=0),
         sampled(
             max_tokens=1 << 40,
@@ -168,8 +168,8 @@ WRONG: list[tuple[CommandRequest, str]] = [
         "decode the text with errors='replace' before sending it",
     ),
     (
-        request(prompt="ü" * (MOST_TEXT // 2)),
-        f"the text has {MOST_TEXT + 2} bytes; at most {MOST_TEXT} fit one request: shorten it",
+        request(prompt="ü" * (MAX_TEXT // 2)),
+        f"the text has {MAX_TEXT + 2} bytes; at most {MAX_TEXT} fit one request: shorten it",
     ),
     (
         turns(ChatMessage(role="tool", content="x")),
@@ -394,7 +394,7 @@ def test_the_largest_request_that_passes_fits_one_frame() -> None:
         model="😀" * 256,
         model_digest="a" * 64,
         messages=(ChatMessage(role="assistant", content=""),) * 4096,
-        prompt="x" * (MOST_TEXT - 1),
+        prompt="x" * (MAX_TEXT - 1),
         inputs=("",) * 2048,
         continuation="y",
         sampling=Sampling(stop=("😀" * 1024,) * 16, seed=(1 << 64) - 1),
@@ -418,7 +418,7 @@ def test_the_most_tools_and_calls_that_pass_fit_one_frame() -> None:
         logprobs=20,
         sampling=Sampling(stop=("😀" * 1024,) * 16),
     )
-    left = MOST_TEXT
+    left = MAX_TEXT
     for _ in range(20):  # As much text as passes, by bisection.
         left, crowded = left // 2, _with_text(crowded, left // 2)
     check_request(crowded)
