@@ -30,7 +30,7 @@ class MachineSample:
     """Logical CPUs that this process may use, at least 1."""
 
     cpu_usage: float | None = None
-    """Share of all CPUs in use since the sample before, 0 to 1; by anybody, not only us."""
+    """Share of all CPUs in use since the sample before, 0 to 1; by all processes."""
 
     memory_total_bytes: int | None = None
     """Main memory that this process may use, in bytes."""
@@ -142,7 +142,7 @@ class Machine:
         if limit is None or limit >= _UNLIMITED:
             return None, None
         if used is not None:
-            # Cached files count as used until somebody needs the memory.
+            # Cached files count as used until a program needs the memory.
             used = max(0, used - _field(statistics, "inactive_file"))
         return limit, used
 

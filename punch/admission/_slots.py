@@ -19,7 +19,7 @@ from ._line import WEIGHT, Line, NoRoom, Ticket
 # How often a waiting claimant gets a report, in seconds: it takes a longer silence for a fault.
 PROGRESS_SECONDS = 5.0
 
-# How often what is made is charged while nobody waits. A token weighs more the later it is charged,
+# How often what is made is charged while none waits. A token weighs more the later it is charged,
 # so that much is less than a fiftieth too much.
 CHARGE_SECONDS = 1.0
 
@@ -186,9 +186,9 @@ class Slots:
         self.line.charge(ticket, ticket.prompt_tokens + ticket.output_tokens, now=now)
 
     def _charge_running(self, now: float) -> None:
-        """Charge what was made beyond what was expected, before anybody is compared.
+        """Charge what was made beyond what was expected, before claimants are compared.
 
-        Where nobody waits, nobody is: once a second keeps the moment of each token near enough.
+        Where none waits, none is compared, and once a second is often enough.
         """
         if not self.line and now - self._charged_at < CHARGE_SECONDS:
             return

@@ -95,6 +95,7 @@ class ShownRequests:
         self._touch(request)
         row = self._row(request)
         request.record = None
+        # The backend's count at the end may be below the parts that were counted on the way.
         tokens = max(0, tokens_of(record) - request.counted)
         failed = record.error_code is not None
         self.series.ended(

@@ -129,6 +129,7 @@ class Endpoint(ABC, Generic[B]):
             with self.service.memory.reserve(key_id_in(scope)) as reservation:
                 await self._serve(record, scope, receive, send, reservation)
         finally:
+            # Without a status or an error, nothing but a cancellation from outside got here.
             if record.status is None and record.error_code is None:
                 record.error_code = STOPPED
             self.service.live.end(record)
@@ -154,11 +155,13 @@ class Endpoint(ABC, Generic[B]):
             if reservation.is_read or not has_body(dict(scope["headers"])):
                 await work()
                 return
+            # The rest of the body is unread, and would be taken for the next request.
             refusal.closes = True
             await discarding_body(receive, work)
             return
         service.live.start(record)
         events = service.live.events
+        # A question is private: it leaves this function only for a subscriber that asks for it.
         if parsed.requests and events.wants(PromptRead):
             text = words_of(parsed.requests[0])
             events.publish(PromptRead(at=trio.current_time(), request=record, text=text))
@@ -168,6 +171,7 @@ class Endpoint(ABC, Generic[B]):
             key,
             record.model,
             tokens=expected_tokens(parsed.requests),
+            # Each answer side by side takes a listener's slot, so each counts.
             weight=max(1, len(parsed.requests)),
             timeout=limit or math.inf,
         )

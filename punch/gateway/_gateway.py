@@ -158,6 +158,7 @@ def build_application(router: Router, parts: GatewayParts | None = None) -> Appl
         door=Door(
             keys=parts.keys,
             origins=settings.origins,
+            # Without keys, loopback is the only protection, and DNS rebinding gets around that.
             own_names_only=parts.keys is None and settings.host in LOOPBACK,
         ),
     )
@@ -220,6 +221,7 @@ async def open_gateway(router: Router, parts: GatewayParts | None = None) -> Asy
     """
     parts = parts or GatewayParts()
     settings = parts.settings
+    # Defaults are safe: a machine on the network is shared with strangers only by a clear wish.
     if parts.keys is None and settings.host not in LOOPBACK and not settings.open_to_all:
         raise ConfigurationError(
             f"the gateway would let everybody ask who reaches {settings.host}: give it API keys "

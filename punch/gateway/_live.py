@@ -40,6 +40,7 @@ class LiveRequests:
 
     def start(self, record: RequestRecord) -> None:
         """Publish that *record* started, unless that was published."""
+        # Endpoints start a request once it is understood, `end` the refused ones: once in all.
         if record in self.under_way or record.ended_at is not None:
             return
         self.under_way.add(record)
@@ -154,6 +155,8 @@ class RequestAccount:
             found["x-punch-decision"] = in_short(record.decisions[-1])
         elif self.responses:
             found["x-punch-decision"] = "replayed"
+        # Headers often leave before the peer has said where its answer comes from. Then its claim
+        # stands here: the answer must say the same later.
         provenance = record.provenance or self._expected()
         if provenance is not None:
             found["x-punch-provenance"] = where_from(provenance)

@@ -126,6 +126,7 @@ def describe(endpoints: Sequence[Endpoint[Any]], *, keys: bool) -> dict[str, Any
 
     """
     bodies: list[type[Body]] = [*(endpoint.body for endpoint in endpoints), ShowBody]
+    # All bodies in one call: pydantic gives equal models of two bodies one definition.
     named, definitions = models_json_schema(
         [(body, "validation") for body in bodies], ref_template=REF
     )

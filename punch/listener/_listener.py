@@ -157,21 +157,21 @@ class Listener:
         )
 
     async def remove(self, lane: RunningLane) -> None:
-        """Do without *lane*: finish what it has begun, for at most 10 s; the others answer on.
+        """Remove *lane*: finish what it has begun, for at most 10 s; the others continue.
 
-        Its backend is closed if `add` has opened it, and otherwise used by nobody any more.
+        The backend is closed if `add` has opened it; any other is no longer used.
         """
         await self._executor.lanes.remove(lane)
 
     async def drain(self) -> None:
-        """Take nothing new, and finish what was begun, for at most 10 s."""
+        """Refuse new requests, and finish what was begun, for at most 10 s."""
         await self._executor.drain()
 
     def connect(self) -> Stream:
-        """The dialing end of a new stream to it, inside this process.
+        """The dialing end of a new stream to the listener, inside this process.
 
         Raises:
-          PeerUnreachable: if it has ended.
+          PeerUnreachable: if the listener has ended.
 
         """
         return self._executor.connect()
@@ -204,23 +204,23 @@ async def open_listener(
             await listener.wait_until_joined()
             await trio.sleep_forever()
 
-    It answers from the first moment on, and is found once it has joined.
+    The listener answers from the first moment on, and is found once it has joined.
 
     Args:
-      backends: What answers: one, or several, each of which gets a lane; further ones may come and
-        go. Each is open, or what an ``open_*()`` has returned; see `Listener.add`.
+      backends: One backend, or several, each of which gets a lane; further ones may come and go.
+        Each is open, or what an ``open_*()`` has returned; see `Listener.add`.
       bootstrap: Where the namespace meets: a multiaddress, ``HOST:PORT`` or a name, or several that
-        stand in for each other; see `open_router`. `None` to meet nowhere: then it answers a
-        router of this process, and dialers that know where it is.
-      namespace: Which one; dialers of any other are turned away.
+        stand in for each other; see `open_router`. `None` to meet nowhere: then only a router of
+        this process finds it, and dialers that know its address.
+      namespace: The namespace to join; dialers of any other are refused.
       listen: Multiaddresses to be dialled at. By default this machine's side of the way to the
-        bootstrap, at any port: where its dialers can reach it and, but for them, nobody.
+        bootstrap, at any port: where dialers of the namespace can reach it, and few others.
       strict: Refuse every request that a backend which simulates would have to answer.
       queue_limit: Requests that may wait for a slot, by lane.
       calibrate: Time each real backend first, so that dialers know its speed from the start.
-      transport: What to dial and listen with.
+      transport: Transport to dial and listen with.
       identity: File with our key, made if it is not there; `None` for a fresh identity.
-      known: Who was at the bootstrap before; by default nobody, and it is not kept.
+      known: Identities of bootstraps from earlier runs; by default none, and none is kept.
       node: Use this node, which stays open, instead of one of our own.
       incarnation: Grows each time we start; by default the time.
       machine: Measures the machine, where dialers should know how busy it is.
@@ -257,7 +257,7 @@ async def open_listener(
                 report_delay=report_delay,
             )
         )
-        # Timed before anybody hears of it: the first thing that a dialer is told is true.
+        # Lanes are timed before the namespace is joined, so that the first advert is true.
         for backend in each_of(backends):
             await executor.lanes.add(
                 backend, queue_limit=queue_limit, strict=strict, calibrate=calibrate
@@ -294,15 +294,15 @@ def addresses_to_listen_on(
     *,
     transport: Literal["tcp", "quic", "dual"],
 ) -> tuple[str, ...]:
-    """Where to listen: as asked for, else where the others can reach us and nobody else.
+    """Where to listen: as asked for, else on the interfaces that lead to the bootstraps.
 
     Args:
-      listen: What was asked for, as multiaddresses.
+      listen: The multiaddresses that were asked for.
       bootstraps: Where the namespace meets.
-      transport: What to listen with.
+      transport: Transport to listen with.
 
     Raises:
-      ConfigurationError: if one of them is no address.
+      ConfigurationError: if one of *listen* is no address.
 
     """
     if listen:

@@ -88,6 +88,7 @@ class Reports:
 
     def look(self, lanes: Iterable[RunningLane]) -> None:
         """Publish the changes of *lanes* since the last look."""
+        # Backends tell of no change by themselves, so states are compared at each advert.
         for lane in lanes:
             state, restarts = lane.state, _restarts(lane)
             seen = self._seen.get(lane)

@@ -150,7 +150,7 @@ class Engine:
             self.now = now
 
     def next_event(self) -> float:
-        """When a prompt will be read or an answer done next, if nobody else comes."""
+        """When a prompt will be read or an answer done next, if no other request comes."""
         return self.now + self._next()
 
     def reading_seconds(self, job: Job) -> float:

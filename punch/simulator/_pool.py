@@ -219,7 +219,7 @@ def _fields(word: str, parts: list[str]) -> dict[str, Any]:
 def _described(word: str, head: str, fields: dict[str, Any]) -> list[PoolPeer]:
     if many := _MANY.fullmatch(head):
         count, speed = int(many["count"]), _speed(word, many["speed"])
-        # Before they are made: somebody may have written a million.
+        # Checked before they are made: the text may say a million.
         if count >= MAX_PEERS:
             raise ConfigurationError(f"--peers: {word!r} is too many: at most {MAX_PEERS - 1}")
         return [_peer(f"peer-{number:03d}", speed, fields) for number in range(count)]

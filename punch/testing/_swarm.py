@@ -78,6 +78,7 @@ class Swarm:
                 incarnation=incarnation,
                 queue_limit=queue_limit,
                 strict=strict,
+                # On virtual time, calibration would only measure the script.
                 calibrate=False,
                 machine=machine,
                 report_delay=report_delay,

@@ -30,7 +30,7 @@ from ._bodies import (
 from ._embeddings import OllamaEmbeddingShape
 from ._shapes import OllamaShape, running_body, show_body, tag_body
 
-# What its clients look for to know what they may ask; the fields above are of this version.
+# The version of Ollama whose fields are known here: clients read it to learn what they may ask.
 OLLAMA_VERSION = "0.13.0"
 
 LATEST = ":latest"
@@ -61,41 +61,41 @@ def sampling_of(options: Options | None) -> Sampling:
     )
 
 
-def messages_of(turns: Sequence[MessageBody]) -> tuple[ChatMessage, ...]:
-    """A conversation, as peers read it.
+def messages_of(bodies: Sequence[MessageBody]) -> tuple[ChatMessage, ...]:
+    """The messages between peers for *bodies*.
 
-    Ollama's clients need give calls no id: the answers of tools then belong to the calls in their
-    order.
+    Ollama's clients may leave out the ids of calls: outputs of tools then belong to the calls in
+    their order.
     """
     found = []
     open_calls: list[str] = []
-    for place, turn in enumerate(turns):
+    for place, message in enumerate(bodies):
         calls = tuple(
             ToolCall(
                 id=call.id or f"call_{place}_{index}",
                 name=call.function.name,
                 arguments=json.dumps(call.function.arguments, ensure_ascii=False),
             )
-            for index, call in enumerate(turn.tool_calls or ())
+            for index, call in enumerate(message.tool_calls or ())
         )
         open_calls += [call.id for call in calls]
-        answers = turn.tool_call_id
-        if turn.role == "tool":
+        answers = message.tool_call_id
+        if message.role == "tool":
             answers = answers or (open_calls[0] if open_calls else f"call_{place}")
             open_calls = [call for call in open_calls if call != answers]
         found.append(
             ChatMessage(
-                role=turn.role,
-                content=turn.content or "",
+                role=message.role,
+                content=message.content or "",
                 tool_calls=calls,
-                tool_call_id=answers if turn.role == "tool" else None,
+                tool_call_id=answers if message.role == "tool" else None,
             )
         )
     return tuple(found)
 
 
-class _Asking:
-    """The command and shape of chat and generate, from the fields that they share."""
+class _OfferChecks:
+    """Checks of a body against the models on offer, for all endpoints that ask one."""
 
     service: Service
 
@@ -123,22 +123,22 @@ class _Asking:
             )
 
 
-class OllamaChat(_Asking, Endpoint[OllamaChatBody]):
+class OllamaChat(_OfferChecks, Endpoint[OllamaChatBody]):
     """``POST /api/chat``."""
 
     path = "/api/chat"
     body = OllamaChatBody
 
     def is_streamed(self, body: OllamaChatBody) -> bool:
-        """Unless it says no."""
+        """Whether the body asks for a stream: Ollama's default, unlike OpenAI's, is to."""
         return body.stream is not False
 
     def model(self, body: OllamaChatBody) -> str | None:
-        """Its name, with no tag that nobody gave it."""
+        """The model's name as it is offered, without a ``:latest`` that the client added."""
         return self.model_name(body.model)
 
     def parsed(self, body: OllamaChatBody, context: RequestContext) -> ParsedRequest:
-        """A conversation."""
+        """The command for the conversation."""
         self.check_context(body.options, context.model)
         tools = tuple(
             Tool(
@@ -159,22 +159,22 @@ class OllamaChat(_Asking, Endpoint[OllamaChatBody]):
         )
 
 
-class Generate(_Asking, Endpoint[GenerateBody]):
+class Generate(_OfferChecks, Endpoint[GenerateBody]):
     """``POST /api/generate``: one question, or with ``raw`` a text to continue."""
 
     path = "/api/generate"
     body = GenerateBody
 
     def is_streamed(self, body: GenerateBody) -> bool:
-        """Unless it says no."""
+        """Whether the body asks for a stream: Ollama's default, unlike OpenAI's, is to."""
         return body.stream is not False
 
     def model(self, body: GenerateBody) -> str | None:
-        """Its name, with no tag that nobody gave it."""
+        """The model's name as it is offered, without a ``:latest`` that the client added."""
         return self.model_name(body.model)
 
     def parsed(self, body: GenerateBody, context: RequestContext) -> ParsedRequest:
-        """A conversation of one question, as Ollama's own templates make of it."""
+        """The command: a conversation of one question, or with ``raw`` a text to continue."""
         self.check_context(body.options, context.model)
         prompt = body.prompt or ""
         if body.raw:
@@ -200,7 +200,8 @@ def _parsed(
         request_id=context.request_id, created=context.created, model=body.model, chat=chat
     )
     if not fields.get("messages") and not fields.get("prompt"):
-        # That loads a model there; here it is loaded or will be.
+        # To Ollama an empty prompt means: load the model. Listeners load theirs by themselves, so
+        # the answer only says whether there is such a model.
         offered = on_offer(endpoint.service.router.peers)
         if context.model is not None and context.model not in offered:
             raise no_such_model(body.model, offered)
@@ -217,22 +218,22 @@ def _parsed(
     return ParsedRequest(requests=(request,), whole=shape, stream=shape if streamed else None)
 
 
-class Embed(_Asking, Endpoint[EmbedBody]):
+class Embed(_OfferChecks, Endpoint[EmbedBody]):
     """``POST /api/embed``."""
 
     path = "/api/embed"
     body = EmbedBody
 
     def is_streamed(self, body: EmbedBody) -> bool:
-        """Whether to stream: there is no stream of embeddings."""
+        """Always false: there is no stream of embeddings."""
         return False
 
     def model(self, body: EmbedBody) -> str | None:
-        """Its name, with no tag that nobody gave it."""
+        """The model's name as it is offered, without a ``:latest`` that the client added."""
         return self.model_name(body.model)
 
     def parsed(self, body: EmbedBody, context: RequestContext) -> ParsedRequest:
-        """Texts to embed."""
+        """The command for the texts to embed."""
         self.check_context(body.options, context.model)
         inputs = (body.input,) if isinstance(body.input, str) else tuple(body.input)
         request = command_request(
@@ -247,18 +248,18 @@ class Embed(_Asking, Endpoint[EmbedBody]):
         return ParsedRequest(requests=(request,), whole=shape)
 
 
-class OldEmbed(_Asking, Endpoint[OldEmbedBody]):
+class OldEmbed(_OfferChecks, Endpoint[OldEmbedBody]):
     """``POST /api/embeddings``."""
 
     path = "/api/embeddings"
     body = OldEmbedBody
 
     def is_streamed(self, body: OldEmbedBody) -> bool:
-        """Whether to stream: there is no stream of embeddings."""
+        """Always false: there is no stream of embeddings."""
         return False
 
     def model(self, body: OldEmbedBody) -> str | None:
-        """Its name, with no tag that nobody gave it."""
+        """The model's name as it is offered, without a ``:latest`` that the client added."""
         return self.model_name(body.model)
 
     def parsed(self, body: OldEmbedBody, context: RequestContext) -> ParsedRequest:
@@ -280,7 +281,7 @@ def tags_body(peers: Sequence[PeerRecord], began_at: int) -> dict[str, Any]:
 
 
 def ps_body(peers: Sequence[PeerRecord], began_at: int) -> dict[str, Any]:
-    """``GET /api/ps``: what is loaded somewhere."""
+    """``GET /api/ps``: the models that at least one peer has loaded."""
     loaded = [
         model
         for model in on_offer(peers).values()
@@ -293,7 +294,7 @@ class Show:
     """``POST /api/show``; an ASGI application.
 
     Args:
-      service: What it works with.
+      service: What all endpoints work with.
 
     """
 

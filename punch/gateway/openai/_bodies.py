@@ -41,7 +41,7 @@ def _kind(value: Any) -> str | None:
 
 
 class TextPart(Body):
-    """A part of a message; there is text only."""
+    """A part of a message; only text is supported."""
 
     type: Literal["text"]
     text: str
@@ -93,7 +93,7 @@ class MessageBody(Body):
 
 
 class FunctionTool(Body):
-    """A tool; there are functions only."""
+    """A tool; only functions are supported."""
 
     type: Literal["function"]
     function: Function
@@ -178,6 +178,7 @@ class GenerationBody(Body):
     stop: Stop | None = None
     seed: Annotated[int | None, within("seed", le=MAX_SEED)] = None
     user: str | None = None
+    # Peers may have tokenizers of their own, so a bias by token number has no meaning here.
     logit_bias: dict[str, Any] | None = Field(default=None, max_length=0)
     punch: PunchOptions = PunchOptions()
 
@@ -209,13 +210,14 @@ class ChatBody(GenerationBody):
     """``POST /v1/chat/completions``."""
 
     messages: Annotated[list[MessageBody], within("messages", min_length=1)]
+    # OpenAI's newer name of `max_tokens`.
     max_completion_tokens: Annotated[int | None, within("max_tokens")] = None
     logprobs: bool | None = None
     top_logprobs: Annotated[int | None, within("logprobs")] = None
     response_format: ResponseFormat | None = None
     tools: Annotated[list[FunctionTool] | None, within("tools")] = None
     tool_choice: ToolChoice | None = None
-    # Whether there are several calls is the model's to say; false cannot be promised.
+    # The model decides how many calls there are: a promise of one (false) could not be kept.
     parallel_tool_calls: Always | None = None
     metadata: dict[str, str] | None = Field(default=None, max_length=16)
     store: Never | None = None
@@ -229,6 +231,7 @@ class ChatBody(GenerationBody):
         if self.top_logprobs is not None and not self.logprobs:
             raise ValueError("top_logprobs goes with logprobs: true only")
         if self.max_tokens is not None and self.max_completion_tokens is not None:
+            # Which of two numbers should count is not for us to guess.
             raise ValueError("max_tokens and max_completion_tokens are the same: send one of them")
         return self
 

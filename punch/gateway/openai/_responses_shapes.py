@@ -95,13 +95,14 @@ class ResponsesShape:
         )
 
     def comment(self, words: str) -> bytes:
-        """Server-sent events have comments."""
+        """A comment of server-sent events."""
         return comment(words)
 
     def finished(self, index: int, response: CommandResponse) -> bytes:
         """The end of the message, and the tool calls after it."""
         result = completion_of(response)
         data = b""
+        # An empty answer still is a message; only calls may come without one.
         if not self._message_is_open and not result.tool_calls:
             data += self._open_message()
         if self._message_is_open:
@@ -111,7 +112,7 @@ class ResponsesShape:
         return data
 
     def ended(self, responses: Sequence[CommandResponse]) -> bytes:
-        """The response, whole."""
+        """The event with the whole response."""
         body = self.whole(responses)
         return self._event(f"response.{body['status']}", response=body)
 

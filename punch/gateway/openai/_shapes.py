@@ -25,13 +25,14 @@ def event(value: Any) -> bytes:
 
 
 def comment(words: str) -> bytes:
-    """A line that every client skips, and that keeps it waiting."""
+    """A comment, which clients skip by the standard; it keeps proxies from closing the stream."""
     return f": {words}\n\n".encode("ascii", "replace")
 
 
 def usage_body(usage: Usage) -> dict[str, Any] | None:
     """OpenAI's `usage`; `None` if no backend has counted."""
     prompt, answer = usage.prompt_tokens, usage.completion_tokens
+    # Both or none: clients add the numbers up, and a made-up 0 would be billed as a fact.
     if prompt is None or answer is None:
         return None
     body: dict[str, Any] = {
@@ -70,7 +71,7 @@ def tool_calls_body(calls: Sequence[ToolCall], *, numbered: bool = False) -> lis
 
 
 def logprobs_body(logprobs: Sequence[TokenLogprob]) -> dict[str, Any] | None:
-    """How likely each token was, as chat says it."""
+    """Log probabilities of the tokens, in the form of chat."""
     if not logprobs:
         return None
     return {"content": [_token(each) for each in logprobs], "refusal": None}
@@ -87,7 +88,7 @@ def _likely(token: str, logprob: float) -> dict[str, Any]:
 
 
 def old_logprobs_body(logprobs: Sequence[TokenLogprob]) -> dict[str, Any] | None:
-    """How likely each token was, as completions say it."""
+    """Log probabilities of the tokens, in the form of completions."""
     if not logprobs:
         return None
     offsets, place = [], 0
@@ -106,9 +107,9 @@ class TextShape(ABC):
     """The part that the shapes of chat and of completions share.
 
     Args:
-      request_id: Of the whole request.
-      created: When it came, in seconds since 1970.
-      model: As asked for.
+      request_id: Id of the whole request.
+      created: When the request came, in seconds since 1970.
+      model: The model asked for, named until it is known which one answers.
       includes_usage: The stream ends with the tokens that were used.
 
     """
@@ -186,11 +187,11 @@ class TextShape(ABC):
         return b"" if first is None else self._event([first])
 
     def comment(self, words: str) -> bytes:
-        """Server-sent events have comments."""
+        """A comment of server-sent events."""
         return comment(words)
 
     def finished(self, index: int, response: CommandResponse) -> bytes:
-        """Tool calls, probabilities and the reason why it ended: they come at the end."""
+        """Tool calls, probabilities and the reason for the end, none of which is known earlier."""
         data = b"" if index in self._tails else self._opening(index)
         self._tails.setdefault(index, ("", ""))
         payload = punch_body(self.request_id, [response])
@@ -201,7 +202,7 @@ class TextShape(ABC):
         return data
 
     def ended(self, responses: Sequence[CommandResponse]) -> bytes:
-        """The tokens, if they were asked for, and the mark of the end."""
+        """The usage, if it was asked for, and ``[DONE]``."""
         if not self.includes_usage:
             return DONE
         usage = usage_body(one_prompt(responses))
@@ -257,7 +258,7 @@ class ChatShape(TextShape):
         return {"index": index, "delta": delta, "logprobs": None, "finish_reason": None}
 
     def last(self, index: int, result: Completion) -> list[dict[str, Any]]:
-        """Tool calls first, if there are any."""
+        """The tool calls, if there are any, and the end."""
         found: list[dict[str, Any]] = []
         if result.tool_calls:
             delta = {"tool_calls": tool_calls_body(result.tool_calls, numbered=True)}
@@ -268,10 +269,11 @@ class ChatShape(TextShape):
         return found
 
     def choice(self, index: int, result: Completion) -> dict[str, Any]:
-        """A message."""
+        """A whole answer: the message and its end."""
         calls = result.tool_calls
         message: dict[str, Any] = {
             "role": "assistant",
+            # OpenAI says null, not an empty text, beside calls; clients test for it.
             "content": None if calls and not result.text else result.text,
             "refusal": None,
         }
@@ -305,7 +307,7 @@ class CompletionShape(TextShape):
         return {"index": index, "text": "\0", "logprobs": None, "finish_reason": None}
 
     def last(self, index: int, result: Completion) -> list[dict[str, Any]]:
-        """No text, and the reason."""
+        """The end: no text, and its reason."""
         return [
             {
                 "index": index,
@@ -316,10 +318,10 @@ class CompletionShape(TextShape):
         ]
 
     def choice(self, index: int, result: Completion) -> dict[str, Any]:
-        """The text."""
+        """A whole answer: the text and its end."""
         (last,) = self.last(index, result)
         return last | {"text": result.text}
 
     def usage(self, responses: Sequence[CommandResponse]) -> Usage:
-        """Several prompts are several times read."""
+        """The tokens of all answers; a prompt counts once for each time it was read."""
         return one_prompt(responses) if self._one_prompt else usage_of(responses)

@@ -50,7 +50,7 @@ Attributes = dict[str, "AttributeValue"]
 
 
 @attrs.frozen(kw_only=True)
-class _Asking:
+class _Step:
     """A decision and what came of it; times in seconds of trio's clock."""
 
     decision: Decision
@@ -87,30 +87,30 @@ class Spans:
         if whole.is_recording():
             whole.set_attributes(_of_gateway(record))
             self._fail(whole, record.error_code if _is_ours(record) else None)
-            for asking in _askings(record, tree.ended_at):
-                self._add(tree, whole, record, asking)
+            for step in _steps_of(record, tree.ended_at):
+                self._add(tree, whole, record, step)
         tree.end(whole, tree.ended_at)
 
-    def _add(self, tree: _Tree, whole: Span, record: RequestRecord, asking: _Asking) -> None:
+    def _add(self, tree: _Tree, whole: Span, record: RequestRecord, step: _Step) -> None:
         kind = self._trace.SpanKind
-        decision, began = asking.decision, asking.decision.now
+        decision, began = step.decision, step.decision.now
         inside = self._trace.set_span_in_context(whole)
         decided = tree.start("decide", kind.INTERNAL, inside, began)
         decided.set_attributes(_of_decision(decision))
         if decision.chosen is not None:
             inside = self._trace.set_span_in_context(decided)
             name = f"{_operation(record)} {_model(record, decision)}"
-            asked = tree.start(name, kind.CLIENT, inside, began)
-            asked.set_attributes(_of_attempt(record, decision))
-            self._fail(asked, asking.attempt.error.code if asking.attempt is not None else None)
-            if asking.segment is not None or (asking.is_last and record.provenance is not None):
-                inside = self._trace.set_span_in_context(asked)
+            attempt = tree.start(name, kind.CLIENT, inside, began)
+            attempt.set_attributes(_of_attempt(record, decision))
+            self._fail(attempt, step.attempt.error.code if step.attempt is not None else None)
+            if step.segment is not None or (step.is_last and record.provenance is not None):
+                inside = self._trace.set_span_in_context(attempt)
                 name = f"generate {_model(record, decision)}"
                 made = tree.start(name, kind.INTERNAL, inside, began)
-                made.set_attributes(_of_backend(record, asking))
-                tree.end(made, asking.ended_at)
-            tree.end(asked, asking.ended_at)
-        tree.end(decided, asking.ended_at)
+                made.set_attributes(_of_backend(record, step))
+                tree.end(made, step.ended_at)
+            tree.end(attempt, step.ended_at)
+        tree.end(decided, step.ended_at)
 
     def _parent(self, traceparent: str | None) -> Context | None:
         if traceparent is None:
@@ -143,8 +143,8 @@ class _Tree:
         return self._base + int(at * _PER_SECOND)
 
 
-def _askings(record: RequestRecord, ended_at: float) -> Iterator[_Asking]:
-    """Every decision with its outcome: a peer is asked once, so its id finds it."""
+def _steps_of(record: RequestRecord, ended_at: float) -> Iterator[_Step]:
+    """Every decision with its outcome: a peer is attempt once, so its id finds it."""
     failed, segments = list(record.attempts), list(record.segments)
     for number, decision in enumerate(record.decisions, start=1):
         is_last = number == len(record.decisions)
@@ -161,7 +161,7 @@ def _askings(record: RequestRecord, ended_at: float) -> Iterator[_Asking]:
         else:
             # The last one, or one that gave way to the next: to a hedge, or in a queue.
             end = ended_at if is_last else record.decisions[number].now
-        yield _Asking(
+        yield _Step(
             decision=decision,
             attempt=attempt,
             segment=segment,
@@ -233,20 +233,20 @@ def _of_attempt(record: RequestRecord, decision: Decision) -> Attributes:
     }
 
 
-def _of_backend(record: RequestRecord, asking: _Asking) -> Attributes:
+def _of_backend(record: RequestRecord, step: _Step) -> Attributes:
     found: Attributes = {
         "gen_ai.operation.name": _operation(record),
-        "gen_ai.provider.name": _backend(asking.decision),
+        "gen_ai.provider.name": _backend(step.decision),
         "gen_ai.response.id": record.request_id,
     }
     made_by = record.provenance
     if made_by is not None:
         found["gen_ai.response.model"] = short_word(made_by.model or "")
         found["punch.provenance"] = made_by.kind
-    if asking.segment is not None and not asking.is_last:
-        found["gen_ai.usage.output_tokens"] = asking.segment.tokens
-    elif asking.is_last:
-        earlier = [s.tokens for s in record.segments if s is not asking.segment]
+    if step.segment is not None and not step.is_last:
+        found["gen_ai.usage.output_tokens"] = step.segment.tokens
+    elif step.is_last:
+        earlier = [s.tokens for s in record.segments if s is not step.segment]
         # Of the answer, as the prompt's: what of it was made for this caller is the cost.
         counted = record.usage.completion_tokens
         whole = record.cost.answer if counted is None else counted
@@ -256,8 +256,8 @@ def _of_backend(record: RequestRecord, asking: _Asking) -> Attributes:
         if record.usage.cached_tokens is not None:
             found["gen_ai.usage.cache_read.input_tokens"] = record.usage.cached_tokens
     first = record.first_text_at
-    if first is not None and asking.decision.now <= first <= asking.ended_at:
-        found["gen_ai.response.time_to_first_chunk"] = first - asking.decision.now
+    if first is not None and step.decision.now <= first <= step.ended_at:
+        found["gen_ai.response.time_to_first_chunk"] = first - step.decision.now
     return found
 
 
