@@ -26,7 +26,7 @@ class _Kept:
 
 
 class Stories:
-    """Lines by request, as they were written; the oldest requests make room for new ones."""
+    """Lines by request, as they were written; the oldest requests are dropped for new ones."""
 
     def __init__(self, *, most: int = MAX_STORIES, most_bytes: int = MAX_BYTES) -> None:
         self._most = most
@@ -39,7 +39,7 @@ class Stories:
 
     @property
     def size(self) -> int:
-        """Bytes held."""
+        """Bytes of all lines."""
         return self._size
 
     def add(self, request_id: str, made: LineMade) -> None:
@@ -65,5 +65,6 @@ class Stories:
 def story_body(request_id: str, lines: list[LogLine]) -> list[dict[str, Any]]:
     """The last story that *lines* have of a request, as plain data."""
     found = [story for story in stories(lines) if story.request_id == request_id]
-    told_lines: list[dict[str, Any]] = story_as_data(found[-1])["lines"] if found else []
-    return told_lines
+    # An id that was used again has several stories; the newest is the one on the page.
+    body: list[dict[str, Any]] = story_as_data(found[-1])["lines"] if found else []
+    return body

@@ -142,10 +142,12 @@ def _read_file(path: Path, needle: bytes | None) -> Iterator[LogLine | BadLine]:
             number += 1
             if not line.endswith(b"\n"):
                 if len(line) < MAX_LINE_BYTES:
+                    # Torn: the writer crashed here, or is still writing it.
                     return
                 yield BadLine(path=path, number=number, problem="it is far too long")
                 while (rest := file.readline(MAX_LINE_BYTES)) and not rest.endswith(b"\n"):
                     pass
+            # Searching the bytes first spares parsing nearly all lines of other requests.
             elif not line.isspace() and (needle is None or needle in line):
                 try:
                     yield read_line(line)
@@ -189,17 +191,17 @@ def _read_data(data: object) -> LogLine:
 def _check(entry: Entry) -> None:
     """Check the rules that the types cannot express."""
     if isinstance(entry, Decided):
-        for weighed in entry.weighed:
-            wanted = len(entry.term_names) if weighed.removed_by is None else 0
-            if len(weighed.terms) != wanted:
-                raise ValueError(f"weighed: {len(weighed.terms)} terms instead of {wanted}")
+        for candidate in entry.weighed:
+            wanted = len(entry.term_names) if candidate.removed_by is None else 0
+            if len(candidate.terms) != wanted:
+                raise ValueError(f"weighed: {len(candidate.terms)} terms instead of {wanted}")
 
 
 def stories(lines: Iterable[LogLine | BadLine]) -> list[Story]:
     """The requests of *lines*, oldest first.
 
-    A request id that was used again begins another story. What is said of an attempt after the
-    end, since a peer was slow to confirm that it stopped, is still of the same.
+    A request id that was used again begins another story. The end of an attempt may come after
+    that of its request, if a peer was slow to confirm a cancel, and belongs to the same story.
     """
     begun: list[tuple[str, list[LogLine]]] = []
     latest: dict[tuple[str, str], list[LogLine]] = {}

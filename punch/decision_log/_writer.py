@@ -93,16 +93,16 @@ class _File:
             # A line that was cut short, such as by a full disk, must not run into this one.
             line = line if self._is_whole(descriptor) else b"\n" + line
             self._look_at = now + LOOK_SECONDS
-            self._left = self._room(descriptor)
+            self._left = self._bytes_left(descriptor)
         self._left -= len(line)
         if os.write(descriptor, line) != len(line):
             self._look_at = 0.0
             raise OSError(None, "the disk is full", str(self._path))
 
-    def _room(self, descriptor: int) -> int:
+    def _bytes_left(self, descriptor: int) -> int:
         """Bytes that may be written before the file is looked at again."""
-        room = self._max_bytes - os.fstat(descriptor).st_size
-        return min(room, int(self._max_bytes * LOOK_SHARE))
+        left = self._max_bytes - os.fstat(descriptor).st_size
+        return min(left, int(self._max_bytes * LOOK_SHARE))
 
     def close(self) -> None:
         if self._descriptor is not None:

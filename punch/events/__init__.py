@@ -5,7 +5,7 @@ decision log, the usage book, the dashboard and the console subscribe and know n
 I/O and no clock: an event's time is an argument, and a subscriber waits by its own means (under
 trio: `punch._subscribers`).
 
-Publishing, on a path where it must cost nothing when nobody listens::
+Publishing, on a path where it must cost nothing without subscribers::
 
     if events.wants(Attempted):
         events.publish(Attempted(at=now, ...))

@@ -4,8 +4,8 @@ The rules, which `tests/events` checks over generated histories:
 
 * A publisher never waits and never hears of a subscriber's fault.
 * A subscriber gets the events of its kinds in the order in which they were published. One whose
-  queue is full loses the newest, and is told exactly how many; nobody else loses any.
-* A kind that nobody subscribes to costs one look into a dict.
+  queue is full loses the newest, and learns exactly how many; no other subscriber loses any.
+* A kind without subscribers costs one look into a dict.
 * Accounting may lose nothing, so a *ledger* has no queue: its function is called before
   `Bus.publish` returns. It only takes a note in memory, and is the exception, not the model.
 
@@ -136,7 +136,7 @@ class Bus:
         self._faults = 0
 
     def wants(self, kind: Kind) -> bool:
-        """Whether an event of this very *kind* would reach anybody: ask before making one."""
+        """Whether an event of this very *kind* has a subscriber: ask before making one."""
         return kind in self._queues or kind in self._ledgers
 
     def publish(self, event: Event) -> None:
@@ -218,7 +218,7 @@ def _add(table: dict[Kind, tuple[T, ...]], kinds: tuple[Kind, ...], value: T) ->
 def _remove(table: dict[Kind, tuple[T, ...]], kinds: tuple[Kind, ...], value: T) -> None:
     for kind in kinds:
         left = tuple(other for other in table[kind] if other is not value)
-        # A kind that nobody wants has no entry, so that `wants` is one look.
+        # A kind without subscribers has no entry, so that `wants` is one look.
         if left:
             table[kind] = left
         else:

@@ -84,7 +84,7 @@ class RequestAccount:
         self.answers: dict[int, Answer] = {}
         """The answers that were asked for so far, by index."""
         self.responses: dict[int, CommandResponse] = {}
-        """Of these, the ends that are there."""
+        """The responses of the answers that have ended, by index."""
         self._live = live
         self._is_single = answers == 1
 

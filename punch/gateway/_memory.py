@@ -159,7 +159,7 @@ async def read_body(
         if not reservation.grow(size):
             parts.clear()
             await _discard_rest(receive, MAX_DISCARDED_BODIES * limits.body, limits)
-            raise _no_room()
+            raise _no_memory()
         if part:
             parts.append(part)
         if not message.get("more_body", False):
@@ -176,7 +176,7 @@ def _too_long(limits: Limits) -> Refusal:
     )
 
 
-def _no_room() -> Refusal:
+def _no_memory() -> Refusal:
     return Refusal(
         status=503,
         message="the bodies of other requests, or of this key's, take all the room there is for "

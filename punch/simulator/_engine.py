@@ -172,7 +172,7 @@ class Engine:
         return self.now + unread / self._prefill + (left - beside) / self._side_by_side(self.active)
 
     def _side_by_side(self, batch: int) -> float:
-        """Tokens a second that each of so many answers gets."""
+        """Tokens a second of each answer, with *batch* of them at a time."""
         return self._decode / (1 + self._slowdown * (batch - 1))
 
     def _rate(self) -> float:

@@ -267,7 +267,7 @@ class KeyStore:
         row = attrs.asdict(key) | {"models": json.dumps(key.models), "digest": _digest(secret)}
 
         def insert(execute: Execute) -> None:
-            _make_room(execute, self.path)
+            _drop_oldest_revoked(execute, self.path)
             marks = ", ".join(f":{name}" for name in row)
             execute(f"INSERT INTO keys ({', '.join(row)}) VALUES ({marks})", row)  # noqa: S608 - our own names
             execute("UPDATE revision SET number = number + 1")
@@ -353,7 +353,7 @@ def _check_key(key: Key) -> None:
         raise ConfigurationError("the key would expire before it is made: give a later date")
 
 
-def _make_room(execute: Execute, path: Path) -> None:
+def _drop_oldest_revoked(execute: Execute, path: Path) -> None:
     (count,) = execute("SELECT count(*) FROM keys").fetchone()
     if count < MAX_KEYS:
         return

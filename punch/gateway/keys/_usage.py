@@ -50,7 +50,7 @@ class DayUsage:
     """Requests that ended on it."""
 
     errors: int = 0
-    """Those that ended with an error; not those whose caller was gone."""
+    """Requests that ended with an error; not those whose caller was gone."""
 
     prompt_tokens: int = 0
     """Tokens of their prompts."""

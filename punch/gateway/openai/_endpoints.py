@@ -43,7 +43,7 @@ def sampling_of(body: GenerationBody, max_tokens: int | None) -> Sampling:
 
 def message_of(body: MessageBody) -> ChatMessage:
     """*body* as a message between peers."""
-    # What OpenAI renamed for its reasoning models is a system message to everybody else.
+    # OpenAI renamed the system role for its reasoning models; all chat templates say system.
     role = "system" if body.role == "developer" else body.role
     return ChatMessage(
         role=role,
@@ -87,7 +87,7 @@ class Chat(Endpoint[ChatBody]):
         return bool(body.stream)
 
     def parsed(self, body: ChatBody, context: RequestContext) -> ParsedRequest:
-        """A conversation."""
+        """The command for the conversation, or one for each answer."""
         streamed = self.is_streamed(body)
         tools = tools_of(body.tools)
         request = command_request(

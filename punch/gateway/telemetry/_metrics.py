@@ -14,10 +14,10 @@ Names are those of vLLM where it has one (and so of the llm-d dashboards made fo
 | punch_time_per_output_token_seconds | model | first text to the end, for each further token |
 | punch_e2e_request_latency_seconds | model | arrival to the end |
 | punch_decisions_total | policy, reason | first, failover, continuation, hedge, move |
-| punch_failovers_total, punch_continuations_total | | those decisions that found somebody |
+| punch_failovers_total, punch_continuations_total | | those decisions that found a peer |
 | punch_peers, punch_sessions | | the router, now |
 | punch_peer_breaker_state | peer | 0 closed, 1 half-open, 2 open: the worst of its models |
-| punch_peer_requests_running, punch_peer_requests_waiting | peer | as it last said |
+| punch_peer_requests_running, punch_peer_requests_waiting | peer | its last load report |
 | punch_build_info | version, python | 1 |
 | process_* | | memory, descriptors, processor time of this process |
 
@@ -197,7 +197,7 @@ class Metrics:
             self._refused.labels(str(event.status)).inc()
 
     def lose(self, count: int) -> None:
-        """Count events that were lost, and let go of requests whose end may be among them."""
+        """Count lost events, and forget requests whose end may have been among them."""
         self._lost.inc(count)
         self._under_way = {each for each in self._under_way if each.ended_at is None}
 
@@ -223,7 +223,7 @@ class Metrics:
         if first is not None:
             self._first_token.labels(model).observe(first - began)
         if ended is None or record.error_code is not None:
-            # How long it takes to fail would make a broken swarm look fast.
+            # Failures are left out: they are quick, and would make a broken swarm look fast.
             return
         self._latency.labels(model).observe(ended - began)
         if first is not None and answer > 1:
@@ -243,7 +243,7 @@ class Metrics:
             self._offered, self._offered_at = frozenset(offers), now
         return self._models.bounded(name) if name in self._offered else OTHER
 
-    # ---- telling ----
+    # ---- scrapes ----
 
     async def exposition(self, accept: str) -> tuple[bytes, str]:
         """Everything, in the format that *accept* prefers, and that format's media type."""
@@ -278,7 +278,7 @@ class _WithoutBirthdays:
 
 
 class _Now(Collector):
-    """How things are at the moment of a scrape."""
+    """Gauges of the router and the gateway, as they are at a scrape."""
 
     def __init__(
         self, router: Watched, *, running: Callable[[], int], waiting: Callable[[], int]
@@ -289,7 +289,7 @@ class _Now(Collector):
         self._seen: list[Metric] = []
 
     def look(self) -> None:
-        """Take in what is to be told."""
+        """Make the metrics of this moment, in trio's thread."""
         waiting, peers = self._waiting(), self._router.peers
         seen: list[Metric] = [
             _gauge("num_requests_running", "Requests worked on.", self._running() - waiting),
