@@ -1,4 +1,4 @@
-"""A listener of your own and a router in one process: a first question, and a second turn.
+"""A backend of your own and a router in one process: a first question, and a second turn.
 
 python examples/second_turn.py
 Prints the two answers, who gave them, and that they were simulated.
@@ -21,9 +21,7 @@ class Parrot:
     async def generate(self, request: punch.CommandRequest, emit: punch.Emit) -> punch.Generation:
         text = f"{len(request.messages)} messages, and: {request.messages[-1].content}"
         await emit(text, len(text.split()))
-        return punch.Generation(
-            completion=punch.Completion(text=text), usage=punch.Usage(), timings=punch.Timings()
-        )
+        return punch.Generation(completion=punch.Completion(text=text))
 
 
 async def main() -> None:
@@ -34,10 +32,7 @@ async def main() -> None:
         first = await router.ask("Hello!")
         second = await router.ask("And now?", history=["Hello!", first])
         for response in (first, second):
-            assert response.result is not None
-            assert response.provenance is not None
-            print(response.result.text)
-            print(f"  by {response.executor} ({response.provenance.kind})")
+            print(response.text, "- by", response.executor, response.provenance)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ They find each other at a bootstrap address inside a namespace, over libp2p::
 
     async with punch.open_router(namespace="home") as router:
         response = await router.ask("Why is the sky blue?")
-        print(response.result.text, response.provenance)
+        print(response.text, response.provenance)
 
 From asyncio, and from programs that block, `punch.blocking` has the same.
 

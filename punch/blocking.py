@@ -4,7 +4,7 @@ The router lives in a trio thread of its own. What is asked from outside goes th
 comes back as a value, as an iterator, or as something to await::
 
     with punch.blocking.open_router(namespace="home") as router:
-        print(router.ask("Why is the sky blue?").result.text)
+        print(router.ask("Why is the sky blue?").text)
         for text in router.stream("And at night?"):
             print(text, end="")
 

@@ -40,10 +40,10 @@ class Generation:
     completion: Completion
     """The answer and why it ended. `text` is all of it, although it was emitted in parts."""
 
-    usage: Usage
+    usage: Usage = attrs.field(factory=Usage)
     """Tokens, as the backend itself counted them; a count that it does not give is `None`."""
 
-    timings: Timings
+    timings: Timings = attrs.field(factory=Timings)
     """`prefill` and `decode` in seconds, as the backend itself measured them."""
 
 

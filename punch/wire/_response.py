@@ -203,3 +203,8 @@ class CommandResponse:
     segments: tuple[Segment, ...] = ()
     """The parts of the text and the peers that delivered them; filled in by the router, never
     sent."""
+
+    @property
+    def text(self) -> str:
+        """The answer, or nothing if there is none."""
+        return "" if self.result is None else self.result.text
