@@ -9,7 +9,11 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
+import trio
+
+from .._background import open_background
 from .._logs import get_logger
+from ..backends import Backend
 from ..bootstrap import open_bootstrap
 from ..events import Bus
 from ..exceptions import AddressUnavailable, ConfigurationError
@@ -48,14 +52,20 @@ async def open_own_bootstrap(settings: NetworkSettings, address: Address) -> Asy
 
 @asynccontextmanager
 async def open_listener_of(
-    settings: ListenerSettings, *, identity: Path | None = None, events: Bus | None = None
+    settings: ListenerSettings,
+    *,
+    identity: Path | None = None,
+    events: Bus | None = None,
+    waits: bool = True,
 ) -> AsyncIterator[Listener]:
-    """Open the listener that *settings* describe; enter once it has joined its namespace.
+    """Open the listener that *settings* describe.
 
     Args:
       settings: What it runs, as its first lane, where it is met and where it listens.
       identity: File with the key of this process; by default one that no other listener has.
       events: Where it publishes what it serves.
+      waits: Enter once it can answer and has joined its namespace. Otherwise at once, and both
+        come to pass meanwhile: a model may take minutes to load.
 
     Raises:
       ConfigurationError: if a setting makes no sense, or it is to be strict and would simulate.
@@ -66,19 +76,15 @@ async def open_listener_of(
     network = settings.network
     places = bootstraps(network)
     async with AsyncExitStack() as stack:
-        backend = await stack.enter_async_context(open_backend(settings.backend))
-        if settings.strict.is_on and backend.simulated:
-            raise ConfigurationError(
-                f"strict mode, and backend {backend.name} simulates: choose a real backend with "
-                "PUNCH_INFERENCE_BACKEND (see INFERENCE.md), or leave --strict out"
-            )
+        enter = stack.enter_async_context
+        backends = [await enter(_backend_of(settings))] if waits else []
         for place in places:
-            await stack.enter_async_context(open_own_bootstrap(network, place))
+            await enter(open_own_bootstrap(network, place))
         if identity is None:
             identity = stack.enter_context(claim_identity("listener", settings.identity))
-        listener = await stack.enter_async_context(
+        listener = await enter(
             open_listener(
-                backend,
+                backends,
                 bootstrap=places,
                 namespace=network.namespace,
                 listen=settings.listen,
@@ -92,10 +98,37 @@ async def open_listener_of(
                 events=events,
             )
         )
-        # Without a limit: the bootstrap may come up later than its listeners.
-        await listener.wait_until_joined()
-        _announce(listener)
+        if waits:
+            await _join(listener)
+        else:
+            nursery = await enter(open_background())
+            nursery.start_soon(_answer_later, listener, settings)
         yield listener
+
+
+@asynccontextmanager
+async def _backend_of(settings: ListenerSettings) -> AsyncIterator[Backend]:
+    async with open_backend(settings.backend) as backend:
+        if settings.strict.is_on and backend.simulated:
+            raise ConfigurationError(
+                f"strict mode, and backend {backend.name} simulates: choose a real backend with "
+                "PUNCH_INFERENCE_BACKEND (see INFERENCE.md), or leave --strict out"
+            )
+        yield backend
+
+
+async def _answer_later(listener: Listener, settings: ListenerSettings) -> None:
+    """Give *listener* its lane once the backend can answer, for as long as the task lives."""
+    async with _backend_of(settings) as backend:
+        await listener.add(backend)
+        await _join(listener)
+        await trio.sleep_forever()
+
+
+async def _join(listener: Listener) -> None:
+    # Without a limit: the bootstrap may come up later than its listeners.
+    await listener.wait_until_joined()
+    _announce(listener)
 
 
 def _announce(listener: Listener) -> None:

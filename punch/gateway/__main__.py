@@ -63,12 +63,14 @@ async def open_listener_too(
 ) -> AsyncIterator[Listener | None]:
     """A listener in this process, if there is to be one; at the end it drains.
 
-    It is the same peer as the gateway, with one key and two roles.
+    It is the same peer as the gateway, with one key and two roles. The gateway serves meanwhile:
+    until the backend can answer, the others of the namespace do.
     """
     if not settings.listen_too:
         yield None
         return
-    async with open_listener_of(settings.listener, identity=identity, events=events) as listener:
+    own = settings.listener
+    async with open_listener_of(own, identity=identity, events=events, waits=False) as listener:
         yield listener
         await listener.drain()
 
