@@ -19,7 +19,7 @@ from ..events import Bus
 from ..exceptions import AddressUnavailable, ConfigurationError
 from ..listener import Listener, open_listener
 from ..machine import Machine
-from ..network import Address
+from ..network import Address, parse_address
 from ..settings import ListenerSettings, NetworkSettings, data_folder
 from ._backends import open_backend
 from ._identity import claim_identity
@@ -75,6 +75,9 @@ async def open_listener_of(
     """
     network = settings.network
     places = bootstraps(network)
+    # Read here, where it is known which flag, variable or file said them.
+    said = settings.said("listen")
+    listen = [str(parse_address(text, setting=said)) for text in settings.listen]
     async with AsyncExitStack() as stack:
         enter = stack.enter_async_context
         backends = [await enter(_backend_of(settings))] if waits else []
@@ -87,7 +90,7 @@ async def open_listener_of(
                 backends,
                 bootstrap=places,
                 namespace=network.namespace,
-                listen=settings.listen,
+                listen=listen,
                 strict=settings.strict.is_on,
                 queue_limit=settings.queue,
                 calibrate=settings.calibrate,

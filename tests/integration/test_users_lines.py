@@ -85,6 +85,8 @@ def variables(folder: Path, model: Path, server: Path) -> dict[str, str]:
         "PUNCH_KNOWN_PEERS": str(folder / "known_peers"),
         "PUNCH_DECISION_LOG": str(folder / "decisions.jsonl"),
         "PUNCH_LOG_LEVEL": "info",
+        # A file that is there, and that variables and options beat.
+        "PUNCH_SETTINGS": str(folder / "settings.toml"),
         # what is asked, and how
         "PUNCH_ASK": "not this one: the option beats it",
         "PUNCH_MODEL": model.stem,
@@ -136,6 +138,9 @@ def test_what_users_type_works_in_an_empty_home(
         "HOME": str(home),
         **dict.fromkeys(("XDG_DATA_HOME", "XDG_CACHE_HOME", "XDG_CONFIG_HOME"), ""),
     }
+    Path(everything["PUNCH_SETTINGS"]).write_text(
+        "# Kept for every day.\n[network]\nnamespace = 'not this one either'\n", encoding="utf-8"
+    )
     own = {name: {"PUNCH_IDENTITY": str(tmp_path / f"{name}.key")} for name in ("l", "d")}
     listener = programs.listener("--namespace", NAMESPACE, **everything, **own["l"])
     assert [line["namespace"] for line in listener.events("listening")] == [NAMESPACE]
