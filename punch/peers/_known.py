@@ -63,6 +63,25 @@ class KnownPeer:
 
     """
 
+    # A snapshot reads one of each peer: with a dictionary each it takes nearly twice as long.
+    __slots__ = (
+        "_lanes",
+        "_record",
+        "_running",
+        "breakers",
+        "capability",
+        "fault_share",
+        "heard",
+        "incarnation",
+        "peer_id",
+        "rates",
+        "reputation",
+        "rtt",
+        "seen_at",
+        "sequence",
+        "session_number",
+    )
+
     def __init__(self, peer_id: PeerId, *, session_number: int) -> None:
         self.peer_id = peer_id
         self.session_number = session_number
