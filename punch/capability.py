@@ -69,7 +69,7 @@ class ModelOffer:
     """SHA-256 of the chat template it writes a conversation with, where that is known."""
 
     continues: bool = False
-    """It can go on with an answer that another peer has begun."""
+    """Whether it can continue an answer that another peer has begun."""
 
     load_seconds: float = 0.0
     """Seconds until it can answer: 0 if it is loaded."""
@@ -123,7 +123,7 @@ class Load:
     """Answer tokens still to be made, for the requests begun and the waiting ones (expected)."""
 
     draining: bool = False
-    """It finishes what it has and takes nothing new."""
+    """Whether it only finishes what it has, and takes nothing new."""
 
 
 @attrs.frozen(kw_only=True)

@@ -128,7 +128,7 @@ class Dialer:
             security = self._swarm.upgrader.security_multistream
             # Without an id, Noise authenticates any peer that answers, and leaves the
             # comparison to us.
-            session = await security.secure_outbound(raw, None)  # type: ignore[arg-type]
+            session = await security.secure_outbound(raw, None)  # type: ignore[arg-type]  # as above
             return session, PeerId(str(session.get_remote_peer()))
         except Exception as error:  # Anything a stranger's bytes can cause.
             await _close(raw)

@@ -284,7 +284,7 @@ async def open_listener(
             calibrate=calibrate,
         )
         if not listener.lanes:
-            log.info("no lane yet: nothing can be answered until `Listener.add` is given a backend")
+            log.info("no lane yet: nothing is answered here until a backend is added")
         yield listener
 
 

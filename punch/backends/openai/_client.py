@@ -136,7 +136,7 @@ class HttpClient:
             if response.status_code != 200:
                 raise await self._fault(response)
             # `response.stream` is what `aiter_raw` reads, without its four generators a token.
-            async for data in response.stream:  # type: ignore[union-attr]
+            async for data in response.stream:  # type: ignore[union-attr]  # it is async
                 for event in events.feed(data):
                     text, tokens = answer.feed(event)
                     if text or tokens:
