@@ -8,7 +8,8 @@ from typing import Any
 import trio
 
 from .._logs import get_logger
-from ..backends import Backend
+from ..backends import Backend, Generation
+from ..exceptions import ContextTooLong
 from ..peers import Rates
 from ..wire import ChatMessage, CommandRequest, Sampling, Timings, Usage
 
@@ -17,6 +18,10 @@ log = get_logger(__name__)
 # Long enough to time the prefill of a graphics card, short enough for a slow laptop.
 CALIBRATION_PROMPT = "The quick brown fox jumps over the lazy dog near the river bank. " * 16
 CALIBRATION_TOKENS = 24
+
+# A prompt that does not fit the context is halved until it does; below this it measures nothing.
+MIN_CALIBRATION_CHARACTERS = 4
+
 CALIBRATION_SECONDS = 60.0
 
 
@@ -82,17 +87,19 @@ async def calibrate(
     for index, offer in enumerate(backend.offers):
         if "chat" not in offer.features:
             continue
-        request = CommandRequest(
-            request_id=f"calibration-{index}",
-            model=offer.name,
-            messages=(ChatMessage(role="user", content=CALIBRATION_PROMPT),),
-            sampling=Sampling(max_tokens=CALIBRATION_TOKENS, temperature=0.0),
-        )
+        generation = None
         with trio.move_on_after(CALIBRATION_SECONDS) as scope:
             await backend.ready(_ignore)
-            generation = await backend.generate(request, _nowhere)
+            generation = await _answer(backend, offer.name, f"calibration-{index}")
         if scope.cancelled_caught:
             log.warning("calibration took too long; speeds are unknown", model=offer.name)
+        elif generation is None:
+            log.warning(
+                "calibration does not fit the context; speeds are unknown",
+                model=offer.name,
+                context_tokens=offer.context_tokens,
+            )
+        if generation is None:
             continue
         rates = speeds.learn(offer.name, generation.usage, generation.timings, batch=1.0)
         timed(offer.name, rates)
@@ -102,6 +109,25 @@ async def calibrate(
             prefill_rate=rates.prefill and round(rates.prefill, 1),
             decode_rate=rates.decode and round(rates.decode, 1),
         )
+
+
+async def _answer(backend: Backend, model: str, request_id: str) -> Generation | None:
+    """A short answer of *model* to as much of the prompt as fits; `None` if no word of it does."""
+    # A tokenizer of bytes makes a thousand tokens of what others make two hundred, and the chat
+    # template's own text is unknown here: only the backend can count, so it is asked.
+    prompt = CALIBRATION_PROMPT
+    while len(prompt) >= MIN_CALIBRATION_CHARACTERS:
+        request = CommandRequest(
+            request_id=f"{request_id}-{len(prompt)}",
+            model=model,
+            messages=(ChatMessage(role="user", content=prompt),),
+            sampling=Sampling(max_tokens=CALIBRATION_TOKENS, temperature=0.0),
+        )
+        try:
+            return await backend.generate(request, _nowhere)
+        except ContextTooLong:
+            prompt = prompt[: len(prompt) // 2]
+    return None
 
 
 def _ignore(seconds: float) -> None:
