@@ -1,6 +1,7 @@
 """The machines of a simulated swarm, and the text form in which they are given.
 
-- ``1:4:10``: three machines, four and ten times as fast as the first.
+- ``1:4:10``, or ``1 4 10``: three machines, four and ten times as fast as the first. Machines may
+  be alike, as in ``1 1 1 5.6``: each is named by a letter and its speed.
 - ``home``: one strong machine with a GPU, two middling ones, three weak ones, of which one comes
   and goes.
 - ``fast=10,slots=8 slow=1,slots=2,up=60,down=30``: each machine by its name and speed, and what
@@ -12,7 +13,9 @@
 
 from __future__ import annotations
 
+import itertools
 import re
+from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -174,25 +177,64 @@ def parse_pool(text: str) -> Pool:
       ConfigurationError: naming the part, the rule and how to write it.
 
     """
+    names = _Names(text)
     peers: list[PoolPeer] = []
     for word in text.split():
         if word == "home":
-            peers += HOME
+            peers += [attrs.evolve(peer, name=names.like(peer.name)) for peer in HOME]
         else:
             head, *rest = word.split(",")
-            peers += _described(word, head, _fields(word, rest))
-    names = [peer.name for peer in peers]
-    double = sorted({name for name in names if names.count(name) > 1}) if len(names) < 100 else []
+            peers += _described(word, head, _fields(word, rest), names)
     if not peers:
         raise ConfigurationError("--peers is empty: write 1:4:10, home, or NAME=SPEED,slots=4 ...")
-    if double:
-        raise ConfigurationError(f"--peers names {double[0]!r} twice: give each a name of its own")
     if len(peers) >= MAX_PEERS:
         raise ConfigurationError(
             f"--peers has {len(peers)} peers; a namespace takes {MAX_PEERS} with its dialers: "
             f"write at most {MAX_PEERS - 1}"
         )
     return Pool(name=text, peers=tuple(peers))
+
+
+class _Names:
+    """Names the machines of a pool, each by a name of its own.
+
+    A name that the text gives is kept; the others step aside.
+
+    Args:
+      text: The whole text of the pool.
+
+    Raises:
+      ConfigurationError: if the text gives two machines the same name.
+
+    """
+
+    def __init__(self, text: str) -> None:
+        heads = [word.split(",")[0] for word in text.split()]
+        given = Counter(named["name"] for head in heads if (named := _NAMED.fullmatch(head)))
+        for name, times in given.items():
+            if times > 1:
+                raise ConfigurationError(f"--peers names {name!r} twice: give each its own name")
+        self._taken = set(given)
+        self._speeds = itertools.count()
+        self._numbers = itertools.count()
+
+    def of_speed(self, speed: float) -> str:
+        """The next letter with a *speed*: ``a-x1``."""
+        number = next(self._speeds)
+        letter = chr(ord("a") + number) if number < 26 else f"peer-{number}"
+        return self.like(f"{letter}-x{speed:g}")
+
+    def of_many(self) -> str:
+        """The next number: ``peer-000``."""
+        return self.like(f"peer-{next(self._numbers):03d}")
+
+    def like(self, wanted: str) -> str:
+        """The name *wanted*, or one with a number behind it if another machine has that."""
+        name, number = wanted, 2
+        while name in self._taken:
+            name, number = f"{wanted}-{number}", number + 1
+        self._taken.add(name)
+        return name
 
 
 def _fields(word: str, parts: list[str]) -> dict[str, Any]:
@@ -216,22 +258,18 @@ def _fields(word: str, parts: list[str]) -> dict[str, Any]:
     return found
 
 
-def _described(word: str, head: str, fields: dict[str, Any]) -> list[PoolPeer]:
+def _described(word: str, head: str, fields: dict[str, Any], names: _Names) -> list[PoolPeer]:
     if many := _MANY.fullmatch(head):
         count, speed = int(many["count"]), _speed(word, many["speed"])
         # Checked before they are made: the text may say a million.
         if count >= MAX_PEERS:
             raise ConfigurationError(f"--peers: {word!r} is too many: at most {MAX_PEERS - 1}")
-        return [_peer(f"peer-{number:03d}", speed, fields) for number in range(count)]
+        return [_peer(names.of_many(), speed, fields) for _ in range(count)]
     if named := _NAMED.fullmatch(head):
         return [_peer(named["name"], _speed(word, named["speed"]), fields)]
     if _SPEEDS.fullmatch(head):
         speeds = [_speed(word, part) for part in head.split(":")]
-        letters = [chr(ord("a") + i) if i < 26 else f"peer-{i}" for i in range(len(speeds))]
-        return [
-            _peer(f"{letter}-x{speed:g}", speed, fields)
-            for letter, speed in zip(letters, speeds, strict=True)
-        ]
+        return [_peer(names.of_speed(speed), speed, fields) for speed in speeds]
     raise ConfigurationError(
         f"--peers: {word!r} describes no machine: write speeds such as 1:4:10, many such as "
         "100x1, home, or NAME=SPEED, each with ,slots=4 and so on"

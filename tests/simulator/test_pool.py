@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from punch.exceptions import ConfigurationError
 from punch.simulator import parse_pool
@@ -51,6 +53,50 @@ def test_capacity_is_one_prompt_at_a_time_and_answers_side_by_side() -> None:
 
 
 @pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        ("1 1 1 5.6", ["a-x1", "b-x1", "c-x1", "d-x5.6"]),
+        ("1:1:1:5.6", ["a-x1", "b-x1", "c-x1", "d-x5.6"]),
+        ("1 1.0 1", ["a-x1", "b-x1", "c-x1"]),
+        ("1,slots=2 1:1", ["a-x1", "b-x1", "c-x1"]),
+        ("2x1 1 2x1", ["peer-000", "peer-001", "a-x1", "peer-002", "peer-003"]),
+        # A name that was given is kept, wherever it stands.
+        ("1 a-x1=2", ["a-x1-2", "a-x1"]),
+        ("a-x1=2 1 1", ["a-x1", "a-x1-2", "b-x1"]),
+        ("peer-000=2 1x1", ["peer-000", "peer-000-2"]),
+    ],
+)
+def test_equal_machines_may_be_named_by_their_speed_alone(text: str, names: list[str]) -> None:
+    """Each gets a name of its own, the same in one word as in several."""
+    assert [peer.name for peer in parse_pool(text).peers] == names
+
+
+def test_a_hundred_equal_machines_have_a_hundred_names() -> None:
+    """However they are written."""
+    for text in (" ".join(["1"] * 100), ":".join(["1"] * 100), "100x1", " ".join(["10x1"] * 10)):
+        assert len({peer.name for peer in parse_pool(text).peers}) == 100
+    assert len({peer.name for peer in parse_pool("home home home").peers}) == 18
+
+
+@given(
+    st.lists(
+        st.sampled_from(("1", "1.0", "2:1:2", "3x1", "home", "5.6,slots=2", "peer-1=1", "a-x1=3")),
+        min_size=1,
+        max_size=40,
+    )
+)
+def test_no_two_machines_of_a_pool_share_a_name(words: list[str]) -> None:
+    """Unless the text itself gives a name twice, which is refused."""
+    text = " ".join(words)
+    if any("=" in word.split(",")[0] and words.count(word) > 1 for word in words):
+        with pytest.raises(ConfigurationError, match="twice"):
+            parse_pool(text)
+        return
+    names = [peer.name for peer in parse_pool(text).peers]
+    assert len(set(names)) == len(names)
+
+
+@pytest.mark.parametrize(
     ("text", "rule"),
     [
         ("", "empty"),
@@ -63,6 +109,7 @@ def test_capacity_is_one_prompt_at_a_time_and_answers_side_by_side() -> None:
         ("a=1,fail=2", "from 0 to 1"),
         ("a=1,up=5", "both up and down"),
         ("a=1 a=2", "twice"),
+        ("100x1 a=1 a=2", "twice"),
         ("5000x1", "too many"),
         ("600x1 a=1", ""),
         ("999x1 a=1", "a namespace takes"),

@@ -134,6 +134,16 @@ def test_the_command_prints_a_table_and_writes_the_picture(
     assert file.read_text(encoding="utf-8").startswith("<svg")
 
 
+def test_the_command_takes_equal_machines_by_their_speed_alone(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """In several words, as a person writes them."""
+    options = ["--peers", "1 1 1 5.6", "--requests", "10", "--policy", "random", "--json"]
+    assert simulation(options) == 0
+    (run,) = json.loads(capsys.readouterr().out)["random"]["runs"]
+    assert set(run["use"]) == {"a-x1", "b-x1", "c-x1", "d-x5.6"}
+
+
 def test_the_command_prints_json(capsys: pytest.CaptureFixture[str]) -> None:
     """Every figure of every run, and what several of them make."""
     options = ["--peers", "1:4", "--requests", "10", "--seeds", "2", "--policy", "random", "--json"]
