@@ -157,9 +157,11 @@ def _ended(name: str, began: float, code: int, output: str) -> Ended:
 
 # ---- the stages ----
 
-UNIT = ("--ignore=tests/integration", "-m", "not slow and not long")
-SLOW = ("--ignore=tests/integration", "-m", "slow and not long")
+APART = ("--ignore=tests/integration", "--ignore=tests/lab")
+UNIT = (*APART, "-m", "not slow and not long")
+SLOW = (*APART, "-m", "slow and not long")
 REAL = ("tests/integration", "-m", "not long")
+LAB = ("tests/lab", "-m", "not long")
 
 
 def halves(count: int = UNIT_PROCESSES) -> list[list[str]]:
@@ -168,7 +170,7 @@ def halves(count: int = UNIT_PROCESSES) -> list[list[str]]:
     files = [
         path
         for path in TESTS.rglob("test_*.py")
-        if "integration" not in path.relative_to(TESTS).parts
+        if not {"integration", "lab"} & set(path.relative_to(TESTS).parts)
     ]
     for path in sorted(files, key=lambda path: (-path.stat().st_size, path)):
         size, share = shares.pop(0)
@@ -190,7 +192,7 @@ def prepare() -> Ended:
 
 def unit() -> Ended:
     """The unit tests that take no long time."""
-    return pytest_side_by_side("unit", halves(), "--ignore=tests/integration", *UNIT[1:])
+    return pytest_side_by_side("unit", halves(), *UNIT)
 
 
 def slow() -> Ended:
@@ -203,6 +205,11 @@ def real() -> Ended:
     return pytest("real", *REAL)
 
 
+def lab() -> Ended:
+    """Machines in networks of their own; where there can be none, pytest says why."""
+    return pytest("lab", *LAB, "-rs")
+
+
 def long() -> Ended:
     """Whatever takes longer than CI may."""
     return pytest("long", "tests", "-m", "long or slow", PUNCH_TEST_HISTORIES=LONG_HISTORIES)
@@ -210,7 +217,7 @@ def long() -> Ended:
 
 STAGES: dict[str, tuple[Callable[[], Ended], ...]] = {
     "unit": (check, unit),
-    "all": (check, unit, prepare, slow, real),
+    "all": (check, unit, prepare, slow, real, lab),
     "long": (prepare, long),
 }
 # The tests of each, as one run of pytest, for somebody who has more to say to it.

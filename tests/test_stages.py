@@ -47,6 +47,6 @@ def test_the_shares_are_all_unit_tests_each_once() -> None:
     there = {
         path.relative_to(tests.parent).as_posix()
         for path in tests.rglob("test_*.py")
-        if "integration" not in path.parts
+        if not {"integration", "lab"} & set(path.parts)
     }
     assert sorted(shared) == sorted(there)

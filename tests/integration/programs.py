@@ -246,6 +246,8 @@ class Programs:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.port = free_port()
+        self.prefix: tuple[str, ...] = ()
+        """What stands before each program on its command line: what runs it elsewhere."""
         self._mark = uuid.uuid4().hex
         # The kernel counts in hundredths of a second, from a boot time that is rounded.
         self._began = time.time() - 2.0
@@ -315,7 +317,7 @@ class Programs:
         stdin: int = subprocess.PIPE,
     ) -> Program:
         process = subprocess.Popen(
-            [sys.executable, *arguments],
+            [*self.prefix, sys.executable, *arguments],
             stdin=stdin,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -407,12 +409,17 @@ class Programs:
                 continue
         return found
 
-    def close(self) -> None:
-        """End everything; fail if a program has left one of its children behind."""
+    def ask_to_end(self) -> list[Program]:
+        """Tell every program that runs to end; those."""
         alive = [each for each in self._running if each.process.poll() is None]
         for program in alive:
             program.send(signal.SIGCONT)
             program.send(signal.SIGTERM)
+        return alive
+
+    def close(self) -> None:
+        """End everything; fail if a program has left one of its children behind."""
+        alive = self.ask_to_end()
         stuck = []
         for program in alive:
             try:
