@@ -2,12 +2,14 @@
 
 from ._engine import Engine, Job, PrefixCache, forecast, job_of
 from ._generator import GENERATORS, generate, open_trace
+from ._harm import HARM_COLUMNS, Harm, harm_cell, harm_table
+from ._kinds import KINDS
 from ._machine import SimulatedBackend, World
 from ._oracle import Oracle, oracle
 from ._picture import picture
 from ._pool import HOME, Pool, PoolPeer, parse_pool
 from ._report import COLUMNS, Estimate, Figures, as_plain_data, estimate, estimates, number, table
-from ._run import DELAY, ORACLE, QUEUE_LIMIT, Outcome, Served, at_load, simulate
+from ._run import DELAY, ORACLE, QUEUE_LIMIT, TIMEOUT, Asked, Outcome, Served, at_load, simulate
 from ._traces import Trace, TraceRequest, parse_trace, read_trace
 
 __all__ = [
@@ -24,14 +26,17 @@ __all__ = [
     "PoolPeer",
     "parse_pool",
     "HOME",
+    "KINDS",
     # running it
     "simulate",
     "at_load",
     "Outcome",
     "Served",
+    "Asked",
     "ORACLE",
     "DELAY",
     "QUEUE_LIMIT",
+    "TIMEOUT",
     # how a machine serves
     "Engine",
     "Job",
@@ -52,4 +57,8 @@ __all__ = [
     "table",
     "as_plain_data",
     "picture",
+    "Harm",
+    "HARM_COLUMNS",
+    "harm_cell",
+    "harm_table",
 ]

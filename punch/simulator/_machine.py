@@ -7,17 +7,19 @@ from random import Random
 
 import trio
 
-from ..backends import Emit, Generation
+from ..backends import Emit, Generation, Loading
 from ..capability import Gpu, ModelOffer, PeerId
-from ..exceptions import GenerationFailed
-from ..wire import ChatMessage, CommandRequest, Completion, Sampling, Timings, Usage
+from ..exceptions import BackendCrashed, GenerationFailed
+from ..wire import ChatMessage, CommandRequest, Completion, Provenance, Sampling, Timings, Usage
 from ._engine import Engine, Job, PrefixCache, job_of
+from ._kinds import FRAGILE, RESTART_SECONDS, STUCK
 from ._pool import PoolPeer
 from ._traces import TraceRequest
 
 MODEL = "simulated"
 DIGEST = "5" * 64
 CONTEXT_TOKENS = 1 << 20
+PROVENANCE = Provenance(kind="simulated", backend="simulated", model=MODEL, model_digest=DIGEST)
 
 # What routing takes for the size of a token, so that its estimates of prompts are fair ones.
 PROMPT_BYTES_PER_TOKEN = 3.5
@@ -28,6 +30,9 @@ WORD = "word"
 # After the first token, text is passed on this often. A real backend does it for each token; one
 # message a second says the same about the routing at a tenth of the cost.
 CHUNK_SECONDS = 1.0
+
+# How often whoever waits for an engine to be there again is told so, as real backends do.
+LOADING_SECONDS = 5.0
 
 
 @lru_cache(maxsize=1 << 16)
@@ -114,11 +119,20 @@ class SimulatedBackend:
         self._rng = rng
         self._scopes: dict[Job, trio.CancelScope] = {}
         self._spoken: dict[Job, float] = {}
+        self._deaths = 0
+        self._back_at = 0.0
+        self._kind = peer.kind
+        self._claims = peer.claims
+
+    def mend(self) -> None:
+        """Do from now on what a machine should; what it has begun stays as it is."""
+        self._kind, self._claims = "", 1.0
 
     @property
     def offers(self) -> tuple[ModelOffer, ...]:
         """The one model, with the rates that timing a short request would have found."""
         peer = self.peer
+        loads = 0.0 if self.engine.active else peer.load_seconds
         return (
             ModelOffer(
                 name=MODEL,
@@ -127,26 +141,32 @@ class SimulatedBackend:
                 features=frozenset({"chat"}),
                 chat_template=DIGEST,
                 continues=True,
-                load_seconds=0.0 if self.engine.active else peer.load_seconds,
-                prefill_rate=peer.prefill_rate,
-                decode_rate=peer.decode_rate,
+                load_seconds=max(loads, self._back_at - trio.current_time()),
+                prefill_rate=peer.prefill_rate * self._claims,
+                decode_rate=peer.decode_rate * self._claims,
             ),
         )
 
-    async def ready(self, loading: object) -> None:
-        """Return at once: loading is part of the first answer."""
+    async def ready(self, loading: Loading) -> None:
+        """Return once an engine that died is there again: loading is part of the first answer."""
+        while (left := self._back_at - trio.current_time()) > 0:
+            loading(left)
+            await trio.sleep(min(left, LOADING_SECONDS))
 
     async def generate(self, request: CommandRequest, emit: Emit) -> Generation:
         """Take as long as the machine would."""
         truth = self._world.truth(request)
         self._world.forget(request.request_id)
+        kills = self._kind == FRAGILE and truth.input_tokens >= self.peer.dies_of_tokens
         fails = self._rng.random() < self.peer.failing
         delivered = len(request.continuation or "") // len(WORD)
         job = job_of(request.request_id, truth, self.cache, delivered=delivered)
         begun_at = trio.current_time()
         self.engine.begin(job, begun_at)
         try:
-            await self._work(job, truth, emit, fails=fails)
+            if self._kind == STUCK:
+                await trio.sleep_forever()
+            await self._work(job, truth, emit, fails=fails, kills=kills)
         finally:
             self.engine.end(job, trio.current_time())
             self._scopes.pop(job, None)
@@ -164,23 +184,30 @@ class SimulatedBackend:
                 cached_tokens=job.cached_tokens,
             ),
             timings=Timings(
-                prefill=self.engine.reading_seconds(job),
-                decode=job.ended_at - job.first_at,
+                prefill=self.engine.reading_seconds(job) / self._claims,
+                decode=(job.ended_at - job.first_at) / self._claims,
                 batch=max(1.0, job.batch_seconds / total),
             ),
         )
 
-    async def _work(self, job: Job, truth: TraceRequest, emit: Emit, *, fails: bool) -> None:
-        sent = 0
+    async def _work(
+        self, job: Job, truth: TraceRequest, emit: Emit, *, fails: bool, kills: bool
+    ) -> None:
+        sent, deaths = 0, self._deaths
         self._retime()
         while sent < job.output_tokens:
             with trio.CancelScope(deadline=self._due(job)) as scope:
                 self._scopes[job] = scope
                 await trio.sleep_forever()
+            if self._deaths != deaths:
+                raise BackendCrashed("the engine died under another request")
             now = trio.current_time()
             self.engine.advance(now)
             if job.first_at is None:
                 continue
+            if kills:
+                self._die(now)
+                raise BackendCrashed("the engine died of this request")
             if fails:
                 raise GenerationFailed("the machine was told to fail")
             if not sent:
@@ -191,6 +218,14 @@ class SimulatedBackend:
             if done > sent:
                 tokens, sent = done - sent, done
                 await emit(WORD * tokens, tokens)
+
+    def _die(self, now: float) -> None:
+        """Lose the engine, and with it every answer under way and the cache."""
+        self._deaths += 1
+        self._back_at = now + RESTART_SECONDS
+        self.cache = PrefixCache(self.peer.cache_tokens)
+        for scope in self._scopes.values():
+            scope.cancel()
 
     def _due(self, job: Job) -> float:
         """When the task of a job should look again, in seconds."""

@@ -8,12 +8,17 @@
   differs from the defaults: ``slots``, ``prefill``, ``decode`` (tokens a second, in place of the
   speed), ``slowdown``, ``cache`` (tokens), ``delay`` (seconds), ``load`` (seconds), ``up``,
   ``down`` (mean seconds), ``fail`` (share of requests).
+- ``good=4 bad=4,kind=silent,mended=120``: a machine that does not do what it should, until it is
+  mended (seconds from the first request; never, if that is left out). ``claims`` is what it
+  multiplies its speed by when it speaks of it, ``dies`` the tokens of a prompt that kills its
+  engine. The kinds are those of `KINDS`.
 - ``1000x1,slots=4``: many machines of a kind.
 """
 
 from __future__ import annotations
 
 import itertools
+import math
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -22,6 +27,7 @@ from typing import Any
 import attrs
 
 from ..exceptions import ConfigurationError
+from ._kinds import BOAST, BOASTING, FRAGILE, KINDS, LONG_PROMPT_TOKENS
 
 # A machine of speed 1: a good laptop with a model of a thousand million parameters.
 PREFILL_RATE = 1000.0
@@ -71,6 +77,18 @@ class PoolPeer:
     failing: float = 0.0
     """Share of the requests that fail when their first text is due."""
 
+    kind: str = ""
+    """What is wrong with the machine, one of `KINDS`; nothing if all is well."""
+
+    mended_at: float = math.inf
+    """When the machine is as it should be, in seconds from the first request."""
+
+    claims: float = 1.0
+    """What the machine multiplies its speeds by when it speaks of them."""
+
+    dies_of_tokens: int = LONG_PROMPT_TOKENS
+    """Tokens of the shortest prompt that kills the engine of a fragile machine."""
+
     @property
     def presence(self) -> float:
         """Share of the time that the machine is up."""
@@ -104,11 +122,24 @@ class Pool:
     peers: tuple[PoolPeer, ...]
     """The machines, at least one."""
 
+    @property
+    def unwell(self) -> tuple[PoolPeer, ...]:
+        """The machines that do not do what they should."""
+        return tuple(peer for peer in self.peers if peer.kind)
+
+    def well(self) -> Pool:
+        """The pool without these; all of it if there are no others."""
+        well = tuple(peer for peer in self.peers if not peer.kind)
+        return attrs.evolve(self, peers=well or self.peers)
+
     def requests_per_second(self, *, input_tokens: float, output_tokens: float) -> float:
-        """Requests a second of all machines together; see `PoolPeer.requests_per_second`."""
+        """Requests a second of all machines together that do what they should.
+
+        See `PoolPeer.requests_per_second`.
+        """
         return sum(
             peer.requests_per_second(input_tokens=input_tokens, output_tokens=output_tokens)
-            for peer in self.peers
+            for peer in self.well().peers
         )
 
 
@@ -151,6 +182,12 @@ def _at_least(least: float, kind: Callable[[str], Any] = float) -> Callable[[str
     return convert
 
 
+def _kind(text: str) -> str:
+    if text not in KINDS:
+        raise ValueError(f"it must be one of {', '.join(KINDS)}")
+    return text
+
+
 # How a field is written: its name in `PoolPeer`, and what reads it.
 _FIELDS: Mapping[str, tuple[str, Callable[[str], Any]]] = {
     "slots": ("slots", _at_least(1, int)),
@@ -163,6 +200,10 @@ _FIELDS: Mapping[str, tuple[str, Callable[[str], Any]]] = {
     "up": ("up_seconds", _at_least(0)),
     "down": ("down_seconds", _at_least(0)),
     "fail": ("failing", _at_least(0)),
+    "kind": ("kind", _kind),
+    "mended": ("mended_at", _at_least(0)),
+    "claims": ("claims", _at_least(0.001)),
+    "dies": ("dies_of_tokens", _at_least(1, int)),
 }
 
 _SPEEDS = re.compile(r"[0-9.]+(:[0-9.]+)*")
@@ -244,7 +285,7 @@ def _fields(word: str, parts: list[str]) -> dict[str, Any]:
         if not equals or key not in _FIELDS:
             raise ConfigurationError(
                 f"--peers: {part!r} in {word!r} is not known: write one of "
-                f"{', '.join(f'{name}=NUMBER' for name in _FIELDS)}"
+                f"{', '.join(map(_written, _FIELDS))}"
             )
         name, convert = _FIELDS[key]
         try:
@@ -253,9 +294,19 @@ def _fields(word: str, parts: list[str]) -> dict[str, Any]:
             raise ConfigurationError(f"--peers: {key} in {word!r} is {text!r}: {error}") from None
     if found.get("failing", 0.0) > 1:
         raise ConfigurationError(f"--peers: fail in {word!r} is a share: it must be from 0 to 1")
+    if "mended_at" in found and "kind" not in found:
+        raise ConfigurationError(f"--peers: {word!r} is mended and has no kind: add kind=silent")
+    if "dies_of_tokens" in found and found.get("kind") != FRAGILE:
+        raise ConfigurationError(f"--peers: dies in {word!r} is for kind={FRAGILE} only")
+    if found.get("kind") == BOASTING:
+        found.setdefault("claims", BOAST)
     if bool(found.get("up_seconds")) != bool(found.get("down_seconds")):
         raise ConfigurationError(f"--peers: {word!r} needs both up and down, or neither")
     return found
+
+
+def _written(name: str) -> str:
+    return f"{name}=KIND" if name == "kind" else f"{name}=NUMBER"
 
 
 def _described(word: str, head: str, fields: dict[str, Any], names: _Names) -> list[PoolPeer]:

@@ -163,13 +163,13 @@ def as_plain_data(outcomes: Mapping[str, Sequence[Outcome]]) -> dict[str, Any]:
     return {
         policy: {
             "estimates": {
-                name: {"mean": _json(one.mean), "margin": _json(one.margin)}
+                name: {"mean": for_json(one.mean), "margin": for_json(one.margin)}
                 for name, one in estimates(runs).items()
             },
             "runs": [
                 {
                     "seed": run.seed,
-                    **{k: _json(v) for k, v in attrs.asdict(Figures.of(run)).items()},
+                    **{k: for_json(v) for k, v in attrs.asdict(Figures.of(run)).items()},
                     "use": dict(run.usage),
                 }
                 for run in runs
@@ -179,5 +179,6 @@ def as_plain_data(outcomes: Mapping[str, Sequence[Outcome]]) -> dict[str, Any]:
     }
 
 
-def _json(value: float) -> float | None:
-    return None if value != value else value
+def for_json(value: float) -> float | None:
+    """*value*, or `None` for what JSON has no number for."""
+    return value if math.isfinite(value) else None

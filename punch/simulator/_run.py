@@ -5,6 +5,7 @@ Everything is deterministic: the same arguments give the same outcome, to the la
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from random import Random
@@ -15,10 +16,12 @@ import trio.testing
 
 from ..capability import PeerId
 from ..dialer import Router
+from ..events import Attempted, Bus, Event
 from ..exceptions import ConfigurationError, PunchError
 from ..routing import POLICIES, Policy
-from ..testing import Swarm, open_swarm
-from ._machine import SimulatedBackend, World, command_request
+from ..testing import Rogue, Swarm, open_swarm
+from ._kinds import manner_of
+from ._machine import PROVENANCE, SimulatedBackend, World, command_request
 from ._oracle import CURRENT, oracle
 from ._pool import MAX_PEERS, Pool, PoolPeer
 from ._scheduler import fixed_order
@@ -38,6 +41,11 @@ REPORT_DELAY = 0.05
 
 # Seconds from one peer to another, as between the houses of a town.
 DELAY = 0.005
+
+
+# How long a router waits to hear what a cancelled try had made before it publishes the try, and a
+# little more.
+CONFIRM_SECONDS = 6.0
 
 
 @attrs.frozen(kw_only=True)
@@ -76,6 +84,23 @@ class Served:
 
 
 @attrs.frozen(kw_only=True)
+class Asked:
+    """One try of one request at one peer."""
+
+    at: float
+    """When the peer was asked, in seconds from the first request."""
+
+    seconds: float
+    """From then to the peer's last word, or to the end of waiting for it."""
+
+    peer: str
+    """The peer."""
+
+    outcome: str
+    """``success``, ``cancelled``, or the code of the error."""
+
+
+@attrs.frozen(kw_only=True)
 class Outcome:
     """What became of all requests of a run."""
 
@@ -93,6 +118,9 @@ class Outcome:
 
     usage: Mapping[str, float]
     """Peer to the share of its slots that was in use, 0 to 1."""
+
+    asked: tuple[Asked, ...] = ()
+    """Every try, in order, where a machine of the pool is of some kind."""
 
 
 def at_load(trace: Trace, pool: Pool, load: float) -> Trace:
@@ -183,6 +211,9 @@ class _Simulation:
         self._limited = limited
         self._report_delay = REPORT_DELAY if staleness is None else staleness
         self._served: dict[int, Served] = {}
+        self._asked: list[Asked] = []
+        self._rogues: dict[str, Rogue] = {}
+        self._began = 0.0
 
     async def run(self, dialers: int, delay: float, jitter: float, loss: float) -> Outcome:
         """Run from the first listener to the last answer."""
@@ -194,38 +225,50 @@ class _Simulation:
                     network.move_away(PeerId(peer.name), peer.delay)
                     nursery.start_soon(self._listen, swarm, peer, 0)
             routers = []
+            events = self._books(stack)
             for number in range(dialers):
                 opened = swarm.router(
                     f"dialer-{number}",
                     policy=self._policy,
                     seed=self._seed * 1000 + number,
+                    events=events,
                 )
                 routers.append(await stack.enter_async_context(opened))
             # Not before: that the swarm comes together is not what is simulated.
             network.jitter, network.loss = jitter, loss
             network.rng = Random(f"network {self._seed}")
-            began = trio.current_time()
+            began = self._began = trio.current_time()
             async with trio.open_nursery() as nursery:
                 for peer in self._pool.peers:
                     if peer.up_seconds:
                         nursery.start_soon(self._come_and_go, swarm, peer)
+                    if peer.mended_at < math.inf:
+                        nursery.start_soon(self._mend, peer)
                 async with trio.open_nursery() as asking:
                     for index, request in enumerate(self._trace.requests):
                         await trio.sleep_until(began + request.arrival)
                         router = routers[request.conversation % dialers]
                         asking.start_soon(self._ask, router, index, request)
                 seconds = trio.current_time() - began
+                if events is not None:
+                    await trio.sleep(CONFIRM_SECONDS)
                 nursery.cancel_scope.cancel()
             return self._outcome(max(seconds, 1e-9))
 
     async def _listen(self, swarm: Swarm, peer: PoolPeer, incarnation: int) -> None:
         rng = Random(f"{peer.name} {incarnation} {self._seed}")
         machine = SimulatedBackend(peer, self._world, rng)
+        if incarnation and trio.current_time() - self._began >= peer.mended_at:
+            machine.mend()
+        manner = manner_of(peer.kind, PROVENANCE)
+        if manner is not None and peer.name not in self._rogues:
+            self._rogues[peer.name] = Rogue(manner)
         await swarm.listener(
             peer.name,
             machine,
             queue_limit=self._queue_limit,
             report_delay=self._report_delay,
+            rogue=self._rogues.get(peer.name),
         )
         self._world.machines[PeerId(peer.name)] = machine
 
@@ -242,6 +285,29 @@ class _Simulation:
             await trio.sleep(rng.expovariate(1 / peer.down_seconds))
             incarnation += 1
             await self._listen(swarm, peer, incarnation)
+
+    async def _mend(self, peer: PoolPeer) -> None:
+        await trio.sleep(peer.mended_at)
+        if (rogue := self._rogues.get(peer.name)) is not None:
+            rogue.manner = None
+        if (machine := self._world.machines.get(PeerId(peer.name))) is not None:
+            machine.mend()
+
+    def _books(self, stack: AsyncExitStack) -> Bus | None:
+        """A bus on which every try is noted, if a machine is of some kind."""
+        # Where all are well the figures of the requests are enough, and a run is as it ever was.
+        if not any(peer.kind for peer in self._pool.peers):
+            return None
+        events = Bus()
+        stack.enter_context(events.account(Attempted, note=self._note))
+        return events
+
+    def _note(self, event: Event) -> None:
+        assert isinstance(event, Attempted)
+        at = trio.current_time() - self._began - event.seconds
+        self._asked.append(
+            Asked(at=at, seconds=event.seconds, peer=event.peer_id, outcome=event.outcome)
+        )
 
     async def _ask(self, router: Router, index: int, request: TraceRequest) -> None:
         key = f"request-{index}"
@@ -286,4 +352,5 @@ class _Simulation:
             requests=tuple(self._served[index] for index in sorted(self._served)),
             seconds=seconds,
             usage=usage,
+            asked=tuple(sorted(self._asked, key=lambda one: one.at)),
         )

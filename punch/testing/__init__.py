@@ -2,6 +2,7 @@
 
 from ._backend import ScriptedBackend
 from ._memory import MemoryNetwork, MemoryNode, MemoryStream
+from ._rogue import Blaming, Dripping, Manner, Rogue, Silent, Turn
 from ._swarm import Swarm, open_swarm
 from ._upstream import CUT, RESET, Part, Upstream, answer_event, chunk, head
 
@@ -12,6 +13,13 @@ __all__ = [
     "MemoryStream",
     # backends
     "ScriptedBackend",
+    # listeners that misbehave
+    "Rogue",
+    "Manner",
+    "Turn",
+    "Silent",
+    "Blaming",
+    "Dripping",
     # a server for the backends that ask one over HTTP
     "Upstream",
     "Part",

@@ -15,9 +15,10 @@ from ..dialer import Hedge, Router, open_router
 from ..events import Bus
 from ..listener import Listener, OneOrMore, open_listener
 from ..machine import Machine
-from ..network import Address, parse_address
+from ..network import Address, Node, parse_address
 from ..routing import Policy
 from ._memory import MemoryNetwork
+from ._rogue import Rogue
 
 NAMESPACE = "testing"
 
@@ -42,8 +43,12 @@ class Swarm:
         strict: bool = False,
         machine: Machine | None = None,
         report_delay: float = 0.05,
+        rogue: Rogue | None = None,
     ) -> Listener:
-        """Start a listener with a lane for each of *backends*; it is registered on return."""
+        """Start a listener with a lane for each of *backends*; it is registered on return.
+
+        A *rogue* decides how it behaves at its sessions.
+        """
         self._incarnation += 1
         listener: Listener = await self._nursery.start(
             self._listen,
@@ -53,6 +58,7 @@ class Swarm:
             strict,
             machine,
             report_delay,
+            rogue,
             self._incarnation,
         )
         return listener
@@ -65,14 +71,16 @@ class Swarm:
         strict: bool,
         machine: Machine | None,
         report_delay: float,
+        rogue: Rogue | None,
         incarnation: int,
         task_status: trio.TaskStatus[Listener],
     ) -> None:
         with trio.CancelScope() as scope:
             self._scopes[name] = scope
+            node: Node = self.network.node(name)
             async with open_listener(
                 backends,
-                node=self.network.node(name),
+                node=node if rogue is None else rogue.node(node),
                 bootstrap=self.bootstrap,
                 namespace=NAMESPACE,
                 incarnation=incarnation,

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import attrs
 
@@ -30,11 +32,15 @@ from ...settings import (
 from ...simulator import (
     DELAY,
     GENERATORS,
+    KINDS,
     ORACLE,
     QUEUE_LIMIT,
+    TIMEOUT,
+    Harm,
     Outcome,
     as_plain_data,
     at_load,
+    harm_table,
     open_trace,
     parse_pool,
     picture,
@@ -51,6 +57,11 @@ Run a recorded or made-up load on a simulated swarm, once for each policy, and c
 The routers, sessions and listeners are the real ones, on virtual time; only the machines are
 models. The same options give the same numbers, to the last digit."""
 
+HARM = """\
+Against the same requests without the machines that do not do what they should: requests that
+failed or lost more than 2 s, those that failed, the share of the tries that such a machine got
+after ten of its own, and how long after its mending its first answer came."""
+
 TRACE = setting(
     "trace",
     TEXT,
@@ -65,7 +76,8 @@ PEERS = setting(
     "1:4:10",
     metavar="SPEC",
     help="the machines: speeds such as 1:4:10, many such as 100x1, home, or "
-    "NAME=SPEED,slots=4,up=60,down=30 ... separated by spaces",
+    "NAME=SPEED,slots=4,up=60,down=30 ... separated by spaces; NAME=SPEED,kind=KIND,mended=SECONDS "
+    f"for one that does not do what it should: {', '.join(KINDS)}",
 )
 POLICY = several(
     "policy",
@@ -84,7 +96,7 @@ LOAD = setting(
     0.8,
     metavar="SHARE",
     help="pace of the requests, as a share of what the machines complete at full batches with "
-    "empty caches",
+    "empty caches; those with a kind are not counted",
 )
 TOKENS = setting(
     "tokens",
@@ -117,6 +129,13 @@ STALENESS = optional(
 QUEUE = setting(
     "queue", count(0), QUEUE_LIMIT, metavar="N", help="requests that may wait at one peer"
 )
+TIMEOUT_SECONDS = setting(
+    "timeout",
+    POSITIVE,
+    TIMEOUT,
+    metavar="SECONDS",
+    help="after which a request is given up",
+)
 PICTURE = optional("picture", PATH, metavar="FILE", help="write the distributions there, as SVG")
 AS_JSON = setting("json", SWITCH, False, help="print JSON instead of a table")
 
@@ -139,14 +158,25 @@ class SimulateSettings(ProgramSettings):
     loss: float = of(LOSS)
     staleness: float | None = of(STALENESS)
     queue: int = of(QUEUE)
+    timeout: float = of(TIMEOUT_SECONDS)
     picture: Path | None = of(PICTURE)
     json: bool = of(AS_JSON)
     log_level: str = of(LOG_LEVEL, default="error")
 
 
-def _run(settings: SimulateSettings) -> dict[str, list[Outcome]]:
+@attrs.frozen(kw_only=True)
+class _Found:
+    """What came of all runs, by policy."""
+
+    outcomes: dict[str, list[Outcome]] = attrs.field(factory=dict)
+    harms: dict[str, list[Harm]] = attrs.field(factory=dict)
+    """What machines that do not do what they should cost, where the pool has some."""
+
+
+def _run(settings: SimulateSettings) -> _Found:
     pool = parse_pool(settings.peers)
-    outcomes: dict[str, list[Outcome]] = {}
+    unwell = {peer.name: peer.mended_at for peer in pool.unwell}
+    found = _Found()
     for seed in range(settings.seed, settings.seed + settings.seeds):
         rng = Random(f"trace {seed}")
         trace = open_trace(settings.trace, settings.requests, rng, prompt_tokens=settings.tokens)
@@ -154,22 +184,27 @@ def _run(settings: SimulateSettings) -> dict[str, list[Outcome]]:
         for policy in dict.fromkeys(settings.policy):
             if sys.stderr.isatty():
                 print(f"\rseed {seed}, {policy} ...\033[K", end="", file=sys.stderr, flush=True)
-            outcome = simulate(
+            run = partial(
+                simulate,
                 trace,
-                pool,
-                policy,
-                seed,
+                policy=policy,
+                seed=seed,
                 dialers=settings.dialers,
                 delay=settings.delay,
                 jitter=settings.jitter,
                 loss=settings.loss,
                 staleness=settings.staleness,
                 queue_limit=settings.queue,
+                timeout=settings.timeout,
             )
-            outcomes.setdefault(policy, []).append(outcome)
+            outcome = run(pool)
+            found.outcomes.setdefault(policy, []).append(outcome)
+            if unwell and len(unwell) < len(pool.peers):
+                harm = Harm.of(outcome, run(pool.well()), unwell)
+                found.harms.setdefault(policy, []).append(harm)
     if sys.stderr.isatty():
         print("\r\033[K", end="", file=sys.stderr, flush=True)
-    return outcomes
+    return found
 
 
 def _headline(settings: SimulateSettings) -> str:
@@ -188,16 +223,26 @@ def _write_picture(
         raise ConfigurationError(f"--picture {path}: cannot be written: {error}") from None
 
 
+def _as_plain_data(found: _Found) -> dict[str, Any]:
+    data = as_plain_data(found.outcomes)
+    for policy, harms in found.harms.items():
+        data[policy]["harm"] = [harm.as_plain_data() for harm in harms]
+    return data
+
+
 def _simulate(settings: SimulateSettings) -> ExitCode:
     configure_logging(settings.log_level)
-    outcomes = _run(settings)
+    found = _run(settings)
     if settings.picture is not None:
-        _write_picture(settings.picture, settings, outcomes)
+        _write_picture(settings.picture, settings, found.outcomes)
     if settings.json:
-        print(json.dumps(as_plain_data(outcomes), ensure_ascii=False))
+        print(json.dumps(_as_plain_data(found), ensure_ascii=False))
     else:
         print(f"{_headline(settings)}; times in seconds\n")
-        print(table(outcomes))
+        print(table(found.outcomes))
+        if found.harms:
+            print(f"\n{HARM}\n")
+            print(harm_table(found.harms))
     return ExitCode.OK
 
 
