@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ..wire import without_secrets
 from ._rules import PATH_OR_NAME, POSITIVE, SWITCH, TEXT, WORD, count, number, one_of
 from ._setting import optional, setting, several
 
@@ -110,6 +111,7 @@ OPENAI_URL = optional(
     section="openai",
     flag="",
     variable="PUNCH_OPENAI_URL",
+    hides=without_secrets,
     help="address of the server, with or without /v1",
 )
 OPENAI_KEY = optional(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ..wire import without_secrets
 from ._rules import (
     PATH,
     SWITCH,
@@ -196,6 +197,7 @@ TRACES = optional(
     section="gateway",
     flag="",
     variable="OTEL_EXPORTER_OTLP_ENDPOINT",
+    hides=without_secrets,
     metavar="URL",
     help="the OpenTelemetry collector that gets a trace of each request",
 )

@@ -53,7 +53,7 @@ def set_value(path: Path, setting: Setting[object], texts: Sequence[str]) -> Non
         try:
             setting.rule.convert(text)
         except ValueError as error:
-            shown = "the secret" if setting.secret else f"{setting.name} {text!r}"
+            shown = "the secret" if setting.secret else f"{setting.name} {setting.shown(text)!r}"
             raise ConfigurationError(f"{shown} is not set: {error}") from None
     items = [_plain(setting, text) for text in texts]
     value: Plain | list[Plain] = items if setting.many else items[0]
@@ -73,7 +73,8 @@ def set_value(path: Path, setting: Setting[object], texts: Sequence[str]) -> Non
         # A key keeps the comment behind it.
         table[key] = value
 
-    edit(path, change, expected=(section, key, value), private=setting.secret)
+    private = setting.secret or any(setting.shown(text) != text for text in texts)
+    edit(path, change, expected=(section, key, value), private=private)
 
 
 def unset_value(path: Path, name: str) -> bool:

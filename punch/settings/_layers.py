@@ -102,12 +102,10 @@ def explain(
     texts, _ = _said(setting, flags, environment, file)
     if texts is None:
         text = setting.default_text
-    elif setting.secret:
-        text = "(secret)"
     elif setting.is_switch:
         text = "on" if value else "off"
     else:
-        text = ", ".join(texts)
+        text = "(secret)" if setting.secret else ", ".join(map(setting.shown, texts))
     return Explained(setting=setting, value=value, origin=origin, text=text)
 
 
@@ -193,14 +191,16 @@ def _of_item(setting: Setting[object], item: object, origin: Origin, path: Path)
     }.get(setting.rule.kind, "write a text, in quotes")
     if setting.many:
         rule = 'write a list of texts: ["...", "..."]'
-    raise refusal(setting, _short(item), rule, origin)
+    # A list, a table or a number may hold what the right kind of value would.
+    shown = _short(item if setting.hides is None else setting.hides(str(item)))
+    raise refusal(setting, shown, rule, origin)
 
 
 def _convert(setting: Setting[object], text: str, origin: Origin) -> object:
     try:
         return setting.rule.convert(text)
     except ValueError as error:
-        raise refusal(setting, _short(text), str(error), origin) from None
+        raise refusal(setting, _short(setting.shown(text)), str(error), origin) from None
 
 
 def _short(value: object) -> str:

@@ -13,7 +13,7 @@ decided by `_layers`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Generic, Literal, TypedDict, TypeVar, Unpack, cast
 
 import attrs
@@ -91,6 +91,15 @@ class Setting(Generic[T_co]):
     secret: bool = False
     """True if the value is never shown: neither in a list, nor in an error."""
 
+    hides: Callable[[str], str] | None = None
+    """Makes of a text what is shown of it, where a part of it may be a secret; `None` for all."""
+
+    def shown(self, text: str) -> str:
+        """What is shown of *text*, which somebody has set."""
+        if self.secret:
+            return "(secret)"
+        return text if self.hides is None else self.hides(text)
+
     @property
     def name(self) -> str:
         """The whole name: ``dialer.max_tokens``."""
@@ -129,6 +138,7 @@ class Words(TypedDict, total=False):
     separators: str
     empty_is_no: bool
     secret: bool
+    hides: Callable[[str], str] | None
 
 
 def setting(key: str, rule: Rule[T], default: T, **words: Unpack[Words]) -> Setting[T]:
@@ -184,6 +194,7 @@ def _make(
         separators=words.get("separators", SEPARATORS),
         empty_is_no=words.get("empty_is_no", True),
         secret=words.get("secret", False),
+        hides=words.get("hides"),
     )
 
 
@@ -225,7 +236,9 @@ def of(
     if flag is not None:
         setting = attrs.evolve(setting, flag=flag)
     field = attrs.field(
-        default=setting.default, metadata={_SETTING: setting}, repr=not setting.secret
+        default=setting.default,
+        metadata={_SETTING: setting},
+        repr=not setting.secret and setting.hides is None,
     )
     # As `attrs.field` does: to a type checker a field is its default.
     return cast("T", field)

@@ -37,7 +37,17 @@ from ._limits import (
     SAMPLING_NUMBERS,
     Limit,
 )
-from ._redaction import MAX_WORD_CHARACTERS, bounded, scrubbed, short_word
+from ._redaction import (
+    HIDDEN,
+    MAX_WORD_CHARACTERS,
+    Secrets,
+    bounded,
+    clean_name,
+    scrubbed,
+    short_word,
+    tell_apart,
+    without_secrets,
+)
 from ._registration import SIGNING_CONTEXT, Join, Registration, Roster
 from ._registrations import Registrations
 from ._request import ChatMessage, Command, CommandRequest, ContentPart, Sampling, Tool, ToolCall
@@ -134,4 +144,10 @@ __all__ = [
     "bounded",
     "short_word",
     "MAX_WORD_CHARACTERS",
+    "Secrets",
+    "HIDDEN",
+    "without_secrets",
+    # names
+    "clean_name",
+    "tell_apart",
 ]

@@ -11,7 +11,8 @@ import pytest
 import trio
 
 from punch.backends import open_openai
-from punch.backends.openai._backend import base_url, read_models
+from punch.backends.openai._address import read_server
+from punch.backends.openai._backend import read_models
 from punch.backends.openai._client import HttpClient, open_http_client
 from punch.exceptions import (
     BackendCrashed,
@@ -230,14 +231,15 @@ async def test_a_list_that_does_not_come_is_given_up(autojump_clock: object) -> 
 )
 def test_every_spelling_of_an_address_is_the_same(url: str) -> None:
     """People copy it with and without /v1."""
-    assert base_url(url, setting="S") == "http://h:1"
+    server = read_server(url, None, url_setting="S", key_setting="K")
+    assert (server.url, server.authorization) == ("http://h:1", None)
 
 
 @pytest.mark.parametrize("url", ["", "h:1", "ftp://h", "http://", "http://h/v1?key=x", "/v1"])
 def test_what_is_no_address_is_refused_by_name(url: str) -> None:
     """The text names the setting."""
     with pytest.raises(ConfigurationError, match="PUNCH_OPENAI_URL"):
-        base_url(url, setting="PUNCH_OPENAI_URL")
+        read_server(url, None, url_setting="PUNCH_OPENAI_URL", key_setting="K")
 
 
 async def test_a_bad_address_is_refused_before_anything_is_sent() -> None:

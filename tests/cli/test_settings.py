@@ -81,6 +81,47 @@ def test_several_values_are_several_words(capsys: pytest.CaptureFixture[str]) ->
     assert "network.namespace is one value, and 2 were given" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://ann:hunter2@inner:8080/v1",
+        "https://hunter2@inner",
+        "http://inner/v1?api_key=hunter2",
+        "http://ann:hunter2/@inner",
+    ],
+)
+@pytest.mark.parametrize("where", ["file", "variable"])
+def test_the_secret_of_an_address_is_never_shown(
+    url: str,
+    where: str,
+    path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """The address is, as far as it is one; and the file that has it is the owner's alone."""
+    path.chmod(0o644)
+    if where == "file":
+        assert run("set", "openai.url", url) == ExitCode.OK
+        assert path.stat().st_mode & 0o077 == 0
+        assert url in path.read_text(encoding="utf-8")
+    else:
+        monkeypatch.setenv("PUNCH_OPENAI_URL", url)
+    for command in (["list"], ["list", "--json"], ["get", "openai.url"]):
+        assert run(*command) == ExitCode.OK
+        shown = "".join(capsys.readouterr())
+        assert "hunter2" not in shown
+        assert "[hidden]" in shown
+
+
+def test_a_secret_in_a_value_of_the_wrong_kind_is_not_shown(
+    path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A list where one address belongs."""
+    path.write_text('[openai]\nurl = ["http://ann:hunter2@inner"]\n', encoding="utf-8")
+    assert run("list") == ExitCode.USAGE
+    assert "hunter2" not in "".join(capsys.readouterr())
+
+
 def test_a_secret_comes_from_standard_input_and_is_never_shown(
     path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -10,7 +10,6 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any
-from urllib.parse import urlsplit
 
 import attrs
 
@@ -18,6 +17,7 @@ from ...capability import Gpu, ModelOffer
 from ...exceptions import BackendCrashed, BackendError, ConfigurationError, PunchError
 from ...wire import CommandRequest
 from .._base import Emit, Generation, Loading
+from ._address import read_server
 from ._client import HttpClient, open_http_client
 from ._completions import Dialect
 from ._probes import probe_embeddings, probe_tools
@@ -102,23 +102,6 @@ class OpenAIBackend:
             raise BackendCrashed(f"{error}; is the server of {self._setting} running?") from error
 
 
-def base_url(url: str, *, setting: str) -> str:
-    """*url* without a slash or ``/v1`` at the end.
-
-    Raises:
-      ConfigurationError: if it is not an HTTP address.
-
-    """
-    bare = url.strip().rstrip("/").removesuffix("/v1").rstrip("/")
-    parts = urlsplit(bare)
-    if parts.scheme not in ("http", "https") or not parts.hostname or parts.query:
-        raise ConfigurationError(
-            f"{setting}={url} is not the address of a server: it must look like "
-            "http://127.0.0.1:8080 or https://api.example.com/v1"
-        )
-    return bare
-
-
 def read_models(value: Any) -> tuple[tuple[ModelOffer, ...], Dialect]:
     """The models in a body of ``/v1/models``, and the kind of server that lists them.
 
@@ -184,7 +167,7 @@ async def open_openai(
 
     Args:
       url: Its address, with or without ``/v1``.
-      api_key: Sent as a bearer token.
+      api_key: Sent as a bearer token. A user and a password in *url* are sent instead.
       model: Offer this one only.
       slots: Requests at a time.
       url_setting: Name of the setting that *url* comes from, for error texts.
@@ -195,20 +178,25 @@ async def open_openai(
       BackendCrashed: if no server answers at *url*.
 
     """
-    base = base_url(url, setting=url_setting)
+    place = read_server(url, api_key, url_setting=url_setting, key_setting=key_setting)
     async with open_http_client(
-        url=base, slots=slots, api_key=api_key, key_setting=key_setting
+        url=place.url,
+        slots=slots,
+        authorization=place.authorization,
+        key_setting=key_setting,
+        secrets=place.secrets,
     ) as client:
-        offers, dialect = await _list(client, url=url, url_setting=url_setting)
+        said = f"{url_setting}={place.url}"
+        offers, dialect = await _list(client, said=said, url_setting=url_setting)
         if model is not None:
             listed = ", ".join(offer.name for offer in offers)
             offers = tuple(offer for offer in offers if offer.name == model)
             if not offers:
                 raise ConfigurationError(
-                    f"{url_setting}={url} does not serve the model {model!r}; it serves: {listed}"
+                    f"{said} does not serve the model {model!r}; it serves: {listed}"
                 )
         if not offers:
-            raise ConfigurationError(f"{url_setting}={url} serves no model; load one there first")
+            raise ConfigurationError(f"{said} serves no model; load one there first")
         is_llama = dialect == "llama_cpp"
         writes_tools = is_llama and not await probe_tools(client)
         if is_llama and await probe_embeddings(client):
@@ -223,15 +211,15 @@ async def open_openai(
 
 
 async def _list(
-    client: HttpClient, *, url: str, url_setting: str
+    client: HttpClient, *, said: str, url_setting: str
 ) -> tuple[tuple[ModelOffer, ...], Dialect]:
     try:
         return read_models(await client.get_json("/v1/models", timeout=_LIST_SECONDS))
     except BackendCrashed as error:
         raise BackendCrashed(
-            f"{url_setting}={url}: {error}. Start that server, or set {url_setting} to another"
+            f"{said}: {error}. Start that server, or set {url_setting} to another"
         ) from error
     except (BackendError, ValueError, PunchError) as error:
         raise ConfigurationError(
-            f"{url_setting}={url} does not list its models at /v1/models: {error}"
+            f"{said} does not list its models at /v1/models: {error}"
         ) from error

@@ -16,7 +16,7 @@ import attrs
 import trio
 
 from ...exceptions import BackendCrashed, GenerationFailed, PunchError
-from ...wire import CommandRequest
+from ...wire import CommandRequest, Secrets
 from .._base import Emit, Generation
 from ._completions import AnswerReader, Dialect, build, fault, read_embeddings
 from ._sse import EventReader
@@ -51,15 +51,17 @@ class HttpClient:
         errors: _Errors,
         *,
         url: str,
-        api_key: str | None,
+        authorization: str | None,
         key_setting: str | None,
+        secrets: Secrets,
     ) -> None:
         self._client = client
         self._errors = errors
         self._key_setting = key_setting
+        self._secrets = secrets
         self._headers = {"Accept-Encoding": "identity"}
-        if api_key is not None:
-            self._headers["Authorization"] = f"Bearer {api_key}"
+        if authorization is not None:
+            self._headers["Authorization"] = authorization
         self.url = url
         """The server's address, without a slash at the end; may change with a restart."""
 
@@ -106,14 +108,14 @@ class HttpClient:
         """
         wire = _Wire()
         try:
-            return await ask(wire)
+            return await self._discreet(ask, wire)
         except self._errors.disconnected as error:
             if wire.is_new or wire.is_answered:
                 raise self._crashed(error) from error
         except self._errors.any as error:
             raise self._translate(error) from error
         try:
-            return await ask(_Wire())
+            return await self._discreet(ask, _Wire())
         except self._errors.any as error:
             raise self._translate(error) from error
 
@@ -155,7 +157,7 @@ class HttpClient:
         """
         with trio.move_on_after(timeout):
             return await self._json("GET", path, None)
-        raise BackendCrashed(f"{self.url}{path} does not answer within {timeout:g} s")
+        raise BackendCrashed(f"the server does not answer at {path} within {timeout:g} s")
 
     async def post_json(self, path: str, body: Mapping[str, Any]) -> Any:
         """The JSON body of the response to a POST of *body*.
@@ -188,7 +190,7 @@ class HttpClient:
         try:
             return json.loads(data)
         except (ValueError, RecursionError):
-            raise GenerationFailed(f"{self.url}{path} does not answer with JSON") from None
+            raise GenerationFailed(f"the server does not answer with JSON at {path}") from None
 
     async def _fault(self, response: httpx.Response) -> PunchError:
         try:
@@ -208,11 +210,22 @@ class HttpClient:
             failed.retry_after = 1.0
             return failed
         if isinstance(error, self._errors.silent):
-            return GenerationFailed(f"the server was silent for too long: {_words(error)}")
+            why = self._secrets.hide(_words(error))
+            return GenerationFailed(f"the server was silent for too long: {why}")
         return self._crashed(error)
 
     def _crashed(self, error: Exception) -> BackendCrashed:
-        return BackendCrashed(f"the connection to {self.url} failed: {_words(error)}")
+        why = self._secrets.hide(_words(error))
+        return BackendCrashed(f"the connection to the server failed: {why}")
+
+    async def _discreet(self, ask: Callable[[_Wire], Awaitable[T]], wire: _Wire) -> T:
+        """The result of *ask*; an error, which may travel, repeats none of our secrets."""
+        try:
+            return await ask(wire)
+        except PunchError as error:
+            error.message = self._secrets.hide(error.message)
+            error.args = (error.message,)
+            raise
 
 
 class _Wire:
@@ -265,7 +278,9 @@ async def open_http_client(
     url: str,
     slots: int,
     api_key: str | None = None,
+    authorization: str | None = None,
     key_setting: str | None = None,
+    secrets: Secrets | None = None,
     silence: float = SILENCE_SECONDS,
     transport: httpx.AsyncBaseTransport | None = None,
 ) -> AsyncIterator[HttpClient]:
@@ -275,7 +290,9 @@ async def open_http_client(
       url: Scheme, host and port, without ``/v1``.
       slots: Requests at a time. One more connection is kept for questions of our own.
       api_key: Sent as a bearer token.
+      authorization: The whole header that says who asks, where that is something else.
       key_setting: Name of the setting that holds the key, for error texts.
+      secrets: What no error may show.
       silence: Seconds without a byte after which an answer has failed.
       transport: In place of the network, for tests.
 
@@ -296,6 +313,8 @@ async def open_http_client(
             keepalive_expiry=_KEEPALIVE_SECONDS,
         ),
     )
+    if authorization is None and api_key is not None:
+        authorization = f"Bearer {api_key}"
     errors = _Errors(
         any=httpx.HTTPError,
         # An end, a reset, and a broken pipe: which of them depends on who was faster.
@@ -304,4 +323,11 @@ async def open_http_client(
         silent=(httpx.ReadTimeout, httpx.WriteTimeout),
     )
     async with client:
-        yield HttpClient(client, errors, url=url, api_key=api_key, key_setting=key_setting)
+        yield HttpClient(
+            client,
+            errors,
+            url=url,
+            authorization=authorization,
+            key_setting=key_setting,
+            secrets=secrets or Secrets(()),
+        )
