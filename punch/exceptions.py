@@ -10,6 +10,7 @@
     + Unauthorized
     + ModelForbidden
     + QuotaExceeded
+    + EnginesDied
   x NoPeerAvailable             nobody's in particular: every peer was tried or ruled out
     + UnknownModel
     + NoRealPeer
@@ -147,6 +148,12 @@ class QuotaExceeded(RequestError):
     code = "quota"
 
 
+class EnginesDied(RequestError):
+    """Two engines died while they worked at this request, so no other is asked for it."""
+
+    code = "engines_died"
+
+
 class NoPeerAvailable(PunchError):
     """Nobody could be asked, or everybody who could be asked failed.
 
@@ -270,9 +277,29 @@ class OfferUnavailable(PeerRefused):
 
 
 class PeerFailed(PeerError):
-    """The peer accepted the request and its backend failed."""
+    """The peer accepted the request and its backend failed.
+
+    Args:
+      message: What happened, in a sentence that leaves the peer's name out.
+      peer_id: Which peer; see `PeerError`.
+      retry_after: See `PunchError`.
+      engine_died: Whether its engine died, or was killed, while it worked at the request.
+
+    """
 
     code = "backend_failed"
+
+    def __init__(
+        self,
+        message: str = "",
+        *,
+        peer_id: str | None = None,
+        retry_after: float | None = None,
+        engine_died: bool = False,
+    ) -> None:
+        super().__init__(message, peer_id=peer_id, retry_after=retry_after)
+        self.engine_died = engine_died
+        """Whether the peer's engine died, or was killed, while it worked at the request."""
 
 
 class PeerSimulated(PeerError):
@@ -306,9 +333,27 @@ class BackendError(PunchError):
 
 
 class BackendCrashed(BackendError):
-    """The backend's process ended, or ends again and again."""
+    """The backend's process ended, or ends again and again.
+
+    Args:
+      message: What happened, in a sentence.
+      retry_after: See `PunchError`.
+      engine_died: Whether the request itself may be why: the engine had it when it ended.
+
+    """
 
     code = "backend_crashed"
+
+    def __init__(
+        self,
+        message: str = "",
+        *,
+        retry_after: float | None = None,
+        engine_died: bool = False,
+    ) -> None:
+        super().__init__(message, retry_after=retry_after)
+        self.engine_died = engine_died
+        """Whether the engine ended, or was killed, while it worked at this request."""
 
 
 class GenerationFailed(BackendError):

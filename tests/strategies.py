@@ -250,6 +250,7 @@ faults = st.builds(
     retryable=st.booleans(),
     retry_after=maybe(seconds),
     param=maybe(names),
+    engine_died=st.booleans(),
 )
 command_responses = st.builds(
     CommandResponse,

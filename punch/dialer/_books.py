@@ -79,7 +79,11 @@ class Books:
         self.log.not_asked(candidate, reason, error)
 
     def ended(self, attempt: Attempt, outcome: Outcome) -> None:
-        """An attempt is over: its peer is told so, if that did not end it itself."""
+        """An attempt is over: its peer is told so, if that did not end it itself.
+
+        Raises `EnginesDied` where that ends the request, also if another peer works on it: its
+        engine would be the third.
+        """
         dispatch, candidate = self._dispatch, attempt.candidate
         attempt.call.cancel()
         dispatch.ended(candidate, session_number=attempt.session_number)
@@ -108,6 +112,8 @@ class Books:
             )
         else:
             self.log.attempted(attempt, outcome)
+        if outcome.error is not None:
+            self.attempts.check_deaths()
 
     def finished(self, attempt: Attempt, outcome: Outcome) -> CommandResponse:
         """The last attempt is a success: its last text is delivered, and the answer is whole."""

@@ -6,6 +6,7 @@ those that ask again, is decided here.
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
 
 import attrs
@@ -22,6 +23,11 @@ from ._run import Run
 STORED_SECONDS = 120.0
 MAX_STORED = 4096
 MAX_CHARACTERS = 16 << 20
+
+# How long it is remembered that engines died under a request, and of how many requests. A client
+# that gives up for good has done so by then.
+DEATHS_SECONDS = 600.0
+MAX_DEATHS = 1024
 
 # What one number of an embedding takes, in the same measure.
 NUMBER_CHARACTERS = 32
@@ -112,6 +118,27 @@ class SharedRun:
                 self._waiting.unpark_all()
 
 
+class EngineDeaths:
+    """How many engines died under requests that may be sent again, by their id and fingerprint."""
+
+    def __init__(self) -> None:
+        self._counts: OrderedDict[tuple[str, bytes], tuple[float, int]] = OrderedDict()
+
+    def count(self, request_id: str, print_: bytes) -> int:
+        """Engines that died under this very request lately."""
+        noted_at, count = self._counts.get((request_id, print_), (-math.inf, 0))
+        return count if noted_at + DEATHS_SECONDS > trio.current_time() else 0
+
+    def note(self, shared: SharedRun) -> None:
+        """Remember what a run without an answer has seen."""
+        request_id, count = shared.run.request.request_id, shared.run.books.attempts.deaths.count
+        if count > self.count(request_id, shared.fingerprint):
+            self._counts[request_id, shared.fingerprint] = (trio.current_time(), count)
+            self._counts.move_to_end((request_id, shared.fingerprint))
+        while len(self._counts) > MAX_DEATHS:
+            self._counts.popitem(last=False)
+
+
 class Runs:
     """The runs of one dialer by request id: those under way, and for a while those complete."""
 
@@ -120,6 +147,7 @@ class Runs:
         self._runs: dict[str, SharedRun] = {}
         self._stored: OrderedDict[str, int] = OrderedDict()
         self._characters = 0
+        self._deaths = EngineDeaths()
 
     def __len__(self) -> int:
         return len(self._runs)
@@ -156,7 +184,10 @@ class Runs:
         shared = self._runs.get(request_id)
         if shared is None or shared.run.error is not None:
             # One that failed is asked anew; its readers hold on to it.
+            if shared is not None:
+                self._deaths.note(shared)
             run = Run(self.dispatch, request, deadline=deadline)
+            run.books.attempts.deaths.before = self._deaths.count(request_id, print_)
             shared = self._runs[request_id] = SharedRun(run, print_)
             shared.billed_to = reader
         elif shared.fingerprint != print_:
@@ -179,6 +210,7 @@ class Runs:
                 self._store(shared, request_id)
         elif not shared.readers:
             run.abandon()
+            self._deaths.note(shared)
             if self._runs.get(request_id) is shared:
                 del self._runs[request_id]
 

@@ -125,6 +125,10 @@ def _error_in(response: CommandResponse, peer: PeerId) -> PunchError:
     kind = _ERRORS.get(fault.code, PeerFailed if fault.retryable else InvalidRequest)
     if issubclass(kind, PeerError) != fault.retryable:
         kind = PeerFailed if fault.retryable else InvalidRequest
+    if fault.engine_died:
+        return PeerFailed(
+            fault.message, peer_id=peer, retry_after=fault.retry_after, engine_died=True
+        )
     if issubclass(kind, PeerError):
         return kind(fault.message, peer_id=peer, retry_after=fault.retry_after)
     # The peer's words stay its words: what it calls the field is in them, and in `param`.

@@ -72,6 +72,8 @@ TABLE: Mapping[str, Row] = {
     "unauthorized": Row(401, "authentication_error", "invalid_api_key"),
     "model_forbidden": Row(403, "permission_error", "model_not_allowed"),
     "quota": Row(429, "rate_limit_error", "rate_limit_exceeded"),
+    # Not above 499, and neither 408, 409 nor 429: clients ask those again by themselves.
+    "engines_died": Row(422, _INVALID, "engines_died"),
     # ---- nobody's: asking later may help ----
     "no_peer": Row(503, _BUSY, "no_peer"),
     "no_real_peer": Row(503, _BUSY, "no_real_peer"),

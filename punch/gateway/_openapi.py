@@ -32,6 +32,7 @@ _WORDS = {
     413: "The body is too long.",
     415: "The body is not JSON.",
     429: "The key has had its share; Retry-After says when to come again.",
+    422: "Two engines died while they worked at the request; no other is asked for it.",
     499: "The client went away.",
     500: "A bug, or this machine's own fault.",
     502: "A peer failed, and no other could continue.",

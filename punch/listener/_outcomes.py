@@ -10,6 +10,7 @@ import attrs
 from .._logs import get_logger
 from ..capability import PeerId
 from ..exceptions import (
+    BackendCrashed,
     BackendError,
     PeerFailed,
     PeerRefused,
@@ -59,7 +60,11 @@ class Outcomes:
         if isinstance(error, BackendError):
             why = scrubbed(str(error), request, answer)
             log.warning("an answer failed", request_id=request_id, why=why)
-            fault = attrs.evolve(_fault(error, retryable=True), code=PeerFailed.code)
+            fault = attrs.evolve(
+                _fault(error, retryable=True),
+                code=PeerFailed.code,
+                engine_died=isinstance(error, BackendCrashed) and error.engine_died,
+            )
             return self.response(request, "error", error=fault)
         # A backend's bug ends its own answer, not the session and the other answers in it. Its text
         # may name files of this machine, so it stays in our log.

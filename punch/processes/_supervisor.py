@@ -164,7 +164,7 @@ class Supervised:
         )
 
     async def explain(self, error: BackendCrashed) -> BackendCrashed:
-        """*error* of a broken connection, with the reason why the program ended if it did.
+        """*error* of a broken connection; if the program has ended, one that says so, and why.
 
         Waits for the end for up to a second: a connection breaks before its process is gone.
         """
@@ -174,7 +174,7 @@ class Supervised:
                 await self._changed.wait()
         if self._is("ready") and self._starts == starts:
             return error
-        return BackendCrashed(f"{self._reason or self.name + ' ended'} ({error})")
+        return BackendCrashed(f"{self._reason or 'it ended'} ({error})", engine_died=True)
 
     def kill(self, why: str) -> None:
         """Kill the program, with all that it has started, since it is stuck; it is started again.

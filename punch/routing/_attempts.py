@@ -11,6 +11,9 @@
 #
 # Rule 4: a network where everything fails is not hammered: tries after the first are paid for
 # from a budget that all requests share. Going on with a begun answer is always paid.
+#
+# Rule 5: a request under which the engines of two peers died may be what kills them. It goes to
+# no third one. A peer that vanished is no such proof: its cable may have been pulled.
 """Which peer to try next, and when to give up."""
 
 from __future__ import annotations
@@ -24,9 +27,11 @@ from ..capability import PeerId
 from ..exceptions import (
     AnswerInterrupted,
     DeadlineExceeded,
+    EnginesDied,
     NoPeerAvailable,
     NoRealPeer,
     PeerError,
+    PeerFailed,
     PeerSimulated,
     PeerTimeout,
     PeerUnreachable,
@@ -39,6 +44,9 @@ from ._decision import Decision
 
 # More tries than this and it is the network that is broken, not a peer.
 MAX_ATTEMPTS = 8
+
+# One engine may die of anything while it has a request; with two it is likely the request.
+MAX_ENGINES_DIED = 2
 
 # How long a peer may stay silent before its first token, at least and where nothing is
 # predicted: several times the prefill of a long prompt on a slow machine.
@@ -134,15 +142,55 @@ class FailedAttempt:
     """The id of the offer that was asked for, where it has one."""
 
     @property
+    def engine_died(self) -> bool:
+        """Whether the peer says that its engine died while it worked at the request."""
+        return isinstance(self.error, PeerFailed) and self.error.engine_died
+
+    @property
     def excludes(self) -> str:
         """What is not asked again for it: the offer, or the whole peer.
 
         A backend that fails, refuses or is silent says nothing of its peer's other lanes. A
-        connection that broke does, and so does a lie.
+        connection that broke does, and so does a lie; and a request that may have killed one
+        engine of a machine is not tried on its others.
         """
-        if isinstance(self.error, PeerUnreachable | PeerSimulated):
+        if self.engine_died or isinstance(self.error, PeerUnreachable | PeerSimulated):
             return self.peer_id
         return candidate_id(self.peer_id, self.offer)
+
+
+class Deaths:
+    """How many engines died under one request, by the word of as many peers.
+
+    A peer counts once, or the word of one liar would end the requests of everybody.
+    """
+
+    def __init__(self) -> None:
+        self.before = 0
+        """Engines that died under it when it was asked before."""
+        self._peers: set[PeerId] = set()
+
+    @property
+    def count(self) -> int:
+        """Engines that died under it."""
+        return self.before + len(self._peers)
+
+    @property
+    def are_many(self) -> bool:
+        """Whether nobody else is to be asked."""
+        return self.count >= MAX_ENGINES_DIED
+
+    def error(self, so_far: str) -> EnginesDied:
+        """What the caller gets, who has had *so_far* of the answer."""
+        return EnginesDied(
+            f"{self.count} engines died while they worked at this request, {so_far}, so no other "
+            "is asked: make it lighter, such as its schema or its prompt, before it is sent again"
+        )
+
+    def note(self, attempt: FailedAttempt) -> None:
+        """Count a failed attempt, if an engine died in it."""
+        if attempt.engine_died:
+            self._peers.add(attempt.peer_id)
 
 
 class Attempts:
@@ -158,6 +206,8 @@ class Attempts:
     def __init__(
         self, *, deadline: float, limit: int = MAX_ATTEMPTS, continuable: bool = True
     ) -> None:
+        self.deaths = Deaths()
+        """Engines that died under the request."""
         self._deadline = deadline
         self._limit = limit
         self._continuable = continuable
@@ -223,6 +273,8 @@ class Attempts:
             nobody is asked after a fault.
 
         """
+        if self.deaths.are_many:
+            return GiveUp(self.deaths.error(self._so_far()))
         if now >= self._deadline:
             return GiveUp(self.out_of_time())
         if self.begun and (why := self._cannot_continue(decision)):
@@ -269,12 +321,17 @@ class Attempts:
         offer: str | None = None,
     ) -> GiveUp | None:
         """Record a failure. `GiveUp` if it was not the peer's: nobody else would do better."""
-        self._failed.append(
-            FailedAttempt(
-                peer_id=peer_id, error=error, seconds=seconds, presence=presence, offer=offer
-            )
+        attempt = FailedAttempt(
+            peer_id=peer_id, error=error, seconds=seconds, presence=presence, offer=offer
         )
+        self._failed.append(attempt)
+        self.deaths.note(attempt)
         return None if isinstance(error, PeerError) else GiveUp(error)
+
+    def check_deaths(self) -> None:
+        """Raise `EnginesDied` if so many engines died under the request that it ends."""
+        if self.deaths.are_many:
+            raise self.deaths.error(self._so_far())
 
     def delivered(self, *, tokens: int, characters: int, digest: str | None) -> None:
         """Record that the caller has seen more of the answer, of the model with this digest."""

@@ -48,7 +48,7 @@ from ._limits import (
 )
 from ._registration import Join, Registration, Roster
 from ._request import ChatMessage, CommandRequest
-from ._response import CommandResponse, Completion, TokenLogprob
+from ._response import CommandResponse, Completion, Fault, TokenLogprob
 from ._schema import MESSAGES, MINOR, registration_of
 
 # A frame with more maps and arrays than this is no message of ours: an empty one is a byte on the
@@ -90,6 +90,7 @@ SINCE: Mapping[tuple[type[Any], str], int] = {
     (CommandRequest, "offer"): 1,
     (CommandResponse, "lane"): 1,
     (Completion, "reasoning"): 1,
+    (Fault, "engine_died"): 1,
     (Hello, "grant"): 1,
     (Join, "grant"): 1,
     (Join, "root"): 1,

@@ -136,6 +136,9 @@ class Fault:
     param: str | None = None
     """The field of the request that is at fault, spelled ``messages[0].content``."""
 
+    engine_died: bool = False
+    """The engine died, or was killed, while it worked at the request. Minor 1."""
+
 
 @attrs.frozen(kw_only=True)
 class Segment:

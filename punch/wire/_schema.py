@@ -327,6 +327,7 @@ _command_response = record(
         retryable=flag,
         retry_after=_seconds,
         param=_name,
+        engine_died=flag,
     ),
     executor=_peer_id,
     provenance=_provenance,

@@ -240,6 +240,24 @@ FROZEN_MANY_ROLES = (
 # What minor 1 adds to the messages of minor 0.
 ADDED_AT_1: list[tuple[Any, str]] = [
     (
+        Response(
+            response=CommandResponse(
+                request_id="r1",
+                status="error",
+                executor=PeerId("a"),
+                error=Fault(
+                    code="backend_failed", message="it ended", retryable=True, engine_died=True
+                ),
+            )
+        ),
+        (
+            "0000008382a8726573706f6e736584aa726571756573745f6964a27231a6737461747573a56572726f72"
+            "a56572726f7284a4636f6465ae6261636b656e645f6661696c6564a76d657373616765a8697420656e64"
+            "6564a9726574727961626c65c3ab656e67696e655f64696564c3a86578656375746f72a161a474797065"
+            "a8726573706f6e7365"
+        ),
+    ),
+    (
         Reasoning(request_id="r1", text="hm", tokens=2),
         (
             "0000002e84aa726571756573745f6964a27231a474657874a2686da6746f6b656e7302a474797065a972"

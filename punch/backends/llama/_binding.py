@@ -241,7 +241,8 @@ class _Binding:
             self._number += 1
             try:
                 generation = await self._ask(worker, self._number, request, emit)
-            except BackendCrashed:
+            except BackendCrashed as error:
+                error.engine_died = True
                 await self._crashed()
                 raise
             self._restarts.served()

@@ -183,8 +183,9 @@ class LlamaCliBackend:
                     f"{numbers[1]} tokens; shorten the prompt"
                 )
             if code != 0:
-                kind = GenerationFailed if code > 0 else BackendCrashed
-                raise kind(f"{self._program.name} ended with {describe_exit(code)}{_quote(lines)}")
+                why = f"{self._program.name} ended with {describe_exit(code)}{_quote(lines)}"
+                # Below 0 it is a signal: the program did not end by itself.
+                raise GenerationFailed(why) if code > 0 else BackendCrashed(why, engine_died=True)
         usage, timings = read_perf(lines)
         uncounted = not run.stopped and usage.completion_tokens is None
         if uncounted and self._program.is_plain and self._program.supports("--no-perf"):
@@ -260,7 +261,8 @@ class _Run:
                 # Leaving kills it, with all that it has started.
                 log.warning("an engine is stuck and is killed", engine=name, silent=SILENCE_SECONDS)
                 raise BackendCrashed(
-                    f"{name} printed nothing for {SILENCE_SECONDS:g} s and was killed"
+                    f"{name} printed nothing for {SILENCE_SECONDS:g} s and was killed",
+                    engine_died=True,
                 )
             if not data:
                 break
