@@ -1,6 +1,7 @@
 """For tests and examples: a network inside one process, and scripted backends and servers."""
 
 from ._backend import ScriptedBackend
+from ._forms import EMPTY_ANSWERS, ODD_FAILURES, ODD_FORMS, WORDS, AnswerForm, response
 from ._memory import MemoryNetwork, MemoryNode, MemoryStream
 from ._rogue import Blaming, Dripping, Manner, Rogue, Silent, Turn
 from ._swarm import Swarm, open_swarm
@@ -28,6 +29,13 @@ __all__ = [
     "head",
     "chunk",
     "answer_event",
+    "response",
+    # what such a server may answer
+    "AnswerForm",
+    "ODD_FORMS",
+    "ODD_FAILURES",
+    "EMPTY_ANSWERS",
+    "WORDS",
     # all of it together
     "open_swarm",
     "Swarm",

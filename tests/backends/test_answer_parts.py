@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from punch.backends.openai._completions import AnswerReader, build
+from punch.backends.openai._answer import AnswerReader
+from punch.backends.openai._completions import build
 from punch.exceptions import GenerationFailed, InvalidRequest, PunchError
 from punch.wire import (
     MAX_LOGPROBS,
@@ -60,6 +61,92 @@ def answer(*events: str, logprobs: int | None = None) -> Completion:
     for event in events:
         reader.feed(event)
     return reader.finish(first_token=None, last_token=None).completion
+
+
+# ---- calls, as servers write them ----
+
+
+def called(*events: list[dict[str, Any]]) -> list[tuple[str, str, str]]:
+    """Id, name and arguments of the calls in *events*, each a list of pieces."""
+    calls = answer(*(delta(*pieces) for pieces in events), delta(finish="tool_calls")).tool_calls
+    return [(call.id, call.name, call.arguments) for call in calls]
+
+
+def one(name: str = "", arguments: Any = None, **more: Any) -> dict[str, Any]:
+    """A piece of a call with only what is given."""
+    function = ({"name": name} if name else {}) | (
+        {} if arguments is None else {"arguments": arguments}
+    )
+    return {"function": function} | more
+
+
+def test_a_call_may_come_whole_without_number_and_with_arguments_that_are_a_value() -> None:
+    """In one delta, or two calls side by side."""
+    pair = [one("f", {"a": 1}, id="x"), one("g", {"b": [2]}, id="y")]
+    assert called(pair) == [("x", "f", '{"a": 1}'), ("y", "g", '{"b": [2]}')]
+    assert called(pair[:1], pair[1:]) == called(pair)
+
+
+def test_calls_that_all_have_one_number_are_told_apart() -> None:
+    """By their ids and names."""
+    pair = [one("f", '{"a": 1}', id="x", index=0), one("f", '{"a": 2}', id="y", index=0)]
+    for events in ([pair], [pair[:1], pair[1:]]):
+        assert called(*events) == [("x", "f", '{"a": 1}'), ("y", "f", '{"a": 2}')]
+
+
+def test_a_name_with_every_piece_is_the_same_call() -> None:
+    """With or without a number; also with an id that is made up for each."""
+    for more in ({"index": 0}, {"index": "0"}, {}):
+        pieces = [one("f", part, **more) for part in ("", '{"a"', ": 1}", "")]
+        assert [(n, a) for _, n, a in called(*([piece] for piece in pieces))] == [("f", '{"a": 1}')]
+    pieces = [one("f", part, id=f"id{i}") for i, part in enumerate(('{"a"', ": 1", "}"))]
+    assert called(*([piece] for piece in pieces)) == [("id0", "f", '{"a": 1}')]
+
+
+def test_pieces_without_number_and_id_belong_to_the_last_call() -> None:
+    """Until another one begins."""
+    events = [
+        [one("f", id="x")],
+        [one(arguments='{"a"')],
+        [one(arguments=": 1}")],
+        [one("g", id="y")],
+        [one(arguments="{}")],
+    ]
+    assert called(*events) == [("x", "f", '{"a": 1}'), ("y", "g", "{}")]
+    nameless = [one("f", "{}"), one("f", "{}"), one("g", "{}")]
+    assert [name for _, name, _ in called(nameless)] == ["f", "f", "g"]
+    assert [n for _, n, _ in called(*([each] for each in nameless))] == ["f", "f", "g"]
+
+
+def test_the_older_form_of_a_call_is_read() -> None:
+    """``function_call``, of which there is one."""
+    pieces = [{"name": "f", "arguments": '{"a"'}, {"arguments": ": 1}"}]
+    events = [json.dumps({"choices": [{"delta": {"function_call": piece}}]}) for piece in pieces]
+    (call,) = answer(*events, delta(finish="function_call")).tool_calls
+    assert (call.name, call.arguments) == ("f", '{"a": 1}')
+
+
+def test_calls_are_in_the_order_of_their_numbers() -> None:
+    """Whichever comes first."""
+    events = [[one("g", "{}", id="y", index=1)], [one("f", "{}", id="x", index=0)]]
+    assert [name for _, name, _ in called(*events)] == ["f", "g"]
+
+
+def test_a_call_that_the_limit_cut_off_is_unfinished() -> None:
+    """With what is there of its arguments; without a name there is no call."""
+    cut = answer(delta(one("f", '{"a": "x', id="c", index=0)), delta(finish="length"))
+    assert cut.finish_reason == "length"
+    assert [(call.name, call.arguments) for call in cut.tool_calls] == [("f", '{"a": "x')]
+    cut = answer(delta(one("f", id="c", index=0)), delta(finish="length"))
+    assert [(call.name, call.arguments) for call in cut.tool_calls] == [("f", "")]
+    cut = answer(delta(one("f", "{}"), {"id": "d"}), delta(finish="length"))
+    assert [call.name for call in cut.tool_calls] == ["f"]
+
+
+def test_arguments_with_halves_of_characters_are_joined() -> None:
+    """They come in two deltas, as text does."""
+    found = called([one("f", '{"a": "\ud83d', index=0)], [one(arguments='\ude00"}', index=0)])
+    assert found[0][2] == '{"a": "\U0001f600"}'
 
 
 # ---- what is asked ----

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from punch.backends.openai._completions import AnswerReader, build, fault, read_embeddings
+from punch.backends.openai._answer import AnswerReader
+from punch.backends.openai._completions import build, fault, read_embeddings
 from punch.exceptions import (
     BackendError,
     ContextTooLong,
@@ -212,7 +213,6 @@ def test_an_answer_without_a_finish_has_failed() -> None:
     """A cut connection must not look like a short answer."""
     answer = AnswerReader()
     answer.feed(event("Hel"))
-    answer.feed("[DONE]")
     with pytest.raises(GenerationFailed, match="without a finish"):
         answer.finish(first_token=None, last_token=None)
 

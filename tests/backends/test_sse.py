@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from punch.backends.openai import _sse
-from punch.backends.openai._sse import EventReader
+from punch.backends.openai._sse import Event, EventReader
 from punch.exceptions import GenerationFailed
 
 ENDS = st.sampled_from(["\n", "\r\n", "\r"])
@@ -21,7 +21,7 @@ def read(data: bytes, *cuts: int) -> list[str]:
     reader = EventReader()
     places = [0, *sorted(min(cut, len(data)) for cut in cuts), len(data)]
     pieces = [data[a:b] for a, b in pairwise(places)]
-    return [event for piece in pieces for event in reader.feed(piece)]
+    return [event.data for piece in pieces for event in reader.feed(piece)]
 
 
 @given(st.lists(st.lists(TEXT, min_size=1, max_size=3), max_size=4), ENDS, st.lists(st.integers(0)))
@@ -47,9 +47,66 @@ def test_comments_and_other_fields_are_skipped() -> None:
     assert read(b": ping\n\nevent: x\nid: 4\nretry: 5\ndata:a\n\n: ping\n\n") == ["a"]
 
 
-def test_an_event_without_its_empty_line_is_no_event() -> None:
+@pytest.mark.parametrize(
+    ("end", "last"),
+    [
+        (b'data: {"a": 1}', [Event('{"a": 1}')]),
+        (b'data: {"a": 1}\r\n', [Event('{"a": 1}')]),
+        (b"data: [DONE]", [Event("[DONE]")]),
+        (b"error: sorry", [Event("sorry", "error")]),
+        (b'{"a":\n 1}', [Event('{"a":\n 1}', "bare")]),
+        (b'data: {"a": 1', []),
+        (b"data: [DON", []),
+        (b"data: two\n", []),
+        (b"data", []),
+    ],
+)
+def test_the_last_event_needs_no_empty_line_if_it_is_all_there(
+    end: bytes, last: list[Event]
+) -> None:
     """A cut-off stream gives no half event."""
-    assert read(b"data: one\n\ndata: two\n") == ["one"]
+    reader = EventReader()
+    assert reader.feed(b"data: one\n\n" + end) == [Event("one")]
+    assert reader.finish() == last
+
+
+def test_a_value_ends_an_event_where_there_are_no_empty_lines() -> None:
+    """Lines of one value are one event all the same."""
+    assert read(b'data: {"a": 1}\ndata: {"b":\ndata: 2}\ndata: [DONE]\n\n') == [
+        '{"a": 1}',
+        '{"b":\n2}',
+        "[DONE]",
+    ]
+
+
+def test_an_error_is_known_by_the_name_of_its_event_or_field() -> None:
+    """Only for that event."""
+    reader = EventReader()
+    data = b"event: error\ndata: a\n\ndata: b\n\nerror: c\n\nevent: error\n\n"
+    assert reader.feed(data) == [
+        Event("a", "error"),
+        Event("b"),
+        Event("c", "error"),
+        Event("", "error"),
+    ]
+
+
+def test_what_is_no_event_is_told_without_its_markup() -> None:
+    """On one line, and not all of a page."""
+    reader = EventReader()
+    page = b"<html><style>p {}</style><body>\n<h1>502</h1> <!-- x -->Bad\n  gateway</body></html>"
+    assert reader.feed(page) == []
+    assert reader.finish() == []
+    assert reader.words == "502 Bad gateway"
+
+
+def test_a_long_value_is_no_event_that_is_too_long() -> None:
+    """A whole answer may come with many log-probabilities, on one line."""
+    reader = EventReader()
+    value = b'{"a": "' + b"x" * 2_000_000 + b'"}'
+    for start in range(0, len(value), 65536):
+        assert reader.feed(value[start : start + 65536]) == []
+    assert reader.finish() == [Event(value.decode(), "bare")]
 
 
 def test_a_byte_order_mark_is_skipped() -> None:

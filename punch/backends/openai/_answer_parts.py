@@ -1,14 +1,15 @@
 """Gathers what comes with an answer besides its text: tool calls and log-probabilities. No I/O.
 
 Both are gathered while the answer streams, and are bounded: a server that sends without end, or
-what no peer would accept, fails its own answer. The text itself is read by `_completions`.
+what no peer would accept, fails its own answer. The text itself is read by `_answer`.
 """
 
 from __future__ import annotations
 
+import json
 import math
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import attrs
@@ -24,6 +25,7 @@ from ...wire import (
     TokenLogprob,
     ToolCall,
 )
+from ._characters import whole_characters
 
 # Bytes. With the text of an answer and its calls they must fit one frame of 8 MiB.
 MAX_LOGPROB_BYTES = 3 << 20
@@ -37,73 +39,166 @@ def new_call_id() -> str:
     return f"call_{secrets.token_hex(12)}"
 
 
-@attrs.define
+@attrs.frozen(kw_only=True)
+class _Piece:
+    """A piece of a call, or all of it."""
+
+    place: int | None
+    id: str
+    name: str
+    arguments: str
+
+
+@attrs.define(eq=False)
 class _Begun:
     """A call as far as it has come."""
+
+    place: int
+    """Where it stands among the calls."""
 
     id: str = ""
     name: str = ""
     arguments: list[str] = attrs.field(factory=list)
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether its arguments are complete."""
+        try:
+            json.loads("".join(self.arguments), strict=False)
+        except (ValueError, RecursionError):
+            return False
+        return True
+
 
 class ToolCalls:
-    """Puts the calls of one answer together from their pieces."""
+    """Puts the calls of one answer together from their pieces.
+
+    OpenAI numbers the calls, and sends id and name with the first piece of each. Other servers
+    send a call whole, number none, give all the same number, or repeat the name or the id.
+    """
 
     def __init__(self) -> None:
-        self._begun: dict[int, _Begun] = {}
+        self._begun: list[_Begun] = []
         self._characters = 0
 
-    def feed(self, pieces: Any) -> bool:
-        """Add ``delta.tool_calls`` of an event; whether there was anything in it.
+    def __bool__(self) -> bool:
+        return bool(self._begun)
+
+    def feed(self, pieces: Sequence[Any]) -> bool:
+        """Add the calls, or pieces of them, of one event; whether there was anything in it.
 
         Raises:
           GenerationFailed: if there are too many calls, or their arguments are too long.
 
         """
-        if not isinstance(pieces, list) or not pieces:
-            return False
+        fresh: list[_Begun] = []
         for piece in pieces:
             if isinstance(piece, dict):
-                self._feed(piece)
-        return True
+                self._feed(piece, fresh)
+        return bool(pieces)
 
-    def _feed(self, piece: dict[str, Any]) -> None:
-        index = piece.get("index")
-        if not isinstance(index, int) or isinstance(index, bool):
-            # Some servers send each call whole, and count none.
-            index = len(self._begun)
-        call = self._begun.setdefault(index, _Begun())
-        if len(self._begun) > MAX_TOOL_CALLS:
-            raise GenerationFailed(f"the answer calls more than {MAX_TOOL_CALLS} tools")
-        function = piece.get("function")
-        function = function if isinstance(function, dict) else {}
-        call.id = call.id or _text(piece.get("id"))
+    def _feed(self, written: dict[str, Any], fresh: list[_Begun]) -> None:
+        piece = _read_piece(written)
+        call = self._find(piece, fresh) or self._begin(piece, fresh)
+        call.id = call.id or piece.id
         # Once: some servers repeat it with every piece.
-        call.name = call.name or _text(function.get("name"))
-        arguments = _text(function.get("arguments"))
-        self._characters += len(arguments)
+        call.name = call.name or piece.name
+        self._characters += len(piece.arguments)
         if self._characters > MAX_ARGUMENTS_CHARACTERS:
             raise GenerationFailed(
                 f"the arguments of the answer's tools are longer than {MAX_ARGUMENTS_CHARACTERS} "
                 "characters"
             )
-        call.arguments.append(arguments)
+        call.arguments.append(piece.arguments)
 
-    def finish(self) -> tuple[ToolCall, ...]:
+    def _find(self, piece: _Piece, fresh: list[_Begun]) -> _Begun | None:
+        """The call that *piece* belongs to, if that has begun; *fresh* have in the same event."""
+        if not self._begun:
+            return None
+        last = self._begun[-1]
+        if piece.place is not None:
+            same = [call for call in self._begun if call.place == piece.place]
+        elif piece.id:
+            same = [call for call in self._begun if call.id == piece.id]
+            # A server that makes up an id for each piece has not begun another call in the middle.
+            if not same and not (last.id and (last.is_whole or not any(last.arguments))):
+                same = [last]
+        else:
+            same = [last]
+        if not same or _is_another(same[-1], piece, is_fresh=same[-1] in fresh):
+            return None
+        return same[-1]
+
+    def _begin(self, piece: _Piece, fresh: list[_Begun]) -> _Begun:
+        if len(self._begun) == MAX_TOOL_CALLS:
+            raise GenerationFailed(f"the answer calls more than {MAX_TOOL_CALLS} tools")
+        place, places = piece.place, {call.place for call in self._begun}
+        if place is None or place in places:
+            place = max(places, default=-1) + 1
+        call = _Begun(place=place)
+        self._begun.append(call)
+        fresh.append(call)
+        return call
+
+    def finish(self, *, is_cut: bool = False) -> tuple[ToolCall, ...]:
         """The calls, in their order.
+
+        Args:
+          is_cut: Whether the answer ended before it was complete: the last call may be unfinished,
+            and is left out if not even its name is there.
 
         Raises:
           GenerationFailed: if a call has no name, or one that no tool can have.
 
         """
         calls = []
-        for _, call in sorted(self._begun.items()):
+        for call in sorted(self._begun, key=lambda call: call.place):
+            if is_cut and not call.name and call is self._begun[-1]:
+                continue
             if not _is_label(call.name):
                 raise GenerationFailed(f"the answer calls a tool named {call.name[:80]!r}")
             found = call.id if _is_label(call.id) else new_call_id()
-            arguments = _sendable("".join(call.arguments)) or "{}"
-            calls.append(ToolCall(id=found, name=call.name, arguments=arguments))
+            arguments = whole_characters("".join(call.arguments))
+            calls.append(
+                ToolCall(id=found, name=call.name, arguments=arguments or ("" if is_cut else "{}"))
+            )
         return tuple(calls)
+
+
+def _is_another(call: _Begun, piece: _Piece, *, is_fresh: bool) -> bool:
+    """Whether *piece* begins another call, although its number or place is that of *call*."""
+    if not piece.name or not call.name:
+        return False
+    if piece.name != call.name:
+        return True
+    if is_fresh and piece.place is None:
+        # Calls beside each other are whole ones.
+        return True
+    has_other_id = bool(piece.id and call.id and piece.id != call.id)
+    if piece.place is not None and not has_other_id and not is_fresh:
+        return False
+    return call.is_whole and (has_other_id or bool(piece.arguments.strip()))
+
+
+def _read_piece(written: dict[str, Any]) -> _Piece:
+    function = written.get("function")
+    function = function if isinstance(function, dict) else written
+    arguments = function.get("arguments")
+    if not isinstance(arguments, str):
+        # Some servers send the value itself.
+        arguments = "" if arguments is None else json.dumps(arguments, ensure_ascii=False)
+    return _Piece(
+        place=_number(written.get("index")),
+        id=_text(written.get("id")),
+        name=_text(function.get("name")),
+        arguments=arguments,
+    )
+
+
+def _number(index: Any) -> int | None:
+    if isinstance(index, str) and index.isascii() and index.isdecimal():
+        index = int(index[:9])
+    return index if isinstance(index, int) and not isinstance(index, bool) else None
 
 
 class Logprobs:
@@ -176,7 +271,7 @@ def _pair(row: dict[str, Any]) -> tuple[str, float]:
 
 
 def _token(value: Any) -> str:
-    return _sendable(_text(value))[:MAX_TOKEN_CHARACTERS]
+    return whole_characters(_text(value))[:MAX_TOKEN_CHARACTERS]
 
 
 def _logprob(value: Any) -> float:
@@ -188,11 +283,6 @@ def _logprob(value: Any) -> float:
 
 def _text(value: Any) -> str:
     return value if isinstance(value, str) else ""
-
-
-def _sendable(text: str) -> str:
-    """Without halves of surrogate pairs, which JSON may hold and the wire cannot."""
-    return text if text.isascii() else text.encode(errors="replace").decode()
 
 
 def _is_label(text: str) -> bool:

@@ -7,7 +7,8 @@ and events are made and read by `_completions`.
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+import math
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -18,8 +19,9 @@ import trio
 from ...exceptions import BackendCrashed, GenerationFailed, PunchError
 from ...wire import CommandRequest, Secrets
 from .._base import Emit, Generation
-from ._completions import AnswerReader, Dialect, build, fault, read_embeddings
-from ._sse import EventReader
+from ._answer import AnswerReader
+from ._completions import Dialect, build, fault, read_embeddings
+from ._sse import Event, EventReader
 
 if TYPE_CHECKING:
     import httpx
@@ -36,6 +38,13 @@ SILENCE_SECONDS = 600.0
 # llama-server closes an idle connection after 5 s (`Keep-Alive: timeout=5`). A request
 # written just then is lost, so ours are given up earlier.
 _KEEPALIVE_SECONDS = 3.0
+
+# Once a server has said that nothing more comes, the end of its response is as good as there; to
+# have read it keeps the connection for the next request.
+_DONE_SECONDS = 0.5
+
+# The tokens are counted right after the end of the text.
+_USAGE_SECONDS = 30.0
 
 # One vector of 4096 numbers takes some 80 KB as JSON.
 _MAX_BODY_BYTES = 64 * 1024 * 1024
@@ -97,7 +106,8 @@ class HttpClient:
         if request.command == "embed":
             value = await self.post_json(path, body)
             return read_embeddings(value, expected=len(request.inputs))
-        return await self._asked(partial(self._stream, path, body, emit, request.logprobs))
+        answer = AnswerReader(request.logprobs, max_tokens=request.sampling.max_tokens)
+        return await self._asked(partial(self._stream, path, body, emit, answer))
 
     async def _asked(self, ask: Callable[[_Wire], Awaitable[T]]) -> T:
         """The result of *ask*; a request lost on a stale connection is sent once more.
@@ -120,13 +130,9 @@ class HttpClient:
             raise self._translate(error) from error
 
     async def _stream(
-        self, path: str, body: Mapping[str, Any], emit: Emit, logprobs: int | None, wire: _Wire
+        self, path: str, body: Mapping[str, Any], emit: Emit, answer: AnswerReader, wire: _Wire
     ) -> Generation:
-        started = trio.current_time()
-        first: float | None = None
-        last: float | None = None
-        events = EventReader()
-        answer = AnswerReader(logprobs)
+        reading = _Reading(answer, emit)
         async with self._client.stream(
             "POST",
             self.url + path,
@@ -137,15 +143,14 @@ class HttpClient:
             wire.is_answered = True
             if response.status_code != 200:
                 raise await self._fault(response)
-            # `response.stream` is what `aiter_raw` reads, without its four generators a token.
-            async for data in response.stream:  # type: ignore[union-attr]  # it is async
-                for event in events.feed(data):
-                    text, tokens = answer.feed(event)
-                    if text or tokens:
-                        last = trio.current_time() - started
-                        first = last if first is None else first
-                        await emit(text, tokens)
-        return answer.finish(first_token=first, last_token=last)
+            try:
+                await reading.read(_bytes_in(response))
+            except self._errors.any:
+                await reading.read_rest()
+                # How the connection ends is of no interest once the answer is whole.
+                if not answer.is_whole:
+                    raise
+        return await reading.finish()
 
     async def get_json(self, path: str, *, timeout: float) -> Any:
         """The JSON body of a GET, within *timeout* seconds.
@@ -228,6 +233,66 @@ class HttpClient:
             raise
 
 
+class _Reading:
+    """Reads one answer from the bytes of its response, and emits it.
+
+    Args:
+      answer: Puts it together.
+      emit: Gets the text as it comes.
+
+    """
+
+    def __init__(self, answer: AnswerReader, emit: Emit) -> None:
+        self._answer = answer
+        self._emit = emit
+        self._events = EventReader()
+        self._started = trio.current_time()
+        self._first: float | None = None
+        self._last: float | None = None
+
+    async def read(self, parts: AsyncIterable[bytes]) -> None:
+        """Read to the end of the response, or for a while past that of the answer."""
+        answer = self._answer
+        failed: Exception | None = None
+        with trio.CancelScope() as patience:
+            async for data in parts:
+                patience.deadline = math.inf
+                try:
+                    if failed is None:
+                        await self._take(self._events.feed(data))
+                except Exception as error:  # noqa: BLE001 - raised below
+                    # An iteration over httpcore's generators can be left by a cancel only: they
+                    # close none of those within them.
+                    failed = error
+                    patience.cancel()
+                if answer.is_whole:
+                    seconds = _DONE_SECONDS if answer.done else _USAGE_SECONDS
+                    patience.deadline = trio.current_time() + seconds
+        if failed is not None:
+            raise failed
+
+    async def read_rest(self) -> None:
+        """Read what the end of the response makes certain."""
+        await self._take(self._events.finish())
+
+    async def finish(self) -> Generation:
+        """The whole answer, given that the response has ended."""
+        await self.read_rest()
+        if rest := self._answer.rest():
+            await self._emit(rest, 0)
+        return self._answer.finish(
+            first_token=self._first, last_token=self._last, words=self._events.words
+        )
+
+    async def _take(self, events: list[Event]) -> None:
+        for event in events:
+            text, tokens = self._answer.feed(*event)
+            if text or tokens:
+                self._last = trio.current_time() - self._started
+                self._first = self._last if self._first is None else self._first
+                await self._emit(text, tokens)
+
+
 class _Wire:
     """What is known of one request on its way: enough to say whether it may be sent again."""
 
@@ -263,9 +328,26 @@ def _encode(body: Mapping[str, Any]) -> bytes:
     return json.dumps(body, ensure_ascii=False).encode("utf-8", "replace")
 
 
+def _bytes_in(response: httpx.Response) -> AsyncIterable[bytes]:
+    """The bytes of a body as they come.
+
+    Raises:
+      GenerationFailed: if they are compressed in a way that cannot be undone.
+
+    """
+    coding = response.headers.get("Content-Encoding", "identity").strip().lower()
+    if coding in ("", "identity"):
+        # What `aiter_raw` reads, without its four generators a token.
+        return response.stream  # type: ignore[return-value]  # it is async
+    if coding in ("gzip", "deflate"):
+        # Nobody asked for it; some proxies compress all the same.
+        return response.aiter_bytes()
+    raise GenerationFailed(f"the server sends its answer as {coding!r}, which was not asked for")
+
+
 async def _read(response: httpx.Response, limit: int) -> bytes:
     data = bytearray()
-    async for part in response.aiter_raw():
+    async for part in _bytes_in(response):
         data += part
         if len(data) > limit:
             raise GenerationFailed(f"the server's response is longer than {limit} bytes")

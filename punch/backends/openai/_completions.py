@@ -1,9 +1,9 @@
 """Translates between requests of ours and the OpenAI-compatible HTTP interface. No I/O.
 
-`build` turns a request into a path and a body, `AnswerReader` turns the events of a
-stream into text, `fault` turns a rejection into one of our errors. What llama.cpp adds to
-the interface (``timings``, ``exceed_context_size_error``) is read where it is there.
-Whether the numbers can be true is judged by `punch.backends.plausible`.
+`build` turns a request into a path and a body, `fault` turns a rejection into one of our errors;
+answers are read by `_answer`. What llama.cpp adds to the interface (``timings``,
+``exceed_context_size_error``) is read where it is there. Whether the numbers can be true is judged
+by `punch.backends.plausible`.
 """
 
 from __future__ import annotations
@@ -25,13 +25,9 @@ from ...wire import (
     Usage,
 )
 from .._base import Generation
-from ._answer_parts import Logprobs, ToolCalls
 
 Dialect = Literal["llama_cpp", "vllm", "other"]
 """Which extensions of the interface a server understands."""
-
-# The longest answer kept in memory; a million tokens of four bytes.
-MAX_ANSWER_CHARACTERS = 4 * 1024 * 1024
 
 # Characters of a server's own words that go into an error of ours.
 _MAX_QUOTE = 500
@@ -204,143 +200,18 @@ def _continue(body: dict[str, Any], continuation: str, dialect: Dialect) -> None
         body["chat_template_kwargs"] = {"enable_thinking": False}
 
 
-class AnswerReader:
-    """Puts one answer together from the events of its stream.
-
-    Args:
-      logprobs: How many alternatives of each token were asked for; `None` for no
-        log-probabilities.
-
-    """
-
-    def __init__(self, logprobs: int | None = None) -> None:
-        self._calls = ToolCalls()
-        self._logprobs = Logprobs(logprobs)
-        self._parts: list[str] = []
-        self._characters = 0
-        self._counted = 0
-        self._finish_reason: str | None = None
-        self._usage: dict[str, Any] = {}
-        self._timings: dict[str, Any] = {}
-        self.done = False
-        """True once the server has said that nothing more comes."""
-
-    def feed(self, event: str) -> tuple[str, int]:
-        """The new text of *event* and the tokens it stands for; ``("", 0)`` if there is none.
-
-        A thought has tokens and no text here, and so has a piece of a tool call.
-
-        Raises:
-          GenerationFailed: if the event is not JSON, or says that the answer failed.
-          PunchError: the error that `fault` finds in it.
-
-        """
-        if self.done:
-            return "", 0
-        if event == "[DONE]":
-            self.done = True
-            return "", 0
-        try:
-            value = json.loads(event)
-        except (ValueError, RecursionError) as error:
-            raise GenerationFailed(f"the server sent an event that is not JSON: {error}") from None
-        if not isinstance(value, dict):
-            raise GenerationFailed("the server sent an event that is no JSON object")
-        if value.get("error"):
-            raise fault_of(value["error"], status=_status_in(value["error"]))
-        if isinstance(usage := value.get("usage"), dict):
-            self._usage = usage
-        made = None
-        if isinstance(timings := value.get("timings"), dict):
-            self._timings = timings
-            made = _count(timings, "predicted_n")
-        choices = value.get("choices")
-        if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):
-            return "", 0
-        return self._choice(choices[0], made)
-
-    def _choice(self, choice: dict[str, Any], made: int | None) -> tuple[str, int]:
-        if isinstance(reason := choice.get("finish_reason"), str) and reason:
-            self._finish_reason = reason
-        self._logprobs.feed(choice.get("logprobs"))
-        delta = choice.get("delta")
-        is_call = isinstance(delta, dict) and self._calls.feed(delta.get("tool_calls"))
-        text = delta.get("content") if isinstance(delta, dict) else choice.get("text")
-        if not isinstance(text, str) or not text:
-            return "", self._count_more(made) if is_call or _is_thought(delta) else 0
-        self._parts.append(text)
-        self._characters += len(text)
-        if self._characters > MAX_ANSWER_CHARACTERS:
-            raise GenerationFailed(f"the answer is longer than {MAX_ANSWER_CHARACTERS} characters")
-        return text, self._count_more(made)
-
-    def _count_more(self, made: int | None) -> int:
-        """The tokens of an event: by the server's own count of all it has *made*, or one."""
-        tokens = 1 if made is None else max(0, made - self._counted)
-        self._counted += tokens
-        return tokens
-
-    def finish(self, *, first_token: float | None, last_token: float | None) -> Generation:
-        """The whole answer, now that its stream has ended.
-
-        Args:
-          first_token: Seconds from the request to the first text, as we saw it.
-          last_token: Seconds from the request to the last text, as we saw it.
-
-        Raises:
-          GenerationFailed: if the stream ended before the answer did.
-
-        """
-        if self._finish_reason is None:
-            raise GenerationFailed(
-                "the server's answer ended without a finish: it was cut off "
-                f"after {self._characters} characters"
-            )
-        if self._finish_reason in ("abort", "error", "content_filter"):
-            raise GenerationFailed(f"the server gave up on the answer: {self._finish_reason}")
-        prefill = _seconds(self._timings, "prompt_ms")
-        decode = _seconds(self._timings, "predicted_ms")
-        if prefill is None and decode is None and first_token is not None:
-            # The server does not say. Seen from here, the prompt takes until the first
-            # token and the answer from the first to the last; the network is part of it.
-            prefill = first_token
-            decode = None if last_token is None else last_token - first_token
-        calls = self._calls.finish()
-        # For a call that was forced, OpenAI and vLLM say "stop".
-        reason = "tool_calls" if calls else "stop"
-        return Generation(
-            completion=Completion(
-                text="".join(self._parts),
-                finish_reason="length" if self._finish_reason == "length" else reason,
-                tool_calls=calls,
-                logprobs=self._logprobs.finish(),
-            ),
-            usage=_usage(self._usage, self._timings),
-            timings=Timings(prefill=prefill, decode=decode),
-        )
-
-
-def _is_thought(delta: Any) -> bool:
-    """Whether *delta* brings a thought, which is counted in usage but no part of the answer."""
-    if not isinstance(delta, dict):
-        return False
-    # llama-server and older vLLM say the one, newer vLLM and others the other.
-    return any(
-        isinstance(delta.get(n), str) and delta[n] for n in ("reasoning_content", "reasoning")
-    )
-
-
-def _usage(usage: dict[str, Any], timings: dict[str, Any]) -> Usage:
-    cached = _count(timings, "cache_n")
+def usage_in(usage: dict[str, Any], timings: dict[str, Any]) -> Usage:
+    """The tokens that a server has counted, in its `usage` or in llama.cpp's `timings`."""
+    cached = count_in(timings, "cache_n")
     if isinstance(details := usage.get("prompt_tokens_details"), dict):
-        cached = _count(details, "cached_tokens") if cached is None else cached
-    prompt = _count(usage, "prompt_tokens")
-    if prompt is None and (fresh := _count(timings, "prompt_n")) is not None:
+        cached = count_in(details, "cached_tokens") if cached is None else cached
+    prompt = count_in(usage, "prompt_tokens")
+    if prompt is None and (fresh := count_in(timings, "prompt_n")) is not None:
         prompt = fresh + (cached or 0)
-    answer = _count(usage, "completion_tokens")
+    answer = count_in(usage, "completion_tokens")
     return Usage(
         prompt_tokens=prompt,
-        completion_tokens=_count(timings, "predicted_n") if answer is None else answer,
+        completion_tokens=count_in(timings, "predicted_n") if answer is None else answer,
         cached_tokens=cached,
     )
 
@@ -362,7 +233,7 @@ def read_embeddings(value: Any, *, expected: int) -> Generation:
     usage = value.get("usage")
     return Generation(
         completion=Completion(embeddings=vectors),
-        usage=_usage(usage if isinstance(usage, dict) else {}, {}),
+        usage=usage_in(usage if isinstance(usage, dict) else {}, {}),
         timings=Timings(),
     )
 
@@ -393,8 +264,8 @@ def _read_complaint(error: Any) -> _Complaint:
         kinds=frozenset(str(error.get(name)) for name in ("type", "code")),
         message=str(error.get("message") or error)[:_MAX_QUOTE],
         param=param if is_field else None,
-        prompt_tokens=_count(error, "n_prompt_tokens"),
-        context_tokens=_count(error, "n_ctx"),
+        prompt_tokens=count_in(error, "n_prompt_tokens"),
+        context_tokens=count_in(error, "n_ctx"),
     )
 
 
@@ -454,19 +325,7 @@ def fault_of(error: Any, *, status: int, key_setting: str | None = None) -> Punc
     return failed
 
 
-def _status_in(error: Any) -> int:
-    """HTTP status that an error in the middle of a stream would have had."""
-    code = error.get("code") if isinstance(error, dict) else None
-    return code if isinstance(code, int) and 400 <= code <= 599 else 500
-
-
-def _count(values: dict[str, Any], name: str) -> int | None:
+def count_in(values: dict[str, Any], name: str) -> int | None:
+    """The count that *values* have under *name*; `None` if there is none."""
     value = values.get(name)
     return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
-
-
-def _seconds(values: dict[str, Any], name: str) -> float | None:
-    value = values.get(name)
-    if isinstance(value, bool) or not isinstance(value, int | float) or value < 0:
-        return None
-    return value / 1000

@@ -1,0 +1,312 @@
+"""Puts one answer together from the events of its stream. No I/O.
+
+* An answer is whole once its server says so, by the reason for its end, by ``[DONE]``, or by
+  sending all of it as one JSON value. A stream with none of these was cut off.
+* An answer without text, call or thought is one only if the server says that it ends there, with
+  a reason or with a count of tokens. Otherwise it has failed, with the server's own words.
+* No text counts twice, however often the server repeats it.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from ...exceptions import GenerationFailed
+from ...wire import Completion, Timings
+from .._base import Generation
+from ._answer_parts import Logprobs, ToolCalls
+from ._characters import Characters, whole_characters
+from ._choices import (
+    Said,
+    complaint_in,
+    is_at_limit,
+    is_for_tools,
+    is_given_up,
+    read_message,
+    reason_in,
+    status_in,
+    words_in,
+)
+from ._completions import count_in, fault_of, usage_in
+from ._sse import DONE, Kind
+
+# The longest answer kept in memory; a million tokens of four bytes.
+MAX_ANSWER_CHARACTERS = 4 * 1024 * 1024
+
+# Of what a model thinks, so much is kept: with the rest of a response it must fit a frame.
+MAX_THOUGHT_CHARACTERS = 256 * 1024
+
+# Characters of a server's words that are told.
+_MAX_WORDS = 500
+
+# What some servers send as an event to keep a connection open.
+_HEARTBEATS = frozenset({"", "heartbeat", "keep-alive", "keepalive", "null", "ping", "pong", "{}"})
+
+_NO_WORD = "an error without a word"
+
+
+class AnswerReader:
+    """Puts one answer together from the events of its stream.
+
+    Args:
+      logprobs: How many alternatives of each token were asked for; `None` for no
+        log-probabilities.
+      max_tokens: How many tokens were asked for, if that was limited.
+
+    """
+
+    def __init__(self, logprobs: int | None = None, *, max_tokens: int | None = None) -> None:
+        self._max_tokens = max_tokens
+        self._calls = ToolCalls()
+        self._logprobs = Logprobs(logprobs)
+        self._characters = Characters()
+        self._parts: list[str] = []
+        self._length = 0
+        self._thoughts: list[str] = []
+        self._thought_length = 0
+        self._counted = 0
+        self._reason: str | None = None
+        self._goes_on = False
+        self._has_deltas = False
+        self._events = self._bare = 0
+        self._usage: dict[str, Any] = {}
+        self._timings: dict[str, Any] = {}
+        self._words = ""
+        self.done = False
+        """True once the server has said that nothing more comes."""
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the server has said that the answer is whole, so that a cut takes nothing away.
+
+        A reason for the end is no end if text has come after one.
+        """
+        return self.done or (self._reason is not None and not self._goes_on)
+
+    def feed(self, event: str, kind: Kind = "data") -> tuple[str, int]:
+        """The new text of *event* and the tokens it stands for; ``("", 0)`` if there is none.
+
+        A thought has tokens and no text here, and so has a piece of a tool call.
+
+        Raises:
+          GenerationFailed: if the event is not JSON, or says that the answer failed.
+          PunchError: the error that `fault_of` finds in it.
+
+        """
+        if self.done:
+            return "", 0
+        try:
+            # Some servers leave control characters in texts as they are.
+            value = json.loads(event, strict=False)
+        except (ValueError, RecursionError):
+            return self._feed_odd(event, kind)
+        if kind == "error":
+            complaint = complaint_in(value) if isinstance(value, dict) else None
+            raise _failed(complaint or value or _NO_WORD)
+        if isinstance(value, dict):
+            return self._value(value, kind)
+        if isinstance(value, list) and all(isinstance(one, dict) for one in value):
+            found = [self._value(one, kind) for one in value]
+            return "".join(text for text, _ in found), sum(tokens for _, tokens in found)
+        if value:
+            raise GenerationFailed(
+                f"the server sent an event that is no JSON object: {_cut(event)}"
+            )
+        return "", 0
+
+    def _feed_odd(self, event: str, kind: Kind) -> tuple[str, int]:
+        """Take an event that is no JSON."""
+        text = event.strip()
+        if text.startswith("data:"):
+            # A proxy has wrapped an event into another one.
+            return self.feed(text[5:], kind)
+        if kind == "error":
+            raise _failed(text or _NO_WORD)
+        if text.upper() == DONE:
+            self.done = True
+        elif text.lower() not in _HEARTBEATS and not text.startswith(":"):
+            raise GenerationFailed(f"the server sent an event that is not JSON: {_cut(text)}")
+        return "", 0
+
+    def _value(self, value: dict[str, Any], kind: Kind) -> tuple[str, int]:
+        if (complaint := complaint_in(value)) is not None:
+            raise _failed(complaint)
+        self._note_usage(value.get("usage"))
+        made = None
+        if isinstance(timings := value.get("timings"), dict):
+            self._timings = timings
+            made = count_in(timings, "predicted_n")
+        choices = value.get("choices")
+        if isinstance(choices, dict):
+            choices = [choices]
+        if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):
+            self._words = self._words or words_in(value)
+            return "", 0
+        self._events += 1
+        self._bare += kind == "bare"
+        index = choices[0].get("index")
+        texts, has_made = [], False
+        for choice in choices:
+            # One was asked for; its pieces may come several at a time.
+            if isinstance(choice, dict) and choice.get("index") == index:
+                text, is_more = self._choice(choice)
+                texts.append(text)
+                has_made |= is_more
+        return "".join(texts), self._count_more(made) if has_made else 0
+
+    def _choice(self, choice: dict[str, Any]) -> tuple[str, bool]:
+        """The new text of *choice*, and whether it stands for tokens."""
+        if choice.get("error"):
+            raise _failed(choice["error"])
+        self._note_usage(choice.get("usage"))
+        self._logprobs.feed(choice.get("logprobs"))
+        said = self._said(choice)
+        if said:
+            self._goes_on |= self._reason is not None
+        self._reason = reason_in(choice) or self._reason
+        is_call = self._calls.feed(said.calls)
+        self._think(said.thought)
+        text = self._characters.feed(said.text)
+        if text:
+            self._parts.append(text)
+            self._length += len(text)
+        if self._length > MAX_ANSWER_CHARACTERS:
+            raise GenerationFailed(f"the answer is longer than {MAX_ANSWER_CHARACTERS} characters")
+        return text, is_call or bool(said.text or said.thought)
+
+    def _said(self, choice: dict[str, Any]) -> Said:
+        """What *choice* says that was not said before."""
+        said = Said()
+        if (delta := choice.get("delta")) is not None:
+            said = read_message(delta)
+            self._has_deltas |= bool(said)
+        message = choice.get("message")
+        if message is None:
+            text = choice.get("text")
+            return Said(text) if not said and isinstance(text, str) else said
+        if not self._has_deltas:
+            return read_message(message)
+        # After pieces, a message is all of the answer once more.
+        return Said() if said else self._not_yet_said(read_message(message))
+
+    def _not_yet_said(self, whole: Said) -> Said:
+        so_far = "".join(self._parts)
+        is_longer = whole.text.startswith(so_far)
+        return Said(
+            whole.text[len(so_far) :] if is_longer else "",
+            "" if self._thoughts else whole.thought,
+            () if self._calls else whole.calls,
+        )
+
+    def _think(self, thought: str) -> None:
+        if thought and self._thought_length < MAX_THOUGHT_CHARACTERS:
+            thought = thought[: MAX_THOUGHT_CHARACTERS - self._thought_length]
+            self._thoughts.append(thought)
+            self._thought_length += len(thought)
+
+    def _note_usage(self, usage: Any) -> None:
+        """Keep the last count; many servers send an empty one with every event before it."""
+        if isinstance(usage, dict) and usage_in(usage, {}) != usage_in({}, {}):
+            self._usage = usage
+
+    def _count_more(self, made: int | None) -> int:
+        """The tokens of an event: by the server's own count of all it has *made*, or one."""
+        if made is None:
+            so_far = count_in(self._usage, "completion_tokens") or 0
+            made = so_far if so_far > self._counted else self._counted + 1
+        tokens = max(0, made - self._counted)
+        self._counted += tokens
+        return tokens
+
+    def rest(self) -> str:
+        """The text that was held back, once the stream of a whole answer has ended."""
+        if not self._has_ended:
+            return ""
+        if text := self._characters.finish():
+            self._parts.append(text)
+        return text
+
+    @property
+    def _is_begun(self) -> bool:
+        """Whether there is any of the answer."""
+        return bool(self._parts or self._thoughts or self._calls)
+
+    @property
+    def _has_ended(self) -> bool:
+        """Whether the answer is whole, given that its stream has ended."""
+        is_one_value = self._events == self._bare == 1 and not self._has_deltas
+        return self.done or self._reason is not None or is_one_value
+
+    def finish(
+        self, *, first_token: float | None, last_token: float | None, words: str = ""
+    ) -> Generation:
+        """The whole answer, now that its stream has ended.
+
+        Args:
+          first_token: Seconds from the request to the first text, as we saw it.
+          last_token: Seconds from the request to the last text, as we saw it.
+          words: What the server sent besides events.
+
+        Raises:
+          GenerationFailed: if the stream ended before the answer did, or holds none.
+
+        """
+        words = words or self._words
+        says = f"; the server says: {_cut(words)}" if words else ""
+        if not self._has_ended:
+            if words and not self._is_begun:
+                raise GenerationFailed(f"the server sent no answer{says}")
+            raise GenerationFailed(
+                "the server's answer ended without a finish: it was cut off "
+                f"after {self._length} characters{says}"
+            )
+        if is_given_up(self._reason):
+            raise GenerationFailed(f"the server gave up on the answer: {self._reason}{says}")
+        usage = usage_in(self._usage, self._timings)
+        is_cut = is_at_limit(self._reason)
+        if self._reason is None and usage.completion_tokens is not None:
+            is_cut = usage.completion_tokens == self._max_tokens
+        calls = self._calls.finish(is_cut=is_cut)
+        text = "".join(self._parts)
+        if not self._is_begun:
+            is_told = self._reason is not None or usage.completion_tokens is not None
+            if is_for_tools(self._reason) or not is_told:
+                raise GenerationFailed(
+                    f"the server's answer has no text, no call and no thought{says}"
+                )
+        prefill = _seconds(self._timings, "prompt_ms")
+        decode = _seconds(self._timings, "predicted_ms")
+        if prefill is None and decode is None and first_token is not None:
+            # The server does not say. Seen from here, the prompt takes until the first
+            # token and the answer from the first to the last; the network is part of it.
+            prefill = first_token
+            decode = None if last_token is None else last_token - first_token
+        # For a call that was forced, OpenAI and vLLM say "stop".
+        reason = "tool_calls" if calls else "stop"
+        return Generation(
+            completion=Completion(
+                text=text,
+                finish_reason="length" if is_cut else reason,
+                tool_calls=calls,
+                logprobs=self._logprobs.finish(),
+                reasoning=whole_characters("".join(self._thoughts)),
+            ),
+            usage=usage,
+            timings=Timings(prefill=prefill, decode=decode),
+        )
+
+
+def _failed(complaint: Any) -> Exception:
+    return fault_of(complaint, status=status_in(complaint))
+
+
+def _cut(words: str) -> str:
+    return whole_characters(words[:_MAX_WORDS])
+
+
+def _seconds(values: dict[str, Any], name: str) -> float | None:
+    value = values.get(name)
+    if isinstance(value, bool) or not isinstance(value, int | float) or value < 0:
+        return None
+    return value / 1000
