@@ -43,6 +43,7 @@ from .discovery import KnownPeers
 from .events import Batch, Bus, Event, Subscription
 from .exceptions import (
     AnswerInterrupted,
+    AnswerUnfit,
     BackendError,
     ConfigurationError,
     ContextTooLong,
@@ -224,6 +225,7 @@ __all__ = [
     "NoRealPeer",
     "DeadlineExceeded",
     "AnswerInterrupted",
+    "AnswerUnfit",
     "PeerError",
     "PeerUnreachable",
     "PeerTimeout",

@@ -22,6 +22,7 @@
     + PeerRefused
       + OfferUnavailable
     + PeerFailed
+    + AnswerUnfit
     + PeerSimulated
   x ProtocolError
     + LocalProtocolError        ours: a bug on this side
@@ -300,6 +301,16 @@ class PeerFailed(PeerError):
         super().__init__(message, peer_id=peer_id, retry_after=retry_after)
         self.engine_died = engine_died
         """Whether the peer's engine died, or was killed, while it worked at the request."""
+
+
+class AnswerUnfit(PeerError):
+    """The answer is whole and breaks a rule of the schema that it was asked to fit.
+
+    The model's doing, not its peer's: an engine holds a model to what a grammar can say. Another
+    answer may fit.
+    """
+
+    code = "unfit"
 
 
 class PeerSimulated(PeerError):

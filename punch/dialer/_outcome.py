@@ -11,6 +11,7 @@ import attrs
 import trio
 
 from ..exceptions import (
+    AnswerUnfit,
     PeerError,
     PeerFailed,
     PeerRefused,
@@ -21,7 +22,7 @@ from ..exceptions import (
 from ..wire import CommandResponse, Completion
 from ._attempt import Attempt
 from ._delivered import Delivered
-from ._verdict import check_response
+from ._verdict import check_fit, check_response
 
 # How much earlier than we a listener may find that the time ran out, in seconds.
 CLOCK_DIFFERENCE = 1.0
@@ -99,6 +100,9 @@ def finished(
         )
         result = response.result or Completion()
         delivered.check_length(attempt.peer_id, result.text)
+        check_fit(attempt.request, result, attempt.text + result.text, peer_id=attempt.peer_id)
+    except AnswerUnfit as error:
+        return Outcome(status=error.code, reason=error.message, error=error)
     except RequestError as error:
         if not has_others:
             return lost(error)

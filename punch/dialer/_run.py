@@ -262,7 +262,7 @@ class Run:
             self.response = self.books.finished(attempt, outcome)
             return
         self._end(attempt, outcome)
-        if outcome.error is not None and outcome.fault is None:
+        if outcome.error is not None and not isinstance(outcome.error, PeerError):
             raise outcome.error
 
     def _won(self, winner: Attempt) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ..capability import ModelOffer, PeerId
 from ..exceptions import (
+    AnswerUnfit,
     ContextTooLong,
     InvalidRequest,
     OfferUnavailable,
@@ -17,7 +18,7 @@ from ..exceptions import (
     RequestError,
 )
 from ..peers import Candidate
-from ..wire import CommandRequest, CommandResponse, Provenance
+from ..wire import CommandRequest, CommandResponse, Completion, Provenance, broken_rule
 
 _ERRORS: dict[str, type[RequestError] | type[PeerError]] = {
     error.code: error
@@ -113,6 +114,32 @@ def check_response(
         raise PeerFailed("calls tools, and was given none", peer_id=peer_id)
     if result is not None and result.logprobs and request.logprobs is None:
         raise PeerFailed("sends log-probabilities that nobody asked for", peer_id=peer_id)
+
+
+def check_fit(request: CommandRequest, result: Completion, text: str, *, peer_id: PeerId) -> None:
+    """Refuse a whole answer that breaks a rule of the schema it was asked to fit.
+
+    What was cut off fits nothing, and its finish reason says so. A call that the model made of
+    its own will is the caller's to judge.
+
+    Raises:
+      AnswerUnfit: naming the rule, and where it is broken.
+
+    """
+    if result.tool_calls:
+        if request.tool_choice in (None, "auto", "none"):
+            return
+        schemas = {tool.name: tool.parameters for tool in request.tools}
+        for call in result.tool_calls:
+            rule = broken_rule(schemas.get(call.name, "{}"), call.arguments)
+            if rule is not None:
+                what = f"the arguments of its call of {call.name} do not fit: {rule}"
+                raise AnswerUnfit(what, peer_id=peer_id)
+    elif request.response_schema is not None and result.finish_reason == "stop":
+        rule = broken_rule(request.response_schema, text)
+        # A stop sequence ends an answer anywhere, and that is what was asked for.
+        if rule is not None and not request.sampling.stop:
+            raise AnswerUnfit(f"its answer does not fit response_schema: {rule}", peer_id=peer_id)
 
 
 def _error_in(response: CommandResponse, peer: PeerId) -> PunchError:

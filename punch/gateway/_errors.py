@@ -91,6 +91,7 @@ TABLE: Mapping[str, Row] = {
     "refused": Row(503, _BUSY, "peer_refused"),
     "unavailable": Row(503, _BUSY, "peer_refused"),
     "backend_failed": Row(502, _SERVER, "backend_failed"),
+    "unfit": Row(502, _SERVER, "schema_not_met"),
     "simulated": Row(502, _SERVER, "peer_simulated"),
     "protocol": Row(502, _SERVER, "protocol"),
     "remote_protocol": Row(502, _SERVER, "protocol"),

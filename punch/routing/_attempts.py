@@ -26,6 +26,7 @@ import attrs
 from ..capability import PeerId
 from ..exceptions import (
     AnswerInterrupted,
+    AnswerUnfit,
     DeadlineExceeded,
     EnginesDied,
     NoPeerAvailable,
@@ -277,6 +278,9 @@ class Attempts:
             return GiveUp(self.deaths.error(self._so_far()))
         if now >= self._deadline:
             return GiveUp(self.out_of_time())
+        if self.begun and self._failed and isinstance(self._failed[-1].error, AnswerUnfit):
+            # The caller has all of it, and another one would be another answer.
+            return GiveUp(self._failed[-1].error)
         if self.begun and (why := self._cannot_continue(decision)):
             return GiveUp(self._interrupted(why))
         candidate = _next(decision)
@@ -409,6 +413,8 @@ class Attempts:
         return min(waits, default=None)
 
     def _nobody(self, decision: Decision) -> PunchError:
+        if self._failed and isinstance(self._failed[-1].error, AnswerUnfit):
+            return self._failed[-1].error
         reasons = self._failures()
         candidates = [c for c in decision.candidates() if c.peer_id not in reasons]
         for candidate in candidates:

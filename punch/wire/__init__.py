@@ -64,7 +64,7 @@ from ._response import (
 )
 from ._schema import MINOR
 from ._session import PROTOCOL, WINDOW, Session, State, diagram, greeting
-from .checks import check_request
+from .checks import broken_rule, check_request
 
 __all__ = [
     # what is asked and answered
@@ -134,6 +134,7 @@ __all__ = [
     "decode",
     "encode_registration",
     "decode_registration",
+    "broken_rule",
     "check_request",
     "fingerprint",
     # what is known of it before it is answered, and what may be told of it afterwards

@@ -14,7 +14,7 @@ from trio.testing import MockClock
 from punch.backends import Emit, Generation, MockBackend, MockScript
 from punch.capability import ModelOffer
 from punch.dialer import chat_request
-from punch.exceptions import AnswerInterrupted, InvalidRequest, NoPeerAvailable
+from punch.exceptions import AnswerInterrupted, AnswerUnfit, InvalidRequest, NoPeerAvailable
 from punch.testing import ScriptedBackend, Swarm
 from punch.wire import (
     CommandRequest,
@@ -247,3 +247,100 @@ async def test_a_listener_is_asked_for_the_very_offer_that_was_chosen(
         offers = [offer.id for offer in executor.capability().models]
     assert asked == offers
     assert None not in offers
+
+
+PERSON = json.dumps(
+    {
+        "type": "object",
+        "properties": {"age": {"type": "integer", "multipleOf": 7}},
+        "required": ["age"],
+    }
+)
+FITS, BREAKS = Completion(text='{"age": 21}'), Completion(text='{"age": 19}')
+RULE = "its answer does not fit response_schema: $.age breaks the rule multipleOf"
+
+
+def saying(completion: Completion) -> ScriptedBackend:
+    """A backend that answers with *completion*, in pieces."""
+
+    async def play(request: CommandRequest, emit: Emit) -> Generation:
+        for piece in completion.text:
+            await emit(piece, 1)
+        return Generation(completion=completion, usage=Usage(), timings=Timings())
+
+    every = frozenset({"chat", "tools", "json_schema", "logprobs"})
+    return ScriptedBackend(play, offers=(ModelOffer(name="scripted", features=every),))
+
+
+@pytest.mark.parametrize("stream", [True, False])
+async def test_an_answer_that_breaks_a_rule_of_its_schema_is_no_success(
+    stream: bool, autojump_clock: MockClock, swarm: Swarm
+) -> None:
+    """Whoever asked is told which rule, and where; the peer is not held to be broken."""
+    async with swarm.router() as router:
+        await swarm.listener("a", saying(BREAKS))
+        for _ in range(10):
+            with pytest.raises(AnswerUnfit) as caught:
+                await router.ask(question(response_schema=PERSON, stream=stream))
+            assert caught.value.message == RULE
+        assert (await router.ask(question())).status == "success"
+
+
+async def test_another_peer_may_do_better_as_long_as_nothing_was_delivered(
+    autojump_clock: MockClock, swarm: Swarm
+) -> None:
+    """One calls outside the parameters, the other within them: every call fits."""
+    request = question(tools=(attrs.evolve(TOOL, parameters=PERSON),), tool_choice="required")
+    bad, good = (
+        Completion(
+            finish_reason="tool_calls",
+            tool_calls=(ToolCall(id="c", name="look", arguments=arguments),),
+        )
+        for arguments in (BREAKS.text, FITS.text)
+    )
+    async with swarm.router() as router:
+        await swarm.listener("a", saying(bad))
+        await swarm.listener("b", saying(good))
+        for number in range(10):
+            response = await router.ask(attrs.evolve(request, request_id=str(number)))
+            assert response.result == good
+            assert response.executor == "b"
+
+
+@pytest.mark.parametrize(
+    ("completion", "sampling"),
+    [
+        (Completion(text='{"age": 1', finish_reason="length"), Sampling(max_tokens=12)),
+        (Completion(text='{"age'), Sampling(stop=('": ',))),
+    ],
+    ids=["length", "stop"],
+)
+async def test_what_was_cut_off_as_was_asked_is_delivered(
+    completion: Completion, sampling: Sampling, autojump_clock: MockClock, swarm: Swarm
+) -> None:
+    """It fits nothing, and says so by its finish reason, or was wanted so."""
+    request = question(response_schema=PERSON, sampling=sampling)
+    async with swarm.router() as router:
+        await swarm.listener("a", saying(completion))
+        assert result_of(await router.ask(request)) == completion
+
+
+@pytest.mark.parametrize("choice", ["required", "function:look", "auto", None])
+async def test_a_call_that_was_demanded_is_held_to_its_parameters(
+    choice: str | None, autojump_clock: MockClock, swarm: Swarm
+) -> None:
+    """One that the model made of its own will is the caller's to judge."""
+    call = ToolCall(id="c", name="look", arguments='{"age": 19}')
+    completion = Completion(finish_reason="tool_calls", tool_calls=(call,))
+    tool = attrs.evolve(TOOL, parameters=PERSON)
+    request = question(tools=(tool,), tool_choice=choice)
+    async with swarm.router() as router:
+        await swarm.listener("a", saying(completion))
+        if choice in ("auto", None):
+            assert result_of(await router.ask(request)).tool_calls == (call,)
+            return
+        with pytest.raises(AnswerUnfit) as caught:
+            await router.ask(request)
+    assert caught.value.message == (
+        "the arguments of its call of look do not fit: $.age breaks the rule multipleOf"
+    )

@@ -172,9 +172,7 @@ def test_nested_repetition_that_multiplies_is_refused(schema: dict[str, Any]) ->
         chain(64, lambda ref: {"anyOf": [ref, ref]}),
         {"$defs": {"tree": array({"$ref": "#/$defs/tree"}, 50)}, "$ref": "#/$defs/tree"},
         {"$ref": "#"},
-        {"$ref": "https://example.com/schema.json"},
         array({"type": "string", "maxLength": 2**31 - 1}, 2**31 - 1),
-        {"maxItems": "many", "minLength": None, "pattern": 5, "items": True, "properties": []},
     ],
 )
 def test_heavy_schemas_pass(schema: dict[str, Any]) -> None:

@@ -19,6 +19,20 @@ from ...wire import CommandRequest, TokenLogprob, Tool, ToolCall
 MAX_VALUES = 1000
 MAX_CHARACTERS = 1000
 
+# A text of each form that programs commonly ask for.
+FORMATS = {
+    "date": "2000-01-01",
+    "date-time": "2000-01-01T00:00:00Z",
+    "time": "00:00:00Z",
+    "duration": "PT1S",
+    "email": "text@example.com",
+    "hostname": "example.com",
+    "ipv4": "192.0.2.1",
+    "ipv6": "2001:db8::1",
+    "uri": "https://example.com/text",
+    "uuid": "00000000-0000-4000-8000-000000000000",
+}
+
 # Levels. A schema that refers to itself has no end of its own.
 MAX_DEPTH = 64
 
@@ -47,7 +61,13 @@ class _Maker:
             return schema["const"]
         if isinstance(choices := schema.get("enum"), list) and choices:
             return choices[0]
-        for either in ("anyOf", "oneOf", "allOf"):
+        if isinstance(parts := schema.get("allOf"), list) and parts:
+            made = [self.make(part) for part in parts]
+            both = {
+                name: value for one in made if isinstance(one, dict) for name, value in one.items()
+            }
+            return both or made[0]
+        for either in ("anyOf", "oneOf"):
             if isinstance(parts := schema.get(either), list) and parts:
                 return self.make(parts[0])
         return self._of_type(schema)
@@ -66,6 +86,8 @@ class _Maker:
                 least = min(_whole(schema.get("minItems")), MAX_VALUES)
                 return [self.make(items) for _ in range(least) if self._left > 0]
             case "string":
+                if isinstance(form := schema.get("format"), str) and form in FORMATS:
+                    return FORMATS[form]
                 least = min(_whole(schema.get("minLength")), MAX_CHARACTERS)
                 text = "text" if least <= 4 else "text" * (least // 4 + 1)
                 most = schema.get("maxLength")

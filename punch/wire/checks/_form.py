@@ -19,6 +19,7 @@ from .._limits import (
     Limit,
 )
 from .._request import ChatMessage, CommandRequest
+from ._fit import unusable
 from ._repetition import RepetitionCheck
 
 CHOICES = ("auto", "none", "required")
@@ -233,6 +234,8 @@ def check_form(request: CommandRequest) -> None:
                 "response_schema", f"is set; {request.command} gives no text to fit"
             )
         _check_schema(request.response_schema, "response_schema", repetition)
+        if (rule := unusable(request.response_schema)) is not None:
+            raise InvalidRequest.about("response_schema", rule)
     if request.logprobs is not None:
         if not generates:
             raise InvalidRequest.about("logprobs", f"is set; {request.command} makes no tokens")
