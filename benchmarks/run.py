@@ -29,6 +29,7 @@ import gateway
 import hop
 import inference
 import memory
+import misbehaving
 import policies
 import streams
 import two_listeners
@@ -42,7 +43,7 @@ MEASUREMENTS = {
 }
 
 # With programs and sections of their own.
-APART = {"gateway": gateway}
+APART = {"gateway": gateway, "misbehaving": misbehaving}
 
 
 def _say(text: str) -> None:
@@ -95,7 +96,7 @@ def main() -> int:
     print(f"{table(reports)}\n\n{remarks(reports)}")
     if given.write and complete:
         before = RESULTS.read_text(encoding="utf-8")
-        own = (two_listeners.SECTION, gateway.SECTION)
+        own = (two_listeners.SECTION, gateway.SECTION, misbehaving.SECTION)
         sections = (policies.kept_section(before), *(each.kept(before) for each in own))
         text = document(reports, command="bins/bench --write", load=load)
         text = "\n".join((text, *filter(None, sections)))

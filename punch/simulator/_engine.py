@@ -118,6 +118,12 @@ class Engine:
         engine.decoding = [job.copy() for job in self.decoding]
         return engine
 
+    def speed_up(self, factor: float, now: float) -> None:
+        """Be *factor* times as fast from *now* on."""
+        self.advance(now)
+        self._prefill *= factor
+        self._decode *= factor
+
     @property
     def active(self) -> int:
         """Requests that have a slot."""

@@ -22,7 +22,7 @@ KINDS: Mapping[str, str] = {
     BLAMING: "says of every request, at once, that the caller is at fault",
     SILENT: "pings, and never answers",
     DRIPPING: "answers with a character every 4 s",
-    BOASTING: "claims and reports ten times its speed",
+    BOASTING: "claims and reports ten times its speed; mended, it is as fast as that",
     STUCK: "has an engine that begins every request and makes nothing",
     FRAGILE: "has an engine that dies of long prompts, and of everything else with them",
 }

@@ -123,10 +123,13 @@ class SimulatedBackend:
         self._back_at = 0.0
         self._kind = peer.kind
         self._claims = peer.claims
+        self._speed = 1.0
 
     def mend(self) -> None:
-        """Do from now on what a machine should; what it has begun stays as it is."""
-        self._kind, self._claims = "", 1.0
+        """Do from now on what a machine should, and be as fast as it claims."""
+        self.engine.speed_up(self._claims, trio.current_time())
+        self._speed, self._kind, self._claims = self._claims, "", 1.0
+        self._retime()
 
     @property
     def offers(self) -> tuple[ModelOffer, ...]:
@@ -142,8 +145,8 @@ class SimulatedBackend:
                 chat_template=DIGEST,
                 continues=True,
                 load_seconds=max(loads, self._back_at - trio.current_time()),
-                prefill_rate=peer.prefill_rate * self._claims,
-                decode_rate=peer.decode_rate * self._claims,
+                prefill_rate=peer.prefill_rate * self._speed * self._claims,
+                decode_rate=peer.decode_rate * self._speed * self._claims,
             ),
         )
 
