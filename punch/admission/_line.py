@@ -1,17 +1,19 @@
 """The queue before the slots: decides who goes next, and who is pushed out. Does no I/O.
 
-* The highest priority goes first; then the claimant that was served the fewest tokens lately;
-  then the one that came first.
+* The claimant that was served the fewest tokens lately goes first, with its request of the highest
+  priority; then the one that came first.
+* A priority below 0 yields: such a request waits for those of all claimants that do not yield.
 * A full queue still takes a claimant that holds at least two places less than the greediest one:
-  that one's last request is refused in its place, unless it is of a higher priority.
+  that one's last request of its lowest priority is refused in its place, unless the newcomer yields
+  more than that.
 
-A priority is a claimant's own word, and anybody may say 100. It is for claimants that trust each
-other, as those of one namespace do; against greed there is fairness, within one priority.
+A priority is a claimant's own word, and anybody may say 100. So one above 0 orders the requests of
+its own claimant and nobody else's: what a claimant says of itself can only ever cost itself.
 """
 
 from __future__ import annotations
 
-from collections import deque
+from bisect import insort
 from collections.abc import Callable, Hashable
 
 import attrs
@@ -50,7 +52,7 @@ class Ticket:
     """The peer that asks, or the key of the gateway; only compared."""
 
     priority: int = 0
-    """Higher goes first."""
+    """Higher goes first among those of its claimant; below 0 it yields to other claimants too."""
 
     prompt_tokens: int = 0
     """Length of the prompt, in tokens (estimated)."""
@@ -77,6 +79,16 @@ class Ticket:
     """Why the request was pushed out; `None` if it was not."""
 
 
+def _level(ticket: Ticket) -> int:
+    """What its priority means to other claimants: how far it yields to them, and no more."""
+    return min(ticket.priority, 0)
+
+
+def _rank(ticket: Ticket) -> tuple[int, int]:
+    """A key that orders the requests of one claimant, the next one first."""
+    return -ticket.priority, ticket.arrival
+
+
 class Line:
     """The queue: who goes next, who is pushed out. No I/O, no clock.
 
@@ -92,7 +104,8 @@ class Line:
         """Prompt tokens of the requests that wait (estimated)."""
         self.output_tokens = 0
         """Answer tokens of the requests that wait (expected)."""
-        self._levels: dict[int, dict[Hashable, deque[Ticket]]] = {}
+        # By level and claimant, each list in the order of `_rank`.
+        self._levels: dict[int, dict[Hashable, list[Ticket]]] = {}
         self._held: dict[Hashable, int] = {}
         self._length = 0
         self._arrivals = 0
@@ -116,15 +129,15 @@ class Line:
             self.leave(pushed)
         self._arrivals += 1
         ticket.arrival = self._arrivals
-        level = self._levels.setdefault(ticket.priority, {})
-        level.setdefault(ticket.claimant, deque()).append(ticket)
+        level = self._levels.setdefault(_level(ticket), {})
+        insort(level.setdefault(ticket.claimant, []), ticket, key=_rank)
         self._held[ticket.claimant] = self._held.get(ticket.claimant, 0) + 1
         self._count(ticket, 1)
         return pushed
 
     def leave(self, ticket: Ticket) -> bool:
         """Remove *ticket*; whether it was there."""
-        waiting = self._levels.get(ticket.priority, {}).get(ticket.claimant)
+        waiting = self._levels.get(_level(ticket), {}).get(ticket.claimant)
         if waiting is None or ticket not in waiting:
             return False
         waiting.remove(ticket)
@@ -142,7 +155,7 @@ class Line:
             return fairness.weighed(claimant), level[claimant][0].arrival
 
         waiting = level[min(level, key=claim)]
-        ticket = waiting.popleft()
+        ticket = waiting.pop(0)
         self._left(ticket, waiting)
         return ticket
 
@@ -153,15 +166,13 @@ class Line:
         long as that one was served less.
         """
         before = 0
-        for priority, level in self._levels.items():
-            if priority > ticket.priority:
+        for height, level in self._levels.items():
+            if height > _level(ticket):
                 before += sum(map(len, level.values()))
-        level = self._levels.get(ticket.priority, {})
-        own = level.get(ticket.claimant, ())
-        if ticket.arrival:
-            mine = sum(1 for other in own if other.arrival < ticket.arrival)
-        else:
-            mine = len(own)
+        level = self._levels.get(_level(ticket), {})
+        arrival = ticket.arrival or self._arrivals + 1
+        rank = (-ticket.priority, arrival)
+        mine = sum(1 for other in level.get(ticket.claimant, ()) if _rank(other) < rank)
         before += mine
         cost = self._usual_tokens * self.fairness.weight(now)
         claim = self.fairness.weighed(ticket.claimant) + mine * cost
@@ -170,7 +181,7 @@ class Line:
             if claimant != ticket.claimant and lead >= 0:
                 turns = int(lead / cost)
                 if turns < len(waiting):
-                    earlier = waiting[turns].arrival < (ticket.arrival or self._arrivals + 1)
+                    earlier = waiting[turns].arrival < arrival
                     # At the same number of tokens, arrival decides.
                     turns += 1 if lead % cost > 0 or earlier else 0
                 before += min(len(waiting), turns)
@@ -191,23 +202,23 @@ class Line:
             return None
         greedy = [claimant for claimant, held in self._held.items() if held == most]
         claimant = max(greedy, key=self.fairness.weighed)
-        for priority in sorted(self._levels):
-            if priority > ticket.priority:
+        for height in sorted(self._levels):
+            if height > _level(ticket):
                 return None
-            if waiting := self._levels[priority].get(claimant):
+            if waiting := self._levels[height].get(claimant):
                 return waiting[-1]
         return None
 
-    def _left(self, ticket: Ticket, waiting: deque[Ticket]) -> None:
+    def _left(self, ticket: Ticket, waiting: list[Ticket]) -> None:
         self._count(ticket, -1)
         self._held[ticket.claimant] -= 1
         if not self._held[ticket.claimant]:
             del self._held[ticket.claimant]
         if not waiting:
-            level = self._levels[ticket.priority]
+            level = self._levels[_level(ticket)]
             del level[ticket.claimant]
             if not level:
-                del self._levels[ticket.priority]
+                del self._levels[_level(ticket)]
 
     def _count(self, ticket: Ticket, sign: int) -> None:
         self._length += sign

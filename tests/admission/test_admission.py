@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from contextlib import suppress
 
 import pytest
 import trio
@@ -37,14 +38,24 @@ def full(*dialers: str, limit: int | None = None) -> tuple[Line, list[Ticket]]:
     return line, tickets
 
 
-def test_priority_then_tokens_served_then_arrival() -> None:
-    """In this order."""
+def test_tokens_served_then_priority_then_arrival() -> None:
+    """In this order: a priority is the claimant's own word, and orders its own requests only."""
     line = Line(9)
     first, second, urgent, other = ticket(), ticket(), ticket(priority=5), ticket("b")
     for one in (first, second, other, urgent):
         line.enter(one)
     line.fairness.add("a", 50, now=0.0)
-    assert drain(line) == [urgent, other, first, second]
+    assert drain(line) == [other, urgent, first, second]
+
+
+def test_a_priority_below_0_yields_to_all_claimants() -> None:
+    """Nobody is hurt by a claimant that says it can wait."""
+    line = Line(9)
+    idle, own, other = ticket(priority=-3), ticket(priority=-1), ticket("b")
+    for one in (idle, own, other):
+        line.enter(one)
+    line.fairness.add("b", 1e6, now=0.0)
+    assert drain(line) == [other, own, idle]
 
 
 def test_what_was_served_long_ago_counts_less() -> None:
@@ -101,8 +112,8 @@ def test_nobody_is_pushed_out_for_one_who_holds_as_much() -> None:
         line.enter(ticket("a"))
 
 
-def test_nobody_is_pushed_out_for_a_lower_priority() -> None:
-    """What is urgent stays; the least urgent of the greediest goes."""
+def test_nobody_is_pushed_out_for_one_that_yields() -> None:
+    """The least urgent of the greediest goes, but never for one that said it can wait."""
     line, tickets = full("a", "a", "a")
     with pytest.raises(NoRoom):
         line.enter(ticket("b", priority=-1))
@@ -110,7 +121,7 @@ def test_nobody_is_pushed_out_for_a_lower_priority() -> None:
     mixed = [ticket(priority=3), ticket(priority=1), ticket(priority=2)]
     for one in mixed:
         urgent.enter(one)
-    assert urgent.enter(ticket("b", priority=1)) is mixed[1]
+    assert urgent.enter(ticket("b")) is mixed[1]
     assert tickets[0] in drain(line)
 
 
@@ -122,7 +133,8 @@ def test_a_queue_of_no_length_refuses_everybody() -> None:
 
 @given(st.data())
 def test_the_order_is_never_unfair_and_the_sums_are_right(data: st.DataObject) -> None:
-    """Whatever comes and goes, the next is of the highest priority and the least served dialer."""
+    """Whatever comes and goes, the next is of the least served dialer of those that do not yield,
+    and of its requests the most urgent one."""
     line = Line(data.draw(st.integers(0, 8)))
     waiting: list[Ticket] = []
     now = 0.0
@@ -144,15 +156,18 @@ def test_the_order_is_never_unfair_and_the_sums_are_right(data: st.DataObject) -
             waiting.append(one)
             if pushed is not None:
                 waiting.remove(pushed)
-                assert pushed.priority <= one.priority
+                assert min(pushed.priority, 0) <= min(one.priority, 0)
         elif action == "next":
             following = line.next()
             assert (following is None) == (not waiting)
             if following is not None:
-                assert following.priority == max(one.priority for one in waiting)
-                rivals = [one for one in waiting if one.priority == following.priority]
+                least = max(min(one.priority, 0) for one in waiting)
+                rivals = [one for one in waiting if min(one.priority, 0) == least]
+                assert following in rivals
                 served = line.fairness.weighed
                 assert served(following.claimant) == min(served(one.claimant) for one in rivals)
+                own = [one for one in rivals if one.claimant == following.claimant]
+                assert following.priority == max(one.priority for one in own)
                 waiting.remove(following)
         elif action == "leave" and waiting:
             one = data.draw(st.sampled_from(waiting))
@@ -170,7 +185,9 @@ def test_those_ahead_are_counted_as_they_will_go() -> None:
     line, tickets = full("a", "a", "a", "b", limit=9)
     assert [line.ahead(one, now=0.0) for one in tickets] == [0, 2, 3, 1]
     assert line.ahead(ticket("c"), now=0.0) == 2
-    assert line.ahead(ticket("c", priority=1), now=0.0) == 0
+    assert line.ahead(ticket("c", priority=1), now=0.0) == 2
+    # Of two that were served as much, the one whose next request came first.
+    assert line.ahead(ticket("a", priority=1), now=0.0) == 1
     assert line.ahead(ticket("c", priority=-1), now=0.0) == 4
     line.fairness.add("c", 1e6, now=0.0)
     assert line.ahead(ticket("c"), now=0.0) == 4
@@ -282,6 +299,58 @@ async def test_a_burst_of_one_dialer_does_not_keep_another_waiting(
             nursery.start_soon(ask, name, name[0])
             await trio.sleep(0.01)
     assert order == ["a1", "b1", "a2", "b2", "a3", "a4"]
+
+
+@given(st.lists(st.integers(-100, 100), min_size=1, max_size=60), st.integers(0, 3))
+def test_no_priority_of_another_claimant_costs_more_than_a_turn(
+    priorities: list[int], honest: int
+) -> None:
+    """However many requests a greedy claimant has, and whatever it says of them: one of another
+    claimant waits for at most one of them, and one more for each that it has had itself."""
+    line = Line(16)
+    for priority in priorities:
+        with suppress(NoRoom):
+            line.enter(ticket("greedy", priority=priority))
+    for turn in range(honest):
+        mine = ticket("honest")
+        line.enter(mine)
+        waited = 0
+        while (following := line.next()) is not mine:
+            assert following is not None
+            line.charge(following, 100, now=0.0)
+            waited += 1
+        line.charge(mine, 100, now=0.0)
+        assert waited <= turn + 1
+
+
+async def test_a_dialer_that_calls_all_of_its_requests_urgent_holds_nobody_up(
+    autojump_clock: MockClock,
+) -> None:
+    """302 requests of 100,000 tokens at priority 100, before one slot: the requests of another
+    dialer wait for the one that runs and no longer."""
+    slots = Slots(1, 16)
+    told: list[object] = []
+    waits: list[float] = []
+
+    async def greedy() -> None:
+        one = ticket("greedy", priority=100)
+        one.output_tokens = 100_000
+        with suppress(NoRoom):
+            await hold(slots, one, 0.1, told)
+
+    async with trio.open_nursery() as nursery:
+        for _ in range(302):
+            nursery.start_soon(greedy)
+        await trio.sleep(0.01)
+        for _ in range(10):
+            began = trio.current_time()
+            one = ticket("honest")
+            await slots.acquire(one, lambda ahead, wait: None, limit=math.inf, own_seconds=0.0)
+            waits.append(trio.current_time() - began)
+            await trio.sleep(0.1)
+            slots.release(one, output_tokens=50)
+        nursery.cancel_scope.cancel()
+    assert max(waits) <= 0.2
 
 
 async def test_who_is_cancelled_leaves_nothing_behind(autojump_clock: MockClock) -> None:
