@@ -103,13 +103,14 @@ if TYPE_CHECKING:
     from .backends import Backend, Emit, Generation, Loading
     from .bootstrap import BootstrapServer, open_bootstrap
     from .gateway import Gateway, GatewayParts, GatewaySettings, open_gateway
-    from .listener import Listener, RunningLane, open_listener
+    from .listener import Caps, Listener, RunningLane, open_listener
 
 # Where these are, which a program that only asks has no use for: each is imported when it is used.
 _ROOMS = {
     "open_listener": "listener",
     "Listener": "listener",
     "RunningLane": "listener",
+    "Caps": "listener",
     "Backend": "backends",
     "Generation": "backends",
     "Emit": "backends",
@@ -177,6 +178,7 @@ __all__ = [
     "open_listener",
     "Listener",
     "RunningLane",
+    "Caps",
     "Backend",
     "Generation",
     "Emit",

@@ -93,6 +93,9 @@ class ModelOffer:
     lane: str = ""
     """The id of its lane."""
 
+    max_output: int | None = None
+    """Tokens of the longest answer that this peer makes for another owner's, `None` for no cap."""
+
     @property
     def key(self) -> str:
         """Tells it from the other offers of its peer: its id, or its name where it has none."""
@@ -149,6 +152,12 @@ class Lane:
 
     threads: int | None = None
     """Threads the backend computes with."""
+
+    max_seconds: float | None = None
+    """Seconds that it works on one answer for another owner's peer, `None` for no cap."""
+
+    max_priority: int | None = None
+    """The highest priority that it takes from another owner's peer, `None` for no cap."""
 
 
 _IDLE = Load()

@@ -266,9 +266,30 @@ class PeerTimeout(PeerError):
 
 
 class PeerRefused(PeerError):
-    """The peer will not or cannot serve this request: it is full, draining, or not able to."""
+    """The peer will not or cannot serve this request: it is full, draining, or not able to.
+
+    Args:
+      message: What happened, in a sentence that leaves the peer's name out.
+      peer_id: See `PeerError`.
+      retry_after: See `PunchError`.
+      param: The field of the request that the peer does not take as it is, where it is a single
+        one. Another peer may take it.
+
+    """
 
     code = "refused"
+
+    def __init__(
+        self,
+        message: str = "",
+        *,
+        peer_id: str | None = None,
+        retry_after: float | None = None,
+        param: str | None = None,
+    ) -> None:
+        super().__init__(message, peer_id=peer_id, retry_after=retry_after)
+        self.param = param
+        """The field of the request that this peer does not take as it is."""
 
 
 class OfferUnavailable(PeerRefused):

@@ -13,6 +13,7 @@ import trio
 
 from .._background import open_background
 from .._logs import get_logger
+from ..admission import Caps
 from ..backends import Backend
 from ..bootstrap import open_bootstrap
 from ..events import Bus
@@ -99,6 +100,11 @@ async def open_listener_of(
                 known=known_peers(network),
                 machine=Machine(models_folder=data_folder()),
                 events=events,
+                strangers=Caps(
+                    max_output=settings.stranger_tokens,
+                    max_seconds=settings.stranger_seconds,
+                    max_priority=settings.stranger_priority,
+                ),
             )
         )
         if waits:

@@ -156,6 +156,8 @@ def _error_in(response: CommandResponse, peer: PeerId) -> PunchError:
         return PeerFailed(
             fault.message, peer_id=peer, retry_after=fault.retry_after, engine_died=True
         )
+    if issubclass(kind, PeerRefused):
+        return kind(fault.message, peer_id=peer, retry_after=fault.retry_after, param=fault.param)
     if issubclass(kind, PeerError):
         return kind(fault.message, peer_id=peer, retry_after=fault.retry_after)
     # The peer's words stay its words: what it calls the field is in them, and in `param`.

@@ -18,6 +18,7 @@ from libp2p.utils import encode_delim
 
 from ..capability import PeerId
 from ..exceptions import PeerUnreachable
+from ..network import plain_ip
 from .defects import _quic as _quic_defects
 from .defects import _yamux as _yamux_defects
 
@@ -87,6 +88,15 @@ class LibP2PStream:
     def peer_id(self) -> PeerId:
         """Identity of the peer at the other end, as the handshake proved it."""
         return self._peer_id
+
+    @property
+    def ip(self) -> str | None:
+        """IP address that the bytes come from; `None` if that is not known any more."""
+        try:
+            found = self._muxed.get_remote_address()
+        except ENDS:
+            return None
+        return None if found is None else plain_ip(str(found[0]))
 
     async def receive_some(self) -> bytes:
         """The next bytes, at most 64 KiB; ``b""`` when the stream or its connection ended."""

@@ -1,5 +1,6 @@
 """The listener: `open_listener()`, its lanes, and the answers that it makes and keeps."""
 
+from ..admission import Caps
 from ._executor import Executor, ListenerStatistics, open_executor
 from ._lane import LaneStatistics, RunningLane
 from ._lanes import OneOrMore, Openable
@@ -9,6 +10,7 @@ from ._recordings import RecordingStatistics
 __all__ = [
     "open_listener",
     "Listener",
+    "Caps",
     "ListenerStatistics",
     "RunningLane",
     "LaneStatistics",

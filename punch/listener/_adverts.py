@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import attrs
 import trio
 
+from ..admission import NO_CAPS, Caps
 from ..capability import Capability, Gpu, Load
 from ..machine import Machine, MachineSample
 from ..session import PeerSession
@@ -37,17 +38,24 @@ class Adverts:
       machine: Measures the machine, if it should be.
       reports: Publishes how the lanes are, which is looked at here.
       delay: Seconds between a change and its report.
+      caps: What dialers of other owners are told that they may ask for.
 
     """
 
     def __init__(
-        self, *, incarnation: int, machine: Machine | None, reports: Reports, delay: float
+        self,
+        *,
+        incarnation: int,
+        machine: Machine | None,
+        reports: Reports,
+        delay: float,
+        caps: Caps = NO_CAPS,
     ) -> None:
         self.lanes: Sequence[RunningLane] = ()
         """The lanes in the vector, real before simulated."""
         self.sessions: set[PeerSession] = set()
         """The sessions with all dialers."""
-        self._news = News(incarnation)
+        self._news = News(incarnation, caps)
         self._machine = machine
         self._reports = reports
         self._delay = delay

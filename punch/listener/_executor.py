@@ -15,6 +15,7 @@ import trio
 from .._background import open_background
 from .._logs import get_logger
 from .._version import __version__
+from ..admission import NO_CAPS, Caps
 from ..capability import Capability, Load, ModelOffer, PeerId
 from ..events import Bus
 from ..exceptions import PeerRefused, PeerUnreachable, PunchError
@@ -89,15 +90,21 @@ class Executor:
         machine: Machine | None,
         events: Bus | None,
         report_delay: float,
+        strangers: Caps,
     ) -> None:
         self._node = node
+        self._strangers = strangers
         self._nursery = nursery
         self._namespace = namespace
         self._incarnation = incarnation
         self._outcomes = Outcomes(node.peer_id)
         self._reports = Reports(events)
         self._adverts = Adverts(
-            incarnation=incarnation, machine=machine, reports=self._reports, delay=report_delay
+            incarnation=incarnation,
+            machine=machine,
+            reports=self._reports,
+            delay=report_delay,
+            caps=strangers,
         )
         self.lanes = Lanes(self._adverts, self._outcomes, self._reports, nursery)
         """The lanes, which may be added and removed."""
@@ -246,8 +253,13 @@ class Executor:
         if recording is None:
             if self._draining:
                 raise PeerRefused("shutting down")
+            caps = self._strangers
+            if caps != NO_CAPS and call.is_own:
+                caps = NO_CAPS
+            caps.check(request)
             lane, offer = self.lanes.choose(request)
             recording = self._recordings.open(call.dialer, request, mark)
+            recording.caps, request = caps, caps.within(request)
             self._nursery.start_soon(
                 self._make, lane, recording, request, offer, now, scope.deadline
             )
@@ -322,6 +334,7 @@ async def open_executor(
     machine: Machine | None = None,
     events: Bus | None = None,
     report_delay: float = DEFAULT_REPORT_DELAY_SECONDS,
+    strangers: Caps = NO_CAPS,
 ) -> AsyncIterator[Executor]:
     """Answer the requests that come to *node*, for as long as the context lasts.
 
@@ -336,6 +349,7 @@ async def open_executor(
       machine: Measures the machine; `None` to advertise nothing of it.
       events: Where it publishes what it serves, and how its lanes are.
       report_delay: Seconds between a change of load and its report.
+      strangers: What dialers of other owners may ask for.
 
     Raises:
       ConfigurationError: if a value makes no sense.
@@ -351,6 +365,7 @@ async def open_executor(
             machine=machine,
             events=events,
             report_delay=report_delay,
+            strangers=strangers,
         )
         for backend in each_of(backends):
             await executor.lanes.add(

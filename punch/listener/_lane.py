@@ -272,7 +272,8 @@ class RunningLane:
                 busy = slots.busy_seconds(started_at)
                 provenance = provenance_of(backend, offer)
                 recording.begin(provenance)
-                generation = await backend.generate(request, recording.add)
+                with recording.caps.time_limit():
+                    generation = await backend.generate(request, recording.add)
                 finished = True
         finally:
             slots.release(work.ticket, output_tokens=recording.tokens, finished=finished)

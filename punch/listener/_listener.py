@@ -13,6 +13,7 @@ from typing import Literal
 import trio
 
 from .._logs import get_logger
+from ..admission import NO_CAPS, Caps
 from ..capability import Capability, PeerId
 from ..discovery import (
     DEFAULT_BOOTSTRAP,
@@ -195,6 +196,7 @@ async def open_listener(
     machine: Machine | None = None,
     events: Bus | None = None,
     report_delay: float = DEFAULT_REPORT_DELAY_SECONDS,
+    strangers: Caps = NO_CAPS,
 ) -> AsyncIterator[Listener]:
     """A listener, for as long as the context lasts: it joins a namespace and answers its dialers.
 
@@ -227,6 +229,8 @@ async def open_listener(
       events: Where it publishes what it serves, and how its lanes are; see `punch.events`.
       report_delay: Seconds between a change of its load and its report to dialers: what else
         changes by then goes into the same one.
+      strangers: What peers of other owners may ask for; today a peer is of the same owner if it is
+        on this machine. What exceeds it is refused, and the offers say so.
 
     Raises:
       ConfigurationError: if an argument makes no sense; the text names it.
@@ -255,6 +259,7 @@ async def open_listener(
                 machine=machine,
                 events=events,
                 report_delay=report_delay,
+                strangers=strangers,
             )
         )
         # Lanes are timed before the namespace is joined, so that the first advert is true.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import attrs
 
+from ..admission import NO_CAPS, Caps
 from ..capability import Capability, Lane, ModelOffer
 from ..session import PeerSession
 from ..wire import Advert, Encoded, LoadReport
@@ -42,11 +43,13 @@ class News:
 
     Args:
       incarnation: Grows each time the listener starts.
+      caps: What dialers of other owners are told that they may ask for.
 
     """
 
-    def __init__(self, incarnation: int) -> None:
+    def __init__(self, incarnation: int, caps: Caps = NO_CAPS) -> None:
         self._incarnation = incarnation
+        self._caps = caps
         self._sequence = 0
         self._shape: object = None
         self._rates: object = None
@@ -56,7 +59,7 @@ class News:
 
     def greet(self, session: PeerSession, capability: Capability) -> None:
         """Tell a new dialer everything."""
-        if not session.advertise(self._advert(capability)):
+        if not session.advertise(self._advert(capability, self._caps_of(session))):
             self._owed.add(session)
 
     def forget(self, session: PeerSession) -> None:
@@ -66,10 +69,14 @@ class News:
     def push(self, sessions: set[PeerSession], capability: Capability, *, now: float) -> None:
         """Send every session what is new: the whole vector, or the load."""
         everybody = self._is_due(capability, now=now)
-        advert, report = None, None
+        report = None
+        adverts: dict[Caps, Encoded] = {}
         for session in sessions:
             if everybody or session.minor < 1 or session in self._owed:
-                advert = advert or self._advert(capability)
+                caps = self._caps_of(session)
+                advert = adverts.get(caps)
+                if advert is None:
+                    advert = adverts[caps] = self._advert(capability, caps)
                 if session.advertise(advert):
                     self._owed.discard(session)
                 else:
@@ -94,13 +101,16 @@ class News:
             self._shape, self._rates, self._vector_at = shape, capability.models, now
         return is_due
 
-    def _advert(self, capability: Capability) -> Encoded:
+    def _caps_of(self, session: PeerSession) -> Caps:
+        return NO_CAPS if self._caps == NO_CAPS or session.is_own else self._caps
+
+    def _advert(self, capability: Capability, caps: Caps) -> Encoded:
         return Encoded(
             Advert(
                 incarnation=self._incarnation,
                 sequence=self._next(),
                 age=0.0,
-                capability=capability,
+                capability=caps.on(capability),
             )
         )
 

@@ -83,5 +83,5 @@ def _fault(error: PunchError, *, retryable: bool = False) -> Fault:
         message=str(error)[:MAX_MESSAGE_CHARACTERS],
         retryable=retryable,
         retry_after=error.retry_after,
-        param=error.param if isinstance(error, RequestError) else None,
+        param=error.param if isinstance(error, RequestError | PeerRefused) else None,
     )

@@ -21,6 +21,7 @@ from hashlib import blake2b
 
 import trio
 
+from ..admission import NO_CAPS
 from ..capability import PeerId
 from ..session import ServerCall
 from ..wire import WINDOW, CommandRequest, CommandResponse, Provenance
@@ -64,6 +65,8 @@ class Recording:
         self.fingerprint = mark
         self.scope = trio.CancelScope()
         """Cancelled when the last reader has left, or when the time is up."""
+        self.caps = NO_CAPS
+        """What its dialer may ask for."""
         self.provenance: Provenance | None = None
         """Where the answer comes from, once the backend works on it."""
         self.response: CommandResponse | None = None

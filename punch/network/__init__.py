@@ -3,17 +3,22 @@
 How they are made is left to `punch.libp2p`, and to `punch.testing` for a network in memory.
 """
 
-from ._address import Address, Transport, parse_address
-from ._base import Handler, Node, Stream
-from ._loopback import LoopbackStream, open_loopback
+from ._address import Address, Transport, is_this_machine, parse_address, plain_ip
+from ._base import Handler, Located, Node, Stream, ip_of
+from ._loopback import LoopbackStream, is_own, open_loopback
 
 __all__ = [
     "Node",
     "Stream",
     "Handler",
+    "Located",
+    "ip_of",
     "LoopbackStream",
     "open_loopback",
+    "is_own",
     "Address",
     "Transport",
     "parse_address",
+    "plain_ip",
+    "is_this_machine",
 ]

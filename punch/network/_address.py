@@ -84,15 +84,7 @@ class Address:
             found = {info[4][0] for info in socket.getaddrinfo(self.host, None)}
         except OSError:
             return False
-        # The loopback network has millions of addresses, and the interface lists one.
-        if any(ipaddress.ip_address(str(ip).split("%")[0]).is_loopback for ip in found):
-            return True
-        own = {
-            address.address.split("%")[0]
-            for addresses in psutil.net_if_addrs().values()
-            for address in addresses
-        }
-        return bool(found & own)
+        return any(is_this_machine(str(ip)) for ip in found)
 
     def is_loopback(self) -> bool:
         """True if only this machine can reach it."""
@@ -113,6 +105,19 @@ class Address:
             except OSError:
                 return "::1" if family == socket.AF_INET6 else "127.0.0.1"
             return str(probe.getsockname()[0])
+
+
+def is_this_machine(ip: str) -> bool:
+    """True if *ip* is an address of this machine, as it has them now."""
+    ip = plain_ip(ip)
+    # The loopback network has millions of addresses, and the interface lists one.
+    if ipaddress.ip_address(ip).is_loopback:
+        return True
+    return any(
+        address.family in (socket.AF_INET, socket.AF_INET6) and address.address.split("%")[0] == ip
+        for addresses in psutil.net_if_addrs().values()
+        for address in addresses
+    )
 
 
 def _version(host: str) -> int:
@@ -156,3 +161,10 @@ def parse_address(text: str, *, setting: str = "address") -> Address:
         port=int(match["port"]),
         peer_id=PeerId(match["peer"]) if match["peer"] else None,
     )
+
+
+def plain_ip(text: str) -> str:
+    """An IP address without its zone, and as IPv4 if it is only that in IPv6's dress."""
+    address = ipaddress.ip_address(text.split("%")[0])
+    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    return str(mapped or address)

@@ -6,7 +6,7 @@ Libp2p's node and the network in memory fulfil them; no other room knows which o
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from ..capability import PeerId
 
@@ -43,6 +43,21 @@ class Stream(Protocol):
     async def aclose(self) -> None:
         """End the stream in both directions. Never raises, never waits for the peer."""
         ...
+
+
+@runtime_checkable
+class Located(Protocol):
+    """A stream that can tell where its bytes come from."""
+
+    @property
+    def ip(self) -> str | None:
+        """IP address at the other end; `None` if that is not known any more."""
+        ...
+
+
+def ip_of(stream: Stream) -> str | None:
+    """IP address at the other end of *stream*; `None` if the stream has none or cannot tell."""
+    return stream.ip if isinstance(stream, Located) else None
 
 
 Handler = Callable[[Stream], Awaitable[None]]

@@ -13,6 +13,8 @@ import trio
 
 from ..capability import PeerId
 from ..exceptions import PeerUnreachable
+from ._address import is_this_machine
+from ._base import Stream, ip_of
 
 # Bytes that a direction holds before its writer waits: about what a kernel's socket buffers hold.
 MAX_BUFFERED_BYTES = 256 << 10
@@ -115,3 +117,15 @@ def open_loopback(peer_id: PeerId) -> tuple[LoopbackStream, LoopbackStream]:
     """Both ends of a new stream inside the process *peer_id*."""
     there, back = _Pipe(), _Pipe()
     return LoopbackStream(peer_id, back, there), LoopbackStream(peer_id, there, back)
+
+
+def is_own(stream: Stream) -> bool:
+    """True if the other end is on this machine, whose programs all have one owner.
+
+    Another machine looks like this one where a forwarder of this one, as that of a container or of
+    ssh, carries its bytes: whoever runs one lends it this machine's name.
+    """
+    if isinstance(stream, LoopbackStream):
+        return True
+    ip = ip_of(stream)
+    return ip is not None and is_this_machine(ip)

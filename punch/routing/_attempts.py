@@ -29,6 +29,7 @@ from ..exceptions import (
     AnswerUnfit,
     DeadlineExceeded,
     EnginesDied,
+    InvalidRequest,
     NoPeerAvailable,
     NoRealPeer,
     PeerError,
@@ -42,6 +43,7 @@ from ..exceptions import (
 from ..peers import Candidate, candidate_id
 from ._budget import Budget
 from ._decision import Decision
+from ._filters import exceeded
 
 # More tries than this and it is the network that is broken, not a peer.
 MAX_ATTEMPTS = 8
@@ -437,6 +439,8 @@ class Attempts:
             error = NoRealPeer(
                 "strict mode takes real inference only, and nobody offers it", reasons
             )
+        elif "caps" in removed_by <= {"caps", "model"} and (over := _over_caps(decision)):
+            return over
         elif removed_by == {"model"} and not failures:
             error = UnknownModel(_what_is_on_offer(decision), reasons)
         else:
@@ -459,6 +463,20 @@ def _is_new(attempt: FailedAttempt, now: Presence | None) -> bool:
         return False
     lost = isinstance(attempt.error, PeerUnreachable)
     return now.incarnation != before.incarnation or (lost and now.session is not before.session)
+
+
+def _over_caps(decision: Decision) -> InvalidRequest | None:
+    """What the request asks for beyond the caps of all who have the model, by the first of them."""
+    for candidate, by in decision.removed:
+        broken = exceeded(decision.request, candidate) if by.name == "caps" else None
+        if broken is not None:
+            field, rule = broken
+            return InvalidRequest(
+                f"{field} {rule}, and nobody who has the model takes more: ask for less, or have "
+                "the owner of a listener allow more",
+                param=field,
+            )
+    return None
 
 
 def _what_is_on_offer(decision: Decision) -> str:

@@ -106,6 +106,60 @@ def _keep_context(
     ]
 
 
+def exceeded(request: RouteRequest, candidate: Candidate) -> tuple[str, str] | None:
+    """The field of *request* that exceeds a cap of *candidate*, and the rule; `None` if none does.
+
+    Caps are for peers of other owners: what its owner is told has none.
+    """
+    tokens, most = request.max_tokens, candidate.offer.max_output
+    if tokens is not None and most is not None and tokens > most:
+        return "max_tokens", f"is {tokens}; at most {most} are made for peers of other owners"
+    limit = candidate.lane.max_priority
+    if limit is not None and request.priority > limit:
+        return (
+            "priority",
+            f"is {request.priority}; at most {limit} is taken from peers of other owners",
+        )
+    return None
+
+
+def _seconds(request: RouteRequest, candidate: Candidate) -> float:
+    """Seconds that the answer would hold its slot, by the peer's own rates; 0 if unknown."""
+    prefill, decode = candidate.offer.prefill_rate, candidate.offer.decode_rate
+    read = 0.0 if prefill is None else request.prompt_tokens / prefill
+    return read if decode is None else read + request.output_tokens / decode
+
+
+def _keep_caps(
+    request: RouteRequest, candidates: Sequence[Candidate], now: float
+) -> Sequence[Candidate]:
+    if not any(
+        candidate.offer.max_output is not None
+        or (lane := candidate.lane).max_seconds is not None
+        or lane.max_priority is not None
+        for candidate in candidates
+    ):
+        return candidates
+    kept = [candidate for candidate in candidates if exceeded(request, candidate) is None]
+    # A prediction chooses among those that there are, and leaves nobody without any.
+    quick = [
+        candidate
+        for candidate in kept
+        if (most := candidate.lane.max_seconds) is None or _seconds(request, candidate) <= most
+    ]
+    return quick or kept
+
+
+def _why_caps(request: RouteRequest, candidate: Candidate, now: float) -> str:
+    broken = exceeded(request, candidate)
+    if broken is not None:
+        return " ".join(broken)
+    return (
+        f"would take about {_seconds(request, candidate):.0f} s for the answer; it works "
+        f"{candidate.lane.max_seconds:g} s at most for peers of other owners"
+    )
+
+
 def _keep_slots(
     request: RouteRequest, candidates: Sequence[Candidate], now: float
 ) -> Sequence[Candidate]:
@@ -252,6 +306,8 @@ CONTEXT = Filter(
     ),
 )
 
+CAPS = Filter(name="caps", keep=_keep_caps, why=_why_caps)
+
 CONTINUATION = Filter(name="continuation", keep=_keep_continuation, why=_why_continuation)
 
 STATE = Filter(
@@ -282,6 +338,7 @@ STANDARD_FILTERS = (
     MODEL,
     FEATURES,
     CONTEXT,
+    CAPS,
     CONTINUATION,
     STATE,
     BREAKER,

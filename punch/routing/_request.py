@@ -38,6 +38,12 @@ class RouteRequest:
     output_tokens: int = DEFAULT_OUTPUT_TOKENS
     """Length of the answer, in tokens (expected)."""
 
+    max_tokens: int | None = None
+    """Longest answer that is asked for, in tokens; `None` for as long as it gets."""
+
+    priority: int = 0
+    """Priority that it is asked with."""
+
     strict: bool = False
     """Real inference only."""
 
@@ -97,6 +103,8 @@ def route_request(
         prompt_tokens=tokens_of(*request.texts) if prompt_tokens is None else prompt_tokens,
         longest_tokens=max(map(tokens_of, request.inputs), default=None),
         output_tokens=usual_output(request) if output_tokens is None else output_tokens,
+        max_tokens=request.sampling.max_tokens,
+        priority=request.priority,
         strict=request.strict,
         **known,
     )

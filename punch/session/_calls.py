@@ -53,6 +53,8 @@ class CallSession(Protocol):
     """What calls need of their session."""
 
     peer_id: PeerId
+    is_own: bool
+    """True if the peer is of the same owner."""
 
     def say(self, message: Message) -> None:
         """Queue a message; does nothing if the session has ended."""
@@ -247,6 +249,11 @@ class ServerCall:
     def dialer(self) -> PeerId:
         """The peer that asks."""
         return self._session.peer_id
+
+    @property
+    def is_own(self) -> bool:
+        """True if the dialer is of the same owner."""
+        return self._session.is_own
 
     @property
     def minor(self) -> int:

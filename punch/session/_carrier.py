@@ -28,7 +28,7 @@ from ..exceptions import (
     RemoteProtocolError,
     RequestConflict,
 )
-from ..network import Stream
+from ..network import Stream, is_own
 from ..wire import (
     Advert,
     Cancel,
@@ -140,6 +140,8 @@ class PeerSession:
         admit: Admit = admit_everybody,
     ) -> None:
         self.peer_id = stream.peer_id
+        self.is_own = is_own(stream)
+        """True if the peer is of this machine, and so of the same owner."""
         self.ended: PeerError | None = None
         """Why the session ended, once it has."""
         self._stream = stream

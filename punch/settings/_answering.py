@@ -3,7 +3,17 @@
 from __future__ import annotations
 
 from ..wire import without_secrets
-from ._rules import PATH_OR_NAME, POSITIVE, SWITCH, TEXT, WORD, count, number, one_of
+from ._rules import (
+    PATH_OR_NAME,
+    POSITIVE,
+    SWITCH,
+    TEXT,
+    WORD,
+    count,
+    count_within,
+    number,
+    one_of,
+)
 from ._setting import optional, setting, several
 
 BACKENDS = ("mock", "llama_cpp", "embedded", "llama_cpp_python", "openai")
@@ -65,6 +75,30 @@ CALIBRATE = setting(
     True,
     section="listener",
     help="time the backend at the start, so that dialers know its speed",
+)
+STRANGER_TOKENS = optional(
+    "stranger_tokens",
+    count_within("max_tokens"),
+    section="listener",
+    metavar="TOKENS",
+    help="longest answer for peers of other machines; a request for more is refused",
+    shown_default="the model's context",
+)
+STRANGER_SECONDS = optional(
+    "stranger_seconds",
+    POSITIVE,
+    section="listener",
+    metavar="SECONDS",
+    help="time that an answer for a peer of another machine may take; a longer one is refused",
+    shown_default="3600, as for all",
+)
+STRANGER_PRIORITY = optional(
+    "stranger_priority",
+    count_within("priority"),
+    section="listener",
+    metavar="N",
+    help="highest priority for peers of other machines; a request with a higher one is refused",
+    shown_default="100, as for all",
 )
 
 # ---- the backends: variables, and no flags ----

@@ -128,6 +128,15 @@ class ListenerSettings(ProgramSettings):
     calibrate: bool = of(answering.CALIBRATE)
     """Whether the backend is timed at the start."""
 
+    stranger_tokens: int | None = of(answering.STRANGER_TOKENS)
+    """Tokens of an answer for a peer of another machine; `None` for no cap."""
+
+    stranger_seconds: float | None = of(answering.STRANGER_SECONDS)
+    """Seconds of an answer for a peer of another machine; `None` for no cap."""
+
+    stranger_priority: int | None = of(answering.STRANGER_PRIORITY)
+    """Priority of a request of a peer of another machine; `None` for no cap."""
+
     strict: StrictSettings = group(StrictSettings)
 
     identity: str | None = of(table.LISTENER_IDENTITY)

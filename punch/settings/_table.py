@@ -31,6 +31,9 @@ from ._answering import (
     OPENAI_URL,
     QUEUE,
     SLOTS,
+    STRANGER_PRIORITY,
+    STRANGER_SECONDS,
+    STRANGER_TOKENS,
 )
 from ._asking import (
     ALLOW_ORIGIN,
@@ -217,6 +220,9 @@ SETTINGS: tuple[Setting[object], ...] = (
     CONTEXT,
     QUEUE,
     CALIBRATE,
+    STRANGER_TOKENS,
+    STRANGER_SECONDS,
+    STRANGER_PRIORITY,
     LISTENER_IDENTITY,
     LLAMA_CPP_EXE,
     LLAMA_THREADS,

@@ -95,8 +95,12 @@ class _Pipe:
 class MemoryStream:
     """An end of a stream; implements `punch.network.Stream`."""
 
-    def __init__(self, peer_id: PeerId, incoming: _Pipe, outgoing: _Pipe) -> None:
+    def __init__(
+        self, peer_id: PeerId, incoming: _Pipe, outgoing: _Pipe, *, ip: str | None = None
+    ) -> None:
         self.peer_id = peer_id
+        self.ip = ip
+        """The address of the peer at the other end."""
         self._incoming = incoming
         self._outgoing = outgoing
 
@@ -129,6 +133,8 @@ class MemoryNode:
     def __init__(self, network: MemoryNetwork, peer_id: PeerId, address: str) -> None:
         self.peer_id = peer_id
         self.addresses = (address,)
+        self.ip: str | None = address.split("/")[2]
+        """Where its streams come from, as the other end sees it; may be set."""
         self.is_up = True
         self.handlers: dict[str, Handler] = {}
         self._network = network
@@ -252,8 +258,8 @@ class MemoryNetwork:
             raise PeerUnreachable(f"does not speak {protocol}", peer_id=peer_id)
         there = _Pipe(self, dialer.peer_id, peer_id)
         back = _Pipe(self, peer_id, dialer.peer_id)
-        near = MemoryStream(peer_id, back, there)
-        far = MemoryStream(dialer.peer_id, there, back)
+        near = MemoryStream(peer_id, back, there, ip=node.ip)
+        far = MemoryStream(dialer.peer_id, there, back, ip=dialer.ip)
         self._streams = [entry for entry in self._streams if not entry[2]._outgoing.closed]
         self._streams.append((dialer.peer_id, peer_id, near))
         self._nursery.start_soon(self._serve, handler, far)

@@ -9,6 +9,7 @@ from random import Random
 import trio
 
 from .._background import open_background
+from ..admission import NO_CAPS, Caps
 from ..bootstrap import open_bootstrap
 from ..capability import PeerId
 from ..dialer import Hedge, Router, open_router
@@ -44,6 +45,7 @@ class Swarm:
         machine: Machine | None = None,
         report_delay: float = 0.05,
         rogue: Rogue | None = None,
+        strangers: Caps = NO_CAPS,
     ) -> Listener:
         """Start a listener with a lane for each of *backends*; it is registered on return.
 
@@ -59,6 +61,7 @@ class Swarm:
             machine,
             report_delay,
             rogue,
+            strangers,
             self._incarnation,
         )
         return listener
@@ -72,6 +75,7 @@ class Swarm:
         machine: Machine | None,
         report_delay: float,
         rogue: Rogue | None,
+        strangers: Caps,
         incarnation: int,
         task_status: trio.TaskStatus[Listener],
     ) -> None:
@@ -90,6 +94,7 @@ class Swarm:
                 calibrate=False,
                 machine=machine,
                 report_delay=report_delay,
+                strangers=strangers,
             ) as listener:
                 await listener.wait_until_joined()
                 self.listeners[name] = listener

@@ -20,7 +20,7 @@ from typing import Any
 import attrs
 import msgpack
 
-from ..capability import Capability, Load, ModelOffer
+from ..capability import Capability, Lane, Load, ModelOffer
 from ..exceptions import LocalProtocolError, RemoteProtocolError
 from ._decoders import BadValue, shown
 from ._frame_buffer import HEADER
@@ -84,6 +84,9 @@ _NEVER_SENT = frozenset({"decision", "attempts", "segments"})
 SINCE: Mapping[tuple[type[Any], str], int] = {
     (ModelOffer, "id"): 1,
     (ModelOffer, "lane"): 1,
+    (ModelOffer, "max_output"): 1,
+    (Lane, "max_seconds"): 1,
+    (Lane, "max_priority"): 1,
     (Capability, "lanes"): 1,
     (ChatMessage, "parts"): 1,
     (ChatMessage, "reasoning"): 1,

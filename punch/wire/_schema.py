@@ -164,6 +164,7 @@ _offer = record(
     slowdown=number(0.0, 1e3),
     id=label(64),
     lane=label(64),
+    max_output=_of("max_tokens"),
 )
 _load = record(
     Load,
@@ -183,6 +184,8 @@ _lane = record(
     load=_load,
     state=label(32),
     threads=_count,
+    max_seconds=_seconds,
+    max_priority=_of("priority"),
 )
 
 
@@ -234,8 +237,7 @@ def _capability(value: Any) -> Capability:
         old: Capability = _claim(value)
         # No peer of minor 0 names its offers: to it such a key is one of the unknown ones.
         models = tuple(
-            offer if offer.id is None and not offer.lane else attrs.evolve(offer, id=None, lane="")
-            for offer in old.models
+            attrs.evolve(offer, id=None, lane="", max_output=None) for offer in old.models
         )
         return attrs.evolve(old, lanes=(lane,), models=models)
     claim: Capability = _claim(value)

@@ -112,7 +112,7 @@ def test_nobody_is_pushed_out_for_one_who_holds_as_much() -> None:
         line.enter(ticket("a"))
 
 
-def test_nobody_is_pushed_out_for_one_that_yields() -> None:
+def test_nobody_is_pushed_out_for_a_lower_priority() -> None:
     """The least urgent of the greediest goes, but never for one that said it can wait."""
     line, tickets = full("a", "a", "a")
     with pytest.raises(NoRoom):
@@ -133,8 +133,7 @@ def test_a_queue_of_no_length_refuses_everybody() -> None:
 
 @given(st.data())
 def test_the_order_is_never_unfair_and_the_sums_are_right(data: st.DataObject) -> None:
-    """Whatever comes and goes, the next is of the least served dialer of those that do not yield,
-    and of its requests the most urgent one."""
+    """Whatever comes and goes, the next is the most urgent of the least served dialer."""
     line = Line(data.draw(st.integers(0, 8)))
     waiting: list[Ticket] = []
     now = 0.0
@@ -305,8 +304,7 @@ async def test_a_burst_of_one_dialer_does_not_keep_another_waiting(
 def test_no_priority_of_another_claimant_costs_more_than_a_turn(
     priorities: list[int], honest: int
 ) -> None:
-    """However many requests a greedy claimant has, and whatever it says of them: one of another
-    claimant waits for at most one of them, and one more for each that it has had itself."""
+    """Another's request waits for one of the greedy one's, and one more for each it has had."""
     line = Line(16)
     for priority in priorities:
         with suppress(NoRoom):
@@ -326,8 +324,7 @@ def test_no_priority_of_another_claimant_costs_more_than_a_turn(
 async def test_a_dialer_that_calls_all_of_its_requests_urgent_holds_nobody_up(
     autojump_clock: MockClock,
 ) -> None:
-    """302 requests of 100,000 tokens at priority 100, before one slot: the requests of another
-    dialer wait for the one that runs and no longer."""
+    """302 of 100,000 tokens at priority 100: another dialer waits for the one that runs."""
     slots = Slots(1, 16)
     told: list[object] = []
     waits: list[float] = []

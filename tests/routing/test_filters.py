@@ -100,6 +100,7 @@ def test_the_standard_filters_and_their_order() -> None:
         "model",
         "features",
         "context",
+        "caps",
         "continuation",
         "state",
         "breaker",

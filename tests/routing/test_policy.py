@@ -721,6 +721,7 @@ def test_what_is_to_be_routed_is_taken_from_the_request() -> None:
         command="chat",
         prompt_tokens=101,
         output_tokens=50,
+        max_tokens=50,
         strict=True,
         tried=frozenset({PeerId("a")}),
         serial=7,
