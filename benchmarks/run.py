@@ -30,6 +30,7 @@ import hop
 import inference
 import memory
 import misbehaving
+import misbehaving_real
 import policies
 import streams
 import two_listeners
@@ -96,7 +97,12 @@ def main() -> int:
     print(f"{table(reports)}\n\n{remarks(reports)}")
     if given.write and complete:
         before = RESULTS.read_text(encoding="utf-8")
-        own = (two_listeners.SECTION, gateway.SECTION, misbehaving.SECTION)
+        own = (
+            two_listeners.SECTION,
+            gateway.SECTION,
+            misbehaving.SECTION,
+            misbehaving_real.SECTION,
+        )
         sections = (policies.kept_section(before), *(each.kept(before) for each in own))
         text = document(reports, command="bins/bench --write", load=load)
         text = "\n".join((text, *filter(None, sections)))

@@ -3,7 +3,7 @@
 from ._engine import Engine, Job, PrefixCache, forecast, job_of
 from ._generator import GENERATORS, generate, open_trace
 from ._harm import HARM_COLUMNS, Harm, harm_cell, harm_table
-from ._kinds import KINDS
+from ._kinds import KINDS, RESTART_SECONDS, manner_of
 from ._machine import SimulatedBackend, World
 from ._oracle import Oracle, oracle
 from ._picture import picture
@@ -27,6 +27,8 @@ __all__ = [
     "parse_pool",
     "HOME",
     "KINDS",
+    "RESTART_SECONDS",
+    "manner_of",
     # running it
     "simulate",
     "at_load",
