@@ -21,6 +21,7 @@
     + PeerTimeout
     + PeerRefused
       + OfferUnavailable
+      + PeerUnable
     + PeerFailed
     + AnswerUnfit
     + PeerSimulated
@@ -76,7 +77,9 @@ class ConfigurationError(PunchError):
 
 
 class RequestError(PunchError):
-    """The request itself cannot be served as it is; another peer would say the same.
+    """The request itself cannot be served as it is.
+
+    One peer's word for that is not enough while another can be asked: see `punch.routing`.
 
     Args:
       message: What happened, in a sentence.
@@ -296,6 +299,16 @@ class OfferUnavailable(PeerRefused):
     """The offer that the request names is not to be had now, or is gone; another one may be."""
 
     code = "unavailable"
+
+
+class PeerUnable(PeerRefused):
+    """The offer cannot serve this request, and is well: it is too large for its server, say.
+
+    Another offer may have a higher limit. Where none has, the caller hears it as an
+    `InvalidRequest`.
+    """
+
+    code = "unable"
 
 
 class PeerFailed(PeerError):

@@ -13,9 +13,9 @@ import trio
 
 from .._logs import get_logger
 from ..events import Bus
-from ..exceptions import PeerError, PunchError
+from ..exceptions import PeerError, PeerRefused, PunchError
 from ..peers import Candidate
-from ..routing import Attempts, Decision, FailedAttempt, Presence, Reason
+from ..routing import Attempts, Decision, FailedAttempt, Presence, Reason, doubt_of, objects
 from ..wire import CommandRequest, CommandResponse, Completion
 from ._attempt import Attempt
 from ._delivered import Delivered
@@ -49,6 +49,7 @@ class Books:
         """Where it is published."""
         self.decisions: list[Decision] = []
         """Every decision that led to a try, or to giving up, in order."""
+        self._said_no: list[tuple[Candidate, PunchError]] = []
         self._dispatch = dispatch
         self._request_id = request.request_id
 
@@ -56,6 +57,7 @@ class Books:
         """Those of an answer that is over, in which *request* has lost its prompt."""
         lean = copy.copy(self)
         lean.decisions = []
+        lean._said_no = []
         lean.delivered = self.delivered.stored(request)
         lean.log = RequestLog(_NOWHERE, request, lean.delivered)
         # What failed holds the frames in which it did, and these all the rest.
@@ -69,6 +71,8 @@ class Books:
 
     def text(self, attempt: Attempt, text: str, tokens: int) -> None:
         """A peer has delivered *text*, and the caller has it."""
+        if self._said_no:
+            self._was_taken_by(attempt.candidate)
         self.delivered.append(attempt, text, tokens)
         self.attempts.delivered(tokens=tokens, characters=len(text), digest=self.delivered.digest)
 
@@ -90,9 +94,17 @@ class Books:
         if outcome.error is not None:
             session = attempt.call.session
             self._failed(candidate, outcome.error, seconds=attempt.seconds, session=session)
+            is_unread = objects(outcome.error) or isinstance(outcome.error, PeerRefused)
+            if is_unread and attempt.is_quiet:
+                dispatch.learned.refused(attempt.request, candidate.id)
+            if doubt_of(outcome.error, asked=candidate, answered=candidate):
+                self._said_no.append((candidate, outcome.error))
+        if outcome.doubt:
+            dispatch.doubted(candidate, outcome.doubt)
         if outcome.fault is not None:
             dispatch.failed(candidate, outcome.fault, asked_at=attempt.asked_at)
         if outcome.response is not None:
+            self._was_taken_by(candidate)
             dispatch.succeeded(
                 attempt.request,
                 candidate,
@@ -114,6 +126,13 @@ class Books:
             self.log.attempted(attempt, outcome)
         if outcome.error is not None:
             self.attempts.check_deaths()
+
+    def _was_taken_by(self, candidate: Candidate) -> None:
+        """A candidate answers the request: what others had against it is held against them."""
+        for asked, error in self._said_no:
+            weight = doubt_of(error, asked=asked, answered=candidate)
+            self._dispatch.doubted(asked, weight)
+        self._said_no.clear()
 
     def finished(self, attempt: Attempt, outcome: Outcome) -> CommandResponse:
         """The last attempt is a success: its last text is delivered, and the answer is whole."""
@@ -150,6 +169,7 @@ class Books:
             seconds=seconds,
             presence=Presence(incarnation=candidate.peer.incarnation, session=session),
             offer=candidate.offer.id,
+            context_tokens=candidate.offer.context_tokens,
         )
 
     def _story(self) -> dict[str, Any]:

@@ -222,6 +222,11 @@ class Dispatch:
         offer = None if lost else key
         self.table.failed(peer_id, offer=offer, now=now, retry_after=retry_after)
 
+    def doubted(self, candidate: Candidate, weight: float) -> None:
+        """Learn what counts against a candidate in part: *weight* is a share of a fault."""
+        peer_id, key = candidate.peer_id, candidate.offer.key
+        self.table.doubted(peer_id, offer=key, weight=weight, now=trio.current_time())
+
     def succeeded(
         self,
         request: CommandRequest,

@@ -12,13 +12,15 @@ import trio
 
 from ..exceptions import (
     AnswerUnfit,
+    ContextTooLong,
     PeerError,
     PeerFailed,
-    PeerRefused,
     PeerTimeout,
+    PeerUnable,
     PunchError,
     RequestError,
 )
+from ..routing import OBJECTION_DOUBT, objects
 from ..wire import CommandResponse, Completion
 from ._attempt import Attempt
 from ._delivered import Delivered
@@ -47,6 +49,9 @@ class Outcome:
     fault: PeerError | None = None
     """What counts against the peer."""
 
+    doubt: float = 0.0
+    """What counts against it in part: a share of a fault."""
+
     response: CommandResponse | None = None
     """The peer's last word, if that was a success: what can be learned from."""
 
@@ -59,8 +64,8 @@ STOPPED = Outcome(status="success", reason="stop", is_last=True)
 
 
 def lost(error: PunchError) -> Outcome:
-    """The attempt failed: the peer's fault, or that of the request."""
-    if isinstance(error, PeerError):
+    """The attempt failed: the peer's fault, or something else."""
+    if isinstance(error, PeerError) and not objects(error):
         return Outcome(status=error.code, reason=error.message, error=error, fault=error)
     return Outcome(status=error.code, reason=error.code, error=error)
 
@@ -78,7 +83,7 @@ def dropped(attempt: Attempt) -> Outcome:
 
 
 def finished(
-    attempt: Attempt, response: CommandResponse, *, delivered: Delivered, has_others: bool
+    attempt: Attempt, response: CommandResponse, *, delivered: Delivered, has_begun: bool
 ) -> Outcome:
     """The peer has said its last word: what it is worth.
 
@@ -86,7 +91,7 @@ def finished(
       attempt: The attempt that it ends.
       response: What the peer says.
       delivered: What the caller has got.
-      has_others: Whether another peer took the same request for a good one.
+      has_begun: Whether a peer has taken the request for a good one, and begun to answer it.
 
     """
     try:
@@ -104,10 +109,12 @@ def finished(
     except AnswerUnfit as error:
         return Outcome(status=error.code, reason=error.message, error=error)
     except RequestError as error:
-        if not has_others:
+        if not has_begun:
             return lost(error)
-        # Others could, or can: it is this peer that cannot.
-        return lost(PeerRefused(str(error), peer_id=attempt.peer_id))
+        # Another peer could: it is this one that cannot.
+        unable = PeerUnable(str(error), param=error.param, peer_id=attempt.peer_id)
+        doubt = 0.0 if isinstance(error, ContextTooLong) else OBJECTION_DOUBT
+        return attrs.evolve(lost(unable), doubt=doubt)
     except PunchError as error:
         return lost(error)
     return Outcome(

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 import trio
 
 from ..capability import PeerId
-from ..exceptions import PeerError, PeerTimeout, PunchError
+from ..exceptions import DeadlineExceeded, PeerError, PeerTimeout, PunchError
 from ..routing import Decision, GiveUp, Try, Wait
 from ..session import ClientCall
 from ..wire import Chunk, CommandRequest, CommandResponse, Progress, Started
@@ -252,8 +252,8 @@ class Run:
     def _finish(self, attempt: Attempt, response: CommandResponse) -> None:
         """Take the peer's last word, and the text that comes with it."""
         self._dispatch.reported(attempt.candidate, response)
-        others = bool(self.parts) or len(self._live) > 1
-        outcome = finished(attempt, response, delivered=self.books.delivered, has_others=others)
+        delivered, has_begun = self.books.delivered, bool(self.parts)
+        outcome = finished(attempt, response, delivered=delivered, has_begun=has_begun)
         if outcome is RAN_OUT and trio.current_time() + CLOCK_DIFFERENCE >= self.deadline:
             outcome = lost(self.books.attempts.out_of_time())
         if outcome.response is not None:
@@ -262,7 +262,7 @@ class Run:
             self.response = self.books.finished(attempt, outcome)
             return
         self._end(attempt, outcome)
-        if outcome.error is not None and not isinstance(outcome.error, PeerError):
+        if isinstance(outcome.error, DeadlineExceeded):
             raise outcome.error
 
     def _won(self, winner: Attempt) -> None:

@@ -12,6 +12,7 @@ from ..exceptions import (
     PeerFailed,
     PeerRefused,
     PeerSimulated,
+    PeerUnable,
     PunchError,
     RequestCancelled,
     RequestConflict,
@@ -29,6 +30,7 @@ _ERRORS: dict[str, type[RequestError] | type[PeerError]] = {
         RequestCancelled,
         PeerRefused,
         OfferUnavailable,
+        PeerUnable,
         PeerSimulated,
         PeerFailed,
     )

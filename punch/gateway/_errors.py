@@ -90,6 +90,7 @@ TABLE: Mapping[str, Row] = {
     "silent": Row(504, "timeout_error", "peer_silent"),
     "refused": Row(503, _BUSY, "peer_refused"),
     "unavailable": Row(503, _BUSY, "peer_refused"),
+    "unable": Row(400, _INVALID, "invalid_value"),
     "backend_failed": Row(502, _SERVER, "backend_failed"),
     "unfit": Row(502, _SERVER, "schema_not_met"),
     "simulated": Row(502, _SERVER, "peer_simulated"),

@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
+import attrs
+
 from ..capability import Capability, Lane, Load, PeerId
-from ._breaker import CLOSED, FIRST_COOLING_SECONDS, MAX_COOLING_SECONDS, Breaker
+from ._breaker import FIRST_COOLING_SECONDS, MAX_COOLING_SECONDS
+from ._faults import NO_FAULTS
 from ._rates import Rates
 from ._record import LaneRecord, PeerRecord
 
-# Offers per peer whose speed and whose faults are remembered.
+# Offers per peer whose speed is remembered.
 MAX_OFFERS = 64
-
-# Weight of the newest outcome in the share of faults: about the last five count.
-OUTCOME_WEIGHT = 0.2
 
 # Half of what a share of faults says is forgotten after this long, in seconds: a peer that is
 # not asked any more cannot clear itself with good answers. Two coolings at their longest.
@@ -23,12 +23,6 @@ FORGIVING_SECONDS = 60.0
 # Smoothing of the round-trip time, as TCP does (RFC 6298, section 2).
 RTT_WEIGHT = 0.125
 
-# Reputation gains and loses as in the original, for an answer of full quality and a fault.
-REPUTATION_GAIN = 0.03
-REPUTATION_LOSS = 0.05
-
-Breakers = Mapping[str | None, Breaker]
-NO_BREAKERS: Breakers = MappingProxyType({})
 _NO_RATES: Mapping[str, Rates] = MappingProxyType({})
 
 
@@ -68,14 +62,12 @@ class KnownPeer:
         "_lanes",
         "_record",
         "_running",
-        "breakers",
         "capability",
-        "fault_share",
+        "faults",
         "heard",
         "incarnation",
         "peer_id",
         "rates",
-        "reputation",
         "rtt",
         "seen_at",
         "sequence",
@@ -94,9 +86,7 @@ class KnownPeer:
         self.seen_at = 0.0
         self.rtt: float | None = None
         self.rates = _NO_RATES
-        self.breakers = NO_BREAKERS
-        self.fault_share = 0.0
-        self.reputation = 1.0
+        self.faults = NO_FAULTS
         self._lanes: dict[str, _LaneBooks] = {}
         # Requests of ours by the key of their offer: when the last one ends, so has every probe.
         self._running: dict[str | None, int] = {}
@@ -134,10 +124,10 @@ class KnownPeer:
             sent_since_report=sum([lane.sent for lane in books]),
             prompt_tokens_since_report=sum([lane.prompt_tokens for lane in books]),
             output_tokens_since_report=sum([lane.output_tokens for lane in books]),
-            breakers=self.breakers,
+            breakers=self.faults.breakers,
             resting_until=min(rests, default=0.0),
-            fault_share=self.fault_share,
-            reputation=self.reputation,
+            fault_share=self.faults.share,
+            reputation=self.faults.reputation,
             lanes=lanes,
         )
 
@@ -148,7 +138,7 @@ class KnownPeer:
     ) -> None:
         """Take a claim that is newer than the last one."""
         if incarnation != self.incarnation:
-            self.breakers = NO_BREAKERS
+            self.faults = self.faults.anew()
             for books in self._lanes.values():
                 books.resting_until, books.sequence = 0.0, -1
         newer: dict[str, Load] = {}
@@ -196,9 +186,10 @@ class KnownPeer:
         self.rtt = seconds if rtt is None else rtt + RTT_WEIGHT * (seconds - rtt)
 
     def _forgive(self, seen_at: float) -> None:
-        if self.fault_share:
+        if self.faults.share:
             age = max(0.0, seen_at - self.seen_at)
-            self.fault_share *= 0.5 ** (age / FORGIVING_SECONDS)
+            share = self.faults.share * 0.5 ** (age / FORGIVING_SECONDS)
+            self.faults = attrs.evolve(self.faults, share=share)
 
     # ---- what we send it ----
 
@@ -212,10 +203,8 @@ class KnownPeer:
         books.prompt_tokens += prompt_tokens
         books.output_tokens += output_tokens
         self._running[key] = self._running.get(key, 0) + 1
-        if self.breakers:
-            self.breakers = MappingProxyType(
-                {k: b.probed(now=now) if k in (None, key) else b for k, b in self.breakers.items()}
-            )
+        if self.faults.breakers:
+            self.faults = self.faults.probed(key, now=now)
 
     def ended(self, lane_id: str, key: str | None) -> None:
         """A request is no longer there, however it ended."""
@@ -232,7 +221,7 @@ class KnownPeer:
             over.append(key)
         if not running:
             over.append(None)
-        self.breakers = freed(self.breakers, *over)
+        self.faults = self.faults.freed(*over)
 
     # ---- what came of it ----
 
@@ -240,14 +229,9 @@ class KnownPeer:
         """An offer of a lane has answered, and is as fast as *rates* say."""
         if key in self.rates or len(self.rates) < MAX_OFFERS:
             self.rates = MappingProxyType({**self.rates, key: rates})
-        if self.breakers:
-            self.breakers = MappingProxyType(
-                {k: b for k, b in self.breakers.items() if k not in (key, None)}
-            )
+        self.faults = self.faults.answered(key)
         if lane is not None:
             self._books(lane.id).resting_until = 0.0
-        self.fault_share *= 1 - OUTCOME_WEIGHT
-        self.reputation = min(1.0, self.reputation + REPUTATION_GAIN)
 
     def refused(self, lane: Lane, *, now: float, retry_after: float | None) -> None:
         """It refused a request for this lane."""
@@ -263,7 +247,12 @@ class KnownPeer:
             books.resting_until = max(rested, now + wait)
         if rested <= now:
             # As with faults: what is refused at once is one refusal.
-            self.fault_share += OUTCOME_WEIGHT * (1 - self.fault_share)
+            self.faults = self.faults.with_share(1.0)
+
+    def doubted(self, key: str, weight: float) -> bool:
+        """Take what counts against an offer in part; true if all of it makes a fault now."""
+        self.faults, is_enough = self.faults.doubted(key, weight)
+        return is_enough
 
     def lane(self, lane_id: str | None) -> Lane | None:
         """The lane with this id; with `None` its only one."""
@@ -287,21 +276,3 @@ def _as_record(books: _LaneBooks) -> LaneRecord:
         output_tokens_since_report=books.output_tokens,
         resting_until=books.resting_until,
     )
-
-
-def after_fault(
-    breakers: Breakers, key: str | None, *, now: float, retry_after: float | None
-) -> Breakers | None:
-    """*breakers* after a fault of one offer, or of the peer; `None` if it is one that is known."""
-    if key not in breakers and len(breakers) > MAX_OFFERS:
-        key = None
-    breaker = breakers.get(key, CLOSED)
-    after = breaker.failed(now=now, retry_after=retry_after)
-    return None if after is breaker else MappingProxyType({**breakers, key: after})
-
-
-def freed(breakers: Breakers, *keys: str | None) -> Breakers:
-    """*breakers* when no probe of these offers is on its way."""
-    if not breakers:
-        return breakers
-    return MappingProxyType({k: b.freed() if k in keys else b for k, b in breakers.items()})

@@ -17,14 +17,8 @@ from collections.abc import Mapping
 import attrs
 
 from ..capability import Capability, Load, PeerId
-from ._known import (
-    OUTCOME_WEIGHT,
-    REPUTATION_LOSS,
-    Breakers,
-    KnownPeer,
-    after_fault,
-    freed,
-)
+from ._faults import Faults, after_fault
+from ._known import KnownPeer
 from ._rates import Rates
 from ._record import PeerRecord
 
@@ -41,10 +35,8 @@ class _Tombstone:
 
     incarnation: int
     sequence: int
-    breakers: Breakers
-    fault_share: float
+    faults: Faults
     rates: Mapping[str, Rates]
-    reputation: float
     until: float
 
 
@@ -109,8 +101,7 @@ class PeerTable:
             peer.incarnation = incarnation
             if tombstone is not None:
                 del self._departed[peer_id]
-                peer.rates, peer.reputation = tombstone.rates, tombstone.reputation
-                peer.breakers, peer.fault_share = tombstone.breakers, tombstone.fault_share
+                peer.rates, peer.faults = tombstone.rates, tombstone.faults
                 peer.seen_at = seen_at
         peer.advertised(capability, incarnation=incarnation, sequence=sequence, seen_at=seen_at)
         return True
@@ -162,10 +153,8 @@ class PeerTable:
             self._departed[peer_id] = _Tombstone(
                 incarnation=peer.incarnation,
                 sequence=peer.sequence,
-                breakers=freed(peer.breakers, *peer.breakers),
-                fault_share=peer.fault_share,
+                faults=peer.faults.freed(*peer.faults.breakers),
                 rates=peer.rates,
-                reputation=peer.reputation,
                 until=now + TOMBSTONE_SECONDS,
             )
 
@@ -272,17 +261,19 @@ class PeerTable:
         known = self._change(peer_id) or self._departed.get(peer_id)
         if known is None:
             return
-        breakers = after_fault(known.breakers, offer, now=now, retry_after=retry_after)
-        if breakers is None:
+        after = after_fault(known.faults, offer, now=now, retry_after=retry_after)
+        if after is None:
             return
-        reputation = max(0.0, known.reputation - REPUTATION_LOSS)
-        share = known.fault_share + OUTCOME_WEIGHT * (1 - known.fault_share)
         if isinstance(known, KnownPeer):
-            known.breakers, known.reputation, known.fault_share = breakers, reputation, share
+            known.faults = after
         else:
-            self._departed[peer_id] = attrs.evolve(
-                known, breakers=breakers, reputation=reputation, fault_share=share
-            )
+            self._departed[peer_id] = attrs.evolve(known, faults=after)
+
+    def doubted(self, peer_id: PeerId, *, offer: str, weight: float, now: float) -> None:
+        """Take what counts against an offer in part: a share of a fault. An answer settles it."""
+        peer = self._change(peer_id)
+        if peer is not None and peer.doubted(offer, weight):
+            self.failed(peer_id, offer=offer, now=now)
 
     def refused(
         self,

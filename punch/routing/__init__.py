@@ -10,9 +10,7 @@ from ._attempts import (
     MIN_PATIENCE_SECONDS,
     PATIENCE_FACTOR,
     Attempts,
-    FailedAttempt,
     GiveUp,
-    Presence,
     Reason,
     Try,
     Wait,
@@ -20,6 +18,7 @@ from ._attempts import (
 from ._budget import HEDGE_RESERVE, HEDGE_SHARE, Budget
 from ._completion_time import CompletionTime
 from ._decision import Assessment, Decision
+from ._failed import OBJECTION_DOUBT, FailedAttempt, Presence, doubt_of, objects
 from ._filters import FRESH_SECONDS, STANDARD_FILTERS, Filter
 from ._learned import LearnedState
 from ._lengths import Lengths
@@ -91,6 +90,9 @@ __all__ = [
     "Attempts",
     "FailedAttempt",
     "Presence",
+    "objects",
+    "OBJECTION_DOUBT",
+    "doubt_of",
     "MIN_PATIENCE_SECONDS",
     "MAX_PATIENCE_SECONDS",
     "PATIENCE_FACTOR",

@@ -6,8 +6,9 @@
 # Rule 2: no offer is asked twice for the same request, and no peer whose connection broke or
 # that lied, unless the peer has started anew since.
 #
-# Rule 3: a caller's fault is returned at once. A peer's fault moves the request on: before the
-# first text to anybody who can answer, after it only to a peer that can go on with the text.
+# Rule 3: a peer's fault moves the request on: before the first text to anybody who can answer,
+# after it only to a peer that can go on with the text. So does a peer's word that the request is at
+# fault, until a second one says the same: see `_failed`.
 #
 # Rule 4: a network where everything fails is not hammered: tries after the first are paid for
 # from a budget that all requests share. Going on with a begun answer is always paid.
@@ -29,21 +30,27 @@ from ..exceptions import (
     AnswerUnfit,
     DeadlineExceeded,
     EnginesDied,
-    InvalidRequest,
     NoPeerAvailable,
-    NoRealPeer,
-    PeerError,
-    PeerFailed,
-    PeerSimulated,
     PeerTimeout,
     PeerUnreachable,
     PunchError,
-    UnknownModel,
 )
-from ..peers import Candidate, candidate_id
+from ..peers import Candidate
 from ._budget import Budget
 from ._decision import Decision
-from ._filters import exceeded
+from ._failed import (
+    FailedAttempt,
+    Presence,
+    agreed,
+    is_worth_a_wait,
+    least_wait,
+    nobody,
+    objects,
+    reasons_of,
+    what_it_comes_to,
+    whom_next,
+    words_of,
+)
 
 # More tries than this and it is the network that is broken, not a peer.
 MAX_ATTEMPTS = 8
@@ -112,54 +119,6 @@ class GiveUp:
     """Stop, and raise this to the caller."""
 
     error: PunchError
-
-
-@attrs.frozen(kw_only=True)
-class Presence:
-    """One stay of a peer: who it was, and how it was reached."""
-
-    incarnation: int
-    """Grows each time the peer starts."""
-
-    session: object
-    """The session; only compared."""
-
-
-@attrs.frozen(kw_only=True)
-class FailedAttempt:
-    """One try that failed."""
-
-    peer_id: PeerId
-    """Who was asked."""
-
-    error: PunchError
-    """What went wrong."""
-
-    seconds: float
-    """How long it took."""
-
-    presence: Presence | None = None
-    """What it was asked on."""
-
-    offer: str | None = None
-    """The id of the offer that was asked for, where it has one."""
-
-    @property
-    def engine_died(self) -> bool:
-        """Whether the peer says that its engine died while it worked at the request."""
-        return isinstance(self.error, PeerFailed) and self.error.engine_died
-
-    @property
-    def excludes(self) -> str:
-        """What is not asked again for it: the offer, or the whole peer.
-
-        A backend that fails, refuses or is silent says nothing of its peer's other lanes. A
-        connection that broke does, and so does a lie; and a request that may have killed one
-        engine of a machine is not tried on its others.
-        """
-        if self.engine_died or isinstance(self.error, PeerUnreachable | PeerSimulated):
-            return self.peer_id
-        return candidate_id(self.peer_id, self.offer)
 
 
 class Deaths:
@@ -260,7 +219,7 @@ class Attempts:
 
     def has_alternative(self, decision: Decision) -> bool:
         """Whether somebody else could answer, or go on with what is begun of the answer."""
-        if _next(decision) is None or len(self._failed) >= self._limit:
+        if self._next(decision) is None or len(self._failed) >= self._limit:
             return False
         return not self.begun or self._cannot_continue(decision) is None
 
@@ -285,13 +244,13 @@ class Attempts:
             return GiveUp(self._failed[-1].error)
         if self.begun and (why := self._cannot_continue(decision)):
             return GiveUp(self._interrupted(why))
-        candidate = _next(decision)
+        candidate = self._next(decision)
         if len(self._failed) >= self._limit:
             return GiveUp(self._nobody(decision))
         if candidate is None:
-            return self._wait(now) or GiveUp(self._nobody(decision))
+            return self._wait(decision, now) or GiveUp(self._nobody(decision))
         self._waits_until = None
-        if self.reason == "failover" and budget is not None and budget.left(now) < 1.0:
+        if self._must_pay() and budget is not None and budget.left(now) < 1.0:
             return GiveUp(self._too_many_failures())
         patience = min(self.patience(decision, candidate), self._deadline - now)
         return Try(candidate=candidate, patience=patience, reason=self.reason)
@@ -325,14 +284,19 @@ class Attempts:
         seconds: float,
         presence: Presence | None = None,
         offer: str | None = None,
-    ) -> GiveUp | None:
-        """Record a failure. `GiveUp` if it was not the peer's: nobody else would do better."""
+        context_tokens: int | None = None,
+    ) -> None:
+        """Record a failure."""
         attempt = FailedAttempt(
-            peer_id=peer_id, error=error, seconds=seconds, presence=presence, offer=offer
+            peer_id=peer_id,
+            error=error,
+            seconds=seconds,
+            presence=presence,
+            offer=offer,
+            context_tokens=context_tokens,
         )
         self._failed.append(attempt)
         self.deaths.note(attempt)
-        return None if isinstance(error, PeerError) else GiveUp(error)
 
     def check_deaths(self) -> None:
         """Raise `EnginesDied` if so many engines died under the request that it ends."""
@@ -379,9 +343,26 @@ class Attempts:
             return "its model file or chat template is unknown, so nobody is known to have the same"
         return None
 
-    def _wait(self, now: float) -> Wait | None:
-        """Wait if a peer was lost that may come back, and not for long."""
-        if not any(isinstance(a.error, PeerUnreachable | PeerTimeout) for a in self._failed):
+    def _next(self, decision: Decision) -> Candidate | None:
+        """The best that was not tried: a policy may leave out the filter that says so."""
+        tried, order = decision.request.tried, decision.order
+        left = order
+        if tried:
+            left = tuple(c for c in order if c.peer_id not in tried and c.id not in tried)
+        return whom_next(self._failed, left)
+
+    def _must_pay(self) -> bool:
+        """Whether the next try is one after a fault: what peers say of the request is none."""
+        if self.begun:
+            return False
+        return any(not objects(attempt.error) for attempt in self._failed)
+
+    def _wait(self, decision: Decision, now: float) -> Wait | None:
+        """Wait, and not for long, if a peer may come back that was lost, or could do better."""
+        if agreed(self._failed) is not None and not self.begun:
+            return None
+        is_lost = any(isinstance(a.error, PeerUnreachable | PeerTimeout) for a in self._failed)
+        if not is_lost and not is_worth_a_wait(self._failed, decision):
             return None
         if self._waits_until is None:
             self._waits_until = now + RETURN_SECONDS
@@ -402,58 +383,19 @@ class Attempts:
     def _too_many_failures(self) -> NoPeerAvailable:
         return NoPeerAvailable(
             "too many requests have failed lately to try this one again; see below for its own",
-            self._failures(),
-            retry_after=self._least_wait() or 1.0,
+            words_of(self._failed),
+            retry_after=least_wait(self._failed) or 1.0,
         )
-
-    def _failures(self) -> dict[PeerId, str]:
-        """What went wrong at each peer that failed."""
-        return {attempt.peer_id: attempt.error.message for attempt in self._failed}
-
-    def _least_wait(self) -> float | None:
-        waits = [a.error.retry_after for a in self._failed if a.error.retry_after is not None]
-        return min(waits, default=None)
 
     def _nobody(self, decision: Decision) -> PunchError:
         if self._failed and isinstance(self._failed[-1].error, AnswerUnfit):
             return self._failed[-1].error
-        reasons = self._failures()
-        candidates = [c for c in decision.candidates() if c.peer_id not in reasons]
-        for candidate in candidates:
-            why = candidate.reason or "was not tried"
-            if candidate.lane is not None:
-                why = f"{candidate.lane}: {why}"
-            if candidate.peer_id in reasons:
-                why = f"{reasons[candidate.peer_id]}; {why}"
-            reasons[candidate.peer_id] = why
-        if self.begun:
-            last = self._failed[-1].peer_id
-            lines = [f"\n  {p}: {why}" for p, why in reasons.items() if p != last]
-            return self._interrupted("nobody could go on with it" + "".join(lines))
-        removed_by = {c.removed_by for c in candidates}
-        failures = {type(a.error) for a in self._failed}
-        error: NoPeerAvailable
-        if not reasons:
-            error = NoPeerAvailable("no listener is known in this namespace")
-        elif decision.request.strict and removed_by <= {"strict"} and failures <= {PeerSimulated}:
-            error = NoRealPeer(
-                "strict mode takes real inference only, and nobody offers it", reasons
-            )
-        elif "caps" in removed_by <= {"caps", "model"} and (over := _over_caps(decision)):
-            return over
-        elif removed_by == {"model"} and not failures:
-            error = UnknownModel(_what_is_on_offer(decision), reasons)
-        else:
-            error = NoPeerAvailable("no listener could answer", reasons)
-        error.retry_after = self._least_wait()
-        return error
-
-
-def _next(decision: Decision) -> Candidate | None:
-    """The best that was not tried: a policy may leave out the filter that says so."""
-    tried = decision.request.tried
-    left = (one for one in decision.order if one.peer_id not in tried and one.id not in tried)
-    return next(left, None)
+        if not self.begun:
+            return what_it_comes_to(self._failed, decision) or nobody(self._failed, decision)
+        last = self._failed[-1].peer_id
+        reasons, _ = reasons_of(self._failed, decision)
+        lines = [f"\n  {p}: {why}" for p, why in reasons.items() if p != last]
+        return self._interrupted("nobody could go on with it" + "".join(lines))
 
 
 def _is_new(attempt: FailedAttempt, now: Presence | None) -> bool:
@@ -463,26 +405,3 @@ def _is_new(attempt: FailedAttempt, now: Presence | None) -> bool:
         return False
     lost = isinstance(attempt.error, PeerUnreachable)
     return now.incarnation != before.incarnation or (lost and now.session is not before.session)
-
-
-def _over_caps(decision: Decision) -> InvalidRequest | None:
-    """What the request asks for beyond the caps of all who have the model, by the first of them."""
-    for candidate, by in decision.removed:
-        broken = exceeded(decision.request, candidate) if by.name == "caps" else None
-        if broken is not None:
-            field, rule = broken
-            return InvalidRequest(
-                f"{field} {rule}, and nobody who has the model takes more: ask for less, or have "
-                "the owner of a listener allow more",
-                param=field,
-            )
-    return None
-
-
-def _what_is_on_offer(decision: Decision) -> str:
-    request = decision.request
-    offered = {offer.name for one, _ in decision.removed for offer in one.peer.capability.models}
-    wanted = "no listener offers " + (repr(request.model) if request.model else "a model")
-    if request.model_digest is not None:
-        wanted += f" with digest {request.model_digest}"
-    return f"{wanted}; on offer: {', '.join(sorted(offered)) or 'none'}"

@@ -96,14 +96,36 @@ def _why_features(request: RouteRequest, candidate: Candidate, now: float) -> st
 def _keep_context(
     request: RouteRequest, candidates: Sequence[Candidate], now: float
 ) -> Sequence[Candidate]:
-    # The prompt's length is an estimate: only what is far too long is kept from the peer,
-    # which will count for itself.
-    least = request.context_tokens / 2
+    # What a prompt has in tokens is an estimate, which chooses between contexts and refuses none:
+    # only the peer's own tokenizer can say that a prompt does not fit.
+    contexts = [candidate.offer.context_tokens for candidate in candidates]
+    known = [tokens for tokens in contexts if tokens is not None]
+    if not known:
+        return candidates
+    least, most = min(known), max(known)
+    rooms = request.rooms
+    if least >= rooms[0] or (least == most and len(known) == len(contexts)):
+        return candidates
+    # None is as large as this: then the largest, which is the likeliest to hold it.
+    needed = next((room for room in rooms if room <= most), most)
+    if len(known) < len(contexts) and most < rooms[-1]:
+        # A context of which nothing is said may be larger than all of them.
+        needed = most + 1
     return [
         candidate
-        for candidate in candidates
-        if (most := candidate.offer.context_tokens) is None or least <= most
+        for candidate, tokens in zip(candidates, contexts, strict=True)
+        if tokens is None or tokens >= needed
     ]
+
+
+def _why_context(request: RouteRequest, candidate: Candidate, now: float) -> str:
+    wanted, expected = request.rooms[0], request.rooms[2]
+    context = candidate.offer.context_tokens or 0
+    what = "the longest answer that is allowed" if expected <= context < wanted else "its answer"
+    return (
+        f"has a context of {context} tokens; another has more, which may be needed for the prompt "
+        f"and {what}"
+    )
 
 
 def exceeded(request: RouteRequest, candidate: Candidate) -> tuple[str, str] | None:
@@ -297,14 +319,7 @@ MODEL = Filter(
 
 FEATURES = Filter(name="features", keep=_keep_features, why=_why_features)
 
-CONTEXT = Filter(
-    name="context",
-    keep=_keep_context,
-    why=lambda request, candidate, now: (
-        f"takes {candidate.offer.context_tokens} tokens; the prompt has about "
-        f"{request.context_tokens}"
-    ),
-)
+CONTEXT = Filter(name="context", keep=_keep_context, why=_why_context)
 
 CAPS = Filter(name="caps", keep=_keep_caps, why=_why_caps)
 
@@ -337,12 +352,12 @@ STANDARD_FILTERS = (
     STRICT,
     MODEL,
     FEATURES,
-    CONTEXT,
     CAPS,
     CONTINUATION,
     STATE,
     BREAKER,
     RESTING,
     SLOTS,
+    CONTEXT,
 )
 """What every policy starts with. Protocol and namespace were checked when the session began."""

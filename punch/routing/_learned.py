@@ -30,6 +30,7 @@ _GENERATING = ("chat", "complete")
 class _Prediction:
     """What was taken to be cached when a request was sent."""
 
+    blocks: int
     share: float
     lease: float
 
@@ -95,13 +96,21 @@ class LearnedState:
             return
         prefixes = self.prefixes
         blocks = prefixes.held(chain, now=now).get(candidate, 0)
-        if blocks:
-            if len(self._predicted) >= MAX_WAITING:
-                del self._predicted[next(iter(self._predicted))]
-            self._predicted[request.request_id, candidate] = _Prediction(
-                share=blocks / len(chain), lease=prefixes.lease(chain, blocks, candidate)
-            )
+        if len(self._predicted) >= MAX_WAITING:
+            del self._predicted[next(iter(self._predicted))]
+        self._predicted[request.request_id, candidate] = _Prediction(
+            blocks=blocks,
+            share=blocks / len(chain),
+            lease=prefixes.lease(chain, blocks, candidate),
+        )
         prefixes.hold(chain, candidate, now=now)
+
+    def refused(self, request: CommandRequest, candidate: str) -> None:
+        """What was sent to a *candidate* was not read there: it is in no cache."""
+        predicted = self._predicted.pop((request.request_id, candidate), None)
+        chain, _ = self._chain(request)
+        if chain and predicted is not None:
+            self.prefixes.release(chain, candidate, blocks=predicted.blocks)
 
     def answered(
         self,
@@ -125,7 +134,12 @@ class LearnedState:
         if usage.completion_tokens is not None and not cut:
             begun = tokens_of(request.continuation) if request.continuation else 0
             self.lengths.learn(request.model or "", usage.completion_tokens + begun)
-        if predicted is not None and usage.cached_tokens is not None and usage.prompt_tokens:
+        if (
+            predicted is not None
+            and predicted.blocks
+            and usage.cached_tokens is not None
+            and usage.prompt_tokens
+        ):
             actual = usage.cached_tokens / usage.prompt_tokens
             self.prefixes.observed(candidate, predicted=predicted.share, actual=actual)
             if actual < GONE_SHARE * predicted.share:

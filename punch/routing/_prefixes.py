@@ -115,6 +115,16 @@ class PrefixIndex:
         while len(leases) > MAX_ENTRIES:
             del leases[next(iter(leases))]
 
+    def release(self, chain: Chain, key: str, *, blocks: int) -> None:
+        """*key* has no more than the first *blocks* of *chain*, whatever was sent there."""
+        leases, holder = self._leases, self._holders.get(key)
+        for block in chain[blocks:] if holder is not None else ():
+            left = tuple([one for one in leases.get(block, ()) if one.holder is not holder])
+            if left:
+                leases[block] = left
+            else:
+                leases.pop(block, None)
+
     def held(self, chain: Chain, *, now: float) -> dict[str, int]:
         """How many leading blocks of *chain* each cache probably has; only those with any."""
         found: dict[str, int] = {}

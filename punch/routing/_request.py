@@ -10,6 +10,10 @@ import attrs
 
 from ..wire import DEFAULT_OUTPUT_TOKENS, CommandRequest, tokens_of, usual_output
 
+# Nearly no answer is so many times as long as the one that is expected: with lengths that are about
+# log-normal, see `_lengths`, it is one in thirty.
+LONG_ANSWER = 4
+
 _NOBODY: Mapping[str, int] = MappingProxyType({})
 
 
@@ -76,6 +80,19 @@ class RouteRequest:
     def context_tokens(self) -> int:
         """Tokens that the model must have room for at a time (estimated)."""
         return self.prompt_tokens if self.longest_tokens is None else self.longest_tokens
+
+    @property
+    def rooms(self) -> tuple[int, ...]:
+        """Sizes that a context should have, in tokens (estimated), the best first.
+
+        Room for the longest answer that is allowed, so that none is cut short that need not be;
+        for nearly all answers; for the one that is expected; and for the prompt alone.
+        """
+        prompt, output, limit = self.context_tokens, self.output_tokens, self.max_tokens
+        long = LONG_ANSWER * output
+        if limit is None:
+            limit = long
+        return prompt + max(limit, output), prompt + min(limit, long), prompt + output, prompt
 
 
 def route_request(

@@ -433,7 +433,7 @@ async def test_a_continuation_that_is_too_long_for_one_peer_goes_to_the_next(
         await finish(answer)
         small = who(router, "small")
     assert answer.text == story(request)
-    assert [attempt.error.code for attempt in answer.attempts] == ["unreachable", "refused"]
+    assert [attempt.error.code for attempt in answer.attempts] == ["unreachable", "unable"]
     assert small.failures == 0
 
 
@@ -446,7 +446,7 @@ async def test_a_hedge_that_is_too_long_for_one_peer_leaves_the_other_alone(
     async with swarm.router(policy=SETTLED, hedge=Hedge(least=1.0)) as router:
         response = await router.ask(question())
     assert (response.status, response.executor) == ("success", "large")
-    assert [attempt["error"] for attempt in response.attempts] == ["refused"]
+    assert [attempt["error"] for attempt in response.attempts] == ["context_too_long"]
 
 
 async def test_what_is_too_long_for_the_first_peer_is_too_long(

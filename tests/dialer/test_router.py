@@ -270,10 +270,10 @@ async def test_a_full_peer_refuses_and_the_next_one_answers(
     assert failures == [0, 0]
 
 
-async def test_a_client_fault_is_returned_at_once_and_blames_nobody(
+async def test_a_client_fault_costs_one_try_more_and_blames_nobody(
     autojump_clock: MockClock, swarm: Swarm
 ) -> None:
-    """No other peer is asked, and the peer is not left alone."""
+    """A second peer says the same, a third is not asked, and none is left alone."""
     asked = []
 
     async def play(request: CommandRequest, emit: Emit) -> Generation:
@@ -282,13 +282,14 @@ async def test_a_client_fault_is_returned_at_once_and_blames_nobody(
 
     await swarm.listener("a", ScriptedBackend(play))
     await swarm.listener("b", ScriptedBackend(play))
+    await swarm.listener("c", ScriptedBackend(play))
     async with swarm.router() as router:
         with pytest.raises(ContextTooLong, match="9000 tokens; the context 4096"):
             await router.ask("hello")
         failures = [peer.failures for peer in router.peers]
 
-    assert len(asked) == 1
-    assert failures == [0, 0]
+    assert len(asked) == 2
+    assert failures == [0, 0, 0]
 
 
 async def test_an_unknown_model_names_the_models_on_offer(

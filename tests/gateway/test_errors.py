@@ -398,7 +398,7 @@ async def test_a_prompt_that_fits_no_context_is_a_400_with_both_numbers(
         reply = await client.post(CHAT, body)
     assert reply.status == 400
     assert reply.error["code"] == "context_length_exceeded"
-    assert "takes 100 tokens; the prompt has about" in reply.error["message"]
+    assert "the prompt has 5000 tokens and the context is 100" in reply.error["message"]
 
 
 async def test_a_prompt_that_the_backend_finds_too_long_is_the_same(

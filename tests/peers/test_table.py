@@ -9,7 +9,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from punch.capability import Capability, Lane, Load, ModelOffer, PeerId
-from punch.peers import Breaker, Candidate, LaneRecord, PeerRecord, PeerTable, Rates, _known
+from punch.peers import (
+    Breaker,
+    Candidate,
+    LaneRecord,
+    PeerRecord,
+    PeerTable,
+    Rates,
+    _faults,
+    _known,
+)
 from punch.peers import _table as limits
 
 A, B = PeerId("a"), PeerId("b")
@@ -589,7 +598,7 @@ def test_a_probe_does_not_outlive_its_session() -> None:
 
 def test_so_many_breakers_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     """Past that a fault is one of the whole peer."""
-    monkeypatch.setattr(_known, "MAX_OFFERS", 2)
+    monkeypatch.setattr(_faults, "MAX_OFFERS", 2)
     table = table_of()
     for number in range(9):
         table.failed(A, offer=f"m{number}", now=100.0)

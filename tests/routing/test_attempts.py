@@ -22,13 +22,15 @@ from punch.exceptions import (
     PeerRefused,
     PeerSimulated,
     PeerTimeout,
+    PeerUnable,
     PeerUnreachable,
     PunchError,
     RequestCancelled,
     RequestConflict,
+    RequestError,
     UnknownModel,
 )
-from punch.peers import PeerRecord
+from punch.peers import PeerRecord, Rates
 from punch.routing import (
     POLICIES,
     Attempts,
@@ -49,14 +51,20 @@ ASK = RouteRequest(model="llama", prompt_tokens=100, output_tokens=100)
 
 
 def peer(
-    peer_id: str, *, model: str = "llama", simulated: bool = False, **changes: Any
+    peer_id: str,
+    *,
+    model: str = "llama",
+    simulated: bool = False,
+    context: int | None = None,
+    load: Load | None = None,
+    **changes: Any,
 ) -> PeerRecord:
     """A peer that can answer; they are asked in the order of the alphabet, which is their rtt."""
-    offer = ModelOffer(name=model, prefill_rate=100.0, decode_rate=10.0)
+    offer = ModelOffer(name=model, prefill_rate=100.0, decode_rate=10.0, context_tokens=context)
     return PeerRecord(
         peer_id=PeerId(peer_id),
         capability=Capability.of_one_lane(
-            backend="b", simulated=simulated, models=(offer,), load=Load(slots=4)
+            backend="b", simulated=simulated, models=(offer,), load=load or Load(slots=4)
         ),
         incarnation=1,
         sequence=1,
@@ -126,7 +134,7 @@ def test_the_fault_of_a_peer_moves_the_request_on(fault: type[PunchError]) -> No
     """To the next best, never to the same one."""
     attempts, peers = Attempts(deadline=100.0), [peer("a"), peer("b")]
     error = fault("went wrong")
-    assert attempts.failed(PeerId("a"), error, seconds=0.5) is None
+    attempts.failed(PeerId("a"), error, seconds=0.5)
     found = step(attempts, *peers)
     assert isinstance(found, Try)
     assert (found.peer_id, found.reason) == ("b", "failover")
@@ -157,12 +165,97 @@ def test_a_peer_that_comes_up_in_between_is_asked_too() -> None:
 # ---- when to stop ----
 
 
+def ends(error: PunchError, *names: str, context: int | None = None) -> Attempts:
+    """The attempts of a request that these peers object to."""
+    attempts = Attempts(deadline=100.0)
+    for name in names:
+        attempts.failed(PeerId(name), error, seconds=0.1, context_tokens=context)
+    return attempts
+
+
 @pytest.mark.parametrize("fault", CALLER_FAULTS)
-def test_the_fault_of_the_caller_ends_it_at_once(fault: type[PunchError]) -> None:
-    """Nobody else would do better, and the caller gets the very error."""
-    attempts, error = Attempts(deadline=100.0), fault("your own")
-    given_up = attempts.failed(PeerId("a"), error, seconds=0.1)
-    assert error_of(given_up) is error
+def test_one_peers_word_against_a_request_does_not_end_it(fault: type[PunchError]) -> None:
+    """A second one is heard; if that says the same, the caller gets the very error."""
+    error, peers = fault("your own"), [peer(name) for name in "abcd"]
+    found = step(ends(error, "a"), *peers)
+    assert isinstance(found, Try)
+    assert found.peer_id == "b"
+    assert error_of(step(ends(error, "a", "b"), *peers)) is error
+
+
+@pytest.mark.parametrize("fault", [*CALLER_FAULTS, PeerUnable])
+def test_where_only_one_peer_is_the_caller_hears_its_words(fault: type[PunchError]) -> None:
+    """As the caller's fault, whatever it calls it."""
+    error = error_of(step(ends(fault("no such field"), "a"), peer("a")))
+    assert isinstance(error, RequestError)
+    assert (error.message, error.retry_after) == ("no such field", None)
+
+
+def test_two_lanes_of_one_peer_are_one_word() -> None:
+    """Another peer is heard before a second lane, and two lanes are enough where there is none."""
+    error = InvalidRequest("no")
+    attempts = ends(error, "a")
+    assert isinstance(found := step(attempts, peer("b")), Try)
+    assert found.peer_id == "b"
+    attempts = Attempts(deadline=100.0)
+    for offer in ("one", "two"):
+        attempts.failed(PeerId("a"), error, seconds=0.1, offer=offer)
+    assert isinstance(step(attempts, peer("b")), Try)
+    assert error_of(step(attempts)) is error
+
+
+def test_the_second_word_is_that_of_a_peer_that_has_answered() -> None:
+    """Not of the fastest by its own claim: two that lie should not have the last word."""
+    known = peer("z", rates={"llama": Rates()})
+    found = step(ends(InvalidRequest("no"), "a"), peer("b"), peer("c"), known)
+    assert isinstance(found, Try)
+    assert found.peer_id == "z"
+
+
+def test_a_larger_context_is_asked_before_anybody_is_believed() -> None:
+    """However many say that it is too long for them."""
+    error = ContextTooLong("the prompt has 632 tokens and the context is 512")
+    big = peer("z", context=2048)
+    found = step(ends(error, "a", "b", "c", context=512), peer("d", context=512), big)
+    assert isinstance(found, Try)
+    assert found.peer_id == "z"
+
+
+def test_a_prompt_that_fits_nobody_is_told_in_the_words_of_the_largest() -> None:
+    """After one more try than is needed."""
+    attempts = Attempts(deadline=100.0)
+    small, large = ContextTooLong("9 of 4"), ContextTooLong("9 of 8")
+    attempts.failed(PeerId("a"), small, seconds=0.1, context_tokens=4)
+    attempts.failed(PeerId("b"), large, seconds=0.1, context_tokens=8)
+    assert error_of(step(attempts, peer("c", context=8), peer("d", context=4))) is large
+
+
+@pytest.mark.parametrize("fault", [PeerRefused, PeerFailed])
+def test_an_unconfirmed_word_beside_a_failure_is_a_reason_and_no_verdict(
+    fault: type[PunchError],
+) -> None:
+    """Asking again may help: nobody has agreed."""
+    attempts = ends(InvalidRequest("no such field"), "a")
+    attempts.failed(PeerId("b"), fault("broke"), seconds=0.1)
+    error = error_of(step(attempts))
+    assert type(error) is NoPeerAvailable
+    assert error.reasons == {"a": "no such field", "b": "broke"}
+
+
+def test_a_peer_that_is_busy_for_a_moment_is_waited_for_as_a_witness() -> None:
+    """Its word may be another; one that is shutting down will have none."""
+    attempts = ends(InvalidRequest("no"), "a")
+    full = peer("b", load=Load(slots=1, busy=1))
+    assert isinstance(attempts.next_step(decide(full, attempts=attempts), now=0.0), Wait)
+    assert type(error_of(step(attempts, full))) is NoPeerAvailable
+    leaving = peer("b", load=Load(slots=1, draining=True))
+    assert isinstance(error_of(step(ends(InvalidRequest("no"), "a"), leaving)), InvalidRequest)
+
+
+def test_an_objection_is_not_paid_for_from_the_budget_for_faults() -> None:
+    """It is none, and the second word is what protects the caller."""
+    attempts = ends(InvalidRequest("no"), "a")
+    assert isinstance(step(attempts, peer("b"), budget=Budget(reserve=0.0, per_second=0.0)), Try)
 
 
 def test_a_peer_that_started_anew_is_another_one() -> None:

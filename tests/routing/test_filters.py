@@ -8,6 +8,7 @@ from typing import Any
 import attrs
 import pytest
 from hypothesis import given
+from hypothesis import strategies as st
 from strategies import NOW, peer_tables, route_requests
 
 from punch.capability import Capability, Lane, Load, ModelOffer, PeerId
@@ -99,13 +100,13 @@ def test_the_standard_filters_and_their_order() -> None:
         "strict",
         "model",
         "features",
-        "context",
         "caps",
         "continuation",
         "state",
         "breaker",
         "resting",
         "slots",
+        "context",
     ]
 
 
@@ -123,7 +124,7 @@ def test_a_healthy_peer_passes_every_filter(name: str) -> None:
         ("fresh", ANY, peer(seen_at=NOW - FRESH_SECONDS)),
         ("strict", ANY, peer(simulated=True)),
         ("model", RouteRequest(model_digest="a" * 64), peer()),
-        ("context", RouteRequest(prompt_tokens=2000), peer()),
+        ("context", RouteRequest(prompt_tokens=1 << 40), peer()),
         ("context", RouteRequest(prompt_tokens=1 << 40), peer(models=(ModelOffer(name="m"),))),
         ("continuation", GOES_ON, continuing_peer()),
         ("continuation", GOES_ON_PLAIN, continuing_peer(chat_template=None)),
@@ -173,12 +174,6 @@ def test_the_limit_itself_passes(name: str, request_: RouteRequest, passing: Pee
             RouteRequest(command="embed"),
             peer(),
             "cannot embed; it can chat, complete",
-        ),
-        (
-            "context",
-            RouteRequest(prompt_tokens=2001),
-            peer(),
-            "takes 1000 tokens; the prompt has about 2001",
         ),
         (
             "continuation",
@@ -251,7 +246,7 @@ def test_a_filter_keeps_or_explains(
 
 @pytest.mark.parametrize(
     "step",
-    [s for s in STANDARD_FILTERS if s.name not in ("breaker", "real")],
+    [s for s in STANDARD_FILTERS if s.name not in ("breaker", "real", "context")],
     ids=lambda step: step.name,
 )
 @given(request=route_requests, peers=peer_tables())
@@ -342,8 +337,75 @@ def test_texts_that_are_read_one_by_one_need_room_for_the_longest_only() -> None
     words = ("short", "word " * 500)
     request = route_request(CommandRequest(request_id="r", command="embed", inputs=words * 10))
     assert request.prompt_tokens > 2 * 1000
-    assert passes("context", request, PEER)
-    assert not passes("context", attrs.evolve(request, longest_tokens=2001), PEER)
+    assert of_contexts(request, 1000, 2000) == [1000, 2000]
+    assert of_contexts(attrs.evolve(request, longest_tokens=1001), 1000, 2000) == [2000]
+
+
+# ---- contexts ----
+
+
+def of_contexts(request: RouteRequest, *contexts: int | None) -> list[int | None]:
+    """The contexts of the peers that are kept, of peers with these."""
+    peers = [
+        peer(models=(attrs.evolve(LLAMA, context_tokens=tokens),), peer_id=PeerId(f"p{number}"))
+        for number, tokens in enumerate(contexts)
+    ]
+    kept = BY_NAME["context"].keep(request, all_of(peers, request), NOW)
+    return [candidate.offer.context_tokens for candidate in kept]
+
+
+def room(prompt: int, expected: int = 100, wanted: int | None = None) -> RouteRequest:
+    """A request with an estimated prompt and an expected answer."""
+    return RouteRequest(prompt_tokens=prompt, output_tokens=expected, max_tokens=wanted)
+
+
+def test_an_estimate_chooses_between_contexts_and_refuses_none() -> None:
+    """What is too long for all, by the estimate, is for the largest to count."""
+    assert of_contexts(room(5000), 512) == [512]
+    assert of_contexts(room(5000), 512, 2048, 1024) == [2048]
+    assert of_contexts(room(632), 512, 2048) == [2048]
+    assert of_contexts(room(100), 512, 2048) == [512, 2048]
+    assert of_contexts(room(120), 512, 2048) == [2048]
+    assert of_contexts(room(632), 512, None) == [None]
+    assert of_contexts(room(632), 512, 2048, None) == [2048, None]
+
+
+def test_room_for_the_whole_answer_comes_first() -> None:
+    """Then for the one that is expected, and then for the prompt alone."""
+    assert of_contexts(room(300, wanted=400), 512, 2048) == [2048]
+    assert of_contexts(room(300, wanted=200), 512, 2048) == [512, 2048]
+    assert of_contexts(room(300, wanted=4000), 512, 2048, 2048) == [2048, 2048]
+    assert of_contexts(room(300, wanted=4000), 710, 2048) == [710, 2048]
+    assert of_contexts(room(300, wanted=4000), 300, 450) == [450]
+    assert of_contexts(room(450), 512, 500) == [512, 500]
+
+
+@given(
+    contexts=st.lists(st.none() | st.integers(1, 5000), min_size=1, max_size=5),
+    prompt=st.integers(0, 6000),
+    expected=st.integers(1, 500),
+    more=st.none() | st.integers(0, 9000),
+)
+def test_some_context_is_always_kept_and_never_a_smaller_one_alone(
+    contexts: list[int | None], prompt: int, expected: int, more: int | None
+) -> None:
+    """Whatever is kept is at least as large as all that is left out."""
+    request = room(prompt, expected, None if more is None else expected + more)
+    kept = of_contexts(request, *contexts)
+    assert kept
+    known = [tokens for tokens in kept if tokens is not None]
+    out = [tokens for tokens in contexts if tokens is not None and tokens not in known]
+    assert (max(out, default=0) < min(known, default=1 << 40)) or not known
+
+
+def test_the_reason_for_a_small_context_names_no_number_that_nobody_counted() -> None:
+    """Only its own size is known."""
+    small = peer(models=(attrs.evolve(LLAMA, context_tokens=512),))
+    why = BY_NAME["context"].why(room(632), of(small), NOW)
+    assert why.startswith("has a context of 512 tokens; another has more")
+    assert "632" not in why
+    why = BY_NAME["context"].why(room(100, wanted=4000), of(small), NOW)
+    assert "the longest answer that is allowed" in why
 
 
 # ---- lanes ----

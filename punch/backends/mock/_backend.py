@@ -16,7 +16,7 @@ import attrs
 import trio
 
 from ...capability import Gpu, ModelOffer
-from ...exceptions import ConfigurationError, GenerationFailed
+from ...exceptions import ConfigurationError, ContextTooLong, GenerationFailed
 from ...wire import CommandRequest, Completion, Timings, TokenLogprob, Usage
 from .._base import Emit, Generation, Loading
 from ._forms import call_for, instance, made_up_logprob
@@ -255,6 +255,7 @@ class MockBackend:
         """Answer with words drawn from the prompt, at the speeds of the script.
 
         Raises:
+          ContextTooLong: if the words of the prompt are more than the context.
           GenerationFailed: after `MockScript.fail_after` tokens.
 
         """
@@ -263,6 +264,12 @@ class MockBackend:
         if script.delay:
             await trio.sleep(script.delay)
         prompt = _count(request)
+        longest = max(len(text.split()) for text in request.inputs) if request.inputs else prompt
+        if longest > script.context_tokens:
+            raise ContextTooLong(
+                f"the prompt has {longest} tokens and the context is {script.context_tokens} "
+                "tokens; shorten the prompt or ask a model with a longer context"
+            )
         if script.prefill_rate is not None:
             await trio.sleep(prompt / script.prefill_rate)
         if request.command == "embed":
