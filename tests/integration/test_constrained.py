@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ipaddress
 import json
+import re
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
@@ -12,11 +14,12 @@ from typing import TypedDict
 import attrs
 import pytest
 import trio
+from answers import result_of
 
 from punch.backends import Backend, open_binding, open_embedded, open_llama_server, open_openai
 from punch.backends.llama._served import ServedBackend
 from punch.capability import ModelOffer
-from punch.exceptions import ContextTooLong, PeerRefused
+from punch.exceptions import AnswerUnfit, ContextTooLong, PeerRefused
 from punch.model_store import describe
 from punch.testing import open_swarm
 from punch.wire import ChatMessage, Command, CommandRequest, Sampling, Tool, ToolCall
@@ -160,6 +163,41 @@ async def test_an_answer_is_held_to_a_schema(backend: Open) -> None:
     assert anything.text.lstrip().startswith("{")
     if anything.finish_reason == "stop":
         assert isinstance(json.loads(anything.text), dict)
+
+
+async def test_patterns_and_formats_that_its_grammar_leaves_out_are_held(
+    model_path: Path, llama_cpp_folder: Path
+) -> None:
+    """Said more simply, most of them; the rest is found out at the end of the answer."""
+    program = llama_cpp_folder / "llama-server"
+    rules: dict[str, dict[str, object]] = {
+        "code": {"pattern": r"^\d{3}-[\w]{4}$"},
+        "mail": {"format": "email"},
+        "host": {"format": "ipv4"},
+        "word": {"pattern": r"^[^\s\d]{3,8}$"},
+    }
+    held = {
+        "type": "object",
+        "properties": {name: {"type": "string", **rule} for name, rule in rules.items()},
+        "required": list(rules),
+        "additionalProperties": False,
+    }
+    broken = {"type": "number", "minimum": 5, "maximum": 6, "multipleOf": 0.125}
+    with trio.fail_after(LIMIT):
+        opened = open_llama_server(program=program, model_path=model_path, slots=2, **SAME)
+        async with opened as backend, open_swarm() as swarm, swarm.router() as router:
+            await swarm.listener("a", backend)
+            asked = attrs.evolve(ASK, response_schema=json.dumps(held))
+            answer = result_of(await router.ask(asked))
+            with pytest.raises(AnswerUnfit, match=r"does not fit response_schema: \$ breaks"):
+                await router.ask(
+                    attrs.evolve(ASK, request_id="n", response_schema=json.dumps(broken))
+                )
+    said = json.loads(answer.text)
+    assert re.fullmatch(r"[0-9]{3}-[A-Za-z0-9_]{4}", said["code"])
+    assert re.fullmatch(r"[^@]+@[^@]+[.][a-z]+", said["mail"])
+    assert str(ipaddress.IPv4Address(said["host"])) == said["host"]
+    assert re.fullmatch(r"[^\s0-9]{3,8}", said["word"])
 
 
 async def test_a_tool_that_must_be_called_is_called(backend: Open) -> None:

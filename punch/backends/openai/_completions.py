@@ -25,6 +25,7 @@ from ...wire import (
     Usage,
 )
 from .._base import Generation
+from ._grammars import for_grammar
 
 Dialect = Literal["llama_cpp", "vllm", "other"]
 """Which extensions of the interface a server understands."""
@@ -143,7 +144,7 @@ def _form(request: CommandRequest, dialect: Dialect) -> dict[str, Any]:
                 "function": {
                     "name": tool.name,
                     **({} if tool.description is None else {"description": tool.description}),
-                    "parameters": json.loads(tool.parameters),
+                    "parameters": _said_for(json.loads(tool.parameters), dialect),
                 },
             }
             for tool in request.tools
@@ -156,7 +157,8 @@ def _form(request: CommandRequest, dialect: Dialect) -> dict[str, Any]:
             {"type": "function", "function": {"name": name}} if is_name else choice
         )
     if request.response_schema is not None:
-        body.update(_schema(request, json.loads(request.response_schema), dialect))
+        schema = json.loads(request.response_schema)
+        body.update(_schema(request, _said_for(schema, dialect), dialect))
     if request.logprobs is not None:
         # To llama-server, none is no wish at all; what is too many is left out again.
         alternatives = max(1, request.logprobs) if dialect == "llama_cpp" else request.logprobs
@@ -165,6 +167,10 @@ def _form(request: CommandRequest, dialect: Dialect) -> dict[str, Any]:
         else:
             body |= {"logprobs": True, "top_logprobs": alternatives}
     return body
+
+
+def _said_for(schema: dict[str, Any], dialect: Dialect) -> dict[str, Any]:
+    return for_grammar(schema) if dialect == "llama_cpp" else schema
 
 
 def _schema(request: CommandRequest, schema: dict[str, Any], dialect: Dialect) -> dict[str, Any]:
