@@ -99,22 +99,30 @@ class Delivered:
         self.provenance, self.chat_template = attempt.provenance, attempt.chat_template
 
     def close_segment(self, attempt: Attempt, reason: str) -> None:
-        """A peer delivers no more, and the answer is whole; *reason* says why."""
-        if attempt.characters:
-            self.segments.append(
-                Segment(
-                    peer_id=attempt.peer_id,
-                    tokens=attempt.tokens,
-                    characters=attempt.characters,
-                    seconds=attempt.seconds,
-                    reason=reason,
-                )
+        """A peer delivers no more, and the answer is whole; *reason* says why.
+
+        An answer without text is that of its last peer: it may be a call, vectors, or an end at
+        once.
+        """
+        if attempt.characters or attempt.tokens or not self.segments:
+            self._close(attempt, reason)
+
+    def _close(self, attempt: Attempt, reason: str) -> None:
+        self.segments.append(
+            Segment(
+                peer_id=attempt.peer_id,
+                tokens=attempt.tokens,
+                characters=attempt.characters,
+                seconds=attempt.seconds,
+                reason=reason,
             )
+        )
 
     def hand_over(self, attempt: Attempt, reason: str) -> None:
         """A peer delivers no more, and another one has to deliver the rest."""
         self._tokens_of_others += attempt.tokens
-        self.close_segment(attempt, reason)
+        if attempt.characters:
+            self._close(attempt, reason)
 
     def remaining_request(self) -> CommandRequest | None:
         """What the next peer is to be asked; `None` if the answer has all its tokens."""

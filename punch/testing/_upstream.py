@@ -1,18 +1,25 @@
-"""Plays an HTTP server inside this process, byte by byte, with cuts where the script has them.
+"""Plays an HTTP server, byte by byte, with cuts where the script has them.
 
 The bytes go through the real HTTP client, so that what is tested is how it reads them: a
-script may stop in the middle of a header, of a chunk or of an event.
+script may stop in the middle of a header, of a chunk or of an event. The server is reached
+without a socket, by `Upstream.transport`, or on a port of this machine, by `Upstream.listen`.
 """
 
 from __future__ import annotations
 
 import enum
 import json
+import socket
 import ssl
-from collections.abc import Iterable
+import struct
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from contextlib import asynccontextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import trio
+
+from .._background import open_background
 
 if TYPE_CHECKING:
     import httpx
@@ -31,6 +38,9 @@ RESET = _Cut.RESET
 
 Part = bytes | float | _Cut
 """Some bytes of an answer, a pause in seconds, or the end of the connection."""
+
+Script = Iterable[Part] | Callable[[bytes], Iterable[Part]]
+"""An answer, or what makes one from the request, which it gets whole, with its head."""
 
 
 def head(status: int = 200, **headers: str | int) -> bytes:
@@ -54,16 +64,20 @@ def answer_event(text: str, finish: str | None = None) -> bytes:
 class Upstream:
     """A server that plays scripted answers.
 
+    What is asked with GET has answers of its own: the list of models, and 404 for anything else.
+
     Args:
       answers: The answer to each request, in their order; the last is repeated for all that
         follow. An answer without a cut leaves the connection open for the next request.
+      models: The models that it lists.
 
     """
 
-    def __init__(self, *answers: Iterable[Part]) -> None:
-        self._answers = [tuple(answer) for answer in answers]
+    def __init__(self, *answers: Script, models: Sequence[str] = ("scripted",)) -> None:
+        self._answers = [answer if callable(answer) else tuple(answer) for answer in answers]
+        self._models = tuple(models)
         self.requests: list[bytes] = []
-        """Every request that was read, whole, with its head."""
+        """Every request for an answer that was read, whole, with its head."""
         self.connections = 0
         """How many connections were opened."""
 
@@ -80,10 +94,58 @@ class Upstream:
         transport._pool = httpcore.AsyncConnectionPool(network_backend=network)
         return transport
 
+    @asynccontextmanager
+    async def listen(self) -> AsyncIterator[str]:
+        """Serve on a free port of the loopback interface; gives the address of the server."""
+        (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
+        async with open_background() as nursery:
+            serve = partial(trio.serve_listeners, handler_nursery=nursery)
+            nursery.start_soon(serve, self._serve, [listener])
+            yield f"http://127.0.0.1:{listener.socket.getsockname()[1]}"
+
+    async def _serve(self, stream: trio.SocketStream) -> None:
+        """Play to one connection, to its end or ours."""
+        self.connections += 1
+        received = bytearray()
+        try:
+            while data := await stream.receive_some():
+                received += data
+                while (whole := _whole_request(received)) is not None:
+                    request = bytes(received[:whole])
+                    del received[:whole]
+                    for part in self.answer(request):
+                        if isinstance(part, bytes):
+                            await stream.send_all(part)
+                        elif isinstance(part, float | int):
+                            await trio.sleep(part)
+                        else:
+                            if part is RESET:
+                                stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _AT_ONCE)
+                            return
+        except trio.BrokenResourceError:
+            # The client is gone, which is its own business.
+            pass
+        finally:
+            await trio.aclose_forcefully(stream)
+
     def answer(self, request: bytes) -> tuple[Part, ...]:
         """Take a whole *request*, and say what to send for it."""
+        if request.startswith(b"GET "):
+            return (self._looked_up(request),)
         self.requests.append(request)
-        return self._answers[min(len(self.requests), len(self._answers)) - 1]
+        answer = self._answers[min(len(self.requests), len(self._answers)) - 1]
+        return tuple(answer(request)) if callable(answer) else answer
+
+    def _looked_up(self, request: bytes) -> bytes:
+        if request.split(b" ")[1] != b"/v1/models":
+            return head(404, Content_Length=0)
+        models = [{"id": name, "object": "model"} for name in self._models]
+        body = json.dumps({"object": "list", "data": models}).encode()
+        return head(Content_Type="application/json", Content_Length=len(body)) + body
+
+
+# Linger for no seconds: what is closed so is reset.
+_AT_ONCE = struct.pack("ii", 1, 0)
 
 
 class _Network:

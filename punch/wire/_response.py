@@ -204,7 +204,7 @@ class CommandResponse:
     """What was tried and failed, in order; filled in by the router, never sent."""
 
     segments: tuple[Segment, ...] = ()
-    """The parts of the text and the peers that delivered them; filled in by the router, never
+    """The parts of the answer and the peers that delivered them; filled in by the router, never
     sent."""
 
     @property

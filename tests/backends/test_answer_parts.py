@@ -29,6 +29,7 @@ from punch.wire import (
 )
 
 SCHEMA = {"type": "object", "properties": {"a": {"type": "integer"}}}
+NOTHING = {"type": "object", "properties": {}, "additionalProperties": False}
 TOOL = Tool(name="f", description="does", parameters=json.dumps(SCHEMA))
 ASK = CommandRequest(request_id="r", messages=(ChatMessage(role="user", content="Hi"),))
 
@@ -160,11 +161,46 @@ def test_tools_are_asked_for_in_openais_form() -> None:
             "type": "function",
             "function": {"name": "f", "description": "does", "parameters": SCHEMA},
         },
-        {"type": "function", "function": {"name": "g", "parameters": {}}},
+        {"type": "function", "function": {"name": "g", "parameters": NOTHING}},
     ]
     assert body["tool_choice"] == {"type": "function", "function": {"name": "g"}}
     assert asked(tools=(TOOL,), tool_choice="required")["tool_choice"] == "required"
     assert "tool_choice" not in asked(tools=(TOOL,))
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {},
+        {"type": "object"},
+        {"type": "object", "properties": {}},
+        {"type": "object", "properties": {}, "required": [], "additionalProperties": False},
+        {"$schema": "http://json-schema.org/schema", "title": "F", "description": "no arguments"},
+    ],
+)
+def test_a_tool_that_names_no_parameters_has_none(said: dict[str, Any]) -> None:
+    """By JSON Schema it would take anything, and a model would make things up."""
+    tool = Tool(name="f", parameters=json.dumps(said))
+    (body,) = asked(tools=(tool,), tool_choice="required")["tools"]
+    assert body["function"]["parameters"] == NOTHING
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        SCHEMA,
+        {"type": "object", "additionalProperties": True},
+        {"additionalProperties": {"type": "string"}},
+        {"type": "object", "patternProperties": {"^x": {}}},
+        {"$ref": "#/$defs/a", "$defs": {"a": SCHEMA}},
+        {"anyOf": [SCHEMA, {"type": "object"}]},
+        {"required": ["a"]},
+    ],
+)
+def test_a_tool_that_takes_something_keeps_its_schema(said: dict[str, Any]) -> None:
+    """Also where it names no property."""
+    tool = Tool(name="f", parameters=json.dumps(said))
+    assert asked(tools=(tool,))["tools"][0]["function"]["parameters"] == said
 
 
 def test_calls_and_results_are_part_of_the_conversation() -> None:

@@ -67,6 +67,17 @@ def test_a_continued_answer_is_the_unbroken_one_wherever_it_is_cut(
         assert len(text[:cut].split()) + made == whole.usage.completion_tokens
 
 
+def test_what_was_made_is_counted_though_nothing_of_it_is_text() -> None:
+    """A stop sequence that is hit at once."""
+    stop = mock_words(ASK)[0]
+    ask = attrs.evolve(ASK, sampling=attrs.evolve(ASK.sampling, stop=(stop,)))
+    generation, emitted = answer(ask)
+    assert generation.completion.text == ""
+    assert generation.completion.finish_reason == "stop"
+    assert generation.usage.completion_tokens == 1
+    assert sum(tokens for _, tokens in emitted) == 1
+
+
 @given(limit=st.integers(1, 60), more=st.integers(1, 60), seed=st.integers(0, 1000))
 def test_a_shorter_answer_is_the_beginning_of_a_longer_one(
     limit: int, more: int, seed: int

@@ -72,6 +72,21 @@ def test_a_mock_calls_a_tool_that_it_must_or_that_the_user_names(
     assert called(request_) == names
 
 
+@pytest.mark.parametrize("limit", [1, 2, 3])
+def test_a_mocks_call_is_cut_off_by_the_limit(limit: int) -> None:
+    """It is unfinished, as that of a real backend."""
+    schema = {"type": "object", "required": ["a", "b"]}
+    tool = Tool(name="f", parameters=json.dumps(schema))
+    ask = attrs.evolve(ASK, tools=(tool,), tool_choice="required")
+    whole, _, _ = answer(ask)
+    cut, text, tokens = answer(attrs.evolve(ask, sampling=Sampling(max_tokens=limit)))
+    (call,) = cut.completion.tool_calls
+    assert whole.completion.tool_calls[0].arguments.startswith(call.arguments)
+    assert len(call.arguments.split()) == limit == cut.usage.completion_tokens
+    assert cut.completion.finish_reason == "length"
+    assert (text, tokens) == ("", limit)
+
+
 def test_a_mock_that_has_a_result_answers_with_words() -> None:
     """Or whoever runs its tools would run them for ever."""
     (call,) = answer(ASK)[0].completion.tool_calls

@@ -35,6 +35,7 @@ F, G = Tool(name="f", description="does", parameters=json.dumps(NODE)), Tool(nam
 ASK = CommandRequest(
     request_id="r", messages=(ChatMessage(role="user", content="Hi"),), tools=(F, G)
 )
+NOTHING = {"type": "object", "properties": {}, "additionalProperties": False}
 CALL = ToolCall(id="c1", name="f", arguments='{"a": 1}')
 
 
@@ -120,7 +121,7 @@ def test_a_call_that_must_be_is_held_to_its_schema() -> None:
     ]
     arguments = schema["$defs"]["0"]["properties"]["arguments"]
     assert arguments["properties"]["first"] == {"$ref": "#/$defs/0/properties/arguments/$defs/Node"}
-    assert schema["$defs"]["1"]["properties"]["arguments"] == {"type": "object"}
+    assert schema["$defs"]["1"]["properties"]["arguments"] == NOTHING
     named = attrs.evolve(ASK, tool_choice="function:g", sampling=Sampling(stop=("}",)))
     plain = written_out(named)
     assert list(schema_of(plain)["$defs"]) == ["0"]
@@ -158,9 +159,66 @@ def test_a_demanded_call_is_read_and_no_text_is_left() -> None:
 def test_a_demanded_call_that_was_cut_is_shown_as_far_as_it_came() -> None:
     """The finish says why."""
     forced = attrs.evolve(ASK, tool_choice="required")
-    emitted, completion = asked(forced, '{"name": "f", ', finish_reason="length")
-    assert emitted == completion.text == '{"name": "f", '
+    for text, arguments in (
+        ('{"name": "f", ', ""),
+        ('{"name": "f', ""),
+        ('{ "name" : "f" , "arguments" : ', ""),
+        ('{"name": "f", "arguments": {"a": [1, "x', '{"a": [1, "x'),
+        ('{"name": "f", "arguments": {"a": 1}', '{"a": 1}'),
+        ('{"name": "f", "arguments": "{\\"a\\": 1', '{"a": 1'),
+    ):
+        emitted, completion = asked(forced, text, finish_reason="length")
+        assert emitted == completion.text == ""
+        assert [(call.name, call.arguments) for call in completion.tool_calls] == [("f", arguments)]
+        assert completion.finish_reason == "length"
+
+
+@pytest.mark.parametrize("text", ["", "{", '{"na', '{"name": '])
+def test_a_demanded_call_that_was_cut_before_its_name_is_of_the_one_tool_it_can_be(
+    text: str,
+) -> None:
+    """Of several, nobody knows which; no JSON is shown either way."""
+    for choice, names in (("required", []), ("function:g", ["g"])):
+        forced = attrs.evolve(ASK, tool_choice=choice)
+        emitted, completion = asked(forced, text, finish_reason="length")
+        assert emitted == completion.text == ""
+        assert [call.name for call in completion.tool_calls] == names
+        assert completion.finish_reason == "length"
+
+
+@given(size=st.integers(1, 60), cut=st.integers(1, 60))
+def test_a_call_that_the_model_chose_to_make_and_was_cut_is_unfinished(size: int, cut: int) -> None:
+    """The text before it stays; of the call, no JSON is shown."""
+    call = '<tool_call>\n{"name": "f", "arguments": {"a": "b c"}}\n</tool_call>'
+    text = f"Let me see.\n{call}"
+    cut = min(cut, len(call) - len("}\n</tool_call>"))
+    emitted, completion = asked(
+        ASK, text[: len("Let me see.\n") + cut], size=size, finish_reason="length"
+    )
+    assert emitted == completion.text
     assert completion.finish_reason == "length"
+    begun = call[:cut]
+    if not begun.startswith("<tool_call>"):
+        assert completion.text == f"Let me see.\n{begun}"
+    else:
+        assert completion.text == "Let me see.\n"
+        is_named = len(begun) >= len('<tool_call>\n{"name": "f"')
+        assert [one.name for one in completion.tool_calls] == ["f"] * is_named
+        for one in completion.tool_calls:
+            assert '{"a": "b c"}'.startswith(one.arguments)
+
+
+def test_a_cut_answer_by_the_callers_own_schema_is_text() -> None:
+    """Unless it is a call for certain."""
+    both = attrs.evolve(ASK, response_schema='{"type": "object"}')
+    for text in ("[1", '{"a": 1', '{"na', '{"name": "no tool", "arguments'):
+        assert asked(both, text, finish_reason="length") == (
+            text,
+            Completion(text=text, finish_reason="length"),
+        )
+    emitted, completion = asked(both, '{"name": "f", "argu', finish_reason="length")
+    assert emitted == completion.text == ""
+    assert [call.name for call in completion.tool_calls] == ["f"]
 
 
 @given(size=st.integers(1, 60))

@@ -22,6 +22,7 @@ from punch.gateway.keys._charging import (
     END_TOKENS,
     PART_TOKENS,
     TEMPLATE_TOKENS,
+    UNFINISHED_BYTES,
     believed,
     cost_of,
     expected_tokens,
@@ -212,6 +213,13 @@ def test_no_count_is_believed_beyond_what_there_can_be() -> None:
     assert told(reader(90, messages=chat), lie, text="x").usage.completion_tokens == 90
     limited = reader(90, messages=chat, sampling=Sampling(max_tokens=50))
     assert told(limited, lie, text="x" * 500).usage.completion_tokens == 50
+    # A stop sequence that was hit at once, the limit, and half a character at the context's end.
+    stopped = reader(messages=chat, sampling=Sampling(stop=("four", "\u00e9")))
+    assert told(stopped, lie).usage.completion_tokens == 4 + END_TOKENS
+    assert told(limited, lie, finish_reason="length").usage.completion_tokens == 50
+    cut = told(reader(messages=chat), lie, finish_reason="length")
+    assert cut.usage.completion_tokens == UNFINISHED_BYTES + END_TOKENS
+    assert told(reader(), lie, reasoning="x" * 9).usage.completion_tokens == 9 + END_TOKENS
     call = ToolCall(id="1", name="f", arguments="{}")
     calls = told(reader(messages=chat), lie, tool_calls=(call,))
     assert calls.usage.completion_tokens == 3 + PART_TOKENS + END_TOKENS

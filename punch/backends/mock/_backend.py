@@ -17,7 +17,7 @@ import trio
 
 from ...capability import Gpu, ModelOffer
 from ...exceptions import ConfigurationError, ContextTooLong, GenerationFailed
-from ...wire import CommandRequest, Completion, Timings, TokenLogprob, Usage
+from ...wire import CommandRequest, Completion, Timings, TokenLogprob, ToolCall, Usage
 from .._base import Emit, Generation, Loading
 from ._forms import call_for, instance, made_up_logprob
 
@@ -287,7 +287,8 @@ class MockBackend:
         pieces: Iterable[tuple[str, int]] = _pieces(request)
         if call is not None:
             # A call is made of tokens and has no text.
-            pieces, reason = [("", 1)] * len(call.arguments.split()), "tool_calls"
+            call, made_of, reason = _as_far_as(call, request.sampling.max_tokens)
+            pieces = [("", 1)] * made_of
         elif request.response_schema is not None:
             pieces, reason = _json_pieces(request, request.response_schema)
         logprobs: list[TokenLogprob] = []
@@ -302,11 +303,8 @@ class MockBackend:
             cut = _before_stop(said + "".join(sent), text, request.sampling.stop)
             if cut is not None:
                 text, reason = cut, "stop"
-            if text or call is not None:
-                sent.append(text)
-                await emit(text, tokens)
-            else:
-                made -= tokens
+            sent.append(text)
+            await emit(text, tokens)
             if request.logprobs is not None and text:
                 logprobs.append(made_up_logprob(text, made, request.logprobs, WORDS))
             if cut is not None:
@@ -321,6 +319,14 @@ class MockBackend:
             usage=Usage(prompt_tokens=prompt, completion_tokens=made),
             timings=Timings(prefill=first - began, decode=trio.current_time() - first),
         )
+
+
+def _as_far_as(call: ToolCall, limit: int | None) -> tuple[ToolCall, int, str]:
+    """*call* cut off after *limit* words, how many it has, and why it ends there."""
+    words = list(re.finditer(r"\S+", call.arguments))
+    if limit is None or limit >= len(words):
+        return call, len(words), "tool_calls"
+    return attrs.evolve(call, arguments=call.arguments[: words[limit - 1].end()]), limit, "length"
 
 
 def _count(request: CommandRequest) -> int:

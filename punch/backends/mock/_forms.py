@@ -13,6 +13,7 @@ from random import Random
 from typing import Any
 
 from ...wire import CommandRequest, TokenLogprob, Tool, ToolCall
+from .._tools import arguments_schema
 
 # Values in one instance, and characters or items where a schema demands many: it may demand
 # more than there is memory for.
@@ -153,7 +154,7 @@ def call_for(request: CommandRequest) -> ToolCall | None:
     tool = _wanted(request)
     if tool is None:
         return None
-    arguments = instance(tool.parameters)
+    arguments = instance(json.dumps(arguments_schema(tool)))
     key = hashlib.sha256(f"{request.texts}\n{tool.name}".encode(errors="replace"))
     return ToolCall(id=f"call_{key.hexdigest()[:24]}", name=tool.name, arguments=arguments)
 

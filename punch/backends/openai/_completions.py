@@ -25,6 +25,7 @@ from ...wire import (
     Usage,
 )
 from .._base import Generation
+from .._tools import arguments_schema
 from ._grammars import for_grammar
 
 Dialect = Literal["llama_cpp", "vllm", "other"]
@@ -144,7 +145,7 @@ def _form(request: CommandRequest, dialect: Dialect) -> dict[str, Any]:
                 "function": {
                     "name": tool.name,
                     **({} if tool.description is None else {"description": tool.description}),
-                    "parameters": _said_for(json.loads(tool.parameters), dialect),
+                    "parameters": _said_for(arguments_schema(tool), dialect),
                 },
             }
             for tool in request.tools

@@ -6,6 +6,7 @@ as text, in the form that most models with tools were trained on (Hermes: a call
 ``<tool_call>`` tags), and found again in the answer:
 
 * A call that the caller demands is forced: the answer is held to a schema that is the call.
+* A call that `max_tokens` cut off is an unfinished call, with what is there of its arguments.
 * Otherwise the model writes what it likes, and what it writes as a call is one.
 * An answer that must be a call or fit the caller's own schema is held to either.
 
@@ -15,14 +16,15 @@ No I/O: the server is asked by the function that `ask_in_writing` is given.
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Callable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import attrs
 
-from ...wire import ChatMessage, CommandRequest, Completion, ToolCall
+from ...wire import ChatMessage, CommandRequest, Completion, Tool, ToolCall
 from .._base import Emit, Generation
 from .._stop import StopMatcher
+from .._tools import arguments_schema
 from ._answer_parts import new_call_id
 
 OPEN, CLOSE = "<tool_call>", "</tool_call>"
@@ -89,6 +91,12 @@ def _is_forced(request: CommandRequest) -> bool:
     return request.tool_choice not in (None, "auto", "none")
 
 
+def _callable(request: CommandRequest) -> Sequence[Tool]:
+    """The tools that may be called: one, if it is demanded by its name."""
+    wanted = (request.tool_choice or "").removeprefix("function:")
+    return [tool for tool in request.tools if tool.name == wanted] or request.tools
+
+
 def _introduced(messages: list[ChatMessage], request: CommandRequest) -> list[ChatMessage]:
     """With the tools described in the first system message."""
     lines = [
@@ -146,12 +154,10 @@ def _held_to(request: CommandRequest) -> str | None:
     forced, own = _is_forced(request), request.response_schema
     if not request.tools or request.tool_choice == "none" or (own is None and not forced):
         return own
-    wanted = (request.tool_choice or "").removeprefix("function:")
-    named = [tool for tool in request.tools if tool.name == wanted]
     parts = {}
-    for number, tool in enumerate(named or request.tools):
+    for number, tool in enumerate(_callable(request)):
         place = f"/$defs/{number}/properties/arguments"
-        arguments = _moved(json.loads(tool.parameters) or {"type": "object"}, place)
+        arguments = _moved(arguments_schema(tool), place)
         parts[str(number)] = {
             "type": "object",
             "properties": {"name": {"const": tool.name}, "arguments": arguments},
@@ -180,15 +186,49 @@ def _moved(schema: Any, place: str) -> Any:
 # ---- the answer ----
 
 
+@attrs.frozen
+class _Begun:
+    """A call as far as it has come."""
+
+    name: str = ""
+    is_named: bool = False
+    """Whether the name is all there."""
+    arguments: str = ""
+
+
+def _read_begun(text: str) -> _Begun | None:
+    """The call that *text* is the beginning of; `None` if it begins something else."""
+    name, is_named = "", False
+    for sign in ("{", '"name"', ":", '"', None, ",", '"arguments"', ":"):
+        if sign is None:
+            name, quote, text = text.partition('"')
+            is_named = bool(quote)
+            continue
+        text = text.lstrip()
+        if not text.startswith(sign):
+            return _Begun(name, is_named) if sign.startswith(text) else None
+        text = text[len(sign) :]
+    return _Begun(name, is_named, text.strip())
+
+
+def _json_in(text: str) -> Any:
+    """The value that *text* is; `None` if it is none, or null."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+
+
 class _CallReader:
     """Lets the text of an answer through, and keeps its calls back."""
 
     def __init__(self, request: CommandRequest) -> None:
         calls = request.tool_choice != "none"
-        self._names = {tool.name for tool in request.tools if calls}
+        self._names = {tool.name for tool in _callable(request) if calls}
         calls = bool(self._names)
         # What is held to a schema is a call or none, as its end shows.
-        self._whole = calls and (_is_forced(request) or request.response_schema is not None)
+        self._is_either = not _is_forced(request) and request.response_schema is not None
+        self._whole = calls and (_is_forced(request) or self._is_either)
         self._before_call = StopMatcher([OPEN] if calls else [])
         self._passed = 0
 
@@ -202,33 +242,58 @@ class _CallReader:
 
     def finish(self, completion: Completion) -> tuple[str, Completion]:
         """The text that is still to be passed on, and the answer with its calls."""
-        text, calls = completion.text, list(self._calls_in(completion.text))
-        if not calls:
+        text, parts = completion.text, list(self._parts_in(completion.text))
+        calls = [call for part in parts if (call := self._read(part)) is not None]
+        is_cut = completion.finish_reason == "length"
+        has_begun = is_cut and self._has_begun(parts)
+        if has_begun and (unfinished := self._read_unfinished(parts[-1])) is not None:
+            calls.append(unfinished)
+        if not calls and not has_begun:
             return text[self._passed :], completion
-        reason = completion.finish_reason
         return "", attrs.evolve(
             completion,
             text=text[: self._passed],
-            finish_reason="length" if reason == "length" else "tool_calls",
+            finish_reason="length" if is_cut else "tool_calls",
             tool_calls=tuple(calls),
             logprobs=(),
         )
 
-    def _calls_in(self, text: str) -> Iterator[ToolCall]:
+    def _parts_in(self, text: str) -> list[str]:
+        """The parts of *text* that may be calls."""
         if self._whole:
-            parts = [text]
-        else:
-            parts = [part.partition(CLOSE)[0] for part in text.split(OPEN)[1:]]
-        for part in parts:
-            call = self._read(part)
-            if call is not None:
-                yield call
+            return [text]
+        return [part.partition(CLOSE)[0] for part in text.split(OPEN)[1:]]
+
+    def _has_begun(self, parts: Sequence[str]) -> bool:
+        """Whether the last of *parts* is the beginning of a call, and of nothing else."""
+        if not parts or _json_in(parts[-1]) is not None:
+            return False
+        if self._is_either:
+            return self._read_unfinished(parts[-1]) is not None
+        return _read_begun(parts[-1]) is not None
+
+    def _read_unfinished(self, text: str) -> ToolCall | None:
+        """The call that *text* begins, as far as it came; `None` if its tool is not certain."""
+        begun = _read_begun(text)
+        if begun is None:
+            return None
+        names = {begun.name} & self._names if begun.is_named else self._names
+        if self._whole and not self._is_either:
+            # A grammar has held it to one of them.
+            names = {one for one in names if one.startswith(begun.name)}
+        elif not begun.is_named:
+            return None
+        if len(names) != 1:
+            return None
+        arguments = begun.arguments
+        if arguments.startswith('"'):
+            # Written as text that is JSON.
+            written = _json_in(arguments) or _json_in(f'{arguments}"')
+            arguments = written if isinstance(written, str) else ""
+        return ToolCall(id=new_call_id(), name=names.pop(), arguments=arguments)
 
     def _read(self, text: str) -> ToolCall | None:
-        try:
-            value = json.loads(text)
-        except (ValueError, RecursionError):
-            return None
+        value = _json_in(text)
         if not isinstance(value, dict) or value.get("name") not in self._names:
             return None
         arguments = value.get("arguments", {})

@@ -5,7 +5,8 @@
   begun, because all have refused it, costs nothing.
 * A backend's count is believed as far as it can be right. A prompt has no more tokens than bytes,
   and what a chat template puts around it; an answer no more than bytes, or than its peers had
-  counted when they sent its parts, and than were asked for.
+  counted when they sent its parts, and what its end held back, and than were asked for. One that
+  ends because of its limit has as many as that.
 * Where no backend has counted, a prompt has a token for every four bytes, and an answer what its
   peers had counted when they sent its parts, at least one for each.
 * An answer is paid for once, by the reader that it is made for (`Answer.billed`).
@@ -32,6 +33,9 @@ PART_TOKENS = 64
 
 # What ends an answer is counted by some servers, and has no text.
 END_TOKENS = 1
+
+# Bytes of a character that an answer's end has left unfinished.
+UNFINISHED_BYTES = 3
 
 
 def size_of(*texts: str) -> int:
@@ -88,8 +92,15 @@ def _most_of_prompt(request: CommandRequest) -> int:
 
 def _most_of_answer(response: CommandResponse, answer: Answer) -> int:
     result, limit = response.result, answer.request.sampling.max_tokens
-    texts = [] if result is None else [result.text]
+    is_cut = result is not None and result.finish_reason == "length"
+    if is_cut and limit is not None:
+        return limit
+    texts = [] if result is None else [result.text, result.reasoning]
     calls = () if result is None else result.tool_calls
     texts += [text for call in calls for text in (call.name, call.arguments)]
-    most = max(answer.tokens, size_of(*texts) + PART_TOKENS * len(calls) + END_TOKENS)
+    # A stop sequence was made, and is no part of the text.
+    stops = max(map(size_of, answer.request.sampling.stop), default=0)
+    held_back = UNFINISHED_BYTES if is_cut else stops
+    most = size_of(*texts) + held_back + PART_TOKENS * len(calls) + END_TOKENS
+    most = max(answer.tokens, most)
     return most if limit is None else min(most, limit)
