@@ -185,7 +185,6 @@ async def _ask(program: Path, question: str, setting: str) -> str:
     timed_out = True
     try:
         async with open_child([str(program), question], env={}, grace=0.0) as process:
-            assert process.stdout is not None
             assert process.stderr is not None
             # The help is on one of the two, depending on the build.
             with trio.move_on_after(_ASK_SECONDS):

@@ -4,15 +4,16 @@ Only processes that were started here are ever touched. What a program is for, a
 as ready, is said by the rooms that run one.
 """
 
-from ._child import LastLines, describe_exit, kill_group, open_child
+from ._child import Child, LastLines, describe_exit, open_child, start_child
 from ._restarts import Restarts
 from ._supervisor import Supervised, SupervisorStatistics, open_supervised
 
 __all__ = [
-    "describe_exit",
-    "LastLines",
+    "Child",
     "open_child",
-    "kill_group",
+    "start_child",
+    "LastLines",
+    "describe_exit",
     "Restarts",
     "open_supervised",
     "Supervised",

@@ -1,21 +1,28 @@
 """Runs a child process with its output kept, and ends it with everything that it started.
 
+On Windows the child is in a job object (`_job`), elsewhere a guardian looks after it (`_launch`).
 Whether it is started again is decided by `_supervisor`.
 """
 
 from __future__ import annotations
 
 import os
+import secrets
 import signal
+import socket
 import subprocess
 import sys
+import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import psutil
 import trio
+
+from ._job import Job, open_job
 
 # Room for llama.cpp's whole account of a failed load (60 lines); 400 KiB at most.
 KEPT_LINES = 200
@@ -23,6 +30,16 @@ MAX_LINE_BYTES = 2048
 
 # What a server gets to finish its answers after SIGTERM, before SIGKILL.
 GRACE_SECONDS = 5.0
+
+# What the guardian gets to kill everything, beyond the grace, before it is killed itself.
+_KILL_SECONDS = 3.0
+
+# In the environment of a child and of all that it starts; each child has another value.
+MARK = "PUNCH_CHILD"
+
+# Flags of Windows' CreateProcess.
+_CREATE_SUSPENDED = 0x4
+_CREATE_NEW_PROCESS_GROUP = 0x200
 
 _LAUNCH = Path(__file__).with_name("_launch.py")
 
@@ -63,116 +80,252 @@ class LastLines:
                 self._on_line(text)
 
 
+class Child:
+    """A program that punch started, and all that the program starts. Made by `start_child`."""
+
+    def __init__(
+        self,
+        process: trio.Process,
+        *,
+        lifeline: socket.socket | None,
+        job: Job | None,
+        mark: str,
+    ) -> None:
+        self._process = process
+        self._lifeline = lifeline
+        self._job = job
+        self._mark = mark
+        self._told = b""
+
+    @property
+    def stdin(self) -> trio.abc.SendStream | None:
+        """The program's standard input, if anything can be written to it."""
+        return self._process.stdin
+
+    @property
+    def stdout(self) -> trio.abc.ReceiveStream:
+        """The program's standard output."""
+        assert self._process.stdout is not None
+        return self._process.stdout
+
+    @property
+    def stderr(self) -> trio.abc.ReceiveStream | None:
+        """The program's standard error, unless it was directed elsewhere."""
+        return self._process.stderr
+
+    @property
+    def returncode(self) -> int | None:
+        """Exit code of the program, ``-N`` if signal N ended it; `None` while it runs."""
+        code = self._process.returncode
+        if code is None or self._lifeline is None:
+            return code
+        # Its own code says nothing, unless it was killed and could tell nothing.
+        numbers = self._listen()
+        return numbers[1] if len(numbers) > 1 else code
+
+    @property
+    def is_running(self) -> bool:
+        """Whether the program, or something that it has started, still runs."""
+        return self._process.poll() is None
+
+    @property
+    def pid(self) -> int | None:
+        """Process id of the program itself, or `None` if it is not running."""
+        if self._process.returncode is not None:
+            return None
+        if self._lifeline is None:
+            return self._process.pid
+        numbers = self._listen()
+        return numbers[0] if numbers else None
+
+    def _listen(self) -> list[int]:
+        """What the guardian has told: the program's process id, and at last its exit code."""
+        if self._lifeline is not None:
+            with suppress(OSError):  # Nothing new.
+                self._told += self._lifeline.recv(64)
+        return [int(line) for line in self._told.split(b"\n")[:-1]]
+
+    async def wait(self) -> int:
+        """Wait until the program and all that it has started are gone; its exit code."""
+        await self._process.wait()
+        assert self.returncode is not None
+        return self.returncode
+
+    def interrupt(self) -> None:
+        """Send the program SIGINT, as Ctrl-C does; nothing on Windows."""
+        if sys.platform != "win32":
+            with suppress(ProcessLookupError):
+                self._process.send_signal(signal.SIGINT)
+
+    def ask_to_end(self) -> None:
+        """Send everything SIGTERM, and SIGKILL when the grace is over; does not wait for it."""
+        self._say(b"t")
+
+    def kill(self) -> None:
+        """Kill the program, with all that it has started; does not wait for it."""
+        self._say(b"k")
+        if self._job is not None:
+            self._job.terminate()
+
+    def _say(self, word: bytes) -> None:
+        if self._lifeline is not None:
+            with suppress(OSError):  # The guardian has ended.
+                self._lifeline.send(word)
+
+    async def end(self, grace: float) -> None:
+        """End the program with all that it has started, and wait until they are gone.
+
+        Args:
+          grace: Seconds that it gets for that before it is killed; 0 kills it at once.
+
+        """
+        with trio.CancelScope(shield=True):
+            if grace > 0:
+                self.ask_to_end()
+            else:
+                self.kill()
+            if self._process.stdin is not None:
+                # A worker of our own ends when this does, on Windows too.
+                await trio.aclose_forcefully(self._process.stdin)
+            with trio.move_on_after(grace + _KILL_SECONDS):
+                await self._process.wait()
+            if self._process.returncode is None:
+                self._kill_guardian()
+                await self._process.wait()
+            if self._lifeline is not None:
+                was_killed = len(self._listen()) < 2
+                if was_killed or sys.platform != "linux":
+                    await trio.to_thread.run_sync(_kill_marked, self._mark)
+                self._lifeline.close()
+            if self._job is not None:
+                self._job.close()
+            for stream in (self._process.stdout, self._process.stderr):
+                if stream is not None:
+                    await stream.aclose()
+
+    def _kill_guardian(self) -> None:
+        """Kill a guardian that does not do its work, or on Windows the program itself."""
+        if sys.platform == "win32":
+            self._process.kill()
+        else:
+            with suppress(ProcessLookupError):
+                # Not waited for yet, so the number cannot belong to another process.
+                os.killpg(self._process.pid, signal.SIGKILL)
+
+
 @asynccontextmanager
 async def open_child(
     argv: Sequence[str],
     *,
     env: Mapping[str, str],
-    stdin: bytes = b"",
-    guarded: bool = True,
+    stdin: bytes | None = None,
     grace: float = GRACE_SECONDS,
-) -> AsyncIterator[trio.Process]:
-    """Run *argv* with pipes on its output; end the process, and wait for that, on the way out.
+) -> AsyncIterator[Child]:
+    """Run *argv* with pipes on its output; end it, and wait for that, on the way out.
 
-    The child also ends when this process does, in whatever way.
+    The program and all that it starts also end when this process does, in whatever way.
 
     Args:
       argv: Program and arguments.
       env: Variables on top of this process's own.
-      stdin: Written to its standard input, which then stays open. Not for a guarded child.
-      guarded: Run it under a guardian (see `_launch`). False for a program of our own
-        that ends when its standard input does.
+      stdin: Written to its standard input, which then stays open; `None` for no input at all.
       grace: Seconds between SIGTERM and SIGKILL; at 0 the child is killed at once.
 
     Raises:
       OSError: if the program cannot be started.
 
     """
-    command = list(argv)
-    if guarded:
-        # -I -S: no site-packages, no PYTHON* variables, 20 ms instead of 60.
-        command = [sys.executable, "-I", "-S", str(_LAUNCH), str(grace), *command]
-    process = await _open(command, {**os.environ, **env})
+    child = await start_child(argv, env=env, has_stdin=stdin is not None, grace=grace)
     try:
-        assert process.stdin is not None
-        if stdin:
+        if stdin and child.stdin is not None:
             with suppress(trio.BrokenResourceError):
-                await process.stdin.send_all(stdin)
-        yield process
+                await child.stdin.send_all(stdin)
+        yield child
     finally:
-        with trio.CancelScope(shield=True):
-            if grace <= 0 and process.returncode is None:
-                # Nothing is to be saved, and what the child has started may not listen.
-                if guarded:
-                    _kill_below(process)
-                else:
-                    kill_group(process)
-            await _end(process, grace)
+        await child.end(grace)
 
 
-async def _open(command: list[str], env: dict[str, str]) -> trio.Process:
-    if sys.platform == "win32":
-        return await trio.lowlevel.open_process(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-            env=env, creationflags=subprocess.CREATE_NEW_PROCESS_GROUP,
-        )  # fmt: skip
-    return await trio.lowlevel.open_process(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        # A session of its own: Ctrl-C in the terminal is for us, and we end the child.
-        env=env, start_new_session=True,
-    )  # fmt: skip
+async def start_child(
+    argv: Sequence[str],
+    *,
+    env: Mapping[str, str],
+    has_stdin: bool = False,
+    stderr: int = subprocess.PIPE,
+    grace: float = GRACE_SECONDS,
+) -> Child:
+    """Run *argv*; the caller ends it with `Child.end`. As `open_child`, for what outlives a block.
 
+    Args:
+      argv: Program and arguments.
+      env: Variables on top of this process's own.
+      has_stdin: Whether something will be written to its standard input.
+      stderr: A descriptor that its standard error goes to, by default a pipe of its own.
+      grace: Seconds between SIGTERM and SIGKILL where it is asked to end.
 
-async def _end(process: trio.Process, grace: float) -> None:
-    assert process.stdin is not None
-    # The one way to ask for an end that works on every system: the guardian, or our own
-    # worker, sees its standard input end.
-    await process.stdin.aclose()
-    with trio.move_on_after(grace + 1.0):
-        await process.wait()
-    if process.returncode is None:
-        kill_group(process)
-        await process.wait()
-    for stream in (process.stdout, process.stderr):
-        if stream is not None:
-            await stream.aclose()
+    Raises:
+      OSError: if the program cannot be started.
 
-
-def _kill_below(guardian: trio.Process) -> None:
-    """Kill all that *guardian* has started, and leave it to itself: it ends when they have.
-
-    Killed together with them it could not wait for them: the program would be gone a moment later
-    only, and until another process reaps it.
     """
-    with suppress(psutil.Error):
-        for process in psutil.Process(guardian.pid).children(recursive=True):
-            with suppress(psutil.Error):
-                process.kill()
+    mark = secrets.token_hex(8)
+    environment = {**os.environ, **env, MARK: mark}
+    stdin = subprocess.PIPE if has_stdin else subprocess.DEVNULL
+    common = {"stdin": stdin, "stdout": subprocess.PIPE, "stderr": stderr, "env": environment}
+    job = open_job() if sys.platform == "win32" else None
+    if job is not None:
+        return await _start_in_job(list(argv), job, mark, common)
+    return await _start_guarded(list(argv), grace, mark, common)
 
 
-def kill_group(process: trio.Process) -> None:
-    """Kill the group of *process*, which has our child and its children only.
+async def _start_guarded(
+    argv: list[str], grace: float, mark: str, options: dict[str, Any]
+) -> Child:
+    """Start *argv* under a guardian."""
+    ours, its = socket.socketpair()
+    ours.setblocking(False)
+    # -I -S: no site-packages, no PYTHON* variables, a third of the time.
+    guardian = [sys.executable, "-I", "-S", str(_LAUNCH), str(its.fileno()), str(grace)]
+    # A session of its own: Ctrl-C in the terminal is for us, and we end the child.
+    options = {**options, "pass_fds": (its.fileno(),), "start_new_session": True}
+    try:
+        process = await trio.lowlevel.open_process([*guardian, *argv], **options)
+    except BaseException:
+        ours.close()
+        raise
+    finally:
+        its.close()
+    return Child(process, lifeline=ours, job=None, mark=mark)
 
-    For a process that was started with `start_new_session` and has not been waited for.
-    """
-    if sys.platform == "win32":
-        process.kill()
-        return
-    with suppress(ProcessLookupError):
-        # Not reaped yet, so the number cannot belong to another process.
-        os.killpg(process.pid, signal.SIGKILL)
+
+async def _start_in_job(argv: list[str], job: Job, mark: str, options: dict[str, Any]) -> Child:
+    """Start *argv* in *job*, as Windows has it."""
+    # Suspended: what it might start before it is in the job would be outside for ever.
+    options = {**options, "creationflags": _CREATE_NEW_PROCESS_GROUP | _CREATE_SUSPENDED}
+    try:
+        process = await trio.lowlevel.open_process(argv, **options)
+        try:
+            job.assign(process.pid)
+            psutil.Process(process.pid).resume()
+        except BaseException:
+            process.kill()
+            raise
+    except BaseException:
+        job.close()
+        raise
+    return Child(process, lifeline=None, job=job, mark=mark)
 
 
-def program_pid(process: trio.Process, *, guarded: bool) -> int | None:
-    """Process id of the program itself, or `None` if it is not running."""
-    if process.returncode is not None:
-        return None
-    if not guarded:
-        return process.pid
-    with suppress(psutil.Error):
-        for child in psutil.Process(process.pid).children():
-            return int(child.pid)
-    return None
+def _kill_marked(mark: str) -> None:
+    """Kill what a guardian has left behind that was killed itself, or that could not see it."""
+    found = True
+    until = time.monotonic() + _KILL_SECONDS
+    while found and time.monotonic() < until:
+        found = False
+        for process in psutil.process_iter():
+            # By the mark in its environment alone: what was started here has it, and nothing else.
+            with suppress(psutil.Error, OSError):
+                if process.environ().get(MARK) == mark:
+                    process.kill()
+                    found = True
 
 
 def describe_exit(code: int) -> str:

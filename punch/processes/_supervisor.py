@@ -18,7 +18,7 @@ import trio
 from .._background import open_background
 from .._logs import get_logger
 from ..exceptions import BackendCrashed
-from ._child import GRACE_SECONDS, LastLines, describe_exit, kill_group, open_child, program_pid
+from ._child import GRACE_SECONDS, Child, LastLines, describe_exit, open_child
 from ._restarts import Restarts
 
 log = get_logger(__name__)
@@ -66,9 +66,8 @@ class Launch:
     command: Callable[[], Sequence[str]]
     name: str
     env: Mapping[str, str]
-    stdin: bytes
+    stdin: bytes | None
     ready: Callable[[], Awaitable[bool]]
-    guarded: bool
     grace: float
     start_timeout: float
     retry_start: Callable[[Sequence[str]], bool]
@@ -87,7 +86,7 @@ class Supervised:
         self._starts = 0
         self._started_at = 0.0
         self._loaded_in = 1.0
-        self._process: trio.Process | None = None
+        self._child: Child | None = None
         self._output = LastLines()
         self._changed = trio.Event()
         self._stopping = False
@@ -115,9 +114,7 @@ class Supervised:
     @property
     def pid(self) -> int | None:
         """Process id of the program itself, while it runs."""
-        if self._process is None:
-            return None
-        return program_pid(self._process, guarded=self._launch.guarded)
+        return None if self._child is None else self._child.pid
 
     @property
     def load_seconds(self) -> float:
@@ -183,14 +180,14 @@ class Supervised:
           why: How that was seen, for the log and for error texts: ``it made nothing for 10 s``.
 
         """
-        if self._process is None or self._process.returncode is not None or not self._is("ready"):
+        if self._child is None or self._child.returncode is not None or not self._is("ready"):
             return
         self._killed_for = f"{self.name} was killed: {why}"
         log.warning("an engine is stuck and is killed", engine=self.name, pid=self.pid, why=why)
         # Before the process is gone: a request that comes now must wait for the next run.
         self._started_at = trio.current_time()
         self._change("restarting", self._killed_for)
-        kill_group(self._process)
+        self._child.kill()
 
     def stop(self) -> None:
         """End the program and do not start it again; `ended` is set when it is gone."""
@@ -260,37 +257,34 @@ class Supervised:
                 self._launch.command(),
                 env=self._launch.env,
                 stdin=self._launch.stdin,
-                guarded=self._launch.guarded,
                 grace=self._launch.grace,
-            ) as process:
-                self._process = process
-                assert process.stdin is not None
-                assert process.stdout is not None
-                assert process.stderr is not None
+            ) as child:
+                self._child = child
+                assert child.stderr is not None
                 async with trio.open_nursery() as nursery:
-                    nursery.start_soon(self._output.read, process.stdout)
-                    nursery.start_soon(self._output.read, process.stderr)
+                    nursery.start_soon(self._output.read, child.stdout)
+                    nursery.start_soon(self._output.read, child.stderr)
                     nursery.start_soon(self._watch, watching)
                     if not self._stopping:
                         with self._waiting:
-                            await process.wait()
+                            await child.wait()
                     watching.cancel()
                     # Its output is read while it ends, or it would block on a full pipe.
-                    await process.stdin.aclose()
+                    child.ask_to_end()
                     with trio.move_on_after(self._launch.grace):
-                        await process.wait()
+                        await child.wait()
                     # What it printed last is still in the pipe; a grandchild may hold it open.
                     nursery.cancel_scope.deadline = trio.current_time() + 0.5
         except OSError as error:
             return f"{self.name} cannot be started: {error}"
         finally:
-            self._process = None
+            self._child = None
         if self._late:
             return (
                 f"{self.name} was not ready within {self._launch.start_timeout:g} s{self._quote()}"
             )
-        assert process.returncode is not None
-        return f"{self.name} ended with {describe_exit(process.returncode)}{self._quote()}"
+        assert child.returncode is not None
+        return f"{self.name} ended with {describe_exit(child.returncode)}{self._quote()}"
 
     async def _watch(self, scope: trio.CancelScope) -> None:
         """Poll `ready` until it says yes."""
@@ -334,8 +328,7 @@ async def open_supervised(
     name: str,
     ready: Callable[[], Awaitable[bool]],
     env: Mapping[str, str] | None = None,
-    stdin: bytes = b"",
-    guarded: bool = True,
+    stdin: bytes | None = None,
     grace: float = GRACE_SECONDS,
     start_timeout: float = START_SECONDS,
     retry_start: Callable[[Sequence[str]], bool] = lambda lines: False,
@@ -348,8 +341,7 @@ async def open_supervised(
       name: What error texts call it.
       ready: Asked again and again after a start, until it gives True; must not raise.
       env: Variables on top of this process's own; for secrets, too.
-      stdin: Written to its standard input, if it is not guarded.
-      guarded: See `open_child`.
+      stdin: Written to its standard input; `None` for no input at all.
       grace: Seconds between SIGTERM and SIGKILL.
       start_timeout: Seconds from a start until `ready` must say yes.
       retry_start: Given the last lines of a first start that failed: was it bad luck?
@@ -365,7 +357,6 @@ async def open_supervised(
         env=env or {},
         stdin=stdin,
         ready=ready,
-        guarded=guarded,
         grace=grace,
         start_timeout=start_timeout,
         retry_start=retry_start,

@@ -67,12 +67,13 @@ async def nowhere(text: str, tokens: int) -> None:
 
 
 def workers() -> list[psutil.Process]:
-    """Our worker processes that are alive."""
+    """Our worker processes that are alive, without their guardians."""
     return [
         child
-        for child in psutil.Process().children()
+        for child in psutil.Process().children(recursive=True)
         if child.status() != psutil.STATUS_ZOMBIE
         and any("_binding_worker" in word for word in child.cmdline())
+        and not any("_launch.py" in word for word in child.cmdline())
     ]
 
 
@@ -260,9 +261,9 @@ async def test_a_crash_ends_one_request_and_no_more(opened: Open, number: int) -
 async def test_a_death_between_requests_is_not_noticed_by_anybody(opened: Open) -> None:
     """It is started again before the next request."""
     async with opened() as backend:
-        process = backend._worker._process  # type: ignore[attr-defined]
-        process.kill()
-        await process.wait()  # A zombie may still have threads, and be no exit status yet.
+        child = backend._worker._child  # type: ignore[attr-defined]
+        child.kill()
+        await child.wait()  # A zombie may still have threads, and be no exit status yet.
         assert (await backend.generate(complete(), nowhere)).completion.text != ""
 
 
@@ -289,7 +290,7 @@ async def test_the_worker_ends_when_its_parent_is_gone(model_path: Path) -> None
         "async def main():\n"
         "    offer = ModelOffer(name='m')\n"
         f"    async with open_binding(model_path={str(model_path)!r}, offer=offer) as backend:\n"
-        "        print(backend._worker._process.pid, flush=True)\n"
+        "        print(backend._worker._child.pid, flush=True)\n"
         "        await trio.sleep_forever()\n"
         "trio.run(main)\n"
     )

@@ -20,7 +20,6 @@ import importlib.util
 import json
 import math
 import os
-import subprocess
 import sys
 import threading
 from collections.abc import AsyncIterator, Iterator
@@ -44,7 +43,7 @@ from ...exceptions import (
     PeerRefused,
     PunchError,
 )
-from ...processes import Restarts, describe_exit, kill_group
+from ...processes import Child, Restarts, describe_exit, start_child
 from ...wire import CommandRequest, Completion, Timings, Usage
 from .._base import Backend, Emit, Generation, Loading, say_while, with_continuation
 from ..openai._written_tools import ask_in_writing, has_tools
@@ -296,12 +295,11 @@ class _Binding:
 class _Worker:
     """The worker process and its two pipes, spoken to in lines of JSON."""
 
-    def __init__(self, process: trio.Process, tail: collections.deque[bytes]) -> None:
-        assert process.stdin is not None
-        assert process.stdout is not None
-        self._process = process
-        self._stdin = process.stdin
-        self._stdout = process.stdout
+    def __init__(self, child: Child, tail: collections.deque[bytes]) -> None:
+        assert child.stdin is not None
+        self._child = child
+        self._stdin = child.stdin
+        self._stdout = child.stdout
         self._buffer = bytearray()
         self._searched = 0
         self._tail = tail
@@ -313,15 +311,13 @@ class _Worker:
         reading, writing = os.pipe()
         tail: collections.deque[bytes] = collections.deque(maxlen=_TAIL_BYTES // 64)
         try:
-            process = await trio.lowlevel.open_process(
+            child = await start_child(
                 [sys.executable, "-m", "punch.backends.llama._binding_worker"],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=writing,
-                # A session of its own: Ctrl-C in the terminal is for us, and we end it.
-                start_new_session=True,
                 # The worker must find this very punch, also from a checkout.
-                env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+                env={"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+                has_stdin=True,
+                stderr=writing,
+                grace=_STOP_SECONDS,
             )
         except BaseException:
             os.close(reading)
@@ -330,11 +326,11 @@ class _Worker:
             os.close(writing)
         # A thread, not a task: a thread needs no nursery, and ends when the pipe does.
         threading.Thread(target=_keep_tail, args=(reading, tail), daemon=True).start()
-        return cls(process, tail)
+        return cls(child, tail)
 
     def is_running(self) -> bool:
         """Whether the process lives and no line is half written to it."""
-        return self._process.poll() is None and not self._sending
+        return self._child.is_running and not self._sending
 
     async def open(self, settings: dict[str, Any]) -> dict[str, Any]:
         """Load the model; return what the worker says of it.
@@ -400,26 +396,18 @@ class _Worker:
 
     def kill(self) -> None:
         """Kill the process, with all that it has started."""
-        if self._process.returncode is None:
-            kill_group(self._process)
+        self._child.kill()
 
     async def end(self) -> None:
         """End the process and wait until it is gone."""
-        await trio.aclose_forcefully(self._stdin)
-        if self._sending or self._buffer:
-            self.kill()
-        with trio.move_on_after(_STOP_SECONDS):
-            await self._process.wait()
-        if self._process.poll() is None:
-            self.kill()
-            await self._process.wait()
-        await trio.aclose_forcefully(self._stdout)
+        # A worker in the middle of a line may be lost in native code, and hears nothing.
+        await self._child.end(0.0 if self._sending or self._buffer else _STOP_SECONDS)
 
     async def _crash(self) -> BackendCrashed:
         """The error for a process whose pipe broke."""
         with trio.move_on_after(_STOP_SECONDS):
-            await self._process.wait()
-        code = self._process.returncode
+            await self._child.wait()
+        code = self._child.returncode
         how = "closed its output" if code is None else f"ended with {describe_exit(code)}"
         words = b"".join(self._tail)[-_TAIL_BYTES:].decode("utf-8", "replace").strip()
         return BackendCrashed(

@@ -13,11 +13,10 @@ from __future__ import annotations
 
 import codecs
 import re
-import signal
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import attrs
@@ -34,7 +33,7 @@ from ...exceptions import (
     GenerationFailed,
 )
 from ...llama_cpp import Program, ask_program, find_completion, list_gpus
-from ...processes import LastLines, describe_exit, open_child
+from ...processes import Child, LastLines, describe_exit, open_child
 from ...wire import ChatMessage, CommandRequest, Completion, Sampling
 from .._base import Emit, Generation, Loading
 from .._stop import StopMatcher
@@ -237,7 +236,6 @@ class _Run:
         lines = LastLines()
         # No grace: a cancelled answer must be gone within 100 ms, and there is nothing to save.
         async with open_child(argv, env={}, grace=0.0) as process, open_background() as nursery:
-            assert process.stdout is not None
             assert process.stderr is not None
             logged = trio.Event()
             nursery.start_soon(_read_log, lines, process.stderr, logged)
@@ -290,13 +288,11 @@ async def _read_log(log: LastLines, stderr: trio.abc.ReceiveStream, done: trio.E
     done.set()
 
 
-async def _interrupt(process: trio.Process) -> None:
+async def _interrupt(process: Child) -> None:
     """Make the program stop and print what it has counted."""
     if sys.platform == "win32":
         return
-    with suppress(ProcessLookupError):
-        process.send_signal(signal.SIGINT)
-    assert process.stdout is not None
+    process.interrupt()
     async for _ in process.stdout:  # Or the program would block on a full pipe.
         pass
 

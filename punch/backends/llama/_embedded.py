@@ -103,8 +103,6 @@ async def open_embedded(
             # The worker must find this very punch, also from a checkout.
             env={"PYTHONPATH": _python_path()},
             stdin=json.dumps(settings).encode() + b"\n",
-            # No guardian: the worker is ours, and ends by itself when its standard input does.
-            guarded=False,
             on_line=on_line,
         ) as supervised:
             backend = ServedBackend(
