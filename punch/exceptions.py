@@ -414,9 +414,23 @@ class NetworkError(PunchError):
 
 
 class AddressUnavailable(NetworkError):
-    """An address cannot be listened on. The text names who holds the port, if known."""
+    """An address cannot be listened on. The text names who holds the port, if known.
+
+    Args:
+      message: What happened, in a sentence.
+      is_taken: True if another program has the port, so that another port may do.
+      retry_after: See `PunchError`.
+
+    """
 
     code = "address_unavailable"
+
+    def __init__(
+        self, message: str = "", *, is_taken: bool = False, retry_after: float | None = None
+    ) -> None:
+        super().__init__(message, retry_after=retry_after)
+        self.is_taken = is_taken
+        """True if another program has the port."""
 
 
 class IdentityChanged(NetworkError):

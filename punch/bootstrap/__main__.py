@@ -11,7 +11,9 @@ from collections.abc import Sequence
 
 from .._logs import get_logger
 from ..cli import ExitCode, Shutdown, claim_identity, run_program
-from ..network import parse_address
+from ..discovery import parse_bootstraps
+from ..exceptions import AddressUnavailable, ConfigurationError
+from ..network import Address, own_hosts, places_here
 from ..settings import BootstrapSettings
 from ._server import open_bootstrap
 
@@ -20,14 +22,53 @@ log = get_logger("punch.bootstrap")
 ABOUT = "Let the listeners and dialers of any number of namespaces find each other."
 
 
+async def places_to_serve(settings: BootstrapSettings) -> tuple[Address, ...]:
+    """Those of the given places that are this machine's.
+
+    All machines of a namespace may have one setting for where they meet: of several places a
+    bootstrap serves its own.
+
+    Raises:
+      ConfigurationError: if a place cannot be read.
+      AddressUnavailable: if none of them is this machine's.
+
+    """
+    # Refused here, where the setting has a name.
+    said = settings.said("listen")
+    given = parse_bootstraps(settings.listen, setting=said)
+    ours = {place: await places_here(place) for place in given}
+    serves = tuple(place for place in given if ours[place])
+    for place in given:
+        if serves and not ours[place]:
+            log.info("not this machine's: left to another bootstrap", address=str(place))
+    if serves:
+        return serves
+    if len(given) == 1 and not given[0].is_name:
+        return given  # Listening there will fail, and say why.
+    has = ", ".join(host for host in own_hosts() if host not in {"127.0.0.1", "::1"})
+    raise AddressUnavailable(
+        f"{said} is {settings.listen!r}: none of it is this machine's, which has "
+        f"{has or 'loopback only'}; give an address or a name of this machine, or "
+        "/ip4/0.0.0.0/tcp/51820 for all that it has"
+    )
+
+
 async def serve(settings: BootstrapSettings, shutdown: Shutdown) -> ExitCode:
     """Let peers meet until told to stop."""
-    # Refused here, where the setting has a name.
-    address = parse_address(settings.listen, setting=settings.said("listen"))
+    places = await places_to_serve(settings)
     with claim_identity("bootstrap", settings.identity) as identity:
         async with open_bootstrap(
-            listen=[str(address)], identity=identity, transport=settings.transport
+            listen=[str(place) for place in places],
+            identity=identity,
+            transport=settings.transport,
         ) as server:
+            expected = {place.peer_id for place in places} - {None, server.peer_id}
+            if expected:
+                raise ConfigurationError(
+                    f"{settings.said('listen')} is {settings.listen!r}, and this bootstrap is "
+                    f"{server.peer_id}: leave /p2p/ out, or give the identity of the other with "
+                    "--identity"
+                )
             log.info("bootstrap", peer=server.peer_id, addresses=server.addresses)
             shutdown.drains = True
             await shutdown.requested.wait()

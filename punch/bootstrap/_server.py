@@ -11,6 +11,7 @@ import os
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from typing import Literal
 
 import attrs
@@ -31,7 +32,7 @@ from ..discovery._meeting import (
 )
 from ..exceptions import BootstrapFull, NotPermitted, PeerUnreachable, RemoteProtocolError
 from ..libp2p import open_node
-from ..network import Node, Stream, parse_address
+from ..network import Address, Node, Stream, Transport, parse_address, places_here
 from ..wire import MINOR, Goodbye, Join, Ping, Pong, Registrations, Roster
 
 log = get_logger(__name__)
@@ -49,6 +50,8 @@ JOIN_SECONDS = 10.0
 
 # Registrations in one frame of a roster: with `MAX_JOIN_BYTES`, a tenth of the longest frame.
 MAX_PAGE_REGISTRATIONS = 100
+
+_TRANSPORTS: tuple[Transport, ...] = ("tcp", "quic")
 
 # Members that one bootstrap serves at a time: as many as a node may have connections.
 MAX_MEMBERS = 4096
@@ -199,6 +202,8 @@ class BootstrapServer:
         news = self._registrations.join(join, registration, now=trio.current_time())
         dials = "dialer" in registration.roles
         if member.namespace is None:
+            # A peer that comes anew may have been away: whoever could not dial it tries again.
+            news = news or registration.is_shown
             member.namespace = registration.namespace
             member.minor = frames.minor = min(join.minor, MINOR)
             member.is_dialer = dials
@@ -290,7 +295,8 @@ async def open_bootstrap(
     Args:
       node: Use this node, which stays open, instead of one of our own; then *listen*, *transport*
         and *identity* are ignored.
-      listen: Where members come to, as multiaddresses; port 0 is any that is free.
+      listen: Where members come to, as multiaddresses; port 0 is any that is free. A name is one of
+        this machine, and is followed when it stands for another address of it.
       transport: What to listen with at each of them, whatever the address itself says.
       identity: File with our key, made if it is not there; `None` for a fresh identity, which
         members that were here before will not trust.
@@ -304,17 +310,30 @@ async def open_bootstrap(
     async with AsyncExitStack() as stack:
         if node is None:
             places = [parse_address(text, setting="listen") for text in listen]
-            addresses = [
-                str(place.over(each))
-                for place in places
-                for each in ("tcp", "quic")
-                if transport in (each, "dual")
-            ]
+            is_named = any(place.is_name for place in places)
+            here = partial(_here, places, transport=transport)
             node = await stack.enter_async_context(
-                open_node(identity=identity, listen=addresses, transport=transport)
+                open_node(
+                    identity=identity,
+                    listen=() if is_named else await here(),
+                    wanted=here if is_named else None,
+                    spares_quic=transport == "dual",
+                    transport=transport,
+                )
             )
         server = BootstrapServer(node, admit=admit)
         nursery = await stack.enter_async_context(open_background())
         nursery.start_soon(server._expire)
         node.handle(PROTOCOL, server._serve)
         yield server
+
+
+async def _here(
+    places: Sequence[Address], *, transport: Literal["tcp", "quic", "dual"]
+) -> tuple[str, ...]:
+    """The multiaddresses to listen on: *places*, with this machine's addresses for its names."""
+    found: dict[str, None] = {}
+    for place in places:
+        for each in await places_here(place) if place.is_name else (place,):
+            found |= {str(each.over(t)): None for t in _TRANSPORTS if transport in (t, "dual")}
+    return tuple(found)

@@ -20,7 +20,7 @@ from ..events import Bus
 from ..exceptions import AddressUnavailable, ConfigurationError
 from ..listener import Listener, open_listener
 from ..machine import Machine
-from ..network import Address, parse_address
+from ..network import Address, parse_address, places_here
 from ..settings import ListenerSettings, NetworkSettings, data_folder
 from ._backends import open_backend
 from ._identity import claim_identity
@@ -32,15 +32,18 @@ log = get_logger("punch.listener")
 @asynccontextmanager
 async def open_own_bootstrap(settings: NetworkSettings, address: Address) -> AsyncIterator[bool]:
     """Serve as the bootstrap if *address* is this machine's and free; gives True if we do."""
+    here = () if address.peer_id is not None else await places_here(address)
     async with AsyncExitStack() as stack:
-        if address.peer_id is not None or not address.is_ours():
+        if not here:
             yield False
             return
         identity = stack.enter_context(claim_identity("bootstrap"))
         try:
             server = await stack.enter_async_context(
                 open_bootstrap(
-                    listen=[str(address)], identity=identity, transport=settings.transport
+                    listen=[str(place) for place in here],
+                    identity=identity,
+                    transport=settings.transport,
                 )
             )
         except AddressUnavailable:
@@ -79,6 +82,8 @@ async def open_listener_of(
     # Read here, where it is known which flag, variable or file said them.
     said = settings.said("listen")
     listen = [str(parse_address(text, setting=said)) for text in settings.listen]
+    said = settings.said("announce")
+    announce = [str(parse_address(text, setting=said)) for text in settings.announce]
     async with AsyncExitStack() as stack:
         enter = stack.enter_async_context
         backends = [await enter(_backend_of(settings))] if waits else []
@@ -92,6 +97,7 @@ async def open_listener_of(
                 bootstrap=places,
                 namespace=network.namespace,
                 listen=listen,
+                announce=announce,
                 strict=settings.strict.is_on,
                 queue_limit=settings.queue,
                 calibrate=settings.calibrate,

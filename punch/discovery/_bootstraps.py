@@ -37,6 +37,7 @@ from ._meeting import (
     send_goodbye,
     verified,
 )
+from ._quiet import Lasting
 from ._source import Announce, Found, Sighting
 
 log = get_logger(__name__)
@@ -139,6 +140,7 @@ class BootstrapSource:
         # Minor version of the bootstrap; it may be the oldest until it has said otherwise.
         self._minor = 0
         self._heard = trio.Event()
+        self._away = Lasting()
 
     async def run(self, announce: Announce, found: Found) -> None:
         """Stay registered, for ever."""
@@ -151,22 +153,26 @@ class BootstrapSource:
                 # A fault of the network and of no peer: a dialer that asks now has no peer yet.
                 trouble = NetworkError(f"the bootstrap is out of reach: {error}")
                 found(Sighting(trouble=trouble))
-                log.info(
-                    "the bootstrap is out of reach",
-                    address=str(self._address),
-                    why=str(error),
-                    retry_seconds=delay,
-                )
+                if self._away.goes_on(trio.current_time()):
+                    log.info(
+                        "the bootstrap is out of reach; still trying",
+                        address=str(self._address),
+                        why=str(error),
+                    )
             except NetworkError as error:
                 found(Sighting(trouble=error, is_final=True))
-                log.error(
-                    "the bootstrap cannot be used", address=str(self._address), why=str(error)
-                )
+                if self._away.goes_on(trio.current_time()):
+                    log.error(
+                        "the bootstrap cannot be used", address=str(self._address), why=str(error)
+                    )
             # The bootstrap worked for a while: this is a new trouble and not the last one.
             if trio.current_time() - began > MAX_RETRY_SECONDS:
                 delay = MIN_RETRY_SECONDS
-            await trio.sleep(delay)
-            delay = min(2 * delay, MAX_RETRY_SECONDS)
+            with trio.move_on_after(delay) as pause:
+                await self._node.moved.wait()
+            # From another address of ours the way may be open at once.
+            delay = min(2 * delay, MAX_RETRY_SECONDS) if pause.cancelled_caught else 0.0
+            delay = max(delay, MIN_RETRY_SECONDS)
 
     async def _meet(self, announce: Announce, found: Found) -> None:
         peer_id = await who_is_at(self._node, self._address, self._known)
@@ -247,6 +253,9 @@ class BootstrapSource:
             raise PeerUnreachable("the bootstrap was replaced by an older one")
         self._minor = roster.minor
         self._heard.set()
+        away = self._away.ended(trio.current_time())
+        if away is not None:
+            log.info("the bootstrap is back", address=str(self._address), seconds=round(away))
         return Sighting(
             present=tuple(self._verified(join) for join in roster.present),
             gone=roster.gone,

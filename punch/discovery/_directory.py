@@ -87,6 +87,9 @@ class KnownMember:
     """Names of the sources that list the member. Two values that differ in nothing else are equal:
     a listener is not dialled anew because one more source has found it."""
 
+    sequence: int = attrs.field(default=0, eq=False)
+    """Grows each time the member's registration is told anew: when it moved, or came back."""
+
 
 @attrs.frozen(kw_only=True)
 class SourceState:
@@ -156,8 +159,12 @@ class _Announcement:
     def _change(self, roles: Counter[str]) -> None:
         before, self._roles = self._roles, roles
         if before.keys() != roles.keys():
-            altered, self.altered = self.altered, trio.Event()
-            altered.set()
+            self.anew()
+
+    def anew(self) -> None:
+        """Have every source announce us again, at once."""
+        altered, self.altered = self.altered, trio.Event()
+        altered.set()
 
 
 class Directory:
@@ -232,8 +239,15 @@ class Directory:
     async def run(self) -> None:
         """Keep every source running, for ever."""
         async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._follow)
             for listed in self._listed:
                 nursery.start_soon(listed.source.run, self._announce, partial(self._found, listed))
+
+    async def _follow(self) -> None:
+        """Announce our addresses anew when they change, for ever."""
+        while True:
+            await self._node.moved.wait()
+            self._announce.anew()
 
     @contextmanager
     def joined_as(self, roles: Collection[str], changed: Callable[[], None]) -> Iterator[None]:
@@ -302,6 +316,7 @@ class Directory:
                 peer_id=peer_id,
                 addresses=registration.addresses,
                 incarnation=registration.incarnation,
+                sequence=registration.sequence,
                 roles=registration.roles,
                 sources=frozenset(named[peer_id]),
             )

@@ -130,6 +130,7 @@ class SessionPool:
         """Keep a session with every listener of *directory*, for ever."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._watch_trouble, directory)
+            nursery.start_soon(self._follow)
             while True:
                 self._roster_changed = trio.Event()
                 for listener in self._listeners(directory):
@@ -153,12 +154,20 @@ class SessionPool:
         await directory.refused.wait()
         self._signal()
 
+    async def _follow(self) -> None:
+        """Try every listener at once when the addresses of this machine change."""
+        while True:
+            await self._node.moved.wait()
+            for state in self._states.values():
+                state.moved.set()
+
     def _meet(self, listener: KnownMember, directory: Directory, nursery: trio.Nursery) -> None:
         state = self._states.get(listener.peer_id)
         if state is not None:
-            if state.listener != listener:
-                state.listener = listener
+            is_news = listener.sequence > state.listener.sequence
+            if state.listener != listener or (is_news and state.session is None):
                 state.moved.set()
+            state.listener = listener
         elif len(self._states) < MAX_LISTENERS:
             state = self._states[listener.peer_id] = _ListenerState(listener)
             nursery.start_soon(self._keep, state, directory)

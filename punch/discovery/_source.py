@@ -45,7 +45,7 @@ class Announce(Protocol):
 
     @property
     def altered(self) -> trio.Event:
-        """Set when our roles change: a source then announces us anew, at once."""
+        """Set when our roles or addresses change: a source then announces us anew, at once."""
         ...
 
 

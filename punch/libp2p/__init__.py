@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Literal
 
-from ..network import Node
+from ..network import Node, Wanted
 
 __all__ = ["open_node"]
 
@@ -19,10 +19,22 @@ def open_node(
     *,
     identity: str | os.PathLike[str] | None = None,
     listen: Sequence[str] = (),
+    wanted: Wanted | None = None,
+    ports: Sequence[int] = (),
+    announce: Sequence[str] = (),
+    spares_quic: bool = False,
     transport: Literal["tcp", "quic", "dual"] = "tcp",
 ) -> AbstractAsyncContextManager[Node]:
     """Run a libp2p node while the block runs; see `punch.libp2p._node.open_node`."""
     # libp2p takes 1.4 s and 84 MB to import: only a process that opens a node pays for it.
     from ._node import open_node as open_libp2p_node
 
-    return open_libp2p_node(identity=identity, listen=listen, transport=transport)
+    return open_libp2p_node(
+        identity=identity,
+        listen=listen,
+        wanted=wanted,
+        ports=ports,
+        announce=announce,
+        spares_quic=spares_quic,
+        transport=transport,
+    )

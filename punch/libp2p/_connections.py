@@ -5,6 +5,7 @@ A connection is opened by `_dialing`; the swarm that holds them is libp2p's.
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
@@ -51,6 +52,9 @@ class ConnectionState:
 
     closing: bool = False
     """True once this side has decided to close the connection."""
+
+    address: Address | None = None
+    """What this side dialed, a name still as a name; `None` if the other side dialed."""
 
     pinged: float = 0.0
     """When the connection was last kept alive; trio's clock, in seconds."""
@@ -103,13 +107,36 @@ class Connections:
     def __len__(self) -> int:
         return len(self._swarm.get_connections())
 
-    def live(self, peer_id: PeerId) -> Any:
-        """A connection to a peer that can take another stream, or None."""
+    def live(self, peer_id: PeerId, addresses: Sequence[str] = ()) -> Any:
+        """A connection to a peer that can take another stream, or None.
+
+        One that we dialed where the peer is no longer, by *addresses*, is none: the peer has
+        moved, and what is sent there may arrive nowhere.
+        """
         try:
             found = self._swarm.get_connections(_to_id(peer_id))
         except ValueError:
             return None
-        return next(filter(self.is_live, found), None)
+        places = set(map(_place, addresses)) if found else set()
+        return next(
+            (
+                each
+                for each in found
+                if self.is_live(each)
+                and (not places or (at := self.state(each).address) is None or str(at) in places)
+            ),
+            None,
+        )
+
+    def close_from_elsewhere(self, hosts: frozenset[str]) -> None:
+        """Close the connections that come from an address of ours that is not in *hosts*."""
+        for connection in self._swarm.get_connections():
+            state = self.state(connection)
+            host = local_host(connection)
+            if host is None or state.closing or ipaddress.ip_address(host).is_loopback:
+                continue
+            if host not in hosts:
+                self.close_soon(connection, state)
 
     def is_live(self, connection: Any) -> bool:
         """True if a stream can be opened on *connection*, as far as we know."""
@@ -168,7 +195,7 @@ class Connections:
         waited = dial.lock.locked()
         try:
             async with dial.lock:
-                connection = self.live(peer_id)
+                connection = self.live(peer_id, addresses)
                 if connection is not None:
                     return connection
                 # The same addresses were just tried for another caller: a hundred callers must
@@ -208,7 +235,8 @@ class Connections:
             except PeerUnreachable as error:
                 reasons.append(f"{address}: {error}")
             else:
-                self.state(connection).dialed = True
+                state = self.state(connection)
+                state.dialed, state.address = True, address
                 return connection
         why = "; ".join(reasons) or "no address is known"
         raise PeerUnreachable(f"cannot be reached: {why}", peer_id=peer_id)
@@ -218,6 +246,29 @@ class Connections:
         async with trio.open_nursery() as nursery:
             for connection in self._swarm.get_connections():
                 nursery.start_soon(_close_connection, connection)
+
+
+def _place(text: str) -> str:
+    try:
+        return str(attrs.evolve(parse_address(text), peer_id=None))
+    except ConfigurationError:
+        return text
+
+
+def local_host(connection: Any) -> str | None:
+    """Our IP address that a TCP connection comes from; `None` if that is not known.
+
+    A connection of QUIC has no socket of its own, and ends by its time limit.
+    """
+    found = connection.muxed_conn
+    # The layers from Yamux down to the socket, by their names in libp2p 0.8.1.
+    for name in ("secured_conn", "conn", "read_writer", "read_write_closer", "stream", "stream"):
+        found = getattr(found, name, None)
+    try:
+        host = found.socket.getsockname()[0] if isinstance(found, trio.SocketStream) else None
+    except OSError:
+        return None
+    return None if host is None else str(host).partition("%")[0]
 
 
 async def _close_connection(connection: Any) -> None:

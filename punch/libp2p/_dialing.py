@@ -23,8 +23,7 @@ from libp2p.transport.tcp.tcp import TCP
 
 from ..capability import PeerId
 from ..exceptions import PeerUnreachable
-from ..network import Address
-from ._ports import resolve
+from ..network import Address, resolve
 from .defects import _swarm as defects
 
 _CLOSE_SECONDS = 1.0
@@ -73,8 +72,7 @@ class Dialer:
         last = PeerUnreachable("the name stands for no address")
         address = attrs.evolve(address, peer_id=None)
         try:
-            with trio.fail_after(defects.HANDSHAKE_SECONDS):
-                resolved = await resolve(address)
+            resolved = await resolve(address)
         except OSError as error:
             raise PeerUnreachable(f"the name is not known ({error.strerror})") from error
         except ValueError as error:

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import attrs
-import multiaddr
 import trio
 from libp2p import new_swarm
 from libp2p.crypto.keys import KeyPair
@@ -31,17 +30,22 @@ from libp2p.transport.tcp.tcp import TCP
 
 from .._logs import get_logger
 from ..capability import PeerId
-from ..exceptions import AddressUnavailable, ConfigurationError, NetworkError, PeerUnreachable
-from ..network import Address, Handler, parse_address
+from ..exceptions import ConfigurationError, NetworkError, PeerUnreachable
+from ..network import Handler, Wanted, own_hosts, parse_address
 from . import _identity, _ports
 from ._connections import Connections, ConnectionState
 from ._dialing import Dialer
+from ._listening import Listening
 from ._streams import ENDS, LibP2PStream, select
 from .defects import _quic as _quic_defects
 from .defects import _swarm as defects
 
 CLOSE_SECONDS = 3.0
 """How long closing a node may take."""
+
+LOOK_SECONDS = 2.0
+"""How often the machine's own addresses are looked at, which takes half a millisecond. Systems can
+tell of a change, each in its own way; ten seconds are enough for all that follows."""
 
 _log = get_logger(__name__)
 
@@ -74,9 +78,15 @@ class LibP2PNode:
         swarm: Swarm,
         dialer: Dialer,
         connections: Connections,
+        listening: Listening,
+        announce: Sequence[str] = (),
         transports: frozenset[str],
         nursery: trio.Nursery,
     ) -> None:
+        self.moved = trio.Event()
+        """Set when the machine's addresses have changed; then there is a new event."""
+        self._listening = listening
+        self._announce = tuple(announce)
         self._key_pair = key_pair
         self._peer_id = _identity.peer_id_of(key_pair)
         self._swarm = swarm
@@ -98,12 +108,18 @@ class LibP2PNode:
     @property
     def addresses(self) -> tuple[str, ...]:
         """Where others can dial us: multiaddresses that end in ``/p2p/PEER_ID``."""
-        bound = [
-            parse_address(str(found))
-            for listener in self._swarm.listeners.values()
-            for found in listener.get_addrs()
-        ]
-        return tuple(f"{address}/p2p/{self._peer_id}" for address in _ports.expand(bound))
+        found = (*self._announce, *map(str, self._listening.addresses))
+        return tuple(f"{address}/p2p/{self._peer_id}" for address in dict.fromkeys(found))
+
+    async def _follow(self) -> None:
+        """Keep up with the machine's addresses, for ever."""
+        while True:
+            await trio.sleep(LOOK_SECONDS)
+            if await self._listening.follow():
+                # What goes out from an address that is gone never arrives, and nobody says so.
+                self._connections.close_from_elsewhere(frozenset(own_hosts()))
+                moved, self.moved = self.moved, trio.Event()
+                moved.set()
 
     def statistics(self) -> NodeStatistics:
         """How many connections and streams are open."""
@@ -169,7 +185,7 @@ class LibP2PNode:
         """
         if peer_id == self._peer_id:
             raise PeerUnreachable("is this node itself", peer_id=peer_id)
-        connection = self._connections.live(peer_id)
+        connection = self._connections.live(peer_id, addresses)
         if connection is not None:
             try:
                 return await self._open_stream_on(connection, peer_id, protocol)
@@ -275,6 +291,10 @@ async def open_node(
     *,
     identity: str | os.PathLike[str] | None = None,
     listen: Sequence[str] = (),
+    wanted: Wanted | None = None,
+    ports: Sequence[int] = (),
+    announce: Sequence[str] = (),
+    spares_quic: bool = False,
     transport: Literal["tcp", "quic", "dual"] = "tcp",
 ) -> AsyncIterator[LibP2PNode]:
     """Run a libp2p node while the block runs.
@@ -286,6 +306,11 @@ async def open_node(
         identity, forgotten at the end.
       listen: Multiaddresses to listen on, ``/ip4/HOST/tcp/PORT`` or
         ``/ip4/HOST/udp/PORT/quic-v1``, with port 0 for any free one. Empty: dial only.
+      wanted: Says where to listen, in place of *listen*, and is asked again when the machine's
+        addresses change.
+      ports: Ports to try in this order for an address with port 0, before any that is free.
+      announce: Multiaddresses to tell others besides, such as a router's that forwards to us.
+      spares_quic: Listen without QUIC where its port is taken and TCP's is not, and say so.
       transport: What to dial with: ``tcp``, ``quic``, or ``dual`` for both, TCP first.
 
     Raises:
@@ -297,13 +322,14 @@ async def open_node(
     """
     defects.apply()
     key_pair = _identity.new_key_pair() if identity is None else _load(identity)
-    wanted = [_ports.parse_listen(text) for text in listen]
-    for address in wanted:
-        _ports.check_free(address)
+    fixed = [_ports.parse_listen(text) for text in listen]
+    for address in fixed:
+        if not spares_quic and (address.port or not ports):
+            _ports.check_free(address)
     dialed = frozenset({"tcp", "quic"} if transport == "dual" else {transport})
     tcp = TCP()
     quic = None
-    if "quic" in dialed or any(address.transport == "quic" for address in wanted):
+    if "quic" in dialed or any(address.transport == "quic" for address in fixed):
         quic = QUICTransport(key_pair.private_key, _quic_defects.transport_config())
     swarm = new_swarm(
         key_pair=key_pair,
@@ -320,17 +346,23 @@ async def open_node(
         async with background_trio_service(swarm), trio.open_nursery() as nursery:
             dialer = Dialer(swarm, tcp=tcp, quic=quic)
             connections = Connections(swarm, dialer=dialer, transports=dialed, nursery=nursery)
+            listening = Listening(
+                swarm, fixed=fixed, wanted=wanted, ports=ports, spares_quic=spares_quic
+            )
             node = LibP2PNode(
                 key_pair=key_pair,
                 swarm=swarm,
                 dialer=dialer,
                 connections=connections,
+                listening=listening,
+                announce=announce,
                 transports=dialed,
                 nursery=nursery,
             )
             try:
-                await _listen(swarm, wanted)
+                await listening.start()
                 nursery.start_soon(connections.sweep)
+                nursery.start_soon(node._follow)
                 yield node
             # Raised again below: here the nurseries would wrap it in an exception group.
             except BaseException as error:  # noqa: BLE001
@@ -346,16 +378,3 @@ async def open_node(
 
 def _load(identity: str | os.PathLike[str]) -> KeyPair:
     return _identity.load_or_create(Path(identity))
-
-
-async def _listen(swarm: Swarm, wanted: Sequence[Address]) -> None:
-    """Listen, and make sure of it: libp2p says nothing when it fails."""
-    # Until then QUIC can neither listen nor dial.
-    await swarm.event_background_nursery_created.wait()
-    if wanted:
-        await swarm.listen(*(multiaddr.Multiaddr(str(address)) for address in wanted))
-    for address in wanted:
-        listener = swarm.listeners.get(str(multiaddr.Multiaddr(str(address))))
-        if listener is None or not listener.get_addrs():
-            _ports.check_free(address)
-            raise AddressUnavailable(f"cannot listen on {address}: libp2p does not say why")

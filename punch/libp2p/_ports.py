@@ -1,4 +1,4 @@
-"""Checks addresses to listen on, resolves names, and works out what others can dial."""
+"""Checks addresses to listen on, and works out what others can dial."""
 
 from __future__ import annotations
 
@@ -11,12 +11,9 @@ from collections.abc import Iterable
 
 import attrs
 import psutil
-import trio
 
 from ..exceptions import AddressUnavailable, ConfigurationError
-from ..network import Address, parse_address
-
-_FAMILIES = {"dns": socket.AF_UNSPEC, "dns4": socket.AF_INET, "dns6": socket.AF_INET6}
+from ..network import Address, own_hosts, parse_address
 
 
 def parse_listen(text: str) -> Address:
@@ -27,34 +24,12 @@ def parse_listen(text: str) -> Address:
 
     """
     address = parse_address(text, setting="listen")
-    if address.kind in _FAMILIES:
+    if address.is_name:
         raise ConfigurationError(
             f"listen is {text!r}: give an IP address of this machine instead of a name, "
             "such as /ip4/0.0.0.0/tcp/4001 for all of them"
         )
     return attrs.evolve(address, peer_id=None)
-
-
-async def resolve(address: Address) -> tuple[Address, ...]:
-    """The same address with IP addresses in place of a name.
-
-    Asks the operating system, which knows ``/etc/hosts`` and mDNS; libp2p asks DNS alone.
-
-    Raises:
-      OSError: if the name is not known.
-
-    """
-    if address.kind not in _FAMILIES:
-        return (address,)
-    found = await trio.socket.getaddrinfo(
-        address.host, address.port, _FAMILIES[address.kind], socket.SOCK_STREAM
-    )
-    kinds = {socket.AF_INET: "ip4", socket.AF_INET6: "ip6"}
-    return tuple(
-        attrs.evolve(address, kind=kinds[family], host=str(where[0]))
-        for family, _, _, _, where in found
-        if family in kinds
-    )
 
 
 def check_free(address: Address) -> None:
@@ -80,7 +55,9 @@ def check_free(address: Address) -> None:
             if kind == socket.SOCK_STREAM:
                 sock.listen(1)
         except OSError as error:
-            raise AddressUnavailable(_explain(address, error)) from error
+            raise AddressUnavailable(
+                _explain(address, error), is_taken=error.errno == errno.EADDRINUSE
+            ) from error
 
 
 def _explain(address: Address, error: OSError) -> str:
@@ -134,17 +111,11 @@ def expand(addresses: Iterable[Address]) -> tuple[Address, ...]:
 
 
 def _interface_hosts(kind: str) -> tuple[str, ...]:
-    family = socket.AF_INET6 if kind == "ip6" else socket.AF_INET
-    up = {name for name, status in psutil.net_if_stats().items() if status.isup}
+    hosts = (ipaddress.ip_address(host) for host in own_hosts())
     return tuple(
-        entry.address
-        for name, entries in psutil.net_if_addrs().items()
-        for entry in entries
-        # A link-local address means nothing without the name of an interface of the machine
-        # that dials it.
-        if name in up and entry.family == family and not _is_link_local(entry.address)
+        str(host)
+        for host in hosts
+        # A link-local address means nothing without the name of an interface of the machine that
+        # dials it.
+        if f"ip{host.version}" == kind and not host.is_link_local
     )
-
-
-def _is_link_local(host: str) -> bool:
-    return ipaddress.ip_address(host.partition("%")[0]).is_link_local

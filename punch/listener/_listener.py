@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from typing import Literal
 
 import trio
@@ -29,7 +30,7 @@ from ..events import Bus
 from ..exceptions import PunchError
 from ..libp2p import open_node
 from ..machine import Machine
-from ..network import Address, Node, Stream, parse_address
+from ..network import Address, Node, Stream, parse_address, ways_to
 from ._adverts import DEFAULT_REPORT_DELAY_SECONDS
 from ._executor import Executor, ListenerStatistics, open_executor
 from ._lane import RunningLane
@@ -38,6 +39,12 @@ from ._lanes import OneOrMore, Openable, each_of
 log = get_logger(__name__)
 
 DEFAULT_QUEUE_LIMIT = 16
+
+# A firewall has a rule for a port, so a listener has one that stays. This one is registered for
+# nothing, is in no system's range for outgoing connections, and looks like the bootstrap's. Further
+# listeners of a machine take the next ones; more than these are a test.
+LISTENER_PORT = 21820
+LISTENER_PORTS = range(LISTENER_PORT, LISTENER_PORT + 16)
 
 
 class Listener:
@@ -185,6 +192,7 @@ async def open_listener(
     bootstrap: str | Address | Sequence[str | Address] | None = DEFAULT_BOOTSTRAP,
     namespace: str = DEFAULT_NAMESPACE,
     listen: Sequence[str] = (),
+    announce: Sequence[str] = (),
     strict: bool = False,
     queue_limit: int = DEFAULT_QUEUE_LIMIT,
     calibrate: bool = True,
@@ -216,7 +224,10 @@ async def open_listener(
         this process finds it, and dialers that know its address.
       namespace: The namespace to join; dialers of any other are refused.
       listen: Multiaddresses to be dialled at. By default this machine's side of the way to the
-        bootstrap, at any port: where dialers of the namespace can reach it, and few others.
+        bootstrap, where dialers of the namespace can reach it, and few others; it follows when the
+        machine's address changes. The port is 21820, or the next one that is free.
+      announce: Multiaddresses to tell dialers besides, such as a router's that forwards to this
+        machine.
       strict: Refuse every request that a backend which simulates would have to answer.
       queue_limit: Requests that may wait for a slot, by lane.
       calibrate: Time each real backend first, so that dialers know its speed from the start.
@@ -247,7 +258,12 @@ async def open_listener(
             node = await stack.enter_async_context(
                 open_node(
                     identity=identity,
-                    listen=addresses_to_listen_on(listen, places, transport=transport),
+                    listen=[str(parse_address(text, setting="listen")) for text in listen],
+                    wanted=None
+                    if listen
+                    else partial(addresses_to_listen_on, places, transport=transport),
+                    ports=() if listen else LISTENER_PORTS,
+                    announce=[str(parse_address(text, setting="announce")) for text in announce],
                     transport=transport,
                 )
             )
@@ -293,26 +309,21 @@ async def open_listener(
         yield listener
 
 
-def addresses_to_listen_on(
-    listen: Sequence[str],
-    bootstraps: Sequence[Address],
-    *,
-    transport: Literal["tcp", "quic", "dual"],
+async def addresses_to_listen_on(
+    bootstraps: Sequence[Address], *, transport: Literal["tcp", "quic", "dual"]
 ) -> tuple[str, ...]:
-    """Where to listen: as asked for, else on the interfaces that lead to the bootstraps.
+    """Where to listen if nobody says: on the interfaces that lead to the bootstraps, at any port.
+
+    Nothing if there is no way to any of them now.
 
     Args:
-      listen: The multiaddresses that were asked for.
       bootstraps: Where the namespace meets.
       transport: Transport to listen with.
 
-    Raises:
-      ConfigurationError: if one of *listen* is no address.
-
     """
-    if listen:
-        return tuple(str(parse_address(text, setting="listen")) for text in listen)
-    hosts = dict.fromkeys(place.local_host() for place in bootstraps)
+    hosts: dict[str, None] = {}
+    for place in bootstraps:
+        hosts |= dict.fromkeys(await ways_to(place))
     places = [
         Address(kind="ip6" if ":" in host else "ip4", host=host, transport="tcp", port=0)
         for host in hosts

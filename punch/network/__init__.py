@@ -3,9 +3,10 @@
 How they are made is left to `punch.libp2p`, and to `punch.testing` for a network in memory.
 """
 
-from ._address import Address, Transport, is_this_machine, parse_address, plain_ip
+from ._address import Address, Transport, parse_address, plain_ip
 from ._base import Handler, Located, Node, Stream, ip_of
 from ._loopback import LoopbackStream, is_own, open_loopback
+from ._own import Wanted, is_this_machine, own_hosts, places_here, resolve, ways_to
 
 __all__ = [
     "Node",
@@ -21,4 +22,10 @@ __all__ = [
     "parse_address",
     "plain_ip",
     "is_this_machine",
+    # this machine
+    "own_hosts",
+    "places_here",
+    "ways_to",
+    "resolve",
+    "Wanted",
 ]

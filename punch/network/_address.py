@@ -7,11 +7,9 @@ from __future__ import annotations
 
 import ipaddress
 import re
-import socket
 from typing import Literal
 
 import attrs
-import psutil
 
 from ..capability import PeerId
 from ..exceptions import ConfigurationError
@@ -78,13 +76,10 @@ class Address:
             )
         return self if transport == "dual" else self.over(transport)
 
-    def is_ours(self) -> bool:
-        """True if this machine has the address. Blocks while a name is looked up."""
-        try:
-            found = {info[4][0] for info in socket.getaddrinfo(self.host, None)}
-        except OSError:
-            return False
-        return any(is_this_machine(str(ip)) for ip in found)
+    @property
+    def is_name(self) -> bool:
+        """True if a name stands where an IP address could."""
+        return self.kind.startswith("dns")
 
     def is_loopback(self) -> bool:
         """True if only this machine can reach it."""
@@ -94,30 +89,6 @@ class Address:
             return ipaddress.ip_address(self.host).is_loopback
         except ValueError:
             return False
-
-    def local_host(self) -> str:
-        """Our own IP address on the way there: what others there can reach us by."""
-        family = socket.AF_INET6 if self.kind in ("ip6", "dns6") else socket.AF_INET
-        with socket.socket(family, socket.SOCK_DGRAM) as probe:
-            try:
-                # No packet is sent: connecting a datagram socket only looks up the route.
-                probe.connect((self.host, self.port or 9))
-            except OSError:
-                return "::1" if family == socket.AF_INET6 else "127.0.0.1"
-            return str(probe.getsockname()[0])
-
-
-def is_this_machine(ip: str) -> bool:
-    """True if *ip* is an address of this machine, as it has them now."""
-    ip = plain_ip(ip)
-    # The loopback network has millions of addresses, and the interface lists one.
-    if ipaddress.ip_address(ip).is_loopback:
-        return True
-    return any(
-        address.family in (socket.AF_INET, socket.AF_INET6) and address.address.split("%")[0] == ip
-        for addresses in psutil.net_if_addrs().values()
-        for address in addresses
-    )
 
 
 def _version(host: str) -> int:
@@ -154,9 +125,11 @@ def parse_address(text: str, *, setting: str = "address") -> Address:
             "/ip4/HOST/udp/PORT/quic-v1, with or without /p2p/PEER_ID, as in "
             "/ip4/192.168.1.10/tcp/51820"
         )
+    host = match["host"]
     return Address(
         kind=match["kind"],
-        host=match["host"],
+        # In one spelling: an address of IPv6 has many, and is compared with those of interfaces.
+        host=host if match["kind"].startswith("dns") else str(ipaddress.ip_address(host)),
         transport="tcp" if match["transport"] == "tcp" else "quic",
         port=int(match["port"]),
         peer_id=PeerId(match["peer"]) if match["peer"] else None,

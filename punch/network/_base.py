@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Protocol, runtime_checkable
 
+import trio
+
 from ..capability import PeerId
 
 
@@ -75,6 +77,11 @@ class Node(Protocol):
     @property
     def addresses(self) -> tuple[str, ...]:
         """Where others can dial us: multiaddresses that end in ``/p2p/PEER_ID``."""
+        ...
+
+    @property
+    def moved(self) -> trio.Event:
+        """Set when the machine's addresses have changed; from then on it is another event."""
         ...
 
     def handle(self, protocol: str, handler: Handler) -> None:

@@ -13,8 +13,8 @@ import trio
 
 from ..capability import PeerId
 from ..exceptions import PeerUnreachable
-from ._address import is_this_machine
 from ._base import Stream, ip_of
+from ._own import is_this_machine
 
 # Bytes that a direction holds before its writer waits: about what a kernel's socket buffers hold.
 MAX_BUFFERED_BYTES = 256 << 10

@@ -26,7 +26,14 @@ LISTEN = several(
     section="listener",
     metavar="ADDRESS",
     help="address to be dialled at, may be given several times",
-    shown_default="this machine's side of the way to the bootstrap, any port",
+    shown_default="this machine's side of the way to the bootstrap, port 21820 or the next",
+)
+ANNOUNCE = several(
+    "announce",
+    TEXT,
+    section="listener",
+    metavar="ADDRESS",
+    help="address that others are told besides, such as a router's that forwards to this machine",
 )
 BACKEND = setting(
     "backend",

@@ -120,6 +120,9 @@ class ListenerSettings(ProgramSettings):
     listen: tuple[str, ...] = of(answering.LISTEN)
     """Addresses to be dialled at; by default this machine's side of the way to the bootstrap."""
 
+    announce: tuple[str, ...] = of(answering.ANNOUNCE)
+    """Further addresses that dialers are told."""
+
     backend: BackendSettings = group(BackendSettings)
 
     queue: int = of(answering.QUEUE)

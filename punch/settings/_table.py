@@ -12,6 +12,7 @@ from typing import Literal
 from ..discovery import DEFAULT_BOOTSTRAP, DEFAULT_NAMESPACE
 from ..routing import POLICIES
 from ._answering import (
+    ANNOUNCE,
     BACKEND,
     CALIBRATE,
     CONTEXT,
@@ -170,7 +171,8 @@ MEETING_ADDRESS = setting(
     section="bootstrap",
     variable="PUNCH_BOOTSTRAP",
     metavar="ADDRESS",
-    help="where to be found, as /ip4/HOST/tcp/PORT; the transport option adds the other one",
+    help="where to be found, as --bootstrap has it: those of several that are this machine's; "
+    "the transport option adds the other one",
 )
 BOOTSTRAP_TRANSPORT = setting(
     "transport",
@@ -214,6 +216,7 @@ SETTINGS: tuple[Setting[object], ...] = (
     HEDGE,
     DECISION_LOG,
     LISTEN,
+    ANNOUNCE,
     BACKEND,
     MODEL_FILE,
     SLOTS,

@@ -135,6 +135,8 @@ class MemoryNode:
         self.addresses = (address,)
         self.ip: str | None = address.split("/")[2]
         """Where its streams come from, as the other end sees it; may be set."""
+        self.moved = trio.Event()
+        """Set when the peer has moved; see `MemoryNetwork.move`."""
         self.is_up = True
         self.handlers: dict[str, Handler] = {}
         self._network = network
@@ -287,6 +289,16 @@ class MemoryNetwork:
         """Take a peer off the network: its streams end, and no peer can reach it."""
         self._nodes[peer_id].is_up = False
         self.cut(lambda dialer, listener: peer_id in (dialer, listener))
+
+    def move(self, peer_id: PeerId, address: str) -> None:
+        """Give a peer another address: its streams end without a word, and it notices."""
+        node = self._nodes[peer_id]
+        del self._addresses[node.addresses[0]]
+        node.addresses = (address,)
+        self._addresses[address] = node
+        self.cut(lambda dialer, listener: peer_id in (dialer, listener))
+        moved, node.moved = node.moved, trio.Event()
+        moved.set()
 
     def stall(self, peer_id: PeerId) -> None:
         """Stop a peer from sending and receiving, its streams open: a stopped process."""

@@ -163,6 +163,10 @@ class _RogueNode:
     def addresses(self) -> tuple[str, ...]:
         return self._node.addresses
 
+    @property
+    def moved(self) -> trio.Event:
+        return self._node.moved
+
     def handle(self, protocol: str, handler: Handler) -> None:
         async def serve(stream: Stream) -> None:
             async with trio.open_nursery() as nursery:

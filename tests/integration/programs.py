@@ -390,8 +390,12 @@ class Programs:
 
     def punch(self, command: str, *arguments: str, seconds: float = 60.0) -> Result:
         """Run ``python -m punch COMMAND`` to its end."""
-        program = self._open(command, ["-m", "punch", command, *arguments], {}, subprocess.DEVNULL)
-        return program.wait(seconds)
+        return self.start_punch(command, *arguments).wait(seconds)
+
+    def start_punch(self, command: str, *arguments: str, **environment: str) -> Program:
+        """Start ``python -m punch COMMAND`` and do not wait for anything."""
+        given = ["-m", "punch", command, *arguments]
+        return self._open(command, given, environment, subprocess.DEVNULL)
 
     def descendants(self) -> list[psutil.Process]:
         """Every process alive that we started, or that they did."""

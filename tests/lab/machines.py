@@ -151,7 +151,7 @@ class Wire:
 
     def ip6(self, host: int) -> str:
         """The IPv6 address of *host* on this wire."""
-        return f"fd77:{self._net}::{host}"
+        return f"fd77:{self._net + 1}::{host}"
 
 
 class Machine(Programs):

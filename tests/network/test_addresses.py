@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import socket
+
 import pytest
+import trio
+from trio.testing import MockClock
 
 from punch.exceptions import ConfigurationError
-from punch.network import parse_address
+from punch.network import parse_address, places_here, ways_to
+from punch.network._own import NAME_SECONDS
 
 PEER = "12D3KooWGYqKxZBhTRg1mKCkJhm8U3Rc6jUDdVyc7MJgAywKosw2"
 
@@ -74,7 +79,44 @@ def test_an_address_of_quic_is_not_quietly_dialled_over_tcp() -> None:
         quic.reached_by("tcp", setting="x")
 
 
-def test_our_own_addresses_are_known_from_others() -> None:
-    """Loopback is ours; a documentation address (RFC 5737) is not."""
-    assert parse_address("/ip4/127.0.0.1/tcp/1").is_ours()
-    assert not parse_address("/ip4/192.0.2.1/tcp/1").is_ours()
+async def test_our_own_addresses_are_known_from_others() -> None:
+    """Loopback and the wildcard are ours; a documentation address (RFC 5737) is not."""
+    for text in ("/ip4/127.0.0.1/tcp/1", "/ip4/127.9.9.9/tcp/1", "/ip4/0.0.0.0/tcp/1"):
+        place = parse_address(text)
+        assert await places_here(place) == (place,)
+    assert await places_here(parse_address("/ip4/192.0.2.1/tcp/1")) == ()
+    assert await places_here(parse_address("/dns4/nosuch.invalid/tcp/1")) == ()
+    local = await places_here(parse_address("/dns4/localhost/tcp/7"))
+    assert local == (parse_address("/ip4/127.0.0.1/tcp/7"),)
+
+
+@pytest.mark.parametrize("name", ["desk", "desk.local", "desk."])
+async def test_a_name_that_hides_its_machine_behind_loopback_means_all_of_it(
+    monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """Debian files a machine's own name under 127.0.1.1, where no other machine finds it."""
+
+    async def looked_up(host: str, port: int, *_: object) -> list[object]:
+        return [(socket.AF_INET, 1, 6, "", ("127.0.1.1", port))]
+
+    monkeypatch.setattr(trio.socket, "getaddrinfo", looked_up)
+    place = parse_address(f"/dns4/{name}/tcp/51820")
+
+    assert await places_here(place) == (parse_address("/ip4/0.0.0.0/tcp/51820"),)
+    assert await ways_to(place) == ("0.0.0.0",)
+
+
+async def test_a_resolver_that_says_nothing_holds_nobody_up(
+    monkeypatch: pytest.MonkeyPatch, autojump_clock: MockClock
+) -> None:
+    """A name that cannot be looked up is of no machine, after a bounded time."""
+
+    async def silent(*_: object) -> None:
+        await trio.sleep_forever()
+
+    monkeypatch.setattr(trio.socket, "getaddrinfo", silent)
+    began = trio.current_time()
+
+    assert await places_here(parse_address("/dns4/desk/tcp/1")) == ()
+    assert await ways_to(parse_address("/dns4/desk/tcp/1")) == ()
+    assert trio.current_time() - began == 2 * NAME_SECONDS
