@@ -15,6 +15,7 @@ from typing import Any
 import attrs
 import trio
 
+from .._logs import get_logger
 from ..backends import (
     Backend,
     MockScript,
@@ -27,9 +28,11 @@ from ..backends import (
 )
 from ..capability import ModelOffer
 from ..exceptions import ConfigurationError
-from ..llama_cpp import find_server
+from ..llama_cpp import Named, ask_program, find_server, read_named
 from ..model_store import KNOWN_MODELS, ModelFile, describe
 from ..settings import BackendSettings, cache_folder, data_folder
+
+log = get_logger(__name__)
 
 # Tokens: enough for a long question and its answer. More takes memory, and must be asked for.
 DEFAULT_CONTEXT_TOKENS = 4096
@@ -101,7 +104,9 @@ async def _llama_cpp(settings: BackendSettings) -> AsyncIterator[Backend]:
             "llama-completion; `bins/llama-cpp` builds them and `bins/llama-cpp --path` says "
             "where, or choose PUNCH_INFERENCE_BACKEND=embedded, which needs no program"
         )
+    setting = settings.said("program")
     file, offer = await model_file(settings)
+    named = _preferred(read_named(program, setting=setting))
     assert offer.context_tokens is not None
     common: dict[str, Any] = {
         "model_path": file.path,
@@ -111,16 +116,27 @@ async def _llama_cpp(settings: BackendSettings) -> AsyncIterator[Backend]:
         "gpu_layers": settings.gpu_layers,
         "offer": offer,
     }
-    server = find_server(program)
-    if server is not None:
+    common |= {"arguments": named.arguments, "setting": setting}
+    if (await ask_program(named.path, arguments=named.arguments, setting=setting)).is_server:
         async with open_llama_server(
-            program=server, slots=settings.slots or DEFAULT_SLOTS, **common
+            program=named.path, slots=settings.slots or DEFAULT_SLOTS, **common
         ) as backend:
             yield backend
     else:
-        _one_slot(settings, "llama-cli runs one request at a time")
-        async with open_llama_cli(program=program, **common) as single:
+        _one_slot(settings, f"{named.path.name} runs one request at a time")
+        async with open_llama_cli(program=named.path, **common) as single:
             yield single
+
+
+def _preferred(named: Named) -> Named:
+    """The program to run for *named*: itself, or the server that stands beside llama-cli."""
+    if named.arguments or named.path.stem not in ("llama-cli", "llama-completion"):
+        return named
+    server = find_server(named.path)
+    if server is None:
+        return named
+    log.info("llama-server is beside it and runs in its place", named=str(named.path))
+    return Named(server)
 
 
 @asynccontextmanager

@@ -20,6 +20,7 @@ import trio
 from ..capability import Gpu
 from ..exceptions import ConfigurationError
 from ..processes import open_child
+from ._named import what_is
 
 _log = structlog.get_logger(__name__)
 
@@ -34,7 +35,7 @@ _VERSION = re.compile(r"version:\s*(.+)")
 _DEVICE = re.compile(r"^\s+(\w+): (.+) \((\d+) MiB, (\d+) MiB free\)\s*$", re.MULTILINE)
 
 # By path, size and time of last change: a new build in the same place is asked anew.
-_cache: dict[tuple[str, int, int], Program] = {}
+_cache: dict[tuple[object, ...], Program] = {}
 
 
 @attrs.frozen(kw_only=True)
@@ -49,6 +50,18 @@ class Program:
 
     flags: frozenset[str]
     """Every flag in its ``--help``, with the dashes."""
+
+    arguments: tuple[str, ...] = ()
+    """Arguments that it always gets, in front of all others."""
+
+    @property
+    def command(self) -> list[str]:
+        """The program and the arguments that it always gets."""
+        return [str(self.path), *self.arguments]
+
+    def is_given(self, *flags: str) -> bool:
+        """True if one of *flags* is among the arguments that it always gets."""
+        return any(each.partition("=")[0] in flags for each in self.arguments)
 
     @property
     def name(self) -> str:
@@ -78,7 +91,7 @@ class Program:
 
         Empty, with a warning in the log, for a build that has no such flag.
         """
-        if not no_mmap:
+        if not no_mmap or self.is_given("--mmap", "--no-mmap", "--load-mode", "-lm"):
             return []
         if self.supports("--no-mmap"):
             return ["--no-mmap"]
@@ -88,13 +101,16 @@ class Program:
         return []
 
 
-async def ask_program(path: str | Path, *, setting: str = "LLAMA_CPP_EXE") -> Program:
+async def ask_program(
+    path: str | Path, *, arguments: Sequence[str] = (), setting: str = "LLAMA_CPP_EXE"
+) -> Program:
     """Find out what the program at *path* can do.
 
     The answer is remembered for as long as the file has the same size and time of last change.
 
     Args:
       path: The program.
+      arguments: What it gets in front of all else.
       setting: Name of the setting it comes from, for the error text.
 
     Raises:
@@ -102,20 +118,24 @@ async def ask_program(path: str | Path, *, setting: str = "LLAMA_CPP_EXE") -> Pr
 
     """
     program = Path(path)
-    key = _key(program, setting)
+    command = [str(program), *arguments]
+    key = (*_key(program, setting), *arguments)
     if key in _cache:
         return _cache[key]
-    help_text = await _ask(program, "--help", setting)
+    help_text = await _ask(command, "--help", setting)
     flags = frozenset(_FLAG.findall(help_text))
     if not {"--model", "--ctx-size"} <= flags:
         said = help_text.strip().splitlines()
         raise _wrong(
-            setting, program, "is not a program of llama.cpp",
+            setting, " ".join(command), "is not a program of llama.cpp",
             f"its --help does not name --model and --ctx-size; it says {said[:1]}",
         )  # fmt: skip
-    version = _VERSION.search(await _ask(program, "--version", setting))
+    version = _VERSION.search(await _ask(command, "--version", setting))
     found = Program(
-        path=program, version=version.group(1).strip() if version else None, flags=flags
+        path=program,
+        version=version.group(1).strip() if version else None,
+        flags=flags,
+        arguments=tuple(arguments),
     )
     _cache[key] = found
     return found
@@ -130,7 +150,7 @@ async def list_gpus(program: Program, *, setting: str = "LLAMA_CPP_EXE") -> tupl
     """
     if not program.supports("--list-devices"):
         return ()
-    return read_devices(await _ask(program.path, "--list-devices", setting))
+    return read_devices(await _ask(program.command, "--list-devices", setting))
 
 
 def read_devices(text: str) -> tuple[Gpu, ...]:
@@ -174,7 +194,8 @@ def _key(program: Path, setting: str) -> tuple[str, int, int]:
     return str(program), status.st_size, status.st_mtime_ns
 
 
-async def _ask(program: Path, question: str, setting: str) -> str:
+async def _ask(command: Sequence[str], question: str, setting: str) -> str:
+    program = Path(command[0])
     output = bytearray()
 
     async def keep(stream: trio.abc.ReceiveStream) -> None:
@@ -184,7 +205,7 @@ async def _ask(program: Path, question: str, setting: str) -> str:
 
     timed_out = True
     try:
-        async with open_child([str(program), question], env={}, grace=0.0) as process:
+        async with open_child([*command, question], env={}, grace=0.0) as process:
             assert process.stderr is not None
             # The help is on one of the two, depending on the build.
             with trio.move_on_after(_ASK_SECONDS):
@@ -199,12 +220,16 @@ async def _ask(program: Path, question: str, setting: str) -> str:
         raise _wrong(setting, program, f"does not answer {question} within {_ASK_SECONDS:g} s")
     text = bytes(output[:_MAX_OUTPUT_BYTES]).decode("utf-8", "replace")
     if process.returncode in (126, 127) and not text.startswith("-"):
-        raise _wrong(setting, program, "cannot be run", text.strip()[:300])
+        words = text.strip()[:300]
+        # The guardian says so where the system did not even start it.
+        if words.startswith(f"cannot run {program}: ") and (found := what_is(program)) is not None:
+            words = f"{words.rpartition(': ')[2]}: {found}"
+        raise _wrong(setting, program, "cannot be run", words)
     return text
 
 
 def _wrong(
-    setting: str, program: Path, rule: str, detail: str | Sequence[str] | None = None
+    setting: str, program: Path | str, rule: str, detail: str | Sequence[str] | None = None
 ) -> ConfigurationError:
     more = f" ({detail})" if detail else ""
     return ConfigurationError(

@@ -78,9 +78,9 @@ class LlamaCliBackend:
         self._offer = offer
         self._gpus = gpus
         self._lock = trio.Lock()
-        command = [str(program.path), "--model", str(model_path)]
+        command = [*program.command, "--model", str(model_path)]
         command += ["--ctx-size", str(context_tokens)]
-        if threads is not None:
+        if threads is not None and not program.is_given("--threads", "-t"):
             command += ["--threads", str(threads)]
         command += program.mmap_flags(no_mmap)
         command += program.known(
@@ -334,14 +334,15 @@ async def open_llama_cli(
     alias: str | None = None,
     digest: str | None = None,
     offer: ModelOffer | None = None,
+    arguments: Sequence[str] = (),
     extra_args: Sequence[str] = (),
     setting: str = "LLAMA_CPP_EXE",
 ) -> AsyncIterator[LlamaCliBackend]:
     """Answer with one process a request; enter when the model has answered once.
 
     Args:
-      program: Path of ``llama-completion`` or ``llama-cli``; the former is preferred also
-        if it only stands beside it.
+      program: Path of ``llama-completion`` or ``llama-cli``. Beside one that is called
+        ``llama-cli``, a ``llama-completion`` is preferred.
       model_path: The GGUF file.
       threads: Threads to compute with; `None` for the program's choice.
       no_mmap: Read the model into memory instead of mapping the file.
@@ -350,6 +351,7 @@ async def open_llama_cli(
       alias: Name of the model, where no *offer* is given.
       digest: SHA-256 of the model file, where no *offer* is given.
       offer: What to offer; features that the program lacks are taken out.
+      arguments: Arguments that the program always gets, in front of all others.
       extra_args: Further arguments for the program.
       setting: Name of the setting that *program* comes from, for error texts.
 
@@ -358,7 +360,9 @@ async def open_llama_cli(
       BackendCrashed: if the program cannot answer; the text has its last lines.
 
     """
-    known = await ask_program(find_completion(program) or program, setting=setting)
+    if not arguments:
+        program = _preferred(Path(program))
+    known = await ask_program(program, arguments=arguments, setting=setting)
     features = _features(known)
     if known.is_server or not known.supports("--file") or not features:
         raise ConfigurationError(
@@ -382,6 +386,13 @@ async def open_llama_cli(
     )
     await _try(backend, features)
     yield backend
+
+
+def _preferred(path: Path) -> Path:
+    """The llama-completion beside a llama-cli, or the program itself: what is named must be."""
+    if path.stem != "llama-cli" or not path.is_file():
+        return path
+    return find_completion(path) or path
 
 
 def _features(program: Program) -> frozenset[str]:

@@ -62,7 +62,7 @@ def server_command(
 
     """
     command = [
-        str(program.path), "--model", str(model_path),
+        *program.command, "--model", str(model_path),
         "--host", "127.0.0.1", "--port", str(port),
         "--parallel", str(slots),
         # The size is that of all slots together, and each gets an equal part.
@@ -73,9 +73,9 @@ def server_command(
     # What answers at /slots is the computing thread itself: the vigil asks there.
     command += program.known("--jinja", "--offline", "--slots")
     command += program.known("--no-ui") or program.known("--no-webui")
-    if threads is not None:
+    if threads is not None and not program.is_given("--threads", "-t"):
         command += ["--threads", str(threads)]
-    if gpu_layers is not None:
+    if gpu_layers is not None and not program.is_given("--n-gpu-layers", "-ngl", "--gpu-layers"):
         command += ["--n-gpu-layers", str(gpu_layers)]
     if alias is not None and "," not in alias:  # A comma separates several aliases.
         command += ["--alias", alias]
@@ -135,6 +135,7 @@ async def open_llama_server(
     alias: str | None = None,
     digest: str | None = None,
     offer: ModelOffer | None = None,
+    arguments: Sequence[str] = (),
     extra_args: Sequence[str] = (),
     setting: str = "LLAMA_CPP_EXE",
 ) -> AsyncIterator[ServedBackend]:
@@ -154,6 +155,7 @@ async def open_llama_server(
       alias: Name of the model, where no *offer* is given.
       digest: SHA-256 of the model file, where no *offer* is given.
       offer: What to offer; features of the server are added.
+      arguments: Arguments that the program always gets, in front of all others.
       extra_args: Further arguments for the program, at the end.
       setting: Name of the setting that *program* comes from, for error texts.
 
@@ -162,7 +164,7 @@ async def open_llama_server(
       BackendCrashed: if the server does not start; the text has its last lines.
 
     """
-    known = await ask_program(program, setting=setting)
+    known = await ask_program(program, arguments=arguments, setting=setting)
     if not known.is_server:
         raise ConfigurationError(
             f"{setting}={program} is a program of llama.cpp, but no server: set it to "
@@ -172,10 +174,11 @@ async def open_llama_server(
     model = Path(model_path)
     if offer is None:
         offer = ModelOffer(name=alias or model.stem, digest=digest, context_tokens=context_tokens)
-    template = template_in(extra_args, offer.chat_template)
+    said = [*arguments, *extra_args]
+    template = template_in(said, offer.chat_template)
     offer = with_continuation(attrs.evolve(offer, chat_template=template))
     embed_only = offer.features == frozenset({"embed"})
-    embed_too = not embed_only and can_embed_too(known, extra_args)
+    embed_too = not embed_only and can_embed_too(known, said)
     api_key = secrets.token_urlsafe(32)
     async with open_http_client(url="http://127.0.0.1", slots=slots, api_key=api_key) as client:
 
