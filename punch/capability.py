@@ -159,6 +159,9 @@ class Lane:
     max_priority: int | None = None
     """The highest priority that it takes from another owner's peer, `None` for no cap."""
 
+    reason: str | None = None
+    """Why it is not ready, in a sentence of its peer's; `None` if there is no more to say."""
+
 
 _IDLE = Load()
 

@@ -70,6 +70,8 @@ class ModelServer:
         self.owner = owner
         self.is_up = True
         """Whether connections are accepted."""
+        self.pace = 0.0
+        """Seconds before each event of an answer."""
         self.status: int | None = None
         """The status that every request gets, in place of an answer."""
         self.cannot_chat: dict[str, int] = {}
@@ -192,7 +194,7 @@ class _Played(Upstream):
         super().__init__()
         self._server = server
 
-    def answer(self, request: bytes) -> tuple[bytes, ...]:
+    def answer(self, request: bytes) -> tuple[bytes | float, ...]:
         """Have the server respond to whatever comes."""
         head, _, data = request.partition(b"\r\n\r\n")
         first, *lines = head.decode().split("\r\n")
@@ -200,8 +202,14 @@ class _Played(Upstream):
         pairs = (line.split(": ", 1) for line in lines)
         headers = {name.lower(): value for name, value in pairs}
         found = self._server.respond(_asked(method, path, headers, data))
+        pieces: list[bytes | float] = [found.data]
+        if self._server.pace and found.kind == "text/event-stream":
+            pieces = []
+            for piece in found.data.split(b"\n\n"):
+                pieces += [self._server.pace, piece + b"\n\n"]
+            found = attrs.evolve(found, data=b"".join(p for p in pieces if isinstance(p, bytes)))
         top = f"HTTP/1.1 {found.status} -\r\nContent-Length: {len(found.data)}\r\n"
-        return (f"{top}Content-Type: {found.kind}\r\n\r\n".encode(), found.data)
+        return (f"{top}Content-Type: {found.kind}\r\n\r\n".encode(), *pieces)
 
 
 def _asked(method: str, path: str, headers: Mapping[str, str], data: bytes) -> Asked:
@@ -229,3 +237,289 @@ def _handler(played: ModelServer) -> type[BaseHTTPRequestHandler]:
         do_POST = do_GET  # noqa: N815 - the name that the library asks for
 
     return Handler
+
+
+# ---- the programs ----
+
+
+class Ollama(ModelServer):
+    """Ollama, which loads a model when it is asked something, and tells all of its models.
+
+    Args:
+      models: Names of the models.
+      version: Its version.
+
+    """
+
+    def __init__(self, *models: str, version: str = "0.12.6") -> None:
+        super().__init__(*models, owner="library")
+        self.version = version
+        self.running: dict[str, int] = {}
+        """Models in memory, with the context that they were loaded with."""
+        self.shows: dict[str, dict[str, Any]] = {}
+        """What `/api/show` says of a model, besides the usual."""
+        self.tags: dict[str, dict[str, Any]] = {}
+        """The same of `/api/tags`."""
+
+    def loaded(self) -> set[str]:
+        """The models that are in memory."""
+        return set(self.running)
+
+    def digest(self, name: str) -> str:
+        """The digest of a model."""
+        return f"{sum(name.encode()):064x}"
+
+    def tag(self, name: str) -> dict[str, Any]:
+        """A row of ``/api/tags``."""
+        is_embedder = "embed" in name
+        return {
+            "name": name,
+            "model": name,
+            "modified_at": "2025-05-04T17:37:44.706015396-07:00",
+            "size": 274302450 if is_embedder else 2019393189,
+            "digest": self.digest(name),
+            "details": {
+                "parent_model": "",
+                "format": "gguf",
+                "family": "nomic-bert" if is_embedder else "llama",
+                "families": ["nomic-bert"] if is_embedder else ["llama"],
+                "parameter_size": "137M" if is_embedder else "3.2B",
+                "quantization_level": "F16" if is_embedder else "Q4_K_M",
+            },
+            **self.tags.get(name, {}),
+        }
+
+    def show(self, name: str) -> dict[str, Any]:
+        """What ``/api/show`` says."""
+        is_embedder = "embed" in name
+        family = "nomic-bert" if is_embedder else "llama"
+        return {
+            "license": "LLAMA 3.2 COMMUNITY LICENSE AGREEMENT",
+            "modelfile": "FROM /usr/share/ollama/.ollama/models/blobs/sha256-dde5aa3fc5ff",
+            "parameters": 'stop                           "<|eot_id|>"',
+            "template": "{{ .Prompt }}" if is_embedder else "{{ if .Tools }}{{ end }}",
+            "details": self.tag(name)["details"],
+            "model_info": {
+                "general.architecture": family,
+                "general.parameter_count": 136727040 if is_embedder else 3212749888,
+                f"{family}.context_length": 2048 if is_embedder else 131072,
+                "tokenizer.ggml.tokens": None,
+            },
+            "capabilities": ["embedding"] if is_embedder else ["completion", "tools"],
+            "modified_at": "2025-05-04T17:37:44.706015396-07:00",
+            **self.shows.get(name, {}),
+        }
+
+    def native(self, asked: Asked) -> Reply | None:
+        """Ollama's own API."""
+        if asked.path == "/api/version":
+            return reply({"version": self.version})
+        if asked.path == "/api/tags":
+            return reply({"models": [self.tag(name) for name in self.models]})
+        if asked.path == "/api/ps":
+            rows = [
+                {
+                    **{k: v for k, v in self.tag(name).items() if k != "modified_at"},
+                    "expires_at": "2025-05-04T17:42:44.706015396-07:00",
+                    "size_vram": 2019393189,
+                    "context_length": context,
+                }
+                for name, context in self.running.items()
+            ]
+            return reply({"models": rows})
+        if asked.path == "/api/show":
+            if asked.model not in self.models:
+                return reply({"error": f"model '{asked.model}' not found"}, 404)
+            return reply(self.show(asked.model))
+        return None
+
+
+class LmStudio(ModelServer):
+    """LM Studio, which answers 200 to paths that it does not have.
+
+    Args:
+      models: Names of the models.
+      api: Its newest own API: ``v1``, or ``v0`` before version 0.4.
+
+    """
+
+    def __init__(self, *models: str, api: str = "v1") -> None:
+        super().__init__(*models, owner="organization_owner")
+        self.api = api
+        self.running: dict[str, int] = {}
+        """Models in memory, with the context that they were loaded with."""
+
+    def loaded(self) -> set[str]:
+        """The models that are in memory."""
+        return set(self.running)
+
+    def native(self, asked: Asked) -> Reply:
+        """LM Studio's own API."""
+        if asked.path == "/api/v0/models":
+            return reply({"object": "list", "data": list(map(self._v0, self.models))})
+        if asked.path == "/api/v1/models" and self.api == "v1":
+            return reply({"models": list(map(self._v1, self.models))})
+        path = f"{asked.method} {asked.path}"
+        return reply({"error": f"Unexpected endpoint or method. ({path})"})
+
+    def _v0(self, name: str) -> dict[str, Any]:
+        context = self.running.get(name)
+        is_embedder = "embed" in name
+        row: dict[str, Any] = {
+            "id": name,
+            "object": "model",
+            "type": "embeddings" if is_embedder else "llm",
+            "publisher": "lmstudio-community",
+            "arch": "nomic-bert" if is_embedder else "qwen3",
+            "compatibility_type": "gguf",
+            "quantization": "Q4_K_M",
+            "state": "not-loaded" if context is None else "loaded",
+            "max_context_length": 2048 if is_embedder else 40960,
+        }
+        if not is_embedder:
+            row["capabilities"] = ["tool_use"]
+        return row if context is None else {**row, "loaded_context_length": context}
+
+    def _v1(self, name: str) -> dict[str, Any]:
+        context = self.running.get(name)
+        is_embedder = "embed" in name
+        row = {
+            "type": "embedding" if is_embedder else "llm",
+            "publisher": "lmstudio-community",
+            "key": name,
+            "display_name": name.title(),
+            "quantization": {"name": "Q4_K_M", "bits_per_weight": 4},
+            "size_bytes": 2497280256,
+            "params_string": "4B",
+            "loaded_instances": []
+            if context is None
+            else [{"id": name, "config": {"context_length": context}}],
+            "max_context_length": 2048 if is_embedder else 40960,
+            "format": "gguf",
+        }
+        if not is_embedder:
+            row["architecture"] = "qwen3"
+            row["capabilities"] = {"vision": False, "trained_for_tool_use": True}
+        return row
+
+
+class Vllm(ModelServer):
+    """vLLM, with the one model that it was started with."""
+
+    def __init__(self, model: str = "meta-llama/Llama-3.2-3B-Instruct") -> None:
+        super().__init__(model, owner="vllm")
+
+    def rows(self) -> list[dict[str, Any]]:
+        """The rows of ``/v1/models``."""
+        more = {"root": self.models[0], "parent": None, "max_model_len": 16384}
+        return [{**row, **more, "permission": [{"id": "modelperm-1"}]} for row in super().rows()]
+
+    def native(self, asked: Asked) -> Reply | None:
+        """VLLM's own pages."""
+        return reply({"version": "0.11.0"}) if asked.path == "/version" else None
+
+
+class Sglang(ModelServer):
+    """SGLang, with the one model that it was started with.
+
+    Args:
+      model: Name of the model.
+      tool_call_parser: Its flag of that name.
+      is_generation: Whether the model makes text.
+
+    """
+
+    def __init__(
+        self,
+        model: str = "qwen/qwen2.5-0.5b-instruct",
+        *,
+        tool_call_parser: str | None = None,
+        is_generation: bool = True,
+    ) -> None:
+        super().__init__(model, owner="sglang")
+        self.tool_call_parser = tool_call_parser
+        self.is_generation = is_generation
+
+    def rows(self) -> list[dict[str, Any]]:
+        """The rows of ``/v1/models``."""
+        return [{**r, "root": self.models[0], "max_model_len": 32768} for r in super().rows()]
+
+    def native(self, asked: Asked) -> Reply | None:
+        """SGLang's own pages."""
+        if asked.path == "/get_model_info":
+            return reply(
+                {
+                    "model_path": self.models[0],
+                    "tokenizer_path": self.models[0],
+                    "is_generation": self.is_generation,
+                    "preferred_sampling_params": None,
+                    "weight_version": "default",
+                    "has_image_understanding": False,
+                    "has_audio_understanding": False,
+                }
+            )
+        if asked.path == "/get_server_info":
+            return reply(
+                {
+                    "model_path": self.models[0],
+                    "context_length": None,
+                    "max_running_requests": 8,
+                    "api_key": "sk-of-the-server",
+                    "grammar_backend": "xgrammar",
+                    "tool_call_parser": self.tool_call_parser,
+                    "version": "0.5.3",
+                    "internal_states": [{"last_gen_throughput": 0.0}],
+                }
+            )
+        return None
+
+
+class LlamaServer(ModelServer):
+    """llama-server, as it was recorded: its list, ``/props``, and what it says while it loads."""
+
+    def __init__(self, model: str = "/home/ann/models/SmolLM2-135M.Q4_1.gguf") -> None:
+        super().__init__(model, owner="llamacpp")
+        self.is_sleeping = False
+        self.embeds = False
+        self.context = 4096
+        self.total_slots = 2
+
+    def rows(self) -> list[dict[str, Any]]:
+        """The rows of ``/v1/models``."""
+        meta = {
+            "vocab_type": 2,
+            "n_vocab": 49152,
+            "n_ctx": self.context,
+            "n_ctx_train": 8192,
+            "n_embd": 576,
+            "n_params": 134515008,
+            "size": 96576768,
+            "ftype": "Q4_1",
+        }
+        return [{**row, "meta": meta} for row in super().rows()]
+
+    def native(self, asked: Asked) -> Reply | None:
+        """llama-server's own pages."""
+        if asked.path != "/props":
+            return None
+        caps = {"supports_tools": False, "supports_tool_calls": False, "supports_system_role": True}
+        return reply(
+            {
+                "default_generation_settings": {"n_ctx": self.context},
+                "total_slots": self.total_slots,
+                "model_path": self.models[0],
+                "modalities": {"vision": False, "audio": False},
+                "chat_template_caps": caps,
+                "build_info": "b1-0c1e570",
+                "is_sleeping": self.is_sleeping,
+            }
+        )
+
+    def respond(self, asked: Asked) -> Reply:
+        """Embed only if it was started for it."""
+        if asked.path == "/v1/embeddings" and not self.embeds:
+            self.asked.append(asked)
+            return error(501, "This server does not support embeddings.")
+        if asked.method == "POST" and "model" not in asked.body:
+            asked = attrs.evolve(asked, body={**asked.body, "model": self.models[0]})
+        return super().respond(asked)

@@ -163,7 +163,7 @@ class Slots:
         if output_tokens or finished:
             # A request that was cancelled before its first token says nothing about the others.
             self._learn(now - ticket.taken_at, ticket.prompt_tokens + output_tokens)
-        following = self.line.next()
+        following = self.line.next() if self.busy <= self.slots else None
         if following is not None:
             self._begin(following, now)
             following.turn.set()
@@ -172,6 +172,15 @@ class Slots:
         if not self.busy:
             self._idle.set()
             self._idle = trio.Event()
+
+    def resize(self, slots: int) -> None:
+        """Answer *slots* requests side by side from now on; those under way are not touched."""
+        self.slots = slots
+        while self.busy < self.slots and (following := self.line.next()) is not None:
+            now = trio.current_time()
+            self._change(1, now)
+            self._begin(following, now)
+            following.turn.set()
 
     async def idle(self) -> None:
         """Wait until no request has a slot, and so none waits for one."""

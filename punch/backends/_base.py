@@ -129,6 +129,34 @@ class Supervisable(Protocol):
         ...
 
 
+@runtime_checkable
+class Adopted(Protocol):
+    """A backend whose engine is not ours: it may be away, and its models come and go."""
+
+    @property
+    def state(self) -> str:
+        """See `punch.capability.Lane.state`."""
+        ...
+
+    @property
+    def reason(self) -> str | None:
+        """Why it is not ready, in words that every peer may read; `None` if it is."""
+        ...
+
+    @property
+    def changed(self) -> trio.Event:
+        """Set at the next change of its state, slots or offers; another one from then on."""
+        ...
+
+    async def loaded(self) -> tuple[str, ...]:
+        """Names of the models on offer that are in memory, as the engine says now."""
+        ...
+
+    def rest(self, model: str) -> None:
+        """Offer *model* no more for a while: it did not answer a short question of our own."""
+        ...
+
+
 def with_continuation(offer: ModelOffer) -> ModelOffer:
     """*offer* of a backend that can continue an answer that another peer has begun."""
     # A begun chat is continued by writing the same prompt once more, with the text so far at its

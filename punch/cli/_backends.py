@@ -182,7 +182,9 @@ async def _openai(settings: BackendSettings) -> AsyncIterator[Backend]:
         url=url,
         api_key=settings.openai_key,
         model=settings.openai_model,
-        slots=settings.slots or DEFAULT_SLOTS,
+        slots=settings.slots,
+        context_tokens=settings.context,
+        features=None if not settings.features else frozenset(settings.features),
     ) as backend:
         yield backend
 

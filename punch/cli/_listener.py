@@ -148,6 +148,7 @@ async def _join(listener: Listener) -> None:
 
 def _announce(listener: Listener) -> None:
     capability = listener.capability()
+    waiting = [lane.reason for lane in capability.lanes if lane.reason]
     log.info(
         "listening",
         namespace=listener.namespace,
@@ -157,4 +158,5 @@ def _announce(listener: Listener) -> None:
         simulated=capability.simulated,
         models=[offer.name for offer in capability.models],
         slots=capability.load.slots,
+        **({"waiting": waiting} if waiting else {}),
     )

@@ -67,6 +67,7 @@ def _lane_row(lane: Lane) -> Row:
         "backend": short_word(lane.backend),
         "simulated": lane.simulated,
         "state": short_word(lane.state),
+        "reason": short_word(lane.reason),
         "load": _load_row(lane.load),
     }
 

@@ -15,6 +15,7 @@ from ..admission import NO_CAPS, Caps
 from ..capability import Capability, Gpu, Load
 from ..machine import Machine, MachineSample
 from ..session import PeerSession
+from ..wire import MAX_OFFERS
 from ._lane import RunningLane
 from ._news import News
 from ._reports import Reports
@@ -77,7 +78,8 @@ class Adverts:
         """The vector of this instant."""
         capability = Capability(
             lanes=tuple(lane.claim() for lane in self.lanes),
-            models=tuple(offer for lane in self.lanes for offer in lane.offers()),
+            # What peers accept of all lanes together: the rest can be asked for by its name.
+            models=tuple(offer for lane in self.lanes for offer in lane.offers())[:MAX_OFFERS],
             gpus=self._listed_gpus(),
         )
         sample = self._measured()

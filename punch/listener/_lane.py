@@ -6,7 +6,7 @@ business of the executor. What happens to one lane's backend changes nothing for
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from hashlib import blake2b
 
@@ -14,10 +14,11 @@ import attrs
 import trio
 
 from ..admission import NoRoom, Slots
-from ..backends import Backend, plausible
+from ..backends import Adopted, Backend, plausible
 from ..capability import Lane, Load, ModelOffer
 from ..exceptions import BackendCrashed, BackendError, OfferUnavailable, PeerRefused, PeerSimulated
 from ..wire import CommandRequest, CommandResponse, Provenance
+from ._offered import Offered
 from ._outcomes import Outcomes
 from ._recording import Recording
 from ._rest import Rest
@@ -77,13 +78,28 @@ class LaneStatistics:
 
 
 def find_offer(backend: Backend, request: CommandRequest) -> ModelOffer | None:
-    """The offer of *backend* with the model of *request*, whether it can do all that is asked."""
-    for offer in backend.offers:
-        if request.model not in (None, offer.name):
-            continue
-        if request.model_digest in (None, offer.digest):
-            return offer
-    return None
+    """The offer of *backend* with the model of *request*; one that can do what is asked, if any."""
+    found = [
+        offer
+        for offer in backend.offers
+        if request.model in (None, offer.name) and request.model_digest in (None, offer.digest)
+    ]
+    needs = {request.command} | request.needs
+    return next((offer for offer in found if needs <= offer.features), found[0] if found else None)
+
+
+def reason_of(backend: Backend) -> str | None:
+    """Why *backend* is not ready, in words that every peer may read, where that is known."""
+    return backend.reason if isinstance(backend, Adopted) else None
+
+
+def state_of(backend: Backend, offers: Sequence[ModelOffer]) -> str:
+    """How the engine of *backend* is, of which *offers* can be told."""
+    if isinstance(backend, Adopted) and backend.state != "ready":
+        return backend.state
+    if not offers:
+        return "failed"
+    return "starting" if all(offer.load_seconds > 0 for offer in offers) else "ready"
 
 
 class RunningLane:
@@ -118,9 +134,11 @@ class RunningLane:
         self.is_draining = False
         self.speeds = Speeds()
         """The measured rates of the backend."""
+        self.slots = Slots(backend.slots, queue_limit)
+        """The slots, and the queue for them."""
+        self.offered = Offered(backend)
         self._outcomes = outcomes
         self._changed = changed
-        self._slots = Slots(backend.slots, queue_limit)
         self._workload = Workload()
         self._rest = Rest()
         self._under_way: set[Recording] = set()
@@ -133,15 +151,12 @@ class RunningLane:
     def state(self) -> str:
         """How the engine is.
 
-        ``ready``; ``starting`` while it loads; ``resting`` for a while after a crash; ``failed``
-        once it is down for good.
+        ``ready``; ``starting`` while it loads; ``resting`` for a while after a crash, or while a
+        server that is not ours is away; ``failed`` once it is down for good.
         """
-        offers = self.backend.offers
-        if not offers:
-            return "failed"
-        if all(offer.load_seconds > 0 for offer in offers):
-            return "starting"
-        return "resting" if self._rest.is_on(trio.current_time()) else "ready"
+        state = state_of(self.backend, self.offered.offers)
+        rests = state == "ready" and self._rest.is_on(trio.current_time())
+        return "resting" if rests else state
 
     def statistics(self) -> LaneStatistics:
         """Counts of requests, and the state."""
@@ -149,15 +164,15 @@ class RunningLane:
             id=self.id,
             backend=self.backend.name,
             state=self.state,
-            busy=self._slots.busy,
-            queued=self._slots.queued,
+            busy=self.slots.busy,
+            queued=self.slots.queued,
             served=self._served,
             failed=self._failed,
         )
 
     def load(self) -> Load:
         """How busy the lane is."""
-        return self._workload.load(self._slots, is_draining=self.is_draining)
+        return self._workload.load(self.slots, is_draining=self.is_draining)
 
     def claim(self) -> Lane:
         """The lane as the capability vector has it."""
@@ -168,6 +183,7 @@ class RunningLane:
             load=self.load(),
             state=self.state,
             threads=self.backend.threads,
+            reason=reason_of(self.backend),
         )
 
     def offers(self) -> tuple[ModelOffer, ...]:
@@ -179,7 +195,7 @@ class RunningLane:
                 lane=self.id,
                 **self.speeds.claims(offer.name, self._workload.usual_tokens(offer)),
             )
-            for offer in self.backend.offers
+            for offer in self.offered.offers
         )
 
     # ---- acceptance ----
@@ -250,7 +266,7 @@ class RunningLane:
         arrived_at: float,
         deadline: float,
     ) -> CommandResponse:
-        backend, slots = self.backend, self._slots
+        backend, slots = self.backend, self.slots
         work = self._workload.plan(recording, request, offer)
         if request.model != offer.name:
             request = attrs.evolve(request, model=offer.name)

@@ -18,11 +18,13 @@ import attrs
 import trio
 
 from .._logs import get_logger
-from ..backends import Backend
+from ..backends import Adopted, Backend
 from ..capability import ModelOffer
 from ..exceptions import ConfigurationError, OfferUnavailable, PeerError, PeerRefused
+from ..peers import Rates
 from ..wire import CommandRequest
 from ._adverts import Adverts
+from ._following import follow
 from ._lane import LaneStatistics, RunningLane, find_offer, offer_id
 from ._outcomes import Outcomes
 from ._reports import Reports
@@ -79,6 +81,7 @@ class Lanes:
         """Answers that lanes completed which were removed since."""
         self._nursery = nursery
         self._held: dict[RunningLane, _Held] = {}
+        self._followed: dict[RunningLane, trio.CancelScope] = {}
         self._adverts = adverts
         self._outcomes = outcomes
         self._reports = reports
@@ -112,7 +115,8 @@ class Lanes:
           name: What the lane is called; by default as the backend is.
           queue_limit: Requests that may wait for a slot.
           strict: Refuse every request if the backend simulates.
-          calibrate: Time the backend first if it is real, while the other lanes answer.
+          calibrate: Time the backend first if it is real, while the other lanes answer; one whose
+            engine is not ours, in the background.
 
         Raises:
           ConfigurationError: if a value makes no sense.
@@ -142,8 +146,7 @@ class Lanes:
         strict: bool,
         calibrate: bool,
     ) -> RunningLane:
-        if not backend.offers:
-            raise ConfigurationError(f"backend {backend.name} offers no model")
+        is_adopted = isinstance(backend, Adopted)
         lane = RunningLane(
             backend,
             lane_id=self._new_id(name or backend.name),
@@ -153,13 +156,29 @@ class Lanes:
             outcomes=self._outcomes,
             changed=self._adverts.change,
         )
+        if not is_adopted:
+            lane.offered.check()
         # A simulated backend is as fast as it claims: there is nothing to measure.
-        if calibrate and not backend.simulated:
-            timed = partial(self._reports.calibrated, lane)
+        calibrate = calibrate and not backend.simulated
+        timed = partial(self._reports.calibrated, lane)
+        if calibrate and not is_adopted:
             await time_backend(backend, lane.speeds, timed=timed)
         self._lanes.append(lane)
         self._tell()
+        if is_adopted:
+            scope = self._followed[lane] = trio.CancelScope()
+            self._nursery.start_soon(self._follow, lane, scope, calibrate, timed)
         return lane
+
+    async def _follow(
+        self,
+        lane: RunningLane,
+        scope: trio.CancelScope,
+        calibrate: bool,
+        timed: Callable[[str, Rates], None],
+    ) -> None:
+        with scope:
+            await follow(lane, calibrate=calibrate, changed=self._look, timed=timed)
 
     async def _hold(
         self,
@@ -216,6 +235,8 @@ class Lanes:
             await held.is_closed.wait()
 
     def _drop(self, lane: RunningLane) -> None:
+        if lane in self._followed:
+            self._followed.pop(lane).cancel()
         if lane in self._lanes:
             self._lanes.remove(lane)
             self.served_before += lane.statistics().served
@@ -225,6 +246,9 @@ class Lanes:
     def _tell(self) -> None:
         # A dialer that asks for any model, and chooses no offer, takes the first.
         self._adverts.lanes = sorted(self._lanes, key=lambda lane: lane.backend.simulated)
+        self._look()
+
+    def _look(self) -> None:
         self._reports.look(self._lanes)
         self._adverts.change()
 

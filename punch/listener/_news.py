@@ -29,6 +29,7 @@ def _of_lane(lane: Lane) -> Lane:
         simulated=lane.simulated,
         state=lane.state,
         threads=lane.threads,
+        reason=lane.reason,
     )
 
 

@@ -19,7 +19,7 @@ from ..events import (
 from ..peers import Rates
 from ..session import ServerCall
 from ..wire import CommandResponse
-from ._lane import RunningLane
+from ._lane import RunningLane, reason_of
 
 REMOVED = "removed"
 """`LaneChanged.state` of a lane that was removed."""
@@ -117,7 +117,8 @@ class Reports:
                 backend=lane.backend.name,
                 state=state,
                 before=before,
-                reason=_reason(lane) if state in ("starting", "failed") and before else None,
+                reason=reason_of(lane.backend)
+                or (_reason(lane) if state in ("starting", "failed") and before else None),
             )
         )
 

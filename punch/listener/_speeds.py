@@ -9,6 +9,7 @@ import trio
 
 from .._logs import get_logger
 from ..backends import Backend, Generation
+from ..capability import ModelOffer
 from ..exceptions import ContextTooLong
 from ..peers import Rates
 from ..wire import ChatMessage, CommandRequest, Sampling, Timings, Usage
@@ -50,6 +51,10 @@ class Speeds:
         )
         return rates
 
+    def knows(self, model: str) -> bool:
+        """Whether *model* was ever measured."""
+        return model in self._rates
+
     def claims(self, model: str, usual_tokens: int | None) -> dict[str, Any]:
         """The fields of an offer that say its speed; empty before the first measurement."""
         rates = self._rates.get(model)
@@ -84,41 +89,67 @@ async def calibrate(
       BackendError: if the backend cannot answer.
 
     """
-    for index, offer in enumerate(backend.offers):
-        if "chat" not in offer.features:
-            continue
-        generation = None
-        with trio.move_on_after(CALIBRATION_SECONDS) as scope:
-            await backend.ready(_ignore)
-            generation = await _answer(backend, offer.name, f"calibration-{index}")
-        if scope.cancelled_caught:
-            log.warning("calibration took too long; speeds are unknown", model=offer.name)
-        elif generation is None:
-            log.warning(
-                "calibration does not fit the context; speeds are unknown",
-                model=offer.name,
-                context_tokens=offer.context_tokens,
-            )
-        if generation is None:
-            continue
-        rates = speeds.learn(offer.name, generation.usage, generation.timings, batch=1.0)
-        timed(offer.name, rates)
-        log.info(
-            "calibrated",
+    for offer in backend.offers:
+        if "chat" in offer.features:
+            await time_model(backend, offer, speeds, timed=timed)
+
+
+async def time_model(
+    backend: Backend,
+    offer: ModelOffer,
+    speeds: Speeds,
+    *,
+    timed: Callable[[str, Rates], None],
+    busy_seconds: Callable[[], float] = lambda: 0.0,
+) -> None:
+    """Time a short answer of one model.
+
+    Args:
+      backend: The backend to time.
+      offer: Its offer of the model.
+      speeds: Learns the rates.
+      timed: Called with the model and its rates.
+      busy_seconds: Slot-seconds that requests of others took so far.
+
+    Raises:
+      PunchError: if the backend does not answer with it.
+
+    """
+    generation = None
+    began, busy = trio.current_time(), busy_seconds()
+    with trio.move_on_after(CALIBRATION_SECONDS) as scope:
+        await backend.ready(_ignore)
+        generation = await _answer(backend, offer.name)
+    if scope.cancelled_caught:
+        log.warning("calibration took too long; speeds are unknown", model=offer.name)
+    elif generation is None:
+        log.warning(
+            "calibration does not fit the context; speeds are unknown",
             model=offer.name,
-            prefill_rate=rates.prefill and round(rates.prefill, 1),
-            decode_rate=rates.decode and round(rates.decode, 1),
+            context_tokens=offer.context_tokens,
         )
+    if generation is None:
+        return
+    took = trio.current_time() - began
+    batch = 1.0 + ((busy_seconds() - busy) / took if took > 0 else 0.0)
+    rates = speeds.learn(offer.name, generation.usage, generation.timings, batch=batch)
+    timed(offer.name, rates)
+    log.info(
+        "calibrated",
+        model=offer.name,
+        prefill_rate=rates.prefill and round(rates.prefill, 1),
+        decode_rate=rates.decode and round(rates.decode, 1),
+    )
 
 
-async def _answer(backend: Backend, model: str, request_id: str) -> Generation | None:
+async def _answer(backend: Backend, model: str) -> Generation | None:
     """A short answer of *model* to as much of the prompt as fits; `None` if no word of it does."""
     # A tokenizer of bytes makes a thousand tokens of what others make two hundred, and the chat
     # template's own text is unknown here: only the backend can count, so it is asked.
     prompt = CALIBRATION_PROMPT
     while len(prompt) >= MIN_CALIBRATION_CHARACTERS:
         request = CommandRequest(
-            request_id=f"{request_id}-{len(prompt)}",
+            request_id=f"calibration-{len(prompt)}",
             model=model,
             messages=(ChatMessage(role="user", content=prompt),),
             sampling=Sampling(max_tokens=CALIBRATION_TOKENS, temperature=0.0),

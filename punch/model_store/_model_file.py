@@ -17,9 +17,13 @@ from typing import Any, Final
 
 import attrs
 
+from .._logs import get_logger
 from ..capability import ModelOffer
 from ..exceptions import ConfigurationError, ModelFileError
 from ..gguf import GgufHeader, read_header
+from ..wire import clean_name
+
+log = get_logger(__name__)
 
 _REMEDY: Final = "`punch models pull smollm2` fetches a small one; `punch models list` shows all"
 _SHARD: Final = re.compile(r"-(\d{5})-of-(\d{5})$")  # How gguf-split names its parts.
@@ -91,7 +95,7 @@ def describe(
     digests = [digest(each, cache_folder=cache_folder) for each in paths]
     whole = digests[0] if len(digests) == 1 else _sha256_of("\n".join(digests).encode())
     offer = ModelOffer(
-        name=alias or _SHARD.sub("", first.stem),
+        name=_name(alias or _SHARD.sub("", first.stem), first),
         digest=whole,
         context_tokens=header.context_tokens,
         features=header.features,
@@ -102,6 +106,14 @@ def describe(
         chat_template=header.chat_template_digest,
     )
     return ModelFile(path=first, file_bytes=file_bytes, header=header, offer=offer)
+
+
+def _name(text: str, path: Path) -> str:
+    """The name to offer a model under: *text*, if peers accept that as a name."""
+    name = clean_name(text) or "model"
+    if name != text:
+        log.warning("a model is offered under another name than its file's", name=name, path=path)
+    return name
 
 
 def digest(path: Path, *, cache_folder: Path) -> str:

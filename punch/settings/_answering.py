@@ -68,6 +68,15 @@ CONTEXT = optional(
     help="longest prompt and answer of one request",
     shown_default="4096, or less if the model has less",
 )
+FEATURES = several(
+    "features",
+    one_of("chat", "complete", "embed", "tools", "json_schema", "logprobs"),
+    section="listener",
+    metavar="WORD",
+    help="what the models of a server behind openai can do, in place of what it tells: chat, "
+    "complete, embed, tools, json_schema, logprobs",
+    shown_default="what the server tells",
+)
 QUEUE = setting(
     "queue",
     count(0),

@@ -74,6 +74,9 @@ class BackendSettings(Settings):
     context: int | None = of(answering.CONTEXT)
     """Tokens of one request; `None` for the usual number."""
 
+    features: tuple[str, ...] = of(answering.FEATURES)
+    """What the models of an adopted server can do; empty for what it tells."""
+
     program: str | None = of(answering.LLAMA_CPP_EXE)
     """A program of llama.cpp."""
 

@@ -31,6 +31,8 @@ from ._limits import (
     MAX_FRAME_BYTES,
     MAX_LOGPROBS,
     MAX_NAME_CHARACTERS,
+    MAX_OFFERS,
+    MAX_REASON_CHARACTERS,
     MAX_TOKEN_CHARACTERS,
     MAX_TOOL_CALLS,
     MIN_LOGPROB,
@@ -62,7 +64,7 @@ from ._response import (
     TokenLogprob,
     Usage,
 )
-from ._schema import MINOR
+from ._schema import MINOR, fault_of_offer
 from ._session import PROTOCOL, WINDOW, Session, State, diagram, greeting
 from .checks import broken_rule, check_request
 
@@ -126,6 +128,8 @@ __all__ = [
     "MAX_TOOL_CALLS",
     "MAX_ARGUMENTS_CHARACTERS",
     "MAX_NAME_CHARACTERS",
+    "MAX_OFFERS",
+    "MAX_REASON_CHARACTERS",
     "MAX_LOGPROBS",
     "MAX_TOKEN_CHARACTERS",
     "MIN_LOGPROB",
@@ -148,7 +152,8 @@ __all__ = [
     "Secrets",
     "HIDDEN",
     "without_secrets",
-    # names
+    # names, and what has one
+    "fault_of_offer",
     "clean_name",
     "tell_apart",
 ]

@@ -37,6 +37,12 @@ MAX_ROLES = 16
 # A machine runs a few engines; more lanes than this are no claim of ours.
 MAX_LANES = 64
 
+# Of all lanes together; an adopted server may list many.
+MAX_OFFERS = 1024
+
+# Why a lane is as it is, in a sentence.
+MAX_REASON_CHARACTERS = 256
+
 # A chain of four grants, which must fit the first frame of a session beside the longest namespace;
 # and the root's public key, with what libp2p writes around it.
 MAX_GRANT_BYTES = 2560

@@ -55,6 +55,8 @@ from ._limits import (
     MAX_LANES,
     MAX_LOGPROBS,
     MAX_NAME_CHARACTERS,
+    MAX_OFFERS,
+    MAX_REASON_CHARACTERS,
     MAX_REGISTRATION_BYTES,
     MAX_ROLES,
     MAX_TOKEN_CHARACTERS,
@@ -166,6 +168,20 @@ _offer = record(
     lane=label(64),
     max_output=_of("max_tokens"),
 )
+
+
+def fault_of_offer(offer: ModelOffer) -> str | None:
+    """The rule that *offer* breaks, for a person; `None` if peers can read it."""
+    fields = attrs.asdict(offer, recurse=False) | {"features": list(offer.features)}
+    # What is not known is not sent.
+    told = {name: value for name, value in fields.items() if value not in (None, "")}
+    try:
+        _offer({"name": offer.name} | told)
+    except BadValue as bad:
+        return f"{'.'.join(bad.place)} must be {bad.expected}"
+    return None
+
+
 _load = record(
     Load,
     slots=integer(1, 1 << 16),
@@ -186,6 +202,7 @@ _lane = record(
     threads=_count,
     max_seconds=_seconds,
     max_priority=_of("priority"),
+    reason=label(MAX_REASON_CHARACTERS),
 )
 
 
@@ -213,7 +230,7 @@ _peer_wide = record(_PeerWide, backend=label(64), simulated=flag, load=_load, th
 _claim = record(
     Capability,
     lanes=many(_lane, MAX_LANES),
-    models=many(_offer, 1024),
+    models=many(_offer, MAX_OFFERS),
     cpu_count=_count,
     cpu_usage=_share,
     memory_total_bytes=_count,

@@ -12,7 +12,6 @@ import trio
 
 from punch.backends import open_openai
 from punch.backends.openai._address import read_server
-from punch.backends.openai._backend import read_models
 from punch.backends.openai._client import HttpClient, open_http_client
 from punch.exceptions import (
     BackendCrashed,
@@ -247,23 +246,3 @@ async def test_a_bad_address_is_refused_before_anything_is_sent() -> None:
     with pytest.raises(ConfigurationError, match="PUNCH_OPENAI_URL"):
         async with open_openai(url="nonsense"):
             pass
-
-
-def test_models_are_offered_with_what_their_server_says() -> None:
-    """llama.cpp tells the context, vLLM under another name, Ollama nothing."""
-    llama = {"id": "a", "owned_by": "llamacpp", "meta": {"n_ctx": 1024, "n_ctx_train": 8192}}
-    vllm = {"id": "b", "owned_by": "vllm", "max_model_len": 4096}
-    ollama = {"id": "c", "owned_by": "library"}
-    (offer,), dialect = read_models({"data": [llama]})
-    assert (offer.name, offer.context_tokens, offer.digest, dialect) == (
-        "a", 1024, None, "llama_cpp",
-    )  # fmt: skip
-    (offer,), dialect = read_models({"data": [vllm]})
-    assert (offer.context_tokens, dialect) == (4096, "vllm")
-    (offer,), dialect = read_models({"data": [ollama]})
-    assert (offer.context_tokens, dialect) == (None, "other")
-    assert read_models({"data": [{}, {"id": 4}, "x"]}) == ((), "other")
-    wrong: list[object] = [None, [], {}, {"data": {}}]
-    for bad in wrong:
-        with pytest.raises(ValueError, match="data"):
-            read_models(bad)

@@ -6,8 +6,8 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,10 +16,11 @@ import attrs
 import psutil
 import pytest
 import trio
-from integration.programs import alive
+from integration.programs import alive, free_port
 
 from punch.backends import open_embedded, open_llama_server, open_openai
 from punch.backends.llama._served import ServedBackend
+from punch.backends.openai._backend import OpenAIBackend
 from punch.capability import ModelOffer
 from punch.exceptions import (
     BackendCrashed,
@@ -497,9 +498,8 @@ async def test_any_server_of_the_openai_kind_is_a_backend(server: Open) -> None:
                 async with open_openai(url=url, api_key=key) as backend:
                     generation = await backend.generate(FOX, ignore)
             (offer,) = backend.offers
-            with pytest.raises(ConfigurationError, match="it serves: smol"):
-                async with open_openai(url=running.url, api_key=key, model="gpt-5"):
-                    pass
+            async with open_openai(url=running.url, api_key=key, model="gpt-5") as none:
+                assert (none.state, none.offers) == ("resting", ())
             with pytest.raises(ConfigurationError, match=r"PUNCH_OPENAI_KEY"):
                 async with open_openai(url=running.url, api_key="wrong"):
                     pass
@@ -510,33 +510,48 @@ async def test_any_server_of_the_openai_kind_is_a_backend(server: Open) -> None:
     assert offer.digest is None
     assert generation.usage.completion_tokens == 24
     assert generation.timings.decode is not None
-    with pytest.raises(BackendCrashed, match="PUNCH_OPENAI_URL"):
-        async with open_openai(url=running.url):
-            pass
+    with trio.fail_after(LIMIT):
+        async with open_openai(url=running.url) as gone:
+            assert (gone.state, gone.offers) == ("starting", ())
 
 
-async def test_an_open_server_needs_no_key(
+async def test_a_server_that_somebody_else_starts_stops_and_starts_again(
     model_path: Path, llama_cpp_folder: Path, tmp_path: Path
 ) -> None:
-    """As people start it by hand."""
-    from punch.backends.llama._served import free_port
-
+    """As people start it by hand: without a key, and later than us."""
     port = free_port()
     argv = [llama_cpp_folder / "llama-server", "-m", model_path, "--port", str(port), "-t", "1"]
-    with trio.fail_after(LIMIT), (tmp_path / "log").open("wb") as log:
-        process = await trio.lowlevel.open_process(
-            [*map(str, argv), "-c", "512"], stdout=log, stderr=log
-        )
-        try:
-            while True:
-                try:
-                    async with open_openai(url=f"http://127.0.0.1:{port}") as backend:
-                        generation = await backend.generate(FOX, ignore)
-                        break
-                except (BackendCrashed, ConfigurationError):
-                    assert process.poll() is None, (tmp_path / "log").read_text()
-                    await trio.sleep(0.1)
-        finally:
-            process.kill()
-            await process.wait()
+
+    @asynccontextmanager
+    async def running() -> AsyncIterator[None]:
+        with (tmp_path / "log").open("wb") as log:
+            process = await trio.lowlevel.open_process(
+                [*map(str, argv), "-c", "512", "-np", "2"], stdout=log, stderr=log
+            )
+            try:
+                yield
+            finally:
+                process.kill()
+                await process.wait()
+
+    async def wait_for(backend: OpenAIBackend, state: str) -> None:
+        while backend.state != state:
+            with trio.move_on_after(1):
+                await backend.changed.wait()
+
+    with trio.fail_after(LIMIT):
+        async with open_openai(url=f"http://127.0.0.1:{port}") as backend:
+            assert (backend.state, backend.offers) == ("starting", ())
+            for _ in range(2):
+                async with running():
+                    await wait_for(backend, "ready")
+                    (offer,) = backend.offers
+                    generation = await backend.generate(FOX, ignore)
+                with pytest.raises(PunchError):
+                    await backend.generate(FOX, ignore)
+                await wait_for(backend, "resting")
+                assert backend.offers == ()
     assert generation.usage.completion_tokens == 24
+    # Under the name of its file; the server calls it by the whole path.
+    assert offer.name == model_path.stem
+    assert (offer.context_tokens, backend.slots) == (256, 2)

@@ -1,35 +1,69 @@
 """Backend `openai`: uses a server that is not ours and speaks OpenAI's HTTP interface.
 
-Decides which of the server's models are offered, and with which features. The server is neither
-started nor stopped, nor watched: the vigil is for engines of our own.
+The server is neither started nor stopped. Every few seconds it is asked whether it is there and
+which models it has: what it tells is read by `_survey`, what is offered of it decided by `_shelf`.
 """
 
 from __future__ import annotations
 
+import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING
 
-import attrs
+import trio
 
+from ..._background import open_background
+from ..._logs import get_logger
 from ...capability import Gpu, ModelOffer
-from ...exceptions import BackendCrashed, BackendError, ConfigurationError, PunchError
+from ...exceptions import BackendCrashed, ConfigurationError, OfferUnavailable
 from ...wire import CommandRequest
 from .._base import Emit, Generation, Loading
-from ._address import read_server
+from ._address import Server, read_server
 from ._client import HttpClient, open_http_client
-from ._completions import Dialect
-from ._probes import probe_embeddings, probe_tools
+from ._shelf import Shelf
+from ._survey import MAX_SLOTS, Away, Survey, Surveyor
 from ._written_tools import ask_in_writing, has_tools
 
-# A server has its list of models in memory; one that needs longer than this is not there.
-_LIST_SECONDS = 15.0
+if TYPE_CHECKING:
+    import httpx
 
-# More models than any server has; it bounds our capability vector.
-_MAX_MODELS = 256
+log = get_logger(__name__)
 
-_OWNERS: dict[str, Dialect] = {"llamacpp": "llama_cpp", "vllm": "vllm"}
+# Seconds between two looks at a server: a model that was pulled is offered within a few of them.
+LOOK_SECONDS = 3.0
+
+# A look takes at most this share of the time: a server whose list takes longer is asked less often.
+LOOK_SHARE = 0.02
+MAX_LOOK_SECONDS = 60.0
+
+# Each pause is longer or shorter by up to this share, so that many listeners at one server do not
+# ask it all at once.
+JITTER = 0.2
+
+# While it is away: a refused connection costs nothing, and whoever starts a server waits for it.
+AWAY_SECONDS = 2.0
+
+# After a change there may be another; a request that failed asks for a look at once.
+MIN_LOOK_SECONDS = 0.25
+
+# How long opening the backend waits for the first look: a server that is there answers sooner.
+FIRST_LOOK_SECONDS = 5.0
+
+# Looks in a row without a word, by a server that has nothing of ours to compute.
+MAX_SILENT_LOOKS = 2
+
+# What stays as it is is said again after this time, then after twice as long, and so on.
+FIRST_REMINDER_SECONDS = 30.0
+
+DEFAULT_SLOTS = 4
+
+_COMMANDS = {
+    "/v1/chat/completions": "chat",
+    "/v1/completions": "complete",
+    "/v1/embeddings": "embed",
+}
 
 
 class OpenAIBackend:
@@ -39,18 +73,29 @@ class OpenAIBackend:
         self,
         client: HttpClient,
         *,
-        offers: tuple[ModelOffer, ...],
-        dialect: Dialect,
-        slots: int,
-        setting: str,
-        writes_tools: bool = False,
+        server: Server,
+        surveyor: Surveyor,
+        shelf: Shelf,
+        slots: int | None,
+        rng: random.Random,
     ) -> None:
-        self._writes_tools = writes_tools
         self._client = client
-        self._offers = offers
-        self._dialect = dialect
-        self._slots = slots
-        self._setting = setting
+        self._server = server
+        self._surveyor = surveyor
+        self._shelf = shelf
+        self._set_slots = slots
+        self._told_slots: int | None = None
+        self._rng = rng
+        self._survey: Survey | None = None
+        self._away: Away | None = None
+        self._was_there = False
+        self._silent = 0
+        self._under_way = 0
+        self._changed = trio.Event()
+        self._wanted = trio.Event()
+        self._looking = trio.Lock()
+        self._reminder = _Reminder()
+        client.rejected = self._rejected
 
     @property
     def name(self) -> str:
@@ -64,8 +109,8 @@ class OpenAIBackend:
 
     @property
     def slots(self) -> int:
-        """Requests at a time, as it was set; the server's own limit is unknown."""
-        return self._slots
+        """Requests at a time: as it was set, else as the server says, else 4."""
+        return self._set_slots or self._told_slots or DEFAULT_SLOTS
 
     @property
     def threads(self) -> int | None:
@@ -74,13 +119,36 @@ class OpenAIBackend:
 
     @property
     def offers(self) -> tuple[ModelOffer, ...]:
-        """The models that the server listed when this backend was opened."""
-        return self._offers
+        """The models that the server has now and answers with; empty while it is away."""
+        return self._shelf.offers
 
     @property
     def gpus(self) -> tuple[Gpu, ...]:
         """Empty: the server does not say."""
         return ()
+
+    @property
+    def state(self) -> str:
+        """``ready``, ``starting`` until the server is first there, or ``resting``."""
+        if self._away is not None:
+            return "resting" if self._was_there and self._away.status != 503 else "starting"
+        if self._survey is None:
+            return "starting"
+        return "ready" if self._shelf.offers else "resting"
+
+    @property
+    def reason(self) -> str | None:
+        """Why nothing is offered; `None` if something is."""
+        if self._away is not None:
+            return self._away.why
+        if self._survey is None:
+            return "its server was not asked yet"
+        return None if self._shelf.offers else self._shelf.why_empty(trio.current_time())
+
+    @property
+    def changed(self) -> trio.Event:
+        """Set at the next change of state, slots or offers; another one from then on."""
+        return self._changed
 
     async def ready(self, loading: Loading) -> None:
         """Return at once: a server that is not ready says so when it is asked."""
@@ -89,68 +157,164 @@ class OpenAIBackend:
         """Answer *request* through the server.
 
         Raises:
+          OfferUnavailable: if the model was withdrawn meanwhile.
           PunchError: as `HttpClient.generate`.
 
         """
-        model = request.model or self._offers[0].name
-        ask = partial(self._client.generate, model=model, dialect=self._dialect)
+        survey, model = self._survey, self._shelf.asked_as(request.model)
+        if survey is None or model is None:
+            raise OfferUnavailable(f"{request.model} is not offered any more")
+        ask = partial(self._client.generate, model=model, dialect=survey.dialect)
+        self._under_way += 1
         try:
-            if self._writes_tools and has_tools(request):
-                return await ask_in_writing(request, emit, ask)
-            return await ask(request, emit)
-        except BackendCrashed as error:
-            raise BackendCrashed(f"{error}; is the server of {self._setting} running?") from error
+            if has_tools(request) and _are_written(request, survey):
+                generation = await ask_in_writing(request, emit, ask)
+            else:
+                generation = await ask(request, emit)
+        except BackendCrashed:
+            # Whether it was this one connection, or the server is gone, the next look tells.
+            self._wanted.set()
+            raise
+        finally:
+            self._under_way -= 1
+        if request.model is not None:
+            self._shelf.served(request.model)
+        return generation
+
+    async def loaded(self) -> tuple[str, ...]:
+        """Names of the models on offer that the server has in memory, as it says now."""
+        await self._look()
+        return self._shelf.loaded()
+
+    def rest(self, model: str) -> None:
+        """Offer *model* no more for a while: it did not answer a short question of our own."""
+        self._shelf.rest(model, trio.current_time(), "its server does not answer with it")
+        self._tell()
+
+    # ---- looking at the server ----
+
+    async def watch(self, first: trio.Event) -> None:
+        """Look at the server again and again, until cancelled; set *first* after the first time."""
+        while True:
+            self._wanted = trio.Event()
+            pause = await self._look()
+            first.set()
+            pause *= self._rng.uniform(1 - JITTER, 1 + JITTER)
+            pause = min(pause, self._shelf.next_tick(trio.current_time()))
+            await trio.sleep(MIN_LOOK_SECONDS)
+            with trio.move_on_after(max(0.0, pause - MIN_LOOK_SECONDS)):
+                await self._wanted.wait()
+
+    async def _look(self) -> float:
+        """Look at the server now; seconds until it makes sense to do so again."""
+        async with self._looking:
+            before = (self.state, self.reason, self.slots, self.offers)
+            began = trio.current_time()
+            try:
+                survey = await self._surveyor.look()
+            except Away as away:
+                pause = self._is_away(away)
+            else:
+                self._is_there(survey)
+                took = trio.current_time() - began
+                pause = min(MAX_LOOK_SECONDS, max(LOOK_SECONDS, took / LOOK_SHARE))
+                pause = pause if survey.is_whole else 0.0
+            self._shelf.tick(trio.current_time())
+            if (self.state, self.reason, self.slots, self.offers) != before:
+                self._tell()
+            return pause
+
+    def _is_away(self, away: Away) -> float:
+        self._silent = self._silent + 1 if away.is_silent else 0
+        # A server of one thread lists nothing while it computes for us.
+        is_busy = self._under_way > 0 or self._silent < MAX_SILENT_LOOKS
+        if away.is_silent and self._survey is not None and is_busy:
+            return AWAY_SECONDS
+        is_news = self._away is None or self._away.why != away.why
+        self._away, self._survey = away, None
+        self._shelf.clear()
+        self._surveyor.forget()
+        if self._reminder.is_due(is_news, trio.current_time()):
+            log.warning(
+                "waiting for a server of models",
+                url=self._server.url,
+                state=self.state,
+                reason=away.why,
+                details=away.details or None,
+            )
+        return AWAY_SECONDS
+
+    def _is_there(self, survey: Survey) -> None:
+        was_away = self._survey is None
+        self._silent, self._away, self._survey, self._was_there = 0, None, survey, True
+        self._told_slots = survey.slots
+        self._shelf.take(survey, trio.current_time())
+        if was_away and survey.is_whole:
+            log.info(
+                "a server of models is there",
+                url=self._server.url,
+                server=self._surveyor.server,
+                models=[offer.name for offer in self.offers[:20]],
+                count=len(self.offers),
+            )
+        if not self.offers and survey.is_whole:
+            reason = self._shelf.why_empty(trio.current_time())
+            if self._reminder.is_due(was_away, trio.current_time()):
+                listed = [model.name[:80] for model in survey.models[:20]]
+                log.warning(
+                    "a server offers nothing", url=self._server.url, reason=reason, lists=listed
+                )
+        elif self.offers:
+            self._reminder = _Reminder()
+
+    def _tell(self) -> None:
+        changed, self._changed = self._changed, trio.Event()
+        changed.set()
+
+    # ---- what its answers tell ----
+
+    def _rejected(self, model: str | None, path: str, size: int, status: int) -> None:
+        """Take note of a request that got an error; *model* is the server's own name."""
+        command = _COMMANDS.get(path)
+        for offer in self.offers:
+            if command is not None and self._shelf.asked_as(offer.name) == model:
+                before = self.offers
+                self._shelf.refused(offer.name, command, status, size, trio.current_time())
+                if self.offers != before:
+                    self._wanted.set()
+                    self._tell()
+                return
 
 
-def read_models(value: Any) -> tuple[tuple[ModelOffer, ...], Dialect]:
-    """The models in a body of ``/v1/models``, and the kind of server that lists them.
+class _Reminder:
+    """Says when it is time to say once more that nothing has changed."""
 
-    The kind is told by ``owned_by`` of the first model, which llama.cpp and vLLM fill in with
-    their own names.
+    def __init__(self) -> None:
+        self._next: float | None = None
+        self._pause = FIRST_REMINDER_SECONDS
 
-    Raises:
-      ValueError: if *value* is no such list.
-
-    """
-    if not isinstance(value, dict) or not isinstance(value.get("data"), list):
-        raise ValueError("it has no list under 'data'")
-    rows = [row for row in value["data"] if isinstance(row, dict) and _text(row.get("id"))]
-    owner = str(rows[0].get("owned_by")) if rows else ""
-    return tuple(_offer(row) for row in rows[:_MAX_MODELS]), _OWNERS.get(owner, "other")
-
-
-def _offer(row: dict[str, Any]) -> ModelOffer:
-    meta = row["meta"] if isinstance(row.get("meta"), dict) else {}
-    return ModelOffer(
-        name=row["id"],
-        # llama.cpp says what one slot has (`n_ctx`), older builds only what the model was
-        # trained for; vLLM has a name of its own.
-        context_tokens=_positive(meta.get("n_ctx"))
-        or _positive(meta.get("n_ctx_train"))
-        or _positive(row.get("max_model_len")),
-        parameters=_positive(meta.get("n_params")),
-        size_bytes=_positive(meta.get("size")),
-        quantization=_text(meta.get("ftype")),
-    )
+    def is_due(self, is_news: bool, now: float) -> bool:
+        """Whether to say it at *now*: the first time, and then at doubling intervals."""
+        if is_news or self._next is None:
+            self._pause = FIRST_REMINDER_SECONDS
+        elif now < self._next:
+            return False
+        else:
+            self._pause *= 2
+        self._next = now + self._pause
+        return True
 
 
-def _with_features(offer: ModelOffer, dialect: Dialect) -> ModelOffer:
-    """*offer* with what servers of this kind can do with every model.
-
-    Nothing is claimed for an unknown kind: many servers ignore what they do not know without a
-    word, and the answer would not be what was asked for.
-    """
-    if dialect == "other":
-        return offer
-    return attrs.evolve(offer, features=offer.features | {"tools", "json_schema", "logprobs"})
-
-
-def _positive(value: Any) -> int | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else None
-
-
-def _text(value: Any) -> str | None:
-    return value if isinstance(value, str) and value else None
+def _are_written(request: CommandRequest, survey: Survey) -> bool:
+    """Whether the tools of *request* are for us to write into the conversation."""
+    choice = request.tool_choice
+    if survey.kind == "llama_cpp":
+        # A template without tools leaves them out of the prompt, without a word.
+        return not survey.writes_tools
+    if survey.kind == "ollama":
+        # It passes over `tool_choice`, without a word.
+        return choice not in (None, "auto")
+    return survey.kind == "lm_studio" and choice is not None and choice.startswith("function:")
 
 
 @asynccontextmanager
@@ -159,67 +323,69 @@ async def open_openai(
     url: str,
     api_key: str | None = None,
     model: str | None = None,
-    slots: int = 4,
+    slots: int | None = None,
+    context_tokens: int | None = None,
+    features: frozenset[str] | None = None,
     url_setting: str = "PUNCH_OPENAI_URL",
     key_setting: str = "PUNCH_OPENAI_KEY",
+    transport: httpx.AsyncBaseTransport | None = None,
+    rng: random.Random | None = None,
 ) -> AsyncIterator[OpenAIBackend]:
     """Use the server at *url*, with every model it lists or with *model* only.
 
+    The server may come later, and go: nothing is offered while it is away. What it tells of a model
+    (context, digest, size, what the model can do) is asked for.
+
     Args:
-      url: Its address, with or without ``/v1``.
-      api_key: Sent as a bearer token. A user and a password in *url* are sent instead.
+      url: Its address, with or without ``/v1``. A user and a password in it are sent as Basic
+        authentication.
+      api_key: Sent as a bearer token.
       model: Offer this one only.
-      slots: Requests at a time.
+      slots: Requests at a time; by default what the server says, or 4.
+      context_tokens: Tokens of one request, in place of what the server tells.
+      features: What models that chat can do, in place of what the server tells; of a *model* that
+        is named, whatever it is.
       url_setting: Name of the setting that *url* comes from, for error texts.
       key_setting: Name of the setting that *api_key* comes from.
+      transport: In place of the network, for tests.
+      rng: Where the jitter comes from.
 
     Raises:
-      ConfigurationError: if the address or the key is wrong, or the model is not there.
-      BackendCrashed: if no server answers at *url*.
+      ConfigurationError: if the address or the key is wrong.
 
     """
-    place = read_server(url, api_key, url_setting=url_setting, key_setting=key_setting)
+    server = read_server(url, api_key, url_setting=url_setting, key_setting=key_setting)
+
+    def say(name: str, why: str) -> None:
+        log.warning("about a model of a server", url=server.url, model=name or None, why=why)
+
     async with open_http_client(
-        url=place.url,
-        slots=slots,
-        authorization=place.authorization,
+        url=server.url,
+        slots=max(slots or 0, MAX_SLOTS),
+        authorization=server.authorization,
         key_setting=key_setting,
-        secrets=place.secrets,
+        secrets=server.secrets,
+        transport=transport,
     ) as client:
-        said = f"{url_setting}={place.url}"
-        offers, dialect = await _list(client, said=said, url_setting=url_setting)
-        if model is not None:
-            listed = ", ".join(offer.name for offer in offers)
-            offers = tuple(offer for offer in offers if offer.name == model)
-            if not offers:
-                raise ConfigurationError(
-                    f"{said} does not serve the model {model!r}; it serves: {listed}"
+        backend = OpenAIBackend(
+            client,
+            server=server,
+            surveyor=Surveyor(client, only=model),
+            shelf=Shelf(say, features=features, context=context_tokens, only=model is not None),
+            slots=slots,
+            rng=rng or random.Random(),
+        )
+        async with open_background() as nursery:
+            first = trio.Event()
+            nursery.start_soon(backend.watch, first)
+            with trio.move_on_after(FIRST_LOOK_SECONDS):
+                await first.wait()
+            away = backend._away
+            if away is not None and away.is_wrong:
+                remedy = (
+                    f"set {key_setting} to a key that it accepts"
+                    if away.status in (401, 403)
+                    else f"{url_setting} must be the address of a server with OpenAI's interface"
                 )
-        if not offers:
-            raise ConfigurationError(f"{said} serves no model; load one there first")
-        is_llama = dialect == "llama_cpp"
-        writes_tools = is_llama and not await probe_tools(client)
-        if is_llama and await probe_embeddings(client):
-            offers = tuple(
-                attrs.evolve(offer, features=offer.features | {"embed"}) for offer in offers
-            )
-        offers = tuple(_with_features(offer, dialect) for offer in offers)
-        yield OpenAIBackend(
-            client, offers=offers, dialect=dialect, slots=slots, setting=url_setting,
-            writes_tools=writes_tools,
-        )  # fmt: skip
-
-
-async def _list(
-    client: HttpClient, *, said: str, url_setting: str
-) -> tuple[tuple[ModelOffer, ...], Dialect]:
-    try:
-        return read_models(await client.get_json("/v1/models", timeout=_LIST_SECONDS))
-    except BackendCrashed as error:
-        raise BackendCrashed(
-            f"{said}: {error}. Start that server, or set {url_setting} to another"
-        ) from error
-    except (BackendError, ValueError, PunchError) as error:
-        raise ConfigurationError(
-            f"{said} does not list its models at /v1/models: {error}"
-        ) from error
+                raise ConfigurationError(f"{url_setting}={server.url}: {away.why}; {remedy}")
+            yield backend

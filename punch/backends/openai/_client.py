@@ -50,6 +50,9 @@ _USAGE_SECONDS = 30.0
 _MAX_BODY_BYTES = 64 * 1024 * 1024
 _MAX_ERROR_BYTES = 64 * 1024
 
+# What a server tells of itself: ten thousand models take 3 MB, a license in Ollama's answer 40 KB.
+_MAX_LIST_BYTES = 16 * 1024 * 1024
+
 
 class HttpClient:
     """A client of one server. Made by `open_http_client`."""
@@ -73,6 +76,9 @@ class HttpClient:
             self._headers["Authorization"] = authorization
         self.url = url
         """The server's address, without a slash at the end; may change with a restart."""
+        self.rejected: Callable[[str | None, str, int, int], None] | None = None
+        """Called with the model, the path, the bytes and the status of a request that got no answer
+        but an error."""
 
     async def generate(
         self,
@@ -142,6 +148,7 @@ class HttpClient:
         ) as response:
             wire.is_answered = True
             if response.status_code != 200:
+                self._note(path, body, response.status_code)
                 raise await self._fault(response)
             try:
                 await reading.read(_bytes_in(response))
@@ -163,6 +170,31 @@ class HttpClient:
         with trio.move_on_after(timeout):
             return await self._json("GET", path, None)
         raise BackendCrashed(f"the server does not answer at {path} within {timeout:g} s")
+
+    async def fetch(
+        self, path: str, body: Mapping[str, Any] | None = None, *, timeout: float
+    ) -> tuple[int, bytes]:
+        """Status and body of whatever the server says to a question of ours.
+
+        Raises:
+          TooSlowError: if that takes longer than *timeout* seconds.
+          PunchError: if there is no server, or it says too much.
+
+        """
+        method, headers, content = "GET", dict(self._headers), None
+        if body is not None:
+            method, headers["Content-Type"], content = "POST", "application/json", _encode(body)
+
+        async def ask(wire: _Wire) -> tuple[int, bytes]:
+            async with self._client.stream(
+                method, self.url + path, content=content, headers=headers,
+                extensions={"trace": wire.note},
+            ) as response:  # fmt: skip
+                wire.is_answered = True
+                return response.status_code, await _read(response, _MAX_LIST_BYTES)
+
+        with trio.fail_after(timeout):
+            return await self._asked(ask)
 
     async def post_json(self, path: str, body: Mapping[str, Any]) -> Any:
         """The JSON body of the response to a POST of *body*.
@@ -188,6 +220,7 @@ class HttpClient:
             ) as response:
                 wire.is_answered = True
                 if response.status_code != 200:
+                    self._note(path, body, response.status_code)
                     raise await self._fault(response)
                 return await _read(response, _MAX_BODY_BYTES)
 
@@ -196,6 +229,10 @@ class HttpClient:
             return json.loads(data)
         except (ValueError, RecursionError):
             raise GenerationFailed(f"the server does not answer with JSON at {path}") from None
+
+    def _note(self, path: str, body: Mapping[str, Any] | None, status: int) -> None:
+        if self.rejected is not None and body is not None:
+            self.rejected(body.get("model"), path, len(_encode(body)), status)
 
     async def _fault(self, response: httpx.Response) -> PunchError:
         try:

@@ -150,7 +150,18 @@ def table(peers: Sequence[PeerRecord], now: float, *, width: int | None = None) 
     texts = ["  ".join(f"{c:{w}}" for c, w in zip(line, widths, strict=True)) for line in lines]
     if len(lines) == 1:
         texts = ["no listener is known in this namespace"]
+    texts += _reasons(peers)
     return "\n".join(text.rstrip()[:width].replace("\n", " ") for text in texts)
+
+
+def _reasons(peers: Sequence[PeerRecord]) -> list[str]:
+    """A line for each lane that is not ready and says why, in its peer's words."""
+    return [
+        f"  {short(peer.peer_id)}, lane {plain(lane.id)}, says: {plain(lane.reason)}"
+        for peer in sorted(peers, key=lambda peer: peer.peer_id)
+        for lane in peer.capability.lanes
+        if lane.reason is not None
+    ]
 
 
 def _ours(peer: PeerRecord, lane: Lane) -> int:

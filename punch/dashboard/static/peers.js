@@ -139,7 +139,7 @@ function laneFacts(lane) {
   const facts = [lane.simulated ? `${lane.backend} (simulated)` : lane.backend, `${lane.load.busy} / ${lane.load.slots} busy`];
   if (lane.load.queued) facts.push(`${lane.load.queued} wait`);
   if (lane.load.draining) facts.push("leaves");
-  else if (lane.state !== "ready") facts.push(lane.state);
+  else if (lane.state !== "ready") facts.push(lane.reason ? `${lane.state}: ${lane.reason}` : lane.state);
   return facts.join(" · ");
 }
 

@@ -26,7 +26,7 @@
 
 /** @typedef {{slots: number, busy: number, queued: number, queue_limit: number, draining: boolean}} Load */
 
-/** @typedef {{id: string, backend: string, simulated: boolean, state: string, load: Load}} Lane */
+/** @typedef {{id: string, backend: string, simulated: boolean, state: string, reason: ?string, load: Load}} Lane */
 
 /**
  * @typedef {object} Peer

@@ -1,0 +1,237 @@
+"""Listeners in front of servers that are not ours, as programs: what dialers get to see of them."""
+
+from __future__ import annotations
+
+import base64
+import json
+import time
+import urllib.request
+from collections.abc import Callable
+from typing import Any
+from urllib.parse import quote, quote_plus
+
+import pytest
+from integration.programs import Program, Programs, free_port, limit
+from model_servers import ANSWER, LmStudio, ModelServer, Ollama, Reply, error
+
+SECRET = "hunter2:Pa55&w/rd"
+KEY = "sk-Very-Secret_0123456789"
+
+
+@pytest.fixture
+def port() -> int:
+    """Where the server is."""
+    return free_port()
+
+
+def listener(programs: Programs, port: int, *arguments: str, **environment: str) -> Program:
+    """A listener in front of the server at *port*."""
+    variables = {
+        "PUNCH_INFERENCE_BACKEND": "openai",
+        "PUNCH_OPENAI_URL": f"http://127.0.0.1:{port}/v1",
+        **environment,
+    }
+    return programs.listener(*arguments, **variables)
+
+
+def get(url: str) -> Any:
+    """The JSON at *url*."""
+    with urllib.request.urlopen(url, timeout=10) as response:
+        return json.load(response)
+
+
+def eventually(check: Callable[[], bool], seconds: float = 15.0) -> None:
+    """Wait until *check* is true."""
+    deadline = time.monotonic() + seconds
+    while not check():
+        assert time.monotonic() < deadline, "it never came true"
+        time.sleep(0.1)
+
+
+def models(url: str) -> set[str]:
+    """The models of a gateway."""
+    return {row["id"] for row in get(f"{url}/v1/models")["data"]} - {"auto"}
+
+
+@limit(120)
+def test_a_listener_in_front_of_many_models_listens_at_once_and_loads_none(
+    programs: Programs, port: int
+) -> None:
+    """Six to load, an embedder, one that fails; what is pulled or removed later is followed."""
+    server = Ollama(*(f"m{number}" for number in range(6)), "nomic-embed-text", "broken")
+    server.running = {"m1": 4096, "broken": 4096}
+    server.cannot_chat["broken"] = 500
+    with server.serve(port):
+        program = listener(programs, port, "--namespace", "n")
+        assert program.events("listening")[0]["models"]
+        gateway = programs.gateway("--namespace", "n")
+        eventually(lambda: models(gateway.url) >= {"m1", "m5", "nomic-embed-text"})
+        said = programs.dial("--namespace", "n", "--model", "m1", "--json", "--ask", "?").json()
+        assert said["result"]["text"] == ANSWER
+        assert said["provenance"]["model_digest"] == server.digest("m1")
+        shown = get_json(f"{gateway.url}/api/show", {"model": "m1"})
+        assert shown["capabilities"] == ["completion", "tools"] or "tools" in shown["capabilities"]
+        body = {"model": "nomic-embed-text", "input": ["a", "b"]}
+        assert len(get_json(f"{gateway.url}/v1/embeddings", body)["data"]) == 2
+        server.models.append("late")
+        server.models.remove("m5")
+        eventually(lambda: {"late", "m5"} & models(gateway.url) == {"late"})
+    assert set(server.loaded_by_asking) == {"nomic-embed-text"}
+    assert server.chats().count("m1") == 2
+    warnings = [line for line in program.log if line["level"] == "warning"]
+    assert any(line.get("model") == "broken" for line in warnings)
+
+
+def get_json(url: str, body: dict[str, Any]) -> Any:
+    """The answer to a POST of JSON."""
+    request = urllib.request.Request(
+        url, json.dumps(body).encode(), {"Content-Type": "application/json"}
+    )
+    with urllib.request.urlopen(request, timeout=20) as response:
+        return json.load(response)
+
+
+@limit(120)
+def test_a_server_may_come_late_and_go_and_come_back(programs: Programs, port: int) -> None:
+    """The listener waits, says so once, and everybody can see why."""
+    server = LmStudio("qwen3-4b")
+    program = listener(programs, port, "--namespace", "n")
+    assert program.events("listening")[0]["waiting"] == ["its server cannot be reached"]
+    peers = programs.run("__main__", "peers", "--once", "--namespace", "n")
+    assert "starting" in peers.out
+    assert "its server cannot be reached" in peers.out
+    assert "127.0.0.1" not in peers.out
+    ask = ("--namespace", "n", "--timeout", "20", "--ask", "?")
+    with server.serve(port):
+        program.wait_for("a server of models is there")
+        assert programs.dial(*ask).out.strip() == ANSWER
+    program.wait_until(
+        lambda: [e for e in program.events("waiting for") if e["state"] == "resting"], "a rest"
+    )
+    peers = programs.run("__main__", "peers", "--once", "--json", "--namespace", "n")
+    (lane,) = json.loads(peers.out)["lanes"]
+    assert (lane["state"], lane["reason"]) == ("resting", "its server cannot be reached")
+    with server.serve(port):
+        program.wait_until(lambda: len(program.events("a server of models is there")) > 1, "it")
+        assert programs.dial(*ask).out.strip() == ANSWER
+    assert len(program.events("waiting for")) <= 3
+
+
+FORMS: list[Callable[[str], str]] = [
+    str,
+    quote,
+    lambda text: quote(text, safe=""),
+    quote_plus,
+    lambda text: json.dumps(text)[1:-1],
+    lambda text: base64.b64encode(text.encode()).decode(),
+    lambda text: text.encode().hex(),
+]
+
+
+class Telling(ModelServer):
+    """A server that tells all that it was sent in each of its errors."""
+
+    def chat(self, asked: Any) -> Reply:
+        """Fail, and tell."""
+        return error(self.refuses, f"{asked.headers} {asked.headers['host']}")
+
+    refuses = 400
+
+
+@pytest.mark.parametrize("how", ["user", "key", "query", "broken key"])
+@limit(120)
+def test_no_secret_and_no_address_reach_anybody(programs: Programs, port: int, how: str) -> None:
+    """Not a dialer, not a log, not a file, not a page; searched for in every form."""
+    host = f"127.0.0.1:{port}"
+    user = f"http://ann:{quote(SECRET, safe='')}@{host}/v1"
+    environment = {
+        "user": {"PUNCH_OPENAI_URL": user},
+        "key": {"PUNCH_OPENAI_KEY": KEY},
+        "query": {"PUNCH_OPENAI_URL": f"http://{host}/v1?api_key={KEY}"},
+        "broken key": {"PUNCH_OPENAI_KEY": f"{KEY}\nX-Evil: 1"},
+    }[how]
+    told: dict[str, str] = {}
+    settings = programs.run("__main__", "settings", "list", variables=environment)
+    as_json = programs.run("__main__", "settings", "list", "--json", variables=environment)
+    told["settings"] = settings.out + settings.err + as_json.out + as_json.err
+    server = Telling("m")
+    with server.serve(port):
+        if how in ("query", "broken key"):
+            variables = {
+                "PUNCH_INFERENCE_BACKEND": "openai",
+                "PUNCH_OPENAI_URL": f"http://{host}/v1",
+                **environment,
+            }
+            ended = programs.run("listener", "--namespace", "n", variables=variables)
+            assert ended.code == 2, ended
+            assert ("PUNCH_OPENAI_URL" if how == "query" else "PUNCH_OPENAI_KEY") in ended.err
+            told["error"] = ended.out + ended.err
+            secrets = [KEY]
+        else:
+            program = listener(programs, port, "--namespace", "n", "--no-calibrate", **environment)
+            gateway = programs.gateway("--namespace", "n")
+            eventually(lambda: models(gateway.url) == {"m"})
+            for status in (400, 404, 500, 401):
+                server.refuses = status
+                ask = ("--namespace", "n", "--timeout", "8", "--explain", "--ask", "?")
+                said = programs.dial(*ask, "--json")
+                told[f"dialer {status}"] = said.out + said.err
+            for path in ("/api/v1/state", "/health", "/ready", "/metrics", "/v1/models"):
+                told[path] = _page(gateway.url + path)
+            peers = programs.run("__main__", "peers", "--once", "--json", "--namespace", "n")
+            told["peers"] = peers.out + peers.err
+            told["gateway's log"] = gateway.err
+            own = {program.name: program.err}
+            used = [each.headers.get("authorization", "") for each in server.asked]
+            kind = "Basic" if how == "user" else "Bearer"
+            assert all(header.startswith(kind) for header in used)
+            basic = base64.b64encode(f"ann:{SECRET}".encode()).decode()
+            secrets = [SECRET, f"ann:{SECRET}", basic] if how == "user" else [KEY]
+            _search(own, secrets)
+            _search({place: text for place, text in told.items() if place != "settings"}, [host])
+    _search(told, secrets)
+    files = {
+        str(path): path.read_bytes().decode("utf-8", "replace")
+        for path in programs.folder.rglob("*")
+        if path.is_file()
+    }
+    _search(files, secrets)
+
+
+def _page(url: str) -> str:
+    try:
+        with urllib.request.urlopen(url, timeout=10) as response:
+            data: bytes = response.read()
+    except urllib.error.HTTPError as problem:
+        data = problem.read()
+    return data.decode()
+
+
+def _search(places: dict[str, str], secrets: list[str]) -> None:
+    """Fail if a place has a secret in any form."""
+    for place, text in places.items():
+        for secret in secrets:
+            for form in FORMS:
+                assert form(secret) not in text, f"{place}: {secret}"
+
+
+@limit(60)
+@pytest.mark.parametrize("backend", ["mock", "openai"])
+def test_a_name_that_no_dialer_could_use_is_refused_or_cleaned(
+    programs: Programs, port: int, backend: str
+) -> None:
+    """It is never listening with an advert that nobody can read."""
+    if backend == "mock":
+        ended = programs.run("listener", "--namespace", "n", PUNCH_MOCK_MODEL="a\nb")
+        assert ended.code == 2, ended
+        assert "no peer could ask for" in ended.err
+        return
+    server = ModelServer("a\nb", "x" * 300, "fine", "  ", "lost\ufffd")
+    with server.serve(port):
+        program = listener(programs, port, "--namespace", "n")
+        names = program.events("listening")[0]["models"]
+        assert {"a_b", "fine"} <= set(names)
+        assert len(names) == 3
+        for name in names:
+            ask = ("--namespace", "n", "--model", name, "--ask", "?")
+            assert programs.dial(*ask).out.strip() == ANSWER
