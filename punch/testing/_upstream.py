@@ -70,10 +70,14 @@ class Upstream:
       answers: The answer to each request, in their order; the last is repeated for all that
         follow. An answer without a cut leaves the connection open for the next request.
       models: The models that it lists.
+      owner: What it says of who owns them, by which some servers are known.
 
     """
 
-    def __init__(self, *answers: Script, models: Sequence[str] = ("scripted",)) -> None:
+    def __init__(
+        self, *answers: Script, models: Sequence[str] = ("scripted",), owner: str = "punch"
+    ) -> None:
+        self._owner = owner
         self._answers = [answer if callable(answer) else tuple(answer) for answer in answers]
         self._models = tuple(models)
         self.requests: list[bytes] = []
@@ -139,7 +143,7 @@ class Upstream:
     def _looked_up(self, request: bytes) -> bytes:
         if request.split(b" ")[1] != b"/v1/models":
             return head(404, Content_Length=0)
-        models = [{"id": name, "object": "model"} for name in self._models]
+        models = [{"id": name, "object": "model", "owned_by": self._owner} for name in self._models]
         body = json.dumps({"object": "list", "data": models}).encode()
         return head(Content_Type="application/json", Content_Length=len(body)) + body
 
