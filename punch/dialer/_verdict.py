@@ -121,7 +121,7 @@ def check_response(
 def check_fit(request: CommandRequest, result: Completion, text: str, *, peer_id: PeerId) -> None:
     """Refuse a whole answer that breaks a rule of the schema it was asked to fit.
 
-    What was cut off fits nothing, and its finish reason says so. A call that the model made of
+    What was cut off fits nothing, such as the last call, and its finish reason says so. A call that the model made of
     its own will is the caller's to judge.
 
     Raises:
@@ -132,7 +132,8 @@ def check_fit(request: CommandRequest, result: Completion, text: str, *, peer_id
         if request.tool_choice in (None, "auto", "none"):
             return
         schemas = {tool.name: tool.parameters for tool in request.tools}
-        for call in result.tool_calls:
+        is_cut = result.finish_reason == "length"
+        for call in result.tool_calls[:-1] if is_cut else result.tool_calls:
             rule = broken_rule(schemas.get(call.name, "{}"), call.arguments)
             if rule is not None:
                 what = f"the arguments of its call of {call.name} do not fit: {rule}"

@@ -167,9 +167,9 @@ CUT_CALL = streamed(
 async def test_a_call_that_the_limit_cut_off_is_an_unfinished_call(
     autojump_clock: MockClock,
 ) -> None:
-    """In each dialect, whole and in a stream."""
+    """In each dialect, whole and in a stream; also where a call was demanded."""
     async with open_client({"a": asks(Upstream([CUT_CALL]))}) as client:
-        whole = await client.chat(tools=[TOOL], max_tokens=2)
+        whole = await client.chat(tools=[TOOL], tool_choice="required", max_tokens=2)
         parts = await client.chat(tools=[TOOL], max_tokens=2, stream=True)
         body = {"model": "m", "messages": [{"role": "user", "content": "Hi"}], "tools": [TOOL]}
         ollama = await client.post("/api/chat", body | {"stream": False})
