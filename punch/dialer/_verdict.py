@@ -121,8 +121,8 @@ def check_response(
 def check_fit(request: CommandRequest, result: Completion, text: str, *, peer_id: PeerId) -> None:
     """Refuse a whole answer that breaks a rule of the schema it was asked to fit.
 
-    What was cut off fits nothing, such as the last call, and its finish reason says so. A call that the model made of
-    its own will is the caller's to judge.
+    What was cut off fits nothing, such as the last call, and its finish reason says so. A call that
+    the model made of its own will is the caller's to judge.
 
     Raises:
       AnswerUnfit: naming the rule, and where it is broken.
