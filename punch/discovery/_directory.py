@@ -15,7 +15,7 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
-from functools import partial
+from functools import lru_cache, partial
 from types import MappingProxyType
 
 import attrs
@@ -25,7 +25,7 @@ from .._background import open_background
 from .._logs import get_logger
 from ..capability import PeerId
 from ..exceptions import ConfigurationError, PunchError
-from ..network import Address, Node
+from ..network import Address, Node, parse_address, unfit
 from ..wire import (
     MAX_ADDRESSES,
     MINOR,
@@ -33,6 +33,7 @@ from ..wire import (
     Join,
     Registration,
     encode_registration,
+    short_word,
 )
 from ._bootstraps import bootstrap_sources
 from ._known_peers import KnownPeers
@@ -83,6 +84,9 @@ class KnownMember:
     roles: frozenset[str] = frozenset({"listener"})
     """Roles of the member; some may be unknown here."""
 
+    unfit: tuple[str, ...] = ()
+    """Further addresses that it names and that are not dialled, each with the reason."""
+
     sources: frozenset[str] = attrs.field(default=frozenset(), eq=False)
     """Names of the sources that list the member. Two values that differ in nothing else are equal:
     a listener is not dialled anew because one more source has found it."""
@@ -114,6 +118,7 @@ class _Listed:
 
     source: Source
     members: dict[PeerId, Registration] = attrs.field(factory=dict)
+    is_near: bool = False
     is_working: bool = False
     trouble: PunchError | None = None
     is_final: bool = False
@@ -282,6 +287,7 @@ class Directory:
             changed()
 
     def _list(self, listed: _Listed, sighting: Sighting) -> None:
+        listed.is_near = sighting.is_near
         before = listed.members
         after = {} if sighting.is_whole else dict(before)
         for peer_id in sighting.gone:
@@ -305,21 +311,17 @@ class Directory:
         # Made anew from all sources each time, so that no order of reports leaves a trace.
         newest: dict[PeerId, Registration] = {}
         named: dict[PeerId, set[str]] = {}
+        near: set[PeerId] = set()
         for listed in self._listed:
             for peer_id, registration in listed.members.items():
                 named.setdefault(peer_id, set()).add(listed.source.name)
+                if listed.is_near:
+                    near.add(peer_id)
                 known = newest.get(peer_id)
                 if known is None or _stamp(known) < _stamp(registration):
                     newest[peer_id] = registration
         self._members = {
-            peer_id: KnownMember(
-                peer_id=peer_id,
-                addresses=registration.addresses,
-                incarnation=registration.incarnation,
-                sequence=registration.sequence,
-                roles=registration.roles,
-                sources=frozenset(named[peer_id]),
-            )
+            peer_id: _member(registration, named[peer_id], is_near=peer_id in near)
             for peer_id, registration in newest.items()
         }
         self._listeners = {
@@ -327,6 +329,42 @@ class Directory:
             for peer_id, member in self._members.items()
             if "listener" in member.roles
         }
+
+
+def _member(registration: Registration, sources: set[str], *, is_near: bool) -> KnownMember:
+    """What the directory says of a member, with those of its addresses that may be dialled."""
+    addresses, refused = _sorted_out(registration.addresses, is_near)
+    return KnownMember(
+        peer_id=registration.peer_id,
+        addresses=addresses,
+        incarnation=registration.incarnation,
+        sequence=registration.sequence,
+        roles=registration.roles,
+        unfit=refused,
+        sources=frozenset(sources),
+    )
+
+
+@lru_cache(maxsize=MAX_LISTED)
+def _sorted_out(
+    addresses: tuple[str, ...], is_near: bool
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The addresses to dial, each once, and the others with their reasons; cached."""
+    fit: dict[Address | str, str] = {}
+    refused: dict[str, None] = {}
+    for text in addresses:
+        try:
+            address = parse_address(text)
+        except ConfigurationError:
+            # The node says what it does not understand, and dials nothing.
+            fit.setdefault(text, text)
+            continue
+        why = None if is_near else unfit(address)
+        if why is None:
+            fit.setdefault(attrs.evolve(address, peer_id=None), text)
+        else:
+            refused[f"{short_word(text)}: {why}"] = None
+    return tuple(fit.values()), tuple(refused)
 
 
 def _stamp(registration: Registration) -> tuple[int, int]:

@@ -29,6 +29,10 @@ class Sighting:
     is_whole: bool = False
     """True if `present` is all members that the source knows; otherwise it is what changed."""
 
+    is_near: bool = False
+    """True if the source is on this machine: then loopback addresses and names of members mean what
+    they mean here, and are dialled."""
+
     trouble: PunchError | None = None
     """Why the source does not work now; `None` if it does."""
 

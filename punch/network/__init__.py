@@ -3,8 +3,9 @@
 How they are made is left to `punch.libp2p`, and to `punch.testing` for a network in memory.
 """
 
-from ._address import Address, Transport, parse_address, plain_ip
+from ._address import Address, Transport, parse_address, plain_ip, site_of
 from ._base import Handler, Located, Node, Stream, ip_of
+from ._foreign import unfit
 from ._loopback import LoopbackStream, is_own, open_loopback
 from ._own import Wanted, is_this_machine, own_hosts, places_here, resolve, ways_to
 
@@ -21,6 +22,8 @@ __all__ = [
     "Transport",
     "parse_address",
     "plain_ip",
+    "site_of",
+    "unfit",
     "is_this_machine",
     # this machine
     "own_hosts",

@@ -53,6 +53,11 @@ class Address:
         return f"/{self.kind}/{self.host}/{how}{who}"
 
     @property
+    def is_name(self) -> bool:
+        """True if a name stands where an IP address could."""
+        return self.kind.startswith("dns")
+
+    @property
     def place(self) -> str:
         """Host and port, whatever the transport: what a known identity is filed under."""
         return f"{self.host}:{self.port}"
@@ -141,3 +146,18 @@ def plain_ip(text: str) -> str:
     address = ipaddress.ip_address(text.split("%")[0])
     mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
     return str(mapped or address)
+
+
+def site_of(host: str) -> str:
+    """What stands for one machine or household: an IPv4 address, or 64 bits of an IPv6 address.
+
+    A provider gives a household one of these and no choice (RFC 6177); an IPv6 address below it is
+    anybody's to make up. A name stands for itself.
+    """
+    try:
+        address = ipaddress.ip_address(plain_ip(host))
+    except ValueError:
+        return host
+    if isinstance(address, ipaddress.IPv4Address):
+        return str(address)
+    return str(ipaddress.IPv6Network((int(address) >> 64 << 64, 64)))
