@@ -5,12 +5,8 @@ Which listeners there are is decided by the directory, and which one is asked by
 
 from __future__ import annotations
 
-import itertools
-import math
-from collections import Counter
 from collections.abc import Iterator, Mapping
 
-import attrs
 import trio
 
 from .._logs import get_logger
@@ -25,6 +21,7 @@ from ..wire import PROTOCOL, Advert, Hello, LoadReport, Session, greeting
 from ._dials import Dials
 from ._directory import Directory, KnownMember
 from ._local import LocalListener
+from ._places import ListenerState, Places
 
 log = get_logger(__name__)
 
@@ -36,49 +33,8 @@ MAX_RETRY_SECONDS = 10.0
 # Sessions at a time; further listeners wait for one to end. A session is one connection.
 MAX_LISTENERS = 1024
 
-_NEVER = (0, -math.inf)
-
 # With more listeners than that, their turns are given so often, in seconds.
 CROWDED_SECONDS = 0.1
-
-
-@attrs.define(eq=False)
-class _ListenerState:
-    """A listener of the directory, with our session to it."""
-
-    listener: KnownMember
-    age: int
-    """Grows with each listener that is found."""
-    session: PeerSession | None = None
-    trouble: str | None = None
-    """Why there is no session, once that is known."""
-    has_met: bool = False
-    """True once there was a session."""
-    tries: int = 0
-    """Dials in vain since the last session, or in all."""
-    reasons: list[str] = attrs.field(factory=list)
-    """What came of each address of a listener that was not met yet."""
-    moved: trio.Event = attrs.field(factory=trio.Event)
-    """Set when the listener started anew or moved: the next try is made at once."""
-
-    @property
-    def has_more_addresses(self) -> bool:
-        """True if some of its addresses were not tried yet in this round."""
-        return not self.has_met and 0 < len(self.reasons) < len(self.listener.addresses)
-
-    def next_addresses(self) -> tuple[str, ...]:
-        """The addresses to try: one at a time before it was met, or another's turn would wait."""
-        addresses = self.listener.addresses
-        if self.has_met or not addresses:
-            return addresses
-        return (addresses[self.tries % len(addresses)],)
-
-    def failed(self, why: str) -> None:
-        """Note a dial in vain; the trouble is told once every address was tried."""
-        self.tries += 1
-        self.reasons.append(why)
-        if not self.has_more_addresses:
-            self.trouble, self.reasons = "; ".join(dict.fromkeys(self.reasons)), []
 
 
 class SessionPool:
@@ -109,16 +65,9 @@ class SessionPool:
         self._admit = admit
         self._node = node
         self._hello = greeting(namespace=namespace, incarnation=incarnation, version=version)
-        self._states: dict[PeerId, _ListenerState] = {}
+        self._states: dict[PeerId, ListenerState] = {}
         self._dials = Dials()
-        self._ages = itertools.count()
-        # How often a listener without a place was tried, and when last: those with fewer tries have
-        # their turns before it.
-        self._tried: dict[PeerId, tuple[int, float]] = {}
-        # Places that the listeners of one source may have before they were met.
-        self._share = float(MAX_LISTENERS)
-        # Listeners that were not met yet, by the names of their sources.
-        self._unmet: Counter[str] = Counter()
+        self._places = Places(MAX_LISTENERS)
         self._local: LocalListener | None = None
         self._roster_changed = trio.Event()
         self._changed = trio.Event()
@@ -179,18 +128,12 @@ class SessionPool:
             nursery.start_soon(self._dials.run)
             while True:
                 self._roster_changed = trio.Event()
-                self._share = MAX_LISTENERS / max(1, len(directory.sources))
-                self._unmet = Counter(
-                    name
-                    for state in self._states.values()
-                    if not state.has_met
-                    for name in state.listener.sources
-                )
-                listeners = self._in_turn(directory)
-                for listener in listeners:
+                listeners = list(self._listeners(directory))
+                self._places.look(self._states.values(), sources=len(directory.sources))
+                for listener in self._places.in_turn(listeners):
                     self._meet(listener, directory, nursery)
                 self._signal()
-                if len(listeners) > MAX_LISTENERS:
+                if len(listeners) > self._places.limit:
                     # A place becomes free with each dial that fails.
                     await trio.sleep(CROWDED_SECONDS)
                 await self._roster_changed.wait()
@@ -202,22 +145,6 @@ class SessionPool:
                 peer_id=self._node.peer_id, addresses=(), incarnation=self._local.incarnation
             )
         yield from directory.listeners.values()
-
-    def _in_turn(self, directory: Directory) -> list[KnownMember]:
-        """The same; if not all can be met at a time, those first that waited longest for it."""
-        listeners = list(self._listeners(directory))
-        if len(listeners) > MAX_LISTENERS:
-            listed = {listener.peer_id for listener in listeners}
-            self._tried = {p: at for p, at in self._tried.items() if p in listed}
-            listeners.sort(key=lambda each: self._tried.get(each.peer_id, _NEVER))
-        return listeners
-
-    def _has_place(self, listener: KnownMember) -> bool:
-        """Whether one more listener can be met; no source takes the places of the others."""
-        if len(self._states) >= MAX_LISTENERS:
-            return False
-        sources = listener.sources
-        return not sources or any(self._unmet[name] < self._share for name in sources)
 
     def _is_listed(self, peer_id: PeerId, directory: Directory) -> bool:
         is_local = self._local is not None and peer_id == self._node.peer_id
@@ -241,14 +168,11 @@ class SessionPool:
             if state.listener != listener or (is_news and state.session is None):
                 state.moved.set()
             state.listener = listener
-        elif self._has_place(listener):
-            self._unmet.update(listener.sources)
-            tries, _ = self._tried.get(listener.peer_id, _NEVER)
-            state = _ListenerState(listener, age=next(self._ages), tries=tries)
-            self._states[listener.peer_id] = state
+        elif self._places.is_free_for(listener):
+            state = self._states[listener.peer_id] = self._places.give(listener)
             nursery.start_soon(self._keep, state, directory)
 
-    async def _keep(self, state: _ListenerState, directory: Directory) -> None:
+    async def _keep(self, state: ListenerState, directory: Directory) -> None:
         """Stay connected to one listener until it is gone from the roster."""
         peer_id = state.listener.peer_id
         delay = MIN_RETRY_SECONDS
@@ -268,9 +192,9 @@ class SessionPool:
                 self._signal()
                 if not self._is_listed(peer_id, directory):
                     return
-                if not state.has_met and len(directory.listeners) > MAX_LISTENERS:
+                if not state.has_met and len(directory.listeners) > self._places.limit:
                     # Another may have the place, which this one has only asked for.
-                    self._tried[peer_id] = state.tries, trio.current_time()
+                    self._places.leave(state, now=trio.current_time())
                     return
                 if state.has_more_addresses:
                     continue
@@ -281,17 +205,17 @@ class SessionPool:
                 delay = min(2 * delay, MAX_RETRY_SECONDS)
         finally:
             del self._states[peer_id]
-            if len(directory.listeners) > MAX_LISTENERS:
+            if len(directory.listeners) > self._places.limit:
                 self._roster_changed.set()
 
-    async def _connect(self, state: _ListenerState) -> bool:
+    async def _connect(self, state: ListenerState) -> bool:
         """Have one session with a listener, from beginning to end; False if it never opened."""
         peer_id = state.listener.peer_id
         try:
             if self._local is not None and peer_id == self._node.peer_id:
                 stream = self._local.connect()
             else:
-                stream = await self._dial(state)
+                stream = await _dialled(self._node, state, self._dials)
         except PeerUnreachable as error:
             state.failed(error.message)
             return False
@@ -310,22 +234,6 @@ class SessionPool:
             if was_there and self._events.wants(PeerLeft):
                 self._events.publish(PeerLeft(at=now, peer_id=peer_id))
         return was_there
-
-    async def _dial(self, state: _ListenerState) -> Stream:
-        listener = state.listener
-        if listener.unfit and not listener.addresses:
-            raise PeerUnreachable(f"has no address to dial from here: {'; '.join(listener.unfit)}")
-        async with self._dials.turn(
-            addresses := state.next_addresses(),
-            sources=listener.sources,
-            tries=-1 if state.has_met else state.tries,
-            age=state.age,
-        ) as dial:
-            try:
-                return await self._node.open_stream(listener.peer_id, addresses, PROTOCOL)
-            except PeerUnreachable:
-                dial.has_failed = True
-                raise
 
     def _signal(self) -> None:
         self._changed.set()
@@ -375,3 +283,23 @@ class SessionPool:
     async def serve_call(self, call: ServerCall) -> None:
         """Never called: the rules of a session refuse a listener that asks."""
         raise AssertionError("a listener asked")
+
+
+async def _dialled(node: Node, state: ListenerState, dials: Dials) -> Stream:
+    """A stream to a listener, once it is its turn to be dialled.
+
+    Raises:
+      PeerUnreachable: if none can be opened.
+
+    """
+    listener = state.listener
+    if listener.unfit and not listener.addresses:
+        raise PeerUnreachable(f"has no address to dial from here: {'; '.join(listener.unfit)}")
+    addresses = state.next_addresses()
+    tries = -1 if state.has_met else state.tries
+    async with dials.turn(addresses, sources=listener.sources, tries=tries, age=state.age) as dial:
+        try:
+            return await node.open_stream(listener.peer_id, addresses, PROTOCOL)
+        except PeerUnreachable:
+            dial.has_failed = True
+            raise

@@ -53,11 +53,6 @@ class Address:
         return f"/{self.kind}/{self.host}/{how}{who}"
 
     @property
-    def is_name(self) -> bool:
-        """True if a name stands where an IP address could."""
-        return self.kind.startswith("dns")
-
-    @property
     def place(self) -> str:
         """Host and port, whatever the transport: what a known identity is filed under."""
         return f"{self.host}:{self.port}"

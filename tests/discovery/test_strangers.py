@@ -142,19 +142,19 @@ async def test_a_thousand_made_up_listeners_cost_little_and_hide_nobody(
         assert sum(node.dialed.values()) <= 128 + MAX_DIALS + 11 * 64
 
 
-async def test_a_listener_in_the_middle_of_a_thousand_is_met_in_half_a_minute(
+async def test_a_listener_in_the_middle_of_many_is_met_in_time(
     autojump_clock: MockClock, swarm: Swarm
 ) -> None:
     """The worst place there is: all are refused at once, and each has a machine of its own."""
     honest = await swarm.listener("honest", MockBackend(MockScript()))
-    joins = made_up()
-    joins.insert(THOUSAND // 2, signed("honest", honest.node.addresses))
+    joins = made_up(THOUSAND // 2)
+    joins.insert(THOUSAND // 4, signed("honest", honest.node.addresses))
     hostile = HostileBootstrap(swarm.network, joins)
     node = counting(swarm.network, patience=0.0)
     async with open_router(node=node, bootstrap=hostile.address, namespace=NAMESPACE) as router:
         began = trio.current_time()
         await router.wait_for_peers(lambda found: len(found) >= 1)
-        assert trio.current_time() - began < 30.0
+        assert trio.current_time() - began < 10.0
 
 
 async def test_one_victim_is_not_dialled_for_a_thousand_identities(
@@ -176,7 +176,7 @@ async def test_a_hostile_source_takes_no_turns_of_an_honest_one(
     autojump_clock: MockClock, swarm: Swarm
 ) -> None:
     """What is found by another source is dialled at once, however many the first one lists."""
-    hostile = HostileBootstrap(swarm.network, made_up(3000))
+    hostile = HostileBootstrap(swarm.network, made_up(1500))
     node = counting(swarm.network, patience=0.0)
     places = [hostile.address, swarm.bootstrap]
     async with open_router(node=node, bootstrap=places, namespace=NAMESPACE) as router:
