@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
+from difflib import get_close_matches
 
 from ._version import __version__
 from .bootstrap import __main__ as bootstrap
+from .cli import ExitCode, with_streams
 from .cli.commands import models, peers, replay, settings, why
 from .dialer import __main__ as dialer
 from .listener import __main__ as listener
@@ -67,19 +69,30 @@ COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
 
 def main() -> int:
     """Run the program that the first argument names; its exit code."""
-    match sys.argv[1:]:
-        case [] | ["-h" | "--help"]:
+    return with_streams(lambda: _run(sys.argv[1:]))
+
+
+def _run(arguments: Sequence[str]) -> int:
+    match arguments:
+        case [] | ["-h" | "--help" | "help"]:
             print(USAGE)
-            return 0
-        case ["--version"]:
+            return ExitCode.OK
+        case ["-V" | "--version" | "version"]:
             print(f"punch {__version__}")
-            return 0
-        case [name, *arguments] if name in COMMANDS:
-            return COMMANDS[name](arguments)
-        case [name, *_]:
-            print(f"punch: there is no command {name!r}\n\n{USAGE}", file=sys.stderr)
-            return 2
-    return 2
+            return ExitCode.OK
+        case ["help", name, *rest] if name in COMMANDS:
+            return COMMANDS[name]([*rest, "--help"])
+        case [name, *rest] if name in COMMANDS:
+            return COMMANDS[name](rest)
+        case ["help", name, *_] | [name, *_]:
+            print(f"punch: there is no command {name!r}{_meant(name)}\n\n{USAGE}", file=sys.stderr)
+    return ExitCode.USAGE
+
+
+def _meant(name: str) -> str:
+    """The command that was probably meant, for the end of a sentence."""
+    near = get_close_matches(name, COMMANDS, n=1)
+    return f"; did you mean `punch {near[0]}`?" if near else ""
 
 
 if __name__ == "__main__":

@@ -61,7 +61,7 @@ def easy(**changes: Any) -> RequestRecord:
         ),
         usage=Usage(prompt_tokens=420, completion_tokens=11),
         cost=Cost(prompt=420, answer=11),
-        texts=11,
+        tokens=11,
     )
     return attrs.evolve(record, **changes)
 
@@ -82,7 +82,7 @@ def continued() -> RequestRecord:
         ),
         usage=Usage(prompt_tokens=420, completion_tokens=161, cached_tokens=64),
         cost=Cost(prompt=420, answer=161),
-        texts=161,
+        tokens=161,
     )
 
 

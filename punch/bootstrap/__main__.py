@@ -76,8 +76,9 @@ async def serve(settings: BootstrapSettings, shutdown: Shutdown) -> ExitCode:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the program; its exit code."""
-    return run_program("punch.bootstrap", ABOUT, BootstrapSettings, serve, arguments)
+    """Run the program, or the command of `punch` with these *arguments*; its exit code."""
+    name = "python -m punch.bootstrap" if arguments is None else "punch bootstrap"
+    return run_program(name, ABOUT, BootstrapSettings, serve, arguments)
 
 
 if __name__ == "__main__":

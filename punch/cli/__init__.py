@@ -12,7 +12,8 @@ from ._listener import open_listener_of
 from ._output import explain, print_json, print_text
 from ._router import open_router_of
 from ._run import Shutdown, load_settings, run_command, run_program
-from ._shared import bootstraps, decision_log_path, keys_path, known_peers
+from ._shared import JoinLines, bootstraps, decision_log_path, join_lines, keys_path, known_peers
+from ._streams import read_all, with_streams
 
 __all__ = [
     # running
@@ -20,6 +21,7 @@ __all__ = [
     "run_command",
     "load_settings",
     "Shutdown",
+    "with_streams",
     "ExitCode",
     "EXITS",
     "exit_code",
@@ -28,6 +30,8 @@ __all__ = [
     "decision_log_path",
     "keys_path",
     "bootstraps",
+    "JoinLines",
+    "join_lines",
     "known_peers",
     "open_backend",
     "open_router_of",
@@ -37,5 +41,6 @@ __all__ = [
     "converse",
     "explain",
     "print_json",
+    "read_all",
     "print_text",
 ]

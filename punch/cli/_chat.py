@@ -11,6 +11,7 @@ from ..dialer import Router, new_request_id
 from ..exceptions import InvalidRequest, NetworkError, PunchError
 from ..wire import ChatMessage, CommandRequest
 from ._output import explain, plain, print_text
+from ._streams import read_line
 
 HELP = """\
 /model NAME   ask for this model; /model alone takes any
@@ -27,7 +28,7 @@ def _prompt() -> str | None:
     """
     if sys.stdin.isatty():
         print("> ", end="", file=sys.stderr, flush=True)
-    line = sys.stdin.readline()
+    line = read_line()
     return line.rstrip("\n") if line else None
 
 

@@ -49,8 +49,21 @@ class ExitCode(enum.IntEnum):
     BACKEND = 8
     """The backend on this machine does not work."""
 
+    OUTPUT = 9
+    """Standard output could not be written: the disk is full, or it was closed."""
+
+    HANGUP = 129
+    """The terminal is gone (SIGHUP), before the program was done. One that serves is done once it \
+has drained, and then ends with 0."""
+
     INTERRUPTED = 130
-    """Ctrl-C."""
+    """Ctrl-C (SIGINT), before the program was done; a second one ends it while it drains."""
+
+    PIPE = 141
+    """Whoever read the output has gone, as `head` does when it has enough. Nothing is printed."""
+
+    TERMINATED = 143
+    """SIGTERM, before the program was done."""
 
 
 # The first class that fits counts.

@@ -20,11 +20,20 @@ from ..settings import ProgramSettings, Settings, load, open_settings, parse_fla
 from ._exits import ExitCode, exit_code
 from ._logs import configure_logging
 from ._output import plain
+from ._streams import only, with_streams
 
-# Ctrl-Break stands in for SIGTERM on Windows.
-SIGNALS = tuple(
-    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGBREAK") if hasattr(signal, name)
-)
+# What each signal means to whoever asks for our exit code, where it ended the program before it
+# was done. Ctrl-Break stands in for SIGTERM on Windows.
+_ENDED_BY = {
+    getattr(signal, name): code
+    for name, code in (
+        ("SIGHUP", ExitCode.HANGUP),
+        ("SIGINT", ExitCode.INTERRUPTED),
+        ("SIGTERM", ExitCode.TERMINATED),
+        ("SIGBREAK", ExitCode.TERMINATED),
+    )
+    if hasattr(signal, name)
+}
 
 
 # New objects before the collector looks at them (a few megabytes), and how often it looks at
@@ -54,13 +63,17 @@ async def _supervise(
     program: Callable[[P, Shutdown], Awaitable[ExitCode]], settings: P
 ) -> ExitCode:
     shutdown = Shutdown()
-    # A program that is cancelled returns nothing, so this stays.
+    # A program that is cancelled returns nothing, and this is what the signal made of it.
     outcome = ExitCode.INTERRUPTED
-    with trio.open_signal_receiver(*SIGNALS) as signals:
+    # `nohup` has a program ignore the end of its terminal, and it still does.
+    heard = [number for number in _ENDED_BY if signal.getsignal(number) != signal.SIG_IGN]
+    with trio.open_signal_receiver(*heard) as signals:
         async with trio.open_nursery() as nursery:
 
             async def watch() -> None:
+                nonlocal outcome
                 async for number in signals:
+                    outcome = _ENDED_BY[signal.Signals(number)]
                     if shutdown.requested.is_set() or not shutdown.drains:
                         nursery.cancel_scope.cancel()
                     shutdown.signal = number
@@ -81,13 +94,6 @@ def _calm_collector() -> None:
     """
     gc.freeze()
     gc.set_threshold(*COLLECTOR_THRESHOLD)
-
-
-def _only(error: BaseException) -> BaseException:
-    # A nursery wraps even a single error in a group.
-    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
-        error = error.exceptions[0]
-    return error
 
 
 def load_settings(
@@ -129,7 +135,7 @@ def run_program(
     """Run a program and return its exit code; an error becomes a sentence on standard error.
 
     Args:
-      name: Its module, or a command of ``punch`` as it is typed.
+      name: What was typed to run it.
       about: What it does, in a sentence.
       kind: Its settings.
       program: What to run.
@@ -142,8 +148,7 @@ def run_program(
         _calm_collector()
         return trio.run(_supervise, program, settings)
 
-    typed = name if name.startswith("punch ") else f"python -m {name}"
-    return run_command(typed, about, kind, run, arguments)
+    return run_command(name, about, kind, run, arguments)
 
 
 def run_command(
@@ -154,18 +159,22 @@ def run_command(
     arguments: Sequence[str] | None = None,
 ) -> int:
     """Run a command that needs no event loop and return its exit code, as `run_program` does."""
-    try:
-        given = sys.argv[1:] if arguments is None else arguments
-        return command(load_settings(name, about, kind, given))
-    except KeyboardInterrupt:
-        return ExitCode.INTERRUPTED
-    except (PunchError, BaseExceptionGroup) as raised:
-        error = _only(raised)
-        if not isinstance(error, PunchError):
-            # A bug of ours: a traceback says more than a sentence could.
-            raise
-        print(f"punch: {plain(str(error))}", file=sys.stderr)
-        return exit_code(error)
+
+    def run() -> int:
+        try:
+            given = sys.argv[1:] if arguments is None else arguments
+            return command(load_settings(name, about, kind, given))
+        except KeyboardInterrupt:
+            return ExitCode.INTERRUPTED
+        except (PunchError, BaseExceptionGroup) as raised:
+            error = only(raised)
+            if not isinstance(error, PunchError):
+                # A bug of ours: a traceback says more than a sentence could.
+                raise
+            print(f"punch: {plain(str(error))}", file=sys.stderr)
+            return exit_code(error)
+
+    return with_streams(run)
 
 
 @attrs.frozen(kw_only=True)

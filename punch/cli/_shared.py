@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
+
+import attrs
 
 from ..discovery import KnownPeers, parse_bootstraps
 from ..network import Address
@@ -21,6 +24,28 @@ def bootstraps(settings: NetworkSettings) -> tuple[Address, ...]:
         place.reached_by(settings.transport, setting=said)
         for place in parse_bootstraps(settings.bootstrap, setting=said)
     )
+
+
+@attrs.frozen(kw_only=True)
+class JoinLines:
+    """What to type so that one more listener is there."""
+
+    here: str
+    """On this machine."""
+
+    elsewhere: str | None
+    """On another one; `None` if no other machine reaches any of the bootstraps."""
+
+
+def join_lines(settings: NetworkSettings) -> JoinLines:
+    """The whole line that starts a listener of this network, here and on another machine."""
+    line = f"punch listener --namespace {shlex.quote(settings.namespace)}"
+    places = bootstraps(settings)
+    reached = [str(place) for place in places if not place.is_loopback()]
+    usual = places == parse_bootstraps(NetworkSettings().bootstrap)
+    here = "" if usual else f" --bootstrap {shlex.quote(','.join(map(str, places)))}"
+    elsewhere = f"{line} --bootstrap {shlex.quote(','.join(reached))}" if reached else None
+    return JoinLines(here=line + here, elsewhere=elsewhere)
 
 
 def known_peers(settings: NetworkSettings) -> KnownPeers:

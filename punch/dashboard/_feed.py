@@ -11,7 +11,7 @@ from __future__ import annotations
 import secrets
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from itertools import count
 from typing import Any, Protocol
@@ -148,11 +148,13 @@ class Feed:
         router: Watched,
         *,
         show_prompts: bool = False,
+        join: Mapping[str, str | None] | None = None,
         wall: Callable[[], float] = time.time,
     ) -> None:
         self.show_prompts = show_prompts
         """Whether questions are kept and shown."""
         self._router = router
+        self._join = dict(join or {})
         self._wall = wall
         self._run = secrets.token_hex(4)
         self._began = wall()
@@ -280,6 +282,7 @@ class Feed:
                 "began": round(self._began, 3),
                 "show_prompts": self.show_prompts,
                 "strict": self._router.strict,
+                "join": self._join,
             }
         if self._members_version > version or version == 0:
             data["members"] = list(self._peers)
@@ -392,6 +395,7 @@ async def open_feed(
     *,
     events: Bus,
     show_prompts: bool = False,
+    join: Mapping[str, str | None] | None = None,
     wall: Callable[[], float] = time.time,
 ) -> AsyncIterator[Feed]:
     """A feed for as long as the context lasts.
@@ -401,10 +405,12 @@ async def open_feed(
       events: Where the gateway publishes, and a decision log its lines: without one no decision is
         shown, and one without a file will do. The process's own log goes there too.
       show_prompts: Keep the questions, and show them.
+      join: What to type so that a listener joins: ``here``, and ``elsewhere``, on another machine,
+        `None` if none could.
       wall: The time, in seconds since 1970.
 
     """
-    feed = Feed(router, show_prompts=show_prompts, wall=wall)
+    feed = Feed(router, show_prompts=show_prompts, join=join, wall=wall)
     kinds = (*feed.KINDS, PromptRead) if show_prompts else feed.KINDS
     try:
         async with (

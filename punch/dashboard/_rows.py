@@ -182,9 +182,9 @@ def request_row(record: RequestRecord, *, serial: int, ahead: float) -> Row:
 
 
 def tokens_of(record: RequestRecord) -> int:
-    """Tokens of the answer: the backend's count at its end, parts of text until then."""
+    """Tokens of the answer: the backend's count at its end, those delivered until then."""
     counted = record.usage.completion_tokens
-    return record.texts if counted is None else counted
+    return record.tokens if counted is None else counted
 
 
 def segment_row(segment: Segment) -> Row:

@@ -22,6 +22,7 @@ from ..cli import (
     open_router_of,
     print_json,
     print_text,
+    read_all,
     run_program,
 )
 from ..decision_log import open_decision_log
@@ -100,7 +101,7 @@ async def dial(settings: DialerSettings, shutdown: Shutdown) -> ExitCode:
     """Ask what is to be asked."""
     question = settings.ask
     if question == "-":
-        question = await trio.to_thread.run_sync(sys.stdin.read, abandon_on_cancel=True)
+        question = await trio.to_thread.run_sync(read_all, abandon_on_cancel=True)
     if question is not None and not question.strip():
         raise ConfigurationError("--ask is empty: give it a question")
     async with open_router_as(settings) as router:
@@ -112,8 +113,9 @@ async def dial(settings: DialerSettings, shutdown: Shutdown) -> ExitCode:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the program; its exit code."""
-    return run_program("punch.dialer", ABOUT, DialerSettings, dial, arguments)
+    """Run the program, or the command of `punch` with these *arguments*; its exit code."""
+    name = "python -m punch.dialer" if arguments is None else "punch dialer"
+    return run_program(name, ABOUT, DialerSettings, dial, arguments)
 
 
 if __name__ == "__main__":

@@ -105,8 +105,8 @@ class RequestRecord:
     cost: Cost = attrs.field(factory=Cost)
     """What its key pays for; known at the end."""
 
-    texts: int = 0
-    """Parts of the text delivered so far."""
+    tokens: int = 0
+    """Tokens delivered so far, as whoever makes them counts; at least one for each part."""
 
     traceparent: str | None = None
     """The caller's trace: the header of this name (W3C Trace Context)."""
@@ -124,7 +124,7 @@ class RequestStarted(Event):
 class RequestChanged(Event):
     """A peer was chosen, text began, another peer continues, or the wait has another reason.
 
-    Not published for every part of the text: `RequestRecord.texts` counts these.
+    Not published for every part of the text: see `RequestRecord.tokens`.
     """
 
     request: RequestRecord

@@ -11,7 +11,9 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 import attrs
+import trio
 
+from .._background import open_background
 from .._logs import get_logger
 from .._subscribers import open_bus
 from ..cli import (
@@ -19,6 +21,7 @@ from ..cli import (
     Shutdown,
     claim_identity,
     decision_log_path,
+    join_lines,
     keys_path,
     open_listener_of,
     open_router_of,
@@ -29,7 +32,7 @@ from ..decision_log import open_decision_log
 from ..events import Bus
 from ..listener import Listener
 from ..settings import GatewaySettings
-from ._gateway import GatewayParts, open_gateway
+from ._gateway import Gateway, GatewayParts, open_gateway
 from ._gateway import GatewaySettings as HttpSettings
 from .keys._keys import KeyStore, open_keys
 from .keys._quotas import Quotas
@@ -40,6 +43,9 @@ from .telemetry._metrics import metrics_route, open_metrics
 from .telemetry._spans import open_spans
 
 log = get_logger("punch.gateway")
+
+# How often a gateway without API keys looks whether one was made, in seconds.
+KEY_CHECK_SECONDS = 1.0
 
 ABOUT = "Serve OpenAI's and Ollama's API, answered by the best listener of a namespace."
 
@@ -55,6 +61,26 @@ async def open_books(settings: GatewaySettings, events: Bus) -> AsyncIterator[Ke
         return
     async with open_keys(path) as keys, open_usage(keys.database, events=events):
         yield keys
+
+
+@asynccontextmanager
+async def open_lock(
+    gateway: Gateway, settings: GatewaySettings, events: Bus
+) -> AsyncIterator[None]:
+    """Ask for API keys as soon as there is one, if the gateway began without any."""
+    async with open_background() as nursery:
+        nursery.start_soon(_lock_once_keyed, gateway, settings, events)
+        yield
+
+
+async def _lock_once_keyed(gateway: Gateway, settings: GatewaySettings, events: Bus) -> None:
+    path = keys_path(settings.keys)
+    while not await trio.to_thread.run_sync(path.exists):  # noqa: ASYNC110 - another process makes it
+        await trio.sleep(KEY_CHECK_SECONDS)
+    async with open_keys(path) as keys, open_usage(keys.database, events=events):
+        gateway.lock(keys)
+        log.warning("an API key was made: every request needs one from now on", keys=str(path))
+        await trio.sleep_forever()
 
 
 @asynccontextmanager
@@ -93,6 +119,7 @@ async def serve(settings: GatewaySettings, shutdown: Shutdown) -> ExitCode:
                 router,
                 events=events,
                 show_prompts=settings.show_prompts,
+                join=attrs.asdict(join_lines(settings.network)),
             )
         )
         metrics = await enter(
@@ -117,6 +144,8 @@ async def serve(settings: GatewaySettings, shutdown: Shutdown) -> ExitCode:
                 ),
             )
         )
+        if keys is None and not settings.open_to_all:
+            await enter(open_lock(gateway, settings, events))
         log.info(
             "serving",
             url=gateway.url,
@@ -148,8 +177,9 @@ def gateway_settings(settings: GatewaySettings) -> HttpSettings:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the program; its exit code."""
-    return run_program("punch.gateway", ABOUT, GatewaySettings, serve, arguments)
+    """Run the program, or the command of `punch` with these *arguments*; its exit code."""
+    name = "python -m punch.gateway" if arguments is None else "punch serve"
+    return run_program(name, ABOUT, GatewaySettings, serve, arguments)
 
 
 if __name__ == "__main__":

@@ -143,12 +143,12 @@ class Cors:
         ]
 
 
-@attrs.frozen(kw_only=True)
+@attrs.define(kw_only=True)
 class Door:
     """The check that every request passes before it is routed: origin, host and API key."""
 
     keys: KeyStore | None = None
-    """The API keys; `None` if requests need none."""
+    """The API keys; `None` if requests need none. Set where the first one is made later."""
 
     origins: tuple[str, ...] = attrs.field(default=(), converter=origins_of)
     """Web pages whose scripts may ask, as ``https://example.org``; ``*`` for all."""
@@ -244,7 +244,8 @@ class Application:
         door: Door,
     ) -> None:
         self.service = service
-        self._door = door
+        self.door = door
+        """Decides which requests may enter."""
         self._endpoints: dict[str, Endpoint[Any]] = {each.path: each for each in endpoints}
         all_routes = [
             *routes,
@@ -259,9 +260,9 @@ class Application:
                 await send({"type": "websocket.close", "code": 1003})
             return
         headers = dict(scope["headers"])
-        answer = _Sender(send, self._door.cors.headers(headers))
+        answer = _Sender(send, self.door.cors.headers(headers))
         try:
-            await self._door.enter(scope, headers)
+            await self.door.enter(scope, headers)
             endpoint = self._endpoints.get(scope["path"])
             if endpoint is not None and scope["method"] == "POST":
                 await endpoint(scope, receive, answer)
@@ -319,7 +320,7 @@ class Application:
         if not methods:
             raise HTTPException(404)
         headers_out = [(b"allow", ", ".join(methods).encode())]
-        headers_out += self._door.cors.preflight(headers, methods)
+        headers_out += self.door.cors.preflight(headers, methods)
         await send({"type": "http.response.start", "status": 204, "headers": headers_out})
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 

@@ -102,9 +102,10 @@ class GatewayParts:
 class Gateway:
     """A running gateway. Made by `open_gateway`."""
 
-    def __init__(self, server: Server, live: LiveRequests) -> None:
+    def __init__(self, server: Server, application: Application) -> None:
         self._server = server
-        self._live = live
+        self._door = application.door
+        self._live = application.service.live
 
     @property
     def address(self) -> tuple[str, int]:
@@ -126,6 +127,10 @@ class Gateway:
     def under_way(self) -> int:
         """How many requests are being answered."""
         return len(self._live.under_way)
+
+    def lock(self, keys: KeyStore) -> None:
+        """Ask for one of these API keys from now on, where none was needed."""
+        self._door.keys = keys
 
 
 def build_application(router: Router, parts: GatewayParts | None = None) -> Application:
@@ -236,4 +241,4 @@ async def open_gateway(router: Router, parts: GatewayParts | None = None) -> Asy
         drain=settings.drain,
         spell=spell_bad_request,
     ) as server:
-        yield Gateway(server, application.service.live)
+        yield Gateway(server, application)

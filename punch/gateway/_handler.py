@@ -190,7 +190,7 @@ class RequestHandler:
                     parts.append(text)
                     size += len(text)
             client.quiet_since = trio.current_time()
-            self._account.received(answer, len(parts))
+            self._account.received(answer)
             client.name_model()
             if self._stream is not None:
                 await client.write(partial(self._stream.text, index, parts))

@@ -100,10 +100,11 @@ class RequestAccount:
         )
         self.publish()
 
-    def received(self, answer: Answer, parts: int) -> None:
-        """Count *parts* of text of *answer*; publish the first, and a peer that takes over."""
+    def received(self, answer: Answer) -> None:
+        """Count what is there of *answer*; publish the first text, and a peer that takes over."""
         record = self.record
-        record.texts += parts
+        answers = (answer,) if self._is_single else self.answers.values()
+        record.tokens = sum(each.tokens for each in answers)
         if record.first_text_at is None:
             record.first_text_at = trio.current_time()
         elif answer.peer_id == record.peer_id or not self._is_single:

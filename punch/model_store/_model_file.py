@@ -76,7 +76,10 @@ def describe(
       ModelFileError: if it is not a whole GGUF model.
 
     """
-    first = Path(path).expanduser().absolute()
+    try:
+        first = Path(path).expanduser().absolute()
+    except RuntimeError:
+        raise ConfigurationError(f"{setting} is {str(path)!r}: nobody's home folder here") from None
     header, file_bytes = _read(first, setting)
     if not header.features:
         raise ModelFileError(

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from ..exceptions import ConfigurationError
 from ._file import MAX_FILE_BYTES, SettingsFile, parse_settings, read_text
 from ._locks import try_lock
-from ._rules import boolean
+from ._rules import boolean, expanded
 from ._setting import Setting
 from ._table import SECTIONS
 
@@ -51,7 +51,7 @@ def set_value(path: Path, setting: Setting[object], texts: Sequence[str]) -> Non
         raise ConfigurationError(f"{setting.name} is said for each run; the file cannot have it")
     for text in texts:
         try:
-            setting.rule.convert(text)
+            setting.rule.value(text)
         except ValueError as error:
             shown = "the secret" if setting.secret else f"{setting.name} {setting.shown(text)!r}"
             raise ConfigurationError(f"{shown} is not set: {error}") from None
@@ -122,7 +122,7 @@ def _plain(setting: Setting[object], text: str) -> Plain:
             except ValueError:
                 return float(text)
     # Absolute: the working folder of this moment means nothing later.
-    return str(Path(text).expanduser().absolute()) if setting.rule.is_path(text) else text
+    return str(expanded(text).absolute()) if setting.rule.is_path(text) else text
 
 
 def edit(

@@ -7,6 +7,9 @@ from pathlib import Path
 
 import platformdirs
 
+from ..exceptions import ConfigurationError
+from ._rules import expanded
+
 FILE_VARIABLE = "PUNCH_SETTINGS"
 """Names another settings file; ``none`` for no file at all."""
 
@@ -31,4 +34,9 @@ def settings_path(environment: Mapping[str, str]) -> Path | None:
     text = environment.get(FILE_VARIABLE, "").strip()
     if text.lower() == "none":
         return None
-    return Path(text).expanduser() if text else configuration_folder() / "settings.toml"
+    if not text:
+        return configuration_folder() / "settings.toml"
+    try:
+        return expanded(text)
+    except ValueError as error:
+        raise ConfigurationError(f"{FILE_VARIABLE} is {text!r}: {error}") from None

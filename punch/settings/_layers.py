@@ -14,6 +14,7 @@ import attrs
 
 from ..exceptions import ConfigurationError
 from ._file import SettingsFile
+from ._rules import expanded
 from ._setting import Origin, Setting, Settings, group_fields, setting_fields
 from ._table import SECTIONS, SETTINGS
 
@@ -184,7 +185,7 @@ def _of_item(setting: Setting[object], item: object, origin: Origin, path: Path)
         case "text" | "path" | "path or name", str():
             # Relative to the file, which then means the same wherever a program is started.
             is_path = setting.rule.is_path(item)
-            return str(path.parent / Path(item).expanduser()) if is_path else item
+            return _beside(setting, item, path, origin) if is_path else item
     rule = {
         "switch": "write true or false, without quotes",
         "number": "write a number, without quotes",
@@ -196,9 +197,16 @@ def _of_item(setting: Setting[object], item: object, origin: Origin, path: Path)
     raise refusal(setting, shown, rule, origin)
 
 
+def _beside(setting: Setting[object], item: str, path: Path, origin: Origin) -> str:
+    try:
+        return str(path.parent / expanded(item))
+    except ValueError as error:
+        raise refusal(setting, _short(setting.shown(item)), str(error), origin) from None
+
+
 def _convert(setting: Setting[object], text: str, origin: Origin) -> object:
     try:
-        return setting.rule.convert(text)
+        return setting.rule.value(text)
     except ValueError as error:
         raise refusal(setting, _short(setting.shown(text)), str(error), origin) from None
 

@@ -31,6 +31,12 @@ class Rule(Generic[V_co]):
     kind: Kind = "text"
     """How the value is written in the file."""
 
+    def value(self, text: str) -> V_co:
+        """What *text* is; raises `ValueError` with the rule as a sentence's end."""
+        if self.is_path(text):
+            expanded(text)
+        return self.convert(text)
+
     def is_path(self, text: str) -> bool:
         """True if *text* is the path of a file, and neither a name nor ``none``."""
         if self.kind == "path or name":
@@ -63,10 +69,22 @@ def _positive(text: str) -> float:
     return value
 
 
-def _path(text: str) -> Path:
+def expanded(text: str) -> Path:
+    """The path *text*, in which ``~`` and ``~NAME`` are home folders.
+
+    Raises:
+      ValueError: if it can be none.
+
+    """
     if "\0" in text:
         raise ValueError("a path has no NUL in it")
-    return Path(text).expanduser()
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:
+        name = Path(text).parts[0]
+        raise ValueError(
+            f"{name} is nobody's home folder here; write ./{name} if it is a folder"
+        ) from None
 
 
 TEXT: Rule[str] = Rule(str)
@@ -75,7 +93,7 @@ TEXT: Rule[str] = Rule(str)
 WORD: Rule[str] = Rule(str.strip)
 """Any text, without blanks around it."""
 
-PATH: Rule[Path] = Rule(_path, kind="path")
+PATH: Rule[Path] = Rule(expanded, kind="path")
 """A file; ``~`` is the home folder. In the settings file it is relative to that file's folder."""
 
 PATH_OR_NAME: Rule[str] = Rule(str.strip, kind="path or name")

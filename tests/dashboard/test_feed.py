@@ -73,12 +73,12 @@ async def test_a_request_is_a_row_from_its_beginning_to_its_end(autojump_clock: 
     assert (row["id"], row["seconds"], row["tokens"], row["peer"]) == ("r1", None, 0, None)
 
     await trio.sleep(0.5)
-    record.peer_id, record.texts = made.FAST, 1
+    record.peer_id, record.tokens = made.FAST, 1
     record.first_text_at = trio.current_time()
     feed.hear(records.changed(record))
     # Of each further part nobody is told: the feed looks.
     seen = version_of(feed)
-    record.texts = 7
+    record.tokens = 7
     (row,) = feed.since(seen)["requests"]
     assert (row["peer"], row["first"], row["tokens"], row["counted"]) == (made.FAST, 0.5, 7, False)
 
@@ -103,11 +103,11 @@ async def test_every_number_over_time_names_its_requests(autojump_clock: MockClo
     feed.hear(records.started(long))
     feed.hear(records.started(short))
     long.first_text_at = trio.current_time()
-    long.texts = 10
+    long.tokens = 10
     feed.hear(records.changed(long))
     feed.look()
     await trio.sleep(1)
-    long.texts = 25
+    long.tokens = 25
     feed.look()
     short.ended_at, short.error_code, short.status = trio.current_time(), "no_peer", 503
     feed.hear(records.ended(short))

@@ -334,7 +334,7 @@ async def test_observers_hear_the_beginning_the_change_and_the_end(
     assert (exchange.endpoint, exchange.model, exchange.stream) == (CHAT, "mock", True)
     assert exchange.status == 200
     assert exchange.error_code is None
-    assert exchange.texts == 10
+    assert exchange.tokens == 10
     assert exchange.usage.completion_tokens == 10
     assert exchange.peer_id == "a"
     assert exchange.provenance is not None

@@ -39,7 +39,7 @@ def test_it_has_everything_and_always_the_same_fields() -> None:
     }
     refused = records.easy(
         key_id=None, status=401, error_code="unauthorized", provenance=None, peer_id=None,
-        first_text_at=None, decisions=(), segments=(), texts=0,
+        first_text_at=None, decisions=(), segments=(), tokens=0,
     )  # fmt: skip
     assert list(fields_of(refused)) == list(fields_of(records.easy()))
 

@@ -83,7 +83,7 @@ async def test_how_long_it_takes_to_fail_is_no_latency() -> None:
     """A broken swarm must not look fast."""
     metrics = Metrics(Swarm())
     observe(metrics, records.easy(status=503, error_code="no_peer", first_text_at=None))
-    observe(metrics, records.easy(status=None, error_code="disconnected", cost=Cost(), texts=0))
+    observe(metrics, records.easy(status=None, error_code="disconnected", cost=Cost(), tokens=0))
     found = await told(metrics)
 
     assert ("punch_e2e_request_latency_seconds_count", "smollm2") not in found

@@ -35,10 +35,22 @@ export function peersSection(store) {
     if (mode === "cards") keyed(cards, peers, (peer) => peer.id, (peer) => peerCard(peer, store));
     else table.update(peers);
     if (!peers.length) {
-      replace(empty, h("p", null, store.trouble ?? "No peer is in this namespace yet."), h("p", { class: "hint" }, "Start one with ", h("code", null, "python -m punch.listener"), " and it shows up here within a second."));
+      replace(empty, h("p", null, store.trouble ?? "No peer is in this namespace yet."), ...howToJoin(store.about.join ?? {}));
     }
   }
   return { node, update };
+}
+
+/** What to type so that a listener is there. @param {{here?: string, elsewhere?: string | null}} join */
+function howToJoin(join) {
+  const here = join.here ?? "punch listener";
+  const other = join.elsewhere
+    ? ["on another one, ", h("code", null, join.elsewhere)]
+    : ["other machines cannot reach 127.0.0.1: give all of them, and this gateway, ", h("code", null, "--bootstrap HOST:51820"), " with the address of one"];
+  return [
+    h("p", { class: "hint" }, "A listener shows up here within a second. Start one on this machine: ", h("code", null, here)),
+    h("p", { class: "hint" }, ...other),
+  ];
 }
 
 /** Why a peer would not be asked, or that it would be. @param {Peer} peer */
