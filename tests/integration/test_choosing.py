@@ -497,7 +497,7 @@ async def test_a_dialer_that_leaves_frees_its_slot(three: Three, number: signal.
         # might come back.
         grace = GRACE_SECONDS if number == signal.SIGKILL else 0.0
         assert time.monotonic() - began < grace + 5
-        assert ended.code == (-9 if number == signal.SIGKILL else 130)
+        assert ended.code == {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGKILL: -9}[number]
         assert ended.out.split() == mock_words(long_request("hi", 1000))[: len(ended.out.split())]
         assert "Traceback" not in ended.err
     await off(target.stop)
