@@ -221,3 +221,52 @@ def test_a_string_longer_than_a_piece_is_passed_over() -> None:
     long = ["x" * length for length in (0, 1, 65_530, 65_536, 200_000, 3)]
     header = read(gguf({"long.list": long, "long.text": "y" * 150_000, **LLAMA}, TENSORS))
     assert header.vocabulary == 3
+
+
+@pytest.mark.parametrize(
+    ("head", "words"),
+    [
+        (b"", "empty"),
+        (bytes(600), "blank"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a", "git lfs pull"),
+        (b"<!DOCTYPE html><html>", "HTML"),
+        (b"\n  <html>", "HTML"),
+        (b"PK\x03\x04abc", "zip archive"),
+        (b"\x80\x02}q\x00", "PyTorch"),
+        (b"\x1f\x8b\x08", "gzip"),
+        (b"tjgg\x03", "older than GGUF"),
+        (struct.pack("<Q", 12345) + b'{"__metadata__":', "safetensors"),
+        (b'{"error":"Invalid credentials"}', "JSON"),
+        (b"Entry not found", "a text"),
+        (bytes(257) + b"ustar" + b"\1" * 300, "tar archive"),
+    ],
+)
+def test_what_is_no_gguf_file_is_told_by_its_beginning(head: bytes, words: str) -> None:
+    """With what to do about it."""
+    with pytest.raises(ModelFileError, match="not a GGUF file: it starts with") as caught:
+        read(head)
+    assert words in str(caught.value)
+
+
+@given(st.binary(max_size=600))
+def test_any_beginning_is_told_or_left_untold(head: bytes) -> None:
+    """Never a fault of punch."""
+    with pytest.raises(ModelFileError):
+        read(head)
+
+
+def test_a_context_of_nothing_is_none() -> None:
+    """Converters write 0 where they do not know it."""
+    assert read(tiny(llama_context_length=0)).context_tokens is None
+
+
+@given(st.sampled_from([4, 5, 31, 38, 43, 137, 2**31]), st.integers(1, 300))
+def test_weights_of_a_fork_are_taken_where_the_program_may_know_them(kind: int, row: int) -> None:
+    """And refused elsewhere, with a program that may."""
+    data = gguf(LLAMA, [*TENSORS, Tensor(name="x", shape=(row, 2), kind=kind, size=96)])
+    header = read_header(io.BytesIO(data), any_types=True)
+    assert header.unknown_types == {kind}
+    assert header.parameters == 64 * 3 + 256 * 4 + 64 + row * 2
+    assert 0 < header.weight_bytes < len(data)
+    with pytest.raises(ModelFileError, match=f"type {kind}.*LLAMA_CPP_EXE"):
+        read(data)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,9 @@ DEFAULT_CONTEXT_TOKENS = 4096
 DEFAULT_SLOTS = 4
 
 
-async def model_file(settings: BackendSettings) -> tuple[ModelFile, ModelOffer]:
+async def model_file(
+    settings: BackendSettings, *, any_types: bool = False
+) -> tuple[ModelFile, ModelOffer]:
     """The model that *settings* name, and the offer that can be made with it.
 
     Raises:
@@ -56,8 +59,15 @@ async def model_file(settings: BackendSettings) -> tuple[ModelFile, ModelOffer]:
         )
     path = find_model(settings.model)
     file = await trio.to_thread.run_sync(
-        lambda: describe(path, cache_folder=cache_folder(), setting=settings.said("model"))
+        partial(
+            describe,
+            path,
+            cache_folder=cache_folder(),
+            any_types=any_types,
+            setting=settings.said("model"),
+        )
     )
+    _warn_of(file)
     trained = file.offer.context_tokens
     context = settings.context or min(DEFAULT_CONTEXT_TOKENS, trained or DEFAULT_CONTEXT_TOKENS)
     if trained is not None and context > trained:
@@ -66,6 +76,28 @@ async def model_file(settings: BackendSettings) -> tuple[ModelFile, ModelOffer]:
             f"{trained} tokens at most"
         )
     return file, attrs.evolve(file.offer, context_tokens=context)
+
+
+def _warn_of(file: ModelFile) -> None:
+    """Say what may surprise whoever runs this model."""
+    header, name = file.header, file.path.name
+    if header.unknown_types:
+        log.warning(
+            "weights of a type that punch does not know; the program may know it",
+            file=name, types=sorted(header.unknown_types),
+        )  # fmt: skip
+    if header.context_tokens is None:
+        log.warning(
+            "the file does not say which context the model was trained for; set --context",
+            file=name,
+        )
+    if "chat" not in header.features:
+        log.warning(
+            "the model embeds, and answers no chat"
+            if "embed" in header.features
+            else "the file has no chat template: the model continues texts, and answers no chat",
+            file=name,
+        )
 
 
 def _threads(settings: BackendSettings) -> int:
@@ -105,7 +137,8 @@ async def _llama_cpp(settings: BackendSettings) -> AsyncIterator[Backend]:
             "where, or choose PUNCH_INFERENCE_BACKEND=embedded, which needs no program"
         )
     setting = settings.said("program")
-    file, offer = await model_file(settings)
+    # A build of one's own may know types of weights that others do not.
+    file, offer = await model_file(settings, any_types=True)
     named = _preferred(read_named(program, setting=setting))
     assert offer.context_tokens is not None
     common: dict[str, Any] = {

@@ -12,6 +12,7 @@ from typing import BinaryIO, Final
 import attrs
 
 from ..exceptions import ModelFileError
+from ._other_files import HEAD_BYTES, describe_other
 from ._quantization import FILE_TYPES, TENSOR_TYPES, stored_bytes
 from ._reader import ByteReader
 from ._values import MAX_LAYERS, TEMPLATE, Values, read_pair
@@ -59,7 +60,7 @@ class GgufHeader:
     """Number of blocks."""
 
     context_tokens: int | None = None
-    """Longest context the model was trained for, in tokens."""
+    """Longest context the model was trained for, in tokens; `None` too where it says 0."""
 
     embedding: int | None = None
     """Numbers in one embedding."""
@@ -111,6 +112,13 @@ class GgufHeader:
     """Commands the model is made for: ``complete``, with a template ``chat``; or ``embed``;
     none for a reranker, an adapter and the like."""
 
+    is_reranker: bool = False
+    """Whether it scores texts, and answers nothing."""
+
+    unknown_types: frozenset[int] = frozenset()
+    """Types of weights that are not in our table. Then `weight_bytes` is what is left of the file
+    behind its header, and a block of such weights is not known to fit their rows."""
+
     def kv_bytes_per_token(self, key_type: str = "F16", value_type: str = "F16") -> int | None:
         """Bytes of key-value cache that one token of context takes, over all layers.
 
@@ -138,10 +146,14 @@ class GgufHeader:
         return total
 
 
-def read_header(file: BinaryIO) -> GgufHeader:
+def read_header(file: BinaryIO, *, any_types: bool = False) -> GgufHeader:
     """Read the header of *file*, a readable and seekable binary file, from its start.
 
     About 25 ms for 50,000 tokens of vocabulary. The file is left somewhere in its header.
+
+    Args:
+      file: The file.
+      any_types: Take weights of types that are not in our table: the engine may know them.
 
     Raises:
       ModelFileError: if this is not a GGUF file of version 2 or 3 in little-endian order,
@@ -151,7 +163,11 @@ def read_header(file: BinaryIO) -> GgufHeader:
     reader = ByteReader(file)
     magic = reader.consume(4, "the magic number") if reader.size >= 4 else reader.consume_rest()
     if magic != b"GGUF":
-        raise ModelFileError(f"not a GGUF file: it starts with {magic!r}, a GGUF file with b'GGUF'")
+        file.seek(0)
+        raise ModelFileError(
+            f"not a GGUF file: it starts with {magic!r}, a GGUF file with b'GGUF'"
+            + describe_other(file.read(HEAD_BYTES))
+        )
     version = reader.number("<I", 4, "the format version")
     if version & 0xFFFF == 0:
         raise ModelFileError(
@@ -167,7 +183,8 @@ def read_header(file: BinaryIO) -> GgufHeader:
     values = Values()
     for _ in range(pairs):
         read_pair(reader, values)
-    return _describe(version, values, _read_tensors(reader, tensors, values.integer(_ALIGNMENT)))
+    alignment = values.integer(_ALIGNMENT)
+    return _describe(version, values, _read_tensors(reader, tensors, alignment, any_types))
 
 
 @attrs.frozen(kw_only=True)
@@ -176,14 +193,18 @@ class _Weights:
     parameters: int
     size: int
     dominant: str | None
+    unknown: frozenset[int]
 
 
-def _read_tensors(reader: ByteReader, count: int, alignment: int | None) -> _Weights:
+def _read_tensors(
+    reader: ByteReader, count: int, alignment: int | None, any_types: bool
+) -> _Weights:
     alignment = 32 if alignment is None else alignment
     if alignment == 0 or alignment & (alignment - 1):
         raise ModelFileError(f"{_ALIGNMENT} is {alignment}, but must be a power of two")
     parameters = end = 0
     sizes: dict[str, int] = {}
+    unknown: set[int] = set()
     for _ in range(count):
         what = f"the tensor {reader.name('the name of a tensor')[:80]!r}"
         dimensions = reader.count("<I", 4, f"the dimensions of {what}", _MAX_DIMENSIONS)
@@ -197,12 +218,17 @@ def _read_tensors(reader: ByteReader, count: int, alignment: int | None) -> _Wei
         if elements > 2**63 - 1:
             raise ModelFileError(f"{what} has {elements} elements: the file is damaged")
         kind = reader.number("<I", 4, what)
-        if kind not in TENSOR_TYPES:
+        if kind not in TENSOR_TYPES and not any_types:
             raise ModelFileError(
                 f"{what} is stored as type {kind}, which llama.cpp removed or added after this "
-                "version of punch. Use a file in a current quantisation, such as Q4_K_M"
+                "version of punch, or which a fork of llama.cpp has. Use a file in a current "
+                "quantisation, such as Q4_K_M, or a llama-server that knows the type: "
+                "PUNCH_INFERENCE_BACKEND=llama_cpp and LLAMA_CPP_EXE take any"
             )
-        name, block, block_bytes = TENSOR_TYPES[kind]
+        if kind not in TENSOR_TYPES:
+            unknown.add(kind)
+        # An unknown block takes no less than nothing: the end of the file is checked by the rest.
+        name, block, block_bytes = TENSOR_TYPES.get(kind, (f"type {kind}", 1, 0))
         if row % block:
             raise ModelFileError(f"{what} has rows of {row}; {name} needs a multiple of {block}")
         size = elements // block * block_bytes
@@ -219,7 +245,8 @@ def _read_tensors(reader: ByteReader, count: int, alignment: int | None) -> _Wei
     return _Weights(
         tensors=count,
         parameters=parameters,
-        size=sum(sizes.values()),
+        size=reader.size - reader.position if unknown else sum(sizes.values()),
+        unknown=frozenset(unknown),
         dominant=max(sizes, key=lambda each: sizes[each]) if sizes else None,
     )
 
@@ -256,7 +283,8 @@ def _describe(version: int, values: Values, weights: _Weights) -> GgufHeader:
         kind=kind,
         architecture=_clean(architecture),
         layers=layers,
-        context_tokens=values.integer(of("context_length")),
+        # 0 is what converters write that do not know it; no model was trained for that.
+        context_tokens=values.integer(of("context_length")) or None,
         embedding=embedding,
         heads=heads,
         kv_heads=kv_heads,
@@ -273,6 +301,8 @@ def _describe(version: int, values: Values, weights: _Weights) -> GgufHeader:
         split_number=values.integer("split.no") or 0,
         split_count=values.integer("split.count") or 1,
         features=_features(kind, pooling, has_template=template is not None),
+        is_reranker=pooling == _POOLING_RANK,
+        unknown_types=weights.unknown,
     )
     kv_bytes = header.kv_bytes_per_token() or 0
     if kv_bytes > _MAX_KV_BYTES:

@@ -54,6 +54,7 @@ def describe(
     *,
     cache_folder: Path,
     alias: str | None = None,
+    any_types: bool = False,
     setting: str = "the model file",
 ) -> ModelFile:
     """Look at the GGUF file at *path*.
@@ -69,6 +70,7 @@ def describe(
       path: The file. ``~`` is expanded.
       cache_folder: Where digests are remembered, in one small file.
       alias: The name to offer it under.
+      any_types: Take weights of types that punch does not know: the engine may know them.
       setting: What the path was given with, such as ``LLAMA_GGUF_PATH``, for error messages.
 
     Raises:
@@ -80,18 +82,15 @@ def describe(
         first = Path(path).expanduser().absolute()
     except RuntimeError:
         raise ConfigurationError(f"{setting} is {str(path)!r}: nobody's home folder here") from None
-    header, file_bytes = _read(first, setting)
+    header, file_bytes = _read(first, setting, any_types)
     if not header.features:
-        raise ModelFileError(
-            f"{setting}={first} holds no model that answers (its type is {header.kind!r}): "
-            f"give the model's own file; {_REMEDY}"
-        )
+        raise ModelFileError(f"{setting}={first} {_why_no_model(header)}; {_REMEDY}")
     paths = [first]
     parameters, weight_bytes = header.parameters, header.weight_bytes
     if header.split_count > 1:
         paths = _shards(first, header, setting)
         for other in paths[1:]:
-            shard, more_bytes = _read(other, setting)
+            shard, more_bytes = _read_shard(other, header, setting, any_types)
             parameters += shard.parameters
             weight_bytes += shard.weight_bytes
             file_bytes += more_bytes
@@ -150,7 +149,24 @@ def digest(path: Path, *, cache_folder: Path) -> str:
     return found
 
 
-def _read(path: Path, setting: str) -> tuple[GgufHeader, int]:
+def _why_no_model(header: GgufHeader) -> str:
+    """What a file holds that no request can be answered with, and what to give instead."""
+    if header.is_reranker:
+        return (
+            "is a reranker: it scores texts, and neither answers nor embeds. Give a chat model or "
+            "an embedding model"
+        )
+    kinds = {
+        "adapter": "an adapter (LoRA), which changes a model: give a model that it was merged into",
+        "mmproj": "a projector, which turns pictures into tokens: give the model that lies beside",
+        "imatrix": "an importance matrix, for quantising: give the model's own file",
+        "vocab": "a vocabulary without a model: give the model's own file",
+    }
+    what = kinds.get(header.kind, "nothing that answers: give the model's own file")
+    return f"holds no model that answers: its type is {header.kind!r}, {what}"
+
+
+def _read(path: Path, setting: str, any_types: bool) -> tuple[GgufHeader, int]:
     named = f"{setting}={path}"
     try:
         if path.is_dir():
@@ -161,7 +177,8 @@ def _read(path: Path, setting: str) -> tuple[GgufHeader, int]:
         if path.exists() and not path.is_file():
             raise ConfigurationError(f"{named} is not a regular file; give a .gguf file")
         with path.open("rb") as file:
-            return read_header(file), os.fstat(file.fileno()).st_size
+            header = read_header(file, any_types=any_types)
+            return header, os.fstat(file.fileno()).st_size
     except FileNotFoundError:
         raise ConfigurationError(
             f"{named} does not exist; give the path of a .gguf file. {_REMEDY}"
@@ -178,14 +195,43 @@ def _read(path: Path, setting: str) -> tuple[GgufHeader, int]:
 
 def _shards(first: Path, header: GgufHeader, setting: str) -> list[Path]:
     match = _SHARD.search(first.stem)
-    if header.split_number != 0 or match is None or int(match[2]) != header.split_count:
-        raise ModelFileError(
-            f"{setting}={first} is file {header.split_number + 1} of {header.split_count} of a "
-            f"model; give the first, whose name ends in -00001-of-{header.split_count:05}.gguf"
-        )
-    stem = first.stem[: match.start()]
     count = header.split_count
+    stem = first.stem if match is None else first.stem[: match.start()]
+    name = f"-00001-of-{count:05}.gguf"
+    if header.split_number != 0:
+        raise ModelFileError(
+            f"{setting}={first} is file {header.split_number + 1} of {count} of a model; "
+            f"give the first, whose name ends in {name}"
+            + ("" if match is None else f": {first.with_name(stem + name)}")
+        )
+    if match is None or (int(match[1]), int(match[2])) != (1, count):
+        # Its own name may be anything by now; the others may have theirs still.
+        others = sorted(first.parent.glob(f"*-?????-of-{count:05}.gguf"))
+        stems = [_SHARD.sub("", other.stem) for other in others if other != first]
+        raise ModelFileError(
+            f"{setting}={first} is the first of {count} files of a model, under another name: "
+            "llama.cpp finds the others by its name. Rename it to "
+            f"{(stems[0] if stems else stem) + name}, beside the others"
+        )
     return [first.with_name(f"{stem}-{i:05}-of-{count:05}.gguf") for i in range(1, count + 1)]
+
+
+def _read_shard(
+    path: Path, first: GgufHeader, setting: str, any_types: bool
+) -> tuple[GgufHeader, int]:
+    """One of the other files of a model in several."""
+    if not path.exists():
+        raise ConfigurationError(
+            f"{setting}: the model has {first.split_count} files, and {path} does not exist: "
+            "download it too, beside the first"
+        )
+    shard, size = _read(path, setting, any_types)
+    if shard.split_count != first.split_count or not 1 <= shard.split_number < first.split_count:
+        raise ModelFileError(
+            f"{setting}: {path} is not one of the {first.split_count} files of this model: its "
+            f"header says file {shard.split_number + 1} of {shard.split_count}. Download it again"
+        )
+    return shard, size
 
 
 def _sha256_of(data: bytes) -> str:

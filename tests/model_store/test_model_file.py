@@ -195,3 +195,48 @@ def test_a_later_shard_points_to_the_first(tmp_path: Path, cache: Path) -> None:
     second.write_bytes(header_with_features)
     with pytest.raises(ModelFileError, match=r"file 2 of 2.*-00001-of-00002"):
         describe(second, cache_folder=cache)
+
+
+def test_a_first_shard_of_another_name_is_told_its_own(tmp_path: Path, cache: Path) -> None:
+    """By that of the others, which are there still."""
+    first = shards(tmp_path, 3)[0]
+    for name in ("model.gguf", "Big-00002-of-00003-copy.gguf", "Big-00001-of-00004.gguf"):
+        renamed = first.rename(tmp_path / name)
+        with pytest.raises(ModelFileError, match=r"the first of 3 files.*Big-00001-of-00003\.gguf"):
+            describe(renamed, cache_folder=cache)
+        first = renamed
+
+
+def test_a_later_shard_names_the_first(tmp_path: Path, cache: Path) -> None:
+    """Whole, so that it can be pasted."""
+    paths = shards(tmp_path, 3)
+    with pytest.raises(ModelFileError, match=f"file 3 of 3.*: {paths[0]}"):
+        describe(paths[2], cache_folder=cache)
+
+
+def test_a_shard_of_another_model_is_named(tmp_path: Path, cache: Path) -> None:
+    """It would be found out in the middle of loading."""
+    paths = shards(tmp_path, 3)
+    paths[1].write_bytes(tiny())
+    with pytest.raises(ModelFileError, match=f"{paths[1]} is not one of the 3 files"):
+        describe(paths[0], cache_folder=cache)
+
+
+@pytest.mark.parametrize(
+    ("pairs", "words"),
+    [
+        ({"general.architecture": "bert", "bert.pooling_type": 4}, "is a reranker"),
+        ({"general.type": "adapter"}, "LoRA"),
+        ({"general.type": "imatrix"}, "importance matrix"),
+        ({"general.type": "of a later day"}, "'of a later day'"),
+    ],
+)
+def test_a_file_that_answers_nothing_says_what_it_is(
+    pairs: dict[str, object], words: str, tmp_path: Path, cache: Path
+) -> None:
+    """And what to give instead."""
+    path = tmp_path / "model.gguf"
+    path.write_bytes(gguf(pairs, TENSORS))
+    with pytest.raises(ModelFileError, match=words) as caught:
+        describe(path, cache_folder=cache)
+    assert "ive " in str(caught.value)
