@@ -16,7 +16,15 @@ import trio
 
 from punch.backends import open_llama_cli, open_llama_server
 from punch.backends.llama._cli import LlamaCliBackend
-from punch.exceptions import BackendCrashed, ConfigurationError, ContextTooLong, PeerRefused
+from punch.capability import ModelOffer
+from punch.exceptions import (
+    BackendCrashed,
+    ConfigurationError,
+    ContextTooLong,
+    GenerationFailed,
+    PeerRefused,
+)
+from punch.llama_cpp import ask_program
 from punch.wire import ChatMessage, CommandRequest, Sampling
 
 LIMIT = 180
@@ -258,3 +266,47 @@ async def test_a_server_is_no_program_that_answers_and_ends(
         with pytest.raises(ConfigurationError, match="LLAMA_CPP_EXE"):
             async with plain(program=alone):
                 pass
+
+
+# Says of itself what llama-completion does; as an answer it prints some text, or none, and fails.
+FAILING = """#!/bin/sh
+case "$*" in
+*--help*) echo "--model --ctx-size --file --simple-io --no-display-prompt --perf --no-perf -no-cnv"; exit 0 ;;
+*--version*) echo "version: 1 (fake)"; exit 0 ;;
+esac
+echo run >> "{runs}"
+[ "$(wc -l < "{runs}")" -gt 1 ] || printf '%s' "{first}"
+[ "$(wc -l < "{runs}")" -le 1 ] || printf '%s' "one two three"
+exit "{code}"
+"""
+
+
+@pytest.mark.parametrize(("first", "runs"), [("one two ", 1), ("", None)])
+async def test_a_program_that_has_printed_some_of_an_answer_is_not_run_again(
+    first: str, runs: int | None, tmp_path: Path
+) -> None:
+    """Although it would print all of it the second time; one that printed none is."""
+    log, program = tmp_path / "runs", tmp_path / "llama-completion"
+    program.write_text(FAILING.format(runs=log, first=first, code=1))
+    program.chmod(0o700)
+    backend = LlamaCliBackend(
+        await ask_program(program, setting="LLAMA_CPP_EXE"),
+        model_path=tmp_path / "model.gguf",
+        threads=None,
+        no_mmap=False,
+        context_tokens=1024,
+        offer=ModelOffer(name="m", features=frozenset({"complete"})),
+        gpus=(),
+        more_args=(),
+    )
+    request = CommandRequest(request_id="r", command="complete", prompt="p")
+    texts: list[str] = []
+
+    async def emit(text: str, tokens: int) -> None:
+        texts.append(text)
+        await trio.lowlevel.checkpoint()
+
+    with trio.fail_after(LIMIT), pytest.raises(GenerationFailed):
+        await backend.generate(request, emit)
+    assert "".join(texts) == (first or "one two three")
+    assert len(log.read_text().splitlines()) == (runs or 2)
