@@ -271,7 +271,7 @@ async def test_a_server_is_no_program_that_answers_and_ends(
 # Says of itself what llama-completion does; as an answer it prints some text, or none, and fails.
 FAILING = """#!/bin/sh
 case "$*" in
-*--help*) echo "--model --ctx-size --file --simple-io --no-display-prompt --perf --no-perf -no-cnv"; exit 0 ;;
+*--help*) echo "--model --ctx-size --file --simple-io --perf --no-perf -no-cnv"; exit 0 ;;
 *--version*) echo "version: 1 (fake)"; exit 0 ;;
 esac
 echo run >> "{runs}"

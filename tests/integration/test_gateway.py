@@ -188,6 +188,70 @@ def test_openais_client_calls_tools(real: Real) -> None:
 
 
 @limit(120)
+def test_a_call_that_the_limit_cuts_off_is_unfinished_and_a_tool_without_parameters_gets_none(
+    real: Real,
+) -> None:
+    """In each dialect no JSON is shown as text, and what was made is counted."""
+    named: Any = {"type": "function", "function": {"name": "get_weather"}}
+    asked: Any = {
+        "model": real.model,
+        "messages": [{"role": "user", "content": "How is the weather in Paris?"}],
+        "temperature": 0,
+    }
+    for limit_tokens in (3, 16):
+        cut = real.openai.chat.completions.create(
+            **asked, tools=[WEATHER], tool_choice=named, max_tokens=limit_tokens
+        )
+        (choice,) = cut.choices
+        assert (choice.finish_reason, choice.message.content) == ("length", None)
+        (call,) = choice.message.tool_calls or []
+        assert call.type == "function"
+        assert call.function.name == "get_weather"
+        assert cut.usage is not None
+        assert cut.usage.completion_tokens == limit_tokens
+    parts = list(
+        real.openai.chat.completions.create(
+            **asked, tools=[WEATHER], tool_choice=named, max_tokens=16, stream=True
+        )
+    )
+    choices = [part.choices[0] for part in parts if part.choices]
+    assert "".join(choice.delta.content or "" for choice in choices) == ""
+    assert [
+        c.function.name for choice in choices for c in choice.delta.tool_calls or [] if c.function
+    ] == ["get_weather"]
+    assert choices[-1].finish_reason == "length"
+    clock: Any = {"type": "function", "function": {"name": "tell_time"}}
+    whole = real.openai.chat.completions.create(
+        **asked, tools=[clock], tool_choice="required", max_tokens=400
+    )
+    (call,) = whole.choices[0].message.tool_calls or []
+    assert call.type == "function"
+    assert (call.function.name, json.loads(call.function.arguments)) == ("tell_time", {})
+
+
+@limit(120)
+def test_tokens_that_are_no_text_are_counted_by_a_real_engine(real: Real) -> None:
+    """A stop sequence that is hit at once, and half of a character."""
+    said = real.openai.chat.completions.create(
+        model=real.model, messages=QUESTION, temperature=0, max_tokens=8
+    )
+    text = said.choices[0].message.content or ""
+    stopped = real.openai.chat.completions.create(
+        model=real.model, messages=QUESTION, temperature=0, max_tokens=60, stop=[text]
+    )
+    assert stopped.choices[0].message.content == ""
+    assert stopped.choices[0].finish_reason == "stop"
+    assert stopped.usage is not None
+    assert stopped.usage.completion_tokens == 8
+    for made in (1, 2, 3):
+        emoji = real.openai.completions.create(
+            model=real.model, prompt="\U0001f600" * 24, temperature=0, max_tokens=made
+        )
+        assert emoji.usage is not None
+        assert emoji.usage.completion_tokens == made
+
+
+@limit(120)
 def test_openais_client_gets_json_that_fits_a_schema(real: Real) -> None:
     """Made under a grammar: it is valid, whatever it says."""
     messages: Any = [{"role": "user", "content": "Name a city and its inhabitants as JSON."}]
