@@ -10,7 +10,8 @@ the others. Each minute begins with some seconds in which 64 clients ask without
 and restarts included: that is what it can do at the time, as machines that are shared have fast
 hours and slow ones. Every fourth answer is a stream. Every text is compared with the right one.
 Memory and descriptors of the gateway are noted every second; its clients' connections are not
-counted, as how many there are is up to them.
+counted, as how many there are is up to them. Two more listeners misbehave all the time: one claims
+the others' speed and drips a word every 4 s, one says of every request that its caller is at fault.
 
 The exit status is 1 if a target is missed.
 """
@@ -34,11 +35,13 @@ import attrs
 import psutil
 from _alternatives import Side
 from _http_client import Answer, closed_loop, open_loop, question
+from _processes import Child
 from _programs import QUEUE, SLOTS, Programs
 from _results import Report, Row, machine, milliseconds, remarks, table
 
 from punch.backends import mock_words
 from punch.dialer import chat_request
+from punch.discovery import DEFAULT_NAMESPACE
 from punch.wire import Sampling
 
 TITLE = "The gateway, while listeners die and come back"
@@ -66,6 +69,11 @@ RATES_KEPT = 3
 
 # A supervisor starts what has died at once, or a person does so after a moment.
 MAX_ABSENCE_SECONDS = 4.0
+
+# One word in 4 s, by an engine that claims and reports 500 a second.
+DRIP_RATE = 0.25
+DRIP_CLAIMS = 2000.0
+PREFILL_RATE = 100_000.0
 
 SAMPLE_SECONDS = 1.0
 # Rings of events and caches fill first.
@@ -181,6 +189,21 @@ class Deaths(threading.Thread):
             self._programs.listener(number, *options, environment=MOCK)
         )
         self._running[number] = (stack, process)
+
+
+def open_misbehaving(stack: ExitStack, programs: Programs) -> None:
+    """Start a listener that drips and one that blames its callers."""
+    common = {
+        "bootstrap": programs.bootstrap,
+        "namespace": DEFAULT_NAMESPACE,
+        "slots": SLOTS,
+        "prefill_rate": PREFILL_RATE / DRIP_CLAIMS,
+    }
+    drips = Child("_misbehaving_listener.py", decode_rate=DRIP_RATE, claims=DRIP_CLAIMS, **common)
+    blames = Child("_misbehaving_listener.py", decode_rate=500.0, kind="blaming", **common)
+    for child in (stack.enter_context(drips), stack.enter_context(blames)):
+        # It says who it is once it has joined.
+        _say(f"a listener misbehaves: {child.greeting['peer_id']}")
 
 
 # ---- what the gateway holds ----
@@ -358,6 +381,7 @@ def measure(plan: Plan) -> Report:
         deaths = Deaths(programs, plan)
         stack.callback(deaths.close)
         deaths.begin()
+        open_misbehaving(stack, programs)
         gateway = stack.enter_context(programs.gateway())
         asking = Asking(gateway, plan)
         asking.saturate(BURST_SECONDS, BURST_CLIENTS)
