@@ -20,6 +20,7 @@ import httpx
 from punch.testing import Upstream
 
 ANSWER = "Paris is the capital."
+JSON_ANSWER = '{"city": "Paris"}'
 
 
 @attrs.frozen(kw_only=True)
@@ -125,8 +126,15 @@ class ModelServer:
         return self.chat(asked)
 
     def chat(self, asked: Asked) -> Reply:
-        """The answer to a chat or a completion."""
-        words = ANSWER.split(" ")
+        """The answer: a call if there is a tool, JSON if there is a schema."""
+        if asked.body.get("tools"):
+            function = {"name": asked.body["tools"][0]["function"]["name"], "arguments": "{}"}
+            call = {"index": 0, "id": "call_1", "type": "function", "function": function}
+            choice = {"index": 0, "delta": {"tool_calls": [call]}, "finish_reason": "tool_calls"}
+            event = f"data: {json.dumps({'choices': [choice]})}\n\ndata: [DONE]\n\n"
+            return Reply(200, event.encode(), "text/event-stream")
+        text = JSON_ANSWER if asked.body.get("response_format") else ANSWER
+        words = text.split(" ")
         parts = [f"{word} " for word in words[:-1]] + words[-1:]
         events = [_event(asked, part) for part in parts]
         events.append(_event(asked, "", "stop"))

@@ -97,3 +97,7 @@ async def _time(
     except PunchError as error:
         log.warning("a model does not answer", lane=lane.id, model=offer.name, why=str(error))
         backend.rest(offer.name)
+    except Exception:
+        # A bug about one model must not end the listener.
+        log.exception("a model could not be timed", lane=lane.id, model=offer.name)
+        backend.rest(offer.name)

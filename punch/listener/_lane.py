@@ -95,7 +95,8 @@ def reason_of(backend: Backend) -> str | None:
 
 def state_of(backend: Backend, offers: Sequence[ModelOffer]) -> str:
     """How the engine of *backend* is, of which *offers* can be told."""
-    if isinstance(backend, Adopted) and backend.state != "ready":
+    if isinstance(backend, Adopted) and (backend.state != "ready" or offers):
+        # A model that its server will load when it is asked keeps nobody from asking.
         return backend.state
     if not offers:
         return "failed"

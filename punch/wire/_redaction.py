@@ -106,10 +106,12 @@ class Secrets:
 
     Args:
       values: The secrets; what is shorter than `MIN_SECRET_CHARACTERS` is not looked for.
+      addresses: Whether URLs and IPv4 addresses are secrets, whichever they are: a server may name
+        those that stand behind it.
 
     """
 
-    def __init__(self, values: Iterable[str | None]) -> None:
+    def __init__(self, values: Iterable[str | None], *, addresses: bool = False) -> None:
         forms = {
             form
             for value in values
@@ -118,6 +120,7 @@ class Secrets:
         }
         # The longest first: one secret may be part of another.
         parts = sorted(map(re.escape, forms), key=len, reverse=True)
+        parts += _ADDRESSES if addresses else ()
         self._pattern = re.compile("|".join(parts)) if parts else None
 
     def hide(self, text: str) -> str:
@@ -151,6 +154,8 @@ def _forms(value: str) -> Iterator[str]:
             if len(whole) >= MIN_SECRET_CHARACTERS:
                 yield encode(whole).decode()
 
+
+_ADDRESSES = (r"\b[a-z]{2,8}://[^\s'\"<>`]+", r"\b\d{1,3}(?:\.\d{1,3}){3}(?::\d{1,5})?\b")
 
 # Characters that no URL writes otherwise: RFC 3986, section 2.3.
 _UNRESERVED = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~"

@@ -150,6 +150,21 @@ async def test_the_context_is_that_of_the_model_in_memory(autojump_clock: MockCl
     assert later == 2048
 
 
+async def test_a_model_that_must_be_loaded_first_says_about_how_long(
+    autojump_clock: MockClock,
+) -> None:
+    """Dialers are patient with it then, and prefer a peer that has it in memory."""
+    server = Ollama("loaded", "small", "large")
+    server.running["loaded"] = 4096
+    server.tags["large"] = {"size": 40_000_000_000}
+    async with adopted(server) as backend:
+        seconds = {offer.name: offer.load_seconds for offer in backend.offers}
+        assert backend.state == "ready"
+    assert seconds["loaded"] == 0
+    assert 1 < seconds["small"] < 10
+    assert seconds["large"] == 80
+
+
 @pytest.mark.parametrize("api", ["v0", "v1"])
 async def test_lm_studio_tells_of_its_models(api: str, autojump_clock: MockClock) -> None:
     """By its new API, or by its old one."""
@@ -585,7 +600,7 @@ async def test_a_slow_list_is_asked_for_less_often(autojump_clock: MockClock) ->
 
     class Slow(__import__("httpx").AsyncBaseTransport):  # type: ignore[misc]
         async def handle_async_request(self, request: Any) -> Any:
-            await trio.sleep(0.5)
+            await trio.sleep(2.5)
             return await inner.handle_async_request(request)
 
     with trio.fail_after(LIMIT):
@@ -744,6 +759,20 @@ async def test_a_page_that_is_no_list_is_no_server_of_models(autojump_clock: Moc
     with pytest.raises(ConfigurationError, match="no server of models"):
         async with adopted(Page("a")):
             pass
+
+
+async def test_a_bug_in_a_look_ends_nothing(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The lane rests, and comes back."""
+    server = ModelServer("a")
+    async with adopted(server) as backend:
+        with monkeypatch.context() as patched:
+            patched.setattr(backend._surveyor, "look", lambda: 1 / 0)
+            await trio.sleep(5)
+            assert backend.state == "resting"
+        await trio.sleep(5)
+        assert backend.state == "ready"
 
 
 # ---- names and numbers ----

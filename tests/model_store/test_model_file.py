@@ -5,15 +5,20 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+import attrs
 import pytest
 from gguf_writer import LLAMA, TENSORS, gguf, tiny
+from hypothesis import given
+from hypothesis import strategies as st
 
 from punch.exceptions import ConfigurationError, ModelFileError
 from punch.model_store import describe
 from punch.model_store._model_file import digest
+from punch.wire import fault_of_offer
 
 
 @pytest.fixture
@@ -50,6 +55,40 @@ def test_the_offer_has_what_the_file_says(model: Path, cache: Path) -> None:
 def test_an_alias_is_the_name(model: Path, cache: Path) -> None:
     """The operator's word counts more than the file's."""
     assert describe(model, cache_folder=cache, alias="tiny").offer.name == "tiny"
+
+
+@pytest.mark.parametrize(
+    ("file", "name"),
+    [
+        (b"two\nlines.gguf", "two_lines"),
+        (b" spaces .gguf", "spaces"),
+        (b"not \xff\xfe utf.gguf", "not _ utf"),
+        (b"bell\x07.gguf", "bell_"),
+        (b"\n.gguf", "model"),
+    ],
+)
+def test_a_files_name_that_no_peer_could_ask_for_is_cleaned(
+    file: bytes, name: str, tmp_path: Path, cache: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """With a warning, and the model is offered."""
+    path = Path(os.fsdecode(os.path.join(os.fsencode(tmp_path), file)))  # noqa: PTH118 - bytes
+    path.write_bytes(tiny())
+    offer = describe(path, cache_folder=cache).offer
+    assert offer.name == name
+    assert fault_of_offer(offer) is None
+    assert len(caplog.records) == 1
+
+
+@given(st.text(max_size=300))
+def test_whatever_an_alias_is_the_offer_can_be_read(alias: str) -> None:
+    """Peers accept it, and one that they accepted anyway is not touched."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "m.gguf"
+        path.write_bytes(tiny())
+        offer = describe(path, cache_folder=Path(folder) / "c", alias=alias).offer
+    assert fault_of_offer(offer) is None
+    if alias and fault_of_offer(attrs.evolve(offer, name=alias)) is None:
+        assert offer.name == alias.strip()
 
 
 def test_the_digest_is_computed_once(

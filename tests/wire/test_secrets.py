@@ -16,7 +16,7 @@ NAME = LIMITS["model"]
 
 SECRETS = st.text(
     st.characters(exclude_categories=("Cs", "Cc", "Zs", "Zl", "Zp")), min_size=8, max_size=40
-)
+).filter(lambda text: text not in HIDDEN and HIDDEN not in text)
 
 
 @given(SECRETS, st.text(max_size=20), st.text(max_size=20))
@@ -47,6 +47,13 @@ def test_no_form_of_a_secret_is_left(secret: str, before: str, after: str) -> No
 def test_a_short_secret_does_not_eat_the_words_around_it() -> None:
     """A key of one letter would be shown by the letters that are missing."""
     assert Secrets(["k", None, ""]).hide("the key is not known") == "the key is not known"
+
+
+def test_whatever_is_an_address_can_be_a_secret() -> None:
+    """A server may name those that stand behind it."""
+    hide = Secrets([], addresses=True).hide
+    text = 'dial tcp 10.0.0.7:11434: refused; see http://inner:8080/x?k=1, "https://b/c" and 1.2.3'
+    assert hide(text) == (f'dial tcp {HIDDEN}: refused; see {HIDDEN} "{HIDDEN}" and 1.2.3')
 
 
 def test_secrets_are_not_in_their_own_representation() -> None:

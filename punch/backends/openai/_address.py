@@ -54,7 +54,9 @@ def read_server(url: str, api_key: str | None, *, url_setting: str, key_setting:
         authorization = f"Basic {base64.b64encode(login.encode()).decode()}"
     # A user without a password is a token.
     private = (key, login, password or user, *_places(url, bare))
-    return Server(url=bare.geturl(), authorization=authorization, secrets=Secrets(private))
+    return Server(
+        url=bare.geturl(), authorization=authorization, secrets=Secrets(private, addresses=True)
+    )
 
 
 def _places(url: str, bare: SplitResult) -> Iterator[str]:

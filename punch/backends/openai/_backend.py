@@ -35,7 +35,7 @@ log = get_logger(__name__)
 LOOK_SECONDS = 3.0
 
 # A look takes at most this share of the time: a server whose list takes longer is asked less often.
-LOOK_SHARE = 0.02
+LOOK_SHARE = 0.1
 MAX_LOOK_SECONDS = 60.0
 
 # Each pause is longer or shorter by up to this share, so that many listeners at one server do not
@@ -214,6 +214,10 @@ class OpenAIBackend:
                 survey = await self._surveyor.look()
             except Away as away:
                 pause = self._is_away(away)
+            except Exception:
+                # Whatever a server says, it must not end the listener.
+                log.exception("a look at a server has a bug", url=self._server.url)
+                pause = self._is_away(Away("its server does not give its list of models"))
             else:
                 self._is_there(survey)
                 took = trio.current_time() - began

@@ -27,6 +27,12 @@ MAX_REST_SECONDS = 300.0
 # A request of fewer bytes is too large for no server that works.
 SMALL_BODY_BYTES = 64 * 1024
 
+# What a usual solid-state disk gives. A guess is better than none: dialers prefer a peer that has
+# the model in memory, and are patient with one that has not.
+LOAD_BYTES_PER_SECOND = 500e6
+DEFAULT_LOAD_SECONDS = 10.0
+MAX_LOAD_SECONDS = 600.0
+
 # What is said of single models; of ten thousand bad names the owner needs no ten thousand lines.
 MAX_SAID = 20
 
@@ -267,6 +273,7 @@ class Shelf:
             parameters=facts.parameters,
             quantization=facts.quantization,
             size_bytes=facts.size_bytes,
+            load_seconds=_load_seconds(facts),
         )
 
     @contextmanager
@@ -287,6 +294,15 @@ class Shelf:
             self._say(model, why)
         if len(fresh) > MAX_SAID:
             self._say("", f"the same, or something alike, of {len(fresh) - MAX_SAID} more models")
+
+
+def _load_seconds(facts: Facts) -> float:
+    """Seconds until the model can answer: a server loads it when it is first asked."""
+    if facts.loaded is not False:
+        return 0.0
+    if facts.size_bytes is None:
+        return DEFAULT_LOAD_SECONDS
+    return min(MAX_LOAD_SECONDS, max(1.0, facts.size_bytes / LOAD_BYTES_PER_SECOND))
 
 
 def _longer(before: _Rest | None, why: str, status: int, now: float) -> _Rest:

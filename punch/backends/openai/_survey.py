@@ -429,7 +429,8 @@ def _refused(status: int) -> Away:
         return Away("its server rejects our key", status=status, is_wrong=True)
     if status == 503:
         return Away("its server is loading", status=status)
-    is_wrong = status in (404, 405, 410)
+    # A redirect is not followed: the key would go wherever it leads.
+    is_wrong = status in (404, 405, 410) or 300 <= status < 400
     return Away(
         f"its server does not list its models (status {status})", status=status, is_wrong=is_wrong
     )
