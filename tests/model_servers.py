@@ -412,10 +412,28 @@ class LmStudio(ModelServer):
 
 
 class Vllm(ModelServer):
-    """vLLM, with the one model that it was started with."""
+    """vLLM, with the one model that it was started with.
 
-    def __init__(self, model: str = "meta-llama/Llama-3.2-3B-Instruct") -> None:
+    Args:
+      model: Name of the model.
+      embeds: Whether it was started to embed, and does nothing else then.
+
+    """
+
+    def __init__(
+        self, model: str = "meta-llama/Llama-3.2-3B-Instruct", *, embeds: bool = False
+    ) -> None:
         super().__init__(model, owner="vllm")
+        self.embeds = embeds
+        if embeds:
+            self.cannot_chat[model] = 404
+
+    def respond(self, asked: Asked) -> Reply:
+        """Embed only if it was started for it."""
+        if asked.path == "/v1/embeddings" and not self.embeds:
+            self.asked.append(asked)
+            return reply({"detail": "Not Found"}, 404)
+        return super().respond(asked)
 
     def rows(self) -> list[dict[str, Any]]:
         """The rows of ``/v1/models``."""

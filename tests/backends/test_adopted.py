@@ -196,6 +196,16 @@ async def test_vllm_tells_its_context(autojump_clock: MockClock) -> None:
     assert offer.features == {"chat", "complete", "tools", "json_schema", "logprobs"}
 
 
+async def test_a_vllm_that_was_started_to_embed_is_offered_for_that(
+    autojump_clock: MockClock,
+) -> None:
+    """It has its model in memory, so it can be tried."""
+    async with adopted(Vllm("bge-m3", embeds=True)) as backend:
+        (offer,) = backend.offers
+        assert offer.features == {"embed"}
+        assert len((await embed(backend, "bge-m3")).completion.embeddings) == 2
+
+
 @pytest.mark.parametrize(
     ("server", "features"),
     [
@@ -681,6 +691,27 @@ async def test_a_key_that_is_taken_back_rests_the_lane_until_it_is_good_again(
         server.status = None
         await trio.sleep(5)
         assert backend.state == "ready"
+
+
+@pytest.mark.parametrize("status", [429, 500, 502, 504])
+async def test_a_list_that_fails_once_withdraws_nothing(
+    status: int, autojump_clock: MockClock
+) -> None:
+    """Too many questions, or a fault of the moment; a fault that lasts is another thing."""
+    server = ModelServer("a")
+    async with adopted(server) as backend:
+        server.status = status
+        await trio.sleep(3.9)
+        server.status = None
+        for _ in range(10):
+            assert offered(backend) == ["a"]
+            await trio.sleep(0.5)
+        server.status = status
+        await trio.sleep(15)
+        assert offered(backend) == (["a"] if status == 429 else [])
+        server.status = None
+        await trio.sleep(70)
+        assert offered(backend) == ["a"]
 
 
 async def test_one_large_request_does_not_withdraw_a_model(autojump_clock: MockClock) -> None:

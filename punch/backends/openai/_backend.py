@@ -232,6 +232,8 @@ class OpenAIBackend:
         self._silent = self._silent + 1 if away.is_silent else 0
         # A server of one thread lists nothing while it computes for us.
         is_busy = self._under_way > 0 or self._silent < MAX_SILENT_LOOKS
+        if away.status == 429 and self._survey is not None:
+            return MAX_LOOK_SECONDS
         if away.is_silent and self._survey is not None and is_busy:
             return AWAY_SECONDS
         is_news = self._away is None or self._away.why != away.why

@@ -67,7 +67,7 @@ class Away(Exception):
     Args:
       why: What is the matter, in our own words, which others may read.
       status: HTTP status of its answer; `None` if there was none.
-      is_silent: Whether it took the question and was only too slow.
+      is_silent: Whether it took the question, and this once gave no answer.
       is_wrong: Whether waiting will hardly help: the key is wrong, or the address.
 
     """
@@ -236,8 +236,9 @@ class Surveyor:
         elif kind == "sglang":
             slots, own = await self._of_sglang()
             facts = {name: told.and_then(own) for name, told in facts.items()}
-        elif kind == "vllm" and self._version is None:
-            self._version = str((await self._json("/version")).get("version") or "")[:40]
+        elif kind == "vllm":
+            own = await self._of_vllm(next(iter(facts), None))
+            facts = {name: told.and_then(own) for name, told in facts.items()}
         if kind in ("llama_cpp", "vllm", "sglang"):
             # What these list they have in memory, unless they say otherwise.
             facts = {name: Facts(loaded=True).and_then(told) for name, told in facts.items()}
@@ -399,6 +400,14 @@ class Surveyor:
             return Facts(can=EMBEDS | CHATS if await probe_generation(self._client) else EMBEDS)
         return None
 
+    async def _of_vllm(self, model: str | None) -> Facts:
+        """Whether vLLM was started to embed: it does that, or makes text, and never both."""
+        if self._own is None and model is not None:
+            self._version = str((await self._json("/version")).get("version") or "")[:40]
+            vectors = await self._json("/v1/embeddings", {"model": model, "input": ["a"]})
+            self._own = Facts(can=EMBEDS) if "data" in vectors else Facts()
+        return self._own or Facts()
+
     async def _of_sglang(self) -> tuple[int | None, Facts]:
         if self._own is None:
             model = await self._json("/get_model_info") or await self._json("/model_info")
@@ -431,9 +440,10 @@ def _refused(status: int) -> Away:
         return Away("its server is loading", status=status)
     # A redirect is not followed: the key would go wherever it leads.
     is_wrong = status in (404, 405, 410) or 300 <= status < 400
-    return Away(
-        f"its server does not list its models (status {status})", status=status, is_wrong=is_wrong
-    )
+    why = f"its server does not list its models (status {status})"
+    # Too many questions, or a fault of the moment: once says nothing of the models.
+    is_silent = status == 429 or status >= 500
+    return Away(why, status=status, is_wrong=is_wrong, is_silent=is_silent)
 
 
 def _rows_in(value: Any) -> Iterator[Mapping[str, Any]]:
