@@ -302,6 +302,29 @@ async def test_a_refusal_is_what_the_model_says() -> None:
     assert (await told(streamed(choice))).completion.text == "I will not"
 
 
+@pytest.mark.parametrize(
+    "body", [ODD_FAILURES["an error as one value"], ODD_FAILURES["a detail as one value"]]
+)
+async def test_an_error_in_place_of_vectors_is_told(body: bytes) -> None:
+    """With status 200, as for text."""
+    request = CommandRequest(request_id="r", command="embed", inputs=("a",))
+    heard = await ask(response(body, content_type="application/json"), request=request)
+    assert isinstance(heard.error, BackendError)
+    assert WORDS in str(heard.error)
+    page = await ask(response(ODD_FAILURES["a page"]), request=request)
+    assert isinstance(page.error, GenerationFailed)
+    assert WORDS in str(page.error)
+    assert "<" not in str(page.error)
+
+
+async def test_a_page_with_a_status_is_told_without_its_markup() -> None:
+    """Proxies answer with pages."""
+    body = ODD_FAILURES["a page"]
+    heard = await ask(response(body).replace(b"200 OK", b"502 Bad", 1))
+    assert isinstance(heard.error, GenerationFailed)
+    assert f"Bad gateway 502 {WORDS}" in str(heard.error)
+
+
 # ---- what repeats ----
 
 
@@ -321,6 +344,23 @@ async def test_a_message_after_its_pieces_counts_once() -> None:
     completion = generation.completion
     assert (completion.text, completion.reasoning) == ("one two!", "hm")
     assert [(call.name, call.arguments) for call in completion.tool_calls] == [("f", "{}")]
+
+
+async def test_a_message_beside_each_delta_takes_nothing_away() -> None:
+    """Whether it is empty, a piece once more, or all that was said so far."""
+    texts = ["one ", "one ", "two"]
+    wholes: dict[str, list[Any]] = {
+        "none": [None, None, None],
+        "empty": [{}, "", {"content": ""}],
+        "pieces": [{"content": text} for text in texts],
+        "so far": [{"content": "".join(texts[: i + 1])} for i in range(3)],
+    }
+    for kind, messages in wholes.items():
+        choices = [
+            {"delta": {"content": text}, "message": message}
+            for text, message in zip(texts, messages, strict=True)
+        ]
+        assert (await told(streamed(*choices))).completion.text == "one one two", kind
 
 
 async def test_another_wording_of_a_message_after_its_pieces_is_not_taken() -> None:

@@ -188,7 +188,7 @@ class AnswerReader:
         if not self._has_deltas:
             return read_message(message)
         # After pieces, a message is all of the answer once more.
-        return Said() if said else self._not_yet_said(read_message(message))
+        return said or self._not_yet_said(read_message(message))
 
     def _not_yet_said(self, whole: Said) -> Said:
         so_far = "".join(self._parts)

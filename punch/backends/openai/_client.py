@@ -21,7 +21,7 @@ from ...wire import CommandRequest, Secrets
 from .._base import Emit, Generation
 from ._answer import AnswerReader
 from ._completions import Dialect, build, fault, read_embeddings
-from ._sse import Event, EventReader
+from ._sse import Event, EventReader, plain_words
 
 if TYPE_CHECKING:
     import httpx
@@ -49,6 +49,9 @@ _USAGE_SECONDS = 30.0
 # One vector of 4096 numbers takes some 80 KB as JSON.
 _MAX_BODY_BYTES = 64 * 1024 * 1024
 _MAX_ERROR_BYTES = 64 * 1024
+
+# Characters of what is no JSON that are told.
+_MAX_WORDS = 500
 
 # What a server tells of itself: ten thousand models take 3 MB, a license in Ollama's answer 40 KB.
 _MAX_LIST_BYTES = 16 * 1024 * 1024
@@ -228,7 +231,11 @@ class HttpClient:
         try:
             return json.loads(data)
         except (ValueError, RecursionError):
-            raise GenerationFailed(f"the server does not answer with JSON at {path}") from None
+            words = plain_words(data)[:_MAX_WORDS]
+            says = f"; it says: {words}" if words else ""
+            raise GenerationFailed(
+                f"the server does not answer with JSON at {path}{says}"
+            ) from None
 
     def _note(self, path: str, body: Mapping[str, Any] | None, status: int) -> None:
         if self.rejected is not None and body is not None:

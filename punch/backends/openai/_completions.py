@@ -26,7 +26,9 @@ from ...wire import (
 )
 from .._base import Generation
 from .._tools import arguments_schema
+from ._choices import complaint_in, status_in
 from ._grammars import for_grammar
+from ._sse import plain_words
 
 Dialect = Literal["llama_cpp", "vllm", "other"]
 """Which extensions of the interface a server understands."""
@@ -228,8 +230,11 @@ def read_embeddings(value: Any, *, expected: int) -> Generation:
 
     Raises:
       GenerationFailed: if the body is not such a response.
+      PunchError: the error that `fault_of` finds in it.
 
     """
+    if isinstance(value, dict) and (complaint := complaint_in(value)) is not None:
+        raise fault_of(complaint, status=status_in(complaint))
     try:
         rows = sorted(value["data"], key=lambda row: row.get("index", 0))
         vectors = tuple(tuple(float(x) for x in row["embedding"]) for row in rows)
@@ -291,7 +296,7 @@ def fault(
     try:
         value = json.loads(body)
     except (ValueError, RecursionError):
-        value = body.decode("utf-8", "replace").strip() or f"HTTP status {status}"
+        value = plain_words(body) or f"HTTP status {status}"
     if isinstance(value, dict):
         value = value.get("error") or value.get("detail") or value
     error = fault_of(value, status=status, key_setting=key_setting)

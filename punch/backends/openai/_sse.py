@@ -121,8 +121,7 @@ class EventReader:
     @property
     def words(self) -> str:
         """The beginning of what was sent and was neither an event nor JSON, on one line."""
-        text = b"\n".join(self._bare)[:_MAX_WORDS_BYTES].decode("utf-8", "replace")
-        return " ".join(_TAGS.sub(" ", _UNSEEN.sub(" ", text)).split())
+        return plain_words(b"\n".join(self._bare))
 
     def _read(self, line: bytes, events: list[Event]) -> None:
         if self._at_start:
@@ -186,6 +185,12 @@ class EventReader:
         limit = MAX_BODY_BYTES if is_json else MAX_EVENT_BYTES
         if length > limit:
             raise GenerationFailed(f"the server sent an event longer than {limit} bytes")
+
+
+def plain_words(body: bytes) -> str:
+    """The words at the beginning of *body*, on one line and without the markup of a page."""
+    text = body[:_MAX_WORDS_BYTES].decode("utf-8", "replace")
+    return " ".join(_TAGS.sub(" ", _UNSEEN.sub(" ", text)).split())
 
 
 _TAGS = re.compile(r"<[^<>]*>")
