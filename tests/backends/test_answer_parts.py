@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -142,6 +143,45 @@ def test_a_call_that_the_limit_cut_off_is_unfinished() -> None:
     assert [(call.name, call.arguments) for call in cut.tool_calls] == [("f", "")]
     cut = answer(delta(one("f", "{}"), {"id": "d"}), delta(finish="length"))
     assert [call.name for call in cut.tool_calls] == ["f"]
+
+
+VALUES = st.dictionaries(
+    st.sampled_from("ab"), st.integers() | st.text('x"{}\\ \U0001f600', max_size=4), max_size=2
+)
+
+
+@st.composite
+def written_calls(
+    draw: st.DrawFn,
+) -> tuple[list[tuple[str, Any]], list[list[dict[str, Any]]]]:
+    """Some calls, and the events in which a server of some kind sends them."""
+    calls = draw(st.lists(st.tuples(st.sampled_from("fg"), VALUES), min_size=1, max_size=3))
+    kind = draw(st.sampled_from(["numbered", "repeating", "unnumbered", "whole", "values"]))
+    events: list[list[dict[str, Any]]] = []
+    for number, (name, value) in enumerate(calls):
+        text = json.dumps(value)
+        cuts = sorted(draw(st.lists(st.integers(0, len(text)), max_size=3)))
+        parts = [text[a:b] for a, b in pairwise([0, *cuts, len(text)])]
+        has_number: dict[str, Any] = {} if kind == "unnumbered" else {"index": number}
+        if kind in ("whole", "values"):
+            events.append([one(name, value if kind == "values" else text, id=f"c{number}")])
+            continue
+        events.append([one(name, parts[0], id=f"c{number}", **has_number)])
+        again = name if kind == "repeating" else ""
+        events += [[one(again, part, **has_number)] for part in parts[1:]]
+    if draw(st.booleans()):
+        events = [[piece for event in events for piece in event]]
+    return calls, events
+
+
+@given(written_calls())
+def test_calls_are_read_as_meant_however_they_are_written(
+    written: tuple[list[tuple[str, Any]], list[list[dict[str, Any]]]],
+) -> None:
+    """In pieces or whole, numbered or not, each by itself or all in one event."""
+    calls, events = written
+    found = [(name, json.loads(arguments)) for _, name, arguments in called(*events)]
+    assert found == calls
 
 
 def test_arguments_with_halves_of_characters_are_joined() -> None:
