@@ -4,7 +4,7 @@ Each is opened by a context manager of its own (`open_llama_server` and so on) a
 `Backend`, which is all that a lane knows of it. A new one needs nothing but that interface.
 """
 
-from ._base import Adopted, Backend, Emit, Generation, Loading, Supervisable
+from ._base import Adopted, Backend, Emit, Explained, Generation, Loading, Supervisable
 from ._plausible import plausible
 from .llama import open_binding, open_embedded, open_llama_cli, open_llama_server
 from .mock import MockBackend, MockScript, mock_words, open_mock
@@ -16,6 +16,7 @@ __all__ = [
     "Generation",
     "Loading",
     "Supervisable",
+    "Explained",
     "Adopted",
     "plausible",
     "open_mock",

@@ -130,6 +130,16 @@ class Supervisable(Protocol):
 
 
 @runtime_checkable
+class Explained(Protocol):
+    """A backend that says why it is not ready."""
+
+    @property
+    def reason(self) -> str | None:
+        """Why it is not ready, in words that every peer may read; `None` if it is."""
+        ...
+
+
+@runtime_checkable
 class Adopted(Protocol):
     """A backend whose engine is not ours: it may be away, and its models come and go."""
 

@@ -14,7 +14,7 @@ import attrs
 import trio
 
 from ..admission import NoRoom, Slots
-from ..backends import Adopted, Backend, plausible
+from ..backends import Adopted, Backend, Explained, plausible
 from ..capability import Lane, Load, ModelOffer
 from ..exceptions import BackendCrashed, BackendError, OfferUnavailable, PeerRefused, PeerSimulated
 from ..wire import CommandRequest, CommandResponse, Provenance
@@ -90,7 +90,7 @@ def find_offer(backend: Backend, request: CommandRequest) -> ModelOffer | None:
 
 def reason_of(backend: Backend) -> str | None:
     """Why *backend* is not ready, in words that every peer may read, where that is known."""
-    return backend.reason if isinstance(backend, Adopted) else None
+    return backend.reason if isinstance(backend, Explained) else None
 
 
 def state_of(backend: Backend, offers: Sequence[ModelOffer]) -> str:

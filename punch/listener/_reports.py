@@ -117,8 +117,8 @@ class Reports:
                 backend=lane.backend.name,
                 state=state,
                 before=before,
-                reason=reason_of(lane.backend)
-                or (_reason(lane) if state in ("starting", "failed") and before else None),
+                reason=(_reason(lane) if state in ("starting", "failed") and before else None)
+                or reason_of(lane.backend),
             )
         )
 

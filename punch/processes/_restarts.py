@@ -2,9 +2,10 @@
 
 * The n-th crash in a row is followed by a pause of 0.5 * 2**(n-1) seconds, at most 30.
 * A run that answered a request, or was ready for 60 s, ends the row.
-* Five crashes in a row are a crash loop: the program stays down.
+* Five crashes in a row are a crash loop: the program is down, and is tried again after a minute,
+  then two, at last every ten minutes: what it dies of, such as a full GPU, may pass.
 * A program that was killed because it was stuck was made so by a request. It gets the same
-  pauses and is never given up: else five requests of a stranger could end it for good.
+  pauses and is in no loop: else five requests of a stranger could take it for a minute.
 
 Counting runs, not crashes within a minute, also finds the loop of a program that takes
 minutes to load its model.
@@ -19,6 +20,10 @@ MAX_PAUSE_SECONDS = 30.0
 MAX_CRASHES_IN_A_ROW = 5
 HEALTHY_SECONDS = 60.0
 
+# In a crash loop: a program of a hundred gigabytes reads them from the disk each time.
+MIN_LOOP_PAUSE_SECONDS = 60.0
+MAX_LOOP_PAUSE_SECONDS = 600.0
+
 
 class Restarts:
     """Decides for one program, from what is reported of it."""
@@ -29,6 +34,11 @@ class Restarts:
         self._kills_in_a_row = 0
         self._ready_since: float | None = None
         self._served = False
+
+    @property
+    def is_loop(self) -> bool:
+        """Whether the program is down: it has crashed too often in a row."""
+        return self.in_a_row >= MAX_CRASHES_IN_A_ROW
 
     def is_ready(self, now: float) -> None:
         """Report that the program became ready at *now*, in seconds of any steady clock."""
@@ -47,16 +57,17 @@ class Restarts:
         self._kills_in_a_row += 1
         return _pause(self._kills_in_a_row)
 
-    def crashed(self, now: float) -> float | None:
-        """Report a crash at *now*; the seconds to wait before the next start, `None` to give up."""
+    def crashed(self, now: float) -> float:
+        """Report a crash at *now*; the seconds to wait before the next start."""
         healthy = self._ready_since is not None and now - self._ready_since >= HEALTHY_SECONDS
         if self._served or healthy:
             self.in_a_row = 0
         self._served = False
         self._ready_since = None
         self.in_a_row += 1
-        if self.in_a_row >= MAX_CRASHES_IN_A_ROW:
-            return None
+        if self.is_loop:
+            doubled = MIN_LOOP_PAUSE_SECONDS * 2.0 ** min(self.in_a_row - MAX_CRASHES_IN_A_ROW, 10)
+            return min(MAX_LOOP_PAUSE_SECONDS, doubled)
         return _pause(self.in_a_row)
 
 

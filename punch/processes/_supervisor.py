@@ -74,6 +74,20 @@ class Launch:
     on_line: Callable[[str], None] | None
 
 
+@attrs.frozen
+class Ending:
+    """Why a run of the program ended; `str()` has all of it."""
+
+    why: str
+    """What happened, without what names files of this machine: others may be told that."""
+
+    more: str = ""
+    """What the program or the system said of it."""
+
+    def __str__(self) -> str:
+        return self.why + self.more
+
+
 class Supervised:
     """A program under supervision. Made by `open_supervised`."""
 
@@ -82,7 +96,7 @@ class Supervised:
         self._launch = launch
         self._restarts = Restarts()
         self._state: State = "starting"
-        self._reason: str | None = None
+        self._reason: Ending | None = None
         self._starts = 0
         self._started_at = 0.0
         self._loaded_in = 1.0
@@ -91,7 +105,7 @@ class Supervised:
         self._changed = trio.Event()
         self._stopping = False
         self._late = False
-        self._killed_for: str | None = None
+        self._killed_for: Ending | None = None
         self._waiting = trio.CancelScope()
         self.ended = trio.Event()
         """Set once the program is gone for good."""
@@ -108,7 +122,7 @@ class Supervised:
     def _is_stopping(self) -> bool:
         return self._stopping
 
-    def _why_killed(self) -> str | None:
+    def _why_killed(self) -> Ending | None:
         return self._killed_for
 
     @property
@@ -135,8 +149,13 @@ class Supervised:
             state=self._state,
             starts=self._starts,
             crashes_in_a_row=self._restarts.in_a_row,
-            reason=self._reason,
+            reason=None if self._reason is None else str(self._reason),
         )
+
+    @property
+    def trouble(self) -> str | None:
+        """Why the program is not ready, in words for others; `None` if it is, or starts first."""
+        return None if self._is("ready") or self._reason is None else self._reason.why
 
     def note_served(self) -> None:
         """Report that the program answered a request: earlier crashes no longer count."""
@@ -152,7 +171,7 @@ class Supervised:
         with trio.move_on_after(timeout) as patience:
             while not self._is("ready"):
                 if self._is("failed", "stopped"):
-                    raise BackendCrashed(self._reason or f"{self.name} was stopped")
+                    raise BackendCrashed(str(self._reason or f"{self.name} was stopped"))
                 await self._changed.wait()
         if not patience.cancelled_caught:
             return
@@ -182,7 +201,7 @@ class Supervised:
         """
         if self._child is None or self._child.returncode is not None or not self._is("ready"):
             return
-        self._killed_for = f"{self.name} was killed: {why}"
+        self._killed_for = Ending(f"{self.name} was killed: {why}")
         log.warning("an engine is stuck and is killed", engine=self.name, pid=self.pid, why=why)
         # Before the process is gone: a request that comes now must wait for the next run.
         self._started_at = trio.current_time()
@@ -201,7 +220,7 @@ class Supervised:
             try:
                 await self._run()
             except Exception as error:  # noqa: BLE001 - becomes the reason that callers see
-                self._change("failed", f"{self.name} cannot be supervised: {error!r}")
+                self._change("failed", Ending(f"{self.name} cannot be supervised", f": {error!r}"))
             finally:
                 if self._state != "failed":
                     self._change("stopped", self._reason)
@@ -225,16 +244,17 @@ class Supervised:
                 # A program that never worked has a wrong flag or file, which will not get better.
                 self._change("failed", reason)
                 return
-            pause = self._restarts.crashed(trio.current_time())
-            if pause is None:
-                crashes = self._restarts.in_a_row
-                self._change("failed", f"crash loop, {crashes} times in a row: {reason}")
-                return
-            await self._wait_to_start(pause, reason)
+            await self._wait_to_start(self._restarts.crashed(trio.current_time()), reason)
 
-    async def _wait_to_start(self, pause: float, reason: str) -> None:
+    async def _wait_to_start(self, pause: float, reason: Ending) -> None:
         self._started_at = trio.current_time() + pause
-        self._change("restarting", reason)
+        state: State = "restarting"
+        if self._restarts.is_loop:
+            # It stays so while it is tried, until it is ready: nobody is to wait for it.
+            state = "failed"
+            crashes = f"crash loop, {self._restarts.in_a_row} times in a row: "
+            reason = attrs.evolve(reason, why=crashes + reason.why)
+        self._change(state, reason)
         await self._pause(pause)
 
     async def _pause(self, seconds: float) -> None:
@@ -244,7 +264,7 @@ class Supervised:
         with self._waiting:
             await trio.sleep(seconds)
 
-    async def _run_once(self) -> str:
+    async def _run_once(self) -> Ending:
         """Run the program until it ends or `stop` is called; why it ended."""
         self._starts += 1
         self._started_at = trio.current_time()
@@ -276,15 +296,14 @@ class Supervised:
                     # What it printed last is still in the pipe; a grandchild may hold it open.
                     nursery.cancel_scope.deadline = trio.current_time() + 0.5
         except OSError as error:
-            return f"{self.name} cannot be started: {error}"
+            return Ending(f"{self.name} cannot be started", f": {error}")
         finally:
             self._child = None
-        if self._late:
-            return (
-                f"{self.name} was not ready within {self._launch.start_timeout:g} s{self._quote()}"
-            )
         assert child.returncode is not None
-        return f"{self.name} ended with {describe_exit(child.returncode)}{self._quote()}"
+        why = f"ended with {describe_exit(child.returncode)}"
+        if self._late:
+            why = f"was not ready within {self._launch.start_timeout:g} s"
+        return Ending(f"{self.name} {why}", self._quote())
 
     async def _watch(self, scope: trio.CancelScope) -> None:
         """Poll `ready` until it says yes."""
@@ -309,7 +328,7 @@ class Supervised:
                     seconds=round(self._loaded_in, 1),
                 )  # fmt: skip
 
-    def _change(self, state: State, reason: str | None) -> None:
+    def _change(self, state: State, reason: Ending | None) -> None:
         self._state = state
         self._reason = reason
         changed, self._changed = self._changed, trio.Event()

@@ -14,6 +14,7 @@ from punch.backends.llama._vigil import (
     PATIENCE_SECONDS,
     QUIET_SECONDS,
     UNKNOWN_BATCH_SECONDS,
+    Look,
     Vigil,
 )
 
@@ -24,24 +25,38 @@ class Engine:
     def __init__(self) -> None:
         self.stuck = False
         self.busy: int | None = 0
+        self.made = 0
+        self.moves = False
+        self.computes = False
         self.asked = 0
         self.killed: list[tuple[float, str]] = []
-        self.vigil = Vigil(ask=self.ask, kill=self.kill)
+        self.vigil = Vigil(ask=self.ask, kill=self.kill, cpu_seconds=self.cpu_seconds)
         # A token a millisecond: a batch takes two seconds, or eight on a bad day.
         self.vigil.learn(1000, 1.0)
 
-    async def ask(self) -> int | None:
+    async def ask(self) -> Look:
         """Say how busy it is, unless it is stuck."""
         self.asked += 1
         while self.stuck:
             await trio.sleep(1)
-        return self.busy
+        self.made += self.moves
+        return Look(busy=self.busy, work=((self.made,),) if self.busy and self.moves else ())
+
+    def cpu_seconds(self) -> float:
+        """One processor, all the time, or none."""
+        return trio.current_time() if self.computes else 0.0
+
+    async def death(self) -> None:
+        """Wait until it is killed, which ends its requests."""
+        while not self.killed:
+            await trio.sleep(0.1)
 
     def kill(self, why: str) -> None:
         """Note the time; it lives again."""
         self.killed.append((trio.current_time(), why))
         self.stuck = False
         self.busy = 0
+        self.computes = False
 
 
 @asynccontextmanager
@@ -65,8 +80,8 @@ async def test_one_that_is_stuck_in_a_request_is_killed(autojump_clock: MockCloc
     async with watched() as engine:
         engine.stuck = True
         began = trio.current_time()
-        with trio.move_on_after(100), engine.vigil.request(2048):
-            await trio.sleep_forever()
+        with engine.vigil.request(2048):
+            await engine.death()
     (at, why), *more = engine.killed
     assert QUIET_SECONDS + PATIENCE_SECONDS + 8 < at - began < 30
     assert "gave no answer" in why
@@ -113,11 +128,10 @@ async def test_one_that_is_rid_of_a_request_in_time_lives(autojump_clock: MockCl
     assert engine.asked < 10
 
 
-@pytest.mark.parametrize("busy", [2, 1, None])
-async def test_other_requests_are_no_reason(busy: int | None, autojump_clock: MockClock) -> None:
+async def test_other_requests_are_no_reason(autojump_clock: MockClock) -> None:
     """One of two was cancelled, and the engine goes on with the other, without a token for long."""
     async with watched() as engine:
-        engine.busy = 1 if busy == 2 else busy
+        engine.busy, engine.moves = 1, True
         with trio.move_on_after(2000), engine.vigil.request(2048):
             await cancelled(engine)
             await trio.sleep_forever()
@@ -222,3 +236,110 @@ async def test_a_long_prompt_that_comes_meanwhile_gets_its_time(autojump_clock: 
                     engine.vigil.sign()
                     await trio.sleep(3)
     assert engine.killed == []
+
+
+@pytest.mark.parametrize("busy", [0, 1, None])
+async def test_one_that_answers_and_makes_nothing_is_killed(
+    busy: int | None, autojump_clock: MockClock
+) -> None:
+    """Whatever it says of its slots, or does not say: neither tokens nor counts of them move."""
+    async with watched() as engine:
+        engine.busy = busy
+        began = trio.current_time()
+        with engine.vigil.request(500):
+            await engine.death()
+    (at, why), *more = engine.killed
+    assert PATIENCE_SECONDS + 2 <= at - began < PATIENCE_SECONDS + 4
+    assert "it answered, and made nothing for 12 s" in why
+    assert not more
+
+
+async def test_counts_that_move_are_a_sign_of_life(autojump_clock: MockClock) -> None:
+    """A long prompt is read in many batches, and no token is made meanwhile."""
+    async with watched() as engine:
+        engine.busy, engine.moves = 1, True
+        with trio.move_on_after(1000), engine.vigil.request(100):
+            await trio.sleep_forever()
+    assert engine.killed == []
+
+
+async def test_a_mute_one_gets_the_time_of_all_its_prompts(autojump_clock: MockClock) -> None:
+    """An engine that does not say how far it is has them all to read, batch after batch."""
+    async with watched() as engine:
+        engine.busy = None
+        began = trio.current_time()
+        with engine.vigil.request(20_000):
+            await engine.death()
+    ((at, _),) = engine.killed
+    assert PATIENCE_SECONDS + 80 <= at - began < PATIENCE_SECONDS + 83
+
+
+async def test_impatient_callers_do_not_hide_a_mute_one(autojump_clock: MockClock) -> None:
+    """Each gives up after six seconds, and the next comes much later."""
+    async with watched() as engine:
+        for _ in range(2):
+            await cancelled(engine, 6, 10)
+            await trio.sleep(100)
+        assert len(engine.killed) == 1
+        # Callers who give up before an engine that works has made anything are no reason.
+        engine.busy, engine.moves = 1, True
+        for _ in range(20):
+            engine.busy = 1
+            await cancelled(engine, 6, 10)
+            engine.busy = 0
+            await trio.sleep(100)
+    assert len(engine.killed) == 1
+
+
+async def test_a_slow_reader_is_not_taken_for_a_mute_engine(autojump_clock: MockClock) -> None:
+    """The engine may have made everything; nobody takes it."""
+    async with watched() as engine:
+        with engine.vigil.request(100) as one:
+            one.sign()
+            with one.delivering():
+                await trio.sleep(1000)
+    assert engine.killed == []
+
+
+async def test_one_that_computes_on_after_a_cancel_is_killed(autojump_clock: MockClock) -> None:
+    """It does not say what it works at, or says nothing: its processor time does."""
+    async with watched() as engine:
+        engine.busy, engine.computes = None, True
+        await cancelled(engine, prompt_tokens=100)
+        began = trio.current_time()
+        await trio.sleep(100)
+        ((at, why),) = engine.killed
+        assert PATIENCE_SECONDS <= at - began < PATIENCE_SECONDS + 3
+        assert "computed on for 10 s after a request was cancelled" in why
+        # It is idle, and lives.
+        await cancelled(engine, prompt_tokens=100)
+        await trio.sleep(100)
+    assert len(engine.killed) == 1
+
+
+async def test_who_is_accused_of_a_death() -> None:
+    """All that the engine had; of these only the ones with a grammar, if there are any."""
+    vigil = Engine().vigil
+    with vigil.request(1) as one, vigil.request(1) as other:
+        assert vigil.may_have_killed(one)
+        assert vigil.may_have_killed(other)
+    with vigil.request(1) as one, vigil.request(1, has_grammar=True) as other:
+        assert not vigil.may_have_killed(one)
+        assert vigil.may_have_killed(other)
+    # The next run begins with its first request.
+    with vigil.request(1) as one:
+        assert vigil.may_have_killed(one)
+
+
+async def test_a_request_beside_one_that_was_cancelled_is_not_accused(
+    autojump_clock: MockClock,
+) -> None:
+    """The engine went on with what nobody wants: that took it."""
+    async with watched() as engine:
+        engine.busy, engine.moves = 2, True
+        with trio.move_on_after(100), engine.vigil.request(1) as one:
+            await cancelled(engine, prompt_tokens=1)
+            while not engine.killed:
+                await trio.sleep(1)
+            assert not engine.vigil.may_have_killed(one)
+    assert "was busy for" in engine.killed[0][1]

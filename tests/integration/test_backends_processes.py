@@ -132,22 +132,28 @@ async def test_a_crashed_program_is_started_again(tmp_path: Path) -> None:
     assert "SIGABRT" in statistics.reason
 
 
-async def test_a_crash_loop_is_reported_and_stays_reported(
+async def test_a_crash_loop_is_reported_and_tried_again_after_a_while(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Five runs of no use in a row, with the program's last words."""
+    """Five runs of no use in a row, with the program's last words; then it may have got better."""
     monkeypatch.setattr(_restarts, "MIN_PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr(_restarts, "MIN_LOOP_PAUSE_SECONDS", 2.0)
+    well = tmp_path / "well"
     with trio.fail_after(LIMIT):
         # Long enough to be seen ready once: a first start that fails is another matter.
-        code = READY + "time.sleep(0.5); print('out of luck'); sys.exit(7)"
+        code = READY + f"while os.path.exists({str(well)!r}): time.sleep(1)\n"
+        code += "time.sleep(0.5); print('out of luck'); sys.exit(7)"
         async with supervised(tmp_path, code) as child:
-            await child.ended.wait()
-            assert child.state == "failed"
+            await until(lambda: child.state == "failed")
             for _ in range(2):
                 with pytest.raises(BackendCrashed, match=r"crash loop, 5 times.*code 7") as caught:
                     await child.wait_ready()
             assert "out of luck" in str(caught.value)
             assert child.statistics().starts == 5
+            assert "out of luck" not in str(child.trouble)
+            well.touch()
+            await until(lambda: child.trouble is None)
+            assert (child.statistics().starts, child.statistics().state) == (6, "ready")
 
 
 async def test_a_program_that_serves_may_crash_often(

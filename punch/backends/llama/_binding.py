@@ -7,6 +7,8 @@ and killed; how an answer is made is left to `_binding_worker`.
 * The process is started by `open_binding`, and again by the first request after a crash.
   A request that is running when it crashes gets `BackendCrashed`. After several crashes in
   a row the pauses grow, see `_restarts`.
+* A process that makes nothing in the time that it may take for the prompt, or for a token, is
+  stuck and is killed, see `_vigil`.
 * A cancelled request stops within a few milliseconds on a CPU, where llama.cpp looks at the
   cancel between two operations. If the process has not confirmed after 100 ms (a GPU in the
   middle of a long prompt), it is killed, and the next request loads the model anew, after
@@ -22,7 +24,7 @@ import math
 import os
 import sys
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
@@ -40,13 +42,14 @@ from ...exceptions import (
     GenerationFailed,
     InvalidRequest,
     ModelFileError,
-    PeerRefused,
     PunchError,
 )
 from ...processes import Child, Restarts, describe_exit, start_child
-from ...wire import CommandRequest, Completion, Timings, Usage
+from ...wire import CommandRequest
 from .._base import Backend, Emit, Generation, Loading, say_while, with_continuation
 from ..openai._written_tools import ask_in_writing, has_tools
+from ._binding_lines import asked, check_schema, generation_of
+from ._vigil import Pace
 
 log = get_logger(__name__)
 
@@ -54,11 +57,9 @@ _MAX_LINE_BYTES: Final = 4 * 1024 * 1024  # From the worker; the longest is an e
 _RECEIVE_BYTES: Final = 64 * 1024  # Read at a time: the size of a pipe on Linux.
 _CANCEL_SECONDS: Final = 0.1  # What `Backend.generate` promises.
 _STOP_SECONDS: Final = 1.0  # The worker ends at once when its standard input closes.
-_SILENCE_SECONDS: Final = 600.0  # As over HTTP: a long prompt on a slow CPU takes minutes.
 _START_SECONDS: Final = 600.0  # A model of 100 GB from a slow disk takes minutes.
 _PATIENCE_SECONDS: Final = 1.0  # A longer pause after a crash fails the request at once.
 _TAIL_BYTES: Final = 4096  # Of what it printed last, for the message about a crash.
-_IGNORED: Final = {"minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf"}
 _DEFAULT_CONTEXT_TOKENS: Final = 8192  # Models claim 131072, whose cache fills a small machine.
 _ERRORS: Final[dict[str, type[PunchError]]] = {
     error.code: error
@@ -138,6 +139,9 @@ class _Binding:
         self._restarts = Restarts()
         self._not_before = -math.inf
         self._number = 0
+        self._pace = Pace()
+        self._starts = 0
+        self._reason: str | None = None
         self._loaded_in = 1.0
         self.threads: int | None = settings["threads"]
 
@@ -145,14 +149,30 @@ class _Binding:
     def offers(self) -> tuple[ModelOffer, ...]:
         """The one model, with the seconds until it is loaded while no worker runs.
 
-        Empty once the worker is down for good.
+        Empty while the worker is down because it crashed again and again.
         """
         if self._worker is not None and self._worker.is_running():
             return (self._offer,)
         pause = max(0.0, self._not_before - trio.current_time())
-        if pause == math.inf:
+        if self._restarts.is_loop and pause > 0.0:
             return ()
         return (attrs.evolve(self._offer, load_seconds=pause + self._loaded_in),)
+
+    @property
+    def restarts(self) -> int:
+        """How often the worker was started again."""
+        return max(0, self._starts - 1)
+
+    @property
+    def why_restarted(self) -> str | None:
+        """Why the worker ended last; `None` if it never has."""
+        return self._reason
+
+    @property
+    def reason(self) -> str | None:
+        """Why the model is not loaded; `None` if it is."""
+        is_there = self._worker is not None and self._worker.is_running()
+        return None if is_there else self._reason
 
     async def start(self) -> None:
         """Load the model, unless it is loaded.
@@ -169,13 +189,14 @@ class _Binding:
         if wait > _PATIENCE_SECONDS:
             raise BackendCrashed(
                 f"llama-cpp-python crashed {self._restarts.in_a_row} times in a row; "
-                "it is not started again"
-                if wait == math.inf
+                f"next try in {wait:.0f} s"
+                if self._restarts.is_loop
                 else f"llama-cpp-python crashed or was killed; next try in {wait:.0f} s",
-                retry_after=None if wait == math.inf else wait,
+                retry_after=wait,
             )
         await trio.sleep(max(0.0, wait))
         began = trio.current_time()
+        self._starts += 1
         self._worker = await _Worker.spawn()
         try:
             facts = await self._worker.open(self._settings)
@@ -227,7 +248,7 @@ class _Binding:
 
         """
         if request.response_schema is not None:
-            _check_schema(request.response_schema)
+            check_schema(request.response_schema)
         if has_tools(request):
             return await ask_in_writing(request, emit, self._generate)
         return await self._generate(request, emit)
@@ -242,9 +263,12 @@ class _Binding:
                 generation = await self._ask(worker, self._number, request, emit)
             except BackendCrashed as error:
                 error.engine_died = True
-                await self._crashed()
+                if self._worker is not None:  # It was not killed by us.
+                    self._reason = "llama-cpp-python ended"
+                    await self._crashed()
                 raise
             self._restarts.served()
+            self._pace.learn(generation.usage.computed_tokens, generation.timings.prefill)
             return generation
 
     async def _ask(
@@ -253,22 +277,27 @@ class _Binding:
         texts: list[str] = []
         vectors: list[tuple[float, ...]] = []
         ended = False
+        tokens = sum(map(len, request.texts))
         try:
-            await worker.send(_asked(number, request))
+            await worker.send(asked(number, request))
             while True:
-                with trio.move_on_after(_SILENCE_SECONDS) as patience:
+                seconds = self._pace.time_for(tokens)
+                with trio.move_on_after(seconds) as patience:
                     line = await worker.receive()
                 if patience.cancelled_caught:
-                    raise BackendCrashed(f"llama-cpp-python made nothing for {_SILENCE_SECONDS} s")
+                    why = f"it made nothing for {seconds:.0f} s"
+                    await self._kill(why)
+                    raise BackendCrashed(f"llama-cpp-python was killed: {why}")
                 ended = "end" in line or "error" in line
                 if "error" in line:
                     kind = _ERRORS.get(line["error"]["code"], GenerationFailed)
                     raise kind(line["error"]["message"])
                 if "end" in line:
-                    return _generation(line["end"], "".join(texts), tuple(vectors))
+                    return generation_of(line["end"], "".join(texts), tuple(vectors))
                 if "vector" in line:
                     vectors.append(tuple(line["vector"]))
                     continue
+                tokens = 0
                 texts.append(line["text"])
                 await emit(line["text"], line["tokens"])
         finally:
@@ -280,14 +309,15 @@ class _Binding:
 
     async def _kill(self, why: str) -> None:
         log.warning("an engine is stuck and is killed", engine="llama-cpp-python", why=why)
+        self._reason = f"llama-cpp-python was killed: {why}"
         self._not_before = trio.current_time() + self._restarts.killed()
         if self._worker is not None:
             self._worker.kill()
         await self.stop()
 
     async def _crashed(self) -> None:
-        pause = self._restarts.crashed(trio.current_time())
-        self._not_before = math.inf if pause is None else trio.current_time() + pause
+        now = trio.current_time()
+        self._not_before = now + self._restarts.crashed(now)
         with trio.CancelScope(shield=True):
             await self.stop()
 
@@ -423,56 +453,6 @@ def _with_features(offer: ModelOffer) -> ModelOffer:
     if "chat" in features:
         features.add("tools")
     return attrs.evolve(offer, features=frozenset(features))
-
-
-def _check_schema(schema: str) -> None:
-    """Raise `PeerRefused` for a schema that the binding would not hold an answer to.
-
-    It ignores the ranges of numbers without a word, and an answer out of range would be wrong.
-    """
-    if ignored := sorted(_IGNORED & set(_keywords(json.loads(schema)))):
-        raise PeerRefused(
-            f"response_schema has {', '.join(ignored)}, which llama-cpp-python does not know"
-        )
-
-
-def _keywords(schema: Any) -> Iterator[str]:
-    if isinstance(schema, dict):
-        yield from schema
-        for one in schema.values():
-            yield from _keywords(one)
-    elif isinstance(schema, list):
-        for one in schema:
-            yield from _keywords(one)
-
-
-def _asked(number: int, request: CommandRequest) -> dict[str, Any]:
-    return {
-        "id": number,
-        "command": request.command,
-        "messages": [
-            {"role": message.role, "content": message.content} for message in request.messages
-        ],
-        "prompt": request.prompt,
-        "inputs": list(request.inputs),
-        "continuation": request.continuation,
-        "sampling": attrs.asdict(request.sampling),
-        "schema": request.response_schema,
-    }
-
-
-def _generation(
-    end: dict[str, Any], text: str, vectors: tuple[tuple[float, ...], ...]
-) -> Generation:
-    return Generation(
-        completion=Completion(text=text, finish_reason=end["finish_reason"], embeddings=vectors),
-        usage=Usage(
-            prompt_tokens=end["prompt_tokens"],
-            completion_tokens=end["completion_tokens"],
-            cached_tokens=end.get("cached_tokens"),
-        ),
-        timings=Timings(prefill=end.get("prefill"), decode=end.get("decode")),
-    )
 
 
 def _keep_tail(descriptor: int, tail: collections.deque[bytes]) -> None:

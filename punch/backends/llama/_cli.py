@@ -39,11 +39,17 @@ from .._base import Emit, Generation, Loading
 from .._stop import StopMatcher
 from ._cli_output import ConversationOutput, Output, PlainOutput, read_perf, read_too_long
 from ._cli_question import Question, read_question, sampling_flags
+from ._vigil import Pace
 
 log = get_logger(__name__)
 
 # As over HTTP: loading a model and reading a long prompt take minutes without a word.
 SILENCE_SECONDS = 600.0
+
+# Once it is known how long the program took to load: then the file was in the page cache, as a
+# rule, and may not be next time.
+LOADED_SECONDS = 60.0
+_COLDER = 10.0
 
 # After a stop sequence the program is interrupted and prints its account; then it is killed.
 _ACCOUNT_SECONDS = 1.0
@@ -78,6 +84,8 @@ class LlamaCliBackend:
         self._offer = offer
         self._gpus = gpus
         self._lock = trio.Lock()
+        self._pace = Pace()
+        self._loaded_in: float | None = None
         command = [*program.command, "--model", str(model_path)]
         command += ["--ctx-size", str(context_tokens)]
         if threads is not None and not program.is_given("--threads", "-t"):
@@ -147,7 +155,12 @@ class LlamaCliBackend:
                     until = trio.current_time() + _ASK_AGAIN_SECONDS
                     while True:
                         stop = StopMatcher(request.sampling.stop)
-                        run = _Run(_output(question, plain), stop, emit)
+                        run = _Run(
+                            _output(question, plain),
+                            stop,
+                            emit,
+                            first_seconds=self._first_seconds(question.prompt),
+                        )
                         code, lines = await run.run(argv, interrupt=plain)
                         # An exit code above 0 with neither text nor a complaint: what it printed
                         # was lost (see `_ASK_AGAIN_SECONDS`).
@@ -156,7 +169,23 @@ class LlamaCliBackend:
                             break
             except OSError as error:
                 raise BackendCrashed(f"{self._program.name} cannot be started: {error}") from error
-        return self._result(run, code, lines, request.sampling)
+        generation = self._result(run, code, lines, request.sampling)
+        self._learn(run, generation)
+        return generation
+
+    def _first_seconds(self, prompt: str) -> float:
+        """Seconds that the program may take to its first word, and then to any other."""
+        if self._loaded_in is None:
+            return SILENCE_SECONDS
+        load = LOADED_SECONDS + _COLDER * self._loaded_in
+        return min(SILENCE_SECONDS, load + self._pace.time_for(len(prompt)))
+
+    def _learn(self, run: _Run, generation: Generation) -> None:
+        prefill = generation.timings.prefill
+        self._pace.learn(generation.usage.computed_tokens, prefill)
+        if run.first_after is not None:
+            load = max(0.0, run.first_after - (prefill or 0.0))
+            self._loaded_in = max(self._loaded_in or 0.0, load)
 
     def _write(self, question: Question, folder: Path) -> list[str]:
         plain = self._program.is_plain
@@ -208,7 +237,12 @@ class LlamaCliBackend:
 class _Run:
     """A single run of the program, read while it answers."""
 
-    def __init__(self, output: Output, stop: StopMatcher, emit: Emit) -> None:
+    def __init__(
+        self, output: Output, stop: StopMatcher, emit: Emit, *, first_seconds: float
+    ) -> None:
+        self.first_after: float | None = None
+        """Seconds from its start to its first word."""
+        self._silence = first_seconds
         self._output = output
         self._stop = stop
         self._emit = emit
@@ -252,18 +286,19 @@ class _Run:
             return process.returncode or 0, lines.lines
 
     async def _read(self, stdout: trio.abc.ReceiveStream, name: str) -> None:
+        began = trio.current_time()
         while True:
-            with trio.move_on_after(SILENCE_SECONDS) as patience:
+            with trio.move_on_after(self._silence) as patience:
                 data = await stdout.receive_some()
             if patience.cancelled_caught:
                 # Leaving kills it, with all that it has started.
-                log.warning("an engine is stuck and is killed", engine=name, silent=SILENCE_SECONDS)
-                raise BackendCrashed(
-                    f"{name} printed nothing for {SILENCE_SECONDS:g} s and was killed",
-                    engine_died=True,
-                )
+                why = f"printed nothing for {self._silence:.0f} s"
+                log.warning("an engine is stuck and is killed", engine=name, why=why)
+                raise BackendCrashed(f"{name} {why} and was killed", engine_died=True)
             if not data:
                 break
+            if self.first_after is None:
+                self.first_after = trio.current_time() - began
             await self._pass(self._decode(self._output.feed(data)))
             if self.stopped:
                 return

@@ -11,19 +11,21 @@ import math
 import secrets
 import socket
 from functools import partial
+from typing import Any
 
 import attrs
+import psutil
 
 from ...capability import Gpu, ModelOffer
 from ...exceptions import BackendCrashed
 from ...processes import Supervised, SupervisorStatistics
-from ...wire import CommandRequest
+from ...wire import MAX_REASON_CHARACTERS, CommandRequest
 from .._base import Emit, Generation, Loading, say_while
 from ..openai._client import HttpClient
-from ..openai._probes import busy_slots
+from ..openai._probes import find_slots
 from ..openai._written_tools import ask_in_writing, has_tools
 from ._pins import Pins, conversation
-from ._vigil import Vigil
+from ._vigil import Look, Vigil
 
 # Tokens that a chat template writes around the messages. A guess on the high side.
 _TEMPLATE_TOKENS = 64
@@ -68,7 +70,7 @@ class ServedBackend:
         self._offer = offer
         self._gpus = gpus
         self._pins = Pins(slots, key=secrets.token_bytes(16))
-        self._vigil = Vigil(ask=partial(busy_slots, client), kill=supervised.kill)
+        self._vigil = Vigil(ask=self._look, kill=supervised.kill, cpu_seconds=self._cpu_seconds)
 
     @property
     def name(self) -> str:
@@ -128,6 +130,11 @@ class ServedBackend:
         """Why the server ended last; `None` if it never has."""
         return self._supervised.statistics().reason
 
+    @property
+    def reason(self) -> str | None:
+        """Why the server is not ready, in words that every peer may read; `None` if it is."""
+        return in_one_line(self._supervised.trouble)
+
     def statistics(self) -> SupervisorStatistics:
         """State of the server's process, its starts and its last crash."""
         return self._supervised.statistics()
@@ -135,6 +142,25 @@ class ServedBackend:
     async def watch(self) -> None:
         """Have the server killed and started again whenever it is stuck; until cancelled."""
         await self._vigil.run()
+
+    async def _look(self) -> Look:
+        slots = await find_slots(self._client)
+        if slots is None:
+            return Look()
+        busy = [one for one in slots if isinstance(one, dict) and one.get("is_processing") is True]
+        return Look(busy=len(busy), work=tuple(map(_counts, busy)))
+
+    def _cpu_seconds(self) -> float | None:
+        """Processor time of the server and what it has started; a wrapper script uses none."""
+        pid = self._supervised.pid
+        if pid is None:
+            return None
+        try:
+            process = psutil.Process(pid)
+            times = [one.cpu_times() for one in (process, *process.children(recursive=True))]
+        except psutil.Error:
+            return None
+        return float(sum(time.user + time.system for time in times))
 
     async def ready(self, loading: Loading) -> None:
         """Return when the server answers, and call *loading* every 5 s until then.
@@ -184,21 +210,43 @@ class ServedBackend:
     ) -> Generation:
         async def pass_on(text: str, tokens: int) -> None:
             watched.sign()
-            await emit(text, tokens)
+            with watched.delivering():
+                await emit(text, tokens)
 
-        try:
-            with self._vigil.request(_most_tokens(request)) as watched:
+        has_grammar = request.response_schema is not None or has_tools(request)
+        with self._vigil.request(_most_tokens(request), has_grammar=has_grammar) as watched:
+            try:
                 generation = await self._client.generate(
                     request, pass_on, model=self._offer.name, dialect="llama_cpp", slot=slot
                 )
-        except BackendCrashed as error:
-            # The caches went with the process; the next one starts with empty slots.
-            self._pins.clear()
-            # A broken connection says little: what the process said as it died says more.
-            raise await self._supervised.explain(error) from error
+            except BackendCrashed as error:
+                # The caches went with the process; the next one starts with empty slots.
+                self._pins.clear()
+                # A broken connection says little: what the process said as it died says more.
+                crash = await self._supervised.explain(error)
+                if crash.engine_died:
+                    crash.engine_died = self._vigil.may_have_killed(watched)
+                raise crash from error
         self._supervised.note_served()
         self._vigil.learn(generation.usage.computed_tokens, generation.timings.prefill)
         return generation
+
+
+def in_one_line(text: str | None) -> str | None:
+    """*text* as a lane may give it for a reason: the name of a program may be anything."""
+    if not text:
+        return None
+    return "".join(mark if mark.isprintable() else " " for mark in text)[:MAX_REASON_CHARACTERS]
+
+
+def _counts(slot: dict[str, Any]) -> tuple[int, ...]:
+    """How many tokens were read and made for the request in *slot*, if it says so."""
+    # A list of one in newer builds, a map in older ones, and before that beside the rest.
+    inner = slot.get("next_token")
+    inner = inner[0] if isinstance(inner, list) and inner else inner
+    found = {**slot, **inner} if isinstance(inner, dict) else slot
+    counts = (found.get(name) for name in ("n_prompt_tokens_processed", "n_past", "n_decoded"))
+    return tuple(count for count in counts if type(count) is int and count > 0)
 
 
 def _most_tokens(request: CommandRequest) -> int:

@@ -1,13 +1,14 @@
-"""Decides whether an engine of ours is stuck, and has it killed.
+"""Decides whether an engine of ours is stuck, which of its requests may be why, and has it killed.
 
 A server that is up says nothing of the engine behind it: its HTTP threads answer while its one
-computing thread is lost in a request. What counts is whether tokens come, or whether the engine
-answers a question that only its computing thread can answer:
+computing thread is lost in a request, or while it makes nothing at all. What counts is progress:
 
-* While requests run or one was cancelled, an engine without a token for `QUIET_SECONDS` is
-  asked. An answer is as good as a token.
-* An engine that gives neither for its patience is stuck, and so is one that is busy with more
-  requests than there are for its patience after a cancel.
+* While requests run or one was cancelled, an engine without a token for `QUIET_SECONDS` is asked
+  what it works at. What it says is progress if it has changed, such as a count of tokens.
+* An engine that gives no answer within its patience is stuck, and so is one that answers and has
+  made nothing in the time that all its prompts may take.
+* After a cancel, an engine that is busy with more requests than there are for its patience is
+  stuck, and so is one that computes on although nobody asks it anything.
 * The patience is a fixed part and the time of the longest computation that cannot be broken
   off, a batch of the prompts that are being read, by the speed that was measured here.
 
@@ -18,17 +19,18 @@ the engine again is left to `punch.processes`.
 from __future__ import annotations
 
 import math
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 
+import attrs
 import trio
 
 # How often the vigil looks. A stuck engine costs its callers much more than that.
-CHECK_SECONDS = 2.0
+CHECK_SECONDS = 1.0
 
 # Seconds without a token after which the engine is asked. Slow machines make a token in less,
 # once the prompt is read.
-QUIET_SECONDS = 5.0
+QUIET_SECONDS = 4.0
 
 # Beyond the longest computation: for a machine that swaps, or starts other programs.
 PATIENCE_SECONDS = 10.0
@@ -45,78 +47,144 @@ BATCH_TOKENS = 2048
 # How many times slower than measured a batch may be: other programs compute beside it.
 SLOWER = 4.0
 
+# An engine that nobody asks anything uses a hundredth of one processor at most, one that computes
+# all of one or more; where others compute beside it, less.
+IDLE_SHARE = 0.1
+
+
+@attrs.frozen(kw_only=True)
+class Look:
+    """What an engine says of itself."""
+
+    busy: int | None = None
+    """Requests that it works at; `None` if it does not say."""
+
+    work: Collection[Collection[int]] = ()
+    """Of each the tokens that were read and made; only compared. Empty where it does not say."""
+
+
+class Pace:
+    """How long an engine may take for what it cannot break off, by how fast it was."""
+
+    def __init__(self) -> None:
+        self._token_seconds: float | None = None
+        self._sample = 0
+
+    def learn(self, tokens: int | None, seconds: float | None) -> None:
+        """Report how long the engine took for the *tokens* of a prompt."""
+        # A longer prompt tells more: its tokens are computed together, as in a batch.
+        if tokens and seconds and tokens >= self._sample:
+            self._sample = min(tokens, BATCH_TOKENS)
+            self._token_seconds = seconds / tokens
+
+    def time_for(self, tokens: int) -> float:
+        """Seconds after which an engine that has *tokens* of prompts to read is late."""
+        if self._token_seconds is None:
+            batches = max(1, math.ceil(tokens / BATCH_TOKENS))
+            return min(PATIENCE_SECONDS + batches * UNKNOWN_BATCH_SECONDS, MAX_PATIENCE_SECONDS)
+        return min(PATIENCE_SECONDS + SLOWER * tokens * self._token_seconds, MAX_PATIENCE_SECONDS)
+
 
 class Watched:
     """A request that an engine works at, while it is watched."""
 
-    def __init__(self, vigil: Vigil, prompt_tokens: int) -> None:
+    def __init__(self, vigil: Vigil, prompt_tokens: int, *, has_grammar: bool) -> None:
         self._vigil = vigil
         self.prompt_tokens = prompt_tokens
         """Tokens that the engine may still have to read for it."""
+        self.has_grammar = has_grammar
+        """Whether its answer is held to a grammar, which is what most often takes an engine."""
+        self.is_held_up = False
+        """Whether its reader does not take what has come: the engine may have made more."""
 
     def sign(self) -> None:
         """Report that a token of its answer has come."""
         self.prompt_tokens = 0
         self._vigil.sign()
 
+    @contextmanager
+    def delivering(self) -> Iterator[None]:
+        """While a part of the answer is passed on, however long its reader takes for that."""
+        self.is_held_up = True
+        try:
+            yield
+        finally:
+            self.is_held_up = False
+            self._vigil.sign()
+
 
 class Vigil:
     """Watches one engine.
 
     Args:
-      ask: Asks the engine how many requests it works at, and waits for the answer; gives `None`
-        if the engine does not say.
+      ask: Asks the engine how it is, and waits for the answer.
       kill: Called with the reason, if the engine is stuck.
+      cpu_seconds: Processor time that the engine has used; `None` if that is not known.
 
     """
 
     def __init__(
-        self, *, ask: Callable[[], Awaitable[int | None]], kill: Callable[[str], None]
+        self,
+        *,
+        ask: Callable[[], Awaitable[Look]],
+        kill: Callable[[str], None],
+        cpu_seconds: Callable[[], float | None] = lambda: None,
     ) -> None:
         self._ask = ask
         self._kill = kill
+        self._cpu_seconds = cpu_seconds
         self._running: set[Watched] = set()
+        self._cancelled: set[Watched] = set()
         self._cancelled_at: float | None = None
+        self._accused: frozenset[Watched] | None = None
         self._left_tokens = 0
         self._asking = trio.CancelScope()
         self._asked_at = -math.inf
         self._last_sign = -math.inf
         self._begun_at = -math.inf
+        self._work: Collection[Collection[int]] = ()
+        self._quiet_before = 0.0
+        self._used: tuple[float, float] | None = None
         self._wake = trio.Event()
-        self._token_seconds: float | None = None
-        self._batch_sample = 0
+        self._pace = Pace()
+
+    @property
+    def _tokens(self) -> int:
+        """Tokens of prompts that the engine may still have to read."""
+        return self._left_tokens + sum(one.prompt_tokens for one in self._running)
 
     @property
     def patience(self) -> float:
         """Seconds that the engine may neither make a token nor answer."""
-        if self._token_seconds is None:
-            return PATIENCE_SECONDS + UNKNOWN_BATCH_SECONDS
-        tokens = self._left_tokens + sum(one.prompt_tokens for one in self._running)
-        batch = SLOWER * min(tokens, BATCH_TOKENS) * self._token_seconds
-        return min(PATIENCE_SECONDS + batch, MAX_PATIENCE_SECONDS)
+        return self._pace.time_for(min(self._tokens, BATCH_TOKENS))
+
+    @property
+    def long_patience(self) -> float:
+        """Seconds that the engine may make nothing, although it answers."""
+        return self._pace.time_for(self._tokens)
 
     def sign(self) -> None:
-        """Report a sign of life: a token, or an answer to a question."""
+        """Report a sign of life: a token, or progress that the engine tells of."""
         self._last_sign = trio.current_time()
+        self._quiet_before = 0.0
 
     def learn(self, tokens: int | None, seconds: float | None) -> None:
         """Report how long the engine took for the *tokens* of a prompt."""
-        # A longer prompt tells more: its tokens are computed together, as in a batch.
-        if tokens and seconds and tokens >= self._batch_sample:
-            self._batch_sample = min(tokens, BATCH_TOKENS)
-            self._token_seconds = seconds / tokens
+        self._pace.learn(tokens, seconds)
 
     @contextmanager
-    def request(self, prompt_tokens: int) -> Iterator[Watched]:
+    def request(self, prompt_tokens: int, *, has_grammar: bool = False) -> Iterator[Watched]:
         """Watch over one request, and over what becomes of it if it is cancelled.
 
         Args:
           prompt_tokens: Tokens of its prompt, or at least as many.
+          has_grammar: Whether its answer is held to a grammar.
 
         """
         if not self._running:
             self._begun_at = trio.current_time()
-        watched = Watched(self, prompt_tokens)
+        self._accused = None
+        watched = Watched(self, prompt_tokens, has_grammar=has_grammar)
         self._running.add(watched)
         # What it brings may take longer than what there was when the engine was asked.
         self._asking.deadline = max(self._asking.deadline, self._asked_at + self.patience)
@@ -127,10 +195,25 @@ class Vigil:
             # Also where the answer could not be passed on: nobody wants the rest.
             if self._cancelled_at is None:
                 self._cancelled_at = trio.current_time()
+                self._used = None
+            self._cancelled.add(watched)
             self._left_tokens = min(self._left_tokens + watched.prompt_tokens, BATCH_TOKENS)
             raise
         finally:
             self._running.discard(watched)
+            if not self._running:
+                # One caller after the other who gives up in time must not hide a mute engine.
+                self._quiet_before += trio.current_time() - self._quiet_since
+
+    def may_have_killed(self, watched: Watched) -> bool:
+        """Whether *watched*, which the engine had when it ended, may be why it did.
+
+        Every request that it had may be, unless some of them are likelier: those held to a
+        grammar, and those that it went on with after their end.
+        """
+        if self._accused is None:
+            self._accused = _likeliest(self._running | self._cancelled)
+        return watched in self._accused
 
     async def run(self) -> None:
         """Watch until cancelled."""
@@ -139,7 +222,9 @@ class Vigil:
                 self._wake = trio.Event()
                 await self._wake.wait()
             await trio.sleep(CHECK_SECONDS)
-            if self._cancelled_at is not None:
+            if any(one.is_held_up for one in self._running):
+                self.sign()
+            elif self._cancelled_at is not None:
                 await self._look_after_cancel(self._cancelled_at)
             elif self._running and trio.current_time() >= self._quiet_since + QUIET_SECONDS:
                 await self._look()
@@ -148,38 +233,70 @@ class Vigil:
     def _quiet_since(self) -> float:
         return max(self._last_sign, self._begun_at)
 
-    async def _look(self) -> int | None:
-        """Ask the engine; have it killed if there is no sign of life within the patience.
-
-        Returns how many requests it works at; `None` if it does not say.
-        """
-        busy, last_sign = None, self._last_sign
+    async def _look(self) -> Look:
+        """Ask the engine, and have it killed if it gives no answer or makes nothing."""
+        look, last_sign = Look(), self._last_sign
         self._asked_at = trio.current_time()
         self._asking = trio.CancelScope(deadline=self._asked_at + self.patience)
         with self._asking:
-            busy = await self._ask()
-        if not self._asking.cancelled_caught:
+            look = await self._ask()
+        if self._asking.cancelled_caught:
+            if self._last_sign <= last_sign:
+                after = "" if self._cancelled_at is None else ", after a request was cancelled"
+                self._end(f"it made nothing and gave no answer for {self.patience:.0f} s{after}")
+            return look
+        before, self._work = self._work, look.work
+        quiet = self._quiet_before + trio.current_time() - self._quiet_since
+        if any(look.work) and look.work != before:
             self.sign()
-        elif self._last_sign <= last_sign:
-            after = "" if self._cancelled_at is None else ", after a request was cancelled"
-            self._end(f"it made nothing and gave no answer for {self.patience:.0f} s{after}")
-        return busy
+        elif self._running and quiet >= self.long_patience:
+            self._end(f"it answered, and made nothing for {self.long_patience:.0f} s")
+        return look
 
     async def _look_after_cancel(self, cancelled_at: float) -> None:
         """See that the engine is rid of a cancelled request, within the patience."""
-        busy = await self._look()
+        look = await self._look()
         if self._cancelled_at is None:
             return  # It was killed.
-        if busy is None or busy <= len(self._running):
+        is_late = trio.current_time() >= cancelled_at + self.patience
+        after = f"for {self.patience:.0f} s after a request was cancelled"
+        if look.busy is not None and look.busy > len(self._running):
+            if is_late:
+                self._end(f"it was busy {after}", self._cancelled)
+        elif self._running:
+            # An engine that does not say what it works at is judged once it should rest.
+            if look.busy is not None:
+                self._forget()
+        elif self._rests():
             self._forget()
-        elif trio.current_time() >= cancelled_at + self.patience:
-            self._end(f"it was busy for {self.patience:.0f} s after a request was cancelled")
+        elif is_late:
+            self._end(f"it computed on {after}", self._cancelled)
+
+    def _rests(self) -> bool:
+        """Whether the engine has used next to no processor time since the last look."""
+        used, before = self._cpu_seconds(), self._used
+        if used is None:
+            return True
+        now = trio.current_time()
+        self._used = now, used
+        return before is not None and used - before[1] <= IDLE_SHARE * (now - before[0])
 
     def _forget(self) -> None:
         self._cancelled_at = None
+        self._cancelled.clear()
         self._left_tokens = 0
 
-    def _end(self, why: str) -> None:
+    def _end(self, why: str, accused: Iterable[Watched] | None = None) -> None:
+        if accused is None:
+            accused = _likeliest(self._running | self._cancelled)
+        self._accused = frozenset(accused)
         self._forget()
+        self._work = ()
         self.sign()
         self._kill(why)
+
+
+def _likeliest(requests: Iterable[Watched]) -> frozenset[Watched]:
+    """Those of *requests* that may have taken their engine."""
+    all_of_them = frozenset(requests)
+    return frozenset(one for one in all_of_them if one.has_grammar) or all_of_them

@@ -7,6 +7,7 @@ is then offered is decided by the backends.
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import trio
 
@@ -57,8 +58,8 @@ async def probe_generation(client: HttpClient) -> bool:
     return True
 
 
-async def busy_slots(client: HttpClient) -> int | None:
-    """How many requests a llama-server works at; `None` if it does not tell or is out of reach.
+async def find_slots(client: HttpClient) -> list[Any] | None:
+    """The slots of a llama-server; `None` if it does not tell or is out of reach.
 
     Its computing thread answers, between two batches; this waits for it without a limit. The
     caller has the patience, and draws its conclusions from it.
@@ -67,9 +68,7 @@ async def busy_slots(client: HttpClient) -> int | None:
         slots = await client.get_json("/slots", timeout=math.inf)
     except PunchError:
         return None
-    if not isinstance(slots, list):
-        return None
-    return sum(isinstance(slot, dict) and slot.get("is_processing") is True for slot in slots)
+    return slots if isinstance(slots, list) else None
 
 
 async def is_ready(client: HttpClient) -> bool:
