@@ -252,7 +252,7 @@ class Surveyor:
         return Survey(
             kind=kind,
             models=tuple(models),
-            features=self._features_of(kind),
+            features=_features_of(kind, self._version) | self._features,
             slots=slots,
             writes_tools=writes_tools,
             repeated=listed.repeated,
@@ -319,20 +319,6 @@ class Surveyor:
                 self._page = page
                 return "lm_studio"
         return "other" if found.count else None
-
-    def _features_of(self, kind: Kind) -> frozenset[str]:
-        """What programs of this kind do with any model that chats.
-
-        Nothing is claimed for an unknown kind: many servers ignore what they do not know without
-        a word, and the answer would not be what was asked for.
-        """
-        if kind in ("llama_cpp", "vllm"):
-            return frozenset({"tools", "json_schema", "logprobs"})
-        if kind == "ollama":
-            return frozenset({"json_schema"} if _at_least(self._version, _OLLAMA_SCHEMAS) else ())
-        if kind == "lm_studio":
-            return frozenset({"json_schema"})
-        return self._features
 
     # ---- what the programs tell ----
 
@@ -426,6 +412,18 @@ class Surveyor:
                 can=None if not isinstance(generates, bool) else CHATS if generates else EMBEDS
             )
         return self._slots, self._own
+
+
+def _features_of(kind: Kind, version: str | None) -> frozenset[str]:
+    """What programs of this kind do with any model that chats.
+
+    Nothing is claimed for an unknown kind: many servers ignore what they do not know without a
+    word, and the answer would not be what was asked for.
+    """
+    if kind in ("llama_cpp", "vllm"):
+        return frozenset({"tools", "json_schema", "logprobs"})
+    is_able = kind == "lm_studio" or (kind == "ollama" and _at_least(version, _OLLAMA_SCHEMAS))
+    return frozenset({"json_schema"} if is_able else ())
 
 
 def is_meant(wanted: str, name: str) -> bool:
