@@ -5,6 +5,7 @@ as ready, is said by the rooms that run one.
 """
 
 from ._child import Child, LastLines, describe_exit, open_child, start_child
+from ._loading import tell_loading
 from ._restarts import Restarts
 from ._supervisor import Supervised, SupervisorStatistics, open_supervised
 
@@ -14,6 +15,7 @@ __all__ = [
     "start_child",
     "LastLines",
     "describe_exit",
+    "tell_loading",
     "Restarts",
     "open_supervised",
     "Supervised",

@@ -19,6 +19,7 @@ from .._background import open_background
 from .._logs import get_logger
 from ..exceptions import BackendCrashed
 from ._child import GRACE_SECONDS, Child, LastLines, describe_exit, open_child
+from ._loading import tell_loading
 from ._restarts import Restarts
 
 log = get_logger(__name__)
@@ -72,6 +73,7 @@ class Launch:
     start_timeout: float
     retry_start: Callable[[Sequence[str]], bool]
     on_line: Callable[[str], None] | None
+    model_bytes: int | None
 
 
 @attrs.frozen
@@ -306,15 +308,14 @@ class Supervised:
         return Ending(f"{self.name} {why}", self._quote())
 
     async def _watch(self, scope: trio.CancelScope) -> None:
-        """Poll `ready` until it says yes."""
-        pause = 0.02
+        """Poll `ready` until it says yes, and tell meanwhile how far the program is."""
         with scope:
             with trio.move_on_after(self._launch.start_timeout) as patience:
-                # Often at first, since most programs are ready within a second; then four times
-                # a second, which is nothing beside the loading of a big model.
-                while not await self._launch.ready():
-                    await trio.sleep(pause)
-                    pause = min(pause * 1.3, 0.25)
+                async with open_background() as nursery:
+                    nursery.start_soon(
+                        tell_loading, self.name, lambda: self._child, self._launch.model_bytes
+                    )
+                    await self._poll()
             if patience.cancelled_caught:
                 self._late = True
                 self._waiting.cancel()
@@ -327,6 +328,14 @@ class Supervised:
                     "an engine is ready again", engine=self.name, starts=self._starts,
                     seconds=round(self._loaded_in, 1),
                 )  # fmt: skip
+
+    async def _poll(self) -> None:
+        # Often at first, since most programs are ready within a second; then four times
+        # a second, which is nothing beside the loading of a big model.
+        pause = 0.02
+        while not await self._launch.ready():
+            await trio.sleep(pause)
+            pause = min(pause * 1.3, 0.25)
 
     def _change(self, state: State, reason: Ending | None) -> None:
         self._state = state
@@ -352,6 +361,7 @@ async def open_supervised(
     start_timeout: float = START_SECONDS,
     retry_start: Callable[[Sequence[str]], bool] = lambda lines: False,
     on_line: Callable[[str], None] | None = None,
+    model_bytes: int | None = None,
 ) -> AsyncIterator[Supervised]:
     """Run a program and keep it running; enter when it is ready, end it on the way out.
 
@@ -365,6 +375,7 @@ async def open_supervised(
       start_timeout: Seconds from a start until `ready` must say yes.
       retry_start: Given the last lines of a first start that failed: was it bad luck?
       on_line: Called with every line that it prints.
+      model_bytes: Size of the model that it loads, for the log; `None` if not known.
 
     Raises:
       BackendCrashed: if the first start fails; the text has the program's last lines.
@@ -380,6 +391,7 @@ async def open_supervised(
         start_timeout=start_timeout,
         retry_start=retry_start,
         on_line=on_line,
+        model_bytes=model_bytes,
     )
     supervised = Supervised(launch)
     async with open_background() as nursery:

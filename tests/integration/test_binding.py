@@ -261,7 +261,7 @@ async def test_a_crash_ends_one_request_and_no_more(opened: Open, number: int) -
 async def test_a_death_between_requests_is_not_noticed_by_anybody(opened: Open) -> None:
     """It is started again before the next request."""
     async with opened() as backend:
-        child = backend._worker._child  # type: ignore[attr-defined]
+        child = backend._worker.child  # type: ignore[attr-defined]
         child.kill()
         await child.wait()  # A zombie may still have threads, and be no exit status yet.
         assert (await backend.generate(complete(), nowhere)).completion.text != ""
@@ -290,7 +290,7 @@ async def test_the_worker_ends_when_its_parent_is_gone(model_path: Path) -> None
         "async def main():\n"
         "    offer = ModelOffer(name='m')\n"
         f"    async with open_binding(model_path={str(model_path)!r}, offer=offer) as backend:\n"
-        "        print(backend._worker._child.pid, flush=True)\n"
+        "        print(backend._worker.child.pid, flush=True)\n"
         "        await trio.sleep_forever()\n"
         "trio.run(main)\n"
     )

@@ -33,6 +33,7 @@ import attrs
 import psutil
 import trio
 
+from ..._background import open_background
 from ..._logs import get_logger
 from ...capability import Gpu, ModelOffer
 from ...exceptions import (
@@ -44,7 +45,7 @@ from ...exceptions import (
     ModelFileError,
     PunchError,
 )
-from ...processes import Child, Restarts, describe_exit, start_child
+from ...processes import Child, Restarts, describe_exit, start_child, tell_loading
 from ...wire import CommandRequest
 from .._base import Backend, Emit, Generation, Loading, say_while, with_continuation
 from ..openai._written_tools import ask_in_writing, has_tools
@@ -197,9 +198,12 @@ class _Binding:
         await trio.sleep(max(0.0, wait))
         began = trio.current_time()
         self._starts += 1
-        self._worker = await _Worker.spawn()
+        worker = self._worker = await _Worker.spawn()
         try:
-            facts = await self._worker.open(self._settings)
+            async with open_background() as nursery:
+                size = self._offer.size_bytes
+                nursery.start_soon(tell_loading, "llama-cpp-python", lambda: worker.child, size)
+                facts = await worker.open(self._settings)
         except BackendCrashed:
             await self._crashed()
             raise
@@ -327,7 +331,7 @@ class _Worker:
 
     def __init__(self, child: Child, tail: collections.deque[bytes]) -> None:
         assert child.stdin is not None
-        self._child = child
+        self.child = child
         self._stdin = child.stdin
         self._stdout = child.stdout
         self._buffer = bytearray()
@@ -360,7 +364,7 @@ class _Worker:
 
     def is_running(self) -> bool:
         """Whether the process lives and no line is half written to it."""
-        return self._child.is_running and not self._sending
+        return self.child.is_running and not self._sending
 
     async def open(self, settings: dict[str, Any]) -> dict[str, Any]:
         """Load the model; return what the worker says of it.
@@ -426,18 +430,18 @@ class _Worker:
 
     def kill(self) -> None:
         """Kill the process, with all that it has started."""
-        self._child.kill()
+        self.child.kill()
 
     async def end(self) -> None:
         """End the process and wait until it is gone."""
         # A worker in the middle of a line may be lost in native code, and hears nothing.
-        await self._child.end(0.0 if self._sending or self._buffer else _STOP_SECONDS)
+        await self.child.end(0.0 if self._sending or self._buffer else _STOP_SECONDS)
 
     async def _crash(self) -> BackendCrashed:
         """The error for a process whose pipe broke."""
         with trio.move_on_after(_STOP_SECONDS):
-            await self._child.wait()
-        code = self._child.returncode
+            await self.child.wait()
+        code = self.child.returncode
         how = "closed its output" if code is None else f"ended with {describe_exit(code)}"
         words = b"".join(self._tail)[-_TAIL_BYTES:].decode("utf-8", "replace").strip()
         return BackendCrashed(

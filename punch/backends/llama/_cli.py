@@ -33,7 +33,7 @@ from ...exceptions import (
     GenerationFailed,
 )
 from ...llama_cpp import Program, ask_program, find_completion, list_gpus
-from ...processes import Child, LastLines, describe_exit, open_child
+from ...processes import Child, LastLines, describe_exit, open_child, tell_loading
 from ...wire import ChatMessage, CommandRequest, Completion, Sampling
 from .._base import Emit, Generation, Loading
 from .._stop import StopMatcher
@@ -419,7 +419,10 @@ async def open_llama_cli(
         gpus=await list_gpus(known, setting=setting),
         more_args=[*gpu_args, *extra_args],
     )
-    await _try(backend, features)
+    async with open_background() as nursery:
+        # Each run is another process, and loads it all: only the seconds are told.
+        nursery.start_soon(tell_loading, known.name, lambda: None, None)
+        await _try(backend, features)
     yield backend
 
 

@@ -104,6 +104,7 @@ async def open_embedded(
             env={"PYTHONPATH": _python_path()},
             stdin=json.dumps(settings).encode() + b"\n",
             on_line=on_line,
+            model_bytes=offer.size_bytes,
         ) as supervised:
             backend = ServedBackend(
                 name="embedded",

@@ -199,6 +199,7 @@ async def open_llama_server(
                 # In the environment, which only this user can read; arguments are for all to see.
                 env={"LLAMA_API_KEY": api_key},
                 retry_start=has_lost_port,
+                model_bytes=offer.size_bytes,
             )
             async with AsyncExitStack() as stack:
                 try:
