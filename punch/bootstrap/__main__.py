@@ -15,6 +15,7 @@ from ..discovery import parse_bootstraps
 from ..exceptions import AddressUnavailable, ConfigurationError
 from ..network import Address, own_hosts, places_here
 from ..settings import BootstrapSettings
+from ..wire import RegistrationLimits
 from ._server import open_bootstrap
 
 log = get_logger("punch.bootstrap")
@@ -61,6 +62,11 @@ async def serve(settings: BootstrapSettings, shutdown: Shutdown) -> ExitCode:
             listen=[str(place) for place in places],
             identity=identity,
             transport=settings.transport,
+            limits=RegistrationLimits(
+                per_host=settings.per_host,
+                per_namespace=settings.per_namespace,
+                total=settings.max_peers,
+            ),
         ) as server:
             expected = {place.peer_id for place in places} - {None, server.peer_id}
             if expected:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
@@ -32,8 +33,19 @@ from ..discovery._meeting import (
 )
 from ..exceptions import BootstrapFull, NotPermitted, PeerUnreachable, RemoteProtocolError
 from ..libp2p import open_node
-from ..network import Address, Node, Stream, Transport, parse_address, places_here
-from ..wire import MINOR, Goodbye, Join, Ping, Pong, Registrations, Roster
+from ..network import Address, Node, Stream, Transport, ip_of, parse_address, places_here, site_of
+from ..peers import Twins
+from ..wire import (
+    MINOR,
+    SHARED_IDENTITY,
+    Goodbye,
+    Join,
+    Ping,
+    Pong,
+    RegistrationLimits,
+    Registrations,
+    Roster,
+)
 
 log = get_logger(__name__)
 
@@ -60,6 +72,10 @@ MAX_MEMBERS = 4096
 @attrs.define(eq=False)
 class _Member:
     peer_id: PeerId
+    host: str | None = None
+    """The machine or household that its stream comes from, if that is known."""
+    notices: frozenset[str] = frozenset()
+    """What it is told of itself."""
     namespace: str | None = None
     is_dialer: bool = False
     """True if the member dials, and so is told which peers there are."""
@@ -91,10 +107,19 @@ class BootstrapStatistics:
 class BootstrapServer:
     """Lets peers meet. Made by `open_bootstrap`."""
 
-    def __init__(self, node: Node, *, admit: Admit = admit_everybody) -> None:
+    def __init__(
+        self,
+        node: Node,
+        *,
+        admit: Admit = admit_everybody,
+        limits: RegistrationLimits | None = None,
+    ) -> None:
         self._node = node
         self._admit = admit
-        self._registrations = Registrations()
+        self._limits = RegistrationLimits() if limits is None else limits
+        self._registrations = Registrations(self._limits)
+        self._twins = Twins()
+        self._hosts: Counter[str | None] = Counter()
         self._members: dict[PeerId, _Member] = {}
 
     @property
@@ -135,7 +160,17 @@ class BootstrapServer:
                 frames, Goodbye(code="full", message=f"at most {MAX_MEMBERS} peers meet here")
             )
             return
-        member = _Member(peer_id=stream.peer_id)
+        ip = ip_of(stream)
+        host = None if ip is None else site_of(ip)
+        # Twice what may be registered: the old stream of a peer that comes back counts a while.
+        most = 2 * self._limits.per_host
+        if host is not None and self._hosts[host] >= most:
+            await send_goodbye(
+                frames, Goodbye(code="full", message=f"at most {most} streams of one host")
+            )
+            return
+        member = _Member(peer_id=stream.peer_id, host=host)
+        self._hosts[host] += 1
         before = self._members.get(member.peer_id)
         if before is not None:
             # The peer came back before we noticed that it was gone.
@@ -151,6 +186,9 @@ class BootstrapServer:
         finally:
             if self._members.get(member.peer_id) is member:
                 del self._members[member.peer_id]
+            self._hosts[host] -= 1
+            if not self._hosts[host]:
+                del self._hosts[host]
         if goodbye is not None:
             log.info("a peer was turned away", peer=member.peer_id, why=goodbye.message)
             await send_goodbye(frames, goodbye)
@@ -199,7 +237,13 @@ class BootstrapServer:
         refusal = self._admit(member.peer_id, introduction, time.time())
         if refusal is not None:
             raise NotPermitted(refusal.reason)
-        news = self._registrations.join(join, registration, now=trio.current_time())
+        is_anew = member.namespace is None
+        now = trio.current_time()
+        news = self._registrations.join(
+            join, registration, now=now, host=member.host, is_anew=is_anew
+        )
+        if is_anew and self._twins.came(member.peer_id, registration.incarnation, now):
+            self._warn_of_twins(member)
         dials = "dialer" in registration.roles
         if member.namespace is None:
             # A peer that comes anew may have been away: whoever could not dial it tries again.
@@ -214,6 +258,15 @@ class BootstrapServer:
             member.wake.set()
         if news:
             self._tell(registration.namespace, registration.peer_id)
+
+    def _warn_of_twins(self, member: _Member) -> None:
+        member.notices = frozenset({SHARED_IDENTITY})
+        log.warning(
+            "two processes have the same identity and take turns here: one has a copy of the "
+            "other's key file; start one of them with another --identity",
+            peer=member.peer_id,
+            host=member.host,
+        )
 
     def _leave(self, member: _Member) -> None:
         namespace, peer_id = member.namespace, member.peer_id
@@ -238,7 +291,13 @@ class BootstrapServer:
                     # be a million registrations.
                     everybody = self._registrations.shown(member.namespace, minor=member.minor)
                     present = everybody if member.is_dialer else ()
-                    await self._tell_all(member.namespace, frames, present=present, whole=True)
+                    await self._tell_all(
+                        member.namespace,
+                        frames,
+                        present=present,
+                        whole=True,
+                        notices=member.notices,
+                    )
                 elif member.news:
                     await trio.sleep(COALESCE_SECONDS)
                     news, member.news = member.news, {}
@@ -259,6 +318,7 @@ class BootstrapServer:
         present: tuple[Join, ...],
         gone: tuple[PeerId, ...] = (),
         whole: bool = False,
+        notices: frozenset[str] = frozenset(),
     ) -> None:
         """Send a roster, in several frames if it is long; only the first one is *whole*."""
         pages = max(1, -(-max(len(present), len(gone)) // MAX_PAGE_REGISTRATIONS))
@@ -271,6 +331,7 @@ class BootstrapServer:
                     present=present[part],
                     gone=gone[part],
                     minor=MINOR,
+                    notices=notices,
                 )
             )
 
@@ -283,6 +344,7 @@ async def open_bootstrap(
     transport: Literal["tcp", "quic", "dual"] = "tcp",
     identity: str | os.PathLike[str] | None = None,
     admit: Admit = admit_everybody,
+    limits: RegistrationLimits | None = None,
 ) -> AsyncIterator[BootstrapServer]:
     """Serve as the bootstrap of any number of namespaces for as long as the context lasts.
 
@@ -301,6 +363,7 @@ async def open_bootstrap(
       identity: File with our key, made if it is not there; `None` for a fresh identity, which
         members that were here before will not trust.
       admit: Decides who may be a member.
+      limits: How many registrations are kept, of one host, of one namespace and of all.
 
     Raises:
       ConfigurationError: if an argument makes no sense; the text names it.
@@ -321,7 +384,7 @@ async def open_bootstrap(
                     transport=transport,
                 )
             )
-        server = BootstrapServer(node, admit=admit)
+        server = BootstrapServer(node, admit=admit, limits=limits)
         nursery = await stack.enter_async_context(open_background())
         nursery.start_soon(server._expire)
         node.handle(PROTOCOL, server._serve)

@@ -151,6 +151,11 @@ class Router:
         """What keeps us out of the namespace, if something does."""
         return self._dispatch.membership.trouble
 
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What a person should know of the namespace, though everything works."""
+        return self._dispatch.membership.warnings
+
     def answer(self, request: CommandRequest, *, keep: bool = True, scope: str = "") -> Answer:
         """Ask, and take the answer as it is made.
 

@@ -283,7 +283,9 @@ class BootstrapSource:
             present=tuple(present),
             gone=roster.gone,
             is_whole=roster.whole,
+            is_ordered=True,
             is_near=self._is_near,
+            notices=roster.notices if roster.whole else None,
         )
 
     def _registration(self, join: Join) -> Registration:

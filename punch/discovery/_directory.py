@@ -3,7 +3,7 @@
 1. A member is there for as long as one source says so.
 2. Of what several sources say about one member the newest word counts, by incarnation first and
    sequence second. Which source said it, and when it arrived, means nothing: no clocks of two
-   machines are compared.
+   machines are compared. Where a source tells things in their order, its last word counts.
 3. A source that fails takes nothing away: what it said last stays until it says otherwise.
 
 How members are found is left to the sources; sessions with them are kept by `_session_pool`.
@@ -26,9 +26,11 @@ from .._logs import get_logger
 from ..capability import PeerId
 from ..exceptions import ConfigurationError, PunchError
 from ..network import Address, Node, parse_address, unfit
+from ..peers import Twins
 from ..wire import (
     MAX_ADDRESSES,
     MINOR,
+    SHARED_IDENTITY,
     SIGNING_CONTEXT,
     Join,
     Registration,
@@ -47,10 +49,22 @@ log = get_logger(__name__)
 MAX_LISTED = 4096
 
 
-def new_incarnation() -> int:
-    """A number that is larger each time a peer starts: milliseconds of this machine's clock.
+_SHARED_BY_OTHERS = (
+    "two processes have this identity: one has a copy of the other's key file, and requests go now "
+    "to one and now to the other; start one of them with another --identity"
+)
 
-    Only two incarnations of one peer are ever compared.
+SHARED_IDENTITY_TEXT = (
+    "another process has the same identity: one has a copy of the other's key file, and dialers "
+    "meet now one and now the other; start one of them with another --identity"
+)
+
+
+def new_incarnation() -> int:
+    """A number that is another each time a peer starts: milliseconds of this machine's clock.
+
+    Only two incarnations of one peer are ever compared. It is larger each time, unless the clock
+    was set back; then the new stream or session, on which the peer proves who it is, counts more.
     """
     return time.time_ns() // 1_000_000
 
@@ -119,6 +133,7 @@ class _Listed:
     source: Source
     members: dict[PeerId, Registration] = attrs.field(factory=dict)
     is_near: bool = False
+    notices: frozenset[str] = frozenset()
     is_working: bool = False
     trouble: PunchError | None = None
     is_final: bool = False
@@ -205,6 +220,9 @@ class Directory:
         )
         self._watchers = [changed]
         self._listed = [_Listed(source) for source in sources]
+        self._incarnations = Twins()
+        # Members that two processes claim to be, as far as they are listed.
+        self._twins: set[PeerId] = set()
         self._members: dict[PeerId, KnownMember] = {}
         self._listeners: dict[PeerId, KnownMember] = {}
 
@@ -240,6 +258,15 @@ class Directory:
         troubled = [listed for listed in self._listed if listed.trouble is not None]
         troubled.sort(key=lambda listed: not listed.is_final)
         return troubled[0].trouble if troubled else None
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What a person should know of us, though everything works."""
+        own = any(SHARED_IDENTITY in listed.notices for listed in self._listed)
+        return (
+            *((SHARED_IDENTITY_TEXT,) if own else ()),
+            *(f"{peer_id}: {_SHARED_BY_OTHERS}" for peer_id in sorted(self._twins)),
+        )
 
     async def run(self) -> None:
         """Keep every source running, for ever."""
@@ -280,11 +307,19 @@ class Directory:
                 self.refused.set()
             return
         listed.is_working, listed.trouble, listed.is_final = True, None, False
+        if sighting.notices is not None:
+            self._note(listed, sighting.notices)
         self._list(listed, sighting)
         self._merge()
         self.joined.set()
         for changed in tuple(self._watchers):
             changed()
+
+    def _note(self, listed: _Listed, notices: frozenset[str]) -> None:
+        if SHARED_IDENTITY in notices and SHARED_IDENTITY not in listed.notices:
+            log.warning(SHARED_IDENTITY_TEXT, peer=self._node.peer_id, source=listed.source.name)
+        # Once it was seen it stays: the two take turns, and each is alone for a while.
+        listed.notices |= notices
 
     def _list(self, listed: _Listed, sighting: Sighting) -> None:
         listed.is_near = sighting.is_near
@@ -297,9 +332,20 @@ class Directory:
             if not registration.is_shown or peer_id == self._node.peer_id:
                 continue
             known = before.get(peer_id)
-            # Rule 2 within one source: a roster that came late takes nothing back.
-            if known is not None and _stamp(known) > _stamp(registration):
+            # Rule 2 within one source: a roster that came late takes nothing back. Where none comes
+            # late, a lower incarnation is that of a peer whose clock was set back meanwhile.
+            is_other = known is not None and known.incarnation != registration.incarnation
+            if (
+                known is not None
+                and _stamp(known) > _stamp(registration)
+                and not (is_other and sighting.is_ordered)
+            ):
                 registration = known
+            elif self._incarnations.came(peer_id, registration.incarnation, 0.0):
+                # However long ago the other was there: nobody starts anew as an earlier process.
+                if peer_id not in self._twins:
+                    log.warning("a copied identity", peer=peer_id, why=_SHARED_BY_OTHERS)
+                self._twins.add(peer_id)
             if peer_id in after or len(after) < MAX_LISTED:
                 after[peer_id] = registration
             else:
@@ -324,6 +370,7 @@ class Directory:
             peer_id: _member(registration, named[peer_id], is_near=peer_id in near)
             for peer_id, registration in newest.items()
         }
+        self._twins &= self._members.keys()
         self._listeners = {
             peer_id: member
             for peer_id, member in self._members.items()

@@ -29,9 +29,15 @@ class Sighting:
     is_whole: bool = False
     """True if `present` is all members that the source knows; otherwise it is what changed."""
 
+    is_ordered: bool = False
+    """True if the source tells things in the order in which it learnt them, as on one stream."""
+
     is_near: bool = False
     """True if the source is on this machine: then loopback addresses and names of members mean what
     they mean here, and are dialled."""
+
+    notices: frozenset[str] | None = None
+    """What the source has noticed of us, see `Roster.notices`; `None` if it says nothing of it."""
 
     trouble: PunchError | None = None
     """Why the source does not work now; `None` if it does."""

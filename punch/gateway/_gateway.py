@@ -180,7 +180,8 @@ def _own_routes(service: Service, described: Mapping[str, Any]) -> list[BaseRout
             if any(not lane.load.draining for lane in peer.capability.lanes)
         ]
         if ready_peers:
-            return {"ready": True, "peers": len(ready_peers)}
+            found: dict[str, Any] = {"ready": True, "peers": len(ready_peers)}
+            return found | ({"warnings": router.warnings} if router.warnings else {})
         trouble = router.trouble
         raise Refusal(
             status=503,

@@ -107,6 +107,7 @@ READ_ONLY: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "/health": ("Whether the process lives.", _object(status=_TEXT)),
     "/ready": (
         "Whether somebody can answer.",
+        # `warnings`, texts for people, only where there are any.
         _object(ready={"const": True}, peers=_INTEGER),
     ),
     "/v1/models": ("The models on offer.", _object(object={"const": "list"}, data=_list(_MODEL))),

@@ -13,8 +13,10 @@ from ._record import (
     candidates_of,
 )
 from ._table import MAX_PEERS, PeerTable
+from ._twins import Twins
 
 __all__ = [
+    "Twins",
     "PeerTable",
     "MAX_PEERS",
     "PeerRecord",

@@ -239,5 +239,14 @@ class BootstrapSettings(ProgramSettings):
     transport: Transport = of(table.BOOTSTRAP_TRANSPORT)
     """``tcp``, ``quic`` or ``dual``."""
 
+    per_host: int = of(table.PER_HOST)
+    """Peers of one host in one namespace."""
+
+    per_namespace: int = of(table.PER_NAMESPACE)
+    """Peers of one namespace."""
+
+    max_peers: int = of(table.MAX_PEERS)
+    """Peers of all namespaces."""
+
     identity: str | None = of(table.BOOTSTRAP_IDENTITY)
     log_level: str = of(table.LOG_LEVEL, default="info")

@@ -11,6 +11,7 @@ from typing import Literal
 
 from ..discovery import DEFAULT_BOOTSTRAP, DEFAULT_NAMESPACE
 from ..routing import POLICIES
+from ..wire import RegistrationLimits
 from ._answering import (
     ANNOUNCE,
     BACKEND,
@@ -63,7 +64,7 @@ from ._asking import (
     TOP_P,
     TRACES,
 )
-from ._rules import PATH, SWITCH, TEXT, Rule, one_of
+from ._rules import PATH, SWITCH, TEXT, Rule, count, one_of
 from ._setting import Setting, optional, setting, several
 
 LEVELS = ("debug", "info", "warning", "error")
@@ -184,6 +185,31 @@ BOOTSTRAP_TRANSPORT = setting(
     help="what to listen with",
 )
 
+PER_HOST = setting(
+    "per_host",
+    count(1),
+    RegistrationLimits().per_host,
+    section="bootstrap",
+    metavar="N",
+    help="peers of one host (an IPv4 address, or 64 bits of IPv6) in one namespace",
+)
+PER_NAMESPACE = setting(
+    "per_namespace",
+    count(1),
+    RegistrationLimits().per_namespace,
+    section="bootstrap",
+    metavar="N",
+    help="peers of one namespace",
+)
+MAX_PEERS = setting(
+    "max_peers",
+    count(1),
+    RegistrationLimits().total,
+    section="bootstrap",
+    metavar="N",
+    help="peers of all namespaces",
+)
+
 # ---- identities ----
 
 
@@ -269,6 +295,9 @@ SETTINGS: tuple[Setting[object], ...] = (
     GATEWAY_IDENTITY,
     MEETING_ADDRESS,
     BOOTSTRAP_TRANSPORT,
+    PER_HOST,
+    PER_NAMESPACE,
+    MAX_PEERS,
     BOOTSTRAP_IDENTITY,
 )
 

@@ -50,8 +50,8 @@ from ._redaction import (
     tell_apart,
     without_secrets,
 )
-from ._registration import SIGNING_CONTEXT, Join, Registration, Roster
-from ._registrations import Registrations
+from ._registration import SHARED_IDENTITY, SIGNING_CONTEXT, Join, Registration, Roster
+from ._registrations import RegistrationLimits, Registrations
 from ._request import ChatMessage, Command, CommandRequest, ContentPart, Sampling, Tool, ToolCall
 from ._response import (
     CommandResponse,
@@ -111,10 +111,12 @@ __all__ = [
     "diagram",
     # meeting at a bootstrap
     "SIGNING_CONTEXT",
+    "SHARED_IDENTITY",
     "Registration",
     "Join",
     "Roster",
     "Registrations",
+    "RegistrationLimits",
     "MAX_ADDRESSES",
     # encoding
     "MINOR",

@@ -99,6 +99,7 @@ SINCE: Mapping[tuple[type[Any], str], int] = {
     (Join, "root"): 1,
     (Join, "minor"): 1,
     (Roster, "minor"): 1,
+    (Roster, "notices"): 1,
 }
 
 # What minor 0 is told of the peer instead of its lanes: first, in this order.

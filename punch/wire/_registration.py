@@ -16,6 +16,9 @@ from ..capability import PeerId
 # serves another.
 SIGNING_CONTEXT = b"punch registration 1\n"
 
+SHARED_IDENTITY = "shared_identity"
+"""A notice: two processes have the member's identity, and take turns at the bootstrap."""
+
 
 @attrs.frozen(kw_only=True)
 class Registration:
@@ -97,3 +100,7 @@ class Roster:
 
     minor: int = 0
     """Minor version of the protocol that the bootstrap speaks."""
+
+    notices: frozenset[str] = frozenset()
+    """What the bootstrap has noticed of the member: `SHARED_IDENTITY`; may grow, and what is not
+    known is ignored."""

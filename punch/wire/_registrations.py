@@ -5,17 +5,36 @@ No I/O. Signatures were checked and membership was decided before a registration
 
 from __future__ import annotations
 
+from collections import Counter
+
 import attrs
 
 from ..capability import PeerId
 from ..exceptions import BootstrapFull
 from ._registration import Join, Registration
 
-# A registration has at most 2 KB, and most have 400 bytes: 25 MB for all of them, 130 MB at the
-# very worst.
+# 400 bytes each and 2 KB at most: 25 MB for all of them, 130 MB at the very worst.
 MAX_NAMESPACES = 1024
 MAX_PER_NAMESPACE = 2000
 MAX_REGISTRATIONS = 64_000
+
+# The largest household that was heard of has some dozens.
+MAX_PER_HOST = 256
+
+
+@attrs.frozen(kw_only=True)
+class RegistrationLimits:
+    """How many registrations a bootstrap keeps."""
+
+    per_host: int = attrs.field(factory=lambda: MAX_PER_HOST)
+    """Of one machine or household in one namespace: an IPv4 address, or 64 bits of IPv6. Those
+    behind one NAT count together."""
+
+    per_namespace: int = attrs.field(factory=lambda: MAX_PER_NAMESPACE)
+    """Of one namespace."""
+
+    total: int = attrs.field(factory=lambda: MAX_REGISTRATIONS)
+    """Of all."""
 
 
 @attrs.frozen(kw_only=True)
@@ -23,30 +42,53 @@ class _Entry:
     join: Join
     registration: Registration
     expires_at: float
+    host: str | None = None
 
 
 class Registrations:
     """Registrations by namespace and peer, bounded in each way.
 
     There is no clock here: *now* is in seconds, of the same clock in every call.
+
+    Args:
+      limits: How many are kept.
+
     """
 
-    def __init__(self) -> None:
+    def __init__(self, limits: RegistrationLimits | None = None) -> None:
+        self._limits = RegistrationLimits() if limits is None else limits
+        self._hosts: Counter[tuple[str, str | None]] = Counter()
         self._namespaces: dict[str, dict[PeerId, _Entry]] = {}
         self._total = 0
 
     def __len__(self) -> int:
         return self._total
 
-    def join(self, join: Join, registration: Registration, *, now: float) -> bool:
+    def join(
+        self,
+        join: Join,
+        registration: Registration,
+        *,
+        now: float,
+        host: str | None = None,
+        is_anew: bool = False,
+    ) -> bool:
         """Keep a registration whose signature was checked; True if the members must hear of it.
 
         They must if a peer that is shown is new, moved, started anew or has other roles, or if a
         peer that was shown is not shown any longer. An older registration than the one kept is
-        ignored, so a replay changes nothing.
+        ignored, so a replay changes nothing. Only the peer itself, on a new stream, may say
+        something that looks older: then its clock was set back, or it started anew with another.
+
+        Args:
+          join: The registration as it came.
+          registration: The same, decoded.
+          now: The time.
+          host: The machine or household that it came from, if that is known.
+          is_anew: True for the first one on a stream that proved who is at its other end.
 
         Raises:
-          BootstrapFull: if the namespace is full, or this bootstrap is.
+          BootstrapFull: if the namespace is full, or this bootstrap is, or the host has enough.
 
         """
         entries = self._namespaces.get(registration.namespace)
@@ -58,19 +100,17 @@ class Registrations:
         if known is not None:
             before = known.registration
             stamp = (registration.incarnation, registration.sequence)
-            if stamp <= (before.incarnation, before.sequence):
+            if stamp <= (before.incarnation, before.sequence) and not is_anew:
                 return False
-        elif len(entries) >= MAX_PER_NAMESPACE or self._total >= MAX_REGISTRATIONS:
-            raise BootstrapFull(
-                f"namespace {registration.namespace!r} is full: at most {MAX_PER_NAMESPACE} peers "
-                f"each and {MAX_REGISTRATIONS} in all"
-            )
+            self._forget_host(registration.namespace, known.host)
         else:
+            self._check_room(registration.namespace, len(entries), host)
             self._total += 1
         self._namespaces[registration.namespace] = entries
         entries[registration.peer_id] = _Entry(
-            join=join, registration=registration, expires_at=now + registration.lifetime
+            join=join, registration=registration, expires_at=now + registration.lifetime, host=host
         )
+        self._hosts[registration.namespace, host] += 1
         if known is None or not known.registration.is_shown:
             return registration.is_shown
         before = known.registration
@@ -80,6 +120,25 @@ class Registrations:
             or before.roles != registration.roles
         )
 
+    def _check_room(self, namespace: str, members: int, host: str | None) -> None:
+        limits = self._limits
+        if members >= limits.per_namespace or self._total >= limits.total:
+            raise BootstrapFull(
+                f"namespace {namespace!r} is full: at most {limits.per_namespace} peers each and "
+                f"{limits.total} in all"
+            )
+        if host is not None and self._hosts[namespace, host] >= limits.per_host:
+            raise BootstrapFull(
+                f"{host} has {limits.per_host} peers in namespace {namespace!r} already, and that "
+                "is the limit of this bootstrap for one host: end some of them, or give the "
+                "bootstrap a higher --per-host"
+            )
+
+    def _forget_host(self, namespace: str, host: str | None) -> None:
+        self._hosts[namespace, host] -= 1
+        if not self._hosts[namespace, host]:
+            del self._hosts[namespace, host]
+
     def leave(self, namespace: str, peer_id: PeerId) -> bool:
         """Forget a peer; True if the members must hear of it."""
         entries = self._namespaces.get(namespace, {})
@@ -87,6 +146,7 @@ class Registrations:
         if entry is None:
             return False
         self._total -= 1
+        self._forget_host(namespace, entry.host)
         if not entries:
             del self._namespaces[namespace]
         return entry.registration.is_shown

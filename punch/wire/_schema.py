@@ -427,6 +427,7 @@ MESSAGES: Mapping[str, Decoder] = {
         present=many(_join, 4096),
         gone=many(_peer_id, 4096),
         minor=_count,
+        notices=set_of(label(32), 16),
     ),
 }
 

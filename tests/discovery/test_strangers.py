@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import ipaddress
 from collections import Counter
-from collections.abc import Iterable
 
 import pytest
 import trio
 from answers import text_of
 from hypothesis import given
 from hypothesis import strategies as st
+from made_up_peers import signed
 from trio.testing import MockClock
 
 from punch.backends import MockBackend, MockScript
@@ -22,30 +22,11 @@ from punch.discovery._meeting import PROTOCOL, FramedStream
 from punch.exceptions import PeerUnreachable
 from punch.network import Address, Stream, parse_address, site_of, unfit
 from punch.testing import MemoryNetwork, Swarm
-from punch.testing._memory import MemoryNode, MemoryStream, _hash
+from punch.testing._memory import MemoryNode, MemoryStream
 from punch.testing._swarm import NAMESPACE
-from punch.wire import SIGNING_CONTEXT, Join, Ping, Pong, Registration, Roster, encode_registration
+from punch.wire import Join, Ping, Pong, Roster
 
 THOUSAND = 1024
-
-
-def signed(name: str, addresses: Iterable[str], *, incarnation: int = 1) -> Join:
-    """The registration of a listener, as itself would have signed it."""
-    registration = Registration(
-        peer_id=PeerId(name),
-        namespace=NAMESPACE,
-        roles=frozenset({"listener"}),
-        addresses=tuple(addresses),
-        incarnation=incarnation,
-        sequence=0,
-        lifetime=30.0,
-    )
-    encoded = encode_registration(registration)
-    return Join(
-        registration=encoded,
-        signature=_hash(PeerId(name), SIGNING_CONTEXT + encoded),
-        minor=1,
-    )
 
 
 def made_up(

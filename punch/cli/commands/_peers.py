@@ -205,13 +205,18 @@ def _show(router: Router, settings: PeersSettings, *, redraw: bool) -> None:
             print(json.dumps(as_data(peer, now)), flush=True)
         return
     if not redraw:
-        print(table(peers, now), flush=True)
+        print(table(peers, now), *_warnings(router), sep="\n", flush=True)
         return
     size = shutil.get_terminal_size()
     head = f"namespace {plain(settings.network.namespace)}, {len(peers)} listeners; Ctrl-C ends"
     lines = [head[: size.columns], *table(peers, now, width=size.columns).split("\n")]
+    lines += [warning[: size.columns] for warning in _warnings(router)]
     body = "".join(f"{line}{_CLEAR_LINE}\n" for line in lines[: size.lines - 1])
     print(f"{_HOME}{body}{_CLEAR_REST}", end="", flush=True)
+
+
+def _warnings(router: Router) -> list[str]:
+    return [f"warning: {warning}" for warning in router.warnings]
 
 
 def _has_changed(known: int, peers: Sequence[PeerRecord]) -> bool:
