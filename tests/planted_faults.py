@@ -109,7 +109,7 @@ FAULTS = (
     ),
     Fault(
         name="an older registration replaces a newer one",
-        old="if stamp <= (before.incarnation, before.sequence):",
+        old="if stamp <= (before.incarnation, before.sequence) and not is_anew:",
         new="if False:",
         tests=("tests/wire/test_registrations.py",),
     ),
