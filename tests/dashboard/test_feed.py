@@ -426,3 +426,10 @@ async def test_a_request_whose_end_was_lost_has_ended_all_the_same(
     assert feed.statistics().missed == 7
     assert data["totals"]["requests"] == 1
     assert [data["requests"][number - 1]["id"] for number in data["live"]] == ["slow"]
+
+
+async def test_the_page_is_told_what_starts_a_listener_here_and_elsewhere() -> None:
+    """Once, with all else that does not change."""
+    lines = {"here": "punch listener --namespace home", "elsewhere": None}
+    feed = Feed(Peers(), join=lines)
+    assert feed.since(0)["about"]["join"] == lines

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import math
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -321,6 +322,25 @@ async def test_one_of_several_answers_that_breaks_ends_them_all(autojump_clock: 
     assert "error" in reply.events()[-1]
     assert len(stopped) == 2
     assert max(stopped) < 60
+
+
+async def test_the_tokens_of_a_whole_answer_are_counted_while_they_are_made(
+    autojump_clock: MockClock,
+) -> None:
+    """As those of a stream are: whoever watches sees what is made now."""
+    async with open_client({"a": mock(decode_rate=10.0)}) as client:
+        counts = []
+
+        async def watch() -> None:
+            for _ in range(8):
+                await trio.sleep(1.0)
+                counts.append(client.seen.last.tokens)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(watch)
+            await client.post(CHAT, question(max_tokens=80, model="mock"))
+    steps = [after - before for before, after in pairwise(counts)]
+    assert all(5 <= step <= 15 for step in steps), counts
 
 
 async def test_observers_hear_the_beginning_the_change_and_the_end(
