@@ -315,7 +315,7 @@ class Supervised:
                     nursery.start_soon(
                         tell_loading, self.name, lambda: self._child, self._launch.model_bytes
                     )
-                    await self._poll()
+                    await _until(self._launch.ready)
             if patience.cancelled_caught:
                 self._late = True
                 self._waiting.cancel()
@@ -329,14 +329,6 @@ class Supervised:
                     seconds=round(self._loaded_in, 1),
                 )  # fmt: skip
 
-    async def _poll(self) -> None:
-        # Often at first, since most programs are ready within a second; then four times
-        # a second, which is nothing beside the loading of a big model.
-        pause = 0.02
-        while not await self._launch.ready():
-            await trio.sleep(pause)
-            pause = min(pause * 1.3, 0.25)
-
     def _change(self, state: State, reason: Ending | None) -> None:
         self._state = state
         self._reason = reason
@@ -347,6 +339,15 @@ class Supervised:
         lines = [line for line in self.last_lines if not _CHATTER.match(line)]
         lines = (lines or list(self.last_lines))[-_QUOTED_LINES:]
         return "; it printed nothing" if not lines else "; its last lines:\n  " + "\n  ".join(lines)
+
+
+async def _until(ready: Callable[[], Awaitable[bool]]) -> None:
+    # Often at first, since most programs are ready within a second; then four times a second, which
+    # is nothing beside the loading of a big model.
+    pause = 0.02
+    while not await ready():
+        await trio.sleep(pause)
+        pause = min(pause * 1.3, 0.25)
 
 
 @asynccontextmanager
