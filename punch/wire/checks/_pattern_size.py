@@ -8,7 +8,11 @@
   as in ``(a{0,99}){0,99}``, every place is a way. So it is where two parts follow each other,
   as in ``a{0,99}a{0,99}``: the second may have begun after each place of the first.
 
-Both are upper bounds. ``*``, ``+`` and ``{n,}`` loop, which takes one round, or *n*.
+* *Skips*: how many rounds or parts that may match nothing stand in a row, so that each of them may
+  take the next character. One, for nearly every pattern; ``([a-z]?){30}`` has 30. An engine that
+  looks ahead by a token tries all of them for each character: 30 to the power of its length.
+
+All are upper bounds. ``*``, ``+`` and ``{n,}`` loop, which takes one round, or *n*.
 
 Sources: ECMA-262, section 22.2.1 (patterns); A. Brüggemann-Klein and D. Wood, "One-Unambiguous
 Regular Languages" (1998), for what can be told apart without looking ahead.
@@ -66,6 +70,7 @@ class Size(NamedTuple):
 
     places: int
     ways: int
+    skips: int
 
 
 class _Part(NamedTuple):
@@ -87,6 +92,10 @@ class _Part(NamedTuple):
     """True if the text read so far says which place the part is in, but for loops."""
     is_fenced: bool = False
     """True if one of its characters comes once, and can be nothing else in the part."""
+    heads: int = 1
+    """Places that may take the first character."""
+    skips: int = 1
+    """The most heads of a row within it, or of its rounds."""
 
 
 _NOTHING = _Part()
@@ -121,11 +130,19 @@ def _sequence(parts: list[_Part]) -> _Part:
         ways = max(ways, part.ways)
         if before:
             ways = max(ways, min(rest, before * ways))
+    heads, begun, skips = 1, 0, max(part.skips for part in parts)
+    for part in reversed(parts):
+        # What the parts of a row may begin with, all that stand before it being skipped.
+        is_row = part.empty and bool(part.first & begun)
+        heads = part.heads + heads if is_row else max(part.heads, heads if part.empty else 1)
+        begun = part.first | begun if part.empty else part.first
+        skips = max(skips, heads if is_row else 1)
     # A part of one place and one character is not repeated, and always there.
     is_fenced = any(part.places == part.length == 1 and not part.chars & twice for part in parts)
     return _Part(
         first=first, after=after, chars=once, empty=empty, length=length,
         places=min(places, CEILING), ways=ways, is_sure=is_sure, is_fenced=is_fenced,
+        heads=min(heads, CEILING), skips=min(skips, CEILING),
     )  # fmt: skip
 
 
@@ -150,7 +167,24 @@ def _either(parts: list[_Part]) -> _Part:
         length=parts[0].length if len(begins) == 1 else None,
         places=min(sum(part.places for part in parts), CEILING),
         ways=max(part.ways for part in parts), is_sure=is_sure,
+        heads=_most_heads(parts), skips=max(part.skips for part in parts),
     )  # fmt: skip
+
+
+def _most_heads(parts: list[_Part]) -> int:
+    """Places that may take the same first character in a choice of *parts*.
+
+    A choice of words is followed by their second characters; only short ones come again at once.
+    """
+    short: dict[int, int] = {}
+    for part in parts:
+        if part.length == 1:
+            short[part.first] = short.get(part.first, 0) + part.heads
+    # Of characters beyond ASCII it is not known which they are: most are different ones.
+    alike = [
+        sum(count for other, count in short.items() if other & first & ~_OTHER) for first in short
+    ]
+    return min(max(*alike, *(part.heads for part in parts), 1), CEILING)
 
 
 def _repeated(part: _Part, low: int, high: int | None) -> _Part:
@@ -166,6 +200,8 @@ def _repeated(part: _Part, low: int, high: int | None) -> _Part:
     )
     places = min(part.places * rounds, CEILING)
     is_fixed = part.length is not None and low == high
+    # Of a loop without an end the engine has one round, whichever it is in.
+    heads = min(part.heads * (rounds if part.empty else 1), CEILING)
     return _Part(
         first=part.first,
         after=part.after | (part.first if loops else 0),
@@ -175,6 +211,8 @@ def _repeated(part: _Part, low: int, high: int | None) -> _Part:
         places=places,
         ways=part.ways if told_apart else max(part.ways, places),
         is_sure=part.is_sure and told_apart,
+        heads=heads,
+        skips=max(part.skips, heads if rounds > 1 or loops else 1),
     )
 
 
@@ -221,7 +259,7 @@ def pattern_size(pattern: str) -> Size:
     while True:
         whole = _either([*choices, _sequence(parts) if parts else _NOTHING])
         if not outer:
-            return Size(places=whole.places, ways=whole.ways)
+            return Size(places=whole.places, ways=whole.ways, skips=whole.skips)
         choices, parts = outer.pop()
         parts.append(whole)
 

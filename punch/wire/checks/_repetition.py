@@ -4,7 +4,9 @@ An engine turns a schema into a grammar and follows every way to read what it ha
 far. A schema of a hundred bytes can make that billions of ways, and the engine then computes
 for hours, long after its caller gave up. So it is counted here, before any engine sees it:
 
-* The places and the ways of every pattern, see `_pattern_size`.
+* The places, the ways and the skips of every pattern, see `_pattern_size`.
+* Alternatives that an engine compares at the same place: the values of an ``enum``, the branches of
+  an ``anyOf``, the properties that may be left out.
 * Nested ``maxItems``, ``maxLength`` and their kin: the product along the way from the root.
   JSON's own commas and quotes tell the rounds apart, so the bound is a wide one.
 * ``minItems`` and ``minLength``: the shortest text that fits must fit an answer.
@@ -22,6 +24,17 @@ from ._pattern_size import CEILING, pattern_size
 # llama.cpp compares every way with every other, for every character that a token may bring:
 # 10,000 ways take minutes a token, 500 some seconds at worst.
 MAX_WAYS = 500
+
+# Measured with llama.cpp: 16 take it a second a token, 20 half a minute.
+MAX_SKIPS = 16
+
+# Measured with llama.cpp: 2,000 take it two seconds a token, 30,000 fifty.
+MAX_ALTERNATIVES = 2_000
+
+# Properties of one object that may be left out. Measured with llama.cpp, whose time grows with the
+# third power of their number: 800 take it a second, 3,200 minutes; no cancel is heard meanwhile.
+MAX_OPTIONAL = 1_000
+MAX_OPTIONAL_WORK = 4 * MAX_OPTIONAL**3
 
 # Patterns that people write have some hundred places; a UUID has 36, a text of `{0,4000}` 4,000.
 MAX_PLACES = 100_000
@@ -51,6 +64,7 @@ class RepetitionCheck:
     def __init__(self) -> None:
         self._schemas = MAX_SCHEMAS
         self._characters = MAX_PLACES
+        self._optional_work = MAX_OPTIONAL_WORK
 
     def fault(self, schema: dict[str, Any]) -> str | None:
         """What is wrong with the repetitions in *schema*, and a remedy; `None` if nothing is.
@@ -58,7 +72,9 @@ class RepetitionCheck:
         The text goes behind the name of the field that *schema* is the value of.
         """
         try:
-            _Walk(schema, self).size(schema, 0)
+            walk = _Walk(schema, self)
+            walk.size(schema, 0)
+            walk.alternatives(schema)
         except _TooMuch as fault:
             return fault.rule
         return None
@@ -70,6 +86,16 @@ class RepetitionCheck:
             raise _TooMuch(
                 f"brings this request to more than {MAX_SCHEMAS} schemas within schemas: "
                 "leave out what is not needed"
+            )
+
+    def optional(self, count: int) -> None:
+        """Count the properties of an object that may be left out."""
+        self._optional_work -= count**3
+        if count > MAX_OPTIONAL or self._optional_work < 0:
+            raise _TooMuch(
+                f"has an object with {count} properties that may be left out; at most "
+                f"{MAX_OPTIONAL} are allowed, and fewer in each of several objects: name some of "
+                "them in `required`"
             )
 
     def places(self, pattern: str) -> int:
@@ -92,6 +118,12 @@ class RepetitionCheck:
                 f"has the pattern {shown!r}, whose repetitions multiply to {_shown(size.ways)} "
                 f"ways to read the same text; at most {MAX_WAYS} are allowed: repeat less, or let "
                 "each round of the outer repetition end in a character that is nowhere else in it"
+            )
+        if size.skips > MAX_SKIPS:
+            raise _TooMuch(
+                f"has the pattern {shown!r}, in which {_shown(size.skips)} repetitions that may "
+                f"match nothing follow each other; at most {MAX_SKIPS} are allowed: let each round "
+                "match at least one character"
             )
         return size.places
 
@@ -117,6 +149,7 @@ class _Walk:
         self._root = root
         self._check = check
         self._sizes: dict[int, tuple[int, int]] = {}
+        self._alternatives: dict[int, int] = {}
 
     def size(self, schema: Any, depth: int) -> tuple[int, int]:
         """The least characters of what fits *schema*, and its nested repetitions multiplied."""
@@ -156,6 +189,47 @@ class _Walk:
                     most = max(most, self._most(high, rounds, inner[1]))
         self._sizes[id(schema)] = (least, most)
         return least, most
+
+    def alternatives(self, schema: Any) -> int:
+        """How many values an engine compares where *schema* begins; for after `size`."""
+        if not isinstance(schema, dict) or not schema:
+            return 1
+        known = self._alternatives.get(id(schema))
+        if known is not None:
+            return known
+        # What refers to itself adds nothing to itself.
+        self._alternatives[id(schema)] = 1
+        for part in self._parts(schema):
+            self.alternatives(part)
+        for name in (*_REPEATED, *_EXTRA):
+            for part in _schemas(schema.get(name)):
+                self.alternatives(part)
+        found = max(self._optional(schema), str(schema.get("pattern")).count("|") + 1)
+        if isinstance(values := schema.get("enum"), list):
+            found = max(found, len(values))
+        for name in ("anyOf", "oneOf"):
+            found = max(found, sum(map(self.alternatives, _schemas(schema.get(name)))))
+        # A text, object or array begins with a mark of its own: what it begins with comes next.
+        for part in (self._target(schema.get("$ref")), schema.get("items")):
+            found = max(found, self.alternatives(part))
+        if found > MAX_ALTERNATIVES:
+            raise _TooMuch(
+                f"has a place where any of {found} values may follow, enums and alternatives "
+                f"counted together; at most {MAX_ALTERNATIVES} are allowed: offer fewer, or leave "
+                "the choice to the prompt"
+            )
+        self._alternatives[id(schema)] = found
+        return found
+
+    def _optional(self, schema: dict[str, Any]) -> int:
+        """How many properties of *schema* may be left out."""
+        properties, required = schema.get("properties"), schema.get("required")
+        if not isinstance(properties, dict):
+            return 1
+        needed = required if isinstance(required, list) else []
+        count = len(properties.keys() - {name for name in needed if isinstance(name, str)})
+        self._check.optional(count)
+        return max(count, 1)
 
     def _text(self, schema: dict[str, Any]) -> tuple[int, int]:
         """Least and most characters of a text that fits *schema*; checks its patterns."""
