@@ -13,6 +13,14 @@ from ._attempt import Attempt
 from ._books import Books
 from ._dispatch import Dispatch
 
+# An answer that comes far too slowly is left for another peer only if that would be done so many
+# times as early: the text so far must be read there, and predictions are what was wrong here.
+LEAVE_FACTOR = 2.0
+
+# Seconds after which an answer that nobody can continue, and that will not be done in time at its
+# rate, is ended rather than waited for: its caller may ask again.
+MIN_HOPELESS_SECONDS = 30.0
+
 
 class Asking:
     """Decides for one request, and asks.
@@ -104,21 +112,58 @@ class Asking:
         return None if step is None else (step, decision)
 
     def beside(
-        self, live: Sequence[Attempt], request: CommandRequest
+        self,
+        live: Sequence[Attempt],
+        request: CommandRequest,
+        *,
+        late: Attempt | None,
+        deadline: float,
     ) -> tuple[Try, Decision] | None:
-        """A second peer for *request*, if there is one and the budget for hedges allows it."""
+        """A second peer for *request*, if there is one and it can be paid.
+
+        Args:
+          live: Who works on it.
+          request: What to ask.
+          late: Who is late, if that is why: it is paid for as a fault, and the second must be done
+            by the *deadline*. Otherwise it is a hedge, which has a budget of its own.
+          deadline: When the caller gives up.
+
+        """
+        dispatch, now = self._dispatch, trio.current_time()
         # A request has its id once in a session: no other lane of a peer that works on it.
         decision = self.decide(request, "hedge", but=[attempt.peer_id for attempt in live])
-        if decision.chosen is None or not self._dispatch.may_hedge(trio.current_time()):
+        candidate = decision.chosen
+        is_paid = False
+        if candidate is not None and late is None:
+            is_paid = dispatch.may_hedge(now)
+        elif candidate is not None:
+            in_time = decision.unit != "s" or now + decision.score(candidate) <= deadline
+            is_paid = in_time and dispatch.retries.withdraw(now)
+        if late is not None:
+            late.lateness.asked(now, is_paid)
+        if candidate is None or not is_paid:
             return None
-        patience = self._books.attempts.patience(decision, decision.chosen)
-        return Try(candidate=decision.chosen, patience=patience, reason="hedge"), decision
+        patience = self._books.attempts.patience(decision, candidate)
+        return Try(candidate=candidate, patience=patience, reason="hedge"), decision
 
-    def could_another(self, attempt: Attempt) -> bool:
-        """Whether another candidate could answer, or go on, in the place of *attempt*."""
+    def could_another(self, attempt: Attempt, deadline: float) -> bool:
+        """Whether another candidate could answer, or go on, in the place of *attempt*.
+
+        One that answers, if slowly, is left only for one that would be done much earlier; and
+        where nobody could go on, if it cannot be done in time itself.
+        """
         attempts = self._books.attempts
         request = self._books.delivered.remaining_request()
         if request is None:
             return True
         decision = self.decide(request, attempts.reason, but=[attempt.candidate.id])
-        return attempts.has_alternative(decision)
+        if attempt.is_quiet:
+            return attempts.has_alternative(decision)
+        seconds = attempt.seconds_left(decision.request.output_tokens)
+        if not attempts.has_alternative(decision):
+            is_enough = attempt.decode_awaited >= MIN_HOPELESS_SECONDS
+            left = deadline - trio.current_time()
+            return is_enough and seconds > left and decision.chosen is not None
+        if not attempt.is_behind or decision.chosen is None or decision.unit != "s":
+            return True
+        return decision.score(decision.chosen) * LEAVE_FACTOR < seconds

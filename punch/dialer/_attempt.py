@@ -12,15 +12,17 @@ import trio
 from ..capability import PeerId
 from ..peers import Candidate
 from ..routing import (
-    MIN_PATIENCE_SECONDS,
-    PATIENCE_FACTOR,
+    GAVE_UP_DOUBT,
     Decision,
+    Pace,
     Reason,
     StallDetector,
     StopAcrossPeers,
+    floor_within,
 )
 from ..session import ClientCall
 from ..wire import CommandRequest, Progress, Provenance
+from ._hedging import Lateness
 from ._verdict import check_provenance
 
 # A listener says every five seconds that a request still waits; three in a row is silence.
@@ -89,11 +91,22 @@ class Attempt:
         """Until when it may answer, in seconds of trio's clock."""
         limits = (request.sampling.max_tokens, candidate.offer.context_tokens, MAX_TOKENS)
         self._most_tokens = min(limit for limit in limits if limit is not None)
-        self._started_at: float | None = None
+        self.started_at: float | None = None
+        """When its backend began to work on it."""
         self._waits_until: float | None = None
         self._patience = patience
         self._patient_until = self.asked_at + patience
         self._stalls: StallDetector | None = None
+        self._pace: Pace | None = None
+        self._awaited_before = 0.0
+        self.lateness = Lateness(
+            now=self.asked_at,
+            until=self.deadline,
+            predicted=self._until_first,
+            rtt=candidate.peer.rtt or 0.0,
+            is_on_trial=candidate.breaker.failures > 0,
+        )
+        """When another peer is to be asked beside it."""
 
     @property
     def peer_id(self) -> PeerId:
@@ -126,45 +139,42 @@ class Attempt:
         return self.first_text_at is None
 
     @property
-    def first_seen(self) -> float | None:
-        """Seconds from its start to its first text, as they passed here."""
-        first = self.call.first_text_at
-        return None if first is None or self._started_at is None else first - self._started_at
-
-    @property
-    def decode_seen(self) -> float | None:
-        """Seconds from its first text to its last, as they arrived here."""
-        first, last = self.call.first_text_at, self.call.last_text_at
-        return None if first is None or last is None else last - first
-
-    @property
-    def whole_seen(self) -> float | None:
-        """Seconds from its start to its last word, as far as somebody waited for it."""
-        if self._started_at is None:
-            return None
-        return min(self.awaited, trio.current_time() - self._started_at)
-
-    @property
     def predicted_first(self) -> float | None:
         """Seconds to its first text, as predicted."""
         return self.decision.seconds_to_first_text(self.candidate)
 
     @property
-    def predicted_whole(self) -> float | None:
-        """Seconds for as much as it has delivered, as predicted."""
-        first, decode = self.predicted_first, self.decision.term(self.candidate, "decode")
-        if first is None or decode is None:
-            return None
-        share = max(1.0, self.tokens / max(1, self.decision.request.output_tokens))
-        return first + share * decode
+    def doubt(self) -> float:
+        """What the time that it took says against it, if it ends here: a share of a fault."""
+        first = self._until_first
+        if first is None:
+            return 0.0
+        if self.is_quiet:
+            return self.lateness.doubt(self.awaited, first)
+        return GAVE_UP_DOUBT if self.is_behind else 0.0
 
     @property
-    def is_overdue(self) -> bool:
-        """True if it kept us waiting several times as long as was predicted for what it sent."""
-        predicted = self.predicted_whole
-        if predicted is None:
-            return False
-        return self.awaited > max(MIN_PATIENCE_SECONDS, PATIENCE_FACTOR * predicted)
+    def is_behind(self) -> bool:
+        """True if what has come of its answer took several times as long as was predicted."""
+        pace = self._pace
+        return pace is not None and pace.is_behind(self.tokens, awaited=self.decode_awaited)
+
+    @property
+    def decode_awaited(self) -> float:
+        """Seconds since its first text in which somebody waited for the next."""
+        return 0.0 if self.is_quiet else self.awaited - self._awaited_before
+
+    def seconds_left(self, tokens: int) -> float:
+        """Seconds for *tokens* more, at the rate at which it has answered so far."""
+        return tokens * self.decode_awaited / max(1, self.tokens)
+
+    @property
+    def _until_first(self) -> float | None:
+        """Seconds until it says something, as predicted: of a whole answer that is its last."""
+        first = self.decision.seconds_to_first_text_uncached(self.candidate)
+        if first is None or self.request.stream:
+            return first
+        return first + (self.decision.term(self.candidate, "decode") or 0.0)
 
     def believed(self, tokens: int) -> int:
         """So many more *tokens*, as far as the answer can have them."""
@@ -173,7 +183,9 @@ class Attempt:
     def waits(self, progress: Progress) -> None:
         """It says that it is not done waiting; while that lasts, it will say so again."""
         now = trio.current_time()
-        if progress.state == "working":
+        works = progress.state == "working"
+        self.lateness.signed(now, PROGRESS_PATIENCE, promised=progress.seconds, works=works)
+        if works:
             self._patient_until = now + max(PROGRESS_PATIENCE, self._patience)
             return
         if self._waits_until is None:
@@ -187,19 +199,23 @@ class Attempt:
             provenance, request=self.request, candidate=self.candidate, before=self.provenance
         )
         self.provenance = provenance
-        self._started_at = trio.current_time()
+        self.started_at = trio.current_time()
+        self.lateness.signed(self.started_at)
         self._patient_until = trio.current_time() + self._patience
 
     def heard(self, text: str, tokens: int) -> tuple[str, int]:
         """It has sent text; what of it, and of what was held back, can be delivered."""
         now = trio.current_time()
         if self._stalls is None:
-            self.first_text_at = now
+            self.first_text_at, self._awaited_before = now, self.awaited
             self._stalls = self._expected_gaps(now)
         else:
             self._stalls.heard(now)
-        self._patient_until = self._stalls.overdue_at
         tokens = self.believed(tokens)
+        self._patient_until = self._stalls.overdue_at
+        if self._pace is not None:
+            look_at = self._pace.look_at(self.tokens + tokens, awaited=self.decode_awaited, now=now)
+            self._patient_until = min(self._patient_until, look_at)
         if self.stops is None:
             return text, tokens
         self._held_tokens += tokens
@@ -226,10 +242,15 @@ class Attempt:
 
     def wait_on(self) -> None:
         """Nobody else could do better: let it be silent a little longer."""
-        self._patient_until = trio.current_time() + self._patience
+        now = trio.current_time()
+        self._patient_until = now + self._patience
+        if self._pace is not None:
+            self._patient_until = self._pace.looked(now, awaited=self.decode_awaited)
 
     def what_is_missing(self) -> str:
         """What it is silent about, in words."""
+        if self.is_behind:
+            return f"{self.tokens} tokens in {self.decode_awaited:.1f} s; far fewer than predicted"
         silent = f"no text for {trio.current_time() - self._silent_since:.1f} s"
         gap = self._stalls.usual_gap if self._stalls is not None else None
         if gap is None:
@@ -240,12 +261,23 @@ class Attempt:
     def _silent_since(self) -> float:
         return self.asked_at if self._stalls is None else self._stalls.heard_at
 
-    def _expected_gaps(self, now: float) -> StallDetector:
+    @property
+    def _gap(self) -> float | None:
+        """Seconds between two tokens, as predicted."""
         decode = self.decision.term(self.candidate, "decode")
         tokens = self.decision.request.output_tokens
-        gap = decode / tokens if decode is not None and tokens and math.isfinite(decode) else None
+        return decode / tokens if decode is not None and tokens and math.isfinite(decode) else None
+
+    def _expected_gaps(self, now: float) -> StallDetector:
+        gap = self._gap
+        floor = floor_within(self.deadline - now)
+        if gap is not None:
+            self._pace = Pace(gap, floor)
         # Only a lane with several slots reads a prompt while it answers us.
         beside = self.candidate.load.slots > 1
         return StallDetector(
-            now, gap=gap, prefill_rate=self.candidate.offer.prefill_rate if beside else None
+            now,
+            gap=gap,
+            prefill_rate=self.candidate.offer.prefill_rate if beside else None,
+            floor=floor,
         )

@@ -14,7 +14,7 @@ import trio
 from .._logs import get_logger
 from ..events import Bus
 from ..exceptions import PeerError, PeerRefused, PunchError
-from ..peers import Candidate
+from ..peers import MIN_TOKENS, Candidate
 from ..routing import Attempts, Decision, FailedAttempt, Presence, Reason, doubt_of, objects
 from ..wire import CommandRequest, CommandResponse, Completion
 from ._attempt import Attempt
@@ -101,6 +101,14 @@ class Books:
                 self._said_no.append((candidate, outcome.error))
         if outcome.doubt:
             dispatch.doubted(candidate, outcome.doubt)
+            if attempt.is_behind:
+                # It cannot have been faster than with so many; fewer would teach nothing.
+                dispatch.table.slowed(
+                    candidate.peer_id,
+                    candidate.offer.key,
+                    tokens=max(attempt.tokens, MIN_TOKENS),
+                    seconds=attempt.decode_awaited,
+                )
         if outcome.fault is not None:
             dispatch.failed(candidate, outcome.fault, asked_at=attempt.asked_at)
         if outcome.response is not None:
@@ -112,6 +120,7 @@ class Books:
                 text=attempt.text,
                 speed=speed_of(attempt, outcome.response),
             )
+            dispatch.prober.timed(candidate)
         if outcome.is_last:
             self.delivered.close_segment(attempt, outcome.reason)
         else:

@@ -25,6 +25,7 @@ from ..routing import HEDGE_RESERVE, Budget, Decision, LearnedState, Policy, Pre
 from ..session import ClientCall
 from ..wire import CommandRequest, CommandResponse
 from ._hedging import Hedge
+from ._probing import Prober
 from ._speed import Speed
 
 # How long a first request waits for the namespace to be known: a few round trips, and the
@@ -78,6 +79,7 @@ class Dispatch:
             share=hedge.share if hedge else 0.0, reserve=HEDGE_RESERVE, per_second=0.0
         )
         self.learned = LearnedState(rng)
+        self.prober = Prober(pool.table, self.ask, nursery)
         self._last_faults: dict[PeerId, float] = {}
         self._nursery = nursery
         self._rng = rng
@@ -101,8 +103,8 @@ class Dispatch:
           tried: Ids of candidates and of peers not to ask.
           now: The current time, in seconds of trio's clock.
           chat_template: What a begun answer was begun with.
-          alternative: Another peer works on it already.
-          real_only: A real backend was asked for it already.
+          alternative: Another peer works on it.
+          real_only: A real backend was asked for it.
           reason: Why a peer is asked.
 
         """
@@ -205,9 +207,8 @@ class Dispatch:
     def failed(self, candidate: Candidate, error: PeerError, *, asked_at: float) -> None:
         """Learn from an attempt that failed, of a request sent at *asked_at*."""
         now, retry_after = trio.current_time(), error.retry_after
-        peer_id, key = candidate.peer_id, candidate.offer.key
+        peer_id, lane = candidate.peer_id, candidate.lane.id
         if isinstance(error, PeerRefused):
-            lane = candidate.lane.id
             self.table.refused(peer_id, lane=lane, now=now, retry_after=retry_after)
             return
         if self._last_faults.get(peer_id, -math.inf) < asked_at:
@@ -219,13 +220,15 @@ class Dispatch:
         lost = isinstance(error, PeerUnreachable)
         if lost or isinstance(error, PeerTimeout):
             self.learned.lost(peer_id)
-        offer = None if lost else key
-        self.table.failed(peer_id, offer=offer, now=now, retry_after=retry_after)
+        key = None if lost else candidate.offer.key
+        self.table.failed(peer_id, offer=key, now=now, retry_after=retry_after)
+        self.prober.look_at(peer_id)
 
     def doubted(self, candidate: Candidate, weight: float) -> None:
         """Learn what counts against a candidate in part: *weight* is a share of a fault."""
-        peer_id, key = candidate.peer_id, candidate.offer.key
-        self.table.doubted(peer_id, offer=key, weight=weight, now=trio.current_time())
+        now, key = trio.current_time(), candidate.offer.key
+        self.table.doubted(candidate.peer_id, offer=key, weight=weight, now=now)
+        self.prober.look_at(candidate.peer_id)
 
     def succeeded(
         self,

@@ -1,4 +1,4 @@
-"""When a second peer is asked beside a late first one, and that the first to speak wins."""
+"""When a second peer is asked beside a late first one; the first to speak wins."""
 
 from __future__ import annotations
 
@@ -7,7 +7,17 @@ import math
 import attrs
 
 from ..peers import Candidate
-from ..routing import HEDGE_SHARE, Decision
+from ..routing import GAVE_UP_DOUBT, HEDGE_SHARE, PATIENCE_FACTOR, Decision
+
+# When another peer is asked beside one that is late, at the earliest. A listener says at once that
+# a request waits or has begun, and after five seconds that its engine makes tokens without a text.
+# One that failed a moment ago is on trial. Past a third of its time no caller waits for one alone.
+MIN_UNHEARD_SECONDS = 2.0
+MIN_LATE_SECONDS = 6.0
+MIN_TRIAL_SECONDS = 0.5
+MIN_DOUBT_SECONDS = 1.5
+MIN_WORKING_SECONDS = 60.0
+LATEST_SHARE = 0.3
 
 
 @attrs.frozen(kw_only=True)
@@ -52,3 +62,78 @@ class Hedging:
     def end(self) -> None:
         """Somebody has spoken, or a second peer has been asked."""
         self.due_at = math.inf
+
+
+class Lateness:
+    """When one peer is late with its first text, so that another is asked beside it.
+
+    Args:
+      now: When it was asked, in seconds of trio's clock.
+      until: When its caller gives up.
+      predicted: Seconds to its first text; `None` where nothing is predicted.
+      rtt: Seconds of a round trip.
+      is_on_trial: Whether it failed the last time.
+
+    """
+
+    def __init__(
+        self, *, now: float, until: float, predicted: float | None, rtt: float, is_on_trial: bool
+    ) -> None:
+        self._predicted = predicted
+        self._is_on_trial = is_on_trial
+        self._has_signed = self._works = False
+        self._promised: float | None = None
+        self._latest = now + LATEST_SHARE * (until - now)
+        unheard = MIN_TRIAL_SECONDS if is_on_trial else MIN_UNHEARD_SECONDS
+        self.late_at = min(self._latest, now + unheard + PATIENCE_FACTOR * rtt)
+        """When another peer is to be asked, in seconds of trio's clock."""
+
+    def signed(
+        self,
+        now: float,
+        seconds: float | None = None,
+        *,
+        promised: float | None = None,
+        works: bool = False,
+    ) -> None:
+        """It has said that it is on it: it is not late for so many *seconds* more.
+
+        Args:
+          now: The time, in seconds.
+          seconds: By default as long as its text is predicted to take, with patience.
+          promised: Seconds that it says it waits; the first word counts.
+          works: Whether it makes tokens that have no text.
+
+        """
+        self._has_signed = True
+        self._works = works
+        if self._promised is None:
+            self._promised = promised
+        if seconds is None:
+            due = self._predicted
+            if due is None:
+                seconds = math.inf
+            elif self._is_on_trial:
+                seconds = max(MIN_TRIAL_SECONDS, 2 * due)
+            else:
+                seconds = max(MIN_LATE_SECONDS, PATIENCE_FACTOR * due)
+        self.late_at = min(self._latest, max(self.late_at, now + seconds))
+
+    def asked(self, now: float, is_done: bool) -> None:
+        """Another peer is asked beside it; or none can be now, and perhaps in a moment."""
+        is_over = is_done or now >= self._latest
+        self.late_at = math.inf if is_over else now + MIN_UNHEARD_SECONDS
+
+    def doubt(self, awaited: float, predicted: float) -> float:
+        """What a silence of so many seconds says against it: a share of a fault.
+
+        Nothing, unless it is far longer than was *predicted*, and than it said itself; half of that
+        while an engine may be making tokens that nobody sees.
+        """
+        if awaited <= PATIENCE_FACTOR * (predicted + (self._promised or 0.0)):
+            return 0.0
+        floor = MIN_WORKING_SECONDS if self._works else MIN_LATE_SECONDS
+        is_odd = awaited > MIN_DOUBT_SECONDS and not self._works
+        if awaited > floor or (is_odd and (self._is_on_trial or not self._has_signed)):
+            return GAVE_UP_DOUBT
+        return GAVE_UP_DOUBT / 2 if is_odd else 0.0

@@ -20,7 +20,7 @@ from ..exceptions import (
     PunchError,
     RequestError,
 )
-from ..routing import OBJECTION_DOUBT, objects
+from ..routing import GAVE_UP_DOUBT, OBJECTION_DOUBT, Attempts, objects
 from ..wire import CommandResponse, Completion
 from ._attempt import Attempt
 from ._delivered import Delivered
@@ -73,25 +73,35 @@ def lost(error: PunchError) -> Outcome:
 def dropped(attempt: Attempt) -> Outcome:
     """We stop it, for a reason of our own.
 
-    That counts against the peer only if it took far longer than it should have: one that promises
-    much and runs each request into its deadline would be asked first for ever.
+    That counts against the peer, in part, if it took far longer than it should have: one that
+    promises much and runs each request into its deadline would be asked first for ever.
     """
-    fault = None
-    if attempt.is_overdue:
-        fault = PeerTimeout("far slower than predicted", peer_id=attempt.peer_id)
-    return Outcome(status="cancelled", reason="cancelled", fault=fault)
+    return Outcome(status="cancelled", reason="cancelled", doubt=attempt.doubt)
 
 
-def finished(
-    attempt: Attempt, response: CommandResponse, *, delivered: Delivered, has_begun: bool
-) -> Outcome:
+def given_up(attempt: Attempt) -> Outcome:
+    """It is silent for longer than is usual, or far behind, and another could do better."""
+    outcome = lost(PeerTimeout(attempt.what_is_missing(), peer_id=attempt.peer_id))
+    if attempt.is_behind:
+        # It does answer: how fast is learned, and its prediction may have been wrong.
+        return attrs.evolve(outcome, fault=None, doubt=GAVE_UP_DOUBT)
+    return outcome
+
+
+def ran_out(attempt: Attempt, attempts: Attempts, deadline: float) -> Outcome:
+    """Its peer says that the time ran out, which is so for it, and by the *deadline* for all."""
+    if trio.current_time() + CLOCK_DIFFERENCE < deadline:
+        return RAN_OUT
+    return attrs.evolve(lost(attempts.out_of_time()), doubt=attempt.doubt)
+
+
+def finished(attempt: Attempt, response: CommandResponse, *, delivered: Delivered) -> Outcome:
     """The peer has said its last word: what it is worth.
 
     Args:
       attempt: The attempt that it ends.
       response: What the peer says.
       delivered: What the caller has got.
-      has_begun: Whether a peer has taken the request for a good one, and begun to answer it.
 
     """
     try:
@@ -109,7 +119,7 @@ def finished(
     except AnswerUnfit as error:
         return Outcome(status=error.code, reason=error.message, error=error)
     except RequestError as error:
-        if not has_begun:
+        if not delivered.parts:
             return lost(error)
         # Another peer could: it is this one that cannot.
         unable = PeerUnable(str(error), param=error.param, peer_id=attempt.peer_id)

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 import trio
 
 from ..capability import PeerId
-from ..exceptions import DeadlineExceeded, PeerError, PeerTimeout, PunchError
+from ..exceptions import DeadlineExceeded, PeerError, PunchError
 from ..routing import Decision, GiveUp, Try, Wait
 from ..session import ClientCall
 from ..wire import Chunk, CommandRequest, CommandResponse, Progress, Started
@@ -26,7 +26,16 @@ from ._attempt import Attempt
 from ._books import Books
 from ._dispatch import Dispatch
 from ._hedging import Hedging
-from ._outcome import CLOCK_DIFFERENCE, RAN_OUT, STOPPED, Outcome, dropped, finished, lost
+from ._outcome import (
+    RAN_OUT,
+    STOPPED,
+    Outcome,
+    dropped,
+    finished,
+    given_up,
+    lost,
+    ran_out,
+)
 
 
 class Run:
@@ -167,14 +176,15 @@ class Run:
             self.books.decided(decision)
             await self._ask(step, decision, attempt.request)
 
-    async def _hedge(self) -> None:
-        """Ask a second peer beside the first, if there is one and the budget allows it."""
+    async def _hedge(self, late: Attempt | None = None) -> None:
+        """Ask a second peer, beside one that is *late* or as was wished, if it can be paid."""
         self._hedging.end()
-        found = self._asking.beside(self._live, self.request)
+        request = self.request if late is None else late.request
+        found = self._asking.beside(self._live, request, late=late, deadline=self.deadline)
         if found is not None:
             step, decision = found
             self.books.decided(decision)
-            await self._ask(step, decision, self.request)
+            await self._ask(step, decision, request)
 
     # ---- listening ----
 
@@ -198,13 +208,11 @@ class Run:
         """Wait for the peers, as long as that makes sense; false if it is *until* already."""
         live, since = self._live, trio.current_time()
         patience = min([attempt.patient_until for attempt in live])
-        limit = min(self.deadline, self._hedging.due_at, patience, until)
+        late_at = live[0].lateness.late_at if len(live) == 1 and live[0].is_quiet else math.inf
+        limit = min(self.deadline, self._hedging.due_at, patience, late_at, until)
         try:
             with trio.move_on_at(limit):
-                if len(live) == 1:
-                    await live[0].call.ready()
-                else:
-                    await _any_ready([attempt.call for attempt in live])
+                await _any_ready([attempt.call for attempt in live])
                 return True
         finally:
             for attempt in live:
@@ -214,16 +222,18 @@ class Run:
             raise self.books.attempts.out_of_time()
         if now >= self._hedging.due_at:
             await self._hedge()
+        elif now >= late_at:
+            await self._hedge(live[0])
         for late in [attempt for attempt in live if now >= attempt.patient_until]:
             self._overdue(late)
         return now < until
 
     def _overdue(self, attempt: Attempt) -> None:
         """A peer is silent for longer than is usual: give it up if another could do better."""
-        if self._live == [attempt] and not self._asking.could_another(attempt):
+        if self._live == [attempt] and not self._asking.could_another(attempt, self.deadline):
             attempt.wait_on()
             return
-        self._end(attempt, lost(PeerTimeout(attempt.what_is_missing(), peer_id=attempt.peer_id)))
+        self._end(attempt, given_up(attempt))
 
     def _take(self, attempt: Attempt, part: Started | Progress | Chunk | CommandResponse) -> None:
         if type(part) is Chunk:
@@ -252,10 +262,9 @@ class Run:
     def _finish(self, attempt: Attempt, response: CommandResponse) -> None:
         """Take the peer's last word, and the text that comes with it."""
         self._dispatch.reported(attempt.candidate, response)
-        delivered, has_begun = self.books.delivered, bool(self.parts)
-        outcome = finished(attempt, response, delivered=delivered, has_begun=has_begun)
-        if outcome is RAN_OUT and trio.current_time() + CLOCK_DIFFERENCE >= self.deadline:
-            outcome = lost(self.books.attempts.out_of_time())
+        outcome = finished(attempt, response, delivered=self.books.delivered)
+        if outcome is RAN_OUT:
+            outcome = ran_out(attempt, self.books.attempts, self.deadline)
         if outcome.response is not None:
             self._won(attempt)
             self._live.remove(attempt)
@@ -283,6 +292,9 @@ class Run:
 
 async def _any_ready(calls: Sequence[ClientCall]) -> None:
     """Wait until one of *calls* has something to say."""
+    if len(calls) == 1:
+        await calls[0].ready()
+        return
     async with trio.open_nursery() as nursery:
 
         async def watch(call: ClientCall) -> None:

@@ -7,6 +7,7 @@ to. What is seen counts where it is longer by more than a network explains.
 from __future__ import annotations
 
 import attrs
+import trio
 
 from ..routing import PATIENCE_FACTOR
 from ..wire import CommandResponse
@@ -49,17 +50,17 @@ def speed_of(attempt: Attempt, response: CommandResponse) -> Speed:
     """
     usage, timings = response.usage, response.timings
     tokens, prefill, decode = usage.completion_tokens, timings.prefill, timings.decode
-    seen = attempt.decode_seen
+    seen = _decode_seen(attempt)
     if tokens is not None and seen is not None:
         if decode is None or seen > MAX_UNSEEN_FACTOR * (decode + MAX_UNSEEN_SECONDS):
             decode = seen
         size = len(attempt.text.encode("utf-8", "surrogatepass"))
         if seen > MAX_UNSEEN_SECONDS and tokens * seen > size * decode:
             tokens, decode = size, seen
-    surprise = _surprise(attempt.first_seen, attempt.predicted_first)
+    surprise = _surprise(_first_seen(attempt), attempt.predicted_first)
     if surprise is not None and (usage.computed_tokens or 0) >= MIN_PROMPT:
         prefill = surprise
-    whole = _surprise(attempt.whole_seen, attempt.predicted_whole)
+    whole = _surprise(_whole_seen(attempt), _predicted_whole(attempt))
     if whole is not None and (prefill or 0.0) + (decode or 0.0) < whole / MAX_UNSEEN_FACTOR:
         # It does not say where the time went, so that goes where it counts most.
         decode = whole - (prefill or 0.0)
@@ -76,3 +77,31 @@ def _surprise(seen: float | None, predicted: float | None) -> float | None:
     if seen is None or predicted is None:
         return None
     return seen if seen > PATIENCE_FACTOR * predicted + MIN_SURPRISE_SECONDS else None
+
+
+def _first_seen(attempt: Attempt) -> float | None:
+    """Seconds from its start to its first text, as they passed here."""
+    first = attempt.call.first_text_at
+    return None if first is None or attempt.started_at is None else first - attempt.started_at
+
+
+def _decode_seen(attempt: Attempt) -> float | None:
+    """Seconds from its first text to its last, as they arrived here."""
+    first, last = attempt.call.first_text_at, attempt.call.last_text_at
+    return None if first is None or last is None else last - first
+
+
+def _whole_seen(attempt: Attempt) -> float | None:
+    """Seconds from its start to its last word, as far as somebody waited for it."""
+    if attempt.started_at is None:
+        return None
+    return min(attempt.awaited, trio.current_time() - attempt.started_at)
+
+
+def _predicted_whole(attempt: Attempt) -> float | None:
+    """Seconds for as much as it has delivered, as predicted."""
+    first, decode = attempt.predicted_first, attempt.decision.term(attempt.candidate, "decode")
+    if first is None or decode is None:
+        return None
+    share = max(1.0, attempt.tokens / max(1, attempt.decision.request.output_tokens))
+    return first + share * decode

@@ -1,7 +1,7 @@
 """What we know of other peers: their claims, and what we measured ourselves. No I/O."""
 
 from ._breaker import Breaker
-from ._rates import DEFAULT_SLOWDOWN, ENOUGH_SAMPLES, Rates
+from ._rates import DEFAULT_SLOWDOWN, ENOUGH_SAMPLES, MIN_TOKENS, Rates
 from ._record import (
     ANSWERING,
     NO_OFFER,
@@ -30,5 +30,6 @@ __all__ = [
     "Rates",
     "Breaker",
     "ENOUGH_SAMPLES",
+    "MIN_TOKENS",
     "DEFAULT_SLOWDOWN",
 ]

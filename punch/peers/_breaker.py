@@ -11,6 +11,10 @@ import attrs
 FIRST_COOLING_SECONDS = 1.0
 MAX_COOLING_SECONDS = 30.0
 
+# After so many faults in a row no caller's request finds out whether it is well again, while
+# another peer can answer: a request of our own does, see `punch.dialer`.
+MAX_TRIALS = 3
+
 # Faults are counted no further: the cooling has been at its longest for many.
 MAX_FAILURES = 30
 
@@ -40,6 +44,9 @@ class Breaker:
     probing: bool = False
     """A single request is on its way, to see whether the peer is well again."""
 
+    cleared: bool = False
+    """A request of our own was answered since the last fault: one of a caller may find out."""
+
     @property
     def state(self) -> Literal["closed", "open", "half-open"]:
         """``open`` lets a single request through once it has cooled, and then is ``half-open``."""
@@ -49,7 +56,18 @@ class Breaker:
 
     def admits(self, now: float) -> bool:
         """Whether a request may go there."""
-        return not self.failures or (self.until <= now and not self.probing)
+        if not self.failures:
+            return True
+        return self.until <= now and not self.probing and not self.is_out
+
+    @property
+    def is_out(self) -> bool:
+        """Whether a request of our own has to be answered before one of a caller is sent."""
+        return self.failures > MAX_TRIALS and not self.cleared
+
+    def answered(self) -> Breaker:
+        """It after a request of our own was answered."""
+        return attrs.evolve(self, until=0.0, cleared=True) if self.failures else self
 
     def failed(self, *, now: float, retry_after: float | None = None) -> Breaker:
         """It after a fault; the same if it is one of those that happened at once."""
@@ -63,7 +81,7 @@ class Breaker:
 
     def probed(self, *, now: float) -> Breaker:
         """It after a request was sent: the probe, if it had cooled."""
-        if self.failures and self.until <= now and not self.probing:
+        if self.failures and self.until <= now and not self.probing and not self.is_out:
             return attrs.evolve(self, probing=True)
         return self
 

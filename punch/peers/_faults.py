@@ -7,7 +7,7 @@ from types import MappingProxyType
 
 import attrs
 
-from ._breaker import CLOSED, Breaker
+from ._breaker import CLOSED, MAX_TRIALS, Breaker
 
 # Offers per peer whose faults are remembered.
 MAX_OFFERS = 64
@@ -19,6 +19,13 @@ OUTCOME_WEIGHT = 0.2
 # of tenths leaves over; half of one, if the offer is known to fail.
 ENOUGH_DOUBT = 0.99
 ENOUGH_DOUBT_AGAIN = 0.49
+
+# What the share of faults is at most after an answer to a request of our own: what one fault in
+# three costs is about half of a usual answer, which a queue elsewhere soon takes.
+CLEARED_SHARE = 0.3
+
+# A request of our own that was refused, by a full queue say, is sent again after this long.
+SPARED_SECONDS = 5.0
 
 # Reputation gains and loses as in the original, for an answer of full quality and a fault.
 REPUTATION_GAIN = 0.03
@@ -57,6 +64,28 @@ class Faults:
         """It after a request was sent for this offer: the probe of whatever breaker has cooled."""
         breakers = {
             k: b.probed(now=now) if k in (None, key) else b for k, b in self.breakers.items()
+        }
+        return attrs.evolve(self, breakers=MappingProxyType(breakers))
+
+    def cleared(self, key: str) -> Faults:
+        """It after a request of our own was answered by this offer.
+
+        That closes a breaker which few faults have opened. Of one that is out it is no proof; but
+        the offer is not held to be slow for its faults, or no caller's request would go there.
+        """
+        breakers = {
+            k: b.answered() if k in (None, key) else b
+            for k, b in self.breakers.items()
+            if k not in (None, key) or b.failures > MAX_TRIALS
+        }
+        share = min(self.share, CLEARED_SHARE)
+        return attrs.evolve(self, breakers=MappingProxyType(breakers), share=share)
+
+    def spared(self, key: str, *, now: float) -> Faults:
+        """It when a request of our own to this offer came to nothing, by no fault of its own."""
+        breakers = {
+            k: attrs.evolve(b, until=max(b.until, now + SPARED_SECONDS)) if k == key else b
+            for k, b in self.breakers.items()
         }
         return attrs.evolve(self, breakers=MappingProxyType(breakers))
 

@@ -16,6 +16,9 @@ from ._record import LaneRecord, PeerRecord
 # Offers per peer whose speed is remembered.
 MAX_OFFERS = 64
 
+# A rate that is so many times what was believed is that of an offer that was mended.
+MENDED_FACTOR = 2.0
+
 # Half of what a share of faults says is forgotten after this long, in seconds: a peer that is
 # not asked any more cannot clear itself with good answers. Two coolings at their longest.
 FORGIVING_SECONDS = 60.0
@@ -248,6 +251,25 @@ class KnownPeer:
         if rested <= now:
             # As with faults: what is refused at once is one refusal.
             self.faults = self.faults.with_share(1.0)
+
+    def slowed(self, key: str, tokens: int, seconds: float) -> None:
+        """An offer has made so many tokens of an answer in so many seconds."""
+        self._learn(key, self.rates.get(key, Rates()), tokens, seconds)
+
+    def probed(self, key: str, tokens: int | None, seconds: float) -> None:
+        """An offer has answered a request of our own, with so many tokens in so many seconds."""
+        self.faults = self.faults.cleared(key)
+        before = self.rates.get(key)
+        if before is None or before.decode is None or not tokens:
+            return
+        if tokens / seconds > MENDED_FACTOR * before.decode:
+            # It is another machine now, as it were: what was learned of it is over.
+            self._learn(key, Rates(), tokens, seconds)
+
+    def _learn(self, key: str, rates: Rates, tokens: int, seconds: float) -> None:
+        if key in self.rates or len(self.rates) < MAX_OFFERS:
+            rates = rates.with_sample(decode_tokens=tokens, decode_seconds=seconds)
+            self.rates = MappingProxyType({**self.rates, key: rates})
 
     def doubted(self, key: str, weight: float) -> bool:
         """Take what counts against an offer in part; true if all of it makes a fault now."""

@@ -116,8 +116,12 @@ class PeerRecord:
 
     @property
     def failures(self) -> int:
-        """The most faults in a row, of one of its offers or of the whole peer."""
-        return max([breaker.failures for breaker in self.breakers.values()], default=0)
+        """The most faults in a row, of one of its offers or of the whole peer.
+
+        Those of one that answered a request of ours since do not count.
+        """
+        breakers = self.breakers.values()
+        return max([0 if each.cleared else each.failures for each in breakers], default=0)
 
     def breaker(self, key: str | None) -> Breaker:
         """What keeps requests from the offer with this key: the stricter of its and the peer's."""

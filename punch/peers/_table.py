@@ -170,16 +170,8 @@ class PeerTable:
     ) -> int:
         """Count a request of ours that is on its way; where a breaker has cooled it is the probe.
 
-        Returns the number of the peer's session, for `ended`.
-
-        Args:
-          peer_id: Where to.
-          prompt_tokens: Length of its prompt (estimated).
-          output_tokens: Length of its answer (expected).
-          offer: The key of the offer that it is for.
-          lane: The id of the lane; `None` for the only one.
-          now: The time, in seconds.
-
+        *prompt_tokens* are estimated, *output_tokens* expected; *offer* is the key of the offer,
+        *lane* the id of the lane. Returns the number of the peer's session, for `ended`.
         """
         peer = self._change(peer_id)
         if peer is None:
@@ -201,10 +193,9 @@ class PeerTable:
         lane: str | None = None,
         session_number: int | None = None,
     ) -> None:
-        """A request of ours is no longer there, however it ended.
+        """A request of ours is no longer there; with *session_number* only if its session lasts.
 
-        With *session_number* only if the peer has not gone since it was sent: a slow reader may
-        notice the end of an old session when requests of a new one are under way.
+        A slow reader may notice the end of an old one when requests of a new one are under way.
         """
         peer = self._change(peer_id)
         if peer is not None and session_number in (None, peer.session_number):
@@ -223,11 +214,10 @@ class PeerTable:
         batch: float | None = None,
         now: float = 0.0,
     ) -> None:
-        """Learn from an answer: its speed, and that the peer is well.
+        """Learn from an answer: its speed, and that the peer is well. Its breakers close.
 
-        *prefill_tokens* are those that the backend had to compute, the cached ones left out;
-        *batch* the mean number of requests it worked on meanwhile, believed up to its number of
-        slots. The breakers of the offer and of the peer close.
+        *prefill_tokens* leave out the cached ones; *batch* is the mean number of requests it worked
+        on meanwhile, believed up to its number of slots.
         """
         peer = self._change(peer_id)
         if peer is None:
@@ -252,12 +242,7 @@ class PeerTable:
         now: float,
         retry_after: float | None = None,
     ) -> None:
-        """Leave a peer alone for a while after a fault of its own. Reputation loses 0.05.
-
-        With *offer* only requests for that offer; with `None` all, as for a connection that
-        broke. It counts against a peer that is gone as well: breaking the session is the
-        commonest fault of all.
-        """
+        """Leave a peer, or one *offer* of it, alone after a fault; one that is gone as well."""
         known = self._change(peer_id) or self._departed.get(peer_id)
         if known is None:
             return
@@ -268,6 +253,21 @@ class PeerTable:
             known.faults = after
         else:
             self._departed[peer_id] = attrs.evolve(known, faults=after)
+
+    def slowed(self, peer_id: PeerId, offer: str, *, tokens: int, seconds: float) -> None:
+        """Learn from the *tokens* of an answer that was not waited for to its end."""
+        if (peer := self._change(peer_id)) is not None:
+            peer.slowed(offer, tokens, seconds)
+
+    def probed(self, peer_id: PeerId, offer: str, *, tokens: int | None, seconds: float) -> None:
+        """Take an answer to a request of our own: a caller's may find out whether it is well."""
+        if (peer := self._change(peer_id)) is not None:
+            peer.probed(offer, tokens, seconds)
+
+    def spared(self, peer_id: PeerId, offer: str, *, now: float) -> None:
+        """A request of our own said nothing of an offer: leave it alone for a while more."""
+        if (peer := self._change(peer_id)) is not None:
+            peer.faults = peer.faults.spared(offer, now=now)
 
     def doubted(self, peer_id: PeerId, *, offer: str, weight: float, now: float) -> None:
         """Take what counts against an offer in part: a share of a fault. An answer settles it."""

@@ -6,6 +6,7 @@ from types import MappingProxyType
 import attrs
 
 from ._attempts import (
+    GAVE_UP_DOUBT,
     MAX_PATIENCE_SECONDS,
     MIN_PATIENCE_SECONDS,
     PATIENCE_FACTOR,
@@ -26,7 +27,7 @@ from ._policy import EXPLORE, HOT_QUANTILE, NEAR_SECONDS, Policy, Scorer
 from ._prefixes import PrefixIndex
 from ._request import RouteRequest, route_request
 from ._simple import Chance, LeastRequests, PrefixAffinity, RoundRobin, TwoChoices
-from ._stalls import StallDetector
+from ._stalls import Pace, StallDetector, floor_within
 from ._stops import StopAcrossPeers
 from ._weighted_sum import PRESETS, WeightedSum, factors
 
@@ -93,6 +94,7 @@ __all__ = [
     "objects",
     "OBJECTION_DOUBT",
     "doubt_of",
+    "GAVE_UP_DOUBT",
     "MIN_PATIENCE_SECONDS",
     "MAX_PATIENCE_SECONDS",
     "PATIENCE_FACTOR",
@@ -104,5 +106,7 @@ __all__ = [
     "HEDGE_SHARE",
     "HEDGE_RESERVE",
     "StallDetector",
+    "Pace",
+    "floor_within",
     "StopAcrossPeers",
 ]

@@ -59,9 +59,14 @@ MAX_ATTEMPTS = 8
 MAX_ENGINES_DIED = 2
 
 # How long a peer may stay silent before its first token, at least and where nothing is
-# predicted: several times the prefill of a long prompt on a slow machine.
-MIN_PATIENCE_SECONDS = 20.0
+# predicted. A listener says after five seconds that tokens are made which have no text, as those of
+# a model that thinks; the other is several times the prefill of a long prompt on a slow machine.
+MIN_PATIENCE_SECONDS = 8.0
 DEFAULT_PATIENCE_SECONDS = 60.0
+
+# What counts against a peer that was given up, by its caller or for another, long after it should
+# have answered: half a fault. The prediction may have been wrong; twice in a row it was not.
+GAVE_UP_DOUBT = 0.5
 
 # A prediction that is off by more than this factor is no prediction.
 PATIENCE_FACTOR = 4.0
@@ -324,7 +329,7 @@ class Attempts:
 
     def patience(self, decision: Decision, candidate: Candidate) -> float:
         """How long *candidate* may stay silent before its first text, in seconds."""
-        first = decision.seconds_to_first_text(candidate)
+        first = decision.seconds_to_first_text_uncached(candidate)
         if first is None:
             return DEFAULT_PATIENCE_SECONDS
         return min(max(MIN_PATIENCE_SECONDS, PATIENCE_FACTOR * first), MAX_PATIENCE_SECONDS)

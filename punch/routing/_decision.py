@@ -119,6 +119,11 @@ class Decision:
             return None
         return self.score(candidate) - decode - (self.term(candidate, "penalty") or 0.0)
 
+    def seconds_to_first_text_uncached(self, candidate: Candidate) -> float | None:
+        """The same if nothing is in its cache after all: what patience must allow for."""
+        first = self.seconds_to_first_text(candidate)
+        return None if first is None else first - (self.term(candidate, "cached") or 0.0)
+
     def candidates(self) -> tuple[Assessment, ...]:
         """Every candidate that was looked at: the ones that may be asked first, best first."""
         return (

@@ -10,12 +10,18 @@ from punch.routing import StallDetector
 from punch.routing._stalls import CEILING_SECONDS, FLOOR_SECONDS
 
 
-def after(gaps: list[float], **expected: float | None) -> StallDetector:
+def after(
+    gaps: list[float],
+    *,
+    gap: float | None = None,
+    prefill_rate: float | None = None,
+    floor: float = FLOOR_SECONDS,
+) -> StallDetector:
     """The rhythm after texts with these gaps between them, from second 100 on."""
     now = 100.0
-    rhythm = StallDetector(now, **expected)
-    for gap in gaps:
-        now += gap
+    rhythm = StallDetector(now, gap=gap, prefill_rate=prefill_rate, floor=floor)
+    for one in gaps:
+        now += one
         rhythm.heard(now)
     return rhythm
 
