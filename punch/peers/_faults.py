@@ -15,10 +15,9 @@ MAX_OFFERS = 64
 # Weight of the newest outcome in the share of faults: about the last five count.
 OUTCOME_WEIGHT = 0.2
 
-# What counts against an offer in part makes a fault together: a whole one, but for what the adding
-# of tenths leaves over; half of one, if the offer is known to fail.
+# What counts against an offer in part makes a fault together, but for what the adding of tenths
+# leaves over. Of an offer that is known to fail, and was asked on trial, a part is enough.
 ENOUGH_DOUBT = 0.99
-ENOUGH_DOUBT_AGAIN = 0.49
 
 # What the share of faults is at most after an answer to a request of our own: what one fault in
 # three costs is about half of a usual answer, which a queue elsewhere soon takes.
@@ -116,7 +115,7 @@ class Faults:
             return self, True
         doubt = self.doubts.get(key, 0.0) + weight
         fails = self.breakers.get(key, CLOSED).failures > 0
-        is_enough = doubt >= (ENOUGH_DOUBT_AGAIN if fails else ENOUGH_DOUBT)
+        is_enough = fails or doubt >= ENOUGH_DOUBT
         doubts = MappingProxyType({**self.doubts, key: 0.0 if is_enough else doubt})
         found = attrs.evolve(self, doubts=doubts)
         return (found if is_enough else found.with_share(weight)), is_enough

@@ -12,10 +12,11 @@ from hypothesis import strategies as st
 from punch.backends.openai._answer import AnswerReader
 from punch.backends.openai._completions import build, fault, read_embeddings
 from punch.exceptions import (
-    BackendError,
     ContextTooLong,
     GenerationFailed,
     InvalidRequest,
+    OfferUnavailable,
+    PeerUnable,
     PunchError,
 )
 from punch.wire import ChatMessage, CommandRequest, Sampling, Timings, Usage
@@ -254,21 +255,32 @@ def test_a_prompt_that_does_not_fit_is_told_with_both_numbers() -> None:
     assert "1024 tokens" in str(error)
 
 
-def test_vllms_words_for_a_full_context_are_known() -> None:
-    """It gives no numbers in fields of their own."""
-    body = b'{"message":"This model\'s maximum context length is 4096 tokens. However, ..."}'
-    assert isinstance(fault(400, body), ContextTooLong)
+def test_words_alone_are_the_limit_of_that_server() -> None:
+    """They may be about anything, and the next peer is asked; vLLM names a field since a while."""
+    words = "This model's maximum context length is 4096 tokens. However, ..."
+    for error in (
+        {"message": words},
+        {"object": "error", "message": words, "type": "BadRequestError", "code": 400},
+    ):
+        assert type(fault(400, json.dumps(error).encode())) is PeerUnable
+        named = json.dumps(error | {"param": "input_tokens"}).encode()
+        assert isinstance(fault(400, named), ContextTooLong)
 
 
 @pytest.mark.parametrize(
     ("status", "kind"),
     [
-        (400, InvalidRequest),
-        (404, InvalidRequest),
-        (422, InvalidRequest),
-        (501, InvalidRequest),
-        (401, BackendError),
-        (403, BackendError),
+        (400, PeerUnable),
+        (404, OfferUnavailable),
+        (405, OfferUnavailable),
+        (410, OfferUnavailable),
+        (413, PeerUnable),
+        (415, PeerUnable),
+        (422, PeerUnable),
+        (501, PeerUnable),
+        (401, OfferUnavailable),
+        (402, OfferUnavailable),
+        (403, OfferUnavailable),
         (429, GenerationFailed),
         (503, GenerationFailed),
         (500, GenerationFailed),
@@ -280,6 +292,22 @@ def test_every_status_has_its_error(status: int, kind: type[PunchError]) -> None
     error = fault(status, b'{"error": {"message": "so it is"}}', key_setting="THE_KEY")
     assert type(error) is kind
     assert "so it is" in str(error)
+
+
+@pytest.mark.parametrize(
+    ("fields", "kind"),
+    [
+        ({"type": "invalid_request_error", "code": 400}, InvalidRequest),
+        ({"code": "unsupported_value"}, InvalidRequest),
+        ({"param": "seed"}, InvalidRequest),
+        ({"code": "model_not_found", "type": "invalid_request_error"}, OfferUnavailable),
+    ],
+)
+def test_what_a_server_says_in_fields_decides(
+    fields: dict[str, Any], kind: type[PunchError]
+) -> None:
+    """Whoever names a kind or a field means the request."""
+    assert type(fault(400, json.dumps({"error": {"message": "no"} | fields}).encode())) is kind
 
 
 def test_a_rejected_key_names_its_setting() -> None:
@@ -307,7 +335,7 @@ def test_a_rejected_parameter_is_named() -> None:
 def test_what_is_no_name_of_a_field_is_not_taken_for_one(param: str) -> None:
     """It goes on the wire, where names are short and printable."""
     error = fault(400, b'{"error": {"message": "no", "param": %s}}' % param.encode())
-    assert isinstance(error, InvalidRequest)
+    assert isinstance(error, PeerUnable)
     assert error.param is None
 
 

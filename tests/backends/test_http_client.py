@@ -15,10 +15,10 @@ from punch.backends.openai._address import read_server
 from punch.backends.openai._client import HttpClient, open_http_client
 from punch.exceptions import (
     BackendCrashed,
-    BackendError,
     ConfigurationError,
     GenerationFailed,
     InvalidRequest,
+    OfferUnavailable,
 )
 from punch.wire import ChatMessage, CommandRequest
 
@@ -210,8 +210,9 @@ async def test_transport_errors_are_translated(error: Exception, kind: type[Exce
 async def test_a_rejection_keeps_the_servers_words() -> None:
     """And the time that it asks for."""
     with pytest.raises(InvalidRequest, match="top_k must be positive"):
-        await ask(answers(400, b'{"error": {"message": "top_k must be positive"}}'))
-    with pytest.raises(BackendError, match="THE_KEY"):
+        body = b'{"error": {"message": "top_k must be positive", "param": "top_k"}}'
+        await ask(answers(400, body))
+    with pytest.raises(OfferUnavailable, match="THE_KEY"):
         await ask(answers(401, b"no"))
     with pytest.raises(GenerationFailed) as caught:
         await ask(answers(503, b"{}", **{"Retry-After": "9"}))

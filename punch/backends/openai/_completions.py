@@ -14,7 +14,14 @@ from typing import Any, Literal
 
 import attrs
 
-from ...exceptions import BackendError, ContextTooLong, GenerationFailed, InvalidRequest, PunchError
+from ...exceptions import (
+    ContextTooLong,
+    GenerationFailed,
+    InvalidRequest,
+    OfferUnavailable,
+    PeerUnable,
+    PunchError,
+)
 from ...wire import (
     MAX_NAME_CHARACTERS,
     ChatMessage,
@@ -45,8 +52,15 @@ _PATHS = {
 # The codes of OpenAI and llama.cpp for a prompt that does not fit.
 _CONTEXT_KINDS = frozenset({"context_length_exceeded", "exceed_context_size_error"})
 
-# vLLM has only words for it: "This model's maximum context length is 4096 tokens. However, ..."
-_CONTEXT_WORDS = re.compile(r"maximum context length is \d+ tokens")
+# The field that vLLM names for it.
+_CONTEXT_PARAMS = frozenset({"input_tokens"})
+
+# OpenAI's code and Ollama's for a model that is not there.
+_MODEL_KINDS = frozenset({"model_not_found", "not_found_error"})
+
+# What servers write into `type` and `code` where they say nothing more than the status does. Such
+# an error may be about anything, a full context among it, and the words are for people.
+_VAGUE_KINDS = frozenset({"None", "BadRequestError", "BadRequest", "Bad Request", "400", "422"})
 
 # llama-server, of a text to embed: it cannot be read in parts.
 _TOO_LARGE = re.compile(r"input \((\d+) tokens\) is too large .*?size: (\d+)")
@@ -314,17 +328,23 @@ def fault_of(error: Any, *, status: int, key_setting: str | None = None) -> Punc
             f"the prompt has {said.prompt_tokens} tokens and the context of a request is "
             f"{said.context_tokens} tokens; shorten the prompt or ask a model with a longer context"
         )
-    if said.kinds & _CONTEXT_KINDS or _CONTEXT_WORDS.search(said.message):
+    if said.kinds & _CONTEXT_KINDS or said.param in _CONTEXT_PARAMS:
         return ContextTooLong(said.message)
-    if status in (401, 403):
+    if status in (401, 402, 403):
         remedy = f"; set {key_setting} to a key that it accepts" if key_setting else ""
-        return BackendError(f"the server rejects our API key: {said.message}{remedy}")
+        return OfferUnavailable(f"the server rejects our API key: {said.message}{remedy}")
+    if status in (404, 405, 410) or said.kinds & _MODEL_KINDS:
+        return OfferUnavailable(f"the server has no such model now: {said.message}")
     # 501 is llama-server's word for "not with this model", as for embeddings.
-    if status in (400, 404, 405, 413, 415, 422, 501):
+    if status in (413, 415, 501):
+        return PeerUnable(f"the server cannot serve this: {said.message}", param=said.param)
+    if status in (400, 422):
         names = f" (parameter {said.param!r})" if said.param else ""
-        return InvalidRequest(
-            f"the server rejects the request: {said.message}{names}", param=said.param
-        )
+        what = f"the server rejects the request: {said.message}{names}"
+        if said.param is None and said.kinds <= _VAGUE_KINDS:
+            # It may be too long for that server, or ask for what only that does not know.
+            return PeerUnable(what)
+        return InvalidRequest(what, param=said.param)
     if (numbers := _TOO_LARGE.search(said.message)) is not None:
         return ContextTooLong(
             f"a text to embed has {numbers[1]} tokens and the server takes {numbers[2]} at a time; "
