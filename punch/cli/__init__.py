@@ -9,7 +9,7 @@ from ._chat import converse
 from ._exits import EXITS, ExitCode, exit_code
 from ._identity import claim_identity
 from ._listener import open_listener_of
-from ._output import explain, print_json, print_text
+from ._output import explain, print_json, print_text, warn_of_simulation
 from ._router import open_router_of
 from ._run import Shutdown, load_settings, run_command, run_program
 from ._shared import JoinLines, bootstraps, decision_log_path, join_lines, keys_path, known_peers
@@ -43,4 +43,5 @@ __all__ = [
     "print_json",
     "read_all",
     "print_text",
+    "warn_of_simulation",
 ]

@@ -10,7 +10,7 @@ import trio
 from ..dialer import Router, new_request_id
 from ..exceptions import InvalidRequest, NetworkError, PunchError
 from ..wire import ChatMessage, CommandRequest
-from ._output import explain, plain, print_text
+from ._output import explain, plain, print_text, warn_of_simulation
 from ._streams import read_line
 
 HELP = """\
@@ -90,6 +90,7 @@ class Conversation:
                 async for text in answer:
                     print_text(text)
                 print_text("\n")
+                warn_of_simulation(answer.provenance)
                 self._why = explain(answer.decisions, answer.attempts)
         except (InvalidRequest, NetworkError):
             raise

@@ -129,6 +129,12 @@ async def _backend_of(settings: ListenerSettings) -> AsyncIterator[Backend]:
                 f"strict mode, and backend {backend.name} simulates: choose a real backend with "
                 "PUNCH_INFERENCE_BACKEND (see INFERENCE.md), or leave --strict out"
             )
+        if backend.simulated:
+            log.warning(
+                "THIS LISTENER SIMULATES: its answers are random words, and no model makes them; "
+                "choose a real backend with PUNCH_INFERENCE_BACKEND, see INFERENCE.md",
+                backend=backend.name,
+            )
         yield backend
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import attrs
 
 from ..routing import Decision, FailedAttempt
-from ..wire import CommandResponse
+from ..wire import CommandResponse, Provenance
 
 
 def print_json(response: CommandResponse) -> None:
@@ -43,6 +43,17 @@ def plain(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() or c in "\n\t" else "\ufffd" for c in text)
+
+
+def warn_of_simulation(provenance: Provenance | None) -> None:
+    """Say on standard error that an answer was made up, if it was."""
+    if provenance is not None and provenance.kind == "simulated":
+        print(
+            f"warning: this answer is simulated (backend {plain(provenance.backend)}): no model "
+            "has made it; --strict takes real inference only",
+            file=sys.stderr,
+            flush=True,
+        )
 
 
 def explain(decisions: Sequence[Decision], attempts: Sequence[FailedAttempt]) -> str:

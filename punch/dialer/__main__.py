@@ -24,6 +24,7 @@ from ..cli import (
     print_text,
     read_all,
     run_program,
+    warn_of_simulation,
 )
 from ..decision_log import open_decision_log
 from ..events import Bus
@@ -91,6 +92,7 @@ async def _ask(router: Router, settings: DialerSettings, question: str) -> None:
         finally:
             if answer.text and not settings.json:
                 print_text("\n")
+            warn_of_simulation(answer.provenance)
             if settings.explain:
                 print(explain(answer.decisions, answer.attempts), file=sys.stderr, flush=True)
         if settings.json:

@@ -154,8 +154,21 @@ class Books:
             self.text(attempt, text, tokens)
         else:
             attempt.delivered("", tokens)
+        self._tell_of_simulation(attempt)
         self.ended(attempt, outcome)
         return self.delivered.whole(response, result, **self._story())
+
+    def _tell_of_simulation(self, attempt: Attempt) -> None:
+        """Log once that answers are made up, if this one is: each says so itself, too."""
+        made_by = attempt.provenance
+        if made_by is None or made_by.kind != "simulated" or self._dispatch.has_simulated:
+            return
+        self._dispatch.has_simulated = True
+        log.warning(
+            "an answer is simulated: no model has made it; strict mode takes real inference only",
+            request_id=self._request_id,
+            backend=made_by.backend,
+        )
 
     def ended_by(self, last: Attempt | None, finish_reason: str) -> CommandResponse:
         """The response for an answer that nobody has to be asked about any more."""

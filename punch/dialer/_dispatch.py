@@ -83,7 +83,7 @@ class Dispatch:
         self._last_faults: dict[PeerId, float] = {}
         self._nursery = nursery
         self._rng = rng
-        self._serial = 0
+        self._serial, self.has_simulated = 0, False
 
     def decide(
         self,

@@ -26,7 +26,9 @@ _NO_LANE = Lane(backend="", simulated=False, load=Load(draining=True))
 
 READY = "ready"
 
-ANSWERING = frozenset({READY, "starting"})
+STARTING = "starting"
+
+ANSWERING = frozenset({READY, STARTING})
 """States of a lane that takes requests: one that starts says how long that takes, as a term of its
 score. Which others there are may grow."""
 

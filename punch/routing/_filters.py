@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 
 import attrs
 
-from ..peers import ANSWERING, RESTS, Candidate
+from ..peers import ANSWERING, RESTS, STARTING, Candidate, PeerRecord
 from ._request import RouteRequest
 
 # Adverts come every second; after five the peer is not told apart from a dead one.
@@ -47,7 +47,20 @@ def _keep_real(
     # is no reason to make an answer up.
     if request.real_only or any(candidate.is_offered for candidate in real):
         return real
+    # Where any model will do, so will the one that a real lane is about to have.
+    names_none = request.model is None and request.model_digest is None
+    if names_none and any(_has_coming(candidate.peer) for candidate in candidates):
+        return real
     return candidates
+
+
+def _has_coming(peer: PeerRecord) -> bool:
+    """Whether a real lane of the peer starts, or rests, and does not say yet what it has."""
+    claim = peer.capability
+    coming = {
+        lane.id for lane in claim.lanes if not lane.simulated and lane.state in (STARTING, RESTS)
+    }
+    return bool(coming - {offer.lane for offer in claim.models})
 
 
 def _why_real(request: RouteRequest, candidate: Candidate, now: float) -> str:

@@ -463,6 +463,26 @@ def test_a_simulated_offer_is_asked_where_no_real_one_is() -> None:
     assert standing(RouteRequest(model="mock", strict=True), one) == {"p/mock/mock": "strict"}
 
 
+@pytest.mark.parametrize(
+    ("state", "kept"), [("starting", False), ("resting", False), ("failed", True)]
+)
+def test_a_real_lane_that_is_about_to_have_a_model_counts_where_any_will_do(
+    state: str, kept: bool
+) -> None:
+    """On the peer of the mock, or on another; a model that is named is not taken to be that one."""
+    coming = attrs.evolve(REAL, state=state)
+    alone = attrs.evolve(PEER, peer_id=PeerId("q"), capability=Capability(lanes=(coming,)))
+    mock = attrs.evolve(
+        PEER, capability=Capability(lanes=(MOCK,), models=(offer_of(MOCK, "mock"),))
+    )
+    both = attrs.evolve(
+        PEER, capability=Capability(lanes=(coming, MOCK), models=(offer_of(MOCK, "mock"),))
+    )
+    for peers in ((mock, alone), (both,)):
+        assert standing(RouteRequest(), *peers)["p/mock/mock"] == ("" if kept else "real")
+        assert standing(RouteRequest(model="mock"), *peers)["p/mock/mock"] == ""
+
+
 def test_a_lane_that_starts_is_a_candidate_with_its_seconds() -> None:
     """Others that are not ready are none, whatever they are called."""
     states = (
