@@ -355,7 +355,8 @@ async def test_an_answer_without_text_is_an_answer_to_what_was_called_wrong(
 
     bad = Saying(InvalidRequest("no"))
     await swarm.listener("bad", bad)
-    await swarm.listener("empty", Empty(MockScript(decode_rate=1.0)))
+    empty = honest(Empty(MockScript(decode_rate=1.0, prefill_rate=10.0)))
+    await swarm.listener("empty", empty)
     async with swarm.router(policy=SETTLED) as router:
         response = await router.ask(question(1))
         assert response.executor == "empty"
