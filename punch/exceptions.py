@@ -257,9 +257,30 @@ class PeerError(PunchError):
 
 
 class PeerUnreachable(PeerError):
-    """No connection or stream to the peer could be opened, or it broke."""
+    """No connection or stream to the peer could be opened, or it broke.
+
+    Args:
+      message: What happened, in a sentence.
+      peer_id: See `PeerError`.
+      why: A word for what happened to a dial, see below; `None` where there was none.
+      retry_after: See `PunchError`.
+
+    """
 
     code = "unreachable"
+
+    def __init__(
+        self,
+        message: str = "",
+        *,
+        peer_id: str | None = None,
+        why: str | None = None,
+        retry_after: float | None = None,
+    ) -> None:
+        super().__init__(message, peer_id=peer_id, retry_after=retry_after)
+        self.why = why
+        """``no_answer``, ``refused``, ``no_route``, ``no_name``, ``other_peer``, ``no_peer`` (what
+        answers is none) or ``no_protocol``; `None` if no address was dialled."""
 
 
 class PeerTimeout(PeerError):

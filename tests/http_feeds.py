@@ -5,6 +5,7 @@ from __future__ import annotations
 import decision_logs as made
 import trio
 
+from punch.capability import PeerId
 from punch.exceptions import PunchError
 from punch.peers import PeerRecord
 from punch.routing import POLICIES, Policy
@@ -18,6 +19,7 @@ class Peers:
         self.policy: Policy = POLICIES["completion-time"]
         self.trouble: PunchError | None = None
         self.strict = False
+        self.unreachable: dict[PeerId, str] = {}
 
 
 def wall() -> float:

@@ -31,6 +31,7 @@ from punch.wire import (
     Pong,
     Progress,
     Provenance,
+    Reach,
     Reasoning,
     Registration,
     Request,
@@ -294,6 +295,15 @@ registrations = st.builds(
     sequence=counts,
     lifetime=st.floats(1.0, 86400.0),
 )
+reaches = st.builds(
+    Reach,
+    peer_id=peer_ids,
+    ok=st.booleans(),
+    address=st.text(labels, min_size=1, max_size=40),
+    why=st.text(labels, min_size=1, max_size=20),
+    by=st.sampled_from(["bootstrap", "member"]),
+)
+
 joins = st.builds(
     Join,
     registration=st.binary(max_size=40),
@@ -301,6 +311,7 @@ joins = st.builds(
     minor=counts,
     grant=maybe(st.binary(max_size=40)),
     root=maybe(st.binary(max_size=36)),
+    reach=st.lists(reaches, max_size=4).map(tuple),
 )
 
 MESSAGES: MappingProxyType[type[Any], st.SearchStrategy[Any]] = MappingProxyType(
@@ -359,6 +370,7 @@ MESSAGES: MappingProxyType[type[Any], st.SearchStrategy[Any]] = MappingProxyType
             present=tuples_of(joins),
             gone=tuples_of(peer_ids),
             minor=counts,
+            reach=tuples_of(reaches),
         ),
     }
 )

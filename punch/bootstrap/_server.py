@@ -42,10 +42,12 @@ from ..wire import (
     Join,
     Ping,
     Pong,
+    Reach,
     RegistrationLimits,
     Registrations,
     Roster,
 )
+from ._dial_back import DialBack
 
 log = get_logger(__name__)
 
@@ -83,6 +85,8 @@ class _Member:
     """Minor version of the protocol that the member speaks."""
     news: dict[PeerId, Join | None] = attrs.field(factory=dict)
     """Peer to its registration, or `None` if it is gone, still to be told."""
+    reach: dict[tuple[PeerId, str], Reach] = attrs.field(factory=dict)
+    """Peer and who dialled it, to what came of it; still to be told."""
     has_roster: bool = False
     """True once the member was sent a whole roster; from then on only what changes."""
     nonce: int | None = None
@@ -121,6 +125,7 @@ class BootstrapServer:
         self._twins = Twins()
         self._hosts: Counter[str | None] = Counter()
         self._members: dict[PeerId, _Member] = {}
+        self._dial_back = DialBack(node, self._tell_reach)
 
     @property
     def peer_id(self) -> PeerId:
@@ -153,6 +158,16 @@ class BootstrapServer:
                 )
                 member.wake.set()
 
+    def _tell_reach(self, namespace: str, reach: Reach) -> None:
+        """Tell a listener how it could be dialled, and, if we dialled it, the dialers too."""
+        for member in self._members.values():
+            if member.namespace != namespace or member.minor < 1:
+                continue
+            is_for_all = member.is_dialer and reach.by == "bootstrap"
+            if is_for_all or member.peer_id == reach.peer_id:
+                member.reach[reach.peer_id, reach.by] = reach
+                member.wake.set()
+
     async def _serve(self, stream: Stream) -> None:
         frames = FramedStream(stream, max_frame=MAX_JOIN_BYTES)
         if len(self._members) >= MAX_MEMBERS:
@@ -181,11 +196,12 @@ class BootstrapServer:
             with member.scope:
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(self._push, member, frames)
-                    goodbye = await self._listen(member, frames)
+                    goodbye = await self._listen(member, frames, ip)
                     member.scope.cancel()
         finally:
             if self._members.get(member.peer_id) is member:
                 del self._members[member.peer_id]
+                self._dial_back.forget(member.peer_id)
             self._hosts[host] -= 1
             if not self._hosts[host]:
                 del self._hosts[host]
@@ -193,7 +209,9 @@ class BootstrapServer:
             log.info("a peer was turned away", peer=member.peer_id, why=goodbye.message)
             await send_goodbye(frames, goodbye)
 
-    async def _listen(self, member: _Member, frames: FramedStream) -> Goodbye | None:
+    async def _listen(
+        self, member: _Member, frames: FramedStream, host: str | None
+    ) -> Goodbye | None:
         """Handle what a member sends until it leaves; the goodbye if it is turned away."""
         try:
             while True:
@@ -203,7 +221,7 @@ class BootstrapServer:
                 if scope.cancelled_caught or message is None:
                     return None
                 if isinstance(message, Join):
-                    self._join(member, frames, message)
+                    self._join(member, frames, message, host)
                 elif isinstance(message, Ping):
                     member.nonce = message.nonce
                     member.wake.set()
@@ -217,7 +235,7 @@ class BootstrapServer:
         except (RemoteProtocolError, NotPermitted, BootstrapFull) as error:
             return Goodbye(code=error.code, message=str(error)[:1000])
 
-    def _join(self, member: _Member, frames: FramedStream, join: Join) -> None:
+    def _join(self, member: _Member, frames: FramedStream, join: Join, host: str | None) -> None:
         registration = verified(self._node, join)
         # The handshake proved who is at the other end: a member registers only itself, and
         # cannot replay what another one signed.
@@ -258,6 +276,9 @@ class BootstrapServer:
             member.wake.set()
         if news:
             self._tell(registration.namespace, registration.peer_id)
+        self._dial_back.consider(registration, host)
+        for reach in join.reach if dials else ():
+            self._dial_back.reported(registration.namespace, reach)
 
     def _warn_of_twins(self, member: _Member) -> None:
         member.notices = frozenset({SHARED_IDENTITY})
@@ -291,49 +312,58 @@ class BootstrapServer:
                     # be a million registrations.
                     everybody = self._registrations.shown(member.namespace, minor=member.minor)
                     present = everybody if member.is_dialer else ()
+                    if member.is_dialer and member.minor >= 1:
+                        member.reach |= self._dial_back.verdicts(member.namespace)
                     await self._tell_all(
-                        member.namespace,
-                        frames,
-                        present=present,
-                        whole=True,
-                        notices=member.notices,
+                        member, frames, present=present, whole=True, reach=_drain(member.reach)
                     )
-                elif member.news:
+                elif member.news or member.reach:
                     await trio.sleep(COALESCE_SECONDS)
                     news, member.news = member.news, {}
                     await self._tell_all(
-                        member.namespace,
+                        member,
                         frames,
                         present=tuple(join for join in news.values() if join is not None),
                         gone=tuple(peer_id for peer_id, join in news.items() if join is None),
+                        reach=_drain(member.reach),
                     )
         except PeerUnreachable:
             member.scope.cancel()
 
     async def _tell_all(
         self,
-        namespace: str,
+        member: _Member,
         frames: FramedStream,
         *,
         present: tuple[Join, ...],
         gone: tuple[PeerId, ...] = (),
+        reach: tuple[Reach, ...] = (),
         whole: bool = False,
-        notices: frozenset[str] = frozenset(),
     ) -> None:
         """Send a roster, in several frames if it is long; only the first one is *whole*."""
-        pages = max(1, -(-max(len(present), len(gone)) // MAX_PAGE_REGISTRATIONS))
+        assert member.namespace is not None
+        longest = max(len(present), len(gone), len(reach))
+        pages = max(1, -(-longest // MAX_PAGE_REGISTRATIONS))
         for page in range(pages):
             part = slice(page * MAX_PAGE_REGISTRATIONS, (page + 1) * MAX_PAGE_REGISTRATIONS)
             await frames.send(
                 Roster(
-                    namespace=namespace,
+                    namespace=member.namespace,
                     whole=whole and page == 0,
                     present=present[part],
                     gone=gone[part],
                     minor=MINOR,
-                    notices=notices,
+                    notices=member.notices if whole else frozenset(),
+                    reach=reach[part],
                 )
             )
+
+
+def _drain(reach: dict[tuple[PeerId, str], Reach]) -> tuple[Reach, ...]:
+    """What is still to be told, which it then no longer is."""
+    told = tuple(reach.values())
+    reach.clear()
+    return told
 
 
 @asynccontextmanager
@@ -387,6 +417,7 @@ async def open_bootstrap(
         server = BootstrapServer(node, admit=admit, limits=limits)
         nursery = await stack.enter_async_context(open_background())
         nursery.start_soon(server._expire)
+        nursery.start_soon(server._dial_back.run)
         node.handle(PROTOCOL, server._serve)
         yield server
 

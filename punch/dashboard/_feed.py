@@ -13,7 +13,7 @@ import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
-from itertools import count
+from itertools import count, islice
 from typing import Any, Protocol
 
 import attrs
@@ -56,6 +56,10 @@ MAX_WATCHERS = 32
 
 # Seconds between two frames of one watcher: as often as an eye reads a number that changes.
 FRAME_SECONDS = 0.25
+
+# Listeners out of reach that the page names, and the characters of each reason.
+MAX_UNREACHABLE = 16
+MAX_REASON = 300
 
 # Peers measure themselves each second: more often there is nothing new.
 LOOK_SECONDS = 1.0
@@ -131,6 +135,10 @@ class Watched(Protocol):
         """Whether only real inference will do."""
 
     @property
+    def unreachable(self) -> Mapping[PeerId, str]:
+        """The listeners that there is no session with, each with the reason."""
+
+    @property
     def trouble(self) -> PunchError | None:
         """Why the router is not in the namespace; `None` if it is."""
 
@@ -165,6 +173,7 @@ class Feed:
         self._requests = ShownRequests(self._bump, wall)
         self._peers: dict[PeerId, _Kept] = {}
         self._members_version = 0
+        self._unreachable: list[Row] = []
         self._events: deque[_Event] = deque(maxlen=MAX_EVENTS)
         self._event_serial = 0
         self._logs: deque[_Kept] = deque(maxlen=MAX_LOGS)
@@ -218,6 +227,13 @@ class Feed:
         for peer_id in [known for known in self._peers if known not in found]:
             row = self._peers.pop(peer_id).row
             self._members_changed("left", peer_id, row)
+        unreachable = [
+            {"id": peer_id, "why": why[:MAX_REASON]}
+            for peer_id, why in islice(self._router.unreachable.items(), MAX_UNREACHABLE)
+        ]
+        if unreachable != self._unreachable:
+            self._bump()
+            self._unreachable = unreachable
         self._requests.count_tokens()
 
     def _members_changed(self, kind: str, peer_id: PeerId, row: Row) -> None:
@@ -296,7 +312,9 @@ class Feed:
         data["live"] = self._requests.live()
         data["totals"] = self._requests.totals()
         if self._router.trouble is not None and not self._peers:
-            data["trouble"] = str(self._router.trouble)[:300]
+            data["trouble"] = str(self._router.trouble)[:MAX_REASON]
+        if self._unreachable:
+            data["unreachable"] = self._unreachable
         return data
 
     @contextmanager

@@ -46,6 +46,7 @@ def peer_row(peer: PeerRecord, now: float) -> Row:
         "simulated": claim.simulated,
         "rtt": _rounded(peer.rtt, 5),
         "silent": int(silent) if silent >= MIN_SILENCE_SECONDS else None,
+        "unreachable": peer.unreachable_why if peer.reachable is False else None,
         "state": _state(peer, None, now),
         "resting": _left(peer.resting_until, now),
         "ours": peer.in_flight,

@@ -32,6 +32,10 @@ from ._speed import Speed
 # dials of peers that are gone.
 SETTLE_SECONDS = 5.0
 
+# What it waits beyond that for any word of a bootstrap: a dial takes as long, and its end says what
+# was met there.
+WORD_SECONDS = 3.0
+
 # How long the same id waits for an earlier call of its own to be over: a listener has 100 ms to
 # stop, and the word has to travel.
 CANCEL_SECONDS = 2.0
@@ -158,12 +162,14 @@ class Dispatch:
     async def settle(self, deadline: float) -> None:
         """Wait until somebody is known to be there, and all of them were heard or failed to be."""
         limit = min(deadline, trio.current_time() + SETTLE_SECONDS)
+        joined, refused = self.membership.joined, self.membership.refused
         with trio.move_on_at(limit):
-            while not (self.membership.joined.is_set() and self.pool.is_settled()):
-                if self.membership.refused.is_set():
-                    break
+            while not (refused.is_set() or (joined.is_set() and self.pool.is_settled())):
                 await self.pool.change()
-        if not self.membership.joined.is_set() and self.membership.trouble is not None:
+        with trio.move_on_at(min(deadline, limit + WORD_SECONDS)):
+            while not joined.is_set() and self.membership.trouble is None:
+                await self.pool.change()
+        if not joined.is_set() and self.membership.trouble is not None:
             raise self.membership.trouble
 
     def with_unreachable(self, error: PunchError) -> PunchError:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from random import Random
 from typing import Any, Literal
@@ -14,6 +14,7 @@ import trio
 
 from .._background import open_background
 from .._version import __version__
+from ..capability import PeerId
 from ..discovery import (
     DEFAULT_BOOTSTRAP,
     DEFAULT_NAMESPACE,
@@ -142,6 +143,11 @@ class Router:
         return self._dispatch.table.snapshot()
 
     @property
+    def unreachable(self) -> Mapping[PeerId, str]:
+        """The listeners of the namespace that there is no session with, each with the reason."""
+        return self._dispatch.pool.unreachable()
+
+    @property
     def sessions(self) -> int:
         """How many sessions with listeners are open."""
         return self._dispatch.pool.sessions
@@ -247,6 +253,11 @@ class Router:
         while not enough(self.peers):
             await self._dispatch.pool.change()
         return self.peers
+
+    async def wait_until_settled(self) -> None:
+        """Wait until each listener that is known has answered, or could not be reached."""
+        while not self._dispatch.pool.is_settled():
+            await self._dispatch.pool.change()
 
 
 @asynccontextmanager

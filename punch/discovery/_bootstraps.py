@@ -14,6 +14,7 @@ import ipaddress
 import re
 from collections.abc import Iterable
 
+import attrs
 import trio
 
 from .._logs import get_logger
@@ -192,7 +193,17 @@ class BootstrapSource:
 
     async def _meet(self, announce: Announce, found: Found) -> None:
         peer_id = await who_is_at(self._node, self._address, self._known)
-        stream = await self._node.open_stream(peer_id, (str(self._address),), PROTOCOL)
+        try:
+            stream = await self._node.open_stream(peer_id, (str(self._address),), PROTOCOL)
+        except PeerUnreachable as error:
+            if error.why == "no_protocol":
+                raise PeerUnreachable(
+                    f"a libp2p peer is at {self._address}, and it is no bootstrap of punch "
+                    f"({error.message}); a bootstrap has port {BOOTSTRAP_PORT} if nothing else "
+                    "was said, and a listener another one",
+                    why=error.why,
+                ) from error
+            raise
         self._is_near = is_own(stream)
         frames = FramedStream(stream)
         self._heard = trio.Event()
@@ -228,6 +239,8 @@ class BootstrapSource:
             while True:
                 nonce += 1
                 altered = announce.altered
+                if self._minor >= 1:
+                    ours = attrs.evolve(ours, reach=announce.troubles())
                 await frames.send(ours)
                 await frames.send(Ping(nonce=nonce))
                 with trio.move_on_after(RENEWAL_SECONDS) as renewal:
@@ -286,6 +299,7 @@ class BootstrapSource:
             is_ordered=True,
             is_near=self._is_near,
             notices=roster.notices if roster.whole else None,
+            reach=roster.reach,
         )
 
     def _registration(self, join: Join) -> Registration:

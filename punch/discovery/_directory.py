@@ -33,6 +33,7 @@ from ..wire import (
     SHARED_IDENTITY,
     SIGNING_CONTEXT,
     Join,
+    Reach,
     Registration,
     encode_registration,
     short_word,
@@ -40,6 +41,7 @@ from ..wire import (
 from ._bootstraps import bootstrap_sources
 from ._known_peers import KnownPeers
 from ._meeting import LIFETIME_SECONDS
+from ._reach import OwnReach, combined
 from ._source import Sighting, Source
 
 log = get_logger(__name__)
@@ -105,6 +107,9 @@ class KnownMember:
     """Names of the sources that list the member. Two values that differ in nothing else are equal:
     a listener is not dialled anew because one more source has found it."""
 
+    reach: Reach | None = attrs.field(default=None, eq=False)
+    """How bootstraps could dial the member; `None` if none has said."""
+
     sequence: int = attrs.field(default=0, eq=False)
     """Grows each time the member's registration is told anew: when it moved, or came back."""
 
@@ -134,6 +139,8 @@ class _Listed:
     members: dict[PeerId, Registration] = attrs.field(factory=dict)
     is_near: bool = False
     notices: frozenset[str] = frozenset()
+    reach: dict[PeerId, Reach] = attrs.field(factory=dict)
+    """How its members could be dialled; of none that it does not list."""
     is_working: bool = False
     trouble: PunchError | None = None
     is_final: bool = False
@@ -152,6 +159,7 @@ class _Announcement:
         # Users of each role in this process: two routers are one dialer, until both have ended.
         self._roles = Counter(roles)
         self.altered = trio.Event()
+        self.troubles: Callable[[], tuple[Reach, ...]] = tuple
 
     def __call__(self, *, as_dialer: bool = False) -> Join:
         roles = frozenset({"dialer"}) if as_dialer else frozenset(self._roles)
@@ -196,7 +204,7 @@ class Directory:
       namespace: The namespace.
       roles: Roles that we are announced with, see `Registration.roles`.
       incarnation: Grows each time we start.
-      changed: Called after every change of `listeners`.
+      changed: Called after every change of `listeners`, and of `trouble`.
 
     """
 
@@ -218,6 +226,7 @@ class Directory:
         self._announce = _Announcement(
             node, namespace=namespace, roles=roles, incarnation=incarnation
         )
+        self._own_reach = OwnReach()
         self._watchers = [changed]
         self._listed = [_Listed(source) for source in sources]
         self._incarnations = Twins()
@@ -235,6 +244,11 @@ class Directory:
     def listeners(self) -> Mapping[PeerId, KnownMember]:
         """The listeners of the namespace, ourselves left out."""
         return MappingProxyType(self._listeners)
+
+    @property
+    def own_reach(self) -> Reach | None:
+        """How our own listener could be dialled; `None` if nobody has said."""
+        return self._own_reach.verdict
 
     @property
     def sources(self) -> tuple[SourceState, ...]:
@@ -305,13 +319,18 @@ class Directory:
             listed.trouble, listed.is_final = sighting.trouble, sighting.is_final
             if all(each.is_final for each in self._listed):
                 self.refused.set()
+            self._tell()
             return
         listed.is_working, listed.trouble, listed.is_final = True, None, False
         if sighting.notices is not None:
             self._note(listed, sighting.notices)
         self._list(listed, sighting)
+        self._hear_reach(listed, sighting.reach)
         self._merge()
         self.joined.set()
+        self._tell()
+
+    def _tell(self) -> None:
         for changed in tuple(self._watchers):
             changed()
 
@@ -353,6 +372,20 @@ class Directory:
                 break
         listed.members = after
 
+    def _hear_reach(self, listed: _Listed, news: Sequence[Reach]) -> None:
+        for reach in news:
+            if reach.peer_id == self._node.peer_id:
+                self._own_reach.hear(listed.source.name, reach)
+            elif reach.by == "bootstrap":
+                listed.reach[reach.peer_id] = reach
+        listed.reach = {
+            peer_id: reach for peer_id, reach in listed.reach.items() if peer_id in listed.members
+        }
+
+    def report(self, troubles: Callable[[], tuple[Reach, ...]]) -> None:
+        """Have the listeners told which of them we could not dial, as *troubles* says each time."""
+        self._announce.troubles = troubles
+
     def _merge(self) -> None:
         # Made anew from all sources each time, so that no order of reports leaves a trace.
         newest: dict[PeerId, Registration] = {}
@@ -367,7 +400,12 @@ class Directory:
                 if known is None or _stamp(known) < _stamp(registration):
                     newest[peer_id] = registration
         self._members = {
-            peer_id: _member(registration, named[peer_id], is_near=peer_id in near)
+            peer_id: _member(
+                registration,
+                named[peer_id],
+                is_near=peer_id in near,
+                reach=combined(listed.reach.get(peer_id) for listed in self._listed),
+            )
             for peer_id, registration in newest.items()
         }
         self._twins &= self._members.keys()
@@ -378,7 +416,9 @@ class Directory:
         }
 
 
-def _member(registration: Registration, sources: set[str], *, is_near: bool) -> KnownMember:
+def _member(
+    registration: Registration, sources: set[str], *, is_near: bool, reach: Reach | None
+) -> KnownMember:
     """What the directory says of a member, with those of its addresses that may be dialled."""
     addresses, refused = _sorted_out(registration.addresses, is_near)
     return KnownMember(
@@ -386,6 +426,7 @@ def _member(registration: Registration, sources: set[str], *, is_near: bool) -> 
         addresses=addresses,
         incarnation=registration.incarnation,
         sequence=registration.sequence,
+        reach=reach,
         roles=registration.roles,
         unfit=refused,
         sources=frozenset(sources),

@@ -15,8 +15,11 @@ import attrs
 import trio
 
 from ..capability import PeerId
+from ..peers import PeerTable
 from ..session import PeerSession
+from ..wire import MAX_REACH, Reach
 from ._directory import KnownMember
+from ._reach import explain
 
 _NEVER = (0, -math.inf)
 
@@ -31,6 +34,8 @@ class ListenerState:
     session: PeerSession | None = None
     trouble: str | None = None
     """Why there is no session, once that is known."""
+    why: str | None = None
+    """The same in a word, if it could not be dialled; see `PeerUnreachable.why`."""
     has_met: bool = False
     """True once there was a session."""
     tries: int = 0
@@ -52,12 +57,44 @@ class ListenerState:
             return addresses
         return (addresses[self.tries % len(addresses)],)
 
-    def failed(self, why: str) -> None:
+    def failed(self, reason: str, why: str | None = None) -> None:
         """Note a dial in vain; the trouble is told once every address was tried."""
         self.tries += 1
-        self.reasons.append(why)
+        if not self.reasons:
+            self.why = why  # Of the first address, which is the one that it thinks best of.
+        self.reasons.append(reason)
         if not self.has_more_addresses:
             self.trouble, self.reasons = "; ".join(dict.fromkeys(self.reasons)), []
+
+    def tell(self, table: PeerTable) -> None:
+        """Put what a bootstrap has found into *table*."""
+        reach = self.listener.reach
+        why = "" if reach is None or reach.ok else explain(reach)
+        table.reached(self.listener.peer_id, None if reach is None else reach.ok, why)
+
+    def trouble_told(self) -> str:
+        """Why there is no session, and what a bootstrap has found."""
+        reach, trouble = self.listener.reach, self.trouble or ""
+        if self.why is None or reach is None:
+            return trouble
+        if reach.ok:
+            return f"{trouble}; the bootstrap reaches it: something is between it and this machine"
+        return f"{trouble}; {explain(reach)}"
+
+
+def troubles_of(states: Iterable[ListenerState]) -> tuple[Reach, ...]:
+    """The listeners that could not be dialled, for who can tell them; a few."""
+    found = (
+        Reach(
+            peer_id=state.listener.peer_id,
+            ok=False,
+            address=state.listener.addresses[0].partition("/p2p/")[0],
+            why=state.why,
+        )
+        for state in states
+        if state.trouble is not None and state.why is not None and state.listener.addresses
+    )
+    return tuple(itertools.islice(found, MAX_REACH))
 
 
 class Places:

@@ -21,7 +21,7 @@ from ..wire import PROTOCOL, Advert, Hello, LoadReport, Session, greeting
 from ._dials import Dials
 from ._directory import Directory, KnownMember
 from ._local import LocalListener
-from ._places import ListenerState, Places
+from ._places import ListenerState, Places, troubles_of
 
 log = get_logger(__name__)
 
@@ -107,7 +107,7 @@ class SessionPool:
     def unreachable(self) -> Mapping[PeerId, str]:
         """Listeners without a session, each with the reason."""
         return {
-            peer_id: state.trouble
+            peer_id: state.trouble_told()
             for peer_id, state in self._states.items()
             if state.trouble is not None
         }
@@ -117,13 +117,13 @@ class SessionPool:
         await self._changed.wait()
 
     def listeners_changed(self) -> None:
-        """Note that the listeners are others than before; called by the directory."""
+        """Note that the listeners, or the trouble, are others; called by the directory."""
         self._roster_changed.set()
 
     async def run(self, directory: Directory) -> None:
         """Keep a session with every listener of *directory*, for ever."""
+        directory.report(lambda: troubles_of(self._states.values()))
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._watch_trouble, directory)
             nursery.start_soon(self._follow)
             nursery.start_soon(self._dials.run)
             while True:
@@ -150,10 +150,6 @@ class SessionPool:
         is_local = self._local is not None and peer_id == self._node.peer_id
         return is_local or peer_id in directory.listeners
 
-    async def _watch_trouble(self, directory: Directory) -> None:
-        await directory.refused.wait()
-        self._signal()
-
     async def _follow(self) -> None:
         """Try every listener at once when the addresses of this machine change."""
         while True:
@@ -168,6 +164,7 @@ class SessionPool:
             if state.listener != listener or (is_news and state.session is None):
                 state.moved.set()
             state.listener = listener
+            state.tell(self.table)
         elif self._places.is_free_for(listener):
             state = self._states[listener.peer_id] = self._places.give(listener)
             nursery.start_soon(self._keep, state, directory)
@@ -217,8 +214,9 @@ class SessionPool:
             else:
                 stream = await _dialled(self._node, state, self._dials)
         except PeerUnreachable as error:
-            state.failed(error.message)
+            state.failed(error.message, error.why)
             return False
+        state.why = None
         session = state.session = PeerSession(
             stream, Session("dialer", self._hello), self, admit=self._admit
         )
@@ -265,6 +263,9 @@ class SessionPool:
                 sequence=advert.sequence,
                 seen_at=seen_at,
             )
+            state = self._states.get(session.peer_id)
+            if is_new and state is not None:
+                state.tell(self.table)
             if is_new and self._events.wants(PeerJoined):
                 now = trio.current_time()
                 self._events.publish(PeerJoined(at=now, peer_id=session.peer_id))

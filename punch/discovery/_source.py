@@ -13,7 +13,7 @@ import trio
 
 from ..capability import PeerId
 from ..exceptions import PunchError
-from ..wire import Join, Registration
+from ..wire import Join, Reach, Registration
 
 
 @attrs.frozen(kw_only=True)
@@ -39,6 +39,9 @@ class Sighting:
     notices: frozenset[str] | None = None
     """What the source has noticed of us, see `Roster.notices`; `None` if it says nothing of it."""
 
+    reach: tuple[Reach, ...] = ()
+    """News of how members, or we, could be dialled; nobody's signed word."""
+
     trouble: PunchError | None = None
     """Why the source does not work now; `None` if it does."""
 
@@ -51,6 +54,10 @@ class Announce(Protocol):
 
     def __call__(self, *, as_dialer: bool = False) -> Join:
         """Our registration as of now; with *as_dialer* one with no role but that of a dialer."""
+        ...
+
+    def troubles(self) -> tuple[Reach, ...]:
+        """The listeners that we could not dial, for who can tell them; a few."""
         ...
 
     @property

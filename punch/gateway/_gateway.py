@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
+from itertools import islice
 from typing import Any
 
 import attrs
@@ -43,6 +44,9 @@ from .server import DRAIN_SECONDS, Limits, Server, open_server
 
 # Above Ollama's 11434, so that both can be there.
 DEFAULT_PORT = 11435
+
+# Listeners out of reach that `/ready` names: the first few say what is wrong with the network.
+MAX_UNREACHABLE = 16
 
 LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 
@@ -179,13 +183,22 @@ def _own_routes(service: Service, described: Mapping[str, Any]) -> list[BaseRout
             for peer in router.peers
             if any(not lane.load.draining for lane in peer.capability.lanes)
         ]
+        unreachable = dict(islice(router.unreachable.items(), MAX_UNREACHABLE))
         if ready_peers:
-            found: dict[str, Any] = {"ready": True, "peers": len(ready_peers)}
-            return found | ({"warnings": router.warnings} if router.warnings else {})
+            ready: dict[str, Any] = {"ready": True, "peers": len(ready_peers)}
+            # Peers that a bootstrap cannot dial are asked all the same: we can.
+            poorly = {p.peer_id: p.unreachable_why for p in ready_peers if p.reachable is False}
+            if unreachable or poorly:
+                ready["unreachable"] = {**unreachable, **poorly}
+            return ready | ({"warnings": router.warnings} if router.warnings else {})
         trouble = router.trouble
+        why = "no listener is known yet"
+        if unreachable:
+            said = "; ".join(f"{peer}: {reason}" for peer, reason in unreachable.items())
+            why = f"no listener can be reached: {said}"
         raise Refusal(
             status=503,
-            message=str(trouble) if trouble is not None else "no listener is known yet",
+            message=str(trouble) if trouble is not None else why,
             type="service_unavailable_error",
             code="not_ready",
             retry_after=1.0,

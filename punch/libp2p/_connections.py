@@ -73,6 +73,9 @@ class _Dial:
     reason: str = ""
     """Why that dial failed."""
 
+    why: str | None = None
+    """The same in a word."""
+
 
 _to_id = lru_cache(maxsize=1024)(ID.from_base58)
 """Cached, since decoding base58 takes as long as opening a stream."""
@@ -201,11 +204,12 @@ class Connections:
                 # The same addresses were just tried for another caller: a hundred callers must
                 # not wait for a hundred dials, one after the other.
                 if waited and dial.failed == tuple(addresses):
-                    raise PeerUnreachable(dial.reason, peer_id=peer_id)
+                    raise PeerUnreachable(dial.reason, peer_id=peer_id, why=dial.why)
                 try:
                     return await self._dial(peer_id, addresses)
                 except PeerUnreachable as error:
                     dial.failed, dial.reason = tuple(addresses), error.message
+                    dial.why = error.why
                     raise
         finally:
             # Still locked if another caller waits: the lock was handed on.
@@ -213,7 +217,7 @@ class Connections:
                 del self._dials[peer_id]
 
     async def _dial(self, peer_id: PeerId, addresses: Sequence[str]) -> Any:
-        reasons = []
+        reasons, whys = [], []
         candidates: list[Address] = []
         for text in dict.fromkeys(addresses):
             try:
@@ -234,12 +238,15 @@ class Connections:
                 connection = await self._dialer.dial(address, peer_id)
             except PeerUnreachable as error:
                 reasons.append(f"{address}: {error}")
+                whys.append(error.why)
             else:
                 state = self.state(connection)
                 state.dialed, state.address = True, address
                 return connection
         why = "; ".join(reasons) or "no address is known"
-        raise PeerUnreachable(f"cannot be reached: {why}", peer_id=peer_id)
+        # The first address is the one that the peer thinks best of.
+        word = whys[0] if whys else None
+        raise PeerUnreachable(f"cannot be reached: {why}", peer_id=peer_id, why=word)
 
     async def close(self) -> None:
         """Close all connections at once; `Swarm.close` takes 0.1 s for each."""

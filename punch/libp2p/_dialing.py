@@ -6,6 +6,7 @@ Which addresses to try, and in which order, is decided by `_connections`.
 from __future__ import annotations
 
 import copy
+import errno
 from contextlib import suppress
 from typing import Any
 
@@ -24,6 +25,7 @@ from libp2p.transport.tcp.tcp import TCP
 from ..capability import PeerId
 from ..exceptions import PeerUnreachable
 from ..network import Address, resolve
+from ._strangers import Heard
 from .defects import _swarm as defects
 
 _CLOSE_SECONDS = 1.0
@@ -74,12 +76,14 @@ class Dialer:
         try:
             resolved = await resolve(address)
         except OSError as error:
-            raise PeerUnreachable(f"the name is not known ({error.strerror})") from error
+            raise PeerUnreachable(
+                f"the name is not known ({error.strerror})", why="no_name"
+            ) from error
         except ValueError as error:
             # Resolvers and multiaddresses have rules of their own for names.
             raise PeerUnreachable(f"not an address that can be dialled: {error}") from error
         except trio.TooSlowError as error:
-            raise PeerUnreachable("no answer about the name") from error
+            raise PeerUnreachable("no answer about the name", why="no_name") from error
         for each in resolved:
             try:
                 return await self._try(each, peer_id)
@@ -88,18 +92,19 @@ class Dialer:
         raise last
 
     async def _try(self, address: Address, peer_id: PeerId | None) -> Any:
+        heard = Heard()
         connect = self._tcp_session if address.transport == "tcp" else self._quic_session
         try:
             with trio.fail_after(defects.HANDSHAKE_SECONDS):
-                session, found = await connect(address)
+                session, found = await connect(address, heard)
         except trio.TooSlowError as error:
-            raise PeerUnreachable(f"no answer within {defects.HANDSHAKE_SECONDS:g} s") from error
+            raise _too_slow(heard) from error
         if peer_id is None:
             await _close(session)
             return found
         try:
             if found != peer_id:
-                raise PeerUnreachable(f"{found} answered there: wrong identity")
+                raise PeerUnreachable(f"{found} answered there: wrong identity", why="other_peer")
             # From here on the connection may serve several callers: no caller's cancel ends it.
             with trio.CancelScope(shield=True), trio.fail_after(defects.HANDSHAKE_SECONDS):
                 if address.transport == "tcp":
@@ -112,32 +117,34 @@ class Dialer:
             raise
         except trio.TooSlowError as error:
             await _close(session)
-            raise PeerUnreachable(f"no answer within {defects.HANDSHAKE_SECONDS:g} s") from error
+            raise _too_slow(heard) from error
         except Exception as error:  # Anything a peer's bytes can cause.
             await _close(session)
             raise PeerUnreachable("it ended the handshake") from error
 
-    async def _tcp_session(self, address: Address) -> tuple[Any, PeerId]:
+    async def _tcp_session(self, address: Address, heard: Heard) -> tuple[Any, PeerId]:
         try:
             raw = await self._tcp.dial(multiaddr.Multiaddr(str(address)))
         except OpenConnectionError as error:
-            raise PeerUnreachable(_reason(error)) from error
+            reason, why = _reason(error)
+            raise PeerUnreachable(reason, why=why) from error
         try:
             security = self._swarm.upgrader.security_multistream
             # Without an id, Noise authenticates any peer that answers, and leaves the
             # comparison to us.
-            session = await security.secure_outbound(raw, None)  # type: ignore[arg-type]  # as above
+            with heard.listening_in(raw):
+                session = await security.secure_outbound(raw, None)  # type: ignore[arg-type]  # as above
             return session, PeerId(str(session.get_remote_peer()))
         except Exception as error:  # Anything a stranger's bytes can cause.
             await _close(raw)
             raise PeerUnreachable(
-                "something answers there, but it is not a libp2p peer with Noise"
+                f"{heard}, and it is not a libp2p peer with Noise", why="no_peer"
             ) from error
         except BaseException:
             await _close(raw)
             raise
 
-    async def _quic_session(self, address: Address) -> tuple[Any, PeerId]:
+    async def _quic_session(self, address: Address, heard: Heard) -> tuple[Any, PeerId]:
         quic = self._quic
         assert quic is not None
         assert self._swarm.background_nursery is not None
@@ -172,16 +179,30 @@ async def _close(session: Any) -> None:
         await session.close()
 
 
-def _reason(error: BaseException) -> str:
-    """The operating system's reason for a failed connection, in a few words."""
+def _too_slow(heard: Heard) -> PeerUnreachable:
+    limit = f"within {defects.HANDSHAKE_SECONDS:g} s"
+    if not heard.is_connected:
+        return PeerUnreachable(f"no answer {limit}", why="no_answer")
+    if heard.is_silent:
+        return PeerUnreachable(
+            f"no answer {limit}, though connections are accepted: a process that hangs, or no "
+            "libp2p peer",
+            why="no_answer",
+        )
+    return PeerUnreachable(f"{heard}, and no libp2p peer {limit}", why="no_peer")
+
+
+def _reason(error: BaseException) -> tuple[str, str]:
+    """The operating system's reason for a failed connection: in a few words, and in one."""
     seen: BaseException | None = error
     while seen is not None:
         if isinstance(seen, BaseExceptionGroup):
             seen = seen.exceptions[0]
             continue
         if isinstance(seen, ConnectionRefusedError):
-            return "connection refused"
+            return "connection refused", "refused"
         if isinstance(seen, OSError) and seen.strerror:
-            return seen.strerror.lower()
+            is_late = seen.errno == errno.ETIMEDOUT
+            return seen.strerror.lower(), "no_answer" if is_late else "no_route"
         seen = seen.__cause__
-    return str(error)
+    return str(error), "no_route"

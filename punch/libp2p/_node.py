@@ -163,7 +163,7 @@ class LibP2PNode:
         try:
             return await self._dialer.identify(parsed)
         except PeerUnreachable as error:
-            raise PeerUnreachable(f"{parsed}: {error}") from error
+            raise PeerUnreachable(f"{parsed}: {error}", why=error.why) from error
 
     async def open_stream(
         self, peer_id: PeerId, addresses: tuple[str, ...], protocol: str
@@ -217,7 +217,7 @@ class LibP2PNode:
                 peer_id=peer_id,
             ) from error
         except PeerUnreachable as error:
-            raise PeerUnreachable(error.message, peer_id=peer_id) from None
+            raise PeerUnreachable(error.message, peer_id=peer_id, why=error.why) from None
         except ENDS as error:
             reason = str(error) or type(error).__name__
             raise PeerUnreachable(f"ended the stream: {reason}", peer_id=peer_id) from error

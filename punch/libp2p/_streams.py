@@ -171,5 +171,6 @@ async def select(muxed: Any, protocol: str) -> None:
         if not expected.startswith(answer):
             refused = len(answer) > len(_HEAD) and (_HEAD + _NOT_AVAILABLE).startswith(answer)
             raise PeerUnreachable(
-                f"it does not speak {protocol}" if refused else "it does not speak multistream"
+                f"it does not speak {protocol}" if refused else "it does not speak multistream",
+                why="no_protocol",
             )

@@ -71,10 +71,12 @@ class KnownPeer:
         "incarnation",
         "peer_id",
         "rates",
+        "reachable",
         "rtt",
         "seen_at",
         "sequence",
         "session_number",
+        "unreachable_why",
     )
 
     def __init__(self, peer_id: PeerId, *, session_number: int) -> None:
@@ -88,6 +90,8 @@ class KnownPeer:
         """Of its newest message of any kind."""
         self.seen_at = 0.0
         self.rtt: float | None = None
+        self.reachable: bool | None = None
+        self.unreachable_why = ""
         self.rates = _NO_RATES
         self.faults = NO_FAULTS
         self._lanes: dict[str, _LaneBooks] = {}
@@ -132,6 +136,8 @@ class KnownPeer:
             fault_share=self.faults.share,
             reputation=self.faults.reputation,
             lanes=lanes,
+            reachable=self.reachable,
+            unreachable_why=self.unreachable_why,
         )
 
     # ---- what it says ----
@@ -187,6 +193,10 @@ class KnownPeer:
         """Take one measured round trip."""
         rtt = self.rtt
         self.rtt = seconds if rtt is None else rtt + RTT_WEIGHT * (seconds - rtt)
+
+    def reached(self, reachable: bool | None, why: str) -> None:
+        """Take a bootstrap's word on whether it could dial the peer."""
+        self.reachable, self.unreachable_why = reachable, why
 
     def _forgive(self, seen_at: float) -> None:
         if self.faults.share:

@@ -111,6 +111,13 @@ class PeerRecord:
     lanes: Mapping[str, LaneRecord] = attrs.field(factory=dict)
     """Id of a lane to what we know of it, where there are several; of one lane, all is above."""
 
+    reachable: bool | None = None
+    """Whether a bootstrap could dial it; `None` if none has said. Shown, and part of no choice: we
+    have a session with it."""
+
+    unreachable_why: str = ""
+    """Why not, in a sentence."""
+
     # Candidates for requests that were made: every decision looks at each peer.
     _candidates: dict[_Wanted, tuple[Candidate, ...]] = attrs.field(
         init=False, eq=False, repr=False, factory=dict

@@ -39,6 +39,16 @@ class _Tombstone:
     rates: Mapping[str, Rates]
     until: float
 
+    @classmethod
+    def of(cls, peer: KnownPeer, *, until: float) -> _Tombstone:
+        return cls(
+            incarnation=peer.incarnation,
+            sequence=peer.sequence,
+            faults=peer.faults.freed(*peer.faults.breakers),
+            rates=peer.rates,
+            until=until,
+        )
+
 
 class PeerTable:
     """Peers by id. Every change makes a new record, so a snapshot never changes."""
@@ -142,6 +152,12 @@ class PeerTable:
         if peer is not None:
             peer.round_trip(seconds)
 
+    def reached(self, peer_id: PeerId, reachable: bool | None, why: str = "") -> None:
+        """Take a bootstrap's word on whether it could dial a peer, and why not."""
+        peer = self._change(peer_id)
+        if peer is not None:
+            peer.reached(reachable, why)
+
     def lost(self, peer_id: PeerId, *, now: float) -> None:
         """Forget a peer whose session ended."""
         peer = self._change(peer_id)
@@ -150,13 +166,7 @@ class PeerTable:
         del self._peers[peer_id]
         self._departed = {p: t for p, t in self._departed.items() if t.until > now}
         if len(self._departed) < MAX_PEERS:
-            self._departed[peer_id] = _Tombstone(
-                incarnation=peer.incarnation,
-                sequence=peer.sequence,
-                faults=peer.faults.freed(*peer.faults.breakers),
-                rates=peer.rates,
-                until=now + TOMBSTONE_SECONDS,
-            )
+            self._departed[peer_id] = _Tombstone.of(peer, until=now + TOMBSTONE_SECONDS)
 
     def sent(
         self,

@@ -191,6 +191,8 @@ class MemoryNetwork:
         loss: float = 0.0,
         rng: Random | None = None,
     ) -> None:
+        self.firewalled: set[PeerId] = set()
+        """Peers that let no new stream in, while what they open themselves works."""
         self.delay = delay
         self.jitter = jitter
         self.loss = loss
@@ -240,9 +242,11 @@ class MemoryNetwork:
     def at(self, address: str) -> MemoryNode:
         """The peer at *address*, or `PeerUnreachable`."""
         node = self._addresses.get(address.split("/p2p/")[0])
-        if node is not None and node.is_up:
-            return node
-        raise PeerUnreachable(f"{address}: nobody is there")
+        if node is None or not node.is_up:
+            raise PeerUnreachable(f"{address}: nobody is there", why="no_route")
+        if node.peer_id in self.firewalled:
+            raise PeerUnreachable(f"{address}: no answer", why="no_answer")
+        return node
 
     def connect(
         self, dialer: MemoryNode, peer_id: PeerId, addresses: tuple[str, ...], protocol: str
@@ -255,6 +259,8 @@ class MemoryNetwork:
             raise PeerUnreachable(
                 f"is not at {', '.join(addresses) or 'no address'}", peer_id=peer_id
             )
+        if node.peer_id in self.firewalled:
+            raise PeerUnreachable("no answer", peer_id=peer_id, why="no_answer")
         handler = node.handlers.get(protocol)
         if handler is None:
             raise PeerUnreachable(f"does not speak {protocol}", peer_id=peer_id)

@@ -32,6 +32,7 @@ from ._limits import (
     MAX_LOGPROBS,
     MAX_NAME_CHARACTERS,
     MAX_OFFERS,
+    MAX_REACH,
     MAX_REASON_CHARACTERS,
     MAX_TOKEN_CHARACTERS,
     MAX_TOOL_CALLS,
@@ -50,7 +51,7 @@ from ._redaction import (
     tell_apart,
     without_secrets,
 )
-from ._registration import SHARED_IDENTITY, SIGNING_CONTEXT, Join, Registration, Roster
+from ._registration import SHARED_IDENTITY, SIGNING_CONTEXT, Join, Reach, Registration, Roster
 from ._registrations import RegistrationLimits, Registrations
 from ._request import ChatMessage, Command, CommandRequest, ContentPart, Sampling, Tool, ToolCall
 from ._response import (
@@ -115,9 +116,11 @@ __all__ = [
     "Registration",
     "Join",
     "Roster",
+    "Reach",
     "Registrations",
     "RegistrationLimits",
     "MAX_ADDRESSES",
+    "MAX_REACH",
     # encoding
     "MINOR",
     "FrameBuffer",

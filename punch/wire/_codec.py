@@ -98,8 +98,10 @@ SINCE: Mapping[tuple[type[Any], str], int] = {
     (Join, "grant"): 1,
     (Join, "root"): 1,
     (Join, "minor"): 1,
+    (Join, "reach"): 1,
     (Roster, "minor"): 1,
     (Roster, "notices"): 1,
+    (Roster, "reach"): 1,
 }
 
 # What minor 0 is told of the peer instead of its lanes: first, in this order.

@@ -31,6 +31,8 @@ MAX_ADDRESSES = 8
 MAX_LISTENER_REGISTRATION_BYTES = 2048
 # Of a peer that is no listener: only members of minor 1 and above hear of it.
 MAX_REGISTRATION_BYTES = 4096
+# Listeners that a dialer says at a time it could not dial: a few hundred bytes of a join.
+MAX_REACH = 4
 # As many roles as a peer may say it has, known or not.
 MAX_ROLES = 16
 

@@ -63,6 +63,26 @@ class Registration:
 
 
 @attrs.frozen(kw_only=True)
+class Reach:
+    """Whether a listener could be dialled. Nobody signs it: it is shown, and decides nothing."""
+
+    peer_id: PeerId
+    """The listener."""
+
+    ok: bool
+    """True if it answered where it was dialled."""
+
+    address: str = ""
+    """Where it was dialled, without its identity."""
+
+    why: str = ""
+    """A word for what happened instead: see `PeerUnreachable.why`; words may be added."""
+
+    by: str = "bootstrap"
+    """Who dialled: ``bootstrap`` or ``member``; may grow."""
+
+
+@attrs.frozen(kw_only=True)
 class Join:
     """A signed registration."""
 
@@ -80,6 +100,9 @@ class Join:
 
     root: bytes | None = None
     """The root's public key, in a closed namespace."""
+
+    reach: tuple[Reach, ...] = ()
+    """Listeners that its peer, a dialer, could not dial."""
 
 
 @attrs.frozen(kw_only=True)
@@ -104,3 +127,6 @@ class Roster:
     notices: frozenset[str] = frozenset()
     """What the bootstrap has noticed of the member: `SHARED_IDENTITY`; may grow, and what is not
     known is ignored."""
+
+    reach: tuple[Reach, ...] = ()
+    """What is news of how peers of the namespace, or the member itself, could be dialled."""

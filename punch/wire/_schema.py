@@ -56,6 +56,7 @@ from ._limits import (
     MAX_LOGPROBS,
     MAX_NAME_CHARACTERS,
     MAX_OFFERS,
+    MAX_REACH,
     MAX_REASON_CHARACTERS,
     MAX_REGISTRATION_BYTES,
     MAX_ROLES,
@@ -64,7 +65,7 @@ from ._limits import (
     MIN_LOGPROB,
     SAMPLING_NUMBERS,
 )
-from ._registration import Join, Registration, Roster
+from ._registration import Join, Reach, Registration, Roster
 from ._request import ChatMessage, CommandRequest, ContentPart, Sampling, Tool, ToolCall
 from ._response import CommandResponse, Completion, Fault, Provenance, Timings, TokenLogprob, Usage
 
@@ -373,6 +374,15 @@ class _OneRole:
     role: str
 
 
+_reach = record(
+    Reach,
+    peer_id=_peer_id,
+    ok=flag,
+    address=label(400),
+    why=label(32),
+    by=label(32),
+)
+
 _join = record(
     Join,
     registration=binary(MAX_REGISTRATION_BYTES),
@@ -380,6 +390,7 @@ _join = record(
     minor=_count,
     grant=binary(MAX_GRANT_BYTES),
     root=binary(MAX_KEY_BYTES),
+    reach=many(_reach, MAX_REACH),
 )
 
 MESSAGES: Mapping[str, Decoder] = {
@@ -428,6 +439,7 @@ MESSAGES: Mapping[str, Decoder] = {
         gone=many(_peer_id, 4096),
         minor=_count,
         notices=set_of(label(32), 16),
+        reach=many(_reach, 4096),
     ),
 }
 

@@ -49,6 +49,14 @@ BOOTSTRAP_PORT = 51820
 
 COMMAND_SECONDS = 20.0
 
+_GET = """
+import sys, urllib.error, urllib.request
+try:
+    print(urllib.request.urlopen(sys.argv[1], timeout=10).read().decode())
+except urllib.error.HTTPError as error:
+    print(error.read().decode())
+"""
+
 
 class CommandFailedError(Exception):
     """A command of the laboratory ended with an error."""
@@ -276,6 +284,10 @@ class Machine(Programs):
     def ip(self, *words: str) -> str:
         """Run ``ip`` for it."""
         return command("ip", "-n", self.namespace, *words)
+
+    def get(self, url: str) -> str:
+        """What a web server of its network answers, whatever the status."""
+        return self.shell(sys.executable, "-c", _GET, url)
 
     def shell(self, *words: str) -> str:
         """Run a command in it, and wait; what it prints."""

@@ -32,6 +32,7 @@ from punch.wire import (
     CommandResponse,
     Completion,
     Join,
+    Reach,
     Sampling,
     Timings,
     Usage,
@@ -158,6 +159,9 @@ class Unannounced:
 
     def __call__(self, *, as_dialer: bool = False) -> Join:
         raise AssertionError("we were announced")
+
+    def troubles(self) -> tuple[Reach, ...]:
+        return ()
 
 
 async def test_a_listener_that_meets_nowhere_is_found_by_nobody() -> None:

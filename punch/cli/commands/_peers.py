@@ -7,12 +7,13 @@ import shutil
 import sys
 from collections.abc import Sequence
 from functools import partial
+from textwrap import wrap
 from typing import Any
 
 import attrs
 import trio
 
-from ...capability import Lane, ModelOffer
+from ...capability import Lane, ModelOffer, PeerId
 from ...dialer import Router, open_router
 from ...exceptions import NoPeerAvailable
 from ...peers import ANSWERING, PeerRecord
@@ -54,7 +55,7 @@ class PeersSettings(ProgramSettings):
 INTERVAL = 1.0
 
 # How long `--once` waits for the first listener, and then for the others, in seconds.
-FIRST_SECONDS = 5.0
+FIRST_SECONDS = 8.0
 OTHERS_SECONDS = 0.5
 
 # Home, and clear from there: what stays the same does not flicker.
@@ -180,6 +181,8 @@ def as_data(peer: PeerRecord, now: float) -> dict[str, Any]:
             {**attrs.asdict(lane), "ours": _ours(peer, lane)} for lane in peer.capability.lanes
         ],
         "rtt": peer.rtt,
+        "reachable": peer.reachable,
+        "unreachable_why": peer.unreachable_why,
         "reputation": peer.reputation,
         "in_flight": peer.in_flight,
         "age": max(0.0, now - peer.seen_at),
@@ -198,19 +201,45 @@ def as_data(peer: PeerRecord, now: float) -> dict[str, Any]:
     }
 
 
+def away_as_data(peer_id: PeerId, why: str) -> dict[str, Any]:
+    """A listener without a session as plain data: with no more than why that is so."""
+    return {
+        "peer_id": peer_id,
+        "connected": False,
+        "unreachable_why": why,
+        "lanes": [],
+        "models": [],
+    }
+
+
+def notes(router: Router) -> list[str]:
+    """What there is to say of listeners that cannot be reached, from here or from elsewhere."""
+    lines = [f"{peer_id} cannot be asked: {why}" for peer_id, why in router.unreachable.items()]
+    lines += [
+        f"{peer.peer_id} is reached from here, and perhaps not by others: {peer.unreachable_why}"
+        for peer in router.peers
+        if peer.reachable is False
+    ]
+    return [plain(line).replace("\n", " ") for line in lines]
+
+
 def _show(router: Router, settings: PeersSettings, *, redraw: bool) -> None:
     peers, now = router.peers, trio.current_time()
     if settings.json:
         for peer in peers:
-            print(json.dumps(as_data(peer, now)), flush=True)
+            print(json.dumps({**as_data(peer, now), "connected": True}), flush=True)
+        for peer_id, why in router.unreachable.items():
+            print(json.dumps(away_as_data(peer_id, why)), flush=True)
         return
     if not redraw:
-        print(table(peers, now), *_warnings(router), sep="\n", flush=True)
+        print(table(peers, now), *_warnings(router), *notes(router), sep="\n", flush=True)
         return
     size = shutil.get_terminal_size()
     head = f"namespace {plain(settings.network.namespace)}, {len(peers)} listeners; Ctrl-C ends"
     lines = [head[: size.columns], *table(peers, now, width=size.columns).split("\n")]
     lines += [warning[: size.columns] for warning in _warnings(router)]
+    # Whole, over as many lines as it takes: the reason is at the end.
+    lines += [part for note in notes(router) for part in wrap(note, size.columns)]
     body = "".join(f"{line}{_CLEAR_LINE}\n" for line in lines[: size.lines - 1])
     print(f"{_HOME}{body}{_CLEAR_REST}", end="", flush=True)
 
@@ -224,9 +253,9 @@ def _has_changed(known: int, peers: Sequence[PeerRecord]) -> bool:
 
 
 async def _wait_for_all(router: Router) -> None:
-    """Wait until a listener is there, and no further one came for `OTHERS_SECONDS`."""
+    """Wait until all were heard or failed to be, and no further one came for `OTHERS_SECONDS`."""
     with trio.move_on_after(FIRST_SECONDS):
-        await router.wait_for_peers()
+        await router.wait_until_settled()
     known = -1
     while router.peers and len(router.peers) != known:
         known = len(router.peers)
@@ -251,7 +280,12 @@ async def show_peers(settings: PeersSettings, shutdown: Shutdown) -> ExitCode:
                 await _wait_for_all(router)
                 _show(router, settings, redraw=False)
                 if not router.peers:
-                    raise NoPeerAvailable("no listener is known in this namespace")
+                    raise NoPeerAvailable(
+                        "no listener can be reached"
+                        if router.unreachable
+                        else "no listener is known in this namespace",
+                        router.unreachable,
+                    )
                 return ExitCode.OK
             await _follow(router, settings, shutdown)
     return ExitCode.OK

@@ -17,11 +17,13 @@ export function peersSection(store) {
   const cards = h("ul", { class: "cards" });
   const table = peerTable();
   const empty = h("div", { class: "empty" });
+  const away = h("ul", { class: "hint", "aria-label": "Listeners that cannot be reached" });
+  let awayDrawn = "";
   const modes = choice("Show peers as", "peers-as", [["cards", "Cards"], ["table", "Table"]], "cards", (value) => {
     wish = value;
     update();
   });
-  const node = h("section", { class: "section", "aria-labelledby": "peers-title" }, sectionHead("peers-title", "Peers", modes), cards, table.node, empty);
+  const node = h("section", { class: "section", "aria-labelledby": "peers-title" }, sectionHead("peers-title", "Peers", modes), cards, table.node, empty, away);
 
   function update() {
     const peers = [...store.peers.values()].sort((a, b) => (a.id < b.id ? -1 : 1));
@@ -34,6 +36,12 @@ export function peersSection(store) {
     setAttribute(cards, "data-count", peers.length);
     if (mode === "cards") keyed(cards, peers, (peer) => peer.id, (peer) => peerCard(peer, store));
     else table.update(peers);
+    const shown = JSON.stringify(store.unreachable);
+    show(away, store.unreachable.length > 0);
+    if (shown !== awayDrawn) {
+      awayDrawn = shown;
+      replace(away, ...store.unreachable.map((one) => h("li", null, peerMark(one.id), ` cannot be asked: ${one.why}`)));
+    }
     if (!peers.length) {
       replace(empty, h("p", null, store.trouble ?? "No peer is in this namespace yet."), ...howToJoin(store.about.join ?? {}));
     }
@@ -102,12 +110,14 @@ function peerCard(peer, store) {
     /** @param {Peer} peer */
     update(peer) {
       const health = healthOf(peer);
-      const drawn = `${peer.simulated} ${health.kind} ${health.text}`;
+      const drawn = `${peer.simulated} ${health.kind} ${health.text} ${peer.unreachable ?? ""}`;
       if (drawn !== badgesDrawn) {
         badgesDrawn = drawn;
         const state = badge(health.kind, health.name, health.text);
+        if (peer.unreachable) badges.title = `Reached from here, and perhaps not by others: ${peer.unreachable}`;
+        else badges.removeAttribute("title");
         state.title = health.kind === "ok" ? "Its breaker is closed: it may be asked" : "Why it may not be asked just now";
-        replace(badges, provenance(peer.simulated), state);
+        replace(badges, provenance(peer.simulated), state, peer.unreachable !== null && badge("warn", "clock", "not reached by all"));
       }
       setText(machine, machineLine(peer));
       lanes.update(peer);

@@ -36,6 +36,8 @@ export class Store {
     this.totals = { requests: 0, failed: 0, tokens: 0, continued: 0, under_way: 0 };
     /** @type {?string} */
     this.trouble = null;
+    /** @type {{id: string, why: string}[]} */
+    this.unreachable = [];
   }
 
   /** The gateway's clock, in seconds since 1970. */
@@ -65,6 +67,8 @@ export class Store {
     this.live = new Set(frame.live);
     this.totals = frame.totals;
     this.trouble = frame.trouble ?? null;
+    if (this.unreachable.length || frame.unreachable) changed.add("peers");
+    this.unreachable = frame.unreachable ?? [];
     for (const event of frame.events ?? []) {
       this.events.push(event);
       changed.add("events");

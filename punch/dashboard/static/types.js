@@ -35,6 +35,7 @@
  * @property {boolean} simulated
  * @property {?number} rtt
  * @property {?number} silent
+ * @property {?string} unreachable
  * @property {BreakerState} state
  * @property {?number} resting
  * @property {number} ours
@@ -96,6 +97,7 @@
  * @property {number[]} live
  * @property {{requests: number, failed: number, tokens: number, continued: number, under_way: number}} totals
  * @property {string} [trouble]
+ * @property {{id: string, why: string}[]} [unreachable]
  */
 
 export {};
