@@ -12,7 +12,6 @@ How members are found is left to the sources; sessions with them are kept by `_s
 from __future__ import annotations
 
 import time
-from collections import Counter
 from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from functools import lru_cache, partial
@@ -28,19 +27,14 @@ from ..exceptions import ConfigurationError, PunchError
 from ..network import Address, Node, parse_address, unfit
 from ..peers import Twins
 from ..wire import (
-    MAX_ADDRESSES,
-    MINOR,
     SHARED_IDENTITY,
-    SIGNING_CONTEXT,
-    Join,
     Reach,
     Registration,
-    encode_registration,
     short_word,
 )
+from ._announcement import Announcement
 from ._bootstraps import bootstrap_sources
 from ._known_peers import KnownPeers
-from ._meeting import LIFETIME_SECONDS
 from ._reach import OwnReach, combined
 from ._source import Sighting, Source
 
@@ -146,55 +140,6 @@ class _Listed:
     is_final: bool = False
 
 
-class _Announcement:
-    """Our own registration, as it is now: an `Announce`."""
-
-    def __init__(
-        self, node: Node, *, namespace: str, roles: Collection[str], incarnation: int
-    ) -> None:
-        self._node = node
-        self._namespace = namespace
-        self._incarnation = incarnation
-        self._sequence = 0
-        # Users of each role in this process: two routers are one dialer, until both have ended.
-        self._roles = Counter(roles)
-        self.altered = trio.Event()
-        self.troubles: Callable[[], tuple[Reach, ...]] = tuple
-
-    def __call__(self, *, as_dialer: bool = False) -> Join:
-        roles = frozenset({"dialer"}) if as_dialer else frozenset(self._roles)
-        registration = Registration(
-            peer_id=self._node.peer_id,
-            namespace=self._namespace,
-            roles=roles,
-            # A dialer is never dialled, so it need not tell where it is.
-            addresses=() if roles <= {"dialer"} else self._node.addresses[:MAX_ADDRESSES],
-            incarnation=self._incarnation,
-            sequence=self._sequence,
-            lifetime=LIFETIME_SECONDS,
-        )
-        self._sequence += 1
-        encoded = encode_registration(registration)
-        signature = self._node.sign(SIGNING_CONTEXT + encoded)
-        return Join(registration=encoded, signature=signature, minor=MINOR)
-
-    def add(self, roles: Collection[str]) -> None:
-        self._change(self._roles + Counter(roles))
-
-    def remove(self, roles: Collection[str]) -> None:
-        self._change(self._roles - Counter(roles))
-
-    def _change(self, roles: Counter[str]) -> None:
-        before, self._roles = self._roles, roles
-        if before.keys() != roles.keys():
-            self.anew()
-
-    def anew(self) -> None:
-        """Have every source announce us again, at once."""
-        altered, self.altered = self.altered, trio.Event()
-        altered.set()
-
-
 class Directory:
     """The members of a namespace, and our own membership. Made by `join_namespace`.
 
@@ -223,7 +168,7 @@ class Directory:
         self.refused = trio.Event()
         """Set when waiting will not help: every source has a trouble that a person must end."""
         self._node = node
-        self._announce = _Announcement(
+        self._announce = Announcement(
             node, namespace=namespace, roles=roles, incarnation=incarnation
         )
         self._own_reach = OwnReach()

@@ -1,0 +1,72 @@
+"""Our own registration as it is now: our roles, which come and go, and our addresses, which change.
+
+Sources send it; see `_source`.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Collection
+
+import trio
+
+from ..network import Node
+from ..wire import (
+    MAX_ADDRESSES,
+    MINOR,
+    SIGNING_CONTEXT,
+    Join,
+    Reach,
+    Registration,
+    encode_registration,
+)
+from ._meeting import LIFETIME_SECONDS
+
+
+class Announcement:
+    """Our own registration, as it is now: an `Announce`."""
+
+    def __init__(
+        self, node: Node, *, namespace: str, roles: Collection[str], incarnation: int
+    ) -> None:
+        self._node = node
+        self._namespace = namespace
+        self._incarnation = incarnation
+        self._sequence = 0
+        # Users of each role in this process: two routers are one dialer, until both have ended.
+        self._roles = Counter(roles)
+        self.altered = trio.Event()
+        self.troubles: Callable[[], tuple[Reach, ...]] = tuple
+
+    def __call__(self, *, as_dialer: bool = False) -> Join:
+        roles = frozenset({"dialer"}) if as_dialer else frozenset(self._roles)
+        registration = Registration(
+            peer_id=self._node.peer_id,
+            namespace=self._namespace,
+            roles=roles,
+            # A dialer is never dialled, so it need not tell where it is.
+            addresses=() if roles <= {"dialer"} else self._node.addresses[:MAX_ADDRESSES],
+            incarnation=self._incarnation,
+            sequence=self._sequence,
+            lifetime=LIFETIME_SECONDS,
+        )
+        self._sequence += 1
+        encoded = encode_registration(registration)
+        signature = self._node.sign(SIGNING_CONTEXT + encoded)
+        return Join(registration=encoded, signature=signature, minor=MINOR)
+
+    def add(self, roles: Collection[str]) -> None:
+        self._change(self._roles + Counter(roles))
+
+    def remove(self, roles: Collection[str]) -> None:
+        self._change(self._roles - Counter(roles))
+
+    def _change(self, roles: Counter[str]) -> None:
+        before, self._roles = self._roles, roles
+        if before.keys() != roles.keys():
+            self.anew()
+
+    def anew(self) -> None:
+        """Have every source announce us again, at once."""
+        altered, self.altered = self.altered, trio.Event()
+        altered.set()
