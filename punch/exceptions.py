@@ -476,3 +476,11 @@ class ModelFileError(PunchError):
     """A model file cannot be used. The text says what was found and what was expected."""
 
     code = "model_file"
+
+
+def _codes(kind: type[PunchError]) -> frozenset[str]:
+    return frozenset({kind.code}).union(*map(_codes, kind.__subclasses__()))
+
+
+CODES = _codes(PunchError)
+"""The codes of all errors here."""

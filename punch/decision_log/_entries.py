@@ -11,6 +11,7 @@ from ..capability import ModelOffer, PeerId
 from ..events import Answered, Event
 from ..events import Attempted as AttemptedEvent
 from ..events import Decided as DecidedEvent
+from ..exceptions import CODES
 from ..peers import Candidate, PeerRecord
 from ..routing import Decision, RouteRequest
 from ..wire import Segment, Timings, Usage, bounded, short_word
@@ -280,18 +281,18 @@ def ended(event: Answered) -> Ended:
     return Ended(
         request_id=event.request_id,
         status=event.status,
-        error=bounded(event.error),
+        error=_kept(event),
         seconds=event.seconds,
         first_text=event.first_text,
         segments=tuple(
-            attrs.evolve(segment, reason=short_word(segment.reason))
+            attrs.evolve(segment, reason=_known(segment.reason))
             for segment in event.segments[:MAX_SEGMENTS]
         ),
         executor=event.executor,
         backend=short_word(made_by.backend) if made_by else None,
         model=short_word(made_by.model) if made_by else None,
         simulated=made_by is not None and made_by.kind != "real",
-        finish_reason=short_word(event.finish_reason),
+        finish_reason=None if event.finish_reason is None else _known(event.finish_reason),
         usage=event.usage,
         timings=event.timings,
     )
@@ -305,12 +306,28 @@ def attempted(event: AttemptedEvent) -> Attempted:
         lane=event.lane,
         reason=event.reason,
         outcome=event.outcome,
-        error=bounded(event.error),
+        error=_kept(event),
         seconds=event.seconds,
         first_text=event.first_text,
         tokens=event.tokens,
         characters=event.characters,
     )
+
+
+# What a part of an answer may end with, beside the codes of errors.
+_ENDS = frozenset({"stop", "length", "tool_calls", "cancelled", "moved", "late", "success"})
+
+_LEFT_OUT = "left out: it may have a peer's own words in it, which are not kept"
+
+
+def _kept(event: AttemptedEvent | Answered) -> str | None:
+    """What went wrong in our own words; the code beside it says what kind of error it was."""
+    return _LEFT_OUT if event.quotes and event.error is not None else bounded(event.error)
+
+
+def _known(reason: str) -> str:
+    """A reason that we know; any other may be a peer's own words."""
+    return reason if reason in _ENDS or reason in CODES else "other"
 
 
 NOTED: tuple[type[Event], ...] = (DecidedEvent, AttemptedEvent, Answered)

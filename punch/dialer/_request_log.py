@@ -8,7 +8,7 @@ import attrs
 import trio
 
 from ..events import Answered, Attempted, Bus, Decided
-from ..exceptions import PunchError
+from ..exceptions import PeerTimeout, PunchError
 from ..peers import Candidate
 from ..routing import Decision, Reason
 from ..wire import CommandRequest, CommandResponse, Segment, scrubbed
@@ -60,6 +60,7 @@ class RequestLog:
                     reason=reason,
                     outcome=error.code,
                     error=self._scrubbed(error.message),
+                    quotes=_quotes(error),
                 )
             )
 
@@ -77,6 +78,7 @@ class RequestLog:
                 reason=attempt.reason,
                 outcome=outcome.status,
                 error=None if error is None else self._scrubbed(error.message),
+                quotes=_quotes(error),
                 seconds=attempt.seconds,
                 first_text=None if first is None else first - attempt.asked_at,
                 tokens=attempt.tokens if tokens is None else tokens,
@@ -108,6 +110,7 @@ class RequestLog:
                 request_id=self._request.request_id,
                 status=status,
                 error=None if error is None else self._scrubbed(str(error)),
+                quotes=_quotes(error),
                 seconds=now - self._began,
                 first_text=None if first is None else first - self._began,
                 segments=tuple(map(self._lean, delivered.segments)),
@@ -128,6 +131,11 @@ class RequestLog:
         if size + self._delivered.characters > MAX_SEARCHED:
             return "its words are left out: the prompt is too long to be searched for in them"
         return scrubbed(words, request, self._delivered.text)
+
+
+def _quotes(error: PunchError | None) -> bool:
+    """Whether an error may have a peer's own words in it: all may but a few that are only ours."""
+    return error is not None and not isinstance(error, PeerTimeout)
 
 
 def _lane(candidate: Candidate) -> str | None:

@@ -46,6 +46,10 @@ class Attempted(Event):
     error: str | None = None
     """What went wrong, without the caller's text."""
 
+    quotes: bool = False
+    """True if `error` may have a peer's own words in it, which may repeat what it was asked in
+    any spelling. They are for whoever looks now, and are kept nowhere."""
+
     seconds: float = 0.0
     """From asking it to its last word."""
 
@@ -71,6 +75,10 @@ class Answered(Event):
 
     error: str | None = None
     """What went wrong, without the caller's text."""
+
+    quotes: bool = False
+    """True if `error` may have a peer's own words in it, which may repeat what it was asked in
+    any spelling. They are for whoever looks now, and are kept nowhere."""
 
     seconds: float = 0.0
     """From the question to the end."""
