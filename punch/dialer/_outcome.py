@@ -21,7 +21,7 @@ from ..exceptions import (
     RequestError,
 )
 from ..routing import GAVE_UP_DOUBT, OBJECTION_DOUBT, Attempts, objects
-from ..wire import CommandResponse, Completion
+from ..wire import CommandResponse, Completion, believed
 from ._attempt import Attempt
 from ._delivered import Delivered
 from ._verdict import check_fit, check_response
@@ -143,7 +143,8 @@ def _ran_out(attempt: Attempt) -> Outcome:
 
 
 def _with_believed_tokens(attempt: Attempt, response: CommandResponse) -> CommandResponse:
-    """*response* without more tokens than the answer can have."""
+    """*response* without more tokens than the answer can have, and nothing that cannot be true."""
+    response = believed(response, attempt.request)
     usage = response.usage
     if usage.completion_tokens is None:
         return response

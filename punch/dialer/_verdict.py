@@ -19,7 +19,7 @@ from ..exceptions import (
     RequestError,
 )
 from ..peers import Candidate
-from ..wire import CommandRequest, CommandResponse, Completion, Provenance, broken_rule
+from ..wire import CommandRequest, CommandResponse, Completion, Provenance, broken_rule, quoted
 
 _ERRORS: dict[str, type[RequestError] | type[PeerError]] = {
     error.code: error
@@ -152,16 +152,15 @@ def _error_in(response: CommandResponse, peer: PeerId) -> PunchError:
     fault = response.error
     if fault is None:
         return PeerFailed(f"ended with {response.status} and no reason", peer_id=peer)
+    words = quoted(fault.message)
     kind = _ERRORS.get(fault.code, PeerFailed if fault.retryable else InvalidRequest)
     if issubclass(kind, PeerError) != fault.retryable:
         kind = PeerFailed if fault.retryable else InvalidRequest
     if fault.engine_died:
-        return PeerFailed(
-            fault.message, peer_id=peer, retry_after=fault.retry_after, engine_died=True
-        )
+        return PeerFailed(words, peer_id=peer, retry_after=fault.retry_after, engine_died=True)
     if issubclass(kind, PeerRefused):
-        return kind(fault.message, peer_id=peer, retry_after=fault.retry_after, param=fault.param)
+        return kind(words, peer_id=peer, retry_after=fault.retry_after, param=fault.param)
     if issubclass(kind, PeerError):
-        return kind(fault.message, peer_id=peer, retry_after=fault.retry_after)
+        return kind(words, peer_id=peer, retry_after=fault.retry_after)
     # The peer's words stay its words: what it calls the field is in them, and in `param`.
-    return kind(fault.message, param=fault.param, retry_after=fault.retry_after)
+    return kind(words, param=fault.param, retry_after=fault.retry_after)

@@ -28,7 +28,7 @@ from ..exceptions import (
     RemoteProtocolError,
 )
 from ..network import Address, Node, is_own, parse_address
-from ..wire import Goodbye, Join, Ping, Registration, Roster, decode_registration
+from ..wire import Goodbye, Join, Ping, Registration, Roster, decode_registration, quoted
 from ._dials import Pace
 from ._known_peers import KnownPeers, who_is_at
 from ._meeting import (
@@ -267,7 +267,7 @@ class BootstrapSource:
                 if message is None:
                     raise PeerUnreachable("the connection was lost")
                 if isinstance(message, Goodbye):
-                    raise NotPermitted(f"turned away ({message.code}): {message.message}")
+                    raise NotPermitted(f"turned away ({message.code}): {quoted(message.message)}")
                 if isinstance(message, Roster):
                     await trio.sleep(self._rosters.wait(trio.current_time()))
                     found(await self._sighting(message))

@@ -52,6 +52,7 @@ from ..wire import (
     Started,
     State,
     Usage,
+    quoted,
 )
 from ._call_table import CallTable
 from ._calls import ClientCall, ServerCall
@@ -307,7 +308,7 @@ class PeerSession:
                 if self._session.role == "dialer":
                     self.say(Ping(nonce=self._heartbeat.ping(trio.current_time())))
             case Goodbye(code=code, message=text):
-                self._lose(f"said goodbye ({code}): {text}")
+                self._lose(f"said goodbye ({code}): {quoted(text)}")
 
     async def _serve(self, call: ServerCall) -> None:
         try:

@@ -3,6 +3,7 @@
 No I/O: bytes come in and go out as arguments. Who may be a peer is decided by `punch.access`.
 """
 
+from ._belief import believed
 from ._codec import Encoded, decode, decode_registration, encode, encode_registration
 from ._estimates import DEFAULT_OUTPUT_TOKENS, tokens_of, usual_output
 from ._fingerprint import fingerprint
@@ -46,6 +47,7 @@ from ._redaction import (
     Secrets,
     bounded,
     clean_name,
+    quoted,
     scrubbed,
     short_word,
     tell_apart,
@@ -151,6 +153,8 @@ __all__ = [
     "usual_output",
     "DEFAULT_OUTPUT_TOKENS",
     "scrubbed",
+    "quoted",
+    "believed",
     "bounded",
     "short_word",
     "MAX_WORD_CHARACTERS",

@@ -23,6 +23,9 @@ MAX_ERROR_CHARACTERS = 300
 # logs, spans, labels and rows.
 MAX_WORD_CHARACTERS = 120
 
+# Sentences of a peer: room for a template's whole complaint.
+MAX_QUOTED_CHARACTERS = 2000
+
 # A run of this many characters that is also in the prompt was copied from it; shorter ones are
 # words that both happen to use.
 MIN_COPY_CHARACTERS = 12
@@ -63,6 +66,22 @@ def short_word(text: str | None) -> str | None:
     if text is None or (len(text) <= MAX_WORD_CHARACTERS and text.isprintable()):
         return text
     return "".join(c if c.isprintable() else "\ufffd" for c in bounded(text, MAX_WORD_CHARACTERS))
+
+
+# Line breaks of all kinds, as Python's `splitlines` has them.
+_BREAKS = re.compile(r"(?:\r\n|[\n\r\v\f\x1c-\x1e\x85\u2028\u2029])\s*")
+
+
+def quoted(words: str, longest: int = MAX_QUOTED_CHARACTERS) -> str:
+    """A peer's sentences on one line, with nothing in them that a terminal or a reader would obey.
+
+    Line breaks become bars: what follows one would else pass for a line of ours. Escapes, controls
+    and marks that turn the direction of text become U+FFFD.
+    """
+    text = _BREAKS.sub(" | ", bounded(words.strip(), longest)).replace("\t", " ")
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else "\ufffd" for c in text)
 
 
 def scrubbed(message: str, request: CommandRequest, answer: str = "") -> str:

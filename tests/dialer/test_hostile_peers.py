@@ -642,7 +642,8 @@ async def test_what_a_peer_quotes_is_not_in_the_decision_log(
             response = await ask_the_quoting(swarm, events=events)
     written = "".join(file.read_text() for file in tmp_path.iterdir())
     assert SECRET in response.segments[0].reason
-    assert "cannot go on with" in written
+    assert "cannot go on with" not in written, "codes and our own words only"
+    assert "backend_failed" in written
     assert "secret" not in written
 
 

@@ -1,0 +1,68 @@
+"""Limits what a peer says of its answer to what could be true, for whoever asked. No I/O.
+
+What is beyond that is unknown, not cut: a made-up number that was cut is still made up. The bounds
+are wide, for no honest count may be lost: a tokenizer makes at most a token of a byte,
+and a template writes around each message.
+"""
+
+from __future__ import annotations
+
+import attrs
+
+from ._request import CommandRequest
+from ._response import CommandResponse, Timings, Usage
+
+# Tokens that a template writes in front of everything: its own system prompt, the rules for tools.
+_HEAD_TOKENS = 8192
+
+# Tokens around each message, call and text to embed.
+_EACH_TOKENS = 256
+
+# Tokens of a picture or a sound, the most that any model that was seen makes of one.
+_PART_TOKENS = 65_536
+
+# A schema in a template is written out with blanks, and its quotes escaped.
+_ESCAPING = 4
+
+# Seconds of a day: no listener works on one answer for longer than an hour.
+_MAX_SECONDS = 86_400.0
+_MAX_BATCH = 65_536.0
+
+FINISH_REASONS = frozenset({"stop", "length", "tool_calls"})
+"""How a whole answer ends. More may come: one that is not known here is told as ``stop``."""
+
+
+def most_prompt_tokens(request: CommandRequest) -> int:
+    """More tokens than the prompt of *request* can have."""
+    size = sum(len(text.encode(errors="replace")) for text in request.texts)
+    parts = sum(len(message.parts) for message in request.messages)
+    each = len(request.messages) + len(request.inputs) + len(request.tools)
+    return _HEAD_TOKENS + _ESCAPING * size + _EACH_TOKENS * each + _PART_TOKENS * parts
+
+
+def believed(response: CommandResponse, request: CommandRequest) -> CommandResponse:
+    """*response* to *request* with the numbers and words that can be true."""
+    usage, result, timings = response.usage, response.result, response.timings
+    prompt, cached = usage.prompt_tokens, usage.cached_tokens
+    if prompt is not None and not 0 <= prompt <= most_prompt_tokens(request):
+        prompt = cached = None
+    if cached is not None and (cached < 0 or prompt is None or cached > prompt):
+        cached = None
+    seconds = {
+        name: _within(getattr(timings, name), _MAX_SECONDS)
+        for name in ("queue", "first_token", "total", "prefill", "decode")
+    }
+    if result is not None and result.finish_reason not in FINISH_REASONS:
+        result = attrs.evolve(result, finish_reason="stop")
+    return attrs.evolve(
+        response,
+        result=result,
+        usage=Usage(
+            prompt_tokens=prompt, completion_tokens=usage.completion_tokens, cached_tokens=cached
+        ),
+        timings=Timings(**seconds, batch=_within(timings.batch, _MAX_BATCH)),
+    )
+
+
+def _within(value: float | None, most: float) -> float | None:
+    return value if value is not None and 0.0 <= value <= most else None
