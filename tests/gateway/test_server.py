@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import gc
 import json
 import socket
 import weakref
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -20,6 +22,7 @@ from trio.testing import MockClock
 
 from punch.backends import Emit, Generation, MockBackend, MockScript
 from punch.gateway import GatewaySettings, KeyStore, Limits
+from punch.gateway.server import _server as server_room
 from punch.gateway.server._connection import CONTINUE, LINGER_SECONDS, MAX_AHEAD_BYTES, WRITE_BYTES
 from punch.gateway.server._http1 import MAX_REQUESTS_AHEAD
 from punch.gateway.server._server import SWEEP_SECONDS, Server, open_server
@@ -935,3 +938,34 @@ async def test_a_server_that_is_cancelled_ends_at_once(autojump_clock: MockClock
                 await trio.sleep(1)
     assert scope.cancelled_caught
     assert trio.current_time() == pytest.approx(20)
+
+
+async def test_a_shortage_of_descriptors_is_said_once_and_idle_connections_make_room(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """No hot loop and no traceback: ten seconds of it are one line, and then it accepts again."""
+    calls: list[float] = []
+
+    class Listener:
+        async def accept(self) -> trio.SocketStream:
+            calls.append(trio.current_time())
+            if trio.current_time() < 10.0:
+                raise OSError(errno.EMFILE, "Too many open files")
+            await trio.sleep_forever()
+            raise AssertionError("never")
+
+    server = Server(lambda *_: None, Limits())
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(partial(server.serve, [Listener()], connections=nursery))  # type: ignore[list-item]  # a fake
+        await trio.sleep(11.0)
+        nursery.cancel_scope.cancel()
+    said = [record for record in caplog.records if "open files" in str(record.msg)]
+    assert len(said) == 1
+    assert len(calls) <= 102
+
+
+async def test_few_descriptors_mean_few_connections(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half of them are for everything else."""
+    monkeypatch.setattr(server_room, "raise_descriptor_limit", lambda: 128)
+    async with open_server(lambda *_: None, host="127.0.0.1", port=0, limits=Limits()) as server:
+        assert server.limit == 64

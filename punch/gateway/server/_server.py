@@ -5,6 +5,8 @@ What happens on a connection is left to `_connection`.
 
 from __future__ import annotations
 
+import errno
+import math
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -21,6 +23,20 @@ log = get_logger(__name__)
 
 # Connections that the kernel holds for us while we are busy; it cuts this to its own limit.
 BACKLOG = 4096
+
+# Connections that a process with few descriptors has all the same, and the share of all that it has
+# for clients: the other half is for peers, logs, the database of keys and what comes and goes.
+MIN_CONNECTIONS = 16
+SHARE = 0.5
+
+# What the system says where it has no descriptor or no memory for another connection (accept(2)).
+_SHORTAGES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+
+# Idle connections that are ended then, and for how long none is accepted, in seconds; and how often
+# it is said.
+MAKE_ROOM = 8
+SHORTAGE_SECONDS = 0.1
+WARN_SECONDS = 60.0
 
 # How long requests under way may take to end once the gateway is told to.
 DRAIN_SECONDS = 10.0
@@ -44,6 +60,9 @@ class Server:
         self._spell = spell
         self._limits = limits
         self._app = app
+        self.limit = limits.connections
+        """Connections at a time: no more than there are descriptors for, with some to spare."""
+        self._warn_at = -math.inf
         self._is_ending = False
         self._fewer = trio.Event()
         self._connections: set[Connection] = set()
@@ -59,11 +78,49 @@ class Server:
         self, listeners: list[trio.SocketListener], *, connections: trio.Nursery
     ) -> None:
         """Accept connections until cancelled; those that are open continue in *connections*."""
-        await trio.serve_listeners(self.connected, listeners, handler_nursery=connections)
+        async with trio.open_nursery() as nursery:
+            for listener in listeners:
+                nursery.start_soon(self._accept, listener, connections)
+
+    async def _accept(self, listener: trio.SocketListener, connections: trio.Nursery) -> None:
+        """Accept at one listener, and back off where the system gives no descriptor more."""
+        while True:
+            try:
+                stream = await listener.accept()
+            except OSError as error:
+                if error.errno not in _SHORTAGES:
+                    raise
+                now = trio.current_time()
+                if now >= self._warn_at:
+                    self._warn_at = now + WARN_SECONDS
+                    log.warning(
+                        "no more connections can be accepted: idle ones are closed; raise the "
+                        "limit of open files (ulimit -n) if there are to be more",
+                        why=error.strerror,
+                        connections=self.connections,
+                    )
+                # Each that ends gives its descriptor to the next: a client that waits is served.
+                await self._make_room(MAKE_ROOM)
+                await trio.sleep(SHORTAGE_SECONDS)
+            else:
+                connections.start_soon(self.connected, stream)
+
+    async def _make_room(self, number: int) -> None:
+        """End those connections that have been idle for longest."""
+        idle = [each for each in self._connections if each.is_idle and each.due < math.inf]
+        for connection in sorted(idle, key=lambda each: each.due)[:number]:
+            await connection.lose()
 
     async def connected(self, stream: trio.SocketStream) -> None:
         """Serve one client until its connection ends."""
-        if self.connections >= self._limits.connections:
+        if self.limit <= self.connections < self._limits.connections:
+            # There are fewer descriptors than connections are wanted.
+            await self._make_room(1)
+            with trio.move_on_after(SHORTAGE_SECONDS):
+                while self.connections >= self.limit:
+                    self._fewer = trio.Event()
+                    await self._fewer.wait()
+        if self.connections >= self.limit:
             await stream.aclose()
             return
         connection = Connection(
@@ -131,8 +188,10 @@ async def open_server(
       AddressUnavailable: if the address cannot be listened on.
 
     """
-    raise_descriptor_limit()
+    descriptors = raise_descriptor_limit()
     server = Server(app, limits, spell)
+    # The rest is for peers, files and what a connection needs besides its own.
+    server.limit = min(limits.connections, max(MIN_CONNECTIONS, int(descriptors * SHARE)))
     try:
         listeners = await trio.open_tcp_listeners(port, host=host, backlog=BACKLOG)
     except OSError as error:
