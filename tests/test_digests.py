@@ -1,0 +1,122 @@
+"""Nothing of a download runs before its digest was compared: a tampered one runs nothing."""
+
+from __future__ import annotations
+
+import importlib.util
+import io
+import re
+import subprocess
+import sys
+import tarfile
+from importlib.machinery import SourceFileLoader
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+SETUP = ROOT / "bins" / "setup"
+
+
+def tampered(folder: Path, name: str, version: str) -> Path:
+    """A source distribution whose build code leaves a mark; the mark's place."""
+    mark = folder / "it-ran"
+    backend = f"open({str(mark)!r}, 'w').close()\n"
+    files = {
+        "pyproject.toml": '[build-system]\nrequires = []\nbuild-backend = "backend"\n'
+        'backend-path = ["."]\n',
+        "backend.py": backend,
+        "setup.py": backend,
+        "PKG-INFO": f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n",
+    }
+    stem = f"{name.replace('-', '_')}-{version}"
+    with tarfile.open(folder / f"{stem}.tar.gz", "w:gz") as archive:
+        for path, text in files.items():
+            info = tarfile.TarInfo(f"{stem}/{path}")
+            info.size = len(text.encode())
+            archive.addfile(info, io.BytesIO(text.encode()))
+    return mark
+
+
+@pytest.fixture
+def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder that is all that pip finds packages in."""
+    monkeypatch.setenv("PIP_CONFIG_FILE", "/dev/null")
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
+    monkeypatch.setenv("PIP_NO_CACHE_DIR", "1")
+    return tmp_path
+
+
+def loaded(path: Path) -> ModuleType:
+    """A Python program without a suffix, as a module."""
+    loader = SourceFileLoader("program", str(path))
+    spec = importlib.util.spec_from_loader("program", loader)
+    assert spec is not None
+    module = importlib.util.module_from_spec(spec)
+    loader.exec_module(module)
+    return module
+
+
+def test_the_archive_of_llama_cpp_is_compared_before_its_build_code_runs(
+    index: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """`bins/llama-cpp`: pip would ask the archive for its metadata, which runs code of it."""
+    program = loaded(ROOT / "bins" / "llama-cpp")
+    mark = tampered(index, "llama-cpp-python", program.VERSION)
+    folder = tmp_path / "download"
+    folder.mkdir()
+    with pytest.raises(SystemExit, match="not the archive"):
+        program.download(folder)
+    assert program.SHA256 in capfd.readouterr().err, "pip says what it expected"
+    assert not mark.exists()
+    # The mark works: without a digest, the very same archive runs.
+    pip = [sys.executable, "-m", "pip", "download", "-qq", "--no-deps", "--no-build-isolation"]
+    wanted = f"llama-cpp-python=={program.VERSION}"
+    subprocess.run([*pip, "-d", str(folder), wanted], capture_output=True, check=False)
+    assert mark.exists()
+
+
+def test_every_download_of_the_setup_has_its_digests() -> None:
+    """Each of its pip commands that fetches; punch itself and the wheel made here are local."""
+    text = SETUP.read_text(encoding="utf-8").replace("\\\n", " ")
+    commands = re.findall(r'"\$\{pip\[@\]\}" (?:install|wheel) .*', text)
+    fetching = [one for one in commands if "-e ." not in one and '"$wheel"' not in one]
+    assert len(fetching) == 3
+    assert all("--require-hashes" in one for one in fetching)
+    assert loaded(ROOT / "bins" / "llama-cpp").SHA256 in text
+
+
+def test_the_lock_has_the_versions_that_are_pinned_and_digests_for_each() -> None:
+    """`bins/lock` makes it from constraints.txt."""
+    pins = {
+        line.strip()
+        for line in (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+        if "==" in line and not line.startswith("#")
+    }
+    text = (ROOT / "requirements.lock").read_text(encoding="utf-8").replace("\\\n", " ")
+    locked = [line for line in text.splitlines() if not line.startswith("#")]
+    assert {line.split()[0] for line in locked} - {"fastecdsa==3.0.1", "fastecdsa==4.0.0"} == pins
+    for line in locked:
+        assert re.search(r" --hash=sha256:[0-9a-f]{64}( |$)", line), line
+
+
+def test_a_tampered_package_is_not_installed(index: Path, tmp_path: Path) -> None:
+    """One of the two that exist as source only, by the line of the lock."""
+    mark = tampered(index, "varint", "1.0.2")
+    text = (ROOT / "requirements.lock").read_text(encoding="utf-8").replace("\\\n", " ")
+    (line,) = re.findall(r"^varint==.*", text, re.MULTILINE)
+    (tmp_path / "one.txt").write_text(line, encoding="utf-8")
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "pip", "install", "--no-deps", "--no-build-isolation"),
+            *("--no-binary=varint", "--require-hashes", "--target", str(tmp_path / "target")),
+            *("-r", str(tmp_path / "one.txt")),
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode != 0
+    assert "Expected sha256" in done.stderr
+    assert not mark.exists()
