@@ -91,6 +91,7 @@ from .wire import (
     Fault,
     Progress,
     Provenance,
+    RegistrationLimits,
     Sampling,
     Segment,
     Timings,
@@ -186,6 +187,7 @@ __all__ = [
     "Loading",
     # what stands around them
     "open_bootstrap",
+    "RegistrationLimits",
     "BootstrapServer",
     "open_gateway",
     "Gateway",

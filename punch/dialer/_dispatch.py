@@ -79,14 +79,12 @@ class Dispatch:
         self.hedge = hedge
         self.events = events
         self.retries = Budget()
-        self._hedges = Budget(
-            share=hedge.share if hedge else 0.0, reserve=HEDGE_RESERVE, per_second=0.0
-        )
+        share = hedge.share if hedge else 0.0
+        self._hedges = Budget(share=share, reserve=HEDGE_RESERVE, per_second=0.0)
         self.learned = LearnedState(rng)
         self.prober = Prober(pool.table, self.ask, nursery)
         self._last_faults: dict[PeerId, float] = {}
-        self._nursery = nursery
-        self._rng = rng
+        self._nursery, self._rng = nursery, rng
         self._serial, self.has_simulated = 0, False
 
     def decide(
