@@ -300,12 +300,15 @@ def section(table: Sequence[Line]) -> str:
 
 
 def _cases(
-    kinds: Sequence[str], policies: Sequence[str], seeds: int, requests: int = REQUESTS
+    kinds: Sequence[str],
+    policies: Sequence[str],
+    seeds: int,
+    timeouts: Sequence[float] = TIMEOUTS,
 ) -> list[Case]:
     return [
-        Case(kind=kind, timeout=timeout, policy=policy, seed=seed, requests=requests)
+        Case(kind=kind, timeout=timeout, policy=policy, seed=seed)
         for policy in policies
-        for timeout in TIMEOUTS
+        for timeout in timeouts
         for kind in kinds
         for seed in range(seeds if policy == OURS else min(seeds, OTHER_SEEDS))
     ]
@@ -337,15 +340,17 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="the default policy, one seed")
     parser.add_argument("--kind", action="append", choices=[WELL, *KINDS], metavar="KIND")
     parser.add_argument("--policy", action="append", choices=POLICY_NAMES, metavar="NAME")
+    parser.add_argument("--timeout", action="append", type=float, metavar="SECONDS")
     parser.add_argument("--seeds", type=int, default=None, metavar="K")
     parser.add_argument("--processes", type=int, default=2, metavar="N")
     parser.add_argument("--write", action="store_true", help="rewrite the section of RESULTS.md")
     given = parser.parse_args()
-    if given.write and (given.quick or given.kind or given.policy):
-        parser.error("--write is for the whole table: leave --quick, --kind and --policy out")
+    if given.write and (given.quick or given.kind or given.policy or given.timeout):
+        parser.error("--write is for the whole table: leave out what makes it smaller")
     policies = given.policy or ((OURS,) if given.quick else POLICY_NAMES)
     seeds = given.seeds or (1 if given.quick else SEEDS)
-    table = lines(run_all(_cases(given.kind or [WELL, *KINDS], policies, seeds), given.processes))
+    kinds, timeouts = given.kind or [WELL, *KINDS], given.timeout or TIMEOUTS
+    table = lines(run_all(_cases(kinds, policies, seeds, timeouts), given.processes))
     print(in_markdown(table))
     if given.write:
         before = RESULTS.read_text(encoding="utf-8")
