@@ -22,8 +22,8 @@ import math
 import sys
 import textwrap
 import uuid
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import ExitStack, asynccontextmanager
 from functools import partial
 from pathlib import Path
 from random import Random
@@ -211,36 +211,69 @@ class Asking:
         )
 
 
-async def measure(plan: Plan) -> tuple[Outcome, float]:
-    """One run with fresh processes, and when the third one was mended."""
+class Town:
+    """The two good listeners and a bootstrap, in processes of their own. Made by `open_town`."""
+
+    def __init__(self, start: Callable[..., Child], bootstrap: str, namespace: str) -> None:
+        self.start = start
+        """Starts another listener, given what is different about it."""
+        self.bootstrap = bootstrap
+        self.namespace = namespace
+        self.good: tuple[str, ...] = ()
+        """Their peer ids."""
+
+    def third(self, kind: str) -> Child:
+        """A listener of this kind."""
+        boasts = BOAST if kind == "boasting" else 1.0
+        return self.start(
+            decode_rate=DECODE_RATE / boasts,
+            prefill_rate=PREFILL_RATE / boasts,
+            claims=boasts,
+            kind=kind,
+            dies_of_words=DIES_OF_WORDS,
+            bootstrap=self.bootstrap,
+        )
+
+
+@asynccontextmanager
+async def open_town() -> AsyncIterator[Town]:
+    """Start them; they are there when the context begins."""
     namespace = f"misbehaving-{uuid.uuid4().hex}"
-    common = {"namespace": namespace, "prefill_rate": PREFILL_RATE, "slots": SLOTS}
-    start = partial(Child, "_misbehaving_listener.py", **common)
+    start = partial(Child, "_misbehaving_listener.py", namespace=namespace, slots=SLOTS)
+    rates = {"decode_rate": DECODE_RATE, "prefill_rate": PREFILL_RATE}
     with ExitStack() as stack:
-        first = stack.enter_context(start(decode_rate=DECODE_RATE))
-        bootstrap = (await trio.to_thread.run_sync(lambda: first.greeting))["bootstrap"]
-        second = stack.enter_context(start(decode_rate=DECODE_RATE, bootstrap=bootstrap))
-        third, bad = None, None
-        if plan.kind:
-            boasts = BOAST if plan.kind == "boasting" else 1.0
-            given = {"decode_rate": DECODE_RATE / boasts, "prefill_rate": PREFILL_RATE / boasts}
-            third = stack.enter_context(
-                start(
-                    **given,
-                    claims=boasts,
-                    kind=plan.kind,
-                    dies_of_words=DIES_OF_WORDS,
-                    bootstrap=bootstrap,
-                )
-            )
-            bad = (await trio.to_thread.run_sync(lambda: third.greeting))["peer_id"]
-        await trio.to_thread.run_sync(lambda: second.greeting)
+        first = stack.enter_context(start(**rates))
+        greeting = await greeting_of(first)
+        town = Town(start, greeting["bootstrap"], namespace)
+        second = stack.enter_context(start(**rates, bootstrap=town.bootstrap))
+        town.good = (greeting["peer_id"], (await greeting_of(second))["peer_id"])
+        yield town
+
+
+async def greeting_of(child: Child) -> dict[str, str]:
+    """What a listener says when it has joined."""
+    found: dict[str, str] = await trio.to_thread.run_sync(lambda: child.greeting)
+    return found
+
+
+@asynccontextmanager
+async def open_dialer(town: Town, events: Bus, *others: str) -> AsyncIterator[Router]:
+    """A router that knows nothing yet but the good two and these."""
+    wanted = {*town.good, *others}
+    async with open_router(
+        bootstrap=town.bootstrap, namespace=town.namespace, rng=Random(1), events=events
+    ) as router:
+        await router.wait_for_peers(lambda peers: wanted <= {peer.peer_id for peer in peers})
+        yield router
+
+
+async def measure(town: Town, plan: Plan) -> tuple[Outcome, float]:
+    """One run with a fresh router and third listener, and when that was mended."""
+    with ExitStack() as stack:
+        third = stack.enter_context(town.third(plan.kind)) if plan.kind else None
+        bad = (await greeting_of(third))["peer_id"] if third is not None else None
         events = Bus()
-        async with open_router(
-            bootstrap=bootstrap, namespace=namespace, rng=Random(1), events=events
-        ) as router:
-            wanted = 2 if third is None else 3
-            await router.wait_for_peers(lambda peers: len(peers) >= wanted)
+        async with open_dialer(town, events, *([bad] if bad else [])) as router:
             asking = Asking(plan, router, bad)
             with events.account(Attempted, note=asking.note):
                 outcome = await asking.run(third)
@@ -273,21 +306,22 @@ def simulated(plan: Plan) -> tuple[Outcome, float]:
 
 async def _compare(plans: Sequence[Plan]) -> list[Compared]:
     found = []
-    for timeout, group in itertools.groupby(plans, key=lambda plan: plan.timeout):
-        together = list(group)
-        alone = attrs.evolve(together[0], kind="")
-        reference, _ = await measure(alone)
-        likeness, _ = await trio.to_thread.run_sync(simulated, alone)
-        for plan in together:
-            outcome, mended_at = await measure(plan)
-            made, made_well_at = await trio.to_thread.run_sync(simulated, plan)
-            one = Compared(
-                plan=plan,
-                measured=Harm.of(outcome, reference, {"bad": mended_at}),
-                simulated=Harm.of(made, likeness, {"bad": made_well_at}),
-            )
-            found.append(one)
-            _say(f"{plan.kind}, {timeout:.0f} s: {' | '.join(_cells(one)[2:])}")
+    async with open_town() as town:
+        for timeout, group in itertools.groupby(plans, key=lambda plan: plan.timeout):
+            together = list(group)
+            alone = attrs.evolve(together[0], kind="")
+            reference, _ = await measure(town, alone)
+            likeness, _ = await trio.to_thread.run_sync(simulated, alone)
+            for plan in together:
+                outcome, mended_at = await measure(town, plan)
+                made, made_well_at = await trio.to_thread.run_sync(simulated, plan)
+                one = Compared(
+                    plan=plan,
+                    measured=Harm.of(outcome, reference, {"bad": mended_at}),
+                    simulated=Harm.of(made, likeness, {"bad": made_well_at}),
+                )
+                found.append(one)
+                _say(f"{plan.kind}, {timeout:.0f} s: {' | '.join(_cells(one)[2:])}")
     return found
 
 
