@@ -46,6 +46,7 @@ def speed_of(attempt: Attempt, response: CommandResponse) -> Speed:
 
     * A text cannot have been made much quicker than it came, nor of more tokens than it has bytes;
       only of thoughts, which nobody sees, a peer may claim what it likes.
+    * A peer whose text came far slower than it says is not believed in how long it read the prompt.
     * A prompt may have waited for other prompts, so only what is far beyond the prediction counts.
     """
     usage, timings = response.usage, response.timings
@@ -53,6 +54,8 @@ def speed_of(attempt: Attempt, response: CommandResponse) -> Speed:
     seen = _decode_seen(attempt)
     if tokens is not None and seen is not None:
         if decode is None or seen > MAX_UNSEEN_FACTOR * (decode + MAX_UNSEEN_SECONDS):
+            # A peer that is not believed in the one is not believed in the other.
+            prefill = prefill if decode is None else _first_seen(attempt) or prefill
             decode = seen
         size = len(attempt.text.encode("utf-8", "surrogatepass"))
         if seen > MAX_UNSEEN_SECONDS and tokens * seen > size * decode:

