@@ -173,6 +173,66 @@ def test_any_form_cut_anywhere_into_deltas_and_chunks_is_the_same_text(
     assert (heard.text, heard.generation.completion.text) == (text, text)
 
 
+@pytest.mark.parametrize(
+    "rewrite",
+    [
+        lambda body: body.replace(b"data:", b"Data:"),
+        lambda body: body.replace(b"data: ", b"DATA:"),
+        lambda body: body.replace(b"data:", b"\0\0data:"),
+        lambda body: body.replace(b"[DONE]", b'"[DONE]"'),
+        lambda body: b'data: "ping"\n\n' + body,
+        lambda body: body.replace(b"data: ", b"data: data: data: "),
+    ],
+)
+async def test_the_same_events_in_another_spelling_are_the_same(rewrite: Any) -> None:
+    """Capitals, zeros that fill a packet, JSON where there is none, an event in an event."""
+    body = AnswerForm(finish_reason=None).body(["one ", "two"])
+    assert (await told(response(rewrite(body)))).completion.text == "one two"
+
+
+async def test_an_event_within_ten_thousand_others_is_read() -> None:
+    """Or refused; it takes no stack."""
+    body = AnswerForm().body(["one ", "two"])
+    assert (await told(response(b"data: " * 10_000 + body))).completion.text == "one two"
+
+
+@pytest.mark.parametrize("status", [b"201 Created", b"203 Changed"])
+async def test_an_answer_with_another_good_status_is_an_answer(status: bytes) -> None:
+    """Some frameworks answer every POST so."""
+    data = response(AnswerForm().body(["one ", "two"])).replace(b"200 OK", status, 1)
+    assert (await told(data)).completion.text == "one two"
+
+
+async def test_a_character_set_named_as_a_coding_is_none() -> None:
+    """A common mistake in the configuration of a server."""
+    data = response(AnswerForm().body(["one ", "two"]))
+    data = data.replace(b"\r\n", b"\r\nContent-Encoding: utf-8\r\n", 1)
+    assert (await told(data)).completion.text == "one two"
+
+
+async def test_of_several_answers_one_is_read() -> None:
+    """One was asked for; the pieces of the others come between its own."""
+    for first, second in ((0, 1), (1, 0), ("0", 1), (3, 0)):
+        data = streamed(
+            {"index": first, "delta": {"role": "assistant"}},
+            {"index": second, "delta": {"content": "uno "}},
+            {"index": first, "delta": {"content": "one "}},
+            {"index": second, "delta": {"content": "dos"}, "finish_reason": "length"},
+            {"index": first, "delta": {"content": "two"}, "finish_reason": "stop"},
+        )
+        completion = (await told(data)).completion
+        assert (completion.text, completion.finish_reason) == ("one two", "stop")
+    plain = streamed({"index": 0, "delta": {"content": "one "}}, {"delta": {"content": "two"}})
+    assert (await told(plain)).completion.text == "one two"
+
+
+async def test_a_number_in_place_of_a_text_is_said() -> None:
+    """In place of nothing at all; some servers take an answer for JSON."""
+    for value, text in ((12, "12"), ([0.5], "0.5")):
+        choice = {"message": {"content": value}, "finish_reason": "stop"}
+        assert (await told(streamed(choice))).completion.text == text
+
+
 # ---- cuts ----
 
 
@@ -217,6 +277,19 @@ async def test_what_becomes_of_the_connection_after_the_end_does_not_matter(
     started = trio.current_time()
     assert (await told(whole, end)).completion.text == "one two"
     assert trio.current_time() - started <= 30
+
+
+@pytest.mark.parametrize("reason", ["null", "None", " ", "undefined"])
+async def test_no_reason_in_words_is_none(reason: str) -> None:
+    """As programs write it that make a text of everything."""
+    choices = [{"delta": {"content": text}, "finish_reason": reason} for text in ("one ", "two ")]
+    assert (await told(streamed(*choices))).completion.text == "one two "
+    values = [json.dumps({"choices": [choice]}) for choice in choices]
+    data = response(AnswerForm().spell(values))
+    for script in (data, data.removesuffix(b"0\r\n\r\n")):
+        heard = await ask(script, CUT)
+        assert heard.text == "one two "
+        assert isinstance(heard.error, BackendError)
 
 
 @pytest.mark.parametrize("end", [CUT, RESET])
@@ -323,6 +396,80 @@ async def test_a_page_with_a_status_is_told_without_its_markup() -> None:
     heard = await ask(response(body).replace(b"200 OK", b"502 Bad", 1))
     assert isinstance(heard.error, GenerationFailed)
     assert f"Bad gateway 502 {WORDS}" in str(heard.error)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        {"message": {"role": "assistant", "content": "feet"}, "done": False},
+        {"type": "content_block_delta", "delta": {"type": "text_delta", "text": "feet"}},
+        {"token": {"text": "feet"}, "generated_text": None},
+    ],
+)
+async def test_what_is_of_another_interface_is_shown(value: Any) -> None:
+    """So that whoever runs the server sees what it is."""
+    for body in (f"{json.dumps(value)}\n", f"data: {json.dumps(value)}\n\n"):
+        heard = await ask(response(body.encode()))
+        assert isinstance(heard.error, GenerationFailed)
+        assert "no answer" in str(heard.error)
+        assert "feet" in str(heard.error)
+
+
+async def test_groqs_own_field_is_read() -> None:
+    """It has the counts of a stream, and the error that ends one early."""
+    counted = {"usage": {"prompt_tokens": 3, "completion_tokens": 2}}
+    choices = [{"delta": {"content": "one"}}, {"delta": {}, "finish_reason": "stop"}]
+    usage = (await told(streamed(*choices, x_groq=counted))).usage
+    assert (usage.prompt_tokens, usage.completion_tokens) == (3, 2)
+    heard = await ask(streamed(choices[0], x_groq={"error": "over capacity"}))
+    assert isinstance(heard.error, BackendError)
+    assert "over capacity" in str(heard.error)
+
+
+async def test_an_error_that_is_only_true_is_told_in_the_words_beside_it() -> None:
+    """And not as "True"."""
+    heard = await ask(response(f'data: {{"error": true, "message": "{WORDS}"}}\n\n'.encode()))
+    assert WORDS in str(heard.error)
+
+
+async def test_a_count_of_nothing_for_a_text_is_no_count() -> None:
+    """Some servers send zeros for what they have not counted."""
+    usage = {"prompt_tokens": 0, "completion_tokens": 0}
+    generation = await told(streamed({"delta": {"content": "one"}}, usage=usage))
+    assert (generation.usage.prompt_tokens, generation.usage.completion_tokens) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("after", "seconds"),
+    [
+        ("7", 7),
+        ("2.5", 2.5),
+        ("Sat, 28 Nov 2026 10:00:30 GMT", 30),
+        ("Sat, 28 Nov 2026 09:00:00 GMT", 0),
+        ("soon", 1),
+        ("-7", 1),
+        ("Sat, 99 Nov 99999999999999999999 10:00:30 GMT", 1),
+    ],
+)
+async def test_when_to_ask_again_is_read_in_each_form(after: str, seconds: float) -> None:
+    """A date is one of the server's own clock."""
+    head = f"429 Too many\r\nDate: Sat, 28 Nov 2026 10:00:00 GMT\r\nRetry-After: {after}"
+    heard = await ask(response(b"{}").replace(b"200 OK", head.encode(), 1))
+    assert isinstance(heard.error, GenerationFailed)
+    assert heard.error.retry_after == seconds
+
+
+async def test_an_error_in_wrappings_is_told_without_them() -> None:
+    """In the words of the server, and in none of Python's."""
+    for body in (
+        [{"error": {"code": 400, "message": WORDS, "status": "INVALID_ARGUMENT"}}],
+        {"error": {"error": {"message": WORDS}}},
+        {"error": True, "message": WORDS},
+        {"detail": [{"loc": ["body"], "msg": WORDS}]},
+    ):
+        heard = await ask(response(json.dumps(body).encode()).replace(b"200 OK", b"400 Bad", 1))
+        assert WORDS in str(heard.error)
+        assert "'" not in str(heard.error)
 
 
 # ---- what repeats ----

@@ -10,16 +10,20 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
+import attrs
+
 from ...exceptions import GenerationFailed
-from ...wire import Completion, Timings
+from ...wire import Completion, Timings, Usage
 from .._base import Generation
 from ._answer_parts import Logprobs, ToolCalls
 from ._characters import Characters, whole_characters
 from ._choices import (
     Said,
     complaint_in,
+    index_in,
     is_at_limit,
     is_for_tools,
     is_given_up,
@@ -42,6 +46,8 @@ _MAX_WORDS = 500
 
 # What some servers send as an event to keep a connection open.
 _HEARTBEATS = frozenset({"", "heartbeat", "keep-alive", "keepalive", "null", "ping", "pong", "{}"})
+
+_WRAPPED = re.compile(r"(?:data:\s*)+")
 
 _NO_WORD = "an error without a word"
 
@@ -72,7 +78,8 @@ class AnswerReader:
         self._events = self._bare = 0
         self._usage: dict[str, Any] = {}
         self._timings: dict[str, Any] = {}
-        self._words = ""
+        self._index: int | None = None
+        self._words = self._unknown = ""
         self.done = False
         """True once the server has said that nothing more comes."""
 
@@ -109,6 +116,8 @@ class AnswerReader:
         if isinstance(value, list) and all(isinstance(one, dict) for one in value):
             found = [self._value(one, kind) for one in value]
             return "".join(text for text, _ in found), sum(tokens for _, tokens in found)
+        if isinstance(value, str):
+            return self._feed_odd(value, kind)
         if value:
             raise GenerationFailed(
                 f"the server sent an event that is no JSON object: {_cut(event)}"
@@ -118,9 +127,9 @@ class AnswerReader:
     def _feed_odd(self, event: str, kind: Kind) -> tuple[str, int]:
         """Take an event that is no JSON."""
         text = event.strip()
-        if text.startswith("data:"):
-            # A proxy has wrapped an event into another one.
-            return self.feed(text[5:], kind)
+        if _WRAPPED.match(text):
+            # A proxy has wrapped an event into another one, or into several.
+            return self.feed(_WRAPPED.sub("", text), kind)
         if kind == "error":
             raise _failed(text or _NO_WORD)
         if text.upper() == DONE:
@@ -133,6 +142,8 @@ class AnswerReader:
         if (complaint := complaint_in(value)) is not None:
             raise _failed(complaint)
         self._note_usage(value.get("usage"))
+        if isinstance(more := value.get("x_groq"), dict):
+            self._note_usage(more.get("usage"))
         made = None
         if isinstance(timings := value.get("timings"), dict):
             self._timings = timings
@@ -142,14 +153,17 @@ class AnswerReader:
             choices = [choices]
         if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):
             self._words = self._words or words_in(value)
+            if value and not self._unknown and "choices" not in value and "usage" not in value:
+                self._unknown = json.dumps(value, ensure_ascii=False)[:_MAX_WORDS]
             return "", 0
         self._events += 1
         self._bare += kind == "bare"
-        index = choices[0].get("index")
+        if self._index is None:
+            self._index = index_in(choices[0])
         texts, has_made = [], False
         for choice in choices:
             # One was asked for; its pieces may come several at a time.
-            if isinstance(choice, dict) and choice.get("index") == index:
+            if isinstance(choice, dict) and index_in(choice) in (None, self._index):
                 text, is_more = self._choice(choice)
                 texts.append(text)
                 has_made |= is_more
@@ -238,6 +252,13 @@ class AnswerReader:
         is_one_value = self._events == self._bare == 1 and not self._has_deltas
         return self.done or self._reason is not None or is_one_value
 
+    def _counts(self) -> Usage:
+        """What the server has counted; it has not, if it says 0 of what is there."""
+        usage = usage_in(self._usage, self._timings)
+        if usage.completion_tokens == 0 and self._is_begun:
+            usage = attrs.evolve(usage, completion_tokens=None)
+        return attrs.evolve(usage, prompt_tokens=usage.prompt_tokens or None)
+
     def finish(
         self, *, first_token: float | None, last_token: float | None, words: str = ""
     ) -> Generation:
@@ -252,10 +273,10 @@ class AnswerReader:
           GenerationFailed: if the stream ended before the answer did, or holds none.
 
         """
-        words = words or self._words
+        words = words or self._words or ("" if self._is_begun else self._unknown)
         says = f"; the server says: {_cut(words)}" if words else ""
         if not self._has_ended:
-            if words and not self._is_begun:
+            if not self._is_begun and (words or not self._events):
                 raise GenerationFailed(f"the server sent no answer{says}")
             raise GenerationFailed(
                 "the server's answer ended without a finish: it was cut off "
@@ -263,7 +284,7 @@ class AnswerReader:
             )
         if is_given_up(self._reason):
             raise GenerationFailed(f"the server gave up on the answer: {self._reason}{says}")
-        usage = usage_in(self._usage, self._timings)
+        usage = self._counts()
         is_cut = is_at_limit(self._reason)
         if self._reason is None and usage.completion_tokens is not None:
             is_cut = usage.completion_tokens == self._max_tokens

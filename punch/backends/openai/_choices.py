@@ -6,6 +6,7 @@ together by `_answer`.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -22,6 +23,8 @@ _GIVEN_UP = frozenset(
     | {"insufficient_system_resource", "network_error", "sensitive"}
     | {"blocklist", "malformed_function_call", "prohibited_content", "recitation", "safety"}
 )
+# What programs make of no reason that put it into words.
+_NO_REASONS = frozenset({"", "nil", "none", "null", "undefined"})
 _FOR_TOOLS = frozenset({"function_call", "tool_calls", "tool_call", "tool_use"})
 
 _TEXT_PARTS = frozenset({"text", "output_text"})
@@ -83,6 +86,9 @@ def _read_content(content: Any) -> tuple[str, str]:
     for part in content if isinstance(content, list) else [content]:
         if isinstance(part, str):
             texts.append(part)
+        elif isinstance(part, int | float) and not isinstance(part, bool):
+            # A server that takes an answer for JSON has made a number of it.
+            texts.append(json.dumps(part))
         elif isinstance(part, dict):
             kind = part.get("type", "text")
             if kind in _TEXT_PARTS:
@@ -108,13 +114,21 @@ def _texts_in(value: Any, levels: int = 4) -> Iterator[str]:
                 return
 
 
+def index_in(choice: Mapping[str, Any]) -> int | None:
+    """Which of several answers *choice* is a piece of; `None` if it does not say."""
+    index = choice.get("index")
+    if isinstance(index, str) and index.isascii() and index.isdecimal():
+        index = int(index[:9])
+    return index if isinstance(index, int) else None
+
+
 def reason_in(choice: Mapping[str, Any]) -> str | None:
     """Why the answer ends, in small letters; `None` if *choice* does not say that it does."""
     for name in ("finish_reason", "finish_details"):
         reason = choice.get(name)
         if isinstance(reason, dict):
             reason = reason.get("type")
-        if isinstance(reason, str) and reason.strip():
+        if isinstance(reason, str) and reason.strip().lower() not in _NO_REASONS:
             return reason.strip().lower()
     return None
 
@@ -136,10 +150,14 @@ def is_for_tools(reason: str | None) -> bool:
 
 def complaint_in(value: Mapping[str, Any]) -> Any:
     """The error that an event tells of in place of an answer, or beside one; `None` if none."""
-    if value.get("error"):
-        return value["error"]
-    if value.get("object") == "error" or value.get("type") == "error":
+    error = value.get("error")
+    if error and error is not True:
+        return error
+    if error or "error" in (value.get("object"), value.get("type")):
         return value
+    # Groq's, which ends a stream early with it.
+    if isinstance(more := value.get("x_groq"), dict) and more.get("error"):
+        return more["error"]
     if value.get("choices"):
         return None
     for name in ("errors", "detail"):

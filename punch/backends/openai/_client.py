@@ -50,6 +50,9 @@ _USAGE_SECONDS = 30.0
 _MAX_BODY_BYTES = 64 * 1024 * 1024
 _MAX_ERROR_BYTES = 64 * 1024
 
+# Some frameworks say "created" to every POST, and a proxy that has changed something says so.
+_ANSWERS = frozenset({200, 201, 203})
+
 # Characters of what is no JSON that are told.
 _MAX_WORDS = 500
 
@@ -150,7 +153,7 @@ class HttpClient:
             extensions={"trace": wire.note},
         ) as response:
             wire.is_answered = True
-            if response.status_code != 200:
+            if response.status_code not in _ANSWERS:
                 self._note(path, body, response.status_code)
                 raise await self._fault(response)
             try:
@@ -222,7 +225,7 @@ class HttpClient:
                 extensions={"trace": wire.note},
             ) as response:
                 wire.is_answered = True
-                if response.status_code != 200:
+                if response.status_code not in _ANSWERS:
                     self._note(path, body, response.status_code)
                     raise await self._fault(response)
                 return await _read(response, _MAX_BODY_BYTES)
@@ -250,6 +253,7 @@ class HttpClient:
             response.status_code,
             data,
             retry_after=response.headers.get("Retry-After"),
+            date=response.headers.get("Date"),
             key_setting=self._key_setting,
         )
 
@@ -380,7 +384,8 @@ def _bytes_in(response: httpx.Response) -> AsyncIterable[bytes]:
 
     """
     coding = response.headers.get("Content-Encoding", "identity").strip().lower()
-    if coding in ("", "identity"):
+    # Some servers name the character set there.
+    if coding in ("", "identity", "none", "utf-8"):
         # What `aiter_raw` reads, without its four generators a token.
         return response.stream  # type: ignore[return-value]  # it is async
     if coding in ("gzip", "deflate"):

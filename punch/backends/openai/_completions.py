@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import re
+from email.utils import mktime_tz, parsedate_tz
 from typing import Any, Literal
 
 import attrs
@@ -61,6 +62,11 @@ _MODEL_KINDS = frozenset({"model_not_found", "not_found_error"})
 # What servers write into `type` and `code` where they say nothing more than the status does. Such
 # an error may be about anything, a full context among it, and the words are for people.
 _VAGUE_KINDS = frozenset({"None", "BadRequestError", "BadRequest", "Bad Request", "400", "422"})
+
+_SECONDS = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9})?")
+
+# Errors within errors, and lists of one.
+_MAX_WRAPPERS = 3
 
 # llama-server, of a text to embed: it cannot be read in parts.
 _TOO_LARGE = re.compile(r"input \((\d+) tokens\) is too large .*?size: (\d+)")
@@ -278,7 +284,7 @@ class _Complaint:
 def _read_complaint(error: Any) -> _Complaint:
     if not isinstance(error, dict):
         return _Complaint(
-            kinds=frozenset(), message=str(error)[:_MAX_QUOTE], param=None,
+            kinds=frozenset(), message=_quoted(error), param=None,
             prompt_tokens=None, context_tokens=None,
         )  # fmt: skip
     param = error.get("param")
@@ -288,15 +294,25 @@ def _read_complaint(error: Any) -> _Complaint:
     return _Complaint(
         # OpenAI says it in `code`, llama.cpp in `type` with the HTTP status in `code`.
         kinds=frozenset(str(error.get(name)) for name in ("type", "code")),
-        message=str(error.get("message") or error)[:_MAX_QUOTE],
+        message=_quoted(error.get("message") or error),
         param=param if is_field else None,
         prompt_tokens=count_in(error, "n_prompt_tokens"),
         context_tokens=count_in(error, "n_ctx"),
     )
 
 
+def _quoted(words: Any) -> str:
+    text = words if isinstance(words, str) else json.dumps(words, ensure_ascii=False)
+    return text[:_MAX_QUOTE]
+
+
 def fault(
-    status: int, body: bytes, *, retry_after: str | None = None, key_setting: str | None = None
+    status: int,
+    body: bytes,
+    *,
+    retry_after: str | None = None,
+    date: str | None = None,
+    key_setting: str | None = None,
 ) -> PunchError:
     """Our word for an HTTP response that is no answer.
 
@@ -304,6 +320,7 @@ def fault(
       status: Its HTTP status.
       body: The beginning of its body.
       retry_after: Its ``Retry-After`` header.
+      date: Its ``Date`` header.
       key_setting: Name of the setting that holds the API key, for the text.
 
     """
@@ -311,12 +328,34 @@ def fault(
         value = json.loads(body)
     except (ValueError, RecursionError):
         value = plain_words(body) or f"HTTP status {status}"
-    if isinstance(value, dict):
-        value = value.get("error") or value.get("detail") or value
+    for _ in range(_MAX_WRAPPERS):
+        if isinstance(value, list) and len(value) == 1:
+            value = value[0]
+        if isinstance(value, dict):
+            value = _complained_in(value)
     error = fault_of(value, status=status, key_setting=key_setting)
-    if retry_after is not None and retry_after.isdecimal():
-        error.retry_after = float(retry_after[:9])
+    wait = _seconds_until(retry_after, date)
+    error.retry_after = error.retry_after if wait is None else wait
     return error
+
+
+def _complained_in(value: dict[str, Any]) -> Any:
+    found = value.get("error")
+    return (found if found is not True else None) or value.get("detail") or value
+
+
+def _seconds_until(retry_after: str | None, date: str | None) -> float | None:
+    """What a ``Retry-After`` says, in seconds: some, or a date (RFC 9110, section 10.2.3)."""
+    if retry_after is None:
+        return None
+    if _SECONDS.fullmatch(retry_after):
+        return float(retry_after)
+    then, now = parsedate_tz(retry_after), parsedate_tz(date)
+    try:
+        # By the server's own clock: ours may be another one.
+        return max(0.0, mktime_tz(then) - mktime_tz(now)) if then and now else None
+    except (ValueError, OverflowError):
+        return None
 
 
 def fault_of(error: Any, *, status: int, key_setting: str | None = None) -> PunchError:
@@ -351,7 +390,7 @@ def fault_of(error: Any, *, status: int, key_setting: str | None = None) -> Punc
             "split it"
         )
     failed = GenerationFailed(f"the server failed with status {status}: {said.message}")
-    if status in (429, 503):
+    if status in (429, 503, 529):
         # Loading a model or clearing a queue takes seconds; less would only add to the load.
         failed.retry_after = 1.0
     return failed

@@ -40,8 +40,11 @@ _MAX_WORDS_BYTES = 64 * 1024
 
 _BOM = b"\xef\xbb\xbf"
 
-# A space before the name, and none or several behind the colon, do not change what is meant.
-_FIELD = re.compile(rb"[ \t]*(data|event|error|id|retry)[ \t]*(?::(.*))?\Z", re.DOTALL)
+# A space before the name, none or several behind the colon, and capitals change nothing of what is
+# meant; nor do the zeros with which some proxies fill a packet.
+_FIELD = re.compile(
+    rb"[ \t\0]*(data|event|error|id|retry)[ \t]*(?::(.*))?\Z", re.DOTALL | re.IGNORECASE
+)
 
 DONE = "[DONE]"
 """The `data` of the event that says that nothing more comes, without white space around it."""
@@ -140,7 +143,7 @@ class EventReader:
         if field is None:
             self._read_bare(line, events)
             return
-        name, value = field.group(1), (field.group(2) or b"").removeprefix(b" ")
+        name, value = field.group(1).lower(), (field.group(2) or b"").removeprefix(b" ")
         if name == b"data":
             self._add(value, events)
         elif name == b"error":
