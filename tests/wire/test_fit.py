@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from punch.dialer import chat_request
 from punch.exceptions import InvalidRequest
 from punch.wire import broken_rule, check_request
+from punch.wire.checks._fit import unusable
 from punch.wire.checks._steps import steps
 
 RULES = [
@@ -233,3 +234,28 @@ def test_steps_are_at_least_one_for_each_value_that_is_judged(value: Any) -> Non
     counted = steps(tree, value)
     assert counted is not None
     assert counted >= size(value)
+
+
+@pytest.mark.parametrize("pattern", [r"\Aabc\Z", "a{,3}", "(?#c)a", r"^\d{4}\Z"])
+def test_a_pattern_of_another_language_is_refused(pattern: str) -> None:
+    """And not left out for one that is too big: what it says would be held to nothing."""
+    why = unusable(json.dumps({"properties": {"c": {"type": "string", "pattern": pattern}}}))
+    assert why is not None
+    assert "$.properties.c.pattern" in why
+
+
+@pytest.mark.parametrize("name", ["https://example.com/a.json", "https://example.com/a.json#"])
+def test_what_refers_to_the_schema_by_its_name_is_compared(name: str) -> None:
+    """A schema with an ``$id`` may say it in full."""
+    bare = name.rstrip("#")
+    schema = json.dumps(
+        {
+            "$id": name,
+            "properties": {"x": {"$ref": f"{bare}#/$defs/B"}, "y": {"$ref": bare}},
+            "$defs": {"B": {"type": "boolean"}},
+        }
+    )
+    assert unusable(schema) is None
+    assert broken_rule(schema, '{"x": true, "y": {"x": false}}') is None
+    assert broken_rule(schema, '{"x": null}') == "$.x breaks the rule type"
+    assert broken_rule(schema, '{"y": {"x": 1}}') == "$.y.x breaks the rule type"

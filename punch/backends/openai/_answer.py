@@ -128,7 +128,7 @@ class AnswerReader:
         """Take an event that is no JSON."""
         text = event.strip()
         if _WRAPPED.match(text):
-            # A proxy has wrapped an event into another one, or into several.
+            # A proxy has wrapped an event into others.
             return self.feed(_WRAPPED.sub("", text), kind)
         if kind == "error":
             raise _failed(text or _NO_WORD)
@@ -202,13 +202,9 @@ class AnswerReader:
         if not self._has_deltas:
             return read_message(message)
         # After pieces, a message is all of the answer once more.
-        return said or self._not_yet_said(read_message(message))
-
-    def _not_yet_said(self, whole: Said) -> Said:
-        so_far = "".join(self._parts)
-        is_longer = whole.text.startswith(so_far)
-        return Said(
-            whole.text[len(so_far) :] if is_longer else "",
+        whole, so_far = read_message(message), "".join(self._parts)
+        return said or Said(
+            whole.text[len(so_far) :] if whole.text.startswith(so_far) else "",
             "" if self._thoughts else whole.thought,
             () if self._calls else whole.calls,
         )
@@ -252,13 +248,6 @@ class AnswerReader:
         is_one_value = self._events == self._bare == 1 and not self._has_deltas
         return self.done or self._reason is not None or is_one_value
 
-    def _counts(self) -> Usage:
-        """What the server has counted; it has not, if it says 0 of what is there."""
-        usage = usage_in(self._usage, self._timings)
-        if usage.completion_tokens == 0 and self._is_begun:
-            usage = attrs.evolve(usage, completion_tokens=None)
-        return attrs.evolve(usage, prompt_tokens=usage.prompt_tokens or None)
-
     def finish(
         self, *, first_token: float | None, last_token: float | None, words: str = ""
     ) -> Generation:
@@ -284,7 +273,7 @@ class AnswerReader:
             )
         if is_given_up(self._reason):
             raise GenerationFailed(f"the server gave up on the answer: {self._reason}{says}")
-        usage = self._counts()
+        usage = _counted(usage_in(self._usage, self._timings), is_begun=self._is_begun)
         is_cut = is_at_limit(self._reason)
         if self._reason is None and usage.completion_tokens is not None:
             is_cut = usage.completion_tokens == self._max_tokens
@@ -296,13 +285,6 @@ class AnswerReader:
                 raise GenerationFailed(
                     f"the server's answer has no text, no call and no thought{says}"
                 )
-        prefill = _seconds(self._timings, "prompt_ms")
-        decode = _seconds(self._timings, "predicted_ms")
-        if prefill is None and decode is None and first_token is not None:
-            # The server does not say. Seen from here, the prompt takes until the first
-            # token and the answer from the first to the last; the network is part of it.
-            prefill = first_token
-            decode = None if last_token is None else last_token - first_token
         # For a call that was forced, OpenAI and vLLM say "stop".
         reason = "tool_calls" if calls else "stop"
         return Generation(
@@ -314,8 +296,27 @@ class AnswerReader:
                 reasoning=whole_characters("".join(self._thoughts)),
             ),
             usage=usage,
-            timings=Timings(prefill=prefill, decode=decode),
+            timings=_timed(self._timings, first_token, last_token),
         )
+
+
+def _counted(usage: Usage, *, is_begun: bool) -> Usage:
+    """*usage* without zeros for what is there: they are no count."""
+    if usage.completion_tokens == 0 and is_begun:
+        usage = attrs.evolve(usage, completion_tokens=None)
+    return attrs.evolve(usage, prompt_tokens=usage.prompt_tokens or None)
+
+
+def _timed(timings: dict[str, Any], first: float | None, last: float | None) -> Timings:
+    """What the server has measured; if it says nothing, what was seen from here.
+
+    The prompt takes until the *first* token and the answer from there to the *last*; the network
+    is part of it.
+    """
+    prefill, decode = _seconds(timings, "prompt_ms"), _seconds(timings, "predicted_ms")
+    if prefill is None and decode is None and first is not None:
+        return Timings(prefill=first, decode=None if last is None else last - first)
+    return Timings(prefill=prefill, decode=decode)
 
 
 def _failed(complaint: Any) -> Exception:

@@ -78,7 +78,13 @@ class _Count:
                 yield self._target(schema[name])
 
     def _target(self, reference: Any) -> Any:
-        if not isinstance(reference, str) or not reference.startswith("#"):
+        if not isinstance(reference, str):
+            raise _Uncountable
+        name = self._root.get("$id", self._root.get("id")) if isinstance(self._root, dict) else None
+        if isinstance(name, str) and not reference.startswith("#"):
+            # By its own name, a schema is the same.
+            reference = reference.removeprefix(name.rstrip("#")) or "#"
+        if not reference.startswith("#"):
             raise _Uncountable
         if not reference.startswith("#/"):
             return self._anchored(reference[1:])
