@@ -159,16 +159,7 @@ class Dispatch:
 
     async def settle(self, deadline: float) -> None:
         """Wait until somebody is known to be there, and all of them were heard or failed to be."""
-        limit = min(deadline, trio.current_time() + SETTLE_SECONDS)
-        joined, refused = self.membership.joined, self.membership.refused
-        with trio.move_on_at(limit):
-            while not (refused.is_set() or (joined.is_set() and self.pool.is_settled())):
-                await self.pool.change()
-        with trio.move_on_at(min(deadline, limit + WORD_SECONDS)):
-            while not joined.is_set() and self.membership.trouble is None:
-                await self.pool.change()
-        if not joined.is_set() and self.membership.trouble is not None:
-            raise self.membership.trouble
+        await _settled(self.membership, self.pool, deadline)
 
     def with_unreachable(self, error: PunchError) -> PunchError:
         """The same error, with the listeners in it that could not even be connected."""
@@ -297,3 +288,16 @@ class Dispatch:
         self.retries.deposit(now)
         if self.hedge is not None:
             self._hedges.deposit(now)
+
+
+async def _settled(membership: Directory, pool: SessionPool, deadline: float) -> None:
+    limit = min(deadline, trio.current_time() + SETTLE_SECONDS)
+    joined, refused = membership.joined, membership.refused
+    with trio.move_on_at(limit):
+        while not (refused.is_set() or (joined.is_set() and pool.is_settled())):
+            await pool.change()
+    with trio.move_on_at(min(deadline, limit + WORD_SECONDS)):
+        while not joined.is_set() and membership.trouble is None:
+            await pool.change()
+    if not joined.is_set() and membership.trouble is not None:
+        raise membership.trouble
