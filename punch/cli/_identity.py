@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 from ..exceptions import ConfigurationError
 from ..settings import data_folder, try_lock
@@ -25,7 +26,7 @@ def claim_identity(role: str, given: str | None = None) -> Iterator[Path]:
       given: The file to use; it is used as it is, without a lock.
 
     Raises:
-      ConfigurationError: if all identities are in use, or the data folder cannot be made.
+      ConfigurationError: if all identities are in use, or the data folder cannot be written.
 
     """
     if given is not None:
@@ -41,7 +42,7 @@ def claim_identity(role: str, given: str | None = None) -> Iterator[Path]:
         ) from error
     for number in range(1, MAX_IDENTITIES + 1):
         path = folder / (f"{role}.key" if number == 1 else f"{role}-{number}.key")
-        with path.with_suffix(".lock").open("ab") as file:
+        with _opened(path.with_suffix(".lock")) as file:
             if try_lock(file):
                 yield path
                 return
@@ -49,3 +50,13 @@ def claim_identity(role: str, given: str | None = None) -> Iterator[Path]:
         f"all {MAX_IDENTITIES} identities of {role}s in {folder} are in use; "
         "name another with --identity"
     )
+
+
+def _opened(path: Path) -> IO[bytes]:
+    try:
+        return path.open("ab")
+    except OSError as error:
+        raise ConfigurationError(
+            f"the lock file {path} cannot be made: {error.strerror}; make its folder writable and "
+            "see that the disk has room, or name a key file with --identity"
+        ) from error

@@ -273,6 +273,9 @@ class DecisionLog:
             return
         with self._lock:
             self._written += written
+        if written and self._warned:
+            self._warned = False
+            log.info("the decision log is written again", path=str(self.path))
 
     def _write(self, make: Callable[[], Entry], monotonic: float) -> bool:
         """Publish the line, then write it; whether it is in the file. A disk may be slow."""

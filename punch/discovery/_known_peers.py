@@ -31,7 +31,9 @@ class KnownPeers:
 
     def __init__(self, path: Path | None) -> None:
         self.path = path
+        # All of them where there is no file; else those that it did not take.
         self._memory: dict[str, PeerId] = {}
+        self._warned = False
 
     def get(self, place: str) -> PeerId | None:
         """The identity that was at *place*, ``host:port``; `None` if none is remembered.
@@ -45,28 +47,43 @@ class KnownPeers:
     def remember(self, place: str, peer_id: PeerId) -> None:
         """Remember that *peer_id* is at *place*, in place of any other.
 
+        Where the file cannot be written, as on a full disk, this process remembers it all the same.
+
         Raises:
-          NetworkError: if the file cannot be read or written.
+          NetworkError: if the file cannot be read.
 
         """
         known = self._read()
         known.pop(place, None)
         known[place] = peer_id
-        self._memory = known = dict(list(known.items())[-MAX_ENTRIES:])
+        known = dict(list(known.items())[-MAX_ENTRIES:])
         if self.path is None:
+            self._memory = known
             return
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            handle, name = tempfile.mkstemp(dir=self.path.parent, prefix=self.path.name)
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
-                file.writelines(f"{place} {peer}\n" for place, peer in known.items())
-            Path(name).replace(self.path)
+            _replace(self.path, "".join(f"{place} {peer}\n" for place, peer in known.items()))
         except OSError as error:
-            raise self._unusable(error) from error
+            self._memory[place] = peer_id
+            if not self._warned:
+                self._warned = True
+                log.warning(
+                    "the known peers cannot be written: this process alone remembers them",
+                    path=str(self.path),
+                    why=error.strerror,
+                    hint="see that the disk has room, or name another file with --known-peers",
+                )
+        else:
+            self._memory = {}
+            if self._warned:
+                self._warned = False
+                log.info("the known peers are written again", path=str(self.path))
 
     def _read(self) -> dict[str, PeerId]:
+        return self._in_file() | self._memory
+
+    def _in_file(self) -> dict[str, PeerId]:
         if self.path is None:
-            return dict(self._memory)
+            return {}
         try:
             lines = self.path.read_text(encoding="utf-8").splitlines()
         except FileNotFoundError:
@@ -81,6 +98,19 @@ class KnownPeers:
             f"the known peers cannot be kept in {self.path}: {error}; "
             "repair or remove the file, or name another with --known-peers"
         )
+
+
+def _replace(path: Path, text: str) -> None:
+    """Put *text* in the file at once; nothing of it is left where that fails."""
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=path.name)
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+        Path(name).replace(path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
 
 
 async def who_is_at(node: Node, address: Address, known: KnownPeers) -> PeerId:

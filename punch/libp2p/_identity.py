@@ -72,7 +72,7 @@ def load_or_create(path: Path) -> KeyPair:
     except OSError as error:
         raise ConfigurationError(
             f"cannot write the identity file {path}: {error.strerror}. "
-            "Make its folder writable, or name another file."
+            "Make its folder writable and see that the disk has room, or name another file."
         ) from error
 
 

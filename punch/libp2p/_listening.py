@@ -11,6 +11,9 @@ What to listen on is decided by the function `wanted`; the ports that may be tri
 from __future__ import annotations
 
 import ipaddress
+import logging
+import math
+import time
 from collections.abc import Sequence
 
 import attrs
@@ -28,6 +31,35 @@ _log = get_logger(__name__)
 # Seconds after which `wanted` is asked again though the machine's addresses are as they were: a
 # route may lead elsewhere, and a name may stand for another address.
 _ASK_SECONDS = 15.0
+
+# How often it is said that there is no descriptor for another connection, in seconds.
+_WARN_SECONDS = 60.0
+
+
+class _Shortage(logging.Filter):
+    """Says in one line a minute what trio says with a traceback, ten times a second.
+
+    Its loop that accepts connections waits then, and goes on; nothing else is wrong with it.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._warn_at = -math.inf
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        now = time.monotonic()
+        if now >= self._warn_at:
+            self._warn_at = now + _WARN_SECONDS
+            error = record.exc_info[1] if record.exc_info else None
+            _log.warning(
+                "no more connections of peers can be accepted: raise the limit of open files "
+                "(ulimit -n) if there are to be more",
+                why=error.strerror if isinstance(error, OSError) else record.getMessage(),
+            )
+        return False
+
+
+_shortage = _Shortage()
 
 
 class Listening:
@@ -85,6 +117,8 @@ class Listening:
           AddressUnavailable: if that cannot be.
 
         """
+        # Once, however many nodes there are.
+        logging.getLogger("trio.serve_listeners").addFilter(_shortage)
         # Until then QUIC can neither listen nor dial.
         await self._swarm.event_background_nursery_created.wait()
         places = self._fixed or await self._ask()

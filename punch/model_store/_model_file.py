@@ -266,9 +266,11 @@ def _write_cache(folder: Path, entries: list[list[Any]]) -> None:
     with contextlib.suppress(OSError):
         folder.mkdir(parents=True, exist_ok=True)
         text = json.dumps({"digests": entries[-_CACHE_ENTRIES:]}, indent=0)
-        with tempfile.NamedTemporaryFile("w", dir=folder, delete=False, encoding="utf-8") as file:
-            file.write(text)
+        handle, name = tempfile.mkstemp(dir=folder)
         try:
-            Path(file.name).replace(folder / _CACHE_NAME)
+            with os.fdopen(handle, "w", encoding="utf-8") as file:
+                file.write(text)
+            Path(name).replace(folder / _CACHE_NAME)
         except OSError:
-            Path(file.name).unlink()
+            # A full disk has room for the name of a file, and for nothing in it.
+            Path(name).unlink()

@@ -158,10 +158,11 @@ def edit(
             if after != text:
                 _replace(path, after, private=private)
     except (OSError, TOMLKitError) as error:
-        problem = error.strerror if isinstance(error, OSError) else "punch cannot edit this TOML"
-        raise ConfigurationError(
-            f"the settings file {path} cannot be changed: {problem}; edit it by hand"
-        ) from None
+        if isinstance(error, OSError):
+            problem = f"{error.strerror}; make it writable and see that the disk has room"
+        else:
+            problem = "punch cannot edit this TOML; edit it by hand"
+        raise ConfigurationError(f"the settings file {path} cannot be changed: {problem}") from None
 
 
 def _check(path: Path, before: SettingsFile, text: str, expected: tuple[str, str, object]) -> None:

@@ -402,3 +402,17 @@ async def test_a_role_that_a_member_does_not_know_ends_no_meeting(
 
     assert (found, everybody, trouble) == ({"other"}, {"other", "worker"}, None)
     assert old.streams == 1
+
+
+def test_known_peers_that_cannot_be_written_are_remembered_all_the_same(tmp_path: Path) -> None:
+    """And written with the next one, once there is room; nothing half done is left."""
+    path = tmp_path / "folder" / "known_peers"
+    path.parent.write_text("no folder")
+    known = KnownPeers(path)
+    known._in_file = dict  # type: ignore[method-assign]  # Of a folder that is none, not readable.
+    known.remember("a:1", PeerId("one"))
+    assert known.get("a:1") == "one"
+    path.parent.unlink()
+    known.remember("b:1", PeerId("two"))
+    assert path.read_text() == "a:1 one\nb:1 two\n"
+    assert [each.name for each in path.parent.iterdir()] == ["known_peers"]

@@ -198,7 +198,9 @@ class Database:
                 connection.execute(f"PRAGMA application_id = {APPLICATION}")
             connection.execute("COMMIT")
         except BaseException:
-            connection.execute("ROLLBACK")
+            # A full disk has undone it already.
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
             raise
 
 

@@ -143,6 +143,8 @@ class UsageBook:
             # Shielded: after a cancellation it would be unknown whether the thread has written.
             with trio.CancelScope(shield=True):
                 await trio.to_thread.run_sync(self._write, pending)
+            if self._warned:
+                log.info("usage is written again")
             self._warned = False
         except ConfigurationError as error:
             if not self._warned:

@@ -105,17 +105,24 @@ class Server:
             else:
                 connections.start_soon(self.connected, stream)
 
-    async def _make_room(self, number: int) -> None:
-        """End those connections that have been idle for longest."""
+    async def _make_room(self, number: int) -> bool:
+        """End those connections that have been idle for longest; false if there was none.
+
+        They count no more at once: of many that come together each ends another one.
+        """
         idle = [each for each in self._connections if each.is_idle and each.due < math.inf]
-        for connection in sorted(idle, key=lambda each: each.due)[:number]:
+        chosen = sorted(idle, key=lambda each: each.due)[:number]
+        self._connections.difference_update(chosen)
+        for connection in chosen:
             await connection.lose()
+        return bool(chosen)
 
     async def connected(self, stream: trio.SocketStream) -> None:
         """Serve one client until its connection ends."""
         if self.limit <= self.connections < self._limits.connections:
             # There are fewer descriptors than connections are wanted.
-            await self._make_room(1)
+            while self.connections >= self.limit and await self._make_room(1):
+                pass
             with trio.move_on_after(SHORTAGE_SECONDS):
                 while self.connections >= self.limit:
                     self._fewer = trio.Event()
