@@ -112,8 +112,11 @@ async def stop(pair: Pair) -> None:
 
 
 async def word(text: str, timeout: float, pair: Pair) -> None:
-    """A request after which the small program of ours is lost."""
+    """A request with which the small program of ours is lost, until one of them is found so."""
     await send(pair, chat_request(text, timeout=timeout))
+    with trio.move_on_after(MAX_GAP_SECONDS):
+        while not any(one.restarts for one in pair.backends):
+            await trio.sleep(0.1)
 
 
 async def lose(pair: Pair, way: Callable[[Pair], Awaitable[None]], times: int) -> float:

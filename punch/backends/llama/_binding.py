@@ -140,7 +140,7 @@ class _Binding:
         self._restarts = Restarts()
         self._not_before = -math.inf
         self._number = 0
-        self._pace = Pace()
+        self._pace = Pace(is_warm=False)
         self._starts = 0
         self._reason: str | None = None
         self._loaded_in = 1.0

@@ -84,7 +84,7 @@ class LlamaCliBackend:
         self._offer = offer
         self._gpus = gpus
         self._lock = trio.Lock()
-        self._pace = Pace()
+        self._pace = Pace(is_warm=False)
         self._loaded_in: float | None = None
         command = [*program.command, "--model", str(model_path)]
         command += ["--ctx-size", str(context_tokens)]

@@ -30,10 +30,10 @@ CHECK_SECONDS = 1.0
 
 # Seconds without a token after which the engine is asked. Slow machines make a token in less,
 # once the prompt is read.
-QUIET_SECONDS = 4.0
+QUIET_SECONDS = 3.0
 
 # Beyond the longest computation: for a machine that swaps, or starts other programs.
-PATIENCE_SECONDS = 10.0
+PATIENCE_SECONDS = 8.0
 
 # Before anything was measured, a batch may take as long as with the slowest of machines.
 UNKNOWN_BATCH_SECONDS = 60.0
@@ -43,6 +43,9 @@ MAX_PATIENCE_SECONDS = 600.0
 
 # llama.cpp reads a prompt in batches of this many tokens (`--batch-size`).
 BATCH_TOKENS = 2048
+
+# A prompt of fewer tokens, such as what is not cached of a conversation, is no measure of a batch.
+_FEW_TOKENS = 128
 
 # How many times slower than measured a batch may be: other programs compute beside it.
 SLOWER = 4.0
@@ -64,9 +67,16 @@ class Look:
 
 
 class Pace:
-    """How long an engine may take for what it cannot break off, by how fast it was."""
+    """How long an engine may take for what it cannot break off, by how fast it was.
 
-    def __init__(self) -> None:
+    Args:
+      is_warm: Whether the engine has computed something before it is asked, as servers do. One that
+        has not may have to read its whole model from the disk first.
+
+    """
+
+    def __init__(self, *, is_warm: bool) -> None:
+        self._is_warm = is_warm
         self._token_seconds: float | None = None
         self._sample = 0
 
@@ -76,11 +86,17 @@ class Pace:
         if tokens and seconds and tokens >= self._sample:
             self._sample = min(tokens, BATCH_TOKENS)
             self._token_seconds = seconds / tokens
+            if tokens < _FEW_TOKENS:
+                # A handful takes as long as one, and says little of a batch.
+                slowest = UNKNOWN_BATCH_SECONDS / BATCH_TOKENS / SLOWER
+                self._token_seconds = min(self._token_seconds, slowest)
 
     def time_for(self, tokens: int) -> float:
         """Seconds after which an engine that has *tokens* of prompts to read is late."""
         if self._token_seconds is None:
-            batches = max(1, math.ceil(tokens / BATCH_TOKENS))
+            batches = tokens / BATCH_TOKENS
+            if not self._is_warm:
+                batches = max(1.0, batches)
             return min(PATIENCE_SECONDS + batches * UNKNOWN_BATCH_SECONDS, MAX_PATIENCE_SECONDS)
         return min(PATIENCE_SECONDS + SLOWER * tokens * self._token_seconds, MAX_PATIENCE_SECONDS)
 
@@ -138,15 +154,13 @@ class Vigil:
         self._cancelled_at: float | None = None
         self._accused: frozenset[Watched] | None = None
         self._left_tokens = 0
-        self._asking = trio.CancelScope()
-        self._asked_at = -math.inf
         self._last_sign = -math.inf
         self._begun_at = -math.inf
         self._work: Collection[Collection[int]] = ()
         self._quiet_before = 0.0
         self._used: tuple[float, float] | None = None
         self._wake = trio.Event()
-        self._pace = Pace()
+        self._pace = Pace(is_warm=True)
 
     @property
     def _tokens(self) -> int:
@@ -186,8 +200,6 @@ class Vigil:
         self._accused = None
         watched = Watched(self, prompt_tokens, has_grammar=has_grammar)
         self._running.add(watched)
-        # What it brings may take longer than what there was when the engine was asked.
-        self._asking.deadline = max(self._asking.deadline, self._asked_at + self.patience)
         self._wake.set()
         try:
             yield watched
@@ -236,11 +248,10 @@ class Vigil:
     async def _look(self) -> Look:
         """Ask the engine, and have it killed if it gives no answer or makes nothing."""
         look, last_sign = Look(), self._last_sign
-        self._asked_at = trio.current_time()
-        self._asking = trio.CancelScope(deadline=self._asked_at + self.patience)
-        with self._asking:
+        # It hears the question before what comes after it, so that does not count.
+        with trio.move_on_after(self.patience) as asking:
             look = await self._ask()
-        if self._asking.cancelled_caught:
+        if asking.cancelled_caught:
             if self._last_sign <= last_sign:
                 after = "" if self._cancelled_at is None else ", after a request was cancelled"
                 self._end(f"it made nothing and gave no answer for {self.patience:.0f} s{after}")
