@@ -10,8 +10,8 @@ import pytest
 from integration.programs import Program, limit
 from lab.machines import BOOTSTRAP_PORT, Lab, Machine
 
-# A drain takes at most 10 s and closing a node 3 s. A program that hangs does so for ever: the rest is
-# for five programs that end at once on a machine with other things to do.
+# A drain takes at most 10 s and closing a node 3 s, and a program that hangs does so for ever. The
+# rest is for five programs that end at once on a machine with other things to do.
 DRAIN_SECONDS = 30.0
 
 # What may become of the bootstrap that they meet at, or would.
