@@ -57,8 +57,6 @@ def test_a_firewalled_listener_is_named_with_its_reason_on_all_sides(lab: Lab) -
         return any("no answer within" in one["unreachable_why"] for one in last)
 
     until(away, "punch peers --json names it")
-    asked = asker.dial("--ask", "x", "--model", "none", "--timeout", "15")
-    assert asked.code == 3
     shown = asker.punch("peers", "--once")
     assert f"{listener.peer_id} cannot be asked: " in shown.out
     assert place in shown.out
