@@ -158,7 +158,9 @@ class Asking:
             return True
         decision = self.decide(request, attempts.reason, but=[attempt.candidate.id])
         if attempt.is_quiet:
-            return attempts.has_alternative(decision)
+            # Where nothing is left to pay for another try, the one under way is the best there is.
+            is_paid = self._dispatch.retries.left(trio.current_time()) >= 1.0
+            return is_paid and attempts.has_alternative(decision)
         seconds = attempt.seconds_left(decision.request.output_tokens)
         if not attempts.has_alternative(decision):
             is_enough = attempt.decode_awaited >= MIN_HOPELESS_SECONDS
