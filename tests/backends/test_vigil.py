@@ -355,3 +355,19 @@ async def test_a_request_beside_one_that_was_cancelled_is_not_accused(
                 await trio.sleep(1)
             assert not engine.vigil.may_have_killed(one)
     assert "was busy for" in engine.killed[0][1]
+
+
+async def test_computing_for_others_is_no_computing_on(autojump_clock: MockClock) -> None:
+    """Short requests, again and again, with rests in which there is time to look."""
+    async with watched() as engine:
+        engine.computes = True
+        await cancelled(engine, prompt_tokens=100)
+        for _ in range(100):
+            with engine.vigil.request(10) as one:
+                await trio.sleep(0.2)
+                one.sign()
+            await trio.sleep(1.7)
+        assert engine.killed == []
+        # Nobody asks anything any more.
+        await trio.sleep(20)
+    assert len(engine.killed) == 1

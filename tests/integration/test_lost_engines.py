@@ -101,7 +101,10 @@ async def grammar(pair: Pair) -> None:
 
 
 async def giant(pair: Pair) -> None:
-    """A schema that takes hours to be made into a grammar; its caller gives up."""
+    """A schema that takes hours to be made into a grammar; its caller gives up.
+
+    Meanwhile the engine answers others, and it is found once nobody asks it anything.
+    """
     await send(pair, poison(GIANT, 8.0))
 
 
@@ -112,8 +115,12 @@ async def stop(pair: Pair) -> None:
 
 
 async def word(text: str, timeout: float, pair: Pair) -> None:
-    """A request with which the small program of ours is lost, until one of them is found so."""
+    """A request with which the small program of ours is lost."""
     await send(pair, chat_request(text, timeout=timeout))
+
+
+async def found(pair: Pair) -> None:
+    """Wait until an engine that was lost is found so."""
     with trio.move_on_after(MAX_GAP_SECONDS):
         while not any(one.restarts for one in pair.backends):
             await trio.sleep(0.1)
@@ -148,6 +155,7 @@ async def lose(pair: Pair, way: Callable[[Pair], Awaitable[None]], times: int) -
             number += 1
             nursery.start_soon(ask, number)
             await trio.sleep(1.0)
+    await found(pair)
     await pair.well()
     for number in range(times):
         response = await pair.router.ask(honest(1000 + number))

@@ -158,7 +158,12 @@ class Vigil:
         self._begun_at = -math.inf
         self._work: Collection[Collection[int]] = ()
         self._quiet_before = 0.0
-        self._used: tuple[float, float] | None = None
+        # Whether the engine has said that it is rid of what was cancelled, and what it used since.
+        self._is_rid = False
+        self._used = self._used_at = self._rest_since = 0.0
+        # Requests so far, and how many there were when the rest began that is looked at.
+        self._begun = 0
+        self._rest_begun = -1
         self._wake = trio.Event()
         self._pace = Pace(is_warm=True)
 
@@ -198,6 +203,7 @@ class Vigil:
         if not self._running:
             self._begun_at = trio.current_time()
         self._accused = None
+        self._begun += 1
         watched = Watched(self, prompt_tokens, has_grammar=has_grammar)
         self._running.add(watched)
         self._wake.set()
@@ -207,7 +213,8 @@ class Vigil:
             # Also where the answer could not be passed on: nobody wants the rest.
             if self._cancelled_at is None:
                 self._cancelled_at = trio.current_time()
-                self._used = None
+            self._is_rid = False
+            self._rest_begun = -1
             self._cancelled.add(watched)
             self._left_tokens = min(self._left_tokens + watched.prompt_tokens, BATCH_TOKENS)
             raise
@@ -236,9 +243,11 @@ class Vigil:
             await trio.sleep(CHECK_SECONDS)
             if any(one.is_held_up for one in self._running):
                 self.sign()
-            elif self._cancelled_at is not None:
+            elif self._cancelled_at is not None and not self._is_rid:
                 await self._look_after_cancel(self._cancelled_at)
-            elif self._running and trio.current_time() >= self._quiet_since + QUIET_SECONDS:
+            elif not self._running:
+                self._look_at_rest()
+            elif trio.current_time() >= self._quiet_since + QUIET_SECONDS:
                 await self._look()
 
     @property
@@ -269,31 +278,33 @@ class Vigil:
         look = await self._look()
         if self._cancelled_at is None:
             return  # It was killed.
-        is_late = trio.current_time() >= cancelled_at + self.patience
-        after = f"for {self.patience:.0f} s after a request was cancelled"
-        if look.busy is not None and look.busy > len(self._running):
-            if is_late:
-                self._end(f"it was busy {after}", self._cancelled)
-        elif self._running:
-            # An engine that does not say what it works at is judged once it should rest.
-            if look.busy is not None:
-                self._forget()
-        elif self._rests():
-            self._forget()
-        elif is_late:
-            self._end(f"it computed on {after}", self._cancelled)
+        if look.busy is None or look.busy <= len(self._running):
+            # It may still be at work for it, and say nothing: in one of its HTTP threads.
+            self._is_rid = True
+            self._left_tokens = 0
+            self._cancelled.clear()
+        elif trio.current_time() >= cancelled_at + self.patience:
+            seconds = f"{self.patience:.0f} s"
+            self._end(f"it was busy for {seconds} after a request was cancelled", self._cancelled)
 
-    def _rests(self) -> bool:
-        """Whether the engine has used next to no processor time since the last look."""
-        used, before = self._cpu_seconds(), self._used
+    def _look_at_rest(self) -> None:
+        """See that the engine uses next to no processor time while nobody asks it anything."""
+        used, now = self._cpu_seconds(), trio.current_time()
         if used is None:
-            return True
-        now = trio.current_time()
-        self._used = now, used
-        return before is not None and used - before[1] <= IDLE_SHARE * (now - before[0])
+            self._forget()
+            return
+        if self._rest_begun != self._begun:
+            self._rest_begun, self._rest_since = self._begun, now
+        elif used - self._used <= IDLE_SHARE * (now - self._used_at):
+            self._forget()
+        elif now >= self._rest_since + self.patience:
+            seconds = f"{self.patience:.0f} s"
+            self._end(f"it computed on for {seconds} after a request was cancelled", ())
+        self._used, self._used_at = used, now
 
     def _forget(self) -> None:
         self._cancelled_at = None
+        self._is_rid = False
         self._cancelled.clear()
         self._left_tokens = 0
 
