@@ -50,8 +50,9 @@ class Engine:
 
     async def death(self) -> None:
         """Wait until it is killed, which ends its requests."""
-        while not self.killed:
-            await trio.sleep(0.1)
+        with trio.fail_after(1000):
+            while not self.killed:
+                await trio.sleep(0.1)
 
     def kill(self, why: str) -> None:
         """Note the time; it lives again."""
