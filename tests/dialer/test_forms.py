@@ -301,6 +301,7 @@ async def test_another_peer_may_do_better_as_long_as_nothing_was_delivered(
     async with swarm.router() as router:
         await swarm.listener("a", saying(bad))
         await swarm.listener("b", saying(good))
+        await router.wait_for_peers(lambda found: len(found) == 2)
         for number in range(10):
             response = await router.ask(attrs.evolve(request, request_id=str(number)))
             assert response.result == good

@@ -251,7 +251,7 @@ def test_each_count_that_is_missing_is_estimated_by_itself() -> None:
 
 
 async def test_a_liar_costs_no_key_more_than_the_answer(keys: KeyStore) -> None:
-    """And the client is told the same number as is booked."""
+    """What cannot be true is told to nobody, and the key pays for what there was."""
 
     async def play(request: CommandRequest, emit: Emit) -> Generation:
         await emit("some", 1)
@@ -263,9 +263,8 @@ async def test_a_liar_costs_no_key_more_than_the_answer(keys: KeyStore) -> None:
         for _ in range(2):
             reply = await client.post(CHAT, question(), authorization=f"Bearer {secret}")
             assert reply.status == 200
-            usage = reply.json()["usage"]
-            assert (usage["prompt_tokens"], usage["completion_tokens"]) == cost(client)
-            assert usage["total_tokens"] < 1200
+            assert reply.json()["usage"] is None
+            assert 0 < sum(cost(client)) < 1200
 
 
 # ---- several answers ----

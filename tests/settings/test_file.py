@@ -306,7 +306,9 @@ def test_a_write_that_fails_leaves_the_old_file_and_no_other(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("os.fsync", full)
-    with pytest.raises(ConfigurationError, match=r"cannot be changed: No space left.*by hand"):
+    with pytest.raises(
+        ConfigurationError, match=r"cannot be changed: No space left.*make it writable"
+    ):
         put(path, "listener.slots", "4")
 
     assert path.read_bytes() == before
