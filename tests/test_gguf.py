@@ -182,7 +182,7 @@ def test_no_beginning_of_a_file_is_taken_for_a_file() -> None:
             read(data[:length])
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(data=st.data())
 def test_flipped_bytes_raise_nothing_else(data: st.DataObject) -> None:
     """Damage gives another header or one kind of error."""
@@ -194,7 +194,7 @@ def test_flipped_bytes_raise_nothing_else(data: st.DataObject) -> None:
         read(bytes(damaged)).kv_bytes_per_token()
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(body=st.binary(max_size=400), pairs=st.integers(0, 5), tensors=st.integers(0, 5))
 def test_arbitrary_bytes_raise_nothing_else(body: bytes, pairs: int, tensors: int) -> None:
     """Also behind a header that looks right."""

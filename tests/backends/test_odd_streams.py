@@ -147,7 +147,7 @@ def mixed_forms(draw: st.DrawFn) -> AnswerForm:
     return attrs.evolve(form, line_end=other.line_end, space=other.space)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(
     text=TEXTS,
     cuts=st.lists(st.integers(0, 24), max_size=5),
@@ -236,7 +236,7 @@ async def test_a_number_in_place_of_a_text_is_said() -> None:
 # ---- cuts ----
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(data=st.data(), form=mixed_forms(), end=st.sampled_from([CUT, RESET]))
 def test_an_answer_that_is_cut_anywhere_is_whole_or_a_prefix_with_an_error(
     data: st.DataObject, form: AnswerForm, end: Part
