@@ -108,7 +108,8 @@ class LibP2PNode:
     @property
     def addresses(self) -> tuple[str, ...]:
         """Where others can dial us: multiaddresses that end in ``/p2p/PEER_ID``."""
-        found = (*self._announce, *map(str, self._listening.addresses))
+        # Our own first: they are the ones that most dialers reach, and each is tried in turn.
+        found = (*map(str, self._listening.addresses), *self._announce)
         return tuple(f"{address}/p2p/{self._peer_id}" for address in dict.fromkeys(found))
 
     async def _follow(self) -> None:
