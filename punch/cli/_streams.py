@@ -11,6 +11,7 @@ import io
 import os
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, TextIO
 
 from ..exceptions import ConfigurationError
@@ -47,17 +48,36 @@ class _Output:
             raise _OutputLost(error.errno or errno.EIO) from None
 
 
+class _Errors:
+    """Standard error: what it cannot take any more is lost, and ends no program."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        with suppress(OSError):
+            return self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with suppress(OSError):
+            self._stream.flush()
+
+
 def with_streams(program: Callable[[], int]) -> int:
     """Run *program* and return its exit code, or the one that says what became of its output."""
     _open_missing()
-    before = sys.stdout
+    before, errors = sys.stdout, sys.stderr
     if isinstance(before, _Output):
         # A command of `punch`, which has seen to it.
         return program()
     if before is sys.__stdout__ and isinstance(before, io.TextIOWrapper):
         # What the terminal's or the file's encoding has no sign for is written as its number.
         before.reconfigure(errors="backslashreplace")
-    sys.stdout = _Output(before)
+    sys.stdout, sys.stderr = _Output(before), _Errors(errors)
     try:
         try:
             return program()
@@ -73,7 +93,7 @@ def with_streams(program: Callable[[], int]) -> int:
         print(f"punch: standard output: {os.strerror(lost.number)}", file=sys.stderr)
         return ExitCode.OUTPUT
     finally:
-        sys.stdout = before
+        sys.stdout, sys.stderr = before, errors
 
 
 def read_all() -> str:

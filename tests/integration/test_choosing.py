@@ -362,8 +362,9 @@ async def test_a_stopped_listener_is_noticed_and_its_requests_move(three: Three)
                 assert response.executor == three.fast.peer_id
                 assert response.result is not None
                 assert response.result.text == text_of(request)
-                (attempt,) = response.attempts
-                assert (attempt["peer_id"], attempt["error"]) == (asleep.peer_id, "silent")
+                # Another one was asked beside it, or after it was found to be silent.
+                for attempt in response.attempts:
+                    assert (attempt["peer_id"], attempt["error"]) == (asleep.peer_id, "silent")
             assert len(answers) == 3
         finally:
             asleep.send(signal.SIGCONT)
