@@ -65,8 +65,9 @@ async def _supervise(
     shutdown = Shutdown()
     # A program that is cancelled returns nothing, and this is what the signal made of it.
     outcome = ExitCode.INTERRUPTED
-    # `nohup` has a program ignore the end of its terminal, and it still does.
-    heard = [number for number in _ENDED_BY if signal.getsignal(number) != signal.SIG_IGN]
+    # `nohup` has a program ignore the end of its terminal, and it still does. SIGINT is another
+    # matter: shells have whatever they start in the background ignore it, unasked.
+    heard = [number for number in _ENDED_BY if not _is_unheard(number)]
     with trio.open_signal_receiver(*heard) as signals:
         async with trio.open_nursery() as nursery:
 
@@ -83,6 +84,10 @@ async def _supervise(
             outcome = await program(settings, shutdown)
             nursery.cancel_scope.cancel()
     return outcome
+
+
+def _is_unheard(number: signal.Signals) -> bool:
+    return number.name == "SIGHUP" and signal.getsignal(number) == signal.SIG_IGN
 
 
 def _calm_collector() -> None:
