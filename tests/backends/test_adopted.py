@@ -10,6 +10,7 @@ from random import Random
 from typing import Any
 
 import attrs
+import httpx
 import pytest
 import trio
 from hypothesis import given, settings
@@ -425,7 +426,7 @@ async def test_a_server_that_takes_the_question_and_says_nothing_is_waited_for(
         def transport(self) -> Any:
             return _Silent(super().transport(), self)
 
-    class _Silent(__import__("httpx").AsyncBaseTransport):  # type: ignore[misc]
+    class _Silent(httpx.AsyncBaseTransport):
         def __init__(self, inner: Any, server: ModelServer) -> None:
             self.inner, self.server = inner, server
 
@@ -546,7 +547,7 @@ async def test_a_server_that_lists_nothing_while_it_computes_is_not_away(
     server = OneThread("a")
     inner = server.transport()
 
-    class Gate(__import__("httpx").AsyncBaseTransport):  # type: ignore[misc]
+    class Gate(httpx.AsyncBaseTransport):
         async def handle_async_request(self, request: Any) -> Any:
             if request.method == "POST":
                 server.is_computing = True
@@ -608,7 +609,7 @@ async def test_a_slow_list_is_asked_for_less_often(autojump_clock: MockClock) ->
     server = ModelServer("a")
     inner = server.transport()
 
-    class Slow(__import__("httpx").AsyncBaseTransport):  # type: ignore[misc]
+    class Slow(httpx.AsyncBaseTransport):
         async def handle_async_request(self, request: Any) -> Any:
             await trio.sleep(2.5)
             return await inner.handle_async_request(request)
