@@ -256,13 +256,17 @@ class PeerError(PunchError):
         return self.message if self.peer_id is None else f"{self.peer_id}: {self.message}"
 
 
+CONNECTION_LOST = "the connection was lost"
+"""How a segment ends whose peer was lost with its connection: our own words, not the peer's."""
+
+
 class PeerUnreachable(PeerError):
     """No connection or stream to the peer could be opened, or it broke.
 
     Args:
       message: What happened, in a sentence.
       peer_id: See `PeerError`.
-      why: A word for what happened to a dial, see below; `None` where there was none.
+      why: A word for what happened, see below; `None` where there is none.
       retry_after: See `PunchError`.
 
     """
@@ -280,7 +284,8 @@ class PeerUnreachable(PeerError):
         super().__init__(message, peer_id=peer_id, retry_after=retry_after)
         self.why = why
         """``no_answer``, ``refused``, ``no_route``, ``no_name``, ``other_peer``, ``no_peer`` (what
-        answers is none) or ``no_protocol``; `None` if no address was dialled."""
+        answers is none) or ``no_protocol`` of a dial; ``lost`` of a connection that was open, whose
+        message is then `CONNECTION_LOST`; or else `None`."""
 
 
 class PeerTimeout(PeerError):

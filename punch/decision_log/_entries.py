@@ -11,7 +11,7 @@ from ..capability import ModelOffer, PeerId
 from ..events import Answered, Event
 from ..events import Attempted as AttemptedEvent
 from ..events import Decided as DecidedEvent
-from ..exceptions import CODES
+from ..exceptions import CODES, CONNECTION_LOST
 from ..peers import Candidate, PeerRecord
 from ..routing import Decision, RouteRequest
 from ..wire import Segment, Timings, Usage, bounded, short_word
@@ -315,7 +315,9 @@ def attempted(event: AttemptedEvent) -> Attempted:
 
 
 # What a part of an answer may end with, beside the codes of errors.
-_ENDS = frozenset({"stop", "length", "tool_calls", "cancelled", "moved", "late", "success"})
+_ENDS = frozenset(
+    {"stop", "length", "tool_calls", "cancelled", "moved", "late", "success", CONNECTION_LOST}
+)
 
 _LEFT_OUT = "left out: it may have a peer's own words in it, which are not kept"
 

@@ -13,6 +13,7 @@ from ..capability import PeerId
 from ..discovery import Directory, SessionPool
 from ..events import Attempted, Bus
 from ..exceptions import (
+    CONNECTION_LOST,
     NoPeerAvailable,
     PeerError,
     PeerRefused,
@@ -144,7 +145,7 @@ class Dispatch:
         peer_id = candidate.peer_id
         session = self.pool.session(peer_id)
         if session is None:
-            raise PeerUnreachable("the connection was lost", peer_id=peer_id)
+            raise PeerUnreachable(CONNECTION_LOST, peer_id=peer_id, why="lost")
         if (before := session.cancelling(request.request_id)) is not None:
             with trio.move_on_after(CANCEL_SECONDS):
                 await before.confirmed()

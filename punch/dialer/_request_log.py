@@ -8,7 +8,7 @@ import attrs
 import trio
 
 from ..events import Answered, Attempted, Bus, Decided
-from ..exceptions import PeerTimeout, PunchError
+from ..exceptions import PeerTimeout, PeerUnreachable, PunchError
 from ..peers import Candidate
 from ..routing import Decision, Reason
 from ..wire import CommandRequest, CommandResponse, Segment, scrubbed
@@ -135,6 +135,8 @@ class RequestLog:
 
 def _quotes(error: PunchError | None) -> bool:
     """Whether an error may have a peer's own words in it: all may but a few that are only ours."""
+    if isinstance(error, PeerUnreachable) and error.why == "lost":
+        return False
     return error is not None and not isinstance(error, PeerTimeout)
 
 

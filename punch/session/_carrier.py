@@ -18,6 +18,7 @@ from .._logs import get_logger
 from ..access import Admit, Introduction, admit_everybody
 from ..capability import PeerId
 from ..exceptions import (
+    CONNECTION_LOST,
     LocalProtocolError,
     NotPermitted,
     PeerError,
@@ -253,7 +254,7 @@ class PeerSession:
                 await self.drained()
             data = await self._stream.receive_some()
             if not data:
-                self._lose("the connection was lost")
+                self._finish(PeerUnreachable(CONNECTION_LOST, peer_id=self.peer_id, why="lost"))
                 return
             self._heartbeat.heard(trio.current_time())
             self._received += len(data)
