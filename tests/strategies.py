@@ -211,6 +211,9 @@ command_requests = st.builds(
     sampling=samplings,
     tools=tuples_of(tools, 2),
     tool_choice=maybe(st.sampled_from(["auto", "none", "required", "function:f"])),
+    parallel_tool_calls=maybe(st.booleans()),
+    reasoning_effort=maybe(names),
+    reasoning_budget=maybe(st.integers(0, 1 << 40)),
     response_schema=maybe(st.sampled_from(["{}", '{"type": "object"}'])),
     logprobs=maybe(st.integers(0, 20)),
     stream=st.booleans(),
@@ -266,6 +269,7 @@ command_responses = st.builds(
         prompt_tokens=maybe(counts),
         completion_tokens=maybe(counts),
         cached_tokens=maybe(counts),
+        reasoning_tokens=maybe(counts),
     ),
     timings=st.builds(
         Timings,

@@ -34,6 +34,12 @@ class StreamShape(WholeShape, Protocol):
     def text(self, index: int, parts: Sequence[str]) -> bytes:
         """The next parts of the text of one answer, each in an event of its own."""
 
+    def reasoning(self, index: int, parts: Sequence[str]) -> bytes:
+        """The next parts of what the model thinks, as it comes: before the text, or within it.
+
+        Empty if the format has no place for it.
+        """
+
     def comment(self, words: str) -> bytes:
         """What the client waits for; empty if the format has no comments."""
 

@@ -48,7 +48,7 @@ from ._limits import (
 )
 from ._registration import Join, Registration, Roster
 from ._request import ChatMessage, CommandRequest
-from ._response import CommandResponse, Completion, Fault, TokenLogprob
+from ._response import CommandResponse, Completion, Fault, TokenLogprob, Usage
 from ._schema import MESSAGES, MINOR, registration_of
 
 # A frame with more maps and arrays than this is no message of ours: an empty one is a byte on the
@@ -91,6 +91,9 @@ SINCE: Mapping[tuple[type[Any], str], int] = {
     (ChatMessage, "parts"): 1,
     (ChatMessage, "reasoning"): 1,
     (CommandRequest, "offer"): 1,
+    (CommandRequest, "parallel_tool_calls"): 1,
+    (CommandRequest, "reasoning_budget"): 1,
+    (CommandRequest, "reasoning_effort"): 1,
     (CommandResponse, "lane"): 1,
     (Completion, "reasoning"): 1,
     (Fault, "engine_died"): 1,
@@ -102,6 +105,7 @@ SINCE: Mapping[tuple[type[Any], str], int] = {
     (Roster, "minor"): 1,
     (Roster, "notices"): 1,
     (Roster, "reach"): 1,
+    (Usage, "reasoning_tokens"): 1,
 }
 
 # What minor 0 is told of the peer instead of its lanes: first, in this order.

@@ -172,6 +172,8 @@ LIMITS: Mapping[str, Limit] = {
     "tools[].parameters": _SCHEMA,
     # ``function:`` and the longest name of a tool, with room to spare.
     "tool_choice": Limit(str, 1, 128, "printable characters", printable=True),
+    "reasoning_effort": Limit(str, 1, 32, "printable characters", printable=True),
+    "reasoning_budget": Limit(int, 0, 1 << 40, "tokens"),
     "response_schema": _SCHEMA,
     "logprobs": Limit(int, 0, MAX_ALTERNATIVES, "alternatives"),
     # No context is as long; a counter of 53 bits still holds the sum of many.

@@ -191,6 +191,17 @@ class CommandRequest:
     tool_choice: str | None = None
     """``auto``, ``none``, ``required`` or ``function:NAME``; `None` is ``auto``."""
 
+    parallel_tool_calls: bool | None = None
+    """False: at most one call in the answer. True, or `None` for no matter: any number. Minor 1."""
+
+    reasoning_effort: str | None = None
+    """How much the model thinks before it answers: ``none``, ``minimal``, ``low``, ``medium``,
+    ``high``; may grow. `None` leaves it to the backend. A model that cannot think passes over it.
+    Minor 1."""
+
+    reasoning_budget: int | None = None
+    """Tokens that the model may think for; `None` for no limit of their own. Minor 1."""
+
     response_schema: str | None = None
     """JSON Schema that the answer must fit, as text; ``{}`` means any JSON object."""
 
@@ -264,5 +275,6 @@ class CommandRequest:
             continuation=None,
             tools=(),
             tool_choice=None,
+            parallel_tool_calls=None,
             response_schema=None,
         )

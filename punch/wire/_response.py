@@ -30,6 +30,9 @@ class Usage:
     cached_tokens: int | None = None
     """Tokens of the prompt that were found in the backend's cache."""
 
+    reasoning_tokens: int | None = None
+    """Tokens of the answer that were thought and not said. Minor 1."""
+
     @property
     def computed_tokens(self) -> int | None:
         """Tokens of the prompt that were not in the cache: what prefill took time for."""

@@ -323,6 +323,35 @@ ADDED_AT_1: list[tuple[Any, str]] = [
         ("0000002683a873657175656e636503a56c6f61647381a081a671756575656402a474797065a46c6f6164"),
     ),
     (
+        Request(
+            request=CommandRequest(
+                request_id="r1",
+                parallel_tool_calls=False,
+                reasoning_effort="low",
+                reasoning_budget=64,
+            )
+        ),
+        (
+            "0000006182a77265717565737484aa726571756573745f6964a27231b3706172616c6c656c5f746f6f6c"
+            "5f63616c6c73c2b0726561736f6e696e675f6566666f7274a36c6f77b0726561736f6e696e675f627564"
+            "67657440a474797065a772657175657374"
+        ),
+    ),
+    (
+        Response(
+            response=CommandResponse(
+                request_id="r1",
+                status="success",
+                usage=Usage(completion_tokens=9, reasoning_tokens=7),
+            )
+        ),
+        (
+            "0000006282a8726573706f6e736583aa726571756573745f6964a27231a6737461747573a77375636365"
+            "7373a5757361676582b1636f6d706c6574696f6e5f746f6b656e7309b0726561736f6e696e675f746f6b"
+            "656e7307a474797065a8726573706f6e7365"
+        ),
+    ),
+    (
         Request(request=CommandRequest(request_id="r1", offer="gpu/m")),
         (
             "0000003182a77265717565737482aa726571756573745f6964a27231a56f66666572a56770752f6da474"

@@ -181,7 +181,7 @@ def test_every_number_of_the_sampling_has_a_limit() -> None:
 def test_every_other_field_of_a_request_has_a_limit_too() -> None:
     """But for switches, words of a list, and texts that count against the frame."""
     fields = {field.name for field in attrs.fields(CommandRequest)}
-    switches = {"stream", "strict", "continuable"}
+    switches = {"stream", "strict", "continuable", "parallel_tool_calls"}
     others = {"command", "sampling", "prompt", "continuation"}
     assert fields - switches - others <= set(LIMITS)
 

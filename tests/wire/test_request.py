@@ -106,6 +106,8 @@ def refusal(wrong: CommandRequest) -> str:
             ChatMessage(role="assistant", content="", tool_calls=(CALL,) * 128),
             ChatMessage(role="tool", content="", tool_call_id="c1", name="f"),
         ),
+        request(parallel_tool_calls=False, reasoning_effort="none", reasoning_budget=0),
+        request(parallel_tool_calls=True, reasoning_effort="e" * 32, reasoning_budget=1 << 40),
         called(arguments="no JSON, as models write it"),
         called(arguments=""),
         called(arguments='{"half": "\\ud800"}'),

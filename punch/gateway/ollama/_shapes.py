@@ -58,10 +58,13 @@ class OllamaShape:
         # The last one: the model's name comes before the text.
         self._before, _, self._after = line.rpartition(as_json("\0"))
 
-    def _said(self, text: str, calls: Sequence[ToolCall] = ()) -> dict[str, Any]:
+    def _said(
+        self, text: str, calls: Sequence[ToolCall] = (), *, thinking: str = ""
+    ) -> dict[str, Any]:
+        thought = {"thinking": thinking} if thinking else {}
         if not self._chat:
-            return {"response": text}
-        message: dict[str, Any] = {"role": "assistant", "content": text}
+            return {"response": text, **thought}
+        message: dict[str, Any] = {"role": "assistant", "content": text, **thought}
         if calls:
             message["tool_calls"] = [
                 {"id": call.id, "function": {"name": call.name, "arguments": arguments_of(call)}}
@@ -80,6 +83,13 @@ class OllamaShape:
         """A line for each part."""
         lines = [f"{self._before}{as_json(part)}{self._after}\n" for part in parts]
         return "".join(lines).encode(errors="replace")
+
+    def reasoning(self, index: int, parts: Sequence[str]) -> bytes:
+        """A line for each part, with no text."""
+        lines = [
+            _line(self._head | self._said("", thinking=part) | {"done": False}) for part in parts
+        ]
+        return b"".join(lines)
 
     def comment(self, words: str) -> bytes:
         """Empty: JSON has no comments."""

@@ -94,6 +94,10 @@ class ResponsesShape:
             self._of_part("response.output_text.delta", delta=part, logprobs=[]) for part in parts
         )
 
+    def reasoning(self, index: int, parts: Sequence[str]) -> bytes:
+        """Empty: what is thought is not told."""
+        return b""
+
     def comment(self, words: str) -> bytes:
         """A comment of server-sent events."""
         return comment(words)

@@ -128,6 +128,7 @@ class TextShape(ABC):
         self.includes_usage = includes_usage
         self._head = ""
         self._tails: dict[int, tuple[str, str]] = {}
+        self._opened: set[int] = set()
         self.began(model)
 
     # ---- what differs ----
@@ -153,7 +154,7 @@ class TextShape(ABC):
     def began(self, model: str) -> bytes:
         """Empty: the first event of each answer comes with its first text."""
         self.named(model)
-        self._tails = {}
+        self._tails, self._opened = {}, set()
         return b""
 
     def named(self, model: str) -> None:
@@ -182,8 +183,14 @@ class TextShape(ABC):
         pieces = [f"{before}{as_json(part)}{after}" for part in parts]
         return opening + "".join(pieces).encode(errors="replace")
 
+    def reasoning(self, index: int, parts: Sequence[str]) -> bytes:
+        """Empty: completions have no field for what is thought."""
+        return b""
+
     def _opening(self, index: int) -> bytes:
-        first = self.first(index)
+        """The first event of an answer, once."""
+        first = None if index in self._opened else self.first(index)
+        self._opened.add(index)
         return b"" if first is None else self._event([first])
 
     def comment(self, words: str) -> bytes:
@@ -192,8 +199,7 @@ class TextShape(ABC):
 
     def finished(self, index: int, response: CommandResponse) -> bytes:
         """Tool calls, probabilities and the reason for the end, none of which is known earlier."""
-        data = b"" if index in self._tails else self._opening(index)
-        self._tails.setdefault(index, ("", ""))
+        data = self._opening(index)
         payload = punch_body(self.request_id, [response])
         choices = self.last(index, completion_of(response))
         for place, choice in enumerate(choices):
@@ -256,6 +262,16 @@ class ChatShape(TextShape):
         """A piece of the message."""
         delta = {"content": "\0"}
         return {"index": index, "delta": delta, "logprobs": None, "finish_reason": None}
+
+    def reasoning(self, index: int, parts: Sequence[str]) -> bytes:
+        """An event for each part, with the field that servers of OpenAI's interface agree on."""
+        data = self._opening(index)
+        for part in parts:
+            delta = {"reasoning_content": part}
+            data += self._event(
+                [{"index": index, "delta": delta, "logprobs": None, "finish_reason": None}]
+            )
+        return data
 
     def last(self, index: int, result: Completion) -> list[dict[str, Any]]:
         """The tool calls, if there are any, and the end."""

@@ -145,6 +145,10 @@ def check_request(request: CommandRequest) -> None:
     _check_number(request.stream_interval, "stream_interval")
     if request.logprobs is not None:
         _check_number(request.logprobs, "logprobs")
+    if request.reasoning_effort is not None:
+        check_label(request.reasoning_effort, "reasoning_effort", LIMITS["reasoning_effort"])
+    if request.reasoning_budget is not None:
+        _check_number(request.reasoning_budget, "reasoning_budget")
     _check_text(request)
     check_form(request)
     _check_sampling(request)
