@@ -13,12 +13,14 @@ import trio
 from punch.backends import open_openai
 from punch.backends.openai._address import read_server
 from punch.backends.openai._client import HttpClient, open_http_client
+from punch.backends.openai._completions import Dialect
 from punch.exceptions import (
     BackendCrashed,
     ConfigurationError,
     GenerationFailed,
     InvalidRequest,
     OfferUnavailable,
+    PeerUnable,
 )
 from punch.wire import ChatMessage, CommandRequest
 
@@ -247,3 +249,59 @@ async def test_a_bad_address_is_refused_before_anything_is_sent() -> None:
     with pytest.raises(ConfigurationError, match="PUNCH_OPENAI_URL"):
         async with open_openai(url="nonsense"):
             pass
+
+
+# ---- texts to embed ----
+
+TOO_LONG = "input (620 tokens) is too large to process. increase the physical batch size"
+
+
+def embeds(*, longest: int, status: int = 500, words: str = TOO_LONG) -> Handler:
+    """A server that embeds texts of at most *longest* characters."""
+
+    async def handler(request: httpx.Request) -> httpx.Response:
+        texts = json.loads(request.content)["input"]
+        if any(len(text) > longest for text in texts):
+            error = {"code": status, "type": "server_error", "message": words}
+            return httpx.Response(status, json={"error": error})
+        rows = [{"index": n, "embedding": [1.0]} for n in range(len(texts))]
+        return httpx.Response(200, json={"data": rows})
+
+    return handler
+
+
+async def embed(handler: Handler, dialect: Dialect = "llama_cpp") -> None:
+    """Have a text of 100 characters embedded."""
+
+    async def emit(text: str, tokens: int) -> None:
+        pass
+
+    request = CommandRequest(request_id="r", command="embed", inputs=("x" * 100,))
+    async with client_of(handler) as client:
+        await client.generate(request, emit, model=None, dialect=dialect)
+
+
+@pytest.mark.parametrize("words", [TOO_LONG, "Eingabe zu lang", "", "out of memory"])
+async def test_a_text_that_only_this_server_cannot_embed_is_its_limit(words: str) -> None:
+    """In whatever words it says so: it embeds a shorter one."""
+    with pytest.raises(PeerUnable, match="split them") as caught:
+        await embed(embeds(longest=50, words=words))
+    assert words in caught.value.message
+    assert caught.value.param == "inputs"
+
+
+@pytest.mark.parametrize(
+    ("handler", "dialect"),
+    [
+        (embeds(longest=0), "llama_cpp"),
+        (embeds(longest=50, status=503), "llama_cpp"),
+        (embeds(longest=50), "other"),
+    ],
+    ids=["fails at all", "is busy", "is of another kind"],
+)
+async def test_a_server_that_fails_has_failed_whatever_it_says(
+    handler: Handler, dialect: Dialect
+) -> None:
+    """Its words are for people."""
+    with pytest.raises(GenerationFailed, match="620 tokens"):
+        await embed(handler, dialect)

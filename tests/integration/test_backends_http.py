@@ -27,6 +27,7 @@ from punch.exceptions import (
     ConfigurationError,
     ContextTooLong,
     InvalidRequest,
+    PeerUnable,
     PunchError,
 )
 from punch.wire import ChatMessage, CommandRequest, Sampling
@@ -134,6 +135,20 @@ async def test_a_real_answer_streams_with_true_counts(either: Open) -> None:
     assert attrs.evolve(offered, features=offer.features) == offer
     assert again.completion.text == generation.completion.text
     assert again.usage.prompt_tokens == 39
+
+
+async def test_a_text_longer_than_the_batch_is_the_limit_of_the_server(either: Open) -> None:
+    """Which is well, embeds the next text, and says how many tokens there were."""
+
+    def texts(*texts: str) -> CommandRequest:
+        return attrs.evolve(FOX, command="embed", messages=(), inputs=texts)
+
+    with trio.fail_after(LIMIT):
+        async with either() as backend:
+            with pytest.raises(PeerUnable, match=r"60[0-9] tokens.*split them"):
+                await backend.generate(texts("short", " word" * 600), ignore)
+            vectors = (await backend.generate(texts("short", "word"), ignore)).completion.embeddings
+    assert len(vectors) == 2
 
 
 async def test_an_answer_stops_where_the_caller_says(either: Open) -> None:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import attrs
 import trio
 
-from ...exceptions import BackendCrashed, GenerationFailed, PunchError
+from ...exceptions import BackendCrashed, GenerationFailed, PeerUnable, PunchError
 from ...wire import CommandRequest, Secrets
 from .._base import Emit, Generation
 from ._answer import AnswerReader
@@ -109,6 +109,7 @@ class HttpClient:
         Raises:
           InvalidRequest: if the server rejects a value; the text has its words.
           ContextTooLong: if the prompt does not fit; the text has both numbers.
+          PeerUnable: if the request is beyond what this server serves.
           BackendError: if the server rejects the API key.
           GenerationFailed: if this answer failed, or was cut off.
           BackendCrashed: if the server is not there, or went away.
@@ -116,10 +117,34 @@ class HttpClient:
         """
         path, body = build(request, model=model, dialect=dialect, slot=slot)
         if request.command == "embed":
-            value = await self.post_json(path, body)
-            return read_embeddings(value, expected=len(request.inputs))
+            return await self._embed(path, body, expected=len(request.inputs), dialect=dialect)
         answer = AnswerReader(request.logprobs, max_tokens=request.sampling.max_tokens)
         return await self._asked(partial(self._stream, path, body, emit, answer))
+
+    async def _embed(
+        self, path: str, body: Mapping[str, Any], *, expected: int, dialect: Dialect
+    ) -> Generation:
+        """The vectors of the texts in *body*.
+
+        llama-server reads a text to embed in one piece, says of one that is longer than its batch
+        only in words that it failed, and tells nowhere how long that is. One that embeds a letter
+        meanwhile is well, and the text is what it cannot serve.
+        """
+        try:
+            return read_embeddings(await self.post_json(path, body), expected=expected)
+        except GenerationFailed as error:
+            # One that is busy or loading says when to come back.
+            if dialect != "llama_cpp" or error.retry_after is not None:
+                raise
+            failed = error
+        try:
+            read_embeddings(await self.post_json(path, {**body, "input": ["a"]}), expected=1)
+        except PunchError:
+            raise failed from None
+        raise PeerUnable(
+            f"the server embeds short texts, and failed at these: {failed.message}; split them",
+            param="inputs",
+        ) from failed
 
     async def _asked(self, ask: Callable[[_Wire], Awaitable[T]]) -> T:
         """The result of *ask*; a request lost on a stale connection is sent once more.

@@ -68,9 +68,6 @@ _SECONDS = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9})?")
 # Errors within errors, and lists of one.
 _MAX_WRAPPERS = 3
 
-# llama-server, of a text to embed: it cannot be read in parts.
-_TOO_LARGE = re.compile(r"input \((\d+) tokens\) is too large .*?size: (\d+)")
-
 
 def build(
     request: CommandRequest, *, model: str | None, dialect: Dialect, slot: int | None = None
@@ -384,11 +381,6 @@ def fault_of(error: Any, *, status: int, key_setting: str | None = None) -> Punc
             # It may be too long for that server, or ask for what only that does not know.
             return PeerUnable(what)
         return InvalidRequest(what, param=said.param)
-    if (numbers := _TOO_LARGE.search(said.message)) is not None:
-        return ContextTooLong(
-            f"a text to embed has {numbers[1]} tokens and the server takes {numbers[2]} at a time; "
-            "split it"
-        )
     failed = GenerationFailed(f"the server failed with status {status}: {said.message}")
     if status in (429, 503, 529):
         # Loading a model or clearing a queue takes seconds; less would only add to the load.
