@@ -96,6 +96,12 @@ class ModelOffer:
     max_output: int | None = None
     """Tokens of the longest answer that this peer makes for another owner's, `None` for no cap."""
 
+    architecture: str | None = None
+    """llama.cpp's word for the kind of network, such as ``llama``; minor 1."""
+
+    embedding_length: int | None = None
+    """Numbers in one embedding; minor 1."""
+
     @property
     def key(self) -> str:
         """Tells it from the other offers of its peer: its id, or its name where it has none."""

@@ -106,6 +106,8 @@ offers = st.builds(
     decode_rate=maybe(rates),
     usual_tokens=maybe(st.integers(1, 1 << 40)),
     slowdown=maybe(st.floats(0.0, 1e3)),
+    architecture=maybe(st.text(labels, min_size=1, max_size=8)),
+    embedding_length=maybe(st.integers(1, 1 << 24)),
 )
 loads = st.builds(
     Load,

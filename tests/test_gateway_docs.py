@@ -36,6 +36,7 @@ from punch.gateway.ollama._bodies import (
     OldEmbedBody,
     OllamaChatBody,
     Options,
+    PullBody,
     ShowBody,
 )
 from punch.gateway.openai._bodies import ChatBody, CompletionBody, EmbeddingBody
@@ -57,6 +58,7 @@ BODIES: dict[str, type[Body]] = {
     "/api/embed": EmbedBody,
     "/api/embeddings": OldEmbedBody,
     "/api/show": ShowBody,
+    "/api/pull": PullBody,
     "options": Options,
     "punch": PunchOptions,
 }

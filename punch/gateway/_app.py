@@ -232,6 +232,7 @@ class Application:
       endpoints: Those that ask a model: ``POST`` and nothing else.
       routes: Everything else.
       door: Decides which requests may enter.
+      absent: Says of a method and a path that have no route why that is so, if it knows.
 
     """
 
@@ -242,6 +243,7 @@ class Application:
         endpoints: Sequence[Endpoint[Any]],
         routes: Sequence[BaseRoute],
         door: Door,
+        absent: Callable[[str, str], Refusal | None] = lambda method, path: None,
     ) -> None:
         self.service = service
         self.door = door
@@ -251,7 +253,8 @@ class Application:
             *routes,
             *(Route(each.path, each, methods=["POST"]) for each in endpoints),
         ]
-        self._routes = Routes(all_routes, redirect_slashes=False, default=_nothing_here)
+        self._routes = Routes(all_routes, redirect_slashes=False, default=self._nothing_here)
+        self._absent = absent
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -324,6 +327,9 @@ class Application:
         await send({"type": "http.response.start", "status": 204, "headers": headers_out})
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
+    async def _nothing_here(self, scope: Scope, receive: Receive, send: Send) -> None:
+        raise self._absent(scope["method"], scope["path"]) or HTTPException(404)
+
     def methods_of(self, scope: Scope) -> list[str]:
         """Methods of a path; none if there is no such path."""
         found: set[str] = set()
@@ -349,10 +355,6 @@ class _Sender:
                 given.append((b"x-content-type-options", b"nosniff"))
             message = {**message, "headers": [*given, *self._headers]}
         await self._send(message)
-
-
-async def _nothing_here(scope: Scope, receive: Receive, send: Send) -> None:
-    raise HTTPException(404)
 
 
 def _as_refusal(error: HTTPException) -> Refusal:

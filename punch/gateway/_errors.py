@@ -163,7 +163,9 @@ class Refusal(Exception):
         }
 
     def ollama(self) -> dict[str, Any]:
-        """The body, as Ollama's clients read it."""
+        """The body, as Ollama's clients read it: they look for "not found" in it."""
+        if self.cause == "unknown_model":
+            return {"error": f"model not found: {self.message}"}
         return {"error": self.message}
 
     def body(self, path: str) -> bytes:

@@ -28,16 +28,9 @@ from ._offered import models_body, one_model_body
 from ._openapi import describe
 from .keys._keys import KeyStore
 from .keys._quotas import Quotas
-from .ollama._endpoints import (
-    OLLAMA_VERSION,
-    Embed,
-    Generate,
-    OldEmbed,
-    OllamaChat,
-    Show,
-    ps_body,
-    tags_body,
-)
+from .ollama._endpoints import Embed, Generate, OldEmbed, OllamaChat
+from .ollama._lists import ps_body, tags_body
+from .ollama._managing import OLLAMA_VERSION, Pull, Running, Show, refused_change
 from .openai._endpoints import Chat, Completions, Embeddings
 from .openai._responses import Responses
 from .server import DRAIN_SECONDS, Limits, Server, open_server
@@ -163,7 +156,8 @@ def build_application(router: Router, parts: GatewayParts | None = None) -> Appl
     return Application(
         service,
         endpoints=endpoints,
-        routes=[*parts.routes, *_own_routes(service, described)],
+        routes=[Running(), *parts.routes, *_own_routes(service, described)],
+        absent=refused_change,
         door=Door(
             keys=parts.keys,
             origins=settings.origins,
@@ -222,6 +216,7 @@ def _own_routes(service: Service, described: Mapping[str, Any]) -> list[BaseRout
         json_route("/api/tags", lambda _: tags_body(router.peers, service.began_at)),
         json_route("/api/ps", lambda _: ps_body(router.peers, service.began_at)),
         Route(Show.path, Show(service), methods=["POST"]),
+        Route(Pull.path, Pull(service), methods=["POST"]),
     ]
 
 

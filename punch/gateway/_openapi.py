@@ -14,7 +14,7 @@ from .._version import __version__
 from ._endpoint import MAX_REQUEST_ID_CHARACTERS, Endpoint
 from ._errors import TABLE
 from ._parsing import Body
-from .ollama._bodies import ShowBody
+from .ollama._bodies import PullBody, ShowBody
 
 REF = "#/components/schemas/{model}"
 
@@ -127,7 +127,7 @@ def describe(endpoints: Sequence[Endpoint[Any]], *, keys: bool) -> dict[str, Any
       keys: Whether API keys are needed.
 
     """
-    bodies: list[type[Body]] = [*(endpoint.body for endpoint in endpoints), ShowBody]
+    bodies: list[type[Body]] = [*(endpoint.body for endpoint in endpoints), ShowBody, PullBody]
     # All bodies in one call: pydantic gives equal models of two bodies one definition.
     named, definitions = models_json_schema(
         [(body, "validation") for body in bodies], ref_template=REF
@@ -140,6 +140,7 @@ def describe(endpoints: Sequence[Endpoint[Any]], *, keys: bool) -> dict[str, Any
     for endpoint in endpoints:
         paths[endpoint.path] = {"post": _describe_question(endpoint, refs[endpoint.body])}
     paths["/api/show"] = {"post": _describe_show(refs[ShowBody])}
+    paths["/api/pull"] = {"post": _describe_pull(refs[PullBody])}
     return {
         "openapi": "3.1.0",
         "info": {
@@ -208,11 +209,20 @@ def _describe_question(endpoint: Endpoint[Any], body: Any) -> dict[str, Any]:
 def _describe_show(body: Any) -> dict[str, Any]:
     schema = _object(details={"type": "object"}, model_info={"type": "object"})
     ok = {"description": "The model.", "content": {"application/json": {"schema": schema}}}
-    statuses = (*ANYWHERE, *OF_BODIES, 404)
+    return _describe_aside("/api/show", "what is known of a model.", body, ok)
+
+
+def _describe_pull(body: Any) -> dict[str, Any]:
+    content = {"application/json": {"schema": _object(status=_TEXT)}, "application/x-ndjson": {}}
+    ok = {"description": "The model is on offer.", "content": content}
+    return _describe_aside("/api/pull", "a model that is on offer is there already.", body, ok)
+
+
+def _describe_aside(path: str, about: str, body: Any, ok: Mapping[str, Any]) -> dict[str, Any]:
     return {
-        "summary": "POST /api/show: what is known of a model.",
+        "summary": f"POST {path}: {about}",
         "requestBody": _json_body(body),
-        "responses": {"200": ok} | _errors("/api/show", statuses),
+        "responses": {"200": ok} | _errors(path, (*ANYWHERE, *OF_BODIES, 404)),
     }
 
 

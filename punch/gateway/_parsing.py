@@ -104,14 +104,15 @@ MAX_SEED = (1 << 63) - 1
 Text = Annotated[StrictStr, Tag("~text")]
 
 
-def _printable(value: str) -> str:
+def printable(value: str) -> str:
+    """*value*, the name of a model; raises `ValueError` if it cannot be shown."""
     if not value.isprintable():
         limit = LIMITS["model"]
         raise ValueError(f"it must be {limit.span} {limit.unit}")
     return value
 
 
-ModelName = Annotated[str, within("model"), AfterValidator(_printable)]
+ModelName = Annotated[str, within("model"), AfterValidator(printable)]
 """The name of a model, which goes into logs, headers and labels."""
 
 

@@ -27,6 +27,8 @@ log = get_logger(__name__)
 
 _REMEDY: Final = "`punch models pull smollm2` fetches a small one; `punch models list` shows all"
 _SHARD: Final = re.compile(r"-(\d{5})-of-(\d{5})$")  # How gguf-split names its parts.
+_LABEL_CHARACTERS: Final = 64  # As long as the wire takes a word, and as far as it counts numbers.
+_EMBEDDING: Final = 1 << 24
 _CACHE_NAME: Final = "digests.json"
 _CACHE_ENTRIES: Final = 256  # Far more than a disk has models; about 60 KB.
 _CACHE_BYTES: Final = 1024 * 1024  # A larger file is not ours.
@@ -106,6 +108,8 @@ def describe(
         size_bytes=weight_bytes,
         kv_bytes_per_token=header.kv_bytes_per_token(),
         chat_template=header.chat_template_digest,
+        architecture=_label(header.architecture),
+        embedding_length=header.embedding if 0 < (header.embedding or 0) <= _EMBEDDING else None,
     )
     return ModelFile(path=first, file_bytes=file_bytes, header=header, offer=offer)
 
@@ -116,6 +120,11 @@ def _name(text: str, path: Path) -> str:
     if name != text:
         log.warning("a model is offered under another name than its file's", name=name, path=path)
     return name
+
+
+def _label(text: str | None) -> str | None:
+    """*text* from a file, as peers accept it."""
+    return (clean_name(text or "") or "")[:_LABEL_CHARACTERS] or None
 
 
 def digest(path: Path, *, cache_folder: Path) -> str:

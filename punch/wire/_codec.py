@@ -85,6 +85,8 @@ SINCE: Mapping[tuple[type[Any], str], int] = {
     (ModelOffer, "id"): 1,
     (ModelOffer, "lane"): 1,
     (ModelOffer, "max_output"): 1,
+    (ModelOffer, "architecture"): 1,
+    (ModelOffer, "embedding_length"): 1,
     (Lane, "max_seconds"): 1,
     (Lane, "max_priority"): 1,
     (Capability, "lanes"): 1,

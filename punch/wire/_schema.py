@@ -168,6 +168,8 @@ _offer = record(
     id=label(64),
     lane=label(64),
     max_output=_of("max_tokens"),
+    architecture=label(64),
+    embedding_length=integer(1, 1 << 24),
 )
 
 
@@ -255,7 +257,15 @@ def _capability(value: Any) -> Capability:
         old: Capability = _claim(value)
         # No peer of minor 0 names its offers: to it such a key is one of the unknown ones.
         models = tuple(
-            attrs.evolve(offer, id=None, lane="", max_output=None) for offer in old.models
+            attrs.evolve(
+                offer,
+                id=None,
+                lane="",
+                max_output=None,
+                architecture=None,
+                embedding_length=None,
+            )
+            for offer in old.models
         )
         return attrs.evolve(old, lanes=(lane,), models=models)
     claim: Capability = _claim(value)

@@ -50,6 +50,7 @@ def test_the_offer_has_what_the_file_says(model: Path, cache: Path) -> None:
     assert found.offer.kv_bytes_per_token == 256
     assert found.offer.chat_template == found.header.chat_template_digest
     assert not found.offer.continues
+    assert (found.offer.architecture, found.offer.embedding_length) == ("llama", 64)
 
 
 def test_an_alias_is_the_name(model: Path, cache: Path) -> None:

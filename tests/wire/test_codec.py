@@ -291,6 +291,24 @@ ADDED_AT_1: list[tuple[Any, str]] = [
         ),
     ),
     (
+        Advert(
+            incarnation=7,
+            sequence=1,
+            age=0.5,
+            capability=Capability.of_one_lane(
+                backend="b",
+                simulated=False,
+                models=[ModelOffer(name="m", architecture="llama", embedding_length=576)],
+            ),
+        ),
+        (
+            "0000009185ab696e6361726e6174696f6e07a873657175656e636501a3616765cb3fe0000000000000aa"
+            "6361706162696c69747982a56c616e65739182a76261636b656e64a162a973696d756c61746564c2a66d"
+            "6f64656c739183a46e616d65a16dac617263686974656374757265a56c6c616d61b0656d62656464696e"
+            "675f6c656e677468cd0240a474797065a6616476657274"
+        ),
+    ),
+    (
         Request(request=CommandRequest(request_id="r1", command="count", prompt="a")),
         (
             "0000003c82a77265717565737483aa726571756573745f6964a27231a7636f6d6d616e64a5636f756e74"

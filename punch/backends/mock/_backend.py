@@ -240,6 +240,7 @@ class MockBackend:
                 name=script.model,
                 context_tokens=script.context_tokens,
                 digest=DIGEST,
+                architecture="mock",
                 features=frozenset(
                     {"chat", "complete", "embed", "tools", "json_schema", "logprobs"}
                 ),

@@ -27,7 +27,8 @@ from ...wire import clean_name
 # What an offer may say, by the rules of the wire.
 MAX_CONTEXT_TOKENS = 1 << 40
 MAX_COUNT = 1 << 53
-MAX_QUANTIZATION_CHARACTERS = 64
+MAX_LABEL_CHARACTERS = 64
+MAX_EMBEDDING_LENGTH = 1 << 24
 
 # A number of more digits is none that anybody meant; to read it takes Python a long time.
 _MAX_DIGITS = 40
@@ -124,6 +125,12 @@ class Facts:
     size_bytes: int | None = None
     """Their size."""
 
+    architecture: str | None = None
+    """llama.cpp's word for the kind of network, where the server uses it."""
+
+    embedding_length: int | None = None
+    """Numbers in one embedding."""
+
     odd: tuple[str, ...] = ()
     """Fields whose values cannot be true."""
 
@@ -173,6 +180,17 @@ def facts_of(row: Mapping[str, Any]) -> Facts:
         or _size(row.get("params_string")),
         quantization=_label(meta.get("ftype") or quantization or details.get("quantization_level")),
         size_bytes=numbers.first(MAX_COUNT, (meta, "size"), (row, "size_bytes"), (row, "size")),
+        architecture=_label(
+            info.get("general.architecture")
+            or details.get("family")
+            or row.get("arch")
+            or row.get("architecture")
+        ),
+        embedding_length=numbers.first(
+            MAX_EMBEDDING_LENGTH,
+            (meta, "n_embd"),
+            (info, f"{info.get('general.architecture')}.embedding_length"),
+        ),
         odd=tuple(numbers.odd),
     )
 
@@ -255,7 +273,7 @@ def _digest(value: Any) -> str | None:
 
 def _label(value: Any) -> str | None:
     text = clean_name(value) if isinstance(value, str) else None
-    return None if text is None else text[:MAX_QUANTIZATION_CHARACTERS]
+    return None if text is None else text[:MAX_LABEL_CHARACTERS]
 
 
 def _size(value: Any) -> int | None:

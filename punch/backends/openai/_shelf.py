@@ -273,6 +273,8 @@ class Shelf:
             parameters=facts.parameters,
             quantization=facts.quantization,
             size_bytes=facts.size_bytes,
+            architecture=facts.architecture,
+            embedding_length=facts.embedding_length,
             load_seconds=_load_seconds(facts),
         )
 

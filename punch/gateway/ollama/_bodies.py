@@ -6,11 +6,26 @@ As with OpenAI's, a field that cannot be honoured is refused by name.
 from __future__ import annotations
 
 import json
+import re
 from typing import Annotated, Any, Literal
 
-from pydantic import AliasChoices, Discriminator, Field, Tag, model_validator
+from pydantic import AfterValidator, Discriminator, Field, Tag, model_validator
 
-from .._parsing import MAX_SEED, Body, Function, ModelName, Never, PunchOptions, Text, within
+from ...wire import MAX_NAME_CHARACTERS
+from .._parsing import (
+    MAX_SEED,
+    Body,
+    Function,
+    ModelName,
+    Never,
+    PunchOptions,
+    Text,
+    printable,
+    within,
+)
+
+# A duration of nothing, as Go reads it: https://pkg.go.dev/time#ParseDuration.
+_NO_TIME = re.compile(r"[-+]?(0+(\.0*)?(ns|us|µs|μs|ms|s|m|h)?)+")
 
 
 class _Options(Body):
@@ -116,12 +131,20 @@ class OllamaGenerationBody(Body):
     stream: bool | None = None
     format: Format | None = None
     options: Options | None = None
-    # Taken and ignored: how long a model stays in memory is the listener's decision.
+    # How long a model stays in memory is the listener's decision. Without a question, 0 asks to
+    # unload it, and anything else to load it.
     keep_alive: str | float | None = None
     think: Never | None = None
     logprobs: Never | None = None
     top_logprobs: int | None = Field(default=None, ge=0, le=0)
     punch: PunchOptions = PunchOptions()
+
+    @property
+    def unloads(self) -> bool:
+        """Whether nothing but to unload the model is asked for, if there is no question."""
+        if isinstance(self.keep_alive, str):
+            return _NO_TIME.fullmatch(self.keep_alive) is not None
+        return self.keep_alive == 0
 
     @property
     def schema_text(self) -> str | None:
@@ -176,8 +199,47 @@ class OldEmbedBody(Body):
     punch: PunchOptions = PunchOptions()
 
 
-class ShowBody(Body):
+def _printable_if_any(value: str) -> str:
+    return printable(value) if value else value
+
+
+MaybeName = Annotated[str, Field(max_length=MAX_NAME_CHARACTERS), AfterValidator(_printable_if_any)]
+"""The name of a model, or nothing: Ollama's Go client sends every field that it knows."""
+
+
+class NamedBody(Body):
+    """A body about one model, which old clients name with ``name``, newer ones with ``model``."""
+
+    model: MaybeName | None = None
+    name: MaybeName | None = None
+
+    @model_validator(mode="after")
+    def _is_named(self) -> NamedBody:
+        if not self.said:
+            raise ValueError("model is missing")
+        return self
+
+    @property
+    def said(self) -> str:
+        """The name that the client said."""
+        return self.model or self.name or ""
+
+
+class ShowBody(NamedBody):
     """``POST /api/show``."""
 
-    model: ModelName = Field(validation_alias=AliasChoices("model", "name"))
+    system: str | None = None
     verbose: bool | None = None
+    # Taken, and of no effect: there they change the text of a Modelfile, which none has here.
+    template: str | None = None
+    options: dict[str, Any] | None = None
+
+
+class PullBody(NamedBody):
+    """``POST /api/pull``."""
+
+    stream: bool | None = None
+    # Taken, as Ollama does that has no use for them any more.
+    insecure: bool | None = None
+    username: str | None = None
+    password: str | None = None

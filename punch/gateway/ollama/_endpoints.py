@@ -1,4 +1,4 @@
-"""Ollama's endpoints: makes commands of chat, generate and embed, and lists models."""
+"""Ollama's endpoints that ask a model: makes commands of chat, generate and embed."""
 
 from __future__ import annotations
 
@@ -6,16 +6,12 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from ...peers import PeerRecord
 from ...wire import ChatMessage, Sampling, Tool, ToolCall
 from .._asking import command_request
-from .._client import Receive, Send
-from .._endpoint import Endpoint, RequestContext, Scope, Service, key_id_in
+from .._endpoint import Endpoint, RequestContext, Service
 from .._errors import Refusal
 from .._handler import ParsedRequest
-from .._memory import read_body
-from .._offered import AUTO, OfferedModel, no_such_model, on_offer
-from .._parsing import parse_aside
+from .._offered import AUTO, no_such_model, on_offer
 from ._bodies import (
     EmbedBody,
     EmbedOptions,
@@ -25,13 +21,9 @@ from ._bodies import (
     OllamaChatBody,
     OllamaGenerationBody,
     Options,
-    ShowBody,
 )
 from ._embeddings import OllamaEmbeddingShape
-from ._shapes import OllamaShape, running_body, show_body, tag_body
-
-# The version of Ollama whose fields are known here: clients read it to learn what they may ask.
-OLLAMA_VERSION = "0.13.0"
+from ._shapes import OllamaShape
 
 LATEST = ":latest"
 
@@ -197,11 +189,15 @@ def _parsed(
 ) -> ParsedRequest:
     streamed = endpoint.is_streamed(body)
     shape = OllamaShape(
-        request_id=context.request_id, created=context.created, model=body.model, chat=chat
+        request_id=context.request_id,
+        created=context.created,
+        model=body.model,
+        chat=chat,
+        without="unload" if body.unloads else "load",
     )
     if not fields.get("messages") and not fields.get("prompt"):
-        # To Ollama an empty prompt means: load the model. Listeners load theirs by themselves, so
-        # the answer only says whether there is such a model.
+        # To Ollama an empty prompt means: load the model, or unload it. Listeners load theirs by
+        # themselves, so the answer only says whether there is such a model.
         offered = on_offer(endpoint.service.router.peers)
         if context.model is not None and context.model not in offered:
             raise no_such_model(body.model, offered)
@@ -270,53 +266,3 @@ class OldEmbed(_OfferChecks, Endpoint[OldEmbedBody]):
         )
         shape = OllamaEmbeddingShape(request_id=context.request_id, model=body.model, single=True)
         return ParsedRequest(requests=(request,), whole=shape)
-
-
-# ---- models ----
-
-
-def tags_body(peers: Sequence[PeerRecord], began_at: int) -> dict[str, Any]:
-    """``GET /api/tags``."""
-    return {"models": [tag_body(model, began_at) for model in on_offer(peers).values()]}
-
-
-def ps_body(peers: Sequence[PeerRecord], began_at: int) -> dict[str, Any]:
-    """``GET /api/ps``: the models that at least one peer has loaded."""
-    loaded = [
-        model
-        for model in on_offer(peers).values()
-        if any(offer.load_seconds == 0 for _, offer in model.offers)
-    ]
-    return {"models": [running_body(model, began_at) for model in loaded]}
-
-
-class Show:
-    """``POST /api/show``; an ASGI application.
-
-    Args:
-      service: What all endpoints work with.
-
-    """
-
-    path = "/api/show"
-
-    def __init__(self, service: Service) -> None:
-        self._service = service
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request."""
-        service = self._service
-        with service.memory.reserve(key_id_in(scope)) as reservation:
-            data = await read_body(dict(scope["headers"]), receive, service.limits, reservation)
-            body = await parse_aside(ShowBody, data, service.memory.parsing)
-        offered: dict[str, OfferedModel] = on_offer(service.router.peers)
-        name = plain_name(body.model, list(offered))
-        if name not in offered:
-            raise no_such_model(name, offered)
-        data = json.dumps(show_body(offered[name], service.began_at)).encode()
-        headers = [
-            (b"content-type", b"application/json"),
-            (b"content-length", str(len(data)).encode()),
-        ]
-        await send({"type": "http.response.start", "status": 200, "headers": headers})
-        await send({"type": "http.response.body", "body": data, "more_body": False})

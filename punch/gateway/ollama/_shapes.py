@@ -10,7 +10,6 @@ from typing import Any
 from ...wire import CommandResponse, Completion, Timings, ToolCall
 from .._errors import Refusal
 from .._json import as_json, completion_of, punch_body
-from .._offered import OfferedModel
 
 NDJSON = "application/x-ndjson"
 
@@ -44,13 +43,17 @@ class OllamaShape:
       created: When the request came, in seconds since 1970.
       model: The model asked for, which the answer names again.
       chat: Whether the text is a message.
+      without: The reason for an end without an answer: nothing was asked.
 
     """
 
     stream_type = NDJSON
 
-    def __init__(self, *, request_id: str, created: float, model: str, chat: bool) -> None:
+    def __init__(
+        self, *, request_id: str, created: float, model: str, chat: bool, without: str = "load"
+    ) -> None:
         self._request_id = request_id
+        self._without = without
         self._head = {"model": model, "created_at": moment(created)}
         self._chat = chat
         # All but the text is the same for every line: it is spelled out once.
@@ -119,7 +122,7 @@ class OllamaShape:
         self, responses: Sequence[CommandResponse], *, text: str, calls: Sequence[ToolCall]
     ) -> dict[str, Any]:
         if not responses:
-            return {**self._head, **self._said(""), "done": True, "done_reason": "load"}
+            return {**self._head, **self._said(""), "done": True, "done_reason": self._without}
         (response,) = responses
         return {
             **self._head,
@@ -158,68 +161,3 @@ def counted(response: CommandResponse) -> dict[str, Any]:
 
 def _sum(timings: Timings) -> float:
     return (timings.queue or 0.0) + (timings.prefill or 0.0) + (timings.decode or 0.0)
-
-
-# ---- models ----
-
-
-def details_body(model: OfferedModel) -> dict[str, Any]:
-    """What Ollama calls the details of a model."""
-    best = model.best
-    size = best.parameters
-    return {
-        "parent_model": "",
-        "format": "gguf",
-        "family": "",
-        "families": [],
-        "parameter_size": "" if size is None else _in_short(size),
-        "quantization_level": best.quantization or "",
-    }
-
-
-def _in_short(parameters: int) -> str:
-    if parameters >= 1_000_000_000:
-        return f"{parameters / 1e9:.1f}B"
-    return f"{parameters / 1e6:.2f}M"
-
-
-def tag_body(model: OfferedModel, began_at: int) -> dict[str, Any]:
-    """A model, in a list."""
-    best = model.best
-    return {
-        "name": model.name,
-        "model": model.name,
-        "modified_at": moment(began_at),
-        "size": best.size_bytes or 0,
-        "digest": best.digest or "",
-        "details": details_body(model),
-    }
-
-
-def running_body(model: OfferedModel, began_at: int) -> dict[str, Any]:
-    """A loaded model; it stays loaded until its listener ends, so it expires never."""
-    found = tag_body(model, began_at)
-    del found["modified_at"]
-    return found | {"expires_at": "9999-12-31T23:59:59Z", "size_vram": 0}
-
-
-def show_body(model: OfferedModel, began_at: int) -> dict[str, Any]:
-    """All that is known of a model."""
-    best = model.best
-    features = set().union(*(offer.features for _, offer in model.offers))
-    words = (("complete", "completion"), ("tools", "tools"), ("embed", "embedding"))
-    known: dict[str, Any] = {}
-    if best.parameters is not None:
-        known["general.parameter_count"] = best.parameters
-    if best.context_tokens is not None:
-        known["general.context_length"] = best.context_tokens
-    return {
-        "modelfile": "",
-        "parameters": "",
-        "template": "",
-        "license": "",
-        "modified_at": moment(began_at),
-        "details": details_body(model),
-        "model_info": known,
-        "capabilities": [theirs for ours, theirs in words if ours in features],
-    }
