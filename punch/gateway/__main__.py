@@ -150,7 +150,7 @@ async def serve(settings: GatewaySettings, shutdown: Shutdown) -> ExitCode:
             "serving",
             url=gateway.url,
             openai=f"{gateway.url}/v1",
-            ollama=gateway.url,
+            ollama=gateway.ollama_url,
             namespace=settings.network.namespace,
             keys=keys is not None,
         )
@@ -168,6 +168,7 @@ def gateway_settings(settings: GatewaySettings) -> HttpSettings:
     return HttpSettings(
         host=settings.host,
         port=settings.port,
+        ollama_port=settings.ollama_port,
         open_to_all=settings.open_to_all,
         strict=settings.strict.is_on,
         timeout=settings.timeout,

@@ -54,6 +54,9 @@ class GatewaySettings:
     port: int = DEFAULT_PORT
     """Port to listen on; 0 for any that is free."""
 
+    ollama_port: int | None = None
+    """A second port to listen on, for programs that know Ollama's address and no other."""
+
     open_to_all: bool = False
     """Let everybody ask who reaches an interface that is not loopback, with no key."""
 
@@ -107,13 +110,17 @@ class Gateway:
     @property
     def address(self) -> tuple[str, int]:
         """Host and port where the gateway listens."""
-        return self._server.address
+        return self._server.addresses[0]
 
     @property
     def url(self) -> str:
         """The address, as a browser takes it."""
-        host, port = self.address
-        return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+        return _url(self.address)
+
+    @property
+    def ollama_url(self) -> str:
+        """The address for Ollama's programs: of the second port, if there is one."""
+        return _url(self._server.addresses[-1])
 
     @property
     def connections(self) -> int:
@@ -128,6 +135,11 @@ class Gateway:
     def lock(self, keys: KeyStore) -> None:
         """Ask for one of these API keys from now on, where none was needed."""
         self._door.keys = keys
+
+
+def _url(address: tuple[str, int]) -> str:
+    host, port = address
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 def build_application(router: Router, parts: GatewayParts | None = None) -> Application:
@@ -247,6 +259,7 @@ async def open_gateway(router: Router, parts: GatewayParts | None = None) -> Asy
         host=settings.host,
         port=settings.port,
         limits=settings.limits,
+        more_ports={} if settings.ollama_port is None else {settings.ollama_port: "--ollama-port"},
         drain=settings.drain,
         spell=spell_bad_request,
     ) as server:

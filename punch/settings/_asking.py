@@ -137,6 +137,14 @@ PORT = setting(
     metavar="PORT",
     help="port to serve on; 0 for any that is free",
 )
+OLLAMA_PORT = optional(
+    "ollama_port",
+    count(0, most=65_535),
+    section="gateway",
+    variable="PUNCH_OLLAMA_PORT",
+    metavar="PORT",
+    help="serve on this port, too: 11434 for programs that know Ollama's address and no other",
+)
 KEYS = optional(
     "keys",
     PATH,

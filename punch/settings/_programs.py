@@ -196,6 +196,9 @@ class GatewaySettings(ProgramSettings):
     host: str = of(asking.HOST)
     port: int = of(asking.PORT)
 
+    ollama_port: int | None = of(asking.OLLAMA_PORT)
+    """A second port, for programs that know Ollama's address and no other."""
+
     keys: Path | None = of(asking.KEYS)
     """The file of API keys; `None` for the usual one, see `keys_path`."""
 

@@ -21,6 +21,7 @@ from gateway_client import open_client
 from trio.testing import MockClock
 
 from punch.backends import Emit, Generation, MockBackend, MockScript
+from punch.exceptions import AddressUnavailable
 from punch.gateway import GatewaySettings, KeyStore, Limits
 from punch.gateway.server import _server as server_room
 from punch.gateway.server._connection import CONTINUE, LINGER_SECONDS, MAX_AHEAD_BYTES, WRITE_BYTES
@@ -969,3 +970,44 @@ async def test_few_descriptors_mean_few_connections(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(server_room, "raise_descriptor_limit", lambda: 128)
     async with open_server(lambda *_: None, host="127.0.0.1", port=0, limits=Limits()) as server:
         assert server.limit == 64
+
+
+async def test_a_second_port_has_the_same_connections() -> None:
+    """One server, one limit."""
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async with open_server(
+        app, host="127.0.0.1", port=0, limits=Limits(), more_ports={0: "--other"}
+    ) as server:
+        first, second = server.addresses
+        assert first[1] != second[1]
+        for _, port in (first, second):
+            stream = await trio.open_tcp_stream("127.0.0.1", port)
+            await stream.send_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+            assert (await stream.receive_some()).startswith(b"HTTP/1.1 200 ")
+            await stream.aclose()
+
+
+async def test_a_second_port_that_is_taken_is_named_with_its_setting() -> None:
+    """And the first one is given back."""
+    (taken,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    number = taken.socket.getsockname()[1]
+    (free,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    port = free.socket.getsockname()[1]
+    await free.aclose()
+    words = f"cannot listen on 127.0.0.1 port {number}: .*Leave --other out"
+    with pytest.raises(AddressUnavailable, match=words):
+        async with open_server(
+            app=lambda *_: None,
+            host="127.0.0.1",
+            port=port,
+            limits=Limits(),
+            more_ports={number: "--other"},
+        ):
+            pass
+    (again,) = await trio.open_tcp_listeners(port, host="127.0.0.1")
+    await again.aclose()
+    await taken.aclose()

@@ -384,7 +384,14 @@ def test_ollamas_client_works_unchanged(real: Real) -> None:
     client, model = real.ollama, real.model
     options = {"temperature": 0, "num_predict": 60}
     assert [each.model for each in client.list().models] == [model]
-    assert "completion" in (client.show(model).capabilities or ())
+    shown = client.show(model)
+    assert shown.capabilities is not None
+    assert "completion" in shown.capabilities
+    assert "embedding" not in shown.capabilities
+    # From the header of the file; the context is the listeners', who were started with it.
+    assert shown.modelinfo is not None
+    assert shown.modelinfo["general.architecture"] == "llama"
+    assert shown.modelinfo["llama.context_length"] == 1024
     assert client.ps().models[0].model == model
     whole = client.chat(model, messages=QUESTION, options=options)
     assert whole.message.content == counted(real)

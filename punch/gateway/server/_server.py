@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import errno
 import math
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -66,8 +66,8 @@ class Server:
         self._is_ending = False
         self._fewer = trio.Event()
         self._connections: set[Connection] = set()
-        self.address: tuple[str, int] = ("", 0)
-        """Where it listens: host and port."""
+        self.addresses: list[tuple[str, int]] = []
+        """Where it listens: host and port, the first one first."""
 
     @property
     def connections(self) -> int:
@@ -178,6 +178,7 @@ async def open_server(
     host: str,
     port: int,
     limits: Limits,
+    more_ports: Mapping[int, str] | None = None,
     drain: float = DRAIN_SECONDS,
     spell: Spell = plain,
 ) -> AsyncIterator[Server]:
@@ -188,6 +189,7 @@ async def open_server(
       host: Name or number of the interface.
       port: 0 for any that is free.
       limits: What clients may do.
+      more_ports: Further ports to listen on, each with the setting that it is from.
       drain: Seconds that requests under way may take at the end.
       spell: Makes the answer to an error that the application never hears of; by default text.
 
@@ -199,15 +201,23 @@ async def open_server(
     server = Server(app, limits, spell)
     # The rest is for peers, files and what a connection needs besides its own.
     server.limit = min(limits.connections, max(MIN_CONNECTIONS, int(descriptors * SHARE)))
+    listeners: list[trio.SocketListener] = []
+    wanted = [(port, "is another gateway running? Choose another --port")]
+    wanted += [
+        (number, f"is Ollama itself running? Leave {setting} out, or choose another one")
+        for number, setting in (more_ports or {}).items()
+        if number != port or not number
+    ]
     try:
-        listeners = await trio.open_tcp_listeners(port, host=host, backlog=BACKLOG)
-    except OSError as error:
-        raise AddressUnavailable(
-            f"cannot listen on {host} port {port}: {error.strerror or error}; "
-            "is another gateway running? Choose another --port"
-        ) from error
-    bound = listeners[0].socket.getsockname()
-    server.address = (str(bound[0]), int(bound[1]))
+        for number, remedy in wanted:
+            opened = await _listen(host, number, remedy)
+            listeners += opened
+            bound = opened[0].socket.getsockname()
+            server.addresses.append((str(bound[0]), int(bound[1])))
+    except AddressUnavailable:
+        for listener in listeners:
+            await listener.aclose()
+        raise
     async with open_background() as nursery:
         accepting = trio.CancelScope()
 
@@ -225,3 +235,12 @@ async def open_server(
             await server.drain(drain)
         finally:
             await server.end()
+
+
+async def _listen(host: str, port: int, remedy: str) -> list[trio.SocketListener]:
+    try:
+        return await trio.open_tcp_listeners(port, host=host, backlog=BACKLOG)
+    except OSError as error:
+        raise AddressUnavailable(
+            f"cannot listen on {host} port {port}: {error.strerror or error}; {remedy}"
+        ) from error
