@@ -82,6 +82,7 @@ from .routing import (
     RouteRequest,
     Scorer,
 )
+from .routing.names import Alias, Aliases
 from .wire import (
     ChatMessage,
     CommandRequest,
@@ -89,6 +90,7 @@ from .wire import (
     Completion,
     ContentPart,
     Fault,
+    Hints,
     Progress,
     Provenance,
     RegistrationLimits,
@@ -150,6 +152,9 @@ __all__ = [
     "Answer",
     "chat_request",
     "CommandRequest",
+    "Hints",
+    "Alias",
+    "Aliases",
     "ChatMessage",
     "ContentPart",
     "Tool",

@@ -17,6 +17,9 @@ from punch.events import Event, RequestChanged, RequestEnded, RequestRecord, Req
 from punch.gateway import GatewayParts, GatewaySettings, build_application
 from punch.testing import Swarm, open_swarm
 
+# Where one model is on offer, a name that no model has must not mean it.
+BY_NAME = GatewaySettings(any_name=False)
+
 
 @attrs.define
 class Reply:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+import attrs
 import trio
 
 from ..exceptions import PeerError
 from ..routing import MAX_PATIENCE_SECONDS, PATIENCE_FACTOR, Decision, Reason, StopAcrossPeers, Try
+from ..routing.names import Ambiguous, Found, Meaning
 from ..wire import CommandRequest, Progress
 from ._attempt import Attempt
 from ._books import Books
@@ -37,6 +39,7 @@ class Asking:
         self._books = books
         self._stream = stream
         self._asked_real = False
+        self._found: Found = None
 
     def decide(self, request: CommandRequest, reason: Reason, but: Iterable[str] = ()) -> Decision:
         """Whom to ask *request*, but for what was tried.
@@ -50,6 +53,7 @@ class Asking:
         """
         dispatch = self._dispatch
         attempts, busy = self._books.attempts, frozenset(but)
+        request = self._by_its_name(request)
         return dispatch.decide(
             request,
             tried=attempts.tried(dispatch.presence) | busy,
@@ -57,8 +61,23 @@ class Asking:
             chat_template=self._books.delivered.chat_template,
             alternative=bool(busy),
             real_only=self._asked_real,
+            alike=self._found.digest if isinstance(self._found, Meaning) else None,
+            ambiguous=self._found.names if isinstance(self._found, Ambiguous) else (),
             reason=reason,
         )
+
+    def _by_its_name(self, request: CommandRequest) -> CommandRequest:
+        """*request* for the model that its name meant when that was first on offer.
+
+        Once: a second peer is not asked for another model because the first is gone.
+        """
+        if request.model is None or request.hints.naming == "exact":
+            return request
+        if not isinstance(self._found, Meaning):
+            self._found = self._dispatch.meaning(request)
+        if not isinstance(self._found, Meaning) or self._found.name == request.model:
+            return request
+        return attrs.evolve(request, model=self._found.name)
 
     async def decide_next(self, request: CommandRequest, *, deadline: float) -> Decision:
         """Whom to ask next; the very first time, once the namespace has had time to be known."""
@@ -74,6 +93,7 @@ class Asking:
     ) -> Attempt | None:
         """Ask the candidate of *step*; `None` if that failed, which is booked then."""
         dispatch, candidate = self._dispatch, step.candidate
+        request = self._by_its_name(request)
         self._asked_real = self._asked_real or not candidate.lane.simulated
         try:
             call = await dispatch.ask(candidate, request, deadline)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from random import Random
+from typing import Any
 
 import attrs
 import trio
@@ -23,6 +24,7 @@ from ..exceptions import (
 )
 from ..peers import MAX_PEERS, Candidate
 from ..routing import HEDGE_RESERVE, Budget, Decision, LearnedState, Policy, Presence, Reason
+from ..routing.names import Found, ModelNames
 from ..session import ClientCall
 from ..wire import CommandRequest, CommandResponse
 from ._hedging import Hedge
@@ -57,6 +59,7 @@ class Dispatch:
       policy: How to choose.
       rng: Draws among equals.
       nursery: Where the ends of cancelled calls are waited for.
+      names: What people call the models.
       hedge: When to ask a second peer; `None` for never.
       events: Where decisions, attempts and ends are published.
 
@@ -70,6 +73,7 @@ class Dispatch:
         policy: Policy,
         rng: Random,
         nursery: trio.Nursery,
+        names: ModelNames | None = None,
         hedge: Hedge | None = None,
         events: Bus,
     ) -> None:
@@ -77,6 +81,7 @@ class Dispatch:
         self.table = pool.table
         self.membership = membership
         self.policy = policy
+        self.names = ModelNames() if names is None else names
         self.hedge = hedge
         self.events = events
         self.retries = Budget()
@@ -94,10 +99,8 @@ class Dispatch:
         *,
         tried: frozenset[str],
         now: float,
-        chat_template: str | None = None,
-        alternative: bool = False,
-        real_only: bool = False,
         reason: Reason = "first",
+        **known: Any,
     ) -> Decision:
         """Whom to ask, but for those that were *tried*.
 
@@ -105,26 +108,27 @@ class Dispatch:
           request: What to ask; one with a `continuation` goes on with a begun answer.
           tried: Ids of candidates and of peers not to ask.
           now: The current time, in seconds of trio's clock.
-          chat_template: What a begun answer was begun with.
-          alternative: Another peer works on it.
-          real_only: A real backend was asked for it.
           reason: Why a peer is asked.
+          known: Further fields of a `RouteRequest`.
 
         """
         peers = self.table.snapshot()
-        self.learned.guess_length(request, peers)
+        self.learned.guess_length(request, peers, alike=known.get("alike"))
         route = self.learned.route_request(
             request,
             now=now,
             tried=tried,
             serial=self._serial,
             continuing=request.continuation is not None,
-            chat_template=chat_template,
-            alternative=alternative,
-            real_only=real_only,
+            **known,
         )
         self._serial += not tried
         return self.policy.decide(route, peers, now=now, rng=self._rng, reason=reason)
+
+    def meaning(self, request: CommandRequest) -> Found:
+        """The model that *request* asks for by its name, if that is one of those on offer."""
+        self.names.look(self.table.snapshot())
+        return self.names.asked_for(request)
 
     def presence(self, peer_id: PeerId) -> Presence | None:
         """How a peer is there now, if it is."""
@@ -154,9 +158,11 @@ class Dispatch:
                     "has not stopped an earlier request with this id", peer_id=peer_id
                 )
         timeout = max(deadline - trio.current_time(), MIN_TIMEOUT_SECONDS)
-        # A peer that names its offers knows the field, and serves the one that was chosen.
-        offer = candidate.offer.id
-        return session.ask(attrs.evolve(request, timeout=timeout, offer=offer))
+        # A peer that names its offers knows the field, and serves the one that was chosen. Its
+        # name for the model may be another than the caller's.
+        model = None if request.model is None else candidate.offer.name
+        asked = attrs.evolve(request, timeout=timeout, offer=candidate.offer.id, model=model)
+        return session.ask(asked)
 
     async def settle(self, deadline: float) -> None:
         """Wait until somebody is known to be there, and all of them were heard or failed to be."""

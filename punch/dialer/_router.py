@@ -28,14 +28,20 @@ from ..discovery import (
 from ..events import Bus
 from ..exceptions import ConfigurationError, InvalidRequest, PunchError
 from ..libp2p import open_node
+from ..model_store import KNOWN_MODELS
 from ..network import Address, Node
 from ..peers import PeerRecord
 from ..routing import POLICIES, Policy
+from ..routing.names import NO_ALIASES, Aliases, ModelNames, PulledModel
 from ..wire import ChatMessage, CommandRequest, CommandResponse, Sampling, check_request
 from ._answer import Answer
 from ._dispatch import Dispatch
 from ._hedging import Hedge
 from ._runs import Runs
+
+_PULLED = {
+    name: PulledModel(known.file_name, known.file_digest) for name, known in KNOWN_MODELS.items()
+}
 
 # Seeded by the system. An id is no secret: to ask for one each time would be a system call each.
 _random = Random()
@@ -136,6 +142,21 @@ class Router:
     @policy.setter
     def policy(self, policy: Policy) -> None:
         self._dispatch.policy = policy
+
+    @property
+    def aliases(self) -> Aliases:
+        """Further names of models; may be changed at any time."""
+        return self._dispatch.names.aliases
+
+    @aliases.setter
+    def aliases(self, aliases: Aliases) -> None:
+        self._dispatch.names.aliases = aliases
+
+    @property
+    def names(self) -> ModelNames:
+        """What the models are called that are on offer now."""
+        self._dispatch.names.look(self.peers)
+        return self._dispatch.names
 
     @property
     def peers(self) -> tuple[PeerRecord, ...]:
@@ -276,6 +297,7 @@ async def open_router(
     rng: Random | None = None,
     hedge: Hedge | None = None,
     events: Bus | None = None,
+    aliases: Aliases = NO_ALIASES,
 ) -> AsyncIterator[Router]:
     """A router, for as long as the context lasts: it joins a namespace and asks its listeners.
 
@@ -298,6 +320,7 @@ async def open_router(
       hedge: Ask a second peer when the first is late; by default never.
       events: Where it is published what is decided, tried and answered, and which listeners come
         and go, such as for `open_decision_log`.
+      aliases: Further names of models; by default none.
 
     Raises:
       ConfigurationError: if an argument makes no sense; the text names it.
@@ -353,6 +376,7 @@ async def open_router(
             policy=policy,
             rng=rng or Random(),
             nursery=nursery,
+            names=ModelNames(aliases, pulled=_PULLED),
             hedge=hedge,
             events=events,
         )

@@ -58,6 +58,8 @@ def check_provenance(
 
     """
     name = candidate.peer_id
+    # The candidate may have the file that is asked for under a name of its own.
+    agreed = (request.model, candidate.offer.name)
     if provenance.kind == "real" and (candidate.lane.simulated or provenance.backend == "mock"):
         raise PeerSimulated("calls the answer of a mock real", peer_id=name)
     if request.strict and provenance.kind != "real":
@@ -69,7 +71,7 @@ def check_provenance(
     if (
         offer is None
         or offer.name != provenance.model
-        or request.model not in (None, provenance.model)
+        or (request.model is not None and provenance.model not in agreed)
     ):
         raise PeerFailed(f"answers with {provenance.model}, which was not agreed on", peer_id=name)
     if offer.digest != provenance.model_digest:

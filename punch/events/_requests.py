@@ -60,8 +60,11 @@ class RequestRecord:
     key_id: str | None = None
     """Public id of the API key; `None` if keys are off or the key was not valid."""
 
+    said: str | None = None
+    """The model in the client's own words; `None` for any."""
+
     model: str | None = None
-    """As asked for; `None` for any."""
+    """The model that this means, by the name it is offered under; `None` for any."""
 
     stream: bool = False
     """The answer is sent as it is made."""

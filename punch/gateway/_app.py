@@ -36,8 +36,8 @@ OWN_NAMES = (".localhost", ".local", ".internal")
 
 # What a browser's script may read of an answer from elsewhere.
 EXPOSED = (
-    "X-Request-ID, X-Punch-Peer, X-Punch-Decision, X-Punch-Provenance, X-Punch-Segments, "
-    "Retry-After"
+    "X-Request-ID, X-Punch-Model, X-Punch-Peer, X-Punch-Decision, X-Punch-Provenance, "
+    "X-Punch-Segments, Retry-After"
 )
 
 _USUAL_PORTS = {"http": ":80", "https": ":443"}

@@ -55,7 +55,8 @@ def command_request(
     """
     return CommandRequest(
         request_id=context.request_id,
-        model=context.model,
+        model=context.asked,
+        hints=context.hints,
         strict=service.strict or bool(wishes.strict),
         timeout=wishes.timeout or service.timeout,
         stream_interval=0.0 if streamed else GATHER_SECONDS,

@@ -19,12 +19,13 @@ from .._logs import get_logger
 from ..dialer import Router, new_request_id
 from ..events import DISCONNECTED, STOPPED, PromptRead, RequestRecord
 from ..exceptions import PunchError
-from ..wire import CommandRequest
+from ..wire import NO_HINTS, CommandRequest, Hints
 from ._client import Receive, Send
 from ._errors import Refusal, internal, refusal_of, without_traceback
 from ._handler import ParsedRequest, RequestHandler
 from ._live import LiveRequests
 from ._memory import BodyReservation, MemoryBudget, read_body
+from ._offered import AUTO, Naming
 from ._parsing import Body, parse_aside
 from .keys._charging import expected_tokens
 from .keys._keys import Key
@@ -65,6 +66,9 @@ class Service:
     strict: bool = False
     """Real inference only, whatever a request says."""
 
+    naming: Naming = attrs.field(factory=Naming)
+    """Decides which model a name means."""
+
     quotas: Quotas = attrs.field(factory=Quotas)
     """Decides when a request may begin."""
 
@@ -83,7 +87,13 @@ class RequestContext:
     """The client's ``X-Request-ID``, or a fresh id."""
 
     model: str | None
+    """The model that the body names, as it is offered, if it is; `None` for any."""
+
+    asked: str | None
     """The model to ask for: what the key allows of what the body names; `None` for any."""
+
+    hints: Hints = NO_HINTS
+    """What is wished of the choice, and how exactly the model is named."""
 
     created: int
     """When the request came, in seconds since 1970."""
@@ -106,6 +116,9 @@ class Endpoint(ABC, Generic[B]):
     body: type[B]
     """The model of the bodies that the endpoint accepts."""
 
+    command: ClassVar[str] = "chat"
+    """The feature that its models must have."""
+
     def __init__(self, service: Service) -> None:
         self.service = service
 
@@ -118,9 +131,9 @@ class Endpoint(ABC, Generic[B]):
         """Whether *body* asks for a stream."""
 
     def model(self, body: B) -> str | None:
-        """The model that *body* names; `None` for any."""
+        """The model that *body* names, in its client's words; `None` for any."""
         name = getattr(body, "model", None)
-        return None if name in (None, "auto") else str(name)
+        return None if name in (None, AUTO) else str(name)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -144,7 +157,7 @@ class Endpoint(ABC, Generic[B]):
     ) -> None:
         service = self.service
         try:
-            key, parsed = await self._understand(record, scope, receive, reservation)
+            key, entry, parsed = await self._understand(record, scope, receive, reservation)
         except ClientGone:
             record.error_code = DISCONNECTED
             return
@@ -169,7 +182,7 @@ class Endpoint(ABC, Generic[B]):
         admit = partial(
             service.quotas.admit,
             key,
-            record.model,
+            entry,
             tokens=expected_tokens(parsed.requests),
             # Each answer side by side takes a listener's slot, so each counts.
             weight=max(1, len(parsed.requests)),
@@ -196,7 +209,8 @@ class Endpoint(ABC, Generic[B]):
 
     async def _understand(
         self, record: RequestRecord, scope: Scope, receive: Receive, reservation: BodyReservation
-    ) -> tuple[Key | None, ParsedRequest]:
+    ) -> tuple[Key | None, str | None, ParsedRequest]:
+        """The key, the model in the words of its list, and what to ask."""
         headers = dict(scope["headers"])
         key: Key | None = scope.get("punch.key")
         record.request_id = new_request_id()
@@ -211,13 +225,20 @@ class Endpoint(ABC, Generic[B]):
         memory = self.service.memory
         data = await read_body(headers, receive, self.service.limits, reservation)
         body = await parse_aside(self.body, data, memory.parsing)
-        record.model = self.model(body)
+        record.said = record.model = self.model(body)
         record.stream = self.is_streamed(body)
-        allowed = record.model if key is None else key.model_for(record.model)
-        context = RequestContext(
-            request_id=record.request_id, model=allowed, created=int(self.service.wall())
+        wanted = self.service.naming.wanted(
+            record.said, self.service.router.names, command=self.command, key=key
         )
-        return key, self.parsed(body, context)
+        record.model = wanted.model
+        context = RequestContext(
+            request_id=record.request_id,
+            model=wanted.model,
+            asked=wanted.asked,
+            hints=Hints(naming=wanted.naming),
+            created=int(self.service.wall()),
+        )
+        return key, wanted.entry, self.parsed(body, context)
 
 
 def key_id_in(scope: Scope) -> str | None:

@@ -24,7 +24,7 @@ from ._app import Application, Door, JsonRoute
 from ._endpoint import Endpoint, Service
 from ._errors import Refusal, spell_bad_request
 from ._live import LiveRequests
-from ._offered import models_body, one_model_body
+from ._offered import Naming, models_body, one_model_body
 from ._openapi import describe
 from .keys._keys import KeyStore
 from .keys._quotas import Quotas
@@ -66,6 +66,9 @@ class GatewaySettings:
     timeout: float = 300.0
     """Seconds for a whole answer, where the caller does not say."""
 
+    any_name: bool | None = None
+    """Whether any name means the one model on offer, if it is one; `None`: if no key is needed."""
+
     origins: tuple[str, ...] = ()
     """Web pages whose scripts may ask, as ``https://example.org``; ``*`` for all."""
 
@@ -106,6 +109,7 @@ class Gateway:
         self._server = server
         self._door = application.door
         self._live = application.service.live
+        self._naming = application.service.naming
 
     @property
     def address(self) -> tuple[str, int]:
@@ -135,6 +139,7 @@ class Gateway:
     def lock(self, keys: KeyStore) -> None:
         """Ask for one of these API keys from now on, where none was needed."""
         self._door.keys = keys
+        self._naming.is_keyed = True
 
 
 def _url(address: tuple[str, int]) -> str:
@@ -158,6 +163,9 @@ def build_application(router: Router, parts: GatewayParts | None = None) -> Appl
         limits=settings.limits,
         timeout=settings.timeout,
         strict=settings.strict,
+        naming=Naming(
+            any_name=settings.any_name, is_keyed=parts.keys is not None, strict=settings.strict
+        ),
         quotas=parts.quotas,
         began_at=int(parts.wall()),
         wall=parts.wall,
@@ -222,7 +230,9 @@ def _own_routes(service: Service, described: Mapping[str, Any]) -> list[BaseRout
         json_route("/v1/models", lambda _: models_body(router.peers, service.began_at)),
         json_route(
             "/v1/models/{model:path}",
-            lambda path: one_model_body(path["model"], router.peers, service.began_at),
+            lambda path: one_model_body(
+                service.naming.found(path["model"], router.names), router.peers, service.began_at
+            ),
         ),
         json_route("/api/version", lambda _: {"version": OLLAMA_VERSION, "punch": __version__}),
         json_route("/api/tags", lambda _: tags_body(router.peers, service.began_at)),

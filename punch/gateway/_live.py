@@ -161,6 +161,8 @@ class RequestAccount:
         provenance = record.provenance or self._expected()
         if provenance is not None:
             found["x-punch-provenance"] = where_from(provenance)
+            if provenance.model not in (None, record.said):
+                found["x-punch-model"] = provenance.model
         if self.responses and not streamed:
             found["x-punch-segments"] = str(len(record.segments))
         return [(name.encode(), header_value(value)) for name, value in found.items()]

@@ -35,7 +35,7 @@ score. Which others there are may grow."""
 RESTS = "resting"
 """State of a lane that failed a moment ago, and may be well again."""
 
-_Wanted = tuple[str | None, str | None, str | None]
+_Wanted = tuple[str | None, str | None, str | None, str | None]
 
 
 @attrs.frozen(kw_only=True)
@@ -145,7 +145,11 @@ class PeerRecord:
         return self.rates.get(key, _NO_RATES)
 
     def candidates(
-        self, model: str | None = None, digest: str | None = None, offer: str | None = None
+        self,
+        model: str | None = None,
+        digest: str | None = None,
+        offer: str | None = None,
+        alike: str | None = None,
     ) -> tuple[Candidate, ...]:
         """Where a request could go: of each lane, the first offer that satisfies it.
 
@@ -159,14 +163,16 @@ class PeerRecord:
           model: Name of the model; `None` for any.
           digest: Its digest; `None` for any.
           offer: The id of the very offer; `None` for any.
+          alike: The digest of *model*: a real offer of that file is one of the model, whatever it
+            is called; `None` if only the name counts.
 
         """
-        wanted = (model, digest, offer)
+        wanted = (model, digest, offer, alike)
         found = self._candidates.get(wanted)
         if found is None:
             if len(self._candidates) >= MAX_CACHED:
                 self._candidates.clear()
-            found = self._candidates[wanted] = self._find(model, digest, offer)
+            found = self._candidates[wanted] = self._find(model, digest, offer, alike)
         return found
 
     def forget_candidates(self) -> None:
@@ -174,15 +180,20 @@ class PeerRecord:
         self._candidates.clear()
 
     def _find(
-        self, model: str | None, digest: str | None, wanted: str | None
+        self, model: str | None, digest: str | None, wanted: str | None, alike: str | None
     ) -> tuple[Candidate, ...]:
         lanes, several = self.capability.lanes, len(self.capability.lanes) > 1
         if several and model is None and digest is None and wanted is None:
             model = self._first_model()
         found: dict[str, ModelOffer] = {}
+        not_made_up = {lane.id for lane in lanes if not lane.simulated}
         for offer in self.capability.models:
             if (
-                (model is None or offer.name == model)
+                (
+                    model is None
+                    or offer.name == model
+                    or (alike is not None and offer.digest == alike and offer.lane in not_made_up)
+                )
                 and (digest is None or offer.digest == digest)
                 and (wanted is None or offer.id == wanted)
             ):
@@ -304,9 +315,10 @@ def candidates_of(
     model: str | None = None,
     digest: str | None = None,
     offer: str | None = None,
+    alike: str | None = None,
 ) -> list[Candidate]:
     """The candidates of all *peers*, see `PeerRecord.candidates`."""
     found: list[Candidate] = []
     for peer in peers:
-        found += peer.candidates(model, digest, offer)
+        found += peer.candidates(model, digest, offer, alike)
     return found

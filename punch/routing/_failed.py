@@ -47,6 +47,9 @@ OBJECTION_DOUBT = 0.5
 # The same for a limit and for a refusal, of which each peer has its own: ten in a row.
 LIMIT_DOUBT = 0.1
 
+# Models that an error names.
+MAX_NAMED_MODELS = 32
+
 # Filters that say why a candidate cannot be asked now, and may be in a moment.
 FOR_NOW = frozenset({"fresh", "state", "breaker", "resting", "slots"})
 
@@ -250,6 +253,9 @@ def _over_caps(decision: Decision) -> InvalidRequest | None:
 def _what_is_on_offer(decision: Decision) -> str:
     request = decision.request
     offered = {offer.name for one, _ in decision.removed for offer in one.peer.capability.models}
+    if request.ambiguous:
+        names = ", ".join(request.ambiguous[:MAX_NAMED_MODELS])
+        return f"{request.model!r} may mean several models; name one: {names}"
     wanted = "no listener offers " + (repr(request.model) if request.model else "a model")
     if request.model_digest is not None:
         wanted += f" with digest {request.model_digest}"

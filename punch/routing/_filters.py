@@ -71,6 +71,8 @@ def _why_real(request: RouteRequest, candidate: Candidate, now: float) -> str:
 
 
 def _why_model(request: RouteRequest, candidate: Candidate, now: float) -> str:
+    if request.ambiguous:
+        return f"offers no model of the very name {request.model}, which may be several"
     wanted = request.model or "any model"
     if request.model_digest is not None:
         wanted += f" with digest {request.model_digest[:12]}"

@@ -76,14 +76,23 @@ class LearnedState:
             **known,
         )
 
-    def guess_length(self, request: CommandRequest, peers: Sequence[PeerRecord]) -> None:
-        """Before the first answer of a model: take the peers' word for how long they are."""
+    def guess_length(
+        self, request: CommandRequest, peers: Sequence[PeerRecord], *, alike: str | None = None
+    ) -> None:
+        """Before the first answer of a model: take the peers' word for how long they are.
+
+        Args:
+          request: What is asked.
+          peers: A snapshot of the peer table.
+          alike: See `RouteRequest.alike`.
+
+        """
         model = request.model or ""
         if self.lengths.knows(model):
             return
         claims = [
             tokens
-            for candidate in candidates_of(peers, request.model, request.model_digest)
+            for candidate in candidates_of(peers, request.model, request.model_digest, alike=alike)
             if (tokens := candidate.offer.usual_tokens) is not None
         ]
         if claims:

@@ -118,7 +118,7 @@ class Policy:
 
         """
         kept: Sequence[Candidate] = candidates_of(
-            peers, request.model, request.model_digest, request.offer
+            peers, request.model, request.model_digest, request.offer, request.alike
         )
         removed: list[tuple[Candidate, Filter]] = []
         for step in self.filters:

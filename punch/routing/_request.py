@@ -27,6 +27,13 @@ class RouteRequest:
     model_digest: str | None = None
     """SHA-256 of the model file, or `None` for any."""
 
+    alike: str | None = None
+    """SHA-256 of the file of `model`, where all who offer it agree: under another name it is the
+    same model. `None` if only the name counts."""
+
+    ambiguous: tuple[str, ...] = ()
+    """The models on offer that `model` may mean, if they are several and none is meant."""
+
     command: str = "chat"
     """The feature that the model must have."""
 

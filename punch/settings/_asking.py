@@ -160,6 +160,13 @@ OPEN_TO_ALL = setting(
     section="gateway",
     help="let everybody ask who reaches the interface, with no API key",
 )
+ANY_NAME = optional(
+    "any_name",
+    SWITCH,
+    section="gateway",
+    help="where one model alone is on offer, let any name mean it",
+    shown_default="on without API keys",
+)
 ALLOW_ORIGIN = several(
     "allow_origin",
     TEXT,

@@ -203,6 +203,10 @@ class GatewaySettings(ProgramSettings):
     """The file of API keys; `None` for the usual one, see `keys_path`."""
 
     open_to_all: bool = of(asking.OPEN_TO_ALL)
+
+    any_name: bool | None = of(asking.ANY_NAME)
+    """Whether any name means the one model on offer; `None` for only where no key is needed."""
+
     allow_origin: tuple[str, ...] = of(asking.ALLOW_ORIGIN)
 
     body_limit: int = of(asking.BODY_LIMIT)

@@ -40,6 +40,7 @@ from ._answering import (
 )
 from ._asking import (
     ALLOW_ORIGIN,
+    ANY_NAME,
     BODY_LIMIT,
     CONTINUATION,
     EXPLAIN,
@@ -288,6 +289,7 @@ SETTINGS: tuple[Setting[object], ...] = (
     KEYS,
     OLLAMA_PORT,
     OPEN_TO_ALL,
+    ANY_NAME,
     ALLOW_ORIGIN,
     BODY_LIMIT,
     GATEWAY_TIMEOUT,

@@ -55,7 +55,19 @@ from ._redaction import (
 )
 from ._registration import SHARED_IDENTITY, SIGNING_CONTEXT, Join, Reach, Registration, Roster
 from ._registrations import RegistrationLimits, Registrations
-from ._request import ChatMessage, Command, CommandRequest, ContentPart, Sampling, Tool, ToolCall
+from ._request import (
+    NO_HINTS,
+    ChatMessage,
+    Command,
+    CommandRequest,
+    ContentPart,
+    Hints,
+    Naming,
+    Privacy,
+    Sampling,
+    Tool,
+    ToolCall,
+)
 from ._response import (
     CommandResponse,
     Completion,
@@ -81,6 +93,10 @@ __all__ = [
     "Tool",
     "ToolCall",
     "Sampling",
+    "Hints",
+    "NO_HINTS",
+    "Privacy",
+    "Naming",
     "Status",
     "Completion",
     "TokenLogprob",

@@ -76,8 +76,8 @@ _TYPE_OF: Mapping[type[Any], str] = {
     Roster: "roster",
 }
 
-# What the router adds for its own caller.
-_NEVER_SENT = frozenset({"decision", "attempts", "segments"})
+# What the router adds for its own caller, and what that asks of the router alone.
+_NEVER_SENT = frozenset({"decision", "attempts", "segments", "hints"})
 
 
 # The fields that came after minor 0, by the minor that brought them.

@@ -13,8 +13,10 @@ import attrs
 from ._request import CommandRequest
 
 # Fields that say nothing of the answer itself: how long and how urgently its caller waits, in which
-# pieces it is sent, and which of the offers that fit was chosen.
-_MAY_DIFFER = frozenset({"request_id", "timeout", "priority", "stream", "stream_interval", "offer"})
+# pieces it is sent, which of the offers that fit was chosen, and what was wished of the choice.
+_MAY_DIFFER = frozenset(
+    {"request_id", "timeout", "priority", "stream", "stream_interval", "offer", "hints"}
+)
 _ASKED = tuple(
     (field.name, field.default)
     for field in attrs.fields(CommandRequest)

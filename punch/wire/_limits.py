@@ -88,6 +88,11 @@ MAX_ALTERNATIVES = 20
 MAX_TOKEN_CHARACTERS = 1024
 MIN_LOGPROB = -1e4
 
+# Peers that a request prefers, avoids, or is limited to, of each: people have a few dozen. As long
+# as an identity.
+MAX_HINTS = 32
+MAX_PEER_CHARACTERS = 128
+
 # Names of models, tools and calls are shown in tables and logs.
 MAX_NAME_CHARACTERS = 256
 

@@ -11,6 +11,8 @@ from typing import Any, Literal
 import attrs
 
 Command = Literal["chat", "complete", "embed", "count", "capabilities", "ping"]
+Privacy = Literal["any", "whole", "own"]
+Naming = Literal["near", "exact", "any"]
 
 
 @attrs.frozen(kw_only=True)
@@ -153,6 +155,37 @@ class Sampling:
 
 
 @attrs.frozen(kw_only=True)
+class Hints:
+    """What a caller wishes of the choice. It stays with the dialer: no peer is told.
+
+    A peer is named by its identity, by an end of it that no other peer has, or by the name of its
+    machine, which may be that of several.
+    """
+
+    prefer: tuple[str, ...] = ()
+    """Peers that are asked before any other, if they can be."""
+
+    avoid: tuple[str, ...] = ()
+    """Peers that are asked only where no other can be."""
+
+    only: tuple[str, ...] = ()
+    """The peers that may be asked at all; empty for all."""
+
+    privacy: Privacy = "any"
+    """``any`` peer may read it; ``whole``: no model that is split over several machines; ``own``:
+    only peers of the same owner, which in an open namespace are those of this machine."""
+
+    naming: Naming = "near"
+    """How `CommandRequest.model` names the model: ``near`` by any spelling of its name, or by an
+    alias; ``exact`` by the very name that it is offered under; ``any``: near, and where one model
+    alone is on offer, by whatever name."""
+
+
+NO_HINTS = Hints()
+"""None."""
+
+
+@attrs.frozen(kw_only=True)
 class CommandRequest:
     """What a dialer asks of a listener."""
 
@@ -164,7 +197,8 @@ class CommandRequest:
     """What the listener is to do."""
 
     model: str | None = None
-    """Name of the model, or `None` for any."""
+    """Name of the model, or `None` for any. A dialer takes an alias, a digest, or another spelling
+    of it as well, see `Hints.naming`; a peer is asked by the name that it offers."""
 
     model_digest: str | None = None
     """SHA-256 of the model file, or `None` for any."""
@@ -228,6 +262,9 @@ class CommandRequest:
 
     continuation: str | None = None
     """Text of this answer that another peer already delivered."""
+
+    hints: Hints = NO_HINTS
+    """Whom to ask. No part of what makes two requests the same, and told to nobody."""
 
     @property
     def needs(self) -> frozenset[str]:

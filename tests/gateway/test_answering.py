@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import trio
-from gateway_client import Connection, Seen, open_client
+from gateway_client import BY_NAME, Connection, Seen, open_client
 from trio.testing import MockClock
 
 from punch.backends import Emit, Generation, MockBackend, MockScript
@@ -373,7 +373,7 @@ async def test_every_exchange_ends_exactly_once(
     body: Any, status: int, autojump_clock: MockClock
 ) -> None:
     """Whatever becomes of it."""
-    async with open_client({"a": mock()}) as client:
+    async with open_client({"a": mock()}, settings=BY_NAME) as client:
         await client.post(CHAT, body)
     assert client.seen.words.count("began") == 1
     assert client.seen.words.count("ended") == 1
@@ -436,7 +436,7 @@ async def test_what_is_refused_leaves_nothing_for_the_collector(
     fields: dict[str, Any], status: int, autojump_clock: MockClock
 ) -> None:
     """It comes seldom in the programs, and a body would stay until then."""
-    async with open_client({"a": mock()}) as client:
+    async with open_client({"a": mock()}, settings=BY_NAME) as client:
         gc.collect()
         before = faults()
         gc.disable()

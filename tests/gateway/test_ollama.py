@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import trio
-from gateway_client import open_client
+from gateway_client import BY_NAME, open_client
 from trio.testing import MockClock
 
 from punch.backends import Emit, Generation, MockBackend, MockScript
@@ -139,7 +139,7 @@ async def test_tool_calls_have_objects_for_arguments(autojump_clock: MockClock) 
 
 async def test_a_question_with_nothing_in_it_loads_the_model(autojump_clock: MockClock) -> None:
     """There it is loaded; here it is loaded or will be."""
-    async with open_client({"a": mock()}) as client:
+    async with open_client({"a": mock()}, settings=BY_NAME) as client:
         reply = await client.post("/api/generate", {"model": "mock", "stream": False})
         streamed = await client.post("/api/chat", {"model": "mock"})
         unknown = await client.post("/api/chat", {"model": "other"})
@@ -150,7 +150,7 @@ async def test_a_question_with_nothing_in_it_loads_the_model(autojump_clock: Moc
 
 async def test_a_name_may_have_ollamas_usual_tag(autojump_clock: MockClock) -> None:
     """Its clients add one where there is none; the name comes back as it was given."""
-    async with open_client({"a": mock()}) as client:
+    async with open_client({"a": mock()}, settings=BY_NAME) as client:
         reply = await client.post("/api/chat", chat(model="mock:latest", stream=False))
         other = await client.post("/api/chat", chat(model="mock:7b", stream=False))
     assert reply.json()["model"] == "mock:latest"
@@ -170,7 +170,7 @@ async def test_embeddings_come_new_and_old(autojump_clock: MockClock) -> None:
 
 async def test_models_are_listed_and_shown(autojump_clock: MockClock) -> None:
     """In the fields that Ollama's clients read."""
-    async with open_client({"a": mock()}) as client:
+    async with open_client({"a": mock()}, settings=BY_NAME) as client:
         tags = await client.get("/api/tags")
         running = await client.get("/api/ps")
         shown = await client.post("/api/show", {"model": "mock"})

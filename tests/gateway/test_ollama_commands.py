@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import Any
 
 import pytest
-from gateway_client import Client, Reply, open_client
+from gateway_client import BY_NAME, Client, Reply, open_client
 from trio.testing import MockClock
 
 from punch.backends import Emit, Generation, MockBackend, MockScript
@@ -280,7 +280,7 @@ async def test_run_of_what_is_not_there_pulls_and_is_told_why_not(
     autojump_clock: MockClock,
 ) -> None:
     """404 makes it pull; the error of that is what a person reads."""
-    async with open_client({"a": mock()}) as client:
+    async with open_client({"a": mock()}, settings=BY_NAME) as client:
         command = Command(client)
         shown = await command.do("POST", "/api/show", SHOW % b"other")
         pulled = await command.stream(

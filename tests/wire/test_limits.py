@@ -182,7 +182,7 @@ def test_every_other_field_of_a_request_has_a_limit_too() -> None:
     """But for switches, words of a list, and texts that count against the frame."""
     fields = {field.name for field in attrs.fields(CommandRequest)}
     switches = {"stream", "strict", "continuable", "parallel_tool_calls"}
-    others = {"command", "sampling", "prompt", "continuation"}
+    others = {"command", "sampling", "prompt", "continuation", "hints"}
     assert fields - switches - others <= set(LIMITS)
 
 

@@ -117,8 +117,12 @@ class Key:
             return model
         if model is None and len(self.models) == 1:
             return self.models[0]
+        raise self.forbidden(model)
+
+    def forbidden(self, model: str | None) -> ModelForbidden:
+        """The error for a caller that asks for *model*, which the key may not use."""
         asked = "any model" if model is None else f"the model {model[:MAX_NAME_CHARACTERS]!r}"
-        raise ModelForbidden(f"this API key may not use {asked}; it may use {_list(self.models)}")
+        return ModelForbidden(f"this API key may not use {asked}; it may use {_list(self.models)}")
 
 
 def _list(names: Sequence[str]) -> str:

@@ -25,15 +25,6 @@ from ._bodies import (
 from ._embeddings import OllamaEmbeddingShape
 from ._shapes import OllamaShape
 
-LATEST = ":latest"
-
-
-def plain_name(name: str, offered: Sequence[str]) -> str:
-    """The name of a model on offer: Ollama's clients add a tag to a name that has none."""
-    if name not in offered and name.endswith(LATEST):
-        return name.removesuffix(LATEST)
-    return name
-
 
 def sampling_of(options: Options | None) -> Sampling:
     """How to choose tokens."""
@@ -93,8 +84,7 @@ class _OfferChecks:
 
     def model_name(self, name: str) -> str | None:
         """The model to ask for; `None` for any."""
-        found = plain_name(name, list(on_offer(self.service.router.peers)))
-        return None if found == AUTO else found
+        return None if name == AUTO else name
 
     def check_context(self, options: Options | EmbedOptions | None, model: str | None) -> None:
         """Refuse a context that no listener has: it cannot be changed from here."""
@@ -219,6 +209,7 @@ class Embed(_OfferChecks, Endpoint[EmbedBody]):
 
     path = "/api/embed"
     body = EmbedBody
+    command = "embed"
 
     def is_streamed(self, body: EmbedBody) -> bool:
         """Always false: there is no stream of embeddings."""
@@ -249,6 +240,7 @@ class OldEmbed(_OfferChecks, Endpoint[OldEmbedBody]):
 
     path = "/api/embeddings"
     body = OldEmbedBody
+    command = "embed"
 
     def is_streamed(self, body: OldEmbedBody) -> bool:
         """Always false: there is no stream of embeddings."""

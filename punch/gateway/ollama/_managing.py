@@ -16,10 +16,9 @@ from .._endpoint import Scope, Service, key_id_in
 from .._errors import Refusal
 from .._json import as_json
 from .._memory import read_body
-from .._offered import OfferedModel, no_such_model, on_offer
+from .._offered import OfferedModel, model_on_offer
 from .._parsing import parse_aside
 from ._bodies import NamedBody, PullBody, ShowBody
-from ._endpoints import plain_name
 from ._lists import show_body
 from ._shapes import NDJSON
 
@@ -52,13 +51,10 @@ class _AboutModels:
             data = await read_body(dict(scope["headers"]), receive, service.limits, reservation)
             return await parse_aside(kind, data, service.memory.parsing)
 
-    def found(self, name: str) -> OfferedModel:
+    def found(self, name: str, *, any_name: bool) -> OfferedModel:
         """The model on offer that *name* means; raises `Refusal` if there is none."""
-        offered = on_offer(self.service.router.peers)
-        plain = plain_name(name, list(offered))
-        if plain not in offered:
-            raise no_such_model(plain, offered)
-        return offered[plain]
+        service, router = self.service, self.service.router
+        return model_on_offer(name, service.naming, router.names, router.peers, any_name=any_name)
 
 
 class Show(_AboutModels):
@@ -69,7 +65,7 @@ class Show(_AboutModels):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
         body = await self.parsed(ShowBody, scope, receive)
-        model = self.found(body.said)
+        model = self.found(body.said, any_name=True)
         shown = show_body(model, self.service.began_at, system=body.system or "")
         await _send(as_json(shown), send)
 
@@ -83,7 +79,7 @@ class Pull(_AboutModels):
         """Answer one request."""
         body = await self.parsed(PullBody, scope, receive)
         try:
-            self.found(body.said)
+            self.found(body.said, any_name=False)
         except Refusal as refusal:
             refusal.message += "; a gateway pulls no models: on a listener's machine "
             refusal.message += "`punch models pull` does"

@@ -121,6 +121,7 @@ class Completions(Endpoint[CompletionBody]):
 
     path = "/v1/completions"
     body = CompletionBody
+    command = "complete"
 
     def is_streamed(self, body: CompletionBody) -> bool:
         """Whether the body asks for a stream."""
@@ -169,6 +170,7 @@ class Embeddings(Endpoint[EmbeddingBody]):
 
     path = "/v1/embeddings"
     body = EmbeddingBody
+    command = "embed"
 
     def is_streamed(self, body: EmbeddingBody) -> bool:
         """Whether to stream: there is no stream of embeddings."""

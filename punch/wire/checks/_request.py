@@ -8,11 +8,13 @@ from __future__ import annotations
 from typing import get_args
 
 from ...exceptions import InvalidRequest
-from .._limits import LIMITS, MAX_TEXT_BYTES, SAMPLING_NUMBERS
-from .._request import ChatMessage, Command, CommandRequest
+from .._limits import LIMITS, MAX_HINTS, MAX_PEER_CHARACTERS, MAX_TEXT_BYTES, SAMPLING_NUMBERS
+from .._request import NO_HINTS, ChatMessage, Command, CommandRequest, Hints, Naming, Privacy
 from ._form import check_entries, check_form, check_label, check_turn
 
 COMMANDS = get_args(Command)
+PRIVACIES = get_args(Privacy)
+NAMINGS = get_args(Naming)
 ROLES = ("system", "user", "assistant", "tool")
 
 # Bytes that a name, a tool or a tool call takes in a frame besides its text, rather too many.
@@ -111,6 +113,24 @@ def _check_sampling(request: CommandRequest) -> None:
             )
 
 
+def _check_hints(hints: Hints) -> None:
+    for name in ("prefer", "avoid", "only"):
+        peers = getattr(hints, name)
+        if len(peers) > MAX_HINTS:
+            raise InvalidRequest.about(name, f"names {len(peers)} peers; {MAX_HINTS} are the most")
+        for place, peer in enumerate(peers):
+            if not 1 <= len(peer) <= MAX_PEER_CHARACTERS or not peer.isprintable():
+                raise InvalidRequest.about(
+                    f"{name}[{place}]",
+                    f"is {peer[:MAX_PEER_CHARACTERS]!r}; it must be 1 to {MAX_PEER_CHARACTERS} "
+                    "printable characters",
+                )
+    for field, words in (("privacy", PRIVACIES), ("naming", NAMINGS)):
+        if getattr(hints, field) not in words:
+            shown = str(getattr(hints, field))[:MAX_PEER_CHARACTERS]
+            raise InvalidRequest.about(field, f"is {shown!r}; it must be one of {', '.join(words)}")
+
+
 def check_request(request: CommandRequest) -> None:
     """Refuse a request that no peer could answer.
 
@@ -149,6 +169,8 @@ def check_request(request: CommandRequest) -> None:
         check_label(request.reasoning_effort, "reasoning_effort", LIMITS["reasoning_effort"])
     if request.reasoning_budget is not None:
         _check_number(request.reasoning_budget, "reasoning_budget")
+    if request.hints is not NO_HINTS:
+        _check_hints(request.hints)
     _check_text(request)
     check_form(request)
     _check_sampling(request)
