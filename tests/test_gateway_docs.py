@@ -30,6 +30,7 @@ from punch.gateway import (
 from punch.gateway._app import EXPOSED, PUBLIC
 from punch.gateway._endpoint import MAX_REQUEST_ID_CHARACTERS
 from punch.gateway._parsing import _CODES, Body, PunchOptions, parse
+from punch.gateway.anthropic._bodies import CountBody, MessagesBody
 from punch.gateway.ollama._bodies import (
     EmbedBody,
     GenerateBody,
@@ -53,6 +54,8 @@ BODIES: dict[str, type[Body]] = {
     "/v1/completions": CompletionBody,
     "/v1/responses": ResponsesBody,
     "/v1/embeddings": EmbeddingBody,
+    "/v1/messages": MessagesBody,
+    "/v1/messages/count_tokens": CountBody,
     "/api/chat": OllamaChatBody,
     "/api/generate": GenerateBody,
     "/api/embed": EmbedBody,
@@ -68,6 +71,8 @@ LEAST: dict[str, dict[str, Any]] = {
     "/v1/chat/completions": {"messages": [{"role": "user", "content": "x"}]},
     "/v1/completions": {"prompt": "x"},
     "/v1/responses": {"input": "x"},
+    "/v1/messages": {"messages": [{"role": "user", "content": "x"}]},
+    "/v1/messages/count_tokens": {"messages": [{"role": "user", "content": "x"}]},
     "/api/chat": {"model": "m"},
     "/api/generate": {"model": "m"},
 }
@@ -127,10 +132,10 @@ def test_what_needs_no_key_is_named() -> None:
 
 def test_every_field_is_listed_and_no_other() -> None:
     """As the models have them that bodies are read with."""
-    listed = {}
+    listed: dict[str, list[str]] = {}
     for where, fields in table("endpoint", "fields"):
         (name,) = quoted(where)
-        listed[name] = sorted(quoted(fields))
+        listed[name] = sorted(quoted(fields)) or listed["/v1/messages"]
 
     assert listed == {
         name: sorted(field.alias or key for key, field in body.model_fields.items())

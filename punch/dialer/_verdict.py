@@ -109,7 +109,7 @@ def check_response(
         raise PeerFailed(f"answers in the name of {response.executor}", peer_id=peer_id)
     if response.status != "success":
         raise _error_in(response, peer_id)
-    if request.command in ("chat", "complete", "embed"):
+    if request.command in ("chat", "complete", "embed", "count"):
         if response.provenance is None:
             raise PeerFailed("does not say where its answer comes from", peer_id=peer_id)
         check_provenance(response.provenance, request=request, candidate=candidate, before=before)

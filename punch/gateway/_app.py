@@ -20,7 +20,7 @@ from .._logs import get_logger
 from ..exceptions import ConfigurationError, PunchError
 from ._client import Receive, Send
 from ._endpoint import Endpoint, Scope, Service, send_refusal
-from ._errors import Refusal, internal, refusal_of
+from ._errors import ANTHROPIC_VERSION, Refusal, dialect_of, internal, refusal_of
 from .keys._keys import KeyStore
 from .server import ClientGone, discarding_body, has_body
 
@@ -52,16 +52,29 @@ class JsonRoute:
 
     Args:
       value: Called with the path's parameters; may raise `Refusal` or `PunchError`.
+      status: Called with the value.
+      anthropic: Makes the value for Anthropic's clients, of the scope of a request; by default
+        they get the same.
 
     """
 
-    def __init__(self, value: Value, *, status: Callable[[Any], int] = lambda value: 200) -> None:
+    def __init__(
+        self,
+        value: Value,
+        *,
+        status: Callable[[Any], int] = lambda value: 200,
+        anthropic: Value | None = None,
+    ) -> None:
         self._value = value
         self._status = status
+        self._anthropic = anthropic
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
-        value = self._value(scope.get("path_params", {}))
+        if self._anthropic is not None and ANTHROPIC_VERSION in dict(scope["headers"]):
+            value = self._anthropic(scope)
+        else:
+            value = self._value(scope.get("path_params", {}))
         data = json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode(errors="replace")
         headers = [
             (b"content-type", b"application/json"),
@@ -308,14 +321,15 @@ class Application:
             log.error("an answer broke after it had begun", path=scope["path"])
             raise RuntimeError("an answer broke after it had begun")
         self.service.live.refuse(refusal.status)
+        dialect = dialect_of(scope["path"], headers)
         if has_body(headers):
             refusal = attrs.evolve(refusal, closes=True)
             work: Callable[[], Awaitable[None]] = lambda: send_refusal(  # noqa: E731
-                refusal, scope["path"], send
+                refusal, dialect, send
             )
             await discarding_body(receive, work)
         else:
-            await send_refusal(refusal, scope["path"], send)
+            await send_refusal(refusal, dialect, send)
 
     async def _options(self, scope: Scope, headers: Mapping[bytes, bytes], send: _Sender) -> None:
         """Answer ``OPTIONS``: the methods of a path, and what a CORS preflight wants to know."""

@@ -13,7 +13,7 @@ from typing import Any
 import trio
 
 from .._background import acquire_now
-from ._errors import Refusal
+from ._errors import Refusal, dialect_of
 from ._headers import what_is_waited_for
 from ._live import RequestAccount
 from ._shape import StreamShape
@@ -122,7 +122,7 @@ class Client:
         if self.is_open:
             data = b"" if self._stream is None else self._stream.failed(refusal)
         else:
-            data = refusal.body(record.endpoint)
+            data = refusal.body(dialect_of(record.endpoint), record.request_id)
             headers = refusal.all_headers()
             await self._open(refusal.status, "application/json", len(data), headers)
         await self.write(lambda: data, last=True)

@@ -1,7 +1,7 @@
 """Takes a request that asks a model from its headers and body to its `RequestHandler`.
 
 Decides whether a request can be understood, under which id, and for which key. Fields and bodies
-of a dialect are left to the endpoints in `openai` and `ollama`.
+of a dialect are left to the endpoints in the room of each.
 """
 
 from __future__ import annotations
@@ -21,7 +21,14 @@ from ..events import DISCONNECTED, STOPPED, PromptRead, RequestRecord
 from ..exceptions import PunchError
 from ..wire import NO_HINTS, CommandRequest, Hints
 from ._client import Receive, Send
-from ._errors import Refusal, internal, refusal_of, without_traceback
+from ._errors import (
+    Dialect,
+    Refusal,
+    dialect_of,
+    internal,
+    refusal_of,
+    without_traceback,
+)
 from ._handler import ParsedRequest, RequestHandler
 from ._live import LiveRequests
 from ._memory import BodyReservation, MemoryBudget, read_body
@@ -285,25 +292,42 @@ def check_media_type(headers: dict[bytes, bytes], *, anything: bool) -> None:
     )
 
 
+def id_headers(request_id: str | None, dialect: Dialect) -> list[tuple[bytes, bytes]]:
+    """The headers that say the id of a request."""
+    if request_id is None:
+        return []
+    value = request_id.encode("ascii", "replace")
+    found = [(b"x-request-id", value)]
+    # Anthropic's clients show this one with every error.
+    return [*found, (b"request-id", value)] if dialect == "anthropic" else found
+
+
 async def say(refusal: Refusal, record: RequestRecord, send: Send) -> None:
     """Send *refusal* in place of an answer."""
     record.status = refusal.status
-    headers = [(b"x-request-id", record.request_id.encode("ascii", "replace"))]
-    await send_refusal(refusal, record.endpoint, send, headers)
+    await send_refusal(refusal, dialect_of(record.endpoint), send, record.request_id)
 
 
 async def send_refusal(
-    refusal: Refusal,
-    path: str,
-    send: Send,
-    headers: list[tuple[bytes, bytes]] | None = None,
+    refusal: Refusal, dialect: Dialect, send: Send, request_id: str | None = None
 ) -> None:
-    """Send *refusal* in the form that clients of *path* read."""
-    data = refusal.body(path)
+    """Send *refusal* in the form that clients of *dialect* read.
+
+    Args:
+      refusal: What to say.
+      dialect: In whose shape.
+      send: Sends messages to the client, as ASGI has it.
+      request_id: Of the request; `None` if it was refused before it got one.
+
+    """
+    if request_id is None and dialect == "anthropic":
+        # Its clients quote the id of every answer.
+        request_id = new_request_id()
+    data = refusal.body(dialect, request_id or "")
     headers_out = [
         (b"content-type", b"application/json"),
         (b"content-length", str(len(data)).encode()),
-        *(headers or []),
+        *id_headers(request_id, dialect),
         *refusal.all_headers(),
     ]
     await send({"type": "http.response.start", "status": refusal.status, "headers": headers_out})

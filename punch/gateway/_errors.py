@@ -1,4 +1,4 @@
-"""Decides the HTTP status and body of every error, from one table, for OpenAI and for Ollama.
+"""Decides the HTTP status and body of every error, from one table, for each dialect.
 
 An error is told apart by its `PunchError.code` and its data, never by its text.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import attrs
 
@@ -28,8 +28,23 @@ from .server import BadRequest
 # was restarted is back within five (`punch.routing`).
 DEFAULT_RETRY_SECONDS = 5.0
 
+Dialect = Literal["openai", "ollama", "anthropic"]
+"""Whose shapes an answer has."""
+
+MESSAGES_PATH = "/v1/messages"
+ANTHROPIC_VERSION = b"anthropic-version"
+"""Header of a request by which Anthropic's clients are told apart."""
 
 E = TypeVar("E", bound=Exception)
+
+
+def dialect_of(path: str, headers: Mapping[bytes, bytes] | None = None) -> Dialect:
+    """Whose shapes the answer to a request has: by its path, or else by its headers."""
+    if path.startswith("/api/"):
+        return "ollama"
+    if path == MESSAGES_PATH or path.startswith(f"{MESSAGES_PATH}/"):
+        return "anthropic"
+    return "anthropic" if headers is not None and ANTHROPIC_VERSION in headers else "openai"
 
 
 def without_traceback(error: E) -> E:
@@ -107,6 +122,24 @@ TABLE: Mapping[str, Row] = {
 }
 """`PunchError.code` to its row. A test walks the tree of errors, so that none is missing."""
 
+# Anthropic's `type` goes with the status: https://docs.claude.com/en/api/errors
+_ANTHROPIC_TYPES: Mapping[int, str] = {
+    401: "authentication_error",
+    402: "billing_error",
+    403: "permission_error",
+    404: "not_found_error",
+    408: "timeout_error",
+    409: "conflict_error",
+    413: "request_too_large",
+    429: "rate_limit_error",
+    500: "api_error",
+    501: "api_error",
+    502: "api_error",
+    503: "overloaded_error",
+    504: "timeout_error",
+    529: "overloaded_error",
+}
+
 
 @attrs.define(kw_only=True)
 class Refusal(Exception):
@@ -168,9 +201,28 @@ class Refusal(Exception):
             return {"error": f"model not found: {self.message}"}
         return {"error": self.message}
 
-    def body(self, path: str) -> bytes:
-        """The body for a request to *path*."""
-        value = self.ollama() if path.startswith("/api/") else self.openai()
+    def anthropic(self, request_id: str) -> dict[str, Any]:
+        """The body, as Anthropic's clients read it."""
+        message = self.message
+        if self.cause == "context_too_long":
+            # Clients look for these words, and make the conversation shorter.
+            message = f"prompt is too long: {message}"
+        kind = _ANTHROPIC_TYPES.get(self.status, _INVALID)
+        return {
+            "type": "error",
+            "error": {"type": kind, "message": message},
+            "request_id": request_id,
+        }
+
+    def body(self, dialect: Dialect, request_id: str = "") -> bytes:
+        """The body, as clients of *dialect* read it."""
+        match dialect:
+            case "ollama":
+                value = self.ollama()
+            case "anthropic":
+                value = self.anthropic(request_id)
+            case _:
+                value = self.openai()
         return json.dumps(value, ensure_ascii=False).encode(errors="replace")
 
 
@@ -212,6 +264,13 @@ _OLLAMA = {
     "max_tokens": "options.num_predict",
     "response_schema": "format",
 }
+_ANTHROPIC = {
+    "response_schema": "output_config.format",
+    "stop": "stop_sequences",
+    "parallel_tool_calls": "tool_choice.disable_parallel_tool_use",
+    "reasoning_effort": "output_config.effort",
+    "reasoning_budget": "thinking.budget_tokens",
+}
 _SPELLED: Mapping[str, Mapping[str, str]] = {
     "/v1/chat/completions": {"response_schema": "response_format"},
     "/v1/responses": {
@@ -222,6 +281,8 @@ _SPELLED: Mapping[str, Mapping[str, str]] = {
     "/v1/embeddings": {"inputs": "input"},
     "/api/embed": {"inputs": "input"},
     "/api/embeddings": {"inputs": "prompt"},
+    "/v1/messages": _ANTHROPIC,
+    "/v1/messages/count_tokens": _ANTHROPIC,
     "/api/chat": _OLLAMA,
     "/api/generate": _OLLAMA | {"messages": "prompt"},
 }
@@ -240,7 +301,10 @@ def _spelled(param: str, endpoint: str) -> str:
     ours = param.partition("[")[0].partition(".")[0]
     place = param[len(ours) :]
     name = _SPELLED.get(endpoint, {}).get(ours) or _PUNCH.get(ours, ours)
-    if name == "tools" and endpoint != "/v1/responses":
+    if dialect_of(endpoint) == "anthropic":
+        # Turns of the conversation are not those of the body; a tool's fields have other names.
+        place = "" if name == "messages" else place.replace("].parameters", "].input_schema")
+    elif name == "tools" and endpoint != "/v1/responses":
         place = place.replace("].", "].function.")
     if ours != name == "prompt":
         # A prompt is one text, which has no places.
@@ -256,7 +320,7 @@ def spell_bad_request(error: BadRequest | None) -> tuple[bytes, bytes]:
     refusal = internal()
     if error is not None:
         refusal = Refusal(status=error.status, message=str(error), code="invalid_request")
-    return b"application/json", refusal.body("/v1")
+    return b"application/json", refusal.body("openai")
 
 
 def internal() -> Refusal:

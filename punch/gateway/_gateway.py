@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from itertools import islice
 from typing import Any
+from urllib.parse import parse_qsl
 
 import attrs
 from starlette.routing import BaseRoute, Route
@@ -26,6 +27,8 @@ from ._errors import Refusal, spell_bad_request
 from ._live import LiveRequests
 from ._offered import Naming, models_body, one_model_body
 from ._openapi import describe
+from .anthropic import _listed as anthropic_models
+from .anthropic._endpoints import CountTokens, Messages
 from .keys._keys import KeyStore
 from .keys._quotas import Quotas
 from .ollama._endpoints import Embed, Generate, OldEmbed, OllamaChat
@@ -170,7 +173,11 @@ def build_application(router: Router, parts: GatewayParts | None = None) -> Appl
         began_at=int(parts.wall()),
         wall=parts.wall,
     )
-    kinds = (Chat, Completions, Embeddings, Responses, OllamaChat, Generate, Embed, OldEmbed)
+    kinds = (
+        *(Chat, Completions, Embeddings, Responses),
+        *(Messages, CountTokens),
+        *(OllamaChat, Generate, Embed, OldEmbed),
+    )
     endpoints: list[Endpoint[Any]] = [kind(service) for kind in kinds]
     described = describe(endpoints, keys=parts.keys is not None)
     return Application(
@@ -219,20 +226,33 @@ def _own_routes(service: Service, described: Mapping[str, Any]) -> list[BaseRout
             cause="no_peer",
         )
 
-    def json_route(path: str, value: Callable[[Any], Any]) -> Route:
-        return Route(path, JsonRoute(value), methods=["GET"])
+    def json_route(path: str, value: Callable[[Any], Any], **more: Any) -> Route:
+        return Route(path, JsonRoute(value, **more), methods=["GET"])
+
+    def models_for_anthropic(scope: Any) -> dict[str, Any]:
+        query = dict(parse_qsl(scope["query_string"].decode("latin-1")))
+        return anthropic_models.models_body(router.peers, service.began_at, query)
+
+    def model_for_anthropic(scope: Any) -> dict[str, Any]:
+        name = service.naming.found(scope["path_params"]["model"], router.names)
+        return anthropic_models.one_model_body(name, router.peers, service.began_at)
 
     return [
         json_route("/", lambda _: {"punch": "is running", "openapi": "/openapi.json"}),
         json_route("/health", lambda _: {"status": "ok"}),
         json_route("/ready", readiness),
         json_route("/openapi.json", lambda _: described),
-        json_route("/v1/models", lambda _: models_body(router.peers, service.began_at)),
+        json_route(
+            "/v1/models",
+            lambda _: models_body(router.peers, service.began_at),
+            anthropic=models_for_anthropic,
+        ),
         json_route(
             "/v1/models/{model:path}",
             lambda path: one_model_body(
                 service.naming.found(path["model"], router.names), router.peers, service.began_at
             ),
+            anthropic=model_for_anthropic,
         ),
         json_route("/api/version", lambda _: {"version": OLLAMA_VERSION, "punch": __version__}),
         json_route("/api/tags", lambda _: tags_body(router.peers, service.began_at)),

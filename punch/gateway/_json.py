@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from ..wire import CommandResponse, Completion, Segment
+from ..wire import CommandResponse, Completion, Segment, ToolCall
 from ._errors import Refusal
 
 Vector = Sequence[float]
@@ -15,6 +15,17 @@ Vector = Sequence[float]
 def as_json(value: Any) -> str:
     """*value* as JSON in the fewest bytes."""
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+
+
+def arguments_of(call: ToolCall) -> dict[str, Any]:
+    """A call's arguments, for dialects that give an object; text that is none goes under a name."""
+    try:
+        value = json.loads(call.arguments or "{}")
+        # Arguments that cannot be serialised again (NaN, or nested too deep) go as text.
+        json.dumps([[[[[[[[value]]]]]]]], allow_nan=False)
+    except (ValueError, RecursionError):
+        value = call.arguments
+    return value if isinstance(value, dict) else {"arguments": value}
 
 
 def segments_body(segments: Sequence[Segment]) -> list[dict[str, Any]]:

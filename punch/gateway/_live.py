@@ -20,6 +20,7 @@ from ..events import (
     RequestStarted,
 )
 from ..wire import CommandResponse, Progress, Provenance
+from ._errors import dialect_of
 from ._headers import header_value, in_short, usage_of, where_from
 from .keys._charging import cost_of
 
@@ -150,6 +151,8 @@ class RequestAccount:
         self.refresh()
         record = self.record
         found = {"x-request-id": record.request_id}
+        if dialect_of(record.endpoint) == "anthropic":
+            found["request-id"] = record.request_id
         if record.peer_id is not None:
             found["x-punch-peer"] = record.peer_id
         if record.decisions:

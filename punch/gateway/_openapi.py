@@ -12,7 +12,7 @@ from pydantic.json_schema import models_json_schema
 
 from .._version import __version__
 from ._endpoint import MAX_REQUEST_ID_CHARACTERS, Endpoint
-from ._errors import TABLE
+from ._errors import TABLE, Dialect, dialect_of
 from ._parsing import Body
 from .ollama._bodies import PullBody, ShowBody
 
@@ -68,6 +68,14 @@ OPENAI_ERROR = _object(
     )
 )
 OLLAMA_ERROR = _object(error=_TEXT)
+ANTHROPIC_ERROR = _object(
+    type={"const": "error"}, error=_object(type=_TEXT, message=_TEXT), request_id=_TEXT
+)
+ERRORS: Mapping[Dialect, str] = {
+    "openai": "OpenAIError",
+    "ollama": "OllamaError",
+    "anthropic": "AnthropicError",
+}
 
 # Path of an endpoint that asks a model to the schema of its whole answer.
 ANSWERS: Mapping[str, Mapping[str, Any]] = {
@@ -90,6 +98,12 @@ ANSWERS: Mapping[str, Mapping[str, Any]] = {
         id=_TEXT, object={"const": "response"}, created_at=_INTEGER, model=_TEXT,
         status={"enum": ["completed", "incomplete"]}, output=_list({"type": "object"}),
     ),
+    "/v1/messages": _object(
+        id=_TEXT, type={"const": "message"}, role={"const": "assistant"}, model=_TEXT,
+        content=_list(_object(type=_TEXT)), stop_reason=_TEXT,
+        stop_sequence={"type": ["string", "null"]}, usage={"type": "object"},
+    ),
+    "/v1/messages/count_tokens": _object(input_tokens=_INTEGER),
     "/api/chat": _object(model=_TEXT, created_at=_TEXT, message={"type": "object"}, done=_ANY),
     "/api/generate": _object(model=_TEXT, created_at=_TEXT, response=_TEXT, done=_ANY),
     "/api/embed": _object(model=_TEXT, embeddings=_list(_list({"type": "number"}))),
@@ -99,6 +113,7 @@ STREAMS = {
     "/v1/chat/completions": "text/event-stream",
     "/v1/completions": "text/event-stream",
     "/v1/responses": "text/event-stream",
+    "/v1/messages": "text/event-stream",
     "/api/chat": "application/x-ndjson",
     "/api/generate": "application/x-ndjson",
 }
@@ -146,12 +161,16 @@ def describe(endpoints: Sequence[Endpoint[Any]], *, keys: bool) -> dict[str, Any
         "info": {
             "title": "punch",
             "version": __version__,
-            "summary": "OpenAI's and Ollama's API, answered by the listeners of a namespace.",
+            "summary": "OpenAI's, Anthropic's and Ollama's API, answered by a namespace.",
         },
         "paths": paths,
         "components": {
             "schemas": definitions.get("$defs", {})
-            | {"OpenAIError": OPENAI_ERROR, "OllamaError": OLLAMA_ERROR},
+            | {
+                "OpenAIError": OPENAI_ERROR,
+                "OllamaError": OLLAMA_ERROR,
+                "AnthropicError": ANTHROPIC_ERROR,
+            },
             "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}},
         },
         "security": [{"key": []}] if keys else [],
@@ -159,7 +178,7 @@ def describe(endpoints: Sequence[Endpoint[Any]], *, keys: bool) -> dict[str, Any
 
 
 def _errors(path: str, statuses: Sequence[int]) -> dict[str, Any]:
-    name = "OllamaError" if path.startswith("/api/") else "OpenAIError"
+    name = ERRORS[dialect_of(path)]
     content = {"application/json": {"schema": {"$ref": REF.format(model=name)}}}
     return {
         str(status): {"description": _WORDS[status], "content": content}

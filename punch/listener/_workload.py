@@ -62,7 +62,7 @@ class Workload:
         limit = request.sampling.max_tokens
         most = math.inf if limit is None else float(limit)
         usual = self._usual.get(offer.name, usual_output(request))
-        expected = 0 if request.command == "embed" else math.ceil(min(usual, most))
+        expected = 0 if request.command in ("embed", "count") else math.ceil(min(usual, most))
         ticket = Ticket(
             claimant=recording.key[0],
             priority=request.priority,

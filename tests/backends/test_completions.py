@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import attrs
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from punch.backends.openai._answer import AnswerReader
-from punch.backends.openai._completions import build, fault, read_embeddings
+from punch.backends.openai._completions import build, fault, read_count, read_embeddings
 from punch.exceptions import (
     ContextTooLong,
     GenerationFailed,
@@ -19,7 +20,7 @@ from punch.exceptions import (
     PeerUnable,
     PunchError,
 )
-from punch.wire import ChatMessage, CommandRequest, Sampling, Timings, Usage
+from punch.wire import ChatMessage, CommandRequest, Sampling, Timings, Tool, Usage
 
 CHAT = CommandRequest(request_id="r", messages=(ChatMessage(role="user", content="Hi"),))
 FULL = Sampling(
@@ -208,6 +209,36 @@ def test_a_server_that_cannot_go_on_gets_the_turn_as_it_is() -> None:
     messages = (*CHAT.messages, ChatMessage(role="assistant", content="Hel"))
     _, body = build(CommandRequest(request_id="r", messages=messages), model="m", dialect="other")
     assert set(body) == {"model", "stream", "stream_options", "messages"}
+
+
+def test_the_prompt_that_is_counted_is_the_one_that_would_be_read() -> None:
+    """With the tools, and the turn that the caller has begun; a plain text as it stands."""
+    messages = (*CHAT.messages, ChatMessage(role="assistant", content="Hel"))
+    tools = (Tool(name="f"),)
+    chat = CommandRequest(request_id="r", messages=messages, tools=tools)
+    _, asked = build(chat, model="m", dialect="llama_cpp")
+    path, body = build(attrs.evolve(chat, command="count"), model="m", dialect="llama_cpp")
+    assert path == "/v1/chat/completions/input_tokens"
+    assert asked == body | {
+        "stream": True,
+        "stream_options": {"include_usage": True},
+        "timings_per_token": True,
+    }
+    plain = CommandRequest(request_id="r", command="count", prompt="a")
+    assert build(plain, model="m", dialect="llama_cpp") == (
+        "/tokenize",
+        {"content": "a", "add_special": True, "parse_special": True},
+    )
+
+
+def test_a_count_is_a_number_or_a_list_and_nothing_else() -> None:
+    """What is none is a failure, and no count of nothing."""
+    assert read_count({"input_tokens": 7}).usage == Usage(prompt_tokens=7)
+    assert read_count({"tokens": [1, 2]}).usage == Usage(prompt_tokens=2)
+    no_counts: list[object] = [None, [], {}, {"input_tokens": "7"}, {"tokens": 3}]
+    for bad in (*no_counts, {"input_tokens": -1}):
+        with pytest.raises(GenerationFailed):
+            read_count(bad)
 
 
 def test_an_answer_without_a_finish_has_failed() -> None:

@@ -49,7 +49,8 @@ def called(request: CommandRequest) -> list[str]:
 def test_a_mock_offers_all_there_is() -> None:
     """Whoever tries a gateway out needs no model for it."""
     (offer,) = MockBackend(MockScript()).offers
-    assert offer.features == {"chat", "complete", "embed", "tools", "json_schema", "logprobs"}
+    forms = {"tools", "json_schema", "logprobs"}
+    assert offer.features == {"chat", "complete", "embed", "count"} | forms
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,8 @@ from trio.testing import MockClock
 
 from punch.backends import Emit, Generation, MockBackend, MockScript
 from punch.capability import ModelOffer
-from punch.gateway.ollama._shapes import OllamaShape, arguments_of
+from punch.gateway._json import arguments_of
+from punch.gateway.ollama._shapes import OllamaShape
 from punch.testing import ScriptedBackend
 from punch.wire import CommandRequest, Completion, Sampling, Timings, ToolCall, Usage
 

@@ -30,7 +30,7 @@ from punch.exceptions import (
     PeerUnable,
     PunchError,
 )
-from punch.wire import ChatMessage, CommandRequest, Sampling
+from punch.wire import ChatMessage, CommandRequest, Sampling, Tool
 
 # Two busy cores load the model in 4 s instead of 0.5; what hangs, hangs longer than this.
 LIMIT = 120
@@ -43,6 +43,7 @@ FOX = CommandRequest(
     messages=(ChatMessage(role="user", content="Write a very long story about a fox."),),
     sampling=GREEDY,
 )
+TOOL = Tool(name="weather", description="Tells the weather.", parameters='{"type": "object"}')
 LONG = attrs.evolve(FOX, sampling=Sampling(max_tokens=900, temperature=0.0))
 
 
@@ -119,6 +120,12 @@ async def test_a_real_answer_streams_with_true_counts(either: Open) -> None:
             emitted = Emitted()
             generation = await backend.generate(FOX, emitted)
             again = await backend.generate(FOX, ignore)
+            counted = await backend.generate(attrs.evolve(FOX, command="count"), ignore)
+            plain = attrs.evolve(FOX, command="count", messages=(), prompt="A fox")
+            of_text = await backend.generate(plain, ignore)
+            told = await backend.generate(attrs.evolve(FOX, tools=(TOOL,)), ignore)
+            with_tool = attrs.evolve(FOX, command="count", tools=(TOOL,))
+            counted_too = await backend.generate(with_tool, ignore)
     assert "".join(emitted.parts) == generation.completion.text
     assert len(emitted.parts) > 10
     assert emitted.tokens <= 24
@@ -135,6 +142,11 @@ async def test_a_real_answer_streams_with_true_counts(either: Open) -> None:
     assert attrs.evolve(offered, features=offer.features) == offer
     assert again.completion.text == generation.completion.text
     assert again.usage.prompt_tokens == 39
+    # What the same words have when they are read, tools that punch itself writes out included.
+    assert (counted.usage.prompt_tokens, of_text.usage.prompt_tokens) == (39, 2)
+    assert "count" in offered.features
+    assert counted_too.usage.prompt_tokens == told.usage.prompt_tokens
+    assert counted.completion.text == ""
 
 
 async def test_a_text_longer_than_the_batch_is_the_limit_of_the_server(either: Open) -> None:

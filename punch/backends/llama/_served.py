@@ -23,7 +23,7 @@ from ...wire import MAX_REASON_CHARACTERS, CommandRequest
 from .._base import Emit, Generation, Loading, say_while
 from ..openai._client import HttpClient
 from ..openai._probes import find_slots
-from ..openai._written_tools import ask_in_writing, has_tools
+from ..openai._written_tools import ask_in_writing, has_tools, written_out
 from ._pins import Pins, conversation
 from ._vigil import Look, Vigil
 
@@ -189,6 +189,8 @@ class ServedBackend:
         await self._supervised.wait_ready()
         if request.command == "embed":
             return await self._ask(request, emit, None)
+        if request.command == "count":
+            return await self._count(request, emit)
         text = conversation(request)
         slot = self._pins.acquire(text)
         try:
@@ -204,6 +206,14 @@ class ServedBackend:
         if has_tools(request) and not self._knows_tools:
             return await ask_in_writing(request, emit, partial(self._ask_server, slot=slot))
         return await self._ask_server(request, emit, slot=slot)
+
+    async def _count(self, request: CommandRequest, emit: Emit) -> Generation:
+        """Count the tokens of what a model would read; no slot is taken for it."""
+        if has_tools(request) and not self._knows_tools:
+            request = written_out(request)
+        return await self._client.generate(
+            request, emit, model=self._offer.name, dialect="llama_cpp"
+        )
 
     async def _ask_server(
         self, request: CommandRequest, emit: Emit, *, slot: int | None
@@ -254,12 +264,13 @@ def _most_tokens(request: CommandRequest) -> int:
     return _TEMPLATE_TOKENS + sum(map(len, request.texts)) // _CHARACTERS_PER_TOKEN
 
 
-def with_features(offer: ModelOffer, *, can_embed: bool) -> ModelOffer:
+def with_features(offer: ModelOffer, *, can_embed: bool, can_count: bool = False) -> ModelOffer:
     """*offer* with what llama.cpp's server can do with any model that generates text.
 
     Args:
       offer: What the model file says.
       can_embed: Whether the server embeds besides answering.
+      can_count: Whether it counts tokens without an answer.
 
     """
     features = set(offer.features)
@@ -269,6 +280,8 @@ def with_features(offer: ModelOffer, *, can_embed: bool) -> ModelOffer:
             features.add("embed")
     if "chat" in features:
         features.add("tools")
+        if can_count:
+            features.add("count")
     return attrs.evolve(offer, features=frozenset(features))
 
 

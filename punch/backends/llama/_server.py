@@ -22,7 +22,7 @@ from ...llama_cpp import Program, ask_program, list_gpus
 from ...processes import open_supervised
 from .._base import with_continuation
 from ..openai._client import open_http_client
-from ..openai._probes import is_ready, probe_generation, probe_tools
+from ..openai._probes import is_ready, probe_count, probe_generation, probe_tools
 from ._served import ServedBackend, free_port, with_features
 
 
@@ -218,7 +218,9 @@ async def open_llama_server(
                 backend = ServedBackend(
                     name="llama_cpp", client=client, supervised=supervised,
                     slots=slots, threads=threads, gpus=gpus,
-                    offer=with_features(offer, can_embed=embed_too),
+                    offer=with_features(
+                        offer, can_embed=embed_too, can_count=await probe_count(client)
+                    ),
                     knows_tools=await probe_tools(client),
                 )  # fmt: skip
                 nursery = await stack.enter_async_context(open_background())

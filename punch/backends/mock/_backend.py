@@ -242,7 +242,7 @@ class MockBackend:
                 digest=DIGEST,
                 architecture="mock",
                 features=frozenset(
-                    {"chat", "complete", "embed", "tools", "json_schema", "logprobs"}
+                    {"chat", "complete", "embed", "count", "tools", "json_schema", "logprobs"}
                 ),
                 chat_template=CHAT_TEMPLATE,
                 continues=True,
@@ -270,6 +270,10 @@ class MockBackend:
             raise ContextTooLong(
                 f"the prompt has {longest} tokens and the context is {script.context_tokens} "
                 "tokens; shorten the prompt or ask a model with a longer context"
+            )
+        if request.command == "count":
+            return Generation(
+                completion=Completion(), usage=Usage(prompt_tokens=prompt), timings=Timings()
             )
         if script.prefill_rate is not None:
             await trio.sleep(prompt / script.prefill_rate)

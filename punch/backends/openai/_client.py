@@ -20,7 +20,7 @@ from ...exceptions import BackendCrashed, GenerationFailed, PeerUnable, PunchErr
 from ...wire import CommandRequest, Secrets
 from .._base import Emit, Generation
 from ._answer import AnswerReader
-from ._completions import Dialect, build, fault, read_embeddings
+from ._completions import Dialect, build, fault, read_count, read_embeddings
 from ._sse import Event, EventReader, plain_words
 
 if TYPE_CHECKING:
@@ -118,6 +118,8 @@ class HttpClient:
         path, body = build(request, model=model, dialect=dialect, slot=slot)
         if request.command == "embed":
             return await self._embed(path, body, expected=len(request.inputs), dialect=dialect)
+        if request.command == "count":
+            return read_count(await self.post_json(path, body))
         answer = AnswerReader(request.logprobs, max_tokens=request.sampling.max_tokens)
         return await self._asked(partial(self._stream, path, body, emit, answer))
 

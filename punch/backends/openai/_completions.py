@@ -48,7 +48,12 @@ _PATHS = {
     "chat": "/v1/chat/completions",
     "complete": "/v1/completions",
     "embed": "/v1/embeddings",
+    # llama.cpp's own.
+    "count": "/v1/chat/completions/input_tokens",
 }
+
+# How an answer is sent, which is no part of the question.
+_STREAMED = frozenset({"stream", "stream_options", "timings_per_token"})
 
 # The codes of OpenAI and llama.cpp for a prompt that does not fit.
 _CONTEXT_KINDS = frozenset({"context_length_exceeded", "exceed_context_size_error"})
@@ -94,6 +99,15 @@ def build(
     if request.command == "embed":
         body["input"] = list(request.inputs)
         return path, body
+    if request.command == "count":
+        if not request.messages:
+            # As completions read a prompt.
+            whole = {"content": request.prompt, "add_special": True, "parse_special": True}
+            return "/tokenize", whole
+        # The same prompt as that of a question.
+        asked = attrs.evolve(request, command="chat")
+        _, question = build(asked, model=model, dialect=dialect)
+        return path, {name: value for name, value in question.items() if name not in _STREAMED}
     body["stream"] = True
     # Without it, no server but llama.cpp says how many tokens it counted.
     body["stream_options"] = {"include_usage": True}
@@ -240,6 +254,22 @@ def usage_in(usage: dict[str, Any], timings: dict[str, Any]) -> Usage:
         completion_tokens=count_in(timings, "predicted_n") if answer is None else answer,
         cached_tokens=cached,
     )
+
+
+def read_count(value: Any) -> Generation:
+    """The tokens of a prompt, in the body of a response of llama-server's.
+
+    Raises:
+      GenerationFailed: if the body is not such a response.
+
+    """
+    count = None
+    if isinstance(value, dict):
+        tokens = value.get("tokens")
+        count = len(tokens) if isinstance(tokens, list) else count_in(value, "input_tokens")
+    if count is None:
+        raise GenerationFailed("the server's answer holds no count of tokens")
+    return Generation(completion=Completion(), usage=Usage(prompt_tokens=count), timings=Timings())
 
 
 def read_embeddings(value: Any, *, expected: int) -> Generation:

@@ -47,6 +47,17 @@ async def probe_embeddings(client: HttpClient) -> bool:
     return True
 
 
+async def probe_count(client: HttpClient) -> bool:
+    """Whether a llama-server counts the tokens of a conversation; older builds do not."""
+    body = {"messages": [{"role": "user", "content": "a"}]}
+    try:
+        with trio.fail_after(_PROBE_SECONDS):
+            found = await client.post_json("/v1/chat/completions/input_tokens", body)
+    except (PunchError, trio.TooSlowError):
+        return False
+    return isinstance(found, dict) and isinstance(found.get("input_tokens"), int)
+
+
 async def probe_generation(client: HttpClient) -> bool:
     """Whether a server that embeds generates text as well; older builds only embed then."""
     body = {"prompt": "a", "max_tokens": 1}

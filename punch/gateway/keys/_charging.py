@@ -9,6 +9,7 @@
   ends because of its limit has as many as that.
 * Where no backend has counted, a prompt has a token for every four bytes, and an answer what its
   peers had counted when they sent its parts, at least one for each.
+* To have tokens counted costs nothing: no model reads them.
 * An answer is paid for once, by the reader that it is made for (`Answer.billed`).
 """
 
@@ -51,7 +52,9 @@ def prompt_tokens(request: CommandRequest) -> int:
 
 def expected_tokens(requests: Sequence[CommandRequest]) -> int:
     """Tokens of prompts and answers of all *requests* together (expected)."""
-    return sum(prompt_tokens(each) + usual_output(each) for each in requests)
+    return sum(
+        prompt_tokens(each) + usual_output(each) for each in requests if each.command != "count"
+    )
 
 
 def believed(response: CommandResponse, answer: Answer) -> CommandResponse:
@@ -69,7 +72,7 @@ def believed(response: CommandResponse, answer: Answer) -> CommandResponse:
 def cost_of(answer: Answer, response: CommandResponse | None) -> Cost:
     """The cost of *answer* to its reader so far; *response* is its `believed` end, if there."""
     billed = answer.billed
-    if billed is None:
+    if billed is None or answer.request.command == "count":
         return Cost()
     usage = None if response is None else response.usage
     counted = None if usage is None else usage.completion_tokens

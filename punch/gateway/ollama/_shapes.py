@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 from ...wire import CommandResponse, Completion, Timings, ToolCall
 from .._errors import Refusal
-from .._json import as_json, completion_of, punch_body
+from .._json import arguments_of, as_json, completion_of, punch_body
 
 NDJSON = "application/x-ndjson"
 
@@ -22,17 +21,6 @@ def moment(seconds: float) -> str:
 def nanoseconds(seconds: float | None) -> int:
     """*seconds* in Ollama's unit; 0 if not measured, since its clients accept no null."""
     return 0 if seconds is None else round(seconds * 1e9)
-
-
-def arguments_of(call: ToolCall) -> dict[str, Any]:
-    """A call's arguments as the object that Ollama gives; text that is none goes under a name."""
-    try:
-        value = json.loads(call.arguments or "{}")
-        # Arguments that cannot be serialised again (NaN, or nested too deep) go as text.
-        json.dumps([[[[[[[[value]]]]]]]], allow_nan=False)
-    except (ValueError, RecursionError):
-        value = call.arguments
-    return value if isinstance(value, dict) else {"arguments": value}
 
 
 class OllamaShape:

@@ -174,7 +174,7 @@ def _check_parts(message: ChatMessage, place: str) -> None:
 
 
 def _check_tools(request: CommandRequest, repetition: RepetitionCheck) -> None:
-    if request.tools and request.command != "chat":
+    if request.tools and request.command not in ("chat", "count"):
         raise InvalidRequest.about("tools", f"is set; {request.command} has none, only chat does")
     check_entries(request.tools, "tools")
     names = set()

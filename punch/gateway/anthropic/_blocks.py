@@ -1,0 +1,339 @@
+"""The blocks of which the messages of Anthropic's clients are made, as far as they can be read.
+
+A block of another type was made by a tool that runs at Anthropic's, or is a file that lies there:
+nobody here can read it, so it is refused by name.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Annotated, Any, Literal
+
+from pydantic import ConfigDict, Discriminator, Field, Tag, field_validator, model_validator
+
+from .._parsing import BRANCH, MAX_PARTS, Body, Text, shown
+from ._taken import Cached, Echoed
+
+MEDIA_TYPES = ("image/jpeg", "image/png", "image/gif", "image/webp")
+"""Of images."""
+
+
+def _kind(value: Any) -> str | None:
+    if isinstance(value, str):
+        return "~text"
+    return "~list" if isinstance(value, list) else None
+
+
+def _type_of(*known: str) -> Discriminator:
+    """Tells a block by its `type`; one that is not *known* is an `UnreadableBlock`."""
+
+    def branch(value: Any) -> str | None:
+        # pydantic asks about models that are there already, too.
+        kind = value.get("type") if isinstance(value, dict) else getattr(value, "type", None)
+        if isinstance(kind, str) and kind in known:
+            return f"{BRANCH}{kind}"
+        return f"{BRANCH}other" if isinstance(value, dict | Body) else None
+
+    return Discriminator(branch, custom_error_type="block", custom_error_message="it is no block")
+
+
+class UnreadableBlock(Body):
+    """A block of any other type; always refused."""
+
+    model_config = ConfigDict(extra="allow")
+
+    type: Any = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _refuse(cls, value: Any) -> Any:
+        kind = value.get("type") if isinstance(value, dict) else None
+        if kind is None:
+            raise ValueError("its type is missing")
+        raise ValueError(
+            f"a block of the type {shown(kind)} cannot be read here; leave it out, or say in text "
+            "what is in it"
+        )
+
+
+class TextBlock(Body):
+    """A text."""
+
+    type: Literal["text"]
+    text: str
+    cache_control: Cached = None
+    citations: Echoed = None
+    # What clients gather from streams beside it, and send back.
+    index: Echoed = None
+    parsed_output: Echoed = None
+
+
+Texts = Annotated[
+    Text | Annotated[list[TextBlock], Field(max_length=MAX_PARTS, fail_fast=True), Tag("~list")],
+    Discriminator(_kind),
+]
+
+
+class Base64Source(Body):
+    """The bytes of an image."""
+
+    type: Literal["base64"]
+    media_type: Literal["image/jpeg", "image/png", "image/gif", "image/webp"]
+    data: str
+
+    @field_validator("data")
+    @classmethod
+    def _is_base64(cls, value: str) -> str:
+        try:
+            base64.b64decode(value, validate=True)
+        except (binascii.Error, ValueError):
+            raise ValueError("it is not base64") from None
+        return value
+
+    @cached_property
+    def content(self) -> bytes:
+        """The image itself."""
+        return base64.b64decode(self.data)
+
+
+class ElsewhereSource(Body):
+    """An image or a document that would have to be fetched; always refused."""
+
+    model_config = ConfigDict(extra="allow")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _refuse(cls, value: Any) -> Any:
+        kind = value.get("type") if isinstance(value, dict) else None
+        if kind in ("url", "file"):
+            raise ValueError(f"nothing is fetched from a {kind}; send what is there in its place")
+        raise ValueError(f"a source of the type {shown(kind)} cannot be read here")
+
+
+class ImageBlock(Body):
+    """A picture."""
+
+    type: Literal["image"]
+    source: Annotated[
+        Annotated[Base64Source, Tag("~base64")] | Annotated[ElsewhereSource, Tag("~other")],
+        _type_of("base64"),
+    ]
+    transformations: Echoed = None
+    cache_control: Cached = None
+
+
+class TextSource(Body):
+    """A document that is plain text."""
+
+    type: Literal["text"]
+    media_type: Literal["text/plain"] = "text/plain"
+    data: str
+
+
+class ContentSource(Body):
+    """A document that is a list of texts."""
+
+    type: Literal["content"]
+    content: Texts
+
+
+class DocumentBlock(Body):
+    """A document, as far as it is text."""
+
+    type: Literal["document"]
+    source: Annotated[
+        Annotated[TextSource, Tag("~text")]
+        | Annotated[ContentSource, Tag("~content")]
+        | Annotated[ElsewhereSource, Tag("~other")],
+        _type_of("text", "content"),
+    ]
+    title: str | None = None
+    context: str | None = None
+    citations: dict[str, Any] | None = None
+    cache_control: Cached = None
+
+    @field_validator("citations")
+    @classmethod
+    def _no_citations(cls, value: dict[str, Any] | None) -> dict[str, Any] | None:
+        return _without_citations(value)
+
+    @property
+    def text(self) -> str:
+        """All of it: title, context and content, a paragraph each."""
+        source = self.source
+        if isinstance(source, TextSource):
+            content = source.data
+        elif isinstance(source, ContentSource):
+            content = text_of(source.content)
+        else:
+            content = ""
+        return "\n".join(text for text in (self.title, self.context, content) if text)
+
+
+def _without_citations(value: dict[str, Any] | None) -> dict[str, Any] | None:
+    if value and value.get("enabled"):
+        raise ValueError("no model here cites; set enabled to false")
+    return value
+
+
+class SearchResultBlock(Body):
+    """What a search of the caller's has found."""
+
+    type: Literal["search_result"]
+    source: str
+    title: str
+    content: Annotated[list[TextBlock], Field(max_length=MAX_PARTS, fail_fast=True)]
+    citations: dict[str, Any] | None = None
+    cache_control: Cached = None
+
+    @field_validator("citations")
+    @classmethod
+    def _no_citations(cls, value: dict[str, Any] | None) -> dict[str, Any] | None:
+        return _without_citations(value)
+
+    @property
+    def text(self) -> str:
+        """All of it, a paragraph each."""
+        return "\n".join([self.title, self.source, text_of(self.content)])
+
+
+class ThinkingBlock(Body):
+    """What the assistant thought, as it was sent."""
+
+    type: Literal["thinking"]
+    thinking: str
+    signature: str = ""
+    index: Echoed = None
+    cache_control: Cached = None
+
+
+class RedactedThinkingBlock(Body):
+    """What the assistant thought, in a form that only Anthropic can read."""
+
+    type: Literal["redacted_thinking"]
+    data: Echoed = None
+    index: Echoed = None
+    cache_control: Cached = None
+
+
+class ToolUseBlock(Body):
+    """A call that the assistant asked for."""
+
+    type: Literal["tool_use"]
+    id: str
+    name: str
+    input: dict[str, Any] = Field(default_factory=dict)
+    caller: Echoed = None
+    toolset_name: Echoed = None
+    cache_control: Cached = None
+    index: Echoed = None
+    partial_json: Echoed = None
+
+
+class ToolReferenceBlock(Body):
+    """A tool that a search for tools has found: from here on the model may call it."""
+
+    type: Literal["tool_reference"]
+    tool_name: str
+    cache_control: Cached = None
+
+
+ResultPart = Annotated[
+    Annotated[TextBlock, Tag("~text")]
+    | Annotated[ImageBlock, Tag("~image")]
+    | Annotated[DocumentBlock, Tag("~document")]
+    | Annotated[SearchResultBlock, Tag("~search_result")]
+    | Annotated[ToolReferenceBlock, Tag("~tool_reference")]
+    | Annotated[UnreadableBlock, Tag("~other")],
+    _type_of("text", "image", "document", "search_result", "tool_reference"),
+]
+
+
+class ToolResultBlock(Body):
+    """What a call has returned."""
+
+    type: Literal["tool_result"]
+    tool_use_id: str
+    content: (
+        Annotated[
+            Text
+            | Annotated[
+                list[ResultPart], Field(max_length=MAX_PARTS, fail_fast=True), Tag("~list")
+            ],
+            Discriminator(_kind),
+        ]
+        | None
+    ) = None
+    is_error: bool | None = None
+    toolset_name: Echoed = None
+    cache_control: Cached = None
+
+
+class CompactionBlock(Body):
+    """What stands for an earlier part of the conversation."""
+
+    type: Literal["compaction"]
+    content: str | None = None
+    encrypted_content: Echoed = None
+    signature: Echoed = None
+    tool_changes: Echoed = None
+    cache_control: Cached = None
+
+
+class FallbackBlock(Body):
+    """Says that another model took over here; it is no part of what a model reads."""
+
+    model_config = ConfigDict(extra="allow")
+
+    type: Literal["fallback"]
+
+
+class ToolChange(Body):
+    """The tool that a block is about."""
+
+    type: Literal["tool_reference"]
+    name: str
+
+
+class ToolChangeBlock(Body):
+    """From here on the model may call one more tool, or one less."""
+
+    type: Literal["tool_addition", "tool_removal"]
+    tool: ToolChange
+    cache_control: Cached = None
+
+
+Block = Annotated[
+    Annotated[TextBlock, Tag("~text")]
+    | Annotated[ImageBlock, Tag("~image")]
+    | Annotated[DocumentBlock, Tag("~document")]
+    | Annotated[SearchResultBlock, Tag("~search_result")]
+    | Annotated[ThinkingBlock, Tag("~thinking")]
+    | Annotated[RedactedThinkingBlock, Tag("~redacted_thinking")]
+    | Annotated[ToolUseBlock, Tag("~tool_use")]
+    | Annotated[ToolResultBlock, Tag("~tool_result")]
+    | Annotated[CompactionBlock, Tag("~compaction")]
+    | Annotated[FallbackBlock, Tag("~fallback")]
+    | Annotated[ToolChangeBlock, Tag("~tool_addition")]
+    | Annotated[ToolChangeBlock, Tag("~tool_removal")]
+    | Annotated[UnreadableBlock, Tag("~other")],
+    _type_of(
+        *("text", "image", "document", "search_result", "thinking", "redacted_thinking"),
+        *("tool_use", "tool_result", "compaction", "fallback", "tool_addition", "tool_removal"),
+    ),
+]
+
+Content = Annotated[
+    Text | Annotated[list[Block], Field(max_length=MAX_PARTS, fail_fast=True), Tag("~list")],
+    Discriminator(_kind),
+]
+
+
+def text_of(content: str | Sequence[TextBlock]) -> str:
+    """The texts of *content*, a paragraph each."""
+    if isinstance(content, str):
+        return content
+    return "\n".join(block.text for block in content)
