@@ -665,7 +665,7 @@ async def test_every_error_has_anthropics_shape(autojump_clock: MockClock) -> No
     version = {"anthropic_version": "2023-06-01"}
     body = {"model": "m", "messages": [USER]}
     # Of two models: where there is one, any name means it.
-    async with open_client({"a": backend([]), "b": mock()}) as client:
+    async with open_client({"a": mock(model="m"), "b": mock(model="n")}) as client:
         asked = [
             (404, "not_found_error", await client.post(PATH, body | {"model": "other"})),
             (404, "not_found_error", await client.post("/v1/messages/batches", body)),
