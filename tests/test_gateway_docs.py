@@ -29,8 +29,8 @@ from punch.gateway import (
 )
 from punch.gateway._app import EXPOSED, PUBLIC
 from punch.gateway._endpoint import MAX_REQUEST_ID_CHARACTERS
-from punch.gateway._parsing import _CODES, Body, PunchOptions, parse
 from punch.gateway.anthropic._bodies import CountBody, MessagesBody
+from punch.gateway.bodies import CODES, Body, PunchOptions, parse
 from punch.gateway.ollama._bodies import (
     EmbedBody,
     GenerateBody,
@@ -216,7 +216,7 @@ def test_every_refusal_of_the_gateways_own_is_listed() -> None:
     made_there = {
         *re.findall(r'\bcode="(\w+)"', SOURCES),
         *re.findall(r'"(\w+_not_allowed)"\)?', SOURCES),
-        *_CODES.values(),
+        *CODES.values(),
         "unknown_path",
     }
     listed = {code for _, codes, _ in table("status", "code", "when") for code in quoted(codes)}

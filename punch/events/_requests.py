@@ -69,6 +69,9 @@ class RequestRecord:
     stream: bool = False
     """The answer is sent as it is made."""
 
+    taken: tuple[str, ...] = ()
+    """Fields of its body that were taken and change nothing, as ``messages[].name``."""
+
     began_at: float
     """When it arrived, in seconds of trio's clock."""
 

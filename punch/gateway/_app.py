@@ -37,7 +37,7 @@ OWN_NAMES = (".localhost", ".local", ".internal")
 # What a browser's script may read of an answer from elsewhere.
 EXPOSED = (
     "X-Request-ID, X-Punch-Model, X-Punch-Peer, X-Punch-Decision, X-Punch-Provenance, "
-    "X-Punch-Segments, Retry-After"
+    "X-Punch-Segments, X-Punch-Taken, Retry-After"
 )
 
 _USUAL_PORTS = {"http": ":80", "https": ":443"}

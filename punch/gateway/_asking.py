@@ -12,7 +12,7 @@ import attrs
 
 from ..wire import CommandRequest
 from ._endpoint import RequestContext, Service
-from ._parsing import PunchOptions
+from .bodies import PunchOptions
 
 # How often a peer sends what it has of an answer whose client reads nothing before its end: twice
 # as much of it may have to be made again when the peer dies.

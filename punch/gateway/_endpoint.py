@@ -33,7 +33,7 @@ from ._handler import ParsedRequest, RequestHandler
 from ._live import LiveRequests
 from ._memory import BodyReservation, MemoryBudget, read_body
 from ._offered import AUTO, Naming
-from ._parsing import Body, parse_aside
+from .bodies import Body, read_aside
 from .keys._charging import expected_tokens
 from .keys._keys import Key
 from .keys._quotas import Quotas
@@ -231,7 +231,8 @@ class Endpoint(ABC, Generic[B]):
         check_media_type(headers, anything=self.path.startswith("/api/"))
         memory = self.service.memory
         data = await read_body(headers, receive, self.service.limits, reservation)
-        body = await parse_aside(self.body, data, memory.parsing)
+        reading = await read_aside(self.body, data, memory.parsing)
+        body, record.taken = reading.body, reading.taken
         record.said = record.model = self.model(body)
         record.stream = self.is_streamed(body)
         wanted = self.service.naming.wanted(
@@ -245,7 +246,9 @@ class Endpoint(ABC, Generic[B]):
             hints=Hints(naming=wanted.naming),
             created=int(self.service.wall()),
         )
-        return key, wanted.entry, self.parsed(body, context)
+        parsed = self.parsed(body, context)
+        record.taken += parsed.taken
+        return key, wanted.entry, parsed
 
 
 def key_id_in(scope: Scope) -> str | None:

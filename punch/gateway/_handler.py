@@ -47,6 +47,9 @@ class ParsedRequest:
     stream: StreamShape | None = None
     """How to spell it as it is made; `None` if the client wants it whole."""
 
+    taken: tuple[str, ...] = ()
+    """Fields that turned out to change nothing for this request, besides those of its body."""
+
 
 class Admit(Protocol):
     """Lets a request in when it is its turn, or refuses; `Quotas.admit` for one key and model."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from itertools import accumulate
 
 from ..routing import Decision
 from ..wire import CommandResponse, Progress, Provenance, Usage
@@ -48,6 +49,17 @@ def where_from(provenance: Provenance) -> str:
     if digest is not None:
         words.append(f"digest={digest[:12]}")
     return "; ".join(words)
+
+
+def as_many_as_fit(names: Sequence[str]) -> str:
+    """*names* in one header, and how many more there are if it has no room for all."""
+    text = ", ".join(names)
+    if len(text) <= MAX_HEADER_CHARACTERS:
+        return text
+    # What says how many are left out has twenty characters at most.
+    ends = list(accumulate(len(name) + 2 for name in names))
+    kept = sum(end <= MAX_HEADER_CHARACTERS - 20 for end in ends)
+    return ", ".join([*names[:kept], f"and {len(names) - kept} more"])
 
 
 def header_value(text: str) -> bytes:

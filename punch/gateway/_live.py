@@ -21,7 +21,7 @@ from ..events import (
 )
 from ..wire import CommandResponse, Progress, Provenance
 from ._errors import dialect_of
-from ._headers import header_value, in_short, usage_of, where_from
+from ._headers import as_many_as_fit, header_value, in_short, usage_of, where_from
 from .keys._charging import cost_of
 
 
@@ -166,6 +166,8 @@ class RequestAccount:
             found["x-punch-provenance"] = where_from(provenance)
             if provenance.model not in (None, record.said):
                 found["x-punch-model"] = provenance.model
+        if record.taken:
+            found["x-punch-taken"] = as_many_as_fit(record.taken)
         if self.responses and not streamed:
             found["x-punch-segments"] = str(len(record.segments))
         return [(name.encode(), header_value(value)) for name, value in found.items()]

@@ -1,7 +1,7 @@
 """Reads the bodies of requests within a budget of memory for all of them.
 
 Decides how long a body may be, how slowly it may come, and when there is no memory for one more.
-What a body means is left to `_parsing`.
+What a body means is left to `bodies`.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ from pydantic.json_schema import models_json_schema
 from .._version import __version__
 from ._endpoint import MAX_REQUEST_ID_CHARACTERS, Endpoint
 from ._errors import TABLE, Dialect, dialect_of
-from ._parsing import Body
+from .bodies import Body
 from .ollama._bodies import PullBody, ShowBody
 
 REF = "#/components/schemas/{model}"

@@ -193,9 +193,9 @@ async def test_models_are_listed_and_shown(autojump_clock: MockClock) -> None:
     [
         ({"options": {"mirostat": 1}}, "options.mirostat is not a parameter"),
         ({"options": {"num_ctx": 100_000}}, "num_ctx is 100000; the longest context on offer"),
-        ({"think": True}, "think is True; it must be False"),
+        ({"think": True}, "think is true; it must be false"),
         ({"messages": [{"role": "user", "content": "x", "images": ["eA=="]}]}, "images"),
-        ({"format": "xml"}, "format is 'xml'"),
+        ({"format": "xml"}, 'format is "xml"'),
     ],
 )
 async def test_what_cannot_be_honoured_is_refused_by_name(

@@ -14,8 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from punch.gateway import Refusal
-from punch.gateway import _parsing as parsing
-from punch.gateway._parsing import AT_ONCE, MAX_VALUES, parse, parse_aside, shown
+from punch.gateway.bodies import AT_ONCE, MAX_VALUES, parse, parse_aside, shown
+from punch.gateway.bodies import _reading as parsing
 from punch.gateway.ollama._bodies import (
     EmbedBody,
     GenerateBody,
@@ -144,7 +144,7 @@ def test_of_a_long_value_no_more_is_written_than_is_shown() -> None:
     for value in ("x" * 10_000_000, list(range(1_000_000)), {"a": ["y" * 9_000_000]}, 10**5000):
         assert len(shown(value)) <= 90
     assert time.process_time() - began < 1
-    assert shown("x") == "'x'"
+    assert shown("x") == '"x"'
     assert shown([]) == "[]"
 
 
@@ -156,14 +156,14 @@ async def test_a_long_body_is_read_in_a_thread_and_a_short_one_here(
 ) -> None:
     """One at a time: everybody else goes on meanwhile."""
     seen = []
-    usual = parsing.parse
+    usual = parsing.read
 
     def noting(kind: Any, data: bytes) -> Any:
         seen.append(threading.get_ident() == here)
         return usual(kind, data)
 
     here = threading.get_ident()
-    monkeypatch.setattr(parsing, "parse", noting)
+    monkeypatch.setattr(parsing, "read", noting)
     limiter = trio.CapacityLimiter(1)
     for size in (10, AT_ONCE):
         text = "x" * size

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Discriminator, Field, Tag, field_validator, model_validator
 
-from .._parsing import BRANCH, MAX_PARTS, Body, Text, shown
+from ..bodies import BRANCH, MAX_PARTS, Body, Text, shown
 from ._taken import Cached, Echoed
 
 MEDIA_TYPES = ("image/jpeg", "image/png", "image/gif", "image/webp")

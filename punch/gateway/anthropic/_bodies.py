@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Discriminator, Field, Tag, field_validator, model_validator
 
-from .._parsing import Body, ModelName, PunchOptions, shown, within
+from ..bodies import Body, ModelName, PunchOptions, shown, within
 from ._blocks import Content, Texts
 from ._taken import Cached, Echoed, Elsewhere
 

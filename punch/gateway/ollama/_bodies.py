@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Discriminator, Field, Tag, model_validator
 
 from ...wire import MAX_NAME_CHARACTERS
-from .._parsing import (
+from ..bodies import (
     MAX_SEED,
     Body,
     Function,
@@ -28,18 +28,7 @@ from .._parsing import (
 _NO_TIME = re.compile(r"[-+]?(0+(\.0*)?(ns|us|µs|μs|ms|s|m|h)?)+")
 
 
-class _Options(Body):
-    """Options in which null means left out: some clients send every field they know."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _given(cls, value: Any) -> Any:
-        if not isinstance(value, dict):
-            return value
-        return {name: item for name, item in value.items() if item is not None}
-
-
-class Options(_Options):
+class Options(Body):
     """How to choose tokens."""
 
     num_predict: Annotated[int | None, within("max_tokens", ge=-2)] = None
@@ -75,7 +64,7 @@ class Options(_Options):
         return self.num_predict if self.num_predict and self.num_predict > 0 else None
 
 
-class EmbedOptions(_Options):
+class EmbedOptions(Body):
     """Options where no token is chosen."""
 
     num_ctx: int | None = Field(

@@ -17,7 +17,7 @@ from .._errors import Refusal
 from .._json import as_json
 from .._memory import read_body
 from .._offered import OfferedModel, model_on_offer
-from .._parsing import parse_aside
+from ..bodies import parse_aside
 from ._bodies import NamedBody, PullBody, ShowBody
 from ._lists import show_body
 from ._shapes import NDJSON

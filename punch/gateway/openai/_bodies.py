@@ -17,7 +17,7 @@ from pydantic import (
     model_validator,
 )
 
-from .._parsing import (
+from ..bodies import (
     MAX_PARTS,
     MAX_SEED,
     Always,
@@ -26,6 +26,8 @@ from .._parsing import (
     ModelName,
     Never,
     PunchOptions,
+    Refused,
+    Taken,
     Text,
     within,
 )
@@ -177,7 +179,7 @@ class GenerationBody(Body):
     max_tokens: Annotated[int | None, within("max_tokens")] = None
     stop: Stop | None = None
     seed: Annotated[int | None, within("seed", le=MAX_SEED)] = None
-    user: str | None = None
+    user: Annotated[Any, Taken("users are not told apart")] = None
     # Peers may have tokenizers of their own, so a bias by token number has no meaning here.
     logit_bias: dict[str, Any] | None = Field(default=None, max_length=0)
     punch: PunchOptions = PunchOptions()
@@ -219,12 +221,12 @@ class ChatBody(GenerationBody):
     tool_choice: ToolChoice | None = None
     # The model decides how many calls there are: a promise of one (false) could not be kept.
     parallel_tool_calls: Always | None = None
-    metadata: dict[str, str] | None = Field(default=None, max_length=16)
-    store: Never | None = None
+    metadata: Annotated[Any, Taken("nothing is stored that it could be found by")] = None
+    store: Annotated[Any, Refused("nothing is stored; send false", nothing=(False,))] = None
     service_tier: Literal["auto", "default"] | None = None
     modalities: list[Literal["text"]] | None = Field(default=None, max_length=1, fail_fast=True)
-    safety_identifier: str | None = None
-    prompt_cache_key: str | None = None
+    safety_identifier: Annotated[Any, Taken("users are not told apart")] = None
+    prompt_cache_key: Annotated[Any, Taken("a hint for caches of prompts")] = None
 
     @model_validator(mode="after")
     def _fields_agree(self) -> ChatBody:

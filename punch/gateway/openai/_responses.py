@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 from typing import Annotated, Any, Literal
 
-from pydantic import Discriminator, Field, Tag, model_validator
+from pydantic import ConfigDict, Discriminator, Field, Tag, model_validator
 
 from ...wire import ChatMessage, Sampling, Tool, ToolCall
 from .._asking import command_request
 from .._endpoint import Endpoint, RequestContext
 from .._errors import Refusal
 from .._handler import ParsedRequest
-from .._parsing import MAX_PARTS, Always, Body, ModelName, Never, PunchOptions, Text, within
+from ..bodies import MAX_PARTS, Always, Body, ModelName, Never, PunchOptions, Refused, Text, within
 from ._bodies import StreamOptions
 from ._responses_shapes import Echoed, ResponsesShape
 
@@ -82,15 +82,29 @@ class Returned(Body):
         return ChatMessage(role="tool", content=self.output, tool_call_id=self.call_id)
 
 
+class OtherItem(Body):
+    """An item of a kind that cannot be read here."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    type: Annotated[Any, Refused("no peer can read items of this type")]
+
+    def to_chat_message(self) -> ChatMessage:
+        """The item as a message between peers; there is none."""
+        raise Refusal(status=400, message="an item needs a type", param="input")
+
+
 def _kind_of_item(value: Any) -> str:
-    kind = value.get("type") if isinstance(value, dict) else None
-    return f"~{kind}" if kind in ("function_call", "function_call_output") else "~message"
+    kind = value.get("type", "message") if isinstance(value, dict) else "message"
+    known = ("message", "function_call", "function_call_output")
+    return f"~{kind}" if kind in known else "~other"
 
 
 Item = Annotated[
     Annotated[Message, Tag("~message")]
     | Annotated[Called, Tag("~function_call")]
-    | Annotated[Returned, Tag("~function_call_output")],
+    | Annotated[Returned, Tag("~function_call_output")]
+    | Annotated[OtherItem, Tag("~other")],
     Discriminator(_kind_of_item),
 ]
 

@@ -1,0 +1,53 @@
+"""Bodies of requests: how their fields are declared, read, and listed in documents."""
+
+from ._body import Body, Refused, Taken, is_empty
+from ._fields import (
+    MAX_PARTS,
+    MAX_SEED,
+    Always,
+    Function,
+    ModelName,
+    Never,
+    PunchOptions,
+    Text,
+    printable,
+    within,
+)
+from ._reading import AT_ONCE, CODES, MAX_VALUES, Reading, parse, parse_aside, read, read_aside
+from ._table import FieldRule, rules_of
+from ._words import BRANCH, MAX_SHOWN_CHARACTERS, place_of, shown
+
+__all__ = [
+    # Declaring them.
+    "Body",
+    "Taken",
+    "Refused",
+    "is_empty",
+    # Fields that all dialects share.
+    "Always",
+    "Function",
+    "ModelName",
+    "Never",
+    "PunchOptions",
+    "Text",
+    "printable",
+    "within",
+    "MAX_PARTS",
+    "MAX_SEED",
+    # Reading them.
+    "Reading",
+    "read",
+    "read_aside",
+    "parse",
+    "parse_aside",
+    "AT_ONCE",
+    "CODES",
+    "MAX_VALUES",
+    # Speaking of them.
+    "FieldRule",
+    "rules_of",
+    "BRANCH",
+    "place_of",
+    "shown",
+    "MAX_SHOWN_CHARACTERS",
+]

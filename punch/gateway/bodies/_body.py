@@ -1,0 +1,230 @@
+"""A body as a model of its fields: each is honoured, taken or refused, and says so where it stands.
+
+An ordinary field is honoured. One annotated with `Taken` changes nothing, one with `Refused` may
+only ask for nothing. Before its fields are checked a `Body` drops what is null, so that null is as
+good as left out, and notes what was taken and what is refused. What is wrong with honoured fields
+is left to pydantic, and how all that is said to `_reading`.
+"""
+
+from __future__ import annotations
+
+import functools
+import types
+import typing
+from collections.abc import Callable, Mapping
+from typing import Any, Literal
+
+import attrs
+from pydantic import (
+    AliasChoices,
+    BaseModel,
+    ConfigDict,
+    GetJsonSchemaHandler,
+    ValidationInfo,
+    model_validator,
+)
+from pydantic.fields import FieldInfo
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema, PydanticCustomError
+
+# Fields that are noted of one body: those taken are named in a header, those refused in an error.
+MAX_NOTES = 64
+
+# Where JSON has one kind of number, some clients write every number with a point. A float holds
+# all whole numbers up to this one.
+MAX_WHOLE = float(1 << 53)
+
+
+@attrs.frozen
+class Taken:
+    """Marks a field that may have any value and changes nothing: ``Annotated[Any, Taken(...)]``."""
+
+    why: str
+    """Why it may change nothing."""
+
+    def __get_pydantic_json_schema__(
+        self, schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        """Any value, with the reason."""
+        return handler(schema) | {"description": f"Taken, and changes nothing: {self.why}."}
+
+
+@attrs.frozen
+class Refused:
+    """Marks a field that cannot be honoured: ``Annotated[Any, Refused(...)]``.
+
+    Values that ask for nothing are taken: null, an empty text, list or object, and *nothing*.
+    """
+
+    why: str | Callable[[Any], str]
+    """Why it cannot be honoured, and what to do; or a function of the value that says so."""
+
+    nothing: tuple[Any, ...] = attrs.field(default=(), kw_only=True)
+    """Further values that ask for nothing, such as its default."""
+
+    def is_nothing(self, value: Any) -> bool:
+        """Whether *value* asks for nothing."""
+        return is_empty(value) or any(_is_same(value, each) for each in self.nothing)
+
+    def reason(self, value: Any) -> str:
+        """Why *value* cannot be honoured."""
+        return self.why if isinstance(self.why, str) else self.why(value)
+
+    def __get_pydantic_json_schema__(
+        self, schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        """The values that ask for nothing, with the reason."""
+        why = f" {self.why}." if isinstance(self.why, str) else ""
+        return {"enum": [None, "", [], {}, *self.nothing], "description": f"Not honoured:{why}"}
+
+
+def is_empty(value: Any) -> bool:
+    """Whether *value* asks for nothing whatever the field is: null, or empty."""
+    return value is None or (isinstance(value, str | list | dict) and not value)
+
+
+def _is_same(one: Any, other: Any) -> bool:
+    # To Python true equals 1. To JSON and to us 1.0 does, and true does not.
+    return isinstance(one, bool) == isinstance(other, bool) and bool(one == other)
+
+
+@attrs.define
+class Notes:
+    """What was found while a body was read, besides the faults that pydantic tells.
+
+    An object is known by its `id` here: a model does not know where in a body it stands.
+    """
+
+    taken: dict[tuple[int, str], None] = attrs.field(factory=dict)
+    """Object and name of the fields that were taken and changed nothing, in order."""
+
+    refused: dict[tuple[int, str], tuple[Refused | None, Any]] = attrs.field(factory=dict)
+    """Object and name of the fields that are refused, with their mark (none: unknown) and value."""
+
+    refusals: int = 0
+    """How many were refused, noted or not."""
+
+    def take(self, holder: Any, name: str) -> None:
+        """Note that the field *name* of the object *holder* changes nothing."""
+        if len(self.taken) < MAX_NOTES:
+            self.taken[id(holder), name] = None
+
+    def refuse(self, holder: Any, name: str, mark: Refused | None, value: Any) -> None:
+        """Note that the field *name* of the object *holder* cannot be honoured."""
+        self.refusals += 1
+        if len(self.refused) < MAX_NOTES:
+            self.refused[id(holder), name] = (mark, value)
+
+
+class Body(BaseModel):
+    """A JSON object of known fields, whose values are never converted to another type.
+
+    With ``model_config = ConfigDict(extra="ignore")`` unknown fields are taken, not refused.
+    """
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, protected_namespaces=())
+
+    @model_validator(mode="before")
+    @classmethod
+    def _sift(cls, value: Any, info: ValidationInfo) -> Any:
+        """Drop null and what is refused, and note it; spell 42.0 as 42 where a field is whole."""
+        if type(value) is not dict:
+            return value
+        plan = _plan_of(cls)
+        changed: dict[str, Any] = {}
+        dropped = set()
+        for name, item in value.items():
+            mark = plan.get(name)
+            if item is None:
+                dropped.add(name)
+            elif mark == "honoured":
+                continue
+            elif mark == "whole":
+                if type(item) is float and item.is_integer() and abs(item) <= MAX_WHOLE:
+                    changed[name] = int(item)
+            elif isinstance(mark, Taken) or (isinstance(mark, Refused) and mark.is_nothing(item)):
+                _notes_in(info).take(value, name)
+            elif mark is not None or cls.model_config["extra"] != "allow":
+                dropped.add(name)
+                if mark is None and cls.model_config["extra"] == "ignore":
+                    _notes_in(info).take(value, name)
+                else:
+                    _notes_in(info).refuse(value, name, mark, item)
+        if not changed and not dropped:
+            return value
+        return {name: changed.get(name, value[name]) for name in value if name not in dropped}
+
+    @classmethod
+    def __get_pydantic_json_schema__(
+        cls, schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        """As it is, but that null may stand for everything that may be left out."""
+        described = handler.resolve_ref_schema(handler(schema))
+        required = described.get("required", ())
+        for name, field in described.get("properties", {}).items():
+            if name not in required and not _takes_null(field):
+                described["properties"][name] = {"anyOf": [field, {"type": "null"}]}
+        if cls.model_config["extra"] == "forbid":
+            described["additionalProperties"] = {"type": "null"}
+        return described
+
+
+def _notes_in(info: ValidationInfo) -> Notes:
+    if isinstance(info.context, Notes):
+        return info.context
+    # Only `read` can say what is refused where it stands.
+    raise PydanticCustomError("unread", "a body is made by `read` alone")
+
+
+def _takes_null(field: Mapping[str, Any]) -> bool:
+    """Whether a JSON schema of ours accepts null; one without a type accepts all."""
+    if not field.keys() & {"type", "enum", "const", "anyOf", "oneOf", "allOf", "$ref"}:
+        return True
+    if field.get("type") == "null" or None in field.get("enum", ()):
+        return True
+    return any(_takes_null(each) for each in field.get("anyOf", ()))
+
+
+Mark = Taken | Refused | Literal["honoured", "whole"]
+"""What becomes of a field; a whole number is honoured, too."""
+
+
+@functools.cache
+def _plan_of(kind: type[Body]) -> Mapping[str, Mark]:
+    """The names of a body's fields, as clients write them, and what becomes of each."""
+    plan: dict[str, Mark] = {}
+    for key, field in kind.model_fields.items():
+        mark: Mark = mark_of(field) or ("whole" if _is_whole(field.annotation) else "honoured")
+        plan.update(dict.fromkeys(names_of(key, field), mark))
+    return plan
+
+
+def mark_of(field: FieldInfo) -> Taken | Refused | None:
+    """The mark of a field; `None` if it is honoured."""
+    return next((each for each in field.metadata if isinstance(each, Taken | Refused)), None)
+
+
+def names_of(key: str, field: FieldInfo) -> list[str]:
+    """The names under which clients write the field that is *key* to us, the usual one first."""
+    given = field.validation_alias
+    if isinstance(given, AliasChoices):
+        return [each for each in given.choices if isinstance(each, str)]
+    return [given if isinstance(given, str) else key]
+
+
+def _is_whole(annotation: Any) -> bool:
+    """Whether the only numbers that *annotation* knows are whole."""
+    found: set[Any] = set()
+
+    def look(kind: Any) -> None:
+        origin = typing.get_origin(kind)
+        if origin is typing.Annotated:
+            look(typing.get_args(kind)[0])
+        elif origin in (typing.Union, types.UnionType):
+            for each in typing.get_args(kind):
+                look(each)
+        else:
+            found.add(kind)
+
+    look(annotation)
+    return int in found and float not in found
