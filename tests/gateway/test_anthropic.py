@@ -608,7 +608,7 @@ async def test_an_answer_comes_back_whole(autojump_clock: MockClock) -> None:
         ({"messages": []}, "messages"),
         ({"messages": [{"role": "assistant", "content": ""}]}, "messages"),
         ({"messages": [{"role": "tool", "content": "x"}]}, "messages[0].role"),
-        ({"messages": [{"role": "user", "content": [{"type": "video"}]}]}, "'video'"),
+        ({"messages": [{"role": "user", "content": [{"type": "video"}]}]}, '"video"'),
         ({"messages": [{"role": "user", "content": [{}]}]}, "messages[0].content[0]"),
         (
             {
