@@ -60,8 +60,8 @@ FAULTS = (
     ),
     Fault(
         name="a chunk is doubled",
-        old="        session.say(Chunk(request_id=request_id, text=text, tokens=tokens))\n",
-        new="        session.say(Chunk(request_id=request_id, text=text, tokens=tokens))\n" * 2,
+        old="        session.say(kind(request_id=request_id, text=text, tokens=tokens))\n",
+        new="        session.say(kind(request_id=request_id, text=text, tokens=tokens))\n" * 2,
         tests=("tests/session/test_sessions.py", "tests/recorded/test_recorded.py"),
     ),
     Fault(

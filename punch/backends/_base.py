@@ -21,8 +21,8 @@ Emit = Callable[[str, int], Awaitable[None]]
 """``await emit(text, tokens)`` delivers the next part of an answer.
 
 The call waits while the reader is behind, which slows the backend down with it: text is buffered
-nowhere else. An empty text says that tokens were made which are no part of the answer, such as
-those of a thought.
+nowhere else. A `Thought` in the place of a text is what the model thinks, which is no part of the
+answer. An empty text says that tokens were made which nobody will read.
 """
 
 Loading = Callable[[float], None]

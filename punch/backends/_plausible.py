@@ -32,13 +32,14 @@ def plausible(generation: Generation, request: CommandRequest, offer: ModelOffer
     context = min(offer.context_tokens or _MAX_TOKENS, _MAX_TOKENS)
     # Every text of an embedding has a context of its own.
     prompt = _count(usage.prompt_tokens, context * max(1, len(request.inputs)))
+    answer = _count(usage.completion_tokens, min(context, request.sampling.max_tokens or context))
+    thought = None if answer is None else _count(usage.reasoning_tokens, answer)
     return attrs.evolve(
         generation,
         usage=Usage(
             prompt_tokens=prompt,
-            completion_tokens=_count(
-                usage.completion_tokens, min(context, request.sampling.max_tokens or context)
-            ),
+            completion_tokens=answer,
+            reasoning_tokens=thought,
             cached_tokens=_count(usage.cached_tokens, context if prompt is None else prompt),
         ),
         timings=Timings(prefill=_seconds(timings.prefill), decode=_seconds(timings.decode)),

@@ -120,6 +120,8 @@ async def _mock(settings: BackendSettings) -> AsyncIterator[Backend]:
         delay=settings.mock_delay,
         fail_after=settings.mock_fail_after,
         model=settings.mock_model,
+        thinks=settings.mock_thinks,
+        sees=settings.mock_sees,
         slots=settings.slots or DEFAULT_SLOTS,
         context_tokens=settings.context or DEFAULT_CONTEXT_TOKENS,
     )

@@ -9,7 +9,7 @@ import trio
 from ..capability import PeerId
 from ..exceptions import DeadlineExceeded
 from ..routing import Decision, FailedAttempt
-from ..wire import CommandRequest, CommandResponse, Progress, Provenance, Segment
+from ..wire import CommandRequest, CommandResponse, Progress, Provenance, Segment, Thought
 from ._run import Run
 from ._runs import Attribution, Runs, SharedRun
 
@@ -106,8 +106,9 @@ class Answer:
 
     @property
     def text(self) -> str:
-        """What was received so far."""
-        return "".join(self._run.parts[: self._position])
+        """What was received so far, without what was thought."""
+        parts = self._run.parts[: self._position]
+        return "".join(part for part in parts if type(part) is not Thought)
 
     def __aiter__(self) -> Answer:
         return self
@@ -120,6 +121,21 @@ class Answer:
 
     async def receive(self) -> str | None:
         """The next part of the text; `None` when the answer is complete.
+
+        What the model thinks is passed over.
+
+        Raises:
+          PunchError: as `receive_part`.
+
+        """
+        while type(part := await self.receive_part()) is Thought:
+            pass
+        return part
+
+    async def receive_part(self) -> str | None:
+        """The next part of the text, or of what the model thinks; `None` at the end.
+
+        What is thought is a `Thought`, and no part of the answer.
 
         Only inside ``async with``: leaving that is what cancels an answer nobody wants.
 
@@ -153,8 +169,19 @@ class Answer:
         """As `receive`, but without waiting.
 
         Raises:
-          trio.WouldBlock: if no text is there already, and the answer is not over. What went
-            wrong with an answer that is over is raised by `receive`.
+          trio.WouldBlock: as `receive_part_nowait`.
+
+        """
+        while type(part := self.receive_part_nowait()) is Thought:
+            pass
+        return part
+
+    def receive_part_nowait(self) -> str | None:
+        """As `receive_part`, but without waiting.
+
+        Raises:
+          trio.WouldBlock: if nothing is there already, and the answer is not over. What went
+            wrong with an answer that is over is raised by `receive_part`.
 
         """
         shared = self._shared

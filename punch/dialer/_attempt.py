@@ -80,7 +80,11 @@ class Attempt:
         self.tokens = 0
         """Tokens that it has delivered."""
         self.characters = 0
-        """Characters that it has delivered."""
+        """Characters of text that it has delivered."""
+        self.thought_tokens = 0
+        """Tokens among those that it has delivered which it thought."""
+        self.thought_bytes = 0
+        """Bytes of what it thought, in UTF-8."""
         self._parts: list[str] = []
         self._held_tokens = 0
         self.session_number = session_number
@@ -205,17 +209,7 @@ class Attempt:
 
     def heard(self, text: str, tokens: int) -> tuple[str, int]:
         """It has sent text; what of it, and of what was held back, can be delivered."""
-        now = trio.current_time()
-        if self._stalls is None:
-            self.first_text_at, self._awaited_before = now, self.awaited
-            self._stalls = self._expected_gaps(now)
-        else:
-            self._stalls.heard(now)
-        tokens = self.believed(tokens)
-        self._patient_until = self._stalls.overdue_at
-        if self._pace is not None:
-            look_at = self._pace.look_at(self.tokens + tokens, awaited=self.decode_awaited, now=now)
-            self._patient_until = min(self._patient_until, look_at)
+        tokens = self._in_time(tokens)
         if self.stops is None:
             return text, tokens
         self._held_tokens += tokens
@@ -224,6 +218,31 @@ class Attempt:
             return "", 0
         tokens, self._held_tokens = self._held_tokens, 0
         return text, tokens
+
+    def thought(self, text: str, tokens: int) -> int:
+        """It has sent what it thinks; how many of its tokens are believed."""
+        tokens = self._in_time(tokens)
+        self.thought_tokens += tokens
+        self.thought_bytes += len(text.encode("utf-8", "surrogatepass"))
+        self.tokens += tokens
+        return tokens
+
+    def _in_time(self, tokens: int) -> int:
+        """Note when it spoke, of so many *tokens*; how many of them are believed."""
+        now = trio.current_time()
+        if self._stalls is None:
+            self.first_text_at, self._awaited_before = now, self.awaited
+            gap, floor = self._gap, floor_within(self.deadline - now)
+            self._pace = None if gap is None else Pace(gap, floor)
+            self._stalls = _expected_gaps(now, gap, floor, self.candidate)
+        else:
+            self._stalls.heard(now)
+        tokens = self.believed(tokens)
+        self._patient_until = self._stalls.overdue_at
+        if self._pace is not None:
+            look_at = self._pace.look_at(self.tokens + tokens, awaited=self.decode_awaited, now=now)
+            self._patient_until = min(self._patient_until, look_at)
+        return tokens
 
     def last_heard(self, text: str, tokens: int | None) -> tuple[str, int]:
         """It is done; what of its last text can be delivered, given its own count of tokens."""
@@ -268,16 +287,11 @@ class Attempt:
         tokens = self.decision.request.output_tokens
         return decode / tokens if decode is not None and tokens and math.isfinite(decode) else None
 
-    def _expected_gaps(self, now: float) -> StallDetector:
-        gap = self._gap
-        floor = floor_within(self.deadline - now)
-        if gap is not None:
-            self._pace = Pace(gap, floor)
-        # Only a lane with several slots reads a prompt while it answers us.
-        beside = self.candidate.load.slots > 1
-        return StallDetector(
-            now,
-            gap=gap,
-            prefill_rate=self.candidate.offer.prefill_rate if beside else None,
-            floor=floor,
-        )
+
+def _expected_gaps(now: float, gap: float | None, floor: float, asked: Candidate) -> StallDetector:
+    """What knows how long the gaps in an answer of *asked* usually are."""
+    # Only a lane with several slots reads a prompt while it answers us.
+    beside = asked.load.slots > 1
+    return StallDetector(
+        now, gap=gap, prefill_rate=asked.offer.prefill_rate if beside else None, floor=floor
+    )

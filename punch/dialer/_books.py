@@ -16,7 +16,7 @@ from ..events import Bus
 from ..exceptions import PeerError, PeerRefused, PunchError
 from ..peers import MIN_TOKENS, Candidate
 from ..routing import Attempts, Decision, FailedAttempt, Presence, Reason, doubt_of, objects
-from ..wire import CommandRequest, CommandResponse, Completion
+from ..wire import Chunk, CommandRequest, CommandResponse, Completion, Reasoning
 from ._attempt import Attempt
 from ._delivered import Delivered
 from ._dispatch import Dispatch
@@ -69,12 +69,31 @@ class Books:
         self.decisions.append(decision)
         self.log.decided(decision)
 
+    def heard(self, attempt: Attempt, part: Chunk | Reasoning) -> None:
+        """A peer has sent a part, of which the caller gets what is certain to be its answer's."""
+        self.delivered.begins()
+        if type(part) is Reasoning:
+            # No stop sequence is looked for in what is thought.
+            self.thought(attempt, part.text, part.tokens)
+            return
+        text, tokens = attempt.heard(part.text, part.tokens)
+        if text:
+            self.delivered.check_length(attempt.peer_id, text)
+            self.text(attempt, text, tokens)
+
     def text(self, attempt: Attempt, text: str, tokens: int) -> None:
         """A peer has delivered *text*, and the caller has it."""
         if self._said_no:
             self._was_taken_by(attempt.candidate)
         self.delivered.append(attempt, text, tokens)
         self.attempts.delivered(tokens=tokens, characters=len(text), digest=self.delivered.digest)
+
+    def thought(self, attempt: Attempt, text: str, tokens: int) -> None:
+        """A peer has told what it thinks, and the caller has it: no part of the answer."""
+        if self._said_no:
+            self._was_taken_by(attempt.candidate)
+        self.delivered.check_length(attempt.peer_id, text)
+        self.delivered.think(attempt, text, tokens)
 
     def not_asked(self, candidate: Candidate, reason: Reason, error: PeerError) -> None:
         """A candidate was chosen and could not even be asked."""
@@ -149,6 +168,9 @@ class Books:
         assert response is not None, "a success comes with a response"
         result = response.result or Completion()
         attempt.provenance = response.provenance
+        if result.reasoning and not attempt.thought_bytes:
+            # A peer that tells it with its last word only.
+            self.thought(attempt, result.reasoning, 0)
         text, tokens = attempt.last_heard(result.text, response.usage.completion_tokens)
         if text:
             self.text(attempt, text, tokens)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import itertools
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import attrs
@@ -10,7 +12,15 @@ import trio
 
 from ..capability import PeerId
 from ..exceptions import PeerFailed
-from ..wire import CommandRequest, CommandResponse, Completion, Provenance, Segment, Usage
+from ..wire import (
+    CommandRequest,
+    CommandResponse,
+    Completion,
+    Provenance,
+    Segment,
+    Thought,
+    Usage,
+)
 from ._attempt import Attempt
 
 # The longest answer there can be: a million tokens of four characters. Where the caller set a
@@ -19,6 +29,9 @@ MAX_CHARACTERS = 4 << 20
 
 # Characters of a part of an answer that is over and kept.
 PIECE = 4096
+
+# Between what two peers thought for one answer: the second has begun anew.
+APART = "\n\n"
 MAX_TOKEN_CHARACTERS = 64
 SPARE_CHARACTERS = 4096
 
@@ -33,11 +46,11 @@ class Delivered:
 
     def __init__(self, request: CommandRequest) -> None:
         self.parts: list[str] = []
-        """The text."""
+        """The text, and in its place among it each `Thought`."""
         self.tokens = 0
         """Tokens of it, as those who made them count."""
         self.characters = 0
-        """Characters of it."""
+        """Characters of its text."""
         self.segments: list[Segment] = []
         """Who has delivered which part, as far as that is over."""
         self.first_text_at: float | None = None
@@ -48,11 +61,24 @@ class Delivered:
         """SHA-256 of the template that the last part was made with."""
         self._request = request
         self._tokens_of_others = 0
+        self._thoughts_of_others = 0
+        self._in_vain = 0
+        self._thought_characters = 0
+        self._thinker: Attempt | None = None
 
     @property
     def text(self) -> str:
-        """All of it."""
-        return "".join(self.parts)
+        """All of its text."""
+        if self._thinker is None:
+            return "".join(self.parts)
+        return "".join(part for part in self.parts if type(part) is not Thought)
+
+    @property
+    def reasoning(self) -> str:
+        """All that was thought for it."""
+        if self._thinker is None:
+            return ""
+        return "".join(part for part in self.parts if type(part) is Thought)
 
     @property
     def counted(self) -> int:
@@ -72,9 +98,12 @@ class Delivered:
         """A copy for an answer that is over, in which *request* has lost its prompt."""
         lean = copy.copy(self)
         lean._request = request
-        text = self.text
         # A part for each token takes fifteen times as much as its text.
-        lean.parts = [text[i : i + PIECE] for i in range(0, len(text), PIECE)]
+        lean.parts = [
+            kind(text[i : i + PIECE])
+            for kind, text in _runs(self.parts)
+            for i in range(0, len(text), PIECE)
+        ]
         return lean
 
     def begins(self) -> None:
@@ -87,7 +116,7 @@ class Delivered:
         limit, most = self._request.sampling.max_tokens, MAX_CHARACTERS
         if limit is not None:
             most = min(most, SPARE_CHARACTERS + MAX_TOKEN_CHARACTERS * limit)
-        if self.characters + len(text) > most:
+        if self.characters + self._thought_characters + len(text) > most:
             raise PeerFailed(f"sent more than the {most} characters there can be", peer_id=peer_id)
 
     def append(self, attempt: Attempt, text: str, tokens: int) -> None:
@@ -96,6 +125,17 @@ class Delivered:
         self.tokens += tokens
         self.characters += len(text)
         attempt.delivered(text, tokens)
+        self.provenance, self.chat_template = attempt.provenance, attempt.chat_template
+
+    def think(self, attempt: Attempt, text: str, tokens: int) -> None:
+        """Tell the caller what a peer thinks; *text* is no part of the answer."""
+        if self._thinker is not None and self._thinker is not attempt:
+            text = APART + text
+        self._thinker = attempt
+        self.parts.append(Thought(text))
+        self._thought_characters += len(text)
+        tokens = attempt.thought(text, tokens)
+        self.tokens += tokens
         self.provenance, self.chat_template = attempt.provenance, attempt.chat_template
 
     def close_segment(self, attempt: Attempt, reason: str) -> None:
@@ -120,8 +160,13 @@ class Delivered:
 
     def hand_over(self, attempt: Attempt, reason: str) -> None:
         """A peer delivers no more, and another one has to deliver the rest."""
-        self._tokens_of_others += attempt.tokens
-        if attempt.characters:
+        # Its text is part of the next one's prompt; what it thought is not.
+        self._tokens_of_others += attempt.tokens - attempt.thought_tokens
+        self._thoughts_of_others += attempt.thought_tokens
+        if not attempt.characters:
+            # The next one thinks anew, with all the tokens that there are.
+            self._in_vain += attempt.thought_tokens
+        if attempt.characters or attempt.thought_bytes:
             self._close(attempt, reason)
 
     def remaining_request(self) -> CommandRequest | None:
@@ -132,7 +177,7 @@ class Delivered:
         assert self.provenance is not None, "text is taken from a peer that said where it is from"
         sampling = request.sampling
         if sampling.max_tokens is not None:
-            left = sampling.max_tokens - self.tokens
+            left = sampling.max_tokens - (self.tokens - self._in_vain)
             if left <= 0 and not request.needs:
                 return None
             # Of an answer that comes from one peer only, more is missing than tokens of text.
@@ -166,25 +211,41 @@ class Delivered:
 
         """
         usage = response.usage
-        if self._tokens_of_others:
-            # What others had delivered was part of the prompt for the last one.
-            usage = _of_the_whole(usage, self._tokens_of_others)
-        text = self.text
+        if self._tokens_of_others or self._thoughts_of_others:
+            usage = _of_the_whole(usage, self._tokens_of_others, self._thoughts_of_others)
+        text, reasoning = self.text, self.reasoning or result.reasoning
+        if result.text != text or result.reasoning != reasoning:
+            result = attrs.evolve(result, text=text, reasoning=reasoning)
         return attrs.evolve(
             response,
-            result=result if result.text == text else attrs.evolve(result, text=text),
+            result=result,
             usage=usage,
             segments=tuple(self.segments),
             **story,
         )
 
 
-def _of_the_whole(usage: Usage, earlier: int) -> Usage:
-    """What the last peer counted, when others had delivered so many tokens before it."""
+def _of_the_whole(usage: Usage, earlier: int, thought: int) -> Usage:
+    """What the last peer counted, and what others had delivered before it.
+
+    Args:
+      usage: What the last peer counted.
+      earlier: Tokens of the text of others, which was part of its prompt.
+      thought: Tokens that others thought, which were not.
+
+    """
     prompt, answer, cached = usage.prompt_tokens, usage.completion_tokens, usage.cached_tokens
     own = None if prompt is None else max(0, prompt - earlier)
+    last = usage.reasoning_tokens
     return Usage(
         prompt_tokens=own,
-        completion_tokens=None if answer is None else answer + earlier,
+        completion_tokens=None if answer is None else answer + earlier + thought,
         cached_tokens=cached if cached is None or own is None else min(cached, own),
+        reasoning_tokens=None if last is None else last + thought,
     )
+
+
+def _runs(parts: Sequence[str]) -> Iterator[tuple[type[str], str]]:
+    """What was thought in a row, and what was said in a row."""
+    for kind, run in itertools.groupby(parts, key=type):
+        yield kind, "".join(run)

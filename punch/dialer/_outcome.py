@@ -114,7 +114,7 @@ def finished(attempt: Attempt, response: CommandResponse, *, delivered: Delivere
             before=attempt.provenance,
         )
         result = response.result or Completion()
-        delivered.check_length(attempt.peer_id, result.text)
+        delivered.check_length(attempt.peer_id, result.text + result.reasoning)
         check_fit(attempt.request, result, attempt.text + result.text, peer_id=attempt.peer_id)
     except AnswerUnfit as error:
         return Outcome(status=error.code, reason=error.message, error=error)

@@ -19,8 +19,8 @@ import trio
 from ..capability import PeerId
 from ..exceptions import DeadlineExceeded, PeerError, PunchError
 from ..routing import Decision, GiveUp, Try, Wait
-from ..session import ClientCall
-from ..wire import Chunk, CommandRequest, CommandResponse, Progress, Started
+from ..session import ClientCall, FromListener
+from ..wire import Chunk, CommandRequest, CommandResponse, Progress, Reasoning, Started
 from ._asking import Asking
 from ._attempt import Attempt
 from ._books import Books
@@ -73,7 +73,7 @@ class Run:
 
     @property
     def parts(self) -> Sequence[str]:
-        """The text so far."""
+        """The text so far, and in its place among it what was thought."""
         return self.books.delivered.parts
 
     @property
@@ -235,9 +235,9 @@ class Run:
             return
         self._end(attempt, given_up(attempt))
 
-    def _take(self, attempt: Attempt, part: Started | Progress | Chunk | CommandResponse) -> None:
-        if type(part) is Chunk:
-            self._deliver(attempt, part.text, part.tokens)
+    def _take(self, attempt: Attempt, part: FromListener) -> None:
+        if type(part) is Chunk or type(part) is Reasoning:
+            self._deliver(attempt, part)
         elif type(part) is CommandResponse:
             self._finish(attempt, part)
         elif type(part) is Started:
@@ -247,14 +247,10 @@ class Run:
             self.progress = part
             attempt.waits(part)
 
-    def _deliver(self, attempt: Attempt, text: str, tokens: int) -> None:
+    def _deliver(self, attempt: Attempt, part: Chunk | Reasoning) -> None:
         """Take text from a peer, and give the caller what is certain to belong to the answer."""
         self._won(attempt)
-        self.books.delivered.begins()
-        text, tokens = attempt.heard(text, tokens)
-        if text:
-            self.books.delivered.check_length(attempt.peer_id, text)
-            self.books.text(attempt, text, tokens)
+        self.books.heard(attempt, part)
         if attempt.stops is not None and attempt.stops.stopped:
             self._end(attempt, STOPPED)
             self.response = self.books.ended_by(attempt, "stop")

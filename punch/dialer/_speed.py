@@ -44,8 +44,8 @@ class Speed:
 def speed_of(attempt: Attempt, response: CommandResponse) -> Speed:
     """What to learn from the part of an answer that *attempt* has just finished.
 
-    * A text cannot have been made much quicker than it came, nor of more tokens than it has bytes;
-      only of thoughts, which nobody sees, a peer may claim what it likes.
+    * A text, or a thought, cannot have been made much quicker than it came, nor of more tokens than
+      it has bytes.
     * A peer whose text came far slower than it says is not believed in how long it read the prompt.
     * A prompt may have waited for other prompts, so only what is far beyond the prediction counts.
     """
@@ -57,7 +57,7 @@ def speed_of(attempt: Attempt, response: CommandResponse) -> Speed:
             # A peer that is not believed in the one is not believed in the other.
             prefill = prefill if decode is None else _first_seen(attempt) or prefill
             decode = seen
-        size = len(attempt.text.encode("utf-8", "surrogatepass"))
+        size = len(attempt.text.encode("utf-8", "surrogatepass")) + attempt.thought_bytes
         if seen > MAX_UNSEEN_SECONDS and tokens * seen > size * decode:
             tokens, decode = size, seen
     surprise = _surprise(_first_seen(attempt), attempt.predicted_first)

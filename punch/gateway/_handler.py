@@ -7,6 +7,7 @@ subscribers and headers say is `RequestAccount`'s, and how an answer is spelled 
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager, suppress
@@ -20,7 +21,7 @@ from .._logs import get_logger
 from ..dialer import Answer, Router
 from ..events import DISCONNECTED, STOPPED, RequestRecord
 from ..exceptions import DeadlineExceeded, PunchError
-from ..wire import CommandRequest
+from ..wire import CommandRequest, Thought
 from ._client import Client, Receive, Send
 from ._errors import Refusal, internal, out_of_time_in_queue, refusal_of, without_traceback
 from ._live import LiveRequests, RequestAccount
@@ -184,19 +185,25 @@ class RequestHandler:
             without_traceback(error)
 
     async def _pass_on(self, index: int, answer: Answer) -> None:
-        client = self._client
-        while (text := await answer.receive()) is not None:
+        client, stream = self._client, self._stream
+        while (text := await answer.receive_part()) is not None:
             parts, size = [text], len(text)
             # What is there is taken; nothing is waited for while a part is in hand.
             with suppress(trio.WouldBlock):
-                while size < MAX_WRITE_CHARACTERS and (text := answer.receive_nowait()) is not None:
+                while (
+                    size < MAX_WRITE_CHARACTERS
+                    and (text := answer.receive_part_nowait()) is not None
+                ):
                     parts.append(text)
                     size += len(text)
             client.quiet_since = trio.current_time()
             self._account.received(answer)
             client.name_model()
-            if self._stream is not None:
-                await client.write(partial(self._stream.text, index, parts))
+            if stream is None:
+                continue
+            for kind, run in itertools.groupby(parts, key=type):
+                spell = stream.reasoning if kind is Thought else stream.text
+                await client.write(partial(spell, index, list(run)))
 
     def _refusal(self, error: PunchError, answer: Answer | None) -> Refusal:
         if isinstance(error, DeadlineExceeded) and answer is not None and not answer.text:

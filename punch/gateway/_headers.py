@@ -82,4 +82,5 @@ def usage_of(responses: Iterable[CommandResponse]) -> Usage:
         prompt_tokens=total("prompt_tokens"),
         completion_tokens=total("completion_tokens"),
         cached_tokens=total("cached_tokens"),
+        reasoning_tokens=total("reasoning_tokens"),
     )

@@ -238,11 +238,14 @@ class Executor:
             return self._outcomes.response(request, "success")
         if request.command == "capabilities":
             return self._outcomes.response(request, "success", capability=self.capability())
-        response = await self._read(call, self._recording(call, scope), scope)
-        if response.result is None or not request.stream:
+        recording = self._recording(call, scope)
+        response = await self._read(call, recording, scope)
+        result = response.result
+        if result is None or not request.stream:
             return response
-        # The text was sent in chunks already.
-        return attrs.evolve(response, result=attrs.evolve(response.result, text=""))
+        # The text was sent in chunks already, and so was what came before it.
+        reasoning = "" if recording.has_thoughts else result.reasoning
+        return attrs.evolve(response, result=attrs.evolve(result, text="", reasoning=reasoning))
 
     def _recording(self, call: ServerCall, scope: trio.CancelScope) -> Recording:
         """The recording for *call*: the one that is there already, or a new one."""

@@ -7,8 +7,10 @@
 * A reader that shows no text before the end may have it in fewer messages, one every
   `stream_interval`: a message costs as much as twenty tokens in one. None is held for longer than
   two of these intervals, and the rest comes with the end.
-* A reader that gets no text, because it wants the answer whole or because the model thinks, is
-  sent a sign now and then that tokens are made.
+* What the model thinks is passed on as it comes, in its place among the text. A reader of minor 0
+  knows of no such thing, and gets the tokens of it with the next text.
+* A reader that gets no text, because it wants the answer whole or because the model thinks and it
+  is not told of that, is sent a sign now and then that tokens are made.
 
 Which request is answered with which recording is decided in `punch.listener._recordings`.
 """
@@ -24,7 +26,7 @@ import trio
 from ..admission import NO_CAPS
 from ..capability import PeerId
 from ..session import ServerCall
-from ..wire import WINDOW, CommandRequest, CommandResponse, Provenance
+from ..wire import WINDOW, CommandRequest, CommandResponse, Provenance, Thought
 
 # A dialer whose session broke dials again at once and then every second or two; one that has not
 # come back by now has most likely asked another peer.
@@ -81,6 +83,8 @@ class Recording:
         self._turned = trio.Event()
         self._taken = trio.Event()
         self._progress: Callable[[ServerCall], None] | None = None
+        self.has_thoughts = False
+        """Whether anything that was thought was told as it came."""
         self._silent_tokens = 0
         self._sign_at = -math.inf
         self._latest: float | None = None
@@ -88,8 +92,8 @@ class Recording:
 
     @property
     def text(self) -> str:
-        """The text so far."""
-        return "".join(part for part, _ in self._parts)
+        """The text so far, without what was thought."""
+        return "".join(part for part, _ in self._parts if type(part) is not Thought)
 
     # ---- for the task that makes the answer ----
 
@@ -110,8 +114,8 @@ class Recording:
         """The next part; waits until the most advanced reader has passed on the ones before.
 
         A reader has passed a part on when it is within the window of its session, so the backend
-        is never more than that and one message ahead. Tokens without a text, as those of a model
-        that thinks, are passed on with the next text.
+        is never more than that and one message ahead. Tokens without a text are passed on with the
+        next text.
         """
         tokens = max(0, min(tokens, MAX_TOKENS - self.tokens))
         while self._is_ahead():
@@ -124,24 +128,31 @@ class Recording:
         else:
             self._silent_tokens += tokens
         if tokens and trio.current_time() >= self._sign_at:
-            self._give_sign(but_streaming=bool(text))
+            self._give_sign(text)
         await trio.lowlevel.checkpoint()
 
     def _add_text(self, text: str, tokens: int) -> None:
         if self.first_text_at is None:
             self.first_text_at = trio.current_time()
         self._parts.append((text, tokens))
+        is_thought = type(text) is Thought
+        self.has_thoughts |= is_thought
         asleep = False
         for reader in self._readers:
-            asleep |= not self._hand_on(reader, len(text))
+            if is_thought and not reader.takes_thoughts:
+                # It has nothing to send, and must not be waited for.
+                asleep |= reader.is_catching_up
+            else:
+                asleep |= not self._hand_on(reader, len(text))
         if asleep:
             self._wake()
 
-    def _give_sign(self, *, but_streaming: bool) -> None:
-        """Send a sign of life to the readers that get no text now."""
+    def _give_sign(self, text: str) -> None:
+        """Send a sign of life to the readers that do not get *text* now."""
         self._sign_at = trio.current_time() + SIGN_SECONDS
         for reader in self._readers:
-            if reader.has_started and not (but_streaming and reader.is_streaming):
+            is_told = reader.is_streaming and (type(text) is not Thought or reader.takes_thoughts)
+            if reader.has_started and not (text and is_told):
                 reader.call.progress("working")
 
     def _hand_on(self, reader: Reader, size: int) -> bool:
@@ -155,19 +166,13 @@ class Recording:
             return False
         if reader.hold(size):
             return True
-        text, tokens = self._between(reader.place, len(self._parts))
-        if not reader.call.send_now(text, tokens):
+        runs = _runs(self._parts[reader.place :], reader.takes_thoughts)
+        # What was thought and what was said since leave as two messages, from the reader's task.
+        if len(runs) != 1 or not reader.call.send_now(*runs[0]):
             reader.is_catching_up = True
             return False
         reader.passed_on(len(self._parts))
         return True
-
-    def _between(self, start: int, end: int) -> tuple[str, int]:
-        """Text and tokens of some parts."""
-        if end - start == 1:
-            return self._parts[start]
-        parts = self._parts[start:end]
-        return "".join(text for text, _ in parts), sum(tokens for _, tokens in parts)
 
     def end(self, response: CommandResponse) -> None:
         """Note how the answer ended, and wake the readers."""
@@ -179,9 +184,9 @@ class Recording:
         """Hold a finished text as one part and not as a thousand, once no reader is within it."""
         if self._readers or self.response is None or self.response.result is None:
             return
-        text, whole = self.text, self.response.result.text
-        tokens = sum(tokens for _, tokens in self._parts)
-        self._parts = [(whole if whole == text else text, tokens)] if text else []
+        whole = self.response.result.text
+        runs = _runs(self._parts, True)
+        self._parts = [(whole if whole == text else text, tokens) for text, tokens in runs]
 
     def _is_ahead(self) -> bool:
         count = len(self._parts)
@@ -278,10 +283,47 @@ class Recording:
             while end < len(parts) and (size < PIECE_CHARACTERS or end == reader.place):
                 size += len(parts[end][0])
                 end += 1
-            await reader.call.send_text(*self._between(reader.place, end))
+            while not reader.takes_thoughts and type(parts[end - 1][0]) is Thought:
+                # Their tokens go with the text that follows.
+                end -= 1
+                if end == reader.place:
+                    reader.is_catching_up = False
+                    return
+            for text, tokens in _runs(parts[reader.place : end], reader.takes_thoughts):
+                await reader.call.send_text(text, tokens)
             reader.passed_on(end)
             self._taken.set()
         reader.is_catching_up = False
+
+
+def _runs(parts: list[tuple[str, int]], takes_thoughts: bool) -> list[tuple[str, int]]:
+    """Texts and tokens of *parts*: what was thought in a row, and what was said in a row.
+
+    For a reader that is told no thoughts, their tokens are with the text that follows.
+    """
+    if len(parts) == 1 and takes_thoughts:
+        return parts
+    runs: list[tuple[str, int]] = []
+    texts: list[str] = []
+    total, was_thought = 0, False
+    for text, tokens in parts:
+        is_thought = type(text) is Thought
+        if is_thought and not takes_thoughts:
+            total += tokens
+            continue
+        if texts and is_thought is not was_thought:
+            runs.append((_joined(texts), total))
+            texts, total = [], 0
+        texts.append(text)
+        total += tokens
+        was_thought = is_thought
+    return [*runs, (_joined(texts), total)] if texts else runs
+
+
+def _joined(texts: list[str]) -> str:
+    """What was thought, or was said, in a row."""
+    text = "".join(texts)
+    return Thought(text) if type(texts[0]) is Thought else text
 
 
 class Reader:
@@ -289,6 +331,8 @@ class Reader:
 
     def __init__(self, call: ServerCall) -> None:
         self.call = call
+        self.takes_thoughts = call.minor >= 1
+        """The call is told what the model thinks."""
         self.is_streaming = call.request.stream
         """The call takes the answer in parts; otherwise whole, at the end."""
         self.has_started = False

@@ -4,7 +4,7 @@ What may be said when is decided by `punch.wire`; what to answer, by the listene
 ask, by the dialer.
 """
 
-from ._calls import ClientCall, ServerCall
+from ._calls import ClientCall, FromListener, ServerCall
 from ._carrier import PeerSession, SessionHandler, SessionStatistics
 
 __all__ = [
@@ -12,5 +12,6 @@ __all__ = [
     "SessionHandler",
     "SessionStatistics",
     "ClientCall",
+    "FromListener",
     "ServerCall",
 ]

@@ -41,12 +41,9 @@ class CallTable:
 
         """
         match message:
-            case Chunk():
+            case Chunk() | Reasoning():
                 if call := self.asked.get(message.request_id):
                     call.add(message, charged)
-            case Reasoning():
-                if call := self.asked.get(message.request_id):
-                    call.think(message, charged)
             case Progress() | Started():
                 if call := self.asked.get(message.request_id):
                     call.add(message)

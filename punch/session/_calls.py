@@ -24,14 +24,15 @@ from ..wire import (
     Provenance,
     Reasoning,
     Started,
+    Thought,
 )
+
+FromListener = Progress | Started | Chunk | Reasoning | CommandResponse
+"""What a listener says of a request, in the order in which it came."""
 
 # The reader's credit is returned in quarters of the window: often enough that the writer
 # never waits for a reader who keeps up, seldom enough to cost nothing.
 CREDIT_STEP = WINDOW // 4
-
-# Characters of reasoning that are kept for an answer: more than any model that was seen made.
-MAX_REASONING_CHARACTERS = 1 << 20
 
 # Characters of one chunk. A reader that has read everything may still hold back `CREDIT_STEP` of
 # the window, and a chunk must fit what is left, or both sides would wait for ever. ASCII takes a
@@ -97,11 +98,9 @@ class ClientCall:
     def __init__(self, session: CallSession, request: CommandRequest) -> None:
         self.request = request
         self._session = session
-        self._arrived: deque[Progress | Started | Chunk | CommandResponse] = deque()
-        # Bytes of the window that each chunk among them takes, in the same order.
+        self._arrived: deque[FromListener] = deque()
+        # Bytes of the window that each text among them takes, in the same order.
         self._charged: deque[int] = deque()
-        self.reasoning = ""
-        """What the model has thought so far, at most `MAX_REASONING_CHARACTERS` of it."""
         self._error: PeerError | None = None
         self._wake = trio.Event()
         self._taken = 0
@@ -125,7 +124,7 @@ class ClientCall:
             self._wake = trio.Event()
             await self._wake.wait()
 
-    async def receive(self) -> Progress | Started | Chunk | CommandResponse:
+    async def receive(self) -> FromListener:
         """The next part of the answer; a `CommandResponse` is the last one.
 
         Raises:
@@ -136,7 +135,7 @@ class ClientCall:
             await self.ready()
         return part
 
-    def receive_nowait(self) -> Progress | Started | Chunk | CommandResponse | None:
+    def receive_nowait(self) -> FromListener | None:
         """The next part of the answer, or `None` if nothing has arrived.
 
         Raises:
@@ -148,7 +147,7 @@ class ClientCall:
                 raise self._error
             return None
         part = self._arrived.popleft()
-        if type(part) is Chunk:
+        if type(part) is Chunk or type(part) is Reasoning:
             self._credit(self._charged.popleft())
         return part
 
@@ -158,13 +157,16 @@ class ClientCall:
             self._session.say(Credit(request_id=self.request.request_id, amount=self._taken))
             self._taken = 0
 
-    def text_nowait(self) -> Chunk | None:
+    def text_nowait(self) -> Chunk | Reasoning | None:
         """The next part of the answer if it is text that has arrived. Raises nothing."""
-        if not self._arrived or type(self._arrived[0]) is not Chunk:
+        if not self._arrived:
             return None
-        part = self.receive_nowait()
-        assert type(part) is Chunk
-        return part
+        part = self._arrived[0]
+        if type(part) is Chunk or type(part) is Reasoning:
+            self._arrived.popleft()
+            self._credit(self._charged.popleft())
+            return part
+        return None
 
     @property
     def session(self) -> object:
@@ -191,15 +193,15 @@ class ClientCall:
         """Drop the prompt, which may be megabytes: a cancelled call is not asked again."""
         self.request = self.request.without_prompt()
 
-    def add(self, part: Progress | Started | Chunk | CommandResponse, charged: int = 0) -> None:
+    def add(self, part: FromListener, charged: int = 0) -> None:
         """Add the next part of the answer; called by the session.
 
         Args:
           part: What came.
-          charged: Bytes of the window that a chunk takes.
+          charged: Bytes of the window that a text takes.
 
         """
-        if type(part) is Chunk:
+        if type(part) is Chunk or type(part) is Reasoning:
             self._charged.append(charged)
             self.last_text_at = trio.current_time()
             if self.first_text_at is None:
@@ -210,15 +212,6 @@ class ClientCall:
             self._arrived.pop()
         self._arrived.append(part)
         self._wake.set()
-
-    def think(self, part: Reasoning, charged: int) -> None:
-        """Add a part of the reasoning; called by the session.
-
-        Credit goes back at once: reasoning is read with the end of the answer, and a model that
-        thinks longer than the window must not wait for that.
-        """
-        self.reasoning += part.text[: MAX_REASONING_CHARACTERS - len(self.reasoning)]
-        self._credit(charged)
 
     def fail(self, error: PeerError) -> None:
         """End the call with *error*, since its session has ended; called by the session."""
@@ -291,10 +284,15 @@ class ServerCall:
     def send_now(self, text: str, tokens: int) -> bool:
         """Send the next part of the answer if that need not wait; True if it was sent.
 
-        This saves the usual token a task switch.
+        This saves the usual token a task switch. A `Thought` goes to no dialer of minor 0.
         """
         request_id = self.request.request_id
         session = self._session
+        kind: type[Chunk | Reasoning] = Chunk
+        if type(text) is Thought:
+            if self.minor < 1:
+                return True
+            kind = Reasoning
         if not text.isascii():
             text = text.encode(errors="replace").decode()
         if len(text) > _longest(text) or session.is_behind:
@@ -302,35 +300,26 @@ class ServerCall:
         if session.cost(text) > session.send_window(request_id):
             return False
         self.tokens += tokens
-        session.say(Chunk(request_id=request_id, text=text, tokens=tokens))
+        session.say(kind(request_id=request_id, text=text, tokens=tokens))
         return True
 
     async def send_text(self, text: str, tokens: int) -> None:
         """Send the next part of the answer, and wait while the dialer is behind.
 
         Args:
-          text: The text, of any length.
+          text: The text, of any length; a `Thought` goes to no dialer of minor 0.
           tokens: Tokens that it stands for.
 
         Raises:
           RequestCancelled: if the dialer reads nothing for `READER_SECONDS`.
 
         """
-        await self._send(Chunk, text, tokens)
-
-    async def send_reasoning(self, text: str, tokens: int) -> None:
-        """Send what the model thinks before its answer, as `send_text` does.
-
-        A dialer of minor 0 does not know such messages and is sent none.
-
-        Raises:
-          RequestCancelled: as `send_text`.
-
-        """
-        if self.minor >= 1:
-            await self._send(Reasoning, text, tokens)
-
-    async def _send(self, kind: type[Chunk | Reasoning], text: str, tokens: int) -> None:
+        kind: type[Chunk | Reasoning] = Chunk
+        if type(text) is Thought:
+            # Minor 0 knows no such messages.
+            if self.minor < 1:
+                return
+            kind = Reasoning
         if not text.isascii():
             # Half of a surrogate pair, as some tokenizers leave it, is no Unicode.
             text = text.encode(errors="replace").decode()

@@ -70,11 +70,11 @@ CONTEXT = optional(
 )
 FEATURES = several(
     "features",
-    one_of("chat", "complete", "embed", "tools", "json_schema", "logprobs"),
+    one_of("chat", "complete", "embed", "tools", "json_schema", "logprobs", "reasoning", "image"),
     section="listener",
     metavar="WORD",
     help="what the models of a server behind openai can do, in place of what it tells: chat, "
-    "complete, embed, tools, json_schema, logprobs",
+    "complete, embed, tools, json_schema, logprobs, reasoning, image",
     shown_default="what the server tells",
 )
 QUEUE = setting(
@@ -217,6 +217,24 @@ MOCK_FAIL_AFTER = optional(
     variable="PUNCH_MOCK_FAIL_AFTER",
     help="tokens after which every answer fails",
     shown_default="never",
+)
+MOCK_THINKS = setting(
+    "thinks",
+    count(0),
+    0,
+    section="mock",
+    flag="",
+    variable="PUNCH_MOCK_THINKS",
+    help="tokens that it thinks before an answer of usual effort; 0 for a model that cannot",
+)
+MOCK_SEES = setting(
+    "sees",
+    SWITCH,
+    False,
+    section="mock",
+    flag="",
+    variable="PUNCH_MOCK_SEES",
+    help="take pictures, and see nothing of them",
 )
 MOCK_MODEL = setting(
     "model",

@@ -110,6 +110,12 @@ class BackendSettings(Settings):
     mock_fail_after: int | None = of(answering.MOCK_FAIL_AFTER)
     """Tokens after which the mock fails; `None` for never."""
 
+    mock_thinks: int = of(answering.MOCK_THINKS)
+    """Tokens that the mock thinks before an answer; 0 for a model that cannot think."""
+
+    mock_sees: bool = of(answering.MOCK_SEES)
+    """Whether the mock takes pictures."""
+
     mock_model: str = of(answering.MOCK_MODEL)
     """The model that the mock pretends to be."""
 

@@ -3,7 +3,7 @@
 No I/O: bytes come in and go out as arguments. Who may be a peer is decided by `punch.access`.
 """
 
-from ._belief import believed
+from ._belief import believed, reasoning_within
 from ._codec import Encoded, decode, decode_registration, encode, encode_registration
 from ._estimates import DEFAULT_OUTPUT_TOKENS, tokens_of, usual_output
 from ._fingerprint import fingerprint
@@ -75,6 +75,7 @@ from ._response import (
     Provenance,
     Segment,
     Status,
+    Thought,
     Timings,
     TokenLogprob,
     Usage,
@@ -99,6 +100,7 @@ __all__ = [
     "Naming",
     "Status",
     "Completion",
+    "Thought",
     "TokenLogprob",
     "Usage",
     "Timings",
@@ -171,6 +173,7 @@ __all__ = [
     "scrubbed",
     "quoted",
     "believed",
+    "reasoning_within",
     "bounded",
     "short_word",
     "MAX_WORD_CHARACTERS",

@@ -58,10 +58,19 @@ def believed(response: CommandResponse, request: CommandRequest) -> CommandRespo
         response,
         result=result,
         usage=Usage(
-            prompt_tokens=prompt, completion_tokens=usage.completion_tokens, cached_tokens=cached
+            prompt_tokens=prompt,
+            completion_tokens=usage.completion_tokens,
+            cached_tokens=cached,
+            reasoning_tokens=reasoning_within(usage),
         ),
         timings=Timings(**seconds, batch=_within(timings.batch, _MAX_BATCH)),
     )
+
+
+def reasoning_within(usage: Usage) -> int | None:
+    """The thought tokens of *usage* if it has as many tokens in all; else `None`."""
+    thought, answer = usage.reasoning_tokens, usage.completion_tokens
+    return thought if thought is not None and answer is not None and thought <= answer else None
 
 
 def _within(value: float | None, most: float) -> float | None:

@@ -17,6 +17,12 @@ from ._request import ToolCall
 Status = Literal["success", "error", "refused", "timeout", "cancelled"]
 
 
+class Thought(str):
+    """Text that the model thinks, which is marked by its type as no part of the answer."""
+
+    __slots__ = ()
+
+
 @attrs.frozen(kw_only=True)
 class Usage:
     """Tokens, as the backend counted them. `None` where it did not say."""

@@ -28,7 +28,7 @@ from punch.testing import (
     Upstream,
     response,
 )
-from punch.wire import ChatMessage, CommandRequest, Sampling
+from punch.wire import ChatMessage, CommandRequest, Sampling, Thought
 
 CHAT = CommandRequest(request_id="r", messages=(ChatMessage(role="user", content="Hi"),))
 
@@ -39,6 +39,9 @@ class Heard:
 
     text: str
     """What was emitted."""
+
+    thought: str = ""
+    """What was emitted of a thought."""
 
     tokens: int
     """The tokens that were emitted with it."""
@@ -52,11 +55,12 @@ async def ask(*script: Part, request: CommandRequest = CHAT) -> Heard:
     """What is made of the answer of a server that plays *script*."""
     upstream = Upstream(script)
     texts: list[str] = []
+    thoughts: list[str] = []
     count = 0
 
     async def emit(text: str, tokens: int) -> None:
         nonlocal count
-        texts.append(text)
+        (thoughts if type(text) is Thought else texts).append(text)
         count += tokens
         await trio.lowlevel.checkpoint()
 
@@ -68,6 +72,7 @@ async def ask(*script: Part, request: CommandRequest = CHAT) -> Heard:
             error = failed
     return Heard(
         text="".join(texts),
+        thought="".join(thoughts),
         tokens=count,
         generation=generation,
         error=error,
@@ -82,6 +87,7 @@ async def told(*script: Part, request: CommandRequest = CHAT) -> Generation:
         raise heard.error
     assert heard.generation is not None
     assert heard.text == heard.generation.completion.text
+    assert heard.thought == heard.generation.completion.reasoning
     return heard.generation
 
 

@@ -70,6 +70,8 @@ def variables(folder: Path, model: Path, server: Path) -> dict[str, str]:
         "PUNCH_MOCK_PREFILL_RATE": "100",
         "PUNCH_MOCK_DELAY": "0.1",
         "PUNCH_MOCK_FAIL_AFTER": "5",
+        "PUNCH_MOCK_THINKS": "8",
+        "PUNCH_MOCK_SEES": "1",
         "PUNCH_MOCK_MODEL": "mock",
         "PUNCH_DISABLE_SIMULATION": "1",
         "PUNCH_STRICT_DISTRIBUTED": "1",

@@ -10,7 +10,7 @@ import attrs
 import pytest
 import trio
 from answers import error_of, text_of
-from trio.testing import MockClock
+from trio.testing import MockClock, wait_all_tasks_blocked
 
 from punch.backends import Emit, Generation, MockBackend, MockScript, mock_words
 from punch.capability import PeerId
@@ -33,9 +33,11 @@ from punch.wire import (
     Hello,
     LoadReport,
     Progress,
+    Provenance,
     Sampling,
     Session,
     Started,
+    Thought,
     Timings,
     Usage,
     fingerprint,
@@ -651,6 +653,8 @@ async def test_what_is_kept_for_a_dialer_is_forgotten_with_its_answers() -> None
 class Listening(ServerCall):
     """A call that is only joined with."""
 
+    minor = 1
+
     def __init__(self, *, timeout: float | None) -> None:
         self.request = attrs.evolve(ASK, timeout=timeout)
 
@@ -829,3 +833,48 @@ async def test_the_offer_that_was_asked_for_is_served_or_none(autojump_clock: Mo
     assert (got.status, got.lane) == ("success", second.lane)
     assert missed.status == "refused"
     assert (error_of(missed).code, error_of(missed).retryable) == ("unavailable", True)
+
+
+class Taking(ServerCall):
+    """A call that keeps what it is sent; of minor 0 it is told no thoughts."""
+
+    def __init__(self, minor: int, *, interval: float = 0.0) -> None:
+        self.request = attrs.evolve(ASK, stream=True, stream_interval=interval)
+        self._minor = minor
+        self.sent: list[tuple[str, int]] = []
+
+    @property
+    def minor(self) -> int:
+        return self._minor
+
+    def started(self, provenance: Provenance) -> None:
+        pass
+
+    def send_now(self, text: str, tokens: int) -> bool:
+        self.sent.append((text, tokens))
+        return True
+
+    async def send_text(self, text: str, tokens: int) -> None:
+        self.sent.append((text, tokens))
+
+
+@pytest.mark.parametrize("minor", [0, 1])
+@pytest.mark.parametrize("interval", [0.0, 0.5])
+async def test_a_reader_of_minor_0_is_told_no_thoughts_and_all_their_tokens(
+    minor: int, interval: float, autojump_clock: MockClock
+) -> None:
+    """And whoever makes them never waits for it."""
+    recording = Recording(DIALER, ASK, b"")
+    call = Taking(minor, interval=interval)
+    reader = recording.join(call)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(recording.follow, reader)
+        await wait_all_tasks_blocked()
+        recording.begin(Provenance(kind="simulated", backend="test"))
+        for part in (Thought("a"), Thought("b"), "c", Thought("d"), "e"):
+            await recording.add(part, 1)
+        recording.end(CommandResponse(request_id=ASK.request_id, status="success"))
+    thoughts = "".join(text for text, _ in call.sent if type(text) is Thought)
+    assert thoughts == ("abd" if minor else "")
+    assert "".join(text for text, _ in call.sent if type(text) is not Thought) == "ce"
+    assert sum(tokens for _, tokens in call.sent) == 5

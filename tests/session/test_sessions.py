@@ -25,9 +25,11 @@ from punch.wire import (
     LoadReport,
     Ping,
     Provenance,
+    Reasoning,
     Response,
     Session,
     Started,
+    Thought,
     encode,
     greeting,
 )
@@ -376,13 +378,13 @@ THOUGHT = "hm, " * 10_000
 async def test_what_a_model_thinks_is_kept_aside_and_credited(
     minors: tuple[int, int], kept: str, autojump_clock: MockClock
 ) -> None:
-    """More of it than a window holds, and nobody reads it; minor 0 knows no such thing."""
-    thought = THOUGHT
+    """More of it than a window holds; minor 0 knows no such thing."""
+    thought, got = THOUGHT, ""
 
     async def serve_call(call: ServerCall) -> None:
         call.started(REAL)
         for _ in range(3):
-            await call.send_reasoning(thought, 1)
+            await call.send_text(Thought(thought), 1)
         await call.send_text("so", 1)
         call.respond(CommandResponse(request_id="r1", status="success", result=Completion()))
 
@@ -392,4 +394,6 @@ async def test_what_a_model_thinks_is_kept_aside_and_credited(
             while not isinstance(part := await call.receive(), CommandResponse):
                 if isinstance(part, Chunk):
                     assert part.text == "so"
-    assert call.reasoning == kept
+                elif isinstance(part, Reasoning):
+                    got += part.text
+    assert got == kept

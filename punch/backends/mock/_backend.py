@@ -7,9 +7,11 @@ backend from a real one.
 from __future__ import annotations
 
 import hashlib
+import math
 import re
 from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import asynccontextmanager
+from itertools import chain
 from random import Random
 
 import attrs
@@ -17,7 +19,7 @@ import trio
 
 from ...capability import Gpu, ModelOffer
 from ...exceptions import ConfigurationError, ContextTooLong, GenerationFailed
-from ...wire import CommandRequest, Completion, Timings, TokenLogprob, ToolCall, Usage
+from ...wire import CommandRequest, Completion, Thought, Timings, TokenLogprob, ToolCall, Usage
 from .._base import Emit, Generation, Loading
 from ._forms import call_for, instance, made_up_logprob
 
@@ -147,6 +149,8 @@ EMBEDDING_SIZE = 16
 DIGEST = hashlib.sha256(" ".join(WORDS).encode()).hexdigest()
 CHAT_TEMPLATE = hashlib.sha256(b"mock").hexdigest()
 
+FEATURES = frozenset({"chat", "complete", "embed", "count", "tools", "json_schema", "logprobs"})
+
 
 @attrs.frozen(kw_only=True)
 class MockScript:
@@ -173,6 +177,12 @@ class MockScript:
     context_tokens: int = 8192
     """The context it claims."""
 
+    thinks: int = 0
+    """Tokens that it thinks before an answer of usual effort; 0 is a model that cannot think."""
+
+    sees: bool = False
+    """Whether it takes pictures, of which it sees nothing."""
+
     def __attrs_post_init__(self) -> None:
         for name in ("decode_rate", "prefill_rate"):
             rate = getattr(self, name)
@@ -180,6 +190,8 @@ class MockScript:
                 raise ConfigurationError(f"the mock's {name} is {rate!r}; it must be above 0")
         if not self.delay >= 0:
             raise ConfigurationError(f"the mock's delay is {self.delay!r} s; it must be 0 or more")
+        if self.thinks < 0:
+            raise ConfigurationError(f"the mock's thinks is {self.thinks}; it must be 0 or more")
         if self.slots < 1:
             raise ConfigurationError(f"the mock has {self.slots} slots; it needs at least 1")
 
@@ -191,15 +203,41 @@ def mock_words(request: CommandRequest) -> list[str]:
     give the same answer; nor on `continuation`, whose words are the first of them: `max_tokens`
     is then what is left.
     """
-    turns = ["\n".join((message.role, *message.texts)) for message in request.messages]
-    text = "\n".join([request.command, *turns, request.prompt or ""])
-    key = hashlib.sha256(f"{text}\n{request.sampling.seed}".encode()).digest()
-    draw = Random(key)
+    draw = Random(_key(request))
     limit = request.sampling.max_tokens
     if limit is not None:
         limit += len((request.continuation or "").split())
     # One by one: a shorter answer is the beginning of a longer one.
     return [draw.choice(WORDS) for _ in range(min(limit or DEFAULT_TOKENS, MAX_TOKENS))]
+
+
+def mock_thoughts(request: CommandRequest, usual: int) -> list[str]:
+    """What a mock thinks before it answers *request*; *usual* words are for no special effort.
+
+    An answer that another peer has begun is thought about no more.
+    """
+    if request.command != "chat" or request.continuation:
+        return []
+    words = math.ceil(usual * _EFFORTS.get(request.reasoning_effort or "", 1.0))
+    limits = (request.reasoning_budget, request.sampling.max_tokens)
+    words = min([words, *(limit for limit in limits if limit is not None)])
+    draw = Random(_key(request) + b"thoughts")
+    return [draw.choice(WORDS) for _ in range(words)]
+
+
+# How much more, or less, is thought than usual.
+_EFFORTS = {"none": 0.0, "minimal": 0.25, "low": 0.5, "high": 2.0, "xhigh": 3.0, "max": 4.0}
+
+
+def _key(request: CommandRequest) -> bytes:
+    """What all that is made up for *request* is drawn by."""
+    turns = ["\n".join((message.role, *message.texts)) for message in request.messages]
+    text = "\n".join([request.command, *turns, request.prompt or ""])
+    key = hashlib.sha256(f"{text}\n{request.sampling.seed}".encode())
+    for message in request.messages:
+        for part in message.parts:
+            key.update(part.data or b"")
+    return key.digest()
 
 
 def _json_pieces(request: CommandRequest, schema: str) -> tuple[list[tuple[str, int]], str]:
@@ -241,9 +279,9 @@ class MockBackend:
                 context_tokens=script.context_tokens,
                 digest=DIGEST,
                 architecture="mock",
-                features=frozenset(
-                    {"chat", "complete", "embed", "count", "tools", "json_schema", "logprobs"}
-                ),
+                features=FEATURES
+                | ({"reasoning"} if script.thinks else frozenset())
+                | ({"image"} if script.sees else frozenset()),
                 chat_template=CHAT_TEMPLATE,
                 continues=True,
             ),
@@ -287,6 +325,8 @@ class MockBackend:
         said = request.continuation or ""
         sent: list[str] = []
         made = 0
+        thoughts = mock_thoughts(request, script.thinks)
+        request, is_used_up = _after(request, len(thoughts))
         reason = "length" if request.sampling.max_tokens else "stop"
         call = call_for(request)
         pieces: Iterable[tuple[str, int]] = _pieces(request)
@@ -296,14 +336,20 @@ class MockBackend:
             pieces = [("", 1)] * made_of
         elif request.response_schema is not None:
             pieces, reason = _json_pieces(request, request.response_schema)
+        if is_used_up:
+            call, pieces, reason = None, (), "length"
         logprobs: list[TokenLogprob] = []
-        for text, tokens in pieces:
+        thought = [(Thought(f" {word}" if i else word), 1) for i, word in enumerate(thoughts)]
+        for text, tokens in chain(thought, pieces):
             if script.fail_after is not None and made + tokens > script.fail_after:
                 raise GenerationFailed(f"the mock was told to fail after {script.fail_after}")
             made += tokens
             if script.decode_rate is not None:
                 # Against the beginning, not the last word: a late timer is made up for.
                 await trio.sleep_until(first + made / script.decode_rate)
+            if type(text) is Thought:
+                await emit(text, tokens)
+                continue
             # Across the seam: a stop may have begun in what another peer delivered.
             cut = _before_stop(said + "".join(sent), text, request.sampling.stop)
             if cut is not None:
@@ -320,10 +366,25 @@ class MockBackend:
                 finish_reason=reason,
                 tool_calls=() if call is None else (call,),
                 logprobs=tuple(logprobs),
+                reasoning=" ".join(thoughts),
             ),
-            usage=Usage(prompt_tokens=prompt, completion_tokens=made),
+            usage=Usage(
+                prompt_tokens=prompt,
+                completion_tokens=made,
+                reasoning_tokens=len(thoughts) if script.thinks else None,
+            ),
             timings=Timings(prefill=first - began, decode=trio.current_time() - first),
         )
+
+
+def _after(request: CommandRequest, thoughts: int) -> tuple[CommandRequest, bool]:
+    """*request* with the tokens that so many *thoughts* have left; whether they left none."""
+    limit = request.sampling.max_tokens
+    if limit is None or not thoughts:
+        return request, False
+    left = limit - thoughts
+    sampling = attrs.evolve(request.sampling, max_tokens=max(1, left))
+    return attrs.evolve(request, sampling=sampling), left <= 0
 
 
 def _as_far_as(call: ToolCall, limit: int | None) -> tuple[ToolCall, int, str]:

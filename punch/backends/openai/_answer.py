@@ -18,7 +18,7 @@ import attrs
 from ...exceptions import GenerationFailed
 from ...wire import Completion, Timings, Usage
 from .._base import Generation
-from ._answer_parts import Logprobs, ToolCalls
+from ._answer_parts import Logprobs, Thoughts, ToolCalls
 from ._characters import Characters, whole_characters
 from ._choices import (
     Said,
@@ -37,9 +37,6 @@ from ._sse import DONE, Kind
 
 # The longest answer kept in memory; a million tokens of four bytes.
 MAX_ANSWER_CHARACTERS = 4 * 1024 * 1024
-
-# Of what a model thinks, so much is kept: with the rest of a response it must fit a frame.
-MAX_THOUGHT_CHARACTERS = 256 * 1024
 
 # Characters of a server's words that are told.
 _MAX_WORDS = 500
@@ -67,10 +64,10 @@ class AnswerReader:
         self._calls = ToolCalls()
         self._logprobs = Logprobs(logprobs)
         self._characters = Characters()
+        self.thoughts = Thoughts()
+        """What is thought, of which nothing is in the text."""
         self._parts: list[str] = []
         self._length = 0
-        self._thoughts: list[str] = []
-        self._thought_length = 0
         self._counted = 0
         self._reason: str | None = None
         self._goes_on = False
@@ -180,12 +177,12 @@ class AnswerReader:
             self._goes_on |= self._reason is not None
         self._reason = reason_in(choice) or self._reason
         is_call = self._calls.feed(said.calls)
-        self._think(said.thought)
+        self.thoughts.feed(said.thought)
         text = self._characters.feed(said.text)
         if text:
             self._parts.append(text)
             self._length += len(text)
-        if self._length > MAX_ANSWER_CHARACTERS:
+        if self._length + self.thoughts.length > MAX_ANSWER_CHARACTERS:
             raise GenerationFailed(f"the answer is longer than {MAX_ANSWER_CHARACTERS} characters")
         return text, is_call or bool(said.text or said.thought)
 
@@ -205,15 +202,9 @@ class AnswerReader:
         whole, so_far = read_message(message), "".join(self._parts)
         return said or Said(
             whole.text[len(so_far) :] if whole.text.startswith(so_far) else "",
-            "" if self._thoughts else whole.thought,
+            "" if self.thoughts else whole.thought,
             () if self._calls else whole.calls,
         )
-
-    def _think(self, thought: str) -> None:
-        if thought and self._thought_length < MAX_THOUGHT_CHARACTERS:
-            thought = thought[: MAX_THOUGHT_CHARACTERS - self._thought_length]
-            self._thoughts.append(thought)
-            self._thought_length += len(thought)
 
     def _note_usage(self, usage: Any) -> None:
         """Keep the last count; many servers send an empty one with every event before it."""
@@ -240,7 +231,7 @@ class AnswerReader:
     @property
     def _is_begun(self) -> bool:
         """Whether there is any of the answer."""
-        return bool(self._parts or self._thoughts or self._calls)
+        return bool(self._parts or self.thoughts or self._calls)
 
     @property
     def _has_ended(self) -> bool:
@@ -293,7 +284,7 @@ class AnswerReader:
                 finish_reason="length" if is_cut else reason,
                 tool_calls=calls,
                 logprobs=self._logprobs.finish(),
-                reasoning=whole_characters("".join(self._thoughts)),
+                reasoning=self.thoughts.finish(),
             ),
             usage=usage,
             timings=_timed(self._timings, first_token, last_token),

@@ -22,16 +22,55 @@ from ...wire import (
     MAX_TOKEN_CHARACTERS,
     MAX_TOOL_CALLS,
     MIN_LOGPROB,
+    Thought,
     TokenLogprob,
     ToolCall,
 )
-from ._characters import whole_characters
+from ._characters import Characters, whole_characters
 
 # Bytes. With the text of an answer and its calls they must fit one frame of 8 MiB.
 MAX_LOGPROB_BYTES = 3 << 20
 
+# Of what a model thinks, so much is kept for a whole answer: with the rest of a response it must
+# fit a frame. All of it is told as it comes.
+MAX_THOUGHT_CHARACTERS = 256 * 1024
+
 # On the wire: a float, and the head of a text.
 _PAIR_BYTES = 12
+
+
+class Thoughts:
+    """Puts together what a model thinks, of which a bounded beginning is kept for the end."""
+
+    def __init__(self) -> None:
+        self.length = 0
+        """Characters of all of it."""
+        self._characters = Characters()
+        self._kept: list[str] = []
+        self._fresh: list[str] = []
+
+    def __bool__(self) -> bool:
+        return bool(self._kept)
+
+    def feed(self, text: str) -> None:
+        """Add what one event has of it."""
+        text = self._characters.feed(text)
+        if text:
+            self._fresh.append(text)
+            if self.length < MAX_THOUGHT_CHARACTERS:
+                self._kept.append(text[: MAX_THOUGHT_CHARACTERS - self.length])
+            self.length += len(text)
+
+    def fresh(self) -> Thought | None:
+        """What has come since this was last asked."""
+        if not self._fresh:
+            return None
+        thought, self._fresh = Thought("".join(self._fresh)), []
+        return thought
+
+    def finish(self) -> str:
+        """What is kept of it."""
+        return whole_characters("".join(self._kept))
 
 
 def new_call_id() -> str:

@@ -365,6 +365,11 @@ class _Reading:
             if text or tokens:
                 self._last = trio.current_time() - self._started
                 self._first = self._last if self._first is None else self._first
+                if (thought := self._answer.thoughts.fresh()) is not None:
+                    await self._emit(thought, tokens)
+                    if not text:
+                        continue
+                    tokens = 0
                 await self._emit(text, tokens)
 
 

@@ -253,6 +253,7 @@ def usage_in(usage: dict[str, Any], timings: dict[str, Any]) -> Usage:
         prompt_tokens=prompt,
         completion_tokens=count_in(timings, "predicted_n") if answer is None else answer,
         cached_tokens=cached,
+        reasoning_tokens=_thought_in(usage),
     )
 
 
@@ -270,6 +271,13 @@ def read_count(value: Any) -> Generation:
     if count is None:
         raise GenerationFailed("the server's answer holds no count of tokens")
     return Generation(completion=Completion(), usage=Usage(prompt_tokens=count), timings=Timings())
+
+
+def _thought_in(usage: dict[str, Any]) -> int | None:
+    """The tokens that were thought, as OpenAI and vLLM tell them, or SGLang."""
+    details = usage.get("completion_tokens_details")
+    found = count_in(details, "reasoning_tokens") if isinstance(details, dict) else None
+    return count_in(usage, "reasoning_tokens") if found is None else found
 
 
 def read_embeddings(value: Any, *, expected: int) -> Generation:

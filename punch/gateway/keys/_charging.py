@@ -66,6 +66,8 @@ def believed(response: CommandResponse, answer: Answer) -> CommandResponse:
         completion_tokens=_at_most(usage.completion_tokens, _most_of_answer(response, answer)),
         cached_tokens=_at_most(usage.cached_tokens, prompt),
     )
+    thought = _at_most(usage.reasoning_tokens, counts.completion_tokens)
+    counts = attrs.evolve(counts, reasoning_tokens=thought)
     return response if counts == usage else attrs.evolve(response, usage=counts)
 
 

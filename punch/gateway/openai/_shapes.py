@@ -42,6 +42,8 @@ def usage_body(usage: Usage) -> dict[str, Any] | None:
     }
     if usage.cached_tokens is not None:
         body["prompt_tokens_details"] = {"cached_tokens": usage.cached_tokens}
+    if usage.reasoning_tokens is not None:
+        body["completion_tokens_details"] = {"reasoning_tokens": usage.reasoning_tokens}
     return body
 
 
@@ -54,6 +56,7 @@ def one_prompt(responses: Sequence[CommandResponse]) -> Usage:
         prompt_tokens=responses[0].usage.prompt_tokens,
         completion_tokens=usage.completion_tokens,
         cached_tokens=responses[0].usage.cached_tokens,
+        reasoning_tokens=usage.reasoning_tokens,
     )
 
 
@@ -293,6 +296,8 @@ class ChatShape(TextShape):
             "content": None if calls and not result.text else result.text,
             "refusal": None,
         }
+        if result.reasoning:
+            message["reasoning_content"] = result.reasoning
         if calls:
             message["tool_calls"] = tool_calls_body(calls)
         return {
