@@ -41,7 +41,7 @@ def rest(request: CommandRequest, said: str) -> CommandRequest:
     )
 
 
-@pytest.mark.parametrize("limit", [None, 12])
+@pytest.mark.parametrize("limit", [None, 12, 128_000])
 @pytest.mark.parametrize("stop", [(), ("zzz",), "word", "two words"])
 def test_a_continued_answer_is_the_unbroken_one_wherever_it_is_cut(
     limit: int | None, stop: str | tuple[str, ...]
@@ -65,6 +65,14 @@ def test_a_continued_answer_is_the_unbroken_one_wherever_it_is_cut(
         made = generation.usage.completion_tokens
         assert made == sum(tokens for _, tokens in emitted)
         assert len(text[:cut].split()) + made == whole.usage.completion_tokens
+
+
+def test_a_limit_that_no_answer_reaches_is_none() -> None:
+    """Clients that must say one say the highest there is."""
+    high = attrs.evolve(ASK, sampling=Sampling(max_tokens=128_000))
+    free = attrs.evolve(ASK, sampling=Sampling())
+    assert mock_words(high) == mock_words(free)
+    assert answer(high)[0].completion.finish_reason == "stop"
 
 
 def test_what_was_made_is_counted_though_nothing_of_it_is_text() -> None:

@@ -139,7 +139,8 @@ WORDS = [
 
 DEFAULT_TOKENS = 32
 
-# However much is asked for; drawing these takes five milliseconds.
+# Drawing these takes five milliseconds. Who allows more asks for no length, but for no end before
+# the model's own: Anthropic's clients must say a limit, and say the highest.
 MAX_TOKENS = 8192
 
 EMBEDDING_SIZE = 16
@@ -204,11 +205,17 @@ def mock_words(request: CommandRequest) -> list[str]:
     is then what is left.
     """
     draw = Random(_key(request))
-    limit = request.sampling.max_tokens
-    if limit is not None:
-        limit += len((request.continuation or "").split())
     # One by one: a shorter answer is the beginning of a longer one.
-    return [draw.choice(WORDS) for _ in range(min(limit or DEFAULT_TOKENS, MAX_TOKENS))]
+    return [draw.choice(WORDS) for _ in range(_length(request) or DEFAULT_TOKENS)]
+
+
+def _length(request: CommandRequest) -> int | None:
+    """Words that the whole answer is to have; `None` for as many as a mock makes by itself."""
+    limit = request.sampling.max_tokens
+    if limit is None:
+        return None
+    limit += len((request.continuation or "").split())
+    return None if limit > MAX_TOKENS else limit
 
 
 def mock_thoughts(request: CommandRequest, usual: int) -> list[str]:
@@ -327,7 +334,7 @@ class MockBackend:
         made = 0
         thoughts = mock_thoughts(request, script.thinks)
         request, is_used_up = _after(request, len(thoughts))
-        reason = "length" if request.sampling.max_tokens else "stop"
+        reason = "stop" if _length(request) is None else "length"
         call = call_for(request)
         pieces: Iterable[tuple[str, int]] = _pieces(request)
         if call is not None:
