@@ -621,7 +621,7 @@ async def test_an_answer_comes_back_whole(autojump_clock: MockClock) -> None:
                     }
                 ]
             },
-            "messages[0].content[0].source: nothing is fetched from a url",
+            "messages[0].content[0].source.type cannot be honoured: nothing is fetched from a url",
         ),
         (
             {
@@ -658,6 +658,22 @@ async def test_what_cannot_be_honoured_is_refused_by_name(
 ) -> None:
     """A 400 whose message names the field, in Anthropic's shape."""
     assert words in await refused(**fields)
+
+
+async def test_all_that_is_refused_is_in_one_error(autojump_clock: MockClock) -> None:
+    """And what is taken is in a header: a client need not guess."""
+    block = {"type": "text", "text": "hi", "cache_control": {"type": "ephemeral"}}
+    body = {"model": "m", "messages": [{"role": "user", "content": [block]}], "betas": ["x"]}
+    foreign = [{"type": "web_search_20250305", "name": "a"}, {"type": "bash_20250124", "name": "b"}]
+    async with open_client({"a": backend([])}) as client:
+        taken = await client.post(PATH, body)
+        refused = await client.post(
+            PATH, body | {"tools": foreign, "container": "c", "thread": "t"}
+        )
+    assert taken.headers["x-punch-taken"] == "betas, messages[].content[].cache_control"
+    message = error_of(refused)["message"]
+    for name in ("tools[0].type", "tools[1].type", "container", "thread"):
+        assert name in message
 
 
 async def test_every_error_has_anthropics_shape(autojump_clock: MockClock) -> None:

@@ -12,9 +12,9 @@ from collections.abc import Sequence
 from functools import cached_property
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Discriminator, Field, Tag, field_validator, model_validator
+from pydantic import ConfigDict, Discriminator, Field, Tag, field_validator
 
-from ..bodies import BRANCH, MAX_PARTS, Body, Text, shown
+from ..bodies import BRANCH, MAX_PARTS, Body, Refused, Text, shown
 from ._taken import Cached, Echoed
 
 MEDIA_TYPES = ("image/jpeg", "image/png", "image/gif", "image/webp")
@@ -35,28 +35,27 @@ def _type_of(*known: str) -> Discriminator:
         kind = value.get("type") if isinstance(value, dict) else getattr(value, "type", None)
         if isinstance(kind, str) and kind in known:
             return f"{BRANCH}{kind}"
-        return f"{BRANCH}other" if isinstance(value, dict | Body) else None
+        return f"{BRANCH}other" if isinstance(kind, str) or isinstance(value, Body) else None
 
-    return Discriminator(branch, custom_error_type="block", custom_error_message="it is no block")
+    return Discriminator(
+        branch, custom_error_type="block", custom_error_message="it has no type that is known"
+    )
+
+
+def _unreadable(kind: Any) -> str:
+    """Blocks of other types cannot be read here; leave them out, or say in text what is in them."""
+    return (
+        f"a block of the type {shown(kind)} cannot be read here; leave it out, or say in text "
+        "what is in it"
+    )
 
 
 class UnreadableBlock(Body):
-    """A block of any other type; always refused."""
+    """A block of any other type."""
 
     model_config = ConfigDict(extra="allow")
 
-    type: Any = None
-
-    @model_validator(mode="before")
-    @classmethod
-    def _refuse(cls, value: Any) -> Any:
-        kind = value.get("type") if isinstance(value, dict) else None
-        if kind is None:
-            raise ValueError("its type is missing")
-        raise ValueError(
-            f"a block of the type {shown(kind)} cannot be read here; leave it out, or say in text "
-            "what is in it"
-        )
+    type: Annotated[Any, Refused(_unreadable)] = None
 
 
 class TextBlock(Body):
@@ -99,18 +98,19 @@ class Base64Source(Body):
         return base64.b64decode(self.data)
 
 
+def _not_here(kind: Any) -> str:
+    """Nothing is fetched from a url or a file, and only text is read of documents."""
+    if kind in ("url", "file"):
+        return f"nothing is fetched from a {kind}; send what is there in its place"
+    return f"a source of the type {shown(kind)} cannot be read here; send an image, or a text"
+
+
 class ElsewhereSource(Body):
-    """An image or a document that would have to be fetched; always refused."""
+    """An image or a document that would have to be fetched, or that is no text."""
 
     model_config = ConfigDict(extra="allow")
 
-    @model_validator(mode="before")
-    @classmethod
-    def _refuse(cls, value: Any) -> Any:
-        kind = value.get("type") if isinstance(value, dict) else None
-        if kind in ("url", "file"):
-            raise ValueError(f"nothing is fetched from a {kind}; send what is there in its place")
-        raise ValueError(f"a source of the type {shown(kind)} cannot be read here")
+    type: Annotated[Any, Refused(_not_here)] = None
 
 
 class ImageBlock(Body):
@@ -123,6 +123,12 @@ class ImageBlock(Body):
     ]
     transformations: Echoed = None
     cache_control: Cached = None
+
+
+Uncited = Annotated[
+    Any, Refused("no model here cites; set enabled to false", nothing=({"enabled": False},))
+]
+"""Whether an answer is to say which part of a document it is from."""
 
 
 class TextSource(Body):
@@ -152,13 +158,8 @@ class DocumentBlock(Body):
     ]
     title: str | None = None
     context: str | None = None
-    citations: dict[str, Any] | None = None
+    citations: Uncited = None
     cache_control: Cached = None
-
-    @field_validator("citations")
-    @classmethod
-    def _no_citations(cls, value: dict[str, Any] | None) -> dict[str, Any] | None:
-        return _without_citations(value)
 
     @property
     def text(self) -> str:
@@ -173,12 +174,6 @@ class DocumentBlock(Body):
         return "\n".join(text for text in (self.title, self.context, content) if text)
 
 
-def _without_citations(value: dict[str, Any] | None) -> dict[str, Any] | None:
-    if value and value.get("enabled"):
-        raise ValueError("no model here cites; set enabled to false")
-    return value
-
-
 class SearchResultBlock(Body):
     """What a search of the caller's has found."""
 
@@ -186,13 +181,8 @@ class SearchResultBlock(Body):
     source: str
     title: str
     content: Annotated[list[TextBlock], Field(max_length=MAX_PARTS, fail_fast=True)]
-    citations: dict[str, Any] | None = None
+    citations: Uncited = None
     cache_control: Cached = None
-
-    @field_validator("citations")
-    @classmethod
-    def _no_citations(cls, value: dict[str, Any] | None) -> dict[str, Any] | None:
-        return _without_citations(value)
 
     @property
     def text(self) -> str:

@@ -7,9 +7,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Discriminator, Field, Tag, field_validator, model_validator
 
-from ..bodies import Body, ModelName, PunchOptions, shown, within
+from ..bodies import Body, ModelName, PunchOptions, Refused, Taken, shown, within
 from ._blocks import Content, Texts
-from ._taken import Cached, Echoed, Elsewhere
+from ._taken import Cached, Echoed, Elsewhere, OfAnswers
 
 Effort = Literal["low", "medium", "high", "xhigh", "max"]
 
@@ -53,32 +53,30 @@ class ToolBody(Body):
     strict: bool | None = None
     allowed_callers: list[str] | None = None
     cache_control: Cached = None
-    eager_input_streaming: Cached = None
+    eager_input_streaming: Annotated[Any, Taken("calls come at the end of a stream")] = None
 
     @field_validator("allowed_callers")
     @classmethod
     def _by_the_model(cls, value: list[str] | None) -> list[str] | None:
         if value and "direct" not in value:
-            raise ValueError("no code runs here that could call it; add 'direct'")
+            raise ValueError('no code runs here that could call it; add "direct"')
         return value
 
 
+def _of_anthropic(kind: Any) -> str:
+    """Tools of Anthropic's, which no model here knows; give tools with an input_schema."""
+    return (
+        f"{shown(kind)} is a tool of Anthropic's, which no model here knows; leave it out, or give "
+        "a tool of your own with an input_schema (Claude Code: --disallowedTools WebSearch)"
+    )
+
+
 class ForeignTool(Body):
-    """A tool that is Anthropic's, by its schema or by where it runs; always refused."""
+    """A tool that is Anthropic's, by its schema or by where it runs."""
 
     model_config = ConfigDict(extra="allow")
 
-    type: Any = None
-
-    @model_validator(mode="before")
-    @classmethod
-    def _refuse(cls, value: Any) -> Any:
-        kind = value.get("type") if isinstance(value, dict) else None
-        raise ValueError(
-            f"the type {shown(kind)} is a tool of Anthropic's, which no model here knows; leave it "
-            "out, or give a tool of your own with an input_schema (Claude Code: "
-            "--disallowedTools WebSearch)"
-        )
+    type: Annotated[Any, Refused(_of_anthropic)] = None
 
 
 def _tool_kind(value: Any) -> str:
@@ -134,25 +132,36 @@ class OutputConfig(Body):
     format: JsonFormat | None = None
 
 
-class Metadata(Body):
-    """Says for whom a request is."""
-
-    model_config = ConfigDict(extra="allow")
-
-
-class ContextEdit(Body):
+class Clearing(Body):
     """A part of the conversation that the server may leave out, to spare tokens."""
 
     model_config = ConfigDict(extra="allow")
 
-    type: str
+    type: Annotated[Any, Taken("all of the conversation is read")]
 
-    @field_validator("type")
-    @classmethod
-    def _spares_tokens(cls, value: str) -> str:
-        if value.startswith("clear_"):
-            return value
-        raise ValueError(f"{shown(value)} is nothing that can be done here; leave it out")
+
+def _no_edit(kind: Any) -> str:
+    """Only edits that leave something out can be asked for, and all is read."""
+    return f"{shown(kind)} is nothing that is done to a conversation here; leave it out"
+
+
+class OtherEdit(Body):
+    """What else a server may do to a conversation."""
+
+    model_config = ConfigDict(extra="allow")
+
+    type: Annotated[Any, Refused(_no_edit)] = None
+
+
+def _edit_kind(value: Any) -> str:
+    kind = value.get("type") if isinstance(value, dict) else getattr(value, "type", None)
+    return "~clear" if isinstance(kind, str) and kind.startswith("clear_") else "~other"
+
+
+ContextEdit = Annotated[
+    Annotated[Clearing, Tag("~clear")] | Annotated[OtherEdit, Tag("~other")],
+    Discriminator(_edit_kind),
+]
 
 
 class ContextManagement(Body):
@@ -187,16 +196,13 @@ class PromptBody(Body):
     betas: Elsewhere = None
     anthropic_beta: Elsewhere = None
     anthropic_version: Elsewhere = None
-    mcp_servers: list[Any] | None = Field(default=None, max_length=0, fail_fast=True)
-    container: None = None
-    compaction: None = None
-    thread: None = None
+    mcp_servers: Annotated[
+        Any, Refused("no server is called from here; give its tools as tools of your own")
+    ] = None
+    container: Annotated[Any, Refused("no code runs here; leave it out")] = None
+    compaction: Annotated[Any, Refused("ask for a summary in a message instead")] = None
+    thread: Annotated[Any, Refused("nothing is stored; send all of the conversation")] = None
     punch: PunchOptions = PunchOptions()
-
-    @field_validator("punch", mode="before")
-    @classmethod
-    def _none_is_usual(cls, value: Any) -> Any:
-        return PunchOptions() if value is None else value
 
     @property
     def schema_text(self) -> str | None:
@@ -222,9 +228,9 @@ class CountBody(PromptBody):
     """``POST /v1/messages/count_tokens``."""
 
     # Clients count with the fields of the question that they will ask.
-    max_tokens: Elsewhere = None
-    stream: Elsewhere = None
-    stop_sequences: Elsewhere = None
-    temperature: Elsewhere = None
-    top_p: Elsewhere = None
-    top_k: Elsewhere = None
+    max_tokens: OfAnswers = None
+    stream: OfAnswers = None
+    stop_sequences: OfAnswers = None
+    temperature: OfAnswers = None
+    top_p: OfAnswers = None
+    top_k: OfAnswers = None
