@@ -1,6 +1,7 @@
 """The bodies that Ollama's clients send: https://github.com/ollama/ollama/blob/main/docs/api.md.
 
-As with OpenAI's, a field that cannot be honoured is refused by name.
+As with OpenAI's, a field that cannot be honoured is refused by name. Hints about machines are
+taken, and so is what Ollama once knew and passes over today.
 """
 
 from __future__ import annotations
@@ -9,7 +10,17 @@ import json
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Discriminator, Field, Tag, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Discriminator,
+    Field,
+    Tag,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
 
 from ...wire import MAX_NAME_CHARACTERS
 from ..bodies import (
@@ -17,67 +28,186 @@ from ..bodies import (
     Body,
     Function,
     ModelName,
-    Never,
     PunchOptions,
+    Refused,
+    Taken,
     Text,
     printable,
     within,
 )
 
+# How far back llama.cpp looks for tokens that penalties are for, unless it is told otherwise.
+USUAL_LOOK_BACK = 64
+
 # A duration of nothing, as Go reads it: https://pkg.go.dev/time#ParseDuration.
 _NO_TIME = re.compile(r"[-+]?(0+(\.0*)?(ns|us|µs|μs|ms|s|m|h)?)+")
 
+_MACHINE = Taken("a hint about the machine, and each listener knows its own")
+_WITH_MIROSTAT = Taken("it counts with mirostat only")
+_NOT_CUT = Taken("no text is ever cut: one that does not fit is refused")
+_NO_TOKENS = Taken("an embedding chooses no tokens")
 
-class Options(Body):
+
+def _text_or(other: str) -> Discriminator:
+    return Discriminator(lambda value: "~text" if isinstance(value, str) else other)
+
+
+Texts = Annotated[
+    Text | Annotated[list[str], within("stop"), Tag("~list")],
+    _text_or("~list"),
+]
+
+
+# ---- options ----
+
+
+class Settings(Body):
     """How to choose tokens."""
 
-    num_predict: Annotated[int | None, within("max_tokens", ge=-2)] = None
     temperature: Annotated[float | None, within("temperature")] = None
-    top_k: Annotated[int | None, within("top_k")] = None
     top_p: Annotated[float | None, within("top_p")] = None
+    # To llama.cpp every number below 1 means all tokens; to peers 0 does.
+    top_k: Annotated[int | None, within("top_k", ge=-1)] = None
     min_p: Annotated[float | None, within("min_p")] = None
     repeat_penalty: Annotated[float | None, within("repeat_penalty")] = None
     presence_penalty: Annotated[float | None, within("presence_penalty")] = None
     frequency_penalty: Annotated[float | None, within("frequency_penalty")] = None
-    seed: Annotated[int | None, within("seed", le=MAX_SEED)] = None
-    stop: (
-        Annotated[
-            Text | Annotated[list[str], within("stop"), Tag("~list")],
-            Discriminator(lambda value: "~text" if isinstance(value, str) else "~list"),
-        ]
-        | None
-    ) = None
+    # -1 stands for any.
+    seed: Annotated[int | None, within("seed", ge=-1, le=MAX_SEED)] = None
+    stop: Texts | None = None
+
+    @property
+    def max_tokens_said(self) -> int | None:
+        """The longest answer, as far as it is said here."""
+        return None
+
+    def chosen(self) -> dict[str, Any]:
+        """What is said here, in the words between peers."""
+        found: dict[str, Any] = {
+            "temperature": self.temperature,
+            "top_p": self.top_p,
+            "min_p": self.min_p,
+            "repeat_penalty": self.repeat_penalty,
+            "presence_penalty": self.presence_penalty,
+            "frequency_penalty": self.frequency_penalty,
+        }
+        found["max_tokens"] = self.max_tokens_said
+        if self.top_k is not None:
+            found["top_k"] = max(0, self.top_k)
+        if self.seed is not None and self.seed >= 0:
+            found["seed"] = self.seed
+        if self.stop is not None:
+            # An empty text alone ends no answer.
+            given = [self.stop] if isinstance(self.stop, str) and self.stop else self.stop
+            found["stop"] = tuple(given)
+        return {name: value for name, value in found.items() if value is not None}
+
+
+class Hints(Body):
+    """The options that say how a machine is to run a model."""
+
     num_ctx: int | None = Field(
         default=None, ge=1, description="Taken if some listener has as long a context."
     )
+    num_keep: Annotated[Any, Taken("no context is ever shifted, so all of it is kept")] = None
+    numa: Annotated[Any, _MACHINE] = None
+    num_batch: Annotated[Any, _MACHINE] = None
+    num_gqa: Annotated[Any, _MACHINE] = None
+    num_gpu: Annotated[Any, _MACHINE] = None
+    main_gpu: Annotated[Any, _MACHINE] = None
+    num_thread: Annotated[Any, _MACHINE] = None
+    low_vram: Annotated[Any, _MACHINE] = None
+    f16_kv: Annotated[Any, _MACHINE] = None
+    logits_all: Annotated[Any, _MACHINE] = None
+    vocab_only: Annotated[Any, _MACHINE] = None
+    use_mmap: Annotated[Any, _MACHINE] = None
+    use_mlock: Annotated[Any, _MACHINE] = None
+    embedding_only: Annotated[Any, _MACHINE] = None
+    draft_num_predict: Annotated[Any, _MACHINE] = None
+
+
+class Options(Settings, Hints):
+    """The ``options`` of a question."""
+
+    # -1 and -2 stand for no limit.
+    num_predict: Annotated[int | None, within("max_tokens", ge=-2)] = None
+    repeat_last_n: int | None = Field(
+        default=None,
+        ge=-1,
+        description=f"{USUAL_LOOK_BACK}; 0 for no penalty; any other where there is no penalty.",
+    )
+    mirostat: Annotated[
+        Any, Refused("no peer is asked to sample by it; send 0, or leave it out", nothing=(0,))
+    ] = None
+    mirostat_tau: Annotated[Any, _WITH_MIROSTAT] = None
+    mirostat_eta: Annotated[Any, _WITH_MIROSTAT] = None
+    tfs_z: Annotated[
+        Any, Refused("no engine samples by it any more; send 1, or leave it out", nothing=(1,))
+    ] = None
+    typical_p: Annotated[
+        Any, Refused("no peer is asked to sample by it; send 1, or leave it out", nothing=(1,))
+    ] = None
+    penalize_newline: Annotated[Any, Taken("no engine knows it any more")] = None
+
+    @field_validator("repeat_last_n")
+    @classmethod
+    def _looks_back_as_peers_do(cls, value: int | None, info: ValidationInfo) -> int | None:
+        # The penalties stand before it, so they are known here.
+        said = info.data
+        penalises = said.get("repeat_penalty") not in (None, 1) or any(
+            said.get(name) not in (None, 0) for name in ("presence_penalty", "frequency_penalty")
+        )
+        if penalises and value not in (None, 0, USUAL_LOOK_BACK):
+            raise ValueError(
+                f"it is {value}, and peers look back {USUAL_LOOK_BACK} tokens for those that a "
+                "penalty is for: leave it out, or send 0 for no penalty"
+            )
+        return value
 
     @property
-    def stops(self) -> tuple[str, ...]:
-        """The texts that end an answer."""
-        if self.stop is None:
-            return ()
-        return (self.stop,) if isinstance(self.stop, str) else tuple(self.stop)
-
-    @property
-    def max_tokens(self) -> int | None:
-        """Longest answer; Ollama's -1 and -2 stand for no limit."""
+    def max_tokens_said(self) -> int | None:
+        """The longest answer; `None` for no limit."""
         return self.num_predict if self.num_predict and self.num_predict > 0 else None
 
+    def chosen(self) -> dict[str, Any]:
+        """What is said here; to look back no token is to have no penalty."""
+        found = super().chosen()
+        if self.repeat_last_n == 0:
+            found |= {"repeat_penalty": 1.0, "presence_penalty": 0.0, "frequency_penalty": 0.0}
+        return found
 
-class EmbedOptions(Body):
-    """Options where no token is chosen."""
 
-    num_ctx: int | None = Field(
-        default=None, ge=1, description="Taken if some listener has as long a context."
-    )
+class EmbedOptions(Hints):
+    """The ``options`` of texts to embed: clients send the same ones with every request."""
+
+    temperature: Annotated[Any, _NO_TOKENS] = None
+    top_p: Annotated[Any, _NO_TOKENS] = None
+    top_k: Annotated[Any, _NO_TOKENS] = None
+    min_p: Annotated[Any, _NO_TOKENS] = None
+    repeat_penalty: Annotated[Any, _NO_TOKENS] = None
+    presence_penalty: Annotated[Any, _NO_TOKENS] = None
+    frequency_penalty: Annotated[Any, _NO_TOKENS] = None
+    seed: Annotated[Any, _NO_TOKENS] = None
+    stop: Annotated[Any, _NO_TOKENS] = None
+    num_predict: Annotated[Any, _NO_TOKENS] = None
+    repeat_last_n: Annotated[Any, _NO_TOKENS] = None
+    mirostat: Annotated[Any, _NO_TOKENS] = None
+    mirostat_tau: Annotated[Any, _NO_TOKENS] = None
+    mirostat_eta: Annotated[Any, _NO_TOKENS] = None
+    tfs_z: Annotated[Any, _NO_TOKENS] = None
+    typical_p: Annotated[Any, _NO_TOKENS] = None
+    penalize_newline: Annotated[Any, _NO_TOKENS] = None
+
+
+# ---- conversations ----
 
 
 class CalledFunction(Body):
     """The name and arguments of a call; these are an object, unlike OpenAI's text."""
 
     name: str
-    arguments: dict[str, Any]
-    index: int | None = None
+    arguments: dict[str, Any] = Field(default={})
+    index: Annotated[Any, Taken("calls are in their order anyway")] = None
 
 
 class CalledTool(Body):
@@ -88,16 +218,34 @@ class CalledTool(Body):
     type: Literal["function"] | None = None
 
 
+def _small_letters(value: Any) -> Any:
+    return value.lower() if isinstance(value, str) else value
+
+
+def _no_list(value: Any) -> Any:
+    # A client for Vercel's kit sends an empty list where a message has images and no text.
+    return "" if value == [] else value
+
+
 class MessageBody(Body):
     """A message of a conversation."""
 
-    role: Literal["system", "user", "assistant", "tool"]
-    content: str | None = None
+    role: Annotated[
+        Literal["system", "developer", "user", "assistant", "tool"],
+        BeforeValidator(_small_letters),
+    ]
+    content: Annotated[str | None, BeforeValidator(_no_list)] = None
     images: list[Any] | None = Field(default=None, max_length=0, fail_fast=True)
     tool_calls: Annotated[list[CalledTool] | None, within("messages[].tool_calls")] = None
-    tool_name: str | None = None
+    tool_name: Annotated[Any, Taken("the call that is answered has the name")] = None
     tool_call_id: str | None = None
-    thinking: Literal[""] | None = None
+    thinking: str | None = None
+
+    @property
+    def says_nothing(self) -> bool:
+        """Whether it is a place kept free for an answer."""
+        said = self.content or self.tool_calls or self.thinking or self.images
+        return self.role == "assistant" and not said
 
 
 class OllamaTool(Body):
@@ -105,28 +253,86 @@ class OllamaTool(Body):
 
     type: Literal["function"] | None = None
     function: Function
+    items: Annotated[Any, Taken("no function has any")] = None
 
+
+class NamedFunction(Body):
+    """The name of a function."""
+
+    name: str
+
+
+class ChosenFunction(Body):
+    """The one function that is to be called."""
+
+    type: Literal["function"]
+    name: str | None = None
+    function: NamedFunction | None = None
+
+    @model_validator(mode="after")
+    def _is_named(self) -> ChosenFunction:
+        if not self.said:
+            raise ValueError("tool_choice names no function")
+        return self
+
+    @property
+    def said(self) -> str:
+        """The name of the function, which OpenAI's two dialects write in two places."""
+        return self.name or (self.function.name if self.function is not None else "")
+
+
+ToolChoice = Annotated[
+    Annotated[Literal["none", "auto", "required"], Tag("~text")]
+    | Annotated[ChosenFunction, Tag("~function")],
+    _text_or("~function"),
+]
 
 Format = Annotated[
     Annotated[Literal["", "json"], Tag("~text")] | Annotated[dict[str, Any], Tag("~schema")],
-    Discriminator(lambda value: "~schema" if isinstance(value, dict) else "~text"),
+    _text_or("~schema"),
 ]
 
 
-class OllamaGenerationBody(Body):
-    """The fields that chat and generate share."""
+def _effort(value: Any) -> Any:
+    if isinstance(value, bool) or value in ("low", "medium", "high", "max"):
+        return value
+    raise PydanticCustomError(
+        "must", 'Input should be true, false, "low", "medium", "high" or "max"'
+    )
+
+
+class OllamaGenerationBody(Settings):
+    """The fields that chat and generate share.
+
+    Ollama has the settings under ``options``, and passes over those that some clients write beside
+    it. They are meant, and so they count; those under ``options`` count more.
+    """
 
     model: ModelName
     stream: bool | None = None
     format: Format | None = None
     options: Options | None = None
+    max_tokens: Annotated[int | None, within("max_tokens", ge=-2)] = None
+    max_output_tokens: Annotated[int | None, within("max_tokens", ge=-2)] = None
     # How long a model stays in memory is the listener's decision. Without a question, 0 asks to
     # unload it, and anything else to load it.
     keep_alive: str | float | None = None
-    think: Never | None = None
-    logprobs: Never | None = None
-    top_logprobs: int | None = Field(default=None, ge=0, le=0)
+    think: Annotated[bool | str | None, BeforeValidator(_effort)] = None
+    logprobs: bool | None = None
+    top_logprobs: Annotated[int | None, within("logprobs")] = None
+    truncate: Annotated[Any, _NOT_CUT] = None
+    shift: Annotated[Any, _NOT_CUT] = None
+    user: Annotated[Any, Taken("users are not told apart")] = None
+    debug_render_only: Annotated[
+        Any, Refused("peers write prompts themselves; leave it out", nothing=(False,))
+    ] = Field(default=None, alias="_debug_render_only")
     punch: PunchOptions = PunchOptions()
+
+    @property
+    def max_tokens_said(self) -> int | None:
+        """The longest answer, where it is said outside of ``options``."""
+        said = self.max_output_tokens or self.max_tokens or 0
+        return said if said > 0 else None
 
     @property
     def unloads(self) -> bool:
@@ -136,11 +342,27 @@ class OllamaGenerationBody(Body):
         return self.keep_alive == 0
 
     @property
+    def reasoning_effort(self) -> str | None:
+        """How much the model is to think, in the words between peers."""
+        if isinstance(self.think, bool):
+            return "medium" if self.think else "none"
+        return "high" if self.think == "max" else self.think
+
+    @property
+    def alternatives(self) -> int | None:
+        """How many tokens besides each one are to be told of; `None` for no log-probabilities."""
+        return (self.top_logprobs or 0) if self.logprobs else None
+
+    @property
     def schema_text(self) -> str | None:
         """The schema that the answer must fit, as JSON text; ``{}`` for any object."""
         if self.format in (None, ""):
             return None
         return "{}" if isinstance(self.format, str) else json.dumps(self.format)
+
+    def all_chosen(self) -> dict[str, Any]:
+        """How to choose tokens."""
+        return self.chosen() | (self.options.chosen() if self.options is not None else {})
 
 
 class OllamaChatBody(OllamaGenerationBody):
@@ -148,6 +370,17 @@ class OllamaChatBody(OllamaGenerationBody):
 
     messages: Annotated[list[MessageBody], within("messages")] = Field(default=[])
     tools: Annotated[list[OllamaTool] | None, within("tools")] = None
+    tool_choice: ToolChoice | None = None
+
+    @property
+    def chosen_tool(self) -> str | None:
+        """Which tool is to be called, in the words between peers."""
+        if isinstance(self.tool_choice, ChosenFunction):
+            return f"function:{self.tool_choice.said}"
+        return self.tool_choice
+
+
+_NO_IMAGES_MADE = Refused("peers make no images", nothing=(0,))
 
 
 class GenerateBody(OllamaGenerationBody):
@@ -156,36 +389,61 @@ class GenerateBody(OllamaGenerationBody):
     prompt: str | None = None
     system: str | None = None
     raw: bool | None = None
-    suffix: Literal[""] | None = None
-    template: Literal[""] | None = None
     images: list[Any] | None = Field(default=None, max_length=0, fail_fast=True)
-    context: list[Any] | None = Field(default=None, max_length=0, fail_fast=True)
+    suffix: Annotated[
+        Any, Refused("no peer fills the gap before a text; send the prompt alone")
+    ] = None
+    template: Annotated[
+        Any, Refused("peers write prompts by their models' own templates; send raw: true, and all")
+    ] = None
+    context: Annotated[
+        Any, Refused("nothing is stored between requests; send the conversation to /api/chat")
+    ] = None
+    echo: Annotated[Any, Refused("the prompt is not repeated; send false", nothing=(False,))] = None
+    width: Annotated[Any, _NO_IMAGES_MADE] = None
+    height: Annotated[Any, _NO_IMAGES_MADE] = None
+    steps: Annotated[Any, _NO_IMAGES_MADE] = None
+
+
+# ---- embeddings ----
 
 
 class EmbedBody(Body):
     """``POST /api/embed``."""
 
     model: ModelName
-    input: Annotated[
-        Text | Annotated[list[str], within("inputs", min_length=1), Tag("~list")],
-        Discriminator(lambda value: "~text" if isinstance(value, str) else "~list"),
-    ]
-    # Taken, though nothing is ever cut: a text that does not fit is refused.
-    truncate: bool | None = None
-    dimensions: int | None = Field(default=None, ge=1)
+    input: (
+        Annotated[
+            Text | Annotated[list[str], within("inputs", min_length=0), Tag("~list")],
+            _text_or("~list"),
+        ]
+        | None
+    ) = None
+    truncate: Annotated[Any, _NOT_CUT] = None
+    dimensions: int | None = Field(default=None, ge=0, description="0 for all of them.")
     options: EmbedOptions | None = None
-    keep_alive: str | float | None = None
+    keep_alive: Annotated[Any, Taken("each listener decides how long a model stays")] = None
     punch: PunchOptions = PunchOptions()
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """The texts; none where nothing but to load the model is asked for."""
+        if isinstance(self.input, str):
+            return (self.input,) if self.input else ()
+        return tuple(self.input or ())
 
 
 class OldEmbedBody(Body):
     """``POST /api/embeddings``, which Ollama has kept for old clients."""
 
     model: ModelName
-    prompt: str = Field(min_length=1)
+    prompt: str | None = None
     options: EmbedOptions | None = None
-    keep_alive: str | float | None = None
+    keep_alive: Annotated[Any, Taken("each listener decides how long a model stays")] = None
     punch: PunchOptions = PunchOptions()
+
+
+# ---- models ----
 
 
 def _printable_if_any(value: str) -> str:
@@ -218,17 +476,15 @@ class ShowBody(NamedBody):
     """``POST /api/show``."""
 
     system: str | None = None
-    verbose: bool | None = None
-    # Taken, and of no effect: there they change the text of a Modelfile, which none has here.
-    template: str | None = None
-    options: dict[str, Any] | None = None
+    verbose: Annotated[Any, Taken("all that is known is said anyway")] = None
+    template: Annotated[Any, Taken("no Modelfile is made of it")] = None
+    options: Annotated[Any, Taken("no Modelfile is made of it")] = None
 
 
 class PullBody(NamedBody):
     """``POST /api/pull``."""
 
     stream: bool | None = None
-    # Taken, as Ollama does that has no use for them any more.
-    insecure: bool | None = None
-    username: str | None = None
-    password: str | None = None
+    insecure: Annotated[Any, Taken("nothing is downloaded")] = None
+    username: Annotated[Any, Taken("nothing is downloaded")] = None
+    password: Annotated[Any, Taken("nothing is downloaded")] = None

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
 from ...wire import CommandResponse
-from .._json import check_dimensions, completion_of, punch_body
+from .._json import Vector, check_dimensions, completion_of, punch_body
 from ._shapes import counted
 
 
@@ -17,7 +18,7 @@ class OllamaEmbeddingShape:
       request_id: Of the request.
       model: As asked for.
       single: Give one vector, the old way.
-      dimensions: Length that each vector must have, if the request names one.
+      dimensions: How many numbers of each vector are wanted; `None` for all.
 
     """
 
@@ -31,8 +32,13 @@ class OllamaEmbeddingShape:
 
     def whole(self, responses: Sequence[CommandResponse]) -> dict[str, Any]:
         """The whole body."""
+        if not responses:
+            empty = {"model": self._model, "embeddings": []}
+            return {"embedding": []} if self._single else empty
         (response,) = responses
-        vectors = completion_of(response).embeddings
+        vectors = [
+            _first(vector, self._dimensions) for vector in completion_of(response).embeddings
+        ]
         check_dimensions(vectors, self._dimensions)
         if self._single:
             return {"embedding": list(vectors[0]) if vectors else []}
@@ -43,3 +49,15 @@ class OllamaEmbeddingShape:
             **{name: numbers[name] for name in numbers if not name.startswith("eval")},
             "punch": punch_body(self._request_id, responses),
         }
+
+
+def _first(vector: Vector, dimensions: int | None) -> Vector:
+    """The first *dimensions* numbers, brought to length 1 as Ollama does; *vector* if it has less.
+
+    Models that are made for it put what matters most first; of any other the client has to know.
+    """
+    if dimensions is None or dimensions >= len(vector):
+        return vector
+    first = vector[:dimensions]
+    length = math.hypot(*first)
+    return [number / length for number in first] if length else first

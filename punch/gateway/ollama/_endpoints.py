@@ -26,31 +26,15 @@ from ._embeddings import OllamaEmbeddingShape
 from ._shapes import OllamaShape
 
 
-def sampling_of(options: Options | None) -> Sampling:
-    """How to choose tokens."""
-    if options is None:
-        return Sampling()
-    return Sampling(
-        max_tokens=options.max_tokens,
-        temperature=options.temperature,
-        top_k=options.top_k,
-        top_p=options.top_p,
-        min_p=options.min_p,
-        repeat_penalty=options.repeat_penalty,
-        presence_penalty=options.presence_penalty,
-        frequency_penalty=options.frequency_penalty,
-        stop=options.stops,
-        seed=options.seed,
-    )
-
-
 def messages_of(bodies: Sequence[MessageBody]) -> tuple[ChatMessage, ...]:
     """The messages between peers for *bodies*.
 
     Ollama's clients may leave out the ids of calls: outputs of tools then belong to the calls in
-    their order.
+    their order. A last message that says nothing is a place that a program keeps for the answer.
     """
     found = []
+    if bodies and bodies[-1].says_nothing:
+        bodies = bodies[:-1]
     open_calls: list[str] = []
     for place, message in enumerate(bodies):
         calls = tuple(
@@ -68,8 +52,9 @@ def messages_of(bodies: Sequence[MessageBody]) -> tuple[ChatMessage, ...]:
             open_calls = [call for call in open_calls if call != answers]
         found.append(
             ChatMessage(
-                role=message.role,
+                role="system" if message.role == "developer" else message.role,
                 content=message.content or "",
+                reasoning=message.thinking or None,
                 tool_calls=calls,
                 tool_call_id=answers if message.role == "tool" else None,
             )
@@ -138,6 +123,7 @@ class OllamaChat(_OfferChecks, Endpoint[OllamaChatBody]):
             command="chat",
             messages=messages_of(body.messages),
             tools=tools,
+            tool_choice=body.chosen_tool,
         )
 
 
@@ -186,22 +172,31 @@ def _parsed(
         without="unload" if body.unloads else "load",
     )
     if not fields.get("messages") and not fields.get("prompt"):
-        # To Ollama an empty prompt means: load the model, or unload it. Listeners load theirs by
-        # themselves, so the answer only says whether there is such a model.
-        offered = on_offer(endpoint.service.router.peers)
-        if context.model is not None and context.model not in offered:
-            raise no_such_model(body.model, offered)
+        # To Ollama an empty prompt means: load the model, or unload it.
+        _check_offered(endpoint.service, context, body.model)
         return ParsedRequest(requests=(), whole=shape, stream=shape if streamed else None)
     request = command_request(
         endpoint.service,
         context,
         body.punch,
         streamed=streamed,
-        sampling=sampling_of(body.options),
+        sampling=Sampling(**body.all_chosen()),
         response_schema=body.schema_text,
+        reasoning_effort=body.reasoning_effort,
+        logprobs=body.alternatives,
         **fields,
     )
     return ParsedRequest(requests=(request,), whole=shape, stream=shape if streamed else None)
+
+
+def _check_offered(service: Service, context: RequestContext, said: str) -> None:
+    """Refuse a model that nobody offers, where nothing is asked of it but to be loaded.
+
+    Listeners load theirs by themselves, so the answer only says whether there is such a model.
+    """
+    offered = on_offer(service.router.peers)
+    if context.model is not None and context.model not in offered:
+        raise no_such_model(said, offered)
 
 
 class Embed(_OfferChecks, Endpoint[EmbedBody]):
@@ -222,17 +217,13 @@ class Embed(_OfferChecks, Endpoint[EmbedBody]):
     def parsed(self, body: EmbedBody, context: RequestContext) -> ParsedRequest:
         """The command for the texts to embed."""
         self.check_context(body.options, context.model)
-        inputs = (body.input,) if isinstance(body.input, str) else tuple(body.input)
-        request = command_request(
-            self.service, context, body.punch, command="embed", inputs=inputs, stream=False
-        )
         shape = OllamaEmbeddingShape(
             request_id=context.request_id,
             model=body.model,
             single=False,
-            dimensions=body.dimensions,
+            dimensions=body.dimensions or None,
         )
-        return ParsedRequest(requests=(request,), whole=shape)
+        return _embedding(self.service, body, context, body.texts, shape)
 
 
 class OldEmbed(_OfferChecks, Endpoint[OldEmbedBody]):
@@ -253,8 +244,23 @@ class OldEmbed(_OfferChecks, Endpoint[OldEmbedBody]):
     def parsed(self, body: OldEmbedBody, context: RequestContext) -> ParsedRequest:
         """The command for the one text to embed."""
         self.check_context(body.options, context.model)
-        request = command_request(
-            self.service, context, body.punch, command="embed", inputs=(body.prompt,), stream=False
-        )
         shape = OllamaEmbeddingShape(request_id=context.request_id, model=body.model, single=True)
-        return ParsedRequest(requests=(request,), whole=shape)
+        texts = (body.prompt,) if body.prompt else ()
+        return _embedding(self.service, body, context, texts, shape)
+
+
+def _embedding(
+    service: Service,
+    body: EmbedBody | OldEmbedBody,
+    context: RequestContext,
+    texts: tuple[str, ...],
+    shape: OllamaEmbeddingShape,
+) -> ParsedRequest:
+    if not texts:
+        # As with a question: load the model.
+        _check_offered(service, context, body.model)
+        return ParsedRequest(requests=(), whole=shape)
+    request = command_request(
+        service, context, body.punch, command="embed", inputs=texts, stream=False
+    )
+    return ParsedRequest(requests=(request,), whole=shape)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from ...wire import CommandResponse, Completion, Timings, ToolCall
+from ...wire import CommandResponse, Completion, Timings, TokenLogprob, ToolCall
 from .._errors import Refusal
 from .._json import arguments_of, as_json, completion_of, punch_body
 
@@ -104,22 +104,42 @@ class OllamaShape:
     def whole(self, responses: Sequence[CommandResponse]) -> dict[str, Any]:
         """The whole body."""
         result = completion_of(responses[0]) if responses else Completion()
-        return self._whole(responses, text=result.text, calls=result.tool_calls)
+        return self._whole(
+            responses, text=result.text, calls=result.tool_calls, thinking=result.reasoning or ""
+        )
 
     def _whole(
-        self, responses: Sequence[CommandResponse], *, text: str, calls: Sequence[ToolCall]
+        self,
+        responses: Sequence[CommandResponse],
+        *,
+        text: str,
+        calls: Sequence[ToolCall],
+        thinking: str = "",
     ) -> dict[str, Any]:
         if not responses:
             return {**self._head, **self._said(""), "done": True, "done_reason": self._without}
         (response,) = responses
+        result = completion_of(response)
+        logprobs = [_logprob(each) for each in result.logprobs]
         return {
             **self._head,
-            **self._said(text, calls),
+            **self._said(text, calls, thinking=thinking),
             "done": True,
-            "done_reason": _reason(completion_of(response)),
+            "done_reason": _reason(result),
+            # All at the end: the tokens of a stream are not known one by one.
+            **({"logprobs": logprobs} if logprobs else {}),
             **counted(response),
             "punch": punch_body(self._request_id, responses),
         }
+
+
+def _logprob(each: TokenLogprob) -> dict[str, Any]:
+    likely = [_likely(token, logprob) for token, logprob in each.top]
+    return _likely(each.token, each.logprob) | ({"top_logprobs": likely} if likely else {})
+
+
+def _likely(token: str, logprob: float) -> dict[str, Any]:
+    return {"token": token, "logprob": logprob, "bytes": list(token.encode(errors="replace"))}
 
 
 def _reason(result: Completion) -> str:
