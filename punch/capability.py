@@ -102,6 +102,9 @@ class ModelOffer:
     embedding_length: int | None = None
     """Numbers in one embedding; minor 1."""
 
+    split: bool = False
+    """Whether it runs over several machines, each of which reads what is asked; minor 1."""
+
     @property
     def key(self) -> str:
         """Tells it from the other offers of its peer: its id, or its name where it has none."""

@@ -38,9 +38,8 @@
     + BootstrapFull
   x ModelFileError              a model file is not what it should be
 
-Every class has a `code`, the word that stands for it on the wire, in logs and
-in documents. What a program wants to know of an error is an attribute of it: `param`,
-`peer_id`, `retry_after`, `reasons`. The text is for people, and nobody looks into it.
+Every class has a `code`, the word for it on the wire, in logs and in documents. What a program
+wants to know of an error is an attribute of it, such as `param`. The text is for people alone.
 """
 
 from __future__ import annotations
@@ -83,8 +82,7 @@ class RequestError(PunchError):
 
     Args:
       message: What happened, in a sentence.
-      param: The field of the request that is at fault, spelled ``messages[0].content``;
-        `None` where there is no single one.
+      param: The field at fault, spelled ``messages[0].content``; `None` for no single one.
       retry_after: See `PunchError`.
 
     """
@@ -120,6 +118,17 @@ class ContextTooLong(RequestError):
     """Prompt and answer do not fit the model's context. The text has both numbers."""
 
     code = "context_too_long"
+
+    prompt_tokens: int | None = None
+    context_tokens: int | None = None
+    """Of both the length, in tokens; `None` where it was said in words only."""
+
+    @classmethod
+    def of(cls, message: str, *counts: int | None) -> ContextTooLong:
+        """The error with these *counts*: tokens of the prompt, and of the context."""
+        error = cls(message)
+        error.prompt_tokens, error.context_tokens = counts
+        return error
 
 
 class RequestConflict(RequestError):

@@ -108,6 +108,7 @@ offers = st.builds(
     slowdown=maybe(st.floats(0.0, 1e3)),
     architecture=maybe(st.text(labels, min_size=1, max_size=8)),
     embedding_length=maybe(st.integers(1, 1 << 24)),
+    split=st.booleans(),
 )
 loads = st.builds(
     Load,
@@ -257,6 +258,8 @@ faults = st.builds(
     retry_after=maybe(seconds),
     param=maybe(names),
     engine_died=st.booleans(),
+    prompt_tokens=maybe(counts),
+    context_tokens=maybe(counts),
 )
 command_responses = st.builds(
     CommandResponse,

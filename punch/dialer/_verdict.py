@@ -164,5 +164,7 @@ def _error_in(response: CommandResponse, peer: PeerId) -> PunchError:
         return kind(words, peer_id=peer, retry_after=fault.retry_after, param=fault.param)
     if issubclass(kind, PeerError):
         return kind(words, peer_id=peer, retry_after=fault.retry_after)
+    if issubclass(kind, ContextTooLong):
+        return ContextTooLong.of(words, fault.prompt_tokens, fault.context_tokens)
     # The peer's words stay its words: what it calls the field is in them, and in `param`.
     return kind(words, param=fault.param, retry_after=fault.retry_after)

@@ -246,6 +246,8 @@ def refusal_of(
     message = str(error)
     if isinstance(error, InvalidRequest) and error.rule is not None:
         message = f"{param} {error.rule}"
+    elif isinstance(error, ContextTooLong):
+        message = _too_long(error, param or "messages", endpoint)
     return Refusal(
         status=row.status,
         message=message,
@@ -312,6 +314,32 @@ def _spelled(param: str, endpoint: str) -> str:
     return name + place
 
 
+def _too_long(error: ContextTooLong, param: str, endpoint: str) -> str:
+    """What clients look for in the text, to make a conversation shorter and ask again.
+
+    LiteLLM, LangChain and pi look for OpenAI's words with the number of tokens, as the tests name
+    them, Claude Code for Anthropic's, and Ollama's clients for those of its server.
+    """
+    has, most = error.prompt_tokens, error.context_tokens
+    if endpoint.startswith(MESSAGES_PATH):
+        # The words before that are those of `Refusal.anthropic`.
+        return f"{has} tokens > {most} maximum" if has and most else error.message
+    if most is None:
+        limit = "is less than that: the input exceeds the context window"
+    else:
+        limit = f"is {most} tokens"
+    beyond = f"has {has} tokens" if has else "is longer"
+    words = (
+        f"This model's maximum context length {limit}. However, the text in {param} {beyond}: "
+        "shorten it, or ask for a model with a longer context"
+    )
+    if has is None:
+        words += f" ({error.message})"
+    if endpoint.startswith("/api/"):
+        return f"the input exceeds the context length. {words}"
+    return words
+
+
 def spell_bad_request(error: BadRequest | None) -> tuple[bytes, bytes]:
     """Media type and body of the answer to a request that cannot be read, or else to a bug.
 
@@ -369,7 +397,10 @@ def _what_it_comes_to(error: PunchError, decisions: Sequence[Decision]) -> Punch
         if kind is ContextTooLong
         else "no listener can do what the request needs"
     )
-    return kind("\n".join([what, *lines]))
+    if kind is InvalidRequest:
+        return kind("\n".join([what, *lines]))
+    contexts = [candidate.offer.context_tokens or 0 for candidate, _ in decisions[-1].removed]
+    return ContextTooLong.of("\n".join([what, *lines]), None, max(contexts) or None)
 
 
 def _param(error: PunchError, endpoint: str) -> str | None:

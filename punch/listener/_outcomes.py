@@ -12,6 +12,7 @@ from ..capability import PeerId
 from ..exceptions import (
     BackendCrashed,
     BackendError,
+    ContextTooLong,
     PeerFailed,
     PeerRefused,
     PeerSimulated,
@@ -24,6 +25,9 @@ log = get_logger(__name__)
 
 # What a `Fault` has room for, with some to spare for the bytes of one character.
 MAX_MESSAGE_CHARACTERS = 4000
+
+# The largest count that a peer reads.
+MAX_TOKENS = 1 << 53
 
 
 class Outcomes:
@@ -78,10 +82,18 @@ class Outcomes:
 
 
 def _fault(error: PunchError, *, retryable: bool = False) -> Fault:
+    counts = error if isinstance(error, ContextTooLong) else ContextTooLong
     return Fault(
         code=error.code,
         message=str(error)[:MAX_MESSAGE_CHARACTERS],
         retryable=retryable,
         retry_after=error.retry_after,
         param=error.param if isinstance(error, RequestError | PeerRefused) else None,
+        prompt_tokens=_readable(counts.prompt_tokens),
+        context_tokens=_readable(counts.context_tokens),
     )
+
+
+def _readable(tokens: int | None) -> int | None:
+    """A count as far as a peer can read it: a server may say any number."""
+    return None if tokens is None or tokens > MAX_TOKENS else tokens

@@ -270,6 +270,8 @@ def _is_out(candidate: Candidate) -> bool:
 def _in_the_best_words(said: Sequence[FailedAttempt]) -> PunchError:
     best = max(said, key=lambda one: one.context_tokens or 0)
     error = best.error
+    if isinstance(error, ContextTooLong) and error.context_tokens is None:
+        error.context_tokens = best.context_tokens
     if isinstance(error, PeerRefused):
         return InvalidRequest(error.message, param=error.param)
     return error

@@ -148,6 +148,12 @@ class Fault:
     engine_died: bool = False
     """The engine died, or was killed, while it worked at the request. Minor 1."""
 
+    prompt_tokens: int | None = None
+    """Of a prompt that does not fit: its length, in tokens. Minor 1."""
+
+    context_tokens: int | None = None
+    """Of a prompt that does not fit: the length of the context, in tokens. Minor 1."""
+
 
 @attrs.frozen(kw_only=True)
 class Segment:

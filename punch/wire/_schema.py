@@ -170,6 +170,7 @@ _offer = record(
     max_output=_of("max_tokens"),
     architecture=label(64),
     embedding_length=integer(1, 1 << 24),
+    split=flag,
 )
 
 
@@ -264,6 +265,7 @@ def _capability(value: Any) -> Capability:
                 max_output=None,
                 architecture=None,
                 embedding_length=None,
+                split=False,
             )
             for offer in old.models
         )
@@ -361,6 +363,8 @@ _command_response = record(
         retry_after=_seconds,
         param=_name,
         engine_died=flag,
+        prompt_tokens=_count,
+        context_tokens=_count,
     ),
     executor=_peer_id,
     provenance=_provenance,

@@ -402,7 +402,8 @@ async def test_a_prompt_that_fits_no_context_is_a_400_with_both_numbers(
         reply = await client.post(CHAT, body)
     assert reply.status == 400
     assert reply.error["code"] == "context_length_exceeded"
-    assert "the prompt has 5000 tokens and the context is 100" in reply.error["message"]
+    assert "maximum context length is 100 tokens" in reply.error["message"]
+    assert "the text in messages has 5000 tokens" in reply.error["message"]
 
 
 async def test_a_prompt_that_the_backend_finds_too_long_is_the_same(

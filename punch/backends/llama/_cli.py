@@ -206,9 +206,10 @@ class LlamaCliBackend:
     def _result(self, run: _Run, code: int, lines: Sequence[str], sampling: Sampling) -> Generation:
         if not run.stopped:
             if (numbers := read_too_long(lines)) is not None:
-                raise ContextTooLong(
+                raise ContextTooLong.of(
                     f"the prompt has {numbers[0]} tokens and the context of a request is "
-                    f"{numbers[1]} tokens; shorten the prompt"
+                    f"{numbers[1]} tokens; shorten the prompt",
+                    *numbers,
                 )
             if code != 0:
                 why = f"{self._program.name} ended with {describe_exit(code)}{_quote(lines)}"

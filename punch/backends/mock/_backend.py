@@ -312,9 +312,11 @@ class MockBackend:
         prompt = _count(request)
         longest = max(len(text.split()) for text in request.inputs) if request.inputs else prompt
         if longest > script.context_tokens:
-            raise ContextTooLong(
+            raise ContextTooLong.of(
                 f"the prompt has {longest} tokens and the context is {script.context_tokens} "
-                "tokens; shorten the prompt or ask a model with a longer context"
+                "tokens; shorten the prompt or ask a model with a longer context",
+                longest,
+                script.context_tokens,
             )
         if request.command == "count":
             return Generation(

@@ -398,12 +398,15 @@ def fault_of(error: Any, *, status: int, key_setting: str | None = None) -> Punc
     said = _read_complaint(error)
     # What the server says in fields comes first; only where it has none are its words read.
     if "exceed_context_size_error" in said.kinds and said.prompt_tokens and said.context_tokens:
-        return ContextTooLong(
+        return ContextTooLong.of(
             f"the prompt has {said.prompt_tokens} tokens and the context of a request is "
-            f"{said.context_tokens} tokens; shorten the prompt or ask a model with a longer context"
+            f"{said.context_tokens} tokens; shorten the prompt or ask a model with a longer "
+            "context",
+            said.prompt_tokens,
+            said.context_tokens,
         )
     if said.kinds & _CONTEXT_KINDS or said.param in _CONTEXT_PARAMS:
-        return ContextTooLong(said.message)
+        return ContextTooLong.of(said.message, said.prompt_tokens, said.context_tokens)
     if status in (401, 402, 403):
         remedy = f"; set {key_setting} to a key that it accepts" if key_setting else ""
         return OfferUnavailable(f"the server rejects our API key: {said.message}{remedy}")
