@@ -63,6 +63,7 @@ def taken(reply: Any) -> set[str]:
         ({"temperature": 1, "options": {"temperature": 0.25}}, Sampling(temperature=0.25)),
         ({"max_tokens": 9, "options": {"num_predict": 5}}, Sampling(max_tokens=5)),
         ({"max_tokens": 9, "options": {"num_predict": None}}, Sampling(max_tokens=9)),
+        ({"num_predict": 11, "num_ctx": 4096, "num_gpu": 1}, Sampling(max_tokens=11)),
         # What stands for no limit, any seed and all tokens.
         ({"options": {"num_predict": -1, "seed": -1, "top_k": -1}}, Sampling(top_k=0)),
         ({"options": {"num_predict": -2, "top_k": 0}}, Sampling(top_k=0)),
@@ -302,6 +303,37 @@ async def test_what_was_answered_comes_back(autojump_clock: MockClock) -> None:
     assert [message.role for message in messages] == ["user", "assistant", "tool"]
     assert messages[1].tool_calls[0].arguments == "{}"
     assert messages[2].tool_call_id == messages[1].tool_calls[0].id
+
+
+async def test_outputs_belong_to_the_calls_of_their_tools(autojump_clock: MockClock) -> None:
+    """In whichever order they come, as long as they say which tool was called."""
+    asked: list[CommandRequest] = []
+    turns = [
+        {"role": "user", "content": "hi"},
+        {
+            "role": "assistant",
+            "tool_calls": [{"function": {"name": name, "arguments": {}}} for name in "fgf"],
+        },
+        {"role": "tool", "content": "of g", "tool_name": "g"},
+        {"role": "tool", "content": "first of f", "tool_name": "f"},
+        {"role": "tool", "content": "second of f"},
+    ]
+    async with open_client({"a": saying(asked)}) as client:
+        reply = await client.post("/api/chat", chat(messages=turns, stream=False))
+    assert reply.status == 200, reply.body
+    calls = [call.id for call in asked[0].messages[1].tool_calls]
+    answered = [message.tool_call_id for message in asked[0].messages[2:]]
+    assert answered == [calls[1], calls[0], calls[2]]
+
+
+async def test_a_generated_answer_brings_an_empty_context(autojump_clock: MockClock) -> None:
+    """Which can be sent back, and asks for nothing."""
+    async with open_client({"a": saying([])}) as client:
+        body = {"model": "m", "prompt": "x", "stream": False}
+        first = await client.post("/api/generate", body)
+        again = await client.post("/api/generate", body | {"context": first.json()["context"]})
+    assert first.json()["context"] == []
+    assert again.status == 200
 
 
 @pytest.mark.parametrize(

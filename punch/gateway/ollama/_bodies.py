@@ -45,6 +45,7 @@ _NO_TIME = re.compile(r"[-+]?(0+(\.0*)?(ns|us|µs|μs|ms|s|m|h)?)+")
 _MACHINE = Taken("a hint about the machine, and each listener knows its own")
 _WITH_MIROSTAT = Taken("it counts with mirostat only")
 _NOT_CUT = Taken("no text is ever cut: one that does not fit is refused")
+_STAYS = Taken("each listener decides how long a model stays in memory")
 _NO_TOKENS = Taken("an embedding chooses no tokens")
 
 
@@ -237,7 +238,7 @@ class MessageBody(Body):
     content: Annotated[str | None, BeforeValidator(_no_list)] = None
     images: list[Any] | None = Field(default=None, max_length=0, fail_fast=True)
     tool_calls: Annotated[list[CalledTool] | None, within("messages[].tool_calls")] = None
-    tool_name: Annotated[Any, Taken("the call that is answered has the name")] = None
+    tool_name: str | None = None
     tool_call_id: str | None = None
     thinking: str | None = None
 
@@ -301,7 +302,7 @@ def _effort(value: Any) -> Any:
     )
 
 
-class OllamaGenerationBody(Settings):
+class OllamaGenerationBody(Settings, Hints):
     """The fields that chat and generate share.
 
     Ollama has the settings under ``options``, and passes over those that some clients write beside
@@ -314,9 +315,9 @@ class OllamaGenerationBody(Settings):
     options: Options | None = None
     max_tokens: Annotated[int | None, within("max_tokens", ge=-2)] = None
     max_output_tokens: Annotated[int | None, within("max_tokens", ge=-2)] = None
-    # How long a model stays in memory is the listener's decision. Without a question, 0 asks to
-    # unload it, and anything else to load it.
-    keep_alive: str | float | None = None
+    num_predict: Annotated[int | None, within("max_tokens", ge=-2)] = None
+    # Without a question, 0 asks to unload the model, and anything else to load it.
+    keep_alive: Annotated[Any, _STAYS] = None
     think: Annotated[bool | str | None, BeforeValidator(_effort)] = None
     logprobs: bool | None = None
     top_logprobs: Annotated[int | None, within("logprobs")] = None
@@ -331,7 +332,7 @@ class OllamaGenerationBody(Settings):
     @property
     def max_tokens_said(self) -> int | None:
         """The longest answer, where it is said outside of ``options``."""
-        said = self.max_output_tokens or self.max_tokens or 0
+        said = self.max_output_tokens or self.max_tokens or self.num_predict or 0
         return said if said > 0 else None
 
     @property
@@ -339,7 +340,7 @@ class OllamaGenerationBody(Settings):
         """Whether nothing but to unload the model is asked for, if there is no question."""
         if isinstance(self.keep_alive, str):
             return _NO_TIME.fullmatch(self.keep_alive) is not None
-        return self.keep_alive == 0
+        return self.keep_alive == 0 and not isinstance(self.keep_alive, bool)
 
     @property
     def reasoning_effort(self) -> str | None:
@@ -422,7 +423,7 @@ class EmbedBody(Body):
     truncate: Annotated[Any, _NOT_CUT] = None
     dimensions: int | None = Field(default=None, ge=0, description="0 for all of them.")
     options: EmbedOptions | None = None
-    keep_alive: Annotated[Any, Taken("each listener decides how long a model stays")] = None
+    keep_alive: Annotated[Any, _STAYS] = None
     punch: PunchOptions = PunchOptions()
 
     @property
@@ -439,7 +440,7 @@ class OldEmbedBody(Body):
     model: ModelName
     prompt: str | None = None
     options: EmbedOptions | None = None
-    keep_alive: Annotated[Any, Taken("each listener decides how long a model stays")] = None
+    keep_alive: Annotated[Any, _STAYS] = None
     punch: PunchOptions = PunchOptions()
 
 

@@ -14,13 +14,12 @@ from .._handler import ParsedRequest
 from .._offered import AUTO, no_such_model, on_offer
 from ._bodies import (
     EmbedBody,
-    EmbedOptions,
     GenerateBody,
+    Hints,
     MessageBody,
     OldEmbedBody,
     OllamaChatBody,
     OllamaGenerationBody,
-    Options,
 )
 from ._embeddings import OllamaEmbeddingShape
 from ._shapes import OllamaShape
@@ -29,13 +28,14 @@ from ._shapes import OllamaShape
 def messages_of(bodies: Sequence[MessageBody]) -> tuple[ChatMessage, ...]:
     """The messages between peers for *bodies*.
 
-    Ollama's clients may leave out the ids of calls: outputs of tools then belong to the calls in
-    their order. A last message that says nothing is a place that a program keeps for the answer.
+    Ollama's clients may leave out the ids of calls: the output of a tool then belongs to the first
+    call of that tool that has none, or to the first call. A last message that says nothing is a
+    place that a program keeps for the answer.
     """
     found = []
     if bodies and bodies[-1].says_nothing:
         bodies = bodies[:-1]
-    open_calls: list[str] = []
+    open_calls: dict[str, str] = {}
     for place, message in enumerate(bodies):
         calls = tuple(
             ToolCall(
@@ -45,11 +45,12 @@ def messages_of(bodies: Sequence[MessageBody]) -> tuple[ChatMessage, ...]:
             )
             for index, call in enumerate(message.tool_calls or ())
         )
-        open_calls += [call.id for call in calls]
+        open_calls |= {call.id: call.name for call in calls}
         answers = message.tool_call_id
         if message.role == "tool":
-            answers = answers or (open_calls[0] if open_calls else f"call_{place}")
-            open_calls = [call for call in open_calls if call != answers]
+            named = (each for each, name in open_calls.items() if name == message.tool_name)
+            answers = answers or next(named, None) or next(iter(open_calls), f"call_{place}")
+            open_calls.pop(answers, None)
         found.append(
             ChatMessage(
                 role="system" if message.role == "developer" else message.role,
@@ -71,7 +72,9 @@ class _OfferChecks:
         """The model to ask for; `None` for any."""
         return None if name == AUTO else name
 
-    def check_context(self, options: Options | EmbedOptions | None, model: str | None) -> None:
+    def check_context(
+        self, options: Hints | None, model: str | None, *, place: str = "options.num_ctx"
+    ) -> None:
         """Refuse a context that no listener has: it cannot be changed from here."""
         wanted = None if options is None else options.num_ctx
         if wanted is None:
@@ -83,9 +86,9 @@ class _OfferChecks:
         if most is not None and wanted > most:
             raise Refusal(
                 status=400,
-                message=f"options.num_ctx is {wanted}; the longest context on offer is {most}",
+                message=f"{place} is {wanted}; the longest context on offer is {most}",
                 code="context_length_exceeded",
-                param="options.num_ctx",
+                param=place,
                 cause="context_too_long",
             )
 
@@ -107,6 +110,7 @@ class OllamaChat(_OfferChecks, Endpoint[OllamaChatBody]):
     def parsed(self, body: OllamaChatBody, context: RequestContext) -> ParsedRequest:
         """The command for the conversation."""
         self.check_context(body.options, context.model)
+        self.check_context(body, context.model, place="num_ctx")
         tools = tuple(
             Tool(
                 name=tool.function.name,
@@ -144,6 +148,7 @@ class Generate(_OfferChecks, Endpoint[GenerateBody]):
     def parsed(self, body: GenerateBody, context: RequestContext) -> ParsedRequest:
         """The command: a conversation of one question, or with ``raw`` a text to continue."""
         self.check_context(body.options, context.model)
+        self.check_context(body, context.model, place="num_ctx")
         prompt = body.prompt or ""
         if body.raw:
             if body.system:

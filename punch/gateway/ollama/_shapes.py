@@ -126,6 +126,8 @@ class OllamaShape:
             **self._said(text, calls, thinking=thinking),
             "done": True,
             "done_reason": _reason(result),
+            # Nothing is kept between requests, and a client for Vercel's kit insists on a list.
+            **({} if self._chat else {"context": []}),
             # All at the end: the tokens of a stream are not known one by one.
             **({"logprobs": logprobs} if logprobs else {}),
             **counted(response),
