@@ -67,7 +67,7 @@ REQUESTS = 1000
 AFTERWARDS = 260
 
 # Runs of the default policy, whose targets are checked, and of each other one; the latter shorter.
-SEEDS = 1
+SEEDS = 3
 OTHER_SEEDS = 1
 OTHER_REQUESTS = 150
 

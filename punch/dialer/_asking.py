@@ -114,6 +114,7 @@ class Asking:
             reason=step.reason,
             patience=patience,
             session_number=dispatch.sent(request, decision, candidate),
+            held_up=dispatch.prompts.held_up(candidate, decision),
             stops=StopAcrossPeers(begun, stops) if begun and stops else None,
         )
 

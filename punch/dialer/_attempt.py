@@ -6,6 +6,7 @@ It decides nothing about other peers, and keeps no book but its own.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import trio
 
@@ -48,6 +49,7 @@ class Attempt:
       reason: Whether it is the first, or why there was a further one.
       patience: Seconds that it may be silent before its first text.
       session_number: The peer's session in the table, see `PeerTable.ended`.
+      held_up: Tells for how many seconds its lane may have read prompts that came after it.
       stops: Finds the stop sequences that began in text delivered before, if any was.
 
     """
@@ -62,6 +64,7 @@ class Attempt:
         reason: Reason,
         patience: float,
         session_number: int,
+        held_up: Callable[[], float] = float,
         stops: StopAcrossPeers | None,
     ) -> None:
         self.call = call
@@ -74,7 +77,6 @@ class Attempt:
         self.asked_at = trio.current_time()
         """When it was asked."""
         self.first_text_at: float | None = None
-        """When its first text came."""
         self.provenance: Provenance | None = None
         """What it says of its answer."""
         self.tokens = 0
@@ -89,6 +91,7 @@ class Attempt:
         self._held_tokens = 0
         self.session_number = session_number
         """The peer's session in the table, see `PeerTable.ended`."""
+        self._held_up = held_up
         self.awaited = 0.0
         """Seconds in which there was nothing from it to read, and somebody who would have."""
         self.deadline = self.asked_at + (call.request.timeout or math.inf)
@@ -118,11 +121,6 @@ class Attempt:
         return self.candidate.peer_id
 
     @property
-    def chat_template(self) -> str | None:
-        """Digest of the chat template that its text is written with."""
-        return self.candidate.offer.chat_template
-
-    @property
     def text(self) -> str:
         """The text that it has delivered."""
         return "".join(self._parts)
@@ -136,6 +134,15 @@ class Attempt:
     def patient_until(self) -> float:
         """When its silence is no longer usual."""
         return self._patient_until
+
+    def is_overdue(self, now: float) -> bool:
+        """Whether it is silent or behind for too long; if it has a reason, not before later."""
+        if now < self._patient_until:
+            return False
+        if self._stalls is None or now >= self._stalls.overdue_at or self.is_behind:
+            return True
+        self.wait_on()
+        return False
 
     @property
     def is_quiet(self) -> bool:
@@ -232,8 +239,8 @@ class Attempt:
         now = trio.current_time()
         if self._stalls is None:
             self.first_text_at, self._awaited_before = now, self.awaited
-            gap, floor = self._gap, floor_within(self.deadline - now)
-            self._pace = None if gap is None else Pace(gap, floor)
+            gap, floor = _gap(self.decision, self.candidate), floor_within(self.deadline - now)
+            self._pace = None if gap is None else Pace(gap, floor, self._held_up)
             self._stalls = _expected_gaps(now, gap, floor, self.candidate)
         else:
             self._stalls.heard(now)
@@ -280,12 +287,11 @@ class Attempt:
     def _silent_since(self) -> float:
         return self.asked_at if self._stalls is None else self._stalls.heard_at
 
-    @property
-    def _gap(self) -> float | None:
-        """Seconds between two tokens, as predicted."""
-        decode = self.decision.term(self.candidate, "decode")
-        tokens = self.decision.request.output_tokens
-        return decode / tokens if decode is not None and tokens and math.isfinite(decode) else None
+
+def _gap(decision: Decision, candidate: Candidate) -> float | None:
+    """Seconds between two tokens, as predicted."""
+    decode, tokens = decision.term(candidate, "decode"), decision.request.output_tokens
+    return decode / tokens if decode is not None and tokens and math.isfinite(decode) else None
 
 
 def _expected_gaps(now: float, gap: float | None, floor: float, asked: Candidate) -> StallDetector:

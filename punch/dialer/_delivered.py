@@ -125,7 +125,8 @@ class Delivered:
         self.tokens += tokens
         self.characters += len(text)
         attempt.delivered(text, tokens)
-        self.provenance, self.chat_template = attempt.provenance, attempt.chat_template
+        self.provenance = attempt.provenance
+        self.chat_template = attempt.candidate.offer.chat_template
 
     def think(self, attempt: Attempt, text: str, tokens: int) -> None:
         """Tell the caller what a peer thinks; *text* is no part of the answer."""
@@ -136,7 +137,10 @@ class Delivered:
         self._thought_characters += len(text)
         tokens = attempt.thought(text, tokens)
         self.tokens += tokens
-        self.provenance, self.chat_template = attempt.provenance, attempt.chat_template
+        self.provenance, self.chat_template = (
+            attempt.provenance,
+            attempt.candidate.offer.chat_template,
+        )
 
     def close_segment(self, attempt: Attempt, reason: str) -> None:
         """A peer delivers no more, and the answer is whole; *reason* says why.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable
 from random import Random
 from typing import Any
@@ -17,12 +18,13 @@ from ..exceptions import (
     CONNECTION_LOST,
     NoPeerAvailable,
     PeerError,
+    PeerFailed,
     PeerRefused,
     PeerTimeout,
     PeerUnreachable,
     PunchError,
 )
-from ..peers import MAX_PEERS, Candidate
+from ..peers import MAX_PEERS, Candidate, PeerTable
 from ..routing import HEDGE_RESERVE, Budget, Decision, LearnedState, Policy, Presence, Reason
 from ..routing.names import Found, ModelNames
 from ..session import ClientCall
@@ -48,6 +50,42 @@ MIN_TIMEOUT_SECONDS = 1e-3
 
 # How long a cancelled peer has to say how far it got; it has 100 ms to stop.
 CONFIRM_SECONDS = 5.0
+
+
+class PromptsSent:
+    """The prompts that one dialer has sent, and how long they may hold up the answers before them.
+
+    A backend with several slots reads a prompt before it goes on with an answer.
+    """
+
+    def __init__(self, table: PeerTable) -> None:
+        self._table = table
+        self._tokens: Counter[str] = Counter()
+
+    def sent(self, candidate: Candidate, tokens: int) -> None:
+        """A prompt is on its way."""
+        if len(self._tokens) > MAX_PEERS:
+            self._tokens.clear()
+        self._tokens[candidate.id] += tokens
+
+    def held_up(self, candidate: Candidate, decision: Decision) -> Callable[[], float]:
+        """Tells for how many seconds its lane may have read the prompts that it got since now."""
+        seconds = decision.term(candidate, "prefill")
+        if not seconds or candidate.load.slots < 2:
+            return float
+        seconds /= max(1, decision.request.prompt_tokens)
+        before = self._tokens[candidate.id]
+
+        def held_up() -> float:
+            record = self._table.get(candidate.peer_id)
+            lanes = () if record is None else record.capability.lanes
+            # Those of other dialers are in what it says of its queue.
+            others = sum(
+                lane.load.queued_prompt_tokens for lane in lanes if lane.id == candidate.lane.id
+            )
+            return seconds * max(others, self._tokens[candidate.id] - before)
+
+        return held_up
 
 
 class Dispatch:
@@ -90,6 +128,7 @@ class Dispatch:
         self.learned = LearnedState(rng)
         self.prober = Prober(pool.table, self.ask, nursery)
         self._last_faults: dict[PeerId, float] = {}
+        self.prompts = PromptsSent(pool.table)
         self._nursery, self._rng = nursery, rng
         self._serial, self.has_simulated = 0, False
 
@@ -183,11 +222,13 @@ class Dispatch:
         """A request is on its way; the peer's session in the table, for `ended`."""
         now, route = trio.current_time(), decision.request
         self.learned.sent(request, candidate.id, now=now)
+        prompt_tokens = max(0, route.prompt_tokens - route.cached_tokens.get(candidate.id, 0))
+        self.prompts.sent(candidate, prompt_tokens)
         return self.table.sent(
             candidate.peer_id,
             offer=candidate.offer.key,
             lane=candidate.lane.id,
-            prompt_tokens=max(0, route.prompt_tokens - route.cached_tokens.get(candidate.id, 0)),
+            prompt_tokens=prompt_tokens,
             output_tokens=route.output_tokens,
             now=now,
         )
@@ -223,7 +264,8 @@ class Dispatch:
         if lost or isinstance(error, PeerTimeout):
             self.learned.lost(peer_id)
         key = None if lost else candidate.offer.key
-        self.table.failed(peer_id, offer=key, now=now, retry_after=retry_after)
+        died = isinstance(error, PeerFailed) and error.engine_died
+        self.table.failed(peer_id, offer=key, now=now, retry_after=retry_after, engine_died=died)
         self.prober.look_at(peer_id)
 
     def doubted(self, candidate: Candidate, weight: float) -> None:

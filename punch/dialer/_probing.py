@@ -23,7 +23,7 @@ import trio
 from .._logs import get_logger
 from ..capability import PeerId
 from ..exceptions import PeerError, PeerRefused, PunchError, RequestError
-from ..peers import Candidate, PeerTable
+from ..peers import FAR_FACTOR, Candidate, PeerTable, is_far_slower
 from ..session import ClientCall
 from ..wire import ChatMessage, CommandRequest, CommandResponse, Sampling
 from ._verdict import check_response
@@ -38,9 +38,6 @@ CALLERS_SECONDS = 5.0
 
 # An offer that is slower than it claims is timed this often.
 TIMING_SECONDS = 30.0
-
-# A rate of so many times less than is claimed is worth another look.
-FAR_FACTOR = 4.0
 
 # Tokens that are asked for, and the text that makes a model say as many.
 PROBE_TOKENS = 16
@@ -174,11 +171,6 @@ class Prober:
             self._table.failed(peer_id, offer=key, now=trio.current_time())
         code = "silent" if error is None else error.code
         log.info("an offer is still not well", peer=peer_id, offer=key, why=code)
-
-
-def is_far_slower(seen: float | None, claimed: float | None) -> bool:
-    """Whether a rate that was *seen* is far below the one that is *claimed*."""
-    return seen is not None and claimed is not None and seen * FAR_FACTOR < claimed
 
 
 def _allowed(candidate: Candidate) -> float:

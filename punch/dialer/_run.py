@@ -224,7 +224,7 @@ class Run:
             await self._hedge()
         elif now >= late_at:
             await self._hedge(live[0])
-        for late in [attempt for attempt in live if now >= attempt.patient_until]:
+        for late in [attempt for attempt in live if attempt.is_overdue(now)]:
             self._overdue(late)
         return now < until
 

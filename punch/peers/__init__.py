@@ -1,7 +1,7 @@
 """What we know of other peers: their claims, and what we measured ourselves. No I/O."""
 
 from ._breaker import Breaker
-from ._rates import DEFAULT_SLOWDOWN, ENOUGH_SAMPLES, MIN_TOKENS, Rates
+from ._rates import DEFAULT_SLOWDOWN, ENOUGH_SAMPLES, FAR_FACTOR, MIN_TOKENS, Rates, is_far_slower
 from ._record import (
     ANSWERING,
     NO_OFFER,
@@ -34,4 +34,6 @@ __all__ = [
     "ENOUGH_SAMPLES",
     "MIN_TOKENS",
     "DEFAULT_SLOWDOWN",
+    "FAR_FACTOR",
+    "is_far_slower",
 ]

@@ -26,6 +26,14 @@ CLEARED_SHARE = 0.3
 # A request of our own that was refused, by a full queue say, is sent again after this long.
 SPARED_SECONDS = 5.0
 
+# Half of what a share of faults says is forgotten after this long, in seconds: a peer that is
+# not asked any more cannot clear itself with good answers. Two coolings at their longest. Of
+# engines that died, after four times as long, and an answer settles little of it (about the last
+# fifty count): an engine that dies of some requests answers others, and takes those down with it.
+FORGIVING_SECONDS = 60.0
+DEATH_SECONDS = 240.0
+DEATH_WEIGHT = 0.02
+
 # Reputation gains and loses as in the original, for an answer of full quality and a fault.
 REPUTATION_GAIN = 0.03
 REPUTATION_LOSS = 0.05
@@ -48,6 +56,9 @@ class Faults:
     share: float = 0.0
     """Share of its recent attempts that were a fault or a refusal, 0 to 1."""
 
+    deaths: float = 0.0
+    """Engines of it that died under requests, lately."""
+
     reputation: float = 1.0
     """0 to 1; an answer gains `REPUTATION_GAIN`, a fault loses `REPUTATION_LOSS`."""
 
@@ -58,6 +69,16 @@ class Faults:
     def with_share(self, weight: float) -> Faults:
         """It after an attempt that counts as a fault to this *weight*."""
         return attrs.evolve(self, share=self.share + OUTCOME_WEIGHT * weight * (1 - self.share))
+
+    def forgiven(self, seconds: float) -> Faults:
+        """It *seconds* later."""
+        if not self.share and not self.deaths:
+            return self
+        return attrs.evolve(
+            self,
+            share=self.share * 0.5 ** (seconds / FORGIVING_SECONDS),
+            deaths=self.deaths * 0.5 ** (seconds / DEATH_SECONDS),
+        )
 
     def probed(self, key: str | None, *, now: float) -> Faults:
         """It after a request was sent for this offer: the probe of whatever breaker has cooled."""
@@ -106,6 +127,7 @@ class Faults:
             breakers=breakers,
             doubts=doubts,
             share=self.share * (1 - OUTCOME_WEIGHT),
+            deaths=self.deaths * (1 - DEATH_WEIGHT),
             reputation=min(1.0, self.reputation + REPUTATION_GAIN),
         )
 
@@ -126,7 +148,12 @@ NO_FAULTS = Faults()
 
 
 def after_fault(
-    faults: Faults, key: str | None, *, now: float, retry_after: float | None
+    faults: Faults,
+    key: str | None,
+    *,
+    now: float,
+    retry_after: float | None,
+    engine_died: bool = False,
 ) -> Faults | None:
     """*faults* after one of an offer, or of the peer; `None` if it is one that is known."""
     breakers = faults.breakers
@@ -139,6 +166,7 @@ def after_fault(
     found = attrs.evolve(
         faults,
         breakers=MappingProxyType({**breakers, key: after}),
+        deaths=faults.deaths + engine_died,
         reputation=max(0.0, faults.reputation - REPUTATION_LOSS),
     )
     return found.with_share(1.0)

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
-import attrs
-
 from ..capability import Capability, Lane, Load, PeerId
 from ._breaker import FIRST_COOLING_SECONDS, MAX_COOLING_SECONDS
 from ._faults import NO_FAULTS
@@ -18,10 +16,6 @@ MAX_OFFERS = 64
 
 # A rate that is so many times what was believed is that of an offer that was mended.
 MENDED_FACTOR = 2.0
-
-# Half of what a share of faults says is forgotten after this long, in seconds: a peer that is
-# not asked any more cannot clear itself with good answers. Two coolings at their longest.
-FORGIVING_SECONDS = 60.0
 
 # Smoothing of the round-trip time, as TCP does (RFC 6298, section 2).
 RTT_WEIGHT = 0.125
@@ -65,6 +59,7 @@ class KnownPeer:
         "_lanes",
         "_record",
         "_running",
+        "asked_at",
         "capability",
         "faults",
         "heard",
@@ -89,6 +84,7 @@ class KnownPeer:
         self.heard = -1
         """Of its newest message of any kind."""
         self.seen_at = 0.0
+        self.asked_at = 0.0  # When a request of ours was last sent.
         self.rtt: float | None = None
         self.reachable: bool | None = None
         self.unreachable_why = ""
@@ -134,6 +130,8 @@ class KnownPeer:
             breakers=self.faults.breakers,
             resting_until=min(rests, default=0.0),
             fault_share=self.faults.share,
+            engine_deaths=self.faults.deaths,
+            asked_at=self.asked_at,
             reputation=self.faults.reputation,
             lanes=lanes,
             reachable=self.reachable,
@@ -199,10 +197,7 @@ class KnownPeer:
         self.reachable, self.unreachable_why = reachable, why
 
     def _forgive(self, seen_at: float) -> None:
-        if self.faults.share:
-            age = max(0.0, seen_at - self.seen_at)
-            share = self.faults.share * 0.5 ** (age / FORGIVING_SECONDS)
-            self.faults = attrs.evolve(self.faults, share=share)
+        self.faults = self.faults.forgiven(max(0.0, seen_at - self.seen_at))
 
     # ---- what we send it ----
 
@@ -211,6 +206,7 @@ class KnownPeer:
     ) -> None:
         """A request is on its way; where a breaker has cooled it is the probe."""
         books = self._books(lane_id)
+        self.asked_at = now
         books.in_flight += 1
         books.sent += 1
         books.prompt_tokens += prompt_tokens

@@ -43,6 +43,14 @@ MIN_CROWD = 0.5
 
 _Sums = tuple[float, float, float, float, float]
 
+# A rate this many times below the claimed one is no matter of another load or a longer context.
+FAR_FACTOR = 4.0
+
+
+def is_far_slower(seen: float | None, claimed: float | None) -> bool:
+    """Whether a rate that was *seen* is far below the one that is *claimed*."""
+    return seen is not None and claimed is not None and seen * FAR_FACTOR < claimed
+
 
 @attrs.frozen(kw_only=True)
 class Rates:

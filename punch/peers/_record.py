@@ -102,6 +102,12 @@ class PeerRecord:
     """It refused a request and is left in peace until then, in seconds of our own clock; of
     several lanes, the first that may be asked again."""
 
+    engine_deaths: float = 0.0
+    """Engines of it that died under requests, lately: what `Faults.deaths` says."""
+
+    asked_at: float = 0.0
+    """When a request of ours was last sent there, in seconds of our own clock."""
+
     fault_share: float = 0.0
     """Share of its recent answers that were a fault or a refusal instead, 0 to 1."""
 

@@ -251,12 +251,14 @@ class PeerTable:
         offer: str | None = None,
         now: float,
         retry_after: float | None = None,
+        engine_died: bool = False,
     ) -> None:
         """Leave a peer, or one *offer* of it, alone after a fault; one that is gone as well."""
-        known = self._change(peer_id) or self._departed.get(peer_id)
-        if known is None:
+        if (known := self._change(peer_id) or self._departed.get(peer_id)) is None:
             return
-        after = after_fault(known.faults, offer, now=now, retry_after=retry_after)
+        after = after_fault(
+            known.faults, offer, now=now, retry_after=retry_after, engine_died=engine_died
+        )
         if after is None:
             return
         if isinstance(known, KnownPeer):

@@ -9,7 +9,7 @@ from statistics import median, median_low
 import attrs
 
 from ..capability import ModelOffer
-from ..peers import DEFAULT_SLOWDOWN, ENOUGH_SAMPLES, Candidate, Rates
+from ..peers import DEFAULT_SLOWDOWN, ENOUGH_SAMPLES, Candidate, Rates, is_far_slower
 from ._request import RouteRequest
 
 # What a peer is taken for while nobody has measured it or any other: a laptop without a GPU
@@ -29,6 +29,10 @@ MAX_CLAIMED_SLOWDOWN = 1.0
 
 # A peer that has just failed must look this much better to be asked again.
 SECONDS_PER_FAILURE = 2.0
+
+# A peer that was found far slower than it claims is charged so many times what the request itself
+# would take: its word on its queue, and on how long it read a prompt, is worth as little.
+BOAST_HANDICAP = 2.0
 
 # Nine attempts lost for one answer are bad enough; past that the odds only look like a rate.
 MAX_FAULT_SHARE = 0.9
@@ -116,7 +120,9 @@ class CompletionTime:
         prefill = prompt / p
         cached  = - (prompt tokens in its cache) / p
         decode  = output * (1 + s * (batch - 1)) / d
-        penalty = 2 s for each fault in a row + f / (1 - f) * (usual total of the pool)
+        penalty = 2 s for each fault in a row, or engine that died lately, whichever are more
+                  + f / (1 - f) * (usual total of the pool)
+                  + 2 * (prefill + decode), if it was found far slower than it claims
 
     p and d are its rates of prompt and answer tokens a second for one request alone, s its
     slowdown: with *b* requests in the batch each of them decodes at ``d / (1 + s * (b - 1))``.
@@ -192,9 +198,12 @@ class CompletionTime:
             if cached and (tokens := cached.get(candidate.id)):
                 hit = -min(tokens, prompt) / prefill_rate
             penalty = 0.0
-            if peer.breakers or peer.fault_share:
+            if peer.breakers or peer.fault_share or peer.engine_deaths:
                 guarded = guarded or peer.fault_share > 0
-                penalty = SECONDS_PER_FAILURE * peer.failures
+                penalty = SECONDS_PER_FAILURE * max(peer.failures, peer.engine_deaths)
+            claim = candidate.offer.decode_rate
+            if is_far_slower(decode_rate, claim) and candidate.rates.enough:
+                penalty += BOAST_HANDICAP * (prompt / prefill_rate + output * crowd / decode_rate)
             found.append(
                 (
                     UNKNOWN_RTT if peer.rtt is None else peer.rtt,

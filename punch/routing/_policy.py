@@ -10,6 +10,7 @@ from typing import Protocol
 import attrs
 
 from ..peers import Candidate, PeerRecord, candidates_of
+from ._completion_time import SECONDS_PER_FAILURE
 from ._decision import Decision
 from ._filters import STANDARD_FILTERS, Filter
 from ._request import RouteRequest
@@ -37,6 +38,12 @@ EXPLORE = 1 / 20
 # An unmeasured peer is not explored if it is predicted to take longer than so many times the
 # best: the request of somebody who waits for it is a high price.
 EXPLORE_REACH = 2.0
+
+# A peer whose engine died lately gets a request after this long without any, as does one whose
+# breaker is open for its longest, if that is predicted to take little more than the best.
+AGAIN_SECONDS = 30.0
+ENOUGH_DEATHS = 0.5
+MAX_DEARER_SECONDS = 1.0
 
 # Requests of ours at a time that an unmeasured offer gets, whatever number of slots it claims.
 MAX_TRUSTED = 4
@@ -138,7 +145,12 @@ class Policy:
         explored = False
         if len(order) > 1:
             first = self._among_equals(order, ranks, rng)
-            if self.explore:
+            again = None
+            if self.explore and reason == "first":
+                again = _to_try_again(kept, order, ranks, now)
+            if again is not None:
+                first, explored = again, True
+            elif self.explore:
                 chance = rng.random()
                 if chance < self.explore:
                     found = _unmeasured(kept, order, ranks, rng)
@@ -183,6 +195,25 @@ def _hot(candidates: Sequence[Candidate], quantile: float) -> Sequence[int]:
     # The nearest rank: of up to six candidates none is hot, since too few are there to be usual.
     edge = sorted(ratios)[math.ceil(quantile * len(ratios)) - 1]
     return [place for place, ratio in enumerate(ratios) if ratio > edge and ratio >= 1.0]
+
+
+def _to_try_again(
+    kept: Sequence[Candidate], order: _Order, ranks: _Ranks, now: float
+) -> int | None:
+    """The place in *order* of one whose engine died, if no request of ours was there for long.
+
+    Its penalty says that others are better: no request would go there by itself, and nobody would
+    find out that its engine lives. One that is slow in itself is not worth a caller's time.
+    """
+    for place, which in enumerate(order):
+        candidate = kept[which]
+        peer = candidate.peer
+        if peer.engine_deaths < ENOUGH_DEATHS or peer.breakers or candidate.ours.in_flight:
+            continue
+        dearer = ranks[which] - SECONDS_PER_FAILURE * peer.engine_deaths - ranks[order[0]]
+        if peer.asked_at + AGAIN_SECONDS <= now and dearer <= MAX_DEARER_SECONDS:
+            return place
+    return None
 
 
 def _unmeasured(kept: Sequence[Candidate], order: _Order, ranks: _Ranks, rng: Random) -> int | None:

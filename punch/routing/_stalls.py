@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 # So many times the usual gap between two texts. Long enough for a page fault or another
 # request's turn, short enough that a reader has not given up.
@@ -95,12 +96,17 @@ class Pace:
     Args:
       gap: Seconds between two tokens that are predicted.
       floor: Seconds that it may be behind whatever was predicted.
+      held_up: Tells how many seconds may have gone by with the prompts of other requests, of which
+        nothing was known when it was predicted.
 
     """
 
-    def __init__(self, gap: float, floor: float) -> None:
+    def __init__(
+        self, gap: float, floor: float, held_up: Callable[[], float] = lambda: 0.0
+    ) -> None:
         self._gap = gap
         self._floor = floor
+        self._held_up = held_up
         self._looked_until = -math.inf
 
     def allowed(self, tokens: int) -> float:
@@ -110,7 +116,8 @@ class Pace:
     def is_behind(self, tokens: int, *, awaited: float) -> bool:
         """Whether an answer of so many *tokens* took too long with *awaited* seconds."""
         # Whoever is woken at that very moment must find it so.
-        return awaited >= self.allowed(tokens) - 1e-6
+        late = awaited - self.allowed(tokens) + 1e-6
+        return late >= 0 and late >= self._held_up()
 
     def look_at(self, tokens: int, *, awaited: float, now: float) -> float:
         """When an answer of so many *tokens*, which took *awaited* seconds so far, is behind."""

@@ -203,14 +203,14 @@ class SimulatedBackend:
                 self._scopes[job] = scope
                 await trio.sleep_forever()
             if self._deaths != deaths:
-                raise BackendCrashed("the engine died under another request")
+                raise BackendCrashed("the engine died under another request", engine_died=True)
             now = trio.current_time()
             self.engine.advance(now)
             if job.first_at is None:
                 continue
             if kills:
                 self._die(now)
-                raise BackendCrashed("the engine died of this request")
+                raise BackendCrashed("the engine died of this request", engine_died=True)
             if fails:
                 raise GenerationFailed("the machine was told to fail")
             if not sent:

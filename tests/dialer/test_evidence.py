@@ -260,3 +260,48 @@ async def test_the_only_peer_may_drip(autojump_clock: MockClock, swarm: Swarm) -
     async with swarm.router() as router:
         response = await router.ask(question(1, tokens=10))
     assert (response.attempts, len(response.segments)) == ((), 1)
+
+
+class Reading(MockBackend):
+    """Reads the prompts of others before it continues an answer, as llama-server does."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            MockScript(decode_rate=40.0, prefill_rate=2000.0, slots=4, context_tokens=65_536)
+        )
+        self.offers = honest(context_tokens=65_536).offers
+        self._reads_until = 0.0
+
+    async def generate(self, request: CommandRequest, emit: Emit) -> Generation:
+        if len(request.messages[0].content) > 1000:
+            # Half a second of its time for each thousand tokens of the prompt.
+            self._reads_until = trio.current_time() + len(request.messages[0].content) / 7000.0
+            await trio.sleep_until(self._reads_until)
+            return await super().generate(request, emit)
+
+        async def late(text: str, tokens: int) -> None:
+            await emit(text, tokens)
+            # Between two prompts a token is made: it is never silent for long.
+            await trio.sleep(min(3.0, max(0.0, self._reads_until - trio.current_time())))
+
+        return await super().generate(request, late)
+
+
+async def test_a_peer_that_reads_the_prompts_of_others_is_not_behind(
+    autojump_clock: MockClock, swarm: Swarm
+) -> None:
+    """Its answer stays where it is, and nothing wrong is learned of its speed."""
+    await swarm.listener("reading", Reading())
+    async with swarm.router(policy=SETTLED) as router:
+        async with trio.open_nursery() as nursery:
+            async with router.answer(question(1, tokens=40, timeout=60.0)) as answer:
+                await answer.receive()
+                long = attrs.evolve(chat_request("word " * 28_000), timeout=60.0)
+                nursery.start_soon(router.ask, long)
+                await trio.sleep(1.0)
+                await swarm.listener("idle", honest())
+                await router.wait_for_peers(lambda peers: len(peers) == 2)
+                while await answer.receive() is not None:
+                    pass
+        assert record_of(router, "reading").fault_share == 0.0
+    assert [segment.peer_id for segment in answer.segments] == ["reading"]

@@ -327,11 +327,52 @@ def test_a_fast_peer_is_worth_a_queue() -> None:
 
 def test_a_measured_rate_is_believed_over_a_claim() -> None:
     """After one answer a boast is worth twice what it shows, after three nothing."""
-    boast, found = peer("boast", decode=1e6, prefill=1e6), []
+    boast, found = peer("boast", decode=4.0, prefill=4.0), []
     for samples in (1, 2, 3):
         rates = Rates(decode=1.0, decode_samples=samples, prefill=1.0, prefill_samples=samples)
         found.append(seconds(attrs.evolve(boast, rates={"llama": rates})))
     assert found == pytest.approx([100.01, 100.01, 200.01])
+
+
+@pytest.mark.parametrize(("claim", "factor"), [(4.0, 1), (4.1, 3), (1e6, 3), (None, 1)])
+def test_who_was_found_far_slower_than_it_claims_is_charged_for_it(
+    claim: float | None, factor: int
+) -> None:
+    """Twice what the request itself takes there: its word on its queue is worth no more."""
+    rates = Rates(decode=1.0, decode_samples=3, prefill=1.0, prefill_samples=3)
+    one = peer("one", decode=claim, prefill=claim, rates={"llama": rates})
+    assert seconds(one) == pytest.approx(200 * factor + 0.01)
+
+
+def test_engines_that_died_count_whatever_was_answered_since() -> None:
+    """Two seconds each, where the breaker is closed; where it is not, whichever are more."""
+    one = peer("one")
+    assert seconds(attrs.evolve(one, engine_deaths=1.5)) == pytest.approx(seconds(one) + 3.0)
+    breakers: dict[str | None, Breaker] = {"llama": Breaker(failures=2, until=NOW - 1.0)}
+    both = attrs.evolve(one, engine_deaths=1.5, breakers=breakers)
+    assert seconds(both) == pytest.approx(seconds(one) + 4.0)
+
+
+@pytest.mark.parametrize(
+    ("changes", "chosen"),
+    [
+        ({"asked_at": NOW - 30.0}, "fragile"),
+        ({"asked_at": NOW - 29.0}, "steady"),
+        ({"asked_at": NOW - 30.0, "engine_deaths": 0.4, "rtt": 0.5}, "steady"),
+        ({"asked_at": NOW - 30.0, "rtt": 2.0}, "steady"),
+        ({"asked_at": NOW - 30.0, "in_flight": 1}, "steady"),
+    ],
+)
+def test_a_peer_whose_engine_died_is_asked_again_after_a_while(
+    changes: dict[str, Any], chosen: str
+) -> None:
+    """One request each half minute finds out, if the peer is no slower for it by itself."""
+    fragile = peer("fragile", **({"engine_deaths": 3.0} | changes))
+    assert decide([peer("steady"), fragile]).chosen_peer == chosen
+    again = POLICIES["completion-time"].decide(
+        ASK, [peer("steady"), fragile], now=NOW, rng=Random(0), reason="continuation"
+    )
+    assert again.chosen_peer == "steady"
 
 
 def test_a_boast_is_capped_near_what_the_pool_shows() -> None:

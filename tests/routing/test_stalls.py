@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from punch.routing import StallDetector
+from punch.routing import Pace, StallDetector
 from punch.routing._stalls import CEILING_SECONDS, FLOOR_SECONDS
 
 
@@ -68,3 +68,10 @@ def test_patience_has_a_floor_and_a_ceiling(
     """Whatever was predicted and whatever came."""
     rhythm = after(gaps, gap=gap, prefill_rate=prefill_rate)
     assert FLOOR_SECONDS - 1e-6 <= patience(rhythm) <= CEILING_SECONDS + 1e-6
+
+
+def test_an_answer_is_not_behind_for_the_prompts_of_others() -> None:
+    """Ten tokens of 0.1 s may take four times as long and the floor, and what held them up."""
+    assert Pace(0.1, 2.0).is_behind(10, awaited=6.0)
+    assert not Pace(0.1, 2.0, lambda: 3.0).is_behind(10, awaited=8.9)
+    assert Pace(0.1, 2.0, lambda: 3.0).is_behind(10, awaited=9.0)
