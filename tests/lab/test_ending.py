@@ -10,9 +10,8 @@ import pytest
 from integration.programs import Program, limit
 from lab.machines import BOOTSTRAP_PORT, Lab, Machine
 
-# A drain takes at most 10 s and closing a node 3 s, and a program that hangs does so for ever. The
-# rest is for five programs that end at once on a machine with other things to do.
-DRAIN_SECONDS = 30.0
+# A drain takes at most 10 s and closing a node 3 s; the rest is for five programs that end at once.
+DRAIN_SECONDS = 15.0
 
 # What may become of the bootstrap that they meet at, or would.
 DEAD, REFUSED, FROZEN, SLOW, NAMELESS = "dead", "refused", "frozen", "slow", "nameless"
@@ -85,6 +84,7 @@ def ends(programs: list[Program], number: signal.Signals) -> None:
     for program in running:
         left = DRAIN_SECONDS - (time.monotonic() - began)
         ended = program.wait(max(left, 0.1))
+        print(f"{program.name}: {time.monotonic() - began:.1f} s, {ended.code}")
         assert ended.code in {0, 3, 7, 128 + number}, (program.name, ended)
 
 
