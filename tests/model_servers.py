@@ -311,6 +311,7 @@ class Ollama(ModelServer):
                 "general.architecture": family,
                 "general.parameter_count": 136727040 if is_embedder else 3212749888,
                 f"{family}.context_length": 2048 if is_embedder else 131072,
+                f"{family}.embedding_length": 768 if is_embedder else 3072,
                 "tokenizer.ggml.tokens": None,
             },
             "capabilities": ["embedding"] if is_embedder else ["completion", "tools"],

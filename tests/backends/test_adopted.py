@@ -94,6 +94,8 @@ async def test_ollama_tells_of_its_models(autojump_clock: MockClock) -> None:
     assert llama.features == {"chat", "complete", "tools", "json_schema"}
     assert nomic.features == {"embed"}
     assert nomic.context_tokens == 2048
+    assert (llama.architecture, llama.embedding_length) == ("llama", 3072)
+    assert (nomic.architecture, nomic.embedding_length) == ("nomic-bert", 768)
     assert server.loaded_by_asking == []
 
 
