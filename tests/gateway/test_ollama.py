@@ -192,7 +192,6 @@ async def test_models_are_listed_and_shown(autojump_clock: MockClock) -> None:
     ("fields", "words"),
     [
         ({"options": {"mirostat": 1}}, "options.mirostat cannot be honoured"),
-        ({"options": {"num_ctx": 100_000}}, "num_ctx is 100000; the longest context on offer"),
         ({"messages": [{"role": "user", "content": "x", "images": ["eA=="]}]}, "images"),
         ({"format": "xml"}, 'format is "xml"'),
     ],
@@ -236,18 +235,27 @@ def test_arguments_that_cannot_be_an_object_are_text(arguments: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("path", "fields"), [("/api/embed", {"input": "x"}), ("/api/embeddings", {"prompt": "x"})]
+    ("path", "fields"),
+    [
+        ("/api/embed", {"input": "x"}),
+        ("/api/embeddings", {"prompt": "x"}),
+        ("/api/chat", {"messages": [{"role": "user", "content": "x"}]}),
+        ("/api/generate", {"prompt": "x"}),
+    ],
 )
-async def test_a_context_that_nobody_has_is_refused_for_embeddings_too(
+async def test_a_context_that_nobody_has_is_a_hint(
     path: str, fields: dict[str, Any], autojump_clock: MockClock
 ) -> None:
-    """As long as it is, it is taken."""
+    """What does not fit the context that there is, is refused; programs ask for one by default."""
     async with open_client({"a": mock(context_tokens=100)}) as client:
-        body = {"model": "mock"} | fields
-        fits = await client.post(path, body | {"options": {"num_ctx": 100}})
-        longer = await client.post(path, body | {"options": {"num_ctx": 200}})
-    assert [fits.status, longer.status] == [200, 400]
-    assert "the longest context on offer is 100" in longer.json()["error"]
+        body = {"model": "mock", "options": {"num_ctx": 200}}
+        fits = await client.post(path, body | fields)
+        long = json.loads(json.dumps(fields).replace('"x"', json.dumps("x " * 150)))
+        longer = await client.post(path, body | long)
+    assert fits.status == 200
+    assert fits.headers["x-punch-taken"] == "options.num_ctx"
+    assert longer.status == 400
+    assert "100" in longer.json()["error"]
 
 
 async def test_a_stream_that_waits_in_vain_is_a_503(autojump_clock: MockClock) -> None:

@@ -109,9 +109,10 @@ class Settings(Body):
 class Hints(Body):
     """The options that say how a machine is to run a model."""
 
-    num_ctx: int | None = Field(
-        default=None, ge=1, description="Taken if some listener has as long a context."
-    )
+    num_ctx: Annotated[
+        Any,
+        Taken("a listener has the context that it was started with; what does not fit is refused"),
+    ] = None
     num_keep: Annotated[Any, Taken("no context is ever shifted, so all of it is kept")] = None
     numa: Annotated[Any, _MACHINE] = None
     num_batch: Annotated[Any, _MACHINE] = None

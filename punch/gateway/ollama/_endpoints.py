@@ -11,11 +11,10 @@ from .._asking import command_request
 from .._endpoint import Endpoint, RequestContext, Service
 from .._errors import Refusal
 from .._handler import ParsedRequest
-from .._offered import AUTO, no_such_model, on_offer
+from .._offered import no_such_model, on_offer
 from ._bodies import (
     EmbedBody,
     GenerateBody,
-    Hints,
     MessageBody,
     OldEmbedBody,
     OllamaChatBody,
@@ -72,37 +71,7 @@ def messages_of(bodies: Sequence[MessageBody]) -> tuple[ChatMessage, ...]:
     return tuple(found)
 
 
-class _OfferChecks:
-    """Checks of a body against the models on offer, for all endpoints that ask one."""
-
-    service: Service
-
-    def model_name(self, name: str) -> str | None:
-        """The model to ask for; `None` for any."""
-        return None if name == AUTO else name
-
-    def check_context(
-        self, options: Hints | None, model: str | None, *, place: str = "options.num_ctx"
-    ) -> None:
-        """Refuse a context that no listener has: it cannot be changed from here."""
-        wanted = None if options is None else options.num_ctx
-        if wanted is None:
-            return
-        offered = on_offer(self.service.router.peers)
-        names = [model] if model is not None else list(offered)
-        longest = [offered[n].best.context_tokens for n in names if n in offered]
-        most = max((tokens for tokens in longest if tokens is not None), default=None)
-        if most is not None and wanted > most:
-            raise Refusal(
-                status=400,
-                message=f"{place} is {wanted}; the longest context on offer is {most}",
-                code="context_length_exceeded",
-                param=place,
-                cause="context_too_long",
-            )
-
-
-class OllamaChat(_OfferChecks, Endpoint[OllamaChatBody]):
+class OllamaChat(Endpoint[OllamaChatBody]):
     """``POST /api/chat``."""
 
     path = "/api/chat"
@@ -112,14 +81,8 @@ class OllamaChat(_OfferChecks, Endpoint[OllamaChatBody]):
         """Whether the body asks for a stream: Ollama's default, unlike OpenAI's, is to."""
         return body.stream is not False
 
-    def model(self, body: OllamaChatBody) -> str | None:
-        """The model's name as it is offered, without a ``:latest`` that the client added."""
-        return self.model_name(body.model)
-
     def parsed(self, body: OllamaChatBody, context: RequestContext) -> ParsedRequest:
         """The command for the conversation."""
-        self.check_context(body.options, context.model)
-        self.check_context(body, context.model, place="num_ctx")
         tools = tuple(
             Tool(
                 name=tool.function.name,
@@ -140,7 +103,7 @@ class OllamaChat(_OfferChecks, Endpoint[OllamaChatBody]):
         )
 
 
-class Generate(_OfferChecks, Endpoint[GenerateBody]):
+class Generate(Endpoint[GenerateBody]):
     """``POST /api/generate``: one question, or with ``raw`` a text to continue."""
 
     path = "/api/generate"
@@ -150,14 +113,8 @@ class Generate(_OfferChecks, Endpoint[GenerateBody]):
         """Whether the body asks for a stream: Ollama's default, unlike OpenAI's, is to."""
         return body.stream is not False
 
-    def model(self, body: GenerateBody) -> str | None:
-        """The model's name as it is offered, without a ``:latest`` that the client added."""
-        return self.model_name(body.model)
-
     def parsed(self, body: GenerateBody, context: RequestContext) -> ParsedRequest:
         """The command: a conversation of one question, or with ``raw`` a text to continue."""
-        self.check_context(body.options, context.model)
-        self.check_context(body, context.model, place="num_ctx")
         prompt = body.prompt or ""
         if body.raw:
             if body.system:
@@ -215,7 +172,7 @@ def _check_offered(service: Service, context: RequestContext, said: str) -> None
         raise no_such_model(said, offered)
 
 
-class Embed(_OfferChecks, Endpoint[EmbedBody]):
+class Embed(Endpoint[EmbedBody]):
     """``POST /api/embed``."""
 
     path = "/api/embed"
@@ -226,13 +183,8 @@ class Embed(_OfferChecks, Endpoint[EmbedBody]):
         """Always false: there is no stream of embeddings."""
         return False
 
-    def model(self, body: EmbedBody) -> str | None:
-        """The model's name as it is offered, without a ``:latest`` that the client added."""
-        return self.model_name(body.model)
-
     def parsed(self, body: EmbedBody, context: RequestContext) -> ParsedRequest:
         """The command for the texts to embed."""
-        self.check_context(body.options, context.model)
         shape = OllamaEmbeddingShape(
             request_id=context.request_id,
             model=body.model,
@@ -242,7 +194,7 @@ class Embed(_OfferChecks, Endpoint[EmbedBody]):
         return _embedding(self.service, body, context, body.texts, shape)
 
 
-class OldEmbed(_OfferChecks, Endpoint[OldEmbedBody]):
+class OldEmbed(Endpoint[OldEmbedBody]):
     """``POST /api/embeddings``."""
 
     path = "/api/embeddings"
@@ -253,13 +205,8 @@ class OldEmbed(_OfferChecks, Endpoint[OldEmbedBody]):
         """Always false: there is no stream of embeddings."""
         return False
 
-    def model(self, body: OldEmbedBody) -> str | None:
-        """The model's name as it is offered, without a ``:latest`` that the client added."""
-        return self.model_name(body.model)
-
     def parsed(self, body: OldEmbedBody, context: RequestContext) -> ParsedRequest:
         """The command for the one text to embed."""
-        self.check_context(body.options, context.model)
         shape = OllamaEmbeddingShape(request_id=context.request_id, model=body.model, single=True)
         texts = (body.prompt,) if body.prompt else ()
         return _embedding(self.service, body, context, texts, shape)
