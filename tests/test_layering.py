@@ -65,6 +65,7 @@ DOORS: dict[str, frozenset[str]] = {
     "xllamacpp": frozenset({"backends/llama/_embedded_worker.py"}),
     "llama_cpp": frozenset({"backends/llama/_binding_worker.py"}),
     "httptools": frozenset({"gateway/server/_http1.py"}),
+    "wsproto": frozenset({"gateway/server/_websocket.py"}),
     "starlette": frozenset({"gateway/*.py", "gateway/*/*.py", "dashboard/*.py"}),
     "pydantic": frozenset({"gateway/*.py", "gateway/*/*.py"}),
     "pynvml": frozenset({"machine.py"}),

@@ -2,9 +2,11 @@
 
 from ._feed import Feed, open_feed
 from ._routes import dashboard_routes
+from ._sockets import live_routes
 
 __all__ = [
     "open_feed",
     "Feed",
     "dashboard_routes",
+    "live_routes",
 ]

@@ -20,6 +20,7 @@ from ..session import PeerSession, ServerCall
 from ..wire import PROTOCOL, Advert, Hello, LoadReport, Session, greeting
 from ._dials import Dials
 from ._directory import Directory, KnownMember
+from ._lane_changes import publish_lane_changes
 from ._local import LocalListener
 from ._places import ListenerState, Places, troubles_of
 
@@ -255,7 +256,9 @@ class SessionPool:
                 session.peer_id, advert.loads, sequence=advert.sequence, seen_at=seen_at
             )
         else:
-            is_new = self.table.get(session.peer_id) is None
+            before = self.table.get(session.peer_id)
+            is_new = before is None
+            publish_lane_changes(self._events, session.peer_id, before, advert.capability)
             self.table.advertised(
                 session.peer_id,
                 advert.capability,

@@ -14,10 +14,12 @@ A new subscriber names the kinds it wants::
 
     with events.subscribe(PeerJoined, PeerLeft, wake=news.set) as subscription:
         batch = subscription.drain()  # at most `limit` events, and how many were lost
+
+A new kind that derives from `Lifecycle` appears in the live feeds of a gateway by itself.
 """
 
 from ._bus import DEFAULT_LIMIT, Batch, Bus, BusStatistics, Subscription
-from ._event import Event
+from ._event import Event, Lifecycle
 from ._listening import (
     AttemptServed,
     BackendRestarted,
@@ -37,7 +39,7 @@ from ._requests import (
     RequestRefused,
     RequestStarted,
 )
-from ._routing import Answered, Attempted, Decided, PeerJoined, PeerLeft
+from ._routing import Answered, Attempted, Decided, PeerJoined, PeerLaneChanged, PeerLeft
 
 __all__ = [
     # the bus
@@ -47,6 +49,7 @@ __all__ = [
     "Batch",
     "DEFAULT_LIMIT",
     "Event",
+    "Lifecycle",
     # a gateway's requests
     "RequestStarted",
     "RequestChanged",
@@ -63,6 +66,7 @@ __all__ = [
     "Answered",
     "PeerJoined",
     "PeerLeft",
+    "PeerLaneChanged",
     # a listener's
     "AttemptServed",
     "Calibrated",

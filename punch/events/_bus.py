@@ -130,6 +130,7 @@ class Bus:
         self._failed = failed
         self._queues: dict[Kind, tuple[Subscription, ...]] = {}
         self._ledgers: dict[Kind, tuple[Callable[[Event], None], ...]] = {}
+        self._followers: tuple[tuple[Kind, Subscription], ...] = ()
         self._subscriptions = 0
         self._ledger_count = 0
         self._lost = 0
@@ -137,7 +138,9 @@ class Bus:
 
     def wants(self, kind: Kind) -> bool:
         """Whether an event of this very *kind* has a subscriber: ask before making one."""
-        return kind in self._queues or kind in self._ledgers
+        if kind in self._queues or kind in self._ledgers:
+            return True
+        return any(issubclass(kind, family) for family, _ in self._followers)
 
     def publish(self, event: Event) -> None:
         """Hand *event* to every subscriber of its kind. Never waits, never raises.
@@ -151,10 +154,10 @@ class Bus:
             except Exception as error:  # noqa: BLE001 - a subscriber's bug is not the publisher's
                 self._note_fault(error, event)
         for subscription in self._queues.get(kind, ()):
-            try:
-                self._lost += not subscription._put(event)
-            except Exception as error:  # noqa: BLE001 - as above
-                self._note_fault(error, event)
+            self._put(subscription, event)
+        for family, subscription in self._followers:
+            if issubclass(kind, family):
+                self._put(subscription, event)
 
     @contextmanager
     def subscribe(
@@ -162,7 +165,8 @@ class Bus:
     ) -> Iterator[Subscription]:
         """A queue of events of these very *kinds* for as long as the context lasts.
 
-        There is no way to subscribe to everything: some kinds hold what only the operator may see.
+        There is no way to subscribe to everything: some kinds hold what only the operator may see;
+        `follow` is for those that say that they hold none of it.
 
         Args:
           kinds: Which events; subclasses are kinds of their own.
@@ -178,6 +182,31 @@ class Bus:
             yield subscription
         finally:
             _remove(self._queues, kinds, subscription)
+            self._subscriptions -= 1
+
+    @contextmanager
+    def follow(
+        self, family: Kind, *, wake: Callable[[], None] | None = None, limit: int = DEFAULT_LIMIT
+    ) -> Iterator[Subscription]:
+        """A queue of events of *family* and of every kind below it, those to come included.
+
+        For a subscriber that shows what it does not know: a feed of `Lifecycle`, for example.
+
+        Args:
+          family: The kind that all of them are made from; what is in it, whoever derives from it
+            knows, and answers for.
+          wake: See `subscribe`.
+          limit: See `subscribe`.
+
+        """
+        subscription = Subscription(wake=wake, limit=limit)
+        follower = (family, subscription)
+        self._followers = (*self._followers, follower)
+        self._subscriptions += 1
+        try:
+            yield subscription
+        finally:
+            self._followers = tuple(each for each in self._followers if each is not follower)
             self._subscriptions -= 1
 
     @contextmanager
@@ -203,6 +232,12 @@ class Bus:
             lost=self._lost,
             faults=self._faults,
         )
+
+    def _put(self, subscription: Subscription, event: Event) -> None:
+        try:
+            self._lost += not subscription._put(event)
+        except Exception as error:  # noqa: BLE001 - a subscriber's bug is not the publisher's
+            self._note_fault(error, event)
 
     def _note_fault(self, error: Exception, event: Event) -> None:
         self._faults += 1

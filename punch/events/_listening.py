@@ -5,11 +5,11 @@ from __future__ import annotations
 import attrs
 
 from ..capability import PeerId
-from ._event import Event
+from ._event import Lifecycle
 
 
 @attrs.frozen(kw_only=True)
-class AttemptServed(Event):
+class AttemptServed(Lifecycle):
     """A dialer's request is over here, with whatever outcome: the listener's side of an attempt."""
 
     request_id: str
@@ -41,7 +41,7 @@ class AttemptServed(Event):
 
 
 @attrs.frozen(kw_only=True)
-class Calibrated(Event):
+class Calibrated(Lifecycle):
     """A lane measured how fast a model is here."""
 
     lane: str
@@ -58,7 +58,7 @@ class Calibrated(Event):
 
 
 @attrs.frozen(kw_only=True)
-class LoadProgress(Event):
+class LoadProgress(Lifecycle):
     """An engine is loading a model."""
 
     lane: str
@@ -75,7 +75,7 @@ class LoadProgress(Event):
 
 
 @attrs.frozen(kw_only=True)
-class LaneChanged(Event):
+class LaneChanged(Lifecycle):
     """A lane came, went, or has another state."""
 
     lane: str
@@ -95,7 +95,7 @@ class LaneChanged(Event):
 
 
 @attrs.frozen(kw_only=True)
-class BackendRestarted(Event):
+class BackendRestarted(Lifecycle):
     """The engine of a lane was started again after it had ended or hung."""
 
     lane: str

@@ -1,17 +1,19 @@
-"""The events of a dialer: its decisions, the end of each attempt, peers that join and leave."""
+"""The events of a dialer: decisions, the end of each attempt, peers and how their lanes change."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import attrs
 
 from ..capability import PeerId
 from ..routing import Decision
 from ..wire import Provenance, Segment, Timings, Usage
-from ._event import Event
+from ._event import Lifecycle
 
 
 @attrs.frozen(kw_only=True)
-class Decided(Event):
+class Decided(Lifecycle):
     """A peer was chosen for a request, or none could be."""
 
     request_id: str
@@ -23,9 +25,22 @@ class Decided(Event):
     decision: Decision
     """All of it, with the snapshot of the peers."""
 
+    def told(self) -> dict[str, Any]:
+        """The decision in short: it holds what is known of every peer."""
+        decision = self.decision
+        chosen = None if decision.chosen is None else decision.chosen.peer_id
+        return {
+            "type": "decided",
+            "request_id": self.request_id,
+            "reason": self.reason,
+            "policy": decision.policy,
+            "peer_id": chosen,
+            "of": len(decision.order) + len(decision.removed),
+        }
+
 
 @attrs.frozen(kw_only=True)
-class Attempted(Event):
+class Attempted(Lifecycle):
     """An attempt at one peer is over."""
 
     request_id: str
@@ -64,7 +79,7 @@ class Attempted(Event):
 
 
 @attrs.frozen(kw_only=True)
-class Answered(Event):
+class Answered(Lifecycle):
     """A request to a router is over, with an answer or without. Holds none of the text."""
 
     request_id: str
@@ -106,7 +121,7 @@ class Answered(Event):
 
 
 @attrs.frozen(kw_only=True)
-class PeerJoined(Event):
+class PeerJoined(Lifecycle):
     """A listener can be asked from now on."""
 
     peer_id: PeerId
@@ -114,8 +129,31 @@ class PeerJoined(Event):
 
 
 @attrs.frozen(kw_only=True)
-class PeerLeft(Event):
+class PeerLeft(Lifecycle):
     """A listener can no longer be asked."""
 
     peer_id: PeerId
     """The peer."""
+
+
+@attrs.frozen(kw_only=True)
+class PeerLaneChanged(Lifecycle):
+    """A listener says of one of its lanes that it came, went, or has another state."""
+
+    peer_id: PeerId
+    """The peer."""
+
+    lane: str
+    """The lane's id, as the peer has it."""
+
+    backend: str
+    """Name of its backend, as the peer has it."""
+
+    state: str
+    """See `Lane.state`; ``removed`` for one that the peer names no more."""
+
+    before: str | None = None
+    """The state it had; `None` for one that is new."""
+
+    reason: str | None = None
+    """Why, in the peer's own words."""

@@ -23,12 +23,11 @@ from ..cli import (
     decision_log_path,
     join_lines,
     keys_path,
-    open_alias_following,
     open_listener_of,
     open_router_of,
     run_program,
 )
-from ..dashboard import dashboard_routes, open_feed
+from ..dashboard import dashboard_routes, live_routes, open_feed
 from ..decision_log import open_decision_log
 from ..events import Bus
 from ..listener import Listener
@@ -115,7 +114,6 @@ async def serve(settings: GatewaySettings, shutdown: Shutdown) -> ExitCode:
         router = await enter(
             open_router_of(settings, identity=identity, events=events, listener=listener)
         )
-        await enter(open_alias_following(router, settings))
         feed = await enter(
             open_feed(
                 router,
@@ -141,6 +139,7 @@ async def serve(settings: GatewaySettings, shutdown: Shutdown) -> ExitCode:
                         *dashboard_routes(
                             feed, decision_log=decision_log_path(settings.decision_log)
                         ),
+                        *live_routes(feed, events),
                         metrics_route(metrics),
                     ),
                 ),

@@ -9,11 +9,13 @@ import ipaddress
 import json
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
 import attrs
 from starlette.exceptions import HTTPException
-from starlette.routing import BaseRoute, Route
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Route, WebSocketRoute
 from starlette.routing import Router as Routes
 
 from .._logs import get_logger
@@ -41,6 +43,14 @@ EXPOSED = (
 )
 
 _USUAL_PORTS = {"http": ":80", "https": ":443"}
+
+# A key of a browser's, which can give a WebSocket no headers of its own: the page offers it as a
+# subprotocol of this form beside the one that is spoken. That travels as a header does, so it is
+# in no address, no history and no log of requests; and it is never answered with.
+KEY_SUBPROTOCOL = "punch.key."
+
+# What an address must not hold, for the same reason.
+KEYS_IN_ADDRESSES = frozenset({"key", "api_key", "apikey", "api-key", "token", "access_token"})
 
 BODILESS = frozenset({"GET", "HEAD", "OPTIONS", "DELETE"})
 
@@ -180,6 +190,11 @@ class Door:
         path = scope["path"]
         if self.keys is None or path in PUBLIC or path.startswith(PUBLIC_FOLDER):
             return
+        if scope["type"] == "websocket":
+            _check_address(scope)
+            secret = secret_in(headers) or secret_offered(scope["subprotocols"])
+            scope["punch.key"] = await self.keys.authenticate(secret)
+            return
         if scope["method"] == "OPTIONS":
             # A browser asks what it may send before it sends it, a key included:
             # https://fetch.spec.whatwg.org/#cors-preflight-fetch.
@@ -191,7 +206,9 @@ class Door:
         if self.own_names_only and host and not is_own_name(host):
             raise _stranger(f"{host[:80]!r} is not a name of this machine", "host_not_allowed")
         origin = headers.get(b"origin")
-        if origin is None or scope["method"] in ("GET", "HEAD", "OPTIONS"):
+        # What a page from elsewhere gets to a GET, its browser keeps from it; of a WebSocket nobody
+        # keeps anything from it (RFC 6455, section 10.2).
+        if origin is None or scope.get("method") in ("GET", "HEAD", "OPTIONS"):
             return
         text = origin.decode("latin-1")
         host = headers.get(b"host", b"").decode("latin-1")
@@ -210,6 +227,24 @@ def secret_in(headers: Mapping[bytes, bytes]) -> str | None:
     if scheme.lower() == "bearer" and secret.strip():
         return secret.strip()
     return headers.get(b"x-api-key", b"").decode("latin-1").strip() or None
+
+
+def secret_offered(subprotocols: Sequence[str]) -> str | None:
+    """The API key among the subprotocols that a browser offers."""
+    found = [name for name in subprotocols if name.startswith(KEY_SUBPROTOCOL)]
+    return found[0].removeprefix(KEY_SUBPROTOCOL) or None if found else None
+
+
+def _check_address(scope: Scope) -> None:
+    """Refuse a key in an address, which ends in histories and in the logs of proxies."""
+    names = {name for name, _ in parse_qsl(scope["query_string"].decode("latin-1"))}
+    if found := sorted(names & KEYS_IN_ADDRESSES):
+        raise Refusal(
+            status=400,
+            message=f"{found[0]} is in the address, where others can read it: send the key as "
+            f"Authorization: Bearer KEY, or as the subprotocol {KEY_SUBPROTOCOL}KEY beside punch",
+            code="key_in_address",
+        )
 
 
 def is_own_name(host: str) -> bool:
@@ -262,8 +297,12 @@ class Application:
         self.door = door
         """Decides which requests may enter."""
         self._endpoints: dict[str, Endpoint[Any]] = {each.path: each for each in endpoints}
+        sockets = [route.path for route in routes if isinstance(route, WebSocketRoute)]
+        self.websockets = frozenset(sockets)
+        """Paths at which there are WebSockets."""
         all_routes = [
             *routes,
+            *(Route(path, _is_for_websockets, methods=["GET"]) for path in sockets),
             *(Route(each.path, each, methods=["POST"]) for each in endpoints),
         ]
         self._routes = Routes(all_routes, redirect_slashes=False, default=self._nothing_here)
@@ -271,16 +310,17 @@ class Application:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
-        if scope["type"] != "http":
-            if scope["type"] == "websocket":
-                await send({"type": "websocket.close", "code": 1003})
+        if scope["type"] not in ("http", "websocket"):
             return
         headers = dict(scope["headers"])
-        answer = _Sender(send, self.door.cors.headers(headers))
+        answer = _Sender(send, self.door.cors.headers(headers), scope["type"])
         try:
             await self.door.enter(scope, headers)
             endpoint = self._endpoints.get(scope["path"])
-            if endpoint is not None and scope["method"] == "POST":
+            if scope["type"] == "websocket":
+                scope["punch.may_stay"] = lambda: self._may_stay(scope, headers)
+                await self._routes(scope, receive, answer)
+            elif endpoint is not None and scope["method"] == "POST":
                 await endpoint(scope, receive, answer)
             else:
                 await self._route(scope, headers, receive, answer)
@@ -294,6 +334,14 @@ class Application:
         except Exception:
             log.exception("a request met a bug", path=scope["path"])
             await self._refuse(internal(), scope, headers, receive, answer)
+
+    async def _may_stay(self, scope: Scope, headers: Mapping[bytes, bytes]) -> bool:
+        """Whether a client that has been in for a while would still be let in."""
+        try:
+            await self.door.enter(scope, headers)
+        except (Refusal, PunchError):
+            return False
+        return True
 
     async def _route(
         self, scope: Scope, headers: Mapping[bytes, bytes], receive: Receive, send: _Sender
@@ -356,13 +404,17 @@ class Application:
 class _Sender:
     """Sends, with what every answer carries, and remembers whether one has begun."""
 
-    def __init__(self, send: Send, headers: list[tuple[bytes, bytes]]) -> None:
+    def __init__(self, send: Send, headers: list[tuple[bytes, bytes]], kind: str = "http") -> None:
         self._send = send
         self._headers = headers
+        # A WebSocket is refused by an answer, whose messages have names of their own.
+        self._prefix = "websocket." if kind == "websocket" else ""
         self.has_begun = False
 
     async def __call__(self, message: Any) -> None:
-        if message["type"] == "http.response.start":
+        if self._prefix and message["type"].startswith("http."):
+            message = {**message, "type": self._prefix + message["type"]}
+        if message["type"].endswith(("http.response.start", "websocket.accept")):
             self.has_begun = True
             given = list(message.get("headers", ()))
             if not any(name == b"x-content-type-options" for name, _ in given):
@@ -371,11 +423,16 @@ class _Sender:
         await self._send(message)
 
 
+async def _is_for_websockets(request: Request) -> Response:
+    raise HTTPException(426, headers={"upgrade": "websocket"})
+
+
 def _as_refusal(error: HTTPException) -> Refusal:
-    codes = {404: "unknown_path", 405: "method_not_allowed"}
+    codes = {404: "unknown_path", 405: "method_not_allowed", 426: "upgrade_required"}
     words = {
         404: "there is nothing at this path; /openapi.json lists what there is",
         405: "this path does not take this method",
+        426: "this path is for WebSockets: ask with Upgrade: websocket, as their clients do",
     }
     return Refusal(
         status=error.status_code,

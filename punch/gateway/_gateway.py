@@ -244,7 +244,7 @@ def _own_routes(service: Service, described: Mapping[str, Any]) -> list[BaseRout
         json_route("/openapi.json", lambda _: described),
         json_route(
             "/v1/models",
-            lambda _: models_body(router.peers, service.began_at, router.names),
+            lambda _: models_body(router.peers, service.began_at),
             anthropic=models_for_anthropic,
         ),
         json_route(
@@ -292,5 +292,6 @@ async def open_gateway(router: Router, parts: GatewayParts | None = None) -> Asy
         more_ports={} if settings.ollama_port is None else {settings.ollama_port: "--ollama-port"},
         drain=settings.drain,
         spell=spell_bad_request,
+        websockets=application.websockets,
     ) as server:
         yield Gateway(server, application)

@@ -7,7 +7,7 @@ library takes keyword arguments and knows nothing of this room.
 
 from ._answering import BACKENDS
 from ._asking import KEYS
-from ._edit import change_items, set_value, unset_value
+from ._edit import set_value, unset_value
 from ._file import MAX_FILE_BYTES, SettingsFile, open_settings, read_settings_file
 from ._flags import help_text, parse_flags
 from ._folders import (
@@ -45,7 +45,6 @@ from ._setting import (
     several,
 )
 from ._table import (
-    ALIAS,
     DECISION_LOG,
     DIALER_IDENTITY,
     LEVELS,
@@ -99,7 +98,6 @@ __all__ = [
     "SECTIONS",
     "BACKENDS",
     "LEVELS",
-    "ALIAS",
     "DECISION_LOG",
     "KEYS",
     "LOG_LEVEL",
@@ -114,7 +112,6 @@ __all__ = [
     "refuse_unknown",
     "settings_path",
     "set_value",
-    "change_items",
     "unset_value",
     # where punch keeps its files
     "configuration_folder",

@@ -7,10 +7,9 @@ parsed and framed by `_http1`; what an answer says is the application's.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from contextlib import suppress
-from typing import Any
-from urllib.parse import unquote
+from typing import Any, Protocol
 
 import trio
 
@@ -18,6 +17,7 @@ from ..._background import acquire_now
 from ..._logs import get_logger
 from ._http1 import BadRequest, Framing, Request, RequestParser
 from ._limits import Limits
+from ._websocket_cycle import WebSocketCycle
 
 log = get_logger(__name__)
 
@@ -51,6 +51,19 @@ def plain(error: BadRequest | None) -> tuple[bytes, bytes]:
     return b"text/plain; charset=utf-8", words.encode(errors="replace")
 
 
+class Cycle(Protocol):
+    """A request and what becomes of it."""
+
+    framing: Framing
+    """Frames the answer."""
+
+    async def run(self, app: Callable[..., Any]) -> None:
+        """Have *app* answer the request."""
+
+    def leave(self) -> None:
+        """End soon by itself what would not end: the server does."""
+
+
 class Connection:
     """Reads requests off one socket and has the application answer each.
 
@@ -63,6 +76,7 @@ class Connection:
       limits: What clients may do.
       is_ending: Whether the server is ending: then no further request is taken.
       spell: Makes the answer to an error that the application never hears of.
+      websockets: Paths at which a request may ask for a WebSocket.
 
     """
 
@@ -73,6 +87,7 @@ class Connection:
         limits: Limits,
         is_ending: Callable[[], bool],
         spell: Spell,
+        websockets: Container[str] = frozenset(),
     ) -> None:
         self.due = trio.current_time() + limits.idle
         """When the server ends the connection for want of a request, in seconds of trio's clock."""
@@ -84,10 +99,12 @@ class Connection:
         self.server = _address(stream.socket.getsockname)
         self._stream = stream
         self._app = app
-        self._limits = limits
+        self.limits = limits
+        """What the client may do."""
         self._is_ending = is_ending
         self._spell = spell
-        self._parser = RequestParser(limits.head)
+        self._parser = RequestParser(limits.head, websockets)
+        self._cycle: Cycle | None = None
         self._ahead = bytearray()
         self._gone = trio.Event()
         self._reading = trio.Lock()
@@ -98,20 +115,46 @@ class Connection:
         try:
             while (request := await self._next_request()) is not None:
                 self.is_idle, self.due = False, math.inf
-                cycle = RequestCycle(self, request)
+                cycle = self._cycle = self._cycle_of(request)
                 await cycle.run(self._app)
+                self._cycle = None
                 if cycle.framing.closes or self.is_lost:
                     if not request.is_complete or self._ahead or self._parser.has_more:
-                        await self._linger()
+                        await self.linger()
                     return
-                self.is_idle, self.due = True, trio.current_time() + self._limits.idle
+                self.is_idle, self.due = True, trio.current_time() + self.limits.idle
             if self.error is not None:
                 await self.refuse(self.error)
-                await self._linger()
+                await self.linger()
         finally:
             self._parser.close()
             with trio.CancelScope(shield=True):
                 await trio.aclose_forcefully(self._stream)
+
+    def _cycle_of(self, request: Request) -> Cycle:
+        if not request.is_websocket:
+            return RequestCycle(self, request)
+        rest, self._parser.rest = self._parser.rest, bytearray()
+        return WebSocketCycle(self, request, rest)
+
+    def leave(self) -> None:
+        """End a WebSocket, which would not end by itself: the server ends."""
+        if self._cycle is not None:
+            self._cycle.leave()
+
+    def scope_of(self, request: Request) -> dict[str, Any]:
+        """The part of an ASGI scope that plain requests and WebSockets share."""
+        return {
+            "asgi": {"version": "3.0", "spec_version": "2.3"},
+            "http_version": request.version,
+            "path": request.place,
+            "raw_path": request.path,
+            "query_string": request.query,
+            "root_path": "",
+            "headers": request.headers,
+            "client": self.client,
+            "server": self.server,
+        }
 
     async def _next_request(self) -> Request | None:
         """The next request once its head is complete; `None` if there will be none."""
@@ -126,14 +169,14 @@ class Connection:
             if parser.in_head and not in_head:
                 # A head that was begun must come within seconds, however long the idle time is.
                 in_head = True
-                self.due = min(self.due, trio.current_time() + self._limits.slowest)
-            data = await self._read()
+                self.due = min(self.due, trio.current_time() + self.limits.slowest)
+            data = await self.read()
             if not data:
                 return None
             parser.feed(data)
         return parser.requests.popleft()
 
-    async def _read(self) -> bytes | bytearray:
+    async def read(self) -> bytes | bytearray:
         """The next bytes; empty at the end."""
         if self.is_lost:
             return b""
@@ -152,10 +195,10 @@ class Connection:
             if request.has_news or self.has_no_more_of(request):
                 return
             if not request.is_complete:
-                self._parser.feed(await self._read())
+                self._parser.feed(await self.read())
                 return
             if len(self._ahead) < MAX_AHEAD_BYTES:
-                self._ahead += await self._read()
+                self._ahead += await self.read()
             else:
                 await self._gone.wait()
         finally:
@@ -168,7 +211,7 @@ class Connection:
     async def write(self, data: bytes) -> None:
         """Send *data*; a client that went away, or takes nothing for too long, is lost."""
         await acquire_now(self._writing)
-        latest = trio.current_time() + self._limits.stuck
+        latest = trio.current_time() + self.limits.stuck
         try:
             # Shielded: half of a chunk would make everything after it unreadable.
             with trio.CancelScope(deadline=latest, shield=True) as patience:
@@ -186,7 +229,7 @@ class Connection:
 
     async def _write_long(self, data: memoryview, patience: trio.CancelScope) -> None:
         for place in range(0, len(data), WRITE_BYTES):
-            patience.deadline = trio.current_time() + self._limits.stuck
+            patience.deadline = trio.current_time() + self.limits.stuck
             await self._stream.send_all(data[place : place + WRITE_BYTES])
 
     async def lose(self) -> None:
@@ -202,17 +245,17 @@ class Connection:
             return
         status = 500 if error is None else error.status
         kind, body = self._spell(error)
-        headers = [(b"content-type", kind)]
+        headers = [(b"content-type", kind), *(() if error is None else error.headers)]
         framing = Framing(None, closes=True)
         await self.write(framing.head(status, headers, body, last=True))
 
-    async def _linger(self) -> None:
+    async def linger(self) -> None:
         """Read and ignore the client's bytes for a moment, so that it can read its answer."""
         if self.is_lost:
             return
         with trio.move_on_after(LINGER_SECONDS), suppress(*_LOST):
             await self._stream.send_eof()
-            while await self._read():
+            while await self.read():
                 pass
 
     @property
@@ -255,24 +298,15 @@ class RequestCycle:
             # A fault behind a complete request says nothing about that request's own answer.
             await connection.refuse(None if self._request.is_complete else connection.error)
 
+    def leave(self) -> None:
+        """Let the answer come to its end: the server waits for it."""
+
     def _scope(self) -> dict[str, Any]:
-        request, connection = self._request, self._connection
-        raw_path = request.path
-        path = raw_path.decode("ascii", "replace")
         return {
             "type": "http",
-            "asgi": {"version": "3.0", "spec_version": "2.3"},
-            "http_version": request.version,
-            "method": request.method,
+            "method": self._request.method,
             "scheme": "http",
-            "path": unquote(path) if "%" in path else path,
-            "raw_path": raw_path,
-            "query_string": request.query,
-            "root_path": "",
-            "headers": request.headers,
-            "client": connection.client,
-            "server": connection.server,
-        }
+        } | self._connection.scope_of(self._request)
 
     async def receive(self) -> dict[str, Any]:
         """The next part of the body; after its end, the disconnect once the answer is over."""

@@ -7,8 +7,9 @@ only importer of httptools: llhttp, the parser of Node.js.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from http import HTTPStatus
+from urllib.parse import unquote
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 
@@ -22,7 +23,7 @@ _STATUS_LINES = {
 }
 
 # Answers that have no body, whatever they say of one.
-_BODILESS = frozenset({204, 304})
+_BODILESS = frozenset({101, 204, 304})
 
 
 class BadRequest(Exception):
@@ -31,12 +32,14 @@ class BadRequest(Exception):
     Args:
       status: The status to refuse it with.
       message: What is wrong with it, and what to do.
+      headers: What the answer says besides.
 
     """
 
-    def __init__(self, status: int, message: str) -> None:
+    def __init__(self, status: int, message: str, *, headers: Headers = ()) -> None:
         super().__init__(message)
         self.status = status
+        self.headers = headers
 
 
 class Request:
@@ -58,6 +61,8 @@ class Request:
         """The head announces a body."""
         self.is_complete = False
         """The whole request has been parsed."""
+        self.is_websocket = False
+        """It asks for a WebSocket, at a path that has one: no request follows it."""
         self._parts: list[bytes] = []
 
     @property
@@ -67,6 +72,12 @@ class Request:
         if path[:1] != b"/" and b"://" in path:
             path = b"/" + path.partition(b"://")[2].partition(b"/")[2]
         return path
+
+    @property
+    def place(self) -> str:
+        """The path as text, without its percent signs."""
+        path = self.path.decode("ascii", "replace")
+        return unquote(path) if "%" in path else path
 
     @property
     def query(self) -> bytes:
@@ -94,17 +105,21 @@ class RequestParser:
     Args:
       most_head: Longest request line and headers, in bytes; also what may come without an end of
         something between two parts of a body.
+      websockets: Paths at which a request may ask for a WebSocket.
 
     """
 
-    def __init__(self, most_head: int) -> None:
+    def __init__(self, most_head: int, websockets: Container[str] = frozenset()) -> None:
         self.requests: deque[Request] = deque()
         """Requests whose heads are complete; the connection pops each as it answers it."""
         self.error: BadRequest | None = None
         """Why the bytes behind these requests cannot be parsed; `feed` ignores all further ones."""
         self.in_head = False
         """A head has begun and is not complete."""
+        self.rest = bytearray()
+        """What came behind a request for a WebSocket: its frames."""
         self._most_head = most_head
+        self._websockets = websockets
         self._request = Request()
         self._size = 0
         self._fruitless = 0
@@ -114,10 +129,13 @@ class RequestParser:
     @property
     def has_more(self) -> bool:
         """Whether anything came behind the request that is being answered."""
-        return bool(self.requests) or self.in_head or self.error is not None
+        return bool(self.requests) or self.in_head or self.error is not None or bool(self.rest)
 
     def feed(self, data: bytes | bytearray) -> None:
         """Parse *data*; faults are found in `error`, none is raised."""
+        if self._request.is_websocket:
+            self.rest += data
+            return
         fruitless = self._fruitless + len(data)
         self._fruitless = fruitless
         while data and self.error is None:
@@ -126,6 +144,10 @@ class RequestParser:
                 break
             except HttpParserUpgrade as upgrade:
                 data = data[upgrade.args[0] :]
+                if self._is_for_websocket():
+                    self._request.is_websocket = True
+                    self.rest += data
+                    return
                 self._pass_over_upgrade()
             except HttpParserError as error:
                 self._fail(error)
@@ -137,6 +159,22 @@ class RequestParser:
         del self._parser
         # Its traceback holds this object as well.
         self.error = None
+
+    def _is_for_websocket(self) -> bool:
+        """Whether the request that asks for another protocol asks for one that is spoken here."""
+        request = self._request
+        return (
+            request.method == "GET"
+            and request.version == "1.1"
+            and not request.has_body
+            and request.place in self._websockets
+            and any(
+                word.strip().lower() == b"websocket"
+                for name, value in request.headers
+                if name == b"upgrade"
+                for word in value.split(b",")
+            )
+        )
 
     def _pass_over_upgrade(self) -> None:
         """Continue behind the head of a request that asks for another protocol.

@@ -53,6 +53,12 @@ class Limits:
     connections: int = 8192
     """Connections at a time."""
 
+    message: int = 4 << 10
+    """Longest message of a client of a WebSocket, in bytes: these are for watching."""
+
+    ping: float = 20.0
+    """Seconds between two pings of a WebSocket; a client that is silent for two of them is lost."""
+
 
 class ClientGone(Exception):
     """The client went away; there is nobody left to answer."""

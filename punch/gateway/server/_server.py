@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import errno
 import math
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Container, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -53,11 +53,19 @@ class Server:
       app: The application.
       limits: What clients may do.
       spell: Makes the answer to an error that the application never hears of.
+      websockets: Paths at which the application takes WebSockets.
 
     """
 
-    def __init__(self, app: Callable[..., Any], limits: Limits, spell: Spell = plain) -> None:
+    def __init__(
+        self,
+        app: Callable[..., Any],
+        limits: Limits,
+        spell: Spell = plain,
+        websockets: Container[str] = frozenset(),
+    ) -> None:
         self._spell = spell
+        self._websockets = websockets
         self._limits = limits
         self._app = app
         self.limit = limits.connections
@@ -131,7 +139,12 @@ class Server:
             await stream.aclose()
             return
         connection = Connection(
-            stream, self._app, self._limits, lambda: self._is_ending, self._spell
+            stream,
+            self._app,
+            self._limits,
+            lambda: self._is_ending,
+            self._spell,
+            self._websockets,
         )
         self._connections.add(connection)
         try:
@@ -154,9 +167,10 @@ class Server:
                     await connection.lose()
 
     async def drain(self, seconds: float) -> None:
-        """End idle connections, and wait up to *seconds* for the others."""
+        """End idle connections and WebSockets, and wait up to *seconds* for the others."""
         self._is_ending = True
         for connection in tuple(self._connections):
+            connection.leave()
             if connection.is_idle:
                 await connection.lose()
         with trio.move_on_after(seconds):
@@ -181,6 +195,7 @@ async def open_server(
     more_ports: Mapping[int, str] | None = None,
     drain: float = DRAIN_SECONDS,
     spell: Spell = plain,
+    websockets: Container[str] = frozenset(),
 ) -> AsyncIterator[Server]:
     """Serve *app* at an address for as long as the context lasts.
 
@@ -192,13 +207,15 @@ async def open_server(
       more_ports: Further ports to listen on, each with the setting that it is from.
       drain: Seconds that requests under way may take at the end.
       spell: Makes the answer to an error that the application never hears of; by default text.
+      websockets: Paths at which the application takes WebSockets; elsewhere a request for one is
+        answered as if it had not asked (RFC 9110, section 7.8).
 
     Raises:
       AddressUnavailable: if the address cannot be listened on.
 
     """
     descriptors = raise_descriptor_limit()
-    server = Server(app, limits, spell)
+    server = Server(app, limits, spell, websockets)
     # The rest is for peers, files and what a connection needs besides its own.
     server.limit = min(limits.connections, max(MIN_CONNECTIONS, int(descriptors * SHARE)))
     listeners: list[trio.SocketListener] = []
