@@ -8,6 +8,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable
+from contextlib import ExitStack
 from typing import Any
 from urllib.parse import quote, quote_plus
 
@@ -135,6 +136,28 @@ def test_a_server_may_come_late_and_go_and_come_back(programs: Programs, port: i
         eventually(lambda: models(gateway.url) == {"qwen3-4b"})
         assert chat(gateway.url, "qwen3-4b") == ANSWER
     assert len(program.events("waiting for")) <= 3
+
+
+@limit(120)
+def test_what_one_server_will_not_do_is_done_by_another(programs: Programs, port: int) -> None:
+    """It has no such model any more: its own limit, and nothing that a caller hears of."""
+    servers = {port: ModelServer("m"), free_port(): ModelServer("m")}
+    with ExitStack() as stack:
+        for place, server in servers.items():
+            stack.enter_context(server.serve(place))
+            listener(programs, place, "--namespace", "n")
+        gateway = programs.gateway("--namespace", "n")
+        known = f"{gateway.url}/api/dashboard/snapshot"
+        eventually(lambda: len(get(known).get("peers", ())) == 2)
+        before = {place: len(server.chats()) for place, server in servers.items()}
+        assert chat(gateway.url, "m") == ANSWER
+        # The one that is asked first, so that it will be asked again.
+        limited = max(servers, key=lambda place: len(servers[place].chats()) - before[place])
+        asked = len(servers[limited].chats())
+        servers[limited].cannot_chat["m"] = 404
+        for _ in range(4):
+            assert chat(gateway.url, "m") == ANSWER
+        assert len(servers[limited].chats()) > asked
 
 
 FORMS: list[Callable[[str], str]] = [
