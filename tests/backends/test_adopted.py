@@ -103,7 +103,14 @@ async def test_ollama_tells_of_its_models(autojump_clock: MockClock) -> None:
     ("shown", "features"),
     [
         ({"capabilities": ["completion"]}, {"chat", "complete", "json_schema"}),
-        ({"capabilities": ["completion", "vision", "insert"]}, {"chat", "complete", "json_schema"}),
+        (
+            {"capabilities": ["completion", "vision", "insert"]},
+            {"chat", "complete", "json_schema", "image"},
+        ),
+        (
+            {"capabilities": ["completion", "thinking"]},
+            {"chat", "complete", "json_schema", "reasoning"},
+        ),
         ({"capabilities": ["embedding"]}, {"embed"}),
         (
             {"capabilities": ["completion", "embedding"]},
@@ -279,7 +286,13 @@ ROWS: list[tuple[dict[str, Any], dict[str, Any] | None]] = [
         },
         {"features": {"chat", "complete", "tools", "json_schema"}},
     ),
-    ({"capabilities": ["vision"]}, {"features": {"chat", "complete"}}),
+    ({"capabilities": ["vision"]}, {"features": {"chat", "complete", "image"}}),
+    ({"capabilities": {"vision": False}}, {"features": {"chat", "complete"}}),
+    (
+        {"architecture": {"output_modalities": ["text"], "input_modalities": ["text", "image"]}},
+        {"features": {"chat", "complete", "image"}},
+    ),
+    ({"type": "vlm"}, {"features": {"chat", "complete", "image"}}),
     ({}, {"features": {"chat", "complete"}, "context_tokens": None}),
 ]
 

@@ -22,7 +22,7 @@ from ...exceptions import ConfigurationError
 from ...processes import open_supervised
 from .._base import with_continuation
 from ..openai._client import open_http_client
-from ..openai._probes import is_ready, probe_count, probe_tools
+from ..openai._probes import is_ready, probe_count, probe_senses, probe_tools
 from ._served import ServedBackend, with_features
 
 _WORKER = __package__ + "._embedded_worker"
@@ -116,6 +116,7 @@ async def open_embedded(
                     offer,
                     can_embed=bool(report.get("embeds")),
                     can_count=await probe_count(client),
+                    senses=await probe_senses(client),
                 ),
                 knows_tools=await probe_tools(client),
                 gpus=tuple(Gpu(**gpu) for gpu in report["gpus"]),

@@ -21,6 +21,7 @@ from ...exceptions import BackendCrashed
 from ...processes import Supervised, SupervisorStatistics
 from ...wire import MAX_REASON_CHARACTERS, CommandRequest
 from .._base import Emit, Generation, Loading, say_while
+from .._thinking import Told
 from ..openai._client import HttpClient
 from ..openai._probes import find_slots
 from ..openai._written_tools import ask_in_writing, has_tools, written_out
@@ -227,7 +228,12 @@ class ServedBackend:
         with self._vigil.request(_most_tokens(request), has_grammar=has_grammar) as watched:
             try:
                 generation = await self._client.generate(
-                    request, pass_on, model=self._offer.name, dialect="llama_cpp", slot=slot
+                    request,
+                    pass_on,
+                    model=self._offer.name,
+                    dialect="llama_cpp",
+                    slot=slot,
+                    told=Told(words="llama_cpp", features=self._offer.features),
                 )
             except BackendCrashed as error:
                 # The caches went with the process; the next one starts with empty slots.
@@ -264,13 +270,20 @@ def _most_tokens(request: CommandRequest) -> int:
     return _TEMPLATE_TOKENS + sum(map(len, request.texts)) // _CHARACTERS_PER_TOKEN
 
 
-def with_features(offer: ModelOffer, *, can_embed: bool, can_count: bool = False) -> ModelOffer:
+def with_features(
+    offer: ModelOffer,
+    *,
+    can_embed: bool,
+    can_count: bool = False,
+    senses: frozenset[str] = frozenset(),
+) -> ModelOffer:
     """*offer* with what llama.cpp's server can do with any model that generates text.
 
     Args:
       offer: What the model file says.
       can_embed: Whether the server embeds besides answering.
       can_count: Whether it counts tokens without an answer.
+      senses: What it can do of thinking and seeing; see `probe_senses`.
 
     """
     features = set(offer.features)
@@ -279,7 +292,7 @@ def with_features(offer: ModelOffer, *, can_embed: bool, can_count: bool = False
         if can_embed:
             features.add("embed")
     if "chat" in features:
-        features.add("tools")
+        features |= {"tools"} | senses
         if can_count:
             features.add("count")
     return attrs.evolve(offer, features=frozenset(features))

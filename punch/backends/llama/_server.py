@@ -22,7 +22,7 @@ from ...llama_cpp import Program, ask_program, list_gpus
 from ...processes import open_supervised
 from .._base import with_continuation
 from ..openai._client import open_http_client
-from ..openai._probes import is_ready, probe_count, probe_generation, probe_tools
+from ..openai._probes import is_ready, probe_count, probe_generation, probe_senses, probe_tools
 from ._served import ServedBackend, free_port, with_features
 
 
@@ -219,7 +219,8 @@ async def open_llama_server(
                     name="llama_cpp", client=client, supervised=supervised,
                     slots=slots, threads=threads, gpus=gpus,
                     offer=with_features(
-                        offer, can_embed=embed_too, can_count=await probe_count(client)
+                        offer, can_embed=embed_too, can_count=await probe_count(client),
+                        senses=await probe_senses(client),
                     ),
                     knows_tools=await probe_tools(client),
                 )  # fmt: skip

@@ -20,6 +20,7 @@ from ...capability import Gpu, ModelOffer
 from ...exceptions import BackendCrashed, ConfigurationError, OfferUnavailable
 from ...wire import CommandRequest
 from .._base import Emit, Generation, Loading
+from .._thinking import Told
 from ._address import Server, read_server
 from ._client import HttpClient, open_http_client
 from ._shelf import Shelf
@@ -164,7 +165,13 @@ class OpenAIBackend:
         survey, model = self._survey, self._shelf.asked_as(request.model)
         if survey is None or model is None:
             raise OfferUnavailable(f"{request.model} is not offered any more")
-        ask = partial(self._client.generate, model=model, dialect=survey.dialect)
+        features = next((o.features for o in self.offers if request.model in (None, o.name)), None)
+        ask = partial(
+            self._client.generate,
+            model=model,
+            dialect=survey.dialect,
+            told=Told(words=survey.thinking, features=features or frozenset()),
+        )
         self._under_way += 1
         try:
             if has_tools(request) and _are_written(request, survey):

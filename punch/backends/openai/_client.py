@@ -19,6 +19,7 @@ import trio
 from ...exceptions import BackendCrashed, GenerationFailed, PeerUnable, PunchError
 from ...wire import CommandRequest, Secrets
 from .._base import Emit, Generation
+from .._thinking import Told
 from ._answer import AnswerReader
 from ._completions import Dialect, build, fault, read_count, read_embeddings
 from ._sse import Event, EventReader, plain_words
@@ -94,6 +95,7 @@ class HttpClient:
         model: str | None,
         dialect: Dialect,
         slot: int | None = None,
+        told: Told | None = None,
     ) -> Generation:
         """Answer *request* through the server.
 
@@ -105,6 +107,7 @@ class HttpClient:
           model: The server's name for the model; `None` if it has only one.
           dialect: Which extensions of the interface the server understands.
           slot: Which of its slots is to answer; `None` leaves it to the server.
+          told: How the server is told how much to think.
 
         Raises:
           InvalidRequest: if the server rejects a value; the text has its words.
@@ -115,7 +118,7 @@ class HttpClient:
           BackendCrashed: if the server is not there, or went away.
 
         """
-        path, body = build(request, model=model, dialect=dialect, slot=slot)
+        path, body = build(request, model=model, dialect=dialect, slot=slot, told=told)
         if request.command == "embed":
             return await self._embed(path, body, expected=len(request.inputs), dialect=dialect)
         if request.command == "count":

@@ -33,6 +33,7 @@ from ...wire import (
     Usage,
 )
 from .._base import Generation
+from .._thinking import ThinkingWords, Told, content_of, thinking_fields, thought_fields
 from .._tools import arguments_schema
 from ._choices import complaint_in, status_in
 from ._grammars import for_grammar
@@ -40,6 +41,12 @@ from ._sse import plain_words
 
 Dialect = Literal["llama_cpp", "vllm", "other"]
 """Which extensions of the interface a server understands."""
+
+_WORDS: dict[Dialect, ThinkingWords] = {
+    "llama_cpp": "llama_cpp",
+    "vllm": "template",
+    "other": "effort",
+}
 
 # Characters of a server's own words that go into an error of ours.
 _MAX_QUOTE = 500
@@ -75,7 +82,12 @@ _MAX_WRAPPERS = 3
 
 
 def build(
-    request: CommandRequest, *, model: str | None, dialect: Dialect, slot: int | None = None
+    request: CommandRequest,
+    *,
+    model: str | None,
+    dialect: Dialect,
+    slot: int | None = None,
+    told: Told | None = None,
 ) -> tuple[str, dict[str, Any]]:
     """The path and the JSON body that ask a server for *request*.
 
@@ -84,6 +96,7 @@ def build(
       model: The server's name for the model, if it needs one.
       dialect: Which extensions the server understands.
       slot: Which of its slots is to answer; `None` leaves it to the server.
+      told: How it is told how much to think; by default in the words of its dialect.
 
     Raises:
       InvalidRequest: if the command is not one that a model answers.
@@ -106,7 +119,7 @@ def build(
             return "/tokenize", whole
         # The same prompt as that of a question.
         asked = attrs.evolve(request, command="chat")
-        _, question = build(asked, model=model, dialect=dialect)
+        _, question = build(asked, model=model, dialect=dialect, told=told)
         return path, {name: value for name, value in question.items() if name not in _STREAMED}
     body["stream"] = True
     # Without it, no server but llama.cpp says how many tokens it counted.
@@ -122,7 +135,9 @@ def build(
     if request.command == "complete":
         body["prompt"] = (request.prompt or "") + (request.continuation or "")
     else:
-        body["messages"] = [_message(message) for message in request.messages]
+        told = told or Told(words=_WORDS[dialect])
+        body.update(thinking_fields(request, told))
+        body["messages"] = [_message(message, told.words) for message in request.messages]
         last = request.messages[-1] if request.messages else None
         begun = last is not None and last.role == "assistant" and not last.tool_calls
         if request.continuation or (begun and dialect != "other"):
@@ -148,8 +163,9 @@ def _sampling(sampling: Sampling, dialect: Dialect) -> dict[str, Any]:
     return {name: value for name, value in values.items() if value is not None}
 
 
-def _message(message: ChatMessage) -> dict[str, Any]:
-    found: dict[str, Any] = {"role": message.role, "content": message.content}
+def _message(message: ChatMessage, words: ThinkingWords) -> dict[str, Any]:
+    found: dict[str, Any] = {"role": message.role, "content": content_of(message)}
+    found |= thought_fields(message, words)
     if message.name is not None:
         found["name"] = message.name
     if message.tool_call_id is not None:
@@ -161,7 +177,8 @@ def _message(message: ChatMessage) -> dict[str, Any]:
             {
                 "id": call.id,
                 "type": "function",
-                "function": {"name": call.name, "arguments": call.arguments},
+                # Of a call without parameters, some models write nothing, and no server reads that.
+                "function": {"name": call.name, "arguments": call.arguments or "{}"},
             }
             for call in message.tool_calls
         ]
@@ -183,6 +200,8 @@ def _form(request: CommandRequest, dialect: Dialect) -> dict[str, Any]:
             }
             for tool in request.tools
         ]
+    if request.tools and request.parallel_tool_calls is not None:
+        body["parallel_tool_calls"] = request.parallel_tool_calls
     choice = request.tool_choice
     if choice is not None:
         name = choice.removeprefix("function:")
@@ -229,7 +248,11 @@ def _continue(body: dict[str, Any], continuation: str, dialect: Dialect) -> None
         )
     messages = body["messages"]
     if messages and messages[-1]["role"] == "assistant":
-        messages[-1]["content"] += continuation
+        last = messages[-1]
+        if isinstance(last["content"], list):
+            last["content"].append({"type": "text", "text": continuation})
+        else:
+            last["content"] += continuation
     else:
         messages.append({"role": "assistant", "content": continuation})
     # vLLM's words. Without them llama-server would continue too, but repeat the beginning first.

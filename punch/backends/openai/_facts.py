@@ -65,9 +65,15 @@ _ABILITIES = {
     "tool_use": frozenset({"tools"}),
     "trained_for_tool_use": frozenset({"tools"}),
     "function_calling": frozenset({"tools"}),
+    "thinking": frozenset({"reasoning"}),
+    "reasoning": frozenset({"reasoning"}),
+    "vision": frozenset({"image"}),
     "structured_outputs": frozenset({"json_schema"}),
     "json_schema": frozenset({"json_schema"}),
 }
+
+# Architectures that only embed, as versions of Ollama have them that tell nothing else of it.
+_EMBEDDERS = frozenset({"bert", "nomic-bert", "nomic-bert-moe", "jina-bert-v2"})
 
 # Words in names of models that are for something else than a chat.
 _NAME_WORDS = re.compile(
@@ -201,6 +207,25 @@ def num_ctx(parameters: Any) -> int | None:
     return int(found[1]) if found is not None and 0 < int(found[1]) <= MAX_CONTEXT_TOKENS else None
 
 
+def of_tag(row: Mapping[str, Any]) -> Facts:
+    """What a row of Ollama's ``/api/tags`` tells."""
+    facts = facts_of(row)
+    details = row.get("details")
+    family = details.get("family") if isinstance(details, dict) else None
+    return attrs.evolve(facts, can=EMBEDS) if facts.can is None and family in _EMBEDDERS else facts
+
+
+def of_show(shown: Mapping[str, Any]) -> Facts:
+    """What ``/api/show`` tells; versions before 0.6.4 have no capabilities there."""
+    facts = facts_of(shown)
+    template = shown.get("template")
+    if facts.can is None and isinstance(template, str) and ".Tools" in template:
+        facts = attrs.evolve(facts, can=CHATS | {"tools"})
+    # What the model was made with here, in place of what it was trained for.
+    context = num_ctx(shown.get("parameters"))
+    return facts if context is None else attrs.evolve(facts, context_tokens=context)
+
+
 def guessed_from(name: str) -> str | None:
     """The word in *name* that says it is no model to chat with; `None` if there is none."""
     found = _NAME_WORDS.search(name.lower())
@@ -309,7 +334,9 @@ def _abilities(row: Mapping[str, Any]) -> frozenset[str] | None:
     if kind is not None:
         return _KINDS[kind.lower()]
     if isinstance(row.get("type"), str) and row["type"].lower() in ("llm", "vlm", "chat"):
-        return CHATS | found
+        return CHATS | found | ({"image"} if row["type"].lower() == "vlm" else frozenset())
+    inputs = _words(_map(row, "architecture").get("input_modalities"))
+    found |= {"image"} if "image" in inputs else frozenset()
     made = _words(_map(row, "architecture").get("output_modalities"))
     if made:
         return CHATS | found if "text" in made else frozenset()

@@ -7,6 +7,7 @@ is then offered is decided by the backends.
 from __future__ import annotations
 
 import math
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 import trio
@@ -21,6 +22,50 @@ _PROBE_SECONDS = 2.0
 _TRIAL_SECONDS = 60.0
 
 
+Page = Callable[[str, Mapping[str, Any] | None], Awaitable[Mapping[str, Any]]]
+"""``await page(path, body)`` is the map that a server says at *path*; an empty one if none."""
+
+
+async def probe_thinking(page: Page, props: Mapping[str, Any]) -> frozenset[str]:
+    """The features of a llama-server's chat template that concern thinking.
+
+    ``reasoning`` if the prompt with the switch on is another one than with it off: then the model
+    can think and be told not to. ``reasoning_effort`` if the server has found levels in it.
+    """
+    prompts = []
+    for is_on in (True, False):
+        body = {
+            "messages": [{"role": "user", "content": "a"}],
+            "chat_template_kwargs": {"enable_thinking": is_on},
+        }
+        prompts.append((await page("/apply-template", body)).get("prompt"))
+    found = set()
+    if all(isinstance(prompt, str) for prompt in prompts) and prompts[0] != prompts[1]:
+        found.add("reasoning")
+    caps = props.get("chat_template_caps")
+    if isinstance(caps, dict) and caps.get("supports_reasoning_effort") is True:
+        found.add("reasoning_effort")
+    return frozenset(found)
+
+
+async def probe_senses(client: HttpClient) -> frozenset[str]:
+    """The features of our own llama-server that concern thinking and pictures."""
+
+    async def page(path: str, body: Mapping[str, Any] | None) -> Mapping[str, Any]:
+        try:
+            with trio.fail_after(_PROBE_SECONDS):
+                if body is None:
+                    found = await client.get_json(path, timeout=_PROBE_SECONDS)
+                else:
+                    found = await client.post_json(path, body)
+        except (PunchError, trio.TooSlowError):
+            return {}
+        return found if isinstance(found, dict) else {}
+
+    props = await page("/props", None)
+    return await probe_thinking(page, props) | ({"image"} if sees(props) else frozenset())
+
+
 async def probe_tools(client: HttpClient) -> bool:
     """Whether the chat template of a llama-server writes tools, as the server itself found.
 
@@ -31,10 +76,21 @@ async def probe_tools(client: HttpClient) -> bool:
         props = await client.get_json("/props", timeout=_PROBE_SECONDS)
     except PunchError:
         return False
-    found = props.get("chat_template_caps") if isinstance(props, dict) else None
+    return isinstance(props, dict) and writes_tools(props)
+
+
+def writes_tools(props: Mapping[str, Any]) -> bool:
+    """Whether a llama-server's chat template writes tools, as the server itself found."""
+    found = props.get("chat_template_caps")
     return isinstance(found, dict) and all(
         found.get(name) is True for name in ("supports_tools", "supports_tool_calls")
     )
+
+
+def sees(props: Mapping[str, Any]) -> bool:
+    """Whether a llama-server has a projector for pictures, as it says itself."""
+    modalities = props.get("modalities")
+    return isinstance(modalities, dict) and modalities.get("vision") is True
 
 
 async def probe_embeddings(client: HttpClient) -> bool:

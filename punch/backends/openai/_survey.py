@@ -15,10 +15,21 @@ import attrs
 import trio
 
 from ...exceptions import BackendCrashed, PunchError
+from .._thinking import ThinkingWords
 from ._client import HttpClient
 from ._completions import Dialect
-from ._facts import CHATS, EMBEDS, Facts, facts_of, names_of, num_ctx, offered_name, parse_json
-from ._probes import probe_embeddings, probe_generation
+from ._facts import (
+    CHATS,
+    EMBEDS,
+    Facts,
+    facts_of,
+    names_of,
+    of_show,
+    of_tag,
+    offered_name,
+    parse_json,
+)
+from ._probes import probe_embeddings, probe_generation, probe_thinking, sees, writes_tools
 
 Kind = Literal["llama_cpp", "vllm", "sglang", "ollama", "lm_studio", "other"]
 """Which program a server is, as far as that is known here."""
@@ -56,9 +67,6 @@ _OWNERS: Mapping[str, Kind] = {
 
 # Ollama's first version that holds an answer to a schema.
 _OLLAMA_SCHEMAS = (0, 5)
-
-# Architectures that only embed, as versions of Ollama have them that tell nothing else of it.
-_EMBEDDERS = frozenset({"bert", "nomic-bert", "nomic-bert-moe", "jina-bert-v2"})
 
 
 class Away(Exception):
@@ -134,6 +142,13 @@ class Survey:
         return (
             "llama_cpp" if self.kind == "llama_cpp" else "vllm" if self.kind == "vllm" else "other"
         )
+
+    @property
+    def thinking(self) -> ThinkingWords:
+        """In which words the program is told how much to think."""
+        if self.kind == "llama_cpp":
+            return "llama_cpp"
+        return "template" if self.kind in ("vllm", "sglang") else "effort"
 
     @property
     def is_whole(self) -> bool:
@@ -224,14 +239,14 @@ class Surveyor:
             self._kind = await self._recognise(listed)
         kind = self._kind or "other"
         facts = dict(listed.facts)
-        slots, writes_tools, native = None, True, {}
+        slots, writes, native = None, True, {}
         if kind in ("ollama", "lm_studio"):
             native = await self._native(kind)
             facts = {name: told.and_then(native.get(name, Facts())) for name, told in facts.items()}
         elif kind == "llama_cpp":
             props = await self._json("/props")
             slots = _slots(props, "total_slots")
-            writes_tools = _writes_tools(props)
+            writes = writes_tools(props)
             facts = await self._of_llama(facts, props)
         elif kind == "sglang":
             slots, own = await self._of_sglang()
@@ -254,7 +269,7 @@ class Surveyor:
             models=tuple(models),
             features=_features_of(kind, self._version) | self._features,
             slots=slots,
-            writes_tools=writes_tools,
+            writes_tools=writes,
             repeated=listed.repeated,
             unread=max(0, listed.unread + len(facts) - MAX_MODELS),
         )
@@ -329,7 +344,7 @@ class Surveyor:
             return {name: facts_of(row) for row in listed for name in names_of(row)}
         tags = list(_rows_in(await self._json("/api/tags")))
         running = await self._json("/api/ps")
-        found = {name: _of_tag(row) for row in tags for name in names_of(row)}
+        found = {name: of_tag(row) for row in tags for name in names_of(row)}
         if isinstance(running.get("models"), list):
             found = {name: attrs.evolve(told, loaded=False) for name, told in found.items()}
             for row in _rows_in(running):
@@ -347,7 +362,7 @@ class Surveyor:
             key = (model.name, model.facts.digest)
             if key not in self._shown and asked < MAX_QUESTIONS:
                 asked += 1
-                self._shown[key] = _of_show(await self._json("/api/show", {"model": model.name}))
+                self._shown[key] = of_show(await self._json("/api/show", {"model": model.name}))
             told = self._shown.get(key)
             if told is None:
                 found.append(attrs.evolve(model, is_asked=False))
@@ -375,7 +390,12 @@ class Surveyor:
         if self._own is None and self._trials < MAX_TRIALS:
             self._trials += 1
             self._own = await self._tried()
+            if self._own is not None and self._own.can and self._own.can & CHATS:
+                thinks = await probe_thinking(self._json, props)
+                self._own = attrs.evolve(self._own, can=self._own.can | thinks)
         own = Facts(context_tokens=context).and_then(self._own or Facts())
+        if own.can is not None and own.can & CHATS and sees(props):
+            own = attrs.evolve(own, can=own.can | {"image"})
         return {name: told.and_then(own) for name, told in facts.items()}
 
     async def _tried(self) -> Facts | None:
@@ -406,6 +426,10 @@ class Surveyor:
                     features.add("tools")
                 if server.get("grammar_backend", "xgrammar") not in (None, "none"):
                     features.add("json_schema")
+                if server.get("reasoning_parser"):
+                    features.add("reasoning")
+            if model.get("has_image_understanding") is True:
+                features.add("image")
             self._features = frozenset(features)
             self._slots = _slots(server, "max_running_requests")
             self._own = Facts(
@@ -451,32 +475,6 @@ def _rows_in(value: Any) -> Iterator[Mapping[str, Any]]:
     for row in value if isinstance(value, list) else ():
         if isinstance(row, dict):
             yield row
-
-
-def _of_tag(row: Mapping[str, Any]) -> Facts:
-    facts = facts_of(row)
-    details = row.get("details")
-    family = details.get("family") if isinstance(details, dict) else None
-    return attrs.evolve(facts, can=EMBEDS) if facts.can is None and family in _EMBEDDERS else facts
-
-
-def _of_show(shown: Mapping[str, Any]) -> Facts:
-    """What ``/api/show`` tells; versions before 0.6.4 have no capabilities there."""
-    facts = facts_of(shown)
-    template = shown.get("template")
-    if facts.can is None and isinstance(template, str) and ".Tools" in template:
-        facts = attrs.evolve(facts, can=CHATS | {"tools"})
-    # What the model was made with here, in place of what it was trained for.
-    context = num_ctx(shown.get("parameters"))
-    return facts if context is None else attrs.evolve(facts, context_tokens=context)
-
-
-def _writes_tools(props: Mapping[str, Any]) -> bool:
-    """Whether a llama-server's chat template writes tools, as the server itself found."""
-    caps = props.get("chat_template_caps")
-    return isinstance(caps, dict) and all(
-        caps.get(name) is True for name in ("supports_tools", "supports_tool_calls")
-    )
 
 
 def _slots(values: Mapping[str, Any], name: str) -> int | None:

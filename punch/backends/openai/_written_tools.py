@@ -128,7 +128,7 @@ def _plain_turns(messages: Iterable[ChatMessage]) -> Iterator[ChatMessage]:
         if message.role == "tool":
             results.append(f"<tool_response>\n{message.content}\n</tool_response>")
             continue
-        if results and message.role == "user":
+        if results and message.role == "user" and not message.parts:
             message = attrs.evolve(message, content="\n".join([*results, message.content]))
             results = []
         elif results:
