@@ -9,7 +9,7 @@ from difflib import get_close_matches
 from ._version import __version__
 from .bootstrap import __main__ as bootstrap
 from .cli import ExitCode, with_streams
-from .cli.commands import models, peers, replay, settings, why
+from .cli.commands import alias, models, peers, replay, settings, why
 from .dialer import __main__ as dialer
 from .listener import __main__ as listener
 
@@ -21,6 +21,7 @@ usage: punch COMMAND ...
   punch serve       serve OpenAI's and Ollama's API, answered by the listeners
   punch bootstrap   let listeners and dialers find each other
   punch models      fetch and list models
+  punch alias       give models further names, and list these
   punch keys        make, list and revoke API keys of the gateway
   punch peers       show the listeners of a namespace, again every second
   punch why         tell what was decided for a request, why, and what came of it
@@ -58,6 +59,7 @@ COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "bootstrap": bootstrap.main,
     "serve": _serve,
     "models": models,
+    "alias": alias,
     "keys": _keys,
     "peers": peers,
     "why": why,

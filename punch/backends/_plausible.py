@@ -12,7 +12,7 @@ import math
 import attrs
 
 from ..capability import ModelOffer
-from ..wire import CommandRequest, Timings, Usage
+from ..wire import CommandRequest, Timings, Usage, with_calls_asked_for
 from ._base import Generation
 
 # Tokens: more than any context has, for models that do not say how long theirs is.
@@ -36,6 +36,7 @@ def plausible(generation: Generation, request: CommandRequest, offer: ModelOffer
     thought = None if answer is None else _count(usage.reasoning_tokens, answer)
     return attrs.evolve(
         generation,
+        completion=with_calls_asked_for(generation.completion, request),
         usage=Usage(
             prompt_tokens=prompt,
             completion_tokens=answer,

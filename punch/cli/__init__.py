@@ -4,6 +4,7 @@ Only this room and the programs read the environment, and only this room configu
 Everything that a program does can be had without it, as a library call with keyword arguments.
 """
 
+from ._aliases import aliases_of, open_alias_following
 from ._backends import OPENERS, open_backend
 from ._chat import converse
 from ._exits import EXITS, ExitCode, exit_code
@@ -35,6 +36,8 @@ __all__ = [
     "known_peers",
     "open_backend",
     "open_router_of",
+    "aliases_of",
+    "open_alias_following",
     "open_listener_of",
     "OPENERS",
     # what programs do

@@ -9,6 +9,7 @@ from ..dialer import Hedge, Router, open_router
 from ..discovery import LocalListener
 from ..events import Bus
 from ..settings import DialerSettings, GatewaySettings
+from ._aliases import aliases_of
 from ._shared import bootstraps, known_peers
 
 
@@ -39,4 +40,5 @@ def open_router_of(
         known=known_peers(settings.network),
         hedge=Hedge() if settings.hedge else None,
         events=events,
+        aliases=aliases_of(settings),
     )

@@ -23,6 +23,7 @@ from ..cli import (
     decision_log_path,
     join_lines,
     keys_path,
+    open_alias_following,
     open_listener_of,
     open_router_of,
     run_program,
@@ -114,6 +115,7 @@ async def serve(settings: GatewaySettings, shutdown: Shutdown) -> ExitCode:
         router = await enter(
             open_router_of(settings, identity=identity, events=events, listener=listener)
         )
+        await enter(open_alias_following(router, settings))
         feed = await enter(
             open_feed(
                 router,

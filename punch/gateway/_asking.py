@@ -6,17 +6,24 @@ sends. The fields of a dialect are left to its endpoints.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import attrs
 
-from ..wire import CommandRequest
+from ..peers import PeerRecord
+from ..wire import MAX_PICTURE_BYTES, CommandRequest
 from ._endpoint import RequestContext, Service
+from ._errors import Refusal
+from ._offered import MAX_NAMED_MODELS, on_offer
 from .bodies import PunchOptions
 
 # How often a peer sends what it has of an answer whose client reads nothing before its end: twice
 # as much of it may have to be made again when the peer dies.
 GATHER_SECONDS = 0.1
+
+IMAGE = "image"
+"""The feature of an offer that takes pictures, and the type of a part that is one."""
 
 
 def side_by_side(request: CommandRequest, answers: int) -> tuple[CommandRequest, ...]:
@@ -52,8 +59,12 @@ def command_request(
 
     It is streamed from the peer even where the client wants the answer whole: what a peer had
     delivered when it died need not be made again.
+
+    Raises:
+      Refusal: if its pictures are too many bytes, or its model sees none.
+
     """
-    return CommandRequest(
+    request = CommandRequest(
         request_id=context.request_id,
         model=context.asked,
         hints=context.hints,
@@ -63,4 +74,48 @@ def command_request(
         priority=wishes.priority,
         continuable=wishes.continuation,
         **fields,
+    )
+    if IMAGE in request.part_types:
+        _check_pictures(request)
+        _check_sight(service.router.peers, context.model)
+    return request
+
+
+def _check_pictures(request: CommandRequest) -> None:
+    parts = [part for message in request.messages for part in message.parts]
+    size = sum(len(part.data or b"") for part in parts)
+    if size > MAX_PICTURE_BYTES:
+        raise Refusal(
+            status=413,
+            message=f"the pictures have {size} bytes; at most {MAX_PICTURE_BYTES} "
+            f"({MAX_PICTURE_BYTES >> 20} MiB) are taken in one request: send fewer or smaller ones",
+            code="images_too_large",
+            param="messages",
+        )
+
+
+def _check_sight(peers: Sequence[PeerRecord], model: str | None) -> None:
+    """Refuse pictures for a model that sees none, and say which would see them."""
+    offered = on_offer(peers)
+    seeing = [
+        name
+        for name, each in offered.items()
+        if any(IMAGE in offer.features for _, offer in each.offers)
+    ]
+    # Of what is not on offer, something else is wrong, or it is not known yet.
+    if not offered or model in seeing or (model is None and seeing):
+        return
+    if model is not None and model not in offered:
+        return
+    names = ", ".join(seeing[:MAX_NAMED_MODELS])
+    if model is None:
+        words = "no model on offer takes pictures"
+    else:
+        others = f"these on offer do: {names}" if names else "no other model on offer does"
+        words = f"{model!r} does not take pictures; {others}"
+    raise Refusal(
+        status=400,
+        message=words,
+        code="invalid_value",
+        param="messages",
     )

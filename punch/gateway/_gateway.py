@@ -244,7 +244,7 @@ def _own_routes(service: Service, described: Mapping[str, Any]) -> list[BaseRout
         json_route("/openapi.json", lambda _: described),
         json_route(
             "/v1/models",
-            lambda _: models_body(router.peers, service.began_at),
+            lambda _: models_body(router.peers, service.began_at, router.names),
             anthropic=models_for_anthropic,
         ),
         json_route(

@@ -12,7 +12,7 @@ import attrs
 
 from ..capability import ModelOffer
 from ..peers import PeerRecord
-from ..routing.names import ANY, Ambiguous, ModelNames
+from ..routing.names import ANY, Ambiguous, Meaning, ModelNames
 from ..wire import MAX_NAME_CHARACTERS
 from ..wire import Naming as Exactness
 from ._errors import Refusal
@@ -175,11 +175,21 @@ def model_body(model: OfferedModel, began_at: int) -> dict[str, Any]:
     }
 
 
-def models_body(peers: Sequence[PeerRecord], began_at: int) -> dict[str, Any]:
-    """``GET /v1/models``: `AUTO` first, unless nothing is on offer."""
-    models = [model_body(model, began_at) for model in on_offer(peers).values()]
-    auto = {"id": AUTO, "object": "model", "created": began_at, "owned_by": "punch"}
-    return {"object": "list", "data": [auto, *models] if models else []}
+def models_body(
+    peers: Sequence[PeerRecord], began_at: int, names: ModelNames | None = None
+) -> dict[str, Any]:
+    """``GET /v1/models``: `AUTO` first, unless nothing is on offer, and at the end the aliases.
+
+    Programs ask for nothing that is not in the list.
+    """
+    offered = on_offer(peers)
+    models = [model_body(model, began_at) for model in offered.values()]
+    plain = {"object": "model", "created": began_at, "owned_by": "punch"}
+    for alias in () if names is None else names.aliases.all:
+        meant = None if alias.is_pattern else names and names.meaning(alias.name)
+        if isinstance(meant, Meaning) and alias.name not in offered:
+            models.append({"id": alias.name, **plain, "punch": {"alias_of": meant.name or AUTO}})
+    return {"object": "list", "data": [{"id": AUTO, **plain}, *models] if models else []}
 
 
 def one_model_body(name: str | None, peers: Sequence[PeerRecord], began_at: int) -> dict[str, Any]:

@@ -98,6 +98,8 @@ _ABILITIES = {
     "tools": "call tools",
     "json_schema": "hold an answer to a JSON schema",
     "logprobs": "give log-probabilities",
+    "image": "take pictures",
+    "audio": "take sounds",
 }
 
 

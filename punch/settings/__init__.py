@@ -7,7 +7,7 @@ library takes keyword arguments and knows nothing of this room.
 
 from ._answering import BACKENDS
 from ._asking import KEYS
-from ._edit import set_value, unset_value
+from ._edit import change_items, set_value, unset_value
 from ._file import MAX_FILE_BYTES, SettingsFile, open_settings, read_settings_file
 from ._flags import help_text, parse_flags
 from ._folders import (
@@ -45,6 +45,7 @@ from ._setting import (
     several,
 )
 from ._table import (
+    ALIAS,
     DECISION_LOG,
     DIALER_IDENTITY,
     LEVELS,
@@ -98,6 +99,7 @@ __all__ = [
     "SECTIONS",
     "BACKENDS",
     "LEVELS",
+    "ALIAS",
     "DECISION_LOG",
     "KEYS",
     "LOG_LEVEL",
@@ -112,6 +114,7 @@ __all__ = [
     "refuse_unknown",
     "settings_path",
     "set_value",
+    "change_items",
     "unset_value",
     # where punch keeps its files
     "configuration_folder",

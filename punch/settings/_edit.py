@@ -59,22 +59,64 @@ def set_value(path: Path, setting: Setting[object], texts: Sequence[str]) -> Non
     value: Plain | list[Plain] = items if setting.many else items[0]
     section, key = setting.section, setting.key
 
-    def change(document: TOMLDocument) -> None:
-        import tomlkit
-
-        table = document.get(section)
-        if table is None:
-            table = document[section] = tomlkit.table()
-        if not isinstance(table, MutableMapping):
-            raise ConfigurationError(
-                f"the settings file {path} has {section} as a value; "
-                f"`punch settings unset {section}` takes it out"
-            )
+    def change(document: TOMLDocument) -> object:
         # A key keeps the comment behind it.
-        table[key] = value
+        _section_of(document, section, path)[key] = value
+        return value
 
     private = setting.secret or any(setting.shown(text) != text for text in texts)
-    edit(path, change, expected=(section, key, value), private=private)
+    edit(path, change, place=(section, key), private=private)
+
+
+def _section_of(document: TOMLDocument, section: str, path: Path) -> MutableMapping[str, object]:
+    import tomlkit
+
+    table: object = document.get(section)
+    if table is None:
+        table = document[section] = tomlkit.table()
+    if not isinstance(table, MutableMapping):
+        raise ConfigurationError(
+            f"the settings file {path} has {section} as a value; "
+            f"`punch settings unset {section}` takes it out"
+        )
+    return table
+
+
+def change_items(
+    path: Path, setting: Setting[object], change: Callable[[Sequence[str]], Sequence[str]]
+) -> None:
+    """Change the list of texts that *setting* has in the settings file.
+
+    Two changes at once both count: each is made of what the file has by then.
+
+    Args:
+      path: The settings file.
+      setting: A setting that may have several values.
+      change: What makes of the items in the file those that are to be there. It may raise
+        `ConfigurationError`.
+
+    Raises:
+      ConfigurationError: if the file cannot be changed.
+
+    """
+    section, key = setting.section or "", setting.key
+
+    def edited(document: TOMLDocument) -> object:
+        table = _section_of(document, section, path)
+        before = table.get(key, [])
+        if not isinstance(before, list) or not all(isinstance(item, str) for item in before):
+            raise ConfigurationError(
+                f"the settings file {path} has something else than a list of texts as "
+                f"{setting.name}; `punch settings unset {setting.name}` takes it out"
+            )
+        after = list(change([str(item) for item in before]))
+        if after:
+            table[key] = after
+            return after
+        table.pop(key, None)
+        return None
+
+    edit(path, edited, place=(section, key))
 
 
 def unset_value(path: Path, name: str) -> bool:
@@ -90,7 +132,7 @@ def unset_value(path: Path, name: str) -> bool:
     section, _, key = name.rpartition(".")
     found = False
 
-    def change(document: TOMLDocument) -> None:
+    def change(document: TOMLDocument) -> object:
         nonlocal found
         table = document.get(section) if section else document
         if isinstance(table, MutableMapping) and key in table and name not in SECTIONS:
@@ -98,10 +140,11 @@ def unset_value(path: Path, name: str) -> bool:
             found = True
             if section and not table and not _has_comments(table):
                 document.pop(section)
+        return None
 
     if not path.exists():
         return False
-    edit(path, change, expected=(section, key, None))
+    edit(path, change, place=(section, key))
     return found
 
 
@@ -127,17 +170,18 @@ def _plain(setting: Setting[object], text: str) -> Plain:
 
 def edit(
     path: Path,
-    change: Callable[[TOMLDocument], None],
+    change: Callable[[TOMLDocument], object],
     *,
-    expected: tuple[str, str, object],
+    place: tuple[str, str],
     private: bool = False,
 ) -> None:
     """Change the settings file at *path*.
 
     Args:
       path: The file; a link to it stays one.
-      change: Changes the document in place.
-      expected: Section, key and the value that must be there after, `None` for no such key.
+      change: Changes the document in place; returns the value that must be at *place* then,
+        `None` for no such key.
+      place: Section and key.
       private: Take the file from everybody but its owner.
 
     """
@@ -152,9 +196,9 @@ def edit(
             text = read_text(path)
             before = parse_settings(path, text)
             document = tomlkit.parse(text)
-            change(document)
+            value = change(document)
             after = tomlkit.dumps(document)
-            _check(path, before, after, expected)
+            _check(path, before, after, (*place, value))
             if after != text:
                 _replace(path, after, private=private)
     except (OSError, TOMLKitError) as error:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import attrs
 
+from ..routing.names import Alias
 from . import _answering as answering
 from . import _asking as asking
 from . import _table as table
@@ -172,6 +173,7 @@ class DialerSettings(ProgramSettings):
     explain: bool = of(asking.EXPLAIN)
     continuation: bool = of(asking.CONTINUATION)
     hedge: bool = of(table.HEDGE)
+    alias: tuple[Alias, ...] = of(table.ALIAS)
 
     timeout: float = of(asking.TIMEOUT)
     """Seconds for a whole answer."""
@@ -225,6 +227,10 @@ class GatewaySettings(ProgramSettings):
     network: NetworkSettings = group(NetworkSettings)
     policy: str = of(table.POLICY)
     hedge: bool = of(table.HEDGE)
+
+    alias: tuple[Alias, ...] = of(table.ALIAS)
+    """Further names of models; a running gateway follows those of the file."""
+
     strict: StrictSettings = group(StrictSettings)
     identity: str | None = of(table.GATEWAY_IDENTITY)
 

@@ -11,6 +11,7 @@ from typing import Literal
 
 from ..discovery import DEFAULT_BOOTSTRAP, DEFAULT_NAMESPACE
 from ..routing import POLICIES
+from ..routing.names import Alias
 from ..wire import RegistrationLimits
 from ._answering import (
     ANNOUNCE,
@@ -167,6 +168,17 @@ DECISION_LOG = optional(
     shown_default="decisions.jsonl in the data folder",
 )
 
+# A name of a model may have a space in it, and none has a comma.
+ALIAS = several(
+    "alias",
+    Rule(Alias.of),
+    section="routing",
+    metavar="NAME=MODEL",
+    separators=",\n",
+    help="further name of a model, such as gpt-4o-mini=llama3.2 or gpt-*=llama3.2; may be given "
+    "several times; `punch alias` keeps them in the file",
+)
+
 
 # ---- bootstrap ----
 
@@ -246,6 +258,7 @@ SETTINGS: tuple[Setting[object], ...] = (
     POLICY,
     HEDGE,
     DECISION_LOG,
+    ALIAS,
     LISTEN,
     ANNOUNCE,
     BACKEND,

@@ -3,7 +3,7 @@
 No I/O: bytes come in and go out as arguments. Who may be a peer is decided by `punch.access`.
 """
 
-from ._belief import believed, reasoning_within
+from ._belief import believed, reasoning_within, with_calls_asked_for
 from ._codec import Encoded, decode, decode_registration, encode, encode_registration
 from ._estimates import DEFAULT_OUTPUT_TOKENS, tokens_of, usual_output
 from ._fingerprint import fingerprint
@@ -33,6 +33,7 @@ from ._limits import (
     MAX_LOGPROBS,
     MAX_NAME_CHARACTERS,
     MAX_OFFERS,
+    MAX_PICTURE_BYTES,
     MAX_REACH,
     MAX_REASON_CHARACTERS,
     MAX_TOKEN_CHARACTERS,
@@ -153,6 +154,7 @@ __all__ = [
     "MAX_TOOL_CALLS",
     "MAX_ARGUMENTS_CHARACTERS",
     "MAX_NAME_CHARACTERS",
+    "MAX_PICTURE_BYTES",
     "MAX_OFFERS",
     "MAX_REASON_CHARACTERS",
     "MAX_LOGPROBS",
@@ -174,6 +176,7 @@ __all__ = [
     "quoted",
     "believed",
     "reasoning_within",
+    "with_calls_asked_for",
     "bounded",
     "short_word",
     "MAX_WORD_CHARACTERS",

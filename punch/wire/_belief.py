@@ -10,7 +10,7 @@ from __future__ import annotations
 import attrs
 
 from ._request import CommandRequest
-from ._response import CommandResponse, Timings, Usage
+from ._response import CommandResponse, Completion, Timings, Usage
 
 # Tokens that a template writes in front of everything: its own system prompt, the rules for tools.
 _HEAD_TOKENS = 8192
@@ -54,6 +54,8 @@ def believed(response: CommandResponse, request: CommandRequest) -> CommandRespo
     }
     if result is not None and result.finish_reason not in FINISH_REASONS:
         result = attrs.evolve(result, finish_reason="stop")
+    if result is not None:
+        result = with_calls_asked_for(result, request)
     return attrs.evolve(
         response,
         result=result,
@@ -65,6 +67,16 @@ def believed(response: CommandResponse, request: CommandRequest) -> CommandRespo
         ),
         timings=Timings(**seconds, batch=_within(timings.batch, _MAX_BATCH)),
     )
+
+
+def with_calls_asked_for(result: Completion, request: CommandRequest) -> Completion:
+    """*result* with one call at most, if *request* asks for no more: the first.
+
+    What the others would have brought, the model asks for when it has seen what the first has.
+    """
+    if request.parallel_tool_calls is not False or len(result.tool_calls) < 2:
+        return result
+    return attrs.evolve(result, tool_calls=result.tool_calls[:1])
 
 
 def reasoning_within(usage: Usage) -> int | None:

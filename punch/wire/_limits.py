@@ -58,6 +58,8 @@ MAX_MESSAGES = 4096
 MAX_PARTS = 128
 MAX_REQUEST_PARTS = 4096
 MAX_PART_BYTES = 6 << 20
+# Pictures of one request, all together, as a gateway takes them.
+MAX_PICTURE_BYTES = 5 << 20
 MAX_URL_CHARACTERS = 8192
 MAX_MEDIA_TYPE_CHARACTERS = 128
 

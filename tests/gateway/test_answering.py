@@ -327,20 +327,29 @@ async def test_one_of_several_answers_that_breaks_ends_them_all(autojump_clock: 
 async def test_the_tokens_of_a_whole_answer_are_counted_while_they_are_made(
     autojump_clock: MockClock,
 ) -> None:
-    """As those of a stream are: whoever watches sees what is made now."""
-    async with open_client({"a": mock(decode_rate=10.0)}) as client:
+    """As those of a stream are, however many come in one part: a watcher sees what is made now."""
+
+    async def play(request: CommandRequest, emit: Emit) -> Generation:
+        for _ in range(8):
+            await trio.sleep(1.0)
+            await emit("ten words of one part, one after the other, ", 10)
+        return Generation(
+            completion=Completion(text=""), usage=Usage(completion_tokens=80), timings=Timings()
+        )
+
+    async with open_client({"a": ScriptedBackend(play)}) as client:
         counts = []
 
         async def watch() -> None:
-            for _ in range(8):
-                await trio.sleep(1.0)
+            await trio.sleep(1.5)
+            for _ in range(7):
                 counts.append(client.seen.last.tokens)
+                await trio.sleep(1.0)
 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(watch)
-            await client.post(CHAT, question(max_tokens=80, model="mock"))
-    steps = [after - before for before, after in pairwise(counts)]
-    assert all(5 <= step <= 15 for step in steps), counts
+            await client.post(CHAT, question(max_tokens=80))
+    assert [after - before for before, after in pairwise(counts)] == [10] * 6, counts
 
 
 async def test_observers_hear_the_beginning_the_change_and_the_end(

@@ -98,11 +98,7 @@ async def test_a_body_that_is_no_request_is_a_400(
         ({"punch": {"foo": 1}}, "punch.foo", "punch.foo is not a parameter"),
         ({"store": True}, "store", "store cannot be honoured: nothing is stored"),
         ({"logit_bias": {"1": 2}}, "logit_bias", "at most 0 entries"),
-        (
-            {"parallel_tool_calls": False},
-            "parallel_tool_calls",
-            "it must be true",
-        ),
+        ({"parallel_tool_calls": 1}, "parallel_tool_calls", "true or false"),
         ({"tool_choice": "some"}, "tool_choice", '"none", "auto" or "required"'),
         ({"tools": [{"type": "web_search"}]}, "tools[0].type", 'it must be "function"'),
         ({"response_format": {"type": "x"}}, "response_format.type", '"json_schema"'),
@@ -111,8 +107,8 @@ async def test_a_body_that_is_no_request_is_a_400(
         ({"stream_options": {"include_usage": True}}, None, "stream: true"),
         (
             {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {}}]}]},
-            "messages[0].content[0].type",
-            '"image_url"; it must be "text"',
+            "messages[0].content[0].image_url.url",
+            "is missing",
         ),
         ({"messages": [{"role": "boss", "content": "x"}]}, "messages[0].role", '"boss"'),
         (

@@ -159,6 +159,10 @@ async def test_an_alias_is_a_name_on_every_endpoint(autojump_clock: MockClock) -
         replies = [await ask(client, "gpt-4o-mini", path) for path in ASKED]
         other = await ask(client, "b")
         shown = await client.get("/v1/models/gpt-4o-mini")
+        client.router.aliases = Aliases(map(Alias.of, ("a=b", "any=auto", "gpt-*=b", "x=gone")))
+        listed = (await client.get("/v1/models")).json()["data"]
+    assert [each["id"] for each in listed] == ["auto", "b", "llama3.2:latest", "a", "any"]
+    assert [each["punch"]["alias_of"] for each in listed[3:]] == ["b", "auto"]
     assert before.status == 404
     assert {reply.status for reply in replies} == {200}
     assert other.headers["x-punch-model"] == "llama3.2:latest"

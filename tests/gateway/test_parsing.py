@@ -100,7 +100,7 @@ def test_text_may_have_as_many_commas_as_it_likes() -> None:
     text = 'a,"b",\\,' * 40_000
     body = parse(ChatBody, json.dumps({"messages": [{"role": "user", "content": text}]}).encode())
 
-    assert body.messages[0].text == text
+    assert body.messages[0].content == text
 
 
 @given(st.recursive(st.none() | st.integers() | st.text(',"\\a{[', max_size=9), st.lists))
@@ -169,7 +169,7 @@ async def test_a_long_body_is_read_in_a_thread_and_a_short_one_here(
         text = "x" * size
         data = json.dumps({"messages": [{"role": "user", "content": text}]}).encode()
         body = await parse_aside(ChatBody, data, limiter)
-        assert body.messages[0].text == text
+        assert body.messages[0].content == text
 
     assert seen == [True, False]
 

@@ -165,10 +165,9 @@ async def test_a_format_is_a_schema(autojump_clock: MockClock) -> None:
         ({"previous_response_id": "resp_1"}, "previous_response_id"),
         ({"store": True}, "store"),
         ({"background": True}, "background"),
-        ({"include": ["reasoning.encrypted_content"]}, "include"),
-        ({"reasoning": {"effort": "low"}}, "reasoning"),
+        ({"include": ["file_search_call.results"]}, "include[0]"),
         ({"tools": [{"type": "web_search"}]}, "tools[0].type"),
-        ({"input": [{"type": "reasoning", "id": "1", "summary": []}]}, "input[0].type"),
+        ({"input": [{"type": "web_search_call", "id": "1"}]}, "input[0].type"),
     ],
 )
 async def test_what_would_have_to_be_stored_or_searched_is_refused(

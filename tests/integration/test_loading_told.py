@@ -28,7 +28,7 @@ def test_a_listener_tells_that_its_engine_loads(programs: Programs, tmp_path: Pa
         LLAMA_CPP_EXE=str(fake_server(tmp_path / "llama-server", load_seconds=3.5)),
         LLAMA_GGUF_PATH=str(model),
     )
-    told = listener.wait_for("an engine is loading its model")
+    told = listener.wait_for("an engine is loading its model", seconds=20)
     assert not listener.events("calibrated")
     assert told["engine"] == "llama-server"
     assert told["seconds"] >= 3

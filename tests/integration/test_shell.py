@@ -51,6 +51,11 @@ LINES = [
         "lone surrogate",
     ),
     ("punch keys list --keys '~nouser/k'", "", "punch: --keys is '~nouser/k': ~nouser is"),
+    (
+        "PUNCH_OPENAI_URL=http://127.0.0.1:abc punch listener --backend openai",
+        "",
+        "punch: PUNCH_OPENAI_URL='http://127.0.0.1:abc' is not the address of a server",
+    ),
     ("punch models list --nothing", "", "usage: punch models list"),
 ]
 

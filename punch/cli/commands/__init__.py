@@ -4,10 +4,11 @@
 it, the second a whole swarm.
 """
 
+from ._alias import alias
 from ._models import models
 from ._peers import peers
 from ._replay import replay
 from ._settings import settings
 from ._why import why
 
-__all__ = ["models", "peers", "replay", "settings", "why"]
+__all__ = ["alias", "models", "peers", "replay", "settings", "why"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import sys
 import time
@@ -16,6 +17,7 @@ import attrs
 from ...exceptions import ConfigurationError
 from ...gateway import DayUsage, Key, KeyStore, read_usage
 from ...settings import (
+    ALIAS,
     KEYS,
     SWITCH,
     TEXT,
@@ -23,7 +25,9 @@ from ...settings import (
     Settings,
     argument,
     count,
+    explain,
     of,
+    open_settings,
     optional,
     setting,
 )
@@ -169,8 +173,27 @@ def _create(settings: CreateSettings) -> ExitCode:
         return ExitCode.OK
     # Alone on standard output: a script takes it from there.
     print(secret, flush=True)
+    _warn_of_aliases(settings.models or ())
     print(f"punch: key {key.key_id} is made; its secret is shown this once", file=sys.stderr)
     return ExitCode.OK
+
+
+def _warn_of_aliases(models: Sequence[str]) -> None:
+    """Say that a key is for models, if it was made for the alias of one."""
+    try:
+        aliases = explain(ALIAS, {}, os.environ, open_settings(os.environ)).value
+    except ConfigurationError:
+        return
+    assert isinstance(aliases, tuple)
+    for alias in aliases:
+        if alias.name in models:
+            print(
+                plain(
+                    f"punch: {alias.name} is an alias, and a key is for models: unless one is "
+                    f"offered by that name, make the key for {alias.model}"
+                ),
+                file=sys.stderr,
+            )
 
 
 def _list(settings: ListSettings) -> ExitCode:

@@ -13,8 +13,10 @@ from ._fields import (
     printable,
     within,
 )
+from ._pictures import PictureAddress, PictureText, media_type_of, picture
 from ._reading import AT_ONCE, CODES, MAX_VALUES, Reading, parse, parse_aside, read, read_aside
 from ._table import FieldRule, rules_of
+from ._thinking import USUAL_EFFORT, Effort, ReasoningOptions, TemplateOptions, switched
 from ._words import BRANCH, MAX_SHOWN_CHARACTERS, place_of, shown
 
 __all__ = [
@@ -34,6 +36,17 @@ __all__ = [
     "within",
     "MAX_PARTS",
     "MAX_SEED",
+    # Pictures.
+    "PictureAddress",
+    "PictureText",
+    "media_type_of",
+    "picture",
+    # Thinking.
+    "Effort",
+    "ReasoningOptions",
+    "TemplateOptions",
+    "switched",
+    "USUAL_EFFORT",
     # Reading them.
     "Reading",
     "read",

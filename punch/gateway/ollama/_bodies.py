@@ -24,10 +24,12 @@ from pydantic_core import PydanticCustomError
 
 from ...wire import MAX_NAME_CHARACTERS
 from ..bodies import (
+    MAX_PARTS,
     MAX_SEED,
     Body,
     Function,
     ModelName,
+    PictureText,
     PunchOptions,
     Refused,
     Taken,
@@ -229,6 +231,9 @@ def _no_list(value: Any) -> Any:
     return "" if value == [] else value
 
 
+Pictures = Annotated[list[PictureText], Field(max_length=MAX_PARTS, fail_fast=True)]
+
+
 class MessageBody(Body):
     """A message of a conversation."""
 
@@ -237,7 +242,7 @@ class MessageBody(Body):
         BeforeValidator(_small_letters),
     ]
     content: Annotated[str | None, BeforeValidator(_no_list)] = None
-    images: list[Any] | None = Field(default=None, max_length=0, fail_fast=True)
+    images: Pictures | None = None
     tool_calls: Annotated[list[CalledTool] | None, within("messages[].tool_calls")] = None
     tool_name: str | None = None
     tool_call_id: str | None = None
@@ -391,7 +396,7 @@ class GenerateBody(OllamaGenerationBody):
     prompt: str | None = None
     system: str | None = None
     raw: bool | None = None
-    images: list[Any] | None = Field(default=None, max_length=0, fail_fast=True)
+    images: Pictures | None = None
     suffix: Annotated[
         Any, Refused("no peer fills the gap before a text; send the prompt alone")
     ] = None

@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from ...wire import ChatMessage, Sampling, Tool, ToolCall
+from ...wire import ChatMessage, ContentPart, Sampling, Tool, ToolCall
 from .._asking import command_request
 from .._endpoint import Endpoint, RequestContext, Service
 from .._errors import Refusal
@@ -22,6 +22,14 @@ from ._bodies import (
 )
 from ._embeddings import OllamaEmbeddingShape
 from ._shapes import OllamaShape
+
+
+def turn_of(
+    role: str, text: str | None, images: Sequence[ContentPart] | None, **fields: Any
+) -> ChatMessage:
+    """A turn of pictures, if there are any, and a text after them."""
+    parts = [*(images or ()), ContentPart(type="text", text=text or "")]
+    return ChatMessage.of_parts(role, parts if text or not images else parts[:-1], **fields)
 
 
 def messages_of(bodies: Sequence[MessageBody]) -> tuple[ChatMessage, ...]:
@@ -51,12 +59,13 @@ def messages_of(bodies: Sequence[MessageBody]) -> tuple[ChatMessage, ...]:
             answers = answers or next(named, None) or next(iter(open_calls), f"call_{place}")
             open_calls.pop(answers, None)
         found.append(
-            ChatMessage(
-                role="system" if message.role == "developer" else message.role,
-                content=message.content or "",
-                reasoning=message.thinking or None,
+            turn_of(
+                "system" if message.role == "developer" else message.role,
+                message.content,
+                message.images,
                 tool_calls=calls,
                 tool_call_id=answers if message.role == "tool" else None,
+                reasoning=message.thinking or None,
             )
         )
     return tuple(found)
@@ -110,8 +119,10 @@ class Generate(Endpoint[GenerateBody]):
         if body.raw:
             if body.system:
                 raise Refusal(status=400, message="system does not go with raw", param="system")
+            if body.images:
+                raise Refusal(status=400, message="images does not go with raw", param="images")
             return _parsed(self, body, context, chat=False, command="complete", prompt=prompt)
-        messages = [ChatMessage(role="user", content=prompt)] if prompt else []
+        messages = [turn_of("user", prompt, body.images)] if prompt or body.images else []
         if messages and body.system:
             messages.insert(0, ChatMessage(role="system", content=body.system))
         return _parsed(self, body, context, chat=False, command="chat", messages=tuple(messages))

@@ -105,7 +105,7 @@ class OllamaShape:
         """The whole body."""
         result = completion_of(responses[0]) if responses else Completion()
         return self._whole(
-            responses, text=result.text, calls=result.tool_calls, thinking=result.reasoning or ""
+            responses, text=result.text, calls=result.tool_calls, thinking=result.reasoning
         )
 
     def _whole(

@@ -10,6 +10,7 @@ import json
 from typing import Annotated, Any, Literal
 
 from pydantic import (
+    ConfigDict,
     Discriminator,
     Field,
     Tag,
@@ -17,17 +18,21 @@ from pydantic import (
     model_validator,
 )
 
+from ...wire import ContentPart
 from ..bodies import (
     MAX_PARTS,
     MAX_SEED,
-    Always,
     Body,
+    Effort,
     Function,
     ModelName,
     Never,
+    PictureAddress,
     PunchOptions,
+    ReasoningOptions,
     Refused,
     Taken,
+    TemplateOptions,
     Text,
     within,
 )
@@ -43,14 +48,71 @@ def _kind(value: Any) -> str | None:
 
 
 class TextPart(Body):
-    """A part of a message; only text is supported."""
+    """A text in a message."""
 
     type: Literal["text"]
     text: str
 
+    @property
+    def part(self) -> ContentPart:
+        """The part as peers read it."""
+        return ContentPart(type="text", text=self.text)
 
+
+class PictureLink(Body):
+    """Where a picture is: in the address itself."""
+
+    url: PictureAddress
+    detail: Annotated[Any, Taken("how finely a model looks is its own matter")] = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _bare(cls, value: Any) -> Any:
+        # Some clients send the address alone.
+        return {"url": value} if isinstance(value, str) else value
+
+
+class PicturePart(Body):
+    """A picture in a message."""
+
+    type: Literal["image_url"]
+    image_url: PictureLink
+
+    @property
+    def part(self) -> ContentPart:
+        """The part as peers read it."""
+        found: ContentPart = self.image_url.url
+        return found
+
+
+class OtherPart(Body):
+    """A part of a kind that cannot be read."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    type: Annotated[Any, Refused("no peer reads parts of this type; say in text what is in it")]
+
+    @property
+    def part(self) -> ContentPart:
+        """The part as peers read it; there is none."""
+        return ContentPart(type="text", text="")
+
+
+def _kind_of_part(value: Any) -> str:
+    kind = value.get("type") if isinstance(value, dict) else getattr(value, "type", None)
+    if kind in ("text", "image_url"):
+        return f"~{kind}"
+    return "~other" if isinstance(kind, str) else "~text"
+
+
+Part = Annotated[
+    Annotated[TextPart, Tag("~text")]
+    | Annotated[PicturePart, Tag("~image_url")]
+    | Annotated[OtherPart, Tag("~other")],
+    Discriminator(_kind_of_part),
+]
 Content = Annotated[
-    Text | Annotated[list[TextPart], Field(max_length=MAX_PARTS, fail_fast=True), Tag("~list")],
+    Text | Annotated[list[Part], Field(max_length=MAX_PARTS, fail_fast=True), Tag("~list")],
     Discriminator(_kind),
 ]
 
@@ -83,15 +145,18 @@ class MessageBody(Body):
     audio: None = None
     function_call: None = None
     annotations: list[Any] | None = Field(default=None, max_length=0, fail_fast=True)
+    # What was thought, under the name that we say and under the one that others do.
+    reasoning_content: str | None = None
+    reasoning: str | None = None
 
     @property
-    def text(self) -> str:
-        """The text, its parts joined."""
+    def parts(self) -> tuple[ContentPart, ...]:
+        """What was said, part by part."""
         if self.content is None:
-            return ""
+            return ()
         if isinstance(self.content, str):
-            return self.content
-        return "".join(part.text for part in self.content)
+            return (ContentPart(type="text", text=self.content),)
+        return tuple(part.part for part in self.content)
 
 
 class FunctionTool(Body):
@@ -219,14 +284,25 @@ class ChatBody(GenerationBody):
     response_format: ResponseFormat | None = None
     tools: Annotated[list[FunctionTool] | None, within("tools")] = None
     tool_choice: ToolChoice | None = None
-    # The model decides how many calls there are: a promise of one (false) could not be kept.
-    parallel_tool_calls: Always | None = None
+    parallel_tool_calls: bool | None = None
+    reasoning_effort: Effort | None = None
+    # The same in the words of other servers.
+    reasoning: ReasoningOptions | None = None
+    chat_template_kwargs: TemplateOptions | None = None
     metadata: Annotated[Any, Taken("nothing is stored that it could be found by")] = None
     store: Annotated[Any, Refused("nothing is stored; send false", nothing=(False,))] = None
     service_tier: Literal["auto", "default"] | None = None
     modalities: list[Literal["text"]] | None = Field(default=None, max_length=1, fail_fast=True)
     safety_identifier: Annotated[Any, Taken("users are not told apart")] = None
     prompt_cache_key: Annotated[Any, Taken("a hint for caches of prompts")] = None
+
+    @property
+    def effort(self) -> str | None:
+        """How much the model is to think; `None` if nothing is said of it."""
+        if self.reasoning_effort is not None:
+            return self.reasoning_effort
+        others = (self.reasoning, self.chat_template_kwargs)
+        return next((each.wanted for each in others if each and each.wanted), None)
 
     @model_validator(mode="after")
     def _fields_agree(self) -> ChatBody:

@@ -45,15 +45,16 @@ def message_of(body: MessageBody) -> ChatMessage:
     """*body* as a message between peers."""
     # OpenAI renamed the system role for its reasoning models; all chat templates say system.
     role = "system" if body.role == "developer" else body.role
-    return ChatMessage(
-        role=role,
-        content=body.text,
+    return ChatMessage.of_parts(
+        role,
+        body.parts,
         name=body.name,
         tool_calls=tuple(
             ToolCall(id=call.id, name=call.function.name, arguments=call.function.arguments)
             for call in body.tool_calls or ()
         ),
         tool_call_id=body.tool_call_id,
+        reasoning=body.reasoning_content or body.reasoning or None,
     )
 
 
@@ -100,6 +101,9 @@ class Chat(Endpoint[ChatBody]):
             sampling=sampling_of(body, body.max_completion_tokens or body.max_tokens),
             tools=tools,
             tool_choice=tool_choice_of(body.tool_choice),
+            parallel_tool_calls=body.parallel_tool_calls if tools else None,
+            reasoning_effort=body.effort,
+            reasoning_budget=body.reasoning and body.reasoning.max_tokens,
             response_schema=body.response_format and body.response_format.schema_text,
             logprobs=(body.top_logprobs or 0) if body.logprobs else None,
         )

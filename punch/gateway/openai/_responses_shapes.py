@@ -13,6 +13,7 @@ import attrs
 from ...wire import CommandResponse, Completion, ToolCall, Usage
 from .._errors import Refusal
 from .._json import as_json, completion_of, model_of, punch_body
+from ._response_tools import ToolNames
 from ._shapes import SSE, comment
 
 
@@ -24,14 +25,75 @@ def _usage(usage: Usage) -> dict[str, Any] | None:
         "input_tokens": prompt,
         "input_tokens_details": {"cached_tokens": usage.cached_tokens or 0},
         "output_tokens": answer,
-        # No backend of ours tells reasoning from the rest.
-        "output_tokens_details": {"reasoning_tokens": 0},
+        "output_tokens_details": {"reasoning_tokens": usage.reasoning_tokens or 0},
         "total_tokens": prompt + answer,
     }
 
 
 def _status(result: Completion) -> str:
     return "incomplete" if result.finish_reason == "length" else "completed"
+
+
+@attrs.frozen(kw_only=True)
+class _Field:
+    """How the text of one kind of item is spelled."""
+
+    list: str
+    """The field of the item that has it."""
+
+    type: str
+    """The type of the part that it is."""
+
+    index: str
+    """What its events call the number of the part."""
+
+    of_part: str
+    """In the names of events about the part."""
+
+    of_text: str
+    """In the names of events about its text."""
+
+    beside: Mapping[str, Any] = attrs.field(factory=dict)
+    """What events about its text have besides."""
+
+
+_TEXT = _Field(
+    list="content",
+    type="output_text",
+    index="content_index",
+    of_part="content_part",
+    of_text="output_text",
+    beside={"logprobs": []},
+)
+_THOUGHT = _Field(
+    list="content",
+    type="reasoning_text",
+    index="content_index",
+    of_part="content_part",
+    of_text="reasoning_text",
+)
+_SUMMARY = _Field(
+    list="summary",
+    type="summary_text",
+    index="summary_index",
+    of_part="reasoning_summary_part",
+    of_text="reasoning_summary_text",
+)
+
+
+def _part(field: _Field, text: str) -> dict[str, Any]:
+    part: dict[str, Any] = {"type": field.type, "text": text}
+    return part | {"annotations": [], "logprobs": []} if field is _TEXT else part
+
+
+@attrs.define(kw_only=True)
+class _OpenItem:
+    """An item of a stream whose text is still coming."""
+
+    item: Mapping[str, Any]
+    field: _Field
+    index: int
+    parts: list[str] = attrs.field(factory=list)
 
 
 @attrs.frozen(kw_only=True)
@@ -46,6 +108,10 @@ class Echoed:
     tool_choice: Any = "auto"
     text: Mapping[str, Any] = attrs.field(factory=lambda: {"format": {"type": "text"}})
     metadata: Mapping[str, str] = attrs.field(factory=dict)
+    parallel_tool_calls: bool = True
+    effort: str | None = None
+    summary: str | None = None
+    """Which kind of summary of what is thought was asked for."""
     user: str | None = None
 
 
@@ -57,20 +123,31 @@ class ResponsesShape:
       created: When it came, in seconds since 1970.
       model: As asked for.
       echoed: What is repeated of it.
+      names: What the caller calls the functions.
 
     """
 
     stream_type = SSE
 
-    def __init__(self, *, request_id: str, created: int, model: str, echoed: Echoed) -> None:
+    def __init__(
+        self,
+        *,
+        request_id: str,
+        created: int,
+        model: str,
+        echoed: Echoed,
+        names: ToolNames | None = None,
+    ) -> None:
         self._request_id = request_id
         self._created = created
         self._model = model
         self._echoed = echoed
+        self._names = names or ToolNames(())
         self._number = 0
-        self._message_is_open = False
-        self._text: list[str] = []
-        self._calls = 0
+        # What has been spelled of a stream: the items that are done, and the one that is open.
+        self._done: list[Mapping[str, Any]] = []
+        self._open: _OpenItem | None = None
+        self._has_message = False
 
     # ---- streams ----
 
@@ -88,15 +165,17 @@ class ResponsesShape:
 
     def text(self, index: int, parts: Sequence[str]) -> bytes:
         """The next parts of the message, which the first one opens."""
-        opening = b"" if self._message_is_open else self._open_message()
-        self._text += parts
-        return opening + b"".join(
-            self._of_part("response.output_text.delta", delta=part, logprobs=[]) for part in parts
-        )
+        data = self._opened(self._message(self._new_id("msg"), None, "in_progress"), _TEXT)
+        return data + self._told(parts)
 
     def reasoning(self, index: int, parts: Sequence[str]) -> bytes:
-        """Empty: what is thought is not told."""
-        return b""
+        """The next parts of a reasoning item, which the first one opens.
+
+        What was thought stands in the item's content; where a summary was asked for, in its
+        place: programs that ask for one show nothing else.
+        """
+        field = _SUMMARY if self._echoed.summary else _THOUGHT
+        return self._opened(self._reasoning(self._new_id("rs"), None), field) + self._told(parts)
 
     def comment(self, words: str) -> bytes:
         """A comment of server-sent events."""
@@ -107,17 +186,16 @@ class ResponsesShape:
         result = completion_of(response)
         data = b""
         # An empty answer still is a message; only calls may come without one.
-        if not self._message_is_open and not result.tool_calls:
-            data += self._open_message()
-        if self._message_is_open:
-            data += self._close_message(_status(result))
+        if not self._has_message and not result.tool_calls:
+            data += self._opened(self._message(self._new_id("msg"), None, "in_progress"), _TEXT)
+        data += self._closed(_status(result))
         for call in result.tool_calls:
             data += self._call(call)
         return data
 
     def ended(self, responses: Sequence[CommandResponse]) -> bytes:
         """The event with the whole response."""
-        body = self.whole(responses)
+        body = self.whole(responses) | {"output": list(self._done)}
         return self._event(f"response.{body['status']}", response=body)
 
     def failed(self, refusal: Refusal) -> bytes:
@@ -131,10 +209,13 @@ class ResponsesShape:
         """The whole body."""
         (response,) = responses
         result = completion_of(response)
-        output: list[dict[str, Any]] = []
+        output: list[Mapping[str, Any]] = []
+        if result.reasoning:
+            output.append(self._reasoning(f"rs_{self._request_id}", result.reasoning))
         if result.text or not result.tool_calls:
-            output.append(self._message(result.text, _status(result)))
-        output += [self._call_item(call, "completed") for call in result.tool_calls]
+            item = self._message(f"msg_{self._request_id}", result.text, _status(result))
+            output.append(item)
+        output += [{**self._names.item(call), "status": "completed"} for call in result.tool_calls]
         cut = result.finish_reason == "length"
         self._model = model_of(responses, self._model)
         return self._body(_status(result), output) | {
@@ -150,65 +231,89 @@ class ResponsesShape:
         self._number += 1
         return f"event: {kind}\ndata: {as_json(value)}\n\n".encode(errors="replace")
 
-    @property
-    def _message_id(self) -> str:
-        return f"msg_{self._request_id}"
+    def _new_id(self, prefix: str) -> str:
+        """An id for the next item of a stream: by its place, but for the first of its kind."""
+        place = len(self._done)
+        first = f"{prefix}_{self._request_id}"
+        return first if all(item["id"] != first for item in self._done) else f"{first}_{place}"
 
-    def _message(self, text: str | None, status: str) -> dict[str, Any]:
-        content = [] if text is None else [self._part(text)]
+    def _message(self, item_id: str, text: str | None, status: str) -> dict[str, Any]:
+        content = [] if text is None else [_part(_TEXT, text)]
         return {
-            "id": self._message_id,
+            "id": item_id,
             "type": "message",
             "status": status,
             "role": "assistant",
             "content": content,
         }
 
-    @staticmethod
-    def _part(text: str) -> dict[str, Any]:
-        return {"type": "output_text", "text": text, "annotations": [], "logprobs": []}
+    def _reasoning(self, item_id: str, text: str | None) -> dict[str, Any]:
+        field = _SUMMARY if self._echoed.summary else _THOUGHT
+        item: dict[str, Any] = {"id": item_id, "type": "reasoning", "summary": []}
+        if text is not None:
+            item[field.list] = [_part(field, text)]
+        return item
+
+    def _opened(self, item: Mapping[str, Any], field: _Field) -> bytes:
+        """Open *item*, unless one of its type is; whatever else is open is closed."""
+        if self._open is not None and self._open.item["type"] == item["type"]:
+            return b""
+        data = self._closed("completed")
+        self._open = _OpenItem(item=item, field=field, index=len(self._done))
+        self._has_message |= item["type"] == "message"
+        return (
+            data
+            + self._event("response.output_item.added", output_index=self._open.index, item=item)
+            + self._of_part(f"response.{field.of_part}.added", part=_part(field, ""))
+        )
+
+    def _told(self, parts: Sequence[str]) -> bytes:
+        """The next parts of the open item."""
+        assert self._open is not None, "parts are of an item that was opened"
+        self._open.parts += parts
+        field = self._open.field
+        return b"".join(
+            self._of_part(f"response.{field.of_text}.delta", delta=part, **field.beside)
+            for part in parts
+        )
+
+    def _closed(self, status: str) -> bytes:
+        """The end of the item that is open, if one is."""
+        if self._open is None:
+            return b""
+        item, field, text = self._open.item, self._open.field, "".join(self._open.parts)
+        done = {**item, field.list: [_part(field, text)]}
+        if "status" in item:
+            done["status"] = status
+        data = (
+            self._of_part(f"response.{field.of_text}.done", text=text, **field.beside)
+            + self._of_part(f"response.{field.of_part}.done", part=_part(field, text))
+            + self._event("response.output_item.done", output_index=self._open.index, item=done)
+        )
+        self._done.append(done)
+        self._open = None
+        return data
 
     def _of_part(self, kind: str, **fields: Any) -> bytes:
-        place = {"item_id": self._message_id, "output_index": 0, "content_index": 0}
-        return self._event(kind, **place, **fields)
-
-    def _open_message(self) -> bytes:
-        self._message_is_open = True
-        item = self._message(None, "in_progress")
-        return self._event("response.output_item.added", output_index=0, item=item) + (
-            self._of_part("response.content_part.added", part=self._part(""))
-        )
-
-    def _close_message(self, status: str) -> bytes:
-        text = "".join(self._text)
-        item = self._message(text, status)
-        return (
-            self._of_part("response.output_text.done", text=text, logprobs=[])
-            + self._of_part("response.content_part.done", part=self._part(text))
-            + self._event("response.output_item.done", output_index=0, item=item)
-        )
-
-    def _call_item(self, call: ToolCall, status: str) -> dict[str, Any]:
-        return {
-            "id": f"fc_{call.id}",
-            "type": "function_call",
-            "status": status,
-            "call_id": call.id,
-            "name": call.name,
-            "arguments": call.arguments if status == "completed" else "",
-        }
+        assert self._open is not None, "a part is of an item that was opened"
+        place = {"item_id": self._open.item["id"], "output_index": self._open.index}
+        return self._event(kind, **place, **{self._open.field.index: 0}, **fields)
 
     def _call(self, call: ToolCall) -> bytes:
-        place: dict[str, Any] = {"output_index": self._calls + self._message_is_open}
-        self._calls += 1
-        of_item = {"item_id": f"fc_{call.id}", **place}
-        added, done = (self._call_item(call, status) for status in ("in_progress", "completed"))
-        arguments = call.arguments
-        kind = "response.function_call_arguments"
+        item = self._names.item(call)
+        place = {"output_index": len(self._done)}
+        field, kind = "arguments", "response.function_call_arguments"
+        if item["type"] == "custom_tool_call":
+            field, kind = "input", "response.custom_tool_call_input"
+        of_item = {"item_id": item["id"], **place}
+        done = {**item, "status": "completed"}
+        self._done.append(done)
+        added = {**item, field: "", "status": "in_progress"}
+        named = {"name": item["name"]} if field == "arguments" else {}
         return (
             self._event("response.output_item.added", item=added, **place)
-            + self._event(f"{kind}.delta", delta=arguments, **of_item)
-            + self._event(f"{kind}.done", arguments=arguments, name=call.name, **of_item)
+            + self._event(f"{kind}.delta", delta=item[field], **of_item)
+            + self._event(f"{kind}.done", **{field: item[field]}, **named, **of_item)
             + self._event("response.output_item.done", item=done, **place)
         )
 
@@ -225,8 +330,9 @@ class ResponsesShape:
             "max_output_tokens": echoed.max_output_tokens,
             "model": self._model,
             "output": list(output),
-            "parallel_tool_calls": True,
+            "parallel_tool_calls": echoed.parallel_tool_calls,
             "previous_response_id": None,
+            "reasoning": {"effort": echoed.effort, "summary": echoed.summary},
             "store": False,
             "temperature": echoed.temperature,
             "text": dict(echoed.text),

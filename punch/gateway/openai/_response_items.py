@@ -1,0 +1,241 @@
+"""The items of a conversation, as OpenAI's Responses API has them, made messages between peers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Annotated, Any, Literal
+
+import attrs
+from pydantic import ConfigDict, Discriminator, Field, Tag
+
+from ...wire import ChatMessage, ContentPart, ToolCall
+from ..bodies import MAX_PARTS, Body, PictureAddress, Refused, Taken, Text
+from ._response_tools import ToolNames, arguments_of
+
+
+class TextPart(Body):
+    """A text in a message."""
+
+    type: Literal["input_text", "output_text", "text", "summary_text", "reasoning_text"]
+    text: str
+    # What an earlier answer had, sent back as it was.
+    annotations: list[Any] | None = Field(default=None, max_length=0, fail_fast=True)
+    logprobs: list[Any] | None = Field(default=None, max_length=0, fail_fast=True)
+
+    @property
+    def part(self) -> ContentPart:
+        """The part as peers read it."""
+        return ContentPart(type="text", text=self.text)
+
+
+class PicturePart(Body):
+    """A picture in a message."""
+
+    type: Literal["input_image"]
+    image_url: PictureAddress
+    detail: Annotated[Any, Taken("how finely a model looks is its own matter")] = None
+    file_id: Annotated[Any, Refused("no files are stored here; send the picture itself")] = None
+
+    @property
+    def part(self) -> ContentPart:
+        """The part as peers read it."""
+        found: ContentPart = self.image_url
+        return found
+
+
+class OtherPart(Body):
+    """A part of a kind that cannot be read."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    type: Annotated[Any, Refused("no peer reads parts of this type; say in text what is in it")]
+
+    @property
+    def part(self) -> ContentPart:
+        """The part as peers read it; there is none."""
+        return ContentPart(type="text", text="")
+
+
+_TEXTS = ("input_text", "output_text", "text", "summary_text", "reasoning_text")
+
+
+def _kind_of_part(value: Any) -> str:
+    kind = value.get("type") if isinstance(value, dict) else getattr(value, "type", None)
+    if kind == "input_image":
+        return "~picture"
+    return "~text" if kind in _TEXTS or not isinstance(kind, str) else "~other"
+
+
+Content = Annotated[
+    Text
+    | Annotated[
+        list[
+            Annotated[
+                Annotated[TextPart, Tag("~text")]
+                | Annotated[PicturePart, Tag("~picture")]
+                | Annotated[OtherPart, Tag("~other")],
+                Discriminator(_kind_of_part),
+            ]
+        ],
+        Field(max_length=MAX_PARTS, fail_fast=True),
+        Tag("~list"),
+    ],
+    Discriminator(lambda value: "~text" if isinstance(value, str) else "~list"),
+]
+
+
+def _parts_of(content: Any) -> list[ContentPart]:
+    if isinstance(content, str):
+        return [ContentPart(type="text", text=content)]
+    return [each.part for each in content or ()]
+
+
+def _text_of(content: Any) -> str:
+    return "".join(part.text or "" for part in _parts_of(content))
+
+
+class Item(Body):
+    """What every item may have."""
+
+    id: str | None = None
+    status: str | None = None
+    # Codex's own notes.
+    metadata: Annotated[Any, Taken("nothing is stored that it could be found by")] = None
+
+    def message(self, names: ToolNames) -> ChatMessage:
+        """The item as a message between peers; *names* are those of the tools."""
+        raise NotImplementedError
+
+
+class Message(Item):
+    """A message of the conversation."""
+
+    type: Literal["message"] = "message"
+    role: Literal["system", "developer", "user", "assistant"]
+    content: Content
+    phase: Annotated[Any, Taken("an echo of a model's own")] = None
+
+    def message(self, names: ToolNames) -> ChatMessage:
+        """The item as a message between peers."""
+        role = "system" if self.role == "developer" else self.role
+        return ChatMessage.of_parts(role, _parts_of(self.content))
+
+
+class Called(Item):
+    """A function that the assistant asked for."""
+
+    type: Literal["function_call"]
+    call_id: str
+    name: str
+    namespace: str | None = None
+    arguments: str
+
+    def message(self, names: ToolNames) -> ChatMessage:
+        """The item as a message between peers."""
+        name = names.ours(self.name, self.namespace)
+        call = ToolCall(id=self.call_id, name=name, arguments=self.arguments)
+        return ChatMessage(role="assistant", content="", tool_calls=(call,))
+
+
+class CalledWithText(Item):
+    """A tool that takes free text, which the assistant asked for."""
+
+    type: Literal["custom_tool_call"]
+    call_id: str
+    name: str
+    input: str
+
+    def message(self, names: ToolNames) -> ChatMessage:
+        """The item as a message between peers."""
+        call = ToolCall(id=self.call_id, name=self.name, arguments=arguments_of(self.input))
+        return ChatMessage(role="assistant", content="", tool_calls=(call,))
+
+
+class Returned(Item):
+    """The output of a tool."""
+
+    type: Literal["function_call_output", "custom_tool_call_output"]
+    call_id: str
+    output: Content
+
+    def message(self, names: ToolNames) -> ChatMessage:
+        """The item as a message between peers."""
+        parts = _parts_of(self.output)
+        return ChatMessage.of_parts("tool", parts, tool_call_id=self.call_id)
+
+
+class Reasoned(Item):
+    """What the assistant thought before it said or asked for anything."""
+
+    type: Literal["reasoning"]
+    summary: Content | None = None
+    content: Content | None = None
+    encrypted_content: Annotated[Any, Taken("only the server that made it can read it")] = None
+
+    def message(self, names: ToolNames) -> ChatMessage:
+        """The item as a message between peers, with what was thought alone."""
+        thought = _text_of(self.content) or _text_of(self.summary)
+        return ChatMessage(role="assistant", content="", reasoning=thought or None)
+
+
+class OtherItem(Item):
+    """An item of a kind that cannot be read here."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    type: Annotated[Any, Refused("no peer can read items of this type")]
+
+
+_KINDS: dict[str, str] = {
+    "message": "~message",
+    "function_call": "~function_call",
+    "custom_tool_call": "~custom_tool_call",
+    "function_call_output": "~output",
+    "custom_tool_call_output": "~output",
+    "reasoning": "~reasoning",
+}
+
+
+def _kind_of_item(value: Any) -> str:
+    if isinstance(value, dict):
+        kind = value.get("type", "message")
+        return _KINDS.get(kind, "~other") if isinstance(kind, str) else "~message"
+    return _KINDS.get(str(getattr(value, "type", "message")), "~other")
+
+
+AnyItem = Annotated[
+    Annotated[Message, Tag("~message")]
+    | Annotated[Called, Tag("~function_call")]
+    | Annotated[CalledWithText, Tag("~custom_tool_call")]
+    | Annotated[Returned, Tag("~output")]
+    | Annotated[Reasoned, Tag("~reasoning")]
+    | Annotated[OtherItem, Tag("~other")],
+    Discriminator(_kind_of_item),
+]
+
+
+def messages_of(items: Iterable[Item], names: ToolNames) -> Sequence[ChatMessage]:
+    """The messages between peers for *items*: thought, text and calls of one turn are one."""
+    found: list[ChatMessage] = []
+    for item in items:
+        message = item.message(names)
+        last = found[-1] if found else None
+        if last is None or not _belong_together(last, message):
+            found.append(message)
+            continue
+        thoughts = [text for text in (last.reasoning, message.reasoning) if text]
+        found[-1] = attrs.evolve(
+            last,
+            content=last.content + message.content,
+            tool_calls=last.tool_calls + message.tool_calls,
+            reasoning="\n".join(thoughts) or None,
+        )
+    # What was thought without a word or a call after it says nothing to a model.
+    return [each for each in found if each.content or each.tool_calls or each.reasoning is None]
+
+
+def _belong_together(last: ChatMessage, message: ChatMessage) -> bool:
+    """Whether *message* is of the turn of *last*: its call, or what follows its thought."""
+    if (last.role, message.role) != ("assistant", "assistant") or last.parts or message.parts:
+        return False
+    return bool(message.tool_calls) or not (last.content or last.tool_calls)
