@@ -120,7 +120,7 @@ class Engine:
                     other.cancel()
             finally:
                 self._running.discard(scope)
-        raise BackendCrashed("the engine died")
+        raise BackendCrashed("the engine died", engine_died=True)
 
 
 async def main() -> None:
