@@ -18,6 +18,7 @@ from punch.bootstrap import __main__ as bootstrap
 from punch.cli import ExitCode
 from punch.dialer import __main__ as dialer
 from punch.gateway import __main__ as gateway
+from punch.gateway import fields_table, refused_table, taken_table
 from punch.listener import __main__ as listener
 from punch.settings import (
     BootstrapSettings,
@@ -71,6 +72,8 @@ def limits() -> str:
 
 PARTS = {
     "INFERENCE.md": {"help": helps, "exits": exits},
+    "docs/gateway.md": {"fields": fields_table},
+    "docs/fields.md": {"taken": taken_table, "refused": refused_table},
     "docs/protocol.md": {"diagram": diagram, "limits": limits},
 }
 

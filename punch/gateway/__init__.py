@@ -1,6 +1,7 @@
 """The gateway: an HTTP server in front of a router, in the shapes of OpenAI and Ollama."""
 
 from ._errors import TABLE, Refusal, Row, refusal_of
+from ._fields import BODIES, fields_table, refused_table, taken_table
 from ._gateway import (
     DEFAULT_PORT,
     Gateway,
@@ -61,4 +62,8 @@ __all__ = [
     "Row",
     "Refusal",
     "refusal_of",
+    "BODIES",
+    "fields_table",
+    "taken_table",
+    "refused_table",
 ]

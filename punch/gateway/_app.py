@@ -42,6 +42,9 @@ EXPOSED = (
     "X-Punch-Segments, X-Punch-Taken, Retry-After"
 )
 
+# What stands under /v1. Programs disagree on whether that is a part of the address they are given.
+_UNDER_V1 = frozenset({"chat", "completions", "responses", "embeddings", "models", "messages"})
+
 _USUAL_PORTS = {"http": ":80", "https": ":443"}
 
 # A key of a browser's, which can give a WebSocket no headers of its own: the page offers it as a
@@ -247,6 +250,16 @@ def _check_address(scope: Scope) -> None:
         )
 
 
+def usual_path(path: str) -> str:
+    """*path* with the ``/v1`` of OpenAI's and Anthropic's interfaces, once.
+
+    Programs are given an address with it or without, and add it or do not.
+    """
+    bare = path.removeprefix("/v1") if path.startswith("/v1/v1/") else path
+    first = bare.removeprefix("/").partition("/")[0]
+    return f"/v1{bare}" if first in _UNDER_V1 else bare
+
+
 def is_own_name(host: str) -> bool:
     """Whether *host* can only mean this machine, or says its address outright."""
     name = host.rstrip(".").lower()
@@ -313,6 +326,7 @@ class Application:
         if scope["type"] not in ("http", "websocket"):
             return
         headers = dict(scope["headers"])
+        scope = {**scope, "path": usual_path(scope["path"])}
         answer = _Sender(send, self.door.cors.headers(headers), scope["type"])
         try:
             await self.door.enter(scope, headers)

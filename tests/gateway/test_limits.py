@@ -31,6 +31,10 @@ async def schemas() -> dict[str, Any]:
     return found
 
 
+# Numbers of which -1 means something to engines, and what is the least that is taken.
+LEAST = {"top_k": -1, "seed": -(1 << 63)}
+
+
 def bounds(schema: Any) -> Iterator[tuple[str, float]]:
     """The limits that a field's schema says, in whichever branch."""
     for name, value in schema.items():
@@ -63,7 +67,8 @@ async def test_openapi_says_no_wider_limit_than_peers_have(autojump_clock: MockC
             wider.append(place)
     # What stands for no limit, any seed or all tokens (-1, -2) is not sent to anybody, and nor are
     # Anthropic's tools of a server, which come beside others.
-    unlimited = {"num_predict", "max_tokens", "max_output_tokens", "seed", "top_k"}
+    unlimited = {"num_predict", "n_predict", "max_tokens", "max_completion_tokens"}
+    unlimited |= {"max_output_tokens", *LEAST}
     allowed = {place for place in wider if place.partition(".")[2] in unlimited}
     assert set(wider) - allowed <= {"CountBody.tools", "MessagesBody.tools"}
     assert "Options.num_predict" in allowed
@@ -89,7 +94,7 @@ async def test_the_ends_of_each_limit_are_answered_and_beyond_is_refused(
     """With the field's name, before anybody is asked."""
     limit = LIMITS[name]
     most = int(limit.most) if name != "seed" else (1 << 63) - 1
-    least = int(limit.least)
+    least = int(limit.least) if name not in LEAST else LEAST[name]
     question = {"messages": [{"role": "user", "content": "x"}], "max_tokens": 1}
     async with open_client({"a": MockBackend(MockScript())}) as client:
         for value, status in ((least, 200), (most, 200), (least - 1, 400), (most + 1, 400)):

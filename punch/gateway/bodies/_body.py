@@ -35,7 +35,8 @@ MAX_NOTES = 64
 MAX_WHOLE = float(1 << 53)
 
 
-@attrs.frozen
+# Not equal to another: `Annotated` keeps one of two equal marks, and to Python 0 equals False.
+@attrs.frozen(eq=False)
 class Taken:
     """Marks a field that may have any value and changes nothing: ``Annotated[Any, Taken(...)]``."""
 
@@ -49,7 +50,7 @@ class Taken:
         return handler(schema) | {"description": f"Taken, and changes nothing: {self.why}."}
 
 
-@attrs.frozen
+@attrs.frozen(eq=False)
 class Refused:
     """Marks a field that cannot be honoured: ``Annotated[Any, Refused(...)]``.
 
@@ -62,9 +63,14 @@ class Refused:
     nothing: tuple[Any, ...] = attrs.field(default=(), kw_only=True)
     """Further values that ask for nothing, such as its default."""
 
+    empty: bool = attrs.field(default=True, kw_only=True)
+    """What is empty asks for nothing; else null alone does."""
+
     def is_nothing(self, value: Any) -> bool:
         """Whether *value* asks for nothing."""
-        return is_empty(value) or any(_is_same(value, each) for each in self.nothing)
+        if value is None or (self.empty and is_empty(value)):
+            return True
+        return any(_is_same(value, each) for each in self.nothing)
 
     def reason(self, value: Any) -> str:
         """Why *value* cannot be honoured."""
@@ -75,7 +81,8 @@ class Refused:
     ) -> JsonSchemaValue:
         """The values that ask for nothing, with the reason."""
         why = f" {self.why}." if isinstance(self.why, str) else ""
-        return {"enum": [None, "", [], {}, *self.nothing], "description": f"Not honoured:{why}"}
+        taken = [None, *(["", [], {}] if self.empty else []), *self.nothing]
+        return {"enum": taken, "description": f"Not honoured:{why}"}
 
 
 def is_empty(value: Any) -> bool:

@@ -1,317 +1,245 @@
 """The bodies that OpenAI's clients send, as far as a network of small machines can honour them.
 
-A field that is not here is refused by name. Some are here only with the value that asks for
-nothing, since clients send it unasked: ``store: false``, ``logit_bias: {}``.
+What each field comes to is said where it stands: honoured, taken, or refused with the reason.
 """
 
 from __future__ import annotations
 
-import json
 from typing import Annotated, Any, Literal
 
-from pydantic import (
-    ConfigDict,
-    Discriminator,
-    Field,
-    Tag,
-    field_validator,
-    model_validator,
-)
+from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
-from ...wire import ContentPart
+from ...wire import Tool
 from ..bodies import (
-    MAX_PARTS,
-    MAX_SEED,
     Body,
     Effort,
     Function,
     ModelName,
-    Never,
-    PictureAddress,
     PunchOptions,
     ReasoningOptions,
     Refused,
     Taken,
     TemplateOptions,
     Text,
+    switched,
     within,
+)
+from ._format import FormBody
+from ._messages import MessageBody
+from ._sampling import SamplingBody, shortest, text_or_list
+from ._tools import (
+    ChosenFunction,
+    FunctionTool,
+    NamedFunction,
+    ToolBody,
+    ToolChoice,
+    chosen_tools,
+    tool_of,
 )
 
 MAX_ANSWERS = 16
 """Answers to one request, side by side."""
 
-
-def _kind(value: Any) -> str | None:
-    if isinstance(value, str):
-        return "~text"
-    return "~list" if isinstance(value, list) else None
-
-
-class TextPart(Body):
-    """A text in a message."""
-
-    type: Literal["text"]
-    text: str
-
-    @property
-    def part(self) -> ContentPart:
-        """The part as peers read it."""
-        return ContentPart(type="text", text=self.text)
-
-
-class PictureLink(Body):
-    """Where a picture is: in the address itself."""
-
-    url: PictureAddress
-    detail: Annotated[Any, Taken("how finely a model looks is its own matter")] = None
-
-    @model_validator(mode="before")
-    @classmethod
-    def _bare(cls, value: Any) -> Any:
-        # Some clients send the address alone.
-        return {"url": value} if isinstance(value, str) else value
-
-
-class PicturePart(Body):
-    """A picture in a message."""
-
-    type: Literal["image_url"]
-    image_url: PictureLink
-
-    @property
-    def part(self) -> ContentPart:
-        """The part as peers read it."""
-        found: ContentPart = self.image_url.url
-        return found
-
-
-class OtherPart(Body):
-    """A part of a kind that cannot be read."""
-
-    model_config = ConfigDict(extra="ignore")
-
-    type: Annotated[Any, Refused("no peer reads parts of this type; say in text what is in it")]
-
-    @property
-    def part(self) -> ContentPart:
-        """The part as peers read it; there is none."""
-        return ContentPart(type="text", text="")
-
-
-def _kind_of_part(value: Any) -> str:
-    kind = value.get("type") if isinstance(value, dict) else getattr(value, "type", None)
-    if kind in ("text", "image_url"):
-        return f"~{kind}"
-    return "~other" if isinstance(kind, str) else "~text"
-
-
-Part = Annotated[
-    Annotated[TextPart, Tag("~text")]
-    | Annotated[PicturePart, Tag("~image_url")]
-    | Annotated[OtherPart, Tag("~other")],
-    Discriminator(_kind_of_part),
-]
-Content = Annotated[
-    Text | Annotated[list[Part], Field(max_length=MAX_PARTS, fail_fast=True), Tag("~list")],
-    Discriminator(_kind),
-]
-
-
-class FunctionCall(Body):
-    """The name and arguments of a call."""
-
-    name: str
-    arguments: str
-
-
-class CalledTool(Body):
-    """A call that the assistant asked for."""
-
-    id: str
-    type: Literal["function"] = "function"
-    function: FunctionCall
-
-
-class MessageBody(Body):
-    """A message of a conversation."""
-
-    role: Literal["system", "developer", "user", "assistant", "tool"]
-    content: Content | None = None
-    name: str | None = None
-    tool_calls: Annotated[list[CalledTool] | None, within("messages[].tool_calls")] = None
-    tool_call_id: str | None = None
-    refusal: None = None
-    # What the official client's own messages carry when they are sent back.
-    audio: None = None
-    function_call: None = None
-    annotations: list[Any] | None = Field(default=None, max_length=0, fail_fast=True)
-    # What was thought, under the name that we say and under the one that others do.
-    reasoning_content: str | None = None
-    reasoning: str | None = None
-
-    @property
-    def parts(self) -> tuple[ContentPart, ...]:
-        """What was said, part by part."""
-        if self.content is None:
-            return ()
-        if isinstance(self.content, str):
-            return (ContentPart(type="text", text=self.content),)
-        return tuple(part.part for part in self.content)
-
-
-class FunctionTool(Body):
-    """A tool; only functions are supported."""
-
-    type: Literal["function"]
-    function: Function
-
-
-class NamedFunction(Body):
-    """The name of a function."""
-
-    name: str
-
-
-class ChosenFunction(Body):
-    """The one function that is to be called."""
-
-    type: Literal["function"]
-    function: NamedFunction
-
-
-class JsonSchema(Body):
-    """The JSON schema that an answer must fit."""
-
-    name: str
-    description: str | None = None
-    schema_: dict[str, Any] | None = Field(default=None, alias="schema")
-    strict: bool | None = None
-
-
-class ResponseFormat(Body):
-    """The form that an answer must have."""
-
-    type: Literal["text", "json_object", "json_schema"]
-    json_schema: JsonSchema | None = None
-
-    @model_validator(mode="after")
-    def _complete(self) -> ResponseFormat:
-        if (self.type == "json_schema") != (self.json_schema is not None):
-            raise ValueError("json_schema goes with the type 'json_schema' and with no other")
-        return self
-
-    @property
-    def schema_text(self) -> str | None:
-        """The schema, as text; ``{}`` for any object."""
-        if self.type == "text":
-            return None
-        schema = self.json_schema.schema_ if self.json_schema is not None else None
-        return json.dumps(schema or {}, ensure_ascii=False)
+_STORED = "nothing is stored"
+_USERS = "users are not told apart; keys are"
+_CACHES = "a hint for caches of prompts"
+_BILLING = "nothing is billed"
+_CHECKED = "nobody here judges texts; leave it out"
+_ROUTING = "punch chooses among its peers by its own rules"
 
 
 class StreamOptions(Body):
     """Additions to a stream."""
 
     include_usage: bool | None = None
-    include_obfuscation: Never | None = None
+    include_obfuscation: Annotated[
+        Any, Taken("a stream is as long as what it says: it has no padding")
+    ] = None
+    continuous_usage_stats: Annotated[Any, Taken("tokens are counted at the end of a stream")] = (
+        None
+    )
 
 
-Stop = Annotated[
-    Text | Annotated[list[str], within("stop", max_length=4), Tag("~list")],
-    Discriminator(_kind),
-]
-ToolChoice = Annotated[
-    Annotated[Literal["none", "auto", "required"], Tag("~text")]
-    | Annotated[ChosenFunction, Tag("~function")],
-    Discriminator(lambda value: "~text" if isinstance(value, str) else "~function"),
-]
+class ThinkingOptions(Body):
+    """Whether the model thinks before it answers, in Anthropic's words."""
+
+    type: Literal["enabled", "disabled", "adaptive"] = "enabled"
+    budget_tokens: Annotated[int | None, within("reasoning_budget")] = None
+
+    @property
+    def wanted(self) -> str | None:
+        """How much to think, in one word."""
+        return None if self.type == "adaptive" else switched(self.type == "enabled")
 
 
-class GenerationBody(Body):
-    """The fields that chat and completions share."""
+class QuestionBody(Body):
+    """The fields that every question has, whatever is asked."""
 
     model: ModelName = "auto"
+    user: Annotated[Any, Taken(_USERS)] = None
+    safety_identifier: Annotated[Any, Taken(_USERS)] = None
+    metadata: Annotated[Any, Taken(f"{_STORED} that it could be found by")] = None
+    client_metadata: Annotated[Any, Taken(f"{_STORED} that it could be found by")] = None
+    store: Annotated[Any, Taken(f"{_STORED}, and an answer is the same")] = None
+    service_tier: Annotated[Any, Taken(_BILLING)] = None
+    prompt_cache_key: Annotated[Any, Taken(_CACHES)] = None
+    prompt_cache_options: Annotated[Any, Taken(_CACHES)] = None
+    prompt_cache_retention: Annotated[Any, Taken(_CACHES)] = None
+    moderation: Annotated[Any, Refused(_CHECKED)] = None
+    request_id: Annotated[Any, Taken("the header X-Request-ID says it")] = None
+    session_id: Annotated[Any, Taken(_USERS)] = None
+    provider: Annotated[Any, Taken(_ROUTING)] = None
+    usage: Annotated[Any, Taken("answers have their usage")] = None
+    trace: Annotated[Any, Taken("the header traceparent says it")] = None
+    punch: PunchOptions = PunchOptions()
+
+    @field_validator("model", mode="before")
+    @classmethod
+    def _empty_is_any(cls, value: Any) -> Any:
+        return "auto" if value == "" else value
+
+
+class GenerationBody(QuestionBody, SamplingBody):
+    """The fields that chat and completions share."""
+
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     n: int | None = Field(default=None, ge=1, le=MAX_ANSWERS)
-    temperature: Annotated[float | None, within("temperature")] = None
-    top_p: Annotated[float | None, within("top_p")] = None
-    top_k: Annotated[int | None, within("top_k")] = None
-    min_p: Annotated[float | None, within("min_p")] = None
-    repeat_penalty: Annotated[float | None, within("repeat_penalty")] = None
-    presence_penalty: Annotated[float | None, within("presence_penalty")] = None
-    frequency_penalty: Annotated[float | None, within("frequency_penalty")] = None
-    max_tokens: Annotated[int | None, within("max_tokens")] = None
-    stop: Stop | None = None
-    seed: Annotated[int | None, within("seed", le=MAX_SEED)] = None
-    user: Annotated[Any, Taken("users are not told apart")] = None
-    # Peers may have tokenizers of their own, so a bias by token number has no meaning here.
-    logit_bias: dict[str, Any] | None = Field(default=None, max_length=0)
-    punch: PunchOptions = PunchOptions()
-
-    @field_validator("punch", mode="before")
-    @classmethod
-    def _none_is_usual(cls, value: Any) -> Any:
-        return PunchOptions() if value is None else value
-
-    @model_validator(mode="after")
-    def _options_need_a_stream(self) -> GenerationBody:
-        if self.stream_options is not None and not self.stream:
-            raise ValueError("stream_options goes with stream: true only")
-        return self
+    best_of: Annotated[Any, Refused("all answers are given: ask for n of them", nothing=(1,))] = (
+        None
+    )
+    max_tokens: Annotated[int | None, within("max_tokens", ge=-1)] = Field(
+        default=None, description="-1 is no limit."
+    )
+    n_predict: Annotated[int | None, within("max_tokens", ge=-1)] = Field(
+        default=None, description="llama-server's name of `max_tokens`."
+    )
 
     @property
-    def stops(self) -> tuple[str, ...]:
-        """The texts that end an answer."""
-        if self.stop is None:
-            return ()
-        return (self.stop,) if isinstance(self.stop, str) else tuple(self.stop)
-
-    @property
-    def includes_usage(self) -> bool:
-        """The stream ends with the tokens that were used."""
-        return self.stream_options is not None and bool(self.stream_options.include_usage)
+    def includes_usage(self) -> bool | None:
+        """The stream ends with the tokens that were used; `None` if nothing is said of it."""
+        return None if self.stream_options is None else self.stream_options.include_usage
 
 
-class ChatBody(GenerationBody):
+class ChatBody(GenerationBody, FormBody):
     """``POST /v1/chat/completions``."""
 
     messages: Annotated[list[MessageBody], within("messages", min_length=1)]
-    # OpenAI's newer name of `max_tokens`.
-    max_completion_tokens: Annotated[int | None, within("max_tokens")] = None
+    max_completion_tokens: Annotated[int | None, within("max_tokens", ge=-1)] = Field(
+        default=None, description="OpenAI's newer name of `max_tokens`."
+    )
     logprobs: bool | None = None
     top_logprobs: Annotated[int | None, within("logprobs")] = None
-    response_format: ResponseFormat | None = None
-    tools: Annotated[list[FunctionTool] | None, within("tools")] = None
+    tools: Annotated[list[ToolBody] | None, within("tools")] = None
     tool_choice: ToolChoice | None = None
     parallel_tool_calls: bool | None = None
+    functions: Annotated[list[Function] | None, within("tools")] = Field(
+        default=None, description="The old name of `tools`; calls come as `tool_calls`."
+    )
+    function_call: (
+        Annotated[
+            Annotated[Literal["none", "auto", ""], Tag("~text")]
+            | Annotated[NamedFunction, Tag("~function")],
+            Discriminator(lambda value: "~text" if isinstance(value, str) else "~function"),
+        ]
+        | None
+    ) = Field(default=None, description="The old name of `tool_choice`.")
     reasoning_effort: Effort | None = None
-    # The same in the words of other servers.
-    reasoning: ReasoningOptions | None = None
-    chat_template_kwargs: TemplateOptions | None = None
-    metadata: Annotated[Any, Taken("nothing is stored that it could be found by")] = None
-    store: Annotated[Any, Refused("nothing is stored; send false", nothing=(False,))] = None
-    service_tier: Literal["auto", "default"] | None = None
-    modalities: list[Literal["text"]] | None = Field(default=None, max_length=1, fail_fast=True)
-    safety_identifier: Annotated[Any, Taken("users are not told apart")] = None
-    prompt_cache_key: Annotated[Any, Taken("a hint for caches of prompts")] = None
+    reasoning: ReasoningOptions | None = Field(
+        default=None, description="OpenRouter's words for `reasoning_effort`."
+    )
+    chat_template_kwargs: TemplateOptions | None = Field(
+        default=None, description="Whether to think, in the words of llama-server and vLLM."
+    )
+    enable_thinking: bool | None = Field(default=None, description="The same, as Qwen's have it.")
+    thinking: ThinkingOptions | None = Field(
+        default=None, description="The same, as Anthropic's and DeepSeek's clients have it."
+    )
+    thinking_budget_tokens: Annotated[int | None, within("reasoning_budget", ge=-1)] = Field(
+        default=None, description="Tokens to think for; -1 is no limit."
+    )
+    include_reasoning: Annotated[
+        Any, Refused("what is thought is told; pass over it", nothing=(True,))
+    ] = None
+    reasoning_format: Annotated[
+        Any,
+        Refused(
+            "what is thought comes as reasoning_content", nothing=("auto", "deepseek", "parsed")
+        ),
+    ] = None
+    verbosity: Annotated[
+        Any, Refused("say in a message how long the answer should be", nothing=("medium",))
+    ] = None
+    modalities: Annotated[Any, Refused("answers are text", nothing=(["text"],))] = None
+    audio: Annotated[Any, Refused("answers are text")] = None
+    prediction: Annotated[Any, Taken("a hint for speed")] = None
+    web_search_options: Annotated[
+        Any, Refused("nothing is searched here; leave it out", empty=False)
+    ] = None
+    plugins: Annotated[Any, Refused("nothing is run beside a model; leave it out")] = None
+    transforms: Annotated[Any, Refused("a conversation is passed on as it is")] = None
+    safe_prompt: Annotated[
+        Any, Refused("a conversation is passed on as it is", nothing=(False,))
+    ] = None
+    documents: Annotated[Any, Refused("say in a message what is in them")] = None
+    chat_template: Annotated[Any, Refused("peers write prompts with their models' own")] = None
+    add_generation_prompt: Annotated[Any, Refused("an answer is always made", nothing=(True,))] = (
+        None
+    )
+    continue_final_message: Annotated[
+        Any, Refused("an answer that was begun cannot be continued", nothing=(False,))
+    ] = None
+    add_special_tokens: Annotated[
+        Any, Refused("peers write prompts by their models' own templates", nothing=(False,))
+    ] = None
+    echo: Annotated[Any, Refused("an answer has no prompt in it", nothing=(False,))] = None
+
+    @field_validator("function_call", mode="before")
+    @classmethod
+    def _empty_is_none(cls, value: Any) -> Any:
+        return value or None
+
+    @model_validator(mode="after")
+    def _fields_agree(self) -> ChatBody:
+        if self.top_logprobs and not self.logprobs:
+            raise ValueError("top_logprobs goes with logprobs: true only")
+        if self.tools and self.functions:
+            raise ValueError("functions is the old name of tools: send one of them")
+        return self
+
+    @property
+    def longest(self) -> int | None:
+        """The most tokens of the answer."""
+        return shortest(self.max_completion_tokens, self.max_tokens, self.n_predict)
 
     @property
     def effort(self) -> str | None:
         """How much the model is to think; `None` if nothing is said of it."""
-        if self.reasoning_effort is not None:
-            return self.reasoning_effort
-        others = (self.reasoning, self.chat_template_kwargs)
-        return next((each.wanted for each in others if each and each.wanted), None)
+        others = (self.reasoning, self.thinking, self.chat_template_kwargs)
+        said = (each.wanted for each in others if each is not None)
+        wanted = next((each for each in said if each is not None), None)
+        return self.reasoning_effort or wanted or switched(self.enable_thinking)
 
-    @model_validator(mode="after")
-    def _fields_agree(self) -> ChatBody:
-        if self.top_logprobs is not None and not self.logprobs:
-            raise ValueError("top_logprobs goes with logprobs: true only")
-        if self.max_tokens is not None and self.max_completion_tokens is not None:
-            # Which of two numbers should count is not for us to guess.
-            raise ValueError("max_tokens and max_completion_tokens are the same: send one of them")
-        return self
+    @property
+    def thought(self) -> int | None:
+        """Tokens that the model may think for."""
+        reasoning, thinking = self.reasoning, self.thinking
+        return shortest(
+            self.thinking_budget_tokens,
+            None if reasoning is None else reasoning.max_tokens,
+            None if thinking is None else thinking.budget_tokens,
+        )
+
+    @property
+    def callable(self) -> tuple[tuple[Tool, ...], str | None]:
+        """The functions that the model may call, and whether it must, as peers read both."""
+        given = [tool.function for tool in self.tools or () if isinstance(tool, FunctionTool)]
+        given += self.functions or ()
+        choice: ToolChoice | None = self.tool_choice
+        if choice is None and self.function_call is not None:
+            old = self.function_call
+            choice = old if isinstance(old, str) else ChosenFunction(name=old.name)
+        return chosen_tools(choice, map(tool_of, given))
 
 
 Prompt = Annotated[
@@ -319,8 +247,18 @@ Prompt = Annotated[
     | Annotated[
         list[str], Field(min_length=1, max_length=MAX_ANSWERS, fail_fast=True), Tag("~list")
     ],
-    Discriminator(_kind),
+    Discriminator(text_or_list),
 ]
+
+_TOKENS = "peers have tokenizers of their own, so the numbers of tokens mean nothing: send text"
+
+
+def no_tokens(value: Any) -> Any:
+    """*value*, a text or a list of texts; raises `ValueError` if it is a list of tokens."""
+    first = value[0] if isinstance(value, list) and value else None
+    if isinstance(first, int | list) and not isinstance(first, bool):
+        raise ValueError(_TOKENS)
+    return value
 
 
 class CompletionBody(GenerationBody):
@@ -328,23 +266,62 @@ class CompletionBody(GenerationBody):
 
     prompt: Prompt
     logprobs: Annotated[int | None, within("logprobs", le=5)] = None
-    echo: Never | None = None
-    best_of: int | None = Field(default=None, ge=1, le=1)
-    suffix: None = None
+    echo: Annotated[Any, Refused("an answer has no prompt in it", nothing=(False,))] = None
+    suffix: Annotated[Any, Refused("a text is continued at its end only")] = None
+    response_format: Annotated[
+        Any, Refused("ask for it in a chat", nothing=({"type": "text"},))
+    ] = None
+    json_schema: Annotated[Any, Refused("ask for it in a chat")] = None
+    guided_json: Annotated[Any, Refused("ask for it in a chat")] = None
+    add_special_tokens: Annotated[
+        Any, Refused("peers begin a prompt as their models want it", nothing=(True,))
+    ] = None
+
+    @field_validator("prompt", mode="before")
+    @classmethod
+    def _is_text(cls, value: Any) -> Any:
+        return no_tokens(value)
+
+    @field_validator("logprobs", mode="before")
+    @classmethod
+    def _false_is_none(cls, value: Any) -> Any:
+        return None if value is False else value
+
+    @property
+    def longest(self) -> int | None:
+        """The most tokens of the answer."""
+        return shortest(self.max_tokens, self.n_predict)
 
 
 Inputs = Annotated[
     Text | Annotated[list[str], within("inputs", min_length=1), Tag("~list")],
-    Discriminator(_kind),
+    Discriminator(text_or_list),
 ]
 
 
-class EmbeddingBody(Body):
+class EmbeddingBody(QuestionBody):
     """``POST /v1/embeddings``."""
 
-    model: ModelName = "auto"
     input: Inputs
-    encoding_format: Literal["float", "base64"] | None = None
+    encoding_format: Literal["float", "base64", ""] | None = None
     dimensions: int | None = Field(default=None, ge=1)
-    user: str | None = None
-    punch: PunchOptions = PunchOptions()
+    embd_normalize: Annotated[Any, Refused("vectors have the length 1", nothing=(2,))] = None
+    truncate: Annotated[
+        Any, Refused("no text is cut: send a shorter one", nothing=(False, "NONE", "none"))
+    ] = None
+    truncate_prompt_tokens: Annotated[
+        Any, Refused("no text is cut: send a shorter one", nothing=(-1,))
+    ] = None
+    input_type: Annotated[Any, Refused("write what the model wants before its text")] = None
+    prompt_name: Annotated[Any, Refused("write what the model wants before its text")] = None
+    add_special_tokens: Annotated[
+        Any, Refused("peers begin a text as their models want it", nothing=(True,))
+    ] = None
+    priority: Annotated[Any, Taken("punch.priority orders requests")] = None
+    keep_alive: Annotated[Any, Taken("the listener decides about its memory")] = None
+    stream: Annotated[Any, Refused("there is no stream of vectors", nothing=(False,))] = None
+
+    @field_validator("input", mode="before")
+    @classmethod
+    def _is_text(cls, value: Any) -> Any:
+        return no_tokens(value)

@@ -2,79 +2,21 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
-
 import attrs
 
-from ...wire import ChatMessage, Sampling, Tool, ToolCall
 from .._asking import command_request, numbered, side_by_side
 from .._endpoint import Endpoint, RequestContext
 from .._errors import Refusal
 from .._handler import ParsedRequest
-from ._bodies import (
-    ChatBody,
-    CompletionBody,
-    EmbeddingBody,
-    FunctionTool,
-    GenerationBody,
-    MessageBody,
-    ToolChoice,
-)
+from ._bodies import ChatBody, CompletionBody, EmbeddingBody, GenerationBody
 from ._embeddings import EmbeddingShape
+from ._messages import conversation
 from ._shapes import ChatShape, CompletionShape
 
 
-def sampling_of(body: GenerationBody, max_tokens: int | None) -> Sampling:
-    """How to choose tokens."""
-    return Sampling(
-        max_tokens=max_tokens,
-        temperature=body.temperature,
-        top_p=body.top_p,
-        top_k=body.top_k,
-        min_p=body.min_p,
-        repeat_penalty=body.repeat_penalty,
-        presence_penalty=body.presence_penalty,
-        frequency_penalty=body.frequency_penalty,
-        stop=body.stops,
-        seed=body.seed,
-    )
-
-
-def message_of(body: MessageBody) -> ChatMessage:
-    """*body* as a message between peers."""
-    # OpenAI renamed the system role for its reasoning models; all chat templates say system.
-    role = "system" if body.role == "developer" else body.role
-    return ChatMessage.of_parts(
-        role,
-        body.parts,
-        name=body.name,
-        tool_calls=tuple(
-            ToolCall(id=call.id, name=call.function.name, arguments=call.function.arguments)
-            for call in body.tool_calls or ()
-        ),
-        tool_call_id=body.tool_call_id,
-        reasoning=body.reasoning_content or body.reasoning or None,
-    )
-
-
-def tools_of(tools: Sequence[FunctionTool] | None) -> tuple[Tool, ...]:
-    """The functions that the model may call, as peers read them."""
-    return tuple(
-        Tool(
-            name=tool.function.name,
-            description=tool.function.description,
-            parameters=json.dumps(tool.function.parameters or {}, ensure_ascii=False),
-        )
-        for tool in tools or ()
-    )
-
-
-def tool_choice_of(choice: ToolChoice | None) -> str | None:
-    """Whether the model must call a function, and which, as peers read it."""
-    if choice is None or isinstance(choice, str):
-        return choice
-    return f"function:{choice.function.name}"
+def _unused(body: GenerationBody) -> tuple[str, ...]:
+    """Fields of *body* that only matter beside another one, which is not there."""
+    return ("stream_options",) if body.stream_options is not None and not body.stream else ()
 
 
 class Chat(Endpoint[ChatBody]):
@@ -90,21 +32,29 @@ class Chat(Endpoint[ChatBody]):
     def parsed(self, body: ChatBody, context: RequestContext) -> ParsedRequest:
         """The command for the conversation, or one for each answer."""
         streamed = self.is_streamed(body)
-        tools = tools_of(body.tools)
+        tools, tool_choice = body.callable
+        messages = conversation(body.messages)
+        if not messages:
+            raise Refusal(
+                status=400,
+                message="messages has nothing in it that could be answered",
+                code="invalid_value",
+                param="messages",
+            )
         request = command_request(
             self.service,
             context,
             body.punch,
             streamed=streamed,
             command="chat",
-            messages=tuple(map(message_of, body.messages)),
-            sampling=sampling_of(body, body.max_completion_tokens or body.max_tokens),
+            messages=messages,
+            sampling=body.sampling(body.longest),
             tools=tools,
-            tool_choice=tool_choice_of(body.tool_choice),
+            tool_choice=tool_choice,
             parallel_tool_calls=body.parallel_tool_calls if tools else None,
             reasoning_effort=body.effort,
-            reasoning_budget=body.reasoning and body.reasoning.max_tokens,
-            response_schema=body.response_format and body.response_format.schema_text,
+            reasoning_budget=body.thought,
+            response_schema=body.schema_text,
             logprobs=(body.top_logprobs or 0) if body.logprobs else None,
         )
         shape = ChatShape(
@@ -112,11 +62,13 @@ class Chat(Endpoint[ChatBody]):
             created=context.created,
             model=body.model,
             includes_usage=body.includes_usage,
+            answers=body.n or 1,
         )
         return ParsedRequest(
             requests=side_by_side(request, body.n or 1),
             whole=shape,
             stream=shape if streamed else None,
+            taken=_unused(body),
         )
 
 
@@ -150,7 +102,7 @@ class Completions(Endpoint[CompletionBody]):
             streamed=streamed,
             command="complete",
             prompt=prompts[0],
-            sampling=sampling_of(body, body.max_tokens),
+            sampling=body.sampling(body.longest),
             logprobs=body.logprobs,
         )
         requests = side_by_side(request, answers)
@@ -164,9 +116,15 @@ class Completions(Endpoint[CompletionBody]):
             created=context.created,
             model=body.model,
             includes_usage=body.includes_usage,
+            answers=len(requests),
             one_prompt=len(prompts) == 1,
         )
-        return ParsedRequest(requests=requests, whole=shape, stream=shape if streamed else None)
+        return ParsedRequest(
+            requests=requests,
+            whole=shape,
+            stream=shape if streamed else None,
+            taken=_unused(body),
+        )
 
 
 class Embeddings(Endpoint[EmbeddingBody]):

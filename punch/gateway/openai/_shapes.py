@@ -113,7 +113,9 @@ class TextShape(ABC):
       request_id: Id of the whole request.
       created: When the request came, in seconds since 1970.
       model: The model asked for, named until it is known which one answers.
-      includes_usage: The stream ends with the tokens that were used.
+      answers: How many there will be.
+      includes_usage: The stream ends with the tokens that were used. `None` if nothing is said of
+        it: then the last event of a single answer has them, as programs count on that do not ask.
 
     """
 
@@ -123,12 +125,19 @@ class TextShape(ABC):
     part_object = ""
 
     def __init__(
-        self, *, request_id: str, created: int, model: str, includes_usage: bool = False
+        self,
+        *,
+        request_id: str,
+        created: int,
+        model: str,
+        includes_usage: bool | None = False,
+        answers: int = 1,
     ) -> None:
         self.request_id = request_id
         self.created = created
         self.model = model
-        self.includes_usage = includes_usage
+        self.includes_usage = bool(includes_usage)
+        self._counts_unasked = includes_usage is None and answers == 1
         self._head = ""
         self._tails: dict[int, tuple[str, str]] = {}
         self._opened: set[int] = set()
@@ -203,11 +212,13 @@ class TextShape(ABC):
     def finished(self, index: int, response: CommandResponse) -> bytes:
         """Tool calls, probabilities and the reason for the end, none of which is known earlier."""
         data = self._opening(index)
-        payload = punch_body(self.request_id, [response])
+        payload: dict[str, Any] = {"punch": punch_body(self.request_id, [response])}
+        if self._counts_unasked and (usage := usage_body(response.usage)) is not None:
+            payload["usage"] = usage
         choices = self.last(index, completion_of(response))
         for place, choice in enumerate(choices):
             is_last = place == len(choices) - 1
-            data += self._event([choice], {"punch": payload} if is_last else {})
+            data += self._event([choice], payload if is_last else {})
         return data
 
     def ended(self, responses: Sequence[CommandResponse]) -> bytes:
