@@ -245,6 +245,7 @@ completions = st.builds(
     Completion,
     text=prose,
     finish_reason=st.sampled_from(["stop", "length", "tool_calls", "boredom"]),
+    stopped_by=maybe(st.text(min_size=1, max_size=8)),
     reasoning=prose,
     tool_calls=tuples_of(tool_calls, 2),
     logprobs=tuples_of(token_logprobs),

@@ -34,8 +34,13 @@ class StopMatcher:
     def __init__(self, stops: Sequence[str]) -> None:
         self._stops = tuple(stop for stop in stops if stop)
         self._held = ""
-        self.stopped = False
+        self.found: str | None = None
+        """The sequence that was found."""
+
+    @property
+    def stopped(self) -> bool:
         """True once a stop sequence was found; nothing comes out any more."""
+        return self.found is not None
 
     def feed(self, text: str) -> str:
         """The part of the text so far that can be delivered now."""
@@ -44,13 +49,13 @@ class StopMatcher:
         if not self._stops:
             return text
         whole = self._held + text
-        places = [place for stop in self._stops if (place := whole.find(stop)) >= 0]
+        places = [(place, stop) for stop in self._stops if (place := whole.find(stop)) >= 0]
         # A sequence that begins earlier may still be on its way: "abc" waits while "b" is here.
         held = partial_suffix(whole, self._stops)
-        if places and min(places) <= len(whole) - held:
-            self.stopped = True
+        if places and min(places)[0] <= len(whole) - held:
+            place, self.found = min(places)
             self._held = ""
-            return whole[: min(places)]
+            return whole[:place]
         self._held = whole[len(whole) - held :]
         return whole[: len(whole) - held]
 
@@ -58,8 +63,9 @@ class StopMatcher:
         """The text held back, now that there is no more to come."""
         if self.stopped:
             return ""
-        places = [place for stop in self._stops if (place := self._held.find(stop)) >= 0]
+        places = [(place, stop) for stop in self._stops if (place := self._held.find(stop)) >= 0]
+        end = len(self._held)
         if places:
-            self.stopped = True
-        held, self._held = self._held[: min(places, default=len(self._held))], ""
+            end, self.found = min(places)
+        held, self._held = self._held[:end], ""
         return held

@@ -192,9 +192,12 @@ class Books:
             backend=made_by.backend,
         )
 
-    def ended_by(self, last: Attempt | None, finish_reason: str) -> CommandResponse:
+    def ended_by(
+        self, last: Attempt | None, finish_reason: str, stop: str | None = None
+    ) -> CommandResponse:
         """The response for an answer that nobody has to be asked about any more."""
-        return self.delivered.ended_by(last, finish_reason, **self._story())
+        result = Completion(finish_reason=finish_reason, stopped_by=stop)
+        return self.delivered.ended_by(last, result, **self._story())
 
     def _failed(
         self, candidate: Candidate, error: PunchError, *, seconds: float, session: object

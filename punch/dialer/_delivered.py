@@ -194,7 +194,7 @@ class Delivered:
             model_digest=self.provenance.model_digest or request.model_digest,
         )
 
-    def ended_by(self, last: Attempt | None, finish_reason: str, **story: Any) -> CommandResponse:
+    def ended_by(self, last: Attempt | None, result: Completion, **story: Any) -> CommandResponse:
         """The response for an answer that nobody has to be asked about any more; see `whole`."""
         response = CommandResponse(
             request_id=self._request.request_id,
@@ -203,7 +203,7 @@ class Delivered:
             provenance=self.provenance or (last.provenance if last is not None else None),
             usage=Usage(completion_tokens=0 if last is None else last.tokens),
         )
-        return self.whole(response, Completion(finish_reason=finish_reason), **story)
+        return self.whole(response, result, **story)
 
     def whole(self, response: CommandResponse, result: Completion, **story: Any) -> CommandResponse:
         """The last peer's response, made that of the whole answer.

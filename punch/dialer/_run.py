@@ -253,7 +253,7 @@ class Run:
         self.books.heard(attempt, part)
         if attempt.stops is not None and attempt.stops.stopped:
             self._end(attempt, STOPPED)
-            self.response = self.books.ended_by(attempt, "stop")
+            self.response = self.books.ended_by(attempt, "stop", attempt.stops.found)
 
     def _finish(self, attempt: Attempt, response: CommandResponse) -> None:
         """Take the peer's last word, and the text that comes with it."""

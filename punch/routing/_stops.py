@@ -19,25 +19,30 @@ class StopAcrossPeers:
 
     def __init__(self, delivered: str, stops: Sequence[str]) -> None:
         self._rests = {
-            stop[length:]
+            stop[length:]: stop
             for stop in stops
             for length in range(1, len(stop))
             if delivered.endswith(stop[:length])
         }
         self._held = ""
-        self.stopped = False
-        """True once a stop was completed: nothing after the seam belongs to the answer."""
+        self.found: str | None = None
+        """The stop that was completed: nothing after the seam belongs to the answer."""
+
+    @property
+    def stopped(self) -> bool:
+        """True once a stop was completed."""
+        return self.found is not None
 
     def take(self, text: str) -> str:
         """The part of *text*, and of what was held back, that can be delivered now."""
         if not self._rests:
             return text
         held = self._held + text
-        if any(held.startswith(rest) for rest in self._rests):
-            self.stopped = True
-            self._held = ""
-            return ""
-        self._rests = {rest for rest in self._rests if rest.startswith(held)}
+        for rest, stop in self._rests.items():
+            if held.startswith(rest):
+                self.found, self._held = stop, ""
+                return ""
+        self._rests = {rest: stop for rest, stop in self._rests.items() if rest.startswith(held)}
         if self._rests:
             self._held = held
             return ""
@@ -46,5 +51,5 @@ class StopAcrossPeers:
 
     def rest(self) -> str:
         """What was held back, when nothing more comes."""
-        held, self._held, self._rests = self._held, "", set()
+        held, self._held, self._rests = self._held, "", {}
         return held

@@ -99,6 +99,7 @@ SINCE: Mapping[tuple[type[Any], str], int] = {
     (CommandRequest, "reasoning_effort"): 1,
     (CommandResponse, "lane"): 1,
     (Completion, "reasoning"): 1,
+    (Completion, "stopped_by"): 1,
     (Fault, "engine_died"): 1,
     (Fault, "prompt_tokens"): 1,
     (Fault, "context_tokens"): 1,

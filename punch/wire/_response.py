@@ -112,6 +112,10 @@ class Completion:
     """``stop`` (a stop sequence or the model's own end), ``length`` (`max_tokens`) or
     ``tool_calls`` (it waits for tools)."""
 
+    stopped_by: str | None = None
+    """The stop sequence that ended the answer; `None` if none did, or if that is not known. Minor
+    1."""
+
     tool_calls: tuple[ToolCall, ...] = ()
     """What the model asks its caller to run."""
 

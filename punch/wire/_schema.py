@@ -350,6 +350,7 @@ _command_response = record(
         Completion,
         text=_prose,
         finish_reason=label(32),
+        stopped_by=_of("stop[]"),
         tool_calls=many(_tool_call, MAX_TOOL_CALLS),
         logprobs=many(_token_logprob, MAX_LOGPROBS),
         reasoning=_prose,

@@ -62,8 +62,47 @@ def test_every_sampling_parameter_is_sent_under_the_servers_name() -> None:
         "min_p": 0.05,
         "repeat_penalty": 1.1,
         "seed": 3,
-        "stop": ["a", "b"],
     }
+
+
+@pytest.mark.parametrize(("dialect", "logprobs"), [("other", None), ("vllm", 0), ("llama_cpp", 0)])
+def test_stop_sequences_are_sent_to_servers_that_find_them(dialect: Any, logprobs: Any) -> None:
+    """llama-server does not say that it has; with log-probabilities it does so all the same."""
+    request = CommandRequest(
+        request_id="r", command="complete", prompt="p", sampling=FULL, logprobs=logprobs
+    )
+    assert build(request, model="m", dialect=dialect)[1]["stop"] == ["a", "b"]
+
+
+def test_a_stop_sequence_that_the_server_does_not_know_ends_the_answer() -> None:
+    """Wherever events part it; the text before it is all there, and the tokens are counted."""
+    answer = AnswerReader(stops=("cd", "zz"))
+    heard = [answer.feed(event(text, timings={"predicted_n": n + 1})) for n, text in
+             enumerate(["ab", "c", "de", "f"])]  # fmt: skip
+    assert heard == [("ab", 1), ("", 1), ("", 1), ("", 0)]
+    assert (answer.stops.stopped, answer.is_whole) == (True, True)
+    generation = answer.finish(first_token=None, last_token=None)
+    assert generation.completion.text == "ab"
+    assert (generation.completion.finish_reason, generation.completion.stopped_by) == ("stop", "cd")
+    assert generation.usage.completion_tokens == 3
+
+
+def test_what_may_have_been_a_stop_sequence_is_text_once_the_answer_has_ended() -> None:
+    """And the answer has ended by itself."""
+    answer = AnswerReader(stops=("cd",))
+    assert answer.feed(event("abc", finish="stop")) == ("ab", 1)
+    assert answer.rest() == "c"
+    completion = answer.finish(first_token=None, last_token=None).completion
+    assert (completion.text, completion.stopped_by) == ("abc", None)
+
+
+def test_vllm_says_which_stop_sequence_it_found() -> None:
+    """A number, of a token, is none, and neither is what could not be one."""
+    for word, stop in (("cd", "cd"), (7, None), (None, None), ("", None), ("x" * 2000, None)):
+        answer = AnswerReader()
+        choice = {"index": 0, "delta": {"content": "ab"}, "finish_reason": "stop"}
+        answer.feed(json.dumps({"choices": [choice | {"stop_reason": word}]}))
+        assert answer.finish(first_token=None, last_token=None).completion.stopped_by == stop
 
 
 def test_what_is_not_set_is_left_to_the_server() -> None:

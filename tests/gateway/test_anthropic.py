@@ -258,6 +258,26 @@ async def test_what_was_cached_is_no_input_once_more(autojump_clock: MockClock) 
     }
 
 
+@pytest.mark.parametrize("stream", [True, False])
+async def test_the_stop_sequence_that_ended_it_is_named(
+    stream: bool, autojump_clock: MockClock
+) -> None:
+    """Before it the text ends; one that nobody asked for is believed of no peer."""
+    body = {"model": "mock", "max_tokens": 30, "messages": [USER], "stream": stream}
+    async with open_client({"a": mock()}) as client:
+        whole = (await client.post(PATH, body | {"stream": False})).json()["content"][0]["text"]
+        stop = whole.split()[9]
+        reply = await client.post(PATH, body | {"stop_sequences": ["zzz", stop]})
+    found = gathered(reply.events()) if stream else reply.json()
+    assert (found["stop_reason"], found["stop_sequence"]) == ("stop_sequence", stop)
+    assert found["content"][0]["text"] == whole[: whole.index(stop)]
+    liar = backend([], Completion(text="fine", stopped_by="made up"))
+    async with open_client({"a": liar}) as client:
+        reply = await client.post(PATH, body | {"model": "m", "stop_sequences": ["zzz"]})
+    found = gathered(reply.events()) if stream else reply.json()
+    assert (found["stop_reason"], found["stop_sequence"]) == ("end_turn", None)
+
+
 async def test_no_tokens_asked_for_gives_none(autojump_clock: MockClock) -> None:
     """The prompt is read for a later question; no backend takes a limit of nothing."""
     for stream in (True, False):
@@ -791,6 +811,7 @@ CALLS = st.lists(
     texts=TEXTS,
     calls=CALLS,
     reason=st.sampled_from(["stop", "length", "tool_calls"]),
+    stop=st.sampled_from([None, "a", "b"]),
     shows=st.booleans(),
     is_mute=st.booleans(),
 )
@@ -799,19 +820,23 @@ def test_a_gathered_stream_is_the_whole_message(
     texts: list[str],
     calls: list[ToolCall],
     reason: str,
+    stop: str | None,
     shows: bool,
     is_mute: bool,
 ) -> None:
     """Whatever is thought, said and called, and however it is cut."""
 
     def shape() -> MessageShape:
-        return MessageShape(request_id="r", model="m", shows_thoughts=shows, is_mute=is_mute)
+        return MessageShape(
+            request_id="r", model="m", shows_thoughts=shows, is_mute=is_mute, stops=["a"]
+        )
 
     completion = Completion(
         text="".join(texts),
         reasoning="".join(thoughts),
         tool_calls=tuple(calls),
         finish_reason=reason,
+        stopped_by=stop,
     )
     response = CommandResponse(request_id="r", status="success", result=completion)
     stream = shape()

@@ -82,6 +82,8 @@ def test_the_official_client_talks_with_a_real_model(real: anthropic.Anthropic) 
     read = whole.usage.input_tokens + (whole.usage.cache_read_input_tokens or 0)
     assert counted.input_tokens == read
     assert streamed.usage.output_tokens == 24
+    stopped = real.messages.create(**asked, stop_sequences=["zzz", block.text[9:12]])
+    assert (stopped.stop_reason, stopped.stop_sequence) == ("stop_sequence", block.text[9:12])
     again = real.messages.create(
         **asked | {"messages": [*QUESTION, whole.to_param(), {"role": "user", "content": "Go on."}]}
     )

@@ -242,6 +242,17 @@ ADDED_AT_1: list[tuple[Any, str]] = [
     (
         Response(
             response=CommandResponse(
+                request_id="r1", status="success", result=Completion(stopped_by=".")
+            )
+        ),
+        (
+            "0000004b82a8726573706f6e736583aa726571756573745f6964a27231a6737461747573a7737563"
+            "63657373a6726573756c7481aa73746f707065645f6279a12ea474797065a8726573706f6e7365"
+        ),
+    ),
+    (
+        Response(
+            response=CommandResponse(
                 request_id="r1",
                 status="error",
                 executor=PeerId("a"),

@@ -58,7 +58,12 @@ def generation_of(
     end: dict[str, Any], text: str, vectors: tuple[tuple[float, ...], ...]
 ) -> Generation:
     return Generation(
-        completion=Completion(text=text, finish_reason=end["finish_reason"], embeddings=vectors),
+        completion=Completion(
+            text=text,
+            finish_reason=end["finish_reason"],
+            stopped_by=end.get("stop"),
+            embeddings=vectors,
+        ),
         usage=Usage(
             prompt_tokens=end["prompt_tokens"],
             completion_tokens=end["completion_tokens"],

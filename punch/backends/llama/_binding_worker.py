@@ -195,7 +195,7 @@ class _Engine:
             reason = "stop"
         if text:
             yield {"text": text, "tokens": unreported}
-        yield {"end": self._account(len(tokens), made, reason)}
+        yield {"end": self._account(len(tokens), made, reason) | {"stop": stops.found}}
 
     def _grammar(self, schema: str | None) -> Any:
         """What holds an answer to *schema*; each answer needs one of its own."""

@@ -229,7 +229,7 @@ class LlamaCliBackend:
             full = usage.completion_tokens == sampling.max_tokens is not None
             reason = "length" if full else "stop"
         return Generation(
-            completion=Completion(text=run.text, finish_reason=reason),
+            completion=Completion(text=run.text, finish_reason=reason, stopped_by=run.stop),
             usage=usage,
             timings=timings,
         )
@@ -256,6 +256,11 @@ class _Run:
     def text(self) -> str:
         """The answer so far."""
         return "".join(self._parts)
+
+    @property
+    def stop(self) -> str | None:
+        """The stop sequence that ended the answer."""
+        return self._stop.found
 
     @property
     def stopped(self) -> bool:

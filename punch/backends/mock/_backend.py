@@ -334,6 +334,7 @@ class MockBackend:
         said = request.continuation or ""
         sent: list[str] = []
         made = 0
+        stop: str | None = None
         thoughts = mock_thoughts(request, script.thinks)
         request, is_used_up = _after(request, len(thoughts))
         reason = "stop" if _length(request) is None else "length"
@@ -362,7 +363,7 @@ class MockBackend:
             # Across the seam: a stop may have begun in what another peer delivered.
             cut = _before_stop(said + "".join(sent), text, request.sampling.stop)
             if cut is not None:
-                text, reason = cut, "stop"
+                (text, stop), reason = cut, "stop"
             sent.append(text)
             await emit(text, tokens)
             if request.logprobs is not None and text:
@@ -373,6 +374,7 @@ class MockBackend:
             completion=Completion(
                 text="".join(sent),
                 finish_reason=reason,
+                stopped_by=stop,
                 tool_calls=() if call is None else (call,),
                 logprobs=tuple(logprobs),
                 reasoning=" ".join(thoughts),
@@ -409,14 +411,17 @@ def _count(request: CommandRequest) -> int:
     return sum(len(text.split()) for text in request.texts)
 
 
-def _before_stop(before: str, text: str, stops: tuple[str, ...]) -> str | None:
-    """The part of *text* before the first stop, or `None` if there is none.
+def _before_stop(before: str, text: str, stops: tuple[str, ...]) -> tuple[str, str] | None:
+    """The part of *text* before the first stop, and that stop; `None` if there is none.
 
     A stop of several words is found in its last one; what came before it is out already, as
     with any backend that streams words.
     """
-    places = [place for stop in stops if (place := (before + text).find(stop)) >= 0]
-    return None if not places else (before + text)[len(before) : max(min(places), len(before))]
+    places = [(place, stop) for stop in stops if (place := (before + text).find(stop)) >= 0]
+    if not places:
+        return None
+    place, stop = min(places)
+    return (before + text)[len(before) : max(place, len(before))], stop
 
 
 def _embedding(text: str) -> tuple[float, ...]:

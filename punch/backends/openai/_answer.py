@@ -11,14 +11,15 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from typing import Any
 
 import attrs
 
 from ...exceptions import GenerationFailed
-from ...wire import Completion, Timings, Usage
+from ...wire import CommandRequest, Completion, Timings, Usage
 from .._base import Generation
-from ._answer_parts import Logprobs, Thoughts, ToolCalls
+from ._answer_parts import Logprobs, Stops, Thoughts, ToolCalls
 from ._characters import Characters, whole_characters
 from ._choices import (
     Said,
@@ -32,7 +33,7 @@ from ._choices import (
     status_in,
     words_in,
 )
-from ._completions import count_in, fault_of, usage_in
+from ._completions import Dialect, count_in, fault_of, finds_stops, usage_in
 from ._sse import DONE, Kind
 
 # The longest answer kept in memory; a million tokens of four bytes.
@@ -56,10 +57,19 @@ class AnswerReader:
       logprobs: How many alternatives of each token were asked for; `None` for no
         log-probabilities.
       max_tokens: How many tokens were asked for, if that was limited.
+      stops: The sequences that end the answer and are unknown to the server.
 
     """
 
-    def __init__(self, logprobs: int | None = None, *, max_tokens: int | None = None) -> None:
+    def __init__(
+        self,
+        logprobs: int | None = None,
+        *,
+        max_tokens: int | None = None,
+        stops: Sequence[str] = (),
+    ) -> None:
+        self.stops = Stops(stops)
+        """The sequences that are looked for here, and whether one was found."""
         self._max_tokens = max_tokens
         self._calls = ToolCalls()
         self._logprobs = Logprobs(logprobs)
@@ -138,9 +148,9 @@ class AnswerReader:
     def _value(self, value: dict[str, Any], kind: Kind) -> tuple[str, int]:
         if (complaint := complaint_in(value)) is not None:
             raise _failed(complaint)
-        self._note_usage(value.get("usage"))
+        self._usage = _newer(self._usage, value.get("usage"))
         if isinstance(more := value.get("x_groq"), dict):
-            self._note_usage(more.get("usage"))
+            self._usage = _newer(self._usage, more.get("usage"))
         made = None
         if isinstance(timings := value.get("timings"), dict):
             self._timings = timings
@@ -170,7 +180,7 @@ class AnswerReader:
         """The new text of *choice*, and whether it stands for tokens."""
         if choice.get("error"):
             raise _failed(choice["error"])
-        self._note_usage(choice.get("usage"))
+        self._usage = _newer(self._usage, choice.get("usage"))
         self._logprobs.feed(choice.get("logprobs"))
         said = self._said(choice)
         if said:
@@ -178,7 +188,9 @@ class AnswerReader:
         self._reason = reason_in(choice) or self._reason
         is_call = self._calls.feed(said.calls)
         self.thoughts.feed(said.thought)
-        text = self._characters.feed(said.text)
+        text = self.stops.feed(self._characters.feed(said.text), choice.get("stop_reason"))
+        if self.stops.stopped:
+            self.done, self._reason = True, "stop"
         if text:
             self._parts.append(text)
             self._length += len(text)
@@ -206,11 +218,6 @@ class AnswerReader:
             () if self._calls else whole.calls,
         )
 
-    def _note_usage(self, usage: Any) -> None:
-        """Keep the last count; many servers send an empty one with every event before it."""
-        if isinstance(usage, dict) and usage_in(usage, {}) != usage_in({}, {}):
-            self._usage = usage
-
     def _count_more(self, made: int | None) -> int:
         """The tokens of an event: by the server's own count of all it has *made*, or one."""
         if made is None:
@@ -224,7 +231,8 @@ class AnswerReader:
         """The text that was held back, once the stream of a whole answer has ended."""
         if not self._has_ended:
             return ""
-        if text := self._characters.finish():
+        text = self.stops.feed(self._characters.finish()) + self.stops.finish()
+        if text:
             self._parts.append(text)
         return text
 
@@ -282,6 +290,7 @@ class AnswerReader:
             completion=Completion(
                 text=text,
                 finish_reason="length" if is_cut else reason,
+                stopped_by=self.stops.found or self.stops.told,
                 tool_calls=calls,
                 logprobs=self._logprobs.finish(),
                 reasoning=self.thoughts.finish(),
@@ -289,6 +298,13 @@ class AnswerReader:
             usage=usage,
             timings=_timed(self._timings, first_token, last_token),
         )
+
+
+def reader_of(request: CommandRequest, dialect: Dialect) -> AnswerReader:
+    """A reader for the answer that a server of *dialect* gives to *request*."""
+    sampling = request.sampling
+    stops = sampling.stop if finds_stops(request, dialect) else ()
+    return AnswerReader(request.logprobs, max_tokens=sampling.max_tokens, stops=stops)
 
 
 def _counted(usage: Usage, *, is_begun: bool) -> Usage:
@@ -308,6 +324,12 @@ def _timed(timings: dict[str, Any], first: float | None, last: float | None) -> 
     if prefill is None and decode is None and first is not None:
         return Timings(prefill=first, decode=None if last is None else last - first)
     return Timings(prefill=prefill, decode=decode)
+
+
+def _newer(known: dict[str, Any], usage: Any) -> dict[str, Any]:
+    """The last count; many servers send an empty one with every event before it."""
+    is_count = isinstance(usage, dict) and usage_in(usage, {}) != usage_in({}, {})
+    return usage if is_count else known
 
 
 def _failed(complaint: Any) -> Exception:

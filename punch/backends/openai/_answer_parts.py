@@ -16,6 +16,7 @@ import attrs
 
 from ...exceptions import GenerationFailed, InvalidRequest
 from ...wire import (
+    LIMITS,
     MAX_ARGUMENTS_CHARACTERS,
     MAX_LOGPROBS,
     MAX_NAME_CHARACTERS,
@@ -26,6 +27,7 @@ from ...wire import (
     TokenLogprob,
     ToolCall,
 )
+from .._stop import StopMatcher
 from ._characters import Characters, whole_characters
 
 # Bytes. With the text of an answer and its calls they must fit one frame of 8 MiB.
@@ -326,3 +328,16 @@ def _text(value: Any) -> str:
 
 def _is_label(text: str) -> bool:
     return 1 <= len(text) <= MAX_NAME_CHARACTERS and text.isprintable()
+
+
+class Stops(StopMatcher):
+    """The stop sequences that are found here, and the one that a server says it has found."""
+
+    told: str | None = None
+    """The server's word for it; vLLM has one."""
+
+    def feed(self, text: str, word: Any = None) -> str:
+        """The part of the text so far that can be delivered now; *word* is the server's."""
+        if isinstance(word, str) and LIMITS["stop[]"].allows(len(word)):
+            self.told = word
+        return super().feed(text)

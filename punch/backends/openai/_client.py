@@ -20,7 +20,7 @@ from ...exceptions import BackendCrashed, GenerationFailed, PeerUnable, PunchErr
 from ...wire import CommandRequest, Secrets
 from .._base import Emit, Generation
 from .._thinking import Told
-from ._answer import AnswerReader
+from ._answer import AnswerReader, reader_of
 from ._completions import Dialect, build, fault, read_count, read_embeddings
 from ._sse import Event, EventReader, plain_words
 
@@ -123,7 +123,7 @@ class HttpClient:
             return await self._embed(path, body, expected=len(request.inputs), dialect=dialect)
         if request.command == "count":
             return read_count(await self.post_json(path, body))
-        answer = AnswerReader(request.logprobs, max_tokens=request.sampling.max_tokens)
+        answer = reader_of(request, dialect)
         return await self._asked(partial(self._stream, path, body, emit, answer))
 
     async def _embed(
@@ -345,7 +345,8 @@ class _Reading:
                     patience.cancel()
                 if answer.is_whole:
                     seconds = _DONE_SECONDS if answer.done else _USAGE_SECONDS
-                    patience.deadline = trio.current_time() + seconds
+                    # With a stop found here, its server goes on until the connection is closed.
+                    patience.deadline = trio.current_time() + seconds * (not answer.stops.stopped)
         if failed is not None:
             raise failed
 

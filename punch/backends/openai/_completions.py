@@ -131,6 +131,8 @@ def build(
         if slot is not None:
             body["id_slot"] = slot
     body.update(_sampling(request.sampling, dialect))
+    if finds_stops(request, dialect):
+        body.pop("stop", None)
     body.update(_form(request, dialect))
     if request.command == "complete":
         body["prompt"] = (request.prompt or "") + (request.continuation or "")
@@ -143,6 +145,15 @@ def build(
         if request.continuation or (begun and dialect != "other"):
             _continue(body, request.continuation or "", dialect)
     return path, body
+
+
+def finds_stops(request: CommandRequest, dialect: Dialect) -> bool:
+    """Whether the stop sequences of *request* are found here, and not by the server.
+
+    llama-server does not say whether an answer ended by one of them or by itself. Its counts and
+    log-probabilities would need a cut of their own, so with these the server finds the stops.
+    """
+    return dialect == "llama_cpp" and request.logprobs is None
 
 
 def _sampling(sampling: Sampling, dialect: Dialect) -> dict[str, Any]:

@@ -104,6 +104,7 @@ class Messages(Endpoint[MessagesBody]):
             model=body.model,
             shows_thoughts=thinking is None or thinking.display != "omitted",
             is_mute=is_mute,
+            stops=body.stop_sequences or (),
         )
         return ParsedRequest(requests=(request,), whole=shape, stream=shape if streamed else None)
 

@@ -37,11 +37,14 @@ def usage_body(usage: Usage) -> dict[str, Any]:
     }
 
 
-def reason_of(result: Completion) -> str:
-    """Anthropic's word for the end of an answer."""
+def end_of(result: Completion, stops: Sequence[str]) -> dict[str, Any]:
+    """Why an answer ended, in Anthropic's words; *stops* are the sequences that could end it."""
+    reason, stop = _REASONS.get(result.finish_reason, "end_turn"), None
     if result.tool_calls and result.finish_reason != "length":
-        return "tool_use"
-    return _REASONS.get(result.finish_reason, "end_turn")
+        reason = "tool_use"
+    elif result.finish_reason == "stop" and result.stopped_by in stops:
+        reason, stop = "stop_sequence", result.stopped_by
+    return {"stop_reason": reason, "stop_sequence": stop}
 
 
 def call_body(call: ToolCall) -> dict[str, Any]:
@@ -58,18 +61,26 @@ class MessageShape:
       shows_thoughts: Whether the client wants to see what the model thinks; if not, it gets a
         block with a signature only, as Anthropic has it.
       is_mute: The client wants no answer, only that its prompt is read.
+      stops: The sequences that may end the answer.
 
     """
 
     stream_type = SSE
 
     def __init__(
-        self, *, request_id: str, model: str, shows_thoughts: bool = True, is_mute: bool = False
+        self,
+        *,
+        request_id: str,
+        model: str,
+        shows_thoughts: bool = True,
+        is_mute: bool = False,
+        stops: Sequence[str] = (),
     ) -> None:
         self._request_id = request_id
         self._model = model
         self._shows_thoughts = shows_thoughts
         self._is_mute = is_mute
+        self._stops = stops
         self._next = 0
         self._open: str | None = None
         self._thought: list[str] = []
@@ -80,7 +91,8 @@ class MessageShape:
     def began(self, model: str) -> bytes:
         """The message without its content; nothing is counted yet."""
         self._model = model
-        message = self._message(content=[], reason=None, usage=usage_body(Usage()))
+        end = {"stop_reason": None, "stop_sequence": None}
+        message = self._message(content=[], end=end, usage=usage_body(Usage()))
         return event("message_start", message=message)
 
     def named(self, model: str) -> None:
@@ -137,7 +149,7 @@ class MessageShape:
         """Why the message ended, and what was counted."""
         (response,) = responses
         result = completion_of(response)
-        delta = {"stop_reason": reason_of(result), "stop_sequence": None}
+        delta = end_of(result, self._stops)
         body = punch_body(self._request_id, responses)
         data = event("message_delta", delta=delta, usage=usage_body(response.usage), punch=body)
         return data + event("message_stop")
@@ -175,7 +187,7 @@ class MessageShape:
         self._model = model_of(responses, self._model)
         body = self._message(
             content=[] if self._is_mute else self._content(result),
-            reason=reason_of(result),
+            end=end_of(result, self._stops),
             usage=usage_body(response.usage),
         )
         return body | {"punch": punch_body(self._request_id, responses)}
@@ -192,7 +204,7 @@ class MessageShape:
         return found or [{"type": "text", "text": ""}]
 
     def _message(
-        self, *, content: list[dict[str, Any]], reason: str | None, usage: dict[str, Any]
+        self, *, content: list[dict[str, Any]], end: dict[str, Any], usage: dict[str, Any]
     ) -> dict[str, Any]:
         return {
             "id": f"msg_{self._request_id}",
@@ -200,8 +212,7 @@ class MessageShape:
             "role": "assistant",
             "model": self._model,
             "content": content,
-            "stop_reason": reason,
-            "stop_sequence": None,
+            **end,
             "usage": usage,
         }
 
