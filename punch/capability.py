@@ -178,6 +178,10 @@ _IDLE = Load()
 _NOTHING_TAKEN = Load(draining=True)
 
 
+# Characters of a machine's name: it stands in tables, in the place of an identity.
+MAX_MACHINE_NAME_CHARACTERS = 64
+
+
 @attrs.frozen(kw_only=True)
 class Capability:
     """One peer's claim about itself, at one instant.
@@ -212,6 +216,10 @@ class Capability:
 
     gpus: tuple[Gpu, ...] = ()
     """Its GPUs."""
+
+    machine_name: str | None = None
+    """The machine's name for people, in the peer's own word; `None` where it has none. No rule
+    goes by it."""
 
     @classmethod
     def of_one_lane(

@@ -8,6 +8,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import attrs
 import decision_logs as made
 import pytest
 import request_records as records
@@ -67,7 +68,10 @@ def quoted(cell: str) -> list[str]:
 class Watched:
     """As much of a router as the metrics look at."""
 
-    peers = made.PEERS
+    peers = tuple(
+        attrs.evolve(peer, capability=attrs.evolve(peer.capability, machine_name="kitchen"))
+        for peer in made.PEERS
+    )
     sessions = 3
 
 

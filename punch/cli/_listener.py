@@ -104,6 +104,7 @@ async def open_listener_of(
                 transport=network.transport,
                 identity=identity,
                 known=known_peers(network),
+                name=settings.name,
                 machine=Machine(models_folder=data_folder()),
                 events=events,
                 strangers=Caps(

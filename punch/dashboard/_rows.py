@@ -42,6 +42,7 @@ def peer_row(peer: PeerRecord, now: float) -> Row:
     silent = now - peer.seen_at
     return {
         "id": peer.peer_id,
+        "name": short_word(claim.machine_name),
         "backend": short_word(claim.backend),
         "simulated": claim.simulated,
         "rtt": _rounded(peer.rtt, 5),

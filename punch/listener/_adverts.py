@@ -40,6 +40,7 @@ class Adverts:
       reports: Publishes how the lanes are, which is looked at here.
       delay: Seconds between a change and its report.
       caps: What dialers of other owners are told that they may ask for.
+      name: The machine's name for people.
 
     """
 
@@ -51,6 +52,7 @@ class Adverts:
         reports: Reports,
         delay: float,
         caps: Caps = NO_CAPS,
+        name: str | None = None,
     ) -> None:
         self.lanes: Sequence[RunningLane] = ()
         """The lanes in the vector, real before simulated."""
@@ -58,6 +60,7 @@ class Adverts:
         """The sessions with all dialers."""
         self._news = News(incarnation, caps)
         self._machine = machine
+        self._name = name
         self._reports = reports
         self._delay = delay
         self._sample: MachineSample | None = None
@@ -81,6 +84,7 @@ class Adverts:
             # What peers accept of all lanes together: the rest can be asked for by its name.
             models=tuple(offer for lane in self.lanes for offer in lane.offers())[:MAX_OFFERS],
             gpus=self._listed_gpus(),
+            machine_name=self._name,
         )
         sample = self._measured()
         if sample is None:

@@ -91,6 +91,7 @@ class Executor:
         events: Bus | None,
         report_delay: float,
         strangers: Caps,
+        name: str | None,
     ) -> None:
         self._node = node
         self._strangers = strangers
@@ -105,6 +106,7 @@ class Executor:
             reports=self._reports,
             delay=report_delay,
             caps=strangers,
+            name=name,
         )
         self.lanes = Lanes(self._adverts, self._outcomes, self._reports, nursery)
         """The lanes, which may be added and removed."""
@@ -338,6 +340,7 @@ async def open_executor(
     events: Bus | None = None,
     report_delay: float = DEFAULT_REPORT_DELAY_SECONDS,
     strangers: Caps = NO_CAPS,
+    name: str | None = None,
 ) -> AsyncIterator[Executor]:
     """Answer the requests that come to *node*, for as long as the context lasts.
 
@@ -353,6 +356,7 @@ async def open_executor(
       events: Where it publishes what it serves, and how its lanes are.
       report_delay: Seconds between a change of load and its report.
       strangers: What dialers of other owners may ask for.
+      name: The machine's name for people; see `Capability.machine_name`.
 
     Raises:
       ConfigurationError: if a value makes no sense.
@@ -369,6 +373,7 @@ async def open_executor(
             events=events,
             report_delay=report_delay,
             strangers=strangers,
+            name=name,
         )
         for backend in each_of(backends):
             await executor.lanes.add(

@@ -27,10 +27,11 @@ from ..discovery import (
     parse_bootstraps,
 )
 from ..events import Bus
-from ..exceptions import PunchError
+from ..exceptions import ConfigurationError, PunchError
 from ..libp2p import open_node
 from ..machine import Machine
 from ..network import Address, Node, Stream, parse_address, ways_to
+from ..peers import checked_name
 from ._adverts import DEFAULT_REPORT_DELAY_SECONDS
 from ._executor import Executor, ListenerStatistics, open_executor
 from ._lane import RunningLane
@@ -205,6 +206,7 @@ async def open_listener(
     events: Bus | None = None,
     report_delay: float = DEFAULT_REPORT_DELAY_SECONDS,
     strangers: Caps = NO_CAPS,
+    name: str | None = None,
 ) -> AsyncIterator[Listener]:
     """A listener, for as long as the context lasts: it joins a namespace and answers its dialers.
 
@@ -242,6 +244,7 @@ async def open_listener(
         changes by then goes into the same one.
       strangers: What peers of other owners may ask for; today a peer is of the same owner if it is
         on this machine. What exceeds it is refused, and the offers say so.
+      name: What people call this machine, told to dialers; by default none is. No rule goes by it.
 
     Raises:
       ConfigurationError: if an argument makes no sense; the text names it.
@@ -276,6 +279,7 @@ async def open_listener(
                 events=events,
                 report_delay=report_delay,
                 strangers=strangers,
+                name=None if name is None else _named(name),
             )
         )
         # Lanes are timed before the namespace is joined, so that the first advert is true.
@@ -307,6 +311,13 @@ async def open_listener(
         if not listener.lanes:
             log.info("no lane yet: nothing is answered here until a backend is added")
         yield listener
+
+
+def _named(name: str) -> str:
+    try:
+        return checked_name(name)
+    except ValueError as error:
+        raise ConfigurationError(f"name is {name[:80]!r}; {error}") from None
 
 
 async def addresses_to_listen_on(

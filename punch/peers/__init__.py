@@ -1,6 +1,7 @@
 """What we know of other peers: their claims, and what we measured ourselves. No I/O."""
 
 from ._breaker import Breaker
+from ._names import checked_name, short_id, shown_names
 from ._rates import DEFAULT_SLOWDOWN, ENOUGH_SAMPLES, FAR_FACTOR, MIN_TOKENS, Rates, is_far_slower
 from ._record import (
     ANSWERING,
@@ -17,6 +18,11 @@ from ._table import MAX_PEERS, PeerTable
 from ._twins import Twins
 
 __all__ = [
+    # what peers are called
+    "checked_name",
+    "short_id",
+    "shown_names",
+    # what is known of them
     "Twins",
     "PeerTable",
     "MAX_PEERS",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ..peers import checked_name
 from ..wire import without_secrets
 from ._rules import (
     PATH_OR_NAME,
@@ -9,6 +10,7 @@ from ._rules import (
     SWITCH,
     TEXT,
     WORD,
+    Rule,
     count,
     count_within,
     number,
@@ -34,6 +36,12 @@ ANNOUNCE = several(
     section="listener",
     metavar="ADDRESS",
     help="address that others are told besides, such as a router's that forwards to this machine",
+)
+NAME = optional(
+    "name",
+    Rule(checked_name),
+    section="listener",
+    help="what people call this machine: told to the peers, and shown in the place of its identity",
 )
 BACKEND = setting(
     "backend",

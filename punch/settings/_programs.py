@@ -133,6 +133,9 @@ class ListenerSettings(ProgramSettings):
     announce: tuple[str, ...] = of(answering.ANNOUNCE)
     """Further addresses that dialers are told."""
 
+    name: str | None = of(answering.NAME)
+    """What people call this machine; `None` for nothing."""
+
     backend: BackendSettings = group(BackendSettings)
 
     queue: int = of(answering.QUEUE)

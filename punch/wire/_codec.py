@@ -91,6 +91,7 @@ SINCE: Mapping[tuple[type[Any], str], int] = {
     (Lane, "max_seconds"): 1,
     (Lane, "max_priority"): 1,
     (Capability, "lanes"): 1,
+    (Capability, "machine_name"): 1,
     (ChatMessage, "parts"): 1,
     (ChatMessage, "reasoning"): 1,
     (CommandRequest, "offer"): 1,

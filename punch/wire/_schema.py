@@ -10,7 +10,7 @@ from typing import Any
 
 import attrs
 
-from ..capability import Capability, Gpu, Lane, Load, ModelOffer
+from ..capability import MAX_MACHINE_NAME_CHARACTERS, Capability, Gpu, Lane, Load, ModelOffer
 from ._decoders import (
     BadValue,
     Decoder,
@@ -242,6 +242,7 @@ _claim = record(
     disk_total_bytes=_count,
     disk_available_bytes=_count,
     gpus=many(_gpu, 64),
+    machine_name=label(MAX_MACHINE_NAME_CHARACTERS),
 )
 
 
@@ -269,7 +270,7 @@ def _capability(value: Any) -> Capability:
             )
             for offer in old.models
         )
-        return attrs.evolve(old, lanes=(lane,), models=models)
+        return attrs.evolve(old, lanes=(lane,), models=models, machine_name=None)
     claim: Capability = _claim(value)
     lanes = {lane.id for lane in claim.lanes}
     if len(lanes) < len(claim.lanes):

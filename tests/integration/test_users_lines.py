@@ -80,6 +80,7 @@ def variables(folder: Path, model: Path, server: Path) -> dict[str, str]:
         "PUNCH_CONTEXT": "1024",
         "PUNCH_QUEUE": "4",
         "PUNCH_FEATURES": "chat",
+        "PUNCH_NAME": "kitchen",
         "PUNCH_STRANGER_TOKENS": "100",
         "PUNCH_STRANGER_SECONDS": "100",
         "PUNCH_STRANGER_PRIORITY": "10",

@@ -16,7 +16,7 @@ import trio
 from ...capability import Lane, ModelOffer, PeerId
 from ...dialer import Router, open_router
 from ...exceptions import NoPeerAvailable
-from ...peers import ANSWERING, PeerRecord
+from ...peers import ANSWERING, PeerRecord, shown_names
 from ...settings import (
     DIALER_IDENTITY,
     LOG_LEVEL,
@@ -32,7 +32,6 @@ from .._identity import claim_identity
 from .._output import plain
 from .._run import Shutdown, run_program
 from .._shared import bootstraps, known_peers
-from ._story import short
 
 ABOUT = "Show the listeners of a namespace, again every second."
 
@@ -83,8 +82,9 @@ def rows(peers: Sequence[PeerRecord], now: float) -> list[tuple[str, ...]]:
 
     Rates are those that were measured here; those that are only claimed have a ``~``.
     """
+    names = shown_names((peer.peer_id, peer.capability.machine_name) for peer in peers)
     return [
-        _row(peer, lane, offer, now)
+        (names[peer.peer_id], *_row(peer, lane, offer, now))
         for peer in sorted(peers, key=lambda peer: peer.peer_id)
         for lane in peer.capability.lanes or (None,)
         for offer in _offers(peer, lane) or (None,)
@@ -100,7 +100,6 @@ def _row(
 ) -> tuple[str, ...]:
     load = peer.capability.load if lane is None else lane.load
     return (
-        short(peer.peer_id),
         # A peer of minor 0 has one lane, and no name for it.
         "-" if lane is None else lane.id or "-",
         "-" if lane is None else lane.backend,
@@ -157,8 +156,9 @@ def table(peers: Sequence[PeerRecord], now: float, *, width: int | None = None) 
 
 def _reasons(peers: Sequence[PeerRecord]) -> list[str]:
     """A line for each lane that is not ready and says why, in its peer's words."""
+    names = shown_names((peer.peer_id, peer.capability.machine_name) for peer in peers)
     return [
-        f"  {short(peer.peer_id)}, lane {plain(lane.id)}, says: {plain(lane.reason)}"
+        f"  {plain(names[peer.peer_id])}, lane {plain(lane.id)}, says: {plain(lane.reason)}"
         for peer in sorted(peers, key=lambda peer: peer.peer_id)
         for lane in peer.capability.lanes
         if lane.reason is not None
@@ -173,6 +173,7 @@ def as_data(peer: PeerRecord, now: float) -> dict[str, Any]:
     """A peer as plain data: what the table shows, in full, and what the peer claims."""
     return {
         "peer_id": peer.peer_id,
+        "name": peer.capability.machine_name,
         # Of several lanes what a peer of minor 0 would say; each of them is below.
         "backend": peer.capability.backend,
         "simulated": peer.capability.simulated,

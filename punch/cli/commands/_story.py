@@ -6,12 +6,13 @@ Everything in it stands in the log; nothing is decided anew.
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 
 from ...capability import PeerId
 from ...decision_log import Attempted, Decided, Ended, ScoredCandidate, Story
 from ...exceptions import DeadlineExceeded, PeerFailed, PeerRefused, PeerTimeout, PeerUnreachable
+from ...peers import short_id, shown_names
 from .._output import plain
 
 # A screen of 80 columns and 24 lines is what every terminal has.
@@ -20,8 +21,8 @@ WIDTH = 80
 # Rows of one decision; candidates behind these hardly mattered.
 MAX_ROWS = 5
 
-# The end of a peer id tells peers apart; all of them begin alike.
-TAIL = 8
+# Characters of a name in a line: the rest of the line matters more.
+LONGEST_NAME = 24
 
 _WORDS = {
     PeerTimeout.code: "went silent",
@@ -46,7 +47,22 @@ def short(peer_id: PeerId | None) -> str:
     """A peer id as tables show it."""
     if peer_id is None:
         return "nobody"
-    return peer_id if len(peer_id) <= TAIL + 4 else f"..{peer_id[-TAIL:]}"
+    return short_id(peer_id)
+
+
+Who = Callable[[PeerId], str]
+"""What to call a peer."""
+
+
+def _who(story: Story) -> Who:
+    """The names that the peers of *story* gave themselves, as its decisions remember them."""
+    claimed = {
+        weighed.peer.peer_id: weighed.peer.capability.machine_name
+        for decision in story.decisions
+        for weighed in decision.weighed
+    }
+    names = {peer_id: name[:LONGEST_NAME] for peer_id, name in shown_names(claimed.items()).items()}
+    return lambda peer_id: names.get(peer_id) or short_id(peer_id)
 
 
 def when(time: float) -> str:
@@ -60,7 +76,8 @@ def when(time: float) -> str:
 
 def tell(story: Story) -> str:
     """The whole story; lines of at most 80 characters."""
-    lines = [*_head(story), *_body(story), *_seams(story), *_foot(story)]
+    who = _who(story)
+    lines = [*_head(story), *_body(story, who), *_seams(story, who), *_foot(story, who)]
     return "\n".join(part for line in lines for part in _fold(plain(line)))
 
 
@@ -101,19 +118,19 @@ def _outcome(end: Ended | None) -> str:
 # ---- what was decided, and what came of it ----
 
 
-def _body(story: Story) -> Iterator[str]:
+def _body(story: Story, who: Who) -> Iterator[str]:
     """Decisions and attempts in the order in which they happened."""
     number = 0
     for line in story.lines:
         entry = line.entry
         if isinstance(entry, Decided):
             number += 1
-            yield from _decision(entry, number)
+            yield from _decision(who, entry, number)
         elif isinstance(entry, Attempted):
-            yield from _attempt(entry)
+            yield from _attempt(who, entry)
 
 
-def _decision(decision: Decided, number: int) -> Iterator[str]:
+def _decision(who: Who, decision: Decided, number: int) -> Iterator[str]:
     best = "lowest" if decision.lowest_is_best else "highest"
     why = _WHY.get(decision.reason, decision.reason)
     yield f"{number}. {why}: {decision.policy}, {best} {decision.unit} is best"
@@ -131,7 +148,7 @@ def _decision(decision: Decided, number: int) -> Iterator[str]:
     if any(w.removed_by is None for w in shown):
         yield f"   {'peer':12} {'score':>8}" + "".join(f" {name[:8]:>8}" for name in names)
     for weighed in shown:
-        row = _row(decision, weighed, columns)
+        row = _row(who, decision, weighed, columns)
         # Most reasons of a later decision were said in full before.
         yield row if number == 1 else _fold(row, 1)[0]
     more = len(decision.weighed) - len(shown) + decision.left_out
@@ -147,11 +164,11 @@ def _shown(decision: Decided) -> Sequence[ScoredCandidate]:
     return (kept[:rows] + lost)[:MAX_ROWS]
 
 
-def _row(decision: Decided, weighed: ScoredCandidate, columns: Sequence[int]) -> str:
+def _row(who: Who, decision: Decided, weighed: ScoredCandidate, columns: Sequence[int]) -> str:
     peer_id = weighed.peer.peer_id
     chosen = (peer_id, weighed.lane) == (decision.chosen, decision.chosen_lane)
     mark = "->" if chosen else "  "
-    name = f"{mark} {short(peer_id):12}"
+    name = f"{mark} {who(peer_id):12}"
     if weighed.lane is not None:
         name += f" {weighed.lane}"
     if weighed.removed_by is not None:
@@ -163,10 +180,10 @@ def _row(decision: Decided, weighed: ScoredCandidate, columns: Sequence[int]) ->
     return f"{name} " + " ".join(cells) + "".join(words)
 
 
-def _attempt(attempt: Attempted) -> Iterator[str]:
+def _attempt(who: Who, attempt: Attempted) -> Iterator[str]:
     word = _WORDS.get(attempt.outcome, f"ended with {attempt.outcome}")
     lane = "" if attempt.lane is None else f" {attempt.lane}"
-    text = f"   {short(attempt.peer_id)}{lane} {word} after {_seconds(attempt.seconds)}"
+    text = f"   {who(attempt.peer_id)}{lane} {word} after {_seconds(attempt.seconds)}"
     if attempt.tokens or attempt.characters:
         text += f": {attempt.tokens} tokens, {attempt.characters} characters"
     if attempt.first_text is not None:
@@ -179,13 +196,13 @@ def _attempt(attempt: Attempted) -> Iterator[str]:
 # ---- which peer continued for which ----
 
 
-def _seams(story: Story) -> Iterator[str]:
+def _seams(story: Story, who: Who) -> Iterator[str]:
     """The places where a peer continued for another, each in a sentence."""
     for before, after, characters in _handovers(story):
         word = _WORDS.get(before.outcome, f"ended with {before.outcome}")
         yield (
-            f"{short(before.peer_id)} {word} after {before.tokens} tokens; "
-            f"{short(after)} went on from character {characters}"
+            f"{who(before.peer_id)} {word} after {before.tokens} tokens; "
+            f"{who(after)} went on from character {characters}"
         )
 
 
@@ -206,7 +223,7 @@ def _handovers(story: Story) -> Iterator[tuple[Attempted, PeerId, int]]:
 # ---- the end ----
 
 
-def _foot(story: Story) -> Iterator[str]:
+def _foot(story: Story, who: Who) -> Iterator[str]:
     yield from _prediction(story)
     end = story.end
     if end is None:
@@ -215,7 +232,7 @@ def _foot(story: Story) -> Iterator[str]:
         yield "parts of the answer:"
         for segment in end.segments:
             yield (
-                f"   {short(segment.peer_id):12} {segment.tokens:6} tokens "
+                f"   {who(segment.peer_id):12} {segment.tokens:6} tokens "
                 f"{segment.characters:7} characters {segment.seconds:9.2f} s  {segment.reason}"
             )
     if end.error:

@@ -76,10 +76,27 @@ export const clock = (time) => clockOf.format(new Date(time * 1000));
 /** Day and time. @param {number} time seconds since 1970 */
 export const moment = (time) => dayOf.format(new Date(time * 1000));
 
-/** A peer as the command line shows it: the end, since all ids begin alike. @param {?string} id */
+/** What the peers that are there call their machines. @type {Map<string, string>} */
+const names = new Map();
+
+const asRead = (name) => name.normalize("NFKC").toLowerCase();
+const tail = (id) => (id.length <= 12 ? id : `…${id.slice(-8)}`);
+
+/** Learn the names; peers whose names look alike keep the ends of their ids beside them. */
+export function learnNames(peers) {
+  const named = peers.filter((peer) => peer.name && !/^(\.\.|…)/.test(peer.name.trim()));
+  names.clear();
+  for (const peer of named) {
+    const alike = named.filter((other) => asRead(other.name) === asRead(peer.name)).length > 1;
+    const looksLikeAnId = peers.some((other) => asRead(peer.name) === asRead(other.id));
+    names.set(peer.id, alike || looksLikeAnId ? `${peer.name} ${tail(peer.id)}` : peer.name);
+  }
+}
+
+/** A peer as the command line shows it: its name, or the end of its id, since all begin alike. @param {?string} id */
 export function peerName(id) {
   if (!id) return "nobody";
-  return id.length <= 12 ? id : `…${id.slice(-8)}`;
+  return names.get(id) ?? tail(id);
 }
 
 /** A request id: the end of a UUIDv7 is its random part. @param {string} id */

@@ -1,5 +1,7 @@
 // What the page knows: the feed's state, merged from its frames. Views read it and draw.
 
+import { learnNames } from "./format.js";
+
 /** @typedef {import("./types.js").Frame} Frame */
 
 export const SERIES_SECONDS = 600;
@@ -97,6 +99,7 @@ export class Store {
       for (const id of this.peers.keys()) if (!members.has(id)) this.peers.delete(id);
       changed.add("peers");
     }
+    if (changed.has("peers")) learnNames([...this.peers.values()]);
   }
 
   trim() {

@@ -31,6 +31,7 @@
 /**
  * @typedef {object} Peer
  * @property {string} id
+ * @property {?string} name what it says that its machine is called
  * @property {string} backend
  * @property {boolean} simulated
  * @property {?number} rtt

@@ -18,6 +18,7 @@ Names are those of vLLM where it has one (and so of the llm-d dashboards made fo
 | punch_peers, punch_sessions | | the router, now |
 | punch_peer_breaker_state | peer | 0 closed, 1 half-open, 2 open: the worst of its models |
 | punch_peer_requests_running, punch_peer_requests_waiting | peer | its last load report |
+| punch_peer_info | peer, name | 1, for what it says that its machine is called |
 | punch_build_info | version, python | 1 |
 | process_* | | memory, descriptors, processor time of this process |
 
@@ -328,7 +329,16 @@ def _of_peers(peers: Sequence[PeerRecord]) -> list[Metric]:
     waiting = GaugeMetricFamily(
         "punch_peer_requests_waiting", "Requests in its queue, as the peer says.", labels=("peer",)
     )
+    named = GaugeMetricFamily(
+        "punch_peer_info",
+        "1, for what the peer says that its machine is called.",
+        labels=("peer", "name"),
+    )
     shown, others = peers[:MAX_PEERS], peers[MAX_PEERS:]
+    for peer in shown:
+        # As it says it: the identity beside it tells apart those that say the same.
+        if peer.capability.machine_name is not None:
+            named.add_metric((peer.peer_id, peer.capability.machine_name), 1)
     for name, group in (*((peer.peer_id, (peer,)) for peer in shown), (OTHER, others)):
         if not group:
             continue
@@ -336,7 +346,7 @@ def _of_peers(peers: Sequence[PeerRecord]) -> list[Metric]:
         breakers.add_metric((name,), max(map(_breaker_state, group)))
         running.add_metric((name,), sum(load.busy for load in loads))
         waiting.add_metric((name,), sum(load.queued for load in loads))
-    return [breakers, running, waiting]
+    return [breakers, running, waiting, named]
 
 
 def _breaker_state(peer: PeerRecord) -> int:
