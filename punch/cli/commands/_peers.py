@@ -104,7 +104,7 @@ def _row(
         "-" if lane is None else lane.id or "-",
         "-" if lane is None else lane.backend,
         "-" if lane is None else lane.state,
-        "-" if offer is None else offer.name,
+        "-" if offer is None else _with_senses(offer),
         "leaves" if load.draining else f"{load.busy}/{load.slots}",
         f"{load.queued}/{load.queue_limit}",
         _rate(peer, offer, "prefill"),
@@ -113,6 +113,12 @@ def _row(
         state(peer, offer, now),
         f"{max(0.0, now - peer.seen_at):.1f} s",
     )
+
+
+def _with_senses(offer: ModelOffer) -> str:
+    """The name of a model, and whether it thinks or takes pictures, which few do."""
+    found = sorted(offer.features & {"image", "reasoning"})
+    return f"{offer.name} ({', '.join(found)})" if found else offer.name
 
 
 def _rate(peer: PeerRecord, offer: ModelOffer | None, name: str) -> str:
@@ -193,6 +199,7 @@ def as_data(peer: PeerRecord, now: float) -> dict[str, Any]:
                 "id": offer.id,
                 "lane": offer.lane,
                 "digest": offer.digest,
+                "features": sorted(offer.features),
                 "claimed": {"prefill": offer.prefill_rate, "decode": offer.decode_rate},
                 "measured": attrs.asdict(peer.rates_of(offer.key)),
                 "state": state(peer, offer, now),
