@@ -82,7 +82,7 @@ from .routing import (
     RouteRequest,
     Scorer,
 )
-from .routing.names import Alias, Aliases
+from .routing.names import Alias, Aliases, Wishes
 from .wire import (
     ChatMessage,
     CommandRequest,
@@ -155,6 +155,7 @@ __all__ = [
     "Hints",
     "Alias",
     "Aliases",
+    "Wishes",
     "ChatMessage",
     "ContentPart",
     "Tool",

@@ -30,7 +30,7 @@ from ..decision_log import open_decision_log
 from ..events import Bus
 from ..exceptions import ConfigurationError
 from ..settings import DialerSettings
-from ..wire import CommandRequest, Sampling
+from ..wire import CommandRequest, Hints, Sampling
 from ._router import Router, chat_request
 
 ABOUT = "Ask the best listener of a namespace."
@@ -79,6 +79,12 @@ def request_of(settings: DialerSettings, question: str) -> CommandRequest:
         continuable=settings.continuation,
         timeout=settings.timeout,
         request_id=settings.request_id,
+        hints=Hints(
+            prefer=settings.prefer,
+            avoid=settings.avoid,
+            only=settings.only,
+            privacy=settings.privacy,
+        ),
     )
 
 

@@ -7,10 +7,11 @@ from collections.abc import Iterable, Sequence
 import attrs
 import trio
 
-from ..exceptions import PeerError
+from ..capability import PeerId
+from ..exceptions import InvalidRequest, PeerError
 from ..routing import MAX_PATIENCE_SECONDS, PATIENCE_FACTOR, Decision, Reason, StopAcrossPeers, Try
-from ..routing.names import Ambiguous, Found, Meaning
-from ..wire import CommandRequest, Progress
+from ..routing.names import NO_WISHES, Ambiguous, Found, Meaning, wishes_of
+from ..wire import NO_HINTS, CommandRequest, Progress
 from ._attempt import Attempt
 from ._books import Books
 from ._dispatch import Dispatch
@@ -40,6 +41,7 @@ class Asking:
         self._stream = stream
         self._asked_real = False
         self._found: Found = None
+        self._wishes = NO_WISHES
 
     def decide(self, request: CommandRequest, reason: Reason, but: Iterable[str] = ()) -> Decision:
         """Whom to ask *request*, but for what was tried.
@@ -54,6 +56,7 @@ class Asking:
         dispatch = self._dispatch
         attempts, busy = self._books.attempts, frozenset(but)
         request = self._by_its_name(request)
+        self._look_whom(request)
         return dispatch.decide(
             request,
             tried=attempts.tried(dispatch.presence) | busy,
@@ -63,8 +66,31 @@ class Asking:
             real_only=self._asked_real,
             alike=self._found.digest if isinstance(self._found, Meaning) else None,
             ambiguous=self._found.names if isinstance(self._found, Ambiguous) else (),
+            wishes=self._wishes,
             reason=reason,
         )
+
+    def _look_whom(self, request: CommandRequest) -> None:
+        """Find out which peers the hints of *request* mean, of those that are there now.
+
+        Raises:
+          InvalidRequest: if one may be several, before any was asked.
+
+        """
+        if request.hints is NO_HINTS:
+            return
+        try:
+            peers = self._dispatch.table.snapshot()
+            self._wishes = wishes_of(request.hints, peers, self._is_own)
+        except InvalidRequest:
+            # A peer that comes later ends nothing that was understood before it came.
+            if self._wishes is NO_WISHES:
+                raise
+
+    def _is_own(self, peer_id: PeerId) -> bool:
+        """Whether a peer has the same owner: in an open namespace, if it is on this machine."""
+        session = self._dispatch.pool.session(peer_id)
+        return session is not None and session.is_own
 
     def _by_its_name(self, request: CommandRequest) -> CommandRequest:
         """*request* for the model that its name meant when that was first on offer.

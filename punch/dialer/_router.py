@@ -33,7 +33,15 @@ from ..network import Address, Node
 from ..peers import PeerRecord
 from ..routing import POLICIES, Policy
 from ..routing.names import NO_ALIASES, Aliases, ModelNames, PulledModel
-from ..wire import ChatMessage, CommandRequest, CommandResponse, Sampling, check_request
+from ..wire import (
+    NO_HINTS,
+    ChatMessage,
+    CommandRequest,
+    CommandResponse,
+    Hints,
+    Sampling,
+    check_request,
+)
 from ._answer import Answer
 from ._dispatch import Dispatch
 from ._hedging import Hedge
@@ -72,6 +80,7 @@ def chat_request(
     strict: bool = False,
     timeout: float | None = None,
     request_id: str | None = None,
+    hints: Hints = NO_HINTS,
 ) -> CommandRequest:
     """A request to answer *text*; what is not said here is in `CommandRequest`.
 
@@ -89,6 +98,7 @@ def chat_request(
       strict: Real inference only.
       timeout: When to give up, in seconds.
       request_id: Names the request; a new UUIDv7 by default.
+      hints: Which peers to ask first, last, or at all.
 
     Raises:
       InvalidRequest: if a response in *history* has no answer in it.
@@ -111,6 +121,7 @@ def chat_request(
         continuable=continuable,
         strict=strict,
         timeout=timeout,
+        hints=hints,
     )
 
 
@@ -226,6 +237,7 @@ class Router:
         sampling: Sampling | None = None,
         strict: bool = False,
         timeout: float | None = None,
+        hints: Hints = NO_HINTS,
     ) -> CommandResponse:
         """Ask, and wait for the whole answer. Raises as `Answer.receive` does.
 
@@ -244,6 +256,7 @@ class Router:
           sampling: All that there is to say of that, in the place of these two.
           strict: Real inference only.
           timeout: When to give up, in seconds.
+          hints: Which peers to ask first, last, or at all.
 
         """
         is_own = not isinstance(question, str)
@@ -258,6 +271,7 @@ class Router:
                 sampling=sampling,
                 strict=strict,
                 timeout=timeout,
+                hints=hints,
             )
             if isinstance(question, str)
             else question

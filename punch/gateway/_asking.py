@@ -16,7 +16,7 @@ from ..wire import MAX_PICTURE_BYTES, CommandRequest
 from ._endpoint import RequestContext, Service
 from ._errors import Refusal
 from ._offered import MAX_NAMED_MODELS, on_offer
-from .bodies import PunchOptions
+from .bodies import PunchOptions, with_wishes
 
 # How often a peer sends what it has of an answer whose client reads nothing before its end: twice
 # as much of it may have to be made again when the peer dies.
@@ -67,7 +67,7 @@ def command_request(
     request = CommandRequest(
         request_id=context.request_id,
         model=context.asked,
-        hints=context.hints,
+        hints=with_wishes(context.hints, wishes),
         strict=service.strict or bool(wishes.strict),
         timeout=wishes.timeout or service.timeout,
         stream_interval=0.0 if streamed else GATHER_SECONDS,

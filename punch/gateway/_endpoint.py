@@ -33,7 +33,7 @@ from ._handler import ParsedRequest, RequestHandler
 from ._live import LiveRequests
 from ._memory import BodyReservation, MemoryBudget, read_body
 from ._offered import AUTO, Naming
-from .bodies import Body, read_aside
+from .bodies import Body, hints_in, read_aside
 from .keys._charging import expected_tokens
 from .keys._keys import Key
 from .keys._quotas import Quotas
@@ -243,7 +243,7 @@ class Endpoint(ABC, Generic[B]):
             request_id=record.request_id,
             model=wanted.model,
             asked=wanted.asked,
-            hints=Hints(naming=wanted.naming),
+            hints=hints_in(headers, wanted.naming),
             created=int(self.service.wall()),
         )
         parsed = self.parsed(body, context)

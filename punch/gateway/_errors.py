@@ -20,7 +20,7 @@ from ..exceptions import (
     PunchError,
     RequestError,
 )
-from ..routing import Decision
+from ..routing import WISHED, Decision
 from ..wire import SAMPLING_NUMBERS
 from .server import BadRequest
 
@@ -260,7 +260,10 @@ def refusal_of(
 
 
 # A field of `punch.wire` to the name under which clients of a dialect write it.
-_PUNCH = {name: f"punch.{name}" for name in ("priority", "timeout", "strict")}
+_PUNCH = {
+    name: f"punch.{name}"
+    for name in ("priority", "timeout", "strict", "prefer", "avoid", "only", "privacy")
+}
 _OLLAMA = {
     **{name: f"options.{name}" for name in (*SAMPLING_NUMBERS, "stop")},
     "max_tokens": "options.num_predict",
@@ -383,8 +386,9 @@ def _what_it_comes_to(error: PunchError, decisions: Sequence[Decision]) -> Punch
     if type(error) is not NoPeerAvailable or not decisions or decisions[-1].order:
         return error
     removed = [c for c in decisions[-1].candidates() if c.removed_by is not None]
-    by = {candidate.removed_by for candidate in removed}
-    if not removed or not by <= {"model", "features", "context"} or by == {"model"}:
+    # Whom the caller does not want to be asked is not looked at.
+    by = {candidate.removed_by for candidate in removed} - WISHED
+    if not by or not by <= {"model", "features", "context"} or by == {"model"}:
         return error
     kind = ContextTooLong if "context" in by else InvalidRequest
     lines = [

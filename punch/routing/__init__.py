@@ -19,7 +19,7 @@ from ._attempts import (
 from ._budget import HEDGE_RESERVE, HEDGE_SHARE, Budget
 from ._completion_time import CompletionTime
 from ._decision import Assessment, Decision
-from ._failed import OBJECTION_DOUBT, FailedAttempt, Presence, doubt_of, objects
+from ._failed import OBJECTION_DOUBT, WISHED, FailedAttempt, Presence, doubt_of, objects
 from ._filters import FRESH_SECONDS, STANDARD_FILTERS, Filter
 from ._learned import LearnedState
 from ._lengths import Lengths
@@ -93,6 +93,7 @@ __all__ = [
     "Presence",
     "objects",
     "OBJECTION_DOUBT",
+    "WISHED",
     "doubt_of",
     "GAVE_UP_DOUBT",
     "MIN_PATIENCE_SECONDS",

@@ -50,6 +50,9 @@ LIMIT_DOUBT = 0.1
 # Models that an error names.
 MAX_NAMED_MODELS = 32
 
+# Filters that leave out peers which the caller does not want to be asked.
+WISHED = frozenset({"only", "privacy"})
+
 # Filters that say why a candidate cannot be asked now, and may be in a moment.
 FOR_NOW = frozenset({"fresh", "state", "breaker", "resting", "slots"})
 
@@ -226,7 +229,7 @@ def nobody(failed: Sequence[FailedAttempt], decision: Decision) -> PunchError:
         error = NoPeerAvailable("no listener is known in this namespace")
     elif decision.request.strict and removed_by <= {"strict"} and failures <= {PeerSimulated}:
         error = NoRealPeer("strict mode takes real inference only, and nobody offers it", reasons)
-    elif "caps" in removed_by <= {"caps", "model"} and (over := _over_caps(decision)):
+    elif "caps" in removed_by <= {"caps", "model", *WISHED} and (over := _over_caps(decision)):
         return over
     elif removed_by == {"model"} and not failures:
         error = UnknownModel(_what_is_on_offer(decision), reasons)

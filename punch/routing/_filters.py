@@ -295,6 +295,73 @@ def _keep_untried(
     ]
 
 
+def _keep_only(
+    request: RouteRequest, candidates: Sequence[Candidate], now: float
+) -> Sequence[Candidate]:
+    only = request.wishes.only
+    if only is None:
+        return candidates
+    return [candidate for candidate in candidates if candidate.peer_id in only]
+
+
+def _keep_private(
+    request: RouteRequest, candidates: Sequence[Candidate], now: float
+) -> Sequence[Candidate]:
+    match request.wishes.privacy:
+        case "own":
+            own = request.wishes.own
+            return [candidate for candidate in candidates if candidate.peer_id in own]
+        case "whole":
+            return [candidate for candidate in candidates if not candidate.offer.split]
+    return candidates
+
+
+def _why_private(request: RouteRequest, candidate: Candidate, now: float) -> str:
+    if request.wishes.privacy == "own":
+        return "is of another owner; the request is for peers of its own only"
+    return "runs the model over several machines; the request is for one that is whole"
+
+
+def _keep_unavoided(
+    request: RouteRequest, candidates: Sequence[Candidate], now: float
+) -> Sequence[Candidate]:
+    avoid = request.wishes.avoid
+    if not avoid:
+        return candidates
+    return [one for one in candidates if one.peer_id not in avoid] or candidates
+
+
+def _keep_preferred(
+    request: RouteRequest, candidates: Sequence[Candidate], now: float
+) -> Sequence[Candidate]:
+    prefer = request.wishes.prefer
+    if not prefer:
+        return candidates
+    return [one for one in candidates if one.peer_id in prefer] or candidates
+
+
+# Before all others: they say who is meant, and a simulated peer that is meant is asked for.
+ONLY = Filter(
+    name="only",
+    keep=_keep_only,
+    why=lambda request, candidate, now: "is none of the peers that the request is limited to",
+)
+
+PRIVACY = Filter(name="privacy", keep=_keep_private, why=_why_private)
+
+# After all others: where nobody else is left, those are asked that were to be avoided.
+AVOID = Filter(
+    name="avoid",
+    keep=_keep_unavoided,
+    why=lambda request, candidate, now: "is to be avoided, and another can be asked",
+)
+
+PREFER = Filter(
+    name="prefer",
+    keep=_keep_preferred,
+    why=lambda request, candidate, now: "can be asked, and another is preferred",
+)
+
 REAL = Filter(name="real", keep=_keep_real, why=_why_real)
 
 TRIED = Filter(
@@ -363,6 +430,8 @@ RESTING = Filter(
 SLOTS = Filter(name="slots", keep=_keep_slots, why=_why_slots)
 
 STANDARD_FILTERS = (
+    ONLY,
+    PRIVACY,
     REAL,
     TRIED,
     FRESH,
@@ -376,5 +445,7 @@ STANDARD_FILTERS = (
     RESTING,
     SLOTS,
     CONTEXT,
+    AVOID,
+    PREFER,
 )
 """What every policy starts with. Protocol and namespace were checked when the session began."""

@@ -9,6 +9,7 @@ from typing import Any
 import attrs
 
 from ..wire import DEFAULT_OUTPUT_TOKENS, CommandRequest, tokens_of, usual_output
+from .names._peers import NO_WISHES, Wishes
 
 # Nearly no answer is so many times as long as the one that is expected: with lengths that are about
 # log-normal, see `_lengths`, it is one in thirty.
@@ -33,6 +34,9 @@ class RouteRequest:
 
     ambiguous: tuple[str, ...] = ()
     """The models on offer that `model` may mean, if they are several and none is meant."""
+
+    wishes: Wishes = NO_WISHES
+    """What the caller wishes of the choice."""
 
     command: str = "chat"
     """The feature that the model must have."""

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-from ..wire import without_secrets
+from ..wire import Privacy, without_secrets
 from ._rules import (
     PATH,
     SWITCH,
     TEXT,
     WORD,
+    Rule,
     count,
     count_within,
     number_within,
+    one_of,
 )
-from ._setting import optional, setting, several
+from ._setting import Setting, optional, setting, several
 
 # Above Ollama's 11434, so that both can be there. The gateway's room has the same number: it is
 # not asked, as it brings an HTTP server with it.
 DEFAULT_GATEWAY_PORT = 11435
+
+PRIVACIES: Rule[Privacy] = one_of("any", "whole", "own")
 
 
 # ---- dialer ----
@@ -59,6 +63,28 @@ CONTINUATION = setting(
     True,
     section="dialer",
     help="if a peer fails in the middle of the answer, let another one continue it",
+)
+PREFER = several(
+    "prefer",
+    WORD,
+    section="dialer",
+    metavar="PEER",
+    help="peer to ask before any other, by its identity, an end of it, or its machine's name; may "
+    "be given several times",
+)
+AVOID = several(
+    "avoid", WORD, section="dialer", metavar="PEER", help="peer to ask only where no other can be"
+)
+ONLY = several(
+    "only", WORD, section="dialer", metavar="PEER", help="peer that may be asked, and no other"
+)
+PRIVACY: Setting[Privacy] = setting(
+    "privacy",
+    PRIVACIES,
+    "any",
+    section="dialer",
+    metavar="any|whole|own",
+    help="whole: no model that is split over machines; own: only peers of the same owner",
 )
 TIMEOUT = setting(
     "timeout",

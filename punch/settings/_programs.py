@@ -11,6 +11,7 @@ from pathlib import Path
 import attrs
 
 from ..routing.names import Alias
+from ..wire import Privacy
 from . import _answering as answering
 from . import _asking as asking
 from . import _table as table
@@ -177,6 +178,10 @@ class DialerSettings(ProgramSettings):
     continuation: bool = of(asking.CONTINUATION)
     hedge: bool = of(table.HEDGE)
     alias: tuple[Alias, ...] = of(table.ALIAS)
+    prefer: tuple[str, ...] = of(asking.PREFER)
+    avoid: tuple[str, ...] = of(asking.AVOID)
+    only: tuple[str, ...] = of(asking.ONLY)
+    privacy: Privacy = of(asking.PRIVACY)
 
     timeout: float = of(asking.TIMEOUT)
     """Seconds for a whole answer."""

@@ -94,6 +94,8 @@ def test_a_lane_that_rests_is_asked_only_where_nobody_else_is_left() -> None:
 def test_the_standard_filters_and_their_order() -> None:
     """The first to remove a peer gives the reason, so the plainest reasons come first."""
     assert list(BY_NAME) == [
+        "only",
+        "privacy",
         "real",
         "tried",
         "fresh",
@@ -107,6 +109,8 @@ def test_the_standard_filters_and_their_order() -> None:
         "resting",
         "slots",
         "context",
+        "avoid",
+        "prefer",
     ]
 
 

@@ -13,6 +13,7 @@ from ._fields import (
     printable,
     within,
 )
+from ._hints import hints_in, with_wishes
 from ._pictures import PictureAddress, PictureText, media_type_of, picture
 from ._reading import AT_ONCE, CODES, MAX_VALUES, Reading, parse, parse_aside, read, read_aside
 from ._table import FieldRule, rules_of
@@ -36,6 +37,9 @@ __all__ = [
     "within",
     "MAX_PARTS",
     "MAX_SEED",
+    # What is wished of the choice.
+    "hints_in",
+    "with_wishes",
     # Pictures.
     "PictureAddress",
     "PictureText",

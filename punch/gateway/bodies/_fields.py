@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, StrictStr, Tag
+from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, StrictStr, Tag
 from pydantic_core import PydanticCustomError
 
-from ...wire import LIMITS
+from ...wire import LIMITS, MAX_HINTS, MAX_PEER_CHARACTERS
 from ._body import Body
 
 
@@ -73,6 +73,18 @@ ModelName = Annotated[str, within("model"), AfterValidator(printable)]
 """The name of a model, which goes into logs, headers and labels."""
 
 
+PeerNames = Annotated[
+    Text
+    | Annotated[
+        list[Annotated[str, Field(min_length=1, max_length=MAX_PEER_CHARACTERS)]],
+        Field(max_length=MAX_HINTS, fail_fast=True),
+        Tag("~list"),
+    ],
+    Discriminator(lambda value: "~text" if isinstance(value, str) else "~list"),
+]
+"""Peers: a list of names, or a text with commas between them."""
+
+
 class PunchOptions(Body):
     """Punch's own options, under ``punch``."""
 
@@ -85,6 +97,17 @@ class PunchOptions(Body):
     )
     continuation: bool = Field(
         default=True, description="If its peer fails in the middle, another one may continue."
+    )
+    prefer: PeerNames | None = Field(
+        default=None, description="Peers to ask before any other, if they can be asked."
+    )
+    avoid: PeerNames | None = Field(
+        default=None, description="Peers to ask only where no other can be asked."
+    )
+    only: PeerNames | None = Field(default=None, description="The peers that may be asked at all.")
+    privacy: Literal["any", "whole", "own"] | None = Field(
+        default=None,
+        description="`own`: only peers of the same owner; `whole`: no model that is split.",
     )
 
 

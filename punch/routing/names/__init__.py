@@ -2,6 +2,7 @@
 
 from ._aliases import MAX_ALIASES, NO_ALIASES, Alias, Aliases
 from ._meaning import ANY, Ambiguous, Found, Meaning, ModelNames, PulledModel
+from ._peers import NO_WISHES, Wishes, wishes_of
 from ._spelling import plain
 
 __all__ = [
@@ -13,7 +14,11 @@ __all__ = [
     "ANY",
     "PulledModel",
     "plain",
-    # further names for them
+    # peers
+    "Wishes",
+    "NO_WISHES",
+    "wishes_of",
+    # further names for models
     "Alias",
     "Aliases",
     "NO_ALIASES",
