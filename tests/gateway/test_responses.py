@@ -163,9 +163,8 @@ async def test_a_format_is_a_schema(autojump_clock: MockClock) -> None:
     ("fields", "param"),
     [
         ({"previous_response_id": "resp_1"}, "previous_response_id"),
-        ({"store": True}, "store"),
         ({"background": True}, "background"),
-        ({"include": ["file_search_call.results"]}, "include[0]"),
+        ({"prompt": {"id": "p"}}, "prompt"),
         ({"tools": [{"type": "web_search"}]}, "tools[0].type"),
         ({"input": [{"type": "web_search_call", "id": "1"}]}, "input[0].type"),
     ],
@@ -178,6 +177,36 @@ async def test_what_would_have_to_be_stored_or_searched_is_refused(
         reply = await client.post(PATH, {"model": "mock", "input": "x"} | fields)
     assert reply.status == 400
     assert reply.error["param"] == param
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {
+            "include": ["reasoning.encrypted_content"],
+            "reasoning": {"summary": "auto", "effort": None},
+            "client_metadata": {"a": "b"},
+            "store": False,
+            "prompt_cache_key": "k",
+            "service_tier": "flex",
+            "text": {"verbosity": "medium", "format": None},
+        },
+        {"store": True, "truncation": "auto", "background": False, "previous_response_id": None},
+        {"tools": [], "tool_choice": "auto", "parallel_tool_calls": False, "max_tool_calls": 3},
+        {"max_output_tokens": -1, "temperature": 1.0, "stream": None, "metadata": {}, "user": "u"},
+        {"input": [{"role": "user", "content": "x"}, {"role": "assistant", "content": ""}]},
+    ],
+    ids=str,
+)
+async def test_what_asks_for_nothing_is_taken(
+    fields: dict[str, Any], autojump_clock: MockClock
+) -> None:
+    """As Codex and others send it by default."""
+    asked: list[CommandRequest] = []
+    async with open_client({"a": caller(asked)}) as client:
+        reply = await client.post(PATH, {"model": "m", "input": "x"} | fields)
+    assert reply.status == 200, reply.body
+    assert [(each.role, each.content) for each in asked[0].messages] == [("user", "x")]
 
 
 async def test_an_answer_that_breaks_ends_in_an_error_event(autojump_clock: MockClock) -> None:

@@ -230,8 +230,9 @@ def messages_of(items: Iterable[Item], names: ToolNames) -> Sequence[ChatMessage
             tool_calls=last.tool_calls + message.tool_calls,
             reasoning="\n".join(thoughts) or None,
         )
-    # What was thought without a word or a call after it says nothing to a model.
-    return [each for each in found if each.content or each.tool_calls or each.reasoning is None]
+    # What was thought without a word or a call after it says nothing to a model, and nor does an
+    # empty message of the assistant's, which programs put where the answer is to come.
+    return [each for each in found if each.role != "assistant" or each.content or each.tool_calls]
 
 
 def _belong_together(last: ChatMessage, message: ChatMessage) -> bool:

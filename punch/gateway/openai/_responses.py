@@ -7,18 +7,22 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
-from ...wire import ChatMessage, Sampling
+from ...wire import ChatMessage
 from .._asking import command_request
 from .._endpoint import Endpoint, RequestContext
 from .._errors import Refusal
 from .._handler import ParsedRequest
-from ..bodies import Body, ModelName, Never, PunchOptions, ReasoningOptions, Taken, Text, within
-from ._bodies import StreamOptions
+from ..bodies import Body, ReasoningOptions, Refused, Taken, Text, within
+from ._bodies import QuestionBody, StreamOptions
 from ._response_items import AnyItem, messages_of
 from ._response_tools import ToolNames, Tools
 from ._responses_shapes import Echoed, ResponsesShape
+from ._sampling import SamplingBody, shortest
 
 # ---- what is sent ----
+
+
+_STORED = "nothing is stored that could be looked up; send the conversation in input"
 
 
 class ChosenTool(Body):
@@ -49,12 +53,14 @@ class TextOptions(Body):
     """How the text is to be."""
 
     format: Format | None = None
+    verbosity: Annotated[
+        Any, Refused("say in a message how long the answer should be", nothing=("medium",))
+    ] = None
 
 
-class ResponsesBody(Body):
+class ResponsesBody(QuestionBody, SamplingBody):
     """``POST /v1/responses``."""
 
-    model: ModelName = "auto"
     input: Annotated[
         Text
         | Annotated[
@@ -65,9 +71,9 @@ class ResponsesBody(Body):
         Discriminator(lambda value: "~text" if isinstance(value, str) else "~list"),
     ]
     instructions: str | None = None
-    max_output_tokens: Annotated[int | None, within("max_tokens")] = None
-    temperature: Annotated[float | None, within("temperature")] = None
-    top_p: Annotated[float | None, within("top_p")] = None
+    max_output_tokens: Annotated[int | None, within("max_tokens", ge=-1)] = Field(
+        default=None, description="-1 is no limit."
+    )
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     text: TextOptions | None = None
@@ -82,23 +88,22 @@ class ResponsesBody(Body):
     ) = None
     parallel_tool_calls: bool | None = None
     reasoning: ReasoningOptions | None = None
-    metadata: dict[str, str] | None = Field(default=None, max_length=16)
-    user: str | None = None
-    safety_identifier: str | None = None
-    prompt_cache_key: str | None = None
-    # Nothing is stored, so no response can be continued or looked up later.
-    store: Never | None = None
-    previous_response_id: None = None
-    conversation: None = None
-    background: Never | None = None
-    truncation: Literal["disabled"] | None = None
-    # Thoughts come in plain words, so there are none in cipher.
-    include: list[Literal["reasoning.encrypted_content"]] | None = Field(
-        default=None, max_length=1, fail_fast=True
+    metadata: dict[str, Any] | None = Field(default=None, max_length=16)
+    previous_response_id: Annotated[Any, Refused(_STORED)] = None
+    conversation: Annotated[Any, Refused(_STORED)] = None
+    prompt: Annotated[Any, Refused(_STORED)] = None
+    background: Annotated[Any, Refused(f"{_STORED}; wait for it", nothing=(False,))] = None
+    background_options: Annotated[Any, Taken("it matters only in the background")] = None
+    top_logprobs: Annotated[
+        Any, Refused("ask for them in a chat: /v1/chat/completions", nothing=(0,))
+    ] = None
+    include: Annotated[Any, Taken("what it names is no part of answers here")] = None
+    truncation: Annotated[Any, Taken("nothing is cut off: what is too long is refused")] = None
+    context_management: Annotated[Any, Taken("nothing is cut off: what is too long is refused")] = (
+        None
     )
-    client_metadata: Annotated[Any, Taken("nothing is stored that it could be found by")] = None
-    service_tier: Literal["auto", "default"] | None = None
-    punch: PunchOptions = PunchOptions()
+    max_tool_calls: Annotated[Any, Taken("it limits tools of a server, and there are none")] = None
+    access_programs: Annotated[Any, Taken("a matter of OpenAI's machines")] = None
 
 
 # ---- what is made of it ----
@@ -132,9 +137,7 @@ class Responses(Endpoint[ResponsesBody]):
             streamed=self.is_streamed(body),
             command="chat",
             messages=tuple(messages),
-            sampling=Sampling(
-                max_tokens=body.max_output_tokens, temperature=body.temperature, top_p=body.top_p
-            ),
+            sampling=body.sampling(shortest(body.max_output_tokens)),
             tools=names.tools,
             tool_choice=_tool_choice(body, names),
             parallel_tool_calls=body.parallel_tool_calls if names.tools else None,
@@ -195,5 +198,5 @@ def _echoed(body: ResponsesBody) -> Echoed:
         parallel_tool_calls=body.parallel_tool_calls is not False,
         effort=reasoning.effort,
         summary=reasoning.summary or reasoning.generate_summary,
-        user=body.user,
+        user=body.user if isinstance(body.user, str) else None,
     )
