@@ -13,6 +13,7 @@ from trio.testing import MockClock
 
 from punch.admission import NO_CAPS, Caps
 from punch.backends import MockBackend, MockScript
+from punch.capability import PeerId
 from punch.dialer import chat_request, open_router
 from punch.exceptions import ConfigurationError, InvalidRequest, PeerRefused
 from punch.network import is_this_machine, plain_ip
@@ -56,10 +57,14 @@ async def test_what_exceeds_a_cap_goes_to_a_peer_without(
     """By the offer, or by the refusal where the dialer does not know of caps."""
     await swarm.listener("capped", mock(decode_rate=1000.0), strangers=SMALL)
     await swarm.listener("free", mock())
+    # So that the other one is asked first.
+    swarm.network.move_away(PeerId("free"), 1.0)
     async with swarm.router(policy=policy) as router:
+        await trio.sleep(10.0)
         for request in (question(11), question(priority=4)):
             response = await router.ask(request)
             assert response.executor == "free"
+        assert (await router.ask(question(10, priority=3))).executor == "capped"
 
 
 async def test_the_caller_hears_of_the_cap_where_nobody_takes_more(

@@ -436,9 +436,20 @@ def test_where_nobody_was_measured_the_least_busy_is_first() -> None:
 
 Worse = Callable[[PeerRecord, int], PeerRecord]
 
+
+def further(peer: PeerRecord, n: int, *, queued: int = 0, busy: int = 0) -> PeerRecord:
+    """*peer* with *n* requests that were not there, as its report and our own count have them.
+
+    By the report alone they could be those of ours that it left out: that is no more work.
+    """
+    load = peer.capability.load
+    reported = with_load(peer, queued=load.queued + queued, busy=load.busy + busy)
+    return attrs.evolve(reported, in_flight=peer.in_flight + n)
+
+
 WORSE: dict[str, Worse] = {
-    "a longer queue": lambda p, n: with_load(p, queued=p.capability.load.queued + n),
-    "more busy slots": lambda p, n: with_load(p, busy=p.capability.load.busy + n),
+    "a longer queue": lambda p, n: further(p, n, queued=n),
+    "more busy slots": lambda p, n: further(p, n, busy=n),
     "more prompts ahead": lambda p, n: with_load(
         p, queued_prompt_tokens=p.capability.load.queued_prompt_tokens + n
     ),
@@ -488,6 +499,27 @@ def test_what_is_worse_never_helps(
     )
     assert score(after, me) >= score(before, me)
     assert order(after).index(me) >= order(before).index(me)
+
+
+@pytest.mark.parametrize("place", ["busy", "queued"])
+@given(
+    in_flight=st.integers(1, 9),
+    left=st.sampled_from([0, 500]),
+    sent=st.integers(0, 9),
+    data=st.data(),
+)
+def test_a_report_that_names_ours_at_last_is_no_further_load(
+    place: str, in_flight: int, left: int, sent: int, data: st.DataObject
+) -> None:
+    """Until then each counts as a whole answer; one that runs is half over."""
+    hidden = max(0, in_flight - sent)
+    named = data.draw(st.integers(0, hidden))
+    silent = peer("a", load=Load(slots=2, queue_limit=9, output_tokens_left=left))
+    silent = attrs.evolve(silent, in_flight=in_flight, sent_since_report=sent)
+    policy = exact(CompletionTime())
+    before = score(decide([silent], policy=policy), "a")
+    after = score(decide([with_load(silent, **{place: named})], policy=policy), "a")
+    assert after <= before or after == pytest.approx(before)
 
 
 def _is_measured(one: PeerRecord, request: RouteRequest) -> bool:
