@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 
 import attrs
 
@@ -74,31 +74,43 @@ class Alias:
         return False
 
 
+def _distinct(aliases: Iterable[Alias]) -> tuple[Alias, ...]:
+    named = {alias.name: alias for alias in aliases}
+    if len(named) > MAX_ALIASES:
+        raise ValueError(f"there are {len(named)} aliases; {MAX_ALIASES} are the most")
+    return tuple(named.values())
+
+
+@attrs.frozen
 class Aliases:
     """The aliases of one machine.
 
-    Args:
-      aliases: Of two with the same name, the later one counts. At most `MAX_ALIASES`.
-
     Raises:
-      ValueError: if there are more.
+      ValueError: if there are more than `MAX_ALIASES`.
 
     """
 
-    def __init__(self, aliases: Iterable[Alias] = ()) -> None:
-        named = {alias.name: alias for alias in aliases}
-        if len(named) > MAX_ALIASES:
-            raise ValueError(f"there are {len(named)} aliases; {MAX_ALIASES} are the most")
-        self.all = tuple(named.values())
-        """Each of them, in the order in which they were set."""
+    all: tuple[Alias, ...] = attrs.field(default=(), converter=_distinct)
+    """Each of them, in the order in which they were set; of two with the same name, the later."""
+
+    _literal: Mapping[str, Alias] = attrs.field(init=False, eq=False, repr=False)
+    _folded: Mapping[str, Alias] = attrs.field(init=False, eq=False, repr=False)
+    _patterns: Sequence[Alias] = attrs.field(init=False, eq=False, repr=False)
+
+    @_literal.default
+    def _by_name(self) -> Mapping[str, Alias]:
+        return {alias.name: alias for alias in self.all if not alias.is_pattern}
+
+    @_folded.default
+    def _by_spelling(self) -> Mapping[str, Alias]:
         single = [alias for alias in self.all if not alias.is_pattern]
-        self._literal = {alias.name: alias for alias in single}
-        self._folded = {folded(alias.name): alias for alias in reversed(single)}
+        return {folded(alias.name): alias for alias in reversed(single)}
+
+    @_patterns.default
+    def _the_longest_first(self) -> Sequence[Alias]:
         # The one that says the most comes first.
-        self._patterns = sorted(
-            (alias for alias in self.all if alias.is_pattern),
-            key=lambda alias: -len(alias.name.replace(WILD, "")),
-        )
+        patterns = (alias for alias in self.all if alias.is_pattern)
+        return sorted(patterns, key=lambda alias: -len(alias.name.replace(WILD, "")))
 
     def __len__(self) -> int:
         return len(self.all)
