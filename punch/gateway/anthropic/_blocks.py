@@ -55,7 +55,7 @@ class UnreadableBlock(Body):
 
     model_config = ConfigDict(extra="allow")
 
-    type: Annotated[Any, Refused(_unreadable)] = None
+    type: Annotated[Any, Refused(_unreadable, empty=False)] = None
 
 
 class TextBlock(Body):
@@ -110,7 +110,7 @@ class ElsewhereSource(Body):
 
     model_config = ConfigDict(extra="allow")
 
-    type: Annotated[Any, Refused(_not_here)] = None
+    type: Annotated[Any, Refused(_not_here, empty=False)] = None
 
 
 class ImageBlock(Body):

@@ -76,7 +76,7 @@ class ForeignTool(Body):
 
     model_config = ConfigDict(extra="allow")
 
-    type: Annotated[Any, Refused(_of_anthropic)] = None
+    type: Annotated[Any, Refused(_of_anthropic, empty=False)] = None
 
 
 def _tool_kind(value: Any) -> str:
@@ -150,7 +150,7 @@ class OtherEdit(Body):
 
     model_config = ConfigDict(extra="allow")
 
-    type: Annotated[Any, Refused(_no_edit)] = None
+    type: Annotated[Any, Refused(_no_edit, empty=False)] = None
 
 
 def _edit_kind(value: Any) -> str:

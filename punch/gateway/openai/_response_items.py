@@ -48,7 +48,9 @@ class OtherPart(Body):
 
     model_config = ConfigDict(extra="ignore")
 
-    type: Annotated[Any, Refused("no peer reads parts of this type; say in text what is in it")]
+    type: Annotated[
+        Any, Refused("no peer reads parts of this type; say in text what is in it", empty=False)
+    ]
 
     @property
     def part(self) -> ContentPart:
@@ -183,7 +185,7 @@ class OtherItem(Item):
 
     model_config = ConfigDict(extra="ignore")
 
-    type: Annotated[Any, Refused("no peer can read items of this type")]
+    type: Annotated[Any, Refused("no peer can read items of this type", empty=False)]
 
 
 _KINDS: dict[str, str] = {

@@ -81,7 +81,7 @@ class OtherTool(Body):
 
     model_config = ConfigDict(extra="ignore")
 
-    type: Annotated[Any, Refused(_not_here)]
+    type: Annotated[Any, Refused(_not_here, empty=False)]
 
 
 def _kind_of_tool(value: Any) -> str:
