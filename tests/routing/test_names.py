@@ -271,6 +271,8 @@ def test_any_name_means_the_only_model() -> None:
     assert meant("test", chat, embedder, any_name=True, command="chat") == "a"
     assert meant("test", chat, embedder, any_name=True, command="embed") == "e"
     assert meant("test", chat, embedder, any_name=True) == "a"
+    assert meant("test", embedder, any_name=True) == "e"
+    assert meant("test", chat, peer(offer("b")), embedder, any_name=True) is None
     assert meant("test", chat, peer(offer("b")), any_name=True, command="chat") is None
     assert meant("test", embedder, any_name=True, command="chat") is None
     found = names(chat).meaning("test", any_name=True)

@@ -297,13 +297,20 @@ class ModelNames:
     def _only(self, command: str | None, strict: bool) -> Meaning | None:
         """The one model that is on offer for *command*, if it is one."""
         if command is None:
-            return self._only("chat", strict) or self._only("embed", strict)
-        able = [model for model in self._models.values() if command in model.real]
-        if not able and not strict:
-            able = [model for model in self._models.values() if command in model.simulated]
+            # One that embeds is meant where nothing chats, not where several do.
+            command = "chat" if self._able("chat", strict) else "embed"
+        able = self._able(command, strict)
         if len({model.identity for model in able}) != 1:
             return None
         return attrs.evolve(self._as_meaning(min(model.name for model in able)), by="only")
+
+    def _able(self, command: str, strict: bool) -> Sequence[_Model]:
+        """The models on offer for *command*; those that simulate it where no real one is."""
+        models = self._models.values()
+        able = [model for model in models if command in model.real]
+        if not able and not strict:
+            able = [model for model in models if command in model.simulated]
+        return able
 
     def _as_meaning(self, name: str) -> Meaning:
         return Meaning(name=name, digest=self._models[name].digest)
