@@ -288,6 +288,8 @@ class Recording:
                 end -= 1
                 if end == reader.place:
                     reader.is_catching_up = False
+                    # Who makes the answer may wait for a reader that seemed to be behind.
+                    self._taken.set()
                     return
             for text, tokens in _runs(parts[reader.place : end], reader.takes_thoughts):
                 await reader.call.send_text(text, tokens)

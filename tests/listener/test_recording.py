@@ -878,3 +878,23 @@ async def test_a_reader_of_minor_0_is_told_no_thoughts_and_all_their_tokens(
     assert thoughts == ("abd" if minor else "")
     assert "".join(text for text, _ in call.sent if type(text) is not Thought) == "ce"
     assert sum(tokens for _, tokens in call.sent) == 5
+
+
+async def test_who_makes_thoughts_does_not_wait_for_a_reader_that_is_told_none(
+    autojump_clock: MockClock,
+) -> None:
+    """Also where that reader has not looked yet, and so seems to be behind."""
+    recording = Recording(DIALER, ASK, b"")
+    call = Taking(0)
+    reader = recording.join(call)
+    recording.begin(Provenance(kind="simulated", backend="test"))
+    with trio.fail_after(10):
+        async with trio.open_nursery() as nursery:
+            await recording.add(Thought("a"), 1)
+            nursery.start_soon(recording.add, Thought("b"), 1)
+            await wait_all_tasks_blocked()
+            nursery.start_soon(recording.follow, reader)
+            await wait_all_tasks_blocked()
+            await recording.add("c", 1)
+            recording.end(CommandResponse(request_id=ASK.request_id, status="success"))
+    assert call.sent == [("c", 3)]
