@@ -5,13 +5,17 @@ With ``PUNCH_SCREENSHOTS=FOLDER`` the pictures go there; ``dashboard.png`` is th
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import re
 import shutil
 import signal
+import subprocess
+import sys
 import threading
 import time
+import tomllib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -405,6 +409,128 @@ def test_the_dashboard_takes_the_same_key_as_the_api(programs: Programs, browser
         expect(page.locator("#link-text")).to_have_text("Live")
         page.get_by_role("button", name="Forget the key").click()
         expect(form).to_be_visible()
+
+
+# ---- connecting programs ----
+
+# A model's name comes from its peer, and an address from whoever gave the link away.
+NASTY = """it's $(id) `id` "x" \\ ; & é <b>"""
+
+
+def keyed(programs: Programs, browser: Browser) -> tuple[Gateway, str]:
+    """A gateway that asks for a key, with a quick listener; and the secret of one key."""
+    programs.bootstrap()
+    created = programs.punch("keys", "create", "phone", "--requests-per-minute", "60", "--json")
+    secret = next(
+        value
+        for value in json.loads(created.out).values()
+        if isinstance(value, str) and len(value) > 30
+    )
+    gateway = serve(programs, browser)
+    programs.listeners(QUICK)
+    return gateway, secret
+
+
+def sign_in(page: Page, secret: str) -> None:
+    """Give the page a key, and wait until it shows a peer."""
+    page.get_by_label("API key").fill(secret)
+    page.keyboard.press("Enter")
+    expect(page.locator(".peer-card")).to_have_count(1)
+
+
+def run_line(where: str, text: str) -> str:
+    """Do what a person does with lines of the page, and return what they print."""
+    command = [sys.executable, "-c", text] if "Python" in where else ["bash", "-c", text]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def check_quoting(programs: list[dict[str, Any]], address: str) -> None:
+    """Each language reads the name and the address out of the lines as they were given."""
+    texts = {
+        (program["id"], index): block["text"]
+        for program in programs
+        for index, block in enumerate(program["blocks"])
+    }
+    say = """
+        curl() { printf '%s\\0' "$@"; }
+        ollama() { curl "$OLLAMA_HOST" "$@"; }
+        pi() { curl "$@"; }
+        claude() { curl "$ANTHROPIC_BASE_URL" "$ANTHROPIC_MODEL"; }
+    """
+    said = run_line("", say + texts["curl", 0]).split("\0")
+    assert said[1] == f"{address}/v1/chat/completions"
+    assert json.loads(said[-2])["model"] == NASTY
+    assert run_line("", say + texts["ollama", 1]).split("\0")[:3] == [address, "run", NASTY]
+    assert run_line("", say + texts["pi", 1]).split("\0")[-2] == NASTY
+    assert run_line("", say + texts["claude-code", 0]).split("\0")[:2] == [address, NASTY]
+    codex = tomllib.loads(texts["codex", 0])
+    assert codex["model"] == NASTY
+    assert codex["model_providers"]["punch"]["base_url"] == f"{address}/v1"
+    (punch,) = json.loads(texts["pi", 0])["providers"].values()
+    assert (punch["baseUrl"], punch["models"][0]["id"]) == (f"{address}/v1", NASTY)
+    for program, base in (("openai", f"{address}/v1"), ("anthropic", address), ("ollama", address)):
+        nodes = list(ast.walk(ast.parse(texts[program, 0])))
+        constants = [node.value for node in nodes if isinstance(node, ast.Constant)]
+        assert {base, NASTY} <= set(constants)
+
+
+@limit(120)
+def test_the_lines_of_the_page_connect_programs(programs: Programs, browser: Browser) -> None:
+    """They have the address of the page and no secret, and work when a key is filled in."""
+    gateway, secret = keyed(programs, browser)
+    with gateway.page(bypass_csp=True, permissions=["clipboard-read", "clipboard-write"]) as page:
+        sign_in(page, secret)
+        page.get_by_role("link", name="Connect", exact=True).click()
+        expect(page.locator("#view-connect .sub")).to_contain_text("punch keys create")
+        blocks = page.locator("#view-connect pre")
+        given = dict(
+            zip(
+                blocks.evaluate_all("all => all.map(each => each.getAttribute('aria-label'))"),
+                blocks.all_text_contents(),
+                strict=True,
+            )
+        )
+        assert len({name.split(",")[0] for name in given}) == 7
+        assert secret not in page.content()
+        page.get_by_role("button", name="Copy: curl, in a terminal").click()
+        expect(page.get_by_role("button", name="Copy: curl, in a terminal")).to_have_text("Copied")
+        assert page.evaluate("navigator.clipboard.readText()") == given["curl, in a terminal"]
+        lines = {where: text.replace("YOUR_KEY", secret) for where, text in given.items()}
+        assert "chat.completion" in run_line("", lines["curl, in a terminal"])
+        # In one process, since the clients share most of what they import.
+        clients = [text for where, text in lines.items() if "Python" in where]
+        said = run_line("Python", "\n".join(clients))
+        assert (len(clients), len(said.splitlines())) == (3, 3)
+        # What others may have chosen: names of models, and the name in the address.
+        address = f"http://{NASTY.replace(' ', '')}.localhost:1"
+        check_quoting(
+            page.evaluate(
+                """async ([address, model]) => {
+                  const assets = document.querySelector("script[type=module]").src;
+                  const lines = await import(new URL("lines.js", assets));
+                  return lines.programsFor(address, model);
+                }""",
+                [address, NASTY],
+            ),
+            address,
+        )
+        look_at(page)
+
+
+def look_at(page: Page) -> None:
+    """Wide and light, narrow and dark: nothing is cut off, and axe finds nothing serious."""
+    for width, height, scheme in ((1280, 900, "light"), (360, 740, "dark")):
+        page.set_viewport_size({"width": width, "height": height})
+        page.emulate_media(color_scheme="dark" if scheme == "dark" else "light")
+        assert page.evaluate(TOO_WIDE) == 0, width
+        found = [
+            (problem["id"], [node["html"][:160] for node in problem["nodes"][:3]])
+            for problem in Axe().run(page).response["violations"]
+            if problem["impact"] in ("serious", "critical")
+        ]
+        assert found == [], (width, scheme)
 
 
 # ---- looked at ----

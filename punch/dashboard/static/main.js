@@ -2,6 +2,7 @@
 
 import { announce } from "./announce.js";
 import { chat } from "./chat.js";
+import { connect } from "./connect.js";
 import { setText, show } from "./dom.js";
 import { Feed } from "./events.js";
 import { spoken } from "./happenings.js";
@@ -20,6 +21,7 @@ const views = {
   overview: overview(part("view-overview"), store),
   requests: requests(part("view-requests"), store),
   chat: chat(part("view-chat"), store, { locked }),
+  connect: connect(part("view-connect"), store),
   log: logView(part("view-log"), store),
 };
 const story = storyPanel(part("story"), store, { closed: closeStory, locked });
