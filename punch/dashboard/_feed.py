@@ -40,6 +40,7 @@ from ..peers import PeerRecord
 from ..routing import Policy
 from ._requests import ShownRequests
 from ._rows import Row, event_row, peer_row
+from ._series import MINUTE_SECONDS
 from ._stories import Stories
 
 log = get_logger(__name__)
@@ -261,6 +262,15 @@ class Feed:
             stories=len(self._stories),
             story_bytes=self._stories.size,
         )
+
+    def history(self) -> dict[str, Any]:
+        """The last day, a point for each minute in which something happened."""
+        now = self._wall()
+        return {
+            "time": round(now, 3),
+            "seconds": MINUTE_SECONDS,
+            "points": [minute.as_data() for minute in self._requests.series.minutes(now)],
+        }
 
     def row_of(self, request_id: str) -> tuple[Row | None, str | None]:
         """The row of the newest request of that id, and its question if questions are shown."""

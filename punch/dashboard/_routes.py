@@ -130,6 +130,7 @@ def dashboard_routes(feed: Feed, *, decision_log: Path | None = None) -> list[Ba
         Route("/assets/{version}/{file}", dashboard.part, methods=["GET"], include_in_schema=False),
         Route("/api/dashboard/snapshot", dashboard.snapshot, methods=["GET"]),
         Route("/api/dashboard/events", dashboard.events, methods=["GET"]),
+        Route("/api/dashboard/history", dashboard.history, methods=["GET"]),
         Route("/api/dashboard/requests/{request_id:path}", dashboard.story, methods=["GET"]),
     ]
 
@@ -163,6 +164,10 @@ class Dashboard:
     async def events(self, request: Request) -> Response:
         """Everything that is shown, then each change as it happens."""
         return EventStream(self._feed, request.headers.get("last-event-id"))
+
+    async def history(self, request: Request) -> Response:
+        """The last day, minute by minute."""
+        return _data(self._feed.history())
 
     async def story(self, request: Request) -> Response:
         """All that is known of one request."""

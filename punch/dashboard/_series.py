@@ -1,7 +1,7 @@
-"""Counts requests and tokens second by second, for the charts. No I/O.
+"""Counts requests and tokens by the second and by the minute, for the charts. No I/O.
 
 Every second remembers the requests that it counts, so that a number on the page can be followed
-to them.
+to them. A minute, of which a day's worth is kept, has numbers only.
 """
 
 from __future__ import annotations
@@ -13,6 +13,10 @@ import attrs
 
 # Ten minutes of seconds: what the charts show.
 SERIES_SECONDS = 600
+
+# A day of minutes: what the charts show beyond that, in some 300 KB of memory.
+MINUTE_SECONDS = 60
+DAY_SECONDS = 24 * 60 * 60
 
 # Request ids that a second remembers. Of a gateway that answers thousands a second the rest are
 # counted only.
@@ -74,11 +78,84 @@ class Point:
         }
 
 
+class _Sample:
+    """Values of a whole minute, evenly thinned: each of them is as likely to be kept."""
+
+    def __init__(self) -> None:
+        self.seen = 0
+        self.values: list[float] = []
+        self._every = 1
+
+    def add(self, value: float) -> None:
+        if self.seen % self._every == 0:
+            self.values.append(value)
+            if len(self.values) > MAX_FIRSTS:
+                self.values = self.values[::2]
+                self._every *= 2
+        self.seen += 1
+
+
+@attrs.define(kw_only=True, eq=False)
+class Minute:
+    """The sums of one minute. What percentiles need is kept while the minute lasts."""
+
+    second: int
+    """Its first second, since 1970."""
+
+    requests: int = 0
+    """Requests that ended."""
+
+    failed: int = 0
+    """Requests that ended with an error."""
+
+    tokens: int = 0
+    """Tokens delivered, of all the requests under way."""
+
+    _sample: _Sample | None = attrs.field(factory=_Sample)
+    _closed: tuple[int, float | None, float | None] = (0, None, None)
+
+    def first_text(self, seconds: float) -> None:
+        """Count a first text after *seconds*."""
+        if self._sample is not None:
+            self._sample.add(seconds)
+
+    def close(self) -> None:
+        """Keep the percentiles alone, since the minute is over."""
+        self._closed, self._sample = self._firsts(), None
+
+    def _firsts(self) -> tuple[int, float | None, float | None]:
+        sample = self._sample
+        if sample is None:
+            return self._closed
+        return sample.seen, _percentile(sample.values, 0.5), _percentile(sample.values, 0.95)
+
+    def as_data(self) -> dict[str, Any]:
+        """The minute as the page gets it: a point that names no requests."""
+        firsts, median, slow = self._firsts()
+        return {
+            "t": self.second,
+            "requests": self.requests,
+            "failed": self.failed,
+            "tokens": self.tokens,
+            "firsts": firsts,
+            "p50": median,
+            "p95": slow,
+        }
+
+
 class Series:
-    """The last ten minutes. Seconds in which nothing happened are left out."""
+    """The last ten minutes by the second, and the last day by the minute.
+
+    Seconds and minutes in which nothing happened are left out.
+    """
 
     def __init__(self) -> None:
         self._points: deque[Point] = deque()
+        self._minutes: deque[Minute] = deque()
+
+    def minutes(self, now: float) -> list[Minute]:
+        """The minutes of the day before *now*, oldest first."""
+        return [each for each in self._minutes if each.second > now - DAY_SECONDS]
 
     def since(self, version: int) -> list[Point]:
         """Every point that changed after *version*, oldest first."""
@@ -93,6 +170,10 @@ class Series:
         point.failed += failed
         point.tokens += tokens
         point.of(request_id)
+        minute = self._minute(now)
+        minute.requests += 1
+        minute.failed += failed
+        minute.tokens += tokens
 
     def first_text(self, request_id: str, *, seconds: float, now: float, version: int) -> None:
         """Count a first text after *seconds*."""
@@ -100,12 +181,25 @@ class Series:
         if len(point.firsts) < MAX_FIRSTS:
             point.firsts.append(seconds)
         point.of(request_id)
+        self._minute(now).first_text(seconds)
 
     def delivered(self, request_id: str, *, tokens: int, now: float, version: int) -> None:
         """Count *tokens* more of a request under way."""
         point = self._point(now, version)
         point.tokens += tokens
         point.of(request_id)
+        self._minute(now).tokens += tokens
+
+    def _minute(self, now: float) -> Minute:
+        second = int(now) // MINUTE_SECONDS * MINUTE_SECONDS
+        if not self._minutes or self._minutes[-1].second < second:
+            if self._minutes:
+                self._minutes[-1].close()
+            self._minutes.append(Minute(second=second))
+            while self._minutes[0].second <= second - DAY_SECONDS:
+                self._minutes.popleft()
+        # As with the seconds, a clock that was set back counts into the newest one.
+        return self._minutes[-1]
 
     def _point(self, now: float, version: int) -> Point:
         second = int(now)

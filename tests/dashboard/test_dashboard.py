@@ -315,6 +315,24 @@ async def test_the_snapshot_is_the_first_frame_and_never_kept(autojump_clock: Mo
     assert [peer["id"] for peer in reply.json()["peers"]] == [p.peer_id for p in made.PEERS]
 
 
+async def test_the_last_day_is_there_by_the_minute(autojump_clock: MockClock) -> None:
+    """Long after the snapshot has forgotten its seconds."""
+    async with opened() as page:
+        record = records.new("old-1")
+        page.feed.hear(records.started(record))
+        page.feed.hear(records.ended(record))
+        began = (await page.get("/api/dashboard/history")).json()
+        await trio.sleep(23 * 3600)
+        later = (await page.get("/api/dashboard/history")).json()
+        await trio.sleep(2 * 3600)
+        gone = await page.get("/api/dashboard/history")
+    (point,) = began["points"]
+    assert (point["t"] % 60, point["requests"], began["seconds"]) == (0, 1, 60)
+    assert later["points"] == [point]
+    assert gone.json()["points"] == []
+    assert gone.headers["cache-control"] == "no-store"
+
+
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE"])
 async def test_nothing_here_can_be_changed(method: str, autojump_clock: MockClock) -> None:
     """The dashboard shows, and does nothing else."""

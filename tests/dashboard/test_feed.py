@@ -30,7 +30,14 @@ from punch.dashboard._feed import (
 )
 from punch.dashboard._requests import MAX_REQUESTS
 from punch.dashboard._rows import peer_row
-from punch.dashboard._series import MAX_IDS, SERIES_SECONDS, Series
+from punch.dashboard._series import (
+    DAY_SECONDS,
+    MAX_FIRSTS,
+    MAX_IDS,
+    MINUTE_SECONDS,
+    SERIES_SECONDS,
+    Series,
+)
 from punch.dashboard._stories import Stories, story_body
 from punch.decision_log import LineMade, open_decision_log
 from punch.decision_log._entries import Ended
@@ -400,6 +407,42 @@ def test_a_series_forgets_what_is_older_than_its_charts() -> None:
     series.delivered("r", tokens=5, now=3.0, version=5000)
     (newest,) = series.since(4999)
     assert newest.tokens == 6
+
+
+def test_a_day_is_kept_by_the_minute_and_no_longer() -> None:
+    """A point for each minute in which something happened, whatever its number of requests."""
+    series = Series()
+    for second in range(0, 2 * DAY_SECONDS, 30):
+        series.delivered("r", tokens=2, now=float(second), version=second)
+        series.ended("r", failed=second % 60 == 30, tokens=1, now=float(second), version=second)
+    end = 2.0 * DAY_SECONDS
+    minutes = series.minutes(end - 1)
+    assert len(minutes) == DAY_SECONDS // MINUTE_SECONDS
+    assert minutes[0].as_data() == {
+        "t": DAY_SECONDS, "requests": 2, "failed": 1, "tokens": 6,
+        "firsts": 0, "p50": None, "p95": None,
+    }  # fmt: skip
+    # A gateway that nobody asked since shows no day before the last.
+    assert series.minutes(end + DAY_SECONDS) == []
+    series.delivered("r", tokens=5, now=3.0, version=1)
+    assert series.minutes(end)[-1].tokens == 11
+
+
+def test_a_minute_has_the_percentiles_of_all_that_it_saw() -> None:
+    """Of ten thousand it keeps some, from its beginning to its end; and none when it is over."""
+    series = Series()
+    for number in range(10_000):
+        series.first_text("r", seconds=float(number), now=number / 200, version=1)
+    (minute,) = series.minutes(60.0)
+    data = minute.as_data()
+    assert data["firsts"] == 10_000
+    assert data["p50"] == pytest.approx(5000, rel=0.02)
+    assert data["p95"] == pytest.approx(9500, rel=0.02)
+    assert minute._sample is not None
+    assert len(minute._sample.values) <= MAX_FIRSTS
+    series.first_text("r", seconds=1.0, now=61.0, version=1)
+    assert minute.as_data() == data
+    assert minute._sample is None
 
 
 def test_percentiles_are_of_the_values_themselves() -> None:

@@ -328,6 +328,10 @@ def test_requests_are_walked_through_with_the_keyboard(gateway: Gateway) -> None
         chart.get_by_role("slider").focus()
         page.keyboard.press("ArrowLeft")
         expect(chart.locator(".readout")).to_contain_text("tokens/s")
+        page.get_by_role("radio", name="24 h").check()
+        expect(chart.locator(".tick", has_text="24 h")).to_be_visible()
+        expect(chart.locator(".readout")).to_contain_text(re.compile("last 24 hours: [1-9]"))
+        expect(chart.locator("tbody")).not_to_contain_text("Nothing went through")
 
 
 @limit(120)

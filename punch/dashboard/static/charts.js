@@ -1,8 +1,10 @@
-// Two charts of the last ten minutes, drawn by hand: each second leads to its requests.
+// Two charts of the last ten minutes or of the last day, drawn by hand: each second leads to its
+// requests.
 
 import { h, replace, s, setAttribute } from "./dom.js";
 import { clock, count, plural, rate, seconds } from "./format.js";
-import { requestLink, sectionHead } from "./marks.js";
+import { History } from "./history.js";
+import { choice, requestLink, sectionHead } from "./marks.js";
 import { SERIES_SECONDS } from "./store.js";
 
 const HEIGHT = 148;
@@ -12,6 +14,18 @@ const LEFT = 54;
 const RIGHT = 6;
 
 /** @typedef {import("./types.js").Point} Point */
+
+/**
+ * How far back the charts go: in seconds, by buckets of one of some sizes, so that each mark has
+ * three pixels, and with the ticks of the axis.
+ * @typedef {{seconds: number, words: string, sizes: number[], unit: number, name: string, ticks: number[], few: number[]}} Span
+ */
+
+/** @type {Object<string, Span>} */
+const SPANS = {
+  minutes: { seconds: SERIES_SECONDS, words: "last ten minutes", sizes: [1, 2, 3, 4, 5, 6, 10, 15, 20, 30], unit: 60, name: "min", ticks: [10, 8, 6, 4, 2, 0], few: [10, 5, 0] },
+  day: { seconds: 86400, words: "last 24 hours", sizes: [60, 120, 180, 240, 300, 360, 600, 900, 1200, 1800], unit: 3600, name: "h", ticks: [24, 18, 12, 6, 0], few: [24, 12, 0] },
+};
 
 /**
  * Some seconds together, so that a narrow chart has as many marks as it has room for.
@@ -27,10 +41,10 @@ export function chartsSection(store) {
     top: (bucket) => bucket.tokens / bucket.width,
     draw: drawArea,
     tell: (bucket) => `${rate(bucket.tokens / bucket.width)} tokens/s, ${plural(bucket.requests, "request")} ended`,
-    summary: (buckets) => {
+    summary: (buckets, words) => {
       const sum = buckets.reduce((total, bucket) => total + bucket.tokens, 0);
       const most = Math.max(0, ...buckets.map((bucket) => bucket.tokens / bucket.width));
-      return `Tokens per second, last ten minutes: ${count(sum)} tokens in all, at most ${rate(most)} a second.`;
+      return `Tokens per second, ${words}: ${count(sum)} tokens in all, at most ${rate(most)} a second.`;
     },
     columns: [["Tokens", (bucket) => count(bucket.tokens)], ["Ended", (bucket) => count(bucket.requests)], ["Failed", (bucket) => count(bucket.failed)]],
   });
@@ -41,30 +55,44 @@ export function chartsSection(store) {
     top: (bucket) => bucket.p95 ?? 0,
     draw: drawRanges,
     tell: (bucket) => (bucket.p50 === null ? "no first token" : `median ${seconds(bucket.p50)}, 95th percentile ${seconds(bucket.p95)} of ${plural(bucket.firsts, "request")}`),
-    summary: (buckets) => {
+    summary: (buckets, words) => {
       const seen = buckets.filter((bucket) => bucket.p50 !== null);
       if (!seen.length) return "Time to first token, last ten minutes: no request gave text.";
-      return `Time to first token, last ten minutes: medians from ${seconds(Math.min(...seen.map((b) => b.p50 ?? 0)))} to ${seconds(Math.max(...seen.map((b) => b.p50 ?? 0)))}.`;
+      return `Time to first token, ${words}: medians from ${seconds(Math.min(...seen.map((b) => b.p50 ?? 0)))} to ${seconds(Math.max(...seen.map((b) => b.p50 ?? 0)))}.`;
     },
     columns: [["Median", (bucket) => seconds(bucket.p50)], ["95th percentile", (bucket) => seconds(bucket.p95)], ["Requests", (bucket) => count(bucket.firsts)]],
     key: h("span", { class: "chart-key hint" }, h("i", { class: "key-dot" }), "median", h("i", { class: "key-bar" }), "up to 95th percentile"),
   });
-  const node = h("div", { class: "charts" }, tokens.node, latency.node);
-  return {
-    node,
-    update() {
-      tokens.update(store);
-      latency.update(store);
-    },
-  };
+  let span = SPANS.minutes;
+  const history = new History(update);
+  const spans = choice("How far back the charts go", "chart-span", [["minutes", "10 min"], ["day", "24 h"]], "minutes", (chosen) => {
+    span = SPANS[chosen];
+    update();
+  });
+
+  function update() {
+    const isDay = span === SPANS.day;
+    if (isDay) history.refresh();
+    const points = isDay ? history.points : [...store.points.values()];
+    tokens.update(points, store.now(), span);
+    latency.update(points, store.now(), span);
+  }
+
+  const node = h("section", { class: "section", "aria-labelledby": "charts-title" }, sectionHead("charts-title", "Traffic", spans), h("div", { class: "charts" }, tokens.node, latency.node));
+  return { node, update };
 }
 
-/** @param {Point[]} points @param {number} end @param {number} width seconds of one bucket */
-export function bucketsOf(points, end, width) {
+/**
+ * @param {Point[]} points
+ * @param {number} end
+ * @param {number} width seconds of one bucket
+ * @param {number} length seconds of all of them
+ */
+export function bucketsOf(points, end, width, length) {
   /** @type {Map<number, Bucket>} */
   const found = new Map();
   const last = Math.floor(end / width) * width;
-  for (let t = last - SERIES_SECONDS + width; t <= last; t += width) {
+  for (let t = last - length + width; t <= last; t += width) {
     found.set(t, { t, width, tokens: 0, requests: 0, failed: 0, p50: null, p95: null, firsts: 0, ids: [], more: 0 });
   }
   for (const point of points) {
@@ -108,6 +136,7 @@ function chart(given) {
   /** The second that is pointed at, or null for the newest. */
   let pinned = null;
   let summed = 0;
+  let span = SPANS.minutes;
 
   function point(index) {
     const bucket = buckets[index];
@@ -121,8 +150,8 @@ function chart(given) {
     if (!bucket) pinned = null;
     marker.hidden = !bucket;
     if (!bucket) {
-      replace(readout, h("span", { class: "hint" }, given.summary(buckets)));
-      setAttribute(range, "aria-valuetext", "the last ten minutes");
+      replace(readout, h("span", { class: "hint" }, given.summary(buckets, span.words)));
+      setAttribute(range, "aria-valuetext", `the ${span.words}`);
       return;
     }
     const plot = svg.clientWidth - LEFT - RIGHT;
@@ -152,26 +181,31 @@ function chart(given) {
 
   return {
     node,
-    /** @param {import("./store.js").Store} store */
-    update(store) {
+    /** @param {Point[]} points @param {number} now @param {Span} wanted */
+    update(points, now, wanted) {
       const width = svg.clientWidth || frame.clientWidth;
       if (!width) return;
-      const seconds = [1, 2, 3, 4, 5, 6, 10, 15, 20].find((size) => SERIES_SECONDS / size <= width / 3) ?? 30;
-      buckets = bucketsOf([...store.points.values()], store.now(), seconds);
+      if (wanted !== span) {
+        span = wanted;
+        pinned = null;
+        summed = 0;
+      }
+      const seconds = span.sizes.find((size) => span.seconds / size <= width / 3) ?? span.sizes[span.sizes.length - 1];
+      buckets = bucketsOf(points, now, seconds, span.seconds);
       setAttribute(range, "max", buckets.length - 1);
       if (pinned === null) range.value = String(buckets.length - 1);
-      drawAxes(svg, width, buckets, given);
+      drawAxes(svg, width, buckets, given, span);
       drawReadout();
       if (details.open) drawTable(body, buckets, given.columns);
       if (Date.now() - summed > 10_000) {
         summed = Date.now();
-        setAttribute(svg, "aria-label", given.summary(buckets));
+        setAttribute(svg, "aria-label", given.summary(buckets, span.words));
       }
     },
   };
 }
 
-function drawAxes(svg, width, buckets, given) {
+function drawAxes(svg, width, buckets, given, span) {
   const most = nice(Math.max(0, ...buckets.map(given.top)));
   const plot = width - LEFT - RIGHT;
   const y = (value) => TOP + (HEIGHT - TOP - BOTTOM) * (1 - value / most);
@@ -183,9 +217,10 @@ function drawAxes(svg, width, buckets, given) {
     parts.push(s("text", { class: "tick", x: LEFT - 8, y: y(value) + 3.5, "text-anchor": "end" }, given.unit(value)));
   }
   const end = buckets[buckets.length - 1].t;
-  for (const minutes of width < 420 ? [10, 5, 0] : [10, 8, 6, 4, 2, 0]) {
-    const at = LEFT + plot * (1 - minutes / 10);
-    parts.push(s("text", { class: "tick", x: at, y: HEIGHT - 4, "text-anchor": minutes === 0 ? "end" : minutes === 10 ? "start" : "middle" }, minutes === 0 ? "now" : `−${minutes} min`));
+  const ticks = width < 420 ? span.few : span.ticks;
+  for (const back of ticks) {
+    const at = LEFT + plot * (1 - (back * span.unit) / span.seconds);
+    parts.push(s("text", { class: "tick", x: at, y: HEIGHT - 4, "text-anchor": back === 0 ? "end" : back === ticks[0] ? "start" : "middle" }, back === 0 ? "now" : `−${back} ${span.name}`));
   }
   svg.setAttribute("viewBox", `0 0 ${width} ${HEIGHT}`);
   svg.dataset.end = String(end);
@@ -220,7 +255,7 @@ function drawRanges(buckets, x, y, step) {
 }
 
 function drawTable(body, buckets, columns) {
-  const rows = buckets.filter((bucket) => bucket.ids.length).reverse().slice(0, 30);
+  const rows = buckets.filter((bucket) => bucket.ids.length || bucket.requests || bucket.tokens || bucket.firsts).reverse().slice(0, 30);
   replace(
     body,
     ...rows.map((bucket) =>
