@@ -1,6 +1,7 @@
 """The dashboard: a page, and the feed of events that it shows as they happen."""
 
 from ._feed import Feed, open_feed
+from ._key_rows import KeyBook
 from ._routes import dashboard_routes
 from ._sockets import live_routes
 
@@ -8,5 +9,6 @@ __all__ = [
     "open_feed",
     "Feed",
     "dashboard_routes",
+    "KeyBook",
     "live_routes",
 ]

@@ -23,7 +23,9 @@ from starlette.types import Receive, Scope, Send
 from .._background import open_background
 from ..decision_log import LogLine, read_log
 from ..exceptions import ConfigurationError
+from ..gateway.keys import Quotas
 from ._feed import Feed, Frame, Watcher
+from ._key_rows import KeyBook
 from ._stories import story_body
 
 # A stream without an event gets a comment after this long, in seconds: proxies close silent
@@ -116,21 +118,25 @@ def _asset(name: str, body: bytes) -> Asset:
     )
 
 
-def dashboard_routes(feed: Feed, *, decision_log: Path | None = None) -> list[BaseRoute]:
+def dashboard_routes(
+    feed: Feed, *, decision_log: Path | None = None, book: KeyBook | None = None
+) -> list[BaseRoute]:
     """The routes of the dashboard.
 
     Args:
       feed: What it shows.
       decision_log: The file that has the stories of earlier requests, if there is one.
+      book: The API keys, which the gateway may have none of.
 
     """
-    dashboard = Dashboard(feed, decision_log=decision_log)
+    dashboard = Dashboard(feed, decision_log=decision_log, book=book or KeyBook(Quotas()))
     return [
         Route("/", dashboard.page, methods=["GET"], include_in_schema=False),
         Route("/assets/{version}/{file}", dashboard.part, methods=["GET"], include_in_schema=False),
         Route("/api/dashboard/snapshot", dashboard.snapshot, methods=["GET"]),
         Route("/api/dashboard/events", dashboard.events, methods=["GET"]),
         Route("/api/dashboard/history", dashboard.history, methods=["GET"]),
+        Route("/api/dashboard/keys", dashboard.keys, methods=["GET"]),
         Route("/api/dashboard/requests/{request_id:path}", dashboard.story, methods=["GET"]),
     ]
 
@@ -138,8 +144,9 @@ def dashboard_routes(feed: Feed, *, decision_log: Path | None = None) -> list[Ba
 class Dashboard:
     """Answers for `dashboard_routes`."""
 
-    def __init__(self, feed: Feed, *, decision_log: Path | None) -> None:
+    def __init__(self, feed: Feed, *, decision_log: Path | None, book: KeyBook) -> None:
         self._feed = feed
+        self._book = book
         self._path = decision_log
         self._page, self._parts, self._version = load_assets()
         # Reading some 30 MB for one story is enough at a time.
@@ -168,6 +175,14 @@ class Dashboard:
     async def history(self, request: Request) -> Response:
         """The last day, minute by minute."""
         return _data(self._feed.history())
+
+    async def keys(self, request: Request) -> Response:
+        """The API keys, what they used and what they have left."""
+        try:
+            return _data(await self._book.as_data())
+        except ConfigurationError:
+            # The file's name is for the operator, whose log has it.
+            return _error(503, "the file of API keys cannot be read")
 
     async def story(self, request: Request) -> Response:
         """All that is known of one request."""

@@ -28,7 +28,7 @@ from ..cli import (
     open_router_of,
     run_program,
 )
-from ..dashboard import dashboard_routes, live_routes, open_feed
+from ..dashboard import KeyBook, dashboard_routes, live_routes, open_feed
 from ..decision_log import open_decision_log
 from ..events import Bus
 from ..listener import Listener
@@ -66,20 +66,23 @@ async def open_books(settings: GatewaySettings, events: Bus) -> AsyncIterator[Ke
 
 @asynccontextmanager
 async def open_lock(
-    gateway: Gateway, settings: GatewaySettings, events: Bus
+    gateway: Gateway, settings: GatewaySettings, events: Bus, book: KeyBook
 ) -> AsyncIterator[None]:
     """Ask for API keys as soon as there is one, if the gateway began without any."""
     async with open_background() as nursery:
-        nursery.start_soon(_lock_once_keyed, gateway, settings, events)
+        nursery.start_soon(_lock_once_keyed, gateway, settings, events, book)
         yield
 
 
-async def _lock_once_keyed(gateway: Gateway, settings: GatewaySettings, events: Bus) -> None:
+async def _lock_once_keyed(
+    gateway: Gateway, settings: GatewaySettings, events: Bus, book: KeyBook
+) -> None:
     path = keys_path(settings.keys)
     while not await trio.to_thread.run_sync(path.exists):  # noqa: ASYNC110 - another process makes it
         await trio.sleep(KEY_CHECK_SECONDS)
     async with open_keys(path) as keys, open_usage(keys.database, events=events):
         gateway.lock(keys)
+        book.keys = keys
         log.warning("an API key was made: every request needs one from now on", keys=str(path))
         await trio.sleep_forever()
 
@@ -108,6 +111,7 @@ async def serve(settings: GatewaySettings, shutdown: Shutdown) -> ExitCode:
     async with AsyncExitStack() as stack:
         enter = stack.enter_async_context
         keys = await enter(open_books(settings, events))
+        book = KeyBook(quotas, keys=keys)
         identity = stack.enter_context(claim_identity("gateway", settings.identity))
         listener = await enter(open_listener_too(settings, identity, events))
         # Without a file, too: its lines are the stories that the dashboard shows.
@@ -139,7 +143,9 @@ async def serve(settings: GatewaySettings, shutdown: Shutdown) -> ExitCode:
                     quotas=quotas,
                     routes=(
                         *dashboard_routes(
-                            feed, decision_log=decision_log_path(settings.decision_log)
+                            feed,
+                            decision_log=decision_log_path(settings.decision_log),
+                            book=book,
                         ),
                         *live_routes(feed, events),
                         metrics_route(metrics),
@@ -148,7 +154,7 @@ async def serve(settings: GatewaySettings, shutdown: Shutdown) -> ExitCode:
             )
         )
         if keys is None and not settings.open_to_all:
-            await enter(open_lock(gateway, settings, events))
+            await enter(open_lock(gateway, settings, events, book))
         log.info(
             "serving",
             url=gateway.url,

@@ -385,7 +385,7 @@ def test_the_dashboard_takes_the_same_key_as_the_api(programs: Programs, browser
     )
     gateway = serve(programs, browser)
     programs.listeners(QUICK)
-    for path in ("snapshot", "events", "requests/x"):
+    for path in ("snapshot", "events", "history", "keys", "requests/x"):
         assert httpx.get(f"{gateway.url}/api/dashboard/{path}").status_code == 401
     with gateway.page() as page:
         form = page.get_by_role("dialog", name="This gateway asks for a key")
@@ -521,6 +521,26 @@ def test_the_lines_of_the_page_connect_programs(programs: Programs, browser: Bro
             address,
         )
         look_at(page)
+        # Each of the four lines was a request of this key.
+        page.get_by_role("link", name="Keys", exact=True).click()
+        card = page.get_by_role("region", name="phone", exact=True)
+        expect(card.locator(".facts dd").first).to_contain_text("4 requests · ")
+        expect(card).to_contain_text("of 60 a minute left")
+        card.get_by_text("By day").click()
+        expect(card.locator("tbody tr")).to_have_count(1)
+        assert secret not in page.content()
+        look_at(page)
+
+
+@limit(60)
+def test_a_gateway_without_keys_says_how_to_make_one(gateway: Gateway) -> None:
+    """And asks for a key as soon as there is one, this page too."""
+    with gateway.page() as page:
+        page.get_by_role("link", name="Keys", exact=True).click()
+        expect(page.locator("#view-keys")).to_contain_text("This gateway asks for no key")
+        expect(page.locator("#view-keys pre")).to_contain_text("punch keys create")
+        gateway.programs.punch("keys", "create", "phone")
+        expect(page.get_by_role("dialog", name="This gateway asks for a key")).to_be_visible()
 
 
 def look_at(page: Page) -> None:

@@ -6,6 +6,7 @@ import { connect } from "./connect.js";
 import { setText, show } from "./dom.js";
 import { Feed } from "./events.js";
 import { spoken } from "./happenings.js";
+import { keysView } from "./keys.js";
 import { logView } from "./log.js";
 import { overview } from "./overview.js";
 import { requests } from "./requests.js";
@@ -22,6 +23,7 @@ const views = {
   requests: requests(part("view-requests"), store),
   chat: chat(part("view-chat"), store, { locked }),
   connect: connect(part("view-connect"), store),
+  keys: keysView(part("view-keys"), { locked }),
   log: logView(part("view-log"), store),
 };
 const story = storyPanel(part("story"), store, { closed: closeStory, locked });

@@ -81,6 +81,23 @@
 
 /** @typedef {{t: number, requests: number, failed: number, tokens: number, firsts: number, p50: ?number, p95: ?number, ids: string[], more: number}} Point */
 
+/** @typedef {{day: string, requests: number, errors: number, prompt_tokens: number, completion_tokens: number}} Day */
+
+/**
+ * @typedef {object} KeyRow of /api/dashboard/keys; see punch/dashboard/_key_rows.py
+ * @property {string} id
+ * @property {string} name
+ * @property {string} state active, expired or revoked
+ * @property {string[]} models none for all
+ * @property {number} more_models
+ * @property {number} created
+ * @property {?number} expires
+ * @property {?number} revoked
+ * @property {{requests: ?number, tokens: ?number, concurrency: ?number}} limits
+ * @property {{requests: ?number, tokens: ?number, running: number}} left
+ * @property {Day[]} days oldest first, those in which it was used
+ */
+
 /** @typedef {{n: number, time: number, kind: string, id?: string, peer?: ?string, [more: string]: any}} Happening */
 
 /** @typedef {{time: number, level: string, logger: string, event: string, fields: Object<string, string>}} LogLine */

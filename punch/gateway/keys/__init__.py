@@ -1,7 +1,7 @@
 """API keys, quotas, and the book of what was used."""
 
 from ._keys import Key, KeyStore, open_keys
-from ._quotas import Grant, Quotas, QuotaStatistics
+from ._quotas import Grant, Left, Quotas, QuotaStatistics
 from ._usage import DayUsage, UsageBook, open_usage, read_usage
 
 __all__ = [
@@ -11,6 +11,7 @@ __all__ = [
     "Quotas",
     "QuotaStatistics",
     "Grant",
+    "Left",
     "open_usage",
     "UsageBook",
     "DayUsage",

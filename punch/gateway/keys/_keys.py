@@ -221,6 +221,11 @@ class KeyStore:
                 raise Unauthorized(f"the API key {key.key_id} {word}")
         return key
 
+    def known(self) -> tuple[Key, ...]:
+        """Every key as of the last look at the file, the oldest first. Does not block."""
+        keys = [key for key, _ in self._known.values()]
+        return tuple(sorted(keys, key=lambda key: (key.created_at, key.key_id)))
+
     # ---- for programs, and for threads ----
 
     def __enter__(self) -> KeyStore:
@@ -283,8 +288,7 @@ class KeyStore:
     def list(self) -> tuple[Key, ...]:
         """Every key, the oldest first, the expired and the revoked ones among them."""
         self._look()
-        keys = [key for key, _ in self._known.values()]
-        return tuple(sorted(keys, key=lambda key: (key.created_at, key.key_id)))
+        return self.known()
 
     def revoke(self, key_id: str) -> Key:
         """Refuse a key from now on; again, it changes nothing.

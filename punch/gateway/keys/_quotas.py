@@ -65,6 +65,20 @@ class QuotaStatistics:
     """Requests that may wait."""
 
 
+@attrs.frozen(kw_only=True)
+class Left:
+    """What a key may use now."""
+
+    running: int
+    """Requests that it has under way."""
+
+    requests: int | None
+    """Requests that are left of its minute; `None` for no limit."""
+
+    tokens: int | None
+    """Tokens that are left of its minute; `None` for no limit."""
+
+
 class Bucket:
     """A token bucket: a minute's worth of something, which fills evenly. No clock.
 
@@ -138,7 +152,7 @@ class _Account:
             if bucket is not None and (wait := bucket.seconds_until(amount, now)):
                 raise _refusal(
                     f"the API key {key.key_id} may use {bucket.per_minute:.0f} {what} a minute, "
-                    f"and has {max(0, math.floor(bucket.level(now)))} left; "
+                    f"and has {_whole(bucket, now)} left; "
                     f"enough for this one in {math.ceil(wait)} s",
                     wait,
                 )
@@ -150,6 +164,14 @@ class _Account:
             self.requests.consume(weight, now)
         if self.tokens is not None:
             self.tokens.consume(tokens, now)
+
+    def left(self, now: float) -> Left:
+        """What may be used now; a debt is nothing."""
+        return Left(
+            running=self.running,
+            requests=_whole(self.requests, now),
+            tokens=_whole(self.tokens, now),
+        )
 
     def refund(self, weight: int, now: float) -> None:
         """Give back the requests that got no place after all; `end` gives the tokens back."""
@@ -169,6 +191,10 @@ def _bucket(before: Bucket | None, per_minute: int | None, now: float) -> Bucket
     if per_minute is None or before is None or before.per_minute != per_minute:
         return None if per_minute is None else Bucket(per_minute, now)
     return before
+
+
+def _whole(bucket: Bucket | None, now: float) -> int | None:
+    return None if bucket is None else max(0, math.floor(bucket.level(now)))
 
 
 def _refusal(why: str, seconds: float) -> QuotaExceeded:
@@ -215,6 +241,16 @@ class Quotas:
             limit=slots.slots,
             queue_limit=slots.queue_limit,
         )
+
+    def left(self, key: Key) -> Left:
+        """What *key* may use now; of an idle one no account is kept, and it has all."""
+        now = trio.current_time()
+        account = self._accounts.get(key.key_id)
+        if account is None:
+            return _Account(key, now).left(now)
+        if account.key is not key:
+            account.apply_limits(key, now)
+        return account.left(now)
 
     @asynccontextmanager
     async def admit(

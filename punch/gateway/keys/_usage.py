@@ -174,11 +174,12 @@ class UsageBook:
         self._oldest_day = oldest
 
 
-def read_usage(file: Path | Database) -> dict[str, tuple[DayUsage, ...]]:
+def read_usage(file: Path | Database, *, since: str = "") -> dict[str, tuple[DayUsage, ...]]:
     """The usage of each key of a file, by key id, the oldest day first. Blocks.
 
     Args:
       file: Its path, or the file itself if it is open, which it stays.
+      since: The first day, in UTC and ISO 8601; all that there are by default.
 
     Raises:
       ConfigurationError: if the file cannot be used.
@@ -186,7 +187,8 @@ def read_usage(file: Path | Database) -> dict[str, tuple[DayUsage, ...]]:
     """
     database = file if isinstance(file, Database) else Database(file)
     try:
-        rows = database.read(f"SELECT key_id, {', '.join(_COLUMNS)} FROM usage ORDER BY day")  # noqa: S608 - our own names
+        query = f"SELECT key_id, {', '.join(_COLUMNS)} FROM usage WHERE day >= ? ORDER BY day"  # noqa: S608 - our own names
+        rows = database.read(query, (since,))
     finally:
         if database is not file:
             database.close()
