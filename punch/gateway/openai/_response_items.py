@@ -12,15 +12,18 @@ from ...wire import ChatMessage, ContentPart, ToolCall
 from ..bodies import MAX_PARTS, Body, PictureAddress, Refused, Taken, Text
 from ._response_tools import ToolNames, arguments_of
 
+Echoed = Annotated[Any, Taken("an echo of an answer, which no model reads")]
+
 
 class TextPart(Body):
     """A text in a message."""
 
     type: Literal["input_text", "output_text", "text", "summary_text", "reasoning_text"]
     text: str
-    # What an earlier answer had, sent back as it was.
-    annotations: list[Any] | None = Field(default=None, max_length=0, fail_fast=True)
-    logprobs: list[Any] | None = Field(default=None, max_length=0, fail_fast=True)
+    # What an earlier answer had, and what clients have read of it.
+    annotations: Echoed = None
+    logprobs: Echoed = None
+    parsed: Echoed = None
 
     @property
     def part(self) -> ContentPart:
@@ -43,6 +46,18 @@ class PicturePart(Body):
         return found
 
 
+class RefusalPart(Body):
+    """What the assistant said instead of an answer."""
+
+    type: Literal["refusal"]
+    refusal: str
+
+    @property
+    def part(self) -> ContentPart:
+        """The part as peers read it."""
+        return ContentPart(type="text", text=self.refusal)
+
+
 class OtherPart(Body):
     """A part of a kind that cannot be read."""
 
@@ -63,8 +78,8 @@ _TEXTS = ("input_text", "output_text", "text", "summary_text", "reasoning_text")
 
 def _kind_of_part(value: Any) -> str:
     kind = value.get("type") if isinstance(value, dict) else getattr(value, "type", None)
-    if kind == "input_image":
-        return "~picture"
+    if kind in ("input_image", "refusal"):
+        return f"~{kind}"
     return "~text" if kind in _TEXTS or not isinstance(kind, str) else "~other"
 
 
@@ -74,7 +89,8 @@ Content = Annotated[
         list[
             Annotated[
                 Annotated[TextPart, Tag("~text")]
-                | Annotated[PicturePart, Tag("~picture")]
+                | Annotated[PicturePart, Tag("~input_image")]
+                | Annotated[RefusalPart, Tag("~refusal")]
                 | Annotated[OtherPart, Tag("~other")],
                 Discriminator(_kind_of_part),
             ]
@@ -115,7 +131,7 @@ class Message(Item):
     type: Literal["message"] = "message"
     role: Literal["system", "developer", "user", "assistant"]
     content: Content
-    phase: Annotated[Any, Taken("an echo of a model's own")] = None
+    phase: Echoed = None
 
     def message(self, names: ToolNames) -> ChatMessage:
         """The item as a message between peers."""
@@ -125,6 +141,8 @@ class Message(Item):
 
 class Called(Item):
     """A function that the assistant asked for."""
+
+    model_config = ConfigDict(extra="ignore")
 
     type: Literal["function_call"]
     call_id: str
@@ -141,6 +159,8 @@ class Called(Item):
 
 class CalledWithText(Item):
     """A tool that takes free text, which the assistant asked for."""
+
+    model_config = ConfigDict(extra="ignore")
 
     type: Literal["custom_tool_call"]
     call_id: str
@@ -169,6 +189,8 @@ class Returned(Item):
 class Reasoned(Item):
     """What the assistant thought before it said or asked for anything."""
 
+    model_config = ConfigDict(extra="ignore")
+
     type: Literal["reasoning"]
     summary: Content | None = None
     content: Content | None = None
@@ -180,12 +202,21 @@ class Reasoned(Item):
         return ChatMessage(role="assistant", content="", reasoning=thought or None)
 
 
+def _unreadable(kind: Any) -> str:
+    if kind == "item_reference":
+        return (
+            "nothing is stored that an item could be found by; send the item itself (Vercel AI "
+            "SDK: providerOptions.openai.store = false)"
+        )
+    return "no peer can read items of this type"
+
+
 class OtherItem(Item):
     """An item of a kind that cannot be read here."""
 
     model_config = ConfigDict(extra="ignore")
 
-    type: Annotated[Any, Refused("no peer can read items of this type", empty=False)]
+    type: Annotated[Any, Refused(_unreadable, empty=False)]
 
 
 _KINDS: dict[str, str] = {

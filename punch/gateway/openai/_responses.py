@@ -24,6 +24,10 @@ from ._sampling import SamplingBody, shortest
 
 _STORED = "nothing is stored that could be looked up; send the conversation in input"
 
+# What an answer can include that it does not have unasked.
+_LOGPROBS = "message.output_text.logprobs"
+MAX_INCLUDED = 64
+
 
 class ChosenTool(Body):
     """The one tool that is to be called."""
@@ -94,16 +98,23 @@ class ResponsesBody(QuestionBody, SamplingBody):
     prompt: Annotated[Any, Refused(_STORED)] = None
     background: Annotated[Any, Refused(f"{_STORED}; wait for it", nothing=(False,))] = None
     background_options: Annotated[Any, Taken("it matters only in the background")] = None
-    top_logprobs: Annotated[
-        Any, Refused("ask for them in a chat: /v1/chat/completions", nothing=(0,))
-    ] = None
-    include: Annotated[Any, Taken("what it names is no part of answers here")] = None
+    top_logprobs: Annotated[int | None, within("logprobs")] = None
+    include: Annotated[list[str], Field(max_length=MAX_INCLUDED, fail_fast=True)] | None = Field(
+        default=None,
+        description=f"`{_LOGPROBS}`; whatever else it names is no part of answers here.",
+    )
     truncation: Annotated[Any, Taken("nothing is cut off: what is too long is refused")] = None
     context_management: Annotated[Any, Taken("nothing is cut off: what is too long is refused")] = (
         None
     )
     max_tool_calls: Annotated[Any, Taken("it limits tools of a server, and there are none")] = None
     access_programs: Annotated[Any, Taken("a matter of OpenAI's machines")] = None
+
+    @property
+    def alternatives(self) -> int | None:
+        """How many likely tokens are wanted for each; `None` for no log probabilities."""
+        wanted = self.top_logprobs or _LOGPROBS in (self.include or ())
+        return (self.top_logprobs or 0) if wanted else None
 
 
 # ---- what is made of it ----
@@ -144,6 +155,7 @@ class Responses(Endpoint[ResponsesBody]):
             reasoning_effort=body.reasoning and body.reasoning.wanted,
             reasoning_budget=body.reasoning and body.reasoning.max_tokens,
             response_schema=_schema(body),
+            logprobs=body.alternatives,
         )
         shape = ResponsesShape(
             request_id=context.request_id,
@@ -199,4 +211,5 @@ def _echoed(body: ResponsesBody) -> Echoed:
         effort=reasoning.effort,
         summary=reasoning.summary or reasoning.generate_summary,
         user=body.user if isinstance(body.user, str) else None,
+        top_logprobs=body.top_logprobs,
     )

@@ -10,11 +10,11 @@ from typing import Any
 
 import attrs
 
-from ...wire import CommandResponse, Completion, ToolCall, Usage
+from ...wire import CommandResponse, Completion, TokenLogprob, ToolCall, Usage
 from .._errors import Refusal
 from .._json import as_json, completion_of, model_of, punch_body
 from ._response_tools import ToolNames
-from ._shapes import SSE, comment
+from ._shapes import SSE, comment, tokens_body
 
 
 def _usage(usage: Usage) -> dict[str, Any] | None:
@@ -23,7 +23,11 @@ def _usage(usage: Usage) -> dict[str, Any] | None:
         return None
     return {
         "input_tokens": prompt,
-        "input_tokens_details": {"cached_tokens": usage.cached_tokens or 0},
+        "input_tokens_details": {
+            "cached_tokens": usage.cached_tokens or 0,
+            # No caller pays for what a cache takes in.
+            "cache_write_tokens": 0,
+        },
         "output_tokens": answer,
         "output_tokens_details": {"reasoning_tokens": usage.reasoning_tokens or 0},
         "total_tokens": prompt + answer,
@@ -53,8 +57,8 @@ class _Field:
     of_text: str
     """In the names of events about its text."""
 
-    beside: Mapping[str, Any] = attrs.field(factory=dict)
-    """What events about its text have besides."""
+    has_logprobs: bool = False
+    """Whether its tokens may come with log probabilities."""
 
 
 _TEXT = _Field(
@@ -63,7 +67,7 @@ _TEXT = _Field(
     index="content_index",
     of_part="content_part",
     of_text="output_text",
-    beside={"logprobs": []},
+    has_logprobs=True,
 )
 _THOUGHT = _Field(
     list="content",
@@ -81,9 +85,13 @@ _SUMMARY = _Field(
 )
 
 
-def _part(field: _Field, text: str) -> dict[str, Any]:
+def _part(field: _Field, text: str, logprobs: Sequence[TokenLogprob] = ()) -> dict[str, Any]:
     part: dict[str, Any] = {"type": field.type, "text": text}
-    return part | {"annotations": [], "logprobs": []} if field is _TEXT else part
+    return part | {"annotations": []} | _likely(field, logprobs) if field.has_logprobs else part
+
+
+def _likely(field: _Field, logprobs: Sequence[TokenLogprob] = ()) -> dict[str, Any]:
+    return {"logprobs": tokens_body(logprobs)} if field.has_logprobs else {}
 
 
 @attrs.define(kw_only=True)
@@ -113,6 +121,7 @@ class Echoed:
     summary: str | None = None
     """Which kind of summary of what is thought was asked for."""
     user: str | None = None
+    top_logprobs: int | None = None
 
 
 class ResponsesShape:
@@ -165,7 +174,7 @@ class ResponsesShape:
 
     def text(self, index: int, parts: Sequence[str]) -> bytes:
         """The next parts of the message, which the first one opens."""
-        data = self._opened(self._message(self._new_id("msg"), None, "in_progress"), _TEXT)
+        data = self._opened(self._message(self._new_id("msg"), "in_progress"), _TEXT)
         return data + self._told(parts)
 
     def reasoning(self, index: int, parts: Sequence[str]) -> bytes:
@@ -187,8 +196,8 @@ class ResponsesShape:
         data = b""
         # An empty answer still is a message; only calls may come without one.
         if not self._has_message and not result.tool_calls:
-            data += self._opened(self._message(self._new_id("msg"), None, "in_progress"), _TEXT)
-        data += self._closed(_status(result))
+            data += self._opened(self._message(self._new_id("msg"), "in_progress"), _TEXT)
+        data += self._closed(_status(result), result.logprobs)
         for call in result.tool_calls:
             data += self._call(call)
         return data
@@ -213,7 +222,8 @@ class ResponsesShape:
         if result.reasoning:
             output.append(self._reasoning(f"rs_{self._request_id}", result.reasoning))
         if result.text or not result.tool_calls:
-            item = self._message(f"msg_{self._request_id}", result.text, _status(result))
+            item = self._message(f"msg_{self._request_id}", _status(result))
+            item["content"] = [_part(_TEXT, result.text, result.logprobs)]
             output.append(item)
         output += [{**self._names.item(call), "status": "completed"} for call in result.tool_calls]
         cut = result.finish_reason == "length"
@@ -237,14 +247,13 @@ class ResponsesShape:
         first = f"{prefix}_{self._request_id}"
         return first if all(item["id"] != first for item in self._done) else f"{first}_{place}"
 
-    def _message(self, item_id: str, text: str | None, status: str) -> dict[str, Any]:
-        content = [] if text is None else [_part(_TEXT, text)]
+    def _message(self, item_id: str, status: str) -> dict[str, Any]:
         return {
             "id": item_id,
             "type": "message",
             "status": status,
             "role": "assistant",
-            "content": content,
+            "content": [],
         }
 
     def _reasoning(self, item_id: str, text: str | None) -> dict[str, Any]:
@@ -273,21 +282,22 @@ class ResponsesShape:
         self._open.parts += parts
         field = self._open.field
         return b"".join(
-            self._of_part(f"response.{field.of_text}.delta", delta=part, **field.beside)
+            self._of_part(f"response.{field.of_text}.delta", delta=part, **_likely(field))
             for part in parts
         )
 
-    def _closed(self, status: str) -> bytes:
-        """The end of the item that is open, if one is."""
+    def _closed(self, status: str, logprobs: Sequence[TokenLogprob] = ()) -> bytes:
+        """The end of the item that is open, if one is; *logprobs* are known at the end alone."""
         if self._open is None:
             return b""
         item, field, text = self._open.item, self._open.field, "".join(self._open.parts)
-        done = {**item, field.list: [_part(field, text)]}
+        part = _part(field, text, logprobs)
+        done = {**item, field.list: [part]}
         if "status" in item:
             done["status"] = status
         data = (
-            self._of_part(f"response.{field.of_text}.done", text=text, **field.beside)
-            + self._of_part(f"response.{field.of_part}.done", part=_part(field, text))
+            self._of_part(f"response.{field.of_text}.done", text=text, **_likely(field, logprobs))
+            + self._of_part(f"response.{field.of_part}.done", part=part)
             + self._event("response.output_item.done", output_index=self._open.index, item=done)
         )
         self._done.append(done)
@@ -338,6 +348,7 @@ class ResponsesShape:
             "text": dict(echoed.text),
             "tool_choice": echoed.tool_choice,
             "tools": list(echoed.tools),
+            "top_logprobs": echoed.top_logprobs,
             "top_p": echoed.top_p,
             "truncation": "disabled",
             "usage": None,

@@ -77,7 +77,12 @@ def logprobs_body(logprobs: Sequence[TokenLogprob]) -> dict[str, Any] | None:
     """Log probabilities of the tokens, in the form of chat."""
     if not logprobs:
         return None
-    return {"content": [_token(each) for each in logprobs], "refusal": None}
+    return {"content": tokens_body(logprobs), "refusal": None}
+
+
+def tokens_body(logprobs: Sequence[TokenLogprob]) -> list[dict[str, Any]]:
+    """Each token with its log probability, and those that were likely in its place."""
+    return [_token(each) for each in logprobs]
 
 
 def _token(each: TokenLogprob) -> dict[str, Any]:
