@@ -67,7 +67,7 @@ def _in_time(case: Any) -> None:
     if isinstance(wishes, dict):
         if wishes.get("strict") is True:
             del wishes["strict"]
-        timeout = wishes.get("timeout")
+        timeout: Any = wishes.get("timeout")
         if type(timeout) in (int, float) and 0 < timeout < 10:
             del wishes["timeout"]
 
