@@ -117,9 +117,6 @@ class PeerRecord:
     lanes: Mapping[str, LaneRecord] = attrs.field(factory=dict)
     """Id of a lane to what we know of it, where there are several; of one lane, all is above."""
 
-    machine_name: str | None = None
-    """What the owner of its machine calls that, as the peer says; `None` if it says nothing."""
-
     reachable: bool | None = None
     """Whether a bootstrap could dial it; `None` if none has said. Shown, and part of no choice: we
     have a session with it."""

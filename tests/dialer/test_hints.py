@@ -179,8 +179,7 @@ def record(peer_id: str, machine: str | None = None) -> PeerRecord:
     lane = Lane(backend="b", simulated=False)
     return PeerRecord(
         peer_id=PeerId(peer_id),
-        machine_name=machine,
-        capability=Capability(lanes=(lane,), models=(ModelOffer(name="m"),)),
+        capability=Capability(lanes=(lane,), models=(ModelOffer(name="m"),), machine_name=machine),
         incarnation=1,
         sequence=1,
         seen_at=0.0,

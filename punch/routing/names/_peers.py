@@ -84,7 +84,7 @@ def _peers_called(name: str, param: str, peers: Sequence[PeerRecord]) -> set[str
     of_machine = {
         str(peer.peer_id)
         for peer in peers
-        if peer.machine_name is not None and peer.machine_name.casefold() == small
+        if (peer.capability.machine_name or "").casefold() == small
     }
     if of_machine:
         return of_machine
