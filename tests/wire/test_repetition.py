@@ -258,7 +258,7 @@ def follow(places: list[tuple[str, Any]], start: set[int]) -> set[int]:
 
 def machine(pattern: str) -> list[tuple[str, Any]]:
     """Every repetition written out: what to read, and where to jump to."""
-    from re import _parser  # type: ignore[attr-defined]
+    from re import _parser
 
     places: list[tuple[str, Any]] = []
 
