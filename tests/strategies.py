@@ -38,6 +38,7 @@ from punch.wire import (
     Response,
     Roster,
     Sampling,
+    Standing,
     Started,
     Timings,
     TokenLogprob,
@@ -322,6 +323,7 @@ joins = st.builds(
     grant=maybe(st.binary(max_size=40)),
     root=maybe(st.binary(max_size=36)),
     reach=st.lists(reaches, max_size=4).map(tuple),
+    relayed=st.booleans(),
 )
 
 MESSAGES: MappingProxyType[type[Any], st.SearchStrategy[Any]] = MappingProxyType(
@@ -370,6 +372,11 @@ MESSAGES: MappingProxyType[type[Any], st.SearchStrategy[Any]] = MappingProxyType
         Response: st.builds(Response, response=command_responses),
         Cancel: st.builds(Cancel, request_id=request_ids),
         Credit: st.builds(Credit, request_id=request_ids, amount=st.integers(1, 1 << 31)),
+        Standing: st.builds(
+            Standing,
+            grant=maybe(st.binary(max_size=40)),
+            revocations=tuples_of(st.binary(max_size=40)),
+        ),
         Ping: st.builds(Ping, nonce=counts),
         Pong: st.builds(Pong, nonce=counts),
         Join: joins,

@@ -23,7 +23,7 @@ from .._logs import get_logger
 from ..capability import PeerId
 from ..exceptions import ConfigurationError, PeerUnreachable
 from ..network import Address, Node, is_this_machine, parse_address
-from ..wire import Reach, Registration
+from ..wire import NamespaceId, Reach, Registration, name_of
 
 log = get_logger(__name__)
 
@@ -68,7 +68,7 @@ class _Known:
     is_queued: bool = False
     """True while its turn is awaited, or it is dialled."""
 
-    namespace: str = ""
+    namespace: NamespaceId = ""
     """The namespace that it is registered in."""
 
     reported_at: float = -REPORT_SECONDS
@@ -105,16 +105,16 @@ class DialBack:
 
     """
 
-    def __init__(self, node: Node, told: Callable[[str, Reach], None]) -> None:
+    def __init__(self, node: Node, told: Callable[[NamespaceId, Reach], None]) -> None:
         self._node = node
         self._told = told
         self._known: dict[PeerId, _Known] = {}
         # When each address was dialled lately.
         self._hosts: OrderedDict[str, list[float]] = OrderedDict()
         self._next_at = 0.0
-        self._send, self._receive = trio.open_memory_channel[tuple[str, PeerId]](MAX_HOSTS)
+        self._send, self._receive = trio.open_memory_channel[tuple[NamespaceId, PeerId]](MAX_HOSTS)
 
-    def verdicts(self, namespace: str) -> dict[tuple[PeerId, str], Reach]:
+    def verdicts(self, namespace: NamespaceId) -> dict[tuple[PeerId, str], Reach]:
         """What is known of the listeners of a namespace, by each and who dialled it."""
         return {
             (peer_id, known.verdict.by): known.verdict
@@ -122,7 +122,7 @@ class DialBack:
             if known.namespace == namespace and known.verdict is not None
         }
 
-    def reported(self, namespace: str, reach: Reach) -> None:
+    def reported(self, namespace: NamespaceId, reach: Reach) -> None:
         """A member could not dial a listener: the listener is told, now and then."""
         now, known = trio.current_time(), self._known.get(reach.peer_id)
         if known is None or known.namespace != namespace or reach.ok:
@@ -137,12 +137,19 @@ class DialBack:
         """A peer has left."""
         self._known.pop(peer_id, None)
 
-    def consider(self, registration: Registration, host: str | None) -> None:
+    def consider(
+        self,
+        registration: Registration,
+        host: str | None,
+        *,
+        namespace: NamespaceId | None = None,
+    ) -> None:
         """A listener has registered, or registered again: dial it if it is time.
 
         Args:
           registration: What it says.
           host: The IP address that it comes from; `None` if that is not known.
+          namespace: Where it has registered; by default the open namespace that it names.
 
         """
         if host is None or not registration.is_listener:
@@ -150,7 +157,7 @@ class DialBack:
         now = trio.current_time()
         places = places_to_dial(registration, host)
         known = self._known.setdefault(registration.peer_id, _Known())
-        known.namespace = registration.namespace
+        known.namespace = registration.namespace if namespace is None else namespace
         if places != known.places:
             # Once a peer's places change, what was found at the old ones is no word on it. Rule 2:
             # it is dialled no sooner for changing them over and over.
@@ -159,7 +166,7 @@ class DialBack:
         if not places or known.is_queued or now < known.next_at or not self._may_dial(host, now):
             return
         try:
-            self._send.send_nowait((registration.namespace, registration.peer_id))
+            self._send.send_nowait((known.namespace, registration.peer_id))
         except trio.WouldBlock:
             return
         known.is_queued = True
@@ -191,7 +198,7 @@ class DialBack:
             if known is not None:
                 await self._dial(namespace, peer_id, known)
 
-    async def _dial(self, namespace: str, peer_id: PeerId, known: _Known) -> None:
+    async def _dial(self, namespace: NamespaceId, peer_id: PeerId, known: _Known) -> None:
         places = known.places
         verdict = None
         for place in places:
@@ -216,7 +223,7 @@ class DialBack:
             log.info(
                 "a listener cannot be reached",
                 peer=peer_id,
-                namespace=namespace,
+                namespace=name_of(namespace),
                 address=verdict.address,
                 why=verdict.why,
             )

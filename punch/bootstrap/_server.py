@@ -40,20 +40,18 @@ from ..wire import (
     SHARED_IDENTITY,
     Goodbye,
     Join,
+    NamespaceId,
     Ping,
-    Pong,
     Reach,
     RegistrationLimits,
     Registrations,
-    Roster,
+    name_of,
+    namespace_of,
 )
 from ._dial_back import DialBack
+from ._member import Everything, Member
 
 log = get_logger(__name__)
-
-# Seconds after which a change is told, together with what else changed by then: peers that start
-# at the same time make one roster and not a hundred.
-COALESCE_SECONDS = 0.05
 
 # Bytes. A registration has at most 4 KB and a chain of grants less than 3, see the codec; no
 # member sends anything longer.
@@ -62,39 +60,10 @@ MAX_JOIN_BYTES = 8192
 # Seconds that a stranger may keep a stream open without a registration.
 JOIN_SECONDS = 10.0
 
-# Registrations in one frame of a roster: with `MAX_JOIN_BYTES`, a tenth of the longest frame.
-MAX_PAGE_REGISTRATIONS = 100
-
 _TRANSPORTS: tuple[Transport, ...] = ("tcp", "quic")
 
 # Members that one bootstrap serves at a time: as many as a node may have connections.
 MAX_MEMBERS = 4096
-
-
-@attrs.define(eq=False)
-class _Member:
-    peer_id: PeerId
-    host: str | None = None
-    """The machine or household that its stream comes from, if that is known."""
-    notices: frozenset[str] = frozenset()
-    """What it is told of itself."""
-    namespace: str | None = None
-    is_dialer: bool = False
-    """True if the member dials, and so is told which peers there are."""
-    minor: int = 0
-    """Minor version of the protocol that the member speaks."""
-    news: dict[PeerId, Join | None] = attrs.field(factory=dict)
-    """Peer to its registration, or `None` if it is gone, still to be told."""
-    reach: dict[tuple[PeerId, str], Reach] = attrs.field(factory=dict)
-    """Peer and who dialled it, to what came of it; still to be told."""
-    has_roster: bool = False
-    """True once the member was sent a whole roster; from then on only what changes."""
-    nonce: int | None = None
-    """Nonce of a ping that is still to be answered."""
-    wake: trio.Event = attrs.field(factory=trio.Event)
-    """Set when there is something to tell."""
-    scope: trio.CancelScope = attrs.field(factory=trio.CancelScope)
-    """Ends the member's stream when it is cancelled."""
 
 
 @attrs.frozen(kw_only=True)
@@ -124,7 +93,7 @@ class BootstrapServer:
         self._registrations = Registrations(self._limits)
         self._twins = Twins()
         self._hosts: Counter[str | None] = Counter()
-        self._members: dict[PeerId, _Member] = {}
+        self._members: dict[PeerId, Member] = {}
         self._dial_back = DialBack(node, self._tell_reach)
 
     @property
@@ -149,7 +118,7 @@ class BootstrapServer:
             for namespace, peer_id in self._registrations.expire(now=trio.current_time()):
                 self._tell(namespace, peer_id)
 
-    def _tell(self, namespace: str, peer_id: PeerId) -> None:
+    def _tell(self, namespace: NamespaceId, peer_id: PeerId) -> None:
         """Tell every dialer of a namespace what there is to know of a peer now."""
         for member in self._members.values():
             if member.namespace == namespace and member.is_dialer:
@@ -158,7 +127,7 @@ class BootstrapServer:
                 )
                 member.wake.set()
 
-    def _tell_reach(self, namespace: str, reach: Reach) -> None:
+    def _tell_reach(self, namespace: NamespaceId, reach: Reach) -> None:
         """Tell a listener how it could be dialled, and, if we dialled it, the dialers too."""
         for member in self._members.values():
             if member.namespace != namespace or member.minor < 1:
@@ -184,7 +153,7 @@ class BootstrapServer:
                 frames, Goodbye(code="full", message=f"at most {most} streams of one host")
             )
             return
-        member = _Member(peer_id=stream.peer_id, host=host)
+        member = Member(peer_id=stream.peer_id, host=host)
         self._hosts[host] += 1
         before = self._members.get(member.peer_id)
         if before is not None:
@@ -195,7 +164,7 @@ class BootstrapServer:
         try:
             with member.scope:
                 async with trio.open_nursery() as nursery:
-                    nursery.start_soon(self._push, member, frames)
+                    nursery.start_soon(member.keep_told, frames, self._everything)
                     goodbye = await self._listen(member, frames, ip)
                     member.scope.cancel()
         finally:
@@ -210,7 +179,7 @@ class BootstrapServer:
             await send_goodbye(frames, goodbye)
 
     async def _listen(
-        self, member: _Member, frames: FramedStream, host: str | None
+        self, member: Member, frames: FramedStream, host: str | None
     ) -> Goodbye | None:
         """Handle what a member sends until it leaves; the goodbye if it is turned away."""
         try:
@@ -235,14 +204,16 @@ class BootstrapServer:
         except (RemoteProtocolError, NotPermitted, BootstrapFull) as error:
             return Goodbye(code=error.code, message=str(error)[:1000])
 
-    def _join(self, member: _Member, frames: FramedStream, join: Join, host: str | None) -> None:
+    def _join(self, member: Member, frames: FramedStream, join: Join, host: str | None) -> None:
         registration = verified(self._node, join)
+        namespace = namespace_of(join, registration)
         # The handshake proved who is at the other end: a member registers only itself, and
         # cannot replay what another one signed.
         if registration.peer_id != member.peer_id:
             raise NotPermitted(f"{member.peer_id} may not register {registration.peer_id}")
-        if member.namespace not in (None, registration.namespace):
-            raise NotPermitted(f"{member.peer_id} is in namespace {member.namespace!r} already")
+        if member.namespace is not None and member.namespace != namespace:
+            name = name_of(member.namespace)
+            raise NotPermitted(f"{member.peer_id} is in namespace {name!r} already")
         # A peer with a lifetime of days would be shown to newcomers long after it is gone.
         if registration.lifetime > 10 * LIFETIME_SECONDS:
             raise NotPermitted(f"a lifetime of {registration.lifetime:.0f} s is too long")
@@ -266,7 +237,7 @@ class BootstrapServer:
         if member.namespace is None:
             # A peer that comes anew may have been away: whoever could not dial it tries again.
             news = news or registration.is_shown
-            member.namespace = registration.namespace
+            member.namespace = namespace
             member.minor = frames.minor = min(join.minor, MINOR)
             member.is_dialer = dials
             member.wake.set()
@@ -275,12 +246,12 @@ class BootstrapServer:
             member.has_roster = False
             member.wake.set()
         if news:
-            self._tell(registration.namespace, registration.peer_id)
-        self._dial_back.consider(registration, host)
+            self._tell(namespace, registration.peer_id)
+        self._dial_back.consider(registration, host, namespace=namespace)
         for reach in join.reach if dials else ():
-            self._dial_back.reported(registration.namespace, reach)
+            self._dial_back.reported(namespace, reach)
 
-    def _warn_of_twins(self, member: _Member) -> None:
+    def _warn_of_twins(self, member: Member) -> None:
         member.notices = frozenset({SHARED_IDENTITY})
         log.warning(
             "two processes have the same identity and take turns here: one has a copy of the "
@@ -289,81 +260,24 @@ class BootstrapServer:
             host=member.host,
         )
 
-    def _leave(self, member: _Member) -> None:
+    def _leave(self, member: Member) -> None:
         namespace, peer_id = member.namespace, member.peer_id
         if namespace is not None and self._registrations.leave(namespace, peer_id):
             self._tell(namespace, peer_id)
 
-    async def _push(self, member: _Member, frames: FramedStream) -> None:
-        """Write everything that a member is told: the only writer of its stream."""
-        try:
-            while True:
-                await member.wake.wait()
-                member.wake = trio.Event()
-                if member.nonce is not None:
-                    nonce, member.nonce = member.nonce, None
-                    await frames.send(Pong(nonce=nonce))
-                if member.namespace is None:
-                    continue
-                if not member.has_roster:
-                    member.has_roster = True
-                    member.news.clear()
-                    # Listeners dial no peer: telling each of a thousand of all the others would
-                    # be a million registrations.
-                    everybody = self._registrations.shown(member.namespace, minor=member.minor)
-                    present = everybody if member.is_dialer else ()
-                    if member.is_dialer and member.minor >= 1:
-                        member.reach |= self._dial_back.verdicts(member.namespace)
-                    await self._tell_all(
-                        member, frames, present=present, whole=True, reach=_drain(member.reach)
-                    )
-                elif member.news or member.reach:
-                    await trio.sleep(COALESCE_SECONDS)
-                    news, member.news = member.news, {}
-                    await self._tell_all(
-                        member,
-                        frames,
-                        present=tuple(join for join in news.values() if join is not None),
-                        gone=tuple(peer_id for peer_id, join in news.items() if join is None),
-                        reach=_drain(member.reach),
-                    )
-        except PeerUnreachable:
-            member.scope.cancel()
+    def _everything(self, member: Member) -> Everything:
+        """What a member is told first.
 
-    async def _tell_all(
-        self,
-        member: _Member,
-        frames: FramedStream,
-        *,
-        present: tuple[Join, ...],
-        gone: tuple[PeerId, ...] = (),
-        reach: tuple[Reach, ...] = (),
-        whole: bool = False,
-    ) -> None:
-        """Send a roster, in several frames if it is long; only the first one is *whole*."""
-        assert member.namespace is not None
-        longest = max(len(present), len(gone), len(reach))
-        pages = max(1, -(-longest // MAX_PAGE_REGISTRATIONS))
-        for page in range(pages):
-            part = slice(page * MAX_PAGE_REGISTRATIONS, (page + 1) * MAX_PAGE_REGISTRATIONS)
-            await frames.send(
-                Roster(
-                    namespace=member.namespace,
-                    whole=whole and page == 0,
-                    present=present[part],
-                    gone=gone[part],
-                    minor=MINOR,
-                    notices=member.notices if whole else frozenset(),
-                    reach=reach[part],
-                )
-            )
-
-
-def _drain(reach: dict[tuple[PeerId, str], Reach]) -> tuple[Reach, ...]:
-    """What is still to be told, which it then no longer is."""
-    told = tuple(reach.values())
-    reach.clear()
-    return told
+        Listeners dial no peer: telling each of a thousand of all the others would be a million
+        registrations.
+        """
+        namespace = member.namespace
+        if namespace is None or not member.is_dialer:
+            return Everything()
+        return Everything(
+            present=self._registrations.shown(namespace, minor=member.minor),
+            reach=self._dial_back.verdicts(namespace) if member.minor >= 1 else {},
+        )
 
 
 @asynccontextmanager

@@ -15,7 +15,6 @@ from ..network import Node, Stream
 from ..wire import (
     MAX_FRAME_BYTES,
     MINOR,
-    SIGNING_CONTEXT,
     FrameBuffer,
     Goodbye,
     Join,
@@ -23,6 +22,7 @@ from ..wire import (
     Pong,
     Registration,
     Roster,
+    Standing,
     decode,
     decode_registration,
     encode,
@@ -42,7 +42,10 @@ RENEWAL_SECONDS = 10.0
 # Seconds that each side waits for the other: three renewals.
 SILENCE_SECONDS = 30.0
 
-Meeting = Join | Roster | Goodbye | Ping | Pong
+# An Ed25519 public key (RFC 8032).
+ROOT_BYTES = 32
+
+Meeting = Join | Roster | Standing | Goodbye | Ping | Pong
 
 
 class FramedStream:
@@ -78,7 +81,7 @@ class FramedStream:
                 return None
             self._received.feed(data)
         message = decode(body)
-        if not isinstance(message, Join | Roster | Goodbye | Ping | Pong):
+        if not isinstance(message, Join | Roster | Standing | Goodbye | Ping | Pong):
             raise RemoteProtocolError(f"{type(message).__name__} at a meeting")
         return message
 
@@ -91,7 +94,9 @@ def verified(node: Node, join: Join) -> Registration:
 
     """
     registration = decode_registration(join.registration)
-    if not node.verify(registration.peer_id, SIGNING_CONTEXT + join.registration, join.signature):
+    if join.root is not None and len(join.root) != ROOT_BYTES:
+        raise RemoteProtocolError(f"a root key of {len(join.root)} bytes; it has {ROOT_BYTES}")
+    if not node.verify(registration.peer_id, join.signed, join.signature):
         raise RemoteProtocolError(f"the registration of {registration.peer_id} is not its own")
     return registration
 

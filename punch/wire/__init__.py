@@ -23,6 +23,7 @@ from ._frames import (
     Reasoning,
     Request,
     Response,
+    Standing,
     Started,
 )
 from ._limits import (
@@ -56,8 +57,22 @@ from ._redaction import (
     tell_apart,
     without_secrets,
 )
-from ._registration import SHARED_IDENTITY, SIGNING_CONTEXT, Join, Reach, Registration, Roster
-from ._registrations import RegistrationLimits, Registrations
+from ._registration import (
+    CLOSED_SIGNING_CONTEXT,
+    SHARED_IDENTITY,
+    SIGNING_CONTEXT,
+    Join,
+    Reach,
+    Registration,
+    Roster,
+)
+from ._registrations import (
+    NamespaceId,
+    RegistrationLimits,
+    Registrations,
+    name_of,
+    namespace_of,
+)
 from ._request import (
     NO_HINTS,
     ChatMessage,
@@ -124,6 +139,7 @@ __all__ = [
     "Response",
     "Cancel",
     "Credit",
+    "Standing",
     "Ping",
     "Pong",
     # a session, without I/O
@@ -135,6 +151,7 @@ __all__ = [
     "diagram",
     # meeting at a bootstrap
     "SIGNING_CONTEXT",
+    "CLOSED_SIGNING_CONTEXT",
     "SHARED_IDENTITY",
     "Registration",
     "Join",
@@ -142,6 +159,9 @@ __all__ = [
     "Reach",
     "Registrations",
     "RegistrationLimits",
+    "NamespaceId",
+    "namespace_of",
+    "name_of",
     "MAX_ADDRESSES",
     "MAX_REACH",
     # encoding

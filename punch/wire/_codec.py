@@ -39,6 +39,7 @@ from ._frames import (
     Reasoning,
     Request,
     Response,
+    Standing,
     Started,
 )
 from ._limits import (
@@ -70,6 +71,7 @@ _TYPE_OF: Mapping[type[Any], str] = {
     Response: "response",
     Cancel: "cancel",
     Credit: "credit",
+    Standing: "standing",
     Ping: "ping",
     Pong: "pong",
     Join: "join",
@@ -109,6 +111,9 @@ SINCE: Mapping[tuple[type[Any], str], int] = {
     (Join, "root"): 1,
     (Join, "minor"): 1,
     (Join, "reach"): 1,
+    (Join, "relayed"): 2,
+    (Standing, "grant"): 2,
+    (Standing, "revocations"): 2,
     (Roster, "minor"): 1,
     (Roster, "notices"): 1,
     (Roster, "reach"): 1,

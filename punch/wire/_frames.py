@@ -184,6 +184,17 @@ class Credit:
 
 
 @attrs.frozen(kw_only=True)
+class Standing:
+    """News of who is a member of a closed namespace: from either side, at any time. Minor 2."""
+
+    grant: bytes | None = None
+    """The chain of grants of the sender's key, renewed; `None` if that is as it was."""
+
+    revocations: tuple[bytes, ...] = ()
+    """Removals that the sender has learnt of, each encoded and signed."""
+
+
+@attrs.frozen(kw_only=True)
 class Ping:
     """Asks for a sign of life."""
 
@@ -212,6 +223,7 @@ Message = (
     | Response
     | Cancel
     | Credit
+    | Standing
     | Ping
     | Pong
 )

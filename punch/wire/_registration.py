@@ -16,6 +16,10 @@ from ..capability import PeerId
 # serves another.
 SIGNING_CONTEXT = b"punch registration 1\n"
 
+# In a closed namespace the root's public key stands between the two: what a member has signed there
+# cannot be shown in the open namespace of that name, nor the other way round.
+CLOSED_SIGNING_CONTEXT = b"punch registration 2\n"
+
 SHARED_IDENTITY = "shared_identity"
 """A notice: two processes have the member's identity, and take turns at the bootstrap."""
 
@@ -90,7 +94,7 @@ class Join:
     """A `Registration`, encoded."""
 
     signature: bytes
-    """Ed25519 over `SIGNING_CONTEXT` and the encoded registration."""
+    """Ed25519 over `signed`, by the peer's key."""
 
     minor: int = 0
     """Minor version of the protocol that its peer speaks."""
@@ -103,6 +107,16 @@ class Join:
 
     reach: tuple[Reach, ...] = ()
     """Listeners that its peer, a dialer, could not dial."""
+
+    relayed: bool = False
+    """True if who lists it has it from another meeting point, and not from its peer."""
+
+    @property
+    def signed(self) -> bytes:
+        """The bytes that the signature is over."""
+        if self.root is None:
+            return SIGNING_CONTEXT + self.registration
+        return CLOSED_SIGNING_CONTEXT + self.root + self.registration
 
 
 @attrs.frozen(kw_only=True)

@@ -22,6 +22,21 @@ MAX_REGISTRATIONS = 64_000
 MAX_PER_HOST = 256
 
 
+NamespaceId = str | tuple[str, bytes]
+"""A namespace at a bootstrap: its name if it is open, with the root's key if it is closed."""
+
+
+def namespace_of(join: Join, registration: Registration) -> NamespaceId:
+    """The namespace that a peer joins; *registration* is the one in *join*, decoded."""
+    name = registration.namespace
+    return name if join.root is None else (name, join.root)
+
+
+def name_of(namespace: NamespaceId) -> str:
+    """The name of a namespace, which need not be the only one of that name."""
+    return namespace if isinstance(namespace, str) else namespace[0]
+
+
 @attrs.frozen(kw_only=True)
 class RegistrationLimits:
     """How many registrations a bootstrap keeps."""
@@ -57,8 +72,8 @@ class Registrations:
 
     def __init__(self, limits: RegistrationLimits | None = None) -> None:
         self._limits = RegistrationLimits() if limits is None else limits
-        self._hosts: Counter[tuple[str, str | None]] = Counter()
-        self._namespaces: dict[str, dict[PeerId, _Entry]] = {}
+        self._hosts: Counter[tuple[NamespaceId, str | None]] = Counter()
+        self._namespaces: dict[NamespaceId, dict[PeerId, _Entry]] = {}
         self._total = 0
 
     def __len__(self) -> int:
@@ -91,7 +106,8 @@ class Registrations:
           BootstrapFull: if the namespace is full, or this bootstrap is, or the host has enough.
 
         """
-        entries = self._namespaces.get(registration.namespace)
+        namespace = namespace_of(join, registration)
+        entries = self._namespaces.get(namespace)
         if entries is None:
             if len(self._namespaces) >= MAX_NAMESPACES:
                 raise BootstrapFull(f"this bootstrap serves at most {MAX_NAMESPACES} namespaces")
@@ -102,15 +118,15 @@ class Registrations:
             stamp = (registration.incarnation, registration.sequence)
             if stamp <= (before.incarnation, before.sequence) and not is_anew:
                 return False
-            self._forget_host(registration.namespace, known.host)
+            self._forget_host(namespace, known.host)
         else:
-            self._check_room(registration.namespace, len(entries), host)
+            self._check_room(namespace, len(entries), host)
             self._total += 1
-        self._namespaces[registration.namespace] = entries
+        self._namespaces[namespace] = entries
         entries[registration.peer_id] = _Entry(
             join=join, registration=registration, expires_at=now + registration.lifetime, host=host
         )
-        self._hosts[registration.namespace, host] += 1
+        self._hosts[namespace, host] += 1
         if known is None or not known.registration.is_shown:
             return registration.is_shown
         before = known.registration
@@ -120,26 +136,27 @@ class Registrations:
             or before.roles != registration.roles
         )
 
-    def _check_room(self, namespace: str, members: int, host: str | None) -> None:
+    def _check_room(self, namespace: NamespaceId, members: int, host: str | None) -> None:
         limits = self._limits
+        name = name_of(namespace)
         if members >= limits.per_namespace or self._total >= limits.total:
             raise BootstrapFull(
-                f"namespace {namespace!r} is full: at most {limits.per_namespace} peers each and "
+                f"namespace {name!r} is full: at most {limits.per_namespace} peers each and "
                 f"{limits.total} in all"
             )
         if host is not None and self._hosts[namespace, host] >= limits.per_host:
             raise BootstrapFull(
-                f"{host} has {limits.per_host} peers in namespace {namespace!r} already, and that "
+                f"{host} has {limits.per_host} peers in namespace {name!r} already, and that "
                 "is the limit of this bootstrap for one host: end some of them, or give the "
                 "bootstrap a higher --per-host"
             )
 
-    def _forget_host(self, namespace: str, host: str | None) -> None:
+    def _forget_host(self, namespace: NamespaceId, host: str | None) -> None:
         self._hosts[namespace, host] -= 1
         if not self._hosts[namespace, host]:
             del self._hosts[namespace, host]
 
-    def leave(self, namespace: str, peer_id: PeerId) -> bool:
+    def leave(self, namespace: NamespaceId, peer_id: PeerId) -> bool:
         """Forget a peer; True if the members must hear of it."""
         entries = self._namespaces.get(namespace, {})
         entry = entries.pop(peer_id, None)
@@ -151,7 +168,7 @@ class Registrations:
             del self._namespaces[namespace]
         return entry.registration.is_shown
 
-    def expire(self, *, now: float) -> tuple[tuple[str, PeerId], ...]:
+    def expire(self, *, now: float) -> tuple[tuple[NamespaceId, PeerId], ...]:
         """Forget the peers that did not renew; (namespace, peer id) of those that were shown."""
         late = [
             (namespace, peer_id)
@@ -163,7 +180,16 @@ class Registrations:
             (namespace, peer_id) for namespace, peer_id in late if self.leave(namespace, peer_id)
         )
 
-    def shown(self, namespace: str, *, minor: int) -> tuple[Join, ...]:
+    def members(self, namespace: NamespaceId) -> int:
+        """How many peers are registered in a namespace."""
+        return len(self._namespaces.get(namespace, ()))
+
+    def kept(self, namespace: NamespaceId) -> tuple[tuple[Join, Registration], ...]:
+        """Every registration of a namespace, as it came and decoded."""
+        entries = self._namespaces.get(namespace, {})
+        return tuple((entry.join, entry.registration) for entry in entries.values())
+
+    def shown(self, namespace: NamespaceId, *, minor: int) -> tuple[Join, ...]:
         """The peers of a namespace that a member of *minor* is told of."""
         return tuple(
             entry.join
@@ -171,7 +197,7 @@ class Registrations:
             if is_told(entry.registration, minor=minor)
         )
 
-    def told(self, namespace: str, peer_id: PeerId, *, minor: int) -> Join | None:
+    def told(self, namespace: NamespaceId, peer_id: PeerId, *, minor: int) -> Join | None:
         """The registration of a peer, if a member of *minor* is told of it."""
         entry = self._namespaces.get(namespace, {}).get(peer_id)
         if entry is None or not is_told(entry.registration, minor=minor):

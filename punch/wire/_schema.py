@@ -41,6 +41,7 @@ from ._frames import (
     Reasoning,
     Request,
     Response,
+    Standing,
     Started,
 )
 from ._limits import (
@@ -59,6 +60,8 @@ from ._limits import (
     MAX_REACH,
     MAX_REASON_CHARACTERS,
     MAX_REGISTRATION_BYTES,
+    MAX_REVOCATION_BYTES,
+    MAX_REVOCATIONS,
     MAX_ROLES,
     MAX_TOKEN_CHARACTERS,
     MAX_TOOL_CALLS,
@@ -70,7 +73,7 @@ from ._request import ChatMessage, CommandRequest, ContentPart, Sampling, Tool, 
 from ._response import CommandResponse, Completion, Fault, Provenance, Timings, TokenLogprob, Usage
 
 # The minor version of the protocol grows with each added field or message.
-MINOR = 1
+MINOR = 2
 
 
 def _of(name: str) -> Decoder:
@@ -416,6 +419,7 @@ _join = record(
     grant=binary(MAX_GRANT_BYTES),
     root=binary(MAX_KEY_BYTES),
     reach=many(_reach, MAX_REACH),
+    relayed=flag,
 )
 
 MESSAGES: Mapping[str, Decoder] = {
@@ -453,6 +457,11 @@ MESSAGES: Mapping[str, Decoder] = {
     "response": record(Response, response=_command_response),
     "cancel": record(Cancel, request_id=_request_id),
     "credit": record(Credit, request_id=_request_id, amount=integer(1, 1 << 31)),
+    "standing": record(
+        Standing,
+        grant=binary(MAX_GRANT_BYTES),
+        revocations=many(binary(MAX_REVOCATION_BYTES), MAX_REVOCATIONS),
+    ),
     "ping": record(Ping, nonce=_count),
     "pong": record(Pong, nonce=_count),
     "join": _join,

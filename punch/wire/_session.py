@@ -39,6 +39,7 @@ from ._frames import (
     Reasoning,
     Request,
     Response,
+    Standing,
     Started,
 )
 from ._limits import MAX_FRAME_BYTES
@@ -88,14 +89,15 @@ Transition = tuple[RequestState | None, type[Any]]
 
 # What each side may say once both have greeted.
 SAYS: dict[Role, frozenset[type[Any]]] = {
-    "dialer": frozenset({Request, Cancel, Credit, Ping, Pong, Goodbye}),
+    "dialer": frozenset({Request, Cancel, Credit, Standing, Ping, Pong, Goodbye}),
     "listener": frozenset(
-        {Advert, LoadReport, Progress, Started, Chunk, Reasoning, Response, Ping, Pong, Goodbye}
+        {Advert, LoadReport, Progress, Started, Chunk, Reasoning, Response}
+        | {Standing, Ping, Pong, Goodbye}
     ),
 }
 
 # The messages that came after minor 0: they go only to a peer that knows them.
-NEWER: dict[type[Any], int] = {LoadReport: 1, Reasoning: 1}
+NEWER: dict[type[Any], int] = {LoadReport: 1, Reasoning: 1, Standing: 2}
 
 # One request: the state it is in and what is said -> the state it is in then. `None` is a
 # request that does not exist: before it was asked, and after its response.
@@ -244,8 +246,6 @@ class Session:
                 f"the {self._other} speaks {PROTOCOL}.{theirs.minor} (punch {theirs.version}) and "
                 f"the {self.role} needs at least .{OLDEST_MINOR}: the {self._other} must upgrade"
             )
-        if theirs.namespace != self._ours.namespace:
-            raise RemoteProtocolError(f"the {self._other} is in another namespace")
         if self.admit is not None:
             try:
                 self.admit(theirs)
@@ -253,6 +253,9 @@ class Session:
                 # A stranger hears why it is not let in, and nothing of us.
                 self._say_goodbye(Goodbye(code=error.code, message=str(error)))
                 raise
+        # After the door: a stranger does not hear whether it has guessed the name.
+        if theirs.namespace != self._ours.namespace:
+            raise RemoteProtocolError(f"the {self._other} is in another namespace")
         self.theirs = theirs
         self.minor = min(theirs.minor, self._ours.minor)
         self.state = State.OPEN

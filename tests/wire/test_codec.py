@@ -41,6 +41,7 @@ from punch.wire import (
     Response,
     Roster,
     Sampling,
+    Standing,
     Started,
     Timings,
     TokenLogprob,
@@ -220,7 +221,8 @@ def test_a_frame_is_what_it_always_was(message: Any, frame: str) -> None:
 
 def test_every_message_type_is_frozen() -> None:
     """A new message type gets a snapshot before it gets a user."""
-    assert {type(message) for message, _ in [*FROZEN, *ADDED_AT_1]} == set(MESSAGES)
+    frozen = [*FROZEN, *ADDED_AT_1, *ADDED_AT_2]
+    assert {type(message) for message, _ in frozen} == set(MESSAGES)
 
 
 def test_a_registration_is_what_it_always_was() -> None:
@@ -442,6 +444,31 @@ def test_many_roles_are_what_they_always_were() -> None:
 
 @pytest.mark.parametrize(("message", "frame"), ADDED_AT_1, ids=lambda v: type(v).__name__)
 def test_what_minor_1_added_is_what_it_always_was(message: Any, frame: str) -> None:
+    """Both ways."""
+    assert encode(message).hex() == frame
+    assert decode(bytes.fromhex(frame)[HEADER:]) == message
+
+
+ADDED_AT_2: list[tuple[Any, str]] = [
+    (
+        Standing(grant=b"\x01", revocations=(b"\x02", b"\x03")),
+        (
+            "0000002b83a56772616e74c40101ab7265766f636174696f6e7392c40102c40103a474797065a87374"
+            "616e64696e67"
+        ),
+    ),
+    (
+        Join(registration=b"\x80", signature=b"\x01", minor=2, relayed=True),
+        (
+            "0000003885ac726567697374726174696f6ec40180a97369676e6174757265c40101a56d696e6f7202"
+            "a772656c61796564c3a474797065a46a6f696e"
+        ),
+    ),
+]
+
+
+@pytest.mark.parametrize(("message", "frame"), ADDED_AT_2, ids=lambda v: type(v).__name__)
+def test_what_minor_2_added_is_what_it_always_was(message: Any, frame: str) -> None:
     """Both ways."""
     assert encode(message).hex() == frame
     assert decode(bytes.fromhex(frame)[HEADER:]) == message

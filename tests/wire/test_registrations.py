@@ -51,6 +51,20 @@ def test_a_new_listener_is_news_and_is_listed() -> None:
     assert len(registry) == 1
 
 
+def test_namespaces_of_one_name_are_told_apart_by_their_root() -> None:
+    """Nobody is shown in one of them by being in another."""
+    registry = Registrations()
+    roots = (None, b"r" * 32, b"s" * 32)
+    joins = {root: attrs.evolve(signed(registration()), root=root) for root in roots}
+    for each in joins.values():
+        assert registry.join(each, registration(), now=0.0) is True
+    for root, each in joins.items():
+        namespace = "home" if root is None else ("home", root)
+        assert registry.shown(namespace, minor=2) == (each,)
+        assert registry.leave(namespace, PeerId("a")) is True
+    assert len(registry) == 0
+
+
 def test_a_worker_is_shown_to_those_who_know_that_word() -> None:
     """A member of minor 0 takes a roster with anybody but listeners for an offence."""
     registry = Registrations()

@@ -13,7 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from strategies import MESSAGES
 
 from punch.capability import Capability, Load
-from punch.exceptions import LocalProtocolError, RemoteProtocolError
+from punch.exceptions import LocalProtocolError, NotPermitted, RemoteProtocolError
 from punch.wire import (
     WINDOW,
     Advert,
@@ -38,6 +38,7 @@ from punch.wire import (
     Response,
     Roster,
     Session,
+    Standing,
     Started,
     State,
     decode,
@@ -286,7 +287,7 @@ def test_what_is_queued_leaves_as_one_piece() -> None:
 
 # ---- who may say what ----
 
-BOTH = {Ping, Pong, Goodbye}
+BOTH = {Standing, Ping, Pong, Goodbye}
 MAY_SAY: dict[rules.Role, set[type[Any]]] = {
     "dialer": BOTH | {Request, Cancel, Credit},
     "listener": BOTH | {Advert, LoadReport, Progress, Started, Chunk, Reasoning, Response},
@@ -608,6 +609,38 @@ def test_the_window_of_one_request_is_not_that_of_another() -> None:
     listener.send(Started(request_id="slow", provenance=MOCK))
     listener.send(chunk("x" * WINDOW, "slow"))
     assert (listener.send_window("slow"), listener.send_window("fast")) == (0, WINDOW)
+
+
+# ---- what minor 2 brought ----
+
+
+@pytest.mark.parametrize("minor", [0, 1])
+def test_news_of_members_goes_to_those_who_know_it(minor: int) -> None:
+    """To an older peer it is a message that does not exist; either end may say it."""
+    news = Standing(grant=b"g", revocations=(b"r",))
+    dialer, listener = meet()
+    dialer.send(news)
+    listener.send(news)
+    assert (deliver(dialer, listener), deliver(listener, dialer)) == ([news], [news])
+    _, listener = meet(minor=minor)
+    listener.data_to_send()
+    with pytest.raises(LocalProtocolError, match=rf"^Standing to a peer of minor {minor}$"):
+        listener.send(news)
+
+
+@pytest.mark.parametrize("namespace", ["home", "another"])
+def test_who_is_not_let_in_does_not_hear_whether_it_guessed_the_name(namespace: str) -> None:
+    """The door is asked before the names are compared."""
+    listener = Session("listener", HELLO)
+
+    def turn_away(hello: Hello) -> None:
+        raise NotPermitted("members only")
+
+    listener.admit = turn_away
+    with pytest.raises(NotPermitted):
+        hear(listener, attrs.evolve(HELLO, namespace=namespace))
+    goodbye = Goodbye(code="not_permitted", message="members only")
+    assert listener.data_to_send() == encode(goodbye)
 
 
 # ---- what minor 1 brought ----

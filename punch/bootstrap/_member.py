@@ -1,0 +1,129 @@
+"""A member at a bootstrap: what it is still to be told, and the task that writes it.
+
+What there is to tell, and to whom, is decided in `_server`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import attrs
+import trio
+
+from ..capability import PeerId
+from ..discovery._meeting import FramedStream
+from ..exceptions import PeerUnreachable
+from ..wire import MINOR, Join, NamespaceId, Pong, Reach, Roster, name_of
+
+# Seconds after which a change is told, together with what else changed by then: peers that start
+# at the same time make one roster and not a hundred.
+COALESCE_SECONDS = 0.05
+
+# Registrations in one frame of a roster: with `MAX_JOIN_BYTES`, a tenth of the longest frame.
+MAX_PAGE_REGISTRATIONS = 100
+
+ReachKey = tuple[PeerId, str]
+"""A listener, and who dialled it."""
+
+
+@attrs.frozen(kw_only=True)
+class Everything:
+    """What a member is told first."""
+
+    present: tuple[Join, ...] = ()
+    """Who is there."""
+
+    reach: dict[ReachKey, Reach] = attrs.field(factory=dict)
+    """What is known of how they could be dialled."""
+
+
+@attrs.define(eq=False)
+class Member:
+    """A peer with a stream to the bootstrap."""
+
+    peer_id: PeerId
+    host: str | None = None
+    """The machine or household that its stream comes from, if that is known."""
+    notices: frozenset[str] = frozenset()
+    """What it is told of itself."""
+    namespace: NamespaceId | None = None
+    is_dialer: bool = False
+    """True if the member dials, and so is told which peers there are."""
+    minor: int = 0
+    """Minor version of the protocol that the member speaks."""
+    news: dict[PeerId, Join | None] = attrs.field(factory=dict)
+    """Peer to its registration, or `None` if it is gone, still to be told."""
+    reach: dict[ReachKey, Reach] = attrs.field(factory=dict)
+    """What came of dialling listeners; still to be told."""
+    has_roster: bool = False
+    """True once the member was sent a whole roster; from then on only what changes."""
+    nonce: int | None = None
+    """Nonce of a ping that is still to be answered."""
+    wake: trio.Event = attrs.field(factory=trio.Event)
+    """Set when there is something to tell."""
+    scope: trio.CancelScope = attrs.field(factory=trio.CancelScope)
+    """Ends the member's stream when it is cancelled."""
+
+    async def keep_told(
+        self, frames: FramedStream, everything: Callable[[Member], Everything]
+    ) -> None:
+        """Write everything that the member is told: the only writer of its stream.
+
+        Args:
+          frames: Its stream.
+          everything: What it is told first.
+
+        """
+        try:
+            while True:
+                await self.wake.wait()
+                self.wake = trio.Event()
+                if self.nonce is not None:
+                    nonce, self.nonce = self.nonce, None
+                    await frames.send(Pong(nonce=nonce))
+                if self.namespace is None:
+                    continue
+                if not self.has_roster:
+                    self.has_roster = True
+                    self.news.clear()
+                    first = everything(self)
+                    self.reach |= first.reach
+                    await self._tell(frames, present=first.present, whole=True)
+                elif self.news or self.reach:
+                    await trio.sleep(COALESCE_SECONDS)
+                    news, self.news = self.news, {}
+                    await self._tell(
+                        frames,
+                        present=tuple(join for join in news.values() if join is not None),
+                        gone=tuple(peer_id for peer_id, join in news.items() if join is None),
+                    )
+        except PeerUnreachable:
+            self.scope.cancel()
+
+    async def _tell(
+        self,
+        frames: FramedStream,
+        *,
+        present: tuple[Join, ...],
+        gone: tuple[PeerId, ...] = (),
+        whole: bool = False,
+    ) -> None:
+        """Send a roster, in several frames if it is long; only the first one is *whole*."""
+        assert self.namespace is not None
+        reach = tuple(self.reach.values())
+        self.reach.clear()
+        longest = max(len(present), len(gone), len(reach))
+        pages = max(1, -(-longest // MAX_PAGE_REGISTRATIONS))
+        for page in range(pages):
+            part = slice(page * MAX_PAGE_REGISTRATIONS, (page + 1) * MAX_PAGE_REGISTRATIONS)
+            await frames.send(
+                Roster(
+                    namespace=name_of(self.namespace),
+                    whole=whole and page == 0,
+                    present=present[part],
+                    gone=gone[part],
+                    minor=MINOR,
+                    notices=self.notices if whole else frozenset(),
+                    reach=reach[part],
+                )
+            )
