@@ -1,9 +1,77 @@
 """Who is let in: one function that decides, called at every door.
 
-A namespace without a lock lets everybody in who knows its name and can reach it. The doors are a
-session's hello and a bootstrap's join; each calls an `Admit` before it says a word of its own.
+A namespace without a lock lets everybody in who knows its name and can reach it. A closed one has a
+root key, and lets in who shows a chain of grants from it. The doors are a session's hello and a
+bootstrap's join; each calls an `Admit` before it says a word of its own.
+
+No I/O: time, chance and signing are arguments. Keys and files are kept by `punch.membership`.
 """
 
-from ._admit import Admit, Introduction, Refusal, admit_everybody
+from ._admit import RULES, Admit, Introduction, Refusal, admit_everybody
+from ._grant import (
+    GRANT_CONTEXT,
+    MAX_CHAIN,
+    MAX_ENDS,
+    MAX_NUMBER,
+    MAX_SCOPES,
+    SCOPES,
+    Chain,
+    Grant,
+    Kind,
+    Sign,
+    SignedGrant,
+    Verify,
+    decode_chain,
+    encode_chain,
+    sign_grant,
+)
+from ._keys import key_of, peer_of
+from ._lock import GRACE_SECONDS, PROCESS_SECONDS, STRANGER, Lock, Member
+from ._membership import Membership
+from ._namespace import (
+    FINGERPRINT_LETTERS,
+    Namespace,
+    fault_of_name,
+    fingerprint_of,
+    parse_namespace,
+)
 
-__all__ = ["Admit", "Introduction", "Refusal", "admit_everybody"]
+__all__ = [
+    # doors
+    "Admit",
+    "Introduction",
+    "Refusal",
+    "RULES",
+    "STRANGER",
+    "admit_everybody",
+    # a closed namespace
+    "Namespace",
+    "Membership",
+    "Lock",
+    "Member",
+    "GRACE_SECONDS",
+    "PROCESS_SECONDS",
+    "parse_namespace",
+    "fault_of_name",
+    "fingerprint_of",
+    "FINGERPRINT_LETTERS",
+    # grants
+    "Grant",
+    "SignedGrant",
+    "Chain",
+    "Kind",
+    "Sign",
+    "Verify",
+    "SCOPES",
+    "MAX_SCOPES",
+    "MAX_CHAIN",
+    "MAX_NUMBER",
+    "MAX_ENDS",
+    "GRANT_CONTEXT",
+    "sign_grant",
+    "encode_chain",
+    "decode_chain",
+    # keys
+    "key_of",
+    "peer_of",
+]

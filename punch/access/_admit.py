@@ -1,4 +1,4 @@
-"""What a door asks, and the answer of a namespace that has no lock."""
+"""What a door asks, what it answers, and the answer of a namespace that has no lock."""
 
 from __future__ import annotations
 
@@ -7,6 +7,22 @@ from collections.abc import Callable
 import attrs
 
 from ..capability import PeerId
+
+RULES = frozenset(
+    {
+        "no_grant",
+        "malformed",
+        "wrong_namespace",
+        "wrong_key",
+        "bad_signature",
+        "chain",
+        "expired",
+        "revoked",
+        "scope",
+        "stranger_minor",
+    }
+)
+"""Every rule that a `Refusal` of a lock may name."""
 
 
 @attrs.frozen(kw_only=True)
@@ -31,7 +47,7 @@ class Refusal:
     """Why a peer is not let in."""
 
     rule: str
-    """The rule that was broken, in one word."""
+    """The rule that was broken, in one word: of a lock one of `RULES`."""
 
     reason: str
     """What is wrong and which side must act, for a person."""

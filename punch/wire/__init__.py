@@ -4,7 +4,16 @@ No I/O: bytes come in and go out as arguments. Who may be a peer is decided by `
 """
 
 from ._belief import believed, reasoning_within, with_calls_asked_for
-from ._codec import Encoded, decode, decode_registration, encode, encode_registration
+from ._codec import (
+    Encoded,
+    decode,
+    decode_map,
+    decode_registration,
+    encode,
+    encode_map,
+    encode_registration,
+)
+from ._decoders import BadValue, Decoder, binary, integer, label, many, one_of, record, set_of
 from ._estimates import DEFAULT_OUTPUT_TOKENS, tokens_of, usual_output
 from ._fingerprint import fingerprint
 from ._frame_buffer import FrameBuffer
@@ -31,6 +40,7 @@ from ._limits import (
     MAX_ADDRESSES,
     MAX_ARGUMENTS_CHARACTERS,
     MAX_FRAME_BYTES,
+    MAX_GRANT_BYTES,
     MAX_HINTS,
     MAX_LOGPROBS,
     MAX_NAME_CHARACTERS,
@@ -168,11 +178,24 @@ __all__ = [
     "MINOR",
     "FrameBuffer",
     "Encoded",
+    # maps of other rooms, and what may be in them
+    "encode_map",
+    "decode_map",
+    "Decoder",
+    "BadValue",
+    "record",
+    "many",
+    "set_of",
+    "one_of",
+    "label",
+    "integer",
+    "binary",
     # what may be in a message
     "LIMITS",
     "Limit",
     "SAMPLING_NUMBERS",
     "MAX_FRAME_BYTES",
+    "MAX_GRANT_BYTES",
     "MAX_TOOL_CALLS",
     "MAX_ARGUMENTS_CHARACTERS",
     "MAX_NAME_CHARACTERS",

@@ -22,7 +22,7 @@ import msgpack
 
 from ..capability import Capability, Lane, Load, ModelOffer
 from ..exceptions import LocalProtocolError, RemoteProtocolError
-from ._decoders import BadValue, shown
+from ._decoders import BadValue, Decoder, shown
 from ._frame_buffer import HEADER
 from ._frames import (
     Advert,
@@ -303,6 +303,46 @@ def decode(body: bytes | bytearray | memoryview) -> AnyMessage:
         place = ".".join([str(kind), *bad.place])
         raise RemoteProtocolError(f"{place}: expected {bad.expected}") from None
     return message
+
+
+def encode_map(fields: Mapping[str, Any]) -> bytes:
+    """The msgpack of a map of plain values: bytes that another room has signed.
+
+    Raises:
+      LocalProtocolError: if a value cannot travel.
+
+    """
+    try:
+        packed: bytes = _SPEECHES[-1].pack(dict(fields))
+    except UnicodeEncodeError as error:
+        raise LocalProtocolError(f"text that is not Unicode: {error.reason}") from None
+    return packed
+
+
+def decode_map(data: bytes, decoder: Decoder, *, what: str) -> Any:
+    """What *decoder* makes of a map that `encode_map` has written, and nothing else has.
+
+    There is one spelling of each map: no number in more bytes than it needs, no key twice. Who
+    signs one and who judges it cannot read two things in it.
+
+    Raises:
+      RemoteProtocolError: if it is no such map; the text names the field and the rule.
+
+    """
+    fields = _unpack(data)
+    try:
+        found = decoder(fields)
+    except BadValue as bad:
+        place = ".".join([what, *bad.place])
+        raise RemoteProtocolError(f"{place}: expected {bad.expected}") from None
+    try:
+        spelled: bytes = _SPEECHES[-1].pack(fields)
+    # What this library unpacks and does not pack: nested too deeply, or half a character.
+    except (ValueError, TypeError, OverflowError, LocalProtocolError) as error:
+        raise RemoteProtocolError(f"{what}: {str(error)[:200]}") from None
+    if spelled != data:
+        raise RemoteProtocolError(f"{what}: expected the shortest spelling, each key once")
+    return found
 
 
 def encode_registration(registration: Registration) -> bytes:

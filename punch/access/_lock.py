@@ -1,0 +1,232 @@
+"""The lock of a closed namespace: who is let in, by the chain of grants that a peer shows.
+
+Sans-I/O and without a secret: whoever knows name and root key judges as every member does. Three
+rules:
+
+1. A peer that shows no chain from our root hears the same words, whatever it has guessed.
+2. Signatures come first. What a chain says is looked at, and spoken of, when its issuers have
+   signed it.
+3. A chain that was verified is remembered; its end and what was removed are looked at each time.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import OrderedDict
+
+import attrs
+
+from ..capability import PeerId
+from ..exceptions import RemoteProtocolError
+from ._admit import Introduction, Refusal
+from ._grant import Chain, Grant, SignedGrant, Verify, decode_chain, fault_of_chain, listed
+from ._namespace import Namespace
+
+GRACE_SECONDS = 300
+"""By how much the clocks of two machines may differ: the ends of grants are UTC, and machines
+without a clock that is set are common."""
+
+PROCESS_SECONDS = 24 * 3600
+"""How long a process grant counts at most."""
+
+# Chains of all members of a large namespace, in some megabytes.
+MAX_REMEMBERED_CHAINS = 4096
+
+NEEDED = {"dialer": "dial", "listener": "listen", "worker": "lend", "relay": "relay"}
+"""The scope that each role needs; other roles need none."""
+
+STRANGER = Refusal(
+    rule="no_grant",
+    reason="this namespace is closed: ask a member for an invite, and redeem it with: punch join",
+)
+"""What everybody hears who shows no grant from this root, whether the name was right or not."""
+
+
+@attrs.frozen(kw_only=True)
+class Member:
+    """A peer that holds a grant."""
+
+    peer_id: PeerId
+    """The peer."""
+
+    machine: PeerId
+    """The key of its machine: its own, for a machine."""
+
+    owner: PeerId
+    """The machine key that stands for its owner."""
+
+    scopes: frozenset[str]
+    """What it is allowed."""
+
+    ends: int
+    """UTC, in seconds since 1970."""
+
+    number: int
+    """The number of its machine's grant."""
+
+    name: bytes
+    """The salted digest of its machine's name for people, or empty."""
+
+    is_admin: bool
+    """Whether its machine may let others in and remove them."""
+
+    chain: Chain
+    """What it has shown."""
+
+
+class Lock:
+    """Judges who shows a chain of grants.
+
+    Args:
+      namespace: The closed namespace.
+      verify: Checks a signature, as `Node.verify` does.
+
+    """
+
+    def __init__(self, namespace: Namespace, verify: Verify) -> None:
+        self.namespace = namespace
+        self._verify = verify
+        self._members: OrderedDict[bytes, Member] = OrderedDict()
+        self._signed: OrderedDict[bytes, None] = OrderedDict()
+
+    def admit(self, peer_id: PeerId, introduction: Introduction, now: float) -> Refusal | None:
+        """Let a member in, or say why not: an `Admit`.
+
+        Each role that it wants needs its scope; see `NEEDED`.
+        """
+        needs = frozenset({NEEDED[role] for role in introduction.roles & NEEDED.keys()})
+        if introduction.root is not None and introduction.root != self.namespace.key:
+            return STRANGER
+        found = self.judge(peer_id, introduction.grant, now, needs)
+        if isinstance(found, Refusal):
+            return found
+        if introduction.namespace != self.namespace.name:
+            return Refusal(
+                rule="wrong_namespace",
+                reason=f"the grant is for {self.namespace}, not for {introduction.namespace!r}: "
+                "the peer that shows it must name its namespace",
+            )
+        return None
+
+    def judge(
+        self,
+        peer_id: PeerId,
+        chain: bytes | None,
+        now: float,
+        needs: frozenset[str] = frozenset(),
+    ) -> Member | Refusal:
+        """What *peer_id* may do with the encoded *chain* that it shows.
+
+        Args:
+          peer_id: Proved by the handshake, or by a signature.
+          chain: As `encode_chain` writes it; `None` if the peer shows none.
+          now: UTC, in seconds since 1970.
+          needs: Scopes that it must have.
+
+        """
+        if chain is None:
+            return STRANGER
+        key = hashlib.sha256(chain).digest()
+        member = self._members.get(key)
+        if member is None:
+            found = self._verified(chain)
+            if isinstance(found, Refusal):
+                return found
+            member = self._members[key] = found
+            if len(self._members) > MAX_REMEMBERED_CHAINS:
+                self._members.popitem(last=False)
+        else:
+            self._members.move_to_end(key)
+        return self._as_of_now(peer_id, member, now, needs) or member
+
+    def _as_of_now(
+        self, peer_id: PeerId, member: Member, now: float, needs: frozenset[str]
+    ) -> Refusal | None:
+        """The rule that a verified chain breaks today; `None` if it breaks none."""
+        if member.peer_id != peer_id:
+            return Refusal(
+                rule="wrong_key",
+                reason=f"the grant is for {member.peer_id}, and {peer_id} shows it: "
+                "a grant serves no other key",
+            )
+        last = member.chain[-1].grant
+        if not now <= last.ends + GRACE_SECONDS:
+            return Refusal(rule="expired", reason=_expired(last, now))
+        if last.kind == "process" and last.ends > now + PROCESS_SECONDS + GRACE_SECONDS:
+            return Refusal(
+                rule="chain",
+                reason=f"the process grant ends in {last.ends - now:.0f} s; its machine may give "
+                f"{PROCESS_SECONDS} s at most. See that the clocks of both machines are right.",
+            )
+        if not needs <= member.scopes:
+            return Refusal(
+                rule="scope",
+                reason=f"the grant allows {listed(member.scopes)}, and this needs "
+                f"{listed(needs - member.scopes)}: ask an admin for another invite",
+            )
+        return None
+
+    def _verified(self, encoded: bytes) -> Member | Refusal:
+        """The member that a chain makes, at whatever time; or the rule that it breaks."""
+        try:
+            chain = decode_chain(encoded)
+        except RemoteProtocolError as error:
+            return Refusal(rule="malformed", reason=f"{error}: its peer must send another")
+        first = chain[0].grant
+        if first.root != self.namespace.root or first.issuer != self.namespace.root:
+            return STRANGER
+        for position, link in enumerate(chain):
+            if not self._is_signed(link):
+                if not position:
+                    # Whoever has the root key's bytes can write this.
+                    return STRANGER
+                return Refusal(
+                    rule="bad_signature",
+                    reason=f"the {link.grant.kind} grant was not signed by {link.grant.issuer}: "
+                    "its peer must get another",
+                )
+        if first.namespace != self.namespace.name:
+            return Refusal(
+                rule="wrong_namespace",
+                reason=f"the grant is for another namespace of this root, not for "
+                f"{self.namespace}: its peer must show another",
+            )
+        fault = fault_of_chain(self.namespace, chain)
+        if fault is not None:
+            return Refusal(rule="chain", reason=f"the chain {fault}: its peer must get another")
+        last = chain[-1].grant
+        machine = chain[-2].grant if last.kind == "process" else last
+        return Member(
+            peer_id=last.subject,
+            machine=machine.subject,
+            owner=last.owner,
+            scopes=last.scopes,
+            ends=last.ends,
+            number=machine.number,
+            name=machine.name,
+            is_admin=machine.kind == "admin",
+            chain=chain,
+        )
+
+    def _is_signed(self, link: SignedGrant) -> bool:
+        """Whether the issuer has signed; the grants of admins are in many chains."""
+        size = len(link.signature).to_bytes(1, "big")
+        key = hashlib.sha256(size + link.signature + link.encoded).digest()
+        if key in self._signed:
+            self._signed.move_to_end(key)
+            return True
+        if not link.is_signed(self._verify):
+            return False
+        if link.grant.kind != "process":
+            self._signed[key] = None
+            if len(self._signed) > MAX_REMEMBERED_CHAINS:
+                self._signed.popitem(last=False)
+        return True
+
+
+def _expired(grant: Grant, now: float) -> str:
+    ago = now - grant.ends
+    return (
+        f"the {grant.kind} grant ended {ago:.0f} s ago: its machine must renew it at an admin, or "
+        "join again"
+    )

@@ -1,0 +1,56 @@
+"""What a program knows of its own membership of a closed namespace, and what it learns for it.
+
+A door needs the lock, a greeting needs the chain, a join needs addresses where members were seen.
+Who keeps them on disk and renews them is the business of `punch.membership`; rooms that need one
+are given this, or `None` in an open namespace.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
+from typing import Protocol
+
+from ..wire import Registration
+from ._lock import Lock
+from ._namespace import Namespace
+
+
+class Membership(Protocol):
+    """One program's membership of one closed namespace."""
+
+    @property
+    def namespace(self) -> Namespace:
+        """The namespace."""
+        ...
+
+    @property
+    def lock(self) -> Lock:
+        """Judges all others, and knows every removal that this machine has heard of."""
+        ...
+
+    def chain(self) -> bytes:
+        """The chain of this process's key, encoded; it is another one each day."""
+        ...
+
+    def add_revocations(self, revocations: Iterable[bytes]) -> None:
+        """Learn of removals: what is news goes into the lock, to disk, and to all watchers."""
+        ...
+
+    def watch(self, changed: Callable[[], None]) -> AbstractContextManager[None]:
+        """Call *changed* whenever removals or the own chain have changed, until left.
+
+        It is called in the trio thread, must return at once and must not raise.
+        """
+        ...
+
+    def remember(self, registrations: Iterable[Registration]) -> None:
+        """Keep where members are, for the next start; the lock has admitted each of them."""
+        ...
+
+    def places(self) -> tuple[str, ...]:
+        """Where members were seen, a bounded number, those that were seen last first.
+
+        Multiaddresses that end in ``/p2p/PEER_ID``.
+        """
+        ...
