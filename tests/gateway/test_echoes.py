@@ -135,6 +135,8 @@ ITEM = {"type": "function_call", "call_id": "c1", "name": "look", "arguments": "
 NONE = {"function_call": None, "provider_specific_fields": None}
 THOUGHT = {"type": "thinking", "thinking": "hm", "signature": "s"}
 USE = {"type": "tool_use", "id": "c1", "name": "look", "input": {}}
+STREAMED = {"index": 1, "partial_json": "{}", "text": None}
+REDACTED = {"type": "redacted_thinking", "data": "x"}
 TEXT = {"type": "text", "text": "yes"}
 PART = {"type": "output_text", "text": "yes", "annotations": []}
 MESSAGE = {"type": "message", "role": "assistant", "id": "msg_1"}
@@ -185,6 +187,17 @@ SHAPES: list[tuple[str, str, list[dict[str, Any]]]] = [
     ("ollama 0.6.3", OLLAMA, said(content="yes", thinking="hm", tool_name=None, images=None)),
     ("anthropic 2.14.0", ANTHROPIC, said(content=[THOUGHT, TEXT | {"citations": None}])),
     ("anthropic 2.14.0", ANTHROPIC, said(content=[USE | {"caller": {"type": "direct"}}])),
+    ("langchain-anthropic 1.7.10", ANTHROPIC, said(content="yes")),
+    ("langchain-anthropic 1.7.10", ANTHROPIC, said(content=[THOUGHT, TEXT])),
+    ("langchain-anthropic 1.7.10", ANTHROPIC, said(content=[REDACTED, TEXT])),
+    ("langchain-anthropic 1.7.10", ANTHROPIC, said(content=[THOUGHT, USE])),
+    # What it has gathered of a stream, as programs keep it that send its messages themselves.
+    (
+        "langchain-anthropic 1.7.10",
+        ANTHROPIC,
+        said(content=[THOUGHT | {"index": 0}, TEXT | {"index": 1, "citations": []}]),
+    ),
+    ("langchain-anthropic 1.7.10", ANTHROPIC, said(content=[USE | STREAMED])),
 ]
 
 
@@ -218,6 +231,19 @@ async def test_answers_come_back_as_libraries_keep_them(autojump_clock: MockCloc
             assert told == expected, (library, items)
             assert message.reasoning == ("hm" if "hm" in str(items) else None), (library, items)
             assert [each.role for each in after] == (["tool", "user"] if calls else ["user"])
+
+
+async def test_the_input_of_a_call_is_read_from_what_was_streamed(
+    autojump_clock: MockClock,
+) -> None:
+    """Programs that gather a stream have the JSON, and an input that is empty."""
+    asked: list[CommandRequest] = []
+    async with open_client({"a": backend(asked)}) as client:
+        call = USE | {"index": 0, "partial_json": '{"at": 1}'}
+        history = [USER, *said(content=[call]), *returned(ANTHROPIC)]
+        body = {"model": "model", "max_tokens": 9, "messages": history}
+        assert (await client.post(ANTHROPIC, body)).status == 200
+    assert asked[0].messages[1].tool_calls[0].arguments == '{"at": 1}'
 
 
 async def test_a_reference_to_an_item_is_refused_with_the_remedy(autojump_clock: MockClock) -> None:

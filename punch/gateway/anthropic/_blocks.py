@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import json
 from collections.abc import Sequence
 from functools import cached_property
 from typing import Annotated, Any, Literal
@@ -220,7 +221,16 @@ class ToolUseBlock(Body):
     toolset_name: Echoed = None
     cache_control: Cached = None
     index: Echoed = None
-    partial_json: Echoed = None
+    partial_json: str | None = Field(
+        default=None, description="The input as a stream has it, where nothing was read of it yet."
+    )
+
+    @property
+    def arguments(self) -> str:
+        """The input, as JSON text."""
+        if not self.input and self.partial_json:
+            return self.partial_json
+        return json.dumps(self.input, ensure_ascii=False)
 
 
 class ToolReferenceBlock(Body):

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 import attrs
 
 from ...wire import ChatMessage, ContentPart, Tool, ToolCall
+from ..bodies import thought_in
 from ._blocks import (
     Base64Source,
     Block,
@@ -28,7 +29,6 @@ from ._blocks import (
     ToolUseBlock,
 )
 from ._bodies import PromptBody, ToolBody, TurnBody
-from ._signature import thought_in
 
 # Claude Code says in its system prompt, so, who pays. Anthropic's servers read it and no model
 # does; it differs between requests whose prompts are else the same, and would spoil every cache.
@@ -134,8 +134,7 @@ def _said_by_assistant(blocks: Iterable[Block]) -> ChatMessage:
             case ThinkingBlock():
                 thoughts.append(block.thinking or thought_in(block.signature))
             case ToolUseBlock():
-                arguments = json.dumps(block.input, ensure_ascii=False)
-                calls.append(ToolCall(id=block.id, name=block.name, arguments=arguments))
+                calls.append(ToolCall(id=block.id, name=block.name, arguments=block.arguments))
             case TextBlock():
                 texts.append(block.text)
             case _:

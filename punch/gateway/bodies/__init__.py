@@ -17,7 +17,15 @@ from ._hints import hints_in, with_wishes
 from ._pictures import PictureAddress, PictureText, media_type_of, picture
 from ._reading import AT_ONCE, CODES, MAX_VALUES, Reading, parse, parse_aside, read, read_aside
 from ._table import FieldRule, rules_of
-from ._thinking import USUAL_EFFORT, Effort, ReasoningOptions, TemplateOptions, switched
+from ._thinking import (
+    USUAL_EFFORT,
+    Effort,
+    ReasoningOptions,
+    TemplateOptions,
+    sealed,
+    switched,
+    thought_in,
+)
 from ._words import BRANCH, MAX_SHOWN_CHARACTERS, place_of, shown
 
 __all__ = [
@@ -51,6 +59,8 @@ __all__ = [
     "TemplateOptions",
     "switched",
     "USUAL_EFFORT",
+    "sealed",
+    "thought_in",
     # Reading them.
     "Reading",
     "read",

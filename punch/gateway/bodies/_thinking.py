@@ -1,11 +1,17 @@
-"""How much a model is to think, in the words of the clients of OpenAI's interface.
+"""How much a model is to think, in the words of OpenAI's clients, and thoughts that come back.
 
 OpenAI has one word for it, other servers have others, and so have the programs that speak to them.
 A model that cannot think passes over all of them.
+
+A client that shows no thoughts, or stores nothing, keeps of them what it does not read: Anthropic's
+a signature, OpenAI's an encrypted content. Here that holds the thought itself. A client is free to
+send back what it likes, so it proves nothing, and nothing is kept secret from who asked.
 """
 
 from __future__ import annotations
 
+import base64
+from contextlib import suppress
 from typing import Annotated, Any
 
 from ._body import Body, Refused
@@ -52,3 +58,23 @@ class TemplateOptions(Body):
 def switched(on: bool | None) -> str | None:
     """The effort for a switch that is on or off."""
     return None if on is None else USUAL_EFFORT if on else "none"
+
+
+# ---- thoughts that come back ----
+
+_SEALED = "punch-thought-"
+
+
+def sealed(thought: str) -> str:
+    """*thought* as its client keeps it without reading it."""
+    return _SEALED + base64.b64encode(thought.encode(errors="replace")).decode()
+
+
+def thought_in(text: str) -> str:
+    """The thought that was sealed as *text*; empty for what another server has made."""
+    if not text.startswith(_SEALED):
+        return ""
+    with suppress(ValueError):
+        data = base64.b64decode(text.removeprefix(_SEALED), validate=True)
+        return data.decode(errors="replace")
+    return ""

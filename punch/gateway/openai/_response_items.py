@@ -9,7 +9,7 @@ import attrs
 from pydantic import ConfigDict, Discriminator, Field, Tag
 
 from ...wire import ChatMessage, ContentPart, ToolCall
-from ..bodies import MAX_PARTS, Body, PictureAddress, Refused, Taken, Text
+from ..bodies import MAX_PARTS, Body, PictureAddress, Refused, Taken, Text, thought_in
 from ._response_tools import ToolNames, arguments_of
 
 Echoed = Annotated[Any, Taken("an echo of an answer, which no model reads")]
@@ -194,11 +194,14 @@ class Reasoned(Item):
     type: Literal["reasoning"]
     summary: Content | None = None
     content: Content | None = None
-    encrypted_content: Annotated[Any, Taken("only the server that made it can read it")] = None
+    encrypted_content: str | None = Field(
+        default=None, description="What was thought, where the item has no text of it."
+    )
 
     def message(self, names: ToolNames) -> ChatMessage:
         """The item as a message between peers, with what was thought alone."""
         thought = _text_of(self.content) or _text_of(self.summary)
+        thought = thought or thought_in(self.encrypted_content or "")
         return ChatMessage(role="assistant", content="", reasoning=thought or None)
 
 

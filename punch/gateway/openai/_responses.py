@@ -26,6 +26,7 @@ _STORED = "nothing is stored that could be looked up; send the conversation in i
 
 # What an answer can include that it does not have unasked.
 _LOGPROBS = "message.output_text.logprobs"
+_SEALED = "reasoning.encrypted_content"
 MAX_INCLUDED = 64
 
 
@@ -101,7 +102,8 @@ class ResponsesBody(QuestionBody, SamplingBody):
     top_logprobs: Annotated[int | None, within("logprobs")] = None
     include: Annotated[list[str], Field(max_length=MAX_INCLUDED, fail_fast=True)] | None = Field(
         default=None,
-        description=f"`{_LOGPROBS}`; whatever else it names is no part of answers here.",
+        description=f"`{_LOGPROBS}` and `{_SEALED}`; whatever else it names is no part of answers "
+        "here.",
     )
     truncation: Annotated[Any, Taken("nothing is cut off: what is too long is refused")] = None
     context_management: Annotated[Any, Taken("nothing is cut off: what is too long is refused")] = (
@@ -212,4 +214,5 @@ def _echoed(body: ResponsesBody) -> Echoed:
         summary=reasoning.summary or reasoning.generate_summary,
         user=body.user if isinstance(body.user, str) else None,
         top_logprobs=body.top_logprobs,
+        seals_thoughts=_SEALED in (body.include or ()),
     )

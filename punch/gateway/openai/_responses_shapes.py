@@ -13,6 +13,7 @@ import attrs
 from ...wire import CommandResponse, Completion, TokenLogprob, ToolCall, Usage
 from .._errors import Refusal
 from .._json import as_json, completion_of, model_of, punch_body
+from ..bodies import sealed
 from ._response_tools import ToolNames
 from ._shapes import SSE, comment, tokens_body
 
@@ -122,6 +123,8 @@ class Echoed:
     """Which kind of summary of what is thought was asked for."""
     user: str | None = None
     top_logprobs: int | None = None
+    seals_thoughts: bool = False
+    """Whether what is thought comes in a form for programs that keep no text of it, too."""
 
 
 class ResponsesShape:
@@ -261,7 +264,12 @@ class ResponsesShape:
         item: dict[str, Any] = {"id": item_id, "type": "reasoning", "summary": []}
         if text is not None:
             item[field.list] = [_part(field, text)]
+            item |= self._sealed(text)
         return item
+
+    def _sealed(self, thought: str) -> dict[str, str]:
+        """The field of a thought for programs that keep no text of it."""
+        return {"encrypted_content": sealed(thought)} if self._echoed.seals_thoughts else {}
 
     def _opened(self, item: Mapping[str, Any], field: _Field) -> bytes:
         """Open *item*, unless one of its type is; whatever else is open is closed."""
@@ -293,6 +301,8 @@ class ResponsesShape:
         item, field, text = self._open.item, self._open.field, "".join(self._open.parts)
         part = _part(field, text, logprobs)
         done = {**item, field.list: [part]}
+        if item["type"] == "reasoning":
+            done |= self._sealed(text)
         if "status" in item:
             done["status"] = status
         data = (
