@@ -21,7 +21,7 @@ from typing import Protocol
 import attrs
 from libp2p.crypto.keys import KeyPair
 
-from punch.access import Chain, Grant, Kind, Lock, Namespace, Sign, encode_chain, sign_grant
+from punch.access import Chain, Grant, Kind, Lock, Namespace, Sign, encode_chain, remove, sign_grant
 from punch.capability import PeerId
 from punch.libp2p import _identity
 from punch.testing._memory import _hash
@@ -116,7 +116,8 @@ class FakeMembership:
         self._changed()
 
     def add_revocations(self, revocations: Iterable[bytes]) -> None:
-        raise NotImplementedError(f"{self.lock} knows no removals yet")
+        if self.lock.add(revocations):
+            self._changed()
 
     @contextmanager
     def watch(self, changed: Callable[[], None]) -> Iterator[None]:
@@ -217,6 +218,32 @@ class MadeUpNamespace:
         above = on.chain[-1].grant
         allowed = above.scopes if scopes is None else scopes
         return self._grant("process", name, on, allowed, ends, number, above.owner)
+
+    def remove(
+        self,
+        key: MadeUpMember | PeerId,
+        *,
+        by: MadeUpMember | None = None,
+        lock: Lock | None = None,
+        known: Iterable[MadeUpMember] = (),
+        keep: bool = True,
+    ) -> bytes:
+        """The removal of a key by an admin, or by the root; *lock* learns of it if it is given.
+
+        What *key* has signed stays as far as it is *known*.
+        """
+        shown = [member.chain for member in known]
+        if isinstance(key, MadeUpMember):
+            shown.append(key.chain)
+        return remove(
+            lock or self.lock(),
+            key.peer_id if isinstance(key, MadeUpMember) else key,
+            issuer=by.peer_id if by is not None else self.namespace.root,
+            sign=by.sign if by is not None else self.keys.signer(self.namespace.root),
+            chain=by.chain if by is not None else (),
+            known=shown,
+            keep=keep,
+        )
 
     def _grant(
         self,

@@ -8,21 +8,18 @@ No I/O: time, chance and signing are arguments. Keys and files are kept by `punc
 """
 
 from ._admit import RULES, Admit, Introduction, Refusal, admit_everybody
+from ._chain import MAX_CHAIN, Chain, decode_chain, encode_chain
 from ._grant import (
     GRANT_CONTEXT,
-    MAX_CHAIN,
     MAX_ENDS,
     MAX_NUMBER,
     MAX_SCOPES,
     SCOPES,
-    Chain,
     Grant,
     Kind,
     Sign,
     SignedGrant,
     Verify,
-    decode_chain,
-    encode_chain,
     sign_grant,
 )
 from ._keys import key_of, peer_of
@@ -35,6 +32,17 @@ from ._namespace import (
     fingerprint_of,
     parse_namespace,
 )
+from ._removing import remove
+from ._revocation import (
+    MAX_KEPT,
+    MAX_REVOCATION_BYTES,
+    REVOCATION_CONTEXT,
+    Revocation,
+    SignedRevocation,
+    read_revocation,
+    sign_revocation,
+)
+from ._revocations import MAX_REMOVED_KEYS
 
 __all__ = [
     # doors
@@ -71,6 +79,16 @@ __all__ = [
     "sign_grant",
     "encode_chain",
     "decode_chain",
+    # removal
+    "remove",
+    "Revocation",
+    "SignedRevocation",
+    "REVOCATION_CONTEXT",
+    "MAX_REVOCATION_BYTES",
+    "MAX_REMOVED_KEYS",
+    "MAX_KEPT",
+    "sign_revocation",
+    "read_revocation",
     # keys
     "key_of",
     "peer_of",

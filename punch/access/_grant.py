@@ -1,7 +1,7 @@
-"""A grant: membership of one key, signed; and a chain of them, from the root's side to a peer.
+"""A grant: membership of one key, signed.
 
-What a grant may say is checked here, and what a chain may be: each step is signed by the one
-before it and allows no more than that. Whether a chain still counts is decided by `Lock`.
+What a grant may say by itself is checked here; how grants hang together is the business of
+`_chain`, and whether they still count is decided by `Lock`.
 """
 
 from __future__ import annotations
@@ -14,21 +14,9 @@ import attrs
 
 from ..capability import PeerId
 from ..exceptions import LocalProtocolError, RemoteProtocolError
-from ..wire import (
-    MAX_GRANT_BYTES,
-    BadValue,
-    binary,
-    decode_map,
-    encode_map,
-    integer,
-    label,
-    many,
-    one_of,
-    record,
-    set_of,
-)
+from ..wire import BadValue, decode_map, encode_map, integer, label, one_of, record, set_of
 from ._keys import key_of, peer_of
-from ._namespace import Namespace, fault_of_name
+from ._namespace import fault_of_name
 
 Kind = Literal["admin", "machine", "process"]
 
@@ -43,13 +31,6 @@ another."""
 
 MAX_SCOPES = 16
 MAX_SCOPE_CHARACTERS = 32
-
-MAX_ADMINS = 3
-"""In one chain. Each admin may let in another one; each adds a signature to every greeting of those
-that the last one lets in."""
-
-MAX_CHAIN = MAX_ADMINS + 2
-"""Admins, the machine, the process."""
 
 MAX_NUMBER = (1 << 32) - 1
 """A key that was removed this often has to be replaced by another key."""
@@ -66,9 +47,8 @@ DIGEST_BYTES = 16
 NAME_SALT_BYTES = 16
 NAME_BYTES = NAME_SALT_BYTES + DIGEST_BYTES
 
-# What is left of a chain for one grant: with the longest names and all scopes of today a grant has
-# some 440 bytes.
-_MAX_ENCODED_BYTES = 1024
+# With the longest names and all scopes of today a grant has some 400 bytes.
+MAX_ENCODED_BYTES = 1024
 
 Sign = Callable[[bytes], bytes]
 """Signs bytes with one key."""
@@ -139,20 +119,19 @@ class SignedGrant:
     """What tells it from every other grant, whatever its signature looks like."""
 
     def __attrs_post_init__(self) -> None:
-        object.__setattr__(self, "digest", digest_of(self.encoded))
+        object.__setattr__(self, "digest", digest_of(GRANT_CONTEXT, self.encoded))
 
     def is_signed(self, verify: Verify) -> bool:
         """Whether its issuer has signed it."""
         return verify(self.grant.issuer, GRANT_CONTEXT + self.encoded, self.signature)
 
 
-Chain = tuple[SignedGrant, ...]
-"""Grants from the root's side to a peer: admins, the machine, the process."""
+def digest_of(context: bytes, encoded: bytes) -> bytes:
+    """The digest of something signed, without its signature.
 
-
-def digest_of(encoded: bytes) -> bytes:
-    """The digest of something signed, without its signature."""
-    return hashlib.sha256(encoded).digest()[:DIGEST_BYTES]
+    The context is in it: one map could be read as a grant and as a revocation.
+    """
+    return hashlib.sha256(context + encoded).digest()[:DIGEST_BYTES]
 
 
 def peer_key(value: Any) -> PeerId:
@@ -165,7 +144,8 @@ def peer_key(value: Any) -> PeerId:
         raise BadValue(f"a public key: {error}") from None
 
 
-def _namespace_name(value: Any) -> str:
+def namespace_name(value: Any) -> str:
+    """The name of a closed namespace in a map; a decoder."""
     if type(value) is not str:
         raise BadValue("the name of a namespace")
     fault = fault_of_name(value)
@@ -182,7 +162,7 @@ def _hidden_name(value: Any) -> bytes:
 
 _grant = record(
     Grant,
-    namespace=_namespace_name,
+    namespace=namespace_name,
     root=peer_key,
     subject=peer_key,
     issuer=peer_key,
@@ -250,123 +230,12 @@ def read_grant(encoded: bytes) -> Grant:
       RemoteProtocolError: if it is none.
 
     """
-    if len(encoded) > _MAX_ENCODED_BYTES:
+    if len(encoded) > MAX_ENCODED_BYTES:
         raise RemoteProtocolError(
-            f"a grant of {len(encoded)} bytes; at most {_MAX_ENCODED_BYTES} are allowed"
+            f"a grant of {len(encoded)} bytes; at most {MAX_ENCODED_BYTES} are allowed"
         )
     grant: Grant = decode_map(encoded, _grant, what="grant")
     fault = fault_of_grant(grant)
     if fault is not None:
         raise RemoteProtocolError(f"a grant that {fault}")
     return grant
-
-
-@attrs.frozen(kw_only=True)
-class _Link:
-    """A grant in a chain, as it travels."""
-
-    grant: bytes
-    signature: bytes
-
-
-@attrs.frozen(kw_only=True)
-class _Links:
-    grants: tuple[_Link, ...]
-
-
-_links = record(
-    _Links,
-    grants=many(
-        record(_Link, grant=binary(_MAX_ENCODED_BYTES), signature=binary(SIGNATURE_BYTES)),
-        MAX_CHAIN,
-    ),
-)
-
-
-def encode_chain(chain: Chain) -> bytes:
-    """The bytes of *chain*, as a greeting or a registration carries them.
-
-    Raises:
-      LocalProtocolError: if they are more than a greeting has room for.
-
-    """
-    links = [{"grant": link.encoded, "signature": link.signature} for link in chain]
-    encoded = encode_map({"grants": links})
-    if len(encoded) > MAX_GRANT_BYTES or len(chain) > MAX_CHAIN:
-        raise LocalProtocolError(
-            f"a chain of {len(chain)} grants in {len(encoded)} bytes; at most {MAX_CHAIN} in "
-            f"{MAX_GRANT_BYTES} bytes are read. Have the root sign the admin, or give fewer scopes."
-        )
-    return encoded
-
-
-def decode_chain(encoded: bytes) -> Chain:
-    """The chain in *encoded*: each grant is one, and nothing was verified.
-
-    Raises:
-      RemoteProtocolError: if it is none.
-
-    """
-    if len(encoded) > MAX_GRANT_BYTES:
-        raise RemoteProtocolError(
-            f"a chain of {len(encoded)} bytes; at most {MAX_GRANT_BYTES} are allowed"
-        )
-    links: _Links = decode_map(encoded, _links, what="chain")
-    if not links.grants:
-        raise RemoteProtocolError("chain.grants: expected a grant, got none")
-    return tuple(
-        SignedGrant(encoded=link.grant, signature=link.signature, grant=read_grant(link.grant))
-        for link in links.grants
-    )
-
-
-def fault_of_chain(namespace: Namespace, chain: Chain) -> str | None:
-    """What is wrong with how *chain* hangs together, for a person; `None` if nothing is.
-
-    Signatures and ends are not looked at.
-    """
-    admins = sum(link.grant.kind == "admin" for link in chain)
-    kinds = [link.grant.kind for link in chain]
-    if kinds not in (
-        ["admin"] * admins,
-        ["admin"] * admins + ["machine"],
-        ["admin"] * admins + ["machine", "process"],
-        ["admin"] * admins + ["process"],
-    ):
-        return f"has grants in the wrong order: {', '.join(kinds)}"
-    if admins > MAX_ADMINS:
-        return f"has {admins} admins; at most {MAX_ADMINS} are allowed"
-    if len({link.grant.subject for link in chain}) < len(chain):
-        return "has two grants for one key"
-    above: Grant | None = None
-    for link in chain:
-        fault = _fault_of_step(namespace, above, link.grant)
-        if fault is not None:
-            return fault
-        above = link.grant
-    return None
-
-
-def _fault_of_step(namespace: Namespace, above: Grant | None, grant: Grant) -> str | None:
-    """What is wrong with *grant* below *above*, or below the root."""
-    what = f"the {grant.kind} grant"
-    if above is None:
-        if grant.issuer != namespace.root:
-            return "does not begin at the root"
-        if grant.kind == "process":
-            return "has a process that no machine vouches for"
-        return None
-    if (grant.namespace, grant.root) != (above.namespace, above.root):
-        return "has grants of two namespaces"
-    if grant.issuer != above.subject:
-        return f"breaks: {what} was not signed by the key before it"
-    if grant.under != above.number:
-        return f"breaks: {what} was signed under number {grant.under}, not {above.number}"
-    if not grant.scopes <= above.scopes:
-        return f"widens: {what} allows {listed(grant.scopes - above.scopes)} beyond its issuer's"
-    if grant.ends > above.ends:
-        return f"widens: {what} ends after its issuer's"
-    owners = (above.owner,) if grant.kind == "process" else (above.owner, grant.subject)
-    if grant.owner not in owners:
-        return f"breaks: {what} names an owner that is neither its own nor its issuer's"
-    return None

@@ -13,14 +13,18 @@ from __future__ import annotations
 
 import hashlib
 from collections import OrderedDict
+from collections.abc import Iterable
 
 import attrs
 
 from ..capability import PeerId
 from ..exceptions import RemoteProtocolError
 from ._admit import Introduction, Refusal
-from ._grant import Chain, Grant, SignedGrant, Verify, decode_chain, fault_of_chain, listed
+from ._chain import Chain, Signatures, decode_chain, fault_of_chain
+from ._grant import Grant, Verify, listed
 from ._namespace import Namespace
+from ._revocation import SignedRevocation
+from ._revocations import Revocations
 
 GRACE_SECONDS = 300
 """By how much the clocks of two machines may differ: the ends of grants are UTC, and machines
@@ -80,14 +84,48 @@ class Lock:
     Args:
       namespace: The closed namespace.
       verify: Checks a signature, as `Node.verify` does.
+      revocations: What was removed, as far as it is known; see `add`.
 
     """
 
-    def __init__(self, namespace: Namespace, verify: Verify) -> None:
+    def __init__(
+        self, namespace: Namespace, verify: Verify, revocations: Iterable[bytes] = ()
+    ) -> None:
         self.namespace = namespace
-        self._verify = verify
+        self._signatures = Signatures(verify)
+        self._removed = Revocations(namespace, self._signatures)
         self._members: OrderedDict[bytes, Member] = OrderedDict()
-        self._signed: OrderedDict[bytes, None] = OrderedDict()
+        self._removed.add(revocations)
+
+    @property
+    def revocations(self) -> tuple[bytes, ...]:
+        """Every removal that is known, as it travels: those by the root first."""
+        return self._removed.all
+
+    @property
+    def summary(self) -> bytes:
+        """Sixteen bytes that two locks have in common if they know the same removals."""
+        return self._removed.summary
+
+    def add(self, revocations: Iterable[bytes]) -> tuple[bytes, ...]:
+        """Learn of removals from whomever; returns those that were news.
+
+        What is no revocation of this namespace, or is not signed by somebody who may, is left out.
+        The order in which removals come makes no difference.
+        """
+        return self._removed.add(revocations)
+
+    def is_removed(self, member: Member) -> bool:
+        """Whether a member that was let in before has been removed since, or its machine."""
+        return self._removed.barred(member.chain) is not None
+
+    def removals_by(self, issuer: PeerId) -> tuple[SignedRevocation, ...]:
+        """The removals that *issuer* has signed and that count."""
+        return self._removed.by(issuer)
+
+    def removed_up_to(self, key: PeerId) -> int:
+        """The number up to which *key* was removed; 0 if it never was. A new grant has one more."""
+        return self._removed.up_to(key)
 
     def admit(self, peer_id: PeerId, introduction: Introduction, now: float) -> Refusal | None:
         """Let a member in, or say why not: an `Admit`.
@@ -149,6 +187,9 @@ class Lock:
                 reason=f"the grant is for {member.peer_id}, and {peer_id} shows it: "
                 "a grant serves no other key",
             )
+        removed = self._removed.barred(member.chain)
+        if removed is not None:
+            return Refusal(rule="revoked", reason=_revoked(removed, member))
         last = member.chain[-1].grant
         if not now <= last.ends + GRACE_SECONDS:
             return Refusal(rule="expired", reason=_expired(last, now))
@@ -175,16 +216,17 @@ class Lock:
         first = chain[0].grant
         if first.root != self.namespace.root or first.issuer != self.namespace.root:
             return STRANGER
-        for position, link in enumerate(chain):
-            if not self._is_signed(link):
-                if not position:
-                    # Whoever has the root key's bytes can write this.
-                    return STRANGER
-                return Refusal(
-                    rule="bad_signature",
-                    reason=f"the {link.grant.kind} grant was not signed by {link.grant.issuer}: "
-                    "its peer must get another",
-                )
+        forged = self._signatures.forged(chain)
+        if forged == 0:
+            # Whoever has the root key's bytes can write this.
+            return STRANGER
+        if forged is not None:
+            grant = chain[forged].grant
+            return Refusal(
+                rule="bad_signature",
+                reason=f"the {grant.kind} grant was not signed by {grant.issuer}: "
+                "its peer must get another",
+            )
         if first.namespace != self.namespace.name:
             return Refusal(
                 rule="wrong_namespace",
@@ -208,21 +250,6 @@ class Lock:
             chain=chain,
         )
 
-    def _is_signed(self, link: SignedGrant) -> bool:
-        """Whether the issuer has signed; the grants of admins are in many chains."""
-        size = len(link.signature).to_bytes(1, "big")
-        key = hashlib.sha256(size + link.signature + link.encoded).digest()
-        if key in self._signed:
-            self._signed.move_to_end(key)
-            return True
-        if not link.is_signed(self._verify):
-            return False
-        if link.grant.kind != "process":
-            self._signed[key] = None
-            if len(self._signed) > MAX_REMEMBERED_CHAINS:
-                self._signed.popitem(last=False)
-        return True
-
 
 def _expired(grant: Grant, now: float) -> str:
     ago = now - grant.ends
@@ -230,3 +257,10 @@ def _expired(grant: Grant, now: float) -> str:
         f"the {grant.kind} grant ended {ago:.0f} s ago: its machine must renew it at an admin, or "
         "join again"
     )
+
+
+def _revoked(removed: Grant, member: Member) -> str:
+    who = "this peer" if removed.subject == member.peer_id else "its machine"
+    if removed.subject not in (member.peer_id, member.machine):
+        who = "the admin that let this peer in"
+    return f"{who} was removed from the namespace: an admin must invite it again"
