@@ -138,6 +138,23 @@ def test_all_that_is_refused_is_said_at_once() -> None:
     assert (refusal.param, refusal.code) == ("foo", "unknown_parameter")
 
 
+def test_what_is_refused_is_not_missing_too() -> None:
+    """A field that must be there, and that no value of can be honoured."""
+
+    class Elsewhere(Body):
+        """A body with such a field."""
+
+        kind: Annotated[Any, Refused("nobody runs it", empty=False)]
+        name: str
+
+    with pytest.raises(Refusal) as raised:
+        parse(Elsewhere, b'{"kind": "search", "name": "x"}')
+    assert raised.value.message == "kind cannot be honoured: nobody runs it"
+    with pytest.raises(Refusal) as raised:
+        parse(Elsewhere, b'{"kind": "search"}')
+    assert raised.value.message.splitlines()[1:] == ["name is missing"]
+
+
 def test_many_refused_fields_are_counted_and_not_told() -> None:
     """As many faults are."""
     refusal = refused(**{f"k{number}": 1 for number in range(1000)})

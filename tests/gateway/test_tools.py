@@ -190,3 +190,4 @@ async def test_tools_that_nobody_runs_here_are_refused_with_how_to_turn_them_off
         reply = await client.post(RESPONSES, {"model": "m", "input": "x", "tools": tools})
     assert (reply.status, reply.error["param"]) == (400, param)
     assert words in reply.error["message"]
+    assert len(reply.error["message"].splitlines()) == 1

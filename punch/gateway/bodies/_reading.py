@@ -121,6 +121,9 @@ def _refusal(raw: Any, notes: Notes, errors: Sequence[Any], faults: int) -> Refu
             found.append((place, CODES["refused"], _refused(place, mark, value)))
         elif places.get(holder, "") not in untold:
             found.append((place, CODES["extra_forbidden"], _unknown(place)))
+    # What was dropped since it is refused is not missing.
+    refused = {place for place, _, _ in found}
+    errors = [error for error in errors if place_of(error["loc"]) not in refused]
     if errors:
         error = _worst(errors)
         place = place_of(error["loc"])
