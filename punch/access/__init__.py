@@ -22,6 +22,17 @@ from ._grant import (
     Verify,
     sign_grant,
 )
+from ._invites import MAX_INVITES, MAX_USES, Guess, Invite, Invites, Outcome, Use
+from ._issuing import (
+    GRANT_SECONDS,
+    RENEW_SECONDS,
+    ROOT_GRANT_SECONDS,
+    Issuer,
+    fault_of_member_name,
+    hidden_name,
+    is_name,
+    renew_at,
+)
 from ._keys import key_of, peer_of
 from ._lock import GRACE_SECONDS, PROCESS_SECONDS, STRANGER, Lock, Member
 from ._membership import Membership
@@ -79,6 +90,23 @@ __all__ = [
     "sign_grant",
     "encode_chain",
     "decode_chain",
+    # making and renewing them
+    "Issuer",
+    "GRANT_SECONDS",
+    "ROOT_GRANT_SECONDS",
+    "RENEW_SECONDS",
+    "renew_at",
+    "hidden_name",
+    "is_name",
+    "fault_of_member_name",
+    # invites
+    "Invites",
+    "Invite",
+    "Use",
+    "Guess",
+    "Outcome",
+    "MAX_INVITES",
+    "MAX_USES",
     # removal
     "remove",
     "Revocation",

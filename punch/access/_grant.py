@@ -93,6 +93,9 @@ class Grant:
     owner: PeerId
     """The machine key that stands for the owner of the machine."""
 
+    lasts: int = 0
+    """Seconds that each renewal lasts; 0 if it is not renewed."""
+
     name: bytes = b""
     """A salted digest of the machine's name for people, see `punch.access.hidden_name`; empty if it
     has none."""
@@ -172,6 +175,7 @@ _grant = record(
     number=integer(1, MAX_NUMBER),
     under=integer(0, MAX_NUMBER),
     owner=peer_key,
+    lasts=integer(0, MAX_ENDS),
     name=_hidden_name,
 )
 
@@ -213,6 +217,8 @@ def sign_grant(grant: Grant, sign: Sign) -> SignedGrant:
         "under": grant.under,
         "owner": key_of(grant.owner),
     }
+    if grant.lasts:
+        fields["lasts"] = grant.lasts
     if grant.name:
         fields["name"] = grant.name
     encoded = encode_map(fields)

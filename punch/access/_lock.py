@@ -123,9 +123,15 @@ class Lock:
         """The removals that *issuer* has signed and that count."""
         return self._removed.by(issuer)
 
-    def removed_up_to(self, key: PeerId) -> int:
-        """The number up to which *key* was removed; 0 if it never was. A new grant has one more."""
-        return self._removed.up_to(key)
+    def removed_up_to(self, key: PeerId, *, by_others: bool = False) -> int:
+        """The number up to which *key* was removed; 0 if it never was. A new grant has one more.
+
+        Args:
+          key: Of a machine, an admin or a process.
+          by_others: Whether what the key has signed itself, since it left, is not counted.
+
+        """
+        return self._removed.up_to(key, by_others=by_others)
 
     def admit(self, peer_id: PeerId, introduction: Introduction, now: float) -> Refusal | None:
         """Let a member in, or say why not: an `Admit`.

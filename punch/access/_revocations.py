@@ -63,9 +63,11 @@ class Revocations:
         """The exclusive or of all digests."""
         return self._summary
 
-    def up_to(self, key: PeerId) -> int:
-        """The number up to which *key* is removed, by whomever; 0 if it is not."""
-        words = (self._by_root.get(key), self._by_itself.get(key))
+    def up_to(self, key: PeerId, *, by_others: bool = False) -> int:
+        """The number up to which *key* is removed, by whomever or by others; 0 if it is not."""
+        words = [self._by_root.get(key)]
+        if not by_others:
+            words.append(self._by_itself.get(key))
         numbers = [word.revocation.number for word in words if word is not None]
         return max([*numbers, self._by_admins.get(key, 0)])
 

@@ -1,0 +1,179 @@
+"""Which grants are made, and when and by whom they are renewed."""
+
+from __future__ import annotations
+
+import pytest
+from made_up_members import ADMIN_SCOPES, DAY, NOW, MadeUpMember, MadeUpNamespace
+
+from punch.access import (
+    Chain,
+    Issuer,
+    Lock,
+    Member,
+    Refusal,
+    encode_chain,
+    hidden_name,
+    is_name,
+    renew_at,
+)
+from punch.capability import PeerId
+from punch.exceptions import NotPermitted
+
+HOME = MadeUpNamespace("home")
+LAPTOP = PeerId("laptop")
+
+
+def issuer(member: MadeUpMember | None = None) -> Issuer:
+    """The root, or a member."""
+    if member is None:
+        return Issuer(key=HOME.namespace.root, sign=HOME.keys.signer(HOME.namespace.root))
+    return Issuer(key=member.peer_id, sign=member.sign, chain=member.chain)
+
+
+def judged(chain: Chain, lock: Lock | None = None, *, now: float = NOW) -> Member | str:
+    """What a lock makes of it."""
+    found = (lock or HOME.lock()).judge(chain[-1].grant.subject, encode_chain(chain), now)
+    return found.rule if isinstance(found, Refusal) else found
+
+
+def test_what_is_issued_is_admitted() -> None:
+    """From the root down to a process, with the usual times."""
+    lock = HOME.lock()
+    desk = issuer().issue(lock, PeerId("desk"), now=NOW + 0.7, kind="admin", scopes=ADMIN_SCOPES)
+    by_desk = Issuer(key=PeerId("desk"), sign=HOME.keys.signer(PeerId("desk")), chain=desk)
+    machine = by_desk.issue(lock, LAPTOP, now=NOW, name=hidden_name("Laptop", bytes(16)))
+    on_laptop = Issuer(key=LAPTOP, sign=HOME.keys.signer(LAPTOP), chain=machine)
+    process = on_laptop.issue_process(lock, PeerId("p"), now=NOW)
+
+    found = judged(process)
+    assert isinstance(found, Member)
+    assert is_name("Laptop", found.name)
+    assert (found.machine, found.owner) == (LAPTOP, LAPTOP)
+    assert found.scopes == {"dial", "listen"}
+    assert [link.grant.ends - NOW for link in process] == [3650 * DAY, 90 * DAY, DAY]
+    assert [renew_at(link.grant) for link in process] == [
+        NOW + 3620 * DAY,
+        NOW + 60 * DAY,
+        NOW + DAY // 2,
+    ]
+
+
+def test_a_grant_ends_no_later_than_its_issuers() -> None:
+    """Whatever was asked for."""
+    desk = HOME.admin("desk", ends=NOW + 10)
+    chain = issuer(desk).issue(HOME.lock(), LAPTOP, now=NOW, seconds=1000)
+    assert chain[-1].grant.ends == NOW + 10
+    with pytest.raises(NotPermitted, match="renew it first"):
+        issuer(desk).issue(HOME.lock(), LAPTOP, now=NOW + 10)
+
+
+@pytest.mark.parametrize(
+    ("who", "what", "said"),
+    [
+        (HOME.machine("m"), {}, "is no admin"),
+        (HOME.admin("a", scopes={"admin", "dial"}), {"scopes": {"dial", "lend"}}, "lend are not"),
+        (HOME.admin("a"), {"kind": "admin"}, "has the scope admin"),
+        (HOME.admin("a"), {"scopes": {"admin"}}, "has the scope admin"),
+        (HOME.admin("a"), {"seconds": 0}, "is none"),
+        (HOME.machine("m"), {"kind": "process", "scopes": {"lend"}}, "lend are not"),
+    ],
+)
+def test_nothing_is_signed_that_a_lock_would_refuse(
+    who: MadeUpMember, what: dict[str, object], said: str
+) -> None:
+    """The signer hears why."""
+    with pytest.raises(NotPermitted, match=said):
+        issuer(who).issue(HOME.lock(), LAPTOP, now=NOW, **what)  # type: ignore[arg-type]
+
+
+def test_a_chain_that_would_be_too_long_is_not_made() -> None:
+    """The third admin lets in machines, and no fourth admin."""
+    third = HOME.admin("3", by=HOME.admin("2", by=HOME.admin("1")))
+    issuer(third).issue(HOME.lock(), LAPTOP, now=NOW)
+    with pytest.raises(NotPermitted, match="nearer to it"):
+        issuer(third).issue(HOME.lock(), LAPTOP, now=NOW, kind="admin", scopes=ADMIN_SCOPES)
+
+
+def test_a_grant_after_a_removal_has_a_greater_number() -> None:
+    """Whoever it was that removed."""
+    desk = HOME.admin("desk")
+    lock = HOME.lock()
+    numbers = []
+    for by in (desk, None, desk):
+        chain = issuer(desk).issue(lock, LAPTOP, now=NOW)
+        numbers.append(chain[-1].grant.number)
+        assert isinstance(judged(chain, lock), Member)
+        HOME.remove(LAPTOP, by=by, lock=lock)
+        assert judged(chain, lock) == "revoked"
+    assert numbers == [1, 2, 3]
+
+
+def test_a_renewed_grant_has_the_same_terms() -> None:
+    """At whatever admin; the old one goes on counting until its end."""
+    lock = HOME.lock()
+    first, second = HOME.admin("1"), HOME.admin("2", scopes={"admin", "dial", "listen"})
+    name = hidden_name("Laptop", bytes(16))
+    old = issuer(first).issue(lock, LAPTOP, now=NOW, scopes={"dial", "lend"}, name=name)
+    when = renew_at(old[-1].grant)
+    assert when == NOW + 60 * DAY
+
+    new = issuer(second).renew(lock, encode_chain(old), LAPTOP, now=when)
+
+    assert isinstance(new, tuple)
+    grant = new[-1].grant
+    assert (grant.ends, grant.name) == (when + 90 * DAY, name)
+    assert grant.scopes == {"dial"}
+    assert isinstance(judged(new, lock, now=when), Member)
+    assert isinstance(judged(old, lock, now=when), Member)
+
+
+def test_nobody_renews_what_counts_no_longer() -> None:
+    """Each hears the rule."""
+    lock = HOME.lock()
+    desk = HOME.admin("desk")
+    old = issuer(desk).issue(lock, LAPTOP, now=NOW)
+    guest = issuer(desk).issue(lock, PeerId("guest"), now=NOW, seconds=DAY, renews=False)
+    process = HOME.process("p", on=HOME.machine("m", by=desk))
+
+    def renewed(chain: Chain, *, now: float = NOW, key: PeerId | None = None) -> str:
+        key = key or chain[-1].grant.subject
+        found = issuer(desk).renew(lock, encode_chain(chain), key, now=now)
+        return found.rule if isinstance(found, Refusal) else ""
+
+    assert renew_at(guest[-1].grant) is None
+    assert renewed(old) == ""
+    assert renewed(old, now=NOW + 91 * DAY) == "expired"
+    assert renewed(old, key=PeerId("thief")) == "wrong_key"
+    assert renewed(guest) == "expired"
+    assert renewed(process.chain) == "chain"
+    HOME.remove(LAPTOP, by=desk, lock=lock)
+    assert renewed(old) == "revoked"
+
+
+def test_a_machine_of_an_owner_is_renewed_by_that_owners_admin() -> None:
+    """No admin says of a machine that it is another's."""
+    lock = HOME.lock()
+    desk, other = HOME.admin("desk"), HOME.admin("other")
+    mine = issuer(desk).issue(lock, LAPTOP, now=NOW, is_mine=True)
+    assert mine[-1].grant.owner == desk.peer_id
+    refused = issuer(other).renew(lock, encode_chain(mine), LAPTOP, now=NOW)
+    assert isinstance(refused, Refusal)
+    assert "an admin of that owner" in refused.reason
+    kept = issuer(desk).renew(lock, encode_chain(mine), LAPTOP, now=NOW)
+    assert isinstance(kept, tuple)
+    assert kept[-1].grant.owner == desk.peer_id
+    claimed = HOME.machine("m", by=other, owner=desk.peer_id)
+    assert judged(claimed.chain) == "chain"
+
+
+def test_a_name_is_not_read_off_a_grant() -> None:
+    """Two grants of one name look different; who knows it sees that it is the same."""
+    one, two = (hidden_name("Laptop", bytes([salt] * 16)) for salt in (1, 2))
+    assert one[16:] != two[16:]
+    assert b"Laptop" not in one
+    assert is_name("Laptop", one)
+    assert is_name("Laptop", two)
+    assert not is_name("laptop", one)
+    assert not is_name("Laptop", b"")
+    with pytest.raises(ValueError, match="16 bytes"):
+        hidden_name("Laptop", b"")
