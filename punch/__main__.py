@@ -23,6 +23,8 @@ usage: punch COMMAND ...
   punch models      fetch and list models
   punch alias       give models further names, and list these
   punch keys        make, list and revoke API keys of the gateway
+  punch namespace   make a closed namespace, and show those of this machine
+  punch leave       take a closed namespace off this machine
   punch peers       show the listeners of a namespace, again every second
   punch why         tell what was decided for a request, why, and what came of it
   punch replay      decide what is in a decision log again, with another policy
@@ -37,6 +39,19 @@ def _simulate(arguments: Sequence[str]) -> int:
     from .cli.commands._simulate import simulation
 
     return simulation(arguments)
+
+
+def _namespace(arguments: Sequence[str]) -> int:
+    # Here: it brings the keys of a machine with it, which few commands need.
+    from .cli.commands._namespace import namespace
+
+    return namespace(arguments)
+
+
+def _leave(arguments: Sequence[str]) -> int:
+    from .cli.commands._namespace import leave
+
+    return leave(arguments)
 
 
 def _serve(arguments: Sequence[str]) -> int:
@@ -61,6 +76,8 @@ COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "models": models,
     "alias": alias,
     "keys": _keys,
+    "namespace": _namespace,
+    "leave": _leave,
     "peers": peers,
     "why": why,
     "replay": replay,

@@ -25,11 +25,11 @@ ROWS: tuple[frozenset[str], ...] = tuple(
         "routing placement",
         "events",
         # ---- everything above is sans-I/O ----
-        "_background _logs",
+        "_background _logs _locks",
         "admission network processes machine _subscribers _log_events",
         "libp2p session llama_cpp model_store",
         "backends discovery tunnels",
-        "bootstrap decision_log",
+        "bootstrap decision_log membership",
         "dialer listener",
         "cluster blocking",
         "gateway testing",
@@ -55,6 +55,8 @@ IMPURE = """
 DOORS: dict[str, frozenset[str]] = {
     "libp2p": frozenset({"libp2p/*.py", "libp2p/defects/*.py"}),
     "msgpack": frozenset({"wire/_codec.py"}),
+    "spake2": frozenset({"membership/_pake.py"}),
+    "segno": frozenset({"cli/commands/_invite.py"}),
     "jsonschema_rs": frozenset({"wire/checks/_fit.py"}),
     "httpx": frozenset(
         {"backends/openai/_client.py", "backends/openai/_backend.py", "testing/_upstream.py"}

@@ -10,6 +10,7 @@ from ._chat import converse
 from ._exits import EXITS, ExitCode, exit_code
 from ._identity import claim_identity
 from ._listener import open_listener_of
+from ._namespace import Place, namespaces_folder, open_membership_of, place_of
 from ._output import explain, print_json, print_text, warn_of_simulation
 from ._router import open_router_of
 from ._run import Shutdown, load_settings, run_command, run_program
@@ -28,6 +29,10 @@ __all__ = [
     "exit_code",
     # what settings describe
     "claim_identity",
+    "Place",
+    "place_of",
+    "namespaces_folder",
+    "open_membership_of",
     "decision_log_path",
     "keys_path",
     "bootstraps",

@@ -7,8 +7,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
+from .._locks import try_lock
 from ..exceptions import ConfigurationError
-from ..settings import data_folder, try_lock
+from ..settings import data_folder
 
 # Processes of one kind on one machine; each needs an identity of its own.
 MAX_IDENTITIES = 256

@@ -1,4 +1,4 @@
-"""The only door to libp2p: our own node, its connections and streams.
+"""The only door to libp2p: our own node, its connections and streams, and the keys of peers.
 
 libp2p is imported when the first node is opened, and nowhere else.
 """
@@ -8,11 +8,47 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import Literal
+from pathlib import Path
+from typing import Literal, Protocol
 
+from ..capability import PeerId
 from ..network import Node, Wanted
 
-__all__ = ["open_node"]
+__all__ = ["open_node", "load_key", "verify", "Key"]
+
+
+class Key(Protocol):
+    """A private key, which is kept in a file."""
+
+    @property
+    def peer_id(self) -> PeerId:
+        """The identity that belongs to it."""
+        ...
+
+    def sign(self, data: bytes) -> bytes:
+        """The signature (64 bytes) of *data*."""
+        ...
+
+
+def load_key(path: Path) -> Key:
+    """The key in the file at *path*, made there if there is none.
+
+    Raises:
+      ConfigurationError: if the file is damaged, others can read it, or it cannot be read or
+        written. A file that exists is never written to.
+
+    """
+    # As below: a program that needs no key does not import libp2p.
+    from ._identity import load
+
+    return load(path)
+
+
+def verify(peer_id: PeerId, data: bytes, signature: bytes) -> bool:
+    """True if *signature* over *data* was made by *peer_id*; False for anything malformed."""
+    from ._identity import verify as verify_signature
+
+    return verify_signature(peer_id, data, signature)
 
 
 def open_node(

@@ -12,6 +12,7 @@ import secrets
 import stat
 from pathlib import Path
 
+import attrs
 from libp2p.crypto.ed25519 import Ed25519PrivateKey, Ed25519PublicKey, create_new_key_pair
 from libp2p.crypto.keys import KeyPair
 from libp2p.peer.id import ID
@@ -133,6 +134,27 @@ def _create(path: Path, key_pair: KeyPair) -> None:
             temporary.rename(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@attrs.frozen
+class LibP2PKey:
+    """A `punch.libp2p.Key`."""
+
+    key_pair: KeyPair = attrs.field(repr=False)
+
+    @property
+    def peer_id(self) -> PeerId:
+        """The identity that belongs to it."""
+        return peer_id_of(self.key_pair)
+
+    def sign(self, data: bytes) -> bytes:
+        """The signature (64 bytes) of *data*."""
+        return sign(self.key_pair, data)
+
+
+def load(path: Path) -> LibP2PKey:
+    """The key in a file, as `load_or_create` has it."""
+    return LibP2PKey(load_or_create(path))
 
 
 def sign(key_pair: KeyPair, data: bytes) -> bytes:

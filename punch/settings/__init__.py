@@ -18,7 +18,6 @@ from ._folders import (
     settings_path,
 )
 from ._layers import Explained, explain, find_setting, load, refuse_unknown
-from ._locks import try_lock
 from ._programs import (
     BackendSettings,
     BootstrapSettings,
@@ -120,5 +119,4 @@ __all__ = [
     "configuration_folder",
     "data_folder",
     "cache_folder",
-    "try_lock",
 ]

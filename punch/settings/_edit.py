@@ -15,9 +15,9 @@ from pathlib import Path
 from tempfile import NamedTemporaryFile
 from typing import TYPE_CHECKING
 
+from .._locks import try_lock
 from ..exceptions import ConfigurationError
 from ._file import MAX_FILE_BYTES, SettingsFile, parse_settings, read_text
-from ._locks import try_lock
 from ._rules import boolean, expanded
 from ._setting import Setting
 from ._table import SECTIONS

@@ -14,6 +14,7 @@ import tomlkit
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from punch._locks import try_lock
 from punch.exceptions import ConfigurationError
 from punch.settings import (
     MAX_FILE_BYTES,
@@ -24,7 +25,6 @@ from punch.settings import (
     refuse_unknown,
     set_value,
     settings_path,
-    try_lock,
     unset_value,
 )
 from punch.settings import _edit as edit

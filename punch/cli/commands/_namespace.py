@@ -1,0 +1,301 @@
+"""``punch namespace``: makes closed namespaces, shows them, and keeps their root keys."""
+
+from __future__ import annotations
+
+import json
+import socket
+import sys
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import attrs
+
+from ...exceptions import ConfigurationError
+from ...membership import (
+    Home,
+    create_home,
+    export_root,
+    find_home,
+    homes,
+    import_root,
+    leave_home,
+    read_members,
+)
+from ...settings import (
+    PATH,
+    SWITCH,
+    TEXT,
+    Settings,
+    argument,
+    of,
+    optional,
+    optional_argument,
+    setting,
+)
+from .._exits import ExitCode
+from .._namespace import namespaces_folder
+from .._output import plain
+from .._run import Command, command, run_one_of
+
+NAME = argument("name", TEXT, metavar="NAME", about="what to call it")
+WHICH = optional_argument(
+    "which",
+    TEXT,
+    metavar="NAME",
+    about="NAME or NAME@FINGERPRINT; may be left out if it is the only",
+)
+FILE = argument("file", PATH, metavar="FILE", about="the file with the key")
+CALLED = optional(
+    "called",
+    TEXT,
+    variable="",
+    metavar="NAME",
+    help="what people call this machine in it",
+    shown_default="the host's name",
+)
+KEEP = setting("keep", SWITCH, False, variable="", help="leave the key on this machine, too")
+AS_JSON = setting("json", SWITCH, False, variable="", help="JSON, one object a line")
+NAMESPACE = optional(
+    "namespace", TEXT, metavar="NAME", help="which one; may be left out if it is the only one"
+)
+
+
+@attrs.frozen(kw_only=True)
+class CreateSettings(Settings):
+    """Settings of ``punch namespace create``."""
+
+    name: str = of(NAME)
+    called: str | None = of(CALLED)
+    json: bool = of(AS_JSON)
+
+
+@attrs.frozen(kw_only=True)
+class ListSettings(Settings):
+    """Settings of ``punch namespace list``."""
+
+    json: bool = of(AS_JSON)
+
+
+@attrs.frozen(kw_only=True)
+class ShowSettings(Settings):
+    """Settings of ``punch namespace show``."""
+
+    which: str | None = of(WHICH)
+    json: bool = of(AS_JSON)
+
+
+@attrs.frozen(kw_only=True)
+class ExportSettings(Settings):
+    """Settings of ``punch namespace root export``."""
+
+    file: Path = of(FILE)
+    namespace: str | None = of(NAMESPACE)
+    keep: bool = of(KEEP)
+
+
+@attrs.frozen(kw_only=True)
+class ImportSettings(Settings):
+    """Settings of ``punch namespace root import``."""
+
+    file: Path = of(FILE)
+    namespace: str | None = of(NAMESPACE)
+
+
+@attrs.frozen(kw_only=True)
+class LeaveSettings(Settings):
+    """Settings of ``punch leave``."""
+
+    which: str | None = of(WHICH)
+    force: bool = of(
+        setting("force", SWITCH, False, variable="", help="leave, though the root key goes with it")
+    )
+
+
+def home_of(which: str | None) -> Home:
+    """The closed namespace that a command means.
+
+    Raises:
+      ConfigurationError: if there is none of that name, or several.
+
+    """
+    home = find_home(which, namespaces_folder())
+    if home is None:
+        said = f"no closed namespace {which!r}" if which else "no closed namespace"
+        raise ConfigurationError(
+            f"this machine is a member of {said}: make one with `punch namespace create NAME`, or "
+            "redeem an invite with `punch join`"
+        )
+    return home
+
+
+def host_name() -> str:
+    """What this machine is called, unless somebody says."""
+    return socket.gethostname().partition(".")[0]
+
+
+def _create(settings: CreateSettings) -> ExitCode:
+    home = _made(settings)
+    _warn(home, settings)
+    return ExitCode.OK
+
+
+def _close(settings: CreateSettings) -> ExitCode:
+    home = _made(settings)
+    _warn(home, settings)
+    name = plain(home.namespace.name)
+    print(
+        f"punch: on this machine {name} means the closed namespace from now on. The open one of "
+        f"that name is as it was: whoever is in it stays there until invited here "
+        f"(`punch invite`), and --namespace {name}@open still means it",
+        file=sys.stderr,
+    )
+    return ExitCode.OK
+
+
+def _made(settings: CreateSettings) -> Home:
+    return create_home(
+        settings.name,
+        called=settings.called or host_name(),
+        now=time.time(),
+        parent=namespaces_folder(),
+    )
+
+
+def _warn(home: Home, settings: CreateSettings) -> None:
+    if settings.json:
+        print(json.dumps(_as_data(home)))
+    else:
+        print(plain(str(home.namespace)), flush=True)
+    print(
+        f"punch: this machine, {plain(home.name)}, is its first member and an admin; "
+        "`punch invite` lets others in. Its root key is on this machine: "
+        "`punch namespace root export FILE` takes it off",
+        file=sys.stderr,
+    )
+
+
+def _list(settings: ListSettings) -> ExitCode:
+    found = homes(namespaces_folder())
+    if settings.json:
+        for home in found:
+            print(json.dumps(_as_data(home)))
+        return ExitCode.OK
+    if not found:
+        print(
+            "this machine is a member of no closed namespace; `punch namespace create NAME` makes "
+            "one, and `punch join` redeems an invite",
+            file=sys.stderr,
+        )
+    for home in found:
+        grant = home.grant
+        print(plain(f"{home.namespace}  as {home.name}  {_ends(grant.ends)}"))
+    return ExitCode.OK
+
+
+def _show(settings: ShowSettings) -> ExitCode:
+    home = home_of(settings.which)
+    data = _as_data(home)
+    if settings.json:
+        print(json.dumps(data))
+        return ExitCode.OK
+    width = max(map(len, data))
+    for name, value in data.items():
+        text = ", ".join(value) if isinstance(value, list) else str(value)
+        print(plain(f"{name:{width}}  {text}"))
+    return ExitCode.OK
+
+
+def _export(settings: ExportSettings) -> ExitCode:
+    home = home_of(settings.namespace)
+    export_root(home, settings.file, keeps=settings.keep)
+    rest = "and still on this machine" if settings.keep else "and no longer on this machine"
+    print(
+        plain(
+            f"the root key of {home.namespace} is in {settings.file}, {rest}; whoever has it can "
+            "let anybody in and remove every admin"
+        ),
+        file=sys.stderr,
+    )
+    return ExitCode.OK
+
+
+def _import(settings: ImportSettings) -> ExitCode:
+    home = home_of(settings.namespace)
+    import_root(home, settings.file)
+    print(plain(f"the root key of {home.namespace} is on this machine"), file=sys.stderr)
+    return ExitCode.OK
+
+
+def _leave(settings: LeaveSettings) -> ExitCode:
+    home = home_of(settings.which)
+    if home.root_key() is not None and not settings.force:
+        raise ConfigurationError(
+            f"the root key of {home.namespace} is on this machine and would be lost: take it off "
+            "with `punch namespace root export FILE`, or say --force"
+        )
+    leave_home(home)
+    print(
+        plain(
+            f"left {home.namespace}; its keys are gone from this machine. Programs that run end "
+            "their sessions; an admin may remove its grant: "
+            f"punch members remove {home.name or home.machine}"
+        ),
+        file=sys.stderr,
+    )
+    return ExitCode.OK
+
+
+def _as_data(home: Home) -> dict[str, Any]:
+    grant = home.grant
+    return {
+        "namespace": str(home.namespace),
+        "root": home.namespace.root,
+        "machine": home.machine,
+        "name": home.name,
+        "scopes": sorted(grant.scopes),
+        "admin": home.is_admin,
+        "ends": datetime.fromtimestamp(grant.ends, UTC).isoformat(),
+        "root_key": "here" if home.folder.exists("root.key") else "not on this machine",
+        "members": len(read_members(home.folder)),
+        "folder": str(home.folder.path),
+    }
+
+
+def _ends(ends: int) -> str:
+    when = datetime.fromtimestamp(ends, UTC).strftime("%Y-%m-%d")
+    return f"until {when}" if ends > time.time() else f"ended {when}"
+
+
+COMMANDS = {
+    "create": command(
+        "make a closed namespace, with this machine as admin", CreateSettings, _create
+    ),
+    "list": command("list the closed namespaces of this machine", ListSettings, _list),
+    "show": command("show one: its root, and what this machine may do in it", ShowSettings, _show),
+    "close": command("make a closed namespace of the name of an open one", CreateSettings, _close),
+}
+
+ROOT_COMMANDS = {
+    "export": command("write the root key to a file, and take it off", ExportSettings, _export),
+    "import": command("bring the root key back from a file", ImportSettings, _import),
+}
+
+
+def _root(name: str, arguments: Sequence[str]) -> int:
+    return run_one_of(name, "Keep the root key of a namespace.", ROOT_COMMANDS, arguments)
+
+
+def namespace(arguments: Sequence[str]) -> int:
+    """Run ``punch namespace``; its exit code."""
+    about = "Make closed namespaces, list these, and keep their root keys."
+    commands = COMMANDS | {"root": Command(about="export or import the root key", main=_root)}
+    return run_one_of("punch namespace", about, commands, arguments)
+
+
+def leave(arguments: Sequence[str]) -> int:
+    """Run ``punch leave``; its exit code."""
+    about = "take a closed namespace off this machine, with its keys"
+    return command(about, LeaveSettings, _leave).main("punch leave", arguments)

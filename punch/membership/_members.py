@@ -1,0 +1,155 @@
+"""What is remembered of the members of a namespace, for people: nothing here lets one in."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import attrs
+
+from ..capability import PeerId
+from ..wire import clean_name
+from ._folder import Folder
+
+FILE = "members.json"
+
+# Of one namespace; the ones that were seen last stay. A record has some 600 bytes.
+MAX_MEMBERS = 1024
+
+MAX_NAME_CHARACTERS = 64
+"""Of a machine: as much as a line of a table has room for."""
+
+
+@attrs.frozen(kw_only=True)
+class MemberRecord:
+    """A machine that is, or was, a member."""
+
+    machine: PeerId
+    """The key of the machine, to which its grant was given."""
+
+    name: str = ""
+    """What people call it; empty if nobody has said."""
+
+    owner: PeerId | None = None
+    """Whose machine it is: a machine key; see DESIGN.md, *Access*."""
+
+    scopes: frozenset[str] = frozenset()
+    """What its grant allows."""
+
+    ends: int = 0
+    """End of its grant, in seconds of UTC since 1970; 0 if that is not known."""
+
+    number: int = 0
+    """Number of its grant."""
+
+    seen: int = 0
+    """When it was last heard of, in seconds of UTC since 1970."""
+
+    def merged(self, other: MemberRecord) -> MemberRecord:
+        """The record with what *other*, of the same machine, knows better."""
+        newer = other if (other.number, other.ends) >= (self.number, self.ends) else self
+        return MemberRecord(
+            machine=self.machine,
+            name=other.name or self.name,
+            owner=newer.owner or self.owner,
+            scopes=newer.scopes or self.scopes,
+            ends=newer.ends,
+            number=newer.number,
+            seen=max(self.seen, other.seen),
+        )
+
+    def encode(self) -> str:
+        """One line of JSON."""
+        fields = attrs.asdict(self) | {"scopes": sorted(self.scopes)}
+        return json.dumps({name: value for name, value in fields.items() if value})
+
+    @classmethod
+    def decode(cls, text: str) -> MemberRecord:
+        """The record in *text*, of which what a stranger to this version wrote is left out.
+
+        Raises:
+          ValueError: if it is none.
+
+        """
+        found = json.loads(text)
+        if not isinstance(found, dict) or not isinstance(found.get("machine"), str):
+            raise ValueError("no record of a member")
+        return cls(
+            machine=PeerId(found["machine"]),
+            name=named(_text(found.get("name"))),
+            owner=PeerId(_text(found.get("owner"))) if found.get("owner") else None,
+            scopes=frozenset(_texts(found.get("scopes"))),
+            ends=_number(found.get("ends")),
+            number=_number(found.get("number")),
+            seen=_number(found.get("seen")),
+        )
+
+
+def named(name: str) -> str:
+    """*name* as it is kept and shown: one line, of a bounded length."""
+    return (clean_name(name) or "")[:MAX_NAME_CHARACTERS].strip()
+
+
+def read_members(folder: Folder) -> dict[PeerId, MemberRecord]:
+    """The members that are kept in *folder*, by machine; a line that is damaged is left out."""
+    found = {}
+    for line in (folder.read(FILE) or b"").decode(errors="replace").splitlines():
+        try:
+            record = MemberRecord.decode(line)
+        except (ValueError, RecursionError):
+            continue
+        found[record.machine] = record
+    return found
+
+
+def add_members(folder: Folder, records: Iterable[MemberRecord]) -> None:
+    """Keep *records* with what other processes of this machine have written meanwhile.
+
+    Raises:
+      ConfigurationError: if the file cannot be written.
+
+    """
+    news = {record.machine: record for record in records}
+    if not news:
+        return
+    with folder.locked():
+        before = read_members(folder)
+        after = before | {
+            machine: before[machine].merged(record) if machine in before else record
+            for machine, record in news.items()
+        }
+        if after != before:
+            _write(folder, after)
+
+
+def rename_member(folder: Folder, machine: PeerId, name: str) -> None:
+    """Call a machine *name*, on this machine."""
+    add_members(folder, [MemberRecord(machine=machine, name=named(name))])
+
+
+def forget_members(folder: Folder, machines: Iterable[PeerId]) -> None:
+    """Remove *machines* from what is kept."""
+    with folder.locked():
+        before = read_members(folder)
+        after = {machine: before[machine] for machine in before.keys() - set(machines)}
+        if after != before:
+            _write(folder, after)
+
+
+def _write(folder: Folder, members: Mapping[PeerId, MemberRecord]) -> None:
+    newest = sorted(members.values(), key=lambda record: (-record.seen, record.machine))
+    lines = [record.encode() for record in newest[:MAX_MEMBERS]]
+    folder.write(FILE, "".join(f"{line}\n" for line in lines).encode())
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else ""
+
+
+def _texts(value: Any) -> tuple[str, ...]:
+    return tuple(map(_text, value)) if isinstance(value, list) else ()
+
+
+def _number(value: Any) -> int:
+    return value if type(value) is int and 0 <= value < 1 << 53 else 0

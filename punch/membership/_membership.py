@@ -1,0 +1,254 @@
+"""The membership that a program has, kept on disk and shared with the other programs of a machine.
+
+What another process writes (a removal by `punch members remove`, a grant that was renewed) is seen
+within `LOOK_SECONDS`. The chain of this process is made anew before it ends, by the machine's key.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
+from pathlib import Path
+
+import trio
+
+from .._background import open_background
+from .._logs import get_logger
+from ..access import (
+    PROCESS_SECONDS,
+    Grant,
+    Issuer,
+    Lock,
+    Namespace,
+    Refusal,
+    encode_chain,
+)
+from ..capability import PeerId
+from ..exceptions import ConfigurationError, NotPermitted
+from ..libp2p import Key, load_key, verify
+from ..wire import Registration
+from ._home import CHAIN, REVOCATIONS, Home, add_revocations, find_home, read_revocations
+from ._places import Places
+
+log = get_logger(__name__)
+
+LOOK_SECONDS = 0.25
+"""How often the files are looked at. A removal is to be known everywhere within 2 s."""
+
+FLUSH_SECONDS = 10.0
+"""How often what was learnt of members and their addresses is written."""
+
+# A process grant is made anew when half of it is over: a machine that sleeps for some hours wakes
+# with one that still counts.
+RENEW_SECONDS = PROCESS_SECONDS / 2
+
+
+class DiskMembership:
+    """The membership that one process has of a closed namespace. Made by `open_membership`.
+
+    A `punch.access.Membership`.
+    """
+
+    def __init__(self, home: Home, identity: Path, *, now: Callable[[], float] = time.time) -> None:
+        self.home = home
+        """The namespace as it is on disk."""
+        self.identity = identity
+        """File with the key of this process."""
+        self.process: PeerId = load_key(identity).peer_id
+        """The key that the chain is for."""
+        self.lock = Lock(home.namespace, verify)
+        self.now = now
+        """The time, in seconds of UTC since 1970."""
+        self._machine: Key = home.key()
+        self._watchers: list[Callable[[], None]] = []
+        self._places = Places(home.folder)
+        self._stamp = home.folder.stamp(CHAIN, REVOCATIONS)
+        self.lock.add(read_revocations(home))
+        self._has_warned = False
+        self._make_chain()
+
+    @property
+    def namespace(self) -> Namespace:
+        """The namespace."""
+        return self.home.namespace
+
+    @property
+    def name(self) -> str:
+        """What people call this machine in the namespace."""
+        return self.home.name
+
+    @property
+    def grant(self) -> Grant:
+        """The grant of this machine, as of now."""
+        return self._grant
+
+    def chain(self) -> bytes:
+        """The chain of this process's key, encoded."""
+        return self._chain
+
+    def key(self) -> Key:
+        """The key of this machine."""
+        return self._machine
+
+    @contextmanager
+    def watch(self, changed: Callable[[], None]) -> Iterator[None]:
+        """Call *changed* whenever removals or the own chain have changed, until left."""
+        self._watchers.append(changed)
+        try:
+            yield
+        finally:
+            self._watchers.remove(changed)
+
+    def add_revocations(self, revocations: Iterable[bytes]) -> None:
+        """Learn of removals: what is news goes into the lock, to disk, and to all watchers."""
+        news = self.lock.add(revocations)
+        if not news:
+            return
+        try:
+            add_revocations(self.home, news)
+        except ConfigurationError as error:
+            # This process holds to them all the same.
+            log.warning("a removal could not be written", why=str(error))
+        self._tell()
+
+    def remember(self, registrations: Iterable[Registration]) -> None:
+        """Keep where members are, for the next start."""
+        for registration in registrations:
+            if registration.peer_id != self.process:
+                self._places.remember(registration.peer_id, registration.addresses)
+
+    def places(self) -> tuple[str, ...]:
+        """Where members were, those that were heard of last first."""
+        return self._places.all()
+
+    # ---- the files ----
+
+    def check(self) -> None:
+        """Raise if this machine's own grant does not count.
+
+        Raises:
+          NotPermitted: with the rule, and what to do.
+
+        """
+        chain = encode_chain(self.home.chain())
+        found = self.lock.judge(self.home.machine, chain, self.now())
+        if isinstance(found, Refusal):
+            raise NotPermitted(
+                f"this machine is no member of {self.namespace} any more: {found.reason} Ask an "
+                "admin for an invite, and redeem it with: punch join"
+            )
+
+    async def run(self) -> None:
+        """Follow the files and the clock, and write what was learnt, for ever."""
+        flushed = trio.current_time()
+        while True:
+            await trio.sleep(LOOK_SECONDS)
+            try:
+                self.look()
+                if trio.current_time() > flushed + FLUSH_SECONDS:
+                    flushed = trio.current_time()
+                    await trio.to_thread.run_sync(self.flush)
+            except ConfigurationError as error:
+                # A full disk, or a folder that is gone. What is known still holds.
+                if not self._has_warned:
+                    log.warning("the files of the namespace cannot be used", why=str(error))
+                self._has_warned = True
+            else:
+                self._has_warned = False
+
+    def look(self) -> None:
+        """Read what other processes have written, and tell the watchers of news.
+
+        Raises:
+          ConfigurationError: if a file is damaged.
+
+        """
+        if self._read():
+            self._tell()
+
+    def flush(self) -> None:
+        """Write what was learnt of the members' addresses.
+
+        Raises:
+          ConfigurationError: if that cannot be written.
+
+        """
+        self._places.flush()
+
+    def _read(self) -> bool:
+        """Read what other processes have written; True if it was news."""
+        stamp = self.home.folder.stamp(CHAIN, REVOCATIONS)
+        is_due = self.now() > self._ends - RENEW_SECONDS and self._ends < self._grant.ends
+        if stamp == self._stamp and not is_due:
+            return False
+        before = self._chain
+        self._make_chain()
+        news = self.lock.add(read_revocations(self.home))
+        self._stamp = stamp
+        return bool(news) or self._chain != before
+
+    def _make_chain(self) -> None:
+        """Sign a grant for this process with the machine's key."""
+        chain = self.home.chain()
+        machine = self._grant = chain[-1].grant
+        issuer = Issuer(key=self.home.machine, sign=self._machine.sign, chain=chain)
+        try:
+            whole = issuer.issue_process(self.lock, self.process, now=self.now())
+        except NotPermitted:
+            # The machine's own grant has ended. Shown as it is, it tells why.
+            self._ends, whole = machine.ends, chain
+        else:
+            self._ends = whole[-1].grant.ends
+        self._chain = encode_chain(whole)
+
+    def _tell(self) -> None:
+        for changed in tuple(self._watchers):
+            changed()
+
+
+@asynccontextmanager
+async def open_membership(
+    namespace: str | Home | None = None,
+    *,
+    identity: str | os.PathLike[str],
+    folder: Path | None = None,
+) -> AsyncIterator[DiskMembership]:
+    """Be a member of a closed namespace with one process, for as long as the context lasts.
+
+    ::
+
+        async with (
+            punch.open_membership("home", identity="me.key") as home,
+            punch.open_router(membership=home, identity="me.key") as router,
+        ):
+            ...
+
+    Args:
+      namespace: The namespace, ``NAME`` or ``NAME@FINGERPRINT``; by default the one that this
+        machine has joined.
+      identity: File with the key of this process, made if it is not there.
+      folder: Where the namespaces of this machine are kept; by default in the data folder.
+
+    Raises:
+      ConfigurationError: if this machine is a member of no such namespace, several could be meant,
+        or its files are damaged.
+      NotPermitted: if the machine's grant has ended, or the machine was removed.
+
+    """
+    home = namespace if isinstance(namespace, Home) else find_home(namespace, folder)
+    if home is None:
+        raise ConfigurationError(
+            f"this machine is a member of no closed namespace {namespace or ''!r}: make one with "
+            "`punch namespace create NAME`, or redeem an invite with `punch join`"
+        )
+    membership = DiskMembership(home, Path(identity))
+    membership.check()
+    async with open_background() as nursery:
+        nursery.start_soon(membership.run)
+        try:
+            yield membership
+        finally:
+            with suppress(ConfigurationError):
+                membership.flush()

@@ -1,0 +1,75 @@
+"""`punch namespace` and `punch leave`: what they print, and what they refuse."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from punch.cli import ExitCode, place_of
+from punch.cli.commands._namespace import leave, namespace
+from punch.discovery import DEFAULT_NAMESPACE
+from punch.settings import NetworkSettings, load, parse_flags
+
+
+@pytest.fixture(autouse=True)
+def _data_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+
+
+def place(*typed: str) -> str:
+    flags = parse_flags("punch", "", NetworkSettings, typed)
+    return str(place_of(load(NetworkSettings, flags, {})))
+
+
+def test_a_namespace_is_made_shown_and_left(capsys: pytest.CaptureFixture[str]) -> None:
+    """Its full name is alone on standard output, for a script."""
+    assert namespace(["create", "home", "--called", "attic"]) == ExitCode.OK
+    out, err = capsys.readouterr()
+    full = out.strip()
+    assert full.startswith("home@")
+    assert "attic" in err
+    assert namespace(["show", "--json"]) == ExitCode.OK
+    shown = json.loads(capsys.readouterr().out)
+    assert (shown["namespace"], shown["name"], shown["admin"]) == (full, "attic", True)
+    assert namespace(["list"]) == ExitCode.OK
+    assert capsys.readouterr().out.startswith(f"{full}  as attic  until ")
+    assert leave([]) == ExitCode.USAGE
+    assert "root export" in capsys.readouterr().err
+    assert leave(["--force"]) == ExitCode.OK
+    assert namespace(["show"]) == ExitCode.USAGE
+
+
+def test_a_program_is_in_the_joined_namespace_unless_said(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """And says an open one by name, or with @open."""
+    assert place() == DEFAULT_NAMESPACE
+    namespace(["create", "home"])
+    full = capsys.readouterr().out.strip()
+    assert place() == full
+    assert place("--namespace", "home") == full
+    assert place("--namespace", full) == full
+    assert place("--namespace", "home@open") == "home"
+    assert place("--namespace", "other") == "other"
+
+
+def test_closing_an_open_namespace_says_what_stays_open(capsys: pytest.CaptureFixture[str]) -> None:
+    """Nothing is converted silently."""
+    assert namespace(["close", "simple-chat"]) == ExitCode.OK
+    assert "simple-chat@open" in capsys.readouterr().err
+    assert place().startswith("simple-chat@")
+
+
+def test_the_root_key_goes_to_a_file_and_back(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Relative to where the command is typed."""
+    namespace(["create", "home"])
+    drawer = str(tmp_path / "drawer.key")
+    assert namespace(["root", "export", drawer]) == ExitCode.OK
+    assert namespace(["show", "--json"]) == ExitCode.OK
+    assert '"root_key": "not on this machine"' in capsys.readouterr().out
+    assert namespace(["root", "import", drawer, "--namespace", "home"]) == ExitCode.OK
+    assert namespace(["root", "export", drawer]) == ExitCode.USAGE
