@@ -202,7 +202,8 @@ class Listening:
             for place in new:
                 await self._close(_key(place))
             # Between the check and now another process may have come first.
-            _ports.check_free(failed[0])
+            for place in failed:
+                _ports.check_free(place)
             raise AddressUnavailable(f"cannot listen on {failed[0]}: libp2p does not say why")
         return places
 

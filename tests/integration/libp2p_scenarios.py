@@ -229,6 +229,32 @@ async def quic_ports() -> bool:
     return False
 
 
+async def quic_listening() -> bool:
+    """A node whose UDP port is taken between its check and its listening takes the next one."""
+    from punch.libp2p import _ports
+    from punch.libp2p._node import open_node
+
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other:
+        other.bind(("127.0.0.1", 0))
+        taken = other.getsockname()[1]
+        check, checked = _ports.check_free, []
+
+        def was_free(address: Any) -> None:
+            checked.append(address)
+            if len(checked) > 1:
+                check(address)
+
+        _ports.check_free = was_free
+        place = "/ip4/127.0.0.1/udp/0/quic-v1"
+        try:
+            async with open_node(listen=[place], ports=[taken], transport="quic") as node:
+                return bool(node.addresses)
+        except ANY_ERROR:
+            return False
+        finally:
+            _ports.check_free = check
+
+
 async def tcp_keepalive() -> bool:
     """Both ends of a connection ask the system whether the other is still there."""
     async with two_nodes() as (listener, dialer):
@@ -551,6 +577,7 @@ SCENARIOS: dict[str, Callable[[], Any]] = {
             quic_late_data,
             quic_handshakes,
             quic_ports,
+            quic_listening,
             quic_ipv6,
             passive,
         )

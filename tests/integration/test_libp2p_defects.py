@@ -47,6 +47,7 @@ CASES = [
     ("quic_handshakes", "quic_handshakes"),
     ("quic_ipv6", "quic_ipv6"),
     ("quic_ports", "quic_ports"),
+    ("quic_listening", "quic_listening"),
 ]
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import trio
 from aioquic.quic import connection as aioquic
 from aioquic.quic.packet import QuicFrameType
+from libp2p.transport.exceptions import OpenConnectionError
 from libp2p.transport.quic import listener, stream
 from libp2p.transport.quic.config import QUICTransportConfig
 from libp2p.transport.quic.connection import QUICConnection
@@ -289,6 +290,23 @@ def quic_ports() -> None:
     defects.replace(listener.QUICListener, "_create_socket", create_socket)
 
 
+def quic_listening() -> None:
+    """Let a QUIC listener fail as those of TCP do, for which `Swarm.listen` has a rule.
+
+    Defect: `QUICListener.listen` raises `QUICListenError`, which `Swarm.listen` lets through; the
+    listeners that start beside it are cancelled, and the process ends with a traceback.
+    """
+    upstream = listener.QUICListener.listen
+
+    async def listen(self: Any, maddr: Any) -> None:
+        try:
+            await upstream(self, maddr)
+        except QUICListenError as error:
+            raise OpenConnectionError(str(error)) from error
+
+    defects.replace(listener.QUICListener, "listen", listen)
+
+
 def keep_alive(connection: Any) -> None:
     """Ping a QUIC connection, so that only a dead peer is silent for `IDLE_SECONDS`."""
     if not connection.is_closed:
@@ -333,5 +351,6 @@ PATCHES: tuple[Callable[[], None], ...] = (
     quic_handshakes,
     quic_ipv6,
     quic_ports,
+    quic_listening,
 )
 """What `apply` installs for QUIC, in this order."""
