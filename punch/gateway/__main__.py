@@ -181,6 +181,7 @@ def gateway_settings(settings: GatewaySettings) -> HttpSettings:
         open_to_all=settings.open_to_all,
         strict=settings.strict.is_on,
         timeout=settings.timeout,
+        store_responses=settings.store_responses,
         any_name=settings.any_name,
         origins=settings.allow_origin,
         limits=attrs.evolve(Limits(), body=settings.body_limit),

@@ -79,6 +79,9 @@ class Service:
     quotas: Quotas = attrs.field(factory=Quotas)
     """Decides when a request may begin."""
 
+    stored_seconds: float = 0.0
+    """For which a response can be referred to after its last use; 0 for none at all."""
+
     began_at: int = 0
     """When this gateway began, in seconds since 1970: what stands for the age of a model."""
 
@@ -104,6 +107,9 @@ class RequestContext:
 
     created: int
     """When the request came, in seconds since 1970."""
+
+    key_id: str | None = None
+    """Public id of the key that asks; `None` where none is needed."""
 
 
 B = TypeVar("B", bound=Body)
@@ -245,6 +251,7 @@ class Endpoint(ABC, Generic[B]):
             asked=wanted.asked,
             hints=hints_in(headers, wanted.naming),
             created=int(self.service.wall()),
+            key_id=record.key_id,
         )
         parsed = self.parsed(body, context)
         record.taken += parsed.taken

@@ -36,6 +36,7 @@ from .ollama._lists import ps_body, tags_body
 from .ollama._managing import OLLAMA_VERSION, Pull, Running, Show, refused_change
 from .openai._endpoints import Chat, Completions, Embeddings
 from .openai._responses import Responses
+from .openai._stored import DEFAULT_STORED_SECONDS
 from .server import DRAIN_SECONDS, Limits, Server, open_server
 
 # Above Ollama's 11434, so that both can be there.
@@ -68,6 +69,12 @@ class GatewaySettings:
 
     timeout: float = 300.0
     """Seconds for a whole answer, where the caller does not say."""
+
+    store_responses: float = DEFAULT_STORED_SECONDS
+    """Seconds for which a response can be referred to after its last use; 0 for none at all.
+
+    Never where everybody may ask from elsewhere without a key: ids are no secrets.
+    """
 
     any_name: bool | None = None
     """Whether any name means the one model on offer, if it is one; `None`: if no key is needed."""
@@ -160,6 +167,7 @@ def build_application(router: Router, parts: GatewayParts | None = None) -> Appl
     """
     parts = parts or GatewayParts()
     settings = parts.settings
+    is_public = parts.keys is None and settings.host not in LOOPBACK
     service = Service(
         router=router,
         live=LiveRequests(parts.events),
@@ -170,6 +178,7 @@ def build_application(router: Router, parts: GatewayParts | None = None) -> Appl
             any_name=settings.any_name, is_keyed=parts.keys is not None, strict=settings.strict
         ),
         quotas=parts.quotas,
+        stored_seconds=0.0 if is_public else settings.store_responses,
         began_at=int(parts.wall()),
         wall=parts.wall,
     )

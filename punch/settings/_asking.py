@@ -218,6 +218,14 @@ GATEWAY_TIMEOUT = setting(
     metavar="SECONDS",
     help="when to give up on an answer, where the caller does not say",
 )
+STORE_RESPONSES = setting(
+    "store_responses",
+    count(0, most=30 * 86_400),
+    3600,
+    section="gateway",
+    metavar="SECONDS",
+    help="how long after its last use a response can be referred to; 0 to store none",
+)
 SHOW_PROMPTS = setting(
     "show_prompts",
     SWITCH,

@@ -231,6 +231,9 @@ class GatewaySettings(ProgramSettings):
     timeout: float = of(asking.GATEWAY_TIMEOUT)
     """Seconds for a whole answer, where the caller does not say."""
 
+    store_responses: int = of(asking.STORE_RESPONSES)
+    """Seconds after its last use for which a response can be referred to; 0 to store none."""
+
     show_prompts: bool = of(asking.SHOW_PROMPTS)
     network: NetworkSettings = group(NetworkSettings)
     policy: str = of(table.POLICY)

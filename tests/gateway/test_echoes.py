@@ -247,7 +247,7 @@ async def test_the_input_of_a_call_is_read_from_what_was_streamed(
 
 
 async def test_a_reference_to_an_item_is_refused_with_the_remedy(autojump_clock: MockClock) -> None:
-    """Nothing is stored; Vercel's kit refers to items unless it is told so."""
+    """Of what was never sent from here; Vercel's kit refers to items unless it is told not to."""
     async with open_client({"a": backend([])}) as client:
         items = [USER, {"type": "item_reference", "id": "msg_1"}, USER]
         reply = await client.post(RESPONSES, {"input": items})

@@ -42,7 +42,7 @@ async def test_a_response_has_openais_shape(autojump_clock: MockClock) -> None:
     assert found["object"] == "response"
     assert found["status"] == "incomplete"
     assert found["incomplete_details"] == {"reason": "max_output_tokens"}
-    assert (found["model"], found["metadata"], found["store"]) == ("mock", {"a": "b"}, False)
+    assert (found["model"], found["metadata"], found["store"]) == ("mock", {"a": "b"}, True)
     assert message["type"] == "message"
     assert len(message["content"][0]["text"].split()) == 3
     assert found["usage"]["input_tokens"] == 1

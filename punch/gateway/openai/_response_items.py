@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 import attrs
@@ -205,13 +205,11 @@ class Reasoned(Item):
         return ChatMessage(role="assistant", content="", reasoning=thought or None)
 
 
-def _unreadable(kind: Any) -> str:
-    if kind == "item_reference":
-        return (
-            "nothing is stored that an item could be found by; send the item itself (Vercel AI "
-            "SDK: providerOptions.openai.store = false)"
-        )
-    return "no peer can read items of this type"
+class Reference(Body):
+    """An item of an earlier answer, which its client believes to be kept."""
+
+    type: Literal["item_reference"] = "item_reference"
+    id: str
 
 
 class OtherItem(Item):
@@ -219,7 +217,7 @@ class OtherItem(Item):
 
     model_config = ConfigDict(extra="ignore")
 
-    type: Annotated[Any, Refused(_unreadable, empty=False)]
+    type: Annotated[Any, Refused("no peer can read items of this type", empty=False)]
 
 
 _KINDS: dict[str, str] = {
@@ -229,12 +227,15 @@ _KINDS: dict[str, str] = {
     "function_call_output": "~output",
     "custom_tool_call_output": "~output",
     "reasoning": "~reasoning",
+    "item_reference": "~reference",
 }
 
 
 def _kind_of_item(value: Any) -> str:
     if isinstance(value, dict):
-        kind = value.get("type", "message")
+        kind = value.get("type")
+        if kind is None:
+            kind = "item_reference" if value.keys() <= {"id", "type"} else "message"
         return _KINDS.get(kind, "~other") if isinstance(kind, str) else "~message"
     return _KINDS.get(str(getattr(value, "type", "message")), "~other")
 
@@ -245,16 +246,16 @@ AnyItem = Annotated[
     | Annotated[CalledWithText, Tag("~custom_tool_call")]
     | Annotated[Returned, Tag("~output")]
     | Annotated[Reasoned, Tag("~reasoning")]
+    | Annotated[Reference, Tag("~reference")]
     | Annotated[OtherItem, Tag("~other")],
     Discriminator(_kind_of_item),
 ]
 
 
-def messages_of(items: Iterable[Item], names: ToolNames) -> Sequence[ChatMessage]:
-    """The messages between peers for *items*: thought, text and calls of one turn are one."""
+def joined(messages: Iterable[ChatMessage]) -> list[ChatMessage]:
+    """*messages*, of an item each, in turns: thought, text and calls of one turn are one."""
     found: list[ChatMessage] = []
-    for item in items:
-        message = item.message(names)
+    for message in messages:
         last = found[-1] if found else None
         if last is None or not _belong_together(last, message):
             found.append(message)
@@ -276,3 +277,25 @@ def _belong_together(last: ChatMessage, message: ChatMessage) -> bool:
     if (last.role, message.role) != ("assistant", "assistant") or last.parts or message.parts:
         return False
     return bool(message.tool_calls) or not (last.content or last.tool_calls)
+
+
+def said_in(
+    output: Sequence[Mapping[str, Any]], calls: Sequence[ToolCall]
+) -> dict[str, ChatMessage]:
+    """What the items of an output say, by their ids; *calls* are those among them, in order."""
+    found, left = {}, iter(calls)
+    for item in output:
+        fields: dict[str, Any]
+        if item["type"] == "message":
+            fields = {"content": _spelled(item["content"])}
+        elif item["type"] == "reasoning":
+            thought = _spelled(item.get("content", ())) or _spelled(item["summary"])
+            fields = {"content": "", "reasoning": thought or None}
+        else:
+            fields = {"content": "", "tool_calls": (next(left),)}
+        found[item["id"]] = ChatMessage(role="assistant", **fields)
+    return found
+
+
+def _spelled(parts: Iterable[Mapping[str, Any]]) -> str:
+    return "".join(part["text"] for part in parts)

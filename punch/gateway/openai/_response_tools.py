@@ -167,12 +167,12 @@ class ToolNames:
         # A group that is not among the tools any more is still part of the conversation.
         return name if group is None else self._free(group, name)
 
-    def item(self, call: ToolCall) -> Mapping[str, Any]:
-        """*call* as an item of a response, but for its status."""
+    def item(self, call: ToolCall, place: str) -> Mapping[str, Any]:
+        """*call* as an item of a response, but for its status; *place* makes its id its own."""
         theirs = self._named.get(call.name) or _Named(name=call.name)
         if theirs.is_free_text:
             return {
-                "id": f"ctc_{call.id}",
+                "id": f"ctc_{place}",
                 "type": "custom_tool_call",
                 "call_id": call.id,
                 "name": theirs.name,
@@ -180,7 +180,7 @@ class ToolNames:
             }
         group = {} if theirs.group is None else {"namespace": theirs.group}
         return {
-            "id": f"fc_{call.id}",
+            "id": f"fc_{place}",
             "type": "function_call",
             "call_id": call.id,
             "name": theirs.name,

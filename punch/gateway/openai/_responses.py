@@ -1,28 +1,32 @@
-"""OpenAI's Responses API, as far as it is about text and functions: nothing is stored."""
+"""OpenAI's Responses API, as far as it is about text and functions."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Annotated, Any, Literal
 
+import trio
 from pydantic import Discriminator, Field, Tag, model_validator
 
-from ...wire import ChatMessage
+from ...wire import ChatMessage, ToolCall
 from .._asking import command_request
-from .._endpoint import Endpoint, RequestContext
+from .._endpoint import Endpoint, RequestContext, Service
 from .._errors import Refusal
 from .._handler import ParsedRequest
-from ..bodies import Body, ReasoningOptions, Refused, Taken, Text, within
+from ..bodies import Body, ReasoningOptions, Refused, Taken, Text, shown, within
 from ._bodies import QuestionBody, StreamOptions
-from ._response_items import AnyItem, messages_of
+from ._response_items import AnyItem, Reference, joined, said_in
 from ._response_tools import ToolNames, Tools
 from ._responses_shapes import Echoed, ResponsesShape
 from ._sampling import SamplingBody, shortest
+from ._stored import ResponseStore
 
 # ---- what is sent ----
 
 
-_STORED = "nothing is stored that could be looked up; send the conversation in input"
+_STORED = "nothing but responses is stored that could be looked up; send it in input"
 
 # What an answer can include that it does not have unasked.
 _LOGPROBS = "message.output_text.logprobs"
@@ -94,7 +98,10 @@ class ResponsesBody(QuestionBody, SamplingBody):
     parallel_tool_calls: bool | None = None
     reasoning: ReasoningOptions | None = None
     metadata: dict[str, Any] | None = Field(default=None, max_length=16)
-    previous_response_id: Annotated[Any, Refused(_STORED)] = None
+    store: bool | None = Field(
+        default=None, description="Whether the response can be referred to later; it can."
+    )
+    previous_response_id: str | None = None
     conversation: Annotated[Any, Refused(_STORED)] = None
     prompt: Annotated[Any, Refused(_STORED)] = None
     background: Annotated[Any, Refused(f"{_STORED}; wait for it", nothing=(False,))] = None
@@ -128,6 +135,10 @@ class Responses(Endpoint[ResponsesBody]):
     path = "/v1/responses"
     body = ResponsesBody
 
+    def __init__(self, service: Service) -> None:
+        super().__init__(service)
+        self._stored = ResponseStore(seconds=service.stored_seconds)
+
     def is_streamed(self, body: ResponsesBody) -> bool:
         """Whether the body asks for a stream."""
         return bool(body.stream)
@@ -135,7 +146,12 @@ class Responses(Endpoint[ResponsesBody]):
     def parsed(self, body: ResponsesBody, context: RequestContext) -> ParsedRequest:
         """The command for the conversation."""
         names = ToolNames(body.tools or ())
-        messages = _messages(body, names)
+        now = trio.current_time()
+        asked = self._asked(body, names, context.key_id, now)
+        before = self._before(body.previous_response_id, context.key_id, now)
+        messages = joined([*before, *asked])
+        if body.instructions is not None:
+            messages.insert(0, ChatMessage(role="system", content=body.instructions))
         if not any(message.role != "system" for message in messages):
             raise Refusal(
                 status=400,
@@ -159,25 +175,83 @@ class Responses(Endpoint[ResponsesBody]):
             response_schema=_schema(body),
             logprobs=body.alternatives,
         )
+        store = body.store is not False and self._stored.seconds > 0
         shape = ResponsesShape(
             request_id=context.request_id,
             created=context.created,
             model=body.model,
-            echoed=_echoed(body),
+            echoed=_echoed(body, store=store),
             names=names,
+            keep=partial(self._keep, body, context, asked) if store else None,
         )
         return ParsedRequest(
             requests=(request,), whole=shape, stream=shape if self.is_streamed(body) else None
         )
 
+    def _keep(
+        self,
+        body: ResponsesBody,
+        context: RequestContext,
+        asked: Sequence[ChatMessage],
+        output: Sequence[Mapping[str, Any]],
+        calls: Sequence[ToolCall],
+    ) -> None:
+        self._stored.keep(
+            context.key_id,
+            f"resp_{context.request_id}",
+            asked=asked,
+            answered=said_in(output, calls),
+            before=body.previous_response_id,
+            now=trio.current_time(),
+        )
 
-def _messages(body: ResponsesBody, names: ToolNames) -> list[ChatMessage]:
-    found: list[ChatMessage] = []
-    if body.instructions is not None:
-        found.append(ChatMessage(role="system", content=body.instructions))
-    if isinstance(body.input, str):
-        return [*found, ChatMessage(role="user", content=body.input)]
-    return [*found, *messages_of(body.input, names)]
+    def _asked(
+        self, body: ResponsesBody, names: ToolNames, key: str | None, now: float
+    ) -> list[ChatMessage]:
+        """What is new in the input, a message for each item."""
+        if isinstance(body.input, str):
+            return [ChatMessage(role="user", content=body.input)]
+        return [
+            self._referred(item.id, f"input[{place}].id", key, now)
+            if isinstance(item, Reference)
+            else item.message(names)
+            for place, item in enumerate(body.input)
+        ]
+
+    def _referred(self, item_id: str, param: str, key: str | None, now: float) -> ChatMessage:
+        try:
+            return self._stored.item(key, item_id, now)
+        except KeyError:
+            raise self._not_there(
+                f"there is no item {shown(item_id)}",
+                "send the item itself (Vercel AI SDK: providerOptions.openai.store = false)",
+                code="item_not_found",
+                param=param,
+            ) from None
+
+    def _before(self, response_id: str | None, key: str | None, now: float) -> list[ChatMessage]:
+        """The conversation up to the end of an earlier response."""
+        if response_id is None:
+            return []
+        try:
+            return self._stored.conversation(key, response_id, now)
+        except KeyError:
+            raise self._not_there(
+                f"there is no response {shown(response_id)}, or none that it followed",
+                "send the conversation in input",
+                code="previous_response_not_found",
+                param="previous_response_id",
+            ) from None
+
+    def _not_there(self, what: str, remedy: str, *, code: str, param: str) -> Refusal:
+        seconds = self._stored.seconds
+        rule = (
+            f"responses are kept for {seconds:g} s after their last use, in memory, for the key "
+            "that asked, and within bounds; with store: false not at all"
+            if seconds > 0
+            else "this gateway stores no responses (--store-responses)"
+        )
+        return Refusal(status=400, message=f"{what}: {rule}; {remedy}", code=code, param=param)
 
 
 def _tool_choice(body: ResponsesBody, names: ToolNames) -> str | None:
@@ -195,7 +269,7 @@ def _schema(body: ResponsesBody) -> str | None:
     return json.dumps(wanted.schema_ or {}, ensure_ascii=False)
 
 
-def _echoed(body: ResponsesBody) -> Echoed:
+def _echoed(body: ResponsesBody, *, store: bool) -> Echoed:
     wanted = body.text.format if body.text is not None else None
     shown = {"type": "text"} if wanted is None else wanted.model_dump(by_alias=True)
     choice: Any = body.tool_choice or "auto"
@@ -214,5 +288,7 @@ def _echoed(body: ResponsesBody) -> Echoed:
         summary=reasoning.summary or reasoning.generate_summary,
         user=body.user if isinstance(body.user, str) else None,
         top_logprobs=body.top_logprobs,
+        previous_response_id=body.previous_response_id,
+        store=store,
         seals_thoughts=_SEALED in (body.include or ()),
     )

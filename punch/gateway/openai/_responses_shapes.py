@@ -5,7 +5,7 @@ Shapes and the order of events: https://platform.openai.com/docs/api-reference/r
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import attrs
@@ -16,6 +16,8 @@ from .._json import as_json, completion_of, model_of, punch_body
 from ..bodies import sealed
 from ._response_tools import ToolNames
 from ._shapes import SSE, comment, tokens_body
+
+Keep = Callable[[Sequence[Mapping[str, Any]], Sequence[ToolCall]], None]
 
 
 def _usage(usage: Usage) -> dict[str, Any] | None:
@@ -123,8 +125,31 @@ class Echoed:
     """Which kind of summary of what is thought was asked for."""
     user: str | None = None
     top_logprobs: int | None = None
+    previous_response_id: str | None = None
+    store: bool = False
+    """Whether the response can be referred to later."""
     seals_thoughts: bool = False
     """Whether what is thought comes in a form for programs that keep no text of it, too."""
+
+    def fields(self) -> dict[str, Any]:
+        """The fields of the response that repeat it."""
+        return {
+            "instructions": self.instructions,
+            "max_output_tokens": self.max_output_tokens,
+            "parallel_tool_calls": self.parallel_tool_calls,
+            "previous_response_id": self.previous_response_id,
+            "reasoning": {"effort": self.effort, "summary": self.summary},
+            "store": self.store,
+            "temperature": self.temperature,
+            "text": dict(self.text),
+            "tool_choice": self.tool_choice,
+            "tools": list(self.tools),
+            "top_logprobs": self.top_logprobs,
+            "top_p": self.top_p,
+            "truncation": "disabled",
+            "user": self.user,
+            "metadata": dict(self.metadata),
+        }
 
 
 class ResponsesShape:
@@ -136,6 +161,7 @@ class ResponsesShape:
       model: As asked for.
       echoed: What is repeated of it.
       names: What the caller calls the functions.
+      keep: Called with the items of the output, and the calls among them, once all are there.
 
     """
 
@@ -149,12 +175,14 @@ class ResponsesShape:
         model: str,
         echoed: Echoed,
         names: ToolNames | None = None,
+        keep: Keep | None = None,
     ) -> None:
         self._request_id = request_id
         self._created = created
         self._model = model
         self._echoed = echoed
         self._names = names or ToolNames(())
+        self._keep = keep
         self._number = 0
         # What has been spelled of a stream: the items that are done, and the one that is open.
         self._done: list[Mapping[str, Any]] = []
@@ -207,7 +235,7 @@ class ResponsesShape:
 
     def ended(self, responses: Sequence[CommandResponse]) -> bytes:
         """The event with the whole response."""
-        body = self.whole(responses) | {"output": list(self._done)}
+        body = self._ended(responses, self._done)
         return self._event(f"response.{body['status']}", response=body)
 
     def failed(self, refusal: Refusal) -> bytes:
@@ -228,9 +256,20 @@ class ResponsesShape:
             item = self._message(f"msg_{self._request_id}", _status(result))
             item["content"] = [_part(_TEXT, result.text, result.logprobs)]
             output.append(item)
-        output += [{**self._names.item(call), "status": "completed"} for call in result.tool_calls]
+        for call in result.tool_calls:
+            output.append({**self._item(call, len(output)), "status": "completed"})
+        return self._ended(responses, output)
+
+    def _ended(
+        self, responses: Sequence[CommandResponse], output: Sequence[Mapping[str, Any]]
+    ) -> dict[str, Any]:
+        """The whole body with this *output*."""
+        (response,) = responses
+        result = completion_of(response)
         cut = result.finish_reason == "length"
         self._model = model_of(responses, self._model)
+        if self._keep is not None:
+            self._keep(output, result.tool_calls)
         return self._body(_status(result), output) | {
             "incomplete_details": {"reason": "max_output_tokens"} if cut else None,
             "usage": _usage(response.usage),
@@ -319,8 +358,11 @@ class ResponsesShape:
         place = {"item_id": self._open.item["id"], "output_index": self._open.index}
         return self._event(kind, **place, **{self._open.field.index: 0}, **fields)
 
+    def _item(self, call: ToolCall, place: int) -> Mapping[str, Any]:
+        return self._names.item(call, f"{self._request_id}_{place}")
+
     def _call(self, call: ToolCall) -> bytes:
-        item = self._names.item(call)
+        item = self._item(call, len(self._done))
         place = {"output_index": len(self._done)}
         field, kind = "arguments", "response.function_call_arguments"
         if item["type"] == "custom_tool_call":
@@ -338,7 +380,6 @@ class ResponsesShape:
         )
 
     def _body(self, status: str, output: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-        echoed = self._echoed
         return {
             "id": f"resp_{self._request_id}",
             "object": "response",
@@ -346,22 +387,8 @@ class ResponsesShape:
             "status": status,
             "error": None,
             "incomplete_details": None,
-            "instructions": echoed.instructions,
-            "max_output_tokens": echoed.max_output_tokens,
             "model": self._model,
             "output": list(output),
-            "parallel_tool_calls": echoed.parallel_tool_calls,
-            "previous_response_id": None,
-            "reasoning": {"effort": echoed.effort, "summary": echoed.summary},
-            "store": False,
-            "temperature": echoed.temperature,
-            "text": dict(echoed.text),
-            "tool_choice": echoed.tool_choice,
-            "tools": list(echoed.tools),
-            "top_logprobs": echoed.top_logprobs,
-            "top_p": echoed.top_p,
-            "truncation": "disabled",
             "usage": None,
-            "user": echoed.user,
-            "metadata": dict(echoed.metadata),
+            **self._echoed.fields(),
         }
