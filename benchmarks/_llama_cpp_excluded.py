@@ -92,10 +92,6 @@ EXCLUDED: Mapping[str, Mapping[str, str]] = {
         "test_embedding_usage_multiple": _COUNTS,
     },
     "test_compat_anthropic.py": {
-        "test_anthropic_messages_streaming": (
-            "tokens of the prompt in `message_start`: llama.cpp counts them there before it reads "
-            "them; other engines tell them at the end, and so do we, in `message_delta`"
-        ),
         "test_anthropic_tool_result_with_image": _PICTURES,
         "test_anthropic_vision_format_accepted": _PICTURES,
         "test_anthropic_vision_base64_with_multimodal_model": "downloads a model and a picture",

@@ -22,7 +22,8 @@ Emit = Callable[[str, int], Awaitable[None]]
 
 The call waits while the reader is behind, which slows the backend down with it: text is buffered
 nowhere else. A `Thought` in the place of a text is what the model thinks, which is no part of the
-answer. An empty text says that tokens were made which nobody will read.
+answer. An empty text says that tokens were made which nobody will read, and a `PromptCount`, before
+any text, how many the prompt has.
 """
 
 Loading = Callable[[float], None]

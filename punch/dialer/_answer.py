@@ -9,7 +9,7 @@ import trio
 from ..capability import PeerId
 from ..exceptions import DeadlineExceeded
 from ..routing import Decision, FailedAttempt
-from ..wire import CommandRequest, CommandResponse, Progress, Provenance, Segment, Thought
+from ..wire import CommandRequest, CommandResponse, Progress, Provenance, Segment, Thought, Usage
 from ._run import Run
 from ._runs import Attribution, Runs, SharedRun
 
@@ -83,6 +83,14 @@ class Answer:
     def progress(self) -> Progress | None:
         """What its peer last said it waits for."""
         return self._run.progress
+
+    @property
+    def prompt(self) -> Usage:
+        """The tokens of the prompt, as its peer counted them before any text came."""
+        said = self._run.prompt
+        if said is None:
+            return Usage()
+        return Usage(prompt_tokens=said.prompt_tokens, cached_tokens=said.cached_tokens)
 
     @property
     def peer_id(self) -> PeerId | None:

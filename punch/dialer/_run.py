@@ -56,6 +56,8 @@ class Run:
         """Why there will be no more, if it failed."""
         self.progress: Progress | None = None
         """What the peer last said it waits for."""
+        self.prompt: Progress | None = None
+        """What the peer said of the tokens of the prompt before it answered."""
         self.deadline = deadline
         """When the last of its readers gives up, in seconds of trio's clock."""
         self.books = Books(dispatch, request, deadline=deadline)
@@ -245,6 +247,8 @@ class Run:
             self._was_begun = True
         elif type(part) is Progress:
             self.progress = part
+            if part.prompt_tokens is not None and not self.parts:
+                self.prompt = part
             attempt.waits(part)
 
     def _deliver(self, attempt: Attempt, part: Chunk | Reasoning) -> None:

@@ -138,7 +138,7 @@ class Client:
                 # An answer that is whole has sent its head with its length before.
                 assert self._stream is not None
                 await self._open(200, self._stream.stream_type)
-                opening = self._stream.began(self._account.model())
+                opening = self._stream.began(self._account.model(), self._account.prompt())
                 self._is_nameless = self._account.record.provenance is None
             data = opening + spell()
             self._is_done = last

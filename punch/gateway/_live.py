@@ -19,10 +19,10 @@ from ..events import (
     RequestRefused,
     RequestStarted,
 )
-from ..wire import CommandResponse, Progress, Provenance
+from ..wire import CommandResponse, Progress, Provenance, Usage
 from ._errors import dialect_of
 from ._headers import as_many_as_fit, header_value, in_short, usage_of, where_from
-from .keys._charging import cost_of
+from .keys._charging import believed_prompt, cost_of
 
 
 class LiveRequests:
@@ -145,6 +145,11 @@ class RequestAccount:
         if provenance is not None and provenance.model is not None:
             return provenance.model
         return self.record.model or "auto"
+
+    def prompt(self) -> Usage:
+        """The tokens of the prompt, as far as its peer has counted them already."""
+        answer = self.answers.get(0)
+        return Usage() if answer is None else believed_prompt(answer)
 
     def headers(self, *, streamed: bool) -> list[tuple[bytes, bytes]]:
         """The ``X-`` headers; *streamed*: they leave before it is known which peers take part."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Protocol
 
-from ..wire import CommandResponse
+from ..wire import CommandResponse, Usage
 from ._errors import Refusal
 
 
@@ -25,8 +25,8 @@ class StreamShape(WholeShape, Protocol):
     stream_type: str
     """Media type of a stream."""
 
-    def began(self, model: str) -> bytes:
-        """What opens a stream, answered by *model*."""
+    def began(self, model: str, prompt: Usage) -> bytes:
+        """What opens a stream, answered by *model*; *prompt* has what is counted already."""
 
     def named(self, model: str) -> None:
         """Spell *model* from now on: a stream may begin before it is known who answers."""

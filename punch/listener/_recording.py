@@ -26,7 +26,7 @@ import trio
 from ..admission import NO_CAPS
 from ..capability import PeerId
 from ..session import ServerCall
-from ..wire import WINDOW, CommandRequest, CommandResponse, Provenance, Thought
+from ..wire import WINDOW, CommandRequest, CommandResponse, PromptCount, Provenance, Thought
 
 # A dialer whose session broke dials again at once and then every second or two; one that has not
 # come back by now has most likely asked another peer.
@@ -75,6 +75,7 @@ class Recording:
         """How it ended, with the whole text; `None` while it is made."""
         self.tokens = 0
         """Tokens made so far."""
+        self._prompt: PromptCount | None = None
         self.first_text_at: float | None = None
         """When the first text came, in seconds."""
         self._parts: list[tuple[str, int]] = []
@@ -117,6 +118,9 @@ class Recording:
         is never more than that and one message ahead. Tokens without a text are passed on with the
         next text.
         """
+        if type(text) is PromptCount:
+            self._counted(text)
+            return
         tokens = max(0, min(tokens, MAX_TOKENS - self.tokens))
         while self._is_ahead():
             self._taken = trio.Event()
@@ -130,6 +134,12 @@ class Recording:
         if tokens and trio.current_time() >= self._sign_at:
             self._give_sign(text)
         await trio.lowlevel.checkpoint()
+
+    def _counted(self, prompt: PromptCount) -> None:
+        """Tell the readers that show an answer as it comes how long the prompt was."""
+        self._prompt = _believed(prompt)
+        for reader in self._readers:
+            reader.counted(self._prompt)
 
     def _add_text(self, text: str, tokens: int) -> None:
         if self.first_text_at is None:
@@ -261,8 +271,7 @@ class Recording:
         """
         while True:
             if self.provenance is not None and not reader.has_started:
-                reader.has_started = True
-                reader.call.started(self.provenance)
+                reader.start(self.provenance, self._prompt)
             is_over = self.response is not None
             if (
                 reader.has_started
@@ -322,6 +331,16 @@ def _runs(parts: list[tuple[str, int]], takes_thoughts: bool) -> list[tuple[str,
     return [*runs, (_joined(texts), total)] if texts else runs
 
 
+def _believed(prompt: PromptCount) -> PromptCount:
+    """*prompt* with numbers that can travel."""
+    tokens, cached = prompt.tokens, prompt.cached
+    return PromptCount(_bounded(tokens), None if cached is None else _bounded(cached))
+
+
+def _bounded(tokens: int) -> int:
+    return max(0, min(tokens, MAX_TOKENS))
+
+
 def _joined(texts: list[str]) -> str:
     """What was thought, or was said, in a row."""
     text = "".join(texts)
@@ -347,6 +366,18 @@ class Reader:
         self._next_at = -math.inf
         self._held = 0
         self._nap = trio.CancelScope()
+
+    def start(self, provenance: Provenance, prompt: PromptCount | None) -> None:
+        """Say where the answer comes from, and how long the prompt is if that is known."""
+        self.has_started = True
+        self.call.started(provenance)
+        if prompt is not None:
+            self.counted(prompt)
+
+    def counted(self, prompt: PromptCount) -> None:
+        """Say how long the prompt is, to a call that shows an answer as it comes."""
+        if self.has_started and self.is_streaming:
+            self.call.counted(prompt)
 
     def hold(self, size: int) -> bool:
         """Let a part of *size* characters wait for the next ones; false if it is time to send.

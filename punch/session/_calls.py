@@ -21,6 +21,7 @@ from ..wire import (
     Credit,
     Message,
     Progress,
+    PromptCount,
     Provenance,
     Reasoning,
     Started,
@@ -276,6 +277,18 @@ class ServerCall:
         self._session.say(
             Progress(request_id=request_id, state=state, ahead=ahead, seconds=seconds)
         )
+
+    def counted(self, prompt: PromptCount) -> None:
+        """Tell the dialer how many tokens its prompt has; one of minor 0 or 1 hears it last."""
+        if self.minor >= 2:
+            self._session.say(
+                Progress(
+                    request_id=self.request.request_id,
+                    state="working",
+                    prompt_tokens=prompt.tokens,
+                    cached_tokens=prompt.cached,
+                )
+            )
 
     def started(self, provenance: Provenance) -> None:
         """Tell the dialer that the backend works on it."""

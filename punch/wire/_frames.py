@@ -155,6 +155,12 @@ class Progress:
     seconds: float | None = None
     """Seconds that this will take from now, as far as the listener can tell."""
 
+    prompt_tokens: int | None = None
+    """Tokens of the prompt, once the backend has counted them. Minor 2."""
+
+    cached_tokens: int | None = None
+    """How many of these were cached, where the backend says so. Minor 2."""
+
 
 @attrs.frozen(kw_only=True)
 class Response:

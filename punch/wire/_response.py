@@ -23,6 +23,26 @@ class Thought(str):
     __slots__ = ()
 
 
+class PromptCount(str):
+    """No text, in the place of one: the backend has counted the tokens of the prompt.
+
+    Args:
+      tokens: Tokens of the prompt, the cached ones included.
+      cached: How many of them were cached; `None` if the backend does not say.
+
+    """
+
+    __slots__ = ("cached", "tokens")
+
+    def __new__(cls, tokens: int, cached: int | None = None) -> PromptCount:
+        count = super().__new__(cls)
+        count.tokens, count.cached = tokens, cached
+        return count
+
+    tokens: int
+    cached: int | None
+
+
 @attrs.frozen(kw_only=True)
 class Usage:
     """Tokens, as the backend counted them. `None` where it did not say."""

@@ -402,14 +402,7 @@ class _OneRole:
     role: str
 
 
-_reach = record(
-    Reach,
-    peer_id=_peer_id,
-    ok=flag,
-    address=label(400),
-    why=label(32),
-    by=label(32),
-)
+_reach = record(Reach, peer_id=_peer_id, ok=flag, address=label(400), why=label(32), by=label(32))
 
 _join = record(
     Join,
@@ -446,6 +439,8 @@ MESSAGES: Mapping[str, Decoder] = {
         state=one_of("queued", "loading", "working"),
         ahead=_count,
         seconds=_seconds,
+        prompt_tokens=_count,
+        cached_tokens=_count,
     ),
     "started": record(Started, request_id=_request_id, provenance=_provenance),
     "chunk": record(

@@ -111,7 +111,7 @@ def test_fail_after_counts_the_tokens_of_this_try() -> None:
     emitted: list[str] = []
 
     async def emit(text: str, tokens: int) -> None:
-        emitted.append(text)
+        emitted.extend([text] if tokens else [])
 
     with pytest.raises(GenerationFailed, match="told to fail after 3"):
         trio.run(MockBackend(MockScript(fail_after=3)).generate, rest(ASK, said), emit)

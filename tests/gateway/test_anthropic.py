@@ -22,6 +22,7 @@ from punch.wire import (
     CommandRequest,
     CommandResponse,
     Completion,
+    PromptCount,
     Timings,
     Tool,
     ToolCall,
@@ -190,6 +191,39 @@ async def test_a_stream_opens_and_closes_its_message_and_every_block(
     last = reply.events()[-2]
     assert last["usage"]["output_tokens"] == 2
     assert last["usage"]["input_tokens"] == 3
+    # Known before the first word: clients show how full the context is from here on.
+    first = reply.events()[0]["message"]["usage"]
+    assert (first["input_tokens"], first["output_tokens"]) == (3, 0)
+
+
+@pytest.mark.parametrize("minor", [0, 1])
+async def test_what_an_older_listener_has_not_counted_yet_is_said_at_the_end(
+    minor: int, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is made up for the beginning of the message."""
+    monkeypatch.setattr("punch.session._calls.ServerCall.minor", minor)
+    body = {"model": "mock", "max_tokens": 2, "messages": [USER], "stream": True}
+    async with open_client({"a": mock()}) as client:
+        reply = await client.post(PATH, body)
+    assert reply.events()[0]["message"]["usage"]["input_tokens"] == 0
+    assert reply.events()[-2]["usage"]["input_tokens"] == 3
+
+
+async def test_more_tokens_than_the_prompt_can_have_are_not_believed(
+    autojump_clock: MockClock,
+) -> None:
+    """A peer that counts wrongly, or lies, tells nobody that its context is full."""
+
+    async def play(request: CommandRequest, emit: Emit) -> Generation:
+        await emit(PromptCount(10**30, 2 * 10**30), 0)
+        await emit("one", 1)
+        return Generation(completion=Completion(text="one"))
+
+    body = {"model": "mock", "max_tokens": 2, "messages": [USER], "stream": True}
+    async with open_client({"a": ScriptedBackend(play)}) as client:
+        reply = await client.post(PATH, body)
+    usage = reply.events()[0]["message"]["usage"]
+    assert 0 < usage["input_tokens"] + usage["cache_read_input_tokens"] < 2000
 
 
 async def test_the_stream_is_the_whole_message(autojump_clock: MockClock) -> None:
@@ -840,7 +874,7 @@ def test_a_gathered_stream_is_the_whole_message(
     )
     response = CommandResponse(request_id="r", status="success", result=completion)
     stream = shape()
-    data = stream.began("m")
+    data = stream.began("m", Usage())
     if thoughts:
         data += stream.reasoning(0, thoughts)
     if texts:

@@ -464,6 +464,13 @@ ADDED_AT_2: list[tuple[Any, str]] = [
             "a772656c61796564c3a474797065a46a6f696e"
         ),
     ),
+    (
+        Progress(request_id="r1", state="working", prompt_tokens=33, cached_tokens=3),
+        (
+            "0000004985aa726571756573745f6964a27231a57374617465a7776f726b696e67ad70726f6d70745f"
+            "746f6b656e7321ad6361636865645f746f6b656e7303a474797065a870726f6772657373"
+        ),
+    ),
 ]
 
 
@@ -478,7 +485,7 @@ def test_what_minor_2_added_is_what_it_always_was(message: Any, frame: str) -> N
 def test_a_peer_of_minor_0_is_told_no_key_that_came_later(message: Any) -> None:
     """It would ignore them; what it gets is what it always got."""
     # Of these names there were fields before, in other messages.
-    before = {"id", "minor", "prompt_tokens", "context_tokens"}
+    before = {"id", "minor", "prompt_tokens", "context_tokens", "cached_tokens"}
     later = {name for (_, name), minor in SINCE.items() if minor > 0} - before
 
     def keys(value: Any) -> set[str]:

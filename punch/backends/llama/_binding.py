@@ -46,7 +46,7 @@ from ...exceptions import (
     PunchError,
 )
 from ...processes import Child, Restarts, describe_exit, start_child, tell_loading
-from ...wire import CommandRequest
+from ...wire import CommandRequest, PromptCount
 from .._base import Backend, Emit, Generation, Loading, say_while, with_continuation
 from ..openai._written_tools import ask_in_writing, has_tools
 from ._binding_lines import asked, check_schema, generation_of
@@ -302,6 +302,8 @@ class _Binding:
                     vectors.append(tuple(line["vector"]))
                     continue
                 tokens = 0
+                if not texts and "prompt_tokens" in line:
+                    await emit(PromptCount(line["prompt_tokens"]), 0)
                 texts.append(line["text"])
                 await emit(line["text"], line["tokens"])
         finally:

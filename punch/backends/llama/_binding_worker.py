@@ -11,7 +11,7 @@ object a line, over standard input and output:
              "schema"}
              {"cancel": id}
     from us  {"ready": {"context_tokens", "threads", "version"}} or {"failed": {"code", "message"}}
-             {"id", "text", "tokens"}, {"id", "vector"}, and last
+             {"id", "text", "tokens", "prompt_tokens"}, {"id", "vector"}, and last
              {"id", "end": {...}} or {"id", "error": {"code", "message"}}
 
 Rules:
@@ -183,7 +183,7 @@ class _Engine:
                 break
             text = stops.feed(decoder.decode(self._piece(token, special=False)))
             if text:
-                yield {"text": text, "tokens": unreported}
+                yield {"text": text, "tokens": unreported, "prompt_tokens": len(tokens)}
                 unreported = 0
             if stops.stopped:
                 reason = "stop"

@@ -19,7 +19,16 @@ import trio
 
 from ...capability import Gpu, ModelOffer
 from ...exceptions import ConfigurationError, ContextTooLong, GenerationFailed
-from ...wire import CommandRequest, Completion, Thought, Timings, TokenLogprob, ToolCall, Usage
+from ...wire import (
+    CommandRequest,
+    Completion,
+    PromptCount,
+    Thought,
+    Timings,
+    TokenLogprob,
+    ToolCall,
+    Usage,
+)
 from .._base import Emit, Generation, Loading
 from ._forms import call_for, instance, made_up_logprob
 
@@ -330,6 +339,7 @@ class MockBackend:
                 usage=Usage(prompt_tokens=prompt, completion_tokens=0),
                 timings=Timings(prefill=trio.current_time() - began),
             )
+        await emit(PromptCount(prompt), 0)
         first = trio.current_time()
         said = request.continuation or ""
         sent: list[str] = []

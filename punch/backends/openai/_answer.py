@@ -17,7 +17,7 @@ from typing import Any
 import attrs
 
 from ...exceptions import GenerationFailed
-from ...wire import CommandRequest, Completion, Timings, Usage
+from ...wire import CommandRequest, Completion, PromptCount, Timings, Usage
 from .._base import Generation
 from ._answer_parts import Logprobs, Stops, Thoughts, ToolCalls
 from ._characters import Characters, whole_characters
@@ -77,11 +77,9 @@ class AnswerReader:
         self.thoughts = Thoughts()
         """What is thought, of which nothing is in the text."""
         self._parts: list[str] = []
-        self._length = 0
-        self._counted = 0
+        self._length = self._counted = 0
         self._reason: str | None = None
-        self._goes_on = False
-        self._has_deltas = False
+        self._goes_on = self._has_deltas = False
         self._events = self._bare = 0
         self._usage: dict[str, Any] = {}
         self._timings: dict[str, Any] = {}
@@ -126,9 +124,7 @@ class AnswerReader:
         if isinstance(value, str):
             return self._feed_odd(value, kind)
         if value:
-            raise GenerationFailed(
-                f"the server sent an event that is no JSON object: {_cut(event)}"
-            )
+            raise _no_event(event, "no JSON object")
         return "", 0
 
     def _feed_odd(self, event: str, kind: Kind) -> tuple[str, int]:
@@ -142,7 +138,7 @@ class AnswerReader:
         if text.upper() == DONE:
             self.done = True
         elif text.lower() not in _HEARTBEATS and not text.startswith(":"):
-            raise GenerationFailed(f"the server sent an event that is not JSON: {_cut(text)}")
+            raise _no_event(text, "not JSON")
         return "", 0
 
     def _value(self, value: dict[str, Any], kind: Kind) -> tuple[str, int]:
@@ -226,6 +222,12 @@ class AnswerReader:
         tokens = max(0, made - self._counted)
         self._counted += tokens
         return tokens
+
+    def prompt_count(self) -> PromptCount | None:
+        """The tokens of the prompt, if the server has said so by now."""
+        usage = usage_in(self._usage, self._timings)
+        count = usage.prompt_tokens
+        return PromptCount(count, usage.cached_tokens) if count else None
 
     def rest(self) -> str:
         """The text that was held back, once the stream of a whole answer has ended."""
@@ -334,6 +336,10 @@ def _newer(known: dict[str, Any], usage: Any) -> dict[str, Any]:
 
 def _failed(complaint: Any) -> Exception:
     return fault_of(complaint, status=status_in(complaint))
+
+
+def _no_event(event: str, what: str) -> Exception:
+    return GenerationFailed(f"the server sent an event that is {what}: {_cut(event)}")
 
 
 def _cut(words: str) -> str:

@@ -242,9 +242,8 @@ class HttpClient:
         return await self._json("POST", path, body)
 
     async def _json(self, method: str, path: str, body: Mapping[str, Any] | None) -> Any:
-        headers = dict(self._headers)
-        if body is not None:
-            headers["Content-Type"] = "application/json"
+        kind = {} if body is None else {"Content-Type": "application/json"}
+        headers = self._headers | kind
 
         async def ask(wire: _Wire) -> bytes:
             async with self._client.stream(
@@ -368,13 +367,15 @@ class _Reading:
             text, tokens = self._answer.feed(*event)
             if text or tokens:
                 self._last = trio.current_time() - self._started
-                self._first = self._last if self._first is None else self._first
+                if self._first is None:
+                    self._first = self._last
+                    if (count := self._answer.prompt_count()) is not None:
+                        await self._emit(count, 0)
                 if (thought := self._answer.thoughts.fresh()) is not None:
                     await self._emit(thought, tokens)
-                    if not text:
-                        continue
                     tokens = 0
-                await self._emit(text, tokens)
+                if text or tokens:
+                    await self._emit(text, tokens)
 
 
 class _Wire:
@@ -389,8 +390,7 @@ class _Wire:
     async def note(self, event: str, details: object) -> None:
         """Note what an event of httpx's ``trace`` extension says of the connection."""
         # No TLS without TCP before it, and no proxy is ever asked.
-        if event == "connection.connect_tcp.complete":
-            self.is_new = True
+        self.is_new |= event == "connection.connect_tcp.complete"
 
 
 @attrs.frozen(kw_only=True)

@@ -21,7 +21,7 @@ from typing import Any
 
 import attrs
 
-from ...wire import ChatMessage, CommandRequest, Completion, Thought, Tool, ToolCall
+from ...wire import ChatMessage, CommandRequest, Completion, Tool, ToolCall
 from .._base import Emit, Generation
 from .._stop import StopMatcher
 from .._tools import arguments_schema
@@ -58,7 +58,7 @@ async def ask_in_writing(request: CommandRequest, emit: Emit, ask: Ask) -> Gener
     reader = _CallReader(request)
 
     async def pass_on(text: str, tokens: int) -> None:
-        await emit(text if type(text) is Thought else reader.feed(text), tokens)
+        await emit(reader.feed(text) if type(text) is str else text, tokens)
 
     generation = await ask(written_out(request), pass_on)
     rest, completion = reader.finish(generation.completion)

@@ -88,11 +88,11 @@ class MessageShape:
 
     # ---- streams ----
 
-    def began(self, model: str) -> bytes:
-        """The message without its content; nothing is counted yet."""
+    def began(self, model: str, prompt: Usage) -> bytes:
+        """The message without its content, and with the tokens of the prompt."""
         self._model = model
         end = {"stop_reason": None, "stop_sequence": None}
-        message = self._message(content=[], end=end, usage=usage_body(Usage()))
+        message = self._message(content=[], end=end, usage=usage_body(prompt))
         return event("message_start", message=message)
 
     def named(self, model: str) -> None:

@@ -71,6 +71,12 @@ def believed(response: CommandResponse, answer: Answer) -> CommandResponse:
     return response if counts == usage else attrs.evolve(response, usage=counts)
 
 
+def believed_prompt(answer: Answer) -> Usage:
+    """What was counted of the prompt before any text came, cut as in `believed`."""
+    prompt = _at_most(answer.prompt.prompt_tokens, _most_of_prompt(answer.request))
+    return Usage(prompt_tokens=prompt, cached_tokens=_at_most(answer.prompt.cached_tokens, prompt))
+
+
 def cost_of(answer: Answer, response: CommandResponse | None) -> Cost:
     """The cost of *answer* to its reader so far; *response* is its `believed` end, if there."""
     billed = answer.billed

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from ...wire import CommandResponse, Completion, Timings, TokenLogprob, ToolCall
+from ...wire import CommandResponse, Completion, Timings, TokenLogprob, ToolCall, Usage
 from .._errors import Refusal
 from .._json import arguments_of, as_json, completion_of, punch_body
 
@@ -63,7 +63,7 @@ class OllamaShape:
             ]
         return {"message": message}
 
-    def began(self, model: str) -> bytes:
+    def began(self, model: str, prompt: Usage) -> bytes:
         """Empty: the first line comes with the first text."""
         return b""
 

@@ -191,7 +191,7 @@ class ResponsesShape:
 
     # ---- streams ----
 
-    def began(self, model: str) -> bytes:
+    def began(self, model: str, prompt: Usage) -> bytes:
         """The events that a response was created and is in progress."""
         self._model = model
         body = self._body("in_progress", [])

@@ -146,7 +146,7 @@ class TextShape(ABC):
         self._head = ""
         self._tails: dict[int, tuple[str, str]] = {}
         self._opened: set[int] = set()
-        self.began(model)
+        self.began(model, Usage())
 
     # ---- what differs ----
 
@@ -168,7 +168,7 @@ class TextShape(ABC):
 
     # ---- streams ----
 
-    def began(self, model: str) -> bytes:
+    def began(self, model: str, prompt: Usage) -> bytes:
         """Empty: the first event of each answer comes with its first text."""
         self.named(model)
         self._tails, self._opened = {}, set()
