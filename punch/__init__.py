@@ -39,7 +39,8 @@ from ._version import __version__
 from .capability import Capability, Gpu, Lane, Load, ModelOffer, PeerId
 from .decision_log import DecisionLog, open_decision_log
 from .dialer import Answer, Attribution, Hedge, Router, chat_request, open_router
-from .discovery import KnownPeers
+from .discovery import KnownPeers, SourceState
+from .discovery.lan import Lan, real_lan
 from .events import Batch, Bus, Event, Subscription
 from .exceptions import (
     AnswerInterrupted,
@@ -173,6 +174,9 @@ __all__ = [
     "FailedAttempt",
     "Attribution",
     "KnownPeers",
+    "SourceState",
+    "Lan",
+    "real_lan",
     "Hedge",
     "Address",
     "Node",

@@ -24,7 +24,7 @@ from ..network import Address, parse_address, places_here
 from ..settings import ListenerSettings, NetworkSettings, data_folder
 from ._backends import open_backend
 from ._identity import claim_identity
-from ._shared import bootstraps, known_peers
+from ._shared import bootstraps, known_peers, lan_of
 
 log = get_logger("punch.listener")
 
@@ -104,6 +104,7 @@ async def open_listener_of(
                 transport=network.transport,
                 identity=identity,
                 known=known_peers(network),
+                lan=lan_of(network),
                 name=settings.name,
                 machine=Machine(models_folder=data_folder()),
                 events=events,

@@ -10,7 +10,7 @@ from ..discovery import LocalListener
 from ..events import Bus
 from ..settings import DialerSettings, GatewaySettings
 from ._aliases import aliases_of
-from ._shared import bootstraps, known_peers
+from ._shared import bootstraps, known_peers, lan_of
 
 
 def open_router_of(
@@ -38,6 +38,7 @@ def open_router_of(
         identity=identity,
         listener=listener,
         known=known_peers(settings.network),
+        lan=lan_of(settings.network),
         hedge=Hedge() if settings.hedge else None,
         events=events,
         aliases=aliases_of(settings),

@@ -8,6 +8,7 @@ from pathlib import Path
 import attrs
 
 from ..discovery import KnownPeers, parse_bootstraps
+from ..discovery.lan import Lan, real_lan
 from ..network import Address
 from ..settings import NetworkSettings, data_folder
 
@@ -51,6 +52,13 @@ def join_lines(settings: NetworkSettings) -> JoinLines:
 def known_peers(settings: NetworkSettings) -> KnownPeers:
     """The identities that bootstraps had before: the file of *settings*, or the usual one."""
     return KnownPeers(settings.known_peers or data_folder() / "known_peers")
+
+
+def lan_of(settings: NetworkSettings) -> Lan | None:
+    """Where to look for members nearby; `None` if it is switched off, or nothing leaves here."""
+    if not settings.lan or all(place.is_loopback() for place in bootstraps(settings)):
+        return None
+    return real_lan(settings.lan_interfaces)
 
 
 def decision_log_path(given: str | None) -> Path | None:

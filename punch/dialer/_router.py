@@ -21,10 +21,12 @@ from ..discovery import (
     KnownPeers,
     LocalListener,
     SessionPool,
+    SourceState,
     join_namespace,
     new_incarnation,
     parse_bootstraps,
 )
+from ..discovery.lan import Lan
 from ..events import Bus
 from ..exceptions import ConfigurationError, InvalidRequest, PunchError
 from ..libp2p import open_node
@@ -190,6 +192,11 @@ class Router:
         return self._dispatch.membership.trouble
 
     @property
+    def sources(self) -> tuple[SourceState, ...]:
+        """How the members of the namespace are found, and how well that works."""
+        return self._dispatch.membership.sources
+
+    @property
     def warnings(self) -> tuple[str, ...]:
         """What a person should know of the namespace, though everything works."""
         return self._dispatch.membership.warnings
@@ -305,6 +312,7 @@ async def open_router(
     transport: Literal["tcp", "quic", "dual"] = "tcp",
     identity: str | os.PathLike[str] | None = None,
     known: KnownPeers | None = None,
+    lan: Lan | None = None,
     node: Node | None = None,
     listener: LocalListener | None = None,
     incarnation: int | None = None,
@@ -325,10 +333,12 @@ async def open_router(
       transport: What to dial with.
       identity: File with our key, made if it is not there; `None` for a fresh identity.
       known: Who was at the bootstrap before; by default nobody, and it is not kept.
+      lan: Find listeners on the LANs of this machine by mDNS too; by default not.
       node: Use this node, which stays open, instead of one of our own.
       listener: A listener of this process: the router has its node and its place in the
         namespace, asks it without a network, and asks the others as usual. Then *bootstrap*,
-        *namespace*, *transport*, *identity*, *known*, *node* and *incarnation* are the listener's.
+        *namespace*, *transport*, *identity*, *known*, *lan*, *node* and *incarnation* are the
+        listener's.
       incarnation: Grows each time we start; by default the time.
       rng: Draws among equals.
       hedge: Ask a second peer when the first is late; by default never.
@@ -376,6 +386,7 @@ async def open_router(
                 join_namespace(
                     node,
                     places,
+                    lan=lan,
                     known=known,
                     namespace=namespace,
                     roles={"dialer"},

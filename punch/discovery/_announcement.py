@@ -6,10 +6,11 @@ Sources send it; see `_source`.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 
 import trio
 
+from ..capability import PeerId
 from ..network import Node
 from ..wire import (
     MAX_ADDRESSES,
@@ -37,6 +38,7 @@ class Announcement:
         self._roles = Counter(roles)
         self.altered = trio.Event()
         self.troubles: Callable[[], tuple[Reach, ...]] = tuple
+        self.known: Callable[[], Mapping[PeerId, tuple[str, ...]]] = dict
 
     def __call__(self, *, as_dialer: bool = False) -> Join:
         roles = frozenset({"dialer"}) if as_dialer else frozenset(self._roles)

@@ -37,6 +37,7 @@ from ._bootstraps import bootstrap_sources
 from ._known_peers import KnownPeers
 from ._reach import OwnReach, combined
 from ._source import Sighting, Source
+from .lan import Lan, LanSource
 
 log = get_logger(__name__)
 
@@ -138,6 +139,13 @@ class _Listed:
     is_working: bool = False
     trouble: PunchError | None = None
     is_final: bool = False
+    is_besides: bool = False
+    """True if it is no reason to think that we are in the namespace, see `needs_members`."""
+
+    @property
+    def is_idle(self) -> bool:
+        """True if nobody waits for it."""
+        return self.is_besides and not self.is_working
 
 
 class Directory:
@@ -171,6 +179,9 @@ class Directory:
         self._announce = Announcement(
             node, namespace=namespace, roles=roles, incarnation=incarnation
         )
+        self._announce.known = lambda: {
+            peer_id: member.addresses for peer_id, member in self._members.items()
+        }
         self._own_reach = OwnReach()
         self._watchers = [changed]
         self._listed = [_Listed(source) for source in sources]
@@ -214,7 +225,11 @@ class Directory:
         if any(listed.is_working for listed in self._listed):
             return None
         # A trouble that a person must end says more than that a bootstrap is out of reach.
-        troubled = [listed for listed in self._listed if listed.trouble is not None]
+        troubled = [
+            listed
+            for listed in self._listed
+            if listed.trouble is not None and not listed.is_besides
+        ]
         troubled.sort(key=lambda listed: not listed.is_final)
         return troubled[0].trouble if troubled else None
 
@@ -224,6 +239,11 @@ class Directory:
         own = any(SHARED_IDENTITY in listed.notices for listed in self._listed)
         return (
             *((SHARED_IDENTITY_TEXT,) if own else ()),
+            *(
+                f"{listed.source.name}: {listed.trouble.message}"
+                for listed in self._listed
+                if listed.trouble is not None and listed.is_besides
+            ),
             *(f"{peer_id}: {_SHARED_BY_OTHERS}" for peer_id in sorted(self._twins)),
         )
 
@@ -260,19 +280,22 @@ class Directory:
     def _found(self, listed: _Listed, sighting: Sighting) -> None:
         """Merge what a source says, and tell the watchers."""
         if sighting.trouble is not None:
-            listed.is_working = False
+            listed.is_working, listed.is_besides = False, sighting.needs_members
             listed.trouble, listed.is_final = sighting.trouble, sighting.is_final
-            if all(each.is_final for each in self._listed):
+            if all(each.is_final or each.is_idle for each in self._listed):
                 self.refused.set()
             self._tell()
             return
-        listed.is_working, listed.trouble, listed.is_final = True, None, False
+        listed.trouble, listed.is_final = None, False
+        listed.is_besides = sighting.needs_members
         if sighting.notices is not None:
             self._note(listed, sighting.notices)
         self._list(listed, sighting)
+        listed.is_working = bool(listed.members) or not sighting.needs_members
         self._hear_reach(listed, sighting.reach)
         self._merge()
-        self.joined.set()
+        if listed.is_working:
+            self.joined.set()
         self._tell()
 
     def _tell(self) -> None:
@@ -411,6 +434,7 @@ async def join_namespace(
     bootstrap: Address | Sequence[Address] = (),
     *,
     sources: Sequence[Source] = (),
+    lan: Lan | None = None,
     known: KnownPeers | None = None,
     namespace: str,
     roles: Collection[str],
@@ -423,6 +447,7 @@ async def join_namespace(
       node: Our own node.
       bootstrap: Where the namespace meets: one address, or several that stand in for each other.
       sources: Further sources of its members.
+      lan: Find members on the LANs of this machine too, and be found there; by default not.
       known: The identities that the bootstraps had before; by default none, kept in memory only.
       namespace: The namespace.
       roles: Our roles, such as ``{"listener"}``; see `Registration.roles`.
@@ -437,7 +462,8 @@ async def join_namespace(
     check_namespace(namespace)
     places = (bootstrap,) if isinstance(bootstrap, Address) else tuple(bootstrap)
     meeting = bootstrap_sources(node, places, known=known or KnownPeers(None), namespace=namespace)
-    everything: tuple[Source, ...] = (*meeting, *sources)
+    nearby = () if lan is None else (LanSource(node, lan, namespace=namespace),)
+    everything: tuple[Source, ...] = (*meeting, *sources, *nearby)
     if not everything:
         raise ConfigurationError(
             "no bootstrap was given and no other source: nobody could ever be found; "

@@ -5,7 +5,7 @@ Checking signatures is left to the source, and merging what several say to the d
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
 import attrs
@@ -48,6 +48,10 @@ class Sighting:
     is_final: bool = False
     """True if waiting will not end the trouble, because a person must act."""
 
+    needs_members: bool = False
+    """True if the source says that we are in the namespace only while it lists somebody: who hears
+    nobody on a LAN may be alone there, or deaf."""
+
 
 class Announce(Protocol):
     """Makes our own signed registration, a newer one each time it is called."""
@@ -58,6 +62,10 @@ class Announce(Protocol):
 
     def troubles(self) -> tuple[Reach, ...]:
         """The listeners that we could not dial, for who can tell them; a few."""
+        ...
+
+    def known(self) -> Mapping[PeerId, tuple[str, ...]]:
+        """The members that all sources have found, with their addresses."""
         ...
 
     @property

@@ -26,6 +26,7 @@ from ..discovery import (
     new_incarnation,
     parse_bootstraps,
 )
+from ..discovery.lan import Lan
 from ..events import Bus
 from ..exceptions import ConfigurationError, PunchError
 from ..libp2p import open_node
@@ -200,6 +201,7 @@ async def open_listener(
     transport: Literal["tcp", "quic", "dual"] = "tcp",
     identity: str | os.PathLike[str] | None = None,
     known: KnownPeers | None = None,
+    lan: Lan | None = None,
     node: Node | None = None,
     incarnation: int | None = None,
     machine: Machine | None = None,
@@ -236,6 +238,8 @@ async def open_listener(
       transport: Transport to dial and listen with.
       identity: File with our key, made if it is not there; `None` for a fresh identity.
       known: Identities of bootstraps from earlier runs; by default none, and none is kept.
+      lan: Be found on the LANs of this machine by mDNS too, see `punch.discovery.lan`; by default
+        not, and never while it listens on loopback only.
       node: Use this node, which stays open, instead of one of our own.
       incarnation: Grows each time we start; by default the time.
       machine: Measures the machine, where dialers should know how busy it is.
@@ -292,6 +296,7 @@ async def open_listener(
                 node,
                 places,
                 sources=() if places else (Nowhere(),),
+                lan=lan,
                 known=known,
                 namespace=namespace,
                 roles={"listener"},

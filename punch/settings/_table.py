@@ -148,6 +148,23 @@ KNOWN_PEERS = optional(
     shown_default="known_peers in the data folder",
 )
 
+LAN = setting(
+    "lan",
+    SWITCH,
+    True,
+    section="network",
+    help="find the others of the same LAN by mDNS too, where the namespace meets beyond loopback",
+)
+LAN_INTERFACES = several(
+    "lan_interfaces",
+    TEXT,
+    (),
+    section="network",
+    metavar="NAME",
+    help="the network interfaces for that, such as eth0",
+    shown_default="all that have a LAN behind them: no VPNs, no containers",
+)
+
 # ---- routing ----
 
 POLICY = setting(
@@ -261,6 +278,8 @@ SETTINGS: tuple[Setting[object], ...] = (
     NAMESPACE,
     TRANSPORT,
     KNOWN_PEERS,
+    LAN,
+    LAN_INTERFACES,
     POLICY,
     HEDGE,
     DECISION_LOG,

@@ -1,5 +1,6 @@
 """For tests and examples: a network inside one process, and scripted backends and servers."""
 
+from ._air import Air
 from ._backend import ScriptedBackend
 from ._forms import EMPTY_ANSWERS, ODD_FAILURES, ODD_FORMS, WORDS, AnswerForm, response
 from ._memory import MemoryNetwork, MemoryNode, MemoryStream
@@ -12,6 +13,8 @@ __all__ = [
     "MemoryNetwork",
     "MemoryNode",
     "MemoryStream",
+    # a LAN without sockets
+    "Air",
     # backends
     "ScriptedBackend",
     # listeners that misbehave

@@ -14,7 +14,7 @@ from answers import end_of, error_of, provenance_of, session_of
 from trio.testing import MockClock
 
 from punch.backends import Backend, Emit, Generation, Loading, MockBackend, MockScript
-from punch.capability import Capability, ModelOffer
+from punch.capability import Capability, ModelOffer, PeerId
 from punch.dialer import Router, chat_request, open_router
 from punch.discovery import Nowhere, Sighting
 from punch.events import (
@@ -162,6 +162,9 @@ class Unannounced:
 
     def troubles(self) -> tuple[Reach, ...]:
         return ()
+
+    def known(self) -> dict[PeerId, tuple[str, ...]]:
+        return {}
 
 
 async def test_a_listener_that_meets_nowhere_is_found_by_nobody() -> None:

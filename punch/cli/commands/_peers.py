@@ -31,7 +31,7 @@ from .._exits import ExitCode
 from .._identity import claim_identity
 from .._output import plain
 from .._run import Shutdown, run_program
-from .._shared import bootstraps, known_peers
+from .._shared import bootstraps, known_peers, lan_of
 
 ABOUT = "Show the listeners of a namespace, again every second."
 
@@ -240,11 +240,13 @@ def _show(router: Router, settings: PeersSettings, *, redraw: bool) -> None:
             print(json.dumps(away_as_data(peer_id, why)), flush=True)
         return
     if not redraw:
-        print(table(peers, now), *_warnings(router), *notes(router), sep="\n", flush=True)
+        lines = [table(peers, now), *found_by(router), *_warnings(router), *notes(router)]
+        print(*lines, sep="\n", flush=True)
         return
     size = shutil.get_terminal_size()
     head = f"namespace {plain(settings.network.namespace)}, {len(peers)} listeners; Ctrl-C ends"
     lines = [head[: size.columns], *table(peers, now, width=size.columns).split("\n")]
+    lines += [line[: size.columns] for line in found_by(router)]
     lines += [warning[: size.columns] for warning in _warnings(router)]
     # Whole, over as many lines as it takes: the reason is at the end.
     lines += [part for note in notes(router) for part in wrap(note, size.columns)]
@@ -254,6 +256,20 @@ def _show(router: Router, settings: PeersSettings, *, redraw: bool) -> None:
 
 def _warnings(router: Router) -> list[str]:
     return [f"warning: {warning}" for warning in router.warnings]
+
+
+def found_by(router: Router) -> list[str]:
+    """A line for each way in which listeners are found, and how well it works."""
+    lines = []
+    for source in router.sources:
+        if source.trouble is not None:
+            said = source.trouble.message
+        elif source.is_working or source.listeners:
+            said = f"{source.listeners} listeners"
+        else:
+            said = "nobody was heard yet"
+        lines.append(plain(f"found by {source.name}: {said}").replace("\n", " "))
+    return lines
 
 
 def _has_changed(known: int, peers: Sequence[PeerRecord]) -> bool:
@@ -283,6 +299,7 @@ async def show_peers(settings: PeersSettings, shutdown: Shutdown) -> ExitCode:
             transport=settings.network.transport,
             identity=identity,
             known=known_peers(settings.network),
+            lan=lan_of(settings.network),
         ) as router:
             if settings.once:
                 await _wait_for_all(router)
