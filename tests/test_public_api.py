@@ -28,6 +28,7 @@ OPAQUE = {
     "ListenerStatistics": "numbers, of `Listener.statistics`",
     "LocalListener": "a `Listener` is one",
     "Machine": "of tests, in `punch.machine`",
+    "Membership": "made by `punch.membership`",
     "ModelNames": "made by a router",
     "Presence": "only compared",
     "Quotas": "made by `punch.gateway`",

@@ -3,10 +3,13 @@
 No request ever goes through it, and it keeps nothing on disk but its identity.
 """
 
-from ._server import BootstrapServer, BootstrapStatistics, open_bootstrap
+from ._locks import Turns
+from ._server import BootstrapServer, BootstrapStatistics, open_bootstrap, open_meeting_point
 
 __all__ = [
     "open_bootstrap",
+    "open_meeting_point",
     "BootstrapServer",
     "BootstrapStatistics",
+    "Turns",
 ]

@@ -5,15 +5,25 @@ What there is to tell, and to whom, is decided in `_server`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import attrs
 import trio
 
 from ..capability import PeerId
-from ..discovery._meeting import FramedStream
+from ..discovery._meeting import FramedStream, pages_of
 from ..exceptions import PeerUnreachable
-from ..wire import MINOR, Join, NamespaceId, Pong, Reach, Roster, name_of
+from ..wire import (
+    MINOR,
+    Goodbye,
+    Join,
+    NamespaceId,
+    Pong,
+    Reach,
+    Roster,
+    Standing,
+    name_of,
+)
 
 # Seconds after which a change is told, together with what else changed by then: peers that start
 # at the same time make one roster and not a hundred.
@@ -21,6 +31,9 @@ COALESCE_SECONDS = 0.05
 
 # Registrations in one frame of a roster: with `MAX_JOIN_BYTES`, a tenth of the longest frame.
 MAX_PAGE_REGISTRATIONS = 100
+
+# The same of removals.
+MAX_PAGE_BYTES = 256 << 10
 
 ReachKey = tuple[PeerId, str]
 """A listener, and who dialled it."""
@@ -63,15 +76,30 @@ class Member:
     """Set when there is something to tell."""
     scope: trio.CancelScope = attrs.field(factory=trio.CancelScope)
     """Ends the member's stream when it is cancelled."""
+    goodbye: Goodbye | None = None
+    """What it is told when that happens."""
+    is_standing_due: bool = True
+    """True if there may be removals that it was not told of."""
+    revocations: set[bytes] = attrs.field(factory=set)
+    """Removals that it was told of, or has told us."""
+
+    def turn_away(self, goodbye: Goodbye) -> None:
+        """End the member's stream, and tell it why."""
+        self.goodbye = goodbye
+        self.scope.cancel()
 
     async def keep_told(
-        self, frames: FramedStream, everything: Callable[[Member], Everything]
+        self,
+        frames: FramedStream,
+        everything: Callable[[Member], Everything],
+        known: Callable[[NamespaceId], Sequence[bytes]],
     ) -> None:
         """Write everything that the member is told: the only writer of its stream.
 
         Args:
           frames: Its stream.
           everything: What it is told first.
+          known: The removals that are known of a namespace, which are told before all else.
 
         """
         try:
@@ -83,6 +111,13 @@ class Member:
                     await frames.send(Pong(nonce=nonce))
                 if self.namespace is None:
                     continue
+                if self.is_standing_due:
+                    self.is_standing_due = False
+                    all_known = known(self.namespace)
+                    learnt = [each for each in all_known if each not in self.revocations]
+                    self.revocations.update(learnt)
+                    for page in pages_of(learnt, MAX_PAGE_BYTES):
+                        await frames.send(Standing(revocations=page))
                 if not self.has_roster:
                     self.has_roster = True
                     self.news.clear()

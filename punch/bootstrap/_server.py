@@ -8,9 +8,8 @@ Which registrations there are, and which of two is the newer, is decided by
 from __future__ import annotations
 
 import os
-import time
 from collections import Counter
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from typing import Literal
@@ -20,7 +19,7 @@ import trio
 
 from .._background import open_background
 from .._logs import get_logger
-from ..access import Admit, Introduction, admit_everybody
+from ..access import Admit, Membership, admit_everybody
 from ..capability import PeerId
 from ..discovery import DEFAULT_BOOTSTRAP
 from ..discovery._meeting import (
@@ -37,18 +36,22 @@ from ..network import Address, Node, Stream, Transport, ip_of, parse_address, pl
 from ..peers import Twins
 from ..wire import (
     MINOR,
+    NEWER,
     SHARED_IDENTITY,
     Goodbye,
     Join,
     NamespaceId,
     Ping,
     Reach,
+    Registration,
     RegistrationLimits,
     Registrations,
+    Standing,
     name_of,
     namespace_of,
 )
 from ._dial_back import DialBack
+from ._locks import Locks, Turns
 from ._member import Everything, Member
 
 log = get_logger(__name__)
@@ -56,6 +59,12 @@ log = get_logger(__name__)
 # Bytes. A registration has at most 4 KB and a chain of grants less than 3, see the codec; no
 # member sends anything longer.
 MAX_JOIN_BYTES = 8192
+
+# A member of a closed namespace may tell of a removal, which has 8 KB at most.
+MAX_STANDING_BYTES = 8192 + 256
+
+# Listeners of a closed namespace are told of each other if there are no more than these.
+MAX_TOLD_LISTENERS = 256
 
 # Seconds that a stranger may keep a stream open without a registration.
 JOIN_SECONDS = 10.0
@@ -86,9 +95,13 @@ class BootstrapServer:
         *,
         admit: Admit = admit_everybody,
         limits: RegistrationLimits | None = None,
+        membership: Membership | None = None,
+        is_for_own: bool = False,
     ) -> None:
         self._node = node
-        self._admit = admit
+        self._locks = Locks(node.verify, admit=admit, membership=membership, is_for_own=is_for_own)
+        self._turns = Turns()
+        self._relayed: dict[PeerId, Join] = {}
         self._limits = RegistrationLimits() if limits is None else limits
         self._registrations = Registrations(self._limits)
         self._twins = Twins()
@@ -119,13 +132,53 @@ class BootstrapServer:
                 self._tell(namespace, peer_id)
 
     def _tell(self, namespace: NamespaceId, peer_id: PeerId) -> None:
-        """Tell every dialer of a namespace what there is to know of a peer now."""
+        """Tell the dialers of a namespace what there is to know of a peer now."""
         for member in self._members.values():
-            if member.namespace == namespace and member.is_dialer:
+            if member.namespace == namespace and self._is_told(member):
                 member.news[peer_id] = self._registrations.told(
                     namespace, peer_id, minor=member.minor
-                )
+                ) or (self._relayed.get(peer_id) if namespace == self._locks.own else None)
                 member.wake.set()
+
+    def _is_told(self, member: Member) -> bool:
+        """Whether a member is told who is there.
+
+        Listeners dial no peer: telling each of a thousand of all the others would be a million
+        registrations. In a closed namespace that is not as large they come back through each other.
+        """
+        namespace = member.namespace
+        if member.is_dialer or namespace is None or isinstance(namespace, str):
+            return member.is_dialer
+        return self._registrations.members(namespace) <= MAX_TOLD_LISTENERS
+
+    def _relay(self, joins: Mapping[PeerId, Join]) -> None:
+        """Tell the members of our own namespace of others, which are registered elsewhere."""
+        own, before = self._locks.own, self._relayed
+        self._relayed = {peer: attrs.evolve(join, relayed=True) for peer, join in joins.items()}
+        for peer_id, _ in before.items() ^ self._relayed.items():
+            if own is not None and self._registrations.told(own, peer_id, minor=MINOR) is None:
+                self._tell(own, peer_id)
+
+    def _reconsider(self, namespace: NamespaceId) -> None:
+        """Turn away who is a member no longer, and tell the others of removals."""
+        refused: dict[PeerId, Goodbye] = {}
+        for join, registration in self._registrations.kept(namespace):
+            refusal = self._locks.judge(join, registration)
+            if refusal is not None:
+                refused[registration.peer_id] = Goodbye(
+                    code=NotPermitted.code, message=refusal.reason[:1000]
+                )
+        for member in tuple(self._members.values()):
+            if member.namespace != namespace:
+                continue
+            if member.peer_id in refused:
+                member.turn_away(refused[member.peer_id])
+            else:
+                member.is_standing_due = True
+                member.wake.set()
+        for peer_id in refused:
+            if self._registrations.leave(namespace, peer_id):
+                self._tell(namespace, peer_id)
 
     def _tell_reach(self, namespace: NamespaceId, reach: Reach) -> None:
         """Tell a listener how it could be dialled, and, if we dialled it, the dialers too."""
@@ -137,7 +190,8 @@ class BootstrapServer:
                 member.reach[reach.peer_id, reach.by] = reach
                 member.wake.set()
 
-    async def _serve(self, stream: Stream) -> None:
+    async def serve(self, stream: Stream) -> None:
+        """Serve the member at the other end of *stream*, until it leaves."""
         frames = FramedStream(stream, max_frame=MAX_JOIN_BYTES)
         if len(self._members) >= MAX_MEMBERS:
             await send_goodbye(
@@ -164,7 +218,9 @@ class BootstrapServer:
         try:
             with member.scope:
                 async with trio.open_nursery() as nursery:
-                    nursery.start_soon(member.keep_told, frames, self._everything)
+                    nursery.start_soon(
+                        member.keep_told, frames, self._everything, self._locks.known
+                    )
                     goodbye = await self._listen(member, frames, ip)
                     member.scope.cancel()
         finally:
@@ -174,6 +230,7 @@ class BootstrapServer:
             self._hosts[host] -= 1
             if not self._hosts[host]:
                 del self._hosts[host]
+        goodbye = goodbye or member.goodbye
         if goodbye is not None:
             log.info("a peer was turned away", peer=member.peer_id, why=goodbye.message)
             await send_goodbye(frames, goodbye)
@@ -190,7 +247,10 @@ class BootstrapServer:
                 if scope.cancelled_caught or message is None:
                     return None
                 if isinstance(message, Join):
+                    await self._turns.turn(member.host)
                     self._join(member, frames, message, host)
+                elif isinstance(message, Standing) and isinstance(member.namespace, tuple):
+                    await self._learn(member, member.namespace, message)
                 elif isinstance(message, Ping):
                     member.nonce = message.nonce
                     member.wake.set()
@@ -207,23 +267,8 @@ class BootstrapServer:
     def _join(self, member: Member, frames: FramedStream, join: Join, host: str | None) -> None:
         registration = verified(self._node, join)
         namespace = namespace_of(join, registration)
-        # The handshake proved who is at the other end: a member registers only itself, and
-        # cannot replay what another one signed.
-        if registration.peer_id != member.peer_id:
-            raise NotPermitted(f"{member.peer_id} may not register {registration.peer_id}")
-        if member.namespace is not None and member.namespace != namespace:
-            name = name_of(member.namespace)
-            raise NotPermitted(f"{member.peer_id} is in namespace {name!r} already")
-        # A peer with a lifetime of days would be shown to newcomers long after it is gone.
-        if registration.lifetime > 10 * LIFETIME_SECONDS:
-            raise NotPermitted(f"a lifetime of {registration.lifetime:.0f} s is too long")
-        introduction = Introduction(
-            namespace=registration.namespace,
-            roles=registration.roles,
-            grant=join.grant,
-            root=join.root,
-        )
-        refusal = self._admit(member.peer_id, introduction, time.time())
+        _check(member, join, registration)
+        refusal = self._locks.judge(join, registration)
         if refusal is not None:
             raise NotPermitted(refusal.reason)
         is_anew = member.namespace is None
@@ -232,13 +277,15 @@ class BootstrapServer:
             join, registration, now=now, host=member.host, is_anew=is_anew
         )
         if is_anew and self._twins.came(member.peer_id, registration.incarnation, now):
-            self._warn_of_twins(member)
+            _warn_of_twins(member)
         dials = "dialer" in registration.roles
         if member.namespace is None:
             # A peer that comes anew may have been away: whoever could not dial it tries again.
             news = news or registration.is_shown
             member.namespace = namespace
             member.minor = frames.minor = min(join.minor, MINOR)
+            if join.root is not None:
+                frames.widen(MAX_STANDING_BYTES)
             member.is_dialer = dials
             member.wake.set()
         elif dials and not member.is_dialer:
@@ -251,14 +298,13 @@ class BootstrapServer:
         for reach in join.reach if dials else ():
             self._dial_back.reported(namespace, reach)
 
-    def _warn_of_twins(self, member: Member) -> None:
-        member.notices = frozenset({SHARED_IDENTITY})
-        log.warning(
-            "two processes have the same identity and take turns here: one has a copy of the "
-            "other's key file; start one of them with another --identity",
-            peer=member.peer_id,
-            host=member.host,
-        )
+    async def _learn(self, member: Member, namespace: NamespaceId, standing: Standing) -> None:
+        news = [each for each in standing.revocations if each not in member.revocations]
+        known = set(self._locks.known(namespace))
+        await self._turns.turn(member.host, sum(each not in known for each in news))
+        member.revocations.update(each for each in news if each in known)
+        if self._locks.learn(namespace, [each for each in news if each not in known]):
+            self._reconsider(namespace)
 
     def _leave(self, member: Member) -> None:
         namespace, peer_id = member.namespace, member.peer_id
@@ -266,18 +312,51 @@ class BootstrapServer:
             self._tell(namespace, peer_id)
 
     def _everything(self, member: Member) -> Everything:
-        """What a member is told first.
-
-        Listeners dial no peer: telling each of a thousand of all the others would be a million
-        registrations.
-        """
+        """What a member is told first."""
         namespace = member.namespace
-        if namespace is None or not member.is_dialer:
+        if namespace is None or not self._is_told(member):
             return Everything()
+        present = self._registrations.shown(namespace, minor=member.minor)
+        if namespace == self._locks.own:
+            told = {each.peer_id for _, each in self._registrations.kept(namespace)}
+            relayed = self._relayed.items()
+            present += tuple(join for peer_id, join in relayed if peer_id not in told)
         return Everything(
-            present=self._registrations.shown(namespace, minor=member.minor),
+            present=present,
             reach=self._dial_back.verdicts(namespace) if member.minor >= 1 else {},
         )
+
+
+def _warn_of_twins(member: Member) -> None:
+    member.notices = frozenset({SHARED_IDENTITY})
+    log.warning(
+        "two processes have the same identity and take turns here: one has a copy of the "
+        "other's key file; start one of them with another --identity",
+        peer=member.peer_id,
+        host=member.host,
+    )
+
+
+def _check(member: Member, join: Join, registration: Registration) -> None:
+    """Refuse what no member may say, whatever its namespace.
+
+    Raises:
+      NotPermitted: naming the rule.
+
+    """
+    namespace = namespace_of(join, registration)
+    # The handshake proved who is at the other end: a member registers only itself, and
+    # cannot replay what another one signed.
+    if registration.peer_id != member.peer_id:
+        raise NotPermitted(f"{member.peer_id} may not register {registration.peer_id}")
+    if member.namespace is not None and member.namespace != namespace:
+        name = name_of(member.namespace)
+        raise NotPermitted(f"{member.peer_id} is in namespace {name!r} already")
+    # A peer with a lifetime of days would be shown to newcomers long after it is gone.
+    if registration.lifetime > 10 * LIFETIME_SECONDS:
+        raise NotPermitted(f"a lifetime of {registration.lifetime:.0f} s is too long")
+    if join.root is not None and join.minor < NEWER[Standing]:
+        raise NotPermitted(f"minor {join.minor} of the protocol knows no closed namespaces")
 
 
 @asynccontextmanager
@@ -289,6 +368,7 @@ async def open_bootstrap(
     identity: str | os.PathLike[str] | None = None,
     admit: Admit = admit_everybody,
     limits: RegistrationLimits | None = None,
+    membership: Membership | None = None,
 ) -> AsyncIterator[BootstrapServer]:
     """Serve as the bootstrap of any number of namespaces for as long as the context lasts.
 
@@ -306,8 +386,11 @@ async def open_bootstrap(
       transport: What to listen with at each of them, whatever the address itself says.
       identity: File with our key, made if it is not there; `None` for a fresh identity, which
         members that were here before will not trust.
-      admit: Decides who may be a member.
+      admit: Decides who may be a member of an open namespace. A closed one is judged by the root
+        key that its members show, whether we are one or not.
       limits: How many registrations are kept, of one host, of one namespace and of all.
+      membership: Our own membership of a closed namespace, so that what is learnt of removals is
+        kept and spread.
 
     Raises:
       ConfigurationError: if an argument makes no sense; the text names it.
@@ -328,12 +411,38 @@ async def open_bootstrap(
                     transport=transport,
                 )
             )
-        server = BootstrapServer(node, admit=admit, limits=limits)
+        server = BootstrapServer(node, admit=admit, limits=limits, membership=membership)
+        await stack.enter_async_context(_serving(node, server, membership))
+        yield server
+
+
+@asynccontextmanager
+async def open_meeting_point(node: Node, membership: Membership) -> AsyncIterator[BootstrapServer]:
+    """Let the members of our closed namespace, and nobody else, meet at *node* too.
+
+    Args:
+      node: Our own node, which stays open.
+      membership: Our membership.
+
+    """
+    server = BootstrapServer(node, membership=membership, is_for_own=True)
+    async with _serving(node, server, membership):
+        yield server
+
+
+@asynccontextmanager
+async def _serving(
+    node: Node, server: BootstrapServer, membership: Membership | None
+) -> AsyncIterator[None]:
+    async with AsyncExitStack() as stack:
         nursery = await stack.enter_async_context(open_background())
         nursery.start_soon(server._expire)
         nursery.start_soon(server._dial_back.run)
-        node.handle(PROTOCOL, server._serve)
-        yield server
+        if membership is not None:
+            own = (membership.namespace.name, membership.namespace.key)
+            stack.enter_context(membership.watch(partial(server._reconsider, own)))
+        node.handle(PROTOCOL, server.serve)
+        yield
 
 
 async def _here(

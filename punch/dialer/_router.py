@@ -14,6 +14,7 @@ import trio
 
 from .._background import open_background
 from .._version import __version__
+from ..access import Membership
 from ..capability import PeerId
 from ..discovery import (
     DEFAULT_BOOTSTRAP,
@@ -305,7 +306,7 @@ class Router:
 @asynccontextmanager
 async def open_router(
     *,
-    bootstrap: str | Address | Sequence[str | Address] = DEFAULT_BOOTSTRAP,
+    bootstrap: str | Address | Sequence[str | Address] | None = DEFAULT_BOOTSTRAP,
     namespace: str = DEFAULT_NAMESPACE,
     policy: Policy | str = "completion-time",
     strict: bool = False,
@@ -320,13 +321,14 @@ async def open_router(
     hedge: Hedge | None = None,
     events: Bus | None = None,
     aliases: Aliases = NO_ALIASES,
+    membership: Membership | None = None,
 ) -> AsyncIterator[Router]:
     """A router, for as long as the context lasts: it joins a namespace and asks its listeners.
 
     Args:
       bootstrap: Where the namespace meets: a multiaddress, ``HOST:PORT`` or a name, or several
-        that stand in for each other. Without ``/p2p/PEER_ID`` it is trusted on first use, see
-        *known*.
+        that stand in for each other; `None` for none but the members of a closed one. Without
+        ``/p2p/PEER_ID`` it is trusted on first use, see *known*.
       namespace: Which one.
       policy: How to choose: a `Policy`, or the name of one in `POLICIES`.
       strict: Take real inference only, whatever a request says.
@@ -337,14 +339,16 @@ async def open_router(
       node: Use this node, which stays open, instead of one of our own.
       listener: A listener of this process: the router has its node and its place in the
         namespace, asks it without a network, and asks the others as usual. Then *bootstrap*,
-        *namespace*, *transport*, *identity*, *known*, *lan*, *node* and *incarnation* are the
-        listener's.
+        *namespace*, *transport*, *identity*, *known*, *lan*, *node*, *incarnation* and
+        *membership* are the listener's.
       incarnation: Grows each time we start; by default the time.
       rng: Draws among equals.
       hedge: Ask a second peer when the first is late; by default never.
       events: Where it is published what is decided, tried and answered, and which listeners come
         and go, such as for `open_decision_log`.
       aliases: Further names of models; by default none.
+      membership: Our membership of a closed namespace, which *namespace* then names: only its
+        members are asked, and they are met at too.
 
     Raises:
       ConfigurationError: if an argument makes no sense; the text names it.
@@ -358,11 +362,12 @@ async def open_router(
     policy = _policy(policy)
     places = [
         place.reached_by(transport, setting="bootstrap")
-        for place in parse_bootstraps(bootstrap, setting="bootstrap")
+        for place in (() if bootstrap is None else parse_bootstraps(bootstrap))
     ]
     async with AsyncExitStack() as stack:
         if listener is not None:
             node, namespace, incarnation = listener.node, listener.namespace, listener.incarnation
+            membership = listener.directory.membership
         elif node is None:
             node = await stack.enter_async_context(
                 open_node(identity=identity, transport=transport)
@@ -375,14 +380,15 @@ async def open_router(
             incarnation=incarnation,
             version=__version__,
             events=events,
+            membership=membership,
         )
         nursery = await stack.enter_async_context(open_background())
         if listener is not None:
-            membership = listener.directory
+            directory = listener.directory
             pool.attach(listener)
-            stack.enter_context(membership.joined_as({"dialer"}, pool.listeners_changed))
+            stack.enter_context(directory.joined_as({"dialer"}, pool.listeners_changed))
         else:
-            membership = await stack.enter_async_context(
+            directory = await stack.enter_async_context(
                 join_namespace(
                     node,
                     places,
@@ -392,12 +398,13 @@ async def open_router(
                     roles={"dialer"},
                     incarnation=incarnation,
                     changed=pool.listeners_changed,
+                    membership=membership,
                 )
             )
-        nursery.start_soon(pool.run, membership)
+        nursery.start_soon(pool.run, directory)
         dispatch = Dispatch(
             pool,
-            membership,
+            directory,
             policy=policy,
             rng=rng or Random(),
             nursery=nursery,

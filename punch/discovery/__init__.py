@@ -14,11 +14,11 @@ from ._bootstraps import (
 )
 from ._directory import (
     Directory,
-    KnownMember,
     SourceState,
     join_namespace,
     new_incarnation,
 )
+from ._known_member import KnownMember
 from ._known_peers import KnownPeers, who_is_at
 from ._local import LocalListener
 from ._meeting import BOOTSTRAP_PORT, DEFAULT_BOOTSTRAP, DEFAULT_NAMESPACE

@@ -8,14 +8,15 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping
 
+import attrs
 import trio
 
+from ..access import Membership
 from ..capability import PeerId
 from ..network import Node
 from ..wire import (
     MAX_ADDRESSES,
     MINOR,
-    SIGNING_CONTEXT,
     Join,
     Reach,
     Registration,
@@ -28,9 +29,16 @@ class Announcement:
     """Our own registration, as it is now: an `Announce`."""
 
     def __init__(
-        self, node: Node, *, namespace: str, roles: Collection[str], incarnation: int
+        self,
+        node: Node,
+        *,
+        namespace: str,
+        roles: Collection[str],
+        incarnation: int,
+        membership: Membership | None = None,
     ) -> None:
         self._node = node
+        self._membership = membership
         self._namespace = namespace
         self._incarnation = incarnation
         self._sequence = 0
@@ -53,9 +61,15 @@ class Announcement:
             lifetime=LIFETIME_SECONDS,
         )
         self._sequence += 1
-        encoded = encode_registration(registration)
-        signature = self._node.sign(SIGNING_CONTEXT + encoded)
-        return Join(registration=encoded, signature=signature, minor=MINOR)
+        member = self._membership
+        join = Join(
+            registration=encode_registration(registration),
+            signature=b"",
+            minor=MINOR,
+            grant=None if member is None else member.chain(),
+            root=None if member is None else member.namespace.key,
+        )
+        return attrs.evolve(join, signature=self._node.sign(join.signed))
 
     def add(self, roles: Collection[str]) -> None:
         self._change(self._roles + Counter(roles))

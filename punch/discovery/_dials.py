@@ -86,7 +86,7 @@ class Pace:
         return seconds
 
 
-class _Accounts:
+class Accounts:
     """The accounts of all sources, or all machines, or all ports; bounded."""
 
     def __init__(self, burst: float, rate: float) -> None:
@@ -161,9 +161,9 @@ class Dials:
         self._waiting: set[Dial] = set()
         self._picks = 1
         self._changed = trio.Event()
-        self._sources = _Accounts(SOURCE_BURST, SOURCE_RATE)
-        self._sites = _Accounts(SITE_BURST, SITE_RATE)
-        self._places = _Accounts(PLACE_BURST, PLACE_RATE)
+        self._sources = Accounts(SOURCE_BURST, SOURCE_RATE)
+        self._sites = Accounts(SITE_BURST, SITE_RATE)
+        self._places = Accounts(PLACE_BURST, PLACE_RATE)
 
     @property
     def waiting(self) -> int:

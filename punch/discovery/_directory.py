@@ -13,8 +13,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager
-from functools import lru_cache, partial
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from functools import partial
 from types import MappingProxyType
 
 import attrs
@@ -22,39 +22,28 @@ import trio
 
 from .._background import open_background
 from .._logs import get_logger
+from ..access import Membership
 from ..capability import PeerId
 from ..exceptions import ConfigurationError, PunchError
-from ..network import Address, Node, parse_address, unfit
+from ..network import Address, Node
 from ..peers import Twins
 from ..wire import (
     SHARED_IDENTITY,
+    Join,
     Reach,
     Registration,
-    short_word,
 )
 from ._announcement import Announcement
 from ._bootstraps import bootstrap_sources
+from ._known_member import KnownMember, known_member
 from ._known_peers import KnownPeers
+from ._listed import SHARED_BY_OTHERS, SHARED_IDENTITY_TEXT, Listed, first_hand, stamp_of
 from ._reach import OwnReach, combined
 from ._source import Sighting, Source
+from .attendance import Attended, Checks, member_sources
 from .lan import Lan, LanSource
 
 log = get_logger(__name__)
-
-# Members that one source may list: more than any bootstrap keeps for one namespace. What a source
-# lists beyond that is ignored, so that a hostile one fills no memory.
-MAX_LISTED = 4096
-
-
-_SHARED_BY_OTHERS = (
-    "two processes have this identity: one has a copy of the other's key file, and requests go now "
-    "to one and now to the other; start one of them with another --identity"
-)
-
-SHARED_IDENTITY_TEXT = (
-    "another process has the same identity: one has a copy of the other's key file, and dialers "
-    "meet now one and now the other; start one of them with another --identity"
-)
 
 
 def new_incarnation() -> int:
@@ -80,36 +69,6 @@ def check_namespace(namespace: str) -> None:
 
 
 @attrs.frozen(kw_only=True)
-class KnownMember:
-    """A peer of our namespace that does more than dial, by its own signed word."""
-
-    peer_id: PeerId
-    """Identity of the member."""
-
-    addresses: tuple[str, ...]
-    """Multiaddresses where the member can be dialled."""
-
-    incarnation: int
-    """Grows each time the member starts."""
-
-    roles: frozenset[str] = frozenset({"listener"})
-    """Roles of the member; some may be unknown here."""
-
-    unfit: tuple[str, ...] = ()
-    """Further addresses that it names and that are not dialled, each with the reason."""
-
-    sources: frozenset[str] = attrs.field(default=frozenset(), eq=False)
-    """Names of the sources that list the member. Two values that differ in nothing else are equal:
-    a listener is not dialled anew because one more source has found it."""
-
-    reach: Reach | None = attrs.field(default=None, eq=False)
-    """How bootstraps could dial the member; `None` if none has said."""
-
-    sequence: int = attrs.field(default=0, eq=False)
-    """Grows each time the member's registration is told anew: when it moved, or came back."""
-
-
-@attrs.frozen(kw_only=True)
 class SourceState:
     """State of a source at one instant."""
 
@@ -126,28 +85,6 @@ class SourceState:
     """Why the source does not work; `None` while it does, or before it has tried."""
 
 
-@attrs.define(eq=False)
-class _Listed:
-    """A source with the members that it lists."""
-
-    source: Source
-    members: dict[PeerId, Registration] = attrs.field(factory=dict)
-    is_near: bool = False
-    notices: frozenset[str] = frozenset()
-    reach: dict[PeerId, Reach] = attrs.field(factory=dict)
-    """How its members could be dialled; of none that it does not list."""
-    is_working: bool = False
-    trouble: PunchError | None = None
-    is_final: bool = False
-    is_besides: bool = False
-    """True if it is no reason to think that we are in the namespace, see `needs_members`."""
-
-    @property
-    def is_idle(self) -> bool:
-        """True if nobody waits for it."""
-        return self.is_besides and not self.is_working
-
-
 class Directory:
     """The members of a namespace, and our own membership. Made by `join_namespace`.
 
@@ -158,6 +95,7 @@ class Directory:
       roles: Roles that we are announced with, see `Registration.roles`.
       incarnation: Grows each time we start.
       changed: Called after every change of `listeners`, and of `trouble`.
+      checks: What the sources ask of registrations; in a closed namespace it knows the membership.
 
     """
 
@@ -170,21 +108,31 @@ class Directory:
         roles: Collection[str],
         incarnation: int,
         changed: Callable[[], None],
+        checks: Checks | None = None,
     ) -> None:
         self.joined = trio.Event()
         """Set once any source has listed its members."""
         self.refused = trio.Event()
         """Set when waiting will not help: every source has a trouble that a person must end."""
+        self.informed = trio.Event()
+        """Set once every other source has listed its members or has a trouble: what can be learnt
+        of removals at the start was learnt."""
         self._node = node
+        self._checks = checks or Checks(node, namespace)
+        self._membership = self._checks.membership
         self._announce = Announcement(
-            node, namespace=namespace, roles=roles, incarnation=incarnation
+            node,
+            namespace=namespace,
+            roles=roles,
+            incarnation=incarnation,
+            membership=self._membership,
         )
         self._announce.known = lambda: {
             peer_id: member.addresses for peer_id, member in self._members.items()
         }
         self._own_reach = OwnReach()
         self._watchers = [changed]
-        self._listed = [_Listed(source) for source in sources]
+        self._listed = [Listed(source) for source in sources]
         self._incarnations = Twins()
         # Members that two processes claim to be, as far as they are listed.
         self._twins: set[PeerId] = set()
@@ -200,6 +148,11 @@ class Directory:
     def listeners(self) -> Mapping[PeerId, KnownMember]:
         """The listeners of the namespace, ourselves left out."""
         return MappingProxyType(self._listeners)
+
+    @property
+    def membership(self) -> Membership | None:
+        """Our membership of the namespace; `None` if it is open."""
+        return self._membership
 
     @property
     def own_reach(self) -> Reach | None:
@@ -222,7 +175,7 @@ class Directory:
     @property
     def trouble(self) -> PunchError | None:
         """Why we are not in the namespace; `None` while any source works."""
-        if any(listed.is_working for listed in self._listed):
+        if any(listed.is_working and not listed.is_ours for listed in self._listed):
             return None
         # A trouble that a person must end says more than that a bootstrap is out of reach.
         troubled = [
@@ -231,6 +184,9 @@ class Directory:
             if listed.trouble is not None and not listed.is_besides
         ]
         troubled.sort(key=lambda listed: not listed.is_final)
+        if not troubled or (not troubled[0].is_final and self.joined.is_set()):
+            # The first machine of a closed namespace is all there is of it.
+            troubled = [] if any(listed.is_working for listed in self._listed) else troubled
         return troubled[0].trouble if troubled else None
 
     @property
@@ -244,12 +200,16 @@ class Directory:
                 for listed in self._listed
                 if listed.trouble is not None and listed.is_besides
             ),
-            *(f"{peer_id}: {_SHARED_BY_OTHERS}" for peer_id in sorted(self._twins)),
+            *(f"{peer_id}: {SHARED_BY_OTHERS}" for peer_id in sorted(self._twins)),
         )
 
     async def run(self) -> None:
         """Keep every source running, for ever."""
-        async with trio.open_nursery() as nursery:
+        member = self._membership
+        async with AsyncExitStack() as stack:
+            if member is not None:
+                stack.enter_context(member.watch(self._reconsider))
+            nursery = await stack.enter_async_context(trio.open_nursery())
             nursery.start_soon(self._follow)
             for listed in self._listed:
                 nursery.start_soon(listed.source.run, self._announce, partial(self._found, listed))
@@ -260,6 +220,14 @@ class Directory:
             await self._node.moved.wait()
             self._announce.anew()
 
+    def _reconsider(self) -> None:
+        """Forget those who are members no longer, and announce what we have learnt."""
+        for listed in self._listed:
+            listed.keep(self._checks.is_member)
+        self._merge()
+        self._announce.anew()
+        self._tell()
+
     @contextmanager
     def joined_as(self, roles: Collection[str], changed: Callable[[], None]) -> Iterator[None]:
         """Be announced with *roles* too, for as long as the context lasts.
@@ -269,86 +237,65 @@ class Directory:
           changed: Called after every change of `listeners`.
 
         """
+        with self.watched(changed):
+            self._announce.add(roles)
+            try:
+                yield
+            finally:
+                self._announce.remove(roles)
+
+    @contextmanager
+    def watched(self, changed: Callable[[], None]) -> Iterator[None]:
+        """Call *changed* after every change, for as long as the context lasts."""
         self._watchers.append(changed)
-        self._announce.add(roles)
         try:
             yield
         finally:
             self._watchers.remove(changed)
-            self._announce.remove(roles)
 
-    def _found(self, listed: _Listed, sighting: Sighting) -> None:
+    def _found(self, listed: Listed, sighting: Sighting) -> None:
         """Merge what a source says, and tell the watchers."""
         if sighting.trouble is not None:
             listed.is_working, listed.is_besides = False, sighting.needs_members
             listed.trouble, listed.is_final = sighting.trouble, sighting.is_final
-            if all(each.is_final or each.is_idle for each in self._listed):
+            if all(each.is_final or each.is_idle for each in self._listed if not each.is_ours):
                 self.refused.set()
+            self._note_informed()
             self._tell()
             return
         listed.trouble, listed.is_final = None, False
         listed.is_besides = sighting.needs_members
+        own = self._node.peer_id
         if sighting.notices is not None:
-            self._note(listed, sighting.notices)
-        self._list(listed, sighting)
+            listed.note(sighting.notices, own)
+        # Members meet at several places, and one of them may say what another said before.
+        incarnations = self._incarnations if self._membership is None else None
+        news = listed.take(sighting, own, self._twins, incarnations)
+        if self._membership is not None and news:
+            self._membership.remember(news)
         listed.is_working = bool(listed.members) or not sighting.needs_members
-        self._hear_reach(listed, sighting.reach)
+        listed.hear_reach(sighting.reach, own)
+        for reach in sighting.reach:
+            if reach.peer_id == own:
+                self._own_reach.hear(listed.source.name, reach)
         self._merge()
         if listed.is_working:
             self.joined.set()
+        self._note_informed()
         self._tell()
+
+    def _note_informed(self) -> None:
+        others = (each for each in self._listed if not each.is_ours)
+        if all(each.is_working or each.is_besides or each.trouble is not None for each in others):
+            self.informed.set()
+
+    def first_hand(self) -> dict[PeerId, Join]:
+        """The latest joins of members that another meeting point has from themselves."""
+        return first_hand(self._listed, self._checks.join_of)
 
     def _tell(self) -> None:
         for changed in tuple(self._watchers):
             changed()
-
-    def _note(self, listed: _Listed, notices: frozenset[str]) -> None:
-        if SHARED_IDENTITY in notices and SHARED_IDENTITY not in listed.notices:
-            log.warning(SHARED_IDENTITY_TEXT, peer=self._node.peer_id, source=listed.source.name)
-        # Once it was seen it stays: the two take turns, and each is alone for a while.
-        listed.notices |= notices
-
-    def _list(self, listed: _Listed, sighting: Sighting) -> None:
-        listed.is_near = sighting.is_near
-        before = listed.members
-        after = {} if sighting.is_whole else dict(before)
-        for peer_id in sighting.gone:
-            after.pop(peer_id, None)
-        for registration in sighting.present:
-            peer_id = registration.peer_id
-            if not registration.is_shown or peer_id == self._node.peer_id:
-                continue
-            known = before.get(peer_id)
-            # Rule 2 within one source: a roster that came late takes nothing back. Where none comes
-            # late, a lower incarnation is that of a peer whose clock was set back meanwhile.
-            is_other = known is not None and known.incarnation != registration.incarnation
-            if (
-                known is not None
-                and _stamp(known) > _stamp(registration)
-                and not (is_other and sighting.is_ordered)
-            ):
-                registration = known
-            elif self._incarnations.came(peer_id, registration.incarnation, 0.0):
-                # However long ago the other was there: nobody starts anew as an earlier process.
-                if peer_id not in self._twins:
-                    log.warning("a copied identity", peer=peer_id, why=_SHARED_BY_OTHERS)
-                self._twins.add(peer_id)
-            if peer_id in after or len(after) < MAX_LISTED:
-                after[peer_id] = registration
-            else:
-                log.warning("a source lists too many members", source=listed.source.name)
-                break
-        listed.members = after
-
-    def _hear_reach(self, listed: _Listed, news: Sequence[Reach]) -> None:
-        for reach in news:
-            if reach.peer_id == self._node.peer_id:
-                self._own_reach.hear(listed.source.name, reach)
-            elif reach.by == "bootstrap":
-                listed.reach[reach.peer_id] = reach
-        listed.reach = {
-            peer_id: reach for peer_id, reach in listed.reach.items() if peer_id in listed.members
-        }
 
     def report(self, troubles: Callable[[], tuple[Reach, ...]]) -> None:
         """Have the listeners told which of them we could not dial, as *troubles* says each time."""
@@ -365,10 +312,10 @@ class Directory:
                 if listed.is_near:
                     near.add(peer_id)
                 known = newest.get(peer_id)
-                if known is None or _stamp(known) < _stamp(registration):
+                if known is None or stamp_of(known) < stamp_of(registration):
                     newest[peer_id] = registration
         self._members = {
-            peer_id: _member(
+            peer_id: known_member(
                 registration,
                 named[peer_id],
                 is_near=peer_id in near,
@@ -384,48 +331,17 @@ class Directory:
         }
 
 
-def _member(
-    registration: Registration, sources: set[str], *, is_near: bool, reach: Reach | None
-) -> KnownMember:
-    """What the directory says of a member, with those of its addresses that may be dialled."""
-    addresses, refused = _sorted_out(registration.addresses, is_near)
-    return KnownMember(
-        peer_id=registration.peer_id,
-        addresses=addresses,
-        incarnation=registration.incarnation,
-        sequence=registration.sequence,
-        reach=reach,
-        roles=registration.roles,
-        unfit=refused,
-        sources=frozenset(sources),
+def lan_source(node: Node, lan: Lan, checks: Checks, *, namespace: str) -> LanSource:
+    """The source that finds members on our LANs, and asks of each what all sources ask."""
+    member = checks.membership
+    return LanSource(
+        node,
+        lan,
+        namespace=namespace,
+        root=None if member is None else member.namespace.key,
+        judge=checks.shown,
+        is_barred=checks.is_barred,
     )
-
-
-@lru_cache(maxsize=MAX_LISTED)
-def _sorted_out(
-    addresses: tuple[str, ...], is_near: bool
-) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The addresses to dial, each once, and the others with their reasons; cached."""
-    fit: dict[Address | str, str] = {}
-    refused: dict[str, None] = {}
-    for text in addresses:
-        try:
-            address = parse_address(text)
-        except ConfigurationError:
-            # The node says what it does not understand, and dials nothing.
-            fit.setdefault(text, text)
-            continue
-        why = None if is_near else unfit(address)
-        if why is None:
-            fit.setdefault(attrs.evolve(address, peer_id=None), text)
-        else:
-            refused[f"{short_word(text)}: {why}"] = None
-    return tuple(fit.values()), tuple(refused)
-
-
-def _stamp(registration: Registration) -> tuple[int, int]:
-    """A key that orders the registrations of one peer by age."""
-    return registration.incarnation, registration.sequence
 
 
 @asynccontextmanager
@@ -440,6 +356,8 @@ async def join_namespace(
     roles: Collection[str],
     incarnation: int,
     changed: Callable[[], None] = lambda: None,
+    membership: Membership | None = None,
+    checks: Checks | None = None,
 ) -> AsyncIterator[Directory]:
     """Be a member of *namespace* for as long as the context lasts.
 
@@ -453,6 +371,8 @@ async def join_namespace(
       roles: Our roles, such as ``{"listener"}``; see `Registration.roles`.
       incarnation: Grows each time we start.
       changed: Called after every change of `Directory.listeners`.
+      membership: Our membership, if the namespace is closed: then its members are met at too.
+      checks: What the *sources* ask of registrations, where they do; it knows the membership then.
 
     Raises:
       ConfigurationError: if the namespace has no name that can travel, there are too many
@@ -461,9 +381,27 @@ async def join_namespace(
     """
     check_namespace(namespace)
     places = (bootstrap,) if isinstance(bootstrap, Address) else tuple(bootstrap)
-    meeting = bootstrap_sources(node, places, known=known or KnownPeers(None), namespace=namespace)
-    nearby = () if lan is None else (LanSource(node, lan, namespace=namespace),)
-    everything: tuple[Source, ...] = (*meeting, *sources, *nearby)
+    checks = checks or Checks(node, namespace, membership)
+    membership = checks.membership
+    if membership is not None and namespace != membership.namespace.name:
+        raise ConfigurationError(
+            f"namespace is {namespace!r}, and the membership is of {membership.namespace}"
+        )
+    attended = None if membership is None else Attended()
+    meeting = bootstrap_sources(
+        node,
+        places,
+        known=known or KnownPeers(None),
+        namespace=namespace,
+        checks=checks,
+        attended=attended,
+    )
+    everything: tuple[Source, ...] = (*meeting, *sources)
+    if lan is not None:
+        everything = (*everything, lan_source(node, lan, checks, namespace=namespace))
+    if membership is not None and attended is not None:
+        members = member_sources(node, membership, checks=checks, attended=attended)
+        everything = (*everything, *members)
     if not everything:
         raise ConfigurationError(
             "no bootstrap was given and no other source: nobody could ever be found; "
@@ -476,6 +414,7 @@ async def join_namespace(
         roles=roles,
         incarnation=incarnation,
         changed=changed,
+        checks=checks,
     )
     async with open_background() as nursery:
         nursery.start_soon(directory.run)

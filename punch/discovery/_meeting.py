@@ -8,12 +8,15 @@ register again when it is back.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 
 from ..exceptions import PeerUnreachable, RemoteProtocolError
 from ..network import Node, Stream
 from ..wire import (
     MAX_FRAME_BYTES,
+    MAX_REVOCATION_BYTES,
+    MAX_REVOCATIONS,
     MINOR,
     FrameBuffer,
     Goodbye,
@@ -42,9 +45,6 @@ RENEWAL_SECONDS = 10.0
 # Seconds that each side waits for the other: three renewals.
 SILENCE_SECONDS = 30.0
 
-# An Ed25519 public key (RFC 8032).
-ROOT_BYTES = 32
-
 Meeting = Join | Roster | Standing | Goodbye | Ping | Pong
 
 
@@ -67,6 +67,10 @@ class FramedStream:
 
     async def send(self, message: Meeting) -> None:
         await self._stream.send_all(encode(message, minor=self.minor))
+
+    def widen(self, max_frame: int) -> None:
+        """Take frames as long as *max_frame* from now on."""
+        self._received.max_frame = max_frame
 
     async def receive(self) -> Meeting | None:
         """The next message, or `None` at the end.
@@ -94,8 +98,6 @@ def verified(node: Node, join: Join) -> Registration:
 
     """
     registration = decode_registration(join.registration)
-    if join.root is not None and len(join.root) != ROOT_BYTES:
-        raise RemoteProtocolError(f"a root key of {len(join.root)} bytes; it has {ROOT_BYTES}")
     if not node.verify(registration.peer_id, join.signed, join.signature):
         raise RemoteProtocolError(f"the registration of {registration.peer_id} is not its own")
     return registration
@@ -104,3 +106,19 @@ def verified(node: Node, join: Join) -> Registration:
 async def send_goodbye(frames: FramedStream, goodbye: Goodbye) -> None:
     with suppress(PeerUnreachable):
         await frames.send(goodbye)
+
+
+def pages_of(
+    revocations: Sequence[bytes], longest: int = MAX_REVOCATION_BYTES
+) -> Iterator[tuple[bytes, ...]]:
+    """*revocations* in pages, each of which fits one frame of a member."""
+    page: list[bytes] = []
+    size = 0
+    for each in revocations:
+        if page and (size + len(each) > longest or len(page) == MAX_REVOCATIONS):
+            yield tuple(page)
+            page, size = [], 0
+        page.append(each)
+        size += len(each)
+    if page:
+        yield tuple(page)

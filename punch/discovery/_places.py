@@ -18,7 +18,7 @@ from ..capability import PeerId
 from ..peers import PeerTable
 from ..session import PeerSession
 from ..wire import MAX_REACH, Reach
-from ._directory import KnownMember
+from ._known_member import KnownMember
 from ._reach import explain
 
 _NEVER = (0, -math.inf)

@@ -10,16 +10,17 @@ from collections.abc import Iterator, Mapping
 import trio
 
 from .._logs import get_logger
-from ..access import Admit, admit_everybody
+from ..access import Admit, Membership, admit_everybody
 from ..capability import PeerId
 from ..events import Bus, PeerJoined, PeerLeft
 from ..exceptions import PeerUnreachable
 from ..network import Node, Stream
 from ..peers import PeerTable
-from ..session import PeerSession, ServerCall
+from ..session import PeerSession, ServerCall, door_for
 from ..wire import PROTOCOL, Advert, Hello, LoadReport, Session, greeting
 from ._dials import Dials
-from ._directory import Directory, KnownMember
+from ._directory import Directory
+from ._known_member import KnownMember
 from ._lane_changes import publish_lane_changes
 from ._local import LocalListener
 from ._places import ListenerState, Places, troubles_of
@@ -47,6 +48,7 @@ class SessionPool:
       incarnation: Grows each time we start.
       version: Version of punch, for people.
       admit: Decides whether a listener is let in.
+      membership: Our membership, if the namespace is closed; it decides then.
       events: Where it is published that a listener can be asked, or no longer.
 
     """
@@ -59,11 +61,13 @@ class SessionPool:
         incarnation: int,
         version: str,
         admit: Admit = admit_everybody,
+        membership: Membership | None = None,
         events: Bus | None = None,
     ) -> None:
         self.table = PeerTable()
         self._events = Bus() if events is None else events
         self._admit = admit
+        self._door = door_for(membership, node.peer_id, {"listen"})
         self._node = node
         self._hello = greeting(namespace=namespace, incarnation=incarnation, version=version)
         self._states: dict[PeerId, ListenerState] = {}
@@ -90,15 +94,14 @@ class SessionPool:
     def session(self, peer_id: PeerId) -> PeerSession | None:
         """The open session with a listener."""
         state = self._states.get(peer_id)
-        if state is None or state.session is None or not state.session.is_open:
-            return None
-        return state.session
+        session = None if state is None else state.session
+        return session if session is not None and session.is_open else None
 
     def is_settled(self) -> bool:
         """True if there are listeners, and each is measured or could not be reached."""
-        return bool(self._states) and all(
-            state.trouble is not None or self._is_measured(peer_id)
-            for peer_id, state in self._states.items()
+        states = self._states.items()
+        return bool(states) and all(
+            state.trouble is not None or self._is_measured(peer_id) for peer_id, state in states
         )
 
     def _is_measured(self, peer_id: PeerId) -> bool:
@@ -127,6 +130,7 @@ class SessionPool:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._follow)
             nursery.start_soon(self._dials.run)
+            nursery.start_soon(trio.sleep_forever if self._door is None else self._door.run)
             while True:
                 self._roster_changed = trio.Event()
                 listeners = list(self._listeners(directory))
@@ -148,8 +152,10 @@ class SessionPool:
         yield from directory.listeners.values()
 
     def _is_listed(self, peer_id: PeerId, directory: Directory) -> bool:
-        is_local = self._local is not None and peer_id == self._node.peer_id
-        return is_local or peer_id in directory.listeners
+        return self._is_local(peer_id) or peer_id in directory.listeners
+
+    def _is_local(self, peer_id: PeerId) -> bool:
+        return self._local is not None and peer_id == self._node.peer_id
 
     async def _follow(self) -> None:
         """Try every listener at once when the addresses of this machine change."""
@@ -209,18 +215,17 @@ class SessionPool:
     async def _connect(self, state: ListenerState) -> bool:
         """Have one session with a listener, from beginning to end; False if it never opened."""
         peer_id = state.listener.peer_id
+        # Within this process nobody has to be let in.
+        door = None if self._is_local(peer_id) else self._door
         try:
-            if self._local is not None and peer_id == self._node.peer_id:
-                stream = self._local.connect()
-            else:
-                stream = await _dialled(self._node, state, self._dials)
+            stream = await _stream_to(self._node, self._local, state, self._dials)
         except PeerUnreachable as error:
             state.failed(error.message, error.why)
             return False
         state.why = None
-        session = state.session = PeerSession(
-            stream, Session("dialer", self._hello), self, admit=self._admit
-        )
+        # The peer there is the one that the directory has checked: it may see our grant.
+        rules = Session("dialer", door.greeting(self._hello) if door else self._hello)
+        session = state.session = PeerSession(stream, rules, self, admit=self._admit, door=door)
         try:
             await session.run()
         finally:
@@ -228,10 +233,9 @@ class SessionPool:
             state.trouble = None if session.ended is None else session.ended.message
             # A listener is in the table once it has advertised; before, no request was sent to it.
             was_there = self.table.get(peer_id) is not None
-            now = trio.current_time()
-            self.table.lost(peer_id, now=now)
-            if was_there and self._events.wants(PeerLeft):
-                self._events.publish(PeerLeft(at=now, peer_id=peer_id))
+            self.table.lost(peer_id, now=trio.current_time())
+            if was_there:
+                _publish_left(self._events, peer_id)
         return was_there
 
     def _signal(self) -> None:
@@ -257,7 +261,6 @@ class SessionPool:
             )
         else:
             before = self.table.get(session.peer_id)
-            is_new = before is None
             publish_lane_changes(self._events, session.peer_id, before, advert.capability)
             self.table.advertised(
                 session.peer_id,
@@ -267,11 +270,10 @@ class SessionPool:
                 seen_at=seen_at,
             )
             state = self._states.get(session.peer_id)
-            if is_new and state is not None:
-                state.tell(self.table)
-            if is_new and self._events.wants(PeerJoined):
-                now = trio.current_time()
-                self._events.publish(PeerJoined(at=now, peer_id=session.peer_id))
+            if before is None:
+                if state is not None:
+                    state.tell(self.table)
+                _publish_joined(self._events, session.peer_id)
         state = self._states.get(session.peer_id)
         if state is not None:
             state.trouble = None
@@ -279,14 +281,32 @@ class SessionPool:
 
     def round_trip(self, session: PeerSession, seconds: float) -> None:
         """Put the round trip of a heartbeat into the table."""
-        news = not self._is_measured(session.peer_id)
+        is_news = not self._is_measured(session.peer_id)
         self.table.round_trip(session.peer_id, seconds)
-        if news:
+        if is_news:
             self._signal()
 
     async def serve_call(self, call: ServerCall) -> None:
         """Never called: the rules of a session refuse a listener that asks."""
         raise AssertionError("a listener asked")
+
+
+def _publish_joined(events: Bus, peer_id: PeerId) -> None:
+    if events.wants(PeerJoined):
+        events.publish(PeerJoined(at=trio.current_time(), peer_id=peer_id))
+
+
+def _publish_left(events: Bus, peer_id: PeerId) -> None:
+    if events.wants(PeerLeft):
+        events.publish(PeerLeft(at=trio.current_time(), peer_id=peer_id))
+
+
+async def _stream_to(
+    node: Node, local: LocalListener | None, state: ListenerState, dials: Dials
+) -> Stream:
+    if local is not None and state.listener.peer_id == node.peer_id:
+        return local.connect()
+    return await _dialled(node, state, dials)
 
 
 async def _dialled(node: Node, state: ListenerState, dials: Dials) -> Stream:

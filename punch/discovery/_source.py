@@ -23,6 +23,9 @@ class Sighting:
     present: tuple[Registration, ...] = ()
     """Members that are there; the source has checked their signatures."""
 
+    relayed: frozenset[PeerId] = frozenset()
+    """Those in `present` that the source has from another one."""
+
     gone: tuple[PeerId, ...] = ()
     """Members that the source no longer lists."""
 

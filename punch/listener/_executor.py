@@ -6,7 +6,7 @@ Which lane has the others is decided in `punch.listener._lanes`.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
 import attrs
@@ -15,13 +15,14 @@ import trio
 from .._background import open_background
 from .._logs import get_logger
 from .._version import __version__
+from ..access import Membership
 from ..admission import NO_CAPS, Caps
 from ..capability import Capability, Load, ModelOffer, PeerId
 from ..events import Bus
 from ..exceptions import PeerRefused, PeerUnreachable, PunchError
 from ..machine import Machine
 from ..network import LoopbackStream, Node, Stream, open_loopback
-from ..session import PeerSession, ServerCall
+from ..session import PeerSession, ServerCall, door_for
 from ..wire import (
     PROTOCOL,
     Advert,
@@ -77,6 +78,14 @@ class ListenerStatistics:
     """The same by lane."""
 
 
+Welcome = Callable[[Stream], Awaitable[None]]
+"""Waits until a dialer may say who it is."""
+
+
+async def welcome_at_once(stream: Stream) -> None:
+    """Return at once."""
+
+
 class Executor:
     """Answers requests with any number of lanes. Made by `open_executor`."""
 
@@ -92,8 +101,11 @@ class Executor:
         report_delay: float,
         strangers: Caps,
         name: str | None,
+        membership: Membership | None = None,
+        welcome: Welcome = welcome_at_once,
     ) -> None:
         self._node = node
+        self._welcome = welcome
         self._strangers = strangers
         self._nursery = nursery
         self._namespace = namespace
@@ -111,6 +123,8 @@ class Executor:
         self.lanes = Lanes(self._adverts, self._outcomes, self._reports, nursery)
         """The lanes, which may be added and removed."""
         self._recordings = Recordings()
+        removed = self._recordings.forget
+        self._door = door_for(membership, self.peer_id, {"dial"}, removed=removed)
         self._draining = False
         self._has_left = False
         self._left = trio.Event()
@@ -156,7 +170,12 @@ class Executor:
         hello = greeting(
             namespace=self._namespace, incarnation=self._incarnation, version=__version__
         )
-        session = PeerSession(stream, Session("listener", hello), self)
+        # Within this process nobody has to be let in.
+        door = None if isinstance(stream, LoopbackStream) else self._door
+        if door is not None:
+            await self._welcome(stream)
+            hello = door.greeting(hello)
+        session = PeerSession(stream, Session("listener", hello), self, door=door)
         try:
             await session.run()
         finally:
@@ -205,7 +224,7 @@ class Executor:
             response = await self._settle(call)
             if response.status == "refused":
                 self._refused += 1
-            call.respond(self._with_load(response, call.minor))
+            call.respond(_with_load(response, self, call.minor))
             self._reports.served(call, response, arrived_at=arrived_at)
         except trio.Cancelled:
             self._cancelled += 1
@@ -214,13 +233,6 @@ class Executor:
         finally:
             self._calls -= 1
             self._quiet.set()
-
-    def _with_load(self, response: CommandResponse, minor: int) -> CommandResponse:
-        """The response with the load of now: of its lane, for a dialer that knows of lanes."""
-        lane = next((lane for lane in self.lanes if lane.id == response.lane), None)
-        if minor < 1 or lane is None:
-            return attrs.evolve(response, load=self.load(), lane=None)
-        return attrs.evolve(response, load=lane.load())
 
     async def _settle(self, call: ServerCall) -> CommandResponse:
         """How the request of *call* ends."""
@@ -326,6 +338,14 @@ class Executor:
                 await self._left.wait()
 
 
+def _with_load(response: CommandResponse, executor: Executor, minor: int) -> CommandResponse:
+    """The response with the load of now: of its lane, for a dialer that knows of lanes."""
+    lane = next((lane for lane in executor.lanes if lane.id == response.lane), None)
+    if minor < 1 or lane is None:
+        return attrs.evolve(response, load=executor.load(), lane=None)
+    return attrs.evolve(response, load=lane.load())
+
+
 @asynccontextmanager
 async def open_executor(
     node: Node,
@@ -341,6 +361,8 @@ async def open_executor(
     report_delay: float = DEFAULT_REPORT_DELAY_SECONDS,
     strangers: Caps = NO_CAPS,
     name: str | None = None,
+    membership: Membership | None = None,
+    welcome: Welcome = welcome_at_once,
 ) -> AsyncIterator[Executor]:
     """Answer the requests that come to *node*, for as long as the context lasts.
 
@@ -357,6 +379,8 @@ async def open_executor(
       report_delay: Seconds between a change of load and its report.
       strangers: What dialers of other owners may ask for.
       name: The machine's name for people; see `Capability.machine_name`.
+      membership: Our membership, if the namespace is closed.
+      welcome: Waits until a dialer of a closed namespace may say who it is.
 
     Raises:
       ConfigurationError: if a value makes no sense.
@@ -374,12 +398,16 @@ async def open_executor(
             report_delay=report_delay,
             strangers=strangers,
             name=name,
+            membership=membership,
+            welcome=welcome,
         )
         for backend in each_of(backends):
             await executor.lanes.add(
                 backend, queue_limit=queue_limit, strict=strict, calibrate=calibrate
             )
         nursery.start_soon(executor.advertise)
+        if executor._door is not None:
+            nursery.start_soon(executor._door.run)
         node.handle(PROTOCOL, executor.serve)
         yield executor
         await executor.leave()

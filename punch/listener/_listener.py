@@ -5,6 +5,7 @@ Requests are left to the executor, and how the namespace is met to `punch.discov
 
 from __future__ import annotations
 
+import ipaddress
 import os
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -14,6 +15,7 @@ from typing import Literal
 import trio
 
 from .._logs import get_logger
+from ..access import Membership
 from ..admission import NO_CAPS, Caps
 from ..capability import Capability, PeerId
 from ..discovery import (
@@ -26,17 +28,19 @@ from ..discovery import (
     new_incarnation,
     parse_bootstraps,
 )
+from ..discovery.attendance import Checks
 from ..discovery.lan import Lan
 from ..events import Bus
 from ..exceptions import ConfigurationError, PunchError
 from ..libp2p import open_node
 from ..machine import Machine
-from ..network import Address, Node, Stream, parse_address, ways_to
+from ..network import Address, Node, Stream, own_hosts, parse_address, ways_to
 from ..peers import checked_name
 from ._adverts import DEFAULT_REPORT_DELAY_SECONDS
 from ._executor import Executor, ListenerStatistics, open_executor
 from ._lane import RunningLane
 from ._lanes import OneOrMore, Openable, each_of
+from .meeting import Reception, open_meeting_here
 
 log = get_logger(__name__)
 
@@ -209,6 +213,7 @@ async def open_listener(
     report_delay: float = DEFAULT_REPORT_DELAY_SECONDS,
     strangers: Caps = NO_CAPS,
     name: str | None = None,
+    membership: Membership | None = None,
 ) -> AsyncIterator[Listener]:
     """A listener, for as long as the context lasts: it joins a namespace and answers its dialers.
 
@@ -249,6 +254,9 @@ async def open_listener(
       strangers: What peers of other owners may ask for; today a peer is of the same owner if it is
         on this machine. What exceeds it is refused, and the offers say so.
       name: What people call this machine, told to dialers; by default none is. No rule goes by it.
+      membership: Our membership of a closed namespace, which *namespace* then names: members alone
+        are served, and may meet here as at a bootstrap. Where no *listen* is given, it listens on
+        all addresses of this machine.
 
     Raises:
       ConfigurationError: if an argument makes no sense; the text names it.
@@ -268,12 +276,18 @@ async def open_listener(
                     listen=[str(parse_address(text, setting="listen")) for text in listen],
                     wanted=None
                     if listen
-                    else partial(addresses_to_listen_on, places, transport=transport),
+                    else partial(
+                        addresses_to_listen_on,
+                        places,
+                        transport=transport,
+                        is_closed=membership is not None,
+                    ),
                     ports=() if listen else LISTENER_PORTS,
                     announce=[str(parse_address(text, setting="announce")) for text in announce],
                     transport=transport,
                 )
             )
+        reception = Reception()
         executor = await stack.enter_async_context(
             open_executor(
                 node,
@@ -284,6 +298,8 @@ async def open_listener(
                 report_delay=report_delay,
                 strangers=strangers,
                 name=None if name is None else _named(name),
+                membership=membership,
+                welcome=reception.welcome,
             )
         )
         # Lanes are timed before the namespace is joined, so that the first advert is true.
@@ -291,18 +307,25 @@ async def open_listener(
             await executor.lanes.add(
                 backend, queue_limit=queue_limit, strict=strict, calibrate=calibrate
             )
+        own, checks = None, Checks(node, namespace, membership)
+        if membership is not None:
+            own = await stack.enter_async_context(open_meeting_here(node, membership, checks))
         directory = await stack.enter_async_context(
             join_namespace(
                 node,
                 places,
-                sources=() if places else (Nowhere(),),
+                sources=own.sources if own is not None else () if places else (Nowhere(),),
                 lan=lan,
                 known=known,
                 namespace=namespace,
                 roles={"listener"},
                 incarnation=incarnation,
+                checks=checks,
             )
         )
+        reception.joined(directory)
+        if own is not None:
+            stack.enter_context(own.relaying(directory))
         listener = Listener(
             executor,
             node=node,
@@ -326,7 +349,10 @@ def _named(name: str) -> str:
 
 
 async def addresses_to_listen_on(
-    bootstraps: Sequence[Address], *, transport: Literal["tcp", "quic", "dual"]
+    bootstraps: Sequence[Address],
+    *,
+    transport: Literal["tcp", "quic", "dual"],
+    is_closed: bool = False,
 ) -> tuple[str, ...]:
     """Where to listen if nobody says: on the interfaces that lead to the bootstraps, at any port.
 
@@ -335,9 +361,14 @@ async def addresses_to_listen_on(
     Args:
       bootstraps: Where the namespace meets.
       transport: Transport to listen with.
+      is_closed: Whether the namespace is: then on all addresses that this machine has, since any
+        member may come to any other, and nobody else is let in.
 
     """
     hosts: dict[str, None] = {}
+    if is_closed:
+        # A link-local address means nothing without the name of an interface.
+        hosts = {host: None for host in own_hosts() if not ipaddress.ip_address(host).is_link_local}
     for place in bootstraps:
         hosts |= dict.fromkeys(await ways_to(place))
     places = [

@@ -14,6 +14,7 @@ one. So an answer is made in a task of its own into a `Recording`, from which it
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Collection
 
 import attrs
 
@@ -110,6 +111,14 @@ class Recordings:
             response = recording.response
             if response is not None and response.status == "success":
                 self._keep(recording, response.result or Completion(), now)
+
+    def forget(self, dialers: Collection[PeerId]) -> None:
+        """Drop the answers of *dialers*, who are members no longer, and end those under way."""
+        for key in [key for key in self._kept if key[0] in dialers]:
+            self._forget(key)
+        for key, recording in self._running.items():
+            if key[0] in dialers:
+                recording.scope.cancel()
 
     def _keep(self, recording: Recording, completion: Completion, now: float) -> None:
         size = len(completion.text.encode("utf-8", "replace"))

@@ -6,11 +6,14 @@ ask, by the dialer.
 
 from ._calls import ClientCall, FromListener, ServerCall
 from ._carrier import PeerSession, SessionHandler, SessionStatistics
+from ._door import Door, door_for
 
 __all__ = [
     "PeerSession",
     "SessionHandler",
     "SessionStatistics",
+    "Door",
+    "door_for",
     "ClientCall",
     "FromListener",
     "ServerCall",

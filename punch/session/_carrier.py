@@ -6,16 +6,15 @@ comes of a message by the handler. No request ever cancels one of the three task
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from typing import Protocol
 
 import attrs
 import trio
 
 from .._logs import get_logger
-from ..access import Admit, Introduction, admit_everybody
+from ..access import Admit, admit_everybody
 from ..capability import PeerId
 from ..exceptions import (
     CONNECTION_LOST,
@@ -29,7 +28,7 @@ from ..exceptions import (
     RemoteProtocolError,
     RequestConflict,
 )
-from ..network import Stream, is_own
+from ..network import Stream
 from ..wire import (
     Advert,
     Cancel,
@@ -50,6 +49,7 @@ from ..wire import (
     Request,
     Response,
     Session,
+    Standing,
     Started,
     State,
     Usage,
@@ -57,6 +57,7 @@ from ..wire import (
 )
 from ._call_table import CallTable
 from ._calls import ClientCall, ServerCall
+from ._door import Door, OpenDoor
 from ._heartbeat import HEARTBEAT_SECONDS, Heartbeat
 from ._outbox import Outbox
 
@@ -130,6 +131,7 @@ class PeerSession:
       session: The rules.
       handler: What to do with what comes in.
       admit: Decides whether the peer is let in, once it has said hello.
+      door: The same in a closed namespace, and whether it may stay.
 
     """
 
@@ -140,15 +142,17 @@ class PeerSession:
         handler: SessionHandler,
         *,
         admit: Admit = admit_everybody,
+        door: Door | None = None,
     ) -> None:
         self.peer_id = stream.peer_id
-        self.is_own = is_own(stream)
-        """True if the peer is of this machine, and so of the same owner."""
+        self._door = OpenDoor(stream, admit) if door is None else door
+        self.is_own = self._door.is_own(stream.peer_id)
+        """True if the peer is of the same owner, as far as it has said who it is."""
         self.ended: PeerError | None = None
         """Why the session ended, once it has."""
         self._stream = stream
         self._session = session
-        session.admit = _door(admit, stream.peer_id)
+        session.admit = partial(self._door.let_in, stream.peer_id)
         self._handler = handler
         self._calls = CallTable()
         self._scope = trio.CancelScope()
@@ -168,11 +172,10 @@ class PeerSession:
 
     def statistics(self) -> SessionStatistics:
         """The size of the session now."""
-        calls = self._calls
         return SessionStatistics(
             requests=self._session.requests,
-            client_calls=len(calls.asked),
-            server_calls=len(calls.served),
+            client_calls=len(self._calls.asked),
+            server_calls=len(self._calls.served),
             sent=self._outbox.sent,
             received=self._received,
         )
@@ -187,6 +190,7 @@ class PeerSession:
                     nursery.start_soon(self._beat)
                     await self._read(nursery)
         finally:
+            self._door.left(self)
             self.close("bye", "the session was closed")
             with trio.CancelScope(shield=True):
                 with trio.move_on_after(FAREWELL_SECONDS), suppress(PeerUnreachable):
@@ -204,12 +208,7 @@ class PeerSession:
         """
         if self.ended is not None:
             raise self.ended
-        if self._session.is_in_flight(request.request_id):
-            raise _conflict(request.request_id)
-        if not self._session.can_ask:
-            raise PeerRefused(
-                f"takes no more than {self._session.requests} at once", peer_id=self.peer_id
-            )
+        _check_room(self._session, request.request_id, self.peer_id)
         try:
             self._session.send(Request(request=request))
         except LocalProtocolError as error:
@@ -270,8 +269,7 @@ class PeerSession:
                 log.info("a peer was turned away", peer=self.peer_id, why=str(error))
                 self._lose(f"not let in: {error}")
             except RemoteProtocolError as error:
-                why = str(error)
-                log.warning("session ended: the peer broke a rule", peer=self.peer_id, why=why)
+                log.warning("session ended: a rule is broken", peer=self.peer_id, why=str(error))
                 self._lose(f"broke the protocol: {error}")
 
     async def _beat(self) -> None:
@@ -305,9 +303,13 @@ class PeerSession:
             case Hello():
                 # The rules have queued a listener's own Hello.
                 self._outbox.wake()
+                self.is_own = self._door.is_own(self.peer_id)
                 self._handler.opened(self, message)
+                self._door.opened(self)
                 if self._session.role == "dialer":
                     self.say(Ping(nonce=self._heartbeat.ping(trio.current_time())))
+            case Standing():
+                self._door.heard(self, message)
             case Goodbye(code=code, message=text):
                 self._lose(f"said goodbye ({code}): {quoted(text)}")
 
@@ -373,23 +375,14 @@ class PeerSession:
         self._scope.cancel()
 
 
-def _door(admit: Admit, peer_id: PeerId) -> Callable[[Hello], None]:
-    """A function that decides by the peer's hello: it returns, or raises `NotPermitted`."""
-
-    def let_in(hello: Hello) -> None:
-        introduction = Introduction(namespace=hello.namespace, grant=hello.grant)
-        # The ends of grants are UTC, so this one rule knows the machine's clock.
-        refusal = admit(peer_id, introduction, time.time())
-        if refusal is not None:
-            raise NotPermitted(refusal.reason)
-
-    return let_in
-
-
-def _conflict(request_id: str) -> RequestConflict:
-    return RequestConflict(
-        f"request_id {request_id!r} is in flight already: give each request its own"
-    )
+def _check_room(session: Session, request_id: str, peer_id: PeerId) -> None:
+    """Raise what keeps a request from being sent now, if anything does."""
+    if session.is_in_flight(request_id):
+        raise RequestConflict(
+            f"request_id {request_id!r} is in flight already: give each request its own"
+        )
+    if not session.can_ask:
+        raise PeerRefused(f"takes no more than {session.requests} at once", peer_id=peer_id)
 
 
 def _stranded(response: CommandResponse, error: LocalProtocolError) -> CommandResponse:

@@ -49,6 +49,8 @@ from ._limits import (
     MAX_PICTURE_BYTES,
     MAX_REACH,
     MAX_REASON_CHARACTERS,
+    MAX_REVOCATION_BYTES,
+    MAX_REVOCATIONS,
     MAX_TOKEN_CHARACTERS,
     MAX_TOOL_CALLS,
     MIN_LOGPROB,
@@ -110,7 +112,7 @@ from ._response import (
     Usage,
 )
 from ._schema import MINOR, fault_of_offer
-from ._session import PROTOCOL, WINDOW, Session, State, diagram, greeting
+from ._session import NEWER, PROTOCOL, WINDOW, Session, State, diagram, greeting
 from .checks import broken_rule, check_request
 
 __all__ = [
@@ -156,6 +158,7 @@ __all__ = [
     "Pong",
     # a session, without I/O
     "PROTOCOL",
+    "NEWER",
     "WINDOW",
     "Session",
     "State",
@@ -206,6 +209,8 @@ __all__ = [
     "MAX_HINTS",
     "MAX_PEER_CHARACTERS",
     "MAX_REASON_CHARACTERS",
+    "MAX_REVOCATION_BYTES",
+    "MAX_REVOCATIONS",
     "MAX_LOGPROBS",
     "MAX_TOKEN_CHARACTERS",
     "MIN_LOGPROB",

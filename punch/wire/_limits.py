@@ -50,9 +50,9 @@ MAX_REASON_CHARACTERS = 256
 MAX_GRANT_BYTES = 2560
 MAX_KEY_BYTES = 64
 
-# A removal with the chain of who signed it and what is kept of the removed one's grants: it fits a
-# frame of a meeting. So many removals at a time; who knows more sends several.
-MAX_REVOCATION_BYTES = 7168
+# A removal with the chain of who signed it and what is kept of the removed one's grants. So many of
+# them at a time; who knows more sends several messages.
+MAX_REVOCATION_BYTES = 8192
 MAX_REVOCATIONS = 64
 
 # More turns than people have; their keys alone take a tenth of the containers of a frame.

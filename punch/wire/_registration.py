@@ -16,8 +16,8 @@ from ..capability import PeerId
 # serves another.
 SIGNING_CONTEXT = b"punch registration 1\n"
 
-# In a closed namespace the root's public key stands between the two: what a member has signed there
-# cannot be shown in the open namespace of that name, nor the other way round.
+# In a closed namespace the root's public key and its length stand between the two: what a member
+# has signed there cannot be shown in the open namespace of that name, nor the other way round.
 CLOSED_SIGNING_CONTEXT = b"punch registration 2\n"
 
 SHARED_IDENTITY = "shared_identity"
@@ -116,7 +116,12 @@ class Join:
         """The bytes that the signature is over."""
         if self.root is None:
             return SIGNING_CONTEXT + self.registration
-        return CLOSED_SIGNING_CONTEXT + self.root + self.registration
+        return (
+            CLOSED_SIGNING_CONTEXT
+            + len(self.root).to_bytes(1, "big")
+            + self.root
+            + self.registration
+        )
 
 
 @attrs.frozen(kw_only=True)

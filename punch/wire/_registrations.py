@@ -134,6 +134,8 @@ class Registrations:
             before.addresses != registration.addresses
             or before.incarnation != registration.incarnation
             or before.roles != registration.roles
+            # A chain ends: who is told of its peer is told of the next one.
+            or known.join.grant != join.grant
         )
 
     def _check_room(self, namespace: NamespaceId, members: int, host: str | None) -> None:

@@ -160,7 +160,7 @@ def test_waiting_is_in_vain_only_when_no_source_can_recover() -> None:
 
 def test_a_source_that_lists_too_many_fills_no_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is beyond the limit is not looked at; what was there stays."""
-    monkeypatch.setattr("punch.discovery._directory.MAX_LISTED", 3)
+    monkeypatch.setattr("punch.discovery._listed.MAX_LISTED", 3)
     source = ScriptedSource("a")
     directory = directory_of(source)
     source.found(Sighting(present=tuple(listener(f"x{number}") for number in range(10))))

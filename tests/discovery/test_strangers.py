@@ -17,7 +17,7 @@ from punch.backends import MockBackend, MockScript
 from punch.capability import PeerId
 from punch.dialer import open_router
 from punch.discovery import _session_pool as pool_rules
-from punch.discovery._dials import MAX_ACCOUNTS, MAX_DIALS, Dials, _Accounts
+from punch.discovery._dials import MAX_ACCOUNTS, MAX_DIALS, Accounts, Dials
 from punch.discovery._meeting import PROTOCOL, FramedStream
 from punch.exceptions import PeerUnreachable
 from punch.network import Address, Stream, parse_address, site_of, unfit
@@ -269,7 +269,7 @@ def test_a_household_is_one_machine_by_64_bits() -> None:
 
 def test_accounts_are_bounded_and_forget_those_that_owe_least() -> None:
     """A made-up host for each failure fills no memory."""
-    accounts = _Accounts(1.0, 0.001)
+    accounts = Accounts(1.0, 0.001)
     accounts.charge("owes", 0.0)
     accounts.charge("owes", 0.0)
     for number in range(3 * MAX_ACCOUNTS):

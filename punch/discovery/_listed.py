@@ -1,0 +1,152 @@
+"""One source of the directory with the members that it lists.
+
+What several sources say is merged in `_directory`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+
+import attrs
+
+from .._logs import get_logger
+from ..capability import PeerId
+from ..exceptions import PunchError
+from ..peers import Twins
+from ..wire import SHARED_IDENTITY, Join, Reach, Registration
+from ._known_member import MAX_LISTED
+from ._source import Sighting, Source
+
+log = get_logger(__name__)
+
+SHARED_BY_OTHERS = (
+    "two processes have this identity: one has a copy of the other's key file, and requests go now "
+    "to one and now to the other; start one of them with another --identity"
+)
+
+SHARED_IDENTITY_TEXT = (
+    "another process has the same identity: one has a copy of the other's key file, and dialers "
+    "meet now one and now the other; start one of them with another --identity"
+)
+
+
+@attrs.define(eq=False)
+class Listed:
+    """A source with the members that it lists."""
+
+    source: Source
+    members: dict[PeerId, Registration] = attrs.field(factory=dict)
+    relayed: frozenset[PeerId] = frozenset()
+    """Those that it has from another source."""
+    is_near: bool = False
+    notices: frozenset[str] = frozenset()
+    reach: dict[PeerId, Reach] = attrs.field(factory=dict)
+    """How its members could be dialled; of none that it does not list."""
+    is_working: bool = False
+    trouble: PunchError | None = None
+    is_final: bool = False
+    is_besides: bool = False
+    """True if it is no reason to think that we are in the namespace, see `needs_members`."""
+
+    @property
+    def is_idle(self) -> bool:
+        """True if nobody waits for it."""
+        return self.is_besides and not self.is_working
+
+    @property
+    def is_ours(self) -> bool:
+        """True if the source is this very process, which works whatever the network does."""
+        return getattr(self.source, "is_ours", False)
+
+    def note(self, notices: frozenset[str], own: PeerId) -> None:
+        """Take what the source has noticed of us, who are *own*."""
+        if SHARED_IDENTITY in notices and SHARED_IDENTITY not in self.notices:
+            log.warning(SHARED_IDENTITY_TEXT, peer=own, source=self.source.name)
+        # Once it was seen it stays: the two take turns, and each is alone for a while.
+        self.notices |= notices
+
+    def take(
+        self, sighting: Sighting, own: PeerId, twins: set[PeerId], incarnations: Twins | None
+    ) -> tuple[Registration, ...]:
+        """List what a sighting says; returns what is news of listeners.
+
+        Args:
+          sighting: What the source says.
+          own: Our own identity, which is not listed.
+          twins: Takes the peers that two processes claim to be.
+          incarnations: Knows which process of each was there; `None` where sources may be late.
+
+        """
+        self.is_near = sighting.is_near
+        before = self.members
+        after = {} if sighting.is_whole else dict(before)
+        for peer_id in sighting.gone:
+            after.pop(peer_id, None)
+        news: dict[PeerId, Registration] = {}
+        for registration in sighting.present:
+            peer_id = registration.peer_id
+            if not registration.is_shown or peer_id == own:
+                continue
+            known = before.get(peer_id)
+            # Rule 2 within one source: a roster that came late takes nothing back. Where none comes
+            # late, a lower incarnation is that of a peer whose clock was set back meanwhile.
+            is_other = known is not None and known.incarnation != registration.incarnation
+            if (
+                known is not None
+                and stamp_of(known) > stamp_of(registration)
+                and not (is_other and sighting.is_ordered)
+            ):
+                registration = known
+            elif incarnations is not None and incarnations.came(
+                peer_id, registration.incarnation, 0.0
+            ):
+                # However long ago the other was there: nobody starts anew as an earlier process.
+                if peer_id not in twins:
+                    log.warning("a copied identity", peer=peer_id, why=SHARED_BY_OTHERS)
+                twins.add(peer_id)
+            if peer_id in after or len(after) < MAX_LISTED:
+                after[peer_id] = registration
+            else:
+                log.warning("a source lists too many members", source=self.source.name)
+                break
+            if registration.is_listener and registration != known:
+                news[peer_id] = registration
+        told = {each.peer_id for each in sighting.present}
+        self.members = after
+        self.relayed = ((self.relayed - told) | sighting.relayed) & after.keys()
+        return tuple(news.values())
+
+    def keep(self, is_member: Callable[[Registration], bool]) -> None:
+        """Forget the members of which *is_member* is not true."""
+        kept = {peer: each for peer, each in self.members.items() if is_member(each)}
+        self.members, self.relayed = kept, self.relayed & kept.keys()
+
+    def hear_reach(self, news: Sequence[Reach], own: PeerId) -> None:
+        """Take what the source says of how others than *own* could be dialled."""
+        for reach in news:
+            if reach.by == "bootstrap" and reach.peer_id != own:
+                self.reach[reach.peer_id] = reach
+        self.reach = {peer: reach for peer, reach in self.reach.items() if peer in self.members}
+
+
+def stamp_of(registration: Registration) -> tuple[int, int]:
+    """A key that orders the registrations of one peer by age."""
+    return registration.incarnation, registration.sequence
+
+
+def first_hand(
+    sources: Iterable[Listed], join_of: Callable[[Registration], Join | None]
+) -> dict[PeerId, Join]:
+    """The latest joins of members that one of *sources*, not ourselves, has from themselves."""
+    found: dict[PeerId, Registration] = {}
+    for listed in sources:
+        if listed.is_ours or not listed.is_working:
+            continue
+        for peer_id, registration in listed.members.items():
+            known = found.get(peer_id)
+            if peer_id not in listed.relayed and (
+                known is None or stamp_of(known) < stamp_of(registration)
+            ):
+                found[peer_id] = registration
+    joins = {peer_id: join_of(each) for peer_id, each in found.items()}
+    return {peer_id: join for peer_id, join in joins.items() if join is not None}

@@ -1,0 +1,18 @@
+"""Our side of meeting points: what we say there, what we believe of what is said, and where to go.
+
+Which sources there are is decided by the directory; the meeting points' side is in
+`punch.bootstrap`.
+"""
+
+from ._checks import Checks
+from ._members import MAX_MEETINGS, MemberSource, member_sources
+from ._stream import Attendance, Attended
+
+__all__ = [
+    "Attendance",
+    "Attended",
+    "Checks",
+    "MemberSource",
+    "member_sources",
+    "MAX_MEETINGS",
+]
