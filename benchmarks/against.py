@@ -276,6 +276,7 @@ GROUPS: Mapping[str, Callable[[ExitStack, Path], Measure]] = {
     "inference": inference,
     "decide": reported("decide"),
     "admission": reported("admission"),
+    "admits": reported("admits"),
     "memory": reported("memory"),
     # Its deaths are drawn anew each time: rows of it tell little, and only if it is named.
     "churn": reported("churn"),

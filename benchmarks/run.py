@@ -21,6 +21,7 @@ import time
 from pathlib import Path
 
 import admission
+import admits
 import against
 import at_once
 import churn
@@ -40,7 +41,7 @@ RESULTS = Path(__file__).parent / "RESULTS.md"
 
 MEASUREMENTS = {
     module.__name__: module
-    for module in (hop, at_once, streams, inference, decide, admission, churn, memory)
+    for module in (hop, at_once, streams, inference, decide, admission, admits, churn, memory)
 }
 
 # With programs and sections of their own.

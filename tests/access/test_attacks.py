@@ -103,6 +103,21 @@ def test_a_machine_makes_no_admin_of_itself() -> None:
         assert rule in ("malformed", "bad_signature")
 
 
+def test_a_chain_has_no_gap() -> None:
+    """Whoever has seen an admin's grant puts nothing of its own behind it."""
+    thief = HOME.keys.peer_id("thief")
+    encoded = encode_map(fields(LAPTOP, issuer=key_of(thief)))
+    signature = HOME.keys.signer(thief)(GRANT_CONTEXT + encoded)
+    links = [
+        *({"grant": link.encoded, "signature": link.signature} for link in DESK.chain),
+        {"grant": encoded, "signature": signature},
+    ]
+    assert heard(encode_map({"grants": links}), LAPTOP.peer_id) == "chain"
+    other = HOME.machine("guest", by=HOME.admin("other"))
+    assert heard((*DESK.chain, other.chain[-1]), other.peer_id) == "chain"
+    assert heard((*DESK.chain, other.chain[-1], LAPTOP.chain[-1]), LAPTOP.peer_id) == "chain"
+
+
 def test_nobody_lets_itself_in() -> None:
     """Neither as its own root, nor as its own issuer, nor in a circle."""
     one = HOME.keys.peer_id("one")

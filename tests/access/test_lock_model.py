@@ -261,6 +261,7 @@ class Locks(RuleBasedStateMachine):
         changes = st.one_of(
             st.fixed_dictionaries({"signer": st.sampled_from([ROOT, *KEYS])}),
             st.fixed_dictionaries({"issuer": st.sampled_from([ROOT, *KEYS])}),
+            st.sampled_from(KEYS).map(lambda key: {"issuer": key, "signer": key}),
             st.fixed_dictionaries({"subject": st.sampled_from([ROOT, *KEYS])}),
             st.fixed_dictionaries({"kind": st.sampled_from(["admin", "machine", "process"])}),
             st.fixed_dictionaries({"scopes": st.sampled_from(SCOPES)}),
