@@ -148,6 +148,14 @@ class Wire:
         command("ip", "-n", namespace, "link", "add", "name", self.bridge, "type", "bridge")
         command("ip", "-n", namespace, "link", "set", self.bridge, "up")
 
+    def block_multicast(self) -> None:
+        """Carry no mDNS between the machines of any wire, as a network for guests."""
+        text = (
+            "table bridge lab { chain forward { type filter hook forward priority 0; "
+            "policy accept; udp dport 5353 drop\n}\n}\n"
+        )
+        command("ip", "netns", "exec", self.namespace, "nft", "-f", "-", typed=text)
+
     def next_host(self) -> int:
         """The last part of an address that no machine had before."""
         self._hosts += 1
@@ -268,6 +276,16 @@ class Machine(Programs):
     def silence(self) -> None:
         """Drop every packet in, of whatever connection: the machine has vanished."""
         self._rules("type filter hook input priority 0; policy accept;", 'iifname != "lo" drop')
+
+    def mute(self) -> None:
+        """Drop mDNS in and out, as a firewall of the machine's own that knows it not."""
+        rules = "udp dport 5353 drop"
+        chains = "\n".join(
+            f"chain {hook} {{ type filter hook {hook} priority 0; policy accept; {rules}\n}}"
+            for hook in ("input", "output")
+        )
+        text = f"flush ruleset\ntable inet lab {{\n{chains}\n}}\n"
+        command("ip", "netns", "exec", self.namespace, "nft", "-f", "-", typed=text)
 
     def open(self) -> None:
         """Have no firewall."""

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import pytest
 from integration.programs import limit
 from lab.machines import BOOTSTRAP_PORT, Lab
 
@@ -43,3 +44,39 @@ def test_two_machines_find_each_other_by_mdns_alone(lab: Lab) -> None:
     shown = shed.punch("peers", "--once").out
     assert "found by LAN: 2 listeners" in shown, shown
     assert not stranger.events("listening")
+
+
+@pytest.mark.long
+@limit(100)
+def test_with_mdns_blocked_all_else_works_and_says_so(lab: Lab) -> None:
+    """By the wire, and by one machine's own firewall: requests are answered, and each says why."""
+    boot, deaf, well = (lab.machine(name) for name in ("boot", "deaf", "well"))
+    boot.wire.block_multicast()
+    deaf.mute()
+    boot.bootstrap("--listen", f"/ip4/{boot.ip4}/tcp/{BOOTSTRAP_PORT}")
+    muted, listener = deaf.start("listener"), well.start("listener")
+    for machine, program in ((deaf, muted), (well, listener)):
+        machine.ready(program)
+    answer = boot.dial(*ASK).json()
+    assert answer["executor"] in {muted.peer_id, listener.peer_id}
+    watch = boot.start_punch("peers")
+    said = muted.wait_for("mDNS does not work here; all else does")
+    assert "does not come back to it: its firewall drops it" in said["why"]
+    until(lambda: "found by LAN: 2 members are on this LAN" in watch.out, "punch peers says so")
+    assert "and none is heard by mDNS" in watch.out
+    # Alone in hearing itself, and no dialer: it has nothing to say of it.
+    assert not listener.events("mDNS does not work here; all else does")
+
+
+@pytest.mark.long
+@limit(60)
+def test_mdns_is_off_where_it_is_switched_off(lab: Lab) -> None:
+    """A listener that says nothing is not found, while one beside it is."""
+    desk, shed = lab.machine("desk"), lab.machine("shed")
+    lab.meeting = NOBODY
+    silent = desk.start("listener", "--no-lan")
+    heard = desk.start("listener")
+    assert shed.dial(*ASK).json()["executor"] == desk.ready(heard).peer_id
+    assert not silent.events("listening")
+    shown = shed.punch("peers", "--once", "--no-lan").out
+    assert "found by LAN" not in shown
