@@ -24,6 +24,8 @@ usage: punch COMMAND ...
   punch alias       give models further names, and list these
   punch keys        make, list and revoke API keys of the gateway
   punch namespace   make a closed namespace, and show those of this machine
+  punch invite      let a machine join a closed namespace
+  punch join        join a closed namespace with the code of an invite
   punch leave       take a closed namespace off this machine
   punch peers       show the listeners of a namespace, again every second
   punch why         tell what was decided for a request, why, and what came of it
@@ -46,6 +48,18 @@ def _namespace(arguments: Sequence[str]) -> int:
     from .cli.commands._namespace import namespace
 
     return namespace(arguments)
+
+
+def _invite(arguments: Sequence[str]) -> int:
+    from .cli.commands._invite import invite
+
+    return invite(arguments)
+
+
+def _join(arguments: Sequence[str]) -> int:
+    from .cli.commands._join import join
+
+    return join(arguments)
 
 
 def _leave(arguments: Sequence[str]) -> int:
@@ -77,6 +91,8 @@ COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "alias": alias,
     "keys": _keys,
     "namespace": _namespace,
+    "invite": _invite,
+    "join": _join,
     "leave": _leave,
     "peers": peers,
     "why": why,

@@ -475,9 +475,10 @@ class IdentityChanged(NetworkError):
 
 
 class NotPermitted(NetworkError):
-    """A peer is not allowed to do this here."""
+    """A peer is not allowed to do this here; `rule` is the word for why, where it is known."""
 
     code = "not_permitted"
+    rule: str | None = None
 
 
 class BootstrapFull(NetworkError):
@@ -496,5 +497,4 @@ def _codes(kind: type[PunchError]) -> frozenset[str]:
     return frozenset({kind.code}).union(*map(_codes, kind.__subclasses__()))
 
 
-CODES = _codes(PunchError)
-"""The codes of all errors here."""
+CODES = _codes(PunchError)  # Of all errors here.

@@ -4,7 +4,8 @@ What a grant allows is decided by `punch.access`; here it is kept in files that 
 machine share, made, renewed and asked for.
 """
 
-from ._folder import default_folder
+from ._door import Door
+from ._folder import default_folder, write_secret
 from ._home import (
     Home,
     create_home,
@@ -17,8 +18,21 @@ from ._home import (
     leave_home,
     open_name,
 )
+from ._invites import changed_invites, make_invite, read_invites
+from ._joining import (
+    MEMBER_PORTS,
+    Joined,
+    everywhere,
+    join_with,
+    keep_joined,
+    open_joining,
+    places_of,
+    redeem_invite,
+)
 from ._members import MemberRecord, read_members
 from ._membership import DiskMembership, open_membership
+from ._serving import open_door, serving
+from .codes import MAX_CODE_CHARACTERS, Code, LongCode, ShortCode, parse_code
 
 __all__ = [
     # being a member
@@ -36,6 +50,28 @@ __all__ = [
     "is_open",
     "open_name",
     "default_folder",
+    "write_secret",
+    # letting others in
+    "make_invite",
+    "read_invites",
+    "changed_invites",
+    "open_door",
+    "Door",
+    "serving",
+    "Code",
+    "LongCode",
+    "ShortCode",
+    "parse_code",
+    "MAX_CODE_CHARACTERS",
+    # joining
+    "redeem_invite",
+    "open_joining",
+    "join_with",
+    "keep_joined",
+    "Joined",
+    "places_of",
+    "everywhere",
+    "MEMBER_PORTS",
     # the others
     "MemberRecord",
     "read_members",

@@ -145,6 +145,16 @@ class Folder:
             yield
 
 
+def write_secret(path: Path, data: bytes) -> None:
+    """Write *data* to a file that only its owner can read, in the place of one that is there.
+
+    Raises:
+      ConfigurationError: if it cannot be written.
+
+    """
+    Folder(path.parent).write(path.name, data)
+
+
 def folders_in(parent: Path) -> tuple[Folder, ...]:
     """The namespaces that are kept in *parent*, by name."""
     try:

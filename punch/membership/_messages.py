@@ -58,7 +58,7 @@ class Opening(Message):
 class Reply(Message):
     """The member's answer to an opening."""
 
-    proof: bytes
+    proof: bytes = b""
     """Of ``code`` the second half of the key exchange; of ``nearby`` a random number."""
     confirmation: bytes = b""
     """Of ``code``: proves that the member knows the secret."""
@@ -68,6 +68,9 @@ class Reply(Message):
     """Of ``nearby``: the key that it is closed with."""
     member: str = ""
     """Of ``nearby``: what the member's machine is called."""
+    refused: str = ""
+    """The rule that forbids to go on, in one word; see `Outcome`, which may come in its place."""
+    reason: str = ""
 
 
 @attrs.frozen(kw_only=True)
@@ -102,6 +105,8 @@ class Outcome(Message):
     """The newest; all are in the first roster."""
     members: tuple[str, ...] = ()
     """Members, as JSON; see `MemberRecord`."""
+    places: tuple[str, ...] = ()
+    """Where members were, as multiaddresses."""
     reached: str = ""
     """The address at which the newcomer was dialled back; empty if it could not be."""
     trouble: str = ""

@@ -17,9 +17,9 @@ from hashlib import sha256
 
 import attrs
 
-from ..access import fault_of_name
-from ..exceptions import ConfigurationError
-from ..network import Address, parse_address
+from ...access import fault_of_name
+from ...exceptions import ConfigurationError
+from ...network import Address, parse_address
 from ._words import WORDS
 
 PREFIX = "punch1"

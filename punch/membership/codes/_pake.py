@@ -13,8 +13,8 @@ from hashlib import sha256
 
 from spake2 import SPAKE2_A, SPAKE2_B
 
-from ..capability import PeerId
-from ..exceptions import RemoteProtocolError
+from ...capability import PeerId
+from ...exceptions import RemoteProtocolError
 
 # A side's letter and a point of the curve, see the package.
 MESSAGE_BYTES = 33

@@ -1,0 +1,266 @@
+"""``punch invite``: makes a right to join, prints its code, and serves it where no program does."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from datetime import UTC, datetime
+from pathlib import Path
+
+import attrs
+import trio
+
+from ...access import Invite
+from ...discovery import parse_bootstrap
+from ...exceptions import ConfigurationError
+from ...libp2p import open_node
+from ...membership import (
+    MEMBER_PORTS,
+    Code,
+    Home,
+    changed_invites,
+    everywhere,
+    make_invite,
+    open_door,
+    open_membership,
+    read_invites,
+    serving,
+    write_secret,
+)
+from ...network import Address, parse_address
+from ...settings import (
+    LOG_LEVEL,
+    PATH,
+    SWITCH,
+    TEXT,
+    ProgramSettings,
+    Rule,
+    count,
+    of,
+    optional,
+    setting,
+    several,
+)
+from .._exits import ExitCode
+from .._identity import claim_identity
+from .._output import plain
+from .._run import Shutdown, run_program
+from ._keys import expiry
+from ._namespace import home_of
+
+ABOUT = """\
+Let a machine join a closed namespace: print a code for `punch join`.
+
+The code is alone on standard output. Whoever has it may join until it is used up, so show it to
+nobody else. Where no program of this machine serves the namespace, this one does, and waits."""
+
+# How often it is looked whether the invite was used.
+CHECK_SECONDS = 0.5
+
+
+def _ends(text: str) -> float:
+    return expiry(text, time.time()) - time.time()
+
+
+NAMESPACE = optional(
+    "namespace", TEXT, metavar="NAME", help="which one; may be left out if it is the only one"
+)
+SCOPE = several(
+    "scope",
+    TEXT,
+    variable="",
+    metavar="SCOPE",
+    help="what it may do: dial, listen, lend, borrow, relay, admin; several with commas",
+    shown_default="dial, listen; with --mine all but admin",
+)
+USES = setting("uses", count(1), 1, variable="", metavar="N", help="machines that may use it")
+EXPIRES = optional(
+    "expires",
+    Rule(_ends),
+    variable="",
+    metavar="24h|DATE",
+    help="when it ends",
+    shown_default="24h; a short code 1h",
+)
+NAME = optional(
+    "name",
+    TEXT,
+    variable="",
+    metavar="NAME",
+    help="what to call the machine",
+    shown_default="as it says",
+)
+MINE = setting(
+    "mine", SWITCH, False, variable="", help="the machine is of the same owner as this one"
+)
+SHORT = setting(
+    "short", SWITCH, False, variable="", help="a number and two words to say, good for one try"
+)
+QR = setting("qr", SWITCH, False, variable="", help="show it on the terminal to be scanned, too")
+FILE = optional(
+    "file", PATH, variable="", metavar="FILE", help="write it to a file instead of standard output"
+)
+AT = several(
+    "at",
+    TEXT,
+    variable="",
+    metavar="HOST:PORT",
+    help="where this machine is reached, if not at its own addresses, such as a router's",
+)
+WAIT = optional(
+    "wait",
+    SWITCH,
+    variable="",
+    help="wait until it is used up",
+    shown_default="only if no program of this machine serves it",
+)
+
+
+@attrs.frozen(kw_only=True)
+class InviteSettings(ProgramSettings):
+    """Settings of ``punch invite``."""
+
+    namespace: str | None = of(NAMESPACE)
+    scope: tuple[str, ...] = of(SCOPE)
+    uses: int = of(USES)
+
+    expires: float | None = of(EXPIRES)
+    """Seconds for which it counts; `None` for what is usual."""
+
+    name: str | None = of(NAME)
+    mine: bool = of(MINE)
+    short: bool = of(SHORT)
+    qr: bool = of(QR)
+    file: Path | None = of(FILE)
+    at: tuple[str, ...] = of(AT)
+    wait: bool | None = of(WAIT)
+    log_level: str = of(LOG_LEVEL, default="warning")
+
+
+async def _invite(settings: InviteSettings, shutdown: Shutdown) -> ExitCode:
+    home = home_of(settings.namespace)
+    shutdown.drains = True
+    async with AsyncExitStack() as stack:
+        places = serving(home)
+        waits = settings.wait if settings.wait is not None else not places
+        if not places and waits:
+            identity = stack.enter_context(claim_identity("listener"))
+            membership = await stack.enter_async_context(open_membership(home, identity=identity))
+            node = await stack.enter_async_context(
+                open_node(identity=identity, wanted=everywhere, ports=MEMBER_PORTS)
+            )
+            await stack.enter_async_context(open_door(membership, node))
+            places = tuple(map(parse_address, node.addresses))
+        code, invite = _made(settings, home, places)
+        _show(settings, code, invite, places)
+        if waits:
+            await _wait(home, invite, shutdown)
+    return ExitCode.OK
+
+
+def _made(settings: InviteSettings, home: Home, places: Sequence[Address]) -> tuple[Code, Invite]:
+    given = [_place(text) for text in settings.at]
+    scopes = frozenset(
+        word.strip() for text in settings.scope for word in text.split(",") if word.strip()
+    )
+    return make_invite(
+        home,
+        now=time.time(),
+        # A code is for another machine, unless this one has no other address.
+        addresses=[*given, *_elsewhere(places)],
+        scopes=scopes or None,
+        uses=settings.uses,
+        seconds=settings.expires,
+        name=settings.name or "",
+        mine=settings.mine,
+        short=settings.short,
+    )
+
+
+def _elsewhere(places: Sequence[Address]) -> list[Address]:
+    plain_places = [attrs.evolve(place, peer_id=None) for place in places]
+    others = [place for place in plain_places if not place.is_loopback()]
+    return list(dict.fromkeys(others + [each for each in plain_places if each.is_loopback()]))
+
+
+def _place(text: str) -> Address:
+    return parse_bootstrap(text, setting="--at")
+
+
+def _show(settings: InviteSettings, code: Code, invite: Invite, places: Sequence[Address]) -> None:
+    text = code.text()
+    if settings.file is not None:
+        # Readable by its owner only, from the first moment on.
+        write_secret(settings.file, f"{text}\n".encode())
+        print(f"punch: the code is in {plain(str(settings.file))}", file=sys.stderr)
+    else:
+        print(text, flush=True)
+    if settings.qr:
+        _draw(text)
+    until = datetime.fromtimestamp(invite.ends, UTC).strftime("%Y-%m-%d %H:%M UTC")
+    many = "one machine" if invite.uses == 1 else f"{invite.uses} machines"
+    hint = "punch join"
+    if settings.short and places:
+        where = _elsewhere(places)[0]
+        hint += f" --at {where.place}"
+    print(f"punch: for {many}, until {until}; there: {hint}", file=sys.stderr, flush=True)
+    if not places:
+        print(
+            "punch: no program of this machine serves it yet: start `punch listener` or "
+            "`punch serve --listen-too`, or say --wait",
+            file=sys.stderr,
+        )
+
+
+def _draw(text: str) -> None:
+    import segno
+
+    # In capitals a code takes two thirds of the space, and is the same.
+    segno.make(text.upper(), error="l").terminal(out=sys.stderr, compact=True)
+
+
+async def _wait(home: Home, invite: Invite, shutdown: Shutdown) -> None:
+    """Wait until the invite is over, or the program is told to stop."""
+    print(
+        "punch: waiting for it to be used; Ctrl-C ends this, and the code counts on for any "
+        "program of this machine that serves",
+        file=sys.stderr,
+        flush=True,
+    )
+    used = 0
+    while not shutdown.requested.is_set():
+        found = (await trio.to_thread.run_sync(read_invites, home)).find(invite.identifier)
+        if found is None:
+            return
+        if len(found.used_by) > used:
+            used = len(found.used_by)
+            print(f"punch: {used} of {invite.uses} joined", file=sys.stderr, flush=True)
+        outcome = found.outcome(time.time())
+        if outcome == "used_up":
+            # The last one is still being told.
+            await trio.sleep(CHECK_SECONDS)
+            return
+        if outcome != "open":
+            raise ConfigurationError(f"the invite is over: {_OVER[outcome]}")
+        with trio.move_on_after(CHECK_SECONDS):
+            await shutdown.requested.wait()
+
+
+_OVER = {
+    "expired": "it has expired",
+    "withdrawn": "it was withdrawn",
+    "unknown": "a wrong guess was made at the short code; make another",
+}
+
+
+def withdraw_invites(home: Home) -> int:
+    """Withdraw every invite that could still be used; how many these were."""
+    with changed_invites(home) as invites:
+        return sum(invites.withdraw(invite.identifier, now=time.time()) for invite in invites.all)
+
+
+def invite(arguments: Sequence[str]) -> int:
+    """Run ``punch invite``; its exit code."""
+    return run_program("punch invite", ABOUT, InviteSettings, _invite, arguments)

@@ -1,0 +1,188 @@
+"""The member's side of ``/punch/join/1``: lets in who knows an invite, renews grants of members.
+
+A stranger learns nothing here: an invite that does not exist looks like a wrong guess, and what an
+invite has come to is told to whoever has proved to know its secret. Nothing secret is logged.
+"""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from functools import partial
+
+import trio
+
+from .._logs import get_logger
+from ..access import Guess, Invite, Refusal, encode_chain
+from ..capability import PeerId
+from ..exceptions import (
+    ConfigurationError,
+    NotPermitted,
+    PeerError,
+    PeerUnreachable,
+    RemoteProtocolError,
+)
+from ..network import Node, Stream, ip_of, plain_ip, site_of
+from ._invites import changed_invites
+from ._letting_in import grant_by, issuer_of, refused, welcome
+from ._membership import DiskMembership
+from ._messages import Opening, Outcome, Proof, Reply, Talk
+from ._tries import Tries
+from .codes import SECRET_BYTES, Exchange, is_same
+
+log = get_logger(__name__)
+
+# Seconds that a guest has for its next words: it computes, and dials nobody meanwhile.
+PATIENCE_SECONDS = 20.0
+
+# How long a guest may be dialled back.
+DIAL_BACK_SECONDS = 6.0
+
+MAX_IDENTIFIER_CHARACTERS = 64
+
+WRONG = Outcome(
+    refused="wrong_code",
+    reason="the code is wrong, or was tried before: a short one is good for one try",
+)
+BUSY = Outcome(refused="busy", reason="there were too many tries: wait a minute")
+
+REASONS = {
+    "used_up": "the invite is used up: as many machines have joined with it as it is for",
+    "expired": "the invite has expired",
+    "withdrawn": "the invite was revoked",
+    "unknown": WRONG.reason,
+}
+"""How an invite has ended, to what its holder is told."""
+
+
+class Door:
+    """Serves ``/punch/join/1`` for a membership.
+
+    Args:
+      membership: Whose machine's key signs.
+      node: The node of this process.
+
+    """
+
+    def __init__(self, membership: DiskMembership, node: Node) -> None:
+        self.membership = membership
+        self.node = node
+        self.tries = Tries()
+        # One at a time: what strangers can have computed here is bounded.
+        self._exchanges = trio.CapacityLimiter(1)
+
+    async def serve(self, stream: Stream) -> None:
+        """Serve one stream: a `Handler`."""
+        if self.membership.grant.kind != "admin":
+            return
+        ip = ip_of(stream)
+        talk = Talk(stream)
+        if not self.tries.begin("" if ip is None else site_of(ip), now=trio.current_time()):
+            with suppress(PeerError):
+                await talk.send(BUSY)
+            return
+        try:
+            opening = await talk.receive(Opening, seconds=PATIENCE_SECONDS)
+            match opening.do:
+                case "code":
+                    outcome = await self._code(talk, stream, opening)
+                case "renew":
+                    outcome = await trio.to_thread.run_sync(self._renew, stream.peer_id, opening)
+                case _:
+                    outcome = Outcome(refused="unknown", reason="this version knows no such way in")
+            await talk.send(outcome)
+        except (PeerError, RemoteProtocolError) as error:
+            log.debug("a guest went away", peer=stream.peer_id, why=str(error))
+        except ConfigurationError as error:
+            # A disk that is full. Whoever may join tries again.
+            log.warning("nobody can be let in", why=str(error))
+        finally:
+            self.tries.end()
+
+    # ---- a code ----
+
+    async def _code(self, talk: Talk, stream: Stream, opening: Opening) -> Outcome:
+        guest = stream.peer_id
+        guess, exchange, (mine, theirs) = await trio.to_thread.run_sync(
+            self._begin, guest, opening, limiter=self._exchanges
+        )
+        await talk.send(Reply(proof=exchange.message, confirmation=mine))
+        proof = await talk.receive(Proof, seconds=PATIENCE_SECONDS)
+        if not is_same(proof.confirmation, theirs):
+            log.info("a wrong code", peer=guest, host=ip_of(stream))
+            return WRONG
+        reached, trouble = await self._dial_back(stream, proof.port)
+        return await trio.to_thread.run_sync(
+            partial(self._let_in, guess, guest, proof, reached=reached, trouble=trouble)
+        )
+
+    def _begin(
+        self, guest: PeerId, opening: Opening
+    ) -> tuple[Guess, Exchange, tuple[bytes, bytes]]:
+        """What the guest must know, and the member's half of the exchange about it."""
+        # Written before the guest hears anything: a code that was tried stays so. And in any case:
+        # how long it takes tells nothing of which invites there are.
+        with changed_invites(self.membership.home) as invites:
+            guess = invites.begin(
+                opening.invite[:MAX_IDENTIFIER_CHARACTERS], os.urandom(SECRET_BYTES)
+            )
+        exchange = Exchange(guess.secret, newcomer=guest, member=self.node.peer_id, is_member=True)
+        return guess, exchange, exchange.finish(opening.proof)
+
+    def _let_in(
+        self, guess: Guess, guest: PeerId, proof: Proof, *, reached: str, trouble: str
+    ) -> Outcome:
+        """The grant of a guest that knew the secret, or how the invite has ended."""
+        membership = self.membership
+        try:
+            with changed_invites(membership.home) as invites:
+                found = invites.right(guess, guest, now=membership.now(), lock=membership.lock)
+                if not isinstance(found, Invite):
+                    return Outcome(refused=found, reason=REASONS[found])
+                # Before the use is written: what this machine may not give uses nothing up.
+                chain = grant_by(membership, guest, found, proof.name)
+        except NotPermitted as error:
+            return refused(error)
+        log.info("a machine has joined", machine=guest, scopes=sorted(chain[-1].grant.scopes))
+        return welcome(
+            membership,
+            chain,
+            called=found.name or proof.name,
+            addresses=self.node.addresses,
+            reached=reached,
+            trouble=trouble,
+        )
+
+    async def _dial_back(self, stream: Stream, port: int) -> tuple[str, str]:
+        """Where the guest answers when it is dialled, or why it does not; its own host only."""
+        ip = ip_of(stream)
+        if not port or ip is None:
+            return "", "it listens at no port"
+        ip = plain_ip(ip)
+        address = f"/{'ip6' if ':' in ip else 'ip4'}/{ip}/tcp/{port}"
+        with trio.move_on_after(DIAL_BACK_SECONDS):
+            try:
+                found = await self.node.identify(address)
+            except PeerUnreachable as error:
+                return "", str(error)
+            return (address, "") if found == stream.peer_id else ("", f"{address}: another peer")
+        return "", f"{address}: no answer"
+
+    # ---- renewal ----
+
+    def _renew(self, peer_id: PeerId, opening: Opening) -> Outcome:
+        """A new grant for the machine of a process that shows the old one."""
+        membership = self.membership
+        member = membership.lock.judge(peer_id, opening.chain, membership.now())
+        if isinstance(member, Refusal):
+            return Outcome(refused=member.rule, reason=member.reason)
+        # The process speaks for its machine, whose key has signed for it, and gets nothing else
+        # than the machine has.
+        chain = member.chain[:-1] if member.peer_id != member.machine else member.chain
+        renewed = issuer_of(membership.home, chain[-1].grant.kind).renew(
+            membership.lock, encode_chain(chain), member.machine, now=membership.now()
+        )
+        if isinstance(renewed, Refusal):
+            return Outcome(refused=renewed.rule, reason=renewed.reason)
+        log.info("a grant was renewed", machine=member.machine)
+        return welcome(membership, renewed, called="", addresses=self.node.addresses)

@@ -1,0 +1,83 @@
+"""Signs the grant of a machine that may join, and says what it needs to know. It blocks."""
+
+from __future__ import annotations
+
+from ..access import Chain, Invite, Issuer, Kind, encode_chain
+from ..capability import PeerId
+from ..exceptions import NotPermitted
+from ._home import Home, record_of, salted
+from ._members import add_members, named, read_members
+from ._membership import DiskMembership
+from ._messages import Outcome
+from ._places import MAX_PLACES
+
+# Of what a newcomer is told: bytes of removals, and members. The first roster tells the rest.
+MAX_TOLD_BYTES = 64 << 10
+MAX_TOLD_MEMBERS = 256
+
+
+def issuer_of(home: Home, kind: Kind) -> Issuer:
+    """Who signs a grant of *kind*: for an admin the root, where its key is here."""
+    root = home.root_key() if kind == "admin" else None
+    if root is not None:
+        return Issuer(key=root.peer_id, sign=root.sign)
+    return Issuer(key=home.machine, sign=home.key().sign, chain=home.chain())
+
+
+def grant_by(membership: DiskMembership, guest: PeerId, invite: Invite, called: str) -> Chain:
+    """The chain of *guest*, by an invite that it has used.
+
+    Raises:
+      NotPermitted: if this machine may not give what the invite promises.
+
+    """
+    return issuer_of(membership.home, invite.kind).issue(
+        membership.lock,
+        guest,
+        now=membership.now(),
+        kind=invite.kind,
+        scopes=invite.scopes,
+        seconds=invite.seconds,
+        renews=invite.renews,
+        is_mine=invite.is_mine,
+        name=salted(invite.name or called),
+    )
+
+
+def welcome(
+    membership: DiskMembership,
+    chain: Chain,
+    *,
+    called: str,
+    addresses: tuple[str, ...],
+    reached: str = "",
+    trouble: str = "",
+) -> Outcome:
+    """What a machine is told that has just become a member; it is remembered here, too."""
+    home = membership.home
+    called = named(called)
+    add_members(home.folder, [record_of(chain[-1].grant, called=called, now=membership.now())])
+    told, size = [], 0
+    for revocation in membership.lock.revocations:
+        size += len(revocation)
+        if size > MAX_TOLD_BYTES:
+            break
+        told.append(revocation)
+    members = [each.encode() for each in read_members(home.folder).values()]
+    return Outcome(
+        namespace=home.namespace.name,
+        root=home.namespace.root,
+        chain=encode_chain(chain),
+        member_chain=membership.chain(),
+        name=called,
+        revocations=tuple(told),
+        members=tuple(members[:MAX_TOLD_MEMBERS]),
+        places=(*addresses, *membership.places())[:MAX_PLACES],
+        reached=reached,
+        trouble=trouble,
+    )
+
+
+def refused(error: NotPermitted) -> Outcome:
+    """What a guest is told whom this machine may not let in."""
+    return Outcome(refused="not_permitted", reason=error.message)
