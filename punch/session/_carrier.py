@@ -6,6 +6,7 @@ comes of a message by the handler. No request ever cancels one of the three task
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from contextlib import suppress
 from functools import partial
 from typing import Protocol
@@ -147,7 +148,7 @@ class PeerSession:
         self.peer_id = stream.peer_id
         self._door = OpenDoor(stream, admit) if door is None else door
         self.is_own = self._door.is_own(stream.peer_id)
-        """True if the peer is of the same owner, as far as it has said who it is."""
+        """True if the peer is of the same owner, once it has said who it is."""
         self.ended: PeerError | None = None
         """Why the session ended, once it has."""
         self._stream = stream
@@ -218,10 +219,7 @@ class PeerSession:
         return call
 
     def advertise(self, advert: Advert | LoadReport | Encoded) -> bool:
-        """Send our capability or load, unless the peer is behind in reading; True if it was sent.
-
-        A peer that is behind would read an old one; the next one tells it all the same.
-        """
+        """Send our capability or load; False if not, since the peer would read an old one."""
         if self._session.pending >= MAX_PENDING_ADVERT_BYTES:
             return False
         self.say(advert)
@@ -242,6 +240,11 @@ class PeerSession:
         if self.ended is None:
             self._session.send(Goodbye(code=code, message=message))
             self._lose(f"we ended the session: {message}")
+
+    def turn_away(self, reason: str) -> None:
+        """End the session of a peer that may not stay, and what it has asked."""
+        _refuse(self._calls.served.values(), self._handler.peer_id, reason)
+        self.close(NotPermitted.code, reason)
 
     # ---- the three tasks ----
 
@@ -275,15 +278,13 @@ class PeerSession:
     async def _beat(self) -> None:
         while self.ended is None:
             # A listener hears its dialers' pings: its own would only say the same again.
-            is_quiet = self._heartbeat.is_quiet(trio.current_time())
-            if self.is_open and (is_quiet or self._session.role == "dialer"):
-                self.say(Ping(nonce=self._heartbeat.ping(trio.current_time())))
+            now, is_dialer = trio.current_time(), self._session.role == "dialer"
+            if self.is_open and (is_dialer or self._heartbeat.is_quiet(now)):
+                self.say(Ping(nonce=self._heartbeat.ping(now)))
             await trio.sleep(HEARTBEAT_SECONDS)
             why = self._heartbeat.why_gone(trio.current_time(), is_open=self.is_open)
             if why is not None:
                 self._finish(PeerTimeout(why, peer_id=self.peer_id))
-
-    # ---- what came in ----
 
     def _handle(self, message: Message, nursery: trio.Nursery) -> None:
         match message:
@@ -393,6 +394,20 @@ def _stranded(response: CommandResponse, error: LocalProtocolError) -> CommandRe
         error=Fault(code=PeerFailed.code, message=f"the answer cannot travel: {error}"),
         executor=response.executor,
     )
+
+
+def _refuse(calls: Iterable[ServerCall], executor: PeerId, reason: str) -> None:
+    """End *calls*, whose dialer is let in no longer; another listener may not know that yet."""
+    for call in tuple(calls):
+        call.respond(
+            CommandResponse(
+                request_id=call.request.request_id,
+                status="refused",
+                error=Fault(code=NotPermitted.code, message=reason, retryable=True),
+                executor=executor,
+                usage=Usage(completion_tokens=call.tokens),
+            )
+        )
 
 
 def _cancelled(call: ServerCall, executor: PeerId) -> CommandResponse:

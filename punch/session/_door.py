@@ -83,8 +83,8 @@ class Guest(Protocol):
         """Queue a message."""
         ...
 
-    def close(self, code: str, message: str) -> None:
-        """End the session, and tell the peer why."""
+    def turn_away(self, reason: str) -> None:
+        """End the session and what the peer has asked, and tell it why."""
         ...
 
 
@@ -231,11 +231,10 @@ class Door:
             del self._chains[peer_id]
         if refused:
             log.info("peers are members no longer", peers=sorted(refused))
-            self._removed(frozenset(refused))
         chain, known = self._membership.chain(), self._membership.lock.revocations
         for guest, visit in tuple(self._visits.items()):
             if guest.peer_id in refused:
-                guest.close(NotPermitted.code, refused[guest.peer_id].reason)
+                guest.turn_away(refused[guest.peer_id].reason)
                 continue
             news = [each for each in known if each not in visit.told]
             grant = None if chain == visit.chain else chain
@@ -245,6 +244,9 @@ class Door:
                 page, news = tuple(news[:MAX_REVOCATIONS]), news[MAX_REVOCATIONS:]
                 guest.say(Standing(grant=grant, revocations=page))
                 grant = None
+        if refused:
+            # After their sessions, so that what they had asked ends with the reason.
+            self._removed(frozenset(refused))
 
 
 def door_for(

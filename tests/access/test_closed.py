@@ -3,70 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack
 
 import attrs
 import pytest
 import trio
 from answers import text_of
-from made_up_members import FakeMembership, MadeUpMember, MadeUpNamespace
+from closed_home import Home
 from made_up_peers import signed
 from trio.testing import MockClock
 
-from punch import Router, open_router
+from punch import Hints, chat_request, open_router
 from punch.access import STRANGER
 from punch.backends import MockBackend, MockScript
 from punch.capability import PeerId
 from punch.discovery._meeting import PROTOCOL as MEET
-from punch.listener import Listener, open_listener
+from punch.exceptions import PunchError
 from punch.testing import MemoryNetwork
 from punch.wire import PROTOCOL as SESSION
 from punch.wire import Goodbye, decode, encode, greeting
 
 LIMIT = 3600
-
-
-class Home:
-    """A closed namespace on a network in memory."""
-
-    def __init__(self, network: MemoryNetwork) -> None:
-        self.network = network
-        self.closed = MadeUpNamespace("home")
-        self.desk = self.closed.admin("desk-key")
-        self.members: dict[str, MadeUpMember] = {}
-        self.memberships: dict[str, FakeMembership] = {}
-
-    def member(self, name: str, *, knows: tuple[str, ...] = ()) -> FakeMembership:
-        """The membership of the node of this name, which knows where others are."""
-        self.members[name] = self.closed.machine(name, by=self.desk)
-        self.memberships[name] = self.members[name].membership()
-        nodes = (self.network._nodes[name] for name in knows)  # type: ignore[index]
-        self.memberships[name].extra_places = tuple(
-            f"{node.addresses[0]}/p2p/{node.peer_id}" for node in nodes
-        )
-        return self.memberships[name]
-
-    @asynccontextmanager
-    async def listener(self, name: str, *, knows: tuple[str, ...] = ()) -> AsyncIterator[Listener]:
-        async with open_listener(
-            MockBackend(MockScript()),
-            node=self.network.node(name),
-            bootstrap=None,
-            namespace="home",
-            calibrate=False,
-            membership=self.member(name, knows=knows),
-        ) as listener:
-            yield listener
-
-    @asynccontextmanager
-    async def router(self, name: str, *, knows: tuple[str, ...] = ()) -> AsyncIterator[Router]:
-        async with open_router(
-            node=self.network.node(name),
-            bootstrap=None,
-            namespace="home",
-            membership=self.member(name, knows=knows),
-        ) as router:
-            yield router
 
 
 @pytest.fixture
@@ -153,3 +110,86 @@ async def test_a_removed_member_is_out_everywhere_within_two_seconds(
         assert is_out()
         assert [peer.peer_id for peer in routers[out].peers] == [out]
     assert took < 2
+
+
+async def test_the_first_machine_vanishes_and_the_rest_go_on(
+    autojump_clock: MockClock, home: Home
+) -> None:
+    """A machine that restarts and a newcomer get in through the others; nobody keeps a ghost."""
+    async with trio.open_nursery() as nursery, AsyncExitStack() as stack:
+        await home.start(nursery, "a")
+        await home.start(nursery, "b", knows=("a",))
+        await home.start(nursery, "c", knows=("a",))
+        router = await stack.enter_async_context(home.router("asker", knows=("a",)))
+        await router.wait_for_peers(lambda found: len(found) == 3)
+        home.stop("a")
+        await trio.sleep(10)
+        assert len(router.peers) == 2
+        assert text_of(await router.ask("still there?"))
+        # A machine that restarts has what it remembered, and nothing else.
+        home.stop("b")
+        again = home.memberships["b"]
+        again.extra_places = ()
+        await trio.sleep(5)
+        await home.start(nursery, "b", membership=again)
+        newcomer = await stack.enter_async_context(home.router("new", knows=("c",)))
+        with trio.fail_after(10):
+            await newcomer.wait_for_peers(lambda found: len(found) == 2)
+        assert text_of(await newcomer.ask("and you?"))
+        with trio.fail_after(10):
+            await router.wait_for_peers(lambda found: len(found) == 2)
+        await trio.sleep(300)
+        assert PeerId("a") not in newcomer._dispatch.membership.members
+        assert PeerId("a") not in router._dispatch.membership.members
+        nursery.cancel_scope.cancel()
+
+
+async def test_what_a_removed_member_asked_for_ends(autojump_clock: MockClock, home: Home) -> None:
+    """Its running answer, with a clear error, and the stored ones."""
+    slow = MockBackend(MockScript(decode_rate=1.0))
+    async with home.listener("a", backend=slow) as listener:
+        async with home.router("out", knows=("a",)) as router:
+            await router.wait_for_peers(lambda found: len(found) == 1)
+            request = chat_request("hello", max_tokens=2)
+            await router.ask(request)
+            assert listener.statistics().recordings.kept == 1
+            caught: list[PunchError] = []
+
+            async def ask() -> None:
+                try:
+                    await router.ask("something long")
+                except PunchError as error:
+                    caught.append(error)
+
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(ask)
+                await trio.sleep(3)
+                assert listener.statistics().recordings.running == 1
+                began = trio.current_time()
+                removal = home.closed.remove(home.members["out"], by=home.desk)
+                home.memberships["a"].add_revocations([removal])
+                await trio.sleep(0.1)
+                assert listener.statistics().recordings.running == 0
+                assert listener.statistics().recordings.kept == 0
+                assert listener.statistics().busy == 0
+            print(trio.current_time() - began, repr(caught[0]))
+    assert "removed" in str(caught[0])
+
+
+async def test_peers_of_one_owner_are_told_from_others(
+    autojump_clock: MockClock, home: Home
+) -> None:
+    """By the grants, and not by the machine: caps are for others, and `own` asks no other."""
+    async with AsyncExitStack() as stack:
+        mine = home.member("mine", owner="desk-key")
+        await stack.enter_async_context(home.listener("mine", membership=mine))
+        await stack.enter_async_context(home.listener("theirs", knows=("mine",)))
+        asker = home.member("asker", owner="desk-key", knows=("mine",))
+        router = await stack.enter_async_context(home.router("asker", membership=asker))
+        await router.wait_for_peers(lambda found: len(found) == 2)
+        for _ in range(5):
+            response = await router.ask("hello", hints=Hints(privacy="own"))
+            assert response.executor == "mine"
+        pool = router._dispatch.pool
+        owned = {name: pool.session(PeerId(name)).is_own for name in ("mine", "theirs")}  # type: ignore[union-attr]
+        assert owned == {"mine": True, "theirs": False}

@@ -1,0 +1,119 @@
+"""A closed namespace on a network in memory, with listeners and routers that are its members."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+import trio
+from made_up_members import FakeMembership, MadeUpMember, MadeUpNamespace
+
+from punch import Router, open_router
+from punch.admission import NO_CAPS, Caps
+from punch.backends import Backend, MockBackend, MockScript
+from punch.capability import PeerId
+from punch.listener import Listener, open_listener
+from punch.testing import MemoryNetwork
+
+
+class Home:
+    """A closed namespace called ``home``, and what it takes to be in it."""
+
+    def __init__(self, network: MemoryNetwork) -> None:
+        self.network = network
+        self.closed = MadeUpNamespace("home")
+        self.desk = self.closed.admin("desk-key")
+        self.members: dict[str, MadeUpMember] = {}
+        self.memberships: dict[str, FakeMembership] = {}
+        self._scopes: dict[str, trio.CancelScope] = {}
+
+    def member(
+        self, name: str, *, knows: Sequence[str] = (), owner: str | None = None
+    ) -> FakeMembership:
+        """The membership of the node of this name, which knows where others are."""
+        self.members[name] = self.closed.machine(
+            name, by=self.desk, owner=None if owner is None else PeerId(owner)
+        )
+        membership = self.memberships[name] = self.members[name].membership()
+        nodes = [self.network._nodes[PeerId(each)] for each in knows]
+        membership.extra_places = tuple(f"{node.addresses[0]}/p2p/{node.peer_id}" for node in nodes)
+        return membership
+
+    @asynccontextmanager
+    async def listener(
+        self,
+        name: str,
+        *,
+        knows: Sequence[str] = (),
+        bootstrap: str | None = None,
+        membership: FakeMembership | None = None,
+        backend: Backend | None = None,
+        strangers: Caps = NO_CAPS,
+    ) -> AsyncIterator[Listener]:
+        """A listener of the namespace."""
+        async with open_listener(
+            backend or MockBackend(MockScript()),
+            node=self.network.node(name),
+            bootstrap=bootstrap,
+            namespace="home",
+            calibrate=False,
+            membership=membership or self.member(name, knows=knows),
+            strangers=strangers,
+        ) as listener:
+            yield listener
+
+    async def start(self, nursery: trio.Nursery, name: str, **how: Any) -> None:
+        """Run a listener in *nursery*, until `stop`."""
+
+        async def run(task_status: trio.TaskStatus[None]) -> None:
+            with trio.CancelScope() as scope:
+                self._scopes[name] = scope
+                async with self.listener(name, **how):
+                    task_status.started()
+                    await trio.sleep_forever()
+
+        await nursery.start(run)
+
+    def stop(self, name: str) -> None:
+        """End a listener for good, without a word."""
+        self.network.take_down(PeerId(name))
+        self._scopes.pop(name).cancel()
+
+    @asynccontextmanager
+    async def router(
+        self,
+        name: str,
+        *,
+        knows: Sequence[str] = (),
+        bootstrap: str | None = None,
+        membership: FakeMembership | None = None,
+    ) -> AsyncIterator[Router]:
+        """A router of the namespace."""
+        async with open_router(
+            node=self.network.node(name),
+            bootstrap=bootstrap,
+            namespace="home",
+            membership=membership or self.member(name, knows=knows),
+        ) as router:
+            yield router
+
+    @asynccontextmanager
+    async def open_listener(self, name: str, *, bootstrap: str) -> AsyncIterator[Listener]:
+        """A listener of the open namespace of the same name."""
+        async with open_listener(
+            MockBackend(MockScript()),
+            node=self.network.node(name),
+            bootstrap=bootstrap,
+            namespace="home",
+            calibrate=False,
+        ) as listener:
+            yield listener
+
+    @asynccontextmanager
+    async def open_router(self, name: str, *, bootstrap: str) -> AsyncIterator[Router]:
+        """A router of the open namespace of the same name."""
+        async with open_router(
+            node=self.network.node(name), bootstrap=bootstrap, namespace="home"
+        ) as router:
+            yield router
