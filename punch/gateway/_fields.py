@@ -15,10 +15,10 @@ from .ollama._bodies import (
     GenerateBody,
     OldEmbedBody,
     OllamaChatBody,
-    Options,
     PullBody,
     ShowBody,
 )
+from .ollama._options import Options
 from .openai._bodies import ChatBody, CompletionBody, EmbeddingBody
 from .openai._responses import ResponsesBody
 

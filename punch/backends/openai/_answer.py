@@ -19,8 +19,8 @@ import attrs
 from ...exceptions import GenerationFailed
 from ...wire import CommandRequest, Completion, PromptCount, Timings, Usage
 from .._base import Generation
+from .._characters import Characters, whole_characters
 from ._answer_parts import Logprobs, Stops, Thoughts, ToolCalls
-from ._characters import Characters, whole_characters
 from ._choices import (
     Said,
     complaint_in,

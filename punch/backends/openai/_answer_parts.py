@@ -27,8 +27,8 @@ from ...wire import (
     TokenLogprob,
     ToolCall,
 )
+from .._characters import Characters, whole_characters
 from .._stop import StopMatcher
-from ._characters import Characters, whole_characters
 
 # Bytes. With the text of an answer and its calls they must fit one frame of 8 MiB.
 MAX_LOGPROB_BYTES = 3 << 20

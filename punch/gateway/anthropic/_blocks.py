@@ -15,17 +15,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Discriminator, Field, Tag, field_validator
 
-from ..bodies import BRANCH, MAX_PARTS, Body, Refused, Text, shown
+from ..bodies import BRANCH, MAX_PARTS, Body, Refused, Text, field_of, shown, text_or_list
 from ._taken import Cached, Echoed
 
 MEDIA_TYPES = ("image/jpeg", "image/png", "image/gif", "image/webp")
 """Of images."""
-
-
-def _kind(value: Any) -> str | None:
-    if isinstance(value, str):
-        return "~text"
-    return "~list" if isinstance(value, list) else None
 
 
 def _type_of(*known: str) -> Discriminator:
@@ -33,7 +27,7 @@ def _type_of(*known: str) -> Discriminator:
 
     def branch(value: Any) -> str | None:
         # pydantic asks about models that are there already, too.
-        kind = value.get("type") if isinstance(value, dict) else getattr(value, "type", None)
+        kind = field_of(value, "type")
         if isinstance(kind, str) and kind in known:
             return f"{BRANCH}{kind}"
         return f"{BRANCH}other" if isinstance(kind, str) or isinstance(value, Body) else None
@@ -73,7 +67,7 @@ class TextBlock(Body):
 
 Texts = Annotated[
     Text | Annotated[list[TextBlock], Field(max_length=MAX_PARTS, fail_fast=True), Tag("~list")],
-    Discriminator(_kind),
+    Discriminator(text_or_list),
 ]
 
 
@@ -263,7 +257,7 @@ class ToolResultBlock(Body):
             | Annotated[
                 list[ResultPart], Field(max_length=MAX_PARTS, fail_fast=True), Tag("~list")
             ],
-            Discriminator(_kind),
+            Discriminator(text_or_list),
         ]
         | None
     ) = None
@@ -328,7 +322,7 @@ Block = Annotated[
 
 Content = Annotated[
     Text | Annotated[list[Block], Field(max_length=MAX_PARTS, fail_fast=True), Tag("~list")],
-    Discriminator(_kind),
+    Discriminator(text_or_list),
 ]
 
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Discriminator, Field, Tag, field_validator, model_validator
 
-from ..bodies import Body, ModelName, PunchOptions, Refused, Taken, shown, within
+from ..bodies import Body, ModelName, PunchOptions, Refused, Taken, field_of, shown, within
 from ._blocks import Content, Texts
 from ._taken import Cached, Echoed, Elsewhere, OfAnswers
 
@@ -80,7 +80,7 @@ class ForeignTool(Body):
 
 
 def _tool_kind(value: Any) -> str:
-    kind = value.get("type") if isinstance(value, dict) else getattr(value, "type", None)
+    kind = field_of(value, "type")
     return "~own" if kind in (None, "custom") else "~foreign"
 
 
@@ -154,7 +154,7 @@ class OtherEdit(Body):
 
 
 def _edit_kind(value: Any) -> str:
-    kind = value.get("type") if isinstance(value, dict) else getattr(value, "type", None)
+    kind = field_of(value, "type")
     return "~clear" if isinstance(kind, str) and kind.startswith("clear_") else "~other"
 
 

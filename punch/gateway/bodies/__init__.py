@@ -1,6 +1,7 @@
 """Bodies of requests: how their fields are declared, read, and listed in documents."""
 
 from ._body import Body, Refused, Taken, is_empty
+from ._branches import field_of, text_or, text_or_list
 from ._fields import (
     MAX_PARTS,
     MAX_SEED,
@@ -45,6 +46,10 @@ __all__ = [
     "within",
     "MAX_PARTS",
     "MAX_SEED",
+    # Telling the branches of unions apart.
+    "field_of",
+    "text_or",
+    "text_or_list",
     # What is wished of the choice.
     "hints_in",
     "with_wishes",

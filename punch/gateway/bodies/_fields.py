@@ -9,6 +9,7 @@ from pydantic_core import PydanticCustomError
 
 from ...wire import LIMITS, MAX_HINTS, MAX_PEER_CHARACTERS
 from ._body import Body
+from ._branches import text_or_list
 
 
 def _is_false(value: Any) -> Any:
@@ -80,7 +81,7 @@ PeerNames = Annotated[
         Field(max_length=MAX_HINTS, fail_fast=True),
         Tag("~list"),
     ],
-    Discriminator(lambda value: "~text" if isinstance(value, str) else "~list"),
+    Discriminator(text_or_list),
 ]
 """Peers: a list of names, or a text with commas between them."""
 

@@ -22,11 +22,13 @@ from ..bodies import (
     TemplateOptions,
     Text,
     switched,
+    text_or,
+    text_or_list,
     within,
 )
 from ._format import FormBody
 from ._messages import MessageBody
-from ._sampling import SamplingBody, shortest, text_or_list
+from ._sampling import SamplingBody, shortest
 from ._tools import (
     ChosenFunction,
     FunctionTool,
@@ -140,7 +142,7 @@ class ChatBody(GenerationBody, FormBody):
         Annotated[
             Annotated[Literal["none", "auto", ""], Tag("~text")]
             | Annotated[NamedFunction, Tag("~function")],
-            Discriminator(lambda value: "~text" if isinstance(value, str) else "~function"),
+            text_or("~function"),
         ]
         | None
     ) = Field(default=None, description="The old name of `tool_choice`.")

@@ -13,8 +13,18 @@ from typing import Annotated, Any, Literal
 from pydantic import ConfigDict, Discriminator, Field, Tag, field_validator, model_validator
 
 from ...wire import ChatMessage, ContentPart, ToolCall
-from ..bodies import MAX_PARTS, Body, PictureAddress, Refused, Taken, Text, shown, within
-from ._sampling import text_or_list
+from ..bodies import (
+    MAX_PARTS,
+    Body,
+    PictureAddress,
+    Refused,
+    Taken,
+    Text,
+    field_of,
+    shown,
+    text_or_list,
+    within,
+)
 from ._tools import Cached
 
 Remark = Annotated[Any, Taken("a remark of the client's that no model reads")]
@@ -93,7 +103,7 @@ class UnreadablePart(Body):
 
 
 def _part_kind(value: Any) -> str:
-    kind = value.get("type") if isinstance(value, dict) else getattr(value, "type", None)
+    kind = field_of(value, "type")
     if kind in (None, "text", "input_text", "output_text"):
         return "~text"
     if kind in ("thinking", "reasoning", "reasoning_content", "redacted_thinking"):
@@ -208,7 +218,7 @@ class AssistantBody(Body):
 
 
 def _role(value: Any) -> str:
-    role = value.get("role") if isinstance(value, dict) else getattr(value, "role", None)
+    role = field_of(value, "role")
     return "~assistant" if role == "assistant" else "~turn"
 
 

@@ -9,7 +9,17 @@ import attrs
 from pydantic import ConfigDict, Discriminator, Field, Tag
 
 from ...wire import ChatMessage, ContentPart, ToolCall
-from ..bodies import MAX_PARTS, Body, PictureAddress, Refused, Taken, Text, thought_in
+from ..bodies import (
+    MAX_PARTS,
+    Body,
+    PictureAddress,
+    Refused,
+    Taken,
+    Text,
+    field_of,
+    text_or_list,
+    thought_in,
+)
 from ._response_tools import ToolNames, arguments_of
 
 Echoed = Annotated[Any, Taken("an echo of an answer, which no model reads")]
@@ -77,7 +87,7 @@ _TEXTS = ("input_text", "output_text", "text", "summary_text", "reasoning_text")
 
 
 def _kind_of_part(value: Any) -> str:
-    kind = value.get("type") if isinstance(value, dict) else getattr(value, "type", None)
+    kind = field_of(value, "type")
     if kind in ("input_image", "refusal"):
         return f"~{kind}"
     return "~text" if kind in _TEXTS or not isinstance(kind, str) else "~other"
@@ -98,7 +108,7 @@ Content = Annotated[
         Field(max_length=MAX_PARTS, fail_fast=True),
         Tag("~list"),
     ],
-    Discriminator(lambda value: "~text" if isinstance(value, str) else "~list"),
+    Discriminator(text_or_list),
 ]
 
 

@@ -16,7 +16,7 @@ import attrs
 from pydantic import ConfigDict, Discriminator, Field, Tag
 
 from ...wire import Tool, ToolCall
-from ..bodies import Body, Refused, Taken, within
+from ..bodies import Body, Refused, Taken, field_of, within
 
 MAX_NAME = 64
 """Characters of a function's name, by OpenAI's rule and by that between peers."""
@@ -85,7 +85,7 @@ class OtherTool(Body):
 
 
 def _kind_of_tool(value: Any) -> str:
-    kind = value.get("type") if isinstance(value, dict) else getattr(value, "type", None)
+    kind = field_of(value, "type")
     if kind in ("function", "namespace", "custom"):
         return f"~{kind}"
     return "~other" if isinstance(kind, str) else "~function"

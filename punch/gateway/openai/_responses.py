@@ -15,7 +15,17 @@ from .._asking import command_request
 from .._endpoint import Endpoint, RequestContext, Service
 from .._errors import Refusal
 from .._handler import ParsedRequest
-from ..bodies import Body, ReasoningOptions, Refused, Taken, Text, shown, within
+from ..bodies import (
+    Body,
+    ReasoningOptions,
+    Refused,
+    Taken,
+    Text,
+    shown,
+    text_or,
+    text_or_list,
+    within,
+)
 from ._bodies import QuestionBody, StreamOptions
 from ._response_items import AnyItem, Reference, joined, said_in
 from ._response_tools import ToolNames, Tools
@@ -77,7 +87,7 @@ class ResponsesBody(QuestionBody, SamplingBody):
             within("messages", min_length=1),
             Tag("~list"),
         ],
-        Discriminator(lambda value: "~text" if isinstance(value, str) else "~list"),
+        Discriminator(text_or_list),
     ]
     instructions: str | None = None
     max_output_tokens: Annotated[int | None, within("max_tokens", ge=-1)] = Field(
@@ -91,7 +101,7 @@ class ResponsesBody(QuestionBody, SamplingBody):
         Annotated[
             Annotated[Literal["none", "auto", "required"], Tag("~text")]
             | Annotated[ChosenTool, Tag("~function")],
-            Discriminator(lambda value: "~text" if isinstance(value, str) else "~function"),
+            text_or("~function"),
         ]
         | None
     ) = None

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 from pydantic import Discriminator, Field, Tag, field_validator
 
 from ...wire import Sampling
-from ..bodies import MAX_SEED, Body, Refused, Taken, Text, within
+from ..bodies import MAX_SEED, Body, Refused, Taken, Text, text_or_list, within
 
 _SAMPLER = "peers choose tokens without it; leave it out"
 _UNUSED = "it matters only beside a field that is refused"
@@ -19,13 +19,6 @@ _TOKENS = "peers have tokenizers of their own, so the number of a token means no
 _SCHEDULING = "the listener decides about its memory and its turns"
 _SHOWN = "answers do not have it; leave it out"
 _SPEED = "a hint for speed"
-
-
-def text_or_list(value: Any) -> str | None:
-    """The branch of a field that is a text, or a list of them."""
-    if isinstance(value, str):
-        return "~text"
-    return "~list" if isinstance(value, list) else None
 
 
 Stop = Annotated[

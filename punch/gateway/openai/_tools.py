@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import ConfigDict, Discriminator, Field, Tag
 
 from ...wire import Tool
-from ..bodies import Body, Function, Refused, Taken, shown
+from ..bodies import Body, Function, Refused, Taken, field_of, shown
 
 Cached = Annotated[Any, Taken("a hint for caches of prompts")]
 
@@ -119,7 +119,7 @@ class ChosenAmong(Body):
 def _choice_kind(value: Any) -> str:
     if isinstance(value, str):
         return "~text"
-    kind = value.get("type") if isinstance(value, dict) else getattr(value, "type", None)
+    kind = field_of(value, "type")
     if kind in ("none", "auto", "required", "any"):
         return "~mode"
     return "~allowed" if kind == "allowed_tools" else "~function"
