@@ -34,7 +34,7 @@ from ._issuing import (
     renew_at,
 )
 from ._keys import key_of, peer_of
-from ._lock import GRACE_SECONDS, PROCESS_SECONDS, STRANGER, Lock, Member
+from ._lock import GRACE_SECONDS, PROCESS_SECONDS, STRANGER, Lock, Member, Remembered
 from ._membership import Membership
 from ._namespace import (
     FINGERPRINT_LETTERS,
@@ -67,6 +67,7 @@ __all__ = [
     "Namespace",
     "Membership",
     "Lock",
+    "Remembered",
     "Member",
     "GRACE_SECONDS",
     "PROCESS_SECONDS",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import OrderedDict
+from typing import Generic, TypeVar
 
 import attrs
 
@@ -30,9 +31,6 @@ that the last one lets in."""
 
 MAX_CHAIN = MAX_ADMINS + 2
 """Admins, the machine, the process."""
-
-# Of admins and machines, each once: those of a large namespace, 64 bytes each.
-_MAX_REMEMBERED_SIGNATURES = 8192
 
 Chain = tuple[SignedGrant, ...]
 """Grants from the root's side to a peer: admins, the machine, the process."""
@@ -151,17 +149,50 @@ def _fault_of_step(namespace: Namespace, above: Grant | None, grant: Grant) -> s
     return None
 
 
+_Value = TypeVar("_Value")
+
+
+class Recent(Generic[_Value]):
+    """The values that were asked for last, by digests.
+
+    Args:
+      limit: How many are kept.
+
+    """
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self._values: OrderedDict[bytes, _Value] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def get(self, digest: bytes) -> _Value | None:
+        """The value, which stays for longer now; `None` if there is none."""
+        value = self._values.get(digest)
+        if value is not None:
+            self._values.move_to_end(digest)
+        return value
+
+    def add(self, digest: bytes, value: _Value) -> None:
+        """Keep a value, and drop the one that was not asked for for the longest time."""
+        self._values[digest] = value
+        if len(self._values) > self.limit:
+            self._values.popitem(last=False)
+
+
 class Signatures:
     """Checks signatures of grants, those of admins and machines once: they are in many chains.
 
     Args:
       verify: Checks one signature.
+      good: Those that were made, as far as they are remembered.
 
     """
 
-    def __init__(self, verify: Verify) -> None:
+    def __init__(self, verify: Verify, good: Recent[bool]) -> None:
         self.verify = verify
-        self._good: OrderedDict[bytes, None] = OrderedDict()
+        self._good = good
 
     def is_signed(self, link: SignedGrant) -> bool:
         """Whether the issuer of a grant has signed it."""
@@ -169,14 +200,10 @@ class Signatures:
             return link.is_signed(self.verify)
         size = len(link.signature).to_bytes(1, "big")
         key = hashlib.sha256(size + link.signature + link.encoded).digest()
-        if key in self._good:
-            self._good.move_to_end(key)
-            return True
-        if not link.is_signed(self.verify):
-            return False
-        self._good[key] = None
-        if len(self._good) > _MAX_REMEMBERED_SIGNATURES:
-            self._good.popitem(last=False)
+        if self._good.get(key) is None:
+            if not link.is_signed(self.verify):
+                return False
+            self._good.add(key, True)
         return True
 
     def forged(self, chain: Chain) -> int | None:

@@ -12,15 +12,15 @@ rules:
 from __future__ import annotations
 
 import hashlib
-from collections import OrderedDict
 from collections.abc import Iterable
 
 import attrs
 
 from ..capability import PeerId
 from ..exceptions import RemoteProtocolError
+from ..wire import encode_map
 from ._admit import Introduction, Refusal
-from ._chain import Chain, Signatures, decode_chain, fault_of_chain
+from ._chain import Chain, Recent, Signatures, decode_chain, fault_of_chain
 from ._grant import Grant, Verify, listed
 from ._namespace import Namespace
 from ._revocation import SignedRevocation
@@ -33,8 +33,11 @@ without a clock that is set are common."""
 PROCESS_SECONDS = 24 * 3600
 """How long a process grant counts at most."""
 
-# Chains of all members of a large namespace, in some megabytes.
 MAX_REMEMBERED_CHAINS = 4096
+"""Chains of all members of a large namespace, in some twenty megabytes."""
+
+MAX_REMEMBERED_SIGNATURES = 8192
+"""Of admins and machines, each once: some hundred bytes each."""
 
 NEEDED = {"dialer": "dial", "listener": "listen", "worker": "lend", "relay": "relay"}
 """The scope that each role needs; other roles need none."""
@@ -78,6 +81,16 @@ class Member:
     """What it has shown."""
 
 
+class Remembered:
+    """What locks have verified: whatever the number of locks that share it, it has a bound."""
+
+    def __init__(self) -> None:
+        self.members: Recent[Member] = Recent(MAX_REMEMBERED_CHAINS)
+        """Chains that hang together, by lock and bytes."""
+        self.signatures: Recent[bool] = Recent(MAX_REMEMBERED_SIGNATURES)
+        """Signatures that were made, in whatever namespace."""
+
+
 class Lock:
     """Judges who shows a chain of grants.
 
@@ -85,27 +98,30 @@ class Lock:
       namespace: The closed namespace.
       verify: Checks a signature, as `Node.verify` does.
       revocations: What was removed, as far as it is known; see `add`.
+      remembered: Shared with other locks, whose namespaces are strangers' and may be many; `None`
+        for its own.
 
     """
 
     def __init__(
-        self, namespace: Namespace, verify: Verify, revocations: Iterable[bytes] = ()
+        self,
+        namespace: Namespace,
+        verify: Verify,
+        revocations: Iterable[bytes] = (),
+        *,
+        remembered: Remembered | None = None,
     ) -> None:
         self.namespace = namespace
-        self._signatures = Signatures(verify)
+        self._context = encode_map({"root": namespace.key, "name": namespace.name})
+        self._remembered = Remembered() if remembered is None else remembered
+        self._signatures = Signatures(verify, self._remembered.signatures)
         self._removed = Revocations(namespace, self._signatures)
-        self._members: OrderedDict[bytes, Member] = OrderedDict()
         self._removed.add(revocations)
 
     @property
     def revocations(self) -> tuple[bytes, ...]:
         """Every removal that is known, as it travels: those by the root first."""
         return self._removed.all
-
-    @property
-    def summary(self) -> bytes:
-        """Sixteen bytes that two locks have in common if they know the same removals."""
-        return self._removed.summary
 
     def add(self, revocations: Iterable[bytes]) -> tuple[bytes, ...]:
         """Learn of removals from whomever; returns those that were news.
@@ -170,17 +186,15 @@ class Lock:
         """
         if chain is None:
             return STRANGER
-        key = hashlib.sha256(chain).digest()
-        member = self._members.get(key)
+        # One chain makes members of one namespace alone: a lock trusts no other lock's verdict.
+        digest = hashlib.sha256(self._context + chain).digest()
+        member = self._remembered.members.get(digest)
         if member is None:
             found = self._verified(chain)
             if isinstance(found, Refusal):
                 return found
-            member = self._members[key] = found
-            if len(self._members) > MAX_REMEMBERED_CHAINS:
-                self._members.popitem(last=False)
-        else:
-            self._members.move_to_end(key)
+            member = found
+            self._remembered.members.add(digest, member)
         return self._as_of_now(peer_id, member, now, needs) or member
 
     def _as_of_now(

@@ -73,6 +73,10 @@ def remove(
             )
         kept = tuple(sorted(stays))
     number = max([lock.removed_up_to(key) + 1, *(grant.number for grant in mine)])
+    if issuer == key:
+        number = chain[-1].grant.number
+        if number <= lock.removed_up_to(key):
+            raise NotPermitted(f"{key} is removed from {lock.namespace} already")
     signed = sign_revocation(
         namespace=lock.namespace.name,
         root=lock.namespace.root,

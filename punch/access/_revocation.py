@@ -42,7 +42,10 @@ MAX_KEPT = 384
 """What a removed admin had signed and what stays: as many digests as fit a revocation."""
 
 MAX_REVOCATION_BYTES = 8192
-"""A revocation as it travels, with the chain of its signer."""
+"""A revocation as it travels, with the chain of its signer or with what the root keeps."""
+
+MAX_OTHERS_REVOCATION_BYTES = 3072
+"""One that is not by the root, and keeps nothing: the longest chain, and some keys."""
 
 
 @attrs.frozen(kw_only=True)
@@ -138,12 +141,14 @@ _signed = record(
 )
 
 
-def _fault(revocation: Revocation, chain: Chain) -> str | None:
+def _fault(revocation: Revocation, chain: Chain, size: int) -> str | None:
     """What is wrong with a revocation by itself, for a person; `None` if nothing is."""
     if revocation.key == revocation.root:
         return "is of the root key, which is no member"
     if revocation.issuer == revocation.root:
         return "shows a chain for the root" if chain else None
+    if size > MAX_OTHERS_REVOCATION_BYTES:
+        return f"has {size} bytes; at most {MAX_OTHERS_REVOCATION_BYTES} are allowed"
     if revocation.kept:
         return "keeps what another has signed, which only the root does"
     if not chain or chain[-1].grant.subject != revocation.issuer:
@@ -151,6 +156,9 @@ def _fault(revocation: Revocation, chain: Chain) -> str | None:
     kind = chain[-1].grant.kind
     if kind == "process" or (kind == "machine" and revocation.issuer != revocation.key):
         return f"was signed by a {kind} that may not remove others"
+    if revocation.issuer == revocation.key and revocation.number != chain[-1].grant.number:
+        # A machine says so once of each grant, and cannot keep everybody busy with it.
+        return "is by the machine itself, of another number than that of its grant"
     return None
 
 
@@ -206,7 +214,7 @@ def read_revocation(data: bytes) -> SignedRevocation:
     signed: _Signed = decode_map(data, _signed, what="revocation")
     revocation: Revocation = decode_map(signed.revocation, _revocation, what="revocation")
     chain = decode_chain(revocation.chain) if revocation.chain else ()
-    fault = _fault(revocation, chain)
+    fault = _fault(revocation, chain, len(data))
     if fault is not None:
         raise RemoteProtocolError(f"a revocation that {fault}")
     return SignedRevocation(

@@ -21,7 +21,7 @@ from collections.abc import Iterable
 from ..capability import PeerId
 from ..exceptions import RemoteProtocolError
 from ._chain import Chain, Signatures, fault_of_chain
-from ._grant import DIGEST_BYTES, Grant
+from ._grant import Grant
 from ._namespace import Namespace
 from ._revocation import SignedRevocation, read_revocation
 
@@ -31,6 +31,10 @@ MAX_REMOVED_KEYS = 4096
 MAX_REMOVED_BELOW = 1024
 """Removals by one admin and by all that it let in, itself or through others: an admin that goes
 astray leaves room for the others' removals."""
+
+MAX_BYTES = 4 << 20
+MAX_BYTES_BELOW = 1 << 20
+"""The same limits in bytes: a removal has some 600, and a hostile one 3,072."""
 
 
 class Revocations:
@@ -50,18 +54,16 @@ class Revocations:
         self._by_itself: dict[PeerId, SignedRevocation] = {}
         self._by_admins: dict[PeerId, int] = {}
         self._below: Counter[PeerId] = Counter()
-        self._summary = bytes(DIGEST_BYTES)
+        self._bytes: Counter[PeerId] = Counter()
+        self._all: tuple[bytes, ...] | None = ()
 
     @property
     def all(self) -> tuple[bytes, ...]:
         """Every removal, as it travels: those by the root first, since they decide of others."""
-        held = sorted(self._held.values(), key=lambda entry: not entry[0].is_by_root)
-        return tuple(data for _, data in held)
-
-    @property
-    def summary(self) -> bytes:
-        """The exclusive or of all digests."""
-        return self._summary
+        if self._all is None:
+            held = sorted(self._held.values(), key=lambda entry: not entry[0].is_by_root)
+            self._all = tuple(data for _, data in held)
+        return self._all
 
     def up_to(self, key: PeerId, *, by_others: bool = False) -> int:
         """The number up to which *key* is removed, by whomever or by others; 0 if it is not."""
@@ -124,7 +126,7 @@ class Revocations:
         by_root = False
         for data in revocations:
             word = self._read(data)
-            if word is None or not self._holds(word, data):
+            if word is None or not self._take(word, data):
                 continue
             news.append(data)
             by_root = by_root or word.is_by_root
@@ -165,52 +167,71 @@ class Revocations:
             return None
         return word if word.is_signed(self._signatures.verify) else None
 
-    def _holds(self, word: SignedRevocation, data: bytes) -> bool:
+    def _take(self, word: SignedRevocation, data: bytes) -> bool:
         """Keep a removal, unless a greater one is there or there is no room."""
         if word.is_by_root or word.is_by_itself:
             words = self._by_root if word.is_by_root else self._by_itself
             before = words.get(word.revocation.key)
-            if before is not None:
-                if _rank(before) > _rank(word):
-                    return False
-                self._forget(before)
-            elif not self._has_room(word):
+            if before is not None and _rank(before) >= _rank(word):
+                return False
+            old = self._forget(before) if before is not None else b""
+            if not self._has_room(word, len(data)):
+                if before is not None:
+                    self._hold(before, old)
                 return False
             words[word.revocation.key] = word
-        elif not self._has_room(word):
+        elif not self._has_room(word, len(data)):
             return False
-        self._held[word.digest] = (word, data)
-        self._below[_above(word)] += 1
-        self._turn(word)
+        self._hold(word, data)
         return True
 
-    def _has_room(self, word: SignedRevocation) -> bool:
-        if word.is_by_root:
-            return len(self._by_root) < MAX_REMOVED_KEYS
-        if self._is_full(word):
+    def _has_room(self, word: SignedRevocation, size: int) -> bool:
+        if self._is_full(word, size):
             # What the root took away from an admin that went astray.
             for old in self._of_admins():
                 if self._cut(old.chain, old.digest) is not None:
                     self._forget(old)
-        return not self._is_full(word)
+        return not self._is_full(word, size)
 
-    def _is_full(self, word: SignedRevocation) -> bool:
-        others = len(self._held) - len(self._by_root)
-        return others >= MAX_REMOVED_KEYS or self._below[_above(word)] >= MAX_REMOVED_BELOW
+    def _is_full(self, word: SignedRevocation, size: int) -> bool:
+        root, above = self._namespace.root, _above(word)
+        if word.is_by_root:
+            return self._below[root] >= MAX_REMOVED_KEYS or self._bytes[root] + size > MAX_BYTES
+        others = len(self._held) - self._below[root]
+        size_of_others = self._bytes.total() - self._bytes[root]
+        return (
+            others >= MAX_REMOVED_KEYS
+            or size_of_others + size > MAX_BYTES
+            or self._below[above] >= MAX_REMOVED_BELOW
+            or self._bytes[above] + size > MAX_BYTES_BELOW
+        )
 
-    def _forget(self, word: SignedRevocation) -> None:
-        del self._held[word.digest]
-        self._below[_above(word)] -= 1
-        self._turn(word)
+    def _hold(self, word: SignedRevocation, data: bytes) -> None:
+        self._held[word.digest] = (word, data)
+        self._count(word, 1, len(data))
 
-    def _turn(self, word: SignedRevocation) -> None:
-        pairs = zip(self._summary, word.digest, strict=True)
-        self._summary = bytes(mine ^ its for mine, its in pairs)
+    def _forget(self, word: SignedRevocation) -> bytes:
+        _, data = self._held.pop(word.digest)
+        self._count(word, -1, -len(data))
+        return data
+
+    def _count(self, word: SignedRevocation, number: int, size: int) -> None:
+        above = _above(word)
+        self._below[above] += number
+        self._bytes[above] += size
+        if not self._below[above]:
+            del self._below[above], self._bytes[above]
+        self._all = None
 
 
 def _rank(word: SignedRevocation) -> tuple[int, bytes]:
-    """Which of two words of one signer on one key counts: the same one everywhere."""
-    return (word.revocation.number, word.digest)
+    """Which of two words of one signer on one key counts.
+
+    Of two by the root it is the same one everywhere, since they may keep different things. A
+    machine's words on one grant all mean the same: the first one that is heard stays, so that no
+    machine can tell more and more of them.
+    """
+    return (word.revocation.number, word.digest if word.is_by_root else b"")
 
 
 def _above(word: SignedRevocation) -> PeerId:

@@ -23,6 +23,7 @@ from ..access import (
     Membership,
     Namespace,
     Refusal,
+    Remembered,
     Verify,
     peer_of,
 )
@@ -94,8 +95,9 @@ class Locks:
         self._admit = admit
         self._membership = membership
         self._is_for_own = is_for_own
-        # Made by strangers.
+        # Made by strangers: whatever they make, what is remembered for them has one bound.
         self._locks: OrderedDict[NamespaceId, Lock] = OrderedDict()
+        self._remembered = Remembered()
 
     def judge(self, join: Join, registration: Registration) -> Refusal | None:
         """Why a peer may not register, or not stay; `None` if it may."""
@@ -128,7 +130,8 @@ class Locks:
 
     def _new(self, name: str, root: bytes) -> Lock | None:
         try:
-            return Lock(Namespace(name=name, root=peer_of(root)), self._verify)
+            namespace = Namespace(name=name, root=peer_of(root))
+            return Lock(namespace, self._verify, remembered=self._remembered)
         except (ConfigurationError, RemoteProtocolError):
             return None
 

@@ -16,6 +16,7 @@ from punch.access import (
     Lock,
     Member,
     Refusal,
+    Remembered,
     SignedGrant,
     encode_chain,
     key_of,
@@ -212,16 +213,30 @@ def test_a_remembered_chain_is_judged_anew() -> None:
 
 def test_a_lock_remembers_a_bounded_number(monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine may make as many processes as it likes, and fills no memory."""
-    from punch.access import _chain, _lock
+    from punch.access import _lock
 
     monkeypatch.setattr(_lock, "MAX_REMEMBERED_CHAINS", 3)
-    monkeypatch.setattr(_chain, "_MAX_REMEMBERED_SIGNATURES", 3)
-    lock = HOME.lock()
+    monkeypatch.setattr(_lock, "MAX_REMEMBERED_SIGNATURES", 3)
+    remembered = Remembered()
+    lock = Lock(HOME.namespace, HOME.keys.verify, remembered=remembered)
     members = [HOME.machine(f"m{number}", by=DESK) for number in range(6)]
     for member in (*members, *members):
         assert heard(member.chain, member.peer_id, lock=lock) == ""
-    assert len(lock._members) == 3
-    assert len(lock._signatures._good) == 3
+    assert len(remembered.members) == 3
+    assert len(remembered.signatures) == 3
+
+
+def test_a_lock_trusts_no_other_locks_verdict() -> None:
+    """What a bootstrap remembers for all namespaces of strangers makes a member of one alone."""
+    remembered = Remembered()
+    work = MadeUpNamespace("work", keys=HOME.keys)
+    member = work.machine("laptop", by=work.admin("desk"))
+    locks = [
+        Lock(namespace, HOME.keys.verify, remembered=remembered)
+        for namespace in (work.namespace, HOME.namespace)
+    ]
+    said = [heard(member.chain, member.peer_id, lock=lock) for lock in (*locks, *locks)]
+    assert said == ["", "wrong_namespace", "", "wrong_namespace"]
 
 
 # ---- which namespace ----
@@ -578,7 +593,8 @@ def test_a_flood_of_a_members_removals_leaves_room_for_others() -> None:
     """A machine may say of itself that it left, as often as it likes: one word is kept."""
     lock = HOME.lock()
     for number in range(1, 9):
-        HOME.remove(LAPTOP, by=LAPTOP, lock=lock)
+        laptop = HOME.machine("laptop", by=DESK, number=number)
+        HOME.remove(laptop, by=laptop, lock=lock)
         assert lock.removed_up_to(LAPTOP.peer_id) == number
     assert len(lock.revocations) == 1
 
