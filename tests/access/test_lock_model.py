@@ -287,7 +287,8 @@ class Locks(RuleBasedStateMachine):
         """The root or a peer removes a key, whether it may or not."""
         path = data.draw(st.sampled_from([(), *self.paths]))
         issuer = path[-1].subject if path else ROOT
-        if path and data.draw(st.integers(0, 1)):
+        leaves = data.draw(st.booleans())
+        if path and leaves:
             key, number = issuer, path[-1].number
         digests = [granted.digest for granted in self.granted]
         digests += [word.digest for word in self.words]

@@ -176,6 +176,22 @@ def test_a_removal_can_end_whom_the_admin_let_in(home: MadeUpNamespace) -> None:
     assert rules(lock, desk, friend, guest) == ["revoked", "revoked", "revoked"]
 
 
+def test_no_process_of_a_removed_machine_is_kept(home: MadeUpNamespace) -> None:
+    """What runs on a machine is the machine, even if a removal lists it."""
+    desk = home.admin("desk")
+    process = home.process("p", on=desk)
+    word = sign_revocation(
+        namespace="home",
+        root=home.namespace.root,
+        key=desk.peer_id,
+        number=1,
+        issuer=home.namespace.root,
+        sign=home.keys.signer(home.namespace.root),
+        kept=(process.chain[-1].digest,),
+    )
+    assert rules(knowing(home, word), desk, process) == ["revoked", "revoked"]
+
+
 def test_the_newest_word_of_the_root_on_an_admin_counts(home: MadeUpNamespace) -> None:
     """It may end what an earlier one had kept."""
     desk = home.admin("desk")
