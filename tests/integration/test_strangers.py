@@ -1,0 +1,497 @@
+"""What strangers try at the doors of a closed namespace, over real sockets, and what they see.
+
+Each test is one attack, and ends with all that the attacker was told: `-s` prints it. What somebody
+tries who has a code, in joining, is in `tests/membership`; chains and removals are tried against a
+model in `tests/access`.
+"""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from contextlib import AsyncExitStack, asynccontextmanager
+
+import attrs
+import pytest
+import trio
+from answers import text_of
+from made_up_members import FakeMembership, MadeUpMember, MadeUpNamespace, RealKeys
+
+from punch import Router, open_router
+from punch.access import STRANGER
+from punch.backends import MockBackend, MockScript
+from punch.capability import PeerId
+from punch.discovery._meeting import PROTOCOL as MEET
+from punch.discovery.lan import LanKey
+from punch.discovery.lan._asking import PROTOCOL as LAN
+from punch.exceptions import PeerUnreachable
+from punch.libp2p import open_node
+from punch.libp2p._node import LibP2PNode
+from punch.listener import Listener, open_listener
+from punch.network import Node, Stream
+from punch.testing import Air
+from punch.wire import (
+    MINOR,
+    FrameBuffer,
+    Goodbye,
+    Join,
+    Ping,
+    Registration,
+    Roster,
+    decode,
+    encode,
+    encode_registration,
+    greeting,
+)
+from punch.wire import PROTOCOL as SESSION
+
+HERE = "/ip4/127.0.0.1/tcp/0"
+NAME = "our-secret-name"
+NEVER = 2.0
+AIR = Air()
+
+
+@attrs.define(eq=False)
+class Home:
+    """A closed namespace of real nodes: a listener, and whoever else a test opens."""
+
+    stack: AsyncExitStack
+    closed: MadeUpNamespace = attrs.field(factory=lambda: MadeUpNamespace(NAME, keys=RealKeys()))
+    memberships: dict[PeerId, FakeMembership] = attrs.field(factory=dict)
+    members: dict[PeerId, MadeUpMember] = attrs.field(factory=dict)
+
+    @property
+    def desk(self) -> MadeUpMember:
+        return self.closed.admin("desk")
+
+    async def node(self, *, listens: bool = True) -> LibP2PNode:
+        node = await self.stack.enter_async_context(open_node(listen=[HERE] if listens else []))
+        return self.adopted(node)
+
+    def adopted(self, node: Node) -> LibP2PNode:
+        """The same; from now on its key signs for tests, too."""
+        assert isinstance(node, LibP2PNode)
+        assert isinstance(self.closed.keys, RealKeys)
+        self.closed.keys.adopt(node._key_pair)
+        return node
+
+    def join(self, node: LibP2PNode, knows: Iterable[str] = ()) -> FakeMembership:
+        """Make *node* a member, who knows that others are at these addresses."""
+        member = self.members[node.peer_id] = self.closed.machine(node.peer_id, by=self.desk)
+        membership = self.memberships[node.peer_id] = member.membership()
+        membership.extra_places = tuple(knows)
+        return membership
+
+    async def listener(self, knows: Iterable[str] = ()) -> Listener:
+        node = await self.node()
+        return await self.stack.enter_async_context(
+            open_listener(
+                MockBackend(MockScript()),
+                node=node,
+                bootstrap=None,
+                namespace=NAME,
+                calibrate=False,
+                membership=self.join(node, knows),
+            )
+        )
+
+    @asynccontextmanager
+    async def router(
+        self, knows: Iterable[str], bootstrap: str | None = None
+    ) -> AsyncIterator[Router]:
+        async with (
+            open_node() as node,
+            open_router(
+                node=node,
+                bootstrap=bootstrap,
+                namespace=NAME,
+                membership=self.join(self.adopted(node), knows),
+            ) as router,
+        ):
+            yield router
+
+    def secrets(self) -> list[bytes]:
+        """What no stranger may ever be told, as it would be on a wire."""
+        chains = [member.encoded for member in self.members.values()]
+        return [NAME.encode(), self.closed.namespace.key, b"mock", *chains]
+
+
+def at_home(test: Callable[[Home], Awaitable[None]]) -> Callable[[], Awaitable[None]]:
+    """Run *test* with a namespace of its own, in real time, for at most a minute.
+
+    No fixture: what a test opens ends in the test's own task.
+    """
+
+    async def run() -> None:
+        with trio.fail_after(60):
+            async with AsyncExitStack() as stack:
+                await test(Home(stack))
+
+    run.__name__, run.__doc__, run.__module__ = test.__name__, test.__doc__, test.__module__
+    return run
+
+
+async def heard(stream: Stream, *said: bytes, seconds: float = NEVER) -> bytes:
+    """All that the other side says to who says this, until it ends the stream."""
+    found = b""
+    try:
+        for each in said:
+            await stream.send_all(each)
+    except PeerUnreachable:
+        pass
+    with trio.move_on_after(seconds):
+        while data := await stream.receive_some():
+            found += data
+    return found
+
+
+async def told(node: LibP2PNode, listener: Listener, protocol: str, *said: bytes) -> list[object]:
+    """The messages that a listener answers with."""
+    stream = await node.open_stream(listener.peer_id, listener.addresses, protocol)
+    try:
+        buffer = FrameBuffer(1 << 16)
+        buffer.feed(await heard(stream, *said))
+        found: list[object] = []
+        while (body := buffer.next_body()) is not None:
+            found.append(decode(body))
+        return found
+    finally:
+        await stream.aclose()
+
+
+def joined(
+    home: Home,
+    node: LibP2PNode,
+    *,
+    member: MadeUpMember | None,
+    namespace: str = NAME,
+    minor: int = MINOR,
+    root: bytes | None = None,
+    addresses: tuple[str, ...] = (),
+    incarnation: int = 1,
+    roles: frozenset[str] = frozenset({"listener"}),
+) -> Join:
+    """The registration of *node*, which it signs, with the chain of *member*."""
+    registration = Registration(
+        peer_id=node.peer_id,
+        namespace=namespace,
+        roles=roles,
+        addresses=addresses or node.addresses,
+        incarnation=incarnation,
+        sequence=0,
+        lifetime=30.0,
+    )
+    join = Join(
+        registration=encode_registration(registration),
+        signature=b"",
+        minor=minor,
+        grant=None if member is None else member.encoded,
+        root=root,
+    )
+    return attrs.evolve(join, signature=node.sign(join.signed))
+
+
+def hello(member: MadeUpMember | None, *, namespace: str = NAME, minor: int = MINOR) -> bytes:
+    """A dialer's greeting with the chain of *member*."""
+    said = greeting(namespace=namespace, incarnation=1, version="1")
+    return encode(attrs.evolve(said, minor=minor, grant=None if member is None else member.encoded))
+
+
+def show(attack: str, seen: object) -> None:
+    """Print what an attacker saw."""
+    print(f"{attack}: {seen}")
+
+
+# ---- outside ----
+
+
+@at_home
+async def test_a_scan_of_the_port_finds_a_libp2p_node_and_no_more(home: Home) -> None:
+    """What a socket hears, whatever it says; and which protocols a peer finds."""
+    listener = await home.listener()
+    port = int(listener.addresses[0].split("/")[4])
+    seen = {}
+    for name, said in {
+        "nothing": b"",
+        "http": b"GET / HTTP/1.1\r\nHost: x\r\n\r\n",
+        "tls": b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(64),
+        "zeros": bytes(4096),
+        "multistream ls": b"\x13/multistream/1.0.0\n\x03ls\n",
+    }.items():
+        seen[name] = await trio.to_thread.run_sync(scanned, port, said)
+    show("port scan", seen)
+    hello_of_libp2p = b"\x13/multistream/1.0.0\n"
+    allowed = {b"", hello_of_libp2p, hello_of_libp2p + b"\x08/noise\n\n"}
+    assert set(seen.values()) <= allowed
+    for answer in seen.values():
+        assert not [secret for secret in home.secrets() if secret in answer]
+    stranger = await home.node(listens=False)
+    with pytest.raises(PeerUnreachable):
+        await stranger.open_stream(listener.peer_id, listener.addresses, "/ipfs/id/1.0.0")
+
+
+def scanned(port: int, said: bytes) -> bytes:
+    """What a socket hears at *port* within a second."""
+    with socket.create_connection(("127.0.0.1", port), 2) as connection:
+        connection.settimeout(1.0)
+        connection.sendall(said)
+        found = b""
+        try:
+            while data := connection.recv(4096):
+                found += data
+        except OSError:
+            pass
+        return found
+
+
+@at_home
+async def test_who_guesses_a_name_hears_the_same_as_who_does_not(home: Home) -> None:
+    """At the session and the meeting point, with names, roots, minors and none of them."""
+    listener = await home.listener()
+    await trio.sleep(3.5)
+    stranger = await home.node(listens=False)
+    seen = set()
+    for name in (NAME, "home", "x"):
+        for minor in (0, 1, MINOR):
+            for answer in await told(
+                stranger, listener, SESSION, hello(None, namespace=name, minor=minor)
+            ):
+                seen.add(answer)
+        for root in (None, b"r" * 32, home.closed.namespace.key):
+            join = joined(home, stranger, member=None, namespace=name, root=root)
+            seen.update(await told(stranger, listener, MEET, encode(join)))
+    show("guessed names", seen)
+    assert seen == {Goodbye(code="not_permitted", message=STRANGER.reason)}
+
+
+@at_home
+async def test_a_stranger_is_not_found_on_the_lan_by_guessing(home: Home) -> None:
+    """Whoever asks with a guessed key, a copied tag or garbage is told no byte."""
+    node, stranger = await home.node(), await home.node(listens=False)
+    async with open_listener(
+        MockBackend(MockScript()),
+        node=node,
+        bootstrap=None,
+        namespace=NAME,
+        calibrate=False,
+        membership=home.join(node),
+        lan=AIR.lan("127.0.0.1/8"),
+    ) as listener:
+        await trio.sleep(0.5)
+        salt = b"s" * 16
+        seen = {}
+        for what, key in {
+            "the open namespace": LanKey.of_open(NAME),
+            "its name": LanKey.of_name(NAME),
+            "another root": LanKey.of_closed(b"r" * 32),
+        }.items():
+            proof = salt + key.tag("ask", salt, stranger.peer_id, listener.peer_id)
+            stream = await stranger.open_stream(listener.peer_id, listener.addresses, LAN)
+            seen[what] = await heard(stream, proof)
+        show("asked on the LAN", seen)
+        assert set(seen.values()) == {b""}
+
+
+# ---- with what others have said ----
+
+
+@at_home
+async def test_what_a_member_said_serves_nobody_else(home: Home) -> None:
+    """Its registration replayed, its chain in a stranger's greeting and registration."""
+    listener = await home.listener()
+    await trio.sleep(3.5)
+    victim, stranger = await home.node(listens=False), await home.node(listens=False)
+    home.join(victim)
+    member = home.members[victim.peer_id]
+    root = home.closed.namespace.key
+    seen = {
+        "registration": await told(
+            stranger,
+            listener,
+            MEET,
+            encode(joined(home, victim, member=member, root=root)),
+        ),
+        "chain at the meeting point": await told(
+            stranger, listener, MEET, encode(joined(home, stranger, member=member, root=root))
+        ),
+        "chain at a session": await told(stranger, listener, SESSION, hello(member)),
+    }
+    show("replayed", seen)
+    for answers in seen.values():
+        (goodbye,) = answers
+        assert isinstance(goodbye, Goodbye)
+        assert goodbye.code == "not_permitted"
+    assert f"may not register {victim.peer_id}" in str(seen["registration"])
+    assert "a grant serves no other key" in str(seen["chain at a session"])
+    assert stranger.peer_id not in listener.directory.members
+
+
+@at_home
+async def test_the_files_of_a_removed_machine_open_nothing(home: Home) -> None:
+    """Its very key, its chain, and new process grants that it signs: all are refused as removed."""
+    listener = await home.listener()
+    await trio.sleep(3.5)
+    thief, process = await home.node(listens=False), await home.node(listens=False)
+    home.join(thief)
+    member = home.members[thief.peer_id]
+    assert not isinstance((await told(thief, listener, SESSION, hello(member)))[0], Goodbye)
+    home.memberships[listener.peer_id].add_revocations([home.closed.remove(member, by=home.desk)])
+    root = home.closed.namespace.key
+    made = home.closed.process(process.peer_id, on=member, ends=int(time.time()) + 3600)
+    seen = {
+        "its chain at a session": await told(thief, listener, SESSION, hello(member)),
+        "its chain at the meeting point": await told(
+            thief, listener, MEET, encode(joined(home, thief, member=member, root=root))
+        ),
+        "a process of it": await told(process, listener, SESSION, hello(made)),
+        "without a chain": await told(thief, listener, SESSION, hello(None)),
+    }
+    show("stolen after removal", seen)
+    for what, answers in seen.items():
+        (goodbye,) = [each for each in answers if isinstance(each, Goodbye)]
+        assert len(answers) == 1, what
+        expected = "closed" if what == "without a chain" else "was removed from the namespace"
+        assert expected in goodbye.message, what
+
+
+# ---- between members ----
+
+
+class Hostile:
+    """A bootstrap that lists what it likes, and a listener that notes who greets it."""
+
+    def __init__(self, node: LibP2PNode) -> None:
+        self.node = node
+        self.joins: list[Join] = []
+        self.heard: list[Join] = []
+        self.greeted: list[bytes] = []
+        self.minor = MINOR
+        node.handle(MEET, self.meet)
+        node.handle(SESSION, self.session)
+
+    async def meet(self, stream: Stream) -> None:
+        buffer = FrameBuffer(1 << 16)
+        while data := await stream.receive_some():
+            buffer.feed(data)
+            while (body := buffer.next_body()) is not None:
+                message = decode(body)
+                if isinstance(message, Join):
+                    self.heard.append(message)
+                if isinstance(message, Ping):
+                    roster = Roster(
+                        namespace=NAME, whole=True, present=tuple(self.joins), minor=self.minor
+                    )
+                    await stream.send_all(encode(roster))
+
+    async def session(self, stream: Stream) -> None:
+        self.greeted.append(await stream.receive_some())
+
+
+@at_home
+async def test_a_hostile_bootstrap_makes_nobody_up_and_takes_nobody_away(home: Home) -> None:
+    """Forged, borrowed, open, stale and removed registrations: none is dialled or shown a grant."""
+    listener = await home.listener()
+    hostile, removed = Hostile(await home.node()), Hostile(await home.node())
+    root = home.closed.namespace.key
+    home.join(removed.node)
+    gone = home.members[removed.node.peer_id]
+    theirs = home.members[listener.peer_id]
+    real = listener.directory._announce()
+    assert isinstance(listener.node, LibP2PNode)
+    stale = joined(
+        home,
+        listener.node,
+        member=theirs,
+        root=root,
+        incarnation=1,
+        addresses=(hostile.node.addresses[0],),
+    )
+    hostile.joins = [
+        joined(home, hostile.node, member=None),
+        joined(home, hostile.node, member=None, root=root),
+        joined(home, hostile.node, member=theirs, root=root),
+        joined(home, removed.node, member=gone, root=root),
+        attrs.evolve(real, signature=bytes(64)),
+        stale,
+    ]
+    async with home.router(listener.addresses, bootstrap=hostile.node.addresses[0]) as router:
+        member = next(peer for peer in home.members if peer == router._dispatch.pool.peer_id)
+        home.memberships[member].add_revocations([home.closed.remove(gone, by=home.desk)])
+        with trio.fail_after(20):
+            await router.wait_for_peers()
+        await trio.sleep(2)
+        assert [peer.peer_id for peer in router.peers] == [listener.peer_id]
+        assert text_of(await router.ask("hello"))
+    show("hostile bootstrap heard", [len(join.registration) for join in hostile.heard])
+    assert (hostile.greeted, removed.greeted) == ([], [])
+
+
+@at_home
+async def test_a_grant_is_shown_to_nobody_who_answers_at_a_members_address(home: Home) -> None:
+    """Another key is there: the handshake ends, and it has heard no byte of a greeting."""
+    node = await home.node()
+    hostile = Hostile(await home.node())
+    home.join(node)
+    stand_in = f"{hostile.node.addresses[0].partition('/p2p/')[0]}/p2p/{node.peer_id}"
+    async with home.router([stand_in]) as router:
+        await trio.sleep(3)
+        assert router.peers == ()
+    show("at a member's address", (hostile.greeted, hostile.heard))
+    assert (hostile.greeted, hostile.heard) == ([], [])
+
+
+@at_home
+async def test_a_closed_namespace_is_not_talked_down(home: Home) -> None:
+    """A meeting point of minor 0 is left; an open namespace of the name is another one."""
+    listener = await home.listener()
+    old = Hostile(await home.node())
+    old.minor = 0
+    open_one, stranger = await home.node(), await home.node(listens=False)
+    async with open_listener(
+        MockBackend(MockScript()), node=open_one, bootstrap=None, namespace=NAME, calibrate=False
+    ):
+        old.joins = [joined(home, open_one, member=None, minor=0)]
+        async with home.router(listener.addresses, bootstrap=old.node.addresses[0]) as router:
+            with trio.fail_after(20):
+                await router.wait_for_peers()
+            await trio.sleep(2)
+            assert [peer.peer_id for peer in router.peers] == [listener.peer_id]
+        seen = await told(stranger, listener, SESSION, hello(None, minor=0))
+        show("minor 0", seen)
+        assert seen == [Goodbye(code="not_permitted", message=STRANGER.reason)]
+
+
+@at_home
+async def test_a_flood_of_strangers_holds_no_member_up(home: Home) -> None:
+    """Streams that hang, garbage, and forged chains: a member is answered meanwhile."""
+    listener = await home.listener()
+    strangers = [await home.node(listens=False) for _ in range(4)]
+    forged = home.closed.machine("forged", by=home.desk)
+    bad = encode(joined(home, strangers[0], member=forged, root=home.closed.namespace.key))
+    tries = 0
+
+    async def flood(node: LibP2PNode) -> None:
+        nonlocal tries
+        while True:
+            for protocol, said in ((SESSION, hello(forged)), (MEET, bad), (LAN, b"x" * 32)):
+                try:
+                    stream = await node.open_stream(listener.peer_id, listener.addresses, protocol)
+                    await stream.send_all(said)
+                    tries += 1
+                except PeerUnreachable:
+                    await trio.sleep(0.05)
+
+    async with trio.open_nursery() as nursery:
+        for node in strangers:
+            nursery.start_soon(flood, node)
+        await trio.sleep(2)
+        async with home.router(listener.addresses) as router:
+            began = trio.current_time()
+            with trio.fail_after(30):
+                await router.wait_for_peers()
+                assert text_of(await router.ask("hello"))
+            seconds = trio.current_time() - began
+        nursery.cancel_scope.cancel()
+    show("flood", f"{tries} tries; a member was answered after {seconds:.1f} s")
+    assert listener.statistics().sessions <= 1
