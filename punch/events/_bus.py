@@ -131,6 +131,8 @@ class Bus:
         self._queues: dict[Kind, tuple[Subscription, ...]] = {}
         self._ledgers: dict[Kind, tuple[Callable[[Event], None], ...]] = {}
         self._followers: tuple[tuple[Kind, Subscription], ...] = ()
+        # Who follows a kind, of those that were asked about since somebody came or left.
+        self._following: dict[Kind, tuple[Subscription, ...]] = {}
         self._subscriptions = 0
         self._ledger_count = 0
         self._lost = 0
@@ -138,9 +140,7 @@ class Bus:
 
     def wants(self, kind: Kind) -> bool:
         """Whether an event of this very *kind* has a subscriber: ask before making one."""
-        if kind in self._queues or kind in self._ledgers:
-            return True
-        return any(issubclass(kind, family) for family, _ in self._followers)
+        return kind in self._queues or kind in self._ledgers or bool(self._followers_of(kind))
 
     def publish(self, event: Event) -> None:
         """Hand *event* to every subscriber of its kind. Never waits, never raises.
@@ -155,9 +155,8 @@ class Bus:
                 self._note_fault(error, event)
         for subscription in self._queues.get(kind, ()):
             self._put(subscription, event)
-        for family, subscription in self._followers:
-            if issubclass(kind, family):
-                self._put(subscription, event)
+        for subscription in self._followers_of(kind):
+            self._put(subscription, event)
 
     @contextmanager
     def subscribe(
@@ -201,12 +200,13 @@ class Bus:
         """
         subscription = Subscription(wake=wake, limit=limit)
         follower = (family, subscription)
-        self._followers = (*self._followers, follower)
+        self._followers, self._following = (*self._followers, follower), {}
         self._subscriptions += 1
         try:
             yield subscription
         finally:
             self._followers = tuple(each for each in self._followers if each is not follower)
+            self._following = {}
             self._subscriptions -= 1
 
     @contextmanager
@@ -232,6 +232,13 @@ class Bus:
             lost=self._lost,
             faults=self._faults,
         )
+
+    def _followers_of(self, kind: Kind) -> tuple[Subscription, ...]:
+        found = self._following.get(kind)
+        if found is None:
+            found = tuple(each for family, each in self._followers if issubclass(kind, family))
+            self._following[kind] = found
+        return found
 
     def _put(self, subscription: Subscription, event: Event) -> None:
         try:

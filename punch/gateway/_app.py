@@ -326,7 +326,8 @@ class Application:
         if scope["type"] not in ("http", "websocket"):
             return
         headers = dict(scope["headers"])
-        scope = {**scope, "path": usual_path(scope["path"])}
+        if scope["path"] not in self._endpoints:
+            scope = {**scope, "path": usual_path(scope["path"])}
         answer = _Sender(send, self.door.cors.headers(headers), scope["type"])
         try:
             await self.door.enter(scope, headers)
@@ -415,6 +416,9 @@ class Application:
         return sorted(found | {"OPTIONS"}) if found else []
 
 
+_BEGINNINGS = ("http.response.start", "websocket.accept")
+
+
 class _Sender:
     """Sends, with what every answer carries, and remembers whether one has begun."""
 
@@ -428,7 +432,7 @@ class _Sender:
     async def __call__(self, message: Any) -> None:
         if self._prefix and message["type"].startswith("http."):
             message = {**message, "type": self._prefix + message["type"]}
-        if message["type"].endswith(("http.response.start", "websocket.accept")):
+        if not self.has_begun and message["type"].endswith(_BEGINNINGS):
             self.has_begun = True
             given = list(message.get("headers", ()))
             if not any(name == b"x-content-type-options" for name, _ in given):

@@ -32,6 +32,7 @@ Dialect = Literal["openai", "ollama", "anthropic"]
 """Whose shapes an answer has."""
 
 MESSAGES_PATH = "/v1/messages"
+_UNDER_MESSAGES = f"{MESSAGES_PATH}/"
 ANTHROPIC_VERSION = b"anthropic-version"
 """Header of a request by which Anthropic's clients are told apart."""
 
@@ -42,7 +43,7 @@ def dialect_of(path: str, headers: Mapping[bytes, bytes] | None = None) -> Diale
     """Whose shapes the answer to a request has: by its path, or else by its headers."""
     if path.startswith("/api/"):
         return "ollama"
-    if path == MESSAGES_PATH or path.startswith(f"{MESSAGES_PATH}/"):
+    if path == MESSAGES_PATH or path.startswith(_UNDER_MESSAGES):
         return "anthropic"
     return "anthropic" if headers is not None and ANTHROPIC_VERSION in headers else "openai"
 

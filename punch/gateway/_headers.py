@@ -73,6 +73,8 @@ def header_value(text: str) -> bytes:
 def usage_of(responses: Iterable[CommandResponse]) -> Usage:
     """The tokens of all *responses* together; `None` where one of them did not count."""
     answers = list(responses)
+    if len(answers) == 1:
+        return answers[0].usage
 
     def total(name: str) -> int | None:
         counts = [getattr(response.usage, name) for response in answers]

@@ -232,7 +232,7 @@ def mock_thoughts(request: CommandRequest, usual: int) -> list[str]:
 
     An answer that another peer has begun is thought about no more.
     """
-    if request.command != "chat" or request.continuation:
+    if not usual or request.command != "chat" or request.continuation:
         return []
     words = math.ceil(usual * _EFFORTS.get(request.reasoning_effort or "", 1.0))
     limits = (request.reasoning_budget, request.sampling.max_tokens)
@@ -371,7 +371,8 @@ class MockBackend:
                 await emit(text, tokens)
                 continue
             # Across the seam: a stop may have begun in what another peer delivered.
-            cut = _before_stop(said + "".join(sent), text, request.sampling.stop)
+            stops = request.sampling.stop
+            cut = _before_stop(said + "".join(sent), text, stops) if stops else None
             if cut is not None:
                 (text, stop), reason = cut, "stop"
             sent.append(text)

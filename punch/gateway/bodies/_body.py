@@ -2,8 +2,8 @@
 
 An ordinary field is honoured. One annotated with `Taken` changes nothing, one with `Refused` may
 only ask for nothing. Before its fields are checked a `Body` drops what is null, so that null is as
-good as left out, and notes what was taken and what is refused. What is wrong with honoured fields
-is left to pydantic, and how all that is said to `_reading`.
+good as left out, and what is refused, and notes that as well as what was taken. What is wrong with
+honoured fields is left to pydantic, and how all that is said to `_reading`.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from pydantic import (
     AliasChoices,
     BaseModel,
     ConfigDict,
+    GetCoreSchemaHandler,
     GetJsonSchemaHandler,
     ValidationInfo,
     model_validator,
@@ -76,9 +77,8 @@ class Refused:
         """Why *value* cannot be honoured."""
         return self.why if isinstance(self.why, str) else self.why(value)
 
-    def __get_pydantic_json_schema__(
-        self, schema: CoreSchema, handler: GetJsonSchemaHandler
-    ) -> JsonSchemaValue:
+    @property
+    def json_schema(self) -> JsonSchemaValue:
         """The values that ask for nothing, with the reason."""
         why = f" {self.why}." if isinstance(self.why, str) else ""
         taken = [None, *(["", [], {}] if self.empty else []), *self.nothing]
@@ -123,6 +123,19 @@ class Notes:
             self.refused[id(holder), name] = (mark, value)
 
 
+def mark_of(field: FieldInfo) -> Taken | Refused | None:
+    """The mark of a field; `None` if it is honoured."""
+    return next((each for each in field.metadata if isinstance(each, Taken | Refused)), None)
+
+
+def names_of(key: str, field: FieldInfo) -> list[str]:
+    """The names under which clients write the field that is *key* to us, the usual one first."""
+    given = field.validation_alias
+    if isinstance(given, AliasChoices):
+        return [each for each in given.choices if isinstance(each, str)]
+    return [given if isinstance(given, str) else key]
+
+
 class Body(BaseModel):
     """A JSON object of known fields, whose values are never converted to another type.
 
@@ -149,11 +162,12 @@ class Body(BaseModel):
             elif mark == "whole":
                 if type(item) is float and item.is_integer() and abs(item) <= MAX_WHOLE:
                     changed[name] = int(item)
-            elif isinstance(mark, Taken) or (isinstance(mark, Refused) and mark.is_nothing(item)):
+            elif isinstance(mark, Taken):
                 _notes_in(info).take(value, name)
             elif mark is not None or cls.model_config["extra"] != "allow":
                 dropped.add(name)
-                if mark is None and cls.model_config["extra"] == "ignore":
+                is_ignored = mark is None and cls.model_config["extra"] == "ignore"
+                if is_ignored or (mark is not None and mark.is_nothing(item)):
                     _notes_in(info).take(value, name)
                 else:
                     _notes_in(info).refuse(value, name, mark, item)
@@ -161,16 +175,40 @@ class Body(BaseModel):
             return value
         return {name: changed.get(name, value[name]) for name in value if name not in dropped}
 
+    if not typing.TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            """The default of a field that is refused: no body that was read has another value."""
+            field = type(self).model_fields.get(name)
+            return super().__getattr__(name) if field is None else field.default
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        """Without what is refused, which `_sift` leaves in no body: a chat has fifty such fields."""
+        schema = handler(source)
+        inner: Any = handler.resolve_ref_schema(schema)
+        while inner["type"] != "model-fields":
+            inner = inner["schema"]
+        for name, field in cls.model_fields.items():
+            # That one is missing which must be there, pydantic has to find.
+            if isinstance(mark_of(field), Refused) and not field.is_required():
+                inner["fields"].pop(name, None)
+        return schema
+
     @classmethod
     def __get_pydantic_json_schema__(
         cls, schema: CoreSchema, handler: GetJsonSchemaHandler
     ) -> JsonSchemaValue:
-        """As it is, but that null may stand for everything that may be left out."""
+        """Of all fields; null may stand for each that may be left out."""
         described = handler.resolve_ref_schema(handler(schema))
         required = described.get("required", ())
-        for name, field in described.get("properties", {}).items():
+        properties = described.setdefault("properties", {})
+        for name, field in properties.items():
             if name not in required and not _takes_null(field):
-                described["properties"][name] = {"anyOf": [field, {"type": "null"}]}
+                properties[name] = {"anyOf": [field, {"type": "null"}]}
+        for key, field in cls.model_fields.items():
+            if isinstance(mark := mark_of(field), Refused):
+                properties |= dict.fromkeys(names_of(key, field), mark.json_schema)
         if cls.model_config["extra"] == "forbid":
             described["additionalProperties"] = {"type": "null"}
         return described
@@ -204,19 +242,6 @@ def _plan_of(kind: type[Body]) -> Mapping[str, Mark]:
         mark: Mark = mark_of(field) or ("whole" if _is_whole(field.annotation) else "honoured")
         plan.update(dict.fromkeys(names_of(key, field), mark))
     return plan
-
-
-def mark_of(field: FieldInfo) -> Taken | Refused | None:
-    """The mark of a field; `None` if it is honoured."""
-    return next((each for each in field.metadata if isinstance(each, Taken | Refused)), None)
-
-
-def names_of(key: str, field: FieldInfo) -> list[str]:
-    """The names under which clients write the field that is *key* to us, the usual one first."""
-    given = field.validation_alias
-    if isinstance(given, AliasChoices):
-        return [each for each in given.choices if isinstance(each, str)]
-    return [given if isinstance(given, str) else key]
 
 
 def _is_whole(annotation: Any) -> bool:

@@ -14,10 +14,13 @@ from ._fields import PunchOptions
 # Each wish that names peers, and the header that may name them, apart by commas.
 _PEERS = {"prefer": b"x-punch-prefer", "avoid": b"x-punch-avoid", "only": b"x-punch-only"}
 _PRIVACY = b"x-punch-privacy"
+_HEADERS = frozenset({*_PEERS.values(), _PRIVACY})
 
 
 def hints_in(headers: Mapping[bytes, bytes], naming: Naming) -> Hints:
     """The wishes in *headers*, for a model that is named so exactly."""
+    if _HEADERS.isdisjoint(headers):
+        return NO_HINTS if naming == NO_HINTS.naming else Hints(naming=naming)
     said: dict[str, Any] = {
         name: _split(headers[header].decode("latin-1"))
         for name, header in _PEERS.items()
@@ -25,13 +28,13 @@ def hints_in(headers: Mapping[bytes, bytes], naming: Naming) -> Hints:
     }
     if _PRIVACY in headers:
         said["privacy"] = headers[_PRIVACY].decode("latin-1").strip().lower()
-    if not said and naming == NO_HINTS.naming:
-        return NO_HINTS
     return Hints(naming=naming, **said)
 
 
 def with_wishes(hints: Hints, wishes: PunchOptions) -> Hints:
     """*hints* with those that a body has instead."""
+    if not wishes.model_fields_set:
+        return hints
     said: dict[str, Any] = {}
     for name in _PEERS:
         peers: str | Sequence[str] | None = getattr(wishes, name)

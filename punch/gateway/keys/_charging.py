@@ -61,13 +61,13 @@ def believed(response: CommandResponse, answer: Answer) -> CommandResponse:
     """*response* with its counts cut to what the *answer* can have: peers may claim too much."""
     usage = response.usage
     prompt = _at_most(usage.prompt_tokens, _most_of_prompt(answer.request))
+    made = _at_most(usage.completion_tokens, _most_of_answer(response, answer))
     counts = Usage(
         prompt_tokens=prompt,
-        completion_tokens=_at_most(usage.completion_tokens, _most_of_answer(response, answer)),
+        completion_tokens=made,
         cached_tokens=_at_most(usage.cached_tokens, prompt),
+        reasoning_tokens=_at_most(usage.reasoning_tokens, made),
     )
-    thought = _at_most(usage.reasoning_tokens, counts.completion_tokens)
-    counts = attrs.evolve(counts, reasoning_tokens=thought)
     return response if counts == usage else attrs.evolve(response, usage=counts)
 
 

@@ -94,19 +94,13 @@ class FormBody(Body):
 
     @property
     def _schemas(self) -> list[str]:
-        form = self.response_format
-        usual = None if form is None else form.schema_text
-        found = [] if usual is None else [usual]
-        bare = (each for each in self._bare if each is not None)
-        return found + [json.dumps(each, ensure_ascii=False) for each in bare]
-
-    @property
-    def _bare(self) -> list[dict[str, Any] | None]:
-        outputs = self.structured_outputs
+        form, outputs = self.response_format, self.structured_outputs
         bare = [self.json_schema, self.guided_json]
         if outputs is not None:
             bare += [outputs.json_, {} if outputs.json_object else None]
-        return bare
+        found = [json.dumps(each, ensure_ascii=False) for each in bare if each is not None]
+        usual = None if form is None else form.schema_text
+        return found if usual is None else [usual, *found]
 
     @property
     def schema_text(self) -> str | None:

@@ -258,7 +258,9 @@ def _said_by_assistant(body: AssistantBody, place: int) -> ChatMessage:
         # What calls were before there could be several.
         call = body.function_call
         calls.append(ToolCall(id=f"call_{place}", name=call.name, arguments=call.text))
-    text = "".join(part.text or "" for part in parts_of(body.content))
+    text = body.content
+    if not isinstance(text, str):
+        text = "".join(part.text or "" for part in parts_of(text))
     return ChatMessage(
         role="assistant",
         content=text or body.refusal or "",
@@ -274,6 +276,8 @@ def _said(body: TurnBody, before: Sequence[ChatMessage]) -> ChatMessage:
     role = "system" if body.role == "developer" else body.role
     if role == "function":
         role, name, answers = "tool", None, _call_of(body.name, before)
+    if isinstance(body.content, str):
+        return ChatMessage(role=role, content=body.content, name=name, tool_call_id=answers)
     return ChatMessage.of_parts(role, parts_of(body.content), name=name, tool_call_id=answers)
 
 

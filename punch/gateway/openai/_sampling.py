@@ -142,7 +142,7 @@ class SamplingBody(EngineBody):
             presence_penalty=self.presence_penalty,
             frequency_penalty=self.frequency_penalty,
             # An empty text would end an answer before it has begun; it asks for nothing.
-            stop=tuple(stop for stop in stops if stop),
+            stop=tuple(filter(None, stops)),
             seed=_seed(self.seed),
         )
 
@@ -154,4 +154,4 @@ def _seed(seed: int | None) -> int | None:
 
 def shortest(*limits: int | None) -> int | None:
     """The most tokens of an answer, under all of its names; -1 is no limit to engines."""
-    return min((limit for limit in limits if limit not in (None, -1)), default=None)
+    return min([limit for limit in limits if limit not in (None, -1)], default=None)
