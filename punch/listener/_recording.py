@@ -376,7 +376,8 @@ class Reader:
 
     def counted(self, prompt: PromptCount) -> None:
         """Say how long the prompt is, to a call that shows an answer as it comes."""
-        if self.has_started and self.is_streaming:
+        # One that gathers text shows none before the end, and hears of the prompt there.
+        if self.has_started and self.is_streaming and not self._interval:
             self.call.counted(prompt)
 
     def hold(self, size: int) -> bool:

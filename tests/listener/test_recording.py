@@ -741,6 +741,21 @@ async def test_who_takes_the_answer_whole_is_told_that_it_is_made(
     assert told == pytest.approx(expected, abs=1.5)
 
 
+@pytest.mark.parametrize(("interval", "expected"), [(0.0, 1), (0.1, 0)])
+async def test_the_length_of_a_prompt_is_told_early_to_whom_it_is_shown(
+    interval: float, expected: int, autojump_clock: MockClock
+) -> None:
+    """Who gathers text shows nothing before the end, and a message costs as much as a text."""
+    counts = 0
+    with trio.fail_after(LIMIT):
+        async with listening(MockBackend(MockScript())) as (_, dial):
+            session, _ = await dial()
+            call = session.ask(attrs.evolve(ASK, stream_interval=interval))
+            while not isinstance(part := await call.receive(), CommandResponse):
+                counts += isinstance(part, Progress) and part.prompt_tokens is not None
+    assert counts == expected
+
+
 async def test_who_waits_for_a_model_that_thinks_is_told_so(autojump_clock: MockClock) -> None:
     """Its thoughts are no text; they come with the first word, as tokens."""
 

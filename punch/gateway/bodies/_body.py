@@ -184,7 +184,7 @@ class Body(BaseModel):
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        """Without what is refused, which `_sift` leaves in no body: a chat has fifty such fields."""
+        """Without what is refused, of which `_sift` leaves nothing: in a chat fifty fields."""
         schema = handler(source)
         inner: Any = handler.resolve_ref_schema(schema)
         while inner["type"] != "model-fields":
