@@ -135,18 +135,12 @@ def stamp_of(registration: Registration) -> tuple[int, int]:
 
 
 def first_hand(
-    sources: Iterable[Listed], join_of: Callable[[Registration], Join | None]
+    sources: Iterable[Listed], join_of: Callable[[PeerId], Join | None]
 ) -> dict[PeerId, Join]:
     """The latest joins of members that one of *sources*, not ourselves, has from themselves."""
-    found: dict[PeerId, Registration] = {}
+    found: set[PeerId] = set()
     for listed in sources:
-        if listed.is_ours or not listed.is_working:
-            continue
-        for peer_id, registration in listed.members.items():
-            known = found.get(peer_id)
-            if peer_id not in listed.relayed and (
-                known is None or stamp_of(known) < stamp_of(registration)
-            ):
-                found[peer_id] = registration
-    joins = {peer_id: join_of(each) for peer_id, each in found.items()}
+        if listed.is_working and not listed.is_ours:
+            found |= listed.members.keys() - listed.relayed
+    joins = {peer_id: join_of(peer_id) for peer_id in found}
     return {peer_id: join for peer_id, join in joins.items() if join is not None}

@@ -18,10 +18,11 @@ from punch.access import STRANGER
 from punch.backends import MockBackend, MockScript
 from punch.capability import PeerId
 from punch.discovery._meeting import PROTOCOL as MEET
+from punch.discovery._meeting import FramedStream
 from punch.exceptions import PunchError
 from punch.testing import MemoryNetwork
 from punch.wire import PROTOCOL as SESSION
-from punch.wire import Goodbye, decode, encode, greeting
+from punch.wire import Goodbye, Roster, decode, decode_registration, encode, greeting
 
 LIMIT = 3600
 
@@ -193,3 +194,52 @@ async def test_peers_of_one_owner_are_told_from_others(
         pool = router._dispatch.pool
         owned = {name: pool.session(PeerId(name)).is_own for name in ("mine", "theirs")}  # type: ignore[union-attr]
         assert owned == {"mine": True, "theirs": False}
+
+
+async def test_a_meeting_point_passes_on_whom_it_knows_from_others(
+    autojump_clock: MockClock, home: Home
+) -> None:
+    """All members register at the same few; who reaches any other one hears of everybody."""
+    names = [f"m{number:02}" for number in range(12)]
+    async with trio.open_nursery() as nursery:
+        for number, name in enumerate(names):
+            await home.start(nursery, name, knows=names[:number][-1:])
+        await trio.sleep(30)
+        member = home.member("newcomer")
+        node = home.network.node("newcomer")
+        root = home.closed.namespace.key
+        for name in names:
+            there = home.network._nodes[PeerId(name)]
+            frames = FramedStream(await node.open_stream(there.peer_id, there.addresses, MEET))
+            await frames.send(
+                signed(
+                    "newcomer",
+                    (),
+                    namespace="home",
+                    minor=2,
+                    root=root,
+                    grant=member.chain(),
+                    roles={"dialer"},
+                )
+            )
+            roster = await frames.receive()
+            assert isinstance(roster, Roster)
+            told = {decode_registration(join.registration).peer_id for join in roster.present}
+            assert told == set(names), name
+        nursery.cancel_scope.cancel()
+
+
+async def test_the_last_one_forgets_the_other_that_is_gone_for_good(
+    autojump_clock: MockClock, home: Home
+) -> None:
+    """Not at once: a network that is away for a moment takes nobody away."""
+    async with trio.open_nursery() as nursery:
+        await home.start(nursery, "a")
+        async with home.router("b", knows=("a",)) as router:
+            await router.wait_for_peers(lambda found: len(found) == 1)
+            home.stop("a")
+            await trio.sleep(20)
+            assert PeerId("a") in router._dispatch.membership.members
+            await trio.sleep(60)
+            assert PeerId("a") not in router._dispatch.membership.members
+        nursery.cancel_scope.cancel()

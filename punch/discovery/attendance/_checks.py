@@ -41,7 +41,7 @@ class Checks:
         """Our membership of the namespace; `None` if it is open."""
         self._node = node
         self._namespace = namespace
-        # What was verified last, by peer: a roster repeats what is known.
+        # The newest that was verified, by peer: a roster repeats what is known.
         self._verified: OrderedDict[PeerId, tuple[Join, Registration]] = OrderedDict()
 
     def known(self, join: Join) -> Registration | None:
@@ -84,7 +84,10 @@ class Checks:
         return registration
 
     def _keep(self, join: Join, registration: Registration) -> None:
-        self._verified[registration.peer_id] = join, registration
+        before = self._verified.get(registration.peer_id)
+        # A peer is registered at several places, with another sequence at each.
+        if before is None or _stamp(before[1]) <= _stamp(registration):
+            self._verified[registration.peer_id] = join, registration
         self._verified.move_to_end(registration.peer_id)
         if len(self._verified) > MAX_VERIFIED:
             self._verified.popitem(last=False)
@@ -116,10 +119,10 @@ class Checks:
         # One that is forgotten comes with the next roster.
         return found is not None and self._why_not(found[0], registration) is None
 
-    def join_of(self, registration: Registration) -> Join | None:
-        """The join that *registration* came in, if it is the last one of its peer."""
-        found = self._verified.get(registration.peer_id)
-        return found[0] if found is not None and found[1] == registration else None
+    def join_of(self, peer_id: PeerId) -> Join | None:
+        """The newest join of a peer that was let in."""
+        found = self._verified.get(peer_id)
+        return None if found is None else found[0]
 
     def _why_not(self, join: Join, registration: Registration) -> Refusal | None:
         if self.membership is None:
@@ -131,3 +134,7 @@ class Checks:
             root=join.root,
         )
         return self.membership.lock.admit(registration.peer_id, introduction, time.time())
+
+
+def _stamp(registration: Registration) -> tuple[int, int]:
+    return registration.incarnation, registration.sequence

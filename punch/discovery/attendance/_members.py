@@ -17,6 +17,7 @@ from collections.abc import Mapping
 import attrs
 import trio
 
+from ..._background import open_background
 from ..._logs import get_logger
 from ...access import Membership
 from ...capability import PeerId
@@ -44,6 +45,10 @@ MAX_REST_SECONDS = 60.0
 
 # How often a source without a place looks for one.
 LOOK_SECONDS = 1.0
+
+# How often a source that has a place looks for one that goes before it in rank. One source moves at
+# a time, so that the others have what it knew.
+MOVE_SECONDS = 5.0
 
 # How long a source that is nowhere goes on listing whom it has seen.
 FORGET_SECONDS = 60.0
@@ -89,6 +94,20 @@ class Rota:
         # Those that failed last go last, whatever their hash.
         first = min(free, key=lambda peer_id: (peer_id in self._rests, self._rank(peer_id)))
         return first, places[first]
+
+    def has_better(self, peer_id: PeerId, now: float) -> bool:
+        """Whether *peer_id*, the last in rank of those that we meet, should be left for another."""
+        places = self._places()
+        met = [each for each in places if each in self._attended]
+        if not met or max(met, key=self._rank) != peer_id:
+            return False
+        return any(
+            each not in self._attended
+            and self._rank(each) < self._rank(peer_id)
+            # One that failed is left alone for some time after its rest: this one works.
+            and not self._rests_at(each, now - MAX_REST_SECONDS)
+            for each in places
+        )
 
     def _rests_at(self, peer_id: PeerId, now: float) -> bool:
         rest = self._rests.get(peer_id)
@@ -191,7 +210,9 @@ class MemberSource:
         with self._attended.claimed(peer_id, yields=True):
             try:
                 stream = await self._node.open_stream(peer_id, addresses, PROTOCOL)
-                await self._attendance.hold(stream, announce, found, listed=listed)
+                async with open_background() as nursery:
+                    nursery.start_soon(self._leave_for_better, peer_id, nursery.cancel_scope)
+                    await self._attendance.hold(stream, announce, found, listed=listed)
             except NotPermitted as error:
                 self._rota.refusal = error
                 self._fail(peer_id, error, found)
@@ -202,6 +223,13 @@ class MemberSource:
                 self._fail(peer_id, trouble, found)
         now = trio.current_time()
         return now if is_met or lost_at is None else lost_at
+
+    async def _leave_for_better(self, peer_id: PeerId, scope: trio.CancelScope) -> None:
+        """Cancel *scope* once there is a place before this one in rank; see rule 1."""
+        while True:
+            await trio.sleep(MOVE_SECONDS)
+            if self._rota.has_better(peer_id, trio.current_time()):
+                scope.cancel()
 
     def _fail(self, peer_id: PeerId, error: PunchError, found: Found) -> None:
         now = trio.current_time()
