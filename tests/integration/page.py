@@ -244,14 +244,20 @@ def known(programs: Programs) -> str:
     return gateway.url
 
 
-def run(command: Sequence[str | Path], folder: Path, **environment: str) -> list[str]:
+def run(
+    command: Sequence[str | Path],
+    folder: Path,
+    *,
+    seconds: float = RUN_SECONDS,
+    **environment: str,
+) -> list[str]:
     """The lines that a program prints, which must end well; it sees no key and no proxy of ours."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(NOT_OURS)}
     ended = subprocess.run(
         command,
         capture_output=True,
         text=True,
-        timeout=RUN_SECONDS,
+        timeout=seconds,
         cwd=folder,
         stdin=subprocess.DEVNULL,
         env=inherited | OFFLINE | {"HOME": str(folder), **environment},
@@ -264,7 +270,13 @@ def run(command: Sequence[str | Path], folder: Path, **environment: str) -> list
 # ---- what a program is asked, and what it must have got ----
 
 
-def ask(heading: str, url: str, folder: Path, kinds: Sequence[str] = KINDS) -> dict[str, Any]:
+def ask(
+    heading: str,
+    url: str,
+    folder: Path,
+    kinds: Sequence[str] = KINDS,
+    seconds: float = RUN_SECONDS,
+) -> dict[str, Any]:
     """Run a section's code and what is asked of it; what came of each kind that it has."""
     row = ROWS[heading]
     language, ending = ("js", "mjs") if row.is_node else ("python", "py")
@@ -286,7 +298,7 @@ def ask(heading: str, url: str, folder: Path, kinds: Sequence[str] = KINDS) -> d
         command = [node, script, *wanted]
     else:
         command = [python_of(heading), script, *wanted]
-    said = [line for line in run(command, folder) if line.startswith('{"kind"')]
+    said = [line for line in run(command, folder, seconds=seconds) if line.startswith('{"kind"')]
     return {one["kind"]: one["got"] for one in map(json.loads, said)}
 
 

@@ -333,19 +333,21 @@ class Programs:
         """A listener that has joined."""
         return self.ready(self.start("listener", *arguments, variables=environment))
 
-    def ready(self, program: Program) -> Program:
+    def ready(self, program: Program, seconds: float = START_SECONDS) -> Program:
         """Wait until a started listener has joined."""
-        said = program.wait_for("listening")
+        said = program.wait_for("listening", seconds)
         program.peer_id, program.addresses = said["peer"], tuple(said["addresses"])
         return program
 
-    def listeners(self, *starts: Mapping[str, Any]) -> list[Program]:
+    def listeners(
+        self, *starts: Mapping[str, Any], seconds: float = START_SECONDS
+    ) -> list[Program]:
         """Several listeners, started side by side; each is its arguments and environment."""
         started = [
             self.start("listener", *each.get("arguments", ()), **each.get("environment", {}))
             for each in starts
         ]
-        return [self.ready(program) for program in started]
+        return [self.ready(program, seconds) for program in started]
 
     def bootstrap(self, *arguments: str, **environment: str) -> Program:
         """A bootstrap that is there."""

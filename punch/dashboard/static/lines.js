@@ -116,7 +116,7 @@ export function programsFor(address, model) {
           where: terminal,
           text: [
             `export ANTHROPIC_BASE_URL=${shell(address)} ANTHROPIC_AUTH_TOKEN=${PLACEHOLDER} ANTHROPIC_MODEL=${shell(model)}`,
-            "export CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC=1",
+            "export CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC=1 CLAUDE_CODE_MAX_CONTEXT_TOKENS=32768",
             "claude",
           ].join("\n"),
         },
@@ -163,7 +163,7 @@ function piModels(address, model) {
     api: "openai-completions",
     apiKey: PLACEHOLDER,
     compat: { supportsDeveloperRole: false, supportsReasoningEffort: false, maxTokensField: "max_tokens" },
-    models: [{ id: model, contextWindow: 32768, maxTokens: 4096 }],
+    models: [{ id: model, contextWindow: 32768, maxTokens: 16384 }],
   };
   return JSON.stringify({ providers: { punch } }, null, 2);
 }
