@@ -247,8 +247,8 @@ def known(programs: Programs) -> str:
 def run(
     command: Sequence[str | Path],
     folder: Path,
-    *,
     seconds: float = RUN_SECONDS,
+    /,
     **environment: str,
 ) -> list[str]:
     """The lines that a program prints, which must end well; it sees no key and no proxy of ours."""
@@ -298,7 +298,7 @@ def ask(
         command = [node, script, *wanted]
     else:
         command = [python_of(heading), script, *wanted]
-    said = [line for line in run(command, folder, seconds=seconds) if line.startswith('{"kind"')]
+    said = [line for line in run(command, folder, seconds) if line.startswith('{"kind"')]
     return {one["kind"]: one["got"] for one in map(json.loads, said)}
 
 

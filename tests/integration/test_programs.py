@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from integration.commands import COMMANDS
+from integration.commands import COMMANDS, path_of, put
 from integration.page import (
     ADDRESS,
     ANSWER,
@@ -152,6 +152,25 @@ def test_a_library_gets_it_from_a_real_model(heading: str, real_url: str, tmp_pa
     kinds = [kind for kind in KINDS if kind != "tools"]
     got = ask(heading, real_url, tmp_path, kinds, REAL_SECONDS)
     check(got, [kind for kind in ROWS[heading].kinds if kind in kinds])
+
+
+@pytest.mark.long
+@limit(600)
+@pytest.mark.parametrize(
+    ("heading", "words"),
+    [
+        ("Claude Code", "Prompt is too long"),
+        ("Codex", "ran out of room in the model's context window"),
+    ],
+)
+def test_an_agent_says_that_a_real_models_context_is_too_small(
+    heading: str, words: str, real_url: str, tmp_path: Path
+) -> None:
+    """In words of its own: its prompt is longer than that, and it knows the error for it."""
+    put(tmp_path / ".codex" / "config.toml", code("Codex", "toml", real_url))
+    script = f"({commands(heading, real_url)}) 2>&1 || true"
+    said = run(["bash", "-ec", script], tmp_path, REAL_SECONDS, PATH=path_of(heading))
+    assert words in "\n".join(said)
 
 
 # ---- the page itself ----
