@@ -171,7 +171,7 @@ class Client:
 
     @asynccontextmanager
     async def open(
-        self, method: str, path: str, body: Any = None, **headers: str
+        self, method: str, path: str, body: Any = None, *, query: str = "", **headers: str
     ) -> AsyncIterator[Connection]:
         """Ask, and look at the answer while it comes; it is complete at the end."""
         if isinstance(body, list) and all(isinstance(part, bytes) for part in body):
@@ -191,7 +191,7 @@ class Client:
             "method": method,
             "path": path,
             "raw_path": path.encode(),
-            "query_string": b"",
+            "query_string": query.encode(),
             "root_path": "",
             "headers": [(k.encode(), v.encode("latin-1")) for k, v in given.items() if v],
         }

@@ -19,11 +19,11 @@ from starlette.routing import BaseRoute, Route, WebSocketRoute
 from starlette.routing import Router as Routes
 
 from .._logs import get_logger
-from ..exceptions import ConfigurationError, PunchError
+from ..exceptions import ConfigurationError, PunchError, Unauthorized
 from ._client import Receive, Send
 from ._endpoint import Endpoint, Scope, Service, send_refusal
 from ._errors import ANTHROPIC_VERSION, Refusal, dialect_of, internal, refusal_of
-from .keys._keys import KeyStore
+from .keys._keys import Key, KeyStore
 from .server import ClientGone, discarding_body, has_body
 
 log = get_logger(__name__)
@@ -195,14 +195,26 @@ class Door:
             return
         if scope["type"] == "websocket":
             _check_address(scope)
-            secret = secret_in(headers) or secret_offered(scope["subprotocols"])
+            secret = (
+                bearer_in(headers) or bare_key_in(headers) or secret_offered(scope["subprotocols"])
+            )
             scope["punch.key"] = await self.keys.authenticate(secret)
             return
         if scope["method"] == "OPTIONS":
             # A browser asks what it may send before it sends it, a key included:
             # https://fetch.spec.whatwg.org/#cors-preflight-fetch.
             return
-        scope["punch.key"] = await self.keys.authenticate(secret_in(headers))
+        scope["punch.key"] = await self._authenticate(self.keys, headers)
+
+    async def _authenticate(self, keys: KeyStore, headers: Mapping[bytes, bytes]) -> Key:
+        """The key in either header: programs that want a word in one get any, and fill in both."""
+        bearer, bare = bearer_in(headers), bare_key_in(headers)
+        if bearer is None or bare in (None, bearer):
+            return await keys.authenticate(bearer or bare)
+        try:
+            return await keys.authenticate(bearer)
+        except Unauthorized:
+            return await keys.authenticate(bare)
 
     def _check_origin(self, scope: Scope, headers: Mapping[bytes, bytes]) -> None:
         host = _host_in(headers.get(b"host", b"").decode("latin-1"))
@@ -223,12 +235,15 @@ class Door:
         )
 
 
-def secret_in(headers: Mapping[bytes, bytes]) -> str | None:
-    """The API key that came with a request."""
+def bearer_in(headers: Mapping[bytes, bytes]) -> str | None:
+    """The API key in ``Authorization``, as OpenAI's clients send it."""
     given = headers.get(b"authorization", b"").decode("latin-1")
     scheme, _, secret = given.partition(" ")
-    if scheme.lower() == "bearer" and secret.strip():
-        return secret.strip()
+    return secret.strip() or None if scheme.lower() == "bearer" else None
+
+
+def bare_key_in(headers: Mapping[bytes, bytes]) -> str | None:
+    """The API key in ``x-api-key``, as Anthropic's clients send it."""
     return headers.get(b"x-api-key", b"").decode("latin-1").strip() or None
 
 
@@ -251,10 +266,13 @@ def _check_address(scope: Scope) -> None:
 
 
 def usual_path(path: str) -> str:
-    """*path* with the ``/v1`` of OpenAI's and Anthropic's interfaces, once.
+    """*path* with the ``/v1`` of OpenAI's and Anthropic's interfaces, once, and single slashes.
 
-    Programs are given an address with it or without, and add it or do not.
+    Programs are given an address with it or without, and with a slash at its end or without, and
+    add theirs or do not.
     """
+    if "//" in path or path.endswith("/"):
+        path = "/" + "/".join(filter(None, path.split("/")))
     bare = path.removeprefix("/v1") if path.startswith("/v1/v1/") else path
     first = bare.removeprefix("/").partition("/")[0]
     return f"/v1{bare}" if first in _UNDER_V1 else bare
@@ -345,7 +363,11 @@ class Application:
         except ClientGone:
             return
         except HTTPException as error:
-            await self._refuse(_as_refusal(error), scope, headers, receive, answer)
+            refusal = _as_refusal(error)
+            if error.status_code == 405:
+                # Of several routes at one path, each knows its own methods alone.
+                refusal.headers = (("allow", ", ".join(self.methods_of(scope))),)
+            await self._refuse(refusal, scope, headers, receive, answer)
         except Exception:
             log.exception("a request met a bug", path=scope["path"])
             await self._refuse(internal(), scope, headers, receive, answer)

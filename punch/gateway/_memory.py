@@ -127,6 +127,8 @@ async def read_body(
             message=f"Content-Encoding is {coding[:80]!r}; send the body as it is, without it",
             code="unsupported_media_type",
             param="Content-Encoding",
+            # RFC 9110, section 12.5.3.
+            headers=(("accept-encoding", "identity"),),
         )
     announced = headers.get(b"content-length", b"")
     if announced.isdigit() and int(announced) > limits.body:
