@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -50,6 +50,7 @@ class Home:
         membership: FakeMembership | None = None,
         backend: Backend | None = None,
         strangers: Caps = NO_CAPS,
+        limits: Mapping[str, Caps] | None = None,
     ) -> AsyncIterator[Listener]:
         """A listener of the namespace."""
         async with open_listener(
@@ -60,6 +61,7 @@ class Home:
             calibrate=False,
             membership=membership or self.member(name, knows=knows),
             strangers=strangers,
+            limits=limits,
         ) as listener:
             yield listener
 

@@ -7,6 +7,7 @@ What a listener does for peers of other owners is capped by `Caps`.
 from ._caps import NO_CAPS, Caps
 from ._fairness import Fairness
 from ._line import Line, NoRoom, Ticket
+from ._members import CapsByPeer
 from ._slots import Slots
 
-__all__ = ["Slots", "Ticket", "NoRoom", "Line", "Fairness", "Caps", "NO_CAPS"]
+__all__ = ["Slots", "Ticket", "NoRoom", "Line", "Fairness", "Caps", "CapsByPeer", "NO_CAPS"]

@@ -34,6 +34,13 @@ class Caps:
     max_priority: int | None = None
     """Priority of a request."""
 
+    models: frozenset[str] | None = None
+    """Names of the models, as they are offered."""
+
+    hours: tuple[int, int] | None = None
+    """From which hour of the day until before which, by the listener's clock; ``(22, 7)`` is the
+    night."""
+
     def __attrs_post_init__(self) -> None:
         for name, value, least, most in (
             ("max_output", self.max_output, 1, LIMITS["max_tokens"].most),
@@ -44,6 +51,41 @@ class Caps:
                 raise ConfigurationError(
                     f"the cap {name} is {value}: it must be from {least} to {most}, or left out"
                 )
+
+        if self.hours is not None and not all(0 <= hour <= 24 for hour in self.hours):
+            raise ConfigurationError(
+                f"the cap hours is {self.hours}: two hours of the day from 0 to 24, as (22, 7)"
+            )
+
+    def check_time(self, hour: int) -> None:
+        """Return if anything is answered in this hour of the day.
+
+        Raises:
+          PeerRefused: if nothing is.
+
+        """
+        if self.hours is None:
+            return
+        begin, end = self.hours
+        if begin <= hour < end or (begin > end and not end <= hour < begin):
+            return
+        raise PeerRefused(
+            f"this listener answers you from {begin} to {end} o'clock by its own time, and it is "
+            f"{hour} there: ask then, {_REMEDY}"
+        )
+
+    def check_model(self, name: str) -> None:
+        """Return if the model of this name may be asked.
+
+        Raises:
+          PeerRefused: if it may not.
+
+        """
+        if self.models is not None and name not in self.models:
+            raise PeerRefused(
+                f"model {name!r} is not for you on this listener: ask for another, {_REMEDY}",
+                param="model",
+            )
 
     def check(self, request: CommandRequest) -> None:
         """Return if *request* asks for no more than is allowed.
@@ -102,7 +144,9 @@ class Caps:
                 for lane in capability.lanes
             ),
             models=tuple(
-                attrs.evolve(offer, max_output=self.max_output) for offer in capability.models
+                attrs.evolve(offer, max_output=self.max_output)
+                for offer in capability.models
+                if self.models is None or offer.name in self.models
             ),
         )
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import attrs
 import trio
 
-from ..admission import NO_CAPS, Caps
+from ..admission import NO_CAPS, Caps, CapsByPeer
 from ..capability import Capability, Gpu, Load
 from ..machine import Machine, MachineSample
 from ..session import PeerSession
@@ -51,7 +51,7 @@ class Adverts:
         machine: Machine | None,
         reports: Reports,
         delay: float,
-        caps: Caps = NO_CAPS,
+        caps: Caps | CapsByPeer = NO_CAPS,
         name: str | None = None,
     ) -> None:
         self.lanes: Sequence[RunningLane] = ()

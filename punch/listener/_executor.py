@@ -6,7 +6,8 @@ Which lane has the others is decided in `punch.listener._lanes`.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 
 import attrs
@@ -15,8 +16,8 @@ import trio
 from .._background import open_background
 from .._logs import get_logger
 from .._version import __version__
-from ..access import Membership
-from ..admission import NO_CAPS, Caps
+from ..access import Member, Membership
+from ..admission import NO_CAPS, Caps, CapsByPeer
 from ..capability import Capability, Load, ModelOffer, PeerId
 from ..events import Bus
 from ..exceptions import PeerRefused, PeerUnreachable, PunchError
@@ -86,6 +87,11 @@ async def welcome_at_once(stream: Stream) -> None:
     """Return at once."""
 
 
+def no_member(peer_id: PeerId) -> Member | None:
+    """The member that a peer of an open namespace is."""
+    return None
+
+
 class Executor:
     """Answers requests with any number of lanes. Made by `open_executor`."""
 
@@ -103,13 +109,16 @@ class Executor:
         name: str | None,
         membership: Membership | None = None,
         welcome: Welcome = welcome_at_once,
+        limits: Mapping[str, Caps] | None = None,
     ) -> None:
         self._node = node
         self._welcome = welcome
-        self._strangers = strangers
         self._nursery = nursery
         self._namespace = namespace
         self._incarnation = incarnation
+        self._recordings = Recordings()
+        self._door = door_for(membership, self.peer_id, {"dial"}, self._recordings.forget)
+        self._caps = CapsByPeer(strangers, limits, self._door.member if self._door else no_member)
         self._outcomes = Outcomes(node.peer_id)
         self._reports = Reports(events)
         self._adverts = Adverts(
@@ -117,14 +126,11 @@ class Executor:
             machine=machine,
             reports=self._reports,
             delay=report_delay,
-            caps=strangers,
+            caps=self._caps if limits else strangers,
             name=name,
         )
         self.lanes = Lanes(self._adverts, self._outcomes, self._reports, nursery)
         """The lanes, which may be added and removed."""
-        self._recordings = Recordings()
-        removed = self._recordings.forget
-        self._door = door_for(membership, self.peer_id, {"dial"}, removed=removed)
         self._draining = False
         self._has_left = False
         self._left = trio.Event()
@@ -270,11 +276,11 @@ class Executor:
         if recording is None:
             if self._draining:
                 raise PeerRefused("shutting down")
-            caps = self._strangers
-            if caps != NO_CAPS and call.is_own:
-                caps = NO_CAPS
+            caps = self._caps.of(call.dialer, is_own=call.is_own)
+            caps.check_time(time.localtime().tm_hour)
             caps.check(request)
             lane, offer = self.lanes.choose(request)
+            caps.check_model(offer.name)
             recording = self._recordings.open(call.dialer, request, mark)
             recording.caps, request = caps, caps.within(request)
             self._nursery.start_soon(
@@ -363,6 +369,7 @@ async def open_executor(
     name: str | None = None,
     membership: Membership | None = None,
     welcome: Welcome = welcome_at_once,
+    limits: Mapping[str, Caps] | None = None,
 ) -> AsyncIterator[Executor]:
     """Answer the requests that come to *node*, for as long as the context lasts.
 
@@ -380,6 +387,7 @@ async def open_executor(
       strangers: What dialers of other owners may ask for.
       name: The machine's name for people; see `Capability.machine_name`.
       membership: Our membership, if the namespace is closed.
+      limits: What single members may ask for, by the name of their machine or its identity.
       welcome: Waits until a dialer of a closed namespace may say who it is.
 
     Raises:
@@ -400,6 +408,7 @@ async def open_executor(
             name=name,
             membership=membership,
             welcome=welcome,
+            limits=limits,
         )
         for backend in each_of(backends):
             await executor.lanes.add(

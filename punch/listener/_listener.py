@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from typing import Literal
@@ -214,6 +214,7 @@ async def open_listener(
     strangers: Caps = NO_CAPS,
     name: str | None = None,
     membership: Membership | None = None,
+    limits: Mapping[str, Caps] | None = None,
 ) -> AsyncIterator[Listener]:
     """A listener, for as long as the context lasts: it joins a namespace and answers its dialers.
 
@@ -257,6 +258,8 @@ async def open_listener(
       membership: Our membership of a closed namespace, which *namespace* then names: members alone
         are served, and may meet here as at a bootstrap. Where no *listen* is given, it listens on
         all addresses of this machine.
+      limits: What single members may ask for, in place of *strangers*, by the name of their machine
+        or the identity of its key; peers of our own owner have no limits.
 
     Raises:
       ConfigurationError: if an argument makes no sense; the text names it.
@@ -300,6 +303,7 @@ async def open_listener(
                 name=None if name is None else _named(name),
                 membership=membership,
                 welcome=reception.welcome,
+                limits=limits,
             )
         )
         # Lanes are timed before the namespace is joined, so that the first advert is true.

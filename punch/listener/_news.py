@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import attrs
 
-from ..admission import NO_CAPS, Caps
+from ..admission import NO_CAPS, Caps, CapsByPeer
 from ..capability import Capability, Lane, ModelOffer
 from ..session import PeerSession
 from ..wire import Advert, Encoded, LoadReport
@@ -48,7 +48,7 @@ class News:
 
     """
 
-    def __init__(self, incarnation: int, caps: Caps = NO_CAPS) -> None:
+    def __init__(self, incarnation: int, caps: Caps | CapsByPeer = NO_CAPS) -> None:
         self._incarnation = incarnation
         self._caps = caps
         self._sequence = 0
@@ -103,7 +103,10 @@ class News:
         return is_due
 
     def _caps_of(self, session: PeerSession) -> Caps:
-        return NO_CAPS if self._caps == NO_CAPS or session.is_own else self._caps
+        caps = self._caps
+        if isinstance(caps, CapsByPeer):
+            return caps.of(session.peer_id, is_own=session.is_own)
+        return NO_CAPS if caps == NO_CAPS or session.is_own else caps
 
     def _advert(self, capability: Capability, caps: Caps) -> Encoded:
         return Encoded(

@@ -171,6 +171,11 @@ class Door:
         if len(self._chains) > MAX_KNOWN:
             self._chains.popitem(last=False)
 
+    def member(self, peer_id: PeerId) -> Member | None:
+        """The member that a peer is, if it was let in."""
+        found = self._membership.lock.judge(peer_id, self._chains.get(peer_id), time.time())
+        return None if isinstance(found, Refusal) else found
+
     def is_own(self, peer_id: PeerId) -> bool:
         """Whether a peer that was let in is of the same owner as this one."""
         now, lock = time.time(), self._membership.lock
@@ -253,7 +258,6 @@ def door_for(
     membership: Membership | None,
     peer_id: PeerId,
     needs: Iterable[str],
-    *,
     removed: Callable[[frozenset[PeerId]], None] = lambda peers: None,
 ) -> Door | None:
     """The door of a closed namespace, see `Door`; `None` for an open one."""

@@ -15,6 +15,7 @@ from trio.testing import MockClock
 
 from punch import Hints, chat_request, open_router
 from punch.access import STRANGER
+from punch.admission import Caps
 from punch.backends import MockBackend, MockScript
 from punch.capability import PeerId
 from punch.discovery._meeting import PROTOCOL as MEET
@@ -243,3 +244,35 @@ async def test_the_last_one_forgets_the_other_that_is_gone_for_good(
             await trio.sleep(60)
             assert PeerId("a") not in router._dispatch.membership.members
         nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize(
+    ("caps", "why"),
+    [
+        (Caps(max_output=5), "at most 5"),
+        (Caps(models=frozenset({"another"})), "does not offer"),
+        (Caps(hours=(24, 24)), "o'clock"),
+        (Caps(max_priority=0), "priority is 9"),
+    ],
+    ids=["tokens", "models", "hours", "priority"],
+)
+async def test_a_listener_limits_what_one_member_may_ask(
+    autojump_clock: MockClock, home: Home, caps: Caps, why: str
+) -> None:
+    """By its machine; all others may ask as ever."""
+    async with AsyncExitStack() as stack:
+        limits = {"limited": caps}
+        await stack.enter_async_context(home.listener("a", limits=limits))
+        limited = await stack.enter_async_context(home.router("limited", knows=("a",)))
+        other = await stack.enter_async_context(home.router("other", knows=("a",)))
+        for router in (limited, other):
+            await router.wait_for_peers(lambda found: len(found) == 1)
+        model = other.peers[0].capability.models[0].name
+        request = attrs.evolve(
+            chat_request("hello", model=model, max_tokens=10, timeout=20.0), priority=9
+        )
+        assert text_of(await other.ask(request))
+        request = attrs.evolve(request, request_id="another")
+        with pytest.raises(PunchError) as caught:
+            await limited.ask(request)
+        assert why in str(caught.value)
