@@ -123,7 +123,7 @@ def _replace() -> None:
     utils = importlib.import_module("utils")
     theirs: Any = utils.ServerProcess
 
-    class Gateway(theirs):  # type: ignore[misc]
+    class Gateway(theirs):  # type: ignore[misc]  # known when it runs only
         """A gateway of ours, as their server."""
 
         def start(self, timeout_seconds: int = 0) -> None:

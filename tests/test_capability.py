@@ -98,7 +98,7 @@ def test_a_load_nobody_reported_is_an_idle_slot() -> None:
 def test_a_claim_cannot_be_changed(capability: Capability) -> None:
     """What was decided on is what can be shown later."""
     with pytest.raises(attrs.exceptions.FrozenInstanceError):
-        capability.models = ()  # type: ignore[misc]
+        capability.models = ()  # type: ignore[misc]  # what is tried
 
 
 MOCK = Lane(id="m", backend="mock", simulated=True, load=Load(slots=2, busy=1))

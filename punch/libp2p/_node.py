@@ -137,7 +137,7 @@ class LibP2PNode:
         streams open; further ones are refused.
         """
         # Multiselect only hands the value back; its type is for libp2p's own streams.
-        self._protocols.add_handler(TProtocol(protocol), handler)  # type: ignore[arg-type]
+        self._protocols.add_handler(TProtocol(protocol), handler)  # type: ignore[arg-type]  # see above
 
     def sign(self, data: bytes) -> bytes:
         """Sign *data* with our identity."""

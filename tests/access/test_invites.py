@@ -19,7 +19,7 @@ GUEST, OTHER = PeerId("guest"), PeerId("other")
 def long(**change: object) -> Invite:
     """An invite whose secret nobody guesses."""
     fields = {"identifier": "7", "secret": b"long secret", "ends": NOW + DAY}
-    return Invite(**(fields | change))  # type: ignore[arg-type]
+    return Invite(**(fields | change))  # type: ignore[arg-type]  # of many types
 
 
 def short(**change: object) -> Invite:

@@ -83,7 +83,7 @@ def test_nothing_is_signed_that_a_lock_would_refuse(
 ) -> None:
     """The signer hears why."""
     with pytest.raises(NotPermitted, match=said):
-        issuer(who).issue(HOME.lock(), LAPTOP, now=NOW, **what)  # type: ignore[arg-type]
+        issuer(who).issue(HOME.lock(), LAPTOP, now=NOW, **what)  # type: ignore[arg-type]  # of many types
 
 
 def test_a_chain_that_would_be_too_long_is_not_made() -> None:

@@ -272,7 +272,7 @@ def test_a_removal_signed_by_nobody_who_may_changes_nothing(home: MadeUpNamespac
             "sign": desk.sign,
             "chain": desk.chain,
         }
-        return sign_revocation(**(fields | change))  # type: ignore[arg-type]
+        return sign_revocation(**(fields | change))  # type: ignore[arg-type]  # of many types
 
     forged_chain = (attrs.evolve(desk.chain[0], signature=bytes(32)),)
     lock = home.lock()
@@ -377,7 +377,7 @@ def test_a_root_shows_no_chain_and_an_admin_keeps_nothing(home: MadeUpNamespace)
         {"issuer": home.namespace.root, "kept": (bytes(15),)},
     ):
         with pytest.raises(LocalProtocolError):
-            sign_revocation(**(common | {"sign": desk.sign} | wrong))  # type: ignore[arg-type]
+            sign_revocation(**(common | {"sign": desk.sign} | wrong))  # type: ignore[arg-type]  # of many types
 
 
 def test_a_removal_carries_the_chain_that_its_signer_had(home: MadeUpNamespace) -> None:

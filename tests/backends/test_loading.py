@@ -40,8 +40,8 @@ def served(program: Program) -> ServedBackend:
     """A backend over it."""
     return ServedBackend(
         name="llama_cpp",
-        client=None,  # type: ignore[arg-type]
-        supervised=program,  # type: ignore[arg-type]
+        client=None,  # type: ignore[arg-type]  # never asked
+        supervised=program,  # type: ignore[arg-type]  # a fake
         slots=1,
         threads=None,
         offer=ModelOffer(name="m"),

@@ -340,7 +340,7 @@ async def test_who_is_barred_is_told_nothing_though_it_knows_the_namespace(
     teller = Teller(
         node,
         key,
-        Announced(),  # type: ignore[arg-type]
+        Announced(),  # type: ignore[arg-type]  # as much of one as is used
         is_barred=lambda peer_id: peer_id == "removed",
     )
     node.handle(PROTOCOL, teller.serve)

@@ -297,7 +297,7 @@ async def test_a_body_that_does_not_come_is_a_408(autojump_clock: MockClock) -> 
             raise AssertionError
 
         async with client.open("POST", CHAT, b"x") as connection:
-            connection.receive = never  # type: ignore[method-assign]
+            connection.receive = never  # type: ignore[method-assign]  # a fake
             connection_closed.set()
         assert trio.current_time() == pytest.approx(10, abs=1)
     assert connection.reply.status == 408

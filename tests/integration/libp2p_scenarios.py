@@ -203,7 +203,7 @@ async def tcp_ports() -> bool:
     from multiaddr import Multiaddr
 
     async with two_nodes() as (listener, _):
-        second = tcp.TCP().create_listener(trio.aclose_forcefully)  # type: ignore[arg-type]
+        second = tcp.TCP().create_listener(trio.aclose_forcefully)  # type: ignore[arg-type]  # never called
         try:
             await second.listen(Multiaddr(listener.addresses[0].partition("/p2p/")[0]))
         except ANY_ERROR:

@@ -261,7 +261,7 @@ async def test_a_crash_ends_one_request_and_no_more(opened: Open, number: int) -
 async def test_a_death_between_requests_is_not_noticed_by_anybody(opened: Open) -> None:
     """It is started again before the next request."""
     async with opened() as backend:
-        child = backend._worker.child  # type: ignore[attr-defined]
+        child = backend._worker.child  # type: ignore[attr-defined]  # of one room
         child.kill()
         await child.wait()  # A zombie may still have threads, and be no exit status yet.
         assert (await backend.generate(complete(), nowhere)).completion.text != ""

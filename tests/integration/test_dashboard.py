@@ -532,6 +532,42 @@ def test_the_lines_of_the_page_connect_programs(programs: Programs, browser: Bro
         look_at(page)
 
 
+# What a script of the page's own does with a feed: the protocol, the first message or none, and why
+# it was closed.
+LISTEN = """async ([path, protocols]) => {
+  const address = new URL(path, location.href);
+  address.protocol = "ws:";
+  const socket = new WebSocket(address, protocols);
+  const said = await new Promise((resolve) => {
+    socket.onmessage = (event) => resolve(event.data);
+    socket.onclose = () => resolve(null);
+  });
+  const protocol = socket.protocol;
+  const closed = new Promise((resolve) => { socket.onclose = (event) => resolve(event.code); });
+  if (said === null) return [protocol, said, null];
+  socket.close(1000);
+  return [protocol, said, await closed];
+}"""
+
+
+@limit(60)
+def test_a_script_of_the_page_reads_the_feeds_over_websockets(
+    programs: Programs, browser: Browser
+) -> None:
+    """With the key as a subprotocol, since a browser sends no header; without it, nothing."""
+    gateway, secret = keyed(programs, browser)
+    with gateway.page(complaints=True) as page:
+        sign_in(page, secret)
+        protocols = ["punch", f"punch.key.{secret}"]
+        for path in ("/ws/dashboard", "/ws/logs", "/ws/backends"):
+            protocol, said, code = page.evaluate(LISTEN, [path, protocols])
+            assert (protocol, code) == ("punch", 1000), path
+            assert isinstance(json.loads(said), dict)
+        for wrong in (["punch"], ["punch", "punch.key.wrong"]):
+            assert page.evaluate(LISTEN, ["/ws/dashboard", wrong])[1] is None
+        assert secret not in page.url
+
+
 @limit(60)
 def test_a_gateway_without_keys_says_how_to_make_one(gateway: Gateway) -> None:
     """And asks for a key as soon as there is one, this page too."""

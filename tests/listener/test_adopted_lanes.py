@@ -109,7 +109,7 @@ async def test_models_are_timed_one_by_one_and_not_while_somebody_asks(
     server.running = dict.fromkeys("abc", 4096)
     inner = server.transport()
 
-    class Gate(type(inner)):  # type: ignore[misc]
+    class Gate(type(inner)):  # type: ignore[misc]  # known when it runs only
         async def handle_async_request(self, request: Any) -> Any:
             if not request.url.path.endswith("/completions"):
                 return await inner.handle_async_request(request)
@@ -119,7 +119,7 @@ async def test_models_are_timed_one_by_one_and_not_while_somebody_asks(
             server.busy -= 1
             return await inner.handle_async_request(request)
 
-    server.transport = lambda: Gate(server)  # type: ignore[method-assign]
+    server.transport = lambda: Gate(server)  # type: ignore[method-assign]  # a fake
     async with listening(server) as (listener, _):
         await trio.sleep(60)
         assert speeds(listener) == dict.fromkeys("abc", True)

@@ -457,7 +457,7 @@ def test_what_was_measured_cannot_be_changed_from_outside() -> None:
     table = table_of()
     answer(table)
     with pytest.raises(TypeError):
-        record(table).rates["m"] = Rates()  # type: ignore[index]
+        record(table).rates["m"] = Rates()  # type: ignore[index]  # what is tried
 
 
 # ---- what a hostile or unlucky peer can do ----

@@ -900,7 +900,7 @@ def test_a_number_beyond_64_bits_is_our_own_fault() -> None:
 def test_a_value_that_is_no_message_part_is_our_own_fault() -> None:
     """Only values of this library travel."""
     with pytest.raises(LocalProtocolError) as caught:
-        encode(Chunk(request_id="r1", text=object()))  # type: ignore[arg-type]
+        encode(Chunk(request_id="r1", text=object()))  # type: ignore[arg-type]  # what is tried
     assert str(caught.value) == "object cannot travel"
 
 
