@@ -277,7 +277,7 @@ class Executor:
             if self._draining:
                 raise PeerRefused("shutting down")
             caps = self._caps.of(call.dialer, is_own=call.is_own)
-            caps.check_time(time.localtime().tm_hour)
+            caps.check_time(time.localtime().tm_hour if caps.hours is not None else 0)
             caps.check(request)
             lane, offer = self.lanes.choose(request)
             caps.check_model(offer.name)
