@@ -495,3 +495,49 @@ async def test_a_flood_of_strangers_holds_no_member_up(home: Home) -> None:
         nursery.cancel_scope.cancel()
     show("flood", f"{tries} tries; a member was answered after {seconds:.1f} s")
     assert listener.statistics().sessions <= 1
+
+
+# ---- removal ----
+
+
+@pytest.mark.long
+@at_home
+async def test_a_removed_member_is_out_on_nine_machines_within_two_seconds(home: Home) -> None:
+    """Ten members that all ask each other; the one that is removed holds no session after that.
+
+    Real sockets, and as many sessions as there are pairs; `-s` prints the seconds that it took. The
+    removal is told to one machine only. Its sibling in virtual time is in `tests/access`.
+    """
+    listeners = [await home.listener()]
+    for _ in range(9):
+        listeners.append(await home.listener(listeners[0].addresses))
+    routers = [
+        await home.stack.enter_async_context(open_router(listener=listener))
+        for listener in listeners
+    ]
+    for router in routers:
+        with trio.fail_after(40):
+            await router.wait_for_peers(lambda found: len(found) == 10)
+    out, told_first = listeners[4], listeners[9]
+    others = [(one, two) for one, two in zip(listeners, routers, strict=True) if one is not out]
+    began = trio.current_time()
+    removal = home.closed.remove(home.members[out.peer_id], by=home.desk)
+    home.memberships[told_first.peer_id].add_revocations([removal])
+
+    def holds_none() -> bool:
+        return all(
+            out.peer_id not in [peer.peer_id for peer in router.peers]
+            and out.peer_id not in listener.directory.members
+            and listener.statistics().sessions <= 9
+            for listener, router in others
+        )
+
+    with trio.fail_after(20):
+        while not holds_none():
+            await trio.sleep(0.01)
+    seconds = trio.current_time() - began
+    show("removal with ten members", f"every session of it had ended after {seconds:.2f} s")
+    assert seconds < 2.0
+    await trio.sleep(2)
+    assert holds_none()
+    assert out.peer_id not in {peer.peer_id for _, router in others for peer in router.peers}
