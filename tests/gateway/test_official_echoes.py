@@ -173,6 +173,22 @@ async def test_openais_chats(kind: str, way: str, autojump_clock: MockClock) -> 
             asked.check(call=kind == "call", text='{"at": 1}' if kind == "form" else "yes")
 
 
+@pytest.mark.parametrize("stream", [False, True])
+async def test_openais_completions_have_log_probabilities(
+    stream: bool, autojump_clock: MockClock
+) -> None:
+    """In the old form, each token with its place in the text."""
+    fields: dict[str, Any] = {"model": "model", "prompt": "hi", "logprobs": 1, "stream": stream}
+    async with open_clients() as asked:
+        answer: Any = await asked.openai.completions.create(**fields)
+        choices = [each.choices[0] async for each in answer] if stream else answer.choices
+        (found,) = (choice.logprobs for choice in choices if choice.logprobs)
+        assert "".join(choice.text for choice in choices) == "yes"
+        assert (found.tokens, found.token_logprobs, found.text_offset) == (["yes"], [-0.5], [0])
+        assert found.top_logprobs == [{"no": -1.5}]
+        assert asked.requests[-1].logprobs == 1
+
+
 RESPONSES: dict[str, dict[str, Any]] = {
     "text": {},
     "logprobs": {"include": ["message.output_text.logprobs"], "top_logprobs": 1},
@@ -333,3 +349,22 @@ async def test_ollamas_chats(kind: str, stream: bool, autojump_clock: MockClock)
         for echo in kept(message):
             await asked.ollama.chat(messages=[USER, echo, *results, USER], **fields)
             asked.check(call=kind == "call", thought=None if kind == "text" else "hm")
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_what_ollama_generates_has_a_context_that_can_be_sent_back(
+    stream: bool, autojump_clock: MockClock
+) -> None:
+    """Nothing is kept in it, and programs hand it on without a look."""
+    async with open_clients() as asked:
+        fields: Any = {"model": "model", "prompt": "hi", "stream": stream}
+        answer: Any = await asked.ollama.generate(**fields)
+        if stream:
+            parts = [part async for part in answer]
+            assert "".join(part.response for part in parts) == "yes"
+            answer = parts[-1]
+        else:
+            assert (answer.response, answer.thinking) == ("yes", "hm")
+        again = await asked.ollama.generate(model="model", prompt="more", context=answer.context)
+        assert again.response == "yes"
+        assert [each.content for each in asked.requests[-1].messages] == ["more"]
