@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import OrderedDict
+from contextlib import suppress
 from typing import Generic, TypeVar
 
 import attrs
@@ -171,14 +172,17 @@ class Recent(Generic[_Value]):
         """The value, which stays for longer now; `None` if there is none."""
         value = self._values.get(digest)
         if value is not None:
-            self._values.move_to_end(digest)
+            # A thread that signs grants may have dropped it just now.
+            with suppress(KeyError):
+                self._values.move_to_end(digest)
         return value
 
     def add(self, digest: bytes, value: _Value) -> None:
         """Keep a value, and drop the one that was not asked for for the longest time."""
         self._values[digest] = value
         if len(self._values) > self.limit:
-            self._values.popitem(last=False)
+            with suppress(KeyError):
+                self._values.popitem(last=False)
 
 
 class Signatures:

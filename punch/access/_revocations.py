@@ -77,7 +77,7 @@ class Revocations:
         """The removals that *issuer* has signed and that count."""
         return tuple(
             word
-            for word, _ in self._held.values()
+            for word, _ in tuple(self._held.values())
             if word.revocation.issuer == issuer and self._cut(word.chain, word.digest) is None
         )
 
@@ -140,7 +140,9 @@ class Revocations:
 
     def _of_admins(self) -> list[SignedRevocation]:
         return [
-            word for word, _ in self._held.values() if not word.is_by_root and not word.is_by_itself
+            word
+            for word, _ in tuple(self._held.values())
+            if not word.is_by_root and not word.is_by_itself
         ]
 
     def _note(self, word: SignedRevocation) -> None:

@@ -207,6 +207,28 @@ def is_member(path: Path, words: list[Removed], now: int) -> bool:
 # ---- the lock beside it ----
 
 
+def _given(giver: Path, subject: PeerId, kind: str, *, number: int = 1) -> Path:
+    """A grant as it should be, below *giver*."""
+    above = giver[-1] if giver else None
+    if kind == "process" and above is not None:
+        scopes, ends = above.scopes, min(NOW + DAY, above.ends)
+    else:
+        scopes = SCOPES[0] if kind == "admin" else SCOPES[1]
+        ends = above.ends if above is not None else NOW + 100 * DAY
+    granted = Granted(
+        issuer=above.subject if above is not None else ROOT,
+        signer=above.subject if above is not None else ROOT,
+        subject=subject,
+        kind=kind,
+        scopes=scopes,
+        ends=ends,
+        number=number,
+        under=above.number if above is not None else 0,
+        owner=above.owner if above is not None and kind == "process" else subject,
+    )
+    return (*giver, granted)
+
+
 class Locks(RuleBasedStateMachine):
     """Never admits what no chain allows, whatever the order of messages; nor refuses a member."""
 
@@ -217,6 +239,11 @@ class Locks(RuleBasedStateMachine):
         self.words: list[Removed] = []
         self.heard: list[list[Removed]] = [[], []]
         self.locks = [HOME.lock(), HOME.lock()]
+        # Two admins, and a machine of each: what is worth attacking.
+        for admin, machine in (("a1", "m1"), ("a2", "m2")):
+            first = _given((), PeerId(admin), "admin")
+            self._add(first)
+            self._add(_given(first, PeerId(machine), "machine"))
 
     def _add(self, path: Path) -> None:
         self.granted.append(path[-1])
@@ -232,28 +259,7 @@ class Locks(RuleBasedStateMachine):
     def grant(self, data: st.DataObject, subject: PeerId, kind: str) -> None:
         """The root or a peer gives a grant as it should be."""
         giver = data.draw(st.sampled_from([(), *self.paths]))
-        above = giver[-1] if giver else None
-        if kind == "process" and above is not None:
-            scopes, ends = above.scopes, min(NOW + DAY, above.ends)
-        else:
-            scopes = SCOPES[0] if kind == "admin" else SCOPES[1]
-            ends = above.ends if above is not None else NOW + 100 * DAY
-        self._add(
-            (
-                *giver,
-                Granted(
-                    issuer=above.subject if above is not None else ROOT,
-                    signer=above.subject if above is not None else ROOT,
-                    subject=subject,
-                    kind=kind,
-                    scopes=scopes,
-                    ends=ends,
-                    number=data.draw(st.integers(1, 3)),
-                    under=above.number if above is not None else 0,
-                    owner=above.owner if above is not None and kind == "process" else subject,
-                ),
-            )
-        )
+        self._add(_given(giver, subject, kind, number=data.draw(st.integers(1, 3))))
 
     @precondition(lambda self: self.paths)
     @rule(data=st.data())
@@ -282,10 +288,14 @@ class Locks(RuleBasedStateMachine):
         path = data.draw(st.sampled_from([(), *self.paths]))
         self._add((*path, data.draw(st.sampled_from(self.granted))))
 
-    @rule(data=st.data(), key=st.sampled_from([ROOT, *KEYS]), number=st.integers(1, 3))
-    def remove(self, data: st.DataObject, key: PeerId, number: int) -> None:
+    @precondition(lambda self: self.granted)
+    @rule(data=st.data())
+    def remove(self, data: st.DataObject) -> None:
         """The root or a peer removes a key, whether it may or not."""
-        path = data.draw(st.sampled_from([(), *self.paths]))
+        granted = data.draw(st.sampled_from(self.granted))
+        key = granted.subject
+        number = granted.number + data.draw(st.sampled_from([0, 0, 1]))
+        path = data.draw(st.sampled_from([(), (), *self.paths]))
         issuer = path[-1].subject if path else ROOT
         leaves = data.draw(st.booleans())
         if path and leaves:
@@ -295,24 +305,42 @@ class Locks(RuleBasedStateMachine):
         keeps = not path and bool(digests) and data.draw(st.booleans())
         kept = data.draw(st.sets(st.sampled_from(digests), max_size=6)) if keeps else set()
         signer = issuer if data.draw(st.integers(0, 5)) else data.draw(st.sampled_from(KEYS))
-        self.words.append(
-            Removed(
-                issuer=issuer,
-                signer=signer,
-                key=key,
-                number=number,
-                path=path,
-                kept=tuple(sorted(kept)),
-            )
+        word = Removed(
+            issuer=issuer,
+            signer=signer,
+            key=key,
+            number=number,
+            path=path,
+            kept=tuple(sorted(kept)),
         )
+        self.words.append(word)
+        self._hear(0, word)
+
+    def _hear(self, which: int, word: Removed) -> None:
+        self.heard[which].append(word)
+        self.locks[which].add([word.travelling])
+
+    @rule(which=st.integers(0, 1), by_root=st.booleans(), other=st.booleans())
+    def quarrel(self, which: int, by_root: bool, other: bool) -> None:
+        """The root removes an admin and keeps nothing, or an admin removes another's machine."""
+        admin, machine = self.paths[0], self.paths[1 if other else 3]
+        word = Removed(
+            issuer=ROOT if by_root else admin[0].subject,
+            signer=ROOT if by_root else admin[0].subject,
+            key=admin[0].subject if by_root else machine[-1].subject,
+            number=1,
+            path=() if by_root else admin,
+            kept=(),
+        )
+        self.words.append(word)
+        self._hear(which, word)
 
     @precondition(lambda self: self.words)
     @rule(data=st.data(), which=st.integers(0, 1))
     def tell(self, data: st.DataObject, which: int) -> None:
         """A lock hears of a removal, perhaps once more."""
         word = data.draw(st.sampled_from(self.words))
-        self.heard[which].append(word)
-        self.locks[which].add([word.travelling])
+        self._hear(which, word)
 
     @precondition(lambda self: self.words)
     @rule(seed=st.integers(0, 1000))
@@ -350,7 +378,7 @@ class Locks(RuleBasedStateMachine):
         """Today, and in a hundred days, when most has ended."""
         for lock, heard in zip(self.locks, self.heard, strict=True):
             words = [word for word in heard if may_say(word)]
-            for path in self.paths[-12:]:
+            for path in (*self.paths[:4], *self.paths[4:][-8:]):
                 for now in (NOW, NOW + 100 * DAY + 301):
                     expected = is_member(path, words, now)
                     assert admits(lock, path, now) == expected, (path, words)
