@@ -208,19 +208,20 @@ class MemberSource:
                 log.info("a member is met at again", peer=peer_id)
 
         with self._attended.claimed(peer_id, yields=True):
-            try:
-                stream = await self._node.open_stream(peer_id, addresses, PROTOCOL)
-                async with open_background() as nursery:
-                    nursery.start_soon(self._leave_for_better, peer_id, nursery.cancel_scope)
+            async with open_background() as nursery:
+                nursery.start_soon(self._leave_for_better, peer_id, nursery.cancel_scope)
+                # Caught within the nursery: beside a cancel it would leave it as a group.
+                try:
+                    stream = await self._node.open_stream(peer_id, addresses, PROTOCOL)
                     await self._attendance.hold(stream, announce, found, listed=listed)
-            except NotPermitted as error:
-                self._rota.refusal = error
-                self._fail(peer_id, error, found)
-            except PunchError as error:
-                trouble = error
-                if isinstance(error, PeerUnreachable):
-                    trouble = NetworkError(f"a member cannot be met at: {error}")
-                self._fail(peer_id, trouble, found)
+                except NotPermitted as error:
+                    self._rota.refusal = error
+                    self._fail(peer_id, error, found)
+                except PunchError as error:
+                    trouble = error
+                    if isinstance(error, PeerUnreachable):
+                        trouble = NetworkError(f"a member cannot be met at: {error}")
+                    self._fail(peer_id, trouble, found)
         now = trio.current_time()
         return now if is_met or lost_at is None else lost_at
 
