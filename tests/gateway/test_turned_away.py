@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import codecs
+import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -319,6 +321,8 @@ async def test_a_body_may_say_how_it_is_written(dialect: str, autojump_clock: Mo
     async with open_client({"a": mock()}) as client:
         for kind in JSON:
             assert (await client.post(path, body, content_type=kind)).status == 200, kind
+        marked = codecs.BOM_UTF8 + json.dumps(body).encode()
+        assert (await client.post(path, [marked])).status == 200
 
 
 async def test_a_packed_body_is_refused_with_what_is_taken(

@@ -5,6 +5,7 @@ Which fields a body has is left to the dialects, and the words for one fault to 
 
 from __future__ import annotations
 
+import codecs
 import re
 from collections.abc import Sequence
 from functools import partial
@@ -67,7 +68,8 @@ def read(kind: type[B], data: bytes) -> Reading[B]:
     if data.count(b",") > MAX_VALUES and _values(data) > MAX_VALUES:
         raise _no(f"the body has more than {MAX_VALUES} values in it: send less at a time")
     try:
-        raw = from_json(data or b" ", allow_inf_nan=False)
+        # Windows' programs write a mark in front of UTF-8, which may be passed over (RFC 8259).
+        raw = from_json(data.removeprefix(codecs.BOM_UTF8) or b" ", allow_inf_nan=False)
     except ValueError as raised:
         message = f"the body is not valid JSON: {raised}"
         raise Refusal(status=400, message=message, code=CODES["json_invalid"]) from None
