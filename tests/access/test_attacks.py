@@ -198,6 +198,9 @@ def test_a_key_has_one_spelling() -> None:
             key_of(PeerId(spelled))
         with pytest.raises(RemoteProtocolError):
             peer_of(spelled.encode())
+    with pytest.raises(LocalProtocolError):
+        # A name of as many bytes as a key has would be a key.
+        key_of(PeerId("n" * 32))
     assert peer_of(key_of(LAPTOP.peer_id)) == LAPTOP.peer_id
 
 
