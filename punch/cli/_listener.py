@@ -20,10 +20,12 @@ from ..events import Bus
 from ..exceptions import AddressUnavailable, ConfigurationError
 from ..listener import Listener, open_listener
 from ..machine import Machine
+from ..membership import DiskMembership, open_door
 from ..network import Address, parse_address, places_here
 from ..settings import ListenerSettings, NetworkSettings, data_folder
 from ._backends import open_backend
 from ._identity import claim_identity
+from ._namespace import Place, open_membership_of, place_of
 from ._shared import bootstraps, known_peers, lan_of
 
 log = get_logger("punch.listener")
@@ -61,6 +63,8 @@ async def open_listener_of(
     identity: Path | None = None,
     events: Bus | None = None,
     waits: bool = True,
+    place: Place | None = None,
+    membership: DiskMembership | None = None,
 ) -> AsyncIterator[Listener]:
     """Open the listener that *settings* describe.
 
@@ -70,6 +74,8 @@ async def open_listener_of(
       events: Where it publishes what it serves.
       waits: Enter once it can answer and has joined its namespace. Otherwise at once, and both
         come to pass meanwhile: a model may take minutes to load.
+      place: The namespace; by default what *settings* mean.
+      membership: Of this process in a closed namespace; by default it is opened.
 
     Raises:
       ConfigurationError: if a setting makes no sense, or it is to be strict and would simulate.
@@ -87,15 +93,18 @@ async def open_listener_of(
     async with AsyncExitStack() as stack:
         enter = stack.enter_async_context
         backends = [await enter(_backend_of(settings))] if waits else []
-        for place in places:
-            await enter(open_own_bootstrap(network, place))
+        place = place or place_of(network)
         if identity is None:
             identity = stack.enter_context(claim_identity("listener", settings.identity))
+        if membership is None:
+            membership = await enter(open_membership_of(place, identity))
+        for address in places:
+            await enter(open_own_bootstrap(network, address))
         listener = await enter(
             open_listener(
                 backends,
                 bootstrap=places,
-                namespace=network.namespace,
+                namespace=place.name,
                 listen=listen,
                 announce=announce,
                 strict=settings.strict.is_on,
@@ -104,8 +113,10 @@ async def open_listener_of(
                 transport=network.transport,
                 identity=identity,
                 known=known_peers(network),
-                lan=lan_of(network),
-                name=settings.name,
+                lan=lan_of(network, is_closed=membership is not None),
+                # In a closed namespace a member is called as it was let in, unless said.
+                name=settings.name or (membership.name or None if membership else None),
+                membership=membership,
                 machine=Machine(models_folder=data_folder()),
                 events=events,
                 strangers=Caps(
@@ -115,6 +126,8 @@ async def open_listener_of(
                 ),
             )
         )
+        if membership is not None:
+            await enter(open_door(membership, listener.node))
         if waits:
             await _join(listener)
         else:

@@ -54,9 +54,13 @@ def known_peers(settings: NetworkSettings) -> KnownPeers:
     return KnownPeers(settings.known_peers or data_folder() / "known_peers")
 
 
-def lan_of(settings: NetworkSettings) -> Lan | None:
-    """Where to look for members nearby; `None` if it is switched off, or nothing leaves here."""
-    if not settings.lan or all(place.is_loopback() for place in bootstraps(settings)):
+def lan_of(settings: NetworkSettings, *, is_closed: bool = False) -> Lan | None:
+    """Where to look for members nearby; `None` if it is switched off, or nothing leaves here.
+
+    An open namespace that meets on loopback is of this machine; a closed one is of its members.
+    """
+    is_here = all(place.is_loopback() for place in bootstraps(settings))
+    if not settings.lan or (is_here and not is_closed):
         return None
     return real_lan(settings.lan_interfaces)
 

@@ -19,7 +19,9 @@ from ..cli import (
     converse,
     decision_log_path,
     explain,
+    open_membership_of,
     open_router_of,
+    place_of,
     print_json,
     print_text,
     read_all,
@@ -40,10 +42,14 @@ ABOUT = "Ask the best listener of a namespace."
 async def open_router_as(settings: DialerSettings) -> AsyncIterator[Router]:
     """The router that *settings* describe."""
     events = open_bus()
+    place = place_of(settings.network)
     with claim_identity("dialer", settings.identity) as identity:
         async with (
             _open_log(settings, events),
-            open_router_of(settings, identity=identity, events=events) as router,
+            open_membership_of(place, identity, says=True) as membership,
+            open_router_of(
+                settings, identity=identity, events=events, place=place, membership=membership
+            ) as router,
         ):
             yield router
 

@@ -18,6 +18,7 @@ from .._logs import get_logger
 from .._subscribers import open_bus
 from ..cli import (
     ExitCode,
+    Place,
     Shutdown,
     claim_identity,
     decision_log_path,
@@ -25,13 +26,16 @@ from ..cli import (
     keys_path,
     open_alias_following,
     open_listener_of,
+    open_membership_of,
     open_router_of,
+    place_of,
     run_program,
 )
 from ..dashboard import KeyBook, dashboard_routes, live_routes, open_feed
 from ..decision_log import open_decision_log
 from ..events import Bus
 from ..listener import Listener
+from ..membership import DiskMembership
 from ..settings import GatewaySettings
 from ._gateway import Gateway, GatewayParts, open_gateway
 from ._gateway import GatewaySettings as HttpSettings
@@ -89,7 +93,11 @@ async def _lock_once_keyed(
 
 @asynccontextmanager
 async def open_listener_too(
-    settings: GatewaySettings, identity: Path, events: Bus
+    settings: GatewaySettings,
+    identity: Path,
+    events: Bus,
+    place: Place,
+    membership: DiskMembership | None,
 ) -> AsyncIterator[Listener | None]:
     """A listener in this process, if there is to be one; at the end it drains.
 
@@ -100,7 +108,9 @@ async def open_listener_too(
         yield None
         return
     own = settings.listener
-    async with open_listener_of(own, identity=identity, events=events, waits=False) as listener:
+    async with open_listener_of(
+        own, identity=identity, events=events, waits=False, place=place, membership=membership
+    ) as listener:
         yield listener
         await listener.drain()
 
@@ -113,11 +123,20 @@ async def serve(settings: GatewaySettings, shutdown: Shutdown) -> ExitCode:
         keys = await enter(open_books(settings, events))
         book = KeyBook(quotas, keys=keys)
         identity = stack.enter_context(claim_identity("gateway", settings.identity))
-        listener = await enter(open_listener_too(settings, identity, events))
+        place = place_of(settings.network)
+        membership = await enter(open_membership_of(place, identity))
+        listener = await enter(open_listener_too(settings, identity, events, place, membership))
         # Without a file, too: its lines are the stories that the dashboard shows.
         await enter(open_decision_log(decision_log_path(settings.decision_log), events))
         router = await enter(
-            open_router_of(settings, identity=identity, events=events, listener=listener)
+            open_router_of(
+                settings,
+                identity=identity,
+                events=events,
+                place=place,
+                membership=membership,
+                listener=listener,
+            )
         )
         await enter(open_alias_following(router, settings))
         feed = await enter(
@@ -160,7 +179,7 @@ async def serve(settings: GatewaySettings, shutdown: Shutdown) -> ExitCode:
             url=gateway.url,
             openai=f"{gateway.url}/v1",
             ollama=gateway.ollama_url,
-            namespace=settings.network.namespace,
+            namespace=str(place),
             keys=keys is not None,
         )
         shutdown.drains = True

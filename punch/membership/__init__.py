@@ -31,7 +31,8 @@ from ._joining import (
 )
 from ._members import MemberRecord, read_members
 from ._membership import DiskMembership, open_membership
-from ._serving import open_door, serving
+from ._running import serving
+from ._serving import open_door, open_upkeep
 from .codes import MAX_CODE_CHARACTERS, Code, LongCode, ShortCode, parse_code
 
 __all__ = [
@@ -56,6 +57,7 @@ __all__ = [
     "read_invites",
     "changed_invites",
     "open_door",
+    "open_upkeep",
     "Door",
     "serving",
     "Code",

@@ -6,6 +6,7 @@ within `LOOK_SECONDS`. The chain of this process is made anew before it ends, by
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
@@ -31,6 +32,7 @@ from ..libp2p import Key, load_key, verify
 from ..wire import Registration
 from ._home import CHAIN, REVOCATIONS, Home, add_revocations, find_home, read_revocations
 from ._places import Places
+from ._running import serving
 
 log = get_logger(__name__)
 
@@ -39,6 +41,9 @@ LOOK_SECONDS = 0.25
 
 FLUSH_SECONDS = 10.0
 """How often what was learnt of members and their addresses is written."""
+
+# How often it is looked which other programs of this machine serve, in seconds.
+SERVED_SECONDS = 1.0
 
 # A process grant is made anew when half of it is over: a machine that sleeps for some hours wakes
 # with one that still counts.
@@ -67,6 +72,10 @@ class DiskMembership:
         self._stamp = home.folder.stamp(CHAIN, REVOCATIONS)
         self.lock.add(read_revocations(home))
         self._has_warned = False
+        self.heard_at = -math.inf
+        """When a registration was last heard of, on trio's clock."""
+        self._served: tuple[str, ...] = ()
+        self._served_at = -math.inf
         self._make_chain()
 
     @property
@@ -115,13 +124,32 @@ class DiskMembership:
 
     def remember(self, registrations: Iterable[Registration]) -> None:
         """Keep where members are, for the next start."""
+        self.heard_at = trio.current_time()
         for registration in registrations:
             if registration.peer_id != self.process:
                 self._places.remember(registration.peer_id, registration.addresses)
 
     def places(self) -> tuple[str, ...]:
         """Where members were, those that were heard of last first."""
-        return self._places.all()
+        return tuple(dict.fromkeys([*self._own(), *self._places.all()]))
+
+    def bare_places(self) -> tuple[str, ...]:
+        """Where members were, whoever is there now."""
+        return self._places.bare()
+
+    def found(self, peer_id: PeerId, address: str) -> None:
+        """Note that *peer_id* is at *address*, which proves nothing of it."""
+        if peer_id != self.process:
+            self._places.remember(peer_id, [f"{address}/p2p/{peer_id}"])
+
+    def _own(self) -> tuple[str, ...]:
+        """Where other programs of this machine serve the namespace, which know it already."""
+        if trio.current_time() > self._served_at + SERVED_SECONDS:
+            self._served_at = trio.current_time()
+            self._served = tuple(
+                str(place) for place in serving(self.home) if place.peer_id != self.process
+            )
+        return self._served
 
     # ---- the files ----
 

@@ -52,9 +52,16 @@ class Places:
         self._is_changed = self._is_changed or before != kept
 
     def all(self) -> tuple[str, ...]:
-        """Addresses, those of the peer that was heard of last first."""
+        """Addresses with identities, those of the peer that was heard of last first."""
         newest = reversed(self._peers.values())
-        return tuple(dict.fromkeys(each for kept in newest for each in kept))[:MAX_PLACES]
+        found = (each for kept in newest for each in kept if "/p2p/" in each)
+        return tuple(dict.fromkeys(found))[:MAX_PLACES]
+
+    def bare(self) -> tuple[str, ...]:
+        """All addresses without identities: another program may be there than before."""
+        newest = reversed(self._peers.values())
+        found = (each.partition("/p2p/")[0] for kept in newest for each in kept)
+        return tuple(dict.fromkeys(found))[:MAX_PLACES]
 
     def flush(self) -> None:
         """Write the file, if there is news; raises `ConfigurationError`."""

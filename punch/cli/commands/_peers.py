@@ -6,6 +6,7 @@ import json
 import shutil
 import sys
 from collections.abc import Sequence
+from contextlib import AsyncExitStack
 from functools import partial
 from textwrap import wrap
 from typing import Any
@@ -29,7 +30,9 @@ from ...settings import (
 )
 from .._exits import ExitCode
 from .._identity import claim_identity
+from .._namespace import open_membership_of, place_of
 from .._output import plain
+from .._router import node_of
 from .._run import Shutdown, run_program
 from .._shared import bootstraps, known_peers, lan_of
 
@@ -244,7 +247,9 @@ def _show(router: Router, settings: PeersSettings, *, redraw: bool) -> None:
         print(*lines, sep="\n", flush=True)
         return
     size = shutil.get_terminal_size()
-    head = f"namespace {plain(settings.network.namespace)}, {len(peers)} listeners; Ctrl-C ends"
+    head = (
+        f"namespace {plain(str(place_of(settings.network)))}, {len(peers)} listeners; Ctrl-C ends"
+    )
     lines = [head[: size.columns], *table(peers, now, width=size.columns).split("\n")]
     lines += [line[: size.columns] for line in found_by(router)]
     lines += [warning[: size.columns] for warning in _warnings(router)]
@@ -292,15 +297,22 @@ async def _wait_for_all(router: Router) -> None:
 async def show_peers(settings: PeersSettings, shutdown: Shutdown) -> ExitCode:
     """Show the table once or until a signal."""
     shutdown.drains = True
+    place = place_of(settings.network)
     with claim_identity("dialer", settings.identity) as identity:
-        async with open_router(
-            bootstrap=bootstraps(settings.network),
-            namespace=settings.network.namespace,
-            transport=settings.network.transport,
-            identity=identity,
-            known=known_peers(settings.network),
-            lan=lan_of(settings.network),
-        ) as router:
+        async with AsyncExitStack() as stack:
+            membership = await stack.enter_async_context(open_membership_of(place, identity))
+            router = await stack.enter_async_context(
+                open_router(
+                    bootstrap=bootstraps(settings.network),
+                    namespace=place.name,
+                    transport=settings.network.transport,
+                    identity=identity,
+                    node=await node_of(stack, settings.network, identity, membership),
+                    known=known_peers(settings.network),
+                    lan=lan_of(settings.network, is_closed=membership is not None),
+                    membership=membership,
+                )
+            )
             if settings.once:
                 await _wait_for_all(router)
                 _show(router, settings, redraw=False)
