@@ -26,6 +26,7 @@ usage: punch COMMAND ...
   punch namespace   make a closed namespace, and show those of this machine
   punch invite      let a machine join a closed namespace
   punch join        join a closed namespace with the code of an invite
+  punch members     list who is in a closed namespace, and remove members
   punch leave       take a closed namespace off this machine
   punch peers       show the listeners of a namespace, again every second
   punch why         tell what was decided for a request, why, and what came of it
@@ -62,6 +63,12 @@ def _join(arguments: Sequence[str]) -> int:
     return join(arguments)
 
 
+def _members(arguments: Sequence[str]) -> int:
+    from .cli.commands._members import members
+
+    return members(arguments)
+
+
 def _leave(arguments: Sequence[str]) -> int:
     from .cli.commands._namespace import leave
 
@@ -93,6 +100,7 @@ COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "namespace": _namespace,
     "invite": _invite,
     "join": _join,
+    "members": _members,
     "leave": _leave,
     "peers": peers,
     "why": why,

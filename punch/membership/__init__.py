@@ -29,8 +29,9 @@ from ._joining import (
     places_of,
     redeem_invite,
 )
-from ._members import MemberRecord, read_members
+from ._members import MemberRecord, read_members, rename_member
 from ._membership import DiskMembership, open_membership
+from ._removing import read_removals, remove_member
 from ._running import serving
 from ._serving import open_door, open_upkeep
 from .codes import MAX_CODE_CHARACTERS, Code, LongCode, ShortCode, parse_code
@@ -77,4 +78,7 @@ __all__ = [
     # the others
     "MemberRecord",
     "read_members",
+    "rename_member",
+    "remove_member",
+    "read_removals",
 ]

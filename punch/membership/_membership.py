@@ -144,8 +144,9 @@ class DiskMembership:
 
     def _own(self) -> tuple[str, ...]:
         """Where other programs of this machine serve the namespace, which know it already."""
-        if trio.current_time() > self._served_at + SERVED_SECONDS:
-            self._served_at = trio.current_time()
+        # Also called in threads, which know no other clock.
+        if time.monotonic() > self._served_at + SERVED_SECONDS:
+            self._served_at = time.monotonic()
             self._served = tuple(
                 str(place) for place in serving(self.home) if place.peer_id != self.process
             )

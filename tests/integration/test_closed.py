@@ -1,0 +1,60 @@
+"""Two machines in a closed namespace, in real processes: invited, joined, asked, and removed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from integration.programs import Program, Programs, free_port, limit
+
+
+class Machine:
+    """A machine: a data folder, and a bootstrap that no other machine is at."""
+
+    def __init__(self, programs: Programs, name: str) -> None:
+        self.name = name
+        self.programs = programs
+        self.variables = {
+            "XDG_DATA_HOME": str(programs.folder / name),
+            "PUNCH_BOOTSTRAP": f"/ip4/127.0.0.1/tcp/{free_port()}",
+            "PUNCH_LISTEN": "/ip4/127.0.0.1/tcp/0",
+            "PUNCH_MOCK_MODEL": f"model-{name}",
+            "PUNCH_LAN": "0",
+        }
+
+    def punch(self, *arguments: str, code: int = 0) -> str:
+        """What a command prints."""
+        found = self.programs.start_punch(*arguments, **self.variables).wait()
+        assert found.code == code, found
+        return found.out.strip()
+
+    def listener(self) -> Program:
+        return self.programs.listener(**self.variables)
+
+    def asks(self, other: Machine) -> int:
+        """The exit code of a dialer that asks for the model of *other*."""
+        return self.programs.dial(
+            *("--ask", "hi", "--model", f"model-{other.name}", "--max-tokens", "3"),
+            *("--timeout", "10"),
+            variables=self.variables,
+        ).code
+
+
+@limit(120)
+def test_two_machines_meet_by_an_invite_alone_and_part_by_a_removal(programs: Programs) -> None:
+    """Neither knows the other's bootstrap, and no program is told of the namespace."""
+    attic, laptop = Machine(programs, "attic"), Machine(programs, "laptop")
+    full = attic.punch("namespace", "create", "home", "--called", "attic")
+    attic.listener()
+    code = Path(programs.folder / "code")
+    attic.punch("invite", "--file", str(code), "--name", "laptop")
+    assert laptop.punch("join", "--file", str(code)) == full
+    laptop.punch("join", "--file", str(code), code=2)
+    second = laptop.listener()
+    assert (attic.asks(laptop), laptop.asks(attic)) == (0, 0)
+    assert "laptop" in attic.punch("members")
+
+    attic.punch("members", "remove", "laptop")
+    assert laptop.asks(attic) != 0
+    assert attic.asks(laptop) != 0
+    assert second.process.poll() is None
+    assert code.read_text().strip() not in second.err
