@@ -9,7 +9,7 @@ from statistics import median, median_low
 import attrs
 
 from ..capability import ModelOffer
-from ..peers import DEFAULT_SLOWDOWN, ENOUGH_SAMPLES, Candidate, Rates, is_far_slower
+from ..peers import DEFAULT_SLOWDOWN, ENOUGH_SAMPLES, FAR_FACTOR, Candidate, Rates
 from ._request import RouteRequest
 
 # What a peer is taken for while nobody has measured it or any other: a laptop without a GPU
@@ -201,8 +201,9 @@ class CompletionTime:
             if peer.breakers or peer.fault_share or peer.engine_deaths:
                 guarded = guarded or peer.fault_share > 0
                 penalty = SECONDS_PER_FAILURE * max(peer.failures, peer.engine_deaths)
+            # As `is_far_slower` has it, which would be a call for each of a thousand peers.
             claim = candidate.offer.decode_rate
-            if is_far_slower(decode_rate, claim) and candidate.rates.enough:
+            if claim and decode_rate * FAR_FACTOR < claim and candidate.rates.enough:
                 penalty += BOAST_HANDICAP * (prompt / prefill_rate + output * crowd / decode_rate)
             found.append(
                 (
