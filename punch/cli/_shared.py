@@ -55,12 +55,14 @@ def known_peers(settings: NetworkSettings) -> KnownPeers:
 
 
 def lan_of(settings: NetworkSettings, *, is_closed: bool = False) -> Lan | None:
-    """Where to look for members nearby; `None` if it is switched off, or nothing leaves here.
+    """Where to look for members nearby; `None` if it is not to be, or nothing leaves here.
 
-    An open namespace that meets on loopback is of this machine; a closed one is of its members.
+    Unless said, only in a closed namespace: in an open one, anybody on a LAN who says its name
+    would be asked and be shown prompts. One that meets on loopback is of this machine alone.
     """
-    is_here = all(place.is_loopback() for place in bootstraps(settings))
-    if not settings.lan or (is_here and not is_closed):
+    wanted = is_closed if settings.lan is None else settings.lan
+    is_here = not is_closed and all(place.is_loopback() for place in bootstraps(settings))
+    if not wanted or is_here:
         return None
     return real_lan(settings.lan_interfaces)
 

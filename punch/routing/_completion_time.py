@@ -9,7 +9,7 @@ from statistics import median, median_low
 import attrs
 
 from ..capability import ModelOffer
-from ..peers import DEFAULT_SLOWDOWN, ENOUGH_SAMPLES, FAR_FACTOR, Candidate, Rates
+from ..peers import DEFAULT_SLOWDOWN, ENOUGH_SAMPLES, Candidate, Rates, is_far_slower
 from ._request import RouteRequest
 
 # What a peer is taken for while nobody has measured it or any other: a laptop without a GPU
@@ -37,8 +37,8 @@ BOAST_HANDICAP = 2.0
 # Nine attempts lost for one answer are bad enough; past that the odds only look like a rate.
 MAX_FAULT_SHARE = 0.9
 
-_Belief = tuple[float, float | None, float | None, float]
-_NOTHING_KNOWN: _Belief = (0.0, None, None, DEFAULT_SLOWDOWN)
+_Belief = tuple[float, float | None, float | None, float, bool]
+_NOTHING_KNOWN: _Belief = (0.0, None, None, DEFAULT_SLOWDOWN, False)
 
 
 # A prompt's tokens are computed many at a time: up to a few hundred times as fast as an answer's on
@@ -47,7 +47,7 @@ MAX_PREFILL_SHARE = 1000.0
 
 
 def _beliefs(candidates: Sequence[Candidate]) -> list[_Belief]:
-    """Of each: seconds to load, prefill rate, decode rate and slowdown, as we believe it."""
+    """Of each, as we believe it: seconds to load, both rates, slowdown, whether it boasts."""
     best_prefill = best_decode = 0.0
     found: list[_Belief] = []
     claims: list[tuple[int, ModelOffer, Rates]] = []
@@ -68,7 +68,8 @@ def _beliefs(candidates: Sequence[Candidate]) -> list[_Belief]:
             prefill = _prefill_beside(rates.prefill_or(offer.prefill_rate), decode)
         if rates.decode_samples < ENOUGH_SAMPLES:
             decode = rates.decode_or(offer.decode_rate)
-        found.append((offer.load_seconds, prefill, decode, slowdown))
+        boasts = is_far_slower(decode, offer.decode_rate)
+        found.append((offer.load_seconds, prefill, decode, slowdown, boasts))
     for place, offer, rates in claims:
         prefill, decode = offer.prefill_rate, offer.decode_rate
         slowdown = rates.slowdown
@@ -77,7 +78,7 @@ def _beliefs(candidates: Sequence[Candidate]) -> list[_Belief]:
         if slowdown is None:
             slowdown = _claimed_slowdown(offer)
         prefill, decode = _capped(prefill, best_prefill), _capped(decode, best_decode)
-        found[place] = (offer.load_seconds, prefill, decode, slowdown)
+        found[place] = (offer.load_seconds, prefill, decode, slowdown, False)
     return found
 
 
@@ -170,8 +171,8 @@ class CompletionTime:
     ) -> Sequence[tuple[float, ...]]:
         """See the class."""
         beliefs = _beliefs(candidates)
-        usual_prefill = _usual([prefill for _, prefill, _, _ in beliefs], UNKNOWN_PREFILL_RATE)
-        usual_decode = _usual([decode for _, _, decode, _ in beliefs], UNKNOWN_DECODE_RATE)
+        usual_prefill = _usual([prefill for _, prefill, _, _, _ in beliefs], UNKNOWN_PREFILL_RATE)
+        usual_decode = _usual([decode for _, _, decode, _, _ in beliefs], UNKNOWN_DECODE_RATE)
 
         prompt, output = request.prompt_tokens, request.output_tokens
         cached = request.cached_tokens if self.affinity else {}
@@ -179,7 +180,7 @@ class CompletionTime:
         guarded = False
         for candidate, belief in zip(candidates, beliefs, strict=True):
             peer = candidate.peer
-            load_seconds, prefill_rate, decode_rate, slowdown = belief
+            load_seconds, prefill_rate, decode_rate, slowdown, boasts = belief
             prefill_rate = prefill_rate or usual_prefill
             decode_rate = decode_rate or usual_decode
             load = candidate.load
@@ -201,9 +202,7 @@ class CompletionTime:
             if peer.breakers or peer.fault_share or peer.engine_deaths:
                 guarded = guarded or peer.fault_share > 0
                 penalty = SECONDS_PER_FAILURE * max(peer.failures, peer.engine_deaths)
-            # As `is_far_slower` has it, which would be a call for each of a thousand peers.
-            claim = candidate.offer.decode_rate
-            if claim and decode_rate * FAR_FACTOR < claim and candidate.rates.enough:
+            if boasts:
                 penalty += BOAST_HANDICAP * (prompt / prefill_rate + output * crowd / decode_rate)
             found.append(
                 (

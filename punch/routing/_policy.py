@@ -205,11 +205,10 @@ def _to_try_again(
     Its penalty says that others are better: no request would go there by itself, and nobody would
     find out that its engine lives. One that is slow in itself is not worth a caller's time.
     """
-    died = {which for which, each in enumerate(kept) if each.peer.engine_deaths >= ENOUGH_DEATHS}
-    for place, which in enumerate(order) if died else ():
+    for place, which in enumerate(order):
         candidate = kept[which]
         peer = candidate.peer
-        if which not in died or peer.breakers or candidate.ours.in_flight:
+        if peer.engine_deaths < ENOUGH_DEATHS or peer.breakers or candidate.ours.in_flight:
             continue
         dearer = ranks[which] - SECONDS_PER_FAILURE * peer.engine_deaths - ranks[order[0]]
         if peer.asked_at + AGAIN_SECONDS <= now and dearer <= MAX_DEARER_SECONDS:

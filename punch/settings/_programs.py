@@ -46,8 +46,8 @@ class NetworkSettings(Settings):
     known_peers: Path | None = of(table.KNOWN_PEERS)
     """File of the identities that bootstraps had; `None` for the one in the data folder."""
 
-    lan: bool = of(table.LAN)
-    """Whether members on the same LAN find each other by mDNS."""
+    lan: bool | None = of(table.LAN)
+    """Whether members on the same LAN find each other by mDNS; `None`: in a closed namespace."""
 
     lan_interfaces: tuple[str, ...] = of(table.LAN_INTERFACES)
     """The interfaces for that; empty for all with a LAN behind them."""

@@ -148,12 +148,13 @@ KNOWN_PEERS = optional(
     shown_default="known_peers in the data folder",
 )
 
-LAN = setting(
+LAN = optional(
     "lan",
     SWITCH,
-    True,
     section="network",
-    help="find the others of the same LAN by mDNS too, where the namespace meets beyond loopback",
+    help="find the others of the same LAN by mDNS too; in an open namespace whoever says its name "
+    "on that LAN is believed to be one",
+    shown_default="on in a closed namespace, off in an open one",
 )
 LAN_INTERFACES = several(
     "lan_interfaces",
