@@ -30,7 +30,7 @@ from punch.exceptions import (
     PeerUnable,
     PunchError,
 )
-from punch.wire import ChatMessage, CommandRequest, Sampling, Tool
+from punch.wire import ChatMessage, CommandRequest, PromptCount, Sampling, Tool
 
 # Two busy cores load the model in 4 s instead of 0.5; what hangs, hangs longer than this.
 LIMIT = 120
@@ -60,7 +60,10 @@ class Emitted:
         self.begun = trio.Event()
 
     async def __call__(self, text: str, tokens: int) -> None:
-        """Keep *text*."""
+        """Keep *text*, unless it is none but what the prompt came to."""
+        if isinstance(text, PromptCount):
+            assert (text, tokens, self.parts) == ("", 0, [])
+            return
         self.parts.append(text)
         self.tokens += tokens
         self.begun.set()
