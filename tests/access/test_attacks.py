@@ -160,10 +160,11 @@ def test_a_signature_for_another_purpose_is_none() -> None:
 def test_a_part_of_a_signature_is_none(length: int) -> None:
     """And neither is one that is filled up."""
     for position in range(2):
-        for filler in (b"", bytes(64)):
+        for is_filled in (False, True):
             links = list(LAPTOP.chain)
-            part = (links[position].signature[:length] + filler)[:64]
-            links[position] = attrs.evolve(links[position], signature=part)
+            signature = links[position].signature
+            filler = bytes(byte ^ 1 for byte in signature[length:]) if is_filled else b""
+            links[position] = attrs.evolve(links[position], signature=signature[:length] + filler)
             assert heard(tuple(links), LAPTOP.peer_id) in ("no_grant", "bad_signature")
 
 
