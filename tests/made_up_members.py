@@ -107,6 +107,10 @@ class FakeMembership:
     def namespace(self) -> Namespace:
         return self.lock.namespace
 
+    @property
+    def takes_newcomers(self) -> bool:
+        return False
+
     def chain(self) -> bytes:
         return self._chain
 

@@ -29,6 +29,11 @@ class Membership(Protocol):
         """Judges all others, and knows every removal that this machine has heard of."""
         ...
 
+    @property
+    def takes_newcomers(self) -> bool:
+        """Whether a machine that is no member may ask this one to be let in."""
+        ...
+
     def chain(self) -> bytes:
         """The chain of this process's key, encoded; it is another one each day."""
         ...

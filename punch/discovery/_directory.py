@@ -339,6 +339,7 @@ def lan_source(node: Node, lan: Lan, checks: Checks, *, namespace: str) -> LanSo
         lan,
         namespace=namespace,
         root=None if member is None else member.namespace.key,
+        joins=member is not None and member.takes_newcomers,
         judge=checks.shown,
         is_barred=checks.is_barred,
     )

@@ -35,6 +35,19 @@ from ._removing import read_removals, remove_member
 from ._running import serving
 from ._serving import open_door, open_upkeep
 from .codes import MAX_CODE_CHARACTERS, Code, LongCode, ShortCode, parse_code
+from .finding import find_joining
+from .nearby import (
+    Asked,
+    NearbyRequest,
+    approve_request,
+    ask_members,
+    ask_nearby,
+    find_request,
+    is_digits,
+    read_requests,
+    refuse_request,
+    shown_digits,
+)
 
 __all__ = [
     # being a member
@@ -75,6 +88,18 @@ __all__ = [
     "places_of",
     "everywhere",
     "MEMBER_PORTS",
+    # joining without a code
+    "ask_nearby",
+    "ask_members",
+    "Asked",
+    "find_joining",
+    "NearbyRequest",
+    "read_requests",
+    "find_request",
+    "approve_request",
+    "refuse_request",
+    "shown_digits",
+    "is_digits",
     # the others
     "MemberRecord",
     "read_members",

@@ -29,6 +29,7 @@ from ._membership import DiskMembership
 from ._messages import Opening, Outcome, Proof, Reply, Talk
 from ._tries import Tries
 from .codes import SECRET_BYTES, Exchange, is_same
+from .nearby import Reception
 
 log = get_logger(__name__)
 
@@ -68,6 +69,9 @@ class Door:
         self.membership = membership
         self.node = node
         self.tries = Tries()
+        self.reception = Reception(
+            membership, addresses=lambda: node.addresses, dial_back=self._dial_back
+        )
         # One at a time: what strangers can have computed here is bounded.
         self._exchanges = trio.CapacityLimiter(1)
 
@@ -82,22 +86,33 @@ class Door:
                 await talk.send(BUSY)
             return
         try:
-            opening = await talk.receive(Opening, seconds=PATIENCE_SECONDS)
-            match opening.do:
-                case "code":
-                    outcome = await self._code(talk, stream, opening)
-                case "renew":
-                    outcome = await trio.to_thread.run_sync(self._renew, stream.peer_id, opening)
-                case _:
-                    outcome = Outcome(refused="unknown", reason="this version knows no such way in")
-            await talk.send(outcome)
+            try:
+                opening = await self._served(talk, stream)
+            finally:
+                # A person decides on those that ask nearby, who wait in a place of their own.
+                self.tries.end()
+            if opening is not None:
+                await self.reception.serve(talk, stream, opening)
         except (PeerError, RemoteProtocolError) as error:
             log.debug("a guest went away", peer=stream.peer_id, why=str(error))
         except ConfigurationError as error:
             # A disk that is full. Whoever may join tries again.
             log.warning("nobody can be let in", why=str(error))
-        finally:
-            self.tries.end()
+
+    async def _served(self, talk: Talk, stream: Stream) -> Opening | None:
+        """Serve who has a code or a grant; the first words of one who has neither."""
+        opening = await talk.receive(Opening, seconds=PATIENCE_SECONDS)
+        match opening.do:
+            case "nearby":
+                return opening
+            case "code":
+                outcome = await self._code(talk, stream, opening)
+            case "renew":
+                outcome = await trio.to_thread.run_sync(self._renew, stream.peer_id, opening)
+            case _:
+                outcome = Outcome(refused="unknown", reason="this version knows no such way in")
+        await talk.send(outcome)
+        return None
 
     # ---- a code ----
 

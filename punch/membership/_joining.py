@@ -19,6 +19,7 @@ from .._logs import get_logger
 from ..access import Lock, Member, Namespace, Refusal, encode_chain, key_of
 from ..capability import PeerId
 from ..discovery import parse_bootstrap
+from ..discovery.lan import Lan
 from ..exceptions import (
     ConfigurationError,
     NotPermitted,
@@ -46,6 +47,7 @@ from ._members import MemberRecord, add_members, named
 from ._messages import PROTOCOL, Opening, Outcome, Proof, Reply, Talk
 from ._places import Places, dialled
 from .codes import Code, Exchange, LongCode, is_same, parse_code
+from .finding import find_joining
 
 log = get_logger(__name__)
 
@@ -131,7 +133,7 @@ async def join_with(
     tried: set[PeerId] = set()
     for place in places:
         try:
-            stream = await _open(node, place, tried)
+            stream = await open_talk(node, place, tried)
         except PeerUnreachable as error:
             reasons.append(f"{place}: {error.message}")
             continue
@@ -158,7 +160,7 @@ async def join_with(
     )
 
 
-async def _open(node: Node, place: Address, tried: set[PeerId]) -> Stream | None:
+async def open_talk(node: Node, place: Address, tried: set[PeerId]) -> Stream | None:
     """A stream to whoever is at *place*; `None` if that peer was tried."""
     trouble: PeerUnreachable | None = None
     try:
@@ -309,18 +311,32 @@ def keep_joined(joined: Joined, folder: Folder, *, now: float) -> Home:
 
 @asynccontextmanager
 async def open_joining(
-    code: Code, *, parent: Path | None = None, ports: Sequence[int] = MEMBER_PORTS
+    code: Code | None, *, parent: Path | None = None, ports: Sequence[int] = MEMBER_PORTS
 ) -> AsyncIterator[tuple[Node, Folder, int]]:
     """A node with a fresh key of this machine, the folder with the key, and the port of the node.
 
-    Nothing of it is left unless `keep_joined` is called.
+    Without a *code*, see `check_is_news`. Nothing of it is left unless `keep_joined` is called.
 
     Raises:
       ConfigurationError: if this machine is a member of the namespace that *code* is for.
 
     """
+    if isinstance(code, LongCode):
+        check_is_news(code.root, parent)
+    with new_folder(parent or default_folder()) as folder:
+        async with open_node(identity=folder / MACHINE_KEY, wanted=everywhere, ports=ports) as node:
+            yield node, folder, next((each.port for each in map(parse_address, node.addresses)), 0)
+
+
+def check_is_news(root: bytes, parent: Path | None = None) -> None:
+    """Raise if this machine is a member of the namespace of *root*, in the folder *parent*.
+
+    Raises:
+      ConfigurationError: with the way to end that.
+
+    """
     for home in homes(parent):
-        if isinstance(code, LongCode) and home.namespace.key == code.root:
+        if home.namespace.key == root:
             lock = Lock(home.namespace, verify, read_revocations(home))
             found = lock.judge(home.machine, encode_chain(home.chain()), time.time())
             if isinstance(found, Member):
@@ -328,9 +344,6 @@ async def open_joining(
                     f"this machine is a member of {home.namespace} already; "
                     f"`punch leave {home.namespace}` ends that"
                 )
-    with new_folder(parent or default_folder()) as folder:
-        async with open_node(identity=folder / MACHINE_KEY, wanted=everywhere, ports=ports) as node:
-            yield node, folder, next((each.port for each in map(parse_address, node.addresses)), 0)
 
 
 async def everywhere() -> tuple[str, ...]:
@@ -356,6 +369,7 @@ async def redeem_invite(
     *,
     called: str,
     at: Sequence[str] = (),
+    lan: Lan | None = None,
     folder: Path | None = None,
     found: Callable[[Joined], None] = lambda joined: None,
 ) -> Home:
@@ -365,6 +379,8 @@ async def redeem_invite(
       code: The code, long or short.
       called: What people call this machine, unless the invite says.
       at: Where a member is, ``HOST`` or ``HOST:PORT``, beside what a long code says.
+      lan: Where to look for members if neither *at* nor the code says where one is; a short code
+        is tried at a few of these. By default nowhere.
       folder: Where the namespaces of this machine are kept; by default in the data folder.
       found: Is called with what was found, before anything is written; it may raise to have
         nothing written.
@@ -377,6 +393,8 @@ async def redeem_invite(
     """
     parsed = parse_code(code)
     places = [place for text in at for place in places_of(text)]
+    if not places and lan is not None and not (isinstance(parsed, LongCode) and parsed.addresses):
+        places = [place for machine in await find_joining(lan) for place in machine]
     async with open_joining(parsed, parent=folder) as (node, fresh, port):
         joined = await join_with(node, parsed, called=called, now=time.time(), at=places, port=port)
         found(joined)

@@ -93,6 +93,11 @@ class DiskMembership:
         """The grant of this machine, as of now."""
         return self._grant
 
+    @property
+    def takes_newcomers(self) -> bool:
+        """Whether a machine that is no member may ask this one to be let in: an admin's only."""
+        return self._grant.kind == "admin"
+
     def chain(self) -> bytes:
         """The chain of this process's key, encoded."""
         return self._chain

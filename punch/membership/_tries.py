@@ -14,21 +14,30 @@ MAX_AT_ONCE = 8
 
 
 class Tries:
-    """Counts the tries of the last minute."""
+    """Counts the tries of the last minute, or of as many *seconds*."""
 
-    def __init__(self) -> None:
+    def __init__(
+        self,
+        *,
+        of_host: int = MAX_TRIES_OF_HOST,
+        in_all: int = MAX_TRIES,
+        seconds: float = TRIES_SECONDS,
+        at_once: int = MAX_AT_ONCE,
+    ) -> None:
+        self._of_host, self._in_all = of_host, in_all
+        self._seconds, self._at_once = seconds, at_once
         self._tries: deque[tuple[float, str]] = deque()
         self._under_way = 0
 
     def begin(self, host: str, *, now: float) -> bool:
         """Note a try of *host*; False if there were too many."""
-        while self._tries and self._tries[0][0] < now - TRIES_SECONDS:
+        while self._tries and self._tries[0][0] < now - self._seconds:
             self._tries.popleft()
         of_host = sum(each == host for _, each in self._tries)
         if (
-            self._under_way >= MAX_AT_ONCE
-            or of_host >= MAX_TRIES_OF_HOST
-            or len(self._tries) >= MAX_TRIES
+            self._under_way >= self._at_once
+            or of_host >= self._of_host
+            or len(self._tries) >= self._in_all
         ):
             return False
         self._tries.append((now, host))

@@ -162,9 +162,7 @@ async def _invite(settings: InviteSettings, shutdown: Shutdown) -> ExitCode:
 
 def _made(settings: InviteSettings, home: Home, places: Sequence[Address]) -> tuple[Code, Invite]:
     given = [_place(text) for text in settings.at]
-    scopes = frozenset(
-        word.strip() for text in settings.scope for word in text.split(",") if word.strip()
-    )
+    scopes = scopes_of(settings.scope)
     return make_invite(
         home,
         now=time.time(),
@@ -177,6 +175,11 @@ def _made(settings: InviteSettings, home: Home, places: Sequence[Address]) -> tu
         mine=settings.mine,
         short=settings.short,
     )
+
+
+def scopes_of(given: Sequence[str]) -> frozenset[str]:
+    """The scopes that were given, each alone or several with commas."""
+    return frozenset(word.strip() for text in given for word in text.split(",") if word.strip())
 
 
 def _elsewhere(places: Sequence[Address]) -> list[Address]:

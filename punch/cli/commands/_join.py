@@ -1,4 +1,4 @@
-"""``punch join``: redeems an invite, so that this machine is a member of a closed namespace."""
+"""``punch join``: makes this machine a member of a closed namespace, by a code or by asking."""
 
 from __future__ import annotations
 
@@ -11,16 +11,29 @@ from pathlib import Path
 import attrs
 import trio
 
+from ...discovery.lan import Lan, real_lan
 from ...exceptions import ConfigurationError
-from ...membership import MAX_CODE_CHARACTERS, Joined, redeem_invite
+from ...membership import (
+    MAX_CODE_CHARACTERS,
+    Asked,
+    Home,
+    Joined,
+    ask_nearby,
+    redeem_invite,
+    shown_digits,
+)
 from ...settings import (
+    LAN,
+    LAN_INTERFACES,
     LOG_LEVEL,
     PATH,
+    SWITCH,
     TEXT,
     ProgramSettings,
     of,
     optional,
     optional_argument,
+    setting,
     several,
 )
 from .._exits import ExitCode
@@ -34,7 +47,8 @@ ABOUT = """\
 Join a closed namespace with the code of an invite, which `punch invite` prints on a member.
 
 The code is asked for, or read from standard input or a file: what stands on a command line is seen
-by every program of this machine."""
+by every program of this machine. Without a code, `--nearby` asks a member on the LAN, or at --at,
+and its people approve: both screens show the same six digits."""
 
 CODE = optional_argument(
     "code", TEXT, metavar="CODE", about="the code; - or nothing for standard input"
@@ -45,7 +59,7 @@ AT = several(
     TEXT,
     variable="",
     metavar="HOST[:PORT]",
-    help="where a member is, for a short code, or where the addresses of a long one are wrong",
+    help="where a member is, where it is not found on the LAN, or a long code has wrong addresses",
 )
 CALLED = optional(
     "called",
@@ -54,6 +68,21 @@ CALLED = optional(
     metavar="NAME",
     help="what people call this machine, unless the invite says",
     shown_default="the host's name",
+)
+NEARBY = setting(
+    "nearby",
+    SWITCH,
+    False,
+    variable="",
+    help="ask to be let in without a code: `punch members approve` there",
+)
+YES = setting(
+    "yes",
+    SWITCH,
+    False,
+    variable="",
+    help="of --nearby: believe the member that lets this machine in, without asking whether its "
+    "screen showed the same digits",
 )
 
 
@@ -65,6 +94,10 @@ class JoinSettings(ProgramSettings):
     file: Path | None = of(FILE)
     at: tuple[str, ...] = of(AT)
     called: str | None = of(CALLED)
+    nearby: bool = of(NEARBY)
+    yes: bool = of(YES)
+    lan: bool = of(LAN)
+    lan_interfaces: tuple[str, ...] = of(LAN_INTERFACES)
     log_level: str = of(LOG_LEVEL, default="warning")
 
 
@@ -93,14 +126,7 @@ def _code(settings: JoinSettings) -> str:
 
 async def _join(settings: JoinSettings, shutdown: Shutdown) -> ExitCode:
     del shutdown
-    code = await trio.to_thread.run_sync(_code, settings, abandon_on_cancel=True)
-    home = await redeem_invite(
-        code,
-        called=settings.called or host_name(),
-        at=settings.at,
-        folder=namespaces_folder(),
-        found=_tell,
-    )
+    home = await (_ask_nearby if settings.nearby else _redeem)(settings)
     print(plain(str(home.namespace)), flush=True)
     print(
         plain(
@@ -110,6 +136,66 @@ async def _join(settings: JoinSettings, shutdown: Shutdown) -> ExitCode:
         file=sys.stderr,
     )
     return ExitCode.OK
+
+
+async def _redeem(settings: JoinSettings) -> Home:
+    code = await trio.to_thread.run_sync(_code, settings, abandon_on_cancel=True)
+    return await redeem_invite(
+        code,
+        called=settings.called or host_name(),
+        at=settings.at,
+        lan=_lan(settings),
+        folder=namespaces_folder(),
+        found=_tell,
+    )
+
+
+async def _ask_nearby(settings: JoinSettings) -> Home:
+    if settings.code is not None or settings.file is not None:
+        raise ConfigurationError("say --nearby or a code, not both")
+    if not settings.yes and not sys.stdin.isatty():
+        raise ConfigurationError(
+            "--nearby asks whether both screens show the same digits, and there is no terminal: "
+            "say --yes to believe any member that lets this machine in"
+        )
+
+    async def confirm(joined: Joined, asked: Asked) -> bool:
+        _tell(joined)
+        if settings.yes:
+            return True
+        question = f"did that member's screen show {shown_digits(asked.digits)}? [y/N] "
+        return await trio.to_thread.run_sync(confirmed, question, abandon_on_cancel=True)
+
+    return await ask_nearby(
+        called=settings.called or host_name(),
+        asked=_show,
+        confirm=confirm,
+        at=settings.at,
+        lan=_lan(settings),
+        folder=namespaces_folder(),
+    )
+
+
+def _lan(settings: JoinSettings) -> Lan | None:
+    return real_lan(settings.lan_interfaces) if settings.lan else None
+
+
+def _show(asked: Asked) -> None:
+    digits = shown_digits(asked.digits)
+    print(
+        plain(
+            f"punch: {digits}  asked {asked.address}. See that its screen shows these digits, with "
+            f"`punch members list`; then there: punch members approve {digits.replace(' ', '-')}"
+        ),
+        file=sys.stderr,
+        flush=True,
+    )
+
+
+def confirmed(question: str) -> bool:
+    """Ask a person at the terminal; False without a clear yes."""
+    print(f"punch: {question}", end="", file=sys.stderr, flush=True)
+    return read_line().strip().lower() in ("y", "yes")
 
 
 def _tell(joined: Joined) -> None:

@@ -1,4 +1,4 @@
-"""``punch members``: lists who is in a closed namespace, calls them names, and removes them."""
+"""``punch members``: lists who is in a closed namespace or asks, lets in, names and removes."""
 
 from __future__ import annotations
 
@@ -16,19 +16,34 @@ from ...exceptions import ConfigurationError
 from ...membership import (
     Home,
     MemberRecord,
+    NearbyRequest,
+    approve_request,
+    find_request,
+    is_digits,
     read_members,
     read_removals,
+    read_requests,
+    refuse_request,
     remove_member,
     rename_member,
+    shown_digits,
 )
 from ...settings import SWITCH, TEXT, Settings, argument, of, optional, setting
 from .._exits import ExitCode
 from .._output import plain
 from .._run import command, run_one_of
+from ._invite import MINE, NAME, SCOPE, scopes_of
+from ._join import confirmed
 from ._namespace import home_of
 
 WHO = argument("who", TEXT, metavar="NAME", about="name or key of the machine, as in the list")
 NEW_NAME = argument("new_name", TEXT, metavar="NEW", about="what to call it on this machine")
+ASKER = argument(
+    "who", TEXT, metavar="DIGITS|NAME", about="the digits that its screen shows, or its name"
+)
+YES = setting(
+    "yes", SWITCH, False, variable="", help="by its name: do not ask whether the digits are right"
+)
 NAMESPACE = optional(
     "namespace", TEXT, metavar="NAME", help="which one; may be left out if it is the only one"
 )
@@ -40,6 +55,11 @@ ALL = setting(
     variable="",
     help="whom the removed admin has let in go with it; needs the root key",
 )
+
+# How long the program that was asked has to let a machine in, which it dials back; how often it is
+# looked.
+APPROVED_SECONDS = 20.0
+CHECK_SECONDS = 0.2
 
 COLUMNS = ("name", "may", "until", "state", "machine")
 
@@ -62,6 +82,26 @@ class RemoveSettings(Settings):
 
 
 @attrs.frozen(kw_only=True)
+class ApproveSettings(Settings):
+    """Settings of ``punch members approve``."""
+
+    who: str = of(ASKER)
+    namespace: str | None = of(NAMESPACE)
+    scope: tuple[str, ...] = of(SCOPE)
+    mine: bool = of(MINE)
+    name: str | None = of(NAME)
+    yes: bool = of(YES)
+
+
+@attrs.frozen(kw_only=True)
+class RefuseSettings(Settings):
+    """Settings of ``punch members refuse``."""
+
+    who: str = of(ASKER)
+    namespace: str | None = of(NAMESPACE)
+
+
+@attrs.frozen(kw_only=True)
 class RenameSettings(Settings):
     """Settings of ``punch members rename``."""
 
@@ -75,6 +115,8 @@ def _list(settings: ListSettings) -> ExitCode:
     lock = read_removals(home)
     rows = [_as_data(home, lock, each) for each in read_members(home.folder).values()]
     rows.sort(key=lambda row: (row["state"] == "removed", row["name"], row["machine"]))
+    requests = read_requests(home, now=time.time())
+    rows += [_as_asking(each) for each in requests if each.state == "waiting"]
     if settings.json:
         for row in rows:
             print(json.dumps(row))
@@ -100,6 +142,20 @@ def _as_data(home: Home, lock: Lock, record: MemberRecord) -> dict[str, Any]:
         "scopes": sorted(record.scopes),
         "ends": record.ends,
         "state": state,
+    }
+
+
+def _as_asking(request: NearbyRequest) -> dict[str, Any]:
+    """The row of a machine that is no member yet."""
+    return {
+        "name": request.name,
+        "machine": request.machine,
+        "owner": None,
+        "scopes": [],
+        "ends": 0,
+        "state": f"asks, shows {shown_digits(request.digits)}",
+        "digits": request.digits,
+        "host": request.host,
     }
 
 
@@ -156,8 +212,71 @@ def _rename(settings: RenameSettings) -> ExitCode:
     return ExitCode.OK
 
 
+def _approve(settings: ApproveSettings) -> ExitCode:
+    home = home_of(settings.namespace)
+    request = find_request(home, settings.who, now=time.time())
+    digits = shown_digits(request.digits)
+    if not is_digits(settings.who) and not settings.yes:
+        if not sys.stdin.isatty():
+            raise ConfigurationError(
+                f"{request.name} from {request.host} asks: say the digits that its own screen "
+                f"shows in place of its name; if they are {digits}, it is the one"
+            )
+        if not confirmed(plain(f"does the screen of {request.name} show {digits}? [y/N] ")):
+            print("punch: not approved", file=sys.stderr)
+            return ExitCode.USAGE
+    scopes = scopes_of(settings.scope)
+    approve_request(
+        home,
+        request,
+        now=time.time(),
+        scopes=scopes or None,
+        mine=settings.mine,
+        name=settings.name or "",
+    )
+    if not _has_joined(home, request):
+        raise ConfigurationError(
+            f"{request.name} did not take the grant: it has gone, or the program here that it "
+            "asked has ended; it has to ask anew"
+        )
+    called = settings.name or request.name
+    print(plain(f"{called} ({digits}) is a member of {home.namespace}"), file=sys.stderr)
+    return ExitCode.OK
+
+
+def _has_joined(home: Home, request: NearbyRequest) -> bool:
+    """Wait until the program that was asked has told the machine."""
+    ends = time.monotonic() + APPROVED_SECONDS
+    while time.monotonic() < ends:
+        found = [
+            each.state
+            for each in read_requests(home, now=time.time())
+            if each.identifier == request.identifier
+        ]
+        if found != ["approved"]:
+            return found == ["joined"]
+        time.sleep(CHECK_SECONDS)
+    return False
+
+
+def _refuse(settings: RefuseSettings) -> ExitCode:
+    home = home_of(settings.namespace)
+    request = refuse_request(
+        home, find_request(home, settings.who, now=time.time()), now=time.time()
+    )
+    shown = shown_digits(request.digits)
+    print(plain(f"refused {request.name} ({shown}) from {request.host}"), file=sys.stderr)
+    return ExitCode.OK
+
+
 COMMANDS = {
-    "list": command("list the members that this machine knows of", ListSettings, _list),
+    "list": command(
+        "list the members that this machine knows of, and who asks", ListSettings, _list
+    ),
+    "approve": command(
+        "let a machine in that asks with `punch join --nearby`", ApproveSettings, _approve
+    ),
+    "refuse": command("refuse a machine that asks", RefuseSettings, _refuse),
     "remove": command("remove a machine, at once and everywhere", RemoveSettings, _remove),
     "rename": command("call a machine something else, on this machine", RenameSettings, _rename),
 }
@@ -165,5 +284,5 @@ COMMANDS = {
 
 def members(arguments: Sequence[str]) -> int:
     """Run ``punch members``; its exit code."""
-    about = "List who is in a closed namespace, call them names, and remove them."
+    about = "List who is in a closed namespace and who asks, let these in, and remove members."
     return run_one_of("punch members", about, COMMANDS, arguments or ["list"])
