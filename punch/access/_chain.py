@@ -168,6 +168,11 @@ class Recent(Generic[_Value]):
     def __len__(self) -> int:
         return len(self._values)
 
+    @property
+    def all(self) -> tuple[_Value, ...]:
+        """Every value that is kept, the one that was asked for last at the end."""
+        return tuple(self._values.values())
+
     def get(self, digest: bytes) -> _Value | None:
         """The value, which stays for longer now; `None` if there is none."""
         value = self._values.get(digest)

@@ -135,6 +135,19 @@ class Lock:
         """Whether a member that was let in before has been removed since, or its machine."""
         return self._removed.barred(member.chain) is not None
 
+    @property
+    def remembered(self) -> tuple[Member, ...]:
+        """Members whose chains were verified, those last that were judged last; a bounded number.
+
+        Some of them may have been removed since, or their grants may have ended.
+        """
+        return tuple(
+            member
+            for member in self._remembered.members.all
+            if member.chain[0].grant.root == self.namespace.root
+            and member.chain[0].grant.namespace == self.namespace.name
+        )
+
     def removals_by(self, issuer: PeerId) -> tuple[SignedRevocation, ...]:
         """The removals that *issuer* has signed and that count."""
         return self._removed.by(issuer)

@@ -229,7 +229,7 @@ def create_home(name: str, *, called: str, now: float, parent: Path | None = Non
             name=salted(called),
         )
         folder.write(CHAIN, encode_chain(chain))
-        add_members(folder, [record_of(chain[-1].grant, called=called, now=now)])
+        add_members(folder, [record_of(chain, called=called, now=now)])
         write_info(folder, namespace, machine=key_of(machine.peer_id), called=called)
         return home_in(keep(folder, str(namespace)))
 
@@ -261,8 +261,9 @@ def salted(called: str) -> bytes:
     return hidden_name(name, secrets.token_bytes(SALT_BYTES)) if name else b""
 
 
-def record_of(grant: Grant, *, called: str, now: float) -> MemberRecord:
-    """What is kept of the machine that *grant* is for."""
+def record_of(chain: Chain, *, called: str, now: float) -> MemberRecord:
+    """What is kept of the machine that *chain*, without a process, leads to."""
+    grant = chain[-1].grant
     return MemberRecord(
         machine=grant.subject,
         name=named(called),
@@ -271,6 +272,7 @@ def record_of(grant: Grant, *, called: str, now: float) -> MemberRecord:
         ends=grant.ends,
         number=grant.number,
         seen=int(now),
+        chain=encode_chain(chain),
     )
 
 

@@ -286,7 +286,8 @@ def keep_joined(joined: Joined, folder: Folder, *, now: float) -> Home:
       ConfigurationError: if it cannot be written.
 
     """
-    outcome, grant = joined.outcome, joined.member.chain[-1].grant
+    outcome, chain = joined.outcome, joined.member.chain
+    grant = chain[-1].grant
     name = str(joined.namespace)
     earlier = Folder(folder.path.with_name(name))
     if earlier.exists(INFO):
@@ -297,8 +298,9 @@ def keep_joined(joined: Joined, folder: Folder, *, now: float) -> Home:
     told = []
     for text in outcome.members:
         with suppress(ValueError, RecursionError):
-            told.append(MemberRecord.decode(text))
-    add_members(folder, [*told, record_of(grant, called=joined.name, now=now)])
+            # What is told proves nothing: a chain is kept from whoever has shown it.
+            told.append(attrs.evolve(MemberRecord.decode(text), chain=b""))
+    add_members(folder, [*told, record_of(chain, called=joined.name, now=now)])
     places = Places(folder)
     # Where it was found counts whatever the member says of its addresses: this machine came there.
     places.remember(joined.by, [*dialled(outcome.places), joined.address])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import attrs
+
 from ..access import Chain, Invite, Issuer, Kind, encode_chain
 from ..capability import PeerId
 from ..exceptions import NotPermitted
@@ -56,14 +58,17 @@ def welcome(
     """What a machine is told that has just become a member; it is remembered here, too."""
     home = membership.home
     called = named(called)
-    add_members(home.folder, [record_of(chain[-1].grant, called=called, now=membership.now())])
+    add_members(home.folder, [record_of(chain, called=called, now=membership.now())])
     told, size = [], 0
     for revocation in membership.lock.revocations:
         size += len(revocation)
         if size > MAX_TOLD_BYTES:
             break
         told.append(revocation)
-    members = [each.encode() for each in read_members(home.folder).values()]
+    # Without their chains, which each of them shows itself.
+    members = [
+        attrs.evolve(each, chain=b"").encode() for each in read_members(home.folder).values()
+    ]
     return Outcome(
         namespace=home.namespace.name,
         root=home.namespace.root,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -46,6 +47,9 @@ class MemberRecord:
     seen: int = 0
     """When it was last heard of, in seconds of UTC since 1970."""
 
+    chain: bytes = b""
+    """What it has shown, encoded, without a process; empty if this machine has not seen it."""
+
     def merged(self, other: MemberRecord) -> MemberRecord:
         """The record with what *other*, of the same machine, knows better."""
         newer = other if (other.number, other.ends) >= (self.number, self.ends) else self
@@ -57,11 +61,15 @@ class MemberRecord:
             ends=newer.ends,
             number=newer.number,
             seen=max(self.seen, other.seen),
+            chain=newer.chain or self.chain or other.chain,
         )
 
     def encode(self) -> str:
         """One line of JSON."""
-        fields = attrs.asdict(self) | {"scopes": sorted(self.scopes)}
+        fields = attrs.asdict(self) | {
+            "scopes": sorted(self.scopes),
+            "chain": base64.b64encode(self.chain).decode(),
+        }
         return json.dumps({name: value for name, value in fields.items() if value})
 
     @classmethod
@@ -83,6 +91,7 @@ class MemberRecord:
             ends=_number(found.get("ends")),
             number=_number(found.get("number")),
             seen=_number(found.get("seen")),
+            chain=base64.b64decode(_text(found.get("chain"))),
         )
 
 

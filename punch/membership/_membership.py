@@ -30,7 +30,16 @@ from ..capability import PeerId
 from ..exceptions import ConfigurationError, NotPermitted
 from ..libp2p import Key, load_key, verify
 from ..wire import Registration
-from ._home import CHAIN, REVOCATIONS, Home, add_revocations, find_home, read_revocations
+from ._home import (
+    CHAIN,
+    REVOCATIONS,
+    Home,
+    add_revocations,
+    find_home,
+    read_revocations,
+    record_of,
+)
+from ._members import MemberRecord, add_members
 from ._places import Places
 from ._running import serving
 
@@ -44,6 +53,9 @@ FLUSH_SECONDS = 10.0
 
 # How often it is looked which other programs of this machine serve, in seconds.
 SERVED_SECONDS = 1.0
+
+MAX_HEARD = 4096
+"""Peers that are noted between two writings."""
 
 # A process grant is made anew when half of it is over: a machine that sleeps for some hours wakes
 # with one that still counts.
@@ -74,6 +86,8 @@ class DiskMembership:
         self._has_warned = False
         self.heard_at = -math.inf
         """When a registration was last heard of, on trio's clock."""
+        # Who was heard of since the members were written last, and when.
+        self._heard: dict[PeerId, float] = {}
         self._served: tuple[str, ...] = ()
         self._served_at = -math.inf
         self._make_chain()
@@ -133,6 +147,8 @@ class DiskMembership:
         for registration in registrations:
             if registration.peer_id != self.process:
                 self._places.remember(registration.peer_id, registration.addresses)
+                if len(self._heard) < MAX_HEARD:
+                    self._heard[registration.peer_id] = self.now()
 
     def places(self) -> tuple[str, ...]:
         """Where members were, those that were heard of last first."""
@@ -203,13 +219,31 @@ class DiskMembership:
             self._tell()
 
     def flush(self) -> None:
-        """Write what was learnt of the members' addresses.
+        """Write what was learnt of the members: addresses, grants, and when they were seen.
 
         Raises:
           ConfigurationError: if that cannot be written.
 
         """
         self._places.flush()
+        heard, self._heard = self._heard, {}
+        if heard:
+            add_members(self.home.folder, self._records(heard))
+
+    def _records(self, heard: dict[PeerId, float]) -> list[MemberRecord]:
+        """Of the machines of those that were *heard* of, by the chains that they have shown."""
+        found: dict[PeerId, MemberRecord] = {}
+        for member in self.lock.remembered:
+            seen = heard.get(member.peer_id)
+            if seen is None or self.lock.is_removed(member):
+                continue
+            chain = member.chain
+            if chain[-1].grant.kind == "process":
+                chain = chain[:-1]
+            record = record_of(chain, called="", now=seen)
+            before = found.get(record.machine)
+            found[record.machine] = record if before is None else before.merged(record)
+        return list(found.values())
 
     def _read(self) -> bool:
         """Read what other processes have written; True if it was news."""

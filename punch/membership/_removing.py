@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..access import Chain, Lock, remove
+from ..access import Chain, Lock, Member, remove
 from ..capability import PeerId
 from ..libp2p import verify
 from ._home import Home, add_revocations, read_revocations
@@ -31,10 +31,16 @@ def remove_member(home: Home, machine: PeerId, *, keep: bool = True) -> None:
 
     """
     lock = read_removals(home)
-    record = read_members(home.folder).get(machine)
+    records = read_members(home.folder)
+    record = records.get(machine)
     is_admin = record is not None and "admin" in record.scopes
     issuer = issuer_of(home, "admin" if is_admin or not keep else "machine")
     known: list[Chain] = [home.chain()]
+    for each in records.values():
+        # As at the beginning of time: whom a machine has let in whose grant is over may come back.
+        member = lock.judge(each.machine, each.chain or None, 0.0)
+        if isinstance(member, Member):
+            known.append(member.chain)
     word = remove(
         lock,
         machine,

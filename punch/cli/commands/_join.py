@@ -96,7 +96,7 @@ class JoinSettings(ProgramSettings):
     called: str | None = of(CALLED)
     nearby: bool = of(NEARBY)
     yes: bool = of(YES)
-    lan: bool = of(LAN)
+    lan: bool | None = of(LAN)
     lan_interfaces: tuple[str, ...] = of(LAN_INTERFACES)
     log_level: str = of(LOG_LEVEL, default="warning")
 
@@ -177,7 +177,7 @@ async def _ask_nearby(settings: JoinSettings) -> Home:
 
 
 def _lan(settings: JoinSettings) -> Lan | None:
-    return real_lan(settings.lan_interfaces) if settings.lan else None
+    return None if settings.lan is False else real_lan(settings.lan_interfaces)
 
 
 def _show(asked: Asked) -> None:

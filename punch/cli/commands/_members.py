@@ -49,7 +49,7 @@ NAMESPACE = optional(
 )
 AS_JSON = setting("json", SWITCH, False, variable="", help="one JSON object a member and line")
 ALL = setting(
-    "all_it_let_in",
+    "with_invited",
     SWITCH,
     False,
     variable="",
@@ -78,7 +78,7 @@ class RemoveSettings(Settings):
 
     who: str = of(WHO)
     namespace: str | None = of(NAMESPACE)
-    all_it_let_in: bool = of(ALL)
+    with_invited: bool = of(ALL)
 
 
 @attrs.frozen(kw_only=True)
@@ -192,7 +192,7 @@ def _remove(settings: RemoveSettings) -> ExitCode:
     member = _find(home, settings.who)
     if member.machine == home.machine:
         raise ConfigurationError("that is this machine: `punch leave` takes it out")
-    remove_member(home, member.machine, keep=not settings.all_it_let_in)
+    remove_member(home, member.machine, keep=not settings.with_invited)
     print(
         plain(
             f"removed {member.name or member.machine} from {home.namespace}: programs of punch on "
