@@ -119,7 +119,8 @@ def test_a_server_may_come_late_and_go_and_come_back(programs: Programs, port: i
     peers = programs.run("__main__", "peers", "--once", "--namespace", "n")
     assert "starting" in peers.out
     assert "its server cannot be reached" in peers.out
-    assert "127.0.0.1" not in peers.out
+    # Where its machine has it is nobody's business.
+    assert str(port) not in peers.out
     with server.serve(port):
         program.wait_for("a server of models is there")
         eventually(lambda: models(gateway.url) == {"qwen3-4b"})

@@ -123,9 +123,12 @@ def variables(folder: Path, model: Path, server: Path) -> dict[str, str]:
         "PUNCH_AVOID": "attic",
         "PUNCH_ONLY": "kitchen",
         "PUNCH_PRIVACY": "own",
+        "PUNCH_LAN": "1",
+        "PUNCH_LAN_INTERFACES": "eth0",
         # the gateway's, which neither of the two heeds
         "PUNCH_HOST": "127.0.0.1",
         "PUNCH_GATEWAY_PORT": "11435",
+        "PUNCH_STORE_RESPONSES": "600",
         "PUNCH_OLLAMA_PORT": "11434",
         "PUNCH_ANY_NAME": "0",
         "PUNCH_KEYS": str(folder / "gateway.sqlite3"),

@@ -270,7 +270,7 @@ def found_by(router: Router) -> list[str]:
         if source.trouble is not None:
             said = source.trouble.message
         elif source.is_working or source.listeners:
-            said = f"{source.listeners} listeners"
+            said = "1 listener" if source.listeners == 1 else f"{source.listeners} listeners"
         else:
             said = "nobody was heard yet"
         lines.append(plain(f"found by {source.name}: {said}").replace("\n", " "))
