@@ -139,13 +139,15 @@ def test_another_policy_is_compared_on_what_was_logged(story: Story) -> None:
 
 @limit(60)
 def test_everybody_in_the_namespace_is_listed(programs: Programs) -> None:
-    """`punch peers --once`: three rows for people, three objects for programs."""
+    """`punch peers --once`: rows and who has told, for people; three objects for programs."""
     programs.bootstrap()
     listeners = programs.listeners({}, {}, {})
     shown = programs.punch("peers", "--once")
     assert (shown.code, shown.err) == (0, "")
-    _, *rows = shown.out.splitlines()
+    _, *rows, source = shown.out.splitlines()
     assert {row.split()[0] for row in rows} == {short(each) for each in listeners}
+    assert source.startswith("found by bootstrap /ip4/127.0.0.1/")
+    assert source.endswith(": 3 listeners")
     listed = programs.punch("peers", "--once", "--json")
     found = [json.loads(line) for line in listed.out.splitlines()]
     assert {each["peer_id"] for each in found} == {each.peer_id for each in listeners}
