@@ -20,7 +20,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import attrs
@@ -29,7 +29,9 @@ ROOT = Path(__file__).resolve().parents[1]
 TESTS = ROOT / "tests"
 RESULTS = TESTS / "LONG.md"
 
-UNIT_PROCESSES = 2
+# Runs of pytest at once: as many as the smallest machine that runs CI has cores. Real tests wait
+# more than they compute.
+SIDE_BY_SIDE = 2
 
 # Made-up lives of a swarm (tests/test_histories.py): CI has a minute and a half for them.
 CI_HISTORIES = "500"
@@ -114,6 +116,7 @@ def pytest(name: str, *arguments: str, **environment: str) -> Ended:
 def pytest_side_by_side(name: str, shares: Sequence[Sequence[str]], *arguments: str) -> Ended:
     """Several runs of pytest at once, each heard when it has ended."""
     began = time.monotonic()
+    print(f"stage {name}: {len(shares)} runs of pytest, each heard at its end", flush=True)
     running = [_start((*arguments, *share), {}) for share in shares]
     ended = []
     for process in running:
@@ -160,23 +163,32 @@ def _ended(name: str, began: float, code: int, output: str) -> Ended:
 APART = ("--ignore=tests/integration", "--ignore=tests/lab")
 UNIT = (*APART, "-m", "not slow and not long")
 SLOW = (*APART, "-m", "slow and not long")
-REAL = ("tests/integration", "-m", "not long")
+REAL = ("-m", "not long")
 LAB = ("tests/lab", "-m", "not long")
 
 
-def halves(count: int = UNIT_PROCESSES) -> list[list[str]]:
-    """The files of the unit tests, in shares of about as many bytes."""
-    shares: list[tuple[int, list[str]]] = [(0, []) for _ in range(count)]
-    files = [
+def shares_of(files: Iterable[Path], count: int = SIDE_BY_SIDE) -> list[list[str]]:
+    """The *files* of tests, in shares of about as many bytes."""
+    found: list[tuple[int, list[str]]] = [(0, []) for _ in range(count)]
+    for path in sorted(files, key=lambda path: (-path.stat().st_size, path)):
+        size, share = found.pop(0)
+        share.append(str(path.relative_to(ROOT)))
+        found = sorted([*found, (size + path.stat().st_size, share)], key=lambda one: one[0])
+    return [share for _, share in found]
+
+
+def unit_files() -> list[Path]:
+    """The modules whose tests have neither real parts nor machines."""
+    return [
         path
         for path in TESTS.rglob("test_*.py")
         if not {"integration", "lab"} & set(path.relative_to(TESTS).parts)
     ]
-    for path in sorted(files, key=lambda path: (-path.stat().st_size, path)):
-        size, share = shares.pop(0)
-        share.append(str(path.relative_to(ROOT)))
-        shares = sorted([*shares, (size + path.stat().st_size, share)], key=lambda one: one[0])
-    return [share for _, share in shares]
+
+
+def real_files() -> list[Path]:
+    """The modules with real parts."""
+    return list((TESTS / "integration").rglob("test_*.py"))
 
 
 def check() -> Ended:
@@ -192,7 +204,7 @@ def prepare() -> Ended:
 
 def unit() -> Ended:
     """The unit tests that take no long time."""
-    return pytest_side_by_side("unit", halves(), *UNIT)
+    return pytest_side_by_side("unit", shares_of(unit_files()), *UNIT)
 
 
 def slow() -> Ended:
@@ -202,7 +214,7 @@ def slow() -> Ended:
 
 def real() -> Ended:
     """Real sockets, processes and models."""
-    return pytest("real", *REAL)
+    return pytest_side_by_side("real", shares_of(real_files()), *REAL, "--durations=10")
 
 
 def lab() -> Ended:

@@ -40,13 +40,15 @@ def test_the_sum_is_one_plain_line() -> None:
     assert stages.closing(Counter(passed=12, skipped=1)) == "12 passed, 0 failed, 1 skipped"
 
 
-def test_the_shares_are_all_unit_tests_each_once() -> None:
+def test_the_shares_are_all_tests_each_once() -> None:
     """No file is forgotten between two processes, and none is run twice."""
-    shared = [name for share in stages.halves() for name in share]
     tests = Path(__file__).parent
-    there = {
-        path.relative_to(tests.parent).as_posix()
-        for path in tests.rglob("test_*.py")
-        if not {"integration", "lab"} & set(path.parts)
-    }
-    assert sorted(shared) == sorted(there)
+    there = [path.relative_to(tests.parent).as_posix() for path in tests.rglob("test_*.py")]
+    lab = [name for name in there if name.startswith("tests/lab/")]
+    shared = [
+        name
+        for files in (stages.unit_files(), stages.real_files())
+        for share in stages.shares_of(files)
+        for name in share
+    ]
+    assert sorted([*shared, *lab]) == sorted(there)
