@@ -54,10 +54,18 @@ class Side:
 
     def cpu(self) -> float:
         """CPU seconds used so far, children included."""
-        return sum(sum(process.cpu_times()[:2]) for process in self._family())
+        return sum(map(_cpu, self._family()))
 
     def _family(self) -> list[psutil.Process]:
         return [each for top in self.processes for each in (top, *top.children(recursive=True))]
+
+
+def _cpu(process: psutil.Process) -> float:
+    """CPU seconds of one process, all its threads: `psutil` knows no less than a hundredth."""
+    if sys.platform != "linux":
+        return float(sum(process.cpu_times()[:2]))
+    # The clock that clock_getcpuclockid(3) names: nanoseconds, threads that have ended included.
+    return time.clock_gettime((~process.pid << 3) | 2)
 
 
 # ---- having them ----
@@ -138,7 +146,11 @@ def ended(process: subprocess.Popen[bytes]) -> Iterator[None]:
 
 @contextmanager
 def running(
-    command: Sequence[str], log: Path, environment: Mapping[str, str] | None = None
+    command: Sequence[str],
+    log: Path,
+    environment: Mapping[str, str] | None = None,
+    *,
+    cwd: Path | None = None,
 ) -> Iterator[psutil.Process]:
     """A process that ends with the block; what it says goes to *log*."""
     with log.open("ab") as into:
@@ -148,6 +160,7 @@ def running(
             stdout=into,
             stderr=into,
             env=None if environment is None else dict(environment),
+            cwd=cwd,
         )
     with ended(process):
         yield psutil.Process(process.pid)

@@ -35,10 +35,11 @@ MOCK = {"PUNCH_INFERENCE_BACKEND": "mock"}
 
 
 class Programs:
-    """Starts them."""
+    """Starts those of a *tree*, by default this one."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, tree: Path = ROOT) -> None:
         self.folder = folder
+        self._tree = tree
         self.bootstrap = f"/ip4/127.0.0.1/tcp/{free_port()}"
         self._started = 0
 
@@ -55,7 +56,9 @@ class Programs:
         self._started += 1
         log = self.folder / f"{name}-{self._started}.log"
         command = [sys.executable, *([str(PROFILED)] if profiled else ["-m"]), f"punch.{name}"]
-        with running([*command, *options], log, self._environment(environment or {})) as process:
+        settings = self._environment(environment or {})
+        # ``-m`` looks where the process starts before it looks anywhere else.
+        with running([*command, *options], log, settings, cwd=self._tree) as process:
             yield process, _hear(log, process, ready)
 
     def listener(self, number: int, *options: str, **how: Any) -> Any:
@@ -87,7 +90,7 @@ class Programs:
         inherited = {k: v for k, v in os.environ.items() if not k.startswith(("PUNCH_", "LLAMA_"))}
         return {
             **inherited,
-            "PYTHONPATH": str(ROOT),
+            "PYTHONPATH": str(self._tree),
             "XDG_DATA_HOME": str(self.folder),
             "XDG_CACHE_HOME": str(self.folder),
             "PUNCH_BOOTSTRAP": self.bootstrap,

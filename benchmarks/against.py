@@ -28,11 +28,14 @@ import tempfile
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
 import attrs
+from _http_client import one_after_another, question
 from _processes import Child
+from _programs import Programs
 from _results import UnavailableError
 from inference import find_model, find_server
 
@@ -50,6 +53,12 @@ STREAMS = 200
 STREAM_RATE = 50
 STREAM_SECONDS = 4
 TOKENS = 64
+
+# Enough of each that a round's CPU is that of the requests, and not of the heartbeats meanwhile.
+CHATS = 200
+STREAMED_CHATS = 40
+LONG_CHATS = 100
+MESSAGES = 22
 
 Sample = Mapping[str, float]
 """What one side cost in one round, by row; smaller is better."""
@@ -236,6 +245,52 @@ def inference(stack: ExitStack, tree: Path) -> Measure:
     return measure
 
 
+def gateway(stack: ExitStack, tree: Path) -> Measure:
+    """A gateway's process: one client, one question at a time."""
+    programs = Programs(Path(stack.enter_context(tempfile.TemporaryDirectory())), tree=tree)
+    stack.enter_context(programs.mock_listener())
+    side = stack.enter_context(programs.gateway())
+    whole = question(side.address, "How are you?", 1)
+    kinds = {
+        "a chat answered whole": (whole, CHATS),
+        f"a stream of {TOKENS} tokens": (
+            question(side.address, "Count.", TOKENS, stream=True),
+            STREAMED_CHATS,
+        ),
+        f"a chat of {MESSAGES} messages": (
+            question(side.address, "", 1, messages=history()),
+            LONG_CHATS,
+        ),
+    }
+
+    def ask(data: bytes, count: int) -> tuple[float, float]:
+        before = side.cpu()
+        answers = one_after_another(side.address, repeat(data, count))
+        spent = side.cpu() - before
+        if failed := [answer for answer in answers if not answer.fine]:
+            raise RuntimeError(f"{len(failed)} answers failed in {tree}: {failed[0].raw[:300]!r}")
+        return statistics.median(answer.seconds for answer in answers), spent / count
+
+    ask(whole, CHATS // 2)
+
+    def measure() -> Sample:
+        found = {}
+        for what, (data, count) in kinds.items():
+            seconds, cpu = ask(data, count)
+            found[f"{what}, ms"] = seconds * 1e3
+            found[f"CPU of {what}, ms"] = cpu * 1e3
+        return found
+
+    return measure
+
+
+def history() -> list[dict[str, str]]:
+    """The messages of a conversation that has gone on for a while."""
+    said = "One message of a conversation, as long as people's messages often are. " * 4
+    roles = ("system", *itertools.islice(itertools.cycle(("user", "assistant")), MESSAGES - 1))
+    return [{"role": role, "content": f"{at}: {said}"} for at, role in enumerate(roles)]
+
+
 def reported(name: str) -> Callable[[ExitStack, Path], Measure]:
     """The rows that a tree's own measurement reports."""
 
@@ -274,6 +329,7 @@ GROUPS: Mapping[str, Callable[[ExitStack, Path], Measure]] = {
     "at_once": at_once,
     "streams": streams,
     "inference": inference,
+    "gateway": gateway,
     "decide": reported("decide"),
     "admission": reported("admission"),
     "admits": reported("admits"),

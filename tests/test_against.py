@@ -70,3 +70,21 @@ def test_a_reported_number_is_a_cost_or_nothing(
 ) -> None:
     """Rates are turned over; counts and shares are no cost."""
     assert against.cost_of(text) == cost
+
+
+def test_another_trees_programs_are_that_trees(against: ModuleType, tmp_path: Path) -> None:
+    """Both in the folder where ``-m`` looks first and on the path of what it starts."""
+    program = tmp_path / "tree" / "punch" / "listener.py"
+    program.parent.mkdir(parents=True)
+    program.with_name("__init__.py").touch()
+    program.write_text(
+        "import json, os, time\n"
+        "said = {'event': 'listening', 'file': __file__, 'path': os.environ['PYTHONPATH']}\n"
+        "print(json.dumps(said), flush=True)\n"
+        "time.sleep(60)\n"
+    )
+    programs = against.Programs(tmp_path, tree=tmp_path / "tree")
+    with programs.mock_listener() as (process, said):
+        assert Path(said["file"]) == program
+        assert said["path"] == str(tmp_path / "tree")
+    assert not process.is_running()
