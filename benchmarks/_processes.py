@@ -228,7 +228,7 @@ _ROOMS = (
 def by_room(stats: pstats.Stats) -> dict[str, float]:
     """CPU seconds spent in each library and room."""
     found: dict[str, float] = defaultdict(float)
-    for (file, _, function), timing in stats.stats.items():  # type: ignore[attr-defined]
+    for (file, _, function), timing in stats.stats.items():  # type: ignore[attr-defined]  # not in typeshed
         place = f"{file.replace(os.sep, '/')} {function}"
         room = next((room for part, room in _ROOMS if part in place), "built-ins and the rest")
         found[room] += timing[2]  # Without what it called.

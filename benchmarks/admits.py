@@ -13,7 +13,7 @@ import time
 
 from _results import Report, Row
 
-from punch.access import Introduction, Issuer, Lock, Namespace, encode_chain, remove
+from punch.access import Introduction, Issuer, Kind, Lock, Namespace, encode_chain, remove
 from punch.capability import PeerId
 from punch.libp2p import _identity
 
@@ -31,13 +31,13 @@ def _issuer() -> Issuer:
     )
 
 
-def _let_in(lock: Lock, by: Issuer, *, kind: str) -> Issuer:
+def _let_in(lock: Lock, by: Issuer, *, kind: Kind) -> Issuer:
     """A new key with what leads to it."""
-    scopes = by.chain[-1].grant.scopes if by.chain else {"dial", "listen", "admin"}
+    scopes = by.chain[-1].grant.scopes if by.chain else frozenset({"dial", "listen", "admin"})
     if kind == "machine":
         scopes = frozenset({"dial", "listen"})
     new = _issuer()
-    chain = by.issue(lock, new.key, now=NOW, kind=kind, scopes=scopes)  # type: ignore[arg-type]
+    chain = by.issue(lock, new.key, now=NOW, kind=kind, scopes=scopes)
     return Issuer(key=new.key, sign=new.sign, chain=chain)
 
 

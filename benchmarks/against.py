@@ -386,9 +386,9 @@ def compare(revision: str, names: Sequence[str], rounds: int) -> int:
         for group, suspects in itertools.groupby(
             (row for row in rows if row.is_worse), key=lambda row: row.group
         ):
-            names = {row.what for row in suspects}
-            _say(f"{group}: once more, alone: {'; '.join(sorted(names))}")
-            alone = [row for row in measured(group, old, ROOT, rounds) if row.what in names]
+            seen = {row.what for row in suspects}
+            _say(f"{group}: once more, alone: {'; '.join(sorted(seen))}")
+            alone = [row for row in measured(group, old, ROOT, rounds) if row.what in seen]
             print(f"\nAlone:\n\n{table(alone)}", flush=True)
             confirmed += [row for row in alone if row.is_worse]
     for row in confirmed:

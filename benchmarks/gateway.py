@@ -25,7 +25,7 @@ import statistics
 import sys
 import tempfile
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from itertools import repeat
 from pathlib import Path
@@ -34,6 +34,17 @@ import _two_servers
 import attrs
 import psutil
 from _alternatives import Side, open_litellm, open_mock, open_nginx, open_sglang_router
+from _gateway_rows import (
+    HIGH,
+    LITELLM,
+    LOW,
+    PUNCH,
+    SAME,
+    STREAM_TOKENS,
+    Found,
+    all_sides,
+    rows_of,
+)
 from _http_client import (
     Answer,
     all_at_once,
@@ -46,12 +57,9 @@ from _mock_openai import words
 from _programs import Profile, Programs
 from _results import (
     Report,
-    Row,
     Section,
     UnavailableError,
     machine,
-    median_ratio,
-    milliseconds,
     remarks,
     shares,
     table,
@@ -66,18 +74,7 @@ HERE = Path(__file__).parent
 RESULTS = HERE / "RESULTS.md"
 SECTION = Section("gateway")
 
-PUNCH, SAME, LITELLM, DIRECT = "punch", "punch, same server", "LiteLLM", "the server itself"
-
-MAX_ADDED = 1 / 5
-MAX_P99 = 1 / 4
-MIN_RATE = 10.0
-MAX_SPREAD = 5.0
-MIN_STREAMS = 5.0
-MAX_MEMORY = 1 / 2
-
 CORES = 2
-LOW, HIGH = 30.0, 300.0
-STREAM_TOKENS = 100
 
 # Of a saturated side, the first part of the time is its beginning.
 WARM_UP = 0.25
@@ -132,22 +129,6 @@ QUICK = Plan(
     real_rounds=3,
     real_answers=1,
 )
-
-Found = Mapping[str, Mapping[str, list[float]]]
-"""Side and measure to the numbers of the rounds."""
-
-# Measure -> how it is called in the table of all sides, and how it is written.
-MEASURES = {
-    "alone": ("one client, median", milliseconds),
-    "low": (f"p99 at {LOW:g} requests/s", milliseconds),
-    "high": (f"p99 at {HIGH:g} requests/s", milliseconds),
-    "rate": ("requests/s without an error", "{:,.0f}".format),
-    "cpu": ("CPU a request, saturated", milliseconds),
-    "streams": ("tokens/s of many streams", "{:,.0f}".format),
-    "lost": ("tokens lost or out of order", "{:,.0f}".format),
-    "memory": ("resident after them", lambda value: f"{value / 1e6:,.0f} MB"),
-    "failed": ("answers that failed, of all", "{:,.0f}".format),
-}
 
 
 def _say(text: str) -> None:
@@ -339,93 +320,6 @@ def _profiles(folder: Path, plan: Plan) -> list[str]:
 # ---- the report ----
 
 
-def _rows(found: Found, plan: Plan, why: str) -> list[Row]:
-    """The demands, as far as what they are compared with is there."""
-    if PUNCH not in found:
-        return []
-    punch, direct = found[PUNCH], found[DIRECT]
-    middle = {
-        side: {measure: statistics.median(values) for measure, values in measures.items()}
-        for side, measures in found.items()
-    }
-    ours = middle[PUNCH]
-    rows = []
-    if LITELLM in found:
-        theirs, other = middle[LITELLM], found[LITELLM]
-        added = {
-            side: [a - b for a, b in zip(found[side]["alone"], direct["alone"], strict=True)]
-            for side in (PUNCH, LITELLM)
-        }
-
-        def row(what: str, measure: str, *, least: float = 0.0, most: float = 0.0) -> Row:
-            ratio = median_ratio(punch[measure], other[measure])
-            show = MEASURES[measure][1]
-            return Row(
-                what=what,
-                ours=show(ours[measure]),
-                other=f"{show(theirs[measure])}, LiteLLM",
-                ratio=f"{ratio:.2f}x",
-                target=f"at least {least:g}x" if least else f"at most {most:g}x",
-                met=ratio >= least if least else ratio <= most,
-                why=why,
-            )
-
-        ratio = median_ratio(added[PUNCH], added[LITELLM])
-        rows += [
-            Row(
-                what="added to the server's own time, one client, median",
-                ours=milliseconds(statistics.median(added[PUNCH])),
-                other=f"{milliseconds(statistics.median(added[LITELLM]))}, LiteLLM",
-                ratio=f"{ratio:.2f}x",
-                target=f"at most {MAX_ADDED:g}x",
-                met=ratio <= MAX_ADDED,
-                why=why,
-            ),
-            row(f"99th percentile at {LOW:g} requests a second", "low", most=MAX_P99),
-            row("requests per second without an error", "rate", least=MIN_RATE),
-            row(
-                f"tokens per second of {plan.streams} streams at once",
-                "streams",
-                least=MIN_STREAMS,
-            ),
-            row("resident memory after them", "memory", most=MAX_MEMORY),
-        ]
-    spread = median_ratio(punch["high"], punch["low"])
-    lost = sum(punch["lost"])
-    tokens = len(punch["lost"]) * STREAM_TOKENS * plan.streams
-    rows += [
-        Row(
-            what=f"99th percentile at {HIGH:g} requests a second",
-            ours=milliseconds(ours["high"]),
-            other=f"{milliseconds(ours['low'])}, its own at {LOW:g} a second",
-            ratio=f"{spread:.2f}x",
-            target=f"at most {MAX_SPREAD:g}x",
-            met=spread <= MAX_SPREAD,
-            why=why,
-        ),
-        Row(
-            what="tokens of the streams that were lost or out of order",
-            ours=f"{lost:.0f} of {tokens}",
-            target="none",
-            met=lost == 0,
-            why="A token that is lost is a defect, not a matter of speed.",
-        ),
-    ]
-    return rows
-
-
-def all_sides(found: Found) -> str:
-    """Every measure of every side, in Markdown; medians over the rounds."""
-    names = list(found)
-    lines = [f"| | {' | '.join(names)} |", f"| --- |{' --- |' * len(names)}"]
-    for measure, (what, show) in MEASURES.items():
-        over_rounds = sum if measure in ("lost", "failed") else statistics.median
-        numbers = [found[name].get(measure) for name in names]
-        cells = [show(over_rounds(each)) if each else "" for each in numbers]
-        lines.append(f"| {' | '.join((what, *cells))} |")
-    return "\n".join(lines)
-
-
 def _measure(plan: Plan) -> tuple[Report, Found, bool]:
     """The report, all numbers, and whether nothing was missing."""
     bench = Bench(plan)
@@ -449,7 +343,8 @@ def _measure(plan: Plan) -> tuple[Report, Found, bool]:
             except UnavailableError as error:
                 missing.append(f"Two real listeners were not measured: {error}.")
                 _say(missing[-1])
-    rows = [*_rows(found, plan, profiles[0] if profiles else ""), *filter(None, [row])]
+    why = profiles[0] if profiles else ""
+    rows = [*rows_of(found, streams=plan.streams, why=why), *filter(None, [row])]
     how = (__doc__ or "").split("\n\n")[2]
     notes = (
         f"{plan.rounds} rounds: {plan.alone} requests of one client; {plan.low_seconds:g} s at "

@@ -30,10 +30,12 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import attrs
 import psutil
 from _alternatives import Side
+from _held import Sample, Trend, Watch, held_by
 from _http_client import Answer, closed_loop, open_loop, question
 from _processes import Child
 from _programs import QUEUE, SLOTS, Programs
@@ -75,10 +77,6 @@ DRIP_RATE = 0.25
 DRIP_CLAIMS = 2000.0
 PREFILL_RATE = 100_000.0
 
-SAMPLE_SECONDS = 1.0
-# Rings of events and caches fill first.
-WARM_UP = 0.1
-
 # What may come and go: a page that the allocator kept, a session that was about to end.
 MAX_GROWTH = 0.05
 SPARE_BYTES = 8e6
@@ -115,20 +113,6 @@ class Plan:
 
     seed: int = 1
     """Draws the deaths."""
-
-
-@attrs.frozen
-class Sample:
-    """What the gateway held at one moment."""
-
-    at: float
-    """Seconds from the beginning."""
-
-    memory: int
-    """Resident bytes."""
-
-    descriptors: int
-    """Files and sockets, without clients' connections."""
 
 
 # ---- the listeners ----
@@ -193,7 +177,7 @@ class Deaths(threading.Thread):
 
 def open_misbehaving(stack: ExitStack, programs: Programs) -> None:
     """Start a listener that drips and one that blames its callers."""
-    common = {
+    common: dict[str, Any] = {
         "bootstrap": programs.bootstrap,
         "namespace": DEFAULT_NAMESPACE,
         "slots": SLOTS,
@@ -204,74 +188,6 @@ def open_misbehaving(stack: ExitStack, programs: Programs) -> None:
     for child in (stack.enter_context(drips), stack.enter_context(blames)):
         # It says who it is once it has joined.
         _say(f"a listener misbehaves: {child.greeting['peer_id']}")
-
-
-# ---- what the gateway holds ----
-
-
-class Watch(threading.Thread):
-    """Notes what the gateway holds, until stopped."""
-
-    def __init__(self, gateway: Side) -> None:
-        super().__init__()
-        self.samples: list[Sample] = []
-        self._gateway = gateway
-        self._stopped = threading.Event()
-
-    def run(self) -> None:
-        """See the class."""
-        began = time.monotonic()
-        while not self._stopped.wait(SAMPLE_SECONDS):
-            self.samples.append(held_by(self._gateway, time.monotonic() - began))
-
-    def finish(self) -> list[Sample]:
-        """All of them, without the warm-up."""
-        self._stopped.set()
-        self.join()
-        return self.samples[int(len(self.samples) * WARM_UP) :]
-
-
-def held_by(gateway: Side, at: float = 0.0) -> Sample:
-    """What it holds now."""
-    (process,) = gateway.processes
-    descriptors = process.num_fds()
-    clients = sum(
-        connection.laddr.port == gateway.address.port and bool(connection.raddr)
-        for connection in process.net_connections("tcp")
-    )
-    return Sample(at, process.memory_info().rss, descriptors - clients)
-
-
-@attrs.frozen(kw_only=True)
-class Trend:
-    """How a number went on."""
-
-    first: float
-    """Mean of the first quarter."""
-
-    last: float
-    """Mean of the last quarter."""
-
-    slope: float
-    """By a linear fit, per second."""
-
-    seconds: float
-    """From the first to the last."""
-
-    @classmethod
-    def of(cls, times: Sequence[float], values: Sequence[float]) -> Trend:
-        """Of numbers at moments."""
-        quarter = max(1, len(values) // 4)
-        return cls(
-            first=statistics.fmean(values[:quarter]),
-            last=statistics.fmean(values[-quarter:]),
-            slope=statistics.linear_regression(times, values).slope,
-            seconds=times[-1] - times[0],
-        )
-
-    def is_flat(self, spare: float) -> bool:
-        """Whether neither the quarters nor the fit grew by more than that."""
-        return max(self.last - self.first, self.slope * self.seconds) <= spare
 
 
 # ---- asking ----

@@ -51,8 +51,11 @@ from typing import Any, ClassVar
 class PunchError(Exception):
     """Base class for everything this library raises on purpose.
 
+    What is known of an error is given by the names of its class's attributes, which say what each
+    of them means; all but the message by keyword.
+
     Args:
-      message: What happened, in a sentence for people.
+      message: What happened, in a sentence for people; of a `PeerError` without the peer's name.
       retry_after: Seconds after which asking again makes sense; `None` if nobody knows.
 
     """
@@ -79,12 +82,6 @@ class RequestError(PunchError):
     """The request itself cannot be served as it is.
 
     One peer's word for that is not enough while another can be asked: see `punch.routing`.
-
-    Args:
-      message: What happened, in a sentence.
-      param: The field at fault, spelled ``messages[0].content``; `None` for no single one.
-      retry_after: See `PunchError`.
-
     """
 
     code = "request"
@@ -94,7 +91,7 @@ class RequestError(PunchError):
     ) -> None:
         super().__init__(message, retry_after=retry_after)
         self.param = param
-        """The field of the request that is at fault, if it is a single one."""
+        """The field at fault, spelled ``messages[0].content``; `None` for no single one."""
 
 
 class InvalidRequest(RequestError):
@@ -168,14 +165,7 @@ class EnginesDied(RequestError):
 
 
 class NoPeerAvailable(PunchError):
-    """Nobody could be asked, or everybody who could be asked failed.
-
-    Args:
-      message: What happened, in a sentence.
-      reasons: Peer id to the reason why it did not answer.
-      retry_after: See `PunchError`.
-
-    """
+    """Nobody could be asked, or everybody who could be asked failed."""
 
     code = "no_peer"
 
@@ -188,7 +178,7 @@ class NoPeerAvailable(PunchError):
     ) -> None:
         super().__init__(message, retry_after=retry_after)
         self.reasons: Mapping[Any, str] = dict(reasons or {})
-        """Peer id to the reason why it did not answer."""
+        """Peer id to the reason why it did not answer; they follow the message in `str()`."""
 
     def __str__(self) -> str:
         # A reason may come from a peer: its lines stay below its own name.
@@ -209,15 +199,7 @@ class NoRealPeer(NoPeerAvailable):
 
 
 class AnswerInterrupted(PunchError):
-    """An answer had begun, its peer failed, and nobody could go on with it.
-
-    Args:
-      message: What happened, in a sentence.
-      tokens: How many tokens were delivered.
-      characters: How many characters that was.
-      retry_after: See `PunchError`.
-
-    """
+    """An answer had begun, its peer failed, and nobody could go on with it."""
 
     code = "interrupted"
 
@@ -243,14 +225,7 @@ class DeadlineExceeded(PunchError):
 
 
 class PeerError(PunchError):
-    """A chosen peer did not answer; the router may try the next one.
-
-    Args:
-      message: What happened, in a sentence that leaves the peer's name out.
-      peer_id: Which peer; `None` where it speaks of itself. `str()` puts it in front.
-      retry_after: See `PunchError`.
-
-    """
+    """A chosen peer did not answer; the router may try the next one."""
 
     code = "peer"
 
@@ -259,7 +234,7 @@ class PeerError(PunchError):
     ) -> None:
         super().__init__(message, retry_after=retry_after)
         self.peer_id = peer_id
-        """Which peer it is about, where that is another one than who says so."""
+        """Which peer it is about; `None` where it speaks of itself. `str()` puts it in front."""
 
     def __str__(self) -> str:
         return self.message if self.peer_id is None else f"{self.peer_id}: {self.message}"
@@ -270,15 +245,7 @@ CONNECTION_LOST = "the connection was lost"
 
 
 class PeerUnreachable(PeerError):
-    """No connection or stream to the peer could be opened, or it broke.
-
-    Args:
-      message: What happened, in a sentence.
-      peer_id: See `PeerError`.
-      why: A word for what happened, see below; `None` where there is none.
-      retry_after: See `PunchError`.
-
-    """
+    """No connection or stream to the peer could be opened, or it broke."""
 
     code = "unreachable"
 
@@ -304,16 +271,7 @@ class PeerTimeout(PeerError):
 
 
 class PeerRefused(PeerError):
-    """The peer will not or cannot serve this request: it is full, draining, or not able to.
-
-    Args:
-      message: What happened, in a sentence that leaves the peer's name out.
-      peer_id: See `PeerError`.
-      retry_after: See `PunchError`.
-      param: The field of the request that the peer does not take as it is, where it is a single
-        one. Another peer may take it.
-
-    """
+    """The peer will not or cannot serve this request: it is full, draining, or not able to."""
 
     code = "refused"
 
@@ -327,7 +285,8 @@ class PeerRefused(PeerError):
     ) -> None:
         super().__init__(message, peer_id=peer_id, retry_after=retry_after)
         self.param = param
-        """The field of the request that this peer does not take as it is."""
+        """The field of the request that this peer does not take as it is, where it is a single
+        one. Another peer may take it."""
 
 
 class OfferUnavailable(PeerRefused):
@@ -347,15 +306,7 @@ class PeerUnable(PeerRefused):
 
 
 class PeerFailed(PeerError):
-    """The peer accepted the request and its backend failed.
-
-    Args:
-      message: What happened, in a sentence that leaves the peer's name out.
-      peer_id: Which peer; see `PeerError`.
-      retry_after: See `PunchError`.
-      engine_died: Whether its engine died, or was killed, while it worked at the request.
-
-    """
+    """The peer accepted the request and its backend failed."""
 
     code = "backend_failed"
 
@@ -413,14 +364,7 @@ class BackendError(PunchError):
 
 
 class BackendCrashed(BackendError):
-    """The backend's process ended, or ends again and again.
-
-    Args:
-      message: What happened, in a sentence.
-      retry_after: See `PunchError`.
-      engine_died: Whether the request itself may be why: the engine had it when it ended.
-
-    """
+    """The backend's process ended, or ends again and again."""
 
     code = "backend_crashed"
 
@@ -433,7 +377,8 @@ class BackendCrashed(BackendError):
     ) -> None:
         super().__init__(message, retry_after=retry_after)
         self.engine_died = engine_died
-        """Whether the engine ended, or was killed, while it worked at this request."""
+        """Whether the engine ended, or was killed, while it worked at this request, which may
+        be why."""
 
 
 class GenerationFailed(BackendError):
@@ -449,14 +394,7 @@ class NetworkError(PunchError):
 
 
 class AddressUnavailable(NetworkError):
-    """An address cannot be listened on. The text names who holds the port, if known.
-
-    Args:
-      message: What happened, in a sentence.
-      is_taken: True if another program has the port, so that another port may do.
-      retry_after: See `PunchError`.
-
-    """
+    """An address cannot be listened on. The text names who holds the port, if known."""
 
     code = "address_unavailable"
 
@@ -465,7 +403,7 @@ class AddressUnavailable(NetworkError):
     ) -> None:
         super().__init__(message, retry_after=retry_after)
         self.is_taken = is_taken
-        """True if another program has the port."""
+        """True if another program has the port, so that another port may do."""
 
 
 class IdentityChanged(NetworkError):

@@ -193,7 +193,8 @@ async def test_peers_of_one_owner_are_told_from_others(
             response = await router.ask("hello", hints=Hints(privacy="own"))
             assert response.executor == "mine"
         pool = router._dispatch.pool
-        owned = {name: pool.session(PeerId(name)).is_own for name in ("mine", "theirs")}  # type: ignore[union-attr]
+        sessions = {name: pool.session(PeerId(name)) for name in ("mine", "theirs")}
+        owned = {name: session and session.is_own for name, session in sessions.items()}
         assert owned == {"mine": True, "theirs": False}
 
 

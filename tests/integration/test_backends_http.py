@@ -242,7 +242,7 @@ async def test_every_sampling_parameter_reaches_the_server(server: Open) -> None
 async def test_a_value_that_the_server_rejects_is_the_callers_fault(server: Open) -> None:
     """With the server's words."""
     bad = attrs.evolve(FOX, messages=(ChatMessage(role="", content="x"),), sampling=Sampling())
-    wrong = attrs.evolve(bad, messages=FOX.messages, sampling=Sampling(temperature="hot"))  # type: ignore[arg-type]
+    wrong = attrs.evolve(bad, messages=FOX.messages, sampling=Sampling(temperature="hot"))  # type: ignore[arg-type]  # what is tried
     with trio.fail_after(LIMIT):
         async with server() as backend:
             with pytest.raises(InvalidRequest, match="temperature"):

@@ -9,6 +9,7 @@ import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
+from typing import Any
 
 import attrs
 import pytest
@@ -59,9 +60,9 @@ class Admin:
     def at(self) -> str:
         return self.node.addresses[0]
 
-    def invite(self, **words: object) -> Code:
+    def invite(self, **words: Any) -> Code:
         where = [parse_address(self.at)]
-        code, _ = make_invite(self.home, now=time.time(), addresses=where, **words)  # type: ignore[arg-type]
+        code, _ = make_invite(self.home, now=time.time(), addresses=where, **words)
         return code
 
 

@@ -51,6 +51,10 @@ def waiting(home: Home) -> tuple[NearbyRequest, ...]:
     return tuple(each for each in found if each.state == "waiting")
 
 
+def are_waiting(home: Home, count: int) -> bool:
+    return len(waiting(home)) == count
+
+
 async def until(check: Callable[[], object]) -> None:
     with trio.fail_after(10):
         while not check():
@@ -207,7 +211,7 @@ async def test_a_replayed_conversation_shows_other_digits(tmp_path: Path) -> Non
             talk, stream = await talks(admin, "me.key", mine, "laptop")
             replies.append((await talk.receive(Reply, seconds=5)).proof)
             await talk.send(Proof(confirmation=nonce))
-            await until(lambda count=count: len(waiting(admin.home)) == count)  # type: ignore[misc]
+            await until(partial(are_waiting, admin.home, count))
             del stream
         assert replies[0] != replies[1]
         expected = {
@@ -265,7 +269,7 @@ async def test_a_flood_is_bounded_by_host_and_keeps_no_code_from_working(tmp_pat
             if count > MAX_REQUESTS_OF_HOST:
                 heard.append((await talk.receive(Outcome, seconds=5)).refused)
             else:
-                await until(lambda count=count: len(waiting(admin.home)) == count)  # type: ignore[misc]
+                await until(partial(are_waiting, admin.home, count))
         assert heard == ["busy"]
         code = admin.invite()
         assert (await join(admin, code)).name == "laptop"
