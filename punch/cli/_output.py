@@ -15,6 +15,7 @@ import attrs
 
 from ..routing import Decision, FailedAttempt
 from ..wire import CommandResponse, Provenance
+from ._columns import padded, width_of
 
 
 def print_json(response: CommandResponse) -> None:
@@ -75,22 +76,23 @@ def _table(decision: Decision) -> str:
     best = "lowest" if decision.lowest_is_best else "highest"
     lines = [f"decision: {decision.policy}, {best} {decision.unit} is best"]
     candidates = decision.candidates()
-    lanes = max([len(c.lane) for c in candidates if c.lane is not None], default=0)
-    width = max([len(c.peer_id) for c in candidates], default=4)
-    header = [f"{'peer':{width}}", f"{'backend':16}", f"{'score':>10}"]
-    if lanes:
-        header.insert(1, f"{'lane':{max(lanes, 4)}}")
-    header += [f"{name:>10}" for name in decision.term_names]
-    lines.append("  " + " ".join(header))
-    for number, candidate in enumerate(candidates):
-        cells = [f"{candidate.peer_id:{width}}", f"{candidate.backend:16}"]
-        if lanes:
-            cells.insert(1, f"{candidate.lane or '-':{max(lanes, 4)}}")
+    names: list[tuple[str, ...]] = [("peer", "lane", "backend")]
+    names += [(c.peer_id, plain(c.lane or "-"), plain(c.backend)) for c in candidates]
+    if not any(candidate.lane for candidate in candidates):
+        names = [(cells[0], cells[2]) for cells in names]
+    widths = [max(map(width_of, cells)) for cells in zip(*names, strict=True)]
+    # Where the score begins in most tables.
+    widths[-1] = max(widths[-1], 16)
+    heads = [" ".join(map(padded, cells, widths)) for cells in names]
+    titles = [f"{name:>10}" for name in ("score", *map(plain, decision.term_names))]
+    lines.append("  " + " ".join((heads[0], *titles)))
+    for number, (head, candidate) in enumerate(zip(heads[1:], candidates, strict=True)):
+        cells = [head]
         if candidate.removed_by is not None:
             cells.append(f"{'-':>10} {candidate.removed_by}: {candidate.reason}")
         else:
-            cells += [_number(candidate.score)]
-            cells += [_number(value) for value in candidate.terms.values()]
+            numbers = map(_number, (candidate.score, *candidate.terms.values()))
+            cells += [f"{n:>{len(title)}}" for n, title in zip(numbers, titles, strict=True)]
             if candidate.hot:
                 cells.append("  hot")
             if number == 0:

@@ -26,6 +26,7 @@ from ...settings import (
     setting,
     settings_path,
 )
+from .._columns import aligned
 from .._exits import ExitCode
 from .._output import plain
 from .._run import run_command
@@ -146,9 +147,7 @@ def _list(*, as_json: bool) -> ExitCode:
     if not aliases:
         print("no alias; `punch alias NAME MODEL` makes one", file=sys.stderr)
         return ExitCode.OK
-    width = max(len(alias.name) for alias in aliases)
-    for alias in aliases:
-        print(plain(f"{alias.name:{width}}  {alias.model}"))
+    print(*aligned([(plain(each.name), plain(each.model)) for each in aliases]), sep="\n")
     print(f"punch: from {found.origin}", file=sys.stderr)
     return ExitCode.OK
 

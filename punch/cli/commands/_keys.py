@@ -31,6 +31,7 @@ from ...settings import (
     optional,
     setting,
 )
+from .._columns import aligned, shortened
 from .._exits import ExitCode
 from .._output import plain
 from .._run import command, run_one_of
@@ -216,9 +217,7 @@ def _list(settings: ListSettings) -> ExitCode:
         )
         return ExitCode.OK
     lines = [COLUMNS, *(_cells(key, usage.get(key.key_id, ())) for key in found)]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(COLUMNS))]
-    for line in lines:
-        print("  ".join(f"{c:{w}}" for c, w in zip(line, widths, strict=True)).rstrip())
+    print(*aligned(lines), sep="\n")
     return ExitCode.OK
 
 
@@ -270,7 +269,7 @@ def _cells(key: Key, days: Sequence[DayUsage]) -> tuple[str, ...]:
         f"{total.errors}",
         f"{total.prompt_tokens + total.completion_tokens}",
     )
-    return tuple(plain(cell)[:WIDEST] for cell in cells)
+    return tuple(shortened(plain(cell), WIDEST) for cell in cells)
 
 
 def _limit(value: int | None) -> str:

@@ -29,6 +29,7 @@ from ...membership import (
     shown_digits,
 )
 from ...settings import SWITCH, TEXT, Settings, argument, of, optional, setting
+from .._columns import aligned
 from .._exits import ExitCode
 from .._output import plain
 from .._run import command, run_one_of
@@ -122,9 +123,7 @@ def _list(settings: ListSettings) -> ExitCode:
             print(json.dumps(row))
         return ExitCode.OK
     cells = [COLUMNS, *(_cells(row) for row in rows)]
-    widths = [max(len(line[column]) for line in cells) for column in range(len(COLUMNS))]
-    for line in cells:
-        print("  ".join(f"{c:{w}}" for c, w in zip(line, widths, strict=True)).rstrip())
+    print(*aligned(cells), sep="\n")
     return ExitCode.OK
 
 

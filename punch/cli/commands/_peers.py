@@ -8,7 +8,6 @@ import sys
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from functools import partial
-from textwrap import wrap
 from typing import Any
 
 import attrs
@@ -28,6 +27,7 @@ from ...settings import (
     of,
     setting,
 )
+from .._columns import aligned, cut, folded, shortened, width_of
 from .._exits import ExitCode
 from .._identity import claim_identity
 from .._namespace import open_membership_of, place_of
@@ -64,6 +64,9 @@ OTHERS_SECONDS = 0.5
 _HOME, _CLEAR_LINE, _CLEAR_REST = "\x1b[H", "\x1b[K", "\x1b[J"
 _CLEAR_ALL = "\x1b[2J"
 
+# What a peer may call a model, and what nobody wants to see whole.
+WIDEST = 80
+
 COLUMNS = (
     "peer",
     "lane",
@@ -78,6 +81,12 @@ COLUMNS = (
     "breaker",
     "heard",
 )
+
+# Names, which may be shortened where the screen is narrow; numbers may not.
+NAMES = tuple(map(COLUMNS.index, ("peer", "lane", "backend", "model")))
+
+# Where it is narrower still, the numbers of each row are in a line below its names.
+_NUMBERS = COLUMNS.index("busy")
 
 
 def rows(peers: Sequence[PeerRecord], now: float) -> list[tuple[str, ...]]:
@@ -153,21 +162,35 @@ def state(peer: PeerRecord, offer: ModelOffer | None, now: float) -> str:
 
 
 def table(peers: Sequence[PeerRecord], now: float, *, width: int | None = None) -> str:
-    """The whole table, as text; lines are cut to *width*."""
-    lines = [COLUMNS, *([plain(cell)[:24] for cell in row] for row in rows(peers, now))]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(COLUMNS))]
-    texts = ["  ".join(f"{c:{w}}" for c, w in zip(line, widths, strict=True)) for line in lines]
-    if len(lines) == 1:
-        texts = ["no listener is known in this namespace"]
-    texts += _reasons(peers)
-    return "\n".join(text.rstrip()[:width].replace("\n", " ") for text in texts)
+    """The whole table, as text of at most *width* columns."""
+    found = [tuple(_cell(cell) for cell in row) for row in rows(peers, now)]
+    texts = _lines(found, width) if found else ["no listener is known in this namespace"]
+    reasons = _reasons(peers)
+    if width is not None:
+        texts = [cut(text, width) for text in texts]
+        reasons = [part for each in reasons for part in folded(each, width, indent="    ")]
+    return "\n".join((*texts, *reasons))
+
+
+def _cell(text: str) -> str:
+    return shortened(plain(text).replace("\n", " "), WIDEST)
+
+
+def _lines(found: Sequence[tuple[str, ...]], width: int | None) -> list[str]:
+    lines = [COLUMNS, *found]
+    whole = aligned(lines, width=width, give_way=NAMES)
+    if width is None or max(map(width_of, whole)) <= width:
+        return whole
+    names = aligned([line[:_NUMBERS] for line in lines], width=width, give_way=NAMES)
+    numbers = aligned([line[_NUMBERS:] for line in lines])
+    return [part for pair in zip(names, numbers, strict=True) for part in (pair[0], f"  {pair[1]}")]
 
 
 def _reasons(peers: Sequence[PeerRecord]) -> list[str]:
     """A line for each lane that is not ready and says why, in its peer's words."""
     names = shown_names((peer.peer_id, peer.capability.machine_name) for peer in peers)
     return [
-        f"  {plain(names[peer.peer_id])}, lane {plain(lane.id)}, says: {plain(lane.reason)}"
+        plain(f"  {names[peer.peer_id]}, lane {lane.id}, says: {lane.reason}").replace("\n", " ")
         for peer in sorted(peers, key=lambda peer: peer.peer_id)
         for lane in peer.capability.lanes
         if lane.reason is not None
@@ -250,17 +273,16 @@ def _show(router: Router, settings: PeersSettings, *, redraw: bool) -> None:
     head = (
         f"namespace {plain(str(place_of(settings.network)))}, {len(peers)} listeners; Ctrl-C ends"
     )
-    lines = [head[: size.columns], *table(peers, now, width=size.columns).split("\n")]
-    lines += [line[: size.columns] for line in found_by(router)]
-    lines += [warning[: size.columns] for warning in _warnings(router)]
+    lines = [cut(head, size.columns), *table(peers, now, width=size.columns).split("\n")]
     # Whole, over as many lines as it takes: the reason is at the end.
-    lines += [part for note in notes(router) for part in wrap(note, size.columns)]
+    said = (*found_by(router), *_warnings(router), *notes(router))
+    lines += [part for each in said for part in folded(each, size.columns)]
     body = "".join(f"{line}{_CLEAR_LINE}\n" for line in lines[: size.lines - 1])
     print(f"{_HOME}{body}{_CLEAR_REST}", end="", flush=True)
 
 
 def _warnings(router: Router) -> list[str]:
-    return [f"warning: {warning}" for warning in router.warnings]
+    return [plain(f"warning: {each}").replace("\n", " ") for each in router.warnings]
 
 
 def found_by(router: Router) -> list[str]:

@@ -32,6 +32,7 @@ from ...settings import (
     settings_path,
     unset_value,
 )
+from .._columns import aligned, shortened
 from .._exits import ExitCode
 from .._output import plain
 from .._run import command, run_one_of
@@ -109,13 +110,10 @@ def _unknown(file: SettingsFile | None) -> Iterator[ConfigurationError]:
             yield problem
 
 
-def _table(found: Sequence[Explained]) -> Iterator[str]:
+def _table(found: Sequence[Explained]) -> list[str]:
     rows = [(each.setting.name, each.text or "-", str(each.origin)) for each in found]
     cells = [[plain(cell).replace("\n", " ") for cell in row] for row in rows]
-    cells = [[name, value[:WIDEST], origin] for name, value, origin in cells]
-    widths = [max(len(row[column]) for row in cells) for column in range(2)]
-    for name, value, origin in cells:
-        yield f"{name:{widths[0]}}  {value:{widths[1]}}  {origin}"
+    return aligned([(name, shortened(value, WIDEST), origin) for name, value, origin in cells])
 
 
 def _as_data(explained: Explained) -> dict[str, str | None]:

@@ -5,14 +5,14 @@ Everything in it stands in the log; nothing is decided anew.
 
 from __future__ import annotations
 
-import textwrap
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 
 from ...capability import PeerId
 from ...decision_log import Attempted, Decided, Ended, ScoredCandidate, Story
 from ...exceptions import DeadlineExceeded, PeerFailed, PeerRefused, PeerTimeout, PeerUnreachable
 from ...peers import short_id, shown_names
+from .._columns import folded, padded, shortened, width_of
 from .._output import plain
 
 # A screen of 80 columns and 24 lines is what every terminal has.
@@ -21,8 +21,12 @@ WIDTH = 80
 # Rows of one decision; candidates behind these hardly mattered.
 MAX_ROWS = 5
 
-# Characters of a name in a line: the rest of the line matters more.
+# Columns of a name in a line: the rest of the line matters more. A model has as much of its own.
 LONGEST_NAME = 24
+LONGEST_MODEL = 64
+
+# Columns that the names of peers have at least, so that stories look alike.
+NAMES = 12
 
 _WORDS = {
     PeerTimeout.code: "went silent",
@@ -43,26 +47,29 @@ _WHY = {
 }
 
 
-def short(peer_id: PeerId | None) -> str:
-    """A peer id as tables show it."""
-    if peer_id is None:
-        return "nobody"
-    return short_id(peer_id)
-
-
 Who = Callable[[PeerId], str]
 """What to call a peer."""
 
 
-def _who(story: Story) -> Who:
+def names_of(story: Story) -> Who:
     """The names that the peers of *story* gave themselves, as its decisions remember them."""
     claimed = {
-        weighed.peer.peer_id: weighed.peer.capability.machine_name
+        weighed.peer.peer_id: _name(weighed.peer.capability.machine_name or "")
         for decision in story.decisions
         for weighed in decision.weighed
     }
-    names = {peer_id: name[:LONGEST_NAME] for peer_id, name in shown_names(claimed.items()).items()}
-    return lambda peer_id: names.get(peer_id) or short_id(peer_id)
+    # Those that look alike now are told apart as those that always did.
+    names = shown_names(claimed.items())
+    return lambda peer_id: names.get(peer_id) or plain(short_id(peer_id))
+
+
+def _name(said: str) -> str:
+    return shortened(plain(said).replace("\n", " "), LONGEST_NAME)
+
+
+def _labels(who: Who, each: Iterable[tuple[PeerId, str | None]]) -> list[str]:
+    """What to call peers and, where they have several, their lanes."""
+    return [who(peer) + ("" if lane is None else f" {_name(lane)}") for peer, lane in each]
 
 
 def when(time: float) -> str:
@@ -75,8 +82,8 @@ def when(time: float) -> str:
 
 
 def tell(story: Story) -> str:
-    """The whole story; lines of at most 80 characters."""
-    who = _who(story)
+    """The whole story; lines of at most 80 columns."""
+    who = names_of(story)
     lines = [*_head(story), *_body(story, who), *_seams(story, who), *_foot(story, who)]
     return "\n".join(part for line in lines for part in _fold(plain(line)))
 
@@ -84,9 +91,7 @@ def tell(story: Story) -> str:
 def _fold(line: str, most: int = 2) -> list[str]:
     """*line* in at most *most* lines of the screen's width; what is longer is cut."""
     indent = len(line) - len(line.lstrip())
-    return textwrap.wrap(
-        line, WIDTH, subsequent_indent=" " * (indent + 6), max_lines=most, placeholder="..."
-    )
+    return folded(line, WIDTH, indent=" " * (indent + 6), most=most)
 
 
 # ---- what was asked ----
@@ -98,7 +103,7 @@ def _head(story: Story) -> Iterator[str]:
     if not story.decisions:
         return
     first = story.decisions[0].request
-    model = first.model or "any model"
+    model = shortened(plain(first.model or "any model"), LONGEST_MODEL)
     if first.model_digest is not None:
         model += f" ({first.model_digest[:12]})"
     yield (
@@ -145,12 +150,17 @@ def _decision(who: Who, decision: Decided, number: int) -> Iterator[str]:
         if any(w.terms[index] for w in shown if w.removed_by is None)
     ]
     names = [decision.term_names[index] for index in columns]
+    labels = _labels(who, ((w.peer.peer_id, w.lane) for w in shown))
+    width = _columns(
+        [label for label, w in zip(labels, shown, strict=True) if w.removed_by is None],
+        beside=9 * (1 + len(columns)),
+    )
     if any(w.removed_by is None for w in shown):
-        yield f"   {'peer':12} {'score':>8}" + "".join(f" {name[:8]:>8}" for name in names)
-    for weighed in shown:
-        row = _row(who, decision, weighed, columns)
-        # Most reasons of a later decision were said in full before.
-        yield row if number == 1 else _fold(row, 1)[0]
+        yield f"   {'peer':{width}} {'score':>8}" + "".join(f" {name[:8]:>8}" for name in names)
+    for weighed, label in zip(shown, labels, strict=True):
+        for row in _rows(decision, weighed, columns, label, width):
+            # Most reasons of a later decision were said in full before.
+            yield row if number == 1 else _fold(row, 1)[0]
     more = len(decision.weighed) - len(shown) + decision.left_out
     if more:
         yield f"   and {more} more"
@@ -164,26 +174,43 @@ def _shown(decision: Decided) -> Sequence[ScoredCandidate]:
     return (kept[:rows] + lost)[:MAX_ROWS]
 
 
-def _row(who: Who, decision: Decided, weighed: ScoredCandidate, columns: Sequence[int]) -> str:
-    peer_id = weighed.peer.peer_id
-    chosen = (peer_id, weighed.lane) == (decision.chosen, decision.chosen_lane)
+def _columns(labels: Sequence[str], *, beside: int) -> int:
+    """How wide *labels* are, as far as *beside* them there is space for the rest of the line."""
+    space = max(NAMES, WIDTH - len("-> ") - beside)
+    return max([NAMES, *(width for width in map(width_of, labels) if width <= space)])
+
+
+def _beside(mark: str, label: str, width: int, rest: str) -> Iterator[str]:
+    """*rest* in its columns: behind *label*, or below it where that is too wide."""
+    if width_of(label) > width:
+        yield f"{mark} {label}"
+        mark, label = "  ", ""
+    yield f"{mark} {padded(label, width)}{rest}"
+
+
+def _rows(
+    decision: Decided,
+    weighed: ScoredCandidate,
+    columns: Sequence[int],
+    label: str,
+    width: int,
+) -> Iterator[str]:
+    chosen = (weighed.peer.peer_id, weighed.lane) == (decision.chosen, decision.chosen_lane)
     mark = "->" if chosen else "  "
-    name = f"{mark} {who(peer_id):12}"
-    if weighed.lane is not None:
-        name += f" {weighed.lane}"
     if weighed.removed_by is not None:
-        return f"{name} out, {weighed.removed_by}: {weighed.reason}"
+        yield f"{mark} {padded(label, width)} out, {weighed.removed_by}: {weighed.reason}"
+        return
     cells = [_number(weighed.score), *(_number(weighed.terms[index]) for index in columns)]
     words = [" hot"] if weighed.hot else []
     if decision.explored and chosen:
         words.append(" to measure it")
-    return f"{name} " + " ".join(cells) + "".join(words)
+    yield from _beside(mark, label, width, f" {' '.join(cells)}{''.join(words)}")
 
 
 def _attempt(who: Who, attempt: Attempted) -> Iterator[str]:
     word = _WORDS.get(attempt.outcome, f"ended with {attempt.outcome}")
-    lane = "" if attempt.lane is None else f" {attempt.lane}"
-    text = f"   {who(attempt.peer_id)}{lane} {word} after {_seconds(attempt.seconds)}"
+    (label,) = _labels(who, [(attempt.peer_id, attempt.lane)])
+    text = f"   {label} {word} after {_seconds(attempt.seconds)}"
     if attempt.tokens or attempt.characters:
         text += f": {attempt.tokens} tokens, {attempt.characters} characters"
     if attempt.first_text is not None:
@@ -230,11 +257,15 @@ def _foot(story: Story, who: Who) -> Iterator[str]:
         return
     if len(end.segments) > 1:
         yield "parts of the answer:"
-        for segment in end.segments:
-            yield (
-                f"   {who(segment.peer_id):12} {segment.tokens:6} tokens "
-                f"{segment.characters:7} characters {segment.seconds:9.2f} s  {segment.reason}"
-            )
+        labels = [who(segment.peer_id) for segment in end.segments]
+        rests = [
+            f" {segment.tokens:6} tokens {segment.characters:7} characters "
+            f"{segment.seconds:9.2f} s  {segment.reason}"
+            for segment in end.segments
+        ]
+        width = _columns(labels, beside=max(map(width_of, rests)))
+        for label, rest in zip(labels, rests, strict=True):
+            yield from _beside("  ", label, width, rest)
     if end.error:
         yield f"end: {end.status}: {end.error}"
     elif end.executor is not None:
@@ -247,7 +278,8 @@ def _made_by(end: Ended) -> str:
     usage = end.usage
     text = end.finish_reason or end.status
     if end.model is not None:
-        text += f"; {end.model} on {end.backend}" + (", simulated" if end.simulated else "")
+        model = shortened(plain(end.model), LONGEST_MODEL)
+        text += f"; {model} on {end.backend}" + (", simulated" if end.simulated else "")
     counts = []
     if usage.prompt_tokens is not None:
         cached = f" ({usage.cached_tokens} cached)" if usage.cached_tokens else ""

@@ -12,11 +12,12 @@ import attrs
 from ...decision_log import BadLine, LogLine, Story, read_log, stories, story_as_data
 from ...exceptions import ConfigurationError
 from ...settings import DECISION_LOG, SWITCH, TEXT, Settings, of, optional_argument, setting
+from .._columns import aligned
 from .._exits import ExitCode
 from .._output import plain
 from .._run import run_command
 from .._shared import decision_log_path
-from ._story import short, tell, when
+from ._story import names_of, tell, when
 
 ABOUT = "Tell what was decided for a request, why, and what came of it."
 
@@ -71,11 +72,14 @@ def log_file(settings: WhySettings) -> Path:
 
 def _why(settings: WhySettings) -> ExitCode:
     found = _found(log_file(settings), settings.request_id)
-    for story in found[-LISTED:] if settings.listing else found[-1:]:
-        if settings.json:
+    shown = found[-LISTED:] if settings.listing else found[-1:]
+    if settings.json:
+        for story in shown:
             print(json.dumps(story_as_data(story), ensure_ascii=True))
-        else:
-            print(_row(story) if settings.listing else tell(story))
+    elif settings.listing:
+        print(*aligned([_row(story) for story in shown]), sep="\n")
+    else:
+        print(tell(shown[0]))
     return ExitCode.OK
 
 
@@ -100,12 +104,14 @@ def _found(path: Path, request_id: str | None) -> Sequence[Story]:
     return found
 
 
-def _row(story: Story) -> str:
+def _row(story: Story) -> tuple[str, ...]:
     end = story.end
     outcome = "running or lost" if end is None else end.status
     took = "" if end is None else f"{end.seconds:8.2f} s"
+    # A peer's name here is the one that this request knew it by.
     last = next(iter(story.attempts[::-1]), None)
-    who = short(last.peer_id) if last is not None else "nobody"
+    who = names_of(story)(last.peer_id) if last is not None else "nobody"
     moves = len([a for a in story.attempts if a.outcome != "success"])
     note = f", {moves} failed first" if moves and outcome == "success" else ""
-    return plain(f"{when(story.time)}  {story.request_id}  {outcome:9} {took:>10}  {who}{note}")
+    cells = (when(story.time), story.request_id, outcome, took, f"{who}{note}")
+    return tuple(plain(cell).replace("\n", " ") for cell in cells)
