@@ -105,6 +105,12 @@ class ModelOffer:
     split: bool = False
     """Whether it runs over several machines, each of which reads what is asked; minor 1."""
 
+    loaded_bytes: int | None = None
+    """Memory that the loaded model takes, in bytes, as its engine says; minor 2."""
+
+    gpu_bytes: int | None = None
+    """How much of that is in GPUs, in bytes, as its engine says; minor 2."""
+
     @property
     def key(self) -> str:
         """Tells it from the other offers of its peer: its id, or its name where it has none."""

@@ -268,6 +268,8 @@ class Ollama(ModelServer):
         """What `/api/show` says of a model, besides the usual."""
         self.tags: dict[str, dict[str, Any]] = {}
         """The same of `/api/tags`."""
+        self.ps: dict[str, dict[str, Any]] = {}
+        """The same of `/api/ps`."""
 
     def loaded(self) -> set[str]:
         """The models that are in memory."""
@@ -332,6 +334,7 @@ class Ollama(ModelServer):
                     "expires_at": "2025-05-04T17:42:44.706015396-07:00",
                     "size_vram": 2019393189,
                     "context_length": context,
+                    **self.ps.get(name, {}),
                 }
                 for name, context in self.running.items()
             ]

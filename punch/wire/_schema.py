@@ -174,6 +174,8 @@ _offer = record(
     architecture=label(64),
     embedding_length=integer(1, 1 << 24),
     split=flag,
+    loaded_bytes=_count,
+    gpu_bytes=_count,
 )
 
 
@@ -270,6 +272,8 @@ def _capability(value: Any) -> Capability:
                 architecture=None,
                 embedding_length=None,
                 split=False,
+                loaded_bytes=None,
+                gpu_bytes=None,
             )
             for offer in old.models
         )

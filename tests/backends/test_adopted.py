@@ -160,6 +160,36 @@ async def test_the_context_is_that_of_the_model_in_memory(autojump_clock: MockCl
     assert later == 2048
 
 
+@pytest.mark.parametrize(
+    ("row", "told"),
+    [
+        ({"size": 3_000_000_000, "size_vram": 3_000_000_000}, (3_000_000_000, 3_000_000_000)),
+        ({"size": 3_000_000_000, "size_vram": 700}, (3_000_000_000, 700)),
+        # All of it is on the CPU.
+        ({"size": 3_000_000_000, "size_vram": 0}, (3_000_000_000, None)),
+        ({"size": None, "size_vram": None}, (None, None)),
+        ({"size": "big", "size_vram": -1}, (None, None)),
+        ({"size_vram": 2**60}, (2019393189, None)),
+    ],
+)
+async def test_ollama_says_how_much_of_a_loaded_model_is_in_gpus(
+    row: dict[str, Any], told: tuple[int | None, int | None], autojump_clock: MockClock
+) -> None:
+    """Of one that is not loaded, and of what cannot be true, nothing is told."""
+    server = Ollama("loaded", "idle")
+    server.running["loaded"] = 4096
+    server.ps["loaded"] = row
+    async with adopted(server) as backend:
+        loaded, idle = offer_of(backend, "loaded"), offer_of(backend, "idle")
+        del server.running["loaded"]
+        await trio.sleep(10)
+        later = offer_of(backend, "loaded")
+    assert (loaded.loaded_bytes, loaded.gpu_bytes) == told
+    assert loaded.size_bytes == 2019393189
+    assert (idle.loaded_bytes, idle.gpu_bytes) == (later.loaded_bytes, later.gpu_bytes)
+    assert idle.gpu_bytes is None
+
+
 async def test_a_model_that_must_be_loaded_first_says_about_how_long(
     autojump_clock: MockClock,
 ) -> None:

@@ -183,6 +183,62 @@ async def test_ps_has_what_is_loaded(autojump_clock: MockClock) -> None:
     assert 20 < years < 300
 
 
+def processor(row: dict[str, Any]) -> str:
+    """The column PROCESSOR of ``ollama ps``, as Ollama 0.13 computes it."""
+    size, on_gpus = row["size"], row["size_vram"]
+    if on_gpus == 0:
+        return "100% CPU"
+    if on_gpus == size:
+        return "100% GPU"
+    if on_gpus > size or size == 0:
+        return "Unknown"
+    on_cpu = round((size - on_gpus) / size * 100)
+    return f"{on_cpu}%/{100 - on_cpu}% CPU/GPU"
+
+
+@pytest.mark.parametrize(
+    ("told", "sizes", "shown"),
+    [
+        ([{"size_bytes": 2000}], (2000, 0), "100% CPU"),
+        ([{}], (0, 0), "100% CPU"),
+        ([{"size_bytes": 2000, "loaded_bytes": 3000}], (3000, 0), "100% CPU"),
+        (
+            [{"size_bytes": 2000, "loaded_bytes": 3000, "gpu_bytes": 3000}],
+            (3000, 3000),
+            "100% GPU",
+        ),
+        (
+            [{"size_bytes": 2000, "loaded_bytes": 3000, "gpu_bytes": 750}],
+            (3000, 750),
+            "75%/25% CPU/GPU",
+        ),
+        # A cache beside the weights, and no word of how much it is in all.
+        ([{"size_bytes": 2000, "gpu_bytes": 2500}], (2500, 2500), "100% GPU"),
+        ([{"gpu_bytes": 2500}], (2500, 2500), "100% GPU"),
+        # Both are of one peer, and of one that has it loaded.
+        (
+            [{"loaded_bytes": 9000}, {"loaded_bytes": 3000, "gpu_bytes": 1500}],
+            (3000, 1500),
+            "50%/50% CPU/GPU",
+        ),
+        (
+            [{"size_bytes": 2000}, {"load_seconds": 9.0, "loaded_bytes": 3000, "gpu_bytes": 1500}],
+            (2000, 0),
+            "100% CPU",
+        ),
+    ],
+)
+async def test_ps_says_what_an_engine_said_of_its_gpus(
+    told: list[dict[str, Any]], sizes: tuple[int, int], shown: str, autojump_clock: MockClock
+) -> None:
+    """The command line makes shares of it."""
+    peers = {f"peer-{number}": knowing([], **facts) for number, facts in enumerate(told)}
+    async with open_client(peers) as client:
+        (row,) = read((await client.get("/api/ps")).json()["models"], [RUNNING])
+    assert (row["size"], row["size_vram"]) == sizes
+    assert processor(row) == shown
+
+
 async def test_show_says_what_the_header_of_the_file_says(autojump_clock: MockClock) -> None:
     """The name comes in the old field, and the new one is empty."""
     async with open_client({"a": knowing([], **LLAMA)}) as client:

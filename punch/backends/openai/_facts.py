@@ -137,6 +137,12 @@ class Facts:
     embedding_length: int | None = None
     """Numbers in one embedding."""
 
+    loaded_bytes: int | None = None
+    """Memory that it takes while it is loaded."""
+
+    gpu_bytes: int | None = None
+    """How much of that is in GPUs."""
+
     odd: tuple[str, ...] = ()
     """Fields whose values cannot be true."""
 
@@ -213,6 +219,18 @@ def of_tag(row: Mapping[str, Any]) -> Facts:
     details = row.get("details")
     family = details.get("family") if isinstance(details, dict) else None
     return attrs.evolve(facts, can=EMBEDS) if facts.can is None and family in _EMBEDDERS else facts
+
+
+def of_running(row: Mapping[str, Any]) -> Facts:
+    """What a row of ``/api/ps`` tells; on a machine without GPUs `size_vram` is 0."""
+    numbers = _Numbers()
+    return Facts(
+        loaded=True,
+        context_tokens=facts_of(row).context_tokens,
+        loaded_bytes=numbers.first(MAX_COUNT, (row, "size")),
+        gpu_bytes=numbers.first(MAX_COUNT, (row, "size_vram")),
+        odd=tuple(numbers.odd),
+    )
 
 
 def of_show(shown: Mapping[str, Any]) -> Facts:

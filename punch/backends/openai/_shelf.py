@@ -275,6 +275,8 @@ class Shelf:
             size_bytes=facts.size_bytes,
             architecture=facts.architecture,
             embedding_length=facts.embedding_length,
+            loaded_bytes=facts.loaded_bytes,
+            gpu_bytes=facts.gpu_bytes,
             load_seconds=_load_seconds(facts),
         )
 

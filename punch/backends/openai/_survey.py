@@ -24,6 +24,7 @@ from ._facts import (
     Facts,
     facts_of,
     names_of,
+    of_running,
     of_show,
     of_tag,
     offered_name,
@@ -348,9 +349,8 @@ class Surveyor:
         if isinstance(running.get("models"), list):
             found = {name: attrs.evolve(told, loaded=False) for name, told in found.items()}
             for row in _rows_in(running):
-                told = Facts(loaded=True, context_tokens=facts_of(row).context_tokens)
                 for name in names_of(row):
-                    found[name] = found.get(name, Facts()).and_then(told)
+                    found[name] = found.get(name, Facts()).and_then(of_running(row))
         return found
 
     async def _shown_by_ollama(self, models: list[Listed]) -> list[Listed]:

@@ -109,17 +109,32 @@ def tags_body(peers: Sequence[PeerRecord], began_at: int) -> dict[str, Any]:
 def running_body(model: OfferedModel, began_at: int) -> dict[str, Any]:
     """A loaded model."""
     best = model.best
+    size, on_gpus = _in_memory(model)
     return {
         "name": model.name,
         "model": model.name,
-        "size": best.size_bytes or 0,
+        "size": size,
         "digest": digest_of(model),
         "details": details_body(model),
         "expires_at": moment(began_at + FOR_EVER_SECONDS),
-        # No peer says how much of a model is in its GPU, and nothing is made up.
-        "size_vram": 0,
+        "size_vram": on_gpus,
         "context_length": best.context_tokens or 0,
     }
+
+
+def _in_memory(model: OfferedModel) -> tuple[int, int]:
+    """The bytes that it takes where it is loaded, and those of them in GPUs; 0 if nobody says.
+
+    Both are of one peer, for ``ollama ps`` writes their quotient, and of more in GPUs than there is
+    in all that it does not know.
+    """
+    loaded = [offer for _, offer in model.offers if offer.load_seconds == 0]
+    for offer in loaded:
+        if offer.gpu_bytes is not None:
+            whole = offer.loaded_bytes or offer.size_bytes or 0
+            return max(whole, offer.gpu_bytes), offer.gpu_bytes
+    known = (offer.loaded_bytes or offer.size_bytes for offer in (*loaded, model.best))
+    return next(filter(None, known), 0), 0
 
 
 def ps_body(peers: Sequence[PeerRecord], began_at: int) -> dict[str, Any]:
