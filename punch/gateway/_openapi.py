@@ -6,6 +6,7 @@ Requests are described by the very models that check them; only answers are writ
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import Any
 
 from pydantic.json_schema import models_json_schema
@@ -142,12 +143,7 @@ def describe(endpoints: Sequence[Endpoint[Any]], *, keys: bool) -> dict[str, Any
       keys: Whether API keys are needed.
 
     """
-    bodies: list[type[Body]] = [*(endpoint.body for endpoint in endpoints), ShowBody, PullBody]
-    # All bodies in one call: pydantic gives equal models of two bodies one definition.
-    named, definitions = models_json_schema(
-        [(body, "validation") for body in bodies], ref_template=REF
-    )
-    refs = {body: named[body, "validation"] for body in bodies}
+    refs, schemas = _schemas((*(endpoint.body for endpoint in endpoints), ShowBody, PullBody))
     paths: dict[str, Any] = {
         path: {"get": _describe_read(path, about, schema)}
         for path, (about, schema) in READ_ONLY.items()
@@ -165,8 +161,8 @@ def describe(endpoints: Sequence[Endpoint[Any]], *, keys: bool) -> dict[str, Any
         },
         "paths": paths,
         "components": {
-            "schemas": definitions.get("$defs", {})
-            | {
+            "schemas": {
+                **schemas,
                 "OpenAIError": OPENAI_ERROR,
                 "OllamaError": OLLAMA_ERROR,
                 "AnthropicError": ANTHROPIC_ERROR,
@@ -175,6 +171,19 @@ def describe(endpoints: Sequence[Endpoint[Any]], *, keys: bool) -> dict[str, Any
         },
         "security": [{"key": []}] if keys else [],
     }
+
+
+# A tenth of a second, which every gateway of a process would need anew.
+@cache
+def _schemas(
+    bodies: tuple[type[Body], ...],
+) -> tuple[Mapping[type[Body], Any], Mapping[str, Any]]:
+    """A reference to the schema of each body, and what the references mean."""
+    # All bodies in one call: pydantic gives equal models of two bodies one definition.
+    named, definitions = models_json_schema(
+        [(body, "validation") for body in bodies], ref_template=REF
+    )
+    return {body: named[body, "validation"] for body in bodies}, definitions.get("$defs", {})
 
 
 def _errors(path: str, statuses: Sequence[int]) -> dict[str, Any]:
