@@ -66,6 +66,10 @@ Sample = Mapping[str, float]
 Measure = Callable[[], Sample]
 
 
+class NotMeasuredError(Exception):
+    """The other commit did not measure this yet, so there is nothing to compare."""
+
+
 @attrs.frozen(kw_only=True)
 class Comparison:
     """One row, new against old."""
@@ -296,6 +300,8 @@ def reported(name: str) -> Callable[[ExitStack, Path], Measure]:
 
     def start(stack: ExitStack, tree: Path) -> Measure:
         folder = str(tree / "benchmarks")
+        if not (tree / "benchmarks" / f"{name}.py").exists():
+            raise NotMeasuredError(f"the other commit does not measure {name}")
         reporter = stack.enter_context(
             Child(str(ROOT / "benchmarks" / "_reporter.py"), tree=tree, folder=folder)
         )
@@ -378,10 +384,15 @@ def compare(revision: str, names: Sequence[str], rounds: int) -> int:
     with tree_of(revision) as old:
         for name in names:
             try:
-                rows += measured(name, old, ROOT, rounds)
+                found = measured(name, old, ROOT, rounds)
+            except NotMeasuredError as error:
+                _say(f"{name}: left out: {error}")
             except UnavailableError as error:
                 _say(f"{name}: {error}")
                 is_complete = False
+            else:
+                rows += found
+                _say(f"{name}: {len(found)} rows")
         print(table(rows), flush=True)
         for group, suspects in itertools.groupby(
             (row for row in rows if row.is_worse), key=lambda row: row.group
