@@ -42,6 +42,7 @@ class Outer(Body):
     inners: list[Inner] | None = None
     echoes: list[Echo] | None = None
     billing: Annotated[Any, Taken("billing is not done here")] = None
+    label: Annotated[Any, Taken("it is said back", kept=True)] = None
     stored: Annotated[Any, Refused("nothing is stored; leave it out", nothing=(False, 0))] = None
     sort: Annotated[Any, Refused(lambda value: f"no {value} is sorted")] = None
 
@@ -92,10 +93,16 @@ def test_to_json_true_is_no_number(value: Any) -> None:
 @pytest.mark.parametrize("value", [1, "x", [{"a": [1]}], {"any": {"thing": None}}])
 def test_what_is_taken_may_have_any_value_and_is_named(value: Any) -> None:
     """Once for all objects of a list."""
-    found = reading(billing=value, inners=[{"hint": value}, {"hint": value}])
+    found = reading(billing=value, inners=[{"hint": value}, {"hint": value}], label=value)
 
-    assert found.body.billing == value
-    assert found.taken == ("billing", "inners[].hint")
+    assert found.taken == ("billing", "label", "inners[].hint")
+
+
+def test_what_is_taken_is_kept_only_where_it_is_said_back() -> None:
+    """All else of it is dropped before anything can read it."""
+    found = reading(billing=1, label=[1])
+
+    assert (found.body.billing, found.body.label) == (None, [1])
 
 
 def test_unknown_fields_are_taken_where_a_body_says_so() -> None:

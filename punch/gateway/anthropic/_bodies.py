@@ -137,7 +137,7 @@ class Clearing(Body):
 
     model_config = ConfigDict(extra="allow")
 
-    type: Annotated[Any, Taken("all of the conversation is read")]
+    type: Annotated[Any, Taken("all of the conversation is read")] = None
 
 
 def _no_edit(kind: Any) -> str:

@@ -2,7 +2,7 @@
 
 An ordinary field is honoured. One annotated with `Taken` changes nothing, one with `Refused` may
 only ask for nothing. Before its fields are checked a `Body` drops what is null, so that null is as
-good as left out, and what is refused, and notes that as well as what was taken. What is wrong with
+good as left out, and what is taken or refused, and notes that. What is wrong with
 honoured fields is left to pydantic, and how all that is said to `_reading`.
 """
 
@@ -44,11 +44,13 @@ class Taken:
     why: str
     """Why it may change nothing."""
 
-    def __get_pydantic_json_schema__(
-        self, schema: CoreSchema, handler: GetJsonSchemaHandler
-    ) -> JsonSchemaValue:
+    kept: bool = attrs.field(default=False, kw_only=True)
+    """Something reads it all the same, to say it back for one; else no body has its value."""
+
+    @property
+    def json_schema(self) -> JsonSchemaValue:
         """Any value, with the reason."""
-        return handler(schema) | {"description": f"Taken, and changes nothing: {self.why}."}
+        return {"description": f"Taken, and changes nothing: {self.why}."}
 
 
 @attrs.frozen(eq=False)
@@ -147,7 +149,7 @@ class Body(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _sift(cls, value: Any, info: ValidationInfo) -> Any:
-        """Drop null and what is refused, and note it; spell 42.0 as 42 where a field is whole."""
+        """Drop null, what is taken and refused, and note it; spell 42.0 as 42 where it is whole."""
         if type(value) is not dict:
             return value
         plan = _plan_of(cls)
@@ -162,12 +164,12 @@ class Body(BaseModel):
             elif mark == "whole":
                 if type(item) is float and item.is_integer() and abs(item) <= MAX_WHOLE:
                     changed[name] = int(item)
-            elif isinstance(mark, Taken):
+            elif isinstance(mark, Taken) and mark.kept:
                 _notes_in(info).take(value, name)
             elif mark is not None or cls.model_config["extra"] != "allow":
                 dropped.add(name)
                 is_ignored = mark is None and cls.model_config["extra"] == "ignore"
-                if is_ignored or (mark is not None and mark.is_nothing(item)):
+                if is_ignored or isinstance(mark, Taken) or (mark and mark.is_nothing(item)):
                     _notes_in(info).take(value, name)
                 else:
                     _notes_in(info).refuse(value, name, mark, item)
@@ -178,20 +180,20 @@ class Body(BaseModel):
     if not typing.TYPE_CHECKING:
 
         def __getattr__(self, name: str) -> Any:
-            """The default of a field that is refused: no body that was read has another value."""
+            """The default of a field that `_sift` drops, which no body has that was read."""
             field = type(self).model_fields.get(name)
             return super().__getattr__(name) if field is None else field.default
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        """Without what is refused, of which `_sift` leaves nothing: in a chat fifty fields."""
+        """Without what `_sift` drops: in a chat a hundred fields, for which pydantic would look."""
         schema = handler(source)
         inner: Any = handler.resolve_ref_schema(schema)
         while inner["type"] != "model-fields":
             inner = inner["schema"]
         for name, field in cls.model_fields.items():
             # That one is missing which must be there, pydantic has to find.
-            if isinstance(mark_of(field), Refused) and not field.is_required():
+            if _is_dropped(mark_of(field)) and not field.is_required():
                 inner["fields"].pop(name, None)
         return schema
 
@@ -207,11 +209,15 @@ class Body(BaseModel):
             if name not in required and not _takes_null(field):
                 properties[name] = {"anyOf": [field, {"type": "null"}]}
         for key, field in cls.model_fields.items():
-            if isinstance(mark := mark_of(field), Refused):
+            if (mark := mark_of(field)) is not None:
                 properties |= dict.fromkeys(names_of(key, field), mark.json_schema)
         if cls.model_config["extra"] == "forbid":
             described["additionalProperties"] = {"type": "null"}
         return described
+
+
+def _is_dropped(mark: Taken | Refused | None) -> bool:
+    return mark is not None and not (isinstance(mark, Taken) and mark.kept)
 
 
 def _notes_in(info: ValidationInfo) -> Notes:

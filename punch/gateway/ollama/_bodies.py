@@ -42,7 +42,7 @@ from ._options import EmbedOptions, Hints, Options, Settings
 _NO_TIME = re.compile(r"[-+]?(0+(\.0*)?(ns|us|µs|μs|ms|s|m|h)?)+")
 
 _NOT_CUT = Taken("no text is ever cut: one that does not fit is refused")
-_STAYS = Taken("each listener decides how long a model stays in memory")
+_STAYS = Taken("each listener decides how long a model stays in memory", kept=True)
 
 
 # ---- conversations ----

@@ -78,7 +78,7 @@ class QuestionBody(Body):
     """The fields that every question has, whatever is asked."""
 
     model: ModelName = "auto"
-    user: Annotated[Any, Taken(_USERS)] = None
+    user: Annotated[Any, Taken(_USERS, kept=True)] = None
     safety_identifier: Annotated[Any, Taken(_USERS)] = None
     metadata: Annotated[Any, Taken(f"{_STORED} that it could be found by")] = None
     client_metadata: Annotated[Any, Taken(f"{_STORED} that it could be found by")] = None

@@ -31,8 +31,8 @@ class FunctionTool(Body):
     parameters: dict[str, Any] | None = None
     # llama.cpp writes the arguments of every call under a grammar of their schema.
     strict: bool | None = None
-    output_schema: Annotated[Any, Taken("models are not told what comes back")] = None
-    defer_loading: Annotated[Any, Taken("the model is told of all tools at once")] = None
+    output_schema: Annotated[Any, Taken("models are not told what comes back", kept=True)] = None
+    defer_loading: Annotated[Any, Taken("the model is told of all tools at once", kept=True)] = None
 
 
 class FunctionGroup(Body):
@@ -65,7 +65,7 @@ class FreeTextTool(Body):
     name: str
     description: str | None = None
     format: TextFormat | None = None
-    defer_loading: Annotated[Any, Taken("the model is told of all tools at once")] = None
+    defer_loading: Annotated[Any, Taken("the model is told of all tools at once", kept=True)] = None
 
 
 def _not_here(kind: Any) -> str:
