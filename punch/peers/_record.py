@@ -267,6 +267,15 @@ class Candidate:
     rates: Rates = attrs.field(init=False, repr=False)
     """The measured speed of the offer."""
 
+    is_offered: bool = attrs.field(init=False, repr=False)
+    """Whether the peer offers what was asked for."""
+
+    is_capped: bool = attrs.field(init=False, repr=False)
+    """Whether it says of anything how much of it may be asked for."""
+
+    is_troubled: bool = attrs.field(init=False, repr=False)
+    """Whether the peer failed or refused lately, in whatever way."""
+
     # Worked out once and not once a look: every decision looks several times at each.
 
     def _name(self) -> str:
@@ -295,10 +304,19 @@ class Candidate:
         rates = self.peer.rates
         return rates.get(self.offer.key, _NO_RATES) if rates else _NO_RATES
 
-    @property
-    def is_offered(self) -> bool:
-        """Whether the peer offers what was asked for."""
+    @is_offered.default
+    def _has_offer(self) -> bool:
         return self.offer is not NO_OFFER
+
+    @is_capped.default
+    def _has_cap(self) -> bool:
+        caps = (self.offer.max_output, self.lane.max_seconds, self.lane.max_priority)
+        return caps != (None, None, None)
+
+    @is_troubled.default
+    def _had_trouble(self) -> bool:
+        peer = self.peer
+        return bool(peer.breakers or peer.fault_share or peer.engine_deaths)
 
     @property
     def is_one_of_several(self) -> bool:

@@ -68,7 +68,10 @@ def _beliefs(candidates: Sequence[Candidate]) -> list[_Belief]:
             prefill = _prefill_beside(rates.prefill_or(offer.prefill_rate), decode)
         if rates.decode_samples < ENOUGH_SAMPLES:
             decode = rates.decode_or(offer.decode_rate)
-        boasts = is_far_slower(decode, offer.decode_rate)
+        claim = offer.decode_rate
+        # Most are not slower at all: a look of this loop's own spares a call for each.
+        boasts = decode is not None and claim is not None and decode < claim
+        boasts = boasts and is_far_slower(decode, claim)
         found.append((offer.load_seconds, prefill, decode, slowdown, boasts))
     for place, offer, rates in claims:
         prefill, decode = offer.prefill_rate, offer.decode_rate
@@ -199,7 +202,7 @@ class CompletionTime:
             if cached and (tokens := cached.get(candidate.id)):
                 hit = -min(tokens, prompt) / prefill_rate
             penalty = 0.0
-            if peer.breakers or peer.fault_share or peer.engine_deaths:
+            if candidate.is_troubled:
                 guarded = guarded or peer.fault_share > 0
                 penalty = SECONDS_PER_FAILURE * max(peer.failures, peer.engine_deaths)
             if boasts:

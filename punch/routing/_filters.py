@@ -172,12 +172,7 @@ def _seconds(request: RouteRequest, candidate: Candidate) -> float:
 def _keep_caps(
     request: RouteRequest, candidates: Sequence[Candidate], now: float
 ) -> Sequence[Candidate]:
-    if not any(
-        candidate.offer.max_output is not None
-        or (lane := candidate.lane).max_seconds is not None
-        or lane.max_priority is not None
-        for candidate in candidates
-    ):
+    if not [candidate for candidate in candidates if candidate.is_capped]:
         return candidates
     kept = [candidate for candidate in candidates if exceeded(request, candidate) is None]
     # A prediction chooses among those that there are, and leaves nobody without any.
@@ -265,7 +260,7 @@ def _keep_breaker(
     kept = [
         candidate
         for candidate in candidates
-        if not candidate.peer.breakers or candidate.breaker.admits(now)
+        if not candidate.is_troubled or candidate.breaker.admits(now)
     ]
     if request.alternative:
         return kept

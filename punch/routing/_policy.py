@@ -205,6 +205,8 @@ def _to_try_again(
     Its penalty says that others are better: no request would go there by itself, and nobody would
     find out that its engine lives. One that is slow in itself is not worth a caller's time.
     """
+    if not [candidate for candidate in kept if candidate.is_troubled]:
+        return None
     for place, which in enumerate(order):
         candidate = kept[which]
         peer = candidate.peer
