@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import tomllib
 from collections.abc import Iterator
@@ -38,6 +39,7 @@ def wanted(requirements: list[str], extras: frozenset[str] = frozenset()) -> Ite
         yield match[0]
 
 
+@functools.cache
 def closure() -> dict[str, str]:
     """Every package that punch, its extras and what they need bring, with its version here."""
     found: dict[str, str] = {}
@@ -58,6 +60,7 @@ def closure() -> dict[str, str]:
     return found
 
 
+@functools.cache
 def pins() -> dict[str, str]:
     """What is written down."""
     lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import functools
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import punch
@@ -104,7 +104,7 @@ def parsed(path: Path) -> ast.Module:
 @functools.cache
 def names_in(path: Path) -> tuple[str, ...]:
     """What a module imports; see `imported`."""
-    return tuple(imported(parsed(path), path))
+    return tuple(imported(nodes_of(path), path))
 
 
 @functools.cache
@@ -125,10 +125,10 @@ def room_of(path: Path) -> str:
     return relative(path).split("/")[0].removesuffix(".py")
 
 
-def imported(tree: ast.Module, path: Path) -> Iterator[str]:
+def imported(nodes: Iterable[ast.AST], path: Path) -> Iterator[str]:
     """The absolute name of everything the module imports, wherever in it."""
     package = ["punch", *path.relative_to(ROOT).parts[:-1]]
-    for node in ast.walk(tree):
+    for node in nodes:
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -264,5 +264,5 @@ def test_no_module_is_a_drawer_for_odds_and_ends(path: Path) -> None:
 def test_the_table_itself_catches_a_wrong_import() -> None:
     """The reader of imports sees every spelling, so that a green run means something."""
     source = "import trio\nfrom ..exceptions import PunchError\nfrom . import _codec\nimport a.b\n"
-    names = sorted(imported(ast.parse(source), ROOT / "wire" / "_example.py"))
+    names = sorted(imported(ast.walk(ast.parse(source)), ROOT / "wire" / "_example.py"))
     assert names == ["a.b", "punch.exceptions", "punch.wire._codec", "trio"]
