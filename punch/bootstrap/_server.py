@@ -130,6 +130,13 @@ class BootstrapServer:
             await trio.sleep(1.0)
             for namespace, peer_id in self._registrations.expire(now=trio.current_time()):
                 self._tell(namespace, peer_id)
+            for member in tuple(self._members.values()):
+                # Whoever is told who is in a closed namespace is judged with its registration: that
+                # it still answers is not enough.
+                if isinstance(member.namespace, tuple) and not self._registrations.has(
+                    member.namespace, member.peer_id
+                ):
+                    member.scope.cancel()
 
     def _tell(self, namespace: NamespaceId, peer_id: PeerId) -> None:
         """Tell the dialers of a namespace what there is to know of a peer now."""

@@ -9,6 +9,7 @@ import json
 import math
 import sys
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 import attrs
@@ -44,6 +45,14 @@ def plain(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() or c in "\n\t" else "\ufffd" for c in text)
+
+
+def day_of(seconds: float, form: str = "%Y-%m-%d") -> str:
+    """A day of UTC, which may come from any peer: after the year 9999 there is no calendar."""
+    try:
+        return datetime.fromtimestamp(seconds, UTC).strftime(form)
+    except (ValueError, OverflowError, OSError):
+        return "after 9999"
 
 
 def warn_of_simulation(provenance: Provenance | None) -> None:

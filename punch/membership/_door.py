@@ -24,7 +24,7 @@ from ..exceptions import (
 )
 from ..network import Node, Stream, ip_of, plain_ip, site_of
 from ._invites import changed_invites
-from ._letting_in import grant_by, issuer_of, refused, welcome
+from ._letting_in import grant_by, refused, renewer_of, welcome
 from ._membership import DiskMembership
 from ._messages import Opening, Outcome, Proof, Reply, Talk
 from ._tries import Tries
@@ -56,6 +56,12 @@ REASONS = {
 """How an invite has ended, to what its holder is told."""
 
 
+def host_of(stream: Stream) -> str:
+    """What stands for the machine or household at the other end, where tries are counted."""
+    ip = ip_of(stream)
+    return "" if ip is None else site_of(ip)
+
+
 class Door:
     """Serves ``/punch/join/1`` for a membership.
 
@@ -79,9 +85,9 @@ class Door:
         """Serve one stream: a `Handler`."""
         if self.membership.grant.kind != "admin":
             return
-        ip = ip_of(stream)
+        host = host_of(stream)
         talk = Talk(stream)
-        if not self.tries.begin("" if ip is None else site_of(ip), now=trio.current_time()):
+        if not self.tries.begin(host, now=trio.current_time()):
             with suppress(PeerError):
                 await talk.send(BUSY)
             return
@@ -90,7 +96,7 @@ class Door:
                 opening = await self._served(talk, stream)
             finally:
                 # A person decides on those that ask nearby, who wait in a place of their own.
-                self.tries.end()
+                self.tries.end(host)
             if opening is not None:
                 await self.reception.serve(talk, stream, opening)
         except (PeerError, RemoteProtocolError) as error:
@@ -118,12 +124,19 @@ class Door:
 
     async def _code(self, talk: Talk, stream: Stream, opening: Opening) -> Outcome:
         guest = stream.peer_id
-        guess, exchange, (mine, theirs) = await trio.to_thread.run_sync(
-            self._begin, guest, opening, limiter=self._exchanges
-        )
-        await talk.send(Reply(proof=exchange.message, confirmation=mine))
-        proof = await talk.receive(Proof, seconds=PATIENCE_SECONDS)
-        if not is_same(proof.confirmation, theirs):
+        is_right = False
+        try:
+            guess, exchange, (mine, theirs) = await trio.to_thread.run_sync(
+                self._begin, guest, opening, limiter=self._exchanges
+            )
+            await talk.send(Reply(proof=exchange.message, confirmation=mine))
+            proof = await talk.receive(Proof, seconds=PATIENCE_SECONDS)
+            is_right = is_same(proof.confirmation, theirs)
+        finally:
+            # A guest that goes away, or says what is no guess, has ended a short code too.
+            if not is_right:
+                self.tries.missed(host_of(stream), now=trio.current_time())
+        if not is_right:
             log.info("a wrong code", peer=guest, host=ip_of(stream))
             return WRONG
         reached, trouble = await self._dial_back(stream, proof.port)
@@ -194,7 +207,7 @@ class Door:
         # The process speaks for its machine, whose key has signed for it, and gets nothing else
         # than the machine has.
         chain = member.chain[:-1] if member.peer_id != member.machine else member.chain
-        renewed = issuer_of(membership.home, chain[-1].grant.kind).renew(
+        renewed = renewer_of(membership.home, chain[-1].grant).renew(
             membership.lock, encode_chain(chain), member.machine, now=membership.now()
         )
         if isinstance(renewed, Refusal):

@@ -22,6 +22,7 @@ from ..discovery import parse_bootstrap
 from ..discovery.lan import Lan
 from ..exceptions import (
     ConfigurationError,
+    LocalProtocolError,
     NotPermitted,
     PeerError,
     PeerUnreachable,
@@ -58,8 +59,12 @@ MEMBER_PORTS = range(21820, 21836)
 """TCP ports of which a member takes the first that is free: those of listeners, so that whoever
 was let in finds the inviting machine there later, too."""
 
-# Peers to which a short code is shown at most. Each that is hostile has one guess at it.
+# Peers to which a short code is shown at most, or a request without a code: each that is hostile
+# has one guess at it.
 MAX_MEMBERS_TRIED = 4
+
+UNPROVED = ("wrong_code", "busy", "turned_away")
+"""Rules that a peer names which has not proved to know the code: another may know it."""
 
 WRONG_CODE = (
     "the code is wrong, or was tried before: a short one is good for one try. Ask for another, and "
@@ -144,7 +149,7 @@ async def join_with(
                 node, stream, code, called=called, now=now, address=str(place), port=port
             )
         except NotPermitted as error:
-            if error.rule not in ("wrong_code", "busy"):
+            if error.rule not in UNPROVED:
                 raise
             refusal = error
         except (PeerError, RemoteProtocolError) as error:
@@ -161,7 +166,7 @@ async def join_with(
 
 
 async def open_talk(node: Node, place: Address, tried: set[PeerId]) -> Stream | None:
-    """A stream to whoever is at *place*; `None` if that peer was tried."""
+    """A stream to whoever is at *place*; `None` if that peer was tried, or enough others were."""
     trouble: PeerUnreachable | None = None
     try:
         found = await resolve(place)
@@ -170,14 +175,17 @@ async def open_talk(node: Node, place: Address, tried: set[PeerId]) -> Stream | 
     for each in found:
         try:
             peer_id = each.peer_id or await node.identify(str(each))
-            if peer_id in tried:
+            if peer_id in tried or len(tried) >= MAX_MEMBERS_TRIED:
                 return None
-            stream = await node.open_stream(peer_id, (str(each),), PROTOCOL)
+            # At once: another task may come to the same peer by another address.
+            tried.add(peer_id)
+            try:
+                return await node.open_stream(peer_id, (str(each),), PROTOCOL)
+            except PeerUnreachable:
+                tried.discard(peer_id)
+                raise
         except PeerUnreachable as error:
             trouble = error
-            continue
-        tried.add(peer_id)
-        return stream
     raise trouble or PeerUnreachable("its name stands for no address", why="no_name")
 
 
@@ -200,7 +208,7 @@ async def _redeem(
         await talk.send(opening)
     reply = await talk.receive(Reply, seconds=PATIENCE_SECONDS)
     if reply.refused:
-        raise not_permitted(quoted(reply.reason), short_word(reply.refused))
+        raise turned_away(address, reply)
     theirs, mine = await trio.to_thread.run_sync(exchange.finish, reply.proof)
     if not is_same(reply.confirmation, theirs):
         # Whoever is there does not know the code, and gets no second look at it.
@@ -219,6 +227,12 @@ def not_permitted(message: str, rule: str) -> NotPermitted:
     error = NotPermitted(message)
     error.rule = rule
     return error
+
+
+def turned_away(address: str, reply: Reply) -> NotPermitted:
+    """The error that whoever is at *address* refuses to talk: its words, and nobody else's."""
+    rule = "busy" if reply.refused == "busy" else "turned_away"
+    return not_permitted(f"{address} lets nobody in now. It says: {quoted(reply.reason)}", rule)
 
 
 def checked(
@@ -241,7 +255,7 @@ def checked(
         raise not_permitted(quoted(outcome.reason), short_word(outcome.refused))
     try:
         namespace = Namespace(name=outcome.namespace, root=PeerId(outcome.root))
-    except ConfigurationError as error:
+    except (ConfigurationError, LocalProtocolError) as error:
         raise RemoteProtocolError(f"outcome.namespace: {error}") from None
     if expected is not None and (namespace.name, namespace.key) != expected:
         raise not_permitted(
@@ -290,6 +304,12 @@ def keep_joined(joined: Joined, folder: Folder, *, now: float) -> Home:
     grant = chain[-1].grant
     name = str(joined.namespace)
     earlier = Folder(folder.path.with_name(name))
+    if earlier.exists(INFO) and home_in(earlier).namespace != joined.namespace:
+        raise ConfigurationError(
+            f"this machine is a member of another namespace that is written {name} too, with the "
+            f"root {home_in(earlier).namespace.root}: eight letters do not tell the two apart, and "
+            "one of them may be made to look like the other. `punch leave` the other one first"
+        )
     if earlier.exists(INFO):
         # A membership that has ended. Its root key, if it has one, and what it knows stay.
         earlier.write(MACHINE_KEY, folder.read(MACHINE_KEY) or b"")
@@ -299,7 +319,8 @@ def keep_joined(joined: Joined, folder: Folder, *, now: float) -> Home:
     for text in outcome.members:
         with suppress(ValueError, RecursionError):
             # What is told proves nothing: a chain is kept from whoever has shown it.
-            told.append(attrs.evolve(MemberRecord.decode(text), chain=b""))
+            record = MemberRecord.decode(text)
+            told.append(attrs.evolve(record, chain=b"", seen=min(record.seen, int(now))))
     add_members(folder, [*told, record_of(chain, called=joined.name, now=now)])
     places = Places(folder)
     # Where it was found counts whatever the member says of its addresses: this machine came there.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import attrs
 
-from ..access import Chain, Invite, Issuer, Kind, encode_chain
+from ..access import Chain, Grant, Invite, Issuer, Kind, encode_chain
 from ..capability import PeerId
 from ..exceptions import NotPermitted
 from ._home import Home, record_of, salted
@@ -24,6 +24,15 @@ def issuer_of(home: Home, kind: Kind) -> Issuer:
     if root is not None:
         return Issuer(key=root.peer_id, sign=root.sign)
     return Issuer(key=home.machine, sign=home.key().sign, chain=home.chain())
+
+
+def renewer_of(home: Home, old: Grant) -> Issuer:
+    """Who renews the grant *old*: the root, where its key is here, only what the root has signed.
+
+    Nobody is asked about a renewal, and an admin that went astray says itself how long its own
+    guests' grants last: by the root's signature they would outlive the admin.
+    """
+    return issuer_of(home, old.kind if old.issuer == home.namespace.root else "machine")
 
 
 def grant_by(membership: DiskMembership, guest: PeerId, invite: Invite, called: str) -> Chain:

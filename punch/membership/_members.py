@@ -9,7 +9,9 @@ from typing import Any
 
 import attrs
 
+from ..access import key_of
 from ..capability import PeerId
+from ..exceptions import LocalProtocolError
 from ..wire import clean_name
 from ._folder import Folder
 
@@ -17,6 +19,10 @@ FILE = "members.json"
 
 # Of one namespace; the ones that were seen last stay. A record has some 600 bytes.
 MAX_MEMBERS = 1024
+
+# What a grant may hold.
+MAX_SCOPES = 16
+MAX_SCOPE_CHARACTERS = 32
 
 MAX_NAME_CHARACTERS = 64
 """Of a machine: as much as a line of a table has room for."""
@@ -84,10 +90,10 @@ class MemberRecord:
         if not isinstance(found, dict) or not isinstance(found.get("machine"), str):
             raise ValueError("no record of a member")
         return cls(
-            machine=PeerId(found["machine"]),
+            machine=_key(found["machine"]),
             name=named(_text(found.get("name"))),
-            owner=PeerId(_text(found.get("owner"))) if found.get("owner") else None,
-            scopes=frozenset(_texts(found.get("scopes"))),
+            owner=_key(_text(found.get("owner"))) if found.get("owner") else None,
+            scopes=frozenset(_scopes(found.get("scopes"))),
             ends=_number(found.get("ends")),
             number=_number(found.get("number")),
             seen=_number(found.get("seen")),
@@ -156,8 +162,18 @@ def _text(value: Any) -> str:
     return value if isinstance(value, str) else ""
 
 
-def _texts(value: Any) -> tuple[str, ...]:
-    return tuple(map(_text, value)) if isinstance(value, list) else ()
+def _key(text: str) -> PeerId:
+    """The id of a key that *text* is; raises `ValueError`."""
+    try:
+        key_of(PeerId(text))
+    except LocalProtocolError as error:
+        raise ValueError(str(error)) from None
+    return PeerId(text)
+
+
+def _scopes(value: Any) -> tuple[str, ...]:
+    found = map(_text, value[:MAX_SCOPES]) if isinstance(value, list) else ()
+    return tuple(text for text in found if len(text) <= MAX_SCOPE_CHARACTERS)
 
 
 def _number(value: Any) -> int:

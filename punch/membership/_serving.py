@@ -17,6 +17,7 @@ from ._membership import DiskMembership
 from ._messages import PROTOCOL
 from ._renewing import keep_renewed
 from ._running import running
+from .finding import MEMBER, Recognised, is_member
 
 log = get_logger(__name__)
 
@@ -39,6 +40,7 @@ async def open_door(membership: DiskMembership, node: Node) -> AsyncIterator[Doo
     """
     door = Door(membership, node)
     node.handle(PROTOCOL, door.serve)
+    node.handle(MEMBER, Recognised(membership).serve)
     async with open_background() as nursery:
         nursery.start_soon(_say_where, membership.home, node)
         async with open_upkeep(membership, node):
@@ -72,7 +74,7 @@ async def scout(membership: DiskMembership, node: Node) -> None:
     """Find out who is where members were, as long as nobody else says, for ever.
 
     A machine that was let in knows where the inviting machine was; another program of punch, with
-    another identity, may be there now. Whoever is there has to show a grant like everybody.
+    another identity, may be there now, and so may a stranger: whoever is there shows a grant first.
     """
     pause = SCOUT_SECONDS
     while True:
@@ -80,7 +82,9 @@ async def scout(membership: DiskMembership, node: Node) -> None:
             for address in membership.bare_places()[:MAX_SCOUTED]:
                 if address not in _bare(node.addresses):
                     with suppress(PeerUnreachable):
-                        membership.found(await node.identify(address), address)
+                        peer_id = await node.identify(address)
+                        if await is_member(membership, node, peer_id, address):
+                            membership.found(peer_id, address)
         await trio.sleep(pause)
         pause = min(2 * pause, MAX_SCOUT_SECONDS)
 

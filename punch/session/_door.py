@@ -169,7 +169,12 @@ class Door:
         self._chains[peer_id] = chain
         self._chains.move_to_end(peer_id)
         if len(self._chains) > MAX_KNOWN:
-            self._chains.popitem(last=False)
+            # Never of one that is here: it is judged by its chain for as long as it stays, and one
+            # machine can greet as any number of processes.
+            here = {guest.peer_id for guest in self._visits} | {peer_id}
+            oldest = next((each for each in self._chains if each not in here), None)
+            if oldest is not None:
+                del self._chains[oldest]
 
     def member(self, peer_id: PeerId) -> Member | None:
         """The member that a peer is, if it was let in."""

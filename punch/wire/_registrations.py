@@ -186,6 +186,10 @@ class Registrations:
         """How many peers are registered in a namespace."""
         return len(self._namespaces.get(namespace, ()))
 
+    def has(self, namespace: NamespaceId, peer_id: PeerId) -> bool:
+        """Whether a peer is registered in a namespace."""
+        return peer_id in self._namespaces.get(namespace, ())
+
     def kept(self, namespace: NamespaceId) -> tuple[tuple[Join, Registration], ...]:
         """Every registration of a namespace, as it came and decoded."""
         entries = self._namespaces.get(namespace, {})

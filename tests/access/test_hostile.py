@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 
@@ -19,11 +20,24 @@ from punch.bootstrap import open_bootstrap
 from punch.capability import PeerId
 from punch.discovery._meeting import PROTOCOL as MEET
 from punch.discovery._meeting import FramedStream
+from punch.exceptions import PeerUnreachable
 from punch.network import Stream
 from punch.testing import MemoryNetwork
 from punch.testing._memory import MemoryNode
 from punch.wire import PROTOCOL as SESSION
-from punch.wire import Goodbye, Hello, Join, Ping, Pong, Roster, Standing, decode, encode, greeting
+from punch.wire import (
+    FrameBuffer,
+    Goodbye,
+    Hello,
+    Join,
+    Ping,
+    Pong,
+    Roster,
+    Standing,
+    decode,
+    encode,
+    greeting,
+)
 
 LIMIT = 3600
 
@@ -165,6 +179,85 @@ async def test_a_removed_member_is_not_served_by_a_machine_that_was_off(
     assert len(answers) > 20
     assert not any(isinstance(answer, Hello) for answer in answers)
     assert all("removed" in answer.message for answer in answers if isinstance(answer, Goodbye))
+
+
+async def test_a_flood_of_greetings_keeps_no_removed_member_in(
+    autojump_clock: MockClock, home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A machine greets as more processes than are remembered; its session ends all the same."""
+    monkeypatch.setattr("punch.session._door.MAX_KNOWN", 8)
+    async with home.listener("a") as listener:
+        home.member("out")
+        out = home.members["out"]
+
+        async def greet(peer_id: str, grant: bytes) -> Stream:
+            stream = await home.network.node(peer_id).open_stream(
+                listener.peer_id, listener.addresses, SESSION
+            )
+            said = greeting(namespace="home", incarnation=1, version="1")
+            await stream.send_all(encode(attrs.evolve(said, grant=grant)))
+            buffer = FrameBuffer(1 << 16)
+            while (body := buffer.next_body()) is None:
+                buffer.feed(await stream.receive_some())
+            assert isinstance(decode(body), Hello)
+            return stream
+
+        stays = await greet("out", out.encoded)
+        for number in range(20):
+            process = home.closed.process(f"p{number}", on=out, ends=int(time.time()) + 3600)
+            await (await greet(f"p{number}", process.encoded)).aclose()
+        began = trio.current_time()
+        home.memberships["a"].add_revocations([home.closed.remove(out, by=home.desk)])
+        heard = b""
+        with trio.move_on_after(2):
+            while data := await stays.receive_some():
+                heard += data
+        print(f"the removed one heard {heard[-200:]!r} within {trio.current_time() - began:.2f} s")
+        assert b"was removed from the namespace" in heard
+        assert trio.current_time() - began < 2
+
+
+async def test_who_does_not_renew_is_told_no_more_of_who_is_there(
+    autojump_clock: MockClock, home: Home
+) -> None:
+    """A member that answers pings for ever, and is removed once its registration is forgotten."""
+    root = home.closed.namespace.key
+    async with home.listener("a") as listener:
+        out, node = home.member("out"), home.network.node("out")
+        stream = await node.open_stream(listener.peer_id, listener.addresses, MEET)
+        frames = FramedStream(stream)
+        join = signed(
+            "out", (), namespace="home", minor=2, root=root, grant=out.chain(), roles={"dialer"}
+        )
+        await frames.send(join)
+        heard: list[object] = []
+
+        async def pings() -> None:
+            for nonce in range(40):
+                try:
+                    await frames.send(Ping(nonce=nonce))
+                except PeerUnreachable:
+                    return
+                await trio.sleep(5)
+
+        async def hears() -> None:
+            while (message := await frames.receive()) is not None:
+                heard.append(message)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(pings)
+            nursery.start_soon(hears)
+            await trio.sleep(45)
+            home.memberships["a"].add_revocations(
+                [home.closed.remove(home.members["out"], by=home.desk)]
+            )
+            await trio.sleep(1)
+            heard.clear()
+            async with home.listener("b", knows=("a",)):
+                await trio.sleep(60)
+            nursery.cancel_scope.cancel()
+    print(f"who was removed heard {[type(each).__name__ for each in heard]}")
+    assert heard == []
 
 
 async def test_old_removals_and_old_registrations_bring_nobody_back(

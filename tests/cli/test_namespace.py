@@ -8,8 +8,11 @@ from pathlib import Path
 import pytest
 
 from punch.cli import ExitCode, place_of
+from punch.cli.commands._members import members
 from punch.cli.commands._namespace import leave, namespace
 from punch.discovery import DEFAULT_NAMESPACE
+from punch.membership import MemberRecord, find_home
+from punch.membership._members import add_members
 from punch.settings import NetworkSettings, load, parse_flags
 
 
@@ -73,3 +76,37 @@ def test_the_root_key_goes_to_a_file_and_back(
     assert '"root_key": "not on this machine"' in capsys.readouterr().out
     assert namespace(["root", "import", drawer, "--namespace", "home"]) == ExitCode.OK
     assert namespace(["root", "export", drawer]) == ExitCode.USAGE
+
+
+def test_what_members_say_of_themselves_is_shown_and_not_obeyed(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Ends after the calendar's, escape sequences in scopes, and a name that looks like a line."""
+    namespace(["create", "home", "--called", "attic"])
+    home = find_home("home")
+    assert home is not None
+    evil = "lamp\x1b[2J\u202e\n12D3KooW member"
+    line = json.dumps({"machine": home.namespace.root, "name": evil, "ends": (1 << 53) - 1})
+    scopes = json.dumps({"machine": "x", "scopes": ["\x1b]0;owned\x07"], "ends": 1 << 40})
+    add_members(home.folder, [MemberRecord.decode(line), MemberRecord.decode(scopes)])
+    capsys.readouterr()
+    for arguments in (["list"], ["list", "--json"]):
+        assert members(arguments) == ExitCode.OK
+        out = capsys.readouterr().out
+        assert all(row.isprintable() for row in out.splitlines())
+        assert len(out.splitlines()) == 3 + (len(arguments) == 1)
+    assert members(["remove", "nobody\x1b[2J"]) == ExitCode.USAGE
+    assert capsys.readouterr().err.replace("\n", "").isprintable()
+
+
+def test_a_grant_that_outlasts_the_calendar_is_shown(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A hostile root may give a grant that ends in the year 36,812."""
+    monkeypatch.setattr("punch.access._issuing.ROOT_GRANT_SECONDS", 1 << 39)
+    assert namespace(["create", "home"]) == ExitCode.OK
+    for arguments in (["list"], ["show"], ["show", "--json"]):
+        assert namespace(arguments) == ExitCode.OK
+        assert "after 9999" in capsys.readouterr().out
+    assert members([]) == ExitCode.OK
+    assert "after 9999" in capsys.readouterr().out

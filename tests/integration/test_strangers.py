@@ -1,16 +1,18 @@
 """What strangers try at the doors of a closed namespace, over real sockets, and what they see.
 
-Each test is one attack, and ends with all that the attacker was told: `-s` prints it. What somebody
-tries who has a code, in joining, is in `tests/membership`; chains and removals are tried against a
-model in `tests/access`.
+Each test is one attack, and ends with all that the attacker was told: `-s` prints it. What takes
+many tries, or lies of a member, is in `tests/membership/test_hostile.py` on a network in memory;
+chains and removals are tried against a model in `tests/access`.
 """
 
 from __future__ import annotations
 
+import os
 import socket
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from pathlib import Path
 
 import attrs
 import pytest
@@ -25,11 +27,42 @@ from punch.capability import PeerId
 from punch.discovery._meeting import PROTOCOL as MEET
 from punch.discovery.lan import LanKey
 from punch.discovery.lan._asking import PROTOCOL as LAN
-from punch.exceptions import PeerUnreachable
-from punch.libp2p import open_node
+from punch.exceptions import ConfigurationError, NotPermitted, PeerError, PeerUnreachable
+from punch.libp2p import load_key, open_node
 from punch.libp2p._node import LibP2PNode
 from punch.listener import Listener, open_listener
-from punch.network import Node, Stream
+from punch.membership import (
+    Asked,
+    Code,
+    DiskMembership,
+    Joined,
+    LongCode,
+    NearbyRequest,
+    ShortCode,
+    approve_request,
+    ask_members,
+    create_home,
+    find_request,
+    join_with,
+    keep_joined,
+    make_invite,
+    open_door,
+    open_membership,
+    read_members,
+    read_requests,
+    refuse_request,
+    remove_member,
+)
+from punch.membership import (
+    Home as DiskHome,
+)
+from punch.membership._folder import new_folder
+from punch.membership._home import MACHINE_KEY
+from punch.membership._messages import PROTOCOL as JOIN
+from punch.membership._messages import Opening, Outcome, Proof, Reply, Talk
+from punch.membership._serving import open_upkeep
+from punch.membership.nearby import commitment_to
+from punch.network import Node, Stream, parse_address
 from punch.testing import Air
 from punch.wire import (
     MINOR,
@@ -146,6 +179,12 @@ async def heard(stream: Stream, *said: bytes, seconds: float = NEVER) -> bytes:
     return found
 
 
+async def ready(listener: Listener) -> None:
+    """Wait until a listener serves: it has heard what can be learnt of removals."""
+    with trio.fail_after(5):
+        await listener.directory.informed.wait()
+
+
 async def told(node: LibP2PNode, listener: Listener, protocol: str, *said: bytes) -> list[object]:
     """The messages that a listener answers with."""
     stream = await node.open_stream(listener.peer_id, listener.addresses, protocol)
@@ -249,7 +288,7 @@ def scanned(port: int, said: bytes) -> bytes:
 async def test_who_guesses_a_name_hears_the_same_as_who_does_not(home: Home) -> None:
     """At the session and the meeting point, with names, roots, minors and none of them."""
     listener = await home.listener()
-    await trio.sleep(3.5)
+    await ready(listener)
     stranger = await home.node(listens=False)
     seen = set()
     for name in (NAME, "home", "x"):
@@ -300,7 +339,7 @@ async def test_a_stranger_is_not_found_on_the_lan_by_guessing(home: Home) -> Non
 async def test_what_a_member_said_serves_nobody_else(home: Home) -> None:
     """Its registration replayed, its chain in a stranger's greeting and registration."""
     listener = await home.listener()
-    await trio.sleep(3.5)
+    await ready(listener)
     victim, stranger = await home.node(listens=False), await home.node(listens=False)
     home.join(victim)
     member = home.members[victim.peer_id]
@@ -331,7 +370,7 @@ async def test_what_a_member_said_serves_nobody_else(home: Home) -> None:
 async def test_the_files_of_a_removed_machine_open_nothing(home: Home) -> None:
     """Its very key, its chain, and new process grants that it signs: all are refused as removed."""
     listener = await home.listener()
-    await trio.sleep(3.5)
+    await ready(listener)
     thief, process = await home.node(listens=False), await home.node(listens=False)
     home.join(thief)
     member = home.members[thief.peer_id]
@@ -464,17 +503,22 @@ async def test_a_closed_namespace_is_not_talked_down(home: Home) -> None:
 
 @at_home
 async def test_a_flood_of_strangers_holds_no_member_up(home: Home) -> None:
-    """Streams that hang, garbage, and forged chains: a member is answered meanwhile."""
+    """Streams that hang, garbage, chains that were never seen: a member is answered meanwhile."""
     listener = await home.listener()
     strangers = [await home.node(listens=False) for _ in range(4)]
-    forged = home.closed.machine("forged", by=home.desk)
-    bad = encode(joined(home, strangers[0], member=forged, root=home.closed.namespace.key))
+    real = home.closed.machine("forged", by=home.desk)
     tries = 0
+
+    def unseen() -> MadeUpMember:
+        links = [attrs.evolve(link, signature=os.urandom(64)) for link in real.chain]
+        return attrs.evolve(real, chain=tuple(links))
 
     async def flood(node: LibP2PNode) -> None:
         nonlocal tries
         while True:
-            for protocol, said in ((SESSION, hello(forged)), (MEET, bad), (LAN, b"x" * 32)):
+            root = home.closed.namespace.key
+            bad = encode(joined(home, node, member=unseen(), root=root))
+            for protocol, said in ((SESSION, hello(unseen())), (MEET, bad), (LAN, b"x" * 32)):
                 try:
                     stream = await node.open_stream(listener.peer_id, listener.addresses, protocol)
                     await stream.send_all(said)
@@ -495,6 +539,331 @@ async def test_a_flood_of_strangers_holds_no_member_up(home: Home) -> None:
         nursery.cancel_scope.cancel()
     show("flood", f"{tries} tries; a member was answered after {seconds:.1f} s")
     assert listener.statistics().sessions <= 1
+
+
+# ---- at the door of an admin ----
+
+
+@attrs.define(eq=False)
+class Desk:
+    """An admin's machine, on disk, with a program that lets others in."""
+
+    path: Path
+    home: DiskHome
+    membership: DiskMembership
+    node: Node
+
+    @property
+    def at(self) -> str:
+        """Where it is, without its identity."""
+        return self.node.addresses[0].partition("/p2p/")[0]
+
+    def invite(self, **words: object) -> Code:
+        code, _ = make_invite(
+            self.home,
+            now=time.time(),
+            addresses=[parse_address(self.at)],
+            **words,  # type: ignore[arg-type] - passed on as they are
+        )
+        return code
+
+    async def join(self, code: Code, at: str | None = None, *, keeps: bool = False) -> Joined:
+        """What comes of joining with *code* from a machine of its own."""
+        with new_folder(self.path / "new") as folder:
+            async with open_node(identity=folder / MACHINE_KEY) as node:
+                found = await join_with(
+                    node,
+                    code,
+                    called="laptop",
+                    now=time.time(),
+                    at=[parse_address(at or self.at)],
+                )
+                if keeps:
+                    keep_joined(found, folder, now=time.time())
+                return found
+
+    async def rule(self, code: Code, at: str | None = None) -> str:
+        """What forbids to join with *code*, as the one who tries is told."""
+        with pytest.raises(NotPermitted) as raised:
+            await self.join(code, at)
+        return f"{raised.value.rule}: {raised.value.message}"
+
+    def waiting(self) -> tuple[NearbyRequest, ...]:
+        """Who asks nearby, as people of this machine see it."""
+        return read_requests(self.home, now=time.time())
+
+
+@asynccontextmanager
+async def open_desk(path: Path) -> AsyncIterator[Desk]:
+    home = create_home("our-secret-name", called="desk", now=time.time(), parent=path / "desk")
+    with trio.fail_after(60):
+        async with (
+            open_membership(home, identity=path / "desk.key") as membership,
+            open_node(identity=path / "desk.key", listen=[HERE, "/ip6/::1/tcp/0"]) as node,
+            open_door(membership, node),
+        ):
+            yield Desk(path, home, membership, node)
+
+
+async def test_an_invite_is_worth_nothing_after_its_use_its_end_or_a_removal(
+    tmp_path: Path,
+) -> None:
+    """Nor is what the removed machine has on its disk: its chain, its key, its invite."""
+    async with open_desk(tmp_path) as desk:
+        code = desk.invite(uses=2)
+        thief = await desk.join(code, keeps=True)
+        once = desk.invite()
+        await desk.join(once)
+        seen = {"used twice": await desk.rule(once)}
+        late = desk.invite(seconds=1.0)
+        desk.membership.now = lambda: time.time() + 60
+        seen["after its end"] = await desk.rule(late)
+        desk.membership.now = time.time
+        remove_member(desk.home, thief.member.machine)
+        desk.membership.look()
+        seen["used by one who was removed"] = await desk.rule(code)
+        key = next((tmp_path / "new").glob("*/machine.key"))
+        async with open_node(identity=key) as node:
+            stream = await node.open_stream(desk.node.peer_id, desk.node.addresses, JOIN)
+            await Talk(stream).send(Opening(do="renew", chain=thief.outcome.chain))
+            outcome = await Talk(stream).receive(Outcome, seconds=5)
+        seen["its grant, to be renewed"] = f"{outcome.refused}: {outcome.reason}"
+        unknown = ShortCode(number=1, words="acorn-acorn")
+        seen["a number that nobody has"] = await desk.rule(unknown)
+        show("invites", seen)
+        assert [said.partition(":")[0] for said in seen.values()] == [
+            *("used_up", "expired", "withdrawn", "revoked", "wrong_code")
+        ]
+        assert load_key(key).peer_id == thief.member.machine
+        assert outcome.chain == b""
+
+
+class Between:
+    """A man in the middle: a node of its own, with another handshake on each side."""
+
+    def __init__(self, desk: Desk, node: Node) -> None:
+        self.desk = desk
+        self.node = node
+        self.at = node.addresses[0].partition("/p2p/")[0]
+        self.seen = b""
+        node.handle(JOIN, self.pass_on)
+
+    async def onward(self) -> Stream:
+        return await self.node.open_stream(self.desk.node.peer_id, self.desk.node.addresses, JOIN)
+
+    async def pass_on(self, stream: Stream) -> None:
+        """Every byte, as it is."""
+        onward = await self.onward()
+
+        async def pump(source: Stream, target: Stream) -> None:
+            with suppress(PeerUnreachable):
+                while data := await source.receive_some():
+                    self.seen += data
+                    await target.send_all(data)
+            nursery.cancel_scope.cancel()
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(pump, stream, onward)
+            nursery.start_soon(pump, onward, stream)
+        await onward.aclose()
+
+
+@asynccontextmanager
+async def open_between(desk: Desk) -> AsyncIterator[Between]:
+    async with open_node(listen=[HERE]) as node:
+        yield Between(desk, node)
+
+
+async def test_who_stands_between_two_that_use_a_short_code_makes_one_wrong_guess(
+    tmp_path: Path,
+) -> None:
+    """Every byte passes through its hands, and the code is dead before it has seen a secret."""
+    async with open_desk(tmp_path) as desk, open_between(desk) as between:
+        code = desk.invite(short=True)
+        assert isinstance(code, ShortCode)
+        seen = {
+            "through the middle": await desk.rule(code, between.at),
+            "afterwards, directly": await desk.rule(code),
+        }
+        long = desk.invite()
+        assert isinstance(long, LongCode)
+        seen["a long code, through the middle"] = await desk.rule(
+            attrs.evolve(long, addresses=()), between.at
+        )
+        show("in the middle of a join", (seen, len(between.seen)))
+        assert {said.partition(":")[0] for said in seen.values()} == {"wrong_code"}
+        for secret in (
+            code.secret,
+            *code.secret.split(b"-"),
+            long.secret,
+            long.secret.hex().encode(),
+        ):
+            assert secret not in between.seen
+        assert NAME.encode() not in between.seen
+        assert len(read_members(desk.home.folder)) == 1
+        # A wrong guess ends no long code: the right machine still uses it.
+        assert (await desk.join(long)).by == desk.node.peer_id
+
+
+async def test_who_stands_between_two_that_compare_digits_makes_them_differ(
+    tmp_path: Path,
+) -> None:
+    """By passing all on, which ends; and by a conversation of its own with each."""
+    async with open_desk(tmp_path) as desk, open_between(desk) as between:
+        shown: list[Asked] = []
+
+        async def ask() -> str:
+            with new_folder(tmp_path / "new") as folder:
+                async with open_node(identity=folder / MACHINE_KEY) as node:
+                    with pytest.raises((NotPermitted, PeerUnreachable)) as raised:
+                        await ask_members(
+                            node,
+                            called="laptop",
+                            now=time.time,
+                            at=[[parse_address(between.at)]],
+                            asked=shown.append,
+                        )
+            return raised.value.message
+
+        relayed = await ask()
+        assert desk.waiting() == ()
+
+        async def pose(stream: Stream) -> None:
+            """As the member to the newcomer, and as the newcomer to the member."""
+            near, far = Talk(stream), Talk(await between.onward())
+            opening = await near.receive(Opening, seconds=5)
+            peers = {"newcomer": between.node.peer_id, "member": desk.node.peer_id}
+            number = os.urandom(32)
+            commitment = commitment_to(number, name=opening.name, **peers)
+            await far.send(attrs.evolve(opening, proof=commitment))
+            theirs = await far.receive(Reply, seconds=5)
+            await near.send(theirs)
+            await near.receive(Proof, seconds=5)
+            await far.send(Proof(confirmation=number))
+            outcome = await far.receive(Outcome, seconds=20)
+            between.seen += repr(outcome).encode()
+            await near.send(outcome)
+
+        between.node.handle(JOIN, pose)
+        said: list[str] = []
+
+        async def asks() -> None:
+            said.append(await ask())
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(asks)
+            with trio.fail_after(10):
+                while not (desk.waiting() and len(shown) == 2):
+                    await trio.sleep(0.02)
+            (request,) = desk.waiting()
+            with pytest.raises(ConfigurationError, match="somebody else is asking"):
+                find_request(desk.home, shown[1].digits, now=time.time())
+            refuse_request(desk.home, request, now=time.time())
+        screens = {"newcomer": [each.digits for each in shown], "member": request.digits}
+        show("in the middle of an approval", (relayed, screens, said))
+        assert request.digits not in screens["newcomer"]
+        assert (request.machine, request.name) == (between.node.peer_id, "laptop")
+        assert len(read_members(desk.home.folder)) == 1
+        assert NAME.encode() not in between.seen
+
+
+async def test_a_flood_at_the_door_keeps_nobody_out(tmp_path: Path) -> None:
+    """Streams that hang, guesses and requests nearby of one host: another joins, by both ways."""
+    async with open_desk(tmp_path) as desk:
+        strangers = [load_key(tmp_path / f"{number}.key") for number in range(6)]
+        heard: dict[str, int] = {}
+        busy = trio.Event()
+
+        async def flood(number: int) -> None:
+            async with open_node(identity=tmp_path / f"{number}.key") as node:
+                while True:
+                    with suppress(PeerError):
+                        await knock(node)
+                    await trio.sleep(0.02)
+
+        async def knock(node: Node) -> None:
+            for opening in (
+                None,
+                Opening(do="code", invite="1", proof=b"A" * 33),
+                Opening(do="nearby", name="laptop", proof=b"c" * 32),
+                Opening(do="renew", chain=os.urandom(200)),
+            ):
+                stream = await node.open_stream(desk.node.peer_id, (desk.at,), JOIN)
+                talk = Talk(stream)
+                if opening is not None:
+                    await talk.send(opening)
+                with trio.move_on_after(0.1):
+                    said = (await talk.receive(Outcome, seconds=5)).refused or "nothing"
+                    heard[said] = heard.get(said, 0) + 1
+                    if said == "busy":
+                        busy.set()
+                # Left open: whoever floods does not tidy up.
+
+        async with trio.open_nursery() as nursery:
+            for number in range(len(strangers)):
+                nursery.start_soon(flood, number)
+            with trio.fail_after(10):
+                await busy.wait()
+            began = trio.current_time()
+            at = next(each for each in desk.node.addresses if "/ip6/" in each).partition("/p2p/")[0]
+            joined = await desk.join(desk.invite(), at)
+            shown: list[Asked] = []
+            with new_folder(tmp_path / "new") as folder:
+                async with open_node(identity=folder / MACHINE_KEY) as node:
+
+                    async def approve() -> None:
+                        while not shown:
+                            await trio.sleep(0.02)
+                        with trio.fail_after(5):
+                            while not any(r.digits == shown[0].digits for r in desk.waiting()):
+                                await trio.sleep(0.02)
+                        found = find_request(desk.home, shown[0].digits, now=time.time())
+                        approve_request(desk.home, found, now=time.time())
+
+                    nursery.start_soon(approve)
+                    second = await ask_members(
+                        node,
+                        called="phone",
+                        now=time.time,
+                        at=[[parse_address(at)]],
+                        asked=shown.append,
+                    )
+            seconds = trio.current_time() - began
+            nursery.cancel_scope.cancel()
+        show("flood at the door", f"{heard}; two machines joined after {seconds:.1f} s")
+        assert {joined.by, second.by} == {desk.node.peer_id}
+        assert len(desk.waiting()) <= 5
+        assert set(heard) <= {"busy", "nothing", "no_grant", "malformed", "wrong_code"}
+
+
+async def test_a_stranger_at_a_members_old_address_hears_nothing_of_a_member(
+    tmp_path: Path,
+) -> None:
+    """Every machine is off, and one of its addresses another's: a program that looks for them."""
+    async with open_desk(tmp_path) as desk:
+        with new_folder(tmp_path / "new") as folder:
+            async with open_node(identity=folder / MACHINE_KEY) as node:
+                found = await join_with(node, desk.invite(), called="x", now=time.time())
+                home = keep_joined(found, folder, now=time.time())
+    async with (
+        open_node(listen=[HERE]) as stranger,
+        open_membership(home, identity=tmp_path / "ours.key") as membership,
+        open_node(identity=tmp_path / "ours.key") as node,
+    ):
+        trap = Hostile(stranger)
+        membership._places.remember("gone", [stranger.addresses[0].partition("/p2p/")[0]])
+        async with (
+            open_upkeep(membership, node),
+            open_router(
+                node=node,
+                bootstrap=None,
+                namespace=home.namespace.name,
+                membership=membership,
+            ),
+        ):
+            await trio.sleep(2)
+        show("at an old address", (trap.greeted, trap.heard))
+        assert (trap.greeted, trap.heard) == ([], [])
 
 
 # ---- removal ----

@@ -69,10 +69,9 @@ def add(home: Home, name: str = "laptop", digits: str = "123456", host: str = "h
 
 async def ask(admin: Admin, at: str, shown: list[Asked], *, called: str = "laptop") -> Joined:
     with newcomer(admin) as (node, _):
-        joined, _ = await ask_members(
+        return await ask_members(
             node, called=called, now=time.time, at=[[parse_address(at)]], asked=shown.append
         )
-    return joined
 
 
 async def test_both_screens_show_the_same_digits_and_who_is_approved_is_a_member(
@@ -86,11 +85,21 @@ async def test_both_screens_show_the_same_digits_and_who_is_approved_is_a_member
 
             async def asks() -> None:
                 at = [[parse_address(admin.at)]]
-                joined, asked = await ask_members(
-                    node, called="laptop", now=time.time, at=at, port=1, asked=shown.append
+
+                async def confirm(joined: Joined, asked: Asked) -> bool:
+                    return asked.digits == shown[0].digits and joined.by == asked.member
+
+                came.append(
+                    await ask_members(
+                        node,
+                        called="laptop",
+                        now=time.time,
+                        at=at,
+                        port=1,
+                        asked=shown.append,
+                        confirm=confirm,
+                    )
                 )
-                assert asked.digits == shown[0].digits
-                came.append(joined)
 
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(asks)

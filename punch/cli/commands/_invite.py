@@ -6,7 +6,6 @@ import sys
 import time
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
-from datetime import UTC, datetime
 from pathlib import Path
 
 import attrs
@@ -45,7 +44,7 @@ from ...settings import (
 )
 from .._exits import ExitCode
 from .._identity import claim_identity
-from .._output import plain
+from .._output import day_of, plain
 from .._run import Shutdown, run_program
 from ._keys import expiry
 from ._namespace import home_of
@@ -202,7 +201,7 @@ def _show(settings: InviteSettings, code: Code, invite: Invite, places: Sequence
         print(text, flush=True)
     if settings.qr:
         _draw(text)
-    until = datetime.fromtimestamp(invite.ends, UTC).strftime("%Y-%m-%d %H:%M UTC")
+    until = day_of(invite.ends, "%Y-%m-%d %H:%M UTC")
     many = "one machine" if invite.uses == 1 else f"{invite.uses} machines"
     hint = "punch join"
     if settings.short and places:

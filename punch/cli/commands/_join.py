@@ -5,7 +5,6 @@ from __future__ import annotations
 import getpass
 import sys
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 
 import attrs
@@ -38,7 +37,7 @@ from ...settings import (
 )
 from .._exits import ExitCode
 from .._namespace import namespaces_folder
-from .._output import plain
+from .._output import day_of, plain
 from .._run import Shutdown, run_program
 from .._streams import read_line
 from ._namespace import host_name
@@ -200,11 +199,11 @@ def confirmed(question: str) -> bool:
 
 def _tell(joined: Joined) -> None:
     """Say what was found, before anything is written."""
-    ends = datetime.fromtimestamp(joined.member.ends, UTC).strftime("%Y-%m-%d")
     lines = [
         f"found {joined.namespace} at {joined.address}",
         f"its member there is {joined.by}, whose grant is good",
-        f"this machine may {', '.join(sorted(joined.member.scopes))}, until {ends}",
+        f"this machine may {', '.join(sorted(joined.member.scopes))}, until "
+        f"{day_of(joined.member.ends)}",
         f"that member reaches this machine at {joined.reached}"
         if joined.reached
         else f"that member does not reach this machine ({joined.trouble}): it can ask, and to be "

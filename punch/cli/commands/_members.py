@@ -6,7 +6,6 @@ import json
 import sys
 import time
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from typing import Any
 
 import attrs
@@ -31,7 +30,7 @@ from ...membership import (
 from ...settings import SWITCH, TEXT, Settings, argument, of, optional, setting
 from .._columns import aligned
 from .._exits import ExitCode
-from .._output import plain
+from .._output import day_of, plain
 from .._run import command, run_one_of
 from ._invite import MINE, NAME, SCOPE, scopes_of
 from ._join import confirmed
@@ -160,7 +159,7 @@ def _as_asking(request: NearbyRequest) -> dict[str, Any]:
 
 def _cells(row: dict[str, Any]) -> tuple[str, ...]:
     ends = row["ends"]
-    until = datetime.fromtimestamp(ends, UTC).strftime("%Y-%m-%d") if ends else "-"
+    until = day_of(ends) if ends else "-"
     may = ", ".join(row["scopes"]) or "-"
     return tuple(
         plain(cell) for cell in (row["name"] or "-", may, until, row["state"], row["machine"])

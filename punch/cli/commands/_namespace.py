@@ -7,7 +7,6 @@ import socket
 import sys
 import time
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +36,7 @@ from ...settings import (
 )
 from .._exits import ExitCode
 from .._namespace import namespaces_folder
-from .._output import plain
+from .._output import day_of, plain
 from .._run import Command, command, run_one_of
 
 NAME = argument("name", TEXT, metavar="NAME", about="what to call it")
@@ -257,7 +256,7 @@ def _as_data(home: Home) -> dict[str, Any]:
         "name": home.name,
         "scopes": sorted(grant.scopes),
         "admin": home.is_admin,
-        "ends": datetime.fromtimestamp(grant.ends, UTC).isoformat(),
+        "ends": day_of(grant.ends, "%Y-%m-%dT%H:%M:%S+00:00"),
         "root_key": "here" if home.folder.exists("root.key") else "not on this machine",
         "members": len(read_members(home.folder)),
         "folder": str(home.folder.path),
@@ -265,7 +264,7 @@ def _as_data(home: Home) -> dict[str, Any]:
 
 
 def _ends(ends: int) -> str:
-    when = datetime.fromtimestamp(ends, UTC).strftime("%Y-%m-%d")
+    when = day_of(ends)
     return f"until {when}" if ends > time.time() else f"ended {when}"
 
 

@@ -15,6 +15,9 @@ from ...network import Address
 FIND_SECONDS = 6.0
 MORE_SECONDS = 1.0
 
+# Programs of one machine, and ports that others have named there.
+MAX_PORTS_TRIED = 16
+
 
 async def find_joining(lan: Lan | None) -> tuple[Sequence[Address], ...]:
     """The addresses of each machine on the LAN that lets newcomers ask.
@@ -44,12 +47,13 @@ def _joins(record: LanRecord) -> bool:
 
 
 def _machines(records: tuple[LanRecord, ...]) -> tuple[Sequence[Address], ...]:
-    """The addresses of *records*, once for each machine: any program of it will do."""
-    machines: list[tuple[Address, ...]] = []
-    known: set[str] = set()
+    """The addresses of *records*, once for each host: any program of a machine will do.
+
+    What stands in no record hides what stands in another: whoever names an address of another
+    machine, with a wrong port say, has its own tried first there and no more.
+    """
+    hosts: dict[str, dict[Address, None]] = {}
     for record in records:
-        hosts = {address.host for address in record.addresses}
-        if not hosts & known:
-            machines.append(record.addresses)
-        known |= hosts
-    return tuple(machines)
+        for address in record.addresses:
+            hosts.setdefault(address.host, {})[address] = None
+    return tuple(tuple(addresses)[:MAX_PORTS_TRIED] for addresses in hosts.values())

@@ -2,6 +2,11 @@
 
 What a member says is checked as with a code, but for one thing: no code says which namespace is
 meant. So a person confirms that the machine that let this one in is the one with the same digits.
+Anybody on the LAN may pose as a member, so
+
+1. each machine has one conversation in which digits are shown: who looks for digits that are, by
+   chance, those of another screen, gets no second ones;
+2. one that says what it should not, or is not confirmed, keeps no other from being asked.
 """
 
 from __future__ import annotations
@@ -23,13 +28,13 @@ from ...exceptions import (
     NotPermitted,
     PeerError,
     PeerUnreachable,
+    PunchError,
     RemoteProtocolError,
 )
 from ...network import Address, Node, Stream
 from ...wire import quoted, short_word
 from .._home import Home
 from .._joining import (
-    MAX_MEMBERS_TRIED,
     PATIENCE_SECONDS,
     Joined,
     check_is_news,
@@ -49,7 +54,8 @@ from ._requests import REQUEST_SECONDS
 
 log = get_logger(__name__)
 
-REFUSALS = ("refused", "not_approved", "busy")
+# Hosts that are asked at once; a machine has a few addresses, each of which counts.
+MAX_HOSTS_TRIED = 16
 
 
 @attrs.frozen(kw_only=True)
@@ -66,6 +72,16 @@ class Asked:
     """The peer there."""
 
 
+Confirm = Callable[["Joined", Asked], Awaitable[bool]]
+"""Says whether the member that let this machine in is the one that people meant, by its digits."""
+
+
+async def believe(joined: Joined, asked: Asked) -> bool:
+    """Take the first member that lets this machine in, whoever that is: a `Confirm`."""
+    del joined, asked
+    return True
+
+
 async def ask_members(
     node: Node,
     *,
@@ -74,7 +90,8 @@ async def ask_members(
     at: Sequence[Sequence[Address]],
     port: int = 0,
     asked: Callable[[Asked], None],
-) -> tuple[Joined, Asked]:
+    confirm: Confirm = believe,
+) -> Joined:
     """Ask members until one lets this machine in; nothing is written yet.
 
     Args:
@@ -84,10 +101,12 @@ async def ask_members(
       at: Where members are: of each machine its addresses, of which the first that answers counts.
       port: TCP port at which *node* can be dialled back; 0 for none.
       asked: Is called with each member that was asked, to show the digits.
+      confirm: Is called with each that lets this machine in, one at a time, until one is meant.
 
     Raises:
       PeerUnreachable: if nobody answers; the text has the reason for each address.
-      NotPermitted: if all refuse, or nobody approves in time; `rule` says which.
+      NotPermitted: if all refuse, nobody approves in time, or none was confirmed; `rule` says
+        which.
       ConfigurationError: if this machine has no name.
 
     """
@@ -95,11 +114,19 @@ async def ask_members(
     if not name:
         raise ConfigurationError("say what this machine is called, for people, with --called NAME")
     reasons: list[str] = []
-    refusals: list[NotPermitted] = []
-    found: list[tuple[Joined, Asked]] = []
+    refusals: list[PunchError] = []
+    found: list[Joined] = []
     tried: set[PeerId] = set()
+    # A person answers one question at a time.
+    person = trio.Lock()
 
     async def ask_one(machine: Sequence[Address], nursery: trio.Nursery) -> None:
+        shown: list[Asked] = []
+
+        def show(one: Asked) -> None:
+            shown.append(one)
+            asked(one)
+
         for place in machine:
             try:
                 stream = await open_talk(node, place, tried)
@@ -109,20 +136,27 @@ async def ask_members(
                 reasons.append(f"{place}: {error.message}")
                 continue
             try:
-                found.append(await _ask(node, stream, name, now, str(place), port, asked))
-                nursery.cancel_scope.cancel()
-                return
-            except NotPermitted as error:
+                joined = await _ask(node, stream, name, now, str(place), port, show)
+                async with person:
+                    if not await confirm(joined, shown[0]):
+                        refusals.append(not_confirmed(joined))
+                        return
+                    found.append(joined)
+                    nursery.cancel_scope.cancel()
+                    return
+            except (NotPermitted, ConfigurationError) as error:
                 refusals.append(error)
                 return
             except (PeerError, RemoteProtocolError) as error:
                 reasons.append(f"{place}: {error}")
+                if shown:
+                    return
             finally:
                 with trio.move_on_after(1.0, shield=True):
                     await stream.aclose()
 
     async with trio.open_nursery() as nursery:
-        for machine in at[:MAX_MEMBERS_TRIED]:
+        for machine in at[:MAX_HOSTS_TRIED]:
             nursery.start_soon(ask_one, machine, nursery)
     if found:
         return found[0]
@@ -130,6 +164,15 @@ async def ask_members(
         raise refusals[0]
     raise PeerUnreachable(
         "no member lets anybody ask there: " + "; ".join(dict.fromkeys(reasons)), why="no_answer"
+    )
+
+
+def not_confirmed(joined: Joined) -> NotPermitted:
+    """The error that the member that let this machine in is not the one that people meant."""
+    return not_permitted(
+        f"{joined.namespace} was not what you meant, and nothing was written; tell its admin to "
+        f"run `punch members remove` for {joined.name or joined.member.machine}",
+        "not_confirmed",
     )
 
 
@@ -141,7 +184,7 @@ async def _ask(
     address: str,
     port: int,
     asked: Callable[[Asked], None],
-) -> tuple[Joined, Asked]:
+) -> Joined:
     peers = {"newcomer": node.peer_id, "member": stream.peer_id}
     nonce = os.urandom(NONCE_BYTES)
     talk = Talk(stream)
@@ -149,26 +192,31 @@ async def _ask(
     await talk.send(Opening(do="nearby", name=name, proof=commitment))
     reply = await talk.receive(Reply, seconds=PATIENCE_SECONDS)
     if reply.refused:
-        raise not_permitted(quoted(reply.reason), short_word(reply.refused))
+        raise _refused(address, reply)
     if len(reply.proof) != NONCE_BYTES or is_same(reply.proof, nonce):
         raise RemoteProtocolError(f"reply.proof: expected {NONCE_BYTES} bytes of its own")
     await talk.send(Proof(confirmation=nonce, name=name, port=port))
     digits = digits_of((nonce, reply.proof), name=name, **peers)
-    mine = Asked(digits=digits, address=address, member=stream.peer_id)
-    asked(mine)
+    asked(Asked(digits=digits, address=address, member=stream.peer_id))
     talk.trust()
     outcome = await talk.receive(Outcome, seconds=REQUEST_SECONDS + PATIENCE_SECONDS)
-    joined = checked(
+    if outcome.refused:
+        raise _refused(address, outcome)
+    return checked(
         outcome, me=node.peer_id, member=stream.peer_id, address=address, now=now(), expected=None
     )
-    return joined, mine
+
+
+def _refused(address: str, said: Reply | Outcome) -> NotPermitted:
+    """The error that whoever is at *address* refuses: its words, and nobody else's."""
+    return not_permitted(f"{address} says: {quoted(said.reason)}", short_word(said.refused))
 
 
 async def ask_nearby(
     *,
     called: str,
     asked: Callable[[Asked], None],
-    confirm: Callable[[Joined, Asked], Awaitable[bool]],
+    confirm: Confirm,
     at: Sequence[str] = (),
     lan: Lan | None = None,
     folder: Path | None = None,
@@ -194,14 +242,18 @@ async def ask_nearby(
     if not machines:
         machines = list(await find_joining(lan))
     async with open_joining(None, parent=folder) as (node, fresh, port):
-        joined, mine = await ask_members(
-            node, called=called, now=time.time, at=machines, port=port, asked=asked
+
+        async def confirm_news(joined: Joined, mine: Asked) -> bool:
+            check_is_news(joined.namespace.key, folder)
+            return await confirm(joined, mine)
+
+        joined = await ask_members(
+            node,
+            called=called,
+            now=time.time,
+            at=machines,
+            port=port,
+            asked=asked,
+            confirm=confirm_news,
         )
-        check_is_news(joined.namespace.key, folder)
-        if not await confirm(joined, mine):
-            raise not_permitted(
-                f"{joined.namespace} was not what you meant, and nothing was written; tell its "
-                f"admin to run `punch members remove` for {joined.name or joined.member.machine}",
-                "not_confirmed",
-            )
         return await trio.to_thread.run_sync(partial(keep_joined, joined, fresh, now=time.time()))

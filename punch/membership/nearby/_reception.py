@@ -42,7 +42,8 @@ LOOK_SECONDS = 0.5
 CLOSE_SECONDS = 15.0
 
 # Whoever stands in between may ask again and again until the digits are, by chance, those of
-# another screen: with these, in the time that a newcomer waits, once in some 30,000 attacks.
+# another screen, which shows those of four members at most: with these, in the time that a newcomer
+# waits, once in some 30,000 attacks for each.
 MAX_ASKED_OF_HOST = 8
 MAX_ASKED = 32
 ASKED_SECONDS = 600.0
@@ -105,7 +106,7 @@ class Reception:
         try:
             await self._take(talk, stream, opening, host)
         finally:
-            self.tries.end()
+            self.tries.end(host)
 
     async def _take(self, talk: Talk, stream: Stream, opening: Opening, host: str) -> None:
         membership, name = self.membership, opening.name
