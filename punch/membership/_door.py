@@ -13,10 +13,11 @@ from functools import partial
 import trio
 
 from .._logs import get_logger
-from ..access import Guess, Invite, Refusal, encode_chain
+from ..access import Guess, Invite, Refusal, encode_chain, key_of
 from ..capability import PeerId
 from ..exceptions import (
     ConfigurationError,
+    LocalProtocolError,
     NotPermitted,
     PeerError,
     PeerUnreachable,
@@ -56,6 +57,15 @@ REASONS = {
 """How an invite has ended, to what its holder is told."""
 
 
+def is_key(peer_id: PeerId) -> bool:
+    """Whether a peer has a key that a grant can be for; libp2p has others beside Ed25519."""
+    try:
+        key_of(peer_id)
+    except LocalProtocolError:
+        return False
+    return True
+
+
 def host_of(stream: Stream) -> str:
     """What stands for the machine or household at the other end, where tries are counted."""
     ip = ip_of(stream)
@@ -83,7 +93,7 @@ class Door:
 
     async def serve(self, stream: Stream) -> None:
         """Serve one stream: a `Handler`."""
-        if self.membership.grant.kind != "admin":
+        if self.membership.grant.kind != "admin" or not is_key(stream.peer_id):
             return
         host = host_of(stream)
         talk = Talk(stream)

@@ -282,7 +282,7 @@ def checked(
         name=named(outcome.name),
         by=member,
         address=address,
-        reached=outcome.reached,
+        reached=quoted(outcome.reached),
         trouble=quoted(outcome.trouble),
         outcome=outcome,
     )

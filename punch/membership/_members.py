@@ -173,7 +173,7 @@ def _key(text: str) -> PeerId:
 
 def _scopes(value: Any) -> tuple[str, ...]:
     found = map(_text, value[:MAX_SCOPES]) if isinstance(value, list) else ()
-    return tuple(text for text in found if len(text) <= MAX_SCOPE_CHARACTERS)
+    return tuple(each for each in found if len(each) <= MAX_SCOPE_CHARACTERS and each.isprintable())
 
 
 def _number(value: Any) -> int:

