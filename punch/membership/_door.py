@@ -23,12 +23,12 @@ from ..exceptions import (
     PeerUnreachable,
     RemoteProtocolError,
 )
-from ..network import Node, Stream, ip_of, plain_ip, site_of
+from ..network import Node, Stream, ip_of, plain_ip
 from ._invites import changed_invites
 from ._letting_in import grant_by, refused, renewer_of, welcome
 from ._membership import DiskMembership
 from ._messages import Opening, Outcome, Proof, Reply, Talk
-from ._tries import Tries
+from ._tries import Tries, host_of
 from .codes import SECRET_BYTES, Exchange, is_same
 from .nearby import Reception
 
@@ -64,12 +64,6 @@ def is_key(peer_id: PeerId) -> bool:
     except LocalProtocolError:
         return False
     return True
-
-
-def host_of(stream: Stream) -> str:
-    """What stands for the machine or household at the other end, where tries are counted."""
-    ip = ip_of(stream)
-    return "" if ip is None else site_of(ip)
 
 
 class Door:

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from collections import Counter, deque
 
+from ..network import Stream, ip_of, site_of
+
 # A person who mistypes a code, or a dozen machines of one household that join, stay below it. A
 # try costs the member some tens of milliseconds.
 MAX_TRIES_OF_HOST = 12
@@ -25,6 +27,12 @@ MISSES_SECONDS = 3600.0
 
 # Hosts whose misses are counted; those of the oldest are forgotten first.
 MAX_MISSED_HOSTS = 4096
+
+
+def host_of(stream: Stream) -> str:
+    """What stands for the machine or household at the other end, where tries are counted."""
+    ip = ip_of(stream)
+    return "" if ip is None else site_of(ip)
 
 
 class Tries:

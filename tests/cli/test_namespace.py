@@ -11,7 +11,8 @@ from punch.cli import ExitCode, place_of
 from punch.cli.commands._members import members
 from punch.cli.commands._namespace import leave, namespace
 from punch.discovery import DEFAULT_NAMESPACE
-from punch.membership import MemberRecord, find_home
+from punch.libp2p import load_key
+from punch.membership import MemberRecord, find_home, read_removals
 from punch.membership._members import add_members
 from punch.settings import NetworkSettings, load, parse_flags
 
@@ -110,3 +111,23 @@ def test_a_grant_that_outlasts_the_calendar_is_shown(
         assert "after 9999" in capsys.readouterr().out
     assert members([]) == ExitCode.OK
     assert "after 9999" in capsys.readouterr().out
+
+
+def test_a_machine_that_calls_itself_by_the_key_of_another_is_removed(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """Two that are called by each other's keys, too: a key means the machine that has it."""
+    namespace(["create", "home", "--called", "attic"])
+    home = find_home("home")
+    assert home is not None
+    one, two = (load_key(tmp_path / name).peer_id for name in ("one.key", "two.key"))
+    records = [
+        MemberRecord(machine=machine, name=name, number=1)
+        for machine, name in ((one, two), (two, one))
+    ]
+    add_members(home.folder, records)
+    assert members(["remove", one]) == ExitCode.OK
+    lock = read_removals(home)
+    assert (lock.removed_up_to(one), lock.removed_up_to(two)) == (1, 0)
+    assert members(["remove", two]) == ExitCode.OK
+    capsys.readouterr()

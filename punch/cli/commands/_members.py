@@ -169,11 +169,10 @@ def _cells(row: dict[str, Any]) -> tuple[str, ...]:
 def _find(home: Home, who: str) -> MemberRecord:
     members = read_members(home.folder)
     lock = read_removals(home)
-    found = [
-        each
-        for each in members.values()
-        if who in (each.machine, each.name) and each.number > lock.removed_up_to(each.machine)
-    ]
+    known = [each for each in members.values() if each.number > lock.removed_up_to(each.machine)]
+    # A machine may call itself by the key of another: a key means the machine that has it.
+    found = [each for each in known if who == each.machine]
+    found = found or [each for each in known if who == each.name]
     if len(found) == 1:
         return found[0]
     if found:

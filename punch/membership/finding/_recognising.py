@@ -20,6 +20,7 @@ from ...exceptions import PeerError, RemoteProtocolError
 from ...network import Node, Stream
 from .._membership import DiskMembership
 from .._messages import Opening, Outcome, Talk
+from .._tries import Tries, host_of
 from ..codes import is_same
 
 PROTOCOL = "/punch/member/1"
@@ -29,8 +30,12 @@ PROOF_BYTES = SALT_BYTES + 32
 
 PATIENCE_SECONDS = 5.0
 
-# Askers that are served at a time: a stranger gets no further than its first words.
+# Askers that are served in a minute and at a time, of one host and in all: members look for each
+# other a few times a minute, and a stranger gets no further than its first words.
+MAX_ASKED_OF_HOST = 240
+MAX_ASKED = 1200
 MAX_AT_ONCE = 64
+MAX_AT_ONCE_OF_HOST = 8
 
 
 def proof_of(namespace: Namespace, salt: bytes, *, asker: PeerId, asked: PeerId) -> bytes:
@@ -49,18 +54,23 @@ class Recognised:
 
     def __init__(self, membership: DiskMembership) -> None:
         self._membership = membership
-        self._under_way = 0
+        self._tries = Tries(
+            of_host=MAX_ASKED_OF_HOST,
+            in_all=MAX_ASKED,
+            at_once=MAX_AT_ONCE,
+            of_host_at_once=MAX_AT_ONCE_OF_HOST,
+        )
 
     async def serve(self, stream: Stream) -> None:
         """Serve one stream: a `Handler`."""
-        if self._under_way >= MAX_AT_ONCE:
+        host = host_of(stream)
+        if not self._tries.begin(host, now=trio.current_time()):
             return
-        self._under_way += 1
         try:
             with suppress(PeerError, RemoteProtocolError):
                 await self._serve(Talk(stream), stream.peer_id)
         finally:
-            self._under_way -= 1
+            self._tries.end(host)
 
     async def _serve(self, talk: Talk, asker: PeerId) -> None:
         membership = self._membership

@@ -15,12 +15,12 @@ import trio
 from ..._logs import get_logger
 from ...access import Invite
 from ...exceptions import ConfigurationError, NotPermitted, PeerError, RemoteProtocolError
-from ...network import Stream, ip_of, site_of
+from ...network import Stream
 from .._letting_in import grant_by, refused, welcome
 from .._members import named
 from .._membership import DiskMembership
 from .._messages import Opening, Outcome, Proof, Reply, Talk
-from .._tries import Tries
+from .._tries import Tries, host_of
 from ..codes import is_same
 from ._digits import COMMITMENT_BYTES, NONCE_BYTES, commitment_to, digits_of, shown_digits
 from ._requests import (
@@ -98,8 +98,7 @@ class Reception:
         if not name or name != opening.name or len(opening.proof) != COMMITMENT_BYTES:
             await talk.send(UNNAMED)
             return
-        ip = ip_of(stream)
-        host = "" if ip is None else site_of(ip)
+        host = host_of(stream)
         if not self.tries.begin(host, now=trio.current_time()):
             await talk.send(BUSY)
             return

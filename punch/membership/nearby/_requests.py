@@ -85,7 +85,8 @@ def read_requests(home: Home, *, now: float) -> tuple[NearbyRequest, ...]:
 def find_request(home: Home, who: str, *, now: float) -> NearbyRequest:
     """The waiting request that *who* means: by its digits, or by the name of the machine.
 
-    A name that looks like digits is never meant: a machine could call itself like another's.
+    A name that looks like digits is never meant, and a key before a name: a machine could call
+    itself like another's.
 
     Raises:
       ConfigurationError: if there is none, or several could be meant.
@@ -96,7 +97,8 @@ def find_request(home: Home, who: str, *, now: float) -> NearbyRequest:
     if digits is not None:
         found = [each for each in waiting if each.digits == digits]
     else:
-        found = [each for each in waiting if who in (each.name, each.machine)]
+        found = [each for each in waiting if who == each.machine]
+        found = found or [each for each in waiting if who == each.name]
     if len(found) == 1:
         return found[0]
     if found:
