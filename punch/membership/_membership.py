@@ -144,9 +144,13 @@ class DiskMembership:
     def remember(self, registrations: Iterable[Registration]) -> None:
         """Keep where members are, for the next start."""
         self.heard_at = trio.current_time()
+        machines = {member.peer_id: member.machine for member in self.lock.remembered}
         for registration in registrations:
             if registration.peer_id != self.process:
-                self._places.remember(registration.peer_id, registration.addresses)
+                machine = machines.get(registration.peer_id)
+                # One that has shown its grant too long ago comes with its next news.
+                if machine is not None:
+                    self._places.remember(registration.peer_id, registration.addresses, machine)
                 if len(self._heard) < MAX_HEARD:
                     self._heard[registration.peer_id] = self.now()
 

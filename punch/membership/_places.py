@@ -1,13 +1,18 @@
 """Where the members of a namespace were, for the next start: a few addresses of each.
 
-An address is another peer's word. Who answers there has to show a grant like everybody else.
+An address is another peer's word. Who answers there has to show a grant like everybody else. A
+machine may have any number of programs, and makes grants for them by itself: a few of one are kept,
+so that none takes the places of all others.
 """
 
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterable
 from typing import Any
+
+import attrs
 
 from ..exceptions import ConfigurationError
 from ..network import parse_address, unfit
@@ -19,10 +24,24 @@ FILE = "places.json"
 # Peers of one namespace whose addresses are kept: more than anybody tries at a start.
 MAX_PEERS = 256
 
+MAX_PEERS_OF_MACHINE = 8
+"""Programs of one machine: it runs two or three."""
+
 MAX_PLACES = 64
 """Addresses that are given out at once."""
 
 MAX_ADDRESS_CHARACTERS = 512
+
+
+@attrs.frozen
+class Place:
+    """What is known of one peer."""
+
+    addresses: tuple[str, ...]
+    """Where it was."""
+
+    machine: str | None = None
+    """The machine whose grant it has shown; `None` if it was found by its address."""
 
 
 class Places:
@@ -39,28 +58,27 @@ class Places:
         self._peers = read_places(folder)
         self._is_changed = False
 
-    def remember(self, peer: str, addresses: Iterable[str]) -> None:
-        """Keep where *peer* is; nothing is written yet."""
-        kept = dialled(addresses)
-        if not kept:
+    def remember(self, peer: str, addresses: Iterable[str], machine: str | None = None) -> None:
+        """Keep where *peer*, a program of *machine*, is; nothing is written yet."""
+        kept = Place(dialled(addresses), machine)
+        if not kept.addresses:
             return
         before = self._peers.pop(peer, None)
         self._peers[peer] = kept
-        while len(self._peers) > MAX_PEERS:
-            del self._peers[next(iter(self._peers))]
+        self._peers = bounded(self._peers)
         # That somebody was heard of again is no reason to write a file every second.
         self._is_changed = self._is_changed or before != kept
 
     def all(self) -> tuple[str, ...]:
         """Addresses with identities, those of the peer that was heard of last first."""
         newest = reversed(self._peers.values())
-        found = (each for kept in newest for each in kept if "/p2p/" in each)
+        found = (each for kept in newest for each in kept.addresses if "/p2p/" in each)
         return tuple(dict.fromkeys(found))[:MAX_PLACES]
 
     def bare(self) -> tuple[str, ...]:
         """All addresses without identities: another program may be there than before."""
         newest = reversed(self._peers.values())
-        found = (each.partition("/p2p/")[0] for kept in newest for each in kept)
+        found = (each.partition("/p2p/")[0] for kept in newest for each in kept.addresses)
         return tuple(dict.fromkeys(found))[:MAX_PLACES]
 
     def flush(self) -> None:
@@ -70,7 +88,22 @@ class Places:
             add_places(self._folder, self._peers)
 
 
-def read_places(folder: Folder) -> dict[str, tuple[str, ...]]:
+def bounded(peers: dict[str, Place]) -> dict[str, Place]:
+    """Those of *peers* that are kept, the last ones: not too many of one machine, and in all."""
+    kept: dict[str, Place] = {}
+    programs: Counter[str] = Counter()
+    for peer, place in reversed(peers.items()):
+        if place.machine is not None:
+            programs[place.machine] += 1
+            if programs[place.machine] > MAX_PEERS_OF_MACHINE:
+                continue
+        kept[peer] = place
+        if len(kept) == MAX_PEERS:
+            break
+    return dict(reversed(kept.items()))
+
+
+def read_places(folder: Folder) -> dict[str, Place]:
     """What is kept in *folder*; what is damaged is left out."""
     try:
         found: Any = json.loads(folder.read(FILE) or b"{}")
@@ -78,22 +111,23 @@ def read_places(folder: Folder) -> dict[str, tuple[str, ...]]:
         return {}
     if not isinstance(found, dict):
         return {}
-    peers = {
-        peer: dialled(each for each in addresses if isinstance(each, str))
-        for peer, addresses in found.items()
-        if isinstance(addresses, list)
-    }
-    return {peer: addresses for peer, addresses in peers.items() if addresses}
+    peers = {peer: _place(each) for peer, each in found.items() if isinstance(each, dict)}
+    return {peer: place for peer, place in peers.items() if place.addresses}
 
 
-def add_places(folder: Folder, news: dict[str, tuple[str, ...]]) -> None:
+def _place(found: dict[str, Any]) -> Place:
+    addresses, machine = found.get("addresses"), found.get("machine")
+    texts = [each for each in addresses if isinstance(each, str)] if type(addresses) is list else []
+    return Place(dialled(texts), machine if isinstance(machine, str) else None)
+
+
+def add_places(folder: Folder, news: dict[str, Place]) -> None:
     """Write *news*, with what other processes of this machine have written meanwhile."""
     with folder.locked():
-        kept = {
-            peer: addresses for peer, addresses in read_places(folder).items() if peer not in news
-        } | news
-        last = dict(list(kept.items())[-MAX_PEERS:])
-        folder.write(FILE, json.dumps(last, indent=0).encode() + b"\n")
+        before = read_places(folder)
+        kept = bounded({peer: place for peer, place in before.items() if peer not in news} | news)
+        plain = {peer: attrs.asdict(place) for peer, place in kept.items()}
+        folder.write(FILE, json.dumps(plain, indent=0).encode() + b"\n")
 
 
 def dialled(addresses: Iterable[str]) -> tuple[str, ...]:

@@ -19,10 +19,11 @@ import trio
 from membership.test_joining import Admin, join, newcomer, open_admin, opened
 from membership.test_nearby import ask, until, waiting
 
-from punch.access import Issuer, Kind, Lock, encode_chain, fingerprint_of
+from punch.access import Chain, Issuer, Kind, Lock, Member, encode_chain, fingerprint_of
 from punch.capability import PeerId
 from punch.exceptions import ConfigurationError, NotPermitted, PeerUnreachable
-from punch.libp2p import load_key, verify
+from punch.libp2p import Key, load_key, verify
+from punch.libp2p._identity import new_key_pair, peer_id_of
 from punch.membership import (
     Asked,
     DiskMembership,
@@ -36,6 +37,7 @@ from punch.membership import (
 from punch.membership import _members as members
 from punch.membership._home import CHAIN
 from punch.membership._messages import PROTOCOL, Opening, Outcome, Proof, Reply, Talk, encode
+from punch.membership._places import MAX_PEERS_OF_MACHINE
 from punch.membership._renewing import renew
 from punch.membership._serving import scout
 from punch.membership._tries import (
@@ -49,6 +51,7 @@ from punch.membership.finding import MEMBER, Recognised
 from punch.membership.finding import _finding as finding
 from punch.membership.nearby import _digits, commitment_to, digits_of
 from punch.network import Stream, parse_address
+from punch.wire import Registration
 
 
 def show(attack: str, seen: object) -> None:
@@ -534,6 +537,50 @@ async def test_a_renewal_makes_no_machine_of_an_admin(kind: Kind, tmp_path: Path
         given = {"kind": kind, "scopes": scopes - {"listen"}}
         assert await renew(ours, node)
         assert (home.grant.kind, home.grant.owner) == (kind, home.machine)
+
+
+async def test_a_machine_with_hundreds_of_programs_takes_nobodys_place(tmp_path: Path) -> None:
+    """Whoever is off for a night comes back through the others, which are on its disk still."""
+    async with open_admin(tmp_path) as admin:
+        home, now = admin.home, time.time()
+        lock = Lock(home.namespace, verify)
+        key = home.key()
+        issuer = Issuer(key=key.peer_id, sign=key.sign, chain=home.chain())
+        ours = DiskMembership(home, tmp_path / "ours.key")
+
+        def hears(machine: Key, chain: Chain, programs: int) -> None:
+            signs = Issuer(key=machine.peer_id, sign=machine.sign, chain=chain)
+            for _ in range(programs):
+                program = new_key_pair()
+                peer_id = peer_id_of(program)
+                process = signs.issue_process(lock, peer_id, now=now)
+                found = ours.lock.judge(peer_id, encode_chain(process), now)
+                assert isinstance(found, Member)
+                heard.append(peer_id)
+                ours.remember(
+                    [
+                        Registration(
+                            peer_id=peer_id,
+                            namespace="home",
+                            roles=frozenset({"listener"}),
+                            addresses=(f"/ip4/192.0.2.1/tcp/{len(heard)}/p2p/{peer_id}",),
+                            incarnation=1,
+                            sequence=1,
+                            lifetime=60.0,
+                        )
+                    ]
+                )
+
+        heard: list[PeerId] = []
+        for name, programs in (("lamp", 2), ("evil", 300)):
+            machine = load_key(tmp_path / f"{name}.key")
+            hears(machine, issuer.issue(lock, machine.peer_id, now=now), programs)
+            ours.flush()
+        for again in (ours, DiskMembership(home, tmp_path / "ours.key")):
+            kept = {PeerId(place.rpartition("/")[2]) for place in again.places()}
+            assert set(heard[:2]) <= kept
+            assert len(kept & set(heard[2:])) == MAX_PEERS_OF_MACHINE
+        show("places of a machine with 300 programs, of all", (MAX_PEERS_OF_MACHINE, len(kept)))
 
 
 async def test_a_peer_with_another_kind_of_key_is_no_guest(
