@@ -136,6 +136,10 @@ class FakeMembership:
             self.remembered.pop(registration.peer_id, None)
             self.remembered[registration.peer_id] = registration
 
+    def machine_of(self, peer_id: PeerId) -> PeerId | None:
+        found = [each.machine for each in self.lock.remembered if each.peer_id == peer_id]
+        return found[0] if found else None
+
     def places(self) -> tuple[str, ...]:
         found = [
             address if "/p2p/" in address else f"{address}/p2p/{registration.peer_id}"

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from typing import Protocol
 
+from ..capability import PeerId
 from ..wire import Registration
 from ._lock import Lock
 from ._namespace import Namespace
@@ -58,4 +59,8 @@ class Membership(Protocol):
 
         Multiaddresses that end in ``/p2p/PEER_ID``.
         """
+        ...
+
+    def machine_of(self, peer_id: PeerId) -> PeerId | None:
+        """The machine of a peer whose place is kept; `None` if it has not shown a grant here."""
         ...

@@ -158,6 +158,10 @@ class DiskMembership:
         """Where members were, those that were heard of last first."""
         return tuple(dict.fromkeys([*self._own(), *self._places.all()]))
 
+    def machine_of(self, peer_id: PeerId) -> PeerId | None:
+        """The machine of a peer whose place is kept; `None` if it has not shown a grant here."""
+        return self._places.machine_of(peer_id)
+
     def bare_places(self) -> tuple[str, ...]:
         """Where members were, whoever is there now."""
         return self._places.bare()

@@ -14,6 +14,7 @@ from typing import Any
 
 import attrs
 
+from ..capability import PeerId
 from ..exceptions import ConfigurationError
 from ..network import parse_address, unfit
 from ..wire import MAX_ADDRESSES
@@ -68,6 +69,11 @@ class Places:
         self._peers = bounded(self._peers)
         # That somebody was heard of again is no reason to write a file every second.
         self._is_changed = self._is_changed or before != kept
+
+    def machine_of(self, peer: str) -> PeerId | None:
+        """The machine of a peer; `None` if it was found by its address."""
+        place = self._peers.get(peer)
+        return None if place is None or place.machine is None else PeerId(place.machine)
 
     def all(self) -> tuple[str, ...]:
         """Addresses with identities, those of the peer that was heard of last first."""

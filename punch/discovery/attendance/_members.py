@@ -1,7 +1,9 @@
 """Members of a closed namespace as meeting points: a few at a time, and others when one is gone.
 
 1. All members try the same few first, by a hash of their keys: so a newcomer that reaches any of
-   them hears of everybody, and a thousand members do not make a million streams.
+   them hears of everybody, and a thousand members do not make a million streams. Each machine
+   comes once before any comes twice: a machine has as many keys as it likes, and finds some that go
+   before all others.
 2. One that cannot be met is left in peace for a while that grows, and the next one is tried.
 3. A source whose place is gone and that finds no other forgets after a while who was there.
 
@@ -12,7 +14,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import attrs
 import trio
@@ -91,19 +93,28 @@ class Rota:
         ]
         if not free:
             return None
+        met = {self._machine(peer_id) for peer_id in places if peer_id in self._attended}
         # Those that failed last go last, whatever their hash.
-        first = min(free, key=lambda peer_id: (peer_id in self._rests, self._rank(peer_id)))
+        first = min(
+            free,
+            key=lambda peer_id: (
+                self._machine(peer_id) in met,
+                peer_id in self._rests,
+                self._rank(peer_id),
+            ),
+        )
         return first, places[first]
 
     def has_better(self, peer_id: PeerId, now: float) -> bool:
         """Whether *peer_id*, the last in rank of those that we meet, should be left for another."""
         places = self._places()
         met = [each for each in places if each in self._attended]
-        if not met or max(met, key=self._rank) != peer_id:
+        if not met or max(met, key=lambda each: self._order(each, met)) != peer_id:
             return False
+        others = [each for each in met if each != peer_id]
         return any(
             each not in self._attended
-            and self._rank(each) < self._rank(peer_id)
+            and self._order(each, others) < self._order(peer_id, others)
             # One that failed is left alone for some time after its rest: this one works.
             and not self._rests_at(each, now - MAX_REST_SECONDS)
             for each in places
@@ -133,6 +144,16 @@ class Rota:
             if len(found[peer_id]) < MAX_TRIED_ADDRESSES:
                 found[peer_id].append(text)
         return {peer_id: tuple(addresses) for peer_id, addresses in found.items()}
+
+    def _order(self, peer_id: PeerId, met: Sequence[PeerId]) -> tuple[bool, bytes]:
+        """Where *peer_id* comes beside those that are *met*: see rule 1."""
+        rank, machine = self._rank(peer_id), self._machine(peer_id)
+        is_second = any(self._machine(each) == machine and self._rank(each) < rank for each in met)
+        return is_second, rank
+
+    def _machine(self, peer_id: PeerId) -> PeerId:
+        """The machine that *peer_id* is on; itself as long as that is not known."""
+        return self._membership.machine_of(peer_id) or peer_id
 
     def _rank(self, peer_id: PeerId) -> bytes:
         return hashlib.sha256(self._membership.namespace.key + peer_id.encode()).digest()
