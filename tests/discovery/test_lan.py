@@ -256,6 +256,31 @@ async def test_strangers_that_hang_hold_nobody_up(
             await router.wait_for_peers()
 
 
+async def test_a_host_that_hangs_for_ever_holds_nobody_up(
+    network: MemoryNetwork, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It comes back as soon as a stream ends: it takes its own places, and a member is told."""
+    monkeypatch.setattr("punch.discovery.lan._asking.MAX_ASKERS", 64)
+    air = Air()
+    async with listening(network, air) as listener, trio.open_nursery() as nursery:
+        stranger = network.node("stranger")
+        await trio.sleep(1)
+
+        async def hang() -> None:
+            while True:
+                stream = await stranger.open_stream(listener.peer_id, listener.addresses, PROTOCOL)
+                await stream.receive_some()
+                await trio.sleep(0.01)
+
+        for _ in range(100):
+            nursery.start_soon(hang)
+        await trio.sleep(1)
+        async with dialing(network, air) as router:
+            with trio.fail_after(5):
+                await router.wait_for_peers()
+        nursery.cancel_scope.cancel()
+
+
 async def test_made_up_records_of_our_namespace_hide_nobody(
     network: MemoryNetwork, autojump_clock: MockClock
 ) -> None:

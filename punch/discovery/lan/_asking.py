@@ -9,13 +9,14 @@ nothing of itself but that it knows the namespace's key: neither its grant nor a
 from __future__ import annotations
 
 import secrets
+from collections import Counter
 from collections.abc import Callable
 
 import trio
 
 from ...capability import PeerId
 from ...exceptions import PeerUnreachable, RemoteProtocolError
-from ...network import Node, Stream
+from ...network import Node, Stream, ip_of, site_of
 from ...wire import Join, Registration
 from .._meeting import RENEWAL_SECONDS, SILENCE_SECONDS, FramedStream, verified
 from .._source import Announce
@@ -23,8 +24,13 @@ from ._tags import SALT_BYTES, TAG_BYTES, LanKey
 
 PROTOCOL = "/punch/lan/1"
 
-# Who ask at a time: all peers of a large LAN. A stranger gets no further than the first bytes.
+# Who ask at a time: all peers of a large LAN.
 MAX_ASKERS = 1024
+
+# Those among them that have proved nothing yet, of one host and in all: a stranger gets no further
+# than the first bytes, and a host that hangs there keeps no other out.
+MAX_UNPROVED = 256
+MAX_UNPROVED_OF_HOST = 32
 PROOF_SECONDS = 5.0
 
 PROOF_BYTES = SALT_BYTES + TAG_BYTES
@@ -57,6 +63,7 @@ class Teller:
         self._is_barred = is_barred
         self._asked = asked
         self._askers: set[trio.CancelScope] = set()
+        self._unproved: Counter[str] = Counter()
         self._has_ended = False
 
     def close(self) -> None:
@@ -77,8 +84,18 @@ class Teller:
                 self._askers.discard(scope)
 
     async def _serve(self, stream: Stream) -> None:
-        with trio.move_on_after(PROOF_SECONDS) as patience:
-            is_member = await self._may_hear(stream)
+        ip = ip_of(stream)
+        host = "" if ip is None else site_of(ip)
+        if self._unproved[host] >= MAX_UNPROVED_OF_HOST or self._unproved.total() >= MAX_UNPROVED:
+            return
+        self._unproved[host] += 1
+        try:
+            with trio.move_on_after(PROOF_SECONDS) as patience:
+                is_member = await self._may_hear(stream)
+        finally:
+            self._unproved[host] -= 1
+            if not self._unproved[host]:
+                del self._unproved[host]
         if patience.cancelled_caught or not is_member:
             return
         async with trio.open_nursery() as nursery:
