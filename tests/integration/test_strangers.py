@@ -13,6 +13,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import attrs
 import pytest
@@ -558,12 +559,12 @@ class Desk:
         """Where it is, without its identity."""
         return self.node.addresses[0].partition("/p2p/")[0]
 
-    def invite(self, **words: object) -> Code:
+    def invite(self, **words: Any) -> Code:
         code, _ = make_invite(
             self.home,
             now=time.time(),
             addresses=[parse_address(self.at)],
-            **words,  # type: ignore[arg-type] - passed on as they are
+            **words,
         )
         return code
 
@@ -850,6 +851,7 @@ async def test_a_stranger_at_a_members_old_address_hears_nothing_of_a_member(
         open_membership(home, identity=tmp_path / "ours.key") as membership,
         open_node(identity=tmp_path / "ours.key") as node,
     ):
+        assert isinstance(stranger, LibP2PNode)
         trap = Hostile(stranger)
         membership._places.remember("gone", [stranger.addresses[0].partition("/p2p/")[0]])
         async with (

@@ -247,11 +247,11 @@ async def test_what_a_hostile_member_tells_of_others_stays_bounded_and_plain(
 class Posing:
     """A stranger that poses as a member: lets everybody in at once, into its own namespace."""
 
-    def __init__(self, admin: Admin, name: str, **lies: object) -> None:
+    def __init__(self, admin: Admin, name: str, **lies: Any) -> None:
         self.node = admin.network.node(load_key(admin.folder / f"{name}.key").peer_id)
         self.node.handle(PROTOCOL, self.serve)
         self.home = create_home("home", called=name, now=time.time(), parent=admin.folder / name)
-        self.lies = lies
+        self.lies: dict[str, Any] = lies
 
     @property
     def at(self) -> str:
@@ -291,7 +291,7 @@ class Posing:
     ],
 )
 async def test_a_stranger_that_answers_first_keeps_nobody_from_the_member(
-    lies: dict[str, object], tmp_path: Path
+    lies: dict[str, Any], tmp_path: Path
 ) -> None:
     """A person says that its digits are on no screen, and the right one is waited for."""
     async with open_admin(tmp_path) as admin:
