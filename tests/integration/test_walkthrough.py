@@ -119,6 +119,7 @@ def test_two_terminals_are_enough(programs: Programs, transport: str) -> None:
     said = programs.dial("--transport", transport, "--ask", "hi")
     assert (said.code, said.out) == (0, mock_answer("hi") + "\n")
     assert "warning: this answer is simulated (backend mock)" in said.err
+    assert said.err.count("is simulated") == 1
     # A second listener finds the first one there.
     second = programs.listener("--transport", transport)
     assert not second.events("nobody was at the bootstrap address")
