@@ -245,6 +245,18 @@ class Machine(Programs):
             with suppress(CommandFailedError):
                 self.ip("addr", "add", f"{self.ip6}/64", "dev", interface, "nodad")
 
+    def destroy(self) -> None:
+        """Be gone for good: every program killed, the home deleted, the cable cut."""
+        self.ip("link", "set", "eth0", "down")
+        while pids := command("ip", "netns", "pids", self.namespace).split():
+            for pid in pids:
+                with suppress(ProcessLookupError):
+                    os.kill(int(pid), signal.SIGKILL)
+            for program in self._running:
+                program.process.poll()
+            time.sleep(0.05)
+        shutil.rmtree(self.folder)
+
     def hosts(self, names: Mapping[str, str]) -> None:
         """Have *names* stand for these addresses, from now on, for running programs too."""
         lines = {"localhost": "127.0.0.1", **names}
