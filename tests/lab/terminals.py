@@ -5,6 +5,7 @@ A block of the page that is marked ``console`` has commands, each behind the nam
 
 1. What is new each time (keys, fingerprints, codes, addresses, ports, digits, days) may differ, and
    is the same wherever the page has the same. In commands the page's own is replaced by the real.
+   A machine may be found at its IPv6 address where the page has the other: mDNS brings both.
 2. A line ``...``, and one with ``...`` at an end, stands for whatever is printed there. Where it is
    the last one, the command runs on, in a terminal of its own.
 3. Below ``# continues`` is what the last command of that machine prints after what others did.
@@ -34,7 +35,6 @@ PROMPT = "$ "
 CONTINUES = "# continues"
 INTERRUPT = "^C"
 ANYTHING = "..."
-LOOPBACK = "127.0.0.1"
 
 # A command on a busy machine; the longest looks for members on the LAN.
 COMMAND_SECONDS = 40.0
@@ -46,11 +46,15 @@ NAMES = {
     "host": r"\b\d{1,3}(?:\.\d{1,3}){3}\b",
     "fingerprint": r"(?<=@)[a-z2-7]{8}\b",
 }
-NEW = NAMES | {
-    "port": r"(?<=/tcp/)\d+",
-    "digits": r"(?<![\d-])\d{3}(?=[ -]\d{3}(?![\d-]))|(?<=(?<![\d-])\d{3}[ -])\d{3}(?![\d-])",
-    "day": r"\b\d{4}-\d\d-\d\d(?: \d\d:\d\d UTC)?",
-}
+NEW = (
+    {"place": r"(?<=/)ip[46]/[0-9a-f.:]+"}
+    | NAMES
+    | {
+        "port": r"(?<=/tcp/)\d+",
+        "digits": r"(?<![\d-])\d{3}(?=[ -]\d{3}(?![\d-]))|(?<=(?<![\d-])\d{3}[ -])\d{3}(?![\d-])",
+        "day": r"\b\d{4}-\d\d-\d\d(?: \d\d:\d\d UTC)?",
+    }
+)
 TOKEN = re.compile("|".join(f"(?P<{kind}>{pattern})" for kind, pattern in NEW.items()))
 
 # How a program ends that is interrupted: it had nothing left to do, or it had.
@@ -196,8 +200,11 @@ class Player:
     def __init__(self, folder: Path, machines: Mapping[str, Machine]) -> None:
         self.machines = {machine.name: machine for machine in machines.values()}
         self.known = {address: machine.ip4 for address, machine in machines.items()}
-        self.known |= {LOOPBACK: LOOPBACK}
         """What stands on the page for something that is new each time, and what it is now."""
+        self._places = {
+            f"ip4/{address}": f"(?:ip4/{re.escape(machine.ip4)}|ip6/{machine.ip6})"
+            for address, machine in machines.items()
+        }
         self.running: dict[str, list[Terminal]] = {name: [] for name in self.machines}
         """Of each machine, the commands that run on."""
         self._last: dict[str, Terminal] = {}
@@ -268,6 +275,8 @@ class Player:
                 parts.append(r"[\s\S]*")
             elif kind == "day":
                 parts.append(NEW[kind])
+            elif kind == "place":
+                parts.append(self._places[token[0]])
             elif token[0] in self.known:
                 parts.append(re.escape(self.known[token[0]]))
             elif token[0] in groups:
