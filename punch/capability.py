@@ -169,10 +169,14 @@ class Lane:
     """Threads the backend computes with."""
 
     max_seconds: float | None = None
-    """Seconds that it works on one answer for another owner's peer, `None` for no cap."""
+    """Seconds that it works on one answer for the peer that is told so, `None` for no cap."""
 
     max_priority: int | None = None
-    """The highest priority that it takes from another owner's peer, `None` for no cap."""
+    """The highest priority that it takes from the peer that is told so, `None` for no cap."""
+
+    closed_for: float | None = None
+    """Seconds until it takes requests of the peer that is told so, by the hours that its owner has
+    set for that peer; `None` if it takes them now."""
 
     reason: str | None = None
     """Why it is not ready, in a sentence of its peer's; `None` if there is no more to say."""

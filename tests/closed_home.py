@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+import time
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
 import trio
-from made_up_members import FakeMembership, MadeUpMember, MadeUpNamespace
+from made_up_members import DAY, FakeMembership, MadeUpMember, MadeUpNamespace
 
 from punch import Router, open_router
 from punch.admission import NO_CAPS, Caps
-from punch.backends import Backend, MockBackend, MockScript
+from punch.backends import MockBackend, MockScript
 from punch.capability import PeerId
-from punch.listener import Listener, open_listener
+from punch.events import Bus
+from punch.listener import Listener, OneOrMore, open_listener
+from punch.routing import Policy
 from punch.testing import MemoryNetwork
 
 
@@ -29,12 +32,29 @@ class Home:
         self._scopes: dict[str, trio.CancelScope] = {}
 
     def member(
-        self, name: str, *, knows: Sequence[str] = (), owner: str | None = None
+        self,
+        name: str,
+        *,
+        knows: Sequence[str] = (),
+        owner: str | None = None,
+        called: str = "",
+        on: str | None = None,
     ) -> FakeMembership:
-        """The membership of the node of this name, which knows where others are."""
-        self.members[name] = self.closed.machine(
-            name, by=self.desk, owner=None if owner is None else PeerId(owner)
-        )
+        """The membership of the node of this name, which knows where others are.
+
+        It is a machine, which people call *called*, or a process *on* one.
+        """
+        if on is None:
+            self.members[name] = self.closed.machine(
+                name,
+                by=self.desk,
+                owner=None if owner is None else PeerId(owner),
+                called=called,
+            )
+        else:
+            # A process grant lasts a day, by the clock that a door looks at.
+            ends = int(time.time()) + DAY // 2
+            self.members[name] = self.closed.process(name, on=self.members[on], ends=ends)
         membership = self.memberships[name] = self.members[name].membership()
         nodes = [self.network._nodes[PeerId(each)] for each in knows]
         membership.extra_places = tuple(f"{node.addresses[0]}/p2p/{node.peer_id}" for node in nodes)
@@ -48,9 +68,11 @@ class Home:
         knows: Sequence[str] = (),
         bootstrap: str | None = None,
         membership: FakeMembership | None = None,
-        backend: Backend | None = None,
+        backend: OneOrMore | None = None,
         strangers: Caps = NO_CAPS,
         limits: Mapping[str, Caps] | None = None,
+        wall: Callable[[], float] = time.time,
+        events: Bus | None = None,
     ) -> AsyncIterator[Listener]:
         """A listener of the namespace."""
         async with open_listener(
@@ -62,6 +84,8 @@ class Home:
             membership=membership or self.member(name, knows=knows),
             strangers=strangers,
             limits=limits,
+            wall=wall,
+            events=events,
         ) as listener:
             yield listener
 
@@ -90,6 +114,8 @@ class Home:
         knows: Sequence[str] = (),
         bootstrap: str | None = None,
         membership: FakeMembership | None = None,
+        policy: Policy | str = "completion-time",
+        events: Bus | None = None,
     ) -> AsyncIterator[Router]:
         """A router of the namespace."""
         async with open_router(
@@ -97,6 +123,8 @@ class Home:
             bootstrap=bootstrap,
             namespace="home",
             membership=membership or self.member(name, knows=knows),
+            policy=policy,
+            events=events,
         ) as router:
             yield router
 

@@ -21,7 +21,19 @@ from typing import Protocol
 import attrs
 from libp2p.crypto.keys import KeyPair
 
-from punch.access import Chain, Grant, Kind, Lock, Namespace, Sign, encode_chain, remove, sign_grant
+from punch.access import (
+    Chain,
+    Grant,
+    Kind,
+    Lock,
+    Namespace,
+    Sign,
+    encode_chain,
+    hidden_name,
+    remove,
+    sign_grant,
+)
+from punch.access._grant import NAME_SALT_BYTES
 from punch.capability import PeerId
 from punch.libp2p import _identity
 from punch.testing._memory import _hash
@@ -100,6 +112,8 @@ class FakeMembership:
         """What the program has asked to keep."""
         self.extra_places: tuple[str, ...] = ()
         """Places that are known from the start, before all others."""
+        self.names: dict[PeerId, str] = {}
+        """What this machine calls others."""
         self._chain = chain
         self._watchers: list[Callable[[], None]] = []
 
@@ -110,6 +124,9 @@ class FakeMembership:
     @property
     def takes_newcomers(self) -> bool:
         return False
+
+    def called(self, machine: PeerId) -> str:
+        return self.names.get(machine, "")
 
     def chain(self) -> bytes:
         return self._chain
@@ -209,9 +226,10 @@ class MadeUpNamespace:
         ends: int = NOW + 90 * DAY,
         number: int = 1,
         owner: PeerId | None = None,
+        called: str = "",
     ) -> MadeUpMember:
-        """A machine; let in by an admin, or by the root."""
-        return self._grant("machine", name, by, scopes, ends, number, owner)
+        """A machine; let in by an admin, or by the root. People call it *called*."""
+        return self._grant("machine", name, by, scopes, ends, number, owner, called)
 
     def process(
         self,
@@ -262,6 +280,7 @@ class MadeUpNamespace:
         ends: int,
         number: int,
         owner: PeerId | None,
+        called: str = "",
     ) -> MadeUpMember:
         subject = self.keys.peer_id(name)
         above = by.chain[-1].grant if by is not None else None
@@ -276,6 +295,7 @@ class MadeUpNamespace:
             number=number,
             under=above.number if above is not None else 0,
             owner=owner or subject,
+            name=hidden_name(called, bytes(NAME_SALT_BYTES)) if called else b"",
         )
         signed = sign_grant(grant, self.keys.signer(grant.issuer))
         chain = (*by.chain, signed) if by is not None else (signed,)

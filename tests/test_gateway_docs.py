@@ -16,6 +16,7 @@ from gateway_client import open_client
 from starlette.routing import Route, WebSocketRoute
 from trio.testing import MockClock
 
+from punch.capability import PeerId
 from punch.dashboard import Feed, dashboard_routes, live_routes
 from punch.events import Bus, RequestRefused
 from punch.gateway import (
@@ -32,6 +33,7 @@ from punch.gateway import (
 from punch.gateway._app import EXPOSED, PUBLIC
 from punch.gateway._endpoint import MAX_REQUEST_ID_CHARACTERS
 from punch.gateway.bodies import CODES, parse, read, rules_of
+from punch.listener import MemberUsage
 from punch.settings import GatewaySettings, settings_of
 
 ROOT = Path(__file__).parent.parent
@@ -258,7 +260,8 @@ def test_every_limit_of_a_client_is_in_the_table() -> None:
 
 async def test_every_metric_is_listed_with_its_labels(autojump_clock: MockClock) -> None:
     """As a gateway tells them that has seen something of each kind."""
-    metrics = Metrics(Watched())
+    member = MemberUsage(machine=PeerId("machine"), name="desk", requests=1)
+    metrics = Metrics(Watched(), served=lambda: (member,))
     for record in (records.easy(), records.continued()):
         for event in records.life(record):
             metrics.hear(event)

@@ -35,6 +35,10 @@ class Membership(Protocol):
         """Whether a machine that is no member may ask this one to be let in."""
         ...
 
+    def called(self, machine: PeerId) -> str:
+        """What people call a machine on this one; empty if that is not known here."""
+        ...
+
     def chain(self) -> bytes:
         """The chain of this process's key, encoded; it is another one each day."""
         ...

@@ -1,8 +1,11 @@
-"""Decides what a listener does for peers that are not its owner.
+"""Decides what a listener does for peers that are not its owner, and for members that it limits.
 
-What exceeds a cap is refused, so that the next peer is asked, and is never cut short. A request
-that names no `max_tokens` asks for no certain length: the cap is then the longest answer there is
-here, as a model's context is, and the answer says that it ended by its length.
+1. What exceeds a cap is refused, so that the next peer is asked, and is never cut short.
+2. A request that names no `max_tokens` asks for no certain length: the cap is then the longest
+   answer there is here, as a model's context is, and the answer says that it ended by its length.
+3. A request of priority 0 asks for no certain priority: under a cap below 0 it waits as one of the
+   cap's priority does.
+4. Hours are looked at when a request arrives: what was begun, or waits, is answered to its end.
 """
 
 from __future__ import annotations
@@ -10,20 +13,26 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime
 
 import attrs
 import trio
 
-from ..capability import Capability
+from ..capability import Capability, Lane
 from ..exceptions import ConfigurationError, PeerRefused
+from ..routing.names import stands_for
 from ..wire import LIMITS, CommandRequest
+from ._hours import Hours, fault_of_hours, is_within, seconds_until, spelled
 
 _REMEDY = "or have its owner allow more"
+
+OFF_HOURS = "off hours"
+"""State of a lane towards a peer that it answers at other hours."""
 
 
 @attrs.frozen(kw_only=True)
 class Caps:
-    """What peers of other owners may ask for; `None` for no cap."""
+    """What certain peers may ask of a listener; `None` for no cap."""
 
     max_output: int | None = None
     """Tokens of one answer."""
@@ -35,9 +44,9 @@ class Caps:
     """Priority of a request."""
 
     models: frozenset[str] | None = None
-    """Names of the models, as they are offered."""
+    """Names of the models, as they are offered; a ``*`` in one stands for any characters."""
 
-    hours: tuple[int, int] | None = None
+    hours: Hours | None = None
     """From which hour of the day until before which, by the listener's clock; ``(22, 7)`` is the
     night."""
 
@@ -52,36 +61,53 @@ class Caps:
                     f"the cap {name} is {value}: it must be from {least} to {most}, or left out"
                 )
 
-        if self.hours is not None and not all(0 <= hour <= 24 for hour in self.hours):
-            raise ConfigurationError(
-                f"the cap hours is {self.hours}: two hours of the day from 0 to 24, as (22, 7)"
-            )
+        fault = None if self.hours is None else fault_of_hours(self.hours)
+        if fault is not None:
+            raise ConfigurationError(f"the cap hours is {self.hours}: {fault}")
 
-    def check_time(self, hour: int) -> None:
-        """Return if anything is answered in this hour of the day.
+    def over(self, others: Caps) -> Caps:
+        """These caps, and those of *others* for what these leave open."""
+        found = {
+            field.name: getattr(others, field.name)
+            for field in attrs.fields(Caps)
+            if getattr(self, field.name) is None
+        }
+        return attrs.evolve(self, **found)
+
+    def closed_for(self, now: datetime) -> float | None:
+        """Seconds until anything is answered, from the local time *now*; `None` if it is now."""
+        if self.hours is None or is_within(self.hours, now):
+            return None
+        return seconds_until(self.hours, now)
+
+    def check_time(self, now: datetime) -> None:
+        """Return if anything is answered at the local time *now*.
 
         Raises:
-          PeerRefused: if nothing is.
+          PeerRefused: if nothing is; `retry_after` says when it will be.
 
         """
-        if self.hours is None:
-            return
-        begin, end = self.hours
-        if begin <= hour < end or (begin > end and not end <= hour < begin):
+        closed_for = self.closed_for(now)
+        if closed_for is None or self.hours is None:
             return
         raise PeerRefused(
-            f"this listener answers you from {begin} to {end} o'clock by its own time, and it is "
-            f"{hour} there: ask then, {_REMEDY}"
+            f"this listener answers you {spelled(self.hours)} by its own clock, and there it is "
+            f"{now:%H:%M}: ask again from {self.hours[0]} o'clock on, {_REMEDY}",
+            retry_after=closed_for,
         )
 
+    def allows(self, model: str) -> bool:
+        """Whether the model that is offered by this name may be asked."""
+        return self.models is None or any(stands_for(each, model) for each in self.models)
+
     def check_model(self, name: str) -> None:
-        """Return if the model of this name may be asked.
+        """Return if the model that is offered by this name may be asked.
 
         Raises:
           PeerRefused: if it may not.
 
         """
-        if self.models is not None and name not in self.models:
+        if not self.allows(name):
             raise PeerRefused(
                 f"model {name!r} is not for you on this listener: ask for another, {_REMEDY}",
                 param="model",
@@ -97,19 +123,22 @@ class Caps:
         tokens, most = request.sampling.max_tokens, self.max_output
         if most is not None and tokens is not None and tokens > most:
             raise PeerRefused(
-                f"max_tokens is {tokens}; this listener makes at most {most} for peers of other "
-                f"owners: ask for less, {_REMEDY}",
+                f"max_tokens is {tokens}; this listener makes at most {most} for you: "
+                f"ask for less, {_REMEDY}",
                 param="max_tokens",
             )
-        if self.max_priority is not None and request.priority > self.max_priority:
+        limit = self.max_priority
+        if limit is not None and request.priority and request.priority > limit:
             raise PeerRefused(
-                f"priority is {request.priority}; this listener takes at most {self.max_priority} "
-                f"from peers of other owners: ask with less, {_REMEDY}",
+                f"priority is {request.priority}; this listener takes at most {limit} from you: "
+                f"ask with less, {_REMEDY}",
                 param="priority",
             )
 
     def within(self, request: CommandRequest) -> CommandRequest:
-        """*request*, which was checked, with the longest answer that it may have."""
+        """*request*, which was checked, with the most that it may have of what it leaves open."""
+        if self.max_priority is not None and request.priority > self.max_priority:
+            request = attrs.evolve(request, priority=self.max_priority)
         if self.max_output is None or request.sampling.max_tokens is not None:
             return request
         sampling = attrs.evolve(request.sampling, max_tokens=self.max_output)
@@ -128,26 +157,35 @@ class Caps:
         if not time.cancelled_caught:
             return
         raise PeerRefused(
-            f"the answer takes longer than the {self.max_seconds:g} s that this listener gives to "
-            f"peers of other owners: ask for a shorter one, {_REMEDY}",
+            f"the answer takes longer than the {self.max_seconds:g} s that this listener gives "
+            f"you: ask for a shorter one, {_REMEDY}",
             param="max_tokens",
         )
 
-    def on(self, capability: Capability) -> Capability:
-        """The claim as peers of other owners are told it."""
+    def on(self, capability: Capability, now: datetime) -> Capability:
+        """The claim as peers with these caps are told it at the local time *now*."""
         if self == NO_CAPS:
             return capability
+        closed_for = self.closed_for(now)
         return attrs.evolve(
             capability,
-            lanes=tuple(
-                attrs.evolve(lane, max_seconds=self.max_seconds, max_priority=self.max_priority)
-                for lane in capability.lanes
-            ),
+            lanes=tuple(self._on_lane(lane, closed_for) for lane in capability.lanes),
             models=tuple(
                 attrs.evolve(offer, max_output=self.max_output)
                 for offer in capability.models
-                if self.models is None or offer.name in self.models
+                if self.allows(offer.name)
             ),
+        )
+
+    def _on_lane(self, lane: Lane, closed_for: float | None) -> Lane:
+        lane = attrs.evolve(lane, max_seconds=self.max_seconds, max_priority=self.max_priority)
+        if closed_for is None or self.hours is None:
+            return lane
+        return attrs.evolve(
+            lane,
+            state=OFF_HOURS,
+            closed_for=closed_for,
+            reason=f"answers you {spelled(self.hours)} by its own clock",
         )
 
 

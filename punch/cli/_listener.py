@@ -5,7 +5,7 @@ The first listener of a namespace on a machine whose bootstrap address is free s
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
@@ -25,6 +25,7 @@ from ..network import Address, parse_address, places_here
 from ..settings import ListenerSettings, NetworkSettings, data_folder
 from ._backends import open_backend
 from ._identity import claim_identity
+from ._limits import caps_of_members, warn_of_models, warn_of_names
 from ._namespace import Place, open_membership_of, place_of
 from ._shared import bootstraps, known_peers, lan_of
 
@@ -90,14 +91,17 @@ async def open_listener_of(
     listen = [str(parse_address(text, setting=said)) for text in settings.listen]
     said = settings.said("announce")
     announce = [str(parse_address(text, setting=said)) for text in settings.announce]
+    place = place or place_of(network)
+    limits = caps_of_members(settings, place)
     async with AsyncExitStack() as stack:
         enter = stack.enter_async_context
         backends = [await enter(_backend_of(settings))] if waits else []
-        place = place or place_of(network)
         if identity is None:
             identity = stack.enter_context(claim_identity("listener", settings.identity))
         if membership is None:
             membership = await enter(open_membership_of(place, identity))
+        if membership is not None:
+            warn_of_names(limits, membership)
         for address in places:
             await enter(open_own_bootstrap(network, address))
         listener = await enter(
@@ -124,15 +128,16 @@ async def open_listener_of(
                     max_seconds=settings.stranger_seconds,
                     max_priority=settings.stranger_priority,
                 ),
+                limits=limits,
             )
         )
         if membership is not None:
             await enter(open_door(membership, listener.node))
         if waits:
-            await _join(listener)
+            await _join(listener, limits)
         else:
             nursery = await enter(open_background())
-            nursery.start_soon(_answer_later, listener, settings)
+            nursery.start_soon(_answer_later, listener, settings, limits)
         yield listener
 
 
@@ -153,15 +158,18 @@ async def _backend_of(settings: ListenerSettings) -> AsyncIterator[Backend]:
         yield backend
 
 
-async def _answer_later(listener: Listener, settings: ListenerSettings) -> None:
+async def _answer_later(
+    listener: Listener, settings: ListenerSettings, limits: Mapping[str, Caps]
+) -> None:
     """Give *listener* its lane once the backend can answer, for as long as the task lives."""
     async with _backend_of(settings) as backend:
         await listener.add(backend)
-        await _join(listener)
+        await _join(listener, limits)
         await trio.sleep_forever()
 
 
-async def _join(listener: Listener) -> None:
+async def _join(listener: Listener, limits: Mapping[str, Caps]) -> None:
+    warn_of_models(limits, listener.capability())
     # Without a limit: the bootstrap may come up later than its listeners.
     await listener.wait_until_joined()
     _announce(listener)

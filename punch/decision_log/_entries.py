@@ -194,6 +194,12 @@ class Ended:
     segments: tuple[Segment, ...] = ()
     """Which peer delivered which part; at most 64."""
 
+    key_id: str | None = None
+    """Public id of the gateway's key that pays; `None` if there is none."""
+
+    machine: PeerId | None = None
+    """The machine whose grant the listeners saw, in a closed namespace."""
+
 
 @attrs.frozen(kw_only=True)
 class Dropped:
@@ -295,6 +301,8 @@ def ended(event: Answered) -> Ended:
         finish_reason=None if event.finish_reason is None else _known(event.finish_reason),
         usage=event.usage,
         timings=event.timings,
+        key_id=event.key_id,
+        machine=event.machine,
     )
 
 

@@ -33,12 +33,19 @@ class Answer:
     """
 
     def __init__(
-        self, runs: Runs, request: CommandRequest, *, keep: bool = True, scope: str = ""
+        self,
+        runs: Runs,
+        request: CommandRequest,
+        *,
+        keep: bool = True,
+        scope: str = "",
+        key_id: str | None = None,
     ) -> None:
         self.request = request
         self._runs = runs
         self._keep = keep
         self._scope = scope
+        self._key_id = key_id
         self._deadline = 0.0
         self._position = 0
         self._shared: SharedRun | None = None
@@ -214,7 +221,12 @@ class Answer:
     async def __aenter__(self) -> Answer:
         self._deadline = trio.current_time() + (self.request.timeout or DEFAULT_TIMEOUT)
         shared = self._runs.join(
-            self, self.request, deadline=self._deadline, keep=self._keep, scope=self._scope
+            self,
+            self.request,
+            deadline=self._deadline,
+            keep=self._keep,
+            scope=self._scope,
+            key_id=self._key_id,
         )
         self._shared, self._joined = shared, shared.run
         return self

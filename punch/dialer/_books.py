@@ -37,25 +37,43 @@ class Books:
       dispatch: What the answers of a dialer share.
       request: What the caller asked for.
       deadline: When the caller gives up, in seconds of trio's clock.
+      key_id: The gateway's key that pays, if there is one.
 
     """
 
-    def __init__(self, dispatch: Dispatch, request: CommandRequest, *, deadline: float) -> None:
+    def __init__(
+        self,
+        dispatch: Dispatch,
+        request: CommandRequest,
+        *,
+        deadline: float,
+        key_id: str | None = None,
+    ) -> None:
         self.attempts = Attempts(deadline=deadline, continuable=request.continuable)
         """The tries that failed, and what to do next."""
         self.delivered = Delivered(request)
         """What the caller has got."""
-        self.log = RequestLog(dispatch.events, request, self.delivered)
+        door = dispatch.pool.door
+        self.log = RequestLog(
+            dispatch.events,
+            request,
+            self.delivered,
+            key_id=key_id,
+            machine=None if door is None else door.machine(dispatch.pool.peer_id),
+        )
         """Where it is published."""
         self.decisions: list[Decision] = []
         """Every decision that led to a try, or to giving up, in order."""
         self._said_no: list[tuple[Candidate, PunchError]] = []
+        self.request, self.deadline = request, deadline
+        """What is asked, and when its first caller gives up."""
         self._dispatch = dispatch
         self._request_id = request.request_id
 
     def stored(self, request: CommandRequest, *, deadline: float) -> Books:
         """Those of an answer that is over, in which *request* has lost its prompt."""
         lean = copy.copy(self)
+        lean.request = request
         lean.decisions = []
         lean._said_no = []
         lean.delivered = self.delivered.stored(request)

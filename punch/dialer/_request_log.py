@@ -7,6 +7,7 @@ from typing import Any
 import attrs
 import trio
 
+from ..capability import PeerId
 from ..events import Answered, Attempted, Bus, Decided
 from ..exceptions import PeerTimeout, PeerUnreachable, PunchError
 from ..peers import Candidate
@@ -27,13 +28,24 @@ class RequestLog:
       events: Where to.
       request: The request.
       delivered: What its caller has got.
+      key_id: The gateway's key that pays, if there is one.
+      machine: The machine whose grant is shown, in a closed namespace.
 
     """
 
-    def __init__(self, events: Bus, request: CommandRequest, delivered: Delivered) -> None:
+    def __init__(
+        self,
+        events: Bus,
+        request: CommandRequest,
+        delivered: Delivered,
+        *,
+        key_id: str | None = None,
+        machine: PeerId | None = None,
+    ) -> None:
         self._events = events
         self._request = request
         self._delivered = delivered
+        self._key_id, self._machine = key_id, machine
         self._began = trio.current_time()
 
     def decided(self, decision: Decision) -> None:
@@ -114,6 +126,8 @@ class RequestLog:
                 seconds=now - self._began,
                 first_text=None if first is None else first - self._began,
                 segments=tuple(map(self._lean, delivered.segments)),
+                key_id=self._key_id,
+                machine=self._machine,
                 **told,
             )
         )

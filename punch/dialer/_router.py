@@ -202,7 +202,14 @@ class Router:
         """What a person should know of the namespace, though everything works."""
         return self._dispatch.membership.warnings
 
-    def answer(self, request: CommandRequest, *, keep: bool = True, scope: str = "") -> Answer:
+    def answer(
+        self,
+        request: CommandRequest,
+        *,
+        keep: bool = True,
+        scope: str = "",
+        key_id: str | None = None,
+    ) -> Answer:
         """Ask, and take the answer as it is made.
 
         ::
@@ -220,6 +227,7 @@ class Router:
           keep: Whether to keep the answer for whoever asks again with this id: of no use if
             nobody else knows it.
           scope: What else must be the same for two requests with one id to be the same.
+          key_id: Whose request it is, for the decision log: a gateway's key. No peer is told.
 
         Raises:
           InvalidRequest: naming the value and the rule it breaks.
@@ -231,7 +239,7 @@ class Router:
         if named:
             request = attrs.evolve(request, **named)
         check_request(request)
-        return Answer(self._runs, request, keep=keep, scope=scope)
+        return Answer(self._runs, request, keep=keep, scope=scope, key_id=key_id)
 
     async def ask(
         self,

@@ -43,13 +43,12 @@ class Run:
 
     Args:
       dispatch: What the answers of a dialer share.
-      request: What the caller asked for.
-      deadline: When the caller gives up, in seconds of trio's clock.
+      books: What is written down of it, empty yet: they know what is asked, and until when.
 
     """
 
-    def __init__(self, dispatch: Dispatch, request: CommandRequest, *, deadline: float) -> None:
-        self.request = request
+    def __init__(self, dispatch: Dispatch, books: Books) -> None:
+        self.request = request = books.request
         self.response: CommandResponse | None = None
         """The whole, once it is complete."""
         self.error: PunchError | None = None
@@ -58,9 +57,9 @@ class Run:
         """What the peer last said it waits for."""
         self.prompt: Progress | None = None
         """What the peer said of the tokens of the prompt before it answered."""
-        self.deadline = deadline
+        self.deadline = books.deadline
         """When the last of its readers gives up, in seconds of trio's clock."""
-        self.books = Books(dispatch, request, deadline=deadline)
+        self.books = books
         """What is written down of it."""
         self._dispatch = dispatch
         self._asking = Asking(dispatch, self.books, stream=request.stream)

@@ -14,6 +14,7 @@ import trio
 
 from ..exceptions import RequestConflict
 from ..wire import CommandRequest, fingerprint
+from ._books import Books
 from ._dispatch import Dispatch
 from ._run import Run
 
@@ -165,6 +166,7 @@ class Runs:
         deadline: float,
         keep: bool = True,
         scope: str = "",
+        key_id: str | None = None,
     ) -> SharedRun:
         """The run for *request*: a new one, or the one that its id has already.
 
@@ -174,6 +176,7 @@ class Runs:
           deadline: When this reader gives up, in seconds of trio's clock.
           keep: Whether to keep the answer for readers that ask again.
           scope: What else must be the same for two to be the same request.
+          key_id: The gateway's key that pays, if there is one.
 
         Raises:
           RequestConflict: if the id was used for another request.
@@ -186,7 +189,8 @@ class Runs:
             # One that failed is asked anew; its readers hold on to it.
             if shared is not None:
                 self._deaths.note(shared)
-            run = Run(self.dispatch, request, deadline=deadline)
+            books = Books(self.dispatch, request, deadline=deadline, key_id=key_id)
+            run = Run(self.dispatch, books)
             run.books.attempts.deaths.before = self._deaths.count(request_id, print_)
             shared = self._runs[request_id] = SharedRun(run, print_)
             shared.billed_to = reader

@@ -67,15 +67,15 @@ class SessionPool:
         self.table = PeerTable()
         self._events = Bus() if events is None else events
         self._admit = admit
-        self._door = door_for(membership, node.peer_id, {"listen"})
+        self.door = door_for(membership, node.peer_id, {"listen"})
+        """Lets listeners in, if the namespace is closed."""
         self._node = node
         self._hello = greeting(namespace=namespace, incarnation=incarnation, version=version)
         self._states: dict[PeerId, ListenerState] = {}
         self._dials = Dials()
         self._places = Places(MAX_LISTENERS)
         self._local: LocalListener | None = None
-        self._roster_changed = trio.Event()
-        self._changed = trio.Event()
+        self._roster_changed, self._changed = trio.Event(), trio.Event()
 
     def attach(self, listener: LocalListener) -> None:
         """Also keep a session with the *listener* of this process, by loopback."""
@@ -130,7 +130,7 @@ class SessionPool:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._follow)
             nursery.start_soon(self._dials.run)
-            nursery.start_soon(trio.sleep_forever if self._door is None else self._door.run)
+            nursery.start_soon(trio.sleep_forever if self.door is None else self.door.run)
             while True:
                 self._roster_changed = trio.Event()
                 listeners = list(self._listeners(directory))
@@ -216,7 +216,7 @@ class SessionPool:
         """Have one session with a listener, from beginning to end; False if it never opened."""
         peer_id = state.listener.peer_id
         # Within this process nobody has to be let in.
-        door = None if self._is_local(peer_id) else self._door
+        door = None if self._is_local(peer_id) else self.door
         try:
             stream = await _stream_to(self._node, self._local, state, self._dials)
         except PeerUnreachable as error:

@@ -18,6 +18,9 @@ class AttemptServed(Lifecycle):
     peer_id: PeerId
     """The dialer that asked."""
 
+    machine: PeerId | None = None
+    """The key of its machine, in a closed namespace."""
+
     lane: str
     """Id of the lane that had it; empty if it reached none."""
 

@@ -119,6 +119,12 @@ class Answered(Lifecycle):
     segments: tuple[Segment, ...] = ()
     """Which peer delivered which part."""
 
+    key_id: str | None = None
+    """Public id of the gateway's key that pays; `None` if there is none."""
+
+    machine: PeerId | None = None
+    """The machine whose grant was shown to the peers, in a closed namespace."""
+
 
 @attrs.frozen(kw_only=True)
 class PeerJoined(Lifecycle):

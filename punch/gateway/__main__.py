@@ -148,7 +148,12 @@ async def serve(settings: GatewaySettings, shutdown: Shutdown) -> ExitCode:
             )
         )
         metrics = await enter(
-            open_metrics(router, events=events, waiting=lambda: quotas.statistics().waiting)
+            open_metrics(
+                router,
+                events=events,
+                waiting=lambda: quotas.statistics().waiting,
+                served=lambda: () if listener is None else listener.statistics().members,
+            )
         )
         await enter(open_canonical_log(events))
         await enter(open_spans(events, endpoint=settings.traces))

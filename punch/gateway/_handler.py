@@ -167,7 +167,9 @@ class RequestHandler:
         # as many answers.
         scope = f"{record.endpoint} {len(self._parsed.requests)}"
         try:
-            opened = self._router.answer(request, keep=record.chosen_id, scope=scope)
+            opened = self._router.answer(
+                request, keep=record.chosen_id, scope=scope, key_id=record.key_id
+            )
             async with opened as answer:
                 account.answers[index] = answer
                 try:

@@ -6,6 +6,7 @@ from ._lane import LaneStatistics, RunningLane
 from ._lanes import OneOrMore, Openable
 from ._listener import Listener, open_listener
 from ._recordings import RecordingStatistics
+from .members import MemberUsage
 
 __all__ = [
     "open_listener",
@@ -17,6 +18,7 @@ __all__ = [
     "Openable",
     "OneOrMore",
     "RecordingStatistics",
+    "MemberUsage",
     # without a namespace
     "open_executor",
     "Executor",

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import attrs
 import trio
 
-from ..admission import NO_CAPS, Caps, CapsByPeer
+from ..admission import CapsByPeer
 from ..capability import Capability, Gpu, Load
 from ..machine import Machine, MachineSample
 from ..session import PeerSession
@@ -39,7 +39,7 @@ class Adverts:
       machine: Measures the machine, if it should be.
       reports: Publishes how the lanes are, which is looked at here.
       delay: Seconds between a change and its report.
-      caps: What dialers of other owners are told that they may ask for.
+      caps: What each dialer is told that it may ask for.
       name: The machine's name for people.
 
     """
@@ -51,7 +51,7 @@ class Adverts:
         machine: Machine | None,
         reports: Reports,
         delay: float,
-        caps: Caps | CapsByPeer = NO_CAPS,
+        caps: CapsByPeer,
         name: str | None = None,
     ) -> None:
         self.lanes: Sequence[RunningLane] = ()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
+from functools import partial
 
 import attrs
 import trio
@@ -16,8 +17,8 @@ import trio
 from .._background import open_background
 from .._logs import get_logger
 from .._version import __version__
-from ..access import Member, Membership
-from ..admission import NO_CAPS, Caps, CapsByPeer
+from ..access import Membership
+from ..admission import NO_CAPS, Caps
 from ..capability import Capability, Load, ModelOffer, PeerId
 from ..events import Bus
 from ..exceptions import PeerRefused, PeerUnreachable, PunchError
@@ -43,6 +44,7 @@ from ._outcomes import Outcomes
 from ._recording import MAX_SECONDS, Recording
 from ._recordings import Recordings, RecordingStatistics
 from ._reports import Reports
+from .members import Askers, MemberUsage
 
 log = get_logger(__name__)
 
@@ -78,6 +80,9 @@ class ListenerStatistics:
     lanes: tuple[LaneStatistics, ...] = ()
     """The same by lane."""
 
+    members: tuple[MemberUsage, ...] = ()
+    """What each member of a closed namespace has asked so far; the first 256 of them."""
+
 
 Welcome = Callable[[Stream], Awaitable[None]]
 """Waits until a dialer may say who it is."""
@@ -85,11 +90,6 @@ Welcome = Callable[[Stream], Awaitable[None]]
 
 async def welcome_at_once(stream: Stream) -> None:
     """Return at once."""
-
-
-def no_member(peer_id: PeerId) -> Member | None:
-    """The member that a peer of an open namespace is."""
-    return None
 
 
 class Executor:
@@ -110,6 +110,7 @@ class Executor:
         membership: Membership | None = None,
         welcome: Welcome = welcome_at_once,
         limits: Mapping[str, Caps] | None = None,
+        wall: Callable[[], float] = time.time,
     ) -> None:
         self._node = node
         self._welcome = welcome
@@ -118,24 +119,22 @@ class Executor:
         self._incarnation = incarnation
         self._recordings = Recordings()
         self._door = door_for(membership, self.peer_id, {"dial"}, self._recordings.forget)
-        self._caps = CapsByPeer(strangers, limits, self._door.member if self._door else no_member)
+        self._askers = Askers(self._door, membership, strangers, limits, wall)
         self._outcomes = Outcomes(node.peer_id)
-        self._reports = Reports(events)
+        self._reports = Reports(events, self._askers.usage)
         self._adverts = Adverts(
             incarnation=incarnation,
             machine=machine,
             reports=self._reports,
             delay=report_delay,
-            caps=self._caps if limits else strangers,
+            caps=self._askers.caps,
             name=name,
         )
         self.lanes = Lanes(self._adverts, self._outcomes, self._reports, nursery)
         """The lanes, which may be added and removed."""
-        self._draining = False
-        self._has_left = False
+        self._draining = self._has_left = False
         self._left = trio.Event()
-        self._refused = self._cancelled = 0
-        self._calls = 0
+        self._refused = self._cancelled = self._calls = 0
         self._quiet = trio.Event()
 
     @property
@@ -155,6 +154,7 @@ class Executor:
             cancelled=self._cancelled,
             recordings=self._recordings.statistics(),
             lanes=lanes,
+            members=self._askers.usage.all(),
         )
 
     def load(self) -> Load:
@@ -225,16 +225,17 @@ class Executor:
     async def serve_call(self, call: ServerCall) -> None:
         """Answer one request, whatever happens."""
         self._calls += 1
-        arrived_at = trio.current_time()
+        machine = self._askers.machine(call)
+        served = partial(self._reports.served, call, machine, trio.current_time())
         try:
             response = await self._settle(call)
             if response.status == "refused":
                 self._refused += 1
             call.respond(_with_load(response, self, call.minor))
-            self._reports.served(call, response, arrived_at=arrived_at)
+            served(response)
         except trio.Cancelled:
             self._cancelled += 1
-            self._reports.served(call, None, arrived_at=arrived_at)
+            served(None)
             raise
         finally:
             self._calls -= 1
@@ -257,7 +258,8 @@ class Executor:
         if request.command == "ping":
             return self._outcomes.response(request, "success")
         if request.command == "capabilities":
-            return self._outcomes.response(request, "success", capability=self.capability())
+            capability = self._askers.told(call, self.capability())
+            return self._outcomes.response(request, "success", capability=capability)
         recording = self._recording(call, scope)
         response = await self._read(call, recording, scope)
         result = response.result
@@ -276,13 +278,10 @@ class Executor:
         if recording is None:
             if self._draining:
                 raise PeerRefused("shutting down")
-            caps = self._caps.of(call.dialer, is_own=call.is_own)
-            caps.check_time(time.localtime().tm_hour if caps.hours is not None else 0)
-            caps.check(request)
-            lane, offer = self.lanes.choose(request)
-            caps.check_model(offer.name)
+            asker = self._askers.within(call, request)
+            lane, offer = self.lanes.choose(request, asker.caps)
             recording = self._recordings.open(call.dialer, request, mark)
-            recording.caps, request = caps, caps.within(request)
+            recording.asker, request = asker, asker.caps.within(request)
             self._nursery.start_soon(
                 self._make, lane, recording, request, offer, now, scope.deadline
             )
@@ -335,6 +334,7 @@ class Executor:
     async def leave(self) -> None:
         """Say goodbye to the dialers, and wait until that has reached them."""
         self._has_left = True
+        self._askers.usage.say(trio.current_time(), at_once=True)
         sessions = self._adverts.sessions
         for session in tuple(sessions):
             session.close("bye", "shutting down")
@@ -370,6 +370,7 @@ async def open_executor(
     membership: Membership | None = None,
     welcome: Welcome = welcome_at_once,
     limits: Mapping[str, Caps] | None = None,
+    wall: Callable[[], float] = time.time,
 ) -> AsyncIterator[Executor]:
     """Answer the requests that come to *node*, for as long as the context lasts.
 
@@ -387,8 +388,10 @@ async def open_executor(
       strangers: What dialers of other owners may ask for.
       name: The machine's name for people; see `Capability.machine_name`.
       membership: Our membership, if the namespace is closed.
-      limits: What single members may ask for, by the name of their machine or its identity.
+      limits: What single members may ask for, by the name of their machine or its identity; what
+        is left out there is as for strangers, or for the owner.
       welcome: Waits until a dialer of a closed namespace may say who it is.
+      wall: The time, in seconds of UTC since 1970, by which the hours of limits go.
 
     Raises:
       ConfigurationError: if a value makes no sense.
@@ -409,6 +412,7 @@ async def open_executor(
             membership=membership,
             welcome=welcome,
             limits=limits,
+            wall=wall,
         )
         for backend in each_of(backends):
             await executor.lanes.add(

@@ -13,7 +13,7 @@ from hashlib import blake2b
 import attrs
 import trio
 
-from ..admission import NoRoom, Slots
+from ..admission import NO_CAPS, Caps, NoRoom, Slots
 from ..backends import Adopted, Backend, Explained, plausible
 from ..capability import Lane, Load, ModelOffer
 from ..exceptions import BackendCrashed, BackendError, OfferUnavailable, PeerRefused, PeerSimulated
@@ -77,12 +77,19 @@ class LaneStatistics:
     """Answers that the backend did not complete, so far."""
 
 
-def find_offer(backend: Backend, request: CommandRequest) -> ModelOffer | None:
-    """The offer of *backend* with the model of *request*; one that can do what is asked, if any."""
+def find_offer(
+    backend: Backend, request: CommandRequest, caps: Caps = NO_CAPS
+) -> ModelOffer | None:
+    """The offer of *backend* with the model of *request*, within *caps*.
+
+    One that can do what is asked, if there is one.
+    """
     found = [
         offer
         for offer in backend.offers
-        if request.model in (None, offer.name) and request.model_digest in (None, offer.digest)
+        if request.model in (None, offer.name)
+        and request.model_digest in (None, offer.digest)
+        and (caps.models is None or caps.allows(offer.name))
     ]
     needs = {request.command} | request.needs
     return next((offer for offer in found if needs <= offer.features), found[0] if found else None)
@@ -289,7 +296,7 @@ class RunningLane:
                 busy = slots.busy_seconds(started_at)
                 provenance = provenance_of(backend, offer)
                 recording.begin(provenance)
-                with recording.caps.time_limit():
+                with recording.asker.caps.time_limit():
                     generation = await backend.generate(request, recording.add)
                 finished = True
         finally:

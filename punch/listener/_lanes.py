@@ -18,6 +18,7 @@ import attrs
 import trio
 
 from .._logs import get_logger
+from ..admission import NO_CAPS, Caps
 from ..backends import Adopted, Backend
 from ..capability import ModelOffer
 from ..exceptions import ConfigurationError, OfferUnavailable, PeerError, PeerRefused
@@ -43,6 +44,9 @@ Openable = Backend | AbstractAsyncContextManager[Backend]
 """A backend that is open, or what an ``open_*()`` has returned."""
 
 OneOrMore = Openable | Iterable[Openable]
+
+Chosen = tuple[RunningLane, ModelOffer]
+"""A lane, and the offer of it that a request is answered with."""
 
 
 def each_of(backends: OneOrMore) -> tuple[Openable, ...]:
@@ -252,8 +256,8 @@ class Lanes:
         self._reports.look(self._lanes)
         self._adverts.change()
 
-    def choose(self, request: CommandRequest) -> tuple[RunningLane, ModelOffer]:
-        """The lane that *request* goes to, and the offer it is answered with.
+    def choose(self, request: CommandRequest, caps: Caps = NO_CAPS) -> Chosen:
+        """The lane that *request* goes to, and the offer it is answered with, within *caps*.
 
         Raises:
           OfferUnavailable: if it names an offer that is not to be had.
@@ -261,9 +265,9 @@ class Lanes:
 
         """
         if request.offer is not None:
-            return self._named(request)
+            return self._named(request, caps)
         why: PeerError | None = None
-        for lane, offer in self._candidates(request):
+        for lane, offer in self._candidates(request, caps):
             try:
                 lane.check(request, offer)
             except PeerError as error:
@@ -272,10 +276,14 @@ class Lanes:
                 return lane, offer
         if why is not None:
             raise why
-        names = ", ".join(offer.name for lane in self._lanes for offer in lane.backend.offers)
+        if request.model is not None:
+            # The same words whether there is such a model here or not.
+            caps.check_model(request.model)
+        offers = [offer.name for lane in self._lanes for offer in lane.backend.offers]
+        names = ", ".join(filter(caps.allows, offers))
         raise PeerRefused(f"no model {request.model!r} here; on offer: {names or 'none'}")
 
-    def _named(self, request: CommandRequest) -> tuple[RunningLane, ModelOffer]:
+    def _named(self, request: CommandRequest, caps: Caps) -> Chosen:
         """The very offer that *request* names, of its lane."""
         for lane in self._lanes:
             for offer in lane.backend.offers:
@@ -284,15 +292,16 @@ class Lanes:
                     and request.model in (None, offer.name)
                     and request.model_digest in (None, offer.digest)
                 ):
+                    caps.check_model(offer.name)
                     lane.check(request, offer)
                     return lane, offer
         raise OfferUnavailable(f"no offer {request.offer!r} here for this request")
 
-    def _candidates(self, request: CommandRequest) -> list[tuple[RunningLane, ModelOffer]]:
+    def _candidates(self, request: CommandRequest, caps: Caps) -> list[Chosen]:
         """The lanes that have the model, the preferred ones first."""
         lanes = self._lanes
         if len(lanes) == 1:
-            offer = find_offer(lanes[0].backend, request)
+            offer = find_offer(lanes[0].backend, request, caps)
             return [] if offer is None else [(lanes[0], offer)]
         names_none = request.model is None and request.model_digest is None
         if names_none and any(not lane.backend.simulated for lane in lanes):
@@ -300,7 +309,7 @@ class Lanes:
         found = [
             (lane, offer)
             for lane in lanes
-            if (offer := find_offer(lane.backend, request)) is not None
+            if (offer := find_offer(lane.backend, request, caps)) is not None
         ]
         if any(not lane.backend.simulated for lane, _ in found):
             found = [pair for pair in found if not pair[0].backend.simulated]

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import ipaddress
 import os
-from collections.abc import AsyncIterator, Mapping, Sequence
+import time
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from typing import Literal
@@ -215,6 +216,7 @@ async def open_listener(
     name: str | None = None,
     membership: Membership | None = None,
     limits: Mapping[str, Caps] | None = None,
+    wall: Callable[[], float] = time.time,
 ) -> AsyncIterator[Listener]:
     """A listener, for as long as the context lasts: it joins a namespace and answers its dialers.
 
@@ -258,8 +260,10 @@ async def open_listener(
       membership: Our membership of a closed namespace, which *namespace* then names: members alone
         are served, and may meet here as at a bootstrap. Where no *listen* is given, it listens on
         all addresses of this machine.
-      limits: What single members may ask for, in place of *strangers*, by the name of their machine
-        or the identity of its key; peers of our own owner have no limits.
+      limits: What single members of a closed namespace may ask for, by the name of their machine
+        or the identity of its key. What is left out there is as for *strangers*, or not capped for
+        machines of our own owner; this machine itself is never limited.
+      wall: The time, in seconds of UTC since 1970, by which the hours of limits go.
 
     Raises:
       ConfigurationError: if an argument makes no sense; the text names it.
@@ -304,6 +308,7 @@ async def open_listener(
                 membership=membership,
                 welcome=reception.welcome,
                 limits=limits,
+                wall=wall,
             )
         )
         # Lanes are timed before the namespace is joined, so that the first advert is true.

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import attrs
 
-from ..admission import NO_CAPS, Caps, CapsByPeer
+from ..admission import Caps, CapsByPeer
 from ..capability import Capability, Lane, ModelOffer
 from ..session import PeerSession
 from ..wire import Advert, Encoded, LoadReport
@@ -44,13 +44,13 @@ class News:
 
     Args:
       incarnation: Grows each time the listener starts.
-      caps: What dialers of other owners are told that they may ask for.
+      caps: What each dialer is told that it may ask for; by default all that there is.
 
     """
 
-    def __init__(self, incarnation: int, caps: Caps | CapsByPeer = NO_CAPS) -> None:
+    def __init__(self, incarnation: int, caps: CapsByPeer | None = None) -> None:
         self._incarnation = incarnation
-        self._caps = caps
+        self._caps = caps or CapsByPeer()
         self._sequence = 0
         self._shape: object = None
         self._rates: object = None
@@ -103,10 +103,7 @@ class News:
         return is_due
 
     def _caps_of(self, session: PeerSession) -> Caps:
-        caps = self._caps
-        if isinstance(caps, CapsByPeer):
-            return caps.of(session.peer_id, is_own=session.is_own)
-        return NO_CAPS if caps == NO_CAPS or session.is_own else caps
+        return self._caps.of(session.peer_id, is_own=session.is_own)
 
     def _advert(self, capability: Capability, caps: Caps) -> Encoded:
         return Encoded(
@@ -114,7 +111,7 @@ class News:
                 incarnation=self._incarnation,
                 sequence=self._next(),
                 age=0.0,
-                capability=caps.on(capability),
+                capability=caps.on(capability, self._caps.now()),
             )
         )
 

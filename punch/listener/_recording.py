@@ -23,10 +23,10 @@ from hashlib import blake2b
 
 import trio
 
-from ..admission import NO_CAPS
 from ..capability import PeerId
 from ..session import ServerCall
 from ..wire import WINDOW, CommandRequest, CommandResponse, PromptCount, Provenance, Thought
+from .members import Asker
 
 # A dialer whose session broke dials again at once and then every second or two; one that has not
 # come back by now has most likely asked another peer.
@@ -67,8 +67,8 @@ class Recording:
         self.fingerprint = mark
         self.scope = trio.CancelScope()
         """Cancelled when the last reader has left, or when the time is up."""
-        self.caps = NO_CAPS
-        """What its dialer may ask for."""
+        self.asker = Asker(claimant=dialer)
+        """Who asks for it."""
         self.provenance: Provenance | None = None
         """Where the answer comes from, once the backend works on it."""
         self.response: CommandResponse | None = None

@@ -8,6 +8,7 @@ import attrs
 import trio
 
 from ..backends import Supervisable
+from ..capability import PeerId
 from ..events import (
     AttemptServed,
     BackendRestarted,
@@ -20,6 +21,7 @@ from ..peers import Rates
 from ..session import ServerCall
 from ..wire import CommandResponse
 from ._lane import RunningLane, reason_of
+from .members import UsageByMember
 
 REMOVED = "removed"
 """`LaneChanged.state` of a lane that was removed."""
@@ -38,17 +40,33 @@ class Reports:
 
     Args:
       events: Where it is published; `None` for nowhere.
+      usage: Where it is counted who has asked.
 
     """
 
-    def __init__(self, events: Bus | None) -> None:
+    def __init__(self, events: Bus | None, usage: UsageByMember | None = None) -> None:
         self._events = events or Bus()
+        self._usage = usage or UsageByMember()
         self._seen: dict[RunningLane, _Seen] = {}
 
     def served(
-        self, call: ServerCall, response: CommandResponse | None, *, arrived_at: float
+        self,
+        call: ServerCall,
+        machine: PeerId | None,
+        arrived_at: float,
+        response: CommandResponse | None,
     ) -> None:
-        """Publish that a request is over; *response* is `None` if it was cancelled."""
+        """Count and publish that a request is over.
+
+        Args:
+          call: The request.
+          machine: Of its dialer, in a closed namespace.
+          arrived_at: When it came, in seconds of trio's clock.
+          response: How it ended; `None` if it was cancelled.
+
+        """
+        if call.request.command not in ("ping", "capabilities"):
+            self._usage.note(machine, response, call.tokens)
         if not self._events.wants(AttemptServed):
             return
         now, request = trio.current_time(), call.request
@@ -64,6 +82,7 @@ class Reports:
                 at=now,
                 request_id=request.request_id,
                 peer_id=call.dialer,
+                machine=machine,
                 lane=lane or "",
                 model=model,
                 outcome=outcome,
@@ -87,7 +106,8 @@ class Reports:
         )
 
     def look(self, lanes: Iterable[RunningLane]) -> None:
-        """Publish the changes of *lanes* since the last look."""
+        """Publish the changes of *lanes* since the last look, and log who has asked."""
+        self._usage.say(trio.current_time())
         # Backends tell of no change by themselves, so states are compared at each advert.
         for lane in lanes:
             state, restarts = lane.state, _restarts(lane)

@@ -64,7 +64,7 @@ class Workload:
         usual = self._usual.get(offer.name, usual_output(request))
         expected = 0 if request.command in ("embed", "count") else math.ceil(min(usual, most))
         ticket = Ticket(
-            claimant=recording.key[0],
+            claimant=recording.asker.claimant,
             priority=request.priority,
             prompt_tokens=tokens_of(*request.texts),
             output_tokens=expected,

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import base64
 import json
+import math
+import time
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from typing import Any
 
 import attrs
 
 from ..access import key_of
 from ..capability import PeerId
-from ..exceptions import LocalProtocolError
+from ..exceptions import ConfigurationError, LocalProtocolError
 from ..wire import clean_name
 from ._folder import Folder
 
@@ -23,6 +26,9 @@ MAX_MEMBERS = 1024
 # What a grant may hold.
 MAX_SCOPES = 16
 MAX_SCOPE_CHARACTERS = 32
+
+# How often it is looked whether the file has changed, in seconds.
+LOOK_SECONDS = 1.0
 
 MAX_NAME_CHARACTERS = 64
 """Of a machine: as much as a line of a table has room for."""
@@ -104,6 +110,30 @@ class MemberRecord:
 def named(name: str) -> str:
     """*name* as it is kept and shown: one line, of a bounded length."""
     return (clean_name(name) or "")[:MAX_NAME_CHARACTERS].strip()
+
+
+class MemberNames:
+    """What this machine calls the others, as the file has it; other processes write it, too."""
+
+    def __init__(self, folder: Folder) -> None:
+        self._folder = folder
+        self._stamp: object = None
+        self._looked_at = -math.inf
+        self._names: dict[PeerId, str] = {}
+
+    def of(self, machine: PeerId) -> str:
+        """What a machine is called; empty if that is not known."""
+        # Also called in threads, which know no other clock.
+        now = time.monotonic()
+        if now >= self._looked_at + LOOK_SECONDS:
+            self._looked_at, stamp = now, self._folder.stamp(FILE)
+            if stamp != self._stamp:
+                self._stamp = stamp
+                # What was read before still holds where the file cannot be read.
+                with suppress(ConfigurationError):
+                    records = read_members(self._folder).values()
+                    self._names = {record.machine: record.name for record in records}
+        return self._names.get(machine, "")
 
 
 def read_members(folder: Folder) -> dict[PeerId, MemberRecord]:

@@ -39,7 +39,7 @@ from ._home import (
     read_revocations,
     record_of,
 )
-from ._members import MemberRecord, add_members
+from ._members import MemberNames, MemberRecord, add_members
 from ._places import Places
 from ._running import serving
 
@@ -81,6 +81,7 @@ class DiskMembership:
         self._machine: Key = home.key()
         self._watchers: list[Callable[[], None]] = []
         self._places = Places(home.folder)
+        self._names = MemberNames(home.folder)
         self._stamp = home.folder.stamp(CHAIN, REVOCATIONS)
         self.lock.add(read_revocations(home))
         self._has_warned = False
@@ -111,6 +112,10 @@ class DiskMembership:
     def takes_newcomers(self) -> bool:
         """Whether a machine that is no member may ask this one to be let in: an admin's only."""
         return self._grant.kind == "admin"
+
+    def called(self, machine: PeerId) -> str:
+        """What people call a machine on this one; empty if that is not known here."""
+        return self._names.of(machine)
 
     def chain(self) -> bytes:
         """The chain of this process's key, encoded."""

@@ -235,8 +235,14 @@ def nobody(failed: Sequence[FailedAttempt], decision: Decision) -> PunchError:
         error = UnknownModel(_what_is_on_offer(decision), reasons)
     else:
         error = NoPeerAvailable("no listener could answer", reasons)
-    error.retry_after = least_wait(failed)
+    error.retry_after = least_wait(failed) or _opens_in(decision)
     return error
+
+
+def _opens_in(decision: Decision) -> float | None:
+    """Seconds until the hours begin at which one of the peers answers us, if that is all it is."""
+    closed = [one.lane.closed_for for one, by in decision.removed if by.name == "state"]
+    return min((seconds for seconds in closed if seconds is not None), default=None)
 
 
 def _over_caps(decision: Decision) -> InvalidRequest | None:

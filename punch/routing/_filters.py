@@ -6,6 +6,7 @@ which is several times faster than one call a candidate.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 import attrs
@@ -148,17 +149,15 @@ def _why_context(request: RouteRequest, candidate: Candidate, now: float) -> str
 def exceeded(request: RouteRequest, candidate: Candidate) -> tuple[str, str] | None:
     """The field of *request* that exceeds a cap of *candidate*, and the rule; `None` if none does.
 
-    Caps are for peers of other owners: what its owner is told has none.
+    Caps are what its owner has set for us: what the owner itself is told has none.
     """
     tokens, most = request.max_tokens, candidate.offer.max_output
     if tokens is not None and most is not None and tokens > most:
-        return "max_tokens", f"is {tokens}; at most {most} are made for peers of other owners"
+        return "max_tokens", f"is {tokens}; at most {most} are made for us"
     limit = candidate.lane.max_priority
-    if limit is not None and request.priority > limit:
-        return (
-            "priority",
-            f"is {request.priority}; at most {limit} is taken from peers of other owners",
-        )
+    # Who says 0 says nothing, and waits as the cap has it.
+    if limit is not None and request.priority and request.priority > limit:
+        return "priority", f"is {request.priority}; at most {limit} is taken from us"
     return None
 
 
@@ -190,7 +189,7 @@ def _why_caps(request: RouteRequest, candidate: Candidate, now: float) -> str:
         return " ".join(broken)
     return (
         f"would take about {_seconds(request, candidate):.0f} s for the answer; it works "
-        f"{candidate.lane.max_seconds:g} s at most for peers of other owners"
+        f"{candidate.lane.max_seconds:g} s at most for us"
     )
 
 
@@ -252,6 +251,17 @@ def _keep_state(
     kept = [each for each in candidates if each.lane.state in ANSWERING]
     # It is better to ask a lane that may be well again than nobody, as with breakers.
     return kept or [each for each in candidates if each.lane.state == RESTS]
+
+
+def _why_state(request: RouteRequest, candidate: Candidate, now: float) -> str:
+    lane = candidate.lane
+    if lane.closed_for is None:
+        return f"takes no requests: its backend is {lane.state}"
+    hours, minutes = divmod(math.ceil(lane.closed_for / 60), 60)
+    return (
+        f"takes no requests from us at this hour, and does again in {hours} h {minutes} min: its "
+        "owner has set the hours"
+    )
 
 
 def _keep_breaker(
@@ -404,11 +414,7 @@ CAPS = Filter(name="caps", keep=_keep_caps, why=_why_caps)
 
 CONTINUATION = Filter(name="continuation", keep=_keep_continuation, why=_why_continuation)
 
-STATE = Filter(
-    name="state",
-    keep=_keep_state,
-    why=lambda request, candidate, now: f"takes no requests: its backend is {candidate.lane.state}",
-)
+STATE = Filter(name="state", keep=_keep_state, why=_why_state)
 
 BREAKER = Filter(name="breaker", keep=_keep_breaker, why=_why_breaker)
 

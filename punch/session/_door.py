@@ -135,6 +135,8 @@ class Door:
         self._visits: dict[Guest, _Visit] = {}
         # What each peer has shown last.
         self._chains: OrderedDict[PeerId, bytes] = OrderedDict()
+        # The machine in each of them, for whom it is asked at every request.
+        self._machines: dict[PeerId, tuple[bytes, PeerId]] = {}
 
     def greeting(self, hello: Hello) -> Hello:
         """*hello* with our chain of grants, as it is now."""
@@ -181,14 +183,30 @@ class Door:
         found = self._membership.lock.judge(peer_id, self._chains.get(peer_id), time.time())
         return None if isinstance(found, Refusal) else found
 
+    def machine(self, peer_id: PeerId) -> PeerId | None:
+        """The machine of a peer that was let in, or of this process; quick."""
+        chain = self._membership.chain() if peer_id == self._peer_id else self._chains.get(peer_id)
+        seen = self._machines.get(peer_id)
+        if seen is not None and seen[0] is chain:
+            return seen[1]
+        member = self.own() if peer_id == self._peer_id else self.member(peer_id)
+        if member is None or chain is None:
+            return None
+        if len(self._machines) >= MAX_KNOWN:
+            self._machines.clear()
+        self._machines[peer_id] = chain, member.machine
+        return member.machine
+
+    def own(self) -> Member | None:
+        """The member that this process is; `None` if its own grant has ended."""
+        membership = self._membership
+        found = membership.lock.judge(self._peer_id, membership.chain(), time.time())
+        return None if isinstance(found, Refusal) else found
+
     def is_own(self, peer_id: PeerId) -> bool:
         """Whether a peer that was let in is of the same owner as this one."""
-        now, lock = time.time(), self._membership.lock
-        ours = lock.judge(self._peer_id, self._membership.chain(), now)
-        theirs = lock.judge(peer_id, self._chains.get(peer_id), now)
-        if isinstance(ours, Refusal) or isinstance(theirs, Refusal):
-            return False
-        return ours.owner == theirs.owner
+        ours, theirs = self.own(), self.member(peer_id)
+        return ours is not None and theirs is not None and ours.owner == theirs.owner
 
     # ---- sessions ----
 

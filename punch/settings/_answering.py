@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ..peers import checked_name
 from ..wire import without_secrets
+from ._member_limits import MemberLimits
 from ._rules import (
     PATH_OR_NAME,
     POSITIVE,
@@ -123,6 +124,18 @@ STRANGER_PRIORITY = optional(
     metavar="N",
     help="highest priority for peers of other machines; a request with a higher one is refused",
     shown_default="100, as for all",
+)
+
+# A name of a machine may have a space in it, and the words of one member have commas between them.
+LIMITS_OF_MEMBERS = several(
+    "limit",
+    Rule(MemberLimits.of),
+    section="listener",
+    metavar="MEMBER,WORD=VALUE",
+    separators=";\n",
+    help="what a member of a closed namespace may ask for, by its machine's name or identity: "
+    "model (several, * for any characters), tokens, seconds, priority, hours; such as "
+    "laptop,model=llama*,tokens=500,hours=22-7; may be given several times",
 )
 
 # ---- the backends: variables, and no flags ----

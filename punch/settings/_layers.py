@@ -162,7 +162,7 @@ def _of_variable(setting: Setting[object], text: str | None) -> Sequence[str] | 
         return (text,)
     for separator in setting.separators:
         text = text.replace(separator, "\n")
-    return [item for item in text.split("\n") if item] or None
+    return [item for item in text.split("\n") if item.strip()] or None
 
 
 def _of_file(setting: Setting[object], value: object, origin: Origin, path: Path) -> Sequence[str]:

@@ -15,6 +15,7 @@ from ..wire import Privacy
 from . import _answering as answering
 from . import _asking as asking
 from . import _table as table
+from ._member_limits import MemberLimits
 from ._setting import Settings, group, of
 from ._table import Transport
 
@@ -159,6 +160,9 @@ class ListenerSettings(ProgramSettings):
 
     stranger_priority: int | None = of(answering.STRANGER_PRIORITY)
     """Priority of a request of a peer of another machine; `None` for no cap."""
+
+    limit: tuple[MemberLimits, ...] = of(answering.LIMITS_OF_MEMBERS)
+    """What single members of a closed namespace may ask for."""
 
     strict: StrictSettings = group(StrictSettings)
 

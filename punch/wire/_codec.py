@@ -94,6 +94,7 @@ SINCE: Mapping[tuple[type[Any], str], int] = {
     (ModelOffer, "gpu_bytes"): 2,
     (Lane, "max_seconds"): 1,
     (Lane, "max_priority"): 1,
+    (Lane, "closed_for"): 2,
     (Capability, "lanes"): 1,
     (Capability, "machine_name"): 1,
     (ChatMessage, "parts"): 1,

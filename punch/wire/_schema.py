@@ -211,6 +211,7 @@ _lane = record(
     threads=_count,
     max_seconds=_seconds,
     max_priority=_of("priority"),
+    closed_for=_seconds,
     reason=label(MAX_REASON_CHARACTERS),
 )
 

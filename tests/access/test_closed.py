@@ -252,10 +252,9 @@ async def test_the_last_one_forgets_the_other_that_is_gone_for_good(
     [
         (Caps(max_output=5), "at most 5"),
         (Caps(models=frozenset({"another"})), "does not offer"),
-        (Caps(hours=(24, 24)), "o'clock"),
         (Caps(max_priority=0), "priority is 9"),
     ],
-    ids=["tokens", "models", "hours", "priority"],
+    ids=["tokens", "models", "priority"],
 )
 async def test_a_listener_limits_what_one_member_may_ask(
     autojump_clock: MockClock, home: Home, caps: Caps, why: str

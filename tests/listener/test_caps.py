@@ -90,7 +90,7 @@ async def test_a_dialer_that_knows_no_caps_is_refused(
     """At the listener's own door, in its words."""
     await swarm.listener("a", mock(), strangers=SMALL)
     async with swarm.router(policy=BLIND) as router:
-        with pytest.raises(InvalidRequest, match="makes at most 10 for peers of other owners"):
+        with pytest.raises(InvalidRequest, match="makes at most 10 for you"):
             await router.ask(question(11))
 
 
@@ -146,7 +146,7 @@ def test_exactly_what_exceeds_a_cap_is_refused(
     """And nothing is changed that was asked for."""
     request = question(tokens, priority=priority)
     over = (tokens or 0) > (caps.max_output or 1 << 40) or (
-        caps.max_priority is not None and priority > caps.max_priority
+        caps.max_priority is not None and priority > caps.max_priority and priority != 0
     )
     if over:
         with pytest.raises(PeerRefused) as refused:
@@ -154,7 +154,10 @@ def test_exactly_what_exceeds_a_cap_is_refused(
         assert refused.value.param in ("max_tokens", "priority")
         return
     caps.check(request)
-    assert caps.within(request).sampling.max_tokens == (tokens or caps.max_output)
+    within = caps.within(request)
+    assert within.sampling.max_tokens == (tokens or caps.max_output)
+    most = 100 if caps.max_priority is None else caps.max_priority
+    assert within.priority == min(priority, most)
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from typing import Any
 import attrs
 import pytest
 
-from punch.capability import Capability, Lane, Load, ModelOffer
+from punch.capability import Capability, Lane, Load, ModelOffer, PeerId
 from punch.listener._news import RATES_SECONDS, VECTOR_SECONDS, News
 from punch.wire import Advert, Encoded, LoadReport
 
@@ -20,6 +20,9 @@ BUSY = VECTOR.with_loads({"a": Load(slots=4, busy=1)})
 
 class Dialer:
     """A session that notes what it is told."""
+
+    peer_id = PeerId("dialer")
+    is_own = False
 
     def __init__(self, minor: int = 1) -> None:
         self.minor = minor

@@ -81,10 +81,22 @@ def when(time: float) -> str:
     return moment.strftime("%Y-%m-%d %H:%M:%S %z")
 
 
-def tell(story: Story) -> str:
-    """The whole story; lines of at most 80 columns."""
+def tell(story: Story, called: Callable[[PeerId], str] = lambda machine: "") -> str:
+    """The whole story; lines of at most 80 columns.
+
+    Args:
+      story: What the log has of the request.
+      called: What a machine of ours is called in a closed namespace; empty if nothing is known.
+
+    """
     who = names_of(story)
-    lines = [*_head(story), *_body(story, who), *_seams(story, who), *_foot(story, who)]
+    lines = [
+        *_head(story),
+        *_payer(story.end, called),
+        *_body(story, who),
+        *_seams(story, who),
+        *_foot(story, who),
+    ]
     return "\n".join(part for line in lines for part in _fold(plain(line)))
 
 
@@ -110,6 +122,20 @@ def _head(story: Story) -> Iterator[str]:
         f"asked: {first.command}, {model}{', strict' if first.strict else ''}; "
         f"prompt ~{first.prompt_tokens} tokens, answer ~{first.output_tokens}"
     )
+
+
+def _payer(end: Ended | None, called: Callable[[PeerId], str]) -> Iterator[str]:
+    """Which key pays, and which machine's grant the listeners have seen."""
+    if end is None:
+        return
+    words = []
+    if end.key_id is not None:
+        words.append(f"paid by key {end.key_id}")
+    if end.machine is not None:
+        name = _name(called(end.machine))
+        words.append(" ".join(filter(None, ("asked as", name, short_id(end.machine)))))
+    if words:
+        yield "; ".join(words)
 
 
 def _outcome(end: Ended | None) -> str:

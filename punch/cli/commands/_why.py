@@ -5,15 +5,19 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import attrs
 
+from ...capability import PeerId
 from ...decision_log import BadLine, LogLine, Story, read_log, stories, story_as_data
 from ...exceptions import ConfigurationError
+from ...membership import homes
 from ...settings import DECISION_LOG, SWITCH, TEXT, Settings, of, optional_argument, setting
 from .._columns import aligned
 from .._exits import ExitCode
+from .._namespace import namespaces_folder
 from .._output import plain
 from .._run import run_command
 from .._shared import decision_log_path
@@ -79,8 +83,16 @@ def _why(settings: WhySettings) -> ExitCode:
     elif settings.listing:
         print(*aligned([_row(story) for story in shown]), sep="\n")
     else:
-        print(tell(shown[0]))
+        print(tell(shown[0], _called))
     return ExitCode.OK
+
+
+def _called(machine: PeerId) -> str:
+    """What this machine is called in the closed namespace in which it has this key."""
+    with suppress(ConfigurationError):
+        found = {home.machine: home.name for home in homes(namespaces_folder())}
+        return found.get(machine, "")
+    return ""
 
 
 def why(arguments: Sequence[str]) -> int:

@@ -143,7 +143,9 @@ function facts(data, row, decisions, end) {
   const words_ = [];
   if (began) words_.push(moment(began));
   if (row) words_.push(`${row.endpoint}${row.stream ? ", streamed" : ""}`);
-  if (row?.key) words_.push(`key ${row.key}`);
+  const key = row?.key ?? end?.key_id;
+  if (key) words_.push(`key ${key}`);
+  if (end?.machine) words_.push(`asked as ..${end.machine.slice(-8)}`);
   const predicted = prediction(decisions, total, first);
   return h(
     "section",

@@ -19,6 +19,9 @@ Names are those of vLLM where it has one (and so of the llm-d dashboards made fo
 | punch_peer_breaker_state | peer | 0 closed, 1 half-open, 2 open: the worst of its models |
 | punch_peer_requests_running, punch_peer_requests_waiting | peer | its last load report |
 | punch_peer_info | peer, name | 1, for what it says that its machine is called |
+| punch_served_requests_total, punch_served_refused_total | machine | a listener of this process |
+| punch_served_prompt_tokens_total, punch_served_tokens_total | machine | the same |
+| punch_served_machine_info | machine, name | 1, for what people here call a member's machine |
 | punch_build_info | version, python | 1 |
 | process_* | | memory, descriptors, processor time of this process |
 
@@ -34,7 +37,12 @@ from typing import Protocol
 
 import trio
 from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector
-from prometheus_client.core import GaugeMetricFamily, InfoMetricFamily, Metric
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    InfoMetricFamily,
+    Metric,
+)
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 from starlette.requests import Request
@@ -52,6 +60,7 @@ from ...events import (
     RequestRefused,
     RequestStarted,
 )
+from ...listener import MemberUsage
 from ...peers import PeerRecord
 from ...wire import MAX_WORD_CHARACTERS
 
@@ -99,6 +108,10 @@ class Watched(Protocol):
         """How many sessions with listeners are open."""
 
 
+Served = Callable[[], Sequence[MemberUsage]]
+"""Gives what each member has asked of the listener of this process: a bounded number of rows."""
+
+
 class _Words:
     """The values that a label has had: the first ones, up to a number."""
 
@@ -125,12 +138,19 @@ class Metrics:
     Args:
       router: Whose peers are shown.
       waiting: Says how many requests wait for the gateway, see `Quotas.statistics`.
+      served: Says what members have asked of the listener of this process, if there is one.
 
     """
 
     KINDS = (RequestStarted, RequestEnded, RequestRefused)
 
-    def __init__(self, router: Watched, *, waiting: Callable[[], int] = lambda: 0) -> None:
+    def __init__(
+        self,
+        router: Watched,
+        *,
+        waiting: Callable[[], int] = lambda: 0,
+        served: Served = tuple,
+    ) -> None:
         self.registry = CollectorRegistry()
         """The registry of all metrics; further collectors may be added."""
         self._router = router
@@ -140,7 +160,9 @@ class Metrics:
         self._words = _Words(MAX_WORDS)
         self._offered: frozenset[str] = frozenset()
         self._offered_at = -float("inf")
-        self._now = _Now(router, running=lambda: len(self._under_way), waiting=waiting)
+        self._now = _Now(
+            router, running=lambda: len(self._under_way), waiting=waiting, served=served
+        )
         registry = self.registry
         self._requests = Counter(
             "punch_requests", "Requests that ended.", ("endpoint", "status", "model"),
@@ -282,9 +304,15 @@ class _Now(Collector):
     """Gauges of the router and the gateway, as they are at a scrape."""
 
     def __init__(
-        self, router: Watched, *, running: Callable[[], int], waiting: Callable[[], int]
+        self,
+        router: Watched,
+        *,
+        running: Callable[[], int],
+        waiting: Callable[[], int],
+        served: Served,
     ) -> None:
         self._router = router
+        self._served = served
         self._running = running
         self._waiting = waiting
         self._seen: list[Metric] = []
@@ -299,6 +327,7 @@ class _Now(Collector):
             _gauge("sessions", "Sessions with listeners that are open.", self._router.sessions),
         ]
         seen += _of_peers(peers)
+        seen += _of_members(self._served())
         build = {"version": __version__, "python": platform.python_version()}
         seen.append(InfoMetricFamily("punch_build", "What is running.", build))
         self._seen = seen
@@ -349,13 +378,44 @@ def _of_peers(peers: Sequence[PeerRecord]) -> list[Metric]:
     return [breakers, running, waiting, named]
 
 
+def _of_members(rows: Sequence[MemberUsage]) -> list[Metric]:
+    """What each member has asked of the listener of this process."""
+    if not rows:
+        return []
+    counted = {
+        "requests": "Requests of a member's machine that are over.",
+        "refused": "Those of them that were refused.",
+        "prompt_tokens": "Tokens of their prompts.",
+        "tokens": "Tokens of their answers.",
+    }
+    found: list[Metric] = []
+    for field, about in counted.items():
+        counter = CounterMetricFamily(f"punch_served_{field}", about, labels=("machine",))
+        for row in rows:
+            counter.add_metric((row.machine or OTHER,), getattr(row, field))
+        found.append(counter)
+    named = GaugeMetricFamily(
+        "punch_served_machine_info",
+        "1, for what people here call a member's machine.",
+        labels=("machine", "name"),
+    )
+    for row in rows:
+        if row.machine is not None and row.name:
+            named.add_metric((row.machine, row.name), 1)
+    return [*found, named]
+
+
 def _breaker_state(peer: PeerRecord) -> int:
     return max((_BREAKER_STATES[b.state] for b in peer.breakers.values()), default=0)
 
 
 @asynccontextmanager
 async def open_metrics(
-    router: Watched, *, events: Bus, waiting: Callable[[], int] = lambda: 0
+    router: Watched,
+    *,
+    events: Bus,
+    waiting: Callable[[], int] = lambda: 0,
+    served: Served = tuple,
 ) -> AsyncIterator[Metrics]:
     """Metrics of what is published on *events*, for as long as the context lasts.
 
@@ -363,9 +423,10 @@ async def open_metrics(
       router: Whose peers are shown.
       events: Where the gateway publishes.
       waiting: Says how many requests wait for the gateway, see `Quotas.statistics`.
+      served: Says what members have asked of the listener of this process, if there is one.
 
     """
-    metrics = Metrics(router, waiting=waiting)
+    metrics = Metrics(router, waiting=waiting, served=served)
     async with open_subscriber(
         events, *metrics.KINDS, handle=metrics.hear, lost=metrics.lose
     ) as subscriber:

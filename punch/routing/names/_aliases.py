@@ -56,22 +56,32 @@ class Alias:
 
     def matches(self, name: str) -> bool:
         """Whether a pattern stands for *name*, in whatever case."""
-        first, *middle, last = self.name.casefold().split(WILD)
-        for text in {name.casefold(), folded(name)}:
-            if len(text) < len(first) + len(last) or not text.startswith(first):
-                continue
-            end = len(text) - len(last)
-            if not text.endswith(last):
-                continue
-            place = len(first)
-            for part in middle:
-                found = text.find(part, place, end)
-                if found < 0:
-                    break
-                place = found + len(part)
-            else:
-                return True
-        return False
+        return stands_for(self.name, name)
+
+
+def stands_for(pattern: str, name: str) -> bool:
+    """Whether *pattern* stands for *name*, in whatever case; a ``*`` for any characters, or none.
+
+    Both may have, or lack, what programs add to a name.
+    """
+    if WILD not in pattern:
+        return folded(pattern) == folded(name)
+    first, *middle, last = pattern.casefold().split(WILD)
+    for text in {name.casefold(), folded(name)}:
+        if len(text) < len(first) + len(last) or not text.startswith(first):
+            continue
+        end = len(text) - len(last)
+        if not text.endswith(last):
+            continue
+        place = len(first)
+        for part in middle:
+            found = text.find(part, place, end)
+            if found < 0:
+                break
+            place = found + len(part)
+        else:
+            return True
+    return False
 
 
 def _distinct(aliases: Iterable[Alias]) -> tuple[Alias, ...]:
