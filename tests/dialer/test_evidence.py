@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import attrs
@@ -102,8 +103,17 @@ def record_of(router: Router, name: str) -> PeerRecord:
 KINDS = {"mute": Mute, "dripping": Dripping, "blaming": Blaming, "loading": Putting}
 
 
-@pytest.mark.parametrize("timeout", [6.0, 15.0, None])
-@pytest.mark.parametrize("kind", KINDS)
+# Each takes seconds: every kind and every time-out is among the quick ones.
+QUICK = {("mute", 6.0), ("dripping", 15.0), ("blaming", None), ("loading", 15.0)}
+
+
+@pytest.mark.parametrize(
+    ("kind", "timeout"),
+    [
+        pytest.param(*case, marks=() if case in QUICK else pytest.mark.slow)
+        for case in itertools.product(KINDS, (6.0, 15.0, None))
+    ],
+)
 async def test_a_bad_peer_costs_little_gets_little_and_is_found_well_again(
     kind: str, timeout: float | None, autojump_clock: MockClock, swarm: Swarm
 ) -> None:
