@@ -23,6 +23,7 @@ from libp2p.stream_muxer.yamux.yamux import Yamux
 
 from punch.exceptions import PeerUnreachable
 from punch.libp2p._node import open_node
+from punch.network import Stream
 
 
 async def test_an_exception_in_a_handler_ends_its_stream_only() -> None:
@@ -127,6 +128,45 @@ async def test_garbage_connections_harm_nobody() -> None:
             assert other.process.poll() is None
             async with open_node(transport="quic") as quic_node:
                 assert await echoes(quic_node, other)
+
+
+async def test_a_host_that_hangs_leaves_room_for_others() -> None:
+    """More connections without a word than there may be, made anew as soon as one has ended."""
+    with trio.fail_after(30):
+        async with (
+            open_node(listen=[TCP, "/ip6/::1/tcp/0"]) as listener,
+            open_node() as node,
+            trio.open_nursery() as nursery,
+        ):
+
+            async def echo(stream: Stream) -> None:
+                await stream.send_all(await stream.receive_some())
+
+            listener.handle(ECHO, echo)
+            port = int(listener.addresses[0].split("/")[4])
+            ended = 0
+
+            async def hang() -> None:
+                nonlocal ended
+                while True:
+                    with contextlib.suppress(OSError, trio.BrokenResourceError):
+                        stream = await trio.open_tcp_stream("127.0.0.1", port)
+                        async with stream:
+                            while await stream.receive_some():
+                                pass
+                    ended += 1
+                    await trio.sleep(0.01)
+
+            for _ in range(300):
+                nursery.start_soon(hang)
+            while not ended:
+                await trio.sleep(0.05)
+            at = tuple(each for each in listener.addresses if "/ip6/" in each)
+            for _ in range(3):
+                with trio.fail_after(5):
+                    assert await echoes(node, listener, *at)
+            print(f"{ended} connections of one host had ended when others were served")
+            nursery.cancel_scope.cancel()
 
 
 async def test_garbage_from_an_authenticated_peer_ends_its_connection_only() -> None:

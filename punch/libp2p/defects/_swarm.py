@@ -19,7 +19,9 @@ import importlib.metadata
 import logging
 import socket
 import sys
-from collections.abc import Callable, Collection
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import trio
@@ -44,6 +46,7 @@ from libp2p.transport.tcp import tcp
 from libp2p.utils import varint
 
 from ...exceptions import ConfigurationError
+from ...network import site_of
 
 LIBP2P_VERSION = "0.8.1"
 """The version whose private methods are replaced here."""
@@ -60,6 +63,10 @@ MAX_CONNECTIONS = 4096
 
 MAX_HANDSHAKES = 256
 """Unfinished handshakes of inbound connections: a bound on what strangers can occupy."""
+
+HOSTS_SHARE = 2
+"""One host has half of the inbound connections and of the handshakes at most. A thousand peers that
+start on one machine stay below it; so one that hangs with all of its share leaves the rest."""
 
 MAX_CONNECTIONS_PER_PEER = 16
 """Connections of one peer: both sides dialed on both transports, a few times over."""
@@ -260,28 +267,39 @@ def inbound_limiter() -> None:
     Defect: `Swarm._do_handle_inbound_connection` waits for the end of the *swarm* while
     it holds a token of the limiter. Without this, a listener refuses everybody after
     250 (here: 4096) connections, and keeps a task for each one that ever was. Strangers who
-    say nothing are held to `MAX_HANDSHAKES` of them, each for `HANDSHAKE_SECONDS`.
+    say nothing are held to `MAX_HANDSHAKES` of them, each for `HANDSHAKE_SECONDS`; each host to its
+    share of those and of the connections.
     """
-    handshakes = 0
+    handshakes: Counter[str] = Counter()
 
-    async def upgrade(self: Any, stream: Any, address: Any) -> Any:
-        nonlocal handshakes
-        if handshakes >= MAX_HANDSHAKES:
+    async def upgrade(self: Any, stream: Any, address: Any, host: str) -> Any:
+        if (
+            handshakes.total() >= MAX_HANDSHAKES
+            or handshakes[host] >= MAX_HANDSHAKES // HOSTS_SHARE
+        ):
             raise ConnectionAbortedError("too many handshakes at a time")
-        handshakes += 1
-        try:
+        with _counted(handshakes, host):
             return await self.upgrade_inbound_raw_conn(RawConnection(stream, False), address)
-        finally:
-            handshakes -= 1
 
     async def handle(self: Any, stream: Any, address: Any, failure: Any) -> None:
+        hosts: Counter[str] = self.__dict__.setdefault("_punch_hosts", Counter())
+        host = _host_of(stream)
+        if hosts[host] >= self.connection_config.max_connections // HOSTS_SHARE:
+            logging.getLogger("libp2p").debug("too many connections of one host: %s", host)
+            with shielded(1.0):
+                await stream.close()
+            return
+        with _counted(hosts, host):
+            await serve(self, stream, address, host)
+
+    async def serve(self: Any, stream: Any, address: Any, host: str) -> None:
         try:
             if isinstance(stream, IMuxedConn):  # QUIC: encrypted and multiplexed already.
                 muxed: Any = stream
                 await self.add_conn(muxed, direction="inbound")
                 closed = muxed._closed_event
             else:
-                muxed = await upgrade(self, stream, address)
+                muxed = await upgrade(self, stream, address, host)
                 closed = muxed.event_closed
             if len(self.get_connections(muxed.peer_id)) > MAX_CONNECTIONS_PER_PEER:
                 await muxed.close()
@@ -293,6 +311,27 @@ def inbound_limiter() -> None:
                 await stream.close()
 
     replace(swarm_module.Swarm, "_do_handle_inbound_connection", handle)
+
+
+@contextmanager
+def _counted(counter: Counter[str], key: str) -> Iterator[None]:
+    """Count one more under *key* while the context lasts."""
+    counter[key] += 1
+    try:
+        yield
+    finally:
+        counter[key] -= 1
+        if not counter[key]:
+            del counter[key]
+
+
+def _host_of(stream: Any) -> str:
+    """The machine or household at the other end of a raw connection; empty if that is not known."""
+    try:
+        found = stream.get_remote_address()
+    except Exception:  # noqa: BLE001 - A connection that has ended already is nobody's.
+        found = None
+    return "" if found is None else site_of(str(found[0]))
 
 
 def read_exactly() -> None:
