@@ -474,8 +474,10 @@ async def test_a_begun_answer_is_continued(autojump_clock: MockClock) -> None:
     """A last message of the assistant's is the beginning; an empty one is no message at all."""
     begun = await asked_with(messages=[USER, {"role": "assistant", "content": "It is"}])
     empty = await asked_with(messages=[USER, {"role": "assistant", "content": ""}])
+    between = await asked_with(messages=[USER, {"role": "assistant", "content": []}, USER])
     assert begun.messages[-1] == ChatMessage(role="assistant", content="It is")
     assert [message.role for message in empty.messages] == ["user"]
+    assert [message.role for message in between.messages] == ["user"]
 
 
 @pytest.mark.parametrize(

@@ -89,6 +89,7 @@ NOTHING: list[dict[str, Any]] = [
     {"tool_choice": "none"},
     {"tool_choice": "auto"},
     {"tool_choice": {"type": "auto"}},
+    {"tools": [], "tool_choice": {}},
     {"functions": [], "function_call": "none"},
     {"functions": [], "function_call": {}},
     {"stop": []},
@@ -286,6 +287,8 @@ async def test_all_that_cannot_be_honoured_is_said_in_one_error(autojump_clock: 
         ({"n_probs": 5}, "n_probs"),
         ({"logprobs": False, "top_logprobs": 2}, None),
         ({"tools": [{"type": "custom", "custom": {"name": "x"}}]}, "tools[0].type"),
+        ({"tools": [None]}, "tools[0]"),
+        ({"tools": [TOOL], "tool_choice": {"type": "function"}}, "tool_choice"),
         (
             {"messages": [USER, {"role": "assistant", "content": "x", "prefix": True}]},
             "messages[1].prefix",

@@ -152,6 +152,71 @@ def test_names_of_groups_are_apart_and_short() -> None:
     assert names.ours("a__b") == "a__b"
 
 
+@pytest.mark.parametrize(
+    ("mode", "allowed", "names", "choice"),
+    [
+        ("auto", [{"name": "read"}], ["read"], "auto"),
+        (
+            "required",
+            [{"name": "read", "namespace": "mcp__files"}],
+            ["mcp__files__read"],
+            "required",
+        ),
+        ("auto", [{"name": "other"}], [], None),
+    ],
+)
+async def test_a_response_may_call_some_of_its_tools_only(
+    mode: str, allowed: list[Any], names: list[str], choice: str | None, autojump_clock: MockClock
+) -> None:
+    """As a chat may; and the choice is said back."""
+    asked: list[CommandRequest] = []
+    wanted = {
+        "type": "allowed_tools",
+        "mode": mode,
+        "tools": [{"type": "function"} | each for each in allowed],
+    }
+    body = {"model": "m", "input": "x", "tools": [GROUP, {"type": "function", "name": "read"}]}
+    calls = [ToolCall(id="c1", name=name, arguments="{}") for name in names]
+    async with open_client({"a": caller(asked, *calls)}) as client:
+        reply = await client.post(RESPONSES, body | {"tool_choice": wanted})
+    assert reply.status == 200, reply.body
+    assert ([tool.name for tool in asked[0].tools], asked[0].tool_choice) == (names, choice)
+    assert reply.json()["tool_choice"] == wanted
+
+
+@pytest.mark.parametrize(
+    ("fields", "places"),
+    [
+        (
+            {"tools": [{"type": "web_search"}, {"type": "mcp"}, GROUP, {"type": "file_search"}]},
+            ["tools[0].type", "tools[1].type", "tools[3].type"],
+        ),
+        (
+            {"input": [{"type": "web_search_call"}, {"type": "mcp_call", "id": "x"}]},
+            ["input[0].type", "input[1].type"],
+        ),
+        (
+            {
+                "input": [
+                    {"role": "user", "content": [{"type": "input_file"}, {"type": "input_audio"}]}
+                ]
+            },
+            ["input[0].content[0].type", "input[0].content[1].type"],
+        ),
+    ],
+    ids=["tools", "items", "parts"],
+)
+async def test_all_that_nobody_runs_or_reads_here_is_said_in_one_error(
+    fields: dict[str, Any], places: list[str], autojump_clock: MockClock
+) -> None:
+    """Not one after another, each time that a program is set up anew."""
+    async with open_client({"a": caller([])}) as client:
+        reply = await client.post(RESPONSES, {"model": "m", "input": "x", "moderation": 1} | fields)
+    assert reply.status == 400
+    told = [line.split()[0] for line in reply.error["message"].splitlines()]
+    assert told == ["moderation", *places]
+
+
 async def test_a_tool_of_free_text_is_a_function_of_one_text(autojump_clock: MockClock) -> None:
     """Whose call is spelled as it was asked for."""
     asked: list[CommandRequest] = []

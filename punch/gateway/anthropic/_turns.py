@@ -42,7 +42,10 @@ def conversation(body: PromptBody) -> tuple[ChatMessage, ...]:
     for place, turn in enumerate(body.messages):
         blocks = _blocks(turn)
         if turn.role == "assistant":
-            _add(found, _said_by_assistant(blocks))
+            said = _said_by_assistant(blocks)
+            # One that says nothing is a placeholder for the answer.
+            if said != ChatMessage(role="assistant", content=""):
+                _add(found, said)
         elif turn.role == "user":
             for message in _said_by_user(blocks):
                 _add(found, message)
@@ -54,9 +57,6 @@ def conversation(body: PromptBody) -> tuple[ChatMessage, ...]:
                 _add(found, ChatMessage(role="user", content=text))
             else:
                 system.append(text)
-    if found and found[-1] == ChatMessage(role="assistant", content=""):
-        # A placeholder for the answer.
-        found.pop()
     if system:
         found.insert(0, ChatMessage(role="system", content=_paragraphs(system)))
     return tuple(found)

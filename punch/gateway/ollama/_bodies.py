@@ -36,7 +36,7 @@ from ..bodies import (
     text_or_list,
     within,
 )
-from ._options import EmbedOptions, Hints, Options, Settings
+from ._options import EmbedOptions, Hints, Options, Samplers, Settings
 
 # A duration of nothing, as Go reads it: https://pkg.go.dev/time#ParseDuration.
 _NO_TIME = re.compile(r"[-+]?(0+(\.0*)?(ns|us|µs|μs|ms|s|m|h)?)+")
@@ -150,7 +150,7 @@ def _effort(value: Any) -> Any:
     )
 
 
-class OllamaGenerationBody(Settings, Hints):
+class OllamaGenerationBody(Settings, Hints, Samplers):
     """The fields that chat and generate share.
 
     Ollama has the settings under ``options``, and passes over those that some clients write beside

@@ -36,14 +36,14 @@ def messages_of(bodies: Sequence[MessageBody]) -> tuple[ChatMessage, ...]:
     """The messages between peers for *bodies*.
 
     Ollama's clients may leave out the ids of calls: the output of a tool then belongs to the first
-    call of that tool that has none, or to the first call. A last message that says nothing is a
-    place that a program keeps for the answer.
+    call of that tool that has none, or to the first call. A message of the assistant's that says
+    nothing is left out: programs put one where the answer is to come.
     """
     found = []
-    if bodies and bodies[-1].says_nothing:
-        bodies = bodies[:-1]
     open_calls: dict[str, str] = {}
     for place, message in enumerate(bodies):
+        if message.says_nothing:
+            continue
         calls = tuple(
             ToolCall(
                 id=call.id or f"call_{place}_{index}",

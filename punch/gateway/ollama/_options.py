@@ -92,16 +92,9 @@ class Hints(Body):
     draft_num_predict: Annotated[Any, _MACHINE] = None
 
 
-class Options(Settings, Hints):
-    """The ``options`` of a question."""
+class Samplers(Body):
+    """Further ways to choose tokens, which may only be turned off."""
 
-    # -1 and -2 stand for no limit.
-    num_predict: Annotated[int | None, within("max_tokens", ge=-2)] = None
-    repeat_last_n: int | None = Field(
-        default=None,
-        ge=-1,
-        description=f"{USUAL_LOOK_BACK}; 0 for no penalty; any other where there is no penalty.",
-    )
     mirostat: Annotated[
         Any, Refused("no peer is asked to sample by it; send 0, or leave it out", nothing=(0,))
     ] = None
@@ -114,6 +107,18 @@ class Options(Settings, Hints):
         Any, Refused("no peer is asked to sample by it; send 1, or leave it out", nothing=(1,))
     ] = None
     penalize_newline: Annotated[Any, Taken("no engine knows it any more")] = None
+
+
+class Options(Settings, Hints, Samplers):
+    """The ``options`` of a question."""
+
+    # -1 and -2 stand for no limit.
+    num_predict: Annotated[int | None, within("max_tokens", ge=-2)] = None
+    repeat_last_n: int | None = Field(
+        default=None,
+        ge=-1,
+        description=f"{USUAL_LOOK_BACK}; 0 for no penalty; any other where there is no penalty.",
+    )
 
     @field_validator("repeat_last_n")
     @classmethod

@@ -22,6 +22,7 @@ from ..bodies import (
     Text,
     field_of,
     shown,
+    text_or,
     text_or_list,
     within,
 )
@@ -147,7 +148,10 @@ class FunctionCall(Body):
 
     name: str
     # Text, as models write it; some clients keep what they have read of it.
-    arguments: str | dict[str, Any] = "{}"
+    arguments: Annotated[
+        Text | Annotated[dict[str, Any], Tag("~object")],
+        text_or("~object"),
+    ] = "{}"
 
     @property
     def text(self) -> str:

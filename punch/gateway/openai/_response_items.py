@@ -75,7 +75,7 @@ class OtherPart(Body):
 
     type: Annotated[
         Any, Refused("no peer reads parts of this type; say in text what is in it", empty=False)
-    ]
+    ] = None
 
     @property
     def part(self) -> ContentPart:
@@ -227,7 +227,7 @@ class OtherItem(Item):
 
     model_config = ConfigDict(extra="ignore")
 
-    type: Annotated[Any, Refused("no peer can read items of this type", empty=False)]
+    type: Annotated[Any, Refused("no peer can read items of this type", empty=False)] = None
 
 
 _KINDS: dict[str, str] = {

@@ -81,7 +81,9 @@ class OtherTool(Body):
 
     model_config = ConfigDict(extra="ignore")
 
-    type: Annotated[Any, Refused(_not_here, empty=False)]
+    # It may be missing once it is refused: else the list would not be read to its end, and of
+    # several such tools one alone would be told.
+    type: Annotated[Any, Refused(_not_here, empty=False)] = None
 
 
 def _kind_of_tool(value: Any) -> str:

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 import trio
 from pydantic import Discriminator, Field, Tag, model_validator
 
-from ...wire import ChatMessage, ToolCall
+from ...wire import ChatMessage, Tool, ToolCall
 from .._asking import command_request
 from .._endpoint import Endpoint, RequestContext, Service
 from .._errors import Refusal
@@ -21,8 +21,8 @@ from ..bodies import (
     Refused,
     Taken,
     Text,
+    field_of,
     shown,
-    text_or,
     text_or_list,
     within,
 )
@@ -50,6 +50,20 @@ class ChosenTool(Body):
     type: Literal["function", "custom"]
     name: str
     namespace: str | None = None
+
+
+class ChosenAmong(Body):
+    """The tools that may be called, of those that there are."""
+
+    type: Literal["allowed_tools"]
+    mode: Literal["auto", "required"] = "auto"
+    tools: Annotated[list[ChosenTool], within("tools")]
+
+
+def _choice_kind(value: Any) -> str:
+    if isinstance(value, str):
+        return "~text"
+    return "~allowed" if field_of(value, "type") == "allowed_tools" else "~function"
 
 
 class Format(Body):
@@ -100,8 +114,9 @@ class ResponsesBody(QuestionBody, SamplingBody):
     tool_choice: (
         Annotated[
             Annotated[Literal["none", "auto", "required"], Tag("~text")]
+            | Annotated[ChosenAmong, Tag("~allowed")]
             | Annotated[ChosenTool, Tag("~function")],
-            text_or("~function"),
+            Discriminator(_choice_kind),
         ]
         | None
     ) = None
@@ -169,6 +184,7 @@ class Responses(Endpoint[ResponsesBody]):
                 code="invalid_value",
                 param="input",
             )
+        tools, tool_choice = _callable(body, names)
         request = command_request(
             self.service,
             context,
@@ -177,9 +193,9 @@ class Responses(Endpoint[ResponsesBody]):
             command="chat",
             messages=tuple(messages),
             sampling=body.sampling(shortest(body.max_output_tokens)),
-            tools=names.tools,
-            tool_choice=_tool_choice(body, names),
-            parallel_tool_calls=body.parallel_tool_calls if names.tools else None,
+            tools=tools,
+            tool_choice=tool_choice,
+            parallel_tool_calls=body.parallel_tool_calls if tools else None,
             reasoning_effort=body.reasoning and body.reasoning.wanted,
             reasoning_budget=body.reasoning and body.reasoning.max_tokens,
             response_schema=_schema(body),
@@ -264,12 +280,16 @@ class Responses(Endpoint[ResponsesBody]):
         return Refusal(status=400, message=f"{what}: {rule}; {remedy}", code=code, param=param)
 
 
-def _tool_choice(body: ResponsesBody, names: ToolNames) -> str | None:
-    choice = body.tool_choice
+def _callable(body: ResponsesBody, names: ToolNames) -> tuple[tuple[Tool, ...], str | None]:
+    """The functions that the model may call, and whether it must, as peers read both."""
+    tools, choice = names.tools, body.tool_choice
     if isinstance(choice, ChosenTool):
-        return f"function:{names.ours(choice.name, choice.namespace)}"
+        return tools, f"function:{names.ours(choice.name, choice.namespace)}"
+    if isinstance(choice, ChosenAmong):
+        allowed = {names.ours(each.name, each.namespace) for each in choice.tools}
+        tools, choice = tuple(tool for tool in tools if tool.name in allowed), choice.mode
     # Programs without a tool left say it all the same.
-    return choice if names.tools or choice not in ("auto", "none") else None
+    return tools, choice if tools or choice not in ("auto", "none") else None
 
 
 def _schema(body: ResponsesBody) -> str | None:
@@ -290,7 +310,7 @@ def _echoed(body: ResponsesBody, *, store: bool) -> Echoed:
         temperature=body.temperature,
         top_p=body.top_p,
         tools=[tool.model_dump(exclude_none=True) for tool in body.tools or ()],
-        tool_choice=choice if isinstance(choice, str) else choice.model_dump(),
+        tool_choice=choice if isinstance(choice, str) else choice.model_dump(exclude_none=True),
         text={"format": shown},
         metadata=body.metadata or {},
         parallel_tool_calls=body.parallel_tool_calls is not False,

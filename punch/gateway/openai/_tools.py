@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Discriminator, Field, Tag
+from pydantic import ConfigDict, Discriminator, Field, Tag, model_validator
 
 from ...wire import Tool
 from ..bodies import Body, Function, Refused, Taken, field_of, shown
@@ -41,7 +41,7 @@ class FunctionTool(Body):
 
 def tool_kind(value: Any) -> str:
     """The branch of a tool."""
-    kind = value.get("type", "function") if isinstance(value, dict) else value.type
+    kind = field_of(value, "type")
     return "~function" if kind in (None, "function") else "~elsewhere"
 
 
@@ -63,6 +63,13 @@ class ChosenFunction(Body):
     type: Literal["function"] = "function"
     function: NamedFunction | None = None
     name: str | None = None
+
+    @model_validator(mode="after")
+    def _is_named(self) -> ChosenFunction:
+        # Nothing at all asks for nothing.
+        if self.chosen is None and self.model_fields_set:
+            raise ValueError("it names no function")
+        return self
 
     @property
     def chosen(self) -> str | None:
@@ -152,7 +159,7 @@ def chosen_tools(
         there = tuple(tool for tool in there if tool.name in choice.names)
         return there, choice.must if there or choice.must == "required" else None
     if isinstance(choice, ChosenFunction):
-        return there, f"function:{choice.chosen}"
+        return there, None if choice.chosen is None else f"function:{choice.chosen}"
     mode = choice.type if isinstance(choice, ChosenMode) else choice or None
     # Mistral says any.
     mode = "required" if mode == "any" else mode
