@@ -326,6 +326,7 @@ joins = st.builds(
     root=maybe(st.binary(max_size=36)),
     reach=st.lists(reaches, max_size=4).map(tuple),
     relayed=st.booleans(),
+    near=st.booleans(),
 )
 
 MESSAGES: MappingProxyType[type[Any], st.SearchStrategy[Any]] = MappingProxyType(

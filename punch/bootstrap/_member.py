@@ -57,6 +57,8 @@ class Member:
     peer_id: PeerId
     host: str | None = None
     """The machine or household that its stream comes from, if that is known."""
+    is_near: bool = False
+    """True if its stream comes from this very machine."""
     notices: frozenset[str] = frozenset()
     """What it is told of itself."""
     namespace: NamespaceId | None = None

@@ -32,7 +32,17 @@ from ..discovery._meeting import (
 )
 from ..exceptions import BootstrapFull, NotPermitted, PeerUnreachable, RemoteProtocolError
 from ..libp2p import open_node
-from ..network import Address, Node, Stream, Transport, ip_of, parse_address, places_here, site_of
+from ..network import (
+    Address,
+    Node,
+    Stream,
+    Transport,
+    ip_of,
+    is_own,
+    parse_address,
+    places_here,
+    site_of,
+)
 from ..peers import Twins
 from ..wire import (
     MINOR,
@@ -214,7 +224,7 @@ class BootstrapServer:
                 frames, Goodbye(code="full", message=f"at most {most} streams of one host")
             )
             return
-        member = Member(peer_id=stream.peer_id, host=host)
+        member = Member(peer_id=stream.peer_id, host=host, is_near=is_own(stream))
         self._hosts[host] += 1
         before = self._members.get(member.peer_id)
         if before is not None:
@@ -278,6 +288,8 @@ class BootstrapServer:
         refusal = self._locks.judge(join, registration)
         if refusal is not None:
             raise NotPermitted(refusal.reason)
+        # Ours to say, and not its peer's.
+        join = attrs.evolve(join, near=member.is_near, relayed=False)
         is_anew = member.namespace is None
         now = trio.current_time()
         news = self._registrations.join(

@@ -271,14 +271,17 @@ class Directory:
         # Members meet at several places, and one of them may say what another said before.
         incarnations = self._incarnations if self._membership is None else None
         news = listed.take(sighting, own, self._twins, incarnations)
-        if self._membership is not None and news:
-            self._membership.remember(news)
         listed.is_working = bool(listed.members) or not sighting.needs_members
         listed.hear_reach(sighting.reach, own)
         for reach in sighting.reach:
             if reach.peer_id == own:
                 self._own_reach.hear(listed.source.name, reach)
         self._merge()
+        if self._membership is not None and news:
+            # A place is dialled whoever named it: only what may be dialled is kept.
+            self._membership.remember(
+                attrs.evolve(each, addresses=self._members[each.peer_id].addresses) for each in news
+            )
         if listed.is_working:
             self.joined.set()
         self._note_informed()
@@ -305,12 +308,12 @@ class Directory:
         # Made anew from all sources each time, so that no order of reports leaves a trace.
         newest: dict[PeerId, Registration] = {}
         named: dict[PeerId, set[str]] = {}
-        near: set[PeerId] = set()
+        near: set[tuple[PeerId, int]] = set()
         for listed in self._listed:
             for peer_id, registration in listed.members.items():
                 named.setdefault(peer_id, set()).add(listed.source.name)
-                if listed.is_near:
-                    near.add(peer_id)
+                if peer_id in listed.near:
+                    near.add((peer_id, registration.incarnation))
                 known = newest.get(peer_id)
                 if known is None or stamp_of(known) < stamp_of(registration):
                     newest[peer_id] = registration
@@ -318,7 +321,7 @@ class Directory:
             peer_id: known_member(
                 registration,
                 named[peer_id],
-                is_near=peer_id in near,
+                is_near=(peer_id, registration.incarnation) in near,
                 reach=combined(listed.reach.get(peer_id) for listed in self._listed),
             )
             for peer_id, registration in newest.items()

@@ -38,7 +38,8 @@ class Listed:
     members: dict[PeerId, Registration] = attrs.field(factory=dict)
     relayed: frozenset[PeerId] = frozenset()
     """Those that it has from another source."""
-    is_near: bool = False
+    near: frozenset[PeerId] = frozenset()
+    """Those that it says are on this machine."""
     notices: frozenset[str] = frozenset()
     reach: dict[PeerId, Reach] = attrs.field(factory=dict)
     """How its members could be dialled; of none that it does not list."""
@@ -77,7 +78,6 @@ class Listed:
           incarnations: Knows which process of each was there; `None` where sources may be late.
 
         """
-        self.is_near = sighting.is_near
         before = self.members
         after = {} if sighting.is_whole else dict(before)
         for peer_id in sighting.gone:
@@ -114,12 +114,14 @@ class Listed:
         told = {each.peer_id for each in sighting.present}
         self.members = after
         self.relayed = ((self.relayed - told) | sighting.relayed) & after.keys()
+        self.near = ((self.near - told) | sighting.near) & after.keys()
         return tuple(news.values())
 
     def keep(self, is_member: Callable[[Registration], bool]) -> None:
         """Forget the members of which *is_member* is not true."""
         kept = {peer: each for peer, each in self.members.items() if is_member(each)}
-        self.members, self.relayed = kept, self.relayed & kept.keys()
+        self.members = kept
+        self.relayed, self.near = self.relayed & kept.keys(), self.near & kept.keys()
 
     def hear_reach(self, news: Sequence[Reach], own: PeerId) -> None:
         """Take what the source says of how others than *own* could be dialled."""
@@ -139,8 +141,15 @@ def first_hand(
 ) -> dict[PeerId, Join]:
     """The latest joins of members that one of *sources*, not ourselves, has from themselves."""
     found: set[PeerId] = set()
+    near: set[PeerId] = set()
     for listed in sources:
         if listed.is_working and not listed.is_ours:
             found |= listed.members.keys() - listed.relayed
+            near |= listed.near
     joins = {peer_id: join_of(peer_id) for peer_id in found}
-    return {peer_id: join for peer_id, join in joins.items() if join is not None}
+    # Near to us, and not to the place where we have heard of them.
+    return {
+        peer_id: attrs.evolve(join, near=peer_id in near)
+        for peer_id, join in joins.items()
+        if join is not None
+    }

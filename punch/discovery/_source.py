@@ -35,9 +35,9 @@ class Sighting:
     is_ordered: bool = False
     """True if the source tells things in the order in which it learnt them, as on one stream."""
 
-    is_near: bool = False
-    """True if the source is on this machine: then loopback addresses and names of members mean what
-    they mean here, and are dialled."""
+    near: frozenset[PeerId] = frozenset()
+    """Those in `present` that are on this very machine: their loopback addresses and names mean
+    what they mean here, and are dialled. Nobody is for being listed by a source that is."""
 
     notices: frozenset[str] | None = None
     """What the source has noticed of us, see `Roster.notices`; `None` if it says nothing of it."""

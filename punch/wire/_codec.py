@@ -115,6 +115,7 @@ SINCE: Mapping[tuple[type[Any], str], int] = {
     (Join, "minor"): 1,
     (Join, "reach"): 1,
     (Join, "relayed"): 2,
+    (Join, "near"): 2,
     (Progress, "prompt_tokens"): 2,
     (Progress, "cached_tokens"): 2,
     (Standing, "grant"): 2,

@@ -111,6 +111,10 @@ class Join:
     relayed: bool = False
     """True if who lists it has it from another meeting point, and not from its peer."""
 
+    near: bool = False
+    """True if its peer is on the machine of who lists it, as far as that can tell. To somebody on
+    the same machine the peer's loopback addresses mean what they mean to the peer."""
+
     @property
     def signed(self) -> bytes:
         """The bytes that the signature is over."""

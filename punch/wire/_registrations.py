@@ -136,6 +136,7 @@ class Registrations:
             or before.roles != registration.roles
             # A chain ends: who is told of its peer is told of the next one.
             or known.join.grant != join.grant
+            or known.join.near != join.near
         )
 
     def _check_room(self, namespace: NamespaceId, members: int, host: str | None) -> None:

@@ -418,6 +418,7 @@ _join = record(
     root=binary(MAX_KEY_BYTES),
     reach=many(_reach, MAX_REACH),
     relayed=flag,
+    near=flag,
 )
 
 MESSAGES: Mapping[str, Decoder] = {

@@ -465,6 +465,13 @@ ADDED_AT_2: list[tuple[Any, str]] = [
         ),
     ),
     (
+        Join(registration=b"\x80", signature=b"\x01", minor=2, near=True),
+        (
+            "0000003585ac726567697374726174696f6ec40180a97369676e6174757265c40101a56d696e6f7202"
+            "a46e656172c3a474797065a46a6f696e"
+        ),
+    ),
+    (
         Progress(request_id="r1", state="working", prompt_tokens=33, cached_tokens=3),
         (
             "0000004985aa726571756573745f6964a27231a57374617465a7776f726b696e67ad70726f6d70745f"

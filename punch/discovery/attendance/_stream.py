@@ -50,6 +50,10 @@ CHECK_BURST, CHECK_RATE = 4096.0, 400.0
 # changes are told twenty times a second at most.
 ROSTER_BURST, ROSTER_RATE = 64.0, 20.0
 
+# Meeting points of this minor and above say which members came from their own machine. Those of an
+# older one list whoever has joined; on loopback alone, where most are, nobody else can.
+NEAR_MINOR = 2
+
 # Removals that are looked at at once, and a second.
 REVOCATION_BURST, REVOCATION_RATE = 512.0, 64.0
 
@@ -104,7 +108,7 @@ class Attendance:
         # Minor version of the other side; it may be the oldest until it has said otherwise.
         self._minor = 0
         self._heard = trio.Event()
-        self._is_near = False
+        self._is_here = False
         self._told: set[bytes] = set()
         self._listed: Callable[[], None] = lambda: None
         self._rosters = Pace(ROSTER_BURST, ROSTER_RATE)
@@ -137,7 +141,7 @@ class Attendance:
           NotPermitted: if we are turned away, or may not stay.
 
         """
-        self._is_near = is_own(stream)
+        self._is_here = is_own(stream)
         self._heard, self._told, self._listed = trio.Event(), set(), listed
         frames = FramedStream(stream)
         lost: list[PunchError] = []
@@ -248,13 +252,15 @@ class Attendance:
         self._heard.set()
         self._listed()
         present = []
-        relayed = set()
+        relayed, near = set(), set()
         for number, join in enumerate(roster.present, 1):
             registration = await self._checked(join)
             if registration is not None:
                 present.append(registration)
                 if join.relayed:
                     relayed.add(registration.peer_id)
+                if self._is_near(join):
+                    near.add(registration.peer_id)
             if number % VERIFIED_AT_ONCE == 0:
                 await trio.lowlevel.checkpoint()
         return Sighting(
@@ -263,10 +269,15 @@ class Attendance:
             gone=roster.gone,
             is_whole=roster.whole,
             is_ordered=True,
-            is_near=self._is_near,
+            near=frozenset(near),
             notices=roster.notices if roster.whole else None,
             reach=roster.reach,
         )
+
+    def _is_near(self, join: Join) -> bool:
+        """Whether the peer of *join* is on our machine, by the word of a meeting point that is."""
+        is_old = self._minor < NEAR_MINOR and self._membership is None
+        return self._is_here and (join.near or is_old)
 
     async def _checked(self, join: Join) -> Registration | None:
         if self._checks.known(join) is None:
