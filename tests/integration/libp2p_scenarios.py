@@ -287,6 +287,43 @@ async def tcp_reads() -> bool:
     return found == [(b"\x00\x03", b"abc")] * 100 and reads < 10
 
 
+async def tcp_ipv6() -> bool:
+    """Both ends know where a stream over IPv6 comes from."""
+    async with two_nodes("/ip6/::1/tcp/0") as (listener, dialer):
+        heard = []
+
+        async def note(stream: Any) -> None:
+            heard.append(stream.ip)
+            await stream.send_all(b"noted")
+
+        listener.handle("/note/1", note)
+        stream = await open_to(dialer, listener, "/note/1")
+        await stream.receive_some()
+        return [stream.ip, *heard] == ["::1", "::1"]
+
+
+async def tcp_zones() -> bool:
+    """What is dialled and bound names its interface, and so does what is listened at."""
+    from libp2p.transport.tcp import tcp
+    from multiaddr import Multiaddr
+
+    address = "/ip6zone/lo/ip6/fe80::1/tcp/5"
+    asked = []
+
+    async def note(host: str, port: int) -> Any:
+        asked.append(host)
+        raise OSError("nobody is there")
+
+    tcp.trio = SimpleNamespace(open_tcp_stream=note)  # type: ignore[attr-defined]
+    with suppress(tcp.OpenConnectionError):
+        await tcp.TCP().dial(Multiaddr(address))
+    bound = SimpleNamespace(
+        family=socket.AF_INET6, getsockname=lambda: ("fe80::1", 5, 0, socket.if_nametoindex("lo"))
+    )
+    said = str(tcp._multiaddr_from_socket(bound))  # type: ignore[arg-type]
+    return (asked, said) == (["fe80::1%lo"], address)
+
+
 async def yamux_write() -> bool:
     """Cancelled writes leave the connection intact."""
     rng = random.Random(1)
@@ -564,6 +601,8 @@ SCENARIOS: dict[str, Callable[[], Any]] = {
             tcp_ports,
             tcp_keepalive,
             tcp_reads,
+            tcp_ipv6,
+            tcp_zones,
             yamux_write,
             yamux_stopped,
             yamux_send_window,

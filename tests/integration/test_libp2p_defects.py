@@ -32,6 +32,8 @@ CASES = [
     ("tcp_ports", "tcp_ports"),
     ("tcp_keepalive", "tcp_keepalive"),
     ("tcp_reads", "tcp_reads"),
+    ("tcp_ipv6", "tcp_ipv6"),
+    ("tcp_zones", "tcp_zones"),
     ("yamux_write", "yamux_write"),
     ("yamux_send_window", "yamux_send_window"),
     ("yamux_read", "yamux_read"),
