@@ -75,8 +75,8 @@ async def open_listener_of(
       events: Where it publishes what it serves.
       waits: Enter once it can answer and has joined its namespace. Otherwise at once, and both
         come to pass meanwhile: a model may take minutes to load.
-      place: The namespace; by default what *settings* mean.
-      membership: Of this process in a closed namespace; by default it is opened.
+      place: The namespace; by default what *settings* mean, and its membership is opened.
+      membership: Of this process in a closed *place*.
 
     Raises:
       ConfigurationError: if a setting makes no sense, or it is to be strict and would simulate.
@@ -91,6 +91,7 @@ async def open_listener_of(
     listen = [str(parse_address(text, setting=said)) for text in settings.listen]
     said = settings.said("announce")
     announce = [str(parse_address(text, setting=said)) for text in settings.announce]
+    is_given = place is not None
     place = place or place_of(network)
     limits = caps_of_members(settings, place)
     async with AsyncExitStack() as stack:
@@ -98,8 +99,8 @@ async def open_listener_of(
         backends = [await enter(_backend_of(settings))] if waits else []
         if identity is None:
             identity = stack.enter_context(claim_identity("listener", settings.identity))
-        if membership is None:
-            membership = await enter(open_membership_of(place, identity))
+        if not is_given:
+            membership = await enter(open_membership_of(place, identity, network))
         if membership is not None:
             warn_of_names(limits, membership)
         for address in places:

@@ -9,10 +9,13 @@ from pathlib import Path
 
 import attrs
 
+from .._background import open_background
 from .._logs import get_logger
-from ..membership import DiskMembership, Home, find_home, open_membership, open_name
+from ..discovery.lan import watch_for_closed
+from ..membership import DiskMembership, Home, find_home, homes, open_membership, open_name
 from ..settings import NetworkSettings, data_folder
 from ._output import plain
+from ._shared import bootstraps, lan_to_hear, meets_here
 
 log = get_logger("punch.namespace")
 
@@ -51,13 +54,17 @@ def place_of(settings: NetworkSettings) -> Place:
 
 @asynccontextmanager
 async def open_membership_of(
-    place: Place, identity: Path, *, says: bool = False
+    place: Place, identity: Path, network: NetworkSettings, *, says: bool = False
 ) -> AsyncIterator[DiskMembership | None]:
     """The membership of the process whose key is in *identity*; `None` in an open namespace.
+
+    In an open one the program warns, while the context lasts, if a closed one of that name is on
+    this machine or is heard nearby: nobody gets from a closed one to an open one unawares.
 
     Args:
       place: The namespace.
       identity: File with the key of this process.
+      network: Where the program meets the others.
       says: Print which closed namespace it is, for a program whose log nobody sees.
 
     """
@@ -65,10 +72,44 @@ async def open_membership_of(
         log.info(
             "in an open namespace: whoever reaches its bootstrap is in it", namespace=str(place)
         )
-        yield None
+        _warn_of_closed_here(place)
+        _warn_of_no_lan(network)
+        lan = lan_to_hear(network)
+        if lan is None:
+            yield None
+            return
+        async with open_background() as nursery:
+            nursery.start_soon(watch_for_closed, lan, place.name)
+            yield None
         return
     if says:
         print(f"punch: in the closed namespace {plain(str(place))}", file=sys.stderr, flush=True)
     log.info("in a closed namespace", namespace=str(place))
     async with open_membership(place.home, identity=identity) as membership:
         yield membership
+
+
+def _warn_of_closed_here(place: Place) -> None:
+    """Say so if this machine is a member of a closed namespace of the name of an open one."""
+    found = [home for home in homes(namespaces_folder()) if home.namespace.name == place.name]
+    if found:
+        log.warning(
+            "this machine is a member of a closed namespace of this name, and this program is in "
+            "the open one, where whoever reaches its bootstrap is asked and is answered",
+            namespace=str(place),
+            closed=[str(home.namespace) for home in found],
+            remedy=f"leave @open out, or say --namespace {found[0].namespace}",
+        )
+
+
+def _warn_of_no_lan(network: NetworkSettings) -> None:
+    """Say so if an open namespace was to be found on a LAN, and is of this machine alone."""
+    if network.lan and meets_here(network):
+        log.warning(
+            "nobody is looked for on the LAN, and nothing is said there: every bootstrap of this "
+            "open namespace is on loopback, so that it is of this machine alone",
+            setting=network.said("lan"),
+            bootstrap=[str(place) for place in bootstraps(network)],
+            remedy="give --bootstrap an address that other machines reach, whether or not "
+            "somebody is there; or make the namespace a closed one, with `punch namespace create`",
+        )

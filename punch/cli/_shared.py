@@ -61,10 +61,24 @@ def lan_of(settings: NetworkSettings, *, is_closed: bool = False) -> Lan | None:
     would be asked and be shown prompts. One that meets on loopback is of this machine alone.
     """
     wanted = is_closed if settings.lan is None else settings.lan
-    is_here = not is_closed and all(place.is_loopback() for place in bootstraps(settings))
-    if not wanted or is_here:
+    if not wanted or (not is_closed and meets_here(settings)):
         return None
     return real_lan(settings.lan_interfaces)
+
+
+def lan_to_hear(settings: NetworkSettings) -> Lan | None:
+    """Where a program of an open namespace listens for a closed one of that name.
+
+    `None` if it is not to, if it looks for members there anyway, or if nothing leaves here.
+    """
+    if settings.lan is not None or meets_here(settings):
+        return None
+    return real_lan(settings.lan_interfaces)
+
+
+def meets_here(settings: NetworkSettings) -> bool:
+    """True if all bootstraps are on loopback: an open namespace is then of this machine alone."""
+    return all(place.is_loopback() for place in bootstraps(settings))
 
 
 def decision_log_path(given: str | None) -> Path | None:

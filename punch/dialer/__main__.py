@@ -46,7 +46,7 @@ async def open_router_as(settings: DialerSettings) -> AsyncIterator[Router]:
     with claim_identity("dialer", settings.identity) as identity:
         async with (
             _open_log(settings, events),
-            open_membership_of(place, identity, says=True) as membership,
+            open_membership_of(place, identity, settings.network, says=True) as membership,
             open_router_of(
                 settings, identity=identity, events=events, place=place, membership=membership
             ) as router,

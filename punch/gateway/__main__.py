@@ -124,7 +124,7 @@ async def serve(settings: GatewaySettings, shutdown: Shutdown) -> ExitCode:
         book = KeyBook(quotas, keys=keys)
         identity = stack.enter_context(claim_identity("gateway", settings.identity))
         place = place_of(settings.network)
-        membership = await enter(open_membership_of(place, identity))
+        membership = await enter(open_membership_of(place, identity, settings.network))
         listener = await enter(open_listener_too(settings, identity, events, place, membership))
         # Without a file, too: its lines are the stories that the dashboard shows.
         await enter(open_decision_log(decision_log_path(settings.decision_log), events))

@@ -7,16 +7,16 @@ from contextlib import asynccontextmanager
 
 import attrs
 import pytest
-import structlog
 import trio
 from trio.testing import MockClock
 
 from punch.backends import MockBackend, MockScript
 from punch.capability import PeerId
 from punch.dialer import Router, open_router
-from punch.discovery.lan import Heard, Lan, LanKey, open_nearby
+from punch.discovery.lan import Heard, Interface, Lan, LanKey, open_nearby, watch_for_closed
 from punch.discovery.lan._asking import MAX_ASKERS, PROOF_BYTES, PROTOCOL
 from punch.discovery.lan._candidates import MAX_CANDIDATES
+from punch.discovery.lan._records import said_on
 from punch.exceptions import PeerUnreachable
 from punch.listener import Listener, open_listener
 from punch.network import Node
@@ -135,29 +135,27 @@ async def test_with_multicast_blocked_all_else_works_and_says_so(
     air = Air()
     air.is_blocked = True
     node, other = swarm.network.node("near"), swarm.network.node("asker")
-    with structlog.testing.capture_logs() as logs:
-        async with (
-            open_listener(
-                MockBackend(MockScript()),
-                node=node,
-                bootstrap=swarm.bootstrap,
-                namespace=NAMESPACE,
-                lan=lan_of(air, node),
-            ),
-            open_router(
-                node=other,
-                bootstrap=swarm.bootstrap,
-                namespace=NAMESPACE,
-                lan=lan_of(air, other),
-            ) as router,
-        ):
-            await router.wait_for_peers()
-            await trio.sleep(30)
-            assert (await router.ask("hello")).executor == "near"
-            assert router.trouble is None
-            (warning,) = router.warnings
-            assert "none is heard by mDNS" in warning
-            del logs
+    async with (
+        open_listener(
+            MockBackend(MockScript()),
+            node=node,
+            bootstrap=swarm.bootstrap,
+            namespace=NAMESPACE,
+            lan=lan_of(air, node),
+        ),
+        open_router(
+            node=other,
+            bootstrap=swarm.bootstrap,
+            namespace=NAMESPACE,
+            lan=lan_of(air, other),
+        ) as router,
+    ):
+        await router.wait_for_peers()
+        await trio.sleep(30)
+        assert (await router.ask("hello")).executor == "near"
+        assert router.trouble is None
+        (warning,) = router.warnings
+        assert "none is heard by mDNS" in warning
 
 
 async def test_a_machine_that_does_not_hear_itself_is_told_of_its_firewall(
@@ -371,3 +369,133 @@ async def test_who_is_barred_is_told_nothing_though_it_knows_the_namespace(
     node.handle(PROTOCOL, teller.serve)
     with pytest.raises(PeerUnreachable, match="ended the stream"):
         await ask(removed, key, node.peer_id, node.addresses, lambda join, registration: None)
+
+
+# ---- a closed namespace of the same name ----
+
+
+@asynccontextmanager
+async def speaking(
+    air: Air, *, closed_name: str | None, peer: str = "member", key: LanKey | None = None
+) -> AsyncIterator[None]:
+    """A member of a closed namespace on the LAN, as far as it is heard; `None`: of an open one."""
+    host = "10.3.3.3"
+    lan = air.lan(f"{host}/8")
+    (interface,) = lan._interfaces()
+    said = said_on(
+        interface,
+        [f"/ip4/{host}/tcp/1"],
+        peer_id=PeerId(peer),
+        instance=peer,
+        key=key or LanKey.of_closed(b"r" * 32),
+        salt=b"s" * 16,
+        closed_name=closed_name,
+    )
+    async with lan._open({interface: said}):
+        yield
+
+
+def warned(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """The namespaces that programs were warned of."""
+    return [
+        each.msg["namespace"]
+        for each in caplog.records
+        if isinstance(each.msg, dict) and "a closed namespace of this name" in each.msg["event"]
+    ]
+
+
+@pytest.mark.parametrize("comes", ["before", "after"])
+async def test_a_program_in_the_open_namespace_hears_of_the_closed_one_of_that_name(
+    network: MemoryNetwork,
+    autojump_clock: MockClock,
+    caplog: pytest.LogCaptureFixture,
+    comes: str,
+) -> None:
+    """Once, whoever comes first; and it says nothing of itself."""
+    air = Air()
+    with trio.fail_after(60):
+        async with trio.open_nursery() as nursery:
+            if comes == "after":
+                nursery.start_soon(watch_for_closed, air.lan("10.1.1.1/8"), "home")
+                await trio.sleep(5)
+            async with speaking(air, closed_name="home"), speaking(air, closed_name="home"):
+                assert len(air.said) == 2
+                if comes == "before":
+                    nursery.start_soon(watch_for_closed, air.lan("10.1.1.1/8"), "home")
+                await trio.sleep(5)
+        # The watch has ended by itself.
+    assert warned(caplog) == ["home"]
+
+
+async def test_nobody_is_warned_of_other_namespaces(
+    network: MemoryNetwork, autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Of another name, of an open one, and of a tag that was copied from another peer's record."""
+    air = Air()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(watch_for_closed, air.lan("10.1.1.1/8"), "home")
+        async with (
+            speaking(air, closed_name="Home"),
+            speaking(air, closed_name="home2", peer="b"),
+            speaking(air, closed_name=None, peer="c", key=LanKey.of_open("home")),
+        ):
+            await trio.sleep(5)
+            tag = LanKey.of_name("home").tag("name", b"s" * 16, PeerId("somebody"))
+            (first, *_) = air.said
+            properties = {k.encode(): v for k, v in first.properties.items()}
+            copied = {**properties, b"n": tag.hex().encode()}
+            air.say(
+                Heard(interface="", instance="x", hosts=("10.4.4.4",), port=1, properties=copied)
+            )
+            await trio.sleep(60)
+        nursery.cancel_scope.cancel()
+    assert warned(caplog) == []
+
+
+async def test_a_lan_that_comes_later_is_listened_to(
+    network: MemoryNetwork, autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A laptop starts without a network, and is carried to one where the closed namespace is."""
+    air, found = Air(), list[Interface]()
+    later = air.lan("10.1.1.1/8")
+    lan = Lan(open=later._open, interfaces=lambda: tuple(found))
+    async with trio.open_nursery() as nursery, speaking(air, closed_name="home"):
+        nursery.start_soon(watch_for_closed, lan, "home")
+        await trio.sleep(100)
+        assert warned(caplog) == []
+        found.extend(later._interfaces())
+        await trio.sleep(100)
+        assert warned(caplog) == ["home"]
+
+
+async def test_who_looks_for_members_of_an_open_namespace_is_warned_too(
+    network: MemoryNetwork, autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Once, though many members of the closed one are heard; the open ones are found as ever."""
+    air = Air()
+    async with (
+        listening(network, air),
+        speaking(air, closed_name=NAMESPACE),
+        speaking(air, closed_name=NAMESPACE, peer="other"),
+        dialing(network, air) as router,
+    ):
+        await router.wait_for_peers()
+        await trio.sleep(60)
+        assert [peer.peer_id for peer in router.peers] == ["alpha"]
+    # The listener, which was there before, and the dialer.
+    assert warned(caplog) == [NAMESPACE, NAMESPACE]
+
+
+async def test_an_interface_that_was_named_and_is_not_there_is_named(
+    network: MemoryNetwork, autojump_clock: MockClock
+) -> None:
+    """Not that this machine has no LAN."""
+    air, node = Air(), network.node("alpha")
+    lan = Lan(open=air.lan()._open, interfaces=tuple, names=frozenset({"wlan7", "eth9"}))
+    async with open_listener(
+        MockBackend(MockScript()), node=node, bootstrap=NOBODY, namespace=NAMESPACE, lan=lan
+    ) as listener:
+        await trio.sleep(30)
+        assert listener.directory.warnings == (
+            "LAN: no interface of this machine is called eth9 or wlan7 and is up",
+        )

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import ipaddress
+import time
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from punch.capability import PeerId
@@ -88,6 +89,8 @@ def test_what_is_said_is_understood_by_members_only() -> None:
     assert [str(each) for each in found.addresses] == ["/ip4/192.168.1.10/tcp/21820"]
 
 
+# Each name costs some milliseconds, as it is meant to.
+@settings(max_examples=25)
 @given(name=st.text(min_size=4, max_size=40), root=st.binary(min_size=32, max_size=32))
 def test_no_record_has_the_name_or_the_root_in_it(name: str, root: bytes) -> None:
     """Neither as they are nor in hexadecimal."""
@@ -100,6 +103,17 @@ def test_no_record_has_the_name_or_the_root_in_it(name: str, root: bytes) -> Non
     assert found.is_named(name)
     assert found.joins
     assert not found.is_named(f"{name}x")
+
+
+def test_a_guess_of_a_closed_namespaces_name_takes_some_work() -> None:
+    """A digest of the name that takes a microsecond would be guessed from a list of words."""
+    times = []
+    for number in range(5):
+        began = time.process_time()
+        LanKey.of_name(f"guess {number}")
+        times.append(time.process_time() - began)
+    assert min(times) > 1e-3
+    assert LanKey.of_name("home") == LanKey.of_name("home") != LanKey.of_open("home")
 
 
 def test_an_open_record_is_not_taken_for_a_closed_one_of_the_name() -> None:

@@ -322,7 +322,9 @@ async def show_peers(settings: PeersSettings, shutdown: Shutdown) -> ExitCode:
     place = place_of(settings.network)
     with claim_identity("dialer", settings.identity) as identity:
         async with AsyncExitStack() as stack:
-            membership = await stack.enter_async_context(open_membership_of(place, identity))
+            membership = await stack.enter_async_context(
+                open_membership_of(place, identity, settings.network)
+            )
             router = await stack.enter_async_context(
                 open_router(
                     bootstrap=bootstraps(settings.network),

@@ -11,6 +11,7 @@ from ._real import real_lan
 from ._records import SERVICE, Failed, Heard, Interface, LanRecord, Said, Unheard
 from ._source import LanSource
 from ._tags import LanKey
+from ._warning import watch_for_closed
 
 __all__ = [
     # the source
@@ -21,6 +22,7 @@ __all__ = [
     # whoever is there, of any namespace
     "open_nearby",
     "Nearby",
+    "watch_for_closed",
     # how records travel
     "Multicast",
     "OpenMulticast",

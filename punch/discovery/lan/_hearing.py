@@ -8,7 +8,7 @@ and are not heard.
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 from ...capability import PeerId
 from ...exceptions import ConfigurationError
@@ -21,9 +21,23 @@ ECHO_SECONDS = 10.0
 
 
 class Hearing:
-    """What is known of the interfaces since they were opened. *now* is in seconds."""
+    """What is known of the interfaces since they were opened. *now* is in seconds.
 
-    def __init__(self, said: Mapping[Interface, Said | None], *, now: float) -> None:
+    Args:
+      said: The interfaces, with what we say on each.
+      now: When they were opened.
+      names: The interfaces that a person has named, if it was not left to us.
+
+    """
+
+    def __init__(
+        self,
+        said: Mapping[Interface, Said | None],
+        *,
+        now: float,
+        names: Collection[str] = (),
+    ) -> None:
+        self._names = sorted(names)
         self.interfaces = {interface.name: interface for interface in said}
         """The interfaces, by their names."""
         self._opened_at = now
@@ -50,6 +64,8 @@ class Hearing:
           now: The time.
 
         """
+        if not self.interfaces and self._names:
+            return f"no interface of this machine is called {' or '.join(self._names)} and is up"
         if not self.interfaces:
             return "no interface of this machine has a LAN behind it"
         if self._failed:

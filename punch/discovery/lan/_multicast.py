@@ -45,3 +45,4 @@ class Lan:
     # For this room alone: whoever is given one hands it on.
     _open: OpenMulticast
     _interfaces: Callable[[], tuple[Interface, ...]]
+    _names: frozenset[str] = frozenset()

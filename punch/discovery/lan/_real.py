@@ -13,7 +13,7 @@ from ._records import Interface, Said
 def real_lan(names: Collection[str] = ()) -> Lan:
     """MDNS on the interfaces called *names*; by default on all with a LAN behind them."""
     chosen = frozenset(names)
-    return Lan(open=_open, interfaces=lambda: lan_interfaces(chosen))
+    return Lan(open=_open, interfaces=lambda: lan_interfaces(chosen), names=chosen)
 
 
 def _open(said: Mapping[Interface, Said | None]) -> AbstractAsyncContextManager[Multicast]:

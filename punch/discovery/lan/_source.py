@@ -29,8 +29,9 @@ from ._asking import PROTOCOL, Teller, ask
 from ._candidates import Candidate, Candidates
 from ._hearing import Hearing, host_of
 from ._multicast import Event, Lan, Multicast
-from ._records import Failed, Heard, Interface, LanRecord, Said, Unheard, parse, said_on
+from ._records import Failed, Heard, Interface, Said, Unheard, parse, said_on
 from ._tags import SALT_BYTES, LanKey
+from ._warning import warn_of_closed
 
 log = get_logger(__name__)
 
@@ -119,8 +120,14 @@ class LanSource:
         moved = self._node.moved
         is_shown = decode_registration(announce().registration).is_shown
         said = {each: self._said_on(each) if is_shown else None for each in self._lan._interfaces()}
-        self._hearing = Hearing(said, now=trio.current_time())
-        if not said or self._is_for_this_machine_only():
+        self._hearing = Hearing(said, now=trio.current_time(), names=self._lan._names)
+        is_here = self._is_for_this_machine_only()
+        if is_here:
+            log.info(
+                "this program listens on loopback alone, so that nothing is said on the LAN",
+                addresses=self._node.addresses,
+            )
+        if not said or is_here:
             await moved.wait()
             return
         async with self._lan._open(said) as multicast:
@@ -179,16 +186,8 @@ class LanSource:
             if self._candidates.hear(record, now=trio.current_time()) is not None:
                 self._signal()
         elif self._root is None and not self._seen_closed and record.is_named(self._namespace):
-            self._warn_of_closed(record)
-
-    def _warn_of_closed(self, record: LanRecord) -> None:
-        self._seen_closed = True
-        log.warning(
-            "a closed namespace of this name is nearby, and this program is in the open one",
-            namespace=self._namespace,
-            interface=record.interface,
-            hint="join it with `punch join` if that is what you mean",
-        )
+            self._seen_closed = True
+            warn_of_closed(self._namespace, record)
 
     def _signal(self) -> None:
         self._changed.set()

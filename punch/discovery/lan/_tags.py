@@ -6,6 +6,9 @@ by its name. So
 
 * who knows neither learns nothing of a record but that a punch peer is there;
 * who guesses a name can try the guess, as with any salted digest: an open namespace has no secret;
+* who knows the name of a closed one recognises it, by a tag of its own that is keyed with the name,
+  and can be warned to be in the open one of that name. Who guesses it can try that, too, at some
+  milliseconds of work for each guess;
 * a tag fits no other identity, so that nobody is found in the place of another by a copied record.
 """
 
@@ -13,6 +16,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+from functools import lru_cache
 from typing import Literal
 
 import attrs
@@ -21,6 +25,9 @@ from ...capability import PeerId
 
 SALT_BYTES = 16
 TAG_BYTES = 16
+
+# What a guess of the name of a closed namespace costs: some milliseconds, and 2 MB (RFC 7914).
+SCRYPT_COST, SCRYPT_BLOCK = 1 << 11, 8
 
 Purpose = Literal["record", "ask", "name"]
 """What a tag is made for: ``record`` to be found, ``ask`` to be told a registration, ``name`` to be
@@ -47,7 +54,7 @@ class LanKey:
     @classmethod
     def of_name(cls, name: str) -> LanKey:
         """The key by which a closed namespace is recognised by its *name* alone."""
-        return cls(secret=hashlib.sha256(b"punch lan name\n" + name.encode()).digest())
+        return cls(secret=_stretched(name))
 
     def tag(self, purpose: Purpose, salt: bytes, *peers: PeerId) -> bytes:
         """The tag of *peers* with *salt*, `TAG_BYTES` long."""
@@ -58,3 +65,17 @@ class LanKey:
     def fits(self, tag: bytes, purpose: Purpose, salt: bytes, *peers: PeerId) -> bool:
         """True if *tag* was made with this key for exactly this."""
         return len(salt) == SALT_BYTES and hmac.compare_digest(tag, self.tag(purpose, salt, *peers))
+
+
+@lru_cache(maxsize=16)
+def _stretched(name: str) -> bytes:
+    """A digest of *name* that takes some work. A program knows one name, or a few."""
+    return hashlib.scrypt(
+        name.encode(),
+        # Not drawn by chance: whoever knows the name has to come to the same.
+        salt=b"punch lan name\n",
+        n=SCRYPT_COST,
+        r=SCRYPT_BLOCK,
+        p=1,
+        dklen=32,
+    )
