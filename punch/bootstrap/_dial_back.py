@@ -13,6 +13,7 @@ nothing, and is not told.
 
 from __future__ import annotations
 
+import ipaddress
 from collections import OrderedDict
 from collections.abc import Callable
 
@@ -84,6 +85,8 @@ def places_to_dial(registration: Registration, host: str) -> tuple[Address, ...]
 
     """
     found: dict[Address, None] = {}
+    if ipaddress.ip_address(host).is_link_local:
+        return ()  # Its link is not told, and the listener is met on it by other ways.
     for text in registration.addresses:
         try:
             announced = parse_address(text)
@@ -91,7 +94,7 @@ def places_to_dial(registration: Registration, host: str) -> tuple[Address, ...]
             continue
         if announced.port:
             kind = "ip6" if ":" in host else "ip4"
-            place = attrs.evolve(announced, kind=kind, host=host, peer_id=None)
+            place = attrs.evolve(announced, kind=kind, host=host, peer_id=None, zone="")
             found[place] = None
     return tuple(found)[:MAX_PORTS]
 

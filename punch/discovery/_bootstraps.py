@@ -58,6 +58,7 @@ def parse_bootstrap(text: str, *, setting: str = "bootstrap") -> Address:
         return parse_address(text, setting=setting)
     match = _PLACE.fullmatch(text)
     host = text if match is None else match["ip6"] or match["host"]
+    host, percent, zone = host.partition("%")
     port = BOOTSTRAP_PORT if match is None or match["port"] is None else int(match["port"])
     try:
         kind = f"ip{ipaddress.ip_address(host).version}"
@@ -66,10 +67,16 @@ def parse_bootstrap(text: str, *, setting: str = "bootstrap") -> Address:
         # IPv4 address with a slip, is a mistake and no name.
         kind = "" if host.rpartition(".")[2].isdigit() else "dns"
     brackets = match is not None and match["ip6"] is not None
-    if not kind or port == 0 or brackets != (kind == "ip6" and match is not None):
+    if (
+        not kind
+        or port == 0
+        or bool(percent) != bool(zone)
+        or brackets != (kind == "ip6" and match is not None)
+    ):
         raise _bad_bootstrap(text, setting)
     try:
-        return parse_address(f"/{kind}/{host}/tcp/{port}", setting=setting)
+        where = f"/ip6zone/{zone}" if zone else ""
+        return parse_address(f"{where}/{kind}/{host}/tcp/{port}", setting=setting)
     except ConfigurationError:
         raise _bad_bootstrap(text, setting) from None
 

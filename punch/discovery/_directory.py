@@ -322,6 +322,9 @@ class Directory:
                 registration,
                 named[peer_id],
                 is_near=(peer_id, registration.incarnation) in near,
+                on_link=tuple(
+                    place for each in self._listed for place in each.on_link.get(peer_id, ())
+                ),
                 reach=combined(listed.reach.get(peer_id) for listed in self._listed),
             )
             for peer_id, registration in newest.items()

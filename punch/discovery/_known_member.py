@@ -47,13 +47,27 @@ class KnownMember:
 
 
 def known_member(
-    registration: Registration, sources: set[str], *, is_near: bool, reach: Reach | None
+    registration: Registration,
+    sources: set[str],
+    *,
+    is_near: bool,
+    reach: Reach | None,
+    on_link: tuple[str, ...] = (),
 ) -> KnownMember:
-    """What the directory says of a member, with those of its addresses that may be dialled."""
+    """What the directory says of a member, with those of its addresses that may be dialled.
+
+    Args:
+      registration: What the member says.
+      sources: Names of the sources that list it.
+      is_near: Whether it is on this machine.
+      reach: How bootstraps could dial it.
+      on_link: Where it was found on a link of ours; dialled last.
+
+    """
     addresses, refused = _sorted_out(registration.addresses, is_near)
     return KnownMember(
         peer_id=registration.peer_id,
-        addresses=addresses,
+        addresses=tuple(dict.fromkeys((*addresses, *on_link))),
         incarnation=registration.incarnation,
         sequence=registration.sequence,
         reach=reach,

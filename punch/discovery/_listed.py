@@ -5,7 +5,7 @@ What several sources say is merged in `_directory`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 import attrs
 
@@ -40,6 +40,8 @@ class Listed:
     """Those that it has from another source."""
     near: frozenset[PeerId] = frozenset()
     """Those that it says are on this machine."""
+    on_link: dict[PeerId, tuple[str, ...]] = attrs.field(factory=dict)
+    """Where it has found them on a link of ours."""
     notices: frozenset[str] = frozenset()
     reach: dict[PeerId, Reach] = attrs.field(factory=dict)
     """How its members could be dialled; of none that it does not list."""
@@ -115,6 +117,7 @@ class Listed:
         self.members = after
         self.relayed = ((self.relayed - told) | sighting.relayed) & after.keys()
         self.near = ((self.near - told) | sighting.near) & after.keys()
+        self._find_on_link(told, sighting.on_link)
         return tuple(news.values())
 
     def keep(self, is_member: Callable[[Registration], bool]) -> None:
@@ -122,6 +125,15 @@ class Listed:
         kept = {peer: each for peer, each in self.members.items() if is_member(each)}
         self.members = kept
         self.relayed, self.near = self.relayed & kept.keys(), self.near & kept.keys()
+        self._find_on_link((), {})
+
+    def _find_on_link(
+        self, told: Collection[PeerId], found: Mapping[PeerId, tuple[str, ...]]
+    ) -> None:
+        before = {peer: places for peer, places in self.on_link.items() if peer not in told}
+        self.on_link = {
+            peer: places for peer, places in {**before, **found}.items() if peer in self.members
+        }
 
     def hear_reach(self, news: Sequence[Reach], own: PeerId) -> None:
         """Take what the source says of how others than *own* could be dialled."""

@@ -23,6 +23,10 @@ class Sighting:
     present: tuple[Registration, ...] = ()
     """Members that are there; the source has checked their signatures."""
 
+    on_link: Mapping[PeerId, tuple[str, ...]] = attrs.field(factory=dict)
+    """Of those in `present`, where the source has found them on a link of ours: link-local
+    addresses, which they could not have told."""
+
     relayed: frozenset[PeerId] = frozenset()
     """Those in `present` that the source has from another one."""
 

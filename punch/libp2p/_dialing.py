@@ -92,6 +92,14 @@ class Dialer:
         raise last
 
     async def _try(self, address: Address, peer_id: PeerId | None) -> Any:
+        if address.kind == "ip6" and address.is_link_local():
+            if address.transport == "quic":
+                raise PeerUnreachable("libp2p has no way to tell QUIC an interface")
+            if not address.zone:
+                zoned = attrs.evolve(address, zone="eth0")
+                raise PeerUnreachable(
+                    f"it means nothing without its interface: write it as {zoned}", why="no_route"
+                )
         heard = Heard()
         connect = self._tcp_session if address.transport == "tcp" else self._quic_session
         try:

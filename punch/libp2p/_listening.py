@@ -96,14 +96,17 @@ class Listening:
 
     @property
     def addresses(self) -> tuple[Address, ...]:
-        """Where others can dial, loopback last."""
-        bound = [
-            place
-            for address in self._current
-            for place in self._bound(address)
-            # Port 0 has become a port.
-        ]
-        return _ports.expand(bound)
+        """Where others can dial, loopback last; without those that one link has."""
+        return _ports.expand(self._all_bound())
+
+    @property
+    def on_link(self) -> tuple[Address, ...]:
+        """Where others on our links can dial beside that."""
+        return _ports.on_links(self._all_bound())
+
+    def _all_bound(self) -> list[Address]:
+        # Port 0 has become a port.
+        return [place for address in self._current for place in self._bound(address)]
 
     def _bound(self, address: Address) -> list[Address]:
         listener = self._swarm.listeners.get(_key(address))
@@ -191,7 +194,11 @@ class Listening:
 
     async def _listen(self, places: tuple[Address, ...]) -> tuple[Address, ...]:
         """Listen at all of *places*, or at none; libp2p says nothing when it fails."""
-        places = tuple(place for place in places if not self._is_spared(place, places))
+        places = tuple(
+            place
+            for place in places
+            if not self._is_spared(place, places) and not self._is_early(place)
+        )
         new = [place for place in places if _key(place) not in self._swarm.listeners]
         for place in new:
             _ports.check_free(place)
@@ -226,6 +233,26 @@ class Listening:
                     hint="WireGuard has UDP port 51820; peers that dial tcp or dual meet here",
                 )
             return error.is_taken
+        return False
+
+    def _is_early(self, place: Address) -> bool:
+        """True if *place* is link-local and cannot be listened on yet; it is no reason to fail.
+
+        The system gives a link such an address by itself, and lets nobody use it for the first
+        second (RFC 4862, section 5.4).
+        """
+        if self._wanted is None or not place.is_link_local():
+            return False
+        if _key(place) in self._swarm.listeners:
+            return False
+        try:
+            _ports.check_free(place)
+        except AddressUnavailable as error:
+            if error.is_taken:
+                raise
+            self._asked_at = -math.inf  # Again at the next look.
+            _log.debug("cannot listen on a link yet", why=error.message)
+            return True
         return False
 
     async def _give_up_but(self, hosts: frozenset[str]) -> None:

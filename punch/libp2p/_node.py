@@ -112,6 +112,11 @@ class LibP2PNode:
         found = (*map(str, self._listening.addresses), *self._announce)
         return tuple(f"{address}/p2p/{self._peer_id}" for address in dict.fromkeys(found))
 
+    @property
+    def on_link(self) -> tuple[str, ...]:
+        """Where peers on our links can dial us beside that, see `punch.network.Node`."""
+        return tuple(f"{address}/p2p/{self._peer_id}" for address in self._listening.on_link)
+
     async def _follow(self) -> None:
         """Keep up with the machine's addresses, for ever."""
         while True:

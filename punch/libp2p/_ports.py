@@ -7,13 +7,13 @@ import ipaddress
 import os
 import socket
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import attrs
 import psutil
 
 from ..exceptions import AddressUnavailable, ConfigurationError
-from ..network import Address, own_hosts, parse_address
+from ..network import Address, own_hosts, own_links, parse_address
 
 
 def parse_listen(text: str) -> Address:
@@ -51,7 +51,7 @@ def check_free(address: Address) -> None:
             # Connections of a node that ended a moment ago do not matter; listening sockets do.
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            sock.bind((address.host, address.port))
+            sock.bind((address.scoped_host, address.port))
             if kind == socket.SOCK_STREAM:
                 sock.listen(1)
         except OSError as error:
@@ -72,6 +72,11 @@ def _explain(address: Address, error: OSError) -> str:
             f"cannot listen on {address}: this machine has no address {address.host}. "
             "Listen on 0.0.0.0 to use all addresses that it has."
         )
+    if address.kind == "ip6" and address.is_link_local() and not address.zone:
+        zoned = attrs.evolve(address, zone="eth0")
+        return f"cannot listen on {address} without its interface: write it as {zoned}"
+    if isinstance(error, socket.gaierror):
+        return f"cannot listen on {address}: this machine has no interface {address.zone}"
     if error.errno == errno.EACCES:
         return f"cannot listen on {address}: ports below 1024 need privileges. Take a higher port."
     return f"cannot listen on {address}: {error.strerror or error}"
@@ -98,24 +103,41 @@ def expand(addresses: Iterable[Address]) -> tuple[Address, ...]:
     """The addresses that others can dial, given those that this node is bound to.
 
     The wildcards 0.0.0.0 and :: become the addresses of the interfaces that are up.
-    Loopback comes last: only processes of this machine reach it.
+    Loopback comes last: only processes of this machine reach it. Link-local addresses are left to
+    `on_links`, as each machine has its own word for a link.
+    """
+    found = (
+        attrs.evolve(address, host=host)
+        for address in addresses
+        if not address.is_link_local()
+        for host in _hosts_of(address, own_hosts)
+        if not ipaddress.ip_address(host).is_link_local
+    )
+    return tuple(sorted(dict.fromkeys(found), key=Address.is_loopback))
+
+
+def on_links(addresses: Iterable[Address]) -> tuple[Address, ...]:
+    """The link-local addresses at which others on our links can dial, of those that we have bound.
+
+    Over TCP alone: libp2p 0.8.1 has no way to tell QUIC an interface.
     """
     found: dict[Address, None] = {}
     for address in addresses:
-        if ipaddress.ip_address(address.host).is_unspecified:
-            for host in _interface_hosts(address.kind):
-                found[attrs.evolve(address, host=host)] = None
-        else:
+        if address.transport != "tcp":
+            continue
+        if address.is_link_local():
             found[address] = None
-    return tuple(sorted(found, key=lambda each: ipaddress.ip_address(each.host).is_loopback))
+        elif ipaddress.ip_address(address.host).is_unspecified:
+            zones = own_links()
+            for host in _hosts_of(address, zones.keys):
+                found[attrs.evolve(address, host=host, zone=zones[host])] = None
+    return tuple(found)
 
 
-def _interface_hosts(kind: str) -> tuple[str, ...]:
-    hosts = (ipaddress.ip_address(host) for host in own_hosts())
+def _hosts_of(address: Address, own: Callable[[], Iterable[str]]) -> Iterable[str]:
+    """What *address* stands for: itself, or those of our *own* that are of its family."""
+    if not ipaddress.ip_address(address.host).is_unspecified:
+        return (address.host,)
     return tuple(
-        str(host)
-        for host in hosts
-        # A link-local address means nothing without the name of an interface of the machine that
-        # dials it.
-        if f"ip{host.version}" == kind and not host.is_link_local
+        host for host in own() if f"ip{ipaddress.ip_address(host).version}" == address.kind
     )

@@ -288,6 +288,7 @@ async def open_listener(
                         places,
                         transport=transport,
                         is_closed=membership is not None,
+                        lan=lan,
                     ),
                     ports=() if listen else LISTENER_PORTS,
                     announce=[str(parse_address(text, setting="announce")) for text in announce],
@@ -362,6 +363,7 @@ async def addresses_to_listen_on(
     *,
     transport: Literal["tcp", "quic", "dual"],
     is_closed: bool = False,
+    lan: Lan | None = None,
 ) -> tuple[str, ...]:
     """Where to listen if nobody says: on the interfaces that lead to the bootstraps, at any port.
 
@@ -372,11 +374,13 @@ async def addresses_to_listen_on(
       transport: Transport to listen with.
       is_closed: Whether the namespace is: then on all addresses that this machine has, since any
         member may come to any other, and nobody else is let in.
+      lan: Where others look for us: then on the link-local addresses there, too, which may be the
+        only ones that two machines on a cable have.
 
     """
     hosts: dict[str, None] = {}
     if is_closed:
-        # A link-local address means nothing without the name of an interface.
+        # A link-local address is found on its LAN alone.
         hosts = {host: None for host in own_hosts() if not ipaddress.ip_address(host).is_link_local}
     for place in bootstraps:
         hosts |= dict.fromkeys(await ways_to(place))
@@ -384,9 +388,10 @@ async def addresses_to_listen_on(
         Address(kind="ip6" if ":" in host else "ip4", host=host, transport="tcp", port=0)
         for host in hosts
     ]
+    links = lan.links() if lan is not None and transport != "quic" else ()
     return tuple(
         str(place.over(each))
         for place in places
         for each in ("tcp", "quic")
         if transport in (each, "dual")
-    )
+    ) + tuple(map(str, links))

@@ -16,7 +16,9 @@ from ..exceptions import ConfigurationError
 
 Transport = Literal["tcp", "quic"]
 
+# A zone is the name or number of an interface (RFC 4007, section 11.2), of one machine's.
 _FORM = re.compile(
+    r"(?:/ip6zone/(?P<zone>[\w.:-]{1,64}))?"
     r"/(?P<kind>ip4|ip6|dns|dns4|dns6)/(?P<host>[^/\s]{1,253})"
     r"/(?P<transport>tcp|udp)/(?P<port>\d{1,5})(?P<quic>/quic-v1)?"
     r"(?:/p2p/(?P<peer>[1-9A-HJ-NP-Za-km-z]{40,64}))?/?"
@@ -47,15 +49,24 @@ class Address:
     peer_id: PeerId | None = None
     """The peer that must be there, if the address names one."""
 
+    zone: str = ""
+    """Of a link-local address of IPv6: the interface of this machine behind which it is."""
+
     def __str__(self) -> str:
         how = f"tcp/{self.port}" if self.transport == "tcp" else f"udp/{self.port}/quic-v1"
         who = f"/p2p/{self.peer_id}" if self.peer_id is not None else ""
-        return f"/{self.kind}/{self.host}/{how}{who}"
+        where = f"/ip6zone/{self.zone}" if self.zone else ""
+        return f"{where}/{self.kind}/{self.host}/{how}{who}"
 
     @property
     def place(self) -> str:
         """Host and port, whatever the transport: what a known identity is filed under."""
-        return f"{self.host}:{self.port}"
+        return f"{self.scoped_host}:{self.port}"
+
+    @property
+    def scoped_host(self) -> str:
+        """The host as the system is told it: a link-local address of IPv6 with its zone."""
+        return f"{self.host}%{self.zone}" if self.zone else self.host
 
     def over(self, transport: Transport) -> Address:
         """The same place by another transport."""
@@ -81,6 +92,13 @@ class Address:
         """True if a name stands where an IP address could."""
         return self.kind.startswith("dns")
 
+    def is_link_local(self) -> bool:
+        """True if it is reached over one link only, which other machines may call otherwise."""
+        try:
+            return ipaddress.ip_address(self.host).is_link_local
+        except ValueError:
+            return False
+
     def is_loopback(self) -> bool:
         """True if only this machine can reach it."""
         if self.host == "localhost":
@@ -89,6 +107,10 @@ class Address:
             return ipaddress.ip_address(self.host).is_loopback
         except ValueError:
             return False
+
+
+def _has_zones(kind: str, host: str) -> bool:
+    return kind == "ip6" and ipaddress.ip_address(host).is_link_local
 
 
 def _version(host: str) -> int:
@@ -113,12 +135,14 @@ def parse_address(text: str, *, setting: str = "address") -> Address:
             wrong = f"{match['host']} is not a host name"
     elif match:
         try:
-            # Without a zone (`%eth0`): that means something on one machine only.
+            # A zone (`%eth0`) is written before it, as /ip6zone/eth0.
             kind = "no" if "%" in match["host"] else f"ip{_version(match['host'])}"
         except ValueError:
             kind = "no"
         if kind != match["kind"]:
             wrong = f"{match['host']} is not an {match['kind']} address"
+    if match and match["zone"] and not wrong and not _has_zones(match["kind"], match["host"]):
+        wrong = "a zone is only of a link-local address of IPv6, such as fe80::1"
     if match is None or wrong:
         raise ConfigurationError(
             f"{setting} is {text!r}: {wrong}; write /ip4/HOST/tcp/PORT or "
@@ -133,6 +157,7 @@ def parse_address(text: str, *, setting: str = "address") -> Address:
         transport="tcp" if match["transport"] == "tcp" else "quic",
         port=int(match["port"]),
         peer_id=PeerId(match["peer"]) if match["peer"] else None,
+        zone=match["zone"] or "",
     )
 
 

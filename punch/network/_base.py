@@ -80,6 +80,15 @@ class Node(Protocol):
         ...
 
     @property
+    def on_link(self) -> tuple[str, ...]:
+        """Where peers on a link of ours can dial us beside that: link-local addresses.
+
+        Those of IPv6 have their zones here. No registration has them, as they mean nothing
+        elsewhere.
+        """
+        ...
+
+    @property
     def moved(self) -> trio.Event:
         """Set when the machine's addresses have changed; from then on it is another event."""
         ...

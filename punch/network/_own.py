@@ -68,9 +68,29 @@ def own_hosts() -> tuple[str, ...]:
     return tuple(dict.fromkeys(found))
 
 
+def own_links() -> dict[str, str]:
+    """The link-local addresses of interfaces that are up, each with its zone; of IPv4 an empty one.
+
+    Of an address that two interfaces have, which is allowed, the first.
+    """
+    up = {name for name, status in psutil.net_if_stats().items() if status.isup}
+    found: dict[str, str] = {}
+    for name, entries in psutil.net_if_addrs().items():
+        for entry in entries:
+            if name not in up or entry.family not in (socket.AF_INET, socket.AF_INET6):
+                continue
+            host, _, zone = entry.address.partition("%")
+            if ipaddress.ip_address(host).is_link_local:
+                found.setdefault(host, (zone or name) if ":" in host else "")
+    return found
+
+
 def is_this_machine(ip: str) -> bool:
     """True if *ip* is an address of this machine, as it has them now."""
     ip = plain_ip(ip)
+    if ipaddress.ip_address(ip).is_link_local:
+        # A machine on another link may have the same one (RFC 4291, section 2.5.6).
+        return False
     # The loopback network has millions of addresses, and the interface lists one.
     return ipaddress.ip_address(ip).is_loopback or ip in own_hosts()
 

@@ -132,7 +132,11 @@ class MemoryNode:
 
     def __init__(self, network: MemoryNetwork, peer_id: PeerId, address: str) -> None:
         self.peer_id = peer_id
-        self.addresses = (address,)
+        self.at = address
+        """Where it began."""
+        self.addresses: tuple[str, ...] = (address,)
+        self.on_link: tuple[str, ...] = ()
+        """Link-local addresses; may be set."""
         self.ip: str | None = address.split("/")[2]
         """Where its streams come from, as the other end sees it; may be set."""
         self.moved = trio.Event()
@@ -211,7 +215,7 @@ class MemoryNetwork:
         peer_id = PeerId(name)
         before = self._nodes.get(peer_id)
         if before is not None:
-            address = before.addresses[0]
+            address = before.at
         else:
             number = next(self._numbers)
             address = f"/ip4/10.{number >> 16}.{number >> 8 & 255}.{number & 255}/tcp/1"
@@ -255,7 +259,8 @@ class MemoryNetwork:
         node = self._nodes.get(peer_id)
         if node is None or not node.is_up or not dialer.is_up:
             raise PeerUnreachable(f"nobody is at {', '.join(addresses)}", peer_id=peer_id)
-        if node.addresses[0] not in {address.split("/p2p/")[0] for address in addresses}:
+        places = {*node.addresses[:1], *node.on_link}
+        if not places & {address.split("/p2p/")[0] for address in addresses}:
             raise PeerUnreachable(
                 f"is not at {', '.join(addresses) or 'no address'}", peer_id=peer_id
             )

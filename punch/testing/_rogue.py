@@ -164,6 +164,10 @@ class _RogueNode:
         return self._node.addresses
 
     @property
+    def on_link(self) -> tuple[str, ...]:
+        return self._node.on_link
+
+    @property
     def moved(self) -> trio.Event:
         return self._node.moved
 

@@ -44,6 +44,7 @@ class DialingNode:
 
     peer_id = PeerId("bootstrap")
     addresses = ()
+    on_link = ()
     moved = trio.Event()
 
     def __init__(self) -> None:
@@ -91,6 +92,15 @@ def test_only_where_a_listener_comes_from_is_it_dialled(
     """At its announced ports, of which two are tried; never at an address that it names."""
     places = places_to_dial(registration("a", *addresses), HOST)
     assert [str(place) for place in places] == [f"/ip4/{HOST}{each}" for each in expected]
+
+
+@pytest.mark.parametrize("host", ["fe80::9", "169.254.7.7"])
+def test_a_listener_that_comes_over_a_link_is_not_dialled_back(host: str) -> None:
+    """Which link that was is not told, and the same address may be another machine's on another."""
+    announced = ("/ip6zone/eth7/ip6/fe80::9/tcp/7", "/ip4/192.0.2.7/tcp/7")
+    assert places_to_dial(registration("a", *announced), host) == ()
+    (place,) = places_to_dial(registration("a", *announced), HOST)
+    assert str(place) == f"/ip4/{HOST}/tcp/7"
 
 
 async def test_a_verdict_is_told_when_it_changes(autojump_clock: MockClock) -> None:

@@ -25,6 +25,8 @@ from punch.testing import MemoryNetwork
         ("[::1]:77", "/ip6/::1/tcp/77"),
         ("[fd00::2]", "/ip6/fd00::2/tcp/51820"),
         ("fd00::2", "/ip6/fd00::2/tcp/51820"),
+        ("[fe80::2%eth0]:77", "/ip6zone/eth0/ip6/fe80::2/tcp/77"),
+        ("fe80::2%12", "/ip6zone/12/ip6/fe80::2/tcp/51820"),
     ],
 )
 def test_an_address_is_a_multiaddress_a_host_with_a_port_or_a_name(text: str, meant: str) -> None:
@@ -46,6 +48,10 @@ def test_an_address_is_a_multiaddress_a_host_with_a_port_or_a_name(text: str, me
         "at tic",
         "[attic]:51820",
         "[10.0.0.7]:51820",
+        "10.0.0.7%eth0",
+        "attic%eth0",
+        "[fd00::2%eth0]:77",
+        "[fe80::2%]:77",
         "[::1",
         "::1]:51820",
         "-attic",

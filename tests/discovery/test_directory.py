@@ -69,6 +69,7 @@ class _Node:
 
     peer_id = PeerId("me")
     addresses = ()
+    on_link = ()
     moved = trio.Event()
 
     def handle(self, protocol: str, handler: Handler) -> None: ...

@@ -213,9 +213,16 @@ class Machine(Programs):
         """Where its programs meet the others, if nothing else is said."""
         return self.lab.meeting
 
-    def plug(self, wire: Wire) -> int:
-        """Another interface, on *wire*, with an address there; the host's number."""
-        inside, outside = f"eth{self._interfaces}", f"{self.name}{self._interfaces}"
+    def plug(self, wire: Wire, name: str = "") -> int:
+        """Another interface, on *wire*, with an address there; the host's number.
+
+        Args:
+          wire: Where it leads.
+          name: What the machine calls it; by default ``eth`` and the next number.
+
+        """
+        inside = name or f"eth{self._interfaces}"
+        outside = f"{self.name}{self._interfaces}"
         self._interfaces += 1
         host = wire.next_host()
         pair = ("link", "add", "name", inside, "type", "veth", "peer", "name", outside)
@@ -236,6 +243,10 @@ class Machine(Programs):
         self.host = self.wire.next_host()
         self._give("eth0", self.wire, self.host)
         return self.ip4
+
+    def go_link_local(self) -> None:
+        """Have no address on the first wire but the one that the system gives each link."""
+        self.ip("addr", "flush", "dev", "eth0", "scope", "global")
 
     def link(self, interface: str, state: str) -> None:
         """Put an interface ``up`` or ``down``."""

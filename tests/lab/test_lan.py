@@ -70,6 +70,98 @@ def test_with_mdns_blocked_all_else_works_and_says_so(lab: Lab) -> None:
     assert not listener.events("mDNS does not work here; all else does")
 
 
+@limit(60)
+def test_machines_with_link_local_addresses_alone_find_each_other(lab: Lab) -> None:
+    """A cable between two machines, and nobody who gives addresses: IPv6 has one for each link."""
+    desk, shed = lab.machine("desk"), lab.machine("shed")
+    lab.meeting = NOBODY
+    for machine in (desk, shed):
+        machine.go_link_local()
+    listener = desk.start("listener", LAN)
+    answer = shed.dial(*ASK).json()
+    assert answer["executor"] == desk.ready(listener).peer_id
+    # What one link has is said on it alone, and is in no registration.
+    assert listener.addresses == ()
+
+
+@pytest.mark.long
+@limit(120)
+def test_a_link_local_peer_is_dialled_over_the_interface_on_which_it_was_heard(lab: Lab) -> None:
+    """Its machine has three, and the two machines two wires in common; a closed namespace too."""
+    desk, shed = lab.machine("desk"), lab.machine("shed")
+    lab.meeting = NOBODY
+    for machine in (desk, shed):
+        machine.plug(lab.wire(1))
+        machine.plug(lab.wire(2 if machine is desk else 3))
+        for interface in ("eth0", "eth1", "eth2"):
+            machine.ip("addr", "flush", "dev", interface, "scope", "global")
+    # The first wire does not lead to the other machine any more.
+    shed.ip("link", "set", "eth0", "down")
+    full = desk.punch("namespace", "create", "home").out.strip()
+    listener = desk.ready(desk.start("listener"))
+    code = lab.folder / "code"
+    assert desk.punch("invite", "--file", str(code)).code == 0
+    joined = shed.punch("join", "--file", str(code))
+    assert joined.out.strip() == full, joined
+    asked = shed.dial(*ASK[:-1]).json()
+    assert asked["executor"] == listener.peer_id
+
+
+@pytest.mark.long
+@limit(90)
+def test_a_peer_on_two_lans_is_one_and_stays_when_one_is_lost(lab: Lab) -> None:
+    """Heard on both, listed once, and asked over the other cable when one is pulled."""
+    desk, shed = lab.machine("desk"), lab.machine("shed")
+    lab.meeting = NOBODY
+    for machine in (desk, shed):
+        machine.plug(lab.wire(1))
+    listener = desk.start("listener", LAN, "--listen", "/ip4/0.0.0.0/tcp/21820")
+    watch = shed.start_punch("peers", LAN)
+    until(lambda: "found by LAN: 1 listener" in watch.out, "the peer is found")
+    assert "2 listeners" not in watch.out
+    assert shed.dial(*ASK).json()["executor"] == desk.ready(listener).peer_id
+    desk.link("eth0", "down")
+    assert shed.dial(*ASK).json()["executor"] == listener.peer_id
+    assert "2 listeners" not in watch.out
+
+
+@pytest.mark.long
+@limit(120)
+def test_a_vpn_is_left_alone_unless_it_is_named(lab: Lab) -> None:
+    """Two machines that have nothing but a VPN in common."""
+    desk, shed = lab.machine("desk"), lab.machine("shed")
+    lab.meeting = NOBODY
+    for machine in (desk, shed):
+        machine.plug(lab.wire(1), "wg0")
+    shed.ip("link", "set", "eth0", "down")
+    vpn = ("--lan-interfaces", "wg0")
+    anywhere = ("--listen", "/ip4/0.0.0.0/tcp/0")
+    silent = desk.start("listener", LAN, *anywhere)
+    heard = desk.start("listener", LAN, *vpn, *anywhere)
+    answer = shed.dial(*ASK, *vpn).json()
+    assert answer["executor"] == desk.ready(heard).peer_id
+    assert not silent.events("listening")
+    shown = shed.punch("peers", "--once", LAN)
+    assert shown.code != 0
+    assert "found by LAN: nobody was heard yet" in shown.out + shown.err
+
+
+@pytest.mark.long
+@limit(60)
+def test_a_program_of_an_open_namespace_is_warned_of_the_closed_one_nearby(lab: Lab) -> None:
+    """Without being told to look on the LAN; and told not to, it hears nothing."""
+    desk, shed = lab.machine("desk"), lab.machine("shed")
+    lab.meeting = NOBODY
+    desk.punch("namespace", "create", "home")
+    desk.ready(desk.start("listener"))
+    warned = shed.start("listener", "--namespace", "home")
+    deaf = shed.start("listener", "--namespace", "home", "--no-lan")
+    said = warned.wait_for("a closed namespace of this name is nearby")
+    assert (said["namespace"], said["level"]) == ("home", "warning")
+    time.sleep(1)
+    assert not deaf.events("a closed namespace")
+
+
 @pytest.mark.long
 @limit(60)
 def test_mdns_is_off_in_an_open_namespace_unless_asked_for(lab: Lab) -> None:

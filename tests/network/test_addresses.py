@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import socket
+from types import SimpleNamespace
 
 import pytest
 import trio
 from trio.testing import MockClock
 
 from punch.exceptions import ConfigurationError
-from punch.network import parse_address, places_here, ways_to
+from punch.network import is_this_machine, own_links, parse_address, places_here, ways_to
 from punch.network._own import NAME_SECONDS
 
+# An address that a link has alone.
+LINK = "fe80::7"
 PEER = "12D3KooWGYqKxZBhTRg1mKCkJhm8U3Rc6jUDdVyc7MJgAywKosw2"
 
 
@@ -23,6 +26,8 @@ PEER = "12D3KooWGYqKxZBhTRg1mKCkJhm8U3Rc6jUDdVyc7MJgAywKosw2"
         "/ip4/10.0.0.1/udp/4001/quic-v1",
         f"/ip6/::1/udp/4001/quic-v1/p2p/{PEER}",
         "/dns4/punch.example/tcp/1",
+        "/ip6zone/eth0/ip6/fe80::1/tcp/51820",
+        f"/ip6zone/12/ip6/fe80::1/tcp/51820/p2p/{PEER}",
     ],
 )
 def test_an_address_is_spelled_as_it_was_read(text: str) -> None:
@@ -43,6 +48,13 @@ def test_an_address_is_spelled_as_it_was_read(text: str) -> None:
         ("/ip4/127.0.0.1/tcp/1/quic-v1", "udp goes with /quic-v1"),
         ("/ip4/127.0.0.1/tcp/1/p2p/nonsense", "not of this form"),
         ("/ip6/fe80::1%eth0/tcp/1", "not an ip6 address"),
+        ("/ip6zone/eth0/ip6/fd00::1/tcp/1", "a zone is only of a link-local address"),
+        ("/ip6zone/eth0/ip6/::1/tcp/1", "a zone is only of a link-local address"),
+        ("/ip6zone/eth0/ip4/169.254.1.1/tcp/1", "a zone is only of a link-local address"),
+        ("/ip6zone/eth0/dns6/a/tcp/1", "a zone is only of a link-local address"),
+        ("/ip6zone//ip6/fe80::1/tcp/1", "not of this form"),
+        ("/ip6zone/a b/ip6/fe80::1/tcp/1", "not of this form"),
+        (f"/ip6zone/{'x' * 65}/ip6/fe80::1/tcp/1", "not of this form"),
         ("/dns4/a..b/tcp/1", "a..b is not a host name"),
         (f"/dns/{'x' * 70}/tcp/1", "not a host name"),
         ("/dns/\ud800/tcp/1", "not a host name"),
@@ -120,3 +132,30 @@ async def test_a_resolver_that_says_nothing_holds_nobody_up(
     assert await places_here(parse_address("/dns4/desk/tcp/1")) == ()
     assert await ways_to(parse_address("/dns4/desk/tcp/1")) == ()
     assert trio.current_time() - began == 2 * NAME_SECONDS
+
+
+def test_a_link_local_address_is_no_proof_of_being_this_machine(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A machine on another link may have the very same one, or take it."""
+    monkeypatch.setattr("punch.network._own.own_hosts", lambda: ("192.168.1.7", LINK))
+    found = [is_this_machine(ip) for ip in ("192.168.1.7", "::ffff:192.168.1.7", LINK, "::1")]
+    assert found == [True, True, False, True]
+    assert not is_this_machine(f"{LINK}%eth0")
+
+
+def test_own_links_have_the_interfaces_that_they_are_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each with its zone, as it is dialled and listened at; of IPv4 without."""
+    entries = {
+        "eth0": [(socket.AF_INET6, "fe80::7%eth0"), (socket.AF_INET6, "fd00::7")],
+        "eth1": [(socket.AF_INET6, "fe80::8"), (socket.AF_INET, "169.254.3.4")],
+        "eth2": [(socket.AF_INET6, "fe80::9%eth2")],
+    }
+    found = {
+        name: [SimpleNamespace(family=family, address=address) for family, address in each]
+        for name, each in entries.items()
+    }
+    up = {name: SimpleNamespace(isup=name != "eth2") for name in entries}
+    monkeypatch.setattr("psutil.net_if_addrs", lambda: found)
+    monkeypatch.setattr("psutil.net_if_stats", lambda: up)
+    assert own_links() == {"fe80::7": "eth0", "fe80::8": "eth1", "169.254.3.4": ""}

@@ -12,6 +12,7 @@ from typing import Protocol
 import attrs
 import trio
 
+from ...network import Address
 from ._records import Failed, Heard, Interface, Said, Unheard
 
 Event = Heard | Unheard | Failed
@@ -46,3 +47,7 @@ class Lan:
     _open: OpenMulticast
     _interfaces: Callable[[], tuple[Interface, ...]]
     _names: frozenset[str] = frozenset()
+
+    def links(self) -> tuple[Address, ...]:
+        """Our link-local addresses on the interfaces as they are now, to listen on."""
+        return tuple(address for each in self._interfaces() for address in each.links)

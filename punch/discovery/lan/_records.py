@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 from collections.abc import Iterable, Mapping
 
 import attrs
@@ -28,6 +29,9 @@ VERSION = b"1"
 # with privacy extensions of IPv6 (RFC 8981) a few more.
 MAX_HOSTS = 16
 MAX_ADDRESSES = 8
+
+# Names of interfaces as Linux and macOS have them.
+_ZONE = re.compile(r"[A-Za-z0-9_.:-]{1,15}")
 
 # An identity is 52 characters; tests have shorter ones.
 MAX_PEER_ID_BYTES = 100
@@ -50,6 +54,27 @@ class Interface:
     def hosts(self) -> tuple[str, ...]:
         """Its addresses."""
         return tuple(network.partition("/")[0] for network in self.networks)
+
+    @property
+    def zone(self) -> str:
+        """What a link-local address behind it is written with (RFC 4007, section 11.2)."""
+        # Names with blanks are Windows', which knows zones by numbers alone.
+        return self.name if _ZONE.fullmatch(self.name) else str(self.index)
+
+    @property
+    def links(self) -> tuple[Address, ...]:
+        """Its own link-local addresses, to listen on over TCP at any port."""
+        return tuple(
+            Address(
+                kind="ip6" if ":" in host else "ip4",
+                host=host,
+                transport="tcp",
+                port=0,
+                zone=self.zone if ":" in host else "",
+            )
+            for host in self.hosts
+            if ipaddress.ip_address(host).is_link_local
+        )
 
     def has_on_link(self, host: str) -> bool:
         """True if *host* is an address of a machine on the network behind it."""
@@ -182,7 +207,11 @@ def said_on(
       joins: Whether newcomers may ask it to be let in.
 
     """
-    ours = [each for each in _parsed(addresses) if each.host in interface.hosts]
+    ours = [
+        each
+        for each in _parsed(addresses)
+        if each.host in interface.hosts and each.zone in ("", interface.zone)
+    ]
     ports = {each.transport: each.port for each in reversed(ours)}
     if not ports:
         return None
@@ -255,12 +284,18 @@ def _places(heard: Heard, interface: Interface) -> Iterable[Address]:
         for transport, port in ports:
             if not 0 < port < 65536:
                 continue
-            yield Address(
+            place = Address(
                 kind=f"ip{version}",
                 host=str(ipaddress.ip_address(host)),
                 transport="tcp" if transport == "tcp" else "quic",
                 port=port,
             )
+            if version == 4 or not place.is_link_local():
+                yield place
+            elif transport == "tcp":
+                # On the interface on which it was heard, whatever the record calls it. QUIC cannot
+                # be told an interface, see `punch.libp2p`.
+                yield attrs.evolve(place, zone=interface.zone)
 
 
 def _bytes(properties: Mapping[bytes, bytes | None], name: bytes, length: int) -> bytes:

@@ -13,7 +13,7 @@ Which interfaces there are is decided by `_interfaces`, and how records travel b
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import trio
 
@@ -141,7 +141,7 @@ class LanSource:
     def _said_on(self, interface: Interface) -> Said | None:
         return said_on(
             interface,
-            self._node.addresses,
+            (*self._node.addresses, *self._node.on_link),
             peer_id=self._node.peer_id,
             instance=self._instance,
             key=self._key,
@@ -245,7 +245,8 @@ class LanSource:
                 log.info("found on the LAN", peer=peer_id, addresses=registration.addresses)
             self._candidates.met(candidate)
             self._listed.add(peer_id)
-            self._report(found, present=(registration,))
+            places = tuple(str(each) for each in candidate.addresses if each.is_link_local())
+            self._report(found, present=(registration,), on_link={peer_id: places})
 
         why = ""
         try:
@@ -268,9 +269,16 @@ class LanSource:
         *,
         present: tuple[Registration, ...] = (),
         gone: tuple[PeerId, ...] = (),
+        on_link: Mapping[PeerId, tuple[str, ...]] | None = None,
     ) -> None:
         found(
-            Sighting(present=present, gone=gone, is_ordered=True, needs_members=not self._is_asked)
+            Sighting(
+                present=present,
+                gone=gone,
+                on_link=on_link or {},
+                is_ordered=True,
+                needs_members=not self._is_asked,
+            )
         )
 
     # ---- what keeps us from hearing ----
