@@ -12,7 +12,16 @@ import attrs
 from .._background import open_background
 from .._logs import get_logger
 from ..discovery.lan import watch_for_closed
-from ..membership import DiskMembership, Home, find_home, homes, open_membership, open_name
+from ..membership import (
+    DiskMembership,
+    Home,
+    find_home,
+    homes,
+    is_open,
+    left_in,
+    open_membership,
+    open_name,
+)
 from ..settings import NetworkSettings, data_folder
 from ._output import plain
 from ._shared import bootstraps, lan_to_hear, meets_here
@@ -72,7 +81,7 @@ async def open_membership_of(
         log.info(
             "in an open namespace: whoever reaches its bootstrap is in it", namespace=str(place)
         )
-        _warn_of_closed_here(place)
+        _warn_of_closed_here(place, is_said=is_open(network.namespace))
         _warn_of_no_lan(network)
         lan = lan_to_hear(network)
         if lan is None:
@@ -89,8 +98,11 @@ async def open_membership_of(
         yield membership
 
 
-def _warn_of_closed_here(place: Place) -> None:
-    """Say so if this machine is a member of a closed namespace of the name of an open one."""
+def _warn_of_closed_here(place: Place, *, is_said: bool) -> None:
+    """Say so if this machine is a member of a closed namespace of the name of an open one.
+
+    And if it was one and has left, unless somebody has *said* that the open one is meant.
+    """
     found = [home for home in homes(namespaces_folder()) if home.namespace.name == place.name]
     if found:
         log.warning(
@@ -99,6 +111,18 @@ def _warn_of_closed_here(place: Place) -> None:
             namespace=str(place),
             closed=[str(home.namespace) for home in found],
             remedy=f"leave @open out, or say --namespace {found[0].namespace}",
+        )
+        return
+    left = [each for each in left_in(namespaces_folder()) if each.rpartition("@")[0] == place.name]
+    if left and not is_said:
+        log.warning(
+            "this machine was a member of a closed namespace of this name and has left it: this "
+            "program is in the open one, where whoever reaches its bootstrap is asked and is "
+            "answered",
+            namespace=str(place),
+            left=left,
+            remedy=f"say --namespace {place.name}@open if that is meant; ask a member for an "
+            "invite if it is not",
         )
 
 

@@ -5,7 +5,7 @@ machine share, made, renewed and asked for.
 """
 
 from ._door import Door
-from ._folder import default_folder, write_secret
+from ._folder import default_folder, left_in, write_secret
 from ._home import (
     Home,
     create_home,
@@ -60,6 +60,7 @@ __all__ = [
     "home_in",
     "create_home",
     "leave_home",
+    "left_in",
     "export_root",
     "import_root",
     "is_open",

@@ -23,6 +23,11 @@ from ..exceptions import ConfigurationError
 INFO = "namespace.json"
 """What a folder is known by as that of a namespace."""
 
+LEFT = "left.txt"
+"""The file beside the folders that names those that were left; no more than `MAX_LEFT`."""
+
+MAX_LEFT = 64
+
 # A change takes milliseconds; one that takes longer than this is of a process that hangs.
 LOCK_SECONDS = 10.0
 LOCK_POLL_SECONDS = 0.02
@@ -211,7 +216,24 @@ def discard(folder: Folder) -> None:
         folder.path.rename(path)
     except OSError as error:
         raise ConfigurationError(f"{folder.path} cannot be removed: {error.strerror}") from None
+    _note_left(folder.path.parent, folder.path.name)
     shutil.rmtree(path, ignore_errors=True)
+
+
+def left_in(parent: Path) -> tuple[str, ...]:
+    """The namespaces that this machine has left, as ``NAME@FINGERPRINT``, the last one last."""
+    try:
+        lines = (Folder(parent).read(LEFT) or b"").decode().splitlines()
+    except (ConfigurationError, UnicodeDecodeError):
+        return ()
+    return tuple(line for line in lines if parse_namespace(line)[1])[-MAX_LEFT:]
+
+
+def _note_left(parent: Path, name: str) -> None:
+    """Keep that a namespace was left: whoever still says its name is in the open one from then."""
+    names = (*(each for each in left_in(parent) if each != name), name)[-MAX_LEFT:]
+    with suppress(ConfigurationError):  # It is left all the same.
+        Folder(parent).write(LEFT, "".join(f"{each}\n" for each in names).encode())
 
 
 def _clear(parent: Path) -> None:

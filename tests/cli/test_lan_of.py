@@ -13,9 +13,11 @@ from trio.testing import MockClock
 from punch.capability import PeerId
 from punch.cli import open_membership_of, place_of
 from punch.cli._shared import lan_of, lan_to_hear
-from punch.cli.commands._namespace import namespace
+from punch.cli.commands._namespace import leave, namespace
 from punch.discovery.lan import LanKey
 from punch.discovery.lan._records import said_on
+from punch.membership import left_in
+from punch.membership._folder import LEFT, MAX_LEFT, _note_left
 from punch.settings import NetworkSettings, SettingsFile, load, parse_flags
 from punch.settings._file import parse_settings
 from punch.testing import Air
@@ -269,3 +271,37 @@ async def test_a_program_of_an_open_namespace_listens_for_a_closed_one_without_b
     assert [each.partition(",")[0] for each in found] == (
         ["a closed namespace of this name is nearby"] if is_warned else []
     )
+
+
+@pytest.mark.parametrize(
+    ("said", "is_told"), [("home", True), ("home@open", False), ("office", False)]
+)
+async def test_a_machine_that_has_left_is_told_that_the_name_means_the_open_one_now(
+    said: str,
+    is_told: bool,
+    data_folder: Path,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """What still says the name in a settings file does not become open without a word."""
+    fulls = []
+    for _ in range(2):
+        namespace(["create", "home"])
+        fulls.append(capsys.readouterr().out.strip())
+        assert leave(["--force"]) == 0
+    found = await warnings_of(network("--namespace", said), data_folder, caplog)
+    assert [each["left"] for each in found] == ([fulls] if is_told else [])
+    namespace(["create", "home"])
+    assert await warnings_of(network("--namespace", "home"), data_folder, caplog) == []
+
+
+def test_what_was_left_is_bounded_and_damage_there_is_no_trouble(tmp_path: Path) -> None:
+    """It only ever makes a warning."""
+    assert left_in(tmp_path) == ()
+    for number in range(MAX_LEFT + 9):
+        _note_left(tmp_path, f"n{number}@abcdefgh")
+    _note_left(tmp_path, "n70@abcdefgh")
+    assert (len(left_in(tmp_path)), left_in(tmp_path)[-1]) == (MAX_LEFT, "n70@abcdefgh")
+    for damage in (b"\xff\xfe", b"home\n@\n\n", b""):
+        (tmp_path / LEFT).write_bytes(damage)
+        assert left_in(tmp_path) == ()

@@ -201,7 +201,7 @@ class LanSource:
         async with trio.open_nursery() as nursery:
             while True:
                 changed, altered = self._changed, announce.altered
-                limit = self._limit(announce)
+                limit = _limit(announce, is_closed=self._root is not None)
                 while sum(each.is_followed for each in self._candidates) < limit:
                     chosen = self._candidates.next_due(trio.current_time())
                     if not isinstance(chosen, Candidate):
@@ -214,11 +214,6 @@ class LanSource:
                     async with trio.open_nursery() as waiting:
                         for event in (changed, altered):
                             waiting.start_soon(_wait, event, waiting.cancel_scope)
-
-    def _limit(self, announce: Announce) -> int:
-        if "dialer" in decode_registration(announce().registration).roles:
-            return MAX_FOLLOWED
-        return 0 if self._root is None else MAX_FOLLOWED_BY_LISTENERS
 
     async def _follow(
         self, candidate: Candidate, dialed: trio.CapacityLimiter, found: Found
@@ -305,6 +300,13 @@ class LanSource:
                 if why != last:
                     found(Sighting(trouble=NetworkError(why), needs_members=True))
             last = why
+
+
+def _limit(announce: Announce, *, is_closed: bool) -> int:
+    """How many peers we have a use for."""
+    if "dialer" in decode_registration(announce().registration).roles:
+        return MAX_FOLLOWED
+    return MAX_FOLLOWED_BY_LISTENERS if is_closed else 0
 
 
 async def _wait(event: trio.Event, scope: trio.CancelScope) -> None:
