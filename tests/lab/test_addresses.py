@@ -159,3 +159,51 @@ def test_one_setting_for_the_bootstrap_works_on_every_machine(lab: Lab, form: st
     listener = desk.listener(**transport)
     answered = asked.wait()
     assert answered.json()["executor"] == listener.peer_id
+
+
+# Says when somebody comes to a port that is this machine's alone.
+_DOOR = """
+import selectors, socket, sys
+selector = selectors.DefaultSelector()
+for family, host in ((socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")):
+    door = socket.create_server((host, 9999), family=family)
+    selector.register(door, selectors.EVENT_READ)
+print("open", flush=True)
+while True:
+    for key, _ in selector.select():
+        key.fileobj.accept()
+        print("knock", flush=True)
+"""
+
+
+@pytest.mark.long
+@limit(120)
+@pytest.mark.parametrize("is_closed", [False, True], ids=["open", "closed"])
+def test_nobody_knocks_at_its_own_doors_for_a_member_elsewhere(lab: Lab, is_closed: bool) -> None:
+    """A member names loopback addresses; the machine where it is met has a door behind them."""
+    desk, shed = lab.machine("desk"), lab.machine("shed")
+    door = desk.start_script(_DOOR)
+    door.wait_out("open")
+    lie = [
+        word
+        for host in ("/ip4/127.0.0.1", "/ip6/::1", "/ip6/::ffff:127.0.0.1", "/dns4/localhost")
+        for word in ("--announce", f"{host}/tcp/9999")
+    ]
+    if is_closed:
+        full = desk.punch("namespace", "create", "home").out.strip()
+        code = str(lab.folder / "code")
+        own = desk.ready(desk.start("listener", "--no-lan"))
+        assert desk.punch("invite", "--file", code).code == 0
+        assert shed.punch("join", "--file", code).out.strip() == full
+    else:
+        desk.bootstrap("--listen", f"/ip4/{desk.ip4}/tcp/{BOOTSTRAP_PORT}")
+        own = desk.listener()
+    liar = shed.ready(shed.start("listener", "--no-lan", *lie))
+    watch = desk.start_punch("peers", "--json", "--no-lan")
+    until(lambda: own.peer_id in watch.out and liar.peer_id in watch.out, "both are heard")
+    for _ in range(3):
+        assert desk.dial(*ASK, "--no-lan").json()["executor"] in {own.peer_id, liar.peer_id}
+    own.stop()  # And a start anew, which goes by what was kept.
+    desk.ready(desk.start("listener", "--no-lan"))
+    assert desk.dial(*ASK, "--no-lan").code == 0
+    assert "knock" not in door.out
