@@ -267,8 +267,8 @@ async def test_a_program_of_an_open_namespace_listens_for_a_closed_one_without_b
         async with member._open({interface: said}):
             await trio.sleep(5)
             assert len(air.said) == 1
-    found = [each.msg["event"] for each in caplog.records if each.levelname == "WARNING"]
-    assert [each.partition(",")[0] for each in found] == (
+    found: list[Any] = [each.msg for each in caplog.records if each.levelname == "WARNING"]
+    assert [each["event"].partition(",")[0] for each in found] == (
         ["a closed namespace of this name is nearby"] if is_warned else []
     )
 

@@ -143,7 +143,7 @@ def lans(*several: Lan) -> Lan:
             nursery.cancel_scope.cancel()
 
     interfaces = tuple(each for lan in several for each in lan._interfaces())
-    return Lan(open=open_all, interfaces=lambda: interfaces)  # type: ignore[arg-type]  # as much of one as is used
+    return Lan(open=open_all, interfaces=lambda: interfaces)
 
 
 @asynccontextmanager

@@ -304,6 +304,7 @@ async def tcp_ipv6() -> bool:
 
 async def tcp_zones() -> bool:
     """What is dialled and bound names its interface, and so does what is listened at."""
+    from libp2p.transport.exceptions import OpenConnectionError
     from libp2p.transport.tcp import tcp
     from multiaddr import Multiaddr
 
@@ -314,8 +315,8 @@ async def tcp_zones() -> bool:
         asked.append(host)
         raise OSError("nobody is there")
 
-    tcp.trio = SimpleNamespace(open_tcp_stream=note)  # type: ignore[attr-defined]
-    with suppress(tcp.OpenConnectionError):
+    tcp.trio = SimpleNamespace(open_tcp_stream=note)  # type: ignore[assignment]
+    with suppress(OpenConnectionError):
         await tcp.TCP().dial(Multiaddr(address))
     bound = SimpleNamespace(
         family=socket.AF_INET6, getsockname=lambda: ("fe80::1", 5, 0, socket.if_nametoindex("lo"))

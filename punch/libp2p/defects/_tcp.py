@@ -14,6 +14,7 @@ import trio
 from libp2p.io import trio as io_trio
 from libp2p.io.exceptions import ConnectionClosedError
 from libp2p.transport.tcp import tcp
+from libp2p.utils import multiaddr_utils
 from multiaddr.codecs import LENGTH_PREFIXED_VAR_SIZE, utf8
 from multiaddr.exceptions import ProtocolLookupError
 
@@ -94,7 +95,8 @@ def tcp_zones() -> None:
     codec is 0, where that of a value with a length before it is -1.
     """
     defects.replace(utf8.Codec, "SIZE", LENGTH_PREFIXED_VAR_SIZE)
-    host_of, address_of = tcp.extract_ip_from_multiaddr, tcp.multiaddr_from_socket
+    host_of = multiaddr_utils.extract_ip_from_multiaddr
+    address_of = multiaddr_utils.multiaddr_from_socket
 
     def extract_ip_from_multiaddr(maddr: multiaddr.Multiaddr) -> str | None:
         host = host_of(maddr)
