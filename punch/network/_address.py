@@ -172,12 +172,13 @@ def site_of(host: str) -> str:
     """What stands for one machine or household: an IPv4 address, or 64 bits of an IPv6 address.
 
     A provider gives a household one of these and no choice (RFC 6177); an IPv6 address below it is
-    anybody's to make up. A name stands for itself.
+    anybody's to make up. All machines of all links share one for link-local addresses: there, as a
+    name, an address stands for itself.
     """
     try:
         address = ipaddress.ip_address(plain_ip(host))
     except ValueError:
         return host
-    if isinstance(address, ipaddress.IPv4Address):
+    if isinstance(address, ipaddress.IPv4Address) or address.is_link_local:
         return str(address)
     return str(ipaddress.IPv6Network((int(address) >> 64 << 64, 64)))

@@ -273,6 +273,8 @@ def test_a_household_is_one_machine_by_64_bits() -> None:
     """An address below that is anybody's to make up."""
     assert site_of("2001:db8::1") == site_of("2001:db8::dead:beef") != site_of("2001:db8:0:1::1")
     assert site_of("::ffff:192.0.2.1") == site_of("192.0.2.1")
+    # A link is no household.
+    assert site_of("fe80::1%eth0") == site_of("fe80::1") != site_of("fe80::2")
 
 
 def test_accounts_are_bounded_and_forget_those_that_owe_least() -> None:

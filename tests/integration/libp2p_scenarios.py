@@ -308,6 +308,8 @@ async def tcp_zones() -> bool:
     from libp2p.transport.tcp import tcp
     from multiaddr import Multiaddr
 
+    from punch.libp2p.defects import _swarm as defects
+
     address = "/ip6zone/lo/ip6/fe80::1/tcp/5"
     asked = []
 
@@ -315,7 +317,7 @@ async def tcp_zones() -> bool:
         asked.append(host)
         raise OSError("nobody is there")
 
-    tcp.trio = SimpleNamespace(open_tcp_stream=note)  # type: ignore[assignment]
+    defects.replace(tcp, "trio", SimpleNamespace(open_tcp_stream=note))
     with suppress(OpenConnectionError):
         await tcp.TCP().dial(Multiaddr(address))
     bound = SimpleNamespace(
