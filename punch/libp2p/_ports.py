@@ -51,7 +51,11 @@ def check_free(address: Address) -> None:
             # Connections of a node that ended a moment ago do not matter; listening sockets do.
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            sock.bind((address.scoped_host, address.port))
+            # Looked up as text: `bind` itself does not read the zone in a host.
+            found = socket.getaddrinfo(
+                address.scoped_host, address.port, family, kind, 0, socket.AI_NUMERICHOST
+            )
+            sock.bind(found[0][4])
             if kind == socket.SOCK_STREAM:
                 sock.listen(1)
         except OSError as error:

@@ -236,11 +236,12 @@ class LanSource:
             if refusal is not None:
                 raise RemoteProtocolError(f"{peer_id} is not let in: {refusal.reason}")
             give_back()
+            places = tuple(str(each) for each in candidate.addresses if each.is_link_local())
             if not candidate.was_met:
-                log.info("found on the LAN", peer=peer_id, addresses=registration.addresses)
+                found_at = (*registration.addresses, *places)
+                log.info("found on the LAN", peer=peer_id, addresses=found_at)
             self._candidates.met(candidate)
             self._listed.add(peer_id)
-            places = tuple(str(each) for each in candidate.addresses if each.is_link_local())
             self._report(found, present=(registration,), on_link={peer_id: places})
 
         why = ""
