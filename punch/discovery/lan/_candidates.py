@@ -56,6 +56,11 @@ class Candidate:
         found = (place for record in reversed(self.records.values()) for place in record.addresses)
         return tuple(dict.fromkeys(found))[:MAX_ADDRESSES]
 
+    @property
+    def on_link(self) -> tuple[str, ...]:
+        """Those of its addresses that are of a link of ours alone."""
+        return tuple(str(each) for each in self.addresses if each.is_link_local())
+
 
 class Candidates:
     """The candidates of one namespace. *now* is in seconds."""

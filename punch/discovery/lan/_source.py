@@ -236,10 +236,9 @@ class LanSource:
             if refusal is not None:
                 raise RemoteProtocolError(f"{peer_id} is not let in: {refusal.reason}")
             give_back()
-            places = tuple(str(each) for each in candidate.addresses if each.is_link_local())
+            places = candidate.on_link
             if not candidate.was_met:
-                found_at = (*registration.addresses, *places)
-                log.info("found on the LAN", peer=peer_id, addresses=found_at)
+                log.info("found on LAN", peer=peer_id, addresses=(*registration.addresses, *places))
             self._candidates.met(candidate)
             self._listed.add(peer_id)
             self._report(found, present=(registration,), on_link={peer_id: places})
