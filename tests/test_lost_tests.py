@@ -10,6 +10,7 @@ import pytest
 from lost_tests import Test, lost
 
 
+@pytest.mark.slow
 def test_every_test_that_is_gone_has_its_reason() -> None:
     """`tests/lost_tests.py` prints those without; `tests/lost_tests.txt` has the reasons."""
     try:
