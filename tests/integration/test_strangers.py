@@ -251,15 +251,21 @@ async def test_a_scan_of_the_port_finds_a_libp2p_node_and_no_more(home: Home) ->
     """What a socket hears, whatever it says; and which protocols a peer finds."""
     listener = await home.listener()
     port = int(listener.addresses[0].split("/")[4])
-    seen = {}
-    for name, said in {
+    seen: dict[str, bytes] = {}
+
+    async def scan(name: str, said: bytes) -> None:
+        seen[name] = await trio.to_thread.run_sync(scanned, port, said)
+
+    attempts = {
         "nothing": b"",
         "http": b"GET / HTTP/1.1\r\nHost: x\r\n\r\n",
         "tls": b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(64),
         "zeros": bytes(4096),
         "multistream ls": b"\x13/multistream/1.0.0\n\x03ls\n",
-    }.items():
-        seen[name] = await trio.to_thread.run_sync(scanned, port, said)
+    }
+    async with trio.open_nursery() as nursery:
+        for name, said in attempts.items():
+            nursery.start_soon(scan, name, said)
     show("port scan", seen)
     hello_of_libp2p = b"\x13/multistream/1.0.0\n"
     allowed = {b"", hello_of_libp2p, hello_of_libp2p + b"\x08/noise\n\n"}
@@ -475,7 +481,7 @@ async def test_a_grant_is_shown_to_nobody_who_answers_at_a_members_address(home:
     home.join(node)
     stand_in = f"{hostile.node.addresses[0].partition('/p2p/')[0]}/p2p/{node.peer_id}"
     async with home.router([stand_in]) as router:
-        await trio.sleep(3)
+        await trio.sleep(2)
         assert router.peers == ()
     show("at a member's address", (hostile.greeted, hostile.heard))
     assert (hostile.greeted, hostile.heard) == ([], [])
@@ -530,7 +536,7 @@ async def test_a_flood_of_strangers_holds_no_member_up(home: Home) -> None:
     async with trio.open_nursery() as nursery:
         for node in strangers:
             nursery.start_soon(flood, node)
-        await trio.sleep(2)
+        await trio.sleep(1)
         async with home.router(listener.addresses) as router:
             began = trio.current_time()
             with trio.fail_after(30):
