@@ -28,6 +28,7 @@ from punch.membership import (
     Asked,
     DiskMembership,
     Joined,
+    approve_request,
     ask_members,
     create_home,
     join_with,
@@ -50,6 +51,7 @@ from punch.membership.codes import LongCode, ShortCode
 from punch.membership.finding import MEMBER, Recognised
 from punch.membership.finding import _finding as finding
 from punch.membership.nearby import _digits, commitment_to, digits_of
+from punch.membership.nearby import _reception as reception
 from punch.network import Stream, parse_address
 from punch.wire import Registration
 
@@ -225,7 +227,7 @@ async def test_what_a_hostile_member_tells_of_others_stays_bounded_and_plain(
                 "\ud800",
                 {"machine": keys[2], "ends": -1, "number": 1 << 60, "chain": "%%%"},
             ]
-            lines = [json.dumps(each) for each in told] * 1000
+            lines = [json.dumps(each) for each in told] * 1200
             hostile = attrs.evolve(
                 joined, outcome=attrs.evolve(joined.outcome, members=tuple(lines))
             )
@@ -252,6 +254,7 @@ class Posing:
         self.node.handle(PROTOCOL, self.serve)
         self.home = create_home("home", called=name, now=time.time(), parent=admin.folder / name)
         self.lies: dict[str, Any] = lies
+        self.has_answered = trio.Event()
 
     @property
     def at(self) -> str:
@@ -274,6 +277,7 @@ class Posing:
             member_chain=encode_chain(ours),
         )
         await talk.send(attrs.evolve(outcome, **self.lies))
+        self.has_answered.set()
         await stream.receive_some()
 
 
@@ -291,9 +295,10 @@ class Posing:
     ],
 )
 async def test_a_stranger_that_answers_first_keeps_nobody_from_the_member(
-    lies: dict[str, Any], tmp_path: Path
+    lies: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A person says that its digits are on no screen, and the right one is waited for."""
+    monkeypatch.setattr(reception, "LOOK_SECONDS", 0.05)
     async with open_admin(tmp_path) as admin:
         posing = Posing(admin, "posing", **lies)
         shown: list[Asked] = []
@@ -305,10 +310,9 @@ async def test_a_stranger_that_answers_first_keeps_nobody_from_the_member(
             return joined.by == admin.node.peer_id
 
         async def approve() -> None:
-            from punch.membership import approve_request
-
-            await until(lambda: waiting(admin.home))
-            await trio.sleep(0.3)
+            # Not before the stranger has answered: it is the first.
+            await until(lambda: waiting(admin.home) and posing.has_answered.is_set())
+            await trio.sleep(0.05)
             approve_request(admin.home, waiting(admin.home)[0], now=time.time())
 
         with newcomer(admin) as (node, _):
@@ -617,7 +621,7 @@ async def test_a_grant_is_shown_to_no_stranger_at_a_members_old_address(tmp_path
         stranger.handle(MEMBER, hear)
         for each in (stranger, member):
             ours._places.remember(f"gone from {each.peer_id}", [each.addresses[0]])
-        with trio.move_on_after(1.0):
+        with trio.move_on_after(0.5):
             await scout(ours, node)
         places = {each.rpartition("/")[2] for each in ours.places()}
         show("a stranger at an old address heard", heard)
@@ -651,6 +655,7 @@ async def test_no_code_is_in_a_log_nor_on_the_disk_of_the_newcomer(
                 with pytest.raises(NotPermitted):
                     await join(admin, code)
         text = caplog.text + "".join(capsys.readouterr())
+        assert "a machine has joined" in text
         files = [path for path in home.folder.path.rglob("*") if path.is_file()]
         kept = b"".join(path.read_bytes() for path in files)
         for code in codes:
