@@ -185,6 +185,26 @@ async def test_a_response_may_call_some_of_its_tools_only(
 
 
 @pytest.mark.parametrize(
+    ("said", "meant"),
+    [("required", "required"), ("any", "required"), ("auto", "auto"), ("none", "none")],
+)
+async def test_a_response_may_say_its_choice_as_an_object(
+    said: str, meant: str, autojump_clock: MockClock
+) -> None:
+    """As LiteLLM's proxy makes it of what Anthropic's clients send."""
+    asked: list[CommandRequest] = []
+    call = ToolCall(id="c1", name="f", arguments="{}")
+    body = {"model": "m", "input": "x", "tools": [{"type": "function", "name": "f"}]}
+    async with open_client(
+        {"a": caller(asked, *([call] if meant == "required" else ()))}
+    ) as client:
+        reply = await client.post(RESPONSES, body | {"tool_choice": {"type": said}})
+    assert reply.status == 200, reply.body
+    assert asked[0].tool_choice == meant
+    assert reply.json()["tool_choice"] == meant
+
+
+@pytest.mark.parametrize(
     ("fields", "places"),
     [
         (

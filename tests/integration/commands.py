@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import anthropic
 import httpx
 from integration.page import QUESTION, ROWS, code, commands, node_of, python_of, run
 from integration.programs import free_port
@@ -215,6 +216,25 @@ def litellm_proxy(url: str, folder: Path) -> Iterator[str]:
         process.wait(30)
 
 
+def as_anthropics_client(address: str) -> None:
+    """LiteLLM's proxy at *address* serves Anthropic's API, too, and asks the gateway in another."""
+    tool: Any = {"name": "add", "input_schema": {"type": "object", "properties": {}}}
+    asked: Any = {
+        "model": "punch",
+        "max_tokens": 30,
+        "messages": [{"role": "user", "content": QUESTION}],
+        "system": [{"type": "text", "text": "Hi.", "cache_control": {"type": "ephemeral"}}],
+    }
+    with anthropic.Anthropic(base_url=address, api_key="none") as client:
+        assert client.messages.create(**asked).content[0].type == "text"
+        with client.messages.stream(**asked) as stream:
+            assert stream.get_final_text()
+        choices: Any = ({"type": "any"}, {"type": "tool", "name": "add"})
+        for choice in choices:
+            message = client.messages.create(**asked, tools=[tool], tool_choice=choice)
+            assert [block.type for block in message.content] == ["tool_use"]
+
+
 def through_litellm(heading: str, url: str, folder: Path) -> Got:
     """What OpenAI's Python client gets from LiteLLM's proxy in front of the gateway."""
     del heading
@@ -228,6 +248,7 @@ def through_litellm(heading: str, url: str, folder: Path) -> Got:
         script.write_text("\n".join(parts).replace('"auto"', '"punch"'), encoding="utf-8")
         kinds = ("text", "stream", "tools", "structured")
         lines = run([sys.executable, script, *kinds], folder)
+        as_anthropics_client(address)
         return {event["kind"]: event["got"] for event in events(lines) if "kind" in event}
 
 

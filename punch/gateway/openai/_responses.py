@@ -32,6 +32,7 @@ from ._response_tools import ToolNames, Tools
 from ._responses_shapes import Echoed, ResponsesShape
 from ._sampling import SamplingBody, shortest
 from ._stored import ResponseStore
+from ._tools import ChosenMode
 
 # ---- what is sent ----
 
@@ -63,7 +64,11 @@ class ChosenAmong(Body):
 def _choice_kind(value: Any) -> str:
     if isinstance(value, str):
         return "~text"
-    return "~allowed" if field_of(value, "type") == "allowed_tools" else "~function"
+    kind = field_of(value, "type")
+    # LiteLLM's proxy writes what Anthropic's clients ask it for as an object.
+    if kind in ("none", "auto", "required", "any"):
+        return "~mode"
+    return "~allowed" if kind == "allowed_tools" else "~function"
 
 
 class Format(Body):
@@ -114,6 +119,7 @@ class ResponsesBody(QuestionBody, SamplingBody):
     tool_choice: (
         Annotated[
             Annotated[Literal["none", "auto", "required"], Tag("~text")]
+            | Annotated[ChosenMode, Tag("~mode")]
             | Annotated[ChosenAmong, Tag("~allowed")]
             | Annotated[ChosenTool, Tag("~function")],
             Discriminator(_choice_kind),
@@ -282,7 +288,7 @@ class Responses(Endpoint[ResponsesBody]):
 
 def _callable(body: ResponsesBody, names: ToolNames) -> tuple[tuple[Tool, ...], str | None]:
     """The functions that the model may call, and whether it must, as peers read both."""
-    tools, choice = names.tools, body.tool_choice
+    tools, choice = names.tools, _mode(body)
     if isinstance(choice, ChosenTool):
         return tools, f"function:{names.ours(choice.name, choice.namespace)}"
     if isinstance(choice, ChosenAmong):
@@ -290,6 +296,14 @@ def _callable(body: ResponsesBody, names: ToolNames) -> tuple[tuple[Tool, ...], 
         tools, choice = tuple(tool for tool in tools if tool.name in allowed), choice.mode
     # Programs without a tool left say it all the same.
     return tools, choice if tools or choice not in ("auto", "none") else None
+
+
+def _mode(body: ResponsesBody) -> Any:
+    """The choice of tools; one of the words for it where an object says no more."""
+    choice = body.tool_choice
+    if isinstance(choice, ChosenMode):
+        return "required" if choice.type == "any" else choice.type
+    return choice
 
 
 def _schema(body: ResponsesBody) -> str | None:
@@ -302,7 +316,7 @@ def _schema(body: ResponsesBody) -> str | None:
 def _echoed(body: ResponsesBody, *, store: bool) -> Echoed:
     wanted = body.text.format if body.text is not None else None
     shown = {"type": "text"} if wanted is None else wanted.model_dump(by_alias=True)
-    choice: Any = body.tool_choice or "auto"
+    choice: Any = _mode(body) or "auto"
     reasoning = body.reasoning or ReasoningOptions()
     return Echoed(
         instructions=body.instructions,
