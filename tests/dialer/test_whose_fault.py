@@ -94,7 +94,17 @@ OBJECTIONS: list[PunchError] = [
 ]
 
 
-@pytest.mark.parametrize("error", OBJECTIONS, ids=lambda error: error.code)
+# Of each kind of fault one; a hundred requests take most of a second.
+QUICK = (InvalidRequest, PeerUnable, PeerRefused, GenerationFailed)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        pytest.param(error, id=error.code, marks=() if type(error) in QUICK else pytest.mark.slow)
+        for error in OBJECTIONS
+    ],
+)
 async def test_a_peer_that_turns_everything_away_fails_no_request(
     error: PunchError, autojump_clock: MockClock, swarm: Swarm
 ) -> None:

@@ -50,7 +50,15 @@ def reference() -> Outcome:
     return run()
 
 
-@pytest.mark.parametrize("kind", ["blaming", "silent", "dripping"])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "dripping",
+        # Each run takes a second; in real sessions all of them are tried in the unit tests, too.
+        pytest.param("blaming", marks=pytest.mark.slow),
+        pytest.param("silent", marks=pytest.mark.slow),
+    ],
+)
 def test_one_peer_that_misbehaves_costs_callers_little_and_is_found_again(kind: str) -> None:
     """Few requests are lost, few go there, and within a minute of its mending one is answered."""
     _, mended_at = arrivals()
