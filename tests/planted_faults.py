@@ -195,6 +195,40 @@ FAULTS = (
         new="right = True",
         tests=("tests/gateway/test_keys.py",),
     ),
+    # ---- a closed namespace ----
+    Fault(
+        name="a removed member stays that was forgotten",
+        old="            here = {guest.peer_id for guest in self._visits} | {peer_id}",
+        new="            here = {peer_id}",
+        tests=("tests/access/test_hostile.py",),
+    ),
+    Fault(
+        name="who has not renewed is told of others",
+        old="if isinstance(member.namespace, tuple) and not self._registrations.has(",
+        new="if False and not self._registrations.has(",
+        tests=("tests/access/test_hostile.py",),
+    ),
+    Fault(
+        name="a newcomer is not held to what it has committed to",
+        old="        if len(theirs) != NONCE_BYTES or not is_same(",
+        new="        if len(theirs) != NONCE_BYTES and not is_same(",
+        tests=("tests/membership/test_nearby.py", "tests/membership/test_hostile.py"),
+    ),
+    Fault(
+        name="a code is proved to whoever stands in between",
+        old=(
+            'idA=_CONTEXT + newcomer.encode("utf-8"),\n'
+            '            idB=_CONTEXT + member.encode("utf-8"),'
+        ),
+        new="idA=_CONTEXT,\n            idB=_CONTEXT,",
+        tests=("tests/membership/test_joining.py", "tests/membership/test_hostile.py"),
+    ),
+    Fault(
+        name="a program tells who it is at a member's old address",
+        old="                        if await is_member(membership, node, peer_id, address):",
+        new="                        if True:",
+        tests=("tests/membership/test_hostile.py",),
+    ),
 )
 
 
