@@ -70,7 +70,7 @@ def _members(arguments: Sequence[str]) -> int:
 
 
 def _leave(arguments: Sequence[str]) -> int:
-    from .cli.commands._namespace import leave
+    from .cli.commands._leave import leave
 
     return leave(arguments)
 

@@ -54,6 +54,7 @@ from ._revocation import (
     sign_revocation,
 )
 from ._revocations import MAX_REMOVED_KEYS
+from ._rotation import ROTATION_CONTEXT, is_rotation, sign_rotation
 
 __all__ = [
     # doors
@@ -121,4 +122,7 @@ __all__ = [
     # keys
     "key_of",
     "peer_of",
+    "sign_rotation",
+    "is_rotation",
+    "ROTATION_CONTEXT",
 ]

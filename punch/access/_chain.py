@@ -215,9 +215,6 @@ class Signatures:
             self._good.add(key, True)
         return True
 
-    def forged(self, chain: Chain) -> int | None:
-        """The position of the first grant in *chain* that its issuer has not signed."""
-        for position, link in enumerate(chain):
-            if not self.is_signed(link):
-                return position
-        return None
+    def forged(self, chain: Chain) -> Grant | None:
+        """The first grant in *chain* that its issuer has not signed."""
+        return next((link.grant for link in chain if not self.is_signed(link)), None)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import attrs
 
@@ -106,27 +106,47 @@ class Grant:
 
 
 @attrs.frozen(kw_only=True)
-class SignedGrant:
-    """A grant as it travels."""
+class Signed:
+    """A statement as it travels: a grant, or a removal."""
+
+    context: ClassVar[bytes]
+    """Put before the map when it is signed."""
 
     encoded: bytes
     """The map that was signed. Keys that this version does not know are signed and ignored."""
 
     signature: bytes
-    """Of its issuer, over `GRANT_CONTEXT` and the map."""
+    """Of its issuer, over the context and the map."""
+
+    digest: bytes = attrs.field(init=False)
+    """What tells it from every other statement, whatever its signature looks like."""
+
+    def __attrs_post_init__(self) -> None:
+        object.__setattr__(self, "digest", digest_of(self.context, self.encoded))
+
+    @property
+    def issuer(self) -> PeerId:
+        """The key that must have signed it."""
+        raise NotImplementedError
+
+    def is_signed(self, verify: Verify) -> bool:
+        """Whether its issuer has signed it; whether the issuer may is another question."""
+        return verify(self.issuer, self.context + self.encoded, self.signature)
+
+
+@attrs.frozen(kw_only=True)
+class SignedGrant(Signed):
+    """A grant as it travels."""
+
+    context = GRANT_CONTEXT
 
     grant: Grant
     """What it says."""
 
-    digest: bytes = attrs.field(init=False)
-    """What tells it from every other grant, whatever its signature looks like."""
-
-    def __attrs_post_init__(self) -> None:
-        object.__setattr__(self, "digest", digest_of(GRANT_CONTEXT, self.encoded))
-
-    def is_signed(self, verify: Verify) -> bool:
-        """Whether its issuer has signed it."""
-        return verify(self.grant.issuer, GRANT_CONTEXT + self.encoded, self.signature)
+    @property
+    def issuer(self) -> PeerId:
+        """The key that must have signed it."""
+        return self.grant.issuer
 
 
 def digest_of(context: bytes, encoded: bytes) -> bytes:

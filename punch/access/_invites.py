@@ -94,15 +94,27 @@ class Invite:
     withdrawn_at: int | None = None
     """When it was withdrawn, UTC in seconds since 1970; `None` if it was not."""
 
-    def outcome(self, now: float) -> Outcome:
-        """What has become of it, as its holder may hear."""
+    def outcome(self, now: float, lock: Lock | None = None) -> Outcome:
+        """What has become of it, as its holder may hear.
+
+        Args:
+          now: UTC, in seconds since 1970.
+          lock: Knows whether somebody who used it was removed since, which withdraws it.
+
+        """
         if self.is_short and self.guesses:
             return "unknown"
-        if self.withdrawn_at is not None:
+        if self.withdrawn_at is not None or (lock is not None and self._is_spoilt(lock)):
             return "withdrawn"
         if len(self.used_by) >= self.uses:
             return "used_up"
         return "open" if now <= self.ends else "expired"
+
+    def _is_spoilt(self, lock: Lock) -> bool:
+        """Whether somebody has used it who was removed since: see rule 4."""
+        return any(
+            use.number <= lock.removed_up_to(use.key, by_others=True) for use in self.used_by
+        )
 
 
 class Guess:
@@ -115,6 +127,7 @@ class Guess:
         """What the guest must know; of an invite that cannot be used, something nobody knows."""
         self._is_real = is_real
         self._is_over = False
+        self._before: Invite | None = None
 
     def __repr__(self) -> str:
         return f"Guess({self.identifier!r})"
@@ -215,11 +228,9 @@ class Invites:
             return "unknown"
         guess._is_over = True
         invite = attrs.evolve(invite, guesses=0)
-        if invite.outcome(now) in ("open", "used_up") and any(
-            use.number <= lock.removed_up_to(use.key, by_others=True) for use in invite.used_by
-        ):
+        if invite.outcome(now) in ("open", "used_up") and invite._is_spoilt(lock):
             invite = attrs.evolve(invite, withdrawn_at=int(now))
-        self._invites[guess.identifier] = invite
+        self._invites[guess.identifier] = guess._before = invite
         outcome = invite.outcome(now)
         use = Use(key=guest, number=lock.removed_up_to(guest) + 1)
         if use in invite.used_by and outcome in ("open", "used_up") and now <= invite.ends:
@@ -229,6 +240,14 @@ class Invites:
         used = attrs.evolve(invite, used_by=(*invite.used_by, use))
         self._invites[guess.identifier] = used
         return used
+
+    def not_given(self, guess: Guess) -> None:
+        """The guest of a right guess got no grant after all: the invite is as it was before.
+
+        A short code is not dead by that: its guest has shown to know it, and may come again.
+        """
+        if guess._before is not None:
+            self._invites[guess.identifier] = guess._before
 
 
 def _fault(invite: Invite, now: float) -> str | None:

@@ -55,6 +55,10 @@ class Issuer:
     chain: Chain = ()
     """What leads from the root to the key, without a process; empty for the root."""
 
+    owner: PeerId | None = None
+    """Of the root: who owns what it lets in as its own, `None` for nobody. Others say so in their
+    chain."""
+
     def issue(
         self,
         lock: Lock,
@@ -122,7 +126,7 @@ class Issuer:
             ends=ends,
             number=number,
             under=above.number if above is not None else 0,
-            owner=above.owner if above is not None and (is_mine or kind == "process") else subject,
+            owner=(self._owner if is_mine or kind == "process" else None) or subject,
             lasts=lasts if renews and kind != "process" else 0,
             name=name,
         )
@@ -135,23 +139,37 @@ class Issuer:
             )
         return chain
 
+    @property
+    def _owner(self) -> PeerId | None:
+        return self.chain[-1].grant.owner if self.chain else self.owner
+
     def issue_process(self, lock: Lock, subject: PeerId, *, now: float) -> Chain:
         """A day's grant for a process on the issuer's machine, with all that the machine may do."""
         return self.issue(
             lock, subject, now=now, kind="process", scopes=self.chain[-1].grant.scopes
         )
 
-    def renew(self, lock: Lock, shown: bytes, peer_id: PeerId, *, now: float) -> Chain | Refusal:
+    def renew(
+        self,
+        lock: Lock,
+        shown: bytes,
+        peer_id: PeerId,
+        *,
+        now: float,
+        subject: PeerId | None = None,
+    ) -> Chain | Refusal:
         """A new grant in the place of the one that *peer_id* shows, with the same terms.
 
         What the issuer has not, the new grant has not either. The owner stays if it is the machine
-        itself or the issuer's; for a machine of another owner its own owner's admin has to renew.
+        itself or the issuer's, and by the root whoever it is. An admin of another owner cannot say
+        so: by its word the machine is its own.
 
         Args:
           lock: Decides whether the old grant counts.
           shown: The machine's chain, encoded, without a process.
-          peer_id: The machine's key, as the handshake has proved it.
+          peer_id: The machine's key, as the handshake or its signature has proved it.
           now: UTC, in seconds since 1970.
+          subject: The key that the new grant is for, where the machine changes its key.
 
         """
         member = lock.judge(peer_id, shown, now)
@@ -165,22 +183,17 @@ class Issuer:
                 rule="expired",
                 reason="this grant was given for once and is not renewed: ask for another invite",
             )
-        mine = self.chain[-1].grant.owner if self.chain else self.key
-        if old.owner not in (old.subject, mine):
-            return Refusal(
-                rule="chain",
-                reason=f"this machine belongs to {old.owner}: an admin of that owner must renew it",
-            )
-        scopes = old.scopes & self.chain[-1].grant.scopes if self.chain else old.scopes
+        is_own = old.owner == old.subject
+        by = self if self.chain else attrs.evolve(self, owner=old.owner)
         try:
-            return self.issue(
+            return by.issue(
                 lock,
-                peer_id,
+                subject or peer_id,
                 now=now,
                 kind=old.kind,
-                scopes=scopes,
+                scopes=old.scopes & self.chain[-1].grant.scopes if self.chain else old.scopes,
                 seconds=old.lasts,
-                is_mine=old.owner != old.subject,
+                is_mine=not is_own and old.owner == by._owner,
                 name=old.name,
             )
         except NotPermitted as error:

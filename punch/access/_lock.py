@@ -5,8 +5,11 @@ rules:
 
 1. A peer that shows no chain from our root hears the same words, whatever it has guessed.
 2. Signatures come first. What a chain says is looked at, and spoken of, when its issuers have
-   signed it.
-3. A chain that was verified is remembered; its end and what was removed are looked at each time.
+   signed it. Only whether the chain is for this namespace and for the peer that shows it is
+   looked at before, once the root has signed its first grant: a copy of another's chain costs
+   no more than that.
+3. A chain that was verified is remembered by what it says, however it is spelled; its end and what
+   was removed are looked at each time.
 """
 
 from __future__ import annotations
@@ -20,7 +23,7 @@ from ..capability import PeerId
 from ..exceptions import RemoteProtocolError
 from ..wire import encode_map
 from ._admit import Introduction, Refusal
-from ._chain import Chain, Recent, Signatures, decode_chain, fault_of_chain
+from ._chain import Chain, Recent, Signatures, decode_chain, encode_chain, fault_of_chain
 from ._grant import Grant, Verify, listed
 from ._namespace import Namespace
 from ._revocation import SignedRevocation
@@ -199,33 +202,53 @@ class Lock:
         """
         if chain is None:
             return STRANGER
-        # One chain makes members of one namespace alone: a lock trusts no other lock's verdict.
-        digest = hashlib.sha256(self._context + chain).digest()
+        found = self._known(peer_id, chain)
+        if isinstance(found, Refusal):
+            return found
+        return self._as_of_now(peer_id, found, now, needs) or found
+
+    def _known(self, peer_id: PeerId, encoded: bytes) -> Member | Refusal:
+        """The member that a chain makes, at whatever time; or the rule that it breaks."""
+        digest = self._digest(encoded)
         member = self._remembered.members.get(digest)
-        if member is None:
-            found = self._verified(chain)
-            if isinstance(found, Refusal):
-                return found
-            member = found
-            self._remembered.members.add(digest, member)
-        return self._as_of_now(peer_id, member, now, needs) or member
+        if member is not None:
+            return member
+        try:
+            chain = decode_chain(encoded)
+        except RemoteProtocolError as error:
+            return Refusal(rule="malformed", reason=f"{error}: its peer must send another")
+        spelled = encode_chain(chain)
+        if spelled != encoded:
+            # With keys of a later version, or keys in another order: whoever has a chain can write
+            # any number of these, and no number of them costs another signature.
+            digest = self._digest(spelled)
+            member = self._remembered.members.get(digest)
+            if member is not None:
+                return member
+        found = self._verified(peer_id, chain)
+        if isinstance(found, Member):
+            self._remembered.members.add(digest, found)
+        return found
+
+    def _digest(self, encoded: bytes) -> bytes:
+        # One chain makes members of one namespace alone: a lock trusts no other lock's verdict.
+        return hashlib.sha256(self._context + encoded).digest()
 
     def _as_of_now(
         self, peer_id: PeerId, member: Member, now: float, needs: frozenset[str]
     ) -> Refusal | None:
         """The rule that a verified chain breaks today; `None` if it breaks none."""
         if member.peer_id != peer_id:
-            return Refusal(
-                rule="wrong_key",
-                reason=f"the grant is for {member.peer_id}, and {peer_id} shows it: "
-                "a grant serves no other key",
-            )
+            return _wrong_key(member.peer_id, peer_id)
         removed = self._removed.barred(member.chain)
         if removed is not None:
             return Refusal(rule="revoked", reason=_revoked(removed, member))
         last = member.chain[-1].grant
         if not now <= last.ends + GRACE_SECONDS:
-            return Refusal(rule="expired", reason=_expired(last, now))
+            # Of a process whose machine's grant has ended, too, that one is what can be mended.
+            above = member.chain[-2:][0].grant
+            ended = last if now <= above.ends + GRACE_SECONDS else above
+            return Refusal(rule="expired", reason=_expired(ended, now))
         if last.kind == "process" and last.ends > now + PROCESS_SECONDS + GRACE_SECONDS:
             return Refusal(
                 rule="chain",
@@ -240,36 +263,36 @@ class Lock:
             )
         return None
 
-    def _verified(self, encoded: bytes) -> Member | Refusal:
-        """The member that a chain makes, at whatever time; or the rule that it breaks."""
-        try:
-            chain = decode_chain(encoded)
-        except RemoteProtocolError as error:
-            return Refusal(rule="malformed", reason=f"{error}: its peer must send another")
-        first = chain[0].grant
+    def _verified(self, peer_id: PeerId, chain: Chain) -> Member | Refusal:
+        """The member that a chain makes whose signatures are checked; or the rule that it breaks.
+
+        What costs a signature comes after what costs none, as far as a stranger hears no more by
+        that.
+        """
+        first, last = chain[0].grant, chain[-1].grant
         if first.root != self.namespace.root or first.issuer != self.namespace.root:
             return STRANGER
-        forged = self._signatures.forged(chain)
-        if forged == 0:
+        if not self._signatures.is_signed(chain[0]):
             # Whoever has the root key's bytes can write this.
             return STRANGER
-        if forged is not None:
-            grant = chain[forged].grant
-            return Refusal(
-                rule="bad_signature",
-                reason=f"the {grant.kind} grant was not signed by {grant.issuer}: "
-                "its peer must get another",
-            )
         if first.namespace != self.namespace.name:
             return Refusal(
                 rule="wrong_namespace",
                 reason=f"the grant is for another namespace of this root, not for "
                 f"{self.namespace}: its peer must show another",
             )
+        if last.subject != peer_id:
+            return _wrong_key(last.subject, peer_id)
+        forged = self._signatures.forged(chain[1:])
+        if forged is not None:
+            return Refusal(
+                rule="bad_signature",
+                reason=f"the {forged.kind} grant was not signed by {forged.issuer}: "
+                "its peer must get another",
+            )
         fault = fault_of_chain(self.namespace, chain)
         if fault is not None:
             return Refusal(rule="chain", reason=f"the chain {fault}: its peer must get another")
-        last = chain[-1].grant
         machine = chain[-2].grant if last.kind == "process" else last
         return Member(
             peer_id=last.subject,
@@ -284,12 +307,25 @@ class Lock:
         )
 
 
-def _expired(grant: Grant, now: float) -> str:
-    ago = now - grant.ends
-    return (
-        f"the {grant.kind} grant ended {ago:.0f} s ago: its machine must renew it at an admin, or "
-        "join again"
+def _wrong_key(holder: PeerId, peer_id: PeerId) -> Refusal:
+    return Refusal(
+        rule="wrong_key",
+        reason=f"the grant is for {holder}, and {peer_id} shows it: a grant serves no other key",
     )
+
+
+def _expired(grant: Grant, now: float) -> str:
+    ago = f"the {grant.kind} grant ended {_span(now - grant.ends)} ago"
+    if grant.kind == "process":
+        return f"{ago}: its machine makes another one each day, if its clock is right"
+    return f"{ago}, and a grant that has ended is not renewed: an admin must invite its machine"
+
+
+def _span(seconds: float) -> str:
+    for unit, name in ((86_400, "days"), (3600, "hours"), (60, "minutes")):
+        if seconds >= 2 * unit:
+            return f"{seconds / unit:.0f} {name}"
+    return f"{seconds:.0f} s"
 
 
 def _revoked(removed: Grant, member: Member) -> str:

@@ -56,7 +56,7 @@ def remove(
     if admin and not is_root and issuer != key:
         raise NotPermitted(
             f"{key} is an admin of {lock.namespace}: only the root key removes it. Run this where "
-            "the root key is, or import it."
+            "the root key is, or bring it back: punch namespace root import FILE"
         )
     kept: tuple[bytes, ...] = ()
     if is_root and keep:

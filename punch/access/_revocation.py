@@ -28,8 +28,7 @@ from ._grant import (
     MAX_NUMBER,
     SIGNATURE_BYTES,
     Sign,
-    Verify,
-    digest_of,
+    Signed,
     namespace_name,
     peer_key,
 )
@@ -76,14 +75,10 @@ class Revocation:
 
 
 @attrs.frozen(kw_only=True)
-class SignedRevocation:
+class SignedRevocation(Signed):
     """A revocation as it travels."""
 
-    encoded: bytes
-    """The map that was signed."""
-
-    signature: bytes
-    """Of its issuer, over `REVOCATION_CONTEXT` and the map."""
+    context = REVOCATION_CONTEXT
 
     revocation: Revocation
     """What it says."""
@@ -91,11 +86,10 @@ class SignedRevocation:
     chain: Chain
     """The issuer's chain; empty for the root."""
 
-    digest: bytes = attrs.field(init=False)
-    """What tells it from every other revocation."""
-
-    def __attrs_post_init__(self) -> None:
-        object.__setattr__(self, "digest", digest_of(REVOCATION_CONTEXT, self.encoded))
+    @property
+    def issuer(self) -> PeerId:
+        """The key that must have signed it."""
+        return self.revocation.issuer
 
     @property
     def is_by_root(self) -> bool:
@@ -106,10 +100,6 @@ class SignedRevocation:
     def is_by_itself(self) -> bool:
         """Whether the removed key has signed it: a machine that leaves."""
         return self.revocation.issuer == self.revocation.key
-
-    def is_signed(self, verify: Verify) -> bool:
-        """Whether its issuer has signed it; the issuer's chain is another question."""
-        return verify(self.revocation.issuer, REVOCATION_CONTEXT + self.encoded, self.signature)
 
 
 def _digest(value: Any) -> bytes:

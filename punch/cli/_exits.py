@@ -44,7 +44,8 @@ class ExitCode(enum.IntEnum):
     """Strict mode, and no peer offers real inference."""
 
     NETWORK = 7
-    """The bootstrap is out of reach or has another identity, or an address is in use."""
+    """The bootstrap is out of reach or has another identity, an address is in use, or this \
+machine is no member of the namespace, such as after `punch leave`."""
 
     BACKEND = 8
     """The backend on this machine does not work."""

@@ -15,10 +15,9 @@ from ._home import (
     homes,
     import_root,
     is_open,
-    leave_home,
     open_name,
 )
-from ._invites import changed_invites, make_invite, read_invites
+from ._invites import OVER, find_invite, make_invite, read_invites, withdraw_invite
 from ._joining import (
     MEMBER_PORTS,
     Joined,
@@ -36,6 +35,7 @@ from ._running import serving
 from ._serving import open_door, open_upkeep
 from .codes import MAX_CODE_CHARACTERS, Code, LongCode, ShortCode, parse_code
 from .finding import find_joining
+from .leaving import Left, leave_namespace
 from .nearby import (
     Asked,
     NearbyRequest,
@@ -48,6 +48,7 @@ from .nearby import (
     refuse_request,
     shown_digits,
 )
+from .renewal import rotate_key
 
 __all__ = [
     # being a member
@@ -59,8 +60,10 @@ __all__ = [
     "find_home",
     "home_in",
     "create_home",
-    "leave_home",
+    "leave_namespace",
+    "Left",
     "left_in",
+    "rotate_key",
     "export_root",
     "import_root",
     "is_open",
@@ -70,7 +73,9 @@ __all__ = [
     # letting others in
     "make_invite",
     "read_invites",
-    "changed_invites",
+    "find_invite",
+    "withdraw_invite",
+    "OVER",
     "open_door",
     "open_upkeep",
     "Door",

@@ -1,4 +1,4 @@
-"""The member's side of ``/punch/join/1``: lets in who knows an invite, renews grants of members.
+"""The member's side of ``/punch/join/1``: lets in who knows an invite, renews members' grants.
 
 A stranger learns nothing here: an invite that does not exist looks like a wrong guess, and what an
 invite has come to is told to whoever has proved to know its secret. Nothing secret is logged.
@@ -13,7 +13,16 @@ from functools import partial
 import trio
 
 from .._logs import get_logger
-from ..access import Guess, Invite, Refusal, encode_chain, key_of
+from ..access import (
+    Chain,
+    Guess,
+    Invite,
+    Refusal,
+    decode_chain,
+    encode_chain,
+    is_rotation,
+    key_of,
+)
 from ..capability import PeerId
 from ..exceptions import (
     ConfigurationError,
@@ -23,6 +32,7 @@ from ..exceptions import (
     PeerUnreachable,
     RemoteProtocolError,
 )
+from ..libp2p import verify
 from ..network import Node, Stream, ip_of, plain_ip
 from ._invites import changed_invites
 from ._letting_in import grant_by, refused, renewer_of, welcome
@@ -119,6 +129,8 @@ class Door:
                 outcome = await self._code(talk, stream, opening)
             case "renew":
                 outcome = await trio.to_thread.run_sync(self._renew, stream.peer_id, opening)
+            case "rotate":
+                outcome = await trio.to_thread.run_sync(self._rotate, stream.peer_id, opening)
             case _:
                 outcome = Outcome(refused="unknown", reason="this version knows no such way in")
         await talk.send(outcome)
@@ -166,15 +178,24 @@ class Door:
     ) -> Outcome:
         """The grant of a guest that knew the secret, or how the invite has ended."""
         membership = self.membership
-        try:
-            with changed_invites(membership.home) as invites:
-                found = invites.right(guess, guest, now=membership.now(), lock=membership.lock)
-                if not isinstance(found, Invite):
-                    return Outcome(refused=found, reason=REASONS[found])
-                # Before the use is written: what this machine may not give uses nothing up.
-                chain = grant_by(membership, guest, found, proof.name)
-        except NotPermitted as error:
-            return refused(error)
+        with changed_invites(membership.home) as invites:
+            found = invites.right(guess, guest, now=membership.now(), lock=membership.lock)
+            if not isinstance(found, Invite):
+                return Outcome(refused=found, reason=REASONS[found])
+            try:
+                chain = grant_by(
+                    membership.home,
+                    membership.lock,
+                    guest,
+                    found,
+                    proof.name,
+                    now=membership.now(),
+                )
+            except NotPermitted as error:
+                # Since the invite was made, this machine has come to have less. What it may not
+                # give uses nothing up.
+                invites.not_given(guess)
+                return refused(error)
         log.info("a machine has joined", machine=guest, scopes=sorted(chain[-1].grant.scopes))
         return welcome(
             membership,
@@ -214,7 +235,30 @@ class Door:
         renewed = renewer_of(membership.home, chain[-1].grant).renew(
             membership.lock, encode_chain(chain), member.machine, now=membership.now()
         )
+        return self._renewed(renewed, called="")
+
+    def _rotate(self, peer_id: PeerId, opening: Opening) -> Outcome:
+        """A grant for a new key of a machine, whose old key has signed it."""
+        membership = self.membership
+        try:
+            last = decode_chain(opening.chain)[-1].grant
+        except RemoteProtocolError as error:
+            return Outcome(refused="malformed", reason=str(error))
+        if not is_rotation(
+            membership.namespace,
+            old=last.subject,
+            new=peer_id,
+            signature=opening.proof,
+            verify=verify,
+        ):
+            return Outcome(refused="bad_signature", reason="the old key has not signed the new one")
+        renewed = renewer_of(membership.home, last).renew(
+            membership.lock, opening.chain, last.subject, now=membership.now(), subject=peer_id
+        )
+        return self._renewed(renewed, called=opening.name)
+
+    def _renewed(self, renewed: Chain | Refusal, *, called: str) -> Outcome:
         if isinstance(renewed, Refusal):
             return Outcome(refused=renewed.rule, reason=renewed.reason)
-        log.info("a grant was renewed", machine=member.machine)
-        return welcome(membership, renewed, called="", addresses=self.node.addresses)
+        log.info("a grant was renewed", machine=renewed[-1].grant.subject)
+        return welcome(self.membership, renewed, called=called, addresses=self.node.addresses)

@@ -30,6 +30,7 @@ from ..access import (
     key_of,
     parse_namespace,
     peer_of,
+    read_revocation,
     renew_at,
 )
 from ..capability import PeerId
@@ -39,9 +40,11 @@ from ._folder import INFO, Folder, default_folder, discard, folders_in, keep, ne
 from ._members import MemberRecord, add_members, named
 
 MACHINE_KEY = "machine.key"
+NEXT_KEY = "machine-next.key"
 ROOT_KEY = "root.key"
 CHAIN = "chain"
 REVOCATIONS = "revocations"
+RETIRED = "retired"
 
 # Of the digest of a name in a grant, see `hidden_name`.
 SALT_BYTES = 16
@@ -67,8 +70,24 @@ class Home:
     """What this machine is called in it, for people."""
 
     def key(self) -> Key:
-        """The key of this machine; see `load_key`."""
-        return load_key(self.folder / MACHINE_KEY)
+        """The key of this machine.
+
+        Raises:
+          ConfigurationError: if it is not there, or cannot be read.
+
+        """
+        # One that was changed has its name a moment later, or at the next change of the key if the
+        # machine was switched off in between.
+        for name in (MACHINE_KEY, NEXT_KEY, MACHINE_KEY):
+            if self.folder.exists(name):
+                key = load_key(self.folder / name)
+                if key.peer_id == self.machine:
+                    return key
+        raise ConfigurationError(
+            f"{self.folder / MACHINE_KEY} is not the key of {self.machine}, which this machine's "
+            f"grant is for: restore it from a backup, or leave with `punch leave {self.namespace}` "
+            "and join again"
+        )
 
     def root_key(self) -> Key | None:
         """The root's key, where it is kept here."""
@@ -109,7 +128,7 @@ def home_in(folder: Folder) -> Home:
     """
     try:
         found: dict[str, Any] = json.loads(folder.read(INFO) or b"")
-        return Home(
+        home = Home(
             folder=folder,
             namespace=Namespace(name=found["name"], root=peer_of(bytes.fromhex(found["root"]))),
             machine=peer_of(bytes.fromhex(found["machine"])),
@@ -120,6 +139,12 @@ def home_in(folder: Folder) -> Home:
             f"{folder / INFO} is damaged: restore it from a backup, or move {folder.path} away "
             "and join again"
         ) from None
+    try:
+        # The chain decides which key is the machine's: a key is changed by writing that one file.
+        return attrs.evolve(home, machine=home.grant.subject)
+    except ConfigurationError:
+        # Damaged, which is told where it is needed: whoever leaves needs it not.
+        return home
 
 
 def write_info(folder: Folder, namespace: Namespace, *, machine: bytes, called: str) -> None:
@@ -235,22 +260,34 @@ def create_home(name: str, *, called: str, now: float, parent: Path | None = Non
 
 
 def renewed_by_root(home: Home, *, now: float) -> bool:
-    """Renew the grant of this machine where the root, whose key must be here, has signed it.
+    """Have the root, whose key must be here, sign the grant of this machine, an admin, anew.
 
-    False if there is no need yet, or no key.
+    Whoever had let it in, and even if its grant has ended: whoever has the root key may do so
+    anyway. A machine that was removed stays out. False if there is no need yet, or no key.
     """
     grant = home.grant
     due = renew_at(grant)
-    if due is None or now < due or grant.issuer != home.namespace.root:
+    is_signable = grant.kind == "admin" or grant.issuer == home.namespace.root
+    if due is None or now < due or not is_signable:
         return False
     root = home.root_key()
     if root is None:
         return False
-    issuer = Issuer(key=root.peer_id, sign=root.sign)
     lock = Lock(home.namespace, verify, read_revocations(home))
-    renewed = issuer.renew(lock, encode_chain(home.chain()), home.machine, now=now)
-    if isinstance(renewed, Refusal):
+    found = lock.judge(home.machine, encode_chain(home.chain()), now)
+    if isinstance(found, Refusal) and found.rule != "expired":
         return False
+    issuer = Issuer(key=root.peer_id, sign=root.sign, owner=grant.owner)
+    renewed = issuer.issue(
+        lock,
+        home.machine,
+        now=now,
+        kind=grant.kind,
+        scopes=grant.scopes,
+        seconds=grant.lasts if grant.issuer == home.namespace.root else None,
+        is_mine=True,
+        name=grant.name,
+    )
     home.folder.write(CHAIN, encode_chain(renewed))
     return True
 
@@ -300,13 +337,76 @@ def add_revocations(home: Home, news: Iterable[bytes]) -> None:
             home.folder.write(REVOCATIONS, b"".join(line + b"\n" for line in lines))
 
 
-def leave_home(home: Home) -> None:
-    """Take a namespace off this machine, its keys with it.
-
-    The others know the machine's grant until it ends, or until an admin removes it.
+def fresh_key(home: Home) -> Path:
+    """A file with a new key for this machine, for `switch_key`.
 
     Raises:
-      ConfigurationError: if the root's key is here and nowhere else, or files cannot be removed.
+      ConfigurationError: if it cannot be made.
+
+    """
+    path = home.folder / NEXT_KEY
+    with home.folder.locked():
+        if home.folder.exists(NEXT_KEY):
+            if load_key(path).peer_id == home.machine:
+                path.replace(home.folder / MACHINE_KEY)
+            home.folder.remove(NEXT_KEY)
+        load_key(path)
+    return path
+
+
+def switch_key(home: Home, chain: bytes, *, word: bytes, now: float) -> Home:
+    """Have this machine be known by its new key, of `fresh_key`, and by no other from now on.
+
+    Programs that run take the new key within a second; the old one's removal waits for
+    `retire_key`, so that nobody takes them for removed meanwhile.
+
+    Args:
+      home: The namespace.
+      chain: The grant of the new key, encoded.
+      word: The removal of the old key, which nobody can sign afterwards.
+      now: UTC, in seconds since 1970.
+
+    Raises:
+      ConfigurationError: if something cannot be written, or the key was changed meanwhile.
+
+    """
+    folder = home.folder
+    with folder.locked():
+        new = decode_chain(chain)[-1].grant.subject
+        if (home_in(folder).machine, load_key(folder / NEXT_KEY).peer_id) != (home.machine, new):
+            raise ConfigurationError("another command has changed the key meanwhile")
+        folder.write(RETIRED, word)
+        # From here on it has the new key, whenever it is switched off.
+        folder.write(CHAIN, chain)
+        (folder / NEXT_KEY).replace(folder / MACHINE_KEY)
+        switched = home_in(folder)
+        write_info(folder, home.namespace, machine=key_of(switched.machine), called=home.name)
+    add_members(folder, [record_of(switched.chain(), called=home.name, now=now)])
+    return switched
+
+
+def retire_key(home: Home) -> None:
+    """Remove the key that this machine had before `switch_key`; programs that run pass it on.
+
+    Raises:
+      ConfigurationError: if it cannot be written.
+
+    """
+    word = home.folder.read(RETIRED)
+    if word is None:
+        return
+    with suppress(RemoteProtocolError):
+        # Otherwise it was written, and the machine was switched off before it had another key.
+        if read_revocation(word).revocation.key != home.machine:
+            add_revocations(home, [word])
+    home.folder.remove(RETIRED)
+
+
+def leave_home(home: Home) -> None:
+    """Take a namespace off this machine, its keys with it; the others hear of it elsewhere.
+
+    Raises:
+      ConfigurationError: if files cannot be removed.
 
     """
     discard(home.folder)

@@ -1,13 +1,29 @@
-"""Signs the grant of a machine that may join, and says what it needs to know. It blocks."""
+"""Signs the grant of a machine that may join, and says what it needs to know. It blocks.
+
+What could never be given is refused when it is promised: see `check_promise`.
+"""
 
 from __future__ import annotations
 
+import os
+
 import attrs
 
-from ..access import Chain, Grant, Invite, Issuer, Kind, encode_chain
+from ..access import (
+    Chain,
+    Grant,
+    Invite,
+    Issuer,
+    Kind,
+    Lock,
+    Refusal,
+    encode_chain,
+    peer_of,
+)
 from ..capability import PeerId
-from ..exceptions import NotPermitted
-from ._home import Home, record_of, salted
+from ..exceptions import LocalProtocolError, NotPermitted
+from ..libp2p import verify
+from ._home import Home, read_revocations, record_of, salted
 from ._members import add_members, named, read_members
 from ._membership import DiskMembership
 from ._messages import Outcome
@@ -22,7 +38,7 @@ def issuer_of(home: Home, kind: Kind) -> Issuer:
     """Who signs a grant of *kind*: for an admin the root, where its key is here."""
     root = home.root_key() if kind == "admin" else None
     if root is not None:
-        return Issuer(key=root.peer_id, sign=root.sign)
+        return Issuer(key=root.peer_id, sign=root.sign, owner=home.grant.owner)
     return Issuer(key=home.machine, sign=home.key().sign, chain=home.chain())
 
 
@@ -35,17 +51,19 @@ def renewer_of(home: Home, old: Grant) -> Issuer:
     return issuer_of(home, old.kind if old.issuer == home.namespace.root else "machine")
 
 
-def grant_by(membership: DiskMembership, guest: PeerId, invite: Invite, called: str) -> Chain:
+def grant_by(
+    home: Home, lock: Lock, guest: PeerId, invite: Invite, called: str, *, now: float
+) -> Chain:
     """The chain of *guest*, by an invite that it has used.
 
     Raises:
       NotPermitted: if this machine may not give what the invite promises.
 
     """
-    return issuer_of(membership.home, invite.kind).issue(
-        membership.lock,
+    return issuer_of(home, invite.kind).issue(
+        lock,
         guest,
-        now=membership.now(),
+        now=now,
         kind=invite.kind,
         scopes=invite.scopes,
         seconds=invite.seconds,
@@ -53,6 +71,35 @@ def grant_by(membership: DiskMembership, guest: PeerId, invite: Invite, called: 
         is_mine=invite.is_mine,
         name=salted(invite.name or called),
     )
+
+
+def check_promise(home: Home, invite: Invite, *, now: float) -> None:
+    """Raise if this machine could not let anybody in by *invite*: it is tried with a made-up key.
+
+    Whoever holds the code of such an invite would be refused, and a short code would be dead.
+
+    Raises:
+      NotPermitted: with the rule, and what to do.
+
+    """
+    lock = Lock(home.namespace, verify, read_revocations(home))
+    own = lock.judge(home.machine, encode_chain(home.chain()), now)
+    if isinstance(own, Refusal):
+        raise NotPermitted(
+            f"this machine may let nobody in to {home.namespace}: {own.reason}. Make the invite on "
+            "another admin"
+        )
+    guest = peer_of(os.urandom(32))
+    chain = grant_by(home, lock, guest, invite, "a guest", now=now)
+    process = Issuer(key=guest, sign=lambda data: bytes(64), chain=chain)
+    try:
+        # What the guest's programs would have to show.
+        encode_chain(process.issue_process(lock, peer_of(os.urandom(32)), now=now))
+    except LocalProtocolError as error:
+        raise NotPermitted(f"nobody could use this invite: {error}") from None
+    found = lock.judge(guest, encode_chain(chain), now)
+    if isinstance(found, Refusal):
+        raise NotPermitted(f"nobody could use this invite: {found.reason}")
 
 
 def welcome(

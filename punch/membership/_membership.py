@@ -11,6 +11,7 @@ import os
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
+from functools import partial
 from pathlib import Path
 
 import trio
@@ -36,8 +37,11 @@ from ._home import (
     Home,
     add_revocations,
     find_home,
+    home_in,
     read_revocations,
     record_of,
+    renewed_by_root,
+    retire_key,
 )
 from ._members import MemberNames, MemberRecord, add_members
 from ._places import Places
@@ -50,6 +54,9 @@ LOOK_SECONDS = 0.25
 
 FLUSH_SECONDS = 10.0
 """How often what was learnt of members and their addresses is written."""
+
+# How long a program goes on after its machine has left: its sessions end by themselves meanwhile.
+LEAVING_SECONDS = 1.0
 
 # How often it is looked which other programs of this machine serve, in seconds.
 SERVED_SECONDS = 1.0
@@ -75,6 +82,7 @@ class DiskMembership:
         """File with the key of this process."""
         self.process: PeerId = load_key(identity).peer_id
         """The key that the chain is for."""
+        retire_key(home)
         self.lock = Lock(home.namespace, verify)
         self.now = now
         """The time, in seconds of UTC since 1970."""
@@ -199,15 +207,27 @@ class DiskMembership:
         found = self.lock.judge(self.home.machine, chain, self.now())
         if isinstance(found, Refusal):
             raise NotPermitted(
-                f"this machine is no member of {self.namespace} any more: {found.reason} Ask an "
-                "admin for an invite, and redeem it with: punch join"
+                f"this machine is no member of {self.namespace} any more: {found.reason}. "
+                "Redeem the invite here with: punch join"
             )
 
     async def run(self) -> None:
-        """Follow the files and the clock, and write what was learnt, for ever."""
+        """Follow the files and the clock, and write what was learnt, until this machine leaves.
+
+        Raises:
+          NotPermitted: a moment after it has left: nothing of this process is a member then.
+
+        """
         flushed = trio.current_time()
         while True:
             await trio.sleep(LOOK_SECONDS)
+            if self._has_left():
+                # Those who watch have told all others of it, who end what was under way.
+                await trio.sleep(LEAVING_SECONDS)
+                raise NotPermitted(
+                    f"this machine has left {self.namespace}, so what ran in it here has ended. "
+                    "To come back, ask an admin for an invite, and redeem it with: punch join"
+                )
             try:
                 self.look()
                 if trio.current_time() > flushed + FLUSH_SECONDS:
@@ -220,6 +240,15 @@ class DiskMembership:
                 self._has_warned = True
             else:
                 self._has_warned = False
+
+    def _has_left(self) -> bool:
+        """Whether this machine is out by its own word, or the namespace is gone from its disk."""
+        folder = self.home.folder.path
+        if not folder.is_dir():
+            # Unless all of the disk is away for a moment.
+            return folder.parent.is_dir()
+        removed, machine = self.lock.removed_up_to, self.home.machine
+        return removed(machine) >= self._grant.number > removed(machine, by_others=True)
 
     def look(self) -> None:
         """Read what other processes have written, and tell the watchers of news.
@@ -273,15 +302,20 @@ class DiskMembership:
     def _make_chain(self) -> None:
         """Sign a grant for this process with the machine's key."""
         chain = self.home.chain()
+        if chain[-1].grant.subject != self.home.machine:
+            # Its key was changed, or it has joined anew.
+            self.home = home_in(self.home.folder)
+            self._machine = self.home.key()
         machine = self._grant = chain[-1].grant
         issuer = Issuer(key=self.home.machine, sign=self._machine.sign, chain=chain)
+        # Where the machine's own grant has ended, all others hear that, and nothing worse.
+        now = min(self.now(), machine.ends - 1)
         try:
-            whole = issuer.issue_process(self.lock, self.process, now=self.now())
+            whole = issuer.issue_process(self.lock, self.process, now=now)
         except NotPermitted:
-            # The machine's own grant has ended. Shown as it is, it tells why.
-            self._ends, whole = machine.ends, chain
-        else:
-            self._ends = whole[-1].grant.ends
+            # A chain that allows nothing. Shown as it is, it tells why.
+            whole = chain
+        self._ends = whole[-1].grant.ends
         self._chain = encode_chain(whole)
 
     def _tell(self) -> None:
@@ -315,7 +349,8 @@ async def open_membership(
     Raises:
       ConfigurationError: if this machine is a member of no such namespace, several could be meant,
         or its files are damaged.
-      NotPermitted: if the machine's grant has ended, or the machine was removed.
+      NotPermitted: if the machine's grant has ended, or the machine was removed; later, once the
+        machine has left, see `leave_namespace`.
 
     """
     home = namespace if isinstance(namespace, Home) else find_home(namespace, folder)
@@ -324,6 +359,8 @@ async def open_membership(
             f"this machine is a member of no closed namespace {namespace or ''!r}: make one with "
             "`punch namespace create NAME`, or redeem an invite with `punch join`"
         )
+    # Where the root's key is, no admin is needed for the machine's own grant.
+    await trio.to_thread.run_sync(partial(renewed_by_root, home, now=time.time()))
     membership = DiskMembership(home, Path(identity))
     membership.check()
     async with open_background() as nursery:

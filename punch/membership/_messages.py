@@ -43,15 +43,16 @@ class Opening(Message):
     """The newcomer's or member's first words."""
 
     do: str
-    """``code``, ``nearby`` or ``renew``."""
+    """``code``, ``nearby``, ``renew`` or ``rotate``."""
     invite: str = ""
     """Of ``code``: which invite; no secret."""
     proof: bytes = b""
-    """Of ``code`` the first half of the key exchange; of ``nearby`` the commitment."""
+    """Of ``code`` the first half of the key exchange; of ``nearby`` the commitment; of ``rotate``
+    the old key's signature, see `punch.access.sign_rotation`."""
     name: str = ""
-    """Of ``nearby``: what the newcomer's machine is called."""
+    """Of ``nearby`` and ``rotate``: what the machine is called."""
     chain: bytes = b""
-    """Of ``renew``: the grants of the process that asks."""
+    """Of ``renew``: the grants of the process that asks. Of ``rotate``: those of the old key."""
 
 
 @attrs.frozen(kw_only=True)

@@ -33,8 +33,10 @@ class Running:
 
     def say(self, addresses: tuple[str, ...]) -> None:
         """Write where the program is."""
-        with suppress(ConfigurationError):
-            self._folder.write(self._name, json.dumps(addresses).encode())
+        # A folder that is gone, since the machine has left, is not made anew.
+        if self._folder.exists(self._name):
+            with suppress(ConfigurationError):
+                self._folder.write(self._name, json.dumps(addresses).encode())
 
 
 @contextmanager
@@ -64,13 +66,7 @@ def serving(home: Home) -> tuple[Address, ...]:
     """Where programs of this machine serve the namespace now; none if none runs."""
     folder = Folder(home.folder / FOLDER)
     found: dict[Address, None] = {}
-    try:
-        locks = sorted(folder.path.glob("*.lock"))[:MAX_SERVING]
-    except OSError:
-        return ()
-    for lock in locks:
-        if _is_free(lock):
-            continue
+    for lock in _held(folder):
         try:
             addresses = json.loads(folder.read(f"{lock.stem}.json") or b"[]")
             found |= {parse_address(text): None for text in addresses}
@@ -78,6 +74,20 @@ def serving(home: Home) -> tuple[Address, ...]:
             continue
     # Others reach any address of this machine sooner than its loopback.
     return tuple(sorted(found, key=Address.is_loopback))
+
+
+def programs_running(home: Home) -> int:
+    """How many programs of this machine serve the namespace now."""
+    return len(_held(Folder(home.folder / FOLDER)))
+
+
+def _held(folder: Folder) -> list[Path]:
+    """The locks of the programs that run."""
+    try:
+        locks = sorted(folder.path.glob("*.lock"))[:MAX_SERVING]
+    except OSError:
+        return []
+    return [lock for lock in locks if not _is_free(lock)]
 
 
 def _is_free(path: Path) -> bool:

@@ -15,9 +15,9 @@ from ._door import Door
 from ._home import Home
 from ._membership import DiskMembership
 from ._messages import PROTOCOL
-from ._renewing import keep_renewed
 from ._running import running
 from .finding import MEMBER, Recognised, is_member
+from .renewal import keep_renewed
 
 log = get_logger(__name__)
 

@@ -230,6 +230,70 @@ def test_a_lock_remembers_a_bounded_number(monkeypatch: pytest.MonkeyPatch) -> N
     assert len(remembered.signatures) == 3
 
 
+def counting() -> tuple[Lock, list[PeerId]]:
+    """A lock, and whose signatures it has checked."""
+    checked: list[PeerId] = []
+
+    def verify(peer_id: PeerId, data: bytes, signature: bytes) -> bool:
+        checked.append(peer_id)
+        return HOME.keys.verify(peer_id, data, signature)
+
+    return Lock(HOME.namespace, verify), checked
+
+
+def spellings(chain: tuple[SignedGrant, ...], number: int) -> list[bytes]:
+    """As many bytes that say the same: keys of a later version, anywhere, and in any order."""
+    links: list[dict[str, object]] = [
+        {"grant": link.encoded, "signature": link.signature} for link in chain
+    ]
+    turned = [dict(reversed(link.items())) for link in links]
+    found = [encode_map({"grants": turned})]
+    for each in range(number - 1):
+        spelled = turned if each % 2 else links
+        spelled = [*spelled[:-1], spelled[-1] | {"y": each}] if each % 3 else spelled
+        found.append(encode_map({"x": each, "grants": spelled}))
+    return found
+
+
+@pytest.mark.parametrize("length", [1, 2, 3])
+def test_a_thousand_spellings_of_one_chain_cost_its_signatures_once(length: int) -> None:
+    """And fill one place in memory."""
+    chain = HOME.process("p", on=LAPTOP).chain[:length]
+    who = chain[-1].grant.subject
+    lock, checked = counting()
+    said = spellings(chain, 1000)
+    assert len(set(said)) == 1000
+    assert {heard(each, who, lock=lock) for each in said} == {""}
+    assert len(checked) == length
+    assert heard(chain, who, lock=lock) == ""
+    assert len(lock.remembered) == 1
+
+
+def test_a_copy_of_anothers_chain_costs_one_signature() -> None:
+    """However it is spelled and whoever shows it: the first one's, which is remembered."""
+    chain = HOME.process("p", on=LAPTOP).chain
+    lock, checked = counting()
+    for each, said in enumerate(spellings(chain, 300)):
+        thief = HOME.keys.peer_id(f"thief {each % 3}")
+        assert heard(said, thief, lock=lock) == "wrong_key"
+    assert checked == [ROOT]
+    assert lock.remembered == ()
+
+
+def test_a_chain_that_is_not_for_its_peer_is_compared_before_it_is_checked() -> None:
+    """A stranger that puts made-up grants behind a real one has none of them checked."""
+    thief = HOME.keys.peer_id("thief")
+    lock, checked = counting()
+    for number in range(100):
+        forged = attrs.evolve(LAPTOP.chain[-1], signature=number.to_bytes(64, "big"))
+        assert heard((*DESK.chain, forged), thief, lock=lock) == "wrong_key"
+        assert (
+            heard((attrs.evolve(DESK.chain[0], signature=bytes(64)), forged), thief) == "no_grant"
+        )
+    assert checked == [ROOT]
+    assert heard((*DESK.chain, forged), LAPTOP.peer_id, lock=lock) == "bad_signature"
+
+
 def test_a_lock_trusts_no_other_locks_verdict() -> None:
     """What a bootstrap remembers for all namespaces of strangers makes a member of one alone."""
     remembered = Remembered()

@@ -201,3 +201,29 @@ def test_no_secret_is_shown() -> None:
     invite = long()
     guess = given(invite).begin("7", DECOY)
     assert "secret" not in f"{invite!r} {guess!r} {attrs.evolve(invite, uses=2)}"
+
+
+@pytest.mark.parametrize("invite", [long(uses=2), short()])
+def test_a_guest_that_got_no_grant_has_used_nothing(invite: Invite) -> None:
+    """Nor is a short code dead: its guest has shown to know it."""
+    invites = given(invite)
+    guess = invites.begin("7", DECOY)
+    assert isinstance(invites.right(guess, GUEST, now=NOW, lock=LOCK), Invite)
+    invites.not_given(guess)
+    assert invites.all == (invite,)
+    wrong = invites.begin("7", DECOY)
+    invites.not_given(wrong)
+    assert (used(invites) == "unknown") is invite.is_short
+
+
+def test_what_became_of_an_invite_is_the_same_for_its_maker_and_its_holder() -> None:
+    """Who used it and was removed since has withdrawn it, whether somebody has tried it or not."""
+    lock = HOME.lock()
+    invites = given(long(uses=2))
+    guest = HOME.machine("guest", by=HOME.admin("desk"))
+    invites.right(invites.begin("7", DECOY), guest.peer_id, now=NOW, lock=lock)
+    found = invites.find("7")
+    assert found is not None
+    assert (found.outcome(NOW), found.outcome(NOW, lock)) == ("open", "open")
+    HOME.remove(guest, by=HOME.admin("desk"), lock=lock)
+    assert found.outcome(NOW, lock) == "withdrawn"

@@ -8,12 +8,15 @@ from pathlib import Path
 import pytest
 
 from punch.cli import ExitCode, place_of
+from punch.cli.commands._invite import invite
+from punch.cli.commands._leave import leave
 from punch.cli.commands._members import members
-from punch.cli.commands._namespace import leave, namespace
+from punch.cli.commands._namespace import namespace
 from punch.discovery import DEFAULT_NAMESPACE
 from punch.libp2p import load_key
 from punch.membership import MemberRecord, find_home, read_removals
 from punch.membership._members import add_members
+from punch.membership.renewal import _rotating
 from punch.settings import NetworkSettings, load, parse_flags
 
 
@@ -131,3 +134,80 @@ def test_a_machine_that_calls_itself_by_the_key_of_another_is_removed(
     assert (lock.removed_up_to(one), lock.removed_up_to(two)) == (1, 0)
     assert members(["remove", two]) == ExitCode.OK
     capsys.readouterr()
+
+
+def test_invites_are_listed_and_taken_back(capsys: pytest.CaptureFixture[str]) -> None:
+    """With all that was said when they were made; the code itself is shown once."""
+    namespace(["create", "home", "--called", "attic"])
+    assert invite(["list"]) == ExitCode.OK
+    assert "no invites" in capsys.readouterr().err
+    assert invite(["--no-wait", "--name", "tv", "--scope", "dial", "--uses", "2"]) == ExitCode.OK
+    code = capsys.readouterr().out.strip()
+    assert invite(["--no-wait", "--short", "--mine"]) == ExitCode.OK
+    number, _, words = capsys.readouterr().out.strip().partition("-")
+    assert invite(["list", "--json"]) == ExitCode.OK
+    out = capsys.readouterr().out
+    assert code not in out
+    assert words not in out
+    short, long = map(json.loads, out.splitlines())
+    assert (short["invite"], short["short"], short["mine"]) == (number, True, True)
+    assert (long["name"], long["scopes"], long["uses"], long["uses_left"]) == ("tv", ["dial"], 2, 2)
+    assert (long["state"], long["used_by"]) == ("open", [])
+    assert invite(["withdraw", "tv"]) == ExitCode.OK
+    assert long["invite"] in capsys.readouterr().err
+    assert invite(["withdraw", number]) == ExitCode.OK
+    assert invite(["withdraw", number]) == ExitCode.USAGE
+    assert "was withdrawn" in capsys.readouterr().err
+    assert invite(["withdraw", "nobody"]) == ExitCode.USAGE
+    assert "punch invite list" in capsys.readouterr().err
+    assert invite(["list"]) == ExitCode.OK
+    header, *rows = capsys.readouterr().out.splitlines()
+    assert header.split()[:4] == ["invite", "state", "uses", "left"]
+    assert [row.split()[1:3] for row in rows] == [["withdrawn", "0"], ["withdrawn", "0"]]
+
+
+@pytest.mark.parametrize(
+    ("typed", "said"),
+    [
+        ("--scope fly", "has not the scopes fly itself"),
+        ("--scope dial --expires 3000-01-01", "ends before the invite would"),
+        ("--short --uses 2", "one use"),
+        ("--uses 999", "1 to 256 uses"),
+        ("--expires 2020-01-01", "counts never"),
+    ],
+)
+def test_an_invite_that_nobody_could_use_is_refused(
+    typed: str, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With the rule, and no code."""
+    namespace(["create", "home"])
+    capsys.readouterr()
+    for short in ([], ["--short"]):
+        assert invite(["--no-wait", *short, *typed.split()]) != ExitCode.OK
+        out, err = capsys.readouterr()
+        assert out == ""
+        assert said in err
+    assert invite(["list", "--json"]) == ExitCode.OK
+    assert capsys.readouterr().out == ""
+
+
+def test_the_first_machine_changes_its_key(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the root's key, by itself; without it the command says what to do."""
+    monkeypatch.setattr(_rotating, "OVERLAP_SECONDS", 0.0)
+    namespace(["create", "home", "--called", "attic"])
+    namespace(["show", "--json"])
+    before = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert members(["rotate"]) == ExitCode.OK
+    said = capsys.readouterr().err
+    namespace(["show", "--json"])
+    after = json.loads(capsys.readouterr().out)
+    assert before["machine"] in said
+    assert after["machine"] in said
+    assert after["machine"] != before["machine"]
+    assert members(["list"]) == ExitCode.OK
+    assert "this machine" in capsys.readouterr().out
+    namespace(["root", "export", str(Path(after["folder"]).parent / "root.key")])
+    assert members(["rotate"]) == ExitCode.USAGE
+    assert "punch namespace root import FILE" in capsys.readouterr().err

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 from integration.programs import Program, Programs, free_port, limit
+
+from punch.cli import ExitCode
 
 
 class Machine:
@@ -58,3 +61,37 @@ def test_two_machines_meet_by_an_invite_alone_and_part_by_a_removal(programs: Pr
     assert attic.asks(laptop) != 0
     assert second.process.poll() is None
     assert code.read_text().strip() not in second.err
+
+
+def machine_of(machine: Machine) -> str:
+    """The key of a machine in its namespace."""
+    (info,) = (machine.programs.folder / machine.name).rglob("namespace.json")
+    return str(json.loads(info.read_bytes())["machine"])
+
+
+@limit(120)
+def test_a_machine_changes_its_key_and_leaves_while_its_programs_run(programs: Programs) -> None:
+    """They take the new key without a break; when it leaves they end, and the others know it."""
+    attic, laptop = Machine(programs, "attic"), Machine(programs, "laptop")
+    attic.punch("namespace", "create", "home", "--called", "attic")
+    attic.listener()
+    code = programs.folder / "code"
+    attic.punch("invite", "--file", str(code), "--name", "laptop")
+    laptop.punch("join", "--file", str(code))
+    ran = [laptop.listener(), programs.gateway("--open-to-all", **laptop.variables)]
+
+    before = machine_of(laptop)
+    laptop.punch("members", "rotate")
+    assert machine_of(laptop) != before
+    assert attic.asks(laptop) == 0
+
+    left = programs.start_punch("leave", **laptop.variables).wait()
+    assert left.code == 0
+    assert "told attic" in left.err
+    assert "reached" not in left.err
+    for program in ran:
+        ended = program.wait()
+        assert ended.code == ExitCode.NETWORK
+        assert "this machine has left home@" in ended.err
+    assert attic.punch("members").count("left") == 2
+    assert not list((programs.folder / "laptop").rglob("machine*.key"))

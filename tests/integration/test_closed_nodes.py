@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import trio
@@ -9,8 +11,14 @@ from answers import text_of
 from made_up_members import FakeMembership, MadeUpMember, MadeUpNamespace, RealKeys
 
 from punch import open_listener, open_router
+from punch.access import decode_chain
 from punch.backends import MockBackend, MockScript
-from punch.libp2p import _identity
+from punch.libp2p import _identity, open_node
+from punch.membership import DiskMembership, Door, Home, create_home, make_invite, redeem_invite
+from punch.membership._home import fresh_key
+from punch.membership._messages import PROTOCOL
+from punch.membership.renewal import new_chain, renew
+from punch.network import Node, Stream, parse_address
 
 
 async def test_members_meet_at_each_other_and_a_removed_one_is_out(tmp_path: Path) -> None:
@@ -56,3 +64,55 @@ async def test_members_meet_at_each_other_and_a_removed_one_is_out(tmp_path: Pat
                     while second.trouble is None:
                         await trio.sleep(0.05)
                     assert "removed" in str(second.trouble)
+
+
+async def test_another_admin_renews_and_another_key_is_taken(tmp_path: Path) -> None:
+    """Over real nodes: the admin that let the machine in is there no more."""
+    later = [0.0]
+
+    def now() -> float:
+        return time.time() + later[0]
+
+    def admin_of(home: Home, name: str) -> DiskMembership:
+        return DiskMembership(home, tmp_path / f"{name}.key", now=now)
+
+    async with AsyncExitStack() as stack:
+        stack.enter_context(trio.fail_after(30))
+
+        async def at(membership: DiskMembership) -> Node:
+            node = await stack.enter_async_context(
+                open_node(identity=membership.identity, listen=["/ip4/127.0.0.1/tcp/0"])
+            )
+            node.handle(PROTOCOL, Door(membership, node).serve)
+            return node
+
+        attic = create_home("home", called="attic", now=now(), parent=tmp_path / "attic")
+        first = await at(admin_of(attic, "attic"))
+        places = [parse_address(each) for each in first.addresses]
+        homes = []
+        for name, scopes in (("desk", {"dial", "listen", "admin"}), ("laptop", {"dial"})):
+            code, _ = make_invite(
+                attic, now=now(), addresses=places, scopes=frozenset(scopes), name=name
+            )
+            homes.append(await redeem_invite(code.text(), called=name, folder=tmp_path / name))
+        desk, laptop = homes
+        second = admin_of(desk, "desk")
+        node = await at(second)
+        machine = admin_of(laptop, "laptop")
+        own = await at(machine)
+        machine.remember([])
+        machine.found(node.peer_id, node.addresses[0].partition("/p2p/")[0])
+        first.handle(PROTOCOL, _turn_away)
+        later[0] = 70 * 86_400
+        for each in (second, machine):
+            each.look()
+        assert await renew(machine, own)
+        assert laptop.grant.issuer == desk.machine
+        machine.look()
+        async with open_node(identity=fresh_key(laptop)) as new:
+            chain = await new_chain(machine, new)
+        assert decode_chain(chain)[-1].grant.subject == new.peer_id
+
+
+async def _turn_away(stream: Stream) -> None:
+    await stream.aclose()

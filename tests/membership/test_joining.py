@@ -26,7 +26,6 @@ from punch.membership import (
     Joined,
     LongCode,
     ShortCode,
-    changed_invites,
     create_home,
     homes,
     join_with,
@@ -38,6 +37,7 @@ from punch.membership import (
 )
 from punch.membership._folder import Folder, new_folder
 from punch.membership._home import MACHINE_KEY
+from punch.membership._invites import changed_invites
 from punch.membership._messages import PROTOCOL, Opening, Outcome, Proof, Reply, Talk
 from punch.membership._tries import MAX_TRIES_OF_HOST
 from punch.membership.codes import Exchange, is_same

@@ -17,9 +17,9 @@ from ...exceptions import ConfigurationError
 from ...libp2p import open_node
 from ...membership import (
     MEMBER_PORTS,
+    OVER,
     Code,
     Home,
-    changed_invites,
     everywhere,
     make_invite,
     open_door,
@@ -44,16 +44,19 @@ from ...settings import (
 )
 from .._exits import ExitCode
 from .._identity import claim_identity
+from .._namespace import home_of
 from .._output import day_of, plain
-from .._run import Shutdown, run_program
+from .._run import Shutdown, run_one_of, run_program
+from ._invites import INVITE_COMMANDS
 from ._keys import expiry
-from ._namespace import home_of
+from ._namespace import NAMESPACE
 
 ABOUT = """\
 Let a machine join a closed namespace: print a code for `punch join`.
 
 The code is alone on standard output. Whoever has it may join until it is used up, so show it to
-nobody else. Where no program of this machine serves the namespace, this one does, and waits."""
+nobody else. Where no program of this machine serves the namespace, this one does, and waits.
+`punch invite list` shows the invites of this machine, `punch invite withdraw WHICH` ends one."""
 
 # How often it is looked whether the invite was used.
 CHECK_SECONDS = 0.5
@@ -63,9 +66,6 @@ def _ends(text: str) -> float:
     return expiry(text, time.time()) - time.time()
 
 
-NAMESPACE = optional(
-    "namespace", TEXT, metavar="NAME", help="which one; may be left out if it is the only one"
-)
 SCOPE = several(
     "scope",
     TEXT,
@@ -245,24 +245,13 @@ async def _wait(home: Home, invite: Invite, shutdown: Shutdown) -> None:
             await trio.sleep(CHECK_SECONDS)
             return
         if outcome != "open":
-            raise ConfigurationError(f"the invite is over: {_OVER[outcome]}")
+            raise ConfigurationError(f"the invite is over: it {OVER[outcome]}")
         with trio.move_on_after(CHECK_SECONDS):
             await shutdown.requested.wait()
 
 
-_OVER = {
-    "expired": "it has expired",
-    "withdrawn": "it was withdrawn",
-    "unknown": "a wrong guess was made at the short code; make another",
-}
-
-
-def withdraw_invites(home: Home) -> int:
-    """Withdraw every invite that could still be used; how many these were."""
-    with changed_invites(home) as invites:
-        return sum(invites.withdraw(invite.identifier, now=time.time()) for invite in invites.all)
-
-
 def invite(arguments: Sequence[str]) -> int:
-    """Run ``punch invite``; its exit code."""
+    """Run ``punch invite``, or a command of it; its exit code."""
+    if arguments and arguments[0] in INVITE_COMMANDS:
+        return run_one_of("punch invite", ABOUT, INVITE_COMMANDS, arguments)
     return run_program("punch invite", ABOUT, InviteSettings, _invite, arguments)

@@ -36,11 +36,10 @@ from ...settings import (
     several,
 )
 from .._exits import ExitCode
-from .._namespace import namespaces_folder
+from .._namespace import host_name, namespaces_folder
 from .._output import day_of, plain
 from .._run import Shutdown, run_program
 from .._streams import read_line
-from ._namespace import host_name
 
 ABOUT = """\
 Join a closed namespace with the code of an invite, which `punch invite` prints on a member.

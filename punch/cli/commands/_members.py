@@ -25,16 +25,26 @@ from ...membership import (
     refuse_request,
     remove_member,
     rename_member,
+    rotate_key,
     shown_digits,
 )
-from ...settings import SWITCH, TEXT, Settings, argument, of, optional, setting
+from ...settings import (
+    LOG_LEVEL,
+    SWITCH,
+    TEXT,
+    ProgramSettings,
+    argument,
+    of,
+    setting,
+)
 from .._columns import aligned
 from .._exits import ExitCode
+from .._namespace import home_of
 from .._output import day_of, plain
-from .._run import command, run_one_of
+from .._run import Command, Shutdown, command, run_one_of, run_program
 from ._invite import MINE, NAME, SCOPE, scopes_of
 from ._join import confirmed
-from ._namespace import home_of
+from ._namespace import NAMESPACE, NamespaceSettings
 
 WHO = argument("who", TEXT, metavar="NAME", about="name or key of the machine, as in the list")
 NEW_NAME = argument("new_name", TEXT, metavar="NEW", about="what to call it on this machine")
@@ -43,9 +53,6 @@ ASKER = argument(
 )
 YES = setting(
     "yes", SWITCH, False, variable="", help="by its name: do not ask whether the digits are right"
-)
-NAMESPACE = optional(
-    "namespace", TEXT, metavar="NAME", help="which one; may be left out if it is the only one"
 )
 AS_JSON = setting("json", SWITCH, False, variable="", help="one JSON object a member and line")
 ALL = setting(
@@ -65,28 +72,25 @@ COLUMNS = ("name", "may", "until", "state", "machine")
 
 
 @attrs.frozen(kw_only=True)
-class ListSettings(Settings):
+class ListSettings(NamespaceSettings):
     """Settings of ``punch members list``."""
 
-    namespace: str | None = of(NAMESPACE)
     json: bool = of(AS_JSON)
 
 
 @attrs.frozen(kw_only=True)
-class RemoveSettings(Settings):
+class RemoveSettings(NamespaceSettings):
     """Settings of ``punch members remove``."""
 
     who: str = of(WHO)
-    namespace: str | None = of(NAMESPACE)
     with_invited: bool = of(ALL)
 
 
 @attrs.frozen(kw_only=True)
-class ApproveSettings(Settings):
+class ApproveSettings(NamespaceSettings):
     """Settings of ``punch members approve``."""
 
     who: str = of(ASKER)
-    namespace: str | None = of(NAMESPACE)
     scope: tuple[str, ...] = of(SCOPE)
     mine: bool = of(MINE)
     name: str | None = of(NAME)
@@ -94,27 +98,33 @@ class ApproveSettings(Settings):
 
 
 @attrs.frozen(kw_only=True)
-class RefuseSettings(Settings):
+class RefuseSettings(NamespaceSettings):
     """Settings of ``punch members refuse``."""
 
     who: str = of(ASKER)
-    namespace: str | None = of(NAMESPACE)
 
 
 @attrs.frozen(kw_only=True)
-class RenameSettings(Settings):
+class RotateSettings(ProgramSettings):
+    """Settings of ``punch members rotate``."""
+
+    namespace: str | None = of(NAMESPACE)
+    log_level: str = of(LOG_LEVEL, default="warning")
+
+
+@attrs.frozen(kw_only=True)
+class RenameSettings(NamespaceSettings):
     """Settings of ``punch members rename``."""
 
     who: str = of(WHO)
     new_name: str = of(NEW_NAME)
-    namespace: str | None = of(NAMESPACE)
 
 
 def _list(settings: ListSettings) -> ExitCode:
     home = home_of(settings.namespace)
     lock = read_removals(home)
     rows = [_as_data(home, lock, each) for each in read_members(home.folder).values()]
-    rows.sort(key=lambda row: (row["state"] == "removed", row["name"], row["machine"]))
+    rows.sort(key=lambda row: (row["state"] in ("removed", "left"), row["name"], row["machine"]))
     requests = read_requests(home, now=time.time())
     rows += [_as_asking(each) for each in requests if each.state == "waiting"]
     if settings.json:
@@ -127,8 +137,10 @@ def _list(settings: ListSettings) -> ExitCode:
 
 
 def _as_data(home: Home, lock: Lock, record: MemberRecord) -> dict[str, Any]:
-    if record.number <= lock.removed_up_to(record.machine):
+    if record.number <= lock.removed_up_to(record.machine, by_others=True):
         state = "removed"
+    elif record.number <= lock.removed_up_to(record.machine):
+        state = "left"
     elif record.ends and record.ends < time.time():
         state = "ended"
     else:
@@ -158,9 +170,7 @@ def _as_asking(request: NearbyRequest) -> dict[str, Any]:
 
 
 def _cells(row: dict[str, Any]) -> tuple[str, ...]:
-    ends = row["ends"]
-    until = day_of(ends) if ends else "-"
-    may = ", ".join(row["scopes"]) or "-"
+    may, until = ", ".join(row["scopes"]) or "-", day_of(row["ends"]) if row["ends"] else "-"
     return tuple(
         plain(cell) for cell in (row["name"] or "-", may, until, row["state"], row["machine"])
     )
@@ -207,6 +217,29 @@ def _rename(settings: RenameSettings) -> ExitCode:
     rename_member(home.folder, member.machine, settings.new_name)
     print(plain(f"{member.machine} is called {settings.new_name} on this machine"), file=sys.stderr)
     return ExitCode.OK
+
+
+async def _rotate(settings: RotateSettings, shutdown: Shutdown) -> ExitCode:
+    del shutdown
+    home = home_of(settings.namespace)
+    before = home.machine
+    home = await rotate_key(home)
+    print(
+        plain(
+            f"this machine has the key {home.machine} in {home.namespace} from now on, with all "
+            f"that it was allowed before; {before} is removed. Programs that run have taken it"
+        ),
+        file=sys.stderr,
+    )
+    return ExitCode.OK
+
+
+def _rotated(name: str, arguments: Sequence[str]) -> int:
+    about = (
+        "Give this machine a new key in a closed namespace, by an admin that can be reached, and "
+        "remove the old one."
+    )
+    return run_program(name, about, RotateSettings, _rotate, arguments)
 
 
 def _approve(settings: ApproveSettings) -> ExitCode:
@@ -275,6 +308,7 @@ COMMANDS = {
     ),
     "refuse": command("refuse a machine that asks", RefuseSettings, _refuse),
     "remove": command("remove a machine, at once and everywhere", RemoveSettings, _remove),
+    "rotate": Command(about="give this machine a new key, and remove the old one", main=_rotated),
     "rename": command("call a machine something else, on this machine", RenameSettings, _rename),
 }
 

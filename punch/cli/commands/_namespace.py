@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import socket
 import sys
 import time
 from collections.abc import Sequence
@@ -12,16 +11,14 @@ from typing import Any
 
 import attrs
 
-from ...exceptions import ConfigurationError
 from ...membership import (
     Home,
     create_home,
     export_root,
-    find_home,
     homes,
     import_root,
-    leave_home,
     read_members,
+    read_removals,
 )
 from ...settings import (
     PATH,
@@ -35,7 +32,7 @@ from ...settings import (
     setting,
 )
 from .._exits import ExitCode
-from .._namespace import namespaces_folder
+from .._namespace import home_of, host_name, namespaces_folder
 from .._output import day_of, plain
 from .._run import Command, command, run_one_of
 
@@ -63,6 +60,13 @@ NAMESPACE = optional(
 
 
 @attrs.frozen(kw_only=True)
+class NamespaceSettings(Settings):
+    """Settings of every command about one closed namespace."""
+
+    namespace: str | None = of(NAMESPACE)
+
+
+@attrs.frozen(kw_only=True)
 class CreateSettings(Settings):
     """Settings of ``punch namespace create``."""
 
@@ -87,52 +91,18 @@ class ShowSettings(Settings):
 
 
 @attrs.frozen(kw_only=True)
-class ExportSettings(Settings):
+class ExportSettings(NamespaceSettings):
     """Settings of ``punch namespace root export``."""
 
     file: Path = of(FILE)
-    namespace: str | None = of(NAMESPACE)
     keep: bool = of(KEEP)
 
 
 @attrs.frozen(kw_only=True)
-class ImportSettings(Settings):
+class ImportSettings(NamespaceSettings):
     """Settings of ``punch namespace root import``."""
 
     file: Path = of(FILE)
-    namespace: str | None = of(NAMESPACE)
-
-
-@attrs.frozen(kw_only=True)
-class LeaveSettings(Settings):
-    """Settings of ``punch leave``."""
-
-    which: str | None = of(WHICH)
-    force: bool = of(
-        setting("force", SWITCH, False, variable="", help="leave, though the root key goes with it")
-    )
-
-
-def home_of(which: str | None) -> Home:
-    """The closed namespace that a command means.
-
-    Raises:
-      ConfigurationError: if there is none of that name, or several.
-
-    """
-    home = find_home(which, namespaces_folder())
-    if home is None:
-        said = f"no closed namespace {which!r}" if which else "no closed namespace"
-        raise ConfigurationError(
-            f"this machine is a member of {said}: make one with `punch namespace create NAME`, or "
-            "redeem an invite with `punch join`"
-        )
-    return home
-
-
-def host_name() -> str:
-    """What this machine is called, unless somebody says."""
-    return socket.gethostname().partition(".")[0]
 
 
 def _create(settings: CreateSettings) -> ExitCode:
@@ -228,27 +198,9 @@ def _import(settings: ImportSettings) -> ExitCode:
     return ExitCode.OK
 
 
-def _leave(settings: LeaveSettings) -> ExitCode:
-    home = home_of(settings.which)
-    if home.root_key() is not None and not settings.force:
-        raise ConfigurationError(
-            f"the root key of {home.namespace} is on this machine and would be lost: take it off "
-            "with `punch namespace root export FILE`, or say --force"
-        )
-    leave_home(home)
-    print(
-        plain(
-            f"left {home.namespace}; its keys are gone from this machine. Programs that run end "
-            "their sessions; an admin may remove its grant: "
-            f"punch members remove {home.name or home.machine}"
-        ),
-        file=sys.stderr,
-    )
-    return ExitCode.OK
-
-
 def _as_data(home: Home) -> dict[str, Any]:
-    grant = home.grant
+    grant, lock = home.grant, read_removals(home)
+    members = read_members(home.folder).values()
     return {
         "namespace": str(home.namespace),
         "root": home.namespace.root,
@@ -258,7 +210,7 @@ def _as_data(home: Home) -> dict[str, Any]:
         "admin": home.is_admin,
         "ends": day_of(grant.ends, "%Y-%m-%dT%H:%M:%S+00:00"),
         "root_key": "here" if home.folder.exists("root.key") else "not on this machine",
-        "members": len(read_members(home.folder)),
+        "members": sum(each.number > lock.removed_up_to(each.machine) for each in members),
         "folder": str(home.folder.path),
     }
 
@@ -292,9 +244,3 @@ def namespace(arguments: Sequence[str]) -> int:
     about = "Make closed namespaces, list these, and keep their root keys."
     commands = COMMANDS | {"root": Command(about="export or import the root key", main=_root)}
     return run_one_of("punch namespace", about, commands, arguments)
-
-
-def leave(arguments: Sequence[str]) -> int:
-    """Run ``punch leave``; its exit code."""
-    about = "take a closed namespace off this machine, with its keys"
-    return command(about, LeaveSettings, _leave).main("punch leave", arguments)

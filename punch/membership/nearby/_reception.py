@@ -13,7 +13,6 @@ from functools import partial
 import trio
 
 from ..._logs import get_logger
-from ...access import Invite
 from ...exceptions import ConfigurationError, NotPermitted, PeerError, RemoteProtocolError
 from ...network import Stream
 from .._letting_in import grant_by, refused, welcome
@@ -206,17 +205,15 @@ class Reception:
 
     def _let_in(self, request: NearbyRequest, *, reached: str, trouble: str) -> Outcome:
         membership = self.membership
-        right = Invite(
-            identifier=request.identifier,
-            secret=b"",
-            ends=request.ends,
-            kind=request.kind,
-            scopes=request.scopes,
-            is_mine=request.is_mine,
-            name=request.called,
-        )
         try:
-            chain = grant_by(membership, request.machine, right, request.name)
+            chain = grant_by(
+                membership.home,
+                membership.lock,
+                request.machine,
+                request.right(),
+                request.name,
+                now=membership.now(),
+            )
         except NotPermitted as error:
             return refused(error)
         log.info("a machine has joined", machine=request.machine, scopes=sorted(request.scopes))

@@ -14,11 +14,12 @@ from typing import Any
 
 import attrs
 
-from ...access import SCOPES, Kind
+from ...access import SCOPES, Invite
 from ...capability import PeerId
-from ...exceptions import ConfigurationError, NotPermitted
+from ...exceptions import ConfigurationError
 from .._home import Home
-from .._invites import SCOPES_OF_GUESTS, SCOPES_OF_MINE
+from .._invites import kind_of, promised_scopes
+from .._letting_in import check_promise
 from .._members import named
 from ._digits import shown_digits, typed_digits
 
@@ -66,10 +67,17 @@ class NearbyRequest:
     called: str = ""
     """Of an approved one: what to call the machine; empty for its own name."""
 
-    @property
-    def kind(self) -> Kind:
-        """The kind of the grant."""
-        return "admin" if "admin" in self.scopes else "machine"
+    def right(self) -> Invite:
+        """Of an approved one: the right to a grant that it has."""
+        return Invite(
+            identifier=self.identifier,
+            secret=b"",
+            ends=self.ends,
+            kind=kind_of(self.scopes),
+            scopes=self.scopes,
+            is_mine=self.is_mine,
+            name=self.called,
+        )
 
 
 def read_requests(home: Home, *, now: float) -> tuple[NearbyRequest, ...]:
@@ -138,20 +146,14 @@ def approve_request(
       name: What to call the machine; empty for its own name.
 
     Raises:
-      NotPermitted: if this machine has not all of *scopes* itself.
+      NotPermitted: if this machine may not give such a grant.
       ConfigurationError: if the request has ended, or nothing can be written.
 
     """
-    asked = scopes or (SCOPES_OF_MINE if mine else SCOPES_OF_GUESTS)
-    if home.grant.kind != "admin":
-        raise NotPermitted(f"this machine is no admin of {home.namespace}: approve it on one")
-    if not asked <= home.grant.scopes:
-        raise NotPermitted(
-            f"this machine has not the scopes {', '.join(sorted(asked - home.grant.scopes))} itself"
-        )
-    return _decide(
-        home, request, now=now, state="approved", scopes=asked, is_mine=mine, called=named(name)
-    )
+    asked = promised_scopes(home, scopes, mine=mine)
+    approved: dict[str, Any] = {"scopes": asked, "is_mine": mine, "called": named(name)}
+    check_promise(home, attrs.evolve(request, **approved).right(), now=now)
+    return _decide(home, request, now=now, state="approved", **approved)
 
 
 def refuse_request(home: Home, request: NearbyRequest, *, now: float) -> NearbyRequest:
