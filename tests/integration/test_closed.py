@@ -69,7 +69,7 @@ def machine_of(machine: Machine) -> str:
     return str(json.loads(info.read_bytes())["machine"])
 
 
-@limit(120)
+@limit(240)
 def test_a_machine_changes_its_key_and_leaves_while_its_programs_run(programs: Programs) -> None:
     """They take the new key without a break; when it leaves they end, and the others know it."""
     attic, laptop = Machine(programs, "attic"), Machine(programs, "laptop")
