@@ -221,7 +221,7 @@ class DiskMembership:
         flushed = trio.current_time()
         while True:
             await trio.sleep(LOOK_SECONDS)
-            if self._has_left():
+            if has_left(self.home, self.lock, self._grant):
                 # Those who watch have told all others of it, who end what was under way.
                 await trio.sleep(LEAVING_SECONDS)
                 raise NotPermitted(
@@ -240,15 +240,6 @@ class DiskMembership:
                 self._has_warned = True
             else:
                 self._has_warned = False
-
-    def _has_left(self) -> bool:
-        """Whether this machine is out by its own word, or the namespace is gone from its disk."""
-        folder = self.home.folder.path
-        if not folder.is_dir():
-            # Unless all of the disk is away for a moment.
-            return folder.parent.is_dir()
-        removed, machine = self.lock.removed_up_to, self.home.machine
-        return removed(machine) >= self._grant.number > removed(machine, by_others=True)
 
     def look(self) -> None:
         """Read what other processes have written, and tell the watchers of news.
@@ -321,6 +312,16 @@ class DiskMembership:
     def _tell(self) -> None:
         for changed in tuple(self._watchers):
             changed()
+
+
+def has_left(home: Home, lock: Lock, grant: Grant) -> bool:
+    """Whether a machine is out by its own word, or the namespace is gone from its disk."""
+    folder = home.folder.path
+    if not folder.is_dir():
+        # Unless all of the disk is away for a moment.
+        return folder.parent.is_dir()
+    by_others = lock.removed_up_to(home.machine, by_others=True)
+    return lock.removed_up_to(home.machine) >= grant.number > by_others
 
 
 @asynccontextmanager
