@@ -81,22 +81,38 @@ async def renew(membership: DiskMembership, node: Node) -> bool:
         lambda: renewed_by_root(membership.home, now=membership.now())
     ):
         return True
-    lesser: bytes = b""
+    best: bytes = b""
     for text in membership.places():
         with suppress(ConfigurationError, PeerError, RemoteProtocolError, NotPermitted):
             outcome = await _ask(membership, node, parse_address(text))
             if not _is_longer(membership, outcome.chain):
                 continue
-            if not _loses(membership.grant, decode_chain(outcome.chain)[-1].grant):
-                membership.home.folder.write(CHAIN, outcome.chain)
-                return True
-            lesser = lesser or outcome.chain
-    if not lesser or not _is_last_moment(membership):
+            if not best or _worth(membership, outcome.chain) > _worth(membership, best):
+                best = outcome.chain
+            if _is_enough(membership, best):
+                break
+    if not best:
         return False
-    lost = _loses(membership.grant, decode_chain(lesser)[-1].grant)
-    log.warning("no admin was there to renew the whole grant of this machine", without=lost)
-    membership.home.folder.write(CHAIN, lesser)
+    lost = _lost(membership.grant, decode_chain(best)[-1].grant)
+    if lost and not _is_last_moment(membership):
+        return False
+    if lost:
+        log.warning("no admin was there to renew the whole grant of this machine", without=lost)
+    membership.home.folder.write(CHAIN, best)
     return True
+
+
+def _worth(membership: DiskMembership, chain: bytes) -> tuple[bool, int]:
+    """What is better has more: first all that there was, then the later end."""
+    grant = decode_chain(chain)[-1].grant
+    return not _lost(membership.grant, grant), grant.ends
+
+
+def _is_enough(membership: DiskMembership, chain: bytes) -> bool:
+    """Whether nobody else needs to be asked: an admin may give a grant that ends with its own."""
+    grant = decode_chain(chain)[-1].grant
+    due = renew_at(grant)
+    return not _lost(membership.grant, grant) and due is not None and due > membership.now()
 
 
 def _is_last_moment(membership: DiskMembership) -> bool:
@@ -104,7 +120,7 @@ def _is_last_moment(membership: DiskMembership) -> bool:
     return due is not None and membership.now() > ends - LAST_PART * (ends - due)
 
 
-def _loses(old: Grant, new: Grant) -> list[str]:
+def _lost(old: Grant, new: Grant) -> list[str]:
     """What *new* has not that *old* has."""
     return sorted(old.scopes - new.scopes) + (["owner"] if old.owner != new.owner else [])
 
