@@ -13,10 +13,10 @@ from trio.testing import MockClock
 from punch.capability import PeerId
 from punch.cli import open_membership_of, place_of
 from punch.cli._shared import lan_of, lan_to_hear
-from punch.cli.commands._namespace import leave, namespace
+from punch.cli.commands._namespace import namespace
 from punch.discovery.lan import LanKey
 from punch.discovery.lan._records import said_on
-from punch.membership import left_in
+from punch.membership import find_home, leave_namespace, left_in
 from punch.membership._folder import LEFT, MAX_LEFT, _note_left
 from punch.settings import NetworkSettings, SettingsFile, load, parse_flags
 from punch.settings._file import parse_settings
@@ -288,7 +288,9 @@ async def test_a_machine_that_has_left_is_told_that_the_name_means_the_open_one_
     for _ in range(2):
         namespace(["create", "home"])
         fulls.append(capsys.readouterr().out.strip())
-        assert leave(["--force"]) == 0
+        home = find_home("home")
+        assert home is not None
+        await leave_namespace(home)
     found = await warnings_of(network("--namespace", said), data_folder, caplog)
     assert [each["left"] for each in found] == ([fulls] if is_told else [])
     namespace(["create", "home"])
