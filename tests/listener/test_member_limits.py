@@ -193,6 +193,16 @@ async def test_a_dialer_that_asks_past_its_advert_gets_no_other_model(
         assert "is not for you on this listener" in told or "on offer: none" in told
 
 
+async def test_a_dialer_that_names_nothing_gets_the_first_model_that_it_may_use(
+    autojump_clock: MockClock, home: Home
+) -> None:
+    """Past those that come before, in a lane of their own: as one of an older version asks."""
+    async with home.listener("a", backend=[mock("large"), mock("tiny")]) as listener:
+        caps = Caps(models=frozenset({"tiny"}))
+        _, offer = listener._executor.lanes.choose(question(model=None), caps)
+        assert offer.name == "tiny"
+
+
 # ---- hours ----
 
 
