@@ -159,6 +159,12 @@ FAULTS = (
     ),
     # ---- answering ----
     Fault(
+        name="a member is answered outside of its hours",
+        old="if caps.hours is not None:",
+        new="if False:",
+        tests=("tests/listener/test_member_limits.py",),
+    ),
+    Fault(
         name="a slot is not given back",
         old="slots.release(work.ticket, output_tokens=recording.tokens, finished=finished)",
         new="pass",
