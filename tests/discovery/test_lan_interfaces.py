@@ -257,12 +257,29 @@ def test_what_is_unheard_on_one_interface_stays_on_the_other() -> None:
 # ---- link-local addresses ----
 
 
-@pytest.mark.parametrize("zone", ["", "%eth0", "%2", "%wlan9", "%eth1"])
-def test_a_link_local_address_is_of_the_interface_on_which_it_was_heard(zone: str) -> None:
-    """Whatever its record calls the interface; over TCP, as QUIC cannot be told one."""
+@pytest.mark.parametrize(
+    ("zone", "is_taken"),
+    [("", True), ("%eth1", True), ("%3", True), ("%eth0", False), ("%2", False), ("%wlan9", False)],
+)
+def test_a_link_local_address_is_of_the_interface_on_which_it_was_heard(
+    zone: str, is_taken: bool
+) -> None:
+    """Not of another that heard the same packet; over TCP, as QUIC cannot be told one."""
     found = parse(record_on(ETH1, "fe80::9", zone=zone), ETH1)
-    assert found is not None
-    assert [str(each) for each in found.addresses] == ["/ip6zone/eth1/ip6/fe80::9/tcp/7"]
+    assert (found is not None) is is_taken
+    if found is not None:
+        assert [str(each) for each in found.addresses] == ["/ip6zone/eth1/ip6/fe80::9/tcp/7"]
+
+
+def test_link_local_addresses_are_tried_after_all_others() -> None:
+    """Whichever record came last: on most LANs nobody needs them."""
+    candidates = Candidates()
+    for interface, host in ((ETH0, "192.168.1.9"), (ETH1, "fe80::9")):
+        record = parse(record_on(interface, host), interface)
+        assert record is not None
+        candidate = candidates.hear(record, now=0.0)
+    assert candidate is not None
+    assert [each.host for each in candidate.addresses][-1] == "fe80::9"
 
 
 def test_the_same_link_local_address_on_two_links_is_two_places() -> None:

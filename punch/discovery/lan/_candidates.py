@@ -52,9 +52,10 @@ class Candidate:
 
     @property
     def addresses(self) -> tuple[Address, ...]:
-        """Where it may be, the newest records first."""
+        """Where it may be, the newest records first; link-local addresses after all others."""
         found = (place for record in reversed(self.records.values()) for place in record.addresses)
-        return tuple(dict.fromkeys(found))[:MAX_ADDRESSES]
+        ordered = sorted(dict.fromkeys(found), key=Address.is_link_local)
+        return tuple(ordered)[:MAX_ADDRESSES]
 
     @property
     def on_link(self) -> tuple[str, ...]:

@@ -274,12 +274,16 @@ def parse(heard: Heard, interface: Interface) -> LanRecord | None:
 def _places(heard: Heard, interface: Interface) -> Iterable[Address]:
     ports = (("tcp", heard.port or 0), ("quic", _port(heard.properties.get(b"q"))))
     for text in heard.hosts[:MAX_HOSTS]:
-        host = text.partition("%")[0]
+        host, _, zone = text.partition("%")
         try:
             version = ipaddress.ip_address(host).version
         except ValueError:
             continue
         if not interface.has_on_link(host):
+            continue
+        # No record has a zone: it is of the interface that the packet came in by, and on Linux that
+        # may be another than the one that we listen on.
+        if zone and zone not in (interface.name, str(interface.index)):
             continue
         for transport, port in ports:
             if not 0 < port < 65536:
@@ -293,8 +297,7 @@ def _places(heard: Heard, interface: Interface) -> Iterable[Address]:
             if version == 4 or not place.is_link_local():
                 yield place
             elif transport == "tcp":
-                # On the interface on which it was heard, whatever the record calls it. QUIC cannot
-                # be told an interface, see `punch.libp2p`.
+                # QUIC cannot be told an interface, see `punch.libp2p`.
                 yield attrs.evolve(place, zone=interface.zone)
 
 
