@@ -46,7 +46,7 @@ from ._home import (
 from ._invites import identifier_of
 from ._members import MemberRecord, add_members, named
 from ._messages import PROTOCOL, Opening, Outcome, Proof, Reply, Talk
-from ._places import Places, dialled
+from ._places import Places, told_places
 from .codes import Code, Exchange, LongCode, is_same, parse_code
 from .finding import find_joining
 
@@ -324,7 +324,7 @@ def keep_joined(joined: Joined, folder: Folder, *, now: float) -> Home:
     add_members(folder, [*told, record_of(chain, called=joined.name, now=now)])
     places = Places(folder)
     # Where it was found counts whatever the member says of its addresses: this machine came there.
-    places.remember(joined.by, [*dialled(outcome.places), joined.address])
+    places.remember(joined.by, [*told_places(outcome.places, at=joined.address), joined.address])
     places.flush()
     write_info(folder, joined.namespace, machine=key_of(grant.subject), called=joined.name)
     home = home_in(folder)

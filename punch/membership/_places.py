@@ -16,7 +16,7 @@ import attrs
 
 from ..capability import PeerId
 from ..exceptions import ConfigurationError
-from ..network import parse_address, unfit
+from ..network import is_this_machine, parse_address, unfit
 from ..wire import MAX_ADDRESSES
 from ._folder import Folder
 
@@ -149,3 +149,15 @@ def dialled(addresses: Iterable[str]) -> tuple[str, ...]:
         if unfit(address) is None or address.is_loopback() or address.is_name:
             found[text] = None
     return tuple(found)[:MAX_ADDRESSES]
+
+
+def told_places(addresses: Iterable[str], *, at: str) -> tuple[str, ...]:
+    """Those of *addresses* that are kept of a member which has told them itself.
+
+    Its loopback addresses and names count if it was reached on this very machine, which *at* says.
+    """
+    place = parse_address(at)
+    is_here = not place.is_name and is_this_machine(place.host)
+    return tuple(
+        text for text in dialled(addresses) if is_here or unfit(parse_address(text)) is None
+    )

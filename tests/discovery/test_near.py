@@ -20,6 +20,7 @@ from punch.discovery._listed import Listed, first_hand
 from punch.discovery._meeting import PROTOCOL, FramedStream
 from punch.discovery._source import Nowhere, Sighting
 from punch.listener import open_listener
+from punch.membership._places import told_places
 from punch.network import Stream, parse_address
 from punch.testing import Air, MemoryNetwork, Swarm
 from punch.testing._memory import MemoryNode, MemoryStream
@@ -264,3 +265,23 @@ async def test_a_member_that_is_met_on_a_lan_is_not_near(
         await router.wait_for_peers()
         assert (await router.ask("hello")).executor == "alpha"
         assert set(dialer.dialed) == {own}
+
+
+@pytest.mark.parametrize(
+    ("at", "is_here"),
+    [
+        ("/ip4/192.0.2.7/tcp/1", False),
+        ("/ip6/2001:db8::7/tcp/1", False),
+        ("/dns/desk/tcp/1", False),
+        ("/ip6zone/eth0/ip6/fe80::7/tcp/1", False),
+        ("/ip4/127.0.0.1/tcp/1", True),
+        ("/ip6/::1/tcp/1", True),
+    ],
+)
+def test_what_the_member_says_that_has_let_us_in_is_kept_by_the_same_rule(
+    at: str, is_here: bool
+) -> None:
+    """A newcomer dials no loopback of its own for a machine that it has reached elsewhere."""
+    loopback = ("/ip4/127.0.0.1/tcp/22", "/ip6/::1/tcp/22", "/dns4/localhost/tcp/22")
+    kept = told_places([*loopback, FIT, "/ip4/169.254.169.254/tcp/80", "nonsense"], at=at)
+    assert kept == ((*loopback, FIT) if is_here else (FIT,))

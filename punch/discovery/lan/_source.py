@@ -135,7 +135,7 @@ class LanSource:
 
     def _is_for_this_machine_only(self) -> bool:
         """True if we listen where no other machine comes: then we are none of their business."""
-        hosts = [host_of(address) for address in self._node.addresses]
+        hosts = [host_of(each) for each in (*self._node.addresses, *self._node.on_link)]
         return bool(hosts) and all(ip is not None and ip.is_loopback for ip in hosts)
 
     def _said_on(self, interface: Interface) -> Said | None:
