@@ -14,17 +14,23 @@ And to answer, with a backend of punch's or of your own::
     async with punch.open_listener(backend, namespace="home"):
         await trio.sleep_forever()
 
+In a namespace that nobody enters uninvited, which ``punch.create_namespace`` makes and
+``punch.join_namespace`` joins, each program has a membership::
+
+    async with punch.open_membership("home") as home, punch.open_router(membership=home) as router:
+        ...
+
 The layout, from the inside out; a room imports only rooms above its own line:
 
     exceptions    capability                          the vocabulary
     gguf          peers                               what is known of model files and of peers
-    wire                                              messages, their bytes, the rules of a session
+    wire          access                              messages, their bytes; who is a member
     routing                                           who is asked, in which order, and why
     ------------- no I/O above, trio below -------------
     admission     network      processes   machine    what everything below is made of
     libp2p        session      llama_cpp   model_store
     backends      discovery                           what runs a model; who is there
-    bootstrap     decision_log                        where a namespace meets; what was decided
+    bootstrap     decision_log  membership            where it meets; what was decided; its lock
     dialer        listener                            asks; answers
     gateway       testing                             HTTP in front of a dialer; public fakes
     dashboard     simulator                           a page of it all; a swarm on virtual time
@@ -36,6 +42,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from ._version import __version__
+from .access import Grant, Namespace
 from .capability import Capability, Gpu, Lane, Load, ModelOffer, PeerId
 from .decision_log import DecisionLog, open_decision_log
 from .dialer import Answer, Attribution, Hedge, Router, chat_request, open_router
@@ -55,6 +62,7 @@ from .exceptions import (
     NetworkError,
     NoPeerAvailable,
     NoRealPeer,
+    NotPermitted,
     OfferUnavailable,
     PeerError,
     PeerFailed,
@@ -109,6 +117,31 @@ if TYPE_CHECKING:
     from .bootstrap import BootstrapServer, open_bootstrap
     from .gateway import Gateway, GatewayParts, GatewaySettings, open_gateway
     from .listener import Caps, Listener, RunningLane, open_listener
+    from .membership import (
+        Asked,
+        CreatedInvite,
+        DiskMembership,
+        Home,
+        Joined,
+        Left,
+        MemberStatus,
+        NearbyRequest,
+        approve_newcomer,
+        create_invite,
+        create_namespace,
+        find_member,
+        find_namespace,
+        join_namespace,
+        join_nearby,
+        joined_namespaces,
+        leave_namespace,
+        list_members,
+        list_newcomers,
+        open_membership,
+        refuse_newcomer,
+        remove_member,
+        rename_member,
+    )
 
 # Where these are, which a program that only asks has no use for: each is imported when it is used.
 _ROOMS = {
@@ -126,6 +159,29 @@ _ROOMS = {
     "Gateway": "gateway",
     "GatewaySettings": "gateway",
     "GatewayParts": "gateway",
+    "create_namespace": "membership",
+    "joined_namespaces": "membership",
+    "find_namespace": "membership",
+    "leave_namespace": "membership",
+    "Left": "membership",
+    "Home": "membership",
+    "open_membership": "membership",
+    "DiskMembership": "membership",
+    "create_invite": "membership",
+    "CreatedInvite": "membership",
+    "join_namespace": "membership",
+    "Joined": "membership",
+    "join_nearby": "membership",
+    "Asked": "membership",
+    "list_newcomers": "membership",
+    "NearbyRequest": "membership",
+    "approve_newcomer": "membership",
+    "refuse_newcomer": "membership",
+    "list_members": "membership",
+    "find_member": "membership",
+    "MemberStatus": "membership",
+    "rename_member": "membership",
+    "remove_member": "membership",
 }
 
 
@@ -203,6 +259,32 @@ __all__ = [
     "Gateway",
     "GatewaySettings",
     "GatewayParts",
+    # closed namespaces
+    "create_namespace",
+    "joined_namespaces",
+    "find_namespace",
+    "leave_namespace",
+    "Left",
+    "Home",
+    "Namespace",
+    "Grant",
+    "open_membership",
+    "DiskMembership",
+    "create_invite",
+    "CreatedInvite",
+    "join_namespace",
+    "Joined",
+    "join_nearby",
+    "Asked",
+    "list_newcomers",
+    "NearbyRequest",
+    "approve_newcomer",
+    "refuse_newcomer",
+    "list_members",
+    "find_member",
+    "MemberStatus",
+    "rename_member",
+    "remove_member",
     # choosing
     "Policy",
     "POLICIES",
@@ -245,6 +327,7 @@ __all__ = [
     "PeerUnreachable",
     "PeerTimeout",
     "PeerRefused",
+    "NotPermitted",
     "OfferUnavailable",
     "PeerUnable",
     "PeerFailed",

@@ -22,13 +22,14 @@ import queue
 import threading
 from collections.abc import Awaitable, Callable, Generator, Iterator
 from concurrent.futures import Future
-from contextlib import contextmanager
+from contextlib import AsyncExitStack, contextmanager
 from typing import Any, TypeVar
 
 import trio
 
 from . import dialer
 from .dialer import Router, chat_request
+from .membership import Home, open_membership
 from .peers import PeerRecord
 from .wire import CommandRequest, CommandResponse
 
@@ -130,16 +131,26 @@ def open_router(**arguments: Any) -> Iterator[BlockingRouter]:
     """A router in a trio thread of its own, for as long as the context lasts.
 
     Args:
-      arguments: Those of `punch.open_router`.
+      arguments: Those of `punch.open_router`. A *membership* may also be the name of a closed
+        namespace, or a `Home`: it is opened with *identity*, and lasts as long as the router.
 
     Raises:
-      ConfigurationError: as `punch.open_router` does.
+      ConfigurationError: as `punch.open_router` and `punch.open_membership` do.
+      NotPermitted: as `punch.open_membership` does.
 
     """
     opened: Future[tuple[BlockingRouter, trio.CancelScope]] = Future()
 
     async def main() -> None:
-        async with dialer.open_router(**arguments) as router, trio.open_nursery() as nursery:
+        async with AsyncExitStack() as stack:
+            given = dict(arguments)
+            which = given.get("membership")
+            if isinstance(which, str | Home):
+                given["membership"] = await stack.enter_async_context(
+                    open_membership(which, identity=given.get("identity"))
+                )
+            router = await stack.enter_async_context(dialer.open_router(**given))
+            nursery = await stack.enter_async_context(trio.open_nursery())
             opened.set_result((BlockingRouter(router, nursery), nursery.cancel_scope))
             await trio.sleep_forever()
 

@@ -14,8 +14,8 @@ reach a program.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import Protocol
 
 import attrs
@@ -36,6 +36,7 @@ from punch.access import (
 from punch.access._grant import NAME_SALT_BYTES
 from punch.capability import PeerId
 from punch.libp2p import _identity
+from punch.network import Node
 from punch.testing._memory import _hash
 from punch.wire import Registration
 
@@ -128,6 +129,14 @@ class FakeMembership:
     def called(self, machine: PeerId) -> str:
         return self.names.get(machine, "")
 
+    @property
+    def identity(self) -> str | None:
+        return None
+
+    @asynccontextmanager
+    async def kept_up(self, node: Node, *, serves: bool) -> AsyncIterator[None]:
+        yield
+
     def chain(self) -> bytes:
         return self._chain
 
@@ -147,6 +156,10 @@ class FakeMembership:
             yield
         finally:
             self._watchers.remove(changed)
+
+    @contextmanager
+    def seeing(self, who: Callable[[], Iterable[PeerId]]) -> Iterator[None]:
+        yield
 
     def remember(self, registrations: Iterable[Registration]) -> None:
         for registration in registrations:

@@ -109,3 +109,27 @@ def test_opening_on_asyncio_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> 
 
     with pytest.raises(punch.ConfigurationError, match=r"punch\.blocking\.open_router"):
         asyncio.run(program())
+
+
+def test_a_membership_is_opened_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Or by what the calls for closed namespaces return; without one the error says what to do."""
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+    memberships = []
+    opened = dialer.open_router
+
+    def noting(*, membership: Any, **arguments: Any) -> Any:
+        memberships.append(membership)
+        return opened(**arguments)
+
+    monkeypatch.setattr(dialer, "open_router", noting)
+    with (
+        pytest.raises(punch.ConfigurationError, match="namespace create"),
+        blocking.open_router(membership="home"),
+    ):
+        pass
+    home = punch.create_namespace("home")
+    for which in ("home", str(home.namespace), home):
+        with blocking.open_router(membership=which) as router:
+            assert router.ask("hello", max_tokens=3).status == "success"
+        assert memberships[-1].namespace == home.namespace
+    assert len(memberships) == 3

@@ -16,8 +16,9 @@ from gateway_client import open_client
 from starlette.routing import Route, WebSocketRoute
 from trio.testing import MockClock
 
+from punch import create_namespace
 from punch.capability import PeerId
-from punch.dashboard import Feed, dashboard_routes, live_routes
+from punch.dashboard import Feed, Newcomers, dashboard_routes, live_routes
 from punch.events import Bus, RequestRefused
 from punch.gateway import (
     BODIES,
@@ -80,12 +81,14 @@ class Watched:
 # ---- what may be asked ----
 
 
-async def test_every_route_is_listed_and_no_other(autojump_clock: MockClock) -> None:
+async def test_every_route_is_listed_and_no_other(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
     """With the dashboard's and the metrics', as `punch serve` puts them together."""
     async with open_client({}) as client:
         feed = Feed(client.router)
         routes = [
-            *dashboard_routes(feed),
+            *dashboard_routes(feed, newcomers=Newcomers(create_namespace("home", folder=tmp_path))),
             *live_routes(feed, Bus()),
             metrics_route(Metrics(client.router)),
         ]

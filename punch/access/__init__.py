@@ -33,7 +33,7 @@ from ._issuing import (
     is_name,
     renew_at,
 )
-from ._keys import key_of, peer_of
+from ._keys import KEY_BYTES, key_of, peer_of
 from ._lock import GRACE_SECONDS, PROCESS_SECONDS, STRANGER, Lock, Member, Remembered
 from ._membership import Membership
 from ._namespace import (
@@ -120,6 +120,7 @@ __all__ = [
     "sign_revocation",
     "read_revocation",
     # keys
+    "KEY_BYTES",
     "key_of",
     "peer_of",
     "sign_rotation",

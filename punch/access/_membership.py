@@ -8,8 +8,8 @@ are given this, or `None` in an open namespace.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from contextlib import AbstractContextManager
-from typing import Protocol
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
+from typing import Any, Protocol
 
 from ..capability import PeerId
 from ..wire import Registration
@@ -39,6 +39,24 @@ class Membership(Protocol):
         """What people call a machine on this one; empty if that is not known here."""
         ...
 
+    @property
+    def identity(self) -> str | None:
+        """Name of the file with the key that the chain is for; `None` if there is no file."""
+        ...
+
+    def kept_up(self, node: Any, *, serves: bool) -> AbstractAsyncContextManager[None]:
+        """Keep the membership up by means of a node of this process, while the context lasts.
+
+        The grant is renewed, and members are looked for where nobody is heard of.
+
+        Args:
+          node: The `punch.network.Node`, whose key is that of the chain.
+          serves: Whether others dial the node: newcomers with an invite are let in there, if this
+            machine may let anybody in.
+
+        """
+        ...
+
     def chain(self) -> bytes:
         """The chain of this process's key, encoded; it is another one each day."""
         ...
@@ -51,6 +69,13 @@ class Membership(Protocol):
         """Call *changed* whenever removals or the own chain have changed, until left.
 
         It is called in the trio thread, must return at once and must not raise.
+        """
+        ...
+
+    def seeing(self, who: Callable[[], Iterable[PeerId]]) -> AbstractContextManager[None]:
+        """Know from *who* which members are there now, until left; it is called now and then.
+
+        Each that it names was judged by the lock before.
         """
         ...
 

@@ -21,7 +21,7 @@ from .._background import open_background
 from .._logs import get_logger
 from ..access import Admit, Membership, admit_everybody
 from ..capability import PeerId
-from ..discovery import DEFAULT_BOOTSTRAP
+from ..discovery import DEFAULT_BOOTSTRAP, own_identity
 from ..discovery._meeting import (
     LIFETIME_SECONDS,
     PROTOCOL,
@@ -403,13 +403,13 @@ async def open_bootstrap(
       listen: Where members come to, as multiaddresses; port 0 is any that is free. A name is one of
         this machine, and is followed when it stands for another address of it.
       transport: What to listen with at each of them, whatever the address itself says.
-      identity: File with our key, made if it is not there; `None` for a fresh identity, which
-        members that were here before will not trust.
+      identity: File with our key, made if it is not there; by default that of *membership*, or a
+        fresh identity, which members that were here before will not trust.
       admit: Decides who may be a member of an open namespace. A closed one is judged by the root
         key that its members show, whether we are one or not.
       limits: How many registrations are kept, of one host, of one namespace and of all.
-      membership: Our own membership of a closed namespace, so that what is learnt of removals is
-        kept and spread.
+      membership: Our own membership of a closed namespace, of `open_membership`: what is learnt of
+        removals is kept and spread, and newcomers with an invite are let in if this machine may.
 
     Raises:
       ConfigurationError: if an argument makes no sense; the text names it.
@@ -423,7 +423,7 @@ async def open_bootstrap(
             here = partial(_here, places, transport=transport)
             node = await stack.enter_async_context(
                 open_node(
-                    identity=identity,
+                    identity=identity or own_identity(membership),
                     listen=() if is_named else await here(),
                     wanted=here if is_named else None,
                     spares_quic=transport == "dual",
@@ -432,6 +432,8 @@ async def open_bootstrap(
             )
         server = BootstrapServer(node, admit=admit, limits=limits, membership=membership)
         await stack.enter_async_context(_serving(node, server, membership))
+        if membership is not None:
+            await stack.enter_async_context(membership.kept_up(node, serves=True))
         yield server
 
 

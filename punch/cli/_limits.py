@@ -97,8 +97,8 @@ def _is_member(record: MemberRecord, membership: DiskMembership) -> bool:
 
 def _names_of(record: MemberRecord) -> Iterator[PeerId | str]:
     yield record.machine
-    if record.name:
-        yield record.name
+    if record.shown:
+        yield record.shown
 
 
 def _is_hidden_name(name: str, record: MemberRecord) -> bool:

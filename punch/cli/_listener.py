@@ -20,7 +20,7 @@ from ..events import Bus
 from ..exceptions import AddressUnavailable, ConfigurationError
 from ..listener import Listener, open_listener
 from ..machine import Machine
-from ..membership import DiskMembership, open_door
+from ..membership import DiskMembership
 from ..network import Address, parse_address, places_here
 from ..settings import ListenerSettings, NetworkSettings, data_folder
 from ._backends import open_backend
@@ -132,8 +132,6 @@ async def open_listener_of(
                 limits=limits,
             )
         )
-        if membership is not None:
-            await enter(open_door(membership, listener.node))
         if waits:
             await _join(listener, limits)
         else:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -13,11 +12,11 @@ import attrs
 from .._background import open_background
 from .._logs import get_logger
 from ..discovery.lan import watch_for_closed
-from ..exceptions import ConfigurationError
 from ..membership import (
     DiskMembership,
     Home,
     find_home,
+    find_namespace,
     homes,
     is_open,
     left_in,
@@ -57,19 +56,7 @@ def home_of(which: str | None) -> Home:
       ConfigurationError: if there is none of that name, or several.
 
     """
-    home = find_home(which, namespaces_folder())
-    if home is None:
-        said = f"no closed namespace {which!r}" if which else "no closed namespace"
-        raise ConfigurationError(
-            f"this machine is a member of {said}: make one with `punch namespace create NAME`, or "
-            "redeem an invite with `punch join`"
-        )
-    return home
-
-
-def host_name() -> str:
-    """What this machine is called, unless somebody says."""
-    return socket.gethostname().partition(".")[0]
+    return find_namespace(which, folder=namespaces_folder())
 
 
 def place_of(settings: NetworkSettings) -> Place:

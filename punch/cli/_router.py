@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 from ..dialer import Hedge, Router, open_router
 from ..discovery import LocalListener
 from ..events import Bus
-from ..libp2p import open_node
-from ..membership import DiskMembership, open_upkeep
-from ..network import Node
-from ..settings import DialerSettings, GatewaySettings, NetworkSettings
+from ..membership import DiskMembership
+from ..settings import DialerSettings, GatewaySettings
 from ._aliases import aliases_of
 from ._namespace import Place
 from ._shared import bootstraps, known_peers, lan_of
@@ -39,43 +37,19 @@ async def open_router_of(
       listener: A listener of this process, whose node and namespace the router shares.
 
     """
-    async with AsyncExitStack() as stack:
-        router = await stack.enter_async_context(
-            open_router(
-                bootstrap=bootstraps(settings.network),
-                namespace=place.name,
-                policy=settings.policy,
-                strict=settings.strict.is_on,
-                transport=settings.network.transport,
-                identity=identity,
-                listener=listener,
-                node=await node_of(stack, settings.network, identity, membership, listener),
-                known=known_peers(settings.network),
-                lan=lan_of(settings.network, is_closed=membership is not None),
-                hedge=Hedge() if settings.hedge else None,
-                events=events,
-                aliases=aliases_of(settings),
-                membership=membership,
-            )
-        )
+    async with open_router(
+        bootstrap=bootstraps(settings.network),
+        namespace=place.name,
+        policy=settings.policy,
+        strict=settings.strict.is_on,
+        transport=settings.network.transport,
+        identity=identity,
+        listener=listener,
+        known=known_peers(settings.network),
+        lan=lan_of(settings.network, is_closed=membership is not None),
+        hedge=Hedge() if settings.hedge else None,
+        events=events,
+        aliases=aliases_of(settings),
+        membership=membership,
+    ) as router:
         yield router
-
-
-async def node_of(
-    stack: AsyncExitStack,
-    settings: NetworkSettings,
-    identity: Path,
-    membership: DiskMembership | None,
-    listener: LocalListener | None = None,
-) -> Node | None:
-    """The node of a router in a closed namespace, whose grant is kept up there; `None` otherwise.
-
-    Beside a listener it is the listener's.
-    """
-    if membership is None or listener is not None:
-        return None
-    node = await stack.enter_async_context(
-        open_node(identity=identity, transport=settings.transport)
-    )
-    await stack.enter_async_context(open_upkeep(membership, node))
-    return node

@@ -9,6 +9,7 @@ import attrs
 
 from ..discovery import KnownPeers, parse_bootstraps
 from ..discovery.lan import Lan, real_lan
+from ..membership import Home, homes
 from ..network import Address
 from ..settings import NetworkSettings, data_folder
 
@@ -37,9 +38,32 @@ class JoinLines:
     elsewhere: str | None
     """On another one; `None` if no other machine reaches any of the bootstraps."""
 
+    closed: str | None = None
+    """The closed namespace that this is for; `None` for an open one. There *elsewhere* is what
+    makes the other machine a member, by an invite."""
 
-def join_lines(settings: NetworkSettings) -> JoinLines:
-    """The whole line that starts a listener of this network, here and on another machine."""
+    invite: str | None = None
+    """What makes an invite, on this machine; `None` if it may let nobody in."""
+
+
+def join_lines(settings: NetworkSettings, home: Home | None = None) -> JoinLines:
+    """The whole line that starts a listener of this network, here and on another machine.
+
+    Args:
+      settings: Which network it is.
+      home: The closed namespace, if it is one: knowing its name and an address is not enough there.
+
+    """
+    if home is not None:
+        said = f" --namespace {shlex.quote(str(home.namespace))}"
+        is_only = len(homes(home.folder.path.parent)) == 1
+        which = "" if is_only else said
+        return JoinLines(
+            here=f"punch listener{which}",
+            elsewhere="punch join",
+            closed=str(home.namespace),
+            invite=f"punch invite{which}" if home.is_admin else None,
+        )
     line = f"punch listener --namespace {shlex.quote(settings.namespace)}"
     places = bootstraps(settings)
     reached = [str(place) for place in places if not place.is_loopback()]

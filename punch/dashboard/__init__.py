@@ -2,6 +2,7 @@
 
 from ._feed import Feed, open_feed
 from ._key_rows import KeyBook
+from ._newcomers import Newcomers
 from ._routes import dashboard_routes
 from ._sockets import live_routes
 
@@ -10,5 +11,6 @@ __all__ = [
     "Feed",
     "dashboard_routes",
     "KeyBook",
+    "Newcomers",
     "live_routes",
 ]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
+from functools import partial
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -22,10 +23,11 @@ from starlette.types import Receive, Scope, Send
 
 from .._background import open_background
 from ..decision_log import LogLine, read_log
-from ..exceptions import ConfigurationError
+from ..exceptions import ConfigurationError, NotPermitted
 from ..gateway.keys import Quotas
 from ._feed import Feed, Frame, Watcher
 from ._key_rows import KeyBook
+from ._newcomers import DECISIONS, Newcomers
 from ._stories import story_body
 
 # A stream without an event gets a comment after this long, in seconds: proxies close silent
@@ -119,7 +121,11 @@ def _asset(name: str, body: bytes) -> Asset:
 
 
 def dashboard_routes(
-    feed: Feed, *, decision_log: Path | None = None, book: KeyBook | None = None
+    feed: Feed,
+    *,
+    decision_log: Path | None = None,
+    book: KeyBook | None = None,
+    newcomers: Newcomers | None = None,
 ) -> list[BaseRoute]:
     """The routes of the dashboard.
 
@@ -127,9 +133,15 @@ def dashboard_routes(
       feed: What it shows.
       decision_log: The file that has the stories of earlier requests, if there is one.
       book: The API keys, which the gateway may have none of.
+      newcomers: Who asks to be let into a closed namespace; `None` in an open one.
 
     """
-    dashboard = Dashboard(feed, decision_log=decision_log, book=book or KeyBook(Quotas()))
+    dashboard = Dashboard(
+        feed,
+        decision_log=decision_log,
+        book=book or KeyBook(Quotas()),
+        newcomers=newcomers,
+    )
     return [
         Route("/", dashboard.page, methods=["GET"], include_in_schema=False),
         Route("/assets/{version}/{file}", dashboard.part, methods=["GET"], include_in_schema=False),
@@ -138,14 +150,31 @@ def dashboard_routes(
         Route("/api/dashboard/history", dashboard.history, methods=["GET"]),
         Route("/api/dashboard/keys", dashboard.keys, methods=["GET"]),
         Route("/api/dashboard/requests/{request_id:path}", dashboard.story, methods=["GET"]),
+        Route("/api/dashboard/newcomers", dashboard.newcomers, methods=["GET"]),
+        *(
+            Route(
+                f"/api/dashboard/newcomers/{{identifier}}/{{digits}}/{what}",
+                partial(dashboard.decide, what),
+                methods=["POST"],
+            )
+            for what in (DECISIONS if newcomers is not None else ())
+        ),
     ]
 
 
 class Dashboard:
     """Answers for `dashboard_routes`."""
 
-    def __init__(self, feed: Feed, *, decision_log: Path | None, book: KeyBook) -> None:
+    def __init__(
+        self,
+        feed: Feed,
+        *,
+        decision_log: Path | None,
+        book: KeyBook,
+        newcomers: Newcomers | None,
+    ) -> None:
         self._feed = feed
+        self._newcomers = newcomers
         self._book = book
         self._path = decision_log
         self._page, self._parts, self._version = load_assets()
@@ -183,6 +212,27 @@ class Dashboard:
         except ConfigurationError:
             # The file's name is for the operator, whose log has it.
             return _error(503, "the file of API keys cannot be read")
+
+    async def newcomers(self, request: Request) -> Response:
+        """The machines that ask to be let into the namespace."""
+        if self._newcomers is None:
+            return _data({"namespace": None, "may": False, "why_not": None, "newcomers": []})
+        try:
+            return _data(await self._newcomers.as_data(request))
+        except ConfigurationError:
+            return _error(503, "the files of the namespace cannot be read")
+
+    async def decide(self, what: str, request: Request) -> Response:
+        """Let a machine in that asks, or refuse it."""
+        assert self._newcomers is not None
+        given = request.path_params
+        try:
+            said = await self._newcomers.decide(request, what, given["identifier"], given["digits"])
+        except NotPermitted as error:
+            return _error(403, error.message)
+        except ConfigurationError as error:
+            return _error(409, error.message)
+        return _data({"said": said})
 
     async def story(self, request: Request) -> Response:
         """All that is known of one request."""

@@ -18,14 +18,15 @@ from ..access import Membership
 from ..capability import PeerId
 from ..discovery import (
     DEFAULT_BOOTSTRAP,
-    DEFAULT_NAMESPACE,
     KnownPeers,
     LocalListener,
     SessionPool,
     SourceState,
     join_namespace,
     new_incarnation,
+    own_identity,
     parse_bootstraps,
+    usual_namespace,
 )
 from ..discovery.lan import Lan
 from ..events import Bus
@@ -315,7 +316,7 @@ class Router:
 async def open_router(
     *,
     bootstrap: str | Address | Sequence[str | Address] | None = DEFAULT_BOOTSTRAP,
-    namespace: str = DEFAULT_NAMESPACE,
+    namespace: str | None = None,
     policy: Policy | str = "completion-time",
     strict: bool = False,
     transport: Literal["tcp", "quic", "dual"] = "tcp",
@@ -337,11 +338,12 @@ async def open_router(
       bootstrap: Where the namespace meets: a multiaddress, ``HOST:PORT`` or a name, or several
         that stand in for each other; `None` for none but the members of a closed one. Without
         ``/p2p/PEER_ID`` it is trusted on first use, see *known*.
-      namespace: Which one.
+      namespace: Which one; by default that of *membership*, or else ``simple-chat``.
       policy: How to choose: a `Policy`, or the name of one in `POLICIES`.
       strict: Take real inference only, whatever a request says.
       transport: What to dial with.
-      identity: File with our key, made if it is not there; `None` for a fresh identity.
+      identity: File with our key, made if it is not there; by default that of *membership*, or a
+        fresh identity.
       known: Who was at the bootstrap before; by default nobody, and it is not kept.
       lan: Find listeners on the LANs of this machine by mDNS too; by default not.
       node: Use this node, which stays open, instead of one of our own.
@@ -355,8 +357,8 @@ async def open_router(
       events: Where it is published what is decided, tried and answered, and which listeners come
         and go, such as for `open_decision_log`.
       aliases: Further names of models; by default none.
-      membership: Our membership of a closed namespace, which *namespace* then names: only its
-        members are asked, and they are met at too.
+      membership: Our membership of a closed namespace, of `open_membership`: only its members are
+        asked, and they are met at too.
 
     Raises:
       ConfigurationError: if an argument makes no sense; the text names it.
@@ -378,8 +380,12 @@ async def open_router(
             membership = listener.directory.membership
         elif node is None:
             node = await stack.enter_async_context(
-                open_node(identity=identity, transport=transport)
+                open_node(identity=identity or own_identity(membership), transport=transport)
             )
+        if namespace is None:
+            namespace = usual_namespace(membership)
+        if membership is not None and listener is None:
+            await stack.enter_async_context(membership.kept_up(node, serves=False))
         incarnation = incarnation if incarnation is not None else new_incarnation()
         events = events or Bus()
         pool = SessionPool(

@@ -21,7 +21,13 @@ from ._directory import (
 from ._known_member import KnownMember
 from ._known_peers import KnownPeers, who_is_at
 from ._local import LocalListener
-from ._meeting import BOOTSTRAP_PORT, DEFAULT_BOOTSTRAP, DEFAULT_NAMESPACE
+from ._meeting import (
+    BOOTSTRAP_PORT,
+    DEFAULT_BOOTSTRAP,
+    DEFAULT_NAMESPACE,
+    own_identity,
+    usual_namespace,
+)
 from ._session_pool import SessionPool
 from ._source import Announce, Found, Nowhere, Sighting, Source
 
@@ -33,6 +39,8 @@ __all__ = [
     "SourceState",
     "new_incarnation",
     "DEFAULT_NAMESPACE",
+    "usual_namespace",
+    "own_identity",
     # sources
     "Source",
     "Announce",

@@ -37,7 +37,7 @@ from ._announcement import Announcement
 from ._bootstraps import bootstrap_sources
 from ._known_member import KnownMember, known_member
 from ._known_peers import KnownPeers
-from ._listed import SHARED_BY_OTHERS, SHARED_IDENTITY_TEXT, Listed, first_hand, stamp_of
+from ._listed import SHARED_BY_OTHERS, SHARED_IDENTITY_TEXT, Listed, first_hand, seen_by, stamp_of
 from ._reach import OwnReach, combined
 from ._source import Sighting, Source
 from .attendance import Attended, Checks, member_sources
@@ -205,10 +205,10 @@ class Directory:
 
     async def run(self) -> None:
         """Keep every source running, for ever."""
-        member = self._membership
         async with AsyncExitStack() as stack:
-            if member is not None:
+            if (member := self._membership) is not None:
                 stack.enter_context(member.watch(self._reconsider))
+                stack.enter_context(member.seeing(partial(seen_by, self._listed)))
             nursery = await stack.enter_async_context(trio.open_nursery())
             nursery.start_soon(self._follow)
             for listed in self._listed:

@@ -148,6 +148,11 @@ def stamp_of(registration: Registration) -> tuple[int, int]:
     return registration.incarnation, registration.sequence
 
 
+def seen_by(sources: Iterable[Listed]) -> frozenset[PeerId]:
+    """The members that are listed now by a source that works, and not from memory."""
+    return frozenset().union(*(each.members for each in sources if each.is_working))
+
+
 def first_hand(
     sources: Iterable[Listed], join_of: Callable[[PeerId], Join | None]
 ) -> dict[PeerId, Join]:

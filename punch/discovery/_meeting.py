@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 
+from ..access import Membership
 from ..exceptions import PeerUnreachable, RemoteProtocolError
 from ..network import Node, Stream
 from ..wire import (
@@ -44,6 +45,17 @@ RENEWAL_SECONDS = 10.0
 
 # Seconds that each side waits for the other: three renewals.
 SILENCE_SECONDS = 30.0
+
+
+def usual_namespace(membership: Membership | None) -> str:
+    """The namespace of a program that names none: that of its membership, if it has one."""
+    return DEFAULT_NAMESPACE if membership is None else membership.namespace.name
+
+
+def own_identity(membership: Membership | None) -> str | None:
+    """The file with the key that a membership is for; `None` for a fresh key."""
+    return None if membership is None else membership.identity
+
 
 Meeting = Join | Roster | Standing | Goodbye | Ping | Pong
 

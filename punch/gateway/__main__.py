@@ -31,7 +31,7 @@ from ..cli import (
     place_of,
     run_program,
 )
-from ..dashboard import KeyBook, dashboard_routes, live_routes, open_feed
+from ..dashboard import KeyBook, Newcomers, dashboard_routes, live_routes, open_feed
 from ..decision_log import open_decision_log
 from ..events import Bus
 from ..listener import Listener
@@ -144,7 +144,7 @@ async def serve(settings: GatewaySettings, shutdown: Shutdown) -> ExitCode:
                 router,
                 events=events,
                 show_prompts=settings.show_prompts,
-                join=attrs.asdict(join_lines(settings.network)),
+                join=attrs.asdict(join_lines(settings.network, place.home)),
             )
         )
         metrics = await enter(
@@ -170,6 +170,7 @@ async def serve(settings: GatewaySettings, shutdown: Shutdown) -> ExitCode:
                             feed,
                             decision_log=decision_log_path(settings.decision_log),
                             book=book,
+                            newcomers=newcomers_of(settings, place, book),
                         ),
                         *live_routes(feed, events),
                         metrics_route(metrics),
@@ -194,6 +195,15 @@ async def serve(settings: GatewaySettings, shutdown: Shutdown) -> ExitCode:
         log.info("draining; interrupt again to stop at once", requests=gateway.under_way)
     log.info("stopped")
     return ExitCode.OK
+
+
+def newcomers_of(settings: GatewaySettings, place: Place, book: KeyBook) -> Newcomers | None:
+    """Who asks to be let into the namespace, for the dashboard; `None` in an open one."""
+    if place.home is None:
+        return None
+    return Newcomers(
+        place.home, has_keys=lambda: book.keys is not None, is_open=settings.open_to_all
+    )
 
 
 def gateway_settings(settings: GatewaySettings) -> HttpSettings:

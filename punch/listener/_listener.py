@@ -21,13 +21,14 @@ from ..admission import NO_CAPS, Caps
 from ..capability import Capability, PeerId
 from ..discovery import (
     DEFAULT_BOOTSTRAP,
-    DEFAULT_NAMESPACE,
     Directory,
     KnownPeers,
     Nowhere,
     join_namespace,
     new_incarnation,
+    own_identity,
     parse_bootstraps,
+    usual_namespace,
 )
 from ..discovery.attendance import Checks
 from ..discovery.lan import Lan
@@ -197,7 +198,7 @@ async def open_listener(
     backends: OneOrMore = (),
     *,
     bootstrap: str | Address | Sequence[str | Address] | None = DEFAULT_BOOTSTRAP,
-    namespace: str = DEFAULT_NAMESPACE,
+    namespace: str | None = None,
     listen: Sequence[str] = (),
     announce: Sequence[str] = (),
     strict: bool = False,
@@ -234,7 +235,8 @@ async def open_listener(
       bootstrap: Where the namespace meets: a multiaddress, ``HOST:PORT`` or a name, or several that
         stand in for each other; see `open_router`. `None` to meet nowhere: then only a router of
         this process finds it, and dialers that know its address.
-      namespace: The namespace to join; dialers of any other are refused.
+      namespace: The namespace to join; dialers of any other are refused. By default that of
+        *membership*, or else ``simple-chat``.
       listen: Multiaddresses to be dialled at. By default this machine's side of the way to the
         bootstrap, where dialers of the namespace can reach it, and few others; it follows when the
         machine's address changes. The port is 21820, or the next one that is free.
@@ -244,7 +246,8 @@ async def open_listener(
       queue_limit: Requests that may wait for a slot, by lane.
       calibrate: Time each real backend first, so that dialers know its speed from the start.
       transport: Transport to dial and listen with.
-      identity: File with our key, made if it is not there; `None` for a fresh identity.
+      identity: File with our key, made if it is not there; by default that of *membership*, or a
+        fresh identity.
       known: Identities of bootstraps from earlier runs; by default none, and none is kept.
       lan: Be found on the LANs of this machine by mDNS too, see `punch.discovery.lan`; by default
         not, and never while it listens on loopback only.
@@ -257,9 +260,9 @@ async def open_listener(
       strangers: What peers of other owners may ask for; today a peer is of the same owner if it is
         on this machine. What exceeds it is refused, and the offers say so.
       name: What people call this machine, told to dialers; by default none is. No rule goes by it.
-      membership: Our membership of a closed namespace, which *namespace* then names: members alone
-        are served, and may meet here as at a bootstrap. Where no *listen* is given, it listens on
-        all addresses of this machine.
+      membership: Our membership of a closed namespace, of `open_membership`: members alone are
+        served, and may meet here as at a bootstrap; newcomers with an invite are let in if this
+        machine may. Where no *listen* is given, it listens on all addresses of this machine.
       limits: What single members of a closed namespace may ask for, by the name of their machine
         or the identity of its key. What is left out there is as for *strangers*, or not capped for
         machines of our own owner; this machine itself is never limited.
@@ -275,11 +278,13 @@ async def open_listener(
         for place in (() if bootstrap is None else parse_bootstraps(bootstrap))
     ]
     incarnation = incarnation if incarnation is not None else new_incarnation()
+    if namespace is None:
+        namespace = usual_namespace(membership)
     async with AsyncExitStack() as stack:
         if node is None:
             node = await stack.enter_async_context(
                 open_node(
-                    identity=identity,
+                    identity=identity or own_identity(membership),
                     listen=[str(parse_address(text, setting="listen")) for text in listen],
                     wanted=None
                     if listen
@@ -320,6 +325,7 @@ async def open_listener(
         own, checks = None, Checks(node, namespace, membership)
         if membership is not None:
             own = await stack.enter_async_context(open_meeting_here(node, membership, checks))
+            await stack.enter_async_context(membership.kept_up(node, serves=True))
         directory = await stack.enter_async_context(
             join_namespace(
                 node,

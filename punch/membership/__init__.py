@@ -28,11 +28,29 @@ from ._joining import (
     places_of,
     redeem_invite,
 )
-from ._members import MemberRecord, read_members, rename_member
+from ._members import MemberRecord, read_members
 from ._membership import DiskMembership, open_membership
-from ._removing import read_removals, remove_member
+from ._removing import read_removals, remove_machine
 from ._running import serving
 from ._serving import open_door, open_upkeep
+from .calls import (
+    CreatedInvite,
+    MemberStatus,
+    approve_newcomer,
+    create_invite,
+    create_namespace,
+    find_member,
+    find_namespace,
+    host_name,
+    join_namespace,
+    join_nearby,
+    joined_namespaces,
+    list_members,
+    list_newcomers,
+    refuse_newcomer,
+    remove_member,
+    rename_member,
+)
 from .codes import MAX_CODE_CHARACTERS, Code, LongCode, ShortCode, parse_code
 from .finding import find_joining
 from .leaving import Left, leave_namespace
@@ -42,6 +60,7 @@ from .nearby import (
     approve_request,
     ask_members,
     ask_nearby,
+    decided_words,
     find_request,
     is_digits,
     read_requests,
@@ -51,6 +70,23 @@ from .nearby import (
 from .renewal import rotate_key
 
 __all__ = [
+    # what each command does, for programs
+    "create_namespace",
+    "joined_namespaces",
+    "find_namespace",
+    "create_invite",
+    "CreatedInvite",
+    "join_namespace",
+    "join_nearby",
+    "list_newcomers",
+    "approve_newcomer",
+    "refuse_newcomer",
+    "list_members",
+    "find_member",
+    "MemberStatus",
+    "rename_member",
+    "remove_member",
+    "host_name",
     # being a member
     "open_membership",
     "DiskMembership",
@@ -104,12 +140,12 @@ __all__ = [
     "find_request",
     "approve_request",
     "refuse_request",
+    "decided_words",
     "shown_digits",
     "is_digits",
     # the others
     "MemberRecord",
     "read_members",
-    "rename_member",
-    "remove_member",
+    "remove_machine",
     "read_removals",
 ]

@@ -320,7 +320,7 @@ def keep_joined(joined: Joined, folder: Folder, *, now: float) -> Home:
         with suppress(ValueError, RecursionError):
             # What is told proves nothing: a chain is kept from whoever has shown it.
             record = MemberRecord.decode(text)
-            told.append(attrs.evolve(record, chain=b"", seen=min(record.seen, int(now))))
+            told.append(attrs.evolve(record, chain=b"", called="", seen=0, addresses=()))
     add_members(folder, [*told, record_of(chain, called=joined.name, now=now)])
     places = Places(folder)
     # Where it was found counts whatever the member says of its addresses: this machine came there.

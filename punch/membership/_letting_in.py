@@ -5,6 +5,7 @@ What could never be given is refused when it is promised: see `check_promise`.
 
 from __future__ import annotations
 
+import json
 import os
 
 import attrs
@@ -29,7 +30,8 @@ from ._membership import DiskMembership
 from ._messages import Outcome
 from ._places import MAX_PLACES
 
-# Of what a newcomer is told: bytes of removals, and members. The first roster tells the rest.
+# Of what a newcomer is told: bytes of removals and as many of members, and members. The first
+# roster and what members tell each other have the rest.
 MAX_TOLD_BYTES = 64 << 10
 MAX_TOLD_MEMBERS = 256
 
@@ -121,10 +123,17 @@ def welcome(
         if size > MAX_TOLD_BYTES:
             break
         told.append(revocation)
-    # Without their chains, which each of them shows itself.
-    members = [
-        attrs.evolve(each, chain=b"").encode() for each in read_members(home.folder).values()
-    ]
+    # Without their chains, which come by `telling`.
+    members: list[str] = []
+    size = 0
+    for each in reversed(read_members(home.folder).values()):
+        if each.number <= membership.lock.removed_up_to(each.machine):
+            continue
+        known = attrs.evolve(each, chain=b"", called="", seen=0, addresses=()).encode()
+        size += len(json.dumps(known))
+        if size > MAX_TOLD_BYTES or len(members) == MAX_TOLD_MEMBERS:
+            break
+        members.append(known)
     return Outcome(
         namespace=home.namespace.name,
         root=home.namespace.root,
@@ -132,7 +141,7 @@ def welcome(
         member_chain=membership.chain(),
         name=called,
         revocations=tuple(told),
-        members=tuple(members[:MAX_TOLD_MEMBERS]),
+        members=tuple(members),
         places=(*addresses, *membership.places())[:MAX_PLACES],
         reached=reached,
         trouble=trouble,

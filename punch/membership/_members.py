@@ -12,16 +12,16 @@ from typing import Any
 
 import attrs
 
-from ..access import key_of
+from ..access import decode_chain, is_name, key_of
 from ..capability import PeerId
-from ..exceptions import ConfigurationError, LocalProtocolError
-from ..wire import clean_name
+from ..exceptions import ConfigurationError, LocalProtocolError, RemoteProtocolError
+from ..wire import MAX_ADDRESSES, clean_name
 from ._folder import Folder
 
 FILE = "members.json"
 
-# Of one namespace; the ones that were seen last stay. A record has some 600 bytes.
-MAX_MEMBERS = 1024
+# Of one namespace; the ones that were heard of last stay. A record has some 1,000 bytes.
+MAX_MEMBERS = 2048
 
 # What a grant may hold.
 MAX_SCOPES = 16
@@ -42,7 +42,10 @@ class MemberRecord:
     """The key of the machine, to which its grant was given."""
 
     name: str = ""
-    """What people call it; empty if nobody has said."""
+    """What it is called in the namespace; empty if nobody has said."""
+
+    called: str = ""
+    """What people call it on this machine instead; empty for its name. No other machine is told."""
 
     owner: PeerId | None = None
     """Whose machine it is: a machine key; see DESIGN.md, *Access*."""
@@ -57,22 +60,32 @@ class MemberRecord:
     """Number of its grant."""
 
     seen: int = 0
-    """When it was last heard of, in seconds of UTC since 1970."""
+    """When this machine last heard of it, by its own clock, in seconds since 1970; 0 for never."""
+
+    addresses: tuple[str, ...] = ()
+    """Where it said to be when it was last heard of, as multiaddresses."""
 
     chain: bytes = b""
     """What it has shown, encoded, without a process; empty if this machine has not seen it."""
+
+    @property
+    def shown(self) -> str:
+        """What people call it here."""
+        return self.called or self.name
 
     def merged(self, other: MemberRecord) -> MemberRecord:
         """The record with what *other*, of the same machine, knows better."""
         newer = other if (other.number, other.ends) >= (self.number, self.ends) else self
         return MemberRecord(
             machine=self.machine,
-            name=other.name or self.name,
+            name=_own_name(newer.chain or self.chain or other.chain, other.name, self.name),
+            called=other.called or self.called,
             owner=newer.owner or self.owner,
             scopes=newer.scopes or self.scopes,
             ends=newer.ends,
             number=newer.number,
-            seen=max(self.seen, other.seen),
+            seen=other.seen or self.seen,
+            addresses=other.addresses or self.addresses,
             chain=newer.chain or self.chain or other.chain,
         )
 
@@ -82,7 +95,9 @@ class MemberRecord:
             "scopes": sorted(self.scopes),
             "chain": base64.b64encode(self.chain).decode(),
         }
-        return json.dumps({name: value for name, value in fields.items() if value})
+        known = {name: value for name, value in fields.items() if value}
+        # As it is: a name of 64 characters must not become one of 768.
+        return json.dumps(known, ensure_ascii=False)
 
     @classmethod
     def decode(cls, text: str) -> MemberRecord:
@@ -98,13 +113,27 @@ class MemberRecord:
         return cls(
             machine=_key(found["machine"]),
             name=named(_text(found.get("name"))),
+            called=named(_text(found.get("called"))),
             owner=_key(_text(found.get("owner"))) if found.get("owner") else None,
             scopes=frozenset(_scopes(found.get("scopes"))),
             ends=_number(found.get("ends")),
             number=_number(found.get("number")),
             seen=_number(found.get("seen")),
+            addresses=_addresses(found.get("addresses")),
             chain=base64.b64decode(_text(found.get("chain"))),
         )
+
+
+def _own_name(chain: bytes, *names: str) -> str:
+    """The first of *names* that is what the grant at the end of *chain* was given for.
+
+    Without a chain, or in a grant without a name, any is taken, as nobody can tell.
+    """
+    try:
+        hidden = decode_chain(chain)[-1].grant.name if chain else b""
+    except RemoteProtocolError:
+        hidden = b""
+    return next((name for name in names if name and (not hidden or is_name(name, hidden))), "")
 
 
 def named(name: str) -> str:
@@ -132,14 +161,14 @@ class MemberNames:
                 # What was read before still holds where the file cannot be read.
                 with suppress(ConfigurationError):
                     records = read_members(self._folder).values()
-                    self._names = {record.machine: record.name for record in records}
+                    self._names = {each.machine: each.shown for each in records}
         return self._names.get(machine, "")
 
 
 def read_members(folder: Folder) -> dict[PeerId, MemberRecord]:
     """The members that are kept in *folder*, by machine; a line that is damaged is left out."""
     found = {}
-    for line in (folder.read(FILE) or b"").decode(errors="replace").splitlines():
+    for line in (folder.read(FILE) or b"").decode(errors="replace").split("\n"):
         try:
             record = MemberRecord.decode(line)
         except (ValueError, RecursionError):
@@ -160,17 +189,22 @@ def add_members(folder: Folder, records: Iterable[MemberRecord]) -> None:
         return
     with folder.locked():
         before = read_members(folder)
-        after = before | {
+        changed = {
             machine: before[machine].merged(record) if machine in before else record
             for machine, record in news.items()
         }
-        if after != before:
-            _write(folder, after)
+        if any(before.get(machine) != record for machine, record in changed.items()):
+            # The order of the file, and no clock, says who was heard of last: they are at the end.
+            rest = {each: record for each, record in before.items() if each not in changed}
+            _write(folder, rest | changed)
 
 
-def rename_member(folder: Folder, machine: PeerId, name: str) -> None:
-    """Call a machine *name*, on this machine."""
-    add_members(folder, [MemberRecord(machine=machine, name=named(name))])
+def call_member(folder: Folder, machine: PeerId, called: str) -> None:
+    """Call a machine *called* on this machine; by its own name if that is empty."""
+    with folder.locked():
+        members = read_members(folder)
+        before = members.get(machine, MemberRecord(machine=machine))
+        _write(folder, members | {machine: attrs.evolve(before, called=called)})
 
 
 def forget_members(folder: Folder, machines: Iterable[PeerId]) -> None:
@@ -183,9 +217,8 @@ def forget_members(folder: Folder, machines: Iterable[PeerId]) -> None:
 
 
 def _write(folder: Folder, members: Mapping[PeerId, MemberRecord]) -> None:
-    newest = sorted(members.values(), key=lambda record: (-record.seen, record.machine))
-    lines = [record.encode() for record in newest[:MAX_MEMBERS]]
-    folder.write(FILE, "".join(f"{line}\n" for line in lines).encode())
+    lines = [record.encode() for record in list(members.values())[-MAX_MEMBERS:]]
+    folder.write(FILE, "".join(f"{line}\n" for line in lines).encode(errors="replace"))
 
 
 def _text(value: Any) -> str:
@@ -204,6 +237,11 @@ def _key(text: str) -> PeerId:
 def _scopes(value: Any) -> tuple[str, ...]:
     found = map(_text, value[:MAX_SCOPES]) if isinstance(value, list) else ()
     return tuple(each for each in found if len(each) <= MAX_SCOPE_CHARACTERS and each.isprintable())
+
+
+def _addresses(value: Any) -> tuple[str, ...]:
+    found = map(_text, value[:MAX_ADDRESSES]) if isinstance(value, list) else ()
+    return tuple(each for each in found if each.isprintable())
 
 
 def _number(value: Any) -> int:

@@ -9,11 +9,19 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import (
+    AbstractContextManager,
+    ExitStack,
+    asynccontextmanager,
+    contextmanager,
+    suppress,
+)
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
+import attrs
 import trio
 
 from .._background import open_background
@@ -30,6 +38,7 @@ from ..access import (
 from ..capability import PeerId
 from ..exceptions import ConfigurationError, NotPermitted
 from ..libp2p import Key, load_key, verify
+from ..network import Node
 from ..wire import Registration
 from ._home import (
     CHAIN,
@@ -44,8 +53,8 @@ from ._home import (
     retire_key,
 )
 from ._members import MemberNames, MemberRecord, add_members
-from ._places import Places
-from ._running import serving
+from ._places import Places, dialled
+from ._running import SEEING, Heard, Sightings, running, serving
 
 log = get_logger(__name__)
 
@@ -55,14 +64,14 @@ LOOK_SECONDS = 0.25
 FLUSH_SECONDS = 10.0
 """How often what was learnt of members and their addresses is written."""
 
+NEWS_SECONDS = 2.0
+"""How often it is written while members come and go."""
+
 # How long a program goes on after its machine has left: its sessions end by themselves meanwhile.
 LEAVING_SECONDS = 1.0
 
-# How often it is looked which other programs of this machine serve, in seconds.
+# How often it is looked which other programs of this machine serve, and who is there, in seconds.
 SERVED_SECONDS = 1.0
-
-MAX_HEARD = 4096
-"""Peers that are noted between two writings."""
 
 # A process grant is made anew when half of it is over: a machine that sleeps for some hours wakes
 # with one that still counts.
@@ -75,12 +84,14 @@ class DiskMembership:
     A `punch.access.Membership`.
     """
 
-    def __init__(self, home: Home, identity: Path, *, now: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self, home: Home, identity: str | Path, *, now: Callable[[], float] = time.time
+    ) -> None:
         self.home = home
         """The namespace as it is on disk."""
-        self.identity = identity
+        self.identity = str(identity)
         """File with the key of this process."""
-        self.process: PeerId = load_key(identity).peer_id
+        self.process: PeerId = load_key(Path(identity)).peer_id
         """The key that the chain is for."""
         retire_key(home)
         self.lock = Lock(home.namespace, verify)
@@ -95,8 +106,8 @@ class DiskMembership:
         self._has_warned = False
         self.heard_at = -math.inf
         """When a registration was last heard of, on trio's clock."""
-        # Who was heard of since the members were written last, and when.
-        self._heard: dict[PeerId, float] = {}
+        self.sightings = Sightings()
+        """Which members are there, and when each was heard of."""
         self._served: tuple[str, ...] = ()
         self._served_at = -math.inf
         self._make_chain()
@@ -133,6 +144,15 @@ class DiskMembership:
         """The key of this machine."""
         return self._machine
 
+    @asynccontextmanager
+    async def kept_up(self, node: Node, *, serves: bool) -> AsyncIterator[None]:
+        """Keep the membership up by means of a node of this process; see `open_door`."""
+        # Here: both need this module.
+        from ._serving import open_door, open_upkeep
+
+        async with open_door(self, node) if serves else open_upkeep(self, node):
+            yield
+
     @contextmanager
     def watch(self, changed: Callable[[], None]) -> Iterator[None]:
         """Call *changed* whenever removals or the own chain have changed, until left."""
@@ -154,6 +174,10 @@ class DiskMembership:
             log.warning("a removal could not be written", why=str(error))
         self._tell()
 
+    def seeing(self, who: Callable[[], Iterable[PeerId]]) -> AbstractContextManager[None]:
+        """Know from *who* which members are there now, until left."""
+        return self.sightings.by(who)
+
     def remember(self, registrations: Iterable[Registration]) -> None:
         """Keep where members are, for the next start."""
         self.heard_at = trio.current_time()
@@ -164,8 +188,7 @@ class DiskMembership:
                 # One that has shown its grant too long ago comes with its next news.
                 if machine is not None:
                     self._places.remember(registration.peer_id, registration.addresses, machine)
-                if len(self._heard) < MAX_HEARD:
-                    self._heard[registration.peer_id] = self.now()
+                self.sightings.hear(registration.peer_id, self.now(), registration.addresses)
 
     def places(self) -> tuple[str, ...]:
         """Where members were, those that were heard of last first."""
@@ -211,14 +234,17 @@ class DiskMembership:
                 "Redeem the invite here with: punch join"
             )
 
-    async def run(self) -> None:
+    async def run(self, say: Callable[[Sequence[str]], None] | None = None) -> None:
         """Follow the files and the clock, and write what was learnt, until this machine leaves.
+
+        Args:
+          say: Tells other programs of this machine which machines this one sees.
 
         Raises:
           NotPermitted: a moment after it has left: nothing of this process is a member then.
 
         """
-        flushed = trio.current_time()
+        flushed = looked = trio.current_time()
         while True:
             await trio.sleep(LOOK_SECONDS)
             if has_left(self.home, self.lock, self._grant):
@@ -228,9 +254,16 @@ class DiskMembership:
                     f"this machine has left {self.namespace}, so what ran in it here has ended. "
                     "To come back, ask an admin for an invite, and redeem it with: punch join"
                 )
+            if trio.current_time() >= looked + SERVED_SECONDS:
+                looked = trio.current_time()
+                there = self.sightings.look(looked, self.now())
+                if there is not None and say is not None:
+                    machines = _machines_of(self.lock, there) - {self.home.machine}
+                    await trio.to_thread.run_sync(say, sorted(machines))
             try:
                 self.look()
-                if trio.current_time() > flushed + FLUSH_SECONDS:
+                pause = NEWS_SECONDS if self.sightings.is_news else FLUSH_SECONDS
+                if trio.current_time() > flushed + pause:
                     flushed = trio.current_time()
                     await trio.to_thread.run_sync(self.flush)
             except ConfigurationError as error:
@@ -259,24 +292,7 @@ class DiskMembership:
 
         """
         self._places.flush()
-        heard, self._heard = self._heard, {}
-        if heard:
-            add_members(self.home.folder, self._records(heard))
-
-    def _records(self, heard: dict[PeerId, float]) -> list[MemberRecord]:
-        """Of the machines of those that were *heard* of, by the chains that they have shown."""
-        found: dict[PeerId, MemberRecord] = {}
-        for member in self.lock.remembered:
-            seen = heard.get(member.peer_id)
-            if seen is None or self.lock.is_removed(member):
-                continue
-            chain = member.chain
-            if chain[-1].grant.kind == "process":
-                chain = chain[:-1]
-            record = record_of(chain, called="", now=seen)
-            before = found.get(record.machine)
-            found[record.machine] = record if before is None else before.merged(record)
-        return list(found.values())
+        add_members(self.home.folder, _records(self.lock, self.sightings.take()))
 
     def _read(self) -> bool:
         """Read what other processes have written; True if it was news."""
@@ -324,11 +340,34 @@ def has_left(home: Home, lock: Lock, grant: Grant) -> bool:
     return lock.removed_up_to(home.machine) >= grant.number > by_others
 
 
+def _machines_of(lock: Lock, peers: frozenset[PeerId]) -> set[PeerId]:
+    """The machines on which *peers* run."""
+    return {each.machine for each in lock.remembered if each.peer_id in peers}
+
+
+def _records(lock: Lock, heard: Mapping[PeerId, Heard]) -> list[MemberRecord]:
+    """Of the machines of those that were *heard* of, by the chains that they have shown."""
+    found: dict[PeerId, MemberRecord] = {}
+    for member in lock.remembered:
+        seen = heard.get(member.peer_id)
+        if seen is None or lock.is_removed(member):
+            continue
+        chain = member.chain
+        if chain[-1].grant.kind == "process":
+            chain = chain[:-1]
+        record = attrs.evolve(
+            record_of(chain, called="", now=seen.at), addresses=dialled(seen.addresses)
+        )
+        before = found.get(record.machine)
+        found[record.machine] = record if before is None else before.merged(record)
+    return list(found.values())
+
+
 @asynccontextmanager
 async def open_membership(
     namespace: str | Home | None = None,
     *,
-    identity: str | os.PathLike[str],
+    identity: str | os.PathLike[str] | None = None,
     folder: Path | None = None,
 ) -> AsyncIterator[DiskMembership]:
     """Be a member of a closed namespace with one process, for as long as the context lasts.
@@ -336,15 +375,19 @@ async def open_membership(
     ::
 
         async with (
-            punch.open_membership("home", identity="me.key") as home,
-            punch.open_router(membership=home, identity="me.key") as router,
+            punch.open_membership("home") as home,
+            punch.open_router(membership=home) as router,
         ):
             ...
+
+    What is opened with it is in that namespace: a router asks its members, a listener answers them
+    and lets newcomers in, if this machine is an admin.
 
     Args:
       namespace: The namespace, ``NAME`` or ``NAME@FINGERPRINT``; by default the one that this
         machine has joined.
-      identity: File with the key of this process, made if it is not there.
+      identity: File with the key of this process, made if it is not there; by default a fresh
+        one, that is kept for as long as the context lasts.
       folder: Where the namespaces of this machine are kept; by default in the data folder.
 
     Raises:
@@ -362,12 +405,21 @@ async def open_membership(
         )
     # Where the root's key is, no admin is needed for the machine's own grant.
     await trio.to_thread.run_sync(partial(renewed_by_root, home, now=time.time()))
-    membership = DiskMembership(home, Path(identity))
-    membership.check()
-    async with open_background() as nursery:
-        nursery.start_soon(membership.run)
+    with ExitStack() as stack:
+        if identity is None:
+            own = stack.enter_context(TemporaryDirectory(prefix="punch-"))
+            identity = Path(own) / "process.key"
+        membership = DiskMembership(home, Path(identity))
+        membership.check()
+        say = None
         try:
-            yield membership
-        finally:
-            with suppress(ConfigurationError):
-                membership.flush()
+            say = stack.enter_context(running(home, membership.process, SEEING)).say
+        except ConfigurationError as error:
+            log.warning("`punch members` will not know whom this program sees", why=str(error))
+        async with open_background() as nursery:
+            nursery.start_soon(membership.run, say)
+            try:
+                yield membership
+            finally:
+                with suppress(ConfigurationError):
+                    membership.flush()

@@ -108,6 +108,22 @@ class Outcome(Message):
     """What came of the dial instead."""
 
 
+@attrs.frozen(kw_only=True)
+class Told(Message):
+    """What one member tells another of members, on ``/punch/tell/1``; see `telling`."""
+
+    chain: bytes = b""
+    """The grants of the process that says so, in its first words."""
+    stamps: bytes = b""
+    """What tells which cards it has, eight bytes for each."""
+    chains: tuple[bytes, ...] = ()
+    """Of machines that the other side does not have: what leads from the root to each."""
+    names: tuple[str, ...] = ()
+    """What each of these is called."""
+    more: int = 0
+    """1 if there are more of them."""
+
+
 def _text(value: Any) -> str:
     if type(value) is not str or len(value) > MAX_TEXT:
         raise ValueError("a text")

@@ -15,7 +15,7 @@ def read_removals(home: Home) -> Lock:
     return Lock(home.namespace, verify, read_revocations(home))
 
 
-def remove_member(home: Home, machine: PeerId, *, keep: bool = True) -> None:
+def remove_machine(home: Home, machine: PeerId, *, keep: bool = True) -> None:
     """Remove *machine* for good; it comes back by a new invite only.
 
     Running programs of this machine end its sessions within a second and tell the other members.

@@ -1,4 +1,7 @@
-"""Serves newcomers while a program runs, has its grant renewed, and looks for the others."""
+"""Serves newcomers while a program runs, has its grant renewed, and looks for the others.
+
+What members tell each other of themselves is in `telling`.
+"""
 
 from __future__ import annotations
 
@@ -18,6 +21,8 @@ from ._messages import PROTOCOL
 from ._running import running
 from .finding import MEMBER, Recognised, is_member
 from .renewal import keep_renewed
+from .telling import PROTOCOL as TELLING
+from .telling import Teller, keep_telling
 
 log = get_logger(__name__)
 
@@ -34,29 +39,36 @@ MAX_SCOUTED = 8
 
 @asynccontextmanager
 async def open_door(membership: DiskMembership, node: Node) -> AsyncIterator[Door]:
-    """Let newcomers in at *node*, and have this machine's grant renewed, while the context lasts.
+    """Let newcomers in at *node*, and do what `open_upkeep` does, while the context lasts.
 
     Only a machine that is an admin lets anybody in.
     """
-    door = Door(membership, node)
+    door, teller = Door(membership, node), Teller(membership)
     node.handle(PROTOCOL, door.serve)
     node.handle(MEMBER, Recognised(membership).serve)
+    node.handle(TELLING, teller.serve)
     async with open_background() as nursery:
-        nursery.start_soon(_say_where, membership.home, node)
-        async with open_upkeep(membership, node):
+        # Said before this returns: an invite that is made next has the addresses.
+        await nursery.start(_say_where, membership.home, node)
+        async with open_upkeep(membership, node, teller):
             yield door
 
 
 @asynccontextmanager
-async def open_upkeep(membership: DiskMembership, node: Node) -> AsyncIterator[None]:
-    """Have this machine's grant renewed and look for the others, while the context lasts."""
+async def open_upkeep(
+    membership: DiskMembership, node: Node, teller: Teller | None = None
+) -> AsyncIterator[None]:
+    """Have this machine's grant renewed, look for the others, and tell them who is here."""
     async with open_background() as nursery:
+        nursery.start_soon(keep_telling, membership, node, teller)
         nursery.start_soon(keep_renewed, membership, node)
         nursery.start_soon(scout, membership, node)
         yield
 
 
-async def _say_where(home: Home, node: Node) -> None:
+async def _say_where(
+    home: Home, node: Node, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+) -> None:
     """Keep the addresses of *node* in a file, for as long as the task lives."""
     try:
         with running(home, node.peer_id) as program:
@@ -65,6 +77,7 @@ async def _say_where(home: Home, node: Node) -> None:
                 if node.addresses != told:
                     told = node.addresses
                     program.say(told)
+                    task_status.started()
                 await trio.sleep(LOOK_SECONDS)
     except ConfigurationError as error:
         log.warning("`punch invite` will not know where this program is", why=str(error))

@@ -242,10 +242,13 @@ class Door:
 
     async def run(self) -> None:
         """See to it that members alone stay, for ever."""
-        with self._membership.watch(self.look):
+        with self._membership.watch(self.look), self._membership.seeing(self._guests):
             while True:
                 await trio.sleep(LOOK_SECONDS)
                 self.look()
+
+    def _guests(self) -> frozenset[PeerId]:
+        return frozenset(guest.peer_id for guest in self._visits)
 
     def look(self) -> None:
         """End the sessions of those who are members no longer, and tell the others what is new."""

@@ -75,9 +75,9 @@ def test_a_limit_of_nobody_is_said(
     assert "no member that this machine has heard of" in line["event"]
     identity = join(membership, tmp_path / "laptop", called="laptop", kept="laptop")
     hidden = join(membership, tmp_path / "tv", called="tv", kept="")
-    rename_member(membership.home.folder, hidden, "television")  # type: ignore[arg-type]
+    rename_member(membership.home, hidden, "television")
     assert warned("laptop", identity, "tv", "television") == []
-    remove_member(membership.home, identity)  # type: ignore[arg-type]
+    remove_member(membership.home, identity)
     membership.look()
     (line,) = warned("laptop")
     assert "no member" in line["event"]

@@ -338,7 +338,7 @@ async def test_the_last_day_is_there_by_the_minute(autojump_clock: MockClock) ->
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE"])
 async def test_nothing_here_can_be_changed(method: str, autojump_clock: MockClock) -> None:
-    """The dashboard shows, and does nothing else."""
+    """The dashboard shows, and does nothing else; but for `test_newcomers`."""
     async with opened() as page:
         for route in page.app.routes:
             assert isinstance(route, Route)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import time
 from contextlib import AsyncExitStack
 from pathlib import Path
+from typing import Any
 
 import trio
 from answers import text_of
 from made_up_members import FakeMembership, MadeUpMember, MadeUpNamespace, RealKeys
 
+import punch
 from punch import open_listener, open_router
 from punch.access import decode_chain
 from punch.backends import MockBackend, MockScript
@@ -116,3 +118,46 @@ async def test_another_admin_renews_and_another_key_is_taken(tmp_path: Path) -> 
 
 async def _turn_away(stream: Stream) -> None:
     await stream.aclose()
+
+
+async def test_every_member_knows_all_by_name_and_who_is_connected(tmp_path: Path) -> None:
+    """Two that were let in by the first, one of which only asks, and were told of nobody."""
+    home = punch.create_namespace("home", called="desk", folder=tmp_path / "desk")
+    loopback: dict[str, Any] = {
+        "bootstrap": None,
+        "listen": ["/ip4/127.0.0.1/tcp/0"],
+        "calibrate": False,
+    }
+    with trio.fail_after(30):
+        async with (
+            punch.open_membership(home) as member,
+            open_listener(MockBackend(MockScript()), membership=member, **loopback),
+        ):
+            lamp = await punch.join_namespace(
+                punch.create_invite(home, name="lamp").code, folder=tmp_path / "lamp"
+            )
+            laptop = await punch.join_namespace(
+                punch.create_invite(home, name="laptop").code, folder=tmp_path / "laptop"
+            )
+            # As if each had joined before the other, at somebody else's.
+            for each in (lamp, laptop):
+                each.folder.remove("members.json")
+            async with (
+                punch.open_membership(lamp) as second,
+                open_listener(MockBackend(MockScript()), membership=second, **loopback),
+                punch.open_membership(laptop) as third,
+                open_router(bootstrap=None, membership=third) as router,
+            ):
+                await router.wait_for_peers(lambda found: len(found) == 2)
+                for each in (home, lamp, laptop):
+                    while {one.name for one in connected(each)} != {"desk", "lamp", "laptop"}:
+                        await trio.sleep(0.1)
+                while not punch.find_member(laptop, "lamp").addresses:
+                    await trio.sleep(0.1)
+            while [one.name for one in connected(home)] != ["desk"]:
+                await trio.sleep(0.1)
+    assert [one.is_connected for one in punch.list_members(laptop)] == [False, False, False]
+
+
+def connected(home: punch.Home) -> list[punch.MemberStatus]:
+    return [each for each in punch.list_members(home) if each.is_connected]

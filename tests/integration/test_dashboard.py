@@ -26,6 +26,7 @@ import httpx
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from integration.programs import Program, Programs, limit
+from integration.test_closed import Machine
 from playwright.sync_api import Browser, Error, Locator, Page, expect, sync_playwright
 
 from punch.backends import mock_words
@@ -530,6 +531,38 @@ def test_the_lines_of_the_page_connect_programs(programs: Programs, browser: Bro
         expect(card.locator("tbody tr")).to_have_count(1)
         assert secret not in page.content()
         look_at(page)
+
+
+@limit(90)
+def test_a_machine_that_asks_is_let_in_on_the_page(programs: Programs, browser: Browser) -> None:
+    """By the digits that both screens show; another one is refused, and each is told."""
+    attic, laptop, thief = (Machine(programs, name) for name in ("attic", "laptop", "thief"))
+    full = attic.punch("namespace", "create", "home", "--called", "attic")
+    program = programs.start("gateway", "--port", "0", "--listen-too", variables=attic.variables)
+    gateway = Gateway(programs, program, program.wait_for("serving")["url"], browser)
+    (address,) = program.wait_for("listening")["addresses"]
+    at = ":".join(address.split("/")[2:5:2])
+    with gateway.page() as page:
+        asking = page.get_by_role("region", name="Machines that ask to be let in")
+        for machine, button, code in ((laptop, "Approve", 0), (thief, "Refuse", None)):
+            asks = programs.start_punch(
+                *("join", "--nearby", "--yes", "--called", machine.name, "--at", at),
+                **machine.variables,
+            )
+            row = asking.get_by_role("listitem").filter(has_text=f"{machine.name}from")
+            digits = row.locator(".digits").text_content() or "none"
+            assert f"punch: {digits}  asked" in asks.err
+            expect(page.locator("#announcer")).to_contain_text(f"{machine.name} asks to be let in")
+            if code == 0:
+                look_at(page)
+            page.get_by_role("button", name=f"{button} {machine.name}, which shows").click()
+            if code == 0:
+                expect(row).to_contain_text(f"{machine.name} ({digits}) is a member of {full}")
+                assert asks.wait().code == 0
+            else:
+                assert "an admin has refused" in asks.wait().err
+                expect(row).to_be_hidden()
+    assert laptop.punch("namespace", "list").startswith(f"{full}  as laptop")
 
 
 # What a script of the page's own does with a feed: the protocol, the first message or none, and why

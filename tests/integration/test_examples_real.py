@@ -36,6 +36,19 @@ def test_the_example_listener_answers_the_example_dialer(programs: Programs) -> 
     assert result.code == 0
 
 
+@limit(60)
+def test_the_example_of_a_closed_namespace_says_what_its_head_promises(programs: Programs) -> None:
+    """With a membership alone: neither a namespace nor an identity is said twice."""
+    result = programs.start_script(EXAMPLES / "closed_namespace.py").wait()
+    assert result.out.splitlines() == [
+        "joined home as laptop",
+        "asked a member, and it is success",
+        "members: desk, laptop",
+        "removed, and nobody is asked any more: 0 peers",
+    ]
+    assert result.code == 0
+
+
 @limit(120)
 def test_the_demo_does_what_the_readme_shows(model_path: Path) -> None:
     """One command: set up, four processes, a real answer, who gave it and why; nothing is left."""

@@ -285,7 +285,7 @@ async def test_a_machine_that_is_switched_off_meanwhile_has_one_key(
 async def test_a_program_cannot_make_itself_a_machine(house: Household) -> None:
     """What signs the new key is the machine's key: a process's own is worth nothing here."""
     attic, _, laptop = await three(house)
-    process = load_key(laptop.membership.identity)
+    process = load_key(Path(laptop.membership.identity))
     thief = house.network.node(load_key(house.path / "thief.key").peer_id)
     chain = laptop.home.chain()
     whole = laptop.membership.chain()

@@ -11,24 +11,22 @@ from pathlib import Path
 import attrs
 import trio
 
-from ...access import Invite
-from ...discovery import parse_bootstrap
 from ...exceptions import ConfigurationError
 from ...libp2p import open_node
 from ...membership import (
     MEMBER_PORTS,
     OVER,
-    Code,
+    CreatedInvite,
     Home,
+    create_invite,
     everywhere,
-    make_invite,
     open_door,
     open_membership,
     read_invites,
     serving,
     write_secret,
 )
-from ...network import Address, parse_address
+from ...network import parse_address
 from ...settings import (
     LOG_LEVEL,
     PATH,
@@ -152,28 +150,21 @@ async def _invite(settings: InviteSettings, shutdown: Shutdown) -> ExitCode:
             )
             await stack.enter_async_context(open_door(membership, node))
             places = tuple(map(parse_address, node.addresses))
-        code, invite = _made(settings, home, places)
-        _show(settings, code, invite, places)
+        invite = create_invite(
+            home,
+            scopes=scopes_of(settings.scope),
+            uses=settings.uses,
+            seconds=settings.expires,
+            name=settings.name or "",
+            mine=settings.mine,
+            short=settings.short,
+            at=settings.at,
+            serves=places,
+        )
+        _show(settings, invite, is_served=bool(places))
         if waits:
             await _wait(home, invite, shutdown)
     return ExitCode.OK
-
-
-def _made(settings: InviteSettings, home: Home, places: Sequence[Address]) -> tuple[Code, Invite]:
-    given = [_place(text) for text in settings.at]
-    scopes = scopes_of(settings.scope)
-    return make_invite(
-        home,
-        now=time.time(),
-        # A code is for another machine, unless this one has no other address.
-        addresses=[*given, *_elsewhere(places)],
-        scopes=scopes or None,
-        uses=settings.uses,
-        seconds=settings.expires,
-        name=settings.name or "",
-        mine=settings.mine,
-        short=settings.short,
-    )
 
 
 def scopes_of(given: Sequence[str]) -> frozenset[str]:
@@ -181,18 +172,8 @@ def scopes_of(given: Sequence[str]) -> frozenset[str]:
     return frozenset(word.strip() for text in given for word in text.split(",") if word.strip())
 
 
-def _elsewhere(places: Sequence[Address]) -> list[Address]:
-    plain_places = [attrs.evolve(place, peer_id=None) for place in places]
-    others = [place for place in plain_places if not place.is_loopback()]
-    return list(dict.fromkeys(others + [each for each in plain_places if each.is_loopback()]))
-
-
-def _place(text: str) -> Address:
-    return parse_bootstrap(text, setting="--at")
-
-
-def _show(settings: InviteSettings, code: Code, invite: Invite, places: Sequence[Address]) -> None:
-    text = code.text()
+def _show(settings: InviteSettings, invite: CreatedInvite, *, is_served: bool) -> None:
+    text = invite.code
     if settings.file is not None:
         # Readable by its owner only, from the first moment on.
         write_secret(settings.file, f"{text}\n".encode())
@@ -204,11 +185,10 @@ def _show(settings: InviteSettings, code: Code, invite: Invite, places: Sequence
     until = day_of(invite.ends, "%Y-%m-%d %H:%M UTC")
     many = "one machine" if invite.uses == 1 else f"{invite.uses} machines"
     hint = "punch join"
-    if settings.short and places:
-        where = _elsewhere(places)[0]
-        hint += f" --at {where.place}"
+    if settings.short and invite.addresses:
+        hint += f" --at {invite.addresses[0]}"
     print(f"punch: for {many}, until {until}; there: {hint}", file=sys.stderr, flush=True)
-    if not places:
+    if not is_served:
         print(
             "punch: no program of this machine serves it yet: start `punch listener` or "
             "`punch serve --listen-too`, or say --wait",
@@ -223,7 +203,7 @@ def _draw(text: str) -> None:
     segno.make(text.upper(), error="l").terminal(out=sys.stderr, compact=True)
 
 
-async def _wait(home: Home, invite: Invite, shutdown: Shutdown) -> None:
+async def _wait(home: Home, invite: CreatedInvite, shutdown: Shutdown) -> None:
     """Wait until the invite is over, or the program is told to stop."""
     print(
         "punch: waiting for it to be used; Ctrl-C ends this, and the code counts on for any "

@@ -17,8 +17,8 @@ from ...membership import (
     Asked,
     Home,
     Joined,
-    ask_nearby,
-    redeem_invite,
+    join_namespace,
+    join_nearby,
     shown_digits,
 )
 from ...settings import (
@@ -36,7 +36,7 @@ from ...settings import (
     several,
 )
 from .._exits import ExitCode
-from .._namespace import host_name, namespaces_folder
+from .._namespace import namespaces_folder
 from .._output import day_of, plain
 from .._run import Shutdown, run_program
 from .._streams import read_line
@@ -138,9 +138,9 @@ async def _join(settings: JoinSettings, shutdown: Shutdown) -> ExitCode:
 
 async def _redeem(settings: JoinSettings) -> Home:
     code = await trio.to_thread.run_sync(_code, settings, abandon_on_cancel=True)
-    return await redeem_invite(
+    return await join_namespace(
         code,
-        called=settings.called or host_name(),
+        called=settings.called,
         at=settings.at,
         lan=_lan(settings),
         folder=namespaces_folder(),
@@ -164,8 +164,8 @@ async def _ask_nearby(settings: JoinSettings) -> Home:
         question = f"did that member's screen show {shown_digits(asked.digits)}? [y/N] "
         return await trio.to_thread.run_sync(confirmed, question, abandon_on_cancel=True)
 
-    return await ask_nearby(
-        called=settings.called or host_name(),
+    return await join_nearby(
+        called=settings.called,
         asked=_show,
         confirm=confirm,
         at=settings.at,

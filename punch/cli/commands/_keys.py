@@ -124,6 +124,13 @@ EXPIRES = optional(
     help="when it ends",
     shown_default="never",
 )
+ADMIN = setting(
+    "admin",
+    SWITCH,
+    False,
+    variable="",
+    help="its owner may let machines into a closed namespace, on the dashboard",
+)
 KEY_ID = argument("key_id", TEXT, metavar="ID", about="as `punch keys list` has it")
 AS_JSON = setting("json", SWITCH, False, variable="", help="one JSON object a key and line")
 
@@ -151,6 +158,8 @@ class CreateSettings(ListSettings):
     expires: float | None = of(EXPIRES)
     """Seconds of UTC since 1970."""
 
+    admin: bool = of(ADMIN)
+
 
 @attrs.frozen(kw_only=True)
 class RevokeSettings(ListSettings):
@@ -168,6 +177,7 @@ def _create(settings: CreateSettings) -> ExitCode:
             tokens_per_minute=settings.tokens_per_minute,
             concurrency=settings.concurrency,
             expires_at=settings.expires,
+            is_admin=settings.admin,
         )
     if settings.json:
         print(json.dumps(_as_data(key) | {"secret": secret}))
@@ -259,7 +269,7 @@ def _cells(key: Key, days: Sequence[DayUsage]) -> tuple[str, ...]:
     cells = (
         key.key_id,
         key.name,
-        key.state(time.time()),
+        f"{key.state(time.time())}{', admin' if key.is_admin else ''}",
         ",".join(key.models) or "all",
         _limit(key.requests_per_minute),
         _limit(key.tokens_per_minute),

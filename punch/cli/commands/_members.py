@@ -5,22 +5,24 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import attrs
 
-from ...access import Lock
+from ...capability import PeerId
 from ...exceptions import ConfigurationError
 from ...membership import (
     Home,
-    MemberRecord,
+    MemberStatus,
     NearbyRequest,
     approve_request,
+    decided_words,
     find_request,
     is_digits,
-    read_members,
-    read_removals,
+    list_members,
+    list_newcomers,
     read_requests,
     refuse_request,
     remove_member,
@@ -28,6 +30,8 @@ from ...membership import (
     rotate_key,
     shown_digits,
 )
+from ...network import parse_address
+from ...peers import short_id
 from ...settings import (
     LOG_LEVEL,
     SWITCH,
@@ -37,7 +41,7 @@ from ...settings import (
     of,
     setting,
 )
-from .._columns import aligned
+from .._columns import aligned, shortened
 from .._exits import ExitCode
 from .._namespace import home_of
 from .._output import day_of, plain
@@ -68,7 +72,10 @@ ALL = setting(
 APPROVED_SECONDS = 20.0
 CHECK_SECONDS = 0.2
 
-COLUMNS = ("name", "may", "until", "state", "machine")
+COLUMNS = ("name", "state", "may", "until", "machine", "at")
+
+# A name has up to 64 characters, each of which may be two columns wide.
+MAX_NAME_COLUMNS = 32
 
 
 @attrs.frozen(kw_only=True)
@@ -122,37 +129,59 @@ class RenameSettings(NamespaceSettings):
 
 def _list(settings: ListSettings) -> ExitCode:
     home = home_of(settings.namespace)
-    lock = read_removals(home)
-    rows = [_as_data(home, lock, each) for each in read_members(home.folder).values()]
-    rows.sort(key=lambda row: (row["state"] in ("removed", "left"), row["name"], row["machine"]))
-    requests = read_requests(home, now=time.time())
-    rows += [_as_asking(each) for each in requests if each.state == "waiting"]
+    now = time.time()
+    rows = [_as_data(each, now) for each in list_members(home)]
+    rows += [_as_asking(each) for each in list_newcomers(home)]
     if settings.json:
         for row in rows:
             print(json.dumps(row))
         return ExitCode.OK
-    cells = [COLUMNS, *(_cells(row) for row in rows)]
-    print(*aligned(cells), sep="\n")
+    print(*aligned([COLUMNS, *(_cells(row) for row in rows)]), sep="\n")
+    _warn_of_namesakes(home)
     return ExitCode.OK
 
 
-def _as_data(home: Home, lock: Lock, record: MemberRecord) -> dict[str, Any]:
-    if record.number <= lock.removed_up_to(record.machine, by_others=True):
-        state = "removed"
-    elif record.number <= lock.removed_up_to(record.machine):
-        state = "left"
-    elif record.ends and record.ends < time.time():
-        state = "ended"
-    else:
-        state = "this machine" if record.machine == home.machine else "member"
+def _warn_of_namesakes(home: Home, among: str | None = None) -> None:
+    """Say which names several members have; of a machine *among* them, only its own.
+
+    One was installed anew, perhaps, or two came with the name that their maker gave them.
+    """
+    named: dict[str, list[PeerId]] = {}
+    for each in list_members(home):
+        if not each.is_out and each.name:
+            named.setdefault(each.name.casefold(), []).append(each.machine)
+    for name, machines in named.items():
+        if len(machines) > 1 and among in (None, *machines):
+            ends = ", ".join(short_id(machine) for machine in machines)
+            print(
+                plain(
+                    f"punch: {len(machines)} machines are called {name}: {ends}. Say these ends in "
+                    "place of the name; `punch members rename END NAME` tells them apart on this "
+                    "machine, `punch members remove END` takes out one that is no more"
+                ),
+                file=sys.stderr,
+            )
+
+
+def _as_data(member: MemberStatus, now: float) -> dict[str, Any]:
     return {
-        "name": record.name,
-        "machine": record.machine,
-        "owner": record.owner,
-        "scopes": sorted(record.scopes),
-        "ends": record.ends,
-        "state": state,
+        "name": member.name,
+        "own_name": member.own_name,
+        "machine": member.machine,
+        "owner": member.owner,
+        "scopes": sorted(member.scopes),
+        "ends": member.ends,
+        "state": "this machine" if _is_here(member) else member.state,
+        "connected": member.is_connected,
+        "seen": member.seen or None,
+        # The clock may have been set back meanwhile.
+        "seen_seconds_ago": max(0, int(now - member.seen)) if member.seen else None,
+        "addresses": list(member.addresses),
     }
+
+
+def _is_here(member: MemberStatus) -> bool:
+    return member.is_this_machine and member.state == "member"
 
 
 def _as_asking(request: NearbyRequest) -> dict[str, Any]:
@@ -163,59 +192,85 @@ def _as_asking(request: NearbyRequest) -> dict[str, Any]:
         "owner": None,
         "scopes": [],
         "ends": 0,
+        "addresses": [],
         "state": f"asks, shows {shown_digits(request.digits)}",
         "digits": request.digits,
         "host": request.host,
     }
 
 
-def _cells(row: dict[str, Any]) -> tuple[str, ...]:
-    may, until = ", ".join(row["scopes"]) or "-", day_of(row["ends"]) if row["ends"] else "-"
-    return tuple(
-        plain(cell) for cell in (row["name"] or "-", may, until, row["state"], row["machine"])
+def _cells(row: Mapping[str, Any]) -> tuple[str, ...]:
+    ends = row["ends"]
+    until = day_of(ends) if ends else "-"
+    cells = (
+        row["name"] or "-",
+        _state(row),
+        ", ".join(row["scopes"]) or "-",
+        until,
+        row["machine"],
+        _where(row["addresses"]),
     )
+    first, *others = map(plain, cells)
+    return shortened(first, MAX_NAME_COLUMNS), *others
 
 
-def _find(home: Home, who: str) -> MemberRecord:
-    members = read_members(home.folder)
-    lock = read_removals(home)
-    known = [each for each in members.values() if each.number > lock.removed_up_to(each.machine)]
-    # A machine may call itself by the key of another: a key means the machine that has it.
-    found = [each for each in known if who == each.machine]
-    found = found or [each for each in known if who == each.name]
-    if len(found) == 1:
-        return found[0]
-    if found:
-        keys = ", ".join(each.machine for each in found)
-        raise ConfigurationError(f"several machines are called {who!r}: say which by key: {keys}")
-    raise ConfigurationError(
-        f"no member of {home.namespace} is called {who!r}, as far as this machine knows; "
-        "`punch members list` has them"
-    )
+def _state(row: Mapping[str, Any]) -> str:
+    if row["state"] == "ended":
+        return "its grant has ended"
+    if row["state"] == "left":
+        return "has left"
+    if row["state"] != "member":
+        return str(row["state"])
+    if row["connected"]:
+        return "connected"
+    ago = row["seen_seconds_ago"]
+    return "not seen yet" if ago is None else f"seen {_span(ago)} ago"
+
+
+def _span(seconds: int) -> str:
+    """A time of *seconds* as people say it, rounded down."""
+    for unit, length in (("day", 86_400), ("h", 3_600), ("min", 60)):
+        if seconds >= length:
+            number = seconds // length
+            return f"{number} {unit}{'s' if unit == 'day' and number > 1 else ''}"
+    return f"{seconds} s"
+
+
+def _where(addresses: Sequence[str]) -> str:
+    """One of *addresses*, in short; JSON has them all."""
+    found = []
+    for text in addresses:
+        with suppress(ConfigurationError):
+            found.append(parse_address(text))
+    # Of the one that other machines reach, and that people know.
+    found.sort(key=lambda each: (each.is_loopback(), each.kind != "ip4"))
+    return found[0].place if found else "-"
 
 
 def _remove(settings: RemoveSettings) -> ExitCode:
     home = home_of(settings.namespace)
-    member = _find(home, settings.who)
-    if member.machine == home.machine:
-        raise ConfigurationError("that is this machine: `punch leave` takes it out")
-    remove_member(home, member.machine, keep=not settings.with_invited)
+    were = {each.machine for each in list_members(home) if each.state == "removed"}
+    machine = remove_member(home, settings.who, keep=not settings.with_invited)
+    out = [each for each in list_members(home) if each.state == "removed"]
+    also = [each for each in out if each.machine not in (*were, machine)]
+    shown = settings.who if settings.who == machine else f"{settings.who} ({machine})"
     print(
         plain(
-            f"removed {member.name or member.machine} from {home.namespace}: programs of punch on "
-            "this machine end its sessions at once and tell the others; where none runs, they are "
-            "told when one starts"
+            f"removed {shown} from {home.namespace}: programs of punch on this machine end its "
+            "sessions at once and tell the others; where none runs, they are told when one starts"
         ),
         file=sys.stderr,
     )
+    if also:
+        names = ", ".join(each.name or each.machine for each in also)
+        print(plain(f"whom it had let in went with it: {names}"), file=sys.stderr)
     return ExitCode.OK
 
 
 def _rename(settings: RenameSettings) -> ExitCode:
     home = home_of(settings.namespace)
-    member = _find(home, settings.who)
-    rename_member(home.folder, member.machine, settings.new_name)
-    print(plain(f"{member.machine} is called {settings.new_name} on this machine"), file=sys.stderr)
+    member = rename_member(home, settings.who, settings.new_name)
+    print(plain(f"{member.machine} is called {member.name} on this machine"), file=sys.stderr)
     return ExitCode.OK
 
 
@@ -264,29 +319,30 @@ def _approve(settings: ApproveSettings) -> ExitCode:
         mine=settings.mine,
         name=settings.name or "",
     )
-    if not _has_joined(home, request):
+    joined = _joined(home, request)
+    if joined is None:
         raise ConfigurationError(
             f"{request.name} did not take the grant: it has gone, or the program here that it "
             "asked has ended; it has to ask anew"
         )
-    called = settings.name or request.name
-    print(plain(f"{called} ({digits}) is a member of {home.namespace}"), file=sys.stderr)
+    print(plain(decided_words(home, joined)), file=sys.stderr)
+    _warn_of_namesakes(home, joined.machine)
     return ExitCode.OK
 
 
-def _has_joined(home: Home, request: NearbyRequest) -> bool:
-    """Wait until the program that was asked has told the machine."""
+def _joined(home: Home, request: NearbyRequest) -> NearbyRequest | None:
+    """The request once the program that was asked has told the machine; `None` if it does not."""
     ends = time.monotonic() + APPROVED_SECONDS
     while time.monotonic() < ends:
         found = [
-            each.state
+            each
             for each in read_requests(home, now=time.time())
             if each.identifier == request.identifier
         ]
-        if found != ["approved"]:
-            return found == ["joined"]
+        if not found or found[0].state != "approved":
+            return found[0] if found and found[0].state == "joined" else None
         time.sleep(CHECK_SECONDS)
-    return False
+    return None
 
 
 def _refuse(settings: RefuseSettings) -> ExitCode:
@@ -294,8 +350,7 @@ def _refuse(settings: RefuseSettings) -> ExitCode:
     request = refuse_request(
         home, find_request(home, settings.who, now=time.time()), now=time.time()
     )
-    shown = shown_digits(request.digits)
-    print(plain(f"refused {request.name} ({shown}) from {request.host}"), file=sys.stderr)
+    print(plain(decided_words(home, request)), file=sys.stderr)
     return ExitCode.OK
 
 

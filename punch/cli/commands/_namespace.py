@@ -13,7 +13,7 @@ import attrs
 
 from ...membership import (
     Home,
-    create_home,
+    create_namespace,
     export_root,
     homes,
     import_root,
@@ -32,7 +32,7 @@ from ...settings import (
     setting,
 )
 from .._exits import ExitCode
-from .._namespace import home_of, host_name, namespaces_folder
+from .._namespace import home_of, namespaces_folder
 from .._output import day_of, plain
 from .._run import Command, command, run_one_of
 
@@ -125,12 +125,7 @@ def _close(settings: CreateSettings) -> ExitCode:
 
 
 def _made(settings: CreateSettings) -> Home:
-    return create_home(
-        settings.name,
-        called=settings.called or host_name(),
-        now=time.time(),
-        parent=namespaces_folder(),
-    )
+    return create_namespace(settings.name, called=settings.called, folder=namespaces_folder())
 
 
 def _warn(home: Home, settings: CreateSettings) -> None:

@@ -32,7 +32,6 @@ from .._exits import ExitCode
 from .._identity import claim_identity
 from .._namespace import open_membership_of, place_of
 from .._output import plain
-from .._router import node_of
 from .._run import Shutdown, run_program
 from .._shared import bootstraps, known_peers, lan_of
 
@@ -331,7 +330,6 @@ async def show_peers(settings: PeersSettings, shutdown: Shutdown) -> ExitCode:
                     namespace=place.name,
                     transport=settings.network.transport,
                     identity=identity,
-                    node=await node_of(stack, settings.network, identity, membership),
                     known=known_peers(settings.network),
                     lan=lan_of(settings.network, is_closed=membership is not None),
                     membership=membership,

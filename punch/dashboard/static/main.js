@@ -19,7 +19,7 @@ const part = (id) => document.getElementById(id);
 
 const store = new Store();
 const views = {
-  overview: overview(part("view-overview"), store),
+  overview: overview(part("view-overview"), store, { locked }),
   requests: requests(part("view-requests"), store),
   chat: chat(part("view-chat"), store, { locked }),
   connect: connect(part("view-connect"), store),

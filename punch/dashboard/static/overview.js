@@ -5,16 +5,18 @@ import { h, keyed, replace, setAttribute, setText, show } from "./dom.js";
 import { count, peerName, plural, rate, seconds, span } from "./format.js";
 import { happeningLine } from "./happenings.js";
 import { outcome, partsOf, peerMark, requestLink, sectionHead, segmentBar } from "./marks.js";
+import { newcomersSection } from "./newcomers.js";
 import { peersSection } from "./peers.js";
 
 // Rows of the two lists; the views behind them have the rest.
 const MOST_LIVE = 8;
 const MOST_HAPPENINGS = 9;
 
-/** @param {Element} root @param {import("./store.js").Store} store */
-export function overview(root, store) {
+/** @param {Element} root @param {import("./store.js").Store} store @param {{locked: () => void}} tell */
+export function overview(root, store, tell) {
   const sub = h("p", { class: "sub" });
   const stats = statsStrip(store);
+  const newcomers = newcomersSection(store, tell);
   const peers = peersSection(store);
   const charts = chartsSection(store);
   const live = liveSection(store);
@@ -22,6 +24,7 @@ export function overview(root, store) {
   replace(
     root,
     h("header", { class: "view-head" }, h("h1", { id: "title-overview", tabindex: "-1" }, "Overview"), sub),
+    newcomers.node,
     stats.node,
     peers.node,
     charts.node,
@@ -40,6 +43,7 @@ export function overview(root, store) {
     },
     /** Once a second: what moves with time alone. */
     tick() {
+      newcomers.tick();
       charts.update();
       stats.update();
       live.update();

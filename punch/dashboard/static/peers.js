@@ -49,9 +49,18 @@ export function peersSection(store) {
   return { node, update };
 }
 
-/** What to type so that a listener is there. @param {{here?: string, elsewhere?: string | null}} join */
+/** What to type so that a listener is there. @param {import("./types.js").Join} join */
 function howToJoin(join) {
   const here = join.here ?? "punch listener";
+  if (join.closed) {
+    const invited = join.invite
+      ? ["Let another machine in with ", h("code", null, join.invite), " here, and there "]
+      : [`To let another machine in, ask an admin of ${join.closed} for an invite; there `];
+    return [
+      h("p", { class: "hint" }, "A listener shows up here within a second. Start one on this machine: ", h("code", null, here)),
+      h("p", { class: "hint" }, ...invited, h("code", null, join.elsewhere ?? "punch join"), ", then ", h("code", null, "punch listener")),
+    ];
+  }
   const other = join.elsewhere
     ? ["on another one, ", h("code", null, join.elsewhere)]
     : ["other machines cannot reach 127.0.0.1: give all of them, and this gateway, ", h("code", null, "--bootstrap HOST:51820"), " with the address of one"];

@@ -1,6 +1,10 @@
 // The shapes of what /api/dashboard/events tells; see punch/dashboard/_rows.py, which makes them.
 // Times are seconds since 1970, durations seconds, sizes bytes; null is "not known".
 
+/** @typedef {{here?: string, elsewhere?: ?string, closed?: ?string, invite?: ?string}} Join */
+
+/** @typedef {{id: string, name: string, digits: string, host: string, state: string, seconds: number, said: string, may: boolean}} Newcomer */
+
 /** @typedef {{measured: ?number, samples: number, believed: boolean, claimed: ?number}} Rate */
 
 /** @typedef {{breaker: string, failures: number, cools: ?number}} BreakerState */

@@ -49,7 +49,8 @@ CREATE TABLE keys (
     concurrency INTEGER,
     created_at REAL NOT NULL,           -- seconds since 1970, here and below
     expires_at REAL,
-    revoked_at REAL
+    revoked_at REAL,
+    is_admin INTEGER NOT NULL DEFAULT 0
 ) WITHOUT ROWID;
 CREATE TABLE usage (
     key_id TEXT NOT NULL,
@@ -63,6 +64,9 @@ CREATE TABLE usage (
 CREATE TABLE revision (number INTEGER NOT NULL);
 INSERT INTO revision VALUES (0);
 """
+
+# Columns that files of the same schema may lack, since they were made before.
+_ADDED = (("keys", "is_admin", "INTEGER NOT NULL DEFAULT 0"),)
 
 Execute = Callable[..., sqlite3.Cursor]
 
@@ -196,6 +200,11 @@ class Database:
                     connection.execute(statement)
                 connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
                 connection.execute(f"PRAGMA application_id = {APPLICATION}")
+            for table, column, kind in _ADDED:
+                # An earlier version leaves such a column alone, so that the schema is the same.
+                known = connection.execute(f"PRAGMA table_info({table})").fetchall()
+                if column not in {row[1] for row in known}:
+                    connection.execute(f"ALTER TABLE {table} ADD COLUMN {column} {kind}")
             connection.execute("COMMIT")
         except BaseException:
             # A full disk has undone it already.

@@ -94,6 +94,9 @@ class Key:
     revoked_at: float | None = None
     """When it was revoked; `None` if it was not."""
 
+    is_admin: bool = False
+    """Whether its owner may let machines into the namespace, on the dashboard."""
+
     def state(self, now: float) -> str:
         """``active``, ``expired`` or ``revoked``, *now* in seconds since 1970."""
         if self.revoked_at is not None:
@@ -252,6 +255,7 @@ class KeyStore:
         tokens_per_minute: int | None = None,
         concurrency: int | None = None,
         expires_at: float | None = None,
+        is_admin: bool = False,
     ) -> tuple[Key, str]:
         """A new key, and its secret, which nobody can get to see again.
 
@@ -270,6 +274,7 @@ class KeyStore:
             concurrency=concurrency,
             created_at=self._wall(),
             expires_at=expires_at,
+            is_admin=is_admin,
         )
         _check_key(key)
         secret = f"pk-{key.key_id}-{base62(secrets.token_bytes(SECRET_BYTES), _SECRET_DIGITS)}"
@@ -340,7 +345,8 @@ _COLUMNS = ("digest", *(field.name for field in attrs.fields(Key)))
 def _from_row(row: Sequence[Any]) -> tuple[Key, bytes]:
     fields = dict(zip(_COLUMNS, row, strict=True))
     digest = bytes(fields.pop("digest"))
-    return Key(**fields | {"models": tuple(json.loads(fields["models"]))}), digest
+    models, is_admin = tuple(json.loads(fields["models"])), bool(fields["is_admin"])
+    return Key(**fields | {"models": models, "is_admin": is_admin}), digest
 
 
 def _check_key(key: Key) -> None:

@@ -6,6 +6,7 @@ from ._reception import Reception
 from ._requests import (
     NearbyRequest,
     approve_request,
+    decided_words,
     find_request,
     read_requests,
     refuse_request,
@@ -23,6 +24,7 @@ __all__ = [
     "find_request",
     "approve_request",
     "refuse_request",
+    "decided_words",
     # the digits of both
     "digits_of",
     "commitment_to",

@@ -175,6 +175,17 @@ def _decide(home: Home, request: NearbyRequest, *, now: float, **words: Any) -> 
     return decided
 
 
+def decided_words(home: Home, request: NearbyRequest) -> str:
+    """What has become of *request*, in a sentence for people; empty while nobody has decided."""
+    digits = shown_digits(request.digits)
+    called = request.called or request.name
+    return {
+        "approved": f"{called} ({digits}) is being let into {home.namespace}",
+        "joined": f"{called} ({digits}) is a member of {home.namespace}",
+        "refused": f"refused {request.name} ({digits}) from {request.host}",
+    }.get(request.state, "")
+
+
 # ---- of the program that was asked ----
 
 
