@@ -160,6 +160,7 @@ def test_nobody_is_missing_or_a_ghost_while_listeners_come_and_go(lab: Lab) -> N
     changes = 0
     while time.monotonic() - began < SECONDS:
         host, program, peers = running.pop(rng.randrange(len(running)))
+        assert program.process.poll() is None, f"{host.name} ended by itself: {program.err[-3000:]}"
         for peer in peers:
             del roll.up[peer]
         program.process.send_signal(rng.choice([signal.SIGTERM, signal.SIGKILL]))
