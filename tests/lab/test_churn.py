@@ -154,6 +154,9 @@ def test_nobody_is_missing_or_a_ghost_while_listeners_come_and_go(lab: Lab) -> N
     def watch() -> None:
         while not over.wait(0.5):
             roll.call(dialers)
+            for place, program, _ in list(running):
+                if program.process.poll() is not None:
+                    roll.faults.append(f"{place.name} ended by itself: {program.err[-3000:]}")
 
     watcher = threading.Thread(target=watch, daemon=True)
     watcher.start()
