@@ -36,6 +36,7 @@ from ..libp2p import verify
 from ..network import Node, Stream, ip_of, plain_ip
 from ._invites import changed_invites
 from ._letting_in import grant_by, refused, renewer_of, welcome
+from ._members import named, own_name, read_members
 from ._membership import DiskMembership
 from ._messages import Opening, Outcome, Proof, Reply, Talk
 from ._tries import Tries, host_of
@@ -255,7 +256,10 @@ class Door:
         renewed = renewer_of(membership.home, last).renew(
             membership.lock, opening.chain, last.subject, now=membership.now(), subject=peer_id
         )
-        return self._renewed(renewed, called=opening.name)
+        # It stays what people know it as: they remove it by that name.
+        known = read_members(membership.home.folder).get(last.subject)
+        names = ("" if known is None else known.name, named(opening.name))
+        return self._renewed(renewed, called=own_name(opening.chain, *names))
 
     def _renewed(self, renewed: Chain | Refusal, *, called: str) -> Outcome:
         if isinstance(renewed, Refusal):

@@ -78,7 +78,7 @@ class MemberRecord:
         newer = other if (other.number, other.ends) >= (self.number, self.ends) else self
         return MemberRecord(
             machine=self.machine,
-            name=_own_name(newer.chain or self.chain or other.chain, other.name, self.name),
+            name=own_name(newer.chain or self.chain or other.chain, other.name, self.name),
             called=other.called or self.called,
             owner=newer.owner or self.owner,
             scopes=newer.scopes or self.scopes,
@@ -124,7 +124,7 @@ class MemberRecord:
         )
 
 
-def _own_name(chain: bytes, *names: str) -> str:
+def own_name(chain: bytes, *names: str) -> str:
     """The first of *names* that is what the grant at the end of *chain* was given for.
 
     Without a chain, or in a grant without a name, any is taken, as nobody can tell.

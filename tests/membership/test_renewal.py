@@ -313,6 +313,35 @@ async def test_a_program_cannot_make_itself_a_machine(house: Household) -> None:
     assert (await ask_admin(thief, parse_address(attic.at), opening)).refused == "revoked"
 
 
+async def test_a_thief_hides_no_key_under_another_name(house: Household) -> None:
+    """What it changes the key to stays known by the machine's name: both keys are removed by it."""
+    attic, _, laptop = await three(house)
+    old = laptop.home.machine
+    thief = house.network.node(load_key(house.path / "thief.key").peer_id)
+    signature = sign_rotation(
+        laptop.home.namespace, old=old, new=thief.peer_id, sign=laptop.home.key().sign
+    )
+    shown = encode_chain(laptop.home.chain())
+    for name in ("desk", "", "laptop"):
+        opening = Opening(do="rotate", chain=shown, proof=signature, name=name)
+        outcome = await ask_admin(thief, parse_address(attic.at), opening)
+        assert (outcome.refused, outcome.name) == ("", "laptop")
+        assert read_members(attic.home.folder)[thief.peer_id].name == "laptop"
+    # Nobody is removed by a name that two keys have: the error names both.
+    with pytest.raises(ConfigurationError, match=f"2 machines.*{old}") as raised:
+        remove_member(attic.home, "laptop")
+    assert thief.peer_id in raised.value.message
+    remove_member(attic.home, old)
+    attic.membership.look()
+    assert attic.judges(laptop) == "revoked"
+    # The other key is a machine of its own, and the only one of the name from now on.
+    chain = outcome.chain
+    assert isinstance(attic.membership.lock.judge(thief.peer_id, chain, house.now()), Member)
+    assert remove_member(attic.home, "laptop") == thief.peer_id
+    attic.membership.look()
+    assert not isinstance(attic.membership.lock.judge(thief.peer_id, chain, house.now()), Member)
+
+
 async def test_no_key_is_changed_for_less(house: Household) -> None:
     """An admin that would give less, and nobody that can be reached: the old key stays."""
     attic = house.first("attic")
