@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import json
 import secrets
+import time
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
@@ -432,8 +433,16 @@ def export_root(home: Home, path: Path, *, keeps: bool) -> None:
         home.folder.remove(ROOT_KEY)
 
 
-def import_root(home: Home, path: Path) -> None:
-    """Bring the root's key back from the file *path*.
+def import_root(home: Home, path: Path, *, now: float | None = None) -> bool:
+    """Bring the root's key back from the file *path*; True if that has made this machine an admin.
+
+    It may be all that is left of the first machine, and no other admin there. A machine that was
+    removed, or has left, stays out.
+
+    Args:
+      home: The namespace.
+      path: The file.
+      now: UTC, in seconds since 1970; by default what it is.
 
     Raises:
       ConfigurationError: if the file holds another key, or cannot be read.
@@ -446,6 +455,27 @@ def import_root(home: Home, path: Path) -> None:
         raise ConfigurationError(f"{path} holds another key than that of {home.namespace}")
     if not home.folder.exists(ROOT_KEY):
         _copy(path, home.folder / ROOT_KEY, key.peer_id)
+    return not home.is_admin and _signed_as_admin(home, key, time.time() if now is None else now)
+
+
+def _signed_as_admin(home: Home, root: Key, now: float) -> bool:
+    """Have the root sign this machine as an admin; False if it was removed."""
+    lock, grant = Lock(home.namespace, verify, read_revocations(home)), home.grant
+    found = lock.judge(home.machine, encode_chain(home.chain()), now)
+    if isinstance(found, Refusal) and found.rule != "expired":
+        return False
+    chain = Issuer(key=root.peer_id, sign=root.sign, owner=grant.owner).issue(
+        lock,
+        home.machine,
+        now=now,
+        kind="admin",
+        scopes=SCOPES,
+        is_mine=True,
+        name=grant.name,
+    )
+    home.folder.write(CHAIN, encode_chain(chain))
+    add_members(home.folder, [record_of(chain, called=home.name, now=now)])
+    return True
 
 
 def _copy(source: Path, target: Path, expected: PeerId) -> None:

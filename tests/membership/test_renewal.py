@@ -23,7 +23,16 @@ from punch.access import (
 from punch.exceptions import ConfigurationError, NotPermitted, PeerUnreachable
 from punch.libp2p import load_key
 from punch.membership import export_root, homes, import_root, read_members, remove_member
-from punch.membership._home import MACHINE_KEY, NEXT_KEY, RETIRED, fresh_key, retire_key, switch_key
+from punch.membership._home import (
+    MACHINE_KEY,
+    NEXT_KEY,
+    RETIRED,
+    add_revocations,
+    fresh_key,
+    read_revocations,
+    retire_key,
+    switch_key,
+)
 from punch.membership._messages import Opening
 from punch.membership.renewal import new_chain, renew
 from punch.membership.renewal._renewing import ask_admin
@@ -181,6 +190,45 @@ async def test_the_root_key_signs_from_where_it_was_brought_back_to(house: House
     remove_member(attic.home, desk.home.machine)
     attic.membership.look()
     assert attic.judges(desk) == "revoked"
+
+
+@pytest.mark.parametrize("days", [0, 100])
+async def test_a_copy_of_the_root_key_goes_on_without_any_admin(
+    days: int, house: Household
+) -> None:
+    """The only admin is lost: on an ordinary member, the key makes that one the next admin."""
+    attic = house.first("attic")
+    laptop = await house.join("laptop", by=attic)
+    tv = await house.join("tv", by=attic)
+    export_root(attic.home, house.path / "root.key", keeps=True)
+    gone(attic)
+    owner = laptop.home.grant.owner
+    house.pass_days(days)
+    assert import_root(laptop.home, house.path / "root.key", now=house.now())
+    assert not import_root(laptop.home, house.path / "root.key", now=house.now())
+    grant = laptop.home.grant
+    assert (grant.kind, grant.issuer, grant.owner) == ("admin", laptop.home.namespace.root, owner)
+    laptop.membership.look()
+    assert tv.judges(laptop) == ""
+    phone = await house.join("phone", by=laptop)
+    assert laptop.judges(phone) == ""
+    # The lost machine is removed from there, too; it was an admin.
+    remove_member(laptop.home, attic.home.machine)
+    laptop.membership.look()
+    assert laptop.judges(attic) == "revoked"
+    assert laptop.judges(phone) == ""
+
+
+async def test_the_root_key_brings_no_removed_machine_back(house: Household) -> None:
+    """The key is there; the machine, which has heard of its removal, joins by an invite only."""
+    attic = house.first("attic")
+    laptop = await house.join("laptop", by=attic)
+    export_root(attic.home, house.path / "root.key", keeps=True)
+    remove_member(attic.home, laptop.home.machine)
+    add_revocations(laptop.home, read_revocations(attic.home))
+    chain = laptop.home.chain()
+    assert not import_root(laptop.home, house.path / "root.key", now=house.now())
+    assert laptop.home.chain() == chain
 
 
 # ---- another key ----

@@ -188,8 +188,9 @@ def _export(settings: ExportSettings) -> ExitCode:
 
 def _import(settings: ImportSettings) -> ExitCode:
     home = home_of(settings.namespace)
-    import_root(home, settings.file)
-    print(plain(f"the root key of {home.namespace} is on this machine"), file=sys.stderr)
+    is_new = import_root(home, settings.file)
+    also = ", which is an admin from now on" if is_new else ""
+    print(plain(f"the root key of {home.namespace} is on this machine{also}"), file=sys.stderr)
     return ExitCode.OK
 
 
@@ -226,7 +227,7 @@ COMMANDS = {
 
 ROOT_COMMANDS = {
     "export": command("write the root key to a file, and take it off", ExportSettings, _export),
-    "import": command("bring the root key back from a file", ImportSettings, _import),
+    "import": command("bring the root key back; makes an admin", ImportSettings, _import),
 }
 
 
