@@ -194,14 +194,25 @@ def _spelling(minor: int) -> Callable[[Any], Any]:
     return as_map
 
 
+# What most messages fit into. It grows; a packer's usual buffer costs more than to pack one does.
+_USUAL_BYTES = 4096
+
+
 class _Speech:
     """How values are spelled for the peers of one minor version."""
 
     def __init__(self, minor: int) -> None:
         self.as_map = _spelling(minor)
-        self.pack: Callable[[Any], bytes] = msgpack.Packer(
-            default=self.as_map, use_bin_type=True, autoreset=True
-        ).pack
+
+    def pack(self, value: Any) -> bytes:
+        """The msgpack of *value*.
+
+        By a packer of its own: one has a single buffer, and calls us in the middle of a message,
+        where Python may turn to another thread, which would write into that message.
+        """
+        packer = msgpack.Packer(default=self.as_map, use_bin_type=True, buf_size=_USUAL_BYTES)
+        packed: bytes = packer.pack(value)
+        return packed
 
 
 _SPEECHES = tuple(_Speech(minor) for minor in range(MINOR + 1))
@@ -319,10 +330,9 @@ def encode_map(fields: Mapping[str, Any]) -> bytes:
 
     """
     try:
-        packed: bytes = _SPEECHES[-1].pack(dict(fields))
+        return _SPEECHES[-1].pack(dict(fields))
     except UnicodeEncodeError as error:
         raise LocalProtocolError(f"text that is not Unicode: {error.reason}") from None
-    return packed
 
 
 def decode_map(data: bytes, decoder: Decoder, *, what: str) -> Any:

@@ -14,6 +14,7 @@ import signal
 import sys
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 import trio
@@ -74,18 +75,15 @@ async def open_one_router() -> AsyncIterator[Router]:
         yield router
 
 
-async def listen(stack: AsyncExitStack, number: int) -> None:
-    """Be *number* listeners."""
-    listeners = [await stack.enter_async_context(open_one_listener()) for _ in range(number)]
+async def listen(listeners: list[Listener]) -> None:
+    """Say who they are, once all have joined."""
     for listener in listeners:
         await listener.wait_until_joined()
     print(json.dumps([listener.peer_id for listener in listeners]), flush=True)
-    await trio.sleep_forever()
 
 
-async def dial(stack: AsyncExitStack, number: int) -> None:
-    """Be *number* dialers."""
-    routers = [await stack.enter_async_context(open_one_router()) for _ in range(number)]
+async def dial(routers: list[Router]) -> None:
+    """Say each second of each whom it could ask."""
     while True:
         now = trio.current_time()
         heard = [
@@ -99,11 +97,18 @@ async def dial(stack: AsyncExitStack, number: int) -> None:
 async def main(role: str, number: int) -> None:
     """Be a crowd until SIGTERM."""
     with trio.open_signal_receiver(signal.SIGTERM) as signals:
-        async with AsyncExitStack() as stack, trio.open_nursery() as nursery:
-            nursery.start_soon({"listeners": listen, "dialers": dial}[role], stack, number)
-            async for _ in signals:
-                nursery.cancel_scope.cancel()
-                break
+        async with AsyncExitStack() as stack:
+            enter = stack.enter_async_context
+            # All of them are opened and closed by this task, one inside the other.
+            if role == "listeners":
+                speak = partial(listen, [await enter(open_one_listener()) for _ in range(number)])
+            else:
+                speak = partial(dial, [await enter(open_one_router()) for _ in range(number)])
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(speak)
+                async for _ in signals:
+                    nursery.cancel_scope.cancel()
+                    break
 
 
 if __name__ == "__main__":

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import attrs
@@ -51,6 +54,7 @@ from punch.wire import (
     decode,
     decode_registration,
     encode,
+    encode_map,
     encode_registration,
 )
 from punch.wire._codec import MAX_CONTAINERS, SINCE
@@ -758,6 +762,37 @@ def test_what_is_decoded_is_what_was_encoded(message: Any) -> None:
     frame = encode(message)
     assert int.from_bytes(frame[:HEADER], "big") == len(frame) - HEADER
     assert decode(frame[HEADER:]) == message
+
+
+@pytest.fixture
+def hasty_threads() -> Iterator[None]:
+    """Python turns to another thread wherever it can."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(before)
+
+
+@pytest.mark.usefixtures("hasty_threads")
+def test_threads_write_into_no_message_of_each_other() -> None:
+    """A membership writes chains in threads, and a program may run a router in each of several."""
+
+    def write(number: int) -> set[bytes]:
+        message = Request(
+            request=CommandRequest(
+                request_id=str(number),
+                command="chat",
+                messages=(ChatMessage(role="user", content=str(number) * 50),) * 20,
+            ),
+        )
+        return {encode(message) for _ in range(500)} | {
+            encode_map({"grants": [{"grant": b"x" * 300}] * 3, "number": number})
+            for _ in range(500)
+        }
+
+    alone = [write(number) for number in range(4)]
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(write, range(4))) == alone
 
 
 @given(registration=registrations)
