@@ -33,6 +33,7 @@ SERVICES = frozenset(
         "Listener",
         "RunningLane",
         "BootstrapServer",
+        "DiskMembership",
         "Gateway",
     }
 )
