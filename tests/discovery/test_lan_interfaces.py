@@ -372,7 +372,7 @@ async def test_a_link_local_address_in_a_registration_is_still_not_dialled(
     air, dialed = Air(), list[str]()
 
     class Noting(MemoryNode):
-        async def open_stream(self, peer_id, addresses, protocol):  # type: ignore[no-untyped-def]
+        async def open_stream(self, peer_id, addresses, protocol):  # type: ignore[no-untyped-def]  # as much of one as is used
             dialed.extend(each.partition("/p2p/")[0] for each in addresses)
             return await super().open_stream(peer_id, addresses, protocol)
 

@@ -83,7 +83,7 @@ async def gateway_and_listener(
         enter = stack.enter_async_context
         served: list[AttemptServed] = []
         told = open_bus()
-        stack.enter_context(told.account(AttemptServed, note=served.append))  # type: ignore[arg-type]
+        stack.enter_context(told.account(AttemptServed, note=served.append))  # type: ignore[arg-type]  # a list takes any
         attic = home.member("attic")
         attic.names[DESK] = "desk"
         backend = MockBackend(MockScript())
@@ -235,7 +235,7 @@ async def test_the_metrics_of_a_gateway_have_its_own_listeners_members(
         peers = ()
         sessions = 0
 
-    usage = UsageByMember({"m1": "desk"}.get)  # type: ignore[arg-type]
+    usage = UsageByMember({"m1": "desk"}.get)  # type: ignore[arg-type]  # names by text
     usage.note(PeerId("m1"), None, 5)
     metrics = Metrics(Nobody(), served=usage.all)
     found = await exposed(metrics)

@@ -323,7 +323,7 @@ async def tcp_zones() -> bool:
     bound = SimpleNamespace(
         family=socket.AF_INET6, getsockname=lambda: ("fe80::1", 5, 0, socket.if_nametoindex("lo"))
     )
-    said = str(tcp._multiaddr_from_socket(bound))  # type: ignore[arg-type]
+    said = str(tcp._multiaddr_from_socket(bound))  # type: ignore[arg-type]  # as libp2p calls it
     return (asked, said) == (["fe80::1%lo"], address)
 
 

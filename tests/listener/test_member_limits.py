@@ -58,7 +58,7 @@ def clock(hour: int, minute: int = 0) -> Callable[[], float]:
 
 
 def mock(model: str = "mock", **script: float) -> MockBackend:
-    return MockBackend(MockScript(model=model, **script))  # type: ignore[arg-type]
+    return MockBackend(MockScript(model=model, **script))  # type: ignore[arg-type]  # of many types
 
 
 def question(

@@ -365,7 +365,7 @@ def test_a_record_that_names_anothers_address_hides_nothing() -> None:
 
     right, wrong = parse_address("/ip4/192.0.2.1/tcp/21820"), parse_address("/ip4/192.0.2.1/tcp/9")
     own = parse_address("/ip4/192.0.2.66/tcp/1")
-    found = finding._machines((Record((own, wrong)), Record((right,))))  # type: ignore[arg-type]
+    found = finding._machines((Record((own, wrong)), Record((right,))))  # type: ignore[arg-type]  # as much of one as is read
     assert found == ((own,), (wrong, right))
 
 

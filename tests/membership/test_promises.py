@@ -53,7 +53,7 @@ async def deputies(house: Household, number: int) -> list[Machine]:
 def refused(machine: Machine, **words: object) -> str:
     """Why an invite is not made, and no code is left behind."""
     with pytest.raises(NotPermitted) as raised:
-        make_invite(machine.home, now=machine.house.now(), **words)  # type: ignore[arg-type]
+        make_invite(machine.home, now=machine.house.now(), **words)  # type: ignore[arg-type]  # of many types
     assert [each for each in read_invites(machine.home).all if not each.used_by] == []
     return str(raised.value)
 
@@ -190,4 +190,4 @@ async def join(house: Household, name: str, code: object, *, at: Machine | None 
     """Redeem a code, and keep nothing of it."""
     node = house.network.node(load_key(house.path / f"{name}.guest").peer_id)
     places = [parse_address(at.at)] if at is not None else []
-    await join_with(node, code, called=name, now=time.time(), at=places)  # type: ignore[arg-type]
+    await join_with(node, code, called=name, now=time.time(), at=places)  # type: ignore[arg-type]  # of two types
