@@ -395,7 +395,8 @@ def test_when_nobody_is_left_everybody_is_listed(programs: Programs) -> None:
         (line,) = [line for line in said.err.splitlines() if f"  {program.peer_id}:" in line]
         assert "told to fail after 0" in line
     (line,) = [line for line in said.err.splitlines() if f"  {gone.peer_id}:" in line]
-    assert "refused" in line
+    # Another test's listener may have taken its port meanwhile.
+    assert "refused" in line or "wrong identity" in line
 
 
 @limit(60)

@@ -84,6 +84,8 @@ def variables(folder: Path, model: Path, server: Path) -> dict[str, str]:
         "PUNCH_STRANGER_TOKENS": "100",
         "PUNCH_STRANGER_SECONDS": "100",
         "PUNCH_STRANGER_PRIORITY": "10",
+        # An open namespace has no members who could be limited.
+        "PUNCH_LIMIT": "",
         "PUNCH_PER_HOST": "16",
         "PUNCH_PER_NAMESPACE": "16",
         "PUNCH_MAX_PEERS": "64",
