@@ -78,6 +78,8 @@ def test_machines_with_link_local_addresses_alone_find_each_other(lab: Lab) -> N
     for machine in (desk, shed):
         machine.go_link_local()
     listener = desk.start("listener", LAN)
+    # A dialer waits for some seconds only, and the listener may still be starting.
+    until(lambda: shed.dial(*ASK).code == 0, "the listener is found")
     answer = shed.dial(*ASK).json()
     assert answer["executor"] == desk.ready(listener).peer_id
     # What one link has is said on it alone, and is in no registration.
