@@ -21,7 +21,6 @@ from ..bodies import (
     Refused,
     Taken,
     Text,
-    field_of,
     shown,
     text_or_list,
     within,
@@ -32,7 +31,7 @@ from ._response_tools import ToolNames, Tools
 from ._responses_shapes import Echoed, ResponsesShape
 from ._sampling import SamplingBody, shortest
 from ._stored import ResponseStore
-from ._tools import ChosenMode
+from ._tools import ChosenMode, choice_kind
 
 # ---- what is sent ----
 
@@ -59,16 +58,6 @@ class ChosenAmong(Body):
     type: Literal["allowed_tools"]
     mode: Literal["auto", "required"] = "auto"
     tools: Annotated[list[ChosenTool], within("tools")]
-
-
-def _choice_kind(value: Any) -> str:
-    if isinstance(value, str):
-        return "~text"
-    kind = field_of(value, "type")
-    # LiteLLM's proxy writes what Anthropic's clients ask it for as an object.
-    if kind in ("none", "auto", "required", "any"):
-        return "~mode"
-    return "~allowed" if kind == "allowed_tools" else "~function"
 
 
 class Format(Body):
@@ -122,7 +111,7 @@ class ResponsesBody(QuestionBody, SamplingBody):
             | Annotated[ChosenMode, Tag("~mode")]
             | Annotated[ChosenAmong, Tag("~allowed")]
             | Annotated[ChosenTool, Tag("~function")],
-            Discriminator(_choice_kind),
+            Discriminator(choice_kind),
         ]
         | None
     ) = None

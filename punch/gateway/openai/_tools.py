@@ -123,10 +123,12 @@ class ChosenAmong(Body):
         return (self.allowed_tools.mode if self.allowed_tools is not None else self.mode) or "auto"
 
 
-def _choice_kind(value: Any) -> str:
+def choice_kind(value: Any) -> str:
+    """Which form of a choice of tools *value* has, as the tag of the model that reads it."""
     if isinstance(value, str):
         return "~text"
     kind = field_of(value, "type")
+    # LiteLLM's proxy writes what Anthropic's clients ask it for as an object.
     if kind in ("none", "auto", "required", "any"):
         return "~mode"
     return "~allowed" if kind == "allowed_tools" else "~function"
@@ -137,7 +139,7 @@ ToolChoice = Annotated[
     | Annotated[ChosenMode, Tag("~mode")]
     | Annotated[ChosenAmong, Tag("~allowed")]
     | Annotated[ChosenFunction, Tag("~function")],
-    Discriminator(_choice_kind),
+    Discriminator(choice_kind),
 ]
 
 
