@@ -28,6 +28,7 @@ usage: punch COMMAND ...
   punch join        join a closed namespace with the code of an invite
   punch members     list who is in a closed namespace, and remove members
   punch leave       take a closed namespace off this machine
+  punch down        end the programs of punch that run on this machine
   punch peers       show the listeners of a namespace, again every second
   punch why         tell what was decided for a request, why, and what came of it
   punch replay      decide what is in a decision log again, with another policy
@@ -75,6 +76,12 @@ def _leave(arguments: Sequence[str]) -> int:
     return leave(arguments)
 
 
+def _down(arguments: Sequence[str]) -> int:
+    from .cli.running._down import down
+
+    return down(arguments)
+
+
 def _serve(arguments: Sequence[str]) -> int:
     # Here: an HTTP server takes half a second to import.
     from .gateway.__main__ import main
@@ -102,6 +109,7 @@ COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "join": _join,
     "members": _members,
     "leave": _leave,
+    "down": _down,
     "peers": peers,
     "why": why,
     "replay": replay,

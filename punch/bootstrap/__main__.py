@@ -84,7 +84,7 @@ async def serve(settings: BootstrapSettings, shutdown: Shutdown) -> ExitCode:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the program, or the command of `punch` with these *arguments*; its exit code."""
     name = "python -m punch.bootstrap" if arguments is None else "punch bootstrap"
-    return run_program(name, ABOUT, BootstrapSettings, serve, arguments)
+    return run_program(name, ABOUT, BootstrapSettings, serve, arguments, stays=True)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ import os
 import signal
 import sys
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import nullcontext
 from typing import TypeVar
 
 import attrs
@@ -21,6 +22,7 @@ from ._exits import ExitCode, exit_code
 from ._logs import configure_logging
 from ._output import plain
 from ._streams import only, with_streams
+from .running import noted
 
 # What each signal means to whoever asks for our exit code, where it ended the program before it
 # was done. Ctrl-Break stands in for SIGTERM on Windows.
@@ -136,6 +138,8 @@ def run_program(
     kind: type[P],
     program: Callable[[P, Shutdown], Awaitable[ExitCode]],
     arguments: Sequence[str] | None = None,
+    *,
+    stays: bool = False,
 ) -> int:
     """Run a program and return its exit code; an error becomes a sentence on standard error.
 
@@ -145,13 +149,15 @@ def run_program(
       kind: Its settings.
       program: What to run.
       arguments: What was typed after its name; by default the arguments of this process.
+      stays: Whether it runs until it is told to end, also by `punch down`.
 
     """
 
     def run(settings: P) -> ExitCode:
         configure_logging(settings.log_level)
         _calm_collector()
-        return trio.run(_supervise, program, settings)
+        with noted(name) if stays else nullcontext():
+            return trio.run(_supervise, program, settings)
 
     return run_command(name, about, kind, run, arguments)
 

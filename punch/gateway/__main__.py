@@ -225,7 +225,7 @@ def gateway_settings(settings: GatewaySettings) -> HttpSettings:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the program, or the command of `punch` with these *arguments*; its exit code."""
     name = "python -m punch.gateway" if arguments is None else "punch serve"
-    return run_program(name, ABOUT, GatewaySettings, serve, arguments)
+    return run_program(name, ABOUT, GatewaySettings, serve, arguments, stays=True)
 
 
 if __name__ == "__main__":

@@ -31,7 +31,7 @@ async def listen(settings: ListenerSettings, shutdown: Shutdown) -> ExitCode:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the program, or the command of `punch` with these *arguments*; its exit code."""
     name = "python -m punch.listener" if arguments is None else "punch listener"
-    return run_program(name, ABOUT, ListenerSettings, listen, arguments)
+    return run_program(name, ABOUT, ListenerSettings, listen, arguments, stays=True)
 
 
 if __name__ == "__main__":

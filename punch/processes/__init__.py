@@ -6,6 +6,7 @@ as ready, is said by the rooms that run one.
 
 from ._child import Child, LastLines, describe_exit, open_child, start_child
 from ._loading import tell_loading
+from ._marks import ProcessMark
 from ._restarts import Restarts
 from ._supervisor import Supervised, SupervisorStatistics, open_supervised
 
@@ -16,6 +17,7 @@ __all__ = [
     "LastLines",
     "describe_exit",
     "tell_loading",
+    "ProcessMark",
     "Restarts",
     "open_supervised",
     "Supervised",
