@@ -17,7 +17,7 @@ import trio
 
 from .._background import open_background
 from .._logs import get_logger
-from ..exceptions import BackendCrashed
+from ..exceptions import BackendCrashed, PunchError
 from ._child import GRACE_SECONDS, Child, LastLines, describe_exit, open_child
 from ._loading import tell_loading
 from ._restarts import Restarts
@@ -28,6 +28,9 @@ State = Literal["starting", "ready", "restarting", "failed", "stopped"]
 
 # 40 GB from a slow disk take minutes; a program that needs longer than this is stuck.
 START_SECONDS = 600.0
+
+# Before a start: what is asked of other machines is answered within seconds, or not at all.
+PREPARE_SECONDS = 60.0
 
 # A request that comes while the program restarts waits this long: less than a dialer's
 # patience, more than the load of a model that is in the page cache.
@@ -65,6 +68,8 @@ class Launch:
     """How a program is started, each time anew; the fields are as in `open_supervised`."""
 
     command: Callable[[], Sequence[str]]
+    prepare: Callable[[], Awaitable[None]] | None
+    prepare_timeout: float
     name: str
     env: Mapping[str, str]
     stdin: bytes | None
@@ -105,10 +110,9 @@ class Supervised:
         self._child: Child | None = None
         self._output = LastLines()
         self._changed = trio.Event()
-        self._stopping = False
-        self._late = False
+        self._stopping = self._late = self._is_killed_at_work = False
         self._killed_for: Ending | None = None
-        self._waiting = trio.CancelScope()
+        self._waiting, self._wanted = trio.CancelScope(), trio.Event()
         self.ended = trio.Event()
         """Set once the program is gone for good."""
 
@@ -194,21 +198,31 @@ class Supervised:
             return error
         return BackendCrashed(f"{self._reason or 'it ended'} ({error})", engine_died=True)
 
-    def kill(self, why: str) -> None:
+    def kill(self, why: str, *, loading_too: bool = False) -> None:
         """Kill the program, with all that it has started, since it is stuck; it is started again.
 
         Args:
           why: How that was seen, for the log and for error texts: ``it made nothing for 10 s``.
+          loading_too: Also before it is ready, which counts as a crash. Otherwise that is left to
+            the limit of its start.
 
         """
-        if self._child is None or self._child.returncode is not None or not self._is("ready"):
+        if self._child is None or self._child.returncode is not None:
+            return
+        if self._why_killed() is not None or not (loading_too or self._is("ready")):
             return
         self._killed_for = Ending(f"{self.name} was killed: {why}")
+        self._is_killed_at_work = self._is("ready")
         log.warning("an engine is stuck and is killed", engine=self.name, pid=self.pid, why=why)
         # Before the process is gone: a request that comes now must wait for the next run.
-        self._started_at = trio.current_time()
-        self._change("restarting", self._killed_for)
+        if self._is_killed_at_work:
+            self._started_at = trio.current_time()
+            self._change("restarting", self._killed_for)
         self._child.kill()
+
+    def start_now(self) -> None:
+        """Start the program at once if it waits for its next start: what it lacked is there."""
+        self._wanted.set()
 
     def stop(self) -> None:
         """End the program and do not start it again; `ended` is set when it is gone."""
@@ -236,9 +250,10 @@ class Supervised:
             if self._is_stopping():
                 return
             if (why := self._why_killed()) is not None:
-                was_ready = True
-                await self._wait_to_start(self._restarts.killed(), why)
-                continue
+                was_ready, reason = True, why
+                if self._is_killed_at_work:
+                    await self._wait_to_start(self._restarts.killed(), why)
+                    continue
             was_ready = was_ready or self._is("ready")
             if not was_ready:
                 if self._starts < 3 and self._launch.retry_start(self.last_lines):
@@ -260,20 +275,22 @@ class Supervised:
         await self._pause(pause)
 
     async def _pause(self, seconds: float) -> None:
-        self._waiting = trio.CancelScope()
+        self._waiting, self._wanted = trio.CancelScope(), trio.Event()
         if self._stopping:
             return
-        with self._waiting:
-            await trio.sleep(seconds)
+        with self._waiting, trio.move_on_after(seconds):
+            await self._wanted.wait()
 
     async def _run_once(self) -> Ending:
         """Run the program until it ends or `stop` is called; why it ended."""
         self._starts += 1
         self._started_at = trio.current_time()
         self._output = LastLines(self._launch.on_line)
-        watching = trio.CancelScope()
-        self._waiting = trio.CancelScope()
         self._late = False
+        self._waiting = trio.CancelScope()
+        if (failure := await _prepare(self._launch, self._waiting)) is not None:
+            return failure
+        watching, self._waiting = trio.CancelScope(), trio.CancelScope()
         try:
             async with open_child(
                 self._launch.command(),
@@ -302,23 +319,16 @@ class Supervised:
         finally:
             self._child = None
         assert child.returncode is not None
-        why = f"ended with {describe_exit(child.returncode)}"
-        if self._late:
-            why = f"was not ready within {self._launch.start_timeout:g} s"
-        return Ending(f"{self.name} {why}", self._quote())
+        return _ending(self._launch, child.returncode, self.last_lines, is_late=self._late)
 
     async def _watch(self, scope: trio.CancelScope) -> None:
         """Poll `ready` until it says yes, and tell meanwhile how far the program is."""
         with scope:
-            with trio.move_on_after(self._launch.start_timeout) as patience:
-                async with open_background() as nursery:
-                    nursery.start_soon(
-                        tell_loading, self.name, lambda: self._child, self._launch.model_bytes
-                    )
-                    await _until(self._launch.ready)
-            if patience.cancelled_caught:
+            if not await _becomes_ready(self._launch, lambda: self._child):
                 self._late = True
                 self._waiting.cancel()
+                return
+            if self._why_killed() is not None:
                 return
             self._loaded_in = trio.current_time() - self._started_at
             self._restarts.is_ready(trio.current_time())
@@ -335,10 +345,44 @@ class Supervised:
         changed, self._changed = self._changed, trio.Event()
         changed.set()
 
-    def _quote(self) -> str:
-        lines = [line for line in self.last_lines if not _CHATTER.match(line)]
-        lines = (lines or list(self.last_lines))[-_QUOTED_LINES:]
-        return "; it printed nothing" if not lines else "; its last lines:\n  " + "\n  ".join(lines)
+
+def _ending(launch: Launch, code: int, last_lines: Sequence[str], *, is_late: bool) -> Ending:
+    why = f"ended with {describe_exit(code)}"
+    if is_late:
+        why = f"was not ready within {launch.start_timeout:g} s"
+    return Ending(f"{launch.name} {why}", _quote(last_lines))
+
+
+def _quote(last_lines: Sequence[str]) -> str:
+    lines = [line for line in last_lines if not _CHATTER.match(line)]
+    lines = (lines or list(last_lines))[-_QUOTED_LINES:]
+    return "; it printed nothing" if not lines else "; its last lines:\n  " + "\n  ".join(lines)
+
+
+async def _prepare(launch: Launch, scope: trio.CancelScope) -> Ending | None:
+    """Have what a start needs made ready, until *scope* is cancelled; why that failed, if so."""
+    if launch.prepare is None:
+        return None
+    with scope, trio.move_on_after(launch.prepare_timeout) as patience:
+        try:
+            await launch.prepare()
+        except PunchError as error:
+            return Ending(f"{launch.name} could not be started: {error}")
+    if scope.cancelled_caught:
+        return Ending(f"{launch.name} was stopped")
+    if patience.cancelled_caught:
+        seconds = f"{launch.prepare_timeout:g} s"
+        return Ending(f"{launch.name} was not started: what it needs was not there in {seconds}")
+    return None
+
+
+async def _becomes_ready(launch: Launch, child: Callable[[], Child | None]) -> bool:
+    """Whether the program is ready in time."""
+    with trio.move_on_after(launch.start_timeout) as patience:
+        async with open_background() as nursery:
+            nursery.start_soon(tell_loading, launch.name, child, launch.model_bytes)
+            await _until(launch.ready)
+    return not patience.cancelled_caught
 
 
 async def _until(ready: Callable[[], Awaitable[bool]]) -> None:
@@ -363,6 +407,8 @@ async def open_supervised(
     retry_start: Callable[[Sequence[str]], bool] = lambda lines: False,
     on_line: Callable[[str], None] | None = None,
     model_bytes: int | None = None,
+    prepare: Callable[[], Awaitable[None]] | None = None,
+    prepare_timeout: float = PREPARE_SECONDS,
 ) -> AsyncIterator[Supervised]:
     """Run a program and keep it running; enter when it is ready, end it on the way out.
 
@@ -377,6 +423,9 @@ async def open_supervised(
       retry_start: Given the last lines of a first start that failed: was it bad luck?
       on_line: Called with every line that it prints.
       model_bytes: Size of the model that it loads, for the log; `None` if not known.
+      prepare: Awaited before every start, in front of *argv*: finds and reserves what the program
+        needs. A `PunchError` of it is a start that failed, with its words.
+      prepare_timeout: Seconds that *prepare* may take.
 
     Raises:
       BackendCrashed: if the first start fails; the text has the program's last lines.
@@ -384,6 +433,8 @@ async def open_supervised(
     """
     launch = Launch(
         command=argv if callable(argv) else lambda: argv,
+        prepare=prepare,
+        prepare_timeout=prepare_timeout,
         name=name,
         env=env or {},
         stdin=stdin,

@@ -15,7 +15,7 @@ import pytest
 import trio
 from integration.programs import alive
 
-from punch.exceptions import BackendCrashed, ConfigurationError
+from punch.exceptions import BackendCrashed, ConfigurationError, PeerRefused
 from punch.llama_cpp import _program, ask_program, find_completion, find_server
 from punch.processes import Supervised, _restarts, open_supervised
 from punch.processes._child import KEPT_LINES, MAX_LINE_BYTES
@@ -195,6 +195,129 @@ async def test_the_last_lines_are_bounded(tmp_path: Path) -> None:
         async with supervised(tmp_path, code.split(";")[0] + "\n" + FOREVER) as child:
             await until(lambda: bool(child.last_lines))
             assert len(child.last_lines[0]) == MAX_LINE_BYTES
+
+
+async def test_what_a_start_needs_is_prepared_before_each(tmp_path: Path) -> None:
+    """It is done when the command is asked for, at the first start and at every other."""
+    done: list[str] = []
+
+    async def prepare() -> None:
+        await trio.sleep(0.01)
+        done.append("prepared")
+
+    with trio.fail_after(LIMIT):
+        async with supervised(tmp_path, FOREVER, prepare=prepare) as child:
+            assert done == ["prepared"]
+            child.kill("a part of it is gone")
+            await child.wait_ready()
+            assert done == ["prepared"] * 2
+            assert child.statistics().starts == 2
+
+
+async def test_a_start_that_cannot_be_prepared_is_one_that_failed(tmp_path: Path) -> None:
+    """With the words of what failed, and nothing was started."""
+
+    async def prepare() -> None:
+        raise PeerRefused("nobody lends anything")
+
+    with trio.fail_after(LIMIT):
+        with pytest.raises(BackendCrashed, match="program could not be started: nobody lends"):
+            async with supervised(tmp_path, READY + "time.sleep(1000)", prepare=prepare):
+                pass
+    assert not (tmp_path / "ready").exists()
+
+
+async def test_preparing_has_a_limit(tmp_path: Path) -> None:
+    """Whatever it waits for."""
+    with trio.fail_after(LIMIT):
+        with pytest.raises(BackendCrashed, match=r"what it needs was not there in 0\.2 s"):
+            async with supervised(
+                tmp_path, FOREVER, prepare=trio.sleep_forever, prepare_timeout=0.2
+            ):
+                pass
+
+
+async def test_a_program_that_cannot_be_prepared_again_is_down_until_it_can(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After five failures it is down, and who knows that it can be started again says so."""
+    monkeypatch.setattr(_restarts, "MIN_PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr(_restarts, "MIN_LOOP_PAUSE_SECONDS", 1000.0)
+    missing = ""
+
+    async def prepare() -> None:
+        if missing:
+            raise PeerRefused(missing)
+
+    with trio.fail_after(LIMIT):
+        async with supervised(tmp_path, FOREVER, prepare=prepare) as child:
+            missing = "nobody is left"
+            child.kill("a part of it is gone")
+            await until(lambda: child.state == "failed")
+            assert child.trouble is not None
+            assert "5 times in a row: program could not be started: nobody is left" in child.trouble
+            missing = ""
+            child.start_now()
+            await until(lambda: child.state == "ready")
+            assert child.trouble is None
+
+
+async def test_preparing_ends_with_the_context(tmp_path: Path) -> None:
+    """Nobody waits for what is needed no more."""
+    waiting = trio.Event()
+    calls = 0
+
+    async def prepare() -> None:
+        nonlocal calls
+        calls += 1
+        if calls > 1:
+            waiting.set()
+            await trio.sleep_forever()
+
+    with trio.fail_after(LIMIT):
+        async with supervised(tmp_path, FOREVER, prepare=prepare, prepare_timeout=1000) as child:
+            child.kill("a part of it is gone")
+            await waiting.wait()
+        assert child.state == "stopped"
+
+
+async def test_a_program_may_be_killed_before_it_is_ready(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By who knows that it never will be; that counts as a crash, and it is started again."""
+    monkeypatch.setattr(_restarts, "MIN_PAUSE_SECONDS", 0.01)
+    code = (
+        "import os, time\nflag = os.environ['READY'] + '.second'\n"
+        "if not os.path.exists(flag):\n  open(flag, 'w').close(); time.sleep(1000)\n"
+    )
+
+    async def kill(child: Supervised) -> None:
+        while not (tmp_path / "ready.second").exists():
+            await trio.sleep(0.01)
+        child.kill("left to the limit of its start")
+        assert child.statistics().reason is None
+        child.kill("a part of it is gone", loading_too=True)
+
+    children: list[Supervised] = []
+    run = Supervised.run
+
+    async def noted(self: Supervised) -> None:
+        children.append(self)
+        await run(self)
+
+    monkeypatch.setattr(Supervised, "run", noted)
+    with trio.fail_after(LIMIT):
+        async with trio.open_nursery() as nursery:
+
+            async def killer() -> None:
+                await until(lambda: bool(children))
+                await kill(children[0])
+
+            nursery.start_soon(killer)
+            async with supervised(tmp_path, code + FOREVER) as child:
+                statistics = child.statistics()
+    assert (statistics.starts, statistics.crashes_in_a_row) == (2, 1)
+    assert statistics.reason == "program was killed: a part of it is gone"
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="PR_SET_PDEATHSIG")
