@@ -35,6 +35,7 @@ from ._running import serving
 from ._serving import open_door, open_upkeep
 from .calls import (
     CreatedInvite,
+    InviteStatus,
     MemberStatus,
     approve_newcomer,
     create_invite,
@@ -45,6 +46,7 @@ from .calls import (
     join_namespace,
     join_nearby,
     joined_namespaces,
+    list_invites,
     list_members,
     list_newcomers,
     refuse_newcomer,
@@ -76,6 +78,8 @@ __all__ = [
     "find_namespace",
     "create_invite",
     "CreatedInvite",
+    "list_invites",
+    "InviteStatus",
     "join_namespace",
     "join_nearby",
     "list_newcomers",

@@ -7,6 +7,7 @@ it is made, and a withdrawn one no longer. The secret of an invite is in this fi
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from hashlib import sha256
@@ -191,7 +192,7 @@ def find_invite(home: Home, which: str, *, now: float) -> Invite:
     )
 
 
-def withdraw_invite(home: Home, which: str, *, now: float) -> Invite:
+def withdraw_invite(home: Home, which: str, *, now: float | None = None) -> Invite:
     """Take an invite back: whoever holds its code hears that it was, and is let in no more.
 
     Those who have used it stay members.
@@ -199,12 +200,13 @@ def withdraw_invite(home: Home, which: str, *, now: float) -> Invite:
     Args:
       home: The namespace.
       which: See `find_invite`.
-      now: UTC, in seconds since 1970.
+      now: UTC, in seconds since 1970; by default what it is.
 
     Raises:
       ConfigurationError: if there is none, it is over already, or the file cannot be written.
 
     """
+    now = time.time() if now is None else now
     found = find_invite(home, which, now=now)
     with changed_invites(home) as invites:
         # Meanwhile somebody may have used it.

@@ -162,6 +162,24 @@ async def test_an_invite_says_where_it_is_redeemed(tmp_path: Path) -> None:
         punch.create_invite(home, at=["a b"])
 
 
+async def test_invites_are_listed_without_their_codes(tmp_path: Path) -> None:
+    """Those first that can still be used; one that was withdrawn is of no use to anybody."""
+    home = punch.create_namespace("home", called="attic", folder=tmp_path)
+    first = punch.create_invite(home, uses=2, name="desk", at=["192.0.2.7:9"])
+    second = punch.create_invite(home, short=True, seconds=60, at=["192.0.2.7:9"])
+    assert punch.withdraw_invite(home, first.identifier).identifier == first.identifier
+    shown = punch.list_invites(home)
+    assert [(each.identifier, each.state, each.uses_left, each.short) for each in shown] == [
+        (second.identifier, "open", 1, True),
+        (first.identifier, "withdrawn", 0, False),
+    ]
+    assert (shown[1].name, shown[1].uses, shown[1].used_by) == ("desk", 2, ())
+    for code in (first.code, second.code):
+        assert code not in repr(shown)
+    with pytest.raises(ConfigurationError, match="withdrawn"):
+        punch.withdraw_invite(home, "desk")
+
+
 async def test_a_machine_nearby_is_approved_by_its_digits_alone(tmp_path: Path) -> None:
     """Its name is its own word; a machine nearby could call itself like another."""
     async with open_admin(tmp_path) as admin:

@@ -4,21 +4,11 @@ from __future__ import annotations
 
 import json
 import sys
-import time
-from collections.abc import Mapping
 from typing import Any
 
 import attrs
 
-from ...access import Invite, Lock
-from ...capability import PeerId
-from ...membership import (
-    MemberRecord,
-    read_invites,
-    read_members,
-    read_removals,
-    withdraw_invite,
-)
+from ...membership import InviteStatus, list_invites, withdraw_invite
 from ...settings import SWITCH, TEXT, argument, of, setting
 from .._columns import aligned
 from .._exits import ExitCode
@@ -51,13 +41,10 @@ class WithdrawSettings(NamespaceSettings):
 
 def _list(settings: ListSettings) -> ExitCode:
     home = home_of(settings.namespace)
-    lock, members = read_removals(home), read_members(home.folder)
-    rows = [_as_data(each, lock, members) for each in read_invites(home).all]
-    # What can still be used first.
-    rows.sort(key=lambda row: (row["state"] != "open", row["ends"]))
+    rows = list_invites(home)
     if settings.json:
         for row in rows:
-            print(json.dumps(row))
+            print(json.dumps(_as_data(row)))
         return ExitCode.OK
     if not rows:
         print(
@@ -69,43 +56,28 @@ def _list(settings: ListSettings) -> ExitCode:
     return ExitCode.OK
 
 
-def _as_data(invite: Invite, lock: Lock, members: Mapping[PeerId, MemberRecord]) -> dict[str, Any]:
-    outcome = invite.outcome(time.time(), lock)
-    known = (members.get(use.key) for use in invite.used_by)
-    return {
-        "invite": invite.identifier,
-        "state": "guessed wrong" if outcome == "unknown" else outcome.replace("_", " "),
-        "uses": invite.uses,
-        "uses_left": invite.uses - len(invite.used_by) if outcome == "open" else 0,
-        "ends": invite.ends,
-        "name": invite.name,
-        "scopes": sorted(invite.scopes),
-        "mine": invite.is_mine,
-        "short": invite.is_short,
-        "used_by": [
-            (record.name if record is not None else "") or use.key
-            for use, record in zip(invite.used_by, known, strict=True)
-        ],
-    }
+def _as_data(row: InviteStatus) -> dict[str, Any]:
+    fields = attrs.asdict(row, recurse=False)
+    return {"invite": fields.pop("identifier"), **fields, "scopes": sorted(row.scopes)}
 
 
-def _cells(row: dict[str, Any]) -> tuple[str, ...]:
-    may = ", ".join(row["scopes"]) + (" (mine)" if row["mine"] else "")
+def _cells(row: InviteStatus) -> tuple[str, ...]:
+    may = ", ".join(sorted(row.scopes)) + (" (mine)" if row.mine else "")
     cells = (
-        row["invite"],
-        row["state"],
-        f"{row['uses_left']} of {row['uses']}",
-        day_of(row["ends"], "%Y-%m-%d %H:%M"),
-        row["name"] or "-",
+        row.identifier,
+        row.state,
+        f"{row.uses_left} of {row.uses}",
+        day_of(row.ends, "%Y-%m-%d %H:%M"),
+        row.name or "-",
         may,
-        ", ".join(row["used_by"]) or "-",
+        ", ".join(row.used_by) or "-",
     )
     return tuple(map(plain, cells))
 
 
 def _withdraw(settings: WithdrawSettings) -> ExitCode:
     home = home_of(settings.namespace)
-    invite = withdraw_invite(home, settings.which, now=time.time())
+    invite = withdraw_invite(home, settings.which)
     stays = ""
     if invite.used_by:
         stays = (

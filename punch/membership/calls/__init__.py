@@ -3,7 +3,7 @@
 Each blocks for as long as a few small files take, except those that join, which talk to members.
 """
 
-from ._invites import CreatedInvite, create_invite
+from ._invites import CreatedInvite, InviteStatus, create_invite, list_invites
 from ._members import (
     MemberStatus,
     approve_newcomer,
@@ -32,6 +32,8 @@ __all__ = [
     # letting machines in
     "create_invite",
     "CreatedInvite",
+    "list_invites",
+    "InviteStatus",
     "list_newcomers",
     "approve_newcomer",
     "refuse_newcomer",

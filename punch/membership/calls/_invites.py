@@ -1,4 +1,4 @@
-"""Makes an invite as text, with the addresses at which this machine serves its namespace."""
+"""Makes an invite as text, with the addresses where this machine serves, and lists those made."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ import attrs
 from ...discovery import parse_bootstrap
 from ...network import Address
 from .._home import Home
-from .._invites import make_invite
+from .._invites import make_invite, read_invites
+from .._members import read_members
+from .._removing import read_removals
 from .._running import serving
 
 
@@ -32,6 +34,73 @@ class CreatedInvite:
 
     identifier: str
     """Names the invite among those of this machine; no secret."""
+
+
+@attrs.frozen(kw_only=True)
+class InviteStatus:
+    """An invite that this machine has made, and how it is now."""
+
+    identifier: str
+    """Names it among those of this machine; no secret."""
+
+    state: str
+    """``open``, ``used up``, ``expired``, ``withdrawn`` or ``guessed wrong``."""
+
+    uses: int
+    """How many machines it was for."""
+
+    uses_left: int
+    """How many may still use it."""
+
+    ends: int
+    """When it ends, in seconds of UTC since 1970."""
+
+    name: str
+    """What the machine is to be called; empty if it may say."""
+
+    scopes: frozenset[str]
+    """What the machine may do."""
+
+    mine: bool
+    """Whether the machine is of the same owner as this one."""
+
+    short: bool
+    """Whether the code is a number and two words, good for one try."""
+
+    used_by: tuple[str, ...]
+    """The machines that have used it: their names, and the key of one without a name."""
+
+
+def list_invites(home: Home) -> tuple[InviteStatus, ...]:
+    """The invites of this machine, those first that can still be used; as ``punch invite list``.
+
+    Raises:
+      ConfigurationError: if a file is damaged.
+
+    """
+    lock, members, now = read_removals(home), read_members(home.folder), time.time()
+    found = []
+    for each in read_invites(home).all:
+        outcome = each.outcome(now, lock)
+        known = [members.get(use.key) for use in each.used_by]
+        found.append(
+            InviteStatus(
+                identifier=each.identifier,
+                state="guessed wrong" if outcome == "unknown" else outcome.replace("_", " "),
+                uses=each.uses,
+                uses_left=each.uses - len(each.used_by) if outcome == "open" else 0,
+                ends=each.ends,
+                name=each.name,
+                scopes=each.scopes,
+                mine=each.is_mine,
+                short=each.is_short,
+                used_by=tuple(
+                    (record.name if record is not None else "") or use.key
+                    for use, record in zip(each.used_by, known, strict=True)
+                ),
+            )
+        )
+    return tuple(sorted(found, key=lambda each: (each.state != "open", each.ends)))
 
 
 def create_invite(
