@@ -5,6 +5,9 @@ Which program to run, and with what, is decided by the backends and the cluster.
 
 from ._named import Named, read_named
 from ._program import Program, ask_program, find_completion, find_server, list_gpus
+from ._rpc_frames import RpcCounts, RpcFrames
+from ._rpc_hello import rpc_hello
+from ._rpc_protocol import RpcDevice, RpcFacts, RpcVersion
 
 __all__ = [
     "Named",
@@ -14,4 +17,11 @@ __all__ = [
     "ask_program",
     "find_completion",
     "list_gpus",
+    # ---- RPC ----
+    "RpcVersion",
+    "RpcDevice",
+    "RpcFacts",
+    "rpc_hello",
+    "RpcCounts",
+    "RpcFrames",
 ]
