@@ -42,8 +42,14 @@ MAX_REMEMBERED_CHAINS = 4096
 MAX_REMEMBERED_SIGNATURES = 8192
 """Of admins and machines, each once: some hundred bytes each."""
 
-NEEDED = {"dialer": "dial", "listener": "listen", "worker": "lend", "relay": "relay"}
-"""The scope that each role needs; other roles need none."""
+NEEDED = {
+    "dialer": "dial",
+    "listener": "listen",
+    "worker": "lend",
+    "borrower": "borrow",
+    "relay": "relay",
+}
+"""The scope that each role needs; other roles need none. A borrower is one at a worker's door."""
 
 STRANGER = Refusal(
     rule="no_grant",

@@ -35,7 +35,7 @@ from ..wire import (
 )
 from ._announcement import Announcement
 from ._bootstraps import bootstrap_sources
-from ._known_member import KnownMember, known_member
+from ._known_member import KnownMember, known_member, with_role
 from ._known_peers import KnownPeers
 from ._listed import SHARED_BY_OTHERS, SHARED_IDENTITY_TEXT, Listed, first_hand, seen_by, stamp_of
 from ._reach import OwnReach, combined
@@ -150,6 +150,11 @@ class Directory:
         return MappingProxyType(self._listeners)
 
     @property
+    def workers(self) -> Mapping[PeerId, KnownMember]:
+        """The workers of the namespace, which may be listeners too, ourselves left out."""
+        return MappingProxyType(with_role(self._members, "worker"))
+
+    @property
     def membership(self) -> Membership | None:
         """Our membership of the namespace; `None` if it is open."""
         return self._membership
@@ -255,8 +260,9 @@ class Directory:
 
     def _found(self, listed: Listed, sighting: Sighting) -> None:
         """Merge what a source says, and tell the watchers."""
+        listed.is_besides = sighting.needs_members
         if sighting.trouble is not None:
-            listed.is_working, listed.is_besides = False, sighting.needs_members
+            listed.is_working = False
             listed.trouble, listed.is_final = sighting.trouble, sighting.is_final
             if all(each.is_final or each.is_idle for each in self._listed if not each.is_ours):
                 self.refused.set()
@@ -264,7 +270,6 @@ class Directory:
             self._tell()
             return
         listed.trouble, listed.is_final = None, False
-        listed.is_besides = sighting.needs_members
         own = self._node.peer_id
         if sighting.notices is not None:
             listed.note(sighting.notices, own)
@@ -314,8 +319,7 @@ class Directory:
                 named.setdefault(peer_id, set()).add(listed.source.name)
                 if peer_id in listed.near:
                     near.add((peer_id, registration.incarnation))
-                known = newest.get(peer_id)
-                if known is None or stamp_of(known) < stamp_of(registration):
+                if stamp_of(newest.setdefault(peer_id, registration)) < stamp_of(registration):
                     newest[peer_id] = registration
         self._members = {
             peer_id: known_member(
@@ -330,11 +334,7 @@ class Directory:
             for peer_id, registration in newest.items()
         }
         self._twins &= self._members.keys()
-        self._listeners = {
-            peer_id: member
-            for peer_id, member in self._members.items()
-            if "listener" in member.roles
-        }
+        self._listeners = with_role(self._members, "listener")
 
 
 def lan_source(node: Node, lan: Lan, checks: Checks, *, namespace: str) -> LanSource:

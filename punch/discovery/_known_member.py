@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import lru_cache
 
 import attrs
@@ -75,6 +76,11 @@ def known_member(
         unfit=refused,
         sources=frozenset(sources),
     )
+
+
+def with_role(members: Mapping[PeerId, KnownMember], role: str) -> dict[PeerId, KnownMember]:
+    """Those of *members* that have *role*, whatever others they have."""
+    return {peer_id: member for peer_id, member in members.items() if role in member.roles}
 
 
 @lru_cache(maxsize=MAX_LISTED)

@@ -13,7 +13,19 @@ from ._codec import (
     encode_map,
     encode_registration,
 )
-from ._decoders import BadValue, Decoder, binary, integer, label, many, one_of, record, set_of
+from ._decoders import (
+    BadValue,
+    Decoder,
+    binary,
+    flag,
+    integer,
+    label,
+    many,
+    number,
+    one_of,
+    record,
+    set_of,
+)
 from ._estimates import DEFAULT_OUTPUT_TOKENS, tokens_of, usual_output
 from ._fingerprint import fingerprint
 from ._frame_buffer import FrameBuffer
@@ -194,6 +206,8 @@ __all__ = [
     "one_of",
     "label",
     "integer",
+    "number",
+    "flag",
     "binary",
     # what may be in a message
     "LIMITS",

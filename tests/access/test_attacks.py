@@ -673,7 +673,7 @@ def test_a_door_that_forgets_what_it_needs_is_asked_by_role() -> None:
     lock = HOME.lock()
     found = lock.judge(only.peer_id, only.encoded, NOW)
     assert isinstance(found, Member)
-    for role in ("dialer", "listener", "worker", "relay"):
+    for role in ("dialer", "listener", "worker", "borrower", "relay"):
         refusal = lock.admit(
             only.peer_id,
             Introduction(namespace="home", roles=frozenset({role}), grant=only.encoded),

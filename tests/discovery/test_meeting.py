@@ -280,6 +280,7 @@ async def test_a_peer_of_both_roles_needs_one_identity_and_one_stream(
     """It is found by others, and finds them; itself it leaves out."""
     seen: dict[str, set[PeerId]] = {}
     everybody: dict[str, set[PeerId]] = {}
+    workers: dict[str, dict[str, tuple[str, ...]]] = {}
     with trio.fail_after(LIMIT):
         async with trio.open_nursery() as nursery:
             network = MemoryNetwork(nursery)
@@ -291,6 +292,9 @@ async def test_a_peer_of_both_roles_needs_one_identity_and_one_stream(
                     await trio.sleep(50)
                     seen[name] = set(membership.listeners)
                     everybody[name] = set(membership.members)
+                    workers[name] = {
+                        peer: member.addresses for peer, member in membership.workers.items()
+                    }
 
             async with open_bootstrap(node) as server:
                 for name in ("both", "twin"):
@@ -309,6 +313,8 @@ async def test_a_peer_of_both_roles_needs_one_identity_and_one_stream(
     assert seen["twin"] == {"both", "l"}
     assert seen["l"] == seen["w"] == set(), "they dial nobody"
     assert everybody["d"] == {"both", "twin", "l", "w"}
+    assert workers["d"] == {"w": network.node("w").addresses}
+    assert workers["l"] == {}
 
 
 class Old:
