@@ -90,6 +90,8 @@ from .routing import (
     Policy,
     RouteRequest,
     Scorer,
+    Startable,
+    StartableOffer,
 )
 from .routing.names import Alias, Aliases, Wishes
 from .wire import (
@@ -309,6 +311,8 @@ __all__ = [
     "Scorer",
     "Filter",
     "RouteRequest",
+    "StartableOffer",
+    "Startable",
     "Decision",
     "Assessment",
     "Candidate",

@@ -105,6 +105,10 @@ class ModelOffer:
     split: bool = False
     """Whether it runs over several machines, each of which reads what is asked; minor 1."""
 
+    own_workers: bool = False
+    """Whether all machines of a split are of its peer's owner; false also where that is not known.
+    Minor 2."""
+
     loaded_bytes: int | None = None
     """Memory that the loaded model takes, in bytes, as its engine says; minor 2."""
 

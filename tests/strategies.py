@@ -110,6 +110,7 @@ offers = st.builds(
     architecture=maybe(st.text(labels, min_size=1, max_size=8)),
     embedding_length=maybe(st.integers(1, 1 << 24)),
     split=st.booleans(),
+    own_workers=st.booleans(),
     loaded_bytes=maybe(counts),
     gpu_bytes=maybe(counts),
 )

@@ -30,6 +30,7 @@ from ._simple import Chance, LeastRequests, PrefixAffinity, RoundRobin, TwoChoic
 from ._stalls import Pace, StallDetector, floor_within
 from ._stops import StopAcrossPeers
 from ._weighted_sum import PRESETS, WeightedSum, factors
+from .starts import Startable, StartableOffer, Starts
 
 DEFAULT = Policy(
     name="completion-time",
@@ -72,6 +73,10 @@ __all__ = [
     "LearnedState",
     "Lengths",
     "PrefixIndex",
+    # what could be started
+    "StartableOffer",
+    "Startable",
+    "Starts",
     # filters
     "Filter",
     "STANDARD_FILTERS",

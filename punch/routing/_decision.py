@@ -11,6 +11,7 @@ from ..capability import PeerId
 from ..peers import Candidate
 from ._filters import Filter
 from ._request import RouteRequest
+from .starts import NO_STARTS, Startable
 
 
 @attrs.frozen(kw_only=True)
@@ -46,6 +47,9 @@ class Assessment:
 
     cached_tokens: int = 0
     """Prompt tokens that it probably has in its cache (expected)."""
+
+    start: Startable | None = None
+    """What would have to be started for it, if it does not run."""
 
 
 @attrs.frozen(kw_only=True)
@@ -88,6 +92,9 @@ class Decision:
     reason: str = "first"
     """Why it was needed, see `Reason`."""
 
+    starts: Mapping[str, Startable] = NO_STARTS
+    """Of the candidates that would have to be started: what, by the id of the candidate."""
+
     @property
     def chosen(self) -> Candidate | None:
         """The best candidate, if there is one."""
@@ -97,6 +104,10 @@ class Decision:
     def chosen_peer(self) -> PeerId | None:
         """The peer of the best candidate, if there is one."""
         return self.order[0].peer_id if self.order else None
+
+    def start_of(self, candidate: Candidate) -> Startable | None:
+        """What would have to be started for a candidate; `None` for one that runs."""
+        return self.starts.get(candidate.id)
 
     def best_of(self, peer_id: PeerId | None) -> Candidate | None:
         """The best of a peer's candidates that may be asked, if it has any."""
@@ -158,7 +169,7 @@ class Decision:
 
     def _kept(self, candidate: Candidate, terms: tuple[float, ...]) -> Assessment:
         return Assessment(
-            **_named(candidate),
+            **self._named(candidate),
             score=sum(terms),
             terms=dict(zip(self.term_names, terms, strict=True)),
             hot=candidate.id in self.hot,
@@ -167,21 +178,30 @@ class Decision:
 
     def _lost(self, candidate: Candidate, by: Filter) -> Assessment:
         return Assessment(
-            **_named(candidate),
+            **self._named(candidate),
             removed_by=by.name,
             reason=by.why(self.request, candidate, self.now),
         )
 
-
-def _named(candidate: Candidate) -> dict[str, Any]:
-    named: dict[str, Any] = {"peer_id": candidate.peer_id, "backend": candidate.lane.backend}
-    if candidate.is_one_of_several:
-        named |= {"offer": candidate.offer.id, "lane": candidate.lane.id}
-    return named
+    def _named(self, candidate: Candidate) -> dict[str, Any]:
+        named: dict[str, Any] = {"peer_id": candidate.peer_id, "backend": candidate.lane.backend}
+        start = self.starts.get(candidate.id)
+        if start is not None or candidate.is_one_of_several:
+            named |= {"offer": candidate.offer.id, "lane": candidate.lane.id, "start": start}
+        return named
 
 
 def _as_dict(one: Assessment) -> dict[str, Any]:
     found: dict[str, Any] = {"peer_id": one.peer_id, "backend": one.backend}
     if one.lane is not None:
         found |= {"offer": one.offer, "lane": one.lane}
+    if (start := one.start) is not None:
+        found["start"] = {
+            "seconds": start.seconds,
+            "under_way": start.is_under_way,
+            "waiting": start.waiting,
+            "workers": start.offer.workers,
+            "owners": list(start.offer.owners),
+            "plan": start.offer.plan,
+        }
     return found

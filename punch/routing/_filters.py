@@ -315,7 +315,12 @@ def _keep_private(
     match request.wishes.privacy:
         case "own":
             own = request.wishes.own
-            return [candidate for candidate in candidates if candidate.peer_id in own]
+            return [
+                candidate
+                for candidate in candidates
+                if candidate.peer_id in own
+                and (not (offer := candidate.offer).split or offer.own_workers)
+            ]
         case "whole":
             return [candidate for candidate in candidates if not candidate.offer.split]
     return candidates
@@ -323,6 +328,11 @@ def _keep_private(
 
 def _why_private(request: RouteRequest, candidate: Candidate, now: float) -> str:
     if request.wishes.privacy == "own":
+        if candidate.peer_id in request.wishes.own:
+            return (
+                "runs the model over machines that may be another owner's; the request is for "
+                "those of its own only"
+            )
         return "is of another owner; the request is for peers of its own only"
     return "runs the model over several machines; the request is for one that is whole"
 

@@ -14,6 +14,16 @@ from ._completion_time import SECONDS_PER_FAILURE
 from ._decision import Decision
 from ._filters import STANDARD_FILTERS, Filter
 from ._request import RouteRequest
+from .starts import (
+    NO_STARTS,
+    PREDICTED,
+    Startable,
+    apart,
+    records_of,
+    together,
+    with_start_filters,
+    with_start_terms,
+)
 
 # Candidates this close to the best are equal as far as anybody can tell; taking one of them
 # at random keeps many dialers from choosing the same one at the same moment.
@@ -113,6 +123,7 @@ class Policy:
         now: float,
         rng: Random,
         reason: str = "first",
+        startable: Sequence[Startable] = (),
     ) -> Decision:
         """Order the offers of *peers* that may be asked.
 
@@ -122,26 +133,38 @@ class Policy:
           now: The current time of the clock behind `PeerRecord.seen_at`, in seconds.
           rng: Draws among equals. Pass a seeded one to repeat a decision.
           reason: Why a peer is asked, see `Reason`.
+          startable: What could be started: candidates beside the others, with the seconds of that
+            as the term ``start`` where scores are in seconds.
 
         """
+        filters, starts = self.filters, NO_STARTS
+        scorer = self.scorer
+        if startable:
+            could_be, starts = records_of(startable, now=now)
+            peers = [*peers, *could_be]
+            filters = with_start_filters(filters, starts, policy=self.name, unit=scorer.unit)
         kept: Sequence[Candidate] = candidates_of(
             peers, request.model, request.model_digest, request.offer, request.alike
         )
         removed: list[tuple[Candidate, Filter]] = []
-        for step in self.filters:
+        for step in filters:
             passed = step.keep(request, kept, now)
             if len(passed) != len(kept):
                 passing = set(passed)
                 removed += [(candidate, step) for candidate in kept if candidate not in passing]
             kept = passed
 
-        scorer = self.scorer
-        terms = scorer.terms(request, kept, rng)
+        terms, term_names = scorer.terms(request, kept, rng), scorer.term_names
+        if starts and scorer.unit == PREDICTED:
+            term_names, terms = with_start_terms(term_names, terms, kept, starts)
         ranks = list(map(sum, terms))
         hot: Sequence[int] = () if self.gate is None else _hot(kept, self.gate)
         for place in hot:
             ranks[place] *= HOT_HANDICAP
         order = sorted(range(len(kept)), key=ranks.__getitem__, reverse=not scorer.lowest_is_best)
+        whole, to_start = order, list[int]()
+        if starts:
+            order, to_start = apart(order, kept, starts)
         explored = False
         if len(order) > 1:
             first = self._among_equals(order, ranks, rng)
@@ -159,6 +182,15 @@ class Policy:
                 if not explored:
                     first = _with_room_to_learn(kept, order, first)
             order.insert(0, order.pop(first))
+        if to_start:
+            order = together(
+                order,
+                to_start,
+                seconds=list(map(sum, terms)),
+                forced=frozenset(p for p in to_start if starts[kept[p].id].offer.is_forced),
+                reach=self._reach,
+                order=whole,
+            )
         return Decision(
             policy=self.name,
             order=tuple([kept[place] for place in order]),
@@ -167,19 +199,24 @@ class Policy:
             lowest_is_best=scorer.lowest_is_best,
             request=request,
             now=now,
-            term_names=scorer.term_names,
+            term_names=term_names,
             removed=tuple(removed),
             hot=frozenset([kept[place].id for place in hot]),
             explored=explored,
             reason=reason,
+            starts=starts,
         )
+
+    def _reach(self, best: float) -> float:
+        """How far from the *best* score others are as good as that."""
+        return min(self.near * abs(best), self.near_most)
 
     def _among_equals(self, order: _Order, ranks: _Ranks, rng: Random) -> int:
         """The place in *order* of one that is as good as the best, as far as anybody can tell."""
         if not self.near:
             return 0
         best = ranks[order[0]]
-        reach = min(self.near * abs(best), self.near_most)
+        reach = self._reach(best)
         equals = 1
         # They are sorted: those that are near come first.
         while equals < len(order) and abs(ranks[order[equals]] - best) <= reach:

@@ -90,6 +90,7 @@ SINCE: Mapping[tuple[type[Any], str], int] = {
     (ModelOffer, "architecture"): 1,
     (ModelOffer, "embedding_length"): 1,
     (ModelOffer, "split"): 1,
+    (ModelOffer, "own_workers"): 2,
     (ModelOffer, "loaded_bytes"): 2,
     (ModelOffer, "gpu_bytes"): 2,
     (Lane, "max_seconds"): 1,

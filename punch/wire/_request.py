@@ -172,8 +172,9 @@ class Hints:
     """The peers that may be asked at all; empty for all."""
 
     privacy: Privacy = "any"
-    """``any`` peer may read it; ``whole``: no model that is split over several machines; ``own``:
-    only peers of the same owner, which in an open namespace are those of this machine."""
+    """``any`` peer may read it; ``whole``: no model that is split over several machines, each of
+    which can; ``own``: only peers of the same owner, which in an open namespace are those of this
+    machine, and no model that is split over machines of others."""
 
     naming: Naming = "near"
     """How `CommandRequest.model` names the model: ``near`` by any spelling of its name, or by an

@@ -174,6 +174,7 @@ _offer = record(
     architecture=label(64),
     embedding_length=integer(1, 1 << 24),
     split=flag,
+    own_workers=flag,
     loaded_bytes=_count,
     gpu_bytes=_count,
 )
@@ -252,6 +253,10 @@ _claim = record(
 )
 
 
+_LATER = "id lane max_output architecture embedding_length split own_workers loaded_bytes gpu_bytes"
+_UNKNOWN_TO_MINOR_0 = {name: getattr(ModelOffer(name=""), name) for name in _LATER.split()}
+
+
 def _capability(value: Any) -> Capability:
     """A capability: with lanes, or of one lane as minor 0 has it."""
     if type(value) is dict and "lanes" not in value:
@@ -264,20 +269,7 @@ def _capability(value: Any) -> Capability:
         )
         old: Capability = _claim(value)
         # No peer of minor 0 names its offers: to it such a key is one of the unknown ones.
-        models = tuple(
-            attrs.evolve(
-                offer,
-                id=None,
-                lane="",
-                max_output=None,
-                architecture=None,
-                embedding_length=None,
-                split=False,
-                loaded_bytes=None,
-                gpu_bytes=None,
-            )
-            for offer in old.models
-        )
+        models = tuple(attrs.evolve(offer, **_UNKNOWN_TO_MINOR_0) for offer in old.models)
         return attrs.evolve(old, lanes=(lane,), models=models, machine_name=None)
     claim: Capability = _claim(value)
     lanes = {lane.id for lane in claim.lanes}
