@@ -1,4 +1,4 @@
-"""Reads the header of a GGUF model file: what it is, how big, how much memory it takes.
+"""Reads the header of a GGUF model: what it is, how big, what memory each of its layers takes.
 
 Rules:
 
@@ -14,6 +14,18 @@ Source: the head of ``ggml/include/gguf.h`` and ``gguf_init_from_reader`` in lla
 
 from __future__ import annotations
 
-from ._header import GgufHeader, read_header
+from ._header import GgufHeader, GgufPart, read_header, read_part
+from ._layout import LayerSize, Layout, lay_out, read_layout
 
-__all__ = ["GgufHeader", "read_header"]
+__all__ = [
+    # One file
+    "GgufHeader",
+    "GgufPart",
+    "read_header",
+    "read_part",
+    # A whole model
+    "LayerSize",
+    "Layout",
+    "lay_out",
+    "read_layout",
+]

@@ -1,7 +1,7 @@
 """Reads the header of a GGUF file into a value, and works out what follows from it.
 
-Bytes and pairs are read by `_reader` and `_values`; whether the file may be offered is decided by
-the model store.
+Bytes and pairs are read by `_reader` and `_values`, tensors by `_tensors`; what each layer keeps of
+a text is decided by `_cache`, and whether the file may be offered by the model store.
 """
 
 from __future__ import annotations
@@ -12,29 +12,18 @@ from typing import BinaryIO, Final
 import attrs
 
 from ..exceptions import ModelFileError
+from ._architectures import NO_ATTENTION
+from ._cache import AttentionFacts, LayerCache, describe_caches
 from ._other_files import HEAD_BYTES, describe_other
-from ._quantization import FILE_TYPES, TENSOR_TYPES, stored_bytes
+from ._quantization import FILE_TYPES, stored_bytes
 from ._reader import ByteReader
+from ._tensors import TensorSizes, read_tensors
 from ._values import MAX_LAYERS, TEMPLATE, Values, read_pair
 
 _MAX_PAIRS: Final = 4096  # Files in use have 20 to 60.
 _MAX_TENSORS: Final = 1_000_000  # Files in use have up to a few thousand.
 _MAX_KV_BYTES: Final = 2**40  # A token of the largest models takes a few megabytes.
-_MAX_DIMENSIONS: Final = 4  # GGML_MAX_DIMS
 _POOLING_RANK: Final = 4  # LLAMA_POOLING_TYPE_RANK: a reranker, which answers with a score.
-
-# Keys (after the architecture) of layers whose cache is smaller than a full one.
-_SMALLER_CACHE: Final = (
-    "attention.compress_ratios",
-    "attention.recurrent_layers",
-    "attention.shared_kv_layers",
-    "attention.sliding_window",
-    "full_attention_interval",
-    "nextn_predict_layers",
-    "shortconv.l_cache",
-    "ssm.state_size",
-    "wkv.head_size",
-)
 
 _ALIGNMENT: Final = "general.alignment"
 _TOKENS: Final = "tokenizer.ggml.tokens"
@@ -81,8 +70,24 @@ class GgufHeader:
     """Further numbers a layer stores for a token to find the tokens it attends to."""
 
     kv_exact: bool = True
-    """False if some layers store less than `kv_bytes_per_token` counts (sliding window,
-    recurrent, shared or skipped layers, encoders): then that is an upper bound."""
+    """False if some layers may store less than `kv_bytes_per_token` counts (sliding windows, or
+    what the header does not tell): then that is an upper bound."""
+
+    caches: tuple[LayerCache, ...] = attrs.field(default=(), eq=False, repr=False)
+    """What each layer keeps of a text, which follows from the numbers above and from further keys
+    of the architecture; empty where not known."""
+
+    caches_exact: bool = attrs.field(default=False, eq=False, repr=False)
+    """Whether `caches` is what llama.cpp allocates, not an upper bound."""
+
+    experts: int = 0
+    """Experts in a layer; 0 without."""
+
+    experts_used: int = 0
+    """Experts that work for one token, in the layer where that is most."""
+
+    nextn_layers: int = 0
+    """Blocks at the end that only guess further tokens; counted in `layers`."""
 
     vocabulary: int | None = None
     """Number of tokens."""
@@ -124,9 +129,10 @@ class GgufHeader:
 
             sum over layers of kv_heads * (key_length * size(K) + value_length * size(V))
 
-        as ``llama_kv_cache`` of llama.cpp allocates it with flash attention (its default
-        where the device can). Without, it pads the values of unlike layers to the largest.
-        An upper bound unless `kv_exact`. `None` if the header lacks a number.
+        over the layers that have a cache of their own, as ``llama_kv_cache`` of llama.cpp
+        allocates it with flash attention (its default where the device can). Without, it pads the
+        values of unlike layers to the largest. An upper bound unless `kv_exact`. `None` if the
+        header lacks a number.
 
         Args:
           key_type: How keys are stored (``--cache-type-k``), such as ``F16`` or ``Q8_0``.
@@ -136,17 +142,31 @@ class GgufHeader:
           ConfigurationError: if a type is not one that llama.cpp knows.
 
         """
-        if not self.kv_heads or self.key_length is None or self.value_length is None:
+        if not self.caches:
             return None
-        total = 0
-        for heads in self.kv_heads:
-            total += stored_bytes(heads * self.key_length, key_type)
-            total += stored_bytes(heads * self.value_length, value_type)
-            total += stored_bytes(self.indexer_length, key_type)
-        return total
+        return sum(
+            stored_bytes(each.keys, key_type) + stored_bytes(each.values, value_type)
+            for each in self.caches
+        )
+
+
+@attrs.frozen(kw_only=True)
+class GgufPart:
+    """What one file of a model tells in front of its weights."""
+
+    header: GgufHeader
+    """Its header."""
+
+    tensors: TensorSizes
+    """Where the bytes behind it belong."""
 
 
 def read_header(file: BinaryIO, *, any_types: bool = False) -> GgufHeader:
+    """Read the header of *file*; see `read_part`."""
+    return read_part(file, any_types=any_types).header
+
+
+def read_part(file: BinaryIO, *, any_types: bool = False) -> GgufPart:
     """Read the header of *file*, a readable and seekable binary file, from its start.
 
     About 25 ms for 50,000 tokens of vocabulary. The file is left somewhere in its header.
@@ -184,74 +204,14 @@ def read_header(file: BinaryIO, *, any_types: bool = False) -> GgufHeader:
     for _ in range(pairs):
         read_pair(reader, values)
     alignment = values.integer(_ALIGNMENT)
-    return _describe(version, values, _read_tensors(reader, tensors, alignment, any_types))
-
-
-@attrs.frozen(kw_only=True)
-class _Weights:
-    tensors: int
-    parameters: int
-    size: int
-    dominant: str | None
-    unknown: frozenset[int]
-
-
-def _read_tensors(
-    reader: ByteReader, count: int, alignment: int | None, any_types: bool
-) -> _Weights:
     alignment = 32 if alignment is None else alignment
     if alignment == 0 or alignment & (alignment - 1):
         raise ModelFileError(f"{_ALIGNMENT} is {alignment}, but must be a power of two")
-    parameters = end = 0
-    sizes: dict[str, int] = {}
-    unknown: set[int] = set()
-    for _ in range(count):
-        what = f"the tensor {reader.name('the name of a tensor')[:80]!r}"
-        dimensions = reader.count("<I", 4, f"the dimensions of {what}", _MAX_DIMENSIONS)
-        row, elements = 1, 1
-        for i in range(dimensions):
-            length = reader.number("<q", 8, what)
-            if length < 0:
-                raise ModelFileError(f"{what} has {length} elements in one dimension")
-            row = length if i == 0 else row
-            elements *= length
-        if elements > 2**63 - 1:
-            raise ModelFileError(f"{what} has {elements} elements: the file is damaged")
-        kind = reader.number("<I", 4, what)
-        if kind not in TENSOR_TYPES and not any_types:
-            raise ModelFileError(
-                f"{what} is stored as type {kind}, which llama.cpp removed or added after this "
-                "version of punch, or which a fork of llama.cpp has. Use a file in a current "
-                "quantisation, such as Q4_K_M, or a llama-server that knows the type: "
-                "PUNCH_INFERENCE_BACKEND=llama_cpp and LLAMA_CPP_EXE take any"
-            )
-        if kind not in TENSOR_TYPES:
-            unknown.add(kind)
-        # An unknown block takes no less than nothing: the end of the file is checked by the rest.
-        name, block, block_bytes = TENSOR_TYPES.get(kind, (f"type {kind}", 1, 0))
-        if row % block:
-            raise ModelFileError(f"{what} has rows of {row}; {name} needs a multiple of {block}")
-        size = elements // block * block_bytes
-        sizes[name] = sizes.get(name, 0) + size
-        parameters += elements
-        end = max(end, reader.number("<Q", 8, what) + size)
-    if count:
-        needed = -(-reader.position // alignment) * alignment + end
-        if needed > reader.size:
-            raise ModelFileError(
-                f"the weights reach to byte {needed}, but the file ends at {reader.size}: "
-                "it was not downloaded completely. Download it again"
-            )
-    return _Weights(
-        tensors=count,
-        parameters=parameters,
-        size=reader.size - reader.position if unknown else sum(sizes.values()),
-        unknown=frozenset(unknown),
-        dominant=max(sizes, key=lambda each: sizes[each]) if sizes else None,
-    )
+    sizes = read_tensors(reader, tensors, alignment=alignment, any_types=any_types)
+    return GgufPart(header=_describe(version, values, sizes), tensors=sizes)
 
 
-def _describe(version: int, values: Values, weights: _Weights) -> GgufHeader:
+def _describe(version: int, values: Values, weights: TensorSizes) -> GgufHeader:
     architecture = values.text("general.architecture")
     kind = values.text("general.type") or "model"
 
@@ -273,10 +233,21 @@ def _describe(version: int, values: Values, weights: _Weights) -> GgufHeader:
     template = values.text(TEMPLATE)
     tokens = values.lengths.get(_TOKENS)
     pooling = values.integer(of("pooling_type"))
-    causal = values.scalars.get(of("attention.causal"), True)
-    smaller = any(
-        values.scalars.get(of(key)) != 0 for key in _SMALLER_CACHE if of(key) in values.present
+    key_length = head if key_length is None else key_length
+    value_length = 0 if latent else head if value_length is None else value_length
+    indexer_length = values.integer(of("attention.indexer.key_length")) or 0
+    caches, exact = _caches(
+        values,
+        architecture,
+        layers,
+        embedding=embedding,
+        heads=heads,
+        kv_heads=kv_heads,
+        key_length=key_length,
+        value_length=value_length,
+        indexer_length=indexer_length,
     )
+    used = values.per_layer(of("expert_used_count"), layers)
     header = GgufHeader(
         version=version,
         name=_clean(values.text("general.name")),
@@ -288,26 +259,64 @@ def _describe(version: int, values: Values, weights: _Weights) -> GgufHeader:
         embedding=embedding,
         heads=heads,
         kv_heads=kv_heads,
-        key_length=head if key_length is None else key_length,
-        value_length=0 if latent else head if value_length is None else value_length,
-        indexer_length=values.integer(of("attention.indexer.key_length")) or 0,
-        kv_exact=not smaller and bool(causal),
+        key_length=key_length,
+        value_length=value_length,
+        indexer_length=indexer_length,
+        kv_exact=not caches or (exact and all(each.window is None for each in caches)),
+        caches=caches,
+        caches_exact=exact,
+        experts=values.number(of("expert_count")) or 0,
+        experts_used=max(used, default=0),
+        nextn_layers=min(values.number(of("nextn_predict_layers")) or 0, layers or 0),
         vocabulary=values.integer(of("vocab_size")) if tokens is None else tokens,
         chat_template_digest=None if template is None else _digest(template),
         quantization=_file_type(values.integer("general.file_type")) or weights.dominant,
         parameters=weights.parameters,
         weight_bytes=weights.size,
-        tensors=weights.tensors,
+        tensors=weights.count,
         split_number=values.integer("split.no") or 0,
         split_count=values.integer("split.count") or 1,
         features=_features(kind, pooling, has_template=template is not None),
         is_reranker=pooling == _POOLING_RANK,
         unknown_types=weights.unknown,
     )
-    kv_bytes = header.kv_bytes_per_token() or 0
+    kv_bytes = (header.kv_bytes_per_token() or 0) + sum(each.state for each in caches)
     if kv_bytes > _MAX_KV_BYTES:
         raise ModelFileError(f"a token takes {kv_bytes} bytes of cache: the file is damaged")
     return header
+
+
+def _caches(
+    values: Values,
+    architecture: str | None,
+    layers: int | None,
+    *,
+    embedding: int | None,
+    heads: tuple[int, ...],
+    kv_heads: tuple[int, ...],
+    key_length: int | None,
+    value_length: int | None,
+    indexer_length: int,
+) -> tuple[tuple[LayerCache, ...], bool]:
+    """What each layer keeps, and whether that is exact; nothing if the header lacks a number."""
+    if architecture is None or layers is None:
+        return (), False
+    has_attention = bool(kv_heads) and key_length is not None and value_length is not None
+    if not has_attention and architecture not in NO_ATTENTION:
+        return (), False
+    return describe_caches(
+        AttentionFacts(
+            architecture=architecture,
+            layers=layers,
+            embedding=embedding or 0,
+            heads=heads,
+            kv_heads=kv_heads,
+            key_length=key_length or 0,
+            value_length=value_length or 0,
+            indexer_length=indexer_length,
+            values=values,
+        )
+    )
 
 
 def _file_type(number: int | None) -> str | None:

@@ -17,7 +17,15 @@ MAX_LAYERS: Final = 4096  # Elements of a per-layer list that is kept.
 
 TEMPLATE: Final = "tokenizer.chat_template"
 _KEPT_TEXTS: Final = {"general.architecture", "general.name", "general.type", TEMPLATE}
-_KEPT_LISTS: Final = (".attention.head_count", ".attention.head_count_kv")
+_KEPT_LISTS: Final = (
+    ".attention.head_count",
+    ".attention.head_count_kv",
+    ".attention.indexer.types",
+    ".attention.recurrent_layers",
+    ".attention.sliding_window_pattern",
+    ".expert_used_count",
+    ".feed_forward_length",
+)
 
 # Number of the value type to (struct format, bytes, word). 8 is a string, 9 an array.
 _SCALARS: Final[dict[int, tuple[str, int, str]]] = {
@@ -68,6 +76,31 @@ class Values:
 
         """
         return _integer(key, self.scalars.get(key)) if key in self.present else None
+
+    def scalar(self, key: str) -> Scalar | None:
+        """The value of *key* as it is; `None` if the header lacks it or has a list."""
+        return self.scalars.get(key)
+
+    def is_set(self, key: str) -> bool:
+        """Whether the header has *key*, and not as 0 or false."""
+        return key in self.present and self.scalars.get(key) != 0
+
+    def number(self, key: str) -> int | None:
+        """The whole number of *key*; `None` where there is none that llama.cpp could use."""
+        found = self.scalars.get(key)
+        if isinstance(found, bool) or not isinstance(found, int):
+            return None
+        return found if 0 <= found <= _MAX_NUMBER else None
+
+    def flags(self, key: str, layers: int) -> tuple[bool, ...] | None:
+        """Whether the list *key* is set for each layer, false past its end; `None` without a list.
+
+        llama.cpp copies such a list over an array of zeros.
+        """
+        if key not in self.lists:
+            return None
+        found = [bool(each) for each in self.lists[key][:layers]]
+        return tuple(found + [False] * (layers - len(found)))
 
     def per_layer(self, key: str, layers: int | None) -> tuple[int, ...]:
         """The whole numbers of *key*, one a layer; one number alone stands for every layer."""

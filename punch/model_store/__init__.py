@@ -4,10 +4,11 @@ Everything here blocks. What is made of a file, such as an engine, is left to th
 """
 
 from ._catalogue import KNOWN_MODELS, KnownModel, ListedModel, list_models, pull
-from ._model_file import ModelFile, describe
+from ._model_file import ModelFile, describe, layout_of
 
 __all__ = [
     "describe",
+    "layout_of",
     "ModelFile",
     "KNOWN_MODELS",
     "KnownModel",

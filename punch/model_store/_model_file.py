@@ -20,7 +20,7 @@ import attrs
 from .._logs import get_logger
 from ..capability import ModelOffer
 from ..exceptions import ConfigurationError, ModelFileError
-from ..gguf import GgufHeader, read_header
+from ..gguf import GgufHeader, GgufPart, Layout, lay_out, read_part
 from ..wire import clean_name
 
 log = get_logger(__name__)
@@ -49,6 +49,19 @@ class ModelFile:
 
     offer: ModelOffer
     """What a backend that runs it can offer. `context_tokens` is what the model was trained for."""
+
+    parts: tuple[GgufPart, ...] = attrs.field(repr=False)
+    """What each of its files tells in front of its weights."""
+
+    @property
+    def layout(self) -> Layout:
+        """What its layers and its ends take.
+
+        Raises:
+          ModelFileError: if the header does not tell the layers or their attention.
+
+        """
+        return lay_out(self.parts)
 
 
 def describe(
@@ -80,38 +93,58 @@ def describe(
       ModelFileError: if it is not a whole GGUF model.
 
     """
-    try:
-        first = Path(path).expanduser().absolute()
-    except RuntimeError:
-        raise ConfigurationError(f"{setting} is {str(path)!r}: nobody's home folder here") from None
-    header, file_bytes = _read(first, setting, any_types)
-    if not header.features:
-        raise ModelFileError(f"{setting}={first} {_why_no_model(header)}; {_REMEDY}")
-    paths = [first]
-    parameters, weight_bytes = header.parameters, header.weight_bytes
-    if header.split_count > 1:
-        paths = _shards(first, header, setting)
-        for other in paths[1:]:
-            shard, more_bytes = _read_shard(other, header, setting, any_types)
-            parameters += shard.parameters
-            weight_bytes += shard.weight_bytes
-            file_bytes += more_bytes
-    digests = [digest(each, cache_folder=cache_folder) for each in paths]
+    first = _absolute(path, setting)
+    files = _read_files(first, setting, any_types)
+    header = files[0].part.header
+    digests = [digest(each.path, cache_folder=cache_folder) for each in files]
     whole = digests[0] if len(digests) == 1 else _sha256_of("\n".join(digests).encode())
     offer = ModelOffer(
         name=_name(alias or _SHARD.sub("", first.stem), first),
         digest=whole,
         context_tokens=header.context_tokens,
         features=header.features,
-        parameters=parameters,
+        parameters=sum(each.part.header.parameters for each in files),
         quantization=header.quantization,
-        size_bytes=weight_bytes,
+        size_bytes=sum(each.part.header.weight_bytes for each in files),
         kv_bytes_per_token=header.kv_bytes_per_token(),
         chat_template=header.chat_template_digest,
         architecture=_label(header.architecture),
         embedding_length=header.embedding if 0 < (header.embedding or 0) <= _EMBEDDING else None,
     )
-    return ModelFile(path=first, file_bytes=file_bytes, header=header, offer=offer)
+    return ModelFile(
+        path=first,
+        file_bytes=sum(each.file_bytes for each in files),
+        header=header,
+        offer=offer,
+        parts=tuple(each.part for each in files),
+    )
+
+
+def layout_of(
+    path: str | Path, *, any_types: bool = False, setting: str = "the model file"
+) -> Layout:
+    """What the layers and the ends of the GGUF model at *path* take, from all its files.
+
+    Reads their headers and no weights: some milliseconds. The arguments are those of `describe`.
+
+    Raises:
+      ConfigurationError: if there is no such file, or one of several is missing; it names which.
+      ModelFileError: if it is not a whole GGUF model that llama.cpp could run.
+
+    """
+    first = _absolute(path, setting)
+    files = _read_files(first, setting, any_types)
+    try:
+        return lay_out([each.part for each in files])
+    except ModelFileError as error:
+        raise ModelFileError(f"{setting}={first}: {error}") from error
+
+
+def _absolute(path: str | Path, setting: str) -> Path:
+    try:
+        return Path(path).expanduser().absolute()
+    except RuntimeError:
+        raise ConfigurationError(f"{setting} is {str(path)!r}: nobody's home folder here") from None
 
 
 def _name(text: str, path: Path) -> str:
@@ -175,7 +208,26 @@ def _why_no_model(header: GgufHeader) -> str:
     return f"holds no model that answers: its type is {header.kind!r}, {what}"
 
 
-def _read(path: Path, setting: str, any_types: bool) -> tuple[GgufHeader, int]:
+@attrs.frozen(kw_only=True)
+class _FileRead:
+    path: Path
+    part: GgufPart
+    file_bytes: int
+
+
+def _read_files(first: Path, setting: str, any_types: bool) -> list[_FileRead]:
+    """The headers of all files of a model that answers, the first of which is at *first*."""
+    files = [_read(first, setting, any_types)]
+    header = files[0].part.header
+    if not header.features:
+        raise ModelFileError(f"{setting}={first} {_why_no_model(header)}; {_REMEDY}")
+    if header.split_count > 1:
+        others = _shards(first, header, setting)[1:]
+        files += [_read_shard(other, header, setting, any_types) for other in others]
+    return files
+
+
+def _read(path: Path, setting: str, any_types: bool) -> _FileRead:
     named = f"{setting}={path}"
     try:
         if path.is_dir():
@@ -186,8 +238,8 @@ def _read(path: Path, setting: str, any_types: bool) -> tuple[GgufHeader, int]:
         if path.exists() and not path.is_file():
             raise ConfigurationError(f"{named} is not a regular file; give a .gguf file")
         with path.open("rb") as file:
-            header = read_header(file, any_types=any_types)
-            return header, os.fstat(file.fileno()).st_size
+            part = read_part(file, any_types=any_types)
+            return _FileRead(path=path, part=part, file_bytes=os.fstat(file.fileno()).st_size)
     except FileNotFoundError:
         raise ConfigurationError(
             f"{named} does not exist; give the path of a .gguf file. {_REMEDY}"
@@ -225,22 +277,21 @@ def _shards(first: Path, header: GgufHeader, setting: str) -> list[Path]:
     return [first.with_name(f"{stem}-{i:05}-of-{count:05}.gguf") for i in range(1, count + 1)]
 
 
-def _read_shard(
-    path: Path, first: GgufHeader, setting: str, any_types: bool
-) -> tuple[GgufHeader, int]:
+def _read_shard(path: Path, first: GgufHeader, setting: str, any_types: bool) -> _FileRead:
     """One of the other files of a model in several."""
     if not path.exists():
         raise ConfigurationError(
             f"{setting}: the model has {first.split_count} files, and {path} does not exist: "
             "download it too, beside the first"
         )
-    shard, size = _read(path, setting, any_types)
+    read = _read(path, setting, any_types)
+    shard = read.part.header
     if shard.split_count != first.split_count or not 1 <= shard.split_number < first.split_count:
         raise ModelFileError(
             f"{setting}: {path} is not one of the {first.split_count} files of this model: its "
             f"header says file {shard.split_number + 1} of {shard.split_count}. Download it again"
         )
-    return shard, size
+    return read
 
 
 def _sha256_of(data: bytes) -> str:

@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from punch.exceptions import ConfigurationError, ModelFileError
-from punch.model_store import describe
+from punch.model_store import describe, layout_of
 from punch.model_store._model_file import digest
 from punch.wire import fault_of_offer
 
@@ -218,6 +218,28 @@ def test_a_model_in_several_files_is_one_model(tmp_path: Path, cache: Path) -> N
     assert found.offer.parameters == 3 * 1280
     assert found.file_bytes == sum(path.stat().st_size for path in paths)
     assert found.offer.digest == hashlib.sha256("\n".join(digests).encode()).hexdigest()
+
+
+def test_the_layout_is_that_of_all_files(tmp_path: Path, cache: Path) -> None:
+    """The same whether the file is described or only laid out."""
+    first = shards(tmp_path, 3)[0]
+    layout = layout_of(first)
+    assert layout.weights == 3 * (64 * 3 * 4 + 4 * 144 + 64 * 4)
+    assert [layer.weights for layer in layout.layers] == [3 * 4 * 144, 0]
+    assert layout == describe(first, cache_folder=cache).layout
+
+
+def test_a_layout_names_the_file_that_is_missing(tmp_path: Path) -> None:
+    """Of several, as well as the only one; and what kind of file has no layout."""
+    paths = shards(tmp_path, 3)
+    paths[1].unlink()
+    with pytest.raises(ConfigurationError, match=paths[1].name):
+        layout_of(paths[0])
+    with pytest.raises(ConfigurationError, match=r"MODEL=.*nowhere\.gguf does not exist"):
+        layout_of(tmp_path / "nowhere.gguf", setting="MODEL")
+    (tmp_path / "bare.gguf").write_bytes(tiny(llama_block_count=None))
+    with pytest.raises(ModelFileError, match=r"bare\.gguf: the header has no llama\.block_count"):
+        layout_of(tmp_path / "bare.gguf")
 
 
 def test_a_missing_shard_is_named(tmp_path: Path, cache: Path) -> None:
