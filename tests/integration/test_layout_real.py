@@ -1,0 +1,133 @@
+"""The layout of a real model beside what llama-server says that it allocates, whole and split."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from integration.programs import free_port, limit
+
+from punch.gguf import Layout
+from punch.model_store import layout_of
+
+START_SECONDS = 60.0
+
+# load_tensors: RPC0[127.0.0.1:21811] model buffer size =    21.14 MiB
+# llama_kv_cache: RPC0[127.0.0.1:21812] KV buffer size =    30.00 MiB
+BUFFER = re.compile(r"(\S+?)\s+(model|KV) buffer size =\s+([\d.]+) MiB")
+
+
+@contextlib.contextmanager
+def rpc_server(folder: Path) -> Iterator[str]:
+    """An RPC server on loopback; yields its address."""
+    port = free_port()
+    with subprocess.Popen(
+        [folder / "ggml-rpc-server", "-H", "127.0.0.1", "-p", str(port), "-t", "1"],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    ) as process:
+        try:
+            end = time.monotonic() + START_SECONDS
+            while True:
+                with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port)):
+                    break
+                assert time.monotonic() < end, "the RPC server does not listen"
+                time.sleep(0.05)
+            yield f"127.0.0.1:{port}"
+        finally:
+            process.kill()
+
+
+def buffers(folder: Path, model: Path, *arguments: str) -> dict[tuple[str, str], str]:
+    """The sizes in MiB that llama-server logs, by kind and by the name of the buffer."""
+    found: dict[tuple[str, str], str] = {}
+    command = [folder / "llama-server", "-m", model, "-lv", "4", "-t", "1", "-fit", "off"]
+    command += ["--host", "127.0.0.1", "--port", str(free_port()), "--no-warmup", *arguments]
+    with subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    ) as process:
+        try:
+            assert process.stderr is not None
+            for line in process.stderr:
+                match = BUFFER.search(line)
+                if match:
+                    found[match[2], match[1]] = match[3]
+                if "server is listening" in line or "model loaded" in line:
+                    break
+        finally:
+            process.kill()
+    return found
+
+
+def mebibytes(size: int) -> str:
+    """As llama.cpp prints it."""
+    return f"{size / 1024 / 1024:.2f}"
+
+
+@pytest.fixture(scope="module")
+def layout(model_path: Path) -> Layout:
+    """What the header of the real model says."""
+    return layout_of(model_path)
+
+
+@limit(120)
+def test_llama_server_allocates_what_was_laid_out(
+    model_path: Path, llama_cpp_folder: Path, layout: Layout
+) -> None:
+    """On one machine: no copy of the tied matrix, and a cache for all layers."""
+    arguments = ("-c", "1024", "-np", "1", "--load-mode", "none")
+    found = buffers(llama_cpp_folder, model_path, *arguments)
+    assert layout.is_tied
+    assert layout.kv_exact
+    assert found == {
+        ("model", "CPU"): mebibytes(layout.weights),
+        ("KV", "CPU"): mebibytes(sum(layout.kv_bytes(1024))),
+    }
+
+
+@pytest.mark.parametrize("cache", ["f16", "q8_0"])
+@limit(120)
+def test_two_workers_get_the_layers_that_were_counted(
+    model_path: Path, llama_cpp_folder: Path, layout: Layout, cache: str
+) -> None:
+    """The last one holds the output too, with the copy of the matrix; the head the embeddings."""
+    with rpc_server(llama_cpp_folder) as first, rpc_server(llama_cpp_folder) as last:
+        found = buffers(
+            llama_cpp_folder,
+            model_path,
+            *("--rpc", f"{first},{last}", "--device", "RPC0,RPC1", "-ngl", "99"),
+            *("--tensor-split", "10,21", "-c", "2100", "-np", "3", "-cram", "0"),
+            *("-ctk", cache, "-ctv", cache, "-fa", "on"),
+        )
+    kv = layout.kv_bytes(2100, cache, cache, slots=3)
+    weights = [layer.weights for layer in layout.layers]
+    one, other = f"RPC0[{first}]", f"RPC0[{last}]"
+    assert found == {
+        ("model", "CPU_Mapped"): mebibytes(layout.embeddings),
+        ("model", one): mebibytes(sum(weights[:10])),
+        ("model", other): mebibytes(sum(weights[10:]) + layout.output),
+        ("KV", one): mebibytes(sum(kv[:10])),
+        ("KV", other): mebibytes(sum(kv[10:])),
+    }
+
+
+@limit(120)
+def test_an_output_on_the_head_leaves_its_copy_there(
+    model_path: Path, llama_cpp_folder: Path, layout: Layout
+) -> None:
+    """With ``-ot token_embd=CPU`` the worker holds its layers and the last norm."""
+    with rpc_server(llama_cpp_folder) as only:
+        found = buffers(
+            llama_cpp_folder,
+            model_path,
+            *("--rpc", only, "--device", "RPC0", "-ngl", "99", "-cram", "0"),
+            *("-ot", "token_embd=CPU", "-c", "512", "-np", "1"),
+        )
+    on_worker = layout.layer_weights + layout.output - layout.tied_matrix
+    assert found["model", f"RPC0[{only}]"] == mebibytes(on_worker)
