@@ -94,6 +94,9 @@ class Layout:
     nextn_layers: int = 0
     """The layers at the end that only guess further tokens."""
 
+    parameters: int = 0
+    """Numbers in all weights, each counted once; 0 where not known."""
+
     kv_exact: bool
     """Whether caches and states are exact; an upper bound where not."""
 
@@ -212,5 +215,6 @@ def lay_out(parts: Sequence[GgufPart]) -> Layout:
         experts=header.experts,
         experts_used=header.experts_used,
         nextn_layers=header.nextn_layers,
+        parameters=sum(part.tensors.parameters for part in parts),
         kv_exact=header.caches_exact,
     )
