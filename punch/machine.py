@@ -69,7 +69,7 @@ class Machine:
 
     def sample(self) -> MachineSample:
         """Measure now."""
-        memory_total, memory_available = self._memory()
+        memory_total, memory_available = measure_memory(self._cgroup)
         disk_total, disk_available = self._disk()
         return MachineSample(
             cpu_count=self._cpu_count(),
@@ -118,34 +118,6 @@ class Machine:
         # Otherwise the kernel's clock (10 ms) has not moved: the last answer still stands.
         return self._usage
 
-    def _memory(self) -> tuple[int | None, int | None]:
-        try:
-            memory = psutil.virtual_memory()
-        except (OSError, RuntimeError, ValueError, psutil.Error):
-            return None, None
-        total, available = int(memory.total), int(memory.available)
-        limit, used = self._memory_limit()
-        if limit is not None and limit < total:
-            total = limit
-            available = min(available, max(0, limit - used)) if used is not None else available
-        return total, min(total, available)
-
-    def _memory_limit(self) -> tuple[int | None, int | None]:
-        """Bytes that the control group may use, and bytes it uses that cannot be dropped."""
-        limit = _number(self._cgroup / "memory.max")
-        used = _number(self._cgroup / "memory.current")
-        statistics = self._cgroup / "memory.stat"
-        if limit is None and used is None:
-            limit = _number(self._cgroup / "memory" / "memory.limit_in_bytes")
-            used = _number(self._cgroup / "memory" / "memory.usage_in_bytes")
-            statistics = self._cgroup / "memory" / "memory.stat"
-        if limit is None or limit >= _UNLIMITED:
-            return None, None
-        if used is not None:
-            # Cached files count as used until a program needs the memory.
-            used = max(0, used - _field(statistics, "inactive_file"))
-        return limit, used
-
     def _disk(self) -> tuple[int | None, int | None]:
         folder = self._folder
         while not folder.exists() and folder != folder.parent:
@@ -186,6 +158,42 @@ class Machine:
             return int(question())
         except (self._nvml.NVMLError, AttributeError):
             return None
+
+
+def measure_memory(cgroup: Path = _CGROUP) -> tuple[int | None, int | None]:
+    """Main memory that a program of this machine may use, and the part that is free, in bytes.
+
+    Args:
+      cgroup: Where the control group of this process is found.
+
+    """
+    try:
+        memory = psutil.virtual_memory()
+    except (OSError, RuntimeError, ValueError, psutil.Error):
+        return None, None
+    total, available = int(memory.total), int(memory.available)
+    limit, used = _memory_limit(cgroup)
+    if limit is not None and limit < total:
+        total = limit
+        available = min(available, max(0, limit - used)) if used is not None else available
+    return total, min(total, available)
+
+
+def _memory_limit(cgroup: Path) -> tuple[int | None, int | None]:
+    """Bytes that the control group may use, and bytes it uses that cannot be dropped."""
+    limit = _number(cgroup / "memory.max")
+    used = _number(cgroup / "memory.current")
+    statistics = cgroup / "memory.stat"
+    if limit is None and used is None:
+        limit = _number(cgroup / "memory" / "memory.limit_in_bytes")
+        used = _number(cgroup / "memory" / "memory.usage_in_bytes")
+        statistics = cgroup / "memory" / "memory.stat"
+    if limit is None or limit >= _UNLIMITED:
+        return None, None
+    if used is not None:
+        # Cached files count as used until a program needs the memory.
+        used = max(0, used - _field(statistics, "inactive_file"))
+    return limit, used
 
 
 def _open_nvml() -> Any:

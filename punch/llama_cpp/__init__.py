@@ -4,10 +4,11 @@ Which program to run, and with what, is decided by the backends and the cluster.
 """
 
 from ._named import Named, read_named
-from ._program import Program, ask_program, find_completion, find_server, list_gpus
+from ._program import Program, ask_program, find_completion, find_rpc_server, find_server, list_gpus
 from ._rpc_frames import RpcCounts, RpcFrames
 from ._rpc_hello import rpc_hello
 from ._rpc_protocol import RpcDevice, RpcFacts, RpcVersion
+from ._rpc_server import MemoryBound, RpcServer, open_rpc_server
 
 __all__ = [
     "Named",
@@ -22,6 +23,10 @@ __all__ = [
     "RpcDevice",
     "RpcFacts",
     "rpc_hello",
+    "find_rpc_server",
+    "open_rpc_server",
+    "RpcServer",
+    "MemoryBound",
     "RpcCounts",
     "RpcFrames",
 ]

@@ -173,6 +173,12 @@ def find_completion(path: str | Path) -> Path | None:
     return _sibling(Path(path), "llama-completion")
 
 
+def find_rpc_server(path: str | Path) -> Path | None:
+    """The RPC server that *path* is or stands beside, by its newer or its older name, or `None`."""
+    found = (_sibling(Path(path), stem) for stem in ("ggml-rpc-server", "rpc-server"))
+    return next(filter(None, found), None)
+
+
 def _sibling(path: Path, stem: str) -> Path | None:
     name = stem + (".exe" if sys.platform == "win32" else "")
     if path.name == name:

@@ -104,6 +104,9 @@ class RpcDevice:
     name: str = ""
     """Its name in the program's words, ``CPU`` or ``CUDA0``; empty where only hello was asked."""
 
+    description: str = ""
+    """What it is, in the program's words for people; empty where only hello was asked."""
+
     total_bytes: int
     """Memory of the device, in bytes."""
 

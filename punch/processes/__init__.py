@@ -5,6 +5,7 @@ as ready, is said by the rooms that run one.
 """
 
 from ._child import Child, LastLines, describe_exit, open_child, start_child
+from ._control_group import open_control_group
 from ._loading import tell_loading
 from ._marks import ProcessMark
 from ._restarts import Restarts
@@ -14,6 +15,7 @@ __all__ = [
     "Child",
     "open_child",
     "start_child",
+    "open_control_group",
     "LastLines",
     "describe_exit",
     "tell_loading",

@@ -220,6 +220,8 @@ async def open_child(
     env: Mapping[str, str],
     stdin: bytes | None = None,
     grace: float = GRACE_SECONDS,
+    ignores_sigpipe: bool = False,
+    control_group: Path | None = None,
 ) -> AsyncIterator[Child]:
     """Run *argv* with pipes on its output; end it, and wait for that, on the way out.
 
@@ -230,12 +232,21 @@ async def open_child(
       env: Variables on top of this process's own.
       stdin: Written to its standard input, which then stays open; `None` for no input at all.
       grace: Seconds between SIGTERM and SIGKILL; at 0 the child is killed at once.
+      ignores_sigpipe: As in `start_child`.
+      control_group: As in `start_child`.
 
     Raises:
       OSError: if the program cannot be started.
 
     """
-    child = await start_child(argv, env=env, has_stdin=stdin is not None, grace=grace)
+    child = await start_child(
+        argv,
+        env=env,
+        has_stdin=stdin is not None,
+        grace=grace,
+        ignores_sigpipe=ignores_sigpipe,
+        control_group=control_group,
+    )
     try:
         if stdin and child.stdin is not None:
             with suppress(trio.BrokenResourceError):
@@ -252,6 +263,8 @@ async def start_child(
     has_stdin: bool = False,
     stderr: int = subprocess.PIPE,
     grace: float = GRACE_SECONDS,
+    ignores_sigpipe: bool = False,
+    control_group: Path | None = None,
 ) -> Child:
     """Run *argv*; the caller ends it with `Child.end`. As `open_child`, for what outlives a block.
 
@@ -261,6 +274,10 @@ async def start_child(
       has_stdin: Whether something will be written to its standard input.
       stderr: A descriptor that its standard error goes to, by default a pipe of its own.
       grace: Seconds between SIGTERM and SIGKILL where it is asked to end.
+      ignores_sigpipe: Whether SIGPIPE is ignored in the program, which then lives on when it writes
+        to somebody who is gone. A program that expects the signal fails in another way.
+      control_group: Folder of the control group that the program is put in, see
+        `open_control_group`; not on Windows.
 
     Raises:
       OSError: if the program cannot be started.
@@ -273,17 +290,19 @@ async def start_child(
     job = open_job() if sys.platform == "win32" else None
     if job is not None:
         return await _start_in_job(list(argv), job, mark, common)
-    return await _start_guarded(list(argv), grace, mark, common)
+    sigpipe = "ignore" if ignores_sigpipe else "default"
+    settings = [str(grace), sigpipe, str(control_group or "")]
+    return await _start_guarded(list(argv), settings, mark, common)
 
 
 async def _start_guarded(
-    argv: list[str], grace: float, mark: str, options: dict[str, Any]
+    argv: list[str], settings: list[str], mark: str, options: dict[str, Any]
 ) -> Child:
-    """Start *argv* under a guardian."""
+    """Start *argv* under a guardian, which is given *settings*."""
     ours, its = socket.socketpair()
     ours.setblocking(False)
     # -I -S: no site-packages, no PYTHON* variables, a third of the time.
-    guardian = [sys.executable, "-I", "-S", str(_LAUNCH), str(its.fileno()), str(grace)]
+    guardian = [sys.executable, "-I", "-S", str(_LAUNCH), str(its.fileno()), *settings]
     # A session of its own: Ctrl-C in the terminal is for us, and we end the child.
     options = {**options, "pass_fds": (its.fileno(),), "start_new_session": True}
     try:

@@ -1,8 +1,10 @@
 """A guardian: runs one program, and ends all that it started when it or punch itself is gone.
 
-    python -I -S _launch.py LIFELINE GRACE PROGRAM ARGUMENT...
+    python -I -S _launch.py LIFELINE GRACE SIGPIPE GROUP PROGRAM ARGUMENT...
 
-LIFELINE is one end of a pair of sockets whose other end punch's process alone holds. It hears:
+SIGPIPE is ``ignore`` or ``default``, which is how the program gets that signal. GROUP is the folder
+of a control group that the program is put in before it runs, or empty. LIFELINE is one end of a
+pair of sockets whose other end punch's process alone holds. It hears:
 
 * ``t``: end the program: SIGTERM, and SIGKILL after GRACE seconds.
 * ``k``: SIGKILL at once.
@@ -62,12 +64,14 @@ _FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
 
 def main(arguments: list[str]) -> None:
     """Run the program; tell its process id and, when all has ended, its exit code."""
-    lifeline, grace, command = int(arguments[0]), float(arguments[1]), arguments[2:]
+    lifeline, grace = int(arguments[0]), float(arguments[1])
+    sigpipe = signal.SIG_IGN if arguments[2] == "ignore" else signal.SIG_DFL
+    group, command = arguments[3], arguments[4:]
     os.set_inheritable(lifeline, False)
     prctl = _find_prctl()
     adopts = prctl(36, 1) == 0  # PR_SET_CHILD_SUBREAPER
     signals = _open_signals()
-    program = _start(command, prctl)
+    program = _start(command, prctl, sigpipe, group)
     _tell(lifeline, program)
     _tell(lifeline, _watch(program, lifeline, signals, grace, adopts=adopts))
 
@@ -126,7 +130,9 @@ def _hear(lifeline: int) -> bytes:
     return b""
 
 
-def _start(command: list[str], prctl: Callable[[int, int], int]) -> int:
+def _start(
+    command: list[str], prctl: Callable[[int, int], int], sigpipe: signal.Handlers, group: str
+) -> int:
     """Start the program with our standard streams; its process id."""
     guardian = os.getpid()
     program = os.fork()
@@ -139,14 +145,23 @@ def _start(command: list[str], prctl: Callable[[int, int], int]) -> int:
         return program
     try:
         # Python ignores these, and what is ignored stays so in the program.
-        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+        signal.signal(signal.SIGPIPE, sigpipe)
         signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
         prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+        if group:
+            _enter(group)
         if os.getppid() == guardian:  # Or it died before the call.
             os.execvp(command[0], command)  # noqa: S606 - running this very program is the task
     except OSError as error:
         os.write(2, f"cannot run {command[0]}: {error.strerror}\n".encode("utf-8", "replace"))
     os._exit(127)
+
+
+def _enter(group: str) -> None:
+    """Put this process into a control group, whose limits then hold for all that it starts."""
+    writing = os.open(os.path.join(group, "cgroup.procs"), os.O_WRONLY)  # noqa: PTH118 - as above
+    os.write(writing, b"0")  # The one that writes.
+    os.close(writing)
 
 
 def _open_signals() -> int:
