@@ -12,7 +12,7 @@ from typing import BinaryIO, Final
 import attrs
 
 from ..exceptions import ModelFileError
-from ._architectures import NO_OUTPUT
+from ._architectures import NO_OUTPUT, NORM_MISNAMED
 from ._header import GgufPart, read_part
 from ._quantization import stored_bytes
 
@@ -188,6 +188,10 @@ def lay_out(parts: Sequence[GgufPart]) -> Layout:
             weights[min(number, count - 1)] += size
         for number, size in part.tensors.experts.items():
             experts[min(number, count - 1)] += size
+    norm = 0
+    if header.architecture in NORM_MISNAMED:
+        norm = sum(part.tensors.token_norm for part in parts)
+        weights[0] -= norm
     tokens = sum(part.tensors.token_matrix for part in parts)
     has_matrix = any(part.tensors.output_matrix for part in parts)
     is_tied = not has_matrix and tokens > 0 and header.architecture not in NO_OUTPUT
@@ -205,7 +209,7 @@ def lay_out(parts: Sequence[GgufPart]) -> Layout:
             for i, cache in enumerate(header.caches)
         ),
         embeddings=sum(part.tensors.embeddings for part in parts),
-        output=sum(part.tensors.output for part in parts) + tied,
+        output=sum(part.tensors.output for part in parts) + norm + tied,
         is_tied=is_tied,
         tied_matrix=tied,
         largest_tensor=max(part.tensors.largest for part in parts),

@@ -65,6 +65,9 @@ class TensorSizes:
     token_matrix: int = 0
     """The part of `embeddings` in the matrix that a model may use for its output too."""
 
+    token_norm: int = 0
+    """Size of the norms behind the embeddings, a part of the first block."""
+
     output: int = 0
     """Size of everything else: the output matrix, the last norms, heads of classifiers."""
 
@@ -82,6 +85,8 @@ class TensorSizes:
         if block is not None or part in _FIRST_BLOCK:
             number = 0 if block is None else int(block[1])
             self.blocks[number] = self.blocks.get(number, 0) + size
+            if part == "token_embd_norm":
+                self.token_norm += size
             if _EXPERTS.search(name):
                 self.experts[number] = self.experts.get(number, 0) + size
         elif part in _EMBEDDINGS:
