@@ -128,5 +128,5 @@ NO_OUTPUT: Final = _names(
     "bert jina-bert-v2 jina-bert-v3 nomic-bert nomic-bert-moe neo-bert eurobert wavtokenizer-dec "
     "modern-bert t5encoder"
 )
-# Their norm behind the last layer is called that behind the embeddings (LLM_TENSOR_OUTPUT_NORM_LFM2).
+# LLM_TENSOR_OUTPUT_NORM_LFM2: the norm behind their last layer has the name of the first one.
 NORM_MISNAMED: Final = frozenset({"lfm2", "lfm2moe"})
