@@ -43,6 +43,7 @@ from ._setting import (
     settings_of,
     several,
 )
+from ._sizes import DURATION, RATE, SIZE
 from ._table import (
     ALIAS,
     DECISION_LOG,
@@ -85,6 +86,9 @@ __all__ = [
     "PATH",
     "SWITCH",
     "POSITIVE",
+    "SIZE",
+    "RATE",
+    "DURATION",
     "count",
     "number",
     "one_of",
