@@ -29,7 +29,7 @@ The layout, from the inside out; a room imports only rooms above its own line:
     ------------- no I/O above, trio below -------------
     admission     network      processes   machine    what everything below is made of
     libp2p        session      llama_cpp   model_store
-    backends      discovery                           what runs a model; who is there
+    backends      discovery   tunnels                 what runs a model; who is there; its wires
     bootstrap     decision_log  membership            where it meets; what was decided; its lock
     dialer        listener                            asks; answers
     gateway       testing                             HTTP in front of a dialer; public fakes

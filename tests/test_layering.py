@@ -56,6 +56,7 @@ DOORS: dict[str, frozenset[str]] = {
     "libp2p": frozenset({"libp2p/*.py", "libp2p/defects/*.py"}),
     "zeroconf": frozenset({"discovery/lan/_zeroconf.py"}),
     "msgpack": frozenset({"wire/_codec.py"}),
+    "cryptography": frozenset({"tunnels/_certificates.py"}),
     "spake2": frozenset({"membership/codes/_pake.py"}),
     "segno": frozenset({"cli/commands/_invite.py"}),
     "jsonschema_rs": frozenset({"wire/checks/_fit.py"}),

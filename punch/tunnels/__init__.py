@@ -1,0 +1,24 @@
+"""Tunnels: a TCP port of another machine's loopback, reached by whom a lease names and nobody else.
+
+Two machines agree on a tunnel over a stream whose ends are authenticated, and tell each other the
+certificates that they made for it. The bytes then go over TLS connections of their own, moved by a
+process that does nothing else. Who may have a tunnel, and for how long, is decided by `cluster`
+and by settings.
+"""
+
+from ._carrier import Carrier, FarEnd, NearEnd, Place, open_carrier
+from ._certificates import LeaseCertificate, check_certificate, make_certificate
+from ._values import Measured, TunnelStatistics
+
+__all__ = [
+    "open_carrier",
+    "Carrier",
+    "FarEnd",
+    "NearEnd",
+    "Place",
+    "make_certificate",
+    "LeaseCertificate",
+    "check_certificate",
+    "TunnelStatistics",
+    "Measured",
+]

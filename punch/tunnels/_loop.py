@@ -1,0 +1,133 @@
+"""A poll loop: calls back when a socket is ready, a time has come, or another thread says so.
+
+It moves the bytes of tunnels in a process of its own (`_process`). Trio's scheduling is what a
+tunnel through trio costs; here a byte that has arrived is two calls away from the next socket.
+One thread, and no lock.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import selectors
+import socket
+import time
+from collections import deque
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Final
+
+READ: Final = selectors.EVENT_READ
+WRITE: Final = selectors.EVENT_WRITE
+
+Callback = Callable[[], None]
+
+
+class Timer:
+    """A call that is to come. Made by `Loop.call_at`."""
+
+    __slots__ = ("callback",)
+
+    def __init__(self, callback: Callback) -> None:
+        self.callback: Callback | None = callback
+
+    def cancel(self) -> None:
+        """Do not call."""
+        self.callback = None
+
+
+class Loop:
+    """Sockets, times, and calls of other threads."""
+
+    def __init__(self) -> None:
+        self._selector = selectors.DefaultSelector()
+        self._callbacks: dict[socket.socket, Callable[[int], None]] = {}
+        self._masks: dict[socket.socket, int] = {}
+        self._timers: list[tuple[float, int, Timer]] = []
+        self._order = itertools.count()
+        self._soon: deque[Callback] = deque()
+        self._others: deque[Callback] = deque()
+        self._woken, self._waker = socket.socketpair()
+        for end in (self._woken, self._waker):
+            end.setblocking(False)
+        self.add(self._woken, READ, self._wake_up)
+        self.now = time.monotonic()
+        """Seconds on `clock` when the loop last woke up."""
+
+    @staticmethod
+    def clock() -> float:
+        """Seconds that never go back."""
+        return time.monotonic()
+
+    def add(self, sock: socket.socket, mask: int, callback: Callable[[int], None]) -> None:
+        """Call back with what *sock* is ready for, out of *mask*, until `remove`."""
+        self._callbacks[sock] = callback
+        self._masks[sock] = 0
+        self.set(sock, mask)
+
+    def set(self, sock: socket.socket, mask: int) -> None:
+        """From now on call back for what is in *mask*; 0 for nothing."""
+        before = self._masks[sock]
+        if mask == before:
+            return
+        self._masks[sock] = mask
+        if not before:
+            self._selector.register(sock, mask)
+        elif mask:
+            self._selector.modify(sock, mask)
+        else:
+            self._selector.unregister(sock)
+
+    def remove(self, sock: socket.socket) -> None:
+        """Call back no more; before the socket is closed."""
+        if sock in self._callbacks:
+            self.set(sock, 0)
+            del self._callbacks[sock], self._masks[sock]
+
+    def call_at(self, when: float, callback: Callback) -> Timer:
+        """Call when the clock shows *when*."""
+        timer = Timer(callback)
+        heapq.heappush(self._timers, (when, next(self._order), timer))
+        return timer
+
+    def call_soon(self, callback: Callback) -> None:
+        """Call after what is ready now had its turn."""
+        self._soon.append(callback)
+
+    def call_from_thread(self, callback: Callback) -> None:
+        """Call in the loop's own thread; any thread may say so."""
+        self._others.append(callback)
+        with suppress(BlockingIOError):  # Full of wake-ups that are as good.
+            self._waker.send(b"w")
+
+    def _wake_up(self, mask: int) -> None:
+        del mask
+        self._woken.recv(4096)
+        while self._others:
+            self._others.popleft()()
+
+    def run(self) -> None:
+        """Run for ever; what a callback raises ends it."""
+        while True:
+            self.turn()
+
+    def turn(self, longest: float | None = None) -> None:
+        """Wait for what is next, at most *longest* seconds, and do it."""
+        wait = longest
+        if self._soon:
+            wait = 0.0
+        elif self._timers:
+            due = max(0.0, self._timers[0][0] - time.monotonic())
+            wait = due if longest is None else min(longest, due)
+        ready = self._selector.select(wait)
+        self.now = time.monotonic()
+        for key, mask in ready:
+            # One that was removed by a callback before it in the same turn has none any more.
+            if (callback := self._callbacks.get(key.fileobj)) is not None:  # type: ignore[call-overload] # Only sockets are added.
+                callback(mask)
+        for _ in range(len(self._soon)):
+            self._soon.popleft()()
+        while self._timers and self._timers[0][0] <= self.now:
+            timer = heapq.heappop(self._timers)[2]
+            if timer.callback is not None:
+                timer.callback()
