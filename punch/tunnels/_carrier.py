@@ -1,4 +1,4 @@
-"""The carrier of a process: opens tunnels, whose bytes another process moves (`_process`).
+"""The carrier of a process: opens tunnels, whose bytes another process moves (`direct._process`).
 
 What a tunnel may lead to is decided here: ports of loopback that `Carrier.allow` was given, which
 are those of programs that punch has started, or that its settings name. With whom a tunnel is

@@ -33,9 +33,9 @@ from punch.tunnels import (
     make_certificate,
     open_carrier,
 )
-from punch.tunnels._channel import MAX_QUEUED_BYTES
-from punch.tunnels._near_end import SILENCE_SECONDS
-from punch.tunnels._strangers import HANDSHAKE_SECONDS, MAX_STRANGERS_OF_SITE
+from punch.tunnels.direct._channel import MAX_QUEUED_BYTES
+from punch.tunnels.direct._near_end import SILENCE_SECONDS
+from punch.tunnels.direct._strangers import HANDSHAKE_SECONDS, MAX_STRANGERS_OF_SITE
 
 HERE = "127.0.0.1"
 

@@ -18,8 +18,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Final, Protocol
 
-from ..exceptions import RemoteProtocolError
-from ._framing import TunnelFrames, frame
+from ...exceptions import RemoteProtocolError
+from .._framing import TunnelFrames, frame
 from ._loop import READ, WRITE, Loop
 from ._sockets import watch_closely
 

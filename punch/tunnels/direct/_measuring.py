@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
+from .._framing import FILL, PING, PONG, TAKEN
 from ._channel import ROOM_BYTES, Channel, Ending
-from ._framing import FILL, PING, PONG, TAKEN
 from ._loop import Loop
 
 # The smallest of a few: what is above it is other programs' doing.

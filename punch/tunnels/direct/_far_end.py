@@ -15,12 +15,12 @@ from contextlib import suppress
 from functools import partial
 from typing import Any, Final
 
-from ..network import site_of
+from ...network import site_of
+from .._framing import BYE, FAILED, FILL, OPEN, PING, PONG, READY, TAKEN, WATCH
+from .._silence import Silence
 from ._channel import Channel, Ending
-from ._framing import BYE, FAILED, FILL, OPEN, PING, PONG, READY, TAKEN, WATCH
 from ._loop import READ, WRITE, Loop
 from ._pair import Pair, Unmetered
-from ._silence import Silence
 from ._sockets import LOOPBACK, connect_to, listen_at, send_at_once
 from ._strangers import Strangers
 

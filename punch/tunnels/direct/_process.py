@@ -1,4 +1,4 @@
-"""The process that moves the bytes of tunnels: ``python -m punch.tunnels._process``.
+"""The process that moves the bytes of tunnels: `main`, started by `punch.tunnels`.
 
 It has a process of its own so that no scheduler but `_loop` is in the way of a byte. Its parent,
 `_carrier`, talks to it in JSON, one object a line, over standard input and output:
@@ -36,8 +36,8 @@ import threading
 from functools import partial
 from typing import Any, BinaryIO, Final
 
-from ..exceptions import RemoteProtocolError
-from ._certificates import LeaseCertificate, check_certificate, make_context
+from ...exceptions import RemoteProtocolError
+from .._certificates import LeaseCertificate, check_certificate, make_context
 from ._far_end import FarEnd
 from ._loop import Loop
 from ._near_end import NearEnd

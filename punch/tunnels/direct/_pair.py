@@ -13,8 +13,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Protocol
 
+from .._framing import BYE, DATA, END, FAILED
 from ._channel import READ_BYTES, ROOM_BYTES, Channel, Ending, Queue
-from ._framing import BYE, DATA, END, FAILED
 from ._loop import READ, WRITE, Loop
 
 # SO_LINGER: on, for no time. Closing then sends a reset.

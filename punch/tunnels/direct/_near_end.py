@@ -15,13 +15,14 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any, Final
 
+from .._counting import Counting, Meter
+from .._framing import BYE, FAILED, OPEN, PING, PONG, READY, WATCH
+from .._silence import Silence
 from ._channel import Channel, Ending
 from ._far_end import MAX_CONNECTIONS, TICK_SECONDS
-from ._framing import BYE, FAILED, OPEN, PING, PONG, READY, WATCH
 from ._loop import READ, Loop
 from ._measuring import Measuring
 from ._pair import Pair
-from ._silence import Silence
 from ._sockets import LOOPBACK, connect_to, listen_at, send_at_once
 
 READY_CONNECTIONS: Final = 6
@@ -44,49 +45,6 @@ after the cable was cut."""
 _PAUSE_SECONDS: Final = 0.5
 
 MAX_ADDRESSES: Final = 8
-
-
-class _Counts:
-    """Counts what all connections carry."""
-
-    def __init__(self, silence: Silence) -> None:
-        self.silence = silence
-        self.bytes_up = self.bytes_down = self.total = 0
-        self.meters: set[_Meter] = set()
-        self._told: dict[str, Any] = {}
-
-    def news(self) -> dict[str, Any] | None:
-        """What there is to tell; `None` if it is what was told last."""
-        found = {
-            "bytes_up": self.bytes_up,
-            "bytes_down": self.bytes_down,
-            "connections": len(self.meters),
-            "connections_total": self.total,
-        }
-        if found == self._told:
-            return None
-        self._told = found
-        return {"event": "counts", **found}
-
-
-class _Meter:
-    """Counts what one connection carries."""
-
-    def __init__(self, counts: _Counts) -> None:
-        self._counts = counts
-        counts.meters.add(self)
-
-    def up(self, data: bytes | memoryview, now: float) -> None:
-        del now
-        self._counts.bytes_up += len(data)
-
-    def down(self, data: bytes | memoryview, now: float) -> None:
-        del now
-        self._counts.bytes_down += len(data)
-        self._counts.silence.heard()
-
-    def close(self) -> None:
-        self._counts.meters.discard(self)
 
 
 class NearEnd:
@@ -117,7 +75,6 @@ class NearEnd:
         listen: Sequence[int],
         tell: Callable[[dict[str, Any]], None],
     ) -> None:
-        self._frames = frames
         self._loop = loop
         self._context = context
         self._expected = expected
@@ -130,12 +87,12 @@ class NearEnd:
         self._place: tuple[str, int] | None = None
         self._ready: deque[Channel] = deque()
         self._waiting: deque[tuple[socket.socket, float]] = deque()
-        self._pairs: dict[Pair, _Meter] = {}
+        self._pairs: dict[Pair, Meter] = {}
         self._measuring: list[Measuring] = []
         self._asked: deque[Callable[[tuple[float, float] | str], None]] = deque()
         self._pause_until = 0.0
         self._silence = Silence(loop.now, step=TICK_SECONDS)
-        self._counts = _Counts(self._silence)
+        self._counting = Counting(self._silence, frames=frames)
         self._ping_at = 0.0
         self._trouble = Ending("unreachable", "no address of the other side was given")
         self._listener = listen_at(LOOPBACK, listen)
@@ -246,7 +203,7 @@ class NearEnd:
             sock, _ = self._listener.accept()
         except OSError:
             return
-        self._counts.total += 1
+        self._counting.total += 1
         sock.setblocking(False)
         send_at_once(sock)
         self._waiting.append((sock, self._loop.now + WAIT_SECONDS))
@@ -254,7 +211,7 @@ class NearEnd:
 
     def _use(self, channel: Channel, sock: socket.socket) -> None:
         channel.send(OPEN)
-        meter = _Meter(self._counts)
+        meter = self._counting.begin()
         pair = Pair(self._loop, sock, channel, meter=meter, over=self._over)
         self._pairs[pair] = meter
         if not channel.is_open:
@@ -306,8 +263,8 @@ class NearEnd:
         self._tell_counts()
 
     def _tell_counts(self) -> None:
-        if (news := self._counts.news()) is not None:
-            self._tell(news)
+        if (news := self._counting.news(self._loop.clock())) is not None:
+            self._tell({"event": "counts", **news})
 
     # ---- its end ----
 
