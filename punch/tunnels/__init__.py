@@ -9,6 +9,15 @@ and by settings.
 from ._carrier import Carrier, FarEnd, NearEnd, Place, open_carrier
 from ._certificates import LeaseCertificate, check_certificate, make_certificate
 from ._values import Measured, TunnelStatistics
+from .streams import (
+    NearStreams,
+    TunnelDoor,
+    TunnelOpening,
+    TunnelOutcome,
+    door_of,
+    open_near_stream,
+    open_tunnel_stream,
+)
 
 __all__ = [
     "open_carrier",
@@ -21,4 +30,12 @@ __all__ = [
     "check_certificate",
     "TunnelStatistics",
     "Measured",
+    # ---- over streams of a node ----
+    "door_of",
+    "TunnelDoor",
+    "open_near_stream",
+    "NearStreams",
+    "open_tunnel_stream",
+    "TunnelOpening",
+    "TunnelOutcome",
 ]

@@ -14,7 +14,7 @@ import ssl
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 
 import attrs
@@ -22,6 +22,7 @@ import psutil
 import pytest
 import trio
 from integration.programs import ROOT, alive, limit, off
+from integration.tunnel_targets import HERE, Serve, echo, open_target, read_all, show
 
 from punch.exceptions import NotPermitted, PeerUnreachable
 from punch.tunnels import (
@@ -36,15 +37,6 @@ from punch.tunnels import (
 from punch.tunnels.direct._channel import MAX_QUEUED_BYTES
 from punch.tunnels.direct._near_end import SILENCE_SECONDS
 from punch.tunnels.direct._strangers import HANDSHAKE_SECONDS, MAX_STRANGERS_OF_SITE
-
-HERE = "127.0.0.1"
-
-Serve = Callable[[trio.SocketStream], Awaitable[None]]
-
-
-def show(what: str, found: object) -> None:
-    """For who reads the figures: `-s`."""
-    print(f"\n{what}: {found}")
 
 
 @attrs.frozen(kw_only=True)
@@ -63,29 +55,6 @@ class Opened:
         return await trio.open_tcp_stream(HERE, self.near.port)
 
 
-async def echo(stream: trio.SocketStream) -> None:
-    """Give back what came, and the end after it."""
-    async for data in stream:
-        await stream.send_all(data)
-    await stream.send_eof()
-
-
-@asynccontextmanager
-async def open_target(serve: Serve) -> AsyncIterator[int]:
-    """A program on a port of loopback."""
-
-    async def each(stream: trio.SocketStream) -> None:
-        with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
-            async with stream:
-                await serve(stream)
-
-    async with trio.open_nursery() as nursery:
-        (listener,) = await trio.open_tcp_listeners(0, host=HERE)
-        nursery.start_soon(trio.serve_listeners, each, [listener])
-        yield listener.socket.getsockname()[1]
-        nursery.cancel_scope.cancel()
-
-
 @asynccontextmanager
 async def open_tunnel(serve: Serve = echo, *, carriers: int = 1) -> AsyncIterator[Opened]:
     """Both ends of a tunnel to *serve*; two carriers where one of them is stopped or killed."""
@@ -100,11 +69,6 @@ async def open_tunnel(serve: Serve = echo, *, carriers: int = 1) -> AsyncIterato
         )
         near = await here.open_near(far.addresses, certificate=ours, trusted_pem=theirs.pem)
         yield Opened(near=near, far=far, here=here, there=there, ours=ours, theirs=theirs)
-
-
-async def read_all(stream: trio.SocketStream) -> bytes:
-    """Until its end."""
-    return b"".join([data async for data in stream])
 
 
 @limit(60)
