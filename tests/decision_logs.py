@@ -14,7 +14,14 @@ from punch.capability import Capability, Load, ModelOffer, PeerId
 from punch.decision_log import open_decision_log
 from punch.events import Answered, Attempted, Bus, Decided
 from punch.peers import Breaker, PeerRecord
-from punch.routing import POLICIES, Decision, RouteRequest
+from punch.routing import (
+    POLICIES,
+    Decision,
+    RouteRequest,
+    Startable,
+    StartableOffer,
+    Starts,
+)
 from punch.wire import Provenance, Segment, Timings, Usage
 
 DIGEST = "ab" * 32
@@ -22,6 +29,7 @@ NO_BREAKERS: Mapping[str | None, Breaker] = MappingProxyType({})
 FAST = PeerId("12D3KooWQ1fastFastFastFastFastFastFastFastFastFastfast1")
 SLOW = PeerId("12D3KooWQ2slowSlowSlowSlowSlowSlowSlowSlowSlowSlowslow2")
 MOCK = PeerId("12D3KooWQ3mockMockMockMockMockMockMockMockMockMockmock3")
+HEAD = PeerId("12D3KooWQ4headHeadHeadHeadHeadHeadHeadHeadHeadHeadhead4")
 
 REQUEST = RouteRequest(model="smollm2", model_digest=DIGEST, prompt_tokens=420, strict=True)
 
@@ -71,10 +79,11 @@ def decide(
     peers: Sequence[PeerRecord] = PEERS,
     request: RouteRequest = REQUEST,
     now: float = 100.0,
+    startable: Sequence[Startable] = (),
 ) -> Decision:
     """What *policy* decides."""
     settled = attrs.evolve(POLICIES[policy], explore=0.0)
-    return settled.decide(request, peers, now=now, rng=Random(1))
+    return settled.decide(request, peers, now=now, rng=Random(1), startable=startable)
 
 
 def note_decided(
@@ -180,6 +189,30 @@ def note_continued(events: Bus, request_id: str = "long-1") -> None:
             Segment(peer_id=SLOW, tokens=120, characters=520, seconds=14.2, reason="stop"),
         ),
     )
+
+
+SPLIT = StartableOffer(
+    id="smollm2/2",
+    peer_id=HEAD,
+    offer=ModelOffer(
+        name="smollm2", digest=DIGEST, prefill_rate=900.0, decode_rate=90.0, split=True
+    ),
+    seconds=2.5,
+    workers=2,
+    owners=("ann", "bob"),
+    plan="12 + 12 layers; 2 round trips of 4 ms a token\nmore of it",
+)
+
+
+def note_started(events: Bus, request_id: str = "split-1") -> None:
+    """A request for which a split was started."""
+    startable = Starts().look([SPLIT], now=100.0)
+    note_decided(events, request_id, decide(startable=startable))
+    note_attempted(events, request_id, peer_id=HEAD, lane="start", reason="start", seconds=2.6)
+    running = record(HEAD, rate=90.0)
+    note_decided(events, request_id, decide(peers=(*PEERS, running), now=102.6), at=102.6)
+    note_attempted(events, request_id, peer_id=HEAD, seconds=2.8, first_text=0.5, tokens=200)
+    note_ended(events, request_id, seconds=5.4, first_text=3.1, **ending(HEAD))
 
 
 def ending(peer_id: PeerId | None) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from ..events import Attempted as AttemptedEvent
 from ..events import Decided as DecidedEvent
 from ..exceptions import CODES, CONNECTION_LOST
 from ..peers import Candidate, PeerRecord
-from ..routing import Decision, RouteRequest
+from ..routing import Decision, RouteRequest, Startable
 from ..wire import Segment, Timings, Usage, bounded, short_word
 
 LOG_VERSION = 1
@@ -53,6 +53,9 @@ class ScoredCandidate:
 
     reason: str | None = None
     """That filter's reason, in a sentence."""
+
+    start: Startable | None = None
+    """What would have to be started for it, if it does not run."""
 
     @property
     def score(self) -> float | None:
@@ -130,7 +133,7 @@ class Attempted:
     """The id of its lane, where it has several."""
 
     reason: str
-    """Why: see `Decided.reason`."""
+    """Why: see `Decided.reason`; or ``start``, if the request only waited for it to be started."""
 
     outcome: str
     """``success``, ``cancelled``, or the code of the error."""
@@ -235,8 +238,10 @@ def decided(
             wanted.setdefault(candidate.peer_id, []).append(candidate.offer)
 
     def named(candidate: Candidate) -> dict[str, Any]:
-        several = candidate.is_one_of_several
+        start = decision.start_of(candidate)
+        several = start is not None or candidate.is_one_of_several
         return {
+            "start": start,
             "peer": _trimmed(candidate.peer, wanted.get(candidate.peer_id, ())),
             "offer": candidate.offer.id if several else None,
             "lane": candidate.lane.id if several else None,

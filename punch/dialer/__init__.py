@@ -5,6 +5,7 @@ from ._dispatch import Dispatch
 from ._hedging import Hedge
 from ._router import Router, chat_request, new_request_id, open_router
 from ._runs import Attribution, Runs
+from .starting import Start, Startables
 
 __all__ = [
     "Answer",
@@ -14,6 +15,8 @@ __all__ = [
     "Runs",
     "Router",
     "open_router",
+    "Start",
+    "Startables",
     "chat_request",
     "new_request_id",
 ]

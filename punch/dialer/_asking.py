@@ -3,18 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 
 import attrs
 import trio
 
 from ..capability import PeerId
-from ..exceptions import InvalidRequest, PeerError
-from ..routing import MAX_PATIENCE_SECONDS, PATIENCE_FACTOR, Decision, Reason, StopAcrossPeers, Try
+from ..exceptions import InvalidRequest, NetworkError, PeerError
+from ..routing import (
+    MAX_PATIENCE_SECONDS,
+    PATIENCE_FACTOR,
+    Decision,
+    GiveUp,
+    Reason,
+    StopAcrossPeers,
+    Try,
+)
 from ..routing.names import NO_WISHES, Ambiguous, Found, Meaning, wishes_of
 from ..wire import NO_HINTS, CommandRequest, Progress
 from ._attempt import Attempt
 from ._books import Books
 from ._dispatch import Dispatch
+from .starting._awaited import AwaitedStart
 
 # An answer that comes far too slowly is left for another peer only if that would be done so many
 # times as early: the text so far must be read there, and predictions are what was wrong here.
@@ -42,6 +52,8 @@ class Asking:
         self._asked_real = False
         self._found: Found = None
         self._wishes = NO_WISHES
+        starter = dispatch.starter
+        self._start = None if starter is None else AwaitedStart(dispatch, starter, books)
 
     def decide(self, request: CommandRequest, reason: Reason, but: Iterable[str] = ()) -> Decision:
         """Whom to ask *request*, but for what was tried.
@@ -59,7 +71,7 @@ class Asking:
         self._look_whom(request)
         return dispatch.decide(
             request,
-            tried=attempts.tried(dispatch.presence) | busy,
+            tried=attempts.tried(dispatch.meeting.presence) | busy,
             now=trio.current_time(),
             chat_template=self._books.delivered.chat_template,
             alternative=bool(busy),
@@ -68,6 +80,7 @@ class Asking:
             ambiguous=self._found.names if isinstance(self._found, Ambiguous) else (),
             wishes=self._wishes,
             reason=reason,
+            waiter=self._books,
         )
 
     def _look_whom(self, request: CommandRequest) -> None:
@@ -80,7 +93,7 @@ class Asking:
         if request.hints is NO_HINTS:
             return
         try:
-            peers = self._dispatch.table.snapshot()
+            peers = self._dispatch.known()
             self._wishes = wishes_of(request.hints, peers, self._is_own)
         except InvalidRequest:
             # A peer that comes later ends nothing that was understood before it came.
@@ -89,8 +102,9 @@ class Asking:
 
     def _is_own(self, peer_id: PeerId) -> bool:
         """Whether a peer has the same owner: in an open namespace, if it is on this machine."""
-        session = self._dispatch.pool.session(peer_id)
-        return session is not None and session.is_own
+        pool = self._dispatch.pool
+        session = pool.session(peer_id)
+        return peer_id == pool.peer_id if session is None else session.is_own
 
     def _by_its_name(self, request: CommandRequest) -> CommandRequest:
         """*request* for the model that its name meant when that was first on offer.
@@ -109,16 +123,40 @@ class Asking:
         """Whom to ask next; the very first time, once the namespace has had time to be known."""
         attempts = self._books.attempts
         decision = self.decide(request, attempts.reason)
-        if decision.chosen is None and not attempts.failed_attempts:
-            await self._dispatch.settle(deadline)
+        chosen = decision.chosen
+        if attempts.failed_attempts:
+            return decision
+        if chosen is None:
+            await self._dispatch.meeting.settle(deadline)
+            decision = self.decide(request, attempts.reason)
+        elif decision.start_of(chosen) is not None and self._dispatch.meeting.is_new():
+            # A peer that is about to be met may do better than a start.
+            with suppress(NetworkError):
+                await self._dispatch.meeting.settle(deadline)
             decision = self.decide(request, attempts.reason)
         return decision
+
+    async def waits(
+        self, step: Try | GiveUp, decision: Decision, deadline: float
+    ) -> Progress | None:
+        """Wait a while, if *step* is to start something first; what for, or `None` if it is not."""
+        if self._start is None or isinstance(step, GiveUp):
+            return None
+        if decision.start_of(step.candidate) is None:
+            return None
+        return await self._start.wait(step.candidate, decision, deadline=deadline)
+
+    def leave(self) -> None:
+        """The request waits for no start any more, however that came."""
+        if self._start is not None:
+            self._start.leave()
 
     async def ask(
         self, step: Try, decision: Decision, request: CommandRequest, *, deadline: float
     ) -> Attempt | None:
         """Ask the candidate of *step*; `None` if that failed, which is booked then."""
         dispatch, candidate = self._dispatch, step.candidate
+        self.leave()
         request = self._by_its_name(request)
         self._asked_real = self._asked_real or not candidate.lane.simulated
         try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Hashable, Sequence
 from random import Random
 from typing import Any
 
@@ -24,14 +24,24 @@ from ..exceptions import (
     PeerUnreachable,
     PunchError,
 )
-from ..peers import MAX_PEERS, Candidate, PeerTable
-from ..routing import HEDGE_RESERVE, Budget, Decision, LearnedState, Policy, Presence, Reason
+from ..peers import MAX_PEERS, Candidate, PeerRecord, PeerTable
+from ..routing import (
+    HEDGE_RESERVE,
+    Budget,
+    Decision,
+    LearnedState,
+    Policy,
+    Presence,
+    Reason,
+    Startable,
+)
 from ..routing.names import Found, ModelNames
 from ..session import ClientCall
 from ..wire import CommandRequest, CommandResponse
 from ._hedging import Hedge
 from ._probing import Prober
 from ._speed import Speed
+from .starting import Starter
 
 # How long a first request waits for the namespace to be known: a few round trips, and the
 # dials of peers that are gone.
@@ -50,6 +60,60 @@ MIN_TIMEOUT_SECONDS = 1e-3
 
 # How long a cancelled peer has to say how far it got; it has 100 ms to stop.
 CONFIRM_SECONDS = 5.0
+
+
+class Meeting:
+    """The peers of the namespace that were met, and whether there was the time to meet all.
+
+    Args:
+      membership: Our place in the namespace.
+      pool: Sessions with the listeners.
+
+    """
+
+    def __init__(self, membership: Directory, pool: SessionPool) -> None:
+        self._membership = membership
+        self._pool = pool
+        self._began = trio.current_time()
+
+    def is_new(self) -> bool:
+        """Whether there may be peers that nobody had the time to meet."""
+        return trio.current_time() < self._began + SETTLE_SECONDS
+
+    async def settle(self, deadline: float) -> None:
+        """Wait until somebody is known to be there, and all of them were heard or failed to be.
+
+        Raises:
+          NetworkError: if nobody was ever met, and why.
+
+        """
+        membership, pool = self._membership, self._pool
+        limit = min(deadline, trio.current_time() + SETTLE_SECONDS)
+        joined, refused = membership.joined, membership.refused
+        with trio.move_on_at(limit):
+            while not (refused.is_set() or (joined.is_set() and pool.is_settled())):
+                await pool.change()
+        with trio.move_on_at(min(deadline, limit + WORD_SECONDS)):
+            while not joined.is_set() and membership.trouble is None:
+                await pool.change()
+        if not joined.is_set() and membership.trouble is not None:
+            raise membership.trouble
+
+    def presence(self, peer_id: PeerId) -> Presence | None:
+        """How a peer is there now, if it is."""
+        record, session = self._pool.table.get(peer_id), self._pool.session(peer_id)
+        if record is None or session is None:
+            return None
+        return Presence(incarnation=record.incarnation, session=session)
+
+    def with_unreachable(self, error: PunchError) -> PunchError:
+        """The same error, with the listeners in it that could not even be connected."""
+        if type(error) is not NoPeerAvailable:
+            return error
+        reasons = {**self._pool.unreachable(), **error.reasons}
+        if reasons.keys() == error.reasons.keys():
+            return error
+        return NoPeerAvailable("no listener could answer", reasons, retry_after=error.retry_after)
 
 
 class PromptsSent:
@@ -100,6 +164,7 @@ class Dispatch:
       names: What people call the models.
       hedge: When to ask a second peer; `None` for never.
       events: Where decisions, attempts and ends are published.
+      starter: What could be started, if there is anything.
 
     """
 
@@ -114,6 +179,7 @@ class Dispatch:
         names: ModelNames | None = None,
         hedge: Hedge | None = None,
         events: Bus,
+        starter: Starter | None = None,
     ) -> None:
         self.pool = pool
         self.table = pool.table
@@ -122,6 +188,7 @@ class Dispatch:
         self.names = ModelNames() if names is None else names
         self.hedge = hedge
         self.events = events
+        self.starter = starter
         self.retries = Budget()
         share = hedge.share if hedge else 0.0
         self._hedges = Budget(share=share, reserve=HEDGE_RESERVE, per_second=0.0)
@@ -131,6 +198,7 @@ class Dispatch:
         self.prompts = PromptsSent(pool.table)
         self._nursery, self._rng = nursery, rng
         self._serial, self.has_simulated = 0, False
+        self.meeting = Meeting(membership, pool)
 
     def decide(
         self,
@@ -139,6 +207,7 @@ class Dispatch:
         tried: frozenset[str],
         now: float,
         reason: Reason = "first",
+        waiter: Hashable = None,
         **known: Any,
     ) -> Decision:
         """Whom to ask, but for those that were *tried*.
@@ -148,10 +217,15 @@ class Dispatch:
           tried: Ids of candidates and of peers not to ask.
           now: The current time, in seconds of trio's clock.
           reason: Why a peer is asked.
+          waiter: What stands for the request in `Starter.wants`.
           known: Further fields of a `RouteRequest`.
 
         """
         peers = self.table.snapshot()
+        startable: Sequence[Startable] = ()
+        if self.starter is not None and not known.get("alternative"):
+            # Nothing is started for a request that a peer works on already.
+            startable = self.starter.look(now=now, waiter=waiter)
         self.learned.guess_length(request, peers, alike=known.get("alike"))
         route = self.learned.route_request(
             request,
@@ -162,19 +236,19 @@ class Dispatch:
             **known,
         )
         self._serial += not tried
-        return self.policy.decide(route, peers, now=now, rng=self._rng, reason=reason)
+        return self.policy.decide(
+            route, peers, now=now, rng=self._rng, reason=reason, startable=startable
+        )
+
+    def known(self) -> Sequence[PeerRecord]:
+        """The peers that are there, and those that could be started as if they were."""
+        peers = self.table.snapshot()
+        return peers if self.starter is None else (*peers, *self.starter.records())
 
     def meaning(self, request: CommandRequest) -> Found:
         """The model that *request* asks for by its name, if that is one of those on offer."""
-        self.names.look(self.table.snapshot())
+        self.names.look(self.known())
         return self.names.asked_for(request)
-
-    def presence(self, peer_id: PeerId) -> Presence | None:
-        """How a peer is there now, if it is."""
-        record, session = self.table.get(peer_id), self.pool.session(peer_id)
-        if record is None or session is None:
-            return None
-        return Presence(incarnation=record.incarnation, session=session)
 
     async def ask(
         self, candidate: Candidate, request: CommandRequest, deadline: float
@@ -202,19 +276,6 @@ class Dispatch:
         model = None if request.model is None else candidate.offer.name
         asked = attrs.evolve(request, timeout=timeout, offer=candidate.offer.id, model=model)
         return session.ask(asked)
-
-    async def settle(self, deadline: float) -> None:
-        """Wait until somebody is known to be there, and all of them were heard or failed to be."""
-        await _settled(self.membership, self.pool, deadline)
-
-    def with_unreachable(self, error: PunchError) -> PunchError:
-        """The same error, with the listeners in it that could not even be connected."""
-        if type(error) is not NoPeerAvailable:
-            return error
-        reasons = {**self.pool.unreachable(), **error.reasons}
-        if reasons.keys() == error.reasons.keys():
-            return error
-        return NoPeerAvailable("no listener could answer", reasons, retry_after=error.retry_after)
 
     # ---- what is learned ----
 
@@ -337,16 +398,3 @@ class Dispatch:
         self.retries.deposit(now)
         if self.hedge is not None:
             self._hedges.deposit(now)
-
-
-async def _settled(membership: Directory, pool: SessionPool, deadline: float) -> None:
-    limit = min(deadline, trio.current_time() + SETTLE_SECONDS)
-    joined, refused = membership.joined, membership.refused
-    with trio.move_on_at(limit):
-        while not (refused.is_set() or (joined.is_set() and pool.is_settled())):
-            await pool.change()
-    with trio.move_on_at(min(deadline, limit + WORD_SECONDS)):
-        while not joined.is_set() and membership.trouble is None:
-            await pool.change()
-    if not joined.is_set() and membership.trouble is not None:
-        raise membership.trouble

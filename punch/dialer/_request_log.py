@@ -76,6 +76,24 @@ class RequestLog:
                 )
             )
 
+    def awaited(
+        self, candidate: Candidate, *, outcome: str, error: str | None, seconds: float
+    ) -> None:
+        """The request has waited *seconds* for what was to be started for it."""
+        if self._events.wants(Attempted):
+            self._events.publish(
+                Attempted(
+                    at=trio.current_time(),
+                    request_id=self._request.request_id,
+                    peer_id=candidate.peer_id,
+                    lane=candidate.lane.id,
+                    reason="start",
+                    outcome=outcome,
+                    error=error,
+                    seconds=seconds,
+                )
+            )
+
     def attempted(self, attempt: Attempt, outcome: Outcome, *, tokens: int | None = None) -> None:
         """An attempt has ended; *tokens* are those that its peer made, where it says so itself."""
         if not self._events.wants(Attempted):
@@ -99,11 +117,16 @@ class RequestLog:
         )
 
     def ended(
-        self, status: str, *, error: PunchError | None, response: CommandResponse | None
+        self,
+        *,
+        error: PunchError | None,
+        response: CommandResponse | None,
+        is_abandoned: bool = False,
     ) -> None:
-        """The request is over."""
+        """The request is over; nobody wanted its end if it *is_abandoned*."""
         if not self._events.wants(Answered):
             return
+        status = "success" if error is None else error.code
         delivered, now = self._delivered, trio.current_time()
         first = delivered.first_text_at
         told: dict[str, Any] = {}
@@ -120,7 +143,7 @@ class RequestLog:
             Answered(
                 at=now,
                 request_id=self._request.request_id,
-                status=status,
+                status="cancelled" if is_abandoned else status,
                 error=None if error is None else self._scrubbed(str(error)),
                 quotes=_quotes(error),
                 seconds=now - self._began,

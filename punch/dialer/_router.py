@@ -35,7 +35,7 @@ from ..libp2p import open_node
 from ..model_store import KNOWN_MODELS
 from ..network import Address, Node
 from ..peers import PeerRecord
-from ..routing import POLICIES, Policy
+from ..routing import POLICIES, Policy, Startable
 from ..routing.names import NO_ALIASES, Aliases, ModelNames, PulledModel
 from ..wire import (
     NO_HINTS,
@@ -50,6 +50,7 @@ from ._answer import Answer
 from ._dispatch import Dispatch
 from ._hedging import Hedge
 from ._runs import Runs
+from .starting import Start, Startables, Starter
 
 _PULLED = {
     name: PulledModel(known.file_name, known.file_digest) for name, known in KNOWN_MODELS.items()
@@ -170,13 +171,19 @@ class Router:
     @property
     def names(self) -> ModelNames:
         """What the models are called that are on offer now."""
-        self._dispatch.names.look(self.peers)
+        self._dispatch.names.look(self._dispatch.known())
         return self._dispatch.names
 
     @property
     def peers(self) -> tuple[PeerRecord, ...]:
         """A snapshot of the listeners that are connected."""
         return self._dispatch.table.snapshot()
+
+    @property
+    def startable(self) -> tuple[Startable, ...]:
+        """What nobody runs and could be started, as it is now."""
+        starter = self._dispatch.starter
+        return () if starter is None else starter.look(now=trio.current_time())
 
     @property
     def unreachable(self) -> Mapping[PeerId, str]:
@@ -331,6 +338,8 @@ async def open_router(
     events: Bus | None = None,
     aliases: Aliases = NO_ALIASES,
     membership: Membership | None = None,
+    startable: Startables = (),
+    start: Start | None = None,
 ) -> AsyncIterator[Router]:
     """A router, for as long as the context lasts: it joins a namespace and asks its listeners.
 
@@ -359,6 +368,11 @@ async def open_router(
       aliases: Further names of models; by default none.
       membership: Our membership of a closed namespace, of `open_membership`: only its members are
         asked, and they are met at too.
+      startable: Models that nobody runs and that could be started, such as splits over several
+        machines: values, or something that returns them as they are now, without waiting.
+      start: Starts one of these; returns when it can answer, and it is offered by its peer from
+        then on, or raises a `PunchError` that says why not. Called once, however many requests
+        wait for it.
 
     Raises:
       ConfigurationError: if an argument makes no sense; the text names it.
@@ -370,6 +384,8 @@ async def open_router(
             "punch.blocking.open_router() from asyncio and from blocking programs"
         )
     policy = _policy(policy)
+    if start is None and startable:
+        raise ConfigurationError("startable is given, and no start: give open_router both")
     places = [
         place.reached_by(transport, setting="bootstrap")
         for place in (() if bootstrap is None else parse_bootstraps(bootstrap))
@@ -425,6 +441,9 @@ async def open_router(
             names=ModelNames(aliases, pulled=_PULLED),
             hedge=hedge,
             events=events,
+            starter=None
+            if start is None
+            else Starter(startable, start, table=pool.table, nursery=nursery),
         )
         yield Router(dispatch, strict=strict)
 

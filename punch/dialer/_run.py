@@ -102,8 +102,7 @@ class Run:
             self.error = error
             self._drop_all()
         if self.is_over:
-            status = "success" if self.error is None else self.error.code
-            self.books.log.ended(status, error=self.error, response=self.response)
+            self.books.log.ended(error=self.error, response=self.response)
 
     def advance_nowait(self) -> None:
         """Take the next part of the text if it is there and nothing has to be decided for it.
@@ -129,13 +128,14 @@ class Run:
         lean = copy.copy(self)
         lean.request = self.request.without_prompt()
         lean.books = self.books.stored(lean.request, deadline=self.deadline)
+        lean._asking = Asking(self._dispatch, lean.books, stream=self.request.stream)
         return lean
 
     def abandon(self) -> None:
         """No reader wants it any more: stop the peers that work on it."""
         if not self.is_over:
             self._drop_all()
-            self.books.log.ended("cancelled", error=None, response=None)
+            self.books.log.ended(error=None, response=None, is_abandoned=True)
 
     # ---- asking ----
 
@@ -153,15 +153,19 @@ class Run:
             with trio.move_on_at(step.until):
                 await dispatch.pool.change()
             return
-        self.books.decided(decision)
+        if decision.starts and (waits := await self._asking.waits(step, decision, self.deadline)):
+            self.progress = waits
+            return
         if isinstance(step, GiveUp):
-            raise dispatch.with_unreachable(step.error)
+            self.books.decided(decision)
+            raise dispatch.meeting.with_unreachable(step.error)
         if step.reason == "first":
             dispatch.began(now)
             self._hedging.begin(decision, step.candidate, now=now)
         await self._ask(step, decision, request)
 
     async def _ask(self, step: Try, decision: Decision, request: CommandRequest) -> None:
+        self.books.decided(decision)
         attempt = await self._asking.ask(step, decision, request, deadline=self.deadline)
         if attempt is not None:
             self._live.append(attempt)
@@ -172,10 +176,8 @@ class Run:
             return
         found = self._asking.elsewhere(attempt, progress)
         if found is not None:
-            step, decision = found
             self._end(attempt, dropped(attempt))
-            self.books.decided(decision)
-            await self._ask(step, decision, attempt.request)
+            await self._ask(*found, attempt.request)
 
     async def _hedge(self, late: Attempt | None = None) -> None:
         """Ask a second peer, beside one that is *late* or as was wished, if it can be paid."""
@@ -183,9 +185,7 @@ class Run:
         request = self.request if late is None else late.request
         found = self._asking.beside(self._live, request, late=late, deadline=self.deadline)
         if found is not None:
-            step, decision = found
-            self.books.decided(decision)
-            await self._ask(step, decision, request)
+            await self._ask(*found, request)
 
     # ---- listening ----
 
@@ -285,6 +285,7 @@ class Run:
         self.books.ended(attempt, outcome)
 
     def _drop_all(self) -> None:
+        self._asking.leave()
         for attempt in tuple(self._live):
             self._end(attempt, dropped(attempt))
 

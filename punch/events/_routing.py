@@ -53,7 +53,8 @@ class Attempted(Lifecycle):
     """The id of its lane, where it has several."""
 
     reason: str
-    """Why it was asked: see `Decided.reason`."""
+    """Why it was asked: see `Decided.reason`; or ``start``, if it was not asked and the request
+    only waited for it to be started."""
 
     outcome: str
     """``success``, ``cancelled``, or the code of the error."""

@@ -186,6 +186,8 @@ class Attempts:
         """Tokens delivered."""
         self.characters = 0
         """Characters delivered."""
+        self.awaits: str | None = None
+        """What the request waits for that no peer works on, in a sentence."""
 
     @property
     def failed_attempts(self) -> tuple[FailedAttempt, ...]:
@@ -324,8 +326,9 @@ class Attempts:
             what = f"the time ran out {self._so_far()}"
         else:
             what = "the time ran out before an answer"
-        tried = "; ".join(f"{a.peer_id}: {a.error.message}" for a in self._failed)
-        return DeadlineExceeded(what + (f" ({tried})" if tried else ""))
+        tried = [f"{a.peer_id}: {a.error.message}" for a in self._failed]
+        why = "; ".join(tried if self.awaits is None else [*tried, self.awaits])
+        return DeadlineExceeded(what + (f" ({why})" if why else ""))
 
     def patience(self, decision: Decision, candidate: Candidate) -> float:
         """How long *candidate* may stay silent before its first text, in seconds."""

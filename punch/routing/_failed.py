@@ -235,7 +235,7 @@ def nobody(failed: Sequence[FailedAttempt], decision: Decision) -> PunchError:
         error = UnknownModel(_what_is_on_offer(decision), reasons)
     else:
         error = NoPeerAvailable("no listener could answer", reasons)
-    error.retry_after = least_wait(failed) or _opens_in(decision)
+    error.retry_after = least_wait(failed) or _opens_in(decision) or _starts_in(decision)
     return error
 
 
@@ -243,6 +243,12 @@ def _opens_in(decision: Decision) -> float | None:
     """Seconds until the hours begin at which one of the peers answers us, if that is all it is."""
     closed = [one.lane.closed_for for one, by in decision.removed if by.name == "state"]
     return min((seconds for seconds in closed if seconds is not None), default=None)
+
+
+def _starts_in(decision: Decision) -> float | None:
+    """Seconds after which something is started again that could not be."""
+    waits = [start.retry_after for start in decision.starts.values()]
+    return min((seconds for seconds in waits if seconds is not None), default=None)
 
 
 def _over_caps(decision: Decision) -> InvalidRequest | None:

@@ -12,7 +12,7 @@ from .._background import open_background
 from ..admission import NO_CAPS, Caps
 from ..bootstrap import open_bootstrap
 from ..capability import PeerId
-from ..dialer import Hedge, Router, open_router
+from ..dialer import Hedge, Router, Start, Startables, open_router
 from ..events import Bus
 from ..listener import Listener, OneOrMore, open_listener
 from ..machine import Machine
@@ -119,10 +119,13 @@ class Swarm:
         hedge: Hedge | None = None,
         events: Bus | None = None,
         bootstrap: Sequence[str | Address] = (),
+        startable: Startables = (),
+        start: Start | None = None,
     ) -> AsyncIterator[Router]:
         """A router that knows *peers* listeners (by default all there are).
 
-        It meets them at *bootstrap*, by default the swarm's own.
+        It meets them at *bootstrap*, by default the swarm's own; *startable* and *start* are those
+        of `open_router`.
         """
         enough = len(self.listeners) if peers is None else peers
         self._incarnation += 1
@@ -136,6 +139,8 @@ class Swarm:
             rng=Random(seed),
             hedge=hedge,
             events=events,
+            startable=startable,
+            start=start,
         ) as router:
             await router.wait_for_peers(lambda found: len(found) >= enough)
             yield router

@@ -62,6 +62,43 @@ def test_the_story_of_a_continued_request_fits_one_screen_and_names_everything(
         assert words in text
 
 
+def test_the_story_of_a_start_says_what_it_was_for_and_what_came_of_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its seconds beside the other terms, who would read it, its plan, and the seconds it took."""
+    path = tmp_path / "d.jsonl"
+    trio.run(made.write, path, made.note_started)
+    assert why(["--log", str(path)]) == ExitCode.OK
+    text = capsys.readouterr().out
+
+    assert max(map(len, text.splitlines())) <= 80
+    assert "   peer                score      rtt  prefill   decode    start\n" in text
+    assert "-> ..eadhead4 start    5.189    0.000    0.467    2.222    2.500\n" in text
+    told = " ".join(text.split())
+    assert "to be started, 2.50 s: smollm2, over 2 workers of ann, bob; 12 + 12 layers;" in told
+    assert "more of it" not in text
+    assert "   ..eadhead4 start was started after 2.60 s\n" in text
+    assert "-> ..eadhead4      2.693" in text
+    assert "predicted 5.19 s, took 5.40 s; first text 2.97 s, took 3.10 s" in text
+
+
+def test_a_start_is_decided_again_as_it_was(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A policy that counts no seconds starts nothing; a wait for a start is no answer."""
+    path = tmp_path / "d.jsonl"
+    trio.run(made.write, path, made.note_started)
+    assert replay([str(path), "--policy", "completion-time", "--json"]) == ExitCode.OK
+    result = json.loads(capsys.readouterr().out)
+    assert result["decisions"] == result["same"] == 2
+    assert result["same_seconds"] == 2.8
+
+    assert replay([str(path), "--policy", "least-requests", "--json"]) == ExitCode.OK
+    result = json.loads(capsys.readouterr().out)
+    assert result["decisions"] == 2
+    assert result["same"] <= 1
+
+
 def test_without_an_id_it_is_the_last_request(log: str, capsys: pytest.CaptureFixture[str]) -> None:
     """Which is what somebody wonders about."""
     assert why(["--log", log]) == ExitCode.OK

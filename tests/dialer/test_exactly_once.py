@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from contextlib import AsyncExitStack
 from typing import Any
 
@@ -15,6 +16,7 @@ from punch.backends import Emit, Generation, MockBackend, MockScript, mock_words
 from punch.dialer import Attribution, Router, chat_request
 from punch.dialer import _runs as limits
 from punch.exceptions import BackendError, GenerationFailed, PunchError, RequestConflict
+from punch.routing import Decision
 from punch.testing import Swarm
 from punch.wire import CommandRequest, Sampling
 
@@ -228,6 +230,22 @@ async def test_an_answer_is_made_for_one_of_its_readers(
                     assert three.billed is None
         async with router.answer(question()) as replayed:
             assert replayed.billed is None
+
+
+def decisions() -> int:
+    """Those that something holds on to; each has a snapshot of every peer."""
+    gc.collect()
+    return sum(isinstance(each, Decision) for each in gc.get_objects())
+
+
+async def test_what_is_stored_holds_no_peers(autojump_clock: MockClock, swarm: Swarm) -> None:
+    """Nor the prompt: they are far larger than the answer."""
+    await swarm.listener("a", MockBackend(MockScript()))
+    async with swarm.router() as router:
+        before = decisions()
+        for number in range(5):
+            await router.ask(chat_request("hi", request_id=f"r{number}", max_tokens=1))
+        assert decisions() == before
 
 
 async def test_what_is_stored_is_bounded(

@@ -14,6 +14,7 @@ from ...capability import PeerId
 from ...decision_log import Attempted, Decided, LogLine
 from ...exceptions import ConfigurationError
 from ...routing import POLICIES, Decision, Policy
+from ...routing.starts import START
 from ...settings import PATH, SWITCH, Settings, argument, count, of, one_of, setting, several
 from .._exits import ExitCode
 from .._run import run_command
@@ -125,10 +126,12 @@ def _choices(lines: Iterable[LogLine], policy: Policy, seed: int) -> Iterable[Ch
 
 def _decide(policy: Policy, decided: Decided, rng: Random) -> Decision:
     # A peer with several lanes was weighed once for each.
-    peers = list({weighed.peer.peer_id: weighed.peer for weighed in decided.weighed}.values())
+    there = [weighed for weighed in decided.weighed if weighed.start is None]
+    peers = list({weighed.peer.peer_id: weighed.peer for weighed in there}.values())
+    startable = [weighed.start for weighed in decided.weighed if weighed.start is not None]
     # What a policy does to learn is no judgement of its own.
     judging = attrs.evolve(policy, explore=0.0)
-    return judging.decide(decided.request, peers, now=decided.now, rng=rng)
+    return judging.decide(decided.request, peers, now=decided.now, rng=rng, startable=startable)
 
 
 def _predicted(decision: Decision, peer_id: PeerId) -> float | None:
@@ -144,7 +147,7 @@ def _outcomes(lines: Sequence[LogLine]) -> dict[int, Attempted]:
         entry = line.entry
         if isinstance(entry, Decided) and entry.chosen is not None:
             waiting[line.run, entry.request_id, entry.chosen] = index
-        elif isinstance(entry, Attempted):
+        elif isinstance(entry, Attempted) and entry.reason != START:
             decision = waiting.pop((line.run, entry.request_id, entry.peer_id), None)
             # A hedge's loser was stopped by us: that says nothing of the choice.
             if decision is not None and entry.outcome != "cancelled":

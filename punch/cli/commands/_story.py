@@ -12,6 +12,8 @@ from ...capability import PeerId
 from ...decision_log import Attempted, Decided, Ended, ScoredCandidate, Story
 from ...exceptions import DeadlineExceeded, PeerFailed, PeerRefused, PeerTimeout, PeerUnreachable
 from ...peers import short_id, shown_names
+from ...routing import Startable
+from ...routing.starts import START
 from .._columns import folded, padded, shortened, width_of
 from .._output import plain
 
@@ -36,6 +38,12 @@ _WORDS = {
     DeadlineExceeded.code: "ran out of time",
     "success": "answered",
     "cancelled": "was cancelled",
+}
+
+_OF_STARTS = {
+    PeerFailed.code: "could not be started",
+    "success": "was started",
+    "cancelled": "was not waited for any more",
 }
 
 _WHY = {
@@ -225,16 +233,37 @@ def _rows(
     mark = "->" if chosen else "  "
     if weighed.removed_by is not None:
         yield f"{mark} {padded(label, width)} out, {weighed.removed_by}: {weighed.reason}"
+        if weighed.start is not None:
+            yield _start(weighed.start)
         return
     cells = [_number(weighed.score), *(_number(weighed.terms[index]) for index in columns)]
     words = [" hot"] if weighed.hot else []
     if decision.explored and chosen:
         words.append(" to measure it")
     yield from _beside(mark, label, width, f" {' '.join(cells)}{''.join(words)}")
+    if weighed.start is not None:
+        yield _start(weighed.start)
+
+
+def _start(start: Startable) -> str:
+    """What would have to be started, and why in this way: its plan's first line."""
+    offer = start.offer
+    state = "is starting" if start.is_under_way else "to be started"
+    text = f"     {state}, {_seconds(start.seconds)}: {shortened(offer.offer.name, LONGEST_MODEL)}"
+    if offer.workers:
+        text += f", over {offer.workers} worker{'s' if offer.workers > 1 else ''}"
+    if offer.owners:
+        text += f" of {', '.join(map(_name, offer.owners))}"
+    if start.waiting:
+        text += f"; {start.waiting} more wait for it"
+    plan = plain(offer.plan).strip().partition("\n")[0]
+    return f"{text}; {plan}" if plan else text
 
 
 def _attempt(who: Who, attempt: Attempted) -> Iterator[str]:
     word = _WORDS.get(attempt.outcome, f"ended with {attempt.outcome}")
+    if attempt.reason == START:
+        word = _OF_STARTS.get(attempt.outcome, f"ended with {attempt.outcome}")
     (label,) = _labels(who, [(attempt.peer_id, attempt.lane)])
     text = f"   {label} {word} after {_seconds(attempt.seconds)}"
     if attempt.tokens or attempt.characters:

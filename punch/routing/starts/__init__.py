@@ -9,6 +9,8 @@ from ._starts import (
     APPEAR_SECONDS,
     FIRST_REST_SECONDS,
     MAX_REST_SECONDS,
+    MAX_START_PATIENCE_SECONDS,
+    MAX_STARTABLE,
     MAX_STARTS,
     Starts,
     patience_of,
@@ -33,9 +35,11 @@ __all__ = [
     # what is known of starts
     "Starts",
     "MAX_STARTS",
+    "MAX_STARTABLE",
     "FIRST_REST_SECONDS",
     "MAX_REST_SECONDS",
     "APPEAR_SECONDS",
+    "MAX_START_PATIENCE_SECONDS",
     "runs",
     "patience_of",
     # in a decision
