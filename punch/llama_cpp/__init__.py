@@ -4,7 +4,15 @@ Which program to run, and with what, is decided by the backends and the cluster.
 """
 
 from ._named import Named, read_named
-from ._program import Program, ask_program, find_completion, find_rpc_server, find_server, list_gpus
+from ._program import (
+    Program,
+    ask_program,
+    find_completion,
+    find_rpc_server,
+    find_server,
+    list_devices,
+    list_gpus,
+)
 from ._rpc_frames import RpcCounts, RpcFrames
 from ._rpc_hello import rpc_hello
 from ._rpc_protocol import RpcDevice, RpcFacts, RpcVersion
@@ -19,6 +27,7 @@ __all__ = [
     "ask_program",
     "find_completion",
     "list_gpus",
+    "list_devices",
     # ---- RPC ----
     "RpcVersion",
     "RpcDevice",

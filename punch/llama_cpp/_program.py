@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import attrs
@@ -142,25 +142,37 @@ async def ask_program(
 
 
 async def list_gpus(program: Program, *, setting: str = "LLAMA_CPP_EXE") -> tuple[Gpu, ...]:
-    """The GPUs on the program's own list of devices; none for an old build without one.
+    """The GPUs of `list_devices`."""
+    return tuple((await list_devices(program, setting=setting)).values())
+
+
+async def list_devices(program: Program, *, setting: str = "LLAMA_CPP_EXE") -> Mapping[str, Gpu]:
+    """The GPUs on the program's own list of devices, by what ``--device`` calls them.
+
+    In its order; none for an old build without a list.
 
     Raises:
       ConfigurationError: if the program cannot be run.
 
     """
     if not program.supports("--list-devices"):
-        return ()
-    return read_devices(await _ask(program.command, "--list-devices", setting))
+        return {}
+    return read_named_devices(await _ask(program.command, "--list-devices", setting))
 
 
 def read_devices(text: str) -> tuple[Gpu, ...]:
     """The GPUs in the output of ``--list-devices``."""
-    return tuple(
-        Gpu(name=name, total_bytes=int(total) << 20, free_bytes=int(free) << 20)
+    return tuple(read_named_devices(text).values())
+
+
+def read_named_devices(text: str) -> dict[str, Gpu]:
+    """The same by their names."""
+    return {
+        device: Gpu(name=name, total_bytes=int(total) << 20, free_bytes=int(free) << 20)
         for device, name, total, free in _DEVICE.findall(text)
         # Another machine's memory (RPC) is not ours to offer, and the CPU is no GPU.
         if not device.startswith(("RPC", "CPU", "BLAS"))
-    )
+    }
 
 
 def find_server(path: str | Path) -> Path | None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import platformdirs
 import pytest
+from integration.model_kinds import Q4_0, quantize, untie
 from integration.programs import ROOT, Programs, open_programs
 
 MODEL = "SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -48,6 +49,18 @@ def llama_cpp_folder() -> Path:
             "llama-completion"
         )
     return folder
+
+
+@pytest.fixture(scope="session")
+def untied_model_path(model_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The small real model with an output matrix of its own; it answers the same."""
+    return untie(model_path, tmp_path_factory.mktemp("untied") / "SmolLM2-untied.Q4_1.gguf")
+
+
+@pytest.fixture(scope="session")
+def smaller_model_path(model_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The small real model, stored in fewer bytes."""
+    return quantize(model_path, tmp_path_factory.mktemp("smaller") / "SmolLM2.Q4_0.gguf", Q4_0)
 
 
 @pytest.fixture

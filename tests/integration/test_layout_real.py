@@ -157,6 +157,50 @@ def test_an_output_on_the_head_leaves_its_copy_there(
     assert found["model", f"RPC0[{only}]"] == pytest.approx(on_worker, abs=PRINTED)
 
 
+@limit(120)
+def test_an_untied_output_is_one_matrix_more_and_no_copy(
+    untied_model_path: Path, llama_cpp_folder: Path, layout: Layout
+) -> None:
+    """It goes to the last worker, or with ``-ot ^output.weight=CPU`` stays on the head."""
+    untied = layout_of(untied_model_path)
+    assert not untied.is_tied
+    assert untied.weights == layout.weights + layout.tied_matrix
+    arguments = ("--device", "RPC0", "-ngl", "99", "-cram", "0", "-c", "512", "-np", "1")
+    with rpc_server(llama_cpp_folder) as only:
+        there = buffers(llama_cpp_folder, untied_model_path, "--rpc", only, *arguments)
+    assert there["model", f"RPC0[{only}]"] == pytest.approx(
+        untied.layer_weights + untied.output, abs=PRINTED
+    )
+    with rpc_server(llama_cpp_folder) as only:
+        here = buffers(
+            llama_cpp_folder,
+            untied_model_path,
+            *("--rpc", only, *arguments, "-ot", r"^output\.weight=CPU"),
+        )
+    assert here["model", f"RPC0[{only}]"] == pytest.approx(
+        untied.layer_weights + untied.output - layout.tied_matrix, abs=PRINTED
+    )
+
+
+@limit(120)
+def test_a_smaller_quantisation_is_laid_out_by_its_own_types(
+    smaller_model_path: Path, llama_cpp_folder: Path, layout: Layout
+) -> None:
+    """Q4_0 where Q4_1 was; what llama.cpp keeps larger is counted as it is."""
+    smaller = layout_of(smaller_model_path)
+    assert smaller.is_tied
+    assert smaller.layer_weights < 0.95 * layout.layer_weights
+    with rpc_server(llama_cpp_folder) as only:
+        found = buffers(
+            llama_cpp_folder,
+            smaller_model_path,
+            *("--rpc", only, "--device", "RPC0", "-ngl", "99", "-cram", "0", "-c", "512"),
+        )
+    assert found["model", f"RPC0[{only}]"] == pytest.approx(
+        smaller.layer_weights + smaller.output, abs=PRINTED
+    )
+
+
 @pytest.mark.parametrize("write", MODELS, ids=lambda write: write.__name__)
 @limit(120)
 def test_layouts_of_many_kinds_are_what_llama_server_allocates(

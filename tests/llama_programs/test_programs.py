@@ -13,7 +13,7 @@ from punch.backends.llama._server import can_embed_too, has_lost_port, server_co
 from punch.capability import ModelOffer
 from punch.exceptions import GenerationFailed, InvalidRequest, PeerRefused
 from punch.llama_cpp import Program
-from punch.llama_cpp._program import read_devices
+from punch.llama_cpp._program import read_devices, read_named_devices
 from punch.wire import ChatMessage, CommandRequest, Sampling
 
 NEW = ["--model", "--port", "--parallel", "--load-mode", "--jinja", "--no-ui", "--no-kv-unified"]
@@ -132,6 +132,7 @@ def test_gpus_are_read_from_the_list_of_devices() -> None:
         "  BLAS: OpenBLAS (0 MiB, 0 MiB free)\n"
     )
     (gpu,) = read_devices(text)
+    assert read_named_devices(text) == {"CUDA0": gpu}
     assert gpu.name == "NVIDIA GeForce RTX 4090"
     assert gpu.total_bytes == 24078 * 1024 * 1024
     assert gpu.free_bytes == 23600 * 1024 * 1024
