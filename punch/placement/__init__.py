@@ -1,14 +1,17 @@
 """Which device holds which layers of a model, and how fast that will be. No I/O.
 
+`plan` finds the fastest way to run a model on the devices there are, or says why there is none.
 `predict` says what given shares are worth: the four formulas over exact bytes, each term in
 seconds. What was measured afterwards teaches a `Calibration`, which the next prediction takes.
 """
 
 from ._calibration import GAIN, MAX_FACTOR, MIN_FACTOR, Calibration, Factors, Measured
 from ._plan import Considered, Plan, Refused, Share
+from ._planner import plan
 from ._predict import predict
 from ._prediction import DeviceTime, Parts, Prediction
-from ._speculation import Speculation
+from ._settings import Speculation
+from ._text import describe, size_text, time_text
 from ._wants import HEAD, HEAD_CPU, Device, Link, Mix, Solo, Wants
 
 __all__ = [
@@ -22,6 +25,10 @@ __all__ = [
     "Wants",
     "Mix",
     # planning
+    "plan",
+    "describe",
+    "size_text",
+    "time_text",
     "Plan",
     "Share",
     "Speculation",

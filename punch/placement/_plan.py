@@ -8,7 +8,7 @@ from typing import Any
 import attrs
 
 from ._prediction import Prediction
-from ._speculation import Speculation
+from ._settings import Speculation
 from ._wants import HEAD, HEAD_CPU, Solo
 
 

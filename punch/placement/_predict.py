@@ -7,10 +7,11 @@ from collections.abc import Sequence
 
 from ..gguf import Layout
 from ._calibration import Calibration
-from ._law import Law, Span, four
+from ._costs import Costs, Span
+from ._law import Law, four
 from ._plan import Share
 from ._prediction import DeviceTime, Parts, Prediction
-from ._speculation import Speculation
+from ._settings import Speculation
 from ._wants import Device, Wants
 
 
@@ -49,8 +50,8 @@ def predict(
       ValueError: if shares name a device that is not there, or leave out a layer.
 
     """
-    law = Law(layout, devices, wants, calibration or Calibration())
-    number = {one.id: i for i, one in enumerate(law.devices)}
+    law = Law(Costs(layout, devices, wants, calibration or Calibration()))
+    number = {one.id: i for i, one in enumerate(law.costs.devices)}
     unknown = [one.device for one in shares if one.device not in number]
     if unknown or not shares:
         raise ValueError(f"shares name {unknown or 'no device'}; devices are {sorted(number)}")
@@ -80,7 +81,7 @@ def predicted(
     keeps_prompts: bool = False,
 ) -> Prediction:
     """The same of spans, by a law that is made already."""
-    mix = law.wants.mix
+    mix = law.costs.wants.mix
     at_once = min(slots, mix.concurrent)
     waves = math.ceil(mix.concurrent / slots)
     token = four(law.step(spans, output_on_head, 1))
@@ -121,12 +122,12 @@ def _device_time(
 ) -> DeviceTime:
     span = spans[place]
     is_last = place == len(spans) - 1
-    compute, traffic = law.stage(span, micro_batch)
-    up, down = law.traffic_bytes(span, is_last=is_last, output_on_head=output_on_head)
+    compute, traffic = law.costs.stage(span, micro_batch)
+    up, down = law.costs.traffic_bytes(span, is_last=is_last, output_on_head=output_on_head)
     return DeviceTime(
-        device=law.devices[span[0]].id,
+        device=law.costs.devices[span[0]].id,
         token=law.share(span, is_last=is_last, output_on_head=output_on_head),
-        micro_batch=law.calibration.prompt.scaled(Parts(compute=compute, traffic=traffic)),
+        micro_batch=law.costs.calibration.prompt.scaled(Parts(compute=compute, traffic=traffic)),
         up_bytes=up,
         down_bytes=down,
     )

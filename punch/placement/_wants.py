@@ -166,9 +166,16 @@ class Solo:
     """By how much of its time each further request at once slows a token down."""
 
     def seconds(self, mix: Mix) -> float:
-        """Seconds to the end of the last answer of the mix."""
+        """Seconds to the end of the last answer of the mix: the sum of `terms`."""
+        return sum(self.terms(mix).values())
+
+    def terms(self, mix: Mix) -> dict[str, float]:
+        """Where those go, by name."""
         at_once = min(self.slots or mix.concurrent, mix.concurrent)
-        prompts = at_once * mix.prompt_tokens / self.prefill_rate
+        waves = math.ceil(mix.concurrent / at_once)
         batch = 1.0 + self.slowdown * (at_once - 1)
-        answers = mix.answer_tokens * batch / self.decode_rate
-        return self.wait + math.ceil(mix.concurrent / at_once) * (prompts + answers)
+        return {
+            "wait": self.wait,
+            "prompt": waves * at_once * mix.prompt_tokens / self.prefill_rate,
+            "answer": waves * mix.answer_tokens * batch / self.decode_rate,
+        }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from layouts import SMOL
 
@@ -58,6 +58,7 @@ def errors(found: Prediction, truth: Measured) -> list[float]:
     ]
 
 
+@settings(deadline=None)
 @given(st.floats(0.3, 3), st.floats(0.3, 3), st.floats(0.3, 3))
 def test_each_measurement_of_a_split_makes_its_prediction_better(
     token: float, first: float, load: float
@@ -98,6 +99,7 @@ def test_a_difference_is_put_down_to_computing_before_round_trips() -> None:
     assert found.token.compute - 1 > 10 * (found.token.waits - 1) > 0
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(*[st.floats(0, 10)] * 4, st.floats(0, 1e6)), max_size=20))
 def test_no_measurement_leads_out_of_the_bounds(
     seen: list[tuple[float, float, float, float, float]],

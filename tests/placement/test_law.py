@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from layouts import SMOL, make_layout
+from strategies import maybe
 
 from punch.gguf import LayerSize, Layout
 from punch.placement import (
@@ -193,7 +194,7 @@ layers = st.builds(
     sizes,
     st.floats(0, 1),
     st.integers(0, 10**5),
-    st.none() | st.integers(1, 10**4),
+    maybe(st.integers(1, 10**4)),
     st.integers(0, 10**6),
 )
 layouts = st.builds(
