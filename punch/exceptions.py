@@ -317,10 +317,14 @@ class PeerFailed(PeerError):
         peer_id: str | None = None,
         retry_after: float | None = None,
         engine_died: bool = False,
+        engine_restarts: bool = False,
     ) -> None:
         super().__init__(message, peer_id=peer_id, retry_after=retry_after)
         self.engine_died = engine_died
         """Whether the peer's engine died, or was killed, while it worked at the request."""
+        self.engine_restarts = engine_restarts
+        """Whether its engine ended by no fault of the request, and is being started again: the same
+        offer may be asked once more, and waits until it can answer."""
 
 
 class AnswerUnfit(PeerError):
@@ -374,11 +378,15 @@ class BackendCrashed(BackendError):
         *,
         retry_after: float | None = None,
         engine_died: bool = False,
+        engine_restarts: bool = False,
     ) -> None:
         super().__init__(message, retry_after=retry_after)
         self.engine_died = engine_died
         """Whether the engine ended, or was killed, while it worked at this request, which may
         be why."""
+        self.engine_restarts = engine_restarts
+        """Whether the engine ended by no fault of the request, as a split does that has lost a
+        worker, and is being started again."""
 
 
 class GenerationFailed(BackendError):

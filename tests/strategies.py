@@ -263,6 +263,7 @@ faults = st.builds(
     retry_after=maybe(seconds),
     param=maybe(names),
     engine_died=st.booleans(),
+    engine_restarts=st.booleans(),
     prompt_tokens=maybe(counts),
     context_tokens=maybe(counts),
 )

@@ -66,7 +66,10 @@ STOPPED = Outcome(status="success", reason="stop", is_last=True)
 def lost(error: PunchError) -> Outcome:
     """The attempt failed: the peer's fault, or something else."""
     if isinstance(error, PeerError) and not objects(error):
-        return Outcome(status=error.code, reason=error.message, error=error, fault=error)
+        # It says by its own load and state when it can answer again, and nothing else was amiss.
+        is_excused = isinstance(error, PeerFailed) and error.engine_restarts
+        fault = None if is_excused else error
+        return Outcome(status=error.code, reason=error.message, error=error, fault=fault)
     return Outcome(status=error.code, reason=error.code, error=error)
 
 

@@ -158,8 +158,14 @@ def _error_in(response: CommandResponse, peer: PeerId) -> PunchError:
     kind = _ERRORS.get(fault.code, PeerFailed if fault.retryable else InvalidRequest)
     if issubclass(kind, PeerError) != fault.retryable:
         kind = PeerFailed if fault.retryable else InvalidRequest
-    if fault.engine_died:
-        return PeerFailed(words, peer_id=peer, retry_after=fault.retry_after, engine_died=True)
+    if fault.engine_died or (fault.engine_restarts and fault.retryable):
+        return PeerFailed(
+            words,
+            peer_id=peer,
+            retry_after=fault.retry_after,
+            engine_died=fault.engine_died,
+            engine_restarts=not fault.engine_died,
+        )
     if issubclass(kind, PeerRefused):
         return kind(words, peer_id=peer, retry_after=fault.retry_after, param=fault.param)
     if issubclass(kind, PeerError):

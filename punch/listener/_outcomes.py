@@ -68,6 +68,7 @@ class Outcomes:
                 _fault(error, retryable=True),
                 code=PeerFailed.code,
                 engine_died=isinstance(error, BackendCrashed) and error.engine_died,
+                engine_restarts=isinstance(error, BackendCrashed) and error.engine_restarts,
             )
             return self.response(request, "error", error=fault)
         # A backend's bug ends its own answer, not the session and the other answers in it. Its text

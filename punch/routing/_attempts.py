@@ -4,7 +4,8 @@
 # only carries out what it says.
 #
 # Rule 2: no offer is asked twice for the same request, and no peer whose connection broke or
-# that lied, unless the peer has started anew since.
+# that lied, unless the peer has started anew since. An offer whose engine is being started again,
+# as a split that has lost a worker, may be asked again, and so often only.
 #
 # Rule 3: a peer's fault moves the request on: before the first text to anybody who can answer,
 # after it only to a peer that can go on with the text. So does a peer's word that the request is at
@@ -19,6 +20,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from typing import Literal
 
@@ -78,6 +80,10 @@ MAX_PATIENCE_SECONDS = 300.0
 # A listener that was killed is started again and has joined within this time, by whatever
 # supervises it; a request that lost its peer waits so long before it finds that nobody is left.
 RETURN_SECONDS = 5.0
+
+# A split may lose one worker after the other. One that loses a third under the same request is
+# left to others.
+MAX_RESTARTS = 2
 
 # How often it looks meanwhile: some things, as the end of a rest, announce themselves to nobody.
 LOOK_AGAIN_SECONDS = 0.25
@@ -211,10 +217,12 @@ class Attempts:
           presence_of: How a peer is there now, if it is.
 
         """
+        restarts = Counter(each.excludes for each in self._failed if each.engine_restarts)
         return frozenset(
             attempt.excludes
             for attempt in self._failed
             if not _is_new(attempt, presence_of(attempt.peer_id))
+            and not (attempt.engine_restarts and restarts[attempt.excludes] <= MAX_RESTARTS)
         )
 
     @property

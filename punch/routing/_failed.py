@@ -96,6 +96,11 @@ class FailedAttempt:
         return isinstance(self.error, PeerFailed) and self.error.engine_died
 
     @property
+    def engine_restarts(self) -> bool:
+        """Whether the peer says that its engine is being started again, and is not at fault."""
+        return isinstance(self.error, PeerFailed) and self.error.engine_restarts
+
+    @property
     def excludes(self) -> str:
         """What is not asked again for it: the offer, or the whole peer.
 

@@ -108,6 +108,7 @@ SINCE: Mapping[tuple[type[Any], str], int] = {
     (Completion, "reasoning"): 1,
     (Completion, "stopped_by"): 1,
     (Fault, "engine_died"): 1,
+    (Fault, "engine_restarts"): 2,
     (Fault, "prompt_tokens"): 1,
     (Fault, "context_tokens"): 1,
     (Hello, "grant"): 1,

@@ -172,6 +172,10 @@ class Fault:
     engine_died: bool = False
     """The engine died, or was killed, while it worked at the request. Minor 1."""
 
+    engine_restarts: bool = False
+    """The engine ended by no fault of the request, and is being started again: this very offer may
+    be asked once more, and answers when it is there. Minor 2."""
+
     prompt_tokens: int | None = None
     """Of a prompt that does not fit: its length, in tokens. Minor 1."""
 

@@ -365,6 +365,7 @@ _command_response = record(
         retry_after=_seconds,
         param=_name,
         engine_died=flag,
+        engine_restarts=flag,
         prompt_tokens=_count,
         context_tokens=_count,
     ),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 
+import attrs
 import pytest
 import trio
 from trio.testing import MockClock
@@ -175,3 +176,75 @@ async def test_a_begun_answer_ends_with_how_far_it_came(
                 pass
     assert asked == [None, "word "]
     assert answer.text == "word word "
+
+
+OFFER = ModelOffer(name="m", digest="0" * 64, chat_template="1" * 64, continues=True)
+
+
+def losing(asked: list[tuple[float, str | None]], *, times: int, begun: str) -> Play:
+    """A split that loses a worker so many times, and takes three seconds to be there again."""
+
+    async def play(request: CommandRequest, emit: Emit) -> Generation:
+        asked.append((trio.current_time(), request.continuation))
+        if len(asked) > 1:
+            await trio.sleep(3.0)
+        if len(asked) > times:
+            await emit("the end", 2)
+            return Generation(
+                completion=Completion(text="the end"), usage=Usage(), timings=Timings()
+            )
+        if begun:
+            await emit(begun, 1)
+        raise BackendCrashed("worker b was lost", engine_restarts=True)
+
+    return play
+
+
+@pytest.mark.parametrize("begun", ["", "word "])
+async def test_a_split_that_restarts_is_asked_again(
+    begun: str, autojump_clock: MockClock, swarm: Swarm
+) -> None:
+    """Also where nobody else has the model; what was delivered stays, and is gone on with."""
+    asked: list[tuple[float, str | None]] = []
+    backend = ScriptedBackend(losing(asked, times=2, begun=begun), simulated=False, offers=(OFFER,))
+    await swarm.listener("a", backend)
+    async with swarm.router() as router, router.answer(chat_request("tell")) as answer:
+        async for _ in answer:
+            pass
+        assert answer.text == begun * 2 + "the end"
+        assert [so_far for _, so_far in asked] == [None, begun or None, begun * 2 or None]
+        # Nothing counts against it: the next request goes there at once.
+        assert router.peers[0].breakers == {}
+
+
+async def test_a_split_that_restarts_again_and_again_is_given_up(
+    autojump_clock: MockClock, swarm: Swarm
+) -> None:
+    """The third time under one request."""
+    asked: list[tuple[float, str | None]] = []
+    backend = ScriptedBackend(losing(asked, times=100, begun=""), simulated=False, offers=(OFFER,))
+    await swarm.listener("a", backend)
+    async with swarm.router() as router:
+        with pytest.raises(NoPeerAvailable, match="worker b was lost"):
+            await router.ask(chat_request("tell"))
+    assert len(asked) == 3
+
+
+async def test_another_peer_goes_on_where_a_split_restarts(
+    autojump_clock: MockClock, swarm: Swarm
+) -> None:
+    """Where it is the quicker one, as whoever has the model in memory is."""
+    asked: list[tuple[float, str | None]] = []
+    split = ScriptedBackend(losing(asked, times=1, begun="word "), simulated=False, offers=(OFFER,))
+    await swarm.listener("a", split)
+    async with swarm.router() as router, router.answer(chat_request("tell")) as answer:
+        await answer.receive()
+        others: list[tuple[float, str | None]] = []
+        whole = ScriptedBackend(losing(others, times=0, begun=""), simulated=False, offers=(OFFER,))
+        await swarm.listener("b", whole)
+        split.offers = (attrs.evolve(OFFER, load_seconds=30.0),)
+        await trio.sleep(2.0)
+        async for _ in answer:
+            pass
+        assert answer.text == "word the end"
+        assert (len(asked), len(others)) == (1, 1)
