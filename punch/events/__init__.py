@@ -19,6 +19,17 @@ A new kind that derives from `Lifecycle` appears in the live feeds of a gateway 
 """
 
 from ._bus import DEFAULT_LIMIT, Batch, Bus, BusStatistics, Subscription
+from ._cluster import (
+    CoordinatorStarted,
+    HeldLayers,
+    LeaseEnded,
+    LeaseTaken,
+    PlanChanged,
+    SplitLoading,
+    SplitReady,
+    WorkerConnected,
+    WorkerLost,
+)
 from ._event import Event, Lifecycle
 from ._listening import (
     AttemptServed,
@@ -73,6 +84,16 @@ __all__ = [
     "LoadProgress",
     "LaneChanged",
     "BackendRestarted",
+    # a coordinator's
+    "CoordinatorStarted",
+    "PlanChanged",
+    "HeldLayers",
+    "SplitLoading",
+    "SplitReady",
+    "WorkerConnected",
+    "WorkerLost",
+    "LeaseTaken",
+    "LeaseEnded",
     # any process's
     "Logged",
 ]

@@ -68,7 +68,7 @@ class Launch:
     """How a program is started, each time anew; the fields are as in `open_supervised`."""
 
     command: Callable[[], Sequence[str]]
-    prepare: Callable[[], Awaitable[None]] | None
+    prepare: Callable[[Supervised], Awaitable[None]] | None
     prepare_timeout: float
     name: str
     env: Mapping[str, str]
@@ -288,7 +288,7 @@ class Supervised:
         self._output = LastLines(self._launch.on_line)
         self._late = False
         self._waiting = trio.CancelScope()
-        if (failure := await _prepare(self._launch, self._waiting)) is not None:
+        if (failure := await _prepare(self, self._launch, self._waiting)) is not None:
             return failure
         watching, self._waiting = trio.CancelScope(), trio.CancelScope()
         try:
@@ -359,13 +359,15 @@ def _quote(last_lines: Sequence[str]) -> str:
     return "; it printed nothing" if not lines else "; its last lines:\n  " + "\n  ".join(lines)
 
 
-async def _prepare(launch: Launch, scope: trio.CancelScope) -> Ending | None:
+async def _prepare(
+    supervised: Supervised, launch: Launch, scope: trio.CancelScope
+) -> Ending | None:
     """Have what a start needs made ready, until *scope* is cancelled; why that failed, if so."""
     if launch.prepare is None:
         return None
     with scope, trio.move_on_after(launch.prepare_timeout) as patience:
         try:
-            await launch.prepare()
+            await launch.prepare(supervised)
         except PunchError as error:
             return Ending(f"{launch.name} could not be started: {error}")
     if scope.cancelled_caught:
@@ -407,7 +409,7 @@ async def open_supervised(
     retry_start: Callable[[Sequence[str]], bool] = lambda lines: False,
     on_line: Callable[[str], None] | None = None,
     model_bytes: int | None = None,
-    prepare: Callable[[], Awaitable[None]] | None = None,
+    prepare: Callable[[Supervised], Awaitable[None]] | None = None,
     prepare_timeout: float = PREPARE_SECONDS,
 ) -> AsyncIterator[Supervised]:
     """Run a program and keep it running; enter when it is ready, end it on the way out.
@@ -423,8 +425,9 @@ async def open_supervised(
       retry_start: Given the last lines of a first start that failed: was it bad luck?
       on_line: Called with every line that it prints.
       model_bytes: Size of the model that it loads, for the log; `None` if not known.
-      prepare: Awaited before every start, in front of *argv*: finds and reserves what the program
-        needs. A `PunchError` of it is a start that failed, with its words.
+      prepare: Awaited with what supervises the program before every start, in front of *argv*:
+        finds and reserves what the program needs. A `PunchError` of it is a start that failed, with
+        its words.
       prepare_timeout: Seconds that *prepare* may take.
 
     Raises:

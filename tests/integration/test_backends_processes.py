@@ -201,7 +201,7 @@ async def test_what_a_start_needs_is_prepared_before_each(tmp_path: Path) -> Non
     """It is done when the command is asked for, at the first start and at every other."""
     done: list[str] = []
 
-    async def prepare() -> None:
+    async def prepare(child: Supervised) -> None:
         await trio.sleep(0.01)
         done.append("prepared")
 
@@ -217,7 +217,7 @@ async def test_what_a_start_needs_is_prepared_before_each(tmp_path: Path) -> Non
 async def test_a_start_that_cannot_be_prepared_is_one_that_failed(tmp_path: Path) -> None:
     """With the words of what failed, and nothing was started."""
 
-    async def prepare() -> None:
+    async def prepare(child: Supervised) -> None:
         raise PeerRefused("nobody lends anything")
 
     with trio.fail_after(LIMIT):
@@ -229,11 +229,13 @@ async def test_a_start_that_cannot_be_prepared_is_one_that_failed(tmp_path: Path
 
 async def test_preparing_has_a_limit(tmp_path: Path) -> None:
     """Whatever it waits for."""
+
+    async def prepare(child: Supervised) -> None:
+        await trio.sleep_forever()
+
     with trio.fail_after(LIMIT):
         with pytest.raises(BackendCrashed, match=r"what it needs was not there in 0\.2 s"):
-            async with supervised(
-                tmp_path, FOREVER, prepare=trio.sleep_forever, prepare_timeout=0.2
-            ):
+            async with supervised(tmp_path, FOREVER, prepare=prepare, prepare_timeout=0.2):
                 pass
 
 
@@ -245,7 +247,7 @@ async def test_a_program_that_cannot_be_prepared_again_is_down_until_it_can(
     monkeypatch.setattr(_restarts, "MIN_LOOP_PAUSE_SECONDS", 1000.0)
     missing = ""
 
-    async def prepare() -> None:
+    async def prepare(child: Supervised) -> None:
         if missing:
             raise PeerRefused(missing)
 
@@ -267,7 +269,7 @@ async def test_preparing_ends_with_the_context(tmp_path: Path) -> None:
     waiting = trio.Event()
     calls = 0
 
-    async def prepare() -> None:
+    async def prepare(child: Supervised) -> None:
         nonlocal calls
         calls += 1
         if calls > 1:
@@ -295,26 +297,18 @@ async def test_a_program_may_be_killed_before_it_is_ready(
         while not (tmp_path / "ready.second").exists():
             await trio.sleep(0.01)
         child.kill("left to the limit of its start")
-        assert child.statistics().reason is None
+        await trio.sleep(0.1)
+        assert child.pid is not None
         child.kill("a part of it is gone", loading_too=True)
 
-    children: list[Supervised] = []
-    run = Supervised.run
-
-    async def noted(self: Supervised) -> None:
-        children.append(self)
-        await run(self)
-
-    monkeypatch.setattr(Supervised, "run", noted)
     with trio.fail_after(LIMIT):
         async with trio.open_nursery() as nursery:
 
-            async def killer() -> None:
-                await until(lambda: bool(children))
-                await kill(children[0])
+            async def prepare(child: Supervised) -> None:
+                if child.statistics().starts == 1:
+                    nursery.start_soon(kill, child)
 
-            nursery.start_soon(killer)
-            async with supervised(tmp_path, code + FOREVER) as child:
+            async with supervised(tmp_path, code + FOREVER, prepare=prepare) as child:
                 statistics = child.statistics()
     assert (statistics.starts, statistics.crashes_in_a_row) == (2, 1)
     assert statistics.reason == "program was killed: a part of it is gone"

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import secrets
 import socket
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -47,6 +48,8 @@ class ServedBackend:
       offer: Its one model.
       gpus: GPUs that it can use.
       knows_tools: Whether its chat template writes tools; if not, punch writes them itself.
+      is_excused: Whether the server ended for what it needs from other machines, and no request can
+        be why.
 
     """
 
@@ -61,7 +64,9 @@ class ServedBackend:
         offer: ModelOffer,
         gpus: tuple[Gpu, ...] = (),
         knows_tools: bool = False,
+        is_excused: Callable[[], bool] = lambda: False,
     ) -> None:
+        self._is_excused = is_excused
         self._knows_tools = knows_tools
         self._name = name
         self._client = client
@@ -241,7 +246,10 @@ class ServedBackend:
                 # A broken connection says little: what the process said as it died says more.
                 crash = await self._supervised.explain(error)
                 if crash.engine_died:
-                    crash.engine_died = self._vigil.may_have_killed(watched)
+                    crash.engine_restarts = self._is_excused()
+                    crash.engine_died = not crash.engine_restarts and (
+                        self._vigil.may_have_killed(watched)
+                    )
                 raise crash from error
         self._supervised.note_served()
         self._vigil.learn(generation.usage.computed_tokens, generation.timings.prefill)

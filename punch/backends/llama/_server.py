@@ -23,6 +23,7 @@ from ...processes import open_supervised
 from .._base import with_continuation
 from ..openai._client import open_http_client
 from ..openai._probes import is_ready, probe_count, probe_generation, probe_senses, probe_tools
+from ._head import Head
 from ._served import ServedBackend, free_port, with_features
 
 
@@ -138,6 +139,7 @@ async def open_llama_server(
     arguments: Sequence[str] = (),
     extra_args: Sequence[str] = (),
     setting: str = "LLAMA_CPP_EXE",
+    head: Head | None = None,
 ) -> AsyncIterator[ServedBackend]:
     """Run ``llama-server`` with one model; enter when the model is loaded.
 
@@ -158,6 +160,8 @@ async def open_llama_server(
       arguments: Arguments that the program always gets, in front of all others.
       extra_args: Further arguments for the program, at the end.
       setting: Name of the setting that *program* comes from, for error texts.
+      head: What the server needs where it is the head of a split: it is ready once it has made a
+        token with all machines. It embeds only if the model can do nothing else.
 
     Raises:
       ConfigurationError: if *program* is not a llama.cpp program.
@@ -178,28 +182,45 @@ async def open_llama_server(
     template = template_in(said, offer.chat_template)
     offer = with_continuation(attrs.evolve(offer, chat_template=template))
     embed_only = offer.features == frozenset({"embed"})
-    embed_too = not embed_only and can_embed_too(known, said)
+    embed_too = not embed_only and head is None and can_embed_too(known, said)
     api_key = secrets.token_urlsafe(32)
     async with open_http_client(url="http://127.0.0.1", slots=slots, api_key=api_key) as client:
 
         def command(embed_too: bool) -> list[str]:
             port = free_port()
             client.url = f"http://127.0.0.1:{port}"
+            more = () if head is None else head.arguments(known)
             return server_command(
                 known, model_path=model, port=port, threads=threads, no_mmap=no_mmap,
                 slots=slots, context_tokens=context_tokens, gpu_layers=gpu_layers,
-                alias=offer.name, embed=embed_only, embed_too=embed_too, extra_args=extra_args,
+                alias=offer.name, embed=embed_only, embed_too=embed_too,
+                extra_args=[*more, *extra_args],
             )  # fmt: skip
+
+        async def ready() -> bool:
+            if not await is_ready(client):
+                return False
+            # A head whose program cannot compute here, or that has gone on without a machine, says
+            # that it is well.
+            return head is None or (await probe_generation(client) and head.note_token())
+
+        def is_bad_luck(lines: Sequence[str]) -> bool:
+            return has_lost_port(lines) or (head is not None and head.has_lost_machine())
 
         while True:
             opened = open_supervised(
                 partial(command, embed_too),
                 name=known.name,
-                ready=lambda: is_ready(client),
+                ready=ready,
                 # In the environment, which only this user can read; arguments are for all to see.
-                env={"LLAMA_API_KEY": api_key},
-                retry_start=has_lost_port,
-                model_bytes=offer.size_bytes,
+                env={"LLAMA_API_KEY": api_key, **({} if head is None else head.env)},
+                # A head ends when its standard input does, where it knows that.
+                stdin=None if head is None else b"",
+                retry_start=is_bad_luck,
+                on_line=None if head is None else head.note_line,
+                # What its own process has read says nothing of what others hold.
+                model_bytes=offer.size_bytes if head is None else None,
+                prepare=None if head is None else head.prepare,
             )
             async with AsyncExitStack() as stack:
                 try:
@@ -218,6 +239,7 @@ async def open_llama_server(
                 backend = ServedBackend(
                     name="llama_cpp", client=client, supervised=supervised,
                     slots=slots, threads=threads, gpus=gpus,
+                    is_excused=head.has_lost_machine if head is not None else lambda: False,
                     offer=with_features(
                         offer, can_embed=embed_too, can_count=await probe_count(client),
                         senses=await probe_senses(client),

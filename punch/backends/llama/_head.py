@@ -1,0 +1,50 @@
+"""What llama-server needs as the head of a split, which computes on other machines too.
+
+Which machines these are, and what becomes of it when one is lost, is decided by who opens the
+split; here is only what the server is told and asked for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+from ...llama_cpp import Program
+from ...processes import Supervised
+
+
+class Head(Protocol):
+    """What is around a server whose model lies on several machines."""
+
+    @property
+    def env(self) -> Mapping[str, str]:
+        """Variables of the server."""
+        ...
+
+    async def prepare(self, supervised: Supervised) -> None:
+        """Reserve what the server needs, before each of its starts.
+
+        Args:
+          supervised: The server, to be killed if a machine is lost.
+
+        Raises:
+          PunchError: if it cannot be started now; the text says why.
+
+        """
+        ...
+
+    def arguments(self, program: Program) -> Sequence[str]:
+        """Arguments for the start that was prepared last, in the flags that *program* knows."""
+        ...
+
+    def note_line(self, line: str) -> None:
+        """Hear a line that the server prints."""
+        ...
+
+    def note_token(self) -> bool:
+        """Hear that the server made a token; whether each machine of the plan took part in it."""
+        ...
+
+    def has_lost_machine(self) -> bool:
+        """Whether a machine was lost since the last `prepare`: then no request is at fault."""
+        ...

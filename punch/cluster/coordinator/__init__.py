@@ -1,0 +1,31 @@
+"""The coordinator: a model over several machines, as a backend of an ordinary listener.
+
+It plans what lies where, borrows that, runs the head, and starts anew when a worker is lost. Who
+lends, and how the bytes travel, is behind `Lender`.
+"""
+
+from ._arguments import split_arguments
+from ._lending import Lendable, Lender, LentDevice, Loan, LoanLook
+from ._open import ask_build, open_split, plan_once
+from ._plain import PlainLender, PlainSpeeds, read_address
+from ._split import Planner, Split
+from ._versions import HeadBuild
+
+__all__ = [
+    "open_split",
+    "plan_once",
+    "Split",
+    "Planner",
+    "ask_build",
+    "HeadBuild",
+    "split_arguments",
+    # who lends
+    "Lender",
+    "Lendable",
+    "LentDevice",
+    "Loan",
+    "LoanLook",
+    "PlainLender",
+    "PlainSpeeds",
+    "read_address",
+]

@@ -1,0 +1,253 @@
+"""RPC servers that the user started on this machine: lent without a lease, a tunnel or a secret.
+
+The head reaches them through a relay of this process, which counts bytes and reads along, so that
+a server which ends or hangs is noticed as a worker is that is reached through a tunnel. Nothing but
+loopback is reached so: RPC has no protection of its own.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from functools import partial
+
+import attrs
+import psutil
+import trio
+
+from ..._background import open_background
+from ...exceptions import BackendError, ConfigurationError
+from ...llama_cpp import RpcFrames, rpc_hello
+from ...placement import Link
+from ._lending import Lendable, LentDevice, LoanLook
+
+# A server on this machine answers a hello within milliseconds, unless it has a borrower or hangs.
+HELLO_SECONDS = 2.0
+
+CONNECT_SECONDS = 2.0
+
+# As much as a pipe holds, in bytes.
+_PIECE = 64 * 1024
+
+# Through the relay; what the head computes takes a hundred times as long.
+_LINK = Link(rtt=0.0003, rate=500e6)
+
+
+@attrs.frozen(kw_only=True)
+class PlainSpeeds:
+    """How fast the processor of this machine is, whose memory such servers lend."""
+
+    bandwidth: float
+    """Bytes of weights a second."""
+
+    compute: float
+    """Multiply-adds a second."""
+
+
+class PlainLender:
+    """A server at a port of loopback.
+
+    Args:
+      address: ``127.0.0.1:PORT``.
+      speeds: How fast this machine is.
+
+    Raises:
+      ConfigurationError: if the address is not one of loopback.
+
+    """
+
+    def __init__(self, address: str, *, speeds: PlainSpeeds) -> None:
+        self.name = address
+        """Its address."""
+        self._host, self._port = read_address(address)
+        self._speeds = speeds
+        self._is_lent = False
+
+    async def survey(self) -> Lendable:
+        """What the server says of itself; it is not asked while it is lent."""
+        if self._is_lent:
+            raise BackendError(f"{self.name} is lent to another split of this process")
+        facts = await rpc_hello(self._host, self._port, patience=HELLO_SECONDS)
+        memory = psutil.virtual_memory()
+        devices = tuple(
+            LentDevice(
+                name=f"device{number}" if facts.devices[1:] else "",
+                # Of a processor, a server says that all of the machine's memory is free.
+                memory=min(device.free_bytes, memory.available)
+                if device.total_bytes >= memory.total
+                else device.free_bytes,
+                bandwidth=self._speeds.bandwidth,
+                compute=self._speeds.compute,
+            )
+            for number, device in enumerate(facts.devices)
+        )
+        return Lendable(devices=devices, version=facts.version, link=_LINK)
+
+    @asynccontextmanager
+    async def take(self) -> AsyncIterator[PlainLoan]:
+        """Use the server until the context ends."""
+        if self._is_lent:
+            raise BackendError(f"{self.name} is lent to another split of this process")
+        self._is_lent = True
+        try:
+            devices = len((await rpc_hello(self._host, self._port, patience=HELLO_SECONDS)).devices)
+            pid = await trio.to_thread.run_sync(partial(_listener_at, self._port))
+            async with open_background() as nursery:
+                (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
+                where = (self._host, self._port)
+                loan = PlainLoan(self.name, where, listener, devices=devices, pid=pid)
+                nursery.start_soon(trio.serve_listeners, loan.carry, [listener])
+                yield loan
+        finally:
+            self._is_lent = False
+
+
+class PlainLoan:
+    """The relay to one server, and what went through it."""
+
+    def __init__(
+        self,
+        name: str,
+        target: tuple[str, int],
+        listener: trio.SocketListener,
+        *,
+        devices: int,
+        pid: int | None,
+    ) -> None:
+        self._name = name
+        self._target = target
+        self._pid = pid
+        self._port: int = listener.socket.getsockname()[1]
+        self._open: set[RpcFrames] = set()
+        self._up = 0
+        self.link: Link | None = None
+        """As in the survey."""
+        self.devices = devices
+        """How many devices the server lists."""
+        self.lost = trio.Event()
+        """Set when the server has gone."""
+        self.why = ""
+        """How that was seen."""
+
+    @property
+    def endpoint(self) -> str:
+        """Where the head reaches the server."""
+        return f"127.0.0.1:{self._port}"
+
+    @property
+    def bytes_up(self) -> int:
+        """Bytes that the head has sent to the server."""
+        return self._up
+
+    @property
+    def oldest_reply_age(self) -> float | None:
+        """Seconds for which the head waits for a reply of the server."""
+        since = [one.counts().oldest_due_since for one in self._open]
+        begun = [one for one in since if one is not None]
+        return trio.current_time() - min(begun) if begun else None
+
+    async def look(self) -> LoanLook | None:
+        """How the server's process is; `None` if it is another user's."""
+        if self._pid is None:
+            return None
+        try:
+            process = psutil.Process(self._pid)
+            times, status = process.cpu_times(), process.status()
+        except psutil.NoSuchProcess:
+            return LoanLook(cpu_seconds=0.0, is_alive=False)
+        except psutil.Error:
+            return None
+        stopped = (psutil.STATUS_STOPPED, psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD)
+        return LoanLook(cpu_seconds=times.user + times.system, is_alive=status not in stopped)
+
+    async def carry(self, head: trio.SocketStream) -> None:
+        """Carry the bytes of one connection of the head, both ways, until it ends."""
+        frames = RpcFrames()
+        with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+            try:
+                with trio.fail_after(CONNECT_SECONDS):
+                    server = await trio.open_tcp_stream(*self._target)
+            except (OSError, trio.TooSlowError):
+                self._lose(f"nothing takes connections at {self._name}")
+                return
+            self._open.add(frames)
+            try:
+                async with server, trio.open_nursery() as nursery:
+                    nursery.start_soon(self._up_from, head, server, frames, nursery.cancel_scope)
+                    await self._down_from(server, head, frames)
+                    nursery.cancel_scope.cancel()
+            finally:
+                self._open.discard(frames)
+
+    async def _up_from(
+        self,
+        head: trio.SocketStream,
+        server: trio.SocketStream,
+        frames: RpcFrames,
+        scope: trio.CancelScope,
+    ) -> None:
+        try:
+            while data := await head.receive_some(_PIECE):
+                frames.feed_up(data, trio.current_time())
+                try:
+                    await server.send_all(data)
+                except trio.BrokenResourceError:
+                    self._lose(f"{self._name} broke the connection")
+                    raise
+                self._up += len(data)
+            # What is closed by the head first is no loss: all of it has arrived.
+            self._open.discard(frames)
+            await server.send_eof()
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            self._open.discard(frames)
+            scope.cancel()
+
+    async def _down_from(
+        self, server: trio.SocketStream, head: trio.SocketStream, frames: RpcFrames
+    ) -> None:
+        try:
+            while data := await server.receive_some(_PIECE):
+                frames.feed_down(data, trio.current_time())
+                await head.send_all(data)
+        except trio.BrokenResourceError:
+            pass
+        if frames in self._open:
+            self._lose(f"{self._name} closed the connection")
+
+    def _lose(self, why: str) -> None:
+        if not self.lost.is_set():
+            self.why = why
+            self.lost.set()
+
+
+def read_address(text: str) -> tuple[str, int]:
+    """Host and port of a server on this machine.
+
+    Raises:
+      ConfigurationError: if *text* is no such address.
+
+    """
+    host, colon, port = text.rpartition(":")
+    try:
+        is_here = host == "localhost" or ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        is_here = False
+    if not colon or not is_here or not port.isascii() or not port.isdecimal():
+        raise ConfigurationError(
+            f"--workers {text[:100]!r}: an RPC server is given as 127.0.0.1:PORT, on this machine "
+            "only, since RPC has no protection; memory of another machine is lent by "
+            "`punch worker` there, and given by its name or identity"
+        )
+    if not 1 <= int(port) <= 65535:
+        raise ConfigurationError(f"--workers {text[:100]!r}: the port must be 1 to 65535")
+    return host.strip("[]"), int(port)
+
+
+def _listener_at(port: int) -> int | None:
+    """The process that listens at *port* of this machine; `None` if that cannot be seen."""
+    with suppress(psutil.Error, OSError):
+        for one in psutil.net_connections(kind="tcp"):
+            if one.status == psutil.CONN_LISTEN and one.laddr and one.laddr.port == port:
+                return int(one.pid) if one.pid else None
+    return None

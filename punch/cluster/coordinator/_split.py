@@ -1,0 +1,274 @@
+"""Runs a model over several machines: the head here, and layers on what workers lend.
+
+Before each start of the head it is planned anew who holds what, with whoever lends then; a worker
+that is lost ends the head at once, and so leads to the next plan. A worker that comes back is used
+then, not by restarting a head that is well. What makes a good plan is decided by `punch.placement`.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from functools import partial
+
+import trio
+
+from ...events import SplitLoading
+from ...exceptions import PeerRefused, PunchError
+from ...llama_cpp import Program
+from ...placement import Device, Plan, Refused
+from ...processes import Supervised
+from ._arguments import split_arguments
+from ._held import Held
+from ._lending import Lender
+from ._surveys import Surveys, devices_of
+from ._telling import Telling
+from ._versions import HeadBuild
+
+Planner = Callable[[Sequence[Device]], Plan | Refused]
+"""Places a model on devices, or says why not."""
+
+# With a new server on the other machine, and a tunnel.
+TAKE_SECONDS = 20.0
+
+PROGRESS_SECONDS = 0.25
+
+# What a closing lease gets to be ended at its worker.
+CLOSE_SECONDS = 3.0
+
+# What llama-server prints as the child of a router of its own; internal to it, and may be gone.
+_STATE = "cmd_child_to_router:state:"
+
+ENV: Mapping[str, str] = {
+    # Without this it calls a debugger when it aborts, which takes half a second.
+    "GGML_NO_BACKTRACE": "1",
+    # It tells its progress then, and ends when its standard input does; an older build ignores it.
+    "LLAMA_SERVER_ROUTER_PORT": "1",
+}
+
+
+class Split:
+    """A model over several machines; a `Head`. Made by `open_split`.
+
+    Args:
+      lenders: Who may lend, asked before each plan.
+      planner: Places the model.
+      here: The head's own devices.
+      build: The head's program.
+      telling: Publishes what happens.
+      nursery: Where loans are held.
+      is_forced: Take workers of other builds, too.
+
+    """
+
+    def __init__(
+        self,
+        *,
+        lenders: Callable[[], Sequence[Lender]],
+        planner: Planner,
+        here: Sequence[Device],
+        build: HeadBuild,
+        telling: Telling,
+        nursery: trio.Nursery,
+        is_forced: bool = False,
+    ) -> None:
+        self._lenders = lenders
+        self._planner = planner
+        self._here = tuple(here)
+        self._build = build
+        self._telling = telling
+        self._nursery = nursery
+        self._is_forced = is_forced
+        self._held: dict[str, Held] = {}
+        self._lost_at: dict[str, float] = {}
+        self._supervised: Supervised | None = None
+        self._begun_at = 0.0
+        self._progress: float | None = None
+        self.plan: Plan | None = None
+        """What lies where, of the last start."""
+        self.is_loading = False
+        """True from a plan on until a token was made."""
+
+    # ---- what the head asks ----
+
+    @property
+    def env(self) -> Mapping[str, str]:
+        """Variables of the head."""
+        return ENV
+
+    async def prepare(self, supervised: Supervised) -> None:
+        """Plan with who lends now, and borrow what the plan needs.
+
+        Raises:
+          PeerRefused: if there is no plan; the text has the planner's reason, and that of each
+            lender which is left out.
+
+        """
+        self._supervised = supervised
+        self._begun_at, self._progress = trio.current_time(), None
+        await self._drop_lost()
+        surveys = Surveys(
+            self._lenders(),
+            {name: held.lendable for name, held in self._held.items()},
+            head=self._build,
+            is_forced=self._is_forced,
+        )
+        await surveys.ask(surveys.rested(self._lost_at))
+        plan = await self._borrow(surveys)
+        if isinstance(plan, Refused) and (tired := surveys.not_asked()):
+            await surveys.ask(tired)
+            plan = await self._borrow(surveys)
+        if isinstance(plan, Refused):
+            reasons = [f"{name}: {why}" for name, why in surveys.left_out.items()]
+            raise PeerRefused("; ".join([plan.reason, *reasons]))
+        for name in [name for name in self._held if name not in plan.workers]:
+            await self._release(name)
+        self._telling.planned(plan, before=self.plan, left_out=surveys.left_out)
+        self.plan, self.is_loading = plan, True
+
+    def arguments(self, program: Program) -> Sequence[str]:
+        """The head's arguments for the plan."""
+        assert self.plan is not None
+        endpoints = []
+        for name in self.plan.workers:
+            held = self._held[name]
+            endpoints.append((held.loan.endpoint, [device.id for device in held.devices]))
+        return split_arguments(program, self.plan, endpoints)
+
+    def note_line(self, line: str) -> None:
+        """Hear the head's own account of its progress, where it gives one."""
+        if line.startswith(_STATE):
+            with suppress(ValueError, TypeError, KeyError, AttributeError):
+                self._progress = float(json.loads(line[len(_STATE) :])["payload"]["value"])
+
+    def note_token(self) -> bool:
+        """Hear that the head made a token; False, and the head is killed, if a worker had no part.
+
+        A head of RPC 5 goes on without a worker of another version, with all layers to itself.
+        """
+        idle = [held for held in self._held.values() if held.sent <= 0]
+        for held in idle:
+            self._lose(held, "the head makes tokens without it")
+        if idle or self.has_lost_machine() or self.plan is None:
+            return False
+        self.is_loading = False
+        assert self._supervised is not None
+        self._telling.ready(
+            self.plan,
+            {name: held.sent for name, held in self._held.items()},
+            seconds=trio.current_time() - self._begun_at,
+            starts=self._supervised.statistics().starts,
+        )
+        return True
+
+    def has_lost_machine(self) -> bool:
+        """Whether a worker of this plan was lost."""
+        return any(held.is_lost for held in self._held.values())
+
+    # ---- who lends ----
+
+    async def _drop_lost(self) -> None:
+        """Let go of the loans that were lost, and of those whose server does not run any more."""
+        async with trio.open_nursery() as nursery:
+            for held in self._held.values():
+                nursery.start_soon(held.check)
+        for name in [name for name, held in self._held.items() if held.is_lost]:
+            self._lost_at[name] = trio.current_time()
+            await self._release(name)
+
+    async def _borrow(self, surveys: Surveys) -> Plan | Refused:
+        """Plan, and borrow of the workers of the plan; again without each that does not lend."""
+        while True:
+            plan = self._planner([*self._here, *surveys.devices()])
+            if isinstance(plan, Refused):
+                return plan
+            missing = [name for name in plan.workers if name not in self._held]
+            async with trio.open_nursery() as nursery:
+                for name in missing:
+                    nursery.start_soon(self._take, name, surveys)
+            measured = {name: held.lendable for name, held in self._held.items()}
+            is_known = all(surveys.lendable.get(each) == one for each, one in measured.items())
+            surveys.lendable |= measured
+            # With what a tunnel was measured to be, another plan may be the better one.
+            if is_known and all(name in self._held for name in missing):
+                return plan
+
+    async def _take(self, name: str, surveys: Surveys) -> None:
+        lender = next(one for one in self._lenders() if one.name == name)
+        lendable = surveys.lendable[name]
+        held = Held(lender, lendable, devices_of(name, lendable), is_loading=self._loads)
+        why = f"it lent nothing within {TAKE_SECONDS:g} s"
+        with trio.move_on_after(TAKE_SECONDS):
+            try:
+                await self._nursery.start(held.run, self._lose)
+            except PunchError as error:
+                why = error.message
+            else:
+                self._held[name] = held
+                self._telling.taken(held)
+                return
+        surveys.leave_out(name, why)
+
+    def _loads(self) -> bool:
+        return self.is_loading
+
+    async def _release(self, name: str) -> None:
+        held = self._held.pop(name)
+        held.is_over.set()
+        with trio.move_on_after(CLOSE_SECONDS):
+            await held.is_closed.wait()
+        self._telling.ended(name, held.why or "the plan has no need of it")
+
+    def _lose(self, held: Held, why: str) -> None:
+        """End the head at once, since it waits for a worker that is gone."""
+        name = held.lender.name
+        if self._held.get(name) is not held or held.is_lost:
+            return
+        held.is_lost, held.why = True, why
+        self._lost_at[name] = trio.current_time()
+        self._telling.lost(name, why)
+        if self._supervised is not None:
+            self._supervised.kill(f"worker {name} was lost: {why}", loading_too=True)
+        # The head that waits there ends by this too, where it could not be killed.
+        held.is_over.set()
+
+    def lenders_changed(self) -> None:
+        """Plan at once if there is no head for want of lenders; one that is well is left alone."""
+        if self._supervised is not None:
+            self._supervised.start_now()
+
+    # ---- what goes on meanwhile ----
+
+    async def run(self) -> None:
+        """Tell how far the head is with loading, until cancelled."""
+        told = math.nan
+        while True:
+            await trio.sleep(PROGRESS_SECONDS)
+            if self.is_loading and (share := self.progress()) != told:
+                told = share
+                self._telling.publish(partial(SplitLoading, progress=share))
+
+    def progress(self) -> float:
+        """How much of what the workers are to hold was sent to them, 0 to 1."""
+        if self.plan is None or not self.is_loading:
+            return 0.0 if self.plan is None else 1.0
+        planned: dict[str, int] = {}
+        for share in self.plan.shares:
+            if share.is_remote:
+                planned[share.holder] = planned.get(share.holder, 0) + share.weights
+        sent = [
+            min(held.sent, planned[name]) for name, held in self._held.items() if name in planned
+        ]
+        whole = sum(planned.values())
+        if not whole:
+            return min(1.0, max(0.0, self._progress or 0.0))
+        return sum(sent) / whole
+
+    async def close(self) -> None:
+        """Give back all that was borrowed."""
+        for held in self._held.values():
+            held.is_over.set()
+        for name in tuple(self._held):
+            await self._release(name)
