@@ -17,6 +17,7 @@ from ._rpc_frames import RpcCounts, RpcFrames
 from ._rpc_hello import rpc_hello
 from ._rpc_protocol import RpcDevice, RpcFacts, RpcVersion
 from ._rpc_server import MemoryBound, RpcServer, open_rpc_server
+from ._speeds import Speeds, measure_device, measure_lent
 
 __all__ = [
     "Named",
@@ -38,4 +39,8 @@ __all__ = [
     "MemoryBound",
     "RpcCounts",
     "RpcFrames",
+    # ---- how fast ----
+    "Speeds",
+    "measure_device",
+    "measure_lent",
 ]

@@ -20,6 +20,8 @@ from punch.llama_cpp import (
     RpcVersion,
     _rpc_server,
     find_rpc_server,
+    measure_device,
+    measure_lent,
     open_rpc_server,
     rpc_hello,
 )
@@ -389,6 +391,25 @@ async def test_a_stopped_server_uses_no_time(program: Path) -> None:
             await rpc_hello("127.0.0.1", server.port, patience=0.2)
         assert server.cpu_seconds() == before
         process.resume()
+
+
+# ---- how fast it is ----
+
+
+async def test_what_is_lent_is_measured_through_its_own_server(
+    llama_cpp_folder: Path, program: Path, tmp_path: Path
+) -> None:
+    """Once; what was measured is kept until the machine starts anew."""
+    server = llama_cpp_folder / "llama-server"
+    (lent,) = await measure_lent(server, program, threads=1, cache_folder=tmp_path)
+    assert 1e6 < lent.bandwidth < 1e12
+    assert 1e7 < lent.compute < 1e13
+    with trio.fail_after(0.1):
+        assert await measure_lent(server, program, threads=1, cache_folder=tmp_path) == (lent,)
+    own = await measure_device(server, threads=1, cache_folder=tmp_path)
+    assert own.bandwidth > 1e6
+    with pytest.raises(BackendCrashed, match="CUDA7"):
+        await measure_device(server, "CUDA7")
 
 
 # ---- what a child is started with ----

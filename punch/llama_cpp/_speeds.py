@@ -1,0 +1,215 @@
+"""Measures how fast the devices of this machine compute: by llama.cpp itself, on a model of zeros.
+
+Two numbers say enough to plan with: how many bytes of weights a device reads in a second while it
+makes one token, and how many multiply-adds it does in a second while it reads a prompt. What the
+processor or a library could do in theory says little: the same processor reads other types of
+weights at half the speed. A device that is to be lent is measured through an RPC server, since
+llama.cpp arranges weights in another way, and computes slower, where it cannot see the processor.
+
+A measurement takes about a second, and is kept until the machine starts anew.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import tempfile
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, Final
+
+import attrs
+import trio
+
+from ..exceptions import BackendCrashed
+from ..processes import ProcessMark
+from ._program import Program, ask_program
+from ._rpc_server import open_rpc_server
+from ._trial import Made, open_head
+from ._zeros import ZerosModel
+
+# Half the size that is usual for one micro-batch, so that a slow processor is done in a second.
+PROMPT_TOKENS: Final = 64
+ANSWER_TOKENS: Final = 8
+
+# Of a prompt of 64 tokens a GPU shows nothing but how fast it is asked.
+MORE_PROMPT_TOKENS: Final = 512
+_LONG_ENOUGH_SECONDS: Final = 0.05
+
+# The machine has other things to do, and what counts is what it can do: the best of so many.
+ROUNDS: Final = 2
+
+MAX_KEPT: Final = 64
+_FILE: Final = "speeds.json"
+
+
+@attrs.frozen(kw_only=True)
+class Speeds:
+    """How fast one device computes."""
+
+    bandwidth: float
+    """Bytes of weights that it reads in a second, while it makes one token at a time."""
+
+    compute: float
+    """Multiply-adds in a second, while it reads a prompt."""
+
+
+async def measure_device(
+    server: str | Path,
+    device: str = "CPU",
+    *,
+    threads: int | None = None,
+    cache_folder: Path | None = None,
+) -> Speeds:
+    """The speeds of a device that the program itself computes on, as a head does.
+
+    Args:
+      server: ``llama-server``.
+      device: The device by its name in the program's list; ``CPU`` for none of those.
+      threads: Threads that a processor computes with; `None` for the program's choice.
+      cache_folder: Where measurements are kept until the machine starts anew; `None` for nowhere.
+
+    Raises:
+      ConfigurationError: if *server* is not a program of llama.cpp.
+      BackendCrashed: if it makes no token on that device.
+
+    """
+    arguments = ["--device", "none"] if device == "CPU" else ["--device", device, "-ngl", "99"]
+    kept = _Kept(cache_folder, [Path(server)], ["head", device, threads])
+    if not kept.speeds:
+        program = await ask_program(server)
+        async with _zeros() as zeros:
+            kept.keep([await _measure(program, zeros, device, arguments, threads)])
+    return kept.speeds[0]
+
+
+async def measure_lent(
+    server: str | Path,
+    rpc_server: str | Path,
+    devices: Sequence[str] = (),
+    *,
+    threads: int | None = None,
+    cache_folder: Path | None = None,
+) -> tuple[Speeds, ...]:
+    """The speeds of devices as a borrower has them: through an RPC server of this machine.
+
+    Args:
+      server: ``llama-server``.
+      rpc_server: The RPC server.
+      devices: Names of the devices, as `open_rpc_server` takes them.
+      threads: Threads that a processor computes with; `None` for the program's choice.
+      cache_folder: Where measurements are kept until the machine starts anew; `None` for nowhere.
+
+    Raises:
+      ConfigurationError: if *server* is not a program of llama.cpp.
+      BackendCrashed: if the RPC server does not start, or no token is made on one of the devices.
+
+    Returns:
+      One for each device of the RPC server, in its order.
+
+    """
+    kept = _Kept(cache_folder, [Path(server), Path(rpc_server)], ["lent", *devices, threads])
+    if not kept.speeds:
+        program = await ask_program(server)
+        if not program.supports("--rpc"):
+            raise BackendCrashed(f"{server} was built without RPC: it has no --rpc")
+        found = []
+        async with (
+            _zeros() as zeros,
+            open_rpc_server(rpc_server, devices=devices, threads=threads) as lent,
+        ):
+            for number, device in enumerate(lent.devices()):
+                arguments = ["--rpc", f"127.0.0.1:{lent.port}", "-ngl", "99"]
+                arguments += ["--device", f"RPC{number}"]
+                found.append(await _measure(program, zeros, device.name, arguments, threads))
+        kept.keep(found)
+    return tuple(kept.speeds)
+
+
+async def _measure(
+    program: Program,
+    zeros: tuple[ZerosModel, Path],
+    device: str,
+    arguments: Sequence[str],
+    threads: int | None,
+) -> Speeds:
+    model, path = zeros
+    try:
+        async with open_head(program, path, arguments, threads=threads) as head:
+            made = [
+                await head.make(prompt=PROMPT_TOKENS, answer=ANSWER_TOKENS) for _ in range(ROUNDS)
+            ]
+            if min(one.prompt_seconds for one in made) < _LONG_ENOUGH_SECONDS:
+                made.append(await head.make(prompt=MORE_PROMPT_TOKENS, answer=ANSWER_TOKENS))
+    except BackendCrashed as error:
+        raise BackendCrashed(f"the device {device} cannot be measured: {error}") from None
+    return speeds_of(made, model)
+
+
+def speeds_of(made: Sequence[Made], model: ZerosModel) -> Speeds:
+    """The speeds behind the best of what was *made* with *model*."""
+    return Speeds(
+        bandwidth=max(one.answer_rate for one in made) * model.weight_bytes,
+        compute=max(one.prompt_rate for one in made) * model.parameters,
+    )
+
+
+@asynccontextmanager
+async def _zeros() -> AsyncIterator[tuple[ZerosModel, Path]]:
+    """A model of zeros and its file, which is gone afterwards."""
+    model = ZerosModel()
+    with tempfile.TemporaryDirectory(prefix="punch-measure-") as folder:
+        path = Path(folder) / "zeros.gguf"
+        await trio.to_thread.run_sync(model.write, path)
+        yield model, path
+
+
+class _Kept:
+    """What was measured of some programs since the machine was started."""
+
+    def __init__(self, folder: Path | None, programs: Sequence[Path], what: list[Any]) -> None:
+        self._file = None if folder is None else folder / _FILE
+        mark = ProcessMark.of(os.getpid())
+        self._boot = "" if mark is None else mark.boot
+        described: list[Any] = [*what]
+        for program in programs:
+            with contextlib.suppress(OSError):
+                status = program.stat()
+                described += [str(program), status.st_size, status.st_mtime_ns]
+        self._key = json.dumps(described)
+        self.speeds = self._read().get(self._key, [])
+        """One for each device; empty if nothing is kept."""
+
+    def _read(self) -> dict[str, list[Speeds]]:
+        # What is damaged, or of another start of the machine, is measured again.
+        if self._file is None or not self._boot:
+            return {}
+        try:
+            told = json.loads(self._file.read_text(encoding="utf-8"))
+            if told["boot"] != self._boot:
+                return {}
+            return {
+                str(key): [Speeds(bandwidth=float(a), compute=float(b)) for a, b in pairs]
+                for key, pairs in told["speeds"].items()
+            }
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            return {}
+
+    def keep(self, speeds: list[Speeds]) -> None:
+        """Keep *speeds*, in the file too if that can be written."""
+        self.speeds = speeds
+        if self._file is None or not self._boot:
+            return
+        known = {**self._read(), self._key: speeds}
+        kept = {
+            key: [(one.bandwidth, one.compute) for one in value]
+            for key, value in list(known.items())[-MAX_KEPT:]
+        }
+        text = json.dumps({"boot": self._boot, "speeds": kept})
+        new = self._file.with_name(f".{_FILE}-{os.getpid()}")
+        with contextlib.suppress(OSError):
+            self._file.parent.mkdir(parents=True, exist_ok=True)
+            new.write_text(text, encoding="utf-8")
+            new.replace(self._file)
