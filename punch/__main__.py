@@ -20,7 +20,7 @@ usage: punch COMMAND ...
   punch dialer      ask the best listener of a namespace
   punch serve       serve OpenAI's and Ollama's API, answered by the listeners
   punch bootstrap   let listeners and dialers find each other
-  punch models      fetch and list models
+  punch models      fetch and list models, and tell what fits where
   punch alias       give models further names, and list these
   punch keys        make, list and revoke API keys of the gateway
   punch namespace   make a closed namespace, and show those of this machine

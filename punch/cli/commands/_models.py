@@ -1,4 +1,4 @@
-"""``punch models``: fetches models and lists those that are there."""
+"""``punch models``: fetches models, lists those that are there, and tells what fits where."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from ...model_store import KNOWN_MODELS, ListedModel, list_models, pull
 from ...settings import TEXT, Settings, argument, cache_folder, data_folder, of
 from .._exits import ExitCode
 from .._run import command, run_one_of
+from ..splits import FIT
 
 NAME = argument(
     "name",
@@ -70,9 +71,12 @@ def _list(_: Settings) -> ExitCode:
 COMMANDS = {
     "pull": command("fetch a model and check its digest", PullSettings, _pull),
     "list": command("list the models that are there", Settings, _list),
+    "fit": FIT,
 }
 
 
 def models(arguments: Sequence[str]) -> int:
     """Run ``punch models``; its exit code."""
-    return run_one_of("punch models", "Fetch and list models.", COMMANDS, arguments)
+    return run_one_of(
+        "punch models", "Fetch and list models, and tell what fits where.", COMMANDS, arguments
+    )
