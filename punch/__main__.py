@@ -21,6 +21,7 @@ usage: punch COMMAND ...
   punch serve       serve OpenAI's and Ollama's API, answered by the listeners
   punch bootstrap   let listeners and dialers find each other
   punch models      fetch and list models, and tell what fits where
+  punch engine      list, try and build the programs of llama.cpp
   punch alias       give models further names, and list these
   punch keys        make, list and revoke API keys of the gateway
   punch namespace   make a closed namespace, and show those of this machine
@@ -82,6 +83,12 @@ def _down(arguments: Sequence[str]) -> int:
     return down(arguments)
 
 
+def _engine(arguments: Sequence[str]) -> int:
+    from .cli.splits._engine import engine
+
+    return engine(arguments)
+
+
 def _serve(arguments: Sequence[str]) -> int:
     # Here: an HTTP server takes half a second to import.
     from .gateway.__main__ import main
@@ -102,6 +109,7 @@ COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "bootstrap": bootstrap.main,
     "serve": _serve,
     "models": models,
+    "engine": _engine,
     "alias": alias,
     "keys": _keys,
     "namespace": _namespace,

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import importlib.util
 import io
 import re
 import subprocess
 import sys
 import tarfile
-from importlib.machinery import SourceFileLoader
 from pathlib import Path
-from types import ModuleType
 
 import pytest
+
+from punch.exceptions import ConfigurationError
+from punch.llama_cpp import _build
 
 ROOT = Path(__file__).parent.parent
 SETUP = ROOT / "bins" / "setup"
@@ -48,31 +48,20 @@ def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def loaded(path: Path) -> ModuleType:
-    """A Python program without a suffix, as a module."""
-    loader = SourceFileLoader("program", str(path))
-    spec = importlib.util.spec_from_loader("program", loader)
-    assert spec is not None
-    module = importlib.util.module_from_spec(spec)
-    loader.exec_module(module)
-    return module
-
-
 def test_the_archive_of_llama_cpp_is_compared_before_its_build_code_runs(
     index: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """`bins/llama-cpp`: pip would ask the archive for its metadata, which runs code of it."""
-    program = loaded(ROOT / "bins" / "llama-cpp")
-    mark = tampered(index, "llama-cpp-python", program.VERSION)
+    """`punch engine install`: pip would ask the archive for its metadata, which runs code of it."""
+    mark = tampered(index, "llama-cpp-python", _build.VERSION)
     folder = tmp_path / "download"
     folder.mkdir()
-    with pytest.raises(SystemExit, match="not the archive"):
-        program.download(folder)
-    assert program.SHA256 in capfd.readouterr().err, "pip says what it expected"
+    with pytest.raises(ConfigurationError, match="not the archive"):
+        _build.download(folder, say=print)
+    assert _build.SHA256 in capfd.readouterr().err, "pip says what it expected"
     assert not mark.exists()
     # The mark works: without a digest, the very same archive runs.
     pip = [sys.executable, "-m", "pip", "download", "-qq", "--no-deps", "--no-build-isolation"]
-    wanted = f"llama-cpp-python=={program.VERSION}"
+    wanted = f"llama-cpp-python=={_build.VERSION}"
     subprocess.run([*pip, "-d", str(folder), wanted], capture_output=True, check=False)
     assert mark.exists()
 
@@ -84,7 +73,7 @@ def test_every_download_of_the_setup_has_its_digests() -> None:
     fetching = [one for one in commands if "-e ." not in one and '"$wheel"' not in one]
     assert len(fetching) == 3
     assert all("--require-hashes" in one for one in fetching)
-    assert loaded(ROOT / "bins" / "llama-cpp").SHA256 in text
+    assert _build.SHA256 in text
 
 
 def test_the_lock_has_the_versions_that_are_pinned_and_digests_for_each() -> None:

@@ -135,8 +135,8 @@ async def _llama_cpp(settings: BackendSettings) -> AsyncIterator[Backend]:
     if program is None:
         raise ConfigurationError(
             "LLAMA_CPP_EXE is not set: it must be the path of llama-server, llama-cli or "
-            "llama-completion; `bins/llama-cpp` builds them and `bins/llama-cpp --path` says "
-            "where, or choose PUNCH_INFERENCE_BACKEND=embedded, which needs no program"
+            "llama-completion; `punch engine list` says what there is and `punch engine install` "
+            "builds them, or choose PUNCH_INFERENCE_BACKEND=embedded, which needs no program"
         )
     setting = settings.said("program")
     # A build of one's own may know types of weights that others do not.

@@ -3,6 +3,8 @@
 Which program to run, and with what, is decided by the backends and the cluster.
 """
 
+from ._build import install_programs, is_built, programs_folder
+from ._engines import Engine, EngineCheck, check_engine, fastest, find_engines
 from ._named import Named, read_named
 from ._program import (
     Program,
@@ -43,4 +45,13 @@ __all__ = [
     "Speeds",
     "measure_device",
     "measure_lent",
+    # ---- which there are ----
+    "Engine",
+    "EngineCheck",
+    "find_engines",
+    "check_engine",
+    "fastest",
+    "install_programs",
+    "is_built",
+    "programs_folder",
 ]

@@ -11,9 +11,6 @@ A measurement takes about a second, and is kept until the machine starts anew.
 
 from __future__ import annotations
 
-import contextlib
-import json
-import os
 import tempfile
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -24,7 +21,7 @@ import attrs
 import trio
 
 from ..exceptions import BackendCrashed
-from ..processes import ProcessMark
+from ._kept import Kept
 from ._program import Program, ask_program
 from ._rpc_server import open_rpc_server
 from ._trial import Made, open_head
@@ -41,7 +38,6 @@ _LONG_ENOUGH_SECONDS: Final = 0.05
 # The machine has other things to do, and what counts is what it can do: the best of so many.
 ROUNDS: Final = 2
 
-MAX_KEPT: Final = 64
 _FILE: Final = "speeds.json"
 
 
@@ -77,12 +73,13 @@ async def measure_device(
 
     """
     arguments = ["--device", "none"] if device == "CPU" else ["--device", device, "-ngl", "99"]
-    kept = _Kept(cache_folder, [Path(server)], ["head", device, threads])
-    if not kept.speeds:
+    kept = _kept(cache_folder, [Path(server)], ["head", device, threads])
+    if not _read(kept):
         program = await ask_program(server)
         async with _zeros() as zeros:
-            kept.keep([await _measure(program, zeros, device, arguments, threads)])
-    return kept.speeds[0]
+            measured = await _measure(program, zeros, device, arguments, threads)
+        kept.keep(_write([measured]))
+    return _read(kept)[0]
 
 
 async def measure_lent(
@@ -110,8 +107,8 @@ async def measure_lent(
       One for each device of the RPC server, in its order.
 
     """
-    kept = _Kept(cache_folder, [Path(server), Path(rpc_server)], ["lent", *devices, threads])
-    if not kept.speeds:
+    kept = _kept(cache_folder, [Path(server), Path(rpc_server)], ["lent", *devices, threads])
+    if not _read(kept):
         program = await ask_program(server)
         if not program.supports("--rpc"):
             raise BackendCrashed(f"{server} was built without RPC: it has no --rpc")
@@ -124,8 +121,8 @@ async def measure_lent(
                 arguments = ["--rpc", f"127.0.0.1:{lent.port}", "-ngl", "99"]
                 arguments += ["--device", f"RPC{number}"]
                 found.append(await _measure(program, zeros, device.name, arguments, threads))
-        kept.keep(found)
-    return tuple(kept.speeds)
+        kept.keep(_write(found))
+    return _read(kept)
 
 
 async def _measure(
@@ -166,50 +163,20 @@ async def _zeros() -> AsyncIterator[tuple[ZerosModel, Path]]:
         yield model, path
 
 
-class _Kept:
-    """What was measured of some programs since the machine was started."""
+def _kept(folder: Path | None, programs: Sequence[Path], what: Sequence[Any]) -> Kept:
+    return Kept(None if folder is None else folder / _FILE, programs, what)
 
-    def __init__(self, folder: Path | None, programs: Sequence[Path], what: list[Any]) -> None:
-        self._file = None if folder is None else folder / _FILE
-        mark = ProcessMark.of(os.getpid())
-        self._boot = "" if mark is None else mark.boot
-        described: list[Any] = [*what]
-        for program in programs:
-            with contextlib.suppress(OSError):
-                status = program.stat()
-                described += [str(program), status.st_size, status.st_mtime_ns]
-        self._key = json.dumps(described)
-        self.speeds = self._read().get(self._key, [])
-        """One for each device; empty if nothing is kept."""
 
-    def _read(self) -> dict[str, list[Speeds]]:
-        # What is damaged, or of another start of the machine, is measured again.
-        if self._file is None or not self._boot:
-            return {}
-        try:
-            told = json.loads(self._file.read_text(encoding="utf-8"))
-            if told["boot"] != self._boot:
-                return {}
-            return {
-                str(key): [Speeds(bandwidth=float(a), compute=float(b)) for a, b in pairs]
-                for key, pairs in told["speeds"].items()
-            }
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
-            return {}
+def _write(speeds: Sequence[Speeds]) -> list[dict[str, float]]:
+    return [attrs.asdict(one) for one in speeds]
 
-    def keep(self, speeds: list[Speeds]) -> None:
-        """Keep *speeds*, in the file too if that can be written."""
-        self.speeds = speeds
-        if self._file is None or not self._boot:
-            return
-        known = {**self._read(), self._key: speeds}
-        kept = {
-            key: [(one.bandwidth, one.compute) for one in value]
-            for key, value in list(known.items())[-MAX_KEPT:]
-        }
-        text = json.dumps({"boot": self._boot, "speeds": kept})
-        new = self._file.with_name(f".{_FILE}-{os.getpid()}")
-        with contextlib.suppress(OSError):
-            self._file.parent.mkdir(parents=True, exist_ok=True)
-            new.write_text(text, encoding="utf-8")
-            new.replace(self._file)
+
+def _read(kept: Kept) -> tuple[Speeds, ...]:
+    """The speeds that were kept; none if there are none, or they are damaged."""
+    try:
+        return tuple(
+            Speeds(bandwidth=float(one["bandwidth"]), compute=float(one["compute"]))
+            for one in kept.value or ()
+        )
+    except (KeyError, TypeError, ValueError):
+        return ()

@@ -28,7 +28,19 @@ from ._programs import (
     ProgramSettings,
     StrictSettings,
 )
-from ._rules import PATH, POSITIVE, SWITCH, TEXT, WORD, Rule, boolean, count, number, one_of
+from ._rules import (
+    PATH,
+    PATH_OR_NAME,
+    POSITIVE,
+    SWITCH,
+    TEXT,
+    WORD,
+    Rule,
+    boolean,
+    count,
+    number,
+    one_of,
+)
 from ._setting import (
     Origin,
     Setting,
@@ -84,6 +96,7 @@ __all__ = [
     "TEXT",
     "WORD",
     "PATH",
+    "PATH_OR_NAME",
     "SWITCH",
     "POSITIVE",
     "SIZE",

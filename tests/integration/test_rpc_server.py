@@ -15,10 +15,13 @@ import trio
 
 from punch.exceptions import BackendCrashed, BackendError
 from punch.llama_cpp import (
+    Engine,
     RpcDevice,
     RpcFacts,
     RpcVersion,
     _rpc_server,
+    check_engine,
+    fastest,
     find_rpc_server,
     measure_device,
     measure_lent,
@@ -410,6 +413,77 @@ async def test_what_is_lent_is_measured_through_its_own_server(
     assert own.bandwidth > 1e6
     with pytest.raises(BackendCrashed, match="CUDA7"):
         await measure_device(server, "CUDA7")
+
+
+# ---- whether an engine works ----
+
+
+async def test_the_real_engine_makes_tokens_alone_and_over_rpc(
+    llama_cpp_folder: Path, program: Path, model_path: Path, tmp_path: Path
+) -> None:
+    """With a model of zeros, and with a real one; a kept outcome is not tried again."""
+    server = llama_cpp_folder / "llama-server"
+    engine = Engine(server=server, rpc_server=program, origin="tests")
+    found = await check_engine(engine, cache_folder=tmp_path)
+    assert (found.makes_tokens, found.splits, found.troubles) == (True, True, ())
+    assert found.rpc == RpcVersion(7, 0, 0)
+    assert found.version
+    assert fastest({engine: found}) == engine
+    with trio.fail_after(0.1):
+        assert await check_engine(engine, cache_folder=tmp_path, is_kept=True) == found
+    real = await check_engine(engine, model=model_path)
+    assert (real.makes_tokens, real.splits, real.speeds) == (True, True, None)
+
+
+def script(path: Path, text: str) -> Path:
+    path.write_text(f"#!/bin/sh\n{text}\n")
+    path.chmod(0o755)
+    return path
+
+
+async def test_an_engine_that_dies_of_the_first_token_does_not_work(
+    llama_cpp_folder: Path, program: Path, tmp_path: Path
+) -> None:
+    """As one does that was built for another processor: its help and its hello are fine."""
+    real = llama_cpp_folder / "llama-server"
+    dies = script(
+        tmp_path / "llama-server",
+        f'case "$1" in --help|--version) exec {real} "$1";; esac; echo not ready; kill -ILL $$',
+    )
+    engine = Engine(server=dies, rpc_server=program, origin="tests")
+    found = await check_engine(engine)
+    assert (found.makes_tokens, found.splits) == (False, False)
+    assert found.rpc == RpcVersion(7, 0, 0)
+    assert found.version
+    (trouble,) = found.troubles
+    assert trouble.startswith("it makes no token: ")
+    assert "ended with SIGILL; its last lines: not ready" in trouble
+    assert fastest({engine: found}) is None
+
+
+async def test_a_head_that_leaves_its_worker_out_does_not_split(
+    llama_cpp_folder: Path, program: Path, tmp_path: Path
+) -> None:
+    """One of 5.x does that with a worker of another version, and says so in its log alone."""
+    real = llama_cpp_folder / "llama-server"
+    alone = script(
+        tmp_path / "llama-server",
+        'for each; do shift; case "$each" in --rpc|--device) skip=1;; '
+        '*) [ "$skip" ] && skip= || set -- "$@" "$each";; esac; done; '
+        f'exec {real} "$@"',
+    )
+    engine = Engine(server=alone, rpc_server=program, origin="tests")
+    found = await check_engine(engine)
+    assert (found.makes_tokens, found.splits) == (True, False)
+    (trouble,) = found.troubles
+    assert trouble.startswith("it does not split: it made a token without its RPC server")
+
+
+async def test_an_engine_without_a_server_is_asked_what_it_can(program: Path) -> None:
+    """A machine that only lends needs no more than its RPC server."""
+    found = await check_engine(Engine(server=None, rpc_server=program, origin="tests"))
+    assert (found.rpc, found.makes_tokens) == (RpcVersion(7, 0, 0), False)
+    assert found.troubles == ("there is no llama-server beside it, so no token can be made",)
 
 
 # ---- what a child is started with ----

@@ -284,7 +284,7 @@ def test_a_wrong_listener_setting_is_named(
         ({**server, "LLAMA_GGUF_PATH": str(tmp_path)}, [str(tmp_path)]),
         (
             {"PUNCH_INFERENCE_BACKEND": "llama_cpp", **model},
-            ["LLAMA_CPP_EXE is not set", "bins/llama-cpp"],
+            ["LLAMA_CPP_EXE is not set", "punch engine install"],
         ),
         (
             {**server, **model, "LLAMA_CPP_EXE": "/nowhere/llama"},

@@ -9,7 +9,8 @@ import pytest
 
 from punch.gguf import read_header, read_layout
 from punch.llama_cpp import Speeds
-from punch.llama_cpp._speeds import MAX_KEPT, _Kept, speeds_of
+from punch.llama_cpp._kept import MAX_KEPT, Kept
+from punch.llama_cpp._speeds import _read, _write, speeds_of
 from punch.llama_cpp._trial import Made
 from punch.llama_cpp._zeros import ZerosModel
 
@@ -66,52 +67,66 @@ def program(tmp_path: Path) -> Path:
     return file
 
 
-def test_speeds_are_kept_for_the_same_program_and_question(tmp_path: Path, program: Path) -> None:
+def test_what_is_kept_belongs_to_the_program_and_the_question(
+    tmp_path: Path, program: Path
+) -> None:
     """Other devices, other threads and another build are other questions."""
-    folder = tmp_path / "cache"
-    kept = _Kept(folder, [program], ["head", "CPU", 2])
-    assert kept.speeds == []
-    kept.keep([ONE, TWO])
-    assert _Kept(folder, [program], ["head", "CPU", 2]).speeds == [ONE, TWO]
-    assert _Kept(folder, [program], ["head", "CPU", 1]).speeds == []
+    file = tmp_path / "cache" / "kept.json"
+    kept = Kept(file, [program], ["head", "CPU", 2])
+    assert kept.value is None
+    kept.keep([1, 2])
+    assert Kept(file, [program], ["head", "CPU", 2]).value == [1, 2]
+    assert Kept(file, [program], ["head", "CPU", 1]).value is None
     program.write_text("another build")
-    assert _Kept(folder, [program], ["head", "CPU", 2]).speeds == []
+    assert Kept(file, [program], ["head", "CPU", 2]).value is None
 
 
-def test_speeds_of_another_start_of_the_machine_are_forgotten(
+def test_what_was_kept_in_another_start_of_the_machine_is_forgotten(
     tmp_path: Path, program: Path
 ) -> None:
     """Its clock, its memory or its cooling may be others since."""
-    _Kept(tmp_path, [program], ["head"]).keep([ONE])
-    file = tmp_path / "speeds.json"
+    file = tmp_path / "kept.json"
+    Kept(file, [program], ["head"]).keep(1)
     told = json.loads(file.read_text())
     file.write_text(json.dumps({**told, "boot": "another"}))
-    assert _Kept(tmp_path, [program], ["head"]).speeds == []
+    assert Kept(file, [program], ["head"]).value is None
 
 
 @pytest.mark.parametrize(
-    "text", ["", "[]", "{}", '{"boot": 1}', '{"boot": "%s", "speeds": [1]}', "\0", '"x"']
+    "text", ["", "[]", "{}", '{"boot": 1}', '{"boot": "%s", "kept": [1]}', "\0", '"x"']
 )
-def test_a_damaged_file_is_measured_again(tmp_path: Path, program: Path, text: str) -> None:
-    """And written anew."""
-    kept = _Kept(tmp_path, [program], ["head"])
-    (tmp_path / "speeds.json").write_text(text.replace("%s", kept._boot))
-    assert _Kept(tmp_path, [program], ["head"]).speeds == []
-    kept.keep([ONE])
-    assert _Kept(tmp_path, [program], ["head"]).speeds == [ONE]
+def test_a_damaged_file_is_made_anew(tmp_path: Path, program: Path, text: str) -> None:
+    """Nothing of it is believed."""
+    file = tmp_path / "kept.json"
+    kept = Kept(file, [program], ["head"])
+    file.write_text(text.replace("%s", kept._boot))
+    assert Kept(file, [program], ["head"]).value is None
+    kept.keep(1)
+    assert Kept(file, [program], ["head"]).value == 1
 
 
-def test_kept_speeds_are_bounded(tmp_path: Path, program: Path) -> None:
+@pytest.mark.parametrize("value", [1, "x", [1], [{}], [{"bandwidth": "x", "compute": 1}]])
+def test_damaged_speeds_are_measured_again(tmp_path: Path, program: Path, value: object) -> None:
+    """What is no speed is none."""
+    kept = Kept(tmp_path / "kept.json", [program], ["head"])
+    kept.keep(value)
+    assert _read(kept) == ()
+    kept.keep(_write([ONE, TWO]))
+    assert _read(kept) == (ONE, TWO)
+
+
+def test_what_is_kept_is_bounded(tmp_path: Path, program: Path) -> None:
     """The latest stay."""
+    file = tmp_path / "kept.json"
     for number in range(MAX_KEPT + 5):
-        _Kept(tmp_path, [program], [number]).keep([ONE])
-    assert len(json.loads((tmp_path / "speeds.json").read_text())["speeds"]) == MAX_KEPT
-    assert _Kept(tmp_path, [program], [0]).speeds == []
-    assert _Kept(tmp_path, [program], [MAX_KEPT + 4]).speeds == [ONE]
+        Kept(file, [program], [number]).keep(number)
+    assert len(json.loads(file.read_text())["kept"]) == MAX_KEPT
+    assert Kept(file, [program], [0]).value is None
+    assert Kept(file, [program], [MAX_KEPT + 4]).value == MAX_KEPT + 4
 
 
-def test_a_folder_that_cannot_be_written_is_no_failure(tmp_path: Path, program: Path) -> None:
-    """It is measured again the next time."""
-    kept = _Kept(program / "no folder", [program], ["head"])
-    kept.keep([ONE])
-    assert kept.speeds == [ONE]
+def test_a_folder_that_cannot_be_written_is_no_failure(program: Path) -> None:
+    """It is found out again the next time."""
+    kept = Kept(program / "no folder" / "kept.json", [program], ["head"])
+    kept.keep(1)
+    assert kept.value == 1
