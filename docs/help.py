@@ -16,6 +16,7 @@ os.environ["NO_COLOR"] = "1"
 
 from punch.bootstrap import __main__ as bootstrap
 from punch.cli import ExitCode
+from punch.cluster.worker import __main__ as worker
 from punch.dialer import __main__ as dialer
 from punch.gateway import __main__ as gateway
 from punch.gateway import fields_table, refused_table, taken_table
@@ -25,6 +26,7 @@ from punch.settings import (
     DialerSettings,
     GatewaySettings,
     ListenerSettings,
+    WorkerSettings,
     help_text,
 )
 from punch.wire import LIMITS, diagram
@@ -41,6 +43,7 @@ def helps() -> str:
             (dialer, DialerSettings),
             (gateway, GatewaySettings),
             (bootstrap, BootstrapSettings),
+            (worker, WorkerSettings),
         )
     ]
     return "\n".join(f"```text\n{text.rstrip()}\n```" for text in texts)

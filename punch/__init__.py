@@ -117,6 +117,17 @@ from .wire import (
 if TYPE_CHECKING:
     from .backends import Backend, Emit, Generation, Loading
     from .bootstrap import BootstrapServer, open_bootstrap
+    from .cluster import (
+        Borrower,
+        Lease,
+        LentDevice,
+        RpcLender,
+        Worker,
+        WorkerFacts,
+        open_borrower,
+        open_rpc_lender,
+        open_worker,
+    )
     from .gateway import Gateway, GatewayParts, GatewaySettings, open_gateway
     from .listener import Caps, Listener, RunningLane, open_listener
     from .membership import (
@@ -163,6 +174,15 @@ _ROOMS = {
     "Loading": "backends",
     "open_bootstrap": "bootstrap",
     "BootstrapServer": "bootstrap",
+    "open_worker": "cluster",
+    "Worker": "cluster",
+    "open_rpc_lender": "cluster",
+    "RpcLender": "cluster",
+    "open_borrower": "cluster",
+    "Borrower": "cluster",
+    "WorkerFacts": "cluster",
+    "LentDevice": "cluster",
+    "Lease": "cluster",
     "open_gateway": "gateway",
     "Gateway": "gateway",
     "GatewaySettings": "gateway",
@@ -269,6 +289,16 @@ __all__ = [
     "open_bootstrap",
     "RegistrationLimits",
     "BootstrapServer",
+    # lending memory, and borrowing it
+    "open_worker",
+    "Worker",
+    "open_rpc_lender",
+    "RpcLender",
+    "open_borrower",
+    "Borrower",
+    "WorkerFacts",
+    "LentDevice",
+    "Lease",
     "open_gateway",
     "Gateway",
     "GatewaySettings",

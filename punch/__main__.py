@@ -19,6 +19,7 @@ usage: punch COMMAND ...
   punch listener    run a model and answer the dialers of a namespace
   punch dialer      ask the best listener of a namespace
   punch serve       serve OpenAI's and Ollama's API, answered by the listeners
+  punch worker      lend memory to a model that runs over several machines
   punch bootstrap   let listeners and dialers find each other
   punch models      fetch and list models, and tell what fits where
   punch engine      list, try and build the programs of llama.cpp
@@ -89,6 +90,13 @@ def _engine(arguments: Sequence[str]) -> int:
     return engine(arguments)
 
 
+def _worker(arguments: Sequence[str]) -> int:
+    # Here: certificates take a while to import.
+    from .cluster.worker.__main__ import main
+
+    return main(arguments)
+
+
 def _serve(arguments: Sequence[str]) -> int:
     # Here: an HTTP server takes half a second to import.
     from .gateway.__main__ import main
@@ -108,6 +116,7 @@ COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "dialer": dialer.main,
     "bootstrap": bootstrap.main,
     "serve": _serve,
+    "worker": _worker,
     "models": models,
     "engine": _engine,
     "alias": alias,

@@ -288,6 +288,9 @@ class PeerRefused(PeerError):
         """The field of the request that this peer does not take as it is, where it is a single
         one. Another peer may take it."""
 
+    rule: str | None = None
+    """The word for why a worker does not lend; see `punch.cluster.leases.REFUSALS`."""
+
 
 class OfferUnavailable(PeerRefused):
     """The offer that the request names is not to be had now, or is gone; another one may be."""

@@ -27,7 +27,7 @@ from ._backends import open_backend
 from ._identity import claim_identity
 from ._limits import caps_of_members, warn_of_models, warn_of_names
 from ._namespace import Place, open_membership_of, place_of
-from ._shared import bootstraps, known_peers, lan_of
+from ._shared import bootstraps, check_lend_to, known_peers, lan_of
 
 log = get_logger("punch.listener")
 
@@ -94,6 +94,9 @@ async def open_listener_of(
     is_given = place is not None
     place = place or place_of(network)
     limits = caps_of_members(settings, place)
+    if settings.lend:
+        # Said before a model is loaded.
+        check_lend_to(settings.lending, is_open=place.home is None)
     async with AsyncExitStack() as stack:
         enter = stack.enter_async_context
         backends = [await enter(_backend_of(settings))] if waits else []
@@ -132,6 +135,11 @@ async def open_listener_of(
                 limits=limits,
             )
         )
+        if settings.lend:
+            # Here: it brings certificates with it, which few listeners need.
+            from .splits._worker import open_worker_beside
+
+            await enter(open_worker_beside(listener, settings.lending))
         if waits:
             await _join(listener, limits)
         else:

@@ -9,9 +9,10 @@ import attrs
 
 from ..discovery import KnownPeers, parse_bootstraps
 from ..discovery.lan import Lan, real_lan
+from ..exceptions import ConfigurationError
 from ..membership import Home, homes
 from ..network import Address
-from ..settings import NetworkSettings, data_folder
+from ..settings import LendingSettings, NetworkSettings, data_folder
 
 
 def bootstraps(settings: NetworkSettings) -> tuple[Address, ...]:
@@ -115,3 +116,18 @@ def decision_log_path(given: str | None) -> Path | None:
 def keys_path(given: Path | None) -> Path:
     """The file of the gateway's API keys: the one that was *given*, or the usual one."""
     return given or data_folder() / "gateway.sqlite3"
+
+
+def check_lend_to(settings: LendingSettings, *, is_open: bool) -> None:
+    """Refuse to lend to everybody who knows the name of an open namespace.
+
+    Raises:
+      ConfigurationError: if the namespace is open and nobody is named.
+
+    """
+    if is_open and not settings.lend_to:
+        raise ConfigurationError(
+            "the namespace is open, and nobody may borrow here: name who may with "
+            f"{settings.said('lend_to')} PEER_ID, or close the namespace with "
+            "`punch namespace create`, whose members borrow by the scope of that name"
+        )

@@ -23,10 +23,12 @@ from ._programs import (
     BootstrapSettings,
     DialerSettings,
     GatewaySettings,
+    LendingSettings,
     ListenerSettings,
     NetworkSettings,
     ProgramSettings,
     StrictSettings,
+    WorkerSettings,
 )
 from ._rules import (
     PATH,
@@ -74,6 +76,8 @@ __all__ = [
     "DialerSettings",
     "GatewaySettings",
     "BootstrapSettings",
+    "WorkerSettings",
+    "LendingSettings",
     "ProgramSettings",
     "NetworkSettings",
     "StrictSettings",

@@ -10,10 +10,12 @@ from pathlib import Path
 
 import attrs
 
+from ..capability import PeerId
 from ..routing.names import Alias
 from ..wire import Privacy
 from . import _answering as answering
 from . import _asking as asking
+from . import _splitting as splitting
 from . import _table as table
 from ._member_limits import MemberLimits
 from ._setting import Settings, group, of
@@ -130,6 +132,37 @@ class BackendSettings(Settings):
 
 
 @attrs.frozen(kw_only=True)
+class LendingSettings(Settings):
+    """What a machine lends, and to whom."""
+
+    device: tuple[str, ...] = of(splitting.DEVICE)
+    """Devices to lend; empty for all that are no CPU, or else the CPU."""
+
+    memory: int | None = of(splitting.MEMORY)
+    """Bytes to lend at most; `None` for a share of what is free."""
+
+    lend_to: tuple[PeerId, ...] = of(splitting.LEND_TO)
+    """Who alone may borrow; empty for the members of a closed namespace that may."""
+
+    tunnel_port: int | None = of(splitting.TUNNEL_PORT)
+    """TCP port of the tunnel's far end; `None` for the usual ones."""
+
+    program: str | None = of(splitting.RPC_SERVER)
+    """llama.cpp's RPC server; `None` for the one that is found."""
+
+    engine: str | None = of(answering.LLAMA_CPP_EXE)
+    """A program of llama.cpp, beside which it may stand."""
+
+    threads: int | None = of(answering.LLAMA_THREADS)
+    """Threads to compute with; `None` for the program's own number."""
+
+    calibrate: bool = of(
+        answering.CALIBRATE, about="measure the devices at the start, so that borrowers can plan"
+    )
+    """Whether the devices are measured."""
+
+
+@attrs.frozen(kw_only=True)
 class ListenerSettings(ProgramSettings):
     """Settings of ``python -m punch.listener``."""
 
@@ -165,6 +198,11 @@ class ListenerSettings(ProgramSettings):
     """What single members of a closed namespace may ask for."""
 
     strict: StrictSettings = group(StrictSettings)
+
+    lend: bool = of(splitting.LEND)
+    """Whether memory of this machine is lent, too, as in `lending`."""
+
+    lending: LendingSettings = group(LendingSettings)
 
     identity: str | None = of(table.LISTENER_IDENTITY)
     """The file of its key; by default one of its own in the data folder."""
@@ -289,4 +327,23 @@ class BootstrapSettings(ProgramSettings):
     """Peers of all namespaces."""
 
     identity: str | None = of(table.BOOTSTRAP_IDENTITY)
+    log_level: str = of(table.LOG_LEVEL, default="info")
+
+
+@attrs.frozen(kw_only=True)
+class WorkerSettings(ProgramSettings):
+    """Settings of ``python -m punch.cluster.worker``."""
+
+    lending: LendingSettings = group(LendingSettings)
+    network: NetworkSettings = group(NetworkSettings)
+
+    listen: tuple[str, ...] = of(answering.LISTEN)
+    """Addresses to be dialled at; by default this machine's side of the way to the bootstrap."""
+
+    announce: tuple[str, ...] = of(answering.ANNOUNCE)
+    """Further addresses that borrowers are told."""
+
+    identity: str | None = of(table.WORKER_IDENTITY)
+    """The file of its key; by default one of its own in the data folder."""
+
     log_level: str = of(table.LOG_LEVEL, default="info")

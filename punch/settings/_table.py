@@ -78,6 +78,7 @@ from ._asking import (
 )
 from ._rules import PATH, SWITCH, TEXT, Rule, count, one_of
 from ._setting import Setting, optional, setting, several
+from ._splitting import DEVICE, LEND, LEND_TO, MEMORY, RPC_SERVER, TUNNEL_PORT
 
 LEVELS = ("debug", "info", "warning", "error")
 
@@ -270,6 +271,7 @@ LISTENER_IDENTITY = _identity("listener")
 DIALER_IDENTITY = _identity("dialer")
 GATEWAY_IDENTITY = _identity("gateway")
 BOOTSTRAP_IDENTITY = _identity("bootstrap")
+WORKER_IDENTITY = _identity("worker")
 
 # In the order in which `punch settings list` shows them.
 SETTINGS: tuple[Setting[object], ...] = (
@@ -305,6 +307,7 @@ SETTINGS: tuple[Setting[object], ...] = (
     LLAMA_THREADS,
     LLAMA_NO_MMAP,
     LLAMA_GPU_LAYERS,
+    RPC_SERVER,
     OPENAI_URL,
     OPENAI_KEY,
     OPENAI_MODEL,
@@ -354,6 +357,12 @@ SETTINGS: tuple[Setting[object], ...] = (
     PER_NAMESPACE,
     MAX_PEERS,
     BOOTSTRAP_IDENTITY,
+    LEND,
+    DEVICE,
+    MEMORY,
+    LEND_TO,
+    TUNNEL_PORT,
+    WORKER_IDENTITY,
 )
 
 SECTIONS = tuple(dict.fromkeys(each.section for each in SETTINGS if each.section))

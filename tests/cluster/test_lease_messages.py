@@ -118,6 +118,7 @@ def test_what_a_later_version_adds_is_ignored(message: LeaseMessage) -> None:
     assert decode_lease(msgpack.packb({**fields, "later": 1})) == message
 
 
+@settings(deadline=None)
 @given(data=st.binary(max_size=200))
 def test_any_bytes_raise_one_error_or_none(data: bytes) -> None:
     """Whatever a peer sends."""
@@ -125,7 +126,7 @@ def test_any_bytes_raise_one_error_or_none(data: bytes) -> None:
         decode_lease(data)
 
 
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None)
 @given(
     which=st.sampled_from(EXAMPLES),
     at=st.integers(0, 400),

@@ -23,6 +23,7 @@ from punch.settings import (
     Setting,
     Settings,
     SettingsFile,
+    WorkerSettings,
     count,
     explain,
     find_setting,
@@ -38,7 +39,13 @@ from punch.settings import (
 from punch.settings._file import parse_settings
 
 PATH = Path("/etc/punch/settings.toml")
-PROGRAMS = (ListenerSettings, DialerSettings, GatewaySettings, BootstrapSettings)
+PROGRAMS = (
+    ListenerSettings,
+    DialerSettings,
+    GatewaySettings,
+    BootstrapSettings,
+    WorkerSettings,
+)
 
 SLOTS = setting("slots", count(1), 4, section="listener")
 LISTEN = several("listen", TEXT, section="listener")

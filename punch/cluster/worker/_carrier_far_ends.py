@@ -1,0 +1,84 @@
+"""The far ends of a worker's leases: TLS over TCP, at the addresses where the node listens."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+
+from ...capability import PeerId
+from ...exceptions import ConfigurationError, RemoteProtocolError
+from ...network import Node, own_hosts, parse_address
+from ...tunnels import Carrier, Place, make_certificate
+from ._parts import FarEnd
+
+# A firewall has a rule for a port, so tunnels have ports that stay: beside those of listeners, and
+# registered for nothing. A worker has one lease at a time, and so one tunnel.
+TUNNEL_PORT = 21840
+TUNNEL_PORTS = range(TUNNEL_PORT, TUNNEL_PORT + 16)
+
+
+class CarrierFarEnds:
+    """Opens far ends by the carrier of this process: `FarEnds`.
+
+    Args:
+      carrier: The carrier.
+      node: The node of this process, at whose addresses they listen.
+      ports: Ports to try, in order.
+
+    """
+
+    def __init__(
+        self, carrier: Carrier, node: Node, *, ports: Sequence[int] = TUNNEL_PORTS
+    ) -> None:
+        self._carrier = carrier
+        self._node = node
+        self._ports = tuple(ports)
+
+    @property
+    def carriers(self) -> frozenset[str]:
+        """How bytes may travel."""
+        return frozenset({"direct"})
+
+    @asynccontextmanager
+    async def open_far_end(
+        self, *, lease: str, borrower: PeerId, certificate: bytes, port: int
+    ) -> AsyncIterator[FarEnd]:
+        """Lead the borrower to *port*; see `FarEnds`."""
+        del lease, borrower
+        try:
+            trusted = certificate.decode("ascii")
+        except UnicodeDecodeError:
+            raise RemoteProtocolError("the certificate is no PEM") from None
+        own = make_certificate()
+        hosts, forwarded = self._hosts()
+        self._carrier.allow(port)
+        try:
+            async with await self._carrier.open_far(
+                hosts, self._ports, certificate=own, trusted_pem=trusted, target=port
+            ) as far:
+                places = [*far.addresses]
+                # A router's address that forwards to this machine forwards this port too, or the
+                # borrower finds that it does not.
+                places += [Place(host, places[0].port) for host in forwarded if places]
+                yield FarEnd(
+                    certificate=own.pem.encode("ascii"),
+                    addresses=tuple(map(str, places)),
+                    carriers=self.carriers,
+                    lost=far.lost,
+                )
+        finally:
+            self._carrier.forbid(port)
+
+    def _hosts(self) -> tuple[list[str], list[str]]:
+        """Where to listen, and where else the machine is reached: both as IP addresses."""
+        own = {*own_hosts(), "127.0.0.1", "::1"}
+        found: dict[str, None] = {}
+        for text in self._node.addresses:
+            try:
+                address = parse_address(text)
+            except ConfigurationError:
+                continue
+            if not address.is_name:
+                found[address.host] = None
+        here = [host for host in found if host in own]
+        return here or ["127.0.0.1"], [host for host in found if host not in own]
