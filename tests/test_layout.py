@@ -301,10 +301,13 @@ def test_layers_that_share_a_cache_have_none_of_their_own() -> None:
 
 
 def test_layers_that_guess_further_tokens_have_no_cache_here() -> None:
-    """They have weights, and a context of their own when somebody asks for it."""
+    """Nor are their weights loaded: that is done when somebody asks to guess with them."""
     assert kv("glm4moe", 4, nextn_predict_layers=1) == [FULL] * 3 + [0]
-    found = layout(model("glm4moe", 4, nextn_predict_layers=1))
+    guessing = tensor("blk.3.nextn.eh_proj.weight", 128, 64)
+    found = layout(model("glm4moe", 4, [guessing], nextn_predict_layers=1))
     assert found.nextn_layers == 1
+    assert [layer.weights for layer in found.layers] == [0] * 4
+    assert (found.not_loaded, found.weights) == (guessing.size, guessing.size)
 
 
 def state(architecture: str, layers: int, **keys: Any) -> list[int]:

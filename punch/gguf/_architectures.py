@@ -130,3 +130,10 @@ NO_OUTPUT: Final = _names(
 )
 # LLM_TENSOR_OUTPUT_NORM_LFM2: the norm behind their last layer has the name of the first one.
 NORM_MISNAMED: Final = frozenset({"lfm2", "lfm2moe"})
+
+# TENSOR_SKIP: layers that guess further tokens are not loaded, unless ``--spec-type`` asks for it.
+NEXTN_SKIPPED: Final = _names(
+    "bailingmoe2 bailingmoe3 cohere2moe deepseek2 deepseek32 deepseek4 dots3note exaone-moe "
+    "exaone4 glm-dsa glm4 glm4moe glm5-next hy_v3 mimo2 nemotron_h nemotron_h_moe qwen35 "
+    "qwen35moe qwen3next step35"
+)

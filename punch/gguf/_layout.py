@@ -12,7 +12,7 @@ from typing import BinaryIO, Final
 import attrs
 
 from ..exceptions import ModelFileError
-from ._architectures import NO_OUTPUT, NORM_MISNAMED
+from ._architectures import NEXTN_SKIPPED, NO_OUTPUT, NORM_MISNAMED
 from ._header import GgufPart, read_part
 from ._quantization import stored_bytes
 
@@ -94,6 +94,10 @@ class Layout:
     nextn_layers: int = 0
     """The layers at the end that only guess further tokens."""
 
+    not_loaded: int = 0
+    """Bytes of weights in the file that llama.cpp does not load: those of nextn layers, unless it
+    is asked to guess with them. They are in none of the layers."""
+
     parameters: int = 0
     """Numbers in all weights, each counted once; 0 where not known."""
 
@@ -103,7 +107,8 @@ class Layout:
     @property
     def weights(self) -> int:
         """Bytes of all weights, each counted once: those of a copy are not there."""
-        return self.embeddings + self.output - self.tied_matrix + self.layer_weights
+        ends = self.embeddings + self.output - self.tied_matrix
+        return ends + self.layer_weights + self.not_loaded
 
     @property
     def layer_weights(self) -> int:
@@ -192,6 +197,11 @@ def lay_out(parts: Sequence[GgufPart]) -> Layout:
     if header.architecture in NORM_MISNAMED:
         norm = sum(part.tensors.token_norm for part in parts)
         weights[0] -= norm
+    not_loaded = 0
+    if header.architecture in NEXTN_SKIPPED:
+        for i in range(count - header.nextn_layers, count):
+            not_loaded += weights[i]
+            weights[i] = experts[i] = 0
     tokens = sum(part.tensors.token_matrix for part in parts)
     has_matrix = any(part.tensors.output_matrix for part in parts)
     is_tied = not has_matrix and tokens > 0 and header.architecture not in NO_OUTPUT
@@ -219,6 +229,7 @@ def lay_out(parts: Sequence[GgufPart]) -> Layout:
         experts=header.experts,
         experts_used=header.experts_used,
         nextn_layers=header.nextn_layers,
+        not_loaded=not_loaded,
         parameters=sum(part.tensors.parameters for part in parts),
         kv_exact=header.caches_exact,
     )

@@ -59,9 +59,13 @@ def write_model(
     layers: Sequence[Shapes],
     *,
     ends: Shapes | None = None,
+    parts: int = 1,
     **keys: Any,
 ) -> Path:
-    """Write a model of *architecture*; keyword arguments are its keys, with ``__`` for a dot."""
+    """Write a model of *architecture*; keyword arguments are its keys, with ``__`` for a dot.
+
+    In several *parts*, it returns the first.
+    """
     pairs: dict[str, Any] = {
         "general.architecture": architecture,
         "general.name": f"tiny {architecture}",
@@ -88,8 +92,18 @@ def write_model(
         for length in shape:
             size *= length
         tensors.append(Tensor(name=name, shape=shape, size=size))
-    path.write_bytes(gguf(pairs, tensors))
-    return path
+    if parts == 1:
+        path.write_bytes(gguf(pairs, tensors))
+        return path
+    paths = [path.with_name(f"{path.stem}-{i + 1:05}-of-{parts:05}.gguf") for i in range(parts)]
+    for i, part in enumerate(paths):
+        split = {
+            "split.no": struct.pack("<IH", 2, i),
+            "split.count": struct.pack("<IH", 2, parts),
+            "split.tensors.count": struct.pack("<Ii", 5, len(tensors)),
+        }
+        part.write_bytes(gguf((pairs if i == 0 else {}) | split, tensors[i::parts]))
+    return paths[0]
 
 
 def integers(found: Sequence[int]) -> bytes:
@@ -115,7 +129,7 @@ def gemma2(path: Path) -> Path:
 
 
 def qwen3moe(path: Path) -> Path:
-    """Experts, and an output of its own."""
+    """Experts, and an output of its own, in three files."""
     ends: Shapes = {
         "output_norm.weight": (EMBEDDING,),
         "output.weight": (EMBEDDING, len(TOKENS)),
@@ -126,6 +140,7 @@ def qwen3moe(path: Path) -> Path:
         "qwen3moe",
         [layer] * 4,
         ends=ends,
+        parts=3,
         expert_count=EXPERTS,
         expert_used_count=2,
         expert_feed_forward_length=FEED,
@@ -219,7 +234,7 @@ def lfm2(path: Path) -> Path:
 
 
 def qwen35(path: Path) -> Path:
-    """A state in all but each third layer."""
+    """A state in all but each third layer, and a layer that guesses further tokens."""
     groups, heads = 2, 4
     keys, values = STATE * groups, STATE * heads
     recurrent: Shapes = {
@@ -244,12 +259,19 @@ def qwen35(path: Path) -> Path:
         "attn_q.weight": (EMBEDDING, 2 * EMBEDDING),
         **FORWARD,
     }
-    for shapes in (recurrent, attending):  # It has another norm in front of that network.
+    guessing: Shapes = {
+        **attending,
+        "nextn.eh_proj.weight": (2 * EMBEDDING, EMBEDDING),
+        "nextn.enorm.weight": (EMBEDDING,),
+        "nextn.hnorm.weight": (EMBEDDING,),
+    }
+    for shapes in (recurrent, attending, guessing):  # It has another norm before that network.
         del shapes["ffn_norm.weight"]
     return write_model(
         path,
         "qwen35",
-        [recurrent, recurrent, attending] * 2,
+        [*[recurrent, recurrent, attending] * 2, guessing],
+        nextn_predict_layers=1,
         full_attention_interval=3,
         rope__dimension_sections=integers([2, 2, 2, 0]),
         ssm__conv_kernel=CONVOLUTION,

@@ -139,7 +139,7 @@ class Fit:
             self.wants.value_type,
             slots=slots,
         )
-        return self.layout.weights + sum(kept)
+        return self.layout.weights - self.layout.not_loaded + sum(kept)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data for JSON: bytes, seconds, and tokens a second."""
@@ -151,6 +151,7 @@ class Fit:
                 "layer_weights": [layer.weights for layer in layout.layers],
                 "embeddings": layout.embeddings,
                 "output": layout.output,
+                "not_loaded": layout.not_loaded,
                 "is_tied": layout.is_tied,
                 "kv_per_token": sum(layer.kv_per_token for layer in layout.layers),
                 "state": sum(layer.state for layer in layout.layers),
