@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from ._header import GgufHeader, GgufPart, read_header, read_part
 from ._layout import LayerSize, Layout, lay_out, read_layout
+from ._quantization import TENSOR_TYPES
 
 __all__ = [
     # One file
@@ -28,4 +29,6 @@ __all__ = [
     "Layout",
     "lay_out",
     "read_layout",
+    # How weights are stored
+    "TENSOR_TYPES",
 ]

@@ -1,8 +1,9 @@
 """Writes a model whose weights are zeros: something to load, to ask and to measure with, anywhere.
 
 The file is a header and a hole, so that it takes no space where the file system has holes. Its
-weights are of the type that people load most, and computing with zeros takes as long as with
-others. What it answers means nothing.
+weights are stored as is asked for, since llama.cpp computes with some types several times as fast
+as with others; computing with zeros takes as long as with other numbers. What it answers means
+nothing.
 """
 
 from __future__ import annotations
@@ -14,16 +15,38 @@ from typing import Final
 
 import attrs
 
+from ..gguf import TENSOR_TYPES
+
 _UINT32, _INT32, _FLOAT32, _STRING, _ARRAY = 4, 5, 6, 8, 9
 _ALIGNMENT: Final = 32
 
-# Number of the type, elements of a block and bytes of one: of Q4_K, and of F32 for the norms.
-_Q4_K: Final = (12, 256, 144)
-_F32: Final = (0, 1, 4)
+DEFAULT_KIND: Final = "Q4_K"
+"""The type that people load most."""
+
+# Name of a type to its number, elements of a block and bytes of one.
+_TYPES: Final = {
+    name: (number, elements, size) for number, (name, elements, size) in TENSOR_TYPES.items()
+}
+_F32: Final = _TYPES["F32"]
+
+# What weights are not stored as, though numbers in a file may be.
+_NO_WEIGHTS: Final = frozenset({"Q8_1", "Q8_K", "I8", "I16", "I32", "I64", "F64"})
 
 _HEAD_WIDTH: Final = 64
 _TOKENS: Final = 512
 _CONTEXT: Final = 4096
+
+
+def kind_of(quantization: str | None) -> str:
+    """The type of most weights of a model that is stored as *quantization*, such as ``Q4_K_M``.
+
+    `DEFAULT_KIND` if that is not known.
+    """
+    name = (quantization or "").upper()
+    for found in (name, name.rpartition("_")[0]):
+        if found in _TYPES and found not in _NO_WEIGHTS:
+            return found
+    return DEFAULT_KIND
 
 
 @attrs.frozen(kw_only=True)
@@ -39,6 +62,9 @@ class ZerosModel:
     hidden: int = 2816
     """Numbers in the middle of a layer."""
 
+    kind: str = attrs.field(default=DEFAULT_KIND, converter=kind_of)
+    """How its weights are stored, such as ``Q4_1``."""
+
     @property
     def parameters(self) -> int:
         """Weights that one token is multiplied with."""
@@ -47,7 +73,7 @@ class ZerosModel:
     @property
     def weight_bytes(self) -> int:
         """Bytes that are read to make one token."""
-        _, elements, size = _Q4_K
+        _, elements, size = _TYPES[self.kind]
         return self.parameters // elements * size
 
     @property
@@ -80,18 +106,18 @@ class ZerosModel:
             file.truncate(len(head) + offset)
 
     def _tensors(self) -> Iterable[tuple[str, tuple[int, ...], tuple[int, int, int]]]:
-        width, hidden = self.width, self.hidden
-        yield "token_embd.weight", (width, _TOKENS), _Q4_K
-        yield "output.weight", (width, _TOKENS), _Q4_K
+        width, hidden, stored = self.width, self.hidden, _TYPES[self.kind]
+        yield "token_embd.weight", (width, _TOKENS), stored
+        yield "output.weight", (width, _TOKENS), stored
         yield "output_norm.weight", (width,), _F32
         for layer in range(self.layers):
             for name in ("attn_norm", "ffn_norm"):
                 yield f"blk.{layer}.{name}.weight", (width,), _F32
             for name in ("attn_q", "attn_k", "attn_v", "attn_output"):
-                yield f"blk.{layer}.{name}.weight", (width, width), _Q4_K
+                yield f"blk.{layer}.{name}.weight", (width, width), stored
             for name in ("ffn_gate", "ffn_up"):
-                yield f"blk.{layer}.{name}.weight", (width, hidden), _Q4_K
-            yield f"blk.{layer}.ffn_down.weight", (hidden, width), _Q4_K
+                yield f"blk.{layer}.{name}.weight", (width, hidden), stored
+            yield f"blk.{layer}.ffn_down.weight", (hidden, width), stored
 
     def _pairs(self) -> Iterable[bytes]:
         heads = self.width // _HEAD_WIDTH

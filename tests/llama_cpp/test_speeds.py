@@ -12,14 +12,20 @@ from punch.llama_cpp import Speeds
 from punch.llama_cpp._kept import MAX_KEPT, Kept
 from punch.llama_cpp._speeds import _read, _write, speeds_of
 from punch.llama_cpp._trial import Made
-from punch.llama_cpp._zeros import ZerosModel
+from punch.llama_cpp._zeros import ZerosModel, kind_of
 
 ONE = Speeds(bandwidth=1e9, compute=2e9)
 TWO = Speeds(bandwidth=3e9, compute=4e9)
 
 
 @pytest.mark.parametrize(
-    "model", [ZerosModel(), ZerosModel(layers=2, width=256, hidden=512)], ids=["usual", "small"]
+    "model",
+    [
+        ZerosModel(),
+        ZerosModel(layers=2, width=256, hidden=512),
+        *(ZerosModel(kind=kind) for kind in ("Q4_1", "Q8_0", "F16", "IQ4_XS", "MXFP4")),
+    ],
+    ids=str,
 )
 def test_the_model_of_zeros_is_a_model(tmp_path: Path, model: ZerosModel) -> None:
     """What it says of its own size is what stands in its header."""
@@ -45,6 +51,21 @@ def test_a_model_of_zeros_takes_no_space_where_files_have_holes(tmp_path: Path) 
     assert status.st_size > 58_000_000
     if hasattr(status, "st_blocks"):
         assert status.st_blocks * 512 < 1_000_000
+
+
+@pytest.mark.parametrize(
+    ("quantization", "kind"),
+    [
+        ("Q4_1", "Q4_1"), ("Q4_K_M", "Q4_K"), ("q4_k_s", "Q4_K"), ("Q3_K_L", "Q3_K"),
+        ("F16", "F16"), ("IQ4_XS", "IQ4_XS"), ("IQ3_M", "Q4_K"), (None, "Q4_K"), ("", "Q4_K"),
+        ("I32", "Q4_K"), ("something", "Q4_K"),
+    ],
+)  # fmt: skip
+def test_a_model_is_measured_by_the_type_of_most_of_its_weights(
+    quantization: str | None, kind: str
+) -> None:
+    """By the usual one where a mixture has no type of its name."""
+    assert kind_of(quantization) == kind
 
 
 def test_the_best_round_counts() -> None:
