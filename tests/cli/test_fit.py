@@ -119,6 +119,7 @@ def test_everything_can_be_told_as_json() -> None:
 def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A tiny model, and no program that could measure anything."""
     monkeypatch.delenv("LLAMA_CPP_EXE", raising=False)
+    monkeypatch.setattr("punch.cli.splits._fit.find_engines", lambda **_: ())
     path = tmp_path / "tiny.gguf"
     path.write_bytes(tiny())
     return path

@@ -6,18 +6,20 @@ What fits is worked out by `_fitting`; here machines are measured and the outcom
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator
+from functools import partial
 from typing import Final, TypeVar
 
 import attrs
 import trio
 
-from ...exceptions import ConfigurationError
+from ...exceptions import BackendError, ConfigurationError
 from ...gguf import Layout
 from ...llama_cpp import (
     Speeds,
     ask_program,
-    find_server,
+    find_engines,
     list_devices,
     measure_device,
     read_named,
@@ -170,7 +172,7 @@ def _wants(settings: FitSettings, layout: Layout) -> Wants:
 
 
 async def _here(program: str | None) -> Here:
-    """Measure this machine, with *program* of llama.cpp if there is one."""
+    """Measure this machine, with the first llama-server that makes a token, if there is one."""
     machine = Machine(models_folder=data_folder() / "models")
     try:
         sample = machine.sample()
@@ -178,17 +180,23 @@ async def _here(program: str | None) -> Here:
         machine.close()
     total = sample.memory_total_bytes or 0
     here = Here(memory_total=total, memory_free=sample.memory_available_bytes or total)
-    server = None if program is None else find_server(read_named(program).path)
-    if server is None:
-        return here
-    gpus = await list_devices(await ask_program(server))
+    named = None if program is None else read_named(program).path
     cache = cache_folder()
-    return attrs.evolve(
-        here,
-        gpus=gpus,
-        speeds=await measure_device(server, cache_folder=cache),
-        gpu_speeds={name: await measure_device(server, name, cache_folder=cache) for name in gpus},
-    )
+    engines = await trio.to_thread.run_sync(partial(find_engines, cache_folder=cache, named=named))
+    for server in [engine.server for engine in engines if engine.server is not None]:
+        try:
+            gpus = await list_devices(await ask_program(server))
+            return attrs.evolve(
+                here,
+                gpus=gpus,
+                speeds=await measure_device(server, cache_folder=cache),
+                gpu_speeds={
+                    name: await measure_device(server, name, cache_folder=cache) for name in gpus
+                },
+            )
+        except (BackendError, ConfigurationError) as error:
+            print(f"punch: {server} measures nothing: {plain(str(error))}", file=sys.stderr)
+    return here
 
 
 def _workers(settings: FitSettings) -> list[Told]:
@@ -261,8 +269,8 @@ def _about_here(found: Fit) -> Iterator[str]:
         yield f"  {name}: {gpu.name}, {size_text(free)} free" + _speed(here.gpu_speeds.get(name))
     if not found.is_measured:
         yield (
-            "  how fast it is cannot be measured without llama-server: set LLAMA_CPP_EXE "
-            "(`bins/llama-cpp` builds one)"
+            "  how fast it is cannot be measured without a llama-server that works: "
+            "`punch engine install` builds one, and LLAMA_CPP_EXE names one"
         )
     context = found.wants.context_tokens
     if found.context is None:
