@@ -223,8 +223,7 @@ def test_layouts_of_many_kinds_are_what_llama_server_allocates(
     expected = {
         ("model", "CPU_Mapped"): layout.embeddings,
         ("model", worker): layout.layer_weights + layout.output,
-        ("KV", worker): caches,
     }
-    if states:
-        expected["RS", worker] = states
+    expected |= {("KV", worker): caches} if caches else {}
+    expected |= {("RS", worker): states} if states else {}
     assert found == printed(expected, caches=2)

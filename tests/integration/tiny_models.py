@@ -318,4 +318,92 @@ def gemma4(path: Path) -> Path:
     )
 
 
-MODELS = (gemma2, gemma4, qwen3moe, deepseek2, jamba, lfm2, qwen35)
+def mamba2(path: Path) -> Path:
+    """A state in each layer, and no attention at all."""
+    groups, heads = 2, 8
+    across = INNER + 2 * groups * STATE
+    layer: Shapes = {**NORM, **_second_mamba(across, heads, groups)}
+    return write_model(
+        path,
+        "mamba2",
+        [layer] * 3,
+        attention__head_count=0,
+        attention__head_count_kv=0,
+        ssm__conv_kernel=CONVOLUTION,
+        ssm__inner_size=INNER,
+        ssm__state_size=STATE,
+        ssm__time_step_rank=heads,
+        ssm__group_count=groups,
+    )
+
+
+def nemotron_h(path: Path) -> Path:
+    """Layers with a state, with attention, and with a feed-forward network alone."""
+    groups, heads = 2, 8
+    across = INNER + 2 * groups * STATE
+    recurrent: Shapes = {**NORM, **_second_mamba(across, heads, groups)}
+    feeding: Shapes = {
+        **NORM,
+        "ffn_up.weight": (EMBEDDING, FEED),
+        "ffn_down.weight": (FEED, EMBEDDING),
+    }
+    attending: Shapes = {**NORM, **attention()}
+    return write_model(
+        path,
+        "nemotron_h",
+        [recurrent, feeding, attending, feeding, recurrent],
+        attention__head_count_kv=[0, 0, KV_HEADS, 0, 0],
+        attention__layer_norm_epsilon=1e-5,
+        feed_forward_length=[0, FEED, 0, FEED, 0],
+        ssm__conv_kernel=CONVOLUTION,
+        ssm__inner_size=INNER,
+        ssm__state_size=STATE,
+        ssm__time_step_rank=heads,
+        ssm__group_count=groups,
+    )
+
+
+def _second_mamba(across: int, heads: int, groups: int) -> Shapes:
+    return {
+        "ssm_in.weight": (EMBEDDING, INNER + across + heads),
+        "ssm_conv1d.weight": (CONVOLUTION, across),
+        "ssm_conv1d.bias": (across,),
+        "ssm_dt.bias": (heads,),
+        "ssm_a": (1, heads),
+        "ssm_d": (1, heads),
+        "ssm_norm.weight": (INNER // groups, groups),
+        "ssm_out.weight": (INNER, EMBEDDING),
+    }
+
+
+def gpt_oss(path: Path) -> Path:
+    """Experts with biases, and a window in every other layer."""
+    layer: Shapes = {
+        **NORM,
+        **attention(),
+        "post_attention_norm.weight": (EMBEDDING,),
+        "attn_output.bias": (EMBEDDING,),
+        "attn_sinks.weight": (HEADS,),
+        **MIXTURE,
+        "ffn_gate_inp.bias": (EXPERTS,),
+        "ffn_gate_exps.bias": (FEED, EXPERTS),
+        "ffn_up_exps.bias": (FEED, EXPERTS),
+        "ffn_down_exps.bias": (EMBEDDING, EXPERTS),
+    }
+    del layer["ffn_norm.weight"]
+    return write_model(
+        path,
+        "gpt-oss",
+        [layer] * 4,
+        ends={"output_norm.weight": (EMBEDDING,), "output.weight": (EMBEDDING, len(TOKENS))},
+        attention__sliding_window=480,
+        expert_count=EXPERTS,
+        expert_used_count=2,
+        expert_feed_forward_length=FEED,
+    )
+
+
+MODELS = (
+    *(gemma2, gemma4, gpt_oss, qwen3moe, deepseek2),
+    *(jamba, lfm2, qwen35, nemotron_h, mamba2),
+)
