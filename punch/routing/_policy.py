@@ -165,7 +165,7 @@ class Policy:
         whole, to_start = order, list[int]()
         if starts:
             order, to_start = apart(order, kept, starts)
-        explored = False
+        explored = is_full = False
         if len(order) > 1:
             first = self._among_equals(order, ranks, rng)
             again = None
@@ -180,14 +180,16 @@ class Policy:
                     explored = found is not None
                     first = first if found is None else found
                 if not explored:
-                    first = _with_room_to_learn(kept, order, first)
+                    before, first = first, _with_room_to_learn(kept, order, first)
+                    is_full = before != first
             order.insert(0, order.pop(first))
         if to_start:
             order = together(
                 order,
                 to_start,
                 seconds=list(map(sum, terms)),
-                forced=frozenset(p for p in to_start if starts[kept[p].id].offer.is_forced),
+                starts={place: starts[kept[place].id] for place in to_start},
+                is_full=is_full,
                 reach=self._reach,
                 order=whole,
             )

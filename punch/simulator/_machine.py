@@ -59,6 +59,22 @@ def command_request(
     )
 
 
+def offer_of(peer: PoolPeer, *, speed: float = 1.0, load_seconds: float = 0.0) -> ModelOffer:
+    """What a machine offers that says that it is *speed* times as fast as it is."""
+    return ModelOffer(
+        name=MODEL,
+        digest=DIGEST,
+        context_tokens=CONTEXT_TOKENS,
+        features=frozenset({"chat"}),
+        chat_template=DIGEST,
+        continues=True,
+        load_seconds=load_seconds,
+        prefill_rate=peer.prefill_rate * speed,
+        decode_rate=peer.decode_rate * speed,
+        split=bool(peer.workers),
+    )
+
+
 class World:
     """The truth of a simulation, which only machines and the oracle may look at."""
 
@@ -67,6 +83,9 @@ class World:
         """Request id to the request as the trace has it."""
         self.machines: dict[PeerId, SimulatedBackend] = {}
         """The machines that are up."""
+        self.cold: dict[PeerId, tuple[PoolPeer, float | None]] = {}
+        """Those that would have to be started, each with the time at which it will be up, if its
+        start is under way."""
         self.waiting: dict[PeerId, dict[str, Job]] = {}
         """Requests that a peer was chosen for and has not begun, in order; the oracle fills it."""
         self.worked: dict[str, float] = {}
@@ -134,19 +153,12 @@ class SimulatedBackend:
     @property
     def offers(self) -> tuple[ModelOffer, ...]:
         """The one model, with the rates that timing a short request would have found."""
-        peer = self.peer
-        loads = 0.0 if self.engine.active else peer.load_seconds
+        loads = 0.0 if self.engine.active else self.peer.load_seconds
         return (
-            ModelOffer(
-                name=MODEL,
-                digest=DIGEST,
-                context_tokens=CONTEXT_TOKENS,
-                features=frozenset({"chat"}),
-                chat_template=DIGEST,
-                continues=True,
+            offer_of(
+                self.peer,
+                speed=self._speed * self._claims,
                 load_seconds=max(loads, self._back_at - trio.current_time()),
-                prefill_rate=peer.prefill_rate * self._speed * self._claims,
-                decode_rate=peer.decode_rate * self._speed * self._claims,
             ),
         )
 

@@ -12,6 +12,8 @@
   mended (seconds from the first request; never, if that is left out). ``claims`` is what it
   multiplies its speed by when it speaks of it, ``dies`` the tokens of a prompt that kills its
   engine. The kinds are those of `KINDS`.
+- ``solo=0.2 warm=1,workers=2 cold=1,workers=3,start=30``: a model that is split over other
+  machines, ``workers``; and one that nobody runs until a request is worth its start (seconds).
 - ``1000x1,slots=4``: many machines of a kind.
 """
 
@@ -76,6 +78,12 @@ class PoolPeer:
 
     failing: float = 0.0
     """Share of the requests that fail when their first text is due."""
+
+    workers: int = 0
+    """Other machines that the model is split over."""
+
+    start_seconds: float = 0.0
+    """Seconds that a start takes of what nobody runs at first; 0 for what runs."""
 
     kind: str = ""
     """What is wrong with the machine, one of `KINDS`; nothing if all is well."""
@@ -200,6 +208,8 @@ _FIELDS: Mapping[str, tuple[str, Callable[[str], Any]]] = {
     "up": ("up_seconds", _at_least(0)),
     "down": ("down_seconds", _at_least(0)),
     "fail": ("failing", _at_least(0)),
+    "workers": ("workers", _at_least(0, int)),
+    "start": ("start_seconds", _at_least(0)),
     "kind": ("kind", _kind),
     "mended": ("mended_at", _at_least(0)),
     "claims": ("claims", _at_least(0.001)),

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
+from functools import partial
 from random import Random
 
 import attrs
@@ -20,6 +21,7 @@ from ..events import Attempted, Bus, Event
 from ..exceptions import ConfigurationError, PunchError
 from ..routing import POLICIES, Policy
 from ..testing import Rogue, Swarm, open_swarm
+from ._cold import ColdMachines
 from ._kinds import manner_of
 from ._machine import PROVENANCE, SimulatedBackend, World, command_request
 from ._oracle import CURRENT, oracle
@@ -223,15 +225,20 @@ class _Simulation:
             async with trio.open_nursery() as nursery:
                 for peer in self._pool.peers:
                     network.move_away(PeerId(peer.name), peer.delay)
-                    nursery.start_soon(self._listen, swarm, peer, 0)
+                    if not peer.start_seconds:
+                        nursery.start_soon(self._listen, swarm, peer, 0)
             routers = []
             events = self._books(stack)
+            cold = ColdMachines(self._pool, self._world, partial(self._listen, swarm))
+            startable = cold.offers
             for number in range(dialers):
                 opened = swarm.router(
                     f"dialer-{number}",
                     policy=self._policy,
                     seed=self._seed * 1000 + number,
                     events=events,
+                    startable=startable,
+                    start=cold.start if startable else None,
                 )
                 routers.append(await stack.enter_async_context(opened))
             # Not before: that the swarm comes together is not what is simulated.

@@ -21,7 +21,7 @@ from punch.routing.starts import (
     MAX_REST_SECONDS,
     Starts,
     patience_of,
-    runs,
+    running,
 )
 
 ASK = RouteRequest(model="llama", prompt_tokens=100, output_tokens=400)
@@ -202,8 +202,15 @@ def test_requests_that_wait_for_a_start_are_its_queue() -> None:
     assert chosen is not None
     # All of the first prompt, and what is left of its answer by then.
     assert decision.term(chosen, "queue") == pytest.approx(1.0 + 20.0)
-    (own,) = starts.look([split()], now=NOW, waiter="one")
-    assert (own.waiting, own.output_tokens) == (0, 0)
+    starts.waits("two", split(), prompt_tokens=300, output_tokens=500)
+    starts.waits("one", split(), prompt_tokens=200, output_tokens=400)
+    before = {
+        who: starts.look([split()], now=NOW, waiter=who)[0].output_tokens
+        for who in ("one", "two", "three", None)
+    }
+    assert before == {"one": 0, "two": 400, "three": 900, None: 900}
+    starts.leaves("one")
+    assert starts.look([split()], now=NOW)[0].output_tokens == 500
 
 
 # ---- who reads it ----
@@ -342,8 +349,8 @@ def test_what_runs_is_known_by_its_file_and_else_by_its_name(
     known = split(offer=attrs.evolve(split().offer, digest="ab" * 32))
     peer = solo()
     peer = attrs.evolve(peer, capability=attrs.evolve(peer.capability, models=(offer,)))
-    assert runs(known, peer) is expected
-    assert not runs(known, None)
+    assert running(known, peer) == (offer if expected else None)
+    assert running(known, None) is None
 
 
 def test_a_decision_tells_of_a_start_in_plain_words() -> None:

@@ -76,7 +76,8 @@ PEERS = setting(
     "1:4:10",
     metavar="SPEC",
     help="the machines: speeds such as 1:4:10, many such as 100x1, home, or "
-    "NAME=SPEED,slots=4,up=60,down=30 ... separated by spaces; NAME=SPEED,kind=KIND,mended=SECONDS "
+    "NAME=SPEED,slots=4,up=60,down=30 ... separated by spaces; NAME=SPEED,workers=2,start=SECONDS "
+    "for a split that nobody runs at first; NAME=SPEED,kind=KIND,mended=SECONDS "
     f"for one that does not do what it should: {', '.join(KINDS)}",
 )
 POLICY = several(

@@ -19,6 +19,10 @@ LOOK_SECONDS = 1.0
 # The same once it has started, and only has to be heard of.
 APPEARING_SECONDS = 0.25
 
+# Requests that waited for one start ask one after another, as they came: so long apart, which is
+# about a decision. The last of them does not wait longer for its turn than for the news.
+TURN_SECONDS = 0.002
+
 
 class AwaitedStart:
     """The start that one request waits for.
@@ -66,6 +70,7 @@ class AwaitedStart:
             else:
                 await self._starter.change()
         if self._starter.runs(offer) or self._starter.why_failed(offer) is not None:
+            await trio.sleep(min(start.waiting * TURN_SECONDS, APPEARING_SECONDS))
             self.leave()
         return Progress(
             request_id=self._books.request.request_id,

@@ -9,11 +9,14 @@ import trio
 from ..._logs import get_logger
 from ...capability import PeerId
 from ...exceptions import PunchError
-from ...peers import PeerRecord, PeerTable
+from ...peers import ENOUGH_SAMPLES, PeerRecord, PeerTable
 from ...routing import Startable, StartableOffer, Starts
-from ...routing.starts import MAX_STARTABLE, patience_of, records_of, runs
+from ...routing.starts import MAX_STARTABLE, patience_of, records_of, running
 
 log = get_logger(__name__)
+
+# An answer's length that times an engine well.
+PREDICTED_TOKENS = 1000
 
 Startables = Callable[[], Sequence[StartableOffer]] | Sequence[StartableOffer]
 """What could be started: values, or something that returns them as they are now, at once."""
@@ -57,7 +60,7 @@ class Starter:
 
     def runs(self, offer: StartableOffer) -> bool:
         """Whether its peer offers what *offer* would start."""
-        return runs(offer, self._table.get(offer.peer_id))
+        return running(offer, self._table.get(offer.peer_id)) is not None
 
     def _not_running(self) -> tuple[StartableOffer, ...]:
         told = tuple(self._offers() if callable(self._offers) else self._offers)
@@ -66,10 +69,11 @@ class Starter:
             self._told = told
         left = []
         for offer in self._told[:MAX_STARTABLE]:
-            if self.runs(offer):
-                self._starts.appeared(offer)
-            else:
+            found = running(offer, self._table.get(offer.peer_id))
+            if found is None:
                 left.append(offer)
+            elif self._starts.appeared(offer):
+                self._believe(offer, found.key)
         if len(left) != len(self._left) or any(
             now is not before for now, before in zip(left, self._left, strict=True)
         ):
@@ -77,6 +81,22 @@ class Starter:
             idle = [Startable(offer=offer, seconds=offer.seconds) for offer in left]
             self._records = tuple(records_of(idle, now=0.0)[0])
         return self._left
+
+    def _believe(self, offer: StartableOffer, key: str) -> None:
+        """Take what was predicted of what has started for what was measured, until more is.
+
+        Those that waited for it are more than a peer is trusted with that only claims.
+        """
+        prefill, decode = offer.offer.prefill_rate, offer.offer.decode_rate
+        for _ in range(ENOUGH_SAMPLES):
+            self._table.succeeded(
+                offer.peer_id,
+                key,
+                prefill_tokens=PREDICTED_TOKENS if prefill else None,
+                prefill_seconds=PREDICTED_TOKENS / prefill if prefill else None,
+                decode_tokens=PREDICTED_TOKENS if decode else None,
+                decode_seconds=PREDICTED_TOKENS / decode if decode else None,
+            )
 
     def _rtt(self, peer_id: PeerId) -> float | None:
         peer = self._table.get(peer_id)

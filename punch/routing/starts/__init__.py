@@ -14,7 +14,7 @@ from ._starts import (
     MAX_STARTS,
     Starts,
     patience_of,
-    runs,
+    running,
 )
 from ._taking_part import (
     NO_STARTS,
@@ -40,7 +40,7 @@ __all__ = [
     "MAX_REST_SECONDS",
     "APPEAR_SECONDS",
     "MAX_START_PATIENCE_SECONDS",
-    "runs",
+    "running",
     "patience_of",
     # in a decision
     "NO_STARTS",

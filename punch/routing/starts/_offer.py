@@ -31,6 +31,9 @@ class StartableOffer:
     backend: str = "llama_cpp"
     """Name of the backend that will run it."""
 
+    simulated: bool = False
+    """True if that makes its answers up."""
+
     slots: int = 1
     """Requests that it will serve side by side."""
 
@@ -70,7 +73,7 @@ class Startable:
     """Round trip to its peer, in seconds."""
 
     waiting: int = 0
-    """Other requests of ours that wait for it."""
+    """Requests of ours that wait for it, of those that do so already only the ones before."""
 
     prompt_tokens: int = 0
     """Their prompt tokens (estimated)."""

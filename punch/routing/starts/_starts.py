@@ -107,11 +107,12 @@ class Starts:
     def _as_it_is(
         self, offer: StartableOffer, now: float, waiter: Hashable, rtt: float
     ) -> Startable:
-        others = [
-            tokens
-            for who, tokens in self._waiting.get(offer.id, {}).items()
-            if who is not waiter or waiter is None
-        ]
+        # What waits already is before all that come later, and behind all that came before.
+        others: list[tuple[int, int]] = []
+        for who, tokens in self._waiting.get(offer.id, {}).items():
+            if waiter is not None and who is waiter:
+                break
+            others.append(tokens)
         if len(offer.plan) > MAX_PLAN_CHARACTERS:
             offer = attrs.evolve(offer, plan=offer.plan[: MAX_PLAN_CHARACTERS - 3] + "...")
         found = Startable(
@@ -146,8 +147,12 @@ class Starts:
     def waits(
         self, waiter: Hashable, offer: StartableOffer, *, prompt_tokens: int, output_tokens: int
     ) -> None:
-        """A request has chosen *offer*, and waits for it and for nothing else."""
-        self.leaves(waiter)
+        """A request has chosen *offer*, and waits for it and for nothing else.
+
+        One that waits for it already keeps its place.
+        """
+        if waiter not in self._waiting.get(offer.id, {}):
+            self.leaves(waiter)
         self._waiting.setdefault(offer.id, {})[waiter] = (prompt_tokens, output_tokens)
 
     def leaves(self, waiter: Hashable) -> None:
@@ -184,10 +189,10 @@ class Starts:
         wait = min(MAX_REST_SECONDS, FIRST_REST_SECONDS * 2.0 ** min(failures - 1, 16))
         self._rests[offer_id] = _Rest(failures=failures, until=now + wait, why=why)
 
-    def appeared(self, offer: StartableOffer) -> None:
-        """It runs: what was held against it is over."""
-        self._appearing.pop(offer.id, None)
+    def appeared(self, offer: StartableOffer) -> bool:
+        """It runs: what was held against it is over. True if it was started here a moment ago."""
         self._rests.pop(offer.id, None)
+        return self._appearing.pop(offer.id, None) is not None
 
     def _expire(self, now: float) -> None:
         for late in [key for key, until in self._appearing.items() if until <= now]:
@@ -200,10 +205,10 @@ def patience_of(offer: StartableOffer) -> float:
     return min(patience, MAX_START_PATIENCE_SECONDS)
 
 
-def runs(offer: StartableOffer, peer: PeerRecord | None) -> bool:
-    """Whether its *peer*, as it is known now, runs what *offer* would start."""
-    wanted = offer.offer
-    return peer is not None and any(_is_the_same(wanted, one) for one in peer.capability.models)
+def running(offer: StartableOffer, peer: PeerRecord | None) -> ModelOffer | None:
+    """What its *peer*, as it is known now, offers and *offer* would start; `None` if nothing."""
+    claimed = () if peer is None else peer.capability.models
+    return next((one for one in claimed if _is_the_same(offer.offer, one)), None)
 
 
 def _is_the_same(wanted: ModelOffer, running: ModelOffer) -> bool:

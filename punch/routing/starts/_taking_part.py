@@ -15,7 +15,7 @@ from ...capability import Capability, Lane, Load
 from ...peers import ENOUGH_SAMPLES, STARTING, Candidate, PeerRecord, Rates, candidate_id
 from .._filters import Filter
 from .._request import RouteRequest
-from ._offer import Startable
+from ._offer import Startable, StartableOffer
 
 NO_STARTS: Mapping[str, Startable] = MappingProxyType({})
 """Nothing could be started."""
@@ -43,6 +43,17 @@ def records_of(
     return [_record(each, now) for each in starts.values()], starts
 
 
+def _predicted_rates(offer: StartableOffer) -> Rates:
+    """What its plan predicts, which counts as measured: it was worked out here, and is no claim."""
+    prefill, decode = offer.offer.prefill_rate, offer.offer.decode_rate
+    return Rates(
+        prefill=prefill,
+        decode=decode,
+        prefill_samples=ENOUGH_SAMPLES if prefill else 0,
+        decode_samples=ENOUGH_SAMPLES if decode else 0,
+    )
+
+
 def _record(startable: Startable, now: float) -> PeerRecord:
     one = startable.offer
     offer = one.offer
@@ -50,14 +61,7 @@ def _record(startable: Startable, now: float) -> PeerRecord:
         # Its seconds are a term of their own, and its id is that of the start.
         offer = attrs.evolve(offer, id=one.id, lane=START, load_seconds=0.0)
     load = Load(slots=one.slots, queue_limit=one.queue_limit)
-    lane = Lane(id=START, backend=one.backend, simulated=False, load=load, state=STARTING)
-    # What a plan predicts was worked out here from what was measured: it is no peer's claim.
-    rates = Rates(
-        prefill=offer.prefill_rate,
-        decode=offer.decode_rate,
-        prefill_samples=ENOUGH_SAMPLES if offer.prefill_rate else 0,
-        decode_samples=ENOUGH_SAMPLES if offer.decode_rate else 0,
-    )
+    lane = Lane(id=START, backend=one.backend, simulated=one.simulated, load=load, state=STARTING)
     return PeerRecord(
         peer_id=one.peer_id,
         capability=Capability(lanes=(lane,), models=(offer,)),
@@ -65,7 +69,7 @@ def _record(startable: Startable, now: float) -> PeerRecord:
         sequence=0,
         seen_at=now,
         rtt=startable.rtt,
-        rates={offer.key: rates},
+        rates={offer.key: _predicted_rates(one)},
         in_flight=startable.waiting,
         sent_since_report=startable.waiting,
         prompt_tokens_since_report=startable.prompt_tokens,
@@ -149,7 +153,8 @@ def together(
     to_start: _Order,
     *,
     seconds: Sequence[float],
-    forced: frozenset[int],
+    starts: Mapping[int, Startable],
+    is_full: bool,
     reach: Callable[[float], float],
     order: _Order,
 ) -> list[int]:
@@ -157,21 +162,27 @@ def together(
 
     Of the latter, one comes first only if it is forced, if nothing that runs can be asked, or if it
     is done before all that runs, its start included, by more than what is near. So no start is
-    drawn by lot, or made to measure something, or because a peer only has a queue for now.
+    drawn by lot, or made to measure something, or because a peer only has a queue for now. Where
+    it is under way, nothing is started for this request: it need only be done before the chosen.
 
     Args:
       running: Places of candidates that run, the chosen one first.
       to_start: Places of the others, best first.
       seconds: By place, its whole score.
-      forced: Places of those that are started in any case.
+      starts: By place, those that would have to be started.
+      is_full: The best of what runs has as many requests as it is trusted with: it is not chosen,
+        and what was is what a start must do better than.
       reach: Of a score, how far from it others are as good.
       order: All of these places, best first.
 
     """
     if not running:
         return list(to_start)
-    best = min([seconds[place] for place in running])
-    least = best - reach(best)
-    first = [place for place in to_start if place in forced or seconds[place] < least]
+    best, chosen = min([seconds[place] for place in running]), seconds[running[0]]
+    first = []
+    for place in to_start:
+        rival = chosen if is_full or starts[place].is_under_way else best
+        if starts[place].offer.is_forced or seconds[place] < rival - reach(rival):
+            first.append(place)
     ahead = {running[0], *first}
     return [*first, running[0], *(place for place in order if place not in ahead)]
