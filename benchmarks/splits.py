@@ -1,0 +1,474 @@
+"""The law of splits: what `punch.placement` predicts beside what plain rpc-servers do.
+
+    benchmarks/splits.py              1 to 3 workers, 0 to 20 ms one way, two rates: 9 minutes
+    benchmarks/splits.py --quick      three cells; says little
+    benchmarks/splits.py --write      ... and rewrites its sections of RESULTS.md and docs/split.md
+
+SmolLM2 on llama-server and ggml-rpc-server, one thread each, on loopback; every worker is behind a
+link of its own that delays each way and has a rate (`_slow_link.py`). The formulas get the speed of
+one server alone and the round trips as they were measured, learn from four of the cells
+(`Calibration`), and are then compared with all others. The exit status is 1 if one of those is off
+by more than 15 % in its tokens a second or its first token.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+from collections.abc import Sequence
+from itertools import pairwise
+from pathlib import Path
+
+import attrs
+from _results import Section, UnavailableError, machine
+from _split_lab import CONTEXT, Head, load_average, measure_rtt, open_split
+from inference import ROOT, find_model
+
+from punch.gguf import Layout
+from punch.model_store import layout_of
+from punch.placement import (
+    Calibration,
+    Device,
+    Link,
+    Measured,
+    Mix,
+    Prediction,
+    Share,
+    Wants,
+    predict,
+)
+
+RESULTS = ROOT / "benchmarks" / "RESULTS.md"
+DOCUMENT = ROOT / "docs" / "split.md"
+SECTION = Section("splits")
+LAW = Section("the law of splits, measured")
+STAR = Section("what the star costs")
+HIDDEN = Section("what hides latency, measured")
+PIPED = Section("prompts over two workers, measured")
+
+MAX_WRONG = 0.15
+
+DELAYS = (0.0, 0.001, 0.005, 0.01, 0.02)
+RATES = (110e6, 25e6)
+"""Gigabit Ethernet, and a good wireless network."""
+
+MICRO_BATCH = 64
+TOKENS = 16
+ROUNDS = 4
+"""The fastest of so many counts: a neighbour on the machine makes every other one slower."""
+
+LESSONS = 8
+"""So often the calibration sees the cells that it learns from."""
+
+PROMPT = "On every other Tuesday the ferry carries {} sheep and {} bicycles to the island. "
+SENTENCES = 12
+LONG_SENTENCES = 70
+ANSWER = 48
+QUESTION = "Explain in plain words why the sky is dark at night although there are so many stars.\n"
+REPEATING = "".join(f"line {i}: the price of item {i} is {7 * i} crowns\n" for i in range(8))
+
+
+@attrs.frozen(kw_only=True)
+class Cell:
+    """A split, and the links of its workers."""
+
+    workers: int
+    delay: float
+    """Seconds one way."""
+    rate: float
+    """Bytes a second."""
+
+    @property
+    def link(self) -> Link:
+        """Of each worker, as it is made."""
+        return Link(rtt=2 * self.delay, rate=self.rate)
+
+    @property
+    def is_lesson(self) -> bool:
+        """Whether the formulas learn from it."""
+        if self.rate != RATES[0]:
+            return False
+        return self.delay == 0.0 or (self.workers, self.delay) == (2, DELAYS[-1])
+
+
+@attrs.frozen(kw_only=True)
+class Seen:
+    """What was measured of a cell."""
+
+    cell: Cell
+    measured: Measured
+    prompt_tokens: int
+
+
+@attrs.frozen(kw_only=True)
+class Arm:
+    """A way to hide latency, and what it gained."""
+
+    name: str
+    options: tuple[str, ...] = ()
+    at_once: int = 1
+    question: float = 0.0
+    """Tokens a second of a plain question, all answers together."""
+    repeating: float = 0.0
+    """The same of a text that repeats itself."""
+
+
+GUESSING = (
+    *("--spec-type", "ngram-simple"),
+    *("--spec-ngram-simple-size-n", "3"),
+    *("--spec-ngram-simple-size-m", "16"),
+)
+HEAD_OUTPUT = ("-ot", "token_embd=CPU")
+ARMS = (
+    Arm(name="the bare law"),
+    Arm(name="output on the head", options=HEAD_OUTPUT),
+    Arm(name="n-gram speculation", options=GUESSING),
+    Arm(name="both", options=(*HEAD_OUTPUT, *GUESSING)),
+    Arm(name="both, four at once", options=(*HEAD_OUTPUT, *GUESSING), at_once=4),
+    Arm(name="both, eight at once", options=(*HEAD_OUTPUT, *GUESSING), at_once=8),
+    Arm(name="output on the head, eight at once", options=HEAD_OUTPUT, at_once=8),
+)
+
+
+def say(text: str) -> None:
+    """How far it is."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def long_prompt(number: int, sentences: int = SENTENCES) -> str:
+    """One that is in no cache."""
+    return "".join(PROMPT.format(number, i) for i in range(sentences))
+
+
+def time_head(head: Head) -> tuple[float, float, int]:
+    """Seconds for a token and to the first token of a long prompt, and the tokens of that."""
+    head.ask("Once", 2)
+    tokens = [head.ask(QUESTION, TOKENS).token for _ in range(ROUNDS)]
+    prompts = [head.ask(long_prompt(i), 1) for i in range(ROUNDS)]
+    return (
+        min(tokens),
+        min(each.prompt_seconds for each in prompts),
+        prompts[0].prompt_tokens,
+    )
+
+
+def options(slots: int = 1, micro_batch: int = MICRO_BATCH) -> tuple[str, ...]:
+    """What every head gets."""
+    return ("-ub", str(micro_batch), "-np", str(slots), "-c", str(CONTEXT))
+
+
+def measure_cell(folder: Path, cell: Cell) -> Seen:
+    """Start a split, and time it."""
+    split = ",".join(map(str, tensor_split(cell.workers)))
+    arguments = (*options(), "--tensor-split", split)
+    with open_split(folder, links=[cell.link] * cell.workers, options=arguments) as head:
+        token, first, prompt_tokens = time_head(head)
+    say(
+        f"{cell.workers} workers, {cell.delay * 1e3:g} ms, {cell.rate / 1e6:g} MB/s: "
+        f"{1 / token:.1f} tokens/s, first token {first:.2f} s, load {head.load:.2f} s, "
+        f"load average {load_average():.1f}"
+    )
+    return Seen(
+        cell=cell,
+        measured=Measured(token=token, first_token=first, load=head.load),
+        prompt_tokens=prompt_tokens,
+    )
+
+
+def ends(layers: int, workers: int) -> list[int]:
+    """Where the shares of all workers end, and the first begins."""
+    return [round(layers * i / workers) for i in range(workers + 1)]
+
+
+def tensor_split(workers: int) -> list[int]:
+    """Layers of each worker; the output counts as one more of the last."""
+    edges = ends(len(layout_of(find_model()).layers), workers)
+    counts = [end - begin for begin, end in pairwise(edges)]
+    return [*counts[:-1], counts[-1] + 1]
+
+
+class Formulas:
+    """`predict`, with what is known before a cell is measured."""
+
+    def __init__(self, layout: Layout, *, token: float, prompt: float, prompt_tokens: int) -> None:
+        self._layout = layout
+        read = layout.layer_weights + layout.output
+        self._bandwidth = read / token
+        bits = 8 * layout.weights / layout.parameters
+        self._compute = prompt_tokens / prompt * layout.layer_weights * 8 / bits
+        self.rtts: dict[float, float] = {}
+        """Of each delay the round trip as it was measured."""
+        self.calibration = Calibration()
+
+    def of(self, cell: Cell, prompt_tokens: int) -> Prediction:
+        """Of a cell."""
+        layout = self._layout
+        link = Link(rtt=self.rtts[cell.delay], rate=cell.rate)
+        edges = ends(len(layout.layers), cell.workers)
+        devices = [
+            Device(
+                id=f"RPC{i}",
+                holder=f"worker-{i}",
+                memory=0,
+                bandwidth=self._bandwidth,
+                compute=self._compute,
+                link=link,
+            )
+            for i in range(cell.workers)
+        ]
+        shares = [
+            Share(device=f"RPC{i}", layers=range(edges[i], edges[i + 1]), weights=0, kv=0)
+            for i in range(cell.workers)
+        ]
+        wants = Wants(
+            context_tokens=CONTEXT,
+            mix=Mix(prompt_tokens=prompt_tokens, answer_tokens=TOKENS),
+        )
+        return predict(
+            layout,
+            shares,
+            devices=devices,
+            wants=wants,
+            micro_batch=MICRO_BATCH,
+            calibration=self.calibration,
+        )
+
+    def learn(self, seen: Sequence[Seen]) -> None:
+        """From the cells that are lessons."""
+        for _ in range(LESSONS):
+            for each in seen:
+                if each.cell.is_lesson:
+                    found = self.of(each.cell, each.prompt_tokens)
+                    self.calibration = self.calibration.learned(found, each.measured)
+
+
+def measure_arm(folder: Path, arm: Arm) -> Arm:
+    """Two workers at the longest delay."""
+    arguments = (*options(arm.at_once), *arm.options)
+    links = [Link(rtt=2 * DELAYS[-1], rate=RATES[0])] * 2
+    rates = []
+    with open_split(folder, links=links, options=arguments) as head:
+        head.ask("Once", 2)
+        for text in (QUESTION, REPEATING):
+            prompts = [f"{text}{' ' * i}" for i in range(arm.at_once)]
+            if arm.at_once == 1:
+                rates.append(max(1 / head.ask(text, ANSWER).token for _ in range(2)))
+            else:
+                # Their prompts are in this.
+                rates.append(ANSWER * arm.at_once / head.ask_at_once(prompts, ANSWER))
+    say(f"{arm.name}: {rates[0]:.1f} and {rates[1]:.1f} tokens/s")
+    return attrs.evolve(arm, question=rates[0], repeating=rates[1])
+
+
+@attrs.frozen(kw_only=True)
+class Pipe:
+    """A long prompt, alone or over two workers."""
+
+    workers: int
+    delay: float
+    micro_batch: int
+    rate: float = 0.0
+    """Tokens of the prompt a second."""
+
+
+PIPES = (
+    Pipe(workers=0, delay=0.0, micro_batch=512),
+    Pipe(workers=2, delay=0.0, micro_batch=512),
+    Pipe(workers=2, delay=0.0, micro_batch=64),
+    Pipe(workers=2, delay=DELAYS[-1], micro_batch=512),
+    Pipe(workers=2, delay=DELAYS[-1], micro_batch=64),
+)
+
+
+def measure_pipe(folder: Path, pipe: Pipe) -> Pipe:
+    """The best of two."""
+    links = [Link(rtt=2 * pipe.delay, rate=RATES[0])] * pipe.workers
+    with open_split(folder, links=links, options=options(1, pipe.micro_batch)) as head:
+        head.ask("Once", 2)
+        asked = [head.ask(long_prompt(i, LONG_SENTENCES), 1) for i in range(2)]
+    rate = max(each.prompt_tokens / each.prompt_seconds for each in asked)
+    say(f"a long prompt, {pipe.workers} workers, -ub {pipe.micro_batch}: {rate:.0f} tokens/s")
+    return attrs.evolve(pipe, rate=rate)
+
+
+def pipe_table(pipes: Sequence[Pipe]) -> str:
+    """In Markdown."""
+    lines = [
+        "| workers | one way | micro-batch | tokens/s of prompt | beside one server alone |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    lines += [
+        f"| {each.workers or 'none'} | {each.delay * 1e3:g} ms | {each.micro_batch} "
+        f"| {each.rate:.0f} | {each.rate / pipes[0].rate:.2f} |"
+        for each in pipes
+    ]
+    return "\n".join(lines)
+
+
+def star_table(seen: Sequence[Seen], rtts: dict[float, float]) -> str:
+    """What a token waits, and what it would wait if workers sent to each other, in Markdown."""
+    lines = [
+        "| workers | one way | a token | of that round trips | tokens/s | if each worker sent "
+        "to the next (computed) | that is |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for each in seen:
+        cell, token = each.cell, each.measured.token
+        if cell.workers == 1 or cell.rate != RATES[0]:
+            continue
+        assert token is not None
+        # The star has two ways for each worker, a chain one, and the way back to the head.
+        saved = rtts[cell.delay] * (cell.workers - 1) / 2
+        lines.append(
+            f"| {cell.workers} | {cell.delay * 1e3:g} ms | {token * 1e3:.1f} ms "
+            f"| {rtts[cell.delay] * cell.workers * 1e3:.1f} ms | {1 / token:.1f} "
+            f"| {1 / (token - saved):.1f} | {token / (token - saved):.2f} times |"
+        )
+    return "\n".join(lines)
+
+
+def wrong(measured: float | None, predicted: float) -> float:
+    """By how much a prediction is off, as a share of what was measured."""
+    assert measured is not None
+    return predicted / measured - 1
+
+
+def law_table(seen: Sequence[Seen], formulas: Formulas) -> tuple[str, list[str]]:
+    """All cells, in Markdown, and those that are off by too much."""
+    lines = [
+        "| workers | one way | rate | tokens/s | predicted | off | first token | predicted | off "
+        "| load | predicted | off |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    missed = []
+    for each in seen:
+        cell, measured = each.cell, each.measured
+        found = formulas.of(cell, each.prompt_tokens)
+        assert measured.token is not None
+        # Of rates, not of seconds: the other way round.
+        rate = measured.token / found.token - 1
+        first = wrong(measured.first_token, found.first_token)
+        load = wrong(measured.load, found.load)
+        mark = " *" if cell.is_lesson else ""
+        name = f"{cell.workers}, {cell.delay * 1e3:g} ms, {cell.rate / 1e6:g} MB/s"
+        lines.append(
+            f"| {cell.workers}{mark} | {cell.delay * 1e3:g} ms | {cell.rate / 1e6:g} MB/s "
+            f"| {1 / measured.token:.1f} | {1 / found.token:.1f} | {rate:+.0%} "
+            f"| {measured.first_token:.2f} s | {found.first_token:.2f} s | {first:+.0%} "
+            f"| {measured.load:.2f} s | {found.load:.2f} s | {load:+.0%} |"
+        )
+        if not cell.is_lesson:
+            missed += [
+                f"{name}: {what} {off:+.0%}"
+                for what, off in (("tokens/s", rate), ("first token", first))
+                if abs(off) > MAX_WRONG
+            ]
+    return "\n".join(lines), missed
+
+
+def arm_table(arms: Sequence[Arm]) -> str:
+    """What each gained, in Markdown."""
+    bare = arms[0]
+    lines = [
+        "| | plain question, tokens/s | gain | repeating text, tokens/s | gain |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    lines += [
+        f"| {arm.name} | {arm.question:.1f} | {arm.question / bare.question:.2f} "
+        f"| {arm.repeating:.1f} | {arm.repeating / bare.repeating:.2f} |"
+        for arm in arms
+    ]
+    return "\n".join(lines)
+
+
+def write(path: Path, section: Section, text: str) -> None:
+    """Put a section in its place."""
+    before = path.read_text(encoding="utf-8")
+    whole = f"{section.begin}\n{text}\n{section.end}\n"
+    path.write_text(section.replaced(before, whole), encoding="utf-8")
+    say(f"wrote {path.name}")
+
+
+@attrs.frozen(kw_only=True)
+class Tables:
+    """All that was found, in Markdown."""
+
+    head: str
+    law: str
+    star: str
+    hidden: str
+    piped: str
+    missed: list[str]
+
+
+def run(folder: Path, *, quick: bool) -> Tables:
+    """Measure everything."""
+    layout = layout_of(find_model())
+    before = load_average()
+    with open_split(folder, links=[], options=options()) as head:
+        token, prompt, prompt_tokens = time_head(head)
+    say(f"alone: {1 / token:.1f} tokens/s, {prompt_tokens / prompt:.0f} tokens/s of prompt")
+    formulas = Formulas(layout, token=token, prompt=prompt, prompt_tokens=prompt_tokens)
+    for delay in DELAYS:
+        formulas.rtts[delay] = measure_rtt(Link(rtt=2 * delay, rate=RATES[0]))
+    cells = [
+        Cell(workers=workers, delay=delay, rate=rate)
+        for rate in RATES
+        for workers in (1, 2, 3)
+        for delay in DELAYS
+    ]
+    if quick:
+        few = [(2, 0), (2, 2), (2, 4)]
+        cells = [Cell(workers=count, delay=DELAYS[i], rate=RATES[0]) for count, i in few]
+    seen = [measure_cell(folder, each) for each in cells]
+    formulas.learn(seen)
+    arms = [measure_arm(folder, each) for each in (ARMS[:3] if quick else ARMS)]
+    pipes = [measure_pipe(folder, each) for each in (PIPES[:2] if quick else PIPES)]
+    table, missed = law_table(seen, formulas)
+    trips = ", ".join(f"{each * 1e3:.2f}" for each in formulas.rtts.values())
+    return Tables(
+        head=f"Made by `benchmarks/splits.py{' --quick' if quick else ''}` on: {machine()}. "
+        f"{before:.1f} processes wanted a core before it, {load_average():.1f} at its end. One "
+        f"server alone: {1 / token:.1f} tokens/s, {prompt_tokens} tokens of prompt in "
+        f"{prompt:.2f} s. Round trips of the links as measured: {trips} ms.",
+        law=table,
+        star=star_table(seen, formulas.rtts),
+        hidden=arm_table(arms),
+        piped=pipe_table(pipes),
+        missed=missed,
+    )
+
+
+def main() -> int:
+    """Run the program; its exit code."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--quick", action="store_true", help="three cells")
+    parser.add_argument("--write", action="store_true", help="rewrite the sections")
+    given = parser.parse_args()
+    try:
+        with tempfile.TemporaryDirectory(prefix="punch-splits-") as name:
+            found = run(Path(name), quick=given.quick)
+    except UnavailableError as error:
+        print(f"splits: {error}", file=sys.stderr)
+        return 2
+    law = f"{found.head} Cells with a star taught the formulas.\n\n{found.law}"
+    slow = f"Two workers, {DELAYS[-1] * 1e3:g} ms one way, {RATES[0] / 1e6:g} MB/s"
+    hidden = f"{slow}, the same run.\n\n{found.hidden}"
+    text = f"## The law of splits\n\n{law}\n\n{hidden}\n\n{found.piped}"
+    if found.missed:
+        text += f"\n\nOff by more than {MAX_WRONG:.0%}: {'; '.join(found.missed)}."
+    print(text)
+    if given.write:
+        write(RESULTS, SECTION, text)
+        write(DOCUMENT, LAW, law)
+        write(DOCUMENT, STAR, found.star)
+        write(DOCUMENT, HIDDEN, hidden)
+        write(DOCUMENT, PIPED, found.piped)
+    return 1 if found.missed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
