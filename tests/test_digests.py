@@ -10,6 +10,7 @@ import tarfile
 from pathlib import Path
 
 import pytest
+import trio
 
 from punch.exceptions import ConfigurationError
 from punch.llama_cpp import _build
@@ -48,21 +49,21 @@ def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_the_archive_of_llama_cpp_is_compared_before_its_build_code_runs(
-    index: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+async def test_the_archive_of_llama_cpp_is_compared_before_its_build_code_runs(
+    index: Path, tmp_path: Path
 ) -> None:
     """`punch engine install`: pip would ask the archive for its metadata, which runs code of it."""
     mark = tampered(index, "llama-cpp-python", _build.VERSION)
     folder = tmp_path / "download"
     folder.mkdir()
-    with pytest.raises(ConfigurationError, match="not the archive"):
-        _build.download(folder, say=print)
-    assert _build.SHA256 in capfd.readouterr().err, "pip says what it expected"
+    with pytest.raises(ConfigurationError, match="not the archive") as caught:
+        await _build.download(folder, say=print)
+    assert _build.SHA256 in str(caught.value), "pip says what it expected"
     assert not mark.exists()
     # The mark works: without a digest, the very same archive runs.
     pip = [sys.executable, "-m", "pip", "download", "-qq", "--no-deps", "--no-build-isolation"]
     wanted = f"llama-cpp-python=={_build.VERSION}"
-    subprocess.run([*pip, "-d", str(folder), wanted], capture_output=True, check=False)
+    await trio.run_process([*pip, "-d", str(folder), wanted], capture_stdout=True, check=False)
     assert mark.exists()
 
 

@@ -4,7 +4,14 @@ Which program to run, and with what, is decided by the backends and the cluster.
 """
 
 from ._build import install_programs, is_built, programs_folder
-from ._engines import Engine, EngineCheck, check_engine, fastest, find_engines
+from ._engines import (
+    Engine,
+    EngineCheck,
+    check_engine,
+    choose_engine,
+    fastest,
+    find_engines,
+)
 from ._named import Named, read_named
 from ._program import (
     Program,
@@ -50,6 +57,7 @@ __all__ = [
     "EngineCheck",
     "find_engines",
     "check_engine",
+    "choose_engine",
     "fastest",
     "install_programs",
     "is_built",

@@ -9,18 +9,19 @@ from __future__ import annotations
 import importlib.util
 import os
 import shutil
-import subprocess
 import sys
 import tarfile
 import tempfile
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Final
 
+import trio
+
 from .._locks import try_lock
 from ..exceptions import ConfigurationError
+from ..processes import LastLines, open_child
 
 VERSION: Final = "0.3.36"
 ARCHIVE: Final = f"llama_cpp_python-{VERSION}.tar.gz"
@@ -58,7 +59,7 @@ def is_built(cache_folder: Path) -> bool:
     return all((folder / _file(program)).is_file() for program in PROGRAMS)
 
 
-def install_programs(cache_folder: Path, *, say: Say) -> Path:
+async def install_programs(cache_folder: Path, *, say: Say) -> Path:
     """Build the programs if they are not there; the folder that they are in.
 
     Takes five minutes on two cores. Whatever ends it in the middle leaves nothing to be taken for
@@ -79,7 +80,7 @@ def install_programs(cache_folder: Path, *, say: Say) -> Path:
         return target
     check_tools()
     target.parent.mkdir(parents=True, exist_ok=True)
-    with _alone(target.parent / f"{VERSION}.lock", say):
+    async with _alone(target.parent / f"{VERSION}.lock", say):
         if is_built(cache_folder):
             say(f"built in the meantime: {target}")
             return target
@@ -89,7 +90,7 @@ def install_programs(cache_folder: Path, *, say: Say) -> Path:
             shutil.rmtree(left, ignore_errors=True)
         with tempfile.TemporaryDirectory(prefix=".building-", dir=target.parent) as name:
             folder = Path(name)
-            made = build(download(folder, say=say), folder, say=say)
+            made = await build(await download(folder, say=say), folder, say=say)
             done = folder / VERSION
             done.mkdir()
             for program in (*PROGRAMS, *FURTHER):
@@ -124,7 +125,7 @@ def check_tools() -> None:
         )
 
 
-def download(folder: Path, *, say: Say) -> Path:
+async def download(folder: Path, *, say: Say) -> Path:
     """Fetch the archive into *folder*, checked; its path."""
     say(f"downloading the source of llama-cpp-python {VERSION} (77 MB)")
     # pip asks a source distribution for its metadata, which runs build code of the archive. With
@@ -132,25 +133,21 @@ def download(folder: Path, *, say: Say) -> Path:
     # build code is that and the scikit-build-core that is installed.
     pinned = folder / "pinned.txt"
     pinned.write_text(f"llama-cpp-python=={VERSION} --hash=sha256:{SHA256}\n", encoding="utf-8")
-    command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "download"]
+    command = [sys.executable, "-m", "pip", "-qq", "--disable-pip-version-check", "download"]
     command += ["--no-deps", "--no-build-isolation", "--no-binary=llama-cpp-python"]
     command += ["--require-hashes", "--dest", str(folder), "-r", str(pinned)]
-    if not sys.stderr.isatty():
-        command.insert(3, "-qq")
-    done = subprocess.run(command, stdout=sys.stderr, check=False)  # noqa: S603 (our own Python)
-    if done.returncode != 0:
+    if (words := await _run(command, lambda line: None)) is not None:
         raise ConfigurationError(
             "pip could not download the source of llama.cpp, or it is not the archive that it "
-            "should be (its words are above); check the network and pip's index settings, and run "
-            "this again"
+            "should be; check the network and pip's index settings, and run this again. It "
+            f"says:\n{words}"
         )
     return folder / ARCHIVE
 
 
-def build(archive: Path, folder: Path, *, say: Say) -> Path:
+async def build(archive: Path, folder: Path, *, say: Say) -> Path:
     """Compile in *folder*; the folder with the programs."""
-    with tarfile.open(archive) as opened:
-        opened.extractall(folder, filter="data")
+    await trio.to_thread.run_sync(_extract, archive, folder)
     source = folder / ARCHIVE.removesuffix(".tar.gz") / "vendor" / "llama.cpp"
     made = folder / "build"
     jobs = str(os.cpu_count() or 1)
@@ -159,33 +156,36 @@ def build(archive: Path, folder: Path, *, say: Say) -> Path:
     configure = [cmake, "-S", str(source), "-B", str(made), "-G", "Ninja", *FLAGS]
     configure += [f"-DCMAKE_MAKE_PROGRAM={ninja}"]
     compiling = [cmake, "--build", str(made), "-j", jobs, "--target", *PROGRAMS, *FURTHER]
-    # ninja rewrites its line on a terminal; without one, a line every few files will do.
-    environment = os.environ | {"NINJA_STATUS": "[%p] "}
-    for command in (configure, compiling):
-        with subprocess.Popen(  # noqa: S603 (the build of what was checked)
-            command,
-            env=environment,
-            text=True,
-            stdout=None if sys.stderr.isatty() else subprocess.PIPE,
-            stderr=None if sys.stderr.isatty() else subprocess.STDOUT,
-        ) as process:
-            last = _report(process, say)
-        if process.returncode != 0:
-            raise ConfigurationError(f"llama.cpp does not compile: {command[0]} failed:\n{last}")
-    return made / "bin"
-
-
-def _report(process: subprocess.Popen[str], say: Say) -> str:
-    """Tell a line for every tenth per cent; the last lines, for an error message."""
-    lines: list[str] = []
     shown = -1
-    for line in process.stdout or ():
-        lines = [*lines[-40:], line]
-        percent = line[1:].strip().partition("%")[0].strip()
+
+    def tell(line: str) -> None:
+        nonlocal shown
+        percent = line[1:].partition("%")[0].strip()
         if line.startswith("[") and percent.isdigit() and int(percent) // 10 > shown:
             shown = int(percent) // 10
             say(f"{shown * 10} %")
-    return "".join(lines)
+
+    for command in (configure, compiling):
+        if (words := await _run(command, tell)) is not None:
+            raise ConfigurationError(f"llama.cpp does not compile: {command[0]} failed:\n{words}")
+    return made / "bin"
+
+
+def _extract(archive: Path, folder: Path) -> None:
+    with tarfile.open(archive) as opened:
+        opened.extractall(folder, filter="data")
+
+
+async def _run(command: list[str], on_line: Say) -> str | None:
+    """Run *command*, which ends when we do; its last lines if it failed."""
+    output = LastLines(on_line)
+    async with open_child(command, env={"NINJA_STATUS": "[%p] "}) as child:
+        assert child.stderr is not None
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(output.read, child.stdout)
+            nursery.start_soon(output.read, child.stderr)
+        code = await child.wait()
+    return None if code == 0 else "\n".join(output.lines[-40:])
 
 
 def _find(tool: str) -> str | None:
@@ -197,12 +197,12 @@ def _file(program: str) -> str:
     return program + (".exe" if sys.platform == "win32" else "")
 
 
-@contextmanager
-def _alone(path: Path, say: Say) -> Iterator[None]:
+@asynccontextmanager
+async def _alone(path: Path, say: Say) -> AsyncIterator[None]:
     """Hold the lock file *path*; another process that has it is waited for."""
     with path.open("wb") as lock:
         if not try_lock(lock):
             say("another build is under way; waiting for it")
-            while not try_lock(lock):
-                time.sleep(1)
+            while not try_lock(lock):  # noqa: ASYNC110 (a lock of another process has no event)
+                await trio.sleep(1)
         yield

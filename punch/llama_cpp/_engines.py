@@ -12,6 +12,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import suppress
+from functools import partial
 from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any, Final
@@ -97,6 +98,39 @@ def fastest(checks: dict[Engine, EngineCheck]) -> Engine | None:
         if check.makes_tokens and (seconds := check.seconds) is not None
     ]
     return min(working, key=lambda one: one[:3])[3] if working else None
+
+
+async def choose_engine(*, cache_folder: Path, lends: bool = False) -> Engine:
+    """The fastest engine of this machine that splits a model, by a check that was kept or is made.
+
+    For a program whose user has named none.
+
+    Args:
+      cache_folder: The user's cache.
+      lends: Whether an RPC server alone will do, where there is no more: a machine that lends.
+
+    Raises:
+      ConfigurationError: if there is none. The text says what each one lacks, and which command
+        gets one that works.
+
+    """
+    engines = await trio.to_thread.run_sync(partial(find_engines, cache_folder=cache_folder))
+    checks = {
+        one: await check_engine(one, cache_folder=cache_folder, is_kept=True) for one in engines
+    }
+    best = fastest({one: check for one, check in checks.items() if check.splits})
+    if best is None and lends:
+        best = next((one for one, check in checks.items() if check.rpc is not None), None)
+    if best is not None:
+        return best
+    found = "; ".join(
+        f"{one.programs[0]}: {', '.join(check.troubles)}" for one, check in checks.items()
+    )
+    raise ConfigurationError(
+        "no programs of llama.cpp that run a model over several machines are on PATH, among what "
+        f"punch has built or in Python packages{f' ({found})' if found else ''}; get some with "
+        "`punch engine install`, or name them"
+    )
 
 
 def find_engines(*, cache_folder: Path, named: Path | None = None) -> tuple[Engine, ...]:

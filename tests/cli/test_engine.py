@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import attrs
@@ -92,21 +93,36 @@ def test_a_file_that_is_no_program_of_llama_cpp_is_named(
 
 
 def test_an_install_prints_the_server_alone(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
+    kept: list[bool],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """For ``LLAMA_CPP_EXE=$(punch engine install)``; all else is no output."""
     server = tmp_path / "llama-server"
     server.write_text("")
     server.chmod(0o755)
 
-    def install(folder: Path, *, say: object) -> Path:
-        assert callable(say)
+    async def install(folder: Path, *, say: Callable[[str], None]) -> Path:
         say("compiling")
         return tmp_path
 
     monkeypatch.setattr(_engine, "install_programs", install)
+    assert _engine.engine(["install", "--build"]) == 0
+    assert capsys.readouterr() == (f"{server}\n", "compiling\n")
+    monkeypatch.setitem(OUTCOMES, GOOD, OUTCOMES[BAD])
     assert _engine.engine(["install"]) == 0
     assert capsys.readouterr() == (f"{server}\n", "compiling\n")
+
+
+def test_nothing_is_built_where_something_works(
+    kept: list[bool], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A user's own llama.cpp, or what a Python package brings."""
+    monkeypatch.setattr(_engine, "install_programs", lambda *_, **__: pytest.fail("it builds"))
+    assert _engine.engine(["install"]) == 0
+    out, err = capsys.readouterr()
+    assert (out, "works already" in err) == ("/a/llama-server\n", True)
 
 
 def test_an_install_that_fails_says_why(
@@ -114,9 +130,9 @@ def test_an_install_that_fails_says_why(
 ) -> None:
     """In a sentence, not a traceback."""
 
-    def install(folder: Path, *, say: object) -> Path:
+    async def install(folder: Path, *, say: Callable[[str], None]) -> Path:
         raise ConfigurationError("no compiler")
 
     monkeypatch.setattr(_engine, "install_programs", install)
-    assert _engine.engine(["install"]) == 2
+    assert _engine.engine(["install", "--build"]) == 2
     assert capsys.readouterr().err == "punch: no compiler\n"

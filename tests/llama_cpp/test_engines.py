@@ -19,6 +19,7 @@ from punch.llama_cpp import (
     Speeds,
     _build,
     _engines,
+    choose_engine,
     fastest,
     find_engines,
     find_rpc_server,
@@ -135,6 +136,40 @@ def test_the_fastest_that_splits_is_taken() -> None:
     assert fastest(checks) is None
 
 
+def outcomes(monkeypatch: pytest.MonkeyPatch, checks: dict[Engine, EngineCheck]) -> None:
+    """Have these engines found, with these outcomes kept."""
+
+    async def check(engine: Engine, *, cache_folder: Path, is_kept: bool) -> EngineCheck:
+        assert is_kept
+        return checks[engine]
+
+    monkeypatch.setattr(_engines, "find_engines", lambda cache_folder: tuple(checks))
+    monkeypatch.setattr(_engines, "check_engine", check)
+
+
+async def test_a_program_that_names_no_engine_gets_the_fastest_that_splits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that works alone is none for a split."""
+    good = EngineCheck(makes_tokens=True, splits=True, rpc=VERSION, speeds=SLOW)
+    alone = attrs.evolve(good, splits=False, rpc=None, speeds=FAST)
+    outcomes(monkeypatch, {engine("alone"): alone, engine("slow"): good})
+    assert await choose_engine(cache_folder=tmp_path) == engine("slow")
+
+
+async def test_a_machine_that_lends_needs_its_rpc_server_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And no other does with that."""
+    only = Engine(server=None, rpc_server=Path("/a/rpc-server"), origin="PATH")
+    outcomes(monkeypatch, {only: EngineCheck(rpc=VERSION, troubles=("there is no llama-server",))})
+    assert await choose_engine(cache_folder=tmp_path, lends=True) == only
+    with pytest.raises(ConfigurationError) as caught:
+        await choose_engine(cache_folder=tmp_path)
+    assert "(/a/rpc-server: there is no llama-server)" in str(caught.value)
+    assert "punch engine install" in str(caught.value)
+
+
 # ---- keeping ----
 
 
@@ -164,29 +199,29 @@ def test_a_damaged_check_is_made_again(told: object) -> None:
 # ---- building ----
 
 
-def test_what_is_built_is_not_built_again(tmp_path: Path) -> None:
+async def test_what_is_built_is_not_built_again(tmp_path: Path) -> None:
     """A folder from before a further program was among them is whole."""
     for name in _build.PROGRAMS:
         assert not is_built(tmp_path)
         program(programs_folder(tmp_path) / name)
     assert is_built(tmp_path)
     said: list[str] = []
-    assert install_programs(tmp_path, say=said.append) == programs_folder(tmp_path)
+    assert await install_programs(tmp_path, say=said.append) == programs_folder(tmp_path)
     assert said == [f"already built: {programs_folder(tmp_path)}"]
 
 
-def test_a_machine_without_a_compiler_is_told_what_to_do(
+async def test_a_machine_without_a_compiler_is_told_what_to_do(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Before anything is fetched, or made."""
     monkeypatch.delenv("CC", raising=False)
     monkeypatch.setattr(_build, "download", lambda *_, **__: pytest.fail("it fetched"))
     with pytest.raises(ConfigurationError, match="no compiler: CC is not set and none of cc, gcc"):
-        install_programs(tmp_path / "cache", say=pytest.fail)
+        await install_programs(tmp_path / "cache", say=pytest.fail)
     assert not (tmp_path / "cache").exists()
 
 
-def test_a_machine_without_the_tools_is_told_which(
+async def test_a_machine_without_the_tools_is_told_which(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With the one command that gets them."""
@@ -196,5 +231,5 @@ def test_a_machine_without_the_tools_is_told_which(
     monkeypatch.setattr(sys, "executable", str(program(tmp_path / "env" / "python")))
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: name == "pip" or None)
     with pytest.raises(ConfigurationError) as caught:
-        install_programs(tmp_path / "cache", say=pytest.fail)
+        await install_programs(tmp_path / "cache", say=pytest.fail)
     assert "python -m pip install cmake ninja scikit-build-core" in str(caught.value)

