@@ -31,6 +31,7 @@ usage: punch COMMAND ...
   punch members     list who is in a closed namespace, and remove members
   punch leave       take a closed namespace off this machine
   punch down        end the programs of punch that run on this machine
+  punch tunnel      lead a port of this machine to one of a peer
   punch peers       show the listeners of a namespace, again every second
   punch why         tell what was decided for a request, why, and what came of it
   punch replay      decide what is in a decision log again, with another policy
@@ -97,6 +98,12 @@ def _worker(arguments: Sequence[str]) -> int:
     return main(arguments)
 
 
+def _tunnel(arguments: Sequence[str]) -> int:
+    from .cli.splits._tunnel import tunnel
+
+    return tunnel(arguments)
+
+
 def _serve(arguments: Sequence[str]) -> int:
     # Here: an HTTP server takes half a second to import.
     from .gateway.__main__ import main
@@ -127,6 +134,7 @@ COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "members": _members,
     "leave": _leave,
     "down": _down,
+    "tunnel": _tunnel,
     "peers": peers,
     "why": why,
     "replay": replay,

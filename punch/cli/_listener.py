@@ -97,6 +97,10 @@ async def open_listener_of(
     if settings.lend:
         # Said before a model is loaded.
         check_lend_to(settings.lending, is_open=place.home is None)
+    if settings.tunnel_ports:
+        from .splits._tunnel_ports import named_ports
+
+        named_ports(settings, place)
     async with AsyncExitStack() as stack:
         enter = stack.enter_async_context
         backends = [await enter(_backend_of(settings))] if waits else []
@@ -140,6 +144,10 @@ async def open_listener_of(
             from .splits._worker import open_worker_beside
 
             await enter(open_worker_beside(listener, settings.lending))
+        if settings.tunnel_ports:
+            from .splits._tunnel_ports import open_tunnel_ports
+
+            await enter(open_tunnel_ports(settings, place, listener))
         if waits:
             await _join(listener, limits)
         else:

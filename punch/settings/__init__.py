@@ -69,6 +69,7 @@ from ._table import (
     SECTIONS,
     SETTINGS,
 )
+from ._tunnel_ports import TunnelPort
 
 __all__ = [
     # the settings of the programs
@@ -82,6 +83,7 @@ __all__ = [
     "NetworkSettings",
     "StrictSettings",
     "BackendSettings",
+    "TunnelPort",
     # one setting
     "Setting",
     "Settings",

@@ -18,6 +18,7 @@ from ._rules import (
     one_of,
 )
 from ._setting import optional, setting, several
+from ._tunnel_ports import TUNNEL_PORT_RULE
 
 BACKENDS = ("mock", "llama_cpp", "embedded", "llama_cpp_python", "openai")
 
@@ -136,6 +137,18 @@ LIMITS_OF_MEMBERS = several(
     help="what a member of a closed namespace may ask for, by its machine's name or identity: "
     "model (several, * for any characters), tokens, seconds, priority, hours; such as "
     "laptop,model=llama*,tokens=500,hours=22-7; may be given several times",
+)
+
+TUNNEL_PORTS = several(
+    "tunnel_ports",
+    TUNNEL_PORT_RULE,
+    section="listener",
+    flag="--open-port",
+    variable="PUNCH_TUNNEL_PORTS",
+    metavar="NAME=PORT[@PEER_ID]",
+    help="port of this machine that peers reach by `punch tunnel`, for any program there; may be "
+    "given several times. In a closed namespace for its members, or for the peer that is named; in "
+    "an open one for the peers that are named alone",
 )
 
 # ---- the backends: variables, and no flags ----

@@ -20,6 +20,7 @@ from . import _table as table
 from ._member_limits import MemberLimits
 from ._setting import Settings, group, of
 from ._table import Transport
+from ._tunnel_ports import TunnelPort
 
 
 @attrs.frozen(kw_only=True)
@@ -196,6 +197,9 @@ class ListenerSettings(ProgramSettings):
 
     limit: tuple[MemberLimits, ...] = of(answering.LIMITS_OF_MEMBERS)
     """What single members of a closed namespace may ask for."""
+
+    tunnel_ports: tuple[TunnelPort, ...] = of(answering.TUNNEL_PORTS)
+    """Ports of this machine that peers may reach, none unless said."""
 
     strict: StrictSettings = group(StrictSettings)
 

@@ -42,6 +42,7 @@ from ._answering import (
     STRANGER_PRIORITY,
     STRANGER_SECONDS,
     STRANGER_TOKENS,
+    TUNNEL_PORTS,
 )
 from ._asking import (
     ALLOW_ORIGIN,
@@ -302,6 +303,7 @@ SETTINGS: tuple[Setting[object], ...] = (
     STRANGER_SECONDS,
     STRANGER_PRIORITY,
     LIMITS_OF_MEMBERS,
+    TUNNEL_PORTS,
     LISTENER_IDENTITY,
     LLAMA_CPP_EXE,
     LLAMA_THREADS,

@@ -6,9 +6,11 @@ process that does nothing else. Who may have a tunnel, and for how long, is deci
 and by settings.
 """
 
-from ._carrier import Carrier, FarEnd, NearEnd, Place, open_carrier
+from ._carrier import Carrier, FarEnd, NearEnd, open_carrier
 from ._certificates import LeaseCertificate, check_certificate, make_certificate
+from ._places import Place, hosts_of, places_at
 from ._values import Measured, TunnelStatistics
+from .named import TUNNEL_PORTS, NamedPort, open_named_port, open_named_ports
 from .streams import (
     NearStreams,
     TunnelDoor,
@@ -25,6 +27,8 @@ __all__ = [
     "FarEnd",
     "NearEnd",
     "Place",
+    "hosts_of",
+    "places_at",
     "make_certificate",
     "LeaseCertificate",
     "check_certificate",
@@ -38,4 +42,9 @@ __all__ = [
     "open_tunnel_stream",
     "TunnelOpening",
     "TunnelOutcome",
+    # ---- ports by name ----
+    "open_named_ports",
+    "open_named_port",
+    "NamedPort",
+    "TUNNEL_PORTS",
 ]

@@ -27,22 +27,12 @@ from ..exceptions import (
 from ..network import own_hosts
 from ._certificates import LeaseCertificate, check_certificate
 from ._child import CarrierChild
+from ._places import Place
 from ._values import Measured, TunnelStatistics
 
 log = get_logger(__name__)
 
 _WILDCARDS: Final = {"0.0.0.0": False, "::": True}  # noqa: S104 - Named, not bound.
-
-
-@attrs.frozen
-class Place:
-    """Where a far end listens: an IP address and a port."""
-
-    host: str
-    port: int
-
-    def __str__(self) -> str:
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
 class _End:

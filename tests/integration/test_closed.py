@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
+import pytest
 from integration.programs import Program, Programs, free_port, limit
+from integration.tunnel_targets import echoed, open_echo, port_of
 
 from punch.cli import ExitCode
 
@@ -30,8 +34,8 @@ class Machine:
         assert found.code == code, found
         return found.out.strip()
 
-    def listener(self) -> Program:
-        return self.programs.listener(**self.variables)
+    def listener(self, **variables: str) -> Program:
+        return self.programs.listener(**self.variables, **variables)
 
     def asks(self, other: Machine) -> int:
         """The exit code of a dialer that asks for the model of *other*."""
@@ -42,12 +46,25 @@ class Machine:
         ).code
 
 
+@pytest.fixture
+def stack() -> Iterator[ExitStack]:
+    """What is opened in a test and closed after it."""
+    with ExitStack() as opened:
+        yield opened
+
+
 @limit(120)
-def test_two_machines_meet_by_an_invite_alone_and_part_by_a_removal(programs: Programs) -> None:
-    """Neither knows the other's bootstrap, and no program is told of the namespace."""
+def test_two_machines_meet_by_an_invite_alone_and_part_by_a_removal(
+    programs: Programs, stack: ExitStack
+) -> None:
+    """Neither knows the other's bootstrap, and no program is told of the namespace.
+
+    A port that one lets members reach is reached by the other, until it is none.
+    """
     attic, laptop = Machine(programs, "attic"), Machine(programs, "laptop")
     full = attic.punch("namespace", "create", "home", "--called", "attic")
-    attic.listener()
+    port = stack.enter_context(open_echo())
+    attic.listener(PUNCH_TUNNEL_PORTS=f"echo={port}")
     code = Path(programs.folder / "code")
     attic.punch("invite", "--file", str(code), "--name", "laptop")
     assert laptop.punch("join", "--file", str(code)) == full
@@ -55,8 +72,13 @@ def test_two_machines_meet_by_an_invite_alone_and_part_by_a_removal(programs: Pr
     second = laptop.listener()
     assert (attic.asks(laptop), laptop.asks(attic)) == (0, 0)
     assert "laptop" in attic.punch("members")
+    tunnel = programs.start_punch("tunnel", "--to", "attic", "--port", "echo", **laptop.variables)
+    at = port_of(tunnel)
+    assert echoed(at) == b"hello"
 
     attic.punch("members", "remove", "laptop")
+    tunnel.wait_for("the tunnel is lost", 10)
+    assert echoed(at) == b""
     assert laptop.asks(attic) != 0
     assert attic.asks(laptop) != 0
     assert second.process.poll() is None

@@ -65,8 +65,10 @@ class TunnelTarget:
     is_allowed: Callable[[int], bool] = lambda port: True
     """Asked again before each connection."""
 
-    scopes: set[trio.CancelScope] = attrs.field(factory=set, eq=False)
-    """Of the streams that lead there now."""
+    scopes: dict[trio.CancelScope, tuple[PeerId, TunnelOpening]] = attrs.field(
+        factory=dict, eq=False
+    )
+    """Of the streams that lead there now, with who opened each."""
 
     counts: Counter[PeerId] = attrs.field(factory=Counter, eq=False)
     """How many of these each peer has."""
@@ -117,6 +119,15 @@ class TunnelDoor:
             for scope in target.scopes:
                 scope.cancel()
 
+    def judge_again(self, ends: Callable[[TunnelOutcome], bool]) -> None:
+        """End the streams of whom the judge refuses now, where *ends* says so of the refusal."""
+        for target in self._targets.values():
+            for scope, (peer_id, opening) in target.scopes.items():
+                refused = target.judge(peer_id, opening)
+                if refused is not None and ends(refused):
+                    log.warning("a tunnel is ended", peer=peer_id, rule=refused.refused)
+                    scope.cancel()
+
     # ---- a stream ----
 
     async def serve(self, stream: Stream) -> None:
@@ -152,7 +163,7 @@ class TunnelDoor:
             await say(stream, refused)
             return
         with trio.CancelScope() as scope:
-            target.scopes.add(scope)
+            target.scopes[scope] = (peer_id, opening)
             target.counts[peer_id] += 1
             try:
                 if opening.wants == "direct":
@@ -161,7 +172,7 @@ class TunnelDoor:
                     await say(stream, TunnelOutcome())
                     await self._carry(FramedStream(stream), target)
             finally:
-                target.scopes.discard(scope)
+                del target.scopes[scope]
                 target.counts[peer_id] -= 1
                 if not target.counts[peer_id]:
                     del target.counts[peer_id]
