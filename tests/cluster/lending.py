@@ -13,6 +13,7 @@ from punch._background import open_background
 from punch.access import Membership
 from punch.capability import PeerId
 from punch.cluster import Borrower, LentDevice
+from punch.cluster.borrowing import Reached
 from punch.cluster.leases import PROTOCOL, Leased, Surveyed, Tenancy
 from punch.cluster.worker import FarEnd, Lending, LendingDoor
 from punch.exceptions import BackendError, PeerUnreachable, RemoteProtocolError
@@ -144,7 +145,7 @@ class FakeTunnels:
         addresses: Sequence[str],
         leased: Leased,
         certificate: LeaseCertificate,
-    ) -> AsyncIterator[FakeNearEnd]:
+    ) -> AsyncIterator[Reached]:
         del worker, addresses
         shown, port = self.open.get(leased.certificate.decode(), (b"", 0))
         if shown != certificate.pem.encode():
@@ -152,7 +153,7 @@ class FakeTunnels:
         near = FakeNearEnd(port)
         self.nears.append(near)
         try:
-            yield near
+            yield Reached(near=near, carrier="direct")
         finally:
             near.is_closed = True
 

@@ -193,6 +193,7 @@ async def test_a_server_that_ends_ends_its_lease(autojump_clock: MockClock) -> N
             bench.lender.running[0].lost.set()
             await lease.lost.wait()
             assert lease.why == "the worker has ended the lease: the server has ended by itself"
+            await trio.sleep(1)
         assert bench.ended == ["server"]
         async with bench.take(bench.borrower("b1")):
             assert len(bench.lender.servers) == 2
@@ -204,8 +205,45 @@ async def test_a_far_end_that_is_lost_ends_the_lease(autojump_clock: MockClock) 
         async with bench.take(bench.borrower("b1")) as lease:
             bench.tunnels.fars[0].lost.set()
             await lease.lost.wait()
+            await trio.sleep(1)
             assert not bench.lender.running
         assert bench.ended == ["tunnel"]
+
+
+async def test_a_worker_says_why_before_the_tunnel_ends(autojump_clock: MockClock) -> None:
+    """A lease is lost by what its worker says, and not by what follows from it."""
+    async with open_bench() as bench, bench.take(bench.borrower("b1")) as lease:
+        near = bench.tunnels.nears[0]
+        near.why = "the other side has ended the lease"
+        near.lost.set()
+        await trio.sleep(0.1)
+        bench.lender.running[0].lost.set()
+        await lease.lost.wait()
+        assert lease.why == "the worker has ended the lease: the server has ended by itself"
+
+
+async def test_a_lease_that_is_lost_can_be_taken_anew_on_its_stream(
+    autojump_clock: MockClock,
+) -> None:
+    """At once, while the last server is being ended: the new one is nobody else's to end."""
+    async with open_bench() as bench:
+        stream = await bench.stream("b1")
+        await stream.send_all(encode_lease(OPENING))
+        await stream.send_all(encode_lease(wish()))
+        await trio.sleep(1)
+        bench.lender.running[0].lost.set()
+        await trio.sleep(0.1)
+        await stream.send_all(encode_lease(wish()))
+        await trio.sleep(0.2)
+        await stream.send_all(encode_lease(wish()))
+        await trio.sleep(1)
+        await stream.send_all(encode_lease(Look()))
+        await trio.sleep(0.1)
+        assert bench.ended == ["server"]
+        assert len(bench.lender.running) == 1
+        await stream.aclose()
+        names = [type(each).__name__ for each in await heard(stream)]
+        assert names == ["Admitted", "Leased", "LeaseEnded", "Refused", "Leased", "Looked"]
 
 
 async def test_a_tunnel_that_is_lost_loses_the_lease(autojump_clock: MockClock) -> None:

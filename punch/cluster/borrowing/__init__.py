@@ -2,7 +2,7 @@
 
 from ._borrower import DEFAULT_LEASE_SECONDS, Borrower, open_borrower
 from ._lease import Lease
-from ._parts import NearEnd, NearEnds
+from ._parts import NearEnd, NearEnds, Reached
 from ._values import WorkerFacts
 
 __all__ = [
@@ -13,4 +13,5 @@ __all__ = [
     "DEFAULT_LEASE_SECONDS",
     "NearEnds",
     "NearEnd",
+    "Reached",
 ]

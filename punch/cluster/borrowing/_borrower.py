@@ -153,7 +153,7 @@ class Borrower:
             fault = _fault_of(wish, leased)
             if fault is not None:
                 raise PeerFailed(f"lends other than it was asked for: {fault}", peer_id=peer_id)
-            near = await stack.enter_async_context(
+            reached = await stack.enter_async_context(
                 self._near_ends.open_near_end(
                     worker=peer_id,
                     addresses=tuple(addresses),
@@ -161,7 +161,7 @@ class Borrower:
                     certificate=certificate,
                 )
             )
-            lease = Lease(peer_id, leased, near, conversation, self._membership)
+            lease = Lease(peer_id, leased, reached, conversation, self._membership)
             nursery = await stack.enter_async_context(open_background())
             nursery.start_soon(lease.keep)
             stack.push_async_callback(lease.end)
@@ -257,4 +257,6 @@ async def open_borrower(
 
     """
     async with open_carrier() as carrier:
-        yield Borrower(node, CarrierNearEnds(carrier), namespace=namespace, membership=membership)
+        yield Borrower(
+            node, CarrierNearEnds(carrier, node), namespace=namespace, membership=membership
+        )

@@ -1,10 +1,12 @@
-"""The near ends of a borrower's leases: TLS over TCP, by the carrier of this process."""
+"""The near ends of a borrower's leases: TLS over TCP, or streams of the node where that fails."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 
+from ..._logs import get_logger
 from ...capability import PeerId
 from ...exceptions import (
     ConfigurationError,
@@ -13,9 +15,21 @@ from ...exceptions import (
     PeerUnreachable,
     RemoteProtocolError,
 )
-from ...network import parse_address
-from ...tunnels import Carrier, LeaseCertificate, NearEnd, Place
+from ...network import Node, parse_address
+from ...tunnels import (
+    Carrier,
+    LeaseCertificate,
+    NearEnd,
+    Place,
+    TunnelOpening,
+    open_near_stream,
+)
 from ..leases import Leased
+from ._parts import Reached
+
+log = get_logger(__name__)
+
+_PORT = re.compile("[0-9]{1,5}")
 
 
 class CarrierNearEnds:
@@ -23,11 +37,13 @@ class CarrierNearEnds:
 
     Args:
       carrier: The carrier.
+      node: Our own node, over whose streams the bytes go where no direct connection is possible.
 
     """
 
-    def __init__(self, carrier: Carrier) -> None:
+    def __init__(self, carrier: Carrier, node: Node) -> None:
         self._carrier = carrier
+        self._node = node
 
     @asynccontextmanager
     async def open_near_end(
@@ -37,9 +53,39 @@ class CarrierNearEnds:
         addresses: Sequence[str],
         leased: Leased,
         certificate: LeaseCertificate,
-    ) -> AsyncIterator[NearEnd]:
+    ) -> AsyncIterator[Reached]:
         """Reach the server of a lease; see `NearEnds`."""
+        try:
+            near, why = await self._direct(addresses, leased, certificate)
+            if near is not None:
+                async with near:
+                    yield Reached(near=near, carrier="direct")
+                return
+            if "stream" not in leased.carriers:
+                raise PeerUnreachable(f"its tunnel is not reached: {why}", peer_id=worker)
+            log.warning(
+                "a worker's tunnel is not reached, so its bytes go over a stream, which is slower",
+                worker=worker,
+                why=why,
+                remedy="let its port in on the worker's machine, see docs/lending.md",
+            )
+            opening = TunnelOpening(lease=leased.lease)
+            async with open_near_stream(
+                self._node, worker, tuple(addresses), opening, frames=True
+            ) as streams:
+                yield Reached(near=streams, carrier="stream")
+        except RemoteProtocolError as error:
+            raise PeerFailed(f"has no tunnel: {error}", peer_id=worker) from None
+        except NotPermitted as error:
+            raise PeerFailed(f"refuses its own tunnel: {error}", peer_id=worker) from None
+
+    async def _direct(
+        self, addresses: Sequence[str], leased: Leased, certificate: LeaseCertificate
+    ) -> tuple[NearEnd | None, str]:
+        """The near end of a direct tunnel, or why there is none."""
         places = places_of(leased.addresses, addresses)
+        if "direct" not in leased.carriers or not places:
+            return None, "it names no port at its own addresses"
         try:
             near = await self._carrier.open_near(
                 places,
@@ -47,17 +93,9 @@ class CarrierNearEnds:
                 trusted_pem=leased.certificate.decode("ascii", "replace"),
                 frames=True,
             )
-        except RemoteProtocolError as error:
-            raise PeerFailed(f"has no tunnel: {error}", peer_id=worker) from None
         except (NotPermitted, PeerUnreachable) as error:
-            said = ", ".join(map(str, places)) or "no address"
-            raise PeerUnreachable(
-                f"its tunnel is not reached at {said}: {error}; is its port open there?",
-                peer_id=worker,
-                why=getattr(error, "why", None),
-            ) from None
-        async with near:
-            yield near
+            return None, f"at {', '.join(map(str, places))}: {error}"
+        return near, ""
 
 
 def places_of(tunnel: Sequence[str], addresses: Sequence[str]) -> list[Place]:
@@ -78,6 +116,12 @@ def places_of(tunnel: Sequence[str], addresses: Sequence[str]) -> list[Place]:
     for text in tunnel:
         host, _, port = text.rpartition(":")
         host = host.removeprefix("[").removesuffix("]")
-        if host in hosts and port.isdecimal() and len(port) <= 5 and 0 < int(port) < 1 << 16:
+        if (
+            host in hosts
+            and port.isascii()
+            and port.isdecimal()
+            and len(port) < 6
+            and 0 < int(port) < 1 << 16
+        ):
             found.append(Place(host, int(port)))
     return found

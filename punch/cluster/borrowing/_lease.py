@@ -15,7 +15,7 @@ from ...tunnels import Measured, TunnelStatistics
 from ...wire import quoted
 from ..leases import End, Leased, LeaseEnded, Look, Looked, Renew, Renewed
 from ._conversation import Conversation
-from ._parts import NearEnd
+from ._parts import Reached
 
 log = get_logger(__name__)
 
@@ -23,6 +23,9 @@ log = get_logger(__name__)
 RENEWALS = 3
 
 RENEW_SECONDS = 5.0
+
+# For the worker's word of why a tunnel has ended, which goes another way than its bytes.
+WHY_SECONDS = 0.25
 LOOK_SECONDS = 2.0
 
 # For the worker to end its server; a lease that is not ended so ends with its stream.
@@ -36,7 +39,7 @@ class Lease:
         self,
         worker: PeerId,
         leased: Leased,
-        near: NearEnd,
+        reached: Reached,
         conversation: Conversation,
         membership: Membership | None,
     ) -> None:
@@ -48,14 +51,16 @@ class Lease:
         """Bytes that are lent."""
         self.devices = leased.devices
         """The worker's devices, in the order in which the head sees them."""
-        self.endpoint = f"127.0.0.1:{near.port}"
+        self.carrier = reached.carrier
+        """How the bytes travel: ``direct``, or ``stream`` where no port of it is reached."""
+        self.endpoint = f"127.0.0.1:{reached.near.port}"
         """What `llama-server --rpc` connects to."""
         self.lost = trio.Event()
         """Set when the lease is lost: the worker has ended it, or it or its tunnel is gone."""
         self.why: str | None = None
         """Why it is lost, in a sentence; `None` until then."""
         self._seconds = leased.seconds
-        self._near = near
+        self._near = reached.near
         self._conversation = conversation
         self._membership = membership
         self._chain = b"" if membership is None else membership.chain()
@@ -100,6 +105,10 @@ class Lease:
 
     async def _watch_tunnel(self) -> None:
         await self._near.lost.wait()
+        # A worker that ends a lease says why, and closes the tunnel.
+        with trio.move_on_after(WHY_SECONDS):
+            await self._conversation.over.wait()
+            return
         self._lose(f"the tunnel is lost: {self._near.why or 'nobody says why'}")
 
     async def _renew(self) -> None:

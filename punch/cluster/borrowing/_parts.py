@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
+import attrs
 import trio
 
 from ...capability import PeerId
@@ -48,6 +49,17 @@ class NearEnd(Protocol):
         ...
 
 
+@attrs.frozen(kw_only=True)
+class Reached:
+    """The server of a lease, reached."""
+
+    near: NearEnd
+    """The near end of its tunnel."""
+
+    carrier: str
+    """How the bytes travel: ``direct`` or ``stream``."""
+
+
 class NearEnds(Protocol):
     """Opens the near ends of tunnels."""
 
@@ -58,7 +70,7 @@ class NearEnds(Protocol):
         addresses: Sequence[str],
         leased: Leased,
         certificate: LeaseCertificate,
-    ) -> AbstractAsyncContextManager[NearEnd]:
+    ) -> AbstractAsyncContextManager[Reached]:
         """Reach the server of a lease.
 
         Args:

@@ -1,15 +1,19 @@
-"""The far ends of a worker's leases: TLS over TCP, at the addresses where the node listens."""
+"""The far ends of a worker's leases: TLS over TCP, and streams of the node for where that fails."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 
+from ..._logs import get_logger
 from ...capability import PeerId
-from ...exceptions import ConfigurationError, RemoteProtocolError
+from ...exceptions import AddressUnavailable, ConfigurationError, RemoteProtocolError
 from ...network import Node, own_hosts, parse_address
-from ...tunnels import Carrier, Place, make_certificate
+from ...tunnels import Carrier, Place, door_of, make_certificate
+from ..leases import MAX_TUNNEL_ADDRESSES
 from ._parts import FarEnd
+
+log = get_logger(__name__)
 
 # A firewall has a rule for a port, so tunnels have ports that stay: beside those of listeners, and
 # registered for nothing. A worker has one lease at a time, and so one tunnel.
@@ -37,37 +41,51 @@ class CarrierFarEnds:
     @property
     def carriers(self) -> frozenset[str]:
         """How bytes may travel."""
-        return frozenset({"direct"})
+        return frozenset({"direct", "stream"})
 
     @asynccontextmanager
     async def open_far_end(
         self, *, lease: str, borrower: PeerId, certificate: bytes, port: int
     ) -> AsyncIterator[FarEnd]:
         """Lead the borrower to *port*; see `FarEnds`."""
-        del lease, borrower
         try:
             trusted = certificate.decode("ascii")
         except UnicodeDecodeError:
             raise RemoteProtocolError("the certificate is no PEM") from None
         own = make_certificate()
-        hosts, forwarded = self._hosts()
-        self._carrier.allow(port)
-        try:
-            async with await self._carrier.open_far(
-                hosts, self._ports, certificate=own, trusted_pem=trusted, target=port
-            ) as far:
-                places = [*far.addresses]
-                # A router's address that forwards to this machine forwards this port too, or the
-                # borrower finds that it does not.
-                places += [Place(host, places[0].port) for host in forwarded if places]
-                yield FarEnd(
-                    certificate=own.pem.encode("ascii"),
-                    addresses=tuple(map(str, places)),
-                    carriers=self.carriers,
-                    lost=far.lost,
+        async with AsyncExitStack() as stack:
+            # Where no port can be reached from outside, the bytes go where the lease was agreed.
+            await stack.enter_async_context(
+                door_of(self._node).lend(
+                    lease, borrower=borrower, port=port, is_allowed=lambda asked: asked == port
                 )
-        finally:
-            self._carrier.forbid(port)
+            )
+            self._carrier.allow(port)
+            stack.callback(self._carrier.forbid, port)
+            hosts, forwarded = self._hosts()
+            try:
+                far = await self._carrier.open_far(
+                    hosts, self._ports, certificate=own, trusted_pem=trusted, target=port
+                )
+            except AddressUnavailable as error:
+                log.warning(
+                    "no port for the tunnel: its bytes go over streams of the node, slower",
+                    ports=f"{self._ports[0]} to {self._ports[-1]}",
+                    why=str(error),
+                )
+                yield FarEnd(carriers=frozenset({"stream"}))
+                return
+            await stack.enter_async_context(far)
+            places = [*far.addresses]
+            # A router's address that forwards to this machine forwards this port too, or the
+            # borrower finds that it does not.
+            places += [Place(host, places[0].port) for host in forwarded if places]
+            yield FarEnd(
+                certificate=own.pem.encode("ascii"),
+                addresses=tuple(map(str, places[:MAX_TUNNEL_ADDRESSES])),
+                carriers=self.carriers,
+                lost=far.lost,
+            )
 
     def _hosts(self) -> tuple[list[str], list[str]]:
         """Where to listen, and where else the machine is reached: both as IP addresses."""

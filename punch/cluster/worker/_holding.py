@@ -31,7 +31,7 @@ SURVEY_SECONDS = 1.0
 START_SECONDS = 30.0
 
 Over = Callable[[Ending], Awaitable[None]]
-"""Is told that a lease has ended, and its server is gone."""
+"""Is told once that a lease has ended; if its borrower has ended it, when its server is gone."""
 
 
 @attrs.define(eq=False)
@@ -52,11 +52,25 @@ class Tenure:
     cleared: trio.Event = attrs.field(factory=trio.Event)
     """Set when its server is gone, and its borrower was told."""
 
+    is_told: bool = False
+    """Whether its borrower was told of its end."""
+
+    @property
+    def is_given_back(self) -> bool:
+        """Whether its borrower has ended it."""
+        return self.ending is not None and self.ending.why == "end"
+
     def end(self, ending: Ending | None) -> None:
         """Have it end, if the desk has ended it."""
         if ending is not None:
             self.ending = ending
             self.ended.set()
+
+    async def tell(self) -> None:
+        """Tell its borrower that it has ended, unless that was told."""
+        if not self.is_told and self.ending is not None:
+            self.is_told = True
+            await self.over(self.ending)
 
 
 class Holding:
@@ -144,8 +158,7 @@ class Holding:
             if tenure.far is not None and tenure.ending is not None:
                 self._ended(tenure.ending)
             tenure.begun.set()
-        assert tenure.ending is not None
-        await tenure.over(tenure.ending)
+        await tenure.tell()
         tenure.cleared.set()
 
     async def _open(self, tenure: Tenure, patience: trio.CancelScope) -> None:
@@ -175,6 +188,9 @@ class Holding:
             tenure.begun.set()
             self._took(tenure.tenancy)
             await self._watch(tenure)
+            if not tenure.is_given_back:
+                # At once, so that it is known why the tunnel ends.
+                self._nursery.start_soon(tenure.tell)
 
     def _fail(self, tenure: Tenure, rule: str, why: str) -> None:
         """Note that a lease could not be opened, or that its parts broke."""
