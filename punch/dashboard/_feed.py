@@ -41,6 +41,7 @@ from ..routing import Policy
 from ._requests import ShownRequests
 from ._rows import Row, event_row, peer_row
 from ._series import MINUTE_SECONDS
+from ._splits import SPLIT_EVENTS, ShownSplits, SplitEvent
 from ._stories import Stories
 
 log = get_logger(__name__)
@@ -150,7 +151,7 @@ class Feed:
     A subscriber of `KINDS`, and of `PromptRead` if questions are to be shown.
     """
 
-    KINDS = (RequestStarted, RequestChanged, RequestEnded, LineMade, Logged)
+    KINDS = (RequestStarted, RequestChanged, RequestEnded, LineMade, Logged, *SPLIT_EVENTS)
 
     def __init__(
         self,
@@ -179,6 +180,7 @@ class Feed:
         self._event_serial = 0
         self._logs: deque[_Kept] = deque(maxlen=MAX_LOGS)
         self._stories = Stories()
+        self._splits = ShownSplits(self._bump)
         self._subscriber: Subscriber | None = None
         self._missed = 0
 
@@ -198,6 +200,8 @@ class Feed:
             self._logs.append(_Kept(version=self._bump(), row=dict(event.line)))
         elif isinstance(event, PromptRead) and self.show_prompts:
             self._requests.ask(event.request, event.text)
+        elif isinstance(event, SplitEvent) and (row := self._splits.hear(event)) is not None:
+            self._add_event(self._wall(), row)
 
     def lose(self, count: int) -> None:
         """Count lost events, and end the requests whose end may have been among them."""
@@ -312,6 +316,7 @@ class Feed:
             }
         if self._members_version > version or version == 0:
             data["members"] = list(self._peers)
+        data["splits"] = self._splits.since(version)
         data["peers"] = [kept.row for kept in self._peers.values() if kept.version > version]
         data["requests"] = self._requests.since(version)
         newest = list(self._events)[-MAX_EVENTS if version == 0 else -MAX_NEW_EVENTS :]

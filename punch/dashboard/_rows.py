@@ -223,6 +223,7 @@ def event_row(entry: Entry) -> Row:
             "unit": short_word(entry.unit),
             "able": sum(w.removed_by is None for w in entry.weighed),
             "of": len(entry.weighed) + entry.left_out,
+            "starts": bool(entry.chosen and entry.weighed and entry.weighed[0].start),
         }
     if isinstance(entry, Attempted):
         return {

@@ -229,6 +229,99 @@ def test_a_peer_shows_its_lanes_as_they_come_and_go(gateway: Gateway) -> None:
         expect(page.locator(".peer-card")).to_be_visible()
 
 
+SPLIT = """
+import os, sys
+import trio
+from punch.dashboard import dashboard_routes, live_routes, open_feed
+from punch.events import (
+    Bus, HeldLayers, PlanChanged, SplitLoading, SplitReady, WorkerConnected, WorkerLost,
+)
+from punch.gateway import GatewayParts, GatewaySettings, open_gateway
+from punch.dialer import open_router
+
+def plan(*workers):
+    held = [HeldLayers(worker="", device="CPU", first=0, layers=4, bytes=40 << 20)]
+    for number, worker in enumerate(workers):
+        held.append(HeldLayers(worker=worker, device="CPU", first=4 + 13 * number, layers=13,
+                               bytes=130 << 20, token_bytes=7 << 10))
+    return PlanChanged(at=0.0, split="split-1", model="smollm2", layers=tuple(held),
+                       output_on_head=True, decode_rate=31.5, first_token=0.4,
+                       left_out=("cid: it lends nothing now",))
+
+STEPS = {
+    "plan": [plan("ann", "bob")],
+    "load": [SplitLoading(at=0.0, split="split-1", model="smollm2", progress=0.43)],
+    "ready": [
+        WorkerConnected(at=0.0, split="split-1", worker="ann", bytes=130 << 20),
+        WorkerConnected(at=0.0, split="split-1", worker="bob", bytes=130 << 20),
+        SplitReady(at=0.0, split="split-1", model="smollm2", seconds=3.5),
+    ],
+    "lost": [WorkerLost(at=0.0, split="split-1", worker="bob", why="its tunnel ended")],
+    "anew": [plan("ann")],
+}
+
+async def main():
+    events = Bus()
+    async with (
+        open_router(bootstrap=os.environ["PUNCH_BOOTSTRAP"], events=events) as router,
+        open_feed(router, events=events) as feed,
+        open_gateway(router, GatewayParts(
+            settings=GatewaySettings(port=0), events=events,
+            routes=(*dashboard_routes(feed), *live_routes(feed, events)),
+        )) as gateway,
+    ):
+        print(gateway.url, flush=True)
+        while line := await trio.to_thread.run_sync(sys.stdin.readline):
+            for event in STEPS[line.strip()]:
+                events.publish(event)
+        feed.close()
+
+trio.run(main)
+"""
+
+
+@limit(120)
+def test_a_split_shows_who_holds_what_how_far_it_is_and_whom_it_lost(
+    programs: Programs, browser: Browser
+) -> None:
+    """As a picture and in words, live; and on a narrow screen too."""
+    programs.bootstrap()
+    script = programs.start_script(SPLIT)
+    url = script.wait_until(lambda: script.out.strip(), "address")
+    gateway = Gateway(programs, script, url, browser)
+    with gateway.page() as page:
+        section = page.get_by_role("region", name="Split over several machines")
+        expect(section).to_be_hidden()
+        script.write("plan\n")
+        expect(section.locator(".split-block")).to_have_count(3)
+        expect(section.locator(".split-parts li").nth(1)).to_contain_text(
+            "ann layers 4 to 16 on CPU: 130 MiB, 7 KiB a token over its link"
+        )
+        expect(section).to_contain_text("predicted 31.5 tokens/s · first token 400 ms")
+        expect(section).to_contain_text("Not in it: cid: it lends nothing now.")
+        script.write("load\n")
+        expect(section).to_contain_text("loading, 43 %")
+        expect(section.get_by_role("progressbar")).to_have_attribute("aria-valuenow", "43")
+        script.write("ready\n")
+        expect(section).to_contain_text("answers")
+        expect(section.get_by_role("progressbar")).to_be_hidden()
+        script.write("lost\n")
+        expect(section).to_contain_text("lost a worker")
+        expect(section.locator(".split-block[data-state=lost]")).to_have_count(1)
+        happenings = page.locator(".happenings")
+        expect(happenings).to_contain_text("bob was lost by smollm2 its tunnel ended")
+        expect(page.locator("#announcer")).to_contain_text("bob was lost by smollm2")
+        script.write("anew\n")
+        expect(section.locator(".split-block")).to_have_count(2)
+        expect(happenings).to_contain_text("smollm2 has another plan: 1 worker")
+        if given := os.environ.get("PUNCH_SCREENSHOTS"):
+            page.screenshot(path=Path(given) / "split.png")
+    with gateway.page(width=390, height=800) as page:
+        expect(page.locator(".split-block")).to_have_count(2)
+        wide = page.evaluate("document.documentElement.scrollWidth - innerWidth")
+        assert wide <= 0
+
+
 @limit(180)
 def test_a_chat_goes_on_when_its_peer_is_killed_and_the_story_says_why(gateway: Gateway) -> None:
     """A visible seam in the text, who went on from where, and both decisions opened up."""

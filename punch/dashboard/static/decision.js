@@ -69,7 +69,7 @@ function candidates(decided, able) {
         ...able.slice(0, MOST_ROWS).map((one, index) =>
           h(
             "tr",
-            { "data-chosen": index === place },
+            { "data-chosen": index === place, title: one.start?.offer.plan || null },
             h("th", { scope: "row" }, peerMark(one.peer.peer_id), mark(one, index === place, one === next)),
             h("td", { class: "num" }, h("strong", null, score(sum(one.terms)))),
             h("td", null, termsBar(one, columns, most)),
@@ -86,6 +86,7 @@ function mark(one, chosen, next) {
   const marks = [];
   if (chosen) marks.push(h("span", { class: "tag tag-chosen" }, icon("check"), "chosen"));
   if (next) marks.push(h("span", { class: "tag" }, icon("next"), "next"));
+  if (one.start) marks.push(h("span", { class: "tag", title: one.start.offer.plan || null }, icon("clock"), one.start.is_under_way ? "starts" : "to be started"));
   if (one.hot) marks.push(h("span", { class: "tag tag-hot", title: "It has a longer queue than most, and gave way" }, "hot"));
   return h("span", { class: "tags" }, ...marks);
 }

@@ -1,7 +1,7 @@
 // What happened, in sentences: the decision log's lines, and peers that come and go.
 
 import { h } from "./dom.js";
-import { clock, peerName, plural, score, seconds } from "./format.js";
+import { bytes, clock, peerName, plural, rate, score, seconds } from "./format.js";
 import { icon } from "./icons.js";
 import { peerMark, requestLink, words } from "./marks.js";
 
@@ -25,6 +25,15 @@ const OUTCOMES = {
   deadline: "ran out of time",
 };
 
+const OF_STARTS = {
+  success: "was started",
+  cancelled: "was not waited for any more",
+  backend_failed: "could not be started",
+};
+
+/** What became of a wait for a start. @param {string} outcome */
+export const startWords = (outcome) => OF_STARTS[outcome] ?? outcomeWords(outcome);
+
 /** What came of asking a peer. @param {string} outcome */
 export const outcomeWords = (outcome) => OUTCOMES[outcome] ?? `ended with ${words(outcome)}`;
 
@@ -36,6 +45,7 @@ export function levelOf(event) {
   if (event.kind === "attempted" && !["success", "cancelled"].includes(event.outcome)) return "warning";
   if (event.kind === "ended" && !["success", "cancelled"].includes(event.status)) return "error";
   if (event.kind === "decided" && !event.peer) return "warning";
+  if (event.kind === "split") return event.what === "lost" ? "warning" : ["lent", "returned", "connected"].includes(event.what) ? "debug" : "info";
   if (event.kind === "left" || event.kind === "dropped") return "warning";
   return event.kind === "attempted" ? "debug" : "info";
 }
@@ -58,14 +68,40 @@ export function sentence(event) {
       return [peer(), " is gone"];
     case "decided":
       if (!event.peer) return [`nobody could be asked, of ${plural(event.of, "peer")}`];
-      return [peer(), ` ${reasonWords(event.reason)}`, ...(event.score === null ? [] : [h("span", { class: "hint" }, ` ${scored(event)}, of ${event.of}`)])];
+      return [peer(), event.starts ? " is to be started first" : ` ${reasonWords(event.reason)}`, ...(event.score === null ? [] : [h("span", { class: "hint" }, ` ${scored(event)}, of ${event.of}`)])];
     case "attempted":
-      return [peer(), ` ${outcomeWords(event.outcome)} after ${seconds(event.seconds)}`, event.tokens ? `, ${plural(event.tokens, "token")}` : "", ...(event.error ? [h("span", { class: "hint" }, ` ${withoutPeer(event.error, event.peer)}`)] : [])];
+      return [peer(), ` ${event.reason === "start" ? startWords(event.outcome) : outcomeWords(event.outcome)} after ${seconds(event.seconds)}`, event.tokens ? `, ${plural(event.tokens, "token")}` : "", ...(event.error ? [h("span", { class: "hint" }, ` ${withoutPeer(event.error, event.peer)}`)] : [])];
+    case "split":
+      return splitSentence(event);
     case "ended":
       if (event.status !== "success") return [`ended with ${words(event.status)} after ${seconds(event.seconds)}`, ...(event.error ? [h("span", { class: "hint" }, ` ${event.error}`)] : [])];
       return [`done in ${seconds(event.seconds)}`, event.tokens === null ? "" : `, ${plural(event.tokens, "token")}`, event.segments > 1 ? ` in ${event.segments} parts` : ""];
     default:
       return [`${plural(event.count, "line")} of the decision log could not be kept`];
+  }
+}
+
+/** What became of a split. @param {Happening} event @returns {(Node|string)[]} */
+function splitSentence(event) {
+  const model = event.model ?? "a model";
+  const worker = () => peerMark(event.worker ?? null);
+  const why = event.why ? h("span", { class: "hint" }, ` ${event.why}`) : "";
+  switch (event.what) {
+    case "begun":
+      return [`${model} is to be split over several machines`];
+    case "planned":
+    case "replanned":
+      return [`${model} ${event.what === "planned" ? "has a plan" : "has another plan"}: ${plural(event.workers, "worker")}`, event.decode === null ? "" : h("span", { class: "hint" }, ` predicted ${rate(event.decode)} tokens/s`)];
+    case "ready":
+      return [`${model} answers, split, after ${seconds(event.seconds)}`];
+    case "connected":
+      return [worker(), ` holds its layers of ${model}`, h("span", { class: "hint" }, ` ${bytes(event.bytes)}`)];
+    case "lost":
+      return [worker(), ` was lost by ${model}`, why];
+    case "lent":
+      return [worker(), ` lends ${bytes(event.bytes)} to ${model}`];
+    default:
+      return [worker(), ` lends nothing to ${model} any more`, why];
   }
 }
 
@@ -98,6 +134,7 @@ export const isContinuation = (event) => event.kind === "decided" && event.reaso
 export function spoken(event) {
   if (event.kind === "joined") return `Peer ${peerName(event.peer ?? null)} joined`;
   if (event.kind === "left") return `Peer ${peerName(event.peer ?? null)} is gone`;
+  if (event.kind === "split" && ["lost", "ready", "replanned"].includes(event.what)) return plainSentence(event);
   if (isContinuation(event)) return `Peer ${peerName(event.peer ?? null)} goes on with an answer`;
   return null;
 }

@@ -7,6 +7,7 @@ import { happeningLine } from "./happenings.js";
 import { outcome, partsOf, peerMark, requestLink, sectionHead, segmentBar } from "./marks.js";
 import { newcomersSection } from "./newcomers.js";
 import { peersSection } from "./peers.js";
+import { splitsSection } from "./splits.js";
 
 // Rows of the two lists; the views behind them have the rest.
 const MOST_LIVE = 8;
@@ -18,6 +19,7 @@ export function overview(root, store, tell) {
   const stats = statsStrip(store);
   const newcomers = newcomersSection(store, tell);
   const peers = peersSection(store);
+  const splits = splitsSection(store);
   const charts = chartsSection(store);
   const live = liveSection(store);
   const happenings = happeningsSection(store);
@@ -27,6 +29,7 @@ export function overview(root, store, tell) {
     newcomers.node,
     stats.node,
     peers.node,
+    splits.node,
     charts.node,
     h("div", { class: "pair" }, live.node, happenings.node),
   );
@@ -38,6 +41,7 @@ export function overview(root, store, tell) {
       if (about.punch) setText(sub, `policy ${about.policy}${about.strict ? ", strict" : ""} · up ${span(store.now() - about.began)} · punch ${about.punch}`);
       stats.update();
       if (changed.has("peers") || changed.has("requests") || changed.has("about")) peers.update();
+      if (changed.has("splits") || changed.has("peers")) splits.update();
       if (changed.has("events")) happenings.update();
       live.update();
     },

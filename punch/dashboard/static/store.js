@@ -40,6 +40,8 @@ export class Store {
     this.trouble = null;
     /** @type {{id: string, why: string}[]} */
     this.unreachable = [];
+    /** @type {import("./types.js").Split[]} */
+    this.splits = [];
   }
 
   /** The gateway's clock, in seconds since 1970. */
@@ -57,7 +59,7 @@ export class Store {
     const changed = new Set(["totals", "live"]);
     if (kind === "snapshot") {
       this.clear();
-      for (const name of ["about", "peers", "requests", "events", "logs", "points"]) changed.add(name);
+      for (const name of ["about", "peers", "requests", "events", "logs", "points", "splits"]) changed.add(name);
     }
     this.ahead = frame.time - Date.now() / 1000;
     if (frame.about) this.about = frame.about;
@@ -65,6 +67,10 @@ export class Store {
     for (const row of frame.requests ?? []) {
       this.requests.set(row.n, row);
       changed.add("requests");
+    }
+    if (frame.splits) {
+      this.splits = frame.splits;
+      changed.add("splits");
     }
     this.live = new Set(frame.live);
     this.totals = frame.totals;

@@ -4,7 +4,7 @@ import { announce } from "./announce.js";
 import { decisionDetails } from "./decision.js";
 import { h, replace, setText } from "./dom.js";
 import { count, moment, plural, seconds } from "./format.js";
-import { outcomeWords, withoutPeer } from "./happenings.js";
+import { outcomeWords, startWords, withoutPeer } from "./happenings.js";
 import { icon } from "./icons.js";
 import { outcome, partsOf, peerMark, segmentBar, words } from "./marks.js";
 import { speedOf } from "./requests.js";
@@ -208,7 +208,7 @@ function timeline(lines, decisions, store) {
 function step(line, isFirst, store) {
   if (line.kind === "decided") return decisionDetails(line, isFirst);
   if (line.kind === "attempted") {
-    const text = [` ${outcomeWords(line.outcome)} after ${seconds(line.seconds)}`];
+    const text = [` ${line.reason === "start" ? startWords(line.outcome) : outcomeWords(line.outcome)} after ${seconds(line.seconds)}`];
     if (line.tokens || line.characters) text.push(`: ${plural(line.tokens, "token")}, ${plural(line.characters, "character")}`);
     if (line.first_text !== null && line.first_text !== undefined) text.push(`, first after ${seconds(line.first_text)}`);
     return h("p", null, peerMark(line.peer_id), text.join(""), line.error && h("span", { class: "hint block" }, withoutPeer(line.error, line.peer_id)));

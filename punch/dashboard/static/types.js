@@ -102,6 +102,33 @@
  * @property {Day[]} days oldest first, those in which it was used
  */
 
+/**
+ * @typedef {object} SplitPart what one device holds; see punch/dashboard/_splits.py
+ * @property {?string} worker null for the head itself
+ * @property {string} device
+ * @property {number} first its first layer
+ * @property {number} layers how many
+ * @property {number} bytes
+ * @property {number} token_bytes over the link to it, for each token
+ * @property {?string} state lent, holds or lost
+ */
+
+/**
+ * @typedef {object} Split
+ * @property {string} id
+ * @property {?string} model
+ * @property {string} state planning, loading, ready, lost or over
+ * @property {?number} progress 0 to 1 while it loads
+ * @property {?number} seconds that its last start took
+ * @property {number} starts
+ * @property {?number} decode tokens a second, predicted
+ * @property {?number} first seconds to the first token, predicted
+ * @property {boolean} output_on_head
+ * @property {SplitPart[]} parts in the order in which a token passes them
+ * @property {number} more_parts
+ * @property {string[]} left_out workers that hold nothing, with the reason
+ */
+
 /** @typedef {{n: number, time: number, kind: string, id?: string, peer?: ?string, [more: string]: any}} Happening */
 
 /** @typedef {{time: number, level: string, logger: string, event: string, fields: Object<string, string>}} LogLine */
@@ -114,6 +141,7 @@
  * @property {Peer[]} [peers]
  * @property {RequestRow[]} [requests]
  * @property {Happening[]} [events]
+ * @property {Split[]} [splits] all of them, if any has changed
  * @property {LogLine[]} [logs]
  * @property {Point[]} [points]
  * @property {number[]} live
