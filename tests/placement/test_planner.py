@@ -28,6 +28,7 @@ from punch.placement import (
     Refused,
     Share,
     Solo,
+    Speculation,
     Wants,
     describe,
     plan,
@@ -201,6 +202,8 @@ def test_a_plan_is_worth_what_it_predicts(
             speculation=found.speculation,
         )
         assert found.considered[0].seconds == found.prediction.seconds
+        assert (found.speculation is None) is (found.prediction.gain == 1.0)
+        assert found.speculation is None or found.prediction.gain >= 1.1
 
 
 def every_cut(layers: int, shares: int) -> Iterator[list[range]]:
@@ -367,6 +370,25 @@ def test_the_output_is_on_the_head_when_its_logits_cost_more() -> None:
     assert not planned(EIGHT, fast, wants).output_on_head
 
 
+def test_guessing_that_gains_little_is_left_alone() -> None:
+    """Between nothing and a tenth: text that never repeats itself would lose that."""
+    link = Link(rtt=0.012, rate=1e9)
+    slow = [worker("a", 10**9, link=link, bandwidth=6e9, compute=2e10)]
+    wants = Wants(context_tokens=2048, mix=Mix(prompt_tokens=20))
+    gains = [
+        predict(
+            SMOL,
+            [Share(device="a/GPU", layers=range(30), weights=0, kv=0)],
+            devices=slow,
+            wants=wants,
+            speculation=Speculation(draft=draft),
+        ).gain
+        for draft in (4, 8, 16)
+    ]
+    assert 1.0 < max(gains) < 1.1
+    assert planned(SMOL, slow, wants).speculation is None
+
+
 def test_guessing_pays_where_round_trips_are_most_of_a_token() -> None:
     """And is left alone where nothing is gained, or the user does not want it."""
     slow = {"bandwidth": 6e9, "compute": 2e10}
@@ -498,7 +520,10 @@ def test_a_tensor_split_that_cannot_be_had_is_refused_by_name() -> None:
 def test_at_least_so_many_workers_hold_layers() -> None:
     """Two where one would be faster; a refusal where there are not so many."""
     devices = [worker(each) for each in "abc"]
-    assert len(planned(EIGHT, devices, Wants(min_workers=2)).workers) == 2
+    answers = Wants(mix=Mix(prompt_tokens=20, answer_tokens=500))
+    for least in (0, 1, 2, 3):
+        found = planned(EIGHT, devices, attrs.evolve(answers, min_workers=least))
+        assert len(found.workers) == max(1, least)
     refused = plan(EIGHT, devices, Wants(min_workers=4))
     assert isinstance(refused, Refused)
     assert (refused.word, refused.needed, refused.had) == ("too_few_workers", 4, 3)
