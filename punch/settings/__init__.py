@@ -65,6 +65,7 @@ from ._table import (
     LAN,
     LAN_INTERFACES,
     LEVELS,
+    LISTENER_IDENTITY,
     LOG_LEVEL,
     SECTIONS,
     SETTINGS,
@@ -131,6 +132,7 @@ __all__ = [
     "LAN_INTERFACES",
     "LOG_LEVEL",
     "DIALER_IDENTITY",
+    "LISTENER_IDENTITY",
     "find_setting",
     # the file
     "SettingsFile",

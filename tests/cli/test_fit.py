@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import attrs
 import pytest
+import trio
+import trio.testing
 from gguf_writer import tiny
 from layouts import SMOL, make_layout
 
-from punch.capability import Gpu
+from punch.capability import Gpu, PeerId
 from punch.cli import ExitCode
 from punch.cli.commands import models
+from punch.cli.splits._asked import survey_all
 from punch.cli.splits._fitting import Here, Told, fit
+from punch.cluster import Borrower, LentDevice, WorkerFacts
+from punch.exceptions import PeerRefused
 from punch.gguf import LayerSize
 from punch.llama_cpp import Speeds
 from punch.placement import Link, Mix, Plan, Refused, Wants
@@ -113,6 +119,71 @@ def test_everything_can_be_told_as_json() -> None:
     unmeasured = fit(SMOL, attrs.evolve(HERE, speeds=None), WANTS).as_dict()
     assert unmeasured["here"]["devices"][0]["bandwidth"] is None
     assert unmeasured["here"]["is_measured"] is False
+
+
+class MadeUpBorrower:
+    """Surveys workers that answer, refuse, or say nothing."""
+
+    async def survey(self, peer_id: PeerId, addresses: Sequence[str]) -> WorkerFacts:
+        """By the worker's name."""
+        assert addresses == ("/ip4/10.0.0.1/tcp/1",)
+        if peer_id == "mute":
+            await trio.sleep_forever()
+        if peer_id == "closed":
+            raise PeerRefused("does not lend to this peer", peer_id=peer_id)
+        devices = (
+            LentDevice(name="CPU", total=32 * GB, free=24 * GB),
+            LentDevice(name="CUDA0", total=8 * GB, free=8 * GB, bandwidth=300e9, compute=9e12),
+        )
+        return WorkerFacts(
+            peer_id=peer_id,
+            devices=devices if peer_id == "two" else devices[:1],
+            memory=16 * GB,
+            bound="limit",
+            rpc=None,
+            build="",
+            threads=0,
+            carriers=frozenset({"direct"}),
+            is_leased=False,
+            rtt=0.002,
+        )
+
+
+async def test_workers_are_asked_at_the_same_time_and_named_if_they_lend_nothing(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """What a worker lends in all is shared out over its devices."""
+    names = ("mute", "closed", "two", "one")
+    began = trio.current_time()
+    asked = await survey_all(
+        cast("Borrower", MadeUpBorrower()),
+        {PeerId(name): ("/ip4/10.0.0.1/tcp/1",) for name in names},
+    )
+    assert trio.current_time() - began == pytest.approx(5.0)
+    assert [(each.name, each.holder, each.memory) for each in asked.workers] == [
+        ("two/CPU", "two", 12 * GB),
+        ("two/CUDA0", "two", 4 * GB),
+        ("one", "one", 16 * GB),
+    ]
+    assert asked.workers[1].bandwidth == 300e9
+    assert asked.workers[0].bandwidth is None
+    assert asked.left_out == {
+        "mute": "it said nothing within 5 s",
+        "closed": "does not lend to this peer",
+    }
+
+
+def test_it_fits_nowhere_is_an_exit_code_of_its_own(
+    model: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """So that a script can tell."""
+
+    async def little(_: object) -> Here:
+        return Here(memory_total=GB, memory_free=1000)
+
+    monkeypatch.setattr("punch.cli.splits._fit._here", little)
+    assert models(["fit", str(model)]) == ExitCode.NO_PEER
+    assert "does not fit here" in capsys.readouterr().out
 
 
 @pytest.fixture

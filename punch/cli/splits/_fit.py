@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Final, TypeVar
 
@@ -29,17 +29,21 @@ from ...model_store import layout_of
 from ...placement import Link, Mix, Plan, Refused, Wants, describe, size_text
 from ...settings import (
     DURATION,
+    LISTENER_IDENTITY,
     LLAMA_CPP_EXE,
+    LOG_LEVEL,
     RATE,
     SIZE,
     SWITCH,
     TEXT,
+    NetworkSettings,
+    ProgramSettings,
     Rule,
-    Settings,
     argument,
     cache_folder,
     count,
     data_folder,
+    group,
     of,
     optional,
     setting,
@@ -47,8 +51,10 @@ from ...settings import (
 )
 from .._backends import find_model
 from .._exits import ExitCode
+from .._namespace import place_of
 from .._output import plain
-from .._run import command
+from .._run import Command, Shutdown, run_program
+from ._asked import Asked, ask_workers
 from ._fitting import Fit, Here, Told, fit
 
 T = TypeVar("T")
@@ -129,16 +135,24 @@ ANSWER = optional(
     help="tokens of a usual answer",
     shown_default="128, or half of the context",
 )
+ASK = setting(
+    "ask",
+    SWITCH,
+    False,
+    variable="",
+    help="ask the workers of the namespace what they lend, and plan with them",
+)
 FORCE = setting("force", SWITCH, False, variable="", help="split it even where that is slower")
 AS_JSON = setting("json", SWITCH, False, variable="", help="print one JSON object")
 
 
 @attrs.frozen(kw_only=True)
-class FitSettings(Settings):
+class FitSettings(ProgramSettings):
     """Settings of ``punch models fit``."""
 
     model: str = of(MODEL)
     worker: tuple[_Worker, ...] = of(WORKER)
+    ask: bool = of(ASK)
     context: int | None = of(CONTEXT)
     slots: int = of(SLOTS)
     prompt: int | None = of(PROMPT)
@@ -146,6 +160,9 @@ class FitSettings(Settings):
     force: bool = of(FORCE)
     json: bool = of(AS_JSON)
     program: str | None = of(LLAMA_CPP_EXE)
+    network: NetworkSettings = group(NetworkSettings)
+    identity: str | None = of(LISTENER_IDENTITY)
+    log_level: str = of(LOG_LEVEL, default="warning")
 
 
 def _wants(settings: FitSettings, layout: Layout) -> Wants:
@@ -211,16 +228,29 @@ def _workers(settings: FitSettings) -> list[Told]:
     ]
 
 
-def _fit(settings: FitSettings) -> ExitCode:
+async def _fit(settings: FitSettings, shutdown: Shutdown) -> ExitCode:
     path = find_model(settings.model)
-    layout = layout_of(path, any_types=True, setting="MODEL")
+    read = partial(layout_of, path, any_types=True, setting="MODEL")
+    layout = await trio.to_thread.run_sync(read)
     wants = _wants(settings, layout)
-    found = fit(layout, trio.run(_here, settings.program), wants, workers=_workers(settings))
+    asked = Asked()
+    if settings.ask:
+        asked = await ask_workers(settings.network, identity=settings.identity)
+    found = fit(
+        layout,
+        await _here(settings.program),
+        wants,
+        workers=[*_workers(settings), *asked.workers],
+        left_out=asked.left_out,
+    )
     if settings.json:
         print(json.dumps({"path": str(path), **found.as_dict()}, ensure_ascii=False))
     else:
-        print(plain("\n".join([path.name, *_lines(found)])))
-    return ExitCode.OK
+        lines = [path.name, *_lines(found)]
+        if settings.ask and not asked.workers and not asked.left_out:
+            lines.append(f"nobody lends in the namespace {place_of(settings.network)}")
+        print(plain("\n".join(lines)))
+    return ExitCode.OK if isinstance(found.chosen, Plan) else ExitCode.NO_PEER
 
 
 def _lines(found: Fit) -> Iterator[str]:
@@ -228,6 +258,8 @@ def _lines(found: Fit) -> Iterator[str]:
     yield from _about_here(found)
     if found.split is not None:
         yield from _about_split(found)
+    for name, why in found.left_out.items():
+        yield f"left out: {name}: {why}"
 
 
 def _about_model(layout: Layout) -> Iterator[str]:
@@ -319,4 +351,12 @@ def _outcome(outcome: Plan | Refused, found: Fit) -> Iterator[str]:
         )
 
 
-FIT = command("tell whether a model fits here, and how it would be split", FitSettings, _fit)
+def _main(name: str, arguments: Sequence[str]) -> int:
+    about = (
+        "Tell whether a model fits here and at which context, how it would be split over workers, "
+        "how fast that would be, and why it would not. Exit code 3 if it fits nowhere."
+    )
+    return run_program(name, about, FitSettings, _fit, arguments)
+
+
+FIT = Command(about="tell whether a model fits here, and how it would be split", main=_main)

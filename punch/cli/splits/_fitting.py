@@ -82,13 +82,16 @@ class Told:
     compute: float | None = None
     """Multiply-adds a second; `None`: as many for a byte as this machine."""
 
+    holder: str | None = None
+    """The machine that has it, if that is not its name."""
+
     def device(self, here: Here) -> Device:
         """The worker as a device to plan with."""
         ours = here.devices[0]
         bandwidth = self.bandwidth or ours.bandwidth
         return Device(
             id=self.name,
-            holder=self.name,
+            holder=self.holder or self.name,
             memory=self.memory,
             bandwidth=bandwidth,
             compute=self.compute or ours.compute * bandwidth / ours.bandwidth,
@@ -111,6 +114,9 @@ class Fit:
 
     workers: tuple[Told, ...] = ()
     """Other machines that were planned with."""
+
+    left_out: Mapping[str, str] = attrs.field(factory=dict)
+    """Workers that were asked and lend nothing to us, and why."""
 
     alone: Plan | Refused
     """On this machine alone, with the context that was asked for."""
@@ -178,6 +184,7 @@ class Fit:
             "longest_context_here": self.context,
             "alone": self.alone.as_dict(),
             "workers": [attrs.asdict(worker) for worker in self.workers],
+            "left_out": dict(self.left_out),
             "split": None if self.split is None else self.split.as_dict(),
             "chosen": self.chosen.as_dict(),
         }
@@ -188,7 +195,14 @@ def _plain(device: Device, is_measured: bool) -> dict[str, Any]:
     return found if is_measured else {**found, "bandwidth": None, "compute": None}
 
 
-def fit(layout: Layout, here: Here, wants: Wants, *, workers: Sequence[Told] = ()) -> Fit:
+def fit(
+    layout: Layout,
+    here: Here,
+    wants: Wants,
+    *,
+    workers: Sequence[Told] = (),
+    left_out: Mapping[str, str] | None = None,
+) -> Fit:
     """Plan *layout* for this machine alone, and for this machine with *workers*."""
     head = list(here.devices)
     single = attrs.evolve(wants, min_workers=0)
@@ -211,6 +225,7 @@ def fit(layout: Layout, here: Here, wants: Wants, *, workers: Sequence[Told] = (
         here=here,
         wants=wants,
         workers=tuple(workers),
+        left_out=left_out or {},
         alone=alone,
         context=_longest(fits, longest),
         split=split,
