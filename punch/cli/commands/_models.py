@@ -10,8 +10,7 @@ import attrs
 from ...model_store import KNOWN_MODELS, ListedModel, list_models, pull
 from ...settings import TEXT, Settings, argument, cache_folder, data_folder, of
 from .._exits import ExitCode
-from .._run import command, run_one_of
-from ..splits import FIT
+from .._run import Command, command, run_one_of
 
 NAME = argument(
     "name",
@@ -68,10 +67,17 @@ def _list(_: Settings) -> ExitCode:
     return ExitCode.OK
 
 
+def _fit(name: str, arguments: Sequence[str]) -> int:
+    # Here: it brings all that splits are made of, which no other of these commands needs.
+    from ..splits._fit import fit_model
+
+    return fit_model(name, arguments)
+
+
 COMMANDS = {
     "pull": command("fetch a model and check its digest", PullSettings, _pull),
     "list": command("list the models that are there", Settings, _list),
-    "fit": FIT,
+    "fit": Command(about="tell whether a model fits here, and how it would be split", main=_fit),
 }
 
 

@@ -1,5 +1,4 @@
-"""Commands about models that are bigger than one machine: what fits where, and who lends memory."""
+"""Commands about models that are bigger than one machine: what fits where, and who lends memory.
 
-from ._fit import FIT
-
-__all__ = ["FIT"]
+Each brings much with it, so that whoever runs one imports its file, and the others stay away.
+"""

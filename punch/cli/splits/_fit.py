@@ -53,7 +53,7 @@ from .._backends import find_model
 from .._exits import ExitCode
 from .._namespace import place_of
 from .._output import plain
-from .._run import Command, Shutdown, run_program
+from .._run import Shutdown, run_program
 from ._asked import Asked, ask_workers
 from ._fitting import Fit, Here, Told, fit
 
@@ -351,12 +351,10 @@ def _outcome(outcome: Plan | Refused, found: Fit) -> Iterator[str]:
         )
 
 
-def _main(name: str, arguments: Sequence[str]) -> int:
+def fit_model(name: str, arguments: Sequence[str]) -> int:
+    """Run ``punch models fit``, typed as *name*; its exit code."""
     about = (
         "Tell whether a model fits here and at which context, how it would be split over workers, "
         "how fast that would be, and why it would not. Exit code 3 if it fits nowhere."
     )
     return run_program(name, about, FitSettings, _fit, arguments)
-
-
-FIT = Command(about="tell whether a model fits here, and how it would be split", main=_main)
