@@ -32,6 +32,10 @@ from ._zeros import ZerosModel
 _NAMES: Final = ("llama-server", "ggml-rpc-server", "rpc-server")
 _FILE: Final = "engines.json"
 
+# Whether a program works does not depend on it, and threads that wait for each other are slow by
+# orders of magnitude while the machine does other things.
+_THREADS: Final = 1
+
 # What one engine is compared with another by: an ordinary question of an ordinary length.
 _MIX_PROMPT: Final = 512
 _MIX_ANSWER: Final = 128
@@ -73,7 +77,8 @@ class EngineCheck:
     """Whether it has made one with all layers on its RPC server."""
 
     speeds: Speeds | None = None
-    """How fast its server is by itself, on a model of zeros and the devices that it chooses."""
+    """How fast its server is by itself, on a model of zeros and the devices that it chooses, with
+    one thread."""
 
     troubles: tuple[str, ...] = ()
     """What does not work, a sentence each."""
@@ -228,7 +233,7 @@ async def _check(engine: Engine, model: Path, zeros: ZerosModel | None) -> Engin
         troubles.append("there is no RPC server beside it, so it cannot lend memory")
     else:
         try:
-            async with open_rpc_server(engine.rpc_server) as server:
+            async with open_rpc_server(engine.rpc_server, threads=_THREADS) as server:
                 check = attrs.evolve(check, rpc=server.version)
                 if check.makes_tokens and program is not None:
                     await _try_split(program, model, server.port, len(server.devices()))
@@ -239,7 +244,7 @@ async def _check(engine: Engine, model: Path, zeros: ZerosModel | None) -> Engin
 
 
 async def _try_alone(program: Program, model: Path, zeros: ZerosModel | None) -> dict[str, Any]:
-    async with open_head(program, model, ()) as head:
+    async with open_head(program, model, (), threads=_THREADS) as head:
         made = [await head.make(prompt=PROMPT_TOKENS, answer=ANSWER_TOKENS) for _ in range(2)]
     speeds = None if zeros is None else speeds_of(made, zeros)
     return {"makes_tokens": True, "speeds": speeds}
@@ -260,7 +265,7 @@ async def _try_split(program: Program, model: Path, port: int, devices: int) -> 
     async with open_tap(port) as tap:
         names = ",".join(f"RPC{number}" for number in range(devices))
         arguments = ["--rpc", f"127.0.0.1:{tap.port}", "--device", names, "-ngl", "99"]
-        async with open_head(program, model, arguments) as head:
+        async with open_head(program, model, arguments, threads=_THREADS) as head:
             await head.make(prompt=4, answer=1)
         # A head of another version leaves the worker out, says so in its log, and goes on alone.
         size = (await trio.Path(model).stat()).st_size

@@ -44,8 +44,8 @@ START_SECONDS: Final = 60.0
 # Another program may be given the port between our look and the server's.
 MAX_STARTS: Final = 3
 
-# Beyond what is lent: buffers of the allocator and of the graph that is being read.
-SPARE_BYTES: Final = 32 << 20
+# Beyond what is lent: what the allocator holds back, and the graph that is being read.
+SPARE_BYTES: Final = 8 << 20
 
 # The stack of a thread of OpenMP or ggml, where the system does not say another size.
 STACK_BYTES: Final = 8 << 20
@@ -296,8 +296,9 @@ class RpcServer:
             self._has_printed.set()
 
     def _stacks(self) -> int:
+        # The first thread has its stack from the start.
         threads = self._command.threads or os.cpu_count() or 1
-        return threads * _stack_bytes()
+        return (threads - 1) * _stack_bytes()
 
     def _limit(self, pid: int | None, memory: int) -> bool:
         """Limit the address space of process *pid* to *memory* beyond what it has; if that went."""

@@ -20,6 +20,7 @@ from punch.llama_cpp import (
     RpcFacts,
     RpcVersion,
     _rpc_server,
+    ask_program,
     check_engine,
     fastest,
     find_rpc_server,
@@ -28,6 +29,9 @@ from punch.llama_cpp import (
     open_rpc_server,
     rpc_hello,
 )
+from punch.llama_cpp._trial import open_head
+from punch.model_store import layout_of
+from punch.placement import Mix, Wants, _memory
 from punch.processes import open_child
 
 LIMIT = 120
@@ -394,6 +398,34 @@ async def test_a_stopped_server_uses_no_time(program: Path) -> None:
             await rpc_hello("127.0.0.1", server.port, patience=0.2)
         assert server.cpu_seconds() == before
         process.resume()
+
+
+@linux
+@pytest.mark.parametrize(("share", "fits"), [(1.0, True), (0.5, False)])
+async def test_what_a_plan_counts_is_enough_and_half_of_it_is_not(
+    llama_cpp_folder: Path, program: Path, model_path: Path, share: float, fits: bool
+) -> None:
+    """All layers on one worker; a head that gets too little dies, and its worker lives on."""
+    layout = layout_of(model_path)
+    wants = Wants(context_tokens=1024, slots=1, mix=Mix(prompt_tokens=100, answer_tokens=10))
+    weights = sum(layer.weights for layer in layout.layers) + layout.output
+    counted = (
+        weights
+        + sum(_memory.cache_bytes(layout, wants, slots=1, micro_batch=64))
+        + _memory.buffer_bytes(layout, wants, micro_batch=64, has_output=True)
+        + _memory.message_bytes(layout, weights)
+    )
+    head = await ask_program(llama_cpp_folder / "llama-server")
+    async with open_rpc_server(program, threads=1, memory=int(counted * share)) as server:
+        arguments = ["--rpc", f"127.0.0.1:{server.port}", "--device", "RPC0", "-ngl", "99"]
+        try:
+            async with open_head(head, model_path, [*arguments, "-ub", "64"], threads=1) as one:
+                made = await one.make(prompt=200, answer=2)
+            assert (fits, made.tokens) == (True, 2)
+        except BackendCrashed:
+            assert not fits
+        assert not server.lost.is_set()
+        await rpc_hello("127.0.0.1", server.port)
 
 
 # ---- how fast it is ----
