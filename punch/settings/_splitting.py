@@ -76,5 +76,5 @@ RPC_SERVER = optional(
     flag="",
     variable="PUNCH_RPC_SERVER",
     help="llama.cpp's ggml-rpc-server, or an older build's rpc-server",
-    shown_default="the one beside LLAMA_CPP_EXE, or that of `punch engine`",
+    shown_default="the one beside LLAMA_CPP_EXE, or the fastest of `punch engine list`",
 )

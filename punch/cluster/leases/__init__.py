@@ -4,7 +4,7 @@ No I/O: time is an argument, and bytes come in and go out as arguments. Streams,
 are left to `punch.cluster.worker`.
 """
 
-from ._desk import Desk, DeskState, Ending, Tenancy, seconds_given
+from ._desk import CLOSING, Desk, DeskState, Ending, Tenancy, seconds_given
 from ._messages import (
     BOUNDS,
     CARRIERS,
@@ -82,6 +82,7 @@ __all__ = [
     "Tenancy",
     "Ending",
     "seconds_given",
+    "CLOSING",
     # the order of messages
     "Order",
     "OrderState",

@@ -33,6 +33,10 @@ MAX_CERTIFICATES = 1024
 """Certificates that are remembered, so that none serves two leases."""
 
 
+CLOSING = Refusal(rule="closing", reason="this worker ends: ask another one")
+"""What everybody hears who comes to a worker that ends."""
+
+
 @attrs.frozen(kw_only=True)
 class Tenancy:
     """A lease, as the worker has it."""
@@ -94,6 +98,11 @@ class Desk:
         """The lease; `None` if there is none, or the last one has ended."""
         return self._tenancy
 
+    @property
+    def is_closing(self) -> bool:
+        """Whether no lease is given any more."""
+        return self._is_closing
+
     def take(
         self,
         lease: str,
@@ -140,7 +149,7 @@ class Desk:
 
     def _fault_of_state(self) -> Refusal | None:
         if self._is_closing:
-            return Refusal(rule="closing", reason="this worker ends: ask another one")
+            return CLOSING
         if self._state in ("opening", "leased"):
             return Refusal(
                 rule="leased",

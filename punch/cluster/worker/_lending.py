@@ -27,6 +27,7 @@ from ...network import Stream
 from ...wire import MAX_REASON_CHARACTERS, quoted
 from .._lease_stream import LeaseStream
 from ..leases import (
+    CLOSING,
     LEASE_MINOR,
     Admitted,
     Desk,
@@ -162,6 +163,8 @@ class Lending:
         order.heard(opening, now=trio.current_time())
         assert isinstance(opening, LeaseOpening)
         refusal = self._door.judge(talk.peer_id, opening, self._wall())
+        if refusal is None and self.desk.is_closing:
+            refusal = CLOSING
         if refusal is not None:
             log.info("refused to lend", peer=talk.peer_id, rule=refusal.rule)
             await talk.send(_refused(refusal.rule, refusal.reason))
@@ -300,6 +303,9 @@ class Lending:
     async def close(self) -> None:
         """End the lease that there is, give no other, and wait until its server is gone."""
         await self._holding.close()
+        for visit in tuple(self._visits):
+            visit.refusal = visit.refusal or CLOSING
+            visit.leaving.cancel()
 
 
 def _refused(rule: str, reason: str) -> Refused:
