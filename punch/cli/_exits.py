@@ -32,7 +32,8 @@ class ExitCode(enum.IntEnum):
     """An option, a variable or a model file is wrong; the text says which and how to put it."""
 
     NO_PEER = 3
-    """No peer could answer, or continue an answer; the text lists every peer with its reason."""
+    """No peer could answer, or continue an answer; the text lists every peer with its reason. Of \
+`punch models fit`: the model fits nowhere."""
 
     REQUEST = 4
     """The request itself can be answered by no peer."""

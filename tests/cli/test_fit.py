@@ -23,6 +23,7 @@ from punch.cluster import Borrower, LentDevice, WorkerFacts
 from punch.exceptions import PeerRefused
 from punch.gguf import LayerSize
 from punch.llama_cpp import Speeds
+from punch.peers import short_id
 from punch.placement import Link, Mix, Plan, Refused, Wants
 
 GB = 10**9
@@ -160,10 +161,10 @@ async def test_workers_are_asked_at_the_same_time_and_named_if_they_lend_nothing
         {PeerId(name): ("/ip4/10.0.0.1/tcp/1",) for name in names},
     )
     assert trio.current_time() - began == pytest.approx(5.0)
-    assert [(each.name, each.holder, each.memory) for each in asked.workers] == [
-        ("two/CPU", "two", 12 * GB),
-        ("two/CUDA0", "two", 4 * GB),
-        ("one", "one", 16 * GB),
+    assert [(each.name, each.peer_id, each.memory) for each in asked.workers] == [
+        (f"{short_id(PeerId('two'))}/CPU", "two", 12 * GB),
+        (f"{short_id(PeerId('two'))}/CUDA0", "two", 4 * GB),
+        (short_id(PeerId("one")), "one", 16 * GB),
     ]
     assert asked.workers[1].bandwidth == 300e9
     assert asked.workers[0].bandwidth is None

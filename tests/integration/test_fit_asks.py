@@ -8,9 +8,11 @@ from pathlib import Path
 import pytest
 from integration.programs import Programs, free_port, limit
 
+from punch.capability import PeerId
 from punch.cli import ExitCode
 from punch.cli.commands import models
 from punch.libp2p import load_key
+from punch.peers import short_id
 
 
 @limit(180)
@@ -32,11 +34,11 @@ def test_fit_plans_with_the_workers_of_the_namespace(
     assert told.code == 0, told.err
     found = json.loads(told.out)
     (worker,) = found["workers"]
-    assert (worker["name"], worker["memory"]) == (ids[0], 1 << 30)
+    assert (worker["peer_id"], worker["memory"]) == (ids[0], 1 << 30)
     assert worker["link"]["rtt"] < 1
     assert list(found["left_out"]) == [ids[1]]
     assert found["here"]["is_measured"]
-    assert found["split"]["shares"][-1]["holder"] == ids[0]
+    assert found["split"]["shares"][-1]["holder"] == short_id(PeerId(ids[0]))
     assert found["fits_here"]
 
 

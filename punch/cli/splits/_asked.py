@@ -12,6 +12,7 @@ from ...cluster import Borrower, WorkerFacts, open_borrower
 from ...discovery import Directory, join_namespace, new_incarnation
 from ...exceptions import NetworkError, PunchError
 from ...libp2p import open_node
+from ...peers import shown_names
 from ...placement import Link
 from ...settings import NetworkSettings
 from .._identity import claim_identity
@@ -109,12 +110,14 @@ async def survey_all(borrower: Borrower, found: dict[PeerId, tuple[str, ...]]) -
     """Ask the workers in *found*, with their addresses, all at the same time."""
     told: dict[PeerId, list[Told]] = {}
     left_out: dict[str, str] = {}
+    names = shown_names((peer_id, None) for peer_id in found)
 
     async def ask(peer_id: PeerId, addresses: tuple[str, ...]) -> None:
         left_out[peer_id] = f"it said nothing within {SURVEY_SECONDS:g} s"
         with trio.move_on_after(SURVEY_SECONDS):
             try:
-                told[peer_id] = told_by(await borrower.survey(peer_id, addresses))
+                facts = await borrower.survey(peer_id, addresses)
+                told[peer_id] = told_by(facts, names[peer_id])
                 del left_out[peer_id]
             except PunchError as error:
                 left_out[peer_id] = error.message
@@ -126,8 +129,8 @@ async def survey_all(borrower: Borrower, found: dict[PeerId, tuple[str, ...]]) -
     return Asked(workers=tuple(workers), left_out=left_out)
 
 
-def told_by(facts: WorkerFacts) -> list[Told]:
-    """The devices of a worker, as they can be planned with.
+def told_by(facts: WorkerFacts, name: str) -> list[Told]:
+    """The devices of a worker called *name*, as they can be planned with.
 
     What it lends in all may be less than what is free of its devices: each gets its share.
     """
@@ -136,8 +139,9 @@ def told_by(facts: WorkerFacts) -> list[Told]:
     several = len(facts.devices) > 1
     return [
         Told(
-            name=f"{facts.peer_id}/{device.name}" if several else str(facts.peer_id),
-            holder=str(facts.peer_id),
+            name=f"{name}/{device.name}" if several else name,
+            holder=name,
+            peer_id=facts.peer_id,
             memory=int(device.free * share),
             bandwidth=device.bandwidth or None,
             compute=device.compute or None,

@@ -85,6 +85,9 @@ class Told:
     holder: str | None = None
     """The machine that has it, if that is not its name."""
 
+    peer_id: str | None = None
+    """Its identity, if it was asked."""
+
     def device(self, here: Here) -> Device:
         """The worker as a device to plan with."""
         ours = here.devices[0]
