@@ -56,7 +56,8 @@ def exits() -> str:
     for code in ExitCode:
         match = re.search(rf'{code.name} = \d+\n    """(.*?)"""', source, re.DOTALL)
         assert match, code
-        rows.append(f"| {code.value} | {code.name} | {match[1]} |")
+        meaning = match[1].replace("\\\n", "")  # Where the source goes on in the next line.
+        rows.append(f"| {code.value} | {code.name} | {meaning} |")
     return "\n".join(rows)
 
 
