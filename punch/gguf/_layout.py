@@ -101,6 +101,10 @@ class Layout:
     parameters: int = 0
     """Numbers in all weights, each counted once; 0 where not known."""
 
+    quantization: str | None = None
+    """How most weights are stored, such as ``Q4_K_M``; `None` where not known. Processors compute
+    with some types several times as fast as with others."""
+
     kv_exact: bool
     """Whether caches and states are exact; an upper bound where not."""
 
@@ -231,5 +235,6 @@ def lay_out(parts: Sequence[GgufPart]) -> Layout:
         nextn_layers=header.nextn_layers,
         not_loaded=not_loaded,
         parameters=sum(part.tensors.parameters for part in parts),
+        quantization=header.quantization,
         kv_exact=header.caches_exact,
     )

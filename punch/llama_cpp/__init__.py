@@ -26,7 +26,7 @@ from ._rpc_frames import RpcCounts, RpcFrames
 from ._rpc_hello import rpc_hello
 from ._rpc_protocol import RpcDevice, RpcFacts, RpcVersion
 from ._rpc_server import MemoryBound, RpcServer, open_rpc_server
-from ._speeds import Speeds, measure_device, measure_lent
+from ._speeds import Speeds, measure_device, measure_lent, rescaled
 
 __all__ = [
     "Named",
@@ -52,6 +52,7 @@ __all__ = [
     "Speeds",
     "measure_device",
     "measure_lent",
+    "rescaled",
     # ---- which there are ----
     "Engine",
     "EngineCheck",

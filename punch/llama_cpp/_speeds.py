@@ -52,6 +52,24 @@ class Speeds:
     """Multiply-adds in a second, while it reads a prompt."""
 
 
+def rescaled(told: Speeds, *, usual: Speeds, kind: Speeds) -> Speeds:
+    """How fast a device is with another kind of weights than it was measured with.
+
+    A worker says how fast it is with the usual kind, whatever will be borrowed for. What another
+    kind makes of that is much the same on all processors, so that of this machine stands for it.
+
+    Args:
+      told: The device's speeds with the usual kind.
+      usual: Those of a device of this machine with the usual kind.
+      kind: Those of the same device with the kind that is to be computed with.
+
+    """
+    return Speeds(
+        bandwidth=told.bandwidth * kind.bandwidth / usual.bandwidth,
+        compute=told.compute * kind.compute / usual.compute,
+    )
+
+
 async def measure_device(
     server: str | Path,
     device: str = "CPU",
@@ -128,7 +146,8 @@ async def measure_lent(
             for number, device in enumerate(lent.devices()):
                 arguments = ["--rpc", f"127.0.0.1:{lent.port}", "-ngl", "99"]
                 arguments += ["--device", f"RPC{number}"]
-                found.append(await _measure(program, zeros, device.name, arguments, threads))
+                # The head computes next to nothing, and its threads would be in the server's way.
+                found.append(await _measure(program, zeros, device.name, arguments, 1))
         kept.keep(_write(found))
     return _read(kept)
 

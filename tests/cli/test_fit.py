@@ -179,7 +179,7 @@ def test_it_fits_nowhere_is_an_exit_code_of_its_own(
 ) -> None:
     """So that a script can tell."""
 
-    async def little(_: object) -> Here:
+    async def little(*_: object) -> Here:
         return Here(memory_total=GB, memory_free=1000)
 
     monkeypatch.setattr("punch.cli.splits._fit._here", little)

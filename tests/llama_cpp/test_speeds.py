@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from punch.gguf import read_header, read_layout
-from punch.llama_cpp import Speeds
+from punch.llama_cpp import Speeds, rescaled
 from punch.llama_cpp._kept import MAX_KEPT, Kept
 from punch.llama_cpp._speeds import _read, _write, speeds_of
 from punch.llama_cpp._trial import Made
@@ -66,6 +66,16 @@ def test_a_model_is_measured_by_the_type_of_most_of_its_weights(
 ) -> None:
     """By the usual one where a mixture has no type of its name."""
     assert kind_of(quantization) == kind
+
+
+def test_a_worker_is_taken_to_suffer_from_a_kind_of_weights_as_this_machine_does() -> None:
+    """Q4_1 makes a third of the speed of prompts of Q4_K here, so there too."""
+    usual = Speeds(bandwidth=6e9, compute=6e10)
+    kind = Speeds(bandwidth=5e9, compute=2e10)
+    told = Speeds(bandwidth=12e9, compute=9e10)
+    found = rescaled(told, usual=usual, kind=kind)
+    assert (round(found.bandwidth), round(found.compute)) == (10_000_000_000, 30_000_000_000)
+    assert rescaled(told, usual=usual, kind=usual) == told
 
 
 def test_the_best_round_counts() -> None:

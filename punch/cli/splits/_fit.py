@@ -188,8 +188,8 @@ def _wants(settings: FitSettings, layout: Layout) -> Wants:
     return Wants(context_tokens=context, slots=settings.slots, mix=mix, is_forced=settings.force)
 
 
-async def _here(program: str | None) -> Here:
-    """Measure this machine, with the first llama-server that makes a token, if there is one."""
+async def _here(program: str | None, kind: str | None) -> Here:
+    """Measure this machine with weights of *kind*, and llama-server if one makes a token."""
     machine = Machine(models_folder=data_folder() / "models")
     try:
         sample = machine.sample()
@@ -206,9 +206,10 @@ async def _here(program: str | None) -> Here:
             return attrs.evolve(
                 here,
                 gpus=gpus,
-                speeds=await measure_device(server, cache_folder=cache),
+                speeds=await measure_device(server, kind=kind, cache_folder=cache),
                 gpu_speeds={
-                    name: await measure_device(server, name, cache_folder=cache) for name in gpus
+                    name: await measure_device(server, name, kind=kind, cache_folder=cache)
+                    for name in gpus
                 },
             )
         except (BackendError, ConfigurationError) as error:
@@ -238,7 +239,7 @@ async def _fit(settings: FitSettings, shutdown: Shutdown) -> ExitCode:
         asked = await ask_workers(settings.network, identity=settings.identity)
     found = fit(
         layout,
-        await _here(settings.program),
+        await _here(settings.program, layout.quantization),
         wants,
         workers=[*_workers(settings), *asked.workers],
         left_out=asked.left_out,
