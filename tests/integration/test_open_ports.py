@@ -89,6 +89,21 @@ def test_an_engine_is_on_loopback(
     assert settled(listener, 2) == [("tcp", LOOPBACK)] * 2
 
 
+@limit(120)
+def test_a_worker_that_nobody_borrows_of_has_one_port(
+    programs: Programs, llama_cpp_folder: Path
+) -> None:
+    """To be asked at, as a listener: no server runs, and no tunnel waits for anybody."""
+    bootstrap = programs.bootstrap()
+    worker = programs.start(
+        "cluster.worker",
+        *("--lend-to", bootstrap.peer_id, "--memory", "64MiB", "--no-calibrate"),
+        LLAMA_CPP_EXE=str(llama_cpp_folder / "llama-server"),
+    )
+    worker.wait_for("lending")
+    assert settled(worker, 1) == [("tcp", LOOPBACK)]
+
+
 @limit(60)
 def test_a_dialer_opens_nothing(programs: Programs) -> None:
     """It waits for a question, is connected to a listener, and nobody can connect to it."""

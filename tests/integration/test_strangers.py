@@ -19,16 +19,24 @@ import attrs
 import pytest
 import trio
 from answers import text_of
+from integration.echo_lender import echoes, open_echo, tls_refused
 from made_up_members import FakeMembership, MadeUpMember, MadeUpNamespace, RealKeys
 
 from punch import Router, open_router
 from punch.access import STRANGER
 from punch.backends import MockBackend, MockScript
 from punch.capability import PeerId
+from punch.cluster import open_borrower
 from punch.discovery._meeting import PROTOCOL as MEET
 from punch.discovery.lan import LanKey
 from punch.discovery.lan._asking import PROTOCOL as LAN
-from punch.exceptions import ConfigurationError, NotPermitted, PeerError, PeerUnreachable
+from punch.exceptions import (
+    ConfigurationError,
+    NotPermitted,
+    PeerError,
+    PeerRefused,
+    PeerUnreachable,
+)
 from punch.libp2p import load_key, open_node
 from punch.libp2p._node import LibP2PNode
 from punch.listener import Listener, open_listener
@@ -65,6 +73,7 @@ from punch.membership._serving import open_upkeep
 from punch.membership.nearby import commitment_to
 from punch.network import Node, Stream, parse_address
 from punch.testing import Air
+from punch.tunnels import TunnelOpening, open_tunnel_stream
 from punch.wire import (
     MINOR,
     FrameBuffer,
@@ -918,3 +927,80 @@ async def test_a_removed_member_is_out_on_nine_machines_within_two_seconds(home:
     await trio.sleep(2)
     assert holds_none()
     assert out.peer_id not in {peer.peer_id for _, router in others for peer in router.peers}
+
+
+# ---- who would borrow ----
+
+
+@at_home
+async def test_nobody_borrows_who_may_not_nor_gets_to_what_others_have_borrowed(
+    home: Home,
+) -> None:
+    """At the worker's door, at its tunnel's port, and at streams of a lease whose name is known.
+
+    By a stranger, a member without the scope, who shows another's grant, and who was removed.
+    """
+    there, friend = await home.node(), await home.node(listens=False)
+    stranger, poor = await home.node(listens=False), await home.node(listens=False)
+
+    def may(node: LibP2PNode, *scopes: str) -> FakeMembership:
+        member = home.closed.machine(node.peer_id, by=home.desk, scopes=scopes)
+        home.members[node.peer_id] = member
+        return member.membership()
+
+    async def tries(node: LibP2PNode, membership: FakeMembership | None) -> str | None:
+        async with open_borrower(node, namespace=NAME, membership=membership) as borrower:
+            with pytest.raises(PeerRefused) as raised:
+                await borrower.survey(there.peer_id, there.addresses)
+            assert not [each for each in home.secrets() if each in str(raised.value).encode()]
+            return raised.value.rule
+
+    async def through(node: LibP2PNode, lease: str) -> str:
+        stream, outcome = await open_tunnel_stream(
+            node, there.peer_id, there.addresses, TunnelOpening(lease=lease)
+        )
+        await stream.aclose()
+        return outcome.refused
+
+    ours, theirs = may(there, "lend"), may(friend, "borrow", "dial")
+    rich = theirs.chain()
+    async with (
+        open_echo(there, namespace=NAME, membership=ours) as lender,
+        open_borrower(friend, namespace=NAME, membership=theirs) as borrower,
+        borrower.take(there.peer_id, there.addresses) as lease,
+    ):
+        assert await echoes(lease.endpoint)
+        seen = {
+            "no grant": await tries(stranger, None),
+            "no scope": await tries(poor, may(poor, "dial", "listen", "lend")),
+            "another's grant": await tries(stranger, FakeMembership(home.closed.lock(), rich)),
+            "another root": await tries(
+                stranger,
+                MadeUpNamespace(NAME, root="another", keys=home.closed.keys)
+                .machine(stranger.peer_id, scopes={"borrow"})
+                .membership(),
+            ),
+        }
+        show("borrowing", seen)
+        assert seen == {
+            "no grant": "no_grant",
+            "no scope": "scope",
+            "another's grant": "wrong_key",
+            "another root": "no_grant",
+        }
+        # What a lease is called is no secret that opens anything.
+        (name,) = lender.leases
+        assert [await through(each, name) for each in (stranger, poor)] == ["unknown"] * 2
+        (port,) = lender.tunnel_ports
+        assert await trio.to_thread.run_sync(tls_refused, port)
+        plain = await trio.to_thread.run_sync(scanned, port, bytes(9))
+        assert plain == b""
+        assert await echoes(lease.endpoint)
+
+        ours.add_revocations([home.closed.remove(home.members[friend.peer_id], by=home.desk)])
+        with trio.fail_after(2.0):
+            await lease.lost.wait()
+            while lender.servers:
+                await trio.sleep(0.02)
+        assert await tries(friend, theirs) == "revoked"
+        assert await through(friend, name) == "unknown"

@@ -5,15 +5,15 @@ from __future__ import annotations
 import os
 import signal
 import socket
-import ssl
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import attrs
 import psutil
 import pytest
 import trio
+from integration.echo_lender import echoes, open_echo, tls_refused
 from integration.nodes import TCP, until
 from integration.programs import Program, Programs, alive, free_port, limit, off
 
@@ -21,16 +21,12 @@ from punch.bootstrap import open_bootstrap
 from punch.capability import PeerId
 from punch.cluster import Borrower, open_borrower
 from punch.cluster.borrowing._carrier_near_ends import places_of
-from punch.cluster.leases import PROTOCOL, LentDevice, Surveyed, Tenancy
-from punch.cluster.worker import Lending, LendingDoor
-from punch.cluster.worker._carrier_far_ends import CarrierFarEnds
 from punch.discovery import join_namespace, new_incarnation
 from punch.exceptions import PeerRefused
 from punch.libp2p import open_node
 from punch.llama_cpp import RpcVersion, rpc_hello
 from punch.network import Node, parse_address
-from punch.tunnels import Place, make_certificate, open_carrier
-from punch.tunnels._certificates import make_context
+from punch.tunnels import Place
 
 GIB = 1 << 30
 
@@ -154,19 +150,6 @@ async def test_each_borrower_has_a_server_of_its_own(
         assert servers[0] != servers[1]
 
 
-def tls_refused(port: int) -> bool:
-    """Whether somebody with a certificate of its own is refused at the tunnel's port."""
-    own = make_certificate()
-    context = make_context(own, own.pem, is_server=False)
-    context.verify_mode = ssl.CERT_NONE
-    with suppress(OSError), socket.create_connection(("127.0.0.1", port), 5) as plain:
-        with context.wrap_socket(plain) as secure:
-            secure.settimeout(5)
-            secure.sendall(bytes(9))
-            return not secure.recv(100)
-    return True
-
-
 @limit(120)
 async def test_a_server_that_is_killed_or_stopped_is_told_of(
     programs: Programs, llama_cpp_folder: Path
@@ -193,54 +176,6 @@ async def test_a_server_that_is_killed_or_stopped_is_told_of(
             home.worker.process.returncode = 0
 
 
-class EchoLender:
-    """Lends a server that says again what it hears."""
-
-    async def survey(self) -> Surveyed:
-        return Surveyed(devices=(LentDevice(name="CPU", total=GIB, free=GIB),), memory=GIB)
-
-    @asynccontextmanager
-    async def open_server(self, tenancy: Tenancy) -> AsyncIterator[EchoServer]:
-        del tenancy
-        (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
-
-        async def echo(stream: trio.SocketStream) -> None:
-            async for data in stream:
-                await stream.send_all(data)
-
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(trio.serve_listeners, echo, [listener])
-            yield EchoServer(port=listener.socket.getsockname()[1])
-            nursery.cancel_scope.cancel()
-
-
-@attrs.define(eq=False)
-class EchoServer:
-    """The server of an `EchoLender`."""
-
-    port: int
-    lost: trio.Event = attrs.field(factory=trio.Event)
-
-    def cpu_seconds(self) -> float:
-        return 0.0
-
-    def is_running(self) -> bool:
-        return True
-
-
-@asynccontextmanager
-async def open_echo(node: Node, borrower: PeerId, *ports: int) -> AsyncIterator[None]:
-    """A worker at *node* that lends a server which echoes."""
-    async with open_carrier() as carrier, trio.open_nursery() as nursery:
-        far_ends = CarrierFarEnds(carrier, node, ports=ports or (0,))
-        door = LendingDoor("home", None, [borrower])
-        lending = Lending(EchoLender(), far_ends, door, nursery)
-        node.handle(PROTOCOL, lending.serve)
-        yield
-        await lending.close()
-        nursery.cancel_scope.cancel()
-
-
 @limit(60)
 async def test_where_no_port_is_to_be_had_the_bytes_go_over_a_stream() -> None:
     """The worker's tunnel ports are all taken; the borrower is told how its bytes travel."""
@@ -248,7 +183,7 @@ async def test_where_no_port_is_to_be_had_the_bytes_go_over_a_stream() -> None:
         async with (
             open_node(listen=[TCP]) as there,
             open_node() as here,
-            open_echo(there, here.peer_id, taken.getsockname()[1]),
+            open_echo(there, taken.getsockname()[1], lend_to=[here.peer_id]),
             open_borrower(here, namespace="home") as borrower,
             borrower.take(there.peer_id, there.addresses) as lease,
         ):
@@ -265,7 +200,7 @@ async def test_bytes_of_a_lease_reach_its_server_and_end_with_it() -> None:
     async with (
         open_node(listen=[TCP]) as there,
         open_node() as here,
-        open_echo(there, here.peer_id),
+        open_echo(there, lend_to=[here.peer_id]),
         open_borrower(here, namespace="home") as borrower,
     ):
         async with borrower.take(there.peer_id, there.addresses) as lease:
@@ -285,15 +220,6 @@ async def closes(endpoint: str) -> None:
                 return
             await stream.aclose()
             await trio.sleep(0.05)
-
-
-async def echoes(endpoint: str) -> bool:
-    """Whether what is sent to an endpoint comes back."""
-    host, _, port = endpoint.rpartition(":")
-    stream = await trio.open_tcp_stream(host, int(port))
-    async with stream:
-        await stream.send_all(b"hello")
-        return await stream.receive_some() == b"hello"
 
 
 def test_a_worker_has_nobody_knock_elsewhere() -> None:
