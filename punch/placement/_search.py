@@ -152,31 +152,32 @@ class Search:
 
     def run(self, sets: Iterable[tuple[int, ...]]) -> Outcome:
         """The fastest ways to run the model on *sets* of devices."""
-        least: dict[tuple[int, ...], float] = {}
+        looked_at = []
         heap: list[tuple[float, int, tuple[int, ...], int]] = []
         for one in sets:
+            looked_at.append(one)
             bounds = [each.seconds(one) for each in self._bounds]
-            least[one] = min(bounds)
             heap += [
                 (bound, len(one), one, i) for i, bound in enumerate(bounds) if bound < math.inf
             ]
         heapq.heapify(heap)
         found: dict[tuple[int, ...], Found] = {}
-        best, cut = math.inf, set()
+        best = math.inf
         for _ in range(MAX_CUTS):
             if not heap or heap[0][0] > best:
                 break
             _, _, one, i = heapq.heappop(heap)
-            cut.add(one)
             mine = self._best_of(one, self._settings[i])
             if mine is not None and (one not in found or mine.seconds < found[one].seconds):
                 found[one] = mine
                 best = min(best, mine.seconds)
-        waiting = {one for _, _, one, _ in heap}
+        # What was cut with all settings and not found has no room after all.
+        left: dict[tuple[int, ...], float] = {}
+        for bound, _, one, _ in heap:
+            left[one] = min(bound, left.get(one, math.inf))
         lost = [
-            # Cut with all settings in vain: there is no room after all.
-            Lost(devices=one, bound=bound if one in waiting else math.inf)
-            for one, bound in least.items()
+            Lost(devices=one, bound=left.get(one, math.inf))
+            for one in looked_at
             if one not in found
         ]
         return Outcome(

@@ -202,6 +202,8 @@ def test_a_plan_is_worth_what_it_predicts(
             speculation=found.speculation,
         )
         assert found.considered[0].seconds == found.prediction.seconds
+        others = [one.seconds for one in found.considered if one.seconds is not None]
+        assert min(others) == others[0]
         assert (found.speculation is None) is (found.prediction.gain == 1.0)
         assert found.speculation is None or found.prediction.gain >= 1.1
 
