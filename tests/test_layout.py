@@ -456,3 +456,26 @@ def test_no_value_of_a_key_does_harm(architecture: str, keys: dict[str, Any]) ->
 def test_a_file_of_the_writer_has_a_layout_too() -> None:
     """As every file that can be offered and tells its attention."""
     assert len(layout(tiny()).layers) == 2
+
+
+@settings(max_examples=100, deadline=None)
+@given(data=st.data())
+def test_flipped_bytes_give_another_layout_or_one_kind_of_error(data: st.DataObject) -> None:
+    """And no layout with less than nothing."""
+    damaged = bytearray(
+        model(
+            "qwen3moe",
+            2,
+            [tensor("token_embd.weight", 64, 3), tensor("blk.1.ffn_up_exps.weight", 64, 2, 4)],
+            expert_count=4,
+            expert_used_count=[1, 2],
+            attention__sliding_window_pattern=[True, False],
+        )
+    )
+    for _ in range(data.draw(st.integers(1, 4))):
+        at = data.draw(st.integers(0, len(damaged) - 1))
+        damaged[at] = data.draw(st.integers(0, 255))
+    with contextlib.suppress(ModelFileError):
+        found = read_layout([io.BytesIO(bytes(damaged))], any_types=True)
+        assert found.weights >= 0
+        assert all(0 <= layer.experts <= layer.weights for layer in found.layers)

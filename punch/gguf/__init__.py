@@ -14,6 +14,7 @@ Source: the head of ``ggml/include/gguf.h`` and ``gguf_init_from_reader`` in lla
 
 from __future__ import annotations
 
+from ._cache import LayerCache
 from ._header import GgufHeader, GgufPart, read_header, read_part
 from ._layout import LayerSize, Layout, lay_out, read_layout
 from ._quantization import TENSOR_TYPES
@@ -21,6 +22,7 @@ from ._quantization import TENSOR_TYPES
 __all__ = [
     # One file
     "GgufHeader",
+    "LayerCache",
     "GgufPart",
     "read_header",
     "read_part",
