@@ -235,6 +235,31 @@ FAULTS = (
         new="                        if True:",
         tests=("tests/membership/test_hostile.py",),
     ),
+    # ---- llama.cpp's RPC ----
+    Fault(
+        name="a hello is abandoned, and kills a busy worker",
+        old="if not self._is_due:",
+        new="if True:",
+        tests=("tests/integration/test_rpc_server.py",),
+    ),
+    Fault(
+        name="a worker dies of a client that has left",
+        old="ignores_sigpipe=True,",
+        new="ignores_sigpipe=False,",
+        tests=("tests/integration/test_rpc_server.py",),
+    ),
+    Fault(
+        name="a borrower may use more than is lent",
+        old="(pid, resource.RLIMIT_AS, (most, most))",
+        new="(pid, resource.RLIMIT_AS)",
+        tests=("tests/integration/test_rpc_server.py",),
+    ),
+    Fault(
+        name="a reply of RPC 5.x counts as one that nobody asked for",
+        old="0 if major < 7 else None",
+        new="None",
+        tests=("tests/llama_cpp/test_rpc_frames.py",),
+    ),
 )
 
 
