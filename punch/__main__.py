@@ -21,6 +21,8 @@ usage: punch COMMAND ...
   punch serve       serve OpenAI's and Ollama's API, answered by the listeners
   punch worker      lend memory to a model that runs over several machines
   punch bootstrap   let listeners and dialers find each other
+  punch coordinator run a model that lies on several machines
+  punch plan        show what would lie where, and start nothing
   punch models      fetch and list models, and tell what fits where
   punch engine      list, try and build the programs of llama.cpp
   punch alias       give models further names, and list these
@@ -104,6 +106,18 @@ def _tunnel(arguments: Sequence[str]) -> int:
     return tunnel(arguments)
 
 
+def _coordinator(arguments: Sequence[str]) -> int:
+    from .cli.splits._coordinator import coordinator
+
+    return coordinator(arguments)
+
+
+def _plan(arguments: Sequence[str]) -> int:
+    from .cli.splits._coordinator import plan_command
+
+    return plan_command(arguments)
+
+
 def _serve(arguments: Sequence[str]) -> int:
     # Here: an HTTP server takes half a second to import.
     from .gateway.__main__ import main
@@ -124,6 +138,8 @@ COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "bootstrap": bootstrap.main,
     "serve": _serve,
     "worker": _worker,
+    "coordinator": _coordinator,
+    "plan": _plan,
     "models": models,
     "engine": _engine,
     "alias": alias,

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import attrs
 import trio
@@ -42,8 +42,26 @@ DEFAULT_CONTEXT_TOKENS = 4096
 DEFAULT_SLOTS = 4
 
 
+class NamesModel(Protocol):
+    """Settings that name a model file."""
+
+    @property
+    def model(self) -> str | None:
+        """The file, or the name of a model that was pulled."""
+        ...
+
+    @property
+    def context(self) -> int | None:
+        """Tokens of one request; `None` for the usual number."""
+        ...
+
+    def said(self, name: str) -> str:
+        """What set a value, for error texts."""
+        ...
+
+
 async def model_file(
-    settings: BackendSettings, *, any_types: bool = False
+    settings: NamesModel, *, any_types: bool = False
 ) -> tuple[ModelFile, ModelOffer]:
     """The model that *settings* name, and the offer that can be made with it.
 

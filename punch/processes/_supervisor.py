@@ -39,8 +39,9 @@ WAIT_READY_SECONDS = 20.0
 # Lines of the program's own that go into an error text.
 _QUOTED_LINES = 12
 
-# llama.cpp's log lines of level "information": `0.00.003.901 I srv    load_model: ...`
-_CHATTER = re.compile(r"[\d.]+ I ")
+# llama.cpp's log lines of level "information": `0.00.003.901 I srv    load_model: ...`, and what
+# its server tells a router of its state.
+_CHATTER = re.compile(r"[\d.]+ I |cmd_child_to_router:")
 
 # Waiting for the exit status after a connection broke. It follows within milliseconds.
 _EXIT_SECONDS = 1.0
@@ -76,7 +77,7 @@ class Launch:
     ready: Callable[[], Awaitable[bool]]
     grace: float
     start_timeout: float
-    retry_start: Callable[[Sequence[str]], bool]
+    retry_start: Callable[[Sequence[str]], Awaitable[bool]]
     on_line: Callable[[str], None] | None
     model_bytes: int | None
 
@@ -256,7 +257,7 @@ class Supervised:
                     continue
             was_ready = was_ready or self._is("ready")
             if not was_ready:
-                if self._starts < 3 and self._launch.retry_start(self.last_lines):
+                if self._starts < 3 and await self._launch.retry_start(self.last_lines):
                     continue
                 # A program that never worked has a wrong flag or file, which will not get better.
                 self._change("failed", reason)
@@ -396,6 +397,10 @@ async def _until(ready: Callable[[], Awaitable[bool]]) -> None:
         pause = min(pause * 1.3, 0.25)
 
 
+async def _never(last_lines: Sequence[str]) -> bool:
+    return False
+
+
 @asynccontextmanager
 async def open_supervised(
     argv: Sequence[str] | Callable[[], Sequence[str]],
@@ -406,7 +411,7 @@ async def open_supervised(
     stdin: bytes | None = None,
     grace: float = GRACE_SECONDS,
     start_timeout: float = START_SECONDS,
-    retry_start: Callable[[Sequence[str]], bool] = lambda lines: False,
+    retry_start: Callable[[Sequence[str]], Awaitable[bool]] = _never,
     on_line: Callable[[str], None] | None = None,
     model_bytes: int | None = None,
     prepare: Callable[[Supervised], Awaitable[None]] | None = None,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -101,10 +101,12 @@ async def test_bad_luck_at_the_first_start_is_tried_again(tmp_path: Path) -> Non
         "import os\nflag = os.environ['READY'] + '.second'\n"
         "if not os.path.exists(flag):\n  open(flag, 'w').close(); print('taken'); exit(1)\n"
     )
+
+    async def is_bad_luck(lines: Sequence[str]) -> bool:
+        return "taken" in lines
+
     with trio.fail_after(LIMIT):
-        async with supervised(
-            tmp_path, code + FOREVER, retry_start=lambda lines: "taken" in lines
-        ) as child:
+        async with supervised(tmp_path, code + FOREVER, retry_start=is_bad_luck) as child:
             assert child.statistics().starts == 2
 
 

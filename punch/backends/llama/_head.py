@@ -45,6 +45,9 @@ class Head(Protocol):
         """Hear that the server made a token; whether each machine of the plan took part in it."""
         ...
 
-    def has_lost_machine(self) -> bool:
-        """Whether a machine was lost since the last `prepare`: then no request is at fault."""
+    async def has_lost_machine(self) -> bool:
+        """Whether the server, which has ended, did so for want of a machine.
+
+        Then no request is why. Waits a moment: a server ends before its machine's loss is known.
+        """
         ...

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import secrets
 import socket
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any
 
@@ -48,8 +48,8 @@ class ServedBackend:
       offer: Its one model.
       gpus: GPUs that it can use.
       knows_tools: Whether its chat template writes tools; if not, punch writes them itself.
-      is_excused: Whether the server ended for what it needs from other machines, and no request can
-        be why.
+      is_excused: Says, once the server has ended, whether that was for want of another machine,
+        so that no request can be why; `None` for never.
 
     """
 
@@ -64,7 +64,7 @@ class ServedBackend:
         offer: ModelOffer,
         gpus: tuple[Gpu, ...] = (),
         knows_tools: bool = False,
-        is_excused: Callable[[], bool] = lambda: False,
+        is_excused: Callable[[], Awaitable[bool]] | None = None,
     ) -> None:
         self._is_excused = is_excused
         self._knows_tools = knows_tools
@@ -246,7 +246,8 @@ class ServedBackend:
                 # A broken connection says little: what the process said as it died says more.
                 crash = await self._supervised.explain(error)
                 if crash.engine_died:
-                    crash.engine_restarts = self._is_excused()
+                    excused = self._is_excused
+                    crash.engine_restarts = excused is not None and await excused()
                     crash.engine_died = not crash.engine_restarts and (
                         self._vigil.may_have_killed(watched)
                     )

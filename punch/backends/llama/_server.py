@@ -204,8 +204,8 @@ async def open_llama_server(
             # that it is well.
             return head is None or (await probe_generation(client) and head.note_token())
 
-        def is_bad_luck(lines: Sequence[str]) -> bool:
-            return has_lost_port(lines) or (head is not None and head.has_lost_machine())
+        async def is_bad_luck(lines: Sequence[str]) -> bool:
+            return has_lost_port(lines) or (head is not None and await head.has_lost_machine())
 
         while True:
             opened = open_supervised(
@@ -239,7 +239,7 @@ async def open_llama_server(
                 backend = ServedBackend(
                     name="llama_cpp", client=client, supervised=supervised,
                     slots=slots, threads=threads, gpus=gpus,
-                    is_excused=head.has_lost_machine if head is not None else lambda: False,
+                    is_excused=None if head is None else head.has_lost_machine,
                     offer=with_features(
                         offer, can_embed=embed_too, can_count=await probe_count(client),
                         senses=await probe_senses(client),

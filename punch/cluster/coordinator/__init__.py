@@ -10,6 +10,7 @@ from ._open import ask_build, open_split, plan_once
 from ._plain import PlainLender, PlainSpeeds, read_address
 from ._split import Planner, Split
 from ._versions import HeadBuild
+from ._workers import WorkerLender
 
 __all__ = [
     "open_split",
@@ -25,6 +26,7 @@ __all__ = [
     "LentDevice",
     "Loan",
     "LoanLook",
+    "WorkerLender",
     "PlainLender",
     "PlainSpeeds",
     "read_address",

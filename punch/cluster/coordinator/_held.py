@@ -70,6 +70,8 @@ class Held:
         """Set once it is."""
         self.is_lost = False
         """Whether it has ended by itself."""
+        self.is_told = False
+        """Whether that was said."""
         self.why = ""
         """Why it is lost."""
         self._loan: Loan | None = None

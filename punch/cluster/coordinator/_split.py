@@ -35,6 +35,9 @@ TAKE_SECONDS = 20.0
 
 PROGRESS_SECONDS = 0.25
 
+# From the end of a head until its worker's machine has said that it is why.
+WORD_SECONDS = 1.0
+
 # What a closing lease gets to be ended at its worker.
 CLOSE_SECONDS = 3.0
 
@@ -83,6 +86,7 @@ class Split:
         self._is_forced = is_forced
         self._held: dict[str, Held] = {}
         self._lost_at: dict[str, float] = {}
+        self._lost = trio.Event()
         self._supervised: Supervised | None = None
         self._begun_at = 0.0
         self._progress: float | None = None
@@ -151,7 +155,7 @@ class Split:
         idle = [held for held in self._held.values() if held.sent <= 0]
         for held in idle:
             self._lose(held, "the head makes tokens without it")
-        if idle or self.has_lost_machine() or self.plan is None:
+        if idle or self._lost.is_set() or self.plan is None:
             return False
         self.is_loading = False
         assert self._supervised is not None
@@ -163,9 +167,13 @@ class Split:
         )
         return True
 
-    def has_lost_machine(self) -> bool:
-        """Whether a worker of this plan was lost."""
-        return any(held.is_lost for held in self._held.values())
+    async def has_lost_machine(self) -> bool:
+        """Whether a worker of this plan was lost; waits a moment for the word of it."""
+        # The head ends within milliseconds of its worker, and the worker's machine tells later.
+        lost = self._lost
+        with trio.move_on_after(WORD_SECONDS):
+            await lost.wait()
+        return lost.is_set()
 
     # ---- who lends ----
 
@@ -174,9 +182,11 @@ class Split:
         async with trio.open_nursery() as nursery:
             for held in self._held.values():
                 nursery.start_soon(held.check)
-        for name in [name for name, held in self._held.items() if held.is_lost]:
-            self._lost_at[name] = trio.current_time()
-            await self._release(name)
+        for name, held in tuple(self._held.items()):
+            if held.is_lost:
+                self._note_loss(held, held.why)
+                await self._release(name)
+        self._lost = trio.Event()
 
     async def _borrow(self, surveys: Surveys) -> Plan | Refused:
         """Plan, and borrow of the workers of the plan; again without each that does not lend."""
@@ -227,8 +237,7 @@ class Split:
         if self._held.get(name) is not held or held.is_lost:
             return
         held.is_lost, held.why = True, why
-        self._lost_at[name] = trio.current_time()
-        self._telling.lost(name, why)
+        self._note_loss(held, why)
         if self._supervised is not None:
             self._supervised.kill(f"worker {name} was lost: {why}", loading_too=True)
         # The head that waits there ends by this too, where it could not be killed.
@@ -238,6 +247,13 @@ class Split:
         """Plan at once if there is no head for want of lenders; one that is well is left alone."""
         if self._supervised is not None:
             self._supervised.start_now()
+
+    def _note_loss(self, held: Held, why: str) -> None:
+        self._lost.set()
+        if not held.is_told:
+            held.is_told = True
+            self._lost_at[held.lender.name] = trio.current_time()
+            self._telling.lost(held.lender.name, why)
 
     # ---- what goes on meanwhile ----
 

@@ -1,0 +1,283 @@
+"""Finds out what this machine has for a split, and who may lend to it.
+
+What is placed where is decided by `punch.placement`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+
+import attrs
+import trio
+
+from ..._logs import get_logger
+from ...capability import ModelOffer, PeerId
+from ...cluster import Borrower
+from ...cluster.coordinator import Lender, PlainLender, PlainSpeeds, Planner, WorkerLender
+from ...discovery import Directory
+from ...exceptions import BackendError, ConfigurationError
+from ...gguf import Layout
+from ...llama_cpp import (
+    Program,
+    Speeds,
+    ask_program,
+    find_rpc_server,
+    find_server,
+    list_devices,
+    measure_device,
+    measure_lent,
+    read_named,
+    rescaled,
+)
+from ...machine import Machine
+from ...model_store import layout_of
+from ...placement import HEAD, HEAD_CPU, Device, Mix, Plan, Refused, Wants, plan
+from ...settings import cache_folder, data_folder
+from .._backends import model_file
+from ._split_settings import SplitSettings
+
+log = get_logger("punch.coordinator")
+
+# An end of an identity that is as long means one worker of a namespace, in all likelihood.
+MIN_IDENTITY_CHARACTERS = 6
+
+
+def head_program(settings: SplitSettings) -> Path:
+    """The llama-server that *settings* mean.
+
+    Raises:
+      ConfigurationError: if there is none; the text says which command gets one.
+
+    """
+    remedy = "`punch engine install` gets a build that has it, with RPC"
+    if settings.bin_dir is not None:
+        found = find_server(settings.bin_dir)
+        if found is None:
+            raise ConfigurationError(
+                f"{settings.said('bin_dir')}={settings.bin_dir} has no llama-server in it; {remedy}"
+            )
+        return found
+    if settings.program is None:
+        raise ConfigurationError(f"LLAMA_CPP_EXE is not set, nor --bin-dir given; {remedy}")
+    named = read_named(settings.program, setting=settings.said("program"))
+    return find_server(named.path) or named.path
+
+
+@attrs.frozen(kw_only=True)
+class Prepared:
+    """What is known before anybody is asked."""
+
+    program: Program
+    path: Path
+    offer: ModelOffer
+    layout: Layout
+    here: tuple[Device, ...]
+    speeds: Measured
+    wants: Wants
+
+    @property
+    def planner(self) -> Planner:
+        """Places the model."""
+        return _Planner(self.layout, self.wants)
+
+    @property
+    def context_tokens(self) -> int:
+        """Tokens of one request."""
+        return self.wants.context_tokens
+
+
+class _Planner:
+    """Plans with the least number of workers at first, and with whoever is left afterwards."""
+
+    def __init__(self, layout: Layout, wants: Wants) -> None:
+        self._layout = layout
+        self._wants = wants
+
+    def __call__(self, devices: Sequence[Device]) -> Plan | Refused:
+        found = plan(self._layout, devices, self._wants)
+        if isinstance(found, Plan):
+            # One that was lost is no reason to have none at all.
+            self._wants = attrs.evolve(self._wants, min_workers=0)
+        return found
+
+
+async def prepare(settings: SplitSettings) -> Prepared:
+    """Read the model and measure this machine."""
+    file, offer = await model_file(settings, any_types=True)
+    assert offer.context_tokens is not None
+    program = await ask_program(head_program(settings))
+    layout = await trio.to_thread.run_sync(partial(layout_of, file.path, any_types=True))
+    has_plain = any(":" in name for name in settings.workers or ())
+    kind = layout.quantization
+    speeds = await _measure(program, kind, threads=settings.threads, has_plain=has_plain)
+    return Prepared(
+        program=program,
+        path=file.path,
+        offer=offer,
+        layout=layout,
+        here=tuple(
+            Device(
+                id=name,
+                holder=HEAD,
+                memory=memory,
+                bandwidth=speeds.own[name].bandwidth,
+                compute=speeds.own[name].compute,
+            )
+            for name, memory in (await _memory(program)).items()
+            if name in speeds.own
+        ),
+        speeds=speeds,
+        wants=Wants(
+            context_tokens=offer.context_tokens,
+            slots=settings.slots,
+            mix=Mix(prompt_tokens=settings.prompt, answer_tokens=settings.answer),
+            is_forced=settings.force,
+            min_workers=settings.least,
+            tensor_split=settings.tensor_split,
+            exclude=frozenset(settings.exclude or ()),
+            device=None if settings.device is None else frozenset(settings.device),
+        ),
+    )
+
+
+@attrs.frozen(kw_only=True)
+class Measured:
+    """How fast this machine is with the weights of a model."""
+
+    own: Mapping[str, Speeds]
+    """Of each device of its own, as a head has it."""
+
+    usual: Speeds
+    """Of its processor with the usual kind of weights, of which workers tell."""
+
+    lent: Speeds
+    """Of its processor where it is lent."""
+
+    @property
+    def kind(self) -> Speeds:
+        """Of its processor with the model's kind of weights."""
+        return self.own[HEAD_CPU]
+
+
+# Nobody is measured longer than this; on a machine that is so busy, a guess is as good.
+MEASURE_SECONDS = 20.0
+
+_UNMEASURED = Speeds(bandwidth=10e9, compute=50e9)
+
+
+async def _measure(
+    program: Program, kind: str | None, *, threads: int | None, has_plain: bool
+) -> Measured:
+    """Measure this machine, or take it for a usual one where that takes too long."""
+    cache = cache_folder()
+    own = {HEAD_CPU: _UNMEASURED}
+    usual = lent = _UNMEASURED
+    with trio.move_on_after(MEASURE_SECONDS) as patience:
+        try:
+            cpu = await measure_device(program.path, kind=kind, threads=threads, cache_folder=cache)
+            own = {HEAD_CPU: cpu}
+            usual = lent = cpu
+            usual = await measure_device(program.path, threads=threads, cache_folder=cache)
+            for name in await list_devices(program):
+                own[name] = await measure_device(program.path, name, kind=kind, cache_folder=cache)
+            rpc = find_rpc_server(program.path)
+            if has_plain and rpc is not None:
+                (lent, *_) = await measure_lent(
+                    program.path, rpc, kind=kind, threads=threads, cache_folder=cache
+                )
+        except BackendError as error:
+            log.warning("this machine cannot be measured", why=error.message)
+    if patience.cancelled_caught:
+        log.warning("this machine was too busy to be measured", seconds=MEASURE_SECONDS)
+    return Measured(own=own, usual=usual, lent=lent)
+
+
+async def _memory(program: Program) -> dict[str, int]:
+    """What is free here: of the main memory, and of each device."""
+    machine = Machine(models_folder=data_folder() / "models")
+    try:
+        found = {HEAD_CPU: machine.sample().memory_available_bytes or 0}
+    finally:
+        machine.close()
+    for name, gpu in (await list_devices(program)).items():
+        found[name] = gpu.total_bytes if gpu.free_bytes is None else gpu.free_bytes
+    return found
+
+
+class Lenders:
+    """Who may lend: RPC servers of this machine that were named, and workers of the namespace.
+
+    Args:
+      settings: Whom the user named.
+      prepared: What is known of this machine.
+      borrower: Borrows of workers; `None` to borrow of none.
+      directory: Where the workers are known.
+
+    """
+
+    def __init__(
+        self,
+        settings: SplitSettings,
+        prepared: Prepared,
+        borrower: Borrower | None,
+        directory: Directory | None,
+    ) -> None:
+        named = dict.fromkeys(settings.workers or ())
+        speeds = prepared.speeds
+        plain = PlainSpeeds(bandwidth=speeds.lent.bandwidth, compute=speeds.lent.compute)
+        self._plain: list[Lender] = [
+            PlainLender(name, speeds=plain) for name in named if ":" in name
+        ]
+        self._rescaled = partial(rescaled, usual=speeds.usual, kind=speeds.kind)
+        self._names = None if settings.workers is None else [n for n in named if ":" not in n]
+        self._borrower = borrower
+        self._directory = directory
+        self._workers: dict[PeerId, WorkerLender] = {}
+
+    def __call__(self) -> list[Lender]:
+        """Those that are known now."""
+        if self._borrower is None or self._directory is None:
+            return list(self._plain)
+        found: list[Lender] = []
+        for peer_id in self._directory.workers:
+            if self._names is None or any(is_meant(name, peer_id) for name in self._names):
+                lender = self._workers.get(peer_id)
+                if lender is None:
+                    lender = WorkerLender(
+                        self._borrower,
+                        peer_id,
+                        partial(_addresses, self._directory, peer_id),
+                        rescaled=self._rescaled,
+                    )
+                    self._workers[peer_id] = lender
+                found.append(lender)
+        return [*self._plain, *found]
+
+
+def is_meant(name: str, peer_id: PeerId) -> bool:
+    """Whether *name* is the identity of a worker, or an end of it that is long enough."""
+    return peer_id == name or (len(name) >= MIN_IDENTITY_CHARACTERS and peer_id.endswith(name))
+
+
+def _addresses(directory: Directory, peer_id: PeerId) -> tuple[str, ...]:
+    worker = directory.workers.get(peer_id)
+    return () if worker is None else worker.addresses
+
+
+def needs_workers(settings: SplitSettings) -> bool:
+    """Whether workers of the namespace may lend, and not only servers of this machine."""
+    return settings.workers is None or any(":" not in name for name in settings.workers)
+
+
+async def until_enough(
+    lenders: Callable[[], Sequence[Lender]], least: int, *, peer_id: PeerId
+) -> None:
+    """Wait until *least* lenders are known; without a limit, as a listener waits to join."""
+    told = -1
+    while (known := len(lenders())) < least:
+        if known != told:
+            log.info("waiting for workers", known=known, needed=least, peer=peer_id)
+            told = known
+        await trio.sleep(0.25)
