@@ -206,6 +206,12 @@ class Router:
         return self._dispatch.membership.sources
 
     @property
+    def workers(self) -> Mapping[PeerId, tuple[str, ...]]:
+        """The workers of the namespace, and where each of them is; some are listeners too."""
+        found = self._dispatch.membership.workers
+        return {peer_id: member.addresses for peer_id, member in found.items()}
+
+    @property
     def warnings(self) -> tuple[str, ...]:
         """What a person should know of the namespace, though everything works."""
         return self._dispatch.membership.warnings

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection
 
 import pytest
@@ -11,10 +12,12 @@ from cluster.lending import GIB, FakeLender, FakeTunnels
 from made_up_members import FakeMembership
 from trio.testing import MockClock
 
+from punch import open_router
 from punch.access import Membership
 from punch.backends import MockBackend, MockScript
 from punch.bootstrap import open_bootstrap
 from punch.capability import PeerId
+from punch.cli.commands._peers import PeersSettings, _show, notes
 from punch.cluster import Borrower, open_worker
 from punch.discovery import join_namespace
 from punch.exceptions import ConfigurationError, PeerRefused
@@ -142,6 +145,39 @@ async def test_a_listener_lends_beside_its_answers(autojump_clock: MockClock) ->
                 with pytest.raises(PeerRefused) as raised:
                     await borrower.survey(listener.peer_id, listener.addresses)
                 assert raised.value.rule == "closing"
+            nursery.cancel_scope.cancel()
+
+
+async def test_workers_are_shown_among_the_peers(
+    autojump_clock: MockClock, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Below the table a line for each, and an object for one that is no listener."""
+    with trio.fail_after(LIMIT):
+        async with trio.open_nursery() as nursery:
+            network = MemoryNetwork(nursery, delay=0.001)
+            meeting, node = network.node("m"), network.node("worker")
+            async with (
+                open_bootstrap(meeting),
+                open_worker(
+                    FakeLender(),
+                    far_ends=FakeTunnels(),
+                    node=node,
+                    bootstrap=meeting.addresses[0],
+                    namespace="home",
+                    lend_to=["b1"],
+                ),
+                open_router(
+                    node=network.node("d"), bootstrap=meeting.addresses[0], namespace="home"
+                ) as router,
+            ):
+                await trio.sleep(5)
+                line = f"worker lends memory: at {node.addresses[0]}"
+                assert notes(router) == [line]
+                _show(router, PeersSettings(), redraw=False)
+                assert line in capsys.readouterr().out.splitlines()
+                _show(router, PeersSettings(json=True), redraw=False)
+                (said,) = map(json.loads, capsys.readouterr().out.splitlines())
+                assert (said["peer_id"], said["lends"], said["models"]) == ("worker", True, [])
             nursery.cancel_scope.cancel()
 
 

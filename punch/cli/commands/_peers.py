@@ -246,23 +246,43 @@ def away_as_data(peer_id: PeerId, why: str) -> dict[str, Any]:
 
 
 def notes(router: Router) -> list[str]:
-    """What there is to say of listeners that cannot be reached, from here or from elsewhere."""
+    """What there is to say of who cannot be reached, from here or from elsewhere, and who lends."""
     lines = [f"{peer_id} cannot be asked: {why}" for peer_id, why in router.unreachable.items()]
     lines += [
         f"{peer.peer_id} is reached from here, and perhaps not by others: {peer.unreachable_why}"
         for peer in router.peers
         if peer.reachable is False
     ]
+    for peer_id, addresses in router.workers.items():
+        lines.append(f"{peer_id} lends memory: at {', '.join(addresses) or 'no address'}")
     return [plain(line).replace("\n", " ") for line in lines]
+
+
+def worker_as_data(peer_id: PeerId, addresses: Sequence[str]) -> dict[str, Any]:
+    """A worker that is no listener, as plain data: nobody has a session with it."""
+    return {
+        "peer_id": peer_id,
+        "connected": False,
+        "lends": True,
+        "addresses": list(addresses),
+        "lanes": [],
+        "models": [],
+    }
 
 
 def _show(router: Router, settings: PeersSettings, *, redraw: bool) -> None:
     peers, now = router.peers, trio.current_time()
     if settings.json:
+        workers = dict(router.workers)
         for peer in peers:
-            print(json.dumps({**as_data(peer, now), "connected": True}), flush=True)
+            lends = workers.pop(peer.peer_id, None) is not None
+            data = {**as_data(peer, now), "connected": True, "lends": lends}
+            print(json.dumps(data), flush=True)
         for peer_id, why in router.unreachable.items():
-            print(json.dumps(away_as_data(peer_id, why)), flush=True)
+            lends = workers.pop(peer_id, None) is not None
+            print(json.dumps({**away_as_data(peer_id, why), "lends": lends}), flush=True)
+        for peer_id, addresses in workers.items():
+            print(json.dumps(worker_as_data(peer_id, addresses)), flush=True)
         return
     if not redraw:
         lines = [table(peers, now), *found_by(router), *_warnings(router), *notes(router)]
