@@ -113,6 +113,43 @@ FAULTS = (
         new="if False:",
         tests=("tests/wire/test_registrations.py",),
     ),
+    # ---- tunnels ----
+    Fault(
+        name="a tunnel lets in whoever has another certificate",
+        old="    context.verify_mode = ssl.CERT_REQUIRED\n",
+        new="    context.verify_mode = ssl.CERT_NONE\n",
+        tests=("tests/tunnels/test_certificates.py",),
+    ),
+    Fault(
+        name="a port that is for one peer is for all",
+        old="if (port.peers or membership is None) and peer_id not in port.peers:",
+        new="if False:",
+        tests=("tests/tunnels/test_named_ports.py",),
+    ),
+    Fault(
+        name="a stranger learns which ports there are",
+        old="if refused is not None and refused.refused != NOT_ALLOWED:",
+        new="if False:",
+        tests=("tests/tunnels/test_named_ports.py",),
+    ),
+    Fault(
+        name="a far end is gone to wherever a peer says",
+        old="if host in hosts and 0 < number < 1 << 16:",
+        new="if 0 < number < 1 << 16:",
+        tests=("tests/tunnels/test_named_ports.py",),
+    ),
+    Fault(
+        name="a member that was removed keeps its tunnels",
+        old="if refused is not None and ends(refused):",
+        new="if False:",
+        tests=("tests/tunnels/test_named_ports.py",),
+    ),
+    Fault(
+        name="a frame of a tunnel may be of any length",
+        old="        if self._left > limit:\n",
+        new="        if False:\n",
+        tests=("tests/tunnels/test_framing.py",),
+    ),
     # ---- what is known of peers ----
     Fault(
         name="an older advert is accepted",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 
@@ -9,6 +10,9 @@ import attrs
 
 from ..exceptions import ConfigurationError
 from ..network import Node, own_hosts, parse_address
+
+# No digits of other scripts, which `int` reads too.
+_PORT = re.compile("[0-9]{1,5}")
 
 _LOOPBACK = frozenset({"127.0.0.1", "::1"})
 
@@ -59,6 +63,7 @@ def places_at(told: Iterable[str], addresses: Sequence[str]) -> list[Place]:
     for text in told:
         host, _, port = text.rpartition(":")
         host = host.removeprefix("[").removesuffix("]")
-        if host in hosts and port.isdecimal() and len(port) <= 5 and 0 < int(port) < 1 << 16:
-            found.append(Place(host, int(port)))
+        number = int(port) if _PORT.fullmatch(port) else 0
+        if host in hosts and 0 < number < 1 << 16:
+            found.append(Place(host, number))
     return found

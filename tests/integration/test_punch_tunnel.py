@@ -51,8 +51,9 @@ def test_a_port_that_the_settings_name_is_carried_and_no_other(
             ).wait()
             assert ended.code == ExitCode.NETWORK, ended
             refused[name] = ended.err
-        assert "no port 'ssh' is open to this peer" in refused["ssh"]
-        assert "the port 'echo' is not open to this peer" in refused["echo"]
+        # Whoever may not have it hears the same as of one that is not there; the log knows better.
+        for name, said in refused.items():
+            assert f"no port '{name}' is open to this peer" in said
         rules = [line["rule"] for line in listener.events("a tunnel was refused")]
         assert rules == ["unknown", "not_allowed"]
         assert tunnel.stop(signal.SIGINT).code == ExitCode.OK

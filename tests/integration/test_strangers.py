@@ -20,6 +20,7 @@ import pytest
 import trio
 from answers import text_of
 from integration.echo_lender import echoes, open_echo, tls_refused
+from integration.tunnel_targets import open_target
 from made_up_members import FakeMembership, MadeUpMember, MadeUpNamespace, RealKeys
 
 from punch import Router, open_router
@@ -73,7 +74,17 @@ from punch.membership._serving import open_upkeep
 from punch.membership.nearby import commitment_to
 from punch.network import Node, Stream, parse_address
 from punch.testing import Air
-from punch.tunnels import TunnelOpening, open_tunnel_stream
+from punch.tunnels import (
+    NamedPort,
+    NearEnd,
+    TunnelOpening,
+    TunnelOutcome,
+    make_certificate,
+    open_carrier,
+    open_named_port,
+    open_named_ports,
+    open_tunnel_stream,
+)
 from punch.wire import (
     MINOR,
     FrameBuffer,
@@ -318,6 +329,78 @@ async def test_who_guesses_a_name_hears_the_same_as_who_does_not(home: Home) -> 
             seen.update(await told(stranger, listener, MEET, encode(join)))
     show("guessed names", seen)
     assert seen == {Goodbye(code="not_permitted", message=STRANGER.reason)}
+
+
+@at_home
+async def test_a_stranger_reaches_no_port_by_a_tunnel(home: Home) -> None:
+    """Asked for by name at the node, and at the port where a member's tunnel comes in."""
+    member, stranger = await home.node(listens=False), await home.node(listens=False)
+    chain = home.join(member).chain()
+    listener = await home.listener()
+    reached: list[bytes] = []
+
+    async def serve(stream: trio.SocketStream) -> None:
+        reached.append(await stream.receive_some())
+        await stream.send_all(b"secret")
+
+    async with open_target(serve) as port, AsyncExitStack() as stack:
+        await stack.enter_async_context(
+            open_named_ports(
+                [NamedPort(name="web", port=port)],
+                listener.node,
+                namespace=NAME,
+                membership=listener.directory.membership,
+                listen_ports=(0,),
+            )
+        )
+        carrier = await stack.enter_async_context(open_carrier())
+        near = await stack.enter_async_context(
+            open_named_port(
+                member,
+                carrier,
+                listener.peer_id,
+                listener.addresses,
+                "web",
+                namespace=NAME,
+                chain=chain,
+            )
+        )
+        assert isinstance(near, NearEnd)
+        async with await trio.open_tcp_stream("127.0.0.1", near.port) as stream:
+            await stream.send_all(b"hello")
+            assert await stream.receive_some() == b"secret"
+
+        own = make_certificate()
+        seen: set[TunnelOutcome] = set()
+        for name in ("web", "ssh", ""):
+            for opening in (
+                TunnelOpening(port=name, namespace=NAME),
+                # A chain that it has seen is another's.
+                TunnelOpening(port=name, namespace=NAME, chain=chain, wants="direct"),
+                TunnelOpening(port=name, namespace="home", certificate=own.pem, wants="direct"),
+                TunnelOpening(lease=name or "1"),
+            ):
+                asked, outcome = await open_tunnel_stream(
+                    stranger, listener.peer_id, listener.addresses, opening
+                )
+                seen.add(outcome)
+                await asked.aclose()
+        show("a port by its name", {outcome.refused for outcome in seen})
+        assert {outcome.refused for outcome in seen} <= {"no_grant", "wrong_key", "unknown"}
+        assert {(outcome.certificate, outcome.addresses) for outcome in seen} == {("", ())}
+
+        place = near.place
+        for trusted in (own, make_certificate()):
+            with pytest.raises(NotPermitted):
+                await carrier.open_near([place], certificate=own, trusted_pem=trusted.pem)
+        heard = {
+            await trio.to_thread.run_sync(scanned, place.port, said)
+            for said in (b"GET / HTTP/1.1\r\n\r\n", bytes(4096))
+        }
+        show("at a tunnel's port", heard)
+        # An alert of TLS, which names nothing, or not even that.
+        assert all(len(each) <= 7 for each in heard)
+        assert reached == [b"hello"]
 
 
 @at_home

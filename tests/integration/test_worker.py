@@ -20,13 +20,12 @@ from integration.programs import Program, Programs, alive, free_port, limit, off
 from punch.bootstrap import open_bootstrap
 from punch.capability import PeerId
 from punch.cluster import Borrower, open_borrower
-from punch.cluster.borrowing._carrier_near_ends import places_of
 from punch.discovery import join_namespace, new_incarnation
 from punch.exceptions import PeerRefused
 from punch.libp2p import open_node
 from punch.llama_cpp import RpcVersion, rpc_hello
 from punch.network import Node, parse_address
-from punch.tunnels import Place
+from punch.tunnels import Place, places_at
 
 GIB = 1 << 30
 
@@ -229,4 +228,4 @@ def test_a_worker_has_nobody_knock_elsewhere() -> None:
         *("10.0.0.7:21840", "[fd00::7]:21840", "169.254.169.254:80", "127.0.0.1:22"),
         *("10.0.0.7:0", "10.0.0.7:65536", "10.0.0.7:٣", "10.0.0.7", "", "10.0.0.8:21840"),
     )
-    assert places_of(said, addresses) == [Place("10.0.0.7", 21840), Place("fd00::7", 21840)]
+    assert places_at(said, addresses) == [Place("10.0.0.7", 21840), Place("fd00::7", 21840)]

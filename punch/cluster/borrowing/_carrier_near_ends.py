@@ -2,34 +2,30 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 
 from ..._logs import get_logger
 from ...capability import PeerId
 from ...exceptions import (
-    ConfigurationError,
     NotPermitted,
     PeerFailed,
     PeerUnreachable,
     RemoteProtocolError,
 )
-from ...network import Node, parse_address
+from ...network import Node
 from ...tunnels import (
     Carrier,
     LeaseCertificate,
     NearEnd,
-    Place,
     TunnelOpening,
     open_near_stream,
+    places_at,
 )
 from ..leases import Leased
 from ._parts import Reached
 
 log = get_logger(__name__)
-
-_PORT = re.compile("[0-9]{1,5}")
 
 
 class CarrierNearEnds:
@@ -83,7 +79,7 @@ class CarrierNearEnds:
         self, addresses: Sequence[str], leased: Leased, certificate: LeaseCertificate
     ) -> tuple[NearEnd | None, str]:
         """The near end of a direct tunnel, or why there is none."""
-        places = places_of(leased.addresses, addresses)
+        places = places_at(leased.addresses, addresses)
         if "direct" not in leased.carriers or not places:
             return None, "it names no port at its own addresses"
         try:
@@ -96,32 +92,3 @@ class CarrierNearEnds:
         except (NotPermitted, PeerUnreachable) as error:
             return None, f"at {', '.join(map(str, places))}: {error}"
         return near, ""
-
-
-def places_of(tunnel: Sequence[str], addresses: Sequence[str]) -> list[Place]:
-    """Where a far end is, of what a worker says: where the worker itself is, and nowhere else.
-
-    Else it would have us knock at any door of our network, or at our own.
-
-    Args:
-      tunnel: Where the worker says that it listens, as ``HOST:PORT``.
-      addresses: Multiaddresses at which the worker may be dialled.
-
-    """
-    hosts = set()
-    for text in addresses:
-        with suppress(ConfigurationError):
-            hosts.add(parse_address(text).host)
-    found = []
-    for text in tunnel:
-        host, _, port = text.rpartition(":")
-        host = host.removeprefix("[").removesuffix("]")
-        if (
-            host in hosts
-            and port.isascii()
-            and port.isdecimal()
-            and len(port) < 6
-            and 0 < int(port) < 1 << 16
-        ):
-            found.append(Place(host, int(port)))
-    return found

@@ -7,18 +7,13 @@ from contextlib import AsyncExitStack, asynccontextmanager
 
 from ..._logs import get_logger
 from ...capability import PeerId
-from ...exceptions import AddressUnavailable, ConfigurationError, RemoteProtocolError
-from ...network import Node, own_hosts, parse_address
-from ...tunnels import Carrier, Place, door_of, make_certificate
+from ...exceptions import AddressUnavailable, RemoteProtocolError
+from ...network import Node
+from ...tunnels import TUNNEL_PORTS, Carrier, Place, door_of, hosts_of, make_certificate
 from ..leases import MAX_TUNNEL_ADDRESSES
 from ._parts import FarEnd
 
 log = get_logger(__name__)
-
-# A firewall has a rule for a port, so tunnels have ports that stay: beside those of listeners, and
-# registered for nothing. A worker has one lease at a time, and so one tunnel.
-TUNNEL_PORT = 21840
-TUNNEL_PORTS = range(TUNNEL_PORT, TUNNEL_PORT + 16)
 
 
 class CarrierFarEnds:
@@ -62,7 +57,7 @@ class CarrierFarEnds:
             )
             self._carrier.allow(port)
             stack.callback(self._carrier.forbid, port)
-            hosts, forwarded = self._hosts()
+            hosts, forwarded = hosts_of(self._node)
             try:
                 far = await self._carrier.open_far(
                     hosts, self._ports, certificate=own, trusted_pem=trusted, target=port
@@ -86,17 +81,3 @@ class CarrierFarEnds:
                 carriers=self.carriers,
                 lost=far.lost,
             )
-
-    def _hosts(self) -> tuple[list[str], list[str]]:
-        """Where to listen, and where else the machine is reached: both as IP addresses."""
-        own = {*own_hosts(), "127.0.0.1", "::1"}
-        found: dict[str, None] = {}
-        for text in self._node.addresses:
-            try:
-                address = parse_address(text)
-            except ConfigurationError:
-                continue
-            if not address.is_name:
-                found[address.host] = None
-        here = [host for host in found if host in own]
-        return here or ["127.0.0.1"], [host for host in found if host not in own]

@@ -36,9 +36,9 @@ from ...libp2p import open_node
 from ...listener._listener import LISTENER_PORTS, addresses_to_listen_on
 from ...listener.meeting import open_meeting_here
 from ...network import Address, Node, parse_address
-from ...tunnels import open_carrier
+from ...tunnels import TUNNEL_PORTS, open_carrier
 from ..leases import PROTOCOL, Ending, Surveyed, Tenancy
-from ._carrier_far_ends import TUNNEL_PORTS, CarrierFarEnds
+from ._carrier_far_ends import CarrierFarEnds
 from ._door import LendingDoor
 from ._lending import Lending
 from ._parts import FarEnds, Lender

@@ -17,7 +17,7 @@ from ...network import Node
 from .._carrier import Carrier, open_carrier
 from .._certificates import make_certificate
 from .._places import Place, hosts_of
-from ..streams import TunnelDoor, TunnelOpening, TunnelOutcome, door_of
+from ..streams import NOT_ALLOWED, TunnelDoor, TunnelOpening, TunnelOutcome, door_of
 
 log = get_logger(__name__)
 
@@ -105,17 +105,15 @@ def _judge_of(
             if refusal is not None:
                 return TunnelOutcome(refused=refusal.rule, reason=refusal.reason)
         elif opening.namespace != namespace:
-            return _refused_by_name(port.name)
+            return _OTHERS
         if (port.peers or membership is None) and peer_id not in port.peers:
-            return _refused_by_name(port.name)
+            return _OTHERS
         return None
 
     return judge
 
 
-def _refused_by_name(name: str) -> TunnelOutcome:
-    reason = f"the port {name!r} is not open to this peer: its settings say to whom"
-    return TunnelOutcome(refused="not_allowed", reason=reason)
+_OTHERS = TunnelOutcome(refused=NOT_ALLOWED, reason="the port is open to other peers")
 
 
 class _Direct:

@@ -36,6 +36,9 @@ MAX_OPENINGS_OF_SITE: Final = 16
 OPENING_SECONDS: Final = 3.0
 CONNECT_SECONDS: Final = 3.0
 
+NOT_ALLOWED: Final = "not_allowed"
+"""The rule of a judge whose port is for others; its peer hears that there is none."""
+
 _LOOPBACK: Final = "127.0.0.1"
 _TAKEN_STEP: Final = 64 << 10
 
@@ -149,18 +152,15 @@ class TunnelDoor:
 
     async def _answer(self, stream: Stream, opening: TunnelOpening) -> None:
         peer_id = stream.peer_id
-        key = ("lease", opening.lease) if opening.lease else ("port", opening.port)
-        target = self._targets.get(key)
-        refused = _unknown(opening) if target is None else target.judge(peer_id, opening)
-        if target is not None and refused is None and target.counts[peer_id] >= MAX_STREAMS:
-            refused = TunnelOutcome(refused="busy", reason="there are too many connections")
+        target, refused = self._judged(peer_id, opening)
         if target is None or refused is not None:
             assert refused is not None
             log.warning(
                 "a tunnel was refused", peer=peer_id, port=opening.port or "of a lease",
                 rule=refused.refused,
             )  # fmt: skip
-            await say(stream, refused)
+            # Whether a port is there is told to nobody who may not have it.
+            await say(stream, _unknown(opening) if refused.refused == NOT_ALLOWED else refused)
             return
         with trio.CancelScope() as scope:
             target.scopes[scope] = (peer_id, opening)
@@ -176,6 +176,26 @@ class TunnelDoor:
                 target.counts[peer_id] -= 1
                 if not target.counts[peer_id]:
                     del target.counts[peer_id]
+
+    def _judged(
+        self, peer_id: PeerId, opening: TunnelOpening
+    ) -> tuple[TunnelTarget | None, TunnelOutcome | None]:
+        """What is asked for, if it is there, and why it is refused, if it is."""
+        kind, name = ("lease", opening.lease) if opening.lease else ("port", opening.port)
+        target = self._targets.get((kind, name))
+        if target is None:
+            # A stranger hears the same of a name that is there and of one that is not.
+            for (other, _), each in self._targets.items():
+                if kind == other == "port":
+                    refused = each.judge(peer_id, opening)
+                    if refused is not None and refused.refused != NOT_ALLOWED:
+                        return None, refused
+            return None, _unknown(opening)
+        if (refused := target.judge(peer_id, opening)) is not None:
+            return target, refused
+        if target.counts[peer_id] >= MAX_STREAMS:
+            return target, TunnelOutcome(refused="busy", reason="there are too many connections")
+        return target, None
 
     async def _hold(self, stream: Stream, opening: TunnelOpening, target: TunnelTarget) -> None:
         """Have a far end for as long as the stream is open."""
