@@ -24,7 +24,7 @@ from ._program import (
 )
 from ._rpc_frames import RpcCounts, RpcFrames
 from ._rpc_hello import rpc_hello
-from ._rpc_protocol import RpcDevice, RpcFacts, RpcVersion
+from ._rpc_protocol import RPC_ENV, RpcDevice, RpcFacts, RpcVersion
 from ._rpc_server import MemoryBound, RpcServer, open_rpc_server
 from ._speeds import Speeds, measure_device, measure_lent, rescaled
 
@@ -48,6 +48,7 @@ __all__ = [
     "MemoryBound",
     "RpcCounts",
     "RpcFrames",
+    "RPC_ENV",
     # ---- how fast ----
     "Speeds",
     "measure_device",

@@ -64,6 +64,10 @@ _REPLIES: Final = {
 _SILENT: Final = (SET_TENSOR, GRAPH_COMPUTE, GRAPH_RECOMPUTE)
 _ANSWERED_UNTIL_6: Final = (FREE_BUFFER, BUFFER_CLEAR, INIT_TENSOR, MEMSET_TENSOR)
 
+RPC_ENV: Final = {"GGML_RPC_NO_RDMA": "1"}
+"""Variables for both ends of a connection. A build that found a library for RDMA agrees in hello on
+a connection of another kind, from machine to machine, past the tunnel and whatever it guards."""
+
 # The versions whose requests are known; 4.x and earlier say hello in another way.
 KNOWN_MAJORS: Final = (5, 6, 7)
 

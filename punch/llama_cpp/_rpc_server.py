@@ -7,6 +7,7 @@ Who may borrow, and when a server is started or started anew, is decided by the 
 * It ignores SIGPIPE: a client that leaves before it has its answer ends nothing but its connection.
 * llama.cpp's server has no limit on its memory. Where its devices are the CPU alone, it gets one on
   its address space (Linux) or on its control group; of other devices nobody can limit the memory.
+* It speaks TCP alone, which goes through a tunnel.
 * It serves until it is told to end, so any end of its own is a failure, exit code 0 too: that is
   how it tells of a port that was taken.
 """
@@ -32,7 +33,7 @@ from ..exceptions import BackendCrashed, BackendError
 from ..machine import measure_memory
 from ..processes import Child, LastLines, describe_exit, open_control_group, start_child
 from ._rpc_hello import rpc_hello
-from ._rpc_protocol import RpcDevice, RpcFacts, RpcVersion
+from ._rpc_protocol import RPC_ENV, RpcDevice, RpcFacts, RpcVersion
 
 MemoryBound = Literal["limit", "cgroup", "promise"]
 """What holds an RPC server to its memory: a limit on its address space, its control group, or
@@ -79,7 +80,8 @@ class _Command:
         return argv
 
     def env(self) -> dict[str, str]:
-        return {} if self.cache_folder is None else {"LLAMA_CACHE": str(self.cache_folder)}
+        cache = {} if self.cache_folder is None else {"LLAMA_CACHE": str(self.cache_folder)}
+        return {**RPC_ENV, **cache}
 
 
 class RpcServer:

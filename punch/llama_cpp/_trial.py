@@ -22,6 +22,7 @@ from ..exceptions import BackendCrashed
 from ..processes import Child, LastLines, describe_exit, open_child
 from ._program import Program
 from ._rpc_frames import RpcFrames
+from ._rpc_protocol import RPC_ENV
 
 # A build with CUDA that compiles its kernels first takes the better part of a minute.
 START_SECONDS: Final = 60.0
@@ -172,7 +173,7 @@ async def open_head(
         said = "it printed nothing" if not lines else "its last lines: " + " / ".join(lines)
         return f"{program.path} {ended}; {said}"
 
-    env = {"LLAMA_API_KEY": key, "GGML_NO_BACKTRACE": "1"}
+    env = {"LLAMA_API_KEY": key, "GGML_NO_BACKTRACE": "1", **RPC_ENV}
     try:
         async with open_child([*command, *arguments], env=env, grace=0.0) as child:
             assert child.stderr is not None

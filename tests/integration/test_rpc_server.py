@@ -252,6 +252,8 @@ async def test_a_server_is_started_on_loopback_and_ended(program: Path) -> None:
         assert device.free_bytes == 300 << 20 < device.total_bytes
         assert server.bound == ("limit" if sys.platform == "linux" else "promise")
         assert server.cpu_seconds() is not None
+        # A connection of RDMA would go past the tunnel.
+        assert process.environ()["GGML_RPC_NO_RDMA"] == "1"
         assert not server.lost.is_set()
     assert not process.is_running()
     assert {server.pid, server.cpu_seconds()} == {None}

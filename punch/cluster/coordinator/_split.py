@@ -17,7 +17,7 @@ import trio
 
 from ...events import SplitLoading
 from ...exceptions import PeerRefused, PunchError
-from ...llama_cpp import Program
+from ...llama_cpp import RPC_ENV, Program
 from ...placement import Device, Plan, Refused
 from ...processes import Supervised
 from ._arguments import split_arguments
@@ -45,6 +45,7 @@ CLOSE_SECONDS = 3.0
 _STATE = "cmd_child_to_router:state:"
 
 ENV: Mapping[str, str] = {
+    **RPC_ENV,
     # Without this it calls a debugger when it aborts, which takes half a second.
     "GGML_NO_BACKTRACE": "1",
     # It tells its progress then, and ends when its standard input does; an older build ignores it.
