@@ -5,6 +5,7 @@ What there is to tell, and to whom, is decided in `_server`.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 import attrs
@@ -28,6 +29,11 @@ from ..wire import (
 # Seconds after which a change is told, together with what else changed by then: peers that start
 # at the same time make one roster and not a hundred.
 COALESCE_SECONDS = 0.05
+
+# The same after the last roster, in a closed namespace. Its members meet at several members, hear
+# of each change at all of them, and move together when another one goes before these: forty would
+# read some thousand rosters then, of what they know.
+PAUSE_SECONDS = 1.0
 
 # Registrations in one frame of a roster: with `MAX_JOIN_BYTES`, a tenth of the longest frame.
 MAX_PAGE_REGISTRATIONS = 100
@@ -104,9 +110,12 @@ class Member:
           known: The removals that are known of a namespace, which are told before all else.
 
         """
+        # When there is news: when it is told. And when it may be told again.
+        due, free_at = math.inf, -math.inf
         try:
             while True:
-                await self.wake.wait()
+                with trio.move_on_at(due):
+                    await self.wake.wait()
                 self.wake = trio.Event()
                 if self.nonce is not None:
                     nonce, self.nonce = self.nonce, None
@@ -121,13 +130,19 @@ class Member:
                     for page in pages_of(learnt, MAX_PAGE_BYTES):
                         await frames.send(Standing(revocations=page))
                 if not self.has_roster:
-                    self.has_roster = True
+                    self.has_roster, due = True, math.inf
                     self.news.clear()
                     first = everything(self)
                     self.reach |= first.reach
                     await self._tell(frames, present=first.present, whole=True)
                 elif self.news or self.reach:
-                    await trio.sleep(COALESCE_SECONDS)
+                    now = trio.current_time()
+                    due = min(due, max(now + COALESCE_SECONDS, free_at))
+                    if now < due:
+                        continue
+                    due = math.inf
+                    if isinstance(self.namespace, tuple):
+                        free_at = now + PAUSE_SECONDS
                     news, self.news = self.news, {}
                     await self._tell(
                         frames,

@@ -63,6 +63,7 @@ from ..wire import (
 from ._dial_back import DialBack
 from ._locks import Locks, Turns
 from ._member import Everything, Member
+from ._relayed import Relayed
 
 log = get_logger(__name__)
 
@@ -111,7 +112,7 @@ class BootstrapServer:
         self._node = node
         self._locks = Locks(node.verify, admit=admit, membership=membership, is_for_own=is_for_own)
         self._turns = Turns()
-        self._relayed: dict[PeerId, Join] = {}
+        self._relayed = Relayed()
         self._limits = RegistrationLimits() if limits is None else limits
         self._registrations = Registrations(self._limits)
         self._twins = Twins()
@@ -152,9 +153,10 @@ class BootstrapServer:
         """Tell the dialers of a namespace what there is to know of a peer now."""
         for member in self._members.values():
             if member.namespace == namespace and self._is_told(member):
-                member.news[peer_id] = self._registrations.told(
-                    namespace, peer_id, minor=member.minor
-                ) or (self._relayed.get(peer_id) if namespace == self._locks.own else None)
+                # What is relayed comes from our own directory, which needs not be told of it.
+                is_relayed = namespace == self._locks.own and member.peer_id != self.peer_id
+                told = self._registrations.told(namespace, peer_id, minor=member.minor)
+                member.news[peer_id] = told or (self._relayed.get(peer_id) if is_relayed else None)
                 member.wake.set()
 
     def _is_told(self, member: Member) -> bool:
@@ -170,9 +172,8 @@ class BootstrapServer:
 
     def _relay(self, joins: Mapping[PeerId, Join]) -> None:
         """Tell the members of our own namespace of others, which are registered elsewhere."""
-        own, before = self._locks.own, self._relayed
-        self._relayed = {peer: attrs.evolve(join, relayed=True) for peer, join in joins.items()}
-        for peer_id, _ in before.items() ^ self._relayed.items():
+        own = self._locks.own
+        for peer_id in self._relayed.take(joins):
             if own is not None and self._registrations.told(own, peer_id, minor=MINOR) is None:
                 self._tell(own, peer_id)
 
@@ -336,10 +337,9 @@ class BootstrapServer:
         if namespace is None or not self._is_told(member):
             return Everything()
         present = self._registrations.shown(namespace, minor=member.minor)
-        if namespace == self._locks.own:
+        if namespace == self._locks.own and member.peer_id != self.peer_id:
             told = {each.peer_id for _, each in self._registrations.kept(namespace)}
-            relayed = self._relayed.items()
-            present += tuple(join for peer_id, join in relayed if peer_id not in told)
+            present += self._relayed.beside(told)
         return Everything(
             present=present,
             reach=self._dial_back.verdicts(namespace) if member.minor >= 1 else {},
