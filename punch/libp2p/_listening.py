@@ -91,6 +91,8 @@ class Listening:
         self._told_of: set[Address] = set()
         # What is to be told to others; the sockets that are open may be more, by rule 1.
         self._current: tuple[Address, ...] = ()
+        # What the sockets of those said when they were asked last.
+        self._found: tuple[tuple[Address, ...], list[Address]] | None = None
         self._hosts = own_hosts()
         self._asked_at = 0.0
 
@@ -105,8 +107,12 @@ class Listening:
         return _ports.on_links(self._all_bound())
 
     def _all_bound(self) -> list[Address]:
-        # Port 0 has become a port.
-        return [place for address in self._current for place in self._bound(address)]
+        # Port 0 has become a port. Asked for with every registration: sockets are asked only after
+        # there are others, for that takes longer than to sign one.
+        if self._found is None or self._found[0] is not self._current:
+            bound = [place for address in self._current for place in self._bound(address)]
+            self._found = self._current, bound
+        return self._found[1]
 
     def _bound(self, address: Address) -> list[Address]:
         listener = self._swarm.listeners.get(_key(address))
@@ -268,6 +274,7 @@ class Listening:
                 await self._close(key)
 
     async def _close(self, key: str) -> None:
+        self._found = None
         listener = self._swarm.listeners.pop(key, None)
         if listener is not None:
             await listener.close()

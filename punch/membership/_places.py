@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import Any
 
 import attrs
@@ -138,6 +139,12 @@ def add_places(folder: Folder, news: dict[str, Place]) -> None:
 
 def dialled(addresses: Iterable[str]) -> tuple[str, ...]:
     """Those of *addresses* that are dialled at all; a few."""
+    return _dialled(tuple(addresses))
+
+
+@lru_cache(maxsize=MAX_PEERS)
+def _dialled(addresses: tuple[str, ...]) -> tuple[str, ...]:
+    """The same; cached, since the same members are heard of again and again."""
     found: dict[str, None] = {}
     for text in addresses:
         try:
