@@ -14,10 +14,11 @@ from punch import Router, open_router
 from punch.admission import NO_CAPS, Caps
 from punch.backends import MockBackend, MockScript
 from punch.capability import PeerId
+from punch.discovery.lan import Lan
 from punch.events import Bus
 from punch.listener import Listener, OneOrMore, open_listener
 from punch.routing import Policy
-from punch.testing import MemoryNetwork
+from punch.testing import Air, MemoryNetwork
 
 
 class Home:
@@ -60,6 +61,11 @@ class Home:
         membership.extra_places = tuple(f"{node.addresses[0]}/p2p/{node.peer_id}" for node in nodes)
         return membership
 
+    def lan(self, name: str, air: Air | None) -> Lan | None:
+        """The LAN of the node of this name, if it is on one."""
+        host = self.network._nodes[PeerId(name)].addresses[0].split("/")[2]
+        return None if air is None else air.lan(f"{host}/8")
+
     @asynccontextmanager
     async def listener(
         self,
@@ -73,6 +79,7 @@ class Home:
         limits: Mapping[str, Caps] | None = None,
         wall: Callable[[], float] = time.time,
         events: Bus | None = None,
+        air: Air | None = None,
     ) -> AsyncIterator[Listener]:
         """A listener of the namespace."""
         async with open_listener(
@@ -86,6 +93,7 @@ class Home:
             limits=limits,
             wall=wall,
             events=events,
+            lan=self.lan(name, air),
         ) as listener:
             yield listener
 
@@ -116,6 +124,7 @@ class Home:
         membership: FakeMembership | None = None,
         policy: Policy | str = "completion-time",
         events: Bus | None = None,
+        air: Air | None = None,
     ) -> AsyncIterator[Router]:
         """A router of the namespace."""
         async with open_router(
@@ -125,6 +134,7 @@ class Home:
             membership=membership or self.member(name, knows=knows),
             policy=policy,
             events=events,
+            lan=self.lan(name, air),
         ) as router:
             yield router
 

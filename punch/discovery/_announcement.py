@@ -46,6 +46,7 @@ class Announcement:
         self._roles = Counter(roles)
         self.altered = trio.Event()
         self.troubles: Callable[[], tuple[Reach, ...]] = tuple
+        self.besides: Callable[[str], Mapping[PeerId, bool]] = lambda source: {}
         self.known: Callable[[], Mapping[PeerId, tuple[str, ...]]] = dict
 
     def __call__(self, *, as_dialer: bool = False) -> Join:
@@ -70,6 +71,10 @@ class Announcement:
             root=None if member is None else member.namespace.key,
         )
         return attrs.evolve(join, signature=self._node.sign(join.signed))
+
+    @property
+    def roles(self) -> frozenset[str]:
+        return frozenset(self._roles)
 
     def add(self, roles: Collection[str]) -> None:
         self._change(self._roles + Counter(roles))

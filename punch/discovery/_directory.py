@@ -31,16 +31,23 @@ from ..wire import (
     SHARED_IDENTITY,
     Join,
     Reach,
-    Registration,
 )
 from ._announcement import Announcement
 from ._bootstraps import bootstrap_sources
-from ._known_member import KnownMember, known_member, with_role
+from ._known_member import KnownMember, with_role
 from ._known_peers import KnownPeers
-from ._listed import SHARED_BY_OTHERS, SHARED_IDENTITY_TEXT, Listed, first_hand, seen_by, stamp_of
-from ._reach import OwnReach, combined
+from ._listed import (
+    SHARED_BY_OTHERS,
+    SHARED_IDENTITY_TEXT,
+    Listed,
+    first_hand,
+    listed_besides,
+    merged,
+    seen_by,
+)
+from ._reach import OwnReach
 from ._source import Sighting, Source
-from .attendance import Attended, Checks, member_sources
+from .attendance import Attended, Checks, member_sources, ranked
 from .lan import Lan, LanSource
 
 log = get_logger(__name__)
@@ -127,12 +134,13 @@ class Directory:
             incarnation=incarnation,
             membership=self._membership,
         )
+        self._listed = [Listed(source) for source in sources]
         self._announce.known = lambda: {
             peer_id: member.addresses for peer_id, member in self._members.items()
         }
+        self._announce.besides = partial(listed_besides, self._listed)
         self._own_reach = OwnReach()
         self._watchers = [changed]
-        self._listed = [Listed(source) for source in sources]
         self._incarnations = Twins()
         # Members that two processes claim to be, as far as they are listed.
         self._twins: set[PeerId] = set()
@@ -163,6 +171,11 @@ class Directory:
     def own_reach(self) -> Reach | None:
         """How our own listener could be dialled; `None` if nobody has said."""
         return self._own_reach.verdict
+
+    @property
+    def source_count(self) -> int:
+        """How many sources there are."""
+        return len(self._listed)
 
     @property
     def sources(self) -> tuple[SourceState, ...]:
@@ -229,7 +242,7 @@ class Directory:
         """Forget those who are members no longer, and announce what we have learnt."""
         for listed in self._listed:
             listed.keep(self._checks.is_member)
-        self._merge()
+        self._merge(self._members)
         self._announce.anew()
         self._tell()
 
@@ -275,13 +288,17 @@ class Directory:
             listed.note(sighting.notices, own)
         # Members meet at several places, and one of them may say what another said before.
         incarnations = self._incarnations if self._membership is None else None
+        before = listed.members.keys()
         news = listed.take(sighting, own, self._twins, incarnations)
         listed.is_working = bool(listed.members) or not sighting.needs_members
         listed.hear_reach(sighting.reach, own)
         for reach in sighting.reach:
             if reach.peer_id == own:
                 self._own_reach.hear(listed.source.name, reach)
-        self._merge()
+        # In their order: of many that come at once the pool asks the first and the last in turn.
+        told = [each.peer_id for each in sighting.present]
+        of_reach = [each.peer_id for each in sighting.reach]
+        self._merge(dict.fromkeys((*told, *of_reach, *(before ^ listed.members.keys()))))
         if self._membership is not None and news:
             # A place is dialled whoever named it: only what may be dialled is kept.
             self._membership.remember(
@@ -309,46 +326,33 @@ class Directory:
         """Have the listeners told which of them we could not dial, as *troubles* says each time."""
         self._announce.troubles = troubles
 
-    def _merge(self) -> None:
-        # Made anew from all sources each time, so that no order of reports leaves a trace.
-        newest: dict[PeerId, Registration] = {}
-        named: dict[PeerId, set[str]] = {}
-        near: set[tuple[PeerId, int]] = set()
-        for listed in self._listed:
-            for peer_id, registration in listed.members.items():
-                named.setdefault(peer_id, set()).add(listed.source.name)
-                if peer_id in listed.near:
-                    near.add((peer_id, registration.incarnation))
-                if stamp_of(newest.setdefault(peer_id, registration)) < stamp_of(registration):
-                    newest[peer_id] = registration
-        self._members = {
-            peer_id: known_member(
-                registration,
-                named[peer_id],
-                is_near=(peer_id, registration.incarnation) in near,
-                on_link=tuple(
-                    place for each in self._listed for place in each.on_link.get(peer_id, ())
-                ),
-                reach=combined(listed.reach.get(peer_id) for listed in self._listed),
-            )
-            for peer_id, registration in newest.items()
-        }
-        self._twins &= self._members.keys()
-        self._listeners = with_role(self._members, "listener")
+    def _merge(self, peers: Collection[PeerId]) -> None:
+        """Have all say anew what they know of *peers*, of whom one has said something else."""
+        # Others than before, and not changed: whoever goes through them may wait meanwhile.
+        members = dict(self._members)
+        for peer_id in peers:
+            member = merged(self._listed, peer_id)
+            if member is None:
+                members.pop(peer_id, None)
+            else:
+                members[peer_id] = member
+        self._members = members
+        self._twins &= members.keys()
+        self._listeners = with_role(members, "listener")
 
 
 def lan_source(node: Node, lan: Lan, checks: Checks, *, namespace: str) -> LanSource:
     """The source that finds members on our LANs, and asks of each what all sources ask."""
-    member = checks.membership
-    return LanSource(
-        node,
-        lan,
-        namespace=namespace,
-        root=None if member is None else member.namespace.key,
-        joins=member is not None and member.takes_newcomers,
-        judge=checks.shown,
-        is_barred=checks.is_barred,
+    source = partial(
+        LanSource, node, lan, namespace=namespace, judge=checks.shown, is_barred=checks.is_barred
     )
+    member = checks.membership
+    if member is None:
+        return source()
+    root = member.namespace.key
+    # Those that all meet at: whoever hears them hears of everybody.
+    order = partial(ranked, key=root, machine_of=member.machine_of)
+    return source(root=root, joins=member.takes_newcomers, order=order)
 
 
 @asynccontextmanager

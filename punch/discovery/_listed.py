@@ -14,7 +14,8 @@ from ..capability import PeerId
 from ..exceptions import PunchError
 from ..peers import Twins
 from ..wire import SHARED_IDENTITY, Join, Reach, Registration
-from ._known_member import MAX_LISTED
+from ._known_member import MAX_LISTED, KnownMember, known_member
+from ._reach import combined
 from ._source import Sighting, Source
 
 log = get_logger(__name__)
@@ -153,6 +154,40 @@ def seen_by(sources: Iterable[Listed]) -> frozenset[PeerId]:
     return frozenset().union(*(each.members for each in sources if each.is_working))
 
 
+def merged(sources: Iterable[Listed], peer_id: PeerId) -> KnownMember | None:
+    """What all *sources* together say of a peer; `None` if none of them lists it.
+
+    Made anew from all of them each time, so that no order of reports leaves a trace.
+    """
+    listing = [each for each in sources if peer_id in each.members]
+    if not listing:
+        return None
+    newest = max((each.members[peer_id] for each in listing), key=stamp_of)
+    return known_member(
+        newest,
+        {each.source.name for each in listing},
+        is_near=any(
+            peer_id in each.near and each.members[peer_id].incarnation == newest.incarnation
+            for each in listing
+        ),
+        on_link=tuple(place for each in listing for place in each.on_link.get(peer_id, ())),
+        reach=combined(each.reach.get(peer_id) for each in listing),
+    )
+
+
+def listed_besides(sources: Iterable[Listed], name: str) -> dict[PeerId, bool]:
+    """The members that a source that works lists, other than the one that is called *name*.
+
+    True for those that one of them has from the member itself.
+    """
+    found: dict[PeerId, bool] = {}
+    for each in sources:
+        if each.is_working and each.source.name != name:
+            found |= dict.fromkeys(each.relayed - found.keys(), False)
+            found |= dict.fromkeys(each.members.keys() - each.relayed, True)
+    return found
+
+
 def first_hand(
     sources: Iterable[Listed], join_of: Callable[[PeerId], Join | None]
 ) -> dict[PeerId, Join]:
@@ -166,7 +201,8 @@ def first_hand(
     joins = {peer_id: join_of(peer_id) for peer_id in found}
     # Near to us, and not to the place where we have heard of them.
     return {
-        peer_id: attrs.evolve(join, near=peer_id in near)
+        # Most are as they should be, and making one anew takes longer than all else here.
+        peer_id: join if join.near == (peer_id in near) else attrs.evolve(join, near=not join.near)
         for peer_id, join in joins.items()
         if join is not None
     }

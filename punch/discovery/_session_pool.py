@@ -134,7 +134,7 @@ class SessionPool:
             while True:
                 self._roster_changed = trio.Event()
                 listeners = list(self._listeners(directory))
-                self._places.look(self._states.values(), sources=len(directory.sources))
+                self._places.look(self._states.values(), sources=directory.source_count)
                 for listener in self._places.in_turn(listeners):
                     self._meet(listener, directory, nursery)
                 self._signal()

@@ -5,7 +5,7 @@ Checking signatures is left to the source, and merging what several say to the d
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Protocol
 
 import attrs
@@ -73,6 +73,15 @@ class Announce(Protocol):
 
     def known(self) -> Mapping[PeerId, tuple[str, ...]]:
         """The members that all sources have found, with their addresses."""
+        ...
+
+    def besides(self, source: str) -> Mapping[PeerId, bool]:
+        """The members that other sources than *source* list: whether one has it from the member."""
+        ...
+
+    @property
+    def roles(self) -> Collection[str]:
+        """Our roles, see `Registration.roles`."""
         ...
 
     @property

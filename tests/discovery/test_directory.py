@@ -14,6 +14,7 @@ from trio.testing import MockClock
 from punch.bootstrap import open_bootstrap
 from punch.capability import PeerId
 from punch.discovery import Announce, Directory, Found, Sighting, join_namespace
+from punch.discovery._listed import Listed, listed_besides, merged
 from punch.exceptions import ConfigurationError, NetworkError, NotPermitted, PeerUnreachable
 from punch.network import Address, Handler, Stream, parse_address
 from punch.testing import ScriptedBackend, Swarm
@@ -229,9 +230,48 @@ class DirectoryMachine(RuleBasedStateMachine):
         found = {str(p): known.incarnation for p, known in self.directory.listeners.items()}
         assert found == wanted
 
+    @invariant()
+    def no_order_of_reports_leaves_a_trace(self) -> None:
+        """Each member is as if all that is listed were put together anew."""
+        listed = self.directory._listed
+        peers = {peer for each in listed for peer in each.members}
+        anew = {peer: merged(listed, peer) for peer in peers}
+        # Two that differ in sources and sequence alone are equal to the pool, and not here.
+        assert {p: repr(one) for p, one in self.directory.members.items()} == {
+            p: repr(one) for p, one in anew.items()
+        }
+
 
 TestDirectory = DirectoryMachine.TestCase
 TestDirectory.settings = settings(max_examples=60, stateful_step_count=15, deadline=None)
+
+
+def test_who_is_listed_besides_a_source_and_by_whom() -> None:
+    """Only what a source that works lists counts, and whether it has that from the member."""
+    own, relays, hears, fails = (Listed(ScriptedSource(name)) for name in ("own", "b", "c", "d"))
+    said = {
+        own: Sighting(present=(listener("x"),)),
+        relays: Sighting(
+            present=(listener("y"), listener("z")), relayed=frozenset(map(PeerId, "yz"))
+        ),
+        hears: Sighting(present=(listener("z"),)),
+        fails: Sighting(present=(listener("w"),)),
+    }
+    for listed, sighting in said.items():
+        listed.take(sighting, PeerId("me"), set(), None)
+        listed.is_working = listed is not fails
+    assert listed_besides(said, "own") == {"y": False, "z": True}
+    assert listed_besides([hears, relays], "own") == {"y": False, "z": True}
+
+
+def test_a_members_word_is_taken_once_from_several_sources() -> None:
+    """Of many that come at once the pool asks the first and the last: their order is kept."""
+    first, second = ScriptedSource("a"), ScriptedSource("b")
+    directory = directory_of(first, second)
+    names = [f"m{number}" for number in range(40)]
+    first.found(Sighting(present=tuple(listener(name) for name in names)))
+    second.found(Sighting(present=tuple(listener(name, 1, 1) for name in reversed(names))))
+    assert list(directory.listeners) == names
 
 
 async def test_a_directory_without_any_source_is_refused() -> None:

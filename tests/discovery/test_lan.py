@@ -13,6 +13,8 @@ from trio.testing import MockClock
 from punch.backends import MockBackend, MockScript
 from punch.capability import PeerId
 from punch.dialer import Router, open_router
+from punch.discovery import Directory, Sighting
+from punch.discovery._listed import Listed
 from punch.discovery.lan import Heard, Interface, Lan, LanKey, open_nearby, watch_for_closed
 from punch.discovery.lan._asking import MAX_ASKERS, PROOF_BYTES, PROTOCOL
 from punch.discovery.lan._candidates import MAX_CANDIDATES
@@ -81,6 +83,28 @@ async def test_two_machines_find_each_other_without_a_bootstrap(
         await router.wait_for_peers(lambda peers: len(peers) == 1)
         states = {each.name: each.listeners for each in router.sources}
         assert states == {f"bootstrap {NOBODY}": 0, "LAN": 1}
+
+
+async def test_being_asked_on_and_on_is_news_once(
+    network: MemoryNetwork, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Forty dialers that follow a listener are told each ten seconds: it puts nothing together."""
+    reports: list[str] = []
+    found = Directory._found
+
+    def counted(self: Directory, listed: Listed, sighting: Sighting) -> None:
+        if "listener" in self._announce.roles:
+            reports.append(listed.source.name)
+        found(self, listed, sighting)
+
+    monkeypatch.setattr(Directory, "_found", counted)
+    air = Air()
+    async with listening(network, air), dialing(network, air) as router:
+        await router.wait_for_peers()
+        await trio.sleep(20)
+        reports.clear()
+        await trio.sleep(300)
+        assert reports.count("LAN") == 0
 
 
 async def test_a_peer_of_another_namespace_is_not_found(

@@ -156,6 +156,7 @@ class Unannounced:
     """Says nothing of us: whoever asks for it has somebody to tell."""
 
     altered = trio.Event()
+    roles = frozenset({"listener"})
 
     def __call__(self, *, as_dialer: bool = False) -> Join:
         raise AssertionError("we were announced")
@@ -164,6 +165,9 @@ class Unannounced:
         return ()
 
     def known(self) -> dict[PeerId, tuple[str, ...]]:
+        return {}
+
+    def besides(self, source: str) -> dict[PeerId, bool]:
         return {}
 
 

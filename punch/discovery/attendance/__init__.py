@@ -6,6 +6,7 @@ Which sources there are is decided by the directory; the meeting points' side is
 
 from ._checks import Checks
 from ._members import MAX_MEETINGS, MemberSource, member_sources
+from ._rank import ranked
 from ._stream import Attendance, Attended
 
 __all__ = [
@@ -14,5 +15,6 @@ __all__ = [
     "Checks",
     "MemberSource",
     "member_sources",
+    "ranked",
     "MAX_MEETINGS",
 ]

@@ -12,7 +12,6 @@ Where members were seen is kept by the membership; what is said there is in `_st
 
 from __future__ import annotations
 
-import hashlib
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
@@ -29,6 +28,7 @@ from .._meeting import PROTOCOL
 from .._quiet import Lasting
 from .._source import Announce, Found, Sighting
 from ._checks import Checks
+from ._rank import rank_of
 from ._stream import Attendance, Attended
 
 log = get_logger(__name__)
@@ -156,7 +156,7 @@ class Rota:
         return self._membership.machine_of(peer_id) or peer_id
 
     def _rank(self, peer_id: PeerId) -> bytes:
-        return hashlib.sha256(self._membership.namespace.key + peer_id.encode()).digest()
+        return rank_of(peer_id, self._membership.namespace.key)
 
 
 class MemberSource:

@@ -4,11 +4,14 @@ A candidate is a peer that a record with a fitting tag names. It is nothing more
 proved who it is and has shown its registration. Whoever knows the name of an open namespace can
 make any number of records, so there is a place for a bounded number, a peer that was met keeps its
 place, and one that does not answer is asked at doubling intervals.
+
+In a closed namespace a few candidates are enough: they are meeting points, and tell who else is
+there. Whom nobody else tells of is asked all the same, a moment later.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 
 import attrs
 
@@ -22,6 +25,10 @@ MAX_CANDIDATES = 512
 # A listener that restarts has another record. One that answers nothing is asked again after these.
 MIN_RETRY_SECONDS = 1.0
 MAX_RETRY_SECONDS = 60.0
+
+# How long others have to tell of a candidate before it is asked itself, in seconds: a newcomer is
+# registered where members meet within two or three.
+TELLING_SECONDS = 5.0
 
 # Records that are looked at, at once and a second, of whomever: a LAN of a thousand punch peers
 # repeats each of its records once an hour.
@@ -49,6 +56,12 @@ class Candidate:
 
     due: float = 0.0
     """When it may be asked."""
+
+    heard_at: float = 0.0
+    """When it was first heard of as it is now."""
+
+    is_on_link_alone: bool = False
+    """True if all its addresses are of a link of ours: nobody elsewhere can tell where it is."""
 
     @property
     def addresses(self) -> tuple[Address, ...]:
@@ -97,7 +110,8 @@ class Candidates:
         if candidate is None:
             if len(self._by_peer) >= MAX_CANDIDATES and not self._make_room():
                 return None
-            candidate = self._by_peer[record.peer_id] = Candidate(record.peer_id, due=now)
+            candidate = Candidate(record.peer_id, due=now, heard_at=now)
+            self._by_peer[record.peer_id] = candidate
         is_news = candidate.records.get(name) != record
         candidate.records.pop(name, None)  # So that the newest is the last.
         candidate.records[name] = record
@@ -105,9 +119,11 @@ class Candidates:
         while len(candidate.records) > MAX_ADDRESSES:
             self._by_record.pop(next(iter(candidate.records)))
             candidate.records.pop(next(iter(candidate.records)))
+        if is_news:
+            candidate.is_on_link_alone = len(candidate.on_link) == len(candidate.addresses)
         if is_news and candidate.was_met:
             # A peer that we know was somewhere else, or has started anew.
-            candidate.tries, candidate.due = 0, now
+            candidate.tries, candidate.due, candidate.heard_at = 0, now, now
         return candidate
 
     def unhear(self, interface: str, instance: str) -> None:
@@ -131,9 +147,61 @@ class Candidates:
         if not candidate.records and not candidate.is_followed:
             self._by_peer.pop(candidate.peer_id, None)
 
-    def next_due(self, now: float) -> Candidate | float | None:
-        """Whom to ask now, those that were met first; else when somebody will be due, if ever."""
-        waiting = [each for each in self._by_peer.values() if not each.is_followed]
+    def wanted(
+        self,
+        few: int,
+        *,
+        order: Callable[[Iterable[PeerId]], Collection[PeerId]],
+        besides: Collection[PeerId],
+        now: float,
+    ) -> set[PeerId]:
+        """Those of a closed namespace that are to be followed.
+
+        Args:
+          few: How many are enough, as long as they are there.
+          order: Puts all candidates in the order in which every member chooses its few.
+          besides: The members that others tell of.
+          now: The time.
+
+        """
+        there = (each.peer_id for each in self._by_peer.values() if not each.tries)
+        return set(tuple(order(there))[:few]) | {
+            each.peer_id
+            for each in self._by_peer.values()
+            if each.is_on_link_alone
+            or (each.peer_id not in besides and now >= each.heard_at + TELLING_SECONDS)
+        }
+
+    def spare(
+        self, wanted: Collection[PeerId], besides: Mapping[PeerId, bool]
+    ) -> Iterator[Candidate]:
+        """Those that are followed and need not be.
+
+        Args:
+          wanted: Those that are to be followed.
+          besides: The members that others tell of, and whether they have it from the member itself:
+            what two members know from each other alone is lost when both let go.
+
+        """
+        for each in self._by_peer.values():
+            if each.is_followed and each.peer_id not in wanted and besides.get(each.peer_id):
+                yield each
+
+    def next_due(
+        self, now: float, wanted: Collection[PeerId] | None = None
+    ) -> Candidate | float | None:
+        """Whom to ask now, those that were met first; else when somebody will be due, if ever.
+
+        Args:
+          now: The time.
+          wanted: Who is to be asked at all; by default everybody.
+
+        """
+        waiting = [
+            each
+            for each in self._by_peer.values()
+            if not each.is_followed and (wanted is None or each.peer_id in wanted)
+        ]
         ready = [each for each in waiting if each.due <= now]
         if ready:
             return min(ready, key=lambda each: (not each.was_met, each.tries, each.due))
@@ -146,6 +214,11 @@ class Candidates:
     def met(self, candidate: Candidate) -> None:
         """Note that *candidate* has shown its registration."""
         candidate.was_met, candidate.tries = True, 0
+
+    def let_go(self, candidate: Candidate) -> None:
+        """Note that *candidate*, which answers, is followed no more."""
+        candidate.is_followed, candidate.tries = False, 0
+        self._forget(candidate)
 
     def ended(self, candidate: Candidate, *, now: float) -> None:
         """Note that *candidate* does not answer, or that its stream has ended."""

@@ -7,26 +7,28 @@
    think that we are in the namespace unless somebody was found, and what keeps it from hearing is
    told as its trouble, beside all that works without it.
 
-Which interfaces there are is decided by `_interfaces`, and how records travel by `_multicast`.
+Which interfaces there are is decided by `_interfaces`, how records travel by `_multicast`, and who
+of those that are heard is followed by `_following`.
 """
 
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
+from functools import partial
 
 import trio
 
 from ..._logs import get_logger
 from ...access import Refusal
 from ...capability import PeerId
-from ...exceptions import NetworkError, PeerUnreachable, RemoteProtocolError
+from ...exceptions import NetworkError
 from ...network import Node
 from ...wire import Join, Registration, decode_registration
 from .._quiet import Lasting
 from .._source import Announce, Found, Sighting
-from ._asking import PROTOCOL, Teller, ask
-from ._candidates import Candidate, Candidates
+from ._asking import PROTOCOL, Teller
+from ._following import Following
 from ._hearing import Hearing, host_of
 from ._multicast import Event, Lan, Multicast
 from ._records import Failed, Heard, Interface, Said, Unheard, parse, said_on
@@ -34,14 +36,6 @@ from ._tags import SALT_BYTES, LanKey
 from ._warning import warn_of_closed
 
 log = get_logger(__name__)
-
-# Peers that are followed at a time, each on a stream: by a dialer all of a large LAN; by a listener
-# of a closed namespace a few, whose addresses it remembers to come back through.
-MAX_FOLLOWED = 256
-MAX_FOLLOWED_BY_LISTENERS = 8
-
-# New peers that are dialled at a time.
-MAX_DIALED = 16
 
 # How often it is looked whether mDNS works, in seconds.
 LOOK_SECONDS = 2.0
@@ -61,6 +55,7 @@ class LanSource:
       joins: Whether newcomers may ask us to be let in.
       judge: Says why a registration that somebody has shown does not count, if it does not.
       is_barred: Says who is told nothing, though it knows the namespace.
+      order: Puts peers of a closed namespace in an order that all its members agree on.
 
     """
 
@@ -76,6 +71,7 @@ class LanSource:
         joins: bool = False,
         judge: Callable[[Join, Registration], Refusal | None] = lambda join, registration: None,
         is_barred: Callable[[PeerId], bool] = lambda peer_id: False,
+        order: Callable[[Iterable[PeerId]], Collection[PeerId]] = sorted,
     ) -> None:
         self._node = node
         self._lan = lan
@@ -83,32 +79,38 @@ class LanSource:
         self._root = root
         self._key = LanKey.of_open(namespace) if root is None else LanKey.of_closed(root)
         self._joins = joins
-        self._judge = judge
         self._is_barred = is_barred
         # Another each time we start, so that nobody is followed from LAN to LAN by them.
         self._salt = secrets.token_bytes(SALT_BYTES)
         self._instance = secrets.token_hex(8)
-        self._candidates = Candidates()
-        self._changed = trio.Event()
-        self._listed: set[PeerId] = set()
+        self._following = Following(
+            node,
+            name=self.name,
+            namespace=namespace,
+            key=self._key,
+            is_closed=root is not None,
+            judge=judge,
+            order=order,
+        )
         self._lasting = Lasting()
         self._hearing = Hearing({}, now=0.0)
-        self._is_asked = self._seen_closed = self._has_lost = False
+        self._is_asked = self._is_in_trouble = self._seen_closed = self._has_lost = False
 
     async def run(self, announce: Announce, found: Found) -> None:
         """Say and hear, for ever."""
 
         def asked() -> None:
-            # Somebody of the namespace has found us, so we are in it.
-            self._is_asked = True
-            self._report(found)
+            # Somebody of the namespace has found us, so we are in it. It asks as long as it lives.
+            if not self._is_asked or self._is_in_trouble:
+                self._is_asked = True
+                self._report(found)
 
         teller = Teller(self._node, self._key, announce, is_barred=self._is_barred, asked=asked)
         self._node.handle(PROTOCOL, teller.serve)
         self._report(found)
         try:
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._follow_all, announce, found)
+                nursery.start_soon(self._following.run, announce, partial(self._report, found))
                 nursery.start_soon(self._look, announce, found)
                 while True:
                     await self._open(announce)
@@ -169,10 +171,10 @@ class LanSource:
             if isinstance(event, Failed):
                 self._hearing.failed(event.interface, event.why)
             elif isinstance(event, Unheard):
-                self._candidates.unhear(event.interface, event.instance)
+                self._following.candidates.unhear(event.interface, event.instance)
             elif event.instance == self._instance:
                 self._hearing.echoed(event.interface)
-            elif self._candidates.has_time_for_a_record(trio.current_time()):
+            elif self._following.candidates.has_time_for_a_record(trio.current_time()):
                 self._take_record(event)
             else:
                 self._has_lost = True
@@ -183,80 +185,11 @@ class LanSource:
         if record is None or record.peer_id == self._node.peer_id:
             return
         if record.is_of(self._key):
-            if self._candidates.hear(record, now=trio.current_time()) is not None:
-                self._signal()
+            if self._following.candidates.hear(record, now=trio.current_time()) is not None:
+                self._following.changed()
         elif self._root is None and not self._seen_closed and record.is_named(self._namespace):
             self._seen_closed = True
             warn_of_closed(self._namespace, record)
-
-    def _signal(self) -> None:
-        self._changed.set()
-        self._changed = trio.Event()
-
-    # ---- who is followed ----
-
-    async def _follow_all(self, announce: Announce, found: Found) -> None:
-        """Follow as many candidates as we have a use for, for ever."""
-        dialed = trio.CapacityLimiter(MAX_DIALED)
-        async with trio.open_nursery() as nursery:
-            while True:
-                changed, altered = self._changed, announce.altered
-                limit = _limit(announce, is_closed=self._root is not None)
-                while sum(each.is_followed for each in self._candidates) < limit:
-                    chosen = self._candidates.next_due(trio.current_time())
-                    if not isinstance(chosen, Candidate):
-                        break
-                    self._candidates.began(chosen)
-                    nursery.start_soon(self._follow, chosen, dialed, found)
-                due = self._candidates.next_due(trio.current_time())
-                deadline = due if isinstance(due, float) else trio.current_time() + LOOK_SECONDS
-                with trio.move_on_at(deadline):
-                    async with trio.open_nursery() as waiting:
-                        for event in (changed, altered):
-                            waiting.start_soon(_wait, event, waiting.cancel_scope)
-
-    async def _follow(
-        self, candidate: Candidate, dialed: trio.CapacityLimiter, found: Found
-    ) -> None:
-        """Follow one candidate until its stream ends."""
-        peer_id = candidate.peer_id
-        has_turn = True
-        await dialed.acquire_on_behalf_of(candidate)
-
-        def give_back() -> None:
-            nonlocal has_turn
-            if has_turn:
-                has_turn = False
-                dialed.release_on_behalf_of(candidate)
-
-        def told(join: Join, registration: Registration) -> None:
-            if registration.namespace != self._namespace:
-                raise RemoteProtocolError(f"{peer_id} is no member of this namespace")
-            refusal = self._judge(join, registration)
-            if refusal is not None:
-                raise RemoteProtocolError(f"{peer_id} is not let in: {refusal.reason}")
-            give_back()
-            places = candidate.on_link
-            if not candidate.was_met:
-                log.info("found on LAN", peer=peer_id, addresses=(*registration.addresses, *places))
-            self._candidates.met(candidate)
-            self._listed.add(peer_id)
-            self._report(found, present=(registration,), on_link={peer_id: places})
-
-        why = ""
-        try:
-            addresses = tuple(map(str, candidate.addresses))
-            await ask(self._node, self._key, peer_id, addresses, told)
-        except (PeerUnreachable, RemoteProtocolError) as error:
-            why = error.message
-        finally:
-            give_back()
-            self._candidates.ended(candidate, now=trio.current_time())
-            self._signal()
-        log.debug("not followed on the LAN any more", peer=peer_id, why=why)
-        if peer_id in self._listed:
-            self._listed.discard(peer_id)
-            self._report(found, gone=(peer_id,))
 
     def _report(
         self,
@@ -266,6 +199,7 @@ class LanSource:
         gone: tuple[PeerId, ...] = (),
         on_link: Mapping[PeerId, tuple[str, ...]] | None = None,
     ) -> None:
+        self._is_in_trouble = False
         found(
             Sighting(
                 present=present,
@@ -287,7 +221,7 @@ class LanSource:
             why = None
             if not self._is_for_this_machine_only():
                 why = self._hearing.trouble(
-                    announce.known(), hears_members=bool(self._listed), now=now
+                    announce.known(), hears_members=self._following.hears_members, now=now
                 )
             if why is None:
                 if self._lasting.ended(now) is not None:
@@ -298,17 +232,6 @@ class LanSource:
                 if self._lasting.goes_on(now):
                     log.warning("mDNS does not work here; all else does", why=why)
                 if why != last:
+                    self._is_in_trouble = True
                     found(Sighting(trouble=NetworkError(why), needs_members=True))
             last = why
-
-
-def _limit(announce: Announce, *, is_closed: bool) -> int:
-    """How many peers we have a use for."""
-    if "dialer" in decode_registration(announce().registration).roles:
-        return MAX_FOLLOWED
-    return MAX_FOLLOWED_BY_LISTENERS if is_closed else 0
-
-
-async def _wait(event: trio.Event, scope: trio.CancelScope) -> None:
-    await event.wait()
-    scope.cancel()
