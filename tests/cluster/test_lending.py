@@ -15,8 +15,11 @@ from punch.capability import PeerId
 from punch.cluster import Borrower, Lease, LentDevice
 from punch.cluster.leases import (
     MESSAGES_BURST,
+    MIN_LEASE_SECONDS,
     PROTOCOL,
     Admitted,
+    End,
+    Leased,
     LeaseEnded,
     LeaseMessage,
     LeaseOpening,
@@ -544,6 +547,52 @@ async def test_a_worker_that_takes_and_never_replies_is_told_of_by_name(
                 pass
         assert raised.value.peer_id == "liar"
         assert trio.current_time() - began <= 40
+
+
+@pytest.mark.parametrize("seconds", [1e-9, 0.5, 1e17])
+async def test_a_worker_has_its_borrower_renew_neither_always_nor_never(
+    autojump_clock: MockClock, seconds: float
+) -> None:
+    """Whatever it says of how long the lease lasts."""
+    async with open_bench() as bench:
+        renewals: list[float] = []
+        leases: list[str] = []
+
+        async def says(stream: Stream, message: LeaseMessage) -> None:
+            answer: LeaseMessage = Renewed(seconds=seconds)
+            if isinstance(message, LeaseOpening):
+                answer = Admitted()
+            elif isinstance(message, Take):
+                leases.append("far")
+                bench.tunnels.open["far"] = message.certificate, 21000
+                answer = Leased(lease="far", seconds=seconds, devices=("CPU",), certificate=b"far")
+            elif isinstance(message, End):
+                bench.tunnels.open.clear()
+                answer = LeaseEnded()
+            else:
+                renewals.append(trio.current_time())
+            await stream.send_all(encode_lease(answer))
+
+        liar = await lend_badly(bench.network, says)
+        async with bench.borrower("b1").take(*liar) as lease:
+            await trio.sleep(3600)
+            assert not lease.lost.is_set()
+        assert 1 <= len(renewals) <= 3600 / (MIN_LEASE_SECONDS / 3)
+
+
+async def test_a_worker_that_says_its_end_for_ever_is_heard_a_few_times(
+    autojump_clock: MockClock,
+) -> None:
+    """And no longer: its stream is ended."""
+    async with open_bench() as bench:
+
+        async def says(stream: Stream, message: LeaseMessage) -> None:
+            await stream.send_all(encode_lease(Admitted()) + encode_lease(LeaseEnded()) * 100)
+
+        liar = await lend_badly(bench.network, says)
+        with pytest.raises(PeerFailed, match="nobody has asked for"):
+            async with bench.borrower("b1").take(*liar):
+                pass
 
 
 async def test_a_worker_that_renews_no_more_loses_its_borrower(

@@ -26,6 +26,10 @@ from ..leases import LeaseEnded, LeaseMessage, Refused
 
 M = TypeVar("M", bound=LeaseMessage)
 
+MAX_ENDINGS = 8
+"""How often a worker may say, unasked, that a lease has ended: once, and once more for each
+question that was on the way."""
+
 
 @attrs.define(eq=False)
 class _Question:
@@ -55,6 +59,7 @@ class Conversation:
         self._asking = trio.Lock()
         self._question: _Question | None = None
         self._error: PeerError | None = None
+        self._endings = 0
 
     async def listen(self) -> None:
         """Hear what the worker says, until it says nothing more."""
@@ -77,8 +82,10 @@ class Conversation:
             question.answered.set()
         elif isinstance(message, Refused):
             raise _refusal(self._peer_id, message)
-        elif not isinstance(message, LeaseEnded):
+        elif not isinstance(message, LeaseEnded) or self._endings == MAX_ENDINGS:
             raise RemoteProtocolError(f"{type(message).__name__} that nobody has asked for")
+        else:
+            self._endings += 1
 
     def _fail(self, error: PeerError) -> None:
         """Ask nothing more: every question has this answer."""

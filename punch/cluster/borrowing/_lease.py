@@ -13,7 +13,7 @@ from ...capability import PeerId
 from ...exceptions import PeerError, PeerRefused
 from ...tunnels import Measured, TunnelStatistics
 from ...wire import quoted
-from ..leases import End, Leased, LeaseEnded, Look, Looked, Renew, Renewed
+from ..leases import End, Leased, LeaseEnded, Look, Looked, Renew, Renewed, seconds_given
 from ._conversation import Conversation
 from ._parts import Reached
 
@@ -113,7 +113,8 @@ class Lease:
 
     async def _renew(self) -> None:
         while True:
-            await trio.sleep(self._seconds / RENEWALS)
+            # Whatever the worker says: not all the time, and not never.
+            await trio.sleep(seconds_given(self._seconds) / RENEWALS)
             try:
                 renewed = await self._conversation.ask(
                     Renew(seconds=self._seconds, chain=self._newer_chain()),
