@@ -23,6 +23,7 @@ from ...llama_cpp import (
     Program,
     Speeds,
     ask_program,
+    choose_engine,
     find_rpc_server,
     find_server,
     list_devices,
@@ -44,23 +45,31 @@ log = get_logger("punch.coordinator")
 MIN_IDENTITY_CHARACTERS = 6
 
 
-def head_program(settings: SplitSettings) -> Path:
-    """The llama-server that *settings* mean.
+async def head_program(settings: SplitSettings) -> Path:
+    """The llama-server that *settings* mean, or the fastest of this machine that splits.
 
     Raises:
       ConfigurationError: if there is none; the text says which command gets one.
 
     """
-    remedy = "`punch engine install` gets a build that has it, with RPC"
+    if (named := _named_program(settings)) is not None:
+        return named
+    engine = await choose_engine(cache_folder=cache_folder())
+    assert engine.server is not None
+    return engine.server
+
+
+def _named_program(settings: SplitSettings) -> Path | None:
     if settings.bin_dir is not None:
         found = find_server(settings.bin_dir)
         if found is None:
             raise ConfigurationError(
-                f"{settings.said('bin_dir')}={settings.bin_dir} has no llama-server in it; {remedy}"
+                f"{settings.said('bin_dir')}={settings.bin_dir} has no llama-server in it; "
+                "`punch engine install` gets one, with RPC"
             )
         return found
     if settings.program is None:
-        raise ConfigurationError(f"LLAMA_CPP_EXE is not set, nor --bin-dir given; {remedy}")
+        return None
     named = read_named(settings.program, setting=settings.said("program"))
     return find_server(named.path) or named.path
 
@@ -107,7 +116,7 @@ async def prepare(settings: SplitSettings) -> Prepared:
     """Read the model and measure this machine."""
     file, offer = await model_file(settings, any_types=True)
     assert offer.context_tokens is not None
-    program = await ask_program(head_program(settings))
+    program = await ask_program(await head_program(settings))
     layout = await trio.to_thread.run_sync(partial(layout_of, file.path, any_types=True))
     has_plain = any(":" in name for name in settings.workers or ())
     kind = layout.quantization

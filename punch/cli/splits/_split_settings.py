@@ -96,7 +96,7 @@ BIN_DIR = optional(
     variable="",
     metavar="FOLDER",
     help="the folder of llama.cpp's programs",
-    shown_default="that of LLAMA_CPP_EXE",
+    shown_default="that of LLAMA_CPP_EXE, or of what works here",
 )
 PROGRAM = optional(
     "program",
