@@ -221,11 +221,12 @@ class Dispatch:
           known: Further fields of a `RouteRequest`.
 
         """
-        peers = self.table.snapshot()
         startable: Sequence[Startable] = ()
         if self.starter is not None and not known.get("alternative"):
-            # Nothing is started for a request that a peer works on already.
+            # Nothing is started for a request that a peer works on already. What has just started
+            # is believed by this look, so the peers are looked at after it.
             startable = self.starter.look(now=now, waiter=waiter)
+        peers = self.table.snapshot()
         self.learned.guess_length(request, peers, alike=known.get("alike"))
         route = self.learned.route_request(
             request,

@@ -60,12 +60,14 @@ class Speeds:
         rates = self._rates.get(model)
         if rates is None:
             return {}
-        return {
+        measured = {
             "prefill_rate": rates.prefill,
             "decode_rate": rates.decode,
             "slowdown": rates.slowdown,
             "usual_tokens": usual_tokens,
         }
+        # An answer that was too short to time takes back nothing that its backend says itself.
+        return {name: value for name, value in measured.items() if value is not None}
 
     def prefill_seconds(self, model: str, prompt_tokens: int) -> float:
         """Seconds to read a prompt; 0 before the first measurement."""

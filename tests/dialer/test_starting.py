@@ -102,6 +102,29 @@ async def test_ten_requests_start_it_once(swarm: Swarm, autojump_clock: MockCloc
         assert len(start.begun) == 1
 
 
+async def test_what_has_started_may_be_told_of_no_more(
+    swarm: Swarm, autojump_clock: MockClock
+) -> None:
+    """Whoever started it knows that it runs before the router does."""
+    start = Starting(swarm, seconds=1.0, appears=False)
+
+    async def begin(offer: StartableOffer) -> None:
+        await start(offer)
+        left.clear()
+        nursery.start_soon(appear)
+
+    async def appear() -> None:
+        await trio.sleep(7.0)
+        await swarm.listener(HEAD, Real(split=True))
+
+    left = [SPLIT]
+    async with (
+        trio.open_nursery() as nursery,
+        swarm.router(startable=lambda: tuple(left), start=begin) as router,
+    ):
+        assert (await router.ask("hi", model="big", max_tokens=4)).executor == HEAD
+
+
 async def test_a_request_that_waits_says_what_for(swarm: Swarm, autojump_clock: MockClock) -> None:
     """With the seconds that are left, which one that comes later sees as well."""
     async with swarm.router(startable=lambda: (SPLIT,), start=Starting(swarm)) as router:
@@ -319,3 +342,24 @@ async def test_what_could_be_started_needs_what_starts_it(autojump_clock: MockCl
     with pytest.raises(ConfigurationError, match="no start"):
         async with open_router(startable=(SPLIT,)):
             pass
+
+
+async def test_what_was_predicted_of_it_is_believed_as_soon_as_it_runs(
+    swarm: Swarm, autojump_clock: MockClock
+) -> None:
+    """Also where it says nothing of its speed: else it would be taken to be as slow as others."""
+    await swarm.listener("solo", Real(rate=1.0))
+
+    async def begin(offer: StartableOffer) -> None:
+        await trio.sleep(1.0)
+        await swarm.listener(HEAD, Real(split=True, decode_rate=None, prefill_rate=None))
+
+    async with swarm.router(startable=(SPLIT,), start=begin) as router:
+        async with router.answer(chat_request("hi", model="big", max_tokens=200)) as answer:
+            while await answer.receive() is not None:
+                pass
+            _, asked = answer.decisions
+        assert answer.response.executor == HEAD
+        chosen = asked.chosen
+        assert chosen is not None
+        assert asked.term(chosen, "decode") == pytest.approx(200 / 50.0)

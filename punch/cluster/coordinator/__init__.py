@@ -6,6 +6,7 @@ lends, and how the bytes travel, is behind `Lender`.
 
 from ._arguments import split_arguments
 from ._lending import Lendable, Lender, LentDevice, Loan, LoanLook
+from ._on_demand import DEFAULT_IDLE_SECONDS, OnDemand, SplitOnDemand, open_on_demand
 from ._open import ask_build, open_split, plan_once
 from ._plain import PlainLender, PlainSpeeds, read_address
 from ._split import Planner, Split
@@ -16,6 +17,10 @@ __all__ = [
     "open_split",
     "plan_once",
     "Split",
+    "open_on_demand",
+    "OnDemand",
+    "SplitOnDemand",
+    "DEFAULT_IDLE_SECONDS",
     "Planner",
     "ask_build",
     "HeadBuild",

@@ -45,6 +45,8 @@ class Starter:
         self._nursery = nursery
         self._starts = Starts()
         self._changed = trio.Event()
+        # What has started here and is not seen to run yet: it may be told of no more.
+        self._recent: dict[str, StartableOffer] = {}
         self._told: tuple[StartableOffer, ...] = ()
         self._left: tuple[StartableOffer, ...] = ()
         self._records: tuple[PeerRecord, ...] = ()
@@ -64,6 +66,10 @@ class Starter:
 
     def _not_running(self) -> tuple[StartableOffer, ...]:
         told = tuple(self._offers() if callable(self._offers) else self._offers)
+        if self._recent:
+            self._recent = {i: o for i, o in self._recent.items() if self._starts.appears(i)}
+            ids = {offer.id for offer in told}
+            told = (*told, *(o for i, o in self._recent.items() if i not in ids))
         if told != self._told:
             # Otherwise the very values of before: what was made of them, such as names, is true.
             self._told = told
@@ -147,6 +153,7 @@ class Starter:
             self._failed(offer, "it failed in an unforeseen way; the log has it")
         else:
             self._starts.started(offer, now=trio.current_time())
+            self._recent[offer.id] = offer
             log.info("a model was started", offer=offer.id)
         self._changed.set()
         self._changed = trio.Event()

@@ -194,6 +194,10 @@ class Starts:
         self._rests.pop(offer.id, None)
         return self._appearing.pop(offer.id, None) is not None
 
+    def appears(self, offer_id: str) -> bool:
+        """Whether it has started, and is not seen to run yet."""
+        return offer_id in self._appearing
+
     def _expire(self, now: float) -> None:
         for late in [key for key, until in self._appearing.items() if until <= now]:
             self.failed(late, "was started, and its peer does not offer it", now=now)
