@@ -85,8 +85,10 @@ _UNLIKE = "it is no RPC server of llama.cpp, or one of another version"
 
 
 def _words(error: OSError) -> str:
-    # trio tells the last of several addresses' errors as the cause.
+    # trio tells of each address's error in a group that is the cause; the first says enough.
     cause = error.__cause__
+    while isinstance(cause, BaseExceptionGroup):
+        cause = cause.exceptions[0]
     return (cause.strerror if isinstance(cause, OSError) else error.strerror) or str(error)
 
 

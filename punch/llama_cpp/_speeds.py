@@ -6,11 +6,13 @@ processor or a library could do in theory says little: the same processor reads 
 weights at half the speed. A device that is to be lent is measured through an RPC server, since
 llama.cpp arranges weights in another way, and computes slower, where it cannot see the processor.
 
-A measurement takes about a second, and is kept until the machine starts anew.
+A measurement takes about a second, and is kept until the machine starts anew. One that was made
+while the machine was busy with other things is made again once it is not.
 """
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -18,6 +20,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import attrs
+import psutil
 import trio
 
 from ..exceptions import BackendCrashed
@@ -37,6 +40,9 @@ _LONG_ENOUGH_SECONDS: Final = 0.05
 
 # The machine has other things to do, and what counts is what it can do: the best of so many.
 ROUNDS: Final = 2
+
+# Of the processors, which have something to do now and then on any machine.
+BUSY_SHARE: Final = 0.75
 
 _FILE: Final = "speeds.json"
 
@@ -95,12 +101,13 @@ async def measure_device(
     """
     arguments = ["--device", "none"] if device == "CPU" else ["--device", device, "-ngl", "99"]
     kept = _kept(cache_folder, [Path(server)], ["head", device, kind_of(kind), threads])
-    if not _read(kept):
+    found = _read(kept, is_busy=(busy := _is_busy()))
+    if not found:
         program = await ask_program(server)
         async with _zeros(kind) as zeros:
-            measured = await _measure(program, zeros, device, arguments, threads)
-        kept.keep(_write([measured]))
-    return _read(kept)[0]
+            found = (await _measure(program, zeros, device, arguments, threads),)
+        kept.keep(_write(found, was_busy=busy))
+    return found[0]
 
 
 async def measure_lent(
@@ -134,7 +141,8 @@ async def measure_lent(
     kept = _kept(
         cache_folder, [Path(server), Path(rpc_server)], ["lent", *devices, kind_of(kind), threads]
     )
-    if not _read(kept):
+    known = _read(kept, is_busy=(busy := _is_busy()))
+    if not known:
         program = await ask_program(server)
         if not program.supports("--rpc"):
             raise BackendCrashed(f"{server} was built without RPC: it has no --rpc")
@@ -148,8 +156,9 @@ async def measure_lent(
                 arguments += ["--device", f"RPC{number}"]
                 # The head computes next to nothing, and its threads would be in the server's way.
                 found.append(await _measure(program, zeros, device.name, arguments, 1))
-        kept.keep(_write(found))
-    return _read(kept)
+        known = tuple(found)
+        kept.keep(_write(known, was_busy=busy))
+    return known
 
 
 async def _measure(
@@ -194,16 +203,27 @@ def _kept(folder: Path | None, programs: Sequence[Path], what: Sequence[Any]) ->
     return Kept(None if folder is None else folder / _FILE, programs, what)
 
 
-def _write(speeds: Sequence[Speeds]) -> list[dict[str, float]]:
-    return [attrs.asdict(one) for one in speeds]
-
-
-def _read(kept: Kept) -> tuple[Speeds, ...]:
-    """The speeds that were kept; none if there are none, or they are damaged."""
+def _is_busy() -> bool:
+    """Whether the processors have had more to do in the last minute than they can at once."""
     try:
+        load, _, _ = psutil.getloadavg()
+    except (OSError, AttributeError):
+        return False
+    return bool(load > BUSY_SHARE * (os.cpu_count() or 1))
+
+
+def _write(speeds: Sequence[Speeds], *, was_busy: bool) -> dict[str, Any]:
+    return {"was_busy": was_busy, "speeds": [attrs.asdict(one) for one in speeds]}
+
+
+def _read(kept: Kept, *, is_busy: bool) -> tuple[Speeds, ...]:
+    """The speeds that were kept; none if there are none, they are damaged, or can be bettered."""
+    try:
+        if kept.value["was_busy"] and not is_busy:
+            return ()
         return tuple(
             Speeds(bandwidth=float(one["bandwidth"]), compute=float(one["compute"]))
-            for one in kept.value or ()
+            for one in kept.value["speeds"]
         )
     except (KeyError, TypeError, ValueError):
         return ()

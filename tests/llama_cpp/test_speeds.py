@@ -136,14 +136,30 @@ def test_a_damaged_file_is_made_anew(tmp_path: Path, program: Path, text: str) -
     assert Kept(file, [program], ["head"]).value == 1
 
 
-@pytest.mark.parametrize("value", [1, "x", [1], [{}], [{"bandwidth": "x", "compute": 1}]])
+@pytest.mark.parametrize(
+    "value",
+    [
+        1, "x", [1], {}, {"was_busy": False, "speeds": [{}]},
+        {"was_busy": False, "speeds": [{"bandwidth": "x", "compute": 1}]},
+    ],
+)  # fmt: skip
 def test_damaged_speeds_are_measured_again(tmp_path: Path, program: Path, value: object) -> None:
     """What is no speed is none."""
     kept = Kept(tmp_path / "kept.json", [program], ["head"])
     kept.keep(value)
-    assert _read(kept) == ()
-    kept.keep(_write([ONE, TWO]))
-    assert _read(kept) == (ONE, TWO)
+    assert _read(kept, is_busy=False) == ()
+    kept.keep(_write([ONE, TWO], was_busy=False))
+    assert _read(kept, is_busy=False) == (ONE, TWO)
+
+
+def test_speeds_of_a_busy_machine_are_measured_again_when_it_is_not(
+    tmp_path: Path, program: Path
+) -> None:
+    """While it still is, another measurement would tell no more."""
+    kept = Kept(tmp_path / "kept.json", [program], ["head"])
+    kept.keep(_write([ONE], was_busy=True))
+    assert _read(kept, is_busy=True) == (ONE,)
+    assert _read(kept, is_busy=False) == ()
 
 
 def test_what_is_kept_is_bounded(tmp_path: Path, program: Path) -> None:
