@@ -93,6 +93,7 @@ class RpcServer:
         self._lock = trio.Lock()
         self._things = AsyncExitStack()
         self._child: Child | None = None
+        self._serving: int | None = None
         self._facts: RpcFacts | None = None
         self._output = LastLines()
         self._has_printed = trio.Event()
@@ -107,8 +108,9 @@ class RpcServer:
 
     @property
     def pid(self) -> int | None:
-        """Process id of the server, while it runs."""
-        return None if self._child is None else self._child.pid
+        """Process id of the server while it runs, and not of a script that has started it."""
+        running = None if self._child is None else self._child.pid
+        return None if running is None else self._serving
 
     @property
     def version(self) -> RpcVersion:
@@ -230,7 +232,7 @@ class RpcServer:
             return await child.wait()
         self._facts = attrs.evolve(facts, devices=await self._with_names(facts.devices))
         if command.memory is not None and all(map(_is_cpu, self._facts.devices)):
-            if self._limit(child.pid, command.memory):
+            if self._limit(self._serving, command.memory):
                 self.bound = "limit"
             elif group is not None:
                 self.bound = "cgroup"
@@ -273,7 +275,8 @@ class RpcServer:
             except BackendError as error:
                 said.append(str(error))
             else:
-                if _listens(child.pid, self.port):
+                self._serving = _listener(child.pid, self.port)
+                if self._serving is not None:
                     answers.append(facts)
                     done.cancel()
                 # Otherwise another program has the port; ours says so, and ends.
@@ -329,20 +332,24 @@ def _free_port() -> int:
         return port
 
 
-def _listens(pid: int | None, port: int) -> bool:
-    """Whether process *pid* is what listens on *port*; true where the system does not tell."""
+def _listener(pid: int | None, port: int) -> int | None:
+    """Which process listens on *port*: *pid*, or one that it has started; `None` if another does.
+
+    *pid* where the system does not tell.
+    """
     if pid is None:
-        return False
+        return None
     try:
-        connections = psutil.Process(pid).net_connections(kind="tcp")
+        program = psutil.Process(pid)
+        for process in (program, *program.children(recursive=True)):
+            for one in process.net_connections(kind="tcp"):
+                if one.status == psutil.CONN_LISTEN and one.laddr and one.laddr.port == port:
+                    return int(process.pid)
     except psutil.NoSuchProcess:
-        return False
+        return None
     except (psutil.Error, OSError):
-        return True
-    return any(
-        one.status == psutil.CONN_LISTEN and one.laddr and one.laddr.port == port
-        for one in connections
-    )
+        return pid
+    return None
 
 
 def _stack_bytes() -> int:

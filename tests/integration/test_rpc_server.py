@@ -371,6 +371,29 @@ async def test_a_program_that_does_not_serve_is_named_with_its_words(
     assert str(program) in str(caught.value)
 
 
+@linux
+async def test_a_server_that_a_script_starts_is_bounded_and_watched_itself(
+    program: Path, tmp_path: Path
+) -> None:
+    """The script does nothing but wait for it."""
+    wrapper = script(tmp_path / "rpc-server", f'{program} "$@"; exit $?')
+    async with open_rpc_server(wrapper, threads=1, memory=200 << 20) as server:
+        assert psutil.Process(server.pid).name() == program.name
+        assert server.bound == "limit"
+        with borrower(server.port) as one:
+            assert one.allocate(150 << 20)
+            assert not one.allocate(100 << 20)
+        process = psutil.Process(server.pid)
+        process.suspend()
+        before = server.cpu_seconds()
+        await trio.sleep(0.05)
+        assert server.cpu_seconds() == before
+        process.kill()
+        with trio.fail_after(2):
+            await server.lost.wait()
+    assert not process.is_running()
+
+
 async def test_an_unknown_device_is_said_in_the_programs_words(program: Path) -> None:
     """It lists those that it has."""
     with pytest.raises(BackendCrashed, match="unknown device: CUDA7"):
