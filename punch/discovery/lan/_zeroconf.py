@@ -68,7 +68,11 @@ class _Instance:
                 question_type=DNSQuestionType.QM,
             )
             if said is not None:
-                await self._zeroconf.async_register_service(_info(said))
+                # Nobody else has our name, which is drawn at random: one that is in use already is
+                # ours, from before the machine's addresses were others, and no reason to be silent.
+                await self._zeroconf.async_register_service(
+                    _info(said), cooperating_responders=True
+                )
         except (OSError, ZeroconfError, TimeoutError) as error:
             why = getattr(error, "strerror", None) or str(error) or type(error).__name__
             self._tell(Failed(interface=self._interface.name, why=why))
