@@ -75,6 +75,16 @@ def test_a_listener_opens_what_it_is_told_to(programs: Programs) -> None:
     assert settled(listener, 1) == [("tcp", "0.0.0.0")]
 
 
+@limit(60)
+def test_a_listener_that_opens_ports_by_tunnels_listens_for_none_until_one_is_there(
+    programs: Programs,
+) -> None:
+    """The port that its settings name is its program's; punch opens nothing for it."""
+    programs.bootstrap()
+    listener = programs.listener(PUNCH_TUNNEL_PORTS=f"ssh=22@{'1' * 46}")
+    assert settled(listener, 1) == [("tcp", LOOPBACK)]
+
+
 @limit(120)
 def test_an_engine_is_on_loopback(
     programs: Programs, model_path: Path, llama_cpp_folder: Path

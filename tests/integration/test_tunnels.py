@@ -204,7 +204,8 @@ async def test_nobody_but_the_lease_gets_in() -> None:
         seconds["an ended lease"] = time.monotonic() - began
         assert tunnel.near.why == "the other side has ended the lease"
         show("refused after (s)", {name: round(each, 3) for name, each in seconds.items()})
-        assert max(seconds.values()) < 1.0
+        # By an answer, each of them, and not by a time that is over.
+        assert max(seconds.values()) < HANDSHAKE_SECONDS
 
 
 def _without(place: Place) -> bytes:
@@ -393,7 +394,8 @@ async def test_strangers_that_say_nothing_keep_nobody_out() -> None:
                 assert await stream.receive_some() == b"in"
             seconds = time.monotonic() - began
             show("the lease beside 48 strangers", f"{seconds:.3f} s")
-            assert seconds < 1.0
+            # It waits for no stranger's time to be over.
+            assert seconds < HANDSHAKE_SECONDS
             for each in strangers:
                 each.settimeout(HANDSHAKE_SECONDS + 1)
                 with suppress(ConnectionError):
