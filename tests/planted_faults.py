@@ -150,6 +150,37 @@ FAULTS = (
         new="        if False:\n",
         tests=("tests/tunnels/test_framing.py",),
     ),
+    # ---- leases ----
+    Fault(
+        name="two borrow at a time",
+        old='if self._state in ("opening", "leased"):',
+        new='if self._state == "opening":',
+        tests=("tests/cluster/test_desk.py",),
+    ),
+    Fault(
+        name="a server serves two borrowers",
+        old="if server <= self._last_server:",
+        new="if False:",
+        tests=("tests/cluster/test_desk.py",),
+    ),
+    Fault(
+        name="whoever is a member borrows",
+        old='roles=frozenset({"borrower"}),',
+        new="roles=frozenset(),",
+        tests=("tests/cluster/test_lending_closed.py",),
+    ),
+    Fault(
+        name="whoever knows an open namespace borrows",
+        old="if peer_id not in self._lend_to:",
+        new="if False:",
+        tests=("tests/cluster/test_lending.py",),
+    ),
+    Fault(
+        name="a removed member keeps its lease",
+        old='self._holding.finish(visit.tenure, "removed", refusal.reason)',
+        new="pass",
+        tests=("tests/cluster/test_lending_closed.py",),
+    ),
     # ---- what is known of peers ----
     Fault(
         name="an older advert is accepted",
