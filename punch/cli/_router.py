@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from ..dialer import Hedge, Router, open_router
+from ..dialer import Hedge, Router, Start, Startables, open_router
 from ..discovery import LocalListener
 from ..events import Bus
 from ..membership import DiskMembership
@@ -25,6 +25,8 @@ async def open_router_of(
     place: Place,
     membership: DiskMembership | None,
     listener: LocalListener | None = None,
+    startable: Startables = (),
+    start: Start | None = None,
 ) -> AsyncIterator[Router]:
     """Open the router that *settings* describe.
 
@@ -35,6 +37,8 @@ async def open_router_of(
       place: The namespace.
       membership: Of this process in a closed namespace.
       listener: A listener of this process, whose node and namespace the router shares.
+      startable: What could be started, see `open_router`.
+      start: Starts it.
 
     """
     async with open_router(
@@ -51,5 +55,7 @@ async def open_router_of(
         events=events,
         aliases=aliases_of(settings),
         membership=membership,
+        startable=startable,
+        start=start,
     ) as router:
         yield router

@@ -31,9 +31,12 @@ from ..cli import (
     place_of,
     run_program,
 )
+from ..cli.splits._on_demand import open_splits_of
+from ..cluster.coordinator import OnDemand
 from ..dashboard import KeyBook, Newcomers, dashboard_routes, live_routes, open_feed
 from ..decision_log import open_decision_log
 from ..events import Bus
+from ..exceptions import ConfigurationError
 from ..listener import Listener
 from ..membership import DiskMembership
 from ..settings import GatewaySettings
@@ -115,6 +118,29 @@ async def open_listener_too(
         await listener.drain()
 
 
+@asynccontextmanager
+async def open_splits(
+    settings: GatewaySettings, listener: Listener | None, events: Bus
+) -> AsyncIterator[OnDemand | None]:
+    """The splits that may be started for requests, if there are to be any."""
+    if not settings.split:
+        yield None
+        return
+    if listener is None:
+        raise ConfigurationError(
+            f"{settings.said('split')} needs --listen-too: a split that was started is a lane of "
+            "the listener in this process"
+        )
+    async with open_splits_of(
+        settings.split,
+        network=settings.network,
+        program=settings.listener.backend.program,
+        listener=listener,
+        events=events,
+    ) as splits:
+        yield splits
+
+
 async def serve(settings: GatewaySettings, shutdown: Shutdown) -> ExitCode:
     """Serve until told to stop."""
     quotas, events = Quotas(), open_bus()
@@ -128,6 +154,7 @@ async def serve(settings: GatewaySettings, shutdown: Shutdown) -> ExitCode:
         listener = await enter(open_listener_too(settings, identity, events, place, membership))
         # Without a file, too: its lines are the stories that the dashboard shows.
         await enter(open_decision_log(decision_log_path(settings.decision_log), events))
+        splits = await enter(open_splits(settings, listener, events))
         router = await enter(
             open_router_of(
                 settings,
@@ -136,6 +163,8 @@ async def serve(settings: GatewaySettings, shutdown: Shutdown) -> ExitCode:
                 place=place,
                 membership=membership,
                 listener=listener,
+                startable=() if splits is None else splits.startable,
+                start=None if splits is None else splits.start,
             )
         )
         await enter(open_alias_following(router, settings))

@@ -240,6 +240,14 @@ LISTEN_TOO = setting(
     section="gateway",
     help="answer as well: be a listener in the same process, with the options below",
 )
+SPLIT = several(
+    "split",
+    TEXT,
+    section="gateway",
+    metavar="MODEL",
+    help="a model that may be run over the workers of the namespace when a request is worth its "
+    "start, as a GGUF file or the name of one that was pulled; with --listen-too",
+)
 TRACES = optional(
     "traces",
     WORD,

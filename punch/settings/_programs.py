@@ -303,6 +303,9 @@ class GatewaySettings(ProgramSettings):
     listen_too: bool = of(asking.LISTEN_TOO)
     """Whether there is a listener in the same process, with the settings in `listener`."""
 
+    split: tuple[str, ...] = of(asking.SPLIT)
+    """Models that may be split over workers; what is started is a lane of the listener here."""
+
     listener: ListenerSettings = group(ListenerSettings)
 
     traces: str | None = of(asking.TRACES)

@@ -63,3 +63,24 @@ def test_an_answer_outlives_a_worker_of_a_split(
     # What was borrowed was given back.
     for each in workers:
         assert each.process.poll() is None
+
+
+@pytest.mark.long
+@limit(120)
+def test_a_gateway_says_why_it_would_split_nothing(
+    programs: Programs, llama_cpp_folder: Path, model_path: Path
+) -> None:
+    """A model that this machine has room for is quickest there; and a split needs a listener."""
+    programs.bootstrap()
+    environment = {
+        "LLAMA_CPP_EXE": str(llama_cpp_folder / "llama-server"),
+        "PUNCH_INFERENCE_BACKEND": "mock",
+    }
+    split = ["--port", "0", "--split", str(model_path)]
+    refused = programs.start("gateway", *split, variables=environment).wait(30)
+    assert refused.code != 0
+    assert "--split needs --listen-too" in refused.err + refused.out
+    gateway = programs.start("gateway", *split, "--listen-too", variables=environment)
+    told = gateway.wait_for("a model is not to be split", seconds=60)
+    assert "alone" in told["why"]
+    assert gateway.stop(signal.SIGTERM).code == 0

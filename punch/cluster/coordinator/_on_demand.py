@@ -36,6 +36,9 @@ DEFAULT_IDLE_SECONDS = 900.0
 # How often it is looked whether it is asked.
 LOOK_SECONDS = 5.0
 
+# A lane finishes what it has begun for ten seconds at most, and then gives back what it borrowed.
+CLOSE_SECONDS = 15.0
+
 PlanOnce = Callable[[], Awaitable[tuple[Plan | Refused, Mapping[str, str]]]]
 """Says what the plan would be now, and who is left out; borrows nothing. See `plan_once`."""
 
@@ -113,9 +116,22 @@ class OnDemand:
         name = f"split {offer.offer.name}"[:32]
         model.lane = await self._listener.add(model.split.open(), name=name)
 
+    async def add(self, split: SplitOnDemand) -> None:
+        """Another one that could be started, once it is planned."""
+        model = _Model(split=split)
+        self._models.append(model)
+        await self._plan(model)
+
+    async def close(self) -> None:
+        """End all that runs, for a bounded time: what was borrowed is given back."""
+        for model in self._models:
+            lane, model.lane = model.lane, None
+            if lane is not None and any(each is lane for each in self._listener.lanes):
+                await self._listener.remove(lane)
+
     async def look(self) -> None:
         """Plan anew what does not run."""
-        for model in self._models:
+        for model in tuple(self._models):
             if model.lane is None:
                 await self._plan(model)
 
@@ -204,7 +220,7 @@ class OnDemand:
 @asynccontextmanager
 async def open_on_demand(
     listener: Listener,
-    splits: Sequence[SplitOnDemand],
+    splits: Sequence[SplitOnDemand] = (),
     *,
     idle_seconds: float = DEFAULT_IDLE_SECONDS,
 ) -> AsyncIterator[OnDemand]:
@@ -231,7 +247,11 @@ async def open_on_demand(
         await on_demand.look()
         nursery.start_soon(on_demand.run)
         nursery.start_soon(on_demand.end_idle)
-        yield on_demand
+        try:
+            yield on_demand
+        finally:
+            with trio.CancelScope(shield=True), trio.move_on_after(CLOSE_SECONDS):
+                await on_demand.close()
 
 
 def _slowdown(plan: Plan) -> float | None:
