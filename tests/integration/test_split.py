@@ -11,6 +11,7 @@ import signal
 import sys
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 import attrs
@@ -316,3 +317,101 @@ async def test_an_answer_finishes_whose_worker_is_lost(
                 assert lost.worker == lab.addresses[1]
                 plans = [one for one in lab.of(PlanChanged) if isinstance(one, PlanChanged)]
                 assert [len(one.layers) for one in plans] == [2, 1]
+
+
+STAGES = ("hello", "load", "prompt", "mid", "idle")
+
+# A mute server is found after two seconds without a reply, and one that says nothing to a hello
+# after two more; what is left is the load of a small model and the answer.
+BOUND_SECONDS = 60.0
+
+
+@attrs.define
+class Signals:
+    """Sends a worker a signal once the split has come so far."""
+
+    lab: Lab
+    number: int
+    victim: int
+    stage: str
+    is_sent: bool = False
+
+    def send(self) -> None:
+        """Send it, the first time."""
+        pid = self.lab.servers[self.victim].pid
+        if not self.is_sent and pid is not None:
+            self.is_sent = True
+            os.kill(pid, self.number)
+
+    def note(self, event: Event) -> None:
+        """Hear what becomes of the split."""
+        if self.stage == "hello" and isinstance(event, PlanChanged):
+            self.send()
+        if self.stage == "load" and isinstance(event, SplitLoading) and event.progress > 0:
+            self.send()
+
+
+async def lose(signals: Signals) -> None:
+    """Lose a worker at the stage, with a request under way or after it; then all is well."""
+    lab, stage = signals.lab, signals.stage
+    with lab.bus.account(PlanChanged, SplitLoading, note=signals.note):
+        async with lab.backend() as backend, dialed(backend) as router:
+            began = trio.current_time()
+            if stage == "idle":
+                signals.send()
+                await trio.sleep(1.0)
+            text = " ".join(PROMPTS) * 3 if stage == "prompt" else PROMPTS[1]
+            async with trio.open_nursery() as nursery:
+                if stage == "prompt":
+
+                    async def soon() -> None:
+                        await trio.sleep(0.5)
+                        signals.send()
+
+                    nursery.start_soon(soon)
+                async with router.answer(question(text, tokens=30)) as answer:
+                    while (part := await answer.receive()) is not None:
+                        if stage == "mid" and part:
+                            signals.send()
+                    assert answer.text
+            assert signals.is_sent or stage == "load"
+            assert trio.current_time() - began < BOUND_SECONDS
+            assert (await router.ask(question(PROMPTS[2], tokens=4))).text
+            lost = [one.worker for one in lab.of(WorkerLost) if isinstance(one, WorkerLost)]
+            if signals.is_sent:
+                assert lost == [lab.addresses[signals.victim]]
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
+@pytest.mark.parametrize("victim", [0, 1])
+async def test_a_worker_may_be_lost_at_any_stage(
+    victim: int,
+    number: int,
+    stage: str,
+    llama_cpp_folder: Path,
+    model_path: Path,
+    tmp_path: Path,
+) -> None:
+    """The request is answered, nothing is left running, and the next request works."""
+    with trio.fail_after(LIMIT):
+        async with laboratory(2, llama_cpp_folder, model_path, tmp_path) as lab:
+            await lose(Signals(lab, number, victim, stage))
+
+
+@pytest.mark.long
+async def test_two_models_at_a_time_over_four_workers(
+    llama_cpp_folder: Path, model_path: Path, tmp_path: Path
+) -> None:
+    """Each has workers of its own, and both answer."""
+    with trio.fail_after(LIMIT):
+        async with laboratory(4, llama_cpp_folder, model_path, tmp_path) as lab:
+            two = partial(even, most=2)
+            async with lab.backend(two) as one, lab.backend(two) as other:
+                plans = [event for event in lab.of(PlanChanged) if isinstance(event, PlanChanged)]
+                workers = [{layer.worker for layer in event.layers} for event in plans]
+                assert len(workers) == 2
+                assert workers[0] | workers[1] == set(lab.addresses)
+                async with dialed(one) as first, dialed(other) as second:
+                    assert await texts(first, PROMPTS[:1]) == await texts(second, PROMPTS[:1])
