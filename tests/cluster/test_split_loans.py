@@ -132,14 +132,14 @@ async def test_a_server_that_does_not_compute_is_lost(autojump_clock: MockClock)
     loan.waits_since = 0.0
     found = await lost_after(loan)
     assert found is not None
-    assert 2.0 <= found[0] <= 3.5
+    assert 2.0 <= found[0] <= 4.5
     assert "does not compute" in found[1]
 
 
 async def test_a_server_that_computes_is_waited_for(autojump_clock: MockClock) -> None:
-    """However long: a batch of a long prompt takes its time on a slow machine."""
+    """However long: a prompt takes its time on a machine that has much else to do."""
     loan = FakeLoan()
-    loan.waits_since, loan.computes = 0.0, 0.3
+    loan.waits_since, loan.computes = 0.0, 0.02
     assert await lost_after(loan, seconds=300.0) is None
     # And a worker takes eight questions a second at most.
     assert loan.looks < 300.0 * 2

@@ -38,8 +38,11 @@ LOOK_PAUSE_SECONDS = 0.5
 # Its machine answers from memory; one that says nothing for longer is as good as gone.
 LOOK_SECONDS = 1.5
 
-# Below this share of one processor, a server waits: one that computes uses more than half of one.
-IDLE_SHARE = 0.05
+# Over so long it is seen whether a server computes. On a machine that is very busy, one that does
+# gets little of a processor; one that hangs gets nothing at all, to the hundredth of a second in
+# which systems count.
+IDLE_SECONDS = 2.0
+TICK_SECONDS = 0.01
 
 
 class Held:
@@ -196,10 +199,11 @@ class Held:
             return None, (now, look)
         began, first = before
         used, seconds = look.cpu_seconds - first.cpu_seconds, now - began
-        if used > IDLE_SHARE * seconds:
+        if used >= TICK_SECONDS:
             return None, (now, look)
-        patience = REPLY_SECONDS if self._computes_itself else QUIET_SECONDS
-        if age < patience or seconds < min(1.0, patience / 2):
+        if age < (REPLY_SECONDS if self._computes_itself else QUIET_SECONDS):
+            return None, before
+        if seconds < IDLE_SECONDS:
             return None, before
         return f"a reply is outstanding for {age:.1f} s, and its server does not compute", None
 
