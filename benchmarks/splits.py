@@ -3,6 +3,8 @@
     benchmarks/splits.py              1 to 3 workers, 0 to 20 ms one way, two rates: 9 minutes
     benchmarks/splits.py --quick      three cells; says little
     benchmarks/splits.py --write      ... and rewrites its sections of RESULTS.md and docs/split.md
+    benchmarks/splits.py --save FILE  ... and keeps what was measured
+    benchmarks/splits.py --load FILE  measures nothing: the formulas beside what was kept
 
 SmolLM2 on llama-server and ggml-rpc-server, one thread each, on loopback; every worker is behind a
 link of its own that delays each way and has a rate (`_slow_link.py`). The formulas get the speed of
@@ -14,6 +16,7 @@ by more than 15 % in its tokens a second or its first token.
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
@@ -69,7 +72,7 @@ SENTENCES = 12
 LONG_SENTENCES = 70
 ANSWER = 48
 QUESTION = "Explain in plain words why the sky is dark at night although there are so many stars.\n"
-REPEATING = "".join(f"line {i}: the price of item {i} is {7 * i} crowns\n" for i in range(8))
+NUMBERED = "".join(f"line {i}: the price of item {i} is {7 * i} crowns\n" for i in range(8))
 
 
 @attrs.frozen(kw_only=True)
@@ -92,7 +95,7 @@ class Cell:
         """Whether the formulas learn from it."""
         if self.rate != RATES[0]:
             return False
-        return self.delay == 0.0 or (self.workers, self.delay) == (2, DELAYS[-1])
+        return self.delay == DELAYS[1] or (self.workers, self.delay) == (2, DELAYS[-1])
 
 
 @attrs.frozen(kw_only=True)
@@ -113,8 +116,8 @@ class Arm:
     at_once: int = 1
     question: float = 0.0
     """Tokens a second of a plain question, all answers together."""
-    repeating: float = 0.0
-    """The same of a text that repeats itself."""
+    numbered: float = 0.0
+    """The same of lines that differ in their numbers, so that many guesses are wrong."""
 
 
 GUESSING = (
@@ -268,7 +271,7 @@ def measure_arm(folder: Path, arm: Arm) -> Arm:
     rates = []
     with open_split(folder, links=links, options=arguments) as head:
         head.ask("Once", 2)
-        for text in (QUESTION, REPEATING):
+        for text in (QUESTION, NUMBERED):
             prompts = [f"{text}{' ' * i}" for i in range(arm.at_once)]
             if arm.at_once == 1:
                 rates.append(max(1 / head.ask(text, ANSWER).token for _ in range(2)))
@@ -276,7 +279,7 @@ def measure_arm(folder: Path, arm: Arm) -> Arm:
                 # Their prompts are in this.
                 rates.append(ANSWER * arm.at_once / head.ask_at_once(prompts, ANSWER))
     say(f"{arm.name}: {rates[0]:.1f} and {rates[1]:.1f} tokens/s")
-    return attrs.evolve(arm, question=rates[0], repeating=rates[1])
+    return attrs.evolve(arm, question=rates[0], numbered=rates[1])
 
 
 @attrs.frozen(kw_only=True)
@@ -389,12 +392,12 @@ def arm_table(arms: Sequence[Arm]) -> str:
     """What each gained, in Markdown."""
     bare = arms[0]
     lines = [
-        "| | plain question, tokens/s | gain | repeating text, tokens/s | gain |",
+        "| | plain question, tokens/s | gain | lines with other numbers, tokens/s | gain |",
         "| --- | --- | --- | --- | --- |",
     ]
     lines += [
         f"| {arm.name} | {arm.question:.1f} | {arm.question / bare.question:.2f} "
-        f"| {arm.repeating:.1f} | {arm.repeating / bare.repeating:.2f} |"
+        f"| {arm.numbered:.1f} | {arm.numbered / bare.numbered:.2f} |"
         for arm in arms
     ]
     return "\n".join(lines)
@@ -420,16 +423,31 @@ class Tables:
     missed: list[str]
 
 
-def run(folder: Path, *, quick: bool) -> Tables:
+@attrs.frozen(kw_only=True)
+class Found:
+    """All that was measured."""
+
+    where: str
+    """The machine, and how busy it was."""
+    token: float
+    """Seconds of one server alone for a token."""
+    prompt: float
+    """The same for a prompt."""
+    prompt_tokens: int
+    rtts: tuple[float, ...]
+    """Round trips, for `DELAYS`."""
+    seen: tuple[Seen, ...]
+    arms: tuple[Arm, ...]
+    pipes: tuple[Pipe, ...]
+
+
+def measure(folder: Path, *, quick: bool) -> Found:
     """Measure everything."""
-    layout = layout_of(find_model())
     before = load_average()
     with open_split(folder, links=[], options=options()) as head:
         token, prompt, prompt_tokens = time_head(head)
     say(f"alone: {1 / token:.1f} tokens/s, {prompt_tokens / prompt:.0f} tokens/s of prompt")
-    formulas = Formulas(layout, token=token, prompt=prompt, prompt_tokens=prompt_tokens)
-    for delay in DELAYS:
-        formulas.rtts[delay] = measure_rtt(Link(rtt=2 * delay, rate=RATES[0]))
+    rtts = [measure_rtt(Link(rtt=2 * delay, rate=RATES[0])) for delay in DELAYS]
     cells = [
         Cell(workers=workers, delay=delay, rate=rate)
         for rate in RATES
@@ -440,20 +458,62 @@ def run(folder: Path, *, quick: bool) -> Tables:
         few = [(2, 0), (2, 2), (2, 4)]
         cells = [Cell(workers=count, delay=DELAYS[i], rate=RATES[0]) for count, i in few]
     seen = [measure_cell(folder, each) for each in cells]
-    formulas.learn(seen)
     arms = [measure_arm(folder, each) for each in (ARMS[:3] if quick else ARMS)]
     pipes = [measure_pipe(folder, each) for each in (PIPES[:2] if quick else PIPES)]
-    table, missed = law_table(seen, formulas)
-    trips = ", ".join(f"{each * 1e3:.2f}" for each in formulas.rtts.values())
+    return Found(
+        where=f"{machine()}. {before:.1f} processes wanted a core before it, {load_average():.1f} "
+        "at its end",
+        token=token,
+        prompt=prompt,
+        prompt_tokens=prompt_tokens,
+        rtts=tuple(rtts),
+        seen=tuple(seen),
+        arms=tuple(arms),
+        pipes=tuple(pipes),
+    )
+
+
+def load(path: Path) -> Found:
+    """What was measured before."""
+    plain = json.loads(path.read_text(encoding="utf-8"))
+    return Found(
+        **{
+            **plain,
+            "rtts": tuple(plain["rtts"]),
+            "seen": tuple(
+                Seen(
+                    cell=Cell(**each["cell"]),
+                    measured=Measured(**each["measured"]),
+                    prompt_tokens=each["prompt_tokens"],
+                )
+                for each in plain["seen"]
+            ),
+            "arms": tuple(Arm(**each) for each in plain["arms"]),
+            "pipes": tuple(Pipe(**each) for each in plain["pipes"]),
+        }
+    )
+
+
+def tables(found: Found) -> Tables:
+    """The formulas beside what was measured."""
+    formulas = Formulas(
+        layout_of(find_model()),
+        token=found.token,
+        prompt=found.prompt,
+        prompt_tokens=found.prompt_tokens,
+    )
+    formulas.rtts.update(zip(DELAYS, found.rtts, strict=True))
+    formulas.learn(found.seen)
+    table, missed = law_table(found.seen, formulas)
+    trips = ", ".join(f"{each * 1e3:.2f}" for each in found.rtts)
     return Tables(
-        head=f"Made by `benchmarks/splits.py{' --quick' if quick else ''}` on: {machine()}. "
-        f"{before:.1f} processes wanted a core before it, {load_average():.1f} at its end. One "
-        f"server alone: {1 / token:.1f} tokens/s, {prompt_tokens} tokens of prompt in "
-        f"{prompt:.2f} s. Round trips of the links as measured: {trips} ms.",
+        head=f"Made by `benchmarks/splits.py` on: {found.where}. One server alone: "
+        f"{1 / found.token:.1f} tokens/s, {found.prompt_tokens} tokens of prompt in "
+        f"{found.prompt:.2f} s. Round trips of the links as measured: {trips} ms.",
         law=table,
-        star=star_table(seen, formulas.rtts),
-        hidden=arm_table(arms),
-        piped=pipe_table(pipes),
+        star=star_table(found.seen, formulas.rtts),
+        hidden=arm_table(found.arms),
+        piped=pipe_table(found.pipes),
         missed=missed,
     )
 
@@ -465,10 +525,19 @@ def main() -> int:
     )
     parser.add_argument("--quick", action="store_true", help="three cells")
     parser.add_argument("--write", action="store_true", help="rewrite the sections")
+    parser.add_argument("--save", type=Path, metavar="FILE", help="keep what is measured")
+    parser.add_argument("--load", type=Path, metavar="FILE", help="measure nothing")
     given = parser.parse_args()
     try:
-        with tempfile.TemporaryDirectory(prefix="punch-splits-") as name:
-            found = run(Path(name), quick=given.quick)
+        if given.load:
+            measured = load(given.load)
+        else:
+            with tempfile.TemporaryDirectory(prefix="punch-splits-") as name:
+                measured = measure(Path(name), quick=given.quick)
+        if given.save:
+            kept = json.dumps(attrs.asdict(measured), indent=1)
+            given.save.write_text(f"{kept}\n", encoding="utf-8")
+        found = tables(measured)
     except UnavailableError as error:
         print(f"splits: {error}", file=sys.stderr)
         return 2

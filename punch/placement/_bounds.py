@@ -11,7 +11,6 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from ._costs import Costs
-from ._law import FIRST_SHAPE_WAITS
 from ._room import Room
 from ._settings import Setting
 
@@ -34,7 +33,7 @@ class Bounds:
         self._fixed = []
         for each in numbers:
             step, batch, rtt = costs.fixed(each, setting.tokens, first)
-            self._fixed.append(setting.answers * step + batch + FIRST_SHAPE_WAITS * rtt)
+            self._fixed.append(setting.answers * step + batch + rtt)
         self._ending = [costs.ending(each, False, setting.tokens) for each in numbers]
         self._head_ending = math.inf
         if costs.head_cpu is not None:

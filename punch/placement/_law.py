@@ -6,7 +6,7 @@ worker to worker. So, with round trip and rate of each worker *i*, and nothing f
 devices::
 
     token  = sum(compute_i) + sum(rtt_i) + sum(bytes_i / rate_i) + logits / rate_last
-    prompt = max(waited, last) * (micro_batches - 1) + waited + last + 4 * sum(rtt_i) + rtt_last
+    prompt = max(waited, last) * (micro_batches - 1) + waited + last + rtt_last + logits / rate_last
     load   = start + 46 * sum(rtt_i) + sum(weights_i / rate_i)
     switch = 0 with -cram 0, or else sum(2 * layers_i * rtt_i + cache_i / rate_i) for a new prompt
 
@@ -14,7 +14,8 @@ devices::
 micro-batch: llama.cpp's scheduler copies a tensor from one server to the next by way of the head,
 and blocks for that, so that only the last device computes while the head begins the next
 micro-batch (`ggml_backend_sched_compute_splits`; there is no `cpy_tensor_async` over RPC). With two
-devices this is the pipeline of `max(stage_1, stage_2)`; a third one adds nothing to it.
+devices this is the pipeline of `max(stage_1, stage_2)`; a third one adds nothing to it. The first
+prompt of a new shape waits some four times more at each worker, which later ones do not.
 
 `logits` is 0 where the output is on the head. All counts of messages were measured with llama.cpp's
 RPC 7.0.0; docs/split.md has the measurements.
@@ -33,9 +34,6 @@ from ._settings import Speculation
 # Counted: 43 to 47 replies that the head waits for while it loads, twelve connections and each a
 # hello among them.
 LOAD_WAITS: Final = 46
-
-# Counted: replies waited for where a prompt has a shape that a worker has not seen yet; one else.
-FIRST_SHAPE_WAITS: Final = 5
 
 # Measured: a small head of llama-server, with nothing to send. Then weights are read from a disk.
 START_SECONDS: Final = 0.28
@@ -100,18 +98,16 @@ class Law:
         factors = costs.calibration.prompt
         *waited, last = spans
         a_compute = a_waits = a_traffic = 0.0
-        extra = 0.0
+        end_waits = costs.rtt[last[0]] * factors.waits
         for span in waited:
             compute, traffic = costs.stage(span, size)
             a_compute += compute
             a_traffic += traffic
             a_waits += costs.rtt[span[0]]
-            extra += (FIRST_SHAPE_WAITS - 1) * costs.rtt[span[0]]
         b_compute, b_traffic = costs.stage(last, size)
-        extra += FIRST_SHAPE_WAITS * costs.rtt[last[0]]
         a_compute, b_compute = a_compute * factors.compute, b_compute * factors.compute
         a_traffic, b_traffic = a_traffic * factors.traffic, b_traffic * factors.traffic
-        a_waits, extra = a_waits * factors.waits, extra * factors.waits
+        a_waits *= factors.waits
         is_waited = a_compute + a_waits + a_traffic > b_compute + b_traffic
         output = costs.output(last[0], output_on_head, prompts) * factors.compute
         logits = 0.0
@@ -119,7 +115,7 @@ class Law:
             logits = prompts * costs.logits * costs.per_byte[last[0]] * factors.traffic
         return (
             times * (a_compute if is_waited else b_compute) + a_compute + b_compute + output,
-            times * (a_waits if is_waited else 0.0) + a_waits + extra,
+            times * (a_waits if is_waited else 0.0) + a_waits + end_waits,
             times * (a_traffic if is_waited else b_traffic) + a_traffic + b_traffic,
             logits,
         )
