@@ -180,6 +180,11 @@ class Router:
         return self._dispatch.table.snapshot()
 
     @property
+    def offering(self) -> tuple[PeerRecord, ...]:
+        """The same, and behind them what could be started, each as the peer that it would be."""
+        return tuple(self._dispatch.known())
+
+    @property
     def startable(self) -> tuple[Startable, ...]:
         """What nobody runs and could be started, as it is now."""
         starter = self._dispatch.starter

@@ -77,7 +77,7 @@ def command_request(
     )
     if IMAGE in request.part_types:
         _check_pictures(request)
-        _check_sight(service.router.peers, context.model)
+        _check_sight(service.router.offering, context.model)
     return request
 
 

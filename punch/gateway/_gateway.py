@@ -240,11 +240,11 @@ def _own_routes(service: Service, described: Mapping[str, Any]) -> list[BaseRout
 
     def models_for_anthropic(scope: Any) -> dict[str, Any]:
         query = dict(parse_qsl(scope["query_string"].decode("latin-1")))
-        return anthropic_models.models_body(router.peers, service.began_at, query)
+        return anthropic_models.models_body(router.offering, service.began_at, query)
 
     def model_for_anthropic(scope: Any) -> dict[str, Any]:
         name = service.naming.found(scope["path_params"]["model"], router.names)
-        return anthropic_models.one_model_body(name, router.peers, service.began_at)
+        return anthropic_models.one_model_body(name, router.offering, service.began_at)
 
     return [
         json_route("/", lambda _: {"punch": "is running", "openapi": "/openapi.json"}),
@@ -253,18 +253,18 @@ def _own_routes(service: Service, described: Mapping[str, Any]) -> list[BaseRout
         json_route("/openapi.json", lambda _: described),
         json_route(
             "/v1/models",
-            lambda _: models_body(router.peers, service.began_at, router.names),
+            lambda _: models_body(router.offering, service.began_at, router.names),
             anthropic=models_for_anthropic,
         ),
         json_route(
             "/v1/models/{model:path}",
             lambda path: one_model_body(
-                service.naming.found(path["model"], router.names), router.peers, service.began_at
+                service.naming.found(path["model"], router.names), router.offering, service.began_at
             ),
             anthropic=model_for_anthropic,
         ),
         json_route("/api/version", lambda _: {"version": OLLAMA_VERSION, "punch": __version__}),
-        json_route("/api/tags", lambda _: tags_body(router.peers, service.began_at)),
+        json_route("/api/tags", lambda _: tags_body(router.offering, service.began_at)),
         json_route("/api/ps", lambda _: ps_body(router.peers, service.began_at)),
         Route(Show.path, Show(service), methods=["POST"]),
         Route(Pull.path, Pull(service), methods=["POST"]),

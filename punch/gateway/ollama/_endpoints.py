@@ -167,7 +167,7 @@ def _check_offered(service: Service, context: RequestContext, said: str) -> None
 
     Listeners load theirs by themselves, so the answer only says whether there is such a model.
     """
-    offered = on_offer(service.router.peers)
+    offered = on_offer(service.router.offering)
     if context.model is not None and context.model not in offered:
         raise no_such_model(said, offered)
 

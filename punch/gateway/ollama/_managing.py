@@ -54,7 +54,9 @@ class _AboutModels:
     def found(self, name: str, *, any_name: bool) -> OfferedModel:
         """The model on offer that *name* means; raises `Refusal` if there is none."""
         service, router = self.service, self.service.router
-        return model_on_offer(name, service.naming, router.names, router.peers, any_name=any_name)
+        return model_on_offer(
+            name, service.naming, router.names, router.offering, any_name=any_name
+        )
 
 
 class Show(_AboutModels):
