@@ -320,6 +320,11 @@ def test_a_split_shows_who_holds_what_how_far_it_is_and_whom_it_lost(
         expect(page.locator(".split-block")).to_have_count(2)
         wide = page.evaluate("document.documentElement.scrollWidth - innerWidth")
         assert wide <= 0
+    for scheme in ("light", "dark"):
+        with gateway.page(scheme=scheme) as page:
+            expect(page.locator(".split-block")).to_have_count(2)
+            problems = Axe().run(page).response["violations"]
+            assert [one["id"] for one in problems if one["impact"] in ("serious", "critical")] == []
 
 
 @limit(180)
