@@ -328,6 +328,37 @@ FAULTS = (
         new="None",
         tests=("tests/llama_cpp/test_rpc_frames.py",),
     ),
+    # ---- splits ----
+    Fault(
+        name="a worker of another RPC version is taken into a split",
+        old="if head.version is not None and version != head.version:",
+        new="if head.version is not None and version.major != head.version.major:",
+        tests=("tests/cluster/test_split_arguments.py",),
+    ),
+    Fault(
+        name="a request is accused of the end of a split that has lost a worker",
+        old="        with trio.move_on_after(WORD_SECONDS):\n            await lost.wait()\n",
+        new="",
+        tests=("tests/cluster/test_split_plans.py",),
+    ),
+    Fault(
+        name="a head goes on without one of its workers",
+        old="idle = [held for held in self._held.values() if held.sent <= 0]",
+        new="idle: list[Held] = []",
+        tests=("tests/cluster/test_split_plans.py",),
+    ),
+    Fault(
+        name="a worker that computes slowly counts as lost",
+        old="if used >= TICK_SECONDS:",
+        new="if used >= 10 * TICK_SECONDS:",
+        tests=("tests/cluster/test_split_loans.py",),
+    ),
+    Fault(
+        name="a split that starts anew is not asked again",
+        old="restarts[attempt.excludes] <= MAX_RESTARTS",
+        new="restarts[attempt.excludes] < 1",
+        tests=("tests/dialer/test_engine_deaths.py",),
+    ),
 )
 
 
