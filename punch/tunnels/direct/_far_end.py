@@ -116,8 +116,11 @@ class FarEnd:
                 sock, place = listener.accept()
             except BlockingIOError:
                 return
+            except ConnectionError:
+                continue  # It was reset before it was accepted.
             except OSError:
-                # Out of descriptors, or it was reset before it was accepted.
+                # Out of descriptors: it would be ready again at once, and for ever.
+                self._loop.rest(listener, TICK_SECONDS)
                 return
             site = site_of(str(place[0]))
             self._strangers.make_room(site)

@@ -84,6 +84,16 @@ class Loop:
             self.set(sock, 0)
             del self._callbacks[sock], self._masks[sock]
 
+    def rest(self, listener: socket.socket, seconds: float) -> None:
+        """Accept nothing at *listener* for a while: what waits there cannot be accepted now."""
+
+        def again() -> None:
+            if listener in self._callbacks:
+                self.set(listener, READ)
+
+        self.set(listener, 0)
+        self.call_at(self.now + seconds, again)
+
     def call_at(self, when: float, callback: Callback) -> Timer:
         """Call when the clock shows *when*."""
         timer = Timer(callback)
@@ -131,3 +141,9 @@ class Loop:
             timer = heapq.heappop(self._timers)[2]
             if timer.callback is not None:
                 timer.callback()
+
+    def close(self) -> None:
+        """Call back nobody any more; the sockets are their owners' to close."""
+        self._selector.close()
+        self._woken.close()
+        self._waker.close()

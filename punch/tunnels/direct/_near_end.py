@@ -201,7 +201,11 @@ class NearEnd:
         del mask
         try:
             sock, _ = self._listener.accept()
+        except (BlockingIOError, ConnectionError):
+            return
         except OSError:
+            # Out of descriptors: it would be ready again at once, and for ever.
+            self._loop.rest(self._listener, TICK_SECONDS)
             return
         self._counting.total += 1
         sock.setblocking(False)
