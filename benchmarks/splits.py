@@ -1,6 +1,6 @@
 """The law of splits: what `punch.placement` predicts beside what plain rpc-servers do.
 
-    benchmarks/splits.py              1 to 3 workers, 0 to 20 ms one way, two rates: 9 minutes
+    benchmarks/splits.py              1 to 3 workers, 0 to 20 ms one way, two rates: 15 minutes
     benchmarks/splits.py --quick      three cells; says little
     benchmarks/splits.py --write      ... and rewrites its sections of RESULTS.md and docs/split.md
     benchmarks/splits.py --save FILE  ... and keeps what was measured
