@@ -20,7 +20,7 @@ import re
 import socket
 import sys
 from collections.abc import AsyncIterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Final, Literal
 
@@ -31,7 +31,14 @@ import trio
 from .._background import open_background
 from ..exceptions import BackendCrashed, BackendError
 from ..machine import measure_memory
-from ..processes import Child, LastLines, describe_exit, open_control_group, start_child
+from ..processes import (
+    Child,
+    LastLines,
+    busy_seconds,
+    describe_exit,
+    open_control_group,
+    start_child,
+)
 from ._rpc_hello import rpc_hello
 from ._rpc_protocol import RPC_ENV, RpcDevice, RpcFacts, RpcVersion
 
@@ -138,16 +145,11 @@ class RpcServer:
         return tuple(found)
 
     def cpu_seconds(self) -> float | None:
-        """CPU time that it has used since it was started; `None` if it does not run.
+        """CPU time that it has used or waited for since its start; `None` if it does not run.
 
         A server that owes an answer and whose time does not move hangs, or is stopped.
         """
-        pid = self.pid
-        if pid is not None:
-            with suppress(psutil.Error, OSError):
-                times = psutil.Process(pid).cpu_times()
-                return float(times.user + times.system)
-        return None
+        return None if self.pid is None else busy_seconds(self.pid)
 
     async def restart(self) -> None:
         """End it, with all that its borrower left there, and start it anew.

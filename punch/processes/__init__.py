@@ -4,6 +4,7 @@ Only processes that were started here are ever touched. What a program is for, a
 as ready, is said by the rooms that run one.
 """
 
+from ._busy import busy_seconds
 from ._child import Child, LastLines, describe_exit, open_child, start_child
 from ._control_group import open_control_group
 from ._loading import tell_loading
@@ -20,6 +21,7 @@ __all__ = [
     "describe_exit",
     "tell_loading",
     "ProcessMark",
+    "busy_seconds",
     "Restarts",
     "open_supervised",
     "Supervised",

@@ -20,6 +20,7 @@ from ..._background import open_background
 from ...exceptions import BackendError, ConfigurationError
 from ...llama_cpp import RpcFrames, rpc_hello
 from ...placement import Link
+from ...processes import busy_seconds
 from ._lending import Lendable, LentDevice, LoanLook
 
 # A server on this machine answers a hello within milliseconds, unless it has a borrower or hangs.
@@ -152,14 +153,13 @@ class PlainLoan:
         if self._pid is None:
             return None
         try:
-            process = psutil.Process(self._pid)
-            times, status = process.cpu_times(), process.status()
+            status, used = psutil.Process(self._pid).status(), busy_seconds(self._pid)
         except psutil.NoSuchProcess:
             return LoanLook(cpu_seconds=0.0, is_alive=False)
         except psutil.Error:
             return None
         stopped = (psutil.STATUS_STOPPED, psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD)
-        return LoanLook(cpu_seconds=times.user + times.system, is_alive=status not in stopped)
+        return LoanLook(cpu_seconds=used or 0.0, is_alive=status not in stopped)
 
     async def carry(self, head: trio.SocketStream) -> None:
         """Carry the bytes of one connection of the head, both ways, until it ends."""

@@ -277,7 +277,8 @@ class Looked(LeaseMessage):
     """How the server of the lease is, by the word of the worker that runs it."""
 
     cpu_seconds: float = 0.0
-    """Time that the server has computed since it was started, in seconds of one core."""
+    """Time that the server has computed since its start, or has waited for a processor to do it, in
+    seconds of one core."""
 
     is_alive: bool = False
     """True if its process runs; a process that was stopped does not."""
