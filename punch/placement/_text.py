@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Final
 
 from ._plan import Considered, Plan, Refused
@@ -25,11 +25,23 @@ def time_text(seconds: float) -> str:
     return f"{seconds:.3g} s" if abs(seconds) < 1000 else f"{seconds:.0f} s"
 
 
-def describe(outcome: Plan | Refused, *, candidates: int = 8) -> str:
-    """A plan or a refusal in lines for people, with at most *candidates* of those considered."""
-    lines = _refused(outcome) if isinstance(outcome, Refused) else _plan(outcome)
+def describe(
+    outcome: Plan | Refused,
+    *,
+    candidates: int = 8,
+    called: Callable[[str], str] = lambda name: name,
+) -> str:
+    """A plan or a refusal in lines for people.
+
+    Args:
+      outcome: What is described.
+      candidates: How many at most of those that were considered are told.
+      called: What to call a device or a holder, given its name in the plan.
+
+    """
+    lines = _refused(outcome) if isinstance(outcome, Refused) else _plan(outcome, called)
     kept = outcome.considered[:candidates]
-    rows = [line for one in kept for line in _considered(one)]
+    rows = [line for one in kept for line in _considered(one, called)]
     left_out = outcome.left_out + len(outcome.considered) - len(kept)
     if rows:
         rows.insert(0, "considered:")
@@ -42,15 +54,17 @@ def _refused(refused: Refused) -> Iterator[str]:
     yield f"no plan ({refused.word}): {refused.reason}"
 
 
-def _plan(plan: Plan) -> Iterator[str]:
+def _plan(plan: Plan, called: Callable[[str], str]) -> Iterator[str]:
     prediction = plan.prediction
     for place, share in enumerate(plan.shares):
-        where = f"of {share.holder}" if share.is_remote else "here"
+        where = f" of {called(share.holder)}" if share.is_remote else " here"
+        if share.device == share.holder:
+            where = ""  # A worker with one device, which is called as the worker.
         layers = f"layers {share.layers.start}-{share.layers.stop - 1}"
         output = ", output" if share.has_output else ""
         line = (
-            f"  {share.device} {where}: {layers}{output}; weights {size_text(share.weights)}, "
-            f"contexts {size_text(share.kv)}"
+            f"  {called(share.device)}{where}: {layers}{output}; "
+            f"weights {size_text(share.weights)}, contexts {size_text(share.kv)}"
         )
         if place < len(prediction.devices) and share.is_remote:
             time = prediction.devices[place]
@@ -78,8 +92,9 @@ def _plan(plan: Plan) -> Iterator[str]:
     yield f"  {time_text(prediction.seconds)} for the usual request: {terms}"
 
 
-def _considered(one: Considered) -> Iterator[str]:
-    what = f"{one.devices[0]} alone" if one.is_solo else " + ".join(one.devices)
+def _considered(one: Considered, called: Callable[[str], str]) -> Iterator[str]:
+    names = [called(device) for device in one.devices]
+    what = f"{names[0]} alone" if one.is_solo else " + ".join(names)
     if one.layers:
         what += f" ({'/'.join(map(str, one.layers))})"
     seconds = "" if one.seconds is None else f" {time_text(one.seconds)}"

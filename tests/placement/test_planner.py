@@ -597,6 +597,7 @@ def test_a_plan_tells_people_what_it_found() -> None:
         assert part in text
     assert "small alone: " in text
     assert found.as_dict()["considered"][0]["devices"] == [one.device for one in found.shares]
+    assert "A/GPU of A: layers" in describe(found, called=lambda name: name.replace("a", "A"))
 
 
 def test_calibration_moves_what_is_chosen() -> None:

@@ -7,16 +7,21 @@ What this machine has and who may lend is found out by `_lenders`; the rest is d
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from functools import partial
 
 from ..._logs import get_logger
+from ...backends import Backend
+from ...capability import PeerId
 from ...cluster import open_borrower
 from ...cluster.coordinator import Split, ask_build, open_split, plan_once
 from ...events import Bus
-from ...listener import Listener, open_listener
+from ...exceptions import BackendCrashed
+from ...listener import Listener, RunningLane, open_listener
 from ...machine import Machine
 from ...network import parse_address
+from ...peers import short_id
 from ...placement import Plan, describe
 from ...settings import data_folder
 from .._exits import ExitCode
@@ -30,6 +35,9 @@ from ._lenders import Lenders, Prepared, needs_workers, prepare, until_enough
 from ._split_settings import CoordinatorSettings, PlanSettings, SplitSettings
 
 log = get_logger("punch.coordinator")
+
+# Times that a split is opened which is lost while it is timed.
+MAX_OPENINGS = 3
 
 ABOUT = "Run a model that lies on several machines, and answer the dialers of a namespace."
 PLAN_ABOUT = "Show how a model would be placed on the machines that lend now, and start nothing."
@@ -136,8 +144,10 @@ async def open_coordinator_of(
                 split.lenders_changed()
 
         with listener.directory.watched(changed):
-            lane = await listener.add(
-                open_split(
+            lane = await _added(
+                listener,
+                partial(
+                    open_split,
                     program=prepared.program,
                     model_path=prepared.path,
                     offer=prepared.offer,
@@ -152,7 +162,7 @@ async def open_coordinator_of(
                     told=_tell,
                     opened=splits.append,
                 ),
-                name="split",
+                splits,
                 queue_limit=settings.queue,
             )
             log.info(
@@ -169,8 +179,42 @@ async def open_coordinator_of(
                 await listener.remove(lane)
 
 
+async def _added(
+    listener: Listener,
+    make: Callable[[], AbstractAsyncContextManager[Backend]],
+    opened: Sequence[Split],
+    *,
+    queue_limit: int,
+) -> RunningLane:
+    """The lane of a split. One that loses a worker while it is timed is opened anew.
+
+    Args:
+      listener: Gets the lane.
+      make: Makes the split.
+      opened: The splits that were opened until now: one that cannot be opened is not tried again.
+      queue_limit: Requests that may wait for a slot.
+
+    """
+    for tries_left in reversed(range(MAX_OPENINGS)):
+        before = len(opened)
+        try:
+            return await listener.add(make(), name="split", queue_limit=queue_limit)
+        except BackendCrashed as error:
+            if not tries_left or len(opened) == before:
+                raise
+            log.warning("the split did not last; it is planned anew", why=str(error))
+    raise AssertionError("unreachable")
+
+
 def _tell(found: Plan) -> None:
-    print(plain(describe(found)), flush=True)
+    print(plain(describe(found, called=_called)), flush=True)
+
+
+def _called(name: str) -> str:
+    """What to call a device or a worker: of an identity its end."""
+    worker, slash, device = name.partition("/")
+    # As every identity of Ed25519 begins; an address of a server is no identity.
+    return f"{short_id(PeerId(worker))}{slash}{device}" if worker.startswith("12D3KooW") else name
 
 
 async def coordinate(settings: CoordinatorSettings, shutdown: Shutdown) -> ExitCode:
@@ -199,7 +243,8 @@ async def show_plan(settings: PlanSettings, shutdown: Shutdown) -> ExitCode:
     if settings.json:
         print(json.dumps({**found.as_dict(), "left_out_workers": left_out}, ensure_ascii=False))
     else:
-        lines = [describe(found), *(f"left out: {name}: {why}" for name, why in left_out.items())]
+        lines = [describe(found, called=_called)]
+        lines += [f"left out: {_called(name)}: {why}" for name, why in left_out.items()]
         print(plain("\n".join(lines)))
     return ExitCode.OK if isinstance(found, Plan) else ExitCode.NO_PEER
 

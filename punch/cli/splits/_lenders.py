@@ -98,17 +98,21 @@ class Prepared:
 
 
 class _Planner:
-    """Plans with the least number of workers at first, and with whoever is left afterwards."""
+    """Plans with the least number of workers, and after its first plan with those that are left."""
 
     def __init__(self, layout: Layout, wants: Wants) -> None:
         self._layout = layout
         self._wants = wants
+        self._has_planned = False
 
     def __call__(self, devices: Sequence[Device]) -> Plan | Refused:
-        found = plan(self._layout, devices, self._wants)
-        if isinstance(found, Plan):
+        wants = self._wants
+        if self._has_planned:
             # One that was lost is no reason to have none at all.
-            self._wants = attrs.evolve(self._wants, min_workers=0)
+            left = {each.holder for each in devices if each.holder != HEAD}
+            wants = attrs.evolve(wants, min_workers=min(wants.min_workers, len(left)))
+        found = plan(self._layout, devices, wants)
+        self._has_planned |= isinstance(found, Plan)
         return found
 
 
