@@ -8,7 +8,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from integration.conftest import llama_cpp_folder, model_path
 from lab.machines import REQUIRED, Lab, missing, open_lab, open_watch, sweep
+
+__all__ = ["lab", "laboratory", "llama_cpp_folder", "model_path"]
 
 _numbers = itertools.count()
 
