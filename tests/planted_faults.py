@@ -326,7 +326,7 @@ FAULTS = (
         name="a reply of RPC 5.x counts as one that nobody asked for",
         old="0 if major < 7 else None",
         new="None",
-        tests=("tests/llama_cpp/test_rpc_frames.py",),
+        tests=("tests/llama_programs/test_rpc_frames.py",),
     ),
     # ---- splits ----
     Fault(
