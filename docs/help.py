@@ -16,6 +16,8 @@ os.environ["NO_COLOR"] = "1"
 
 from punch.bootstrap import __main__ as bootstrap
 from punch.cli import ExitCode
+from punch.cli.splits._coordinator import ABOUT as COORDINATOR
+from punch.cli.splits._split_settings import CoordinatorSettings
 from punch.cluster.worker import __main__ as worker
 from punch.dialer import __main__ as dialer
 from punch.gateway import __main__ as gateway
@@ -46,6 +48,7 @@ def helps() -> str:
             (worker, WorkerSettings),
         )
     ]
+    texts.append(help_text("punch coordinator", COORDINATOR, CoordinatorSettings))
     return "\n".join(f"```text\n{text.rstrip()}\n```" for text in texts)
 
 

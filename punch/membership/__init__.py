@@ -33,6 +33,7 @@ from ._membership import DiskMembership, open_membership
 from ._removing import read_removals, remove_machine
 from ._running import serving
 from ._serving import open_door, open_upkeep
+from ._tries import Tries, host_of
 from .calls import (
     CreatedInvite,
     InviteStatus,
@@ -152,4 +153,7 @@ __all__ = [
     "read_members",
     "remove_machine",
     "read_removals",
+    # bounds on what strangers may try, at other doors too
+    "Tries",
+    "host_of",
 ]

@@ -22,7 +22,7 @@ import trio
 from ..._logs import get_logger
 from ...access import Refusal
 from ...exceptions import PeerError, PeerTimeout, PunchError, RemoteProtocolError
-from ...membership._tries import Tries, host_of
+from ...membership import Tries, host_of
 from ...network import Stream
 from ...wire import MAX_REASON_CHARACTERS, quoted
 from .._lease_stream import LeaseStream
