@@ -191,16 +191,16 @@ async def _added(
     Args:
       listener: Gets the lane.
       make: Makes the split.
-      opened: The splits that were opened until now: one that cannot be opened is not tried again.
+      opened: The splits that were begun, the last one at the end: one that was never ready, such as
+        for want of a plan, is not tried again.
       queue_limit: Requests that may wait for a slot.
 
     """
     for tries_left in reversed(range(MAX_OPENINGS)):
-        before = len(opened)
         try:
             return await listener.add(make(), name="split", queue_limit=queue_limit)
         except BackendCrashed as error:
-            if not tries_left or len(opened) == before:
+            if not tries_left or not opened or not opened[-1].was_ready:
                 raise
             log.warning("the split did not last; it is planned anew", why=str(error))
     raise AssertionError("unreachable")

@@ -95,6 +95,8 @@ class Split:
         """What lies where, of the last start."""
         self.is_loading = False
         """True from a plan on until a token was made."""
+        self.was_ready = False
+        """Whether a token was ever made with all workers of a plan."""
 
     # ---- what the head asks ----
 
@@ -158,7 +160,7 @@ class Split:
             self._lose(held, "the head makes tokens without it")
         if idle or self._lost.is_set() or self.plan is None:
             return False
-        self.is_loading = False
+        self.is_loading, self.was_ready = False, True
         assert self._supervised is not None
         self._telling.ready(
             self.plan,
