@@ -15,6 +15,9 @@ DEFAULT_PORT = 51820
 # What a program must not share with another one.
 OWN = ("PUNCH_IDENTITY",)
 
+# A peer that is not there.
+OTHER = "12D3KooWPnzyP1m2hUFpy1DAJwCrU5d1VFobf1Mp6KdeJ97uimh3"
+
 LIBRARY = """
 import os
 import sys
@@ -139,6 +142,16 @@ def variables(folder: Path, model: Path, server: Path) -> dict[str, str]:
         "PUNCH_BODY_LIMIT": "32",
         "PUNCH_SHOW_PROMPTS": "0",
         "PUNCH_LISTEN_TOO": "0",
+        # for models over several machines, which neither of the two runs or lends to
+        "PUNCH_LEND": "0",
+        "PUNCH_LEND_TO": OTHER,
+        "PUNCH_WORKER_DEVICE": "CPU",
+        "PUNCH_WORKER_MEMORY": "1GB",
+        "PUNCH_RPC_SERVER": str(server.with_name("ggml-rpc-server")),
+        "PUNCH_TUNNEL_PORT": "21850",
+        "PUNCH_TUNNEL_PORTS": f"web={DEFAULT_PORT}@{OTHER}",
+        "PUNCH_WORKERS": OTHER,
+        "PUNCH_SPLIT": str(model),
     }
 
 
