@@ -221,28 +221,30 @@ def demo(model: Path, program: str, folder: Path) -> int:
 
 def finish(answer: Program, victim: Program, coordinator: Program) -> int:
     """Show the answer while it is made; kill *victim* in the middle."""
-    shown, plans, killed_at = 0, len(coordinator.out), 0.0
+    shown, plans, pause = 0, len(coordinator.out), 0.0
+    is_killed, moved = False, time.monotonic()
     deadline = time.monotonic() + ANSWER_SECONDS
     while answer.process.poll() is None and time.monotonic() < deadline:
         text = answer.out
-        print(text[shown:], end="", flush=True)
-        shown = len(text)
-        if not killed_at and shown >= DELIVERED_CHARACTERS:
+        if len(text) > shown:
+            now = time.monotonic()
+            print(text[shown:], end="", flush=True)
+            shown, moved, pause = len(text), now, max(pause, now - moved if is_killed else 0.0)
+        if not is_killed and shown >= DELIVERED_CHARACTERS:
             victim.process.kill()
-            killed_at = time.monotonic()
-            print(f"\n\ndemo: >>> {victim.name} was killed <<<\n", flush=True)
-            before = shown
-        elif killed_at and shown > before >= 0:
-            seconds = time.monotonic() - killed_at
-            before = -1
-            print(f"  demo: <<< {seconds:.1f} s later, what was delivered stays\n", flush=True)
+            is_killed = True
+            print(f" [{victim.name} was killed here] ", end="", flush=True)
         time.sleep(0.02)
     answer.end()
     print(answer.out[shown:])
     if answer.process.returncode != 0:
         say(f"the answer did not come to its end:\n{answer.err}")
         return 1
-    print(f"\ndemo: the plan since then:\n\n{coordinator.out[plans:].rstrip()}\n")
+    if not is_killed:
+        say("the answer was too short to kill a worker in the middle of it")
+        return 0
+    say(f"{pause:.1f} s without a word after that, and what was delivered stayed; the plan since:")
+    print(f"\n{coordinator.out[plans:].rstrip()}\n")
     return 0
 
 
