@@ -21,9 +21,10 @@ from pathlib import Path
 
 import attrs
 from _results import Section, UnavailableError, machine
+from _split_cells import QUESTION, RATES, long_prompt
 from _split_lab import CONTEXT, Head, load_average, measure_rtt, open_split
 from inference import ROOT, find_model
-from splits import QUESTION, RATES, long_prompt, write
+from splits import write
 
 from punch.gguf import Layout
 from punch.model_store import layout_of
