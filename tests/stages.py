@@ -45,6 +45,8 @@ MAX_TEST_SECONDS = 660
 # What pytest counts in its closing line, and what it comes to for whoever reads ours.
 COUNTED = re.compile(r"(\d+) (passed|failed|skipped|errors?|xfailed|xpassed|deselected)")
 SAME_AS = {"error": "failed", "errors": "failed", "xpassed": "failed"}
+# A line of pytest's short summary.
+NAMED = re.compile(r"^(?:FAILED|ERROR) (tests/.+?)(?: - .*)?$", re.MULTILINE)
 # Nothing of the kind that was asked for: as with `bins/test --long` before anything is that long.
 NO_TESTS = 5
 
@@ -64,6 +66,9 @@ class Ended:
 
     counts: Counter[str] = attrs.field(factory=Counter)
     """How many tests passed, failed and were skipped."""
+
+    failed: tuple[str, ...] = ()
+    """Which tests failed."""
 
     def line(self) -> str:
         """One line for people."""
@@ -87,6 +92,11 @@ def counted(output: str) -> Counter[str]:
                 found[SAME_AS.get(kind, kind)] += int(number)
             break
     return found
+
+
+def named(output: str) -> tuple[str, ...]:
+    """The tests that one run of pytest says have failed, each once."""
+    return tuple(dict.fromkeys(NAMED.findall(output)))
 
 
 def run(name: str, *commands: Sequence[str], **environment: str) -> Ended:
@@ -132,6 +142,7 @@ def pytest_side_by_side(name: str, shares: Sequence[Sequence[str]], *arguments: 
         seconds=time.monotonic() - began,
         code=max(one.code for one in ended),
         counts=sum((one.counts for one in ended), Counter()),
+        failed=tuple(name for one in ended for name in one.failed),
     )
 
 
@@ -155,7 +166,13 @@ def _ended(name: str, began: float, code: int, output: str) -> Ended:
     code = 0 if code == NO_TESTS and not counts["failed"] else code
     if code and not counts["failed"]:
         counts["failed"] += 1
-    return Ended(name=name, seconds=time.monotonic() - began, code=code, counts=counts)
+    return Ended(
+        name=name,
+        seconds=time.monotonic() - began,
+        code=code,
+        counts=counts,
+        failed=named(output),
+    )
 
 
 # ---- the stages ----
@@ -274,6 +291,8 @@ def main(arguments: Sequence[str]) -> int:
     print("\nstages:")
     for one in ended:
         print(f"  {one.line()}")
+        for test in one.failed:
+            print(f"    failed: {test}")
     total: Counter[str] = sum((one.counts for one in ended), Counter())
     is_well = all(one.code == 0 for one in ended)
     if not is_well and not total["failed"]:

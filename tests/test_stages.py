@@ -34,6 +34,19 @@ def test_a_run_that_pytest_could_not_end_is_a_failure() -> None:
     assert stages._ended("long", 0.0, 5, "no tests ran in 0.1s\n").code == 0
 
 
+def test_what_failed_is_named() -> None:
+    """Each test once, below its stage: a long output is often cut in its middle."""
+    output = (
+        "ERROR tests/a/test_b.py::test_c[x y] - | ExceptionGroup: two (1 sub-exception)\n"
+        "FAILED tests/a/test_b.py::test_c[x y] - AssertionError: overview at 390\n"
+        "FAILED tests/d.py::test_e\n"
+        "ERROR: file or directory not found: nothing\n"
+        "2 failed, 1 error in 0.1s\n"
+    )
+    assert stages.named(output) == ("tests/a/test_b.py::test_c[x y]", "tests/d.py::test_e")
+    assert stages._ended("real", 0.0, 1, output).failed == stages.named(output)
+
+
 def test_the_sum_is_one_plain_line() -> None:
     """Whoever reads the output finds it by its form."""
     assert stages.closing(Counter(passed=12)) == "12 passed, 0 failed"

@@ -156,9 +156,13 @@ def test_what_one_server_will_not_do_is_done_by_another(programs: Programs, port
         limited = max(servers, key=lambda place: len(servers[place].chats()) - before[place])
         asked = len(servers[limited].chats())
         servers[limited].cannot_chat["m"] = 404
-        for _ in range(4):
+        for _ in range(60):
             assert chat(gateway.url, "m") == ANSWER
-        assert len(servers[limited].chats()) > asked
+            if len(servers[limited].chats()) > asked:
+                break
+        else:
+            pytest.fail("the one that has no such model any more was not asked again")
+        assert chat(gateway.url, "m") == ANSWER
 
 
 FORMS: list[Callable[[str], str]] = [
