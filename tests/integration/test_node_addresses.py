@@ -26,6 +26,8 @@ from integration.nodes import LISTEN, TCP, both_transports, stranger
 from punch.capability import PeerId
 from punch.exceptions import AddressUnavailable, ConfigurationError, PeerUnreachable
 from punch.libp2p._node import open_node
+from punch.membership import MEMBER_PORTS, everywhere
+from punch.network import parse_address
 
 # Addresses, ports and identities.
 
@@ -79,6 +81,20 @@ async def test_the_wildcard_becomes_real_addresses() -> None:
                 assert await node.identify(address) == listener.peer_id
         async with open_node() as node:
             assert node.addresses == ()
+
+
+async def test_who_joins_can_be_dialled_back_over_ip6_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """At one port of both families; on a machine without IPv6 it is not tried."""
+    with trio.fail_after(30):
+        async with (
+            open_node(transport="tcp") as member,
+            open_node(transport="tcp", wanted=everywhere, ports=MEMBER_PORTS) as newcomer,
+        ):
+            (port,) = {parse_address(text).port for text in newcomer.addresses}
+            for host in ("/ip4/127.0.0.1", "/ip6/::1"):
+                assert await member.identify(f"{host}/tcp/{port}") == newcomer.peer_id
+    monkeypatch.setattr("punch.membership._joining.own_hosts", lambda: ("127.0.0.1", "10.0.0.7"))
+    assert await everywhere() == ("/ip4/0.0.0.0/tcp/0",)
 
 
 @both_transports

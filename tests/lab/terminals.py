@@ -315,8 +315,14 @@ class Player:
 
     def close(self) -> None:
         """End all that runs, by Ctrl-C; fail if something ends otherwise."""
-        codes = {each.line: each.close() for each in list(self._alive())}
-        assert all(code in ENDED for code in codes.values()), codes
+        try:
+            codes = {each.line: each.close() for each in list(self._alive())}
+            assert all(code in ENDED for code in codes.values()), codes
+        finally:
+            # One that has not said what is on the page runs on, and nobody has it.
+            for terminal in self._last.values():
+                if terminal.process.poll() is None:
+                    terminal.kill()
 
 
 def _used(terminal: Terminal) -> float:
