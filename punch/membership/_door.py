@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from contextlib import suppress
 from functools import partial
+from itertools import islice
 
 import trio
 
@@ -33,7 +34,7 @@ from ..exceptions import (
     RemoteProtocolError,
 )
 from ..libp2p import verify
-from ..network import Node, Stream, ip_of, plain_ip
+from ..network import Address, Node, Stream, ip_of, links_to, plain_ip
 from ._invites import changed_invites
 from ._letting_in import grant_by, refused, renewer_of, welcome
 from ._members import named, own_name, read_members
@@ -50,6 +51,9 @@ PATIENCE_SECONDS = 20.0
 
 # How long a guest may be dialled back.
 DIAL_BACK_SECONDS = 6.0
+
+# A guest on a link-local address is on one of the links of this machine; which, no stream tells.
+MAX_LINKS = 4
 
 MAX_IDENTIFIER_CHARACTERS = 64
 
@@ -213,14 +217,19 @@ class Door:
         if not port or ip is None:
             return "", "it listens at no port"
         ip = plain_ip(ip)
-        address = f"/{'ip6' if ':' in ip else 'ip4'}/{ip}/tcp/{port}"
+        place = Address(kind="ip6" if ":" in ip else "ip4", host=ip, transport="tcp", port=port)
+        why = f"{place}: no answer"
         with trio.move_on_after(DIAL_BACK_SECONDS):
-            try:
-                found = await self.node.identify(address)
-            except PeerUnreachable as error:
-                return "", str(error)
-            return (address, "") if found == stream.peer_id else ("", f"{address}: another peer")
-        return "", f"{address}: no answer"
+            for way in islice(links_to(place), MAX_LINKS):
+                try:
+                    found = await self.node.identify(str(way))
+                except PeerUnreachable as error:
+                    why = str(error)
+                    continue
+                if found == stream.peer_id:
+                    return str(way), ""
+                why = f"{way}: another peer"
+        return "", why
 
     # ---- renewal ----
 

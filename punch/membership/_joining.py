@@ -30,7 +30,7 @@ from ..exceptions import (
     RemoteProtocolError,
 )
 from ..libp2p import open_node, verify
-from ..network import Address, Node, Stream, own_hosts, parse_address, resolve
+from ..network import WILDCARDS, Address, Node, Stream, own_hosts, parse_address, resolve
 from ..wire import quoted, short_word
 from ._folder import INFO, Folder, default_folder, keep, new_folder
 from ._home import (
@@ -373,8 +373,7 @@ def check_is_news(root: bytes, parent: Path | None = None) -> None:
 async def everywhere() -> tuple[str, ...]:
     """Where a member listens if nothing is said: at all addresses that this machine has."""
     kinds = {f"ip{ipaddress.ip_address(host).version}" for host in own_hosts()}
-    every = {"ip4": "0.0.0.0", "ip6": "::"}
-    return tuple(f"/{kind}/{host}/tcp/0" for kind, host in every.items() if kind in kinds)
+    return tuple(f"/{kind}/{host}/tcp/0" for kind, host in WILDCARDS.items() if kind in kinds)
 
 
 def places_of(text: str, *, setting: str = "--at") -> tuple[Address, ...]:

@@ -7,9 +7,20 @@ from ._address import Address, Transport, parse_address, plain_ip, site_of
 from ._base import Handler, Located, Node, Stream, ip_of
 from ._foreign import unfit
 from ._loopback import LoopbackStream, is_own, open_loopback
-from ._own import Wanted, is_this_machine, own_hosts, own_links, places_here, resolve, ways_to
+from ._own import (
+    WILDCARDS,
+    Wanted,
+    is_this_machine,
+    links_to,
+    own_hosts,
+    own_links,
+    places_here,
+    resolve,
+    ways_to,
+)
 
 __all__ = [
+    "WILDCARDS",
     "Node",
     "Stream",
     "Handler",
@@ -26,6 +37,7 @@ __all__ = [
     "unfit",
     "is_this_machine",
     # this machine
+    "links_to",
     "own_hosts",
     "own_links",
     "places_here",

@@ -85,6 +85,14 @@ def own_links() -> dict[str, str]:
     return found
 
 
+def links_to(address: Address) -> tuple[Address, ...]:
+    """*address* itself; a link-local one of IPv6 without a zone on each of our links."""
+    if address.kind != "ip6" or address.zone or not address.is_link_local():
+        return (address,)
+    zones = dict.fromkeys(zone for host, zone in own_links().items() if ":" in host)
+    return tuple(attrs.evolve(address, zone=zone) for zone in zones)
+
+
 def is_this_machine(ip: str) -> bool:
     """True if *ip* is an address of this machine, as it has them now."""
     ip = plain_ip(ip)

@@ -55,6 +55,8 @@ NEW = (
         "day": r"\b\d{4}-\d\d-\d\d(?: \d\d:\d\d UTC)?",
     }
 )
+# A machine is found by whichever of its addresses is the first that answers.
+ON_A_LINK = "ip6zone/[a-z0-9]+/ip6/fe80::[0-9a-f:]+"
 TOKEN = re.compile("|".join(f"(?P<{kind}>{pattern})" for kind, pattern in NEW.items()))
 
 # How a program ends that is interrupted: it had nothing left to do, or it had.
@@ -202,7 +204,7 @@ class Player:
         self.known = {address: machine.ip4 for address, machine in machines.items()}
         """What stands on the page for something that is new each time, and what it is now."""
         self._places = {
-            f"ip4/{address}": f"(?:ip4/{re.escape(machine.ip4)}|ip6/{machine.ip6})"
+            f"ip4/{address}": f"(?:ip4/{re.escape(machine.ip4)}|ip6/{machine.ip6}|{ON_A_LINK})"
             for address, machine in machines.items()
         }
         self.running: dict[str, list[Terminal]] = {name: [] for name in self.machines}

@@ -75,6 +75,24 @@ def ask_each_other(machines: Sequence[Machine]) -> None:
         assert asked.code == 0, f"{machine.name} asks {other.name}: {asked.err}"
 
 
+@limit(90)
+def test_machines_on_a_cable_alone_join_and_reach_each_other(lab: Lab) -> None:
+    """Nobody gives them addresses; the member dials back over the link that the newcomer is on."""
+    desk, shed = lab.machine("desk"), lab.machine("shed")
+    closed_namespace(lab, desk)
+    for machine in (desk, shed):
+        machine.go_link_local()
+    serving([desk])
+    asking = ask_nearby(shed)
+    asking.wait_until(lambda: "approve" in asking.err, "the digits")
+    digits = re.search(r"members approve ([0-9]{3}-[0-9]{3})", asking.err)
+    assert digits is not None
+    done(desk, "members", "approve", digits[1])
+    joined = asking.wait()
+    assert joined.code == 0, joined.err
+    assert re.search("that member reaches this machine at /ip6zone/[a-z0-9]+/ip6/fe80:", joined.err)
+
+
 @pytest.mark.long
 @limit(300)
 def test_with_mdns_blocked_machines_join_in_every_other_way(lab: Lab) -> None:

@@ -10,7 +10,7 @@ import trio
 from trio.testing import MockClock
 
 from punch.exceptions import ConfigurationError
-from punch.network import is_this_machine, own_links, parse_address, places_here, ways_to
+from punch.network import is_this_machine, links_to, own_links, parse_address, places_here, ways_to
 from punch.network._own import NAME_SECONDS
 
 # An address that a link has alone.
@@ -159,3 +159,17 @@ def test_own_links_have_the_interfaces_that_they_are_on(monkeypatch: pytest.Monk
     monkeypatch.setattr("psutil.net_if_addrs", lambda: found)
     monkeypatch.setattr("psutil.net_if_stats", lambda: up)
     assert own_links() == {"fe80::7": "eth0", "fe80::8": "eth1", "169.254.3.4": ""}
+
+
+def test_a_link_local_address_without_a_zone_is_on_any_of_our_links(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Every other address is where it says."""
+    links = {"fe80::1": "eth0", "169.254.0.9": "", "fe80::2": "wlan0"}
+    monkeypatch.setattr("punch.network._own.own_links", lambda: links)
+    ways = links_to(parse_address(f"/ip6/{LINK}/tcp/1"))
+    assert [str(way) for way in ways] == [
+        f"/ip6zone/{zone}/ip6/{LINK}/tcp/1" for zone in ("eth0", "wlan0")
+    ]
+    for text in (f"/ip6zone/eth1/ip6/{LINK}/tcp/1", "/ip6/fd00::7/tcp/1", "/ip4/169.254.0.7/tcp/1"):
+        assert [str(way) for way in links_to(parse_address(text))] == [text]
