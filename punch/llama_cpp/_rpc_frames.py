@@ -12,6 +12,7 @@ the two do. What is done about a reply that does not come is decided elsewhere.
 
 from __future__ import annotations
 
+import struct
 from collections import deque
 from typing import Final
 
@@ -62,32 +63,34 @@ class RpcCounts:
 class _Reader:
     """Finds where the messages of one direction end. A head and *size* bytes are a message."""
 
-    __slots__ = ("_head", "_head_size", "left")
+    __slots__ = ("_begun", "_head", "left")
 
-    def __init__(self, head_size: int) -> None:
-        self._head_size = head_size
-        self._head = b""
+    def __init__(self, head: struct.Struct) -> None:
+        self._head = head
+        self._begun = b""
         self.left: int | None = None
         """Bytes that are missing from the message whose head was read; `None` between two."""
 
-    def head(self, data: Data, at: int) -> tuple[bytes | None, int]:
-        """The next head, if all of it is there, and where *data* continues."""
-        missing = self._head_size - len(self._head)
-        piece = bytes(data[at : at + missing])
-        self._head += piece
+    def head(self, data: Data, at: int) -> tuple[tuple[int, ...] | None, int]:
+        """What the next head says, if all of it is there, and where *data* continues."""
+        size = self._head.size
+        if not self._begun and len(data) - at >= size:
+            return self._head.unpack_from(data, at), at + size
+        piece = bytes(data[at : at + size - len(self._begun)])
+        self._begun += piece
         at += len(piece)
-        if len(self._head) < self._head_size:
+        if len(self._begun) < size:
             return None, at
-        head, self._head = self._head, b""
-        return head, at
+        head, self._begun = self._begun, b""
+        return self._head.unpack(head), at
 
 
 class RpcFrames:
     """Both directions of one RPC connection; see the module's words for what holds of it."""
 
     def __init__(self) -> None:
-        self._up = _Reader(REQUEST_HEAD.size)
-        self._down = _Reader(REPLY_HEAD.size)
+        self._up = _Reader(REQUEST_HEAD)
+        self._down = _Reader(REPLY_HEAD)
         self._messages = 0
         self._replies = 0
         self._bytes_up = 0
@@ -138,7 +141,7 @@ class RpcFrames:
                 head, at = reader.head(data, at)
                 if head is None:
                     return
-                self._command, reader.left = REQUEST_HEAD.unpack(head)
+                self._command, reader.left = head
                 self._check_request(reader.left)
             step = min(reader.left, end - at)
             at += step
@@ -158,7 +161,7 @@ class RpcFrames:
                 head, at = reader.head(data, at)
                 if head is None:
                     return
-                (reader.left,) = REPLY_HEAD.unpack(head)
+                (reader.left,) = head
                 self._check_reply(reader.left)
             step = min(reader.left, end - at)
             if self._version is None and len(self._hello) < 3:

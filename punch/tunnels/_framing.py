@@ -58,12 +58,12 @@ MAX_WORD: Final = 512
 """Bytes of a frame that is given out whole."""
 
 _STREAMED: Final = frozenset({DATA, FILL})
-_HEAD: Final = 4
+HEAD_BYTES: Final = 4
 
 
 def frame(kind: int, payload: bytes | memoryview = b"") -> bytes:
     """The bytes of a frame."""
-    return b"".join(((kind << 24 | len(payload)).to_bytes(_HEAD, "big"), payload))
+    return b"".join(((kind << 24 | len(payload)).to_bytes(HEAD_BYTES, "big"), payload))
 
 
 class TunnelFrames:
@@ -75,21 +75,28 @@ class TunnelFrames:
         self._left = 0
         self._body = b""
 
-    def feed(self, data: bytes) -> list[tuple[int, bytes | memoryview]]:
+    def feed(self, data: bytes | memoryview) -> list[tuple[int, bytes | memoryview]]:
         """What *data* brings: kind and payload of each frame, DATA and FILL in pieces.
 
         Raises:
           RemoteProtocolError: if a frame is longer than it may be.
 
         """
-        found: list[tuple[int, bytes | memoryview]] = []
         view, at, size = memoryview(data), 0, len(data)
+        if (
+            not (self._left or self._head)
+            and HEAD_BYTES < size <= MAX_PAYLOAD
+            and int.from_bytes(view[:HEAD_BYTES], "big") == size - HEAD_BYTES
+        ):
+            # One frame of DATA, whole: most often. Its kind is 0, so its head is its size.
+            return [(DATA, view[HEAD_BYTES:])]
+        found: list[tuple[int, bytes | memoryview]] = []
         while at < size:
             if self._left == 0:
-                head = data[at : at + _HEAD - len(self._head)]
+                head = data[at : at + HEAD_BYTES - len(self._head)]
                 self._head += head
                 at += len(head)
-                if len(self._head) < _HEAD:
+                if len(self._head) < HEAD_BYTES:
                     break
                 self._begin(int.from_bytes(self._head, "big"))
                 self._head = b""

@@ -94,3 +94,62 @@ def test_a_listener_that_rests_is_asked_again_later(loop: Loop, pair: Pair) -> N
     loop.rest(one, 0.0)
     loop.remove(one)
     loop.turn(0)
+
+
+def test_a_socket_that_gets_the_number_of_one_before_it_is_not_taken_for_it(
+    loop: Loop, pair: Pair
+) -> None:
+    """The kernel gives out the lowest number that is free, in the same turn too."""
+    seen: list[int] = []
+    one, two = pair
+    opened: list[socket.socket] = []
+
+    def replace(mask: int) -> None:
+        del mask
+        for each in pair:
+            loop.remove(each)
+            each.close()
+        opened.extend(socket.socketpair())
+        for each in opened:
+            loop.add(each, READ, seen.append)
+
+    for each in (one, two):
+        each.send(b"x")
+        loop.add(each, READ, replace)
+    numbers = {one.fileno(), two.fileno()}
+    loop.turn(0)
+    assert {each.fileno() for each in opened} == numbers
+    assert seen == []
+    for each in opened:
+        loop.remove(each)
+        each.close()
+
+
+class Failing:
+    """A poller that says of one descriptor that it failed, and not for what it is ready."""
+
+    def __init__(self, number: int) -> None:
+        self._number = number
+
+    def poll(self, seconds: float | None) -> list[tuple[int, int]]:
+        """As `Poller.poll`."""
+        return [(self._number, 8)]
+
+    def modify(self, number: int, mask: int) -> None:
+        """As `Poller.modify`."""
+
+
+def test_a_socket_that_failed_is_told_to_whoever_waits_for_anything(
+    loop: Loop, pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would be said again at once, and for ever, until somebody reads or sends."""
+    seen: list[int] = []
+    one, _ = pair
+    loop.add(one, READ, seen.append)
+    with monkeypatch.context() as patched:
+        patched.setattr(loop, "_poller", Failing(one.fileno()))
+        for mask in (READ, WRITE, READ | WRITE):
+            loop.set(one, mask)
+            loop.turn(0)
+    loop.remove(one)
+    assert seen == [READ, WRITE, READ | WRITE]

@@ -3,9 +3,10 @@
 Whom the connection belongs to and what its frames mean is decided by its owner: `_far_end`,
 `_near_end`, or a `_pair` once a program's connection goes through it.
 
-Two rules of OpenSSL that bite: a write that was refused must be tried again with the same bytes or
-more, and what was decrypted already makes no socket readable, so `pending` is asked before the
-next poll.
+TLS reads and writes memory here, and the sockets are read and written in pieces of `READ_BYTES`:
+OpenSSL itself asks the kernel twice for each record that it reads, and once for each of 16 KiB that
+it writes. What waits in memory makes no socket readable, so all of it is decrypted at once, or when
+there is room for it again.
 """
 
 from __future__ import annotations
@@ -14,56 +15,59 @@ import os
 import socket
 import ssl
 from collections import deque
-from collections.abc import Callable
 from contextlib import suppress
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 from ...exceptions import RemoteProtocolError
-from .._framing import TunnelFrames, frame
+from .._framing import HEAD_BYTES, TunnelFrames, frame
 from ._loop import READ, WRITE, Loop
 from ._sockets import watch_closely
 
 MAX_QUEUED_BYTES: Final = 1 << 20
 """What a direction of a connection holds at most, apart from the kernel's buffers."""
 
-READ_BYTES: Final = 64 << 10
-"""What is read at a time. A TLS record has 16 KiB."""
+READ_BYTES: Final = (64 << 10) - HEAD_BYTES
+"""What is read at a time: with the head of its frame, four full records of TLS."""
 
-ROOM_BYTES: Final = MAX_QUEUED_BYTES - READ_BYTES - 4
-"""With less in a queue, another read still fits."""
+ROOM_BYTES: Final = MAX_QUEUED_BYTES - 2 * (65 << 10)
+"""With less in a queue, another read still fits, with what TLS adds to it and what it holds."""
 
-# Records of one connection before the others have their turn.
-_READS: Final = 16
-_RECORD: Final = 16 << 10
-
-_WANT: Final = (ssl.SSLWantReadError, ssl.SSLWantWriteError, BlockingIOError)
+# What a record of TLS brings at most, and what it has beside that. Read is what four have.
+_RECORD_BYTES: Final = 16 << 10
+_READ_BYTES: Final = 4 * (_RECORD_BYTES + 22)
 
 
 class Queue:
     """What waits to be sent on one socket, oldest first.
 
     Args:
-      send: Sends some of what it is given, and says how many bytes; raises what sockets raise.
+      sock: The socket, which never blocks.
 
     """
 
-    def __init__(self, send: Callable[[bytes | memoryview], int]) -> None:
-        self._send = send
+    def __init__(self, sock: socket.socket) -> None:
+        self._send = sock.send
         self._pieces: deque[bytes | memoryview] = deque()
         self.size = 0
         """Bytes that wait."""
 
     def put(self, data: bytes | memoryview) -> None:
-        """Send *data* after all else, at once if it can be.
+        """Send *data* after all else, at once if it can be; what cannot is copied.
 
         Raises:
           OSError: if the connection is gone.
 
         """
-        self._pieces.append(data)
+        if not self._pieces:
+            try:
+                sent = self._send(data)
+            except BlockingIOError:
+                sent = 0
+            if sent == len(data):
+                return
+            data = memoryview(data)[sent:]
+        self._pieces.append(bytes(data))
         self.size += len(data)
-        if len(self._pieces) == 1:
-            self.drain()
 
     def drain(self) -> None:
         """Send what can be sent now; raises as `put`."""
@@ -71,7 +75,7 @@ class Queue:
             data = self._pieces[0]
             try:
                 sent = self._send(data)
-            except _WANT:
+            except BlockingIOError:
                 return
             self.size -= sent
             if sent == len(data):
@@ -87,7 +91,7 @@ class Owner(Protocol):
         """Tell that the handshake is over, and the other side's certificate is the right one."""
 
     def on_frame(self, channel: Channel, kind: int, payload: bytes | memoryview) -> None:
-        """Tell of a frame."""
+        """Tell of a frame; its *payload* is gone when this returns."""
 
     def on_drained(self, channel: Channel) -> None:
         """Tell that something was sent of what waited."""
@@ -140,13 +144,15 @@ class Channel:
         """Whether the other side has shown the lease's certificate."""
         self.is_open = True
         self._loop = loop
-        self._context = context
         self._expected = expected
-        self._is_server = is_server
-        # Until it is connected; then the wrapper has its descriptor.
-        self._plain: socket.socket | None = sock
-        self._sock: ssl.SSLSocket | None = None
+        self._sock = sock
+        # What came and is still encrypted, and what is encrypted and was not sent.
+        self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self._tls = context.wrap_bio(self._incoming, self._outgoing, server_side=is_server)
+        self._queue = Queue(sock)
         self._frames = TunnelFrames()
+        # Frames that came together with the one at which it was paused.
+        self._kept: list[tuple[int, bytes | memoryview]] = []
         self._is_paused = False
         sock.setblocking(False)
         loop.add(sock, READ if is_server else WRITE, self._connected)
@@ -154,77 +160,65 @@ class Channel:
     @property
     def queued(self) -> int:
         """Bytes that wait to be sent."""
-        return self._queue.size if self.is_secure else 0
+        return self._queue.size
 
     # ---- until it is secure ----
 
     def _connected(self, mask: int) -> None:
         """Begin the handshake: a client is connected, or a server's first bytes are here."""
-        del mask
-        assert self._plain is not None
-        plain, self._plain = self._plain, None
-        self._loop.remove(plain)
-        if error := plain.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
-            self._plain = plain
+        if error := self._sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
             self._fail("unreachable", f"cannot be connected to: {os.strerror(error)}")
             return
-        try:
-            self._sock = self._context.wrap_socket(
-                plain, server_side=self._is_server, do_handshake_on_connect=False
-            )
-        except OSError as error:
-            self._plain = plain
-            self._fail("ended", f"ended before the handshake: {error}")
-            return
-        self._loop.add(self._sock, READ, self._shake)
-        self._shake(READ)
+        self._loop.remove(self._sock)
+        self._loop.add(self._sock, READ, self._ready)
+        if mask & READ:
+            self._read()
+        else:
+            self._shake()
 
-    def _shake(self, mask: int) -> None:
-        del mask
-        sock = self._sock
-        assert sock is not None
+    def _shake(self) -> None:
+        """Go on with the handshake, as far as what came allows it."""
+        trouble: ssl.SSLError | None = None
         try:
-            sock.do_handshake()
+            self._tls.do_handshake()
         except ssl.SSLWantReadError:
-            self._loop.set(sock, READ)
+            self._flush()
             return
-        except ssl.SSLWantWriteError:
-            self._loop.set(sock, WRITE)
-            return
-        except ssl.SSLCertVerificationError:
+        except ssl.SSLError as error:
+            trouble = error
+        self._flush()  # Where it failed, the other side is told what of it.
+        if isinstance(trouble, ssl.SSLCertVerificationError) or (
+            trouble is None and self._tls.getpeercert(binary_form=True) != self._expected
+        ):
             self._fail("certificate", "the other side shows another certificate than the lease's")
-            return
-        except OSError as error:
-            self._fail("handshake", f"the handshake failed: {error}")
-            return
-        if sock.getpeercert(binary_form=True) != self._expected:
-            self._fail("certificate", "the other side shows another certificate than the lease's")
-            return
-        self.is_secure = True
-        self._queue = Queue(sock.send)
-        self._loop.remove(sock)
-        self._loop.add(sock, READ, self._ready)
-        self.owner.on_secure(self)
-        # What came with the end of the handshake is decrypted already.
-        self._read()
+        elif trouble is not None:
+            self._fail("handshake", f"the handshake failed: {trouble}")
+        elif self.is_open:
+            self.is_secure = True
+            self.owner.on_secure(self)
 
     def watch_closely(self) -> None:
         """Have the kernel notice soon that the other machine is gone; see `_sockets`."""
-        if self._sock is not None:
-            watch_closely(self._sock)
+        watch_closely(self._sock)
 
     # ---- frames ----
 
     def send(self, kind: int, payload: bytes | memoryview = b"") -> None:
         """Send a frame, or keep it until it can be sent; nothing once the connection has ended."""
-        if not self.is_open:
-            return
-        try:
-            self._queue.put(frame(kind, payload))
-        except OSError as error:
-            self._fail("ended", f"the connection ended: {error}")
-            return
-        self._listen()
+        if self.is_open:
+            self._tls.write(frame(kind, payload))
+            self._flush()
+
+    def _flush(self) -> None:
+        """Send what TLS has written."""
+        if self._outgoing.pending:
+            try:
+                self._queue.put(self._outgoing.read())
+            except OSError as error:
+                self._fail("ended", f"the connection ended: {error}")
+                return
+            if self._queue.size:
+                self._listen()
 
     def pause(self) -> None:
         """Read nothing until `resume`: its bytes have nowhere to go."""
@@ -236,10 +230,10 @@ class Channel:
         if self._is_paused:
             self._is_paused = False
             self._listen()
-            self._loop.call_soon(self._read)
+            self._loop.call_soon(self._decrypt)
 
     def _listen(self) -> None:
-        if self.is_open and self._sock is not None:
+        if self.is_open:
             reading = 0 if self._is_paused else READ
             self._loop.set(self._sock, reading | (WRITE if self._queue.size else 0))
 
@@ -251,43 +245,65 @@ class Channel:
                 self._fail("ended", f"the connection ended: {error}")
                 return
             self._listen()
-            self.owner.on_drained(self)
-        if mask & READ:
+            if self.is_secure:
+                self.owner.on_drained(self)
+        if mask & READ and self.is_open and not self._is_paused:
             self._read()
 
     def _read(self) -> None:
-        for _ in range(_READS):
-            if self._is_paused or not self.is_open or self._sock is None:
+        if self.is_secure and (self._kept or self._incoming.pending):
+            self._decrypt()  # What was kept when it was paused comes before all else.
+            if self._is_paused or not self.is_open:
                 return
+        room = self._loop.room
+        try:
+            size = self._sock.recv_into(room, _READ_BYTES)
+        except BlockingIOError:
+            return
+        except OSError as error:
+            self._fail("ended", f"the connection ended: {error}")
+            return
+        if not size:
+            self._fail("ended", "the connection ended")
+            return
+        self._incoming.write(room[:size])
+        if not self.is_secure:
+            self._shake()
+        if self.is_secure:
+            self._decrypt()
+
+    def _decrypt(self) -> None:
+        """Give out what has come, unless there is no room for it."""
+        if self._kept and not self._is_paused:
+            found, self._kept = self._kept, []
+            self._deliver(found)
+        room, trouble = self._loop.room, None
+        while self._incoming.pending and self.is_open and not self._is_paused and not trouble:
+            size = 0
             try:
-                data = self._sock.recv(READ_BYTES)
-            except _WANT:
-                return
+                # Several records are passed on as one.
+                while self._incoming.pending and size <= len(room) - _RECORD_BYTES:
+                    got: Any = self._tls.read(_RECORD_BYTES, room[size:])
+                    size += got  # As many bytes, since it was given where to put them.
+            except ssl.SSLWantReadError:
+                pass  # The last one is not whole.
             except OSError as error:
-                self._fail("ended", f"the connection ended: {error}")
-                return
-            if not data:
-                self._fail("ended", "the connection ended")
-                return
+                trouble = error
             try:
-                found = self._frames.feed(data)
+                found = self._frames.feed(room[:size])
             except RemoteProtocolError as error:
                 self._fail("protocol", str(error))
                 return
             self._deliver(found)
-            if not self._has_more(len(data)):
-                return
-        self._loop.call_soon(self._read)
-
-    def _has_more(self, size: int) -> bool:
-        """Whether to read on after *size* bytes: after a full record there is more, most often."""
-        if not self.is_open or self._sock is None:
-            return False
-        return size >= _RECORD or self._sock.pending() > 0
+        if trouble is not None:
+            self._fail("ended", f"the connection ended: {trouble}")
 
     def _deliver(self, found: list[tuple[int, bytes | memoryview]]) -> None:
-        for kind, payload in found:
+        for at, (kind, payload) in enumerate(found):
             if not self.is_open:
+                return
+            if self._is_paused:
+                self._kept = [(kind, bytes(payload)) for kind, payload in found[at:]]
                 return
             self.owner.on_frame(self, kind, payload)
 
@@ -301,8 +317,6 @@ class Channel:
     def close(self) -> None:
         """Close the connection; what waits to be sent is dropped, and nobody is told."""
         self.is_open = False
-        for sock in (self._plain, self._sock):
-            if sock is not None:
-                self._loop.remove(sock)
-                with suppress(OSError):
-                    sock.close()
+        self._loop.remove(self._sock)
+        with suppress(OSError):
+            self._sock.close()

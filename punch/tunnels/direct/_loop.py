@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import heapq
 import itertools
-import selectors
 import socket
 import time
 from collections import deque
@@ -17,10 +16,16 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Final
 
-READ: Final = selectors.EVENT_READ
-WRITE: Final = selectors.EVENT_WRITE
+from ._polling import READ, WRITE, open_poller
+
+__all__ = ["READ", "WRITE", "Loop", "Timer"]
 
 Callback = Callable[[], None]
+
+_BOTH: Final = READ | WRITE
+
+ROOM_BYTES: Final = 68 << 10
+"""For what is read at a time."""
 
 
 class Timer:
@@ -36,13 +41,24 @@ class Timer:
         self.callback = None
 
 
+class _Watched:
+    """A socket that is waited for."""
+
+    __slots__ = ("callback", "mask", "number")
+
+    def __init__(self, number: int, callback: Callable[[int], None]) -> None:
+        self.number = number
+        self.callback = callback
+        self.mask = 0
+
+
 class Loop:
     """Sockets, times, and calls of other threads."""
 
     def __init__(self) -> None:
-        self._selector = selectors.DefaultSelector()
-        self._callbacks: dict[socket.socket, Callable[[int], None]] = {}
-        self._masks: dict[socket.socket, int] = {}
+        self._poller = open_poller()
+        self._sockets: dict[socket.socket, _Watched] = {}
+        self._numbers: dict[int, _Watched] = {}
         self._timers: list[tuple[float, int, Timer]] = []
         self._order = itertools.count()
         self._soon: deque[Callback] = deque()
@@ -53,6 +69,8 @@ class Loop:
         self.add(self._woken, READ, self._wake_up)
         self.now = time.monotonic()
         """Seconds on `clock` when the loop last woke up."""
+        self.room = memoryview(bytearray(ROOM_BYTES))
+        """Where a callback may put bytes until it returns."""
 
     @staticmethod
     def clock() -> float:
@@ -61,34 +79,35 @@ class Loop:
 
     def add(self, sock: socket.socket, mask: int, callback: Callable[[int], None]) -> None:
         """Call back with what *sock* is ready for, out of *mask*, until `remove`."""
-        self._callbacks[sock] = callback
-        self._masks[sock] = 0
+        number = sock.fileno()
+        self._sockets[sock] = self._numbers[number] = _Watched(number, callback)
         self.set(sock, mask)
 
     def set(self, sock: socket.socket, mask: int) -> None:
         """From now on call back for what is in *mask*; 0 for nothing."""
-        before = self._masks[sock]
+        watched = self._sockets[sock]
+        before = watched.mask
         if mask == before:
             return
-        self._masks[sock] = mask
+        watched.mask = mask
         if not before:
-            self._selector.register(sock, mask)
+            self._poller.register(watched.number, mask)
         elif mask:
-            self._selector.modify(sock, mask)
+            self._poller.modify(watched.number, mask)
         else:
-            self._selector.unregister(sock)
+            self._poller.unregister(watched.number)
 
     def remove(self, sock: socket.socket) -> None:
         """Call back no more; before the socket is closed."""
-        if sock in self._callbacks:
+        if sock in self._sockets:
             self.set(sock, 0)
-            del self._callbacks[sock], self._masks[sock]
+            del self._numbers[self._sockets.pop(sock).number]
 
     def rest(self, listener: socket.socket, seconds: float) -> None:
         """Accept nothing at *listener* for a while: what waits there cannot be accepted now."""
 
         def again() -> None:
-            if listener in self._callbacks:
+            if listener in self._sockets:
                 self.set(listener, READ)
 
         self.set(listener, 0)
@@ -129,12 +148,14 @@ class Loop:
         elif self._timers:
             due = max(0.0, self._timers[0][0] - time.monotonic())
             wait = due if longest is None else min(longest, due)
-        ready = self._selector.select(wait)
+        ready = self._poller.poll(wait)
         self.now = time.monotonic()
-        for key, mask in ready:
-            # One that was removed by a callback before it in the same turn has none any more.
-            if (callback := self._callbacks.get(key.fileobj)) is not None:  # type: ignore[call-overload] # Only sockets are added.
-                callback(mask)
+        # A callback may remove a socket, and another may get its number, in the same turn.
+        for watched, mask in [(self._numbers[number], mask) for number, mask in ready]:
+            if mask > _BOTH:
+                mask = _BOTH  # It has failed: whoever reads or sends is told.
+            if mask & watched.mask:
+                watched.callback(mask & watched.mask)
         for _ in range(len(self._soon)):
             self._soon.popleft()()
         while self._timers and self._timers[0][0] <= self.now:
@@ -144,6 +165,6 @@ class Loop:
 
     def close(self) -> None:
         """Call back nobody any more; the sockets are their owners' to close."""
-        self._selector.close()
+        self._poller.close()
         self._woken.close()
         self._waker.close()

@@ -68,7 +68,7 @@ class Pair:
         self._channel = channel
         self._meter = meter
         self._over = over
-        self._queue = Queue(plain.send)
+        self._queue = Queue(plain)
         self._is_over = False
         # Which direction has ended: nothing more to read, and nothing more to send.
         self._has_sent = self._has_received = False
@@ -102,8 +102,9 @@ class Pair:
             self.break_off(f"the program's connection ended: {error}")
             return
         if data:
-            self._meter.up(data, self._loop.now)
+            # Counted once it is on its way, here and below: that is what somebody waits for.
             self._channel.send(DATA, data)
+            self._meter.up(data, self._loop.now)
         else:
             self._has_sent = True
             self._channel.send(END)
@@ -114,12 +115,12 @@ class Pair:
         if self._is_over:
             return
         if kind == DATA and not self._has_received:
-            self._meter.down(payload, self._loop.now)
             try:
                 self._queue.put(payload)
             except OSError as error:
                 self.break_off(f"the program's connection ended: {error}")
                 return
+            self._meter.down(payload, self._loop.now)
             if self._queue.size >= ROOM_BYTES:
                 channel.pause()
         elif kind == END:
