@@ -43,6 +43,10 @@ class Timings:
     """Of the answer, but for the first."""
     seconds: float
     """For those."""
+    drafted: int = 0
+    """Tokens that were guessed."""
+    accepted: int = 0
+    """Of those the ones that were right."""
 
     @property
     def token(self) -> float:
@@ -73,6 +77,8 @@ class Head:
             prompt_seconds=found["prompt_ms"] / 1e3,
             tokens=found["predicted_n"],
             seconds=found["predicted_ms"] / 1e3,
+            drafted=found.get("draft_n", 0),
+            accepted=found.get("draft_n_accepted", 0),
         )
 
     def ask_at_once(self, prompts: Sequence[str], tokens: int) -> float:

@@ -47,6 +47,10 @@ class Generation:
     timings: Timings = attrs.field(factory=Timings)
     """`prefill` and `decode` in seconds, as the backend itself measured them."""
 
+    guesses: tuple[int, int] = (0, 0)
+    """Tokens that the engine guessed and then checked together, and those of them that were right;
+    zeros if it says nothing of that."""
+
 
 class Backend(Protocol):
     """Runs models. Made by an `open_*()` context manager, which also ends the engine.

@@ -10,7 +10,7 @@ from ._plan import Considered, Plan, Refused, Share
 from ._planner import plan
 from ._predict import predict
 from ._prediction import DeviceTime, Parts, Prediction
-from ._settings import Speculation
+from ._settings import Guesses, Speculation
 from ._text import describe, size_text, time_text
 from ._wants import HEAD, HEAD_CPU, Device, Link, Mix, Solo, Wants
 
@@ -46,4 +46,5 @@ __all__ = [
     "GAIN",
     "MIN_FACTOR",
     "MAX_FACTOR",
+    "Guesses",
 ]

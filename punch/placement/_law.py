@@ -158,6 +158,14 @@ class Law:
         guessed = sum(self.step(spans, output_on_head, drafted))
         return speculation.tokens_per_step * plain / guessed
 
+    def guess(
+        self, spans: Sequence[Span], output_on_head: bool, at_once: int, speculation: Speculation
+    ) -> float:
+        """Seconds that each guessed token adds to a step, be it right or wrong."""
+        plain = sum(self.step(spans, output_on_head, at_once))
+        guessed = sum(self.step(spans, output_on_head, at_once + speculation.draft))
+        return (guessed - plain) / speculation.draft
+
     def seconds(
         self,
         spans: Sequence[Span],

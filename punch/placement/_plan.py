@@ -8,7 +8,7 @@ from typing import Any
 import attrs
 
 from ._prediction import Prediction
-from ._settings import Speculation
+from ._settings import Guesses, Speculation
 from ._wants import HEAD, HEAD_CPU, Solo
 
 
@@ -166,6 +166,12 @@ class Plan:
     def gpu_layers(self) -> int:
         """For ``-ngl``: layers that are not left to the head's processor, and the output."""
         return sum(self.tensor_split)
+
+    def judged(self, guesses: Guesses) -> Plan:
+        """The same without speculation, if that cost more than it earned in earlier answers."""
+        if self.speculation is None or guesses.pay(self.prediction):
+            return self
+        return attrs.evolve(self, speculation=None, prediction=self.prediction.without_guessing())
 
     def as_dict(self, *, candidates: int = 8) -> dict[str, Any]:
         """Plain data for logs and JSON, with at most *candidates* of those considered."""

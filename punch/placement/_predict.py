@@ -90,9 +90,10 @@ def predicted(
     prompts = four(law.prompt(spans, output_on_head, micro_batch, at_once)).times(waves)
     answers = step.times(waves * mix.answer_tokens)
     load = four(law.load(spans, output_on_head))
-    gain = 1.0
+    gain, guess = 1.0, 0.0
     if speculation is not None:
         gain = law.gain(spans, output_on_head, at_once, speculation)
+        guess = law.guess(spans, output_on_head, at_once, speculation)
     terms = {f"prompt {name}": value for name, value in prompts.as_dict().items()}
     terms |= {f"answer {name}": value for name, value in answers.as_dict().items()}
     terms["speculation"] = answers.total * (1.0 / gain - 1.0)
@@ -107,6 +108,7 @@ def predicted(
         terms=terms,
         step=step.total,
         gain=gain,
+        guess=guess,
         token_parts=token,
         prompt_parts=first,
         load_parts=load,

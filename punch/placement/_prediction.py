@@ -95,6 +95,9 @@ class Prediction:
     gain: float = 1.0
     """So many times as many tokens as without speculation, in plain text."""
 
+    guess: float = 0.0
+    """Seconds that each guessed token adds to a step; 0 without speculation."""
+
     token_parts: Parts
     """Where the seconds of a token go."""
 
@@ -111,6 +114,11 @@ class Prediction:
     def decode_rate(self) -> float:
         """Tokens of one answer a second."""
         return self.gain / self.token
+
+    def without_guessing(self) -> Prediction:
+        """What the same plan is worth without speculation."""
+        terms = {**self.terms, "speculation": 0.0}
+        return attrs.evolve(self, terms=terms, seconds=sum(terms.values()), gain=1.0, guess=0.0)
 
     def as_dict(self) -> dict[str, float]:
         """Plain data for logs and JSON, in seconds and tokens a second."""

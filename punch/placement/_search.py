@@ -294,11 +294,18 @@ class Search:
         micro_batch: int,
         setting: Setting,
     ) -> Found | None:
-        """A cut as a way to run the model; `None` if its speculation gains too little."""
+        """A cut as a way to run the model; `None` if its speculation gains too little.
+
+        It must gain in plain text, and lose nothing in text of which most guesses are wrong.
+        """
         law, speculation = self._law, setting.speculation
         if speculation is not None:
             at_once = min(setting.slots, self._wants.mix.concurrent)
-            if law.gain(spans, output_on_head, at_once, speculation) < MIN_GAIN:
+            gains = [
+                law.gain(spans, output_on_head, at_once, each)
+                for each in (speculation, speculation.doubted())
+            ]
+            if gains[0] < MIN_GAIN or gains[1] < 1.0:
                 return None
         return Found(
             spans=spans,

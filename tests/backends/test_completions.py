@@ -166,6 +166,26 @@ def test_a_stream_is_folded_into_one_answer() -> None:
     assert generation.completion.finish_reason == "length"
     assert generation.usage == Usage(prompt_tokens=9, completion_tokens=2, cached_tokens=4)
     assert generation.timings == Timings(prefill=0.05, decode=0.0205)
+    assert generation.guesses == (0, 0)
+
+
+@pytest.mark.parametrize(
+    ("told", "heard"),
+    [
+        ({"draft_n": 12, "draft_n_accepted": 7}, (12, 7)),
+        ({"draft_n": 12}, (12, 0)),
+        ({"draft_n": "12", "draft_n_accepted": -7}, (0, 0)),
+        ({"draft_n": True, "draft_n_accepted": 1e3}, (0, 0)),
+    ],
+)
+def test_what_llama_server_guessed_is_counted(told: dict[str, Any], heard: tuple[int, int]) -> None:
+    """With every event in which it has guessed until then; what is no count is none."""
+    answer = AnswerReader()
+    answer.feed(event("a", timings={"predicted_n": 1}))
+    answer.feed(event("b", finish="stop", timings={"predicted_n": 9, **told}))
+    answer.feed("[DONE]")
+    generation = answer.finish(first_token=1.0, last_token=2.0)
+    assert generation.guesses == heard
 
 
 def test_an_event_stands_for_all_the_tokens_since_the_last_text() -> None:

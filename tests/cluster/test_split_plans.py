@@ -28,13 +28,22 @@ from punch.events import (
 )
 from punch.exceptions import BackendError, PeerRefused
 from punch.llama_cpp import RpcVersion
-from punch.placement import Device, Link, Parts, Plan, Prediction, Refused, Share
+from punch.placement import (
+    Device,
+    Link,
+    Parts,
+    Plan,
+    Prediction,
+    Refused,
+    Share,
+    Speculation,
+)
 from punch.processes import Supervised
 
 LINK = Link(rtt=0.001, rate=1e8)
 PREDICTION = Prediction(
     token=0.1, first_token=1.0, prompt_rate=10.0, load=1.0, seconds=2.0, terms={}, step=0.1,
-    token_parts=Parts(), prompt_parts=Parts(), load_parts=Parts(),
+    guess=0.01, token_parts=Parts(), prompt_parts=Parts(), load_parts=Parts(),
 )  # fmt: skip
 
 
@@ -137,7 +146,11 @@ class Scene:
 
 @asynccontextmanager
 async def scene(
-    *names: str, most: int = 8, here: Sequence[Device] = (), least: int = 1
+    *names: str,
+    most: int = 8,
+    here: Sequence[Device] = (),
+    least: int = 1,
+    speculation: Speculation | None = None,
 ) -> AsyncIterator[Scene]:
     """A split whose planner gives one layer to each of the first *most* devices."""
     lenders = {name: Lender(name, number) for number, name in enumerate(names, 1)}
@@ -154,7 +167,7 @@ async def scene(
         )
         return Plan(
             shares=shares, output_on_head=False, is_tied=False, micro_batch=64, slots=1,
-            context_tokens=64, speculation=None, prediction=PREDICTION,
+            context_tokens=64, speculation=speculation, prediction=PREDICTION,
         )  # fmt: skip
 
     bus, events = Bus(), cast("list[Event]", [])
@@ -312,6 +325,21 @@ async def test_a_server_that_died_unnoticed_is_found_before_the_next_start(
         assert (await one.prepare()).workers == ("a",)
         (lost,) = one.told(WorkerLost)
         assert (lost.worker, lost.why) == ("b", "its server does not run")
+
+
+async def test_guessing_that_has_not_paid_is_left_out_of_the_next_plan(
+    autojump_clock: MockClock,
+) -> None:
+    """The head that guesses is left alone until it is started anew, and later it guesses again."""
+    async with scene("a", speculation=Speculation()) as one:
+        assert (await one.prepare()).speculation is not None
+        for _ in range(5):
+            one.split.note_answer(tokens=100, guessed=200, right=2)
+        assert one.head.killed == []
+        assert (await one.prepare()).speculation is None
+        # What a head without guessing answers says nothing of guessing.
+        one.split.note_answer(tokens=5000, guessed=0, right=0)
+        assert (await one.prepare()).speculation is not None
 
 
 async def test_a_crash_of_the_head_alone_accuses_nobody(autojump_clock: MockClock) -> None:

@@ -374,7 +374,7 @@ def test_the_output_is_on_the_head_when_its_logits_cost_more() -> None:
 
 def test_guessing_that_gains_little_is_left_alone() -> None:
     """Between nothing and a tenth: text that never repeats itself would lose that."""
-    link = Link(rtt=0.012, rate=1e9)
+    link = Link(rtt=0.008, rate=1e9)
     slow = [worker("a", 10**9, link=link, bandwidth=6e9, compute=2e10)]
     wants = Wants(context_tokens=2048, mix=Mix(prompt_tokens=20))
     gains = [
@@ -389,6 +389,32 @@ def test_guessing_that_gains_little_is_left_alone() -> None:
     ]
     assert 1.0 < max(gains) < 1.1
     assert planned(SMOL, slow, wants).speculation is None
+
+
+@pytest.mark.parametrize(
+    ("compute", "draft"), [(1.2e10, None), (2e10, 4), (4e10, 8), (1e11, 16), (1e13, 16)]
+)
+def test_a_draft_is_as_short_as_a_wrong_one_is_dear(compute: float, draft: int | None) -> None:
+    """The slower a device computes, the fewer tokens are guessed; and then none at all.
+
+    So that text of which most guesses are wrong is not slower than it is without.
+    """
+    link = Link(rtt=0.04, rate=1e9)
+    far = [worker(each, 2 * 10**8, link=link, bandwidth=6e9, compute=compute) for each in "ab"]
+    wants = Wants(context_tokens=2048, min_workers=2, mix=Mix(prompt_tokens=20))
+    found = planned(SMOL, far, wants)
+    assert (found.speculation and found.speculation.draft) == draft
+    if found.speculation is not None:
+        doubted = predict(
+            SMOL,
+            found.shares,
+            devices=far,
+            wants=wants,
+            output_on_head=found.output_on_head,
+            micro_batch=found.micro_batch,
+            speculation=found.speculation.doubted(),
+        )
+        assert doubted.gain >= 1.0
 
 
 def test_guessing_pays_where_round_trips_are_most_of_a_token() -> None:

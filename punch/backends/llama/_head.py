@@ -45,6 +45,17 @@ class Head(Protocol):
         """Hear that the server made a token; whether each machine of the plan took part in it."""
         ...
 
+    def note_answer(self, *, tokens: int, guessed: int, right: int) -> None:
+        """Hear of an answer that is complete.
+
+        Args:
+          tokens: How many it has.
+          guessed: Tokens that the server guessed for it, and
+          right: how many of these are part of it.
+
+        """
+        ...
+
     async def has_lost_machine(self) -> bool:
         """Whether the server, which has ended, did so for want of a machine.
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 import secrets
 import socket
-from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any
 
@@ -26,6 +25,7 @@ from .._thinking import Told
 from ..openai._client import HttpClient
 from ..openai._probes import find_slots
 from ..openai._written_tools import ask_in_writing, has_tools, written_out
+from ._head import Head
 from ._pins import Pins, conversation
 from ._vigil import Look, Vigil
 
@@ -48,8 +48,9 @@ class ServedBackend:
       offer: Its one model.
       gpus: GPUs that it can use.
       knows_tools: Whether its chat template writes tools; if not, punch writes them itself.
-      is_excused: Says, once the server has ended, whether that was for want of another machine,
-        so that no request can be why; `None` for never.
+      head: What is around a server whose model lies on several machines. It hears of answers, and
+        says, once the server has ended, whether that was for want of another machine, so that no
+        request can be why.
 
     """
 
@@ -64,9 +65,9 @@ class ServedBackend:
         offer: ModelOffer,
         gpus: tuple[Gpu, ...] = (),
         knows_tools: bool = False,
-        is_excused: Callable[[], Awaitable[bool]] | None = None,
+        head: Head | None = None,
     ) -> None:
-        self._is_excused = is_excused
+        self._head = head
         self._knows_tools = knows_tools
         self._name = name
         self._client = client
@@ -246,14 +247,17 @@ class ServedBackend:
                 # A broken connection says little: what the process said as it died says more.
                 crash = await self._supervised.explain(error)
                 if crash.engine_died:
-                    excused = self._is_excused
-                    crash.engine_restarts = excused is not None and await excused()
+                    head = self._head
+                    crash.engine_restarts = head is not None and await head.has_lost_machine()
                     crash.engine_died = not crash.engine_restarts and (
                         self._vigil.may_have_killed(watched)
                     )
                 raise crash from error
         self._supervised.note_served()
         self._vigil.learn(generation.usage.computed_tokens, generation.timings.prefill)
+        if self._head is not None and (tokens := generation.usage.completion_tokens):
+            guessed, right = generation.guesses
+            self._head.note_answer(tokens=tokens, guessed=guessed, right=right)
         return generation
 
 

@@ -239,7 +239,7 @@ async def open_llama_server(
                 backend = ServedBackend(
                     name="llama_cpp", client=client, supervised=supervised,
                     slots=slots, threads=threads, gpus=gpus,
-                    is_excused=None if head is None else head.has_lost_machine,
+                    head=head,
                     offer=with_features(
                         offer, can_embed=embed_too, can_count=await probe_count(client),
                         senses=await probe_senses(client),

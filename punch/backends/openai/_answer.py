@@ -287,11 +287,10 @@ class AnswerReader:
                     f"the server's answer has no text, no call and no thought{says}"
                 )
         # For a call that was forced, OpenAI and vLLM say "stop".
-        reason = "tool_calls" if calls else "stop"
         return Generation(
             completion=Completion(
                 text=text,
-                finish_reason="length" if is_cut else reason,
+                finish_reason="length" if is_cut else "tool_calls" if calls else "stop",
                 stopped_by=self.stops.found or self.stops.told,
                 tool_calls=calls,
                 logprobs=self._logprobs.finish(),
@@ -299,6 +298,7 @@ class AnswerReader:
             ),
             usage=usage,
             timings=_timed(self._timings, first_token, last_token),
+            guesses=guesses_in(self._timings),
         )
 
 
@@ -326,6 +326,11 @@ def _timed(timings: dict[str, Any], first: float | None, last: float | None) -> 
     if prefill is None and decode is None and first is not None:
         return Timings(prefill=first, decode=None if last is None else last - first)
     return Timings(prefill=prefill, decode=decode)
+
+
+def guesses_in(timings: dict[str, Any]) -> tuple[int, int]:
+    """How many tokens llama.cpp guessed, and how many of these were right."""
+    return count_in(timings, "draft_n") or 0, count_in(timings, "draft_n_accepted") or 0
 
 
 def _newer(known: dict[str, Any], usage: Any) -> dict[str, Any]:

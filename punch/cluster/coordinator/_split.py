@@ -21,6 +21,7 @@ from ...llama_cpp import RPC_ENV, Program
 from ...placement import Device, Plan, Refused
 from ...processes import Supervised
 from ._arguments import split_arguments
+from ._guessing import Guessing
 from ._held import Held
 from ._lending import Lender
 from ._surveys import Surveys, devices_of
@@ -91,6 +92,7 @@ class Split:
         self._supervised: Supervised | None = None
         self._begun_at = 0.0
         self._progress: float | None = None
+        self._guessing = Guessing(telling.model)
         self.plan: Plan | None = None
         """What lies where, of the last start."""
         self.is_loading = False
@@ -132,6 +134,7 @@ class Split:
             raise PeerRefused("; ".join([plan.reason, *reasons]))
         for name in [name for name in self._held if name not in plan.workers]:
             await self._release(name)
+        plan = self._guessing.judged(plan)
         self._telling.planned(plan, before=self.plan, left_out=surveys.left_out)
         self.plan, self.is_loading = plan, True
 
@@ -169,6 +172,10 @@ class Split:
             starts=self._supervised.statistics().starts,
         )
         return True
+
+    def note_answer(self, *, tokens: int, guessed: int, right: int) -> None:
+        """Hear what the head's guesses came to; the next plan goes by that."""
+        self._guessing.note_answer(self.plan, tokens=tokens, guessed=guessed, right=right)
 
     async def has_lost_machine(self) -> bool:
         """Whether a worker of this plan was lost; waits a moment for the word of it."""
