@@ -3,6 +3,7 @@
     benchmarks/split_hiding.py             both, five minutes
     benchmarks/split_hiding.py --answers   only answers over two workers at 20 ms one way
     benchmarks/split_hiding.py --prompts   only long prompts over two workers at no distance
+    benchmarks/split_hiding.py --quick     one round of short answers; says little
     benchmarks/split_hiding.py --write     ... and rewrites its sections of RESULTS.md and split.md
 
 SmolLM2 over two servers of one thread each. All ways to run it are started at once, each with
@@ -172,7 +173,7 @@ def told(found: Plan) -> str:
 # -- answers ----------------------------------------------------------------------------------
 
 
-def answers(folder: Path, chooser: Chooser) -> tuple[str, list[str]]:
+def answers(folder: Path, chooser: Chooser, *, rounds: int) -> tuple[str, list[str]]:
     """Measure; the tables, and the bounds that were missed."""
     link = Link(rtt=2 * DELAY, rate=RATES[0])
     known = attrs.evolve(link, rtt=measure_rtt(link))
@@ -195,12 +196,12 @@ def answers(folder: Path, chooser: Chooser) -> tuple[str, list[str]]:
         chosen, plain, bare = (
             ways[name] for name in ("guessing or not", "without guessing", "bare")
         )
-        for number in range(ROUNDS):
+        for number in range(rounds):
             for kind, text in TEXTS.items():
                 order = [chosen, plain] if number % 2 else [plain, chosen]
                 for way in [bare, *order] if text is REPETITIVE else order:
                     way.ask(kind, text)
-            say(f"round {number + 1} of {ROUNDS}, load average {load_average():.1f}")
+            say(f"round {number + 1} of {rounds}, load average {load_average():.1f}")
         alone, together = at_once(bare.head, ways["eight at once"].head)
     lines, missed = answer_lines(chosen, plain)
     repetitive = next(iter(TEXTS))
@@ -270,7 +271,9 @@ def open_near(folder: Path, options: Sequence[str]) -> Iterator[Head]:
         yield stack.enter_context(open_head(folder / "head.log", ports=ports, options=options))
 
 
-def prompts(folder: Path, chooser: Chooser, extra: Sequence[str]) -> tuple[str, list[str]]:
+def prompts(
+    folder: Path, chooser: Chooser, *, rounds: int, extra: Sequence[str]
+) -> tuple[str, list[str]]:
     """A prompt over two workers beside one machine alone; the table, and what was missed."""
     near = Link(rtt=1e-4, rate=1e9)
     found = chooser.choose(near, Mix(prompt_tokens=LONG_TOKENS, answer_tokens=8))
@@ -288,11 +291,11 @@ def prompts(folder: Path, chooser: Chooser, extra: Sequence[str]) -> tuple[str, 
             heads[name] = stack.enter_context(open_near(near_folder, each))
         for head in heads.values():
             head.ask(long_prompt(99, LONG_SENTENCES), 1)
-        for number in range(PROMPT_ROUNDS):
+        for number in range(rounds):
             for name, head in heads.items():
                 asked = head.ask(long_prompt(number, LONG_SENTENCES), 1)
                 rates[name].append(asked.prompt_tokens / asked.prompt_seconds)
-            say(f"prompts, round {number + 1} of {PROMPT_ROUNDS}: load {load_average():.1f}")
+            say(f"prompts, round {number + 1} of {rounds}: load {load_average():.1f}")
     lines = [
         "| | tokens/s of prompt | beside one machine alone |",
         "| --- | --- | --- |",
@@ -320,6 +323,7 @@ def main() -> int:
     parser.add_argument(
         "--micro-batch", action="append", default=[], metavar="N", help="long prompts with N, too"
     )
+    parser.add_argument("--quick", action="store_true", help="one round")
     parser.add_argument("--write", action="store_true", help="rewrite the sections")
     given = parser.parse_args()
     is_all = given.answers is given.prompts
@@ -331,10 +335,16 @@ def main() -> int:
             folder = Path(name)
             chooser = Chooser(folder)
             if is_all or given.answers:
-                texts[CHOSEN], lost = answers(folder, chooser)
+                rounds = 1 if given.quick else ROUNDS
+                texts[CHOSEN], lost = answers(folder, chooser, rounds=rounds)
                 missed += lost
             if is_all or given.prompts:
-                texts[PIPED], lost = prompts(folder, chooser, given.micro_batch)
+                texts[PIPED], lost = prompts(
+                    folder,
+                    chooser,
+                    rounds=1 if given.quick else PROMPT_ROUNDS,
+                    extra=given.micro_batch,
+                )
                 missed += lost
     except UnavailableError as error:
         print(f"split_hiding: {error}", file=sys.stderr)

@@ -21,7 +21,7 @@ from ._costs import Span
 from ._law import Law
 from ._partition import Cutter
 from ._room import Room
-from ._settings import MIN_GAIN, Setting, Speculation, settings_of
+from ._settings import MIN_BUSY_GAIN, MIN_GAIN, Setting, Speculation, settings_of
 
 # More sets than these are not looked at one by one: eight unlike devices have 255.
 MAX_SETS: Final = 1024
@@ -294,18 +294,14 @@ class Search:
         micro_batch: int,
         setting: Setting,
     ) -> Found | None:
-        """A cut as a way to run the model; `None` if its speculation gains too little.
-
-        It must gain in plain text, and lose nothing in text of which most guesses are wrong.
-        """
+        """A cut as a way to run the model; `None` if its speculation gains too little."""
         law, speculation = self._law, setting.speculation
         if speculation is not None:
-            at_once = min(setting.slots, self._wants.mix.concurrent)
-            gains = [
-                law.gain(spans, output_on_head, at_once, each)
-                for each in (speculation, speculation.doubted())
-            ]
-            if gains[0] < MIN_GAIN or gains[1] < 1.0:
+            # A step of more tokens than a micro-batch has waits for all workers twice.
+            most = setting.slots * (1 + speculation.draft)
+            if most > micro_batch or not self._pays(
+                spans, output_on_head, setting.slots, speculation
+            ):
                 return None
         return Found(
             spans=spans,
@@ -314,6 +310,26 @@ class Search:
             slots=setting.slots,
             speculation=speculation,
             seconds=law.seconds(spans, output_on_head, micro_batch, setting.slots, speculation),
+        )
+
+    def _pays(
+        self,
+        spans: tuple[Span, ...],
+        output_on_head: bool,
+        slots: int,
+        speculation: Speculation,
+    ) -> bool:
+        """Whether guessing gains in plain text and loses nothing in text with few right guesses.
+
+        The head guesses for whoever comes, so that it must not lose with all slots busy either.
+        """
+        gain, at_once = self._law.gain, min(slots, self._wants.mix.concurrent)
+        return (
+            gain(spans, output_on_head, at_once, speculation) >= MIN_GAIN
+            and gain(spans, output_on_head, at_once, speculation.doubted()) >= 1.0
+            and (
+                slots == at_once or gain(spans, output_on_head, slots, speculation) >= MIN_BUSY_GAIN
+            )
         )
 
     def _orders(self, one: tuple[int, ...]) -> Iterator[tuple[int, ...]]:

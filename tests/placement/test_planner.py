@@ -417,6 +417,33 @@ def test_a_draft_is_as_short_as_a_wrong_one_is_dear(compute: float, draft: int |
         assert doubted.gain >= 1.0
 
 
+@pytest.mark.parametrize(("slots", "guesses"), [(1, True), (2, True), (4, True), (8, False)])
+def test_guessing_must_not_lose_with_all_slots_busy(slots: int, guesses: bool) -> None:
+    """The head guesses for whoever comes: eight answers would pay for the guesses of each other.
+
+    The usual request comes alone, and then eight of them.
+    """
+    link = Link(rtt=0.04, rate=1e9)
+    far = [worker(each, GB, link=link, bandwidth=8e9, compute=3e10) for each in "ab"]
+    wants = Wants(context_tokens=2048, min_workers=2, slots=slots, mix=Mix(prompt_tokens=60))
+    assert (planned(SMOL, far, wants).speculation is not None) is guesses
+    eight = attrs.evolve(wants, mix=Mix(prompt_tokens=60, concurrent=8))
+    assert (planned(SMOL, far, eight).speculation is not None) is (slots == 1)
+
+
+@pytest.mark.parametrize("slots", [4, 8, 16])
+def test_a_step_with_guesses_fits_into_a_micro_batch(slots: int) -> None:
+    """One that does not waits for all workers twice, which no formula of a token counts."""
+    link = Link(rtt=0.2, rate=1e9)
+    far = [worker(each, GB, link=link, compute=1e13) for each in "ab"]
+    wants = Wants(
+        context_tokens=256, min_workers=2, slots=slots, mix=Mix(prompt_tokens=9, concurrent=slots)
+    )
+    found = planned(SMOL, far, wants)
+    assert found.speculation is not None
+    assert slots * (1 + found.speculation.draft) <= found.micro_batch
+
+
 def test_guessing_pays_where_round_trips_are_most_of_a_token() -> None:
     """And is left alone where nothing is gained, or the user does not want it."""
     slow = {"bandwidth": 6e9, "compute": 2e10}
