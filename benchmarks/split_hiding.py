@@ -64,7 +64,10 @@ MIN_PROMPT = 1.4
 DELAY = 0.02
 ROUNDS = 3
 ANSWER = 48
+SLOTS = 4
+"""As a coordinator has them if nobody says otherwise."""
 AT_ONCE = 8
+ONE = Mix(prompt_tokens=60, answer_tokens=ANSWER)
 PROMPT_ROUNDS = 4
 LONG_SENTENCES = 70
 LONG_TOKENS = 1300
@@ -141,13 +144,19 @@ class Chooser:
         self._here = attrs.evolve(device(self._layout, HEAD_CPU, None, here), memory=NO_ROOM)
         self._there = device(self._layout, "there", near, there)
 
-    def choose(self, link: Link, mix: Mix, *, may_speculate: bool = True) -> Plan:
+    def choose(self, link: Link, mix: Mix, *, slots: int = 1, may_speculate: bool = True) -> Plan:
         """The plan over two workers of equal links."""
         devices: list[Device] = [self._here]
         for i in range(2):
             name = f"RPC{i}"
             devices.append(attrs.evolve(self._there, id=name, holder=f"worker-{i}", link=link))
-        wants = Wants(context_tokens=CONTEXT, mix=mix, min_workers=2, may_speculate=may_speculate)
+        wants = Wants(
+            context_tokens=CONTEXT,
+            slots=slots,
+            mix=mix,
+            min_workers=2,
+            may_speculate=may_speculate,
+        )
         found = plan(self._layout, devices, wants)
         assert isinstance(found, Plan), found
         return found
@@ -155,7 +164,8 @@ class Chooser:
     def options(self, found: Plan) -> list[str]:
         """As a coordinator starts the head."""
         size = str(CONTEXT * found.slots)
-        return [*split_arguments(self.program, found, []), "-np", str(found.slots), "-c", size]
+        slots = ["-np", str(found.slots), "-c", size, "--no-kv-unified"]
+        return [*split_arguments(self.program, found, []), *slots]
 
 
 def told(found: Plan) -> str:
@@ -177,11 +187,10 @@ def answers(folder: Path, chooser: Chooser, *, rounds: int) -> tuple[str, list[s
     """Measure; the tables, and the bounds that were missed."""
     link = Link(rtt=2 * DELAY, rate=RATES[0])
     known = attrs.evolve(link, rtt=measure_rtt(link))
-    one = Mix(prompt_tokens=60, answer_tokens=ANSWER)
     plans = {
-        "guessing or not": chooser.choose(known, one),
-        "without guessing": chooser.choose(known, one, may_speculate=False),
-        "eight at once": chooser.choose(known, attrs.evolve(one, concurrent=AT_ONCE)),
+        "guessing or not": chooser.choose(known, ONE, slots=SLOTS),
+        "without guessing": chooser.choose(known, ONE, slots=SLOTS, may_speculate=False),
+        "eight at once": chooser.choose(known, ONE, slots=AT_ONCE),
     }
     options = {name: chooser.options(found) for name, found in plans.items()}
     options["bare"] = ["-ub", "64", "-np", "1", "-c", str(CONTEXT), "--tensor-split", "15,16"]
@@ -202,19 +211,25 @@ def answers(folder: Path, chooser: Chooser, *, rounds: int) -> tuple[str, list[s
                 for way in [bare, *order] if text is REPETITIVE else order:
                     way.ask(kind, text)
             say(f"round {number + 1} of {rounds}, load average {load_average():.1f}")
+        four = four_at_once(chosen.head, plain.head, rounds=rounds)
         alone, together = at_once(bare.head, ways["eight at once"].head)
     lines, missed = answer_lines(chosen, plain)
     repetitive = next(iter(TEXTS))
     gain = median_ratio(bare.tokens(repetitive), chosen.tokens(repetitive))
     total = alone / together
+    lines.append(
+        f"| four unlike texts at once | {four[1]:.1f} | {four[0]:.1f} | {four[2]:.2f} | | |"
+    )
+    if four[2] < MIN_BESIDE_PLAIN:
+        missed.append(f"four at once: {four[2]:.2f} times what it is without guessing")
     if gain < MIN_REPETITIVE:
         missed.append(f"a text that repeats itself: {gain:.2f} times the bare law")
     if total < MIN_AT_ONCE:
         missed.append(f"eight at once: {total:.2f} times the bare law")
     rate = AT_ONCE * ANSWER
     return (
-        f"Two workers, {DELAY * 1e3:g} ms one way, {RATES[0] / 1e6:g} MB/s. Chosen for one at a "
-        f"time: {told(plans['guessing or not'])}; for eight: {told(plans['eight at once'])}.\n\n"
+        f"Two workers, {DELAY * 1e3:g} ms one way, {RATES[0] / 1e6:g} MB/s. Chosen: "
+        f"{told(plans['guessing or not'])}; and {told(plans['eight at once'])}.\n\n"
         + "\n".join(lines)
         + "\n\n| beside the bare law | bare, tokens/s | as chosen | gain |\n"
         "| --- | --- | --- | --- |\n"
@@ -242,6 +257,18 @@ def answer_lines(chosen: Way, plain: Way) -> tuple[list[str], list[str]]:
         if ratio < MIN_BESIDE_PLAIN:
             missed.append(f"{kind}: {ratio:.2f} times what it is without guessing")
     return lines, missed
+
+
+def four_at_once(chosen: Head, plain: Head, *, rounds: int) -> tuple[float, float, float]:
+    """Tokens a second together, as chosen and without guessing, and the median of the ratios."""
+    texts = list(TEXTS.values())[1 : SLOTS + 1]
+    taken: dict[Head, list[float]] = {chosen: [], plain: []}
+    for number in range(rounds):
+        for head in (chosen, plain) if number % 2 else (plain, chosen):
+            taken[head].append(head.ask_at_once(texts, ANSWER))
+    rates = [SLOTS * ANSWER / statistics.median(taken[head]) for head in (chosen, plain)]
+    say(f"four at once: {rates[0]:.1f} tokens/s, without guessing {rates[1]:.1f}")
+    return rates[0], rates[1], median_ratio(taken[plain], taken[chosen])
 
 
 def at_once(bare: Head, together: Head) -> tuple[float, float]:
