@@ -32,7 +32,7 @@ MIN_GAIN: Final = 1.1
 
 # The same with more slots busy than usual: answers share the round trips then, and each pays for
 # the guesses of all others. Where plain text gains so much, lines with other numbers lose nothing.
-MIN_BUSY_GAIN: Final = 1.25
+MIN_BUSY_GAIN: Final = 1.2
 
 # Some answers, so that one odd text does not decide; and as many as weigh in at all.
 ENOUGH_STEPS: Final = 256
