@@ -13,6 +13,7 @@ is used now; and that the other end is alive while nothing else moves.
 
 from __future__ import annotations
 
+import struct
 from typing import Final
 
 from ..exceptions import RemoteProtocolError
@@ -58,12 +59,19 @@ MAX_WORD: Final = 512
 """Bytes of a frame that is given out whole."""
 
 _STREAMED: Final = frozenset({DATA, FILL})
-HEAD_BYTES: Final = 4
+_HEAD: Final = struct.Struct(">I")
+HEAD_BYTES: Final = _HEAD.size
 
 
 def frame(kind: int, payload: bytes | memoryview = b"") -> bytes:
     """The bytes of a frame."""
-    return b"".join(((kind << 24 | len(payload)).to_bytes(HEAD_BYTES, "big"), payload))
+    return b"".join((_HEAD.pack(kind << 24 | len(payload)), payload))
+
+
+def frame_within(room: memoryview, size: int) -> memoryview:
+    """The frame of DATA whose *size* bytes lie in *room* already, behind the place of its head."""
+    _HEAD.pack_into(room, 0, DATA << 24 | size)
+    return room[: HEAD_BYTES + size]
 
 
 class TunnelFrames:
@@ -85,10 +93,10 @@ class TunnelFrames:
         view, at, size = memoryview(data), 0, len(data)
         if (
             not (self._left or self._head)
-            and HEAD_BYTES < size <= MAX_PAYLOAD
-            and int.from_bytes(view[:HEAD_BYTES], "big") == size - HEAD_BYTES
+            and 0 < size - HEAD_BYTES <= MAX_PAYLOAD
+            and _HEAD.unpack_from(view)[0] == DATA << 24 | size - HEAD_BYTES
         ):
-            # One frame of DATA, whole: most often. Its kind is 0, so its head is its size.
+            # One frame of DATA, and all of it: most often.
             return [(DATA, view[HEAD_BYTES:])]
         found: list[tuple[int, bytes | memoryview]] = []
         while at < size:
@@ -98,7 +106,7 @@ class TunnelFrames:
                 at += len(head)
                 if len(self._head) < HEAD_BYTES:
                     break
-                self._begin(int.from_bytes(self._head, "big"))
+                self._begin(*_HEAD.unpack(self._head))
                 self._head = b""
                 if self._left == 0 and self._kind not in _STREAMED:
                     found.append((self._kind, b""))

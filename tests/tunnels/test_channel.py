@@ -1,17 +1,22 @@
-"""A TLS connection between two ends in memory: what is kept while it is paused, and its order."""
+"""A TLS connection between two ends in memory, and a program's connection coupled to it.
+
+What is kept while one is paused, its order, and that a cut is told from an end.
+"""
 
 from __future__ import annotations
 
 import socket
+import struct
 from collections.abc import Callable, Iterator
 
 import attrs
 import pytest
 
 from punch.tunnels._certificates import check_certificate, make_certificate, make_context
-from punch.tunnels._framing import DATA, OPEN, PING
+from punch.tunnels._framing import DATA, END, MAX_PAYLOAD, OPEN, PING
 from punch.tunnels.direct._channel import Channel, Ending, Queue
 from punch.tunnels.direct._loop import Loop
+from punch.tunnels.direct._pair import Pair, Unmetered
 
 
 @attrs.define(eq=False)
@@ -152,3 +157,48 @@ def test_what_waits_to_be_sent_stays_what_it_was() -> None:
             queue.drain()
         assert received == expected
         assert queue.size == 0
+
+
+@attrs.frozen
+class Coupled:
+    """A program whose connection goes through the near end, with what was told of its end."""
+
+    program: socket.socket
+    over: list[str | None]
+
+
+@pytest.fixture
+def coupled(ends: Ends) -> Iterator[Coupled]:
+    """A program's connection over TCP, which alone can be reset."""
+    over: list[str | None] = []
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        program = socket.create_connection(listener.getsockname())
+        sock, _ = listener.accept()
+    pair = Pair(ends.loop, sock, ends.near, meter=Unmetered(), over=lambda _, why: over.append(why))
+    with program:
+        yield Coupled(program, over)
+    pair.break_off("the test is over")
+
+
+@pytest.mark.parametrize("size", [1, 8, 16, 17, MAX_PAYLOAD, 3 * MAX_PAYLOAD + 8])
+def test_the_end_behind_any_number_of_bytes_is_an_end(
+    ends: Ends, coupled: Coupled, size: int
+) -> None:
+    """Behind a few, which are taken for the head of a message whose body is awaited, too."""
+    coupled.program.sendall(b"x" * size)
+    coupled.program.shutdown(socket.SHUT_WR)
+    ends.turn_until(lambda: (END, b"") in ends.far_owner.frames)
+    assert ends.far_owner.received == b"x" * size
+    assert coupled.over == []
+
+
+@pytest.mark.parametrize("size", [1, 8, 17])
+def test_a_reset_behind_a_few_bytes_is_no_end(ends: Ends, coupled: Coupled, size: int) -> None:
+    """The kernel tells of it once, and says after that that there is no more to read."""
+    coupled.program.sendall(b"x" * size)
+    coupled.program.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    coupled.program.close()
+    ends.turn_until(lambda: ends.far_owner.ending is not None)
+    assert (END, b"") not in ends.far_owner.frames
+    assert len(coupled.over) == 1
+    assert coupled.over[0] is not None

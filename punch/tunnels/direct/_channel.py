@@ -19,22 +19,21 @@ from contextlib import suppress
 from typing import Any, Final, Protocol
 
 from ...exceptions import RemoteProtocolError
-from .._framing import HEAD_BYTES, TunnelFrames, frame
+from .._framing import HEAD_BYTES, MAX_PAYLOAD, TunnelFrames, frame
 from ._loop import READ, WRITE, Loop
 from ._sockets import watch_closely
 
 MAX_QUEUED_BYTES: Final = 1 << 20
 """What a direction of a connection holds at most, apart from the kernel's buffers."""
 
-READ_BYTES: Final = (64 << 10) - HEAD_BYTES
-"""What is read at a time: with the head of its frame, four full records of TLS."""
-
-ROOM_BYTES: Final = MAX_QUEUED_BYTES - 2 * (65 << 10)
-"""With less in a queue, another read still fits, with what TLS adds to it and what it holds."""
-
-# What a record of TLS brings at most, and what it has beside that. Read is what four have.
+# What a record of TLS brings at most.
 _RECORD_BYTES: Final = 16 << 10
-_READ_BYTES: Final = 4 * (_RECORD_BYTES + 22)
+
+# What is read at a time: a full frame of a program's bytes, with what TLS adds to it.
+_READ_BYTES: Final = MAX_PAYLOAD + HEAD_BYTES + 256
+
+ROOM_BYTES: Final = MAX_QUEUED_BYTES - 2 * _READ_BYTES
+"""With less in a queue, another read still fits, and what TLS holds of the one before."""
 
 
 class Queue:
@@ -205,8 +204,12 @@ class Channel:
 
     def send(self, kind: int, payload: bytes | memoryview = b"") -> None:
         """Send a frame, or keep it until it can be sent; nothing once the connection has ended."""
+        self.send_framed(frame(kind, payload))
+
+    def send_framed(self, data: bytes | memoryview) -> None:
+        """As `send`, of a frame that is made already."""
         if self.is_open:
-            self._tls.write(frame(kind, payload))
+            self._tls.write(data)
             self._flush()
 
     def _flush(self) -> None:

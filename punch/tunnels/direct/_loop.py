@@ -24,8 +24,7 @@ Callback = Callable[[], None]
 
 _BOTH: Final = READ | WRITE
 
-ROOM_BYTES: Final = 68 << 10
-"""For what is read at a time."""
+_ROOM_BYTES: Final = 80 << 10
 
 
 class Timer:
@@ -69,7 +68,7 @@ class Loop:
         self.add(self._woken, READ, self._wake_up)
         self.now = time.monotonic()
         """Seconds on `clock` when the loop last woke up."""
-        self.room = memoryview(bytearray(ROOM_BYTES))
+        self.room = memoryview(bytearray(_ROOM_BYTES))
         """Where a callback may put bytes until it returns."""
 
     @staticmethod

@@ -11,11 +11,15 @@ import socket
 import struct
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Protocol
+from typing import Final, Protocol
 
-from .._framing import BYE, DATA, END, FAILED
-from ._channel import READ_BYTES, ROOM_BYTES, Channel, Ending, Queue
+from .._framing import BYE, DATA, END, FAILED, HEAD_BYTES, MAX_PAYLOAD, frame_within
+from ._channel import ROOM_BYTES, Channel, Ending, Queue
 from ._loop import READ, WRITE, Loop
+
+# What is no more than this is the head of a message, most often, whose body was written apart. That
+# is here by the time that the head has woken us up, so another read is tried before it is sent.
+_MAX_HEAD_BYTES: Final = 16
 
 # SO_LINGER: on, for no time. Closing then sends a reset.
 _RESET = struct.pack("ii", 1, 0)
@@ -94,17 +98,21 @@ class Pair:
             self._read()
 
     def _read(self) -> None:
+        data, size = self._loop.room[HEAD_BYTES:], 0
         try:
-            data = self._plain.recv(READ_BYTES)
+            size = self._plain.recv_into(data, MAX_PAYLOAD)
+            if 0 < size <= _MAX_HEAD_BYTES:
+                size += self._plain.recv_into(data[size:], MAX_PAYLOAD - size)
         except BlockingIOError:
-            return
+            if not size:
+                return
         except OSError as error:
             self.break_off(f"the program's connection ended: {error}")
             return
-        if data:
+        if size:
             # Counted once it is on its way, here and below: that is what somebody waits for.
-            self._channel.send(DATA, data)
-            self._meter.up(data, self._loop.now)
+            self._channel.send_framed(frame_within(self._loop.room, size))
+            self._meter.up(data[:size], self._loop.now)
         else:
             self._has_sent = True
             self._channel.send(END)
