@@ -2,10 +2,12 @@
 
 `plan` finds the fastest way to run a model on the devices there are, or says why there is none.
 `predict` says what given shares are worth: the four formulas over exact bytes, each term in
-seconds. What was measured afterwards teaches a `Calibration`, which the next prediction takes.
+seconds. What was measured afterwards teaches a `Calibration`, which the next prediction takes; what
+is believed of the answers of a running split, `Lessons` decide.
 """
 
 from ._calibration import GAIN, MAX_FACTOR, MIN_FACTOR, Calibration, Factors, Measured
+from ._lessons import Answered, Lessons
 from ._plan import Considered, Plan, Refused, Share
 from ._planner import plan
 from ._predict import predict
@@ -40,6 +42,8 @@ __all__ = [
     "DeviceTime",
     "Parts",
     # learning
+    "Lessons",
+    "Answered",
     "Calibration",
     "Factors",
     "Measured",

@@ -41,6 +41,12 @@ class Factors:
             logits=parts.logits * self.traffic,
         )
 
+    def bare(self, believed: Parts) -> Parts:
+        """What the formulas say by themselves, where *believed* is what these made of it."""
+        return Factors(
+            compute=1.0 / self.compute, waits=1.0 / self.waits, traffic=1.0 / self.traffic
+        ).scaled(believed)
+
     def learned(self, believed: Parts, seconds: float) -> Factors:
         """The factors after *seconds* were measured where *believed* had been predicted.
 

@@ -12,7 +12,7 @@ from typing import Final
 
 from ..gguf import LayerSize, Layout
 from ._calibration import Calibration
-from ._memory import cache_bytes_per_token
+from ._room import cache_bytes_per_token
 from ._wants import Device, Wants
 
 # Positions, the ids of tokens and slots, and the heads of seven messages (counted: 4.7 KB up, of

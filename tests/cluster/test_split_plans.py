@@ -12,6 +12,7 @@ from typing import Any, cast
 import attrs
 import pytest
 import trio
+from layouts import SMOL
 from trio.testing import MockClock
 
 from punch.cluster.coordinator import HeadBuild, Lendable, LentDevice, LoanLook, Split
@@ -30,21 +31,34 @@ from punch.exceptions import BackendError, PeerRefused
 from punch.llama_cpp import RpcVersion
 from punch.placement import (
     Device,
+    Lessons,
     Link,
+    Mix,
     Parts,
     Plan,
     Prediction,
     Refused,
     Share,
     Speculation,
+    Wants,
 )
+from punch.placement import plan as plan_layers
 from punch.processes import Supervised
+from punch.wire import Timings, Usage
 
 LINK = Link(rtt=0.001, rate=1e8)
 PREDICTION = Prediction(
     token=0.1, first_token=1.0, prompt_rate=10.0, load=1.0, seconds=2.0, terms={}, step=0.1,
     guess=0.01, token_parts=Parts(), prompt_parts=Parts(), load_parts=Parts(),
 )  # fmt: skip
+
+WANTS = Wants(
+    context_tokens=2048,
+    slots=1,
+    mix=Mix(prompt_tokens=300, answer_tokens=50),
+    min_workers=2,
+    may_speculate=False,
+)
 
 
 class Loan:
@@ -77,6 +91,7 @@ class Lender:
         self.refuses: str | None = None
         self.is_mute = False
         self.measured: Link | None = None
+        self.device = LentDevice(name="CPU", memory=10, bandwidth=1.0, compute=1.0)
         self.asked = 0
         self.loan: Loan | None = None
 
@@ -86,8 +101,7 @@ class Lender:
             await trio.sleep_forever()
         if self.fault is not None:
             raise BackendError(self.fault)
-        device = LentDevice(name="CPU", memory=10, bandwidth=1.0, compute=1.0)
-        return Lendable(devices=(device,), version=self.version, build=self.build, link=LINK)
+        return Lendable(devices=(self.device,), version=self.version, build=self.build, link=LINK)
 
     @asynccontextmanager
     async def take(self) -> AsyncIterator[Loan]:
@@ -151,13 +165,19 @@ async def scene(
     here: Sequence[Device] = (),
     least: int = 1,
     speculation: Speculation | None = None,
+    lessons: Lessons | None = None,
 ) -> AsyncIterator[Scene]:
-    """A split whose planner gives one layer to each of the first *most* devices."""
+    """A split whose planner gives one layer to each of the first *most* devices.
+
+    With *lessons* it has a real planner, for SmolLM2 and with what was learned.
+    """
     lenders = {name: Lender(name, number) for number, name in enumerate(names, 1)}
     links: list[dict[str, Link | None]] = []
 
     def planner(devices: Sequence[Device]) -> Plan | Refused:
         links.append({device.id: device.link for device in devices})
+        if lessons is not None:
+            return plan_layers(SMOL, devices, WANTS, calibration=lessons.calibration)
         used = list(devices)[:most]
         if len(used) < least:
             return Refused(word="does_not_fit", reason=f"{least} are needed, {len(used)} lend")
@@ -181,6 +201,7 @@ async def scene(
                 build=HeadBuild(version=RpcVersion(7, 0, 0), build="b1"),
                 telling=Telling(split="split-1", model="m", events=bus),
                 nursery=nursery,
+                lessons=lessons,
             )
             yield Scene(lenders=lenders, split=split, head=Head(), events=events, links=links)
             await split.close()
@@ -388,3 +409,67 @@ async def test_two_splits_borrow_of_different_workers(autojump_clock: MockClock)
         assert (await first.prepare()).workers == ("a",)
         second.lenders["a"].fault = "lent to another split of this process"
         assert (await second.prepare()).workers == ("b",)
+
+
+def answers(
+    split: Split, bare: Prediction, times: float, *, prompt: int = 300, made: int = 50
+) -> None:
+    """The head of *split* makes one, *times* as slow as *bare*."""
+    split.note_times(
+        Usage(prompt_tokens=prompt, completion_tokens=made, cached_tokens=0),
+        Timings(prefill=times * bare.first_token, decode=made * times * bare.token),
+    )
+
+
+async def test_a_split_that_was_slower_than_predicted_is_predicted_slower_the_next_time(
+    autojump_clock: MockClock,
+) -> None:
+    """1.4 times; also in the event of the next plan, although its shares are the same."""
+    lessons = Lessons(SMOL, WANTS)
+    async with scene("a", "b", lessons=lessons) as one:
+        for lender in one.lenders.values():
+            lender.device = LentDevice(name="CPU", memory=10**9, bandwidth=6e9, compute=2e10)
+        first = (await one.prepare()).prediction
+        await trio.sleep(1.4 * first.load)
+        answers(one.split, first, 9.0)
+        assert lessons.calibration.samples == 0  # It loads: this is of the plan before.
+        assert one.work()
+        for _ in range(8):
+            answers(one.split, first, 1.4)
+        second = (await one.prepare()).prediction
+        for old, new in (
+            (first.token, second.token),
+            (first.first_token, second.first_token),
+        ):
+            assert new / old == pytest.approx(1.4, rel=0.02)
+        assert second.load / first.load == pytest.approx(1.2, rel=0.02)
+        told = one.told(PlanChanged)
+        assert [event.decode_rate for event in told] == [first.decode_rate, second.decode_rate]
+        # Nothing new was learned: nothing is said.
+        assert one.work()
+        await one.prepare()
+        assert len(one.told(PlanChanged)) == 2
+
+
+async def test_wild_measurements_of_a_head_do_not_spoil_the_next_plan(
+    autojump_clock: MockClock,
+) -> None:
+    """Nothing, not a number, without end, or once a thousand times as slow."""
+    lessons = Lessons(SMOL, WANTS)
+    async with scene("a", "b", lessons=lessons) as one:
+        for lender in one.lenders.values():
+            lender.device = LentDevice(name="CPU", memory=10**9, bandwidth=6e9, compute=2e10)
+        first = await one.prepare()
+        await trio.sleep(first.prediction.load)
+        assert one.work()
+        for times in (1.0, 0.0, 1.0, float("nan"), 1.0, float("inf"), -1.0, 1.0, 1000.0):
+            answers(one.split, first.prediction, times)
+        answers(one.split, first.prediction, 1.0, prompt=-1, made=0)
+        one.split.note_times(Usage(), Timings())
+        second = await one.prepare()
+        assert second.shares == first.shares
+        assert second.prediction.token == pytest.approx(first.prediction.token, rel=0.01)
+        assert second.prediction.first_token == pytest.approx(
+            first.prediction.first_token, rel=0.01
+        )
+        assert len(one.told(PlanChanged)) == 1

@@ -32,7 +32,7 @@ from punch.llama_cpp import (
 )
 from punch.llama_cpp._trial import open_head
 from punch.model_store import layout_of
-from punch.placement import Mix, Wants, _memory
+from punch.placement import Mix, Wants, _room
 from punch.processes import open_child
 
 LIMIT = 120
@@ -439,9 +439,9 @@ async def test_what_a_plan_counts_is_enough_and_half_of_it_is_not(
     weights = sum(layer.weights for layer in layout.layers) + layout.output
     counted = (
         weights
-        + sum(_memory.cache_bytes(layout, wants, slots=1, micro_batch=64))
-        + _memory.buffer_bytes(layout, wants, micro_batch=64, has_output=True)
-        + _memory.message_bytes(layout, weights)
+        + sum(_room.cache_bytes(layout, wants, slots=1, micro_batch=64))
+        + _room.buffer_bytes(layout, wants, micro_batch=64, has_output=True)
+        + _room.message_bytes(layout, weights)
     )
     head = await ask_program(llama_cpp_folder / "llama-server")
     async with open_rpc_server(program, threads=1, memory=int(counted * share)) as server:

@@ -11,6 +11,7 @@ from typing import Protocol
 
 from ...llama_cpp import Program
 from ...processes import Supervised
+from ...wire import Timings, Usage
 
 
 class Head(Protocol):
@@ -54,6 +55,10 @@ class Head(Protocol):
           right: how many of these are part of it.
 
         """
+        ...
+
+    def note_times(self, usage: Usage, timings: Timings) -> None:
+        """Hear what the server measured of an answer at which it worked alone."""
         ...
 
     async def has_lost_machine(self) -> bool:

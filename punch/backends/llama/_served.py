@@ -258,6 +258,8 @@ class ServedBackend:
         if self._head is not None and (tokens := generation.usage.completion_tokens):
             guessed, right = generation.guesses
             self._head.note_answer(tokens=tokens, guessed=guessed, right=right)
+            if watched.is_alone:
+                self._head.note_times(generation.usage, generation.timings)
         return generation
 
 

@@ -110,6 +110,8 @@ class Watched:
         """Tokens that the engine may still have to read for it."""
         self.has_grammar = has_grammar
         """Whether its answer is held to a grammar, which is what most often takes an engine."""
+        self.is_alone = True
+        """Whether the engine has worked at nothing else since it has this request."""
         self.is_held_up = False
         """Whether its reader does not take what has come: the engine may have made more."""
 
@@ -205,6 +207,9 @@ class Vigil:
         self._accused = None
         self._begun += 1
         watched = Watched(self, prompt_tokens, has_grammar=has_grammar)
+        watched.is_alone = not self._running and self._cancelled_at is None
+        for other in self._running:
+            other.is_alone = False
         self._running.add(watched)
         self._wake.set()
         try:

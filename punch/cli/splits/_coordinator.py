@@ -161,6 +161,7 @@ async def open_coordinator_of(
                     events=events,
                     told=_tell,
                     opened=splits.append,
+                    lessons=prepared.lessons,
                 ),
                 splits,
                 queue_limit=settings.queue,

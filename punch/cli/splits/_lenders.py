@@ -34,7 +34,7 @@ from ...llama_cpp import (
 )
 from ...machine import Machine
 from ...model_store import layout_of
-from ...placement import HEAD, HEAD_CPU, Device, Mix, Plan, Refused, Wants, plan
+from ...placement import HEAD, HEAD_CPU, Device, Lessons, Mix, Plan, Refused, Wants, plan
 from ...settings import cache_folder, data_folder
 from .._backends import model_file
 from ._split_settings import SplitSettings
@@ -85,11 +85,13 @@ class Prepared:
     here: tuple[Device, ...]
     speeds: Measured
     wants: Wants
+    lessons: Lessons
+    """What its splits teach: each plan has what those before it were seen to do."""
 
     @property
     def planner(self) -> Planner:
         """Places the model."""
-        return _Planner(self.layout, self.wants)
+        return _Planner(self.layout, self.wants, self.lessons)
 
     @property
     def context_tokens(self) -> int:
@@ -100,9 +102,10 @@ class Prepared:
 class _Planner:
     """Plans with the least number of workers, and after its first plan with those that are left."""
 
-    def __init__(self, layout: Layout, wants: Wants) -> None:
+    def __init__(self, layout: Layout, wants: Wants, lessons: Lessons) -> None:
         self._layout = layout
         self._wants = wants
+        self._lessons = lessons
         self._has_planned = False
 
     def __call__(self, devices: Sequence[Device]) -> Plan | Refused:
@@ -111,7 +114,7 @@ class _Planner:
             # One that was lost is no reason to have none at all.
             left = {each.holder for each in devices if each.holder != HEAD}
             wants = attrs.evolve(wants, min_workers=min(wants.min_workers, len(left)))
-        found = plan(self._layout, devices, wants)
+        found = plan(self._layout, devices, wants, calibration=self._lessons.calibration)
         self._has_planned |= isinstance(found, Plan)
         return found
 
@@ -125,6 +128,16 @@ async def prepare(settings: SplitSettings) -> Prepared:
     has_plain = any(":" in name for name in settings.workers or ())
     kind = layout.quantization
     speeds = await _measure(program, kind, threads=settings.threads, has_plain=has_plain)
+    wants = Wants(
+        context_tokens=offer.context_tokens,
+        slots=settings.slots,
+        mix=Mix(prompt_tokens=settings.prompt, answer_tokens=settings.answer),
+        is_forced=settings.force,
+        min_workers=settings.least,
+        tensor_split=settings.tensor_split,
+        exclude=frozenset(settings.exclude or ()),
+        device=None if settings.device is None else frozenset(settings.device),
+    )
     return Prepared(
         program=program,
         path=file.path,
@@ -142,16 +155,8 @@ async def prepare(settings: SplitSettings) -> Prepared:
             if name in speeds.own
         ),
         speeds=speeds,
-        wants=Wants(
-            context_tokens=offer.context_tokens,
-            slots=settings.slots,
-            mix=Mix(prompt_tokens=settings.prompt, answer_tokens=settings.answer),
-            is_forced=settings.force,
-            min_workers=settings.least,
-            tensor_split=settings.tensor_split,
-            exclude=frozenset(settings.exclude or ()),
-            device=None if settings.device is None else frozenset(settings.device),
-        ),
+        wants=wants,
+        lessons=Lessons(layout, wants),
     )
 
 

@@ -93,6 +93,7 @@ async def _make_ready(
                     here=prepared.here,
                     events=events,
                     opened=opened,
+                    lessons=prepared.lessons,
                 ),
             )
             with listener.directory.watched(changed):

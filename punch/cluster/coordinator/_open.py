@@ -17,7 +17,7 @@ from ...capability import ModelOffer
 from ...events import Bus
 from ...exceptions import PunchError
 from ...llama_cpp import Program, RpcVersion, find_rpc_server, open_rpc_server
-from ...placement import Device, Plan, Refused
+from ...placement import Device, Lessons, Plan, Refused
 from ._lending import Lender
 from ._split import CLOSE_SECONDS, Planner, Split
 from ._surveys import Surveys
@@ -95,6 +95,7 @@ async def open_split(
     events: Bus | None = None,
     told: Callable[[Plan], None] = lambda plan: None,
     opened: Callable[[Split], None] = lambda split: None,
+    lessons: Lessons | None = None,
 ) -> AsyncIterator[Backend]:
     """Run a model over several machines; enter when it has made a token with all of its workers.
 
@@ -119,6 +120,7 @@ async def open_split(
       told: Called with each plan that is another one than before.
       opened: Called with the split before it is planned first: whoever knows that a lender has come
         calls its `lenders_changed`, and its `plan` is there to read.
+      lessons: Learn from what the head measures; their calibration is for *planner*.
 
     Raises:
       ConfigurationError: if the program cannot be a head.
@@ -136,6 +138,7 @@ async def open_split(
             telling=telling,
             nursery=nursery,
             is_forced=is_forced,
+            lessons=lessons,
         )
         opened(split)
         telling.started(tuple(lender.name for lender in lenders()))

@@ -18,11 +18,13 @@ import trio
 from ...events import SplitLoading
 from ...exceptions import PeerRefused, PunchError
 from ...llama_cpp import RPC_ENV, Program
-from ...placement import Device, Plan, Refused
+from ...placement import Device, Lessons, Plan, Refused
 from ...processes import Supervised
+from ...wire import Timings, Usage
 from ._arguments import split_arguments
 from ._guessing import Guessing
 from ._held import Held
+from ._learning import Learning
 from ._lending import Lender
 from ._surveys import Surveys, devices_of
 from ._telling import Telling
@@ -65,6 +67,7 @@ class Split:
       telling: Publishes what happens.
       nursery: Where loans are held.
       is_forced: Take workers of other builds, too.
+      lessons: Learn from what the head measures; the planner reads them. `None`: nobody learns.
 
     """
 
@@ -78,8 +81,10 @@ class Split:
         telling: Telling,
         nursery: trio.Nursery,
         is_forced: bool = False,
+        lessons: Lessons | None = None,
     ) -> None:
         self._lenders = lenders
+        self._learning = Learning(lessons)
         self._planner = planner
         self._here = tuple(here)
         self._build = build
@@ -137,6 +142,7 @@ class Split:
         plan = self._guessing.judged(plan)
         self._telling.planned(plan, before=self.plan, left_out=surveys.left_out)
         self.plan, self.is_loading = plan, True
+        self._learning.begin(plan, [*self._here, *surveys.devices()])
 
     def arguments(self, program: Program) -> Sequence[str]:
         """The head's arguments for the plan."""
@@ -163,6 +169,7 @@ class Split:
             self._lose(held, "the head makes tokens without it")
         if idle or self._lost.is_set() or self.plan is None:
             return False
+        self._learning.ready()
         self.is_loading, self.was_ready = False, True
         assert self._supervised is not None
         self._telling.ready(
@@ -176,6 +183,10 @@ class Split:
     def note_answer(self, *, tokens: int, guessed: int, right: int) -> None:
         """Hear what the head's guesses came to; the next plan goes by that."""
         self._guessing.note_answer(self.plan, tokens=tokens, guessed=guessed, right=right)
+
+    def note_times(self, usage: Usage, timings: Timings) -> None:
+        """Learn from what the head measured, for the next plan."""
+        self._learning.answered(usage, timings)
 
     async def has_lost_machine(self) -> bool:
         """Whether a worker of this plan was lost; waits a moment for the word of it."""
@@ -218,7 +229,9 @@ class Split:
     async def _take(self, name: str, surveys: Surveys) -> None:
         lender = next(one for one in self._lenders() if one.name == name)
         lendable = surveys.lendable[name]
-        held = Held(lender, lendable, devices_of(name, lendable), is_loading=self._loads)
+        held = Held(
+            lender, lendable, devices_of(name, lendable), is_loading=lambda: self.is_loading
+        )
         why = f"it lent nothing within {TAKE_SECONDS:g} s"
         with trio.move_on_after(TAKE_SECONDS):
             try:
@@ -230,9 +243,6 @@ class Split:
                 self._telling.taken(held)
                 return
         surveys.leave_out(name, why)
-
-    def _loads(self) -> bool:
-        return self.is_loading
 
     async def _release(self, name: str) -> None:
         held = self._held.pop(name)
@@ -284,9 +294,7 @@ class Split:
         for share in self.plan.shares:
             if share.is_remote:
                 planned[share.holder] = planned.get(share.holder, 0) + share.weights
-        sent = [
-            min(held.sent, planned[name]) for name, held in self._held.items() if name in planned
-        ]
+        sent = [min(held.sent, planned.get(name, 0)) for name, held in self._held.items()]
         whole = sum(planned.values())
         if not whole:
             return min(1.0, max(0.0, self._progress or 0.0))

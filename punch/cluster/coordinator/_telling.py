@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 
 import trio
@@ -23,6 +24,9 @@ from ...placement import Plan
 from ._held import Held
 
 log = get_logger(__name__)
+
+# As a share: predictions that are so near are the same to people.
+SAME_SPEED = 0.05
 
 
 class Telling:
@@ -63,8 +67,8 @@ class Telling:
         )
 
     def planned(self, plan: Plan, *, before: Plan | None, left_out: Mapping[str, str]) -> None:
-        """There is a plan; nothing is said of one that is as the one before."""
-        if before is not None and before.shares == plan.shares:
+        """There is a plan; nothing is said of one that is as the one before, and as fast."""
+        if before is not None and before.shares == plan.shares and _is_as_fast(plan, before):
             return
         self._told(plan)
         layers = held_layers(plan)
@@ -127,6 +131,14 @@ class Telling:
         self._events.publish(
             LeaseEnded(at=trio.current_time(), split=self.split, worker=worker, why=why)
         )
+
+
+def _is_as_fast(plan: Plan, before: Plan) -> bool:
+    """Whether nothing was learned since that would change what people were told."""
+    now, then = plan.prediction, before.prediction
+    return math.isclose(now.token, then.token, rel_tol=SAME_SPEED) and math.isclose(
+        now.first_token, then.first_token, rel_tol=SAME_SPEED
+    )
 
 
 def held_layers(plan: Plan) -> tuple[HeldLayers, ...]:
