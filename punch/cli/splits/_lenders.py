@@ -37,12 +37,10 @@ from ...model_store import layout_of
 from ...placement import HEAD, HEAD_CPU, Device, Lessons, Mix, Plan, Refused, Wants, plan
 from ...settings import cache_folder, data_folder
 from .._backends import model_file
+from ._naming import ids_of, is_meant
 from ._split_settings import SplitSettings
 
 log = get_logger("punch.coordinator")
-
-# An end of an identity that is as long means one worker of a namespace, in all likelihood.
-MIN_IDENTITY_CHARACTERS = 6
 
 
 async def head_program(settings: SplitSettings) -> Path:
@@ -107,9 +105,10 @@ class _Planner:
         self._wants = wants
         self._lessons = lessons
         self._has_planned = False
+        self._warned: set[str] = set()
 
     def __call__(self, devices: Sequence[Device]) -> Plan | Refused:
-        wants = self._wants
+        wants = self._called_by_ids(devices)
         if self._has_planned:
             # One that was lost is no reason to have none at all.
             left = {each.holder for each in devices if each.holder != HEAD}
@@ -117,6 +116,24 @@ class _Planner:
         found = plan(self._layout, devices, wants, calibration=self._lessons.calibration)
         self._has_planned |= isinstance(found, Plan)
         return found
+
+    def _called_by_ids(self, devices: Sequence[Device]) -> Wants:
+        """The wishes, with workers and devices called as a plan calls them."""
+        wants = self._wants
+        exclude, unknown = ids_of(wants.exclude, devices)
+        device = wants.device
+        if device is not None:
+            device, more = ids_of(device, devices)
+            unknown += more
+        for name in unknown:
+            if name not in self._warned:
+                self._warned.add(name)
+                log.warning(
+                    "--exclude or --device names what is not there, as far as is known: a worker "
+                    "is named by its identity, or by six or more characters at the end of it",
+                    name=name,
+                )
+        return attrs.evolve(wants, exclude=exclude, device=device)
 
 
 async def prepare(settings: SplitSettings) -> Prepared:
@@ -272,11 +289,6 @@ class Lenders:
                     self._workers[peer_id] = lender
                 found.append(lender)
         return [*self._plain, *found]
-
-
-def is_meant(name: str, peer_id: PeerId) -> bool:
-    """Whether *name* is the identity of a worker, or an end of it that is long enough."""
-    return peer_id == name or (len(name) >= MIN_IDENTITY_CHARACTERS and peer_id.endswith(name))
 
 
 def _addresses(directory: Directory, peer_id: PeerId) -> tuple[str, ...]:
