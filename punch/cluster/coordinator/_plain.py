@@ -237,7 +237,7 @@ def read_address(text: str) -> tuple[str, int]:
         raise ConfigurationError(
             f"--workers {text[:100]!r}: an RPC server is given as 127.0.0.1:PORT, on this machine "
             "only, since RPC has no protection; memory of another machine is lent by "
-            "`punch worker` there, and given by its name or identity"
+            "`punch worker` there, and named by its identity"
         )
     if not 1 <= int(port) <= 65535:
         raise ConfigurationError(f"--workers {text[:100]!r}: the port must be 1 to 65535")
