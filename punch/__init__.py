@@ -25,15 +25,18 @@ The layout, from the inside out; a room imports only rooms above its own line:
     exceptions    capability                          the vocabulary
     gguf          peers                               what is known of model files and of peers
     wire          access                              messages, their bytes; who is a member
-    routing                                           who is asked, in which order, and why
+    routing       placement                           who is asked, and why; which layers lie where
+    events                                            what happens, for whoever subscribes
     ------------- no I/O above, trio below -------------
     admission     network      processes   machine    what everything below is made of
     libp2p        session      llama_cpp   model_store
     backends      discovery   tunnels                 what runs a model; who is there; its wires
     bootstrap     decision_log  membership            where it meets; what was decided; its lock
     dialer        listener                            asks; answers
+    cluster                                           lends memory, borrows it, splits a model
     gateway       testing                             HTTP in front of a dialer; public fakes
     dashboard     simulator                           a page of it all; a swarm on virtual time
+    settings                                          where each setting comes from
     cli           and every `__main__.py`             the programs
 """
 
