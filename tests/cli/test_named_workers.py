@@ -7,7 +7,7 @@ from layouts import SMOL
 
 from punch.cli.splits._lenders import _Planner
 from punch.cli.splits._naming import ids_of, is_meant
-from punch.placement import HEAD, HEAD_CPU, Device, Link, Plan, Wants
+from punch.placement import HEAD, HEAD_CPU, Device, Lessons, Link, Plan, Wants
 
 GB = 10**9
 LINK = Link(rtt=1e-4, rate=1e8)
@@ -62,12 +62,12 @@ def test_a_worker_is_meant_by_its_identity_or_a_long_enough_end_of_it(
 )
 def test_a_name_stands_for_what_a_plan_calls_so(name: str, ids: set[str]) -> None:
     """A device of a worker is named with it; what means nothing is told."""
-    assert ids_of([name], DEVICES) == (ids, [] if ids else [name])
+    assert ids_of([name], DEVICES) == (frozenset(ids), [] if ids else [name])
 
 
 def workers_of(wants: Wants) -> set[str]:
     """The workers that hold layers with *wants*, of which each would hold some."""
-    found = _Planner(SMOL, wants)(DEVICES)
+    found = _Planner(SMOL, wants, Lessons(SMOL, wants))(DEVICES)
     assert isinstance(found, Plan)
     return set(found.workers)
 
@@ -87,7 +87,8 @@ def test_a_name_that_means_nothing_is_warned_of_once(
     caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Each plan asks again; whoever types a machine's name hears that it does not count."""
-    planner = _Planner(SMOL, Wants(exclude=frozenset({"attic"})))
+    wants = Wants(exclude=frozenset({"attic"}))
+    planner = _Planner(SMOL, wants, Lessons(SMOL, wants))
     planner(DEVICES)
     planner(DEVICES)
     heard = caplog.text + capsys.readouterr().out + capsys.readouterr().err
