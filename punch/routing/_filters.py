@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 
 import attrs
 
+from ..capability import Lane
 from ..peers import ANSWERING, RESTS, STARTING, Candidate, PeerRecord
 from ._request import RouteRequest
 
@@ -79,8 +80,16 @@ def _why_model(request: RouteRequest, candidate: Candidate, now: float) -> str:
         wanted += f" with digest {request.model_digest[:12]}"
     if request.offer is not None:
         wanted += f" as {request.offer}"
-    offered = ", ".join(offer.name for offer in candidate.peer.capability.models) or "none"
-    return f"does not offer {wanted}; it offers {offered}"
+    claim = candidate.peer.capability
+    offered = ", ".join(offer.name for offer in claim.models) or "none"
+    # What a backend that is down would offer is not told; why it is down may be all there is.
+    down = [f"its backend {lane.backend} {_how_it_is(lane)}" for lane in claim.lanes if lane.reason]
+    return "; ".join([f"does not offer {wanted}", f"it offers {offered}", *down])
+
+
+def _how_it_is(lane: Lane) -> str:
+    """The state of a lane, and why, in its peer's words."""
+    return f"is {lane.state}" + (f", and says: {lane.reason}" if lane.reason else "")
 
 
 def _keep_features(
@@ -256,7 +265,7 @@ def _keep_state(
 def _why_state(request: RouteRequest, candidate: Candidate, now: float) -> str:
     lane = candidate.lane
     if lane.closed_for is None:
-        return f"takes no requests: its backend is {lane.state}"
+        return f"takes no requests: its backend {_how_it_is(lane)}"
     hours, minutes = divmod(math.ceil(lane.closed_for / 60), 60)
     return (
         f"takes no requests from us at this hour, and does again in {hours} h {minutes} min: its "

@@ -93,6 +93,7 @@ class Lender:
         self.measured: Link | None = None
         self.device = LentDevice(name="CPU", memory=10, bandwidth=1.0, compute=1.0)
         self.asked = 0
+        self.closes_in = 0.0
         self.loan: Loan | None = None
 
     async def survey(self) -> Lendable:
@@ -111,6 +112,8 @@ class Lender:
         try:
             yield self.loan
         finally:
+            with trio.CancelScope(shield=True):
+                await trio.sleep(self.closes_in)
             self.loan = None
 
 
@@ -308,6 +311,54 @@ async def test_a_lost_worker_ends_the_head_and_is_planned_without(
         await trio.sleep(20.0)
         assert len(one.head.killed) == 1
         assert (await one.prepare()).workers == ("a", "b")
+
+
+async def test_a_loan_that_is_lost_holds_up_no_plan(autojump_clock: MockClock) -> None:
+    """Its worker may be mute, and requests wait."""
+    async with scene("a", "b") as one:
+        await one.prepare()
+        assert one.work()
+        one.lenders["b"].closes_in = 3.0
+        assert one.lenders["b"].loan is not None
+        one.lenders["b"].loan.lost.set()
+        await trio.sleep(0.1)
+        began = trio.current_time()
+        assert (await one.prepare()).workers == ("a",)
+        assert trio.current_time() - began <= 1.0
+        await trio.sleep(3.0)
+
+
+async def test_who_is_lost_while_a_plan_is_made_is_not_in_it(autojump_clock: MockClock) -> None:
+    """The head would end as soon as it began; and no other head is held to account for it."""
+    async with scene("a", "b", "c", most=1) as one:
+        assert (await one.prepare()).workers == ("a",)
+        assert one.work()
+        one.lenders["b"].is_mute = True
+        loan = one.lenders["a"].loan
+        assert loan is not None
+
+        async def lose() -> None:
+            await trio.sleep(1.0)
+            loan.lost.set()
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(lose)
+            assert (await one.prepare()).workers == ("c",)
+        assert one.work()
+        assert [event.worker for event in one.told(WorkerLost)] == ["a"]
+
+
+async def test_a_head_that_was_begun_without_a_worker_is_killed(autojump_clock: MockClock) -> None:
+    """There was no head yet when the worker was lost, so that nothing has ended it."""
+    async with scene("a", "b") as one:
+        await one.prepare()
+        assert one.lenders["b"].loan is not None
+        one.lenders["b"].loan.bytes_up = 100
+        one.lenders["b"].loan.lost.set()
+        await trio.sleep(0.1)
+        one.head.killed.clear()
+        assert not one.work()
+        assert one.head.killed == ["a worker was lost before it began"]
 
 
 async def test_a_worker_that_was_just_lost_is_asked_where_there_is_no_plan_without(

@@ -224,6 +224,31 @@ async def test_a_dead_real_lane_is_not_replaced_by_the_mock(autojump_clock: Mock
     assert response.status == "refused"
 
 
+async def test_who_asks_hears_why_a_backend_is_down(
+    swarm: Swarm, autojump_clock: MockClock
+) -> None:
+    """As its peer says it: that nobody lends may be all there is to mend."""
+
+    class Split(ScriptedBackend):
+        reason: str | None = None
+
+    why = "crash loop, 5 times in a row: llama-server could not be started: nobody lends"
+    split = Split(offers=(ModelOffer(name="m", split=True),), simulated=False)
+    await swarm.listener("head", split)
+    async with swarm.router() as router:
+        assert await text_of(router, "?", model="m") == "?"
+        split.offers, split.reason = (), why
+        await router.wait_for_peers(lambda peers: not peers[0].capability.models)
+        (lane,) = router.peers[0].capability.lanes
+        assert (lane.state, lane.reason) == ("failed", why)
+        for model in ("m", None):
+            with pytest.raises(NoPeerAvailable, match=f"is failed, and says: {why}"):
+                await router.ask(chat_request("?", model=model))
+        split.offers, split.reason = (ModelOffer(name="m", split=True),), None
+        await router.wait_for_peers(lambda peers: bool(peers[0].capability.models))
+        assert await text_of(router, "?", model="m") == "?"
+
+
 async def test_strictness_is_a_lanes_own(autojump_clock: MockClock) -> None:
     """A strict simulating lane refuses everybody; the one beside it answers."""
     with trio.fail_after(LIMIT):

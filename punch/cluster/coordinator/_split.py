@@ -44,6 +44,10 @@ WORD_SECONDS = 1.0
 # What a closing lease gets to be ended at its worker.
 CLOSE_SECONDS = 3.0
 
+# The same of one that is lost, since requests wait: a worker that is well has ended it by itself,
+# and one that is mute would take all the time that it is given.
+LOST_CLOSE_SECONDS = 0.5
+
 # What llama-server prints as the child of a router of its own; internal to it, and may be gone.
 _STATE = "cmd_child_to_router:state:"
 
@@ -135,8 +139,9 @@ class Split:
             await surveys.ask(tired)
             plan = await self._borrow(surveys)
         if isinstance(plan, Refused):
-            reasons = [f"{name}: {why}" for name, why in surveys.left_out.items()]
-            raise PeerRefused("; ".join([plan.reason, *reasons]))
+            raise PeerRefused("; ".join([plan.reason, *map(": ".join, surveys.left_out.items())]))
+        # Whoever was lost until now is in no plan, and so no reason to end this head.
+        self._lost = trio.Event()
         for name in [name for name in self._held if name not in plan.workers]:
             await self._release(name)
         plan = self._guessing.judged(plan)
@@ -167,11 +172,14 @@ class Split:
         idle = [held for held in self._held.values() if held.sent <= 0]
         for held in idle:
             self._lose(held, "the head makes tokens without it")
+        assert self._supervised is not None
+        if self._lost.is_set() and not idle:
+            # Whoever was lost when there was no head yet could not end it.
+            self._supervised.kill("a worker was lost before it began", loading_too=True)
         if idle or self._lost.is_set() or self.plan is None:
             return False
         self._learning.ready()
         self.is_loading, self.was_ready = False, True
-        assert self._supervised is not None
         self._telling.ready(
             self.plan,
             {name: held.sent for name, held in self._held.items()},
@@ -207,11 +215,13 @@ class Split:
             if held.is_lost:
                 self._note_loss(held, held.why)
                 await self._release(name)
-        self._lost = trio.Event()
 
     async def _borrow(self, surveys: Surveys) -> Plan | Refused:
         """Plan, and borrow of the workers of the plan; again without each that does not lend."""
         while True:
+            for name in [name for name, held in self._held.items() if held.is_lost]:
+                surveys.leave_out(name, self._held[name].why)
+                await self._release(name)
             plan = self._planner([*self._here, *surveys.devices()])
             if isinstance(plan, Refused):
                 return plan
@@ -223,7 +233,8 @@ class Split:
             is_known = all(surveys.lendable.get(each) == one for each, one in measured.items())
             surveys.lendable |= measured
             # With what a tunnel was measured to be, another plan may be the better one.
-            if is_known and all(name in self._held for name in missing):
+            is_held = all(name in self._held for name in missing)
+            if is_known and is_held and not any(held.is_lost for held in self._held.values()):
                 return plan
 
     async def _take(self, name: str, surveys: Surveys) -> None:
@@ -247,7 +258,7 @@ class Split:
     async def _release(self, name: str) -> None:
         held = self._held.pop(name)
         held.is_over.set()
-        with trio.move_on_after(CLOSE_SECONDS):
+        with trio.move_on_after(LOST_CLOSE_SECONDS if held.is_lost else CLOSE_SECONDS):
             await held.is_closed.wait()
         self._telling.ended(name, held.why or "the plan has no need of it")
 
@@ -290,15 +301,8 @@ class Split:
         """How much of what the workers are to hold was sent to them, 0 to 1."""
         if self.plan is None or not self.is_loading:
             return 0.0 if self.plan is None else 1.0
-        planned: dict[str, int] = {}
-        for share in self.plan.shares:
-            if share.is_remote:
-                planned[share.holder] = planned.get(share.holder, 0) + share.weights
-        sent = [min(held.sent, planned.get(name, 0)) for name, held in self._held.items()]
-        whole = sum(planned.values())
-        if not whole:
-            return min(1.0, max(0.0, self._progress or 0.0))
-        return sum(sent) / whole
+        share = share_sent(self.plan, {name: held.sent for name, held in self._held.items()})
+        return min(1.0, max(0.0, self._progress or 0.0)) if share is None else share
 
     async def close(self) -> None:
         """Give back all that was borrowed."""
@@ -306,3 +310,17 @@ class Split:
             held.is_over.set()
         for name in tuple(self._held):
             await self._release(name)
+
+
+def share_sent(plan: Plan, sent: Mapping[str, int]) -> float | None:
+    """How much of what the workers of *plan* are to hold is there, 0 to 1, by the bytes *sent*.
+
+    `None` if they are to hold nothing.
+    """
+    planned: dict[str, int] = {}
+    for share in plan.shares:
+        if share.is_remote:
+            planned[share.holder] = planned.get(share.holder, 0) + share.weights
+    whole = sum(planned.values())
+    received = sum(min(count, planned[name]) for name, count in sent.items() if name in planned)
+    return received / whole if whole else None
