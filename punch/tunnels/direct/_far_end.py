@@ -21,7 +21,7 @@ from .._silence import Silence
 from ._channel import Channel, Ending
 from ._loop import READ, WRITE, Loop
 from ._pair import Pair, Unmetered
-from ._sockets import LOOPBACK, connect_to, listen_at, send_at_once
+from ._sockets import LOOPBACK, accepted, connect_to, listen_at
 from ._strangers import Strangers
 
 MAX_CONNECTIONS: Final = 32
@@ -36,7 +36,6 @@ SILENCE_SECONDS: Final = 5.0
 """After that the near end is gone, which says something each half second, and what it had open is
 closed, so that the target is free again."""
 
-_ACCEPTS: Final = 8  # Strangers in a turn of the loop; the others wait in the kernel.
 _TAKEN_STEP: Final = 64 << 10  # Bytes of `FILL` after which it is told how many have come.
 
 
@@ -111,20 +110,9 @@ class FarEnd:
 
     def _accept(self, listener: socket.socket, mask: int) -> None:
         del mask
-        for _ in range(_ACCEPTS):
-            try:
-                sock, place = listener.accept()
-            except BlockingIOError:
-                return
-            except ConnectionError:
-                continue  # It was reset before it was accepted.
-            except OSError:
-                # Out of descriptors: it would be ready again at once, and for ever.
-                self._loop.rest(listener, TICK_SECONDS)
-                return
-            site = site_of(str(place[0]))
+        for sock, host in accepted(self._loop, listener):
+            site = site_of(host)
             self._strangers.make_room(site)
-            send_at_once(sock)
             channel = Channel(
                 self._loop,
                 sock,

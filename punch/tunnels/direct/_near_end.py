@@ -23,7 +23,7 @@ from ._far_end import MAX_CONNECTIONS, TICK_SECONDS
 from ._loop import READ, Loop
 from ._measuring import Measuring
 from ._pair import Pair
-from ._sockets import LOOPBACK, connect_to, listen_at, send_at_once
+from ._sockets import LOOPBACK, accepted, connect_to, listen_at
 
 READY_CONNECTIONS: Final = 6
 """Kept ready. A dozen come at load, each after the last one ended, and each that is used is made up
@@ -199,18 +199,9 @@ class NearEnd:
 
     def _accept(self, mask: int) -> None:
         del mask
-        try:
-            sock, _ = self._listener.accept()
-        except (BlockingIOError, ConnectionError):
-            return
-        except OSError:
-            # Out of descriptors: it would be ready again at once, and for ever.
-            self._loop.rest(self._listener, TICK_SECONDS)
-            return
-        self._counting.total += 1
-        sock.setblocking(False)
-        send_at_once(sock)
-        self._waiting.append((sock, self._loop.now + WAIT_SECONDS))
+        for sock, _ in accepted(self._loop, self._listener):
+            self._counting.total += 1
+            self._waiting.append((sock, self._loop.now + WAIT_SECONDS))
         self._settle()
 
     def _use(self, channel: Channel, sock: socket.socket) -> None:

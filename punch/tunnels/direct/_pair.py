@@ -106,13 +106,15 @@ class Pair:
         except BlockingIOError:
             if not size:
                 return
-        except OSError as error:
+        except OSError as error:  # Told once: a read after it finds an end.
             self.break_off(f"the program's connection ended: {error}")
             return
         if size:
             # Counted once it is on its way, here and below: that is what somebody waits for.
             self._channel.send_framed(frame_within(self._loop.room, size))
             self._meter.up(data[:size], self._loop.now)
+            if not self._channel.queued:
+                return  # As before: most often.
         else:
             self._has_sent = True
             self._channel.send(END)
@@ -129,6 +131,8 @@ class Pair:
                 self.break_off(f"the program's connection ended: {error}")
                 return
             self._meter.down(payload, self._loop.now)
+            if not self._queue.size:
+                return  # As before: most often.
             if self._queue.size >= ROOM_BYTES:
                 channel.pause()
         elif kind == END:

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from typing import Final
+
+from ._loop import Loop
 
 LOOPBACK: Final = "127.0.0.1"
 
 _BACKLOG: Final = 64
+
+_ACCEPTS: Final = 8
+_REST_SECONDS: Final = 0.25
 
 # A machine that vanished is noticed by its kernel's silence: one second idle, then a probe each
 # second, and the second one that is not answered is the end. Bytes that are not acknowledged for
@@ -65,6 +70,27 @@ def listen_at(host: str, ports: Iterable[int]) -> socket.socket:
         else:
             return sock
     raise trouble or OSError("no port was given")
+
+
+def accepted(loop: Loop, listener: socket.socket) -> Iterator[tuple[socket.socket, str]]:
+    """Each that waits at *listener*, with the host that it came from; a few in a turn of the loop.
+
+    The others wait in the kernel. Where there is no descriptor for the next one, *listener* rests.
+    """
+    for _ in range(_ACCEPTS):
+        try:
+            sock, place = listener.accept()
+        except BlockingIOError:
+            return
+        except ConnectionError:
+            continue  # It was reset before it was accepted.
+        except OSError:
+            # Out of descriptors: it would be ready again at once, and for ever.
+            loop.rest(listener, _REST_SECONDS)
+            return
+        sock.setblocking(False)
+        send_at_once(sock)
+        yield sock, str(place[0])
 
 
 def connect_to(host: str, port: int) -> socket.socket:
