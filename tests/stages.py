@@ -20,7 +20,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import attrs
@@ -34,7 +34,7 @@ RESULTS = TESTS / "LONG.md"
 SIDE_BY_SIDE = 2
 
 # About how many seconds the longest files of real tests take beside each other, as
-# `pytest --durations=0` says; the others have so many bytes for each second.
+# `pytest --durations=0` says, and of the slow ones; the others have so many bytes for each second.
 SECONDS = {
     "test_survival.py": 410,
     "test_dashboard.py": 285,
@@ -51,6 +51,13 @@ SECONDS = {
     "test_examples_real.py": 55,
     "test_gateway_schema.py": 45,
     "test_open_ports.py": 45,
+}
+SLOW_SECONDS = {
+    "test_faults_are_noticed.py": 200,
+    "test_histories.py": 30,
+    "test_evidence.py": 30,
+    "test_policy_quality.py": 25,
+    "test_lost_tests.py": 15,
 }
 BYTES_A_SECOND = 900
 
@@ -207,13 +214,14 @@ REAL = ("-m", "not long")
 LAB = ("tests/lab", "-m", "not long")
 
 
-def weight(path: Path) -> float:
-    """About how many seconds the tests of a file take, beside those of another one."""
-    return SECONDS.get(path.name, path.stat().st_size / BYTES_A_SECOND)
+def shares_of(
+    files: Iterable[Path], seconds: Mapping[str, float], count: int = SIDE_BY_SIDE
+) -> list[list[str]]:
+    """The *files* of tests, in shares that take about as long; some are known to take *seconds*."""
 
+    def weight(path: Path) -> float:
+        return seconds.get(path.name, path.stat().st_size / BYTES_A_SECOND)
 
-def shares_of(files: Iterable[Path], count: int = SIDE_BY_SIDE) -> list[list[str]]:
-    """The *files* of tests, in shares that take about as long."""
     found: list[tuple[float, list[str]]] = [(0.0, []) for _ in range(count)]
     for path in sorted(files, key=lambda path: (-weight(path), path)):
         taken, share = found.pop(0)
@@ -254,19 +262,19 @@ def prepare() -> Ended:
 
 def unit() -> Ended:
     """The unit tests that take no long time."""
-    return pytest_side_by_side("unit", shares_of(unit_files()), *UNIT)
+    return pytest_side_by_side("unit", shares_of(unit_files(), {}), *UNIT)
 
 
 def slow() -> Ended:
     """Those that compute for seconds: the quality of the policies, made-up lives."""
     return pytest_side_by_side(
-        "slow", shares_of(slow_files()), *SLOW, PUNCH_TEST_HISTORIES=CI_HISTORIES
+        "slow", shares_of(slow_files(), SLOW_SECONDS), *SLOW, PUNCH_TEST_HISTORIES=CI_HISTORIES
     )
 
 
 def real() -> Ended:
     """Real sockets, processes and models."""
-    return pytest_side_by_side("real", shares_of(real_files()), *REAL, "--durations=10")
+    return pytest_side_by_side("real", shares_of(real_files(), SECONDS), *REAL, "--durations=10")
 
 
 def lab() -> Ended:

@@ -61,21 +61,17 @@ def test_the_shares_are_all_tests_each_once() -> None:
     shared = [
         name
         for files in (stages.unit_files(), stages.real_files())
-        for share in stages.shares_of(files)
+        for share in stages.shares_of(files, stages.SECONDS)
         for name in share
     ]
     assert sorted([*shared, *lab]) == sorted(there)
-    assert set(stages.SECONDS) <= {Path(name).name for name in there}
+    assert {*stages.SECONDS, *stages.SLOW_SECONDS} <= {Path(name).name for name in there}
 
 
 def test_the_shares_take_about_as_long() -> None:
-    """Not as many bytes: a file of a few lines may play for minutes."""
-    for files in (stages.unit_files(), stages.slow_files(), stages.real_files()):
-        weights = {path.relative_to(stages.ROOT).as_posix(): stages.weight(path) for path in files}
-        takes = [sum(weights[name] for name in share) for share in stages.shares_of(files)]
-        assert max(takes) - min(takes) <= max(weights.values())
-    first, second = (
-        {Path(name).name for name in share} for share in stages.shares_of(stages.real_files())
-    )
-    assert ("test_survival.py" in first) != ("test_dashboard.py" in first)
-    assert ("test_survival.py" in second) != ("test_dashboard.py" in second)
+    """They have not as many bytes: a file of a few lines may play for minutes."""
+    files = [stages.TESTS / "test_stages.py", *stages.slow_files()]
+    for name in {path.name for path in files}:
+        (alone, others) = sorted(stages.shares_of(files, {name: 10_000.0}), key=len)
+        assert [Path(each).name for each in alone] == [name]
+        assert len(others) == len(files) - 1
