@@ -1,6 +1,6 @@
 """The planner's choice beside all the others, measured: alone, one worker or two, and how.
 
-    benchmarks/split_choices.py              eight cells, some ten arms each: 10 minutes
+    benchmarks/split_choices.py              eight cells, some ten arms each: 13 minutes
     benchmarks/split_choices.py --quick      two cells
     benchmarks/split_choices.py --write      ... and rewrites its section of RESULTS.md
 
@@ -21,7 +21,7 @@ from pathlib import Path
 
 import attrs
 from _results import Section, UnavailableError, machine
-from _split_cells import QUESTION, RATES, long_prompt
+from _split_cells import NUMBERED, QUESTION, RATES, long_prompt
 from _split_lab import CONTEXT, Head, load_average, measure_rtt, open_split
 from inference import ROOT, find_model
 from splits import write
@@ -37,6 +37,7 @@ LONG_SENTENCES = 30
 LONG_TOKENS = 550
 """Of those, about."""
 LONG_ANSWER = 8
+SHORT_TOKENS = 70
 SHORT_ANSWER = 48
 ROUNDS = 2
 NO_ROOM = 56 * 10**6
@@ -87,6 +88,8 @@ class Arm:
     output_on_head: bool = False
     draft: int = 0
     """Tokens that are guessed; 0: not at all."""
+    match: int = 3
+    """Tokens that must have been there before."""
     micro_batch: int = 64
 
     def __str__(self) -> str:
@@ -98,7 +101,7 @@ class Arm:
         if self.output_on_head:
             parts.append("output here")
         if self.draft:
-            parts.append(f"guesses {self.draft}")
+            parts.append(f"guesses {self.draft} after {self.match}")
         return ", ".join(parts)
 
     @property
@@ -111,7 +114,8 @@ class Arm:
         if self.output_on_head:
             found += ["-ot", "token_embd=CPU"]
         if self.draft:
-            found += ["--spec-type", "ngram-simple", "--spec-ngram-simple-size-n", "3"]
+            found += ["--spec-type", "ngram-simple"]
+            found += ["--spec-ngram-simple-size-n", str(self.match)]
             found += ["--spec-ngram-simple-size-m", str(self.draft)]
         return found
 
@@ -123,12 +127,12 @@ class Arm:
 
 
 def ask(head: Head, cell: Cell, number: int) -> float:
-    """Seconds for the usual request."""
+    """Seconds for the usual request; where that is short, for two: guesses suit but one of them."""
     if cell.is_long:
-        found = head.ask(long_prompt(number, LONG_SENTENCES), LONG_ANSWER)
+        asked = [head.ask(long_prompt(number, LONG_SENTENCES), LONG_ANSWER)]
     else:
-        found = head.ask(QUESTION, SHORT_ANSWER)
-    return found.prompt_seconds + found.seconds
+        asked = [head.ask(text, SHORT_ANSWER) for text in (QUESTION, NUMBERED)]
+    return sum(each.prompt_seconds + each.seconds for each in asked)
 
 
 def all_arms(cell: Cell) -> list[Arm]:
@@ -152,6 +156,7 @@ def arm_of(found: Plan) -> Arm:
         here=sum(here) if found.is_split else 0,
         output_on_head=found.output_on_head,
         draft=0 if found.speculation is None else found.speculation.draft,
+        match=3 if found.speculation is None else found.speculation.match,
         micro_batch=found.micro_batch if len(found.shares) > 1 else 64,
     )
 
@@ -174,7 +179,9 @@ class Planner:
 
     def choose(self, cell: Cell) -> Arm:
         """What the planner takes."""
-        prompt, answer = (LONG_TOKENS, LONG_ANSWER) if cell.is_long else (20, SHORT_ANSWER)
+        prompt, answer = (
+            (LONG_TOKENS, LONG_ANSWER) if cell.is_long else (SHORT_TOKENS, SHORT_ANSWER)
+        )
         link = Link(rtt=self._rtts[cell.delay], rate=cell.rate)
         here = self.here if cell.has_room else attrs.evolve(self.here, memory=NO_ROOM)
         workers = [
@@ -262,7 +269,8 @@ def run(folder: Path, cells: Sequence[Cell]) -> tuple[str, list[str]]:
     head = (
         f"Made by `benchmarks/split_choices.py` on: {machine()}. {before:.1f} processes wanted a "
         f"core before it, {load_average():.1f} at its end. Seconds for a long prompt and "
-        f"{LONG_ANSWER} tokens, or for a question and {SHORT_ANSWER}."
+        f"{LONG_ANSWER} tokens, or for {SHORT_ANSWER} after a question and {SHORT_ANSWER} after "
+        "lines that differ in their numbers."
     )
     return "\n".join([head, "", *lines]), missed
 
