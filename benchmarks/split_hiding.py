@@ -67,7 +67,8 @@ ANSWER = 48
 SLOTS = 4
 """As a coordinator has them if nobody says otherwise."""
 AT_ONCE = 8
-ONE = Mix(prompt_tokens=60, answer_tokens=ANSWER)
+ONE = Mix()
+"""The usual request of a coordinator that is told nothing else."""
 PROMPT_ROUNDS = 4
 LONG_SENTENCES = 70
 LONG_TOKENS = 1300

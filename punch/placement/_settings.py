@@ -25,14 +25,14 @@ PLAIN_RIGHT: Final = 0.9
 # wrong already. Of sixteen guesses there one or two were right, which made answers 13 % slower;
 # with four they are faster, too. A draft is as short as this asks for: nothing is lost in text with
 # so few right guesses.
-DOUBTED_RIGHT: Final = 0.45
+DOUBTED_RIGHT: Final = 0.5
 
 # What is gained must be worth that text which never repeats itself gains nothing.
 MIN_GAIN: Final = 1.1
 
 # The same with more slots busy than usual: answers share the round trips then, and each pays for
-# the guesses of all others. Where plain text gains so much, lines with other numbers lose nothing.
-MIN_BUSY_GAIN: Final = 1.2
+# the guesses of all others. Where plain text gains so much, lines with other numbers lose little.
+MIN_BUSY_GAIN: Final = 1.16
 
 # Some answers, so that one odd text does not decide; and as many as weigh in at all.
 ENOUGH_STEPS: Final = 256
@@ -161,11 +161,13 @@ def settings_of(wants: Wants) -> Iterator[Setting]:
         counts = [wants.slots]
     else:
         counts = sorted({2**i for i in range(concurrent.bit_length())} | {concurrent})[::-1]
-    guesses: tuple[Speculation | None, ...] = (None,)
-    if wants.may_speculate and wants.mix.answer_tokens:
-        guesses = (None, *SPECULATIONS)
     for slots in counts:
         at_once = min(slots, concurrent)
+        guesses: tuple[Speculation | None, ...] = (None,)
+        # Slots gain whatever the text is: guessing takes none of them away.
+        is_chosen = wants.slots is None and slots < concurrent
+        if wants.may_speculate and wants.mix.answer_tokens and not is_chosen:
+            guesses = (None, *SPECULATIONS)
         for guess in guesses:
             gained = 1.0 if guess is None else guess.tokens_per_step
             drafted = 1.0 if guess is None else 1.0 + guess.hits * guess.draft

@@ -424,7 +424,7 @@ def test_guessing_must_not_lose_with_all_slots_busy(slots: int, guesses: bool) -
     The usual request comes alone, and then eight of them.
     """
     link = Link(rtt=0.04, rate=1e9)
-    far = [worker(each, GB, link=link, bandwidth=8e9, compute=3e10) for each in "ab"]
+    far = [worker(each, GB, link=link, bandwidth=8e9, compute=2.4e10) for each in "ab"]
     wants = Wants(context_tokens=2048, min_workers=2, slots=slots, mix=Mix(prompt_tokens=60))
     assert (planned(SMOL, far, wants).speculation is not None) is guesses
     eight = attrs.evolve(wants, mix=Mix(prompt_tokens=60, concurrent=8))
