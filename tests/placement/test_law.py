@@ -135,6 +135,26 @@ def test_several_at_once_share_the_round_trips(at_once: int) -> None:
     assert 24 * at_once / seconds == pytest.approx(AT_ONCE[at_once], rel=0.25)
 
 
+def test_an_output_placed_by_hand_slows_long_prompts_down() -> None:
+    """By a fifteenth at most, and a prompt of one micro-batch not at all."""
+    devices = workers(2, 0.0, token=18.0)
+    head = Device(id="CPU", holder=HEAD, memory=10**9, bandwidth=8e9, compute=2e10)
+    for tokens, least, most in ((1300, 1.04, 1.08), (64, 0.99, 1.01)):
+        wants = Wants(context_tokens=2048, mix=Mix(prompt_tokens=tokens, answer_tokens=1))
+        there, here = (
+            predict(
+                SMOL,
+                even(devices),
+                devices=[head, *devices],
+                wants=wants,
+                micro_batch=64,
+                output_on_head=output_on_head,
+            )
+            for output_on_head in (False, True)
+        )
+        assert least <= here.first_token / there.first_token <= most
+
+
 def test_guessing_gains_what_was_measured() -> None:
     """1.65 to 1.78 times over two workers at 20 ms one way, and a loss without any delay."""
     far = law(workers(2, 20.0, token=18.8), speculation=Speculation())
