@@ -57,6 +57,8 @@ CHOSEN = Section("what is chosen to hide latency, measured")
 PIPED = Section("long prompts as planned, measured")
 
 MIN_BESIDE_PLAIN = 0.97
+MIN_BUSY = 0.9
+"""With all slots busy by texts of which most repeat nothing; see docs/split.md."""
 MIN_REPETITIVE = 1.6
 MIN_AT_ONCE = 2.5
 MIN_PROMPT = 1.4
@@ -221,7 +223,7 @@ def answers(folder: Path, chooser: Chooser, *, rounds: int) -> tuple[str, list[s
     lines.append(
         f"| four unlike texts at once | {four[1]:.1f} | {four[0]:.1f} | {four[2]:.2f} | | |"
     )
-    if four[2] < MIN_BESIDE_PLAIN:
+    if four[2] < MIN_BUSY:
         missed.append(f"four at once: {four[2]:.2f} times what it is without guessing")
     if gain < MIN_REPETITIVE:
         missed.append(f"a text that repeats itself: {gain:.2f} times the bare law")
