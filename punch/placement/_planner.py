@@ -77,11 +77,17 @@ class _Planning:
             return refused
         if self._wants.tensor_split is not None:
             return self._as_wished(self._wants.tensor_split)
-        sets = sets_of(self._law, self._usable, min_workers=self._wants.min_workers)
-        outcome = self._search.run(sets)
+        outcome = self._searched(self._wants.min_workers)
+        if self._wants.is_forced and not self._wants.min_workers:
+            # The head alone is no split: it is what is left where no split fits.
+            split = self._searched(1)
+            outcome = split if split.found else outcome
         if not outcome.found:
             return self._does_not_fit(outcome)
         return self._judged(outcome)
+
+    def _searched(self, min_workers: int) -> Outcome:
+        return self._search.run(sets_of(self._law, self._usable, min_workers=min_workers))
 
     # -- the best of all ----------------------------------------------------------------------
 

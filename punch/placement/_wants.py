@@ -110,7 +110,8 @@ class Wants:
     """How values are kept."""
 
     is_forced: bool = False
-    """Split even where a peer alone is faster."""
+    """Split even where a peer alone is faster, be it the head itself; a head without workers that
+    can hold layers runs the model alone."""
 
     min_workers: int = attrs.field(default=0, validator=ge(0))
     """At least so many workers hold layers."""

@@ -515,6 +515,20 @@ def test_a_split_that_a_peer_alone_would_beat_is_refused_with_both_numbers() -> 
     assert {one.removed_by for one in forced.considered if one.is_solo} == {"forced"}
 
 
+def test_a_forced_plan_is_a_split_though_the_head_alone_is_faster() -> None:
+    """The head is a peer that has the model whole, too."""
+    far = worker("far", link=Link(rtt=0.1, rate=1e6))
+    assert not planned(SMOL, [cpu(), far]).is_split
+    assert planned(SMOL, [cpu(), far], Wants(is_forced=True)).is_split
+
+
+def test_what_cannot_be_split_runs_on_the_head_alone_though_it_was_forced() -> None:
+    """Workers that hold no layer, or none at all, are no reason to have no model."""
+    for devices in ([cpu()], [cpu(), worker("tiny", 1000)]):
+        found = planned(SMOL, devices, Wants(is_forced=True))
+        assert held(found) == {HEAD_CPU: 30}
+
+
 def test_a_slow_peer_alone_does_not_stop_a_split() -> None:
     """It is told among what was considered, with what it would take."""
     solo = Solo(peer="small", decode_rate=1.0, prefill_rate=20.0)
