@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import attrs
@@ -234,8 +234,3 @@ class Refused:
             "considered": [one.as_dict() for one in kept],
             "left_out": self.left_out + len(self.considered) - len(kept),
         }
-
-
-def by_order(considered: Sequence[Considered]) -> tuple[Considered, ...]:
-    """The fastest first, and what cannot be had last."""
-    return tuple(sorted(considered, key=lambda one: (one.seconds is None, one.seconds or 0.0)))

@@ -9,6 +9,7 @@ import trio
 
 from ...capability import PeerId
 from ...cluster import Borrower, WorkerFacts, open_borrower
+from ...cluster.coordinator import UNMEASURED_RATE
 from ...discovery import Directory, join_namespace, new_incarnation
 from ...exceptions import NetworkError, PunchError
 from ...libp2p import open_node
@@ -26,9 +27,6 @@ JOIN_SECONDS = 5.0
 FIRST_SECONDS = 5.0
 OTHERS_SECONDS = 0.5
 SURVEY_SECONDS = 5.0
-
-# Of a link that nobody measured: a gigabit without its headers.
-_GIGABIT = 117e6
 
 
 @attrs.frozen(kw_only=True)
@@ -145,7 +143,7 @@ def told_by(facts: WorkerFacts, name: str) -> list[Told]:
             memory=int(device.free * share),
             bandwidth=device.bandwidth or None,
             compute=device.compute or None,
-            link=Link(rtt=facts.rtt, rate=_GIGABIT),
+            link=Link(rtt=facts.rtt, rate=UNMEASURED_RATE),
         )
         for device in facts.devices
     ]

@@ -14,6 +14,7 @@ from typing import Final, TypeVar
 import attrs
 import trio
 
+from ...cluster.coordinator import UNMEASURED_RATE
 from ...exceptions import BackendError, ConfigurationError
 from ...gguf import Layout
 from ...llama_cpp import (
@@ -59,8 +60,7 @@ from ._fitting import Fit, Here, Told, fit
 
 T = TypeVar("T")
 
-# Of a link that nobody measured: a gigabit without its headers, and the way across a home.
-_GIGABIT: Final = 117e6
+# Of a link that nobody measured: the way across a home.
 _HOME_RTT: Final = 1e-3
 
 _CONSIDERED: Final = 4  # Ways to split that are told of beside the one that is taken.
@@ -75,7 +75,7 @@ class _Worker:
     memory: int
     bandwidth: float | None = None
     rtt: float = _HOME_RTT
-    rate: float = _GIGABIT
+    rate: float = UNMEASURED_RATE
 
 
 def _worker(text: str) -> _Worker:
@@ -87,7 +87,7 @@ def _worker(text: str) -> _Worker:
         memory=_part(SIZE, "MEMORY", memory),
         bandwidth=_part(RATE, "BANDWIDTH", bandwidth) if bandwidth else None,
         rtt=_part(DURATION, "RTT", rtt) if rtt else _HOME_RTT,
-        rate=_part(RATE, "RATE", rate) if rate else _GIGABIT,
+        rate=_part(RATE, "RATE", rate) if rate else UNMEASURED_RATE,
     )
 
 

@@ -15,7 +15,14 @@ import trio
 from ..._logs import get_logger
 from ...capability import ModelOffer, PeerId
 from ...cluster import Borrower
-from ...cluster.coordinator import Lender, PlainLender, PlainSpeeds, Planner, WorkerLender
+from ...cluster.coordinator import (
+    UNMEASURED,
+    Lender,
+    PlainLender,
+    PlainSpeeds,
+    Planner,
+    WorkerLender,
+)
 from ...discovery import Directory
 from ...exceptions import BackendError, ConfigurationError
 from ...gguf import Layout
@@ -199,16 +206,14 @@ class Measured:
 # Nobody is measured longer than this; on a machine that is so busy, a guess is as good.
 MEASURE_SECONDS = 20.0
 
-_UNMEASURED = Speeds(bandwidth=10e9, compute=50e9)
-
 
 async def _measure(
     program: Program, kind: str | None, *, threads: int | None, has_plain: bool
 ) -> Measured:
     """Measure this machine, or take it for a usual one where that takes too long."""
     cache = cache_folder()
-    own = {HEAD_CPU: _UNMEASURED}
-    usual = lent = _UNMEASURED
+    own = {HEAD_CPU: UNMEASURED}
+    usual = lent = UNMEASURED
     with trio.move_on_after(MEASURE_SECONDS) as patience:
         try:
             cpu = await measure_device(program.path, kind=kind, threads=threads, cache_folder=cache)

@@ -11,7 +11,7 @@ from ._open import ask_build, open_split, plan_once
 from ._plain import PlainLender, PlainSpeeds, read_address
 from ._split import Planner, Split
 from ._versions import HeadBuild
-from ._workers import WorkerLender
+from ._workers import UNMEASURED, UNMEASURED_RATE, WorkerLender
 
 __all__ = [
     "open_split",
@@ -32,6 +32,8 @@ __all__ = [
     "Loan",
     "LoanLook",
     "WorkerLender",
+    "UNMEASURED",
+    "UNMEASURED_RATE",
     "PlainLender",
     "PlainSpeeds",
     "read_address",
