@@ -74,6 +74,12 @@ def frame_within(room: memoryview, size: int) -> memoryview:
     return room[: HEAD_BYTES + size]
 
 
+def words(payload: bytes | memoryview) -> str:
+    """The text of a frame: one line, with nothing in it that a terminal would obey."""
+    text = bytes(payload).decode("utf-8", "replace")
+    return "".join(each if each.isprintable() else "\ufffd" for each in text)
+
+
 class TunnelFrames:
     """Takes the frames of one direction apart."""
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import attrs
 import pytest
 import trio
+import trio.testing
 from made_up_members import NOW, MadeUpNamespace
 from trio.testing import MockClock
 
@@ -153,6 +156,31 @@ async def test_a_peer_has_so_many_streams_and_a_host_so_many_openings(
         assert outcome.refused == ""
 
 
+async def test_a_peer_has_a_few_of_the_ports_for_tls_and_leaves_some_to_others(
+    nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    """There are sixteen, and leases need them too."""
+    network = MemoryNetwork(nursery)
+    here, there, other = (network.node(name) for name in ("near", "far", "other"))
+    closed = []
+
+    async def direct(opening: TunnelOpening, port: int) -> tuple[TunnelOutcome, Callable[[], None]]:
+        return TunnelOutcome(certificate="one"), lambda: closed.append(port)
+
+    asks = TunnelOpening(wants="direct", port="web")
+    async with door_of(there).name("web", 80, judge=lambda who, what: None, direct=direct):
+        kept = [
+            await open_tunnel_stream(here, there.peer_id, there.addresses, asks) for _ in range(6)
+        ]
+        assert [outcome.refused for _, outcome in kept] == [""] * 4 + ["stream_only"] * 2
+        assert (await asked(other, there, asks)).refused == ""
+        for stream, _ in kept:
+            await stream.aclose()
+        await trio.testing.wait_all_tasks_blocked()
+        assert closed == [80] * 5
+        assert (await asked(here, there, asks)).refused == ""
+
+
 def test_only_the_places_where_a_peer_is_are_gone_to() -> None:
     """It could name any machine of our network, and its ports."""
     addresses = ("/ip4/10.0.0.2/tcp/21820/p2p/" + "1" * 46, "/ip6/fd00::2/tcp/21820", "bad")
@@ -178,6 +206,8 @@ def test_only_the_places_where_a_peer_is_are_gone_to() -> None:
         b'{"port": 1}',
         b'{"port": "' + b"x" * 5000 + b'"}',
         b'{"chain": "***"}',
+        b'{"port": "\\ud800"}',
+        b'{"port": "web\\u001b[2J"}',
         b"[" * 100_000,
     ],
 )

@@ -35,6 +35,9 @@ _READ_BYTES: Final = MAX_PAYLOAD + HEAD_BYTES + 256
 ROOM_BYTES: Final = MAX_QUEUED_BYTES - 2 * _READ_BYTES
 """With less in a queue, another read still fits, and what TLS holds of the one before."""
 
+# What a piece that waits takes beside its bytes. The other side decides how small pieces are.
+_PIECE_BYTES: Final = 256
+
 
 class Queue:
     """What waits to be sent on one socket, oldest first.
@@ -49,6 +52,11 @@ class Queue:
         self._pieces: deque[bytes | memoryview] = deque()
         self.size = 0
         """Bytes that wait."""
+
+    @property
+    def is_full(self) -> bool:
+        """Whether nothing more is to be read for it."""
+        return self.size + _PIECE_BYTES * len(self._pieces) >= ROOM_BYTES
 
     def put(self, data: bytes | memoryview) -> None:
         """Send *data* after all else, at once if it can be; what cannot is copied.

@@ -36,6 +36,7 @@ SILENCE_SECONDS: Final = 5.0
 """After that the near end is gone, which says something each half second, and what it had open is
 closed, so that the target is free again."""
 
+_ANSWERS_BYTES: Final = 64 << 10  # With more of them unread, nothing is read of who asks.
 _TAKEN_STEP: Final = 64 << 10  # Bytes of `FILL` after which it is told how many have come.
 
 
@@ -147,16 +148,23 @@ class FarEnd:
             self._watches.add(channel)
             channel.watch_closely()
         elif kind == PING:
-            channel.send(PONG, payload)
+            self._answer(channel, PONG, payload)
         elif kind == FILL:
             self._idle.discard(channel)
             before = self._fills.get(channel, 0)
             taken = self._fills[channel] = before + len(payload)
             if taken // _TAKEN_STEP > before // _TAKEN_STEP:
-                channel.send(TAKEN, taken.to_bytes(8, "big"))
+                self._answer(channel, TAKEN, taken.to_bytes(8, "big"))
+
+    def _answer(self, channel: Channel, kind: int, payload: bytes | memoryview) -> None:
+        channel.send(kind, payload)
+        if channel.queued >= _ANSWERS_BYTES:
+            channel.pause()
 
     def on_drained(self, channel: Channel) -> None:
-        """Nothing of it waits for room."""
+        """Read again of who reads what it is answered."""
+        if channel.queued < _ANSWERS_BYTES and channel not in self._connecting:
+            channel.resume()
 
     def on_ended(self, channel: Channel, ending: Ending) -> None:
         """Forget a connection that ended by itself."""

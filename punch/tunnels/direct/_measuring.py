@@ -20,7 +20,7 @@ _SETTLED: Final = 0.4
 _PIECE: Final = bytes(32 << 10)
 
 # On a link so slow that nothing was told until then, the measuring fails.
-_PATIENCE_SECONDS: Final = 8.0
+PATIENCE_SECONDS: Final = 8.0
 
 
 class Measuring:
@@ -49,7 +49,7 @@ class Measuring:
         self._filled = 0
         self._points: list[tuple[float, int]] = []
         self.is_over = False
-        self._timers = [loop.call_at(loop.now + _PATIENCE_SECONDS, self._out_of_patience)]
+        self._timers = [loop.call_at(loop.now + PATIENCE_SECONDS, self._out_of_patience)]
         channel.owner = self
         self._ping()
 
@@ -69,9 +69,20 @@ class Measuring:
                 self._timers.append(self._loop.call_at(now + _FILL_SECONDS, self._conclude))
                 self._fill()
         elif kind == TAKEN and len(payload) == 8:
-            self._points.append((now, int.from_bytes(payload, "big")))
-            if now - self._fill_began >= _FILL_SECONDS:
-                self._conclude()
+            self._note(now, int.from_bytes(payload, "big"))
+
+    def _note(self, now: float, taken: int) -> None:
+        """Note what the other side says that it has taken, if that can be."""
+        before = self._points[-1][1] if self._points else 0
+        if not before < taken <= self._filled:
+            self._finish(
+                f"the other side says that it took {taken} bytes, and {before} before that; "
+                f"{self._filled} were sent"
+            )
+            return
+        self._points.append((now, taken))
+        if now - self._fill_began >= _FILL_SECONDS:
+            self._conclude()
 
     def _fill(self) -> None:
         while (
@@ -107,7 +118,7 @@ class Measuring:
         self._finish((rtt, (end[1] - begin[1]) / seconds))
 
     def _out_of_patience(self) -> None:
-        self._finish(f"nothing was measured within {_PATIENCE_SECONDS:g} s")
+        self._finish(f"nothing was measured within {PATIENCE_SECONDS:g} s")
 
     def on_secure(self, channel: Channel) -> None:
         """Never called: its channel is secure."""

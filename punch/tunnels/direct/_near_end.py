@@ -16,12 +16,12 @@ from contextlib import suppress
 from typing import Any, Final
 
 from .._counting import Counting, Meter
-from .._framing import BYE, FAILED, OPEN, PING, PONG, READY, WATCH
+from .._framing import BYE, FAILED, OPEN, PING, PONG, READY, WATCH, words
 from .._silence import Silence
 from ._channel import Channel, Ending
 from ._far_end import MAX_CONNECTIONS, TICK_SECONDS
 from ._loop import READ, Loop
-from ._measuring import Measuring
+from ._measuring import PATIENCE_SECONDS, Measuring
 from ._pair import Pair
 from ._sockets import LOOPBACK, accepted, connect_to, listen_at
 
@@ -89,7 +89,7 @@ class NearEnd:
         self._waiting: deque[tuple[socket.socket, float]] = deque()
         self._pairs: dict[Pair, Meter] = {}
         self._measuring: list[Measuring] = []
-        self._asked: deque[Callable[[tuple[float, float] | str], None]] = deque()
+        self._asked: deque[tuple[Callable[[tuple[float, float] | str], None], float]] = deque()
         self._pause_until = 0.0
         self._silence = Silence(loop.now, step=TICK_SECONDS)
         self._counting = Counting(self._silence, frames=frames)
@@ -134,9 +134,8 @@ class NearEnd:
         if kind == READY and channel in self._opening:
             self._is_ready(channel)
         elif kind in (BYE, FAILED):
-            reason = bytes(payload).decode("utf-8", "replace")
             channel.close()
-            self.on_ended(channel, Ending("ended", reason))
+            self.on_ended(channel, Ending("ended", words(payload)))
         elif kind == PONG:
             pass  # That it came is what counts.
 
@@ -186,7 +185,7 @@ class NearEnd:
             if self._waiting:
                 self._use(channel, self._waiting.popleft()[0])
             else:
-                self._measuring.append(Measuring(self._loop, channel, self._asked.popleft()))
+                self._measuring.append(Measuring(self._loop, channel, self._asked.popleft()[0]))
         if self._place is None or self._loop.now < self._pause_until:
             return
         wanted = READY_CONNECTIONS + len(self._waiting) + len(self._asked)
@@ -227,7 +226,7 @@ class NearEnd:
             self._measuring = [each for each in self._measuring if not each.is_over]
             done(found)
 
-        self._asked.append(over)
+        self._asked.append((over, self._loop.now + PATIENCE_SECONDS))
         self._settle()
 
     # ---- now and then ----
@@ -240,6 +239,8 @@ class NearEnd:
         silent = self._silence.look(now)
         while self._waiting and self._waiting[0][1] <= now:
             self._waiting.popleft()[0].close()
+        while self._asked and self._asked[0][1] <= now:
+            self._asked.popleft()[0](f"no connection was to be had for {PATIENCE_SECONDS:g} s")
         if self._watch is None:
             if not self._opening:
                 self._lose(self._trouble)
@@ -281,7 +282,7 @@ class NearEnd:
         for measuring in list(self._measuring):
             measuring.close()
         while self._asked:
-            self._asked.popleft()("the tunnel was closed")
+            self._asked.popleft()[0]("the tunnel was closed")
         while self._waiting:
             self._waiting.popleft()[0].close()
         for channel in (*self._opening, *self._ready, *([self._watch] if self._watch else ())):

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Final, Protocol
 
-from .._framing import BYE, DATA, END, FAILED, HEAD_BYTES, MAX_PAYLOAD, frame_within
+from .._framing import BYE, DATA, END, FAILED, HEAD_BYTES, MAX_PAYLOAD, frame_within, words
 from ._channel import ROOM_BYTES, Channel, Ending, Queue
 from ._loop import READ, WRITE, Loop
 
@@ -91,7 +91,7 @@ class Pair:
             except OSError as error:
                 self.break_off(f"the program's connection ended: {error}")
                 return
-            if self._queue.size < ROOM_BYTES:
+            if not self._queue.is_full:
                 self._channel.resume()
             self._settle()
         if mask & READ and not self._is_over and not self._has_sent:
@@ -133,12 +133,12 @@ class Pair:
             self._meter.down(payload, self._loop.now)
             if not self._queue.size:
                 return  # As before: most often.
-            if self._queue.size >= ROOM_BYTES:
+            if self._queue.is_full:
                 channel.pause()
         elif kind == END:
             self._has_received = True
         elif kind in (FAILED, BYE):
-            self.break_off(bytes(payload).decode("utf-8", "replace"))
+            self.break_off(words(payload))
             return
         self._settle()
 

@@ -29,6 +29,10 @@ log = get_logger(__name__)
 MAX_STREAMS: Final = 32
 """Of one peer to one target, at a time."""
 
+MAX_FAR_ENDS: Final = 4
+"""For TLS connections, of one peer: each takes one of the few ports that a firewall lets in, which
+leases need too. A further tunnel of that peer goes over streams."""
+
 MAX_OPENINGS: Final = 64
 MAX_OPENINGS_OF_SITE: Final = 16
 """Streams whose first words are not over, in all and of one host."""
@@ -83,6 +87,7 @@ class TunnelDoor:
     def __init__(self) -> None:
         self._targets: dict[tuple[str, str], TunnelTarget] = {}
         self._openings: Counter[str] = Counter()
+        self._far_ends: Counter[PeerId] = Counter()
 
     @asynccontextmanager
     async def lend(
@@ -199,20 +204,27 @@ class TunnelDoor:
 
     async def _hold(self, stream: Stream, opening: TunnelOpening, target: TunnelTarget) -> None:
         """Have a far end for as long as the stream is open."""
-        if target.direct is None:
+        peer_id = stream.peer_id
+        if target.direct is None or self._far_ends[peer_id] >= MAX_FAR_ENDS:
             outcome = TunnelOutcome(
                 refused="stream_only", reason="there is no port for TLS connections"
             )
             await say(stream, outcome)
             return
-        outcome, close = await target.direct(opening, target.port)
+        self._far_ends[peer_id] += 1
         try:
-            await say(stream, outcome)
-            log.info("a tunnel is open", peer=stream.peer_id, port=target.name, carrier="direct")
-            while await stream.receive_some():
-                pass
+            outcome, close = await target.direct(opening, target.port)
+            try:
+                await say(stream, outcome)
+                log.info("a tunnel is open", peer=peer_id, port=target.name, carrier="direct")
+                while await stream.receive_some():
+                    pass
+            finally:
+                close()
         finally:
-            close()
+            self._far_ends[peer_id] -= 1
+            if not self._far_ends[peer_id]:
+                del self._far_ends[peer_id]
 
     async def _carry(self, framed: FramedStream, target: TunnelTarget) -> None:
         """Do what the stream is for: pings, bytes that measure, or a connection."""

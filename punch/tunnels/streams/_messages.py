@@ -81,6 +81,9 @@ def _read(name: str, kind: str, value: Any) -> Any:
         return tuple(_read(name, "str", each) for each in value)
     if type(value) is not str or len(value) > MAX_TEXT:
         raise RemoteProtocolError(f"{name}: expected a text of at most {MAX_TEXT} characters")
+    if name != "certificate" and not value.isprintable():
+        # It is logged, and shown to people.
+        raise RemoteProtocolError(f"{name}: expected a line that can be printed")
     if kind == "bytes":
         try:
             return base64.b64decode(value, validate=True)

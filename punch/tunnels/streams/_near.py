@@ -269,7 +269,10 @@ async def _rate(framed: FramedStream) -> float:
             continue
         for kind, payload in await _some(framed):
             if kind == TAKEN and len(payload) == 8:
-                points.append((trio.current_time(), int.from_bytes(payload, "big")))
+                count = int.from_bytes(payload, "big")
+                if not points[-1][1] < count <= sent:
+                    raise RemoteProtocolError(f"it says that it took {count} of {sent} bytes")
+                points.append((trio.current_time(), count))
     middle = began + 0.4 * _FILL_SECONDS
     first = max((point for point in points if point[0] <= middle), default=points[0])
     last = points[-1]

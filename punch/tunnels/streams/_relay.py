@@ -17,7 +17,7 @@ import trio
 
 from ...exceptions import PeerUnreachable, RemoteProtocolError
 from ...network import Stream
-from .._framing import BYE, DATA, END, FAILED, PING, PONG, TAKEN, TunnelFrames, frame
+from .._framing import BYE, DATA, END, FAILED, PING, PONG, TAKEN, TunnelFrames, frame, words
 
 WINDOW_BYTES: Final = 1 << 20
 """What may be on the way in one direction, and so what one end holds at most."""
@@ -96,7 +96,7 @@ class Relay:
         self._credit = WINDOW_BYTES
         self._sent = 0
         self._more_credit = trio.Event()
-        self._pieces: deque[bytes | memoryview] = deque()
+        self._pieces: deque[bytearray] = deque()
         self._held = 0
         self._news = trio.Event()
         self._has_received = self._has_sent = False
@@ -178,7 +178,7 @@ class Relay:
             self._held += len(payload)
             if self._held > WINDOW_BYTES:
                 raise _BrokenOff("the other side sends more than it may")
-            self._pieces.append(payload)
+            self._keep(payload)
             self._signal()
         elif kind == END:
             self._has_received = True
@@ -191,7 +191,14 @@ class Relay:
             with suppress(PeerUnreachable):
                 await self._framed.send(PONG, payload)
         elif kind in (FAILED, BYE):
-            raise _BrokenOff(bytes(payload).decode("utf-8", "replace"))
+            raise _BrokenOff(words(payload))
+
+    def _keep(self, payload: bytes | memoryview) -> None:
+        """Keep it for the program, with what waits: a piece for each frame could be a byte each."""
+        if self._pieces and len(self._pieces[-1]) + len(payload) <= _READ_BYTES:
+            self._pieces[-1] += payload
+        else:
+            self._pieces.append(bytearray(payload))
 
     async def _deliver(self) -> None:
         """To the program, and tell the other side how much of it was taken."""
