@@ -134,6 +134,10 @@ def test_a_shard_says_which_one_it_is() -> None:
     assert header.kv_bytes_per_token() is None
 
 
+# Two matrices at the same place: name, and bytes in the file.
+LYING = (("one", 0), ("two", 64 * 64 * 4))
+
+
 @pytest.mark.parametrize(
     ("data", "words"),
     [
@@ -165,6 +169,10 @@ def test_a_shard_says_which_one_it_is() -> None:
         (gguf(LLAMA, [Tensor(name="x", shape=(32,), kind=4)]), "type 4"),
         (gguf(LLAMA, [Tensor(name="x", shape=(33,), kind=2)]), "multiple of 32"),
         (gguf(LLAMA, TENSORS, data=False), "not downloaded completely"),
+        (
+            gguf(LLAMA, [Tensor(name=each, shape=(64, 64), size=n) for each, n in LYING]),
+            "some lie on others",
+        ),
     ],
 )
 def test_a_wrong_file_is_refused_with_what_was_found(data: bytes, words: str) -> None:

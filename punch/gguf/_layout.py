@@ -17,6 +17,7 @@ from ._header import GgufPart, read_part
 from ._quantization import stored_bytes
 
 _F16_BYTES: Final = 2
+_MAX_WORD_CHARACTERS: Final = 64  # Of a word of the file, in an error.
 _CELLS: Final = 256  # `llama_context`: a cache has a multiple of so many cells.
 _DEFAULT_MICRO_BATCH: Final = 512  # ``--ubatch-size`` of llama.cpp.
 
@@ -187,9 +188,12 @@ def lay_out(parts: Sequence[GgufPart]) -> Layout:
     count = header.layers
     if not count or not header.caches:
         missing = "block_count" if not count else "attention.head_count or embedding_length"
+        name = header.architecture or "architecture"
+        if len(name) > _MAX_WORD_CHARACTERS or not name.isprintable():
+            name = repr(name[:_MAX_WORD_CHARACTERS])
         raise ModelFileError(
-            f"the header has no {header.architecture or 'architecture'}.{missing}, so nobody "
-            "knows what its layers take; give a model that llama.cpp can run"
+            f"the header has no {name}.{missing}, so nobody knows what its layers take; give a "
+            "model that llama.cpp can run"
         )
     weights, experts = [0] * count, [0] * count
     for part in parts:

@@ -134,6 +134,13 @@ def read_tensors(reader: ByteReader, count: int, *, alignment: int, any_types: b
         )
     if open_offset >= 0:
         sizes.add(open_name, max(0, reader.size - start - open_offset))
+    placed = sizes.embeddings + sizes.output + sum(sizes.blocks.values())
+    if count and placed > reader.size - start:
+        # llama.cpp wants each behind the one before; a plan would reserve what is not there.
+        raise ModelFileError(
+            f"the weights take {placed} bytes, but only {reader.size - start} follow the header: "
+            "some lie on others, so the file is damaged. Download it again"
+        )
     sizes.size = reader.size - reader.position if unknown else sum(by_type.values())
     sizes.unknown = frozenset(unknown)
     sizes.dominant = max(by_type, key=lambda each: by_type[each]) if by_type else None

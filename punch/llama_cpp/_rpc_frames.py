@@ -7,6 +7,8 @@ the two do. What is done about a reply that does not come is decided elsewhere.
 * What is counted does not depend on how the stream was cut into pieces.
 * Bytes that are no RPC, or a version or a command that is not known, are said once, in `trouble`.
   From then on no reply counts as due: one that never comes would look like a worker that hangs.
+* What a worker does that a head cannot live with is said too, in `fault`: whether the head has
+  ended of it is not seen here.
 * The payload of a message is skipped, so reading costs by the message and not by the byte.
 """
 
@@ -18,7 +20,15 @@ from typing import Final
 
 import attrs
 
-from ._rpc_protocol import ANY_SIZE, HELLO, REPLY_HEAD, REQUEST_HEAD, RpcVersion, reply_sizes
+from ._rpc_protocol import (
+    ALLOC_BUFFER,
+    ANY_SIZE,
+    HELLO,
+    REPLY_HEAD,
+    REQUEST_HEAD,
+    RpcVersion,
+    reply_sizes,
+)
 
 Data = bytes | bytearray | memoryview
 
@@ -28,6 +38,9 @@ MAX_MESSAGE_BYTES: Final = 2**40
 
 # llama.cpp's client sends nothing more while it waits for a reply.
 MAX_REPLIES_DUE: Final = 1024
+
+# Of a reply so many bytes are looked at: a version, and whether there is a buffer.
+_SAID_BYTES: Final = 8
 
 
 @attrs.frozen(kw_only=True)
@@ -58,6 +71,10 @@ class RpcCounts:
 
     trouble: str | None = None
     """Why replies are not counted as due any more, in words; `None` while they are."""
+
+    fault: str | None = None
+    """What the worker did that a head does not survive, in words: it answered what is no reply,
+    refused memory, or ended the connection; `None` if it did nothing of that."""
 
 
 class _Reader:
@@ -101,7 +118,8 @@ class RpcFrames:
         self._moved: float | None = None
         self._sizes: dict[int, int | None] | None = None
         self._version: RpcVersion | None = None
-        self._hello = b""
+        self._said = b""
+        self._fault: str | None = None
         self._trouble: str | None = None
         self._is_readable = True
 
@@ -124,6 +142,7 @@ class RpcFrames:
             oldest_due_since=since,
             version=self._version,
             trouble=self._trouble,
+            fault=self._fault,
         )
 
     def feed_up(self, data: Data, now: float) -> None:
@@ -163,15 +182,20 @@ class RpcFrames:
                     return
                 (reader.left,) = head
                 self._check_reply(reader.left)
+                self._said = b""
             step = min(reader.left, end - at)
-            if self._version is None and len(self._hello) < 3:
-                self._hello += bytes(data[at : at + min(step, 3 - len(self._hello))])
+            if len(self._said) < _SAID_BYTES:
+                self._said += bytes(data[at : at + min(step, _SAID_BYTES - len(self._said))])
             at += step
             reader.left -= step
             if not reader.left:
                 reader.left = None
                 self._replies += 1
                 self._note_reply()
+
+    def end_down(self) -> None:
+        """Note that the worker has ended the connection, and the head has not."""
+        self._blame("it ended a connection that the head had not ended")
 
     def _check_request(self, size: int) -> None:
         if self._messages == 0 and self._command != HELLO:
@@ -195,30 +219,40 @@ class RpcFrames:
 
     def _check_reply(self, size: int) -> None:
         if size > MAX_MESSAGE_BYTES:
+            self._blame("it answers what is no reply")
             self._give_up(f"a reply of {size} bytes", is_readable=False)
         elif self._trouble is not None:
             return
         elif not self._due:
+            self._blame("it answers what nobody has asked")
             self._give_up("a reply came that no command of this version has")
         else:
             command = self._due[0][0]
             known = ANY_SIZE if self._sizes is None else self._sizes[command]
             if known not in (ANY_SIZE, size):
+                self._blame("it answers what is no reply")
                 self._give_up(f"the reply to command {command} has {size} bytes, and not {known}")
 
     def _note_reply(self) -> None:
         if self._trouble is not None:
             return
         command, _ = self._due.popleft()
+        if command == ALLOC_BUFFER and not any(self._said):
+            self._blame("it has no room for what it said that it lends")
         if command != HELLO or self._version is not None:
             return
-        if len(self._hello) < 3:
+        if len(self._said) < 3:
+            self._blame("it answers what is no reply")
             self._give_up("the reply to hello has no version")
             return
-        self._version = RpcVersion(*self._hello)
+        self._version = RpcVersion(*self._said[:3])
         self._sizes = reply_sizes(self._version.major)
         if self._sizes is None:
             self._give_up(f"RPC {self._version} is not known")
+
+    def _blame(self, why: str) -> None:
+        if self._fault is None:
+            self._fault = why
 
     def _give_up(self, why: str, *, is_readable: bool = True) -> None:
         """From here on no reply counts as due; and unless *is_readable*, nothing but bytes."""

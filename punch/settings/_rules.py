@@ -120,7 +120,11 @@ def number(least: float, most: float, *, above: bool = False) -> Rule[float]:
     return Rule(convert, kind="number")
 
 
-def count(least: int, *, most: int | None = None, scale: int = 1) -> Rule[int]:
+# What goes into no number of a program is a slip of the keyboard, and no wish.
+MAX_COUNT = (1 << 63) - 1
+
+
+def count(least: int, *, most: int = MAX_COUNT, scale: int = 1) -> Rule[int]:
     """An integer from *least* to *most*; its value is *scale* times what is written."""
 
     def convert(text: str) -> int:
@@ -130,7 +134,7 @@ def count(least: int, *, most: int | None = None, scale: int = 1) -> Rule[int]:
             raise ValueError("it must be a whole number") from None
         if value < least:
             raise ValueError(f"it must be {least} or more")
-        if most is not None and value > most:
+        if value > most:
             raise ValueError(f"it must be {most} or less")
         return value * scale
 

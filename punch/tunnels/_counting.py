@@ -26,6 +26,7 @@ class Counting:
         # Of connections that have ended.
         self._messages = 0
         self._trouble: str | None = None
+        self._fault: str | None = None
         self._meters: set[Meter] = set()
         self._told: dict[str, Any] = {}
 
@@ -51,12 +52,14 @@ class Counting:
             if meter.frames is not None:
                 self._messages += meter.frames.counts().messages
                 self._trouble = meter.frames.trouble or self._trouble
+                self._fault = self._fault or meter.frames.counts().fault
 
     def values(self, now: float) -> dict[str, Any]:
         """The fields of a `TunnelStatistics`."""
         counts = [each.frames.counts() for each in self._meters if each.frames is not None]
         since = [each.oldest_due_since for each in counts if each.oldest_due_since is not None]
         troubles = [each.trouble for each in counts if each.trouble is not None]
+        faults = [each.fault for each in counts if each.fault is not None]
         return {
             "bytes_up": self._bytes_up,
             "bytes_down": self._bytes_down,
@@ -67,6 +70,7 @@ class Counting:
             else None,
             "oldest_reply_age": max(0.0, now - min(since)) if since else None,
             "trouble": troubles[0] if troubles else self._trouble,
+            "fault": self._fault or (faults[0] if faults else None),
         }
 
     def news(self, now: float) -> dict[str, Any] | None:
@@ -98,6 +102,11 @@ class Meter:
         self._counting.down(len(data))
         if self.frames is not None:
             self.frames.feed_down(data, now)
+
+    def ended_there(self) -> None:
+        """Note that the target has ended the connection, and the program here has not."""
+        if self.frames is not None:
+            self.frames.end_down()
 
     def close(self) -> None:
         """Note that the connection has ended."""

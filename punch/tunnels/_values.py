@@ -31,6 +31,9 @@ class TunnelStatistics:
     trouble: str | None = None
     """Why replies are not counted on a connection any more, in words; `None` while they are."""
 
+    fault: str | None = None
+    """What the RPC server did that a head does not survive, in words; see `RpcCounts.fault`."""
+
 
 @attrs.frozen(kw_only=True)
 class Measured:

@@ -35,6 +35,8 @@ class FakeLoan:
         self.lost = trio.Event()
         self.why = ""
         self.bytes_up = 0
+        self.memory: int | None = None
+        self.fault: str | None = None
         self.waits_since: float | None = None
         self.computes = 0.0
         """Share of a processor that its server uses."""

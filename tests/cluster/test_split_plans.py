@@ -71,6 +71,8 @@ class Loan:
         self.lost = trio.Event()
         self.why = ""
         self.bytes_up = 0
+        self.memory: int | None = None
+        self.fault: str | None = None
         self.oldest_reply_age: float | None = None
         self.link = lender.measured
         self.is_alive = True
@@ -279,6 +281,25 @@ async def test_who_is_mute_or_refuses_is_planned_without(autojump_clock: MockClo
         )
 
 
+async def test_who_leaves_the_namespace_after_its_survey_is_planned_without(
+    autojump_clock: MockClock,
+) -> None:
+    """It is not known any more when its lease is to be taken."""
+    async with scene("a", "b") as one:
+        leaving = one.lenders["b"]
+        survey = leaving.survey
+
+        async def last_survey() -> Lendable:
+            del one.lenders["b"]
+            return await survey()
+
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr(leaving, "survey", last_survey)
+            assert (await one.prepare()).workers == ("a",)
+        (planned,) = one.told(PlanChanged)
+        assert planned.left_out == ("b: it has left the namespace",)
+
+
 async def test_a_tunnel_that_was_measured_is_planned_with(autojump_clock: MockClock) -> None:
     """Once more, when the loan has told what it costs; and not a third time."""
     async with scene("a") as one:
@@ -422,6 +443,23 @@ async def test_a_crash_of_the_head_alone_accuses_nobody(autojump_clock: MockCloc
         began = trio.current_time()
         assert not await one.split.has_lost_machine()
         assert trio.current_time() - began <= 1.0
+
+
+async def test_a_worker_whose_server_did_what_ends_a_head_is_planned_without(
+    autojump_clock: MockClock,
+) -> None:
+    """It runs, and says so; but it answers what is no reply, or has not the room that it lends."""
+    async with scene("a", "b") as one:
+        await one.prepare()
+        assert one.lenders["b"].loan is not None
+        one.lenders["b"].loan.fault = "it answers what is no reply"
+        # What the head makes of it is the head's: a head that is well is left alone.
+        await trio.sleep(10.0)
+        assert one.head.killed == []
+        assert await one.split.has_lost_machine()
+        assert (await one.prepare()).workers == ("a",)
+        (lost,) = one.told(WorkerLost)
+        assert (lost.worker, lost.why) == ("b", "it answers what is no reply")
 
 
 async def test_the_word_of_a_loss_may_come_after_the_end_of_the_head(

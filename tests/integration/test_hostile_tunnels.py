@@ -77,18 +77,22 @@ class HostileFar:
         self._answer = answer
         self._ready = ready
         self._open: list[socket.socket] = []
-        threading.Thread(target=self._run, daemon=True).start()
+        self._threads: list[threading.Thread] = []
+        self._start(self._run)
+
+    def _start(self, work: Callable[..., None], *arguments: socket.socket) -> None:
+        thread = threading.Thread(target=work, args=arguments, daemon=True)
+        self._threads.append(thread)
+        thread.start()
 
     def _run(self) -> None:
         with suppress(OSError):
             while True:
                 sock, _ = self._listener.accept()
-                self._open.append(sock)
-                threading.Thread(target=self._serve, args=(sock,), daemon=True).start()
+                self._start(self._serve, sock)
 
     def _serve(self, sock: socket.socket) -> None:
-        with suppress(OSError):
-            secure = self._context.wrap_socket(sock, server_side=True)
+        with suppress(OSError), self._context.wrap_socket(sock, server_side=True) as secure:
             self._open.append(secure)
             self._ready -= 1
             if self._ready >= 0:
@@ -100,9 +104,13 @@ class HostileFar:
 
     def close(self) -> None:
         """End all of it."""
+        # Each is closed by the thread that has it: its number may be another's at once.
         for each in (self._listener, *self._open):
             with suppress(OSError):
-                each.close()
+                each.shutdown(socket.SHUT_RDWR)
+        for thread in self._threads:
+            thread.join(5)
+        self._listener.close()
 
 
 @attrs.define
@@ -184,7 +192,7 @@ def test_what_was_not_sent_is_not_measured(loop: Loop, answer: Answer) -> None:
 
 def test_a_measurement_ends_also_where_no_further_connection_is_to_be_had(loop: Loop) -> None:
     """The far end takes the connection that carries pings, and leaves the others unanswered."""
-    with near_of(loop, HostileFar(keep_alive, ready=1)) as (near, told):
+    with near_of(loop, HostileFar(keep_alive, ready=1)) as (near, _):
         found: list[tuple[float, float] | str] = []
         near.measure(found.append)
         turn_until(loop, lambda: found, seconds=PATIENCE_SECONDS + 2)
@@ -242,7 +250,7 @@ def far_of(loop: Loop, target: int) -> Iterator[tuple[FarEnd, ssl.SSLSocket]]:
 
 
 def push(loop: Loop, sock: ssl.SSLSocket, data: bytes, *, most: int) -> int:
-    """Send *data* again and again, at most *most* bytes, until nothing more is taken for a while."""
+    """Send *data* again and again, at most *most* bytes, until no more is taken for a while."""
     sent, idle, view = 0, 0, memoryview(data)
     at = 0
     while sent < most and idle < 20:

@@ -19,7 +19,7 @@ Message = tuple[bool, int | None, int]
 
 RECORDED = Path(__file__).with_name("conversation_7_0_0.txt")
 
-GET_ALIGNMENT, FREE_BUFFER, SET_TENSOR, GET_TENSOR, GRAPH_COMPUTE = 1, 4, 6, 8, 10
+ALLOC_BUFFER, GET_ALIGNMENT, FREE_BUFFER, SET_TENSOR, GET_TENSOR, GRAPH_COMPUTE = 0, 1, 4, 6, 8, 10
 INIT_TENSOR, HELLO, GRAPH_RECOMPUTE, MEMSET_TENSOR = 12, 14, 16, 17
 
 
@@ -71,6 +71,30 @@ def played(messages: list[Message]) -> Iterator[tuple[bool, bytes]]:
                 continue
         for at in range(0, size, len(nothing)):
             yield is_up, nothing[: min(len(nothing), size - at)]
+
+
+@pytest.mark.parametrize(
+    ("command", "answer", "fault"),
+    [
+        (HELLO, b"HTTP/1.1 400 Bad Request", "it answers what is no reply"),
+        (HELLO, reply(2), "it answers what is no reply"),
+        (GET_ALIGNMENT, reply(9), "it answers what is no reply"),
+        (GRAPH_COMPUTE, reply(0), "it answers what nobody has asked"),
+        (ALLOC_BUFFER, reply(16), "it has no room for what it said that it lends"),
+        (ALLOC_BUFFER, struct.pack("<QQQ", 16, 1 << 40, 64), None),
+        (GET_TENSOR, reply(1000), None),
+    ],
+)
+def test_what_ends_a_head_is_said(command: int, answer: bytes, fault: str | None) -> None:
+    """However it is cut; a head that ends says nothing of which worker it was."""
+    for step in (1, 5, len(answer)):
+        frames = RpcFrames() if command == HELLO else after_hello()
+        frames.feed_up(request(command, 24), 1.0)
+        for at in range(0, len(answer), step):
+            frames.feed_down(answer[at : at + step], 2.0)
+        assert frames.counts().fault == fault
+    frames.end_down()
+    assert frames.counts().fault is not None
 
 
 # ---- a recorded conversation ----

@@ -131,6 +131,8 @@ def test_an_empty_variable_says_nothing_but_that_a_switch_is_off() -> None:
     [
         (["--slots", "0"], {}, "", "--slots is '0': it must be 1 or more"),
         (["--slots", "many"], {}, "", "--slots is 'many': it must be a whole number"),
+        # More than a number of a program holds.
+        (["--slots", "1" + "0" * 400], {}, "", "it must be 9223372036854775807 or less"),
         ([], {"PUNCH_SLOTS": "-1"}, "", "PUNCH_SLOTS is '-1': it must be 1 or more; unset the "
          "variable for the default"),
         ([], {"PUNCH_STRICT": "maybe"}, "", "PUNCH_STRICT is 'maybe': write 1 or 0; unset"),

@@ -48,6 +48,26 @@ def test_what_is_no_rpc_is_counted_in_bytes_and_said() -> None:
     assert TunnelStatistics(**plain.values(9.0)).messages is None
 
 
+def test_what_ends_a_head_is_kept_when_its_connection_is_gone() -> None:
+    """Whoever asks why the head has ended asks later."""
+    counts = counting()
+    meter = counts.begin()
+    meter.up(HELLO, 0.0)
+    meter.down(b"HTTP/1.1 400 Bad Request\r\n\r\n", 1.0)
+    fault = TunnelStatistics(**counts.values(1.0)).fault
+    assert fault == "it answers what is no reply"
+    meter.close()
+    assert TunnelStatistics(**counts.values(2.0)).fault == fault
+    other = counting()
+    meter = other.begin()
+    meter.up(HELLO, 0.0)
+    meter.down(ANSWER, 0.0)
+    assert TunnelStatistics(**other.values(0.0)).fault is None
+    meter.ended_there()
+    meter.close()
+    assert TunnelStatistics(**other.values(0.0)).fault is not None
+
+
 def test_news_is_what_was_not_told_before() -> None:
     """Nothing is said of a tunnel that carries nothing."""
     counts = counting(frames=False)

@@ -8,6 +8,11 @@ from ...capability import PeerId
 from ...llama_cpp import RpcVersion
 from ..leases import LentDevice, Surveyed
 
+# What no device of today comes near, from either side: a plan would lean on it.
+MIN_SPEED = 1e6
+MAX_BANDWIDTH = 1e14
+MAX_COMPUTE = 1e17
+
 
 @attrs.frozen(kw_only=True)
 class WorkerFacts:
@@ -62,6 +67,14 @@ def facts_of(peer_id: PeerId, said: Surveyed, rtt: float) -> WorkerFacts:
         if device.free > device.total:
             raise ValueError(
                 f"{device.free} of {device.total} bytes are free of {device.name}, it says"
+            )
+        if device.bandwidth and not MIN_SPEED <= device.bandwidth <= MAX_BANDWIDTH:
+            raise ValueError(
+                f"{device.name} reads {device.bandwidth:g} bytes of weights a second, it says"
+            )
+        if device.compute and not MIN_SPEED <= device.compute <= MAX_COMPUTE:
+            raise ValueError(
+                f"{device.name} does {device.compute:g} multiply-adds a second, it says"
             )
     total = sum(device.total for device in said.devices)
     if said.memory > total:

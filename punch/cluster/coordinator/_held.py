@@ -16,7 +16,7 @@ from ..._background import open_background
 from ..._logs import get_logger
 from ...exceptions import PunchError
 from ...placement import Device
-from ._lending import Lendable, Lender, Loan, LoanLook
+from ._lending import Lendable, Lender, Loan, LoanLook, within
 
 log = get_logger(__name__)
 
@@ -88,6 +88,11 @@ class Held:
         return self._loan
 
     @property
+    def fault(self) -> str | None:
+        """What its server did that a head does not survive, so that it counts once a head ended."""
+        return None if self._loan is None else self._loan.fault
+
+    @property
     def sent(self) -> int:
         """Bytes that were sent there since the head was started last."""
         return self.loan.bytes_up - self._sent_before
@@ -112,6 +117,8 @@ class Held:
                 self._loan = loan
                 if loan.link is not None:
                     self.lendable = attrs.evolve(self.lendable, link=loan.link)
+                if loan.memory is not None:
+                    self.lendable = within(self.lendable, loan.memory)
                 task_status.started()
                 nursery.start_soon(self._watch_end, loan, lose)
                 nursery.start_soon(self._watch_replies, loan, lose)
@@ -133,6 +140,8 @@ class Held:
         """Note if its server is known not to run; before the head is started with it once more."""
         if self.loan.lost.is_set() and not self.is_lost:
             self.is_lost, self.why = True, self.loan.why
+        if not self.is_lost and self.fault is not None:
+            self.is_lost, self.why = True, self.fault
         if not self.is_lost:
             look, why = await self._look()
             if why is not None or (look is not None and not look.is_alive):

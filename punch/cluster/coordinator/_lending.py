@@ -50,6 +50,17 @@ class Lendable:
     """The way there, as it was measured."""
 
 
+def within(lendable: Lendable, memory: int) -> Lendable:
+    """What there is to lend, if no more than *memory* bytes of it are lent."""
+    whole = sum(device.memory for device in lendable.devices)
+    if memory >= whole:
+        return lendable
+    devices = tuple(
+        attrs.evolve(device, memory=device.memory * memory // whole) for device in lendable.devices
+    )
+    return attrs.evolve(lendable, devices=devices)
+
+
 @attrs.frozen(kw_only=True)
 class LoanLook:
     """How the server of a loan is, by the word of the machine that runs it."""
@@ -97,6 +108,16 @@ class Loan(Protocol):
     @property
     def oldest_reply_age(self) -> float | None:
         """Seconds for which the head has waited for a reply; `None` while it waits for none."""
+        ...
+
+    @property
+    def memory(self) -> int | None:
+        """Bytes that are lent, where the loan says so; may be less than the survey said."""
+        ...
+
+    @property
+    def fault(self) -> str | None:
+        """What the server did that a head does not survive, in words; `None` if nothing."""
         ...
 
     async def look(self) -> LoanLook | None:

@@ -130,6 +130,9 @@ class PlainLoan:
         """Set when the server has gone."""
         self.why = ""
         """How that was seen."""
+        self.memory: int | None = None
+        """Never told: there is no lease."""
+        self._fault: str | None = None
 
     @property
     def endpoint(self) -> str:
@@ -147,6 +150,12 @@ class PlainLoan:
         since = [one.counts().oldest_due_since for one in self._open]
         begun = [one for one in since if one is not None]
         return trio.current_time() - min(begun) if begun else None
+
+    @property
+    def fault(self) -> str | None:
+        """What the server did that a head does not survive."""
+        found = (each.counts().fault for each in self._open)
+        return self._fault or next((each for each in found if each is not None), None)
 
     async def look(self) -> LoanLook | None:
         """How the server's process is; `None` if it is another user's."""
@@ -179,6 +188,7 @@ class PlainLoan:
                     nursery.cancel_scope.cancel()
             finally:
                 self._open.discard(frames)
+                self._fault = self._fault or frames.counts().fault
 
     async def _up_from(
         self,

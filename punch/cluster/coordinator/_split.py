@@ -41,6 +41,9 @@ PROGRESS_SECONDS = 0.25
 # From the end of a head until its worker's machine has said that it is why.
 WORD_SECONDS = 1.0
 
+# Meanwhile it is looked so often whether its server did what ends a head.
+FAULT_SECONDS = 0.1
+
 # What a closing lease gets to be ended at its worker.
 CLOSE_SECONDS = 3.0
 
@@ -201,7 +204,12 @@ class Split:
         # The head ends within milliseconds of its worker, and the worker's machine tells later.
         lost = self._lost
         with trio.move_on_after(WORD_SECONDS):
-            await lost.wait()
+            while not lost.is_set():
+                for held in tuple(self._held.values()):
+                    if (fault := held.fault) is not None:
+                        self._lose(held, fault)
+                with trio.move_on_after(FAULT_SECONDS):
+                    await lost.wait()
         return lost.is_set()
 
     # ---- who lends ----
@@ -238,7 +246,10 @@ class Split:
                 return plan
 
     async def _take(self, name: str, surveys: Surveys) -> None:
-        lender = next(one for one in self._lenders() if one.name == name)
+        lender = next((one for one in self._lenders() if one.name == name), None)
+        if lender is None:
+            surveys.leave_out(name, "it has left the namespace")
+            return
         lendable = surveys.lendable[name]
         held = Held(
             lender, lendable, devices_of(name, lendable), is_loading=lambda: self.is_loading

@@ -51,6 +51,7 @@ class WorkerLender:
         self._peer_id = peer_id
         self._addresses = addresses
         self._link: Link | None = None
+        self._lists: tuple[str, ...] = ()
         self._measured_at = 0.0
 
     async def survey(self) -> Lendable:
@@ -60,6 +61,7 @@ class WorkerLender:
             raise PeerRefused("another borrower has its lease", peer_id=self._peer_id)
         if facts.rpc is None:
             raise PeerFailed("it does not say which RPC protocol it speaks", peer_id=self._peer_id)
+        self._lists = tuple(device.name for device in facts.devices)
         return Lendable(
             devices=_devices(facts, self._rescaled),
             version=facts.rpc,
@@ -71,6 +73,13 @@ class WorkerLender:
     async def take(self) -> AsyncIterator[WorkerLoan]:
         """Take its lease; the link is measured through the tunnel."""
         async with self._borrower.take(self._peer_id, self._addresses()) as lease:
+            if self._lists and lease.devices != self._lists:
+                # The head counts the devices of all its workers through, so those of others would
+                # be taken for this one's.
+                raise PeerFailed(
+                    f"lends {', '.join(lease.devices)}, and said {', '.join(self._lists)}",
+                    peer_id=self._peer_id,
+                )
             now = trio.current_time()
             if self._link is None or now >= self._measured_at + MEASURED_FOR_SECONDS:
                 with suppress(NetworkError):
@@ -143,6 +152,16 @@ class WorkerLoan:
     def oldest_reply_age(self) -> float | None:
         """Seconds for which the head waits for a reply."""
         return self._lease.statistics().oldest_reply_age
+
+    @property
+    def memory(self) -> int:
+        """Bytes that are lent."""
+        return self._lease.memory
+
+    @property
+    def fault(self) -> str | None:
+        """What the server did that a head does not survive."""
+        return self._lease.statistics().fault
 
     async def look(self) -> LoanLook | None:
         """How the server is, by the worker's word."""

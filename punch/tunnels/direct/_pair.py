@@ -34,6 +34,9 @@ class Meter(Protocol):
     def down(self, data: bytes | memoryview, now: float) -> None:
         """Count what came back."""
 
+    def ended_there(self) -> None:
+        """Note that the target has ended the connection, and the program here has not."""
+
 
 class Unmetered:
     """Counts nothing: the far end."""
@@ -43,6 +46,9 @@ class Unmetered:
 
     def down(self, data: bytes | memoryview, now: float) -> None:
         """Count nothing."""
+
+    def ended_there(self) -> None:
+        """Note nothing."""
 
 
 class Pair:
@@ -136,8 +142,10 @@ class Pair:
             if self._queue.is_full:
                 channel.pause()
         elif kind == END:
+            self._note_end()
             self._has_received = True
         elif kind in (FAILED, BYE):
+            self._note_end()
             self.break_off(words(payload))
             return
         self._settle()
@@ -156,7 +164,13 @@ class Pair:
         if self._has_received and self._has_sent and not self._queue.size:
             self._finish(None)
         else:
+            self._note_end()
             self.break_off(ending.reason)
+
+    def _note_end(self) -> None:
+        """Have it known which side has ended first."""
+        if not (self._has_sent or self._has_received):
+            self._meter.ended_there()
 
     def _settle(self) -> None:
         """Listen for what is of use now; pass an end on; finish if both directions have ended."""

@@ -41,6 +41,9 @@ class Meter(Protocol):
     def down(self, data: bytes | memoryview, now: float) -> None:
         """Count what came for it."""
 
+    def ended_there(self) -> None:
+        """Note that the other side has ended the connection, and the program here has not."""
+
 
 class FramedStream:
     """A stream with frames on it, which several tasks may send.
@@ -169,6 +172,7 @@ class Relay:
                 if not found:
                     if self._has_received:
                         return
+                    self._note_end()
                     raise _BrokenOff("the stream ended")
 
     async def _take(self, kind: int, payload: bytes | memoryview) -> None:
@@ -181,6 +185,7 @@ class Relay:
             self._keep(payload)
             self._signal()
         elif kind == END:
+            self._note_end()
             self._has_received = True
             self._signal()
         elif kind == TAKEN and len(payload) == 8:
@@ -191,7 +196,13 @@ class Relay:
             with suppress(PeerUnreachable):
                 await self._framed.send(PONG, payload)
         elif kind in (FAILED, BYE):
+            self._note_end()
             raise _BrokenOff(words(payload))
+
+    def _note_end(self) -> None:
+        """Have it known which side has ended first."""
+        if self._meter is not None and not (self._has_sent or self._has_received):
+            self._meter.ended_there()
 
     def _keep(self, payload: bytes | memoryview) -> None:
         """Keep it for the program, with what waits: a piece for each frame could be a byte each."""
