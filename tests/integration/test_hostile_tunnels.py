@@ -5,8 +5,10 @@ The ends run in a loop of the test itself: what would end the carrier's process 
 
 from __future__ import annotations
 
+import signal
 import socket
 import ssl
+import sys
 import threading
 import time
 import tracemalloc
@@ -36,6 +38,8 @@ from punch.tunnels.direct._far_end import FarEnd
 from punch.tunnels.direct._loop import Loop
 from punch.tunnels.direct._measuring import PATIENCE_SECONDS
 from punch.tunnels.direct._near_end import NearEnd
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals")
 
 OURS, THEIRS = make_certificate(), make_certificate()
 
@@ -107,7 +111,8 @@ class HostileFar:
         # Each is closed by the thread that has it: its number may be another's at once.
         for each in (self._listener, *self._open):
             with suppress(OSError):
-                each.shutdown(socket.SHUT_RDWR)
+                # That of TLS would leave the thread to read what is encrypted.
+                socket.socket.shutdown(each, socket.SHUT_RDWR)
         for thread in self._threads:
             thread.join(5)
         self._listener.close()
@@ -217,10 +222,9 @@ def test_the_words_of_the_other_side_are_one_line_that_no_terminal_obeys(loop: L
 # ---- a near end that is hostile ----
 
 
-@contextmanager
-def far_of(loop: Loop, target: int) -> Iterator[tuple[FarEnd, ssl.SSLSocket]]:
-    """A far end that leads to *target*, and one connection that it has let in."""
-    far = FarEnd(
+def far_end(loop: Loop, target: int) -> FarEnd:
+    """A far end that leads to *target*."""
+    return FarEnd(
         loop,
         context=make_context(THEIRS, OURS.pem, is_server=True),
         expected=check_certificate(OURS.pem),
@@ -230,6 +234,12 @@ def far_of(loop: Loop, target: int) -> Iterator[tuple[FarEnd, ssl.SSLSocket]]:
         is_allowed=lambda port: port == target,
         tell=lambda event: None,
     )
+
+
+@contextmanager
+def far_of(loop: Loop, target: int) -> Iterator[tuple[FarEnd, ssl.SSLSocket]]:
+    """A far end that leads to *target*, and one connection that it has let in."""
+    far = far_end(loop, target)
     try:
         secure: list[ssl.SSLSocket] = []
 
@@ -295,3 +305,42 @@ def test_small_pieces_for_a_target_that_stalls_take_no_more_than_their_bytes(
             finally:
                 tracemalloc.stop()
             assert held < 8 << 20
+
+
+def test_what_comes_behind_the_end_of_tls_keeps_the_loop_from_nothing(loop: Loop) -> None:
+    """It is never decrypted, and so is there for ever."""
+
+    def stuck(*_: object) -> None:
+        raise AssertionError("the loop does not come to its end")
+
+    far = far_end(loop, 1)
+    before = signal.signal(signal.SIGALRM, stuck)
+    try:
+        with socket.create_connection(far.places[0], timeout=5) as sock:
+            sock.setblocking(False)
+            incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+            context = make_context(OURS, THEIRS.pem, is_server=False)
+            tls = context.wrap_bio(incoming, outgoing)
+
+            def step(do: Callable[[], object]) -> bool:
+                with suppress(BlockingIOError):
+                    incoming.write(sock.recv(1 << 16))
+                try:
+                    do()
+                except ssl.SSLWantReadError:
+                    return False
+                finally:
+                    sock.sendall(outgoing.read())
+                return True
+
+            turn_until(loop, lambda: step(tls.do_handshake))
+            turn_until(loop, lambda: step(lambda: tls.read(100)))
+            with suppress(ssl.SSLWantReadError):
+                tls.unwrap()
+            sock.sendall(outgoing.read() + bytes(100))
+            signal.setitimer(signal.ITIMER_REAL, 5.0)
+            turn_until(loop, lambda: not far._idle)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+        far.close()

@@ -295,6 +295,10 @@ class Channel:
                 # Several records are passed on as one.
                 while self._incoming.pending and size <= len(room) - _RECORD_BYTES:
                     got: Any = self._tls.read(_RECORD_BYTES, room[size:])
+                    if not got:
+                        # TLS was ended; what came behind that is never read, and stays pending.
+                        trouble = OSError("the other side has closed it")
+                        break
                     size += got  # As many bytes, since it was given where to put them.
             except ssl.SSLWantReadError:
                 pass  # The last one is not whole.
