@@ -281,10 +281,10 @@ async def test_who_is_mute_or_refuses_is_planned_without(autojump_clock: MockClo
         )
 
 
-async def test_who_leaves_the_namespace_after_its_survey_is_planned_without(
+async def test_who_leaves_the_directory_after_its_survey_is_asked_all_the_same(
     autojump_clock: MockClock,
 ) -> None:
-    """It is not known any more when its lease is to be taken."""
+    """Who was heard of is there for so long, or does not lend: no reason for no plan at all."""
     async with scene("a", "b") as one:
         leaving = one.lenders["b"]
         survey = leaving.survey
@@ -295,9 +295,12 @@ async def test_who_leaves_the_namespace_after_its_survey_is_planned_without(
 
         with pytest.MonkeyPatch.context() as patched:
             patched.setattr(leaving, "survey", last_survey)
-            assert (await one.prepare()).workers == ("a",)
-        (planned,) = one.told(PlanChanged)
-        assert planned.left_out == ("b: it has left the namespace",)
+            assert (await one.prepare()).workers == ("a", "b")
+        leaving.refuses = "it has gone"
+        assert leaving.loan is not None
+        leaving.loan.lost.set()
+        await trio.sleep(0.1)
+        assert (await one.prepare()).workers == ("a",)
 
 
 async def test_a_tunnel_that_was_measured_is_planned_with(autojump_clock: MockClock) -> None:

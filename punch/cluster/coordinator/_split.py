@@ -26,7 +26,7 @@ from ._guessing import Guessing
 from ._held import Held
 from ._learning import Learning
 from ._lending import Lender
-from ._surveys import Surveys, devices_of
+from ._surveys import Surveys
 from ._telling import Telling
 from ._versions import HeadBuild
 
@@ -40,9 +40,6 @@ PROGRESS_SECONDS = 0.25
 
 # From the end of a head until its worker's machine has said that it is why.
 WORD_SECONDS = 1.0
-
-# Meanwhile it is looked so often whether its server did what ends a head.
-FAULT_SECONDS = 0.1
 
 # What a closing lease gets to be ended at its worker.
 CLOSE_SECONDS = 3.0
@@ -201,15 +198,12 @@ class Split:
 
     async def has_lost_machine(self) -> bool:
         """Whether a worker of this plan was lost; waits a moment for the word of it."""
-        # The head ends within milliseconds of its worker, and the worker's machine tells later.
+        # The head ends within milliseconds of its worker; that, and what it did, is known later.
         lost = self._lost
         with trio.move_on_after(WORD_SECONDS):
-            while not lost.is_set():
-                for held in tuple(self._held.values()):
-                    if (fault := held.fault) is not None:
-                        self._lose(held, fault)
-                with trio.move_on_after(FAULT_SECONDS):
-                    await lost.wait()
+            await lost.wait()
+        for held in [each for each in self._held.values() if each.fault is not None]:
+            self._lose(held, held.fault or "")
         return lost.is_set()
 
     # ---- who lends ----
@@ -246,17 +240,10 @@ class Split:
                 return plan
 
     async def _take(self, name: str, surveys: Surveys) -> None:
-        lender = next((one for one in self._lenders() if one.name == name), None)
-        if lender is None:
-            surveys.leave_out(name, "it has left the namespace")
-            return
-        lendable = surveys.lendable[name]
-        held = Held(
-            lender, lendable, devices_of(name, lendable), is_loading=lambda: self.is_loading
-        )
         why = f"it lent nothing within {TAKE_SECONDS:g} s"
         with trio.move_on_after(TAKE_SECONDS):
             try:
+                held = Held(*surveys.asked(name), is_loading=lambda: self.is_loading)
                 await self._nursery.start(held.run, self._lose)
             except PunchError as error:
                 why = error.message

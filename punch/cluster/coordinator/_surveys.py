@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 import trio
 
 from ..._logs import get_logger
-from ...exceptions import PunchError
+from ...exceptions import PeerUnreachable, PunchError
 from ...placement import Device
 from ._lending import Lendable, Lender
 from ._versions import HeadBuild, fault_of
@@ -68,6 +68,18 @@ class Surveys:
             for lender in lenders:
                 self._asked.add(lender.name)
                 nursery.start_soon(self._ask, lender)
+
+    def asked(self, name: str) -> tuple[Lender, Lendable, list[Device]]:
+        """Who is called *name*, also if it has left the namespace since, and what it lends.
+
+        Raises:
+          PeerUnreachable: if it had left before anybody was asked, and its loan was lost now.
+
+        """
+        found = next((one for one in self._lenders if one.name == name), None)
+        if found is None:
+            raise PeerUnreachable("it has left the namespace")
+        return found, self.lendable[name], devices_of(name, self.lendable[name])
 
     def devices(self) -> list[Device]:
         """What can be borrowed, as a plan knows it."""

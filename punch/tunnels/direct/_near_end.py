@@ -190,8 +190,7 @@ class NearEnd:
             return
         wanted = READY_CONNECTIONS + len(self._waiting) + len(self._asked)
         used = len(self._pairs) + len(self._measuring) + 1
-        most = min(wanted, MAX_CONNECTIONS - used)
-        for _ in range(most - len(self._ready) - len(self._opening)):
+        for _ in range(min(wanted, MAX_CONNECTIONS - used) - len(self._ready) - len(self._opening)):
             self._connect(self._place)
 
     # ---- connections of programs ----
