@@ -33,8 +33,13 @@ TOO_LONG = "the answer takes too long"
 MAX_OFFER_ID_CHARACTERS = 64
 
 
-def offer_id(lane_id: str, model: str) -> str:
-    """The id of a lane's offer: the same for as long as the lane has that model."""
+def offer_id(lane_id: str, offer: ModelOffer) -> str:
+    """The id of a lane's offer: the same for as long as the lane has that model.
+
+    And for as long as its machines are all of one owner, or are not: who has chosen it for that is
+    answered by no others.
+    """
+    model = f"own/{offer.name}" if offer.own_workers else offer.name
     text = f"{lane_id}/{model}"
     if len(text) <= MAX_OFFER_ID_CHARACTERS and text.isprintable():
         return text
@@ -110,6 +115,18 @@ def state_of(backend: Backend, offers: Sequence[ModelOffer]) -> str:
     return "starting" if all(offer.load_seconds > 0 for offer in offers) else "ready"
 
 
+def check_own(backend: Backend, offer: ModelOffer) -> None:
+    """Return unless *offer* was chosen for whose its machines are, and that has changed.
+
+    Raises:
+      OfferUnavailable: if it has.
+
+    """
+    offers = [one for one in backend.offers if one.name == offer.name]
+    if offer.own_workers and not any(one.own_workers for one in offers):
+        raise OfferUnavailable(f"{offer.name} lies on machines of other owners, too, by now")
+
+
 class RunningLane:
     """A lane of a running listener. Made by `Listener.add`, or by `open_listener`.
 
@@ -147,8 +164,7 @@ class RunningLane:
         self.offered = Offered(backend)
         self._outcomes = outcomes
         self._changed = changed
-        self._workload = Workload()
-        self._rest = Rest()
+        self._workload, self._rest = Workload(), Rest()
         self._under_way: set[Recording] = set()
         self._ended = trio.Event()
         self._served = self._failed = 0
@@ -199,7 +215,7 @@ class RunningLane:
         return tuple(
             attrs.evolve(
                 offer,
-                id=offer_id(self.id, offer.name),
+                id=offer_id(self.id, offer),
                 lane=self.id,
                 **self.speeds.claims(offer.name, self._workload.usual_tokens(offer)),
             )
@@ -292,6 +308,7 @@ class RunningLane:
         try:
             with self._workload.doing(work):
                 await backend.ready(partial(self._loading, recording))
+                check_own(backend, offer)
                 started_at = trio.current_time()
                 busy = slots.busy_seconds(started_at)
                 provenance = provenance_of(backend, offer)

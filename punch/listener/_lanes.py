@@ -288,7 +288,7 @@ class Lanes:
         for lane in self._lanes:
             for offer in lane.backend.offers:
                 if (
-                    offer_id(lane.id, offer.name) == request.offer
+                    offer_id(lane.id, offer) == request.offer
                     and request.model in (None, offer.name)
                     and request.model_digest in (None, offer.digest)
                 ):

@@ -13,7 +13,7 @@ from trio.testing import MockClock
 
 from punch.backends import Backend, MockBackend, MockScript
 from punch.capability import ModelOffer
-from punch.cluster.coordinator import OnDemand, SplitOnDemand, open_on_demand
+from punch.cluster.coordinator import OnDemand, Outlook, SplitOnDemand, open_on_demand
 from punch.cluster.coordinator._on_demand import LOOK_SECONDS, PLAN_SECONDS
 from punch.dialer import Router, open_router
 from punch.exceptions import BackendCrashed, NoPeerAvailable
@@ -62,13 +62,14 @@ class Lab:
 
     planned: Plan | Refused
     left_out: Mapping[str, str] = attrs.field(factory=dict)
+    is_own: bool = False
     opened: int = 0
     closed: int = 0
     fails: bool = False
 
-    async def plan(self) -> tuple[Plan | Refused, Mapping[str, str]]:
+    async def plan(self) -> Outlook:
         """As `plan_once`."""
-        return self.planned, self.left_out
+        return Outlook(plan=self.planned, left_out=self.left_out, is_own=self.is_own)
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[Backend]:
@@ -156,6 +157,20 @@ async def test_no_split_is_offered_that_its_plan_refuses(
         (other,) = router.startable
         assert one.offer.id != other.offer.id
         assert splits.why_not == {}
+
+
+async def test_what_could_be_started_is_the_owners_if_its_plan_is(
+    swarm: Swarm, autojump_clock: MockClock
+) -> None:
+    """As told by the next plan; what runs then says it for itself."""
+    lab = Lab(plan("a"), is_own=True)
+    async with demand(lab, swarm) as (splits, _, _):
+        (offer,) = splits.startable()
+        assert offer.offer.own_workers
+        lab.is_own = False
+        await trio.sleep(PLAN_SECONDS + 1.0)
+        (offer,) = splits.startable()
+        assert not offer.offer.own_workers
 
 
 async def test_a_split_that_does_not_start_says_why(

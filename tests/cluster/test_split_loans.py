@@ -30,6 +30,7 @@ class FakeLoan:
     endpoint = "127.0.0.1:1"
     devices = 1
     link = None
+    is_own = True
 
     def __init__(self) -> None:
         self.lost = trio.Event()

@@ -76,6 +76,7 @@ class Loan:
         self.oldest_reply_age: float | None = None
         self.link = lender.measured
         self.is_alive = True
+        self.is_own = lender.is_own
 
     async def look(self) -> LoanLook | None:
         return LoanLook(cpu_seconds=0.0, is_alive=self.is_alive)
@@ -94,6 +95,7 @@ class Lender:
         self.is_mute = False
         self.measured: Link | None = None
         self.device = LentDevice(name="CPU", memory=10, bandwidth=1.0, compute=1.0)
+        self.is_own = True
         self.asked = 0
         self.closes_in = 0.0
         self.loan: Loan | None = None
@@ -104,7 +106,13 @@ class Lender:
             await trio.sleep_forever()
         if self.fault is not None:
             raise BackendError(self.fault)
-        return Lendable(devices=(self.device,), version=self.version, build=self.build, link=LINK)
+        return Lendable(
+            devices=(self.device,),
+            version=self.version,
+            build=self.build,
+            link=LINK,
+            is_own=self.is_own,
+        )
 
     @asynccontextmanager
     async def take(self) -> AsyncIterator[Loan]:
@@ -565,3 +573,38 @@ async def test_wild_measurements_of_a_head_do_not_spoil_the_next_plan(
             first.prediction.first_token, rel=0.01
         )
         assert len(one.told(PlanChanged)) == 1
+
+
+async def test_a_split_is_its_owners_for_as_long_as_all_of_its_workers_are(
+    autojump_clock: MockClock,
+) -> None:
+    """It says so of its last plan, and of nobody who could lend and is not in it."""
+    async with scene("a", "b", "c", most=2) as one:
+        one.lenders["c"].is_own = False
+        assert not one.split.is_own
+        await one.prepare()
+        assert one.split.is_own
+        assert one.lenders["b"].loan is not None
+        one.lenders["b"].loan.lost.set()
+        await trio.sleep(0.1)
+        assert one.split.is_own
+        assert (await one.prepare()).workers == ("a", "c")
+        assert not one.split.is_own
+
+
+async def test_the_word_of_the_loan_counts_and_not_that_of_the_survey(
+    autojump_clock: MockClock,
+) -> None:
+    """Its grant may be another one by then."""
+    async with scene("a") as one:
+        lender = one.lenders["a"]
+        survey = lender.survey
+
+        async def before() -> Lendable:
+            found = await survey()
+            lender.is_own = False
+            return found
+
+        lender.survey = before  # type: ignore[method-assign]
+        await one.prepare()
+        assert not one.split.is_own

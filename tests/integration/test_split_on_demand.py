@@ -17,13 +17,19 @@ from integration.test_split import LIMIT, Lab, even, laboratory, question
 
 from punch.backends import Backend, Emit, Generation, Loading, open_llama_server
 from punch.capability import Gpu, ModelOffer
-from punch.cluster.coordinator import SplitOnDemand, ask_build, open_on_demand, plan_once
+from punch.cluster.coordinator import (
+    Outlook,
+    SplitOnDemand,
+    ask_build,
+    open_on_demand,
+    plan_once,
+)
 from punch.dialer import open_router
 from punch.events import PlanChanged, SplitReady
 from punch.llama_cpp import ask_program
-from punch.placement import Plan, Refused
+from punch.placement import Refused
 from punch.testing import open_swarm
-from punch.wire import CommandRequest
+from punch.wire import CommandRequest, Hints
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals")
 
@@ -62,13 +68,13 @@ class Slow:
 def on_demand(lab: Lab, seconds: float) -> SplitOnDemand:
     """The split of *lab*, that is predicted to start in so many *seconds*."""
 
-    async def plan() -> tuple[Plan | Refused, dict[str, str]]:
+    async def plan() -> Outlook:
         program = await ask_program(lab.folder / "llama-server")
-        found, left_out = await plan_once(lab.lenders(), even, build=await ask_build(program))
-        if isinstance(found, Refused):
-            return found, left_out
-        prediction = attrs.evolve(found.prediction, load=seconds)
-        return attrs.evolve(found, prediction=prediction), left_out
+        outlook = await plan_once(lab.lenders(), even, build=await ask_build(program))
+        if isinstance(outlook.plan, Refused):
+            return outlook
+        prediction = attrs.evolve(outlook.plan.prediction, load=seconds)
+        return attrs.evolve(outlook, plan=attrs.evolve(outlook.plan, prediction=prediction))
 
     return SplitOnDemand(offer=lab.offer, plan=plan, open=lab.backend, owner_of=lambda who: "me")
 
@@ -114,12 +120,15 @@ async def test_the_right_one_answers_of_a_slow_peer_and_splits_that_run_or_could
             told = [one for one in started.candidates() if one.removed_by is None]
             assert [one.peer_id for one in told] == ["head", "solo", "head"]
             assert [round(one.terms["start"]) for one in told] == [START, 0, NEVER]
+            assert all(one.offer.own_workers for one in splits.startable())
             assert (told[0].score or 0.0) < (told[1].score or 0.0)
             assert told[0].start is not None
             assert told[0].start.offer.plan
             assert asked.starts == {} or asked.start_of(asked.order[0]) is None
 
-            short = await router.ask(question("Name a planet.", tokens=5))
+            # The servers of both are on this machine, and so its owner's.
+            hints = Hints(privacy="own")
+            short = await router.ask(question("Name a planet.", tokens=5), hints=hints)
             assert short.executor == "head"
             assert short.provenance is not None
             assert len(lab.of(SplitReady)) == 1

@@ -22,6 +22,11 @@ class Head(Protocol):
         """Variables of the server."""
         ...
 
+    @property
+    def is_own(self) -> bool:
+        """Whether all machines of the start that was prepared last are of this one's owner."""
+        ...
+
     async def prepare(self, supervised: Supervised) -> None:
         """Reserve what the server needs, before each of its starts.
 

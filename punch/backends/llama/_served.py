@@ -17,7 +17,7 @@ import attrs
 import psutil
 
 from ...capability import Gpu, ModelOffer
-from ...exceptions import BackendCrashed
+from ...exceptions import BackendCrashed, OfferUnavailable
 from ...processes import Supervised, SupervisorStatistics
 from ...wire import MAX_REASON_CHARACTERS, CommandRequest
 from .._base import Emit, Generation, Loading, say_while
@@ -50,7 +50,7 @@ class ServedBackend:
       knows_tools: Whether its chat template writes tools; if not, punch writes them itself.
       head: What is around a server whose model lies on several machines. It hears of answers, and
         says, once the server has ended, whether that was for want of another machine, so that no
-        request can be why.
+        request can be why; and whether all machines are of this one's owner.
 
     """
 
@@ -75,6 +75,7 @@ class ServedBackend:
         self._slots = slots
         self._threads = threads
         self._offer = offer
+        self._own_offer = attrs.evolve(offer, own_workers=True)
         self._gpus = gpus
         self._pins = Pins(slots, key=secrets.token_bytes(16))
         self._vigil = Vigil(ask=self._look, kill=supervised.kill, cpu_seconds=self._cpu_seconds)
@@ -108,9 +109,14 @@ class ServedBackend:
         supervised = self._supervised
         if supervised.state == "failed":
             return ()
+        offer = self._own_offer if self._is_own else self._offer
         if supervised.state in ("starting", "restarting"):
-            return (attrs.evolve(self._offer, load_seconds=supervised.load_seconds),)
-        return (self._offer,)
+            return (attrs.evolve(offer, load_seconds=supervised.load_seconds),)
+        return (offer,)
+
+    @property
+    def _is_own(self) -> bool:
+        return self._head is not None and self._head.is_own
 
     @property
     def gpus(self) -> tuple[Gpu, ...]:
@@ -191,9 +197,13 @@ class ServedBackend:
           ContextTooLong: if the prompt does not fit.
           GenerationFailed: if this answer failed but the server lives.
           BackendCrashed: if the server is gone; the text says how it ended.
+          OfferUnavailable: if its machines were all this one's owner's, and are not any more.
 
         """
+        was_own = self._is_own
         await self._supervised.wait_ready()
+        if was_own and not self._is_own:
+            raise OfferUnavailable("the model lies on machines of other owners, too, by now")
         if request.command == "embed":
             return await self._ask(request, emit, None)
         if request.command == "count":

@@ -238,9 +238,10 @@ async def show_plan(settings: PlanSettings, shutdown: Shutdown) -> ExitCode:
         if needs_workers(settings):
             listener = await stack.enter_async_context(open_listener_without_lane(settings))
             lenders = await stack.enter_async_context(open_lenders(settings, prepared, listener))
-        found, left_out = await plan_once(
+        outlook = await plan_once(
             lenders(), prepared.planner, here=prepared.here, build=build, is_forced=settings.force
         )
+    found, left_out = outlook.plan, dict(outlook.left_out)
     if settings.json:
         print(json.dumps({**found.as_dict(), "left_out_workers": left_out}, ensure_ascii=False))
     else:

@@ -16,10 +16,10 @@ import trio
 
 from ..._background import open_background
 from ..._logs import get_logger
-from ...access import Membership, Refusal
+from ...access import Member, Membership, Refusal
 from ...capability import PeerId
 from ...exceptions import PeerFailed, PeerRefused
-from ...network import Node
+from ...network import Node, is_own
 from ...tunnels import make_certificate, open_carrier
 from .._lease_stream import LeaseStream
 from ..leases import (
@@ -105,7 +105,7 @@ class Borrower:
                 rtt = min(rtt, trio.current_time() - began)
             assert said is not None
             try:
-                return facts_of(peer_id, said, rtt)
+                return facts_of(peer_id, said, rtt, is_own=conversation.is_own)
             except ValueError as error:
                 raise PeerFailed(f"lends nothing that can be: {error}", peer_id=peer_id) from None
 
@@ -202,25 +202,30 @@ class Borrower:
                     seconds=ADMIT_SECONDS,
                 )
                 conversation.chain = admitted.chain
-                refusal = judged(member, peer_id, admitted.chain, self._wall())
-                if refusal is not None:
-                    error = PeerRefused(f"may not lend: {refusal.reason}", peer_id=peer_id)
-                    error.rule = refusal.rule
-                    raise error
+                if member is None:
+                    conversation.is_own = is_own(stream)
+                else:
+                    conversation.is_own = self._judged(member, peer_id, admitted.chain)
                 yield conversation
         finally:
             with trio.move_on_after(1.0, shield=True):
                 await talk.aclose()
 
+    def _judged(self, membership: Membership, peer_id: PeerId, chain: bytes) -> bool:
+        """Whether a worker with *chain* is of our own owner.
 
-def judged(
-    membership: Membership | None, peer_id: PeerId, chain: bytes, now: float
-) -> Refusal | None:
-    """Why a worker may not lend in our namespace; `None` if it may."""
-    if membership is None:
-        return None
-    found = membership.lock.judge(peer_id, chain or None, now, frozenset({"lend"}))
-    return found if isinstance(found, Refusal) else None
+        Raises:
+          PeerRefused: if it may not lend in our namespace.
+
+        """
+        lock, now = membership.lock, self._wall()
+        worker = lock.judge(peer_id, chain or None, now, frozenset({"lend"}))
+        if isinstance(worker, Refusal):
+            error = PeerRefused(f"may not lend: {worker.reason}", peer_id=peer_id)
+            error.rule = worker.rule
+            raise error
+        ours = lock.judge(self._node.peer_id, membership.chain(), now)
+        return isinstance(ours, Member) and ours.owner == worker.owner
 
 
 def _fault_of(wish: Take, leased: Leased) -> str | None:

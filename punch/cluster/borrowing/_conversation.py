@@ -54,6 +54,9 @@ class Conversation:
         """Why, in a sentence."""
         self.chain = b""
         """The worker's chain of grants, once it was judged."""
+        self.is_own = False
+        """Whether the worker is of our own owner: by that chain, and in an open namespace by being
+        on this machine."""
         self._talk = talk
         self._peer_id = talk.peer_id
         self._asking = trio.Lock()

@@ -53,6 +53,8 @@ class Lease:
         """The worker's devices, in the order in which the head sees them."""
         self.carrier = reached.carrier
         """How the bytes travel: ``direct``, or ``stream`` where no port of it is reached."""
+        self.is_own = conversation.is_own
+        """Whether the worker is of our own owner."""
         self.endpoint = f"127.0.0.1:{reached.near.port}"
         """What `llama-server --rpc` connects to."""
         self.lost = trio.Event()

@@ -50,8 +50,12 @@ class WorkerFacts:
     """Seconds from here to the worker and back, over the stream of the survey; the least of a few.
     A tunnel's is a little less, see `Lease.measure`."""
 
+    is_own: bool = False
+    """Whether the worker is of our own owner, by its chain of grants; in an open namespace, whether
+    it is on this machine."""
 
-def facts_of(peer_id: PeerId, said: Surveyed, rtt: float) -> WorkerFacts:
+
+def facts_of(peer_id: PeerId, said: Surveyed, rtt: float, *, is_own: bool = False) -> WorkerFacts:
     """The facts in what a worker has *said*.
 
     Raises:
@@ -90,4 +94,5 @@ def facts_of(peer_id: PeerId, said: Surveyed, rtt: float) -> WorkerFacts:
         carriers=said.carriers,
         is_leased=said.is_leased,
         rtt=rtt,
+        is_own=is_own,
     )

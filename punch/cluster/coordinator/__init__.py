@@ -7,7 +7,7 @@ lends, and how the bytes travel, is behind `Lender`.
 from ._arguments import split_arguments
 from ._lending import Lendable, Lender, LentDevice, Loan, LoanLook
 from ._on_demand import DEFAULT_IDLE_SECONDS, OnDemand, SplitOnDemand, open_on_demand
-from ._open import ask_build, open_split, plan_once
+from ._open import Outlook, ask_build, open_split, plan_once
 from ._plain import PlainLender, PlainSpeeds, read_address
 from ._split import Planner, Split
 from ._versions import HeadBuild
@@ -16,6 +16,7 @@ from ._workers import UNMEASURED, UNMEASURED_RATE, WorkerLender
 __all__ = [
     "open_split",
     "plan_once",
+    "Outlook",
     "Split",
     "open_on_demand",
     "OnDemand",

@@ -115,8 +115,9 @@ class Held:
         try:
             async with self.lender.take() as loan, open_background() as nursery:
                 self._loan = loan
-                if loan.link is not None:
-                    self.lendable = attrs.evolve(self.lendable, link=loan.link)
+                self.lendable = attrs.evolve(
+                    self.lendable, link=loan.link or self.lendable.link, is_own=loan.is_own
+                )
                 if loan.memory is not None:
                     self.lendable = within(self.lendable, loan.memory)
                 task_status.started()

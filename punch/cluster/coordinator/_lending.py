@@ -49,6 +49,9 @@ class Lendable:
     link: Link
     """The way there, as it was measured."""
 
+    is_own: bool = False
+    """Whether its machine is of the head's own owner."""
+
 
 def within(lendable: Lendable, memory: int) -> Lendable:
     """What there is to lend, if no more than *memory* bytes of it are lent."""
@@ -88,6 +91,11 @@ class Loan(Protocol):
     @property
     def devices(self) -> int:
         """How many devices its server lists."""
+        ...
+
+    @property
+    def is_own(self) -> bool:
+        """Whether its machine is of the head's own owner."""
         ...
 
     @property

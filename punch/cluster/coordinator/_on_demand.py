@@ -22,6 +22,7 @@ from ...exceptions import PunchError
 from ...listener import Listener, RunningLane
 from ...placement import Plan, Refused, describe
 from ...routing import StartableOffer
+from ._open import Outlook
 
 log = get_logger(__name__)
 
@@ -39,8 +40,8 @@ LOOK_SECONDS = 5.0
 # A lane finishes what it has begun for ten seconds at most, and then gives back what it borrowed.
 CLOSE_SECONDS = 15.0
 
-PlanOnce = Callable[[], Awaitable[tuple[Plan | Refused, Mapping[str, str]]]]
-"""Says what the plan would be now, and who is left out; borrows nothing. See `plan_once`."""
+PlanOnce = Callable[[], Awaitable[Outlook]]
+"""Says what the plan would be now; borrows nothing. See `plan_once`."""
 
 
 @attrs.frozen(kw_only=True)
@@ -48,8 +49,7 @@ class SplitOnDemand:
     """A model that could be run over several machines."""
 
     offer: ModelOffer
-    """What it offers once it runs; `ModelOffer.own_workers` only if nobody else may lend to it, for
-    a worker that is lost is replaced by any other that may."""
+    """What it offers once it runs."""
 
     plan: PlanOnce
     """Says how it would run."""
@@ -138,17 +138,17 @@ class OnDemand:
     async def _plan(self, model: _Model) -> None:
         name = model.split.offer.name
         try:
-            plan, left_out = await model.split.plan()
+            found = await model.split.plan()
         except PunchError as error:
             self._none(model, error.message)
             return
-        if isinstance(plan, Refused):
-            self._none(model, plan.reason)
-        elif not plan.is_split:
+        if isinstance(found.plan, Refused):
+            self._none(model, found.plan.reason)
+        elif not found.plan.is_split:
             self._none(model, "it is quickest on this machine alone")
         else:
             self._why_not.pop(name, None)
-            self._put(model, plan, left_out)
+            self._put(model, found.plan, found)
 
     def _none(self, model: _Model, why: str) -> None:
         name = model.split.offer.name
@@ -157,20 +157,21 @@ class OnDemand:
             log.info("a model is not to be split", model=name, why=why)
         model.offer = None
 
-    def _put(self, model: _Model, plan: Plan, left_out: Mapping[str, str]) -> None:
+    def _put(self, model: _Model, plan: Plan, found: Outlook) -> None:
         split, predicted = model.split, plan.prediction
         shares = [(share.device, share.holder, share.layers) for share in plan.shares]
         # What of two may be told apart by nothing else: their place among what could be started.
         words = (self._models.index(model), split.offer.name, shares)
         known = hashlib.sha256(repr(words).encode()).hexdigest()
         lines = [describe(plan, candidates=4)]
-        lines += [f"not in it: {who}: {why}" for who, why in left_out.items()]
+        lines += [f"not in it: {who}: {why}" for who, why in found.left_out.items()]
         model.offer = StartableOffer(
             id=f"split-{known[:16]}",
             peer_id=self._listener.peer_id,
             offer=attrs.evolve(
                 split.offer,
                 split=True,
+                own_workers=found.is_own,
                 context_tokens=plan.context_tokens,
                 prefill_rate=predicted.prompt_rate,
                 decode_rate=predicted.decode_rate,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -55,6 +55,20 @@ async def ask_build(program: Program) -> HeadBuild:
     return HeadBuild(version=version, build=program.version or "")
 
 
+@attrs.frozen(kw_only=True)
+class Outlook:
+    """What a split would be with whoever lends now."""
+
+    plan: Plan | Refused
+    """The plan, or why there is none."""
+
+    left_out: Mapping[str, str] = attrs.field(factory=dict)
+    """Who is not in it, and why."""
+
+    is_own: bool = False
+    """Whether all machines of the plan are of the head's own owner."""
+
+
 async def plan_once(
     lenders: Sequence[Lender],
     planner: Planner,
@@ -62,18 +76,20 @@ async def plan_once(
     build: HeadBuild,
     here: Sequence[Device] = (),
     is_forced: bool = False,
-) -> tuple[Plan | Refused, dict[str, str]]:
+) -> Outlook:
     """What the plan would be with whoever lends now; nothing is borrowed.
 
     The arguments are as in `open_split`; *build* is the head's program.
-
-    Returns:
-      The plan, or why there is none, and the reason of each lender that is left out.
-
     """
     surveys = Surveys(lenders, {}, head=build, is_forced=is_forced)
     await surveys.ask(lenders)
-    return planner([*here, *surveys.devices()]), surveys.left_out
+    plan = planner([*here, *surveys.devices()])
+    workers = plan.workers if isinstance(plan, Plan) else ()
+    return Outlook(
+        plan=plan,
+        left_out=surveys.left_out,
+        is_own=all(surveys.lendable[name].is_own for name in workers),
+    )
 
 
 @asynccontextmanager

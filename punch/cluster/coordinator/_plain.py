@@ -83,7 +83,7 @@ class PlainLender:
             )
             for number, device in enumerate(facts.devices)
         )
-        return Lendable(devices=devices, version=facts.version, link=_LINK)
+        return Lendable(devices=devices, version=facts.version, link=_LINK, is_own=True)
 
     @asynccontextmanager
     async def take(self) -> AsyncIterator[PlainLoan]:
@@ -126,6 +126,8 @@ class PlainLoan:
         """As in the survey."""
         self.devices = devices
         """How many devices the server lists."""
+        self.is_own = True
+        """It is on this machine, and so of its owner."""
         self.lost = trio.Event()
         """Set when the server has gone."""
         self.why = ""

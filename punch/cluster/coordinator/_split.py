@@ -104,6 +104,8 @@ class Split:
         self._guessing = Guessing(telling.model)
         self.plan: Plan | None = None
         """What lies where, of the last start."""
+        self.is_own = False
+        """Whether all machines of that plan are of the head's own owner."""
         self.is_loading = False
         """True from a plan on until a token was made."""
         self.was_ready = False
@@ -148,6 +150,7 @@ class Split:
         self._telling.planned(plan, before=self.plan, left_out=surveys.left_out)
         self.plan, self.is_loading = plan, True
         self._learning.begin(plan, [*self._here, *surveys.devices()])
+        self.is_own = all(self._held[name].lendable.is_own for name in plan.workers)
 
     def arguments(self, program: Program) -> Sequence[str]:
         """The head's arguments for the plan."""

@@ -67,6 +67,7 @@ class WorkerLender:
             version=facts.rpc,
             build=facts.build,
             link=self._link or Link(rtt=facts.rtt, rate=UNMEASURED_RATE),
+            is_own=facts.is_own,
         )
 
     @asynccontextmanager
@@ -132,6 +133,11 @@ class WorkerLoan:
     def devices(self) -> int:
         """How many devices the server lists."""
         return len(self._lease.devices)
+
+    @property
+    def is_own(self) -> bool:
+        """Whether the worker is of our own owner."""
+        return self._lease.is_own
 
     @property
     def lost(self) -> trio.Event:
