@@ -134,6 +134,7 @@ async def open_splits(
     async with open_splits_of(
         settings.split,
         network=settings.network,
+        options=settings.splits,
         program=settings.listener.backend.program,
         listener=listener,
         events=events,

@@ -27,6 +27,7 @@ from ._programs import (
     ListenerSettings,
     NetworkSettings,
     ProgramSettings,
+    SplitOptions,
     StrictSettings,
     WorkerSettings,
 )
@@ -80,6 +81,7 @@ __all__ = [
     "BootstrapSettings",
     "WorkerSettings",
     "LendingSettings",
+    "SplitOptions",
     "ProgramSettings",
     "NetworkSettings",
     "StrictSettings",

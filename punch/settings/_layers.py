@@ -15,7 +15,7 @@ import attrs
 from ..exceptions import ConfigurationError
 from ._file import SettingsFile
 from ._rules import expanded
-from ._setting import Origin, Setting, Settings, group_fields, setting_fields
+from ._setting import Origin, Setting, Settings, Within, group_fields, setting_fields
 from ._table import SECTIONS, SETTINGS
 
 S = TypeVar("S", bound=Settings)
@@ -75,14 +75,18 @@ def load(
 
 
 def _load(
-    kind: type[S], flags: Flags, environment: Mapping[str, str], file: SettingsFile | None
+    kind: type[S],
+    flags: Flags,
+    environment: Mapping[str, str],
+    file: SettingsFile | None,
+    within: Within | None = None,
 ) -> S:
     values: dict[str, object] = {}
     origins: dict[str, Origin] = {}
-    for field, setting in setting_fields(kind):
+    for field, setting in setting_fields(kind, within):
         values[field], origins[field] = resolve(setting, flags, environment, file)
-    for field, inner in group_fields(kind):
-        values[field] = _load(inner, flags, environment, file)
+    for field, inner, inside in group_fields(kind):
+        values[field] = _load(inner, flags, environment, file, inside)
     make = cast("Callable[..., S]", kind)
     return make(origins=origins, **values)
 

@@ -258,6 +258,35 @@ class DialerSettings(ProgramSettings):
 
 
 @attrs.frozen(kw_only=True)
+class SplitOptions(ProgramSettings):
+    """How a split is made, whoever starts it."""
+
+    workers: tuple[str, ...] | None = of(splitting.WORKERS)
+    exclude: tuple[str, ...] | None = of(splitting.EXCLUDE)
+    tensor_split: tuple[float, ...] | None = of(splitting.TENSOR_SPLIT)
+    min_workers: int = of(splitting.MIN_WORKERS)
+    min_peers: int = of(splitting.MIN_PEERS)
+    device: tuple[str, ...] | None = of(splitting.SPLIT_DEVICE)
+    bin_dir: Path | None = of(splitting.BIN_DIR)
+    threads: int | None = of(splitting.THREADS)
+    context: int | None = of(splitting.CONTEXT)
+    slots: int = of(splitting.SLOTS)
+
+    prompt: int = of(splitting.PROMPT)
+    """Tokens of a usual prompt."""
+
+    answer: int = of(splitting.ANSWER)
+    """Tokens of a usual answer."""
+
+    force: bool = of(splitting.FORCE)
+
+    @property
+    def least(self) -> int:
+        """Workers that must hold layers."""
+        return max(self.min_workers, self.min_peers)
+
+
+@attrs.frozen(kw_only=True)
 class GatewaySettings(ProgramSettings):
     """Settings of ``python -m punch.gateway``."""
 
@@ -303,10 +332,13 @@ class GatewaySettings(ProgramSettings):
     listen_too: bool = of(asking.LISTEN_TOO)
     """Whether there is a listener in the same process, with the settings in `listener`."""
 
+    listener: ListenerSettings = group(ListenerSettings)
+
     split: tuple[str, ...] = of(asking.SPLIT)
     """Models that may be split over workers; what is started is a lane of the listener here."""
 
-    listener: ListenerSettings = group(ListenerSettings)
+    splits: SplitOptions = group(SplitOptions, within=splitting.OF_GATEWAY)
+    """How they are split: ``--split-slots`` and so on."""
 
     traces: str | None = of(asking.TRACES)
     """The OpenTelemetry collector's address."""

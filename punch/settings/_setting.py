@@ -32,6 +32,7 @@ SEPARATORS = ", \t\n"
 
 _SETTING = "punch.settings: setting"
 _GROUP = "punch.settings: group"
+_WITHIN = "punch.settings: within"
 
 
 @attrs.frozen(kw_only=True)
@@ -198,6 +199,30 @@ def _make(
     )
 
 
+@attrs.frozen(kw_only=True)
+class Within:
+    """A part of a program, whose settings are called by its name: ``--split-slots``."""
+
+    section: str
+    """The table of the file that has them."""
+
+    word: str
+    """What their names begin with: ``split``."""
+
+    def named(self, setting: Setting[T]) -> Setting[T]:
+        """*setting* as it is called here; one that is in the file already stays as it is."""
+        if setting.section is not None:
+            return setting
+        key = f"{self.word}_{setting.key}"
+        return attrs.evolve(
+            setting,
+            key=key,
+            section=self.section,
+            flag=f"--{key.replace('_', '-')}",
+            variable=f"PUNCH_{key.upper()}",
+        )
+
+
 # ---- the settings of a program ----
 
 
@@ -244,26 +269,37 @@ def of(
     return cast("T", field)
 
 
-def group(kind: type[S]) -> S:
-    """A field that holds a whole class of settings, such as a listener's inside a gateway's."""
-    return attrs.field(factory=kind, metadata={_GROUP: kind})
+def group(kind: type[S], *, within: Within | None = None) -> S:
+    """A field that holds a whole class of settings, such as a listener's inside a gateway's.
+
+    Args:
+      kind: The class.
+      within: What its settings are called here, where they belong to a part of the program.
+
+    """
+    return attrs.field(factory=kind, metadata={_GROUP: kind, _WITHIN: within})
 
 
-def setting_fields(kind: type[Settings]) -> Iterator[tuple[str, Setting[object]]]:
+def setting_fields(
+    kind: type[Settings], within: Within | None = None
+) -> Iterator[tuple[str, Setting[object]]]:
     """The fields of *kind* that hold one setting each."""
     for field in attrs.fields(kind):
         if _SETTING in field.metadata:
-            yield field.name, field.metadata[_SETTING]
+            setting = field.metadata[_SETTING]
+            yield field.name, setting if within is None else within.named(setting)
 
 
-def group_fields(kind: type[Settings]) -> Iterator[tuple[str, type[Settings]]]:
-    """The fields of *kind* that hold a group each."""
+def group_fields(
+    kind: type[Settings],
+) -> Iterator[tuple[str, type[Settings], Within | None]]:
+    """The fields of *kind* that hold a group each, and what its settings are called in it."""
     for field in attrs.fields(kind):
         if _GROUP in field.metadata:
-            yield field.name, field.metadata[_GROUP]
+            yield field.name, field.metadata[_GROUP], field.metadata[_WITHIN]
 
 
-def settings_of(kind: type[Settings]) -> tuple[Setting[object], ...]:
+def settings_of(kind: type[Settings], within: Within | None = None) -> tuple[Setting[object], ...]:
     """Everything that a program takes, in the order of its fields, groups in their places.
 
     What a group shares with the program around it (the same flag, or the same variable of a
@@ -272,9 +308,12 @@ def settings_of(kind: type[Settings]) -> tuple[Setting[object], ...]:
     found: dict[str, Setting[object]] = {}
     for field in attrs.fields(kind):
         if _SETTING in field.metadata:
-            inner: tuple[Setting[object], ...] = (field.metadata[_SETTING],)
+            setting = field.metadata[_SETTING]
+            inner: tuple[Setting[object], ...] = (
+                setting if within is None else within.named(setting),
+            )
         elif _GROUP in field.metadata:
-            inner = settings_of(field.metadata[_GROUP])
+            inner = settings_of(field.metadata[_GROUP], field.metadata[_WITHIN])
         else:
             continue
         for setting in inner:

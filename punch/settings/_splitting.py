@@ -1,12 +1,14 @@
-"""The table of settings of models that are bigger than one machine: what is lent, and to whom."""
+"""The table of settings of models that are bigger than one machine: of lending and of splits."""
 
 from __future__ import annotations
+
+import math
 
 from ..access import key_of
 from ..capability import PeerId
 from ..exceptions import LocalProtocolError
-from ._rules import PATH_OR_NAME, SWITCH, WORD, Rule, count
-from ._setting import optional, setting, several
+from ._rules import PATH, PATH_OR_NAME, SWITCH, WORD, Rule, count
+from ._setting import Within, optional, setting, several
 from ._sizes import SIZE
 
 
@@ -78,3 +80,134 @@ RPC_SERVER = optional(
     help="llama.cpp's ggml-rpc-server, or an older build's rpc-server",
     shown_default="the one beside LLAMA_CPP_EXE, or the fastest of `punch engine list`",
 )
+
+# ---- what a split is made of ----
+
+# As many as a backend has unless said.
+DEFAULT_SLOTS_OF_A_SPLIT = 4
+
+
+def _shares(text: str) -> tuple[float, ...]:
+    try:
+        values = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise ValueError("shares are numbers, with commas between them") from None
+    if not all(0.0 <= value < math.inf for value in values) or not any(values):
+        raise ValueError("shares are 0 or more, and one is above 0")
+    return values
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(filter(None, (part.strip() for part in text.split(","))))
+
+
+_NAMES = Rule(_names)
+
+WORKERS = optional(
+    "workers",
+    _NAMES,
+    variable="PUNCH_WORKERS",
+    metavar="NAMES",
+    help="who may lend, with commas between them: a worker by name or identity, or 127.0.0.1:PORT "
+    "for an RPC server of this machine",
+    shown_default="every worker of the namespace",
+)
+EXCLUDE = optional(
+    "exclude",
+    _NAMES,
+    variable="",
+    metavar="NAMES",
+    help="workers and devices that hold nothing",
+)
+TENSOR_SPLIT = optional(
+    "tensor_split",
+    Rule(_shares),
+    variable="",
+    metavar="SHARES",
+    help="shares of the layers for each device, in their order, such as 3,1; 0 for none",
+    shown_default="as the plan has them",
+)
+MIN_WORKERS = setting(
+    "min_workers",
+    count(0, most=64),
+    0,
+    variable="",
+    metavar="N",
+    help="wait until so many workers are there, and give layers to that many at least",
+)
+MIN_PEERS = setting(
+    "min_peers", count(0, most=64), 0, variable="", metavar="N", help="the same, by another name"
+)
+SPLIT_DEVICE = optional(
+    "device",
+    _NAMES,
+    variable="",
+    metavar="NAMES",
+    help="use these devices alone, such as CUDA0 of this machine or a worker by its name",
+    shown_default="all",
+)
+BIN_DIR = optional(
+    "bin_dir",
+    PATH,
+    variable="",
+    metavar="FOLDER",
+    help="the folder of llama.cpp's programs",
+    shown_default="that of LLAMA_CPP_EXE, or of what works here",
+)
+THREADS = optional(
+    "threads",
+    count(1),
+    variable="LLAMA_THREADS",
+    metavar="N",
+    help="threads that the head computes with",
+)
+CONTEXT = optional(
+    "context",
+    count(1),
+    variable="",
+    metavar="TOKENS",
+    help="longest prompt and answer of one request",
+    shown_default="4096, or less if the model has less",
+)
+SLOTS = setting(
+    "slots",
+    count(1, most=256),
+    DEFAULT_SLOTS_OF_A_SPLIT,
+    variable="",
+    metavar="N",
+    help="requests to answer side by side; they share the way to the workers",
+)
+PROMPT = setting("prompt", count(0), 512, variable="", help="tokens of a usual prompt")
+ANSWER = setting("answer", count(1), 128, variable="", help="tokens of a usual answer")
+FORCE = setting(
+    "force",
+    SWITCH,
+    False,
+    variable="",
+    help="split it even where that is slower, and with workers of other builds",
+)
+
+OF_GATEWAY = Within(section="gateway", word="split")
+"""What these are called among a gateway's settings: ``--split-slots``, ``PUNCH_SPLIT_SLOTS``."""
+
+SPLITTING = tuple(
+    map(
+        OF_GATEWAY.named,
+        (
+            WORKERS,
+            EXCLUDE,
+            TENSOR_SPLIT,
+            MIN_WORKERS,
+            MIN_PEERS,
+            SPLIT_DEVICE,
+            BIN_DIR,
+            THREADS,
+            CONTEXT,
+            SLOTS,
+            PROMPT,
+            ANSWER,
+            FORCE,
+        ),
+    )
+)
+"""All of these, as a gateway has them."""

@@ -80,7 +80,7 @@ from ._asking import (
 )
 from ._rules import PATH, SWITCH, TEXT, Rule, count, one_of
 from ._setting import Setting, optional, setting, several
-from ._splitting import DEVICE, LEND, LEND_TO, MEMORY, RPC_SERVER, TUNNEL_PORT
+from ._splitting import DEVICE, LEND, LEND_TO, MEMORY, RPC_SERVER, SPLITTING, TUNNEL_PORT
 
 LEVELS = ("debug", "info", "warning", "error")
 
@@ -353,6 +353,7 @@ SETTINGS: tuple[Setting[object], ...] = (
     STORE_RESPONSES,
     LISTEN_TOO,
     SPLIT,
+    *SPLITTING,
     TRACES,
     GATEWAY_IDENTITY,
     MEETING_ADDRESS,

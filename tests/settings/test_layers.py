@@ -23,6 +23,7 @@ from punch.settings import (
     Setting,
     Settings,
     SettingsFile,
+    SplitOptions,
     WorkerSettings,
     count,
     explain,
@@ -324,3 +325,21 @@ def test_an_unknown_name_gets_the_nearest_one(name: str, words: str) -> None:
         find_setting(name)
 
     assert words in str(caught.value)
+
+
+def test_a_gateway_splits_with_the_options_of_a_coordinator() -> None:
+    """All of them, by one definition: under names of their own, and in the file as well."""
+    alone = {each.flag for each in settings_of(SplitOptions) if each.section is None}
+    gateway = {each.flag for each in settings_of(GatewaySettings)}
+    assert alone >= {"--workers", "--slots", "--force"}
+    assert {f"--split-{(flag or '').removeprefix('--')}" for flag in alone} <= gateway
+    typed = parse_flags("serve", "", GatewaySettings, ["--split-workers", "a,b", "--split-force"])
+    variables = {"PUNCH_SPLIT_SLOTS": "2", "PUNCH_SLOTS": "7"}
+    found = load(GatewaySettings, typed, variables, toml("[gateway]\nsplit_context = 512\n"))
+    splits = found.splits
+    assert (splits.workers, splits.slots, splits.force) == (("a", "b"), 2, True)
+    assert (splits.context, splits.said("context")[-1:]) == (512, "2")
+    # The listener of the same process has others, and what all programs have is the same one.
+    assert (found.listener.backend.slots, found.listener.backend.context) == (7, None)
+    assert find_setting("gateway.split_slots").variable == "PUNCH_SPLIT_SLOTS"
+    assert sum(each.flag == "--log-level" for each in settings_of(GatewaySettings)) == 1

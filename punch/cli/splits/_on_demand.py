@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
+import attrs
 import trio
 
 from ..._background import open_background
@@ -26,7 +27,7 @@ from ...cluster.coordinator import (
 from ...events import Bus
 from ...exceptions import PunchError
 from ...listener import Listener
-from ...settings import NetworkSettings
+from ...settings import NetworkSettings, SplitOptions
 from ._coordinator import open_lenders
 from ._lenders import prepare
 from ._split_settings import SplitSettings
@@ -39,6 +40,7 @@ async def open_splits_of(
     models: Sequence[str],
     *,
     network: NetworkSettings,
+    options: SplitOptions,
     program: str | None = None,
     listener: Listener,
     events: Bus,
@@ -48,6 +50,7 @@ async def open_splits_of(
     Args:
       models: Files, or names of models that were pulled.
       network: Where the workers are met.
+      options: How they are split.
       program: llama-server of a build with RPC; `None` for the fastest that works here.
       listener: The listener of this process; what is started is a lane of it.
       events: Where it publishes what happens to a split.
@@ -55,7 +58,12 @@ async def open_splits_of(
     """
     async with open_background() as nursery, open_on_demand(listener) as on_demand:
         for model in models:
-            settings = SplitSettings(model=model, network=network, program=program)
+            settings = SplitSettings(
+                **attrs.asdict(options, recurse=False),
+                model=model,
+                network=network,
+                program=program,
+            )
             nursery.start_soon(_make_ready, settings, listener, events, on_demand)
         yield on_demand
 
@@ -80,7 +88,11 @@ async def _make_ready(
             split = SplitOnDemand(
                 offer=prepared.offer,
                 plan=lambda: plan_once(
-                    lenders(), prepared.planner, here=prepared.here, build=build
+                    lenders(),
+                    prepared.planner,
+                    here=prepared.here,
+                    build=build,
+                    is_forced=settings.force,
                 ),
                 open=lambda: open_split(
                     program=prepared.program,
@@ -91,10 +103,13 @@ async def _make_ready(
                     slots=settings.slots,
                     context_tokens=prepared.context_tokens,
                     here=prepared.here,
+                    threads=settings.threads,
+                    is_forced=settings.force,
                     events=events,
                     opened=opened,
                     lessons=prepared.lessons,
                 ),
+                is_forced=settings.force,
             )
             with listener.directory.watched(changed):
                 await on_demand.add(split)
