@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from punch import events
 from punch.settings import SETTINGS, DialerSettings, settings_of
 
 ROOT = Path(__file__).parent.parent
@@ -65,3 +66,18 @@ def test_every_script_that_a_document_names_exists(path: Any) -> None:
     named = set(re.findall(r"\bbins/[a-z-]+", path.read_text(encoding="utf-8")))
 
     assert [name for name in sorted(named) if not (ROOT / name).is_file()] == []
+
+
+def test_every_kind_of_event_that_the_feeds_tell_is_listed() -> None:
+    """And none that there is not."""
+    kinds = [
+        kind
+        for kind in vars(events).values()
+        if isinstance(kind, type) and issubclass(kind, events.Lifecycle)
+    ]
+    names = {re.sub(r"(?<=[a-z])(?=[A-Z])", "_", kind.__name__).lower() for kind in kinds}
+    text = (ROOT / "docs" / "feeds.md").read_text(encoding="utf-8").partition("| type | when |")[2]
+    rows = [line.split("|")[1] for line in text.splitlines() if line.startswith("| `")]
+
+    listed = [name for row in rows for name in re.findall(r"`(\w+)`", row)]
+    assert sorted(listed) == sorted(names - {"lifecycle"})

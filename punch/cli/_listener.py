@@ -143,7 +143,7 @@ async def open_listener_of(
             # Here: it brings certificates with it, which few listeners need.
             from .splits._worker import open_worker_beside
 
-            await enter(open_worker_beside(listener, settings.lending))
+            await enter(open_worker_beside(listener, settings.lending, events))
         if settings.tunnel_ports:
             from .splits._tunnel_ports import open_tunnel_ports
 

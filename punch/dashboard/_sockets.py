@@ -257,6 +257,7 @@ def _event_row(event: Event) -> Row:
     )
     words = kind.replace("_", " ")
     failed = fields.get("state") == "failed" or fields.get("error") is not None
+    failed |= kind.endswith(("_failed", "_lost"))
     return _row(
         kind, "warning" if failed else "info", f"{words}: {said}" if said else words, fields
     )

@@ -18,6 +18,7 @@ from ..events import (
     LeaseEnded,
     LeaseTaken,
     PlanChanged,
+    SplitFailed,
     SplitLoading,
     SplitReady,
     WorkerConnected,
@@ -40,6 +41,7 @@ SPLIT_EVENTS: tuple[type[Event], ...] = (
     PlanChanged,
     SplitLoading,
     SplitReady,
+    SplitFailed,
     WorkerConnected,
     WorkerLost,
     LeaseTaken,
@@ -52,6 +54,7 @@ SplitEvent = (
     | PlanChanged
     | SplitLoading
     | SplitReady
+    | SplitFailed
     | WorkerConnected
     | WorkerLost
     | LeaseTaken
@@ -154,6 +157,15 @@ class ShownSplits:
                     "what": "ready",
                     "model": short_word(event.model),
                     "seconds": round(event.seconds, 2),
+                }
+            case SplitFailed():
+                split.model, split.state, split.progress = event.model, "failed", None
+                split.starts = event.starts
+                return told | {
+                    "what": "failed",
+                    "model": short_word(event.model),
+                    "why": event.why[:MAX_WHY],
+                    "starts": event.starts,
                 }
             case WorkerConnected():
                 split.workers[event.worker] = "holds"

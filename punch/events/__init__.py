@@ -24,7 +24,10 @@ from ._cluster import (
     HeldLayers,
     LeaseEnded,
     LeaseTaken,
+    MemoryLent,
+    MemoryReturned,
     PlanChanged,
+    SplitFailed,
     SplitLoading,
     SplitReady,
     WorkerConnected,
@@ -90,10 +93,14 @@ __all__ = [
     "HeldLayers",
     "SplitLoading",
     "SplitReady",
+    "SplitFailed",
     "WorkerConnected",
     "WorkerLost",
     "LeaseTaken",
     "LeaseEnded",
+    # a worker's
+    "MemoryLent",
+    "MemoryReturned",
     # any process's
     "Logged",
 ]

@@ -1,9 +1,10 @@
-"""The events of a coordinator: what becomes of a split, of its workers and of what they lend."""
+"""The events of a coordinator and of a worker: what becomes of a split, and of what is lent."""
 
 from __future__ import annotations
 
 import attrs
 
+from ..capability import PeerId
 from ._event import Lifecycle
 
 
@@ -102,6 +103,26 @@ class SplitReady(Lifecycle):
 
 
 @attrs.frozen(kw_only=True)
+class SplitFailed(Lifecycle):
+    """A split does not start, or crashes again and again: no request waits for it.
+
+    After a crash loop it is tried again, more and more seldom; `SplitReady` tells if that helps.
+    """
+
+    split: str
+    """The split."""
+
+    model: str
+    """Name of the model."""
+
+    why: str
+    """How its head ended last, or why there was none, in a sentence."""
+
+    starts: int
+    """Times that it was started."""
+
+
+@attrs.frozen(kw_only=True)
 class WorkerConnected(Lifecycle):
     """A worker of the plan holds its layers: bytes went there, and a token came of them."""
 
@@ -158,3 +179,40 @@ class LeaseEnded(Lifecycle):
 
     why: str
     """Why, in a sentence."""
+
+
+# ---- a worker's ----
+
+
+@attrs.frozen(kw_only=True)
+class MemoryLent(Lifecycle):
+    """A worker lends memory: a borrower has its lease."""
+
+    lease: str
+    """The lease, as it is called on both sides."""
+
+    borrower: PeerId
+    """Who has it."""
+
+    devices: tuple[str, ...] = ()
+    """What is lent."""
+
+    bytes: int = 0
+    """How much of it, in bytes."""
+
+
+@attrs.frozen(kw_only=True)
+class MemoryReturned(Lifecycle):
+    """A borrower has the lease no more, and its server is gone, with all that was in it."""
+
+    lease: str
+    """The lease."""
+
+    borrower: PeerId
+    """Who had it."""
+
+    why: str
+    """What ended it, in one word: ``end`` for the borrower itself."""
+
+    reason: str = ""
+    """The same in a sentence, where one was said."""

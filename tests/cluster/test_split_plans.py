@@ -23,6 +23,7 @@ from punch.events import (
     LeaseEnded,
     LeaseTaken,
     PlanChanged,
+    SplitFailed,
     SplitReady,
     WorkerConnected,
     WorkerLost,
@@ -75,8 +76,8 @@ class Loan:
         self.fault: str | None = None
         self.oldest_reply_age: float | None = None
         self.link = lender.measured
-        self.is_alive = True
         self.is_own = lender.is_own
+        self.is_alive = True
 
     async def look(self) -> LoanLook | None:
         return LoanLook(cpu_seconds=0.0, is_alive=self.is_alive)
@@ -93,9 +94,9 @@ class Lender:
         self.fault: str | None = None
         self.refuses: str | None = None
         self.is_mute = False
-        self.measured: Link | None = None
         self.device = LentDevice(name="CPU", memory=10, bandwidth=1.0, compute=1.0)
         self.is_own = True
+        self.measured: Link | None = None
         self.asked = 0
         self.closes_in = 0.0
         self.loan: Loan | None = None
@@ -133,6 +134,8 @@ class Head:
 
     killed: list[str] = attrs.field(factory=list)
     started: int = 0
+    state: str = "ready"
+    trouble: str | None = None
 
     def kill(self, why: str, *, loading_too: bool = False) -> None:
         assert loading_too
@@ -204,7 +207,9 @@ async def scene(
         )  # fmt: skip
 
     bus, events = Bus(), cast("list[Event]", [])
-    kinds = (PlanChanged, LeaseTaken, LeaseEnded, WorkerLost, WorkerConnected, SplitReady)
+    kinds = (
+        PlanChanged, LeaseTaken, LeaseEnded, WorkerLost, WorkerConnected, SplitReady, SplitFailed,
+    )  # fmt: skip
     async with trio.open_nursery() as nursery:
         with bus.account(*kinds, note=events.append):
             split = Split(
@@ -216,6 +221,7 @@ async def scene(
                 nursery=nursery,
                 lessons=lessons,
             )
+            nursery.start_soon(split.run)
             yield Scene(lenders=lenders, split=split, head=Head(), events=events, links=links)
             await split.close()
         nursery.cancel_scope.cancel()
@@ -489,6 +495,32 @@ async def test_the_word_of_a_loss_may_come_after_the_end_of_the_head(
         async with trio.open_nursery() as nursery:
             nursery.start_soon(tell)
             assert await one.split.has_lost_machine()
+
+
+async def test_a_crash_loop_is_told_once_and_again_after_a_head_that_was_well(
+    autojump_clock: MockClock,
+) -> None:
+    """With why, and how often it was tried; it stays failed while it is tried anew."""
+    async with scene("a") as one:
+        await one.prepare()
+        assert one.work()
+        for times in (1, 2):
+            one.head.state, one.head.trouble = "failed", f"crash loop, {times} times"
+            await trio.sleep(60.0)
+            assert [event.why for event in one.told(SplitFailed)][times - 1 :] == [one.head.trouble]
+            one.head.state = "ready"
+            await trio.sleep(1.0)
+        assert {(event.model, event.starts) for event in one.told(SplitFailed)} == {("m", 1)}
+
+
+async def test_a_head_that_never_worked_is_told_though_its_split_ends_at_once(
+    autojump_clock: MockClock,
+) -> None:
+    """Whoever looks at it later sees why."""
+    async with scene("a") as one:
+        await one.prepare()
+        one.head.state, one.head.trouble = "failed", "it ended with 1"
+    assert [event.why for event in one.told(SplitFailed)] == ["it ended with 1"]
 
 
 async def test_one_who_comes_has_a_split_planned_that_has_nobody(

@@ -20,6 +20,7 @@ from punch.capability import PeerId
 from punch.cli.commands._peers import PeersSettings, _show, notes
 from punch.cluster import Borrower, open_worker
 from punch.discovery import join_namespace
+from punch.events import Bus, Event, MemoryLent, MemoryReturned
 from punch.exceptions import ConfigurationError, PeerRefused
 from punch.listener import open_listener
 from punch.network import parse_address
@@ -57,6 +58,7 @@ async def test_a_worker_is_found_by_its_role_and_lends(autojump_clock: MockClock
             network = MemoryNetwork(nursery, delay=0.001)
             meeting, tunnels, lender = network.node("m"), FakeTunnels(), FakeLender()
             place = meeting.addresses[0]
+            bus, told = Bus(), list[Event]()
             async with open_bootstrap(meeting):
                 async with open_worker(
                     lender,
@@ -65,6 +67,7 @@ async def test_a_worker_is_found_by_its_role_and_lends(autojump_clock: MockClock
                     bootstrap=place,
                     namespace="home",
                     lend_to=["b1"],
+                    events=bus,
                 ) as worker:
                     await worker.wait_until_joined()
                     assert await found_by(network, "d", place) == {"worker": {"worker"}}
@@ -72,8 +75,17 @@ async def test_a_worker_is_found_by_its_role_and_lends(autojump_clock: MockClock
                     assert await found_by(network, "l", place, roles=("listener",)) == {}
                     assert worker.statistics().taken == 0
                     borrower = Borrower(network.node("b1"), tunnels, namespace="home")
-                    async with borrower.take(worker.peer_id, worker.addresses):
-                        assert worker.statistics().borrower == "b1"
+                    with bus.account(MemoryLent, MemoryReturned, note=told.append):
+                        async with borrower.take(worker.peer_id, worker.addresses) as lease:
+                            assert worker.statistics().borrower == "b1"
+                            assert len(told) == 1
+                    lent, returned = told
+                    assert isinstance(lent, MemoryLent)
+                    assert isinstance(returned, MemoryReturned)
+                    assert (lent.lease, lent.borrower) == (lease.id, "b1")
+                    assert (lent.devices, lent.bytes) == (("CPU", "CUDA0"), 12 * GIB)
+                    assert (returned.lease, returned.borrower) == (lease.id, "b1")
+                    assert returned.why == "end"
                     found = worker.statistics()
                     assert (found.taken, found.ended, found.borrower) == (1, 1, None)
                     assert (await worker.survey()).memory == 12 * GIB

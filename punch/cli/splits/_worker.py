@@ -10,6 +10,7 @@ from pathlib import Path
 from ..._logs import get_logger
 from ...cluster import RpcLender, Worker, open_rpc_lender, open_worker
 from ...discovery import LocalListener
+from ...events import Bus
 from ...exceptions import ConfigurationError
 from ...llama_cpp import choose_engine, find_rpc_server, read_named
 from ...network import parse_address
@@ -106,14 +107,18 @@ async def open_worker_of(settings: WorkerSettings) -> AsyncIterator[Worker]:
 
 @asynccontextmanager
 async def open_worker_beside(
-    listener: LocalListener, settings: LendingSettings
+    listener: LocalListener, settings: LendingSettings, events: Bus | None = None
 ) -> AsyncIterator[Worker]:
     """Lend beside *listener*, whose identity and namespace the worker has; raises as above."""
     check_lend_to(settings, is_open=listener.directory.membership is None)
     async with (
         open_lender_of(settings) as lender,
         open_worker(
-            lender, beside=listener, tunnel_ports=_ports(settings), lend_to=settings.lend_to
+            lender,
+            beside=listener,
+            tunnel_ports=_ports(settings),
+            lend_to=settings.lend_to,
+            events=events,
         ) as worker,
     ):
         await tell(worker)

@@ -93,6 +93,11 @@ class Held:
         return None if self._loan is None else self._loan.fault
 
     @property
+    def endpoint(self) -> tuple[str, list[str]]:
+        """Where the head reaches its server, and the ids of the devices which that lists."""
+        return self.loan.endpoint, [device.id for device in self.devices]
+
+    @property
     def sent(self) -> int:
         """Bytes that were sent there since the head was started last."""
         return self.loan.bytes_up - self._sent_before

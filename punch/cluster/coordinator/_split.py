@@ -155,10 +155,7 @@ class Split:
     def arguments(self, program: Program) -> Sequence[str]:
         """The head's arguments for the plan."""
         assert self.plan is not None
-        endpoints = []
-        for name in self.plan.workers:
-            held = self._held[name]
-            endpoints.append((held.loan.endpoint, [device.id for device in held.devices]))
+        endpoints = [self._held[name].endpoint for name in self.plan.workers]
         return split_arguments(program, self.plan, endpoints)
 
     def note_line(self, line: str) -> None:
@@ -290,10 +287,11 @@ class Split:
     # ---- what goes on meanwhile ----
 
     async def run(self) -> None:
-        """Tell how far the head is with loading, until cancelled."""
+        """Tell how far the head is with loading, and if it fails, until cancelled."""
         told = math.nan
         while True:
             await trio.sleep(PROGRESS_SECONDS)
+            self._telling.look(self._supervised)
             if self.is_loading and (share := self.progress()) != told:
                 told = share
                 self._telling.publish(partial(SplitLoading, progress=share))
@@ -307,6 +305,7 @@ class Split:
 
     async def close(self) -> None:
         """Give back all that was borrowed."""
+        self._telling.look(self._supervised)  # One that has never worked ends the split at once.
         for held in self._held.values():
             held.is_over.set()
         for name in tuple(self._held):

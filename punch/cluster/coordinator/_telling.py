@@ -16,11 +16,13 @@ from ...events import (
     LeaseTaken,
     Lifecycle,
     PlanChanged,
+    SplitFailed,
     SplitReady,
     WorkerConnected,
     WorkerLost,
 )
 from ...placement import Plan
+from ...processes import Supervised
 from ._held import Held
 
 log = get_logger(__name__)
@@ -52,6 +54,7 @@ class Telling:
         self.split = split
         self.model = model
         self._events = events or Bus()
+        self._is_failed = False
 
     def publish(self, make: Callable[..., Lifecycle]) -> None:
         """Publish an event that names the split and its model."""
@@ -104,6 +107,21 @@ class Telling:
             )
         self._events.publish(
             SplitReady(at=now, split=self.split, model=self.model, seconds=seconds, starts=starts)
+        )
+
+    def look(self, supervised: Supervised | None) -> None:
+        """Tell if the head is down for good or for long; not again before it was well."""
+        if supervised is None:
+            return
+        was_failed, self._is_failed = self._is_failed, supervised.state == "failed"
+        if was_failed or not self._is_failed:
+            return
+        why, starts = supervised.trouble or "nobody says why", supervised.statistics().starts
+        log.error("a split has failed", model=self.model, why=why, starts=starts)
+        self._events.publish(
+            SplitFailed(
+                at=trio.current_time(), split=self.split, model=self.model, why=why, starts=starts
+            )
         )
 
     def lost(self, worker: str, why: str) -> None:

@@ -31,6 +31,7 @@ from ...discovery import (
 )
 from ...discovery.attendance import Checks
 from ...discovery.lan import Lan
+from ...events import Bus, MemoryLent, MemoryReturned
 from ...exceptions import ConfigurationError, PunchError
 from ...libp2p import open_node
 from ...listener._listener import LISTENER_PORTS, addresses_to_listen_on
@@ -68,7 +69,14 @@ class WorkerStatistics:
 class Worker:
     """Lends memory in a namespace. Made by `open_worker`."""
 
-    def __init__(self, node: Node, directory: Directory, namespace: str, lender: Lender) -> None:
+    def __init__(
+        self,
+        node: Node,
+        directory: Directory,
+        namespace: str,
+        lender: Lender,
+        events: Bus | None = None,
+    ) -> None:
         self.node = node
         """The node of this process, and so its identity."""
         self.directory = directory
@@ -78,6 +86,7 @@ class Worker:
         self.changed = trio.Event()
         """Set when a lease was taken or has ended; from then on it is another event."""
         self._lender = lender
+        self._events = events or Bus()
         self._borrower: PeerId | None = None
         self._taken = self._ended = 0
 
@@ -138,6 +147,15 @@ class Worker:
             bytes=tenancy.memory,
             devices=tenancy.devices,
         )
+        self._events.publish(
+            MemoryLent(
+                at=trio.current_time(),
+                lease=tenancy.lease,
+                borrower=tenancy.borrower,
+                devices=tenancy.devices,
+                bytes=tenancy.memory,
+            )
+        )
         self._tell()
 
     def _has_ended(self, ending: Ending) -> None:
@@ -145,6 +163,15 @@ class Worker:
         self._borrower = None
         tenancy = ending.tenancy
         log.info("a lease has ended", lease=tenancy.lease, peer=tenancy.borrower, why=ending.why)
+        self._events.publish(
+            MemoryReturned(
+                at=trio.current_time(),
+                lease=tenancy.lease,
+                borrower=tenancy.borrower,
+                why=ending.why,
+                reason=ending.reason,
+            )
+        )
         self._tell()
 
     def _tell(self) -> None:
@@ -171,6 +198,7 @@ async def open_worker(
     node: Node | None = None,
     incarnation: int | None = None,
     membership: Membership | None = None,
+    events: Bus | None = None,
 ) -> AsyncIterator[Worker]:
     """A worker, for as long as the context lasts: it joins a namespace and lends to its borrowers.
 
@@ -206,6 +234,7 @@ async def open_worker(
       node: Use this node, which stays open, instead of one of our own.
       incarnation: Grows each time we start; by default the time.
       membership: Our membership of a closed namespace.
+      events: Where it publishes what is lent and returned.
 
     Raises:
       ConfigurationError: if an argument makes no sense; the text names it.
@@ -263,7 +292,7 @@ async def open_worker(
             far_ends = CarrierFarEnds(
                 carrier, node, ports=TUNNEL_PORTS if tunnel_ports is None else tunnel_ports
             )
-        worker = Worker(node, directory, namespace, lender)
+        worker = Worker(node, directory, namespace, lender, events)
         nursery = await stack.enter_async_context(open_background())
         lending = Lending(
             lender,

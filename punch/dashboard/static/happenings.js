@@ -45,7 +45,7 @@ export function levelOf(event) {
   if (event.kind === "attempted" && !["success", "cancelled"].includes(event.outcome)) return "warning";
   if (event.kind === "ended" && !["success", "cancelled"].includes(event.status)) return "error";
   if (event.kind === "decided" && !event.peer) return "warning";
-  if (event.kind === "split") return event.what === "lost" ? "warning" : ["lent", "returned", "connected"].includes(event.what) ? "debug" : "info";
+  if (event.kind === "split") return ["lost", "failed"].includes(event.what) ? "warning" : ["lent", "returned", "connected"].includes(event.what) ? "debug" : "info";
   if (event.kind === "left" || event.kind === "dropped") return "warning";
   return event.kind === "attempted" ? "debug" : "info";
 }
@@ -94,6 +94,8 @@ function splitSentence(event) {
       return [`${model} ${event.what === "planned" ? "has a plan" : "has another plan"}: ${plural(event.workers, "worker")}`, event.decode === null ? "" : h("span", { class: "hint" }, ` predicted ${rate(event.decode)} tokens/s`)];
     case "ready":
       return [`${model} answers, split, after ${seconds(event.seconds)}`];
+    case "failed":
+      return [`${model} does not start, split: ${plural(event.starts, "try", "tries")}`, why];
     case "connected":
       return [worker(), ` holds its layers of ${model}`, h("span", { class: "hint" }, ` ${bytes(event.bytes)}`)];
     case "lost":
@@ -134,7 +136,7 @@ export const isContinuation = (event) => event.kind === "decided" && event.reaso
 export function spoken(event) {
   if (event.kind === "joined") return `Peer ${peerName(event.peer ?? null)} joined`;
   if (event.kind === "left") return `Peer ${peerName(event.peer ?? null)} is gone`;
-  if (event.kind === "split" && ["lost", "ready", "replanned"].includes(event.what)) return plainSentence(event);
+  if (event.kind === "split" && ["lost", "ready", "failed", "replanned"].includes(event.what)) return plainSentence(event);
   if (isContinuation(event)) return `Peer ${peerName(event.peer ?? null)} goes on with an answer`;
   return null;
 }

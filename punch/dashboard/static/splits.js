@@ -58,6 +58,7 @@ function stateBadge(split) {
   if (split.state === "ready") return badge("ok", "check", "answers");
   if (split.state === "loading") return badge("wait", "clock", `loading, ${share(split.progress)}`);
   if (split.state === "lost") return badge("bad", "warning", "lost a worker");
+  if (split.state === "failed") return badge("bad", "warning", "does not start");
   if (split.state === "over") return badge("quiet", "stop", "ended");
   return badge("wait", "clock", "planning");
 }

@@ -117,7 +117,7 @@
  * @typedef {object} Split
  * @property {string} id
  * @property {?string} model
- * @property {string} state planning, loading, ready, lost or over
+ * @property {string} state planning, loading, ready, lost, failed or over
  * @property {?number} progress 0 to 1 while it loads
  * @property {?number} seconds that its last start took
  * @property {number} starts
