@@ -66,12 +66,15 @@ def pulled(name: str) -> Path:
 def engine() -> str:
     """A llama-server that works over several machines; built if none is here."""
     say("looking for a llama.cpp that works, or building one, once (minutes, and a C++ compiler)")
+    began = time.monotonic()
     done = subprocess.run(
         [*PUNCH, "engine", "install"], stdout=subprocess.PIPE, text=True, check=False
     )
     if done.returncode != 0:
         fail("there is no engine: see above")
-    return done.stdout.strip()
+    path = done.stdout.strip()
+    say(f"the engine is {path}, after {time.monotonic() - began:.0f} s")
+    return path
 
 
 def free_port() -> int:

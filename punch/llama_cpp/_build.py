@@ -45,6 +45,9 @@ FLAGS: Final = (
     "-DLLAMA_BUILD_UI=OFF",
 )
 
+# Of a core of a server of 2024; what is asked for is only a hint of how long to wait.
+CORE_MINUTES: Final = 10.0
+
 Say = Callable[[str], None]
 
 
@@ -150,12 +153,13 @@ async def build(archive: Path, folder: Path, *, say: Say) -> Path:
     await trio.to_thread.run_sync(_extract, archive, folder)
     source = folder / ARCHIVE.removesuffix(".tar.gz") / "vendor" / "llama.cpp"
     made = folder / "build"
-    jobs = str(os.cpu_count() or 1)
-    say(f"compiling with {jobs} jobs")
+    jobs = os.cpu_count() or 1
+    minutes = max(1, round(CORE_MINUTES / jobs))
+    say(f"compiling with {jobs} jobs, which takes about {minutes} min on a machine that is idle")
     cmake, ninja = str(_find("cmake")), str(_find("ninja"))
     configure = [cmake, "-S", str(source), "-B", str(made), "-G", "Ninja", *FLAGS]
     configure += [f"-DCMAKE_MAKE_PROGRAM={ninja}"]
-    compiling = [cmake, "--build", str(made), "-j", jobs, "--target", *PROGRAMS, *FURTHER]
+    compiling = [cmake, "--build", str(made), "-j", str(jobs), "--target", *PROGRAMS, *FURTHER]
     shown = -1
 
     def tell(line: str) -> None:
