@@ -108,8 +108,8 @@ WORKERS = optional(
     _NAMES,
     variable="PUNCH_WORKERS",
     metavar="NAMES",
-    help="who may lend, with commas between them: a worker by name or identity, or 127.0.0.1:PORT "
-    "for an RPC server of this machine",
+    help="who may lend, with commas between them: a worker by its identity or the end of it, or "
+    "127.0.0.1:PORT for an RPC server of this machine",
     shown_default="every worker of the namespace",
 )
 EXCLUDE = optional(
@@ -143,7 +143,7 @@ SPLIT_DEVICE = optional(
     _NAMES,
     variable="",
     metavar="NAMES",
-    help="use these devices alone, such as CUDA0 of this machine or a worker by its name",
+    help="use these devices alone, such as CUDA0 of this machine, or a worker by its identity",
     shown_default="all",
 )
 BIN_DIR = optional(
