@@ -354,6 +354,9 @@ def main() -> int:
         "--micro-batch", action="append", default=[], metavar="N", help="long prompts with N, too"
     )
     parser.add_argument("--quick", action="store_true", help="one round")
+    parser.add_argument(
+        "--rounds", type=int, default=ROUNDS, metavar="N", help="rounds of answers; a minute each"
+    )
     parser.add_argument("--write", action="store_true", help="rewrite the sections")
     given = parser.parse_args()
     is_all = given.answers is given.prompts
@@ -365,7 +368,7 @@ def main() -> int:
             folder = Path(name)
             chooser = Chooser(folder)
             if is_all or given.answers:
-                rounds = 1 if given.quick else ROUNDS
+                rounds = 1 if given.quick else given.rounds
                 texts[CHOSEN], lost = answers(folder, chooser, rounds=rounds)
                 missed += lost
             if is_all or given.prompts:
