@@ -13,6 +13,7 @@ import psutil
 import pytest
 import trio
 
+from punch.cluster.worker import open_rpc_lender
 from punch.exceptions import BackendCrashed, BackendError
 from punch.llama_cpp import (
     Engine,
@@ -33,7 +34,7 @@ from punch.llama_cpp import (
 from punch.llama_cpp._trial import open_head
 from punch.model_store import layout_of
 from punch.placement import Mix, Wants, _room
-from punch.processes import open_child
+from punch.processes import open_child, open_control_group
 
 LIMIT = 120
 
@@ -545,6 +546,49 @@ async def test_an_engine_without_a_server_is_asked_what_it_can(program: Path) ->
     found = await check_engine(Engine(server=None, rpc_server=program, origin="tests"))
     assert (found.rpc, found.makes_tokens) == (RpcVersion(7, 0, 0), False)
     assert found.troubles == ("there is no llama-server beside it, so no token can be made",)
+
+
+@linux
+@pytest.mark.parametrize("has_group", [True, False])
+async def test_where_no_limit_holds_the_advert_says_what_does(
+    has_group: bool, program: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A control group if there is one; else the bound is a promise, and so it is called."""
+
+    @contextmanager
+    def open_group(memory_bytes: int) -> Iterator[Path | None]:
+        assert memory_bytes > 300 << 20
+        yield tmp_path if has_group else None
+
+    (tmp_path / "cgroup.procs").write_text("")
+    monkeypatch.setattr(_rpc_server, "open_control_group", open_group)
+    monkeypatch.setattr(_rpc_server.RpcServer, "_limit", lambda self, pid, memory: False)
+    async with open_rpc_lender(program, memory=300 << 20, threads=1, measures=False) as lender:
+        assert (await lender.survey()).bound == ("cgroup" if has_group else "promise")
+    # The server had entered it: the kernel takes 0 for the process that writes.
+    assert (tmp_path / "cgroup.procs").read_text() == ("0" if has_group else "")
+
+
+@linux
+async def test_a_server_is_in_a_control_group_of_its_own_where_the_system_allows_one(
+    program: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the bound as its limit; nothing of it is left when the server has ended."""
+    with open_control_group(1 << 30) as group:
+        if group is None:
+            pytest.skip("no control group with a limit on memory can be made here (cgroup v2)")
+    monkeypatch.setattr(_rpc_server.RpcServer, "_limit", lambda self, pid, memory: False)
+    async with open_rpc_server(program, threads=1, memory=300 << 20) as server:
+        assert server.bound == "cgroup"
+        (line,) = [
+            line
+            for line in Path(f"/proc/{server.pid}/cgroup").read_text().splitlines()
+            if line.startswith("0::")
+        ]
+        own = Path("/sys/fs/cgroup") / line[3:].lstrip("/")
+        assert own.name.startswith("punch-")
+        assert 300 << 20 < int((own / "memory.max").read_text()) < 400 << 20
+    assert not own.exists()
 
 
 # ---- what a child is started with ----
