@@ -9,7 +9,7 @@ import ipaddress
 import os
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from functools import partial
 from typing import Literal
 
@@ -193,6 +193,49 @@ class Listener:
         return self._executor.connect()
 
 
+def open_own_node(
+    places: Sequence[Address],
+    *,
+    identity: str | os.PathLike[str] | None,
+    listen: Sequence[str],
+    announce: Sequence[str],
+    transport: Literal["tcp", "quic", "dual"],
+    lan: Lan | None,
+    membership: Membership | None,
+) -> AbstractAsyncContextManager[Node]:
+    """The node of a peer that others dial: a listener's, or a worker's.
+
+    Args:
+      places: Where its namespace meets; the others are as in `open_listener`.
+      identity: File with its key.
+      listen: Multiaddresses to be dialled at.
+      announce: Multiaddresses to tell others besides.
+      transport: Transport to dial and listen with.
+      lan: Where it is found by mDNS.
+      membership: Our membership of a closed namespace.
+
+    Raises:
+      ConfigurationError: if an address makes no sense.
+
+    """
+    return open_node(
+        identity=identity or own_identity(membership),
+        listen=[str(parse_address(text, setting="listen")) for text in listen],
+        wanted=None
+        if listen
+        else partial(
+            addresses_to_listen_on,
+            places,
+            transport=transport,
+            is_closed=membership is not None,
+            lan=lan,
+        ),
+        ports=() if listen else LISTENER_PORTS,
+        announce=[str(parse_address(text, setting="announce")) for text in announce],
+        transport=transport,
+    )
+
+
 @asynccontextmanager
 async def open_listener(
     backends: OneOrMore = (),
@@ -283,21 +326,14 @@ async def open_listener(
     async with AsyncExitStack() as stack:
         if node is None:
             node = await stack.enter_async_context(
-                open_node(
-                    identity=identity or own_identity(membership),
-                    listen=[str(parse_address(text, setting="listen")) for text in listen],
-                    wanted=None
-                    if listen
-                    else partial(
-                        addresses_to_listen_on,
-                        places,
-                        transport=transport,
-                        is_closed=membership is not None,
-                        lan=lan,
-                    ),
-                    ports=() if listen else LISTENER_PORTS,
-                    announce=[str(parse_address(text, setting="announce")) for text in announce],
+                open_own_node(
+                    places,
+                    identity=identity,
+                    listen=listen,
+                    announce=announce,
                     transport=transport,
+                    lan=lan,
+                    membership=membership,
                 )
             )
         reception = Reception()

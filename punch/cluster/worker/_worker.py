@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from functools import partial
 from typing import Literal
 
 import attrs
@@ -25,7 +24,6 @@ from ...discovery import (
     LocalListener,
     join_namespace,
     new_incarnation,
-    own_identity,
     parse_bootstraps,
     usual_namespace,
 )
@@ -33,10 +31,9 @@ from ...discovery.attendance import Checks
 from ...discovery.lan import Lan
 from ...events import Bus, MemoryLent, MemoryReturned
 from ...exceptions import ConfigurationError, PunchError
-from ...libp2p import open_node
-from ...listener._listener import LISTENER_PORTS, addresses_to_listen_on
+from ...listener._listener import open_own_node
 from ...listener.meeting import open_meeting_here
-from ...network import Address, Node, parse_address
+from ...network import Address, Node
 from ...tunnels import TUNNEL_PORTS, open_carrier
 from ..leases import PROTOCOL, Ending, Surveyed, Tenancy
 from ._carrier_far_ends import CarrierFarEnds
@@ -253,23 +250,14 @@ async def open_worker(
                 namespace = usual_namespace(membership)
             if node is None:
                 node = await stack.enter_async_context(
-                    open_node(
-                        identity=identity or own_identity(membership),
-                        listen=[str(parse_address(text, setting="listen")) for text in listen],
-                        wanted=None
-                        if listen
-                        else partial(
-                            addresses_to_listen_on,
-                            places,
-                            transport=transport,
-                            is_closed=membership is not None,
-                            lan=lan,
-                        ),
-                        ports=() if listen else LISTENER_PORTS,
-                        announce=[
-                            str(parse_address(each, setting="announce")) for each in announce
-                        ],
+                    open_own_node(
+                        places,
+                        identity=identity,
+                        listen=listen,
+                        announce=announce,
                         transport=transport,
+                        lan=lan,
+                        membership=membership,
                     )
                 )
             directory = await _join(
