@@ -10,7 +10,7 @@ import os
 import signal
 import sys
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from functools import partial
 from pathlib import Path
 
@@ -24,12 +24,12 @@ from punch.capability import ModelOffer
 from punch.cluster.coordinator import PlainLender, PlainSpeeds, Split, open_split
 from punch.dialer import Router, chat_request
 from punch.events import Bus, Event, PlanChanged, SplitLoading, SplitReady, WorkerLost
-from punch.exceptions import BackendCrashed
+from punch.exceptions import BackendCrashed, NoPeerAvailable
 from punch.llama_cpp import RpcServer, ask_program, find_rpc_server, open_rpc_server
 from punch.model_store import describe
 from punch.placement import Device, Parts, Plan, Prediction, Refused, Share
 from punch.testing import open_swarm
-from punch.wire import CommandRequest, Sampling
+from punch.wire import CommandRequest, Hints, Sampling
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals")
 
@@ -245,21 +245,23 @@ async def texts(router: Router, prompts: Sequence[str], tokens: int = 24) -> lis
     return [(await router.ask(question(prompt, tokens))).text for prompt in prompts]
 
 
+def whole_model(lab: Lab) -> AbstractAsyncContextManager[Backend]:
+    """The model on one machine."""
+    return open_llama_server(
+        program=lab.folder / "llama-server",
+        model_path=lab.model,
+        offer=lab.offer,
+        threads=1,
+        no_mmap=False,
+        slots=1,
+        context_tokens=CONTEXT,
+    )
+
+
 @asynccontextmanager
 async def solo(lab: Lab) -> AsyncIterator[Router]:
     """A dialer of a listener that has the model whole."""
-    async with (
-        open_llama_server(
-            program=lab.folder / "llama-server",
-            model_path=lab.model,
-            offer=lab.offer,
-            threads=1,
-            no_mmap=False,
-            slots=1,
-            context_tokens=CONTEXT,
-        ) as backend,
-        dialed(backend) as router,
-    ):
+    async with whole_model(lab) as backend, dialed(backend) as router:
         yield router
 
 
@@ -398,6 +400,69 @@ async def test_a_worker_may_be_lost_at_any_stage(
     with trio.fail_after(LIMIT):
         async with laboratory(2, llama_cpp_folder, model_path, tmp_path) as lab:
             await lose(Signals(lab, number, victim, stage))
+
+
+async def test_an_answer_outlives_the_coordinator_of_a_split(
+    llama_cpp_folder: Path, model_path: Path, tmp_path: Path
+) -> None:
+    """Another listener that has the model whole goes on where it was."""
+    with trio.fail_after(LIMIT):
+        async with (
+            laboratory(2, llama_cpp_folder, model_path, tmp_path) as lab,
+            whole_model(lab) as whole,
+            lab.backend() as split,
+            open_swarm() as swarm,
+        ):
+            await swarm.listener("split", split)
+            await swarm.listener("whole", whole)
+            async with swarm.router() as router:
+                asked = question(PROMPTS[1], tokens=24)
+                only = attrs.evolve(asked, request_id="one", hints=Hints(only=("whole",)))
+                expected = (await router.ask(only)).text
+                heard = ""
+                async with router.answer(
+                    attrs.evolve(asked, hints=Hints(prefer=("split",)))
+                ) as answer:
+                    while (part := await answer.receive()) is not None:
+                        heard += part
+                        if len(heard) > 20 and "split" in swarm.listeners:
+                            swarm.kill("split")
+                assert heard == answer.text == expected
+                assert [one.peer_id for one in answer.response.segments] == ["split", "whole"]
+
+
+@pytest.mark.long
+async def test_a_split_that_cannot_be_started_again_says_so_until_it_can(
+    llama_cpp_folder: Path, model_path: Path, tmp_path: Path
+) -> None:
+    """Its state is `failed` then, with the reason; a worker that comes back ends that."""
+    with trio.fail_after(LIMIT):
+        async with (
+            laboratory(1, llama_cpp_folder, model_path, tmp_path) as lab,
+            lab.backend() as backend,
+            dialed(backend) as router,
+        ):
+            (server,), asked = lab.servers, question(PROMPTS[0], tokens=4)
+            assert (await router.ask(asked)).text
+            assert server.pid is not None
+            os.kill(server.pid, signal.SIGKILL)
+            with trio.fail_after(60):
+                await router.wait_for_peers(
+                    lambda peers: peers[0].capability.lanes[0].state == "failed"
+                )
+            (lane,) = router.peers[0].capability.lanes
+            assert lane.reason is not None
+            assert "nobody lends anything" in lane.reason
+            began = trio.current_time()
+            with pytest.raises(NoPeerAvailable, match="nobody lends anything"):
+                await router.ask(question(PROMPTS[1], tokens=4))
+            assert trio.current_time() - began < 5
+            await server.restart()
+            assert lab.split is not None
+            lab._lenders[0] = PlainLender(f"127.0.0.1:{server.port}", speeds=SPEEDS)
+            lab.split.lenders_changed()
+            await router.wait_for_peers(lambda peers: bool(peers[0].capability.models))
+            assert (await router.ask(question(PROMPTS[2], tokens=4))).text
 
 
 @pytest.mark.long

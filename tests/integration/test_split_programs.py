@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
-import psutil
+import attrs
 import pytest
-from integration.programs import Program, Programs, limit
+from integration.lost_workers import QUESTION, Home, servers_of, tree, until
+from integration.programs import Program, Programs, alive, limit, off
+from integration.test_layout_real import rpc_server
+from integration.test_split import PROMPTS
+
+from punch.dialer import chat_request, open_router
+from punch.wire import Hints
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals")
 
@@ -21,12 +28,6 @@ def worker(programs: Programs, folder: Path, borrower: str, number: int) -> Prog
         "--identity", str(programs.folder / f"worker{number}.key"),
         LLAMA_CPP_EXE=str(folder / "llama-server"), LLAMA_THREADS="1",
     )  # fmt: skip
-
-
-def rpc_server(program: Program) -> psutil.Process:
-    """The RPC server that a worker has started last."""
-    children = psutil.Process(program.pid).children(recursive=True)
-    return next(child for child in children if "rpc-server" in child.name())
 
 
 @pytest.mark.long
@@ -50,7 +51,7 @@ def test_an_answer_outlives_a_worker_of_a_split(
     ask = ["--ask", "Write a story about a dog.", "--temperature", "0", "--max-tokens", "60"]
     dialer = programs.start("dialer", *ask)
     dialer.wait_until(lambda: len(dialer.out) > 40, "a beginning")
-    rpc_server(workers[0]).send_signal(signal.SIGKILL)
+    servers_of(workers[0])[0].kill()
     begun = dialer.out
     answer = dialer.wait(120)
     assert answer.code == 0, answer
@@ -63,6 +64,107 @@ def test_an_answer_outlives_a_worker_of_a_split(
     # What was borrowed was given back.
     for each in workers:
         assert each.process.poll() is None
+
+
+@pytest.fixture
+def home(programs: Programs, llama_cpp_folder: Path, model_path: Path) -> Home:
+    """Two workers and who may borrow of them."""
+    found = Home(head=programs, places=[programs] * 2, engine=llama_cpp_folder, model=model_path)
+    found.open()
+    return found
+
+
+def whole(home: Home) -> Program:
+    """A listener that has the model whole."""
+    return home.head.start(
+        "listener",
+        PUNCH_INFERENCE_BACKEND="llama_cpp",
+        LLAMA_GGUF_PATH=str(home.model),
+        variables=home.variables,
+    )
+
+
+@pytest.mark.long
+@limit(300)
+async def test_twenty_answers_are_the_same_alone_over_servers_and_over_workers(
+    home: Home, llama_cpp_folder: Path
+) -> None:
+    """Word for word: of one machine, of a split over plain RPC servers, and through tunnels."""
+    listener = whole(home)
+    with rpc_server(llama_cpp_folder) as one, rpc_server(llama_cpp_folder) as other:
+        plain = home.head.start_punch(
+            "coordinator", *home.options, "--workers", f"{one},{other}",
+            "--identity", str(home.head.folder / "plain.key"), **home.variables,
+        )  # fmt: skip
+        with home.coordinator() as coordinator:
+            arms = [
+                str((await off(each.wait_for, "listening", 120.0))["peer"])
+                for each in (listener, plain, coordinator)
+            ]
+            for each in (plain, coordinator):
+                assert len(each.events("a split is ready")[0]["workers"]) == 2
+            async with open_router(bootstrap=home.head.address) as router:
+                await router.wait_for_peers(lambda peers: len(peers) >= len(arms))
+                answers = list[str]()
+                for prompt in PROMPTS:
+                    request = chat_request(prompt, max_tokens=24, temperature=0.0)
+                    for peer in arms:
+                        asked = attrs.evolve(
+                            request, request_id=f"{len(answers)}", hints=Hints(only=(peer,))
+                        )
+                        found = await router.ask(asked)
+                        assert found.executor == peer
+                        answers.append(found.text)
+        assert (await off(plain.stop)).code == 0
+    alone, over_servers, over_workers = answers[::3], answers[1::3], answers[2::3]
+    assert all(alone)
+    assert over_servers == alone
+    assert over_workers == alone
+
+
+def kill_head(coordinator: Program) -> None:
+    """The coordinator alone: what it has started notices."""
+    coordinator.kill()
+
+
+def stop_head(coordinator: Program) -> None:
+    """The coordinator and all that it has started."""
+    for process in tree(coordinator):
+        process.suspend()
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("harm", [kill_head, stop_head])
+@limit(240)
+def test_an_answer_outlives_the_coordinator(harm: Callable[[Program], None], home: Home) -> None:
+    """A listener that has the model whole goes on, and the workers have their memory back.
+
+    Of a coordinator that is stopped nobody hears anything: its leases end at their time.
+    """
+    listener = whole(home)
+    said = listener.wait_for("listening", 120)
+    coordinator = home.head.start_punch("coordinator", *home.options, **home.variables)
+    head = coordinator.wait_for("listening")["peer"]
+    greedy = ["--temperature", "0", "--max-tokens", "60", "--ask", QUESTION]
+    expected = home.head.dial("--only", said["peer"], *greedy)
+    own = tree(coordinator)
+    dialer = home.head.start("dialer", "--prefer", head, *greedy)
+    dialer.wait_until(lambda: len(dialer.out) > 30, "a beginning")
+    begun = dialer.out
+    harm(coordinator)
+    try:
+        answer = dialer.wait(60)
+        assert answer.code == 0, answer.err
+        assert answer.out.startswith(begun)
+        assert answer.out == expected.out
+        for number in range(2):
+            home.until_idle(number)
+        if harm is kill_head:
+            until(lambda: not any(alive(each.pid) for each in own), "all of it has ended")
+        assert home.head.dial("--ask", "Hello", "--max-tokens", "4").code == 0
+    finally:
+        for process in tree(coordinator):
+            process.resume()
 
 
 @pytest.mark.long

@@ -60,7 +60,13 @@ def test_a_split_needs_two_ports_of_each_worker_and_no_other_is_open(
         "coordinator", "--model", str(model_path), "--min-workers", "2", "--force",
         "--context", "512", "--slots", "1", **programs,
     )  # fmt: skip
-    coordinator.wait_for("listening", 120)
+    whole = first.start(
+        "listener",
+        variables=programs,
+        PUNCH_INFERENCE_BACKEND="llama_cpp",
+        LLAMA_GGUF_PATH=str(model_path),
+    )
+    split = coordinator.wait_for("listening", 120)["peer"]
     (ready,) = coordinator.events("a split is ready")
     assert len(ready["workers"]) == 2
 
@@ -73,7 +79,10 @@ def test_a_split_needs_two_ports_of_each_worker_and_no_other_is_open(
     asked = (SESSION_PORT, TUNNEL_PORT, *sorted(others))
     assert reached(first, a, *asked) == [SESSION_PORT, TUNNEL_PORT]
 
-    answer = first.dial("--strict", "--temperature", "0", "--max-tokens", "24", "--ask", QUESTION)
+    greedy = ("--strict", "--temperature", "0", "--max-tokens", "24", "--ask", QUESTION)
+    answer = first.dial("--only", split, *greedy)
     assert answer.code == 0, answer.err
     assert "Paris" in answer.out
+    alone = first.dial("--only", whole.wait_for("listening", 60)["peer"], *greedy)
+    assert answer.out == alone.out
     assert done(first, "down") == ""
