@@ -3,8 +3,8 @@
 _split_death_head.py BOOTSTRAP OPTION...
 
 The options are those of `punch coordinator`. For each line of standard input the split is opened
-and asked once, and what becomes of it is printed: a word and the seconds of the system's clock that
-all processes share. It ends with its input.
+and asked once, and what becomes of it is printed: `@`, a word and the seconds of the clock that all
+processes of the system share. It ends with its input.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ LOOK_SECONDS = 0.002
 
 
 def say(what: str, at: float | None = None) -> None:
-    """A line for the parent."""
-    print(what, time.monotonic() if at is None else at, flush=True)
+    """A line for the parent, which the plans that the coordinator prints are not."""
+    print("@", what, time.monotonic() if at is None else at, flush=True)
 
 
 async def watch(listener: Listener) -> None:

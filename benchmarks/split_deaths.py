@@ -117,8 +117,8 @@ def open_head(home: Home) -> Program:
 
 def lines_of(head: Program) -> list[tuple[str, float]]:
     """What it has said."""
-    lines = head.out.split("\n")[:-1]
-    return [(word, float(at)) for word, at in (line.split() for line in lines)]
+    lines = [line.split() for line in head.out.split("\n")[:-1] if line.startswith("@ ")]
+    return [(word, float(at)) for _, word, at in lines]
 
 
 def measure(home: Home, head: Program, arm: Arm, victim: int) -> Seen:
@@ -205,10 +205,9 @@ def main() -> int:
         head = open_head(home)
         for number in range(count):
             for arm, rounds in found.items():
-                try:
-                    rounds.append(measure(home, head, arm, number % len(home.places)))
-                finally:
-                    revive(home, arm, number % len(home.places))
+                victim = number % len(home.places)
+                rounds.append(measure(home, head, arm, victim))
+                revive(home, arm, victim)
                 parts = ", ".join(
                     f"{part} {seconds:.2f}"
                     for part, seconds in zip(PARTS, rounds[-1].parts, strict=True)
