@@ -108,7 +108,7 @@ class _Planning:
             return Refused(
                 word="solo_is_faster",
                 reason=f"a split takes {time_text(best.seconds)} for the usual request, and "
-                f"{solo.peer} alone {time_text(seconds)}",
+                f"{solo.peer} alone {time_text(seconds)}; with --force it is split all the same",
                 split_seconds=best.seconds,
                 solo_seconds=seconds,
                 solo=solo,

@@ -22,7 +22,7 @@ from ...listener import Listener, RunningLane, open_listener
 from ...machine import Machine
 from ...network import parse_address
 from ...peers import short_id
-from ...placement import Plan, describe
+from ...placement import Plan, Solo, describe
 from ...settings import data_folder
 from .._exits import ExitCode
 from .._identity import claim_identity
@@ -32,6 +32,7 @@ from .._output import plain
 from .._run import Shutdown, run_program
 from .._shared import bootstraps, known_peers, lan_of
 from ._lenders import Lenders, Prepared, needs_workers, prepare, until_enough
+from ._solos import find_solos
 from ._split_settings import CoordinatorSettings, PlanSettings, SplitSettings
 
 log = get_logger("punch.coordinator")
@@ -137,6 +138,7 @@ async def open_coordinator_of(
         ) as listener,
         open_lenders(settings, prepared, listener) as lenders,
     ):
+        solos = await find_solos(listener, prepared.offer, prepared.wants.mix)
         splits: list[Split] = []
 
         def changed() -> None:
@@ -152,7 +154,7 @@ async def open_coordinator_of(
                     model_path=prepared.path,
                     offer=prepared.offer,
                     lenders=lenders,
-                    planner=prepared.planner,
+                    planner=prepared.planner(solos),
                     slots=settings.slots,
                     context_tokens=prepared.context_tokens,
                     here=prepared.here,
@@ -235,11 +237,17 @@ async def show_plan(settings: PlanSettings, shutdown: Shutdown) -> ExitCode:
     build = await ask_build(prepared.program)
     async with AsyncExitStack() as stack:
         lenders = Lenders(settings, prepared, None, None)
+        solos: Sequence[Solo] = ()
         if needs_workers(settings):
             listener = await stack.enter_async_context(open_listener_without_lane(settings))
             lenders = await stack.enter_async_context(open_lenders(settings, prepared, listener))
+            solos = await find_solos(listener, prepared.offer, prepared.wants.mix)
         outlook = await plan_once(
-            lenders(), prepared.planner, here=prepared.here, build=build, is_forced=settings.force
+            lenders(),
+            prepared.planner(solos),
+            here=prepared.here,
+            build=build,
+            is_forced=settings.force,
         )
     found, left_out = outlook.plan, dict(outlook.left_out)
     if settings.json:

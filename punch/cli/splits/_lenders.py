@@ -41,7 +41,18 @@ from ...llama_cpp import (
 )
 from ...machine import Machine
 from ...model_store import layout_of
-from ...placement import HEAD, HEAD_CPU, Device, Lessons, Mix, Plan, Refused, Wants, plan
+from ...placement import (
+    HEAD,
+    HEAD_CPU,
+    Device,
+    Lessons,
+    Mix,
+    Plan,
+    Refused,
+    Solo,
+    Wants,
+    plan,
+)
 from ...settings import cache_folder, data_folder
 from .._backends import model_file
 from ._naming import ids_of, is_meant
@@ -93,10 +104,9 @@ class Prepared:
     lessons: Lessons
     """What its splits teach: each plan has what those before it were seen to do."""
 
-    @property
-    def planner(self) -> Planner:
-        """Places the model."""
-        return _Planner(self.layout, self.wants, self.lessons)
+    def planner(self, solos: Sequence[Solo] = ()) -> Planner:
+        """Places the model; not at first where one of *solos* alone would be faster."""
+        return _Planner(self.layout, self.wants, self.lessons, solos)
 
     @property
     def context_tokens(self) -> int:
@@ -107,10 +117,14 @@ class Prepared:
 class _Planner:
     """Plans with the least number of workers, and after its first plan with those that are left."""
 
-    def __init__(self, layout: Layout, wants: Wants, lessons: Lessons) -> None:
+    def __init__(
+        self, layout: Layout, wants: Wants, lessons: Lessons, solos: Sequence[Solo] = ()
+    ) -> None:
         self._layout = layout
         self._wants = wants
         self._lessons = lessons
+        # Who runs already is not ended for somebody who came later: dialers choose between both.
+        self._solos = solos
         self._has_planned = False
         self._warned: set[str] = set()
 
@@ -120,7 +134,8 @@ class _Planner:
             # One that was lost is no reason to have none at all.
             left = {each.holder for each in devices if each.holder != HEAD}
             wants = attrs.evolve(wants, min_workers=min(wants.min_workers, len(left)))
-        found = plan(self._layout, devices, wants, calibration=self._lessons.calibration)
+        solos = () if self._has_planned else self._solos
+        found = plan(self._layout, devices, wants, solos, self._lessons.calibration)
         self._has_planned |= isinstance(found, Plan)
         return found
 

@@ -89,7 +89,7 @@ async def _make_ready(
                 offer=prepared.offer,
                 plan=lambda: plan_once(
                     lenders(),
-                    prepared.planner,
+                    prepared.planner(),
                     here=prepared.here,
                     build=build,
                     is_forced=settings.force,
@@ -99,7 +99,7 @@ async def _make_ready(
                     model_path=prepared.path,
                     offer=prepared.offer,
                     lenders=lenders,
-                    planner=prepared.planner,
+                    planner=prepared.planner(),
                     slots=settings.slots,
                     context_tokens=prepared.context_tokens,
                     here=prepared.here,
