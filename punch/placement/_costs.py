@@ -6,8 +6,9 @@ so that formulas and planner may ask thousands of times.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from typing import Final
 
 from ..gguf import LayerSize, Layout
@@ -181,6 +182,25 @@ class Costs:
                 seconds * factors.compute + graph * layers
                 for layers, seconds in enumerate(self.stages(device, size))
             ]
+        return self._tables[key]
+
+    def least_prompt(
+        self, device: int, sizes: Sequence[int], *, prompts: int, is_alone: bool
+    ) -> list[float]:
+        """Seconds that each layer adds to prompts at least, whichever the size of a micro-batch.
+
+        Of two halves that work at once the larger takes half of both, at least.
+        """
+        tokens = self.prompt_tokens(prompts)
+        key = ("alone" if is_alone else "half", device, float(tokens))
+        if key not in self._tables:
+            found = [math.inf] * len(self.kept)
+            for size in {min(size, tokens) for size in sizes}:
+                times = tokens / size if is_alone else (tokens / size + 1) / 2
+                times *= self.calibration.prompt.compute
+                added = (b - a for a, b in pairwise(self.stages(device, size)))
+                found = [min(least, times * one) for least, one in zip(found, added, strict=True)]
+            self._tables[key] = found
         return self._tables[key]
 
     def fixed(self, device: int, tokens: float, size: int) -> tuple[float, float, float]:

@@ -18,7 +18,7 @@ import math
 from collections import deque
 from collections.abc import Sequence
 
-from ._costs import Costs, Span
+from ._costs import Span
 from ._law import Law
 from ._room import Room
 from ._settings import Setting
@@ -34,7 +34,10 @@ class Cutter:
         tokens = law.costs.prompt_tokens(setting.prompts)
         self._size = min(room.micro_batch, tokens)
         self._times = tokens / self._size - 1.0
-        self._rows: dict[tuple[Sequence[int], float, bool], _Rows] = {}
+        self._rows: dict[tuple[tuple[int, ...], float, bool], _Row] = {}
+        self._own: dict[tuple[int, float], list[float]] = {}
+        self._lasts: dict[int, tuple[list[float], list[float]]] = {}
+        self._batches: dict[int, float] = {}
 
     def best(
         self, order: tuple[int, ...], *, output_on_head: bool, biases: Sequence[float]
@@ -59,89 +62,100 @@ class Cutter:
     def _best(
         self, order: tuple[int, ...], output_on_head: bool, bias: float
     ) -> tuple[float, tuple[Span, ...]] | None:
-        costs, setting, times, size = self._costs, self._setting, self._times, self._size
-        total, waited, last = self._room.layers, order[:-1], order[-1]
+        total, times, waited, last = self._room.layers, self._times, order[:-1], order[-1]
         firsts = self._room.first_layers(
             last, has_output=not output_on_head, output_on_head=output_on_head
         )
         if not waited and firsts[total] > 0:
             return None
-        answer = costs.answer_layers(last, setting.tokens)
-        prompt = costs.prompt_layers(last, size)
-        own = costs.fixed(last, setting.tokens, size)[1]
-        rows = self._rows_of(waited, bias, output_on_head)
-        fixed = sum(sum(costs.fixed(each, setting.tokens, size)[1:]) for each in waited)
+        tails, seconds_of = self._last(last)
+        row = self._row_of(waited, bias, output_on_head)
+        costs_before, reads_before = row.cost, row.prompt
+        fixed = sum(map(self._batch, waited))
+        weight = bias * times
         best, best_begin = math.inf, -1
         for begin in range(max(firsts[total], len(waited)), total if waited else 1):
-            before = rows.cost[-1][begin]
-            if before == math.inf:
-                continue
-            read = rows.prompt[-1][begin]
+            read, second = reads_before[begin], seconds_of[begin]
             first = read + fixed
-            second = prompt[total] - prompt[begin] + own
-            seconds = (
-                before
-                - (1.0 + bias * times) * read
-                + setting.answers * (answer[total] - answer[begin])
-                + first
-                + second
-                + times * max(first, second)
-            )
+            # What the row has counted of the larger half is taken back: here it is known.
+            seconds = costs_before[begin] - weight * read + tails[begin] + fixed + second
+            seconds += times * (max(second, first))
             if seconds < best:
                 best, best_begin = seconds, begin
         if best_begin < 0:
             return None
-        ends = [*rows.ends(best_begin), total]
+        ends = [*row.ends(best_begin), total]
         begins = [0, *ends[:-1]]
         return best, tuple(zip(order, begins, ends, strict=True))
 
-    def _rows_of(self, waited: tuple[int, ...], bias: float, output_on_head: bool) -> _Rows:
+    def _last(self, device: int) -> tuple[list[float], list[float]]:
+        """Of the last device, by its first layer: seconds of its answers, and of a micro-batch."""
+        if device not in self._lasts:
+            answers, own = self._setting.answers, self._costs.fixed(device, 1.0, self._size)[1]
+            answer = self._costs.answer_layers(device, self._setting.tokens)
+            prompt = self._costs.prompt_layers(device, self._size)
+            self._lasts[device] = (
+                [answers * (answer[-1] - one) for one in answer],
+                [prompt[-1] - one + own for one in prompt],
+            )
+        return self._lasts[device]
+
+    def _batch(self, device: int) -> float:
+        """What a micro-batch takes on a device before the last one, whatever that holds."""
+        if device not in self._batches:
+            self._batches[device] = sum(self._costs.fixed(device, 1.0, self._size)[1:])
+        return self._batches[device]
+
+    def _row_of(self, waited: tuple[int, ...], bias: float, output_on_head: bool) -> _Row:
+        """Of some devices before the last one; orders that begin alike share their beginning."""
         # Only with the head's processor does it matter where the output is.
         key = (waited, bias, output_on_head and self._costs.head_cpu in waited)
-        if key not in self._rows:
-            self._rows[key] = _Rows(
-                self._costs,
-                self._room,
-                waited,
-                self._setting,
-                self._size,
-                1.0 + bias * self._times,
-                output_on_head,
-            )
-        return self._rows[key]
+        row = self._rows.get(key)
+        if row is None:
+            if waited:
+                before = self._row_of(waited[:-1], bias, output_on_head)
+                row = self._further(before, waited[-1], bias, output_on_head)
+            else:
+                total = self._room.layers
+                row = _Row([0.0, *[math.inf] * total], [0.0] * (total + 1))
+            self._rows[key] = row
+        return row
+
+    def _further(self, before: _Row, device: int, bias: float, output_on_head: bool) -> _Row:
+        """With one more device."""
+        prompt = self._costs.prompt_layers(device, self._size)
+        own = self._own.get((device, bias))
+        if own is None:
+            answers, weight = self._setting.answers, 1.0 + bias * self._times
+            answer = self._costs.answer_layers(device, self._setting.tokens)
+            own = [
+                answers * one + weight * other for one, other in zip(answer, prompt, strict=True)
+            ]
+            self._own[device, bias] = own
+        firsts = self._room.first_layers(device, has_output=False, output_on_head=output_on_head)
+        return before.with_share(own, prompt, firsts)
 
 
-class _Rows:
+class _Row:
     """The best ends of the devices before the last one, by how many layers they hold together."""
 
     def __init__(
         self,
-        costs: Costs,
-        room: Room,
-        waited: Sequence[int],
-        setting: Setting,
-        size: int,
-        weight: float,
-        output_on_head: bool,
+        cost: list[float],
+        prompt: list[float],
+        begins: Sequence[int] = (),
+        before: _Row | None = None,
     ) -> None:
-        total = room.layers
-        self.cost: list[list[float]] = [[0.0, *[math.inf] * total]]
-        """Of each device the cost of all up to it, by the end of its share."""
-        self.prompt: list[list[float]] = [[0.0] * (total + 1)]
+        self.cost = cost
+        """Of all of them, by the end of the last share."""
+        self.prompt = prompt
         """The part of those in which a micro-batch is computed."""
-        self._begin: list[list[int]] = []
-        for device in waited:
-            answer = costs.answer_layers(device, setting.tokens)
-            prompt = costs.prompt_layers(device, size)
-            own = [
-                setting.answers * one + weight * other
-                for one, other in zip(answer, prompt, strict=True)
-            ]
-            firsts = room.first_layers(device, has_output=False, output_on_head=output_on_head)
-            self._add(own, prompt, firsts)
+        self._begins = begins
+        self._before = before
 
-    def _add(self, own: list[float], prompt: list[float], firsts: list[int]) -> None:
-        before, read = self.cost[-1], self.prompt[-1]
+    def with_share(self, own: list[float], prompt: list[float], firsts: list[int]) -> _Row:
+        """With a share of one more device, which costs *own* for all layers before each."""
+        before, read = self.cost, self.prompt
         cost, reads, begins = [math.inf], [0.0], [0]
         window: deque[tuple[float, int]] = deque()
         for end in range(1, len(own)):
@@ -149,20 +163,20 @@ class _Rows:
             while window and window[-1][0] >= value:
                 window.pop()
             window.append((value, end - 1))
-            while window and window[0][1] < firsts[end]:
+            first = firsts[end]
+            while window and window[0][1] < first:
                 window.popleft()
             least, begin = window[0] if window else (math.inf, end)
             cost.append(own[end] + least)
             begins.append(begin)
             reads.append(read[begin] + prompt[end] - prompt[begin])
-        self.cost.append(cost)
-        self.prompt.append(reads)
-        self._begin.append(begins)
+        return _Row(cost, reads, begins, self)
 
     def ends(self, end: int) -> list[int]:
         """The ends of all shares, of which the last one is *end*."""
         found: list[int] = []
-        for begins in reversed(self._begin):
+        row = self
+        while row._before is not None:
             found.append(end)
-            end = begins[end]
+            end, row = row._begins[end], row._before
         return found[::-1]

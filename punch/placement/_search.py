@@ -21,7 +21,7 @@ from ._costs import Span
 from ._law import Law
 from ._partition import Cutter
 from ._room import Room
-from ._settings import MIN_BUSY_GAIN, MIN_GAIN, Setting, Speculation, settings_of
+from ._settings import MIN_GAIN, Setting, Speculation, settings_of
 
 # More sets than these are not looked at one by one: eight unlike devices have 255.
 MAX_SETS: Final = 1024
@@ -167,6 +167,8 @@ class Search:
             if not heap or heap[0][0] > best:
                 break
             _, _, one, i = heapq.heappop(heap)
+            if not self._bounds[i].may_guess(one):
+                continue
             mine = self._best_of(one, self._settings[i])
             if mine is not None and (one not in found or mine.seconds < found[one].seconds):
                 found[one] = mine
@@ -296,13 +298,8 @@ class Search:
     ) -> Found | None:
         """A cut as a way to run the model; `None` if its speculation gains too little."""
         law, speculation = self._law, setting.speculation
-        if speculation is not None:
-            # A step of more tokens than a micro-batch has waits for all workers twice.
-            most = setting.slots * (1 + speculation.draft)
-            if most > micro_batch or not self._pays(
-                spans, output_on_head, setting.slots, speculation
-            ):
-                return None
+        if speculation is not None and not self._pays(spans, output_on_head, speculation):
+            return None
         return Found(
             spans=spans,
             output_on_head=output_on_head,
@@ -313,23 +310,13 @@ class Search:
         )
 
     def _pays(
-        self,
-        spans: tuple[Span, ...],
-        output_on_head: bool,
-        slots: int,
-        speculation: Speculation,
+        self, spans: tuple[Span, ...], output_on_head: bool, speculation: Speculation
     ) -> bool:
-        """Whether guessing gains in plain text and loses nothing in text with few right guesses.
-
-        The head guesses for whoever comes, so that it must not lose with all slots busy either.
-        """
-        gain, at_once = self._law.gain, min(slots, self._wants.mix.concurrent)
+        """Whether guessing gains in plain text and loses nothing in text with few right guesses."""
+        gain = self._law.gain
         return (
-            gain(spans, output_on_head, at_once, speculation) >= MIN_GAIN
-            and gain(spans, output_on_head, at_once, speculation.doubted()) >= 1.0
-            and (
-                slots == at_once or gain(spans, output_on_head, slots, speculation) >= MIN_BUSY_GAIN
-            )
+            gain(spans, output_on_head, 1, speculation) >= MIN_GAIN
+            and gain(spans, output_on_head, 1, speculation.doubted()) >= 1.0
         )
 
     def _orders(self, one: tuple[int, ...]) -> Iterator[tuple[int, ...]]:

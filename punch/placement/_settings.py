@@ -30,10 +30,6 @@ DOUBTED_RIGHT: Final = 0.5
 # What is gained must be worth that text which never repeats itself gains nothing.
 MIN_GAIN: Final = 1.1
 
-# The same with more slots busy than usual: answers share the round trips then, and each pays for
-# the guesses of all others. Where plain text gains so much, lines with other numbers lose little.
-MIN_BUSY_GAIN: Final = 1.16
-
 # Some answers, so that one odd text does not decide; and as many as weigh in at all.
 ENOUGH_STEPS: Final = 256
 REMEMBERED_STEPS: Final = 2048
@@ -164,9 +160,10 @@ def settings_of(wants: Wants) -> Iterator[Setting]:
     for slots in counts:
         at_once = min(slots, concurrent)
         guesses: tuple[Speculation | None, ...] = (None,)
-        # Slots gain whatever the text is: guessing takes none of them away.
+        # Slots gain whatever the text is: guessing takes none of them away. And with several slots
+        # answers share their round trips, and each pays for the guesses of all others.
         is_chosen = wants.slots is None and slots < concurrent
-        if wants.may_speculate and wants.mix.answer_tokens and not is_chosen:
+        if slots == 1 and wants.may_speculate and wants.mix.answer_tokens and not is_chosen:
             guesses = (None, *SPECULATIONS)
         for guess in guesses:
             gained = 1.0 if guess is None else guess.tokens_per_step

@@ -8,12 +8,13 @@ import pytest
 import trio
 from trio.testing import MockClock
 
+from punch.capability import PeerId
 from punch.cli._shared import check_lend_to
 from punch.cli.splits._worker import rpc_program
 from punch.exceptions import ConfigurationError
 from punch.settings import LendingSettings
 
-PEER = "12D3KooWBYjqFD5NxrcJqJSArCr3cMR1qH4D6wt6P6s9AWzdt5x2"
+PEER = PeerId("12D3KooWBYjqFD5NxrcJqJSArCr3cMR1qH4D6wt6P6s9AWzdt5x2")
 
 
 def program(path: Path, name: str = "ggml-rpc-server") -> Path:
@@ -30,7 +31,7 @@ def test_an_open_namespace_needs_names() -> None:
         check_lend_to(LendingSettings(), is_open=True)
     assert "punch namespace create" in str(raised.value)
     check_lend_to(LendingSettings(), is_open=False)
-    check_lend_to(LendingSettings(lend_to=(PEER,)), is_open=True)  # type: ignore[arg-type]
+    check_lend_to(LendingSettings(lend_to=(PEER,)), is_open=True)
 
 
 @pytest.mark.parametrize("name", ["ggml-rpc-server", "rpc-server"])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import attrs
 import pytest
 from hypothesis import given
@@ -74,14 +76,14 @@ def even(devices: list[Device], layers: int = 30) -> list[Share]:
     ]
 
 
-def law(devices: list[Device], wants: Wants | None = None, **plan: object) -> Prediction:
+def law(devices: list[Device], wants: Wants | None = None, **plan: Any) -> Prediction:
     """What even shares of SmolLM2 take."""
     return predict(
         SMOL,
         even([one for one in devices if one.is_remote]),
         devices=devices,
         wants=wants or Wants(context_tokens=2048, mix=Mix(prompt_tokens=24, answer_tokens=20)),
-        **plan,  # type: ignore[arg-type]
+        **plan,
     )
 
 
@@ -242,7 +244,7 @@ mixes = st.builds(
 
 
 @st.composite
-def splits(draw: st.DrawFn) -> dict[str, object]:
+def splits(draw: st.DrawFn) -> dict[str, Any]:
     """The arguments of a prediction: a head's processor, three workers, and shares of all."""
     layout = draw(layouts)
     devices = [
@@ -293,11 +295,11 @@ def never_faster(after: Prediction, before: Prediction) -> bool:
 
 @given(splits(), st.integers(1, 3), st.floats(0, 1), st.floats(0.01, 1))
 def test_no_link_that_is_worse_makes_it_faster(
-    split: dict[str, object], place: int, more: float, share: float
+    split: dict[str, Any], place: int, more: float, share: float
 ) -> None:
     """Monotone in round trip and rate."""
-    before = predict(**split)  # type: ignore[arg-type]
-    devices = list(split["devices"])  # type: ignore[call-overload]
+    before = predict(**split)
+    devices = list(split["devices"])
     link = devices[place].link
     worse = Link(rtt=link.rtt + more, rate=link.rate * share)
     devices[place] = attrs.evolve(devices[place], link=worse)
@@ -306,11 +308,11 @@ def test_no_link_that_is_worse_makes_it_faster(
 
 @given(splits(), st.integers(0, 3), st.floats(0.01, 1), st.floats(0.01, 1))
 def test_no_slower_device_makes_it_faster(
-    split: dict[str, object], place: int, bandwidth: float, compute: float
+    split: dict[str, Any], place: int, bandwidth: float, compute: float
 ) -> None:
     """Monotone in what a device can do."""
-    before = predict(**split)  # type: ignore[arg-type]
-    devices = list(split["devices"])  # type: ignore[call-overload]
+    before = predict(**split)
+    devices = list(split["devices"])
     one = devices[place]
     devices[place] = attrs.evolve(
         one, bandwidth=one.bandwidth * bandwidth, compute=one.compute * compute
@@ -320,10 +322,10 @@ def test_no_slower_device_makes_it_faster(
 
 @given(splits(), st.integers(0, 2), st.integers(0, 10**9), st.integers(0, 10**5))
 def test_no_larger_model_is_faster(
-    split: dict[str, object], place: int, weights: int, kv: int
+    split: dict[str, Any], place: int, weights: int, kv: int
 ) -> None:
     """Monotone in bytes."""
-    before = predict(**split)  # type: ignore[arg-type]
+    before = predict(**split)
     layout = split["layout"]
     assert isinstance(layout, Layout)
     blocks = list(layout.layers)
@@ -333,13 +335,13 @@ def test_no_larger_model_is_faster(
         kv_per_token=blocks[place].kv_per_token + kv,
     )
     larger = attrs.evolve(layout, layers=tuple(blocks), output=layout.output + weights)
-    assert never_faster(predict(**{**split, "layout": larger}), before)  # type: ignore[arg-type]
+    assert never_faster(predict(**{**split, "layout": larger}), before)
 
 
 @given(splits())
-def test_terms_are_seconds_that_add_up(split: dict[str, object]) -> None:
+def test_terms_are_seconds_that_add_up(split: dict[str, Any]) -> None:
     """No term is below zero but what speculation saves, and the parts of each formula add up."""
-    found = predict(**split)  # type: ignore[arg-type]
+    found = predict(**split)
     assert all(value >= 0 for value in found.terms.values())
     assert found.seconds == pytest.approx(sum(found.terms.values()))
     assert found.token == pytest.approx(found.token_parts.total)
