@@ -9,7 +9,8 @@ from ._lending import Lendable, Lender, LentDevice, Loan, LoanLook
 from ._on_demand import DEFAULT_IDLE_SECONDS, OnDemand, SplitOnDemand, open_on_demand
 from ._open import Outlook, ask_build, open_split, plan_once
 from ._plain import PlainLender, PlainSpeeds, read_address
-from ._split import Planner, Split
+from ._planning import Planner
+from ._split import Split
 from ._versions import HeadBuild
 from ._workers import UNMEASURED, UNMEASURED_RATE, WorkerLender
 

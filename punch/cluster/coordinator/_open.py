@@ -19,7 +19,8 @@ from ...exceptions import PunchError
 from ...llama_cpp import Program, RpcVersion, find_rpc_server, open_rpc_server
 from ...placement import Device, Lessons, Plan, Refused
 from ._lending import Lender
-from ._split import CLOSE_SECONDS, Planner, Split
+from ._planning import Planner, planned
+from ._split import CLOSE_SECONDS, Split
 from ._surveys import Surveys
 from ._telling import Telling
 from ._versions import HeadBuild
@@ -83,7 +84,7 @@ async def plan_once(
     """
     surveys = Surveys(lenders, {}, head=build, is_forced=is_forced)
     await surveys.ask(lenders)
-    plan = planner([*here, *surveys.devices()])
+    plan = await planned(planner, [*here, *surveys.devices()])
     workers = plan.workers if isinstance(plan, Plan) else ()
     return Outlook(
         plan=plan,

@@ -26,12 +26,10 @@ from ._guessing import Guessing
 from ._held import Held
 from ._learning import Learning
 from ._lending import Lender
+from ._planning import Planner, planned
 from ._surveys import Surveys
 from ._telling import Telling
 from ._versions import HeadBuild
-
-Planner = Callable[[Sequence[Device]], Plan | Refused]
-"""Places a model on devices, or says why not."""
 
 # With a new server on the other machine, and a tunnel.
 TAKE_SECONDS = 20.0
@@ -224,7 +222,7 @@ class Split:
             for name in [name for name, held in self._held.items() if held.is_lost]:
                 surveys.leave_out(name, self._held[name].why)
                 await self._release(name)
-            plan = self._planner([*self._here, *surveys.devices()])
+            plan = await planned(self._planner, [*self._here, *surveys.devices()])
             if isinstance(plan, Refused):
                 return plan
             missing = [name for name in plan.workers if name not in self._held]
