@@ -5,7 +5,7 @@ which of them it came from. Only the command line passes in arguments, environme
 library takes keyword arguments and knows nothing of this room.
 """
 
-from ._answering import BACKENDS, LLAMA_CPP_EXE
+from ._answering import BACKENDS, CALIBRATE, LLAMA_CPP_EXE
 from ._asking import KEYS
 from ._edit import change_items, set_value, unset_value
 from ._file import MAX_FILE_BYTES, SettingsFile, open_settings, read_settings_file
@@ -125,6 +125,7 @@ __all__ = [
     "SETTINGS",
     "SECTIONS",
     "BACKENDS",
+    "CALIBRATE",
     "LLAMA_CPP_EXE",
     "LEVELS",
     "ALIAS",

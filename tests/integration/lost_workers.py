@@ -163,12 +163,13 @@ def servers_of(worker: Program) -> list[psutil.Process]:
 
 def ports_of(program: Program) -> set[int]:
     """Where a program and its children listen."""
-    return {
-        connection.laddr.port
-        for process in tree(program)
-        for connection in process.net_connections("tcp")
-        if connection.status == psutil.CONN_LISTEN
-    }
+    found = set()
+    for process in tree(program):
+        with contextlib.suppress(psutil.NoSuchProcess):  # It has ended since.
+            for connection in process.net_connections("tcp"):
+                if connection.status == psutil.CONN_LISTEN:
+                    found.add(connection.laddr.port)
+    return found
 
 
 def until(condition: Callable[[], object], what: str, *, seconds: float = 15.0) -> None:

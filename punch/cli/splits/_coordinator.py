@@ -167,6 +167,7 @@ async def open_coordinator_of(
                 ),
                 splits,
                 queue_limit=settings.queue,
+                calibrate=settings.calibrate,
             )
             log.info(
                 "listening",
@@ -188,6 +189,7 @@ async def _added(
     opened: Sequence[Split],
     *,
     queue_limit: int,
+    calibrate: bool,
 ) -> RunningLane:
     """The lane of a split. One that loses a worker while it is timed is opened anew.
 
@@ -197,11 +199,14 @@ async def _added(
       opened: The splits that were begun, the last one at the end: one that was never ready, such as
         for want of a plan, is not tried again.
       queue_limit: Requests that may wait for a slot.
+      calibrate: Time the split before it answers.
 
     """
     for tries_left in reversed(range(MAX_OPENINGS)):
         try:
-            return await listener.add(make(), name="split", queue_limit=queue_limit)
+            return await listener.add(
+                make(), name="split", queue_limit=queue_limit, calibrate=calibrate
+            )
         except BackendCrashed as error:
             if not tries_left or not opened or not opened[-1].was_ready:
                 raise

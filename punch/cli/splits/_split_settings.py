@@ -5,6 +5,7 @@ from __future__ import annotations
 import attrs
 
 from ...settings import (
+    CALIBRATE,
     SWITCH,
     TEXT,
     NetworkSettings,
@@ -66,6 +67,9 @@ class CoordinatorSettings(SplitSettings):
     announce: tuple[str, ...] = of(ANNOUNCE)
     name: str | None = of(NAME)
     queue: int = of(QUEUE)
+    calibrate: bool = of(
+        CALIBRATE, about="time the split at the start, so that dialers know its speed"
+    )
 
 
 @attrs.frozen(kw_only=True)
