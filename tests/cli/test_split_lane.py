@@ -34,7 +34,7 @@ class Listener:
 
 async def added(listener: Any) -> Any:
     """Add a lane to a listener that is made up."""
-    return await _added(listener, listener.make, listener.splits, queue_limit=4)
+    return await _added(listener, listener.make, listener.splits, queue_limit=4, calibrate=True)
 
 
 async def test_a_split_that_was_ready_is_opened_anew() -> None:

@@ -9,12 +9,12 @@ import pytest
 import trio
 
 from punch.cluster.coordinator._planning import MAX_DEVICES_AT_ONCE, planned
-from punch.placement import Device, Refused
+from punch.placement import HEAD, Device, Refused
 
 
 def devices(count: int) -> list[Device]:
     return [
-        Device(id=f"d{number}", holder="w", memory=1, bandwidth=1.0, compute=1.0)
+        Device(id=f"d{number}", holder=HEAD, memory=1, bandwidth=1.0, compute=1.0)
         for number in range(count)
     ]
 

@@ -44,6 +44,7 @@ class FakeLease:
     memory: int = 600
     endpoint: str = "127.0.0.1:1"
     why: str | None = None
+    is_own: bool = False
     lost: trio.Event = attrs.field(factory=trio.Event)
 
     def statistics(self) -> TunnelStatistics:
