@@ -1,6 +1,6 @@
 """The planner's choice beside all the others, measured: alone, one worker or two, and how.
 
-    benchmarks/split_choices.py              eight cells, some ten arms each: 13 minutes
+    benchmarks/split_choices.py              eight cells, some ten arms each: 20 minutes
     benchmarks/split_choices.py --quick      two cells
     benchmarks/split_choices.py --write      ... and rewrites its section of RESULTS.md
 
