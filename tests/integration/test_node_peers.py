@@ -47,7 +47,9 @@ async def test_three_hundred_dialers_leave_nothing(transport: Any) -> None:
                     for _ in range(15):
                         nursery.start_soon(come_and_go, dialers // 15)
                 await trio.sleep(1)
-                return await ask_state(observer, other)
+                # The one that looks, and what ends just now, may count as a task, too.
+                looks = [await ask_state(observer, other) for _ in range(5)]
+                return min(looks, key=lambda state: int(state["tasks"]))
 
             before = await crowd(210)
             # 300 connections of 55 to 97 KB would be 16 to 29 MB, of every crowd. What remains of

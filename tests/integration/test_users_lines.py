@@ -152,6 +152,19 @@ def variables(folder: Path, model: Path, server: Path) -> dict[str, str]:
         "PUNCH_TUNNEL_PORTS": f"web={DEFAULT_PORT}@{OTHER}",
         "PUNCH_WORKERS": OTHER,
         "PUNCH_SPLIT": str(model),
+        "PUNCH_SPLIT_WORKERS": OTHER,
+        "PUNCH_SPLIT_EXCLUDE": f"{OTHER}/CUDA0",
+        "PUNCH_SPLIT_DEVICE": "CPU",
+        "PUNCH_SPLIT_MIN_WORKERS": "1",
+        "PUNCH_SPLIT_MIN_PEERS": "1",
+        "PUNCH_SPLIT_TENSOR_SPLIT": "3,1",
+        "PUNCH_SPLIT_FORCE": "0",
+        "PUNCH_SPLIT_SLOTS": "2",
+        "PUNCH_SPLIT_CONTEXT": "2048",
+        "PUNCH_SPLIT_PROMPT": "256",
+        "PUNCH_SPLIT_ANSWER": "64",
+        "PUNCH_SPLIT_THREADS": "2",
+        "PUNCH_SPLIT_BIN_DIR": str(server.parent),
     }
 
 
