@@ -20,7 +20,8 @@ from punch.libp2p import load_key
 
 QUESTION = "Write a story about a dog."
 TOKENS = 60
-LONG_PROMPT = " ".join(f"Word {number} of this text says nothing." for number in range(110))
+# Shorter than the context, with an answer.
+LONG_PROMPT = " ".join(f"Word {number} of this text says nothing." for number in range(70))
 
 STAGES = ("hello", "load", "prompt", "mid", "idle", "reload")
 """When the worker is lost. At ``reload`` another one was lost in mid-answer, and the head loads its
