@@ -637,6 +637,6 @@ async def test_the_word_of_the_loan_counts_and_not_that_of_the_survey(
             lender.is_own = False
             return found
 
-        lender.survey = before  # type: ignore[method-assign]
+        lender.survey = before  # type: ignore[method-assign]  # It changes its mind.
         await one.prepare()
         assert not one.split.is_own
