@@ -7,10 +7,11 @@ can be played inside this process, in virtual time, and on a real port.
 from __future__ import annotations
 
 import json
+import socket
 import threading
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -162,8 +163,7 @@ class ModelServer:
     @contextmanager
     def serve(self, port: int) -> Iterator[str]:
         """Play it on a port of this machine; gives its address."""
-        server = ThreadingHTTPServer(("127.0.0.1", port), _handler(self))
-        server.daemon_threads = True
+        server = _Server(("127.0.0.1", port), _handler(self))
         thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
         thread.start()
         try:
@@ -171,7 +171,34 @@ class ModelServer:
         finally:
             server.shutdown()
             server.server_close()
+            server.hang_up()
             thread.join()
+
+
+class _Server(ThreadingHTTPServer):
+    """One whose end is the end of its connections, too, as it is when a program ends."""
+
+    daemon_threads = True
+
+    def __init__(self, *arguments: Any) -> None:
+        self._open: set[socket.socket] = set()
+        super().__init__(*arguments)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Have a thread of its own serve a connection."""
+        self._open.add(request)
+        super().process_request(request, client_address)
+
+    def shutdown_request(self, request: Any) -> None:
+        """Close a connection that is done with."""
+        self._open.discard(request)
+        super().shutdown_request(request)
+
+    def hang_up(self) -> None:
+        """End the connections that are kept."""
+        for connection in list(self._open):
+            with suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
 
 
 def _event(asked: Asked, text: str, finish: str | None = None) -> str:

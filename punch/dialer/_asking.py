@@ -11,6 +11,7 @@ import trio
 from ..capability import PeerId
 from ..exceptions import InvalidRequest, NetworkError, PeerError
 from ..routing import (
+    LATE_LEAVES,
     MAX_PATIENCE_SECONDS,
     PATIENCE_FACTOR,
     Decision,
@@ -223,7 +224,7 @@ class Asking:
             is_paid = dispatch.may_hedge(now)
         elif candidate is not None:
             in_time = decision.unit != "s" or now + decision.score(candidate) <= deadline
-            is_paid = in_time and dispatch.retries.withdraw(now)
+            is_paid = in_time and dispatch.retries.withdraw(now, leaving=LATE_LEAVES)
         if late is not None:
             late.lateness.asked(now, is_paid)
         if candidate is None or not is_paid:

@@ -16,7 +16,7 @@ from ._attempts import (
     Try,
     Wait,
 )
-from ._budget import HEDGE_RESERVE, HEDGE_SHARE, Budget
+from ._budget import HEDGE_RESERVE, HEDGE_SHARE, LATE_LEAVES, Budget
 from ._completion_time import CompletionTime
 from ._decision import Assessment, Decision
 from ._failed import OBJECTION_DOUBT, WISHED, FailedAttempt, Presence, doubt_of, objects
@@ -110,6 +110,7 @@ __all__ = [
     "Reason",
     "Budget",
     "HEDGE_SHARE",
+    "LATE_LEAVES",
     "HEDGE_RESERVE",
     "StallDetector",
     "Pace",

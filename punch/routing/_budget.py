@@ -9,6 +9,10 @@ RETRY_SHARE = 0.2
 RETRY_RESERVE = 10.0
 RETRY_PER_SECOND = 1.0
 
+# What a second peer beside one that is only late must leave in the budget of retries. On machines
+# that are slow all are late, and took all of it: then a peer died, and nobody could go on.
+LATE_LEAVES = 5.0
+
 # A hedge is a request for nothing, nine times of ten; see "The Tail at Scale" (CACM 56:2, 2013),
 # which allows them a twentieth.
 HEDGE_SHARE = 0.05
@@ -52,9 +56,9 @@ class Budget:
         """A first try was made."""
         self._tokens = min(self._most, self.left(now) + self._share)
 
-    def withdraw(self, now: float) -> bool:
-        """Pay for a further try; false if there is too little left."""
-        if self.left(now) < 1.0:
+    def withdraw(self, now: float, *, leaving: float = 0.0) -> bool:
+        """Pay for a further try; false if then less than *leaving* would be left."""
+        if self.left(now) < 1.0 + leaving:
             return False
         self._tokens -= 1.0
         return True

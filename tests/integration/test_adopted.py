@@ -42,7 +42,7 @@ def get(url: str) -> Any:
         return json.load(response)
 
 
-def eventually(check: Callable[[], bool], seconds: float = 15.0) -> None:
+def eventually(check: Callable[[], bool], seconds: float = 40.0) -> None:
     """Wait until *check* is true."""
     deadline = time.monotonic() + seconds
     while not check():

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from punch.routing import Budget
+from punch.routing import LATE_LEAVES, Budget
 
 
 @given(first_tries=st.integers(0, 500), share=st.floats(0.0, 0.5), reserve=st.floats(0.0, 5.0))
@@ -39,3 +39,13 @@ def test_what_was_earned_is_not_lost_to_time_and_is_bounded() -> None:
     for _ in range(1000):
         budget.deposit(1000.0)
     assert budget.left(1000.0) == 20.0
+
+
+def test_who_is_only_late_leaves_something_for_a_death() -> None:
+    """However many are late at once, the peer that dies then is gone on from."""
+    budget = Budget(per_second=0.0)
+    for _ in range(1000):
+        budget.deposit(0.0)
+        budget.withdraw(0.0, leaving=LATE_LEAVES)
+    assert LATE_LEAVES <= budget.left(0.0) < LATE_LEAVES + 1.0
+    assert budget.withdraw(0.0)
