@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from random import Random
 from typing import Any, Literal
 
@@ -324,10 +325,22 @@ class Router:
             await self._dispatch.pool.change()
         return self.peers
 
-    async def wait_until_settled(self) -> None:
-        """Wait until each listener that is known has answered, or could not be reached."""
-        while not self._dispatch.pool.is_settled():
-            await self._dispatch.pool.change()
+    async def wait_until_settled(self, *, quiet: float = 0.0) -> None:
+        """Wait until each listener that is known has answered, or could not be reached.
+
+        Args:
+          quiet: Seconds in which nobody else must have come since: listeners that are there
+            already become known one after the other.
+
+        """
+        while True:
+            while not self._dispatch.pool.is_settled():
+                await self._dispatch.pool.change()
+            known = len(self.peers)
+            with trio.move_on_after(quiet) as pause:
+                await self.wait_for_peers(partial(_has_changed, known))
+            if pause.cancelled_caught:
+                return
 
 
 @asynccontextmanager
@@ -465,3 +478,7 @@ def _policy(policy: Policy | str) -> Policy:
     if policy not in POLICIES:
         raise ConfigurationError(f"policy is {policy!r}; there are {', '.join(POLICIES)}")
     return POLICIES[policy]
+
+
+def _has_changed(known: int, peers: tuple[PeerRecord, ...]) -> bool:
+    return len(peers) != known

@@ -7,7 +7,6 @@ import shutil
 import sys
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
-from functools import partial
 from typing import Any
 
 import attrs
@@ -55,7 +54,7 @@ class PeersSettings(ProgramSettings):
 # Adverts come every second: more often there is nothing new.
 INTERVAL = 1.0
 
-# How long `--once` waits for the first listener, and then for the others, in seconds.
+# How long `--once` waits for all that are known, and for the next one of them, in seconds.
 FIRST_SECONDS = 8.0
 OTHERS_SECONDS = 0.5
 
@@ -318,19 +317,9 @@ def found_by(router: Router) -> list[str]:
     return lines
 
 
-def _has_changed(known: int, peers: Sequence[PeerRecord]) -> bool:
-    return len(peers) != known
-
-
 async def _wait_for_all(router: Router) -> None:
-    """Wait until all were heard or failed to be, and no further one came for `OTHERS_SECONDS`."""
     with trio.move_on_after(FIRST_SECONDS):
-        await router.wait_until_settled()
-    known = -1
-    while router.peers and len(router.peers) != known:
-        known = len(router.peers)
-        with trio.move_on_after(OTHERS_SECONDS):
-            await router.wait_for_peers(partial(_has_changed, known))
+        await router.wait_until_settled(quiet=OTHERS_SECONDS)
     if router.trouble is not None and not router.peers:
         raise router.trouble
 

@@ -8,7 +8,7 @@ import trio
 
 from ..._logs import get_logger
 from ...capability import ModelOffer, PeerId
-from ...dialer import Router, open_router
+from ...dialer import open_router
 from ...listener import Listener
 from ...peers import ANSWERING, Candidate, PeerRecord, shown_names
 from ...placement import Mix, Solo
@@ -31,19 +31,10 @@ async def find_solos(listener: Listener, offer: ModelOffer, mix: Mix) -> tuple[S
     """
     async with open_router(listener=listener) as router:
         with trio.move_on_after(SECONDS) as patience:
-            await _until_quiet(router)
+            await router.wait_until_settled(quiet=QUIET_SECONDS)
         if patience.cancelled_caught:
             log.info("not all listeners have said yet what they offer", seconds=SECONDS)
         return solos_among(router.peers, offer, mix, but=listener.peer_id)
-
-
-async def _until_quiet(router: Router) -> None:
-    """Wait until those who are known were heard, and no other one came for a while."""
-    known = -1
-    while len(router.peers) != known:
-        known = len(router.peers)
-        await trio.sleep(QUIET_SECONDS)
-        await router.wait_until_settled()
 
 
 def solos_among(
