@@ -73,7 +73,7 @@ DOORS: dict[str, frozenset[str]] = {
     "starlette": frozenset({"gateway/*.py", "gateway/*/*.py", "dashboard/*.py"}),
     "pydantic": frozenset({"gateway/*.py", "gateway/*/*.py"}),
     "pynvml": frozenset({"machine.py"}),
-    "tomlkit": frozenset({"settings/_edit.py"}),
+    "tomlkit": frozenset({"settings/file/_edit.py"}),
     "sqlite3": frozenset({"gateway/keys/_database.py"}),
     "prometheus_client": frozenset({"gateway/telemetry/_metrics.py"}),
     "opentelemetry": frozenset({"gateway/telemetry/_spans.py"}),

@@ -7,16 +7,7 @@ library takes keyword arguments and knows nothing of this room.
 
 from ._answering import BACKENDS, CALIBRATE, LLAMA_CPP_EXE
 from ._asking import KEYS
-from ._edit import change_items, set_value, unset_value
-from ._file import MAX_FILE_BYTES, SettingsFile, open_settings, read_settings_file
 from ._flags import help_text, parse_flags
-from ._folders import (
-    FILE_VARIABLE,
-    cache_folder,
-    configuration_folder,
-    data_folder,
-    settings_path,
-)
 from ._layers import Explained, explain, find_setting, load, refuse_unknown
 from ._programs import (
     BackendSettings,
@@ -72,6 +63,20 @@ from ._table import (
     SETTINGS,
 )
 from ._tunnel_ports import TunnelPort
+from .file import (
+    FILE_VARIABLE,
+    MAX_FILE_BYTES,
+    SettingsFile,
+    cache_folder,
+    change_items,
+    configuration_folder,
+    data_folder,
+    open_settings,
+    read_settings_file,
+    set_value,
+    settings_path,
+    unset_value,
+)
 
 __all__ = [
     # the settings of the programs

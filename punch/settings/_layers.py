@@ -13,10 +13,10 @@ from typing import TypeVar, cast
 import attrs
 
 from ..exceptions import ConfigurationError
-from ._file import SettingsFile
 from ._rules import expanded
 from ._setting import Origin, Setting, Settings, Within, group_fields, setting_fields
 from ._table import SECTIONS, SETTINGS
+from .file._file import SettingsFile
 
 S = TypeVar("S", bound=Settings)
 T = TypeVar("T")

@@ -19,7 +19,7 @@ from punch.discovery.lan._records import said_on
 from punch.membership import find_home, leave_namespace, left_in
 from punch.membership._folder import LEFT, MAX_LEFT, _note_left
 from punch.settings import NetworkSettings, SettingsFile, load, parse_flags
-from punch.settings._file import parse_settings
+from punch.settings.file._file import parse_settings
 from punch.testing import Air
 
 HERE = "/ip4/127.0.0.1/tcp/51820"

@@ -27,8 +27,8 @@ from punch.settings import (
     settings_path,
     unset_value,
 )
-from punch.settings import _edit as edit
-from punch.settings._file import parse_settings
+from punch.settings.file import _edit as edit
+from punch.settings.file._file import parse_settings
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="modes are POSIX's")
 

@@ -37,7 +37,7 @@ from punch.settings import (
     settings_of,
     several,
 )
-from punch.settings._file import parse_settings
+from punch.settings.file._file import parse_settings
 
 PATH = Path("/etc/punch/settings.toml")
 PROGRAMS = (

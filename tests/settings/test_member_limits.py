@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from punch.exceptions import ConfigurationError
 from punch.settings import ListenerSettings, SettingsFile, load, parse_flags
-from punch.settings._file import parse_settings
 from punch.settings._member_limits import MemberLimits
+from punch.settings.file._file import parse_settings
 
 LAPTOP = "laptop, model=llama3.2, model=qwen*, tokens=500, seconds=20, priority=-5, hours=22-7"
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import platformdirs
 
-from ..exceptions import ConfigurationError
-from ._rules import expanded
+from ...exceptions import ConfigurationError
+from .._rules import expanded
 
 FILE_VARIABLE = "PUNCH_SETTINGS"
 """Names another settings file; ``none`` for no file at all."""

@@ -15,12 +15,12 @@ from pathlib import Path
 from tempfile import NamedTemporaryFile
 from typing import TYPE_CHECKING
 
-from .._locks import try_lock
-from ..exceptions import ConfigurationError
+from ..._locks import try_lock
+from ...exceptions import ConfigurationError
+from .._rules import boolean, expanded
+from .._setting import Setting
+from .._table import SECTIONS
 from ._file import MAX_FILE_BYTES, SettingsFile, parse_settings, read_text
-from ._rules import boolean, expanded
-from ._setting import Setting
-from ._table import SECTIONS
 
 if TYPE_CHECKING:
     from tomlkit import TOMLDocument

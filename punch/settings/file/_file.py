@@ -12,9 +12,9 @@ from pathlib import Path
 
 import attrs
 
-from ..exceptions import ConfigurationError
+from ...exceptions import ConfigurationError
+from .._setting import Origin
 from ._folders import FILE_VARIABLE, settings_path
-from ._setting import Origin
 
 # A file with every setting and a comment at each has 8 KiB. tomllib takes time in the square of
 # one dotted key: 64 KiB of it take twenty seconds, 16 KiB take one and a half.

@@ -1,0 +1,29 @@
+"""The settings file: where it is, what is in it, and how a single key of it is changed."""
+
+from ._edit import change_items, set_value, unset_value
+from ._file import MAX_FILE_BYTES, SettingsFile, open_settings, read_settings_file
+from ._folders import (
+    FILE_VARIABLE,
+    cache_folder,
+    configuration_folder,
+    data_folder,
+    settings_path,
+)
+
+__all__ = [
+    # reading
+    "SettingsFile",
+    "MAX_FILE_BYTES",
+    "open_settings",
+    "read_settings_file",
+    # changing
+    "set_value",
+    "change_items",
+    "unset_value",
+    # where punch keeps its files
+    "FILE_VARIABLE",
+    "settings_path",
+    "configuration_folder",
+    "data_folder",
+    "cache_folder",
+]
