@@ -20,7 +20,7 @@ SOURCES = [
     path
     for folder in (
         *("punch/*/__main__.py", "punch/cli/**/*.py"),
-        *("punch/settings/*.py", "punch/backends/**/*.py"),
+        *("punch/settings/**/*.py", "punch/backends/**/*.py"),
     )
     for path in sorted(ROOT.glob(folder))
 ]
