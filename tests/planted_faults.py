@@ -221,7 +221,7 @@ FAULTS = (
     ),
     Fault(
         name="further tries are without limit",
-        old="        if self.left(now) < 1.0:\n            return False\n",
+        old="        if self.left(now) < 1.0 + leaving:\n            return False\n",
         new="",
         tests=("tests/routing/test_budget.py",),
     ),
