@@ -37,6 +37,7 @@ The layout, from the inside out; a room imports only rooms above its own line:
     gateway       testing                             HTTP in front of a dialer; public fakes
     dashboard     simulator                           a page of it all; a swarm on virtual time
     settings                                          where each setting comes from
+    admin                                             commands to a punch that runs
     cli           and every `__main__.py`             the programs
 """
 

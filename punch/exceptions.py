@@ -37,6 +37,7 @@
     + NotPermitted
     + BootstrapFull
   x ModelFileError              a model file is not what it should be
+  x NotRunning                  no program of punch runs here that could be told
 
 Every class has a `code`, the word for it on the wire, in logs and in documents. What a program
 wants to know of an error is an attribute of it, such as `param`. The text is for people alone.
@@ -447,3 +448,9 @@ def _codes(kind: type[PunchError]) -> frozenset[str]:
 
 
 CODES = _codes(PunchError)  # Of all errors here.
+
+
+class NotRunning(PunchError):
+    """A command is for the punch that runs, and none of this user does, or it does not answer."""
+
+    code = "not_running"

@@ -13,6 +13,7 @@ from ..exceptions import (
     NetworkError,
     NoPeerAvailable,
     NoRealPeer,
+    NotRunning,
     PeerError,
     PunchError,
     RequestError,
@@ -54,6 +55,9 @@ machine is no member of the namespace, such as after `punch leave`."""
     OUTPUT = 9
     """Standard output could not be written: the disk is full, or it was closed."""
 
+    NOT_RUNNING = 10
+    """No `punch up` of this user runs here, or the one that does answers no command."""
+
     HANGUP = 129
     """The terminal is gone (SIGHUP), before the program was done. One that serves is done once it \
 has drained, and then ends with 0."""
@@ -80,6 +84,7 @@ EXITS: tuple[tuple[type[PunchError], ExitCode], ...] = (
     (ModelFileError, ExitCode.USAGE),
     (NetworkError, ExitCode.NETWORK),
     (BackendError, ExitCode.BACKEND),
+    (NotRunning, ExitCode.NOT_RUNNING),
     (PunchError, ExitCode.BUG),
 )
 

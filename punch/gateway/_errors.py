@@ -98,6 +98,7 @@ TABLE: Mapping[str, Row] = {
     "identity_changed": Row(503, _BUSY, "identity_changed"),
     "not_permitted": Row(503, _BUSY, "not_permitted"),
     "bootstrap_full": Row(503, _BUSY, "bootstrap_full"),
+    "not_running": Row(503, _BUSY, "not_running"),
     "deadline": Row(504, "timeout_error", "deadline_exceeded"),
     # ---- a peer's ----
     "interrupted": Row(502, _SERVER, "answer_interrupted"),
