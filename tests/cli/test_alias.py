@@ -34,7 +34,8 @@ def test_aliases_are_made_listed_and_removed(
     path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Of one name the last word counts; what else is in the file stays."""
-    path.write_text("# mine\n[routing]\nhedge = true # yes\n")
+    before = "# mine\nversion = 2\n[routing]\nhedge = true # yes\n"
+    path.write_text(before)
     for typed in (["gpt-4o-mini", "x"], ["gpt-*", "llama3.2"], ["gpt-4o-mini", "llama3.2:3b"]):
         assert _run(["alias", *typed]) == ExitCode.OK
     assert _run(["alias"]) == ExitCode.OK
@@ -47,7 +48,7 @@ def test_aliases_are_made_listed_and_removed(
     assert _run(["alias", "--remove", "gpt-*"]) == ExitCode.OK
     assert 'alias = ["gpt-4o-mini=llama3.2:3b"]' in path.read_text()
     assert _run(["alias", "--remove", "gpt-4o-mini"]) == ExitCode.OK
-    assert path.read_text() == "# mine\n[routing]\nhedge = true # yes\n"
+    assert path.read_text() == before
     assert _run(["alias"]) == ExitCode.OK
     assert "no alias" in capsys.readouterr().err
 

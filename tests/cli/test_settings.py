@@ -40,7 +40,7 @@ def test_what_is_set_is_listed_with_where_it_is_from(
     monkeypatch.setenv("PUNCH_NAMESPACE", "home")
     rows = listed(capsys)
 
-    assert rows["listener.slots"] == ["3", f"{path}:4"]
+    assert rows["listener.slots"] == ["3", f"{path}:5"]
     assert rows["network.namespace"] == ["home", "PUNCH_NAMESPACE"]
     assert rows["network.transport"] == ["tcp", "default"]
     assert path.read_text(encoding="utf-8").startswith("# mine\n")

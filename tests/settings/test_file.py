@@ -28,12 +28,15 @@ from punch.settings import (
     unset_value,
 )
 from punch.settings.file import _edit as edit
+from punch.settings.file import _forms as forms
 from punch.settings.file._file import parse_settings
+from punch.settings.file._forms import FORM
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="modes are POSIX's")
 
 COMMENTED = """\
 # Ours. Ask Ada before you change it.
+version = 2
 
 [network]
 namespace = "home"  # the house
@@ -55,7 +58,9 @@ def put(path: Path, name: str, *texts: str) -> None:
 
 
 def data(path: Path) -> dict[str, object]:
-    return tomllib.loads(path.read_text(encoding="utf-8"))
+    tables = tomllib.loads(path.read_text(encoding="utf-8"))
+    assert tables.pop("version") == FORM
+    return tables
 
 
 # ---- reading ----
@@ -134,7 +139,8 @@ def test_an_editor_of_another_system_is_no_trouble(path: Path) -> None:
 
     assert read_settings_file(path).get("listener", "slots") == 2
     put(path, "slots", "3")
-    assert path.read_bytes() == b"[listener]\r\nslots = 3 # few\r\n"
+    assert path.read_bytes().endswith(b"[listener]\r\nslots = 3 # few\r\n")
+    assert path.read_bytes().replace(b"\r\n", b"").count(b"\n") <= 1
 
 
 def test_the_place_is_the_platforms_or_the_variables() -> None:
@@ -183,7 +189,8 @@ def test_what_is_no_setting_can_be_taken_out_and_no_whole_section_else(path: Pat
     assert unset_value(path, "listener.slotz")
     assert unset_value(path, "x")
     assert unset_value(path, "y")
-    assert not path.read_text(encoding="utf-8").strip()
+    assert not unset_value(path, "version")
+    assert data(path) == {}
 
 
 @pytest.mark.parametrize(
@@ -315,6 +322,102 @@ def test_a_write_that_fails_leaves_the_old_file_and_no_other(
     assert len(list(path.parent.iterdir())) == 2
 
 
+# ---- older forms ----
+
+OLD = COMMENTED.replace("version = 2\n", "")
+
+
+def test_an_old_file_is_read_as_it_is_and_kept_when_it_is_changed(path: Path) -> None:
+    """Nothing of it is lost: not a comment, and not the file that was there before."""
+    path.parent.mkdir()
+    path.write_text(OLD, encoding="utf-8")
+    path.chmod(0o644)
+
+    assert read_settings_file(path).get("listener", "slots") == 2
+    assert not unset_value(path, "dialer.seed")
+    assert path.read_text(encoding="utf-8") == OLD
+
+    put(path, "listener.slots", "3")
+    copy = path.with_name("settings.form-1.toml")
+    assert copy.read_text(encoding="utf-8") == OLD
+    assert f"version = {FORM} # as it was before: {copy.name}\n" in path.read_text()
+    assert data(path) == {"network": {"namespace": "home"}, "listener": {"slots": 3, "queue": 4}}
+    for comment in ("# Ours. Ask Ada before you change it.", "# the house", "# A small machine:"):
+        assert comment in path.read_text(encoding="utf-8")
+    if sys.platform != "win32":
+        assert stat.S_IMODE(copy.stat().st_mode) == 0o600
+
+    put(path, "listener.slots", "4")
+    assert sorted(each.name for each in path.parent.glob("settings*")) == [
+        "settings.form-1.toml",
+        "settings.toml",
+    ]
+
+
+def test_an_old_file_that_was_put_back_overwrites_no_copy(path: Path) -> None:
+    """A second old file is another file."""
+    path.parent.mkdir()
+    for text in (OLD, "[listener]\nqueue = 9\n", OLD):
+        path.write_text(text, encoding="utf-8")
+        put(path, "listener.slots", "3")
+
+    assert path.with_name("settings.form-1.toml").read_text(encoding="utf-8") == OLD
+    assert "queue = 9" in path.with_name("settings.form-1-1.toml").read_text(encoding="utf-8")
+    assert not path.with_name("settings.form-1-2.toml").exists()
+
+
+def test_a_key_that_got_another_name_is_read_by_it_and_moved(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With its value and its comment; an error names the line where it stands."""
+    monkeypatch.setattr(forms, "MOVED", {1: {"listener.places": "listener.slots"}})
+    path.parent.mkdir()
+    path.write_text("[listener]\nqueue = 4\nplaces = 2  # not more\n", encoding="utf-8")
+
+    file = read_settings_file(path)
+    refuse_unknown(file)
+    assert file.get("listener", "slots") == 2
+    assert str(file.origin("listener", "slots")) == f"{path}:3"
+    put(path, "listener.queue", "5")
+    assert data(path) == {"listener": {"queue": 5, "slots": 2}}
+    assert "# not more" in path.read_text(encoding="utf-8")
+
+    path.write_text("[listener]\nplaces = 2\nslots = 3\n", encoding="utf-8")
+    with pytest.raises(ConfigurationError, match=r"take listener\.places out of it"):
+        read_settings_file(path)
+
+
+@pytest.mark.parametrize(
+    ("version", "words"),
+    [
+        ("3", "a newer punch has written it; run that one, or name another file"),
+        ("0", "must be a whole number from 1 to 2"),
+        ("true", "must be a whole number"),
+        ('"two"', "must be a whole number"),
+        ("9" * 400, "a newer punch has written it"),
+    ],
+)
+def test_a_file_of_a_form_that_is_not_known_is_refused_and_left_alone(
+    path: Path, version: str, words: str
+) -> None:
+    """Whoever knows half of a file would break the other half."""
+    path.parent.mkdir()
+    text = f"version = {version}\n[listener]\nslots = 2\n"
+    path.write_text(text, encoding="utf-8")
+
+    for attempt in (
+        lambda: read_settings_file(path),
+        lambda: put(path, "listener.slots", "3"),
+        lambda: unset_value(path, "listener.slots"),
+    ):
+        with pytest.raises(ConfigurationError) as caught:
+            attempt()
+        assert words in str(caught.value)
+        assert len(str(caught.value)) < 400
+    assert path.read_text(encoding="utf-8") == text
+    assert len(list(path.parent.glob("settings*"))) == 1
+
+
 NUMBERS = [each for each in SETTINGS if each.rule.kind == "number"]
 
 
@@ -348,4 +451,4 @@ def test_any_edits_leave_what_they_say_and_every_comment(
     }
     assert "# Ours. Ask Ada before you change it." in file.text
     assert "# A small machine:" in file.text
-    assert tomlkit.parse(file.text).unwrap() == data(path)
+    assert tomlkit.parse(file.text).unwrap() == tomllib.loads(file.text)

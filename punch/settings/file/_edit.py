@@ -21,6 +21,7 @@ from .._rules import boolean, expanded
 from .._setting import Setting
 from .._table import SECTIONS
 from ._file import MAX_FILE_BYTES, SettingsFile, parse_settings, read_text
+from ._forms import FORM, VERSION_KEY, copy_of, move
 
 if TYPE_CHECKING:
     from tomlkit import TOMLDocument
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
 # An edit takes milliseconds; one that takes longer than this is of a process that hangs.
 LOCK_SECONDS = 5.0
 LOCK_POLL_SECONDS = 0.02
+
+# Files of older forms that are kept: one, unless somebody puts an old one back again and again.
+MAX_COPIES = 20
 
 Plain = bool | int | float | str
 """A value of the file, or an item of a list there."""
@@ -129,6 +133,9 @@ def unset_value(path: Path, name: str) -> bool:
       ConfigurationError: if the file cannot be changed.
 
     """
+    if name == VERSION_KEY:
+        # The form of the file is no setting.
+        return False
     section, _, key = name.rpartition(".")
     found = False
 
@@ -196,10 +203,14 @@ def edit(
             text = read_text(path)
             before = parse_settings(path, text)
             document = tomlkit.parse(text)
+            copy = _to_this_form(path, document, before)
+            unchanged = tomlkit.dumps(document)
             value = change(document)
             after = tomlkit.dumps(document)
             _check(path, before, after, (*place, value))
-            if after != text:
+            if after != unchanged:
+                if copy is not None:
+                    _replace(copy, text, private=True)
                 _replace(path, after, private=private)
     except (OSError, TOMLKitError) as error:
         if isinstance(error, OSError):
@@ -207,6 +218,33 @@ def edit(
         else:
             problem = "punch cannot edit this TOML; edit it by hand"
         raise ConfigurationError(f"the settings file {path} cannot be changed: {problem}") from None
+
+
+def _to_this_form(path: Path, document: TOMLDocument, before: SettingsFile) -> Path | None:
+    """Make *document* one of today's form; where the file is to be kept as it was, if it is."""
+    import tomlkit
+
+    if before.text and before.form == FORM:
+        return None
+    move(path, document, before.form)
+    version = tomlkit.item(FORM)
+    copy = None
+    if before.text.strip():
+        numbers = range(MAX_COPIES)
+        copies = (copy_of(path, before.form, number) for number in numbers)
+        # An old file that was put back is kept beside the one that was kept before.
+        free = (each for each in copies if not each.exists() or read_text(each) == before.text)
+        copy = next(free, None)
+        if copy is None:
+            raise ConfigurationError(
+                f"the settings file {path} is of an old form, and {MAX_COPIES} copies of such "
+                "files are beside it: take some away"
+            )
+        version.comment(f"as it was before: {copy.name}")
+        if "\r\n" in before.text:
+            version.trivia.trail = "\r\n"
+    document[VERSION_KEY] = version
+    return copy
 
 
 def _check(path: Path, before: SettingsFile, text: str, expected: tuple[str, str, object]) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 import stat
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableMapping
 from pathlib import Path
 
 import attrs
@@ -15,10 +15,14 @@ import attrs
 from ...exceptions import ConfigurationError
 from .._setting import Origin
 from ._folders import FILE_VARIABLE, settings_path
+from ._forms import FORM, VERSION_KEY, form_of, move
 
 # A file with every setting and a comment at each has 8 KiB. tomllib takes time in the square of
 # one dotted key: 64 KiB of it take twenty seconds, 16 KiB take one and a half.
 MAX_FILE_BYTES = 16 * 1024
+
+# A file that cannot be read is never written to, so nothing of it is lost.
+_MEND = "; mend it there, or name another file with PUNCH_SETTINGS: punch changes nothing in it"
 
 _TABLE = re.compile(r"\s*\[\s*[\"']?([\w-]+)[\"']?\s*\]")
 _KEY = re.compile(r"\s*[\"']?([\w-]+)[\"']?(?:\s*\.\s*[\"']?([\w-]+)[\"']?)?\s*=")
@@ -37,12 +41,19 @@ class SettingsFile:
     text: str = attrs.field(default="", repr=False)
     """The whole text of the file."""
 
+    form: int = FORM
+    """The form of the file; see `_forms`."""
+
+    was: Mapping[str, str] = attrs.field(factory=dict)
+    """The name that a key has in the file, by its name of today, where it is another one."""
+
     def get(self, section: str | None, key: str) -> object | None:
         """The value of a key, or `None` if the file does not have it: TOML has no null."""
         return None if section is None else self.tables.get(section, {}).get(key)
 
     def origin(self, section: str, key: str) -> Origin:
         """The place of a value, for people: the file with the line, or else with the key."""
+        section, _, key = self.was.get(f"{section}.{key}", f"{section}.{key}").rpartition(".")
         line = self._line(section, key)
         place = f"{section}.{key}" if section and line is None else (line or key)
         return Origin(layer="file", name=f"{self.path}:{place}")
@@ -111,7 +122,8 @@ def read_text(path: Path) -> str:
         ) from None
     if len(data) > MAX_FILE_BYTES:
         raise ConfigurationError(
-            f"the settings file {path} has more than {MAX_FILE_BYTES} bytes, the most that is read"
+            f"the settings file {path} has more than {MAX_FILE_BYTES} bytes, the most that is "
+            "read: shorten it"
         )
     try:
         # Editors on Windows begin a file with a byte order mark.
@@ -134,19 +146,18 @@ def parse_settings(path: Path, text: str) -> SettingsFile:
     try:
         data = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise ConfigurationError(f"the settings file {path} is no TOML: {error}") from None
+        raise ConfigurationError(f"the settings file {path} is no TOML: {error}{_MEND}") from None
     except (ValueError, RecursionError):
         # A number of thousands of digits; arrays in arrays in arrays.
         raise ConfigurationError(
             f"the settings file {path} is no TOML that can be read: "
-            "a value is too long or nested too deep"
+            f"a value is too long or nested too deep{_MEND}"
         ) from None
-    tables: dict[str, Mapping[str, object]] = {"": {}}
-    outside: dict[str, object] = {}
-    for name, value in data.items():
-        if isinstance(value, dict):
-            tables[name] = value
-        else:
-            outside[name] = value
-    tables[""] = outside
-    return SettingsFile(path=path, tables=tables, text=text)
+    outside = {name: value for name, value in data.items() if not isinstance(value, dict)}
+    form = form_of(path, outside)
+    outside.pop(VERSION_KEY, None)
+    tables: dict[str, MutableMapping[str, object]] = {
+        name: value for name, value in data.items() if isinstance(value, dict)
+    }
+    was = move(path, tables, form)
+    return SettingsFile(path=path, tables={**tables, "": outside}, text=text, form=form, was=was)
