@@ -31,7 +31,7 @@ ROWS: tuple[frozenset[str], ...] = tuple(
         "backends discovery tunnels",
         "bootstrap decision_log membership",
         "dialer listener",
-        "cluster blocking",
+        "cluster blocking adoption",
         "gateway testing",
         "dashboard simulator",
         "settings",

@@ -23,6 +23,7 @@ from .._base import Emit, Generation, Loading
 from .._thinking import Told
 from ._address import Server, read_server
 from ._client import HttpClient, open_http_client
+from ._probes import Kind
 from ._shelf import Shelf
 from ._survey import MAX_SLOTS, Away, Survey, Surveyor
 from ._written_tools import ask_in_writing, has_tools
@@ -145,6 +146,16 @@ class OpenAIBackend:
         if self._survey is None:
             return "its server was not asked yet"
         return None if self._shelf.offers else self._shelf.why_empty(trio.current_time())
+
+    @property
+    def is_there(self) -> bool:
+        """Whether its server gave a list of models when it was last asked."""
+        return self._survey is not None
+
+    @property
+    def program(self) -> Kind | None:
+        """Which program its server is; `None` while that is not known."""
+        return self._surveyor.kind
 
     @property
     def changed(self) -> trio.Event:
@@ -339,6 +350,7 @@ async def open_openai(
     slots: int | None = None,
     context_tokens: int | None = None,
     features: frozenset[str] | None = None,
+    gateways: bool = True,
     url_setting: str = "PUNCH_OPENAI_URL",
     key_setting: str = "PUNCH_OPENAI_KEY",
     transport: httpx.AsyncBaseTransport | None = None,
@@ -358,6 +370,8 @@ async def open_openai(
       context_tokens: Tokens of one request, in place of what the server tells.
       features: What models that chat can do, in place of what the server tells; of a *model* that
         is named, whatever it is.
+      gateways: Whether the server may be a gateway of punch, of another namespace. Of one that
+        is, nothing is offered otherwise.
       url_setting: Name of the setting that *url* comes from, for error texts.
       key_setting: Name of the setting that *api_key* comes from.
       transport: In place of the network, for tests.
@@ -383,7 +397,7 @@ async def open_openai(
         backend = OpenAIBackend(
             client,
             server=server,
-            surveyor=Surveyor(client, only=model),
+            surveyor=Surveyor(client, only=model, gateways=gateways),
             shelf=Shelf(say, features=features, context=context_tokens, only=model is not None),
             slots=slots,
             rng=rng or random.Random(),

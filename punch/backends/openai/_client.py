@@ -27,6 +27,8 @@ from ._sse import plain_words
 if TYPE_CHECKING:
     import httpx
 
+    Transport = httpx.AsyncBaseTransport
+
 T = TypeVar("T")
 
 # A listener on the other side of the world answers a SYN in 0.3 s, or not at all.

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any
+from typing import Any, Literal
 
+import attrs
 import trio
 
 from ...exceptions import PunchError
@@ -24,6 +25,61 @@ _TRIAL_SECONDS = 60.0
 
 Page = Callable[[str, Mapping[str, Any] | None], Awaitable[Mapping[str, Any]]]
 """``await page(path, body)`` is the map that a server says at *path*; an empty one if none."""
+
+
+Kind = Literal["llama_cpp", "vllm", "sglang", "ollama", "lm_studio", "other"]
+"""Which program a server is, as far as that is known here."""
+
+_OWNERS: Mapping[str, Kind] = {
+    "llamacpp": "llama_cpp",
+    "vllm": "vllm",
+    "sglang": "sglang",
+}
+
+# What a gateway of punch says in that place, of each of its models.
+_GATEWAY_OWNER = "punch"
+
+
+@attrs.frozen(kw_only=True)
+class Recognised:
+    """What tells which program a server is."""
+
+    kind: Kind | None = None
+    """The program; `None` if nothing tells."""
+
+    is_gateway: bool = False
+    """Whether it is a gateway of punch."""
+
+    version: str | None = None
+    """Ollama's version."""
+
+    page: str = ""
+    """The path of LM Studio's own list."""
+
+
+async def recognise(page: Page, owners: frozenset[str]) -> Recognised:
+    """Which program a server is, whose list has *owners*."""
+    for owner, kind in _OWNERS.items():
+        if owner in owners:
+            return Recognised(kind=kind)
+    told = await page("/api/version", None)
+    found = await _native(page, told.get("version"))
+    return attrs.evolve(found, is_gateway="punch" in told or _GATEWAY_OWNER in owners)
+
+
+async def _native(page: Page, version: object) -> Recognised:
+    if isinstance(version, str) and isinstance((await page("/api/tags", None)).get("models"), list):
+        return Recognised(kind="ollama", version=version[:40])
+    for path, rows_key, mark in (
+        ("/api/v1/models", "models", "loaded_instances"),
+        ("/api/v0/models", "data", "state"),
+    ):
+        listed = (await page(path, None)).get(rows_key)
+        if isinstance(listed, list) and all(
+            isinstance(each, dict) and mark in each for each in listed
+        ):
+            return Recognised(kind="lm_studio", page=path)
+    return Recognised()
 
 
 async def probe_thinking(page: Page, props: Mapping[str, Any]) -> frozenset[str]:

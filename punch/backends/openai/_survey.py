@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from hashlib import blake2b
-from typing import Any, Literal
+from typing import Any
 
 import attrs
 import trio
@@ -30,10 +30,15 @@ from ._facts import (
     offered_name,
     parse_json,
 )
-from ._probes import probe_embeddings, probe_generation, probe_thinking, sees, writes_tools
-
-Kind = Literal["llama_cpp", "vllm", "sglang", "ollama", "lm_studio", "other"]
-"""Which program a server is, as far as that is known here."""
+from ._probes import (
+    Kind,
+    probe_embeddings,
+    probe_generation,
+    probe_thinking,
+    recognise,
+    sees,
+    writes_tools,
+)
 
 # A server has its list in memory; one that needs longer is not there, or computes meanwhile.
 LIST_SECONDS = 5.0
@@ -59,12 +64,6 @@ MAX_QUESTIONS = 32
 
 # Requests side by side, whatever a server says that it can: its batch is shared by its other users.
 MAX_SLOTS = 32
-
-_OWNERS: Mapping[str, Kind] = {
-    "llamacpp": "llama_cpp",
-    "vllm": "vllm",
-    "sglang": "sglang",
-}
 
 # Ollama's first version that holds an answer to a schema.
 _OLLAMA_SCHEMAS = (0, 5)
@@ -195,12 +194,16 @@ class Surveyor:
     Args:
       client: A client of the server.
       only: A name of the one model to look at; `None` for all.
+      gateways: Whether the server may be a gateway of punch.
 
     """
 
-    def __init__(self, client: HttpClient, *, only: str | None = None) -> None:
+    def __init__(
+        self, client: HttpClient, *, only: str | None = None, gateways: bool = True
+    ) -> None:
         self._client = client
         self._only = only
+        self._gateways = gateways
         self._kind: Kind | None = None
         self._version: str | None = None
         self._page = ""
@@ -218,6 +221,11 @@ class Surveyor:
         self._features = frozenset()
         self._shown.clear()
         self._slots, self._trials = None, 0
+
+    @property
+    def kind(self) -> Kind | None:
+        """The program; `None` while it is not known."""
+        return self._kind
 
     @property
     def server(self) -> str:
@@ -314,27 +322,18 @@ class Surveyor:
         return value if isinstance(value, dict) else {}
 
     async def _recognise(self, found: _List) -> Kind | None:
-        """Which program the server is; `None` if that cannot be told before it has a model."""
-        for owner, kind in _OWNERS.items():
-            if owner in found.owners:
-                return kind
-        version = (await self._json("/api/version")).get("version")
-        if isinstance(version, str) and isinstance(
-            (await self._json("/api/tags")).get("models"), list
-        ):
-            self._version = version[:40]
-            return "ollama"
-        for page, rows_key, mark in (
-            ("/api/v1/models", "models", "loaded_instances"),
-            ("/api/v0/models", "data", "state"),
-        ):
-            listed = (await self._json(page)).get(rows_key)
-            if isinstance(listed, list) and all(
-                isinstance(each, dict) and mark in each for each in listed
-            ):
-                self._page = page
-                return "lm_studio"
-        return "other" if found.count else None
+        """Which program the server is; `None` if that cannot be told before it has a model.
+
+        Raises:
+          Away: if it is a gateway of punch, and must not be.
+
+        """
+        told = await recognise(self._json, found.owners)
+        if told.is_gateway and not self._gateways:
+            # What is asked of it may come back to us, and be asked of it again.
+            raise Away("a gateway of punch answers there", is_wrong=True)
+        self._version, self._page = told.version or self._version, told.page or self._page
+        return told.kind or ("other" if found.count else None)
 
     # ---- what the programs tell ----
 
