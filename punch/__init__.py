@@ -97,6 +97,7 @@ from .routing import (
     Startable,
     StartableOffer,
 )
+from .routing.kinds import Kind
 from .routing.names import Alias, Aliases, Wishes
 from .wire import (
     ChatMessage,
@@ -349,6 +350,7 @@ __all__ = [
     "Startable",
     "Decision",
     "Assessment",
+    "Kind",
     "Candidate",
     "PeerRecord",
     "LaneRecord",

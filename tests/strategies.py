@@ -497,6 +497,7 @@ _routed_peers = st.builds(
         max_size=2,
     ),
     resting_until=st.sampled_from([0.0, 0.0, NOW, NOW + 3.0]),
+    path=st.sampled_from([None, "process", "machine", "network"]),
     reputation=shares,
 )
 

@@ -14,7 +14,8 @@ from typing import Any
 
 import attrs
 
-from ..routing import Decision, FailedAttempt
+from ..routing import Assessment, Decision, FailedAttempt
+from ..routing.kinds import best_of_kinds, why_taken
 from ..wire import CommandResponse, Provenance
 from ._columns import padded, width_of
 
@@ -85,10 +86,14 @@ def _table(decision: Decision) -> str:
     best = "lowest" if decision.lowest_is_best else "highest"
     lines = [f"decision: {decision.policy}, {best} {decision.unit} is best"]
     candidates = decision.candidates()
-    names: list[tuple[str, ...]] = [("peer", "lane", "backend")]
-    names += [(c.peer_id, plain(c.lane or "-"), plain(c.backend)) for c in candidates]
+    ways = best_of_kinds(candidates)
+    names: list[tuple[str, ...]] = [("peer", "lane", "kind", "backend")]
+    names += [
+        (c.peer_id, plain(c.lane or "-"), c.kind.word if c.kind else "-", plain(c.backend))
+        for c in candidates
+    ]
     if not any(candidate.lane for candidate in candidates):
-        names = [(cells[0], cells[2]) for cells in names]
+        names = [(cells[0], *cells[2:]) for cells in names]
     widths = [max(map(width_of, cells)) for cells in zip(*names, strict=True)]
     # Where the score begins in most tables.
     widths[-1] = max(widths[-1], 16)
@@ -107,7 +112,23 @@ def _table(decision: Decision) -> str:
             if number == 0:
                 cells.append("  to measure it  <- chosen" if decision.explored else "  <- chosen")
         lines.append("  " + " ".join(cells))
+    chosen = decision.chosen and candidates[0]
+    if chosen and chosen.kind is not None:
+        lines.append(f"  taken: {chosen.kind}{_rather(decision, chosen, ways)}")
     return "\n".join(lines)
+
+
+def _rather(decision: Decision, chosen: Assessment, ways: Mapping[str, Assessment]) -> str:
+    if len(ways) < 2:
+        return ""
+    return ": " + why_taken(
+        chosen,
+        ways,
+        unit=decision.unit,
+        lowest_is_best=decision.lowest_is_best,
+        explored=decision.explored,
+        is_forced=chosen.start is not None and chosen.start.offer.is_forced,
+    )
 
 
 def _number(value: float | None) -> str:

@@ -14,6 +14,7 @@ from ..events import Decided as DecidedEvent
 from ..exceptions import CODES, CONNECTION_LOST
 from ..peers import Candidate, PeerRecord
 from ..routing import Decision, RouteRequest, Startable
+from ..routing.kinds import Kind, kind_of
 from ..wire import Segment, Timings, Usage, bounded, short_word
 
 LOG_VERSION = 1
@@ -56,6 +57,10 @@ class ScoredCandidate:
 
     start: Startable | None = None
     """What would have to be started for it, if it does not run."""
+
+    kind: Kind | None = None
+    """Where its model would run, whole or split; `None` if it offers nothing that was asked for,
+    and in lines of before."""
 
     @property
     def score(self) -> float | None:
@@ -242,6 +247,7 @@ def decided(
         several = start is not None or candidate.is_one_of_several
         return {
             "start": start,
+            "kind": kind_of(candidate, start),
             "peer": _trimmed(candidate.peer, wanted.get(candidate.peer_id, ())),
             "offer": candidate.offer.id if several else None,
             "lane": candidate.lane.id if several else None,

@@ -36,6 +36,8 @@ class ListenerState:
     """Why there is no session, once that is known."""
     why: str | None = None
     """The same in a word, if it could not be dialled; see `PeerUnreachable.why`."""
+    path: str | None = None
+    """How the session reaches it; see `PeerRecord.path`."""
     has_met: bool = False
     """True once there was a session."""
     tries: int = 0
@@ -67,10 +69,11 @@ class ListenerState:
             self.trouble, self.reasons = "; ".join(dict.fromkeys(self.reasons)), []
 
     def tell(self, table: PeerTable) -> None:
-        """Put what a bootstrap has found into *table*."""
+        """Put what a bootstrap has found, and the path that we have, into *table*."""
         reach = self.listener.reach
         why = "" if reach is None or reach.ok else explain(reach)
-        table.reached(self.listener.peer_id, None if reach is None else reach.ok, why)
+        is_reached = None if reach is None else reach.ok
+        table.reached(self.listener.peer_id, is_reached, why, path=self.path)
 
     def trouble_told(self) -> str:
         """Why there is no session, and what a bootstrap has found."""

@@ -14,8 +14,8 @@ from ..access import Admit, Membership, admit_everybody
 from ..capability import PeerId
 from ..events import Bus, PeerJoined, PeerLeft
 from ..exceptions import PeerUnreachable
-from ..network import Node, Stream
-from ..peers import PeerTable
+from ..network import LoopbackStream, Node, Stream, ip_of, is_this_machine
+from ..peers import IN_PROCESS, ON_MACHINE, OVER_NETWORK, PeerTable
 from ..session import PeerSession, ServerCall, door_for
 from ..wire import PROTOCOL, Advert, Hello, LoadReport, Session, greeting
 from ._dials import Dials
@@ -222,7 +222,7 @@ class SessionPool:
         except PeerUnreachable as error:
             state.failed(error.message, error.why)
             return False
-        state.why = None
+        state.why, state.path = None, _path_of(stream)
         # The peer there is the one that the directory has checked: it may see our grant.
         rules = Session("dialer", door.greeting(self._hello) if door else self._hello)
         session = state.session = PeerSession(stream, rules, self, admit=self._admit, door=door)
@@ -299,6 +299,15 @@ def _publish_joined(events: Bus, peer_id: PeerId) -> None:
 def _publish_left(events: Bus, peer_id: PeerId) -> None:
     if events.wants(PeerLeft):
         events.publish(PeerLeft(at=trio.current_time(), peer_id=peer_id))
+
+
+def _path_of(stream: Stream) -> str | None:
+    if isinstance(stream, LoopbackStream):
+        return IN_PROCESS
+    ip = ip_of(stream)
+    if ip is None:
+        return None
+    return ON_MACHINE if is_this_machine(ip) else OVER_NETWORK
 
 
 async def _stream_to(

@@ -5,7 +5,10 @@ from ._names import checked_name, short_id, shown_names
 from ._rates import DEFAULT_SLOWDOWN, ENOUGH_SAMPLES, FAR_FACTOR, MIN_TOKENS, Rates, is_far_slower
 from ._record import (
     ANSWERING,
+    IN_PROCESS,
     NO_OFFER,
+    ON_MACHINE,
+    OVER_NETWORK,
     RESTS,
     STARTING,
     Candidate,
@@ -32,6 +35,9 @@ __all__ = [
     "candidate_id",
     "candidates_of",
     "NO_OFFER",
+    "IN_PROCESS",
+    "ON_MACHINE",
+    "OVER_NETWORK",
     "ANSWERING",
     "RESTS",
     "STARTING",

@@ -64,6 +64,7 @@ class KnownPeer:
         "faults",
         "heard",
         "incarnation",
+        "path",
         "peer_id",
         "rates",
         "reachable",
@@ -88,6 +89,7 @@ class KnownPeer:
         self.rtt: float | None = None
         self.reachable: bool | None = None
         self.unreachable_why = ""
+        self.path: str | None = None
         self.rates = _NO_RATES
         self.faults = NO_FAULTS
         self._lanes: dict[str, _LaneBooks] = {}
@@ -109,11 +111,8 @@ class KnownPeer:
             self._record = None
 
     def _make_record(self) -> PeerRecord:
-        books = list(self._lanes.values())
-        claimed = self.capability.lanes
-        lanes: dict[str, LaneRecord] = {}
-        if len(claimed) > 1:
-            lanes = {lane.id: _as_record(self._lanes[lane.id]) for lane in claimed}
+        books, claimed = list(self._lanes.values()), self.capability.lanes
+        several = claimed if len(claimed) > 1 else ()
         rests = [self._lanes[lane.id].resting_until for lane in claimed]
         return PeerRecord(
             peer_id=self.peer_id,
@@ -133,9 +132,10 @@ class KnownPeer:
             engine_deaths=self.faults.deaths,
             asked_at=self.asked_at,
             reputation=self.faults.reputation,
-            lanes=lanes,
+            lanes={lane.id: _as_record(self._lanes[lane.id]) for lane in several},
             reachable=self.reachable,
             unreachable_why=self.unreachable_why,
+            path=self.path,
         )
 
     # ---- what it says ----
@@ -192,9 +192,9 @@ class KnownPeer:
         rtt = self.rtt
         self.rtt = seconds if rtt is None else rtt + RTT_WEIGHT * (seconds - rtt)
 
-    def reached(self, reachable: bool | None, why: str) -> None:
-        """Take a bootstrap's word on whether it could dial the peer."""
-        self.reachable, self.unreachable_why = reachable, why
+    def reached(self, reachable: bool | None, why: str, path: str | None) -> None:
+        """Take a bootstrap's word on whether it could dial the peer, and the path that we have."""
+        self.reachable, self.unreachable_why, self.path = reachable, why, path
 
     def _forgive(self, seen_at: float) -> None:
         self.faults = self.faults.forgiven(max(0.0, seen_at - self.seen_at))

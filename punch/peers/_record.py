@@ -35,6 +35,15 @@ score. Which others there are may grow."""
 RESTS = "resting"
 """State of a lane that failed a moment ago, and may be well again."""
 
+IN_PROCESS = "process"
+"""The path to a listener in our own process."""
+
+ON_MACHINE = "machine"
+"""The path to another process of this machine."""
+
+OVER_NETWORK = "network"
+"""The path to another machine."""
+
 _Wanted = tuple[str | None, str | None, str | None, str | None]
 
 
@@ -124,10 +133,19 @@ class PeerRecord:
     unreachable_why: str = ""
     """Why not, in a sentence."""
 
+    path: str | None = None
+    """How its session reaches it: ``process``, ``machine`` or ``network``; `None` where that is not
+    known. May grow. Shown, and part of no choice: `rtt` says what it costs."""
+
     # Candidates for requests that were made: every decision looks at each peer.
     _candidates: dict[_Wanted, tuple[Candidate, ...]] = attrs.field(
         init=False, eq=False, repr=False, factory=dict
     )
+
+    @property
+    def is_here(self) -> bool:
+        """Whether it is on this machine, as far as its path tells."""
+        return self.path in (IN_PROCESS, ON_MACHINE)
 
     @property
     def failures(self) -> int:

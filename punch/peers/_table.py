@@ -148,15 +148,15 @@ class PeerTable:
 
     def round_trip(self, peer_id: PeerId, seconds: float) -> None:
         """Take one measured round trip."""
-        peer = self._change(peer_id)
-        if peer is not None:
+        if (peer := self._change(peer_id)) is not None:
             peer.round_trip(seconds)
 
-    def reached(self, peer_id: PeerId, reachable: bool | None, why: str = "") -> None:
-        """Take a bootstrap's word on whether it could dial a peer, and why not."""
-        peer = self._change(peer_id)
-        if peer is not None:
-            peer.reached(reachable, why)
+    def reached(
+        self, peer_id: PeerId, reachable: bool | None, why: str = "", *, path: str | None = None
+    ) -> None:
+        """Take a bootstrap's word on whether it could dial a peer, and the *path* that we have."""
+        if (peer := self._change(peer_id)) is not None:
+            peer.reached(reachable, why, path)
 
     def lost(self, peer_id: PeerId, *, now: float) -> None:
         """Forget a peer whose session ended."""

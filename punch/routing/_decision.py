@@ -11,6 +11,7 @@ from ..capability import PeerId
 from ..peers import Candidate
 from ._filters import Filter
 from ._request import RouteRequest
+from .kinds._kind import Kind, kind_of
 from .starts import NO_STARTS, Startable
 
 
@@ -50,6 +51,9 @@ class Assessment:
 
     start: Startable | None = None
     """What would have to be started for it, if it does not run."""
+
+    kind: Kind | None = None
+    """Where its model would run, whole or split; `None` if it offers nothing that was asked for."""
 
 
 @attrs.frozen(kw_only=True)
@@ -184,8 +188,9 @@ class Decision:
         )
 
     def _named(self, candidate: Candidate) -> dict[str, Any]:
-        named: dict[str, Any] = {"peer_id": candidate.peer_id, "backend": candidate.lane.backend}
         start = self.starts.get(candidate.id)
+        named: dict[str, Any] = {"peer_id": candidate.peer_id, "backend": candidate.lane.backend}
+        named["kind"] = kind_of(candidate, start)
         if start is not None or candidate.is_one_of_several:
             named |= {"offer": candidate.offer.id, "lane": candidate.lane.id, "start": start}
         return named
@@ -193,6 +198,8 @@ class Decision:
 
 def _as_dict(one: Assessment) -> dict[str, Any]:
     found: dict[str, Any] = {"peer_id": one.peer_id, "backend": one.backend}
+    if one.kind is not None:
+        found["kind"] = one.kind.word
     if one.lane is not None:
         found |= {"offer": one.offer, "lane": one.lane}
     if (start := one.start) is not None:

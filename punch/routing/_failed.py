@@ -272,7 +272,13 @@ def _over_caps(decision: Decision) -> InvalidRequest | None:
 
 def _what_is_on_offer(decision: Decision) -> str:
     request = decision.request
-    offered = {offer.name for one, _ in decision.removed for offer in one.peer.capability.models}
+    hindered = {key for key, start in decision.starts.items() if start.why_not is not None}
+    offered = {
+        offer.name
+        for one, _ in decision.removed
+        for offer in one.peer.capability.models
+        if candidate_id(one.peer_id, offer.id) not in hindered
+    }
     if request.ambiguous:
         names = ", ".join(request.ambiguous[:MAX_NAMED_MODELS])
         return f"{request.model!r} may mean several models; name one: {names}"

@@ -221,7 +221,7 @@ def test_an_explained_decision_stands_in_columns() -> None:
     decision = policy.decide(
         REQUEST, [peer(made.FAST, None, lanes=(WIDE, "a"))], now=100.0, rng=Random(1)
     )
-    lines = explain([decision], []).splitlines()[1:]
+    lines = explain([decision], []).splitlines()[1:-1]
     scores = [c.score for c in decision.candidates()]
     ends = [begins_at(lines[0], "score") + 5]
     ends += [

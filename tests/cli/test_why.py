@@ -72,10 +72,12 @@ def test_the_story_of_a_start_says_what_it_was_for_and_what_came_of_it(
     text = capsys.readouterr().out
 
     assert max(map(len, text.splitlines())) <= 80
-    assert "   peer                score      rtt  prefill   decode    start\n" in text
-    assert "-> ..eadhead4 start    5.189    0.000    0.467    2.222    2.500\n" in text
+    assert "   peer         kind     score      rtt  prefill   decode    start\n" in text
+    assert "-> ..eadhead4   start    5.189    0.000    0.467    2.222    2.500\n" in text
     told = " ".join(text.split())
     assert "to be started, 2.50 s: smollm2, over 2 workers of ann, bob; 12 + 12 layers;" in told
+    assert "taken: could be started in 2.5 s, split over 3 machines: done first, by 4.5 s; " in told
+    assert "; peer 9.68 s " in told
     assert "more of it" not in text
     assert "   ..eadhead4 start was started after 2.60 s\n" in text
     assert "-> ..eadhead4      2.693" in text

@@ -138,7 +138,7 @@ async def test_a_split_that_nobody_asks_gives_its_memory_back(
             await trio.sleep(4 * LOOK_SECONDS)
             assert (lab.opened, lab.closed, listener.lanes) == (times, times, ())
             await trio.sleep(PLAN_SECONDS)
-            assert len(router.startable) == 1
+            assert [one.why_not for one in router.startable] == [None]
 
 
 async def test_no_split_is_offered_that_its_plan_refuses(
@@ -147,8 +147,11 @@ async def test_no_split_is_offered_that_its_plan_refuses(
     """It says why, and looks again: workers come and go."""
     lab = Lab(REFUSED)
     async with demand(lab, swarm) as (splits, router, _):
-        assert splits.startable() == ()
+        assert [one.why_not for one in splits.startable()] == [REFUSED.reason]
         assert splits.why_not == {"big": REFUSED.reason}
+        assert router.offering == router.peers
+        with pytest.raises(NoPeerAvailable, match=REFUSED.reason):
+            await router.ask("hi", model="big")
         lab.planned = plan("a")
         await trio.sleep(PLAN_SECONDS + 1.0)
         (one,) = router.startable

@@ -5,7 +5,7 @@ Everything in it stands in the log; nothing is decided anew.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 
 from ...capability import PeerId
@@ -13,6 +13,7 @@ from ...decision_log import Attempted, Decided, Ended, ScoredCandidate, Story
 from ...exceptions import DeadlineExceeded, PeerFailed, PeerRefused, PeerTimeout, PeerUnreachable
 from ...peers import short_id, shown_names
 from ...routing import Startable
+from ...routing.kinds import best_of_kinds, why_taken
 from ...routing.starts import START
 from .._columns import folded, padded, shortened, width_of
 from .._output import plain
@@ -26,6 +27,9 @@ MAX_ROWS = 5
 # Columns of a name in a line: the rest of the line matters more. A model has as much of its own.
 LONGEST_NAME = 24
 LONGEST_MODEL = 64
+
+# Columns of a kind of candidate, with the one between it and the score.
+KIND = 6
 
 # Columns that the names of peers have at least, so that stories look alike.
 NAMES = 12
@@ -184,20 +188,28 @@ def _decision(who: Who, decision: Decided, number: int) -> Iterator[str]:
         if any(w.terms[index] for w in shown if w.removed_by is None)
     ]
     names = [decision.term_names[index] for index in columns]
-    labels = _labels(who, ((w.peer.peer_id, w.lane) for w in shown))
+    ways = best_of_kinds(decision.weighed)
+    # Where all are of one kind, a word behind each says nothing.
+    kinds = len(ways) > 1
+    labels = _labels(who, ((w.peer.peer_id, None if kinds and w.start else w.lane) for w in shown))
     width = _columns(
         [label for label, w in zip(labels, shown, strict=True) if w.removed_by is None],
-        beside=9 * (1 + len(columns)),
+        beside=9 * (1 + len(columns)) + (KIND if kinds else 0),
     )
     if any(w.removed_by is None for w in shown):
-        yield f"   {'peer':{width}} {'score':>8}" + "".join(f" {name[:8]:>8}" for name in names)
+        heads = f"{'kind':{KIND}}" if kinds else ""
+        heads += f"{'score':>8}" + "".join(f" {name[:8]:>8}" for name in names)
+        yield f"   {'peer':{width}} {heads}"
     for weighed, label in zip(shown, labels, strict=True):
-        for row in _rows(decision, weighed, columns, label, width):
+        for row in _rows(decision, weighed, columns, label, width, kinds=kinds):
             # Most reasons of a later decision were said in full before.
             yield row if number == 1 else _fold(row, 1)[0]
     more = len(decision.weighed) - len(shown) + decision.left_out
     if more:
         yield f"   and {more} more"
+    # Of one kind they are all the time; said once.
+    if decision.chosen is not None and (kinds or (ways and number == 1)):
+        yield f"   {_taken(decision, ways)}"
 
 
 def _shown(decision: Decided) -> Sequence[ScoredCandidate]:
@@ -228,11 +240,14 @@ def _rows(
     columns: Sequence[int],
     label: str,
     width: int,
+    *,
+    kinds: bool,
 ) -> Iterator[str]:
     chosen = (weighed.peer.peer_id, weighed.lane) == (decision.chosen, decision.chosen_lane)
     mark = "->" if chosen else "  "
+    kind = f"{weighed.kind.word if weighed.kind else '-':{KIND}}" if kinds else ""
     if weighed.removed_by is not None:
-        yield f"{mark} {padded(label, width)} out, {weighed.removed_by}: {weighed.reason}"
+        yield f"{mark} {padded(label, width)} {kind}out, {weighed.removed_by}: {weighed.reason}"
         if weighed.start is not None:
             yield _start(weighed.start)
         return
@@ -240,9 +255,34 @@ def _rows(
     words = [" hot"] if weighed.hot else []
     if decision.explored and chosen:
         words.append(" to measure it")
-    yield from _beside(mark, label, width, f" {' '.join(cells)}{''.join(words)}")
+    yield from _beside(mark, label, width, f" {kind}{' '.join(cells)}{''.join(words)}")
     if weighed.start is not None:
         yield _start(weighed.start)
+
+
+def _taken(decision: Decided, ways: Mapping[str, ScoredCandidate]) -> str:
+    """Which kind was taken and why, and what the best of each other kind would have been."""
+    chosen = decision.weighed[0]
+    if len(ways) == 1 or chosen.kind is None:
+        return f"each: {next(iter(ways.values())).kind}"
+    why = why_taken(
+        chosen,
+        ways,
+        unit=decision.unit,
+        lowest_is_best=decision.lowest_is_best,
+        explored=decision.explored,
+        is_forced=chosen.start is not None and chosen.start.offer.is_forced,
+    )
+    said = [f"taken: {chosen.kind}: {why}"]
+    for word, one in ways.items():
+        if word != chosen.kind.word:
+            score = _scored(one.score, decision.unit)
+            said.append(f"{word} {f'out, {one.removed_by}' if one.removed_by else score}")
+    return "; ".join(said)
+
+
+def _scored(score: float | None, unit: str) -> str:
+    return _seconds(score) if unit == "s" else _number(score).strip()
 
 
 def _start(start: Startable) -> str:

@@ -92,7 +92,10 @@ class OnDemand:
         self._why_not: dict[str, str] = {}
 
     def startable(self) -> tuple[StartableOffer, ...]:
-        """What could be started or was: for `open_router(startable=...)`, which sees what runs."""
+        """What could be started, was, or cannot be now: for `open_router(startable=...)`.
+
+        The router sees what runs, and says of what cannot be started why.
+        """
         return tuple(model.offer for model in self._models if model.offer is not None)
 
     @property
@@ -113,6 +116,8 @@ class OnDemand:
         )
         if model is None:
             raise PunchError("its plan is another one by now")
+        if offer.why_not is not None:
+            raise PunchError(offer.why_not)
         name = f"split {offer.offer.name}"[:32]
         model.lane = await self._listener.add(model.split.open(), name=name)
 
@@ -155,18 +160,21 @@ class OnDemand:
         if self._why_not.get(name) != why:
             self._why_not[name] = why
             log.info("a model is not to be split", model=name, why=why)
-        model.offer = None
+        model.offer = StartableOffer(
+            id=self._id_of(model, None),
+            peer_id=self._listener.peer_id,
+            offer=attrs.evolve(model.split.offer, split=True),
+            seconds=0.0,
+            why_not=why,
+        )
 
     def _put(self, model: _Model, plan: Plan, found: Outlook) -> None:
         split, predicted = model.split, plan.prediction
         shares = [(share.device, share.holder, share.layers) for share in plan.shares]
-        # What of two may be told apart by nothing else: their place among what could be started.
-        words = (self._models.index(model), split.offer.name, shares)
-        known = hashlib.sha256(repr(words).encode()).hexdigest()
         lines = [describe(plan, candidates=4)]
         lines += [f"not in it: {who}: {why}" for who, why in found.left_out.items()]
         model.offer = StartableOffer(
-            id=f"split-{known[:16]}",
+            id=self._id_of(model, shares),
             peer_id=self._listener.peer_id,
             offer=attrs.evolve(
                 split.offer,
@@ -184,6 +192,11 @@ class OnDemand:
             plan="\n".join(lines),
             is_forced=split.is_forced,
         )
+
+    def _id_of(self, model: _Model, shares: object) -> str:
+        # What of two may be told apart by nothing else: their place among what could be started.
+        words = (self._models.index(model), model.split.offer.name, shares)
+        return f"split-{hashlib.sha256(repr(words).encode()).hexdigest()[:16]}"
 
     # ---- what nobody asks for ----
 

@@ -56,7 +56,7 @@ class Starter:
         return self._starts.look(self._not_running(), now=now, waiter=waiter, rtt=self._rtt)
 
     def records(self) -> tuple[PeerRecord, ...]:
-        """The same as the peers that they would be: what their models are called, and whose."""
+        """Those that can be started, as the peers that they would be: their names, and whose."""
         self._not_running()
         return self._records
 
@@ -84,7 +84,11 @@ class Starter:
             now is not before for now, before in zip(left, self._left, strict=True)
         ):
             self._left = tuple(left)
-            idle = [Startable(offer=offer, seconds=offer.seconds) for offer in left]
+            idle = [
+                Startable(offer=offer, seconds=offer.seconds)
+                for offer in left
+                if offer.why_not is None
+            ]
             self._records = tuple(records_of(idle, now=0.0)[0])
         return self._left
 

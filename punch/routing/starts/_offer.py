@@ -54,6 +54,10 @@ class StartableOffer:
     """It is started for the next request that it can serve, also where that would be answered
     earlier without it."""
 
+    why_not: str | None = None
+    """Why it cannot be started as things are, in a sentence with its numbers; `None` if it can. One
+    that cannot is no model on offer: it is told so that it can be said why."""
+
 
 @attrs.frozen(kw_only=True)
 class Startable:

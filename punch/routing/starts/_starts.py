@@ -123,6 +123,8 @@ class Starts:
             prompt_tokens=sum(prompt for prompt, _ in others),
             output_tokens=sum(output for _, output in others),
         )
+        if offer.why_not is not None:
+            return attrs.evolve(found, why_not=offer.why_not)
         begun = self._begun.get(offer.id)
         if begun is not None:
             return attrs.evolve(found, seconds=begun.left(now), is_under_way=True)
@@ -167,7 +169,7 @@ class Starts:
         """Whether *offer* is to be started now; it counts as begun then."""
         self._expire(now)
         rest = self._rests.get(offer.id)
-        if offer.id in self._begun or offer.id in self._appearing:
+        if offer.why_not is not None or offer.id in self._begun or offer.id in self._appearing:
             return False
         if len(self._begun) >= self._limit or (rest is not None and rest.until > now):
             return False

@@ -85,7 +85,26 @@ def with_start_filters(
         (place for place, each in enumerate(filters) if each.name in _WISHES), len(filters)
     )
     added = (*filters[:place], _may_start(starts), *filters[place:])
+    if any(start.offer.why_not is not None for start in starts.values()):
+        # Before all others: what cannot run is no reason against a candidate that does.
+        added = (_can_start(starts), *added)
     return added if unit == PREDICTED else (*added, _runs_already(starts, policy))
+
+
+def _can_start(starts: Mapping[str, Startable]) -> Filter:
+    """Removes what cannot be started as things are, where it would have been meant."""
+
+    def is_hindered(candidate: Candidate) -> bool:
+        start = starts.get(candidate.id)
+        return start is not None and start.offer.why_not is not None
+
+    return Filter(
+        name=START,
+        keep=lambda request, candidates, now: [
+            candidate for candidate in candidates if not is_hindered(candidate)
+        ],
+        why=lambda request, candidate, now: starts[candidate.id].why_not or "cannot be started",
+    )
 
 
 def _may_start(starts: Mapping[str, Startable]) -> Filter:
