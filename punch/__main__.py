@@ -32,6 +32,10 @@ usage: punch COMMAND ...
   punch join        join a closed namespace with the code of an invite
   punch members     list who is in a closed namespace, and remove members
   punch leave       take a closed namespace off this machine
+  punch status      show what the running `punch up` is, and what is wrong
+  punch logs        show the log of the running `punch up`
+  punch open        open the dashboard of the running `punch up` in a browser
+  punch reload      have the running `punch up` read its settings again
   punch down        end the programs of punch that run on this machine
   punch tunnel      lead a port of this machine to one of a peer
   punch peers       show the listeners of a namespace, again every second
@@ -85,6 +89,30 @@ def _down(arguments: Sequence[str]) -> int:
     from .cli.running._down import down
 
     return down(arguments)
+
+
+def _status(arguments: Sequence[str]) -> int:
+    from .cli.running._status import status
+
+    return status(arguments)
+
+
+def _logs(arguments: Sequence[str]) -> int:
+    from .cli.running._logs import logs
+
+    return logs(arguments)
+
+
+def _open(arguments: Sequence[str]) -> int:
+    from .cli.running._open import open_dashboard
+
+    return open_dashboard(arguments)
+
+
+def _reload(arguments: Sequence[str]) -> int:
+    from .cli.running._reload import reload
+
+    return reload(arguments)
 
 
 def _engine(arguments: Sequence[str]) -> int:
@@ -149,6 +177,10 @@ COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "join": _join,
     "members": _members,
     "leave": _leave,
+    "status": _status,
+    "logs": _logs,
+    "open": _open,
+    "reload": _reload,
     "down": _down,
     "tunnel": _tunnel,
     "peers": peers,

@@ -50,7 +50,15 @@ class CapsByPeer:
         self._own = own
         self._called = called
         self._wall = wall
+        self.changes = 0
+        """How often the caps were changed: whoever was told of them has to be told again."""
         self._found: dict[tuple[PeerId, bytes, str], Caps | None] = {}
+
+    def change(self, strangers: Caps, members: Mapping[str, Caps]) -> None:
+        """Take other caps from now on; what was begun goes on within those that it began with."""
+        self._strangers, self._members = strangers, members
+        self._found.clear()
+        self.changes += 1
 
     def of(self, peer_id: PeerId, *, is_own: bool) -> Caps:
         """The caps of a peer; *is_own* says that it is of the same owner."""

@@ -119,15 +119,16 @@ class Executor:
         self._incarnation = incarnation
         self._recordings = Recordings()
         self._door = door_for(membership, self.peer_id, {"dial"}, self._recordings.forget)
-        self._askers = Askers(self._door, membership, strangers, limits, wall)
+        self.askers = Askers(self._door, membership, strangers, limits, wall)
+        """The dialers, and what each may ask for."""
         self._outcomes = Outcomes(node.peer_id)
-        self._reports = Reports(events, self._askers.usage)
+        self._reports = Reports(events, self.askers.usage)
         self._adverts = Adverts(
             incarnation=incarnation,
             machine=machine,
             reports=self._reports,
             delay=report_delay,
-            caps=self._askers.caps,
+            caps=self.askers.caps,
             name=name,
         )
         self.lanes = Lanes(self._adverts, self._outcomes, self._reports, nursery)
@@ -154,7 +155,7 @@ class Executor:
             cancelled=self._cancelled,
             recordings=self._recordings.statistics(),
             lanes=lanes,
-            members=self._askers.usage.all(),
+            members=self.askers.usage.all(),
         )
 
     def load(self) -> Load:
@@ -225,7 +226,7 @@ class Executor:
     async def serve_call(self, call: ServerCall) -> None:
         """Answer one request, whatever happens."""
         self._calls += 1
-        machine = self._askers.machine(call)
+        machine = self.askers.machine(call)
         served = partial(self._reports.served, call, machine, trio.current_time())
         try:
             response = await self._settle(call)
@@ -258,7 +259,7 @@ class Executor:
         if request.command == "ping":
             return self._outcomes.response(request, "success")
         if request.command == "capabilities":
-            capability = self._askers.told(call, self.capability())
+            capability = self.askers.told(call, self.capability())
             return self._outcomes.response(request, "success", capability=capability)
         recording = self._recording(call, scope)
         response = await self._read(call, recording, scope)
@@ -272,13 +273,12 @@ class Executor:
     def _recording(self, call: ServerCall, scope: trio.CancelScope) -> Recording:
         """The recording for *call*: the one that is there already, or a new one."""
         request = call.request
-        now = trio.current_time()
-        mark = fingerprint(request)
+        now, mark = trio.current_time(), fingerprint(request)
         recording = self._recordings.find(call.dialer, request, mark, now=now)
         if recording is None:
             if self._draining:
                 raise PeerRefused("shutting down")
-            asker = self._askers.within(call, request)
+            asker = self.askers.within(call, request)
             lane, offer = self.lanes.choose(request, asker.caps)
             recording = self._recordings.open(call.dialer, request, mark)
             recording.asker, request = asker, asker.caps.within(request)
@@ -334,7 +334,7 @@ class Executor:
     async def leave(self) -> None:
         """Say goodbye to the dialers, and wait until that has reached them."""
         self._has_left = True
-        self._askers.usage.say(trio.current_time(), at_once=True)
+        self.askers.usage.say(trio.current_time(), at_once=True)
         sessions = self._adverts.sessions
         for session in tuple(sessions):
             session.close("bye", "shutting down")

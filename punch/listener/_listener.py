@@ -179,6 +179,19 @@ class Listener:
         """
         await self._executor.lanes.remove(lane)
 
+    def limit(self, *, strangers: Caps = NO_CAPS, limits: Mapping[str, Caps] | None = None) -> None:
+        """Change what others may ask for, from the next request on; dialers hear within a second.
+
+        Args:
+          strangers: What peers of other owners may ask for.
+          limits: What single members of a closed namespace may, as in `open_listener`.
+
+        Raises:
+          ConfigurationError: if single members are limited in an open namespace.
+
+        """
+        self._executor.askers.change(strangers, limits or {})
+
     async def drain(self) -> None:
         """Refuse new requests, and finish what was begun, for at most 10 s."""
         await self._executor.drain()

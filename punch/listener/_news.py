@@ -91,6 +91,7 @@ class News:
             tuple(map(_of_lane, capability.lanes)),
             tuple(map(_of_offer, capability.models)),
             capability.load.draining,
+            self._caps.changes,
         )
         age = now - self._vector_at
         is_due = (

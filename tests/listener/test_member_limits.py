@@ -178,7 +178,7 @@ async def test_a_dialer_that_asks_past_its_advert_gets_no_other_model(
         caps = Caps(models=frozenset({"tiny"}))
         backends = [mock("large")] if by == "nothing" else [mock("large"), mock("tiny")]
         listener = await enter(home.listener("limits", backend=backends, limits={"kid": caps}))
-        own = listener._executor._askers.caps.of(PeerId("kid"), is_own=False)
+        own = listener._executor.askers.caps.of(PeerId("kid"), is_own=False)
         assert own.allows("large"), "it has no session yet"
         await found(await enter(home.router("kid", knows=("limits",))))
         request = {
@@ -186,7 +186,7 @@ async def test_a_dialer_that_asks_past_its_advert_gets_no_other_model(
             "offer": attrs.evolve(question(model=None), offer="mock/large"),
             "nothing": question(model=None),
         }[by]
-        capped = listener._executor._askers.caps.of(PeerId("kid"), is_own=False)
+        capped = listener._executor.askers.caps.of(PeerId("kid"), is_own=False)
         with pytest.raises(PunchError) as caught:
             listener._executor.lanes.choose(request, capped)
         told = str(caught.value)

@@ -65,16 +65,22 @@ class Askers:
                 wall=wall,
             )
             return
-        if limits:
-            raise ConfigurationError(
-                f"limits names {', '.join(limits)[:100]!r}, and the namespace is open: there "
-                "everybody takes another identity at will; limit strangers instead, or close the "
-                "namespace"
-            )
+        _refuse_in_open(limits)
         self.usage = UsageByMember()
         """What each member has asked so far."""
         self.caps = CapsByPeer(strangers, wall=wall)
         """What each dialer may ask for."""
+
+    def change(self, strangers: Caps, limits: Mapping[str, Caps]) -> None:
+        """Take other caps from now on.
+
+        Raises:
+          ConfigurationError: if single members are limited in an open namespace.
+
+        """
+        if self._door is None:
+            _refuse_in_open(limits)
+        self.caps.change(strangers, limits)
 
     def machine(self, call: ServerCall) -> PeerId | None:
         """The machine of the dialer of *call*; `None` in an open namespace."""
@@ -97,3 +103,12 @@ class Askers:
         """*capability* as the dialer of *call* is told it."""
         caps = self.caps.of(call.dialer, is_own=call.is_own)
         return caps.on(capability, self.caps.now())
+
+
+def _refuse_in_open(limits: Mapping[str, Caps] | None) -> None:
+    if limits:
+        raise ConfigurationError(
+            f"limits names {', '.join(limits)[:100]!r}, and the namespace is open: there "
+            "everybody takes another identity at will; limit strangers instead, or close the "
+            "namespace"
+        )

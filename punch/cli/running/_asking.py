@@ -1,0 +1,33 @@
+"""Asks the `punch up` of this user, for the commands that do."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import trio
+
+from ...admin import call
+from ...settings import data_folder
+
+
+def admin_folder() -> Path:
+    """Where `punch up` is found."""
+    return data_folder() / "admin"
+
+
+def log_path() -> Path:
+    """The log of a `punch up` without a terminal."""
+    return data_folder() / "up.log"
+
+
+def ask(command: str, **arguments: Any) -> Any:
+    """Have the running `punch up` carry out *command*; what that came to.
+
+    Raises:
+      NotRunning: if none runs, or it does not answer.
+      PunchError: what it said is wrong.
+
+    """
+    return trio.run(partial(call, admin_folder(), command, **arguments))
