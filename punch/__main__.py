@@ -25,6 +25,7 @@ usage: punch COMMAND ...
   punch plan        show what would lie where, and start nothing
   punch models      fetch and list models, and tell what fits where
   punch engine      list, try and build the programs of llama.cpp
+  punch adopt       answer with a server of models that runs already
   punch alias       give models further names, and list these
   punch keys        make, list and revoke API keys of the gateway
   punch namespace   make a closed namespace, and show those of this machine
@@ -77,6 +78,12 @@ def _members(arguments: Sequence[str]) -> int:
     from .cli.commands._members import members
 
     return members(arguments)
+
+
+def _adopt(arguments: Sequence[str]) -> int:
+    from .cli.adopting._adopt import adopt
+
+    return adopt(arguments)
 
 
 def _leave(arguments: Sequence[str]) -> int:
@@ -170,6 +177,7 @@ COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "plan": _plan,
     "models": models,
     "engine": _engine,
+    "adopt": _adopt,
     "alias": alias,
     "keys": _keys,
     "namespace": _namespace,

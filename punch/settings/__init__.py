@@ -5,11 +5,13 @@ which of them it came from. Only the command line passes in arguments, environme
 library takes keyword arguments and knows nothing of this room.
 """
 
+from ._adopting import ADOPT, ADOPT_FOUND, NO_ADOPT, Adoptee
 from ._answering import BACKENDS, CALIBRATE, LLAMA_CPP_EXE
 from ._asking import KEYS
 from ._flags import help_text, parse_flags
 from ._layers import Explained, explain, find_setting, load, refuse_unknown
 from ._programs import (
+    AdoptingSettings,
     BackendSettings,
     BootstrapSettings,
     DialerSettings,
@@ -94,6 +96,8 @@ __all__ = [
     "NetworkSettings",
     "StrictSettings",
     "BackendSettings",
+    "AdoptingSettings",
+    "Adoptee",
     "TunnelPort",
     # one setting
     "Setting",
@@ -140,6 +144,9 @@ __all__ = [
     "LLAMA_CPP_EXE",
     "LEVELS",
     "ALIAS",
+    "ADOPT",
+    "ADOPT_FOUND",
+    "NO_ADOPT",
     "DECISION_LOG",
     "KEYS",
     "LAN",

@@ -39,7 +39,10 @@ def _add_flag(parser: argparse.ArgumentParser, setting: Setting[object]) -> None
             dest=setting.flag,
             default=None,
             help=text,
-            action=argparse.BooleanOptionalAction,
+            # Nobody says --no-no-adopt.
+            action="store_true"
+            if setting.flag.startswith("--no-")
+            else argparse.BooleanOptionalAction,
         )
     else:
         parser.add_argument(

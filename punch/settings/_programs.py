@@ -13,10 +13,12 @@ import attrs
 from ..capability import PeerId
 from ..routing.names import Alias
 from ..wire import Privacy
+from . import _adopting as adopting
 from . import _answering as answering
 from . import _asking as asking
 from . import _splitting as splitting
 from . import _table as table
+from ._adopting import Adoptee
 from ._member_limits import MemberLimits
 from ._setting import Settings, group, of
 from ._table import Transport
@@ -130,6 +132,24 @@ class BackendSettings(Settings):
 
     mock_model: str = of(answering.MOCK_MODEL)
     """The model that the mock pretends to be."""
+
+
+@attrs.frozen(kw_only=True)
+class AdoptingSettings(Settings):
+    """Which servers that run already are answered with, too."""
+
+    servers: tuple[Adoptee, ...] = of(adopting.ADOPT)
+    """Those that a person has named."""
+
+    found: bool | None = of(adopting.ADOPT_FOUND)
+    """Whether others are found; `None`: in a closed namespace."""
+
+    off: bool = of(adopting.NO_ADOPT)
+    """Whether none is adopted, whatever the others say."""
+
+    def finds(self, *, is_closed: bool) -> bool:
+        """Whether servers are found by themselves in a namespace of this kind."""
+        return not self.off and (is_closed if self.found is None else self.found)
 
 
 @attrs.frozen(kw_only=True)

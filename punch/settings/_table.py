@@ -13,6 +13,7 @@ from ..discovery import DEFAULT_BOOTSTRAP, DEFAULT_NAMESPACE
 from ..routing import POLICIES
 from ..routing.names import Alias
 from ..wire import RegistrationLimits
+from ._adopting import ADOPTING
 from ._answering import (
     ANNOUNCE,
     BACKEND,
@@ -314,6 +315,7 @@ SETTINGS: tuple[Setting[object], ...] = (
     OPENAI_URL,
     OPENAI_KEY,
     OPENAI_MODEL,
+    *ADOPTING,
     MOCK_DECODE_RATE,
     MOCK_PREFILL_RATE,
     MOCK_DELAY,

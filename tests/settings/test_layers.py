@@ -15,6 +15,7 @@ from punch.settings import (
     SETTINGS,
     SWITCH,
     TEXT,
+    AdoptingSettings,
     BackendSettings,
     BootstrapSettings,
     DialerSettings,
@@ -46,6 +47,8 @@ PROGRAMS = (
     GatewaySettings,
     BootstrapSettings,
     WorkerSettings,
+    # Of `punch up`.
+    AdoptingSettings,
 )
 
 SLOTS = setting("slots", count(1), 4, section="listener")
