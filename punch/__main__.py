@@ -16,6 +16,7 @@ from .listener import __main__ as listener
 USAGE = """\
 usage: punch COMMAND ...
 
+  punch up          make of this machine what it can be, behind one address
   punch listener    run a model and answer the dialers of a namespace
   punch dialer      ask the best listener of a namespace
   punch serve       serve OpenAI's and Ollama's API, answered by the listeners
@@ -153,6 +154,13 @@ def _plan(arguments: Sequence[str]) -> int:
     return plan_command(arguments)
 
 
+def _up(arguments: Sequence[str]) -> int:
+    # Here: as `serve`.
+    from .cli.up._up import main
+
+    return main(arguments)
+
+
 def _serve(arguments: Sequence[str]) -> int:
     # Here: an HTTP server takes half a second to import.
     from .gateway.__main__ import main
@@ -168,6 +176,7 @@ def _keys(arguments: Sequence[str]) -> int:
 
 
 COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
+    "up": _up,
     "listener": listener.main,
     "dialer": dialer.main,
     "bootstrap": bootstrap.main,

@@ -5,7 +5,7 @@ The first listener of a namespace on a machine whose bootstrap address is free s
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
@@ -66,6 +66,7 @@ async def open_listener_of(
     waits: bool = True,
     place: Place | None = None,
     membership: DiskMembership | None = None,
+    answers: Callable[[Listener], Awaitable[None]] | None = None,
 ) -> AsyncIterator[Listener]:
     """Open the listener that *settings* describe.
 
@@ -77,6 +78,8 @@ async def open_listener_of(
         come to pass meanwhile: a model may take minutes to load.
       place: The namespace; by default what *settings* mean, and its membership is opened.
       membership: Of this process in a closed *place*.
+      answers: Gives the listener its lanes, in place of the backend of *settings*; it runs for as
+        long as the context lasts. The context is then entered at once.
 
     Raises:
       ConfigurationError: if a setting makes no sense, or it is to be strict and would simulate.
@@ -103,7 +106,8 @@ async def open_listener_of(
         named_ports(settings, place)
     async with AsyncExitStack() as stack:
         enter = stack.enter_async_context
-        backends = [await enter(_backend_of(settings))] if waits else []
+        waits = waits and answers is None
+        backends = [await enter(open_own_backend(settings))] if waits else []
         if identity is None:
             identity = stack.enter_context(claim_identity("listener", settings.identity))
         if not is_given:
@@ -152,12 +156,23 @@ async def open_listener_of(
             await _join(listener, limits)
         else:
             nursery = await enter(open_background())
-            nursery.start_soon(_answer_later, listener, settings, limits)
+            if answers is None:
+                nursery.start_soon(_answer_later, listener, settings, limits)
+            else:
+                nursery.start_soon(answers, listener)
+                nursery.start_soon(_join, listener, limits)
         yield listener
 
 
 @asynccontextmanager
-async def _backend_of(settings: ListenerSettings) -> AsyncIterator[Backend]:
+async def open_own_backend(settings: ListenerSettings) -> AsyncIterator[Backend]:
+    """The backend that *settings* name; one that simulates is told, and none of a strict listener.
+
+    Raises:
+      ConfigurationError: as `open_backend`, or if it simulates and must not.
+      BackendError: if it cannot be started.
+
+    """
     async with open_backend(settings.backend) as backend:
         if settings.strict.is_on and backend.simulated:
             raise ConfigurationError(
@@ -177,7 +192,7 @@ async def _answer_later(
     listener: Listener, settings: ListenerSettings, limits: Mapping[str, Caps]
 ) -> None:
     """Give *listener* its lane once the backend can answer, for as long as the task lives."""
-    async with _backend_of(settings) as backend:
+    async with open_own_backend(settings) as backend:
         await listener.add(backend)
         await _join(listener, limits)
         await trio.sleep_forever()

@@ -146,6 +146,11 @@ class Gateway:
         """How many requests are being answered."""
         return len(self._live.under_way)
 
+    @property
+    def has_keys(self) -> bool:
+        """Whether requests need an API key."""
+        return self._door.keys is not None
+
     def lock(self, keys: KeyStore) -> None:
         """Ask for one of these API keys from now on, where none was needed."""
         self._door.keys = keys

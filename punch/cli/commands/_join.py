@@ -6,6 +6,7 @@ import getpass
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Protocol
 
 import attrs
 import trio
@@ -99,7 +100,21 @@ class JoinSettings(ProgramSettings):
     log_level: str = of(LOG_LEVEL, default="warning")
 
 
-def _code(settings: JoinSettings) -> str:
+class HasCode(Protocol):
+    """Settings that say how a namespace is joined."""
+
+    @property
+    def code(self) -> str | None:
+        """The code; ``-`` or `None` for standard input."""
+        ...
+
+    @property
+    def file(self) -> Path | None:
+        """The file with the code."""
+        ...
+
+
+def _code(settings: HasCode) -> str:
     if settings.file is not None:
         if settings.code is not None:
             raise ConfigurationError("say --file or a code, not both")
@@ -124,7 +139,10 @@ def _code(settings: JoinSettings) -> str:
 
 async def _join(settings: JoinSettings, shutdown: Shutdown) -> ExitCode:
     del shutdown
-    home = await (_ask_nearby if settings.nearby else _redeem)(settings)
+    if settings.nearby:
+        home = await _ask_nearby(settings)
+    else:
+        home = await redeem(settings, called=settings.called, at=settings.at, lan=_lan(settings))
     print(plain(str(home.namespace)), flush=True)
     print(
         plain(
@@ -136,15 +154,24 @@ async def _join(settings: JoinSettings, shutdown: Shutdown) -> ExitCode:
     return ExitCode.OK
 
 
-async def _redeem(settings: JoinSettings) -> Home:
+async def redeem(
+    settings: HasCode, *, called: str | None = None, at: Sequence[str] = (), lan: Lan | None = None
+) -> Home:
+    """Join with the code that *settings* mean, and say what was found before anything is written.
+
+    Args:
+      settings: Where the code is.
+      called: What people call this machine, unless the invite says.
+      at: Where a member is, if that is known.
+      lan: Where to look for members.
+
+    Raises:
+      PunchError: as `join_namespace` does.
+
+    """
     code = await trio.to_thread.run_sync(_code, settings, abandon_on_cancel=True)
     return await join_namespace(
-        code,
-        called=settings.called,
-        at=settings.at,
-        lan=_lan(settings),
-        folder=namespaces_folder(),
-        found=_tell,
+        code, called=called, at=at, lan=lan, folder=namespaces_folder(), found=_tell
     )
 
 

@@ -1,0 +1,96 @@
+"""The lane of this machine's own engine: it comes when its parts do, and never ends `punch up`."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import attrs
+import trio
+from trio.testing import MockClock
+
+from punch.cli.up._engine_choice import Found, PulledModel
+from punch.cli.up._own_lane import OwnLane
+from punch.listener import Listener, open_listener
+from punch.settings import BackendSettings, ListenerSettings, Origin
+from punch.testing import MemoryNetwork
+
+MOCK = attrs.evolve(
+    ListenerSettings(),
+    backend=attrs.evolve(
+        BackendSettings(), name="mock", origins={"name": Origin(layer="flag", name="X")}
+    ),
+)
+GONE = PulledModel(path=Path("/nowhere/model.gguf"), file_bytes=1, chats=True)
+
+
+@asynccontextmanager
+async def running(own: OwnLane) -> AsyncIterator[Listener]:
+    """A listener in memory whose only lanes are those of *own*."""
+    async with trio.open_nursery() as nursery:
+        network = MemoryNetwork(nursery)
+        async with open_listener(
+            (), node=network.node("desk"), bootstrap=None, calibrate=False
+        ) as listener:
+            nursery.start_soon(own.run, listener)
+            yield listener
+            nursery.cancel_scope.cancel()
+
+
+class Machine:
+    """What there is on a machine, look by look; the last one stays."""
+
+    def __init__(self, *looks: Found) -> None:
+        self.looks = list(looks)
+        self.times: list[float] = []
+
+    async def __call__(self, settings: BackendSettings) -> Found:
+        self.times.append(trio.current_time())
+        return self.looks.pop(0) if len(self.looks) > 1 else self.looks[0]
+
+
+async def names(listener: Listener, least: int = 1) -> Sequence[str]:
+    """The lanes, once there are enough."""
+    while len(listener.lanes) < least:
+        await trio.sleep(0.1)
+    return [lane.name for lane in listener.lanes]
+
+
+async def test_what_is_missing_is_known_and_looked_for(autojump_clock: MockClock) -> None:
+    """A model that is pulled meanwhile would be found."""
+    machine = Machine(Found(is_embedded=True))
+    own = OwnLane(ListenerSettings(), look=machine)
+    async with running(own) as here:
+        await trio.sleep(30)
+        assert own.missing is not None
+        assert len(machine.times) > 10
+        assert not here.lanes
+
+
+async def test_an_engine_that_does_not_start_is_tried_seldomer(autojump_clock: MockClock) -> None:
+    """Its reason is told, and the other lanes answer meanwhile."""
+    machine = Machine(Found(models=(GONE,), servers=(Path("/nowhere/llama-server"),)))
+    own = OwnLane(ListenerSettings(), look=machine)
+    async with running(own):
+        await trio.sleep(300)
+        assert own.troubles
+        assert own.engine is None
+        assert 5 <= len(machine.times) <= 12
+
+
+async def test_other_settings_change_the_lane_alone(autojump_clock: MockClock) -> None:
+    """The same ones leave it as it is."""
+    own = OwnLane(ListenerSettings(), look=Machine(Found()))
+    async with running(own) as here:
+        await trio.sleep(1)
+        own.look_anew(MOCK)
+        assert await names(here) == ["mock"]
+        lane = own.lane
+        own.look_anew(MOCK)
+        await trio.sleep(5)
+        assert own.lane is lane
+        own.look_anew(ListenerSettings())
+        await trio.sleep(5)
+        assert not here.lanes
+        assert own.missing is not None
