@@ -18,7 +18,7 @@ from trio.testing import MockClock
 
 from punch import create_namespace
 from punch.capability import PeerId
-from punch.dashboard import Feed, Newcomers, dashboard_routes, live_routes
+from punch.dashboard import Feed, Machines, Newcomers, dashboard_routes, live_routes
 from punch.events import Bus, RequestRefused
 from punch.gateway import (
     BODIES,
@@ -87,8 +87,14 @@ async def test_every_route_is_listed_and_no_other(
     """With the dashboard's and the metrics', as `punch serve` puts them together."""
     async with open_client({}) as client:
         feed = Feed(client.router)
+        home = create_namespace("home", folder=tmp_path)
         routes = [
-            *dashboard_routes(feed, newcomers=Newcomers(create_namespace("home", folder=tmp_path))),
+            *dashboard_routes(
+                feed,
+                newcomers=Newcomers(home),
+                machines=Machines(home),
+                router=client.router,
+            ),
             *live_routes(feed, Bus()),
             metrics_route(Metrics(client.router)),
         ]

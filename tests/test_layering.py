@@ -58,7 +58,7 @@ DOORS: dict[str, frozenset[str]] = {
     "msgpack": frozenset({"wire/_codec.py"}),
     "cryptography": frozenset({"tunnels/_certificates.py"}),
     "spake2": frozenset({"membership/codes/_pake.py"}),
-    "segno": frozenset({"cli/commands/_invite.py"}),
+    "segno": frozenset({"membership/codes/_qr.py"}),
     "jsonschema_rs": frozenset({"wire/checks/_fit.py"}),
     "httpx": frozenset(
         {"backends/openai/_client.py", "backends/openai/_backend.py", "testing/_upstream.py"}

@@ -2,7 +2,9 @@
 
 from ._feed import Feed, open_feed
 from ._key_rows import KeyBook
+from ._machines import Machines
 from ._newcomers import Newcomers
+from ._rights import Rights
 from ._routes import dashboard_routes
 from ._sockets import live_routes
 
@@ -12,5 +14,7 @@ __all__ = [
     "dashboard_routes",
     "KeyBook",
     "Newcomers",
+    "Machines",
+    "Rights",
     "live_routes",
 ]

@@ -254,6 +254,11 @@ class Feed:
     # ---- watchers ----
 
     @property
+    def splits(self) -> list[Row]:
+        """The rows of the splits of this process."""
+        return self._splits.since(0)
+
+    @property
     def watching(self) -> int:
         """How many watchers there are."""
         return self._watchers

@@ -1,19 +1,11 @@
 """Who asks to be let into the closed namespace, and what a person at the page decides of it.
 
-The same files as those of `punch members approve` and `refuse`. Who may decide:
-
-1. The machine must be an admin of the namespace.
-2. Without API keys, whoever is at this machine: the connection comes from loopback, and no proxy
-   says that it stands in between. Nobody where the gateway is open to all, since a proxy need not
-   say so.
-3. With API keys, whoever has one that was made with ``--admin``, from wherever.
-
-Others are shown who asks, and where it is to be decided.
+The same files as those of `punch members approve` and `refuse`. Who may decide is left to
+`_rights`; others are shown who asks, and where it is to be decided.
 """
 
 from __future__ import annotations
 
-import ipaddress
 import time
 from collections.abc import Callable
 from typing import Any
@@ -22,7 +14,6 @@ import trio
 from starlette.requests import Request
 
 from ..exceptions import ConfigurationError, NotPermitted
-from ..gateway.keys import Key
 from ..membership import (
     Home,
     NearbyRequest,
@@ -32,10 +23,7 @@ from ..membership import (
     refuse_newcomer,
     shown_digits,
 )
-from ..network import plain_ip
-
-# What a proxy adds (RFC 7239, and what is customary): behind it everybody comes from loopback.
-_FORWARDED = ("forwarded", "x-forwarded-for", "x-real-ip", "via")
+from ._rights import Rights
 
 DECISIONS = {"approve": approve_newcomer, "refuse": refuse_newcomer}
 
@@ -45,8 +33,7 @@ class Newcomers:
 
     Args:
       home: The namespace.
-      has_keys: Says whether the gateway asks for API keys now.
-      is_open: Whether it serves everybody who reaches it.
+      rights: Who may decide.
       wall: The time, in seconds since 1970.
 
     """
@@ -55,13 +42,11 @@ class Newcomers:
         self,
         home: Home,
         *,
-        has_keys: Callable[[], bool] = lambda: False,
-        is_open: bool = False,
+        rights: Rights | None = None,
         wall: Callable[[], float] = time.time,
     ) -> None:
         self._home = home
-        self._has_keys = has_keys
-        self._is_open = is_open
+        self._rights = rights or Rights()
         self._wall = wall
         # Pages that ask often keep one thread busy, and no more.
         self._reading = trio.CapacityLimiter(1)
@@ -99,27 +84,7 @@ class Newcomers:
 
     def _hindrance(self, request: Request, *, is_admin: bool) -> str | None:
         """Why this request may decide nothing; `None` if it may."""
-        if not is_admin:
-            return "This machine is no admin of the namespace: approve it on one that is."
-        if self._has_keys():
-            key = request.scope.get("punch.key")
-            if isinstance(key, Key) and key.is_admin:
-                return None
-            return (
-                "This takes an API key made with `punch keys create NAME --admin`, or "
-                "`punch members approve` on this machine."
-            )
-        if self._is_open:
-            return (
-                "This gateway is open to all: decide with `punch members approve` on its own "
-                "machine."
-            )
-        if _is_here(request):
-            return None
-        return (
-            "This is decided on the gateway's own machine: there at http://localhost, or with "
-            "`punch members approve`."
-        )
+        return self._rights.hindrance(request, is_admin=is_admin, command="punch members approve")
 
     async def decide(self, request: Request, what: str, identifier: str, digits: str) -> str:
         """Do *what* people have decided of a request that shows *digits*; says what was done.
@@ -144,13 +109,3 @@ class Newcomers:
             return decided_words(self._home, DECISIONS[what](self._home, found[0]))
 
         return await trio.to_thread.run_sync(decide, limiter=self._reading)
-
-
-def _is_here(request: Request) -> bool:
-    """Whether whoever asks is at this machine."""
-    if request.client is None or any(name in request.headers for name in _FORWARDED):
-        return False
-    try:
-        return ipaddress.ip_address(plain_ip(request.client.host)).is_loopback
-    except ValueError:
-        return False

@@ -8,25 +8,29 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from importlib import resources
 from pathlib import Path
-from typing import Any
 
 import attrs
 import trio
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 from starlette.types import Receive, Scope, Send
 
 from .._background import open_background
+from ..adoption import AdoptedServer
 from ..decision_log import LogLine, read_log
 from ..exceptions import ConfigurationError, NotPermitted
 from ..gateway.keys import Quotas
+from ._answers import NEVER_KEPT, SECURITY_HEADERS, data_of, error_of
 from ._feed import Feed, Frame, Watcher
 from ._key_rows import KeyBook
+from ._machines import Machines
+from ._network import Charted
+from ._network_routes import network_routes
 from ._newcomers import DECISIONS, Newcomers
 from ._stories import story_body
 
@@ -40,39 +44,12 @@ SLOW_SECONDS = 5.0
 # A watcher that takes this long for one frame has gone.
 GONE_SECONDS = 60.0
 
-# No script, style, image or connection but our own, and nobody's frame around it. What scripts
-# put into the page is text: `innerHTML` and its like are off (Trusted Types).
-CONTENT_SECURITY_POLICY = "; ".join(
-    (
-        "default-src 'none'",
-        "script-src 'self'",
-        "style-src 'self'",
-        "connect-src 'self'",
-        "img-src 'self' data:",
-        "font-src 'self'",
-        "base-uri 'none'",
-        "form-action 'none'",
-        "frame-ancestors 'none'",
-        "require-trusted-types-for 'script'",
-    )
-)
-
-SECURITY_HEADERS: Mapping[str, str] = {
-    "content-security-policy": CONTENT_SECURITY_POLICY,
-    "x-content-type-options": "nosniff",
-    "referrer-policy": "no-referrer",
-    "cross-origin-opener-policy": "same-origin",
-    "cross-origin-resource-policy": "same-origin",
-    "permissions-policy": "camera=(), geolocation=(), microphone=()",
-}
-
 # A request id is never longer.
 MAX_ID_CHARACTERS = 128
 
 # The version is part of the address: what was fetched once is never asked for again.
 IMMUTABLE = "public, max-age=31536000, immutable"
 REVALIDATE = "no-cache"
-NEVER_KEPT = "no-store"
 
 CONTENT_TYPES: Mapping[str, str] = {
     ".css": "text/css; charset=utf-8",
@@ -126,6 +103,9 @@ def dashboard_routes(
     decision_log: Path | None = None,
     book: KeyBook | None = None,
     newcomers: Newcomers | None = None,
+    machines: Machines | None = None,
+    router: Charted | None = None,
+    adopted: Callable[[], Sequence[AdoptedServer]] = tuple,
 ) -> list[BaseRoute]:
     """The routes of the dashboard.
 
@@ -134,6 +114,9 @@ def dashboard_routes(
       decision_log: The file that has the stories of earlier requests, if there is one.
       book: The API keys, which the gateway may have none of.
       newcomers: Who asks to be let into a closed namespace; `None` in an open one.
+      machines: Who is a member of it, and was invited; `None` in an open one.
+      router: Who is connected with whom, and where models could run; `None` to show nothing of it.
+      adopted: Gives the servers of others that this process has lanes of.
 
     """
     dashboard = Dashboard(
@@ -159,6 +142,7 @@ def dashboard_routes(
             )
             for what in (DECISIONS if newcomers is not None else ())
         ),
+        *network_routes(feed, machines=machines, router=router, adopted=adopted),
     ]
 
 
@@ -195,7 +179,7 @@ class Dashboard:
 
     async def snapshot(self, request: Request) -> Response:
         """Everything that is shown, once."""
-        return _data(self._feed.since(0))
+        return data_of(self._feed.since(0))
 
     async def events(self, request: Request) -> Response:
         """Everything that is shown, then each change as it happens."""
@@ -203,24 +187,24 @@ class Dashboard:
 
     async def history(self, request: Request) -> Response:
         """The last day, minute by minute."""
-        return _data(self._feed.history())
+        return data_of(self._feed.history())
 
     async def keys(self, request: Request) -> Response:
         """The API keys, what they used and what they have left."""
         try:
-            return _data(await self._book.as_data())
+            return data_of(await self._book.as_data())
         except ConfigurationError:
             # The file's name is for the operator, whose log has it.
-            return _error(503, "the file of API keys cannot be read")
+            return error_of(503, "the file of API keys cannot be read")
 
     async def newcomers(self, request: Request) -> Response:
         """The machines that ask to be let into the namespace."""
         if self._newcomers is None:
-            return _data({"namespace": None, "may": False, "why_not": None, "newcomers": []})
+            return data_of({"namespace": None, "may": False, "why_not": None, "newcomers": []})
         try:
-            return _data(await self._newcomers.as_data(request))
+            return data_of(await self._newcomers.as_data(request))
         except ConfigurationError:
-            return _error(503, "the files of the namespace cannot be read")
+            return error_of(503, "the files of the namespace cannot be read")
 
     async def decide(self, what: str, request: Request) -> Response:
         """Let a machine in that asks, or refuse it."""
@@ -229,16 +213,16 @@ class Dashboard:
         try:
             said = await self._newcomers.decide(request, what, given["identifier"], given["digits"])
         except NotPermitted as error:
-            return _error(403, error.message)
+            return error_of(403, error.message)
         except ConfigurationError as error:
-            return _error(409, error.message)
-        return _data({"said": said})
+            return error_of(409, error.message)
+        return data_of({"said": said})
 
     async def story(self, request: Request) -> Response:
         """All that is known of one request."""
         request_id = request.path_params["request_id"]
         if not 0 < len(request_id) <= MAX_ID_CHARACTERS:
-            return _error(404, "no request has such an id")
+            return error_of(404, "no request has such an id")
         row, prompt = self._feed.row_of(request_id)
         lines, source = self._feed.lines_of(request_id), "memory"
         if not lines and self._path is not None:
@@ -250,8 +234,8 @@ class Dashboard:
                 lines = []
             source = "log"
         if row is None and not lines:
-            return _error(404, "nothing is known of that request: it may be too long ago")
-        return _data(
+            return error_of(404, "nothing is known of that request: it may be too long ago")
+        return data_of(
             {
                 "request_id": request_id,
                 "request": row,
@@ -280,17 +264,6 @@ def _served(request: Request, asset: Asset, cache: str) -> Response:
 
 def _tags(request: Request) -> list[str]:
     return request.headers.get("if-none-match", "").split(",")
-
-
-def _data(data: dict[str, Any], status: int = 200) -> Response:
-    return JSONResponse(
-        data, status_code=status, headers={**SECURITY_HEADERS, "cache-control": NEVER_KEPT}
-    )
-
-
-def _error(status: int, message: str) -> Response:
-    """An error in Ollama's form, as for every other path under ``/api/``."""
-    return _data({"error": message}, status)
 
 
 class EventStream(Response):
@@ -324,7 +297,7 @@ class EventStream(Response):
                     nursery.start_soon(self._until_gone, receive, nursery.cancel_scope)
                     await self._send_all(watcher, send)
         except BlockingIOError:
-            busy = _error(503, "too many dashboards are open; close one")
+            busy = error_of(503, "too many dashboards are open; close one")
             busy.headers["retry-after"] = "10"
             await busy(scope, receive, send)
 

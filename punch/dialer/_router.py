@@ -152,6 +152,11 @@ class Router:
         self._runs = Runs(dispatch)
 
     @property
+    def peer_id(self) -> PeerId:
+        """Our own identity, which a listener in this process has, too."""
+        return self._dispatch.pool.peer_id
+
+    @property
     def policy(self) -> Policy:
         """How it chooses; may be changed at any time."""
         return self._dispatch.policy

@@ -54,7 +54,16 @@ from .calls import (
     remove_member,
     rename_member,
 )
-from .codes import MAX_CODE_CHARACTERS, Code, LongCode, ShortCode, parse_code
+from .codes import (
+    MAX_CODE_CHARACTERS,
+    Code,
+    Drawing,
+    LongCode,
+    ShortCode,
+    draw,
+    draw_on,
+    parse_code,
+)
 from .finding import find_joining
 from .leaving import Left, leave_namespace
 from .nearby import (
@@ -125,6 +134,9 @@ __all__ = [
     "LongCode",
     "ShortCode",
     "parse_code",
+    "draw",
+    "draw_on",
+    "Drawing",
     "MAX_CODE_CHARACTERS",
     # joining
     "redeem_invite",

@@ -19,7 +19,7 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 
 import punch
-from punch.dashboard import Newcomers, dashboard_routes, open_feed
+from punch.dashboard import Newcomers, Rights, dashboard_routes, open_feed
 from punch.events import Bus
 from punch.exceptions import NotPermitted
 from punch.gateway.keys import Key
@@ -94,7 +94,7 @@ async def test_who_may_decide(
     """Without keys who is at this machine; with keys who has one that was made for it."""
     assert add(home, digits="123456")
     (asking,) = waiting(home)
-    newcomers = Newcomers(home, has_keys=lambda: key is not None)
+    newcomers = Newcomers(home, rights=Rights(has_keys=lambda: key is not None))
     given = None if key is None else Key(key_id=key, name=key, is_admin=key == "boss")
     request = request_from(host, key=given, **headers)
     data = await newcomers.as_data(request)
@@ -111,14 +111,14 @@ async def test_who_may_decide(
 
 async def test_with_keys_a_request_without_one_decides_nothing(home: Home) -> None:
     """Not even from this machine, if the door had let it through."""
-    data = await Newcomers(home, has_keys=lambda: True).as_data(request_from())
+    data = await Newcomers(home, rights=Rights(has_keys=lambda: True)).as_data(request_from())
     assert not data["may"]
     assert "--admin" in data["why_not"]
 
 
 async def test_a_gateway_that_is_open_to_all_decides_nothing(home: Home) -> None:
     """Whoever comes from loopback may come through a proxy that does not say so."""
-    data = await Newcomers(home, is_open=True).as_data(request_from())
+    data = await Newcomers(home, rights=Rights(is_open=True)).as_data(request_from())
     assert not data["may"]
     assert "open to all" in data["why_not"]
 

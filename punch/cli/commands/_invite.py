@@ -19,6 +19,7 @@ from ...membership import (
     CreatedInvite,
     Home,
     create_invite,
+    draw_on,
     everywhere,
     open_door,
     open_membership,
@@ -181,7 +182,7 @@ def _show(settings: InviteSettings, invite: CreatedInvite, *, is_served: bool) -
     else:
         print(text, flush=True)
     if settings.qr:
-        _draw(text)
+        draw_on(text, sys.stderr)
     until = day_of(invite.ends, "%Y-%m-%d %H:%M UTC")
     many = "one machine" if invite.uses == 1 else f"{invite.uses} machines"
     hint = "punch join"
@@ -194,13 +195,6 @@ def _show(settings: InviteSettings, invite: CreatedInvite, *, is_served: bool) -
             "`punch serve --listen-too`, or say --wait",
             file=sys.stderr,
         )
-
-
-def _draw(text: str) -> None:
-    import segno
-
-    # In capitals a code takes two thirds of the space, and is the same.
-    segno.make(text.upper(), error="l").terminal(out=sys.stderr, compact=True)
 
 
 async def _wait(home: Home, invite: CreatedInvite, shutdown: Shutdown) -> None:

@@ -6,7 +6,7 @@ membership: the gateway, the router and the listener of a process are one peer.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -14,8 +14,17 @@ from typing import Any
 import attrs
 
 from ..._logs import get_logger
+from ...adoption import AdoptedServer
 from ...cluster.coordinator import OnDemand
-from ...dashboard import Feed, KeyBook, Newcomers, dashboard_routes, live_routes, open_feed
+from ...dashboard import (
+    Feed,
+    Machines,
+    Newcomers,
+    Rights,
+    dashboard_routes,
+    live_routes,
+    open_feed,
+)
 from ...decision_log import open_decision_log
 from ...dialer import Router
 from ...events import Bus
@@ -72,6 +81,7 @@ async def open_serving(
     identity: Path,
     listener: Listener | None,
     routes: Sequence[Any] = (),
+    adopted: Callable[[], Sequence[AdoptedServer]] = tuple,
 ) -> AsyncIterator[Serving]:
     """Serve the namespace over HTTP, for as long as the context lasts.
 
@@ -84,6 +94,7 @@ async def open_serving(
       identity: File with the key of this process, which *listener* has, too.
       listener: A listener of this process, with any lanes, none included; `None` for none.
       routes: Further routes of Starlette, before the gateway's own.
+      adopted: Gives the servers of others that *listener* has lanes of, for the dashboard.
 
     Raises:
       ConfigurationError: if a setting makes no sense.
@@ -93,6 +104,8 @@ async def open_serving(
     async with AsyncExitStack() as stack:
         enter = stack.enter_async_context
         decisions = decision_log_path(settings.decision_log)
+        book, home = books.book, place.home
+        rights = Rights(has_keys=lambda: book.keys is not None, is_open=settings.open_to_all)
         # Without a file, too: its lines are the stories that the dashboard shows.
         await enter(open_decision_log(decisions, events))
         splits = await enter(_open_splits(settings, listener, events))
@@ -140,8 +153,11 @@ async def open_serving(
                         *dashboard_routes(
                             feed,
                             decision_log=decisions,
-                            book=books.book,
-                            newcomers=_newcomers(settings, place, books.book),
+                            book=book,
+                            newcomers=None if home is None else Newcomers(home, rights=rights),
+                            machines=None if home is None else Machines(home, rights=rights),
+                            router=router,
+                            adopted=adopted,
                         ),
                         *live_routes(feed, events),
                         metrics_route(metrics),
@@ -183,15 +199,6 @@ async def _open_splits(
         events=events,
     ) as splits:
         yield splits
-
-
-def _newcomers(settings: GatewaySettings, place: Place, book: KeyBook) -> Newcomers | None:
-    """Who asks to be let into the namespace, for the dashboard; `None` in an open one."""
-    if place.home is None:
-        return None
-    return Newcomers(
-        place.home, has_keys=lambda: book.keys is not None, is_open=settings.open_to_all
-    )
 
 
 def http_settings(settings: GatewaySettings) -> HttpSettings:

@@ -12,6 +12,7 @@ from ._codes import (
     parse_code,
 )
 from ._pake import Exchange, is_same
+from ._qr import Drawing, draw, draw_on
 
 __all__ = [
     "Code",
@@ -23,6 +24,9 @@ __all__ = [
     "SECRET_BYTES",
     "MAX_CODE_ADDRESSES",
     "MAX_CODE_CHARACTERS",
+    "draw",
+    "draw_on",
+    "Drawing",
     "Exchange",
     "is_same",
 ]
