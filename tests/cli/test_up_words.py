@@ -22,6 +22,7 @@ DESK = attrs.evolve(
     addresses=Addresses(gateway=URL, ollama=URL),
 )
 OLLAMA = LaneRow(name="Ollama", backend="openai", state="ready", models=("llama3.2:1b",))
+OLLAMA = attrs.evolve(OLLAMA, server="http://127.0.0.1:11434")
 SHED = MemberRow(name="shed", machine="12D3", is_here=False, is_connected=True, models=("smollm2",))
 
 
@@ -68,7 +69,7 @@ def test_what_comes_and_goes_is_said_once() -> None:
     """Models here with what has them, machines with theirs."""
     after = attrs.evolve(EMPTY, lanes=(OLLAMA,), members=(SHED,))
     assert news(EMPTY, after) == (
-        "+ llama3.2:1b, here, by Ollama (openai)",
+        "+ llama3.2:1b, here, by Ollama at http://127.0.0.1:11434",
         "+ shed is there",
         "+ smollm2, on shed",
     )

@@ -41,6 +41,7 @@ from .._namespace import namespaces_folder
 from .._output import day_of, plain
 from .._run import Shutdown, run_program
 from .._streams import read_line
+from ..running._asking import move_running
 
 ABOUT = """\
 Join a closed namespace with the code of an invite, which `punch invite` prints on a member.
@@ -144,13 +145,14 @@ async def _join(settings: JoinSettings, shutdown: Shutdown) -> ExitCode:
     else:
         home = await redeem(settings, called=settings.called, at=settings.at, lan=_lan(settings))
     print(plain(str(home.namespace)), flush=True)
-    print(
-        plain(
-            f"punch: this machine is a member, called {home.name}. Programs of punch are in "
-            f"{home.namespace} from now on; start one with: punch serve --listen-too"
-        ),
-        file=sys.stderr,
+    moved = await move_running(home)
+    rest = (
+        f"Programs of punch are in {home.namespace} from now on; start one with: "
+        "punch serve --listen-too"
+        if moved is None
+        else f"The `punch up` that runs here has moved into {home.namespace}"
     )
+    print(plain(f"punch: this machine is a member, called {home.name}. {rest}"), file=sys.stderr)
     return ExitCode.OK
 
 

@@ -9,6 +9,8 @@ from typing import Any
 import trio
 
 from ...admin import call
+from ...exceptions import NotRunning
+from ...membership import Home
 from ...settings import data_folder
 
 
@@ -20,6 +22,19 @@ def admin_folder() -> Path:
 def log_path() -> Path:
     """The log of a `punch up` without a terminal."""
     return data_folder() / "up.log"
+
+
+async def move_running(home: Home) -> Any:
+    """Move the `punch up` that runs into *home*; what it says, or `None` if none runs.
+
+    Raises:
+      PunchError: why it could not.
+
+    """
+    try:
+        return await call(admin_folder(), "join", namespace=str(home.namespace))
+    except NotRunning:
+        return None
 
 
 def ask(command: str, **arguments: Any) -> Any:

@@ -19,8 +19,8 @@ from .._identity import claim_identity
 from .._listener import open_listener_of
 from .._namespace import Place, open_membership_of
 from .._shared import check_lend_to
+from ..adopting._wanted import open_adoption_of
 from ..serving import Serving, open_books, open_serving
-from ._adopting import open_adoption_here
 from ._lending import Lending
 from ._namespace_choice import in_namespace
 from ._own_lane import OwnLane
@@ -100,7 +100,17 @@ async def open_target(target: Target, own: OwnLane, lending: Lending) -> AsyncIt
                 listener=listener,
             )
         )
-        adoption = await enter(open_adoption_here(listener, settings, place, serving.gateway))
+
+        def ours() -> tuple[str, ...]:
+            """What is never adopted: what this process serves, and the server of its own lane."""
+            gateway, server = serving.gateway, settings.listener.backend.openai_url
+            return (gateway.url, gateway.ollama_url, *([] if server is None else [server]))
+
+        adoption = await enter(
+            open_adoption_of(
+                settings.adopting, listener, is_closed=place.home is not None, ours=ours
+            )
+        )
         if settings.listener.lend:
             nursery = await enter(open_background())
             nursery.start_soon(lending.run, listener, settings.listener.lending, events)

@@ -19,6 +19,7 @@ from ...membership import Home, MemberStatus, list_members
 from .._namespace import Place, namespaces_folder
 from .._output import plain
 from .._run import Shutdown
+from ..adopting._wanted import wanted as wanted_servers
 from ..serving import Serving
 from ._lending import Lending
 from ._namespaces import drop_unused, find_place, mark_last
@@ -123,17 +124,22 @@ class RunningUp:
             self._shutdown.requested.set()
 
     async def reload(self, settings: UpSettings) -> None:
-        """Go by other *settings*: an engine is changed alone, all else is opened anew.
+        """Go by other *settings*: engines and adopted servers change alone, all else opens anew.
 
         Raises:
           PunchError: if it cannot be done; it goes by those that it had then.
 
         """
-        before = self._settings
-        network = settings.network
-        backend = settings.listener.backend
-        alone = attrs.evolve(before, listener=attrs.evolve(before.listener, backend=backend))
-        if settings == alone or self._open is None:
+        before, network = self._settings, settings.network
+        backend, adopting = settings.listener.backend, settings.adopting
+        listener = attrs.evolve(before.listener, backend=backend)
+        if self._open is None or settings == attrs.evolve(
+            before, listener=listener, adopting=adopting
+        ):
+            if self._open is not None:
+                is_closed = self._open.target.place.home is not None
+                given, places = wanted_servers(adopting, is_closed=is_closed)
+                await self._open.adoption.update(given, places)
             self._settings = settings
             self._own.look_anew(settings.listener)
             return

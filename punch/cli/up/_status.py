@@ -6,6 +6,8 @@ from typing import Any, Literal
 
 import attrs
 
+from ...adoption import AdoptedServer
+
 State = Literal["starting", "serving", "moving", "draining"]
 
 
@@ -36,6 +38,9 @@ class LaneRow:
 
     reason: str | None = None
     """Why it is not ready, where that is known."""
+
+    server: str | None = None
+    """The address of the server that is not ours; `None` for an engine of this machine's own."""
 
 
 @attrs.frozen(kw_only=True)
@@ -132,6 +137,9 @@ class Status:
 
     lanes: tuple[LaneRow, ...] = ()
     """What answers here."""
+
+    adopted: tuple[AdoptedServer, ...] = ()
+    """The servers that are not ours: those that were named, and those that were found."""
 
     workers: tuple[str, ...] = ()
     """The peers that lend memory, this one included."""

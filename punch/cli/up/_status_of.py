@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import attrs
 
 from ..._version import __version__
+from ...adoption import AdoptedServer
 from ...capability import PeerId
 from ...listener import Listener
 from ...membership import DiskMembership, MemberStatus
@@ -74,7 +75,8 @@ def status_of(
         members=member_rows(
             router.peers, here=listener.peer_id, membership=membership, known=known
         ),
-        lanes=lane_rows(listener),
+        lanes=lane_rows(listener, opened.adoption.adopted),
+        adopted=opened.adoption.adopted,
         workers=worker_names(router.workers, membership=membership, known=known),
         waits_for=tuple(_waits(opened, own, is_settled=is_settled)),
         wrong=tuple(_wrong(opened, own, lending)),
@@ -106,8 +108,9 @@ def _wrong(opened: Opened, own: OwnLane, lending: Lending) -> list[str]:
 # ---- rows ----
 
 
-def lane_rows(listener: Listener) -> tuple[LaneRow, ...]:
-    """The lanes of the listener here."""
+def lane_rows(listener: Listener, adopted: Sequence[AdoptedServer]) -> tuple[LaneRow, ...]:
+    """The lanes of the listener here, those of *adopted* servers included."""
+    servers = {each.lane: each.url for each in adopted}
     return tuple(
         LaneRow(
             name=lane.name,
@@ -118,6 +121,7 @@ def lane_rows(listener: Listener) -> tuple[LaneRow, ...]:
             slots=lane.slots.slots,
             busy=lane.slots.busy,
             reason=lane.claim().reason,
+            server=servers.get(lane.id),
         )
         for lane in listener.lanes
     )
@@ -139,11 +143,11 @@ def member_rows(
       known: The members that this machine knows of, in a closed namespace.
 
     """
+    own = next((each.machine for each in known if each.is_this_machine), here)
     models: dict[str, list[str]] = {}
     names: dict[str, str] = {}
     for peer in peers:
-        machine = None if membership is None else membership.machine_of(peer.peer_id)
-        key = machine or peer.peer_id
+        key = own if peer.peer_id == here else _machine(peer.peer_id, membership)
         models.setdefault(key, []).extend(offer.name for offer in peer.capability.models)
         names.setdefault(key, short_word(peer.capability.machine_name or "") or short_id(key))
     rows = [
@@ -162,7 +166,7 @@ def member_rows(
         MemberRow(
             name=names[key],
             machine=key,
-            is_here=key == here,
+            is_here=key == own,
             is_connected=True,
             models=_names(found),
         )
@@ -181,9 +185,14 @@ def worker_names(
     called = {each.machine: each.name for each in known}
     found = set()
     for peer in workers:
-        machine = (None if membership is None else membership.machine_of(peer)) or peer
+        machine = _machine(peer, membership)
         found.add(called.get(machine) or short_id(machine))
     return tuple(sorted(found))
+
+
+def _machine(peer: PeerId, membership: DiskMembership | None) -> PeerId:
+    """The machine of *peer*; in an open namespace nothing but the peer is known."""
+    return (None if membership is None else membership.machine_of(peer)) or peer
 
 
 def _names(models: Iterable[str]) -> tuple[str, ...]:

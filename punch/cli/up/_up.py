@@ -7,19 +7,18 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from ...admin import Call, Handler, call, open_admin
 from ...discovery.lan import real_lan
 from ...exceptions import ConfigurationError, NotRunning
 from ...membership import Home, find_namespace
-from ...settings import data_folder
 from .._exits import ExitCode
 from .._namespace import namespaces_folder
-from .._output import plain
 from .._run import Shutdown, run_program
 from ..commands._join import redeem
+from ..running._asking import admin_folder, move_running
+from ..running._table import table_of
 from ._running import RunningUp
 from ._up_settings import UpSettings
 
@@ -45,11 +44,6 @@ async def up(settings: UpSettings, shutdown: Shutdown) -> ExitCode:
     return ExitCode.OK
 
 
-def admin_folder() -> Path:
-    """Where `punch up` is found by commands."""
-    return data_folder() / "admin"
-
-
 async def _join(settings: UpSettings) -> Home:
     network = settings.network
     lan = None if network.lan is False else real_lan(network.lan_interfaces)
@@ -65,23 +59,13 @@ async def running_status() -> Mapping[str, Any] | None:
     return status
 
 
-async def move_running(home: Home) -> Mapping[str, Any] | None:
-    """Move the `punch up` that runs into *home*; what came of it, or `None` if none runs."""
-    try:
-        said: Mapping[str, Any] = await call(admin_folder(), "join", namespace=str(home.namespace))
-    except NotRunning:
-        return None
-    return said
-
-
 async def _show(running: Mapping[str, Any], home: Home | None) -> None:
     if home is not None:
         await move_running(home)
         running = await running_status() or running
     process = running.get("process")
     print(f"punch: `punch up` runs already (process {process}); this is it", file=sys.stderr)
-    for word in ("namespace", "state", "models"):
-        print(plain(f"{word}: {running.get(word)}"))
+    print(*table_of(running), sep="\n")
 
 
 def handlers_of(running: RunningUp) -> dict[str, Handler]:

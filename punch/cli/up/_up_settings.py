@@ -11,7 +11,9 @@ from ...settings import (
     PATH,
     SWITCH,
     TEXT,
+    AdoptingSettings,
     GatewaySettings,
+    group,
     of,
     optional,
     optional_argument,
@@ -38,6 +40,8 @@ class UpSettings(GatewaySettings):
     code: str | None = of(CODE)
     join: bool = of(JOIN)
     file: Path | None = of(FILE)
+
+    adopting: AdoptingSettings = group(AdoptingSettings)
 
     listen_too: bool = True
     """No setting here: there is a listener, whatever it answers with."""

@@ -98,7 +98,7 @@ def _members(before: Status, after: Status) -> Iterator[str]:
 
 
 def _by(lane: LaneRow) -> str:
-    return lane.name if lane.name == lane.backend else f"{lane.name} ({lane.backend})"
+    return lane.name if lane.server is None else f"{lane.name} at {lane.server}"
 
 
 def _listed(names: Sequence[str]) -> str:
