@@ -39,6 +39,7 @@ usage: punch COMMAND ...
   punch open        open the dashboard of the running `punch up` in a browser
   punch reload      have the running `punch up` read its settings again
   punch down        end the programs of punch that run on this machine
+  punch rpc         find and keep RPC servers that run already, for splits
   punch tunnel      lead a port of this machine to one of a peer
   punch peers       show the listeners of a namespace, again every second
   punch why         tell what was decided for a request, why, and what came of it
@@ -136,6 +137,12 @@ def _worker(arguments: Sequence[str]) -> int:
     return main(arguments)
 
 
+def _rpc(arguments: Sequence[str]) -> int:
+    from .cli.splits._rpc import rpc
+
+    return rpc(arguments)
+
+
 def _tunnel(arguments: Sequence[str]) -> int:
     from .cli.splits._tunnel import tunnel
 
@@ -199,6 +206,7 @@ COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "open": _open,
     "reload": _reload,
     "down": _down,
+    "rpc": _rpc,
     "tunnel": _tunnel,
     "peers": peers,
     "why": why,

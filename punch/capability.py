@@ -109,6 +109,10 @@ class ModelOffer:
     """Whether all machines of a split are of its peer's owner; false also where that is not known.
     Minor 2."""
 
+    plain_rpc: bool = False
+    """Whether a machine of a split is reached by plain RPC, where nobody proves who it is and
+    nothing is hidden on the way; minor 2."""
+
     loaded_bytes: int | None = None
     """Memory that the loaded model takes, in bytes, as its engine says; minor 2."""
 

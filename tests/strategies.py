@@ -111,6 +111,7 @@ offers = st.builds(
     embedding_length=maybe(st.integers(1, 1 << 24)),
     split=st.booleans(),
     own_workers=st.booleans(),
+    plain_rpc=st.booleans(),
     loaded_bytes=maybe(counts),
     gpu_bytes=maybe(counts),
 )

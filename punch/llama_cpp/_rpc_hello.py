@@ -3,13 +3,16 @@
 A server serves one client at a time, and a second one's hello waits until the first is gone. What
 was asked is therefore never abandoned: a server that answers a client that has left gets SIGPIPE
 and dies, with all of its borrower's work. A caller that loses patience gets its error, and the
-connection stays until it is answered. A server that is leased is not to be asked at all.
+connection stays until it is answered, and nobody is asked a second time before that. A server that
+is leased is not to be asked at all.
 """
 
 from __future__ import annotations
 
+import socket
 import struct
-from contextlib import suppress
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from typing import Final
 
 import trio
@@ -26,6 +29,7 @@ from ._rpc_protocol import (
     RpcFacts,
     RpcVersion,
 )
+from ._rpc_waiting import hand_over
 
 # An idle server on this machine answers within a millisecond, and one beyond a slow link within a
 # second; one with a CUDA device needs its time before it listens at all.
@@ -40,11 +44,21 @@ MAX_DEVICES: Final = 64
 # Questions whose asker has lost patience and that wait for their answer; each holds a descriptor.
 MAX_UNANSWERED: Final = 16
 
-_unanswered: set[object] = set()
+_Place = tuple[str, int]
+
+# Where each of them was put.
+_unanswered: dict[object, _Place] = {}
+
+# Who asks which server now; those that come meanwhile wait their turn.
+_turns: dict[_Place, trio.Lock] = {}
 
 
 async def rpc_hello(
-    host: str, port: int, *, patience: float = DEFAULT_PATIENCE_SECONDS
+    host: str,
+    port: int,
+    *,
+    patience: float = DEFAULT_PATIENCE_SECONDS,
+    outlives: bool = False,
 ) -> RpcFacts:
     """Ask the RPC server at *host* and *port* for its version and its devices.
 
@@ -52,6 +66,8 @@ async def rpc_hello(
       host: Where it listens; for a server of our own that is loopback.
       port: The port there.
       patience: Seconds for all of it, from the connection to the last answer.
+      outlives: Await an answer that is due even after this program has ended, in a process of its
+        own: for a server that is not one of ours, which would die of it.
 
     Raises:
       BackendError: if nobody listens there, or what listens is no RPC server, or says nothing in
@@ -64,21 +80,43 @@ async def rpc_hello(
             f"{where} is not asked: {MAX_UNANSWERED} others have not answered yet; end those that "
             "hang, or wait until their borrowers are gone"
         )
-    said = "does not take a connection"
+    said = "is being asked by somebody else here, and answers nothing"
     with trio.move_on_after(patience):
-        try:
-            stream = await trio.open_tcp_stream(host, port)
-        except OSError as error:
-            raise BackendError(f"{where} cannot be reached: {_words(error)}") from None
-        question = _Question(stream, where)
-        said = "takes the connection and answers nothing; it may be busy with a borrower, or hang"
-        try:
-            return await _ask_all(question)
-        except trio.BrokenResourceError:
-            raise BackendError(f"{where} closed the connection: {_UNLIKE}") from None
-        finally:
-            question.leave()
+        async with _turn((host, port)):
+            if (host, port) in _unanswered.values():
+                raise BackendError(
+                    f"{where} has not answered what it was asked before: it is busy with a "
+                    "borrower, or hangs; it is asked again once it has answered"
+                )
+            said = "does not take a connection"
+            try:
+                stream = await trio.open_tcp_stream(host, port)
+            except OSError as error:
+                raise BackendError(f"{where} cannot be reached: {_words(error)}") from None
+            question = _Question(stream, where, (host, port), outlives=outlives)
+            said = (
+                "takes the connection and answers nothing; it may be busy with a borrower, or hang"
+            )
+            try:
+                return await _ask_all(question)
+            except trio.BrokenResourceError:
+                raise BackendError(f"{where} closed the connection: {_UNLIKE}") from None
+            finally:
+                question.leave()
     raise BackendError(f"{where} {said} (for {patience:g} s)")
+
+
+@asynccontextmanager
+async def _turn(place: _Place) -> AsyncIterator[None]:
+    """Wait until nobody else here asks the server at *place*."""
+    lock = _turns.setdefault(place, trio.Lock())
+    try:
+        async with lock:
+            yield
+    finally:
+        statistics = lock.statistics()
+        if not statistics.locked and not statistics.tasks_waiting:
+            _turns.pop(place, None)
 
 
 _UNLIKE = "it is no RPC server of llama.cpp, or one of another version"
@@ -111,9 +149,13 @@ async def _ask_all(question: _Question) -> RpcFacts:
 class _Question:
     """One connection to an RPC server, and whether an answer is due on it."""
 
-    def __init__(self, stream: trio.SocketStream, where: str) -> None:
+    def __init__(
+        self, stream: trio.SocketStream, where: str, place: _Place, *, outlives: bool
+    ) -> None:
         self._stream = stream
         self._where = where
+        self._place = place
+        self._outlives = outlives
         self._received = bytearray()
         self._is_due = False
 
@@ -157,7 +199,7 @@ class _Question:
         if not self._is_due:
             self._stream.socket.close()
             return
-        _unanswered.add(self)
+        _unanswered[self] = self._place
         trio.lowlevel.spawn_system_task(self._await_answer, name=f"answer of {self._where}")
 
     async def _await_answer(self) -> None:
@@ -170,8 +212,11 @@ class _Question:
                 while left > 0 and (data := await self._stream.receive_some(left)):
                     left -= len(data)
             self._stream.socket.close()
-            _unanswered.discard(self)
         except trio.Cancelled:
-            # The whole program ends: the connection goes with its process, and not before.
-            self._stream.socket.detach()
+            # The whole program ends. The connection goes with its process, and not before.
+            left_open = self._stream.socket.detach()
+            if self._outlives:
+                hand_over(socket.socket(fileno=left_open))
             raise
+        finally:
+            _unanswered.pop(self, None)

@@ -7,6 +7,7 @@ from ._address import Address, Transport, parse_address, plain_ip, site_of
 from ._base import Handler, Located, Node, Stream, ip_of
 from ._foreign import unfit
 from ._loopback import LoopbackStream, is_own, open_loopback
+from ._networks import OwnNetwork, is_in_own_network, own_networks
 from ._own import (
     WILDCARDS,
     Wanted,
@@ -36,7 +37,10 @@ __all__ = [
     "site_of",
     "unfit",
     "is_this_machine",
+    "OwnNetwork",
     # this machine
+    "own_networks",
+    "is_in_own_network",
     "links_to",
     "own_hosts",
     "own_links",

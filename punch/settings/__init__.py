@@ -19,6 +19,7 @@ from ._programs import (
     LendingSettings,
     ListenerSettings,
     NetworkSettings,
+    PlainRpcSettings,
     ProgramSettings,
     SplitOptions,
     StrictSettings,
@@ -55,6 +56,7 @@ from ._setting import (
     several,
 )
 from ._sizes import DURATION, RATE, SIZE
+from ._splitting import ALLOW_PLAIN_RPC, RPC_BACKEND, RPC_PLACE
 from ._table import (
     ALIAS,
     DECISION_LOG,
@@ -94,6 +96,7 @@ __all__ = [
     "SplitOptions",
     "ProgramSettings",
     "NetworkSettings",
+    "PlainRpcSettings",
     "StrictSettings",
     "BackendSettings",
     "AdoptingSettings",
@@ -154,6 +157,9 @@ __all__ = [
     "LOG_LEVEL",
     "DIALER_IDENTITY",
     "LISTENER_IDENTITY",
+    "RPC_BACKEND",
+    "RPC_PLACE",
+    "ALLOW_PLAIN_RPC",
     "find_setting",
     # the file
     "SettingsFile",

@@ -278,6 +278,17 @@ class DialerSettings(ProgramSettings):
 
 
 @attrs.frozen(kw_only=True)
+class PlainRpcSettings(Settings):
+    """RPC servers that run already, and whether they may be used."""
+
+    backends: tuple[str, ...] = of(splitting.RPC_BACKEND)
+    """Their addresses, each with its port."""
+
+    is_allowed: bool = of(splitting.ALLOW_PLAIN_RPC)
+    """Whether they may be used."""
+
+
+@attrs.frozen(kw_only=True)
 class SplitOptions(ProgramSettings):
     """How a split is made, whoever starts it."""
 
@@ -299,6 +310,7 @@ class SplitOptions(ProgramSettings):
     """Tokens of a usual answer."""
 
     force: bool = of(splitting.FORCE)
+    rpc: PlainRpcSettings = group(PlainRpcSettings)
 
     @property
     def least(self) -> int:

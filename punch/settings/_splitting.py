@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import math
 
 from ..access import key_of
@@ -79,6 +80,47 @@ RPC_SERVER = optional(
     variable="PUNCH_RPC_SERVER",
     help="llama.cpp's ggml-rpc-server, or an older build's rpc-server",
     shown_default="the one beside LLAMA_CPP_EXE, or the fastest of `punch engine list`",
+)
+
+# ---- RPC servers that run already ----
+
+
+def _rpc_place(text: str) -> str:
+    host, _, port = text.strip().rpartition(":")
+    host = host.removeprefix("[").removesuffix("]")
+    try:
+        # No name: what is asked is what was named, whoever answers for names in that network.
+        host = "127.0.0.1" if host == "localhost" else str(ipaddress.ip_address(host))
+        number = count(1, most=65535).value(port)
+    except ValueError:
+        raise ValueError(
+            "write the IP address and the port of an RPC server, such as 192.168.1.20:50052"
+        ) from None
+    return f"[{host}]:{number}" if ":" in host else f"{host}:{number}"
+
+
+RPC_PLACE: Rule[str] = Rule(_rpc_place)
+"""The address and the port of an RPC server, written in one way."""
+
+RPC_BACKEND = several(
+    "backend",
+    RPC_PLACE,
+    section="rpc",
+    flag="--rpc-backend",
+    variable="LLAMA_RPC_BACKENDS",
+    metavar="HOST:PORT",
+    help="an RPC server of llama.cpp that runs already, on this machine or in one of its own "
+    "networks, to split over; may be given several times; `punch rpc add` keeps them in the file",
+)
+ALLOW_PLAIN_RPC = setting(
+    "allow_plain",
+    SWITCH,
+    False,
+    section="rpc",
+    flag="--allow-plain-rpc",
+    variable="PUNCH_ALLOW_PLAIN_RPC",
+    help="use such servers, although plain RPC neither proves who is at its other end nor hides "
+    "what is asked from whoever is in that network",
 )
 
 # ---- what a split is made of ----

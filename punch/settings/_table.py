@@ -81,7 +81,17 @@ from ._asking import (
 )
 from ._rules import PATH, SWITCH, TEXT, Rule, count, one_of
 from ._setting import Setting, optional, setting, several
-from ._splitting import DEVICE, LEND, LEND_TO, MEMORY, RPC_SERVER, SPLITTING, TUNNEL_PORT
+from ._splitting import (
+    ALLOW_PLAIN_RPC,
+    DEVICE,
+    LEND,
+    LEND_TO,
+    MEMORY,
+    RPC_BACKEND,
+    RPC_SERVER,
+    SPLITTING,
+    TUNNEL_PORT,
+)
 
 LEVELS = ("debug", "info", "warning", "error")
 
@@ -370,6 +380,8 @@ SETTINGS: tuple[Setting[object], ...] = (
     LEND_TO,
     TUNNEL_PORT,
     WORKER_IDENTITY,
+    RPC_BACKEND,
+    ALLOW_PLAIN_RPC,
 )
 
 SECTIONS = tuple(dict.fromkeys(each.section for each in SETTINGS if each.section))

@@ -91,6 +91,7 @@ SINCE: Mapping[tuple[type[Any], str], int] = {
     (ModelOffer, "embedding_length"): 1,
     (ModelOffer, "split"): 1,
     (ModelOffer, "own_workers"): 2,
+    (ModelOffer, "plain_rpc"): 2,
     (ModelOffer, "loaded_bytes"): 2,
     (ModelOffer, "gpu_bytes"): 2,
     (Lane, "max_seconds"): 1,

@@ -175,6 +175,7 @@ _offer = record(
     embedding_length=integer(1, 1 << 24),
     split=flag,
     own_workers=flag,
+    plain_rpc=flag,
     loaded_bytes=_count,
     gpu_bytes=_count,
 )
@@ -253,7 +254,10 @@ _claim = record(
 )
 
 
-_LATER = "id lane max_output architecture embedding_length split own_workers loaded_bytes gpu_bytes"
+_LATER = (
+    "id lane max_output architecture embedding_length split own_workers plain_rpc loaded_bytes "
+    "gpu_bytes"
+)
 _UNKNOWN_TO_MINOR_0 = {name: getattr(ModelOffer(name=""), name) for name in _LATER.split()}
 
 

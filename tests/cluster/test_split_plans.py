@@ -96,6 +96,7 @@ class Lender:
         self.is_mute = False
         self.device = LentDevice(name="CPU", memory=10, bandwidth=1.0, compute=1.0)
         self.is_own = True
+        self.is_authenticated = True
         self.measured: Link | None = None
         self.asked = 0
         self.closes_in = 0.0
@@ -113,6 +114,7 @@ class Lender:
             build=self.build,
             link=LINK,
             is_own=self.is_own,
+            is_authenticated=self.is_authenticated,
         )
 
     @asynccontextmanager
@@ -622,6 +624,21 @@ async def test_a_split_is_its_owners_for_as_long_as_all_of_its_workers_are(
         found.append(one.split.is_own)
         assert (await one.prepare()).workers == ("a", "c")
         assert [*found, one.split.is_own] == [False, True, True, False]
+
+
+async def test_a_split_says_whether_one_of_its_plan_is_reached_by_plain_rpc(
+    autojump_clock: MockClock,
+) -> None:
+    """Of its last plan alone; one that could lend and is not in it does not count."""
+    async with scene("a", "b", "c", most=2) as one:
+        one.lenders["c"].is_authenticated = False
+        await one.prepare()
+        found = [one.split.is_plain]
+        assert one.lenders["b"].loan is not None
+        one.lenders["b"].loan.lost.set()
+        await trio.sleep(0.1)
+        assert (await one.prepare()).workers == ("a", "c")
+        assert [*found, one.split.is_plain] == [False, True]
 
 
 async def test_the_word_of_the_loan_counts_and_not_that_of_the_survey(

@@ -6,7 +6,7 @@ import socket
 import struct
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 
 import psutil
@@ -140,7 +140,8 @@ async def test_hello_says_that_nobody_listens() -> None:
         await rpc_hello("127.0.0.1", port)
 
 
-async def test_a_hello_that_was_begun_is_never_abandoned() -> None:
+@pytest.mark.parametrize("leaves", ["impatient", "cancelled"])
+async def test_a_hello_that_was_begun_is_never_abandoned(leaves: str) -> None:
     """The caller gets its error in time; the server finds its client there, however late it is."""
     told = trio.Event()
     got: list[bytes] = []
@@ -156,31 +157,77 @@ async def test_a_hello_that_was_begun_is_never_abandoned() -> None:
         ended.set()
 
     async with fake_server(late) as port:
-        with trio.fail_after(5), pytest.raises(BackendError, match="answers nothing"):
-            await rpc_hello("127.0.0.1", port, patience=0.2)
-        with trio.move_on_after(0.1) as cancelled:
-            await rpc_hello("127.0.0.1", port, patience=60)
-        assert cancelled.cancelled_caught
+        if leaves == "impatient":
+            with trio.fail_after(5), pytest.raises(BackendError, match="answers nothing"):
+                await rpc_hello("127.0.0.1", port, patience=0.2)
+        else:
+            with trio.move_on_after(0.1) as cancelled:
+                await rpc_hello("127.0.0.1", port, patience=60)
+            assert cancelled.cancelled_caught
         told.set()
         await ended.wait()
     assert got[:2] == [HELLO, b""]
 
 
+async def test_a_server_is_asked_by_one_at_a_time_and_not_again_before_it_answers() -> None:
+    """A second connection would wait behind the first one, and be one more to be abandoned."""
+    answers = trio.Event()
+    connections = 0
+
+    async def late(stream: trio.SocketStream) -> None:
+        nonlocal connections
+        connections += 1
+        await answers.wait()
+        await stream.receive_some()
+        with suppress(trio.BrokenResourceError):
+            await stream.send_all(HELLO_7 + TWO_DEVICES)
+            await stream.receive_some()
+
+    said: list[str] = []
+    async with fake_server(late) as port:
+
+        async def ask(patience: float) -> None:
+            try:
+                await rpc_hello("127.0.0.1", port, patience=patience)
+            except BackendError as error:
+                said.append(str(error))
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(ask, 0.2)
+            await trio.sleep(0.05)
+            nursery.start_soon(ask, 0.1)
+            nursery.start_soon(ask, 60)
+        assert [
+            next(word for word in ("asked by", "nothing; it", "asked before") if word in line)
+            for line in said
+        ] == ["asked by", "nothing; it", "asked before"]
+        assert connections == 1
+        answers.set()
+        with trio.fail_after(5):
+            while True:
+                await trio.sleep(0.02)
+                with suppress(BackendError):
+                    await rpc_hello("127.0.0.1", port)
+                    break
+    assert connections == 2
+
+
 async def test_hellos_that_nobody_answers_are_bounded() -> None:
-    """A server that hangs for ever would otherwise hold a descriptor for every question."""
+    """Servers that hang for ever would otherwise hold a descriptor each."""
     end = trio.Event()
 
     async def silent(stream: trio.SocketStream) -> None:
         await end.wait()
 
-    async with fake_server(silent) as port:
+    async with AsyncExitStack() as stack:
         said = []
-        for _ in range(40):
+        for _ in range(20):
+            port = await stack.enter_async_context(fake_server(silent))
             with pytest.raises(BackendError) as caught:
                 await rpc_hello("127.0.0.1", port, patience=0.05)
             said.append("others have not answered yet" in str(caught.value))
         end.set()
-    # A test before this one may have left some; and one that was not even sent holds nothing.
+    # A test before this one may have left some.
     assert said.index(True) > 8
     assert all(said[said.index(True) :])
     for _ in range(100):

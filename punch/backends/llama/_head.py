@@ -27,6 +27,11 @@ class Head(Protocol):
         """Whether all machines of the start that was prepared last are of this one's owner."""
         ...
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether one of these machines is reached by plain RPC, where nobody proves who it is."""
+        ...
+
     async def prepare(self, supervised: Supervised) -> None:
         """Reserve what the server needs, before each of its starts.
 

@@ -75,7 +75,6 @@ class ServedBackend:
         self._slots = slots
         self._threads = threads
         self._offer = offer
-        self._own_offer = attrs.evolve(offer, own_workers=True)
         self._gpus = gpus
         self._pins = Pins(slots, key=secrets.token_bytes(16))
         self._vigil = Vigil(ask=self._look, kill=supervised.kill, cpu_seconds=self._cpu_seconds)
@@ -109,7 +108,11 @@ class ServedBackend:
         supervised = self._supervised
         if supervised.state == "failed":
             return ()
-        offer = self._own_offer if self._is_own else self._offer
+        offer = self._offer
+        if self._head is not None and (self._head.is_own or self._head.is_plain):
+            offer = attrs.evolve(
+                offer, own_workers=self._head.is_own, plain_rpc=self._head.is_plain
+            )
         if supervised.state in ("starting", "restarting"):
             return (attrs.evolve(offer, load_seconds=supervised.load_seconds),)
         return (offer,)

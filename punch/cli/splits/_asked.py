@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
 
 import attrs
@@ -9,7 +10,7 @@ import trio
 
 from ...capability import PeerId
 from ...cluster import Borrower, WorkerFacts, open_borrower
-from ...cluster.coordinator import UNMEASURED_RATE
+from ...cluster.coordinator import UNMEASURED_RATE, Lender
 from ...discovery import Directory, join_namespace, new_incarnation
 from ...exceptions import NetworkError, PunchError
 from ...libp2p import open_node
@@ -38,6 +39,37 @@ class Asked:
 
     left_out: dict[str, str] = attrs.field(factory=dict)
     """Who lends nothing to us, and why."""
+
+
+async def ask_foreign(lenders: Sequence[Lender]) -> Asked:
+    """Ask RPC servers that run already what they have, all at the same time."""
+    told: dict[str, list[Told]] = {}
+    left_out: dict[str, str] = {}
+
+    async def ask(lender: Lender) -> None:
+        try:
+            found = await lender.survey()
+        except PunchError as error:
+            left_out[lender.name] = error.message
+            return
+        several = len(found.devices) > 1
+        told[lender.name] = [
+            Told(
+                name=f"{lender.name}/{device.name}" if several else lender.name,
+                holder=lender.name,
+                memory=device.memory,
+                bandwidth=device.bandwidth,
+                compute=device.compute,
+                link=found.link,
+            )
+            for device in found.devices
+        ]
+
+    async with trio.open_nursery() as nursery:
+        for lender in lenders:
+            nursery.start_soon(ask, lender)
+    workers = [each for lender in lenders for each in told.get(lender.name, ())]
+    return Asked(workers=tuple(workers), left_out=left_out)
 
 
 async def ask_workers(network: NetworkSettings, *, identity: str | None) -> Asked:

@@ -38,6 +38,7 @@ from ...settings import (
     SWITCH,
     TEXT,
     NetworkSettings,
+    PlainRpcSettings,
     ProgramSettings,
     Rule,
     argument,
@@ -55,8 +56,9 @@ from .._exits import ExitCode
 from .._namespace import place_of
 from .._output import plain
 from .._run import Shutdown, run_program
-from ._asked import Asked, ask_workers
+from ._asked import Asked, ask_foreign, ask_workers
 from ._fitting import Fit, Here, Told, fit
+from ._lenders import foreign_lenders
 
 T = TypeVar("T")
 
@@ -161,6 +163,7 @@ class FitSettings(ProgramSettings):
     json: bool = of(AS_JSON)
     program: str | None = of(LLAMA_CPP_EXE)
     network: NetworkSettings = group(NetworkSettings)
+    rpc: PlainRpcSettings = group(PlainRpcSettings)
     identity: str | None = of(LISTENER_IDENTITY)
     log_level: str = of(LOG_LEVEL, default="warning")
 
@@ -237,12 +240,13 @@ async def _fit(settings: FitSettings, shutdown: Shutdown) -> ExitCode:
     asked = Asked()
     if settings.ask:
         asked = await ask_workers(settings.network, identity=settings.identity)
+    foreign = await ask_foreign(foreign_lenders(settings.rpc))
     found = fit(
         layout,
         await _here(settings.program, layout.quantization),
         wants,
-        workers=[*_workers(settings), *asked.workers],
-        left_out=asked.left_out,
+        workers=[*_workers(settings), *asked.workers, *foreign.workers],
+        left_out={**asked.left_out, **foreign.left_out},
     )
     if settings.json:
         print(json.dumps({"path": str(path), **found.as_dict()}, ensure_ascii=False))

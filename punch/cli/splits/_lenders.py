@@ -17,6 +17,7 @@ from ...capability import ModelOffer, PeerId
 from ...cluster import Borrower
 from ...cluster.coordinator import (
     UNMEASURED,
+    ForeignLender,
     Lender,
     PlainLender,
     PlainSpeeds,
@@ -53,7 +54,7 @@ from ...placement import (
     Wants,
     plan,
 )
-from ...settings import cache_folder, data_folder
+from ...settings import PlainRpcSettings, cache_folder, data_folder
 from .._backends import model_file
 from ._naming import ids_of, is_meant
 from ._split_settings import SplitSettings
@@ -285,6 +286,7 @@ class Lenders:
         self._plain: list[Lender] = [
             PlainLender(name, speeds=plain) for name in named if ":" in name
         ]
+        self._plain += foreign_lenders(settings.rpc)
         self._rescaled = partial(rescaled, usual=speeds.usual, kind=speeds.kind)
         self._names = None if settings.workers is None else [n for n in named if ":" not in n]
         self._borrower = borrower
@@ -309,6 +311,28 @@ class Lenders:
                     self._workers[peer_id] = lender
                 found.append(lender)
         return [*self._plain, *found]
+
+
+def foreign_lenders(settings: PlainRpcSettings) -> list[ForeignLender]:
+    """The RPC servers that run already and are named, whether they may be used or not.
+
+    Raises:
+      ConfigurationError: if one was typed just now, and not that it may be used.
+
+    """
+    if settings.origin("backends").layer == "flag" and not settings.is_allowed:
+        raise ConfigurationError(
+            f"{settings.said('backends')} {settings.backends[0]} is reached by llama.cpp's plain "
+            "RPC, which neither proves who is at its other end nor hides what is asked from "
+            f"whoever is in that network: say {settings.said('is_allowed')} too, or have `punch "
+            "worker` run there, which needs none"
+        )
+    # How fast they are nobody says: the first answers teach it.
+    slow = PlainSpeeds(bandwidth=UNMEASURED.bandwidth, compute=UNMEASURED.compute)
+    return [
+        ForeignLender(place, speeds=slow, is_allowed=settings.is_allowed)
+        for place in dict.fromkeys(settings.backends)
+    ]
 
 
 def _addresses(directory: Directory, peer_id: PeerId) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ from ._arguments import split_arguments
 from ._lending import Lendable, Lender, LentDevice, Loan, LoanLook
 from ._on_demand import DEFAULT_IDLE_SECONDS, OnDemand, SplitOnDemand, open_on_demand
 from ._open import Outlook, ask_build, open_split, plan_once
-from ._plain import PlainLender, PlainSpeeds, read_address
+from ._plain import UNAUTHENTICATED, ForeignLender, PlainLender, PlainSpeeds, read_address
 from ._planning import Planner
 from ._split import Split
 from ._versions import HeadBuild
@@ -37,6 +37,8 @@ __all__ = [
     "UNMEASURED",
     "UNMEASURED_RATE",
     "PlainLender",
+    "ForeignLender",
+    "UNAUTHENTICATED",
     "PlainSpeeds",
     "read_address",
 ]

@@ -52,6 +52,9 @@ class Lendable:
     is_own: bool = False
     """Whether its machine is of the head's own owner."""
 
+    is_authenticated: bool = True
+    """Whether it is known who lends; of a server that is reached by plain RPC nobody knows."""
+
 
 def within(lendable: Lendable, memory: int) -> Lendable:
     """What there is to lend, if no more than *memory* bytes of it are lent."""

@@ -180,6 +180,7 @@ class OnDemand:
                 split.offer,
                 split=True,
                 own_workers=found.is_own,
+                plain_rpc=found.is_plain,
                 context_tokens=plan.context_tokens,
                 prefill_rate=predicted.prompt_rate,
                 decode_rate=predicted.decode_rate,

@@ -69,6 +69,9 @@ class Outlook:
     is_own: bool = False
     """Whether all machines of the plan are of the head's own owner."""
 
+    is_plain: bool = False
+    """Whether a machine of the plan is reached by plain RPC, where nobody proves who it is."""
+
 
 async def plan_once(
     lenders: Sequence[Lender],
@@ -90,6 +93,7 @@ async def plan_once(
         plan=plan,
         left_out=surveys.left_out,
         is_own=all(surveys.lendable[name].is_own for name in workers),
+        is_plain=not all(surveys.lendable[name].is_authenticated for name in workers),
     )
 
 

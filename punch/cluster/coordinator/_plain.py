@@ -1,15 +1,16 @@
-"""RPC servers that the user started on this machine: lent without a lease, a tunnel or a secret.
+"""RPC servers that run already: lent without a lease, a tunnel or a secret.
 
 The head reaches them through a relay of this process, which counts bytes and reads along, so that
-a server which ends or hangs is noticed as a worker is that is reached through a tunnel. Nothing but
-loopback is reached so: RPC has no protection of its own.
+a server which ends or hangs is noticed as a worker is that is reached through a tunnel. RPC has no
+protection of its own: unless plain RPC is allowed, nothing but loopback is reached so, and then
+nothing outside this machine's own networks. What is reached so is called by what it is.
 """
 
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from functools import partial
 
 import attrs
@@ -18,10 +19,12 @@ import trio
 
 from ..._background import open_background
 from ...exceptions import BackendError, ConfigurationError
-from ...llama_cpp import RpcFrames, rpc_hello
+from ...llama_cpp import RpcDevice, RpcFacts, RpcFrames, rpc_hello
+from ...network import is_in_own_network
 from ...placement import Link
 from ...processes import busy_seconds
 from ._lending import Lendable, LentDevice, LoanLook
+from ._workers import UNMEASURED_RATE
 
 # A server on this machine answers a hello within milliseconds, unless it has a borrower or hangs.
 HELLO_SECONDS = 2.0
@@ -35,9 +38,16 @@ _PIECE = 64 * 1024
 _LINK = Link(rtt=0.0003, rate=500e6)
 
 
+# Of a processor a server says that all of the machine's memory is free; so much of it is.
+_FREE_SHARE = 0.75
+
+UNAUTHENTICATED = "unauthenticated@"
+"""What the name of a server begins with that is reached by plain RPC, wherever it is shown."""
+
+
 @attrs.frozen(kw_only=True)
 class PlainSpeeds:
-    """How fast the processor of this machine is, whose memory such servers lend."""
+    """How fast the processor is whose memory such servers lend."""
 
     bandwidth: float
     """Bytes of weights a second."""
@@ -47,7 +57,7 @@ class PlainSpeeds:
 
 
 class PlainLender:
-    """A server at a port of loopback.
+    """A server at a port of loopback, which the user named as one of this machine.
 
     Args:
       address: ``127.0.0.1:PORT``.
@@ -61,47 +71,148 @@ class PlainLender:
     def __init__(self, address: str, *, speeds: PlainSpeeds) -> None:
         self.name = address
         """Its address."""
-        self._host, self._port = read_address(address)
+        self._server = _Server(self.name, *read_address(address))
         self._speeds = speeds
-        self._is_lent = False
 
     async def survey(self) -> Lendable:
         """What the server says of itself; it is not asked while it is lent."""
-        if self._is_lent:
-            raise BackendError(f"{self.name} is lent to another split of this process")
-        facts = await rpc_hello(self._host, self._port, patience=HELLO_SECONDS)
+        facts, _ = await self._server.ask()
         memory = psutil.virtual_memory()
-        devices = tuple(
-            LentDevice(
-                name=f"device{number}" if facts.devices[1:] else "",
-                # Of a processor, a server says that all of the machine's memory is free.
-                memory=min(device.free_bytes, memory.available)
+        devices = _devices(
+            facts.devices,
+            self._speeds,
+            # Of a processor, a server says that all of the machine's memory is free.
+            lambda device: (
+                min(device.free_bytes, memory.available)
                 if device.total_bytes >= memory.total
-                else device.free_bytes,
-                bandwidth=self._speeds.bandwidth,
-                compute=self._speeds.compute,
-            )
-            for number, device in enumerate(facts.devices)
+                else device.free_bytes
+            ),
         )
         return Lendable(devices=devices, version=facts.version, link=_LINK, is_own=True)
 
-    @asynccontextmanager
-    async def take(self) -> AsyncIterator[PlainLoan]:
+    def take(self) -> AbstractAsyncContextManager[PlainLoan]:
         """Use the server until the context ends."""
+        return self._server.take(is_own=True)
+
+
+class ForeignLender:
+    """A server that nobody of punch started, on this machine or in one of its own networks.
+
+    Nobody proves that the server is the one that was meant, or hides what is sent there, so it
+    counts as nobody's own even where its port is one of loopback: that may lead anywhere.
+
+    Args:
+      address: ``HOST:PORT``, with an IP address.
+      speeds: How fast it is taken to be, since it does not say.
+      is_allowed: Whether plain RPC may be used.
+
+    """
+
+    def __init__(self, address: str, *, speeds: PlainSpeeds, is_allowed: bool) -> None:
+        host, _, port = address.rpartition(":")
+        self.name = f"{UNAUTHENTICATED}{address}"
+        """Its address, and that it is not authenticated."""
+        self._host = host.strip("[]")
+        self._server = _Server(self.name, self._host, int(port))
+        self._speeds = speeds
+        self._is_allowed = is_allowed
+
+    def check(self) -> None:
+        """See that the server may be talked to now.
+
+        Raises:
+          BackendError: if it may not; the text says what must be done.
+
+        """
+        if not self._is_allowed:
+            raise BackendError(
+                "plain RPC is not allowed: it neither proves who is at its other end nor hides "
+                "what is asked; --allow-plain-rpc allows it, and `punch worker` there needs none"
+            )
+        if not is_in_own_network(self._host):
+            raise BackendError(
+                f"{self._host} is in no private network of this machine, and plain RPC leaves "
+                "none; run `punch worker` there"
+            )
+
+    async def survey(self) -> Lendable:
+        """What the server says of itself; it is not asked while it is lent."""
+        self.check()
+        facts, rtt = await self._server.ask()
+        devices = _devices(
+            facts.devices,
+            self._speeds,
+            lambda device: (
+                int(device.free_bytes * _FREE_SHARE)
+                if device.free_bytes == device.total_bytes
+                else device.free_bytes
+            ),
+        )
+        link = Link(rtt=rtt, rate=UNMEASURED_RATE)
+        return Lendable(devices=devices, version=facts.version, link=link, is_authenticated=False)
+
+    def take(self) -> AbstractAsyncContextManager[PlainLoan]:
+        """Use the server until the context ends."""
+        self.check()
+        return self._server.take(is_own=False)
+
+
+class _Server:
+    """One server, which is asked or used by one at a time."""
+
+    def __init__(self, name: str, host: str, port: int) -> None:
+        self._name = name
+        self._place = (host, port)
+        self._is_lent = False
+
+    async def ask(self) -> tuple[RpcFacts, float]:
+        """What it says of itself, and the seconds of one way there and back."""
         if self._is_lent:
-            raise BackendError(f"{self.name} is lent to another split of this process")
+            raise BackendError(f"{self._name} is lent to another split of this process")
+        began = trio.current_time()
+        facts = await rpc_hello(*self._place, patience=HELLO_SECONDS, outlives=True)
+        # The connection, its hello, how many devices there are, and each of them.
+        return facts, (trio.current_time() - began) / (3 + len(facts.devices))
+
+    @asynccontextmanager
+    async def take(self, *, is_own: bool) -> AsyncIterator[PlainLoan]:
+        """Use it until the context ends."""
+        facts, _ = await self.ask()
+        if self._is_lent:
+            raise BackendError(f"{self._name} is lent to another split of this process")
         self._is_lent = True
         try:
-            devices = len((await rpc_hello(self._host, self._port, patience=HELLO_SECONDS)).devices)
-            pid = await trio.to_thread.run_sync(partial(_listener_at, self._port))
+            pid = None
+            if ipaddress.ip_address(self._place[0]).is_loopback:
+                pid = await trio.to_thread.run_sync(partial(_listener_at, self._place[1]))
             async with open_background() as nursery:
                 (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
-                where = (self._host, self._port)
-                loan = PlainLoan(self.name, where, listener, devices=devices, pid=pid)
+                loan = PlainLoan(
+                    self._name,
+                    self._place,
+                    listener,
+                    devices=len(facts.devices),
+                    pid=pid,
+                    is_own=is_own,
+                )
                 nursery.start_soon(trio.serve_listeners, loan.carry, [listener])
                 yield loan
         finally:
             self._is_lent = False
+
+
+def _devices(
+    found: Sequence[RpcDevice], speeds: PlainSpeeds, memory: Callable[[RpcDevice], int]
+) -> tuple[LentDevice, ...]:
+    return tuple(
+        LentDevice(
+            name=f"device{number}" if found[1:] else "",
+            memory=memory(device),
+            bandwidth=speeds.bandwidth,
+            compute=speeds.compute,
+        )
+        for number, device in enumerate(found)
+    )
 
 
 class PlainLoan:
@@ -115,6 +226,7 @@ class PlainLoan:
         *,
         devices: int,
         pid: int | None,
+        is_own: bool,
     ) -> None:
         self._name = name
         self._target = target
@@ -126,8 +238,8 @@ class PlainLoan:
         """As in the survey."""
         self.devices = devices
         """How many devices the server lists."""
-        self.is_own = True
-        """It is on this machine, and so of its owner."""
+        self.is_own = is_own
+        """Whether its machine is known to be of the head's own owner."""
         self.lost = trio.Event()
         """Set when the server has gone."""
         self.why = ""
@@ -249,11 +361,12 @@ def read_address(text: str) -> tuple[str, int]:
         raise ConfigurationError(
             f"--workers {text[:100]!r}: an RPC server is given as 127.0.0.1:PORT, on this machine "
             "only, since RPC has no protection; memory of another machine is lent by "
-            "`punch worker` there, and named by its identity"
+            "`punch worker` there, and named by its identity, or an RPC server that runs there "
+            "already by --rpc-backend and --allow-plain-rpc"
         )
     if not 1 <= int(port) <= 65535:
         raise ConfigurationError(f"--workers {text[:100]!r}: the port must be 1 to 65535")
-    return host.strip("[]"), int(port)
+    return "127.0.0.1" if host == "localhost" else host.strip("[]"), int(port)
 
 
 def _listener_at(port: int) -> int | None:

@@ -25,7 +25,7 @@ from ._arguments import split_arguments
 from ._guessing import Guessing
 from ._held import Held
 from ._learning import Learning
-from ._lending import Lender
+from ._lending import Lendable, Lender
 from ._planning import Planner, planned
 from ._surveys import Surveys
 from ._telling import Telling
@@ -102,8 +102,8 @@ class Split:
         self._guessing = Guessing(telling.model)
         self.plan: Plan | None = None
         """What lies where, of the last start."""
-        self.is_own = False
-        """Whether all machines of that plan are of the head's own owner."""
+        self.is_own = self.is_plain = False
+        """As `Head` has them, of that plan."""
         self.is_loading = False
         """True from a plan on until a token was made."""
         self.was_ready = False
@@ -148,7 +148,7 @@ class Split:
         self._telling.planned(plan, before=self.plan, left_out=surveys.left_out)
         self.plan, self.is_loading = plan, True
         self._learning.begin(plan, [*self._here, *surveys.devices()])
-        self.is_own = all(self._held[name].lendable.is_own for name in plan.workers)
+        self.is_own, self.is_plain = _whose([self._held[one].lendable for one in plan.workers])
 
     def arguments(self, program: Program) -> Sequence[str]:
         """The head's arguments for the plan."""
@@ -322,3 +322,8 @@ def share_sent(plan: Plan, sent: Mapping[str, int]) -> float | None:
     whole = sum(planned.values())
     received = sum(min(count, planned[name]) for name, count in sent.items() if name in planned)
     return received / whole if whole else None
+
+
+def _whose(found: Sequence[Lendable]) -> tuple[bool, bool]:
+    """Whether all that lend are the head's own, and whether any of them is not authenticated."""
+    return all(one.is_own for one in found), not all(one.is_authenticated for one in found)
