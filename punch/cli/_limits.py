@@ -61,6 +61,15 @@ def caps_of_members(settings: ListenerSettings, place: Place) -> dict[str, Caps]
     return found
 
 
+def caps_of_strangers(settings: ListenerSettings) -> Caps:
+    """What peers of other owners may ask for."""
+    return Caps(
+        max_output=settings.stranger_tokens,
+        max_seconds=settings.stranger_seconds,
+        max_priority=settings.stranger_priority,
+    )
+
+
 def warn_of_names(limits: Mapping[str, Caps], membership: DiskMembership) -> None:
     """Warn of each limit that names no member that is known here, several, or this machine."""
     if not limits:

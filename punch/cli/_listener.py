@@ -25,7 +25,7 @@ from ..network import Address, parse_address, places_here
 from ..settings import ListenerSettings, NetworkSettings, data_folder
 from ._backends import open_backend
 from ._identity import claim_identity
-from ._limits import caps_of_members, warn_of_models, warn_of_names
+from ._limits import caps_of_members, caps_of_strangers, warn_of_models, warn_of_names
 from ._namespace import Place, open_membership_of, place_of
 from ._shared import bootstraps, check_lend_to, known_peers, lan_of
 
@@ -135,11 +135,7 @@ async def open_listener_of(
                 membership=membership,
                 machine=Machine(models_folder=data_folder()),
                 events=events,
-                strangers=Caps(
-                    max_output=settings.stranger_tokens,
-                    max_seconds=settings.stranger_seconds,
-                    max_priority=settings.stranger_priority,
-                ),
+                strangers=caps_of_strangers(settings),
                 limits=limits,
             )
         )

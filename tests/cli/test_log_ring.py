@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 import os
+import re
 import threading
 from pathlib import Path
 from typing import Any
@@ -16,8 +18,9 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from punch._logs import get_logger
 from punch.admin import Call
 from punch.cli.running import _log_file
-from punch.cli.running._log_file import last_lines, log_to
+from punch.cli.running._log_file import last_lines, open_log_file
 from punch.cli.running._log_handler import LINES_AT_ONCE, logs_of
+from punch.cli.running._log_kept import open_kept_log
 from punch.cli.running._ring import MAX_LINES, LogRing, open_log_ring
 from punch.exceptions import ConfigurationError
 
@@ -137,19 +140,22 @@ async def test_who_follows_is_told_each_line_once_and_what_was_lost(
             nursery.cancel_scope.cancel()
 
 
-def test_the_log_of_a_program_without_a_terminal_is_bounded_and_its_users_alone(
+async def test_the_log_of_a_program_without_a_terminal_is_bounded_and_its_users_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It begins anew before it is too big, and keeps what came before."""
+    """It begins anew before it is too big, and keeps what came before; standard error has none."""
     monkeypatch.setattr(_log_file, "MAX_LOG_BYTES", 2000)
     path = tmp_path / "new" / "up.log"
+    shown = logging.getLogger().handlers[:]
     before = os.umask(0)
     try:
-        with log_to(path, "info"):
+        with open_kept_log("warning", path):
+            assert not set(shown) & set(logging.getLogger().handlers)
             for number in range(200):
                 log.info("a line", number=number)
     finally:
         os.umask(before)
+    assert logging.getLogger().handlers == shown
     files = sorted(path.parent.iterdir())
     assert [each.name for each in files] == ["up.log", "up.log.1", "up.log.2"]
     assert all(each.stat().st_size <= 2000 for each in files)
@@ -158,6 +164,26 @@ def test_the_log_of_a_program_without_a_terminal_is_bounded_and_its_users_alone(
     assert [json.loads(line)["number"] for line in last] == [197, 198, 199]
     assert last_lines(path, 0) == []
     assert last_lines(tmp_path / "none", 3) == []
+
+
+async def test_more_is_kept_than_is_shown_and_the_level_may_change() -> None:
+    """Whoever asks later finds more than the warnings; a debug line is kept if it is shown."""
+    shown = io.StringIO()
+    handler = logging.StreamHandler(shown)
+    logging.getLogger().addHandler(handler)
+    with open_kept_log("warning") as kept:
+        log.debug("a line", number=1)
+        log.info("a line", number=2)
+        log.warning("a line", number=3)
+        assert numbers(kept.ring.since(0)[1]) == ["2", "3"]
+        kept.set_level("debug")
+        log.debug("a line", number=4)
+        kept.set_level("error")
+        log.warning("a line", number=5)
+        assert numbers(kept.ring.since(2)[1]) == ["4", "5"]
+    assert re.findall(r"'number': (\d)", shown.getvalue()) == ["3", "4"]
+    assert handler.level == logging.NOTSET
+    assert logging.getLogger("punch").level == logging.INFO
 
 
 def test_of_a_large_log_whole_lines_are_shown(
@@ -173,5 +199,4 @@ def test_a_log_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     """With what to do."""
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigurationError, match=r"file/up.log cannot be written: .*--log-file"):
-        with log_to(tmp_path / "file" / "up.log", "info"):
-            raise AssertionError
+        open_log_file(tmp_path / "file" / "up.log")

@@ -8,13 +8,11 @@ from __future__ import annotations
 import logging
 import logging.handlers
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from io import TextIOWrapper
 from pathlib import Path
 
 from ...exceptions import ConfigurationError
-from .._logs import configure_logging
+from .._logs import log_formatter
 
 # Of one file: a few weeks of a home's log. With the two before it, at most three times that.
 MAX_LOG_BYTES = 4 << 20
@@ -33,9 +31,8 @@ class _PrivateFile(logging.handlers.RotatingFileHandler):
         return TextIOWrapper(file, "utf-8", "replace", write_through=True)
 
 
-@contextmanager
-def log_to(path: Path, level: str) -> Iterator[None]:
-    """Write the log to *path* instead of standard error, for as long as the context lasts.
+def open_log_file(path: Path) -> logging.Handler:
+    """A handler that writes to *path*, in the form of the handlers of this program.
 
     Raises:
       ConfigurationError: if it cannot be written.
@@ -48,17 +45,8 @@ def log_to(path: Path, level: str) -> Iterator[None]:
         raise ConfigurationError(
             f"the log {path} cannot be written: {error.strerror}; name another file with --log-file"
         ) from None
-    root = logging.getLogger()
-    before = root.handlers[:]
-    configure_logging(level, as_json=True)
-    (formatted,) = root.handlers
-    handler.setFormatter(formatted.formatter)
-    root.handlers[:] = [handler]
-    try:
-        yield
-    finally:
-        root.handlers[:] = before
-        handler.close()
+    handler.setFormatter(log_formatter(as_json=True))
+    return handler
 
 
 def last_lines(path: Path, count: int) -> list[str]:

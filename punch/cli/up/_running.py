@@ -105,6 +105,15 @@ class RunningUp:
         """The namespace that it is in; `None` while it is in none."""
         return None if self._open is None else self._open.target.place
 
+    @property
+    def opened(self) -> Opened | None:
+        """All that is open; `None` while nothing is."""
+        return self._open
+
+    def keep(self, settings: UpSettings) -> None:
+        """Go by *settings* from now on, which all that is open does already."""
+        self._settings = settings
+
     def status(self) -> Status:
         """What it is now."""
         return status_of(

@@ -9,18 +9,23 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ...admin import Call, Handler, call, open_admin
+from ..._logs import get_logger
+from ...admin import call, open_admin
 from ...discovery.lan import real_lan
-from ...exceptions import ConfigurationError, NotRunning
-from ...membership import Home, find_namespace
+from ...exceptions import NotRunning
+from ...membership import Home
 from .._exits import ExitCode
-from .._namespace import namespaces_folder
-from .._run import Shutdown, run_program
+from .._run import Shutdown, run_command, run_program
 from ..commands._join import redeem
 from ..running._asking import admin_folder, move_running
+from ..running._detach import detach, runs_already
+from ..running._log_kept import open_kept_log
 from ..running._table import table_of
-from ._running import RunningUp
+from ._control import handlers_of
+from ._running import RunningUp, say
 from ._up_settings import UpSettings
+
+log = get_logger("punch.up")
 
 ABOUT = """\
 Make of this machine what it can be, behind one address for programs: a listener with the engines
@@ -38,9 +43,11 @@ async def up(settings: UpSettings, shutdown: Shutdown) -> ExitCode:
     if running is not None:
         await _show(running, home)
         return ExitCode.OK
-    this = RunningUp(settings)
-    async with open_admin(admin_folder(), handlers_of(this)):
-        await this.run(shutdown, home)
+    with open_kept_log(settings.log_level, settings.log_file) as kept:
+        # What people read at the terminal is in the log of one that has none.
+        this = RunningUp(settings, tell=say if settings.log_file is None else log.info)
+        async with open_admin(admin_folder(), handlers_of(this, kept)):
+            await this.run(shutdown, home)
     return ExitCode.OK
 
 
@@ -68,27 +75,13 @@ async def _show(running: Mapping[str, Any], home: Home | None) -> None:
     print(*table_of(running), sep="\n")
 
 
-def handlers_of(running: RunningUp) -> dict[str, Handler]:
-    """What commands may ask of *running*."""
-
-    async def status(asked: Call) -> Any:
-        return running.status().as_data()
-
-    async def stop(asked: Call) -> Any:
-        running.stop()
-        return None
-
-    async def join(asked: Call) -> Any:
-        which = asked.arguments.get("namespace")
-        if not isinstance(which, str):
-            raise ConfigurationError("say which namespace: a text `namespace`")
-        home = find_namespace(which, folder=namespaces_folder())
-        dropped = await running.join(home)
-        return {"namespace": str(home.namespace), "dropped": list(dropped)}
-
-    return {"status": status, "stop": stop, "join": join}
-
-
 def main(arguments: Sequence[str]) -> int:
     """Run ``punch up``; its exit code."""
-    return run_program("punch up", ABOUT, UpSettings, up, arguments, stays=True)
+
+    def run(settings: UpSettings) -> ExitCode:
+        if settings.detach and not runs_already():
+            asks = settings.joins and settings.file is None and settings.code in (None, "-")
+            return detach(arguments, log_file=settings.log_file, asks_code=asks)
+        return ExitCode(run_program("punch up", ABOUT, UpSettings, up, arguments, stays=True))
+
+    return run_command("punch up", ABOUT, UpSettings, run, arguments)

@@ -32,6 +32,22 @@ CODE = optional_argument(
 )
 FILE = optional("file", PATH, variable="", metavar="FILE", help="the file with the code")
 
+DETACH = setting(
+    "detach",
+    SWITCH,
+    False,
+    variable="",
+    help="run without this terminal: wait until it is up, show where programs ask, and return",
+)
+LOG_FILE = optional(
+    "log_file",
+    PATH,
+    variable="",
+    metavar="FILE",
+    help="write the log there, in place of standard error, 4 MiB and the two before it",
+    shown_default="with --detach, up.log in the data folder",
+)
+
 
 @attrs.frozen(kw_only=True)
 class UpSettings(GatewaySettings):
@@ -40,6 +56,9 @@ class UpSettings(GatewaySettings):
     code: str | None = of(CODE)
     join: bool = of(JOIN)
     file: Path | None = of(FILE)
+
+    detach: bool = of(DETACH)
+    log_file: Path | None = of(LOG_FILE)
 
     adopting: AdoptingSettings = group(AdoptingSettings)
 
