@@ -13,6 +13,7 @@ import attrs
 from ...exceptions import ConfigurationError
 from ...settings import (
     FILE_VARIABLE,
+    PATH,
     SETTINGS,
     SWITCH,
     TEXT,
@@ -20,12 +21,16 @@ from ...settings import (
     Setting,
     Settings,
     SettingsFile,
+    Taken,
     argument,
     arguments,
+    change_items,
     explain,
     find_setting,
     of,
     open_settings,
+    read_import,
+    read_settings_file,
     refuse_unknown,
     set_value,
     setting,
@@ -48,6 +53,15 @@ VALUE = arguments(
     TEXT,
     metavar="VALUE",
     about="what it shall be; several where there may be several; - reads it from standard input",
+)
+FILE = argument(
+    "file",
+    PATH,
+    metavar="FILE",
+    about="SynapticLlamas' ~/.synapticllamas.json, or its ~/.synapticllamas_nodes.json",
+)
+REPLACE = setting(
+    "replace", SWITCH, False, variable="", help="also what the settings file has already"
 )
 AS_JSON = setting("json", SWITCH, False, variable="", help="one JSON object a setting and line")
 
@@ -80,6 +94,14 @@ class UnsetSettings(Settings):
     """Settings of ``punch settings unset``."""
 
     name: str = of(NAME)
+
+
+@attrs.frozen(kw_only=True)
+class ImportSettings(Settings):
+    """Settings of ``punch settings import``."""
+
+    file: Path = of(FILE)
+    replace: bool = of(REPLACE)
 
 
 def _list(settings: ListSettings) -> ExitCode:
@@ -178,6 +200,30 @@ def _unset(settings: UnsetSettings) -> ExitCode:
     return ExitCode.OK
 
 
+def _import(settings: ImportSettings) -> ExitCode:
+    found, path = read_import(settings.file), _file()
+    rows = [("taken", each.key, _took(path, each, settings.replace)) for each in found.taken]
+    rows += [("left", each.key, each.why) for each in found.left]
+    cells = [(outcome, plain(key), plain(words)) for outcome, key, words in rows]
+    print("\n".join(aligned(cells)) if cells else "there is nothing in it to take")
+    return ExitCode.OK
+
+
+def _took(path: Path, taken: Taken, replace: bool) -> str:
+    """Write what was *taken* into the file at *path*; what became of it, for people."""
+    ours, texts = taken.setting, list(taken.texts)
+    before = explain(ours, {}, {}, read_settings_file(path))
+    if ours.many:
+        # A list grows: what it has was put there on purpose.
+        change_items(path, ours, lambda items: list(dict.fromkeys([*items, *texts])))
+    elif before.origin.layer == "file" and before.text != texts[0] and not replace:
+        return f"not yet: {before.origin} has {ours.name} = {before.text}; --replace takes this one"
+    else:
+        set_value(path, ours, texts)
+    words = f"{ours.name} = {', '.join(map(ours.shown, texts))}"
+    return f"{words}; {taken.note}" if taken.note else words
+
+
 def _path(_: Settings) -> ExitCode:
     print(_file())
     return ExitCode.OK
@@ -188,6 +234,9 @@ COMMANDS = {
     "get": command("show one setting, and where its value is from", GetSettings, _get),
     "set": command("write a setting into the file", SetSettings, _set),
     "unset": command("take a setting out of the file", UnsetSettings, _unset),
+    "import": command(
+        "take over the settings of SynapticLlamas, and say what was taken", ImportSettings, _import
+    ),
     "path": command("say where the file is", Settings, _path),
 }
 

@@ -9,6 +9,7 @@ from ._folders import (
     data_folder,
     settings_path,
 )
+from ._importing import Import, Left, Taken, import_of, read_import
 
 __all__ = [
     # reading
@@ -20,6 +21,12 @@ __all__ = [
     "set_value",
     "change_items",
     "unset_value",
+    # what of another program's settings is taken
+    "read_import",
+    "import_of",
+    "Import",
+    "Taken",
+    "Left",
     # where punch keeps its files
     "FILE_VARIABLE",
     "settings_path",
