@@ -56,7 +56,7 @@ LOADED = tuple((trace, pool, 0.8) for trace in FILES for pool in POOLS)
 OURS = "completion-time"
 WANTED = (
     *(OURS, "round-robin", "random", "least-requests", "two-choices", "capability"),
-    *("least-seconds", "prefix-affinity", ORACLE),
+    *("pending-and-pressure", "least-seconds", "prefix-affinity", ORACLE),
 )
 POLICY_NAMES = tuple(name for name in WANTED if name == ORACLE or name in POLICIES)
 

@@ -26,7 +26,14 @@ from ._lengths import Lengths
 from ._policy import EXPLORE, HOT_QUANTILE, NEAR_SECONDS, Policy, Scorer
 from ._prefixes import PrefixIndex
 from ._request import RouteRequest, route_request
-from ._simple import Chance, LeastRequests, PrefixAffinity, RoundRobin, TwoChoices
+from ._simple import (
+    Chance,
+    LeastRequests,
+    PendingAndPressure,
+    PrefixAffinity,
+    RoundRobin,
+    TwoChoices,
+)
 from ._stalls import Pace, StallDetector, floor_within
 from ._stops import StopAcrossPeers
 from ._weighted_sum import PRESETS, WeightedSum, factors
@@ -53,6 +60,7 @@ POLICIES: Mapping[str, Policy] = MappingProxyType(
             ),
             Policy(name="least-requests", scorer=LeastRequests()),
             Policy(name="two-choices", scorer=TwoChoices()),
+            Policy(name="pending-and-pressure", scorer=PendingAndPressure(), near=0.0),
             attrs.evolve(DEFAULT, name="least-seconds", scorer=CompletionTime(affinity=False)),
             Policy(name="prefix-affinity", scorer=PrefixAffinity()),
             Policy(name="round-robin", scorer=RoundRobin(), near=0.0),
@@ -89,6 +97,7 @@ __all__ = [
     "factors",
     "LeastRequests",
     "TwoChoices",
+    "PendingAndPressure",
     "PrefixAffinity",
     "RoundRobin",
     "Chance",

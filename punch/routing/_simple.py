@@ -48,6 +48,44 @@ class TwoChoices:
         return [(ratio, 0.0 if i in drawn else behind) for i, ratio in enumerate(ratios)]
 
 
+# The rule says that there are four classes and that a node's report of its load gives one, and not
+# where they begin: half of a machine in use is no pressure here.
+PRESSURE_CLASSES = (0.5, 0.75, 0.9)
+
+
+@attrs.frozen
+class PendingAndPressure:
+    """The fewest pending jobs plus a class of pressure from 0 to 3; of equals the smaller id.
+
+    The published rule of NVIDIA PAIR. It knows neither speed nor slots, neither latency nor what is
+    in memory, and each job counts as one, whatever its size.
+    """
+
+    term_names: tuple[str, ...] = ("pending", "pressure", "id")
+    unit: str = "jobs"
+    lowest_is_best: bool = True
+
+    def terms(
+        self, request: RouteRequest, candidates: Sequence[Candidate], rng: Random
+    ) -> Sequence[tuple[float, ...]]:
+        """``Candidate.present``, the class of the machine, and less than one for the rest."""
+        if not candidates:
+            return []
+        rank = {name: i for i, name in enumerate(sorted(one.id for one in candidates))}
+        return [
+            (float(one.present), float(pressure_of(one)), rank[one.id] / len(rank))
+            for one in candidates
+        ]
+
+
+def pressure_of(candidate: Candidate) -> int:
+    """How many of `PRESSURE_CLASSES` the busiest part of the candidate's machine is beyond."""
+    claim = candidate.peer.capability
+    shares = [claim.cpu_usage, *(gpu.usage for gpu in claim.gpus)]
+    busiest = max((share for share in shares if share is not None), default=0.0)
+    return sum(busiest >= least for least in PRESSURE_CLASSES)
+
+
 # Where the load of the pool is this uneven, in requests and as a ratio, the cache is ignored.
 # The ratio is that of SGLang's cache-aware router; its 64 requests are for servers that batch
 # hundreds, ours batch one to eight.

@@ -14,7 +14,7 @@ from hypothesis import given, note
 from hypothesis import strategies as st
 from strategies import NOW, peer_tables, route_requests
 
-from punch.capability import Capability, Load, ModelOffer, PeerId
+from punch.capability import Capability, Gpu, Load, ModelOffer, PeerId
 from punch.peers import Breaker, Candidate, PeerRecord, Rates
 from punch.routing import (
     POLICIES,
@@ -254,6 +254,7 @@ def test_the_names_of_the_policies() -> None:
         "capability-reliability",
         "least-requests",
         "two-choices",
+        "pending-and-pressure",
         "least-seconds",
         "prefix-affinity",
         "round-robin",
@@ -690,6 +691,56 @@ def test_prefix_affinity_follows_the_cache_while_the_load_is_even(
     ask = attrs.evolve(ASK, cached_tokens={PeerId(p): n for p, n in cached.items()})
     policy = POLICIES["prefix-affinity"]
     assert {decide(crowd(*queues), ask, policy, seed).chosen_peer for seed in range(20)} == chosen
+
+
+# ---- pending jobs and pressure ----
+
+
+def under_pressure(name: str, pending: int, **measured: Any) -> PeerRecord:
+    """A peer with so many requests, whose machine measures itself."""
+    (one,) = crowd(pending)
+    return attrs.evolve(
+        one, peer_id=PeerId(name), capability=attrs.evolve(one.capability, **measured)
+    )
+
+
+# By the rule as it is published; the thresholds of the classes are ours, since it names none.
+@pytest.mark.parametrize(
+    ("pending", "cpu_usage", "gpu_usage", "golden"),
+    [
+        (0, None, None, 0.0),
+        (3, 0.0, None, 3.0),
+        (3, 0.49, 0.1, 3.0),
+        (3, 0.5, 0.1, 4.0),
+        (3, 0.1, 0.75, 5.0),
+        (3, 0.2, 0.9, 6.0),
+        (0, 1.0, 1.0, 3.0),
+        (7, None, 1.0, 10.0),
+    ],
+)
+def test_the_golden_scores_of_pending_jobs_and_pressure(
+    pending: int, cpu_usage: float | None, gpu_usage: float | None, golden: float
+) -> None:
+    """Jobs plus a class from 0 to 3, of the busiest part of the machine."""
+    gpus = () if gpu_usage is None else (Gpu(name="g", total_bytes=1, usage=gpu_usage),)
+    one = under_pressure("a", pending, cpu_usage=cpu_usage, gpus=gpus)
+    policy = POLICIES["pending-and-pressure"]
+    assert score(decide([one], policy=policy), "a") == golden
+
+
+def test_of_equal_jobs_and_pressure_the_smaller_id_is_chosen_always() -> None:
+    """However much faster the other one is, and whatever the order of the table."""
+    policy = POLICIES["pending-and-pressure"]
+    a, b = crowd(1, 1)
+    fast = with_rates(b, 5.6)
+    for seed in range(10):
+        assert order(decide([fast, a], policy=policy, seed=seed)) == ("a", "b")
+    busier = under_pressure("a", 1, cpu_usage=0.6)
+    assert order(decide([busier, fast], policy=policy)) == ("b", "a")
+    assert (
+        order(decide([under_pressure("a", 1, cpu_usage=0.6), *crowd(2, 3)[1:]], policy=policy))[0]
+        == "a"
+    )
 
 
 # ---- round-robin ----
